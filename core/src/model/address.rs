@@ -1,0 +1,297 @@
+//! Where an instance listens: a canonical `ip:port`.
+//!
+//! Owns the rules that hold for an address wherever it comes from: what it looks like as text and which
+//! addresses can never be an endpoint. Refuses to know whose address it is; trust (whose pod, which CIDR) is decided in
+//! [`crate::plan`].
+//!
+//! Sources: `ValidateEndpointIP` of k8s.io/kubernetes `pkg/apis/core/validation` (what the API server refuses in
+//! an EndpointSlice), KEP-4858 (leading zeros and IPv4-mapped forms), RFC 5952 (canonical IPv6 text), Go's
+//! `net.SplitHostPort` (brackets).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::model::Reason;
+
+/// An address that may stand in an EndpointSlice: canonical, unicast, not local to one host, port 1 to 65535.
+///
+/// Ordered by IP, IPv4 first, then by port. Displayed as `10.0.0.1:8888` or `[2001:db8::1]:8888`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InstanceAddr(SocketAddr);
+
+/// The IP families that Kubernetes Services and EndpointSlices know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// The `addressType` of an EndpointSlice and the `ipFamilies` entry of a Service.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "IPv4" => Some(Self::V4),
+            "IPv6" => Some(Self::V6),
+            _ => None,
+        }
+    }
+
+    pub fn of(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl InstanceAddr {
+    /// # Errors
+    /// The [`Reason`] why no endpoint can have this address.
+    pub fn new(ip: IpAddr, port: u16) -> Result<Self, Reason> {
+        if let Some(reason) = refusal(ip) {
+            return Err(reason);
+        }
+        if port == 0 {
+            return Err(Reason::PortZero);
+        }
+        Ok(Self(SocketAddr::new(ip, port)))
+    }
+
+    /// Reads `10.0.0.1:8888`, `[2001:db8::1]:8888`, and `2001:db8::1:8888` as Kitex writes it (registry-etcd v0.2.6
+    /// formats with `%s:%d`): without brackets the port is what follows the last colon.
+    ///
+    /// # Errors
+    /// The [`Reason`] why the text cannot become an endpoint.
+    pub fn parse(text: &str) -> Result<Self, Reason> {
+        let (host, port) = split(text)?;
+        let ip = parse_ip(host)?;
+        Self::new(ip, parse_port(port)?)
+    }
+
+    pub fn ip(self) -> IpAddr {
+        self.0.ip()
+    }
+
+    /// 1 to 65535.
+    pub fn port(self) -> u16 {
+        self.0.port()
+    }
+
+    pub fn family(self) -> Family {
+        Family::of(self.0.ip())
+    }
+}
+
+impl fmt::Display for InstanceAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The address that a text names, however odd its form and whether or not it may be an endpoint; `None` where
+/// it names none. For comparing a key with its value, where a loopback address is an address too.
+pub fn named_address(text: &str) -> Option<(IpAddr, u16)> {
+    let (host, port) = split(text).ok()?;
+    let ip = host.parse::<IpAddr>().ok()?;
+    Some((ip.to_canonical(), port.parse::<u16>().ok()?))
+}
+
+fn split(text: &str) -> Result<(&str, &str), Reason> {
+    if text.is_empty() {
+        return Err(Reason::AddressMissing);
+    }
+    if let Some(rest) = text.strip_prefix('[') {
+        let (host, rest) = rest.split_once(']').ok_or(Reason::AddressMalformed)?;
+        // A bracketed IPv4 address or name is no form that anything writes or dials.
+        if !host.contains(':') {
+            return Err(Reason::AddressMalformed);
+        }
+        return match rest.strip_prefix(':') {
+            Some(port) => Ok((host, port)),
+            None if rest.is_empty() => Err(Reason::PortMissing),
+            None => Err(Reason::AddressMalformed),
+        };
+    }
+    let (host, port) = text.rsplit_once(':').ok_or(Reason::PortMissing)?;
+    if host.parse::<IpAddr>().is_err() && text.parse::<Ipv6Addr>().is_ok() {
+        return Err(Reason::PortMissing);
+    }
+    Ok((host, port))
+}
+
+fn parse_port(text: &str) -> Result<u16, Reason> {
+    if text.is_empty() {
+        return Err(Reason::PortMissing);
+    }
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(Reason::AddressMalformed);
+    }
+    if text.len() > 1 && text.starts_with('0') {
+        return Err(Reason::NonCanonicalAddress);
+    }
+    text.parse().map_err(|_| Reason::AddressMalformed)
+}
+
+fn parse_ip(host: &str) -> Result<IpAddr, Reason> {
+    if host.is_empty() {
+        return Err(Reason::AddressMissing);
+    }
+    if host.contains('%') {
+        return Err(Reason::ZoneIdentifier);
+    }
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some() => Err(Reason::Ipv4MappedAddress),
+        Ok(ip) if ip.to_string() == host => Ok(ip),
+        Ok(_) => Err(Reason::NonCanonicalAddress),
+        // Digits and dots that are no IPv4 address: leading zeros, or parts that are too large or missing. Some parsers
+        // read them as octal, so what one party checks is not what the other dials.
+        Err(_) if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') => Err(Reason::NonCanonicalAddress),
+        Err(_) if host.contains(':') => Err(Reason::AddressMalformed),
+        Err(_) => Err(Reason::HostnameAddress),
+    }
+}
+
+fn refusal(ip: IpAddr) -> Option<Reason> {
+    match ip {
+        IpAddr::V4(v4) => refusal_v4(v4),
+        IpAddr::V6(v6) => refusal_v6(v6),
+    }
+}
+
+fn refusal_v4(ip: Ipv4Addr) -> Option<Reason> {
+    if ip.is_unspecified() || ip.octets()[0] == 0 {
+        Some(Reason::UnspecifiedAddress)
+    } else if ip.is_loopback() {
+        Some(Reason::LoopbackAddress)
+    } else if ip.is_link_local() {
+        Some(Reason::LinkLocalAddress)
+    } else if ip.is_multicast() {
+        Some(Reason::MulticastAddress)
+    } else if ip.is_broadcast() {
+        Some(Reason::BroadcastAddress)
+    } else {
+        None
+    }
+}
+
+fn refusal_v6(ip: Ipv6Addr) -> Option<Reason> {
+    if ip.is_unspecified() {
+        Some(Reason::UnspecifiedAddress)
+    } else if ip.is_loopback() {
+        Some(Reason::LoopbackAddress)
+    } else if ip.to_ipv4_mapped().is_some() {
+        Some(Reason::Ipv4MappedAddress)
+    } else if ip.is_unicast_link_local() {
+        Some(Reason::LinkLocalAddress)
+    } else if ip.is_multicast() {
+        Some(Reason::MulticastAddress)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_form_that_frameworks_write() {
+        for (text, canonical) in [
+            ("10.0.0.1:8888", "10.0.0.1:8888"),
+            ("[2001:db8::1]:8888", "[2001:db8::1]:8888"),
+            ("2001:db8::1:8888", "[2001:db8::1]:8888"),
+            ("255.255.255.254:65535", "255.255.255.254:65535"),
+            ("[fd77::1]:1", "[fd77::1]:1"),
+        ] {
+            assert_eq!(InstanceAddr::parse(text).map(|a| a.to_string()), Ok(canonical.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_with_the_reason_that_an_operator_can_act_on() {
+        for (text, reason) in [
+            ("", Reason::AddressMissing),
+            (":8888", Reason::AddressMissing),
+            ("10.0.0.1", Reason::PortMissing),
+            ("10.0.0.1:", Reason::PortMissing),
+            ("2001:db8::", Reason::PortMissing),
+            ("[2001:db8::1]", Reason::PortMissing),
+            ("10.0.0.1:0", Reason::PortZero),
+            ("10.0.0.1:65536", Reason::AddressMalformed),
+            ("10.0.0.1:http", Reason::AddressMalformed),
+            ("10.0.0.1:+80", Reason::AddressMalformed),
+            ("10.0.0.1:080", Reason::NonCanonicalAddress),
+            ("[10.0.0.1]:80", Reason::AddressMalformed),
+            ("[2001:db8::1]80", Reason::AddressMalformed),
+            ("[2001:db8::1", Reason::AddressMalformed),
+            ("[[2001:db8::1]]:80", Reason::AddressMalformed),
+            ("0.0.0.0:80", Reason::UnspecifiedAddress),
+            ("0.1.2.3:80", Reason::UnspecifiedAddress),
+            ("[::]:80", Reason::UnspecifiedAddress),
+            ("127.0.0.1:80", Reason::LoopbackAddress),
+            ("127.255.0.1:80", Reason::LoopbackAddress),
+            ("::1:80", Reason::LoopbackAddress),
+            ("[::1]:80", Reason::LoopbackAddress),
+            ("169.254.169.254:80", Reason::LinkLocalAddress),
+            ("[fe80::1]:80", Reason::LinkLocalAddress),
+            ("[fe80::1%eth0]:80", Reason::ZoneIdentifier),
+            ("224.0.0.1:80", Reason::MulticastAddress),
+            ("239.1.1.1:80", Reason::MulticastAddress),
+            ("[ff02::1]:80", Reason::MulticastAddress),
+            ("255.255.255.255:80", Reason::BroadcastAddress),
+            ("[::ffff:10.0.0.1]:80", Reason::Ipv4MappedAddress),
+            ("[::ffff:a00:1]:80", Reason::Ipv4MappedAddress),
+            ("010.0.0.1:80", Reason::NonCanonicalAddress),
+            ("10.1:80", Reason::NonCanonicalAddress),
+            ("10.0.0.256:80", Reason::NonCanonicalAddress),
+            ("[2001:DB8::1]:80", Reason::NonCanonicalAddress),
+            ("[2001:db8:0:0::1]:80", Reason::NonCanonicalAddress),
+            ("svc.example:80", Reason::HostnameAddress),
+            ("localhost:80", Reason::HostnameAddress),
+            ("x::y:80", Reason::AddressMalformed),
+        ] {
+            assert_eq!(InstanceAddr::parse(text), Err(reason), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_in_a_key_is_compared_whatever_its_form() {
+        assert_eq!(named_address("127.0.0.1:80"), Some(([127, 0, 0, 1].into(), 80)));
+        assert_eq!(named_address("::1:80"), named_address("[::1]:80"));
+        assert_eq!(named_address("[::ffff:10.0.0.1]:80"), named_address("10.0.0.1:80"));
+        assert_eq!(named_address("some-pod-name"), None);
+        assert_eq!(named_address("svc.example:80"), None);
+    }
+
+    #[test]
+    fn orders_by_family_then_address_then_port() {
+        let mut all: Vec<InstanceAddr> =
+            ["[fd77::1]:1", "10.0.0.2:1", "10.0.0.1:2", "10.0.0.1:1", "9.0.0.1:9"].map(|t| InstanceAddr::parse(t).unwrap()).into();
+        all.sort();
+        let shown: Vec<String> = all.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["9.0.0.1:9", "10.0.0.1:1", "10.0.0.1:2", "10.0.0.2:1", "[fd77::1]:1"]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics_and_round_trips_what_it_accepts(text in ".{0,40}") {
+            if let Ok(addr) = InstanceAddr::parse(&text) {
+                proptest::prop_assert_eq!(InstanceAddr::parse(&addr.to_string()), Ok(addr));
+            }
+        }
+
+        #[test]
+        fn every_accepted_socket_address_round_trips(ip: IpAddr, port: u16) {
+            if let Ok(addr) = InstanceAddr::new(ip, port) {
+                proptest::prop_assert_eq!(InstanceAddr::parse(&addr.to_string()), Ok(addr));
+            }
+        }
+    }
+}

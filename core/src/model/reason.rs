@@ -1,0 +1,75 @@
+//! Why an instance is not on the other side.
+//!
+//! Owns the bounded list of reasons that status, Events and metrics share: an operator who sees one in
+//! `twinspan_skipped_instances` finds the same word in `status.skipped` and in the documents. Refuses to know how a reason
+//! is found.
+
+use std::fmt;
+
+/// One instance or record left out, and why. Displayed in CamelCase, as the API conventions want reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    // What the record says is no address that an EndpointSlice may hold.
+    AddressMissing,
+    AddressMalformed,
+    HostnameAddress,
+    PortMissing,
+    PortZero,
+    NonCanonicalAddress,
+    Ipv4MappedAddress,
+    ZoneIdentifier,
+    UnspecifiedAddress,
+    LoopbackAddress,
+    LinkLocalAddress,
+    MulticastAddress,
+    BroadcastAddress,
+    // The record as a whole.
+    Undecodable,
+    NotTCP,
+    KeyValueMismatch,
+    // The record is sound, but somebody else has the address or the right to it.
+    OtherCluster,
+    FormerEndpoint,
+    Conflict,
+}
+
+impl Reason {
+    /// The word that users meet; at most as many as there are variants, so it may label a metric.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::AddressMissing => "AddressMissing",
+            Self::AddressMalformed => "AddressMalformed",
+            Self::HostnameAddress => "HostnameAddress",
+            Self::PortMissing => "PortMissing",
+            Self::PortZero => "PortZero",
+            Self::NonCanonicalAddress => "NonCanonicalAddress",
+            Self::Ipv4MappedAddress => "Ipv4MappedAddress",
+            Self::ZoneIdentifier => "ZoneIdentifier",
+            Self::UnspecifiedAddress => "UnspecifiedAddress",
+            Self::LoopbackAddress => "LoopbackAddress",
+            Self::LinkLocalAddress => "LinkLocalAddress",
+            Self::MulticastAddress => "MulticastAddress",
+            Self::BroadcastAddress => "BroadcastAddress",
+            Self::Undecodable => "Undecodable",
+            Self::NotTCP => "NotTCP",
+            Self::KeyValueMismatch => "KeyValueMismatch",
+            Self::OtherCluster => "OtherCluster",
+            Self::FormerEndpoint => "FormerEndpoint",
+            Self::Conflict => "Conflict",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// An instance or a record that was left out, as `status.skipped` shows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Skipped {
+    /// The address where the record has one, else its key.
+    pub instance: String,
+    pub reason: Reason,
+}

@@ -1,0 +1,86 @@
+//! An EndpointSlice, reduced to what the planners read and write (`discovery.k8s.io/v1`).
+//!
+//! Owns the labels and annotations by which Kubernetes knows whose a slice is. Refuses to know the API machinery: the
+//! mapping from and to the API type is the cluster door's.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::model::Family;
+
+/// Names the Service that a slice belongs to (`well_known_labels.go` of k8s.io/api/discovery/v1).
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// Names who manages a slice; each manager leaves the others' alone.
+pub const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
+/// Our value of [`MANAGED_BY_LABEL`].
+pub const MANAGED_BY: &str = "twinspan.dev";
+/// Marks slices of headless Services, which kube-proxy does not need to watch.
+pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+/// When the change that a slice shows began, RFC 3339; kube-proxy and CoreDNS measure their latency from it.
+pub const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// The protocol that Kitex-style clients speak.
+pub const TCP: &str = "TCP";
+
+/// `addressType`. FQDN slices have no semantics and are ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressType {
+    Ip(Family),
+    Other,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Equal to the name of a Service port, or empty.
+    pub name: String,
+    pub protocol: String,
+    /// `None` matches nothing (kube-proxy ignores it, CoreDNS omits it from SRV).
+    pub number: Option<u16>,
+    pub app_protocol: Option<String>,
+}
+
+/// One endpoint with its first address: nothing is defined beyond the first, and kube-proxy reads no other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// As written; other managers' slices may hold what we would refuse.
+    pub address: String,
+    /// Absent means true.
+    pub ready: Option<bool>,
+    /// Absent means true.
+    pub serving: Option<bool>,
+    /// Absent means false.
+    pub terminating: Option<bool>,
+    pub zone: Option<String>,
+}
+
+impl SliceEndpoint {
+    /// An endpoint that we write: always with all three conditions.
+    pub fn ready(ip: IpAddr, zone: Option<String>) -> Self {
+        Self { address: ip.to_string(), ready: Some(true), serving: Some(true), terminating: Some(false), zone }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    pub name: String,
+    /// For compare-and-swap writes; opaque.
+    pub resource_version: String,
+    /// From [`SERVICE_NAME_LABEL`].
+    pub service: Option<String>,
+    /// From [`MANAGED_BY_LABEL`].
+    pub managed_by: Option<String>,
+    /// UID of the RegisteredService that owns it, where one does.
+    pub owner_uid: Option<String>,
+    /// Has a deletionTimestamp: it is going, whoever holds it up.
+    pub deleting: bool,
+    pub address_type: AddressType,
+    pub ports: Vec<SlicePort>,
+    pub endpoints: Vec<SliceEndpoint>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Slice {
+    pub fn is_ours(&self) -> bool {
+        self.managed_by.as_deref() == Some(MANAGED_BY)
+    }
+}

@@ -1,0 +1,205 @@
+use super::*;
+use crate::codec::Format;
+use crate::model::{LeaseId, RawRecord, ServiceKey};
+use crate::plan::departures::{Departure, Evidence};
+
+const LEASE: LeaseId = LeaseId(7);
+
+struct World {
+    layout: Layout,
+    owner: Owner,
+    name: RegistryName,
+    endpoints: BTreeSet<InstanceAddr>,
+    records: Vec<Record>,
+    departures: Departures,
+    tags: Tags,
+    now: Timestamp,
+}
+
+fn addr(text: &str) -> InstanceAddr {
+    InstanceAddr::parse(text).unwrap()
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+impl World {
+    fn with_endpoints(endpoints: &[&str]) -> Self {
+        Self {
+            layout: Layout::new(Format::Kitex, "p"),
+            owner: Owner { cluster_id: "c1".into(), service: ServiceKey::new("shop", "echo") },
+            name: RegistryName::new("echo").unwrap(),
+            endpoints: endpoints.iter().map(|e| addr(e)).collect(),
+            records: Vec::new(),
+            departures: Departures::new(),
+            tags: Tags::new(),
+            now: at(1000),
+        }
+    }
+
+    fn record(mut self, key: &str, value: &str, lease: LeaseId) -> Self {
+        let mod_revision = 100 + i64::try_from(self.records.len()).unwrap();
+        let raw = RawRecord { key: key.into(), value: value.into(), mod_revision, lease };
+        self.records.push(self.layout.decode(&raw));
+        self
+    }
+
+    fn own(self, address: &str, owner: &str) -> Self {
+        let value = format!(
+            r#"{{"network":"tcp","address":"{address}","weight":10,"tags":{{"twinspan.dev/owner":"{owner}"}}}}"#
+        );
+        self.record(&format!("p/echo/{address}"), &value, LEASE)
+    }
+
+    fn foreign(self, key: &str, address: &str) -> Self {
+        self.record(key, &format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#), LEASE)
+    }
+
+    fn departed(mut self, address: &str, evidence: Evidence, seconds: i64) -> Self {
+        let departure = Departure { evidence, at: at(seconds), registration: Default::default() };
+        self.departures.insert(addr(address), departure);
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        let here = self.layout.service_root(&self.name);
+        let (records, elsewhere): (BTreeMap<_, _>, BTreeMap<_, _>) = self
+            .records
+            .iter()
+            .map(|r| (r.key.clone(), r))
+            .partition(|(key, _)| key.as_bytes().starts_with(here.as_bytes()));
+        plan(&Input {
+            layout: &self.layout,
+            owner: &self.owner,
+            name: &self.name,
+            endpoints: &self.endpoints,
+            records: &records,
+            elsewhere: &elsewhere,
+            departures: &self.departures,
+            weight: 10,
+            tags: &self.tags,
+            now: self.now,
+        })
+    }
+
+    /// `+key`, `~key` and `-key` for creates, updates and deletes.
+    fn ops(&self) -> Vec<String> {
+        self.plan()
+            .ops
+            .iter()
+            .map(|op| {
+                let sign = match op {
+                    RecordOp::Create { .. } => '+',
+                    RecordOp::Update { .. } => '~',
+                    RecordOp::Delete { .. } => '-',
+                };
+                format!("{sign}{}", op.key())
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_ready_endpoint_gets_a_record_with_the_owner_mark() {
+    let world = World::with_endpoints(&["10.0.0.1:80", "[fd77::1]:80"]);
+    let plan = world.plan();
+    assert_eq!(world.ops(), ["+p/echo/10.0.0.1:80", "+p/echo/[fd77::1]:80"]);
+    assert_eq!(plan.exported, 2);
+    let RecordOp::Create { value, .. } = &plan.ops[0] else { panic!("{plan:?}") };
+    assert_eq!(
+        String::from_utf8_lossy(value),
+        r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#
+    );
+}
+
+#[test]
+fn what_is_already_there_is_not_written_again() {
+    let world = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo");
+    assert_eq!(world.plan(), Plan { exported: 1, ..Plan::default() });
+}
+
+#[test]
+fn an_endpoint_that_goes_takes_its_record_with_it_after_new_ones_are_there() {
+    let world = World::with_endpoints(&["10.0.0.2:80"]).own("10.0.0.1:80", "c1/shop/echo");
+    assert_eq!(world.ops(), ["+p/echo/10.0.0.2:80", "-p/echo/10.0.0.1:80"]);
+    let Some(RecordOp::Delete { seen, .. }) = world.plan().ops.pop() else { panic!() };
+    assert_eq!(seen, 100, "a delete compares the revision that was seen");
+}
+
+#[test]
+fn a_changed_weight_or_tag_updates_in_place_on_the_same_lease() {
+    let mut world = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo");
+    world.tags.insert("lane".into(), "blue".into());
+    let ops = world.plan().ops;
+    assert!(matches!(&ops[..], [RecordOp::Update { seen: 100, lease: LEASE, .. }]), "{ops:?}");
+}
+
+#[test]
+fn an_own_record_without_a_lease_is_written_again() {
+    let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
+    let world = World::with_endpoints(&["10.0.0.1:80"]).record("p/echo/10.0.0.1:80", value, LeaseId::NONE);
+    assert_eq!(world.ops(), ["~p/echo/10.0.0.1:80"]);
+}
+
+#[test]
+fn a_pod_that_registers_itself_is_never_doubled() {
+    // Whatever its key and the form of its address; a second record would double its traffic.
+    for (key, address) in [
+        ("p/echo/10.0.0.1:80", "10.0.0.1:80"),
+        ("p/echo/some-pod-name", "10.0.0.1:80"),
+        ("p/echo/[::ffff:10.0.0.1]:80", "[::ffff:10.0.0.1]:80"),
+    ] {
+        let world = World::with_endpoints(&["10.0.0.1:80"]).foreign(key, address);
+        assert_eq!(world.plan(), Plan::default(), "{key}");
+    }
+    let v6 = World::with_endpoints(&["[fd77::1]:80"]).foreign("p/echo/fd77::1:80", "fd77::1:80");
+    assert_eq!(v6.plan(), Plan::default(), "registry-etcd writes IPv6 without brackets");
+
+    let other_key = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo").foreign("p/echo/pod", "10.0.0.1:80");
+    assert_eq!(other_key.ops(), ["-p/echo/10.0.0.1:80"]);
+}
+
+#[test]
+fn another_clusters_record_counts_as_registered() {
+    let world = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c2/shop/echo");
+    assert_eq!(world.plan(), Plan::default());
+}
+
+#[test]
+fn after_its_server_left_a_ready_endpoint_waits_ten_seconds_unless_the_server_expired() {
+    let left = World::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Left, 995);
+    assert_eq!(left.plan(), Plan { held: 1, look_again: Some(at(1005)), ..Plan::default() });
+    let over = World::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Left, 990);
+    assert_eq!(over.ops(), ["+p/echo/10.0.0.1:80"]);
+    let expired = World::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Expired, 1000);
+    assert_eq!(expired.ops(), ["+p/echo/10.0.0.1:80"]);
+}
+
+#[test]
+fn a_key_that_somebody_else_holds_is_a_conflict_and_is_left_alone() {
+    for world in [
+        World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).own("10.0.0.1:80", "c1/shop/echo-canary"),
+        World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).record("p/echo/10.0.0.1:80", "garbage", LEASE),
+        World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).foreign("p/echo/10.0.0.1:80", "10.9.9.9:80"),
+    ] {
+        assert_eq!(world.ops(), ["+p/echo/10.0.0.2:80"], "the neighbour is exported all the same");
+        assert_eq!(world.plan().skipped, [Skipped { instance: "10.0.0.1:80".into(), reason: Reason::Conflict }]);
+    }
+}
+
+#[test]
+fn records_under_an_old_name_are_withdrawn_and_other_owners_never_are() {
+    let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
+    let world = World::with_endpoints(&["10.0.0.1:80"])
+        .record("p/old-name/10.0.0.1:80", value, LEASE)
+        .own("10.0.0.9:80", "c1/shop/other")
+        .foreign("p/echo/10.0.0.8:80", "10.0.0.8:80");
+    assert_eq!(world.ops(), ["+p/echo/10.0.0.1:80", "-p/old-name/10.0.0.1:80"]);
+}
+
+#[test]
+fn the_same_input_gives_the_same_plan() {
+    let world = World::with_endpoints(&["10.0.0.2:80", "10.0.0.1:80"]).own("10.0.0.9:80", "c1/shop/echo");
+    assert_eq!(world.plan(), world.plan());
+}

@@ -1,0 +1,278 @@
+use super::*;
+use proptest::prelude::*;
+
+const UID: &str = "uid-1";
+
+struct World {
+    owner: ServiceKey,
+    labels: BTreeMap<String, String>,
+    headless: bool,
+    port_name: String,
+    service_name: String,
+    has_service: bool,
+    endpoints: BTreeSet<InstanceAddr>,
+    existing: Vec<Slice>,
+}
+
+fn addr(text: &str) -> InstanceAddr {
+    InstanceAddr::parse(text).unwrap()
+}
+
+fn many(count: usize, port: u16) -> BTreeSet<InstanceAddr> {
+    (0..count).map(|n| addr(&format!("10.1.{}.{}:{port}", n / 250, n % 250 + 1))).collect()
+}
+
+impl World {
+    fn wanting(endpoints: BTreeSet<InstanceAddr>) -> Self {
+        Self {
+            owner: ServiceKey::new("shop", "echo"),
+            labels: BTreeMap::from([("app".to_owned(), "echo".to_owned())]),
+            headless: true,
+            port_name: "rpc".into(),
+            service_name: "echo".into(),
+            has_service: true,
+            endpoints,
+            existing: Vec::new(),
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let existing: Vec<&Slice> = self.existing.iter().collect();
+        let service = Service {
+            name: &self.service_name,
+            port_name: &self.port_name,
+            app_protocol: None,
+            headless: self.headless,
+            labels: &self.labels,
+        };
+        plan(&Input {
+            owner: &self.owner,
+            owner_uid: UID,
+            service: self.has_service.then_some(service),
+            endpoints: &self.endpoints,
+            existing: &existing,
+            triggered: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    /// What the API server would hold after the plan.
+    fn apply(&mut self) -> Plan {
+        let plan = self.plan();
+        for op in &plan.ops {
+            match op {
+                SliceOp::Create(body) => {
+                    assert!(self.existing.iter().all(|s| s.name != body.name), "a create never meets an existing name");
+                    self.existing.push(stored(body, "1"));
+                }
+                SliceOp::Update { body, seen } => {
+                    let slice = self.existing.iter_mut().find(|s| s.name == body.name).unwrap();
+                    assert_eq!(&slice.resource_version, seen);
+                    assert_eq!(slice.address_type, AddressType::Ip(body.family), "addressType is immutable");
+                    *slice = stored(body, &format!("{seen}+"));
+                }
+                SliceOp::Delete { name, seen } => {
+                    assert_eq!(&self.existing.iter().find(|s| &s.name == name).unwrap().resource_version, seen);
+                    self.existing.retain(|s| &s.name != name);
+                }
+            }
+        }
+        plan
+    }
+
+    fn held(&self) -> Vec<InstanceAddr> {
+        let mut held = Vec::new();
+        for slice in &self.existing {
+            for endpoint in &slice.endpoints {
+                held.push(InstanceAddr::new(endpoint.address.parse().unwrap(), slice.ports[0].number.unwrap()).unwrap());
+            }
+        }
+        held.sort();
+        held
+    }
+}
+
+fn stored(body: &Body, resource_version: &str) -> Slice {
+    Slice {
+        name: body.name.clone(),
+        resource_version: resource_version.into(),
+        service: body.labels.get(SERVICE_NAME_LABEL).cloned(),
+        managed_by: body.labels.get(MANAGED_BY_LABEL).cloned(),
+        owner_uid: Some(UID.into()),
+        deleting: false,
+        address_type: AddressType::Ip(body.family),
+        ports: vec![body.port.clone()],
+        endpoints: body.endpoints.clone(),
+        labels: body.labels.clone(),
+        annotations: body.annotations.clone(),
+    }
+}
+
+fn signs(plan: &Plan) -> String {
+    plan.ops.iter().map(|op| op.label().chars().next().unwrap()).collect()
+}
+
+#[test]
+fn a_slice_has_all_three_conditions_and_the_labels_that_consumers_need() {
+    let mut world = World::wanting(BTreeSet::from([addr("10.0.0.1:80")]));
+    world.labels.insert(HEADLESS_LABEL.into(), "copied from the Service by mistake".into());
+    let plan = world.plan();
+    let [SliceOp::Create(body)] = plan.ops.as_slice() else { panic!("{plan:?}") };
+    assert_eq!(body.endpoints[0], SliceEndpoint {
+        address: "10.0.0.1".into(),
+        ready: Some(true),
+        serving: Some(true),
+        terminating: Some(false),
+        zone: None
+    });
+    assert_eq!(body.port, SlicePort { name: "rpc".into(), protocol: "TCP".into(), number: Some(80), app_protocol: None });
+    let labels: Vec<(&str, &str)> = body.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(
+        labels,
+        [
+            ("app", "echo"),
+            ("endpointslice.kubernetes.io/managed-by", "twinspan.dev"),
+            ("kubernetes.io/service-name", "echo"),
+            ("service.kubernetes.io/headless", "")
+        ]
+    );
+    assert_eq!(body.annotations[TRIGGER_TIME_ANNOTATION], "1970-01-01T00:00:00Z");
+    world.headless = false;
+    let plan = world.plan();
+    let [SliceOp::Create(body)] = plan.ops.as_slice() else { panic!("{plan:?}") };
+    assert!(!body.labels.contains_key(HEADLESS_LABEL));
+}
+
+#[test]
+fn one_port_shares_a_slice_and_each_other_port_and_family_has_its_own() {
+    let all = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:81", "[fd77::1]:80"];
+    let mut world = World::wanting(all.iter().map(|a| addr(a)).collect());
+    world.apply();
+    let mut shapes: Vec<(usize, Option<u16>, String)> =
+        world.existing.iter().map(|s| (s.endpoints.len(), s.ports[0].number, s.ports[0].name.clone())).collect();
+    shapes.sort();
+    assert_eq!(shapes, [(1, Some(80), "rpc".into()), (1, Some(81), "rpc".into()), (2, Some(80), "rpc".into())]);
+}
+
+#[test]
+fn nothing_changed_writes_nothing() {
+    let mut world = World::wanting(many(250, 80));
+    assert_eq!(signs(&world.apply()), "ccc");
+    assert_eq!(world.plan(), Plan::default());
+}
+
+#[test]
+fn at_most_one_hundred_endpoints_a_slice() {
+    let mut world = World::wanting(many(201, 80));
+    world.apply();
+    let mut sizes: Vec<usize> = world.existing.iter().map(|s| s.endpoints.len()).collect();
+    sizes.sort();
+    assert_eq!(sizes, [1, 100, 100]);
+}
+
+#[test]
+fn a_departure_and_an_arrival_are_one_write_in_place() {
+    let mut world = World::wanting(many(150, 80));
+    world.apply();
+    world.endpoints.remove(&addr("10.1.0.7:80"));
+    world.endpoints.insert(addr("10.9.9.9:80"));
+    let plan = world.apply();
+    assert_eq!((signs(&plan).as_str(), plan.added, plan.removed), ("u", 1, 1));
+    assert_eq!(world.held(), world.endpoints.iter().copied().collect::<Vec<_>>());
+}
+
+#[test]
+fn an_arrival_goes_into_the_fullest_slice_with_room() {
+    let mut world = World::wanting(many(150, 80));
+    world.apply();
+    world.endpoints.insert(addr("10.9.9.9:80"));
+    assert_eq!(signs(&world.apply()), "u");
+    assert_eq!(world.existing.iter().map(|s| s.endpoints.len()).max(), Some(100));
+}
+
+#[test]
+fn a_port_change_updates_the_slice_that_would_be_deleted() {
+    let mut world = World::wanting(BTreeSet::from([addr("10.0.0.1:80")]));
+    world.apply();
+    world.endpoints = BTreeSet::from([addr("10.0.0.1:81")]);
+    assert_eq!(signs(&world.apply()), "u");
+    assert_eq!(world.held(), [addr("10.0.0.1:81")]);
+    world.endpoints = BTreeSet::from([addr("[fd77::1]:81")]);
+    assert_eq!(signs(&world.apply()), "cd", "the address type is immutable");
+}
+
+#[test]
+fn a_slice_is_never_taken_from_one_service_to_another() {
+    let mut world = World::wanting(BTreeSet::from([addr("10.0.0.1:80")]));
+    world.apply();
+    world.service_name = "other".into();
+    assert_eq!(signs(&world.apply()), "cd");
+}
+
+#[test]
+fn a_changed_frame_is_written_once() {
+    let mut world = World::wanting(many(2, 80));
+    world.apply();
+    world.port_name = "grpc".into();
+    world.labels.insert("team".into(), "a".into());
+    assert_eq!(signs(&world.apply()), "u");
+    assert_eq!(world.plan(), Plan::default());
+}
+
+#[test]
+fn without_a_service_or_endpoints_no_slice_stays() {
+    let mut world = World::wanting(many(150, 80));
+    world.apply();
+    world.has_service = false;
+    let plan = world.apply();
+    assert_eq!((signs(&plan).as_str(), plan.removed), ("dd", 150));
+    let mut world = World::wanting(many(150, 80));
+    world.apply();
+    world.endpoints.clear();
+    assert_eq!(signs(&world.apply()), "dd");
+}
+
+#[test]
+fn a_slice_under_deletion_is_left_alone_and_its_name_is_not_taken() {
+    let mut world = World::wanting(many(1, 80));
+    world.apply();
+    world.existing[0].deleting = true;
+    let plan = world.apply();
+    assert_eq!(signs(&plan), "c");
+    assert_ne!(world.existing[0].name, world.existing[1].name);
+}
+
+#[test]
+fn an_endpoint_that_two_slices_hold_stays_in_one() {
+    let mut world = World::wanting(many(2, 80));
+    world.apply();
+    let mut copy = world.existing[0].clone();
+    copy.name = "zzz".into();
+    world.existing.push(copy);
+    assert_eq!(signs(&world.apply()), "d");
+    assert_eq!(world.held(), world.endpoints.iter().copied().collect::<Vec<_>>());
+}
+
+fn some_endpoints() -> impl Strategy<Value = BTreeSet<InstanceAddr>> {
+    let one = (0u8..3, 1u8..=120, 80u16..83).prop_map(|(net, host, port)| match net {
+        2 => addr(&format!("[fd77::{host:x}]:{port}")),
+        net => addr(&format!("10.0.{net}.{host}:{port}")),
+    });
+    prop::collection::btree_set(one, 0..300)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_happens_every_endpoint_is_in_exactly_one_slice(states in prop::collection::vec(some_endpoints(), 1..6)) {
+        let mut world = World::wanting(BTreeSet::new());
+        for state in states {
+            world.endpoints = state;
+            prop_assert_eq!(world.plan(), world.plan());
+            world.apply();
+            prop_assert_eq!(world.held(), world.endpoints.iter().copied().collect::<Vec<_>>());
+            prop_assert!(world.existing.iter().all(|s| (1..=MAX_ENDPOINTS).contains(&s.endpoints.len())));
+            prop_assert_eq!(world.plan(), Plan::default(), "a second plan writes nothing");
+        }
+    }
+}

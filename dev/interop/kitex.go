@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net"
+	"sort"
+	"time"
+
+	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/client/genericclient"
+	"github.com/cloudwego/kitex/pkg/discovery"
+	"github.com/cloudwego/kitex/pkg/generic"
+	"github.com/cloudwego/kitex/pkg/klog"
+	"github.com/cloudwego/kitex/pkg/registry"
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
+	"github.com/cloudwego/kitex/server"
+	"github.com/cloudwego/kitex/server/genericserver"
+	etcd "github.com/kitex-contrib/registry-etcd"
+)
+
+// A generic service needs no generated code: the framework, its transport and
+// its registry client are the real ones all the same.
+const idl = `
+namespace go whoami
+service Whoami { string Whoami(1: string caller) }
+`
+
+func whoami() (generic.Generic, error) {
+	provider, err := generic.NewThriftContentProvider(idl, nil)
+	if err != nil {
+		return nil, err
+	}
+	return generic.JSONThriftGeneric(provider)
+}
+
+// answerer tells each caller the address that it listens on.
+type answerer struct{ address string }
+
+func (a answerer) GenericCall(context.Context, string, interface{}) (interface{}, error) {
+	text, err := json.Marshal(a.address)
+	return string(text), err
+}
+
+func kitexServer(args []string) error {
+	set := flag.NewFlagSet("kitex-server", flag.ExitOnError)
+	var where etcdFlags
+	where.register(set)
+	listen := set.String("listen", "", "ip:port to listen on and to register")
+	weight := set.Int("weight", 0, "weight to register; 0 is the framework's default")
+	silent := set.Bool("no-register", false, "answer only: what runs in a pod that does not know the registry")
+	var pairs stringList
+	set.Var(&pairs, "tag", "key=value to register; may be repeated")
+	_ = set.Parse(args)
+	klog.SetLevel(klog.LevelWarn)
+
+	address, err := net.ResolveTCPAddr("tcp", *listen)
+	if err != nil {
+		return fmt.Errorf("-listen: %w", err)
+	}
+	tags, err := pairs.tags()
+	if err != nil {
+		return err
+	}
+	g, err := whoami()
+	if err != nil {
+		return err
+	}
+	options := []server.Option{
+		server.WithServiceAddr(address),
+		server.WithServerBasicInfo(&rpcinfo.EndpointBasicInfo{ServiceName: where.service}),
+		server.WithExitWaitTime(200 * time.Millisecond),
+	}
+	if !*silent {
+		var registryOptions []etcd.Option
+		if where.prefix != "" {
+			registryOptions = append(registryOptions, etcd.WithEtcdServicePrefix(where.prefix))
+		}
+		r, err := etcd.NewEtcdRegistry(where.list(), registryOptions...)
+		if err != nil {
+			return err
+		}
+		options = append(options, server.WithRegistry(r), server.WithRegistryInfo(&registry.Info{Weight: *weight, Tags: tags}))
+	}
+	server.RegisterStartHook(func() { say("serving", map[string]any{"address": *listen}) })
+	// Run ends at SIGTERM after the framework has deregistered, as it does for any Kitex server.
+	return genericserver.NewServer(answerer{*listen}, g, options...).Run()
+}
+
+func kitexResolver(where etcdFlags) (discovery.Resolver, error) {
+	if where.prefix == "" {
+		return etcd.NewEtcdResolver(where.list())
+	}
+	return etcd.NewEtcdResolver(where.list(), etcd.WithEtcdServicePrefix(where.prefix))
+}
+
+// kitexClient calls all the time and says who answered: its load balancer polls
+// the registry every 5 s, as any Kitex client's does.
+func kitexClient(args []string) error {
+	set := flag.NewFlagSet("kitex-client", flag.ExitOnError)
+	var where etcdFlags
+	where.register(set)
+	interval := set.Duration("interval", 50*time.Millisecond, "time between two calls")
+	_ = set.Parse(args)
+	klog.SetLevel(klog.LevelError)
+
+	resolver, err := kitexResolver(where)
+	if err != nil {
+		return err
+	}
+	g, err := whoami()
+	if err != nil {
+		return err
+	}
+	caller, err := genericclient.NewClient(where.service, g,
+		client.WithResolver(resolver),
+		client.WithConnectTimeout(time.Second),
+		client.WithRPCTimeout(2*time.Second))
+	if err != nil {
+		return err
+	}
+	say("started", nil)
+	for {
+		answer, err := caller.GenericCall(context.Background(), "Whoami", `"client"`)
+		if err != nil {
+			say("call", map[string]any{"error": err.Error()})
+		} else {
+			var from string
+			if err := json.Unmarshal([]byte(answer.(string)), &from); err != nil {
+				return err
+			}
+			say("call", map[string]any{"from": from})
+		}
+		time.Sleep(*interval)
+	}
+}
+
+// kitexResolve asks the framework's own resolver once and says what it returned.
+func kitexResolve(args []string) error {
+	set := flag.NewFlagSet("kitex-resolve", flag.ExitOnError)
+	var where etcdFlags
+	where.register(set)
+	var names stringList
+	set.Var(&names, "tag", "a tag to show; may be repeated (an instance does not list its tags)")
+	_ = set.Parse(args)
+	klog.SetLevel(klog.LevelError)
+
+	resolver, err := kitexResolver(where)
+	if err != nil {
+		return err
+	}
+	result, err := resolver.Resolve(context.Background(), where.service)
+	if err != nil {
+		say("resolved", map[string]any{"error": err.Error(), "instances": []any{}})
+		return nil
+	}
+	instances := []map[string]any{}
+	for _, i := range result.Instances {
+		tags := map[string]string{}
+		for _, name := range names {
+			if value, found := i.Tag(name); found {
+				tags[name] = value
+			}
+		}
+		instances = append(instances, map[string]any{
+			"network": i.Address().Network(), "address": i.Address().String(), "weight": i.Weight(), "tags": tags,
+		})
+	}
+	sort.Slice(instances, func(a, b int) bool { return instances[a]["address"].(string) < instances[b]["address"].(string) })
+	say("resolved", map[string]any{"instances": instances})
+	return nil
+}

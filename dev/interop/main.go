@@ -1,0 +1,82 @@
+// Command interop holds programs that use a real RPC framework and its own etcd
+// registry client, exactly as a user would: what Twinspan writes must work for
+// them, and what they write must work for Twinspan.
+//
+// Every program prints one JSON object a line on standard output and nothing
+// else there, so that a test can read it while the program runs.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+)
+
+var programs = map[string]func(args []string) error{
+	"kitex-server":  kitexServer,
+	"kitex-client":  kitexClient,
+	"kitex-resolve": kitexResolve,
+}
+
+func main() {
+	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: interop kitex-server|kitex-client|kitex-resolve [flags]")
+		os.Exit(2)
+	}
+	if err := programs[os.Args[1]](os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// stringList is a flag that may be given several times.
+type stringList []string
+
+func (l *stringList) String() string     { return strings.Join(*l, ",") }
+func (l *stringList) Set(v string) error { *l = append(*l, v); return nil }
+
+// tags parses k=v pairs; no pairs are no map, which is what a user who sets no tags passes.
+func (l stringList) tags() (map[string]string, error) {
+	if len(l) == 0 {
+		return nil, nil
+	}
+	tags := map[string]string{}
+	for _, pair := range l {
+		key, value, found := strings.Cut(pair, "=")
+		if !found {
+			return nil, fmt.Errorf("-tag %q: want key=value", pair)
+		}
+		tags[key] = value
+	}
+	return tags, nil
+}
+
+// etcdFlags are what every program needs to reach a registry.
+type etcdFlags struct{ service, endpoints, prefix string }
+
+func (f *etcdFlags) register(set *flag.FlagSet) {
+	set.StringVar(&f.service, "service", "", "name of the service in the registry")
+	set.StringVar(&f.endpoints, "etcd", "", "etcd endpoints, comma separated")
+	set.StringVar(&f.prefix, "prefix", "", "key prefix; empty is the framework's default")
+}
+
+func (f *etcdFlags) list() []string { return strings.Split(f.endpoints, ",") }
+
+var output sync.Mutex
+
+func say(event string, fields map[string]any) {
+	line := map[string]any{"event": event}
+	for k, v := range fields {
+		line[k] = v
+	}
+	text, err := json.Marshal(line)
+	if err != nil {
+		panic(err)
+	}
+	output.Lock()
+	defer output.Unlock()
+	fmt.Println(string(text))
+}
