@@ -1,0 +1,106 @@
+//! One control plane with its DNS and a registry, with Twinspan's CRDs and RBAC in place.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Client;
+use kube::api::{Api, PostParams};
+use serde_json::json;
+
+use crate::controlplane::ControlPlane;
+use crate::dns::Dns;
+use crate::etcd::Etcd;
+use crate::namespace::Access;
+use crate::twinspan::{Options, Twinspan};
+use crate::{Kubeconfig, access, address, namespace, repository};
+
+/// Where Twinspan's ServiceAccount, Lease and Secrets live.
+pub const OPERATOR_NAMESPACE: &str = "twinspan-system";
+
+#[derive(Debug)]
+pub struct Bed {
+    net: u8,
+    dir: PathBuf,
+    pub cluster: ControlPlane,
+    pub dns: Dns,
+    pub registry: Etcd,
+    operator: Kubeconfig,
+}
+
+impl Bed {
+    /// Starts everything below `dir`, which must not be in use by another bed.
+    pub async fn start(dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let net = address::next_bed();
+        let ip = |host| Ipv4Addr::new(10, 77, net, host);
+        let registry = Etcd::spawn("registry-etcd", dir, ip(3))?;
+        let cluster = ControlPlane::start(dir, ip(1), ip(2)).await?;
+        let client = &cluster.client;
+        let dns = Dns::start(dir, ip(4), &cluster).await?;
+
+        for manifest in ["crds/serviceregistries.yaml", "crds/registeredservices.yaml", "deploy/rbac.yaml"] {
+            access::apply_file(client, &repository().join(manifest)).await?;
+        }
+        let token = access::token(client, OPERATOR_NAMESPACE, "twinspan").await?;
+        let operator = Kubeconfig::write(dir, "twinspan", &cluster.server, &cluster.ca, &token)?;
+        registry.ready().await?;
+        cluster.controllers_ready().await?;
+        dns.ready().await?;
+        Ok(Self { net, dir: dir.to_owned(), cluster, dns, registry, operator })
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// An administrator's client.
+    pub fn client(&self) -> Client {
+        self.cluster.client.clone()
+    }
+
+    /// Another registry beside the bed's own.
+    pub async fn start_registry(&self, name: &str) -> Result<Etcd> {
+        let etcd = Etcd::spawn(name, &self.dir, address::next_registry(self.net))?;
+        etcd.ready().await?;
+        Ok(etcd)
+    }
+
+    /// The kubeconfig of Twinspan's ServiceAccount.
+    pub fn operator(&self) -> &Kubeconfig {
+        &self.operator
+    }
+
+    /// Runs a Twinspan binary as its own ServiceAccount.
+    pub fn start_twinspan(&self, binary: &str, options: &Options) -> Result<Twinspan> {
+        Twinspan::start(&self.dir, Ipv4Addr::new(10, 77, self.net, 5), binary, &self.operator, options)
+    }
+
+    /// What kubectl, etcdctl and dig need inside the bed.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("KUBECONFIG".to_owned(), self.cluster.admin.path.display().to_string()),
+            ("ETCDCTL_ENDPOINTS".to_owned(), self.registry.endpoint().to_owned()),
+            ("BED_DNS".to_owned(), self.dns.address().ip().to_string()),
+        ])
+    }
+
+    /// Tells other terminals how to come in (`dev/testbed exec`), and returns the file that says so.
+    pub fn write_access(&self) -> Result<PathBuf> {
+        let access =
+            Access { pid: namespace::outer_pid()?, env: self.environment(), tools: namespace::binary("controlplane")? };
+        let path = repository().join("target/testbed.json");
+        std::fs::create_dir_all(repository().join("target"))?;
+        std::fs::write(&path, serde_json::to_string_pretty(&access)?)?;
+        Ok(path)
+    }
+
+    pub async fn create_namespace(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client());
+        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}))?;
+        namespaces.create(&PostParams::default(), &namespace).await.with_context(|| format!("cannot create namespace {name}"))?;
+        Ok(())
+    }
+}

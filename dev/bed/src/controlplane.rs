@@ -1,0 +1,129 @@
+//! kube-apiserver and kube-controller-manager, started as a real cluster starts them: RBAC, service account tokens, the default
+//! endpoint reconciler, dual-stack Service ranges, an audit log.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::{Api, Client};
+
+use crate::etcd::Etcd;
+use crate::part::Part;
+use crate::pki::Authority;
+use crate::{Kubeconfig, eventually, namespace};
+
+const PORT: u16 = 6443;
+const SERVICE_RANGES: &str = "10.96.0.0/16,fd96::/108";
+const CONTROLLERS: &str = "endpointslice-controller,endpointslice-mirroring-controller,garbage-collector-controller,\
+namespace-controller,serviceaccount-controller,root-ca-certificate-publisher-controller";
+
+pub struct ControlPlane {
+    pub etcd: Etcd,
+    pub apiserver: Part,
+    pub controller_manager: Part,
+    pub admin: Kubeconfig,
+    pub client: Client,
+    pub audit_log: PathBuf,
+    pub(crate) server: String,
+    pub(crate) ca: PathBuf,
+}
+
+impl std::fmt::Debug for ControlPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ControlPlane").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+impl ControlPlane {
+    pub async fn start(dir: &Path, ip: Ipv4Addr, etcd_ip: Ipv4Addr) -> Result<Self> {
+        let etcd = Etcd::spawn("cluster-etcd", dir, etcd_ip)?;
+        let pki = Authority::create(&dir.join("pki"))?;
+        let (cert, key) = pki.issue(
+            "apiserver",
+            &["kubernetes", "kubernetes.default.svc", "localhost"],
+            &[IpAddr::V4(ip), IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1))],
+        )?;
+        let (sa_key, sa_pub) = pki.key_pair("service-accounts")?;
+        let tokens = dir.join("pki/tokens.csv");
+        // The test itself is the only administrator; everything else has its own identity and RBAC.
+        std::fs::write(&tokens, "bed-admin,bed-admin,bed-admin,system:masters\nbed-kcm,system:kube-controller-manager,bed-kcm\n")?;
+        let policy = dir.join("pki/audit.yaml");
+        std::fs::write(&policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n")?;
+        let audit_log = dir.join("audit.log");
+
+        let server = format!("https://{ip}:{PORT}");
+        let ca = pki.ca_file();
+        let admin = Kubeconfig::write(dir, "admin", &server, &ca, "bed-admin")?;
+        let kcm = Kubeconfig::write(dir, "kube-controller-manager", &server, &ca, "bed-kcm")?;
+        let show = |path: &Path| path.display().to_string();
+        etcd.ready().await?;
+        let apiserver = Part::start("kube-apiserver", dir, &namespace::binary("controlplane")?, &[
+            "kube-apiserver".into(),
+            format!("--etcd-servers={}", etcd.endpoint()),
+            format!("--bind-address={ip}"),
+            format!("--advertise-address={ip}"),
+            format!("--secure-port={PORT}"),
+            format!("--tls-cert-file={}", show(&cert)),
+            format!("--tls-private-key-file={}", show(&key)),
+            format!("--service-cluster-ip-range={SERVICE_RANGES}"),
+            "--service-account-issuer=https://kubernetes.default.svc".into(),
+            format!("--service-account-key-file={}", show(&sa_pub)),
+            format!("--service-account-signing-key-file={}", show(&sa_key)),
+            "--authorization-mode=RBAC".into(),
+            format!("--token-auth-file={}", show(&tokens)),
+            // Pods here have no kubelet that would mount a token.
+            "--disable-admission-plugins=ServiceAccount".into(),
+            format!("--audit-policy-file={}", show(&policy)),
+            format!("--audit-log-path={}", show(&audit_log)),
+            // A stopped test bed should be gone at once.
+            "--shutdown-delay-duration=0s".into(),
+        ], &[])?;
+        let client = admin.client().await?;
+        api_ready(&client, &apiserver).await?;
+
+        let controller_manager = Part::start("kube-controller-manager", dir, &namespace::binary("controlplane")?, &[
+            "kube-controller-manager".into(),
+            format!("--kubeconfig={}", show(&kcm.path)),
+            "--secure-port=0".into(),
+            "--leader-elect=false".into(),
+            "--use-service-account-credentials=true".into(),
+            format!("--service-account-private-key-file={}", show(&sa_key)),
+            format!("--root-ca-file={}", show(&ca)),
+            format!("--controllers={CONTROLLERS}"),
+        ], &[])?;
+        Ok(Self { etcd, apiserver, controller_manager, admin, client, audit_log, server, ca })
+    }
+
+    /// Waits until the API server answers; also after it was started again.
+    pub async fn api_ready(&self) -> Result<()> {
+        api_ready(&self.client, &self.apiserver).await
+    }
+
+    /// Waits until controllers work.
+    pub async fn controllers_ready(&self) -> Result<()> {
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), "default");
+        eventually("kube-controller-manager works", Duration::from_secs(60), || async {
+            self.controller_manager.check_running()?;
+            accounts.get("default").await.context("no default ServiceAccount yet")?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn api_ready(client: &Client, apiserver: &Part) -> Result<()> {
+    eventually("kube-apiserver is ready", Duration::from_secs(90), || async {
+        apiserver.check_running()?;
+        let request = http_get("/readyz")?;
+        let answer = client.request_text(request).await?;
+        ensure!(answer == "ok", "{answer}");
+        Ok(())
+    })
+    .await
+}
+
+fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
+    Ok(http::Request::get(path).body(Vec::new())?)
+}

@@ -1,0 +1,38 @@
+//! The test bed: a real etcd, kube-apiserver, kube-controller-manager, CoreDNS and Kitex programs, as processes that a test can
+//! kill and freeze, in a network namespace of their own.
+//!
+//! - [`namespace`]: runs the program again inside the namespace.
+//! - [`Bed`]: one control plane, its DNS, and registries beside it.
+//! - [`Part`]: one process.
+//!
+//! Errors are for the person who runs a test, so they are texts with a context (`anyhow`).
+
+mod access;
+mod address;
+mod bed;
+mod controlplane;
+mod dns;
+mod etcd;
+mod interop;
+pub mod namespace;
+mod part;
+mod pki;
+mod pods;
+mod twinspan;
+mod wait;
+
+pub use access::{Kubeconfig, apply_file};
+pub use address::{next_v4, next_v6};
+pub use bed::{Bed, OPERATOR_NAMESPACE};
+pub use dns::{Dns, SrvTarget};
+pub use etcd::Etcd;
+pub use interop::{Call, KitexClient, KitexServer, Resolved, ServerOptions, resolve};
+pub use part::Part;
+pub use pods::Pods;
+pub use twinspan::{Options as TwinspanOptions, Twinspan};
+pub use wait::{eventually, holds};
+
+/// The root of the repository.
+pub fn repository() -> &'static std::path::Path {
+    std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}

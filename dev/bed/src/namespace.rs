@@ -1,0 +1,133 @@
+//! Runs the program again in namespaces of its own.
+//!
+//! Network: EndpointSlices refuse loopback addresses, so instances that really answer need other local ones, which only
+//! a namespace of our own can have without touching the machine. PIDs: when the program ends, however it ends, the kernel ends
+//! everything that it started.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::repository;
+
+const INSIDE: &str = "TWINSPAN_INSIDE_BED";
+const PARTS: [&str; 3] = ["controlplane", "coredns", "interop"];
+
+/// Returns inside the namespaces. Outside of them it builds what is missing (that needs the network) and then replaces
+/// the process with one inside.
+pub fn enter() -> Result<()> {
+    if is_inside() {
+        return set_up();
+    }
+    let mut command = Command::new("unshare");
+    if !is_root()? {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--net", "--pid", "--fork", "--kill-child", "--"]);
+    can_unshare(&command)?;
+    for part in PARTS {
+        command.env(variable(part), build(part)?);
+    }
+    command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INSIDE, "1");
+    Err(command.exec()).context("cannot start `unshare`; it is in the package util-linux")
+}
+
+/// Whether this process is the one inside.
+pub fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Our own PID as the rest of the machine sees it: `/proc` is still the machine's.
+pub fn outer_pid() -> Result<u32> {
+    let link = std::fs::read_link("/proc/self").context("no /proc")?;
+    link.to_str().and_then(|pid| pid.parse().ok()).context("/proc/self names no process")
+}
+
+/// A bed that is up, for those who want to look inside.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Access {
+    /// A process inside, as the rest of the machine sees it.
+    pub pid: u32,
+    pub env: BTreeMap<String, String>,
+    /// The binary that is kubectl and etcdctl.
+    pub tools: String,
+}
+
+/// Replaces the process with a command inside a bed that is up; returns only why that was not possible.
+pub fn join(access: &Path, command: &[String]) -> Result<std::io::Error> {
+    let text = std::fs::read_to_string(access).context("no test bed is up; start one with dev/testbed")?;
+    let access: Access = serde_json::from_str(&text)?;
+    let user = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user"));
+    let theirs = user(&access.pid.to_string()).context("the test bed is no longer up")?;
+    let mut nsenter = Command::new("nsenter");
+    nsenter.arg(format!("--target={}", access.pid)).arg("--net");
+    if theirs != user("self")? {
+        nsenter.args(["--user", "--preserve-credentials"]);
+    }
+    nsenter.arg("--").envs(access.env);
+    if matches!(command[0].as_str(), "kubectl" | "etcdctl") {
+        nsenter.arg(access.tools);
+    }
+    Ok(nsenter.args(command).exec())
+}
+
+/// The binary of a part. Only inside the namespaces.
+pub fn binary(part: &str) -> Result<String> {
+    std::env::var(variable(part)).with_context(|| format!("{} is not set: not inside the bed", variable(part)))
+}
+
+fn variable(part: &str) -> String {
+    format!("TWINSPAN_{}", part.to_uppercase())
+}
+
+fn is_root() -> Result<bool> {
+    let output = Command::new("id").arg("-u").output().context("cannot run `id`")?;
+    Ok(output.stdout.trim_ascii() == b"0")
+}
+
+fn can_unshare(command: &Command) -> Result<()> {
+    let output = Command::new(command.get_program())
+        .args(command.get_args())
+        .arg("true")
+        .output()
+        .context("cannot run `unshare`; it is in the package util-linux")?;
+    if !output.status.success() {
+        bail!(
+            "this system does not let us make a network namespace: {}\n\
+             Run as root, or allow unprivileged user namespaces (sysctl kernel.unprivileged_userns_clone=1; on Ubuntu 24.04 and later \
+             kernel.apparmor_restrict_unprivileged_userns=0; in a container give it CAP_SYS_ADMIN).",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(())
+}
+
+fn build(part: &str) -> Result<String> {
+    let output = Command::new(repository().join("dev/parts"))
+        .arg(part)
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("cannot run dev/parts")?;
+    ensure!(output.status.success(), "dev/parts {part} failed");
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// Makes every address of the bed's networks a local one, without giving each to an interface.
+fn set_up() -> Result<()> {
+    for arguments in [
+        "link set lo up",
+        "route replace local 10.77.0.0/16 dev lo",
+        "-6 route replace local fd77::/64 dev lo",
+    ] {
+        let output = Command::new("ip")
+            .args(arguments.split(' '))
+            .output()
+            .context("cannot run `ip`; it is in the package iproute2")?;
+        ensure!(output.status.success(), "`ip {arguments}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

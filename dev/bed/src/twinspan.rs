@@ -1,0 +1,80 @@
+//! Twinspan itself, as its own ServiceAccount.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::part::Part;
+use crate::{Kubeconfig, OPERATOR_NAMESPACE, eventually};
+
+/// How to run it.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub args: Vec<String>,
+}
+
+#[derive(Debug)]
+pub struct Twinspan {
+    part: Part,
+    admin: SocketAddr,
+}
+
+impl Twinspan {
+    pub(crate) fn start(dir: &Path, ip: Ipv4Addr, binary: &str, kubeconfig: &Kubeconfig, options: &Options) -> Result<Self> {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let admin = SocketAddr::from((ip, 8080 + number));
+        let mut args = vec![
+            "run".to_owned(),
+            format!("--kubeconfig={}", kubeconfig.path.display()),
+            format!("--namespace={OPERATOR_NAMESPACE}"),
+            format!("--admin-addr={admin}"),
+        ];
+        args.extend(options.args.iter().cloned());
+        let filter = std::env::var("TWINSPAN_LOG").unwrap_or_else(|_| "info,twinspan=debug".to_owned());
+        let env = [("RUST_LOG", filter), ("HOSTNAME", format!("twinspan-{number}"))];
+        Ok(Self { part: Part::start(&format!("twinspan-{number}"), dir, binary, &args, &env)?, admin })
+    }
+
+    pub fn part(&self) -> &Part {
+        &self.part
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Waits for `/readyz`.
+    pub async fn ready(&self) -> Result<()> {
+        eventually("Twinspan is ready", Duration::from_secs(60), || async {
+            self.part.check_running()?;
+            let (status, body) = self.get("/readyz").await?;
+            ensure!(status == 200, "{status}: {body}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Status and body of a page of the admin address.
+    pub async fn get(&self, path: &str) -> Result<(u16, String)> {
+        let mut stream = TcpStream::connect(self.admin).await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: twinspan\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let status = answer.split(' ').nth(1).context("no HTTP status")?.parse()?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+        Ok((status, body))
+    }
+
+    /// The value of one metric line, e.g. `twinspan_leader`; absent is `None`.
+    pub async fn metric(&self, line: &str) -> Result<Option<f64>> {
+        let (_, body) = self.get("/metrics").await?;
+        let found = body.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
+        found.map(|value| value.trim().parse().context("not a number")).transpose()
+    }
+}

@@ -1,0 +1,101 @@
+//! The CustomResourceDefinitions as they are installed.
+//!
+//! Owns the difference between what the derive macros print and what is installed: no `nullable` (an absent field has one
+//! spelling, and rules with `has()` mean what they say) and whole numbers without a fraction.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::{Number, Value};
+
+use super::{RegisteredService, ServiceRegistry};
+
+/// Each CRD with the name of its file under `crds/`.
+///
+/// # Errors
+/// None in practice: the types are known at compile time.
+pub fn all() -> Result<Vec<(&'static str, Value)>, serde_json::Error> {
+    Ok(vec![
+        ("registeredservices.yaml", installed(&RegisteredService::crd())?),
+        ("serviceregistries.yaml", installed(&ServiceRegistry::crd())?),
+    ])
+}
+
+fn installed(crd: &CustomResourceDefinition) -> Result<Value, serde_json::Error> {
+    let mut value = serde_json::to_value(crd)?;
+    tidy(&mut value);
+    Ok(value)
+}
+
+fn tidy(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            // Only where it is a keyword of the schema: a property of that name would hold an object.
+            if fields.get("nullable").is_some_and(Value::is_boolean) {
+                fields.remove("nullable");
+            }
+            fields.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        Value::Number(number) => {
+            if let Some(whole) = number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0 && n.abs() < 1e15) {
+                #[allow(clippy::cast_possible_truncation)] // checked just above
+                let whole = whole as i64;
+                *number = Number::from(whole);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(value: &Value, path: &str, visit: &mut impl FnMut(&str, &serde_json::Map<String, Value>)) {
+        match value {
+            Value::Object(fields) => {
+                visit(path, fields);
+                for (name, inner) in fields {
+                    walk(inner, &format!("{path}.{name}"), visit);
+                }
+            }
+            Value::Array(items) => items.iter().enumerate().for_each(|(n, inner)| walk(inner, &format!("{path}[{n}]"), visit)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_string_list_and_map_is_bounded_and_every_list_has_a_type() {
+        for (file, crd) in all().unwrap() {
+            let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+            let mut seen = 0;
+            walk(schema, file, &mut |path, node| match node.get("type").and_then(Value::as_str) {
+                Some("string") => {
+                    seen += 1;
+                    assert!(node.contains_key("maxLength") || node.contains_key("enum"), "{path}: no bound");
+                }
+                Some("array") => {
+                    assert!(node.contains_key("maxItems"), "{path}: no bound");
+                    assert!(node.contains_key("x-kubernetes-list-type"), "{path}: no list type");
+                }
+                Some("object") if node.contains_key("additionalProperties") => {
+                    assert!(node.contains_key("maxProperties"), "{path}: no bound");
+                }
+                Some("integer") => assert_ne!(node.get("format"), Some(&Value::from("uint32")), "{path}"),
+                _ => {}
+            });
+            assert!(seen > 10, "{file}: the walk found the schema");
+            walk(&crd, file, &mut |path, node| assert!(!node.contains_key("nullable"), "{path}"));
+        }
+    }
+
+    #[test]
+    fn the_files_under_crds_are_what_the_types_say() {
+        for (file, crd) in all().unwrap() {
+            let path = format!("{}/crds/{file}", env!("CARGO_MANIFEST_DIR"));
+            let stored = std::fs::read_to_string(&path).unwrap();
+            let expected = serde_yaml::to_string(&crd).unwrap();
+            assert_eq!(stored, expected, "{path}: run `make crds`");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What users write: the types behind the CRDs of group `twinspan.dev`.
+//!
+//! Owns names, bounds, defaults and CEL rules; `twinspan crds` prints what these types say, and `crds/` is what it printed.
+//! Refuses to know what any field does: types become settings where they are validated, in `controllers`.
+//!
+//! Conversion is `None` for good: names and shapes here must last. Every string and list has a bound, so that the API
+//! server can estimate the cost of every rule.
+
+pub mod conditions;
+pub mod crds;
+mod registered_service;
+mod schema;
+mod selector;
+mod service_registry;
+
+pub use registered_service::{
+    Counts, CreateService, DeletionGuard, Direction, Export, Import, IpFamilyPolicy, OnExpiry, OtherClusters, Policy, PortRef,
+    RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef, ServiceRef, SkippedInstance, TagFromLabel,
+};
+pub use selector::{Operator, Requirement, Selector};
+pub use service_registry::{
+    AllowedUse, Auth, EtcdConnection, EtcdStatus, Fence, FenceMode, ImportPolicy, LeaseSettings, RecordCounts, RecordFormat,
+    SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus, Tls,
+};
+
+/// The API group.
+pub const GROUP: &str = "twinspan.dev";
+/// The version that is served and stored.
+pub const VERSION: &str = "v1alpha1";

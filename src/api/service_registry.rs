@@ -1,0 +1,306 @@
+//! `ServiceRegistry`: one etcd registry and how to speak to it. Cluster-scoped, for administrators.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Selector, schema};
+
+/// One etcd service registry, how to reach it, and who may use it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[kube(
+    group = "twinspan.dev",
+    version = "v1alpha1",
+    kind = "ServiceRegistry",
+    plural = "serviceregistries",
+    status = "ServiceRegistryStatus",
+    shortname = "svcreg",
+    category = "twinspan",
+    doc = "One etcd service registry, how to reach it, and who may use it."
+)]
+#[kube(printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#))]
+#[kube(printcolumn(name = "Format", type_ = "string", json_path = ".spec.format"))]
+#[kube(printcolumn(name = "Own", type_ = "integer", json_path = ".status.records.own"))]
+#[kube(printcolumn(name = "Foreign", type_ = "integer", json_path = ".status.records.foreign"))]
+#[kube(printcolumn(
+    name = "Reason",
+    type_ = "string",
+    priority = 1,
+    json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+))]
+#[kube(printcolumn(name = "Cluster-ID", type_ = "string", priority = 1, json_path = ".status.clusterID"))]
+#[kube(printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
+#[kube(validation = (
+    "!has(self.spec.clusterID) || !has(self.status) || !has(self.status.clusterID) || self.spec.clusterID == self.status.clusterID",
+    "spec.clusterID may only be set to what status.clusterID has: records that carry another ID would be orphaned"
+))]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.prefix) == has(oldSelf.prefix)", "spec.prefix is immutable: create another ServiceRegistry instead"))]
+#[x_kube(validation = ("has(self.clusterID) || !has(oldSelf.clusterID)", "spec.clusterID cannot be removed once it is set"))]
+#[x_kube(validation = (
+    "!has(self.prefix) || self.prefix != '' || self.format == 'Kitex'",
+    "spec.prefix: only Kitex may have an empty prefix; leave it out for the default of the format"
+))]
+#[x_kube(validation = (
+    "self.format != 'Hertz' || !has(self.prefix) || self.prefix == 'hertz/registry-etcd'",
+    "spec.prefix: Hertz programs always use hertz/registry-etcd; leave it out"
+))]
+#[x_kube(validation = (
+    "has(self.prefix) ? !self.fence.keyPrefix.startsWith(self.prefix + '/') : \
+     self.format == 'Kitex' ? !self.fence.keyPrefix.startsWith('kitex/registry-etcd/') : \
+     self.format == 'Hertz' ? !self.fence.keyPrefix.startsWith('hertz/registry-etcd/') : \
+     self.format == 'Kratos' ? !self.fence.keyPrefix.startsWith('/microservices/') : true",
+    "spec.fence.keyPrefix lies under spec.prefix, where readers would take the fence for a service"
+))]
+#[allow(clippy::duplicated_attributes)] // printcolumns repeat their keys
+pub struct ServiceRegistrySpec {
+    pub etcd: EtcdConnection,
+    /// Which framework's records the registry holds. Immutable.
+    #[x_kube(validation = ("self == oldSelf", "spec.format is immutable: create another ServiceRegistry instead"))]
+    pub format: RecordFormat,
+    /// Key prefix of the registry. Absent means the default of the format; the one in force is in status. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = r"^[!-$&-~]*$"))]
+    #[x_kube(validation = ("self == oldSelf", "spec.prefix is immutable: create another ServiceRegistry instead"))]
+    pub prefix: Option<String>,
+    /// Names this cluster in the records that it exports. Absent means the UID of the kube-system namespace; the one in force is
+    /// in status.
+    #[serde(default, rename = "clusterID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$"))]
+    #[x_kube(validation = ("self == oldSelf", "spec.clusterID is immutable: records that carry another ID would be orphaned"))]
+    pub cluster_id: Option<String>,
+    #[serde(default)]
+    pub lease: LeaseSettings,
+    /// How a leader that was replaced is kept from writing. Immutable.
+    #[serde(default)]
+    #[x_kube(validation = ("self == oldSelf", "spec.fence is immutable: create another ServiceRegistry instead"))]
+    pub fence: Fence,
+    /// Which namespaces may use the registry, and for which names. Nothing is open by default.
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub allowed: Vec<AllowedUse>,
+    #[serde(default)]
+    pub import_policy: ImportPolicy,
+}
+
+/// Whose records a registry holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RecordFormat {
+    Kitex,
+    Hertz,
+    Kratos,
+    GoZero,
+    #[serde(rename = "GRPC")]
+    Grpc,
+}
+
+impl RecordFormat {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kitex => "Kitex",
+            Self::Hertz => "Hertz",
+            Self::Kratos => "Kratos",
+            Self::GoZero => "GoZero",
+            Self::Grpc => "GRPC",
+        }
+    }
+}
+
+/// How to reach etcd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "self.endpoints.all(e, e.startsWith('https://')) || self.endpoints.all(e, e.startsWith('http://'))",
+    "spec.etcd.endpoints: use https for all or http for all"
+))]
+#[x_kube(validation = (
+    "!has(self.tls) || self.endpoints.all(e, e.startsWith('https://'))",
+    "spec.etcd.tls needs https endpoints"
+))]
+pub struct EtcdConnection {
+    /// Client URLs of the members, tried one at a time; IPv6 addresses in brackets.
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(max = 253), regex(pattern = r"^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$"))
+    )]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub endpoints: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+}
+
+/// Whom to trust and who we are. Secrets live in the operator's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// A PEM bundle of the authorities that sign the servers' certificates. Absent means the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretKeyRef>,
+    /// A Secret of type kubernetes.io/tls with the client's certificate and key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert_secret_ref: Option<SecretRef>,
+    /// The name that the servers' certificates are checked against. Absent means the host of the endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub server_name: Option<String>,
+}
+
+/// Who we are to etcd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Auth {
+    /// A Secret of type kubernetes.io/basic-auth with `username` and `password`.
+    pub secret_ref: SecretRef,
+}
+
+/// A Secret in the operator's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct SecretRef {
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// One key of a Secret in the operator's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct SecretKeyRef {
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    #[serde(default = "ca_key")]
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+fn ca_key() -> String {
+    "ca.crt".to_owned()
+}
+
+/// The etcd leases that exported records hang on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LeaseSettings {
+    /// How long exported records outlive every Twinspan replica, in seconds.
+    #[schemars(range(min = 60, max = 86400))]
+    pub ttl_seconds: i32,
+}
+
+impl Default for LeaseSettings {
+    fn default() -> Self {
+        Self { ttl_seconds: 300 }
+    }
+}
+
+/// How a leader that was replaced is kept from writing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Fence {
+    pub mode: FenceMode,
+    /// Where the epoch key lives; outside every service's prefix.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[!-~]+$"))]
+    pub key_prefix: String,
+}
+
+impl Default for Fence {
+    fn default() -> Self {
+        Self { mode: FenceMode::Epoch, key_prefix: "twinspan/".to_owned() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FenceMode {
+    Epoch,
+    None,
+}
+
+/// Namespaces and the names that they may export and import.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AllowedUse {
+    /// Which namespaces, by their labels; empty selects all.
+    pub namespace_selector: Selector,
+    /// Which names in the registry; `*` stands for any characters.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253), regex(pattern = r"^[!-$&-.0-~]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub registry_names: Vec<String>,
+}
+
+/// Which addresses may become endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImportPolicy {
+    /// Where it is not empty, only these addresses, and those of pods of the same namespace.
+    #[serde(rename = "allowCIDRs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 50)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = (
+        "self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())",
+        "importPolicy.allowCIDRs: write each as network/length without host bits, e.g. 10.20.0.0/16"
+    ))]
+    pub allow_cidrs: Vec<String>,
+    /// Never these addresses, whatever else allows them.
+    #[serde(rename = "denyCIDRs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 50)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = (
+        "self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())",
+        "importPolicy.denyCIDRs: write each as network/length without host bits, e.g. 10.20.0.0/16"
+    ))]
+    pub deny_cidrs: Vec<String>,
+    /// Pod networks that the Nodes' podCIDRs do not say: an address in them must be a pod's of the same namespace.
+    #[serde(rename = "podCIDRs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 50)))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    #[x_kube(validation = (
+        "self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())",
+        "importPolicy.podCIDRs: write each as network/length without host bits, e.g. 10.244.0.0/16"
+    ))]
+    pub pod_cidrs: Vec<String>,
+}
+
+/// What the operator last saw.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRegistryStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::conditions")]
+    pub conditions: Vec<Condition>,
+    /// The cluster ID in force.
+    #[serde(rename = "clusterID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub cluster_id: Option<String>,
+    /// The prefix in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub prefix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<EtcdStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<RecordCounts>,
+}
+
+/// The etcd cluster behind the registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EtcdStatus {
+    /// etcd's own cluster ID, hexadecimal.
+    #[serde(rename = "clusterID")]
+    #[schemars(length(max = 16))]
+    pub cluster_id: String,
+    #[schemars(length(max = 64))]
+    pub version: String,
+    /// The revision of the last complete list.
+    pub revision_at_last_session: i64,
+}
+
+/// How many records the registry holds, by whose they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct RecordCounts {
+    pub own: i64,
+    pub foreign: i64,
+    pub undecodable: i64,
+}

@@ -1,0 +1,49 @@
+//! `twinspan crds`: prints the CustomResourceDefinitions.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::api;
+
+/// Print the CustomResourceDefinitions as YAML, for `kubectl apply -f -`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Write one file for each into this directory instead
+    #[arg(long, value_name = "DIR")]
+    write: Option<PathBuf>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot write {path}: {source}", path = path.display())]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("cannot print: {0}")]
+    Print(#[from] std::io::Error),
+    #[error("cannot serialise: {0}")]
+    Yaml(#[from] serde_yaml::Error),
+    #[error("cannot serialise: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+pub fn run(args: &Args) -> ExitCode {
+    match print(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => super::fail(&error),
+    }
+}
+
+fn print(args: &Args) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    for (file, crd) in api::crds::all()? {
+        let text = serde_yaml::to_string(&crd)?;
+        match &args.write {
+            Some(dir) => {
+                let path = dir.join(file);
+                std::fs::write(&path, text).map_err(|source| Error::Write { path, source })?;
+            }
+            None => write!(out, "---\n{text}")?,
+        }
+    }
+    Ok(())
+}
