@@ -1,6 +1,7 @@
 //! The command line: flags become settings, and each subcommand is one file.
 
 mod crds;
+mod run;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Run(run::Args),
     Crds(crds::Args),
 }
 
@@ -23,6 +25,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
+        Command::Run(args) => run::run(args),
         Command::Crds(args) => crds::run(&args),
     }
 }

@@ -59,12 +59,10 @@ pub(crate) async fn token(client: &Client, namespace: &str, account: &str) -> Re
 /// Applies every object of a YAML file, as `kubectl apply -f` would, and waits until CRDs are served.
 pub async fn apply_file(client: &Client, path: &Path) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    for document in serde_yaml::Deserializer::from_str(&text) {
-        let value = serde_json::Value::deserialize(document)?;
-        if value.is_null() {
-            continue;
-        }
-        let object: DynamicObject = serde_json::from_value(value)?;
+    let documents: Result<Vec<serde_json::Value>, _> =
+        serde_yaml::Deserializer::from_str(&text).map(serde_json::Value::deserialize).collect();
+    for document in documents?.into_iter().filter(|document| !document.is_null()) {
+        let object: DynamicObject = serde_json::from_value(document)?;
         apply(client, &object).await.with_context(|| format!("{}: {}", path.display(), object.name_any()))?;
     }
     Ok(())

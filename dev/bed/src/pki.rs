@@ -33,10 +33,6 @@ impl Authority {
         self.dir.join("ca.crt")
     }
 
-    pub fn ca_pem(&self) -> String {
-        self.issuer.pem()
-    }
-
     /// Writes `<name>.crt` and `<name>.key`; for servers and clients alike.
     pub fn issue(&self, name: &str, dns: &[&str], ips: &[IpAddr]) -> Result<(PathBuf, PathBuf)> {
         let mut params = CertificateParams::new(dns.iter().map(|d| (*d).to_owned()).collect::<Vec<_>>())?;

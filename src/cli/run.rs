@@ -1,0 +1,93 @@
+//! `twinspan run`: the operator.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::controllers::operator::{self, OperatorError, Settings};
+use crate::telemetry::logs;
+
+/// Run the operator.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Kubeconfig file; without one the pod's ServiceAccount, or the default kubeconfig
+    #[arg(long, env = "TWINSPAN_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The operator's own namespace, where its Secrets and its Lease are
+    #[arg(long, env = "TWINSPAN_NAMESPACE", default_value = "twinspan-system")]
+    namespace: String,
+    /// Write only while holding the Lease; needed wherever more than one replica may run
+    #[arg(long, env = "TWINSPAN_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    leader_elect: bool,
+    /// Where /livez, /readyz and /metrics are served
+    #[arg(long, env = "TWINSPAN_ADMIN_ADDR", default_value = "0.0.0.0:8080", value_name = "ADDR")]
+    admin_addr: SocketAddr,
+    /// How log lines look
+    #[arg(long, env = "TWINSPAN_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: logs::Format,
+    /// Plan and report, and write nothing; the leases of what is already written are kept alive
+    #[arg(long, env = "TWINSPAN_DRY_RUN")]
+    dry_run: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot read the kubeconfig {path}: {source}", path = path.display())]
+    Kubeconfig { path: PathBuf, source: kube::config::KubeconfigError },
+    #[error("found neither a ServiceAccount nor a kubeconfig: {0}; set --kubeconfig")]
+    Infer(#[from] kube::config::InferConfigError),
+    #[error("cannot listen to signals: {0}")]
+    Signals(std::io::Error),
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+}
+
+pub fn run(args: Args) -> ExitCode {
+    logs::init(args.log_format);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return super::fail(&error),
+    };
+    match runtime.block_on(operate(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => super::fail(&error),
+    }
+}
+
+async fn operate(args: Args) -> Result<(), Error> {
+    let config = match args.kubeconfig {
+        Some(path) => {
+            let failed = |source| Error::Kubeconfig { path: path.clone(), source };
+            let file = Kubeconfig::read_from(&path).map_err(failed)?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)?
+        }
+        None => Config::infer().await?,
+    };
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "twinspan".to_owned());
+    let settings = Settings {
+        namespace: args.namespace,
+        leader_elect: args.leader_elect,
+        admin_addr: args.admin_addr,
+        dry_run: args.dry_run,
+        // Two candidates with one identity would both think that they lead.
+        identity: format!("{host}_{:08x}", rand::random::<u32>()),
+    };
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let told = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        told.cancel();
+    });
+    operator::run(config, settings, stop).await?;
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! Kubernetes Events: what `kubectl describe` shows beneath an object.
+//!
+//! Owns when an Event is worth publishing, so that a quiet cluster has none, and the queue that keeps a slow API server from
+//! delaying a sync: where the queue is full the Event is dropped, the log line and the metric are not.
+
+use std::sync::Arc;
+
+use k8s_controller::events::{Event, EventRecorder};
+use kube::Client;
+use kube::runtime::events::{EventType, Reporter};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::api::{RegisteredService, ServiceRegistry};
+
+/// Events that wait to be published.
+const QUEUE: usize = 1000;
+
+/// What an Event says; the reasons are a fixed set (design: names that users meet).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    Exported,
+    Imported,
+    NotAccepted,
+    InstanceSkipped,
+    DeletionsHeld,
+    /// On a ServiceRegistry.
+    Disconnected,
+    /// On a ServiceRegistry.
+    Connected,
+}
+
+impl Reason {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Exported => "Exported",
+            Self::Imported => "Imported",
+            Self::NotAccepted => "NotAccepted",
+            Self::InstanceSkipped => "InstanceSkipped",
+            Self::DeletionsHeld => "DeletionsHeld",
+            Self::Disconnected => "Disconnected",
+            Self::Connected => "Connected",
+        }
+    }
+
+    fn kind(self) -> EventType {
+        match self {
+            Self::Exported | Self::Imported | Self::Connected => EventType::Normal,
+            Self::NotAccepted | Self::InstanceSkipped | Self::DeletionsHeld | Self::Disconnected => EventType::Warning,
+        }
+    }
+}
+
+/// The object that an Event is about.
+#[derive(Clone, Debug)]
+pub enum About {
+    RegisteredService(Arc<RegisteredService>),
+    ServiceRegistry(Arc<ServiceRegistry>),
+}
+
+#[derive(Clone, Debug)]
+pub struct Events {
+    queue: mpsc::Sender<(About, Reason, String)>,
+}
+
+impl Events {
+    /// The sender, and the task that publishes until it is stopped.
+    pub fn new(client: Client, instance: &str, stop: CancellationToken) -> (Self, impl Future<Output = ()> + use<>) {
+        let (queue, receiver) = mpsc::channel(QUEUE);
+        let reporter = Reporter { controller: "twinspan".to_owned(), instance: Some(instance.to_owned()) };
+        (Self { queue }, publish(EventRecorder::new(client, reporter), receiver, stop))
+    }
+
+    pub fn publish(&self, about: About, reason: Reason, note: impl Into<String>) {
+        if self.queue.try_send((about, reason, note.into())).is_err() {
+            debug!(reason = reason.as_str(), "too many Events wait; one is dropped");
+        }
+    }
+}
+
+async fn publish(recorder: EventRecorder, mut queue: mpsc::Receiver<(About, Reason, String)>, stop: CancellationToken) {
+    loop {
+        let (about, reason, note) = tokio::select! {
+            () = stop.cancelled() => return,
+            next = queue.recv() => match next {
+                Some(next) => next,
+                None => return,
+            },
+        };
+        let event = Event {
+            type_: reason.kind(),
+            reason: reason.as_str().to_owned(),
+            action: "Sync".to_owned(),
+            note: Some(note),
+            related: None,
+        };
+        let published = match &about {
+            About::RegisteredService(object) => recorder.publish(object.as_ref(), &event).await,
+            About::ServiceRegistry(object) => recorder.publish(object.as_ref(), &event).await,
+        };
+        if let Err(error) = published {
+            warn!(reason = reason.as_str(), %error, "cannot publish an Event");
+        }
+    }
+}

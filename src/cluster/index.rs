@@ -1,0 +1,141 @@
+//! Who is concerned by a change: RegisteredServices by what their specs name.
+//!
+//! Owns the mapping from an object that changed to the RegisteredServices that must look again, so that work is proportional to
+//! what changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use twinspan_core::model::ServiceKey;
+
+use crate::api::RegisteredService;
+
+/// What a RegisteredService refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refers {
+    registry: String,
+    /// As it stands in keys.
+    registry_name: String,
+    service: ServiceKey,
+    uid: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Index {
+    known: BTreeMap<ServiceKey, Refers>,
+    by_service: BTreeMap<ServiceKey, BTreeSet<ServiceKey>>,
+    by_registry: BTreeMap<String, BTreeMap<String, BTreeSet<ServiceKey>>>,
+    by_uid: BTreeMap<String, ServiceKey>,
+}
+
+/// The name in the registry that a RegisteredService stands for.
+pub fn registry_name(key: &ServiceKey, object: &RegisteredService) -> String {
+    object.spec.registry_name.clone().unwrap_or_else(|| key.name.clone())
+}
+
+/// The Service that a RegisteredService stands for.
+pub fn service_key(key: &ServiceKey, object: &RegisteredService) -> ServiceKey {
+    ServiceKey::new(&key.namespace, object.spec.service.name.as_ref().unwrap_or(&key.name))
+}
+
+impl Index {
+    pub fn put(&mut self, key: &ServiceKey, object: &RegisteredService) {
+        self.remove(key);
+        let refers = Refers {
+            registry: object.spec.registry_ref.name.clone(),
+            registry_name: registry_name(key, object),
+            service: service_key(key, object),
+            uid: object.metadata.uid.clone().unwrap_or_default(),
+        };
+        self.by_service.entry(refers.service.clone()).or_default().insert(key.clone());
+        let names = self.by_registry.entry(refers.registry.clone()).or_default();
+        names.entry(refers.registry_name.clone()).or_default().insert(key.clone());
+        self.by_uid.insert(refers.uid.clone(), key.clone());
+        self.known.insert(key.clone(), refers);
+    }
+
+    pub fn remove(&mut self, key: &ServiceKey) {
+        let Some(refers) = self.known.remove(key) else { return };
+        if let Some(keys) = self.by_service.get_mut(&refers.service) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_service.remove(&refers.service);
+            }
+        }
+        if let Some(names) = self.by_registry.get_mut(&refers.registry) {
+            if let Some(keys) = names.get_mut(&refers.registry_name) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    names.remove(&refers.registry_name);
+                }
+            }
+            if names.is_empty() {
+                self.by_registry.remove(&refers.registry);
+            }
+        }
+        self.by_uid.remove(&refers.uid);
+    }
+
+    pub fn of_service(&self, service: &ServiceKey) -> impl Iterator<Item = &ServiceKey> {
+        self.by_service.get(service).into_iter().flatten()
+    }
+
+    pub fn of_registry(&self, registry: &str) -> impl Iterator<Item = &ServiceKey> {
+        self.by_registry.get(registry).into_iter().flat_map(BTreeMap::values).flatten()
+    }
+
+    /// `name` as it stands in keys.
+    pub fn of_name(&self, registry: &str, name: &[u8]) -> impl Iterator<Item = &ServiceKey> {
+        let keys = std::str::from_utf8(name).ok().and_then(|name| self.by_registry.get(registry)?.get(name));
+        keys.into_iter().flatten()
+    }
+
+    pub fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ServiceKey> {
+        let first = ServiceKey::new(namespace, "");
+        self.known.range(first..).map(|(key, _)| key).take_while(move |key| key.namespace == namespace)
+    }
+
+    pub fn of_uid(&self, uid: &str) -> Option<&ServiceKey> {
+        self.by_uid.get(uid)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.known.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(registry: &str, name: &str, service: Option<&str>, uid: &str) -> RegisteredService {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+            "metadata": {"name": "echo", "namespace": "shop", "uid": uid},
+            "spec": {"registryRef": {"name": registry}, "registryName": name, "service": {"name": service}}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_change_finds_exactly_those_that_refer_to_it_and_an_old_reference_is_forgotten() {
+        let mut index = Index::default();
+        let (a, b) = (ServiceKey::new("shop", "a"), ServiceKey::new("shop", "b"));
+        index.put(&a, &object("main", "echo", Some("svc"), "1"));
+        index.put(&b, &object("main", "user", None, "2"));
+        let found = |keys: &mut dyn Iterator<Item = &ServiceKey>| keys.map(|k| k.name.clone()).collect::<Vec<_>>();
+        assert_eq!(found(&mut index.of_service(&ServiceKey::new("shop", "svc"))), ["a"]);
+        assert_eq!(found(&mut index.of_service(&b)), ["b"], "the name of the Service defaults to metadata.name");
+        assert_eq!(found(&mut index.of_name("main", b"echo")), ["a"]);
+        assert_eq!(found(&mut index.of_registry("main")), ["a", "b"]);
+        assert_eq!(found(&mut index.of_namespace("shop")), ["a", "b"]);
+        assert_eq!(found(&mut index.of_namespace("sho")), Vec::<String>::new());
+        assert_eq!(index.of_uid("2"), Some(&b));
+
+        index.put(&a, &object("other", "echo", Some("svc"), "1"));
+        assert_eq!(found(&mut index.of_name("main", b"echo")), Vec::<String>::new());
+        assert_eq!(found(&mut index.of_name("other", b"echo")), ["a"]);
+        index.remove(&a);
+        assert_eq!(found(&mut index.of_service(&ServiceKey::new("shop", "svc"))), Vec::<String>::new());
+        assert_eq!(index.of_uid("1"), None);
+    }
+}

@@ -1,0 +1,251 @@
+//! Keeps the view of the cluster true: one watch for each kind, re-opened for ever.
+//!
+//! Owns how a kind enters the view. A re-list tells what vanished: objects that it does not name are removed, as if their
+//! deletion had been seen. Refuses to know what anything is for.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+use twinspan_core::model::ServiceKey;
+
+use super::convert;
+use super::view::{ClusterEvent, ClusterView, Kind, ObjectKey};
+use crate::api::{RegisteredService, ServiceRegistry};
+
+/// Seconds after which the server ends a quiet watch; a dead connection is noticed 5 s later.
+const WATCH_TIMEOUT: u32 = 60;
+
+/// What each kind does to the view. `put` and `remove` return whom to tell.
+trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
+    const KIND: Kind;
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey>;
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent>;
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent>;
+}
+
+/// Starts the watches; they end when they are stopped.
+pub fn start(
+    client: &Client,
+    operator_namespace: &str,
+    view: &Arc<Mutex<ClusterView>>,
+    events: &mpsc::UnboundedSender<ClusterEvent>,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) {
+    let all = || client.clone();
+    tasks.spawn(follow::<RegisteredService>(Api::all(all()), view.clone(), events.clone(), stop.clone()));
+    tasks.spawn(follow::<ServiceRegistry>(Api::all(all()), view.clone(), events.clone(), stop.clone()));
+    tasks.spawn(follow::<Service>(Api::all(all()), view.clone(), events.clone(), stop.clone()));
+    tasks.spawn(follow::<EndpointSlice>(Api::all(all()), view.clone(), events.clone(), stop.clone()));
+    tasks.spawn(follow::<Namespace>(Api::all(all()), view.clone(), events.clone(), stop.clone()));
+    let secrets = Api::namespaced(all(), operator_namespace);
+    tasks.spawn(follow::<Secret>(secrets, view.clone(), events.clone(), stop.clone()));
+}
+
+async fn follow<K: Watched>(
+    api: Api<K>,
+    view: Arc<Mutex<ClusterView>>,
+    events: mpsc::UnboundedSender<ClusterEvent>,
+    stop: CancellationToken,
+) {
+    let config = watcher::Config::default().timeout(WATCH_TIMEOUT);
+    let mut stream = pin!(watcher(api, config).default_backoff());
+    let mut listing = BTreeSet::new();
+    loop {
+        let item = tokio::select! {
+            () = stop.cancelled() => return,
+            item = stream.next() => item,
+        };
+        match item {
+            // The stream of a watcher does not end; it backs off and goes on after each error.
+            None => return,
+            Some(Err(error)) => warn!(kind = K::KIND.as_str(), %error, "cannot watch; trying again"),
+            Some(Ok(event)) => {
+                let concerned = {
+                    let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
+                    enter::<K>(&mut view, event, &mut listing)
+                };
+                for event in concerned {
+                    // Nobody listens only while the process ends.
+                    let _ = events.send(event);
+                }
+            }
+        }
+    }
+}
+
+fn enter<K: Watched>(view: &mut ClusterView, event: watcher::Event<K>, listing: &mut BTreeSet<ObjectKey>) -> Vec<ClusterEvent> {
+    match event {
+        watcher::Event::Init => {
+            listing.clear();
+            Vec::new()
+        }
+        watcher::Event::InitApply(object) => {
+            let key = key(&object);
+            listing.insert(key.clone());
+            K::put(view, key, object)
+        }
+        watcher::Event::InitDone => {
+            let vanished: Vec<ObjectKey> = K::known(view).difference(listing).cloned().collect();
+            debug!(kind = K::KIND.as_str(), objects = listing.len(), vanished = vanished.len(), "listed");
+            listing.clear();
+            let mut concerned: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::remove(view, key)).collect();
+            if view.set_listed(K::KIND) {
+                concerned.push(ClusterEvent::Listed(K::KIND));
+            }
+            concerned
+        }
+        watcher::Event::Apply(object) => K::put(view, key(&object), object),
+        watcher::Event::Delete(object) => K::remove(view, &key(&object)),
+    }
+}
+
+fn key<K: Resource>(object: &K) -> ObjectKey {
+    ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+impl Watched for RegisteredService {
+    const KIND: Kind = Kind::RegisteredService;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.registered_services.keys().cloned().collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, mut object: Self) -> Vec<ClusterEvent> {
+        object.metadata.managed_fields = None;
+        let known = view.registered_services.get(&key);
+        // Our own status writes come back as events: they concern nobody.
+        let same = known.is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
+        if !same {
+            view.index.put(&key, &object);
+        }
+        view.registered_services.insert(key.clone(), Arc::new(object));
+        if same { Vec::new() } else { vec![ClusterEvent::RegisteredService(key)] }
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.index.remove(key);
+        view.registered_services.remove(key);
+        vec![ClusterEvent::RegisteredService(key.clone())]
+    }
+}
+
+/// Metadata without what every write changes.
+fn without_status(meta: &kube::api::ObjectMeta) -> kube::api::ObjectMeta {
+    kube::api::ObjectMeta { resource_version: None, managed_fields: None, ..meta.clone() }
+}
+
+impl Watched for ServiceRegistry {
+    const KIND: Kind = Kind::ServiceRegistry;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.service_registries.keys().map(|name| ObjectKey::new("", name)).collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, mut object: Self) -> Vec<ClusterEvent> {
+        object.metadata.managed_fields = None;
+        let known = view.service_registries.get(&key.name);
+        let same = known.is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
+        view.service_registries.insert(key.name.clone(), Arc::new(object));
+        if same { Vec::new() } else { vec![ClusterEvent::ServiceRegistry(key.name)] }
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.service_registries.remove(&key.name);
+        vec![ClusterEvent::ServiceRegistry(key.name.clone())]
+    }
+}
+
+impl Watched for Service {
+    const KIND: Kind = Kind::Service;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.services.keys().cloned().collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        let service = convert::service(&object);
+        if view.services.get(&key).is_some_and(|known| **known == service) {
+            return Vec::new();
+        }
+        view.services.insert(key.clone(), Arc::new(service));
+        vec![ClusterEvent::Service(key)]
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.services.remove(key);
+        vec![ClusterEvent::Service(key.clone())]
+    }
+}
+
+impl Watched for EndpointSlice {
+    const KIND: Kind = Kind::EndpointSlice;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.slice_keys()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        concerned(view.put_slice(&key.namespace, convert::slice(object)))
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        concerned(view.remove_slice(key))
+    }
+}
+
+fn concerned(services: Vec<ServiceKey>) -> Vec<ClusterEvent> {
+    services.into_iter().map(ClusterEvent::Service).collect()
+}
+
+impl Watched for Namespace {
+    const KIND: Kind = Kind::Namespace;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.namespaces.keys().map(|name| ObjectKey::new("", name)).collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        let namespace = convert::namespace(&object);
+        if view.namespaces.get(&key.name).is_some_and(|known| **known == namespace) {
+            return Vec::new();
+        }
+        view.namespaces.insert(key.name.clone(), Arc::new(namespace));
+        vec![ClusterEvent::Namespace(key.name)]
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.namespaces.remove(&key.name);
+        vec![ClusterEvent::Namespace(key.name.clone())]
+    }
+}
+
+impl Watched for Secret {
+    const KIND: Kind = Kind::Secret;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.secrets.keys().cloned().collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        view.secrets.insert(key, Arc::new(convert::secret(object)));
+        vec![ClusterEvent::Secret]
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.secrets.remove(key);
+        vec![ClusterEvent::Secret]
+    }
+}

@@ -1,0 +1,118 @@
+//! Starts and stops everything: the composition of the operator.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use kube::{Client, Config};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info};
+
+use super::context::Context;
+use super::registries::{self, Registries};
+use super::router::Router;
+use super::{queue, services};
+use crate::cluster::events::Events;
+use crate::cluster::view::ClusterView;
+use crate::cluster::watch;
+use crate::leadership::{self, Claim};
+use crate::telemetry::admin;
+use crate::telemetry::metrics::Metrics;
+use crate::world::World;
+
+/// Everything that the command line decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Our own, for Secrets and the Lease.
+    pub namespace: String,
+    pub leader_elect: bool,
+    pub admin_addr: SocketAddr,
+    pub dry_run: bool,
+    /// Names this replica in the Lease and in Events.
+    pub identity: String,
+}
+
+/// Why the operator could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    #[error("cannot make a Kubernetes client: {0}")]
+    Client(#[from] Box<kube::Error>),
+    #[error("cannot listen on {address}: {source}; set --admin-addr")]
+    Admin { address: SocketAddr, source: std::io::Error },
+}
+
+/// Runs until it is stopped.
+///
+/// # Errors
+/// [`OperatorError`] where it cannot run at all; everything that can be waited for is waited for.
+pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken) -> Result<(), OperatorError> {
+    // Retries below us would block a pass for minutes; every call has a deadline, and passes are repeated.
+    config.default_retry = false;
+    let client = Client::try_from(config).map_err(Box::new)?;
+    info!(version = env!("CARGO_PKG_VERSION"), identity = settings.identity, namespace = settings.namespace, "starting");
+
+    let world = World::real();
+    let tasks = TaskTracker::new();
+    let metrics = Arc::new(Metrics::default());
+    let cluster = Arc::new(Mutex::new(ClusterView::default()));
+    let claim = Claim::none();
+    // What leads ends first, so that nothing is written while the Lease is given back.
+    let writers = stop.child_token();
+    let election = CancellationToken::new();
+
+    let (events, publishing) = Events::new(client.clone(), &settings.identity, election.clone());
+    tasks.spawn(publishing);
+    let context = Context {
+        client: client.clone(),
+        world: world.clone(),
+        cluster: cluster.clone(),
+        registries: Registries::default(),
+        claim: claim.clone(),
+        metrics: metrics.clone(),
+        events,
+        memory: Arc::default(),
+        dry_run: settings.dry_run,
+    };
+
+    let (registry_events, registry_changes) = mpsc::unbounded_channel();
+    let (commands, command_queue) = mpsc::unbounded_channel();
+    let (cluster_events, cluster_changes) = mpsc::unbounded_channel();
+    let (marker, queue) = queue::new(world);
+    let router = Router { context: context.clone(), marker, registries: commands };
+    tasks.spawn(router.run(cluster_changes, registry_changes, election.clone()));
+    let controller = registries::Controller::new(context.clone(), registry_events, tasks.clone(), election.clone());
+    tasks.spawn(controller.run(command_queue));
+    let passes = tasks.spawn(queue.run(move |key, triggered| services::reconcile(context.clone(), key, triggered), writers.clone()));
+    watch::start(&client, &settings.namespace, &cluster, &cluster_events, &election, &tasks);
+    let electing = tasks.spawn(lead(client, settings.clone(), claim, election.clone()));
+
+    let address = settings.admin_addr;
+    let served = admin::serve(address, cluster, metrics, stop.clone()).await;
+    // Here because we were told to stop, or because the address cannot be had: both are the end.
+    writers.cancel();
+    if passes.await.is_err() {
+        error!("the queue broke off");
+    }
+    election.cancel();
+    if electing.await.is_err() {
+        error!("the election broke off");
+    }
+    tasks.close();
+    tasks.wait().await;
+    info!("stopped");
+    served.map_err(|source| OperatorError::Admin { address, source })
+}
+
+async fn lead(client: Client, settings: Settings, claim: Claim, stop: CancellationToken) {
+    if settings.leader_elect {
+        leadership::elect(client, &settings.namespace, &settings.identity, claim, stop).await;
+        return;
+    }
+    claim.begin();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = async { loop { claim.beat().await; claim.begin(); } } => {}
+    }
+    claim.end();
+}

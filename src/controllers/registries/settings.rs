@@ -1,0 +1,191 @@
+//! (spec, Secrets) → what a session needs, or why there can be none.
+
+use twinspan_core::codec::{Format, Layout};
+
+use crate::api::{Fence, FenceMode, ImportPolicy, RecordFormat, ServiceRegistry, Tls};
+use crate::cluster::view::{ClusterView, ObjectKey};
+use crate::registry::etcd::{Settings, TlsSettings};
+
+/// What should run for a ServiceRegistry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// With another identity it is another registry, and nothing that is known of the old one counts.
+    pub identity: Identity,
+    pub connection: Settings,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub uid: String,
+    pub cluster_id: String,
+    pub layout: Layout,
+    pub ttl_seconds: i64,
+}
+
+/// Why there can be no session, for the `Connected` condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl Problem {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// # Errors
+/// The [`Problem`] that its status has to tell.
+pub fn wanted(object: &ServiceRegistry, view: &ClusterView) -> Result<Wanted, Problem> {
+    supported(object)?;
+    let spec = &object.spec;
+    let format = Format::Kitex;
+    let layout = Layout::new(format, prefix(object, format));
+    let cluster_id = match (&spec.cluster_id, view.cluster_uid()) {
+        (Some(id), _) => id.clone(),
+        (None, Some(uid)) => uid.to_owned(),
+        (None, None) => {
+            return Err(Problem::new("ClusterIDUnknown", "there is no namespace kube-system whose UID could name the cluster; set spec.clusterID"));
+        }
+    };
+    let connection = Settings {
+        endpoints: spec.etcd.endpoints.clone(),
+        tls: spec.etcd.tls.as_ref().map(|tls| tls_settings(tls, view)).transpose()?,
+        user: spec.etcd.auth.as_ref().map(|auth| user(&auth.secret_ref.name, view)).transpose()?,
+    };
+    let uid = object.metadata.uid.clone().unwrap_or_default();
+    Ok(Wanted { identity: Identity { uid, cluster_id, layout, ttl_seconds: spec.lease.ttl_seconds.into() }, connection })
+}
+
+/// The prefix in force.
+pub fn prefix(object: &ServiceRegistry, format: Format) -> &str {
+    object.spec.prefix.as_deref().unwrap_or_else(|| format.default_prefix())
+}
+
+/// Fields whose behaviour is not built yet are refused, never ignored.
+pub fn supported(object: &ServiceRegistry) -> Result<(), Problem> {
+    let spec = &object.spec;
+    let refuse = |what: &str| Err(Problem::new("NotSupported", format!("{what} is not supported by this version")));
+    if spec.format != RecordFormat::Kitex {
+        return refuse(&format!("spec.format {}", spec.format.as_str()));
+    }
+    if spec.prefix.as_deref() == Some("") {
+        return refuse("an empty spec.prefix");
+    }
+    // Mode None asks for no fence, which is what there is.
+    if spec.fence.mode == FenceMode::Epoch && spec.fence != Fence::default() {
+        return refuse("spec.fence.keyPrefix");
+    }
+    if spec.import_policy != ImportPolicy::default() {
+        return refuse("spec.importPolicy");
+    }
+    Ok(())
+}
+
+fn tls_settings(tls: &Tls, view: &ClusterView) -> Result<TlsSettings, Problem> {
+    let ca = tls.ca_secret_ref.as_ref().map(|ca| secret(&ca.name, &ca.key, view)).transpose()?;
+    let identity = match &tls.client_cert_secret_ref {
+        Some(client) => Some((secret(&client.name, "tls.crt", view)?, secret(&client.name, "tls.key", view)?)),
+        None => None,
+    };
+    Ok(TlsSettings { ca, identity, server_name: tls.server_name.clone() })
+}
+
+fn user(name: &str, view: &ClusterView) -> Result<(String, String), Problem> {
+    let text = |key: &str| {
+        String::from_utf8(secret(name, key, view)?)
+            .map_err(|_| Problem::new("SecretInvalid", format!("key {key} of Secret {name} is not UTF-8")))
+    };
+    Ok((text("username")?, text("password")?))
+}
+
+fn secret(name: &str, key: &str, view: &ClusterView) -> Result<Vec<u8>, Problem> {
+    let found = view.secrets.range(ObjectKey::new("", "")..).find(|(k, _)| k.name == name);
+    let Some((_, secret)) = found else {
+        return Err(Problem::new("SecretNotFound", format!("there is no Secret {name} in the operator's namespace; create it")));
+    };
+    secret
+        .data
+        .get(key)
+        .cloned()
+        .ok_or_else(|| Problem::new("SecretInvalid", format!("Secret {name} has no key {key}; add it")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::convert::{NamespaceView, SecretView};
+
+    fn view() -> ClusterView {
+        let mut view = ClusterView::default();
+        let namespace = NamespaceView { uid: "uid-of-the-cluster".into(), labels: BTreeMap::new(), deleting: false };
+        view.namespaces.insert("kube-system".into(), Arc::new(namespace));
+        for (name, keys) in [("user", vec!["username", "password"]), ("ca", vec!["ca.crt"]), ("client", vec!["tls.crt"])] {
+            let data = keys.into_iter().map(|k| (k.to_owned(), k.as_bytes().to_vec())).collect();
+            view.secrets.insert(ObjectKey::new("twinspan-system", name), Arc::new(SecretView { data }));
+        }
+        view
+    }
+
+    fn of(spec: Value) -> Result<Wanted, Problem> {
+        let mut whole = json!({"etcd": {"endpoints": ["http://10.0.0.1:2379"]}, "format": "Kitex", "allowed": []});
+        for (key, value) in spec.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        let object: ServiceRegistry =
+            serde_json::from_value(json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": "main"}, "spec": whole})).unwrap();
+        wanted(&object, &view())
+    }
+
+    #[test]
+    fn defaults_are_in_force_where_nothing_is_set() {
+        let wanted = of(json!({})).unwrap();
+        assert_eq!(wanted.identity.cluster_id, "uid-of-the-cluster");
+        assert_eq!(wanted.identity.layout.prefix(), "kitex/registry-etcd");
+        assert_eq!(wanted.identity.ttl_seconds, 300);
+        assert_eq!(of(json!({"clusterID": "c1", "prefix": "p"})).unwrap().identity.cluster_id, "c1");
+    }
+
+    #[test]
+    fn secrets_become_settings_and_what_is_missing_is_named() {
+        let etcd = |extra: Value| {
+            let mut etcd = json!({"endpoints": ["https://10.0.0.1:2379"]});
+            for (key, value) in extra.as_object().unwrap() {
+                etcd[key] = value.clone();
+            }
+            of(json!({"etcd": etcd}))
+        };
+        let good = etcd(json!({"auth": {"secretRef": {"name": "user"}}, "tls": {"caSecretRef": {"name": "ca"}}})).unwrap();
+        assert_eq!(good.connection.user, Some(("username".into(), "password".into())));
+        assert_eq!(good.connection.tls.unwrap().ca.as_deref(), Some(&b"ca.crt"[..]));
+        for (extra, reason, names) in [
+            (json!({"auth": {"secretRef": {"name": "nobody"}}}), "SecretNotFound", "nobody"),
+            (json!({"auth": {"secretRef": {"name": "ca"}}}), "SecretInvalid", "username"),
+            (json!({"tls": {"clientCertSecretRef": {"name": "client"}}}), "SecretInvalid", "tls.key"),
+        ] {
+            let problem = etcd(extra).unwrap_err();
+            assert_eq!(problem.reason, reason);
+            assert!(problem.message.contains(names), "{}", problem.message);
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_refused_and_its_default_is_not() {
+        for spec in [
+            json!({"format": "Hertz"}),
+            json!({"format": "GRPC"}),
+            json!({"prefix": ""}),
+            json!({"fence": {"keyPrefix": "other/"}}),
+            json!({"importPolicy": {"denyCIDRs": ["10.0.0.0/8"]}}),
+        ] {
+            assert_eq!(of(spec.clone()).unwrap_err().reason, "NotSupported", "{spec}");
+        }
+        assert!(of(json!({"fence": {"mode": "None"}, "importPolicy": {}, "prefix": "p"})).is_ok());
+    }
+}

@@ -1,0 +1,110 @@
+//! The status of a ServiceRegistry: what its session knows, told to an administrator.
+
+use std::sync::Arc;
+
+use super::settings::Problem;
+use crate::api::conditions::{CONNECTED, READY, SYNCED};
+use crate::api::{EtcdStatus, RecordCounts, ServiceRegistry, ServiceRegistryStatus};
+use crate::cluster::events::{About, Reason};
+use crate::cluster::{Result, write};
+use crate::controllers::conditions::{self, Is, Wanted};
+use crate::controllers::context::Context;
+use crate::registry::handle::{Phase, RegistryHandle};
+
+/// Writes the status where it changed, and says whether it did.
+pub async fn report(context: &Context, name: &str, handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> Result<bool> {
+    if let Some(handle) = handle {
+        measure(context, name, handle);
+    }
+    let Some(object) = context.cluster().service_registries.get(name).cloned() else { return Ok(false) };
+    let known = object.status.clone().unwrap_or_default();
+    let status = desired(context, &object, &known, handle, problem);
+    if status == known || context.dry_run || !context.claim.holds() {
+        return Ok(false);
+    }
+    write::service_registry_status(&context.client, name, &status).await?;
+    announce(context, &object, &known, &status);
+    // The watch lags behind: the next report must not compare with what was there before.
+    if let Some(entry) = context.cluster().service_registries.get_mut(name) {
+        Arc::make_mut(entry).status = Some(status);
+    }
+    Ok(true)
+}
+
+fn measure(context: &Context, name: &str, handle: &RegistryHandle) {
+    let counts = handle.view().counts();
+    context.metrics.set_records(name, counts.own, counts.foreign, counts.undecodable);
+    context.metrics.set_session(name, match handle.status().phase {
+        Phase::Connecting => "connecting",
+        Phase::Listing => "listing",
+        Phase::Watching => "watching",
+        Phase::Failed(_) => "failed",
+    });
+}
+
+fn desired(
+    context: &Context,
+    object: &ServiceRegistry,
+    known: &ServiceRegistryStatus,
+    handle: Option<&RegistryHandle>,
+    problem: Option<&Problem>,
+) -> ServiceRegistryStatus {
+    let wanted = wanted(handle, problem);
+    let generation = object.metadata.generation;
+    let mut status = ServiceRegistryStatus {
+        observed_generation: generation,
+        conditions: conditions::set(&known.conditions, &wanted, generation, context.world.now()),
+        ..known.clone()
+    };
+    if let Some(handle) = handle {
+        let session = handle.status();
+        status.cluster_id = Some(handle.cluster_id.clone());
+        status.prefix = Some(handle.layout.prefix().to_owned());
+        if let Some(server) = session.server.filter(|_| session.revision_at_last_session > 0) {
+            status.etcd = Some(EtcdStatus {
+                cluster_id: format!("{:x}", server.cluster_id),
+                version: server.version,
+                revision_at_last_session: session.revision_at_last_session,
+            });
+            let counts = handle.view().counts();
+            let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+            status.records =
+                Some(RecordCounts { own: count(counts.own), foreign: count(counts.foreign), undecodable: count(counts.undecodable) });
+        }
+    }
+    status
+}
+
+fn wanted(handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> [Wanted; 3] {
+    let all = |connected: Is, synced: Is, reason: &str, message: &str| {
+        let ready = if connected == Is::True && synced == Is::True { Is::True } else { Is::False };
+        [
+            Wanted::new(READY, ready, reason, message),
+            Wanted::new(CONNECTED, connected, if connected == Is::True { "Connected" } else { reason }, message),
+            Wanted::new(SYNCED, synced, if synced == Is::True { "Synced" } else { reason }, message),
+        ]
+    };
+    if let Some(problem) = problem {
+        return all(Is::False, Is::False, problem.reason, &problem.message);
+    }
+    let Some(handle) = handle else { return all(Is::Unknown, Is::Unknown, "Connecting", "no session yet") };
+    match handle.status().phase {
+        Phase::Connecting => all(Is::Unknown, Is::Unknown, "Connecting", "connecting for the first time"),
+        Phase::Listing => all(Is::True, Is::False, "Listing", "waiting for a complete list"),
+        Phase::Watching => all(Is::True, Is::True, "Connected", ""),
+        Phase::Failed(error) => all(Is::False, Is::False, error.label(), &error.to_string()),
+    }
+}
+
+/// An Event where the connection came or went.
+fn announce(context: &Context, object: &Arc<ServiceRegistry>, before: &ServiceRegistryStatus, after: &ServiceRegistryStatus) {
+    let connected = |status: &ServiceRegistryStatus| conditions::find(&status.conditions, CONNECTED).cloned();
+    let (before, Some(after)) = (connected(before), connected(after)) else { return };
+    let changed = before.is_none_or(|before| before.status != after.status || before.reason != after.reason);
+    let about = || About::ServiceRegistry(object.clone());
+    match after.status.as_str() {
+        "True" if changed => context.events.publish(about(), Reason::Connected, "connected to the registry"),
+        "False" if changed => context.events.publish(about(), Reason::Disconnected, after.message),
+        _ => {}
+    }
+}

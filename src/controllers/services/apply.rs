@@ -1,0 +1,97 @@
+//! The only part of a pass that writes. It stops at the first error of a side; what is left is planned again.
+
+use crate::cluster::{ClusterError, convert, write};
+use crate::controllers::context::Context;
+use crate::registry::RegistryError;
+use crate::registry::writer;
+
+use super::observe::Observed;
+use super::plan::Plan;
+
+/// What was written.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Records created or updated, and deleted.
+    pub records: (usize, usize),
+    pub lost_races: usize,
+    pub slices: usize,
+    pub created_service: bool,
+    /// Revision of the last write to the registry.
+    pub revision: i64,
+    pub registry_error: Option<RegistryError>,
+    pub cluster_error: Option<ClusterError>,
+}
+
+impl Applied {
+    pub fn wrote(&self) -> bool {
+        self.records != (0, 0) || self.slices > 0 || self.created_service
+    }
+
+    pub fn failed(&self) -> bool {
+        self.registry_error.is_some() || self.cluster_error.is_some()
+    }
+}
+
+pub async fn apply(context: &Context, observed: &Observed, plan: &Plan) -> Applied {
+    // The sides do not wait for each other: a slow registry must not delay DNS.
+    let ((mut applied, cluster_error), registry) = tokio::join!(to_cluster(context, observed, plan), to_registries(context, plan));
+    applied.cluster_error = cluster_error;
+    applied.records = registry.records;
+    applied.lost_races = registry.lost_races;
+    applied.revision = registry.revision;
+    applied.registry_error = registry.registry_error;
+    applied
+}
+
+async fn to_registries(context: &Context, plan: &Plan) -> Applied {
+    let mut applied = Applied::default();
+    for (handle, ops) in &plan.records {
+        if ops.is_empty() {
+            continue;
+        }
+        let may_write = || if context.claim.holds() { Ok(()) } else { Err(RegistryError::NotLeader) };
+        let report = writer::write(handle, None, ops.clone(), may_write).await;
+        for (op, count) in [("create", report.created), ("update", report.updated), ("delete", report.deleted)] {
+            context.metrics.wrote("registry", op, "ok", count);
+        }
+        context.metrics.wrote("registry", "any", "lost_race", report.lost);
+        applied.records.0 += report.created + report.updated;
+        applied.records.1 += report.deleted;
+        applied.lost_races += report.lost;
+        applied.revision = applied.revision.max(report.revision);
+        if let Some(error) = report.error {
+            context.metrics.wrote("registry", "any", error.label(), 1);
+            applied.registry_error = Some(error);
+        }
+    }
+    applied
+}
+
+async fn to_cluster(context: &Context, observed: &Observed, plan: &Plan) -> (Applied, Option<ClusterError>) {
+    let mut applied = Applied::default();
+    let owner = convert::owner_reference(&observed.key.name, observed.uid());
+    if let Some(new) = &plan.create {
+        match write::create_service(&context.client, owner.clone(), new).await {
+            // Somebody else created it meanwhile: the watch will show it.
+            Ok(()) | Err(ClusterError::Conflict { .. }) => applied.created_service = true,
+            Err(error) => return (applied, Some(error)),
+        }
+    }
+    for op in &plan.slices.ops {
+        if !context.claim.holds() {
+            return (applied, Some(ClusterError::NotLeader));
+        }
+        let outcome = write::slice(&context.client, &context.cluster, &observed.key.namespace, owner.clone(), op).await;
+        match outcome {
+            Ok(()) => {
+                context.metrics.wrote("cluster", op.label(), "ok", 1);
+                applied.slices += 1;
+            }
+            Err(error) => {
+                context.metrics.wrote("cluster", op.label(), error.label(), 1);
+                return (applied, Some(error));
+            }
+        }
+    }
+    (applied, None)
+}

@@ -1,0 +1,68 @@
+//! RegisteredService: one pass is observe → validate → plan → apply → status.
+//!
+//! - [`observe`]: everything that the pass rests on, read from the views at one moment.
+//! - [`validate`]: whether it may be acted upon, and the settings that follow from the spec.
+//! - [`plan`]: calls the planners of the core.
+//! - [`apply`]: the only part that writes records, slices and Services.
+//! - [`status`]: counts and conditions.
+//! - [`report`]: tells people: status, Events, log, metrics.
+
+mod apply;
+mod observe;
+mod plan;
+mod report;
+mod status;
+mod validate;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use twinspan_core::Timestamp;
+use twinspan_core::model::{Reason, ServiceKey};
+use twinspan_core::plan::import::Shadows;
+
+use super::context::Context;
+use super::queue::Next;
+use crate::telemetry::metrics::Outcome;
+
+/// What one pass over a RegisteredService tells the next. Lost with the process; nothing depends on it for safety.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Of the RegisteredService that this is about: another one of its name starts afresh.
+    uid: String,
+    shadows: Shadows,
+    /// What the metrics count for it now.
+    skipped: BTreeMap<Reason, usize>,
+    held: usize,
+    status_written: Option<Instant>,
+}
+
+/// One pass.
+pub async fn reconcile(context: Context, key: ServiceKey, triggered: Timestamp) -> Next {
+    let (outcome, next) = pass(&context, &key, triggered).await;
+    context.metrics.reconciles.get_or_create(&Outcome { outcome }).inc();
+    next
+}
+
+async fn pass(context: &Context, key: &ServiceKey, triggered: Timestamp) -> (&'static str, Next) {
+    let started = Instant::now();
+    let Some(observed) = observe::observe(context, key) else {
+        // The views are not complete; when they are, everything is marked.
+        return ("waiting", Next::Settled);
+    };
+    let verdict = validate::validate(&observed, context.dry_run);
+    let plan = plan::plan(&observed, &verdict, context.world.now(), triggered);
+    let applied = if verdict.writes() && context.claim.holds() {
+        apply::apply(context, &observed, &plan).await
+    } else {
+        apply::Applied::default()
+    };
+    report::finish(context, &observed, &verdict, &plan, &applied, triggered, started.elapsed()).await
+}
+
+/// How long until a time that the planners named; never negative.
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    // A little later rather than a little earlier: a pass that comes too soon finds the same wait again.
+    at.duration_since(now).unsigned_abs().saturating_add(Duration::from_millis(5))
+}

@@ -1,0 +1,227 @@
+//! Tells people what a pass did: status, Events, one log line, metrics; and decides when to look again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+use twinspan_core::Timestamp;
+use twinspan_core::model::Reason as SkipReason;
+
+use super::apply::Applied;
+use super::observe::Observed;
+use super::plan::Plan;
+use super::validate::Verdict;
+use super::{Memory, status, until};
+use crate::api::RegisteredServiceStatus;
+use crate::api::conditions::ACCEPTED;
+use crate::cluster::events::{About, Reason};
+use crate::cluster::{ClusterError, write};
+use crate::controllers::context::Context;
+use crate::controllers::queue::Next;
+use crate::registry::RegistryError;
+use crate::telemetry::metrics::{Direction, Skipped};
+
+/// Least time between two status writes of one RegisteredService.
+const STATUS_PACE: Duration = Duration::from_secs(5);
+
+pub async fn finish(
+    context: &Context,
+    observed: &Observed,
+    verdict: &Verdict,
+    plan: &Plan,
+    applied: &Applied,
+    triggered: Timestamp,
+    took: Duration,
+) -> (&'static str, Next) {
+    log(observed, plan, applied, took);
+    measure(context, plan, applied, triggered);
+    let mut memory = remember(context, observed, plan);
+    let mut next = next(context, verdict, plan, applied);
+    if let (Some(object), false) = (&observed.object, matches!(verdict, Verdict::Gone { .. })) {
+        let about = || About::RegisteredService(object.clone());
+        announce(context, observed, plan, applied, &about);
+        let wanted = status::desired(observed, verdict, plan, applied, context.world.now());
+        if let Verdict::Refused(refusal) = verdict {
+            let told = status::before(observed, ACCEPTED).is_some_and(|c| c.reason == refusal.reason && c.message == refusal.message);
+            if !told && context.claim.holds() {
+                warn!("not accepted {}: {}: {}", observed.key, refusal.reason, refusal.message);
+                context.events.publish(about(), Reason::NotAccepted, format!("{}: {}", refusal.reason, refusal.message));
+            }
+        }
+        let again = write_status(context, observed, &mut memory, wanted).await;
+        next = sooner(next, again);
+    }
+    match verdict {
+        Verdict::Gone { .. } => {
+            context.memory().remove(&observed.key);
+        }
+        _ => {
+            context.memory().insert(observed.key.clone(), memory);
+        }
+    }
+    (outcome(verdict, plan, applied), next)
+}
+
+fn outcome(verdict: &Verdict, plan: &Plan, applied: &Applied) -> &'static str {
+    match verdict {
+        _ if applied.failed() => "failed",
+        Verdict::Refused(_) => "rejected",
+        Verdict::Accepted(_) if plan.sides.is_none() => "waiting",
+        Verdict::Accepted(accepted) if !accepted.writes => "observed",
+        _ if applied.wrote() => "synced",
+        _ => "unchanged",
+    }
+}
+
+/// One line that a person can read for each applied plan; errors say what to do.
+fn log(observed: &Observed, plan: &Plan, applied: &Applied, took: Duration) {
+    let key = &observed.key;
+    if applied.wrote() {
+        info!(
+            "synced {key}: exported +{} -{}, imported +{} -{}, registry rev {}, {} ms",
+            applied.records.0,
+            applied.records.1,
+            if applied.slices > 0 { plan.slices.added } else { 0 },
+            if applied.slices > 0 { plan.slices.removed } else { 0 },
+            applied.revision.max(observed.session.as_ref().map_or(0, |s| s.snapshot.revision)),
+            took.as_millis()
+        );
+    }
+    if applied.created_service {
+        info!("created the Service of {key}");
+    }
+    match &applied.registry_error {
+        Some(RegistryError::NotLeader) | None => {}
+        Some(error) => warn!("cannot export {key}: {error}"),
+    }
+    match &applied.cluster_error {
+        Some(ClusterError::NotLeader) | None => {}
+        Some(ClusterError::Conflict { what }) => debug!("{key}: {what} was changed by somebody else; planning again"),
+        Some(error) => warn!("cannot import {key}: {error}"),
+    }
+}
+
+fn measure(context: &Context, plan: &Plan, applied: &Applied, triggered: Timestamp) {
+    if applied.failed() {
+        return;
+    }
+    let seconds = context.world.now().duration_since(triggered).as_secs_f64().max(0.0);
+    let observe = |direction| context.metrics.propagation.get_or_create(&Direction { direction }).observe(seconds);
+    if applied.records != (0, 0) {
+        observe("export");
+    }
+    if applied.slices > 0 && (plan.slices.added > 0 || plan.slices.removed > 0) {
+        observe("import");
+    }
+}
+
+/// What the next pass has to know, with the gauges brought in line.
+fn remember(context: &Context, observed: &Observed, plan: &Plan) -> Memory {
+    let mut memory = Memory { uid: observed.uid().to_owned(), ..observed.memory.clone() };
+    if let Some(sides) = &plan.sides {
+        memory.shadows = sides.import.shadows.clone();
+    }
+    let (skipped, held) = match &plan.sides {
+        Some(sides) => {
+            let mut skipped: BTreeMap<SkipReason, usize> = BTreeMap::new();
+            sides.skipped().for_each(|s| *skipped.entry(s.reason).or_default() += 1);
+            (skipped, sides.export.held + sides.import.held)
+        }
+        None if observed.object.is_none() => (BTreeMap::new(), 0),
+        None => (memory.skipped.clone(), memory.held),
+    };
+    let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    for (reason, count) in &skipped {
+        context.metrics.skipped.get_or_create(&Skipped { reason: reason.label() }).inc_by(gauge(*count));
+    }
+    for (reason, count) in &memory.skipped {
+        context.metrics.skipped.get_or_create(&Skipped { reason: reason.label() }).dec_by(gauge(*count));
+    }
+    context.metrics.held.inc_by(gauge(held));
+    context.metrics.held.dec_by(gauge(memory.held));
+    memory.skipped = skipped;
+    memory.held = held;
+    memory
+}
+
+fn announce(context: &Context, observed: &Observed, plan: &Plan, applied: &Applied, about: &impl Fn() -> About) {
+    if !context.claim.holds() {
+        return;
+    }
+    let Some(sides) = &plan.sides else { return };
+    if applied.records != (0, 0) {
+        let note = format!("exported +{} -{}; {} in all", applied.records.0, applied.records.1, sides.export.exported);
+        context.events.publish(about(), Reason::Exported, note);
+    }
+    if applied.slices > 0 && (plan.slices.added > 0 || plan.slices.removed > 0) {
+        let note = format!("imported +{} -{}; {} in all", plan.slices.added, plan.slices.removed, sides.import.endpoints.len());
+        context.events.publish(about(), Reason::Imported, note);
+    }
+    let before: Vec<SkipReason> = observed.memory.skipped.keys().copied().collect();
+    let mut now: Vec<SkipReason> = sides.skipped().map(|s| s.reason).collect();
+    now.sort();
+    now.dedup();
+    if let Some(new) = now.iter().find(|reason| !before.contains(reason)) {
+        let example = sides.skipped().find(|s| s.reason == *new).map(|s| s.instance.clone()).unwrap_or_default();
+        context.events.publish(about(), Reason::InstanceSkipped, format!("{new}: {example}; {} skipped in all", sides.skipped().count()));
+    }
+    let held = sides.export.held + sides.import.held;
+    if held > 0 && observed.memory.held == 0 {
+        context.events.publish(about(), Reason::DeletionsHeld, format!("{held} held; it goes on by itself"));
+    }
+}
+
+/// Writes the status where it changed, at most once in [`STATUS_PACE`]; returns how long to wait where it is too soon.
+async fn write_status(
+    context: &Context,
+    observed: &Observed,
+    memory: &mut Memory,
+    wanted: RegisteredServiceStatus,
+) -> Option<Duration> {
+    let known = observed.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
+    if wanted == known || context.dry_run || !context.claim.holds() {
+        return None;
+    }
+    if let Some(wait) = memory.status_written.and_then(|at| STATUS_PACE.checked_sub(at.elapsed())) {
+        return Some(wait);
+    }
+    match write::registered_service_status(&context.client, &observed.key, &wanted).await {
+        Ok(()) => {
+            memory.status_written = Some(Instant::now());
+            // The watch lags behind: the next pass must not compare with what was there before.
+            if let Some(object) = context.cluster().registered_services.get_mut(&observed.key)
+                && object.metadata.uid.as_deref() == Some(observed.uid())
+            {
+                Arc::make_mut(object).status = Some(wanted);
+            }
+            None
+        }
+        Err(error) => {
+            warn!("cannot write the status of {}: {error}", observed.key);
+            Some(STATUS_PACE)
+        }
+    }
+}
+
+fn next(context: &Context, verdict: &Verdict, plan: &Plan, applied: &Applied) -> Next {
+    if applied.failed() || applied.lost_races > 0 {
+        return Next::Retry;
+    }
+    if matches!(verdict, Verdict::Gone { .. }) {
+        return Next::Gone;
+    }
+    match plan.look_again {
+        Some(at) => Next::After(until(at, context.world.now())),
+        None => Next::Settled,
+    }
+}
+
+fn sooner(next: Next, again: Option<Duration>) -> Next {
+    match (next, again) {
+        (Next::Settled, Some(wait)) => Next::After(wait),
+        (Next::After(a), Some(b)) => Next::After(a.min(b)),
+        (next, _) => next,
+    }
+}

@@ -1,0 +1,151 @@
+//! What the status of a RegisteredService says, as a function of what was observed, planned and applied.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use twinspan_core::Timestamp;
+use twinspan_core::model::Skipped;
+
+use super::apply::Applied;
+use super::observe::Observed;
+use super::plan::{Plan, Sides};
+use super::validate::{Accepted, Verdict};
+use crate::api::conditions::{ACCEPTED, DELETIONS_HELD, EXPORTED, IMPORTED, READY};
+use crate::api::{Counts, RegisteredServiceStatus, SkippedInstance};
+use crate::controllers::conditions::{self, Is, Wanted};
+use crate::registry::handle::Phase;
+
+/// How many skipped instances are named.
+const SAMPLE: usize = 5;
+
+pub fn desired(observed: &Observed, verdict: &Verdict, plan: &Plan, applied: &Applied, now: Timestamp) -> RegisteredServiceStatus {
+    let known = observed.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
+    let generation = observed.object.as_ref().and_then(|object| object.metadata.generation);
+    let wanted = wanted(observed, verdict, plan, applied);
+    let mut status = RegisteredServiceStatus {
+        observed_generation: generation,
+        conditions: conditions::set(&known.conditions, &wanted, generation, now),
+        ..known
+    };
+    match (&plan.sides, verdict) {
+        (Some(sides), _) => count(&mut status, plan, sides),
+        // Withdrawn: there is nothing on either side.
+        (None, Verdict::Refused(refusal)) if refusal.withdraw => {
+            status.instances = Counts::default();
+            status.skipped = Vec::new();
+        }
+        // Not known now: the numbers are the last ones that were.
+        (None, _) => {}
+    }
+    status
+}
+
+fn count(status: &mut RegisteredServiceStatus, plan: &Plan, sides: &Sides) {
+    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    status.instances = Counts {
+        cluster: number(plan.cluster),
+        registry: number(sides.registry),
+        exported: number(sides.export.exported),
+        imported: number(sides.import.endpoints.len()),
+        lost: 0,
+        healed: 0,
+        skipped: number(sides.skipped().count()),
+        held: number(sides.export.held + sides.import.held),
+    };
+    let shown = |s: &Skipped| SkippedInstance { instance: s.instance.clone(), reason: s.reason.label().to_owned() };
+    status.skipped = sides.skipped().take(SAMPLE).map(shown).collect();
+}
+
+impl Sides {
+    /// Everything that is left out, exports first.
+    pub fn skipped(&self) -> impl Iterator<Item = &Skipped> {
+        self.export.skipped.iter().chain(&self.import.skipped)
+    }
+}
+
+fn wanted(observed: &Observed, verdict: &Verdict, plan: &Plan, applied: &Applied) -> Vec<Wanted> {
+    let (accepted, exported, imported) = match verdict {
+        Verdict::Accepted(accepted) => (
+            Wanted::new(ACCEPTED, Is::True, "Accepted", ""),
+            exported(observed, accepted, plan, applied),
+            imported(observed, accepted, plan, applied),
+        ),
+        Verdict::Refused(refusal) => {
+            let not = |kind| Wanted::new(kind, Is::False, "NotAccepted", "see the condition Accepted");
+            (Wanted::new(ACCEPTED, Is::False, refusal.reason, &refusal.message), not(EXPORTED), not(IMPORTED))
+        }
+        Verdict::Gone { .. } => return Vec::new(),
+    };
+    let held = plan.sides.as_ref().map_or(0, |sides| sides.export.held + sides.import.held);
+    let held = match held {
+        0 => Wanted::new(DELETIONS_HELD, Is::False, "NothingHeld", ""),
+        n => Wanted::new(DELETIONS_HELD, Is::True, "Held", format!("{n} held; it goes on by itself")),
+    };
+    let first_not_true = [&accepted, &exported, &imported].into_iter().find(|wanted| wanted.is != Is::True);
+    let ready = match first_not_true {
+        None => Wanted::new(READY, Is::True, "Synced", ""),
+        Some(wanted) if wanted.is == Is::Unknown && wanted.reason == "Pending" => {
+            Wanted::new(READY, Is::Unknown, "Pending", wanted.message.clone())
+        }
+        Some(wanted) => Wanted::new(READY, Is::False, wanted.reason.clone(), wanted.message.clone()),
+    };
+    vec![ready, accepted, exported, imported, held]
+}
+
+fn exported(observed: &Observed, accepted: &Accepted, plan: &Plan, applied: &Applied) -> Wanted {
+    if !accepted.direction.exports() {
+        return Wanted::new(EXPORTED, Is::True, "NotRequested", "spec.direction is Import");
+    }
+    if let Some(waiting) = waiting(EXPORTED, observed, accepted, plan) {
+        return waiting;
+    }
+    match &applied.registry_error {
+        Some(error) => Wanted::new(EXPORTED, Is::False, error.label(), error.to_string()),
+        None => Wanted::new(EXPORTED, Is::True, "Synced", ""),
+    }
+}
+
+fn imported(observed: &Observed, accepted: &Accepted, plan: &Plan, applied: &Applied) -> Wanted {
+    if !accepted.direction.imports() {
+        return Wanted::new(IMPORTED, Is::True, "NotRequested", "spec.direction is Export");
+    }
+    if let Some(waiting) = waiting(IMPORTED, observed, accepted, plan) {
+        return waiting;
+    }
+    match &applied.cluster_error {
+        // A lost race is planned again at once; it is no state to report.
+        Some(crate::cluster::ClusterError::Conflict { .. }) | None => Wanted::new(IMPORTED, Is::True, "Synced", ""),
+        Some(error) => Wanted::new(IMPORTED, Is::False, "WriteFailed", error.to_string()),
+    }
+}
+
+/// Why nothing could be planned, or is not to be written, where that is so.
+fn waiting(kind: &'static str, observed: &Observed, accepted: &Accepted, plan: &Plan) -> Option<Wanted> {
+    if plan.sides.is_none() {
+        let registry = observed.object.as_ref().map(|o| o.spec.registry_ref.name.clone()).unwrap_or_default();
+        let failed = observed.session.as_ref().and_then(|session| match session.handle.status().phase {
+            Phase::Failed(error) => Some(error),
+            _ => None,
+        });
+        return Some(match failed {
+            Some(error) => Wanted::new(
+                kind,
+                Is::Unknown,
+                "RegistryUnavailable",
+                format!("ServiceRegistry {registry}: {error}. What is there is kept"),
+            ),
+            None => Wanted::new(kind, Is::Unknown, "Pending", format!("waiting for a complete list of ServiceRegistry {registry}")),
+        });
+    }
+    if plan.create.is_some() {
+        return Some(Wanted::new(kind, Is::Unknown, "Pending", format!("waiting for Service {} to be created", accepted.service)));
+    }
+    if !accepted.writes && !plan.is_empty() {
+        return Some(Wanted::new(kind, Is::False, "NotWritten", "there is something to write, but writing is suspended or only observed"));
+    }
+    None
+}
+
+/// A condition as it was before.
+pub fn before<'a>(observed: &'a Observed, kind: &str) -> Option<&'a Condition> {
+    let status = observed.object.as_ref()?.status.as_ref()?;
+    conditions::find(&status.conditions, kind)
+}

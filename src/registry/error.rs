@@ -1,0 +1,62 @@
+//! What can go wrong at the far side's door, told to the operator of the cluster.
+
+use twinspan_core::model::Revision;
+
+/// Errors of one registry. Their texts go into conditions, Events and logs, so each says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    #[error("no endpoint of the registry answers ({0}); check spec.etcd.endpoints and the network between")]
+    Unreachable(String),
+    #[error("the registry did not answer within {seconds} s ({what}); check its health and the network between")]
+    Timeout { what: &'static str, seconds: u64 },
+    #[error("the registry refuses our user ({0}); check the Secret of spec.etcd.auth")]
+    AuthFailed(String),
+    #[error("the registry's user may not do this ({0}); grant it read and write on the prefix")]
+    PermissionDenied(String),
+    #[error("TLS with the registry failed ({0}); check the Secrets of spec.etcd.tls and its serverName")]
+    TlsFailed(String),
+    #[error("{0}")]
+    Secret(String),
+    #[error("the registry has compacted revision {0}; listing again")]
+    Compacted(Revision),
+    #[error("the registry ended the watch ({0}); listing again")]
+    WatchEnded(String),
+    #[error("the registry has been silent for {seconds} s although asked for progress; connecting again")]
+    Silent { seconds: u64 },
+    #[error("another leader has taken over; nothing is written")]
+    Fenced,
+    #[error("not the leader; nothing is written")]
+    NotLeader,
+    #[error("the lease is gone; it is granted again")]
+    LeaseGone,
+    #[error("the registry's database is full ({0}); compact and defragment it, then disarm the alarm")]
+    NoSpace(String),
+    #[error("the registry answered with an error: {0}")]
+    Server(String),
+    #[error("not connected to the registry")]
+    NotConnected,
+}
+
+impl RegistryError {
+    /// Bounded, for metrics; the reason in conditions.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) | Self::Timeout { .. } | Self::Silent { .. } | Self::NotConnected => "Unreachable",
+            Self::AuthFailed(_) => "AuthFailed",
+            Self::PermissionDenied(_) => "PermissionDenied",
+            Self::TlsFailed(_) => "TLSFailed",
+            Self::Secret(_) => "SecretInvalid",
+            Self::Compacted(_) | Self::WatchEnded(_) => "Listing",
+            Self::Fenced => "Fenced",
+            Self::NotLeader => "NotLeader",
+            Self::LeaseGone => "LeaseGone",
+            Self::NoSpace(_) => "NoSpace",
+            Self::Server(_) => "ServerError",
+        }
+    }
+
+    /// Whether a write that ended so may have been done all the same.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Timeout { .. } | Self::Server(_))
+    }
+}

@@ -1,0 +1,79 @@
+//! What an error of the etcd client means.
+//!
+//! The client has no typed errors beyond gRPC's codes, so some are told apart by the texts of etcd's own `rpctypes/error.go`
+//! (v3.5 to v3.7).
+
+use etcd_client::Error;
+
+use crate::registry::RegistryError;
+
+// gRPC codes, https://grpc.io/docs/guides/status-codes/
+const INVALID_ARGUMENT: i32 = 3;
+const DEADLINE_EXCEEDED: i32 = 4;
+const NOT_FOUND: i32 = 5;
+const PERMISSION_DENIED: i32 = 7;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const FAILED_PRECONDITION: i32 = 9;
+const UNAVAILABLE: i32 = 14;
+const UNAUTHENTICATED: i32 = 16;
+
+/// Longest text that is passed on, in characters.
+const MAX_TEXT: usize = 300;
+
+pub fn meaning(error: &Error) -> RegistryError {
+    match error {
+        Error::GRpcStatus(status) => {
+            let text = chain(status.message().to_owned(), status);
+            of_status(status.code() as i32, status.message(), text)
+        }
+        Error::TransportError(transport) => of_transport(chain(transport.to_string(), transport)),
+        Error::InvalidUri(_) | Error::EndpointError(_) | Error::IoError(_) => RegistryError::Unreachable(cut(&error.to_string())),
+        _ => RegistryError::Server(cut(&error.to_string())),
+    }
+}
+
+fn of_status(code: i32, message: &str, text: String) -> RegistryError {
+    match code {
+        UNAUTHENTICATED => RegistryError::AuthFailed(cut(message)),
+        INVALID_ARGUMENT if message.contains("authentication failed") || message.contains("user name is empty") => {
+            RegistryError::AuthFailed(cut(message))
+        }
+        FAILED_PRECONDITION if message.contains("authentication is not enabled") => RegistryError::AuthFailed(cut(message)),
+        PERMISSION_DENIED => RegistryError::PermissionDenied(cut(message)),
+        NOT_FOUND if message.contains("lease not found") => RegistryError::LeaseGone,
+        RESOURCE_EXHAUSTED if message.contains("database space exceeded") => RegistryError::NoSpace(cut(message)),
+        UNAVAILABLE | DEADLINE_EXCEEDED => of_transport(text),
+        _ => RegistryError::Server(cut(message)),
+    }
+}
+
+/// TLS fails below gRPC, which knows nothing but that there is no connection.
+fn of_transport(text: String) -> RegistryError {
+    let lower = text.to_lowercase();
+    if ["certificate", "tls", "handshake", "unknownissuer", "notvalidforname"].iter().any(|word| lower.contains(word)) {
+        RegistryError::TlsFailed(cut(&text))
+    } else {
+        RegistryError::Unreachable(cut(&text))
+    }
+}
+
+pub fn is_lease_exists(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status) if status.code() as i32 == FAILED_PRECONDITION && status.message().contains("lease already exists"))
+}
+
+/// A text with those of everything that caused the error, each once.
+fn chain(mut text: String, error: &dyn std::error::Error) -> String {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
+}

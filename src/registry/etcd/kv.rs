@@ -1,0 +1,137 @@
+//! Lists, reads and transactions.
+
+use etcd_client::{
+    Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, KvClient, PutOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse,
+};
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
+use twinspan_core::plan::RecordOp;
+
+use super::{CALL, MAX_MESSAGE, PAGE, call};
+use crate::registry::{Batch, Committed, Listing, MAX_BATCH, Outcome, Reading, RegistryError, Result};
+
+/// Records in one page of a list.
+const PAGE_SIZE: i64 = 2000;
+
+pub fn raw(kv: &KeyValue) -> RawRecord {
+    RawRecord {
+        key: RecordKey::new(kv.key()),
+        value: kv.value().to_vec(),
+        mod_revision: kv.mod_revision(),
+        lease: LeaseId(kv.lease()),
+    }
+}
+
+/// The first key after every key that begins so.
+fn end_of(root: &[u8]) -> Vec<u8> {
+    let mut end = root.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![0]
+}
+
+pub async fn list(client: KvClient, root: &str) -> Result<Listing> {
+    let mut client = client.max_decoding_message_size(MAX_MESSAGE);
+    let end = end_of(root.as_bytes());
+    let mut from = root.as_bytes().to_vec();
+    let mut listing: Option<Listing> = None;
+    loop {
+        let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE_SIZE);
+        if let Some(listing) = &listing {
+            // Every page at the revision of the first: together they are one picture.
+            options = options.with_revision(listing.revision);
+        }
+        let mut answer = call("list", PAGE, client.get(from.clone(), Some(options))).await?;
+        let listing = listing.get_or_insert_with(|| Listing {
+            cluster_id: answer.header().map(ResponseHeader::cluster_id).unwrap_or_default(),
+            revision: answer.header().map(ResponseHeader::revision).unwrap_or_default(),
+            records: Vec::new(),
+        });
+        let more = answer.more();
+        let kvs = answer.take_kvs();
+        listing.records.extend(kvs.iter().map(raw));
+        match kvs.last() {
+            Some(last) if more => {
+                from = last.key().to_vec();
+                from.push(0);
+            }
+            _ => break,
+        }
+    }
+    listing.ok_or_else(|| RegistryError::Server("a list without an answer".to_owned()))
+}
+
+pub async fn read(client: KvClient, keys: &[RecordKey]) -> Result<Reading> {
+    let mut client = client.max_decoding_message_size(MAX_MESSAGE);
+    let mut reading = Reading { revision: 0, records: Vec::new() };
+    for keys in keys.chunks(MAX_BATCH) {
+        let gets: Vec<TxnOp> = keys.iter().map(|key| TxnOp::get(key.as_bytes(), None)).collect();
+        let answer = call("read", CALL, client.txn(Txn::new().and_then(gets))).await?;
+        reading.revision = answer.header().map(ResponseHeader::revision).unwrap_or_default();
+        for (key, response) in keys.iter().zip(answer.op_responses()) {
+            reading.records.push((key.clone(), found(&response)));
+        }
+    }
+    Ok(reading)
+}
+
+fn found(response: &TxnOpResponse) -> Option<RawRecord> {
+    match response {
+        TxnOpResponse::Get(get) => get.kvs().first().map(raw),
+        _ => None,
+    }
+}
+
+pub async fn commit(mut client: KvClient, batch: &Batch) -> Result<Committed> {
+    if batch.ops.len() > MAX_BATCH {
+        return Err(RegistryError::Server(format!("a batch of {} operations; at most {MAX_BATCH} are possible", batch.ops.len())));
+    }
+    let fence: Vec<Compare> =
+        batch.fence.iter().map(|f| Compare::value(f.key.as_str(), CompareOp::Equal, f.value.as_str())).collect();
+    // Each operation is a transaction of its own inside: one that loses its race leaves the others alone.
+    let inner: Vec<TxnOp> = batch.ops.iter().map(|op| TxnOp::txn(transaction(op, batch.lease))).collect();
+    let answer = call("transaction", CALL, client.txn(Txn::new().when(fence).and_then(inner))).await?;
+    if !answer.succeeded() {
+        return Err(RegistryError::Fenced);
+    }
+    let outcomes = answer
+        .op_responses()
+        .iter()
+        .map(|response| match response {
+            TxnOpResponse::Txn(inner) if inner.succeeded() => Outcome::Written,
+            TxnOpResponse::Txn(inner) => Outcome::Lost(inner.op_responses().first().and_then(found)),
+            _ => Outcome::Lost(None),
+        })
+        .collect();
+    Ok(Committed { revision: answer.header().map(ResponseHeader::revision).unwrap_or_default(), outcomes })
+}
+
+fn transaction(op: &RecordOp, batch_lease: LeaseId) -> Txn {
+    let key = op.key().as_bytes();
+    let put = |value: &[u8], lease: LeaseId| TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease.0)));
+    let (seen, write) = match op {
+        // A revision of 0 is how etcd says that there is no such key.
+        RecordOp::Create { value, .. } => (0, put(value, batch_lease)),
+        RecordOp::Update { value, seen, lease, .. } => (*seen, put(value, if *lease == LeaseId::NONE { batch_lease } else { *lease })),
+        RecordOp::Delete { seen, .. } => (*seen, TxnOp::delete(key, Some(DeleteOptions::new()))),
+    };
+    Txn::new()
+        .when([Compare::mod_revision(key, CompareOp::Equal, seen)])
+        .and_then([write])
+        .or_else([TxnOp::get(key, None)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_root_is_right_after_everything_that_begins_so() {
+        assert_eq!(end_of(b"a/"), b"a0");
+        assert_eq!(end_of(b"a\xff"), b"b");
+        assert_eq!(end_of(b"\xff"), b"\0", "which etcd takes for every key");
+    }
+}

@@ -1,0 +1,115 @@
+//! etcd behind the far side's door.
+//!
+//! Owns the translation between our values and etcd's API, and the deadline of each call. Refuses to retry: that is the
+//! session's. Files: [`connect`] (one endpoint at a time), [`kv`] (list, read, commit), [`watch`], [`error`] (what an
+//! error means).
+
+mod connect;
+mod error;
+mod kv;
+mod watch;
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::{Client, LeaseGrantOptions};
+use twinspan_core::model::{LeaseId, RecordKey, Revision};
+
+pub use connect::{EtcdConnector, Settings, TlsSettings};
+
+use super::{Batch, Committed, Grant, LeaseState, Listing, Reading, Registry, RegistryError, Result, ServerStatus, Watch};
+
+/// The deadline of one call. etcd's own clients use 5 s and less.
+const CALL: Duration = Duration::from_secs(5);
+/// The deadline of one page of a list, which may hold megabytes.
+const PAGE: Duration = Duration::from_secs(20);
+/// etcd answers with at most 1.5 MiB a record by default, but a page or a catch-up of a watch has many.
+const MAX_MESSAGE: usize = 256 * 1024 * 1024;
+
+/// A connection to one member.
+#[derive(Clone)]
+pub struct EtcdRegistry {
+    client: Client,
+    endpoint: String,
+}
+
+impl fmt::Debug for EtcdRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdRegistry").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// Bounds a call, and says what an error means.
+async fn call<T>(
+    what: &'static str,
+    deadline: Duration,
+    future: impl Future<Output = std::result::Result<T, etcd_client::Error>>,
+) -> Result<T> {
+    match tokio::time::timeout(deadline, future).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(error::meaning(&error)),
+        Err(_) => Err(RegistryError::Timeout { what, seconds: deadline.as_secs() }),
+    }
+}
+
+#[async_trait]
+impl Registry for EtcdRegistry {
+    async fn status(&self) -> Result<ServerStatus> {
+        let mut client = self.client.clone();
+        let status = call("status", CALL, client.status()).await?;
+        let cluster_id = status.header().map(etcd_client::ResponseHeader::cluster_id).unwrap_or_default();
+        Ok(ServerStatus { cluster_id, version: status.version().to_owned() })
+    }
+
+    async fn list(&self, root: &str) -> Result<Listing> {
+        kv::list(self.client.kv_client(), root).await
+    }
+
+    async fn watch(&self, root: &str, from: Revision) -> Result<Box<dyn Watch>> {
+        watch::open(self.client.watch_client(), root, from).await
+    }
+
+    async fn read(&self, keys: &[RecordKey]) -> Result<Reading> {
+        kv::read(self.client.kv_client(), keys).await
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+        kv::commit(self.client.kv_client(), batch).await
+    }
+
+    async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant> {
+        let mut client = self.client.lease_client();
+        let options = LeaseGrantOptions::new().with_id(lease.0);
+        let answer = tokio::time::timeout(CALL, client.grant(ttl_seconds, Some(options))).await;
+        match answer {
+            Ok(Ok(granted)) => Ok(Grant::Granted(granted.ttl())),
+            Ok(Err(error)) if error::is_lease_exists(&error) => Ok(Grant::Exists),
+            Ok(Err(error)) => Err(error::meaning(&error)),
+            Err(_) => Err(RegistryError::Timeout { what: "lease grant", seconds: CALL.as_secs() }),
+        }
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<LeaseState> {
+        let mut client = self.client.lease_client();
+        // One stream for each keepalive: they are minutes apart, and an old stream may outlive its token.
+        let answer = tokio::time::timeout(CALL, client.keep_alive(lease.0)).await;
+        match answer {
+            Ok(Ok(_acknowledged)) => Ok(LeaseState::Lives),
+            Ok(Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(LeaseState::Gone),
+            Ok(Err(error)) => Err(error::meaning(&error)),
+            Err(_) => Err(RegistryError::Timeout { what: "lease keepalive", seconds: CALL.as_secs() }),
+        }
+    }
+
+    async fn look_up(&self, lease: LeaseId) -> Result<LeaseState> {
+        let mut client = self.client.lease_client();
+        match call("lease look-up", CALL, client.time_to_live(lease.0, None)).await {
+            // -1 is how the server says that there is no such lease.
+            Ok(answer) if answer.ttl() > 0 => Ok(LeaseState::Lives),
+            Ok(_) | Err(RegistryError::LeaseGone) => Ok(LeaseState::Gone),
+            Err(error) => Err(error),
+        }
+    }
+}

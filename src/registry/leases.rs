@@ -1,0 +1,189 @@
+//! The leases that own records hang on.
+//!
+//! Owns their IDs, which follow from the registry's name and settings, so that a successor finds the same leases; how many
+//! records each carries; and the keepalives, which every replica sends for the leases that its view holds, leader or not: an
+//! API-server outage, in which nobody can be the leader, must not empty the registry. A lease that carries nothing is left to
+//! expire. Source of the limits: etcd leases with many keys block the server when they are revoked (k8s.io/apiserver caps them at 1,000).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use twinspan_core::codec::Layout;
+use twinspan_core::model::LeaseId;
+
+use super::handle::RegistryHandle;
+use super::{Grant, LeaseState, Registry, RegistryError, Result};
+
+/// The most records on one lease.
+pub const RECORDS_PER_LEASE: usize = 500;
+/// The most leases of one registry.
+const LEASES: u32 = 1024;
+/// Keepalives under way at once.
+const KEEPALIVES_AT_ONCE: usize = 8;
+/// How soon a keepalive that failed is sent again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The leases of one registry.
+#[derive(Debug)]
+pub struct LeaseBook {
+    seed: String,
+    ttl_seconds: i64,
+    /// Leases that a grant or a keepalive has shown to live.
+    living: Mutex<BTreeSet<LeaseId>>,
+    /// Records that are being written and that the view does not show yet.
+    reserved: Mutex<BTreeMap<LeaseId, usize>>,
+    /// A lease was granted: its first keepalive is due.
+    granted: Notify,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LeaseBook {
+    pub fn new(cluster_id: &str, registry: &str, layout: &Layout, ttl_seconds: i64) -> Self {
+        let seed = format!("{cluster_id}\n{registry}\n{}\n{}\n{ttl_seconds}", layout.format().as_str(), layout.prefix());
+        Self { seed, ttl_seconds, living: Mutex::default(), reserved: Mutex::default(), granted: Notify::new() }
+    }
+
+    /// The n-th lease's ID: positive, and the same for every replica with the same settings.
+    pub fn id(&self, n: u32) -> LeaseId {
+        let digest = Sha256::digest(format!("{}\n{n}", self.seed));
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&digest[..8]);
+        LeaseId((i64::from_be_bytes(bytes) & i64::MAX).max(1))
+    }
+
+    /// A lease that lives and has room for at least one more record, and how many it takes. Only the leader asks for one.
+    ///
+    /// # Errors
+    /// What the registry answered, or [`RegistryError::Server`] where all leases are full.
+    pub async fn with_room(&self, registry: &dyn Registry, carried: &BTreeMap<LeaseId, usize>) -> Result<(LeaseId, usize)> {
+        for n in 0..LEASES {
+            let lease = self.id(n);
+            let reserved = lock(&self.reserved).get(&lease).copied().unwrap_or_default();
+            let room = RECORDS_PER_LEASE.saturating_sub(carried.get(&lease).copied().unwrap_or_default() + reserved);
+            if room > 0 {
+                self.ensure_living(registry, lease).await?;
+                return Ok((lease, room));
+            }
+        }
+        Err(RegistryError::Server(format!("{LEASES} leases with {RECORDS_PER_LEASE} records each are full")))
+    }
+
+    async fn ensure_living(&self, registry: &dyn Registry, lease: LeaseId) -> Result<()> {
+        if lock(&self.living).contains(&lease) {
+            return Ok(());
+        }
+        if let Grant::Exists = registry.grant(lease, self.ttl_seconds).await?
+            && registry.keep_alive(lease).await? == LeaseState::Gone
+        {
+            // It expired between the two: the next attempt grants it.
+            return Err(RegistryError::LeaseGone);
+        }
+        debug!(%lease, ttl = self.ttl_seconds, "lease is ready");
+        lock(&self.living).insert(lease);
+        self.granted.notify_one();
+        Ok(())
+    }
+
+    /// Keeps room for records that are being written.
+    pub fn reserve(&self, lease: LeaseId, records: usize) {
+        *lock(&self.reserved).entry(lease).or_default() += records;
+    }
+
+    pub fn release(&self, lease: LeaseId, records: usize) {
+        let mut reserved = lock(&self.reserved);
+        if let Some(count) = reserved.get_mut(&lease) {
+            *count = count.saturating_sub(records);
+            if *count == 0 {
+                reserved.remove(&lease);
+            }
+        }
+    }
+
+    /// The registry says that the lease is gone: it is granted anew before it is used again.
+    pub fn lost(&self, lease: LeaseId) {
+        lock(&self.living).remove(&lease);
+    }
+
+    fn lives(&self, lease: LeaseId) {
+        lock(&self.living).insert(lease);
+    }
+
+    /// How often a lease is kept alive: a third of its TTL.
+    fn interval(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.ttl_seconds).unwrap_or(60)).div_f64(3.0)
+    }
+}
+
+/// Sends keepalives until it is stopped: at once when a connection is there, and then every third of the TTL.
+pub async fn keep_alive(handle: Arc<RegistryHandle>, stop: CancellationToken) {
+    let mut connections = handle.connections();
+    loop {
+        let connected = connections.borrow_and_update().clone();
+        let wait = match connected {
+            None => Duration::MAX,
+            Some(registry) if keep_all(&handle, registry.as_ref()).await => handle.leases.interval(),
+            Some(_) => RETRY,
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            // A new connection may follow a time without one: renew at once.
+            changed = connections.changed() => if changed.is_err() { return },
+            () = handle.leases.granted.notified() => {}
+            () = tokio::time::sleep(wait.min(Duration::from_secs(86_400))) => {}
+        }
+    }
+}
+
+/// One round; whether every lease was answered for.
+async fn keep_all(handle: &RegistryHandle, registry: &dyn Registry) -> bool {
+    let leases: Vec<LeaseId> = handle.view().own_leases().keys().copied().filter(|l| *l != LeaseId::NONE).collect();
+    let answers: Vec<(LeaseId, Result<LeaseState>)> = futures::stream::iter(leases)
+        .map(|lease| async move { (lease, registry.keep_alive(lease).await) })
+        .buffer_unordered(KEEPALIVES_AT_ONCE)
+        .collect()
+        .await;
+    let mut all = true;
+    for (lease, answer) in answers {
+        match answer {
+            Ok(LeaseState::Lives) => handle.leases.lives(lease),
+            Ok(LeaseState::Gone) => {
+                // Its records are deleted with it; the watch shows that, and they are written again under a new grant.
+                warn!(registry = handle.name, %lease, "a lease of ours is gone; its records are written again");
+                handle.leases.lost(lease);
+            }
+            Err(error) => {
+                all = false;
+                warn!(registry = handle.name, %lease, %error, "cannot keep a lease alive; trying again");
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinspan_core::codec::Format;
+
+    #[test]
+    fn ids_follow_from_the_settings_and_from_nothing_else() {
+        let book = |cluster: &str, name: &str, prefix: &str, ttl| LeaseBook::new(cluster, name, &Layout::new(Format::Kitex, prefix), ttl);
+        let main = book("c", "main", "p", 300);
+        assert_eq!(main.id(3), book("c", "main", "p", 300).id(3));
+        let others =
+            [main.id(1), book("d", "main", "p", 300).id(0), book("c", "x", "p", 300).id(0), book("c", "main", "q", 300).id(0), book("c", "main", "p", 60).id(0)];
+        for other in others {
+            assert!(other.0 > 0);
+            assert_ne!(other, main.id(0));
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The far side's door: everything that touches a service registry goes through here.
+//!
+//! - [`Registry`]: what one connection can do. [`etcd`] is the real one, `memory` the fake for fault injection; both pass the
+//!   same contract test.
+//! - [`session`]: list → `Reset` → watch, for ever; keeps the [`view`] true.
+//! - [`leases`]: the leases that own records hang on.
+//! - [`writer`]: compare-and-swap batches.
+//! - [`handle`]: what the rest of the operator holds of one registry.
+//!
+//! Refuses to decide anything: what to write comes from the planners.
+
+pub mod error;
+pub mod etcd;
+pub mod handle;
+pub mod leases;
+pub mod session;
+pub mod view;
+pub mod writer;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
+use twinspan_core::plan::RecordOp;
+
+pub use error::RegistryError;
+
+pub type Result<T> = std::result::Result<T, RegistryError>;
+
+/// etcd allows 128 operations in one request, and the outer transaction is one of them (`--max-txn-ops`).
+pub const MAX_BATCH: usize = 127;
+
+/// One connection to a registry. Every call has a deadline of its own; none retries.
+#[async_trait]
+pub trait Registry: Send + Sync + fmt::Debug {
+    async fn status(&self) -> Result<ServerStatus>;
+
+    /// Every record below `root`, at one revision.
+    async fn list(&self, root: &str) -> Result<Listing>;
+
+    /// Every change below `root` from the revision on, that revision included.
+    async fn watch(&self, root: &str, from: Revision) -> Result<Box<dyn Watch>>;
+
+    /// Each key as it is now; `None` where there is no such key.
+    async fn read(&self, keys: &[RecordKey]) -> Result<Reading>;
+
+    /// One transaction; an operation that loses its race leaves its neighbours alone.
+    ///
+    /// # Errors
+    /// [`RegistryError::Fenced`] where the fence does not hold, and nothing is written.
+    /// [`RegistryError::is_ambiguous`] errors leave open whether the batch was written.
+    async fn commit(&self, batch: &Batch) -> Result<Committed>;
+
+    async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant>;
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<LeaseState>;
+
+    /// Whether the lease exists, without prolonging it.
+    async fn look_up(&self, lease: LeaseId) -> Result<LeaseState>;
+}
+
+/// Opens connections, each time to the next endpoint that answers.
+#[async_trait]
+pub trait Connector: Send + Sync {
+    async fn connect(&self) -> Result<Arc<dyn Registry>>;
+}
+
+/// A stream of changes. It ends with its first error.
+#[async_trait]
+pub trait Watch: Send {
+    async fn next(&mut self) -> Result<WatchItem>;
+
+    /// Asks for a [`WatchItem::Progress`], which shows that the stream is alive.
+    async fn request_progress(&mut self) -> Result<()>;
+}
+
+/// What answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerStatus {
+    /// Of the etcd cluster, not of ours.
+    pub cluster_id: u64,
+    pub version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    pub cluster_id: u64,
+    pub revision: Revision,
+    pub records: Vec<RawRecord>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    pub revision: Revision,
+    pub records: Vec<(RecordKey, Option<RawRecord>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchItem {
+    /// In the order in which they happened; several may share a revision.
+    Changes(Vec<Change>),
+    /// Everything up to the revision has been delivered.
+    Progress(Revision),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    Put(RawRecord),
+    Delete { key: RecordKey, revision: Revision },
+}
+
+impl Change {
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Put(record) => record.mod_revision,
+            Self::Delete { revision, .. } => *revision,
+        }
+    }
+}
+
+/// Operations that are written together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Must hold for anything to be written: the epoch of the leader that writes.
+    pub fence: Option<Fence>,
+    /// For creates, and for updates of records that have none.
+    pub lease: LeaseId,
+    /// At most [`MAX_BATCH`], each key once.
+    pub ops: Vec<RecordOp>,
+}
+
+/// A key that must have this value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    pub key: String,
+    pub value: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub revision: Revision,
+    /// One for each operation, in order.
+    pub outcomes: Vec<Outcome>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Written,
+    /// The key was not as it was seen; this is what it is now.
+    Lost(Option<RawRecord>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grant {
+    /// The TTL that the server chose, in seconds; it may be longer than asked for.
+    Granted(i64),
+    /// There is a lease with this ID already.
+    Exists,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    Lives,
+    Gone,
+}

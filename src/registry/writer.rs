@@ -1,0 +1,192 @@
+//! Writes plans to a registry: compare-and-swap batches on leases.
+//!
+//! Owns how operations become batches and what each answer means for the view. Refuses to repeat anything: what lost its race
+//! or was left open is planned again from what the registry says now.
+
+use tracing::debug;
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
+use twinspan_core::plan::RecordOp;
+
+use super::handle::RegistryHandle;
+use super::{Batch, Committed, Fence, MAX_BATCH, Outcome, Registry, RegistryError, Result};
+
+/// What became of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    pub created: usize,
+    pub updated: usize,
+    pub deleted: usize,
+    /// Operations that found their key changed; the view has what they found.
+    pub lost: usize,
+    /// Of the last batch that was written.
+    pub revision: Revision,
+    /// Why not everything was written.
+    pub error: Option<RegistryError>,
+}
+
+/// Writes the operations in order, in as few batches as their leases allow.
+///
+/// `may_write` is asked before each batch.
+pub async fn write(
+    handle: &RegistryHandle,
+    fence: Option<&Fence>,
+    ops: Vec<RecordOp>,
+    may_write: impl Fn() -> Result<()>,
+) -> Report {
+    let mut report = Report::default();
+    let mut rest = ops;
+    while !rest.is_empty() {
+        match write_next(handle, fence, rest, &may_write, &mut report).await {
+            Ok(remaining) => rest = remaining,
+            Err(error) => {
+                report.error = Some(error);
+                break;
+            }
+        }
+    }
+    report
+}
+
+async fn write_next(
+    handle: &RegistryHandle,
+    fence: Option<&Fence>,
+    ops: Vec<RecordOp>,
+    may_write: &impl Fn() -> Result<()>,
+    report: &mut Report,
+) -> Result<Vec<RecordOp>> {
+    may_write()?;
+    let registry = handle.connection()?;
+    let (lease, now, later) = next_batch(handle, registry.as_ref(), ops).await?;
+    let reserved = now.iter().filter(|op| needs_lease(op)).count();
+    handle.leases.reserve(lease, reserved);
+    let batch = Batch { fence: fence.cloned(), lease, ops: now };
+    mark_deletes(handle, &batch.ops, true);
+    may_write()?;
+    let answer = registry.commit(&batch).await;
+    let outcome = settle(handle, registry.as_ref(), &batch, answer, report).await;
+    mark_deletes(handle, &batch.ops, false);
+    handle.leases.release(lease, reserved);
+    outcome.map(|()| later)
+}
+
+fn needs_lease(op: &RecordOp) -> bool {
+    match op {
+        RecordOp::Create { .. } => true,
+        RecordOp::Update { lease, .. } => *lease == LeaseId::NONE,
+        RecordOp::Delete { .. } => false,
+    }
+}
+
+/// The first operations that can share a lease, and the rest.
+async fn next_batch(
+    handle: &RegistryHandle,
+    registry: &dyn Registry,
+    ops: Vec<RecordOp>,
+) -> Result<(LeaseId, Vec<RecordOp>, Vec<RecordOp>)> {
+    // The first operation with a lease of its own decides; deletes go with any.
+    let fixed = ops.iter().find_map(|op| match op {
+        RecordOp::Update { lease, .. } if *lease != LeaseId::NONE => Some(*lease),
+        _ => None,
+    });
+    let (lease, mut room) = if ops.iter().any(needs_lease) {
+        let carried = handle.view().own_leases().clone();
+        handle.leases.with_room(registry, &carried).await?
+    } else {
+        (fixed.unwrap_or(LeaseId::NONE), 0)
+    };
+    let (mut now, mut later) = (Vec::new(), Vec::new());
+    for op in ops {
+        let fits = now.len() < MAX_BATCH
+            && match &op {
+                RecordOp::Update { lease: other, .. } if *other != LeaseId::NONE => *other == lease,
+                RecordOp::Delete { .. } => later.is_empty(),
+                _ => room > 0,
+            };
+        if !fits {
+            later.push(op);
+            continue;
+        }
+        if needs_lease(&op) {
+            room -= 1;
+        }
+        now.push(op);
+    }
+    Ok((lease, now, later))
+}
+
+/// While a delete of ours is under way, its event is no departure.
+fn mark_deletes(handle: &RegistryHandle, ops: &[RecordOp], under_way: bool) {
+    let mut view = handle.view();
+    for op in ops {
+        if let RecordOp::Delete { key, seen, .. } = op {
+            if under_way { view.deleting(key, *seen) } else { view.not_deleting(key) }
+        }
+    }
+}
+
+async fn settle(
+    handle: &RegistryHandle,
+    registry: &dyn Registry,
+    batch: &Batch,
+    answer: Result<Committed>,
+    report: &mut Report,
+) -> Result<()> {
+    match answer {
+        Ok(committed) => {
+            learn_outcomes(handle, batch, &committed, report);
+            Ok(())
+        }
+        Err(RegistryError::LeaseGone) => {
+            handle.leases.lost(batch.lease);
+            Err(RegistryError::LeaseGone)
+        }
+        Err(error) if error.is_ambiguous() => {
+            // It may have been written. Read before anything is planned again; where even that fails, start over with a list.
+            let keys: Vec<RecordKey> = batch.ops.iter().map(|op| op.key().clone()).collect();
+            match registry.read(&keys).await {
+                Ok(reading) => {
+                    let mut view = handle.view();
+                    for (key, record) in &reading.records {
+                        view.learnt(key, record.as_ref(), reading.revision);
+                    }
+                }
+                Err(_) => handle.start_over.notify_one(),
+            }
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn learn_outcomes(handle: &RegistryHandle, batch: &Batch, committed: &Committed, report: &mut Report) {
+    let mut view = handle.view();
+    report.revision = committed.revision;
+    for (op, outcome) in batch.ops.iter().zip(&committed.outcomes) {
+        match outcome {
+            Outcome::Lost(found) => {
+                debug!(registry = handle.name, key = %op.key(), "lost a race");
+                report.lost += 1;
+                view.learnt(op.key(), found.as_ref(), committed.revision);
+            }
+            Outcome::Written => {
+                let written = written(op, batch.lease, committed.revision);
+                view.learnt(op.key(), written.as_ref(), committed.revision);
+                match op {
+                    RecordOp::Create { .. } => report.created += 1,
+                    RecordOp::Update { .. } => report.updated += 1,
+                    RecordOp::Delete { .. } => report.deleted += 1,
+                }
+            }
+        }
+    }
+}
+
+/// What the key holds after the operation was written.
+fn written(op: &RecordOp, batch_lease: LeaseId, revision: Revision) -> Option<RawRecord> {
+    let (key, value, lease) = match op {
+        RecordOp::Create { key, value } => (key, value, batch_lease),
+        RecordOp::Update { key, value, lease, .. } => (key, value, if *lease == LeaseId::NONE { batch_lease } else { *lease }),
+        RecordOp::Delete { .. } => return None,
+    };
+    Some(RawRecord { key: key.clone(), value: value.clone(), mod_revision: revision, lease })
+}

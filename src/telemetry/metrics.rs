@@ -1,0 +1,182 @@
+//! Metrics, in the OpenMetrics text format.
+//!
+//! Owns their names, which users' dashboards and alerts depend on, and their labels, each of which has few values: no label
+//! ever holds the name of a service or an address.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Direction {
+    /// `export` or `import`.
+    pub direction: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    /// `synced`, `unchanged`, `waiting`, `rejected`, `observed`, `failed`.
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Write {
+    /// `registry` or `cluster`.
+    pub side: &'static str,
+    /// `create`, `update`, `delete`.
+    pub op: &'static str,
+    /// `ok`, `lost_race`, or the label of an error.
+    pub result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Records {
+    pub registry: String,
+    /// `own`, `foreign`, `undecodable`.
+    pub kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Skipped {
+    /// A [`twinspan_core::model::Reason`].
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Session {
+    pub registry: String,
+    /// `connecting`, `listing`, `watching`, `failed`.
+    pub state: &'static str,
+}
+
+/// Every metric, and the registry that prints them.
+pub struct Metrics {
+    registry: Registry,
+    pub propagation: Family<Direction, Histogram>,
+    pub reconciles: Family<Outcome, Counter>,
+    pub writes: Family<Write, Counter>,
+    pub records: Family<Records, Gauge>,
+    pub skipped: Family<Skipped, Gauge>,
+    pub held: Gauge,
+    pub sessions: Family<Session, Gauge>,
+    pub leader: Gauge<u64, AtomicU64>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // From 1 ms, a sync on a quiet machine, to a minute.
+        let seconds = || Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]);
+        let metrics = Self {
+            registry: Registry::with_prefix("twinspan"),
+            propagation: Family::new_with_constructor(seconds),
+            reconciles: Family::default(),
+            writes: Family::default(),
+            records: Family::default(),
+            skipped: Family::default(),
+            held: Gauge::default(),
+            sessions: Family::default(),
+            leader: Gauge::default(),
+        };
+        metrics.registered()
+    }
+}
+
+impl Metrics {
+    fn registered(mut self) -> Self {
+        let r = &mut self.registry;
+        r.register("propagation_seconds", "Time from a change that was seen on one side to its last write on the other", self.propagation.clone());
+        r.register("reconcile", "Passes over a RegisteredService, by how they ended", self.reconciles.clone());
+        r.register("writes", "Writes of records and EndpointSlices, by side, operation and result", self.writes.clone());
+        r.register("records", "Records in a registry, by whose they are", self.records.clone());
+        r.register("skipped_instances", "Instances on one side that are left out on the other, by reason", self.skipped.clone());
+        r.register("held_deletions", "Deletions and exports that wait", self.held.clone());
+        r.register("session_state", "1 for the state that the session of a registry is in", self.sessions.clone());
+        r.register("leader", "1 while this replica holds the Lease", self.leader.clone());
+        self
+    }
+
+    pub fn wrote(&self, side: &'static str, op: &'static str, result: &'static str, times: usize) {
+        if times > 0 {
+            self.writes.get_or_create(&Write { side, op, result }).inc_by(times as u64);
+        }
+    }
+
+    pub fn set_session(&self, registry: &str, state: &'static str) {
+        for known in ["connecting", "listing", "watching", "failed"] {
+            let labels = Session { registry: registry.to_owned(), state: known };
+            self.sessions.get_or_create(&labels).set(i64::from(known == state));
+        }
+    }
+
+    pub fn set_records(&self, registry: &str, own: usize, foreign: usize, undecodable: usize) {
+        for (kind, count) in [("own", own), ("foreign", foreign), ("undecodable", undecodable)] {
+            let labels = Records { registry: registry.to_owned(), kind };
+            self.records.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// The registry is gone: its series go too.
+    pub fn forget_registry(&self, registry: &str) {
+        for state in ["connecting", "listing", "watching", "failed"] {
+            self.sessions.remove(&Session { registry: registry.to_owned(), state });
+        }
+        for kind in ["own", "foreign", "undecodable"] {
+            self.records.remove(&Records { registry: registry.to_owned(), kind });
+        }
+    }
+
+    /// # Errors
+    /// None in practice: it writes to memory.
+    pub fn print(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_that_users_were_promised() {
+        let metrics = Metrics::default();
+        metrics.propagation.get_or_create(&Direction { direction: "import" }).observe(0.1);
+        metrics.reconciles.get_or_create(&Outcome { outcome: "synced" }).inc();
+        metrics.wrote("registry", "create", "ok", 2);
+        metrics.set_records("main", 1, 2, 3);
+        metrics.skipped.get_or_create(&Skipped { reason: "LoopbackAddress" }).set(1);
+        metrics.held.set(1);
+        metrics.set_session("main", "watching");
+        metrics.leader.set(1);
+        let text = metrics.print().unwrap();
+        for line in [
+            "twinspan_propagation_seconds_count{direction=\"import\"} 1",
+            "twinspan_reconcile_total{outcome=\"synced\"} 1",
+            "twinspan_writes_total{side=\"registry\",op=\"create\",result=\"ok\"} 2",
+            "twinspan_records{registry=\"main\",kind=\"undecodable\"} 3",
+            "twinspan_skipped_instances{reason=\"LoopbackAddress\"} 1",
+            "twinspan_held_deletions 1",
+            "twinspan_session_state{registry=\"main\",state=\"watching\"} 1",
+            "twinspan_session_state{registry=\"main\",state=\"failed\"} 0",
+            "twinspan_leader 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        metrics.forget_registry("main");
+        assert!(!metrics.print().unwrap().contains("main"));
+    }
+}
