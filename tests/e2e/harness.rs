@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -435,6 +435,3 @@ pub fn merge(into: &mut Value, from: Value) {
         (into, from) => *into = from,
     }
 }
-
-/// A mutex-free note for stories that run tasks beside themselves.
-pub type Notes = Arc<Mutex<Vec<String>>>;

@@ -4,9 +4,15 @@
 //! ServiceRegistry and a prefix of its own. A story that kills or freezes something has a bed of its own. The long ones are
 //! run with `--ignored`.
 
+mod bad_input;
 mod crds;
-mod harness;
 mod export;
+mod harness;
+mod import;
+mod life;
+mod outages;
+mod replicas;
+mod self_registration;
 
 use std::process::ExitCode;
 
@@ -14,8 +20,12 @@ use harness::Suite;
 use libtest_mimic::Arguments;
 use twinspan_bed::namespace;
 
+const STORIES_AT_ONCE: usize = 8;
+
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Stories mostly wait, so more of them than there are cores.
+    arguments.test_threads.get_or_insert(STORIES_AT_ONCE);
     if !arguments.list
         && let Err(error) = namespace::enter()
     {
@@ -23,7 +33,17 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let suite = Suite::new();
-    let trials = [crds::stories(&suite), export::stories(&suite)].into_iter().flatten().collect();
+    let modules = [
+        bad_input::stories,
+        crds::stories,
+        export::stories,
+        import::stories,
+        life::stories,
+        outages::stories,
+        replicas::stories,
+        self_registration::stories,
+    ];
+    let trials = modules.iter().flat_map(|stories| stories(&suite)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     suite.finish(conclusion.has_failed());
     conclusion.exit_code()

@@ -5,6 +5,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use anyhow::Result;
+
+use crate::namespace;
+
 static NEXT: AtomicU16 = AtomicU16::new(0);
 static BEDS: AtomicU16 = AtomicU16::new(0);
 
@@ -22,10 +26,13 @@ pub fn next_v4() -> Ipv4Addr {
     Ipv4Addr::new(10, 77, net, host)
 }
 
-/// An IPv6 address for one instance.
-pub fn next_v6() -> Ipv6Addr {
+/// An IPv6 address for one instance. Unlike IPv4, a local route is not enough for a program to listen on one: it is given to
+/// the loopback interface.
+pub fn next_v6() -> Result<Ipv6Addr> {
     let (net, host) = next();
-    Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, u16::from(net), u16::from(host))
+    let ip = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, u16::from(net), u16::from(host));
+    namespace::ip(&format!("-6 address add {ip}/128 dev lo nodad"))?;
+    Ok(ip)
 }
 
 /// The third part of a new bed's addresses.

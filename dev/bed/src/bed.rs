@@ -41,9 +41,7 @@ impl Bed {
         let client = &cluster.client;
         let dns = Dns::start(dir, ip(4), &cluster).await?;
 
-        for manifest in ["crds/serviceregistries.yaml", "crds/registeredservices.yaml", "deploy/rbac.yaml"] {
-            access::apply_file(client, &repository().join(manifest)).await?;
-        }
+        access::apply_file(client, &repository().join("deploy/rbac.yaml")).await?;
         let token = access::token(client, OPERATOR_NAMESPACE, "twinspan").await?;
         let operator = Kubeconfig::write(dir, "twinspan", &cluster.server, &cluster.ca, &token)?;
         registry.ready().await?;

@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use crate::etcd::Etcd;
 use crate::part::Part;
 use crate::pki::Authority;
-use crate::{Kubeconfig, eventually, namespace};
+use crate::{Kubeconfig, access, eventually, namespace, repository};
 
 const PORT: u16 = 6443;
 const SERVICE_RANGES: &str = "10.96.0.0/16,fd96::/108";
@@ -83,6 +83,10 @@ impl ControlPlane {
         let client = admin.client().await?;
         api_ready(&client, &apiserver).await?;
 
+        // Before the controllers: the garbage collector looks for new kinds only every 30 s.
+        for crd in ["crds/serviceregistries.yaml", "crds/registeredservices.yaml"] {
+            access::apply_file(&client, &repository().join(crd)).await?;
+        }
         let controller_manager = Part::start("kube-controller-manager", dir, &namespace::binary("controlplane")?, &[
             "kube-controller-manager".into(),
             format!("--kubeconfig={}", show(&kcm.path)),

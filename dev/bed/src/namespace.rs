@@ -123,11 +123,17 @@ fn set_up() -> Result<()> {
         "route replace local 10.77.0.0/16 dev lo",
         "-6 route replace local fd77::/64 dev lo",
     ] {
-        let output = Command::new("ip")
-            .args(arguments.split(' '))
-            .output()
-            .context("cannot run `ip`; it is in the package iproute2")?;
-        ensure!(output.status.success(), "`ip {arguments}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        ip(arguments)?;
     }
+    Ok(())
+}
+
+/// Runs `ip` with arguments that are separated by single spaces.
+pub(crate) fn ip(arguments: &str) -> Result<()> {
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .context("cannot run `ip`; it is in the package iproute2")?;
+    ensure!(output.status.success(), "`ip {arguments}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
