@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -23,9 +25,14 @@ use twinspan_core::model::ServiceKey;
 use super::convert;
 use super::view::{ClusterEvent, ClusterView, Kind, ObjectKey};
 use crate::api::{RegisteredService, ServiceRegistry};
+use crate::world::World;
 
 /// Seconds after which the server ends a quiet watch; a dead connection is noticed 5 s later.
 const WATCH_TIMEOUT: u32 = 60;
+/// First wait after a watch failed; doubled for each further failure.
+const BACKOFF: Duration = Duration::from_millis(500);
+/// Longest wait.
+const BACKOFF_CAP: Duration = Duration::from_secs(5);
 
 /// What each kind does to the view. `put` and `remove` return whom to tell.
 trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
@@ -35,33 +42,63 @@ trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + S
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent>;
 }
 
-/// Starts the watches; they end when they are stopped.
-pub fn start(
-    client: &Client,
-    operator_namespace: &str,
-    view: &Arc<Mutex<ClusterView>>,
-    events: &mpsc::UnboundedSender<ClusterEvent>,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-) {
-    let all = || client.clone();
-    tasks.spawn(follow::<RegisteredService>(Api::all(all()), view.clone(), events.clone(), stop.clone()));
-    tasks.spawn(follow::<ServiceRegistry>(Api::all(all()), view.clone(), events.clone(), stop.clone()));
-    tasks.spawn(follow::<Service>(Api::all(all()), view.clone(), events.clone(), stop.clone()));
-    tasks.spawn(follow::<EndpointSlice>(Api::all(all()), view.clone(), events.clone(), stop.clone()));
-    tasks.spawn(follow::<Namespace>(Api::all(all()), view.clone(), events.clone(), stop.clone()));
-    let secrets = Api::namespaced(all(), operator_namespace);
-    tasks.spawn(follow::<Secret>(secrets, view.clone(), events.clone(), stop.clone()));
+/// What the watches feed and what ends them.
+#[derive(Clone, Debug)]
+pub struct Watches {
+    pub view: Arc<Mutex<ClusterView>>,
+    pub events: mpsc::UnboundedSender<ClusterEvent>,
+    pub world: World,
+    pub stop: CancellationToken,
+    pub tasks: TaskTracker,
+}
+
+impl Watches {
+    /// Starts one for each kind.
+    pub fn start(&self, client: &Client, operator_namespace: &str) {
+        self.follow::<RegisteredService>(Api::all(client.clone()));
+        self.follow::<ServiceRegistry>(Api::all(client.clone()));
+        self.follow::<Service>(Api::all(client.clone()));
+        self.follow::<EndpointSlice>(Api::all(client.clone()));
+        self.follow::<Namespace>(Api::all(client.clone()));
+        self.follow::<Secret>(Api::namespaced(client.clone(), operator_namespace));
+    }
+
+    fn follow<K: Watched>(&self, api: Api<K>) {
+        let Self { view, events, world, stop, .. } = self.clone();
+        self.tasks.spawn(follow::<K>(api, view, events, world, stop));
+    }
+}
+
+/// kube's own backoff grows to a minute: so long would an API server that is back go unnoticed.
+struct Retries {
+    world: World,
+    failures: u32,
+}
+
+impl Iterator for Retries {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.failures += 1;
+        Some(self.world.backoff(self.failures, BACKOFF, BACKOFF_CAP))
+    }
+}
+
+impl Backoff for Retries {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
 }
 
 async fn follow<K: Watched>(
     api: Api<K>,
     view: Arc<Mutex<ClusterView>>,
     events: mpsc::UnboundedSender<ClusterEvent>,
+    world: World,
     stop: CancellationToken,
 ) {
     let config = watcher::Config::default().timeout(WATCH_TIMEOUT);
-    let mut stream = pin!(watcher(api, config).default_backoff());
+    let mut stream = pin!(watcher(api, config).backoff(Retries { world, failures: 0 }));
     let mut listing = BTreeSet::new();
     loop {
         let item = tokio::select! {

@@ -15,7 +15,7 @@ use super::router::Router;
 use super::{queue, services};
 use crate::cluster::events::Events;
 use crate::cluster::view::ClusterView;
-use crate::cluster::watch;
+use crate::cluster::watch::Watches;
 use crate::leadership::{self, Claim};
 use crate::telemetry::admin;
 use crate::telemetry::metrics::Metrics;
@@ -78,13 +78,15 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
     let (registry_events, registry_changes) = mpsc::unbounded_channel();
     let (commands, command_queue) = mpsc::unbounded_channel();
     let (cluster_events, cluster_changes) = mpsc::unbounded_channel();
-    let (marker, queue) = queue::new(world);
+    let (marker, queue) = queue::new(world.clone());
     let router = Router { context: context.clone(), marker, registries: commands };
     tasks.spawn(router.run(cluster_changes, registry_changes, election.clone()));
     let controller = registries::Controller::new(context.clone(), registry_events, tasks.clone(), election.clone());
     tasks.spawn(controller.run(command_queue));
     let passes = tasks.spawn(queue.run(move |key, triggered| services::reconcile(context.clone(), key, triggered), writers.clone()));
-    watch::start(&client, &settings.namespace, &cluster, &cluster_events, &election, &tasks);
+    let watches =
+        Watches { view: cluster.clone(), events: cluster_events, world, stop: election.clone(), tasks: tasks.clone() };
+    watches.start(&client, &settings.namespace);
     let electing = tasks.spawn(lead(client, settings.clone(), claim, election.clone()));
 
     let address = settings.admin_addr;

@@ -11,8 +11,8 @@ pub enum Format {
 }
 
 pub fn init(format: Format) {
-    // The Kubernetes client logs each attempt of its own at info and warns about what is retried anyway.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube=error"));
+    // The Kubernetes client logs each failed attempt as an error; whoever made it tells more, and goes on trying.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
     match format {
         Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),

@@ -156,9 +156,7 @@ async fn not_supported_yet(suite: Arc<Suite>) -> Result<()> {
     corner.selector_service("echo", 80).await?;
     let pod = corner.pod("echo", "pod", 80).await?;
     corner.pods.set_ready("pod", true).await?;
-    corner.register("echo", json!({})).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address()]).await?;
-    for spec in [
+    let cases = [
         json!({"service": {"ports": [{"name": "rpc", "scheme": "grpc"}]}}),
         json!({"service": {"ports": [{"name": "rpc"}, {"name": "b"}]}}),
         json!({"export": {"tagsFromPodLabels": [{"label": "a", "tag": "a"}]}}),
@@ -168,17 +166,23 @@ async fn not_supported_yet(suite: Arc<Suite>) -> Result<()> {
         json!({"import": {"onExpiry": "Heal"}}),
         json!({"import": {"keepLostSeconds": 60}}),
         json!({"deletionGuard": {"holdSeconds": 1}}),
-    ] {
-        corner.patch("echo", spec.clone()).await?;
-        corner.condition("echo", "Accepted", "False", "NotSupported").await?;
-        // Nothing is done, so nothing is taken away either.
-        let records = corner.registered_addresses(&bed.registry, "echo").await?;
-        ensure!(records.contains(&pod.address().to_string()), "{spec}: {records:?}");
-        let undo = json!({"service": {"ports": null}, "export": {"tagsFromPodLabels": null},
-            "import": {"tagSelector": {"matchLabels": null}, "zoneTag": null, "onExpiry": null, "keepLostSeconds": null}, "deletionGuard": null});
-        corner.patch("echo", undo).await?;
-        corner.condition("echo", "Accepted", "True", "Accepted").await?;
+    ];
+    let name = |n: usize| format!("case-{n}");
+    for n in 0..cases.len() {
+        corner.register(&name(n), json!({"service": {"name": "echo"}})).await?;
     }
+    for (n, spec) in cases.iter().enumerate() {
+        corner.records_become(&bed.registry, &name(n), &[pod.address()]).await?;
+        corner.patch(&name(n), spec.clone()).await?;
+    }
+    for (n, spec) in cases.iter().enumerate() {
+        corner.condition(&name(n), "Accepted", "False", "NotSupported").await?;
+        // Nothing is done, so nothing is taken away either.
+        let records = corner.registered_addresses(&bed.registry, &name(n)).await?;
+        ensure!(records.contains(&pod.address().to_string()), "{spec}: {records:?}");
+    }
+    corner.register("echo", json!({})).await?;
+    corner.condition("echo", "Ready", "True", "Synced").await?;
     corner_patch(&corner, json!({"spec": {"importPolicy": {"denyCIDRs": ["10.0.0.0/8"]}}})).await?;
     corner.registry_condition("Ready", "False", "NotSupported").await?;
     corner.condition("echo", "Accepted", "False", "NotSupported").await?;

@@ -36,7 +36,7 @@ impl Twinspan {
             format!("--admin-addr={admin}"),
         ];
         args.extend(options.args.iter().cloned());
-        let filter = std::env::var("TWINSPAN_LOG").unwrap_or_else(|_| "info,twinspan=debug".to_owned());
+        let filter = std::env::var("TWINSPAN_LOG").unwrap_or_else(|_| "info,kube_client=off,twinspan=debug".to_owned());
         let env = [("RUST_LOG", filter), ("HOSTNAME", format!("twinspan-{number}"))];
         Ok(Self { part: Part::start(&format!("twinspan-{number}"), dir, binary, &args, &env)?, admin })
     }
