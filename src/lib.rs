@@ -8,6 +8,7 @@
 //! - `twinspan_core`: what things are, how they are written, and every decision; pure.
 //! - [`controllers`]: the glue: observe → validate → plan → apply → status, for each kind.
 //! - [`leadership`]: who may write; both doors ask it.
+//! - [`parity`]: what each side sees of a service, side by side.
 //! - [`telemetry`]: logs, metrics, probes.
 //! - [`world`]: time of day and chance, the one door for both.
 
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod cluster;
 pub mod controllers;
 pub mod leadership;
+pub mod parity;
 pub mod registry;
 pub mod telemetry;
 pub mod world;

@@ -1,11 +1,15 @@
 //! The command line: flags become settings, and each subcommand is one file.
 
 mod crds;
+mod parity;
 mod run;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use kube::Config;
+use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 /// Keeps Kubernetes Services and an etcd service registry equal, both ways.
 #[derive(Debug, Parser)]
@@ -19,6 +23,7 @@ struct Args {
 enum Command {
     Run(run::Args),
     Crds(crds::Args),
+    Parity(parity::Args),
 }
 
 /// Runs what the command line asks for and returns the exit code.
@@ -27,6 +32,7 @@ pub fn main() -> ExitCode {
     match args.command {
         Command::Run(args) => run::run(args),
         Command::Crds(args) => crds::run(&args),
+        Command::Parity(args) => parity::run(&args),
     }
 }
 
@@ -36,4 +42,21 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
     // Where even standard error is gone there is nobody left to tell.
     let _ = writeln!(std::io::stderr(), "twinspan: {error}");
     ExitCode::FAILURE
+}
+
+/// Why there is no way to the cluster.
+#[derive(Debug, thiserror::Error)]
+enum ConfigError {
+    #[error("cannot read the kubeconfig {path}: {source}", path = path.display())]
+    Kubeconfig { path: PathBuf, source: KubeconfigError },
+    #[error("found neither a ServiceAccount nor a kubeconfig: {0}; set --kubeconfig")]
+    Infer(#[from] InferConfigError),
+}
+
+/// How to reach the cluster: the file that is named, else the pod's ServiceAccount or the default kubeconfig.
+async fn config(kubeconfig: Option<&Path>) -> Result<Config, ConfigError> {
+    let Some(path) = kubeconfig else { return Ok(Config::infer().await?) };
+    let failed = |source| ConfigError::Kubeconfig { path: path.to_owned(), source };
+    let file = Kubeconfig::read_from(path).map_err(failed)?;
+    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)
 }

@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -37,10 +35,8 @@ pub struct Args {
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("cannot read the kubeconfig {path}: {source}", path = path.display())]
-    Kubeconfig { path: PathBuf, source: kube::config::KubeconfigError },
-    #[error("found neither a ServiceAccount nor a kubeconfig: {0}; set --kubeconfig")]
-    Infer(#[from] kube::config::InferConfigError),
+    #[error(transparent)]
+    Config(#[from] super::ConfigError),
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
     #[error(transparent)]
@@ -60,14 +56,7 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn operate(args: Args) -> Result<(), Error> {
-    let config = match args.kubeconfig {
-        Some(path) => {
-            let failed = |source| Error::Kubeconfig { path: path.clone(), source };
-            let file = Kubeconfig::read_from(&path).map_err(failed)?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)?
-        }
-        None => Config::infer().await?,
-    };
+    let config = super::config(args.kubeconfig.as_deref()).await?;
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "twinspan".to_owned());
     let settings = Settings {
         namespace: args.namespace,

@@ -10,7 +10,7 @@ mod slice;
 
 pub use address::{Family, InstanceAddr, named_address};
 pub use instance::{Instance, Tags};
-pub use names::{RegistryName, ServiceKey};
+pub use names::{InvalidName, RegistryName, ServiceKey};
 pub use owner::{HEALED_TAG, OWNER_TAG, Owner, TAG_PREFIX};
 pub use reason::{Reason, Skipped};
 pub use record::{Content, Kind, LeaseId, Mark, RawRecord, Record, RecordKey, Registration, Revision};

@@ -1,0 +1,48 @@
+# Everything that a developer runs. `make test` and `make demo` do all the set-up on a fresh Debian or Ubuntu.
+
+CARGO ?= cargo
+CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
+DENY_VERSION := 0.20.2
+
+.PHONY: help setup parts build crds demo test test-long lint deny clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## Install what a fresh Debian or Ubuntu lacks, or name it
+	@dev/setup
+
+parts: setup ## Build etcd, the control plane, CoreDNS and the Kitex programs; once
+	@dev/parts controlplane >/dev/null
+	@dev/parts coredns >/dev/null
+	@dev/parts interop >/dev/null
+
+build: setup ## Build the operator
+	$(CARGO) build
+
+crds: setup ## Write the CustomResourceDefinitions of the Rust types into crds/
+	$(CARGO) run --quiet -- crds --write crds
+
+demo: parts ## Tell the story on real parts; KEEP=1 leaves it running
+	@$(CARGO) build --quiet -p twinspan -p twinspan-demo
+	@target/debug/demo $(if $(KEEP),--keep)
+
+test: parts ## Every test but the long stories
+	$(CARGO) test --workspace
+
+test-long: parts ## The stories that take minutes by their nature
+	$(CARGO) test --test e2e -- --ignored
+
+lint: setup ## Formatting, clippy, Go vet
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	cd dev/controlplane && test -z "$$(gofmt -l .)"
+	cd dev/coredns && test -z "$$(gofmt -l .)"
+	cd dev/interop && test -z "$$(gofmt -l .)" && CGO_ENABLED=0 go vet ./...
+
+deny: setup ## Bans, licences and sources of dependencies
+	@test -x $(CACHE)/tools/bin/cargo-deny || $(CARGO) install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/tools
+	$(CACHE)/tools/bin/cargo-deny --all-features check bans licenses sources
+
+clean: ## Remove what was built here; the real parts stay in the cache
+	$(CARGO) clean

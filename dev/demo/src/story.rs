@@ -1,0 +1,299 @@
+//! The story: a service that lives half in Kubernetes and half on virtual machines, seen as one by everybody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, ListParams, PostParams};
+use serde_json::json;
+use twinspan::api::{RegisteredService, ServiceRegistry};
+use twinspan::parity::{Request, Resolver, Sides, Table, gather};
+use twinspan_bed::{Bed, KitexClient, KitexServer, OPERATOR_NAMESPACE, Pods, ServerOptions, TwinspanOptions, eventually, next_v4};
+use twinspan_core::model::{InstanceAddr, ServiceKey};
+
+use crate::scene::{fact, scene, step};
+
+const NAMESPACE: &str = "shop";
+const SERVICE: &str = "user";
+/// Its name in the registry: with a dot, which no Service can have.
+const REGISTRY_NAME: &str = "douyinec.user";
+/// The lease of the servers on VMs, in seconds; Kitex' own default is 60, which would make a long story.
+const TTL: u32 = 10;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Stage {
+    bed: Bed,
+    resolver: Resolver,
+    pods: Vec<KitexServer>,
+    client: KitexClient,
+}
+
+/// Tells the story; whether the sides agreed in the end.
+pub async fn tell(keep: bool) -> Result<bool> {
+    let started = Instant::now();
+    println!("Twinspan demo: the service {REGISTRY_NAME}, half in Kubernetes, half on virtual machines\n");
+    let dir = std::env::temp_dir().join(format!("twinspan-demo-{}", twinspan_bed::namespace::outer_pid()?));
+    let bed = step("starting etcd twice, kube-apiserver, kube-controller-manager, CoreDNS", Bed::start(&dir)).await?;
+    let access = bed.write_access()?;
+    let binary = std::env::current_exe()?.with_file_name("twinspan").display().to_string();
+    let first = bed.start_twinspan(&binary, &TwinspanOptions::default())?;
+    step("starting Twinspan as its own ServiceAccount", first.ready()).await?;
+
+    let stage = three_pods(bed).await?;
+    let vm = a_server_on_a_vm(&stage).await?;
+    killed(&stage, vm).await?;
+    let mut vms = vec![back_elsewhere(&stage).await?];
+    vms.extend(two_more(&stage).await?);
+    let second = restart(&stage, &first, &binary).await?;
+
+    println!("\nEvery instance, and who sees it:\n");
+    let table = table(&stage).await?;
+    print!("{table}");
+    let agrees = table.agrees() && table.rows.len() == 6;
+    println!("\n{} in {:.0} s", if agrees { "All sides agree" } else { "The sides DIFFER" }, started.elapsed().as_secs_f64());
+    if keep {
+        look_around(&stage, second.part().log()).await?;
+    }
+    drop(vms);
+    std::fs::remove_file(access)?;
+    std::fs::remove_dir_all(dir)?;
+    Ok(agrees)
+}
+
+fn vm_options() -> ServerOptions {
+    ServerOptions { ttl: Some(TTL), ..ServerOptions::default() }
+}
+
+async fn three_pods(bed: Bed) -> Result<Stage> {
+    scene(1, "A Service with three pods is exported; a Kitex client outside, which knows only etcd, calls all three");
+    let client = bed.client();
+    bed.create_namespace(NAMESPACE, &BTreeMap::new()).await?;
+    let service: Service = serde_json::from_value(json!({
+        "metadata": {"name": SERVICE},
+        "spec": {"clusterIP": "None", "selector": {"app": SERVICE}, "ports": [{"name": "rpc", "port": 8888}]},
+    }))?;
+    Api::namespaced(client.clone(), NAMESPACE).create(&PostParams::default(), &service).await?;
+    let registry: ServiceRegistry = serde_json::from_value(json!({
+        "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": "main"},
+        "spec": {"etcd": {"endpoints": [bed.registry.endpoint()]}, "format": "Kitex",
+            "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]},
+    }))?;
+    Api::all(client.clone()).create(&PostParams::default(), &registry).await?;
+    let registered: RegisteredService = serde_json::from_value(json!({
+        "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "metadata": {"name": SERVICE},
+        "spec": {"registryRef": {"name": "main"}, "registryName": REGISTRY_NAME},
+    }))?;
+    Api::namespaced(client.clone(), NAMESPACE).create(&PostParams::default(), &registered).await?;
+
+    let pods = Pods::in_namespace(&client, NAMESPACE).await?;
+    let labels = BTreeMap::from([("app".to_owned(), SERVICE.to_owned())]);
+    let mut servers = Vec::new();
+    for name in ["user-a", "user-b", "user-c"] {
+        let address = SocketAddr::from((next_v4(), 8888));
+        let options = ServerOptions { silent: true, ..ServerOptions::default() };
+        servers.push(KitexServer::start(bed.dir(), bed.registry.endpoint(), REGISTRY_NAME, address, &options).await?);
+        pods.run(name, &labels, &[address.ip()]).await?;
+        pods.set_ready(name, true).await?;
+    }
+    let expected = addresses(&servers);
+    let resolver = Resolver::new(Some(bed.dns.address()))?;
+    let kitex = KitexClient::start(bed.dir(), bed.registry.endpoint(), REGISTRY_NAME, None)?;
+    let stage = Stage { bed, resolver, pods: servers, client: kitex };
+    step("waiting for three records", async {
+        eventually("three records", PATIENCE, || async {
+            let found = stage.records().await?;
+            ensure!(found.len() == 3, "{found:?}");
+            Ok(())
+        })
+        .await
+    })
+    .await?;
+    fact(stage.records().await?.keys().cloned().collect::<Vec<_>>().join("\n"));
+    step("calling (a Kitex client reads the registry every 5 s)", stage.client.answered_by(&expected, PATIENCE)).await?;
+    stage.tally()?;
+    Ok(stage)
+}
+
+async fn a_server_on_a_vm(stage: &Stage) -> Result<KitexServer> {
+    scene(2, "A Kitex server \"on a VM\" registers itself in etcd; in-cluster DNS answers it, an EndpointSlice lists it");
+    let vm = stage.vm().await?;
+    let mut expected = addresses(&stage.pods);
+    expected.insert(vm.address());
+    step("waiting for DNS", stage.dns_becomes(&expected)).await?;
+    let name = stage.fqdn();
+    let ips = stage.bed.dns.addresses(&name).await?;
+    fact(format!("A    {name}  {}", ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")));
+    for srv in stage.bed.dns.srv(&stage.srv()).await? {
+        fact(format!("SRV  {}  {} {}", stage.srv(), srv.port, srv.target));
+    }
+    fact(stage.slices().await?);
+    Ok(vm)
+}
+
+async fn killed(stage: &Stage, vm: KitexServer) -> Result<()> {
+    scene(3, "It is killed with SIGKILL and leaves DNS when its lease ends");
+    vm.part().kill().await?;
+    step(&format!("killed {}; its lease of {TTL} s ends", vm.address()), stage.dns_becomes(&addresses(&stage.pods))).await?;
+    Ok(())
+}
+
+async fn back_elsewhere(stage: &Stage) -> Result<KitexServer> {
+    scene(4, "It comes back at another address");
+    let vm = stage.vm().await?;
+    let mut expected = addresses(&stage.pods);
+    expected.insert(vm.address());
+    step(&format!("started at {}; waiting for DNS", vm.address()), stage.dns_becomes(&expected)).await?;
+    Ok(vm)
+}
+
+async fn two_more(stage: &Stage) -> Result<Vec<KitexServer>> {
+    scene(5, "Two more instances start; both sides list the same set");
+    let more = vec![stage.vm().await?, stage.vm().await?];
+    step("waiting until cluster, registry, DNS and the Kitex client agree on six", async {
+        eventually("the sides agree", PATIENCE, || async {
+            let table = table(stage).await?;
+            ensure!(table.agrees() && table.rows.len() == 6, "\n{table}");
+            Ok(())
+        })
+        .await
+    })
+    .await?;
+    stage.tally()?;
+    Ok(more)
+}
+
+async fn restart(stage: &Stage, first: &twinspan_bed::Twinspan, binary: &str) -> Result<twinspan_bed::Twinspan> {
+    scene(6, "Twinspan restarts; no record and no slice changes");
+    let before = stage.versions().await?;
+    step("stopping Twinspan", first.part().stop()).await?;
+    let second = stage.bed.start_twinspan(binary, &TwinspanOptions::default())?;
+    step("starting it again", second.ready()).await?;
+    step("watching every revision for 10 s", async {
+        let watched = Instant::now();
+        while watched.elapsed() < Duration::from_secs(10) {
+            let now = stage.versions().await?;
+            ensure!(now == before, "something was written:\n{before:?}\n{now:?}");
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        Ok(())
+    })
+    .await?;
+    fact(format!("{} records and {} slices, all at the revisions that they had", before.0.len(), before.1.len()));
+    Ok(second)
+}
+
+/// The table of `twinspan parity`, with what the real client calls instead of what one would.
+async fn table(stage: &Stage) -> Result<Table> {
+    let mark = stage.client.mark();
+    let request = Request {
+        client: stage.bed.client(),
+        key: ServiceKey::new(NAMESPACE, SERVICE),
+        operator_namespace: OPERATOR_NAMESPACE,
+        resolver: &stage.resolver,
+        cluster_domain: "cluster.local",
+    };
+    let sides = gather(&request).await?.sides;
+    // Long enough that a client which picks at random has met every instance.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let called = stage.client.answered_since(mark)?;
+    let kitex = called.iter().filter_map(|a| InstanceAddr::new(a.ip(), a.port()).ok()).collect();
+    Ok(Table::new(&Sides { kitex, ..sides }))
+}
+
+async fn look_around(stage: &Stage, log: &Path) -> Result<()> {
+    let dns = stage.bed.dns.address().ip();
+    println!("\nIt goes on until Ctrl-C. In another terminal:");
+    for command in [
+        "dev/testbed exec kubectl get svcreg,rsvc,endpointslices -A".to_owned(),
+        format!("dev/testbed exec kubectl describe rsvc {SERVICE} -n {NAMESPACE}"),
+        "dev/testbed exec etcdctl get --prefix kitex/registry-etcd/".to_owned(),
+        format!("dev/testbed exec dig @{dns} +noall +answer {}", stage.fqdn()),
+        format!("dev/testbed exec dig @{dns} +noall +answer SRV {}", stage.srv()),
+        format!("dev/testbed exec target/debug/twinspan parity {SERVICE} -n {NAMESPACE} --dns {dns}"),
+        format!("tail -f {}", log.display()),
+    ] {
+        println!("  {command}");
+    }
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
+fn addresses(servers: &[KitexServer]) -> BTreeSet<SocketAddr> {
+    servers.iter().map(KitexServer::address).collect()
+}
+
+type Versions = (BTreeMap<String, i64>, BTreeMap<String, String>);
+
+impl Stage {
+    async fn vm(&self) -> Result<KitexServer> {
+        let address = SocketAddr::from((next_v4(), 9000));
+        KitexServer::start(self.bed.dir(), self.bed.registry.endpoint(), REGISTRY_NAME, address, &vm_options()).await
+    }
+
+    fn fqdn(&self) -> String {
+        format!("{SERVICE}.{NAMESPACE}.svc.cluster.local.")
+    }
+
+    fn srv(&self) -> String {
+        format!("_rpc._tcp.{}", self.fqdn())
+    }
+
+    /// Values by key.
+    async fn records(&self) -> Result<BTreeMap<String, i64>> {
+        let all = self.bed.registry.dump(&format!("kitex/registry-etcd/{REGISTRY_NAME}/")).await?;
+        Ok(all.into_iter().map(|(key, (_, revision, _))| (key, revision)).collect())
+    }
+
+    async fn our_slices(&self) -> Result<Vec<EndpointSlice>> {
+        let api: Api<EndpointSlice> = Api::namespaced(self.bed.client(), NAMESPACE);
+        let labels = "endpointslice.kubernetes.io/managed-by=twinspan.dev";
+        Ok(api.list(&ListParams::default().labels(labels)).await?.items)
+    }
+
+    async fn slices(&self) -> Result<String> {
+        let mut lines = Vec::new();
+        for slice in self.our_slices().await? {
+            let name = slice.metadata.name.clone().context("a slice without a name")?;
+            let ports: Vec<_> = slice.ports.iter().flatten().filter_map(|p| p.port).map(|p| p.to_string()).collect();
+            let ips: Vec<_> = slice.endpoints.iter().flat_map(|e| e.addresses.clone()).collect();
+            lines.push(format!("EndpointSlice {name}  {}  port {}  {}", slice.address_type, ports.join(","), ips.join(" ")));
+        }
+        Ok(lines.join("\n"))
+    }
+
+    /// `mod_revision` of every record and `resourceVersion` of every slice of ours.
+    async fn versions(&self) -> Result<Versions> {
+        let slices = self.our_slices().await?.into_iter();
+        let slices = slices.map(|s| (s.metadata.name.unwrap_or_default(), s.metadata.resource_version.unwrap_or_default()));
+        Ok((self.records().await?, slices.collect()))
+    }
+
+    async fn dns_becomes(&self, expected: &BTreeSet<SocketAddr>) -> Result<()> {
+        eventually("the SRV answers", PATIENCE, || async {
+            let found = self.bed.dns.srv_addresses(&self.srv()).await?;
+            ensure!(&found == expected, "DNS answers {found:?}, want {expected:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// How many of the last calls each instance answered.
+    fn tally(&self) -> Result<()> {
+        let calls = self.client.calls_since(self.client.mark().saturating_sub(60))?;
+        let mut tally: BTreeMap<String, usize> = BTreeMap::new();
+        for call in &calls {
+            let who = match call {
+                twinspan_bed::Call::From(address) => address.to_string(),
+                twinspan_bed::Call::Failed(why) => format!("failed: {why}"),
+            };
+            *tally.entry(who).or_default() += 1;
+        }
+        let shown: Vec<String> = tally.iter().map(|(who, times)| format!("{who} × {times}")).collect();
+        fact(format!("the last {} calls: {}", calls.len(), shown.join(", ")));
+        Ok(())
+    }
+}

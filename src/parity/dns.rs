@@ -1,0 +1,80 @@
+//! What in-cluster DNS answers for a headless Service: SRV, and the addresses of its targets.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::{Resolver as Hickory, TokioResolver};
+use twinspan_core::model::InstanceAddr;
+
+/// Asks without a cache: what counts is what is answered now.
+#[derive(Debug)]
+pub struct Resolver {
+    inner: TokioResolver,
+}
+
+impl Resolver {
+    /// Asks one server, or those of the system's configuration.
+    ///
+    /// # Errors
+    /// The system's configuration cannot be read.
+    pub fn new(server: Option<SocketAddr>) -> Result<Self, NetError> {
+        let mut builder = match server {
+            None => Hickory::builder_tokio()?,
+            Some(server) => {
+                let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+                    connection.port = server.port();
+                    connection
+                });
+                let server = NameServerConfig::new(server.ip(), true, connections.into());
+                Hickory::builder_with_config(ResolverConfig::from_name_servers(vec![server]), TokioRuntimeProvider::default())
+            }
+        };
+        let options = builder.options_mut();
+        options.cache_size = 0;
+        options.timeout = Duration::from_secs(2);
+        Ok(Self { inner: builder.build()? })
+    }
+
+    /// Every instance that the SRV answers of a port lead to.
+    ///
+    /// # Errors
+    /// No server answers.
+    pub async fn instances(&self, port: &str, service: &str) -> Result<BTreeSet<InstanceAddr>, NetError> {
+        let mut found = BTreeSet::new();
+        for answer in self.lookup(&format!("_{port}._tcp.{service}"), RecordType::SRV).await? {
+            let RData::SRV(srv) = answer else { continue };
+            for ip in self.addresses(&srv.target.to_string()).await? {
+                found.extend(InstanceAddr::new(ip, srv.port));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn addresses(&self, name: &str) -> Result<Vec<IpAddr>, NetError> {
+        let mut found = Vec::new();
+        for kind in [RecordType::A, RecordType::AAAA] {
+            for answer in self.lookup(name, kind).await? {
+                match answer {
+                    RData::A(a) => found.push(IpAddr::V4(a.0)),
+                    RData::AAAA(aaaa) => found.push(IpAddr::V6(aaaa.0)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// No such name is no answers.
+    async fn lookup(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, NetError> {
+        match self.inner.lookup(name, kind).await {
+            Ok(lookup) => Ok(lookup.answers().iter().map(|record| record.data.clone()).collect()),
+            Err(error) if error.is_no_records_found() || error.is_nx_domain() => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Asks each side what it sees of one service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use twinspan_core::codec::Layout;
+use twinspan_core::model::{
+    AddressType, Content, InstanceAddr, InvalidName, Kind, RegistryName, SERVICE_NAME_LABEL, ServiceKey, Slice, TCP, named_address,
+};
+
+use super::dns::Resolver;
+use super::table::{Cell, Sides};
+use crate::api::{RegisteredService, ServiceRegistry};
+use crate::cluster::convert::{self, ServiceView};
+use crate::cluster::index;
+use crate::cluster::view::{ClusterView, ObjectKey};
+use crate::controllers::registries::settings;
+use crate::registry::etcd::EtcdConnector;
+use crate::registry::{Connector, RegistryError};
+
+/// Which service, and whom to ask.
+pub struct Request<'a> {
+    pub client: Client,
+    pub key: ServiceKey,
+    /// Where the Secrets of ServiceRegistries are.
+    pub operator_namespace: &'a str,
+    pub resolver: &'a Resolver,
+    /// Usually `cluster.local`.
+    pub cluster_domain: &'a str,
+}
+
+impl std::fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// What was seen, and the names that it was asked for by.
+#[derive(Debug)]
+pub struct Gathered {
+    pub sides: Sides,
+    pub registry_name: RegistryName,
+    pub service: ServiceKey,
+}
+
+/// Why a side could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum GatherError {
+    #[error("cannot read {what}: {source}")]
+    Cluster { what: String, source: Box<kube::Error> },
+    #[error("RegisteredService {0} has no registry name that is legal: {1}")]
+    Name(ServiceKey, InvalidName),
+    #[error("ServiceRegistry {0}: {1}")]
+    Settings(String, String),
+    #[error("ServiceRegistry {0}: {1}")]
+    Registry(String, RegistryError),
+    #[error("Service {0} has no TCP port that is meant; name one in spec.service.ports")]
+    Port(ServiceKey),
+    #[error("DNS does not answer: {0}; say which server to ask with --dns")]
+    Dns(#[from] hickory_resolver::net::NetError),
+}
+
+fn reading<T>(what: &str, answer: kube::Result<T>) -> Result<T, GatherError> {
+    answer.map_err(|source| GatherError::Cluster { what: what.to_owned(), source: Box::new(source) })
+}
+
+/// # Errors
+/// [`GatherError`] where a side cannot be asked: half a picture would be mistaken for a difference.
+pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
+    let Request { client, key, .. } = request;
+    let objects: Api<RegisteredService> = Api::namespaced(client.clone(), &key.namespace);
+    let object = reading(&format!("RegisteredService {key}"), objects.get(&key.name).await)?;
+    let name = RegistryName::new(index::registry_name(key, &object)).map_err(|e| GatherError::Name(key.clone(), e))?;
+    let service = index::service_key(key, &object);
+    let services: Api<Service> = Api::namespaced(client.clone(), &service.namespace);
+    let view = convert::service(&reading(&format!("Service {service}"), services.get(&service.name).await)?);
+    let port = port_name(&object, &view).ok_or_else(|| GatherError::Port(service.clone()))?;
+
+    let cluster = endpoints(client, &service, &port).await?;
+    let (registry, kitex) = records(request, &object.spec.registry_ref.name, &name).await?;
+    let dns = if view.headless {
+        let fqdn = format!("{}.{}.svc.{}.", service.name, service.namespace, request.cluster_domain);
+        Some(request.resolver.instances(&port, &fqdn).await?)
+    } else {
+        None
+    };
+    Ok(Gathered { sides: Sides { cluster, registry, dns, kitex }, registry_name: name, service })
+}
+
+fn port_name(object: &RegisteredService, service: &ServiceView) -> Option<String> {
+    match object.spec.service.ports.first() {
+        Some(port) => Some(port.name.clone()),
+        None => {
+            let mut tcp = service.ports.iter().filter(|port| port.tcp);
+            tcp.next().map(|port| port.name.clone()).filter(|_| tcp.next().is_none())
+        }
+    }
+}
+
+async fn endpoints(client: &Client, service: &ServiceKey, port: &str) -> Result<BTreeMap<InstanceAddr, Cell>, GatherError> {
+    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &service.namespace);
+    let selector = ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}={}", service.name));
+    let slices = reading("EndpointSlices", api.list(&selector).await)?;
+    let mut found = BTreeMap::new();
+    for slice in slices.items.into_iter().map(convert::slice) {
+        let cell = if slice.is_ours() { Cell::Imported } else { Cell::Pod };
+        for instance in ready(&slice, port) {
+            found.entry(instance).or_insert(cell);
+        }
+    }
+    Ok(found)
+}
+
+fn ready(slice: &Slice, port: &str) -> BTreeSet<InstanceAddr> {
+    if slice.address_type == AddressType::Other {
+        return BTreeSet::new();
+    }
+    let numbers = slice.ports.iter().filter(|p| p.name == port && p.protocol == TCP).filter_map(|p| p.number);
+    let ready = slice.endpoints.iter().filter(|e| e.ready != Some(false) && e.terminating != Some(true));
+    let ips: Vec<_> = ready.filter_map(|e| e.address.parse().ok()).collect();
+    numbers.flat_map(|number| ips.iter().filter_map(move |ip| InstanceAddr::new(*ip, number).ok())).collect()
+}
+
+type Records = (BTreeMap<InstanceAddr, Cell>, BTreeSet<InstanceAddr>);
+
+/// Records with an address, and the addresses that a Kitex client would dial: it believes the value and ignores the key.
+async fn records(request: &Request<'_>, registry: &str, name: &RegistryName) -> Result<Records, GatherError> {
+    let wanted = wanted(request, registry).await?;
+    let layout: Layout = wanted.identity.layout;
+    let failed = |error| GatherError::Registry(registry.to_owned(), error);
+    let connection = EtcdConnector::new(wanted.connection).connect().await.map_err(failed)?;
+    let listing = connection.list(&layout.service_root(name)).await.map_err(failed)?;
+    let (mut records, mut kitex) = (BTreeMap::new(), BTreeSet::new());
+    for record in listing.records.iter().map(|raw| layout.decode(raw)) {
+        let cell = if matches!(record.kind(&wanted.identity.cluster_id), Kind::Own(_)) { Cell::Own } else { Cell::Foreign };
+        if let Content::Registered { registration, .. } = &record.content
+            && let Some((ip, port)) = named_address(&registration.address)
+            && let Ok(instance) = InstanceAddr::new(ip, port)
+        {
+            records.entry(instance).or_insert(cell);
+            if registration.is_tcp() {
+                kitex.insert(instance);
+            }
+        }
+    }
+    Ok((records, kitex))
+}
+
+/// The settings of a ServiceRegistry, from a view that holds no more than they need.
+async fn wanted(request: &Request<'_>, name: &str) -> Result<settings::Wanted, GatherError> {
+    let client = &request.client;
+    let object = reading(&format!("ServiceRegistry {name}"), Api::<ServiceRegistry>::all(client.clone()).get(name).await)?;
+    let mut view = ClusterView::default();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    if let Some(namespace) = reading("Namespace kube-system", namespaces.get_opt("kube-system").await)? {
+        view.namespaces.insert("kube-system".to_owned(), Arc::new(convert::namespace(&namespace)));
+    }
+    let etcd = &object.spec.etcd;
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), request.operator_namespace);
+    let named = etcd.auth.iter().map(|auth| &auth.secret_ref.name).chain(etcd.tls.iter().flat_map(|tls| {
+        tls.ca_secret_ref.iter().map(|ca| &ca.name).chain(tls.client_cert_secret_ref.iter().map(|client| &client.name))
+    }));
+    for secret in named {
+        if let Some(found) = reading(&format!("Secret {secret}"), secrets.get_opt(secret).await)? {
+            view.secrets.insert(ObjectKey::new(request.operator_namespace, secret), Arc::new(convert::secret(found)));
+        }
+    }
+    settings::wanted(&object, &view).map_err(|problem| GatherError::Settings(name.to_owned(), problem.message))
+}
