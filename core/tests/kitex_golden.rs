@@ -108,9 +108,7 @@ fn every_captured_record_decodes_to_what_its_text_shows() {
 
 #[test]
 fn every_odd_record_has_our_verdict_beside_the_readers() {
-    use Reason::{
-        AddressMissing, HostnameAddress, KeyValueMismatch, NotTCP, PortMissing, PortZero, Undecodable,
-    };
+    use Reason::{AddressMissing, HostnameAddress, KeyValueMismatch, NotTCP, PortMissing, PortZero, Undecodable};
     const GOOD: Verdict = Ok("10.0.0.1:8888");
     // (case, what Kitex's resolver did, what we do). Where it accepts and we refuse, no EndpointSlice could hold the
     // address, or clients could not dial it (an empty network is an UnknownNetworkError in kitex v0.16.3).
@@ -181,5 +179,8 @@ fn every_odd_record_has_our_verdict_beside_the_readers() {
         seen += 1;
     }
     assert_eq!(seen, table.len());
-    assert_eq!(ours(&decode(&layout, "k/10.0.0.2:1", r#"{"network":"tcp","address":"10.0.0.1:1"}"#)), Err(KeyValueMismatch));
+    assert_eq!(
+        ours(&decode(&layout, "k/10.0.0.2:1", r#"{"network":"tcp","address":"10.0.0.1:1"}"#)),
+        Err(KeyValueMismatch)
+    );
 }

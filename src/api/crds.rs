@@ -59,7 +59,9 @@ mod tests {
                     walk(inner, &format!("{path}.{name}"), visit);
                 }
             }
-            Value::Array(items) => items.iter().enumerate().for_each(|(n, inner)| walk(inner, &format!("{path}[{n}]"), visit)),
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(n, inner)| walk(inner, &format!("{path}[{n}]"), visit));
+            }
             _ => {}
         }
     }

@@ -14,13 +14,14 @@ mod selector;
 mod service_registry;
 
 pub use registered_service::{
-    Counts, CreateService, DeletionGuard, Direction, Export, Import, IpFamilyPolicy, OnExpiry, OtherClusters, Policy, PortRef,
-    RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef, ServiceRef, SkippedInstance, TagFromLabel,
+    Counts, CreateService, DeletionGuard, Direction, Export, Import, IpFamilyPolicy, OnExpiry, OtherClusters, Policy,
+    PortRef, RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef, ServiceRef,
+    SkippedInstance, TagFromLabel,
 };
 pub use selector::{Operator, Requirement, Selector};
 pub use service_registry::{
-    AllowedUse, Auth, EtcdConnection, EtcdStatus, Fence, FenceMode, ImportPolicy, LeaseSettings, RecordCounts, RecordFormat,
-    SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus, Tls,
+    AllowedUse, Auth, EtcdConnection, EtcdStatus, Fence, FenceMode, ImportPolicy, LeaseSettings, RecordCounts,
+    RecordFormat, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus, Tls,
 };
 
 /// The API group.

@@ -176,7 +176,12 @@ fn default_weight() -> i32 {
 
 impl Default for Export {
     fn default() -> Self {
-        Self { weight: default_weight(), tags: BTreeMap::new(), tags_from_pod_labels: Vec::new(), ip_family_policy: IpFamilyPolicy::Primary }
+        Self {
+            weight: default_weight(),
+            tags: BTreeMap::new(),
+            tags_from_pod_labels: Vec::new(),
+            ip_family_policy: IpFamilyPolicy::Primary,
+        }
     }
 }
 

@@ -122,7 +122,10 @@ pub struct EtcdConnection {
     /// Client URLs of the members, tried one at a time; IPv6 addresses in brackets.
     #[schemars(
         length(min = 1, max = 16),
-        inner(length(max = 253), regex(pattern = r"^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$"))
+        inner(
+            length(max = 253),
+            regex(pattern = r"^https?://([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$")
+        )
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub endpoints: Vec<String>,

@@ -24,8 +24,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] =
-        [Self::RegisteredService, Self::ServiceRegistry, Self::Service, Self::EndpointSlice, Self::Namespace, Self::Secret];
+    pub const ALL: [Self; 6] = [
+        Self::RegisteredService,
+        Self::ServiceRegistry,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Namespace,
+        Self::Secret,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -141,7 +147,9 @@ impl ClusterView {
                 self.slices_by_owner.remove(uid);
             }
         }
-        let Some(service) = slice.service.as_ref().map(|name| ServiceKey::new(&key.namespace, name)) else { return Vec::new() };
+        let Some(service) = slice.service.as_ref().map(|name| ServiceKey::new(&key.namespace, name)) else {
+            return Vec::new();
+        };
         if let Some(names) = self.slices_by_service.get_mut(&service) {
             names.remove(&slice.name);
             if names.is_empty() {

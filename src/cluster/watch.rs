@@ -123,7 +123,11 @@ async fn follow<K: Watched>(
     }
 }
 
-fn enter<K: Watched>(view: &mut ClusterView, event: watcher::Event<K>, listing: &mut BTreeSet<ObjectKey>) -> Vec<ClusterEvent> {
+fn enter<K: Watched>(
+    view: &mut ClusterView,
+    event: watcher::Event<K>,
+    listing: &mut BTreeSet<ObjectKey>,
+) -> Vec<ClusterEvent> {
     match event {
         watcher::Event::Init => {
             listing.clear();
@@ -164,7 +168,8 @@ impl Watched for RegisteredService {
         object.metadata.managed_fields = None;
         let known = view.registered_services.get(&key);
         // Our own status writes come back as events: they concern nobody.
-        let same = known.is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
+        let same = known
+            .is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
         if !same {
             view.index.put(&key, &object);
         }
@@ -194,7 +199,8 @@ impl Watched for ServiceRegistry {
     fn put(view: &mut ClusterView, key: ObjectKey, mut object: Self) -> Vec<ClusterEvent> {
         object.metadata.managed_fields = None;
         let known = view.service_registries.get(&key.name);
-        let same = known.is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
+        let same = known
+            .is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
         view.service_registries.insert(key.name.clone(), Arc::new(object));
         if same { Vec::new() } else { vec![ClusterEvent::ServiceRegistry(key.name)] }
     }

@@ -34,12 +34,19 @@ async fn call<T>(what: impl Into<String>, future: impl Future<Output = kube::Res
 }
 
 /// Writes one slice of a RegisteredService, and enters the answer into the view.
-pub async fn slice(client: &Client, view: &Mutex<ClusterView>, namespace: &str, owner: OwnerReference, op: &SliceOp) -> Result<()> {
+pub async fn slice(
+    client: &Client,
+    view: &Mutex<ClusterView>,
+    namespace: &str,
+    owner: OwnerReference,
+    op: &SliceOp,
+) -> Result<()> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
     let written = match op {
         SliceOp::Create(body) => {
             let object = convert::endpoint_slice(namespace, owner, body, None);
-            call(format!("create EndpointSlice {namespace}/{}", body.name), api.create(&PostParams::default(), &object)).await?
+            call(format!("create EndpointSlice {namespace}/{}", body.name), api.create(&PostParams::default(), &object))
+                .await?
         }
         SliceOp::Update { body, seen } => {
             let object = convert::endpoint_slice(namespace, owner, body, Some(seen));
@@ -100,7 +107,11 @@ pub async fn create_service(client: &Client, owner: OwnerReference, new: &NewSer
 }
 
 /// Replaces the status of a RegisteredService; an object that is gone meanwhile is none to report on.
-pub async fn registered_service_status(client: &Client, key: &ServiceKey, status: &RegisteredServiceStatus) -> Result<()> {
+pub async fn registered_service_status(
+    client: &Client,
+    key: &ServiceKey,
+    status: &RegisteredServiceStatus,
+) -> Result<()> {
     let api: Api<RegisteredService> = Api::namespaced(client.clone(), &key.namespace);
     patch_status(api, &key.name, format!("patch the status of RegisteredService {key}"), status, &["skipped"]).await
 }
@@ -112,7 +123,13 @@ pub async fn service_registry_status(client: &Client, name: &str, status: &Servi
     patch_status(api, name, format!("patch the status of ServiceRegistry {name}"), status, &optional).await
 }
 
-async fn patch_status<K>(api: Api<K>, name: &str, what: String, status: &impl Serialize, optional: &[&str]) -> Result<()>
+async fn patch_status<K>(
+    api: Api<K>,
+    name: &str,
+    what: String,
+    status: &impl Serialize,
+    optional: &[&str],
+) -> Result<()>
 where
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {

@@ -48,7 +48,8 @@ pub fn set(known: &[Condition], wanted: &[Wanted], generation: Option<i64>, now:
                 reason: wanted.reason.clone(),
                 message: wanted.message.clone(),
                 observed_generation: generation,
-                last_transition_time: before.map_or_else(|| Time(whole_seconds(now)), |c| c.last_transition_time.clone()),
+                last_transition_time: before
+                    .map_or_else(|| Time(whole_seconds(now)), |c| c.last_transition_time.clone()),
             }
         })
         .collect()

@@ -50,7 +50,12 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
     // Retries below us would block a pass for minutes; every call has a deadline, and passes are repeated.
     config.default_retry = false;
     let client = Client::try_from(config).map_err(Box::new)?;
-    info!(version = env!("CARGO_PKG_VERSION"), identity = settings.identity, namespace = settings.namespace, "starting");
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        identity = settings.identity,
+        namespace = settings.namespace,
+        "starting"
+    );
 
     let world = World::real();
     let tasks = TaskTracker::new();
@@ -83,7 +88,8 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
     tasks.spawn(router.run(cluster_changes, registry_changes, election.clone()));
     let controller = registries::Controller::new(context.clone(), registry_events, tasks.clone(), election.clone());
     tasks.spawn(controller.run(command_queue));
-    let passes = tasks.spawn(queue.run(move |key, triggered| services::reconcile(context.clone(), key, triggered), writers.clone()));
+    let passes = tasks
+        .spawn(queue.run(move |key, triggered| services::reconcile(context.clone(), key, triggered), writers.clone()));
     let watches =
         Watches { view: cluster.clone(), events: cluster_events, world, stop: election.clone(), tasks: tasks.clone() };
     watches.start(&client, &settings.namespace);

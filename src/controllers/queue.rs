@@ -64,7 +64,10 @@ impl Marker {
 /// The marker, and the queue that it fills.
 pub fn new(world: World) -> (Marker, Queue) {
     let (sender, marks) = mpsc::unbounded_channel();
-    (Marker { world: world.clone(), sender }, Queue { world, marks, entries: HashMap::new(), delays: DelayQueue::new() })
+    (
+        Marker { world: world.clone(), sender },
+        Queue { world, marks, entries: HashMap::new(), delays: DelayQueue::new() },
+    )
 }
 
 #[derive(Debug)]
@@ -284,7 +287,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pass_that_asks_to_look_again_is_called_again_then() {
-        let bench = bench(Duration::ZERO, |number| if number == 0 { Next::After(Duration::from_secs(10)) } else { Next::Gone });
+        let bench =
+            bench(Duration::ZERO, |number| if number == 0 { Next::After(Duration::from_secs(10)) } else { Next::Gone });
         bench.mark("later");
         tokio::time::sleep(Duration::from_secs(60)).await;
         let times = bench.times("later");

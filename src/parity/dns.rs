@@ -31,7 +31,10 @@ impl Resolver {
                     connection
                 });
                 let server = NameServerConfig::new(server.ip(), true, connections.into());
-                Hickory::builder_with_config(ResolverConfig::from_name_servers(vec![server]), TokioRuntimeProvider::default())
+                Hickory::builder_with_config(
+                    ResolverConfig::from_name_servers(vec![server]),
+                    TokioRuntimeProvider::default(),
+                )
             }
         };
         let options = builder.options_mut();

@@ -9,7 +9,8 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use twinspan_core::codec::Layout;
 use twinspan_core::model::{
-    AddressType, Content, InstanceAddr, InvalidName, Kind, RegistryName, SERVICE_NAME_LABEL, ServiceKey, Slice, TCP, named_address,
+    AddressType, Content, InstanceAddr, InvalidName, Kind, RegistryName, SERVICE_NAME_LABEL, ServiceKey, Slice, TCP,
+    named_address,
 };
 
 use super::dns::Resolver;
@@ -101,7 +102,11 @@ fn port_name(object: &RegisteredService, service: &ServiceView) -> Option<String
     }
 }
 
-async fn endpoints(client: &Client, service: &ServiceKey, port: &str) -> Result<BTreeMap<InstanceAddr, Cell>, GatherError> {
+async fn endpoints(
+    client: &Client,
+    service: &ServiceKey,
+    port: &str,
+) -> Result<BTreeMap<InstanceAddr, Cell>, GatherError> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &service.namespace);
     let selector = ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}={}", service.name));
     let slices = reading("EndpointSlices", api.list(&selector).await)?;
@@ -136,7 +141,8 @@ async fn records(request: &Request<'_>, registry: &str, name: &RegistryName) -> 
     let listing = connection.list(&layout.service_root(name)).await.map_err(failed)?;
     let (mut records, mut kitex) = (BTreeMap::new(), BTreeSet::new());
     for record in listing.records.iter().map(|raw| layout.decode(raw)) {
-        let cell = if matches!(record.kind(&wanted.identity.cluster_id), Kind::Own(_)) { Cell::Own } else { Cell::Foreign };
+        let cell =
+            if matches!(record.kind(&wanted.identity.cluster_id), Kind::Own(_)) { Cell::Own } else { Cell::Foreign };
         if let Content::Registered { registration, .. } = &record.content
             && let Some((ip, port)) = named_address(&registration.address)
             && let Ok(instance) = InstanceAddr::new(ip, port)
@@ -153,7 +159,8 @@ async fn records(request: &Request<'_>, registry: &str, name: &RegistryName) -> 
 /// The settings of a ServiceRegistry, from a view that holds no more than they need.
 async fn wanted(request: &Request<'_>, name: &str) -> Result<settings::Wanted, GatherError> {
     let client = &request.client;
-    let object = reading(&format!("ServiceRegistry {name}"), Api::<ServiceRegistry>::all(client.clone()).get(name).await)?;
+    let object =
+        reading(&format!("ServiceRegistry {name}"), Api::<ServiceRegistry>::all(client.clone()).get(name).await)?;
     let mut view = ClusterView::default();
     let namespaces: Api<Namespace> = Api::all(client.clone());
     if let Some(namespace) = reading("Namespace kube-system", namespaces.get_opt("kube-system").await)? {

@@ -73,9 +73,12 @@ pub struct Table {
 
 impl Table {
     pub fn new(sides: &Sides) -> Self {
-        let mut all: BTreeSet<InstanceAddr> = sides.cluster.keys().chain(sides.registry.keys()).chain(&sides.kitex).copied().collect();
+        let mut all: BTreeSet<InstanceAddr> =
+            sides.cluster.keys().chain(sides.registry.keys()).chain(&sides.kitex).copied().collect();
         all.extend(sides.dns.iter().flatten().copied());
-        let seen = |by: &BTreeSet<InstanceAddr>, instance: &InstanceAddr| if by.contains(instance) { Cell::Seen } else { Cell::Missing };
+        let seen = |by: &BTreeSet<InstanceAddr>, instance: &InstanceAddr| {
+            if by.contains(instance) { Cell::Seen } else { Cell::Missing }
+        };
         let rows = all
             .into_iter()
             .map(|instance| Row {

@@ -48,7 +48,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl LeaseBook {
     pub fn new(cluster_id: &str, registry: &str, layout: &Layout, ttl_seconds: i64) -> Self {
-        let seed = format!("{cluster_id}\n{registry}\n{}\n{}\n{ttl_seconds}", layout.format().as_str(), layout.prefix());
+        let seed =
+            format!("{cluster_id}\n{registry}\n{}\n{}\n{ttl_seconds}", layout.format().as_str(), layout.prefix());
         Self { seed, ttl_seconds, living: Mutex::default(), reserved: Mutex::default(), granted: Notify::new() }
     }
 
@@ -64,7 +65,11 @@ impl LeaseBook {
     ///
     /// # Errors
     /// What the registry answered, or [`RegistryError::Server`] where all leases are full.
-    pub async fn with_room(&self, registry: &dyn Registry, carried: &BTreeMap<LeaseId, usize>) -> Result<(LeaseId, usize)> {
+    pub async fn with_room(
+        &self,
+        registry: &dyn Registry,
+        carried: &BTreeMap<LeaseId, usize>,
+    ) -> Result<(LeaseId, usize)> {
         for n in 0..LEASES {
             let lease = self.id(n);
             let reserved = lock(&self.reserved).get(&lease).copied().unwrap_or_default();
@@ -176,11 +181,18 @@ mod tests {
 
     #[test]
     fn ids_follow_from_the_settings_and_from_nothing_else() {
-        let book = |cluster: &str, name: &str, prefix: &str, ttl| LeaseBook::new(cluster, name, &Layout::new(Format::Kitex, prefix), ttl);
+        let book = |cluster: &str, name: &str, prefix: &str, ttl| {
+            LeaseBook::new(cluster, name, &Layout::new(Format::Kitex, prefix), ttl)
+        };
         let main = book("c", "main", "p", 300);
         assert_eq!(main.id(3), book("c", "main", "p", 300).id(3));
-        let others =
-            [main.id(1), book("d", "main", "p", 300).id(0), book("c", "x", "p", 300).id(0), book("c", "main", "q", 300).id(0), book("c", "main", "p", 60).id(0)];
+        let others = [
+            main.id(1),
+            book("d", "main", "p", 300).id(0),
+            book("c", "x", "p", 300).id(0),
+            book("c", "main", "q", 300).id(0),
+            book("c", "main", "p", 60).id(0),
+        ];
         for other in others {
             assert!(other.0 > 0);
             assert_ne!(other, main.id(0));

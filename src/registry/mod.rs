@@ -13,6 +13,8 @@ pub mod error;
 pub mod etcd;
 pub mod handle;
 pub mod leases;
+#[cfg(any(test, feature = "fake"))]
+pub mod memory;
 pub mod session;
 pub mod view;
 pub mod writer;

@@ -56,7 +56,12 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, wor
 }
 
 /// One session, from the connection to its end; returns why it ended.
-async fn once(handle: &Arc<RegistryHandle>, connector: &dyn Connector, world: &World, look_ups: &Arc<Semaphore>) -> RegistryError {
+async fn once(
+    handle: &Arc<RegistryHandle>,
+    connector: &dyn Connector,
+    world: &World,
+    look_ups: &Arc<Semaphore>,
+) -> RegistryError {
     match follow(handle, connector, world, look_ups).await {
         Ok(never) => match never {},
         Err(error) => error,
@@ -130,3 +135,7 @@ async fn explain(handle: Arc<RegistryHandle>, registry: Arc<dyn Registry>, look_
         handle.touch(Touched { names, ..Touched::default() });
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -181,7 +181,8 @@ impl RegistryView {
     pub fn reset(&mut self, listing: &Listing, now: Timestamp) -> Touched {
         let mut touched = Touched::default();
         // Another cluster, or an older state of the same one: its revisions say nothing about what we know.
-        let unexplained = self.etcd_cluster_id.is_some_and(|known| known != listing.cluster_id || listing.revision < self.revision);
+        let unexplained =
+            self.etcd_cluster_id.is_some_and(|known| known != listing.cluster_id || listing.revision < self.revision);
         if unexplained {
             self.tombstones.clear();
         }

@@ -185,7 +185,9 @@ fn learn_outcomes(handle: &RegistryHandle, batch: &Batch, committed: &Committed,
 fn written(op: &RecordOp, batch_lease: LeaseId, revision: Revision) -> Option<RawRecord> {
     let (key, value, lease) = match op {
         RecordOp::Create { key, value } => (key, value, batch_lease),
-        RecordOp::Update { key, value, lease, .. } => (key, value, if *lease == LeaseId::NONE { batch_lease } else { *lease }),
+        RecordOp::Update { key, value, lease, .. } => {
+            (key, value, if *lease == LeaseId::NONE { batch_lease } else { *lease })
+        }
         RecordOp::Delete { .. } => return None,
     };
     Some(RawRecord { key: key.clone(), value: value.clone(), mod_revision: revision, lease })

@@ -78,7 +78,9 @@ impl fmt::Debug for Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         // From 1 ms, a sync on a quiet machine, to a minute.
-        let seconds = || Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]);
+        let seconds = || {
+            Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
+        };
         let metrics = Self {
             registry: Registry::with_prefix("twinspan"),
             propagation: Family::new_with_constructor(seconds),
@@ -97,11 +99,23 @@ impl Default for Metrics {
 impl Metrics {
     fn registered(mut self) -> Self {
         let r = &mut self.registry;
-        r.register("propagation_seconds", "Time from a change that was seen on one side to its last write on the other", self.propagation.clone());
+        r.register(
+            "propagation_seconds",
+            "Time from a change that was seen on one side to its last write on the other",
+            self.propagation.clone(),
+        );
         r.register("reconcile", "Passes over a RegisteredService, by how they ended", self.reconciles.clone());
-        r.register("writes", "Writes of records and EndpointSlices, by side, operation and result", self.writes.clone());
+        r.register(
+            "writes",
+            "Writes of records and EndpointSlices, by side, operation and result",
+            self.writes.clone(),
+        );
         r.register("records", "Records in a registry, by whose they are", self.records.clone());
-        r.register("skipped_instances", "Instances on one side that are left out on the other, by reason", self.skipped.clone());
+        r.register(
+            "skipped_instances",
+            "Instances on one side that are left out on the other, by reason",
+            self.skipped.clone(),
+        );
         r.register("held_deletions", "Deletions and exports that wait", self.held.clone());
         r.register("session_state", "1 for the state that the session of a registry is in", self.sessions.clone());
         r.register("leader", "1 while this replica holds the Lease", self.leader.clone());

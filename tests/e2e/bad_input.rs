@@ -72,15 +72,32 @@ async fn objects(suite: Arc<Suite>) -> Result<()> {
     let narrow = json!({"spec": {"allowed": [{"namespaceSelector": {"matchLabels": {"story": corner.name}}, "registryNames": ["ok.*", "exact"]}]}});
     corner.registries().patch(&corner.name, &PatchParams::default(), &Patch::Merge(narrow)).await?;
     corner.selector_service("one", 80).await?;
-    corner.service("two", json!({"selector": {"app": "two"}, "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]})).await?;
-    corner.service("udp", json!({"selector": {"app": "udp"}, "ports": [{"name": "rpc", "port": 80, "protocol": "UDP"}]})).await?;
+    corner
+        .service(
+            "two",
+            json!({"selector": {"app": "two"}, "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]}),
+        )
+        .await?;
+    corner
+        .service("udp", json!({"selector": {"app": "udp"}, "ports": [{"name": "rpc", "port": 80, "protocol": "UDP"}]}))
+        .await?;
     corner.service("outside", json!({"type": "ExternalName", "externalName": "example.com"})).await?;
 
     let cases: Vec<(&str, Value, &str, &str)> = vec![
-        ("no-registry", json!({"registryRef": {"name": "nobody"}, "registryName": "ok.a", "service": {"name": "one"}}), "RegistryNotFound", "nobody"),
+        (
+            "no-registry",
+            json!({"registryRef": {"name": "nobody"}, "registryName": "ok.a", "service": {"name": "one"}}),
+            "RegistryNotFound",
+            "nobody",
+        ),
         ("not-allowed", json!({"registryName": "payment", "service": {"name": "one"}}), "NotAllowed", "payment"),
         ("no-service", json!({"registryName": "ok.b", "service": {"name": "missing"}}), "ServiceMissing", "missing"),
-        ("no-port", json!({"registryName": "ok.c", "service": {"name": "one", "ports": [{"name": "grpc"}]}}), "PortNotFound", "grpc"),
+        (
+            "no-port",
+            json!({"registryName": "ok.c", "service": {"name": "one", "ports": [{"name": "grpc"}]}}),
+            "PortNotFound",
+            "grpc",
+        ),
         ("udp-port", json!({"registryName": "ok.d", "service": {"name": "udp"}}), "PortNotFound", "TCP"),
         ("which-port", json!({"registryName": "ok.e", "service": {"name": "two"}}), "PortAmbiguous", "a, b"),
         ("external", json!({"registryName": "ok.f", "service": {"name": "outside"}}), "ExternalName", "outside"),
@@ -94,7 +111,8 @@ async fn objects(suite: Arc<Suite>) -> Result<()> {
     for (name, _, reason, names) in &cases {
         let object = corner.condition(name, "Accepted", "False", reason).await?;
         let status = object.status.unwrap_or_default();
-        let message = status.conditions.iter().find(|c| c.type_ == "Accepted").map(|c| c.message.clone()).unwrap_or_default();
+        let message =
+            status.conditions.iter().find(|c| c.type_ == "Accepted").map(|c| c.message.clone()).unwrap_or_default();
         ensure!(message.contains(names), "{name}: the message does not name {names}: {message}");
         corner.condition(name, "Ready", "False", reason).await?;
         eventually("an Event", SOON, || async {
@@ -134,7 +152,9 @@ async fn registries(suite: Arc<Suite>) -> Result<()> {
     // A Secret that is missing, then one that is wrong for this etcd, which wants no password.
     corner_patch(&corner, spec(json!({"auth": {"secretRef": {"name": format!("{}-user", corner.name)}}}))).await?;
     corner.registry_condition("Ready", "False", "SecretNotFound").await?;
-    let secret = serde_json::from_value(json!({"metadata": {"name": format!("{}-user", corner.name)}, "stringData": {"username": "root"}}))?;
+    let secret = serde_json::from_value(
+        json!({"metadata": {"name": format!("{}-user", corner.name)}, "stringData": {"username": "root"}}),
+    )?;
     corner.secrets().create(&Default::default(), &secret).await?;
     corner.registry_condition("Ready", "False", "SecretInvalid").await?;
     let password = json!({"stringData": {"password": "wrong"}});

@@ -65,7 +65,9 @@ async fn service_registry_rules(suite: Arc<Suite>) -> Result<()> {
     let accepted = vec![
         registry(json!({})),
         endpoints(json!(["http://10.0.0.1:2379", "http://[2001:db8::1]:2379", "http://etcd"])),
-        registry(json!({"etcd": {"tls": {"caSecretRef": {"name": "etcd-ca"}, "clientCertSecretRef": {"name": "c"}, "serverName": "etcd"}}})),
+        registry(
+            json!({"etcd": {"tls": {"caSecretRef": {"name": "etcd-ca"}, "clientCertSecretRef": {"name": "c"}, "serverName": "etcd"}}}),
+        ),
         registry(json!({"etcd": {"auth": {"secretRef": {"name": "etcd-user"}}}})),
         registry(json!({"prefix": ""})),
         registry(json!({"prefix": "my/prefix"})),
@@ -80,9 +82,13 @@ async fn service_registry_rules(suite: Arc<Suite>) -> Result<()> {
         registry(json!({"fence": {"mode": "None"}})),
         registry(json!({"fence": {"keyPrefix": "elsewhere/"}})),
         registry(json!({"allowed": []})),
-        registry(json!({"allowed": [{"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]},
-            "registryNames": ["shop.*", "a"]}]})),
-        registry(json!({"importPolicy": {"allowCIDRs": ["10.0.0.0/8", "fd00::/8"], "denyCIDRs": ["10.1.0.0/16"], "podCIDRs": ["10.244.0.0/16"]}})),
+        registry(
+            json!({"allowed": [{"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]},
+            "registryNames": ["shop.*", "a"]}]}),
+        ),
+        registry(
+            json!({"importPolicy": {"allowCIDRs": ["10.0.0.0/8", "fd00::/8"], "denyCIDRs": ["10.1.0.0/16"], "podCIDRs": ["10.244.0.0/16"]}}),
+        ),
     ];
     let refused = vec![
         (json!({"format": "Kitex", "allowed": []}), "spec.etcd"),
@@ -110,15 +116,36 @@ async fn service_registry_rules(suite: Arc<Suite>) -> Result<()> {
         (registry(json!({"fence": {"keyPrefix": ""}})), "spec.fence.keyPrefix"),
         (registry(json!({"fence": {"keyPrefix": "kitex/registry-etcd/x"}})), "spec.fence.keyPrefix lies under"),
         (registry(json!({"prefix": "p", "fence": {"keyPrefix": "p/x"}})), "spec.fence.keyPrefix lies under"),
-        (registry(json!({"format": "Hertz", "fence": {"keyPrefix": "hertz/registry-etcd/"}})), "spec.fence.keyPrefix lies under"),
-        (registry(json!({"format": "Kratos", "fence": {"keyPrefix": "/microservices/"}})), "spec.fence.keyPrefix lies under"),
+        (
+            registry(json!({"format": "Hertz", "fence": {"keyPrefix": "hertz/registry-etcd/"}})),
+            "spec.fence.keyPrefix lies under",
+        ),
+        (
+            registry(json!({"format": "Kratos", "fence": {"keyPrefix": "/microservices/"}})),
+            "spec.fence.keyPrefix lies under",
+        ),
         (registry(json!({"allowed": [{"registryNames": ["*"]}]})), "spec.allowed[0].namespaceSelector"),
-        (registry(json!({"allowed": [{"namespaceSelector": {}, "registryNames": []}]})), "spec.allowed[0].registryNames"),
-        (registry(json!({"allowed": [{"namespaceSelector": {}, "registryNames": ["a/b"]}]})), "spec.allowed[0].registryNames"),
-        (registry(json!({"allowed": [{"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}, "registryNames": ["*"]}]})),
-            "values: give at least one"),
-        (registry(json!({"allowed": [{"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]},
-            "registryNames": ["*"]}]})), "values: give at least one"),
+        (
+            registry(json!({"allowed": [{"namespaceSelector": {}, "registryNames": []}]})),
+            "spec.allowed[0].registryNames",
+        ),
+        (
+            registry(json!({"allowed": [{"namespaceSelector": {}, "registryNames": ["a/b"]}]})),
+            "spec.allowed[0].registryNames",
+        ),
+        (
+            registry(
+                json!({"allowed": [{"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}, "registryNames": ["*"]}]}),
+            ),
+            "values: give at least one",
+        ),
+        (
+            registry(
+                json!({"allowed": [{"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]},
+            "registryNames": ["*"]}]}),
+            ),
+            "values: give at least one",
+        ),
         (registry(json!({"importPolicy": {"allowCIDRs": ["10.0.0.1/8"]}})), "importPolicy.allowCIDRs"),
         (registry(json!({"importPolicy": {"denyCIDRs": ["10.0.0.1"]}})), "importPolicy.denyCIDRs"),
         (registry(json!({"importPolicy": {"podCIDRs": ["here"]}})), "importPolicy.podCIDRs"),
@@ -203,12 +230,18 @@ async fn registered_service_rules(suite: Arc<Suite>) -> Result<()> {
         service(json!({"registryName": "Wsp.earn_QA.int-1"})),
         service(json!({"service": {"name": "echo", "ports": [port(json!({}))]}})),
         service(json!({"service": {"create": "Headless", "ports": [port(json!({"number": 8888}))]}})),
-        service(json!({"service": {"create": "ClusterIP", "ports": [port(json!({"number": 1, "scheme": "grpc"})), {"name": "http", "number": 65535}]}})),
+        service(
+            json!({"service": {"create": "ClusterIP", "ports": [port(json!({"number": 1, "scheme": "grpc"})), {"name": "http", "number": 65535}]}}),
+        ),
         service(json!({"direction": "Export", "policy": "Observe", "suspend": true})),
-        service(json!({"export": {"weight": 10000, "tags": {"lane": "blue"}, "tagsFromPodLabels": [{"label": "app.kubernetes.io/version", "tag": "v"}],
-            "ipFamilyPolicy": "All"}})),
-        service(json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "otherClusters": "All", "zoneTag": "zone", "onExpiry": "Heal",
-            "keepLostSeconds": 60}})),
+        service(
+            json!({"export": {"weight": 10000, "tags": {"lane": "blue"}, "tagsFromPodLabels": [{"label": "app.kubernetes.io/version", "tag": "v"}],
+            "ipFamilyPolicy": "All"}}),
+        ),
+        service(
+            json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "otherClusters": "All", "zoneTag": "zone", "onExpiry": "Heal",
+            "keepLostSeconds": 60}}),
+        ),
         service(json!({"deletionGuard": {"minInstances": 1, "maxDeletePercent": 100, "holdSeconds": 0}})),
     ];
     let refused = vec![
@@ -224,9 +257,18 @@ async fn registered_service_rules(suite: Arc<Suite>) -> Result<()> {
         (service(json!({"service": {"ports": [port(json!({"number": 80}))]}})), "spec.service.ports: give a number"),
         (service(json!({"service": {"create": "Headless"}})), "spec.service.ports: give a number"),
         (service(json!({"service": {"create": "Headless", "ports": []}})), "spec.service.ports: give a number"),
-        (service(json!({"service": {"create": "ClusterIP", "ports": [port(json!({}))]}})), "spec.service.ports: give a number"),
-        (service(json!({"service": {"create": "Headless", "ports": [port(json!({"number": 0}))]}})), "spec.service.ports[0].number"),
-        (service(json!({"service": {"create": "Headless", "ports": [port(json!({"number": 65536}))]}})), "spec.service.ports[0].number"),
+        (
+            service(json!({"service": {"create": "ClusterIP", "ports": [port(json!({}))]}})),
+            "spec.service.ports: give a number",
+        ),
+        (
+            service(json!({"service": {"create": "Headless", "ports": [port(json!({"number": 0}))]}})),
+            "spec.service.ports[0].number",
+        ),
+        (
+            service(json!({"service": {"create": "Headless", "ports": [port(json!({"number": 65536}))]}})),
+            "spec.service.ports[0].number",
+        ),
         (service(json!({"service": {"ports": [port(json!({})), port(json!({}))]}})), "duplicate"),
         (service(json!({"service": {"ports": [{"name": ""}]}})), "spec.service.ports[0].name"),
         (service(json!({"service": {"ports": [port(json!({"scheme": "GRPC"}))]}})), "spec.service.ports[0].scheme"),
@@ -235,11 +277,23 @@ async fn registered_service_rules(suite: Arc<Suite>) -> Result<()> {
         (service(json!({"policy": "Perhaps"})), "spec.policy"),
         (service(json!({"export": {"weight": 0}})), "spec.export.weight"),
         (service(json!({"export": {"weight": 10001}})), "spec.export.weight"),
-        (service(json!({"export": {"tags": {"twinspan.dev/owner": "me"}}})), "spec.export.tags: keys that begin with twinspan.dev/"),
-        (service(json!({"export": {"tagsFromPodLabels": [{"label": "a", "tag": "twinspan.dev/x"}]}})), "tagsFromPodLabels: tags that begin with twinspan.dev/"),
-        (service(json!({"export": {"tagsFromPodLabels": [{"label": "a", "tag": "t"}, {"label": "b", "tag": "t"}]}})), "duplicate"),
+        (
+            service(json!({"export": {"tags": {"twinspan.dev/owner": "me"}}})),
+            "spec.export.tags: keys that begin with twinspan.dev/",
+        ),
+        (
+            service(json!({"export": {"tagsFromPodLabels": [{"label": "a", "tag": "twinspan.dev/x"}]}})),
+            "tagsFromPodLabels: tags that begin with twinspan.dev/",
+        ),
+        (
+            service(json!({"export": {"tagsFromPodLabels": [{"label": "a", "tag": "t"}, {"label": "b", "tag": "t"}]}})),
+            "duplicate",
+        ),
         (service(json!({"export": {"ipFamilyPolicy": "Some"}})), "spec.export.ipFamilyPolicy"),
-        (service(json!({"import": {"tagSelector": {"matchExpressions": [{"key": "a", "operator": "NotIn"}]}}})), "values: give at least one"),
+        (
+            service(json!({"import": {"tagSelector": {"matchExpressions": [{"key": "a", "operator": "NotIn"}]}}})),
+            "values: give at least one",
+        ),
         (service(json!({"import": {"otherClusters": "Some"}})), "spec.import.otherClusters"),
         (service(json!({"import": {"onExpiry": "Keep"}})), "spec.import.onExpiry"),
         (service(json!({"import": {"keepLostSeconds": 0}})), "spec.import.keepLostSeconds"),

@@ -5,8 +5,8 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -20,7 +20,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use twinspan::api::{RegisteredService, ServiceRegistry};
 use twinspan_bed::{
-    Bed, Etcd, KitexClient, KitexServer, OPERATOR_NAMESPACE, Pods, ServerOptions, Twinspan, TwinspanOptions, eventually, next_v4,
+    Bed, Etcd, KitexClient, KitexServer, OPERATOR_NAMESPACE, Pods, ServerOptions, Twinspan, TwinspanOptions,
+    eventually, next_v4,
 };
 
 /// The binary under test.
@@ -248,7 +249,8 @@ impl<'a> Corner<'a> {
 
     /// Slices of a Service that Twinspan manages, by name.
     pub async fn our_slices(&self, service: &str) -> Result<Vec<EndpointSlice>> {
-        let labels = format!("kubernetes.io/service-name={service},endpointslice.kubernetes.io/managed-by=twinspan.dev");
+        let labels =
+            format!("kubernetes.io/service-name={service},endpointslice.kubernetes.io/managed-by=twinspan.dev");
         Ok(self.slices().list(&ListParams::default().labels(&labels)).await?.items)
     }
 
@@ -311,7 +313,10 @@ impl<'a> Corner<'a> {
         eventually(&format!("RegisteredService {name}: {kind}={status} {reason}"), SOON, || async {
             let object = self.registered().get(name).await?;
             let conditions = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-            let found = conditions.iter().find(|c| c.type_ == kind).with_context(|| format!("no condition {kind}: {conditions:?}"))?;
+            let found = conditions
+                .iter()
+                .find(|c| c.type_ == kind)
+                .with_context(|| format!("no condition {kind}: {conditions:?}"))?;
             ensure!(found.status == status && found.reason == reason, "{found:?}");
             Ok(object)
         })
@@ -323,7 +328,10 @@ impl<'a> Corner<'a> {
         eventually(&format!("ServiceRegistry {}: {kind}={status} {reason}", self.name), SOON, || async {
             let object = self.registries().get(&self.name).await?;
             let conditions = object.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
-            let found = conditions.iter().find(|c| c.type_ == kind).with_context(|| format!("no condition {kind}: {conditions:?}"))?;
+            let found = conditions
+                .iter()
+                .find(|c| c.type_ == kind)
+                .with_context(|| format!("no condition {kind}: {conditions:?}"))?;
             ensure!(found.status == status && found.reason == reason, "{found:?}");
             Ok(object)
         })
@@ -391,7 +399,11 @@ impl<'a> Corner<'a> {
     async fn bystanders(&self) -> Result<BTreeMap<String, Value>> {
         let labels = "endpointslice.kubernetes.io/managed-by=somebody-else.example";
         let slices = self.slices().list(&ListParams::default().labels(labels)).await?;
-        slices.items.into_iter().map(|s| Ok((s.metadata.name.clone().unwrap_or_default(), serde_json::to_value(s)?))).collect()
+        slices
+            .items
+            .into_iter()
+            .map(|s| Ok((s.metadata.name.clone().unwrap_or_default(), serde_json::to_value(s)?)))
+            .collect()
     }
 
     /// The end of a story: what is somebody else's is byte for byte as it was, and Twinspan asked for nothing that it may not do.
@@ -418,7 +430,11 @@ pub fn no_denied_requests(bed: &Bed) -> Result<()> {
         }
         let object = &event["objectRef"];
         let what = format!("{} {}/{}", event["verb"], object["resource"], object["subresource"]);
-        if event["responseStatus"]["code"] == 403 { denied.insert(what) } else { granted.insert(what) };
+        if event["responseStatus"]["code"] == 403 {
+            denied.insert(what)
+        } else {
+            granted.insert(what)
+        };
     }
     ensure!(!granted.is_empty(), "the audit log shows what Twinspan asked for");
     let never: Vec<_> = denied.difference(&granted).collect();

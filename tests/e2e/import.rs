@@ -70,7 +70,9 @@ async fn headless(suite: Arc<Suite>) -> Result<()> {
 async fn cluster_ip(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let corner = Corner::new(bed, "clusterip").await?;
-    corner.service("user", json!({"ports": [{"name": "rpc", "port": 8888}, {"name": "metrics", "port": 9090}]})).await?;
+    corner
+        .service("user", json!({"ports": [{"name": "rpc", "port": 8888}, {"name": "metrics", "port": 9090}]}))
+        .await?;
     corner.register("user", json!({"service": {"ports": [{"name": "rpc"}]}, "direction": "Import"})).await?;
     let server = corner.vm("user", address(9000), None).await?;
     corner.imports_become("user", &[server.address()]).await?;

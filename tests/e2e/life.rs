@@ -75,7 +75,11 @@ async fn service_registry(suite: Arc<Suite>) -> Result<()> {
     corner.records_become(&bed.registry, "echo", &[pod.address(), vm.address()]).await?;
     let object = corner.registry_condition("Synced", "True", "Synced").await?;
     let status = object.status.unwrap_or_default();
-    ensure!(status.cluster_id.as_deref().is_some_and(|id| id.len() == 36), "the UID of kube-system: {:?}", status.cluster_id);
+    ensure!(
+        status.cluster_id.as_deref().is_some_and(|id| id.len() == 36),
+        "the UID of kube-system: {:?}",
+        status.cluster_id
+    );
     ensure!(status.prefix.as_deref() == Some(corner.name.as_str()));
     ensure!(status.etcd.is_some_and(|etcd| etcd.version == "3.7.3" && etcd.revision_at_last_session > 0));
     eventually("its records are counted", SOON, || async {
@@ -110,7 +114,12 @@ async fn what_kitex_reads(suite: Arc<Suite>) -> Result<()> {
     corner.pods.run("pod", &labels, &[v4.into(), v6.into()]).await?;
     corner.pods.set_ready("pod", true).await?;
     let odd = "<x>&y \"q\" \\ żółć 雪 😀 \u{2028}";
-    corner.register("echo", json!({"export": {"weight": 25, "tags": {"lane": "blue", "odd": odd}, "ipFamilyPolicy": "All"}})).await?;
+    corner
+        .register(
+            "echo",
+            json!({"export": {"weight": 25, "tags": {"lane": "blue", "odd": odd}, "ipFamilyPolicy": "All"}}),
+        )
+        .await?;
     let addresses = [SocketAddr::from((v4, 80)), SocketAddr::from((v6, 80))];
     corner.records_become(&bed.registry, "echo", &addresses).await?;
     let seen = resolve(&corner.etcd, "echo", Some(&corner.name), &["lane", "odd", "twinspan.dev/owner"]).await?;

@@ -4,6 +4,9 @@
 //! ServiceRegistry and a prefix of its own. A story that kills or freezes something has a bed of its own. The long ones are
 //! run with `--ignored`.
 
+// A test tells people what went wrong, and ends where it cannot go on.
+#![allow(clippy::expect_used, clippy::print_stderr)]
+
 mod bad_input;
 mod crds;
 mod export;
@@ -11,6 +14,7 @@ mod harness;
 mod import;
 mod life;
 mod outages;
+mod registry_contract;
 mod replicas;
 mod self_registration;
 
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
         import::stories,
         life::stories,
         outages::stories,
+        registry_contract::stories,
         replicas::stories,
         self_registration::stories,
     ];

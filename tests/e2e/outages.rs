@@ -17,7 +17,9 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.story("outages::the_registry_is_down_at_start", down_at_start),
         suite.story("outages::the_registry_is_away_for_20_s", |suite| registry_away(suite, Duration::from_secs(20))),
         suite.story("outages::the_registry_comes_back_empty", comes_back_empty),
-        suite.long_story("outages::the_registry_is_away_for_90_s", |suite| registry_away(suite, Duration::from_secs(90))),
+        suite.long_story("outages::the_registry_is_away_for_90_s", |suite| {
+            registry_away(suite, Duration::from_secs(90))
+        }),
         suite.long_story("outages::the_api_server_is_away_for_two_lease_ttls", api_server_away),
     ]
 }
@@ -50,7 +52,12 @@ async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry(&format!("registry-away-{}", away.as_secs())).await?;
     let corner = Corner::with_registry(bed, "away", &registry).await?;
-    corner.service("echo", json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]})).await?;
+    corner
+        .service(
+            "echo",
+            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]}),
+        )
+        .await?;
     corner.register("echo", json!({})).await?;
     let pod = corner.pod("echo", "pod", 80).await?;
     corner.pods.set_ready("pod", true).await?;
@@ -102,7 +109,12 @@ async fn comes_back_empty(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-comes-back-empty").await?;
     let corner = Corner::with_registry(bed, "empty", &registry).await?;
-    corner.service("echo", json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]})).await?;
+    corner
+        .service(
+            "echo",
+            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]}),
+        )
+        .await?;
     corner.register("echo", json!({})).await?;
     let pod = corner.pod("echo", "pod", 80).await?;
     corner.pods.set_ready("pod", true).await?;
@@ -162,7 +174,10 @@ async fn api_server_away(suite: Arc<Suite>) -> Result<()> {
     })
     .await?;
     let after = corner.records(&bed.registry, "echo").await?;
-    ensure!(after.iter().all(|(key, record)| before.get(key) == Some(record)), "the others were not written: {after:?}");
+    ensure!(
+        after.iter().all(|(key, record)| before.get(key) == Some(record)),
+        "the others were not written: {after:?}"
+    );
     twinspan.part().check_running()?;
     corner.nothing_foreign_was_touched(&bed.registry).await
 }

@@ -23,9 +23,13 @@ type Versions = (BTreeMap<String, i64>, BTreeMap<String, String>);
 
 /// `mod_revision` of every record and `resourceVersion` of every slice.
 async fn versions(corner: &Corner<'_>, registry: &Etcd) -> Result<Versions> {
-    let records = registry.dump(&corner.name).await?.into_iter().map(|(key, (_, revision, _))| (key, revision)).collect();
+    let records =
+        registry.dump(&corner.name).await?.into_iter().map(|(key, (_, revision, _))| (key, revision)).collect();
     let slices = corner.slices().list(&Default::default()).await?;
-    let slices = slices.items.into_iter().map(|s| (s.metadata.name.unwrap_or_default(), s.metadata.resource_version.unwrap_or_default()));
+    let slices = slices
+        .items
+        .into_iter()
+        .map(|s| (s.metadata.name.unwrap_or_default(), s.metadata.resource_version.unwrap_or_default()));
     Ok((records, slices.collect()))
 }
 
@@ -120,7 +124,10 @@ async fn write_nothing(suite: Arc<Suite>) -> Result<()> {
     corner.condition("echo", "Ready", "True", "Synced").await?;
     corner.pods.set_ready("pod", false).await?;
     corner.condition("echo", "Exported", "False", "NotWritten").await?;
-    holds("the record while suspended", Duration::from_secs(2), || async { corner.records(&bed.registry, "echo").await }).await?;
+    holds("the record while suspended", Duration::from_secs(2), || async {
+        corner.records(&bed.registry, "echo").await
+    })
+    .await?;
     corner.patch("echo", json!({"suspend": false})).await?;
     corner.records_become(&bed.registry, "echo", &[]).await?;
     corner.nothing_foreign_was_touched(&bed.registry).await

@@ -22,7 +22,12 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
 async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let corner = Corner::new(bed, "selfreg").await?;
-    corner.service("echo", json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    corner
+        .service(
+            "echo",
+            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 8888}]}),
+        )
+        .await?;
     corner.register("echo", json!({})).await?;
     let address = SocketAddr::from((next_v4(), 8888));
     let labels = BTreeMap::from([("app".to_owned(), "echo".to_owned())]);
@@ -55,7 +60,10 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     let value = format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
     bed.registry.put(&copy, &value).await?;
     server.part().stop().await?;
-    holds("the copy is enough", Duration::from_secs(2), || async { corner.registered_addresses(&bed.registry, "echo").await }).await?;
+    holds("the copy is enough", Duration::from_secs(2), || async {
+        corner.registered_addresses(&bed.registry, "echo").await
+    })
+    .await?;
     bed.registry.delete(&copy).await?;
 
     // After: it left while its pod stays ready, so for 10 s nobody is sent to it; then it is ours again.
@@ -70,7 +78,12 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
 async fn dead_pod(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let corner = Corner::new(bed, "deadpod").await?;
-    corner.service("echo", json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    corner
+        .service(
+            "echo",
+            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 8888}]}),
+        )
+        .await?;
     corner.register("echo", json!({})).await?;
     let ip = IpAddr::V4(next_v4());
     let address = SocketAddr::new(ip, 8888);

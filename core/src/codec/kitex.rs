@@ -31,7 +31,9 @@ pub struct Undecodable(pub String);
 /// [`Undecodable`] where a Kitex reader would skip the record with a warning.
 pub fn decode(value: &[u8]) -> Result<Registration, Undecodable> {
     let text = as_go_reads(value);
-    serde_json::from_str::<Value>(&text).map(|v| v.0).map_err(|e| Undecodable(e.to_string().chars().take(MAX_EXPLANATION).collect()))
+    serde_json::from_str::<Value>(&text)
+        .map(|v| v.0)
+        .map_err(|e| Undecodable(e.to_string().chars().take(MAX_EXPLANATION).collect()))
 }
 
 pub fn encode(registration: &Registration) -> Vec<u8> {

@@ -6,8 +6,8 @@
 pub mod kitex;
 
 use crate::model::{
-    Content, HEALED_TAG, Instance, InstanceAddr, Mark, OWNER_TAG, Owner, RawRecord, Reason, Record, RecordKey, Registration,
-    RegistryName, named_address,
+    Content, HEALED_TAG, Instance, InstanceAddr, Mark, OWNER_TAG, Owner, RawRecord, Reason, Record, RecordKey,
+    Registration, RegistryName, named_address,
 };
 
 /// The frameworks whose records are understood.

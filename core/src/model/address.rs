@@ -272,8 +272,9 @@ mod tests {
 
     #[test]
     fn orders_by_family_then_address_then_port() {
-        let mut all: Vec<InstanceAddr> =
-            ["[fd77::1]:1", "10.0.0.2:1", "10.0.0.1:2", "10.0.0.1:1", "9.0.0.1:9"].map(|t| InstanceAddr::parse(t).unwrap()).into();
+        let mut all: Vec<InstanceAddr> = ["[fd77::1]:1", "10.0.0.2:1", "10.0.0.1:2", "10.0.0.1:1", "9.0.0.1:9"]
+            .map(|t| InstanceAddr::parse(t).unwrap())
+            .into();
         all.sort();
         let shown: Vec<String> = all.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["9.0.0.1:9", "10.0.0.1:1", "10.0.0.1:2", "10.0.0.2:1", "[fd77::1]:1"]);

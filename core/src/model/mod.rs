@@ -15,6 +15,6 @@ pub use owner::{HEALED_TAG, OWNER_TAG, Owner, TAG_PREFIX};
 pub use reason::{Reason, Skipped};
 pub use record::{Content, Kind, LeaseId, Mark, RawRecord, Record, RecordKey, Registration, Revision};
 pub use slice::{
-    AddressType, HEADLESS_LABEL, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort, TCP,
-    TRIGGER_TIME_ANNOTATION,
+    AddressType, HEADLESS_LABEL, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort,
+    TCP, TRIGGER_TIME_ANNOTATION,
 };

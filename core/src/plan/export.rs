@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
-    Content, Instance, InstanceAddr, Kind, LeaseId, Owner, Reason, Record, RecordKey, RegistryName, Skipped, Tags, named_address,
+    Content, Instance, InstanceAddr, Kind, LeaseId, Owner, Reason, Record, RecordKey, RegistryName, Skipped, Tags,
+    named_address,
 };
 use crate::plan::departures::Departures;
 use crate::plan::{RecordOp, earlier};
@@ -58,7 +59,12 @@ pub fn plan(input: &Input<'_>) -> Plan {
             None => creates.push(RecordOp::Create { key: key.clone(), value: value() }),
             // An own record without a lease would outlive everything; writing it again gives it one.
             Some(record) if record.lease == LeaseId::NONE || !input.layout.says(record, instance, input.owner) => {
-                updates.push(RecordOp::Update { key: key.clone(), value: value(), seen: record.mod_revision, lease: record.lease });
+                updates.push(RecordOp::Update {
+                    key: key.clone(),
+                    value: value(),
+                    seen: record.mod_revision,
+                    lease: record.lease,
+                });
             }
             Some(_) => {}
         }

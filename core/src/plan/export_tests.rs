@@ -156,7 +156,8 @@ fn a_pod_that_registers_itself_is_never_doubled() {
     let v6 = World::with_endpoints(&["[fd77::1]:80"]).foreign("p/echo/fd77::1:80", "fd77::1:80");
     assert_eq!(v6.plan(), Plan::default(), "registry-etcd writes IPv6 without brackets");
 
-    let other_key = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo").foreign("p/echo/pod", "10.0.0.1:80");
+    let other_key =
+        World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo").foreign("p/echo/pod", "10.0.0.1:80");
     assert_eq!(other_key.ops(), ["-p/echo/10.0.0.1:80"]);
 }
 

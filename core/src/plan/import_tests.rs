@@ -125,7 +125,8 @@ fn another_clusters_records_come_only_where_asked_for_and_healed_ones_always() {
 
 #[test]
 fn two_records_of_one_address_are_one_endpoint() {
-    let world = World::default().address("10.0.0.1:80").record("p/echo/copy", r#"{"network":"tcp","address":"10.0.0.1:80"}"#);
+    let world =
+        World::default().address("10.0.0.1:80").record("p/echo/copy", r#"{"network":"tcp","address":"10.0.0.1:80"}"#);
     assert_eq!(world.endpoints(), ["10.0.0.1:80"]);
 }
 
@@ -153,8 +154,8 @@ fn a_self_registered_pod_is_left_to_its_own_slices_and_its_record_does_not_outli
 #[test]
 fn only_an_unexplained_departure_keeps_an_endpoint_and_only_where_it_was_one() {
     let departure = |evidence| Departure { evidence, at: at(900), registration: Registration::default() };
-    let mut world = World::default();
-    world.present = BTreeSet::from([addr("10.0.0.1:80"), addr("10.0.0.2:80")]);
+    let present = BTreeSet::from([addr("10.0.0.1:80"), addr("10.0.0.2:80")]);
+    let mut world = World { present, ..World::default() };
     world.departures.insert(addr("10.0.0.1:80"), departure(Evidence::Unexplained));
     world.departures.insert(addr("10.0.0.2:80"), departure(Evidence::Left));
     world.departures.insert(addr("10.0.0.3:80"), departure(Evidence::Unexplained));

@@ -17,7 +17,10 @@ const FIRST_INSTANCE_NET: u16 = 64;
 fn next() -> (u8, u8) {
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let net = FIRST_INSTANCE_NET + n / 250;
-    (u8::try_from(net).expect("a test run uses fewer addresses than there are"), u8::try_from(n % 250 + 1).expect("at most 250"))
+    (
+        u8::try_from(net).expect("a test run uses fewer addresses than there are"),
+        u8::try_from(n % 250 + 1).expect("at most 250"),
+    )
 }
 
 /// An IPv4 address for one instance.

@@ -98,7 +98,10 @@ impl Bed {
     pub async fn create_namespace(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client());
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}))?;
-        namespaces.create(&PostParams::default(), &namespace).await.with_context(|| format!("cannot create namespace {name}"))?;
+        namespaces
+            .create(&PostParams::default(), &namespace)
+            .await
+            .with_context(|| format!("cannot create namespace {name}"))?;
         Ok(())
     }
 }

@@ -48,9 +48,15 @@ impl ControlPlane {
         let (sa_key, sa_pub) = pki.key_pair("service-accounts")?;
         let tokens = dir.join("pki/tokens.csv");
         // The test itself is the only administrator; everything else has its own identity and RBAC.
-        std::fs::write(&tokens, "bed-admin,bed-admin,bed-admin,system:masters\nbed-kcm,system:kube-controller-manager,bed-kcm\n")?;
+        std::fs::write(
+            &tokens,
+            "bed-admin,bed-admin,bed-admin,system:masters\nbed-kcm,system:kube-controller-manager,bed-kcm\n",
+        )?;
         let policy = dir.join("pki/audit.yaml");
-        std::fs::write(&policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n")?;
+        std::fs::write(
+            &policy,
+            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n",
+        )?;
         let audit_log = dir.join("audit.log");
 
         let server = format!("https://{ip}:{PORT}");
@@ -59,27 +65,33 @@ impl ControlPlane {
         let kcm = Kubeconfig::write(dir, "kube-controller-manager", &server, &ca, "bed-kcm")?;
         let show = |path: &Path| path.display().to_string();
         etcd.ready().await?;
-        let apiserver = Part::start("kube-apiserver", dir, &namespace::binary("controlplane")?, &[
-            "kube-apiserver".into(),
-            format!("--etcd-servers={}", etcd.endpoint()),
-            format!("--bind-address={ip}"),
-            format!("--advertise-address={ip}"),
-            format!("--secure-port={PORT}"),
-            format!("--tls-cert-file={}", show(&cert)),
-            format!("--tls-private-key-file={}", show(&key)),
-            format!("--service-cluster-ip-range={SERVICE_RANGES}"),
-            "--service-account-issuer=https://kubernetes.default.svc".into(),
-            format!("--service-account-key-file={}", show(&sa_pub)),
-            format!("--service-account-signing-key-file={}", show(&sa_key)),
-            "--authorization-mode=RBAC".into(),
-            format!("--token-auth-file={}", show(&tokens)),
-            // Pods here have no kubelet that would mount a token.
-            "--disable-admission-plugins=ServiceAccount".into(),
-            format!("--audit-policy-file={}", show(&policy)),
-            format!("--audit-log-path={}", show(&audit_log)),
-            // A stopped test bed should be gone at once.
-            "--shutdown-delay-duration=0s".into(),
-        ], &[])?;
+        let apiserver = Part::start(
+            "kube-apiserver",
+            dir,
+            &namespace::binary("controlplane")?,
+            &[
+                "kube-apiserver".into(),
+                format!("--etcd-servers={}", etcd.endpoint()),
+                format!("--bind-address={ip}"),
+                format!("--advertise-address={ip}"),
+                format!("--secure-port={PORT}"),
+                format!("--tls-cert-file={}", show(&cert)),
+                format!("--tls-private-key-file={}", show(&key)),
+                format!("--service-cluster-ip-range={SERVICE_RANGES}"),
+                "--service-account-issuer=https://kubernetes.default.svc".into(),
+                format!("--service-account-key-file={}", show(&sa_pub)),
+                format!("--service-account-signing-key-file={}", show(&sa_key)),
+                "--authorization-mode=RBAC".into(),
+                format!("--token-auth-file={}", show(&tokens)),
+                // Pods here have no kubelet that would mount a token.
+                "--disable-admission-plugins=ServiceAccount".into(),
+                format!("--audit-policy-file={}", show(&policy)),
+                format!("--audit-log-path={}", show(&audit_log)),
+                // A stopped test bed should be gone at once.
+                "--shutdown-delay-duration=0s".into(),
+            ],
+            &[],
+        )?;
         let client = admin.client().await?;
         api_ready(&client, &apiserver).await?;
 
@@ -87,16 +99,22 @@ impl ControlPlane {
         for crd in ["crds/serviceregistries.yaml", "crds/registeredservices.yaml"] {
             access::apply_file(&client, &repository().join(crd)).await?;
         }
-        let controller_manager = Part::start("kube-controller-manager", dir, &namespace::binary("controlplane")?, &[
-            "kube-controller-manager".into(),
-            format!("--kubeconfig={}", show(&kcm.path)),
-            "--secure-port=0".into(),
-            "--leader-elect=false".into(),
-            "--use-service-account-credentials=true".into(),
-            format!("--service-account-private-key-file={}", show(&sa_key)),
-            format!("--root-ca-file={}", show(&ca)),
-            format!("--controllers={CONTROLLERS}"),
-        ], &[])?;
+        let controller_manager = Part::start(
+            "kube-controller-manager",
+            dir,
+            &namespace::binary("controlplane")?,
+            &[
+                "kube-controller-manager".into(),
+                format!("--kubeconfig={}", show(&kcm.path)),
+                "--secure-port=0".into(),
+                "--leader-elect=false".into(),
+                "--use-service-account-credentials=true".into(),
+                format!("--service-account-private-key-file={}", show(&sa_key)),
+                format!("--root-ca-file={}", show(&ca)),
+                format!("--controllers={CONTROLLERS}"),
+            ],
+            &[],
+        )?;
         Ok(Self { etcd, apiserver, controller_manager, admin, client, audit_log, server, ca })
     }
 

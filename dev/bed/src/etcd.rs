@@ -77,7 +77,8 @@ impl Etcd {
     }
 
     pub async fn client(&self) -> Result<Client> {
-        let options = ConnectOptions::new().with_connect_timeout(Duration::from_secs(2)).with_timeout(Duration::from_secs(5));
+        let options =
+            ConnectOptions::new().with_connect_timeout(Duration::from_secs(2)).with_timeout(Duration::from_secs(5));
         Client::connect([&self.endpoint], Some(options)).await.context("cannot connect to etcd")
     }
 

@@ -32,7 +32,13 @@ pub struct KitexServer {
 }
 
 impl KitexServer {
-    pub async fn start(dir: &Path, etcd: &str, service: &str, address: SocketAddr, options: &ServerOptions) -> Result<Self> {
+    pub async fn start(
+        dir: &Path,
+        etcd: &str,
+        service: &str,
+        address: SocketAddr,
+        options: &ServerOptions,
+    ) -> Result<Self> {
         let mut args = vec![
             "kitex-server".to_owned(),
             format!("-service={service}"),
@@ -113,7 +119,8 @@ impl KitexClient {
     pub fn calls_since(&self, mark: usize) -> Result<Vec<Call>> {
         let mut calls = Vec::new();
         for text in self.part.lines_since(mark) {
-            let line: Line = serde_json::from_str(&text).with_context(|| format!("not what a client prints: {text}"))?;
+            let line: Line =
+                serde_json::from_str(&text).with_context(|| format!("not what a client prints: {text}"))?;
             if line.event == "call" {
                 calls.push(match (line.from, line.error) {
                     (Some(from), None) => Call::From(from.parse()?),

@@ -118,11 +118,9 @@ fn build(part: &str) -> Result<String> {
 
 /// Makes every address of the bed's networks a local one, without giving each to an interface.
 fn set_up() -> Result<()> {
-    for arguments in [
-        "link set lo up",
-        "route replace local 10.77.0.0/16 dev lo",
-        "-6 route replace local fd77::/64 dev lo",
-    ] {
+    for arguments in
+        ["link set lo up", "route replace local 10.77.0.0/16 dev lo", "-6 route replace local fd77::/64 dev lo"]
+    {
         ip(arguments)?;
     }
     Ok(())

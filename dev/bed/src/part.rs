@@ -105,7 +105,9 @@ impl Part {
         self.signal(Signal::SIGTERM)?;
         match tokio::time::timeout(STOP_DEADLINE, self.wait()).await {
             Ok(ended) => ended,
-            Err(_) => bail!("{} did not end within {STOP_DEADLINE:?} of SIGTERM; see {}", self.name, self.log.display()),
+            Err(_) => {
+                bail!("{} did not end within {STOP_DEADLINE:?} of SIGTERM; see {}", self.name, self.log.display())
+            }
         }
     }
 
@@ -135,12 +137,15 @@ impl Part {
         };
         match ended {
             None => Ok(()),
-            Some(status) => bail!("{} ended with {status}; the end of {}:\n{}", self.name, self.log.display(), self.log_tail()),
+            Some(status) => {
+                bail!("{} ended with {status}; the end of {}:\n{}", self.name, self.log.display(), self.log_tail())
+            }
         }
     }
 
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let text =
+            std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }

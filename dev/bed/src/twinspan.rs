@@ -25,7 +25,13 @@ pub struct Twinspan {
 }
 
 impl Twinspan {
-    pub(crate) fn start(dir: &Path, ip: Ipv4Addr, binary: &str, kubeconfig: &Kubeconfig, options: &Options) -> Result<Self> {
+    pub(crate) fn start(
+        dir: &Path,
+        ip: Ipv4Addr,
+        binary: &str,
+        kubeconfig: &Kubeconfig,
+        options: &Options,
+    ) -> Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let admin = SocketAddr::from((ip, 8080 + number));

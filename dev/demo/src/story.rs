@@ -12,7 +12,9 @@ use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 use twinspan::api::{RegisteredService, ServiceRegistry};
 use twinspan::parity::{Request, Resolver, Sides, Table, gather};
-use twinspan_bed::{Bed, KitexClient, KitexServer, OPERATOR_NAMESPACE, Pods, ServerOptions, TwinspanOptions, eventually, next_v4};
+use twinspan_bed::{
+    Bed, KitexClient, KitexServer, OPERATOR_NAMESPACE, Pods, ServerOptions, TwinspanOptions, eventually, next_v4,
+};
 use twinspan_core::model::{InstanceAddr, ServiceKey};
 
 use crate::scene::{fact, scene, step};
@@ -54,7 +56,11 @@ pub async fn tell(keep: bool) -> Result<bool> {
     let table = table(&stage).await?;
     print!("{table}");
     let agrees = table.agrees() && table.rows.len() == 6;
-    println!("\n{} in {:.0} s", if agrees { "All sides agree" } else { "The sides DIFFER" }, started.elapsed().as_secs_f64());
+    println!(
+        "\n{} in {:.0} s",
+        if agrees { "All sides agree" } else { "The sides DIFFER" },
+        started.elapsed().as_secs_f64()
+    );
     if keep {
         look_around(&stage, second.part().log()).await?;
     }
@@ -113,13 +119,17 @@ async fn three_pods(bed: Bed) -> Result<Stage> {
     })
     .await?;
     fact(stage.records().await?.keys().cloned().collect::<Vec<_>>().join("\n"));
-    step("calling (a Kitex client reads the registry every 5 s)", stage.client.answered_by(&expected, PATIENCE)).await?;
+    step("calling (a Kitex client reads the registry every 5 s)", stage.client.answered_by(&expected, PATIENCE))
+        .await?;
     stage.tally()?;
     Ok(stage)
 }
 
 async fn a_server_on_a_vm(stage: &Stage) -> Result<KitexServer> {
-    scene(2, "A Kitex server \"on a VM\" registers itself in etcd; in-cluster DNS answers it, an EndpointSlice lists it");
+    scene(
+        2,
+        "A Kitex server \"on a VM\" registers itself in etcd; in-cluster DNS answers it, an EndpointSlice lists it",
+    );
     let vm = stage.vm().await?;
     let mut expected = addresses(&stage.pods);
     expected.insert(vm.address());
@@ -137,7 +147,8 @@ async fn a_server_on_a_vm(stage: &Stage) -> Result<KitexServer> {
 async fn killed(stage: &Stage, vm: KitexServer) -> Result<()> {
     scene(3, "It is killed with SIGKILL and leaves DNS when its lease ends");
     vm.part().kill().await?;
-    step(&format!("killed {}; its lease of {TTL} s ends", vm.address()), stage.dns_becomes(&addresses(&stage.pods))).await?;
+    step(&format!("killed {}; its lease of {TTL} s ends", vm.address()), stage.dns_becomes(&addresses(&stage.pods)))
+        .await?;
     Ok(())
 }
 
@@ -260,7 +271,12 @@ impl Stage {
             let name = slice.metadata.name.clone().context("a slice without a name")?;
             let ports: Vec<_> = slice.ports.iter().flatten().filter_map(|p| p.port).map(|p| p.to_string()).collect();
             let ips: Vec<_> = slice.endpoints.iter().flat_map(|e| e.addresses.clone()).collect();
-            lines.push(format!("EndpointSlice {name}  {}  port {}  {}", slice.address_type, ports.join(","), ips.join(" ")));
+            lines.push(format!(
+                "EndpointSlice {name}  {}  port {}  {}",
+                slice.address_type,
+                ports.join(","),
+                ips.join(" ")
+            ));
         }
         Ok(lines.join("\n"))
     }
@@ -268,7 +284,8 @@ impl Stage {
     /// `mod_revision` of every record and `resourceVersion` of every slice of ours.
     async fn versions(&self) -> Result<Versions> {
         let slices = self.our_slices().await?.into_iter();
-        let slices = slices.map(|s| (s.metadata.name.unwrap_or_default(), s.metadata.resource_version.unwrap_or_default()));
+        let slices =
+            slices.map(|s| (s.metadata.name.unwrap_or_default(), s.metadata.resource_version.unwrap_or_default()));
         Ok((self.records().await?, slices.collect()))
     }
 

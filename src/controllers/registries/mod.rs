@@ -91,7 +91,12 @@ impl std::fmt::Debug for Controller {
 }
 
 impl Controller {
-    pub fn new(context: Context, events: mpsc::UnboundedSender<RegistryEvent>, tasks: TaskTracker, stop: CancellationToken) -> Self {
+    pub fn new(
+        context: Context,
+        events: mpsc::UnboundedSender<RegistryEvent>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         let (problems, reported, due) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Self { context, events, tasks, stop, problems, reported, due }
     }
@@ -166,7 +171,13 @@ impl Controller {
                 // A ServiceRegistry that comes back finds its own records again by comparison.
                 lock(&self.context.registries.departing).retain(|handle| handle.name != name);
                 let identity = &wanted.identity;
-                RegistryHandle::new(name, &identity.cluster_id, identity.layout.clone(), identity.ttl_seconds, self.events.clone())
+                RegistryHandle::new(
+                    name,
+                    &identity.cluster_id,
+                    identity.layout.clone(),
+                    identity.ttl_seconds,
+                    self.events.clone(),
+                )
             }
         };
         let stop = self.stop.child_token();
@@ -179,7 +190,13 @@ impl Controller {
     /// The spec or its Secrets cannot be used: what runs goes on as it is, for nothing says that it should end.
     fn cannot_run(&mut self, name: &str, object: &ServiceRegistry, problem: Problem) {
         if self.problems.get(name) != Some(&problem) {
-            warn!(registry = name, generation = object.metadata.generation, reason = problem.reason, "{}", problem.message);
+            warn!(
+                registry = name,
+                generation = object.metadata.generation,
+                reason = problem.reason,
+                "{}",
+                problem.message
+            );
         }
         self.problems.insert(name.to_owned(), problem);
     }

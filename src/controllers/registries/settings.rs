@@ -46,7 +46,10 @@ pub fn wanted(object: &ServiceRegistry, view: &ClusterView) -> Result<Wanted, Pr
         (Some(id), _) => id.clone(),
         (None, Some(uid)) => uid.to_owned(),
         (None, None) => {
-            return Err(Problem::new("ClusterIDUnknown", "there is no namespace kube-system whose UID could name the cluster; set spec.clusterID"));
+            return Err(Problem::new(
+                "ClusterIDUnknown",
+                "there is no namespace kube-system whose UID could name the cluster; set spec.clusterID",
+            ));
         }
     };
     let connection = Settings {
@@ -55,7 +58,10 @@ pub fn wanted(object: &ServiceRegistry, view: &ClusterView) -> Result<Wanted, Pr
         user: spec.etcd.auth.as_ref().map(|auth| user(&auth.secret_ref.name, view)).transpose()?,
     };
     let uid = object.metadata.uid.clone().unwrap_or_default();
-    Ok(Wanted { identity: Identity { uid, cluster_id, layout, ttl_seconds: spec.lease.ttl_seconds.into() }, connection })
+    Ok(Wanted {
+        identity: Identity { uid, cluster_id, layout, ttl_seconds: spec.lease.ttl_seconds.into() },
+        connection,
+    })
 }
 
 /// The prefix in force.
@@ -103,7 +109,10 @@ fn user(name: &str, view: &ClusterView) -> Result<(String, String), Problem> {
 fn secret(name: &str, key: &str, view: &ClusterView) -> Result<Vec<u8>, Problem> {
     let found = view.secrets.range(ObjectKey::new("", "")..).find(|(k, _)| k.name == name);
     let Some((_, secret)) = found else {
-        return Err(Problem::new("SecretNotFound", format!("there is no Secret {name} in the operator's namespace; create it")));
+        return Err(Problem::new(
+            "SecretNotFound",
+            format!("there is no Secret {name} in the operator's namespace; create it"),
+        ));
     };
     secret
         .data
@@ -126,14 +135,16 @@ mod tests {
         let mut view = ClusterView::default();
         let namespace = NamespaceView { uid: "uid-of-the-cluster".into(), labels: BTreeMap::new(), deleting: false };
         view.namespaces.insert("kube-system".into(), Arc::new(namespace));
-        for (name, keys) in [("user", vec!["username", "password"]), ("ca", vec!["ca.crt"]), ("client", vec!["tls.crt"])] {
+        for (name, keys) in
+            [("user", vec!["username", "password"]), ("ca", vec!["ca.crt"]), ("client", vec!["tls.crt"])]
+        {
             let data = keys.into_iter().map(|k| (k.to_owned(), k.as_bytes().to_vec())).collect();
             view.secrets.insert(ObjectKey::new("twinspan-system", name), Arc::new(SecretView { data }));
         }
         view
     }
 
-    fn of(spec: Value) -> Result<Wanted, Problem> {
+    fn of(spec: &Value) -> Result<Wanted, Problem> {
         let mut whole = json!({"etcd": {"endpoints": ["http://10.0.0.1:2379"]}, "format": "Kitex", "allowed": []});
         for (key, value) in spec.as_object().unwrap() {
             whole[key] = value.clone();
@@ -145,23 +156,24 @@ mod tests {
 
     #[test]
     fn defaults_are_in_force_where_nothing_is_set() {
-        let wanted = of(json!({})).unwrap();
+        let wanted = of(&json!({})).unwrap();
         assert_eq!(wanted.identity.cluster_id, "uid-of-the-cluster");
         assert_eq!(wanted.identity.layout.prefix(), "kitex/registry-etcd");
         assert_eq!(wanted.identity.ttl_seconds, 300);
-        assert_eq!(of(json!({"clusterID": "c1", "prefix": "p"})).unwrap().identity.cluster_id, "c1");
+        assert_eq!(of(&json!({"clusterID": "c1", "prefix": "p"})).unwrap().identity.cluster_id, "c1");
     }
 
     #[test]
     fn secrets_become_settings_and_what_is_missing_is_named() {
-        let etcd = |extra: Value| {
+        let etcd = |extra: &Value| {
             let mut etcd = json!({"endpoints": ["https://10.0.0.1:2379"]});
             for (key, value) in extra.as_object().unwrap() {
                 etcd[key] = value.clone();
             }
-            of(json!({"etcd": etcd}))
+            of(&json!({"etcd": etcd}))
         };
-        let good = etcd(json!({"auth": {"secretRef": {"name": "user"}}, "tls": {"caSecretRef": {"name": "ca"}}})).unwrap();
+        let good =
+            etcd(&json!({"auth": {"secretRef": {"name": "user"}}, "tls": {"caSecretRef": {"name": "ca"}}})).unwrap();
         assert_eq!(good.connection.user, Some(("username".into(), "password".into())));
         assert_eq!(good.connection.tls.unwrap().ca.as_deref(), Some(&b"ca.crt"[..]));
         for (extra, reason, names) in [
@@ -169,7 +181,7 @@ mod tests {
             (json!({"auth": {"secretRef": {"name": "ca"}}}), "SecretInvalid", "username"),
             (json!({"tls": {"clientCertSecretRef": {"name": "client"}}}), "SecretInvalid", "tls.key"),
         ] {
-            let problem = etcd(extra).unwrap_err();
+            let problem = etcd(&extra).unwrap_err();
             assert_eq!(problem.reason, reason);
             assert!(problem.message.contains(names), "{}", problem.message);
         }
@@ -184,8 +196,8 @@ mod tests {
             json!({"fence": {"keyPrefix": "other/"}}),
             json!({"importPolicy": {"denyCIDRs": ["10.0.0.0/8"]}}),
         ] {
-            assert_eq!(of(spec.clone()).unwrap_err().reason, "NotSupported", "{spec}");
+            assert_eq!(of(&spec).unwrap_err().reason, "NotSupported", "{spec}");
         }
-        assert!(of(json!({"fence": {"mode": "None"}, "importPolicy": {}, "prefix": "p"})).is_ok());
+        assert!(of(&json!({"fence": {"mode": "None"}, "importPolicy": {}, "prefix": "p"})).is_ok());
     }
 }

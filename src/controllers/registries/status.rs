@@ -12,7 +12,12 @@ use crate::controllers::context::Context;
 use crate::registry::handle::{Phase, RegistryHandle};
 
 /// Writes the status where it changed, and says whether it did.
-pub async fn report(context: &Context, name: &str, handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> Result<bool> {
+pub async fn report(
+    context: &Context,
+    name: &str,
+    handle: Option<&RegistryHandle>,
+    problem: Option<&Problem>,
+) -> Result<bool> {
     if let Some(handle) = handle {
         measure(context, name, handle);
     }
@@ -34,12 +39,15 @@ pub async fn report(context: &Context, name: &str, handle: Option<&RegistryHandl
 fn measure(context: &Context, name: &str, handle: &RegistryHandle) {
     let counts = handle.view().counts();
     context.metrics.set_records(name, counts.own, counts.foreign, counts.undecodable);
-    context.metrics.set_session(name, match handle.status().phase {
-        Phase::Connecting => "connecting",
-        Phase::Listing => "listing",
-        Phase::Watching => "watching",
-        Phase::Failed(_) => "failed",
-    });
+    context.metrics.set_session(
+        name,
+        match handle.status().phase {
+            Phase::Connecting => "connecting",
+            Phase::Listing => "listing",
+            Phase::Watching => "watching",
+            Phase::Failed(_) => "failed",
+        },
+    );
 }
 
 fn desired(
@@ -68,8 +76,11 @@ fn desired(
             });
             let counts = handle.view().counts();
             let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-            status.records =
-                Some(RecordCounts { own: count(counts.own), foreign: count(counts.foreign), undecodable: count(counts.undecodable) });
+            status.records = Some(RecordCounts {
+                own: count(counts.own),
+                foreign: count(counts.foreign),
+                undecodable: count(counts.undecodable),
+            });
         }
     }
     status
@@ -97,7 +108,12 @@ fn wanted(handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> [Wanted
 }
 
 /// An Event where the connection came or went.
-fn announce(context: &Context, object: &Arc<ServiceRegistry>, before: &ServiceRegistryStatus, after: &ServiceRegistryStatus) {
+fn announce(
+    context: &Context,
+    object: &Arc<ServiceRegistry>,
+    before: &ServiceRegistryStatus,
+    after: &ServiceRegistryStatus,
+) {
     let connected = |status: &ServiceRegistryStatus| conditions::find(&status.conditions, CONNECTED).cloned();
     let (before, Some(after)) = (connected(before), connected(after)) else { return };
     let changed = before.is_none_or(|before| before.status != after.status || before.reason != after.reason);

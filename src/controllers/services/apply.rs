@@ -34,7 +34,8 @@ impl Applied {
 
 pub async fn apply(context: &Context, observed: &Observed, plan: &Plan) -> Applied {
     // The sides do not wait for each other: a slow registry must not delay DNS.
-    let ((mut applied, cluster_error), registry) = tokio::join!(to_cluster(context, observed, plan), to_registries(context, plan));
+    let ((mut applied, cluster_error), registry) =
+        tokio::join!(to_cluster(context, observed, plan), to_registries(context, plan));
     applied.cluster_error = cluster_error;
     applied.records = registry.records;
     applied.lost_races = registry.lost_races;

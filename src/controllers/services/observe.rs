@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use twinspan_core::model::{AddressType, Family, InstanceAddr, Owner, RegistryName, ServiceKey, Slice, TCP, named_address};
+use twinspan_core::model::{
+    AddressType, Family, InstanceAddr, Owner, RegistryName, ServiceKey, Slice, TCP, named_address,
+};
 
 use super::Memory;
 use crate::api::{RegisteredService, ServiceRegistry};
@@ -150,7 +152,11 @@ mod tests {
         SliceEndpoint { address: address.into(), ready, serving: None, terminating, zone: None }
     }
 
-    fn slice(address_type: AddressType, ports: &[(&str, &str, Option<u16>)], endpoints: Vec<SliceEndpoint>) -> Arc<Slice> {
+    fn slice(
+        address_type: AddressType,
+        ports: &[(&str, &str, Option<u16>)],
+        endpoints: Vec<SliceEndpoint>,
+    ) -> Arc<Slice> {
         let ports = ports.iter().map(|(name, protocol, number)| SlicePort {
             name: (*name).into(),
             protocol: (*protocol).into(),
@@ -177,13 +183,17 @@ mod tests {
         let (v4, v6) = (AddressType::Ip(Family::V4), AddressType::Ip(Family::V6));
         let ports = [("rpc", "TCP", Some(80)), ("metrics", "TCP", Some(90)), ("rpc", "UDP", Some(81))];
         let slices = [
-            slice(v4, &ports, vec![
-                endpoint("10.0.0.1", Some(true), Some(false)),
-                endpoint("10.0.0.2", None, None),
-                endpoint("10.0.0.3", Some(false), None),
-                endpoint("10.0.0.4", Some(true), Some(true)),
-                endpoint("not an address", None, None),
-            ]),
+            slice(
+                v4,
+                &ports,
+                vec![
+                    endpoint("10.0.0.1", Some(true), Some(false)),
+                    endpoint("10.0.0.2", None, None),
+                    endpoint("10.0.0.3", Some(false), None),
+                    endpoint("10.0.0.4", Some(true), Some(true)),
+                    endpoint("not an address", None, None),
+                ],
+            ),
             slice(v4, &[("rpc", "TCP", Some(8080))], vec![endpoint("10.0.0.5", None, None)]),
             slice(v4, &[("rpc", "TCP", None)], vec![endpoint("10.0.0.6", None, None)]),
             slice(v6, &ports, vec![endpoint("fd77::1", None, None)]),
@@ -198,11 +208,11 @@ mod tests {
 
     #[test]
     fn managed_are_all_addresses_at_all_ports_ready_or_not() {
-        let slices = [slice(AddressType::Ip(Family::V4), &[("rpc", "TCP", Some(80)), ("x", "UDP", Some(90))], vec![endpoint(
-            "10.0.0.3",
-            Some(false),
-            Some(true),
-        )])];
+        let slices = [slice(
+            AddressType::Ip(Family::V4),
+            &[("rpc", "TCP", Some(80)), ("x", "UDP", Some(90))],
+            vec![endpoint("10.0.0.3", Some(false), Some(true))],
+        )];
         let ip: IpAddr = [10, 0, 0, 3].into();
         assert_eq!(managed_addresses(&slices), BTreeSet::from([(ip, 80), (ip, 90)]));
     }

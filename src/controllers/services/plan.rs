@@ -65,7 +65,11 @@ fn sync(observed: &Observed, accepted: &Accepted, now: Timestamp, triggered: Tim
     let nothing = BTreeSet::new();
     let exported = if accepted.direction.exports() { &ready } else { &nothing };
     let export = plan_export(session, &accepted.name, exported, accepted.weight, &accepted.tags, now);
-    let import = if accepted.direction.imports() { plan_import(observed, session, accepted, now) } else { import::Plan::default() };
+    let import = if accepted.direction.imports() {
+        plan_import(observed, session, accepted, now)
+    } else {
+        import::Plan::default()
+    };
 
     plan.slices = plan_slices(observed, Some(accepted), &import.endpoints, triggered);
     plan.look_again = earlier(export.look_again, import.look_again);

@@ -44,10 +44,15 @@ pub async fn finish(
         announce(context, observed, plan, applied, &about);
         let wanted = status::desired(observed, verdict, plan, applied, context.world.now());
         if let Verdict::Refused(refusal) = verdict {
-            let told = status::before(observed, ACCEPTED).is_some_and(|c| c.reason == refusal.reason && c.message == refusal.message);
+            let told = status::before(observed, ACCEPTED)
+                .is_some_and(|c| c.reason == refusal.reason && c.message == refusal.message);
             if !told && context.claim.holds() {
                 warn!("not accepted {}: {}: {}", observed.key, refusal.reason, refusal.message);
-                context.events.publish(about(), Reason::NotAccepted, format!("{}: {}", refusal.reason, refusal.message));
+                context.events.publish(
+                    about(),
+                    Reason::NotAccepted,
+                    format!("{}: {}", refusal.reason, refusal.message),
+                );
             }
         }
         let again = write_status(context, observed, &mut memory, wanted).await;
@@ -156,7 +161,12 @@ fn announce(context: &Context, observed: &Observed, plan: &Plan, applied: &Appli
         context.events.publish(about(), Reason::Exported, note);
     }
     if applied.slices > 0 && (plan.slices.added > 0 || plan.slices.removed > 0) {
-        let note = format!("imported +{} -{}; {} in all", plan.slices.added, plan.slices.removed, sides.import.endpoints.len());
+        let note = format!(
+            "imported +{} -{}; {} in all",
+            plan.slices.added,
+            plan.slices.removed,
+            sides.import.endpoints.len()
+        );
         context.events.publish(about(), Reason::Imported, note);
     }
     let before: Vec<SkipReason> = observed.memory.skipped.keys().copied().collect();
@@ -165,7 +175,11 @@ fn announce(context: &Context, observed: &Observed, plan: &Plan, applied: &Appli
     now.dedup();
     if let Some(new) = now.iter().find(|reason| !before.contains(reason)) {
         let example = sides.skipped().find(|s| s.reason == *new).map(|s| s.instance.clone()).unwrap_or_default();
-        context.events.publish(about(), Reason::InstanceSkipped, format!("{new}: {example}; {} skipped in all", sides.skipped().count()));
+        context.events.publish(
+            about(),
+            Reason::InstanceSkipped,
+            format!("{new}: {example}; {} skipped in all", sides.skipped().count()),
+        );
     }
     let held = sides.export.held + sides.import.held;
     if held > 0 && observed.memory.held == 0 {

@@ -16,7 +16,13 @@ use crate::registry::handle::Phase;
 /// How many skipped instances are named.
 const SAMPLE: usize = 5;
 
-pub fn desired(observed: &Observed, verdict: &Verdict, plan: &Plan, applied: &Applied, now: Timestamp) -> RegisteredServiceStatus {
+pub fn desired(
+    observed: &Observed,
+    verdict: &Verdict,
+    plan: &Plan,
+    applied: &Applied,
+    now: Timestamp,
+) -> RegisteredServiceStatus {
     let known = observed.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
     let generation = observed.object.as_ref().and_then(|object| object.metadata.generation);
     let wanted = wanted(observed, verdict, plan, applied);
@@ -132,14 +138,29 @@ fn waiting(kind: &'static str, observed: &Observed, accepted: &Accepted, plan: &
                 "RegistryUnavailable",
                 format!("ServiceRegistry {registry}: {error}. What is there is kept"),
             ),
-            None => Wanted::new(kind, Is::Unknown, "Pending", format!("waiting for a complete list of ServiceRegistry {registry}")),
+            None => Wanted::new(
+                kind,
+                Is::Unknown,
+                "Pending",
+                format!("waiting for a complete list of ServiceRegistry {registry}"),
+            ),
         });
     }
     if plan.create.is_some() {
-        return Some(Wanted::new(kind, Is::Unknown, "Pending", format!("waiting for Service {} to be created", accepted.service)));
+        return Some(Wanted::new(
+            kind,
+            Is::Unknown,
+            "Pending",
+            format!("waiting for Service {} to be created", accepted.service),
+        ));
     }
     if !accepted.writes && !plan.is_empty() {
-        return Some(Wanted::new(kind, Is::False, "NotWritten", "there is something to write, but writing is suspended or only observed"));
+        return Some(Wanted::new(
+            kind,
+            Is::False,
+            "NotWritten",
+            "there is something to write, but writing is suspended or only observed",
+        ));
     }
     None
 }

@@ -10,8 +10,8 @@ use twinspan_core::model::{Family, RegistryName, ServiceKey};
 
 use super::observe::Observed;
 use crate::api::{
-    AllowedUse, CreateService, DeletionGuard, Direction, Import, IpFamilyPolicy, OnExpiry, OtherClusters, Policy, RegisteredService,
-    ServiceRegistry,
+    AllowedUse, CreateService, DeletionGuard, Direction, Import, IpFamilyPolicy, OnExpiry, OtherClusters, Policy,
+    RegisteredService, ServiceRegistry,
 };
 use crate::cluster::convert::{ServicePortView, ServiceView};
 use crate::cluster::index;
@@ -90,7 +90,11 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
     };
     let registry = &object.spec.registry_ref.name;
     let Some(registry_object) = &observed.registry else {
-        return refuse("RegistryNotFound", true, format!("there is no ServiceRegistry {registry}; create it or correct spec.registryRef"));
+        return refuse(
+            "RegistryNotFound",
+            true,
+            format!("there is no ServiceRegistry {registry}; create it or correct spec.registryRef"),
+        );
     };
     if let Err(problem) = settings::supported(registry_object) {
         return refuse("NotSupported", false, format!("ServiceRegistry {registry}: {}", problem.message));
@@ -141,7 +145,8 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
 /// Fields whose behaviour is not built yet are refused, never ignored.
 fn supported(object: &RegisteredService) -> Check<()> {
     let spec = &object.spec;
-    let refuse = |what: &str| refuse("NotSupported", false, format!("{what} is not supported by this version; remove it"));
+    let refuse =
+        |what: &str| refuse("NotSupported", false, format!("{what} is not supported by this version; remove it"));
     if spec.service.ports.len() > 1 {
         return refuse("more than one of spec.service.ports");
     }
@@ -175,7 +180,8 @@ fn allowed(observed: &Observed, registry: &ServiceRegistry, name: &RegistryName)
     let none = BTreeMap::new();
     let labels = observed.namespace.as_ref().map_or(&none, |namespace| &namespace.labels);
     let gives = |allowed: &AllowedUse| {
-        allowed.namespace_selector.matches(labels) && allowed.registry_names.iter().any(|pattern| matches_wildcard(pattern, name.as_str()))
+        allowed.namespace_selector.matches(labels)
+            && allowed.registry_names.iter().any(|pattern| matches_wildcard(pattern, name.as_str()))
     };
     if registry.spec.allowed.iter().any(gives) {
         return Ok(());
@@ -232,7 +238,8 @@ fn port(object: &RegisteredService, service: &ServiceView, key: &ServiceKey) -> 
 }
 
 fn names(ports: &[ServicePortView]) -> String {
-    let names: Vec<&str> = ports.iter().map(|port| if port.name.is_empty() { "(unnamed)" } else { port.name.as_str() }).collect();
+    let names: Vec<&str> =
+        ports.iter().map(|port| if port.name.is_empty() { "(unnamed)" } else { port.name.as_str() }).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 

@@ -1,0 +1,190 @@
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::ServiceRegistry;
+use crate::cluster::convert::NamespaceView;
+use crate::controllers::services::Memory;
+
+fn object(spec: &Value) -> RegisteredService {
+    let mut whole = json!({"registryRef": {"name": "main"}});
+    for (key, value) in spec.as_object().unwrap() {
+        whole[key] = value.clone();
+    }
+    serde_json::from_value(json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+        "metadata": {"name": "echo", "namespace": "shop"}, "spec": whole}))
+    .unwrap()
+}
+
+fn registry(allowed: &Value) -> Arc<ServiceRegistry> {
+    let spec = json!({"etcd": {"endpoints": ["http://a"]}, "format": "Kitex", "allowed": allowed});
+    let object = json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": "main"}, "spec": spec});
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+fn service(ports: &[(&str, bool)]) -> ServiceView {
+    let port = |(name, tcp): &(&str, bool)| ServicePortView { name: (*name).to_owned(), tcp: *tcp, app_protocol: None };
+    ServiceView {
+        name: "echo".into(),
+        uid: "s".into(),
+        external_name: false,
+        headless: true,
+        ports: ports.iter().map(port).collect(),
+        families: vec![Family::V6, Family::V4],
+        labels: BTreeMap::new(),
+        owner_uid: None,
+        deleting: false,
+    }
+}
+
+fn observed(spec: &Value) -> Observed {
+    let labels = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
+    Observed {
+        key: ServiceKey::new("shop", "echo"),
+        object: Some(Arc::new(object(spec))),
+        namespace: Some(Arc::new(NamespaceView { uid: "n".into(), labels, deleting: false })),
+        registry: Some(registry(&json!([{"namespaceSelector": {}, "registryNames": ["*"]}]))),
+        session: None,
+        former: Vec::new(),
+        service: Some(Arc::new(service(&[("rpc", true)]))),
+        others_slices: Vec::new(),
+        our_slices: Vec::new(),
+        memory: Memory::default(),
+    }
+}
+
+fn accepted(observed: &Observed) -> Accepted {
+    match validate(observed, false) {
+        Verdict::Accepted(accepted) => *accepted,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refusal(observed: &Observed) -> Refusal {
+    match validate(observed, false) {
+        Verdict::Refused(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn names_default_to_metadata_and_the_only_port_is_meant() {
+    let plain = accepted(&observed(&json!({})));
+    assert_eq!((plain.name.as_str(), plain.service.to_string().as_str()), ("echo", "shop/echo"));
+    assert_eq!(plain.port.map(|p| p.name), Some("rpc".into()));
+    assert_eq!(plain.families, [Family::V6], "the Service's primary family");
+    let named = accepted(&observed(
+        &json!({"registryName": "a.b", "service": {"name": "other"}, "export": {"ipFamilyPolicy": "All"}}),
+    ));
+    assert_eq!((named.name.as_str(), named.service.to_string().as_str()), ("a.b", "shop/other"));
+    assert_eq!(named.families, [Family::V4, Family::V6]);
+}
+
+#[test]
+fn a_refusal_withdraws_only_where_it_is_certain_that_nothing_belongs_there() {
+    type Change = fn(&mut Observed);
+    let cases: [(&str, Value, Change, bool); 8] = [
+        ("RegistryNotFound", json!({}), |o| o.registry = None, true),
+        ("NotAllowed", json!({}), |o| o.registry = Some(registry(&json!([]))), true),
+        ("ServiceMissing", json!({}), |o| o.service = None, true),
+        (
+            "ExternalName",
+            json!({}),
+            |o| o.service = Some(Arc::new(ServiceView { external_name: true, ..service(&[]) })),
+            true,
+        ),
+        ("PortNotFound", json!({"service": {"ports": [{"name": "grpc"}]}}), |_| {}, false),
+        ("PortNotFound", json!({}), |o| o.service = Some(Arc::new(service(&[("rpc", false)]))), false),
+        ("PortAmbiguous", json!({}), |o| o.service = Some(Arc::new(service(&[("a", true), ("b", true)]))), false),
+        ("NotSupported", json!({"import": {"zoneTag": "z"}}), |_| {}, false),
+    ];
+    for (reason, spec, change, withdraws) in cases {
+        let mut observed = observed(&spec);
+        change(&mut observed);
+        let refusal = refusal(&observed);
+        assert_eq!((refusal.reason, refusal.withdraw), (reason, withdraws), "{}", refusal.message);
+    }
+    let mut odd = observed(&json!({"registryName": "a/b"}));
+    assert_eq!(refusal(&odd).reason, "InvalidName");
+    odd = observed(&json!({}));
+    odd.registry = Some(Arc::new(ServiceRegistry {
+        spec: crate::api::ServiceRegistrySpec {
+            format: crate::api::RecordFormat::Hertz,
+            ..registry(&json!([])).spec.clone()
+        },
+        ..registry(&json!([])).as_ref().clone()
+    }));
+    assert_eq!(
+        (refusal(&odd).reason, refusal(&odd).withdraw),
+        ("NotSupported", false),
+        "the registry's word counts as well"
+    );
+}
+
+#[test]
+fn allowed_is_by_namespace_labels_and_names() {
+    let team = |team: &str, names: &[&str]| json!({"namespaceSelector": {"matchLabels": {"team": team}}, "registryNames": names});
+    for (allowed, name, expected) in [
+        (json!([team("a", &["*"])]), "echo", true),
+        (json!([team("b", &["*"])]), "echo", false),
+        (json!([team("a", &["shop.*"])]), "shop.echo", true),
+        (json!([team("a", &["shop.*"])]), "payment", false),
+        (json!([team("b", &["*"]), team("a", &["payment", "echo"])]), "echo", true),
+        (json!([]), "echo", false),
+    ] {
+        let mut observed = observed(&json!({"registryName": name}));
+        observed.registry = Some(registry(&allowed));
+        assert_eq!(matches!(validate(&observed, false), Verdict::Accepted(_)), expected, "{allowed} {name}");
+        observed.namespace = None;
+        assert!(
+            matches!(validate(&observed, false), Verdict::Refused(_)),
+            "a namespace that is not known has no labels"
+        );
+    }
+}
+
+#[test]
+fn wildcards_stand_for_any_characters() {
+    for (pattern, text, expected) in [
+        ("*", "", true),
+        ("*", "anything.at-all", true),
+        ("a*", "a", true),
+        ("a*", "ba", false),
+        ("*a", "ba", true),
+        ("a*b", "ab", true),
+        ("a*b", "a", false),
+        ("a*a", "a", false),
+        ("a*b*c", "a.b.b.c", true),
+        ("a*b*c", "acb", false),
+        ("exact", "exact", true),
+        ("exact", "exactly", false),
+        ("**", "x", true),
+    ] {
+        assert_eq!(matches_wildcard(pattern, text), expected, "{pattern} {text}");
+    }
+}
+
+#[test]
+fn a_missing_service_is_created_where_asked_and_a_leaving_one_counts_as_missing() {
+    let spec = json!({"service": {"create": "Headless", "ports": [{"name": "rpc", "number": 8888}]}});
+    let mut observed = observed(&spec);
+    assert_eq!(accepted(&observed).create, None);
+    observed.service = Some(Arc::new(ServiceView { deleting: true, ..service(&[("rpc", true)]) }));
+    let new = accepted(&observed).create.unwrap();
+    assert_eq!((new.headless, new.ports), (true, vec![("rpc".to_owned(), 8888)]));
+}
+
+#[test]
+fn suspended_observed_and_dry_runs_write_nothing_but_stay_accepted() {
+    for (spec, dry_run) in [(json!({"suspend": true}), false), (json!({"policy": "Observe"}), false), (json!({}), true)]
+    {
+        let verdict = validate(&observed(&spec), dry_run);
+        assert!(matches!(verdict, Verdict::Accepted(_)));
+        assert!(!verdict.writes(), "{spec}");
+    }
+    let mut gone = observed(&json!({}));
+    gone.object = None;
+    assert!(validate(&gone, false).writes());
+    assert!(!validate(&gone, true).writes());
+}

@@ -4,8 +4,8 @@
 //! second call fails (measured with etcd-client 0.21.1). So each connection goes to one member, and the next connection
 //! begins with the member after it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -24,21 +24,25 @@ pub fn meaning(error: &Error) -> RegistryError {
     match error {
         Error::GRpcStatus(status) => {
             let text = chain(status.message().to_owned(), status);
-            of_status(status.code() as i32, status.message(), text)
+            of_status(status.code() as i32, status.message(), &text)
         }
-        Error::TransportError(transport) => of_transport(chain(transport.to_string(), transport)),
-        Error::InvalidUri(_) | Error::EndpointError(_) | Error::IoError(_) => RegistryError::Unreachable(cut(&error.to_string())),
+        Error::TransportError(transport) => of_transport(&chain(transport.to_string(), transport)),
+        Error::InvalidUri(_) | Error::EndpointError(_) | Error::IoError(_) => {
+            RegistryError::Unreachable(cut(&error.to_string()))
+        }
         _ => RegistryError::Server(cut(&error.to_string())),
     }
 }
 
-fn of_status(code: i32, message: &str, text: String) -> RegistryError {
+fn of_status(code: i32, message: &str, text: &str) -> RegistryError {
     match code {
         UNAUTHENTICATED => RegistryError::AuthFailed(cut(message)),
         INVALID_ARGUMENT if message.contains("authentication failed") || message.contains("user name is empty") => {
             RegistryError::AuthFailed(cut(message))
         }
-        FAILED_PRECONDITION if message.contains("authentication is not enabled") => RegistryError::AuthFailed(cut(message)),
+        FAILED_PRECONDITION if message.contains("authentication is not enabled") => {
+            RegistryError::AuthFailed(cut(message))
+        }
         PERMISSION_DENIED => RegistryError::PermissionDenied(cut(message)),
         NOT_FOUND if message.contains("lease not found") => RegistryError::LeaseGone,
         RESOURCE_EXHAUSTED if message.contains("database space exceeded") => RegistryError::NoSpace(cut(message)),
@@ -48,12 +52,12 @@ fn of_status(code: i32, message: &str, text: String) -> RegistryError {
 }
 
 /// TLS fails below gRPC, which knows nothing but that there is no connection.
-fn of_transport(text: String) -> RegistryError {
+fn of_transport(text: &str) -> RegistryError {
     let lower = text.to_lowercase();
     if ["certificate", "tls", "handshake", "unknownissuer", "notvalidforname"].iter().any(|word| lower.contains(word)) {
-        RegistryError::TlsFailed(cut(&text))
+        RegistryError::TlsFailed(cut(text))
     } else {
-        RegistryError::Unreachable(cut(&text))
+        RegistryError::Unreachable(cut(text))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Lists, reads and transactions.
 
 use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, KvClient, PutOptions, ResponseHeader, Txn, TxnOp, TxnOpResponse,
+    Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, KvClient, PutOptions, ResponseHeader, Txn, TxnOp,
+    TxnOpResponse,
 };
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
@@ -87,7 +88,10 @@ fn found(response: &TxnOpResponse) -> Option<RawRecord> {
 
 pub async fn commit(mut client: KvClient, batch: &Batch) -> Result<Committed> {
     if batch.ops.len() > MAX_BATCH {
-        return Err(RegistryError::Server(format!("a batch of {} operations; at most {MAX_BATCH} are possible", batch.ops.len())));
+        return Err(RegistryError::Server(format!(
+            "a batch of {} operations; at most {MAX_BATCH} are possible",
+            batch.ops.len()
+        )));
     }
     let fence: Vec<Compare> =
         batch.fence.iter().map(|f| Compare::value(f.key.as_str(), CompareOp::Equal, f.value.as_str())).collect();
@@ -115,7 +119,9 @@ fn transaction(op: &RecordOp, batch_lease: LeaseId) -> Txn {
     let (seen, write) = match op {
         // A revision of 0 is how etcd says that there is no such key.
         RecordOp::Create { value, .. } => (0, put(value, batch_lease)),
-        RecordOp::Update { value, seen, lease, .. } => (*seen, put(value, if *lease == LeaseId::NONE { batch_lease } else { *lease })),
+        RecordOp::Update { value, seen, lease, .. } => {
+            (*seen, put(value, if *lease == LeaseId::NONE { batch_lease } else { *lease }))
+        }
         RecordOp::Delete { seen, .. } => (*seen, TxnOp::delete(key, Some(DeleteOptions::new()))),
     };
     Txn::new()

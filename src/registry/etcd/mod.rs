@@ -19,7 +19,9 @@ use twinspan_core::model::{LeaseId, RecordKey, Revision};
 
 pub use connect::{EtcdConnector, Settings, TlsSettings};
 
-use super::{Batch, Committed, Grant, LeaseState, Listing, Reading, Registry, RegistryError, Result, ServerStatus, Watch};
+use super::{
+    Batch, Committed, Grant, LeaseState, Listing, Reading, Registry, RegistryError, Result, ServerStatus, Watch,
+};
 
 /// The deadline of one call. etcd's own clients use 5 s and less.
 const CALL: Duration = Duration::from_secs(5);

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Timestamp;
 use crate::model::{
-    AddressType, Family, HEADLESS_LABEL, InstanceAddr, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, ServiceKey, Slice,
-    SliceEndpoint, SlicePort, TCP, TRIGGER_TIME_ANNOTATION,
+    AddressType, Family, HEADLESS_LABEL, InstanceAddr, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, ServiceKey,
+    Slice, SliceEndpoint, SlicePort, TCP, TRIGGER_TIME_ANNOTATION,
 };
 
 /// The most endpoints in one slice; the built-in controller's default (`--max-endpoints-per-slice`).
@@ -133,7 +133,9 @@ fn place<'a>(input: &Input<'_>, service: &Service<'_>, existing: &[&'a Slice]) -
         }
     }
     for (group, members) in groups {
-        let packed = pack::pack(wanted.remove(&group).unwrap_or_default(), &members, |slice| frame_differs(input, service, group, slice));
+        let packed = pack::pack(wanted.remove(&group).unwrap_or_default(), &members, |slice| {
+            frame_differs(input, service, group, slice)
+        });
         placed.updates.extend(packed.updates.into_iter().map(|(slice, endpoints)| (slice, group, endpoints)));
         placed.creates.extend(packed.creates.into_iter().map(|endpoints| (group, endpoints)));
         placed.deletes.extend(packed.deletes);
@@ -146,14 +148,18 @@ fn place<'a>(input: &Input<'_>, service: &Service<'_>, existing: &[&'a Slice]) -
 fn group_of(slice: &Slice, service: &Service<'_>) -> Option<Group> {
     let AddressType::Ip(family) = slice.address_type else { return None };
     match slice.ports.as_slice() {
-        [SlicePort { number: Some(number), .. }] if slice.service.as_deref() == Some(service.name) => Some((family, *number)),
+        [SlicePort { number: Some(number), .. }] if slice.service.as_deref() == Some(service.name) => {
+            Some((family, *number))
+        }
         _ => None,
     }
 }
 
 /// Whether anything but the endpoints is not as it should be.
 fn frame_differs(input: &Input<'_>, service: &Service<'_>, (_, number): Group, slice: &Slice) -> bool {
-    slice.ports != [port(service, number)] || slice.labels != labels(service) || slice.owner_uid.as_deref() != Some(input.owner_uid)
+    slice.ports != [port(service, number)]
+        || slice.labels != labels(service)
+        || slice.owner_uid.as_deref() != Some(input.owner_uid)
 }
 
 /// A slice that would be deleted takes the endpoints of one that would be created: one write instead of two, and

@@ -83,7 +83,9 @@ impl World {
         let mut held = Vec::new();
         for slice in &self.existing {
             for endpoint in &slice.endpoints {
-                held.push(InstanceAddr::new(endpoint.address.parse().unwrap(), slice.ports[0].number.unwrap()).unwrap());
+                held.push(
+                    InstanceAddr::new(endpoint.address.parse().unwrap(), slice.ports[0].number.unwrap()).unwrap(),
+                );
             }
         }
         held.sort();
@@ -117,14 +119,20 @@ fn a_slice_has_all_three_conditions_and_the_labels_that_consumers_need() {
     world.labels.insert(HEADLESS_LABEL.into(), "copied from the Service by mistake".into());
     let plan = world.plan();
     let [SliceOp::Create(body)] = plan.ops.as_slice() else { panic!("{plan:?}") };
-    assert_eq!(body.endpoints[0], SliceEndpoint {
-        address: "10.0.0.1".into(),
-        ready: Some(true),
-        serving: Some(true),
-        terminating: Some(false),
-        zone: None
-    });
-    assert_eq!(body.port, SlicePort { name: "rpc".into(), protocol: "TCP".into(), number: Some(80), app_protocol: None });
+    assert_eq!(
+        body.endpoints[0],
+        SliceEndpoint {
+            address: "10.0.0.1".into(),
+            ready: Some(true),
+            serving: Some(true),
+            terminating: Some(false),
+            zone: None
+        }
+    );
+    assert_eq!(
+        body.port,
+        SlicePort { name: "rpc".into(), protocol: "TCP".into(), number: Some(80), app_protocol: None }
+    );
     let labels: Vec<(&str, &str)> = body.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(
         labels,

@@ -1,0 +1,248 @@
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use twinspan_core::codec::{Format, Layout};
+use twinspan_core::model::{LeaseId, Owner, RecordKey, RegistryName, ServiceKey};
+use twinspan_core::plan::RecordOp;
+
+use super::*;
+use crate::registry::handle::{RegistryEvent, SessionStatus};
+use crate::registry::memory::{Faults, MemoryServer};
+use crate::registry::view::{Snapshot, State};
+use crate::registry::{leases, writer};
+
+struct Bench {
+    server: MemoryServer,
+    handle: Arc<RegistryHandle>,
+    _events: mpsc::UnboundedReceiver<RegistryEvent>,
+    stop: CancellationToken,
+}
+
+/// A session and a lease keeper on a registry in memory; leases last 60 s.
+fn bench() -> Bench {
+    let server = MemoryServer::new();
+    let (sender, events) = mpsc::unbounded_channel();
+    let handle = RegistryHandle::new("main", "c1", Layout::new(Format::Kitex, "p"), 60, sender);
+    let stop = CancellationToken::new();
+    tokio::spawn(run(handle.clone(), Arc::new(server.clone()), World::real(), stop.clone()));
+    tokio::spawn(leases::keep_alive(handle.clone(), stop.clone()));
+    Bench { server, handle, _events: events, stop }
+}
+
+fn value(address: &str) -> String {
+    format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#)
+}
+
+fn create(address: &str) -> RecordOp {
+    let value = format!(
+        r#"{{"network":"tcp","address":"{address}","weight":10,"tags":{{"twinspan.dev/owner":"c1/shop/echo"}}}}"#
+    );
+    RecordOp::Create { key: format!("p/echo/{address}").into(), value: value.into() }
+}
+
+impl Bench {
+    fn snapshot(&self) -> Snapshot {
+        let owner = Owner { cluster_id: "c1".into(), service: ServiceKey::new("shop", "echo") };
+        self.handle.view().snapshot(&RegistryName::new("echo").unwrap(), &owner)
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.snapshot().records.keys().map(ToString::to_string).collect()
+    }
+
+    async fn write(&self, ops: Vec<RecordOp>) -> writer::Report {
+        writer::write(&self.handle, None, ops, || Ok(())).await
+    }
+
+    /// Waits on the paused clock.
+    async fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        for _ in 0..2000 {
+            if holds(self) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("never: {what}; {:?}", self.handle.status());
+    }
+
+    async fn fresh(&self) {
+        self.until("fresh", |b| b.snapshot().state == State::Fresh && b.handle.connection().is_ok()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_then_follows() {
+    let bench = bench();
+    bench.server.put("p/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId::NONE);
+    bench.fresh().await;
+    assert_eq!(bench.keys(), ["p/echo/10.0.0.1:80"]);
+    bench.server.put("p/echo/10.0.0.2:80", &value("10.0.0.2:80"), LeaseId::NONE);
+    bench.server.delete(&["p/echo/10.0.0.1:80"]);
+    bench.until("the events", |b| b.keys() == ["p/echo/10.0.0.2:80"]).await;
+    let SessionStatus { phase, server, revision_at_last_session } = bench.handle.status();
+    assert_eq!((phase, server.unwrap().cluster_id), (Phase::Watching, 1));
+    assert!(revision_at_last_session <= 1);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_at_rest_but_keepalives_and_progress() {
+    let bench = bench();
+    bench.fresh().await;
+    bench.write(vec![create("10.0.0.1:80")]).await;
+    let before = (bench.server.calls("list"), bench.server.calls("commit"), bench.server.revision());
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!((bench.server.calls("list"), bench.server.calls("commit"), bench.server.revision()), before);
+    assert!(bench.server.calls("progress") >= 50, "a quiet watch is asked for a sign of life");
+    let keepalives = bench.server.calls("keep_alive");
+    assert!((29..=33).contains(&keepalives), "a third of the TTL: {keepalives} in 600 s");
+    assert_eq!(bench.server.records().len(), 1);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_end_of_a_session_is_the_start_of_the_next() {
+    let bench = bench();
+    bench.server.put("p/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId::NONE);
+    bench.fresh().await;
+    for (end, broken) in [("cut", false), ("away", true), ("silent", true), ("refused", true), ("compacted", false)] {
+        let lists = bench.server.calls("list");
+        match end {
+            "cut" => bench.server.cut(),
+            "away" => bench.server.set_faults(Faults { away: true, ..Faults::default() }),
+            "silent" => bench.server.set_faults(Faults { silent: true, ..Faults::default() }),
+            "refused" => {
+                bench.server.cut();
+                bench.server.set_faults(Faults { refused: true, ..Faults::default() });
+            }
+            _ => {
+                bench.server.cut();
+                bench.server.put("p/other/x", "{}", LeaseId::NONE);
+                bench.server.compact();
+            }
+        }
+        if broken {
+            bench.until(end, |b| b.snapshot().state == State::Stale).await;
+            assert_eq!(bench.keys(), ["p/echo/10.0.0.1:80"], "{end}: what was there is kept");
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            bench.server.set_faults(Faults::default());
+        }
+        bench.until(end, |b| b.server.calls("list") > lists && b.snapshot().state == State::Fresh).await;
+        assert_eq!(bench.keys(), ["p/echo/10.0.0.1:80"], "{end}");
+    }
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_a_record_went_is_looked_up() {
+    let bench = bench();
+    bench.server.grant_for(LeaseId(5), Duration::from_secs(3600));
+    bench.server.grant_for(LeaseId(6), Duration::from_secs(30));
+    bench.server.put("p/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId(5));
+    bench.server.put("p/echo/10.0.0.2:80", &value("10.0.0.2:80"), LeaseId(6));
+    bench.fresh().await;
+    bench.server.delete(&["p/echo/10.0.0.1:80"]);
+    bench
+        .until("both are explained", |b| {
+            let departures = b.snapshot().departures;
+            departures.values().map(|d| d.evidence).collect::<Vec<_>>() == [Evidence::Left, Evidence::Expired]
+        })
+        .await;
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn writes_hang_on_leases_with_derived_ids_and_at_most_500_records() {
+    let bench = bench();
+    bench.fresh().await;
+    let ops: Vec<RecordOp> = (0..600).map(|n| create(&format!("10.0.{}.{}:80", n / 250, n % 250 + 1))).collect();
+    let report = bench.write(ops).await;
+    assert_eq!((report.created, report.error, report.lost), (600, None, 0));
+    let expected = [bench.handle.leases.id(0), bench.handle.leases.id(1)];
+    let mut counts: Vec<(LeaseId, usize)> = bench.handle.view().own_leases().iter().map(|(l, n)| (*l, *n)).collect();
+    counts.sort_by_key(|(_, n)| *n);
+    assert_eq!(counts, [(expected[1], 100), (expected[0], 500)]);
+    assert!(bench.server.records().values().all(|r| expected.contains(&r.lease)), "no own record without a lease");
+    assert_eq!(bench.server.calls("commit"), 5, "127 operations a batch, one lease each");
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_race_costs_its_neighbours_nothing_and_shows_what_is_there() {
+    let bench = bench();
+    bench.fresh().await;
+    bench.server.put("p/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId::NONE);
+    let report = bench.write(vec![create("10.0.0.1:80"), create("10.0.0.2:80")]).await;
+    assert_eq!((report.created, report.lost, report.error), (1, 1, None));
+    assert_eq!(bench.keys(), ["p/echo/10.0.0.1:80", "p/echo/10.0.0.2:80"]);
+    let records = bench.server.records();
+    assert_eq!(records["p/echo/10.0.0.1:80"].lease, LeaseId::NONE, "the foreign record is as it was");
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_lost_is_read_again_before_anything_is_repeated() {
+    let bench = bench();
+    bench.fresh().await;
+    bench.server.set_faults(Faults { answers_lost: true, ..Faults::default() });
+    let report = bench.write(vec![create("10.0.0.1:80")]).await;
+    assert!(report.error.is_some_and(|e| e.is_ambiguous()));
+    assert_eq!(bench.keys(), ["p/echo/10.0.0.1:80"], "it was written, and we know it");
+    assert_eq!(bench.server.calls("read"), 1);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_gone_is_granted_again_before_it_is_used() {
+    let bench = bench();
+    bench.fresh().await;
+    bench.write(vec![create("10.0.0.1:80")]).await;
+    bench.server.replace_with_empty();
+    bench.until("listed again", |b| b.keys().is_empty() && b.snapshot().state == State::Fresh).await;
+    let first = bench.write(vec![create("10.0.0.1:80")]).await;
+    let second = if first.error.is_some() { bench.write(vec![create("10.0.0.1:80")]).await } else { first };
+    assert_eq!((second.created, second.error), (1, None));
+    assert_eq!(bench.server.leases(), [bench.handle.leases.id(0)]);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_are_kept_alive_by_whoever_holds_the_view_and_left_alone_when_empty() {
+    let bench = bench();
+    bench.fresh().await;
+    bench.write(vec![create("10.0.0.1:80")]).await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(bench.server.records().len(), 1);
+    // A short outage is survived; the first thing after it is a keepalive.
+    bench.server.set_faults(Faults { away: true, ..Faults::default() });
+    tokio::time::sleep(Duration::from_secs(35)).await;
+    bench.server.set_faults(Faults::default());
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(bench.server.records().len(), 1);
+
+    let key: RecordKey = "p/echo/10.0.0.1:80".into();
+    let seen = bench.server.records()["p/echo/10.0.0.1:80"].mod_revision;
+    let report = bench.write(vec![RecordOp::Delete { key, seen, lease: bench.handle.leases.id(0) }]).await;
+    assert_eq!(report.deleted, 1);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bench.server.leases(), [], "an empty lease expires by itself");
+    assert_eq!(bench.snapshot().departures.len(), 0, "our own delete is no departure");
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_by_who_may_not() {
+    let bench = bench();
+    bench.fresh().await;
+    let refused =
+        writer::write(&bench.handle, None, vec![create("10.0.0.1:80")], || Err(RegistryError::NotLeader)).await;
+    assert_eq!(refused.error, Some(RegistryError::NotLeader));
+    let fence = crate::registry::Fence { key: "twinspan/c1/main".into(), value: "1/me".into() };
+    let fenced = writer::write(&bench.handle, Some(&fence), vec![create("10.0.0.1:80")], || Ok(())).await;
+    assert_eq!(fenced.error, Some(RegistryError::Fenced));
+    assert!(bench.server.records().is_empty());
+    bench.server.put("twinspan/c1/main", "1/me", LeaseId::NONE);
+    let written = writer::write(&bench.handle, Some(&fence), vec![create("10.0.0.1:80")], || Ok(())).await;
+    assert_eq!((written.created, written.error), (1, None));
+    bench.stop.cancel();
+}

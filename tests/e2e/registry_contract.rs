@@ -1,0 +1,187 @@
+//! What the operator relies on in a registry: the same test on a real etcd and on the one in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use libtest_mimic::Trial;
+use twinspan::registry::etcd::{EtcdConnector, Settings};
+use twinspan::registry::memory::MemoryServer;
+use twinspan::registry::{
+    Batch, Change, Committed, Connector, Fence, Grant, LeaseState, MAX_BATCH, Outcome, Registry, RegistryError, Watch,
+    WatchItem,
+};
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
+use twinspan_core::plan::RecordOp;
+
+use crate::harness::Suite;
+
+pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![
+        suite.story("registry_contract::etcd", |suite| async move {
+            let bed = &suite.shared().await?.bed;
+            let etcd = bed.start_registry("registry-contract").await?;
+            let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
+            contract(&EtcdConnector::new(settings)).await
+        }),
+        suite.story("registry_contract::memory", |_| async { contract(&MemoryServer::new()).await }),
+    ]
+}
+
+const ROOT: &str = "root/";
+const LEASE: LeaseId = LeaseId(77);
+
+fn key(name: &str) -> RecordKey {
+    format!("{ROOT}{name}").into()
+}
+
+fn create(name: &str, value: &str) -> RecordOp {
+    RecordOp::Create { key: key(name), value: value.into() }
+}
+
+fn batch(ops: Vec<RecordOp>) -> Batch {
+    Batch { fence: None, lease: LEASE, ops }
+}
+
+fn found(name: &str, value: &str, mod_revision: i64) -> RawRecord {
+    RawRecord { key: key(name), value: value.into(), mod_revision, lease: LEASE }
+}
+
+async fn contract(connector: &dyn Connector) -> Result<()> {
+    let registry = connector.connect().await?;
+    let registry = registry.as_ref();
+    let status = registry.status().await?;
+    ensure!(status.cluster_id != 0);
+    let empty = registry.list(ROOT).await?;
+    ensure!(empty.records.is_empty() && empty.cluster_id == status.cluster_id, "{empty:?}");
+    let mut watch = registry.watch(ROOT, empty.revision + 1).await?;
+
+    leases(registry).await?;
+    let first = compare_and_swap(registry).await?;
+    seen(watch.as_mut(), first).await?;
+    fences(registry).await?;
+    large(registry).await?;
+    expiry(registry).await
+}
+
+async fn leases(registry: &dyn Registry) -> Result<()> {
+    ensure!(registry.look_up(LEASE).await? == LeaseState::Gone);
+    ensure!(registry.keep_alive(LEASE).await? == LeaseState::Gone);
+    let missing = registry.commit(&batch(vec![create("a", "1")])).await;
+    ensure!(missing == Err(RegistryError::LeaseGone), "{missing:?}");
+    ensure!(registry.grant(LEASE, 600).await? == Grant::Granted(600));
+    ensure!(registry.grant(LEASE, 600).await? == Grant::Exists);
+    ensure!(registry.look_up(LEASE).await? == LeaseState::Lives);
+    ensure!(registry.keep_alive(LEASE).await? == LeaseState::Lives);
+    Ok(())
+}
+
+/// Returns the revision of the first write.
+async fn compare_and_swap(registry: &dyn Registry) -> Result<i64> {
+    let Committed { revision: first, outcomes } =
+        registry.commit(&batch(vec![create("a", "1"), create("b", "1")])).await?;
+    ensure!(outcomes == [Outcome::Written, Outcome::Written], "{outcomes:?}");
+    let listing = registry.list(ROOT).await?;
+    ensure!(
+        listing.records == [found("a", "1", first), found("b", "1", first)] && listing.revision == first,
+        "{listing:?}"
+    );
+
+    // One lost race leaves its neighbours alone, and says what it found.
+    let update = RecordOp::Update { key: key("b"), value: b"2".to_vec(), seen: first, lease: LEASE };
+    let late = RecordOp::Update { key: key("a"), value: b"x".to_vec(), seen: first - 1, lease: LEASE };
+    let gone = RecordOp::Delete { key: key("z"), seen: first, lease: LEASE };
+    let second = registry.commit(&batch(vec![create("c", "1"), late, update, gone])).await?;
+    let lost = Outcome::Lost(Some(found("a", "1", first)));
+    ensure!(
+        second.outcomes == [Outcome::Written, lost, Outcome::Written, Outcome::Lost(None)],
+        "{:?}",
+        second.outcomes
+    );
+    ensure!(second.revision == first + 1, "one revision for the whole batch");
+
+    let exists = registry.commit(&batch(vec![create("c", "x")])).await?;
+    ensure!(matches!(exists.outcomes[..], [Outcome::Lost(Some(_))]), "{exists:?}");
+    let delete = RecordOp::Delete { key: key("a"), seen: first, lease: LEASE };
+    let third = registry.commit(&batch(vec![delete])).await?;
+    ensure!(third.outcomes == [Outcome::Written] && third.revision == first + 2, "{third:?}");
+
+    let reading = registry.read(&[key("a"), key("b"), key("c")]).await?;
+    let expected =
+        [(key("a"), None), (key("b"), Some(found("b", "2", first + 1))), (key("c"), Some(found("c", "1", first + 1)))];
+    ensure!(reading.records == expected && reading.revision == first + 2, "{reading:?}");
+    Ok(first)
+}
+
+/// The watch tells everything in order, and then that there is no more.
+async fn seen(watch: &mut dyn Watch, first: i64) -> Result<()> {
+    let mut changes = Vec::new();
+    while changes.len() < 5 {
+        match next(watch).await? {
+            WatchItem::Changes(more) => changes.extend(more),
+            WatchItem::Progress(_) => {}
+        }
+    }
+    let put = |name, value, revision| Change::Put(found(name, value, revision));
+    let expected = [
+        put("a", "1", first),
+        put("b", "1", first),
+        put("c", "1", first + 1),
+        put("b", "2", first + 1),
+        Change::Delete { key: key("a"), revision: first + 2 },
+    ];
+    ensure!(changes == expected, "{changes:?}");
+    watch.request_progress().await?;
+    match next(watch).await? {
+        WatchItem::Progress(revision) => ensure!(revision >= first + 2, "{revision}"),
+        WatchItem::Changes(more) => bail!("nothing else happened: {more:?}"),
+    }
+    Ok(())
+}
+
+async fn next(watch: &mut dyn Watch) -> Result<WatchItem> {
+    Ok(tokio::time::timeout(Duration::from_secs(10), watch.next()).await.context("the watch says nothing")??)
+}
+
+async fn fences(registry: &dyn Registry) -> Result<()> {
+    let fence = |value: &str| Some(Fence { key: format!("{ROOT}epoch"), value: value.to_owned() });
+    registry.commit(&batch(vec![create("epoch", "2/me")])).await?;
+    let before = registry.list(ROOT).await?;
+    let fenced = registry.commit(&Batch { fence: fence("1/other"), ..batch(vec![create("d", "1")]) }).await;
+    ensure!(fenced == Err(RegistryError::Fenced), "{fenced:?}");
+    ensure!(registry.list(ROOT).await? == before, "nothing is written");
+    let mine = registry.commit(&Batch { fence: fence("2/me"), ..batch(vec![create("d", "1")]) }).await?;
+    ensure!(mine.outcomes == [Outcome::Written]);
+    Ok(())
+}
+
+/// The largest batch, and a list of more than one page.
+async fn large(registry: &dyn Registry) -> Result<()> {
+    for n in 0..20 {
+        let ops = (0..MAX_BATCH).map(|m| create(&format!("many/{:05}", n * MAX_BATCH + m), "x")).collect();
+        let committed = registry.commit(&batch(ops)).await?;
+        ensure!(committed.outcomes.iter().all(|o| *o == Outcome::Written));
+    }
+    let listing = registry.list(&format!("{ROOT}many/")).await?;
+    ensure!(listing.records.len() == 20 * MAX_BATCH, "{} records", listing.records.len());
+    ensure!(listing.records.is_sorted_by(|a, b| a.key < b.key));
+    Ok(())
+}
+
+/// A lease that ends takes its records with it.
+async fn expiry(registry: &dyn Registry) -> Result<()> {
+    let short = LeaseId(78);
+    ensure!(matches!(registry.grant(short, 2).await?, Grant::Granted(ttl) if ttl >= 2));
+    let from = registry.list(ROOT).await?.revision + 1;
+    registry.commit(&Batch { fence: None, lease: short, ops: vec![create("short", "1")] }).await?;
+    let mut watch = registry.watch(ROOT, from).await?;
+    let mut deleted = false;
+    while !deleted {
+        if let WatchItem::Changes(changes) = next(watch.as_mut()).await? {
+            deleted = changes.iter().any(|c| matches!(c, Change::Delete { key: gone, .. } if *gone == key("short")));
+        }
+    }
+    ensure!(registry.look_up(short).await? == LeaseState::Gone);
+    ensure!(registry.keep_alive(short).await? == LeaseState::Gone);
+    Ok(())
+}
