@@ -111,8 +111,15 @@ impl RegistryHandle {
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
+        // Failing again in the same way is no news, and would have every service of the registry looked after.
+        let again = match (&self.status.borrow().phase, &phase) {
+            (Phase::Failed(before), Phase::Failed(now)) => before.label() == now.label(),
+            _ => false,
+        };
         self.status.send_modify(|status| status.phase = phase);
-        self.tell(RegistryEvent::State { registry: self.name.clone() });
+        if !again {
+            self.tell(RegistryEvent::State { registry: self.name.clone() });
+        }
     }
 
     pub(super) fn set_server(&self, server: ServerStatus) {

@@ -129,6 +129,13 @@ impl<'a> Corner<'a> {
     }
 
     pub async fn with_registry(bed: &'a Bed, name: &str, registry: &Etcd) -> Result<Corner<'a>> {
+        let corner = Self::without_registry_object(bed, name, registry).await?;
+        corner.create_registry(json!({})).await?;
+        Ok(corner)
+    }
+
+    /// Without the ServiceRegistry, for a story that says itself how to connect.
+    pub async fn without_registry_object(bed: &'a Bed, name: &str, registry: &Etcd) -> Result<Corner<'a>> {
         let number = CORNERS.fetch_add(1, Ordering::Relaxed);
         let name = format!("{name}-{number}");
         bed.create_namespace(&name, &BTreeMap::from([("story".to_owned(), name.clone())])).await?;
@@ -142,7 +149,6 @@ impl<'a> Corner<'a> {
             foreign_slices: BTreeMap::new(),
         };
         corner.plant_foreign(registry).await?;
-        corner.create_registry(json!({})).await?;
         Ok(corner)
     }
 

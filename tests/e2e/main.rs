@@ -8,11 +8,13 @@
 #![allow(clippy::expect_used, clippy::print_stderr)]
 
 mod bad_input;
+mod connection;
 mod crds;
 mod export;
 mod harness;
 mod import;
 mod life;
+mod operator;
 mod outages;
 mod registry_contract;
 mod replicas;
@@ -39,10 +41,12 @@ fn main() -> ExitCode {
     let suite = Suite::new();
     let modules = [
         bad_input::stories,
+        connection::stories,
         crds::stories,
         export::stories,
         import::stories,
         life::stories,
+        operator::stories,
         outages::stories,
         registry_contract::stories,
         replicas::stories,

@@ -29,22 +29,42 @@ fn value(address: SocketAddr) -> String {
 }
 
 async fn down_at_start(suite: Arc<Suite>) -> Result<()> {
-    let bed = &suite.shared().await?.bed;
-    let registry = bed.start_registry("registry-down-at-start").await?;
-    let corner = Corner::with_registry(bed, "downatstart", &registry).await?;
-    corner.registry_condition("Ready", "True", "Connected").await?;
+    let bed = suite.own_bed().await?;
+    let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    first.ready().await?;
+    let corner = Corner::new(&bed, "downatstart").await?;
     corner.selector_service("echo", 80).await?;
     let pod = corner.pod("echo", "pod", 80).await?;
     corner.pods.set_ready("pod", true).await?;
-    registry.part().kill().await?;
-    corner.registry_condition("Connected", "False", "Unreachable").await?;
     corner.register("echo", json!({})).await?;
-    corner.condition("echo", "Ready", "False", "RegistryUnavailable").await?;
+    let vm = SocketAddr::from((next_v4(), 9000));
+    bed.registry.put_leased(&corner.key("echo", vm), &value(vm), 600).await?;
+    corner.imports_become("echo", &[vm]).await?;
+    corner.records_become(&bed.registry, "echo", &[vm, pod.address()]).await?;
+
+    // Twinspan starts while the registry is down: it knows nothing of it, and nothing follows from that.
+    first.part().stop().await?;
+    bed.registry.part().kill().await?;
+    let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    second.ready().await?;
+    corner.registry_condition("Connected", "False", "Unreachable").await?;
     corner.condition("echo", "Exported", "Unknown", "RegistryUnavailable").await?;
-    registry.start_again().await?;
-    corner.records_become(&registry, "echo", &[pod.address()]).await?;
+    corner.condition("echo", "Ready", "False", "RegistryUnavailable").await?;
+    corner.register("late", json!({"service": {"name": "echo"}})).await?;
+    corner.condition("late", "Ready", "False", "RegistryUnavailable").await?;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        let found = corner.imported("echo").await?;
+        ensure!(found == BTreeSet::from([vm]), "imported {found:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    bed.registry.start_again().await?;
+    corner.records_become(&bed.registry, "late", &[pod.address()]).await?;
+    corner.records_become(&bed.registry, "echo", &[vm, pod.address()]).await?;
+    corner.imports_become("echo", &[vm]).await?;
     corner.condition("echo", "Ready", "True", "Synced").await?;
-    corner.nothing_foreign_was_touched(&registry).await
+    corner.condition("late", "Ready", "True", "Synced").await?;
+    corner.nothing_foreign_was_touched(&bed.registry).await
 }
 
 /// Imported and exported instances are counted all the time, on the side that is not away.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::controlplane::ControlPlane;
 use crate::dns::Dns;
-use crate::etcd::Etcd;
+use crate::etcd::{ClientTls, Etcd};
 use crate::namespace::Access;
 use crate::twinspan::{Options, Twinspan};
 use crate::{Kubeconfig, access, address, namespace, repository};
@@ -64,6 +64,13 @@ impl Bed {
         let etcd = Etcd::spawn(name, &self.dir, address::next_registry(self.net))?;
         etcd.ready().await?;
         Ok(etcd)
+    }
+
+    /// The same with TLS, for clients with a certificate.
+    pub async fn start_tls_registry(&self, name: &str) -> Result<(Etcd, ClientTls)> {
+        let (etcd, client) = Etcd::spawn_tls(name, &self.dir, address::next_registry(self.net))?;
+        etcd.ready().await?;
+        Ok((etcd, client))
     }
 
     /// The kubeconfig of Twinspan's ServiceAccount.

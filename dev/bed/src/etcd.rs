@@ -6,28 +6,66 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use etcd_client::{Client, ConnectOptions, GetOptions, PutOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, Permission, PutOptions, TlsOptions};
 
 use crate::part::Part;
+use crate::pki::Authority;
 use crate::{eventually, namespace};
 
 const PORT: u16 = 2379;
 
-/// A single etcd member without TLS.
+/// A single etcd member.
 #[derive(Debug)]
 pub struct Etcd {
     part: Part,
     endpoint: String,
     data: PathBuf,
+    tls: Option<TlsOptions>,
+    user: Option<(String, String)>,
+}
+
+/// What clients of an etcd with TLS need.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    pub ca: String,
+    pub cert: String,
+    pub key: String,
 }
 
 impl Etcd {
     /// Starts it without waiting for it.
     pub(crate) fn spawn(name: &str, dir: &Path, ip: Ipv4Addr) -> Result<Self> {
+        Self::spawn_with(name, dir, ip, "http", &[])
+    }
+
+    /// Starts it with TLS, for clients with a certificate only, and returns what such a client needs.
+    pub(crate) fn spawn_tls(name: &str, dir: &Path, ip: Ipv4Addr) -> Result<(Self, ClientTls)> {
+        let pki = Authority::create(&dir.join(format!("{name}-pki")))?;
+        let (cert, key) = pki.issue("etcd", &["etcd.bed"], &[ip.into()])?;
+        // etcd takes the common name of a client's certificate for a user where it is asked to.
+        let (client_cert, client_key) = pki.issue("client", &["client.bed"], &[])?;
+        let flags = [
+            format!("--cert-file={}", cert.display()),
+            format!("--key-file={}", key.display()),
+            "--client-cert-auth".to_owned(),
+            format!("--trusted-ca-file={}", pki.ca_file().display()),
+        ];
+        let mut etcd = Self::spawn_with(name, dir, ip, "https", &flags)?;
+        let read = |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
+        let client = ClientTls { ca: read(&pki.ca_file())?, cert: read(&client_cert)?, key: read(&client_key)? };
+        etcd.tls = Some(
+            TlsOptions::new()
+                .ca_certificate(Certificate::from_pem(&client.ca))
+                .identity(Identity::from_pem(&client.cert, &client.key)),
+        );
+        Ok((etcd, client))
+    }
+
+    fn spawn_with(name: &str, dir: &Path, ip: Ipv4Addr, scheme: &str, flags: &[String]) -> Result<Self> {
         let data = dir.join(name);
-        let client = format!("http://{ip}:{PORT}");
+        let client = format!("{scheme}://{ip}:{PORT}");
         let peer = format!("http://{ip}:{}", PORT + 1);
-        let args: Vec<String> = [
+        let mut args: Vec<String> = [
             "etcd",
             "--name=bed",
             &format!("--data-dir={}", data.display()),
@@ -42,8 +80,9 @@ impl Etcd {
         ]
         .map(ToOwned::to_owned)
         .into();
+        args.extend_from_slice(flags);
         let part = Part::start(name, dir, &namespace::binary("controlplane")?, &args, &[])?;
-        Ok(Self { part, endpoint: client, data })
+        Ok(Self { part, endpoint: client, data, tls: None, user: None })
     }
 
     pub async fn ready(&self) -> Result<()> {
@@ -76,9 +115,29 @@ impl Etcd {
         self.start_again().await
     }
 
+    /// Turns authentication on: `root` may do everything, and `name` what is below `prefix`.
+    pub async fn require_password(&mut self, name: &str, password: &str, prefix: &str) -> Result<()> {
+        let mut client = self.client().await?;
+        client.user_add("root", "root", None).await?;
+        client.user_grant_role("root", "root").await?;
+        client.role_add("sync").await?;
+        client.role_grant_permission("sync", Permission::read_write(prefix).with_prefix()).await?;
+        client.user_add(name, password, None).await?;
+        client.user_grant_role(name, "sync").await?;
+        client.auth_enable().await?;
+        self.user = Some(("root".to_owned(), "root".to_owned()));
+        Ok(())
+    }
+
     pub async fn client(&self) -> Result<Client> {
-        let options =
+        let mut options =
             ConnectOptions::new().with_connect_timeout(Duration::from_secs(2)).with_timeout(Duration::from_secs(5));
+        if let Some(tls) = &self.tls {
+            options = options.with_tls(tls.clone());
+        }
+        if let Some((name, password)) = &self.user {
+            options = options.with_user(name, password);
+        }
         Client::connect([&self.endpoint], Some(options)).await.context("cannot connect to etcd")
     }
 

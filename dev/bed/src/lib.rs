@@ -25,7 +25,7 @@ pub use access::{Kubeconfig, apply_file};
 pub use address::{next_v4, next_v6};
 pub use bed::{Bed, OPERATOR_NAMESPACE};
 pub use dns::{Dns, SrvTarget};
-pub use etcd::Etcd;
+pub use etcd::{ClientTls, Etcd};
 pub use interop::{Call, KitexClient, KitexServer, Resolved, ServerOptions, resolve};
 pub use part::Part;
 pub use pods::Pods;

@@ -1,0 +1,65 @@
+//! How a registry is reached: TLS, client certificates, passwords, from Secrets in the operator's own namespace.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams, PostParams};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use twinspan_bed::next_v4;
+
+use crate::harness::{Corner, Suite};
+
+pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![suite.story("connection::tls_and_password", tls_and_password)]
+}
+
+async fn create_secret(corner: &Corner<'_>, suffix: &str, kind: &str, data: Value) -> Result<()> {
+    let name = format!("{}-{suffix}", corner.name);
+    let secret: Secret = serde_json::from_value(json!({"metadata": {"name": name}, "type": kind, "stringData": data}))?;
+    corner.secrets().create(&PostParams::default(), &secret).await?;
+    Ok(())
+}
+
+async fn tls_and_password(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let (mut registry, tls) = bed.start_tls_registry("registry-tls").await?;
+    let corner = Corner::without_registry_object(bed, "tls", &registry).await?;
+    registry.require_password("twinspan", "secret", &corner.name).await?;
+    let secret = |suffix: &str| format!("{}-{suffix}", corner.name);
+    create_secret(&corner, "ca", "Opaque", json!({"ca.crt": tls.ca})).await?;
+    create_secret(&corner, "client", "kubernetes.io/tls", json!({"tls.crt": tls.cert, "tls.key": tls.key})).await?;
+    create_secret(&corner, "user", "kubernetes.io/basic-auth", json!({"username": "twinspan", "password": "wrong"}))
+        .await?;
+
+    // An authority that nobody knows, then no client certificate, then a wrong password: each has its reason.
+    corner.create_registry(json!({"etcd": {"endpoints": [registry.endpoint()]}})).await?;
+    corner.registry_condition("Connected", "False", "TLSFailed").await?;
+    let patch = |etcd: Value| {
+        let body = Patch::Merge(json!({"spec": {"etcd": etcd}}));
+        let (registries, name) = (corner.registries(), corner.name.clone());
+        async move { registries.patch(&name, &PatchParams::default(), &body).await }
+    };
+    patch(json!({"tls": {"caSecretRef": {"name": secret("ca")}}})).await?;
+    corner.registry_condition("Connected", "False", "TLSFailed").await?;
+    patch(json!({"tls": {"clientCertSecretRef": {"name": secret("client")}}, "auth": {"secretRef": {"name": secret("user")}}})).await?;
+    corner.registry_condition("Connected", "False", "AuthFailed").await?;
+
+    // The Secret is mended: no restart, no change of the ServiceRegistry.
+    let password = Patch::Merge(json!({"stringData": {"password": "secret"}}));
+    corner.secrets().patch(&secret("user"), &PatchParams::default(), &password).await?;
+    corner.registry_condition("Ready", "True", "Connected").await?;
+
+    corner.selector_service("echo", 80).await?;
+    let pod = corner.pod("echo", "pod", 80).await?;
+    corner.pods.set_ready("pod", true).await?;
+    corner.register("echo", json!({})).await?;
+    corner.records_become(&registry, "echo", &[pod.address()]).await?;
+    let vm = SocketAddr::from((next_v4(), 9000));
+    let value = format!(r#"{{"network":"tcp","address":"{vm}","weight":10,"tags":null}}"#);
+    registry.put_leased(&corner.key("echo", vm), &value, 600).await?;
+    corner.imports_become("echo", &[vm]).await?;
+    corner.nothing_foreign_was_touched(&registry).await
+}
