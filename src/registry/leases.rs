@@ -1,33 +1,25 @@
 //! The leases that own records hang on.
 //!
-//! Owns their IDs, which follow from the registry's name and settings, so that a successor finds the same leases; how many
-//! records each carries; and the keepalives, which every replica sends for the leases that its view holds, leader or not: an
-//! API-server outage, in which nobody can be the leader, must not empty the registry. A lease that carries nothing is left to
-//! expire. Source of the limits: etcd leases with many keys block the server when they are revoked (k8s.io/apiserver caps them at 1,000).
+//! Owns their IDs, which follow from the registry's name and settings, so that a successor finds the same leases, and how many
+//! records each carries. A lease that carries nothing is left to expire. Source of the limits: etcd leases with many keys block
+//! the server when they are revoked (k8s.io/apiserver caps them at 1,000). Keeping them alive is [`super::keeper`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 use twinspan_core::codec::Layout;
 use twinspan_core::model::LeaseId;
 
-use super::handle::RegistryHandle;
 use super::{Grant, LeaseState, Registry, RegistryError, Result};
 
 /// The most records on one lease.
 pub const RECORDS_PER_LEASE: usize = 500;
 /// The most leases of one registry.
 const LEASES: u32 = 1024;
-/// Keepalives under way at once.
-const KEEPALIVES_AT_ONCE: usize = 8;
-/// How soon a keepalive that failed is sent again.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// The leases of one registry.
 #[derive(Debug)]
@@ -39,7 +31,7 @@ pub struct LeaseBook {
     /// Records that are being written and that the view does not show yet.
     reserved: Mutex<BTreeMap<LeaseId, usize>>,
     /// A lease was granted: its first keepalive is due.
-    granted: Notify,
+    pub(super) granted: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -118,60 +110,14 @@ impl LeaseBook {
         lock(&self.living).remove(&lease);
     }
 
-    fn lives(&self, lease: LeaseId) {
+    pub(super) fn lives(&self, lease: LeaseId) {
         lock(&self.living).insert(lease);
     }
 
     /// How often a lease is kept alive: a third of its TTL.
-    fn interval(&self) -> Duration {
+    pub(super) fn interval(&self) -> Duration {
         Duration::from_secs(u64::try_from(self.ttl_seconds).unwrap_or(60)).div_f64(3.0)
     }
-}
-
-/// Sends keepalives until it is stopped: at once when a connection is there, and then every third of the TTL.
-pub async fn keep_alive(handle: Arc<RegistryHandle>, stop: CancellationToken) {
-    let mut connections = handle.connections();
-    loop {
-        let connected = connections.borrow_and_update().clone();
-        let wait = match connected {
-            None => Duration::MAX,
-            Some(registry) if keep_all(&handle, registry.as_ref()).await => handle.leases.interval(),
-            Some(_) => RETRY,
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            // A new connection may follow a time without one: renew at once.
-            changed = connections.changed() => if changed.is_err() { return },
-            () = handle.leases.granted.notified() => {}
-            () = tokio::time::sleep(wait.min(Duration::from_secs(86_400))) => {}
-        }
-    }
-}
-
-/// One round; whether every lease was answered for.
-async fn keep_all(handle: &RegistryHandle, registry: &dyn Registry) -> bool {
-    let leases: Vec<LeaseId> = handle.view().own_leases().keys().copied().filter(|l| *l != LeaseId::NONE).collect();
-    let answers: Vec<(LeaseId, Result<LeaseState>)> = futures::stream::iter(leases)
-        .map(|lease| async move { (lease, registry.keep_alive(lease).await) })
-        .buffer_unordered(KEEPALIVES_AT_ONCE)
-        .collect()
-        .await;
-    let mut all = true;
-    for (lease, answer) in answers {
-        match answer {
-            Ok(LeaseState::Lives) => handle.leases.lives(lease),
-            Ok(LeaseState::Gone) => {
-                // Its records are deleted with it; the watch shows that, and they are written again under a new grant.
-                warn!(registry = handle.name, %lease, "a lease of ours is gone; its records are written again");
-                handle.leases.lost(lease);
-            }
-            Err(error) => {
-                all = false;
-                warn!(registry = handle.name, %lease, %error, "cannot keep a lease alive; trying again");
-            }
-        }
-    }
-    all
 }
 
 #[cfg(test)]

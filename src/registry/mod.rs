@@ -3,7 +3,7 @@
 //! - [`Registry`]: what one connection can do. [`etcd`] is the real one, `memory` the fake for fault injection; both pass the
 //!   same contract test.
 //! - [`session`]: list → `Reset` → watch, for ever; keeps the [`view`] true.
-//! - [`leases`]: the leases that own records hang on.
+//! - [`leases`]: the leases that own records hang on; [`keeper`] keeps them alive.
 //! - [`writer`]: compare-and-swap batches.
 //! - [`handle`]: what the rest of the operator holds of one registry.
 //!
@@ -12,6 +12,7 @@
 pub mod error;
 pub mod etcd;
 pub mod handle;
+pub mod keeper;
 pub mod leases;
 #[cfg(any(test, feature = "fake"))]
 pub mod memory;

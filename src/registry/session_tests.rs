@@ -9,7 +9,7 @@ use super::*;
 use crate::registry::handle::{RegistryEvent, SessionStatus};
 use crate::registry::memory::{Faults, MemoryServer};
 use crate::registry::view::{Snapshot, State};
-use crate::registry::{leases, writer};
+use crate::registry::{keeper, writer};
 
 struct Bench {
     server: MemoryServer,
@@ -25,7 +25,7 @@ fn bench() -> Bench {
     let handle = RegistryHandle::new("main", "c1", Layout::new(Format::Kitex, "p"), 60, sender);
     let stop = CancellationToken::new();
     tokio::spawn(run(handle.clone(), Arc::new(server.clone()), World::real(), stop.clone()));
-    tokio::spawn(leases::keep_alive(handle.clone(), stop.clone()));
+    tokio::spawn(keeper::run(handle.clone(), stop.clone()));
     Bench { server, handle, _events: events, stop }
 }
 

@@ -3,11 +3,14 @@
 //! Owns which sessions run. A changed connection replaces the session and keeps the view; a deleted ServiceRegistry keeps its
 //! session until the own records in it are withdrawn. Refuses to know records.
 
+mod sessions;
 pub mod settings;
 mod status;
 
+pub use sessions::Registries;
+
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -16,12 +19,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use self::sessions::{Running, lock};
 use self::settings::{Problem, Wanted};
 use super::context::Context;
 use crate::api::ServiceRegistry;
 use crate::registry::etcd::EtcdConnector;
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
-use crate::registry::{leases, session};
+use crate::registry::{keeper, session};
 
 /// How long a deleted registry's own records may take to be withdrawn before they are left to expire.
 const WITHDRAW: Duration = Duration::from_secs(30);
@@ -39,38 +43,6 @@ pub enum Command {
     CheckAll,
     /// What its status says may have changed.
     Report(String),
-}
-
-/// The sessions that run, shared by everyone.
-#[derive(Clone, Debug, Default)]
-pub struct Registries {
-    running: Arc<Mutex<BTreeMap<String, Running>>>,
-    departing: Arc<Mutex<Vec<Arc<RegistryHandle>>>>,
-}
-
-#[derive(Clone, Debug)]
-struct Running {
-    handle: Arc<RegistryHandle>,
-    wanted: Wanted,
-    stop: CancellationToken,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Registries {
-    /// The session of a ServiceRegistry that is there and can be used.
-    pub fn get(&self, name: &str) -> Option<Arc<RegistryHandle>> {
-        lock(&self.running).get(name).map(|running| running.handle.clone())
-    }
-
-    /// Every session, those of deleted ServiceRegistries too.
-    pub fn all(&self) -> Vec<Arc<RegistryHandle>> {
-        let mut all: Vec<_> = lock(&self.running).values().map(|running| running.handle.clone()).collect();
-        all.extend(lock(&self.departing).iter().cloned());
-        all
-    }
 }
 
 /// Starts and stops sessions, and reports on them.
@@ -183,7 +155,7 @@ impl Controller {
         let stop = self.stop.child_token();
         let connector = Arc::new(EtcdConnector::new(wanted.connection.clone()));
         self.tasks.spawn(session::run(handle.clone(), connector, self.context.world.clone(), stop.clone()));
-        self.tasks.spawn(leases::keep_alive(handle.clone(), stop.clone()));
+        self.tasks.spawn(keeper::run(handle.clone(), stop.clone()));
         lock(&self.context.registries.running).insert(name.to_owned(), Running { handle, wanted, stop });
     }
 

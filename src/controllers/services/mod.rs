@@ -8,35 +8,24 @@
 //! - [`report`]: tells people: status, Events, log, metrics.
 
 mod apply;
+mod memory;
 mod observe;
 mod plan;
 mod report;
 mod status;
 mod validate;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{Reason, ServiceKey};
-use twinspan_core::plan::import::Shadows;
+use twinspan_core::model::ServiceKey;
+
+pub use memory::Memory;
 
 use super::context::Context;
 use super::queue::Next;
 use crate::telemetry::metrics::Outcome;
-
-/// What one pass over a RegisteredService tells the next. Lost with the process; nothing depends on it for safety.
-#[derive(Clone, Debug, Default)]
-pub struct Memory {
-    /// Of the RegisteredService that this is about: another one of its name starts afresh.
-    uid: String,
-    shadows: Shadows,
-    /// What the metrics count for it now.
-    skipped: BTreeMap<Reason, usize>,
-    held: usize,
-    status_written: Option<Instant>,
-}
 
 /// One pass.
 pub async fn reconcile(context: Context, key: ServiceKey, triggered: Timestamp) -> Next {
