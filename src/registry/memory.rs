@@ -273,7 +273,13 @@ impl Registry for MemoryRegistry {
 
     async fn watch(&self, root: &str, from: Revision) -> Result<Box<dyn Watch>> {
         drop(self.ask("watch")?);
-        Ok(Box::new(MemoryWatch { registry: self.clone(), root: root.to_owned(), next: from, progress: false }))
+        Ok(Box::new(MemoryWatch {
+            registry: self.clone(),
+            root: root.to_owned(),
+            start: from,
+            next: from,
+            progress: false,
+        }))
     }
 
     async fn read(&self, keys: &[RecordKey]) -> Result<Reading> {
@@ -326,6 +332,7 @@ impl Registry for MemoryRegistry {
 struct MemoryWatch {
     registry: MemoryRegistry,
     root: String,
+    start: Revision,
     next: Revision,
     progress: bool,
 }
@@ -340,7 +347,7 @@ impl MemoryWatch {
         if state.faults.away || state.generation != self.registry.generation {
             return Err(RegistryError::Unreachable("connection reset".to_owned()));
         }
-        if self.next <= state.compacted {
+        if self.next < state.compacted {
             return Err(RegistryError::Compacted(state.compacted));
         }
         let of_root = |key: &RecordKey| key.as_bytes().starts_with(self.root.as_bytes());
@@ -358,7 +365,7 @@ impl MemoryWatch {
             self.next = revision + 1;
             return Ok(Some(WatchItem::Changes(changes)));
         }
-        if std::mem::take(&mut self.progress) {
+        if revision >= self.start && std::mem::take(&mut self.progress) {
             return Ok(Some(WatchItem::Progress(revision)));
         }
         Ok(None)

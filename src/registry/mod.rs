@@ -42,7 +42,8 @@ pub trait Registry: Send + Sync + fmt::Debug {
     /// Every record below `root`, at one revision.
     async fn list(&self, root: &str) -> Result<Listing>;
 
-    /// Every change below `root` from the revision on, that revision included.
+    /// Every change below `root` from the revision on, that revision included. A sign of life can be asked for only once the
+    /// registry has reached the revision.
     async fn watch(&self, root: &str, from: Revision) -> Result<Box<dyn Watch>>;
 
     /// Each key as it is now; `None` where there is no such key.

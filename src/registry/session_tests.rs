@@ -215,7 +215,7 @@ async fn leases_are_kept_alive_by_whoever_holds_the_view_and_left_alone_when_emp
     assert_eq!(bench.server.records().len(), 1);
     // A short outage is survived; the first thing after it is a keepalive.
     bench.server.set_faults(Faults { away: true, ..Faults::default() });
-    tokio::time::sleep(Duration::from_secs(35)).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
     bench.server.set_faults(Faults::default());
     tokio::time::sleep(Duration::from_secs(50)).await;
     assert_eq!(bench.server.records().len(), 1);

@@ -82,6 +82,9 @@ async fn restart(suite: Arc<Suite>) -> Result<()> {
     ensure!(watched().await? == before, "the restart changed something:\n{before:?}\n{:?}", watched().await?);
     holds("records and slices after a restart", Duration::from_secs(30), watched).await?;
     ensure!(watched().await? == before);
+    let log = std::fs::read_to_string(second.part().log())?;
+    let lists = log.lines().filter(|line| line.contains("listed registry=")).count();
+    ensure!(lists == 1, "{lists} lists of a registry in which nothing happened");
 
     // A second replica stands by with warm views, and takes over when the first is killed. Nothing is written either.
     let third = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
