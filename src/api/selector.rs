@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+use twinspan_core::model;
 
 use super::schema;
 
@@ -50,25 +51,24 @@ pub enum Operator {
 }
 
 impl Selector {
-    /// Whether the pairs are selected, as Kubernetes matches labels: `NotIn` and `DoesNotExist` hold where the key is absent.
-    pub fn matches(&self, pairs: &BTreeMap<String, String>) -> bool {
-        self.match_labels.iter().all(|(key, value)| pairs.get(key) == Some(value))
-            && self.match_expressions.iter().all(|requirement| requirement.holds(pairs.get(&requirement.key)))
-    }
-
     pub fn is_empty(&self) -> bool {
         self.match_labels.is_empty() && self.match_expressions.is_empty()
     }
 }
 
-impl Requirement {
-    fn holds(&self, value: Option<&String>) -> bool {
-        match self.operator {
-            Operator::In => value.is_some_and(|v| self.values.contains(v)),
-            Operator::NotIn => value.is_none_or(|v| !self.values.contains(v)),
-            Operator::Exists => value.is_some(),
-            Operator::DoesNotExist => value.is_none(),
-        }
+impl From<&Selector> for model::Selector {
+    fn from(selector: &Selector) -> Self {
+        let requirements = selector.match_expressions.iter().map(|requirement| model::Requirement {
+            key: requirement.key.clone(),
+            operator: match requirement.operator {
+                Operator::In => model::Operator::In,
+                Operator::NotIn => model::Operator::NotIn,
+                Operator::Exists => model::Operator::Exists,
+                Operator::DoesNotExist => model::Operator::DoesNotExist,
+            },
+            values: requirement.values.clone(),
+        });
+        Self { match_labels: selector.match_labels.clone(), requirements: requirements.collect() }
     }
 }
 
@@ -78,7 +78,8 @@ mod tests {
 
     fn selects(selector: &str, labels: &[(&str, &str)]) -> bool {
         let selector: Selector = serde_json::from_str(selector).unwrap();
-        selector.matches(&labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        model::Selector::from(&selector)
+            .matches(&labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
     }
 
     #[test]

@@ -1,17 +1,25 @@
 //! API objects ↔ the model's nouns. Everything that nothing here looks at is dropped at once: views stay small.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::core::v1::{Namespace, Node, ObjectReference, Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 use twinspan_core::model::{
-    AddressType, Family, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort, TCP,
+    AddressType, Family, Hints, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort, TCP, TargetPod,
 };
-use twinspan_core::plan::slices::Body;
+use twinspan_core::plan::slices::{Body, TrafficDistribution};
 
 use crate::api::{GROUP, RegisteredService, VERSION};
+
+/// Overrides the weight of one pod's record.
+pub const WEIGHT_ANNOTATION: &str = "twinspan.dev/weight";
+/// The zone of a Node (`well_known_labels.go` of k8s.io/api/core/v1).
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// A Service, reduced to what matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +28,9 @@ pub struct ServiceView {
     pub uid: String,
     pub external_name: bool,
     pub headless: bool,
+    /// The built-in controller manages slices for it.
+    pub selector: bool,
+    pub traffic: TrafficDistribution,
     pub ports: Vec<ServicePortView>,
     /// The first is the primary one.
     pub families: Vec<Family>,
@@ -33,6 +44,7 @@ pub struct ServiceView {
 pub struct ServicePortView {
     /// Empty for the only port of a Service that does not name it.
     pub name: String,
+    pub number: i32,
     pub tcp: bool,
     pub app_protocol: Option<String>,
 }
@@ -64,10 +76,17 @@ pub fn service(object: &Service) -> ServiceView {
         uid: object.uid().unwrap_or_default(),
         external_name: spec.type_.as_deref() == Some("ExternalName"),
         headless: spec.cluster_ip.as_deref() == Some("None"),
+        selector: spec.selector.is_some_and(|selector| !selector.is_empty()),
+        traffic: match spec.traffic_distribution.as_deref() {
+            Some("PreferClose" | "PreferSameZone") => TrafficDistribution::SameZone,
+            Some("PreferSameNode") => TrafficDistribution::SameNode,
+            _ => TrafficDistribution::Anywhere,
+        },
         ports: ports
             .into_iter()
             .map(|port| ServicePortView {
                 name: port.name.unwrap_or_default(),
+                number: port.port,
                 tcp: port.protocol.as_deref().unwrap_or(TCP) == TCP,
                 app_protocol: port.app_protocol,
             })
@@ -84,6 +103,87 @@ pub fn namespace(object: &Namespace) -> NamespaceView {
         uid: object.uid().unwrap_or_default(),
         labels: object.labels().clone(),
         deleting: object.meta().deletion_timestamp.is_some(),
+    }
+}
+
+/// A pod, reduced to its addresses and to what a RegisteredService may ask of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodView {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub ips: Vec<IpAddr>,
+    pub node: Option<String>,
+    /// Its addresses are the node's.
+    pub host_network: bool,
+    /// It runs no more: its addresses may be somebody else's by now.
+    pub ended: bool,
+    /// The annotation `twinspan.dev/weight`, as written.
+    pub weight: Option<String>,
+    labels: Labels,
+}
+
+impl PodView {
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels.get(name)
+    }
+}
+
+/// Labels in one allocation: there are many pods, and few are ever asked for their labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Labels(Box<str>);
+
+impl Labels {
+    fn new(labels: &BTreeMap<String, String>) -> Self {
+        let mut packed = String::new();
+        for (name, value) in labels {
+            packed.extend([name.as_str(), "=", value.as_str(), ","]);
+        }
+        Self(packed.into())
+    }
+
+    /// Neither names nor values of labels can hold `=` or `,`.
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+/// A Node, reduced to what trust and topology ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    pub addresses: Vec<IpAddr>,
+    pub pod_cidrs: Vec<String>,
+    pub zone: Option<String>,
+}
+
+pub fn pod(object: &Pod) -> PodView {
+    let spec = object.spec.as_ref();
+    let status = object.status.as_ref();
+    let ips = status.and_then(|s| s.pod_ips.as_ref()).into_iter().flatten().map(|ip| ip.ip.as_str());
+    let ips = ips.chain(status.and_then(|s| s.pod_ip.as_deref()));
+    let mut ips: Vec<IpAddr> = ips.filter_map(|ip| ip.parse().ok()).collect();
+    ips.sort();
+    ips.dedup();
+    PodView {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        ips,
+        node: spec.and_then(|s| s.node_name.clone()),
+        host_network: spec.and_then(|s| s.host_network).unwrap_or_default(),
+        ended: matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed")),
+        weight: object.annotations().get(WEIGHT_ANNOTATION).cloned(),
+        labels: Labels::new(object.labels()),
+    }
+}
+
+pub fn node(object: &Node) -> NodeView {
+    let addresses = object.status.as_ref().and_then(|s| s.addresses.as_ref()).into_iter().flatten();
+    let spec = object.spec.clone().unwrap_or_default();
+    NodeView {
+        addresses: addresses.filter_map(|a| a.address.parse().ok()).collect(),
+        pod_cidrs: spec.pod_cidrs.unwrap_or_default().into_iter().chain(spec.pod_cidr).collect(),
+        zone: object.labels().get(ZONE_LABEL).cloned(),
     }
 }
 
@@ -149,7 +249,41 @@ fn endpoint(endpoint: Endpoint) -> Option<SliceEndpoint> {
         serving: conditions.serving,
         terminating: conditions.terminating,
         zone: endpoint.zone,
+        node: endpoint.node_name,
+        pod: endpoint.target_ref.filter(|r| r.kind.as_deref() == Some("Pod")).map(|r| TargetPod {
+            namespace: r.namespace.unwrap_or_default(),
+            name: r.name.unwrap_or_default(),
+            uid: r.uid.unwrap_or_default(),
+        }),
+        hints: endpoint.hints.map(hints).unwrap_or_default(),
     })
+}
+
+fn hints(hints: EndpointHints) -> Hints {
+    Hints {
+        zones: hints.for_zones.unwrap_or_default().into_iter().map(|zone| zone.name).collect(),
+        nodes: hints.for_nodes.unwrap_or_default().into_iter().map(|node| node.name).collect(),
+    }
+}
+
+fn endpoint_hints(hints: &Hints) -> Option<EndpointHints> {
+    let zones: Vec<ForZone> = hints.zones.iter().map(|name| ForZone { name: name.clone() }).collect();
+    let nodes: Vec<ForNode> = hints.nodes.iter().map(|name| ForNode { name: name.clone() }).collect();
+    let some = !zones.is_empty() || !nodes.is_empty();
+    some.then(|| EndpointHints {
+        for_zones: (!zones.is_empty()).then_some(zones),
+        for_nodes: (!nodes.is_empty()).then_some(nodes),
+    })
+}
+
+fn target_ref(pod: &TargetPod) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Pod".to_owned()),
+        namespace: Some(pod.namespace.clone()),
+        name: Some(pod.name.clone()),
+        uid: Some(pod.uid.clone()),
+        ..ObjectReference::default()
+    }
 }
 
 /// The slice as it is sent; `seen` makes it a replacement of that very version.
@@ -182,8 +316,58 @@ pub fn endpoint_slice(namespace: &str, owner: OwnerReference, body: &Body, seen:
                     terminating: endpoint.terminating,
                 }),
                 zone: endpoint.zone.clone(),
+                node_name: endpoint.node.clone(),
+                target_ref: endpoint.pod.as_ref().map(target_ref),
+                hints: endpoint_hints(&endpoint.hints),
                 ..Endpoint::default()
             })
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_labels_are_found_by_their_whole_name() {
+        let labels = Labels::new(&BTreeMap::from([
+            ("app".to_owned(), "echo".to_owned()),
+            ("app.kubernetes.io/name".to_owned(), String::new()),
+        ]));
+        assert_eq!(labels.get("app"), Some("echo"));
+        assert_eq!(labels.get("app.kubernetes.io/name"), Some(""));
+        assert_eq!((labels.get("ap"), labels.get("echo"), labels.get("")), (None, None, None));
+    }
+
+    #[test]
+    fn slices_survive_the_way_there_and_back() {
+        let object: EndpointSlice = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "s", "namespace": "shop", "resourceVersion": "7", "labels": {
+                "kubernetes.io/service-name": "echo", "endpointslice.kubernetes.io/managed-by": "twinspan.dev"},
+                "ownerReferences": [{"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "name": "echo", "uid": "u"}]},
+            "addressType": "IPv4",
+            "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "zone": "z", "nodeName": "n",
+                "conditions": {"ready": true, "serving": true, "terminating": false},
+                "targetRef": {"kind": "Pod", "namespace": "shop", "name": "p", "uid": "pu"},
+                "hints": {"forZones": [{"name": "z"}]}}],
+        }))
+        .unwrap();
+        let slice = slice(object);
+        assert_eq!(
+            (slice.service.as_deref(), slice.owner_uid.as_deref(), slice.is_ours()),
+            (Some("echo"), Some("u"), true)
+        );
+        let body = Body {
+            name: slice.name.clone(),
+            family: Family::V4,
+            port: slice.ports[0].clone(),
+            endpoints: slice.endpoints.clone(),
+            labels: slice.labels.clone(),
+            annotations: slice.annotations.clone(),
+        };
+        let again = super::slice(endpoint_slice("shop", owner_reference("echo", "u"), &body, Some("7")));
+        assert_eq!(again, slice);
     }
 }

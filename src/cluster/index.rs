@@ -94,6 +94,13 @@ impl Index {
         self.known.range(first..).map(|(key, _)| key).take_while(move |key| key.namespace == namespace)
     }
 
+    /// Those that share its registry name or its Service: what one of them wants concerns the others.
+    pub fn siblings(&self, key: &ServiceKey) -> BTreeSet<ServiceKey> {
+        let Some(refers) = self.known.get(key) else { return BTreeSet::new() };
+        let by_name = self.of_name(&refers.registry, refers.registry_name.as_bytes());
+        by_name.chain(self.of_service(&refers.service)).filter(|sibling| *sibling != key).cloned().collect()
+    }
+
     pub fn of_uid(&self, uid: &str) -> Option<&ServiceKey> {
         self.by_uid.get(uid)
     }
@@ -130,6 +137,12 @@ mod tests {
         assert_eq!(found(&mut index.of_namespace("shop")), ["a", "b"]);
         assert_eq!(found(&mut index.of_namespace("sho")), Vec::<String>::new());
         assert_eq!(index.of_uid("2"), Some(&b));
+        assert_eq!(index.siblings(&a), BTreeSet::new());
+        index.put(&b, &object("main", "echo", None, "2"));
+        assert_eq!(index.siblings(&a), BTreeSet::from([b.clone()]), "one name");
+        index.put(&b, &object("third", "user", Some("svc"), "2"));
+        assert_eq!(index.siblings(&a), BTreeSet::from([b.clone()]), "one Service");
+        index.put(&b, &object("main", "user", None, "2"));
 
         index.put(&a, &object("other", "echo", Some("svc"), "1"));
         assert_eq!(found(&mut index.of_name("main", b"echo")), Vec::<String>::new());

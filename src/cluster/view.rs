@@ -3,12 +3,14 @@
 //! Owns what is known and which kinds are complete. Unknown is not empty: nothing may follow from what is not here until every
 //! kind has been listed once ([`ClusterView::waiting_for`]). Refuses to do I/O.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use twinspan_core::model::{ServiceKey, Slice};
+use twinspan_core::model::{CidrSet, ServiceKey, Slice};
+use twinspan_core::plan::trust;
 
-use super::convert::{NamespaceView, SecretView, ServiceView};
+use super::convert::{NamespaceView, NodeView, PodView, SecretView, ServiceView};
 use super::index::Index;
 use crate::api::{RegisteredService, ServiceRegistry};
 
@@ -21,16 +23,22 @@ pub enum Kind {
     EndpointSlice,
     Namespace,
     Secret,
+    Pod,
+    Node,
+    ServiceCidr,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::RegisteredService,
         Self::ServiceRegistry,
         Self::Service,
         Self::EndpointSlice,
         Self::Namespace,
         Self::Secret,
+        Self::Pod,
+        Self::Node,
+        Self::ServiceCidr,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -41,6 +49,9 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Namespace => "Namespace",
             Self::Secret => "Secret",
+            Self::Pod => "Pod",
+            Self::Node => "Node",
+            Self::ServiceCidr => "ServiceCIDR",
         }
     }
 }
@@ -54,6 +65,10 @@ pub enum ClusterEvent {
     Service(ServiceKey),
     Namespace(String),
     Secret,
+    /// Pods that have, or had, these addresses changed.
+    Addresses(Vec<IpAddr>),
+    /// What the cluster itself uses changed: everything from the first to the last address of each range.
+    Networks(Vec<(IpAddr, IpAddr)>),
     /// A kind has been listed completely for the first time.
     Listed(Kind),
 }
@@ -73,6 +88,13 @@ pub struct ClusterView {
     slices: BTreeMap<ObjectKey, Arc<Slice>>,
     slices_by_service: BTreeMap<ServiceKey, BTreeSet<String>>,
     slices_by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// Slices that were written since the list of slices began that is under way: it may not have them yet.
+    written_since_list: BTreeSet<ObjectKey>,
+    pods: HashMap<ObjectKey, Arc<PodView>>,
+    pods_by_ip: HashMap<IpAddr, Vec<ObjectKey>>,
+    nodes: BTreeMap<String, Arc<NodeView>>,
+    service_cidrs: BTreeMap<String, Vec<String>>,
+    trust: Arc<trust::Cluster>,
     pub index: Index,
 }
 
@@ -103,8 +125,141 @@ impl ClusterView {
         keys.filter_map(|key| self.slices.get(key).cloned()).collect()
     }
 
-    pub fn slice_keys(&self) -> BTreeSet<ObjectKey> {
-        self.slices.keys().cloned().collect()
+    /// Services that were created for a RegisteredService.
+    pub fn services_of_owner(&self, namespace: &str, uid: &str) -> Vec<Arc<ServiceView>> {
+        let first = ServiceKey::new(namespace, "");
+        let here = self.services.range(first..).take_while(|(key, _)| key.namespace == namespace);
+        here.filter(|(_, service)| service.owner_uid.as_deref() == Some(uid))
+            .map(|(_, service)| service.clone())
+            .collect()
+    }
+
+    /// What the cluster itself uses.
+    pub fn trust(&self) -> Arc<trust::Cluster> {
+        self.trust.clone()
+    }
+
+    /// Pods that run and have the address.
+    pub fn pods_at(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<PodView>> {
+        let keys = self.pods_by_ip.get(&ip).into_iter().flatten();
+        keys.filter_map(|key| self.pods.get(key)).filter(|pod| !pod.ended)
+    }
+
+    pub fn node(&self, name: &str) -> Option<&Arc<NodeView>> {
+        self.nodes.get(name)
+    }
+
+    pub fn pod_keys(&self) -> BTreeSet<ObjectKey> {
+        self.pods.keys().cloned().collect()
+    }
+
+    pub fn node_names(&self) -> impl Iterator<Item = &String> {
+        self.nodes.keys()
+    }
+
+    pub fn service_cidr_names(&self) -> impl Iterator<Item = &String> {
+        self.service_cidrs.keys()
+    }
+
+    /// Returns the addresses that are concerned; none where nothing that counts changed.
+    pub fn put_pod(&mut self, key: ObjectKey, pod: PodView) -> Vec<IpAddr> {
+        if self.pods.get(&key).is_some_and(|known| **known == pod) {
+            return Vec::new();
+        }
+        let mut concerned = self.remove_pod(&key);
+        for ip in &pod.ips {
+            self.pods_by_ip.entry(*ip).or_default().push(key.clone());
+            if !concerned.contains(ip) {
+                concerned.push(*ip);
+            }
+        }
+        self.pods.insert(key, Arc::new(pod));
+        concerned
+    }
+
+    pub fn remove_pod(&mut self, key: &ObjectKey) -> Vec<IpAddr> {
+        let Some(pod) = self.pods.remove(key) else { return Vec::new() };
+        for ip in &pod.ips {
+            if let Some(keys) = self.pods_by_ip.get_mut(ip) {
+                keys.retain(|known| known != key);
+                if keys.is_empty() {
+                    self.pods_by_ip.remove(ip);
+                }
+            }
+        }
+        pod.ips.clone()
+    }
+
+    /// `None` removes the Node. Returns the ranges that are concerned.
+    pub fn set_node(&mut self, name: &str, node: Option<NodeView>) -> Vec<(IpAddr, IpAddr)> {
+        if self.nodes.get(name).map(AsRef::as_ref) == node.as_ref() {
+            return Vec::new();
+        }
+        let before = match node {
+            Some(node) => self.nodes.insert(name.to_owned(), Arc::new(node)),
+            None => self.nodes.remove(name),
+        };
+        let mut concerned = Vec::new();
+        for node in before.iter().chain(self.nodes.get(name)) {
+            concerned.extend(node.addresses.iter().map(|ip| (*ip, *ip)));
+            concerned.extend(ranges(&node.pod_cidrs));
+        }
+        self.rebuild_trust();
+        concerned
+    }
+
+    /// `None` removes the ServiceCIDR. Returns the ranges that are concerned.
+    pub fn set_service_cidr(&mut self, name: &str, cidrs: Option<Vec<String>>) -> Vec<(IpAddr, IpAddr)> {
+        if self.service_cidrs.get(name) == cidrs.as_ref() {
+            return Vec::new();
+        }
+        let before = match cidrs {
+            Some(cidrs) => self.service_cidrs.insert(name.to_owned(), cidrs),
+            None => self.service_cidrs.remove(name),
+        };
+        let concerned = before.iter().chain(self.service_cidrs.get(name)).flat_map(|cidrs| ranges(cidrs)).collect();
+        self.rebuild_trust();
+        concerned
+    }
+
+    /// The API server's own Service changed its endpoints. Returns the ranges that are concerned.
+    pub fn api_servers_changed(&mut self) -> Vec<(IpAddr, IpAddr)> {
+        let before = self.trust.api_servers.clone();
+        self.rebuild_trust();
+        before.symmetric_difference(&self.trust.api_servers).map(|ip| (*ip, *ip)).collect()
+    }
+
+    fn rebuild_trust(&mut self) {
+        let mut trust = trust::Cluster::default();
+        for cidr in self.service_cidrs.values().flatten() {
+            trust.service_cidrs.insert(cidr);
+        }
+        for node in self.nodes.values() {
+            node.pod_cidrs.iter().for_each(|cidr| {
+                trust.pod_cidrs.insert(cidr);
+            });
+            trust.node_addresses.extend(&node.addresses);
+        }
+        for slice in self.slices_of_service(&api_server_service()) {
+            trust.api_servers.extend(slice.endpoints.iter().filter_map(|e| e.address.parse::<IpAddr>().ok()));
+        }
+        self.trust = Arc::new(trust);
+    }
+
+    /// A list of slices begins.
+    pub fn slices_being_listed(&mut self) {
+        self.written_since_list.clear();
+    }
+
+    /// Slices that a list would have named if they existed, the list being complete.
+    pub fn listable_slices(&self) -> BTreeSet<ObjectKey> {
+        self.slices.keys().filter(|key| !self.written_since_list.contains(key)).cloned().collect()
+    }
+
+    /// A write of ours was answered with this slice.
+    pub fn wrote_slice(&mut self, namespace: &str, slice: Slice) {
+        self.written_since_list.insert(ObjectKey::new(namespace, &slice.name));
+        self.put_slice(namespace, slice);
     }
 
     /// A slice as the API server has it. Only versions newer than the one that is known count: our own writes are
@@ -160,6 +315,15 @@ impl ClusterView {
     }
 }
 
+/// The Service whose endpoints are the API server's own.
+pub fn api_server_service() -> ServiceKey {
+    ServiceKey::new("default", "kubernetes")
+}
+
+fn ranges(cidrs: &[String]) -> Vec<(IpAddr, IpAddr)> {
+    cidrs.iter().map(String::as_str).collect::<CidrSet>().ranges().collect()
+}
+
 fn is_newer(incoming: &str, known: &str) -> bool {
     match (incoming.parse::<u64>(), known.parse::<u64>()) {
         (Ok(incoming), Ok(known)) => incoming > known,
@@ -171,6 +335,7 @@ fn is_newer(incoming: &str, known: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::convert;
     use twinspan_core::model::{AddressType, Family};
 
     fn slice(name: &str, version: &str, service: Option<&str>, owner: Option<&str>) -> Slice {
@@ -210,6 +375,58 @@ mod tests {
         assert_eq!(view.slices_of_service(&service("a")), []);
         assert_eq!(view.remove_slice(&ObjectKey::new("shop", "s")), [service("b")]);
         assert_eq!(view.slices_of_service(&service("b")), []);
+    }
+
+    #[test]
+    fn a_slice_that_was_written_while_a_list_was_on_its_way_is_not_taken_for_gone() {
+        let mut view = ClusterView::default();
+        view.put_slice("shop", slice("old", "1", Some("echo"), None));
+        view.slices_being_listed();
+        view.wrote_slice("shop", slice("new", "2", Some("echo"), None));
+        assert_eq!(view.listable_slices(), BTreeSet::from([ObjectKey::new("shop", "old")]));
+        view.slices_being_listed();
+        assert_eq!(view.listable_slices().len(), 2, "the next list has both");
+    }
+
+    #[test]
+    fn pods_are_found_by_address_while_they_run() {
+        let pod = |ip: &str, ended| {
+            let mut pod = convert::pod(&Default::default());
+            pod.ips = vec![ip.parse().unwrap()];
+            pod.ended = ended;
+            pod
+        };
+        let (a, b) = (ObjectKey::new("shop", "a"), ObjectKey::new("shop", "b"));
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut view = ClusterView::default();
+        assert_eq!(view.put_pod(a.clone(), pod("10.0.0.1", false)), [ip("10.0.0.1")]);
+        assert!(view.put_pod(a.clone(), pod("10.0.0.1", false)).is_empty(), "nothing changed");
+        assert_eq!(view.put_pod(b, pod("10.0.0.1", true)), [ip("10.0.0.1")]);
+        assert_eq!(view.pods_at(ip("10.0.0.1")).count(), 1, "the other one has ended");
+        assert_eq!(view.put_pod(a.clone(), pod("10.0.0.2", false)), [ip("10.0.0.1"), ip("10.0.0.2")]);
+        assert_eq!(view.pods_at(ip("10.0.0.1")).count(), 0);
+        assert_eq!(view.remove_pod(&a), [ip("10.0.0.2")]);
+        assert_eq!(view.pods_at(ip("10.0.0.2")).count(), 0);
+    }
+
+    #[test]
+    fn what_the_cluster_uses_follows_nodes_service_ranges_and_the_api_server() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut view = ClusterView::default();
+        let node = NodeView { addresses: vec![ip("192.0.2.1")], pod_cidrs: vec!["10.244.0.0/24".into()], zone: None };
+        let concerned = view.set_node("n", Some(node.clone()));
+        assert_eq!(concerned, [(ip("192.0.2.1"), ip("192.0.2.1")), (ip("10.244.0.0"), ip("10.244.0.255"))]);
+        assert!(view.set_node("n", Some(node)).is_empty(), "a heartbeat changes nothing");
+        view.set_service_cidr("kubernetes", Some(vec!["10.96.0.0/16".into()]));
+        let mut api = slice("s", "1", Some("kubernetes"), None);
+        api.endpoints.push(twinspan_core::model::SliceEndpoint::ready(ip("192.0.2.9")));
+        view.put_slice("default", api);
+        assert_eq!(view.api_servers_changed(), [(ip("192.0.2.9"), ip("192.0.2.9"))]);
+        let trust = view.trust();
+        assert!(trust.pod_cidrs.contains(ip("10.244.0.7")) && trust.service_cidrs.contains(ip("10.96.0.1")));
+        assert!(trust.node_addresses.contains(&ip("192.0.2.1")) && trust.api_servers.contains(&ip("192.0.2.9")));
+        view.set_node("n", None);
+        assert!(view.trust().node_addresses.is_empty());
     }
 
     #[test]

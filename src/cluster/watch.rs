@@ -5,13 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -23,7 +25,7 @@ use tracing::{debug, warn};
 use twinspan_core::model::ServiceKey;
 
 use super::convert;
-use super::view::{ClusterEvent, ClusterView, Kind, ObjectKey};
+use super::view::{ClusterEvent, ClusterView, Kind, ObjectKey, api_server_service};
 use crate::api::{RegisteredService, ServiceRegistry};
 use crate::world::World;
 
@@ -37,6 +39,8 @@ const BACKOFF_CAP: Duration = Duration::from_secs(5);
 /// What each kind does to the view. `put` and `remove` return whom to tell.
 trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
     const KIND: Kind;
+    fn list_begins(_view: &mut ClusterView) {}
+    /// What a complete list would name.
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey>;
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent>;
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent>;
@@ -61,6 +65,9 @@ impl Watches {
         self.follow::<EndpointSlice>(Api::all(client.clone()));
         self.follow::<Namespace>(Api::all(client.clone()));
         self.follow::<Secret>(Api::namespaced(client.clone(), operator_namespace));
+        self.follow::<Pod>(Api::all(client.clone()));
+        self.follow::<Node>(Api::all(client.clone()));
+        self.follow::<ServiceCIDR>(Api::all(client.clone()));
     }
 
     fn follow<K: Watched>(&self, api: Api<K>) {
@@ -131,6 +138,7 @@ fn enter<K: Watched>(
     match event {
         watcher::Event::Init => {
             listing.clear();
+            K::list_begins(view);
             Vec::new()
         }
         watcher::Event::InitApply(object) => {
@@ -170,17 +178,25 @@ impl Watched for RegisteredService {
         // Our own status writes come back as events: they concern nobody.
         let same = known
             .is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
-        if !same {
-            view.index.put(&key, &object);
+        if same {
+            view.registered_services.insert(key, Arc::new(object));
+            return Vec::new();
         }
+        // Whoever shared a name or a Service with it, and whoever does now.
+        let mut concerned = view.index.siblings(&key);
+        view.index.put(&key, &object);
+        concerned.extend(view.index.siblings(&key));
         view.registered_services.insert(key.clone(), Arc::new(object));
-        if same { Vec::new() } else { vec![ClusterEvent::RegisteredService(key)] }
+        concerned.insert(key);
+        concerned.into_iter().map(ClusterEvent::RegisteredService).collect()
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        let mut concerned = view.index.siblings(key);
         view.index.remove(key);
         view.registered_services.remove(key);
-        vec![ClusterEvent::RegisteredService(key.clone())]
+        concerned.insert(key.clone());
+        concerned.into_iter().map(ClusterEvent::RegisteredService).collect()
     }
 }
 
@@ -237,20 +253,88 @@ impl Watched for EndpointSlice {
     const KIND: Kind = Kind::EndpointSlice;
 
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.slice_keys()
+        view.listable_slices()
+    }
+
+    fn list_begins(view: &mut ClusterView) {
+        view.slices_being_listed();
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        concerned(view.put_slice(&key.namespace, convert::slice(object)))
+        let services = view.put_slice(&key.namespace, convert::slice(object));
+        concerned(view, services)
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        concerned(view.remove_slice(key))
+        let services = view.remove_slice(key);
+        concerned(view, services)
     }
 }
 
-fn concerned(services: Vec<ServiceKey>) -> Vec<ClusterEvent> {
-    services.into_iter().map(ClusterEvent::Service).collect()
+fn concerned(view: &mut ClusterView, services: Vec<ServiceKey>) -> Vec<ClusterEvent> {
+    let mut events = Vec::new();
+    if services.contains(&api_server_service()) {
+        events.extend(networks(view.api_servers_changed()));
+    }
+    events.extend(services.into_iter().map(ClusterEvent::Service));
+    events
+}
+
+fn networks(ranges: Vec<(IpAddr, IpAddr)>) -> Option<ClusterEvent> {
+    (!ranges.is_empty()).then_some(ClusterEvent::Networks(ranges))
+}
+
+fn addresses(ips: Vec<IpAddr>) -> Vec<ClusterEvent> {
+    if ips.is_empty() { Vec::new() } else { vec![ClusterEvent::Addresses(ips)] }
+}
+
+impl Watched for Pod {
+    const KIND: Kind = Kind::Pod;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.pod_keys()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        addresses(view.put_pod(key, convert::pod(&object)))
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        addresses(view.remove_pod(key))
+    }
+}
+
+impl Watched for Node {
+    const KIND: Kind = Kind::Node;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.node_names().map(|name| ObjectKey::new("", name)).collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        networks(view.set_node(&key.name, Some(convert::node(&object)))).into_iter().collect()
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        networks(view.set_node(&key.name, None)).into_iter().collect()
+    }
+}
+
+impl Watched for ServiceCIDR {
+    const KIND: Kind = Kind::ServiceCidr;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.service_cidr_names().map(|name| ObjectKey::new("", name)).collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        let cidrs = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
+        networks(view.set_service_cidr(&key.name, Some(cidrs))).into_iter().collect()
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        networks(view.set_service_cidr(&key.name, None)).into_iter().collect()
+    }
 }
 
 impl Watched for Namespace {

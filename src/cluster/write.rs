@@ -1,4 +1,4 @@
-//! Writes to the cluster: slices by create and replace, Services by create, status by patch.
+//! Writes to the cluster: slices by create and replace, Services of our own, status by patch.
 //!
 //! Owns the deadline of each call and what its answer means for the view. Slices are replaced with the `resourceVersion` that was
 //! seen: server-side apply would cost the API server twice as much, and would not notice who else wrote.
@@ -67,7 +67,7 @@ pub async fn slice(
             return Ok(());
         }
     };
-    lock(view).put_slice(namespace, convert::slice(written));
+    lock(view).wrote_slice(namespace, convert::slice(written));
     Ok(())
 }
 
@@ -82,12 +82,7 @@ pub struct NewService {
 
 /// Creates a Service without a selector: its endpoints are ours alone. It goes with its owner.
 pub async fn create_service(client: &Client, owner: OwnerReference, new: &NewService) -> Result<()> {
-    let ports: Vec<_> = new
-        .ports
-        .iter()
-        .map(|(name, number)| json!({"name": name, "port": number, "targetPort": number, "protocol": "TCP"}))
-        .collect();
-    let mut spec = json!({"ports": ports, "ipFamilyPolicy": "PreferDualStack"});
+    let mut spec = json!({"ports": ports(new), "ipFamilyPolicy": "PreferDualStack"});
     if new.headless {
         spec["clusterIP"] = json!("None");
     }
@@ -104,6 +99,35 @@ pub async fn create_service(client: &Client, owner: OwnerReference, new: &NewSer
     let api: Api<Service> = Api::namespaced(client.clone(), &new.key.namespace);
     call(format!("create Service {}", new.key), api.create(&PostParams::default(), &object)).await?;
     Ok(())
+}
+
+/// Gives a Service that was created for a RegisteredService the ports that it should have, where it is still the same one.
+pub async fn amend_service(client: &Client, new: &NewService, uid: &str) -> Result<()> {
+    let api: Api<Service> = Api::namespaced(client.clone(), &new.key.namespace);
+    let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"ports": ports(new)}}));
+    call(format!("patch the ports of Service {}", new.key), api.patch(&new.key.name, &PatchParams::default(), &patch))
+        .await?;
+    Ok(())
+}
+
+fn ports(new: &NewService) -> Vec<serde_json::Value> {
+    let port =
+        |(name, number): &(String, i32)| json!({"name": name, "port": number, "targetPort": number, "protocol": "TCP"});
+    new.ports.iter().map(port).collect()
+}
+
+/// Deletes a Service that was created for a RegisteredService, where it is still the same one.
+pub async fn delete_service(client: &Client, key: &ServiceKey, uid: &str) -> Result<()> {
+    let api: Api<Service> = Api::namespaced(client.clone(), &key.namespace);
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    let what = format!("delete Service {key}");
+    match tokio::time::timeout(CALL, api.delete(&key.name, &params)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
+        Ok(Err(error)) => Err(ClusterError::of(what, error)),
+        Err(_) => Err(ClusterError::Timeout { what, seconds: CALL.as_secs() }),
+    }
 }
 
 /// Replaces the status of a RegisteredService; an object that is gone meanwhile is none to report on.

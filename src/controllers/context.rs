@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kube::Client;
 use twinspan_core::model::ServiceKey;
 
+use super::addresses::AddressIndex;
 use super::registries::Registries;
 use super::services::Memory;
+use super::status_budget::StatusBudget;
 use crate::cluster::events::Events;
 use crate::cluster::view::ClusterView;
 use crate::leadership::Claim;
@@ -25,6 +27,8 @@ pub struct Context {
     pub events: Events,
     /// What one pass over a RegisteredService tells the next.
     pub memory: Arc<Mutex<BTreeMap<ServiceKey, Memory>>>,
+    pub addresses: Arc<Mutex<AddressIndex>>,
+    pub status_budget: Arc<StatusBudget>,
     /// Plan and report, and write nothing.
     pub dry_run: bool,
 }
@@ -39,6 +43,10 @@ impl Context {
     /// The view of the cluster, for as long as the guard lives: never across an await.
     pub fn cluster(&self) -> MutexGuard<'_, ClusterView> {
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn addresses(&self) -> MutexGuard<'_, AddressIndex> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn memory(&self) -> MutexGuard<'_, BTreeMap<ServiceKey, Memory>> {

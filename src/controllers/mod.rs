@@ -1,12 +1,13 @@
 //! The glue between views, planners and doors.
 //!
 //! - [`operator`]: starts and stops everything.
-//! - [`router`]: a change → whoever must look again; [`queue`]: when each one looks.
+//! - [`router`]: a change → whoever must look again, by name and by [`addresses`]; [`queue`]: when each one looks.
 //! - [`services`]: RegisteredService: observe → validate → plan → apply → status.
 //! - [`registries`]: ServiceRegistry: sessions and their status.
 //!
 //! Refuses to decide what to write; that is in `twinspan_core::plan`.
 
+pub mod addresses;
 pub mod conditions;
 pub mod context;
 pub mod operator;
@@ -14,3 +15,4 @@ pub mod queue;
 pub mod registries;
 pub mod router;
 pub mod services;
+pub mod status_budget;

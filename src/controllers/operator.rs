@@ -77,6 +77,8 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
         metrics: metrics.clone(),
         events,
         memory: Arc::default(),
+        addresses: Arc::default(),
+        status_budget: Arc::default(),
         dry_run: settings.dry_run,
     };
 

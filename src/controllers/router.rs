@@ -2,11 +2,12 @@
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use twinspan_core::model::ServiceKey;
 
 use super::context::Context;
 use super::queue::Marker;
 use super::registries::Command;
-use crate::cluster::view::ClusterEvent;
+use crate::cluster::view::{ClusterEvent, ClusterView};
 use crate::registry::handle::RegistryEvent;
 
 /// Where changes come from and where they go.
@@ -49,7 +50,7 @@ impl Router {
         }
         match event {
             ClusterEvent::RegisteredService(key) => self.marker.mark(key),
-            ClusterEvent::Service(service) => self.marker.mark_all(view.index.of_service(service)),
+            ClusterEvent::Service(service) => self.mark_with_siblings(&view, view.index.of_service(service)),
             ClusterEvent::Namespace(name) => {
                 self.marker.mark_all(view.index.of_namespace(name));
                 if name == "kube-system" {
@@ -61,6 +62,18 @@ impl Router {
                 self.marker.mark_all(view.index.of_registry(name));
             }
             ClusterEvent::Secret => self.tell(Command::CheckAll),
+            ClusterEvent::Addresses(ips) => {
+                let index = self.context.addresses();
+                for ip in ips {
+                    self.mark_with_siblings(&view, index.of_ip(*ip));
+                }
+            }
+            ClusterEvent::Networks(ranges) => {
+                let index = self.context.addresses();
+                for (first, last) in ranges {
+                    self.mark_with_siblings(&view, index.of_range(*first, *last));
+                }
+            }
             ClusterEvent::Listed(_) => {
                 drop(view);
                 self.everything();
@@ -73,7 +86,7 @@ impl Router {
             RegistryEvent::Touched { registry, touched } => {
                 let view = self.context.cluster();
                 for name in &touched.names {
-                    self.marker.mark_all(view.index.of_name(&registry, name));
+                    self.mark_with_siblings(&view, view.index.of_name(&registry, name));
                 }
                 self.marker.mark_all(&touched.owners);
                 drop(view);
@@ -86,6 +99,14 @@ impl Router {
                 }
                 self.tell(Command::Report(registry));
             }
+        }
+    }
+
+    /// What one of them wants concerns those that share a name or a Service with it.
+    fn mark_with_siblings<'a>(&self, view: &ClusterView, keys: impl IntoIterator<Item = &'a ServiceKey>) {
+        for key in keys {
+            self.marker.mark(key);
+            self.marker.mark_all(&view.index.siblings(key));
         }
     }
 

@@ -1,20 +1,24 @@
 //! The nouns. Each file is one of them; what they do to each other is in [`crate::plan`].
 
 mod address;
+mod cidr;
 mod instance;
 mod names;
 mod owner;
 mod reason;
 mod record;
+mod selector;
 mod slice;
 
 pub use address::{Family, InstanceAddr, named_address};
+pub use cidr::CidrSet;
 pub use instance::{Instance, Tags};
 pub use names::{InvalidName, RegistryName, ServiceKey};
 pub use owner::{HEALED_TAG, OWNER_TAG, Owner, TAG_PREFIX};
 pub use reason::{Reason, Skipped};
 pub use record::{Content, Kind, LeaseId, Mark, RawRecord, Record, RecordKey, Registration, Revision};
+pub use selector::{Operator, Requirement, Selector};
 pub use slice::{
-    AddressType, HEADLESS_LABEL, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort,
-    TCP, TRIGGER_TIME_ANNOTATION,
+    AddressType, HEADLESS_LABEL, Hints, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint,
+    SlicePort, TCP, TRIGGER_TIME_ANNOTATION, TargetPod,
 };

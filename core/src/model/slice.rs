@@ -38,6 +38,21 @@ pub struct SlicePort {
     pub app_protocol: Option<String>,
 }
 
+/// The pod that an endpoint is (`targetRef`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetPod {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+/// Where traffic to an endpoint should come from (`hints`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    pub zones: Vec<String>,
+    pub nodes: Vec<String>,
+}
+
 /// One endpoint with its first address: nothing is defined beyond the first, and kube-proxy reads no other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceEndpoint {
@@ -50,12 +65,34 @@ pub struct SliceEndpoint {
     /// Absent means false.
     pub terminating: Option<bool>,
     pub zone: Option<String>,
+    pub node: Option<String>,
+    pub pod: Option<TargetPod>,
+    pub hints: Hints,
 }
 
 impl SliceEndpoint {
     /// An endpoint that we write: always with all three conditions.
-    pub fn ready(ip: IpAddr, zone: Option<String>) -> Self {
-        Self { address: ip.to_string(), ready: Some(true), serving: Some(true), terminating: Some(false), zone }
+    pub fn ready(ip: IpAddr) -> Self {
+        Self {
+            address: ip.to_string(),
+            ready: Some(true),
+            serving: Some(true),
+            terminating: Some(false),
+            zone: None,
+            node: None,
+            pod: None,
+            hints: Hints::default(),
+        }
+    }
+
+    /// Absent means true.
+    pub fn is_ready(&self) -> bool {
+        self.ready != Some(false)
+    }
+
+    /// Absent means false.
+    pub fn is_terminating(&self) -> bool {
+        self.terminating == Some(true)
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
-    Content, Instance, InstanceAddr, Kind, LeaseId, Owner, Reason, Record, RecordKey, RegistryName, Skipped, Tags,
+    Content, Instance, InstanceAddr, Kind, LeaseId, Owner, Reason, Record, RecordKey, RegistryName, Skipped,
     named_address,
 };
 use crate::plan::departures::Departures;
@@ -20,18 +20,28 @@ use crate::plan::{RecordOp, earlier};
 pub struct Input<'a> {
     pub layout: &'a Layout,
     pub owner: &'a Owner,
-    pub name: &'a RegistryName,
-    /// Endpoints of slices that Twinspan does not manage, ready and not terminating, at the chosen port.
-    pub endpoints: &'a BTreeSet<InstanceAddr>,
+    /// `None` withdraws everything.
+    pub name: Option<&'a RegistryName>,
+    /// Endpoints of slices that Twinspan does not manage, ready and not terminating, at the chosen port, as they should
+    /// appear in the registry.
+    pub endpoints: &'a BTreeMap<InstanceAddr, Instance>,
     /// Every record under the name, whosever it is.
     pub records: &'a BTreeMap<RecordKey, &'a Record>,
     /// This owner's records under other names: the name was changed.
     pub elsewhere: &'a BTreeMap<RecordKey, &'a Record>,
+    /// Keys that other RegisteredServices want in this registry.
+    pub claims: &'a BTreeMap<RecordKey, Claim>,
     pub departures: &'a Departures,
-    /// 1 to 10,000.
-    pub weight: i64,
-    pub tags: &'a Tags,
     pub now: Timestamp,
+}
+
+/// Another RegisteredService wants to export the same address under the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// It is older than we are, so it has the address.
+    Older,
+    /// It is younger, so it waits.
+    Younger,
 }
 
 /// What to write, and what status says about it.
@@ -49,7 +59,8 @@ pub struct Plan {
 
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut plan = Plan::default();
-    let desired = desired(input, &mut plan);
+    let registered = registered_by_others(input);
+    let desired = desired(input, &registered, &mut plan);
     plan.exported = desired.len();
 
     let (mut creates, mut updates, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
@@ -57,21 +68,18 @@ pub fn plan(input: &Input<'_>) -> Plan {
         let value = || input.layout.encode(instance, input.owner);
         match input.records.get(key) {
             None => creates.push(RecordOp::Create { key: key.clone(), value: value() }),
-            // An own record without a lease would outlive everything; writing it again gives it one.
+            // Another owner's record that is ours to have changes hands in this one update. An own record without a lease
+            // would outlive everything; writing it again gives it one.
             Some(record) if record.lease == LeaseId::NONE || !input.layout.says(record, instance, input.owner) => {
-                updates.push(RecordOp::Update {
-                    key: key.clone(),
-                    value: value(),
-                    seen: record.mod_revision,
-                    lease: record.lease,
-                });
+                let (seen, lease) = (record.mod_revision, record.lease);
+                updates.push(RecordOp::Update { key: key.clone(), value: value(), seen, lease });
             }
             Some(_) => {}
         }
     }
-    let ours = |record: &Record| record.own(&input.owner.cluster_id) == Some(input.owner);
     for (key, record) in input.records.iter().chain(input.elsewhere) {
-        if ours(record) && !desired.contains_key(key) {
+        let ours = record.own(&input.owner.cluster_id) == Some(input.owner);
+        if ours && !desired.contains_key(key) && !passes_on(input, &registered, key, record) {
             deletes.push(RecordOp::Delete { key: key.clone(), seen: record.mod_revision, lease: record.lease });
         }
     }
@@ -82,16 +90,26 @@ pub fn plan(input: &Input<'_>) -> Plan {
     plan
 }
 
-fn desired(input: &Input<'_>, plan: &mut Plan) -> BTreeMap<RecordKey, Instance> {
-    let registered = registered_by_others(input);
+/// Another RegisteredService takes this record of ours over, in one update: deleting it first would leave a gap.
+fn passes_on(input: &Input<'_>, registered: &Registered, key: &RecordKey, record: &Record) -> bool {
+    let is_registered = record.addr().is_some_and(|addr| registered.contains(&(addr.ip(), addr.port())));
+    input.claims.contains_key(key) && !is_registered
+}
+
+fn desired(input: &Input<'_>, registered: &Registered, plan: &mut Plan) -> BTreeMap<RecordKey, Instance> {
     let mut desired = BTreeMap::new();
-    for &addr in input.endpoints {
+    let Some(name) = input.name else { return desired };
+    for (&addr, instance) in input.endpoints {
         if registered.contains(&(addr.ip(), addr.port())) {
             // The pod registered itself: a second record would double its traffic.
             continue;
         }
-        let key = input.layout.key(input.name, addr);
-        match input.records.get(&key).map(|r| (r.kind(&input.owner.cluster_id), r)) {
+        let key = input.layout.key(name, addr);
+        if input.claims.get(&key) == Some(&Claim::Older) {
+            plan.skipped.push(Skipped { instance: addr.to_string(), reason: Reason::Conflict });
+            continue;
+        }
+        match input.records.get(&key).map(|r| r.kind(&input.owner.cluster_id)) {
             None => {
                 if let Some(until) = input.departures.get(&addr).and_then(|d| d.holds_export(input.now)) {
                     plan.held += 1;
@@ -99,20 +117,22 @@ fn desired(input: &Input<'_>, plan: &mut Plan) -> BTreeMap<RecordKey, Instance> 
                     continue;
                 }
             }
-            Some((Kind::Own(owner), _)) if owner == input.owner => {}
-            // Another RegisteredService's, or something that we cannot read, under the key that we would use.
+            Some(Kind::Own(_)) => {}
+            // Something that is not ours, or that we cannot read, under the key that we would use.
             Some(_) => {
                 plan.skipped.push(Skipped { instance: addr.to_string(), reason: Reason::Conflict });
                 continue;
             }
         }
-        desired.insert(key, Instance { addr, weight: input.weight, tags: input.tags.clone() });
+        desired.insert(key, instance.clone());
     }
     desired
 }
 
+type Registered = BTreeSet<(IpAddr, u16)>;
+
 /// The address *values* under the name that a client would dial without us, whatever their keys and forms.
-fn registered_by_others(input: &Input<'_>) -> BTreeSet<(IpAddr, u16)> {
+fn registered_by_others(input: &Input<'_>) -> Registered {
     input
         .records
         .values()

@@ -1,6 +1,6 @@
 use super::*;
 use crate::codec::Format;
-use crate::model::{LeaseId, RawRecord, ServiceKey};
+use crate::model::{LeaseId, RawRecord, ServiceKey, Tags};
 use crate::plan::departures::{Departure, Evidence};
 
 const LEASE: LeaseId = LeaseId(7);
@@ -11,6 +11,7 @@ struct World {
     name: RegistryName,
     endpoints: BTreeSet<InstanceAddr>,
     records: Vec<Record>,
+    claims: BTreeMap<RecordKey, Claim>,
     departures: Departures,
     tags: Tags,
     now: Timestamp,
@@ -32,6 +33,7 @@ impl World {
             name: RegistryName::new("echo").unwrap(),
             endpoints: endpoints.iter().map(|e| addr(e)).collect(),
             records: Vec::new(),
+            claims: BTreeMap::new(),
             departures: Departures::new(),
             tags: Tags::new(),
             now: at(1000),
@@ -62,6 +64,11 @@ impl World {
         self
     }
 
+    fn claimed(mut self, key: &str, claim: Claim) -> Self {
+        self.claims.insert(key.into(), claim);
+        self
+    }
+
     fn plan(&self) -> Plan {
         let here = self.layout.service_root(&self.name);
         let (records, elsewhere): (BTreeMap<_, _>, BTreeMap<_, _>) = self
@@ -69,16 +76,16 @@ impl World {
             .iter()
             .map(|r| (r.key.clone(), r))
             .partition(|(key, _)| key.as_bytes().starts_with(here.as_bytes()));
+        let instance = |addr: &InstanceAddr| Instance { addr: *addr, weight: 10, tags: self.tags.clone() };
         plan(&Input {
             layout: &self.layout,
             owner: &self.owner,
-            name: &self.name,
-            endpoints: &self.endpoints,
+            name: Some(&self.name),
+            endpoints: &self.endpoints.iter().map(|addr| (*addr, instance(addr))).collect(),
             records: &records,
             elsewhere: &elsewhere,
+            claims: &self.claims,
             departures: &self.departures,
-            weight: 10,
-            tags: &self.tags,
             now: self.now,
         })
     }
@@ -180,7 +187,7 @@ fn after_its_server_left_a_ready_endpoint_waits_ten_seconds_unless_the_server_ex
 #[test]
 fn a_key_that_somebody_else_holds_is_a_conflict_and_is_left_alone() {
     for world in [
-        World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).own("10.0.0.1:80", "c1/shop/echo-canary"),
+        World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).claimed("p/echo/10.0.0.1:80", Claim::Older),
         World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).record("p/echo/10.0.0.1:80", "garbage", LEASE),
         World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).foreign("p/echo/10.0.0.1:80", "10.9.9.9:80"),
     ] {
@@ -203,4 +210,55 @@ fn records_under_an_old_name_are_withdrawn_and_other_owners_never_are() {
 fn the_same_input_gives_the_same_plan() {
     let world = World::with_endpoints(&["10.0.0.2:80", "10.0.0.1:80"]).own("10.0.0.9:80", "c1/shop/echo");
     assert_eq!(world.plan(), world.plan());
+}
+
+#[test]
+fn an_address_that_two_want_belongs_to_the_older_and_changes_hands_in_one_update() {
+    let canary = "c1/shop/echo-canary";
+    let key = "p/echo/10.0.0.1:80";
+    // We are the older one: what the younger wrote becomes ours, at the revision that was seen and on its lease.
+    let older = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary).claimed(key, Claim::Younger);
+    assert!(matches!(&older.plan().ops[..], [RecordOp::Update { seen: 100, lease: LEASE, .. }]));
+    // We are the younger one and wrote it: the older takes it over, so we neither touch nor delete it.
+    let mine = "c1/shop/echo";
+    let younger = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", mine).claimed(key, Claim::Older);
+    assert_eq!(younger.ops(), Vec::<String>::new());
+    assert_eq!(younger.plan().skipped[0].reason, Reason::Conflict);
+    // Our endpoint is gone, but another one still wants the address: it takes the record over.
+    for claim in [Claim::Older, Claim::Younger] {
+        let gone = World::with_endpoints(&[]).own("10.0.0.1:80", mine).claimed(key, claim);
+        assert_eq!(gone.plan(), Plan::default());
+    }
+    // What nobody claims any more is ours to take: its owner gave it up and left it to us.
+    let left = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary);
+    assert_eq!(left.ops(), ["~p/echo/10.0.0.1:80"]);
+    // A server that registered itself under another key ends every claim.
+    let registered = World::with_endpoints(&[])
+        .own("10.0.0.1:80", mine)
+        .foreign("p/echo/pod", "10.0.0.1:80")
+        .claimed(key, Claim::Older);
+    assert_eq!(registered.ops(), ["-p/echo/10.0.0.1:80"]);
+}
+
+#[test]
+fn without_a_name_everything_goes_but_what_others_take_over() {
+    let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
+    let world = World::with_endpoints(&["10.0.0.1:80"]).record("p/a/10.0.0.1:80", value, LEASE).record(
+        "p/b/10.0.0.1:80",
+        value,
+        LEASE,
+    );
+    let records: BTreeMap<_, _> = world.records.iter().map(|r| (r.key.clone(), r)).collect();
+    let plan = plan(&Input {
+        layout: &world.layout,
+        owner: &world.owner,
+        name: None,
+        endpoints: &BTreeMap::new(),
+        records: &BTreeMap::new(),
+        elsewhere: &records,
+        claims: &BTreeMap::from([("p/b/10.0.0.1:80".into(), Claim::Younger)]),
+        departures: &Departures::new(),
+        now: world.now,
+    });
+    assert!(matches!(&plan.ops[..], [RecordOp::Delete { key, .. }] if *key == "p/a/10.0.0.1:80".into()), "{plan:?}");
 }

@@ -1,12 +1,16 @@
 use super::*;
 use crate::codec::{Format, Layout};
-use crate::model::{LeaseId, RawRecord, Registration};
+use crate::model::{LeaseId, Operator, RawRecord, Registration, Requirement};
 use crate::plan::departures::{Departure, Evidence};
+use crate::plan::trust::{Cluster, PodOf, Policy};
 
 #[derive(Default)]
 struct World {
     records: Vec<Record>,
-    other_clusters: bool,
+    options: Options,
+    pods: BTreeMap<IpAddr, PodOf>,
+    cluster: Cluster,
+    rivals: BTreeMap<InstanceAddr, Rival>,
     managed_by_others: BTreeSet<(IpAddr, u16)>,
     shadows: Shadows,
     departures: Departures,
@@ -49,17 +53,19 @@ impl World {
         plan(&Input {
             cluster_id: "c1",
             records: &records,
-            other_clusters: self.other_clusters,
+            options: &self.options,
             managed_by_others: &self.managed_by_others,
+            trust: Trust { cluster: &self.cluster, policy: &Policy::default(), pods: &self.pods },
             shadows: &self.shadows,
             departures: &self.departures,
             present: &self.present,
+            rivals: &self.rivals,
             now: at(1000),
         })
     }
 
     fn endpoints(&self) -> Vec<String> {
-        self.plan().endpoints.iter().map(ToString::to_string).collect()
+        self.plan().endpoints.keys().map(ToString::to_string).collect()
     }
 
     fn skipped(&self) -> Vec<(String, Reason)> {
@@ -119,7 +125,7 @@ fn another_clusters_records_come_only_where_asked_for_and_healed_ones_always() {
         world.skipped(),
         [("10.0.0.1:80".to_owned(), Reason::OtherCluster), ("10.0.0.2:80".to_owned(), Reason::OtherCluster)]
     );
-    world.other_clusters = true;
+    world.options.other_clusters = true;
     assert_eq!(world.endpoints(), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
 }
 
@@ -134,7 +140,7 @@ fn two_records_of_one_address_are_one_endpoint() {
 fn a_self_registered_pod_is_left_to_its_own_slices_and_its_record_does_not_outlive_it() {
     let mut world = World::default().address("10.0.0.1:80").managed("10.0.0.1:80");
     let first = world.plan();
-    assert_eq!(first.endpoints, BTreeSet::new());
+    assert_eq!(first.endpoints, BTreeMap::new());
     assert_eq!(first.skipped, []);
 
     // The pod is gone, its record stays until its lease ends.
@@ -172,4 +178,69 @@ fn what_a_stranger_wrote_is_shown_cut() {
     let long = "x".repeat(1000);
     let world = World::default().record("p/echo/k", &format!(r#"{{"network":"tcp","address":"{long}:80"}}"#));
     assert_eq!(world.skipped()[0].0.chars().count(), MAX_SHOWN);
+}
+
+#[test]
+fn what_trust_refuses_has_its_reason_and_a_kept_endpoint_is_no_exception() {
+    let mut world = World::default().address("10.0.0.1:80").address("10.0.0.2:80");
+    world.cluster.service_cidrs.insert("10.0.0.1/32");
+    assert_eq!(world.endpoints(), ["10.0.0.2:80"]);
+    assert_eq!(world.skipped(), [("10.0.0.1:80".to_owned(), Reason::ServiceAddress)]);
+
+    world.present.insert(addr("10.0.0.3:80"));
+    world.departures.insert(
+        addr("10.0.0.3:80"),
+        Departure { evidence: Evidence::Unexplained, at: at(999), registration: Registration::default() },
+    );
+    assert_eq!(world.endpoints(), ["10.0.0.2:80", "10.0.0.3:80"]);
+    world.pods.insert([10, 0, 0, 3].into(), PodOf::OtherNamespace);
+    assert_eq!(world.endpoints(), ["10.0.0.2:80"]);
+}
+
+#[test]
+fn a_pod_that_only_registers_itself_is_imported_while_it_lives_and_not_after() {
+    let mut world = World::default().address("10.0.0.1:80");
+    world.pods.insert([10, 0, 0, 1].into(), PodOf::SameNamespace);
+    world.shadows = world.plan().shadows;
+    assert_eq!(world.endpoints(), ["10.0.0.1:80"]);
+    world.pods.clear();
+    assert_eq!(world.endpoints(), Vec::<String>::new());
+    assert_eq!(world.skipped(), [("10.0.0.1:80".to_owned(), Reason::FormerEndpoint)]);
+}
+
+#[test]
+fn tags_select_records_and_say_zones() {
+    let mut world = World::default()
+        .tagged("10.0.0.1:80", r#"{"lane":"blue","zone":"eu-1a"}"#)
+        .tagged("10.0.0.2:80", r#"{"lane":"green","zone":"eu-1b"}"#)
+        .tagged("10.0.0.3:80", r#"{"lane":"blue","zone":"no zone"}"#)
+        .address("10.0.0.4:80");
+    let blue = Requirement { key: "lane".into(), operator: Operator::In, values: vec!["blue".into()] };
+    world.options.tag_selector.requirements = vec![blue];
+    world.options.zone_tag = "zone".into();
+    let zones: Vec<_> = world.plan().endpoints.iter().map(|(a, z)| (a.to_string(), z.clone())).collect();
+    assert_eq!(zones, [("10.0.0.1:80".to_owned(), Some("eu-1a".to_owned())), ("10.0.0.3:80".to_owned(), None)]);
+    assert_eq!(world.plan().skipped.iter().filter(|s| s.reason == Reason::NotSelected).count(), 2);
+}
+
+#[test]
+fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_vanishes_in_between() {
+    let rival = |older, holds| BTreeMap::from([(addr("10.0.0.1:80"), Rival { older, holds })]);
+    let with = |present: bool, rivals: BTreeMap<InstanceAddr, Rival>| {
+        let present = if present { BTreeSet::from([addr("10.0.0.1:80")]) } else { BTreeSet::new() };
+        World { present, rivals, ..World::default() }.address("10.0.0.1:80")
+    };
+    let mine = vec!["10.0.0.1:80".to_owned()];
+    let none = Vec::<String>::new();
+    // We are older: it is ours, whatever the other holds.
+    assert_eq!(with(false, rival(false, true)).endpoints(), mine);
+    // We are younger: it is not, but while the older does not hold it, ours stays.
+    assert_eq!(with(false, rival(true, false)).endpoints(), none);
+    assert_eq!(with(true, rival(true, false)).endpoints(), mine);
+    assert_eq!(with(true, rival(true, true)).endpoints(), none);
+    assert_eq!(with(true, rival(true, false)).plan().skipped[0].reason, Reason::Conflict);
+    // We want it no longer, another one does: it stays until that one holds it.
+    let unwanted = |holds| World { records: Vec::new(), ..with(true, rival(false, holds)) };
+    assert_eq!(unwanted(false).endpoints(), mine);
+    assert_eq!(unwanted(true).endpoints(), none);
 }

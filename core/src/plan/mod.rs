@@ -3,6 +3,7 @@
 //! - [`export`]: cluster → registry, record operations.
 //! - [`import`]: registry → cluster, the endpoints that slices should hold.
 //! - [`slices`]: which EndpointSlices to write so that they hold them.
+//! - [`trust`]: which addresses the registry may put into a Service.
 //! - [`departures`]: what the end of a record means for the other side.
 //!
 //! Planners are functions of values. They never see a client, a lock or a clock.
@@ -11,6 +12,7 @@ pub mod departures;
 pub mod export;
 pub mod import;
 pub mod slices;
+pub mod trust;
 
 use crate::Timestamp;
 use crate::model::{LeaseId, RecordKey, Revision};

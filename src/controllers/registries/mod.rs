@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use self::sessions::{Running, lock};
 use self::settings::{Problem, Wanted};
+use self::status::Written;
 use super::context::Context;
 use crate::api::ServiceRegistry;
 use crate::registry::etcd::EtcdConnector;
@@ -33,6 +34,9 @@ const WITHDRAW: Duration = Duration::from_secs(30);
 const WITHDRAW_POLL: Duration = Duration::from_millis(200);
 /// Least time between two status writes of one ServiceRegistry.
 const STATUS_PACE: Duration = Duration::from_secs(5);
+
+/// How soon a status that found no place is tried again.
+const STATUS_RETRY: Duration = Duration::from_millis(250);
 
 /// What the router tells the controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,10 +201,12 @@ impl Controller {
             self.due.remove(&name);
             let handle = self.context.registries.get(&name);
             match status::report(&self.context, &name, handle.as_deref(), self.problems.get(&name)).await {
-                Ok(written) => {
-                    if written {
-                        self.reported.insert(name, now);
-                    }
+                Ok(Written::Now) => {
+                    self.reported.insert(name, now);
+                }
+                Ok(Written::Nothing) => {}
+                Ok(Written::NotYet) => {
+                    self.due.insert(name, now + STATUS_RETRY);
                 }
                 Err(error) => {
                     warn!(registry = name, %error, "cannot write the status of the ServiceRegistry; trying again");

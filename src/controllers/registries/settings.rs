@@ -1,6 +1,7 @@
 //! (spec, Secrets) → what a session needs, or why there can be none.
 
 use twinspan_core::codec::{Format, Layout};
+use twinspan_core::plan::trust;
 
 use crate::api::{Fence, FenceMode, ImportPolicy, RecordFormat, ServiceRegistry, Tls};
 use crate::cluster::view::{ClusterView, ObjectKey};
@@ -83,10 +84,13 @@ pub fn supported(object: &ServiceRegistry) -> Result<(), Problem> {
     if spec.fence.mode == FenceMode::Epoch && spec.fence != Fence::default() {
         return refuse("spec.fence.keyPrefix");
     }
-    if spec.import_policy != ImportPolicy::default() {
-        return refuse("spec.importPolicy");
-    }
     Ok(())
+}
+
+/// `spec.importPolicy`, as the planners of the core take it.
+pub fn trust_policy(policy: &ImportPolicy) -> trust::Policy {
+    let set = |cidrs: &[String]| cidrs.iter().map(String::as_str).collect();
+    trust::Policy { allow: set(&policy.allow_cidrs), deny: set(&policy.deny_cidrs), pod_cidrs: set(&policy.pod_cidrs) }
 }
 
 fn tls_settings(tls: &Tls, view: &ClusterView) -> Result<TlsSettings, Problem> {
@@ -194,7 +198,6 @@ mod tests {
             json!({"format": "GRPC"}),
             json!({"prefix": ""}),
             json!({"fence": {"keyPrefix": "other/"}}),
-            json!({"importPolicy": {"denyCIDRs": ["10.0.0.0/8"]}}),
         ] {
             assert_eq!(of(&spec).unwrap_err().reason, "NotSupported", "{spec}");
         }

@@ -11,21 +11,25 @@ use crate::controllers::conditions::{self, Is, Wanted};
 use crate::controllers::context::Context;
 use crate::registry::handle::{Phase, RegistryHandle};
 
-/// Writes the status where it changed, and says whether it did.
+/// Writes the status where it changed.
 pub async fn report(
     context: &Context,
     name: &str,
     handle: Option<&RegistryHandle>,
     problem: Option<&Problem>,
-) -> Result<bool> {
+) -> Result<Written> {
     if let Some(handle) = handle {
         measure(context, name, handle);
     }
-    let Some(object) = context.cluster().service_registries.get(name).cloned() else { return Ok(false) };
+    let Some(object) = context.cluster().service_registries.get(name).cloned() else { return Ok(Written::Nothing) };
     let known = object.status.clone().unwrap_or_default();
     let status = desired(context, &object, &known, handle, problem);
     if status == known || context.dry_run || !context.claim.holds() {
-        return Ok(false);
+        return Ok(Written::Nothing);
+    }
+    if context.status_budget.take().is_err() {
+        // Not lost: what was not written differs still when it is compared again.
+        return Ok(Written::NotYet);
     }
     write::service_registry_status(&context.client, name, &status).await?;
     announce(context, &object, &known, &status);
@@ -33,7 +37,17 @@ pub async fn report(
     if let Some(entry) = context.cluster().service_registries.get_mut(name) {
         Arc::make_mut(entry).status = Some(status);
     }
-    Ok(true)
+    Ok(Written::Now)
+}
+
+/// What became of a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Now,
+    /// There is nothing to write, or it is not our turn.
+    Nothing,
+    /// Too many others were written just now.
+    NotYet,
 }
 
 fn measure(context: &Context, name: &str, handle: &RegistryHandle) {

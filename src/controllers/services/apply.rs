@@ -1,5 +1,7 @@
 //! The only part of a pass that writes. It stops at the first error of a side; what is left is planned again.
 
+use twinspan_core::model::ServiceKey;
+
 use crate::cluster::{ClusterError, convert, write};
 use crate::controllers::context::Context;
 use crate::registry::RegistryError;
@@ -70,29 +72,43 @@ async fn to_registries(context: &Context, plan: &Plan) -> Applied {
 
 async fn to_cluster(context: &Context, observed: &Observed, plan: &Plan) -> (Applied, Option<ClusterError>) {
     let mut applied = Applied::default();
+    let error = write_cluster(context, observed, plan, &mut applied).await.err();
+    (applied, error)
+}
+
+async fn write_cluster(
+    context: &Context,
+    observed: &Observed,
+    plan: &Plan,
+    applied: &mut Applied,
+) -> Result<(), ClusterError> {
+    // The API server has no fence: the claim is asked before each request.
+    let may_write = || if context.claim.holds() { Ok(()) } else { Err(ClusterError::NotLeader) };
     let owner = convert::owner_reference(&observed.key.name, observed.uid());
     if let Some(new) = &plan.create {
+        may_write()?;
         match write::create_service(&context.client, owner.clone(), new).await {
             // Somebody else created it meanwhile: the watch will show it.
             Ok(()) | Err(ClusterError::Conflict { .. }) => applied.created_service = true,
-            Err(error) => return (applied, Some(error)),
+            Err(error) => return Err(error),
         }
+    }
+    if let Some((wanted, uid)) = &plan.amend {
+        may_write()?;
+        write::amend_service(&context.client, wanted, uid).await?;
+    }
+    for service in &plan.remove {
+        may_write()?;
+        let key = ServiceKey::new(&observed.key.namespace, &service.name);
+        write::delete_service(&context.client, &key, &service.uid).await?;
     }
     for op in &plan.slices.ops {
-        if !context.claim.holds() {
-            return (applied, Some(ClusterError::NotLeader));
-        }
+        may_write()?;
         let outcome = write::slice(&context.client, &context.cluster, &observed.key.namespace, owner.clone(), op).await;
-        match outcome {
-            Ok(()) => {
-                context.metrics.wrote("cluster", op.label(), "ok", 1);
-                applied.slices += 1;
-            }
-            Err(error) => {
-                context.metrics.wrote("cluster", op.label(), error.label(), 1);
-                return (applied, Some(error));
-            }
-        }
+        let result = outcome.as_ref().map_or_else(ClusterError::label, |()| "ok");
+        context.metrics.wrote("cluster", op.label(), result, 1);
+        outcome?;
+        applied.slices += 1;
     }
-    (applied, None)
+    Ok(())
 }

@@ -16,4 +16,15 @@ pub struct Memory {
     pub skipped: BTreeMap<Reason, usize>,
     pub held: usize,
     pub status_written: Option<Instant>,
+    /// What Events have not told yet, each direction by itself.
+    pub exports: Changes,
+    pub imports: Changes,
+}
+
+/// Changes of one direction since an Event last told of them.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    pub added: usize,
+    pub removed: usize,
+    pub told: Option<Instant>,
 }

@@ -1,17 +1,21 @@
 //! RegisteredService: one pass is observe → validate → plan → apply → status.
 //!
 //! - [`observe`]: everything that the pass rests on, read from the views at one moment.
+//! - [`sharing`]: what others want of the same name or Service.
 //! - [`validate`]: whether it may be acted upon, and the settings that follow from the spec.
 //! - [`plan`]: calls the planners of the core.
 //! - [`apply`]: the only part that writes records, slices and Services.
 //! - [`status`]: counts and conditions.
-//! - [`report`]: tells people: status, Events, log, metrics.
+//! - [`report`]: tells people: status, log, metrics; [`announce`]: Events.
 
+mod announce;
 mod apply;
+mod endpoints;
 mod memory;
 mod observe;
 mod plan;
 mod report;
+mod sharing;
 mod status;
 mod validate;
 

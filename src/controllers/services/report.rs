@@ -1,6 +1,6 @@
-//! Tells people what a pass did: status, Events, one log line, metrics; and decides when to look again.
+//! Tells people what a pass did: status, one log line, metrics, and Events ([`announce`]); and decides when to look again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +13,8 @@ use super::apply::Applied;
 use super::observe::Observed;
 use super::plan::Plan;
 use super::validate::Verdict;
-use super::{Memory, status, until};
+use super::{Memory, announce, status, until};
 use crate::api::RegisteredServiceStatus;
-use crate::api::conditions::ACCEPTED;
-use crate::cluster::events::{About, Reason};
 use crate::cluster::{ClusterError, write};
 use crate::controllers::context::Context;
 use crate::controllers::queue::Next;
@@ -40,27 +38,15 @@ pub async fn finish(
     let mut memory = remember(context, observed, plan);
     let mut next = next(context, verdict, plan, applied);
     if let (Some(object), false) = (&observed.object, matches!(verdict, Verdict::Gone { .. })) {
-        let about = || About::RegisteredService(object.clone());
-        announce(context, observed, plan, applied, &about);
         let wanted = status::desired(observed, verdict, plan, applied, context.world.now());
-        if let Verdict::Refused(refusal) = verdict {
-            let told = status::before(observed, ACCEPTED)
-                .is_some_and(|c| c.reason == refusal.reason && c.message == refusal.message);
-            if !told && context.claim.holds() {
-                warn!("not accepted {}: {}: {}", observed.key, refusal.reason, refusal.message);
-                context.events.publish(
-                    about(),
-                    Reason::NotAccepted,
-                    format!("{}: {}", refusal.reason, refusal.message),
-                );
-            }
-        }
+        let events = announce::announce(context, object, observed, verdict, plan, applied, &mut memory);
         let again = write_status(context, observed, &mut memory, wanted).await;
-        next = sooner(next, again);
+        next = sooner(sooner(next, events), again);
     }
     match verdict {
         Verdict::Gone { .. } => {
             context.memory().remove(&observed.key);
+            context.addresses().set(&observed.key, BTreeSet::new());
         }
         _ => {
             context.memory().insert(observed.key.clone(), memory);
@@ -151,42 +137,6 @@ fn remember(context: &Context, observed: &Observed, plan: &Plan) -> Memory {
     memory
 }
 
-fn announce(context: &Context, observed: &Observed, plan: &Plan, applied: &Applied, about: &impl Fn() -> About) {
-    if !context.claim.holds() {
-        return;
-    }
-    let Some(sides) = &plan.sides else { return };
-    if applied.records != (0, 0) {
-        let note = format!("exported +{} -{}; {} in all", applied.records.0, applied.records.1, sides.export.exported);
-        context.events.publish(about(), Reason::Exported, note);
-    }
-    if applied.slices > 0 && (plan.slices.added > 0 || plan.slices.removed > 0) {
-        let note = format!(
-            "imported +{} -{}; {} in all",
-            plan.slices.added,
-            plan.slices.removed,
-            sides.import.endpoints.len()
-        );
-        context.events.publish(about(), Reason::Imported, note);
-    }
-    let before: Vec<SkipReason> = observed.memory.skipped.keys().copied().collect();
-    let mut now: Vec<SkipReason> = sides.skipped().map(|s| s.reason).collect();
-    now.sort();
-    now.dedup();
-    if let Some(new) = now.iter().find(|reason| !before.contains(reason)) {
-        let example = sides.skipped().find(|s| s.reason == *new).map(|s| s.instance.clone()).unwrap_or_default();
-        context.events.publish(
-            about(),
-            Reason::InstanceSkipped,
-            format!("{new}: {example}; {} skipped in all", sides.skipped().count()),
-        );
-    }
-    let held = sides.export.held + sides.import.held;
-    if held > 0 && observed.memory.held == 0 {
-        context.events.publish(about(), Reason::DeletionsHeld, format!("{held} held; it goes on by itself"));
-    }
-}
-
 /// Writes the status where it changed, at most once in [`STATUS_PACE`]; returns how long to wait where it is too soon.
 async fn write_status(
     context: &Context,
@@ -199,6 +149,9 @@ async fn write_status(
         return None;
     }
     if let Some(wait) = memory.status_written.and_then(|at| STATUS_PACE.checked_sub(at.elapsed())) {
+        return Some(wait);
+    }
+    if let Err(wait) = context.status_budget.take() {
         return Some(wait);
     }
     match write::registered_service_status(&context.client, &observed.key, &wanted).await {

@@ -105,7 +105,7 @@ fn exported(observed: &Observed, accepted: &Accepted, plan: &Plan, applied: &App
     }
     match &applied.registry_error {
         Some(error) => Wanted::new(EXPORTED, Is::False, error.label(), error.to_string()),
-        None => Wanted::new(EXPORTED, Is::True, "Synced", ""),
+        None => Wanted::new(EXPORTED, Is::True, "Synced", plan.remark.clone().unwrap_or_default()),
     }
 }
 
@@ -138,12 +138,7 @@ fn waiting(kind: &'static str, observed: &Observed, accepted: &Accepted, plan: &
                 "RegistryUnavailable",
                 format!("ServiceRegistry {registry}: {error}. What is there is kept"),
             ),
-            None => Wanted::new(
-                kind,
-                Is::Unknown,
-                "Pending",
-                format!("waiting for a complete list of ServiceRegistry {registry}"),
-            ),
+            None => pending(kind, observed, &registry),
         });
     }
     if plan.create.is_some() {
@@ -163,6 +158,24 @@ fn waiting(kind: &'static str, observed: &Observed, accepted: &Accepted, plan: &
         ));
     }
     None
+}
+
+/// There is no session, or it has no list yet; the ServiceRegistry may know why.
+fn pending(kind: &'static str, observed: &Observed, registry: &str) -> Wanted {
+    let told = observed.registry.as_ref().and_then(|object| object.status.as_ref());
+    let ready = told.and_then(|status| conditions::find(&status.conditions, READY)).filter(|c| c.status == "False");
+    match ready.filter(|_| observed.session.is_none()) {
+        Some(ready) => {
+            let message = format!("ServiceRegistry {registry}: {}. What is there is kept", ready.message);
+            Wanted::new(kind, Is::Unknown, "RegistryUnavailable", message)
+        }
+        None => Wanted::new(
+            kind,
+            Is::Unknown,
+            "Pending",
+            format!("waiting for a complete list of ServiceRegistry {registry}"),
+        ),
+    }
 }
 
 /// A condition as it was before.

@@ -4,10 +4,13 @@
 //! nothing belongs there (the Service or the registry is gone, the name is not allowed) it is withdrawn; where the spec only
 //! cannot be understood, nothing is touched, because nothing says that the instances ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use twinspan_core::model::{Family, RegistryName, ServiceKey};
+use twinspan_core::model::{Family, InstanceAddr, RegistryName, Selector, ServiceKey};
+use twinspan_core::plan::import::Options;
+use twinspan_core::plan::trust;
 
+use super::endpoints::ready_endpoints;
 use super::observe::Observed;
 use crate::api::{
     AllowedUse, CreateService, DeletionGuard, Direction, Import, IpFamilyPolicy, OnExpiry, OtherClusters, Policy,
@@ -39,10 +42,26 @@ pub struct Accepted {
     pub families: Vec<Family>,
     pub weight: i64,
     pub tags: BTreeMap<String, String>,
-    pub other_clusters: bool,
-    /// To be created first.
+    /// Labels of a pod and the tags that they become.
+    pub tags_from_labels: Vec<(String, String)>,
+    pub import: Options,
+    pub policy: trust::Policy,
+    /// A Service to be created first.
     pub create: Option<NewService>,
+    /// A Service that we created and that should have other ports.
+    pub amend: Option<NewService>,
     pub writes: bool,
+}
+
+impl Accepted {
+    /// Endpoints of the cluster that may be exported.
+    pub fn ready(&self, observed: &Observed) -> BTreeSet<InstanceAddr> {
+        let selector = observed.service.as_ref().is_some_and(|service| service.selector);
+        match &self.port {
+            Some(port) => ready_endpoints(&observed.others_slices, &port.name, &self.families, selector),
+            None => BTreeSet::new(),
+        }
+    }
 }
 
 /// Why not, for the `Accepted` condition.
@@ -84,6 +103,9 @@ pub fn validate(observed: &Observed, dry_run: bool) -> Verdict {
 
 fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
     supported(object)?;
+    if observed.namespace.as_ref().is_some_and(|namespace| namespace.deleting) {
+        return refuse("NamespaceTerminating", true, "the namespace is being deleted; nothing more is written to it");
+    }
     let name = match RegistryName::new(index::registry_name(&observed.key, object)) {
         Ok(name) => name,
         Err(error) => return refuse("InvalidName", false, format!("{error}; set spec.registryName")),
@@ -109,11 +131,19 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
         families: Vec::new(),
         weight: spec.export.weight.into(),
         tags: spec.export.tags.clone(),
-        other_clusters: spec.import.other_clusters == OtherClusters::All,
+        tags_from_labels: spec.export.tags_from_pod_labels.iter().map(|t| (t.label.clone(), t.tag.clone())).collect(),
+        import: Options {
+            other_clusters: spec.import.other_clusters == OtherClusters::All,
+            tag_selector: Selector::from(&spec.import.tag_selector),
+            zone_tag: spec.import.zone_tag.clone(),
+        },
+        policy: settings::trust_policy(&registry_object.spec.import_policy),
         create: None,
+        amend: None,
         writes: true,
         service,
     };
+    let wanted = wanted_service(object, &accepted.service);
     match &observed.service {
         Some(found) if found.external_name => refuse(
             "ExternalName",
@@ -121,17 +151,18 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
             format!("Service {} is an ExternalName, which has no endpoints; use another Service", accepted.service),
         ),
         Some(found) if !found.deleting => {
-            accepted.port = Some(port(object, found, &accepted.service)?);
             accepted.families = match spec.export.ip_family_policy {
                 IpFamilyPolicy::Primary => found.families.first().copied().into_iter().collect(),
                 IpFamilyPolicy::All => vec![Family::V4, Family::V6],
             };
+            if let Some(wanted) = wanted.filter(|_| found.owner_uid.as_deref() == Some(observed.uid())) {
+                return Ok(follow_created(accepted, found, wanted));
+            }
+            accepted.port = Some(port(object, found, &accepted.service)?);
             Ok(accepted)
         }
-        _ if spec.service.create != CreateService::Never => {
-            let ports = spec.service.ports.iter().filter_map(|p| Some((p.name.clone(), p.number?))).collect();
-            let headless = spec.service.create == CreateService::Headless;
-            accepted.create = Some(NewService { key: accepted.service.clone(), headless, ports });
+        _ if wanted.is_some() => {
+            accepted.create = wanted;
             Ok(accepted)
         }
         _ => refuse(
@@ -140,6 +171,33 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
             format!("there is no Service {}; create it, or set spec.service.create", accepted.service),
         ),
     }
+}
+
+/// The Service that is created where it is missing, where one is.
+fn wanted_service(object: &RegisteredService, key: &ServiceKey) -> Option<NewService> {
+    let service = &object.spec.service;
+    let ports = service.ports.iter().filter_map(|p| Some((p.name.clone(), p.number?))).collect();
+    let headless = service.create == CreateService::Headless;
+    (service.create != CreateService::Never).then(|| NewService { key: key.clone(), headless, ports })
+}
+
+/// A Service that we created follows the spec. One that should become headless, or stop being it, has to be made anew
+/// (`spec.clusterIP` is immutable), so nothing is imported into it any more.
+fn follow_created(mut accepted: Accepted, found: &ServiceView, wanted: NewService) -> Accepted {
+    if found.headless != wanted.headless {
+        return accepted;
+    }
+    let ports = found.ports.iter().map(|port| (port.name.clone(), port.number));
+    accepted.port = wanted.ports.first().map(|(name, number)| ServicePortView {
+        name: name.clone(),
+        number: *number,
+        tcp: true,
+        app_protocol: None,
+    });
+    if !ports.eq(wanted.ports.iter().cloned()) {
+        accepted.amend = Some(wanted);
+    }
+    accepted
 }
 
 /// Fields whose behaviour is not built yet are refused, never ignored.
@@ -153,16 +211,7 @@ fn supported(object: &RegisteredService) -> Check<()> {
     if spec.service.ports.iter().any(|port| port.scheme.is_some()) {
         return refuse("spec.service.ports[].scheme");
     }
-    if !spec.export.tags_from_pod_labels.is_empty() {
-        return refuse("spec.export.tagsFromPodLabels");
-    }
     let import = Import::default();
-    if !spec.import.tag_selector.is_empty() {
-        return refuse("spec.import.tagSelector");
-    }
-    if !spec.import.zone_tag.is_empty() {
-        return refuse("spec.import.zoneTag");
-    }
     if spec.import.on_expiry != OnExpiry::Probe {
         return refuse("spec.import.onExpiry other than its default");
     }
@@ -180,7 +229,7 @@ fn allowed(observed: &Observed, registry: &ServiceRegistry, name: &RegistryName)
     let none = BTreeMap::new();
     let labels = observed.namespace.as_ref().map_or(&none, |namespace| &namespace.labels);
     let gives = |allowed: &AllowedUse| {
-        allowed.namespace_selector.matches(labels)
+        Selector::from(&allowed.namespace_selector).matches(labels)
             && allowed.registry_names.iter().any(|pattern| matches_wildcard(pattern, name.as_str()))
     };
     if registry.spec.allowed.iter().any(gives) {

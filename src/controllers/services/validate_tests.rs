@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use twinspan_core::plan::slices::TrafficDistribution;
 
 use super::*;
 use crate::api::ServiceRegistry;
@@ -24,12 +25,19 @@ fn registry(allowed: &Value) -> Arc<ServiceRegistry> {
 }
 
 fn service(ports: &[(&str, bool)]) -> ServiceView {
-    let port = |(name, tcp): &(&str, bool)| ServicePortView { name: (*name).to_owned(), tcp: *tcp, app_protocol: None };
+    let port = |(name, tcp): &(&str, bool)| ServicePortView {
+        name: (*name).to_owned(),
+        number: 80,
+        tcp: *tcp,
+        app_protocol: None,
+    };
     ServiceView {
         name: "echo".into(),
         uid: "s".into(),
         external_name: false,
         headless: true,
+        selector: true,
+        traffic: TrafficDistribution::Anywhere,
         ports: ports.iter().map(port).collect(),
         families: vec![Family::V6, Family::V4],
         labels: BTreeMap::new(),
@@ -50,6 +58,11 @@ fn observed(spec: &Value) -> Observed {
         service: Some(Arc::new(service(&[("rpc", true)]))),
         others_slices: Vec::new(),
         our_slices: Vec::new(),
+        created_services: Vec::new(),
+        trust: Arc::default(),
+        pods: BTreeMap::new(),
+        zones: BTreeMap::new(),
+        rivals: BTreeMap::new(),
         memory: Memory::default(),
     }
 }
@@ -97,7 +110,7 @@ fn a_refusal_withdraws_only_where_it_is_certain_that_nothing_belongs_there() {
         ("PortNotFound", json!({"service": {"ports": [{"name": "grpc"}]}}), |_| {}, false),
         ("PortNotFound", json!({}), |o| o.service = Some(Arc::new(service(&[("rpc", false)]))), false),
         ("PortAmbiguous", json!({}), |o| o.service = Some(Arc::new(service(&[("a", true), ("b", true)]))), false),
-        ("NotSupported", json!({"import": {"zoneTag": "z"}}), |_| {}, false),
+        ("NotSupported", json!({"import": {"onExpiry": "Heal"}}), |_| {}, false),
     ];
     for (reason, spec, change, withdraws) in cases {
         let mut observed = observed(&spec);
@@ -105,6 +118,9 @@ fn a_refusal_withdraws_only_where_it_is_certain_that_nothing_belongs_there() {
         let refusal = refusal(&observed);
         assert_eq!((refusal.reason, refusal.withdraw), (reason, withdraws), "{}", refusal.message);
     }
+    let mut terminating = observed(&json!({}));
+    terminating.namespace = Some(Arc::new(NamespaceView { uid: "n".into(), labels: BTreeMap::new(), deleting: true }));
+    assert_eq!((refusal(&terminating).reason, refusal(&terminating).withdraw), ("NamespaceTerminating", true));
     let mut odd = observed(&json!({"registryName": "a/b"}));
     assert_eq!(refusal(&odd).reason, "InvalidName");
     odd = observed(&json!({}));

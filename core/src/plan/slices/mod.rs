@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::Timestamp;
 use crate::model::{
     AddressType, Family, HEADLESS_LABEL, InstanceAddr, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, ServiceKey,
-    Slice, SliceEndpoint, SlicePort, TCP, TRIGGER_TIME_ANNOTATION,
+    Slice, SliceEndpoint, SlicePort, TCP, TRIGGER_TIME_ANNOTATION, TargetPod,
 };
 
 /// The most endpoints in one slice; the built-in controller's default (`--max-endpoints-per-slice`).
@@ -27,11 +27,32 @@ pub struct Input<'a> {
     pub owner_uid: &'a str,
     /// The Service that the slices belong to; `None` deletes every slice.
     pub service: Option<Service<'a>>,
-    pub endpoints: &'a BTreeSet<InstanceAddr>,
+    /// Each with what is known of it besides its address; conditions and hints are filled in here.
+    pub endpoints: &'a BTreeMap<InstanceAddr, Known>,
     /// Every slice that is owned by the RegisteredService and managed by us, whatever Service it names, in any order.
     pub existing: &'a [&'a Slice],
     /// When the change that led here began.
     pub triggered: Timestamp,
+}
+
+/// What is known of an endpoint besides its address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    pub zone: Option<String>,
+    pub node: Option<String>,
+    pub pod: Option<TargetPod>,
+}
+
+/// `spec.trafficDistribution` of a Service: where its traffic should stay. Without one no hints are written: they
+/// would switch topology on for a Service that did not ask for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficDistribution {
+    #[default]
+    Anywhere,
+    /// `PreferClose` and `PreferSameZone`.
+    SameZone,
+    /// `PreferSameNode`.
+    SameNode,
 }
 
 /// What slices take over from their Service.
@@ -42,6 +63,7 @@ pub struct Service<'a> {
     pub port_name: &'a str,
     pub app_protocol: Option<&'a str>,
     pub headless: bool,
+    pub traffic: TrafficDistribution,
     pub labels: &'a BTreeMap<String, String>,
 }
 
@@ -120,8 +142,8 @@ type Group = (Family, u16);
 
 fn place<'a>(input: &Input<'_>, service: &Service<'_>, existing: &[&'a Slice]) -> Placed<'a> {
     let mut wanted: BTreeMap<Group, BTreeMap<String, SliceEndpoint>> = BTreeMap::new();
-    for addr in input.endpoints {
-        let endpoint = SliceEndpoint::ready(addr.ip(), None);
+    for (addr, known) in input.endpoints {
+        let endpoint = endpoint(*addr, known, service.traffic);
         wanted.entry((addr.family(), addr.port())).or_default().insert(endpoint.address.clone(), endpoint);
     }
     let mut groups: BTreeMap<Group, Vec<&'a Slice>> = wanted.keys().map(|group| (*group, Vec::new())).collect();
@@ -142,6 +164,21 @@ fn place<'a>(input: &Input<'_>, service: &Service<'_>, existing: &[&'a Slice]) -
     }
     reuse(&mut placed, service);
     placed
+}
+
+/// Hints as `trafficdist.go` of k8s.io/endpointslice gives them.
+fn endpoint(addr: InstanceAddr, known: &Known, traffic: TrafficDistribution) -> SliceEndpoint {
+    let mut endpoint = SliceEndpoint::ready(addr.ip());
+    endpoint.zone.clone_from(&known.zone);
+    endpoint.node.clone_from(&known.node);
+    endpoint.pod.clone_from(&known.pod);
+    if traffic != TrafficDistribution::Anywhere {
+        endpoint.hints.zones.extend(known.zone.clone());
+    }
+    if traffic == TrafficDistribution::SameNode {
+        endpoint.hints.nodes.extend(known.node.clone());
+    }
+    endpoint
 }
 
 /// The group that a slice can serve, where it can serve any.
@@ -248,7 +285,8 @@ fn labels(service: &Service<'_>) -> BTreeMap<String, String> {
 /// What the plan changes for someone who looks at the endpoints of all slices together.
 fn count(plan: &mut Plan, input: &Input<'_>, existing: &[&Slice]) {
     let before = present(existing);
-    let after: BTreeSet<InstanceAddr> = if input.service.is_some() { input.endpoints.clone() } else { BTreeSet::new() };
+    let after: BTreeSet<InstanceAddr> =
+        if input.service.is_some() { input.endpoints.keys().copied().collect() } else { BTreeSet::new() };
     plan.added = after.difference(&before).count();
     plan.removed = before.difference(&after).count();
 }

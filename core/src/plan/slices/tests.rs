@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::Hints;
 use proptest::prelude::*;
 
 const UID: &str = "uid-1";
@@ -7,6 +8,8 @@ struct World {
     owner: ServiceKey,
     labels: BTreeMap<String, String>,
     headless: bool,
+    traffic: TrafficDistribution,
+    known: Known,
     port_name: String,
     service_name: String,
     has_service: bool,
@@ -28,6 +31,8 @@ impl World {
             owner: ServiceKey::new("shop", "echo"),
             labels: BTreeMap::from([("app".to_owned(), "echo".to_owned())]),
             headless: true,
+            traffic: TrafficDistribution::Anywhere,
+            known: Known::default(),
             port_name: "rpc".into(),
             service_name: "echo".into(),
             has_service: true,
@@ -43,13 +48,14 @@ impl World {
             port_name: &self.port_name,
             app_protocol: None,
             headless: self.headless,
+            traffic: self.traffic,
             labels: &self.labels,
         };
         plan(&Input {
             owner: &self.owner,
             owner_uid: UID,
             service: self.has_service.then_some(service),
-            endpoints: &self.endpoints,
+            endpoints: &self.endpoints.iter().map(|addr| (*addr, self.known.clone())).collect(),
             existing: &existing,
             triggered: Timestamp::UNIX_EPOCH,
         })
@@ -119,16 +125,9 @@ fn a_slice_has_all_three_conditions_and_the_labels_that_consumers_need() {
     world.labels.insert(HEADLESS_LABEL.into(), "copied from the Service by mistake".into());
     let plan = world.plan();
     let [SliceOp::Create(body)] = plan.ops.as_slice() else { panic!("{plan:?}") };
-    assert_eq!(
-        body.endpoints[0],
-        SliceEndpoint {
-            address: "10.0.0.1".into(),
-            ready: Some(true),
-            serving: Some(true),
-            terminating: Some(false),
-            zone: None
-        }
-    );
+    let endpoint = &body.endpoints[0];
+    assert_eq!(endpoint.address, "10.0.0.1");
+    assert_eq!((endpoint.ready, endpoint.serving, endpoint.terminating), (Some(true), Some(true), Some(false)));
     assert_eq!(
         body.port,
         SlicePort { name: "rpc".into(), protocol: "TCP".into(), number: Some(80), app_protocol: None }
@@ -258,6 +257,27 @@ fn an_endpoint_that_two_slices_hold_stays_in_one() {
     world.existing.push(copy);
     assert_eq!(signs(&world.apply()), "d");
     assert_eq!(world.held(), world.endpoints.iter().copied().collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_known_of_an_endpoint_is_said_and_hints_only_where_the_service_asks_for_them() {
+    let pod = TargetPod { namespace: "shop".into(), name: "a".into(), uid: "u".into() };
+    let mut world = World::wanting(many(1, 80));
+    world.known = Known { zone: Some("z1".into()), node: Some("n1".into()), pod: Some(pod.clone()) };
+    world.apply();
+    let told = |world: &World| world.existing[0].endpoints[0].clone();
+    let expected = (Some("z1".to_owned()), Some("n1".to_owned()), Some(pod));
+    assert_eq!((told(&world).zone, told(&world).node, told(&world).pod), expected);
+    assert_eq!(told(&world).hints, Hints::default());
+    for (traffic, zones, nodes) in [
+        (TrafficDistribution::SameZone, vec!["z1".to_owned()], vec![]),
+        (TrafficDistribution::SameNode, vec!["z1".to_owned()], vec!["n1".to_owned()]),
+        (TrafficDistribution::Anywhere, vec![], vec![]),
+    ] {
+        world.traffic = traffic;
+        assert_eq!(signs(&world.apply()), "u", "in place");
+        assert_eq!(told(&world).hints, Hints { zones, nodes });
+    }
 }
 
 fn some_endpoints() -> impl Strategy<Value = BTreeSet<InstanceAddr>> {

@@ -1,0 +1,81 @@
+//! Sets of networks: Service ranges, pod ranges, allow and deny lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// Many networks; asking costs one look-up for each prefix length that occurs, however many networks there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CidrSet {
+    by_length: BTreeMap<(bool, u8), BTreeSet<IpNet>>,
+}
+
+impl CidrSet {
+    /// Adds `10.0.0.0/8` or `fd00::/8`; host bits are ignored. Returns whether the text is a network.
+    pub fn insert(&mut self, text: &str) -> bool {
+        let Ok(net) = text.parse::<IpNet>() else { return false };
+        let net = net.trunc();
+        self.by_length.entry((net.addr().is_ipv4(), net.prefix_len())).or_default().insert(net);
+        true
+    }
+
+    pub fn extend(&mut self, other: &Self) {
+        for (length, nets) in &other.by_length {
+            self.by_length.entry(*length).or_default().extend(nets);
+        }
+    }
+
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.by_length.iter().any(|((v4, length), nets)| {
+            *v4 == ip.is_ipv4() && IpNet::new(ip, *length).is_ok_and(|net| nets.contains(&net.trunc()))
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_length.is_empty()
+    }
+
+    /// First and last address of each network.
+    pub fn ranges(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        self.by_length.values().flatten().map(|net| (net.network(), net.broadcast()))
+    }
+}
+
+impl<'a> FromIterator<&'a str> for CidrSet {
+    fn from_iter<T: IntoIterator<Item = &'a str>>(texts: T) -> Self {
+        let mut set = Self::default();
+        for text in texts {
+            set.insert(text);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_in_the_networks_of_its_family_that_hold_it() {
+        let set: CidrSet =
+            ["10.96.0.0/16", "10.0.0.7/32", "fd96::/108", "nonsense", "192.0.2.9/24"].into_iter().collect();
+        for (ip, inside) in [
+            ("10.96.255.255", true),
+            ("10.97.0.0", false),
+            ("10.0.0.7", true),
+            ("10.0.0.8", false),
+            ("fd96::1", true),
+            ("fd96::1:0:0:1", false),
+            ("192.0.2.1", true),
+            ("::10.96.0.1", false),
+        ] {
+            assert_eq!(set.contains(ip.parse().unwrap()), inside, "{ip}");
+        }
+        assert!(!CidrSet::default().contains([10, 0, 0, 1].into()));
+        let mut ranges: Vec<String> = set.ranges().map(|(a, b)| format!("{a}-{b}")).collect();
+        ranges.sort();
+        assert_eq!(ranges[0], "10.0.0.7-10.0.0.7");
+        assert_eq!(ranges[1], "10.96.0.0-10.96.255.255");
+    }
+}

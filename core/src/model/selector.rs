@@ -1,0 +1,45 @@
+//! A selector over pairs of key and value: labels of namespaces, tags of records.
+
+use std::collections::BTreeMap;
+
+/// Selects by key and value; empty selects all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    pub match_labels: BTreeMap<String, String>,
+    pub requirements: Vec<Requirement>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    pub key: String,
+    pub operator: Operator,
+    pub values: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+impl Selector {
+    /// Whether the pairs are selected, as Kubernetes matches labels (`labels.Requirement` of k8s.io/apimachinery): `NotIn` and
+    /// `DoesNotExist` hold where the key is absent.
+    pub fn matches(&self, pairs: &BTreeMap<String, String>) -> bool {
+        self.match_labels.iter().all(|(key, value)| pairs.get(key) == Some(value))
+            && self.requirements.iter().all(|requirement| requirement.holds(pairs.get(&requirement.key)))
+    }
+}
+
+impl Requirement {
+    fn holds(&self, value: Option<&String>) -> bool {
+        match self.operator {
+            Operator::In => value.is_some_and(|v| self.values.contains(v)),
+            Operator::NotIn => value.is_none_or(|v| !self.values.contains(v)),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
