@@ -118,6 +118,11 @@ impl ControlPlane {
         Ok(Self { etcd, apiserver, controller_manager, admin, client, audit_log, server, ca })
     }
 
+    /// URL of the API server.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
     /// Waits until the API server answers; also after it was started again.
     pub async fn api_ready(&self) -> Result<()> {
         api_ready(&self.client, &self.apiserver).await

@@ -113,6 +113,16 @@ impl Dns {
         Ok(targets.iter().flat_map(|t| t.ips.iter().map(|ip| SocketAddr::new(*ip, t.port))).collect())
     }
 
+    /// PTR answers for an address.
+    pub async fn names_of(&self, ip: IpAddr) -> Result<BTreeSet<String>> {
+        let name = hickory_resolver::proto::rr::Name::from(ip).to_string();
+        let answers = self.lookup(&name, RecordType::PTR).await?;
+        Ok(answers
+            .iter()
+            .filter_map(|data| if let RData::PTR(ptr) = data { Some(ptr.0.to_string()) } else { None })
+            .collect())
+    }
+
     async fn lookup(&self, name: &str, kind: RecordType) -> Result<Vec<RData>> {
         match self.resolver.lookup(name, kind).await {
             Ok(lookup) => Ok(lookup.answers().iter().map(|record| record.data.clone()).collect()),

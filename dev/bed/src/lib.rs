@@ -4,6 +4,7 @@
 //! - [`namespace`]: runs the program again inside the namespace.
 //! - [`Bed`]: one control plane, its DNS, and registries beside it.
 //! - [`Part`]: one process.
+//! - [`oracle`]: Kubernetes' own code, asked what it would do.
 //!
 //! Errors are for the person who runs a test, so they are texts with a context (`anyhow`).
 
@@ -15,6 +16,7 @@ mod dns;
 mod etcd;
 mod interop;
 pub mod namespace;
+pub mod oracle;
 mod part;
 mod pki;
 mod pods;
