@@ -422,19 +422,24 @@ impl<'a> Corner<'a> {
     }
 }
 
-/// From the audit log: nothing that Twinspan asked for is forbidden to it. An API server that has just started denies everybody
-/// everything until it has read the roles, so what was granted at another time does not count.
-pub fn no_denied_requests(bed: &Bed) -> Result<()> {
+/// Every request of Twinspan's ServiceAccount in the audit log.
+pub fn audited(bed: &Bed) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(&bed.cluster.audit_log)?;
     let ours = "system:serviceaccount:twinspan-system:twinspan";
+    let lines = text.lines().filter(|line| line.contains(ours));
+    // The last line may be half written.
+    let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    Ok(events.filter(|event| event["user"]["username"] == ours).collect())
+}
+
+/// From the audit log: nothing that Twinspan asked for is forbidden to it, and `Endpoints` are none of its business. An API server
+/// that has just started denies everybody everything until it has read the roles, so what was granted at another time does not
+/// count.
+pub fn no_denied_requests(bed: &Bed) -> Result<()> {
     let (mut granted, mut denied) = (BTreeSet::new(), BTreeSet::new());
-    for line in text.lines().filter(|line| line.contains(ours)) {
-        // The last line may be half written.
-        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
-        if event["user"]["username"] != ours {
-            continue;
-        }
+    for event in audited(bed)? {
         let object = &event["objectRef"];
+        ensure!(object["resource"] != "endpoints", "Twinspan asked for Endpoints: {event}");
         let what = format!("{} {}/{}", event["verb"], object["resource"], object["subresource"]);
         if event["responseStatus"]["code"] == 403 {
             denied.insert(what)

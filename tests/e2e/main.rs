@@ -8,6 +8,8 @@
 #![allow(clippy::expect_used, clippy::print_stderr)]
 
 mod bad_input;
+mod cluster_side;
+mod conformance;
 mod connection;
 mod crds;
 mod export;
@@ -15,10 +17,15 @@ mod harness;
 mod import;
 mod life;
 mod operator;
+mod orders;
 mod outages;
+mod packing;
 mod registry_contract;
 mod replicas;
 mod self_registration;
+mod sharing;
+mod status;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -41,16 +48,23 @@ fn main() -> ExitCode {
     let suite = Suite::new();
     let modules = [
         bad_input::stories,
+        cluster_side::stories,
+        conformance::stories,
         connection::stories,
         crds::stories,
         export::stories,
         import::stories,
         life::stories,
         operator::stories,
+        orders::stories,
         outages::stories,
+        packing::stories,
         registry_contract::stories,
         replicas::stories,
         self_registration::stories,
+        sharing::stories,
+        status::stories,
+        trust::stories,
     ];
     let trials = modules.iter().flat_map(|stories| stories(&suite)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

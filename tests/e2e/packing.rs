@@ -1,0 +1,287 @@
+//! Packing, measured against Kubernetes' own controller on the same sequences of states.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use futures::StreamExt;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::{WatchStreamExt, watcher};
+use libtest_mimic::Trial;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
+use twinspan_bed::oracle::{BuiltIn, built_in_controller};
+use twinspan_bed::{eventually, next_v4};
+use twinspan_core::Timestamp;
+use twinspan_core::model::{
+    AddressType, InstanceAddr, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, ServiceKey, Slice, SliceEndpoint,
+};
+use twinspan_core::plan::slices::{self, Body, SliceOp, TrafficDistribution};
+
+use crate::harness::{Corner, Suite};
+
+pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![
+        suite.story("packing::no_more_writes_than_the_built_in_controller", against_the_built_in_controller),
+        suite.long_story("packing::a_rolling_replacement_of_1000_instances", rolling_replacement),
+    ]
+}
+
+type State = BTreeSet<SocketAddr>;
+
+/// The slices of one Service as the API server would hold them.
+#[derive(Default)]
+struct Simulated {
+    slices: BTreeMap<String, Slice>,
+    version: u64,
+}
+
+impl Simulated {
+    /// Plans and applies; returns the number of writes and of endpoints that stayed and changed their slice.
+    fn become_state(&mut self, state: &State) -> Result<(usize, usize)> {
+        let before = self.placement();
+        let endpoints = state
+            .iter()
+            .filter_map(|a| InstanceAddr::new(a.ip(), a.port()).ok())
+            .map(|addr| (addr, slices::Known::default()))
+            .collect::<BTreeMap<_, _>>();
+        let existing: Vec<&Slice> = self.slices.values().collect();
+        let plan = slices::plan(&slices::Input {
+            owner: &ServiceKey::new("ns", "svc"),
+            owner_uid: "uid",
+            service: Some(slices::Service {
+                name: "svc",
+                port_name: "rpc",
+                app_protocol: None,
+                headless: false,
+                traffic: TrafficDistribution::Anywhere,
+                labels: &BTreeMap::new(),
+            }),
+            endpoints: &endpoints,
+            existing: &existing,
+            triggered: Timestamp::UNIX_EPOCH,
+        });
+        for op in &plan.ops {
+            self.version += 1;
+            match op {
+                SliceOp::Create(body) | SliceOp::Update { body, .. } => {
+                    self.slices.insert(body.name.clone(), stored(body, self.version));
+                }
+                SliceOp::Delete { name, .. } => {
+                    self.slices.remove(name);
+                }
+            }
+        }
+        let after = self.placement();
+        ensure!(after.len() == state.len(), "every endpoint is in one slice: {} of {}", after.len(), state.len());
+        let moved = after.iter().filter(|(addr, slice)| before.get(*addr).is_some_and(|old| old != *slice)).count();
+        Ok((plan.ops.len(), moved))
+    }
+
+    fn placement(&self) -> BTreeMap<String, String> {
+        let of = |slice: &Slice| -> Vec<(String, String)> {
+            let number = slice.ports.first().and_then(|p| p.number).unwrap_or_default();
+            let place = |e: &SliceEndpoint| (format!("{}:{number}", e.address), slice.name.clone());
+            slice.endpoints.iter().map(place).collect()
+        };
+        self.slices.values().flat_map(of).collect()
+    }
+}
+
+fn stored(body: &Body, version: u64) -> Slice {
+    Slice {
+        name: body.name.clone(),
+        resource_version: version.to_string(),
+        service: body.labels.get(SERVICE_NAME_LABEL).cloned(),
+        managed_by: body.labels.get(MANAGED_BY_LABEL).cloned(),
+        owner_uid: Some("uid".to_owned()),
+        deleting: false,
+        address_type: AddressType::Ip(body.family),
+        ports: vec![body.port.clone()],
+        endpoints: body.endpoints.clone(),
+        labels: body.labels.clone(),
+        annotations: body.annotations.clone(),
+    }
+}
+
+/// Writes and moves over a whole sequence.
+fn ours(states: &[State]) -> Result<(usize, usize)> {
+    let mut simulated = Simulated::default();
+    let mut sum = (0, 0);
+    for state in states {
+        let (writes, moved) = simulated.become_state(state)?;
+        sum = (sum.0 + writes, sum.1 + moved);
+    }
+    Ok(sum)
+}
+
+fn theirs(built_in: &BuiltIn) -> (usize, usize) {
+    (built_in.writes.iter().sum(), built_in.moved.iter().sum())
+}
+
+fn instance(n: u32, ports: u16) -> SocketAddr {
+    let [_, b, c, d] = (n + 1).to_be_bytes();
+    let port = 9000 + u16::try_from(n % u32::from(ports)).unwrap_or_default();
+    SocketAddr::from((Ipv4Addr::new(10, b, c, d), port))
+}
+
+/// A Service that grows, shrinks and changes by small and by large steps.
+fn churn(rng: &mut StdRng) -> Vec<State> {
+    let ports = rng.random_range(1..=4);
+    let mut next = 0;
+    let mut state = State::new();
+    let mut states = Vec::new();
+    for _ in 0..rng.random_range(5..40) {
+        let scale = if rng.random_bool(0.3) { 150 } else { 8 };
+        for _ in 0..rng.random_range(0..=scale).min(state.len()) {
+            let at = rng.random_range(0..state.len());
+            let gone = *state.iter().nth(at).unwrap_or(&instance(0, 1));
+            state.remove(&gone);
+        }
+        for _ in 0..rng.random_range(0..=scale) {
+            state.insert(instance(next, ports));
+            next += 1;
+        }
+        states.push(state.clone());
+    }
+    states
+}
+
+/// `total` instances are replaced, `step` at a time: the new ones come before the old ones go.
+fn rolling(total: u32, step: u32, ports: u16) -> Vec<State> {
+    let mut state: State = (0..total).map(|n| instance(n, ports)).collect();
+    let mut states = vec![state.clone()];
+    for from in (0..total).step_by(step as usize) {
+        state.extend((from..from + step).map(|n| instance(total + n, ports)));
+        states.push(state.clone());
+        (from..from + step).for_each(|n| {
+            state.remove(&instance(n, ports));
+        });
+        states.push(state.clone());
+    }
+    states
+}
+
+async fn against_the_built_in_controller(_suite: Arc<Suite>) -> Result<()> {
+    let seed: u64 = rand::random();
+    eprintln!("packing: seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut sequences: Vec<(String, Vec<State>)> = (0..40).map(|n| (format!("churn {n}"), churn(&mut rng))).collect();
+    sequences.push(("rolling replacement of 1000".to_owned(), rolling(1000, 20, 1)));
+    sequences.push(("rolling replacement of 300 on 3 ports".to_owned(), rolling(300, 10, 3)));
+    for (name, states) in &sequences {
+        let (ours, theirs) = (ours(states)?, theirs(&built_in_controller(states).await?));
+        if name.starts_with("rolling") {
+            eprintln!("packing: {name}: {} writes, built-in {}; moved {} and {}", ours.0, theirs.0, ours.1, theirs.1);
+        }
+        ensure!(
+            ours.0 <= theirs.0 && ours.1 <= theirs.1,
+            "{name}, seed {seed}: {} writes and {} moved; the built-in controller: {} and {}",
+            ours.0,
+            ours.1,
+            theirs.0,
+            theirs.1
+        );
+    }
+    Ok(())
+}
+
+/// 1,000 live instances are replaced 20 at a time; what the slices went through is played to the built-in controller.
+async fn rolling_replacement(suite: Arc<Suite>) -> Result<()> {
+    const TOTAL: usize = 1000;
+    const STEP: usize = 20;
+    let bed = &suite.shared().await?.bed;
+    let corner = Corner::new(bed, "rolling").await?;
+    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    corner.register("user", json!({})).await?;
+    let addresses: Vec<SocketAddr> = (0..2 * TOTAL).map(|_| SocketAddr::from((next_v4(), 9000))).collect();
+    let value = |a: &SocketAddr| format!(r#"{{"network":"tcp","address":"{a}","weight":10,"tags":null}}"#);
+    for address in &addresses[..TOTAL] {
+        bed.registry.put(&corner.key("user", address), &value(address)).await?;
+    }
+    let imported = |expected: State| {
+        let corner = &corner;
+        async move {
+            eventually("the imported endpoints", Duration::from_secs(60), || async {
+                let found = corner.imported("user").await?;
+                ensure!(found == expected, "{} of {} imported", found.intersection(&expected).count(), expected.len());
+                Ok(())
+            })
+            .await
+        }
+    };
+    imported(addresses[..TOTAL].iter().copied().collect()).await?;
+    let slices = corner.our_slices("user").await?;
+    ensure!(slices.len() == TOTAL / slices::MAX_ENDPOINTS, "{} slices", slices.len());
+
+    // Every write of a slice from now on, and the states that they went through.
+    let config = watcher::Config::default().labels("kubernetes.io/service-name=user");
+    let mut events = std::pin::pin!(watcher(corner.slices(), config).default_backoff());
+    let mut current: BTreeMap<String, EndpointSlice> = BTreeMap::new();
+    let (mut writes, mut states): (usize, Vec<State>) = (0, Vec::new());
+    let mut listed = false;
+    let replace = async {
+        for from in (0..TOTAL).step_by(STEP) {
+            for address in &addresses[TOTAL + from..TOTAL + from + STEP] {
+                bed.registry.put(&corner.key("user", address), &value(address)).await?;
+            }
+            for address in &addresses[from..from + STEP] {
+                bed.registry.delete(&corner.key("user", address)).await?;
+            }
+        }
+        imported(addresses[TOTAL..].iter().copied().collect()).await
+    };
+    let mut replace = std::pin::pin!(replace);
+    let started = Instant::now();
+    loop {
+        let event = tokio::select! {
+            done = &mut replace => break done?,
+            Some(event) = events.next() => event?,
+        };
+        match event {
+            watcher::Event::Init => listed = false,
+            watcher::Event::InitDone => {
+                listed = true;
+                states.push(state_of(&current)?);
+                continue;
+            }
+            watcher::Event::InitApply(slice) | watcher::Event::Apply(slice) => {
+                current.insert(slice.metadata.name.clone().unwrap_or_default(), slice);
+            }
+            watcher::Event::Delete(slice) => {
+                current.remove(slice.metadata.name.as_deref().unwrap_or_default());
+            }
+        }
+        if listed {
+            writes += 1;
+            states.push(state_of(&current)?);
+        }
+    }
+    states.dedup();
+    let built_in = theirs(&built_in_controller(&states).await?);
+    eprintln!(
+        "packing: {TOTAL} live instances replaced {STEP} at a time in {:.1} s: {writes} writes of {} slices, \
+         {} states; the built-in controller needs {} writes for the same states",
+        started.elapsed().as_secs_f64(),
+        current.len(),
+        states.len(),
+        built_in.0
+    );
+    ensure!(corner.our_slices("user").await?.len() <= TOTAL / slices::MAX_ENDPOINTS + 1);
+    corner.nothing_foreign_was_touched(&bed.registry).await
+}
+
+fn state_of(slices: &BTreeMap<String, EndpointSlice>) -> Result<State> {
+    let mut state = State::new();
+    for slice in slices.values() {
+        for port in slice.ports.iter().flatten().filter_map(|p| p.port) {
+            for address in slice.endpoints.iter().flat_map(|e| &e.addresses) {
+                state.insert(SocketAddr::new(address.parse()?, u16::try_from(port)?));
+            }
+        }
+    }
+    Ok(state)
+}
