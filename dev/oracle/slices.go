@@ -31,11 +31,12 @@ type slicesQuestion struct {
 	} `json:"states"`
 }
 
-// The answer says for each state how many slices were written and how many endpoints that stayed were moved from one slice
-// to another.
+// The answer says for each state how many slices were written, how many endpoints that stayed were moved from one slice to
+// another, and the slices that there are then.
 type slicesAnswer struct {
-	Writes []int `json:"writes"`
-	Moved  []int `json:"moved"`
+	Writes []int                       `json:"writes"`
+	Moved  []int                       `json:"moved"`
+	Slices [][]discovery.EndpointSlice `json:"slices"`
 }
 
 const (
@@ -95,10 +96,12 @@ func slices(input io.Reader) (*slicesAnswer, error) {
 			return nil, err
 		}
 		answer.Writes = append(answer.Writes, writes(client.Actions()))
-		after, err := placement(client)
+		list, err = client.DiscoveryV1().EndpointSlices(namespace).List(context.Background(), metav1.ListOptions{})
 		if err != nil {
 			return nil, err
 		}
+		answer.Slices = append(answer.Slices, list.Items)
+		after := placement(list.Items)
 		moved := 0
 		for endpoint, slice := range after {
 			if old, was := before[endpoint]; was && old != slice {
@@ -139,18 +142,14 @@ func writes(actions []clienttesting.Action) int {
 }
 
 // placement says which slice holds which endpoint.
-func placement(client *fake.Clientset) (map[string]string, error) {
-	list, err := client.DiscoveryV1().EndpointSlices(namespace).List(context.Background(), metav1.ListOptions{})
-	if err != nil {
-		return nil, err
-	}
+func placement(slices []discovery.EndpointSlice) map[string]string {
 	placed := map[string]string{}
-	for _, slice := range list.Items {
+	for _, slice := range slices {
 		for _, port := range slice.Ports {
 			for _, endpoint := range slice.Endpoints {
 				placed[fmt.Sprintf("%s:%d", endpoint.Addresses[0], *port.Port)] = slice.Name
 			}
 		}
 	}
-	return placed, nil
+	return placed
 }

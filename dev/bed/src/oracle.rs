@@ -15,12 +15,14 @@ use tokio::process::Command;
 use crate::namespace;
 
 /// What the built-in EndpointSlice controller does as a Service goes through a sequence of states.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct BuiltIn {
     /// Slices that are created, updated or deleted on the way to each state.
     pub writes: Vec<usize>,
     /// Endpoints that stay and change their slice.
     pub moved: Vec<usize>,
+    /// The slices that there are then.
+    pub slices: Vec<Vec<EndpointSlice>>,
 }
 
 /// k8s.io/endpointslice, with 100 endpoints a slice.
