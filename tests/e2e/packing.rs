@@ -41,11 +41,12 @@ struct Simulated {
 }
 
 impl Simulated {
-    /// The slices of the built-in controller, as if they were ours: what it knows of pods is not what is measured.
+    /// The slices of the built-in controller, as if they were ours: what it knows of pods is not what is measured, nor the empty
+    /// slice that it keeps for a Service without endpoints.
     fn from_built_in(slices: &[EndpointSlice]) -> Result<Self> {
         let labels = [(SERVICE_NAME_LABEL, "svc"), (MANAGED_BY_LABEL, MANAGED_BY)];
         let mut simulated = Self::default();
-        for slice in slices {
+        for slice in slices.iter().filter(|slice| !slice.endpoints.is_empty()) {
             let mut slice = convert::slice(slice.clone());
             slice.labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
             slice.managed_by = Some(MANAGED_BY.to_owned());
