@@ -6,6 +6,7 @@
 //! - [`api`]: what users write, the types behind the CRDs.
 //! - [`cluster`]: the near side's door, the Kubernetes API; [`registry`]: the far side's door, etcd.
 //! - `twinspan_core`: what things are, how they are written, and every decision; pure.
+//! - [`probe`]: the third door, TCP connections to instances that lost their registration.
 //! - [`controllers`]: the glue: observe → validate → plan → apply → status, for each kind.
 //! - [`leadership`]: who may write; both doors ask it.
 //! - [`parity`]: what each side sees of a service, side by side.
@@ -18,6 +19,7 @@ pub mod cluster;
 pub mod controllers;
 pub mod leadership;
 pub mod parity;
+pub mod probe;
 pub mod registry;
 pub mod telemetry;
 pub mod world;

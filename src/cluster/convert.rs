@@ -217,7 +217,7 @@ pub fn slice(object: EndpointSlice) -> Slice {
     let owner_uid = owner(&object.metadata);
     let labels = object.metadata.labels.unwrap_or_default();
     let address_type = Family::parse(&object.address_type).map_or(AddressType::Other, AddressType::Ip);
-    Slice {
+    let mut slice = Slice {
         name: object.metadata.name.unwrap_or_default(),
         resource_version: object.metadata.resource_version.unwrap_or_default(),
         service: labels.get(SERVICE_NAME_LABEL).cloned(),
@@ -229,7 +229,9 @@ pub fn slice(object: EndpointSlice) -> Slice {
         endpoints: object.endpoints.into_iter().filter_map(endpoint).collect(),
         labels,
         annotations: object.metadata.annotations.unwrap_or_default(),
-    }
+    };
+    slice.read_lost_until();
+    slice
 }
 
 fn port(port: EndpointPort) -> SlicePort {
@@ -256,6 +258,7 @@ fn endpoint(endpoint: Endpoint) -> Option<SliceEndpoint> {
             uid: r.uid.unwrap_or_default(),
         }),
         hints: endpoint.hints.map(hints).unwrap_or_default(),
+        lost_until: None,
     })
 }
 

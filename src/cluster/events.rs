@@ -24,6 +24,7 @@ pub enum Reason {
     Imported,
     NotAccepted,
     InstanceSkipped,
+    LostRegistration,
     DeletionsHeld,
     /// On a ServiceRegistry.
     Disconnected,
@@ -38,6 +39,7 @@ impl Reason {
             Self::Imported => "Imported",
             Self::NotAccepted => "NotAccepted",
             Self::InstanceSkipped => "InstanceSkipped",
+            Self::LostRegistration => "LostRegistration",
             Self::DeletionsHeld => "DeletionsHeld",
             Self::Disconnected => "Disconnected",
             Self::Connected => "Connected",
@@ -47,7 +49,11 @@ impl Reason {
     fn kind(self) -> EventType {
         match self {
             Self::Exported | Self::Imported | Self::Connected => EventType::Normal,
-            Self::NotAccepted | Self::InstanceSkipped | Self::DeletionsHeld | Self::Disconnected => EventType::Warning,
+            Self::NotAccepted
+            | Self::InstanceSkipped
+            | Self::LostRegistration
+            | Self::DeletionsHeld
+            | Self::Disconnected => EventType::Warning,
         }
     }
 }

@@ -83,6 +83,16 @@ impl Index {
         self.by_registry.get(registry).into_iter().flat_map(BTreeMap::values).flatten()
     }
 
+    /// The registry that a RegisteredService refers to, and its name there.
+    pub fn place(&self, key: &ServiceKey) -> Option<(String, String)> {
+        self.known.get(key).map(|refers| (refers.registry.clone(), refers.registry_name.clone()))
+    }
+
+    /// The names in a registry that RegisteredServices stand for.
+    pub fn names_of_registry(&self, registry: &str) -> impl Iterator<Item = &String> {
+        self.by_registry.get(registry).into_iter().flat_map(BTreeMap::keys)
+    }
+
     /// `name` as it stands in keys.
     pub fn of_name(&self, registry: &str, name: &[u8]) -> impl Iterator<Item = &ServiceKey> {
         let keys = std::str::from_utf8(name).ok().and_then(|name| self.by_registry.get(registry)?.get(name));

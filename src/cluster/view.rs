@@ -60,6 +60,8 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterEvent {
     RegisteredService(ServiceKey),
+    /// RegisteredServices that refer to this ServiceRegistry came, went or changed their names.
+    Names(String),
     ServiceRegistry(String),
     /// The Service, or a slice that names it.
     Service(ServiceKey),
@@ -85,6 +87,8 @@ pub struct ClusterView {
     pub namespaces: BTreeMap<String, Arc<NamespaceView>>,
     /// Of the operator's own namespace.
     pub secrets: BTreeMap<ObjectKey, Arc<SecretView>>,
+    /// How often a list, rather than an event, changed what is known of a Service and its slices.
+    listings: BTreeMap<ServiceKey, u64>,
     slices: BTreeMap<ObjectKey, Arc<Slice>>,
     slices_by_service: BTreeMap<ServiceKey, BTreeSet<String>>,
     slices_by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
@@ -112,6 +116,15 @@ impl ClusterView {
     /// The ID that this cluster has where nobody chooses one (design: the UID of kube-system).
     pub fn cluster_uid(&self) -> Option<&str> {
         self.namespaces.get("kube-system").map(|namespace| namespace.uid.as_str())
+    }
+
+    /// A list changed what is known of a Service: nobody saw what happened in between.
+    pub fn learnt_by_list(&mut self, service: &ServiceKey) {
+        *self.listings.entry(service.clone()).or_default() += 1;
+    }
+
+    pub fn listings(&self, service: &ServiceKey) -> u64 {
+        self.listings.get(service).copied().unwrap_or_default()
     }
 
     pub fn slices_of_service(&self, service: &ServiceKey) -> Vec<Arc<Slice>> {

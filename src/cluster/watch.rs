@@ -144,13 +144,16 @@ fn enter<K: Watched>(
         watcher::Event::InitApply(object) => {
             let key = key(&object);
             listing.insert(key.clone());
-            K::put(view, key, object)
+            let concerned = K::put(view, key, object);
+            learnt_by_list(view, &concerned);
+            concerned
         }
         watcher::Event::InitDone => {
             let vanished: Vec<ObjectKey> = K::known(view).difference(listing).cloned().collect();
             debug!(kind = K::KIND.as_str(), objects = listing.len(), vanished = vanished.len(), "listed");
             listing.clear();
             let mut concerned: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::remove(view, key)).collect();
+            learnt_by_list(view, &concerned);
             if view.set_listed(K::KIND) {
                 concerned.push(ClusterEvent::Listed(K::KIND));
             }
@@ -158,6 +161,15 @@ fn enter<K: Watched>(
         }
         watcher::Event::Apply(object) => K::put(view, key(&object), object),
         watcher::Event::Delete(object) => K::remove(view, &key(&object)),
+    }
+}
+
+/// What a list shows happened at some time, in some way: it is no evidence that an endpoint ended.
+fn learnt_by_list(view: &mut ClusterView, concerned: &[ClusterEvent]) {
+    for event in concerned {
+        if let ClusterEvent::Service(service) = event {
+            view.learnt_by_list(service);
+        }
     }
 }
 
@@ -184,20 +196,32 @@ impl Watched for RegisteredService {
         }
         // Whoever shared a name or a Service with it, and whoever does now.
         let mut concerned = view.index.siblings(&key);
+        let before = view.index.place(&key);
         view.index.put(&key, &object);
         concerned.extend(view.index.siblings(&key));
+        let names = moved(before, view.index.place(&key));
         view.registered_services.insert(key.clone(), Arc::new(object));
         concerned.insert(key);
-        concerned.into_iter().map(ClusterEvent::RegisteredService).collect()
+        names.into_iter().chain(concerned.into_iter().map(ClusterEvent::RegisteredService)).collect()
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
         let mut concerned = view.index.siblings(key);
+        let names = moved(view.index.place(key), None);
         view.index.remove(key);
         view.registered_services.remove(key);
         concerned.insert(key.clone());
-        concerned.into_iter().map(ClusterEvent::RegisteredService).collect()
+        names.into_iter().chain(concerned.into_iter().map(ClusterEvent::RegisteredService)).collect()
     }
+}
+
+/// The registries whose names changed because one RegisteredService did.
+fn moved(before: Option<(String, String)>, after: Option<(String, String)>) -> Vec<ClusterEvent> {
+    if before == after {
+        return Vec::new();
+    }
+    let registries: BTreeSet<String> = before.into_iter().chain(after).map(|(registry, _)| registry).collect();
+    registries.into_iter().map(ClusterEvent::Names).collect()
 }
 
 /// Metadata without what every write changes.

@@ -7,12 +7,13 @@ use kube::Client;
 use twinspan_core::model::ServiceKey;
 
 use super::addresses::AddressIndex;
-use super::registries::Registries;
+use super::registries::{Guards, Registries};
 use super::services::Memory;
 use super::status_budget::StatusBudget;
 use crate::cluster::events::Events;
 use crate::cluster::view::ClusterView;
 use crate::leadership::Claim;
+use crate::probe::Probes;
 use crate::telemetry::metrics::Metrics;
 use crate::world::World;
 
@@ -22,6 +23,8 @@ pub struct Context {
     pub world: World,
     pub cluster: Arc<Mutex<ClusterView>>,
     pub registries: Registries,
+    pub guards: Guards,
+    pub probes: Probes,
     pub claim: Claim,
     pub metrics: Arc<Metrics>,
     pub events: Events,

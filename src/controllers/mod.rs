@@ -7,6 +7,10 @@
 //!
 //! Refuses to decide what to write; that is in `twinspan_core::plan`.
 
+/// Releases held deletions: the hash that status names. On a RegisteredService, or on a ServiceRegistry for what the registry as a whole
+/// holds.
+pub const APPROVE_DELETIONS: &str = "twinspan.dev/approve-deletions";
+
 pub mod addresses;
 pub mod conditions;
 pub mod context;

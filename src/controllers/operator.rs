@@ -2,24 +2,30 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use kube::{Client, Config};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::context::Context;
-use super::registries::{self, Registries};
+use super::registries::{self, Guards, Registries};
 use super::router::Router;
 use super::{queue, services};
 use crate::cluster::events::Events;
 use crate::cluster::view::ClusterView;
 use crate::cluster::watch::Watches;
-use crate::leadership::{self, Claim};
+use crate::leadership::{self, Claim, Holders};
+use crate::probe::{Probes, TcpProber};
+use crate::registry::epoch::Leader;
 use crate::telemetry::admin;
 use crate::telemetry::metrics::Metrics;
 use crate::world::World;
+
+/// How long epochs may take to be given back when the process ends.
+const GIVE_BACK: Duration = Duration::from_secs(5);
 
 /// Everything that the command line decides.
 #[derive(Clone, Debug)]
@@ -65,6 +71,7 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
     // What leads ends first, so that nothing is written while the Lease is given back.
     let writers = stop.child_token();
     let election = CancellationToken::new();
+    let (epochs, ending) = (TaskTracker::new(), CancellationToken::new());
 
     let (events, publishing) = Events::new(client.clone(), &settings.identity, election.clone());
     tasks.spawn(publishing);
@@ -73,6 +80,8 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
         world: world.clone(),
         cluster: cluster.clone(),
         registries: Registries::default(),
+        guards: Guards::default(),
+        probes: Probes::default(),
         claim: claim.clone(),
         metrics: metrics.clone(),
         events,
@@ -86,10 +95,29 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
     let (commands, command_queue) = mpsc::unbounded_channel();
     let (cluster_events, cluster_changes) = mpsc::unbounded_channel();
     let (marker, queue) = queue::new(world.clone());
-    let router = Router { context: context.clone(), marker, registries: commands };
+    let router = Router { context: context.clone(), marker: marker.clone(), registries: commands };
     tasks.spawn(router.run(cluster_changes, registry_changes, election.clone()));
-    let controller = registries::Controller::new(context.clone(), registry_events, tasks.clone(), election.clone());
+    let holders = holders(&client, &settings).await;
+    let controller = registries::Controller::new(
+        context.clone(),
+        Leader { claim: claim.clone(), holders: holders.clone(), world: world.clone(), ending: ending.clone() },
+        registry_events,
+        tasks.clone(),
+        epochs.clone(),
+        election.clone(),
+    );
     tasks.spawn(controller.run(command_queue));
+    tasks.spawn(context.probes.clone().run(
+        Arc::new(TcpProber),
+        claim.clone(),
+        marker,
+        world.clone(),
+        election.clone(),
+    ));
+    tasks.spawn({
+        let (claim, stop) = (claim.clone(), election.clone());
+        async move { holders.stand_by(claim, stop).await }
+    });
     let passes = tasks
         .spawn(queue.run(move |key, triggered| services::reconcile(context.clone(), key, triggered), writers.clone()));
     let watches =
@@ -104,6 +132,11 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
     if passes.await.is_err() {
         error!("the queue broke off");
     }
+    ending.cancel();
+    epochs.close();
+    if tokio::time::timeout(GIVE_BACK, epochs.wait()).await.is_err() {
+        warn!("a registry did not take its epoch back in time");
+    }
     election.cancel();
     if electing.await.is_err() {
         error!("the election broke off");
@@ -112,6 +145,18 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
     tasks.wait().await;
     info!("stopped");
     served.map_err(|source| OperatorError::Admin { address, source })
+}
+
+/// Reads the Lease before anybody takes part in the election: who holds it now explains the epochs that are found later.
+async fn holders(client: &Client, settings: &Settings) -> Holders {
+    if !settings.leader_elect {
+        return Holders::alone(&settings.identity);
+    }
+    let holders = Holders::new(client.clone(), &settings.namespace, &settings.identity);
+    if let Err(error) = holders.confirm().await {
+        warn!(%error, "cannot read the Lease yet");
+    }
+    holders
 }
 
 async fn lead(client: Client, settings: Settings, claim: Claim, stop: CancellationToken) {

@@ -50,6 +50,7 @@ impl Router {
         }
         match event {
             ClusterEvent::RegisteredService(key) => self.marker.mark(key),
+            ClusterEvent::Names(registry) => self.tell(Command::Names(registry.clone())),
             ClusterEvent::Service(service) => self.mark_with_siblings(&view, view.index.of_service(service)),
             ClusterEvent::Namespace(name) => {
                 self.marker.mark_all(view.index.of_namespace(name));

@@ -1,9 +1,10 @@
 //! Who may write: the holder of the Lease.
 //!
-//! Owns the election and the [`Claim`] that both doors ask before each request. Losing the Lease ends writing, not the process:
+//! Owns the election, the [`Claim`] that both doors ask before each request, and what is known of other [`Holders`]. Losing the Lease ends writing, not the process:
 //! views stay warm and the leases of own records are kept alive, so that an API-server outage never empties the registry.
 
 mod claim;
+mod holders;
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use claim::Claim;
+pub use holders::{Holders, HoldersError};
 
 /// The name of the Lease in the operator's namespace.
 pub const LEASE: &str = "twinspan";

@@ -9,8 +9,7 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use twinspan_core::codec::Layout;
 use twinspan_core::model::{
-    AddressType, Content, InstanceAddr, InvalidName, Kind, RegistryName, SERVICE_NAME_LABEL, ServiceKey, Slice, TCP,
-    named_address,
+    AddressType, InstanceAddr, InvalidName, Kind, RegistryName, SERVICE_NAME_LABEL, ServiceKey, Slice, TCP,
 };
 
 use super::dns::Resolver;
@@ -143,12 +142,9 @@ async fn records(request: &Request<'_>, registry: &str, name: &RegistryName) -> 
     for record in listing.records.iter().map(|raw| layout.decode(raw)) {
         let cell =
             if matches!(record.kind(&wanted.identity.cluster_id), Kind::Own(_)) { Cell::Own } else { Cell::Foreign };
-        if let Content::Registered { registration, .. } = &record.content
-            && let Some((ip, port)) = named_address(&registration.address)
-            && let Ok(instance) = InstanceAddr::new(ip, port)
-        {
-            records.entry(instance).or_insert(cell);
-            if registration.is_tcp() {
+        for (ip, port) in record.dialled() {
+            if let Ok(instance) = InstanceAddr::new(ip, port) {
+                records.entry(instance).or_insert(cell);
                 kitex.insert(instance);
             }
         }

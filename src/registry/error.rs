@@ -11,7 +11,9 @@ pub enum RegistryError {
     Timeout { what: &'static str, seconds: u64 },
     #[error("the registry refuses our user ({0}); check the Secret of spec.etcd.auth")]
     AuthFailed(String),
-    #[error("the registry's user may not do this ({0}); grant it read and write on the prefix")]
+    #[error(
+        "the registry's user may not do this ({0}); grant it read and write on spec.prefix and on spec.fence.keyPrefix"
+    )]
     PermissionDenied(String),
     #[error("TLS with the registry failed ({0}); check the Secrets of spec.etcd.tls and its serverName")]
     TlsFailed(String),
@@ -25,6 +27,15 @@ pub enum RegistryError {
     Silent { seconds: u64 },
     #[error("another leader has taken over; nothing is written")]
     Fenced,
+    #[error("the epoch of the registry is not ours yet; writing begins once it is raised")]
+    NoEpoch,
+    #[error(
+        "somebody else raised the epoch at {key} to {value}: another cluster or release uses our cluster ID; give one of them another \
+         spec.clusterID, or annotate the ServiceRegistry with twinspan.dev/approve-epoch={value} if it is gone"
+    )]
+    ClusterIdInUse { key: String, value: String },
+    #[error("cannot confirm the Lease: {0}")]
+    LeaseUnconfirmed(String),
     #[error("not the leader; nothing is written")]
     NotLeader,
     #[error("the lease is gone; it is granted again")]
@@ -48,6 +59,8 @@ impl RegistryError {
             Self::Secret(_) => "SecretInvalid",
             Self::Compacted(_) | Self::WatchEnded(_) => "Listing",
             Self::Fenced => "Fenced",
+            Self::NoEpoch | Self::LeaseUnconfirmed(_) => "NoEpoch",
+            Self::ClusterIdInUse { .. } => "ClusterIDInUse",
             Self::NotLeader => "NotLeader",
             Self::LeaseGone => "LeaseGone",
             Self::NoSpace(_) => "NoSpace",

@@ -1,15 +1,17 @@
 //! What the rest of the operator holds of one registry: its view, its connection, its leases.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc, watch};
-use twinspan_core::codec::Layout;
-use twinspan_core::model::{Revision, ServiceKey};
+use twinspan_core::codec::{Layout, Range};
+use twinspan_core::model::{RegistryName, Revision, ServiceKey};
 
+use super::epoch::EpochBook;
 use super::leases::LeaseBook;
 use super::view::{RegistryView, Touched};
-use super::{Registry, RegistryError, Result, ServerStatus};
+use super::{Fence, Registry, RegistryError, Result, ServerStatus};
 
 /// Where a session stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,27 @@ pub enum RegistryEvent {
     State { registry: String },
 }
 
+/// Whose records are looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Of RegisteredServices.
+    pub registered: BTreeSet<RegistryName>,
+    /// Under which records of ours were found that nothing refers to.
+    pub adopted: BTreeSet<RegistryName>,
+}
+
+/// What makes a registry the one that it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// UID of the ServiceRegistry.
+    pub uid: String,
+    pub cluster_id: String,
+    pub layout: Layout,
+    pub ttl_seconds: i64,
+    /// Where the epoch is; `None` where there is no fence.
+    pub fence_prefix: Option<String>,
+}
+
 /// Shared by the session, the writer, the lease keeper and the controllers.
 pub struct RegistryHandle {
     /// Of the ServiceRegistry.
@@ -47,10 +70,15 @@ pub struct RegistryHandle {
     pub layout: Layout,
     view: Mutex<RegistryView>,
     pub leases: LeaseBook,
+    /// `None` where there is no fence.
+    pub epoch: Option<EpochBook>,
+    names: watch::Sender<Names>,
     connection: watch::Sender<Option<Arc<dyn Registry>>>,
     status: watch::Sender<SessionStatus>,
     /// Ends the current connection and starts over with a list.
     pub start_over: Notify,
+    /// Looks for own records that nothing refers to.
+    pub adopt: Notify,
     events: mpsc::UnboundedSender<RegistryEvent>,
 }
 
@@ -61,25 +89,70 @@ impl fmt::Debug for RegistryHandle {
 }
 
 impl RegistryHandle {
+    /// `before` is the etcd cluster and the revision that another process met, where status tells of one.
     pub fn new(
         name: &str,
-        cluster_id: &str,
-        layout: Layout,
-        ttl_seconds: i64,
+        identity: &Identity,
+        before: Option<(u64, Revision)>,
         events: mpsc::UnboundedSender<RegistryEvent>,
     ) -> Arc<Self> {
         let status = SessionStatus { phase: Phase::Connecting, server: None, revision_at_last_session: 0 };
+        let Identity { cluster_id, layout, ttl_seconds, fence_prefix, .. } = identity;
         Arc::new(Self {
             name: name.to_owned(),
-            cluster_id: cluster_id.to_owned(),
-            view: Mutex::new(RegistryView::new(layout.clone(), cluster_id)),
-            leases: LeaseBook::new(cluster_id, name, &layout, ttl_seconds),
-            layout,
+            cluster_id: cluster_id.clone(),
+            view: Mutex::new(RegistryView::new(layout.clone(), cluster_id, before)),
+            leases: LeaseBook::new(cluster_id, name, layout, *ttl_seconds),
+            epoch: fence_prefix.as_ref().map(|prefix| EpochBook::new(format!("{prefix}{cluster_id}/{name}"))),
+            layout: layout.clone(),
+            names: watch::Sender::new(Names::default()),
             connection: watch::Sender::new(None),
             status: watch::Sender::new(status),
             start_over: Notify::new(),
+            adopt: Notify::new(),
             events,
         })
+    }
+
+    /// The fence that every batch compares.
+    ///
+    /// # Errors
+    /// Why nothing may be written: the epoch is not ours, or not yet.
+    pub fn fence(&self) -> Result<Option<Fence>> {
+        self.epoch.as_ref().map(EpochBook::fence).transpose()
+    }
+
+    pub(super) fn names(&self) -> watch::Receiver<Names> {
+        self.names.subscribe()
+    }
+
+    /// The names of the RegisteredServices that refer to the registry.
+    pub fn set_registered(&self, registered: BTreeSet<RegistryName>) {
+        self.names.send_if_modified(|names| {
+            let changed = names.registered != registered;
+            names.registered = registered;
+            changed
+        });
+    }
+
+    pub(super) fn adopt_names(&self, adopted: BTreeSet<RegistryName>) {
+        self.names.send_if_modified(|names| {
+            let changed = names.adopted != adopted;
+            names.adopted = adopted;
+            changed
+        });
+    }
+
+    /// What is to be listed and watched: whatever is asked about, and whatever holds a record of ours.
+    pub(super) fn wanted_ranges(&self) -> BTreeSet<Range> {
+        if self.layout.root().is_some() {
+            return BTreeSet::from([Range::Everything]);
+        }
+        let mut all = self.view().names_of_ours();
+        let names = self.names.borrow();
+        all.extend(names.registered.iter().chain(&names.adopted).cloned());
+        drop(names);
+        self.layout.ranges(&all)
     }
 
     /// The view, for as long as the guard lives: never across an await.
@@ -131,13 +204,18 @@ impl RegistryHandle {
     }
 
     /// Tells the controllers whom to look after again.
-    pub(super) fn touch(&self, touched: Touched) {
+    pub fn touch(&self, touched: Touched) {
         if !touched.names.is_empty() || !touched.owners.is_empty() {
             self.tell(RegistryEvent::Touched { registry: self.name.clone(), touched });
         }
     }
 
-    fn tell(&self, event: RegistryEvent) {
+    /// Something changed that concerns every service of the registry.
+    pub fn everybody_looks(&self) {
+        self.tell(RegistryEvent::State { registry: self.name.clone() });
+    }
+
+    pub(super) fn tell(&self, event: RegistryEvent) {
         // Nobody listens only while the process ends.
         let _ = self.events.send(event);
     }

@@ -52,9 +52,12 @@ async fn keep_all(handle: &RegistryHandle, registry: &dyn Registry) -> bool {
         match answer {
             Ok(LeaseState::Lives) => handle.leases.lives(lease),
             Ok(LeaseState::Gone) => {
-                // Its records are deleted with it; the watch shows that, and they are written again under a new grant.
+                // Its records are deleted with it. They are written again at once under a new grant, whether or not the watch has
+                // shown that yet.
                 warn!(registry = handle.name, %lease, "a lease of ours is gone; its records are written again");
                 handle.leases.lost(lease);
+                let touched = handle.view().lease_lost(lease);
+                handle.touch(touched);
             }
             Err(error) => {
                 all = false;

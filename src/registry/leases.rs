@@ -5,6 +5,7 @@
 //! the server when they are revoked (k8s.io/apiserver caps them at 1,000). Keeping them alive is [`super::keeper`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ const LEASES: u32 = 1024;
 pub struct LeaseBook {
     seed: String,
     ttl_seconds: i64,
+    /// What the server made of it; it may grant longer leases than it is asked for.
+    granted_seconds: AtomicI64,
     /// Leases that a grant or a keepalive has shown to live.
     living: Mutex<BTreeSet<LeaseId>>,
     /// Records that are being written and that the view does not show yet.
@@ -42,7 +45,14 @@ impl LeaseBook {
     pub fn new(cluster_id: &str, registry: &str, layout: &Layout, ttl_seconds: i64) -> Self {
         let seed =
             format!("{cluster_id}\n{registry}\n{}\n{}\n{ttl_seconds}", layout.format().as_str(), layout.prefix());
-        Self { seed, ttl_seconds, living: Mutex::default(), reserved: Mutex::default(), granted: Notify::new() }
+        Self {
+            seed,
+            ttl_seconds,
+            granted_seconds: AtomicI64::new(ttl_seconds),
+            living: Mutex::default(),
+            reserved: Mutex::default(),
+            granted: Notify::new(),
+        }
     }
 
     /// The n-th lease's ID: positive, and the same for every replica with the same settings.
@@ -51,6 +61,11 @@ impl LeaseBook {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&digest[..8]);
         LeaseId((i64::from_be_bytes(bytes) & i64::MAX).max(1))
+    }
+
+    /// Every ID that a lease of ours can have.
+    pub fn ids(&self) -> BTreeSet<LeaseId> {
+        (0..LEASES).map(|n| self.id(n)).collect()
     }
 
     /// A lease that lives and has room for at least one more record, and how many it takes. Only the leader asks for one.
@@ -78,11 +93,13 @@ impl LeaseBook {
         if lock(&self.living).contains(&lease) {
             return Ok(());
         }
-        if let Grant::Exists = registry.grant(lease, self.ttl_seconds).await?
-            && registry.keep_alive(lease).await? == LeaseState::Gone
-        {
-            // It expired between the two: the next attempt grants it.
-            return Err(RegistryError::LeaseGone);
+        match registry.grant(lease, self.ttl_seconds).await? {
+            Grant::Granted(seconds) => self.granted_seconds.store(seconds.max(1), Ordering::Relaxed),
+            Grant::Exists if registry.keep_alive(lease).await? == LeaseState::Gone => {
+                // It expired between the two: the next attempt grants it.
+                return Err(RegistryError::LeaseGone);
+            }
+            Grant::Exists => {}
         }
         debug!(%lease, ttl = self.ttl_seconds, "lease is ready");
         lock(&self.living).insert(lease);
@@ -114,9 +131,14 @@ impl LeaseBook {
         lock(&self.living).insert(lease);
     }
 
-    /// How often a lease is kept alive: a third of its TTL.
+    /// How long a lease of ours outlives everybody.
+    pub fn ttl(&self) -> Duration {
+        Duration::from_secs(u64::try_from(self.granted_seconds.load(Ordering::Relaxed)).unwrap_or(60))
+    }
+
+    /// How often a lease is kept alive: a third of the TTL that the server granted.
     pub(super) fn interval(&self) -> Duration {
-        Duration::from_secs(u64::try_from(self.ttl_seconds).unwrap_or(60)).div_f64(3.0)
+        self.ttl().div_f64(3.0)
     }
 }
 

@@ -15,8 +15,8 @@ use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
 use super::{
-    Batch, Change, Committed, Connector, Grant, LeaseState, Listing, Outcome, Reading, Registry, RegistryError, Result,
-    ServerStatus, Watch, WatchItem,
+    Batch, Change, Committed, Connector, Follow, Grant, LeaseState, Listing, Outcome, Reading, Registry, RegistryError,
+    Result, ServerStatus, Watch, WatchItem,
 };
 
 /// What goes wrong, until it is taken back.
@@ -30,6 +30,14 @@ pub struct Faults {
     pub answers_lost: bool,
     /// Users are refused.
     pub refused: bool,
+}
+
+/// A state of the server.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    revision: Revision,
+    records: BTreeMap<RecordKey, RawRecord>,
+    leases: BTreeMap<LeaseId, (Instant, Duration)>,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +109,25 @@ impl MemoryServer {
         self.changed.notify_waiters();
     }
 
+    /// The state that it has now, to be put back later with [`MemoryServer::restore`].
+    pub fn backup(&self) -> Backup {
+        let state = self.lock();
+        Backup { revision: state.revision, records: state.records.clone(), leases: state.leases.clone() }
+    }
+
+    /// The same cluster answers from now on as it was at a backup.
+    pub fn restore(&self, backup: &Backup) {
+        {
+            let mut state = self.lock();
+            state.generation += 1;
+            state.revision = backup.revision;
+            state.records.clone_from(&backup.records);
+            state.leases.clone_from(&backup.leases);
+            state.history.clear();
+        }
+        self.changed.notify_waiters();
+    }
+
     /// What any client would put; a lease of `NONE` is none.
     pub fn put(&self, key: &str, value: &str, lease: LeaseId) {
         let mut state = self.lock();
@@ -118,6 +145,17 @@ impl MemoryServer {
         for key in keys {
             state.delete(&(*key).into());
         }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// What any client would revoke: its records go with it, in one revision.
+    pub fn revoke(&self, lease: LeaseId) {
+        let mut state = self.lock();
+        if let Some((expires, _)) = state.leases.get_mut(&lease) {
+            *expires = Instant::now();
+        }
+        state.expire();
         drop(state);
         self.changed.notify_waiters();
     }
@@ -262,24 +300,18 @@ impl Connector for MemoryServer {
 impl Registry for MemoryRegistry {
     async fn status(&self) -> Result<ServerStatus> {
         let state = self.ask("status")?;
-        Ok(ServerStatus { cluster_id: state.cluster_id, version: "memory".to_owned() })
+        Ok(ServerStatus { cluster_id: state.cluster_id, revision: state.revision, version: "memory".to_owned() })
     }
 
-    async fn list(&self, root: &str) -> Result<Listing> {
+    async fn list(&self, beginning: &str) -> Result<Listing> {
         let state = self.ask("list")?;
-        let below = state.records.values().filter(|record| record.key.as_bytes().starts_with(root.as_bytes()));
+        let below = state.records.values().filter(|record| record.key.as_bytes().starts_with(beginning.as_bytes()));
         Ok(Listing { cluster_id: state.cluster_id, revision: state.revision, records: below.cloned().collect() })
     }
 
-    async fn watch(&self, root: &str, from: Revision) -> Result<Box<dyn Watch>> {
+    async fn watch(&self, first: &Follow) -> Result<Box<dyn Watch>> {
         drop(self.ask("watch")?);
-        Ok(Box::new(MemoryWatch {
-            registry: self.clone(),
-            root: root.to_owned(),
-            start: from,
-            next: from,
-            progress: false,
-        }))
+        Ok(Box::new(MemoryWatch { registry: self.clone(), followed: vec![first.clone()], progress: false }))
     }
 
     async fn read(&self, keys: &[RecordKey]) -> Result<Reading> {
@@ -327,13 +359,22 @@ impl Registry for MemoryRegistry {
         let state = self.ask("look_up")?;
         Ok(if state.leases.contains_key(&lease) { LeaseState::Lives } else { LeaseState::Gone })
     }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>> {
+        Ok(self.ask("leases")?.leases.keys().copied().collect())
+    }
+
+    async fn keys_of(&self, lease: LeaseId) -> Result<Vec<RecordKey>> {
+        let state = self.ask("keys_of")?;
+        let on_it = state.records.values().filter(|record| record.lease == lease);
+        Ok(on_it.map(|record| record.key.clone()).collect())
+    }
 }
 
 struct MemoryWatch {
     registry: MemoryRegistry,
-    root: String,
-    start: Revision,
-    next: Revision,
+    /// Each from its next revision on.
+    followed: Vec<Follow>,
     progress: bool,
 }
 
@@ -347,26 +388,27 @@ impl MemoryWatch {
         if state.faults.away || state.generation != self.registry.generation {
             return Err(RegistryError::Unreachable("connection reset".to_owned()));
         }
-        if self.next < state.compacted {
-            return Err(RegistryError::Compacted(state.compacted));
+        for followed in &mut self.followed {
+            if followed.from < state.compacted {
+                return Err(RegistryError::Compacted(state.compacted));
+            }
+            let concerned = |key: &RecordKey| key.as_bytes().starts_with(followed.beginning.as_bytes());
+            let news = state.history.iter().filter(|change| {
+                change.revision() >= followed.from
+                    && match change {
+                        Change::Put(record) => concerned(&record.key),
+                        Change::Delete { key, .. } => concerned(key),
+                    }
+            });
+            let changes: Vec<Change> = news.cloned().collect();
+            if !changes.is_empty() {
+                followed.from = state.revision + 1;
+                return Ok(Some(WatchItem::Changes(changes)));
+            }
         }
-        let of_root = |key: &RecordKey| key.as_bytes().starts_with(self.root.as_bytes());
-        let news = state.history.iter().filter(|change| {
-            change.revision() >= self.next
-                && match change {
-                    Change::Put(record) => of_root(&record.key),
-                    Change::Delete { key, .. } => of_root(key),
-                }
-        });
-        let changes: Vec<Change> = news.cloned().collect();
-        let revision = state.revision;
-        drop(state);
-        if !changes.is_empty() {
-            self.next = revision + 1;
-            return Ok(Some(WatchItem::Changes(changes)));
-        }
-        if revision >= self.start && std::mem::take(&mut self.progress) {
-            return Ok(Some(WatchItem::Progress(revision)));
+        let reached = self.followed.iter().all(|followed| state.revision + 1 >= followed.from);
+        if reached && std::mem::take(&mut self.progress) {
+            return Ok(Some(WatchItem::Progress(state.revision)));
         }
         Ok(None)
     }
@@ -385,6 +427,17 @@ impl Watch for MemoryWatch {
             }
             let _ = tokio::time::timeout(TICK, notified).await;
         }
+    }
+
+    async fn follow(&mut self, another: &Follow) -> Result<()> {
+        drop(self.registry.ask("watch")?);
+        self.followed.push(another.clone());
+        Ok(())
+    }
+
+    async fn give_up(&mut self, number: i64) -> Result<()> {
+        self.followed.retain(|followed| followed.number != number);
+        Ok(())
     }
 
     async fn request_progress(&mut self) -> Result<()> {

@@ -2,13 +2,16 @@
 //!
 //! - [`Registry`]: what one connection can do. [`etcd`] is the real one, `memory` the fake for fault injection; both pass the
 //!   same contract test.
-//! - [`session`]: list → `Reset` → watch, for ever; keeps the [`view`] true.
-//! - [`leases`]: the leases that own records hang on; [`keeper`] keeps them alive.
-//! - [`writer`]: compare-and-swap batches.
+//! - [`session`]: list → `Reset` → watch, for ever; keeps the [`view`] true, and [`departing`] what went.
+//! - [`leases`]: the leases that own records hang on; [`keeper`] keeps them alive, [`adopt`] finds what hangs on them.
+//! - [`epoch`]: the fence; [`writer`]: compare-and-swap batches behind it.
 //! - [`handle`]: what the rest of the operator holds of one registry.
 //!
 //! Refuses to decide anything: what to write comes from the planners.
 
+pub mod adopt;
+pub mod departing;
+pub mod epoch;
 pub mod error;
 pub mod etcd;
 pub mod handle;
@@ -39,12 +42,12 @@ pub const MAX_BATCH: usize = 127;
 pub trait Registry: Send + Sync + fmt::Debug {
     async fn status(&self) -> Result<ServerStatus>;
 
-    /// Every record below `root`, at one revision.
-    async fn list(&self, root: &str) -> Result<Listing>;
+    /// Every record whose key has this beginning, at one revision.
+    async fn list(&self, beginning: &str) -> Result<Listing>;
 
-    /// Every change below `root` from the revision on, that revision included. A sign of life can be asked for only once the
-    /// registry has reached the revision.
-    async fn watch(&self, root: &str, from: Revision) -> Result<Box<dyn Watch>>;
+    /// Every change of keys with this beginning from the revision on, that revision included. A sign of life can be asked for only
+    /// once the registry has reached the revision.
+    async fn watch(&self, first: &Follow) -> Result<Box<dyn Watch>>;
 
     /// Each key as it is now; `None` where there is no such key.
     async fn read(&self, keys: &[RecordKey]) -> Result<Reading>;
@@ -62,6 +65,21 @@ pub trait Registry: Send + Sync + fmt::Debug {
 
     /// Whether the lease exists, without prolonging it.
     async fn look_up(&self, lease: LeaseId) -> Result<LeaseState>;
+
+    /// Every lease of the registry, whosever it is.
+    async fn leases(&self) -> Result<Vec<LeaseId>>;
+
+    /// The keys that hang on a lease; none where it does not exist.
+    async fn keys_of(&self, lease: LeaseId) -> Result<Vec<RecordKey>>;
+}
+
+/// A beginning of keys to follow, under a number by which it can be given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Follow {
+    /// Positive, and never used before on the same stream.
+    pub number: i64,
+    pub beginning: String,
+    pub from: Revision,
 }
 
 /// Opens connections, each time to the next endpoint that answers.
@@ -75,6 +93,12 @@ pub trait Connector: Send + Sync {
 pub trait Watch: Send {
     async fn next(&mut self) -> Result<WatchItem>;
 
+    /// Follows another beginning on the same stream.
+    async fn follow(&mut self, another: &Follow) -> Result<()>;
+
+    /// Gives one up.
+    async fn give_up(&mut self, number: i64) -> Result<()>;
+
     /// Asks for a [`WatchItem::Progress`], which shows that the stream is alive.
     async fn request_progress(&mut self) -> Result<()>;
 }
@@ -84,6 +108,7 @@ pub trait Watch: Send {
 pub struct ServerStatus {
     /// Of the etcd cluster, not of ours.
     pub cluster_id: u64,
+    pub revision: Revision,
     pub version: String,
 }
 
@@ -106,6 +131,8 @@ pub enum WatchItem {
     Changes(Vec<Change>),
     /// Everything up to the revision has been delivered.
     Progress(Revision),
+    /// Nothing new, but a sign of life.
+    Alive,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

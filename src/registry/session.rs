@@ -1,9 +1,11 @@
 //! The session of a registry: list → `Reset` → watch from the list's revision, re-entered at every end or error.
 //!
 //! One loop, so that compaction, an expired token, a cut connection and a server that falls silent all end the same way: the
-//! view is stale, a new connection is opened to the next endpoint that answers, and a complete list makes it fresh. It never
-//! gives up. Refuses to know records: it feeds the [`super::view`].
+//! view is stale, a new connection is opened to the next endpoint that answers, and complete lists make it fresh. It never
+//! gives up. Where all keys have one beginning that is one range; else each service has one, and all are watched on one stream.
+//! Refuses to know records: it feeds the [`super::view`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +13,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
+use twinspan_core::codec::Range;
 use twinspan_core::plan::departures::Evidence;
 
+use super::departing::LookUp;
 use super::handle::{Phase, RegistryHandle};
-use super::view::{LookUp, Touched};
-use super::{Connector, LeaseState, Registry, RegistryError, Result, Watch, WatchItem};
+use super::view::{Return, Touched};
+use super::{Connector, Follow, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, adopt};
 use crate::world::World;
 
 /// After this long without anything the server is asked for progress; after as long again it counts as dead.
@@ -63,50 +67,160 @@ async fn once(
     world: &World,
     look_ups: &Arc<Semaphore>,
 ) -> RegistryError {
-    match follow(handle, connector, world, look_ups).await {
+    let began = async {
+        let registry = connector.connect().await?;
+        Session::begin(handle.clone(), registry, world.clone(), look_ups.clone()).await
+    };
+    let ended = match began.await {
+        Ok(mut session) => session.follow().await,
+        Err(error) => Err(error),
+    };
+    match ended {
         Ok(never) => match never {},
         Err(error) => error,
     }
 }
 
-async fn follow(
-    handle: &Arc<RegistryHandle>,
-    connector: &dyn Connector,
-    world: &World,
-    look_ups: &Arc<Semaphore>,
-) -> Result<std::convert::Infallible> {
-    let root = handle.layout.root();
-    let registry = connector.connect().await?;
-    handle.set_server(registry.status().await?);
-    handle.set_phase(Phase::Listing);
-    let listing = registry.list(&root).await?;
-    let touched = handle.view().reset(&listing, world.now());
-    handle.set_listed(listing.revision);
-    info!(registry = handle.name, records = listing.records.len(), revision = listing.revision, "listed");
+struct Session {
+    handle: Arc<RegistryHandle>,
+    registry: Arc<dyn Registry>,
+    world: World,
+    look_ups: Arc<Semaphore>,
+    /// `None` while there is nothing to follow.
+    watch: Option<Box<dyn Watch>>,
+    followed: BTreeMap<Range, i64>,
+    next_number: i64,
+}
 
-    // From the list's own revision, not the next one: etcd gives no sign of life to a watch that begins in the future
-    // (`progressIfSync` of server/storage/mvcc, 3.5.8 and later), and what it repeats is old news to the view.
-    let mut watch = registry.watch(&root, listing.revision).await?;
-    handle.connected(registry.clone());
-    handle.set_phase(Phase::Watching);
-    tell(handle, &registry, touched, look_ups);
-    loop {
-        let item = tokio::select! {
-            item = next(watch.as_mut()) => item?,
-            () = handle.start_over.notified() => return Err(RegistryError::WatchEnded("an answer was lost".to_owned())),
-        };
-        match item {
-            WatchItem::Changes(changes) => {
-                let touched = handle.view().apply(&changes, world.now());
-                tell(handle, &registry, touched, look_ups);
-            }
-            WatchItem::Progress(revision) => handle.view().progressed(revision, world.now()),
+impl Session {
+    /// Connects the view with the registry: everything is listed, and watched from then on.
+    async fn begin(
+        handle: Arc<RegistryHandle>,
+        registry: Arc<dyn Registry>,
+        world: World,
+        look_ups: Arc<Semaphore>,
+    ) -> Result<Self> {
+        let server = registry.status().await?;
+        handle.view().met(server.cluster_id, server.revision);
+        let returned = handle.view().returned();
+        if returned != Return::AsItWas {
+            warn!(
+                registry = handle.name,
+                ?returned,
+                "the registry did not come back as it was; nothing is deleted because of it"
+            );
         }
+        handle.set_server(server);
+        handle.set_phase(Phase::Listing);
+        let mut session =
+            Self { handle, registry, world, look_ups, watch: None, followed: BTreeMap::new(), next_number: 1 };
+        if session.handle.layout.root().is_none() {
+            adopt::adopt(&session.handle, session.registry.as_ref()).await?;
+        }
+        let touched = session.catch_up().await?;
+        session.handle.connected(session.registry.clone());
+        session.handle.set_phase(Phase::Watching);
+        session.tell(touched);
+        Ok(session)
+    }
+
+    /// Follows what should be followed and is not, and gives up what should not be.
+    async fn catch_up(&mut self) -> Result<Touched> {
+        let wanted = self.handle.wanted_ranges();
+        let mut touched = Touched::default();
+        for range in wanted.iter().filter(|range| !self.followed.contains_key(*range)).cloned().collect::<Vec<_>>() {
+            let more = self.start_following(&range).await?;
+            touched.names.extend(more.names);
+            touched.owners.extend(more.owners);
+            touched.look_ups.extend(more.look_ups);
+        }
+        let superfluous: Vec<(Range, i64)> =
+            self.followed.iter().filter(|(range, _)| !wanted.contains(*range)).map(|(r, n)| (r.clone(), *n)).collect();
+        for (range, number) in superfluous {
+            self.followed.remove(&range);
+            self.handle.view().forget(&range);
+            if let Some(watch) = &mut self.watch {
+                watch.give_up(number).await?;
+            }
+        }
+        Ok(touched)
+    }
+
+    async fn start_following(&mut self, range: &Range) -> Result<Touched> {
+        let beginning = self.handle.layout.beginning(range);
+        let listing = self.registry.list(&beginning).await?;
+        let mut touched = self.handle.view().reset(range, &listing, self.world.now());
+        if let Range::Service(name) = range {
+            // Somebody waits for the list itself, also where it is empty.
+            touched.names.insert(name.as_str().as_bytes().into());
+        }
+        self.handle.set_listed(listing.revision);
+        info!(
+            registry = self.handle.name,
+            beginning,
+            records = listing.records.len(),
+            revision = listing.revision,
+            "listed"
+        );
+        // From the list's own revision, not the next one: etcd gives no sign of life to a watch that begins in the future
+        // (`progressIfSync` of server/storage/mvcc, 3.5.8 and later), and what it repeats is old news to the view.
+        let follow = Follow { number: self.next_number, beginning, from: listing.revision };
+        self.next_number += 1;
+        match &mut self.watch {
+            Some(watch) => watch.follow(&follow).await?,
+            None => self.watch = Some(self.registry.watch(&follow).await?),
+        }
+        self.followed.insert(range.clone(), follow.number);
+        Ok(touched)
+    }
+
+    async fn follow(&mut self) -> Result<std::convert::Infallible> {
+        let handle = self.handle.clone();
+        let mut names = handle.names();
+        loop {
+            let item = tokio::select! {
+                item = next(&mut self.watch, self.registry.as_ref()) => item?,
+                () = handle.start_over.notified() => {
+                    return Err(RegistryError::WatchEnded("an answer was lost".to_owned()));
+                }
+                () = handle.adopt.notified() => {
+                    adopt::adopt(&handle, self.registry.as_ref()).await?;
+                    continue;
+                }
+                Ok(()) = names.changed() => {
+                    names.mark_unchanged();
+                    let touched = self.catch_up().await?;
+                    self.tell(touched);
+                    continue;
+                }
+            };
+            match item {
+                WatchItem::Changes(changes) => {
+                    let touched = handle.view().apply(&changes, self.world.now());
+                    self.tell(touched);
+                }
+                WatchItem::Progress(revision) => handle.view().progressed(revision, self.world.now()),
+                WatchItem::Alive => {}
+            }
+        }
+    }
+
+    /// Passes on what changed, and looks up how departed records went.
+    fn tell(&self, mut touched: Touched) {
+        for look_up in std::mem::take(&mut touched.look_ups) {
+            tokio::spawn(explain(self.handle.clone(), self.registry.clone(), look_up, self.look_ups.clone()));
+        }
+        self.handle.touch(touched);
     }
 }
 
 /// The next item. A watch that says nothing may be dead: then it is asked, and a second silence is its end.
-async fn next(watch: &mut dyn Watch) -> Result<WatchItem> {
+async fn next(watch: &mut Option<Box<dyn Watch>>, registry: &dyn Registry) -> Result<WatchItem> {
+    let Some(watch) = watch else {
+        tokio::time::sleep(SILENCE).await;
+        registry.status().await?;
+        return Ok(WatchItem::Alive);
+    };
     if let Ok(item) = timeout(SILENCE, watch.next()).await {
         return item;
     }
@@ -115,25 +229,17 @@ async fn next(watch: &mut dyn Watch) -> Result<WatchItem> {
     timeout(SILENCE, watch.next()).await.map_err(|_| silent)?
 }
 
-/// Passes on what changed, and looks up how departed records went.
-fn tell(handle: &Arc<RegistryHandle>, registry: &Arc<dyn Registry>, mut touched: Touched, look_ups: &Arc<Semaphore>) {
-    for look_up in std::mem::take(&mut touched.look_ups) {
-        tokio::spawn(explain(handle.clone(), registry.clone(), look_up, look_ups.clone()));
-    }
-    handle.touch(touched);
-}
-
 async fn explain(handle: Arc<RegistryHandle>, registry: Arc<dyn Registry>, look_up: LookUp, permits: Arc<Semaphore>) {
     let _permit = permits.acquire().await;
     let evidence = match registry.look_up(look_up.lease).await {
-        Ok(LeaseState::Lives) => Evidence::Left,
+        Ok(LeaseState::Lives) => look_up.if_it_lives,
         Ok(LeaseState::Gone) => Evidence::Expired,
         Err(error) => {
             debug!(registry = handle.name, lease = %look_up.lease, %error, "cannot look up a departed record's lease");
-            Evidence::Unexplained
+            Evidence::Unreadable
         }
     };
-    if handle.view().explain(&look_up, evidence) {
+    if handle.view().departing.explain(&look_up, evidence) {
         let names = [look_up.name.clone()].into();
         handle.touch(Touched { names, ..Touched::default() });
     }

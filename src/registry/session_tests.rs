@@ -6,7 +6,7 @@ use twinspan_core::model::{LeaseId, Owner, RecordKey, RegistryName, ServiceKey};
 use twinspan_core::plan::RecordOp;
 
 use super::*;
-use crate::registry::handle::{RegistryEvent, SessionStatus};
+use crate::registry::handle::{Identity, RegistryEvent, SessionStatus};
 use crate::registry::memory::{Faults, MemoryServer};
 use crate::registry::view::{Snapshot, State};
 use crate::registry::{keeper, writer};
@@ -18,11 +18,15 @@ struct Bench {
     stop: CancellationToken,
 }
 
+fn identity(layout: Layout, fence_prefix: Option<String>) -> Identity {
+    Identity { uid: "u".into(), cluster_id: "c1".into(), layout, ttl_seconds: 60, fence_prefix }
+}
+
 /// A session and a lease keeper on a registry in memory; leases last 60 s.
 fn bench() -> Bench {
     let server = MemoryServer::new();
     let (sender, events) = mpsc::unbounded_channel();
-    let handle = RegistryHandle::new("main", "c1", Layout::new(Format::Kitex, "p"), 60, sender);
+    let handle = RegistryHandle::new("main", &identity(Layout::new(Format::Kitex, "p"), None), None, sender);
     let stop = CancellationToken::new();
     tokio::spawn(run(handle.clone(), Arc::new(server.clone()), World::real(), stop.clone()));
     tokio::spawn(keeper::run(handle.clone(), stop.clone()));
@@ -51,7 +55,7 @@ impl Bench {
     }
 
     async fn write(&self, ops: Vec<RecordOp>) -> writer::Report {
-        writer::write(&self.handle, None, ops, || Ok(())).await
+        writer::write(&self.handle, ops, || Ok(())).await
     }
 
     /// Waits on the paused clock.
@@ -234,15 +238,42 @@ async fn leases_are_kept_alive_by_whoever_holds_the_view_and_left_alone_when_emp
 async fn nothing_is_written_by_who_may_not() {
     let bench = bench();
     bench.fresh().await;
-    let refused =
-        writer::write(&bench.handle, None, vec![create("10.0.0.1:80")], || Err(RegistryError::NotLeader)).await;
+    let refused = writer::write(&bench.handle, vec![create("10.0.0.1:80")], || Err(RegistryError::NotLeader)).await;
     assert_eq!(refused.error, Some(RegistryError::NotLeader));
-    let fence = crate::registry::Fence { key: "twinspan/c1/main".into(), value: "1/me".into() };
-    let fenced = writer::write(&bench.handle, Some(&fence), vec![create("10.0.0.1:80")], || Ok(())).await;
-    assert_eq!(fenced.error, Some(RegistryError::Fenced));
     assert!(bench.server.records().is_empty());
-    bench.server.put("twinspan/c1/main", "1/me", LeaseId::NONE);
-    let written = writer::write(&bench.handle, Some(&fence), vec![create("10.0.0.1:80")], || Ok(())).await;
-    assert_eq!((written.created, written.error), (1, None));
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about_or_holds_records_of_ours() {
+    let server = MemoryServer::new();
+    let (sender, _events) = mpsc::unbounded_channel();
+    let handle = RegistryHandle::new("main", &identity(Layout::new(Format::GoZero, ""), None), None, sender);
+    let stop = CancellationToken::new();
+    // A record of ours that nothing refers to, on a lease of ours.
+    let (lost, lease) = ("lost/twinspan~c1~shop~gone~10.0.0.9:80", handle.leases.id(5));
+    server.grant_for(lease, Duration::from_secs(3600));
+    server.put(lost, "10.0.0.9:80", lease);
+    server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
+    server.put("else/1", "10.0.0.2:80", LeaseId::NONE);
+    tokio::spawn(run(handle.clone(), Arc::new(server.clone()), World::real(), stop.clone()));
+    let bench = Bench { server, handle, _events, stop };
+    bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
+    assert_eq!(bench.snapshot().state, State::Unknown, "nobody asks about it yet");
+    let names = |names: &[&str]| names.iter().map(|name| RegistryName::new(*name).unwrap()).collect();
+    bench.handle.set_registered(names(&["echo"]));
+    bench.fresh().await;
+    assert_eq!(bench.keys(), ["echo/1"]);
+    bench.server.put("echo/2", "10.0.0.3:80", LeaseId::NONE);
+    bench.until("the watch of a range that came later", |b| b.keys().len() == 2).await;
+    let lists = bench.server.calls("list");
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bench.server.calls("list"), lists, "nothing at rest");
+    // Compaction ends all of them, and all come back.
+    bench.server.cut();
+    bench.until("listed again", |b| b.server.calls("list") == lists + 2 && b.snapshot().state == State::Fresh).await;
+    bench.handle.set_registered(names(&[]));
+    bench.until("given up", |b| b.snapshot().state == State::Unknown).await;
+    assert_eq!(bench.handle.view().counts().own, 1, "what is ours is followed on");
     bench.stop.cancel();
 }

@@ -1,23 +1,20 @@
-//! The view of a registry: the in-memory picture of every record below its root.
+//! The view of a registry: the in-memory picture of every record that is followed.
 //!
 //! Owns the order of things: whatever arrives (a list, a watch event, the answer to our own write) is older or newer
-//! than what is known, and only newer things count. Refuses to do I/O and to judge departures beyond noting them.
+//! than what is known, and only newer things count. How records go is [`super::departing`]'s. Refuses to do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::codec::Layout;
+use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{
-    Content, InstanceAddr, Kind, LeaseId, Owner, RawRecord, Record, RecordKey, RegistryName, Revision, ServiceKey,
+    InstanceAddr, Kind, LeaseId, Owner, RawRecord, Record, RecordKey, RegistryName, Revision, ServiceKey,
 };
-use twinspan_core::plan::departures::{Departure, Departures, Evidence, FORGOTTEN_AFTER};
+use twinspan_core::plan::departures::Departures;
 
+use super::departing::{Departing, LookUp};
 use super::{Change, Listing};
-
-/// How often departures that are too old to matter are dropped.
-const FORGET_EVERY: SignedDuration = SignedDuration::from_secs(60);
 
 /// How far the picture can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +27,17 @@ pub enum State {
     Stale,
 }
 
+/// How a registry came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Return {
+    /// As it was, or as one that is met for the first time.
+    AsItWas,
+    /// Another etcd cluster answers.
+    ClusterChanged,
+    /// The same one, at an older revision.
+    RolledBack,
+}
+
 /// What a change touched: whoever looks after these must look again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
@@ -39,15 +47,6 @@ pub struct Touched {
     pub owners: BTreeSet<ServiceKey>,
     /// Leases to look up, to learn how a record went.
     pub look_ups: Vec<LookUp>,
-}
-
-/// A record went while it had this lease.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LookUp {
-    pub name: Box<[u8]>,
-    pub addr: InstanceAddr,
-    pub lease: LeaseId,
-    pub at: Timestamp,
 }
 
 /// How many records there are, by whose they are.
@@ -63,6 +62,7 @@ pub struct Counts {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub state: State,
+    pub returned: Return,
     pub revision: Revision,
     pub records: BTreeMap<RecordKey, Arc<Record>>,
     /// The owner's records under other names.
@@ -70,49 +70,46 @@ pub struct Snapshot {
     pub departures: Departures,
 }
 
-/// Circumstances of a departure.
-#[derive(Clone, Copy)]
-struct How {
-    unexplained: bool,
-    /// No other own record went in the same revision.
-    alone: bool,
-}
-
 #[derive(Debug)]
 pub struct RegistryView {
     layout: Layout,
     cluster_id: String,
     state: State,
+    /// The ranges whose lists have arrived.
+    listed: BTreeSet<Range>,
     etcd_cluster_id: Option<u64>,
+    returned: Return,
     revision: Revision,
     names: BTreeMap<Box<[u8]>, BTreeMap<RecordKey, Arc<Record>>>,
     own: BTreeMap<ServiceKey, BTreeSet<RecordKey>>,
     leases: BTreeMap<LeaseId, usize>,
     counts: Counts,
-    departures: BTreeMap<Box<[u8]>, Departures>,
+    pub(super) departing: Departing,
     /// Deletes of ours that are under way: their events are no departures.
     deleting: BTreeMap<RecordKey, Revision>,
     /// Deletes of ours that the watch has not shown yet, by their revision: older events must not bring the record back.
     tombstones: BTreeMap<RecordKey, Revision>,
-    forgotten_at: Option<Timestamp>,
 }
 
 impl RegistryView {
-    pub fn new(layout: Layout, cluster_id: impl Into<String>) -> Self {
+    /// `before` is the etcd cluster and the revision that another process met, where status tells of one.
+    pub fn new(layout: Layout, cluster_id: impl Into<String>, before: Option<(u64, Revision)>) -> Self {
+        let cluster_id = cluster_id.into();
         Self {
+            departing: Departing::new(layout.format(), cluster_id.clone()),
             layout,
-            cluster_id: cluster_id.into(),
+            cluster_id,
             state: State::Unknown,
-            etcd_cluster_id: None,
-            revision: 0,
+            listed: BTreeSet::new(),
+            etcd_cluster_id: before.map(|(cluster, _)| cluster),
+            returned: Return::AsItWas,
+            revision: before.map(|(_, revision)| revision).unwrap_or_default(),
             names: BTreeMap::new(),
             own: BTreeMap::new(),
             leases: BTreeMap::new(),
             counts: Counts::default(),
-            departures: BTreeMap::new(),
             deleting: BTreeMap::new(),
             tombstones: BTreeMap::new(),
-            forgotten_at: None,
         }
     }
 
@@ -122,6 +119,10 @@ impl RegistryView {
 
     pub fn state(&self) -> State {
         self.state
+    }
+
+    pub fn returned(&self) -> Return {
+        self.returned
     }
 
     pub fn counts(&self) -> Counts {
@@ -140,7 +141,14 @@ impl RegistryView {
         self.own.keys()
     }
 
-    /// The leases that own records hang on, with the number of records on each.
+    /// The names under which there are own or healed records of this cluster.
+    pub fn names_of_ours(&self) -> BTreeSet<RegistryName> {
+        let keys = self.own.values().flatten();
+        let names = keys.filter_map(|key| std::str::from_utf8(self.layout.split_key(key)?.0).ok());
+        names.filter_map(|name| RegistryName::new(name).ok()).collect()
+    }
+
+    /// The leases that own and healed records of this cluster hang on, with the number of records on each.
     pub fn own_leases(&self) -> &BTreeMap<LeaseId, usize> {
         &self.leases
     }
@@ -149,10 +157,11 @@ impl RegistryView {
         let records = self.names.get(name.as_str().as_bytes()).cloned().unwrap_or_default();
         let elsewhere = self.owned_by(&owner.service).filter(|r| !records.contains_key(&r.key));
         Snapshot {
-            state: self.state,
+            state: self.state_of(name),
+            returned: self.returned,
             revision: self.revision,
             elsewhere: elsewhere.map(|r| (r.key.clone(), r.clone())).collect(),
-            departures: self.departures.get(name.as_str().as_bytes()).cloned().unwrap_or_default(),
+            departures: self.departing.of(name.as_str().as_bytes()),
             records,
         }
     }
@@ -161,11 +170,17 @@ impl RegistryView {
     pub fn snapshot_of_owner(&self, owner: &Owner) -> Snapshot {
         Snapshot {
             state: self.state,
+            returned: self.returned,
             revision: self.revision,
             records: BTreeMap::new(),
             elsewhere: self.owned_by(&owner.service).map(|r| (r.key.clone(), r.clone())).collect(),
             departures: Departures::new(),
         }
+    }
+
+    fn state_of(&self, name: &RegistryName) -> State {
+        let listed = self.listed.contains(&Range::Everything) || self.listed.contains(&Range::Service(name.clone()));
+        if listed { self.state } else { State::Unknown }
     }
 
     /// Every own record of a RegisteredService, whatever its name.
@@ -177,68 +192,128 @@ impl RegistryView {
         self.names.get(self.layout.split_key(key)?.0)?.get(key)
     }
 
-    /// A complete list. Returns everything that it changed.
-    pub fn reset(&mut self, listing: &Listing, now: Timestamp) -> Touched {
-        let mut touched = Touched::default();
-        // Another cluster, or an older state of the same one: its revisions say nothing about what we know.
-        let unexplained =
-            self.etcd_cluster_id.is_some_and(|known| known != listing.cluster_id || listing.revision < self.revision);
-        if unexplained {
+    /// A connection was made; nothing is listed yet.
+    pub fn met(&mut self, cluster_id: u64, revision: Revision) {
+        self.returned = match self.etcd_cluster_id {
+            Some(known) if known != cluster_id => Return::ClusterChanged,
+            Some(_) if revision < self.revision => Return::RolledBack,
+            _ => Return::AsItWas,
+        };
+        self.etcd_cluster_id = Some(cluster_id);
+        if self.returned != Return::AsItWas {
+            // Its revisions say nothing about what we know.
             self.tombstones.clear();
+            self.revision = revision;
         }
-        let newer = |revision: Revision| !unexplained && revision > listing.revision;
+        self.listed.clear();
+    }
+
+    /// A complete list of a range. Returns everything that it changed.
+    pub fn reset(&mut self, range: &Range, listing: &Listing, now: Timestamp) -> Touched {
+        let mut touched = Touched::default();
+        let another = self.returned != Return::AsItWas;
+        let newer = |revision: Revision| !another && revision > listing.revision;
 
         let listed: BTreeSet<&RecordKey> = listing.records.iter().map(|raw| &raw.key).collect();
-        let vanished: Vec<RecordKey> = self
-            .names
-            .values()
-            .flat_map(BTreeMap::values)
+        let vanished: Vec<Arc<Record>> = self
+            .in_range(range)
             // What we wrote while the list was on its way is not in it.
             .filter(|record| !listed.contains(&record.key) && !newer(record.mod_revision))
-            .map(|record| record.key.clone())
+            .cloned()
             .collect();
-        for key in vanished {
-            self.depart(&key, How { unexplained, alone: true }, now, &mut touched);
+        for record in &vanished {
+            self.remove(&record.key, &mut touched);
         }
+        let vanished: Vec<_> = vanished.into_iter().filter(|record| !self.is_our_delete(record)).collect();
+        let look_ups = match self.returned {
+            Return::AsItWas => self.departing.missing_in_a_list(&self.layout, &vanished, now),
+            Return::ClusterChanged | Return::RolledBack => {
+                self.departing.rolled_back(&self.layout, &vanished, now);
+                Vec::new()
+            }
+        };
+        touched.look_ups = look_ups;
         for raw in &listing.records {
             if !self.tombstones.get(&raw.key).copied().is_some_and(newer) {
-                self.put(raw, unexplained, &mut touched);
+                let before = self.record(&raw.key).cloned();
+                self.put(raw, another, &mut touched);
+                if let (true, Some(before)) = (another, before) {
+                    let after = self.record(&raw.key).cloned();
+                    self.departing.set_back(&self.layout, &before, after.as_deref(), now);
+                }
             }
         }
         self.tombstones.retain(|_, revision| newer(*revision));
-        self.etcd_cluster_id = Some(listing.cluster_id);
-        self.revision = if unexplained { listing.revision } else { self.revision.max(listing.revision) };
+        self.revision = self.revision.max(listing.revision);
+        self.listed.insert(range.clone());
         self.state = State::Fresh;
-        self.forget(now);
+        self.departing.forget(now);
         touched
+    }
+
+    fn in_range(&self, range: &Range) -> Box<dyn Iterator<Item = &Arc<Record>> + '_> {
+        match range {
+            Range::Everything => Box::new(self.names.values().flat_map(BTreeMap::values)),
+            Range::Service(name) => {
+                Box::new(self.names.get(name.as_str().as_bytes()).into_iter().flat_map(BTreeMap::values))
+            }
+        }
+    }
+
+    /// A range is not followed any more: nothing is known of it.
+    pub fn forget(&mut self, range: &Range) {
+        self.listed.remove(range);
+        let keys: Vec<RecordKey> = self.in_range(range).map(|record| record.key.clone()).collect();
+        for key in keys {
+            self.remove(&key, &mut Touched::default());
+        }
     }
 
     /// Events of the watch, in order.
     pub fn apply(&mut self, changes: &[Change], now: Timestamp) -> Touched {
         let mut touched = Touched::default();
-        let own_deletes = self.own_deletes(changes);
-        for change in changes {
-            match change {
-                Change::Put(raw) => self.put(raw, false, &mut touched),
-                Change::Delete { key, revision } => {
-                    if self.record(key).is_some_and(|record| record.mod_revision < *revision) {
-                        let alone = own_deletes.get(revision).is_none_or(|count| *count < 2);
-                        self.depart(key, How { unexplained: false, alone }, now, &mut touched);
+        // Events of one revision always come together.
+        for together in changes.chunk_by(|a, b| a.revision() == b.revision()) {
+            let mut gone = Vec::new();
+            for change in together {
+                match change {
+                    Change::Put(raw) => self.put(raw, false, &mut touched),
+                    Change::Delete { key, revision } => {
+                        if self.tombstones.get(key).is_some_and(|deleted| deleted <= revision) {
+                            self.tombstones.remove(key);
+                        }
+                        let known = self.record(key).filter(|record| record.mod_revision < *revision).cloned();
+                        if let Some(record) = known {
+                            self.remove(key, &mut touched);
+                            if !self.is_our_delete(&record) {
+                                gone.push(record);
+                            }
+                        }
                     }
                 }
             }
-            self.revision = self.revision.max(change.revision());
+            touched.look_ups.extend(self.departing.deleted_together(&self.layout, &gone, now));
+            if let Some(change) = together.first() {
+                self.revision = self.revision.max(change.revision());
+            }
         }
-        self.tombstones.retain(|_, revision| *revision > self.revision);
-        self.forget(now);
+        if self.listed.contains(&Range::Everything) {
+            // One range, one order. Where there are several, only progress of all says that nothing older can come.
+            self.tombstones.retain(|_, revision| *revision > self.revision);
+        }
+        self.departing.forget(now);
         touched
+    }
+
+    fn is_our_delete(&self, record: &Record) -> bool {
+        self.deleting.get(&record.key) == Some(&record.mod_revision)
     }
 
     /// Everything up to the revision has been seen.
     pub fn progressed(&mut self, revision: Revision, now: Timestamp) {
         self.revision = self.revision.max(revision);
         self.tombstones.retain(|_, deleted| *deleted > self.revision);
-        self.forget(now);
+        self.departing.forget(now);
     }
 
     /// A delete of ours is about to be sent.
@@ -268,16 +343,20 @@ impl RegistryView {
         touched
     }
 
-    /// What the look-up of a departed record's lease found.
-    pub fn explain(&mut self, look_up: &LookUp, evidence: Evidence) -> bool {
-        let departure = self.departures.get_mut(&look_up.name).and_then(|d| d.get_mut(&look_up.addr));
-        match departure {
-            Some(departure) if departure.evidence == Evidence::Pending && departure.at == look_up.at => {
-                departure.evidence = evidence;
-                true
-            }
-            _ => false,
+    /// A lease of ours is gone: every record on it is as good as gone, whether or not the watch has shown it yet.
+    pub fn lease_lost(&mut self, lease: LeaseId) -> Touched {
+        let mut touched = Touched::default();
+        let keys: Vec<RecordKey> = self
+            .own
+            .values()
+            .flatten()
+            .filter(|key| self.record(key).is_some_and(|record| record.lease == lease))
+            .cloned()
+            .collect();
+        for key in keys {
+            self.remove(&key, &mut touched);
         }
+        touched
     }
 
     fn put(&mut self, raw: &RawRecord, whatever_its_revision: bool, touched: &mut Touched) {
@@ -294,12 +373,9 @@ impl RegistryView {
             return;
         }
         self.remove(&raw.key, touched);
-        if let Some(addr) = record.addr()
-            && let Some(departures) = self.departures.get_mut(&name)
-        {
-            departures.remove(&addr);
-        }
-        if let Some(owner) = record.own(&self.cluster_id) {
+        let addrs: Vec<InstanceAddr> = record.addrs().collect();
+        self.departing.registered(&name, &addrs);
+        if let Some(owner) = record.ours(&self.cluster_id) {
             touched.owners.insert(owner.service.clone());
             self.own.entry(owner.service.clone()).or_default().insert(record.key.clone());
             *self.leases.entry(record.lease).or_default() += 1;
@@ -309,14 +385,14 @@ impl RegistryView {
         touched.names.insert(name);
     }
 
-    fn remove(&mut self, key: &RecordKey, touched: &mut Touched) -> Option<Arc<Record>> {
-        let name: Box<[u8]> = self.layout.split_key(key)?.0.into();
-        let records = self.names.get_mut(&name)?;
-        let record = records.remove(key)?;
+    fn remove(&mut self, key: &RecordKey, touched: &mut Touched) {
+        let Some(name) = self.layout.split_key(key).map(|(name, _)| Box::<[u8]>::from(name)) else { return };
+        let Some(records) = self.names.get_mut(&name) else { return };
+        let Some(record) = records.remove(key) else { return };
         if records.is_empty() {
             self.names.remove(&name);
         }
-        if let Some(owner) = record.own(&self.cluster_id) {
+        if let Some(owner) = record.ours(&self.cluster_id) {
             touched.owners.insert(owner.service.clone());
             if let Some(keys) = self.own.get_mut(&owner.service) {
                 keys.remove(key);
@@ -334,7 +410,6 @@ impl RegistryView {
         let counter = self.counter(&record);
         *counter = counter.saturating_sub(1);
         touched.names.insert(name);
-        Some(record)
     }
 
     fn counter(&mut self, record: &Record) -> &mut usize {
@@ -343,55 +418,6 @@ impl RegistryView {
             Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => &mut self.counts.foreign,
             Kind::Undecodable => &mut self.counts.undecodable,
         }
-    }
-
-    fn own_deletes(&self, changes: &[Change]) -> BTreeMap<Revision, usize> {
-        let mut own_deletes = BTreeMap::new();
-        for change in changes {
-            if let Change::Delete { key, revision } = change
-                && self.record(key).is_some_and(|record| record.own(&self.cluster_id).is_some())
-            {
-                *own_deletes.entry(*revision).or_default() += 1;
-            }
-        }
-        own_deletes
-    }
-
-    /// Removes a record and notes how it went, where it was not us who deleted it.
-    fn depart(&mut self, key: &RecordKey, how: How, now: Timestamp, touched: &mut Touched) {
-        let Some(record) = self.remove(key, touched) else { return };
-        if self.deleting.get(key) == Some(&record.mod_revision) {
-            return;
-        }
-        // A server's own Deregister removes one key. Several of ours at once were swept away by somebody, and are put
-        // again without waiting.
-        if !how.alone && record.own(&self.cluster_id).is_some() {
-            return;
-        }
-        let Some((name, _)) = self.layout.split_key(key) else { return };
-        let (Some(addr), Content::Registered { registration, .. }) = (record.addr(), &record.content) else { return };
-        let evidence = match record.lease {
-            _ if how.unexplained => Evidence::Unexplained,
-            LeaseId::NONE => Evidence::Left,
-            lease => {
-                touched.look_ups.push(LookUp { name: name.into(), addr, lease, at: now });
-                Evidence::Pending
-            }
-        };
-        let departure = Departure { evidence, at: now, registration: registration.clone() };
-        self.departures.entry(name.into()).or_default().insert(addr, departure);
-    }
-
-    /// From time to time: most events concern no departure.
-    fn forget(&mut self, now: Timestamp) {
-        if self.forgotten_at.is_some_and(|last| now.duration_since(last).abs() < FORGET_EVERY) {
-            return;
-        }
-        self.forgotten_at = Some(now);
-        self.departures.retain(|_, departures| {
-            departures.retain(|_, departure| now.duration_since(departure.at) < FORGOTTEN_AFTER);
-            !departures.is_empty()
-        });
     }
 }
 

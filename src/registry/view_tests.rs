@@ -1,5 +1,6 @@
 use super::*;
 use twinspan_core::codec::Format;
+use twinspan_core::plan::departures::Evidence;
 
 const LEASE: LeaseId = LeaseId(7);
 
@@ -8,7 +9,13 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn view() -> RegistryView {
-    RegistryView::new(Layout::new(Format::Kitex, "p"), "c1")
+    RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", None)
+}
+
+/// A session begins and lists everything.
+fn reset(view: &mut RegistryView, listing: &Listing, now: Timestamp) -> Touched {
+    view.met(listing.cluster_id, listing.revision);
+    view.reset(&Range::Everything, listing, now)
 }
 
 fn raw(key: &str, mod_revision: Revision, lease: LeaseId, owner: Option<&str>) -> RawRecord {
@@ -54,7 +61,7 @@ fn unknown_until_a_complete_list_and_stale_while_cut_off() {
     assert_eq!(view.state(), State::Unknown);
     view.set_stale();
     assert_eq!(view.state(), State::Unknown, "what was never known is not stale");
-    view.reset(&listing(5, &[]), at(0));
+    reset(&mut view, &listing(5, &[]), at(0));
     assert_eq!(view.state(), State::Fresh);
     view.apply(&[Change::Put(foreign("p/echo/10.0.0.1:80", 6))], at(0));
     view.set_stale();
@@ -64,7 +71,8 @@ fn unknown_until_a_complete_list_and_stale_while_cut_off() {
 #[test]
 fn records_are_found_by_name_and_by_owner_and_counted() {
     let mut view = view();
-    let touched = view.reset(
+    let touched = reset(
+        &mut view,
         &listing(
             9,
             &[
@@ -92,7 +100,7 @@ fn records_are_found_by_name_and_by_owner_and_counted() {
 #[test]
 fn only_newer_things_count_whoever_tells_them() {
     let mut view = view();
-    view.reset(&listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
+    reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
     // Our own write is answered before the watch shows it, or after.
     let key: RecordKey = "p/echo/10.0.0.2:80".into();
     view.learnt(&key, Some(&own("p/echo/10.0.0.2:80", 6)), 6);
@@ -112,9 +120,9 @@ fn only_newer_things_count_whoever_tells_them() {
 #[test]
 fn a_list_says_what_vanished_but_not_what_was_written_while_it_was_on_its_way() {
     let mut view = view();
-    view.reset(&listing(5, &[foreign("p/echo/10.0.0.1:80", 3), foreign("p/echo/10.0.0.2:80", 4)]), at(0));
+    reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3), foreign("p/echo/10.0.0.2:80", 4)]), at(0));
     view.learnt(&"p/echo/10.0.0.3:80".into(), Some(&own("p/echo/10.0.0.3:80", 9)), 9);
-    let touched = view.reset(&listing(8, &[foreign("p/echo/10.0.0.2:80", 4)]), at(0));
+    let touched = reset(&mut view, &listing(8, &[foreign("p/echo/10.0.0.2:80", 4)]), at(0));
     assert_eq!(keys(&view), ["p/echo/10.0.0.2:80", "p/echo/10.0.0.3:80"]);
     assert_eq!(touched.look_ups.len(), 1, "how it went has to be looked up: {touched:?}");
     assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::Pending)]);
@@ -123,7 +131,8 @@ fn a_list_says_what_vanished_but_not_what_was_written_while_it_was_on_its_way() 
 #[test]
 fn a_departure_is_explained_by_its_lease_and_ends_when_the_address_is_registered_again() {
     let mut view = view();
-    view.reset(
+    reset(
+        &mut view,
         &listing(5, &[foreign("p/echo/10.0.0.1:80", 3), raw("p/echo/10.0.0.2:80", 4, LeaseId::NONE, None)]),
         at(0),
     );
@@ -135,34 +144,128 @@ fn a_departure_is_explained_by_its_lease_and_ends_when_the_address_is_registered
     );
     let look_up = &touched.look_ups[0];
     assert_eq!(look_up.lease, LEASE);
-    assert!(view.explain(look_up, Evidence::Expired));
-    assert!(!view.explain(look_up, Evidence::Left), "once explained it stays so");
+    assert!(view.departing.explain(look_up, Evidence::Expired));
+    assert!(!view.departing.explain(look_up, Evidence::Left), "once explained it stays so");
     view.apply(&[Change::Put(foreign("p/echo/some-other-key/10.0.0.1:80", 8))], at(0));
     assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::Left)]);
     // An answer about the first departure says nothing about a second one.
     let again = view.apply(&[deleted("p/echo/some-other-key/10.0.0.1:80", 9)], at(20));
-    assert!(!view.explain(look_up, Evidence::Left));
-    assert!(view.explain(&again.look_ups[0], Evidence::Left));
+    assert!(!view.departing.explain(look_up, Evidence::Left));
+    assert!(view.departing.explain(&again.look_ups[0], Evidence::Left));
 }
 
 #[test]
-fn what_another_or_an_older_registry_does_not_have_is_unexplained() {
-    for second in [Listing { cluster_id: 2, ..listing(9, &[]) }, listing(4, &[])] {
+fn what_another_or_an_older_registry_does_not_have_is_unexplained_and_ours_is_just_put_back() {
+    let another = Listing { cluster_id: 2, ..listing(9, &[]) };
+    for (second, returned) in [(another, Return::ClusterChanged), (listing(4, &[]), Return::RolledBack)] {
         let mut view = view();
-        view.reset(&listing(5, &[foreign("p/echo/10.0.0.1:80", 3), own("p/echo/10.0.0.2:80", 4)]), at(0));
-        let touched = view.reset(&second, at(0));
+        let first = [foreign("p/echo/10.0.0.1:80", 3), foreign("p/echo/pod", 4), own("p/echo/10.0.0.2:80", 5)];
+        let mut moved = first[1].clone();
+        moved.value = foreign("p/echo/10.0.0.7:80", 4).value;
+        reset(&mut view, &listing(5, &[first[0].clone(), moved, first[2].clone()]), at(0));
+        // Under one key it has what was there before: the address of today is missing too.
+        let mut before = first[1].clone();
+        before.value = foreign("p/echo/10.0.0.6:80", 2).value;
+        before.mod_revision = 2;
+        let touched = reset(&mut view, &Listing { records: vec![before], ..second.clone() }, at(0));
         assert_eq!(touched.look_ups, [], "its leases say nothing");
-        assert!(evidence(&view).iter().all(|(_, e)| *e == Evidence::Unexplained), "{:?}", evidence(&view));
+        let rolled_back = |address: &str| (address.to_owned(), Evidence::RolledBack);
+        assert_eq!(evidence(&view), [rolled_back("10.0.0.1:80"), rolled_back("10.0.0.7:80")]);
+        assert_eq!(view.returned(), returned);
         // Revisions start anew: what is older by number is newer in truth.
         view.apply(&[Change::Put(foreign("p/echo/10.0.0.1:80", second.revision + 1))], at(0));
-        assert_eq!(keys(&view).len(), 1);
+        assert_eq!(keys(&view).len(), 2);
+        let same = listing_of(&view, second.cluster_id);
+        reset(&mut view, &same, at(0));
+        assert_eq!(view.returned(), Return::AsItWas);
     }
+}
+
+fn listing_of(view: &RegistryView, cluster_id: u64) -> Listing {
+    Listing { cluster_id, revision: view.revision, records: Vec::new() }
+}
+
+#[test]
+fn a_process_that_starts_knows_from_status_what_another_one_met() {
+    for (before, expected) in [
+        (None, Return::AsItWas),
+        (Some((1, 5)), Return::AsItWas),
+        (Some((1, 6)), Return::RolledBack),
+        (Some((2, 5)), Return::ClusterChanged),
+    ] {
+        let mut view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", before);
+        reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
+        assert_eq!((view.returned(), keys(&view).len()), (expected, 1), "{before:?}");
+    }
+}
+
+#[test]
+fn several_records_of_a_service_that_go_at_once_were_swept_away() {
+    let records = [
+        foreign("p/echo/10.0.0.1:80", 1),
+        foreign("p/echo/10.0.0.2:80", 2),
+        raw("p/echo/10.0.0.3:80", 3, LEASE, Some("c2/shop/echo")),
+        raw("p/echo/10.0.0.4:80", 4, LEASE, Some("c2/shop/echo")),
+        foreign("p/other/10.0.0.5:80", 5),
+    ];
+    let mut view = view();
+    reset(&mut view, &listing(5, &records), at(0));
+    let all: Vec<Change> = records.iter().map(|record| deleted(&record.key.to_string(), 6)).collect();
+    let touched = view.apply(&all, at(0));
+    let of = |n: usize, evidence| (format!("10.0.0.{n}:80"), evidence);
+    let (swept, left) = (Evidence::Swept, Evidence::Left);
+    assert_eq!(evidence(&view), [of(1, swept), of(2, swept), of(3, left), of(4, left)]);
+    assert_eq!(touched.look_ups.len(), 1, "the only one of another service is looked up");
+
+    // One after the other they left; missing together in a list, their leases decide, and what was deleted may have been swept.
+    let mut view = super::tests::view();
+    reset(&mut view, &listing(5, &records[..2]), at(0));
+    view.apply(&[deleted("p/echo/10.0.0.1:80", 6), deleted("p/echo/10.0.0.2:80", 7)], at(0));
+    assert_eq!(evidence(&view), [of(1, Evidence::Pending), of(2, Evidence::Pending)]);
+    let mut view = super::tests::view();
+    reset(&mut view, &listing(5, &records[..2]), at(0));
+    let touched = reset(&mut view, &listing(9, &[]), at(0));
+    assert!(touched.look_ups.iter().all(|look_up| look_up.if_it_lives == Evidence::Swept), "{touched:?}");
+    assert_eq!(touched.look_ups.len(), 2);
+}
+
+#[test]
+fn a_go_zero_key_that_vanishes_alone_left() {
+    let mut view = RegistryView::new(Layout::new(Format::GoZero, ""), "c1", None);
+    let echo = Range::Service(RegistryName::new("echo").unwrap());
+    let record = |key: &str, address: &str| RawRecord {
+        key: key.into(),
+        value: address.as_bytes().to_vec(),
+        mod_revision: 1,
+        lease: LEASE,
+    };
+    view.met(1, 5);
+    assert_eq!(view.snapshot(&super::tests::echo().0, &super::tests::echo().1).state, State::Unknown);
+    let records = [record("echo/1", "10.0.0.1:80"), record("echo/twinspan~c1~shop~echo~10.0.0.2:80", "10.0.0.2:80")];
+    view.reset(&echo, &listing(5, &records), at(0));
+    assert_eq!((keys(&view).len(), view.names_of_ours().len()), (2, 1));
+    let touched = view.apply(&[deleted("echo/1", 6)], at(0));
+    assert_eq!((evidence(&view), touched.look_ups), (vec![("10.0.0.1:80".to_owned(), Evidence::Left)], Vec::new()));
+    view.forget(&echo);
+    assert_eq!((keys(&view).len(), view.counts()), (0, Counts::default()));
+}
+
+#[test]
+fn a_lease_that_is_lost_takes_its_records_before_the_watch_says_so() {
+    let mut view = view();
+    let healed = raw("p/echo/10.0.0.3:80", 3, LeaseId(71), Some("c1/shop/echo\",\"twinspan.dev/healed\":\"true"));
+    reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 1), own("p/old/10.0.0.2:80", 2), healed]), at(0));
+    assert_eq!(view.own_leases().len(), 2, "what we put back hangs on leases of ours as well");
+    let touched = view.lease_lost(LeaseId(70));
+    assert_eq!((touched.names.len(), touched.owners.len()), (2, 1));
+    assert_eq!(keys(&view), ["p/echo/10.0.0.3:80"]);
+    assert_eq!(view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0)), Touched::default(), "old news");
 }
 
 #[test]
 fn our_own_deletes_are_no_departures() {
     let mut view = view();
-    view.reset(&listing(5, &[own("p/echo/10.0.0.1:80", 3), own("p/echo/10.0.0.2:80", 4)]), at(0));
+    reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 3), own("p/echo/10.0.0.2:80", 4)]), at(0));
     view.deleting(&"p/echo/10.0.0.1:80".into(), 3);
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0));
     assert_eq!(evidence(&view), []);
@@ -174,7 +277,8 @@ fn our_own_deletes_are_no_departures() {
 #[test]
 fn several_own_records_that_go_at_once_were_swept_away_and_wait_for_nothing() {
     let mut view = view();
-    view.reset(
+    reset(
+        &mut view,
         &listing(5, &[own("p/echo/10.0.0.1:80", 3), own("p/echo/10.0.0.2:80", 4), foreign("p/echo/10.0.0.3:80", 5)]),
         at(0),
     );
@@ -187,7 +291,7 @@ fn several_own_records_that_go_at_once_were_swept_away_and_wait_for_nothing() {
 #[test]
 fn departures_are_forgotten_when_they_can_change_nothing_any_more() {
     let mut view = view();
-    view.reset(&listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
+    reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0));
     view.progressed(7, at(299));
     assert_eq!(evidence(&view).len(), 1);

@@ -1,6 +1,6 @@
 //! Writes plans to a registry: compare-and-swap batches on leases.
 //!
-//! Owns how operations become batches and what each answer means for the view. Refuses to repeat anything: what lost its race
+//! Owns how operations become batches behind the fence and what each answer means for the view. Refuses to repeat anything: what lost its race
 //! or was left open is planned again from what the registry says now.
 
 use tracing::debug;
@@ -8,7 +8,7 @@ use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
 use super::handle::RegistryHandle;
-use super::{Batch, Committed, Fence, MAX_BATCH, Outcome, Registry, RegistryError, Result};
+use super::{Batch, Committed, MAX_BATCH, Outcome, Registry, RegistryError, Result};
 
 /// What became of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,16 +27,11 @@ pub struct Report {
 /// Writes the operations in order, in as few batches as their leases allow.
 ///
 /// `may_write` is asked before each batch.
-pub async fn write(
-    handle: &RegistryHandle,
-    fence: Option<&Fence>,
-    ops: Vec<RecordOp>,
-    may_write: impl Fn() -> Result<()>,
-) -> Report {
+pub async fn write(handle: &RegistryHandle, ops: Vec<RecordOp>, may_write: impl Fn() -> Result<()>) -> Report {
     let mut report = Report::default();
     let mut rest = ops;
     while !rest.is_empty() {
-        match write_next(handle, fence, rest, &may_write, &mut report).await {
+        match write_next(handle, rest, &may_write, &mut report).await {
             Ok(remaining) => rest = remaining,
             Err(error) => {
                 report.error = Some(error);
@@ -49,19 +44,27 @@ pub async fn write(
 
 async fn write_next(
     handle: &RegistryHandle,
-    fence: Option<&Fence>,
     ops: Vec<RecordOp>,
     may_write: &impl Fn() -> Result<()>,
     report: &mut Report,
 ) -> Result<Vec<RecordOp>> {
     may_write()?;
+    handle.fence()?;
     let registry = handle.connection()?;
     let (lease, now, later) = next_batch(handle, registry.as_ref(), ops).await?;
     let reserved = now.iter().filter(|op| needs_lease(op)).count();
     handle.leases.reserve(lease, reserved);
-    let batch = Batch { fence: fence.cloned(), lease, ops: now };
+    // Asked again: the lease may have taken a while.
+    let allowed = may_write().and_then(|()| handle.fence());
+    let fence = match allowed {
+        Ok(fence) => fence,
+        Err(error) => {
+            handle.leases.release(lease, reserved);
+            return Err(error);
+        }
+    };
+    let batch = Batch { fence, lease, ops: now };
     mark_deletes(handle, &batch.ops, true);
-    may_write()?;
     let answer = registry.commit(&batch).await;
     let outcome = settle(handle, registry.as_ref(), &batch, answer, report).await;
     mark_deletes(handle, &batch.ops, false);
@@ -139,6 +142,12 @@ async fn settle(
         Err(RegistryError::LeaseGone) => {
             handle.leases.lost(batch.lease);
             Err(RegistryError::LeaseGone)
+        }
+        Err(RegistryError::Fenced) => {
+            if let Some(epoch) = &handle.epoch {
+                epoch.doubt();
+            }
+            Err(RegistryError::Fenced)
         }
         Err(error) if error.is_ambiguous() => {
             // It may have been written. Read before anything is planned again; where even that fails, start over with a list.

@@ -27,7 +27,7 @@ async fn tls_and_password(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let (mut registry, tls) = bed.start_tls_registry("registry-tls").await?;
     let corner = Corner::without_registry_object(bed, "tls", &registry).await?;
-    registry.require_password("twinspan", "secret", &corner.name).await?;
+    registry.require_password("twinspan", "secret", &[&corner.name]).await?;
     let secret = |suffix: &str| format!("{}-{suffix}", corner.name);
     create_secret(&corner, "ca", "Opaque", json!({"ca.crt": tls.ca})).await?;
     create_secret(&corner, "client", "kubernetes.io/tls", json!({"tls.crt": tls.cert, "tls.key": tls.key})).await?;
@@ -50,6 +50,10 @@ async fn tls_and_password(suite: Arc<Suite>) -> Result<()> {
     // The Secret is mended: no restart, no change of the ServiceRegistry.
     let password = Patch::Merge(json!({"stringData": {"password": "secret"}}));
     corner.secrets().patch(&secret("user"), &PatchParams::default(), &password).await?;
+    // It may read the prefix; but the fence lies elsewhere, and nothing is written without it.
+    corner.registry_condition("Connected", "True", "Connected").await?;
+    corner.registry_condition("Ready", "False", "PermissionDenied").await?;
+    registry.permit("twinspan/").await?;
     corner.registry_condition("Ready", "True", "Connected").await?;
 
     corner.selector_service("echo", 80).await?;

@@ -18,7 +18,8 @@ use twinspan_bed::oracle::{BuiltIn, built_in_controller};
 use twinspan_bed::{eventually, next_v4};
 use twinspan_core::Timestamp;
 use twinspan_core::model::{
-    AddressType, InstanceAddr, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, ServiceKey, Slice, SliceEndpoint,
+    AddressType, IMPORTED_FROM_ANNOTATION, InstanceAddr, MANAGED_BY, MANAGED_BY_LABEL, PortSet, SERVICE_NAME_LABEL,
+    ServiceKey, Slice, SliceEndpoint,
 };
 use twinspan_core::plan::slices::{self, Body, SliceOp, TrafficDistribution};
 
@@ -32,6 +33,9 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
 }
 
 type State = BTreeSet<SocketAddr>;
+
+/// From where the endpoints come.
+const SOURCE: &str = "main/svc";
 
 /// The slices of one Service as the API server would hold them.
 #[derive(Default)]
@@ -51,6 +55,7 @@ impl Simulated {
             slice.labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
             slice.managed_by = Some(MANAGED_BY.to_owned());
             slice.owner_uid = Some("uid".to_owned());
+            slice.annotations.insert(IMPORTED_FROM_ANNOTATION.to_owned(), SOURCE.to_owned());
             for endpoint in &mut slice.endpoints {
                 *endpoint = SliceEndpoint::ready(endpoint.address.parse()?);
             }
@@ -65,7 +70,7 @@ impl Simulated {
         let endpoints = state
             .iter()
             .filter_map(|a| InstanceAddr::new(a.ip(), a.port()).ok())
-            .map(|addr| (addr, slices::Known::default()))
+            .map(|addr| (addr, slices::Known { ports: PortSet::of(0), ..slices::Known::default() }))
             .collect::<BTreeMap<_, _>>();
         let existing: Vec<&Slice> = self.slices.values().collect();
         let plan = slices::plan(&slices::Input {
@@ -73,14 +78,14 @@ impl Simulated {
             owner_uid: "uid",
             service: Some(slices::Service {
                 name: "svc",
-                port_name: "rpc",
-                app_protocol: None,
+                ports: &[slices::Port { name: "rpc".to_owned(), app_protocol: None }],
                 headless: false,
                 traffic: TrafficDistribution::Anywhere,
                 labels: &BTreeMap::new(),
             }),
             endpoints: &endpoints,
             existing: &existing,
+            source: SOURCE,
             triggered: Timestamp::UNIX_EPOCH,
         });
         for op in &plan.ops {

@@ -8,8 +8,8 @@ use libtest_mimic::Trial;
 use twinspan::registry::etcd::{EtcdConnector, Settings};
 use twinspan::registry::memory::MemoryServer;
 use twinspan::registry::{
-    Batch, Change, Committed, Connector, Fence, Grant, LeaseState, MAX_BATCH, Outcome, Registry, RegistryError, Watch,
-    WatchItem,
+    Batch, Change, Committed, Connector, Fence, Follow, Grant, LeaseState, MAX_BATCH, Outcome, Registry, RegistryError,
+    Watch, WatchItem,
 };
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
@@ -30,6 +30,10 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
 
 const ROOT: &str = "root/";
 const LEASE: LeaseId = LeaseId(77);
+
+fn follow(number: i64, beginning: &str, from: i64) -> Follow {
+    Follow { number, beginning: beginning.to_owned(), from }
+}
 
 fn key(name: &str) -> RecordKey {
     format!("{ROOT}{name}").into()
@@ -54,13 +58,14 @@ async fn contract(connector: &dyn Connector) -> Result<()> {
     ensure!(status.cluster_id != 0);
     let empty = registry.list(ROOT).await?;
     ensure!(empty.records.is_empty() && empty.cluster_id == status.cluster_id, "{empty:?}");
-    let mut watch = registry.watch(ROOT, empty.revision).await?;
+    let mut watch = registry.watch(&follow(1, ROOT, empty.revision)).await?;
 
     quiet(watch.as_mut()).await?;
     leases(registry).await?;
     let first = compare_and_swap(registry).await?;
     seen(watch.as_mut(), first).await?;
     fences(registry).await?;
+    several(registry).await?;
     large(registry).await?;
     expiry(registry).await
 }
@@ -72,7 +77,7 @@ async fn quiet(watch: &mut dyn Watch) -> Result<()> {
     watch.request_progress().await?;
     match next(watch).await? {
         WatchItem::Progress(_) => Ok(()),
-        WatchItem::Changes(changes) => bail!("nothing happened: {changes:?}"),
+        other => bail!("nothing happened: {other:?}"),
     }
 }
 
@@ -84,6 +89,8 @@ async fn leases(registry: &dyn Registry) -> Result<()> {
     ensure!(registry.grant(LEASE, 600).await? == Grant::Granted(600));
     ensure!(registry.grant(LEASE, 600).await? == Grant::Exists);
     ensure!(registry.look_up(LEASE).await? == LeaseState::Lives);
+    ensure!(registry.leases().await?.contains(&LEASE));
+    ensure!(registry.keys_of(LEASE).await?.is_empty() && registry.keys_of(LeaseId(999)).await?.is_empty());
     ensure!(registry.keep_alive(LEASE).await? == LeaseState::Lives);
     Ok(())
 }
@@ -118,6 +125,9 @@ async fn compare_and_swap(registry: &dyn Registry) -> Result<i64> {
     let third = registry.commit(&batch(vec![delete])).await?;
     ensure!(third.outcomes == [Outcome::Written] && third.revision == first + 2, "{third:?}");
 
+    let mut on_lease = registry.keys_of(LEASE).await?;
+    on_lease.sort();
+    ensure!(on_lease == [key("b"), key("c")], "{on_lease:?}");
     let reading = registry.read(&[key("a"), key("b"), key("c")]).await?;
     let expected =
         [(key("a"), None), (key("b"), Some(found("b", "2", first + 1))), (key("c"), Some(found("c", "1", first + 1)))];
@@ -131,7 +141,7 @@ async fn seen(watch: &mut dyn Watch, first: i64) -> Result<()> {
     while changes.len() < 5 {
         match next(watch).await? {
             WatchItem::Changes(more) => changes.extend(more),
-            WatchItem::Progress(_) => {}
+            WatchItem::Progress(_) | WatchItem::Alive => {}
         }
     }
     let put = |name, value, revision| Change::Put(found(name, value, revision));
@@ -146,7 +156,7 @@ async fn seen(watch: &mut dyn Watch, first: i64) -> Result<()> {
     watch.request_progress().await?;
     match next(watch).await? {
         WatchItem::Progress(revision) => ensure!(revision >= first + 2, "{revision}"),
-        WatchItem::Changes(more) => bail!("nothing else happened: {more:?}"),
+        other => bail!("nothing else happened: {other:?}"),
     }
     Ok(())
 }
@@ -164,6 +174,45 @@ async fn fences(registry: &dyn Registry) -> Result<()> {
     ensure!(registry.list(ROOT).await? == before, "nothing is written");
     let mine = registry.commit(&Batch { fence: fence("2/me"), ..batch(vec![create("d", "1")]) }).await?;
     ensure!(mine.outcomes == [Outcome::Written]);
+    Ok(())
+}
+
+/// Several beginnings on one stream: each is told what is its own, also one that was followed later, and one that was given up no more.
+async fn several(registry: &dyn Registry) -> Result<()> {
+    let from = registry.list(ROOT).await?.revision;
+    let (one, two) = (format!("{ROOT}one/"), format!("{ROOT}two/"));
+    let mut watch = registry.watch(&follow(1, &one, from)).await?;
+    registry.commit(&batch(vec![create("one/a", "1"), create("two/a", "1"), create("other", "1")])).await?;
+    watch.follow(&follow(2, &two, from)).await?;
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        if let WatchItem::Changes(changes) = next(watch.as_mut()).await? {
+            told.extend(changes);
+        }
+    }
+    let mut keys: Vec<String> =
+        told.iter().map(|c| if let Change::Put(record) = c { record.key.to_string() } else { String::new() }).collect();
+    keys.sort();
+    ensure!(keys == [format!("{one}a"), format!("{two}a")], "{keys:?}");
+    watch.request_progress().await?;
+    loop {
+        match next(watch.as_mut()).await? {
+            WatchItem::Progress(revision) if revision > from => break,
+            WatchItem::Progress(_) | WatchItem::Alive => {}
+            WatchItem::Changes(changes) => bail!("nothing else happened: {changes:?}"),
+        }
+    }
+    watch.give_up(1).await?;
+    registry.commit(&batch(vec![create("one/b", "1"), create("two/b", "1")])).await?;
+    match next(watch.as_mut()).await? {
+        WatchItem::Changes(changes) => {
+            ensure!(
+                matches!(&changes[..], [Change::Put(record)] if record.key.to_string() == format!("{two}b")),
+                "{changes:?}"
+            );
+        }
+        other => bail!("a change was expected: {other:?}"),
+    }
     Ok(())
 }
 
@@ -186,7 +235,7 @@ async fn expiry(registry: &dyn Registry) -> Result<()> {
     ensure!(matches!(registry.grant(short, 2).await?, Grant::Granted(ttl) if ttl >= 2));
     let from = registry.list(ROOT).await?.revision;
     registry.commit(&Batch { fence: None, lease: short, ops: vec![create("short", "1")] }).await?;
-    let mut watch = registry.watch(ROOT, from).await?;
+    let mut watch = registry.watch(&follow(1, ROOT, from)).await?;
     let mut deleted = false;
     while !deleted {
         if let WatchItem::Changes(changes) = next(watch.as_mut()).await? {

@@ -67,7 +67,12 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     bed.registry.delete(&copy).await?;
 
     // After: it left while its pod stays ready, so for 10 s nobody is sent to it; then it is ours again.
-    corner.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    eventually("it waits", SOON, || async {
+        let counts = corner.registered().get("echo").await?.status.unwrap_or_default().instances;
+        ensure!(counts.held == 1, "{counts:?}");
+        Ok(())
+    })
+    .await?;
     let records = corner.registered_addresses(&bed.registry, "echo").await?;
     ensure!(records.is_empty(), "{records:?}");
     corner.records_become(&bed.registry, "echo", &[address]).await?;

@@ -1,39 +1,38 @@
-//! Kitex: JSON values as kitex-contrib/registry-etcd v0.2.6 writes and reads them (`etcd_registry.go`, `etcd_resolver.go`).
+//! Kitex and Hertz: JSON values as kitex-contrib/registry-etcd v0.2.6 (`etcd_registry.go`, `etcd_resolver.go`) and
+//! hertz-contrib/registry/etcd v0.1.1 (`registry.go`, `resolver.go`) write and read them.
 //!
-//! Owns the value. A value is an object of `network`, `address`, `weight`, `tags`; the reader is Go's `encoding/json`, which is
-//! laxer than most: field names match in any case, a field that comes twice counts the last time, `null` leaves a field as
-//! it was, unknown fields are ignored, and invalid UTF-8 becomes U+FFFD. It is also stricter: `10.0` and `"10"` are no
-//! integers, and one wrong field makes the whole record unreadable.
+//! Owns the value, an object of `network`, `address`, `weight`, `tags`. Both frameworks have the same; they differ in where
+//! their keys lie, which is the layout's.
 
-use std::borrow::Cow;
-use std::fmt;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::ser::{Serialize, SerializeStruct, Serializer};
-use serde_json::value::RawValue;
-
-use crate::model::{Registration, Tags};
+use super::{Undecodable, go_json};
+use crate::model::Registration;
 
 /// What registry-etcd uses where nobody sets a prefix.
-pub const DEFAULT_PREFIX: &str = "kitex/registry-etcd";
+pub const KITEX_PREFIX: &str = "kitex/registry-etcd";
+/// What Hertz' registry always uses: it has no option for it (`option.go`).
+pub const HERTZ_PREFIX: &str = "hertz/registry-etcd";
 /// What readers make of a weight of 0 or less (`defaultWeight` in `etcd_resolver.go`).
 pub const DEFAULT_WEIGHT: i64 = 10;
 
-/// Longest explanation kept for a value that does not decode, in characters: values come from strangers.
-const MAX_EXPLANATION: usize = 120;
-
-/// Why a value does not decode, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Undecodable(pub String);
-
 /// # Errors
-/// [`Undecodable`] where a Kitex reader would skip the record with a warning.
+/// [`Undecodable`] where a reader would skip the record with a warning.
 pub fn decode(value: &[u8]) -> Result<Registration, Undecodable> {
-    let text = as_go_reads(value);
-    serde_json::from_str::<Value>(&text)
-        .map(|v| v.0)
-        .map_err(|e| Undecodable(e.to_string().chars().take(MAX_EXPLANATION).collect()))
+    let text = go_json::text(value);
+    let mut found = Registration::default();
+    let mut address = String::new();
+    for (name, written, raw) in go_json::fields(&text)?.iter() {
+        match name.as_str() {
+            "network" => go_json::set("network", raw, &mut found.network)?,
+            "address" => go_json::set("address", raw, &mut address)?,
+            "weight" => go_json::set_integer("weight", raw, &mut found.weight)?,
+            "tags" => go_json::set_map("tags", raw, &mut found.tags)?,
+            _ => go_json::keep(written, raw, &mut found.rest),
+        }
+    }
+    found.endpoints = vec![address];
+    Ok(found)
 }
 
 pub fn encode(registration: &Registration) -> Vec<u8> {
@@ -41,120 +40,40 @@ pub fn encode(registration: &Registration) -> Vec<u8> {
     serde_json::to_vec(&Encoded(registration)).unwrap_or_default()
 }
 
-/// Each invalid byte becomes one U+FFFD, as Go's `utf8.DecodeRune` has it.
-fn as_go_reads(value: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = std::str::from_utf8(value) {
-        return Cow::Borrowed(text);
-    }
-    let mut text = String::with_capacity(value.len());
-    for chunk in value.utf8_chunks() {
-        text.push_str(chunk.valid());
-        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
-    }
-    Cow::Owned(text)
-}
-
 struct Encoded<'a>(&'a Registration);
 
 impl Serialize for Encoded<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("instanceInfo", 4)?;
-        object.serialize_field("network", &self.0.network)?;
-        object.serialize_field("address", &self.0.address)?;
-        object.serialize_field("weight", &self.0.weight)?;
-        object.serialize_field("tags", &self.0.tags)?;
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("network", &self.0.network)?;
+        object.serialize_entry("address", self.0.endpoints.first().map_or("", String::as_str))?;
+        object.serialize_entry("weight", &self.0.weight)?;
+        object.serialize_entry("tags", &self.0.tags)?;
+        for (field, value) in &self.0.rest {
+            object.serialize_entry(field, value)?;
+        }
         object.end()
     }
-}
-
-struct Value(Registration);
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
-    }
-}
-
-struct ValueVisitor;
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object with network, address, weight and tags")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value(Registration::default()))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut found = Registration::default();
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            match fold(&name).as_str() {
-                "network" => set(map.next_value()?, &mut found.network)?,
-                "address" => set(map.next_value()?, &mut found.address)?,
-                "weight" => set_integer(map.next_value()?, &mut found.weight)?,
-                "tags" => set_tags(map.next_value()?, &mut found.tags)?,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(Value(found))
-    }
-}
-
-/// Go compares field names under simple case folding (`foldName` in `encoding/json`).
-fn fold(name: &str) -> String {
-    name.chars()
-        .map(|c| match c {
-            'ſ' => 's',
-            'K' => 'k',
-            c => c.to_ascii_lowercase(),
-        })
-        .collect()
-}
-
-fn set<E: serde::de::Error>(raw: &RawValue, field: &mut String) -> Result<(), E> {
-    if let Some(text) = serde_json::from_str::<Option<String>>(raw.get()).map_err(E::custom)? {
-        *field = text;
-    }
-    Ok(())
-}
-
-fn set_integer<E: serde::de::Error>(raw: &RawValue, field: &mut i64) -> Result<(), E> {
-    if raw.get() != "null" {
-        *field = raw.get().parse().map_err(|_| E::custom(format_args!("weight {} is no integer", raw.get())))?;
-    }
-    Ok(())
-}
-
-fn set_tags<E: serde::de::Error>(raw: &RawValue, field: &mut Tags) -> Result<(), E> {
-    type Given = std::collections::BTreeMap<String, Option<String>>;
-    match serde_json::from_str::<Option<Given>>(raw.get()).map_err(|e| E::custom(format_args!("tags: {e}")))? {
-        None => field.clear(),
-        Some(given) => field.extend(given.into_iter().map(|(tag, text)| (tag, text.unwrap_or_default()))),
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::testing::arbitrary_json_value;
     use proptest::prelude::*;
 
     fn registration(address: &str, weight: i64, tags: &[(&str, &str)]) -> Registration {
         Registration {
             network: "tcp".into(),
-            address: address.into(),
+            endpoints: vec![address.into()],
             weight,
             tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..Registration::default()
         }
     }
 
     #[test]
-    fn writes_what_a_kitex_server_writes() {
+    fn writes_what_a_server_writes() {
         assert_eq!(
             String::from_utf8(encode(&registration("10.0.0.1:8888", 10, &[("b", "2"), ("a", "1")]))).unwrap(),
             r#"{"network":"tcp","address":"10.0.0.1:8888","weight":10,"tags":{"a":"1","b":"2"}}"#
@@ -168,13 +87,23 @@ mod tests {
             r#"{"network":"tcp","address":"10.0.0.1:8888","weight":7,"tags":{"a":""}}"#,
             r#"{"NETWORK":"tcp","addreſſ":"10.0.0.1:8888","Weight":7,"tags":{"a":null}}"#,
             r#"{"network":"tcp","address":"x","address":"10.0.0.1:8888","address":null,"weight":7,"tags":{"b":"1"},"tags":null,"tags":{"a":"x"},"tags":{"a":""}}"#,
-            " {\"weight\":7,\n\"tags\":{\"a\":\"\"},\"address\":\"10.0.0.1:8888\",\"extra\":[{\"weight\":\"x\"}],\"networK\":\"tcp\"}\n",
+            " {\"weight\":7,\n\"tags\":{\"a\":\"\"},\"address\":\"10.0.0.1:8888\",\"networK\":\"tcp\"}\n",
         ] {
             assert_eq!(decode(text.as_bytes()), Ok(good.clone()), "{text}");
         }
-        assert_eq!(decode(b"{\"weight\":-0}"), Ok(Registration::default()));
-        assert_eq!(decode(b"null"), Ok(Registration::default()));
+        let empty = Registration { endpoints: vec![String::new()], ..Registration::default() };
+        assert_eq!(decode(b"{\"weight\":-0}"), Ok(empty.clone()));
+        assert_eq!(decode(b"null"), Ok(empty));
         assert_eq!(decode(b"{\"tags\":{\"a\":\"\xff\xfe\"}}").unwrap().tags["a"], "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn unknown_fields_are_kept_apart_and_written_again() {
+        let value =
+            br#"{"network":"tcp","address":"10.0.0.1:8888","weight":7,"tags":{},"extra":[{"weight":"x"}],"Other":1}"#;
+        let found = decode(value).unwrap();
+        assert_eq!(found.rest.len(), 2);
+        assert_eq!(decode(&encode(&found)), Ok(found));
     }
 
     #[test]
@@ -202,13 +131,19 @@ mod tests {
     #[test]
     fn the_explanation_is_bounded() {
         let Undecodable(why) = decode(format!("{{\"address\":{}}}", "9".repeat(10_000)).as_bytes()).unwrap_err();
-        assert!(why.chars().count() <= MAX_EXPLANATION, "{why}");
+        assert!(why.chars().count() <= 120, "{why}");
     }
 
     proptest! {
         #[test]
-        fn round_trips(network in "[a-z0-9]{0,5}", address in ".{0,30}", weight: i64, tags in prop::collection::btree_map(".{0,8}", ".{0,8}", 0..4)) {
-            let registration = Registration { network, address, weight, tags };
+        fn round_trips(
+            network in "[a-z0-9]{0,5}",
+            address in ".{0,30}",
+            weight: i64,
+            tags in prop::collection::btree_map(".{0,8}", ".{0,8}", 0..4),
+            rest in prop::collection::btree_map("x[a-z]{1,8}", arbitrary_json_value(), 0..3),
+        ) {
+            let registration = Registration { network, endpoints: vec![address], weight, tags, rest };
             prop_assert_eq!(decode(&encode(&registration)), Ok(registration));
         }
 

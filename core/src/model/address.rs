@@ -153,8 +153,10 @@ fn parse_ip(host: &str) -> Result<IpAddr, Reason> {
         // Digits and dots that are no IPv4 address: leading zeros, or parts that are too large or missing. Some parsers
         // read them as octal, so what one party checks is not what the other dials.
         Err(_) if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') => Err(Reason::NonCanonicalAddress),
-        Err(_) if host.contains(':') => Err(Reason::AddressMalformed),
-        Err(_) => Err(Reason::HostnameAddress),
+        Err(_) if host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) => {
+            Err(Reason::HostnameAddress)
+        }
+        Err(_) => Err(Reason::AddressMalformed),
     }
 }
 
@@ -256,6 +258,8 @@ mod tests {
             ("svc.example:80", Reason::HostnameAddress),
             ("localhost:80", Reason::HostnameAddress),
             ("x::y:80", Reason::AddressMalformed),
+            (" 10.0.0.1:80", Reason::AddressMalformed),
+            ("{}:80", Reason::AddressMalformed),
         ] {
             assert_eq!(InstanceAddr::parse(text), Err(reason), "{text}");
         }

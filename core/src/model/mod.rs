@@ -5,6 +5,7 @@ mod cidr;
 mod instance;
 mod names;
 mod owner;
+mod ports;
 mod reason;
 mod record;
 mod selector;
@@ -15,10 +16,11 @@ pub use cidr::CidrSet;
 pub use instance::{Instance, Tags};
 pub use names::{InvalidName, RegistryName, ServiceKey};
 pub use owner::{HEALED_TAG, OWNER_TAG, Owner, TAG_PREFIX};
+pub use ports::{MAX_PORTS, PortSet};
 pub use reason::{Reason, Skipped};
-pub use record::{Content, Kind, LeaseId, Mark, RawRecord, Record, RecordKey, Registration, Revision};
+pub use record::{Content, Kind, LeaseId, Listener, Mark, RawRecord, Record, RecordKey, Registration, Revision};
 pub use selector::{Operator, Requirement, Selector};
 pub use slice::{
-    AddressType, HEADLESS_LABEL, Hints, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint,
-    SlicePort, TCP, TRIGGER_TIME_ANNOTATION, TargetPod,
+    AddressType, HEADLESS_LABEL, Hints, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL,
+    SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort, TCP, TRIGGER_TIME_ANNOTATION, TargetPod,
 };

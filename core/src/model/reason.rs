@@ -27,6 +27,10 @@ pub enum Reason {
     Undecodable,
     NotTCP,
     KeyValueMismatch,
+    /// The value says another service's name than its key; Kratos readers pass over it.
+    OtherName,
+    /// It has no address with a scheme that was asked for.
+    NoSuchScheme,
     // The address is sound, but the registry must not put it into a Service.
     APIServerAddress,
     ServiceAddress,
@@ -63,6 +67,8 @@ impl Reason {
             Self::Undecodable => "Undecodable",
             Self::NotTCP => "NotTCP",
             Self::KeyValueMismatch => "KeyValueMismatch",
+            Self::OtherName => "OtherName",
+            Self::NoSuchScheme => "NoSuchScheme",
             Self::APIServerAddress => "APIServerAddress",
             Self::ServiceAddress => "ServiceAddress",
             Self::NodeAddress => "NodeAddress",

@@ -3,9 +3,11 @@
 //! Owns the words own, healed and foreign. Refuses to know how a value is encoded ([`crate::codec`]) and what to do about a
 //! record ([`crate::plan`]).
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
-use crate::model::{InstanceAddr, Owner, Reason, Tags};
+use crate::model::{InstanceAddr, Owner, Reason, Tags, named_address};
 
 /// A revision of the registry, from its `mod_revision`s and response headers. Grows by one with each transaction.
 pub type Revision = i64;
@@ -75,13 +77,16 @@ pub struct RawRecord {
 /// What a framework's registration says, before anybody judges it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registration {
-    /// `tcp`, `tcp4`, `tcp6`, `unix`, or whatever a program wrote.
+    /// `tcp`, `tcp4`, `tcp6`, `unix`, or whatever a program wrote. Always `tcp` where a format does not say.
     pub network: String,
-    /// The address as text; often odd, see `model::address`.
-    pub address: String,
+    /// The addresses as text; often odd, see `model::address`. One, but for Kratos: there a `scheme://host:port` for each protocol.
+    pub endpoints: Vec<String>,
     /// As written, 0 and less included.
     pub weight: i64,
     pub tags: Tags,
+    /// What else the value says, by field: what its server wrote and no reader of its framework looks at, and what only one
+    /// format has. Kept apart, so that a registration that is put back says what its server said.
+    pub rest: BTreeMap<String, serde_json::Value>,
 }
 
 impl Registration {
@@ -104,15 +109,26 @@ pub enum Mark {
     Unreadable,
 }
 
+/// One of the addresses of a registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// `grpc`, `https` and the like; empty where the format has no schemes.
+    pub scheme: String,
+    /// The address that clients would dial, as text.
+    pub text: String,
+    /// The address that an endpoint would have, or why it can have none. A key whose last segment is an address that
+    /// the value contradicts is refused here too.
+    pub addr: Result<InstanceAddr, Reason>,
+}
+
 /// What a record holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     Registered {
         registration: Registration,
         mark: Mark,
-        /// The address that an endpoint would have, or why it can have none. A key whose last segment is an address that
-        /// the value contradicts is refused here too.
-        addr: Result<InstanceAddr, Reason>,
+        /// In the order of `registration.endpoints`; exactly one, but for Kratos.
+        listeners: Vec<Listener>,
     },
     /// Kept, counted and never touched; the text is for people.
     Undecodable(String),
@@ -162,11 +178,32 @@ impl Record {
         }
     }
 
-    /// The address, where the record has one that an endpoint may have.
-    pub fn addr(&self) -> Option<InstanceAddr> {
-        match &self.content {
-            Content::Registered { addr: Ok(addr), .. } => Some(*addr),
+    /// The owner, where this cluster wrote the record: exported it, or put it back for its server.
+    pub fn ours(&self, cluster_id: &str) -> Option<&Owner> {
+        match self.kind(cluster_id) {
+            Kind::Own(owner) => Some(owner),
+            Kind::Healed(owner) if owner.cluster_id == cluster_id => Some(owner),
             _ => None,
         }
+    }
+
+    /// Where it listens; nothing where it does not decode.
+    pub fn listeners(&self) -> &[Listener] {
+        match &self.content {
+            Content::Registered { listeners, .. } => listeners,
+            Content::Undecodable(_) => &[],
+        }
+    }
+
+    /// The addresses of the record that an endpoint may have.
+    pub fn addrs(&self) -> impl Iterator<Item = InstanceAddr> {
+        self.listeners().iter().filter_map(|listener| listener.addr.ok())
+    }
+
+    /// The addresses that a client would dial, whatever their forms: also those that no endpoint may have.
+    pub fn dialled(&self) -> impl Iterator<Item = (IpAddr, u16)> {
+        let tcp = matches!(&self.content, Content::Registered { registration, .. } if registration.is_tcp());
+        let listeners = if tcp { self.listeners() } else { &[] };
+        listeners.iter().filter_map(|listener| named_address(&listener.text))
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::Timestamp;
 use crate::model::Family;
 
 /// Names the Service that a slice belongs to (`well_known_labels.go` of k8s.io/api/discovery/v1).
@@ -18,6 +19,10 @@ pub const MANAGED_BY: &str = "twinspan.dev";
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// When the change that a slice shows began, RFC 3339; kube-proxy and CoreDNS measure their latency from it.
 pub const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+/// From where a slice of ours was filled: `<ServiceRegistry>/<registryName>`.
+pub const IMPORTED_FROM_ANNOTATION: &str = "twinspan.dev/imported-from";
+/// Until when endpoints of a slice of ours are kept that lost their registration: `<IP>=<RFC 3339>`, separated by commas.
+pub const LOST_UNTIL_ANNOTATION: &str = "twinspan.dev/lost-until";
 /// The protocol that Kitex-style clients speak.
 pub const TCP: &str = "TCP";
 
@@ -68,6 +73,8 @@ pub struct SliceEndpoint {
     pub node: Option<String>,
     pub pod: Option<TargetPod>,
     pub hints: Hints,
+    /// From [`LOST_UNTIL_ANNOTATION`]; whole seconds.
+    pub lost_until: Option<Timestamp>,
 }
 
 impl SliceEndpoint {
@@ -82,6 +89,7 @@ impl SliceEndpoint {
             node: None,
             pod: None,
             hints: Hints::default(),
+            lost_until: None,
         }
     }
 
@@ -119,5 +127,16 @@ pub struct Slice {
 impl Slice {
     pub fn is_ours(&self) -> bool {
         self.managed_by.as_deref() == Some(MANAGED_BY)
+    }
+
+    /// Reads [`LOST_UNTIL_ANNOTATION`] into the endpoints. What does not parse says nothing.
+    pub fn read_lost_until(&mut self) {
+        let Some(text) = self.annotations.get(LOST_UNTIL_ANNOTATION) else { return };
+        let entries = text.split(',').filter_map(|entry| entry.split_once('='));
+        let until: BTreeMap<&str, Timestamp> =
+            entries.filter_map(|(address, time)| Some((address, time.parse().ok()?))).collect();
+        for endpoint in &mut self.endpoints {
+            endpoint.lost_until = until.get(endpoint.address.as_str()).copied();
+        }
     }
 }

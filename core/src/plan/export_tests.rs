@@ -2,16 +2,22 @@ use super::*;
 use crate::codec::Format;
 use crate::model::{LeaseId, RawRecord, ServiceKey, Tags};
 use crate::plan::departures::{Departure, Evidence};
+use jiff::SignedDuration;
 
 const LEASE: LeaseId = LeaseId(7);
+const LIMITS: Limits = Limits { min_instances: 10, max_delete_percent: 50, hold: SignedDuration::from_secs(300) };
 
 struct World {
     layout: Layout,
     owner: Owner,
     name: RegistryName,
     endpoints: BTreeSet<InstanceAddr>,
+    /// Scheme and port of a second endpoint of each instance.
+    also: Option<(&'static str, u16)>,
     records: Vec<Record>,
-    claims: BTreeMap<RecordKey, Claim>,
+    claims: BTreeMap<InstanceAddr, Claim>,
+    evident: bool,
+    memory: Memory,
     departures: Departures,
     tags: Tags,
     now: Timestamp,
@@ -32,8 +38,11 @@ impl World {
             owner: Owner { cluster_id: "c1".into(), service: ServiceKey::new("shop", "echo") },
             name: RegistryName::new("echo").unwrap(),
             endpoints: endpoints.iter().map(|e| addr(e)).collect(),
+            also: None,
             records: Vec::new(),
             claims: BTreeMap::new(),
+            evident: true,
+            memory: Memory::default(),
             departures: Departures::new(),
             tags: Tags::new(),
             now: at(1000),
@@ -59,14 +68,28 @@ impl World {
     }
 
     fn departed(mut self, address: &str, evidence: Evidence, seconds: i64) -> Self {
-        let departure = Departure { evidence, at: at(seconds), registration: Default::default() };
+        let departure = Departure { evidence, at: at(seconds), record: None };
         self.departures.insert(addr(address), departure);
         self
     }
 
-    fn claimed(mut self, key: &str, claim: Claim) -> Self {
-        self.claims.insert(key.into(), claim);
+    fn claimed(mut self, address: &str, claim: Claim) -> Self {
+        self.claims.insert(addr(address), claim);
         self
+    }
+
+    /// What the registry would hold after the plan.
+    fn apply(&mut self) -> Plan {
+        let plan = self.plan();
+        for op in &plan.ops {
+            self.records.retain(|record| record.key != *op.key());
+            if let RecordOp::Create { key, value } | RecordOp::Update { key, value, .. } = op {
+                let raw = RawRecord { key: key.clone(), value: value.clone(), mod_revision: 500, lease: LEASE };
+                self.records.push(self.layout.decode(&raw));
+            }
+        }
+        self.memory = plan.memory.clone();
+        plan
     }
 
     fn plan(&self) -> Plan {
@@ -76,16 +99,28 @@ impl World {
             .iter()
             .map(|r| (r.key.clone(), r))
             .partition(|(key, _)| key.as_bytes().starts_with(here.as_bytes()));
-        let instance = |addr: &InstanceAddr| Instance { addr: *addr, weight: 10, tags: self.tags.clone() };
+        let instance = |addr: &InstanceAddr| {
+            let mut instance = Instance::single(*addr, 10, self.tags.clone());
+            if let Some((scheme, port)) = self.also {
+                instance.endpoints[0].0 = "grpc".to_owned();
+                instance.endpoints.push((scheme.to_owned(), InstanceAddr::new(addr.ip(), port).unwrap()));
+            }
+            instance
+        };
         plan(&Input {
             layout: &self.layout,
             owner: &self.owner,
             name: Some(&self.name),
-            endpoints: &self.endpoints.iter().map(|addr| (*addr, instance(addr))).collect(),
+            instances: &self.endpoints.iter().map(instance).collect::<Vec<_>>(),
             records: &records,
             elsewhere: &elsewhere,
             claims: &self.claims,
+            inherited: &BTreeSet::new(),
             departures: &self.departures,
+            evident: self.evident,
+            limits: LIMITS,
+            around: Around::default(),
+            memory: &self.memory,
             now: self.now,
         })
     }
@@ -177,7 +212,7 @@ fn another_clusters_record_counts_as_registered() {
 #[test]
 fn after_its_server_left_a_ready_endpoint_waits_ten_seconds_unless_the_server_expired() {
     let left = World::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Left, 995);
-    assert_eq!(left.plan(), Plan { held: 1, look_again: Some(at(1005)), ..Plan::default() });
+    assert_eq!(left.plan(), Plan { waiting: 1, look_again: Some(at(1005)), ..Plan::default() });
     let over = World::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Left, 990);
     assert_eq!(over.ops(), ["+p/echo/10.0.0.1:80"]);
     let expired = World::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Expired, 1000);
@@ -187,7 +222,7 @@ fn after_its_server_left_a_ready_endpoint_waits_ten_seconds_unless_the_server_ex
 #[test]
 fn a_key_that_somebody_else_holds_is_a_conflict_and_is_left_alone() {
     for world in [
-        World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).claimed("p/echo/10.0.0.1:80", Claim::Older),
+        World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).claimed("10.0.0.1:80", Claim::Older),
         World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).record("p/echo/10.0.0.1:80", "garbage", LEASE),
         World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).foreign("p/echo/10.0.0.1:80", "10.9.9.9:80"),
     ] {
@@ -215,7 +250,7 @@ fn the_same_input_gives_the_same_plan() {
 #[test]
 fn an_address_that_two_want_belongs_to_the_older_and_changes_hands_in_one_update() {
     let canary = "c1/shop/echo-canary";
-    let key = "p/echo/10.0.0.1:80";
+    let key = "10.0.0.1:80";
     // We are the older one: what the younger wrote becomes ours, at the revision that was seen and on its lease.
     let older = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary).claimed(key, Claim::Younger);
     assert!(matches!(&older.plan().ops[..], [RecordOp::Update { seen: 100, lease: LEASE, .. }]));
@@ -243,22 +278,90 @@ fn an_address_that_two_want_belongs_to_the_older_and_changes_hands_in_one_update
 #[test]
 fn without_a_name_everything_goes_but_what_others_take_over() {
     let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
-    let world = World::with_endpoints(&["10.0.0.1:80"]).record("p/a/10.0.0.1:80", value, LEASE).record(
-        "p/b/10.0.0.1:80",
-        value,
-        LEASE,
-    );
+    let healed = value.replace("}}", r#","twinspan.dev/healed":"true"}}"#);
+    let world = World::with_endpoints(&["10.0.0.1:80"])
+        .record("p/a/10.0.0.1:80", value, LEASE)
+        .record("p/b/10.0.0.1:80", value, LEASE)
+        .record("p/c/10.0.0.1:80", &healed, LEASE);
     let records: BTreeMap<_, _> = world.records.iter().map(|r| (r.key.clone(), r)).collect();
     let plan = plan(&Input {
         layout: &world.layout,
         owner: &world.owner,
         name: None,
-        endpoints: &BTreeMap::new(),
+        instances: &[],
         records: &BTreeMap::new(),
         elsewhere: &records,
-        claims: &BTreeMap::from([("p/b/10.0.0.1:80".into(), Claim::Younger)]),
+        claims: &BTreeMap::new(),
+        inherited: &BTreeSet::from(["p/b/10.0.0.1:80".into()]),
         departures: &Departures::new(),
+        evident: false,
+        limits: LIMITS,
+        around: Around::default(),
+        memory: &Memory::default(),
         now: world.now,
     });
-    assert!(matches!(&plan.ops[..], [RecordOp::Delete { key, .. }] if *key == "p/a/10.0.0.1:80".into()), "{plan:?}");
+    let keys: Vec<String> = plan.ops.iter().map(|op| op.key().to_string()).collect();
+    assert_eq!(keys, ["p/a/10.0.0.1:80", "p/c/10.0.0.1:80"], "what we put back for others goes too");
+    assert!(plan.ops.iter().all(|op| matches!(op, RecordOp::Delete { .. })));
+}
+
+#[test]
+fn where_keys_name_their_owner_a_change_of_hands_is_one_batch() {
+    for format in [Format::GoZero, Format::Grpc] {
+        let mut older = World::with_endpoints(&["10.0.0.1:80"]).claimed("10.0.0.1:80", Claim::Younger);
+        older.layout = Layout::new(format, "p");
+        let mut younger = World::with_endpoints(&["10.0.0.1:80"]);
+        younger.layout = older.layout.clone();
+        younger.owner.service.name = "echo-canary".to_owned();
+        younger.apply();
+        older.records = younger.records.clone();
+        assert_eq!(
+            older.ops(),
+            ["+p/echo/twinspan~c1~shop~echo~10.0.0.1:80", "-p/echo/twinspan~c1~shop~echo-canary~10.0.0.1:80"],
+            "{format:?}"
+        );
+        // And the one that had it leaves it to the other.
+        younger.claims.insert(addr("10.0.0.1:80"), Claim::Older);
+        assert_eq!(younger.ops(), Vec::<String>::new(), "{format:?}");
+    }
+}
+
+#[test]
+fn one_kratos_record_stands_for_every_port_of_a_pod() {
+    let mut world = World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]);
+    world.layout = Layout::new(Format::Kratos, "p");
+    world.also = Some(("http", 81));
+    let plan = world.apply();
+    assert_eq!((plan.ops.len(), plan.exported), (2, 2));
+    assert!(world.plan().ops.is_empty(), "a second plan writes nothing");
+    // A server that registers one of the addresses itself is enough.
+    let value = r#"{"id":"x","name":"echo","endpoints":["http://10.0.0.1:81"]}"#;
+    let world = world.record("p/echo/x", value, LEASE);
+    assert_eq!(world.ops(), ["-p/echo/twinspan~c1~shop~echo~10.0.0.1"]);
+}
+
+#[test]
+fn what_only_a_list_does_not_name_any_more_goes_as_the_guard_says() {
+    let mut world = World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    world.apply();
+    world.endpoints.remove(&addr("10.0.0.1:80"));
+    world.evident = false;
+    let plan = world.apply();
+    assert_eq!((plan.ops.len(), plan.ruling.stays.len(), plan.look_again), (0, 1, Some(at(1010))));
+    // What a watch shows meanwhile goes at once, and proves nothing for the other.
+    world.evident = true;
+    world.endpoints.remove(&addr("10.0.0.2:80"));
+    assert_eq!(world.ops(), ["-p/echo/10.0.0.2:80"]);
+    world.apply();
+    world.now = at(1010);
+    assert_eq!(world.ops(), ["-p/echo/10.0.0.1:80"]);
+    world.apply();
+    // The last one is held.
+    world.evident = false;
+    world.endpoints.clear();
+    assert_eq!(world.apply().ruling.held_until, Some(at(1310)));
+    // It is there again: nothing is held, and nothing was written.
+    world.endpoints.insert(addr("10.0.0.3:80"));
+    assert_eq!(world.apply().ruling, Ruling::default());
+    assert_eq!(world.records.len(), 1);
 }

@@ -1,20 +1,36 @@
 use super::*;
-use crate::codec::{Format, Layout};
-use crate::model::{LeaseId, Operator, RawRecord, Registration, Requirement};
-use crate::plan::departures::{Departure, Evidence};
+use crate::codec::Format;
+use crate::model::{LeaseId, Operator, RawRecord, Requirement, ServiceKey};
 use crate::plan::trust::{Cluster, PodOf, Policy};
 
-#[derive(Default)]
 struct World {
+    layout: Layout,
+    owner: Owner,
     records: Vec<Record>,
     options: Options,
     pods: BTreeMap<IpAddr, PodOf>,
     cluster: Cluster,
     rivals: BTreeMap<InstanceAddr, Rival>,
     managed_by_others: BTreeSet<(IpAddr, u16)>,
-    shadows: Shadows,
-    departures: Departures,
-    present: BTreeSet<InstanceAddr>,
+    present: BTreeMap<InstanceAddr, Present>,
+    memory: Memory,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            layout: Layout::new(Format::Kitex, "p"),
+            owner: Owner { cluster_id: "c1".into(), service: ServiceKey::new("shop", "echo") },
+            records: Vec::new(),
+            options: Options { schemes: vec![String::new()], ..Options::default() },
+            pods: BTreeMap::new(),
+            cluster: Cluster::default(),
+            rivals: BTreeMap::new(),
+            managed_by_others: BTreeSet::new(),
+            present: BTreeMap::new(),
+            memory: Memory::default(),
+        }
+    }
 }
 
 fn addr(text: &str) -> InstanceAddr {
@@ -29,7 +45,7 @@ impl World {
     fn record(mut self, key: &str, value: &str) -> Self {
         let mod_revision = 100 + i64::try_from(self.records.len()).unwrap();
         let raw = RawRecord { key: key.into(), value: value.into(), mod_revision, lease: LeaseId(7) };
-        self.records.push(Layout::new(Format::Kitex, "p").decode(&raw));
+        self.records.push(self.layout.decode(&raw));
         self
     }
 
@@ -51,15 +67,22 @@ impl World {
     fn plan(&self) -> Plan {
         let records: BTreeMap<_, _> = self.records.iter().map(|r| (r.key.clone(), r)).collect();
         plan(&Input {
-            cluster_id: "c1",
+            layout: &self.layout,
+            owner: &self.owner,
             records: &records,
             options: &self.options,
             managed_by_others: &self.managed_by_others,
+            others_ready: false,
             trust: Trust { cluster: &self.cluster, policy: &Policy::default(), pods: &self.pods },
-            shadows: &self.shadows,
-            departures: &self.departures,
+            departures: &Departures::new(),
+            began_rolled_back: false,
             present: &self.present,
             rivals: &self.rivals,
+            inherited: &BTreeSet::new(),
+            probes: &BTreeMap::new(),
+            limits: Limits { min_instances: 10, max_delete_percent: 50, hold: SignedDuration::from_secs(300) },
+            around: Around::default(),
+            memory: &self.memory,
             now: at(1000),
         })
     }
@@ -111,7 +134,7 @@ fn one_bad_record_costs_its_neighbours_nothing_and_has_its_reason() {
 #[test]
 fn what_this_cluster_exported_never_comes_back() {
     let world = World::default().tagged("10.0.0.1:80", r#"{"twinspan.dev/owner":"c1/shop/echo"}"#);
-    assert_eq!(world.plan(), Plan::default());
+    assert_eq!((world.endpoints(), world.skipped()), (Vec::new(), Vec::new()));
 }
 
 #[test]
@@ -145,32 +168,16 @@ fn a_self_registered_pod_is_left_to_its_own_slices_and_its_record_does_not_outli
 
     // The pod is gone, its record stays until its lease ends.
     world.managed_by_others.clear();
-    world.shadows = first.shadows;
+    world.memory = first.memory;
     assert_eq!(world.endpoints(), Vec::<String>::new());
     assert_eq!(world.skipped(), [("10.0.0.1:80".to_owned(), Reason::FormerEndpoint)]);
 
     // Still so at the plan after that, and no longer once somebody registers the address anew.
-    world.shadows = world.plan().shadows;
+    world.memory = world.plan().memory;
     assert_eq!(world.endpoints(), Vec::<String>::new());
     world.records[0].mod_revision += 1;
     assert_eq!(world.endpoints(), ["10.0.0.1:80"]);
-    assert_eq!(world.plan().shadows, Shadows::new());
-}
-
-#[test]
-fn only_an_unexplained_departure_keeps_an_endpoint_and_only_where_it_was_one() {
-    let departure = |evidence| Departure { evidence, at: at(900), registration: Registration::default() };
-    let present = BTreeSet::from([addr("10.0.0.1:80"), addr("10.0.0.2:80")]);
-    let mut world = World { present, ..World::default() };
-    world.departures.insert(addr("10.0.0.1:80"), departure(Evidence::Unexplained));
-    world.departures.insert(addr("10.0.0.2:80"), departure(Evidence::Left));
-    world.departures.insert(addr("10.0.0.3:80"), departure(Evidence::Unexplained));
-    let plan = world.plan();
-    assert_eq!(world.endpoints(), ["10.0.0.1:80"]);
-    assert_eq!((plan.held, plan.look_again), (1, Some(at(1200))));
-
-    // A pod of our own has the address now: its slices speak for it.
-    assert_eq!(world.managed("10.0.0.1:80").plan(), Plan::default());
+    assert_eq!(world.plan().memory.shadows, Shadows::new());
 }
 
 #[test]
@@ -181,27 +188,18 @@ fn what_a_stranger_wrote_is_shown_cut() {
 }
 
 #[test]
-fn what_trust_refuses_has_its_reason_and_a_kept_endpoint_is_no_exception() {
+fn what_trust_refuses_has_its_reason() {
     let mut world = World::default().address("10.0.0.1:80").address("10.0.0.2:80");
     world.cluster.service_cidrs.insert("10.0.0.1/32");
     assert_eq!(world.endpoints(), ["10.0.0.2:80"]);
     assert_eq!(world.skipped(), [("10.0.0.1:80".to_owned(), Reason::ServiceAddress)]);
-
-    world.present.insert(addr("10.0.0.3:80"));
-    world.departures.insert(
-        addr("10.0.0.3:80"),
-        Departure { evidence: Evidence::Unexplained, at: at(999), registration: Registration::default() },
-    );
-    assert_eq!(world.endpoints(), ["10.0.0.2:80", "10.0.0.3:80"]);
-    world.pods.insert([10, 0, 0, 3].into(), PodOf::OtherNamespace);
-    assert_eq!(world.endpoints(), ["10.0.0.2:80"]);
 }
 
 #[test]
 fn a_pod_that_only_registers_itself_is_imported_while_it_lives_and_not_after() {
     let mut world = World::default().address("10.0.0.1:80");
     world.pods.insert([10, 0, 0, 1].into(), PodOf::SameNamespace);
-    world.shadows = world.plan().shadows;
+    world.memory = world.plan().memory;
     assert_eq!(world.endpoints(), ["10.0.0.1:80"]);
     world.pods.clear();
     assert_eq!(world.endpoints(), Vec::<String>::new());
@@ -218,7 +216,7 @@ fn tags_select_records_and_say_zones() {
     let blue = Requirement { key: "lane".into(), operator: Operator::In, values: vec!["blue".into()] };
     world.options.tag_selector.requirements = vec![blue];
     world.options.zone_tag = "zone".into();
-    let zones: Vec<_> = world.plan().endpoints.iter().map(|(a, z)| (a.to_string(), z.clone())).collect();
+    let zones: Vec<_> = world.plan().endpoints.iter().map(|(a, i)| (a.to_string(), i.zone.clone())).collect();
     assert_eq!(zones, [("10.0.0.1:80".to_owned(), Some("eu-1a".to_owned())), ("10.0.0.3:80".to_owned(), None)]);
     assert_eq!(world.plan().skipped.iter().filter(|s| s.reason == Reason::NotSelected).count(), 2);
 }
@@ -227,8 +225,11 @@ fn tags_select_records_and_say_zones() {
 fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_vanishes_in_between() {
     let rival = |older, holds| BTreeMap::from([(addr("10.0.0.1:80"), Rival { older, holds })]);
     let with = |present: bool, rivals: BTreeMap<InstanceAddr, Rival>| {
-        let present = if present { BTreeSet::from([addr("10.0.0.1:80")]) } else { BTreeSet::new() };
-        World { present, rivals, ..World::default() }.address("10.0.0.1:80")
+        let here = Present { ports: PortSet::of(0), from_here: true, ..Present::default() };
+        let present = present.then(|| (addr("10.0.0.1:80"), here)).into_iter().collect();
+        // Not the first plan of the process: what no record is behind is no orphan.
+        let memory = Memory { known: Some(BTreeSet::new()), ..Memory::default() };
+        World { present, rivals, memory, ..World::default() }.address("10.0.0.1:80")
     };
     let mine = vec!["10.0.0.1:80".to_owned()];
     let none = Vec::<String>::new();
@@ -243,4 +244,29 @@ fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_v
     let unwanted = |holds| World { records: Vec::new(), ..with(true, rival(false, holds)) };
     assert_eq!(unwanted(false).endpoints(), mine);
     assert_eq!(unwanted(true).endpoints(), none);
+}
+
+#[test]
+fn each_port_of_a_kratos_service_gets_the_address_with_its_scheme() {
+    let value = |endpoints: &str| format!(r#"{{"id":"x","name":"echo","endpoints":[{endpoints}]}}"#);
+    let mut world = World { layout: Layout::new(Format::Kratos, "p"), ..World::default() };
+    world.options.schemes = vec!["grpc".into(), "http".into()];
+    let world = world
+        .record("p/echo/both", &value(r#""http://10.0.0.1:81","grpc://10.0.0.1:80","grpc://10.0.0.1:99""#))
+        .record("p/echo/one", &value(r#""grpc://10.0.0.2:80","http://127.0.0.1:81""#))
+        .record("p/echo/secure", &value(r#""grpcs://10.0.0.3:80""#))
+        .record("p/echo/bad", &value(r#""grpc://127.0.0.1:80""#))
+        .record("p/echo/none", &value(""));
+    let ports: Vec<_> = world
+        .plan()
+        .endpoints
+        .iter()
+        .map(|(addr, imported)| (addr.to_string(), imported.ports.places().collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(
+        ports,
+        [("10.0.0.1:80".to_owned(), vec![0]), ("10.0.0.1:81".to_owned(), vec![1]), ("10.0.0.2:80".to_owned(), vec![0])]
+    );
+    let skipped: Vec<Reason> = world.skipped().into_iter().map(|(_, reason)| reason).collect();
+    assert_eq!(skipped, [Reason::LoopbackAddress, Reason::AddressMissing, Reason::NoSuchScheme]);
 }

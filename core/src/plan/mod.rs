@@ -4,13 +4,18 @@
 //! - [`import`]: registry → cluster, the endpoints that slices should hold.
 //! - [`slices`]: which EndpointSlices to write so that they hold them.
 //! - [`trust`]: which addresses the registry may put into a Service.
-//! - [`departures`]: what the end of a record means for the other side.
+//! - [`departures`]: what the end of a record means for the other side, and [`keep`], what becomes of endpoints because of it.
+//! - [`epoch`]: which leader's writes a registry takes.
+//! - [`guard`]: how many unexplained deletions may go, and when.
 //!
 //! Planners are functions of values. They never see a client, a lock or a clock.
 
 pub mod departures;
+pub mod epoch;
 pub mod export;
+pub mod guard;
 pub mod import;
+pub mod keep;
 pub mod slices;
 pub mod trust;
 

@@ -115,17 +115,32 @@ impl Etcd {
         self.start_again().await
     }
 
-    /// Turns authentication on: `root` may do everything, and `name` what is below `prefix`.
-    pub async fn require_password(&mut self, name: &str, password: &str, prefix: &str) -> Result<()> {
+    /// Turns authentication on: `root` may do everything, and `name` what is below the prefixes.
+    pub async fn require_password(&mut self, name: &str, password: &str, prefixes: &[&str]) -> Result<()> {
         let mut client = self.client().await?;
         client.user_add("root", "root", None).await?;
         client.user_grant_role("root", "root").await?;
         client.role_add("sync").await?;
-        client.role_grant_permission("sync", Permission::read_write(prefix).with_prefix()).await?;
+        for prefix in prefixes {
+            client.role_grant_permission("sync", Permission::read_write(*prefix).with_prefix()).await?;
+        }
         client.user_add(name, password, None).await?;
         client.user_grant_role(name, "sync").await?;
         client.auth_enable().await?;
         self.user = Some(("root".to_owned(), "root".to_owned()));
+        Ok(())
+    }
+
+    /// Lets a user do more.
+    pub async fn permit(&self, prefix: &str) -> Result<()> {
+        let mut client = self.client().await?;
+        client.role_grant_permission("sync", Permission::read_write(prefix).with_prefix()).await?;
+        Ok(())
+    }
+
+    /// Gives a user another password.
+    pub async fn change_password(&self, name: &str, password: &str) -> Result<()> {
+        self.client().await?.user_change_password(name, password).await?;
         Ok(())
     }
 

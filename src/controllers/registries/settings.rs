@@ -3,9 +3,10 @@
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::plan::trust;
 
-use crate::api::{Fence, FenceMode, ImportPolicy, RecordFormat, ServiceRegistry, Tls};
+use crate::api::{FenceMode, ImportPolicy, RecordFormat, ServiceRegistry, Tls};
 use crate::cluster::view::{ClusterView, ObjectKey};
 use crate::registry::etcd::{Settings, TlsSettings};
+use crate::registry::handle::Identity;
 
 /// What should run for a ServiceRegistry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,14 +14,6 @@ pub struct Wanted {
     /// With another identity it is another registry, and nothing that is known of the old one counts.
     pub identity: Identity,
     pub connection: Settings,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    pub uid: String,
-    pub cluster_id: String,
-    pub layout: Layout,
-    pub ttl_seconds: i64,
 }
 
 /// Why there can be no session, for the `Connected` condition.
@@ -31,7 +24,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
 }
@@ -39,9 +32,8 @@ impl Problem {
 /// # Errors
 /// The [`Problem`] that its status has to tell.
 pub fn wanted(object: &ServiceRegistry, view: &ClusterView) -> Result<Wanted, Problem> {
-    supported(object)?;
     let spec = &object.spec;
-    let format = Format::Kitex;
+    let format = format(spec.format);
     let layout = Layout::new(format, prefix(object, format));
     let cluster_id = match (&spec.cluster_id, view.cluster_uid()) {
         (Some(id), _) => id.clone(),
@@ -60,31 +52,31 @@ pub fn wanted(object: &ServiceRegistry, view: &ClusterView) -> Result<Wanted, Pr
     };
     let uid = object.metadata.uid.clone().unwrap_or_default();
     Ok(Wanted {
-        identity: Identity { uid, cluster_id, layout, ttl_seconds: spec.lease.ttl_seconds.into() },
+        identity: Identity {
+            uid,
+            cluster_id,
+            layout,
+            ttl_seconds: spec.lease.ttl_seconds.into(),
+            fence_prefix: (spec.fence.mode == FenceMode::Epoch).then(|| spec.fence.key_prefix.clone()),
+        },
         connection,
     })
+}
+
+/// The format as the core knows it.
+pub fn format(format: RecordFormat) -> Format {
+    match format {
+        RecordFormat::Kitex => Format::Kitex,
+        RecordFormat::Hertz => Format::Hertz,
+        RecordFormat::Kratos => Format::Kratos,
+        RecordFormat::GoZero => Format::GoZero,
+        RecordFormat::Grpc => Format::Grpc,
+    }
 }
 
 /// The prefix in force.
 pub fn prefix(object: &ServiceRegistry, format: Format) -> &str {
     object.spec.prefix.as_deref().unwrap_or_else(|| format.default_prefix())
-}
-
-/// Fields whose behaviour is not built yet are refused, never ignored.
-pub fn supported(object: &ServiceRegistry) -> Result<(), Problem> {
-    let spec = &object.spec;
-    let refuse = |what: &str| Err(Problem::new("NotSupported", format!("{what} is not supported by this version")));
-    if spec.format != RecordFormat::Kitex {
-        return refuse(&format!("spec.format {}", spec.format.as_str()));
-    }
-    if spec.prefix.as_deref() == Some("") {
-        return refuse("an empty spec.prefix");
-    }
-    // Mode None asks for no fence, which is what there is.
-    if spec.fence.mode == FenceMode::Epoch && spec.fence != Fence::default() {
-        return refuse("spec.fence.keyPrefix");
-    }
-    Ok(())
 }
 
 /// `spec.importPolicy`, as the planners of the core take it.
@@ -192,15 +184,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_yet_is_refused_and_its_default_is_not() {
-        for spec in [
-            json!({"format": "Hertz"}),
-            json!({"format": "GRPC"}),
-            json!({"prefix": ""}),
-            json!({"fence": {"keyPrefix": "other/"}}),
+    fn formats_have_their_prefixes_and_the_fence_its_key() {
+        for (name, format, prefix) in [
+            ("Kitex", Format::Kitex, "kitex/registry-etcd"),
+            ("Hertz", Format::Hertz, "hertz/registry-etcd"),
+            ("Kratos", Format::Kratos, "/microservices"),
+            ("GoZero", Format::GoZero, ""),
+            ("GRPC", Format::Grpc, ""),
         ] {
-            assert_eq!(of(&spec).unwrap_err().reason, "NotSupported", "{spec}");
+            let layout = of(&json!({"format": name})).unwrap().identity.layout;
+            assert_eq!((layout.format(), layout.prefix()), (format, prefix));
+            assert_eq!(layout.format().as_str(), name);
         }
-        assert!(of(&json!({"fence": {"mode": "None"}, "importPolicy": {}, "prefix": "p"})).is_ok());
+        assert_eq!(of(&json!({"prefix": ""})).unwrap().identity.layout.prefix(), "");
+        let fence = |spec: &Value| of(spec).unwrap().identity.fence_prefix;
+        assert_eq!(fence(&json!({})).as_deref(), Some("twinspan/"));
+        assert_eq!(fence(&json!({"fence": {"keyPrefix": "other/"}})).as_deref(), Some("other/"));
+        assert_eq!(fence(&json!({"fence": {"mode": "None"}})), None);
     }
 }

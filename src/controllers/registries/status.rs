@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use super::guards::Held;
 use super::settings::Problem;
-use crate::api::conditions::{CONNECTED, READY, SYNCED};
+use crate::api::conditions::{CONNECTED, DELETIONS_HELD, READY, SYNCED};
 use crate::api::{EtcdStatus, RecordCounts, ServiceRegistry, ServiceRegistryStatus};
 use crate::cluster::events::{About, Reason};
 use crate::cluster::{Result, write};
+use crate::controllers::APPROVE_DELETIONS;
 use crate::controllers::conditions::{self, Is, Wanted};
 use crate::controllers::context::Context;
+use crate::registry::RegistryError;
 use crate::registry::handle::{Phase, RegistryHandle};
+use crate::registry::view::Return;
 
 /// Writes the status where it changed.
 pub async fn report(
@@ -71,11 +75,15 @@ fn desired(
     handle: Option<&RegistryHandle>,
     problem: Option<&Problem>,
 ) -> ServiceRegistryStatus {
-    let wanted = wanted(handle, problem);
+    let approved = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
+    let now = context.world.now();
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    let held = context.guards.held(name, approved.map(String::as_str), now);
+    let wanted = wanted(handle, problem, held.as_ref());
     let generation = object.metadata.generation;
     let mut status = ServiceRegistryStatus {
         observed_generation: generation,
-        conditions: conditions::set(&known.conditions, &wanted, generation, context.world.now()),
+        conditions: conditions::set(&known.conditions, &wanted, generation, now),
         ..known.clone()
     };
     if let Some(handle) = handle {
@@ -100,7 +108,22 @@ fn desired(
     status
 }
 
-fn wanted(handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> [Wanted; 3] {
+fn wanted(handle: Option<&RegistryHandle>, problem: Option<&Problem>, held: Option<&Held>) -> [Wanted; 4] {
+    let held = match held {
+        Some(Held { deletions, until, hash }) => {
+            let message = format!(
+                "nothing shows that {deletions} instances of many services ended; they stay until {until:.0}, or until the annotation \
+                 {APPROVE_DELETIONS}={hash} releases them"
+            );
+            Wanted::new(DELETIONS_HELD, Is::True, "Held", message)
+        }
+        None => Wanted::new(DELETIONS_HELD, Is::False, "NothingHeld", ""),
+    };
+    let [ready, connected, synced] = session(handle, problem);
+    [ready, connected, synced, held]
+}
+
+fn session(handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> [Wanted; 3] {
     let all = |connected: Is, synced: Is, reason: &str, message: &str| {
         let ready = if connected == Is::True && synced == Is::True { Is::True } else { Is::False };
         [
@@ -116,8 +139,34 @@ fn wanted(handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> [Wanted
     match handle.status().phase {
         Phase::Connecting => all(Is::Unknown, Is::Unknown, "Connecting", "connecting for the first time"),
         Phase::Listing => all(Is::True, Is::False, "Listing", "waiting for a complete list"),
-        Phase::Watching => all(Is::True, Is::True, "Connected", ""),
+        Phase::Watching => {
+            let [mut ready, connected, mut synced] = all(Is::True, Is::True, "Connected", "");
+            if let Some((reason, message)) = returned(handle.view().returned()) {
+                synced = Wanted::new(SYNCED, Is::True, reason, message);
+            }
+            // Everything is known, and nothing may be written. That an epoch is not raised yet is no news.
+            match handle.fence() {
+                Ok(_) | Err(RegistryError::NoEpoch | RegistryError::LeaseUnconfirmed(_)) => {}
+                Err(error) => ready = Wanted::new(READY, Is::False, error.label(), error.to_string()),
+            }
+            [ready, connected, synced]
+        }
         Phase::Failed(error) => all(Is::False, Is::False, error.label(), &error.to_string()),
+    }
+}
+
+/// How the registry came back when this session began, where that was not as it had been.
+fn returned(returned: Return) -> Option<(&'static str, &'static str)> {
+    match returned {
+        Return::AsItWas => None,
+        Return::ClusterChanged => Some((
+            "ClusterChanged",
+            "another etcd cluster answers than before; what it lacks is put back where it is ours, and held where it is not",
+        )),
+        Return::RolledBack => Some((
+            "RolledBack",
+            "the etcd cluster is at an older revision than before; what it lacks is put back where it is ours, and held where it is not",
+        )),
     }
 }
 

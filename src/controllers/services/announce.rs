@@ -17,8 +17,9 @@ use super::plan::{Plan, Sides};
 use super::status;
 use super::validate::Verdict;
 use crate::api::RegisteredService;
-use crate::api::conditions::ACCEPTED;
+use crate::api::conditions::{ACCEPTED, DELETIONS_HELD};
 use crate::cluster::events::{About, Reason};
+use crate::controllers::APPROVE_DELETIONS;
 use crate::controllers::context::Context;
 
 /// Least time between two Events that tell of changes in one direction; what comes meanwhile is summed up.
@@ -56,12 +57,25 @@ pub fn announce(
             None
         }
     };
-    let exports = tell(&mut memory.exports, applied.records, Reason::Exported, "exported", sides.export.exported);
-    let imports = tell(&mut memory.imports, imported, Reason::Imported, "imported", sides.import.endpoints.len());
+    let exports =
+        tell(&mut memory.exports_untold, applied.records, Reason::Exported, "exported", sides.export.exported);
+    let imports =
+        tell(&mut memory.imports_untold, imported, Reason::Imported, "imported", sides.import.endpoints.len());
     skipped(observed, sides, &publish);
-    let held = sides.export.held + sides.import.held;
-    if held > 0 && observed.memory.held == 0 {
-        publish(Reason::DeletionsHeld, format!("{held} held; it goes on by itself"));
+    let held_before = status::before(observed, DELETIONS_HELD).is_some_and(|c| c.status == "True");
+    if let Some(until) = sides.held_until().filter(|_| !held_before) {
+        let count = sides.import.ruling.stays.len() + sides.export.ruling.stays.len();
+        publish(
+            Reason::DeletionsHeld,
+            format!(
+                "{count} deletions are held until {until:.0}; the annotation {APPROVE_DELETIONS}={} releases them",
+                sides.hash()
+            ),
+        );
+    }
+    if let Some(lost) = sides.import.lost.iter().find(|lost| !observed.memory.lost.contains(lost)) {
+        let what = if sides.import.healed > 0 { "put back" } else { "kept while it accepts connections" };
+        publish(Reason::LostRegistration, format!("{lost} lost its registration and lives; it is {what}"));
     }
     [exports, imports].into_iter().flatten().min()
 }

@@ -53,7 +53,7 @@ async fn to_registries(context: &Context, plan: &Plan) -> Applied {
             continue;
         }
         let may_write = || if context.claim.holds() { Ok(()) } else { Err(RegistryError::NotLeader) };
-        let report = writer::write(handle, None, ops.clone(), may_write).await;
+        let report = writer::write(handle, ops.clone(), may_write).await;
         for (op, count) in [("create", report.created), ("update", report.updated), ("delete", report.deleted)] {
             context.metrics.wrote("registry", op, "ok", count);
         }

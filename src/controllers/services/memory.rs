@@ -1,24 +1,34 @@
 //! What one pass over a RegisteredService tells the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
-use twinspan_core::model::Reason;
-use twinspan_core::plan::import::Shadows;
+use twinspan_core::model::{InstanceAddr, Reason};
+use twinspan_core::plan::{export, import};
 
-/// Lost with the process; nothing depends on it for safety.
+/// Lost with the process. What safety depends on is in objects as well: deadlines on slices, holds in status, owners in records.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// Of the RegisteredService that this is about: another one of its name starts afresh.
     pub uid: String,
-    pub shadows: Shadows,
+    /// Its spec, as the last pass saw it.
+    pub generation: Option<i64>,
+    /// Registry and name that the planners' memories are about.
+    pub source: String,
+    /// How often a list had changed what is known of its Service.
+    pub listings: u64,
+    pub import: import::Memory,
+    pub export: export::Memory,
+    /// What stays for now, by direction; an approval names it.
+    pub stays: (BTreeSet<InstanceAddr>, BTreeSet<InstanceAddr>),
+    pub lost: BTreeSet<InstanceAddr>,
     /// What the metrics count for it now.
     pub skipped: BTreeMap<Reason, usize>,
     pub held: usize,
     pub status_written: Option<Instant>,
     /// What Events have not told yet, each direction by itself.
-    pub exports: Changes,
-    pub imports: Changes,
+    pub exports_untold: Changes,
+    pub imports_untold: Changes,
 }
 
 /// Changes of one direction since an Event last told of them.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use twinspan_core::Timestamp;
 use twinspan_core::model::{InstanceAddr, Owner, RecordKey, RegistryName, ServiceKey, Slice};
+use twinspan_core::plan::departures::Probe;
 use twinspan_core::plan::export::Claim;
 use twinspan_core::plan::import::Rival;
 use twinspan_core::plan::trust::{self, PodOf};
@@ -14,6 +16,7 @@ use crate::api::{RegisteredService, ServiceRegistry};
 use crate::cluster::convert::{NamespaceView, PodView, ServiceView};
 use crate::cluster::index;
 use crate::cluster::view::ClusterView;
+use crate::controllers::APPROVE_DELETIONS;
 use crate::controllers::context::Context;
 use crate::registry::handle::RegistryHandle;
 use crate::registry::view::Snapshot;
@@ -33,6 +36,8 @@ pub struct Observed {
     pub service: Option<Arc<ServiceView>>,
     /// Slices of the Service that others manage.
     pub others_slices: Vec<Arc<Slice>>,
+    /// How often a list changed what is known of the Service and its slices.
+    pub listings: u64,
     /// Slices that this RegisteredService owns, whatever Service they name.
     pub our_slices: Vec<Arc<Slice>>,
     /// Services that were created for it, whatever their names.
@@ -45,6 +50,10 @@ pub struct Observed {
     pub zones: BTreeMap<String, String>,
     /// Addresses that others import into the same Service.
     pub rivals: BTreeMap<InstanceAddr, Rival>,
+    /// What connections showed.
+    pub probes: BTreeMap<InstanceAddr, Probe>,
+    /// Until when the registry as a whole holds deletions.
+    pub registry_hold: Option<Timestamp>,
     pub memory: Memory,
 }
 
@@ -53,14 +62,21 @@ pub struct Observed {
 pub struct Session {
     pub handle: Arc<RegistryHandle>,
     pub owner: Owner,
+    /// Its name there; `None` in a registry that it refers to no longer.
+    pub name: Option<RegistryName>,
     pub snapshot: Snapshot,
-    /// Keys that others want to export there.
-    pub claims: BTreeMap<RecordKey, Claim>,
+    /// Addresses that others want to export there under the same name.
+    pub claims: BTreeMap<InstanceAddr, Claim>,
+    /// Records of ours that another RegisteredService takes over.
+    pub passed_on: BTreeSet<RecordKey>,
+    /// Healed records of others that we take over.
+    pub inherited: BTreeSet<RecordKey>,
 }
 
-impl Observed {
-    pub fn uid(&self) -> &str {
-        self.object.as_ref().and_then(|object| object.metadata.uid.as_deref()).unwrap_or_default()
+impl Session {
+    fn new(handle: Arc<RegistryHandle>, owner: Owner, name: Option<RegistryName>, snapshot: Snapshot) -> Self {
+        let (claims, passed_on, inherited) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { handle, owner, name, snapshot, claims, passed_on, inherited }
     }
 }
 
@@ -80,10 +96,14 @@ pub fn alone(context: &Context, key: &ServiceKey) -> Option<Observed> {
         }
         from_cluster(&view, key)
     };
-    if let Some(memory) = context.memory().get(key).filter(|memory| memory.uid == observed.uid()) {
-        observed.memory = memory.clone();
+    if let Some(memory) = context.memory().get(key) {
+        // One that is gone still knows what it was.
+        if observed.object.is_none() || memory.uid == observed.uid() {
+            observed.memory = memory.clone();
+        }
     }
     from_registries(context, &mut observed);
+    observed.probes = context.probes.answers(key);
     let ips = ips_in_question(&observed);
     // Registered before the pods are read: one that changes in between leads to another pass.
     context.addresses().set(key, ips.clone());
@@ -117,12 +137,15 @@ fn from_cluster(view: &ClusterView, key: &ServiceKey) -> Observed {
         former: Vec::new(),
         service: service.as_ref().and_then(|service| view.services.get(service).cloned()),
         others_slices: service.as_ref().map(|service| slices_of(service).collect()).unwrap_or_default(),
+        listings: service.as_ref().map(|service| view.listings(service)).unwrap_or_default(),
         our_slices: view.slices_of_owner(&uid).into_iter().filter(|slice| slice.is_ours()).collect(),
         created_services: view.services_of_owner(&key.namespace, &uid),
         trust: view.trust(),
         pods: BTreeMap::new(),
         zones: BTreeMap::new(),
         rivals: BTreeMap::new(),
+        probes: BTreeMap::new(),
+        registry_hold: None,
         memory: Memory::default(),
         object,
     }
@@ -130,12 +153,13 @@ fn from_cluster(view: &ClusterView, key: &ServiceKey) -> Observed {
 
 /// Every address that trust, weights or tags may be asked about.
 fn ips_in_question(observed: &Observed) -> BTreeSet<IpAddr> {
-    let slices = observed.others_slices.iter().flat_map(|slice| &slice.endpoints);
+    let slices = observed.others_slices.iter().chain(&observed.our_slices).flat_map(|slice| &slice.endpoints);
     let mut ips: BTreeSet<IpAddr> = slices.filter_map(|endpoint| endpoint.address.parse().ok()).collect();
     if let Some(session) = &observed.session {
-        ips.extend(session.snapshot.records.values().filter_map(|record| Some(record.addr()?.ip())));
+        ips.extend(session.snapshot.records.values().flat_map(|record| record.addrs()).map(InstanceAddr::ip));
         ips.extend(session.snapshot.departures.keys().map(|addr| addr.ip()));
     }
+    ips.extend(observed.memory.import.departing.keys().map(|addr| addr.ip()));
     ips
 }
 
@@ -149,9 +173,13 @@ fn from_registries(context: &Context, observed: &mut Observed) {
         if is_current {
             let Some(name) = name.as_ref().and_then(|name| RegistryName::new(name).ok()) else { continue };
             let snapshot = handle.view().snapshot(&name, &owner);
-            observed.session = Some(Session { handle, owner, snapshot, claims: BTreeMap::new() });
+            let approved =
+                observed.registry.as_ref().and_then(|r| r.metadata.annotations.as_ref()?.get(APPROVE_DELETIONS));
+            observed.registry_hold =
+                context.guards.held_until(&handle.name, approved.map(String::as_str), context.world.now());
+            observed.session = Some(Session::new(handle, owner, Some(name), snapshot));
         } else if let Some(snapshot) = former(&handle, &owner) {
-            observed.former.push(Session { handle, owner, snapshot, claims: BTreeMap::new() });
+            observed.former.push(Session::new(handle, owner, None, snapshot));
         }
     }
 }
@@ -164,6 +192,24 @@ fn former(handle: &RegistryHandle, owner: &Owner) -> Option<Snapshot> {
 }
 
 impl Observed {
+    pub fn uid(&self) -> &str {
+        self.object.as_ref().and_then(|object| object.metadata.uid.as_deref()).unwrap_or_default()
+    }
+
+    pub fn generation(&self) -> Option<i64> {
+        self.object.as_ref().and_then(|object| object.metadata.generation)
+    }
+
+    /// Whether something showed what ended in the cluster since the last pass: a watch event, or a change of the spec, also one
+    /// that was made while nobody ran. A list that does not name it shows nothing.
+    pub fn evident(&self) -> bool {
+        if self.memory.uid == self.uid() {
+            return self.memory.generation != self.generation() || self.memory.listings == self.listings;
+        }
+        let seen = self.object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation);
+        seen.is_some() && seen != self.generation()
+    }
+
     /// Whose pods the addresses in question are, seen from its namespace.
     pub fn pods_of(&self) -> BTreeMap<IpAddr, PodOf> {
         let mut pods_of = BTreeMap::new();

@@ -5,17 +5,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use twinspan_core::Timestamp;
-use twinspan_core::model::{Instance, InstanceAddr, Record, RecordKey, Slice, TargetPod};
+use twinspan_core::model::{Instance, InstanceAddr, PortSet, Record, RecordKey, RegistryName, Slice, TargetPod};
+use twinspan_core::plan::guard::{Around, Limits, Share};
+use twinspan_core::plan::import::{Imported, Present};
 use twinspan_core::plan::trust::{PodOf, Trust};
-use twinspan_core::plan::{RecordOp, earlier, export, import, slices};
+use twinspan_core::plan::{RecordOp, earlier, export, guard, import, slices};
 
 use super::endpoints::managed_addresses;
 use super::observe::{Observed, Session};
 use super::validate::{Accepted, Verdict};
+use crate::api::conditions::DELETIONS_HELD;
 use crate::cluster::convert::{PodView, ServiceView, WEIGHT_ANNOTATION};
 use crate::cluster::write::NewService;
+use crate::controllers::{APPROVE_DELETIONS, conditions};
 use crate::registry::handle::RegistryHandle;
-use crate::registry::view::State;
+use crate::registry::view::{Return, State};
 
 /// Everything that a pass wants written, and what it says about it.
 #[derive(Debug, Default)]
@@ -45,6 +49,33 @@ pub struct Sides {
     pub registry: usize,
 }
 
+impl Sides {
+    /// What waits for more evidence or for the guard, in both directions.
+    pub fn held(&self) -> usize {
+        self.export.waiting + self.export.ruling.stays.len() + self.import.waiting
+    }
+
+    /// Until when a limit holds deletions.
+    pub fn held_until(&self) -> Option<Timestamp> {
+        self.import.ruling.held_until.max(self.export.ruling.held_until)
+    }
+
+    /// Names what the guard holds, for its approval.
+    pub fn hash(&self) -> String {
+        guard::hash(guard::named(&self.import.ruling.stays, &self.export.ruling.stays))
+    }
+
+    /// The part in what happens to the registry as a whole.
+    pub fn share(&self) -> Share {
+        let (import, export) = (&self.import.ruling.stays, &self.export.ruling.stays);
+        Share {
+            known: self.import.endpoints.len() + self.export.exported + export.len(),
+            going: self.import.memory.guard.going(import.len()) + self.export.memory.guard.going(export.len()),
+            stays: guard::named(import, export),
+        }
+    }
+}
+
 impl Plan {
     pub fn is_empty(&self) -> bool {
         self.create.is_none()
@@ -58,9 +89,9 @@ impl Plan {
 pub fn plan(observed: &Observed, verdict: &Verdict, now: Timestamp, triggered: Timestamp) -> Plan {
     match verdict {
         Verdict::Accepted(accepted) => sync(observed, accepted, now, triggered),
-        Verdict::Refused(refusal) if refusal.withdraw => withdraw(observed, now, triggered),
+        Verdict::Refused(refusal) if refusal.withdraw => withdraw(observed, refusal.guarded, now, triggered),
         Verdict::Refused(_) => Plan::default(),
-        Verdict::Gone { .. } => withdraw(observed, now, triggered),
+        Verdict::Gone { .. } => withdraw(observed, None, now, triggered),
     }
 }
 
@@ -70,7 +101,7 @@ fn sync(observed: &Observed, accepted: &Accepted, now: Timestamp, triggered: Tim
     plan.amend = accepted.amend.clone().map(|wanted| (wanted, uid));
     // One of its name that has no port to import under has to be made anew.
     let kept = |service: &&Arc<ServiceView>| {
-        service.deleting || (service.name == accepted.service.name && accepted.port.is_some())
+        service.deleting || (service.name == accepted.service.name && !accepted.ports.is_empty())
     };
     plan.remove = observed.created_services.iter().filter(|service| !kept(service)).cloned().collect();
     let ready = accepted.ready(observed);
@@ -80,40 +111,47 @@ fn sync(observed: &Observed, accepted: &Accepted, now: Timestamp, triggered: Tim
         // Unknown is not empty, and stale is not gone: keep what is there.
         return plan;
     };
-    let exports =
-        if accepted.direction.exports() { instances(observed, accepted, &ready, &mut plan) } else { BTreeMap::new() };
-    let export = export::plan(&export::Input {
-        layout: &session.handle.layout,
-        owner: &session.owner,
-        name: Some(&accepted.name),
-        endpoints: &exports,
-        records: &borrowed(&session.snapshot.records),
-        elsewhere: &borrowed(&session.snapshot.elsewhere),
-        claims: &session.claims,
-        departures: &session.snapshot.departures,
+    let exports = accepted.direction.exports();
+    let instances = if exports { instances(observed, accepted, session, &ready, &mut plan) } else { Vec::new() };
+    let export = export_to(
+        observed,
+        session,
+        Some(&accepted.name),
+        &instances,
+        // What is not asked for any more is evident from the spec.
+        !exports || observed.evident(),
+        accepted.limits,
         now,
-    });
+    );
     let import = if accepted.direction.imports() {
         with_inputs(observed, session, accepted, now, import::plan)
     } else {
         import::Plan::default()
     };
 
-    plan.slices = plan_slices(observed, Some(accepted), &known(observed, &import.endpoints), triggered);
+    let source = accepted.source(&session.handle.name);
+    plan.slices = plan_slices(observed, Some((accepted, &source)), &known(observed, &import.endpoints), triggered);
     plan.look_again = earlier(export.look_again, import.look_again);
-    plan.records.push((session.handle.clone(), export.ops.clone()));
+    plan.records.push((session.handle.clone(), export.ops.iter().chain(&import.ops).cloned().collect()));
     let cluster_id = &session.owner.cluster_id;
     let registry = session.snapshot.records.values().filter(|r| r.own(cluster_id).is_none()).count();
     plan.sides = Some(Sides { export, import, registry });
     plan
 }
 
-/// Nothing of it belongs anywhere.
-fn withdraw(observed: &Observed, now: Timestamp, triggered: Timestamp) -> Plan {
+/// Nothing of it belongs anywhere. Where that is known only because a list does not name its Service, the guard has a say in it.
+fn withdraw(observed: &Observed, guarded: Option<Limits>, now: Timestamp, triggered: Timestamp) -> Plan {
     let mut plan = Plan::default();
     withdraw_former(observed, &mut plan, now);
-    if let Some(session) = &observed.session {
-        withdraw_from(session, &mut plan, now);
+    if let Some(session) = observed.session.as_ref().filter(|session| session.snapshot.state == State::Fresh) {
+        let name = session.name.as_ref().filter(|_| guarded.is_some());
+        let limits = guarded.unwrap_or(Limits { min_instances: 0, max_delete_percent: 100, hold: Default::default() });
+        let export = export_to(observed, session, name, &[], guarded.is_none() || observed.evident(), limits, now);
+        plan.look_again = earlier(plan.look_again, export.look_again);
+        plan.records.push((session.handle.clone(), export.ops.clone()));
+        if guarded.is_some() {
+            plan.sides = Some(Sides { export, ..Sides::default() });
+        }
     }
     plan.slices = plan_slices(observed, None, &BTreeMap::new(), triggered);
     plan
@@ -121,39 +159,89 @@ fn withdraw(observed: &Observed, now: Timestamp, triggered: Timestamp) -> Plan {
 
 /// Registries that it refers to no longer.
 fn withdraw_former(observed: &Observed, plan: &mut Plan, now: Timestamp) {
-    for session in &observed.former {
-        withdraw_from(session, plan, now);
+    for session in observed.former.iter().filter(|session| session.snapshot.state == State::Fresh) {
+        if let Some(after) = left_alone(observed, session).filter(|after| now < *after) {
+            plan.look_again = earlier(plan.look_again, Some(after));
+            continue;
+        }
+        let limits = Limits { min_instances: 0, max_delete_percent: 100, hold: Default::default() };
+        let ops = export_to(observed, session, None, &[], true, limits, now).ops;
+        plan.records.push((session.handle.clone(), ops));
     }
 }
 
-fn withdraw_from(session: &Session, plan: &mut Plan, now: Timestamp) {
-    if session.snapshot.state != State::Fresh {
-        return;
-    }
-    let ops = export::plan(&export::Input {
+/// Until when records without an owner are left alone: where nothing explains who led before us, an owner that we have never
+/// known may live in another cluster.
+fn left_alone(observed: &Observed, session: &Session) -> Option<Timestamp> {
+    let unknown = observed.object.is_none() && observed.memory.uid.is_empty();
+    session.handle.epoch.as_ref()?.sweep_after().filter(|_| unknown)
+}
+
+fn export_to(
+    observed: &Observed,
+    session: &Session,
+    name: Option<&RegistryName>,
+    instances: &[Instance],
+    evident: bool,
+    limits: Limits,
+    now: Timestamp,
+) -> export::Plan {
+    export::plan(&export::Input {
         layout: &session.handle.layout,
         owner: &session.owner,
-        name: None,
-        endpoints: &BTreeMap::new(),
+        name,
+        instances,
         records: &borrowed(&session.snapshot.records),
         elsewhere: &borrowed(&session.snapshot.elsewhere),
         claims: &session.claims,
+        inherited: &session.passed_on,
         departures: &session.snapshot.departures,
+        evident,
+        limits,
+        around: around(observed, &observed.memory.stays.1),
+        memory: &observed.memory.export,
         now,
     })
-    .ops;
-    plan.records.push((session.handle.clone(), ops));
+}
+
+/// What the object says about holding deletions of one direction.
+fn around<'a>(observed: &'a Observed, stays: &'a BTreeSet<InstanceAddr>) -> Around<'a> {
+    let object = observed.object.as_ref();
+    let annotation = object.and_then(|object| object.metadata.annotations.as_ref()?.get(APPROVE_DELETIONS));
+    let (import, export) = &observed.memory.stays;
+    let approved = annotation.is_some_and(|hash| *hash == guard::hash(guard::named(import, export)));
+    let status = object.and_then(|object| object.status.as_ref());
+    let held = status.and_then(|status| conditions::find(&status.conditions, DELETIONS_HELD));
+    let first = observed.memory.uid.is_empty();
+    Around {
+        approved: approved.then_some(stays),
+        held_before: held.filter(|held| first && held.status == "True").map(|held| held.last_transition_time.0),
+        registry_hold: observed.registry_hold,
+    }
 }
 
 /// How each ready endpoint should appear in the registry; its pod may have a word in it.
 fn instances(
     observed: &Observed,
     accepted: &Accepted,
-    ready: &BTreeSet<InstanceAddr>,
+    session: &Session,
+    ready: &BTreeMap<InstanceAddr, PortSet>,
     plan: &mut Plan,
-) -> BTreeMap<InstanceAddr, Instance> {
-    let instance = |addr: InstanceAddr| {
-        let mut instance = Instance { addr, weight: accepted.weight, tags: accepted.tags.clone() };
+) -> Vec<Instance> {
+    let mut together: BTreeMap<(IpAddr, u16), Vec<(String, InstanceAddr)>> = BTreeMap::new();
+    for (addr, ports) in ready {
+        for place in ports.places() {
+            // One record stands for every port of an IP where addresses have schemes.
+            let schemes = session.handle.layout.format().has_schemes();
+            let group = (addr.ip(), if schemes { 0 } else { addr.port() });
+            together.entry(group).or_default().push((accepted.ports[place].scheme.clone(), *addr));
+        }
+    }
+    let instance = |mut endpoints: Vec<(String, InstanceAddr)>| {
+        let place = |scheme: &String| accepted.ports.iter().position(|port| port.scheme == *scheme);
+        endpoints.sort_by_key(|(scheme, addr)| (place(scheme), *addr));
+        let addr = endpoints.iter().map(|(_, addr)| *addr).min()?;
+        let mut instance = Instance { addr, endpoints, weight: accepted.weight, tags: accepted.tags.clone() };
         if let Some(pod) = observed.pod_at(addr.ip()) {
             match weight(pod) {
                 Ok(weight) => instance.weight = weight.unwrap_or(accepted.weight),
@@ -165,9 +253,9 @@ fn instances(
                 instance.tags.extend(pod.label(label).map(|value| (tag.clone(), value.to_owned())));
             }
         }
-        (addr, instance)
+        Some(instance)
     };
-    ready.iter().copied().map(instance).collect()
+    together.into_values().filter_map(instance).collect()
 }
 
 /// What the pod's annotation says, where it has one.
@@ -195,56 +283,80 @@ fn with_inputs(
     planner: impl Fn(&import::Input<'_>) -> import::Plan,
 ) -> import::Plan {
     let pods: BTreeMap<IpAddr, PodOf> = observed.pods_of();
+    // What was remembered of another registry or name says nothing about this one.
+    let source = accepted.source(&session.handle.name);
+    let fresh = import::Memory::default();
+    let memory = if observed.memory.source == source { &observed.memory.import } else { &fresh };
     planner(&import::Input {
-        cluster_id: &session.owner.cluster_id,
+        layout: &session.handle.layout,
+        owner: &session.owner,
         records: &borrowed(&session.snapshot.records),
         options: &accepted.import,
         managed_by_others: &managed_addresses(&observed.others_slices),
+        others_ready: !accepted.ready(observed).is_empty(),
         trust: Trust { cluster: &observed.trust, policy: &accepted.policy, pods: &pods },
-        shadows: &observed.memory.shadows,
         departures: &session.snapshot.departures,
-        present: &slices::present(&plain(&observed.our_slices)),
+        began_rolled_back: session.snapshot.returned != Return::AsItWas,
+        present: &present(observed, accepted),
         rivals: &observed.rivals,
+        inherited: &session.inherited,
+        probes: &observed.probes,
+        limits: accepted.limits,
+        around: around(observed, &observed.memory.stays.0),
+        memory,
         now,
     })
 }
 
+/// The endpoints in the slices of a RegisteredService, seen with the ports and the place in the registry that are in force.
+pub fn present(observed: &Observed, accepted: &Accepted) -> BTreeMap<InstanceAddr, Present> {
+    let registry = observed.session.as_ref().map_or("", |session| session.handle.name.as_str());
+    let source = accepted.source(registry);
+    slices::present(&plain(&observed.our_slices), &slice_ports(accepted), &source)
+}
+
 /// What is known of imported endpoints besides their addresses: the tag says the zone, else the Node of the pod that has it.
-fn known(
-    observed: &Observed,
-    endpoints: &BTreeMap<InstanceAddr, Option<String>>,
-) -> BTreeMap<InstanceAddr, slices::Known> {
-    let known = |(addr, zone): (&InstanceAddr, &Option<String>)| {
+fn known(observed: &Observed, endpoints: &BTreeMap<InstanceAddr, Imported>) -> BTreeMap<InstanceAddr, slices::Known> {
+    let known = |(addr, imported): (&InstanceAddr, &Imported)| {
         let pod = observed.pod_at(addr.ip());
         let node = pod.and_then(|pod| pod.node.clone());
-        let zone = zone.clone().or_else(|| observed.zones.get(node.as_ref()?).cloned());
+        let zone = imported.zone.clone().or_else(|| observed.zones.get(node.as_ref()?).cloned());
         let pod =
             pod.map(|pod| TargetPod { namespace: pod.namespace.clone(), name: pod.name.clone(), uid: pod.uid.clone() });
-        (*addr, slices::Known { zone, node, pod })
+        let (ports, lost_until) = (imported.ports, imported.lost_until);
+        (*addr, slices::Known { ports, lost_until, zone, node, pod })
     };
     endpoints.iter().map(known).collect()
 }
 
+fn slice_ports(accepted: &Accepted) -> Vec<slices::Port> {
+    let port = |accepted: &super::validate::AcceptedPort| slices::Port {
+        name: accepted.port.name.clone(),
+        app_protocol: accepted.port.app_protocol.clone(),
+    };
+    accepted.ports.iter().map(port).collect()
+}
+
 fn plan_slices(
     observed: &Observed,
-    accepted: Option<&Accepted>,
+    accepted: Option<(&Accepted, &str)>,
     endpoints: &BTreeMap<InstanceAddr, slices::Known>,
     triggered: Timestamp,
 ) -> slices::Plan {
-    let service = accepted.and_then(|accepted| Some((accepted.port.as_ref()?, observed.service.as_ref()?)));
+    let ports = accepted.map(|(accepted, _)| slice_ports(accepted)).unwrap_or_default();
     slices::plan(&slices::Input {
         owner: &observed.key,
         owner_uid: observed.uid(),
-        service: service.map(|(port, service)| slices::Service {
+        service: observed.service.as_ref().filter(|_| !ports.is_empty()).map(|service| slices::Service {
             name: &service.name,
-            port_name: &port.name,
-            app_protocol: port.app_protocol.as_deref(),
+            ports: &ports,
             headless: service.headless,
             traffic: service.traffic,
             labels: &service.labels,
         }),
         endpoints,
         existing: &plain(&observed.our_slices),
+        source: accepted.map_or("", |(_, source)| source),
         triggered,
     })
 }

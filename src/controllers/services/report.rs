@@ -10,7 +10,7 @@ use twinspan_core::Timestamp;
 use twinspan_core::model::Reason as SkipReason;
 
 use super::apply::Applied;
-use super::observe::Observed;
+use super::observe::{Observed, Session};
 use super::plan::Plan;
 use super::validate::Verdict;
 use super::{Memory, announce, status, until};
@@ -19,6 +19,7 @@ use crate::cluster::{ClusterError, write};
 use crate::controllers::context::Context;
 use crate::controllers::queue::Next;
 use crate::registry::RegistryError;
+use crate::registry::handle::RegistryHandle;
 use crate::telemetry::metrics::{Direction, Skipped};
 
 /// Least time between two status writes of one RegisteredService.
@@ -43,12 +44,16 @@ pub async fn finish(
         let again = write_status(context, observed, &mut memory, wanted).await;
         next = sooner(sooner(next, events), again);
     }
+    share(context, observed, plan);
     match verdict {
         Verdict::Gone { .. } => {
             context.memory().remove(&observed.key);
             context.addresses().set(&observed.key, BTreeSet::new());
+            context.probes.ask(&observed.key, &BTreeSet::new());
         }
         _ => {
+            let probe = plan.sides.as_ref().map(|sides| sides.import.probe.clone()).unwrap_or_default();
+            context.probes.ask(&observed.key, &probe);
             context.memory().insert(observed.key.clone(), memory);
         }
     }
@@ -84,7 +89,8 @@ fn log(observed: &Observed, plan: &Plan, applied: &Applied, took: Duration) {
         info!("created the Service of {key}");
     }
     match &applied.registry_error {
-        Some(RegistryError::NotLeader) | None => {}
+        // Another epoch is being raised; everybody looks again when it is.
+        Some(RegistryError::NotLeader | RegistryError::NoEpoch) | None => {}
         Some(error) => warn!("cannot export {key}: {error}"),
     }
     match &applied.cluster_error {
@@ -108,17 +114,50 @@ fn measure(context: &Context, plan: &Plan, applied: &Applied, triggered: Timesta
     }
 }
 
+/// The registry and the name that a plan was about.
+fn source(observed: &Observed) -> String {
+    match &observed.session {
+        Some(Session { handle, name: Some(name), .. }) => format!("{}/{name}", handle.name),
+        _ => String::new(),
+    }
+}
+
+/// Tells the guard of the whole registry; when it begins or ends to hold, every service has to look again.
+fn share(context: &Context, observed: &Observed, plan: &Plan) {
+    let now = context.world.now();
+    let report = |handle: &RegistryHandle, share| {
+        if context.guards.report(&handle.name, &observed.key, share, now) {
+            handle.everybody_looks();
+        }
+    };
+    match (&observed.session, &plan.sides) {
+        (Some(session), Some(sides)) => report(&session.handle, Some(sides.share())),
+        // Not known now: it is as it was.
+        (Some(_), None) if observed.object.is_some() => {}
+        _ => context.registries.all().iter().for_each(|handle| report(handle, None)),
+    }
+}
+
 /// What the next pass has to know, with the gauges brought in line.
 fn remember(context: &Context, observed: &Observed, plan: &Plan) -> Memory {
-    let mut memory = Memory { uid: observed.uid().to_owned(), ..observed.memory.clone() };
+    let mut memory = Memory {
+        uid: observed.uid().to_owned(),
+        generation: observed.generation(),
+        listings: observed.listings,
+        ..observed.memory.clone()
+    };
     if let Some(sides) = &plan.sides {
-        memory.shadows = sides.import.shadows.clone();
+        memory.source = source(observed);
+        memory.import = sides.import.memory.clone();
+        memory.export = sides.export.memory.clone();
+        memory.stays = (sides.import.ruling.stays.clone(), sides.export.ruling.stays.clone());
+        memory.lost = sides.import.lost.clone();
     }
     let (skipped, held) = match &plan.sides {
         Some(sides) => {
             let mut skipped: BTreeMap<SkipReason, usize> = BTreeMap::new();
             sides.skipped().for_each(|s| *skipped.entry(s.reason).or_default() += 1);
-            (skipped, sides.export.held + sides.import.held)
+            (skipped, sides.held())
         }
         None if observed.object.is_none() => (BTreeMap::new(), 0),
         None => (memory.skipped.clone(), memory.held),

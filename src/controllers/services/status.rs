@@ -10,6 +10,7 @@ use super::plan::{Plan, Sides};
 use super::validate::{Accepted, Verdict};
 use crate::api::conditions::{ACCEPTED, DELETIONS_HELD, EXPORTED, IMPORTED, READY};
 use crate::api::{Counts, RegisteredServiceStatus, SkippedInstance};
+use crate::controllers::APPROVE_DELETIONS;
 use crate::controllers::conditions::{self, Is, Wanted};
 use crate::registry::handle::Phase;
 
@@ -51,10 +52,10 @@ fn count(status: &mut RegisteredServiceStatus, plan: &Plan, sides: &Sides) {
         registry: number(sides.registry),
         exported: number(sides.export.exported),
         imported: number(sides.import.endpoints.len()),
-        lost: 0,
-        healed: 0,
+        lost: number(sides.import.lost.len().saturating_sub(sides.import.healed)),
+        healed: number(sides.import.healed),
         skipped: number(sides.skipped().count()),
-        held: number(sides.export.held + sides.import.held),
+        held: number(sides.held()),
     };
     let shown = |s: &Skipped| SkippedInstance { instance: s.instance.clone(), reason: s.reason.label().to_owned() };
     status.skipped = sides.skipped().take(SAMPLE).map(shown).collect();
@@ -80,10 +81,9 @@ fn wanted(observed: &Observed, verdict: &Verdict, plan: &Plan, applied: &Applied
         }
         Verdict::Gone { .. } => return Vec::new(),
     };
-    let held = plan.sides.as_ref().map_or(0, |sides| sides.export.held + sides.import.held);
-    let held = match held {
-        0 => Wanted::new(DELETIONS_HELD, Is::False, "NothingHeld", ""),
-        n => Wanted::new(DELETIONS_HELD, Is::True, "Held", format!("{n} held; it goes on by itself")),
+    let held = match &plan.sides {
+        Some(sides) => held(sides),
+        None => Wanted::new(DELETIONS_HELD, Is::False, "NothingHeld", ""),
     };
     let first_not_true = [&accepted, &exported, &imported].into_iter().find(|wanted| wanted.is != Is::True);
     let ready = match first_not_true {
@@ -94,6 +94,23 @@ fn wanted(observed: &Observed, verdict: &Verdict, plan: &Plan, applied: &Applied
         Some(wanted) => Wanted::new(READY, Is::False, wanted.reason.clone(), wanted.message.clone()),
     };
     vec![ready, accepted, exported, imported, held]
+}
+
+fn held(sides: &Sides) -> Wanted {
+    let Some(until) = sides.held_until() else {
+        let message = match sides.held() {
+            0 => String::new(),
+            n => format!("{n} wait for more evidence; it comes by itself"),
+        };
+        return Wanted::new(DELETIONS_HELD, Is::False, "NothingHeld", message);
+    };
+    let (imported, exported) = (sides.import.ruling.stays.len(), sides.export.ruling.stays.len());
+    let hash = sides.hash();
+    let message = format!(
+        "nothing shows that {imported} imported and {exported} exported instances ended; they stay until {until:.0}, or until the \
+         annotation {APPROVE_DELETIONS}={hash} releases them"
+    );
+    Wanted::new(DELETIONS_HELD, Is::True, "Held", message)
 }
 
 fn exported(observed: &Observed, accepted: &Accepted, plan: &Plan, applied: &Applied) -> Wanted {

@@ -6,15 +6,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use twinspan_core::model::{Family, InstanceAddr, RegistryName, Selector, ServiceKey};
+use jiff::SignedDuration;
+use twinspan_core::codec::Format;
+use twinspan_core::model::{Family, InstanceAddr, PortSet, RegistryName, Selector, ServiceKey};
+use twinspan_core::plan::departures;
+use twinspan_core::plan::guard::Limits;
 use twinspan_core::plan::import::Options;
 use twinspan_core::plan::trust;
 
 use super::endpoints::ready_endpoints;
 use super::observe::Observed;
 use crate::api::{
-    AllowedUse, CreateService, DeletionGuard, Direction, Import, IpFamilyPolicy, OnExpiry, OtherClusters, Policy,
-    RegisteredService, ServiceRegistry,
+    AllowedUse, CreateService, DeletionGuard, Direction, Export, IpFamilyPolicy, OnExpiry, OtherClusters, Policy,
+    PortRef, RegisteredService, ServiceRegistry,
 };
 use crate::cluster::convert::{ServicePortView, ServiceView};
 use crate::cluster::index;
@@ -37,14 +41,15 @@ pub struct Accepted {
     pub name: RegistryName,
     pub service: ServiceKey,
     pub direction: Direction,
-    /// The port of the Service; `None` while the Service does not exist.
-    pub port: Option<ServicePortView>,
+    /// The ports of the Service that are meant, with the scheme of each; none while the Service does not exist.
+    pub ports: Vec<AcceptedPort>,
     pub families: Vec<Family>,
     pub weight: i64,
     pub tags: BTreeMap<String, String>,
     /// Labels of a pod and the tags that they become.
     pub tags_from_labels: Vec<(String, String)>,
     pub import: Options,
+    pub limits: Limits,
     pub policy: trust::Policy,
     /// A Service to be created first.
     pub create: Option<NewService>,
@@ -53,14 +58,30 @@ pub struct Accepted {
     pub writes: bool,
 }
 
+/// A port of the Service, and what stands for it in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedPort {
+    pub port: ServicePortView,
+    /// Empty where the format has no schemes.
+    pub scheme: String,
+}
+
 impl Accepted {
-    /// Endpoints of the cluster that may be exported.
-    pub fn ready(&self, observed: &Observed) -> BTreeSet<InstanceAddr> {
+    /// Endpoints of the cluster that may be exported, with the ports that they serve.
+    pub fn ready(&self, observed: &Observed) -> BTreeMap<InstanceAddr, PortSet> {
         let selector = observed.service.as_ref().is_some_and(|service| service.selector);
-        match &self.port {
-            Some(port) => ready_endpoints(&observed.others_slices, &port.name, &self.families, selector),
-            None => BTreeSet::new(),
+        let mut ready: BTreeMap<InstanceAddr, PortSet> = BTreeMap::new();
+        for (place, accepted) in self.ports.iter().enumerate() {
+            for addr in ready_endpoints(&observed.others_slices, &accepted.port.name, &self.families, selector) {
+                ready.entry(addr).or_default().insert(PortSet::of(place));
+            }
         }
+        ready
+    }
+
+    /// Of which registry and name, as slices tell it.
+    pub fn source(&self, registry: &str) -> String {
+        format!("{registry}/{}", self.name)
     }
 }
 
@@ -71,6 +92,8 @@ pub struct Refusal {
     pub message: String,
     /// Whether what is already there is withdrawn.
     pub withdraw: bool,
+    /// Where what shows it may be no more than a list that lacks something: the limits within which it is withdrawn.
+    pub guarded: Option<Limits>,
     pub writes: bool,
 }
 
@@ -88,7 +111,7 @@ impl Verdict {
 type Check<T> = Result<T, Refusal>;
 
 fn refuse<T>(reason: &'static str, withdraw: bool, message: impl Into<String>) -> Check<T> {
-    Err(Refusal { reason, message: message.into(), withdraw, writes: true })
+    Err(Refusal { reason, message: message.into(), withdraw, guarded: None, writes: true })
 }
 
 pub fn validate(observed: &Observed, dry_run: bool) -> Verdict {
@@ -102,7 +125,6 @@ pub fn validate(observed: &Observed, dry_run: bool) -> Verdict {
 }
 
 fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
-    supported(object)?;
     if observed.namespace.as_ref().is_some_and(|namespace| namespace.deleting) {
         return refuse("NamespaceTerminating", true, "the namespace is being deleted; nothing more is written to it");
     }
@@ -118,8 +140,12 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
             format!("there is no ServiceRegistry {registry}; create it or correct spec.registryRef"),
         );
     };
-    if let Err(problem) = settings::supported(registry_object) {
-        return refuse("NotSupported", false, format!("ServiceRegistry {registry}: {}", problem.message));
+    let format = settings::format(registry_object.spec.format);
+    carried(object, format)?;
+    if format == Format::Hertz && name.as_str().bytes().any(|b| b.is_ascii_uppercase()) {
+        let message =
+            format!("Hertz clients look for lower-case names only, and would never find {name}; set spec.registryName");
+        return refuse("InvalidName", false, message);
     }
     allowed(observed, registry_object, &name)?;
     let service = index::service_key(&observed.key, object);
@@ -127,16 +153,24 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
     let mut accepted = Accepted {
         name,
         direction: spec.direction,
-        port: None,
+        ports: Vec::new(),
         families: Vec::new(),
         weight: spec.export.weight.into(),
         tags: spec.export.tags.clone(),
         tags_from_labels: spec.export.tags_from_pod_labels.iter().map(|t| (t.label.clone(), t.tag.clone())).collect(),
         import: Options {
+            schemes: schemes(&spec.service.ports, format),
             other_clusters: spec.import.other_clusters == OtherClusters::All,
             tag_selector: Selector::from(&spec.import.tag_selector),
             zone_tag: spec.import.zone_tag.clone(),
+            on_expiry: match spec.import.on_expiry {
+                OnExpiry::Remove => departures::OnExpiry::Remove,
+                OnExpiry::Probe => departures::OnExpiry::Probe,
+                OnExpiry::Heal => departures::OnExpiry::Heal,
+            },
+            keep_lost: SignedDuration::from_secs(spec.import.keep_lost_seconds.into()),
         },
+        limits: limits(&spec.deletion_guard),
         policy: settings::trust_policy(&registry_object.spec.import_policy),
         create: None,
         amend: None,
@@ -158,18 +192,31 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
             if let Some(wanted) = wanted.filter(|_| found.owner_uid.as_deref() == Some(observed.uid())) {
                 return Ok(follow_created(accepted, found, wanted));
             }
-            accepted.port = Some(port(object, found, &accepted.service)?);
+            let found = ports(object, found, &accepted.service)?;
+            let schemes = accepted.import.schemes.iter().cloned();
+            accepted.ports =
+                found.into_iter().zip(schemes).map(|(port, scheme)| AcceptedPort { port, scheme }).collect();
             Ok(accepted)
         }
         _ if wanted.is_some() => {
             accepted.create = wanted;
             Ok(accepted)
         }
-        _ => refuse(
-            "ServiceMissing",
-            true,
-            format!("there is no Service {}; create it, or set spec.service.create", accepted.service),
-        ),
+        _ => Err(Refusal {
+            reason: "ServiceMissing",
+            message: format!("there is no Service {}; create it, or set spec.service.create", accepted.service),
+            withdraw: true,
+            guarded: Some(accepted.limits),
+            writes: true,
+        }),
+    }
+}
+
+fn limits(guard: &DeletionGuard) -> Limits {
+    Limits {
+        min_instances: usize::try_from(guard.min_instances).unwrap_or_default(),
+        max_delete_percent: usize::try_from(guard.max_delete_percent).unwrap_or_default(),
+        hold: SignedDuration::from_secs(guard.hold_seconds.into()),
     }
 }
 
@@ -188,38 +235,59 @@ fn follow_created(mut accepted: Accepted, found: &ServiceView, wanted: NewServic
         return accepted;
     }
     let ports = found.ports.iter().map(|port| (port.name.clone(), port.number));
-    accepted.port = wanted.ports.first().map(|(name, number)| ServicePortView {
+    let port = |(name, number): &(String, i32)| ServicePortView {
         name: name.clone(),
         number: *number,
         tcp: true,
         app_protocol: None,
-    });
+    };
+    let schemes = accepted.import.schemes.iter().cloned();
+    accepted.ports =
+        wanted.ports.iter().map(port).zip(schemes).map(|(port, scheme)| AcceptedPort { port, scheme }).collect();
     if !ports.eq(wanted.ports.iter().cloned()) {
         accepted.amend = Some(wanted);
     }
     accepted
 }
 
-/// Fields whose behaviour is not built yet are refused, never ignored.
-fn supported(object: &RegisteredService) -> Check<()> {
-    let spec = &object.spec;
-    let refuse =
-        |what: &str| refuse("NotSupported", false, format!("{what} is not supported by this version; remove it"));
-    if spec.service.ports.len() > 1 {
-        return refuse("more than one of spec.service.ports");
+/// The scheme of each port; at least one.
+fn schemes(ports: &[PortRef], format: Format) -> Vec<String> {
+    let scheme = |port: &PortRef| port.scheme.clone().unwrap_or_else(|| format.default_scheme().to_owned());
+    if ports.is_empty() { vec![format.default_scheme().to_owned()] } else { ports.iter().map(scheme).collect() }
+}
+
+/// What the format has no place for is refused, never ignored.
+fn carried(object: &RegisteredService, format: Format) -> Check<()> {
+    let (spec, name) = (&object.spec, format.as_str());
+    let refuse = |what: String| refuse("NotSupported", false, what);
+    if !format.has_schemes() {
+        if spec.service.ports.len() > 1 {
+            return refuse(format!("{name} records have one address; name one of spec.service.ports"));
+        }
+        if spec.service.ports.iter().any(|port| port.scheme.is_some()) {
+            return refuse(format!("{name} addresses have no scheme; remove spec.service.ports[].scheme"));
+        }
     }
-    if spec.service.ports.iter().any(|port| port.scheme.is_some()) {
-        return refuse("spec.service.ports[].scheme");
+    let schemes = schemes(&spec.service.ports, format);
+    let distinct: BTreeSet<&String> = schemes.iter().collect();
+    if distinct.len() < schemes.len() {
+        let message =
+            "spec.service.ports: give each port a scheme of its own; clients take the first address with theirs";
+        return refuse(message.to_owned());
     }
-    let import = Import::default();
-    if spec.import.on_expiry != OnExpiry::Probe {
-        return refuse("spec.import.onExpiry other than its default");
+    if format.has_tags() {
+        return Ok(());
     }
-    if spec.import.keep_lost_seconds != import.keep_lost_seconds {
-        return refuse("spec.import.keepLostSeconds other than its default");
+    let (export, default) = (&spec.export, Export::default());
+    if !export.tags.is_empty() || !export.tags_from_pod_labels.is_empty() {
+        return refuse(format!("{name} records have no tags; remove spec.export.tags and tagsFromPodLabels"));
     }
-    if spec.deletion_guard != DeletionGuard::default() {
-        return refuse("spec.deletionGuard other than its default");
+    if export.weight != default.weight {
+        return refuse(format!("{name} records have no weight; remove spec.export.weight"));
+    }
+    if spec.import.on_expiry == OnExpiry::Heal {
+        let why = "have no place for the marks of a registration that was put back";
+        return refuse(format!("{name} records {why}; use spec.import.onExpiry Probe"));
     }
     Ok(())
 }
@@ -262,27 +330,30 @@ fn matches_wildcard(pattern: &str, text: &str) -> bool {
     rest.len() >= last.len() && rest.ends_with(last)
 }
 
-fn port(object: &RegisteredService, service: &ServiceView, key: &ServiceKey) -> Check<ServicePortView> {
+fn ports(object: &RegisteredService, service: &ServiceView, key: &ServiceKey) -> Check<Vec<ServicePortView>> {
+    let wanted = &object.spec.service.ports;
+    if !wanted.is_empty() {
+        return wanted.iter().map(|wanted| port(&wanted.name, service, key)).collect();
+    }
     let tcp: Vec<&ServicePortView> = service.ports.iter().filter(|port| port.tcp).collect();
-    match object.spec.service.ports.first() {
-        Some(wanted) => match service.ports.iter().find(|port| port.name == wanted.name) {
-            Some(port) if port.tcp => Ok(port.clone()),
-            Some(_) => refuse("PortNotFound", false, format!("port {} of Service {key} is not TCP", wanted.name)),
-            None => refuse(
-                "PortNotFound",
-                false,
-                format!("Service {key} has no port {}; it has {}", wanted.name, names(&service.ports)),
-            ),
-        },
-        None => match tcp.as_slice() {
-            [only] => Ok((*only).clone()),
-            [] => refuse("PortNotFound", false, format!("Service {key} has no TCP port")),
-            _ => refuse(
-                "PortAmbiguous",
-                false,
-                format!("Service {key} has several ports ({}); name one in spec.service.ports", names(&service.ports)),
-            ),
-        },
+    match tcp.as_slice() {
+        [only] => Ok(vec![(*only).clone()]),
+        [] => refuse("PortNotFound", false, format!("Service {key} has no TCP port")),
+        _ => refuse(
+            "PortAmbiguous",
+            false,
+            format!("Service {key} has several ports ({}); name one in spec.service.ports", names(&service.ports)),
+        ),
+    }
+}
+
+fn port(name: &str, service: &ServiceView, key: &ServiceKey) -> Check<ServicePortView> {
+    match service.ports.iter().find(|port| port.name == name) {
+        Some(port) if port.tcp => Ok(port.clone()),
+        Some(_) => refuse("PortNotFound", false, format!("port {name} of Service {key} is not TCP")),
+        None => {
+            refuse("PortNotFound", false, format!("Service {key} has no port {name}; it has {}", names(&service.ports)))
+        }
     }
 }
 

@@ -19,7 +19,11 @@ fn object(spec: &Value) -> RegisteredService {
 }
 
 fn registry(allowed: &Value) -> Arc<ServiceRegistry> {
-    let spec = json!({"etcd": {"endpoints": ["http://a"]}, "format": "Kitex", "allowed": allowed});
+    registry_of("Kitex", allowed)
+}
+
+fn registry_of(format: &str, allowed: &Value) -> Arc<ServiceRegistry> {
+    let spec = json!({"etcd": {"endpoints": ["http://a"]}, "format": format, "allowed": allowed});
     let object = json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": "main"}, "spec": spec});
     Arc::new(serde_json::from_value(object).unwrap())
 }
@@ -57,12 +61,15 @@ fn observed(spec: &Value) -> Observed {
         former: Vec::new(),
         service: Some(Arc::new(service(&[("rpc", true)]))),
         others_slices: Vec::new(),
+        listings: 0,
         our_slices: Vec::new(),
         created_services: Vec::new(),
         trust: Arc::default(),
         pods: BTreeMap::new(),
         zones: BTreeMap::new(),
         rivals: BTreeMap::new(),
+        probes: BTreeMap::new(),
+        registry_hold: None,
         memory: Memory::default(),
     }
 }
@@ -85,7 +92,7 @@ fn refusal(observed: &Observed) -> Refusal {
 fn names_default_to_metadata_and_the_only_port_is_meant() {
     let plain = accepted(&observed(&json!({})));
     assert_eq!((plain.name.as_str(), plain.service.to_string().as_str()), ("echo", "shop/echo"));
-    assert_eq!(plain.port.map(|p| p.name), Some("rpc".into()));
+    assert_eq!(plain.ports.iter().map(|p| p.port.name.as_str()).collect::<Vec<_>>(), ["rpc"]);
     assert_eq!(plain.families, [Family::V6], "the Service's primary family");
     let named = accepted(&observed(
         &json!({"registryName": "a.b", "service": {"name": "other"}, "export": {"ipFamilyPolicy": "All"}}),
@@ -110,7 +117,7 @@ fn a_refusal_withdraws_only_where_it_is_certain_that_nothing_belongs_there() {
         ("PortNotFound", json!({"service": {"ports": [{"name": "grpc"}]}}), |_| {}, false),
         ("PortNotFound", json!({}), |o| o.service = Some(Arc::new(service(&[("rpc", false)]))), false),
         ("PortAmbiguous", json!({}), |o| o.service = Some(Arc::new(service(&[("a", true), ("b", true)]))), false),
-        ("NotSupported", json!({"import": {"onExpiry": "Heal"}}), |_| {}, false),
+        ("NotSupported", json!({"service": {"ports": [{"name": "rpc", "scheme": "grpc"}]}}), |_| {}, false),
     ];
     for (reason, spec, change, withdraws) in cases {
         let mut observed = observed(&spec);
@@ -123,19 +130,52 @@ fn a_refusal_withdraws_only_where_it_is_certain_that_nothing_belongs_there() {
     assert_eq!((refusal(&terminating).reason, refusal(&terminating).withdraw), ("NamespaceTerminating", true));
     let mut odd = observed(&json!({"registryName": "a/b"}));
     assert_eq!(refusal(&odd).reason, "InvalidName");
-    odd = observed(&json!({}));
-    odd.registry = Some(Arc::new(ServiceRegistry {
-        spec: crate::api::ServiceRegistrySpec {
-            format: crate::api::RecordFormat::Hertz,
-            ..registry(&json!([])).spec.clone()
-        },
-        ..registry(&json!([])).as_ref().clone()
-    }));
-    assert_eq!(
-        (refusal(&odd).reason, refusal(&odd).withdraw),
-        ("NotSupported", false),
-        "the registry's word counts as well"
-    );
+    odd = observed(&json!({"registryName": "Echo"}));
+    assert!(matches!(validate(&odd, false), Verdict::Accepted(_)));
+    odd.registry = Some(registry_of("Hertz", &json!([{"namespaceSelector": {}, "registryNames": ["*"]}])));
+    assert_eq!(refusal(&odd).reason, "InvalidName", "a client would never find it");
+}
+
+#[test]
+fn what_a_format_has_no_place_for_is_refused() {
+    let two = json!({"service": {"ports": [{"name": "rpc", "scheme": "grpc"}, {"name": "web", "scheme": "http"}]}});
+    let same = json!({"service": {"ports": [{"name": "rpc"}, {"name": "web", "scheme": "grpc"}]}});
+    for (format, spec, carried) in [
+        ("Kitex", two.clone(), false),
+        ("GRPC", two.clone(), false),
+        ("Kratos", two, true),
+        ("Kratos", same, false),
+        ("Kitex", json!({"export": {"weight": 5, "tags": {"a": "b"}}, "import": {"onExpiry": "Heal"}}), true),
+        ("Hertz", json!({"import": {"onExpiry": "Heal"}}), true),
+        ("GoZero", json!({"export": {"weight": 5}}), false),
+        ("GoZero", json!({"export": {"tags": {"a": "b"}}}), false),
+        ("GoZero", json!({"import": {"onExpiry": "Heal"}}), false),
+        ("GRPC", json!({"export": {"tagsFromPodLabels": [{"label": "a", "tag": "a"}]}}), false),
+        ("GRPC", json!({"import": {"onExpiry": "Remove", "keepLostSeconds": 60}}), true),
+        ("GoZero", json!({"deletionGuard": {"minInstances": 3, "maxDeletePercent": 20, "holdSeconds": 60}}), true),
+    ] {
+        let mut observed = observed(&spec);
+        observed.service = Some(Arc::new(service(&[("rpc", true), ("web", true)])));
+        if spec["service"].is_null() {
+            observed.service = Some(Arc::new(service(&[("rpc", true)])));
+        }
+        observed.registry = Some(registry_of(format, &json!([{"namespaceSelector": {}, "registryNames": ["*"]}])));
+        match validate(&observed, false) {
+            Verdict::Accepted(accepted) => {
+                assert!(carried, "{format} {spec}");
+                let schemes: Vec<&str> = accepted.ports.iter().map(|port| port.scheme.as_str()).collect();
+                let expected: &[&str] = if format == "Kratos" { &["grpc", "http"] } else { &[""] };
+                assert_eq!(schemes, expected, "{format} {spec}");
+            }
+            Verdict::Refused(refusal) => {
+                assert!(
+                    !carried && refusal.reason == "NotSupported" && !refusal.withdraw,
+                    "{format} {spec}: {refusal:?}"
+                );
+            }
+            Verdict::Gone { .. } => panic!("{format} {spec}"),
+        }
+    }
 }
 
 #[test]

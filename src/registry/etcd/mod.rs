@@ -14,13 +14,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::{Client, LeaseGrantOptions};
-use twinspan_core::model::{LeaseId, RecordKey, Revision};
+use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions};
+use twinspan_core::model::{LeaseId, RecordKey};
 
 pub use connect::{EtcdConnector, Settings, TlsSettings};
 
 use super::{
-    Batch, Committed, Grant, LeaseState, Listing, Reading, Registry, RegistryError, Result, ServerStatus, Watch,
+    Batch, Committed, Follow, Grant, LeaseState, Listing, Reading, Registry, RegistryError, Result, ServerStatus, Watch,
 };
 
 /// The deadline of one call. etcd's own clients use 5 s and less.
@@ -61,16 +61,20 @@ impl Registry for EtcdRegistry {
     async fn status(&self) -> Result<ServerStatus> {
         let mut client = self.client.clone();
         let status = call("status", CALL, client.status()).await?;
-        let cluster_id = status.header().map(etcd_client::ResponseHeader::cluster_id).unwrap_or_default();
-        Ok(ServerStatus { cluster_id, version: status.version().to_owned() })
+        let header = status.header();
+        Ok(ServerStatus {
+            cluster_id: header.map(etcd_client::ResponseHeader::cluster_id).unwrap_or_default(),
+            revision: header.map(etcd_client::ResponseHeader::revision).unwrap_or_default(),
+            version: status.version().to_owned(),
+        })
     }
 
-    async fn list(&self, root: &str) -> Result<Listing> {
-        kv::list(self.client.kv_client(), root).await
+    async fn list(&self, beginning: &str) -> Result<Listing> {
+        kv::list(self.client.kv_client(), beginning).await
     }
 
-    async fn watch(&self, root: &str, from: Revision) -> Result<Box<dyn Watch>> {
-        watch::open(self.client.watch_client(), root, from).await
+    async fn watch(&self, first: &Follow) -> Result<Box<dyn Watch>> {
+        watch::open(self.client.watch_client(), first).await
     }
 
     async fn read(&self, keys: &[RecordKey]) -> Result<Reading> {
@@ -111,6 +115,22 @@ impl Registry for EtcdRegistry {
             // -1 is how the server says that there is no such lease.
             Ok(answer) if answer.ttl() > 0 => Ok(LeaseState::Lives),
             Ok(_) | Err(RegistryError::LeaseGone) => Ok(LeaseState::Gone),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>> {
+        let mut client = self.client.lease_client();
+        let answer = call("lease list", CALL, client.leases()).await?;
+        Ok(answer.leases().iter().map(|lease| LeaseId(lease.id())).collect())
+    }
+
+    async fn keys_of(&self, lease: LeaseId) -> Result<Vec<RecordKey>> {
+        let mut client = self.client.lease_client();
+        let options = LeaseTimeToLiveOptions::new().with_keys();
+        match call("lease look-up", CALL, client.time_to_live(lease.0, Some(options))).await {
+            Ok(answer) => Ok(answer.keys().iter().map(|key| RecordKey::new(key.as_slice())).collect()),
+            Err(RegistryError::LeaseGone) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }

@@ -1,25 +1,39 @@
-//! Watches.
+//! Watches: several beginnings on one stream.
 //!
 //! A watch at a compacted revision is answered with `created` and then `canceled` with an empty reason, while the stream stays open
 //! (etcd 3.5 to 3.7); an expired token cancels likewise. Both are ends here.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use etcd_client::{EventType, ResponseHeader, WatchClient, WatchOptions, WatchResponse, WatchStream};
-use twinspan_core::model::{RecordKey, Revision};
+use twinspan_core::model::RecordKey;
 
 use super::{CALL, MAX_MESSAGE, call, error, kv};
-use crate::registry::{Change, RegistryError, Result, Watch, WatchItem};
+use crate::registry::{Change, Follow, RegistryError, Result, Watch, WatchItem};
+
+/// The number of a response that concerns the whole stream: the answer to a request for progress
+/// (`InvalidWatchID` of server/storage/mvcc).
+const WHOLE_STREAM: i64 = -1;
 
 struct EtcdWatch {
     stream: WatchStream,
+    followed: BTreeSet<i64>,
 }
 
-pub async fn open(client: WatchClient, root: &str, from: Revision) -> Result<Box<dyn Watch>> {
-    let mut client = client.max_decoding_message_size(MAX_MESSAGE);
+fn options(follow: &Follow) -> WatchOptions {
     // Not `with_fragment`: the client does not say which piece is the last.
-    let options = WatchOptions::new().with_prefix().with_start_revision(from).with_progress_notify();
-    let stream = call("watch", CALL, client.watch(root, Some(options))).await?;
-    Ok(Box::new(EtcdWatch { stream }))
+    WatchOptions::new()
+        .with_prefix()
+        .with_start_revision(follow.from)
+        .with_progress_notify()
+        .with_watch_id(follow.number)
+}
+
+pub async fn open(client: WatchClient, first: &Follow) -> Result<Box<dyn Watch>> {
+    let mut client = client.max_decoding_message_size(MAX_MESSAGE);
+    let stream = call("watch", CALL, client.watch(first.beginning.as_str(), Some(options(first)))).await?;
+    Ok(Box::new(EtcdWatch { stream, followed: BTreeSet::from([first.number]) }))
 }
 
 #[async_trait]
@@ -28,10 +42,22 @@ impl Watch for EtcdWatch {
         loop {
             let message = self.stream.message().await.map_err(|e| error::meaning(&e))?;
             let response = message.ok_or_else(|| RegistryError::WatchEnded("the stream ended".to_owned()))?;
-            if let Some(item) = item(&response)? {
+            if let Some(item) = self.item(&response)? {
                 return Ok(item);
             }
         }
+    }
+
+    async fn follow(&mut self, another: &Follow) -> Result<()> {
+        let sent = self.stream.watch(another.beginning.as_str(), Some(options(another))).await;
+        sent.map_err(|e| error::meaning(&e))?;
+        self.followed.insert(another.number);
+        Ok(())
+    }
+
+    async fn give_up(&mut self, number: i64) -> Result<()> {
+        self.followed.remove(&number);
+        self.stream.cancel(number).await.map_err(|e| error::meaning(&e))
     }
 
     async fn request_progress(&mut self) -> Result<()> {
@@ -39,32 +65,44 @@ impl Watch for EtcdWatch {
     }
 }
 
-/// What a response says; `None` where it says nothing that counts.
-fn item(response: &WatchResponse) -> Result<Option<WatchItem>> {
-    if response.compact_revision() > 0 {
-        return Err(RegistryError::Compacted(response.compact_revision()));
-    }
-    if response.canceled() {
-        return Err(match response.cancel_reason() {
-            reason if reason.contains("permission denied") => RegistryError::PermissionDenied(reason.to_owned()),
-            reason => RegistryError::WatchEnded(reason.to_owned()),
-        });
-    }
-    let changes: Vec<Change> = response
-        .events()
-        .iter()
-        .filter_map(|event| {
-            let kv = event.kv()?;
-            Some(match event.event_type() {
-                EventType::Put => Change::Put(kv::raw(kv)),
-                EventType::Delete => Change::Delete { key: RecordKey::new(kv.key()), revision: kv.mod_revision() },
+impl EtcdWatch {
+    /// What a response says; `None` where it says nothing that counts.
+    fn item(&self, response: &WatchResponse) -> Result<Option<WatchItem>> {
+        let number = response.watch_id();
+        if number != WHOLE_STREAM && !self.followed.contains(&number) {
+            // The end of one that was given up, or what it still had to say.
+            return Ok(None);
+        }
+        if response.compact_revision() > 0 {
+            return Err(RegistryError::Compacted(response.compact_revision()));
+        }
+        if response.canceled() {
+            return Err(match response.cancel_reason() {
+                reason if reason.contains("permission denied") => RegistryError::PermissionDenied(reason.to_owned()),
+                reason => RegistryError::WatchEnded(reason.to_owned()),
+            });
+        }
+        let changes: Vec<Change> = response
+            .events()
+            .iter()
+            .filter_map(|event| {
+                let kv = event.kv()?;
+                Some(match event.event_type() {
+                    EventType::Put => Change::Put(kv::raw(kv)),
+                    EventType::Delete => Change::Delete { key: RecordKey::new(kv.key()), revision: kv.mod_revision() },
+                })
             })
-        })
-        .collect();
-    if !changes.is_empty() {
-        return Ok(Some(WatchItem::Changes(changes)));
+            .collect();
+        if !changes.is_empty() {
+            return Ok(Some(WatchItem::Changes(changes)));
+        }
+        // The answer to the watch request itself carries the current revision, but is no proof that everything up to it came; and
+        // progress of one watch says nothing about the others.
+        if response.created() {
+            return Ok(None);
+        }
+        let revision = response.header().map(ResponseHeader::revision).unwrap_or_default();
+        let all = number == WHOLE_STREAM || self.followed.len() == 1;
+        Ok(Some(if all { WatchItem::Progress(revision) } else { WatchItem::Alive }))
     }
-    // The answer to the watch request itself carries the current revision, but is no proof that everything up to it came.
-    let revision = response.header().map(ResponseHeader::revision).unwrap_or_default();
-    Ok((!response.created()).then_some(WatchItem::Progress(revision)))
 }

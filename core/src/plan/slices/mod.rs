@@ -2,7 +2,7 @@
 //!
 //! Owns the shape of a slice that Twinspan manages and the order of writes. Packing within one group is [`pack`]; names are
 //! [`name`]. Follows the built-in EndpointSlice controller (`reconciler.go` of k8s.io/endpointslice): one group for each
-//! address family and port, at most 100 endpoints in a slice, as few writes as possible, and no write that makes an
+//! address family, port and number, at most 100 endpoints in a slice, as few writes as possible, and no write that makes an
 //! endpoint vanish before its new place exists. Refuses to touch a slice that it was not given as one of ours.
 
 mod name;
@@ -12,9 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Timestamp;
 use crate::model::{
-    AddressType, Family, HEADLESS_LABEL, InstanceAddr, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, ServiceKey,
-    Slice, SliceEndpoint, SlicePort, TCP, TRIGGER_TIME_ANNOTATION, TargetPod,
+    AddressType, Family, HEADLESS_LABEL, IMPORTED_FROM_ANNOTATION, InstanceAddr, LOST_UNTIL_ANNOTATION, MANAGED_BY,
+    MANAGED_BY_LABEL, PortSet, SERVICE_NAME_LABEL, ServiceKey, Slice, SliceEndpoint, SlicePort, TCP,
+    TRIGGER_TIME_ANNOTATION, TargetPod,
 };
+use crate::plan::import::Present;
 
 /// The most endpoints in one slice; the built-in controller's default (`--max-endpoints-per-slice`).
 pub const MAX_ENDPOINTS: usize = 100;
@@ -31,6 +33,8 @@ pub struct Input<'a> {
     pub endpoints: &'a BTreeMap<InstanceAddr, Known>,
     /// Every slice that is owned by the RegisteredService and managed by us, whatever Service it names, in any order.
     pub existing: &'a [&'a Slice],
+    /// Where the endpoints come from: `<ServiceRegistry>/<registryName>`.
+    pub source: &'a str,
     /// When the change that led here began.
     pub triggered: Timestamp,
 }
@@ -38,6 +42,10 @@ pub struct Input<'a> {
 /// What is known of an endpoint besides its address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
+    /// The ports of the Service that it serves.
+    pub ports: PortSet,
+    /// It lost its registration and is kept until then.
+    pub lost_until: Option<Timestamp>,
     pub zone: Option<String>,
     pub node: Option<String>,
     pub pod: Option<TargetPod>,
@@ -59,12 +67,19 @@ pub enum TrafficDistribution {
 #[derive(Clone, Copy, Debug)]
 pub struct Service<'a> {
     pub name: &'a str,
-    /// Equal to the name of the Service port, else ClusterIP traffic never reaches the endpoints.
-    pub port_name: &'a str,
-    pub app_protocol: Option<&'a str>,
+    /// At the places that [`PortSet`] means; at least one.
+    pub ports: &'a [Port],
     pub headless: bool,
     pub traffic: TrafficDistribution,
     pub labels: &'a BTreeMap<String, String>,
+}
+
+/// A port of the Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Equal to the name of the Service port, else ClusterIP traffic never reaches the endpoints.
+    pub name: String,
+    pub app_protocol: Option<String>,
 }
 
 /// One write. In the order of a [`Plan`] no endpoint vanishes before its new place exists.
@@ -138,13 +153,17 @@ struct Placed<'a> {
     deletes: Vec<&'a Slice>,
 }
 
-type Group = (Family, u16);
+/// What all endpoints of a slice have in common: family, place of the port, number.
+type Group = (Family, usize, u16);
 
 fn place<'a>(input: &Input<'_>, service: &Service<'_>, existing: &[&'a Slice]) -> Placed<'a> {
     let mut wanted: BTreeMap<Group, BTreeMap<String, SliceEndpoint>> = BTreeMap::new();
     for (addr, known) in input.endpoints {
-        let endpoint = endpoint(*addr, known, service.traffic);
-        wanted.entry((addr.family(), addr.port())).or_default().insert(endpoint.address.clone(), endpoint);
+        for place in known.ports.places().filter(|place| *place < service.ports.len()) {
+            let endpoint = endpoint(*addr, known, service.traffic);
+            let group = (addr.family(), place, addr.port());
+            wanted.entry(group).or_default().insert(endpoint.address.clone(), endpoint);
+        }
     }
     let mut groups: BTreeMap<Group, Vec<&'a Slice>> = wanted.keys().map(|group| (*group, Vec::new())).collect();
     let mut placed = Placed::default();
@@ -172,6 +191,8 @@ fn endpoint(addr: InstanceAddr, known: &Known, traffic: TrafficDistribution) -> 
     endpoint.zone.clone_from(&known.zone);
     endpoint.node.clone_from(&known.node);
     endpoint.pod.clone_from(&known.pod);
+    // The annotation has whole seconds.
+    endpoint.lost_until = known.lost_until.map(|until| Timestamp::from_second(until.as_second()).unwrap_or(until));
     if traffic != TrafficDistribution::Anywhere {
         endpoint.hints.zones.extend(known.zone.clone());
     }
@@ -185,18 +206,21 @@ fn endpoint(addr: InstanceAddr, known: &Known, traffic: TrafficDistribution) -> 
 fn group_of(slice: &Slice, service: &Service<'_>) -> Option<Group> {
     let AddressType::Ip(family) = slice.address_type else { return None };
     match slice.ports.as_slice() {
-        [SlicePort { number: Some(number), .. }] if slice.service.as_deref() == Some(service.name) => {
-            Some((family, *number))
+        [SlicePort { number: Some(number), name, .. }] if slice.service.as_deref() == Some(service.name) => {
+            let place = service.ports.iter().position(|port| port.name == *name);
+            // The only port under another name is written in place.
+            place.or((service.ports.len() == 1).then_some(0)).map(|place| (family, place, *number))
         }
         _ => None,
     }
 }
 
 /// Whether anything but the endpoints is not as it should be.
-fn frame_differs(input: &Input<'_>, service: &Service<'_>, (_, number): Group, slice: &Slice) -> bool {
-    slice.ports != [port(service, number)]
+fn frame_differs(input: &Input<'_>, service: &Service<'_>, group: Group, slice: &Slice) -> bool {
+    slice.ports != [port(service, group)]
         || slice.labels != labels(service)
         || slice.owner_uid.as_deref() != Some(input.owner_uid)
+        || slice.annotations.get(IMPORTED_FROM_ANNOTATION).map(String::as_str) != Some(input.source)
 }
 
 /// A slice that would be deleted takes the endpoints of one that would be created: one write instead of two, and
@@ -224,7 +248,8 @@ fn emit(plan: &mut Plan, input: &Input<'_>, placed: Placed<'_>) {
     let (mut creates, mut updates, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(service) = &input.service {
         for (group, endpoints) in placed.creates {
-            let name = name::unused(input.owner, input.owner_uid, group, &taken);
+            let port = &service.ports[group.1].name;
+            let name = name::unused(input.owner, input.owner_uid, (group.0, port, group.2), &taken);
             taken.insert(name.clone());
             creates.push(body(input, service, group, name, endpoints, BTreeMap::new()));
         }
@@ -252,21 +277,29 @@ fn op_name(op: &SliceOp) -> &str {
 fn body(
     input: &Input<'_>,
     service: &Service<'_>,
-    (family, number): Group,
+    group: Group,
     name: String,
     endpoints: Vec<SliceEndpoint>,
     mut annotations: BTreeMap<String, String>,
 ) -> Body {
     annotations.insert(TRIGGER_TIME_ANNOTATION.to_owned(), input.triggered.to_string());
-    Body { name, family, port: port(service, number), endpoints, labels: labels(service), annotations }
+    annotations.insert(IMPORTED_FROM_ANNOTATION.to_owned(), input.source.to_owned());
+    annotations.remove(LOST_UNTIL_ANNOTATION);
+    let lost = endpoints.iter().filter_map(|e| Some(format!("{}={}", e.address, e.lost_until?)));
+    let lost = lost.collect::<Vec<_>>().join(",");
+    if !lost.is_empty() {
+        annotations.insert(LOST_UNTIL_ANNOTATION.to_owned(), lost);
+    }
+    Body { name, family: group.0, port: port(service, group), endpoints, labels: labels(service), annotations }
 }
 
-fn port(service: &Service<'_>, number: u16) -> SlicePort {
+fn port(service: &Service<'_>, (_, place, number): Group) -> SlicePort {
+    let port = &service.ports[place];
     SlicePort {
-        name: service.port_name.to_owned(),
+        name: port.name.clone(),
         protocol: TCP.to_owned(),
         number: Some(number),
-        app_protocol: service.app_protocol.map(ToOwned::to_owned),
+        app_protocol: port.app_protocol.clone(),
     }
 }
 
@@ -284,20 +317,29 @@ fn labels(service: &Service<'_>) -> BTreeMap<String, String> {
 
 /// What the plan changes for someone who looks at the endpoints of all slices together.
 fn count(plan: &mut Plan, input: &Input<'_>, existing: &[&Slice]) {
-    let before = present(existing);
+    let before: BTreeSet<InstanceAddr> = present(existing, &[], "").into_keys().collect();
     let after: BTreeSet<InstanceAddr> =
         if input.service.is_some() { input.endpoints.keys().copied().collect() } else { BTreeSet::new() };
     plan.added = after.difference(&before).count();
     plan.removed = before.difference(&after).count();
 }
 
-/// The endpoints that slices of ours hold now.
-pub fn present(slices: &[&Slice]) -> BTreeSet<InstanceAddr> {
-    let mut present = BTreeSet::new();
+/// The endpoints that slices of ours hold now, seen with the ports and the source that are in force.
+pub fn present(slices: &[&Slice], ports: &[Port], source: &str) -> BTreeMap<InstanceAddr, Present> {
+    let mut present: BTreeMap<InstanceAddr, Present> = BTreeMap::new();
     for slice in slices.iter().filter(|slice| !slice.deleting) {
-        for number in slice.ports.iter().filter_map(|port| port.number) {
-            let ips = slice.endpoints.iter().filter_map(|endpoint| endpoint.address.parse().ok());
-            present.extend(ips.filter_map(|ip| InstanceAddr::new(ip, number).ok()));
+        let from_here = slice.annotations.get(IMPORTED_FROM_ANNOTATION).is_some_and(|from| from == source);
+        for port in &slice.ports {
+            let place = ports.iter().position(|known| known.name == port.name).or((ports.len() == 1).then_some(0));
+            for endpoint in &slice.endpoints {
+                let addr = endpoint.address.parse().ok().and_then(|ip| InstanceAddr::new(ip, port.number?).ok());
+                let Some(addr) = addr else { continue };
+                let entry = present.entry(addr).or_default();
+                entry.ports.insert(place.map(PortSet::of).unwrap_or_default());
+                entry.zone = entry.zone.take().or_else(|| endpoint.zone.clone());
+                entry.from_here |= from_here;
+                entry.lost_until = entry.lost_until.or(endpoint.lost_until);
+            }
         }
     }
     present

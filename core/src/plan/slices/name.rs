@@ -8,14 +8,16 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use super::Group;
-use crate::model::ServiceKey;
+use crate::model::{Family, ServiceKey};
+
+/// Family, name of the port, number.
+type Group<'a> = (Family, &'a str, u16);
 
 /// Room for `-`, the digest and nothing else within the 253 characters of an object name.
 const MAX_STEM: usize = 200;
 
 /// The first name of the group that nothing has yet.
-pub fn unused(owner: &ServiceKey, owner_uid: &str, group: Group, taken: &BTreeSet<String>) -> String {
+pub fn unused(owner: &ServiceKey, owner_uid: &str, group: Group<'_>, taken: &BTreeSet<String>) -> String {
     let mut index: u32 = 0;
     loop {
         let name = nth(owner, owner_uid, group, index);
@@ -26,8 +28,8 @@ pub fn unused(owner: &ServiceKey, owner_uid: &str, group: Group, taken: &BTreeSe
     }
 }
 
-fn nth(owner: &ServiceKey, owner_uid: &str, (family, port): Group, index: u32) -> String {
-    let digest = Sha256::digest(format!("{owner_uid} {} {port} {index}", family.as_str()));
+fn nth(owner: &ServiceKey, owner_uid: &str, (family, port, number): Group<'_>, index: u32) -> String {
+    let digest = Sha256::digest(format!("{owner_uid} {} {port} {number} {index}", family.as_str()));
     let digest: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
     let stem: String = owner.name.chars().take(MAX_STEM).collect();
     // A stem that was cut may end in a dot, after which a name may not go on with a dash.
@@ -42,7 +44,7 @@ mod tests {
     #[test]
     fn names_are_repeatable_distinct_and_legal() {
         let owner = ServiceKey::new("shop", format!("{}.x", "a".repeat(199)));
-        let group = (Family::V4, 8888);
+        let group = (Family::V4, "rpc", 8888);
         let first = unused(&owner, "uid", group, &BTreeSet::new());
         assert_eq!(first, unused(&owner, "uid", group, &BTreeSet::new()));
         assert!(first.len() <= 253 && !first.contains(".-"), "{first}");
@@ -50,10 +52,11 @@ mod tests {
         let others = [
             unused(&owner, "uid", group, &BTreeSet::from([first.clone()])),
             unused(&owner, "other", group, &BTreeSet::new()),
-            unused(&owner, "uid", (Family::V6, 8888), &BTreeSet::new()),
-            unused(&owner, "uid", (Family::V4, 8889), &BTreeSet::new()),
+            unused(&owner, "uid", (Family::V6, "rpc", 8888), &BTreeSet::new()),
+            unused(&owner, "uid", (Family::V4, "rpc", 8889), &BTreeSet::new()),
+            unused(&owner, "uid", (Family::V4, "web", 8888), &BTreeSet::new()),
         ];
         let all: BTreeSet<&String> = others.iter().chain([&first]).collect();
-        assert_eq!(all.len(), 5);
+        assert_eq!(all.len(), 6);
     }
 }

@@ -10,7 +10,8 @@ struct World {
     headless: bool,
     traffic: TrafficDistribution,
     known: Known,
-    port_name: String,
+    ports: Vec<Port>,
+    source: String,
     service_name: String,
     has_service: bool,
     endpoints: BTreeSet<InstanceAddr>,
@@ -32,8 +33,9 @@ impl World {
             labels: BTreeMap::from([("app".to_owned(), "echo".to_owned())]),
             headless: true,
             traffic: TrafficDistribution::Anywhere,
-            known: Known::default(),
-            port_name: "rpc".into(),
+            known: Known { ports: PortSet::of(0), ..Known::default() },
+            ports: vec![Port { name: "rpc".into(), app_protocol: None }],
+            source: "main/echo".into(),
             service_name: "echo".into(),
             has_service: true,
             endpoints,
@@ -45,8 +47,7 @@ impl World {
         let existing: Vec<&Slice> = self.existing.iter().collect();
         let service = Service {
             name: &self.service_name,
-            port_name: &self.port_name,
-            app_protocol: None,
+            ports: &self.ports,
             headless: self.headless,
             traffic: self.traffic,
             labels: &self.labels,
@@ -57,6 +58,7 @@ impl World {
             service: self.has_service.then_some(service),
             endpoints: &self.endpoints.iter().map(|addr| (*addr, self.known.clone())).collect(),
             existing: &existing,
+            source: &self.source,
             triggered: Timestamp::UNIX_EPOCH,
         })
     }
@@ -100,7 +102,7 @@ impl World {
 }
 
 fn stored(body: &Body, resource_version: &str) -> Slice {
-    Slice {
+    let mut slice = Slice {
         name: body.name.clone(),
         resource_version: resource_version.into(),
         service: body.labels.get(SERVICE_NAME_LABEL).cloned(),
@@ -112,7 +114,11 @@ fn stored(body: &Body, resource_version: &str) -> Slice {
         endpoints: body.endpoints.clone(),
         labels: body.labels.clone(),
         annotations: body.annotations.clone(),
-    }
+    };
+    // What is kept of an endpoint's deadline is what the annotation says.
+    slice.endpoints.iter_mut().for_each(|endpoint| endpoint.lost_until = None);
+    slice.read_lost_until();
+    slice
 }
 
 fn signs(plan: &Plan) -> String {
@@ -219,7 +225,7 @@ fn a_slice_is_never_taken_from_one_service_to_another() {
 fn a_changed_frame_is_written_once() {
     let mut world = World::wanting(many(2, 80));
     world.apply();
-    world.port_name = "grpc".into();
+    world.ports[0].name = "grpc".into();
     world.labels.insert("team".into(), "a".into());
     assert_eq!(signs(&world.apply()), "u");
     assert_eq!(world.plan(), Plan::default());
@@ -263,7 +269,9 @@ fn an_endpoint_that_two_slices_hold_stays_in_one() {
 fn what_is_known_of_an_endpoint_is_said_and_hints_only_where_the_service_asks_for_them() {
     let pod = TargetPod { namespace: "shop".into(), name: "a".into(), uid: "u".into() };
     let mut world = World::wanting(many(1, 80));
-    world.known = Known { zone: Some("z1".into()), node: Some("n1".into()), pod: Some(pod.clone()) };
+    world.known.zone = Some("z1".into());
+    world.known.node = Some("n1".into());
+    world.known.pod = Some(pod.clone());
     world.apply();
     let told = |world: &World| world.existing[0].endpoints[0].clone();
     let expected = (Some("z1".to_owned()), Some("n1".to_owned()), Some(pod));
@@ -278,6 +286,49 @@ fn what_is_known_of_an_endpoint_is_said_and_hints_only_where_the_service_asks_fo
         assert_eq!(signs(&world.apply()), "u", "in place");
         assert_eq!(told(&world).hints, Hints { zones, nodes });
     }
+}
+
+#[test]
+fn deadlines_and_the_source_are_told_by_annotations_and_survive_a_restart() {
+    let mut world = World::wanting(many(2, 80));
+    let until = Timestamp::from_millisecond(1_500_000_000_250).unwrap();
+    world.known.lost_until = Some(until);
+    world.apply();
+    let annotations = &world.existing[0].annotations;
+    assert_eq!(annotations[IMPORTED_FROM_ANNOTATION], "main/echo");
+    let time = "2017-07-14T02:40:00Z";
+    assert_eq!(annotations[LOST_UNTIL_ANNOTATION], format!("10.1.0.1={time},10.1.0.2={time}"));
+    assert_eq!(world.plan(), Plan::default(), "a fraction of a second is no change");
+    let slices: Vec<&Slice> = world.existing.iter().collect();
+    let seen = present(&slices, &world.ports, "main/echo");
+    assert!(seen.values().all(|p| p.from_here && p.ports == PortSet::of(0) && p.lost_until == time.parse().ok()));
+    assert!(present(&slices, &world.ports, "main/other").values().all(|p| !p.from_here));
+    // Found again: no deadline any more.
+    world.known.lost_until = None;
+    assert_eq!(signs(&world.apply()), "u");
+    assert!(!world.existing[0].annotations.contains_key(LOST_UNTIL_ANNOTATION));
+    // Another name: the same endpoints come from somewhere else.
+    world.source = "main/other".into();
+    assert_eq!(signs(&world.apply()), "u");
+}
+
+#[test]
+fn ports_have_slices_of_their_own_and_each_keeps_its_name() {
+    let mut world = World::wanting(many(3, 80));
+    world.ports.push(Port { name: "web".into(), app_protocol: Some("http".into()) });
+    world.known.ports.insert(PortSet::of(1));
+    assert_eq!(signs(&world.apply()), "cc");
+    let names: Vec<&str> = world.existing.iter().map(|s| s.ports[0].name.as_str()).collect();
+    assert!(names.contains(&"rpc") && names.contains(&"web"), "{names:?}");
+    let slices: Vec<&Slice> = world.existing.iter().collect();
+    let both = present(&slices, &world.ports, "main/echo");
+    assert!(both.len() == 3 && both.values().all(|p| p.ports == world.known.ports), "{both:?}");
+    // A port that is not asked for any more takes its slices with it.
+    world.ports.pop();
+    world.known.ports = PortSet::of(0);
+    let plan = world.apply();
+    assert_eq!(world.existing.len(), 1, "{plan:?}");
+    assert_eq!((plan.added, plan.removed), (0, 0));
 }
 
 fn some_endpoints() -> impl Strategy<Value = BTreeSet<InstanceAddr>> {

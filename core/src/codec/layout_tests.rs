@@ -1,0 +1,135 @@
+use super::*;
+use crate::model::{Kind, LeaseId, Tags};
+
+fn owner() -> Owner {
+    Owner { cluster_id: "c-1".into(), service: ServiceKey::new("shop", "echo.v1") }
+}
+
+fn name() -> RegistryName {
+    RegistryName::new("echo").unwrap()
+}
+
+fn addr(text: &str) -> InstanceAddr {
+    InstanceAddr::parse(text).unwrap()
+}
+
+fn instance(format: Format, text: &str) -> Instance {
+    let mut instance = Instance::single(addr(text), 20, Tags::from([("lane".to_owned(), "blue".to_owned())]));
+    if format.has_schemes() {
+        instance.endpoints = vec![("grpc".to_owned(), instance.addr), ("http".to_owned(), addr("10.0.0.1:81"))];
+    }
+    instance
+}
+
+fn layout(format: Format) -> Layout {
+    Layout::new(format, format.default_prefix())
+}
+
+fn record(layout: &Layout, key: &RecordKey, value: Vec<u8>) -> Record {
+    layout.decode(&RawRecord { key: key.clone(), value, mod_revision: 1, lease: LeaseId(1) })
+}
+
+#[test]
+fn keys_are_those_that_readers_look_under() {
+    let odd = "twinspan~c-1~shop~echo.v1";
+    for (format, prefix, root, key) in [
+        (Format::Kitex, None, "kitex/registry-etcd/echo/", "10.0.0.1:80".to_owned()),
+        (Format::Kitex, Some(""), "/echo/", "10.0.0.1:80".to_owned()),
+        (Format::Kitex, Some("/my"), "/my/echo/", "10.0.0.1:80".to_owned()),
+        (Format::Hertz, None, "hertz/registry-etcd/echo/", "10.0.0.1:80".to_owned()),
+        (Format::Kratos, None, "/microservices/echo/", format!("{odd}~10.0.0.1")),
+        (Format::GoZero, None, "echo/", format!("{odd}~10.0.0.1:80")),
+        (Format::Grpc, None, "echo/", format!("{odd}~10.0.0.1:80")),
+        (Format::Grpc, Some("svc"), "svc/echo/", format!("{odd}~10.0.0.1:80")),
+    ] {
+        let layout = Layout::new(format, prefix.unwrap_or(format.default_prefix()));
+        assert_eq!(layout.service_root(&name()), root, "{format:?}");
+        let written = layout.key(&name(), &owner(), &instance(format, "10.0.0.1:80"));
+        assert_eq!(written.to_string(), format!("{root}{key}"), "{format:?}");
+        assert_eq!(layout.split_key(&written), Some((&b"echo"[..], key.as_bytes())), "{format:?}");
+        let common = layout.root().is_some_and(|root| written.as_bytes().starts_with(root.as_bytes()));
+        assert_eq!(common, !layout.prefix().is_empty(), "{format:?}");
+    }
+    let v6 = instance(Format::Hertz, "[2001:db8::1]:80");
+    assert!(layout(Format::Hertz).key(&name(), &owner(), &v6).to_string().ends_with("/echo/[2001:db8::1]:80"));
+}
+
+#[test]
+fn what_is_written_is_read_back_as_our_own_in_every_format() {
+    for format in Format::ALL {
+        let layout = layout(format);
+        let instance = instance(format, "10.0.0.1:80");
+        let key = layout.key(&name(), &owner(), &instance);
+        let says = layout.registration(&name(), &owner(), &instance);
+        let record = record(&layout, &key, layout.encode(&says));
+        let Content::Registered { registration, .. } = &record.content else { panic!("{format:?}: {record:?}") };
+        assert_eq!(registration, &says, "{format:?}: an own record that is as it should be is not written again");
+        assert_eq!(record.kind("c-1"), Kind::Own(&owner()), "{format:?}");
+        assert_eq!(record.kind("c-2"), Kind::OtherCluster, "{format:?}");
+        let addrs: Vec<InstanceAddr> = record.addrs().collect();
+        assert_eq!(addrs, instance.addrs().collect::<Vec<_>>(), "{format:?}");
+    }
+}
+
+#[test]
+fn bytes_are_those_of_the_framework() {
+    let of = |format: Format| {
+        let text =
+            layout(format).encode(&layout(format).registration(&name(), &owner(), &instance(format, "10.0.0.1:80")));
+        String::from_utf8(text).unwrap()
+    };
+    let kitex = r#"{"network":"tcp","address":"10.0.0.1:80","weight":20,"tags":{"lane":"blue","twinspan.dev/owner":"c-1/shop/echo.v1"}}"#;
+    assert_eq!(of(Format::Kitex), kitex);
+    assert_eq!(of(Format::Hertz), kitex);
+    assert_eq!(
+        of(Format::Kratos),
+        r#"{"id":"twinspan~c-1~shop~echo.v1~10.0.0.1","name":"echo","version":"","metadata":{"lane":"blue","twinspan.dev/owner":"c-1/shop/echo.v1","weight":"20"},"endpoints":["grpc://10.0.0.1:80","http://10.0.0.1:81"]}"#
+    );
+    assert_eq!(of(Format::GoZero), "10.0.0.1:80");
+    assert_eq!(of(Format::Grpc), r#"{"Op":0,"Addr":"10.0.0.1:80","Metadata":null}"#);
+}
+
+#[test]
+fn a_healed_registration_says_what_its_server_said_and_who_put_it_back() {
+    for format in Format::ALL.into_iter().filter(|format| format.heals()) {
+        let layout = layout(format);
+        let lost = match format {
+            Format::Kratos => br#"{"id":"x","name":"echo","version":"v2","metadata":{"a":"1"},"endpoints":["grpc://10.0.0.9:80"],"more":[1]}"#.to_vec(),
+            _ => br#"{"network":"tcp","address":"10.0.0.9:80","weight":3,"tags":{"a":"1"},"more":[1]}"#.to_vec(),
+        };
+        let key = RecordKey::from(format!("{}x", layout.service_root(&name())));
+        let before = record(&layout, &key, lost);
+        let Content::Registered { registration, .. } = &before.content else { panic!("{before:?}") };
+        let after = record(&layout, &key, layout.encode(&layout.healed(registration, &owner())));
+        assert_eq!(after.kind("c-1"), Kind::Healed(&owner()), "{format:?}");
+        assert_eq!(after.kind("c-2"), Kind::Healed(&owner()), "whichever cluster looks");
+        assert_eq!(after.listeners(), before.listeners(), "{format:?}");
+        let Content::Registered { registration: healed, .. } = &after.content else { panic!("{after:?}") };
+        assert_eq!((&healed.rest, healed.weight), (&registration.rest, registration.weight), "{format:?}");
+        assert_eq!(healed.tags["a"], "1");
+    }
+}
+
+#[test]
+fn marks_in_keys_name_an_owner_or_nobody() {
+    let mark = |last: &str| key_mark(&format!("echo/{last}").into());
+    assert_eq!(mark("twinspan~c-1~shop~echo.v1~10.0.0.1:80"), Mark::Owned(owner()));
+    for text in ["7587870460981677828", "10.0.0.1:80", "pod-1", "twinspanx~a~b~c~d", ""] {
+        assert_eq!(mark(text), Mark::None, "{text}");
+    }
+    for text in ["twinspan", "twinspan~c", "twinspan~c~n~s", "twinspan~c~n~s~a~x", "twinspan~~n~s~a", "twinspan~c~~s~a"]
+    {
+        assert_eq!(mark(text), Mark::Unreadable, "{text}");
+    }
+}
+
+#[test]
+fn a_kratos_record_under_another_services_key_is_nobodys_endpoint() {
+    let layout = layout(Format::Kratos);
+    let value =
+        |name: &str| format!(r#"{{"id":"b","name":"{name}","endpoints":["grpc://10.0.0.1:9000"]}}"#).into_bytes();
+    let verdict = |name: &str| record(&layout, &"/microservices/echo/b".into(), value(name)).listeners()[0].addr;
+    assert_eq!(verdict("echo"), Ok(addr("10.0.0.1:9000")));
+    assert_eq!(verdict("other"), Err(Reason::OtherName));
+    assert_eq!(verdict(""), Err(Reason::OtherName));
+}

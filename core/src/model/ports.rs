@@ -1,0 +1,47 @@
+//! Which of a RegisteredService's ports something concerns.
+
+/// The most ports that a RegisteredService can name (`maxItems` of `spec.service.ports`).
+pub const MAX_PORTS: usize = 16;
+
+/// A set of ports, by their place in the list of ports in force. Formats but Kratos have one port, at place 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortSet(u16);
+
+impl PortSet {
+    /// The port at a place; places from [`MAX_PORTS`] on are none.
+    pub fn of(place: usize) -> Self {
+        if place < MAX_PORTS { Self(1 << place) } else { Self(0) }
+    }
+
+    pub fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    pub fn contains(self, place: usize) -> bool {
+        self.0 & Self::of(place).0 != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn places(self) -> impl Iterator<Item = usize> {
+        (0..MAX_PORTS).filter(move |place| self.contains(*place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_holds_the_places_that_were_put_into_it() {
+        let mut set = PortSet::default();
+        assert!(set.is_empty());
+        set.insert(PortSet::of(0));
+        set.insert(PortSet::of(15));
+        set.insert(PortSet::of(16));
+        assert_eq!(set.places().collect::<Vec<_>>(), [0, 15]);
+        assert!(!set.contains(16) && !set.contains(1));
+    }
+}

@@ -1,0 +1,71 @@
+//! One TCP connection.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use twinspan_core::model::InstanceAddr;
+use twinspan_core::plan::departures::Answer;
+
+use super::Prober;
+
+/// How long a server may take to accept.
+const CONNECT: Duration = Duration::from_secs(1);
+/// A connection that is still open after so long was accepted by somebody who means it: what stands before a server that is gone
+/// (a proxy, a load balancer) accepts and closes.
+const STAYS_OPEN: Duration = Duration::from_millis(200);
+
+/// Real connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpProber;
+
+#[async_trait]
+impl Prober for TcpProber {
+    async fn probe(&self, addr: InstanceAddr) -> Answer {
+        ask(SocketAddr::new(addr.ip(), addr.port())).await
+    }
+}
+
+async fn ask(addr: SocketAddr) -> Answer {
+    let stream = match timeout(CONNECT, TcpStream::connect(addr)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return Answer::Refused,
+        // No route, a network that is down, or nobody who answers: that says nothing about the server.
+        Ok(Err(_)) | Err(_) => return Answer::Silent,
+    };
+    let mut byte = [0];
+    match timeout(STAYS_OPEN, stream.peek(&mut byte)).await {
+        // It has nothing to say to us, or something: it is open.
+        Err(_) | Ok(Ok(1..)) => Answer::Accepted,
+        Ok(Ok(0) | Err(_)) => Answer::Silent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn open_is_accepted_and_closed_at_once_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (quiet, _) = listener.accept().await.unwrap();
+            let (mut talks, _) = listener.accept().await.unwrap();
+            talks.write_all(b"hello").await.unwrap();
+            let (closes, _) = listener.accept().await.unwrap();
+            drop(closes);
+            (quiet, talks)
+        });
+        assert_eq!(ask(addr).await, Answer::Accepted);
+        assert_eq!(ask(addr).await, Answer::Accepted);
+        assert_eq!(ask(addr).await, Answer::Silent);
+        drop(server.await.unwrap());
+        assert_eq!(ask(addr).await, Answer::Refused);
+    }
+}

@@ -1,0 +1,238 @@
+//! Which addresses are asked, how often, and what they answered last.
+//!
+//! Owns the pace (every second for ten seconds, then every five) and the bound on connections at once. An address that several
+//! services ask about is asked once. Tells the services when an answer changed, and again when silence has lasted long enough to mean
+//! something.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use twinspan_core::model::{InstanceAddr, ServiceKey};
+use twinspan_core::plan::departures::Probe;
+
+use super::Prober;
+use crate::controllers::queue::Marker;
+use crate::leadership::Claim;
+use crate::world::World;
+
+/// Connections at once.
+const AT_ONCE: usize = 64;
+/// The pace at first …
+const OFTEN: Duration = Duration::from_secs(1);
+/// … for so long …
+const OFTEN_FOR: Duration = Duration::from_secs(10);
+/// … and then.
+const SELDOM: Duration = Duration::from_secs(5);
+
+/// What the third door is asked for; clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Probes {
+    state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    asked: BTreeMap<InstanceAddr, Asked>,
+    of: HashMap<ServiceKey, BTreeSet<InstanceAddr>>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    by: BTreeSet<ServiceKey>,
+    began: Instant,
+    due: Instant,
+    under_way: bool,
+    last: Option<Probe>,
+}
+
+impl Probes {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The addresses that a service asks about now; none ends it.
+    pub fn ask(&self, service: &ServiceKey, addrs: &BTreeSet<InstanceAddr>) {
+        let mut state = self.lock();
+        let before = state.of.remove(service).unwrap_or_default();
+        if before == *addrs {
+            if !before.is_empty() {
+                state.of.insert(service.clone(), before);
+            }
+            return;
+        }
+        for gone in before.difference(addrs) {
+            if let Some(asked) = state.asked.get_mut(gone) {
+                asked.by.remove(service);
+                if asked.by.is_empty() {
+                    state.asked.remove(gone);
+                }
+            }
+        }
+        let now = Instant::now();
+        for addr in addrs.difference(&before) {
+            let asked = state.asked.entry(*addr).or_insert_with(|| Asked {
+                by: BTreeSet::new(),
+                began: now,
+                due: now,
+                under_way: false,
+                last: None,
+            });
+            asked.by.insert(service.clone());
+        }
+        if !addrs.is_empty() {
+            state.of.insert(service.clone(), addrs.clone());
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// What is known of these addresses.
+    pub fn answers(&self, service: &ServiceKey) -> BTreeMap<InstanceAddr, Probe> {
+        let state = self.lock();
+        let addrs = state.of.get(service).into_iter().flatten();
+        addrs.filter_map(|addr| Some((*addr, state.asked.get(addr)?.last?))).collect()
+    }
+
+    /// Opens connections while this process leads, until it is stopped.
+    pub async fn run(
+        self,
+        prober: Arc<dyn Prober>,
+        claim: Claim,
+        marker: Marker,
+        world: World,
+        stop: CancellationToken,
+    ) {
+        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        let mut leading = claim.changes();
+        loop {
+            leading.borrow_and_update();
+            let mut next = None;
+            if claim.holds() {
+                let due;
+                (due, next) = self.due(Instant::now());
+                for addr in due {
+                    let Ok(permit) = permits.clone().acquire_owned().await else { return };
+                    let (probes, prober, marker, world) = (self.clone(), prober.clone(), marker.clone(), world.clone());
+                    tokio::spawn(async move {
+                        let answer = prober.probe(addr).await;
+                        drop(permit);
+                        probes.answered(addr, Probe { answer, since: world.now() }, &marker);
+                    });
+                }
+            }
+            let wait = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.changed.notified() => {}
+                _ = leading.changed() => {}
+                () = wait => {}
+            }
+        }
+    }
+
+    /// Takes what is due, and says when something is next.
+    fn due(&self, now: Instant) -> (Vec<InstanceAddr>, Option<Instant>) {
+        let mut state = self.lock();
+        let mut due = Vec::new();
+        for (addr, asked) in &mut state.asked {
+            if asked.due <= now && !asked.under_way {
+                asked.under_way = true;
+                let pace = if now < asked.began + OFTEN_FOR { OFTEN } else { SELDOM };
+                asked.due = now + pace;
+                due.push(*addr);
+            }
+        }
+        (due, state.asked.values().filter(|asked| !asked.under_way).map(|asked| asked.due).min())
+    }
+
+    fn answered(&self, addr: InstanceAddr, probe: Probe, marker: &Marker) {
+        let mut state = self.lock();
+        // Nobody asks any more.
+        let Some(asked) = state.asked.get_mut(&addr) else { return };
+        asked.under_way = false;
+        let same = asked.last.is_some_and(|last| last.answer == probe.answer);
+        if !same {
+            asked.last = Some(probe);
+            marker.mark_all(&asked.by);
+        }
+        self.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use twinspan_core::plan::departures::Answer;
+
+    use super::*;
+    use crate::controllers::queue;
+
+    /// Answers as it is told, and counts.
+    struct Scripted {
+        answer: Mutex<Answer>,
+        times: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Prober for Scripted {
+        async fn probe(&self, _: InstanceAddr) -> Answer {
+            self.times.fetch_add(1, Ordering::Relaxed);
+            *self.answer.lock().unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_address_is_asked_once_at_its_pace_and_only_by_the_leader() {
+        let prober = Arc::new(Scripted { answer: Mutex::new(Answer::Accepted), times: AtomicUsize::new(0) });
+        let asked = |expected: std::ops::RangeInclusive<usize>, why: &str| {
+            let times = prober.times.swap(0, Ordering::Relaxed);
+            assert!(expected.contains(&times), "{why}: asked {times} times");
+        };
+        let (claim, stop) = (Claim::none(), CancellationToken::new());
+        let (marker, _queue) = queue::new(World::real());
+        let probes = Probes::default();
+        let running = probes.clone().run(prober.clone(), claim.clone(), marker, World::real(), stop.clone());
+        tokio::spawn(running);
+        let addr = InstanceAddr::parse("10.0.0.1:80").unwrap();
+        let (one, two) = (ServiceKey::new("ns", "one"), ServiceKey::new("ns", "two"));
+        probes.ask(&one, &BTreeSet::from([addr]));
+        probes.ask(&two, &BTreeSet::from([addr]));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        asked(0..=0, "not the leader");
+        claim.begin();
+        let beating = tokio::spawn({
+            let claim = claim.clone();
+            async move { claim.beat().await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        asked(1..=2, "at once when it leads");
+        assert_eq!(probes.answers(&one)[&addr].answer, Answer::Accepted);
+        let since = probes.answers(&two)[&addr].since;
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        asked(18..=27, "seldom after a while");
+        assert_eq!(probes.answers(&two)[&addr].since, since, "the same answer is the same since then");
+        *prober.answer.lock().unwrap() = Answer::Silent;
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(probes.answers(&one)[&addr].answer, Answer::Silent);
+        probes.ask(&one, &BTreeSet::new());
+        assert!(probes.answers(&one).is_empty());
+        asked(1..=3, "one of them still asks");
+        probes.ask(&two, &BTreeSet::new());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        asked(0..=1, "nobody asks");
+        stop.cancel();
+        beating.abort();
+    }
+}
