@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"net"
-	"sort"
 	"time"
 
 	"github.com/cloudwego/kitex/client"
@@ -150,10 +149,10 @@ func kitexResolve(args []string) error {
 	}
 	result, err := resolver.Resolve(context.Background(), where.service)
 	if err != nil {
-		say("resolved", map[string]any{"error": err.Error(), "instances": []any{}})
+		sayResolved(nil, err)
 		return nil
 	}
-	instances := []map[string]any{}
+	var found []instance
 	for _, i := range result.Instances {
 		tags := map[string]string{}
 		for _, name := range names {
@@ -161,11 +160,8 @@ func kitexResolve(args []string) error {
 				tags[name] = value
 			}
 		}
-		instances = append(instances, map[string]any{
-			"network": i.Address().Network(), "address": i.Address().String(), "weight": i.Weight(), "tags": tags,
-		})
+		found = append(found, instance{i.Address().Network(), i.Address().String(), i.Weight(), tags})
 	}
-	sort.Slice(instances, func(a, b int) bool { return instances[a]["address"].(string) < instances[b]["address"].(string) })
-	say("resolved", map[string]any{"instances": instances})
+	sayResolved(found, nil)
 	return nil
 }

@@ -10,20 +10,33 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net"
 	"os"
+	"os/signal"
+	"sort"
 	"strings"
 	"sync"
+	"syscall"
 )
 
 var programs = map[string]func(args []string) error{
-	"kitex-server":  kitexServer,
-	"kitex-client":  kitexClient,
-	"kitex-resolve": kitexResolve,
+	"kitex-server":   kitexServer,
+	"kitex-client":   kitexClient,
+	"kitex-resolve":  kitexResolve,
+	"hertz-server":   hertzServer,
+	"hertz-client":   hertzClient,
+	"hertz-resolve":  hertzResolve,
+	"kratos-server":  kratosServer,
+	"kratos-resolve": kratosResolve,
+	"gozero-server":  gozeroServer,
+	"gozero-resolve": gozeroResolve,
+	"grpc-server":    grpcServer,
+	"grpc-resolve":   grpcResolve,
 }
 
 func main() {
 	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: interop kitex-server|kitex-client|kitex-resolve [flags]")
+		fmt.Fprintln(os.Stderr, "usage: interop kitex|hertz|kratos|gozero|grpc-server|client|resolve [flags]")
 		os.Exit(2)
 	}
 	if err := programs[os.Args[1]](os.Args[2:]); err != nil {
@@ -64,6 +77,56 @@ func (f *etcdFlags) register(set *flag.FlagSet) {
 }
 
 func (f *etcdFlags) list() []string { return strings.Split(f.endpoints, ",") }
+
+// key is where the records lie for the frameworks that have no prefix of their own.
+func (f *etcdFlags) key() string {
+	if f.prefix == "" {
+		return f.service
+	}
+	return f.prefix + "/" + f.service
+}
+
+// instance is what a resolver returned, in words that all frameworks share.
+type instance struct {
+	Network string            `json:"network"`
+	Address string            `json:"address"`
+	Weight  int               `json:"weight"`
+	Tags    map[string]string `json:"tags"`
+}
+
+func sayResolved(found []instance, err error) {
+	fields := map[string]any{"instances": []instance{}}
+	if err != nil {
+		fields["error"] = err.Error()
+	} else if len(found) > 0 {
+		sort.Slice(found, func(a, b int) bool { return found[a].Address < found[b].Address })
+		fields["instances"] = found
+	}
+	say("resolved", fields)
+}
+
+// untilTold ends at SIGTERM or SIGINT, as a framework's own main loop does.
+func untilTold() {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGTERM, syscall.SIGINT)
+	<-told
+}
+
+// listen accepts connections and keeps them open: what a server does that has nothing to say.
+func listen(address string) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			if _, err := listener.Accept(); err != nil {
+				return
+			}
+		}
+	}()
+	return nil
+}
 
 var output sync.Mutex
 

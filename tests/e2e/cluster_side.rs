@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{eventually, holds, next_v4, resolve};
+use twinspan_bed::{Framework, eventually, holds, next_v4, resolve};
 
 use crate::harness::{Corner, SOON, Suite};
 
@@ -94,7 +94,8 @@ async fn weights_and_tags(suite: Arc<Suite>) -> Result<()> {
         let corner = &corner;
         async move {
             eventually(what, SOON, || async {
-                let found = resolve(&corner.etcd, "echo", Some(&corner.name), &["lane", "team"]).await?;
+                let found =
+                    resolve(Framework::Kitex, &corner.etcd, "echo", Some(&corner.name), &["lane", "team"]).await?;
                 ensure!(found.iter().all(|i| i.tags["team"] == "a"), "{found:?}");
                 let found: BTreeMap<_, _> =
                     found.into_iter().map(|i| (i.address, (i.weight, i.tags["lane"].clone()))).collect();

@@ -13,7 +13,7 @@ use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use twinspan_bed::oracle::kube_proxy;
-use twinspan_bed::{KitexServer, eventually, next_v4};
+use twinspan_bed::{Server, eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite};
 
@@ -54,7 +54,7 @@ async fn multiple_ports(suite: Arc<Suite>) -> Result<()> {
     let ports = json!([{"name": "portname1", "port": 80}, {"name": "portname2", "port": 81}]);
     corner.service("both", json!({"clusterIP": "None", "ports": ports})).await?;
     corner.service("virtual", json!({"ports": ports})).await?;
-    let mut servers: BTreeMap<&str, Vec<KitexServer>> = BTreeMap::new();
+    let mut servers: BTreeMap<&str, Vec<Server>> = BTreeMap::new();
     for (port, name) in [("portname1", "first"), ("portname2", "second")] {
         for service in ["both", "virtual"] {
             let spec = json!({"registryName": name, "service": {"name": service, "ports": [{"name": port}]}});
@@ -64,7 +64,7 @@ async fn multiple_ports(suite: Arc<Suite>) -> Result<()> {
             servers.entry(port).or_default().push(corner.vm(name, address(number), None).await?);
         }
     }
-    let of = |port: &str| -> Vec<SocketAddr> { servers[port].iter().map(KitexServer::address).collect() };
+    let of = |port: &str| -> Vec<SocketAddr> { servers[port].iter().map(Server::address).collect() };
     let (first, second) = (of("portname1"), of("portname2"));
     for service in ["both", "virtual"] {
         proxy_becomes(&corner, service, &[("portname1", &first), ("portname2", &second)]).await?;
@@ -94,7 +94,7 @@ async fn multiple_ips(suite: Arc<Suite>) -> Result<()> {
     for port in [3000, 3001, 3001, 3002] {
         servers.push(corner.vm("echo", address(port), None).await?);
     }
-    let all: Vec<SocketAddr> = servers.iter().map(KitexServer::address).collect();
+    let all: Vec<SocketAddr> = servers.iter().map(Server::address).collect();
     proxy_becomes(&corner, "echo", &[("portname1", &all)]).await?;
     // A Service port without a name matches the endpoints without one.
     proxy_becomes(&corner, "plain", &[("", &all)]).await?;

@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use twinspan::api::{RegisteredService, ServiceRegistry};
 use twinspan_bed::{
-    Bed, Etcd, KitexClient, KitexServer, OPERATOR_NAMESPACE, Pods, ServerOptions, Twinspan, TwinspanOptions,
+    Bed, Caller, Etcd, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, Twinspan, TwinspanOptions,
     eventually, next_v4,
 };
 
@@ -222,24 +222,24 @@ impl<'a> Corner<'a> {
     }
 
     /// Starts a pod of a Service, with a real Kitex server in it that does not know the registry, not ready yet.
-    pub async fn pod(&self, service: &str, pod: &str, port: u16) -> Result<KitexServer> {
+    pub async fn pod(&self, service: &str, pod: &str, port: u16) -> Result<Server> {
         let ip = next_v4();
         let address = SocketAddr::from((ip, port));
         let options = ServerOptions { silent: true, ..ServerOptions::default() };
-        let server = KitexServer::start(self.bed.dir(), &self.etcd, service, address, &options).await?;
+        let server = Server::start(self.bed.dir(), &self.etcd, service, address, &options).await?;
         let labels = BTreeMap::from([("app".to_owned(), service.to_owned())]);
         self.pods.run(pod, &labels, &[IpAddr::V4(ip)]).await?;
         Ok(server)
     }
 
     /// A real Kitex server "on a VM" that registers itself.
-    pub async fn vm(&self, service: &str, address: SocketAddr, ttl: Option<u32>) -> Result<KitexServer> {
+    pub async fn vm(&self, service: &str, address: SocketAddr, ttl: Option<u32>) -> Result<Server> {
         let options = ServerOptions { prefix: Some(self.name.clone()), ttl, ..ServerOptions::default() };
-        KitexServer::start(self.bed.dir(), &self.etcd, service, address, &options).await
+        Server::start(self.bed.dir(), &self.etcd, service, address, &options).await
     }
 
-    pub fn kitex_client(&self, service: &str) -> Result<KitexClient> {
-        KitexClient::start(self.bed.dir(), &self.etcd, service, Some(&self.name))
+    pub fn kitex_client(&self, service: &str) -> Result<Caller> {
+        Caller::start(self.bed.dir(), Framework::Kitex, &self.etcd, service, Some(&self.name))
     }
 
     /// Every record under a service's name.

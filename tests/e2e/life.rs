@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use kube::api::DeleteParams;
 use libtest_mimic::Trial;
 use serde_json::json;
-use twinspan_bed::{eventually, next_v4, resolve};
+use twinspan_bed::{Framework, eventually, next_v4, resolve};
 
 use crate::harness::{Corner, SOON, Suite};
 
@@ -122,7 +122,9 @@ async fn what_kitex_reads(suite: Arc<Suite>) -> Result<()> {
         .await?;
     let addresses = [SocketAddr::from((v4, 80)), SocketAddr::from((v6, 80))];
     corner.records_become(&bed.registry, "echo", &addresses).await?;
-    let seen = resolve(&corner.etcd, "echo", Some(&corner.name), &["lane", "odd", "twinspan.dev/owner"]).await?;
+    let seen =
+        resolve(Framework::Kitex, &corner.etcd, "echo", Some(&corner.name), &["lane", "odd", "twinspan.dev/owner"])
+            .await?;
     ensure!(seen.len() == 2, "{seen:?}");
     for instance in &seen {
         ensure!(addresses.iter().any(|a| a.to_string() == instance.address), "{instance:?}");
@@ -134,7 +136,7 @@ async fn what_kitex_reads(suite: Arc<Suite>) -> Result<()> {
     corner.patch("echo", json!({"export": {"weight": 7, "ipFamilyPolicy": "Primary"}})).await?;
     corner.records_become(&bed.registry, "echo", &addresses[..1]).await?;
     eventually("the new weight", SOON, || async {
-        let seen = resolve(&corner.etcd, "echo", Some(&corner.name), &[]).await?;
+        let seen = resolve(Framework::Kitex, &corner.etcd, "echo", Some(&corner.name), &[]).await?;
         ensure!(seen.len() == 1 && seen[0].weight == 7, "{seen:?}");
         Ok(())
     })

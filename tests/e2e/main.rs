@@ -13,6 +13,7 @@ mod conformance;
 mod connection;
 mod crds;
 mod export;
+mod formats;
 mod harness;
 mod import;
 mod life;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         connection::stories,
         crds::stories,
         export::stories,
+        formats::stories,
         import::stories,
         life::stories,
         operator::stories,

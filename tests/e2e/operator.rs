@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
 use tokio::process::Command;
-use twinspan_bed::{KitexServer, OPERATOR_NAMESPACE, ServerOptions, eventually, next_v4};
+use twinspan_bed::{OPERATOR_NAMESPACE, Server, ServerOptions, eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 
@@ -94,7 +94,7 @@ async fn parity(suite: Arc<Suite>) -> Result<()> {
         ))
     };
     let (code, table, errors) = run().await?;
-    let row = |instance: &KitexServer, rest: [&str; 4]| {
+    let row = |instance: &Server, rest: [&str; 4]| {
         let wanted = [&[instance.address().to_string().as_str()][..], &rest].concat().join(" ");
         table.lines().any(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") == wanted)
     };
@@ -104,7 +104,7 @@ async fn parity(suite: Arc<Suite>) -> Result<()> {
 
     // A record that no slice can hold is a difference, and an exit code that a script can see.
     let options = ServerOptions { prefix: Some(corner.name.clone()), ..ServerOptions::default() };
-    let odd = KitexServer::start(bed.dir(), &corner.etcd, "echo", (next_v4(), 9000).into(), &options).await?;
+    let odd = Server::start(bed.dir(), &corner.etcd, "echo", (next_v4(), 9000).into(), &options).await?;
     corner.imports_become("echo", &[vm.address(), odd.address()]).await?;
     corner.patch("echo", json!({"suspend": true})).await?;
     corner.condition("echo", "Accepted", "True", "Accepted").await?;

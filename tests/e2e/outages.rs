@@ -171,7 +171,7 @@ async fn api_server_away(suite: Arc<Suite>) -> Result<()> {
         pods.push(corner.pod("echo", name, 80).await?);
         corner.pods.set_ready(name, true).await?;
     }
-    let addresses: Vec<SocketAddr> = pods.iter().map(twinspan_bed::KitexServer::address).collect();
+    let addresses: Vec<SocketAddr> = pods.iter().map(twinspan_bed::Server::address).collect();
     corner.records_become(&bed.registry, "echo", &addresses).await?;
     let before = corner.records(&bed.registry, "echo").await?;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
-use twinspan_bed::{eventually, holds, next_v4, resolve};
+use twinspan_bed::{Framework, eventually, holds, next_v4, resolve};
 
 use crate::harness::{Corner, SOON, Suite};
 
@@ -37,7 +37,7 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     // Before: we export it.
     corner.records_become(&bed.registry, "echo", &[address]).await?;
     let once = || async {
-        let seen = resolve(&corner.etcd, "echo", Some(&corner.name), &["twinspan.dev/owner"]).await?;
+        let seen = resolve(Framework::Kitex, &corner.etcd, "echo", Some(&corner.name), &["twinspan.dev/owner"]).await?;
         ensure!(seen.len() == 1 && seen[0].address == address.to_string(), "Kitex sees {seen:?}");
         ensure!(corner.imported("echo").await?.is_empty(), "imported although it is a pod of the Service");
         let dns = bed.dns.srv(&corner.srv_name("echo")).await?;

@@ -1,4 +1,4 @@
-//! Real Kitex programs (`dev/interop`), and what they say.
+//! Real programs of the frameworks (`dev/interop`), and what they say.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,26 +12,67 @@ use tokio::process::Command;
 use crate::part::Part;
 use crate::{eventually, namespace};
 
+/// Whose programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framework {
+    #[default]
+    Kitex,
+    Hertz,
+    Kratos,
+    GoZero,
+    Grpc,
+}
+
+impl Framework {
+    pub const ALL: [Self; 5] = [Self::Kitex, Self::Hertz, Self::Kratos, Self::GoZero, Self::Grpc];
+
+    /// As `spec.format` of a ServiceRegistry has it.
+    pub fn format(self) -> &'static str {
+        match self {
+            Self::Kitex => "Kitex",
+            Self::Hertz => "Hertz",
+            Self::Kratos => "Kratos",
+            Self::GoZero => "GoZero",
+            Self::Grpc => "GRPC",
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Kitex => "kitex",
+            Self::Hertz => "hertz",
+            Self::Kratos => "kratos",
+            Self::GoZero => "gozero",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
 /// What a server is given besides its name and address.
 #[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
-    /// Absent is the framework's default.
+    pub framework: Framework,
+    /// Absent is the framework's default. Hertz knows no other.
     pub prefix: Option<String>,
-    /// The lease's TTL in seconds (`KITEX_ETCD_REGISTRY_LEASE_TTL`); absent is the framework's default, 60.
+    /// The lease's TTL in seconds, where it can be chosen (Kitex, Hertz, gRPC); absent is the default: 60, 60 and 10. Kratos has 15 and
+    /// go-zero 10.
     pub ttl: Option<u32>,
+    /// Kitex, Hertz, Kratos.
     pub tags: Vec<(String, String)>,
+    /// A second address, for HTTP; only Kratos.
+    pub http: Option<SocketAddr>,
     /// Answers, but does not know the registry: what runs in an ordinary pod.
     pub silent: bool,
 }
 
-/// A real Kitex server.
+/// A real server.
 #[derive(Debug)]
-pub struct KitexServer {
+pub struct Server {
     part: Part,
     address: SocketAddr,
 }
 
-impl KitexServer {
+impl Server {
     pub async fn start(
         dir: &Path,
         etcd: &str,
@@ -39,29 +80,35 @@ impl KitexServer {
         address: SocketAddr,
         options: &ServerOptions,
     ) -> Result<Self> {
+        let framework = options.framework;
         let mut args = vec![
-            "kitex-server".to_owned(),
+            format!("{}-server", framework.program()),
             format!("-service={service}"),
             format!("-etcd={etcd}"),
             format!("-listen={address}"),
         ];
         args.extend(options.prefix.iter().map(|prefix| format!("-prefix={prefix}")));
         args.extend(options.tags.iter().map(|(k, v)| format!("-tag={k}={v}")));
+        args.extend(options.http.iter().map(|http| format!("-http={http}")));
         if options.silent {
             args.push("-no-register".to_owned());
         }
         let mut env = Vec::new();
-        if let Some(ttl) = options.ttl {
-            env.push(("KITEX_ETCD_REGISTRY_LEASE_TTL", ttl.to_string()));
+        match (framework, options.ttl) {
+            (Framework::Kitex, Some(ttl)) => env.push(("KITEX_ETCD_REGISTRY_LEASE_TTL", ttl.to_string())),
+            (Framework::Hertz, Some(ttl)) => env.push(("HERTZ_ETCD_REGISTRY_LEASE_TTL", ttl.to_string())),
+            (Framework::Grpc, Some(ttl)) => args.push(format!("-ttl={ttl}")),
+            _ => {}
         }
         if address.is_ipv6() {
             // registry-etcd v0.2.6 writes IPv6 without brackets otherwise, which no Kitex client can dial.
             env.push(("KITEX_IP_TO_REGISTRY", format!("[{}]", address.ip())));
         }
-        let name = format!("kitex-server-{service}-{}", address.to_string().replace([':', '[', ']'], "_"));
+        let at = address.to_string().replace([':', '[', ']'], "_");
+        let name = format!("{}-server-{service}-{at}", framework.program());
         let part = Part::start(&name, dir, &namespace::binary("interop")?, &args, &env)?;
         let server = Self { part, address };
-        eventually("the Kitex server serves", Duration::from_secs(20), || async {
+        eventually("the server serves", Duration::from_secs(20), || async {
             server.part.check_running()?;
             ensure!(server.part.lines().iter().any(|l| l.contains("\"serving\"")), "not serving yet");
             Ok(())
@@ -93,17 +140,18 @@ pub enum Call {
     Failed(String),
 }
 
-/// A real Kitex client that calls all the time and knows nothing but etcd.
+/// A real client, of Kitex or Hertz, that calls all the time and knows nothing but etcd.
 #[derive(Debug)]
-pub struct KitexClient {
+pub struct Caller {
     part: Part,
 }
 
-impl KitexClient {
-    pub fn start(dir: &Path, etcd: &str, service: &str, prefix: Option<&str>) -> Result<Self> {
-        let mut args = vec!["kitex-client".to_owned(), format!("-service={service}"), format!("-etcd={etcd}")];
+impl Caller {
+    pub fn start(dir: &Path, framework: Framework, etcd: &str, service: &str, prefix: Option<&str>) -> Result<Self> {
+        let program = format!("{}-client", framework.program());
+        let mut args = vec![program.clone(), format!("-service={service}"), format!("-etcd={etcd}")];
         args.extend(prefix.map(|prefix| format!("-prefix={prefix}")));
-        let part = Part::start(&format!("kitex-client-{service}"), dir, &namespace::binary("interop")?, &args, &[])?;
+        let part = Part::start(&format!("{program}-{service}"), dir, &namespace::binary("interop")?, &args, &[])?;
         Ok(Self { part })
     }
 
@@ -111,7 +159,7 @@ impl KitexClient {
         &self.part
     }
 
-    /// How many calls there were; a mark for [`KitexClient::calls_since`].
+    /// How many calls there were; a mark for [`Caller::calls_since`].
     pub fn mark(&self) -> usize {
         self.part.line_count()
     }
@@ -139,7 +187,7 @@ impl KitexClient {
 
     /// Waits until exactly these answer, over some calls in a row.
     pub async fn answered_by(&self, expected: &BTreeSet<SocketAddr>, within: Duration) -> Result<()> {
-        eventually("the Kitex client is answered by the expected instances", within, || async {
+        eventually("the client is answered by the expected instances", within, || async {
             self.part.check_running()?;
             let mark = self.mark();
             tokio::time::sleep(Duration::from_millis(60 * (expected.len() as u64 * 8).max(8))).await;
@@ -151,27 +199,41 @@ impl KitexClient {
     }
 }
 
-/// An instance as Kitex' own resolver returns it.
+/// An instance as a framework's own resolver returns it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Resolved {
+    /// For Kratos the scheme of the endpoint.
     pub network: String,
     pub address: String,
     pub weight: i64,
     pub tags: std::collections::BTreeMap<String, String>,
 }
 
-/// Asks the real resolver once. No instances is an empty list, although Kitex calls it an error.
-pub async fn resolve(etcd: &str, service: &str, prefix: Option<&str>, tags: &[&str]) -> Result<Vec<Resolved>> {
+/// Asks the real resolver once, for these tags where the framework has any. No instances is an empty list, although some call it an error. gRPC's is asked through a client:
+/// these are the servers that answered it.
+pub async fn resolve(
+    framework: Framework,
+    etcd: &str,
+    service: &str,
+    prefix: Option<&str>,
+    tags: &[&str],
+) -> Result<Vec<Resolved>> {
     #[derive(Deserialize)]
     struct Answer {
         instances: Vec<Resolved>,
     }
+    let program = format!("{}-resolve", framework.program());
     let mut command = Command::new(namespace::binary("interop")?);
-    command.arg("kitex-resolve").arg(format!("-service={service}")).arg(format!("-etcd={etcd}"));
+    command.arg(&program).arg(format!("-service={service}")).arg(format!("-etcd={etcd}"));
     command.args(prefix.map(|prefix| format!("-prefix={prefix}")));
-    command.args(tags.iter().map(|tag| format!("-tag={tag}")));
+    if matches!(framework, Framework::Kitex | Framework::Hertz | Framework::Kratos) {
+        command.args(tags.iter().map(|tag| format!("-tag={tag}")));
+    }
     let output = command.output().await?;
-    ensure!(output.status.success(), "kitex-resolve: {}", String::from_utf8_lossy(&output.stderr));
-    let answer: Answer = serde_json::from_slice(&output.stdout)?;
+    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    // Some log to standard output too.
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.contains("\"resolved\"")).context("no answer")?;
+    let answer: Answer = serde_json::from_str(line)?;
     Ok(answer.instances)
 }

@@ -28,7 +28,7 @@ pub use address::{next_v4, next_v6};
 pub use bed::{Bed, OPERATOR_NAMESPACE};
 pub use dns::{Dns, SrvTarget};
 pub use etcd::{ClientTls, Etcd};
-pub use interop::{Call, KitexClient, KitexServer, Resolved, ServerOptions, resolve};
+pub use interop::{Call, Caller, Framework, Resolved, Server, ServerOptions, resolve};
 pub use part::Part;
 pub use pods::Pods;
 pub use twinspan::{Options as TwinspanOptions, Twinspan};

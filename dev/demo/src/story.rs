@@ -13,7 +13,7 @@ use serde_json::json;
 use twinspan::api::{RegisteredService, ServiceRegistry};
 use twinspan::parity::{Request, Resolver, Sides, Table, gather};
 use twinspan_bed::{
-    Bed, KitexClient, KitexServer, OPERATOR_NAMESPACE, Pods, ServerOptions, TwinspanOptions, eventually, next_v4,
+    Bed, Caller, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, TwinspanOptions, eventually, next_v4,
 };
 use twinspan_core::model::{InstanceAddr, ServiceKey};
 
@@ -30,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Stage {
     bed: Bed,
     resolver: Resolver,
-    pods: Vec<KitexServer>,
-    client: KitexClient,
+    pods: Vec<Server>,
+    client: Caller,
 }
 
 /// Tells the story; whether the sides agreed in the end.
@@ -101,13 +101,13 @@ async fn three_pods(bed: Bed) -> Result<Stage> {
     for name in ["user-a", "user-b", "user-c"] {
         let address = SocketAddr::from((next_v4(), 8888));
         let options = ServerOptions { silent: true, ..ServerOptions::default() };
-        servers.push(KitexServer::start(bed.dir(), bed.registry.endpoint(), REGISTRY_NAME, address, &options).await?);
+        servers.push(Server::start(bed.dir(), bed.registry.endpoint(), REGISTRY_NAME, address, &options).await?);
         pods.run(name, &labels, &[address.ip()]).await?;
         pods.set_ready(name, true).await?;
     }
     let expected = addresses(&servers);
     let resolver = Resolver::new(Some(bed.dns.address()))?;
-    let kitex = KitexClient::start(bed.dir(), bed.registry.endpoint(), REGISTRY_NAME, None)?;
+    let kitex = Caller::start(bed.dir(), Framework::Kitex, bed.registry.endpoint(), REGISTRY_NAME, None)?;
     let stage = Stage { bed, resolver, pods: servers, client: kitex };
     step("waiting for three records", async {
         eventually("three records", PATIENCE, || async {
@@ -125,7 +125,7 @@ async fn three_pods(bed: Bed) -> Result<Stage> {
     Ok(stage)
 }
 
-async fn a_server_on_a_vm(stage: &Stage) -> Result<KitexServer> {
+async fn a_server_on_a_vm(stage: &Stage) -> Result<Server> {
     scene(
         2,
         "A Kitex server \"on a VM\" registers itself in etcd; in-cluster DNS answers it, an EndpointSlice lists it",
@@ -144,7 +144,7 @@ async fn a_server_on_a_vm(stage: &Stage) -> Result<KitexServer> {
     Ok(vm)
 }
 
-async fn killed(stage: &Stage, vm: KitexServer) -> Result<()> {
+async fn killed(stage: &Stage, vm: Server) -> Result<()> {
     scene(3, "It is killed with SIGKILL and leaves DNS when its lease ends");
     vm.part().kill().await?;
     step(&format!("killed {}; its lease of {TTL} s ends", vm.address()), stage.dns_becomes(&addresses(&stage.pods)))
@@ -152,7 +152,7 @@ async fn killed(stage: &Stage, vm: KitexServer) -> Result<()> {
     Ok(())
 }
 
-async fn back_elsewhere(stage: &Stage) -> Result<KitexServer> {
+async fn back_elsewhere(stage: &Stage) -> Result<Server> {
     scene(4, "It comes back at another address");
     let vm = stage.vm().await?;
     let mut expected = addresses(&stage.pods);
@@ -161,7 +161,7 @@ async fn back_elsewhere(stage: &Stage) -> Result<KitexServer> {
     Ok(vm)
 }
 
-async fn two_more(stage: &Stage) -> Result<Vec<KitexServer>> {
+async fn two_more(stage: &Stage) -> Result<Vec<Server>> {
     scene(5, "Two more instances start; both sides list the same set");
     let more = vec![stage.vm().await?, stage.vm().await?];
     step("waiting until cluster, registry, DNS and the Kitex client agree on six", async {
@@ -233,16 +233,16 @@ async fn look_around(stage: &Stage, log: &Path) -> Result<()> {
     Ok(())
 }
 
-fn addresses(servers: &[KitexServer]) -> BTreeSet<SocketAddr> {
-    servers.iter().map(KitexServer::address).collect()
+fn addresses(servers: &[Server]) -> BTreeSet<SocketAddr> {
+    servers.iter().map(Server::address).collect()
 }
 
 type Versions = (BTreeMap<String, i64>, BTreeMap<String, String>);
 
 impl Stage {
-    async fn vm(&self) -> Result<KitexServer> {
+    async fn vm(&self) -> Result<Server> {
         let address = SocketAddr::from((next_v4(), 9000));
-        KitexServer::start(self.bed.dir(), self.bed.registry.endpoint(), REGISTRY_NAME, address, &vm_options()).await
+        Server::start(self.bed.dir(), self.bed.registry.endpoint(), REGISTRY_NAME, address, &vm_options()).await
     }
 
     fn fqdn(&self) -> String {
