@@ -18,7 +18,7 @@ use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
-use twinspan::api::{RegisteredService, ServiceRegistry};
+use twinspan::api::{Counts, RegisteredService, ServiceRegistry};
 use twinspan_bed::{
     Bed, Caller, Etcd, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, Twinspan, TwinspanOptions,
     eventually, next_v4,
@@ -275,8 +275,13 @@ impl<'a> Corner<'a> {
     }
 
     pub async fn imports_become(&self, service: &str, expected: &[SocketAddr]) -> Result<()> {
+        self.imports_become_within(service, expected, SOON).await
+    }
+
+    /// The same where something is waited for on purpose.
+    pub async fn imports_become_within(&self, service: &str, expected: &[SocketAddr], within: Duration) -> Result<()> {
         let expected: BTreeSet<SocketAddr> = expected.iter().copied().collect();
-        eventually("the imported endpoints", SOON, || async {
+        eventually("the imported endpoints", within, || async {
             let found = self.imported(service).await?;
             ensure!(found == expected, "imported {found:?}, want {expected:?}");
             Ok(())
@@ -312,6 +317,11 @@ impl<'a> Corner<'a> {
             Ok(())
         })
         .await
+    }
+
+    /// `status.instances` of a RegisteredService.
+    pub async fn counts(&self, name: &str) -> Result<Counts> {
+        Ok(self.registered().get(name).await?.status.unwrap_or_default().instances)
     }
 
     /// Waits for a condition of a RegisteredService with status and reason.

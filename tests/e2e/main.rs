@@ -12,6 +12,7 @@ mod cluster_side;
 mod conformance;
 mod connection;
 mod crds;
+mod departures;
 mod export;
 mod formats;
 mod harness;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         conformance::stories,
         connection::stories,
         crds::stories,
+        departures::stories,
         export::stories,
         formats::stories,
         import::stories,

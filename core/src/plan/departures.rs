@@ -136,6 +136,8 @@ pub enum Judgement {
     /// The guard decides.
     Unexplained {
         since: Timestamp,
+        /// It is asked all the same: what refuses goes at any time.
+        probe: bool,
     },
 }
 
@@ -144,15 +146,17 @@ pub fn judge(case: &Case) -> Judgement {
     let at = case.at.min(case.now);
     match case.evidence {
         Evidence::Pending => Judgement::Waiting { probe: false, look_again: None },
-        Evidence::Swept | Evidence::Unreadable | Evidence::RolledBack => Judgement::Unexplained { since: at },
+        Evidence::Swept | Evidence::Unreadable | Evidence::RolledBack => {
+            Judgement::Unexplained { since: at, probe: false }
+        }
         Evidence::Left if case.last && case.keepable => last_one_left(case, at),
         Evidence::Left => Judgement::Gone,
-        Evidence::Expired | Evidence::Orphaned if !case.keepable => Judgement::Unexplained { since: at },
-        Evidence::Expired if case.on_expiry == OnExpiry::Remove => Judgement::Unexplained { since: at },
+        Evidence::Expired | Evidence::Orphaned if !case.keepable => Judgement::Unexplained { since: at, probe: false },
+        Evidence::Expired if case.on_expiry == OnExpiry::Remove => Judgement::Unexplained { since: at, probe: false },
         Evidence::Orphaned if case.on_expiry == OnExpiry::Remove => match case.probe.map(|probe| probe.answer) {
             None => Judgement::Waiting { probe: true, look_again: None },
             Some(Answer::Refused) => Judgement::Gone,
-            Some(Answer::Accepted | Answer::Silent) => Judgement::Unexplained { since: at },
+            Some(Answer::Accepted | Answer::Silent) => Judgement::Unexplained { since: at, probe: true },
         },
         Evidence::Expired | Evidence::Orphaned => probed(case, at),
     }
@@ -173,9 +177,9 @@ fn probed(case: &Case, at: Timestamp) -> Judgement {
     match case.probe {
         Some(Probe { answer: Answer::Refused, .. }) => Judgement::Gone,
         Some(Probe { answer: Answer::Silent, since }) if case.now >= since.min(case.now) + SILENT_FOR => {
-            Judgement::Unexplained { since: since.min(case.now) + SILENT_FOR }
+            Judgement::Unexplained { since: since.min(case.now) + SILENT_FOR, probe: true }
         }
-        _ if case.now >= until => Judgement::Unexplained { since: until },
+        _ if case.now >= until => Judgement::Unexplained { since: until, probe: true },
         None => Judgement::Waiting { probe: true, look_again: Some(until) },
         Some(Probe { answer: Answer::Accepted, .. }) => Judgement::Lost { until },
         Some(Probe { answer: Answer::Silent, since }) => {

@@ -43,7 +43,12 @@ fn probe(answer: Answer, since: i64) -> Option<Probe> {
 }
 
 fn unexplained(since: i64) -> Judgement {
-    Judgement::Unexplained { since: at(since) }
+    Judgement::Unexplained { since: at(since), probe: false }
+}
+
+/// What refuses meanwhile goes at once.
+fn unexplained_and_asked(since: i64) -> Judgement {
+    Judgement::Unexplained { since: at(since), probe: true }
 }
 
 fn lost(until: i64) -> Judgement {
@@ -77,13 +82,13 @@ fn what_expired_is_probed() {
         (probe(Answer::Accepted, 0), None, 1, lost(3600)),
         // The deadline is the one that was found first, and after it the guard decides.
         (probe(Answer::Accepted, 0), Some(2000), 1999, lost(2000)),
-        (probe(Answer::Accepted, 0), Some(2000), 2000, unexplained(2000)),
+        (probe(Answer::Accepted, 0), Some(2000), 2000, unexplained_and_asked(2000)),
         // Shortened meanwhile.
         (probe(Answer::Accepted, 0), Some(9000), 100, lost(3700)),
         (probe(Answer::Silent, 1), None, 10, Judgement::Waiting { probe: true, look_again: Some(at(11)) }),
-        (probe(Answer::Silent, 1), None, 11, unexplained(11)),
+        (probe(Answer::Silent, 1), None, 11, unexplained_and_asked(11)),
         (probe(Answer::Silent, 500), Some(3600), 505, lost(3600)),
-        (probe(Answer::Silent, 500), Some(3600), 510, unexplained(510)),
+        (probe(Answer::Silent, 500), Some(3600), 510, unexplained_and_asked(510)),
     ] {
         let case = Case { probe: answer, lost_until: lost_until.map(at), now: at(now), ..expired };
         assert_eq!(judge(&case), expected, "{answer:?}, lost until {lost_until:?}, at {now}");
@@ -101,8 +106,8 @@ fn with_remove_an_expired_one_is_unexplained_and_an_orphan_is_probed_first() {
     let orphan = remove(Evidence::Orphaned);
     assert_eq!(judge(&orphan), Judgement::Waiting { probe: true, look_again: None });
     assert_eq!(judge(&Case { probe: probe(Answer::Refused, 0), ..orphan }), GONE);
-    assert_eq!(judge(&Case { probe: probe(Answer::Accepted, 0), ..orphan }), unexplained(0));
-    assert_eq!(judge(&Case { probe: probe(Answer::Silent, 0), ..orphan }), unexplained(0));
+    assert_eq!(judge(&Case { probe: probe(Answer::Accepted, 0), ..orphan }), unexplained_and_asked(0));
+    assert_eq!(judge(&Case { probe: probe(Answer::Silent, 0), ..orphan }), unexplained_and_asked(0));
 }
 
 #[test]

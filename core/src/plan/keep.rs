@@ -59,7 +59,10 @@ pub fn keep(input: &Input<'_>, plan: &mut Plan) {
                 plan.look_again = earlier(plan.look_again, Some(until));
                 kept.insert(addr, Departing { lost_until: Some(until), ..departing });
             }
-            Judgement::Unexplained { since } => {
+            Judgement::Unexplained { since, probe } => {
+                if probe {
+                    plan.probe.insert(addr);
+                }
                 let rollback = departing.evidence == Evidence::RolledBack;
                 unexplained.insert(addr, Unexplained { since, rollback });
                 kept.insert(addr, departing);

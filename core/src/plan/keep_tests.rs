@@ -151,6 +151,8 @@ impl World {
                 RecordOp::Delete { key, .. } => drop(self.records.remove(key)),
             }
         }
+        // Whom nobody asks any more is forgotten.
+        self.probes.retain(|addr, _| plan.probe.contains(addr));
         self.memory = plan.memory.clone();
         self.around_held = None;
         plan

@@ -169,6 +169,12 @@ impl Etcd {
         Ok(())
     }
 
+    /// Ends a lease, and with it what hangs on it: what etcd does when nobody keeps it alive.
+    pub async fn revoke(&self, lease: i64) -> Result<()> {
+        self.client().await?.lease_revoke(lease).await?;
+        Ok(())
+    }
+
     pub async fn delete(&self, key: &str) -> Result<()> {
         self.client().await?.delete(key, None).await?;
         Ok(())

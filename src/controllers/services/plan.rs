@@ -134,7 +134,7 @@ fn sync(observed: &Observed, accepted: &Accepted, now: Timestamp, triggered: Tim
     plan.look_again = earlier(export.look_again, import.look_again);
     plan.records.push((session.handle.clone(), export.ops.iter().chain(&import.ops).cloned().collect()));
     let cluster_id = &session.owner.cluster_id;
-    let registry = session.snapshot.records.values().filter(|r| r.own(cluster_id).is_none()).count();
+    let registry = session.snapshot.records.values().filter(|r| r.ours(cluster_id).is_none()).count();
     plan.sides = Some(Sides { export, import, registry });
     plan
 }
