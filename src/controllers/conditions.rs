@@ -28,11 +28,13 @@ pub struct Wanted {
     pub is: Is,
     pub reason: String,
     pub message: String,
+    /// When it became so, where that is known better than from the last status.
+    pub since: Option<Timestamp>,
 }
 
 impl Wanted {
     pub fn new(kind: &'static str, is: Is, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind, is, reason: reason.into(), message: message.into() }
+        Self { kind, is, reason: reason.into(), message: message.into(), since: None }
     }
 }
 
@@ -48,8 +50,10 @@ pub fn set(known: &[Condition], wanted: &[Wanted], generation: Option<i64>, now:
                 reason: wanted.reason.clone(),
                 message: wanted.message.clone(),
                 observed_generation: generation,
-                last_transition_time: before
-                    .map_or_else(|| Time(whole_seconds(now)), |c| c.last_transition_time.clone()),
+                last_transition_time: match (wanted.since, before) {
+                    (None, Some(before)) => before.last_transition_time.clone(),
+                    (since, _) => Time(whole_seconds(since.unwrap_or(now))),
+                },
             }
         })
         .collect()

@@ -15,6 +15,7 @@ mod crds;
 mod departures;
 mod export;
 mod formats;
+mod guard;
 mod harness;
 mod import;
 mod life;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         departures::stories,
         export::stories,
         formats::stories,
+        guard::stories,
         import::stories,
         life::stories,
         operator::stories,

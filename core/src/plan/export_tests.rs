@@ -359,7 +359,7 @@ fn what_only_a_list_does_not_name_any_more_goes_as_the_guard_says() {
     // The last one is held.
     world.evident = false;
     world.endpoints.clear();
-    assert_eq!(world.apply().ruling.held_until, Some(at(1310)));
+    assert_eq!(world.apply().ruling.held.map(|(_, until)| until), Some(at(1310)));
     // It is there again: nothing is held, and nothing was written.
     world.endpoints.insert(addr("10.0.0.3:80"));
     assert_eq!(world.apply().ruling, Ruling::default());

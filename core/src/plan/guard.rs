@@ -48,6 +48,8 @@ pub struct Unexplained {
 pub struct Guard {
     window: Option<Window>,
     held_since: Option<Timestamp>,
+    /// Since when a process before this one held.
+    resumed: Option<Timestamp>,
     /// What was let go and is asked about again, for the write has not been seen yet.
     released: BTreeSet<InstanceAddr>,
 }
@@ -75,14 +77,21 @@ pub struct Case<'a> {
 }
 
 /// What the object, and the registry as a whole, say about holding.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Around<'a> {
-    /// What an administrator releases: the held set whose hash the annotation has.
-    pub approved: Option<&'a BTreeSet<InstanceAddr>>,
+    /// What an administrator releases.
+    pub approved: &'a BTreeSet<InstanceAddr>,
     /// Before the first plan of a process: since when status says that deletions are held.
     pub held_before: Option<Timestamp>,
-    /// Until when the registry as a whole holds everything.
-    pub registry_hold: Option<Timestamp>,
+    /// From when, and until when, the registry as a whole holds everything.
+    pub registry_hold: Option<(Timestamp, Timestamp)>,
+}
+
+impl Default for Around<'_> {
+    fn default() -> Self {
+        static NOTHING: BTreeSet<InstanceAddr> = BTreeSet::new();
+        Self { approved: &NOTHING, held_before: None, registry_hold: None }
+    }
 }
 
 /// What may go, and what stays for now.
@@ -91,8 +100,8 @@ pub struct Ruling {
     pub goes: BTreeSet<InstanceAddr>,
     /// Everything else.
     pub stays: BTreeSet<InstanceAddr>,
-    /// Until when a limit holds what stays.
-    pub held_until: Option<Timestamp>,
+    /// From when, and until when, a limit holds what stays.
+    pub held: Option<(Timestamp, Timestamp)>,
     pub look_again: Option<Timestamp>,
 }
 
@@ -107,43 +116,42 @@ impl Guard {
     }
 
     fn rule_on(&mut self, case: &Case<'_>, all: BTreeSet<InstanceAddr>) -> Ruling {
-        let now = case.now;
+        let (now, hold) = (case.now, case.limits.hold);
+        // Where nothing is unexplained yet, what a process before this one held may still become so.
+        self.resumed = case.around.held_before.or(self.resumed).filter(|since| now < (*since).min(now) + hold);
         if all.is_empty() {
             self.held_since = None;
             self.window = self.window.take().filter(|window| now < window.opened + WINDOW);
             return Ruling::default();
         }
-        if case.around.held_before.is_some() && self.held_since.is_none() {
-            self.held_since = case.around.held_before;
-        }
         let limit = self.limit_reached(case, &all);
-        if limit && self.held_since.is_none() {
-            self.held_since = Some(now);
-        }
-        if let Some(since) = self.held_since {
-            let until = since.min(now) + case.limits.hold;
-            if now >= until {
-                return self.release(all);
-            }
-            let (goes, stays): (BTreeSet<_>, BTreeSet<_>) =
-                all.into_iter().partition(|addr| case.around.approved.is_some_and(|set| set.contains(addr)));
-            if stays.is_empty() {
-                return self.release(goes);
-            }
-            if let Some(window) = &mut self.window {
-                window.gone.extend(&goes);
-            }
-            return Ruling { goes, ..held(stays, until.max(case.around.registry_hold.unwrap_or(until))) };
-        }
-        if let Some(until) = case.around.registry_hold.filter(|until| now < *until) {
-            return held(all, until);
+        if self.held_since.is_none() {
+            self.held_since = self.resumed.or(limit.then_some(now));
         }
         let last = all.iter().map(|addr| case.unexplained[addr].since.min(now)).max().unwrap_or(now);
+        let (goes, stays): (BTreeSet<_>, BTreeSet<_>) =
+            all.into_iter().partition(|addr| case.around.approved.contains(addr));
+        if stays.is_empty() {
+            return self.release(goes);
+        }
+        if let Some(since) = self.held_since {
+            let until = since.min(now) + hold;
+            if now >= until {
+                return self.release(goes.into_iter().chain(stays).collect());
+            }
+            self.go(&goes);
+            return held(goes, stays, since, until.max(case.around.registry_hold.map_or(until, |(_, until)| until)));
+        }
+        if let Some((since, until)) = case.around.registry_hold.filter(|(_, until)| now < *until) {
+            self.go(&goes);
+            return held(goes, stays, since, until);
+        }
         let quiet = last + QUIET;
         if now >= quiet {
-            return self.release(all);
+            return self.release(goes.into_iter().chain(stays).collect());
         }
-        Ruling { stays: all, look_again: Some(quiet), ..Ruling::default() }
+        self.go(&goes);
+        Ruling { goes, stays, held: None, look_again: Some(quiet) }
     }
 
     fn limit_reached(&mut self, case: &Case<'_>, all: &BTreeSet<InstanceAddr>) -> bool {
@@ -161,10 +169,15 @@ impl Guard {
 
     fn release(&mut self, all: BTreeSet<InstanceAddr>) -> Ruling {
         self.held_since = None;
-        if let Some(window) = &mut self.window {
-            window.gone.extend(&all);
-        }
+        self.resumed = None;
+        self.go(&all);
         Ruling { goes: all, ..Ruling::default() }
+    }
+
+    fn go(&mut self, goes: &BTreeSet<InstanceAddr>) {
+        if let Some(window) = &mut self.window {
+            window.gone.extend(goes);
+        }
     }
 
     /// What counts for the registry as a whole: how many went in the window, with those that would go.
@@ -173,8 +186,8 @@ impl Guard {
     }
 }
 
-fn held(all: BTreeSet<InstanceAddr>, until: Timestamp) -> Ruling {
-    Ruling { stays: all, held_until: Some(until), look_again: Some(until), ..Ruling::default() }
+fn held(goes: BTreeSet<InstanceAddr>, stays: BTreeSet<InstanceAddr>, since: Timestamp, until: Timestamp) -> Ruling {
+    Ruling { goes, stays, held: Some((since, until)), look_again: Some(until) }
 }
 
 /// Names a set of held deletions: 12 hexadecimal digits that follow from the sorted set.
@@ -192,6 +205,10 @@ pub fn hash<T: std::fmt::Display>(held: impl IntoIterator<Item = T>) -> String {
 pub struct RegistryGuard {
     services: BTreeMap<ServiceKey, Share>,
     held_since: Option<Timestamp>,
+    /// Since when a process before this one held.
+    resumed: Option<Timestamp>,
+    /// What an administrator approved and has not gone yet.
+    released: BTreeMap<ServiceKey, BTreeSet<String>>,
 }
 
 /// One service's part in what happens to a registry.
@@ -217,28 +234,58 @@ impl RegistryGuard {
                 self.services.remove(service);
             }
         }
+        let stays = self.services.get(service).map(|share| share.stays.clone()).unwrap_or_default();
+        if let Some(released) = self.released.get_mut(service) {
+            released.retain(|item| stays.contains(item));
+        }
+        self.released.retain(|_, released| !released.is_empty());
         let before = self.held_since;
         let going: usize = self.services.values().map(|share| share.going).sum();
         let known: usize = self.services.values().map(|share| share.known.max(share.going)).sum();
-        let staying = self.services.values().any(|share| !share.stays.is_empty());
-        if !staying {
+        if self.staying() == 0 {
             self.held_since = None;
         } else if going >= REGISTRY_MIN && going * 100 > known * REGISTRY_PERCENT && self.held_since.is_none() {
-            self.held_since = Some(now);
+            let resumed = self.resumed.take().filter(|since| now < (*since).min(now) + REGISTRY_HOLD);
+            self.held_since = resumed.or(Some(now));
         }
         before.is_some() != self.held_since.is_some()
     }
 
-    /// Takes up a hold that status tells of, after a restart.
-    pub fn resume(&mut self, since: Timestamp) {
-        self.held_since.get_or_insert(since);
+    /// What stays and is not approved.
+    fn staying(&self) -> usize {
+        let of = |(service, share): (&ServiceKey, &Share)| match self.released.get(service) {
+            Some(released) => share.stays.difference(released).count(),
+            None => share.stays.len(),
+        };
+        self.services.iter().map(of).sum()
     }
 
-    /// Until when everything is held, where a limit of the whole registry was reached and nobody approved.
-    pub fn held_until(&self, approved: Option<&str>, now: Timestamp) -> Option<Timestamp> {
-        let until = self.held_since?.min(now) + REGISTRY_HOLD;
-        let released = now >= until || approved.is_some_and(|hash| hash == self.hash());
-        (!released).then_some(until)
+    /// Remembers a hold that status tells of, after a restart: one that follows ends when that one would have.
+    pub fn resume(&mut self, since: Timestamp) {
+        self.resumed = Some(since);
+    }
+
+    /// Releases everything that is held now, if that is what the hash names. Returns whether it is, so that every service has to look
+    /// again.
+    pub fn approve(&mut self, hash: &str, now: Timestamp) -> bool {
+        if self.held(now).is_none() || hash != self.hash() {
+            return false;
+        }
+        self.released = self.services.iter().map(|(service, share)| (service.clone(), share.stays.clone())).collect();
+        self.held_since = None;
+        true
+    }
+
+    /// What an administrator approved of a service.
+    pub fn released(&self, service: &ServiceKey) -> Option<&BTreeSet<String>> {
+        self.released.get(service)
+    }
+
+    /// From when, and until when, everything is held, where a limit of the whole registry was reached and nobody approved.
+    pub fn held(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let since = self.held_since?;
+        let until = since.min(now) + REGISTRY_HOLD;
+        (now < until).then_some((since, until))
     }
 
     /// Names everything that is held now.
@@ -249,16 +296,40 @@ impl RegistryGuard {
         hash(self.services.iter().flat_map(of))
     }
 
-    /// How many are held now.
-    pub fn held(&self) -> usize {
+    /// How many deletions stay for now.
+    pub fn deletions(&self) -> usize {
         self.services.values().map(|share| share.stays.len()).sum()
     }
 }
 
-/// The rulings of both directions of a service, as status shows them.
-pub fn named<'a>(import: &'a BTreeSet<InstanceAddr>, export: &'a BTreeSet<InstanceAddr>) -> BTreeSet<String> {
-    let of = |verb: &'static str, set: &'a BTreeSet<InstanceAddr>| set.iter().map(move |addr| format!("{verb} {addr}"));
-    of("import", import).chain(of("export", export)).collect()
+/// What stays of one service, by direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stays {
+    pub import: BTreeSet<InstanceAddr>,
+    pub export: BTreeSet<InstanceAddr>,
+}
+
+impl Stays {
+    /// `import 10.0.0.1:80`, sorted.
+    pub fn named(&self) -> BTreeSet<String> {
+        let of = |verb: &'static str, set: &BTreeSet<InstanceAddr>| -> Vec<String> {
+            set.iter().map(|addr| format!("{verb} {addr}")).collect()
+        };
+        of("import", &self.import).into_iter().chain(of("export", &self.export)).collect()
+    }
+
+    /// Names all of it, for its approval.
+    pub fn hash(&self) -> String {
+        hash(self.named())
+    }
+
+    /// The part of it that has one of these names.
+    pub fn of_names(&self, names: &BTreeSet<String>) -> Self {
+        let of = |verb: &str, set: &BTreeSet<InstanceAddr>| {
+            set.iter().filter(|addr| names.contains(&format!("{verb} {addr}"))).copied().collect()
+        };
+        Self { import: of("import", &self.import), export: of("export", &self.export) }
+    }
 }
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ struct Service {
     known: usize,
     unexplained: BTreeMap<InstanceAddr, Unexplained>,
     limits: Limits,
-    approved: Option<BTreeSet<InstanceAddr>>,
+    approved: BTreeSet<InstanceAddr>,
     held_before: Option<Timestamp>,
-    registry_hold: Option<Timestamp>,
+    registry_hold: Option<(Timestamp, Timestamp)>,
 }
 
 impl Service {
@@ -28,7 +28,7 @@ impl Service {
             known,
             unexplained: BTreeMap::new(),
             limits: LIMITS,
-            approved: None,
+            approved: BTreeSet::new(),
             held_before: None,
             registry_hold: None,
         }
@@ -47,7 +47,7 @@ impl Service {
             would_be_empty: self.unexplained.len() == self.known,
             limits: self.limits,
             around: Around {
-                approved: self.approved.as_ref(),
+                approved: &self.approved,
                 held_before: self.held_before,
                 registry_hold: self.registry_hold,
             },
@@ -65,12 +65,16 @@ fn counts(ruling: &Ruling) -> (usize, usize) {
     (ruling.goes.len(), ruling.stays.len())
 }
 
+fn until(ruling: &Ruling) -> Option<Timestamp> {
+    ruling.held.map(|(_, until)| until)
+}
+
 #[test]
 fn below_the_limits_deletions_wait_for_ten_quiet_seconds() {
     let mut service = Service::of(20);
     service.lose(0..3, 0);
     let ruling = service.rule(0);
-    assert_eq!((counts(&ruling), ruling.held_until, ruling.look_again), ((0, 3), None, Some(at(10))));
+    assert_eq!((counts(&ruling), until(&ruling), ruling.look_again), ((0, 3), None, Some(at(10))));
     // Another one comes: the ten seconds begin again for all.
     service.lose(3..4, 8);
     assert_eq!(counts(&service.rule(10)), (0, 4));
@@ -98,7 +102,7 @@ fn the_limits() {
         service.limits = Limits { min_instances: min, max_delete_percent: percent, ..LIMITS };
         service.lose(0..lost, 0);
         let ruling = service.rule(0);
-        assert_eq!(ruling.held_until.is_some(), held, "{lost} of {known}, from {min}, {percent} %: {ruling:?}");
+        assert_eq!(ruling.held.is_some(), held, "{lost} of {known}, from {min}, {percent} %: {ruling:?}");
         assert_eq!(counts(&ruling), (0, lost));
     }
 }
@@ -110,15 +114,15 @@ fn what_went_in_the_window_counts_and_what_went_before_it_does_not() {
     assert_eq!(counts(&service.rule(10)), (6, 0));
     // 6 of the 20 that there were have gone; 5 more are more than half.
     service.lose(6..11, 50);
-    assert_eq!(service.rule(50).held_until, Some(at(350)));
+    assert_eq!(until(&service.rule(50)), Some(at(350)));
 
     let mut service = Service::of(20);
     service.lose(0..6, 0);
     assert_eq!(counts(&service.rule(10)), (6, 0));
     service.lose(6..11, 70);
-    assert_eq!(service.rule(70).held_until, None, "a new window, with 14 known");
+    assert_eq!(until(&service.rule(70)), None, "a new window, with 14 known");
     service.lose(11..14, 75);
-    assert!(service.rule(75).held_until.is_some());
+    assert!(service.rule(75).held.is_some());
 }
 
 #[test]
@@ -126,9 +130,9 @@ fn a_hold_lets_go_at_its_end_and_everything_that_came_meanwhile_with_it() {
     let mut service = Service::of(12);
     service.lose(0..7, 0);
     let ruling = service.rule(0);
-    assert_eq!((counts(&ruling), ruling.held_until, ruling.look_again), ((0, 7), Some(at(300)), Some(at(300))));
+    assert_eq!((counts(&ruling), until(&ruling), ruling.look_again), ((0, 7), Some(at(300)), Some(at(300))));
     service.lose(7..8, 200);
-    assert_eq!(service.rule(299).held_until, Some(at(300)), "the end does not move");
+    assert_eq!(until(&service.rule(299)), Some(at(300)), "the end does not move");
     assert_eq!(counts(&service.rule(300)), (8, 0));
     // What comes back ends the hold of it; when nothing is left, the next one begins anew.
     let mut service = Service::of(12);
@@ -137,7 +141,7 @@ fn a_hold_lets_go_at_its_end_and_everything_that_came_meanwhile_with_it() {
     service.unexplained.clear();
     assert_eq!(service.rule(100), Ruling::default());
     service.lose(0..7, 200);
-    assert_eq!(service.rule(200).held_until, Some(at(500)));
+    assert_eq!(until(&service.rule(200)), Some(at(500)));
 }
 
 #[test]
@@ -145,11 +149,11 @@ fn approval_releases_what_was_approved_and_nothing_else() {
     let mut service = Service::of(12);
     service.lose(0..7, 0);
     let shown = service.rule(0).stays;
-    service.approved = Some(shown.clone());
+    service.approved = shown.clone();
     service.lose(7..9, 5);
     let ruling = service.rule(5);
-    assert_eq!((ruling.goes, ruling.stays.len(), ruling.held_until), (shown, 2, Some(at(300))));
-    service.approved = Some(ruling.stays);
+    assert_eq!((ruling.goes.clone(), ruling.stays.len(), until(&ruling)), (shown, 2, Some(at(300))));
+    service.approved = ruling.stays;
     assert_eq!(counts(&service.rule(6)), (2, 0));
 }
 
@@ -157,16 +161,21 @@ fn approval_releases_what_was_approved_and_nothing_else() {
 fn another_or_an_older_registry_holds_any_deletion() {
     let mut service = Service::of(100);
     service.unexplained.insert(addr(0), Unexplained { since: at(0), rollback: true });
-    assert_eq!(service.rule(0).held_until, Some(at(300)));
+    assert_eq!(until(&service.rule(0)), Some(at(300)));
 }
 
 #[test]
 fn a_restart_neither_forgets_a_hold_nor_begins_it_again() {
     let mut service = Service::of(12);
     service.held_before = Some(at(-100));
-    service.lose(0..1, 0);
-    assert_eq!(service.rule(0).held_until, Some(at(200)), "one of twelve, but it was held before");
+    // At first nothing is unexplained: what is missing is asked before it is judged.
+    assert_eq!(service.rule(0), Ruling::default());
+    service.held_before = None;
+    service.lose(0..1, 10);
+    assert_eq!(service.rule(10).held, Some((at(-100), at(200))), "one of twelve, but it was held before");
     assert_eq!(counts(&service.rule(200)), (1, 0));
+    service.lose(1..10, 210);
+    assert_eq!(until(&service.rule(210)), Some(at(510)), "that hold is over");
 }
 
 #[test]
@@ -178,7 +187,7 @@ fn a_clock_that_was_set_back_prolongs_nothing() {
     let mut service = Service::of(12);
     service.lose(0..7, 0);
     service.rule(0);
-    assert_eq!(service.rule(-1000).held_until, Some(at(-700)));
+    assert_eq!(until(&service.rule(-1000)), Some(at(-700)));
 }
 
 #[test]
@@ -192,16 +201,76 @@ fn the_registry_as_a_whole_holds_what_each_service_would_let_go() {
         changed |= registry.report(&ServiceKey::new("ns", format!("s-{n:02}")), Some(share), at(0));
     }
     assert!(changed);
-    assert_eq!(registry.held_until(None, at(1)), Some(at(300)));
-    assert_eq!(registry.held(), 20);
+    assert_eq!((registry.held(at(1)), registry.deletions()), (Some((at(0), at(300))), 20));
     let mut service = Service::of(3);
-    service.registry_hold = registry.held_until(None, at(1));
+    service.registry_hold = registry.held(at(1));
     service.lose(0..1, 0);
-    assert_eq!(service.rule(20).held_until, Some(at(300)));
-    service.registry_hold = registry.held_until(None, at(300));
+    assert_eq!(until(&service.rule(20)), Some(at(300)));
+    // Its own administrator may release it all the same.
+    let mut approved = service.guard.clone();
+    let case = Case {
+        unexplained: &service.unexplained,
+        known: 3,
+        would_be_empty: false,
+        limits: LIMITS,
+        around: Around {
+            approved: &BTreeSet::from([addr(0)]),
+            held_before: None,
+            registry_hold: service.registry_hold,
+        },
+        now: at(21),
+    };
+    assert_eq!(counts(&approved.rule(&case)), (1, 0));
+    service.registry_hold = registry.held(at(300));
     assert_eq!(counts(&service.rule(300)), (1, 0));
-    assert_eq!(registry.held_until(Some(&registry.hash()), at(1)), None, "approved");
-    assert_eq!(registry.held_until(Some("something else"), at(1)), Some(at(300)));
+}
+
+/// 20 services that hold one instance each.
+fn twenty() -> (RegistryGuard, Vec<(ServiceKey, Share)>) {
+    let mut registry = RegistryGuard::default();
+    let mut services = Vec::new();
+    for n in 0..20 {
+        let share = Share { known: 3, going: 1, stays: BTreeSet::from([format!("import {}", addr(n))]) };
+        let key = ServiceKey::new("ns", format!("s-{n:02}"));
+        registry.report(&key, Some(share.clone()), at(0));
+        services.push((key, share));
+    }
+    (registry, services)
+}
+
+#[test]
+fn what_was_approved_for_a_registry_goes_one_service_after_the_other() {
+    let (mut registry, services) = twenty();
+    assert!(!registry.approve("something else", at(1)));
+    let hash = registry.hash();
+    assert!(registry.approve(&hash, at(1)));
+    for (n, (key, share)) in services.iter().enumerate() {
+        assert_eq!(registry.released(key), Some(&share.stays), "service {n}, although others have gone already");
+        assert_eq!(registry.held(at(1)), None);
+        assert!(!registry.report(key, Some(Share { stays: BTreeSet::new(), ..share.clone() }), at(1)));
+        assert_eq!(registry.released(key), None);
+    }
+    // What comes afterwards is another matter.
+    let stays = BTreeSet::from([format!("import {}", addr(99))]);
+    assert!(registry.report(&services[0].0, Some(Share { known: 2, going: 2, stays }), at(2)));
+    assert!(registry.held(at(2)).is_some() && !registry.approve(&hash, at(2)));
+}
+
+#[test]
+fn a_hold_of_a_registry_survives_a_restart_and_is_not_prolonged() {
+    let (_, services) = twenty();
+    let again = |now| {
+        let mut registry = RegistryGuard::default();
+        registry.resume(at(-100));
+        let (first, rest) = services.split_first().unwrap();
+        registry.report(&first.0, Some(Share { known: 3, ..Share::default() }), at(now));
+        for (key, share) in rest {
+            registry.report(key, Some(share.clone()), at(now));
+        }
+        registry.held(at(now))
+    };
+    assert_eq!(again(50), Some((at(-100), at(200))));
+    assert_eq!(again(1000), Some((at(1000), at(1300))), "another one, much later");
 }
 
 #[test]
@@ -213,7 +282,7 @@ fn the_registry_as_a_whole_does_not_hold_few_or_a_small_part() {
             let share = Share { known: each, going: 1, stays };
             registry.report(&ServiceKey::new("ns", format!("s-{n}")), Some(share), at(0));
         }
-        assert_eq!(registry.held_until(None, at(0)).is_some(), held, "one of {each} in each of {services} services");
+        assert_eq!(registry.held(at(0)).is_some(), held, "one of {each} in each of {services} services");
     }
 }
 

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, Permission, PutOptions, TlsOptions};
+use etcd_client::{
+    Certificate, Client, ConnectOptions, DeleteOptions, GetOptions, Identity, Permission, PutOptions, TlsOptions, Txn,
+    TxnOp,
+};
 
 use crate::part::Part;
 use crate::pki::Authority;
@@ -177,6 +180,19 @@ impl Etcd {
 
     pub async fn delete(&self, key: &str) -> Result<()> {
         self.client().await?.delete(key, None).await?;
+        Ok(())
+    }
+
+    /// What `etcdctl del --prefix` does.
+    pub async fn delete_prefix(&self, prefix: &str) -> Result<()> {
+        self.client().await?.delete(prefix, Some(DeleteOptions::new().with_prefix())).await?;
+        Ok(())
+    }
+
+    /// Deletes several keys in one revision.
+    pub async fn delete_at_once(&self, keys: &[String]) -> Result<()> {
+        let deletes: Vec<TxnOp> = keys.iter().map(|key| TxnOp::delete(key.as_str(), None)).collect();
+        self.client().await?.txn(Txn::new().and_then(deletes)).await?;
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The deletion guards of whole registries, shared by all services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use twinspan_core::Timestamp;
@@ -15,6 +15,7 @@ pub struct Guards(Arc<Mutex<BTreeMap<String, RegistryGuard>>>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub deletions: usize,
+    pub since: Timestamp,
     pub until: Timestamp,
     /// Names the held set, for its approval.
     pub hash: String,
@@ -35,16 +36,26 @@ impl Guards {
         self.lock().entry(registry.to_owned()).or_default().resume(since);
     }
 
-    /// Until when everything is held.
-    pub fn held_until(&self, registry: &str, approved: Option<&str>, now: Timestamp) -> Option<Timestamp> {
-        self.lock().get(registry)?.held_until(approved, now)
+    /// Releases everything that is held, if that is what the hash names. Returns whether every service has to look again.
+    pub fn approve(&self, registry: &str, hash: &str, now: Timestamp) -> bool {
+        self.lock().get_mut(registry).is_some_and(|guard| guard.approve(hash, now))
     }
 
-    pub fn held(&self, registry: &str, approved: Option<&str>, now: Timestamp) -> Option<Held> {
+    /// What was approved of a service.
+    pub fn released(&self, registry: &str, service: &ServiceKey) -> BTreeSet<String> {
+        self.lock().get(registry).and_then(|guard| guard.released(service).cloned()).unwrap_or_default()
+    }
+
+    /// From when, and until when, everything is held.
+    pub fn held_since_until(&self, registry: &str, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        self.lock().get(registry)?.held(now)
+    }
+
+    pub fn held(&self, registry: &str, now: Timestamp) -> Option<Held> {
         let all = self.lock();
         let guard = all.get(registry)?;
-        let until = guard.held_until(approved, now)?;
-        Some(Held { deletions: guard.held(), until, hash: guard.hash() })
+        let (since, until) = guard.held(now)?;
+        Some(Held { deletions: guard.deletions(), since, until, hash: guard.hash() })
     }
 
     pub fn forget(&self, registry: &str) {

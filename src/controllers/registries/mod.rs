@@ -148,6 +148,7 @@ impl Controller {
             (Some(object), Some(Err(problem))) => self.cannot_run(name, &object, problem),
             _ => self.deleted(name),
         }
+        status::release(&self.context, name);
         self.report_soon(name);
     }
 

@@ -27,6 +27,7 @@ pub async fn report(
     }
     let Some(object) = context.cluster().service_registries.get(name).cloned() else { return Ok(Written::Nothing) };
     let known = object.status.clone().unwrap_or_default();
+    release(context, name);
     let status = desired(context, &object, &known, handle, problem);
     if status == known || context.dry_run || !context.claim.holds() {
         return Ok(Written::Nothing);
@@ -42,6 +43,17 @@ pub async fn report(
         Arc::make_mut(entry).status = Some(status);
     }
     Ok(Written::Now)
+}
+
+/// What an administrator approved goes, in every service of the registry.
+pub fn release(context: &Context, name: &str) {
+    let Some(object) = context.cluster().service_registries.get(name).cloned() else { return };
+    let approval = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
+    if approval.is_some_and(|hash| context.guards.approve(name, hash, context.world.now()))
+        && let Some(handle) = context.registries.get(name)
+    {
+        handle.everybody_looks();
+    }
 }
 
 /// What became of a status.
@@ -75,10 +87,9 @@ fn desired(
     handle: Option<&RegistryHandle>,
     problem: Option<&Problem>,
 ) -> ServiceRegistryStatus {
-    let approved = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
     let now = context.world.now();
     let name = object.metadata.name.as_deref().unwrap_or_default();
-    let held = context.guards.held(name, approved.map(String::as_str), now);
+    let held = context.guards.held(name, now);
     let wanted = wanted(handle, problem, held.as_ref());
     let generation = object.metadata.generation;
     let mut status = ServiceRegistryStatus {
@@ -110,12 +121,12 @@ fn desired(
 
 fn wanted(handle: Option<&RegistryHandle>, problem: Option<&Problem>, held: Option<&Held>) -> [Wanted; 4] {
     let held = match held {
-        Some(Held { deletions, until, hash }) => {
+        Some(Held { deletions, since, until, hash }) => {
             let message = format!(
                 "nothing shows that {deletions} instances of many services ended; they stay until {until:.0}, or until the annotation \
                  {APPROVE_DELETIONS}={hash} releases them"
             );
-            Wanted::new(DELETIONS_HELD, Is::True, "Held", message)
+            Wanted { since: Some(*since), ..Wanted::new(DELETIONS_HELD, Is::True, "Held", message) }
         }
         None => Wanted::new(DELETIONS_HELD, Is::False, "NothingHeld", ""),
     };

@@ -63,13 +63,13 @@ pub fn announce(
         tell(&mut memory.imports_untold, imported, Reason::Imported, "imported", sides.import.endpoints.len());
     skipped(observed, sides, &publish);
     let held_before = status::before(observed, DELETIONS_HELD).is_some_and(|c| c.status == "True");
-    if let Some(until) = sides.held_until().filter(|_| !held_before) {
+    if let Some((_, until)) = sides.held_since_until().filter(|_| !held_before) {
         let count = sides.import.ruling.stays.len() + sides.export.ruling.stays.len();
         publish(
             Reason::DeletionsHeld,
             format!(
                 "{count} deletions are held until {until:.0}; the annotation {APPROVE_DELETIONS}={} releases them",
-                sides.hash()
+                sides.stays().hash()
             ),
         );
     }

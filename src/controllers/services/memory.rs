@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 use twinspan_core::model::{InstanceAddr, Reason};
+use twinspan_core::plan::guard::Stays;
 use twinspan_core::plan::{export, import};
 
 /// Lost with the process. What safety depends on is in objects as well: deadlines on slices, holds in status, owners in records.
@@ -19,8 +20,8 @@ pub struct Memory {
     pub listings: u64,
     pub import: import::Memory,
     pub export: export::Memory,
-    /// What stays for now, by direction; an approval names it.
-    pub stays: (BTreeSet<InstanceAddr>, BTreeSet<InstanceAddr>),
+    /// What waits for the guard; an approval names it.
+    pub stays: Stays,
     pub lost: BTreeSet<InstanceAddr>,
     /// What the metrics count for it now.
     pub skipped: BTreeMap<Reason, usize>,

@@ -8,6 +8,7 @@ use twinspan_core::Timestamp;
 use twinspan_core::model::{InstanceAddr, Owner, RecordKey, RegistryName, ServiceKey, Slice};
 use twinspan_core::plan::departures::Probe;
 use twinspan_core::plan::export::Claim;
+use twinspan_core::plan::guard::Stays;
 use twinspan_core::plan::import::Rival;
 use twinspan_core::plan::trust::{self, PodOf};
 
@@ -52,8 +53,10 @@ pub struct Observed {
     pub rivals: BTreeMap<InstanceAddr, Rival>,
     /// What connections showed.
     pub probes: BTreeMap<InstanceAddr, Probe>,
-    /// Until when the registry as a whole holds deletions.
-    pub registry_hold: Option<Timestamp>,
+    /// From when, and until when, the registry as a whole holds deletions.
+    pub registry_hold: Option<(Timestamp, Timestamp)>,
+    /// Of what stays, what an administrator lets go.
+    pub approved: Stays,
     pub memory: Memory,
 }
 
@@ -146,6 +149,7 @@ fn from_cluster(view: &ClusterView, key: &ServiceKey) -> Observed {
         rivals: BTreeMap::new(),
         probes: BTreeMap::new(),
         registry_hold: None,
+        approved: Stays::default(),
         memory: Memory::default(),
         object,
     }
@@ -173,10 +177,12 @@ fn from_registries(context: &Context, observed: &mut Observed) {
         if is_current {
             let Some(name) = name.as_ref().and_then(|name| RegistryName::new(name).ok()) else { continue };
             let snapshot = handle.view().snapshot(&name, &owner);
-            let approved =
-                observed.registry.as_ref().and_then(|r| r.metadata.annotations.as_ref()?.get(APPROVE_DELETIONS));
-            observed.registry_hold =
-                context.guards.held_until(&handle.name, approved.map(String::as_str), context.world.now());
+            observed.registry_hold = context.guards.held_since_until(&handle.name, context.world.now());
+            let stays = &observed.memory.stays;
+            observed.approved = match observed.approval() {
+                Some(hash) if hash == stays.hash() => stays.clone(),
+                _ => stays.of_names(&context.guards.released(&handle.name, &observed.key)),
+            };
             observed.session = Some(Session::new(handle, owner, Some(name), snapshot));
         } else if let Some(snapshot) = former(&handle, &owner) {
             observed.former.push(Session::new(handle, owner, None, snapshot));
@@ -194,6 +200,12 @@ fn former(handle: &RegistryHandle, owner: &Owner) -> Option<Snapshot> {
 impl Observed {
     pub fn uid(&self) -> &str {
         self.object.as_ref().and_then(|object| object.metadata.uid.as_deref()).unwrap_or_default()
+    }
+
+    /// What the annotation on the RegisteredService approves.
+    pub fn approval(&self) -> Option<&str> {
+        let annotations = self.object.as_ref()?.metadata.annotations.as_ref()?;
+        annotations.get(APPROVE_DELETIONS).map(String::as_str)
     }
 
     pub fn generation(&self) -> Option<i64> {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use twinspan_core::Timestamp;
 use twinspan_core::model::{Instance, InstanceAddr, PortSet, Record, RecordKey, RegistryName, Slice, TargetPod};
-use twinspan_core::plan::guard::{Around, Limits, Share};
+use twinspan_core::plan::guard::{Around, Limits, Share, Stays};
 use twinspan_core::plan::import::{Imported, Present};
 use twinspan_core::plan::trust::{PodOf, Trust};
-use twinspan_core::plan::{RecordOp, earlier, export, guard, import, slices};
+use twinspan_core::plan::{RecordOp, earlier, export, import, slices};
 
 use super::endpoints::managed_addresses;
 use super::observe::{Observed, Session};
@@ -17,7 +17,7 @@ use super::validate::{Accepted, Verdict};
 use crate::api::conditions::DELETIONS_HELD;
 use crate::cluster::convert::{PodView, ServiceView, WEIGHT_ANNOTATION};
 use crate::cluster::write::NewService;
-use crate::controllers::{APPROVE_DELETIONS, conditions};
+use crate::controllers::conditions;
 use crate::registry::handle::RegistryHandle;
 use crate::registry::view::{Return, State};
 
@@ -55,14 +55,17 @@ impl Sides {
         self.export.waiting + self.export.ruling.stays.len() + self.import.waiting
     }
 
-    /// Until when a limit holds deletions.
-    pub fn held_until(&self) -> Option<Timestamp> {
-        self.import.ruling.held_until.max(self.export.ruling.held_until)
+    /// From when, and until when, a limit holds deletions.
+    pub fn held_since_until(&self) -> Option<(Timestamp, Timestamp)> {
+        let rulings = [self.import.ruling.held, self.export.ruling.held];
+        let since = rulings.iter().flatten().map(|(since, _)| *since).min()?;
+        let until = rulings.iter().flatten().map(|(_, until)| *until).max()?;
+        Some((since, until))
     }
 
-    /// Names what the guard holds, for its approval.
-    pub fn hash(&self) -> String {
-        guard::hash(guard::named(&self.import.ruling.stays, &self.export.ruling.stays))
+    /// What waits for the guard.
+    pub fn stays(&self) -> Stays {
+        Stays { import: self.import.ruling.stays.clone(), export: self.export.ruling.stays.clone() }
     }
 
     /// The part in what happens to the registry as a whole.
@@ -71,7 +74,7 @@ impl Sides {
         Share {
             known: self.import.endpoints.len() + self.export.exported + export.len(),
             going: self.import.memory.guard.going(import.len()) + self.export.memory.guard.going(export.len()),
-            stays: guard::named(import, export),
+            stays: self.stays().named(),
         }
     }
 }
@@ -135,7 +138,12 @@ fn sync(observed: &Observed, accepted: &Accepted, now: Timestamp, triggered: Tim
     plan.records.push((session.handle.clone(), export.ops.iter().chain(&import.ops).cloned().collect()));
     let cluster_id = &session.owner.cluster_id;
     let registry = session.snapshot.records.values().filter(|r| r.ours(cluster_id).is_none()).count();
-    plan.sides = Some(Sides { export, import, registry });
+    let sides = Sides { export, import, registry };
+    if observed.approval().is_some_and(|hash| hash == sides.stays().hash()) {
+        // It was approved before this process knew what is held.
+        plan.look_again = earlier(plan.look_again, Some(now));
+    }
+    plan.sides = Some(sides);
     plan
 }
 
@@ -198,23 +206,19 @@ fn export_to(
         departures: &session.snapshot.departures,
         evident,
         limits,
-        around: around(observed, &observed.memory.stays.1),
+        around: around(observed, &observed.approved.export),
         memory: &observed.memory.export,
         now,
     })
 }
 
-/// What the object says about holding deletions of one direction.
-fn around<'a>(observed: &'a Observed, stays: &'a BTreeSet<InstanceAddr>) -> Around<'a> {
-    let object = observed.object.as_ref();
-    let annotation = object.and_then(|object| object.metadata.annotations.as_ref()?.get(APPROVE_DELETIONS));
-    let (import, export) = &observed.memory.stays;
-    let approved = annotation.is_some_and(|hash| *hash == guard::hash(guard::named(import, export)));
-    let status = object.and_then(|object| object.status.as_ref());
+/// What the objects say about holding deletions of one direction.
+fn around<'a>(observed: &'a Observed, approved: &'a BTreeSet<InstanceAddr>) -> Around<'a> {
+    let status = observed.object.as_ref().and_then(|object| object.status.as_ref());
     let held = status.and_then(|status| conditions::find(&status.conditions, DELETIONS_HELD));
     let first = observed.memory.uid.is_empty();
     Around {
-        approved: approved.then_some(stays),
+        approved,
         held_before: held.filter(|held| first && held.status == "True").map(|held| held.last_transition_time.0),
         registry_hold: observed.registry_hold,
     }
@@ -302,7 +306,7 @@ fn with_inputs(
         inherited: &session.inherited,
         probes: &observed.probes,
         limits: accepted.limits,
-        around: around(observed, &observed.memory.stays.0),
+        around: around(observed, &observed.approved.import),
         memory,
         now,
     })

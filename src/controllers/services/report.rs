@@ -150,7 +150,7 @@ fn remember(context: &Context, observed: &Observed, plan: &Plan) -> Memory {
         memory.source = source(observed);
         memory.import = sides.import.memory.clone();
         memory.export = sides.export.memory.clone();
-        memory.stays = (sides.import.ruling.stays.clone(), sides.export.ruling.stays.clone());
+        memory.stays = sides.stays();
         memory.lost = sides.import.lost.clone();
     }
     let (skipped, held) = match &plan.sides {

@@ -97,7 +97,7 @@ fn wanted(observed: &Observed, verdict: &Verdict, plan: &Plan, applied: &Applied
 }
 
 fn held(sides: &Sides) -> Wanted {
-    let Some(until) = sides.held_until() else {
+    let Some((since, until)) = sides.held_since_until() else {
         let message = match sides.held() {
             0 => String::new(),
             n => format!("{n} wait for more evidence; it comes by itself"),
@@ -105,12 +105,12 @@ fn held(sides: &Sides) -> Wanted {
         return Wanted::new(DELETIONS_HELD, Is::False, "NothingHeld", message);
     };
     let (imported, exported) = (sides.import.ruling.stays.len(), sides.export.ruling.stays.len());
-    let hash = sides.hash();
+    let hash = sides.stays().hash();
     let message = format!(
         "nothing shows that {imported} imported and {exported} exported instances ended; they stay until {until:.0}, or until the \
          annotation {APPROVE_DELETIONS}={hash} releases them"
     );
-    Wanted::new(DELETIONS_HELD, Is::True, "Held", message)
+    Wanted { since: Some(since), ..Wanted::new(DELETIONS_HELD, Is::True, "Held", message) }
 }
 
 fn exported(observed: &Observed, accepted: &Accepted, plan: &Plan, applied: &Applied) -> Wanted {

@@ -70,6 +70,7 @@ fn observed(spec: &Value) -> Observed {
         rivals: BTreeMap::new(),
         probes: BTreeMap::new(),
         registry_hold: None,
+        approved: Default::default(),
         memory: Memory::default(),
     }
 }

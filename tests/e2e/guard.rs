@@ -1,0 +1,203 @@
+//! The deletion guard: what nothing explains is held where it is much, said where an administrator looks, and let go by approval or in
+//! the end. `docs/departures.md` has the table of which these are the rows.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{Patch, PatchParams};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use twinspan_bed::{Etcd, eventually, holds, next_v4};
+
+use crate::harness::{Corner, SOON, Suite};
+
+pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![
+        suite.story("guard::the_registry_comes_back_empty", |suite| emptied(suite, true)),
+        suite.story("guard::the_prefix_is_deleted", |suite| emptied(suite, false)),
+        suite.story("guard::below_the_limits_it_waits_for_quiet", below),
+        suite.story("guard::a_hold_lets_go_in_the_end", lets_go),
+        suite.story("guard::the_registry_as_a_whole", whole),
+    ]
+}
+
+const APPROVE: &str = "twinspan.dev/approve-deletions";
+
+fn value(address: SocketAddr) -> String {
+    json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": null}).to_string()
+}
+
+/// Records of instances that nobody keeps alive, and that end with the story.
+async fn instances(corner: &Corner<'_>, registry: &Etcd, service: &str, count: usize) -> Result<Vec<SocketAddr>> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        let address = SocketAddr::from((next_v4(), 9000));
+        registry.put_leased(&corner.key(service, address), &value(address), 600).await?;
+        all.push(address);
+    }
+    corner.imports_become(service, &all).await?;
+    Ok(all)
+}
+
+async fn headless(corner: &Corner<'_>, name: &str, extra: Value) -> Result<()> {
+    corner
+        .service(name, json!({"clusterIP": "None", "selector": {"app": name}, "ports": [{"name": "rpc", "port": 80}]}))
+        .await?;
+    corner.register(name, extra).await
+}
+
+/// The hash that a condition's message tells to approve.
+fn hash_of(condition: &Condition) -> Result<String> {
+    let (_, rest) = condition.message.split_once(&format!("{APPROVE}=")).context("no hash in the message")?;
+    Ok(rest.chars().take_while(char::is_ascii_hexdigit).collect())
+}
+
+fn approval(hash: &str) -> Patch<Value> {
+    Patch::Merge(json!({"metadata": {"annotations": {APPROVE: hash}}}))
+}
+
+/// Twelve servers vanish at once, and with them what we wrote: the servers stay until somebody approves, and ours is back at once.
+async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let kind = if comes_back_empty { "empty" } else { "swept" };
+    let registry = bed.start_registry(&format!("registry-guard-{kind}")).await?;
+    let corner = Corner::with_registry(bed, &format!("guard{kind}"), &registry).await?;
+    headless(&corner, "echo", json!({"import": {"onExpiry": "Remove"}})).await?;
+    let vms = instances(&corner, &registry, "echo", 12).await?;
+    let mut pods = Vec::new();
+    for name in ["a", "b", "c"] {
+        pods.push(corner.pod("echo", name, 80).await?.address());
+        corner.pods.set_ready(name, true).await?;
+    }
+    corner.records_become(&registry, "echo", &[&vms[..], &pods[..]].concat()).await?;
+    corner.dns_becomes("echo", &[&vms[..], &pods[..]].concat()).await?;
+
+    if comes_back_empty {
+        registry.part().kill().await?;
+        registry.start_empty().await?;
+    } else {
+        registry.delete_prefix(&corner.key("echo", "")).await?;
+    }
+    let vanished = Instant::now();
+    corner.records_become(&registry, "echo", &pods).await?;
+    ensure!(vanished.elapsed() < Duration::from_secs(15), "own records are back after {:?}", vanished.elapsed());
+    let everybody: BTreeSet<SocketAddr> = vms.iter().copied().collect();
+    while vanished.elapsed() < Duration::from_secs(25) {
+        let found = corner.imported("echo").await?;
+        ensure!(found == everybody, "{} of 12 after {:?}", found.len(), vanished.elapsed());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let object = corner.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    let status = object.status.unwrap_or_default();
+    ensure!(status.instances.held == 12, "{:?}", status.instances);
+    let held = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").context("the condition")?;
+    let until = held.last_transition_time.0 + Duration::from_secs(300);
+    let shown = format!("12 imported and 0 exported instances ended; they stay until {until:.0}");
+    ensure!(held.message.contains(&shown), "{}", held.message);
+    eventually("an Event tells it", SOON, || async {
+        let events = corner.events("echo").await?;
+        ensure!(events.iter().any(|(reason, _)| reason == "DeletionsHeld"), "{events:?}");
+        Ok(())
+    })
+    .await?;
+
+    // Other stories hold something too.
+    let metric = suite.shared().await?.twinspan.metric("twinspan_held_deletions").await?.context("no metric")?;
+    ensure!(metric >= 12.0, "{metric}");
+
+    // One registers itself again, so another set is held than was shown: approving the old one lets nothing go.
+    registry.put_leased(&corner.key("echo", vms[0]), &value(vms[0]), 600).await?;
+    corner.registered().patch("echo", &PatchParams::default(), &approval(&hash_of(held)?)).await?;
+    let hash = eventually("eleven are held", SOON, || async {
+        let status = corner.registered().get("echo").await?.status.unwrap_or_default();
+        let held = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").context("the condition")?;
+        ensure!(held.status == "True" && held.message.contains(" 11 imported"), "{}", held.message);
+        hash_of(held)
+    })
+    .await?;
+    ensure!(corner.imported("echo").await? == everybody, "an approval of something else");
+    corner.registered().patch("echo", &PatchParams::default(), &approval(&hash)).await?;
+    corner.imports_become("echo", &vms[..1]).await?;
+    corner.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    corner.dns_becomes("echo", &[&vms[..1], &pods[..]].concat()).await?;
+    Ok(())
+}
+
+/// Two at once, of which no server knows: they wait a little for more, and go.
+async fn below(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let corner = Corner::new(bed, "guardbelow").await?;
+    headless(&corner, "echo", json!({})).await?;
+    let vms = instances(&corner, &bed.registry, "echo", 6).await?;
+    let keys: Vec<String> = vms[..2].iter().map(|vm| corner.key("echo", vm)).collect();
+    bed.registry.delete_at_once(&keys).await?;
+    let vanished = Instant::now();
+    corner.imports_become_within("echo", &vms[2..], Duration::from_secs(40)).await?;
+    ensure!(vanished.elapsed() > Duration::from_secs(9), "{:?}", vanished.elapsed());
+    corner.nothing_foreign_was_touched(&bed.registry).await
+}
+
+/// Whoever does not approve serves the dead for `holdSeconds`, and no longer.
+async fn lets_go(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let corner = Corner::new(bed, "guardlets").await?;
+    headless(&corner, "echo", json!({"deletionGuard": {"minInstances": 2, "maxDeletePercent": 10, "holdSeconds": 20}}))
+        .await?;
+    let vms = instances(&corner, &bed.registry, "echo", 6).await?;
+    let keys: Vec<String> = vms[..2].iter().map(|vm| corner.key("echo", vm)).collect();
+    bed.registry.delete_at_once(&keys).await?;
+    let vanished = Instant::now();
+    corner.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    // One that leaves as servers do goes at once, whatever is held beside it.
+    bed.registry.delete(&corner.key("echo", vms[2])).await?;
+    corner.imports_become("echo", &[&vms[..2], &vms[3..]].concat()).await?;
+    ensure!(vanished.elapsed() < Duration::from_secs(18), "{:?}", vanished.elapsed());
+    corner.imports_become_within("echo", &vms[3..], Duration::from_secs(40)).await?;
+    ensure!(vanished.elapsed() > Duration::from_secs(19), "{:?}", vanished.elapsed());
+    corner.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    corner.nothing_foreign_was_touched(&bed.registry).await
+}
+
+/// Six services lose two of five each: none of them would hold it, all of them together do.
+async fn whole(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let corner = Corner::new(bed, "guardwhole").await?;
+    let mut services = Vec::new();
+    for n in 0..6 {
+        let name = format!("echo-{n}");
+        headless(&corner, &name, json!({})).await?;
+        let vms = instances(&corner, &bed.registry, &name, 5).await?;
+        services.push((name, vms));
+    }
+    for (name, vms) in &services {
+        let keys: Vec<String> = vms[..2].iter().map(|vm| corner.key(name, vm)).collect();
+        bed.registry.delete_at_once(&keys).await?;
+    }
+    corner.registry_condition("DeletionsHeld", "True", "Held").await?;
+    let imported = || async {
+        let mut all = Vec::new();
+        for (name, _) in &services {
+            all.push(corner.imported(name).await?.len());
+        }
+        Ok(all)
+    };
+    holds("everything stays past the ten quiet seconds", Duration::from_secs(15), imported).await?;
+    ensure!(imported().await? == [5; 6]);
+    let hash = eventually("all of them are held", SOON, || async {
+        let conditions = corner.registries().get(&corner.name).await?.status.unwrap_or_default().conditions;
+        let held = conditions.iter().find(|c| c.type_ == "DeletionsHeld").context("the condition")?;
+        ensure!(held.message.contains("12 instances"), "{}", held.message);
+        hash_of(held)
+    })
+    .await?;
+    corner.registries().patch(&corner.name, &PatchParams::default(), &approval(&hash)).await?;
+    for (name, vms) in &services {
+        corner.imports_become(name, &vms[2..]).await?;
+    }
+    corner.registry_condition("DeletionsHeld", "False", "NothingHeld").await?;
+    corner.nothing_foreign_was_touched(&bed.registry).await
+}
