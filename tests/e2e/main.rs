@@ -7,6 +7,7 @@
 // A test tells people what went wrong, and ends where it cannot go on.
 #![allow(clippy::expect_used, clippy::print_stderr)]
 
+mod abandoned;
 mod bad_input;
 mod cluster_side;
 mod conformance;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     }
     let suite = Suite::new();
     let modules = [
+        abandoned::stories,
         bad_input::stories,
         cluster_side::stories,
         conformance::stories,
