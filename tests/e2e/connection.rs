@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::next_v4;
+use twinspan_bed::{eventually, next_v4};
 
-use crate::harness::{Corner, Suite};
+use crate::harness::{Corner, SOON, Suite};
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![suite.story("connection::tls_and_password", tls_and_password)]
@@ -29,8 +29,9 @@ async fn tls_and_password(suite: Arc<Suite>) -> Result<()> {
     let corner = Corner::without_registry_object(bed, "tls", &registry).await?;
     registry.require_password("twinspan", "secret", &[&corner.name]).await?;
     let secret = |suffix: &str| format!("{}-{suffix}", corner.name);
-    create_secret(&corner, "ca", "Opaque", json!({"ca.crt": tls.ca})).await?;
-    create_secret(&corner, "client", "kubernetes.io/tls", json!({"tls.crt": tls.cert, "tls.key": tls.key})).await?;
+    create_secret(&corner, "ca", "Opaque", json!({"ca.crt": tls.ca()?})).await?;
+    let (cert, key) = tls.client_certificate("client", None)?;
+    create_secret(&corner, "client", "kubernetes.io/tls", json!({"tls.crt": cert, "tls.key": key})).await?;
     create_secret(&corner, "user", "kubernetes.io/basic-auth", json!({"username": "twinspan", "password": "wrong"}))
         .await?;
 
@@ -43,7 +44,13 @@ async fn tls_and_password(suite: Arc<Suite>) -> Result<()> {
         async move { registries.patch(&name, &PatchParams::default(), &body).await }
     };
     patch(json!({"tls": {"caSecretRef": {"name": secret("ca")}}})).await?;
-    corner.registry_condition("Connected", "False", "TLSFailed").await?;
+    eventually("the condition says what the server wants to see", SOON, || async {
+        let conditions = corner.registries().get(&corner.name).await?.status.unwrap_or_default().conditions;
+        let connected = conditions.iter().find(|c| c.type_ == "Connected").context("the condition")?;
+        ensure!(connected.reason == "TLSFailed" && connected.message.contains("CertificateRequired"), "{connected:?}");
+        Ok(())
+    })
+    .await?;
     patch(json!({"tls": {"clientCertSecretRef": {"name": secret("client")}}, "auth": {"secretRef": {"name": secret("user")}}})).await?;
     corner.registry_condition("Connected", "False", "AuthFailed").await?;
 

@@ -15,6 +15,7 @@ mod connection;
 mod crds;
 mod departures;
 mod export;
+mod faults;
 mod formats;
 mod guard;
 mod harness;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         crds::stories,
         departures::stories,
         export::stories,
+        faults::stories,
         formats::stories,
         guard::stories,
         import::stories,

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::controlplane::ControlPlane;
 use crate::dns::Dns;
-use crate::etcd::{ClientTls, Etcd};
+use crate::etcd::{Etcd, Tls};
 use crate::namespace::Access;
 use crate::twinspan::{Options, Twinspan};
 use crate::{Kubeconfig, access, address, namespace, repository};
@@ -36,7 +36,7 @@ impl Bed {
         std::fs::create_dir_all(dir)?;
         let net = address::next_bed();
         let ip = |host| Ipv4Addr::new(10, 77, net, host);
-        let registry = Etcd::spawn("registry-etcd", dir, ip(3))?;
+        let registry = Etcd::spawn("registry-etcd", dir, ip(3), &[])?;
         let cluster = ControlPlane::start(dir, ip(1), ip(2)).await?;
         let client = &cluster.client;
         let dns = Dns::start(dir, ip(4), &cluster).await?;
@@ -61,16 +61,34 @@ impl Bed {
 
     /// Another registry beside the bed's own.
     pub async fn start_registry(&self, name: &str) -> Result<Etcd> {
-        let etcd = Etcd::spawn(name, &self.dir, address::next_registry(self.net))?;
+        self.start_registry_with(name, &[]).await
+    }
+
+    /// The same with flags of etcd.
+    pub async fn start_registry_with(&self, name: &str, flags: &[&str]) -> Result<Etcd> {
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let etcd = Etcd::spawn(name, &self.dir, address::next_registry(self.net), &flags)?;
         etcd.ready().await?;
         Ok(etcd)
     }
 
     /// The same with TLS, for clients with a certificate.
-    pub async fn start_tls_registry(&self, name: &str) -> Result<(Etcd, ClientTls)> {
-        let (etcd, client) = Etcd::spawn_tls(name, &self.dir, address::next_registry(self.net))?;
+    pub async fn start_tls_registry(&self, name: &str) -> Result<(Etcd, Tls)> {
+        let (etcd, tls) = Etcd::spawn_tls(name, &self.dir, address::next_registry(self.net))?;
         etcd.ready().await?;
-        Ok((etcd, client))
+        Ok((etcd, tls))
+    }
+
+    /// A registry of three members.
+    pub async fn start_three(&self, name: &str) -> Result<Vec<Etcd>> {
+        let members: Vec<(String, Ipv4Addr)> =
+            (0..3).map(|n| (format!("{name}-{n}"), address::next_registry(self.net))).collect();
+        let spawn = |(name, ip): &(String, Ipv4Addr)| Etcd::spawn_member(name, &self.dir, *ip, &members);
+        let all: Vec<Etcd> = members.iter().map(spawn).collect::<Result<_>>()?;
+        for member in &all {
+            member.ready().await?;
+        }
+        Ok(all)
     }
 
     /// The kubeconfig of Twinspan's ServiceAccount.

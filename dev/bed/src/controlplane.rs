@@ -38,7 +38,7 @@ impl std::fmt::Debug for ControlPlane {
 
 impl ControlPlane {
     pub async fn start(dir: &Path, ip: Ipv4Addr, etcd_ip: Ipv4Addr) -> Result<Self> {
-        let etcd = Etcd::spawn("cluster-etcd", dir, etcd_ip)?;
+        let etcd = Etcd::spawn("cluster-etcd", dir, etcd_ip, &[])?;
         let pki = Authority::create(&dir.join("pki"))?;
         let (cert, key) = pki.issue(
             "apiserver",

@@ -3,7 +3,7 @@
 //!
 //! - [`namespace`]: runs the program again inside the namespace.
 //! - [`Bed`]: one control plane, its DNS, and registries beside it.
-//! - [`Part`]: one process.
+//! - [`Part`]: one process. [`Link`]: one connection that can be cut.
 //! - [`oracle`]: Kubernetes' own code, asked what it would do.
 //!
 //! Errors are for the person who runs a test, so they are texts with a context (`anyhow`).
@@ -15,6 +15,7 @@ mod controlplane;
 mod dns;
 mod etcd;
 mod interop;
+mod link;
 pub mod namespace;
 pub mod oracle;
 mod part;
@@ -27,8 +28,9 @@ pub use access::{Kubeconfig, apply_file};
 pub use address::{next_v4, next_v6};
 pub use bed::{Bed, OPERATOR_NAMESPACE};
 pub use dns::{Dns, SrvTarget};
-pub use etcd::{ClientTls, Etcd};
+pub use etcd::{Etcd, Tls};
 pub use interop::{Call, Caller, Framework, Resolved, Server, ServerOptions, resolve};
+pub use link::Link;
 pub use part::Part;
 pub use pods::Pods;
 pub use twinspan::{Options as TwinspanOptions, Twinspan};

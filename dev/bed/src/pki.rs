@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
@@ -35,12 +36,31 @@ impl Authority {
 
     /// Writes `<name>.crt` and `<name>.key`; for servers and clients alike.
     pub fn issue(&self, name: &str, dns: &[&str], ips: &[IpAddr]) -> Result<(PathBuf, PathBuf)> {
+        self.issue_for(name, dns, ips, None)
+    }
+
+    /// The certificate and the key that were issued under a name.
+    pub fn files(&self, name: &str) -> (PathBuf, PathBuf) {
+        (self.dir.join(format!("{name}.crt")), self.dir.join(format!("{name}.key")))
+    }
+
+    /// The same, valid for so long from now or for ever.
+    pub fn issue_for(
+        &self,
+        name: &str,
+        dns: &[&str],
+        ips: &[IpAddr],
+        valid: Option<Duration>,
+    ) -> Result<(PathBuf, PathBuf)> {
         let mut params = CertificateParams::new(dns.iter().map(|d| (*d).to_owned()).collect::<Vec<_>>())?;
         params.subject_alt_names.extend(ips.iter().map(|ip| SanType::IpAddress(*ip)));
         params.distinguished_name.push(DnType::CommonName, name);
+        if let Some(valid) = valid {
+            params.not_after = (SystemTime::now() + valid).into();
+        }
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        let files = (self.dir.join(format!("{name}.crt")), self.dir.join(format!("{name}.key")));
+        let files = self.files(name);
         std::fs::write(&files.0, certificate.pem())?;
         std::fs::write(&files.1, key.serialize_pem())?;
         Ok(files)

@@ -11,11 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
-use super::{CALL, EtcdRegistry, call};
+use super::{CALL, EtcdRegistry, call, handshake};
 use crate::registry::{Connector, Registry, RegistryError, Result};
 
 /// How long a TCP and TLS handshake may take.
-const CONNECT: Duration = Duration::from_secs(3);
+pub(super) const CONNECT: Duration = Duration::from_secs(3);
 /// HTTP/2 pings, also while nothing else is sent: a frozen server must not look like a quiet one.
 const PING: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -92,6 +92,15 @@ impl EtcdConnector {
         registry.status().await?;
         Ok(Arc::new(registry))
     }
+
+    /// A connection that was closed may have been refused because of its certificate.
+    async fn explained(&self, endpoint: &str, error: RegistryError) -> RegistryError {
+        if !matches!(error, RegistryError::Unreachable(_)) {
+            return error;
+        }
+        let tls = self.settings.tls.clone().unwrap_or_default();
+        handshake::refusal(endpoint, &tls).await.map_or(error, RegistryError::TlsFailed)
+    }
 }
 
 fn tls_options(tls: &TlsSettings) -> TlsOptions {
@@ -119,7 +128,7 @@ impl Connector for EtcdConnector {
             let endpoint = &endpoints[(first + n) % endpoints.len()];
             match self.connect_to(endpoint).await {
                 Ok(registry) => return Ok(registry),
-                Err(error) => failed = error,
+                Err(error) => failed = self.explained(endpoint, error).await,
             }
         }
         Err(failed)

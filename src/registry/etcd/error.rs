@@ -8,12 +8,15 @@ use etcd_client::Error;
 use crate::registry::RegistryError;
 
 // gRPC codes, https://grpc.io/docs/guides/status-codes/
+const CANCELLED: i32 = 1;
+const UNKNOWN: i32 = 2;
 const INVALID_ARGUMENT: i32 = 3;
 const DEADLINE_EXCEEDED: i32 = 4;
 const NOT_FOUND: i32 = 5;
 const PERMISSION_DENIED: i32 = 7;
 const RESOURCE_EXHAUSTED: i32 = 8;
 const FAILED_PRECONDITION: i32 = 9;
+const INTERNAL: i32 = 13;
 const UNAVAILABLE: i32 = 14;
 const UNAUTHENTICATED: i32 = 16;
 
@@ -24,7 +27,12 @@ pub fn meaning(error: &Error) -> RegistryError {
     match error {
         Error::GRpcStatus(status) => {
             let text = chain(status.message().to_owned(), status);
-            of_status(status.code() as i32, status.message(), &text)
+            // A status that has a cause was not sent by the server.
+            let broken = std::error::Error::source(status).is_some();
+            match status.code() as i32 {
+                CANCELLED | UNKNOWN | INTERNAL if broken => of_transport(&text),
+                code => of_status(code, status.message(), &text),
+            }
         }
         Error::TransportError(transport) => of_transport(&chain(transport.to_string(), transport)),
         Error::InvalidUri(_) | Error::EndpointError(_) | Error::IoError(_) => {

@@ -1,11 +1,12 @@
 //! etcd behind the far side's door.
 //!
 //! Owns the translation between our values and etcd's API, and the deadline of each call. Refuses to retry: that is the
-//! session's. Files: [`connect`] (one endpoint at a time), [`kv`] (list, read, commit), [`watch`], [`error`] (what an
+//! session's. Files: [`connect`] (one endpoint at a time), [`handshake`] (why TLS fails), [`kv`] (list, read, commit), [`watch`], [`error`] (what an
 //! error means).
 
 mod connect;
 mod error;
+mod handshake;
 mod kv;
 mod watch;
 

@@ -1,0 +1,120 @@
+//! What happens to an etcd: restarts, lost and restored data, revoked leases, compaction, alarms, changed passwords.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, DeleteOptions, Permission, Txn, TxnOp};
+
+use super::Etcd;
+
+impl Etcd {
+    /// Starts it again with what it had on disk.
+    pub async fn start_again(&self) -> Result<()> {
+        self.part.start_again()?;
+        self.ready().await
+    }
+
+    /// Starts it again with nothing on disk: another cluster, as after a lost volume.
+    pub async fn start_empty(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.data)?;
+        self.start_again().await
+    }
+
+    /// Turns authentication on: `root` may do everything, and `name` what is below the prefixes.
+    pub async fn require_password(&mut self, name: &str, password: &str, prefixes: &[&str]) -> Result<()> {
+        let mut client = self.client().await?;
+        client.user_add("root", "root", None).await?;
+        client.user_grant_role("root", "root").await?;
+        client.role_add("sync").await?;
+        for prefix in prefixes {
+            client.role_grant_permission("sync", Permission::read_write(*prefix).with_prefix()).await?;
+        }
+        client.user_add(name, password, None).await?;
+        client.user_grant_role(name, "sync").await?;
+        client.auth_enable().await?;
+        self.user = Some(("root".to_owned(), "root".to_owned()));
+        Ok(())
+    }
+
+    /// Lets a user do more.
+    pub async fn permit(&self, prefix: &str) -> Result<()> {
+        let mut client = self.client().await?;
+        client.role_grant_permission("sync", Permission::read_write(prefix).with_prefix()).await?;
+        Ok(())
+    }
+
+    /// Gives a user another password.
+    pub async fn change_password(&self, name: &str, password: &str) -> Result<()> {
+        self.client().await?.user_change_password(name, password).await?;
+        Ok(())
+    }
+
+    /// Ends a lease, and with it what hangs on it: what etcd does when nobody keeps it alive.
+    pub async fn revoke(&self, lease: i64) -> Result<()> {
+        self.client().await?.lease_revoke(lease).await?;
+        Ok(())
+    }
+
+    /// What `etcdctl del --prefix` does.
+    pub async fn delete_prefix(&self, prefix: &str) -> Result<()> {
+        self.client().await?.delete(prefix, Some(DeleteOptions::new().with_prefix())).await?;
+        Ok(())
+    }
+
+    /// Deletes several keys in one revision.
+    pub async fn delete_at_once(&self, keys: &[String]) -> Result<()> {
+        let deletes: Vec<TxnOp> = keys.iter().map(|key| TxnOp::delete(key.as_str(), None)).collect();
+        self.client().await?.txn(Txn::new().and_then(deletes)).await?;
+        Ok(())
+    }
+
+    /// Keeps a copy of what it has on disk, for [`Etcd::start_restored`]. It must not run.
+    pub fn save(&self) -> Result<()> {
+        copy(&self.data, &self.saved())
+    }
+
+    /// Starts it again with what it had when it was saved: an older revision of the same cluster, as after a restore.
+    pub async fn start_restored(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.data)?;
+        copy(&self.saved(), &self.data)?;
+        self.start_again().await
+    }
+
+    fn saved(&self) -> PathBuf {
+        self.data.with_extension("saved")
+    }
+
+    /// Forgets every revision but the last.
+    pub async fn compact(&self) -> Result<()> {
+        let mut client = self.client().await?;
+        let status = client.status().await?;
+        let revision = status.header().context("no header")?.revision();
+        client.compact(revision, None).await?;
+        Ok(())
+    }
+
+    /// Raises or ends the alarm that its quota is used up, with which it refuses every put.
+    pub async fn no_space(&self, raised: bool) -> Result<()> {
+        let mut client = self.client().await?;
+        let member = client.status().await?.header().context("no header")?.member_id();
+        let action = if raised { AlarmAction::Activate } else { AlarmAction::Deactivate };
+        let mut options = AlarmOptions::new();
+        options.with_member(member);
+        client.alarm(action, AlarmType::Nospace, Some(options)).await?;
+        Ok(())
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
