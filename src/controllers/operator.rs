@@ -46,6 +46,11 @@ pub enum OperatorError {
     Client(#[from] Box<kube::Error>),
     #[error("cannot listen on {address}: {source}; set --admin-addr")]
     Admin { address: SocketAddr, source: std::io::Error },
+    #[error(
+        "another release of Twinspan runs in namespace {0}, and two would write against each other; run one of them, with more replicas \
+         where more are wanted"
+    )]
+    AnotherRelease(String),
 }
 
 /// Runs until it is stopped.
@@ -64,6 +69,13 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
     );
 
     let world = World::real();
+    if settings.leader_elect {
+        match leadership::another_release(client.clone(), &settings.namespace, world.now()).await {
+            Ok(None) => {}
+            Ok(Some(namespace)) => return Err(OperatorError::AnotherRelease(namespace)),
+            Err(error) => warn!(%error, "cannot see whether another release runs in this cluster"),
+        }
+    }
     let tasks = TaskTracker::new();
     let metrics = Arc::new(Metrics::default());
     let cluster = Arc::new(Mutex::new(ClusterView::default()));

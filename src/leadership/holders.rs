@@ -17,7 +17,7 @@ use tracing::debug;
 use super::{Claim, LEASE, LEASE_DURATION};
 
 /// How long one read may take.
-const CALL: Duration = Duration::from_secs(5);
+pub(super) const CALL: Duration = Duration::from_secs(5);
 /// How often a process that stands by reads the Lease; more often than a Lease lasts, so that no holder is missed.
 const STAND_BY: Duration = Duration::from_secs(10);
 

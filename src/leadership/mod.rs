@@ -4,6 +4,7 @@
 //! views stay warm and the leases of own records are kept alive, so that an API-server outage never empties the registry.
 
 mod claim;
+mod elsewhere;
 mod holders;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use claim::Claim;
+pub use elsewhere::another_release;
 pub use holders::{Holders, HoldersError};
 
 /// The name of the Lease in the operator's namespace.

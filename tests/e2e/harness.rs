@@ -152,6 +152,15 @@ impl<'a> Corner<'a> {
         Ok(corner)
     }
 
+    /// A corner of the same name in another cluster, with the same registry and nothing in it yet.
+    pub async fn twin<'b>(&self, bed: &'b Bed, registry: &Etcd) -> Result<Corner<'b>> {
+        bed.create_namespace(&self.name, &BTreeMap::from([("story".to_owned(), self.name.clone())])).await?;
+        let pods = Pods::in_namespace(&bed.client(), &self.name).await?;
+        let foreign_records = self.foreign(registry).await?;
+        let (name, etcd) = (self.name.clone(), self.etcd.clone());
+        Ok(Corner { bed, name, etcd, pods, foreign_records, foreign_slices: BTreeMap::new() })
+    }
+
     pub fn client(&self) -> Client {
         self.bed.client()
     }

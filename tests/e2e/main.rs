@@ -16,6 +16,7 @@ mod crds;
 mod departures;
 mod export;
 mod faults;
+mod fence;
 mod formats;
 mod guard;
 mod harness;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         departures::stories,
         export::stories,
         faults::stories,
+        fence::stories,
         formats::stories,
         guard::stories,
         import::stories,

@@ -5,26 +5,38 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
-use twinspan_bed::{Bed, Etcd, TwinspanOptions, eventually, holds, next_v4};
+use twinspan_bed::{Bed, Etcd, OPERATOR_NAMESPACE, TwinspanOptions, eventually, holds, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
         suite.story("replicas::a_restart_changes_nothing", restart),
+        suite.story("replicas::a_second_release_refuses_to_start", second_release),
         suite.story("replicas::dry_run_and_suspend_write_nothing", write_nothing),
     ]
 }
 
+/// The default of `spec.fence.keyPrefix`.
+const EPOCHS: &str = "twinspan/";
+
+/// The counter of the one epoch that there is.
+async fn epoch(registry: &Etcd) -> Result<u64> {
+    let mut epochs = registry.dump(EPOCHS).await?;
+    ensure!(epochs.len() == 1, "{epochs:?}");
+    let (_, (value, ..)) = epochs.pop_first().context("one")?;
+    Ok(value.split('/').next().context("a counter")?.parse()?)
+}
+
 type Versions = (BTreeMap<String, i64>, BTreeMap<String, String>);
 
-/// `mod_revision` of every record and `resourceVersion` of every slice.
+/// `mod_revision` of every key but the epochs, and `resourceVersion` of every slice.
 async fn versions(corner: &Corner<'_>, registry: &Etcd) -> Result<Versions> {
-    let records =
-        registry.dump(&corner.name).await?.into_iter().map(|(key, (_, revision, _))| (key, revision)).collect();
+    let all = registry.dump("").await?.into_iter().filter(|(key, _)| !key.starts_with(EPOCHS));
+    let records = all.map(|(key, (_, revision, _))| (key, revision)).collect();
     let slices = corner.slices().list(&Default::default()).await?;
     let slices = slices
         .items
@@ -67,6 +79,7 @@ async fn restart(suite: Arc<Suite>) -> Result<()> {
     first.ready().await?;
     let (corner, _) = fifty(&bed).await?;
     let before = versions(&corner, &bed.registry).await?;
+    let epoch_before = epoch(&bed.registry).await?;
     ensure!(before.0.len() >= 50 && before.1.len() >= 8, "{before:?}");
 
     // Stopped as Kubernetes stops it: it ends by itself, and gives the Lease back.
@@ -82,6 +95,8 @@ async fn restart(suite: Arc<Suite>) -> Result<()> {
     ensure!(watched().await? == before, "the restart changed something:\n{before:?}\n{:?}", watched().await?);
     holds("records and slices after a restart", Duration::from_secs(30), watched).await?;
     ensure!(watched().await? == before);
+    let epoch_after = epoch(&bed.registry).await?;
+    ensure!(epoch_after > epoch_before, "{epoch_after} after {epoch_before}");
     let log = std::fs::read_to_string(second.part().log())?;
     let lists = log.lines().filter(|line| line.contains("listed registry=")).count();
     ensure!(lists == 1, "{lists} lists of a registry in which nothing happened");
@@ -96,6 +111,12 @@ async fn restart(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
+    eventually("it raises the epoch", SOON, || async {
+        let now = epoch(&bed.registry).await?;
+        ensure!(now > epoch_after, "{now} after {epoch_after}");
+        Ok(())
+    })
+    .await?;
     ensure!(watched().await? == before, "the failover changed something");
     // And it works.
     corner.pods.set_ready("pod-0", false).await?;
@@ -106,6 +127,20 @@ async fn restart(suite: Arc<Suite>) -> Result<()> {
     })
     .await?;
     corner.nothing_foreign_was_touched(&bed.registry).await
+}
+
+async fn second_release(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let options = TwinspanOptions { namespace: Some("elsewhere".to_owned()), ..TwinspanOptions::default() };
+    let second = bed.start_twinspan(TWINSPAN, &options)?;
+    let error = eventually("it ends", SOON, || async { second.part().check_running().err().context("it runs") })
+        .await?
+        .to_string();
+    let why = format!("another release of Twinspan runs in namespace {OPERATOR_NAMESPACE}");
+    ensure!(error.contains("exit status: 1") && error.contains(&why), "{error}");
+    // The first one goes on, and nothing was asked that may not be.
+    suite.shared().await?.twinspan.ready().await?;
+    crate::harness::no_denied_requests(bed)
 }
 
 async fn write_nothing(suite: Arc<Suite>) -> Result<()> {

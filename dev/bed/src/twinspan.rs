@@ -16,6 +16,8 @@ use crate::{Kubeconfig, OPERATOR_NAMESPACE, eventually};
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub args: Vec<String>,
+    /// Where its Lease and its Secrets are; absent is the usual one.
+    pub namespace: Option<String>,
 }
 
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl Twinspan {
         let mut args = vec![
             "run".to_owned(),
             format!("--kubeconfig={}", kubeconfig.path.display()),
-            format!("--namespace={OPERATOR_NAMESPACE}"),
+            format!("--namespace={}", options.namespace.as_deref().unwrap_or(OPERATOR_NAMESPACE)),
             format!("--admin-addr={admin}"),
         ];
         args.extend(options.args.iter().cloned());
