@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 
+	"go.etcd.io/etcd/client/pkg/v3/logutil"
 	"go.etcd.io/etcd/etcdctl/v3/ctlv3"
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/component-base/cli"
@@ -28,6 +29,8 @@ func main() {
 	os.Args = append([]string{part}, os.Args[2:]...)
 	switch part {
 	case "etcd":
+		// A witness of what was asked must not skip lines when there are many.
+		logutil.DefaultZapLoggerConfig.Sampling = nil
 		etcdmain.Main(os.Args)
 	case "etcdctl":
 		if err := ctlv3.Start(); err != nil {

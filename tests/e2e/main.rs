@@ -26,6 +26,7 @@ mod operator;
 mod orders;
 mod outages;
 mod packing;
+mod random;
 mod registry_contract;
 mod replicas;
 mod self_registration;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         orders::stories,
         outages::stories,
         packing::stories,
+        random::stories,
         registry_contract::stories,
         replicas::stories,
         self_registration::stories,

@@ -1,0 +1,91 @@
+//! A long run of chance: two replicas, that are killed and frozen now and then, against thousands of operations of everybody else. A second
+//! watcher and the registry's own log record what happened, and are checked afterwards.
+
+mod check;
+mod witness;
+mod world;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use etcd_client::{Txn, TxnOp};
+use libtest_mimic::Trial;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+
+use crate::harness::{Corner, Suite};
+use check::Kind;
+use witness::Witness;
+use world::World;
+
+pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![
+        suite.story("random::1000_operations", |suite| run(suite, 1_000)),
+        suite.long_story("random::10000_operations", |suite| run(suite, 10_000)),
+    ]
+}
+
+async fn run(suite: Arc<Suite>, operations: usize) -> Result<()> {
+    let seed = std::env::var("TWINSPAN_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    eprintln!("random: TWINSPAN_SEED={seed} runs the same operations again");
+    happens(suite, operations, seed).await.with_context(|| format!("with TWINSPAN_SEED={seed}"))
+}
+
+async fn happens(suite: Arc<Suite>, operations: usize, seed: u64) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    // Its own log names every request that it was sent.
+    let registry = bed.start_registry_with("registry-random", &["--log-level=debug"]).await?;
+    let witness = Witness::start(&registry).await?;
+    let corner = Corner::with_registry(&bed, "random", &registry).await?;
+    let mut world = World::start(&corner, &registry, StdRng::seed_from_u64(seed)).await?;
+    for _ in 0..operations {
+        world.step().await?;
+    }
+    world.comes_to_rest().await?;
+    corner.nothing_foreign_was_touched(&registry).await?;
+
+    let written = world.written().await?;
+    let history = witness.history().await?;
+    let (events, requests) = (history.events.len(), history.requests.len());
+    ensure!(events > operations / 2 && requests > operations / 2, "{events} events, {requests} requests");
+    let violations = check::check(&history, &written);
+    let seen: Vec<&str> = violations.iter().take(5).map(|violation| violation.seen.as_str()).collect();
+    ensure!(violations.is_empty(), "{} violations: {seen:#?}", violations.len());
+    eprintln!(
+        "random: {operations} operations, {events} events, {requests} write requests, {} restarts",
+        world.restarts
+    );
+
+    // The check can fail: three violations, each made on the real registry, are found, and nothing else.
+    plant(&corner, &registry).await?;
+    let found: Vec<Kind> = check::check(&witness.history().await?, &written).iter().map(|v| v.kind).collect();
+    ensure!(found == [Kind::ForeignTouched, Kind::NoLease, Kind::Unfenced], "{found:?}");
+    Ok(())
+}
+
+/// What Twinspan must never do, done by hand in its name.
+async fn plant(corner: &Corner<'_>, registry: &twinspan_bed::Etcd) -> Result<()> {
+    let mut client = registry.client().await?;
+    let fence = client.get("twinspan/", Some(etcd_client::GetOptions::new().with_prefix())).await?;
+    let fence = fence.kvs().first().context("no epoch")?.clone();
+    let fenced = || {
+        let compare = etcd_client::Compare::value(fence.key(), etcd_client::CompareOp::Equal, fence.value());
+        Txn::new().when([compare])
+    };
+    let foreign = corner.key("bystander", "10.77.250.1:7000");
+    client.txn(fenced().and_then([TxnOp::delete(foreign, None)])).await?;
+    let own =
+        json!({"network": "tcp", "address": "10.77.250.9:80", "weight": 10, "tags": {"twinspan.dev/owner": "x/y/z"}});
+    let key = corner.key("planted", "10.77.250.9:80");
+    client.txn(fenced().and_then([TxnOp::put(key.as_str(), own.to_string(), None)])).await?;
+    let lease = client.lease_grant(600, None).await?.id();
+    let leased = Some(etcd_client::PutOptions::new().with_lease(lease));
+    client.txn(Txn::new().and_then([TxnOp::put(key.as_str(), own.to_string(), leased)])).await?;
+    Ok(())
+}
+
+/// A number below `n`.
+fn below(rng: &mut StdRng, n: usize) -> usize {
+    usize::try_from(rng.next_u64() % n.max(1) as u64).unwrap_or_default()
+}
