@@ -8,12 +8,35 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{eventually, next_v4};
+use twinspan_bed::{Link, eventually, next_v4, next_v6};
 
 use crate::harness::{Corner, SOON, Suite};
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
-    vec![suite.story("connection::tls_and_password", tls_and_password)]
+    vec![
+        suite.story("connection::tls_and_password", tls_and_password),
+        suite.story("connection::ipv6_and_endpoints_that_do_not_answer", ipv6),
+    ]
+}
+
+/// One endpoint refuses, one has a name that nobody knows, and one is IPv6.
+async fn ipv6(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let registry = bed.start_registry("registry-ipv6").await?;
+    let beyond: SocketAddr = registry.endpoint().trim_start_matches("http://").parse()?;
+    let link = Link::start(SocketAddr::from((next_v6()?, 2379)), beyond).await?;
+    let corner = Corner::without_registry_object(bed, "ipv6", &registry).await?;
+    let refuses = SocketAddr::from((next_v4(), 2379));
+    let endpoints =
+        [format!("http://{refuses}"), "http://nobody.invalid:2379".to_owned(), format!("http://{}", link.address())];
+    corner.create_registry(json!({"etcd": {"endpoints": endpoints}})).await?;
+    corner.registry_condition("Ready", "True", "Connected").await?;
+    corner.selector_service("echo", 80).await?;
+    let pod = corner.pod("echo", "pod", 80).await?;
+    corner.pods.set_ready("pod", true).await?;
+    corner.register("echo", json!({})).await?;
+    corner.records_become(&registry, "echo", &[pod.address()]).await?;
+    corner.nothing_foreign_was_touched(&registry).await
 }
 
 async fn create_secret(corner: &Corner<'_>, suffix: &str, kind: &str, data: Value) -> Result<()> {

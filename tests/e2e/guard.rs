@@ -11,9 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{Etcd, eventually, holds, next_v4};
+use twinspan_bed::{Etcd, TwinspanOptions, eventually, holds, next_v4};
 
-use crate::harness::{Corner, SOON, Suite};
+use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
@@ -22,6 +22,7 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.story("guard::below_the_limits_it_waits_for_quiet", below),
         suite.story("guard::a_hold_lets_go_in_the_end", lets_go),
         suite.story("guard::the_registry_as_a_whole", whole),
+        suite.story("guard::exports_that_only_a_list_lacks", exports),
     ]
 }
 
@@ -160,6 +161,69 @@ async fn lets_go(suite: Arc<Suite>) -> Result<()> {
     ensure!(vanished.elapsed() > Duration::from_secs(19), "{:?}", vanished.elapsed());
     corner.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
     corner.nothing_foreign_was_touched(&bed.registry).await
+}
+
+/// The API server comes back without the pods: nobody saw them end, so their records stay until somebody approves. What is seen to
+/// end goes at once.
+async fn exports(suite: Arc<Suite>) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    twinspan.ready().await?;
+    let corner = Corner::new(&bed, "guardexports").await?;
+    headless(&corner, "echo", json!({})).await?;
+    let labels = [("app".to_owned(), "echo".to_owned())].into();
+    let mut pods = Vec::new();
+    for n in 0..12 {
+        let address = SocketAddr::from((next_v4(), 80));
+        corner.pods.run(&format!("pod-{n:02}"), &labels, &[address.ip()]).await?;
+        corner.pods.set_ready(&format!("pod-{n:02}"), true).await?;
+        pods.push(address);
+    }
+    corner.records_become(&bed.registry, "echo", &pods).await?;
+
+    bed.cluster.apiserver.kill().await?;
+    for kind in ["pods", "endpointslices"] {
+        bed.cluster.etcd.delete_prefix(&format!("/registry/{kind}/{}/", corner.name)).await?;
+    }
+    bed.cluster.apiserver.start_again()?;
+    bed.cluster.api_ready().await?;
+    let object = eventually("they are held", Duration::from_secs(60), || async {
+        let status = corner.registered().get("echo").await?.status.unwrap_or_default();
+        let held = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").cloned().context("the condition")?;
+        ensure!(held.status == "True" && held.message.contains("12 exported"), "{}", held.message);
+        Ok(held)
+    })
+    .await?;
+    let expected: BTreeSet<String> = pods.iter().map(ToString::to_string).collect();
+    holds("their records", Duration::from_secs(15), || async {
+        let found = corner.registered_addresses(&bed.registry, "echo").await?;
+        ensure!(found == expected, "{found:?}");
+        Ok(found)
+    })
+    .await?;
+    // One comes back, and is then seen to end.
+    corner.pods.run("pod-00", &labels, &[pods[0].ip()]).await?;
+    corner.pods.set_ready("pod-00", true).await?;
+    eventually("eleven are held", SOON, || async {
+        let counts = corner.counts("echo").await?;
+        ensure!((counts.held, counts.cluster) == (11, 1), "{counts:?}");
+        Ok(())
+    })
+    .await?;
+    corner.pods.remove("pod-00").await?;
+    corner.records_become(&bed.registry, "echo", &pods[1..]).await?;
+    corner.registered().patch("echo", &PatchParams::default(), &approval(&hash_of(&object)?)).await?;
+    let hash = eventually("the set that is held now", SOON, || async {
+        let status = corner.registered().get("echo").await?.status.unwrap_or_default();
+        let held = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").context("the condition")?;
+        ensure!(held.message.contains("11 exported"), "{}", held.message);
+        hash_of(held)
+    })
+    .await?;
+    corner.registered().patch("echo", &PatchParams::default(), &approval(&hash)).await?;
+    corner.records_become(&bed.registry, "echo", &[]).await?;
+    corner.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    twinspan.part().check_running()
 }
 
 /// Six services lose two of five each: none of them would hold it, all of them together do.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
@@ -15,6 +15,7 @@ use crate::harness::{Corner, SOON, Suite};
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
         suite.story("self_registration::seen_once", seen_once),
+        suite.story("self_registration::a_pod_that_lost_its_lease_is_exported_at_once", lost_lease),
         suite.story("self_registration::a_dead_pods_record_does_not_bring_it_back", dead_pod),
     ]
 }
@@ -77,6 +78,33 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     ensure!(records.is_empty(), "{records:?}");
     corner.records_become(&bed.registry, "echo", &[address]).await?;
     ensure!(once().await?, "the record is ours again");
+    corner.nothing_foreign_was_touched(&bed.registry).await
+}
+
+/// Its server gave up after an outage and will never register again; the cluster knows that it is ready.
+async fn lost_lease(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let corner = Corner::new(bed, "lostlease").await?;
+    corner.selector_service("echo", 80).await?;
+    let address = SocketAddr::from((next_v4(), 80));
+    let labels = BTreeMap::from([("app".to_owned(), "echo".to_owned())]);
+    corner.pods.run("pod", &labels, &[address.ip()]).await?;
+    corner.pods.set_ready("pod", true).await?;
+    let value = format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
+    let lease = bed.registry.put_leased(&corner.key("echo", address), &value, 600).await?;
+    corner.register("echo", json!({})).await?;
+    eventually("its own record is the one", SOON, || async {
+        let counts = corner.counts("echo").await?;
+        ensure!((counts.registry, counts.exported, counts.cluster) == (1, 0, 1), "{counts:?}");
+        Ok(())
+    })
+    .await?;
+    bed.registry.revoke(lease).await?;
+    let lost = Instant::now();
+    corner.records_become(&bed.registry, "echo", &[address]).await?;
+    ensure!(lost.elapsed() < Duration::from_secs(10), "one that deregisters is waited for: {:?}", lost.elapsed());
+    let records = corner.records(&bed.registry, "echo").await?;
+    ensure!(records.values().all(|(value, ..)| value.contains("twinspan.dev/owner")), "{records:?}");
     corner.nothing_foreign_was_touched(&bed.registry).await
 }
 
