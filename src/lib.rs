@@ -9,8 +9,8 @@
 //! - [`probe`]: the third door, TCP connections to instances that lost their registration.
 //! - [`controllers`]: the glue: observe → validate → plan → apply → status, for each kind.
 //! - [`leadership`]: who may write; both doors ask it.
-//! - [`parity`]: what each side sees of a service, side by side.
 //! - [`telemetry`]: logs, metrics, probes.
+//! - [`tools`]: what people ask from outside, through clients of its own: parity, doctor.
 //! - [`world`]: time of day and chance, the one door for both.
 
 pub mod api;
@@ -18,8 +18,8 @@ pub mod cli;
 pub mod cluster;
 pub mod controllers;
 pub mod leadership;
-pub mod parity;
 pub mod probe;
 pub mod registry;
 pub mod telemetry;
+pub mod tools;
 pub mod world;

@@ -1,6 +1,7 @@
 //! The command line: flags become settings, and each subcommand is one file.
 
 mod crds;
+mod doctor;
 mod parity;
 mod run;
 
@@ -24,6 +25,7 @@ enum Command {
     Run(run::Args),
     Crds(crds::Args),
     Parity(parity::Args),
+    Doctor(doctor::Args),
 }
 
 /// Runs what the command line asks for and returns the exit code.
@@ -33,6 +35,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Crds(args) => crds::run(&args),
         Command::Parity(args) => parity::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use kube::Client;
 use twinspan_core::model::ServiceKey;
 
-use crate::parity::{GatherError, Request, Resolver, Table, gather};
+use crate::tools::parity::{GatherError, Request, Resolver, Table, gather};
 
 /// Show every instance of a RegisteredService and who sees it: cluster, registry, DNS, a Kitex client.
 ///

@@ -14,6 +14,7 @@ mod conformance;
 mod connection;
 mod crds;
 mod departures;
+mod doctor;
 mod export;
 mod faults;
 mod fence;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         connection::stories,
         crds::stories,
         departures::stories,
+        doctor::stories,
         export::stories,
         faults::stories,
         fence::stories,

@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 use twinspan::api::{RegisteredService, ServiceRegistry};
-use twinspan::parity::{Request, Resolver, Sides, Table, gather};
+use twinspan::tools::parity::{Request, Resolver, Sides, Table, gather};
 use twinspan_bed::{
     Bed, Caller, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, TwinspanOptions, eventually, next_v4,
 };

@@ -85,12 +85,20 @@ impl EtcdConnector {
         options
     }
 
-    async fn connect_to(&self, endpoint: &str) -> Result<Arc<dyn Registry>> {
+    /// A connection to one member, explained where there is none.
+    pub(super) async fn open(&self, endpoint: &str) -> Result<EtcdRegistry> {
+        match self.connect_to(endpoint).await {
+            Ok(registry) => Ok(registry),
+            Err(error) => Err(self.explained(endpoint, error).await),
+        }
+    }
+
+    async fn connect_to(&self, endpoint: &str) -> Result<EtcdRegistry> {
         let client = call("connect", CALL, Client::connect([endpoint], Some(self.options()))).await?;
         let registry = EtcdRegistry { client, endpoint: endpoint.to_owned() };
         // Connections are lazy: only an answer shows that somebody is there.
         registry.status().await?;
-        Ok(Arc::new(registry))
+        Ok(registry)
     }
 
     /// A connection that was closed may have been refused because of its certificate.
@@ -126,9 +134,9 @@ impl Connector for EtcdConnector {
         let mut failed = RegistryError::NotConnected;
         for n in 0..endpoints.len() {
             let endpoint = &endpoints[(first + n) % endpoints.len()];
-            match self.connect_to(endpoint).await {
-                Ok(registry) => return Ok(registry),
-                Err(error) => failed = self.explained(endpoint, error).await,
+            match self.open(endpoint).await {
+                Ok(registry) => return Ok(Arc::new(registry)),
+                Err(error) => failed = error,
             }
         }
         Err(failed)

@@ -1,11 +1,13 @@
 //! etcd behind the far side's door.
 //!
 //! Owns the translation between our values and etcd's API, and the deadline of each call. Refuses to retry: that is the
-//! session's. Files: [`connect`] (one endpoint at a time), [`handshake`] (why TLS fails), [`kv`] (list, read, commit), [`watch`], [`error`] (what an
+//! session's. Files: [`connect`] (one endpoint at a time), [`handshake`] (why TLS fails), [`examine`] (what
+//! a doctor looks at), [`kv`] (list, read, commit), [`watch`], [`error`] (what an
 //! error means).
 
 mod connect;
 mod error;
+mod examine;
 mod handshake;
 mod kv;
 mod watch;
@@ -19,6 +21,7 @@ use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions};
 use twinspan_core::model::{LeaseId, RecordKey};
 
 pub use connect::{EtcdConnector, Settings, TlsSettings};
+pub use examine::Examined;
 
 use super::{
     Batch, Committed, Follow, Grant, LeaseState, Listing, Reading, Registry, RegistryError, Result, ServerStatus, Watch,

@@ -1,9 +1,8 @@
 //! Asks each side what it sees of one service.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -14,13 +13,12 @@ use twinspan_core::model::{
 
 use super::dns::Resolver;
 use super::table::{Cell, Sides};
-use crate::api::{RegisteredService, ServiceRegistry};
+use crate::api::RegisteredService;
 use crate::cluster::convert::{self, ServiceView};
 use crate::cluster::index;
-use crate::cluster::view::{ClusterView, ObjectKey};
-use crate::controllers::registries::settings;
 use crate::registry::etcd::EtcdConnector;
 use crate::registry::{Connector, RegistryError};
+use crate::tools::reach::{self, ReachError, reading};
 
 /// Which service, and whom to ask.
 pub struct Request<'a> {
@@ -50,22 +48,16 @@ pub struct Gathered {
 /// Why a side could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum GatherError {
-    #[error("cannot read {what}: {source}")]
-    Cluster { what: String, source: Box<kube::Error> },
+    #[error(transparent)]
+    Reach(#[from] ReachError),
     #[error("RegisteredService {0} has no registry name that is legal: {1}")]
     Name(ServiceKey, InvalidName),
-    #[error("ServiceRegistry {0}: {1}")]
-    Settings(String, String),
     #[error("ServiceRegistry {0}: {1}")]
     Registry(String, RegistryError),
     #[error("Service {0} has no TCP port that is meant; name one in spec.service.ports")]
     Port(ServiceKey),
     #[error("DNS does not answer: {0}; say which server to ask with --dns")]
     Dns(#[from] hickory_resolver::net::NetError),
-}
-
-fn reading<T>(what: &str, answer: kube::Result<T>) -> Result<T, GatherError> {
-    answer.map_err(|source| GatherError::Cluster { what: what.to_owned(), source: Box::new(source) })
 }
 
 /// # Errors
@@ -133,7 +125,8 @@ type Records = (BTreeMap<InstanceAddr, Cell>, BTreeSet<InstanceAddr>);
 
 /// Records with an address, and the addresses that a Kitex client would dial: it believes the value and ignores the key.
 async fn records(request: &Request<'_>, registry: &str, name: &RegistryName) -> Result<Records, GatherError> {
-    let wanted = wanted(request, registry).await?;
+    let object = reach::service_registry(&request.client, registry).await?;
+    let wanted = reach::settings(&request.client, request.operator_namespace, &object).await?;
     let layout: Layout = wanted.identity.layout;
     let failed = |error| GatherError::Registry(registry.to_owned(), error);
     let connection = EtcdConnector::new(wanted.connection).connect().await.map_err(failed)?;
@@ -150,27 +143,4 @@ async fn records(request: &Request<'_>, registry: &str, name: &RegistryName) -> 
         }
     }
     Ok((records, kitex))
-}
-
-/// The settings of a ServiceRegistry, from a view that holds no more than they need.
-async fn wanted(request: &Request<'_>, name: &str) -> Result<settings::Wanted, GatherError> {
-    let client = &request.client;
-    let object =
-        reading(&format!("ServiceRegistry {name}"), Api::<ServiceRegistry>::all(client.clone()).get(name).await)?;
-    let mut view = ClusterView::default();
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    if let Some(namespace) = reading("Namespace kube-system", namespaces.get_opt("kube-system").await)? {
-        view.namespaces.insert("kube-system".to_owned(), Arc::new(convert::namespace(&namespace)));
-    }
-    let etcd = &object.spec.etcd;
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), request.operator_namespace);
-    let named = etcd.auth.iter().map(|auth| &auth.secret_ref.name).chain(etcd.tls.iter().flat_map(|tls| {
-        tls.ca_secret_ref.iter().map(|ca| &ca.name).chain(tls.client_cert_secret_ref.iter().map(|client| &client.name))
-    }));
-    for secret in named {
-        if let Some(found) = reading(&format!("Secret {secret}"), secrets.get_opt(secret).await)? {
-            view.secrets.insert(ObjectKey::new(request.operator_namespace, secret), Arc::new(convert::secret(found)));
-        }
-    }
-    settings::wanted(&object, &view).map_err(|problem| GatherError::Settings(name.to_owned(), problem.message))
 }

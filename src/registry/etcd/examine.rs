@@ -1,0 +1,55 @@
+//! One endpoint, looked at as a doctor does: how fast it answers, and what it lets us do, without writing anything.
+
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp};
+use tokio::time::Instant;
+
+use super::{CALL, EtcdConnector, call};
+use crate::registry::{Registry, Result, ServerStatus};
+
+/// What was found.
+#[derive(Debug)]
+pub struct Examined {
+    pub status: ServerStatus,
+    /// Sorted.
+    pub round_trips: Vec<Duration>,
+    /// How many keys begin so.
+    pub read: Vec<(String, Result<i64>)>,
+    /// Whether each key may be written.
+    pub write: Vec<(String, Result<()>)>,
+}
+
+const ROUND_TRIPS: usize = 5;
+
+impl EtcdConnector {
+    /// # Errors
+    /// Why the endpoint cannot be reached at all.
+    pub async fn examine(&self, endpoint: &str, beginnings: &[String], keys: &[String]) -> Result<Examined> {
+        let registry = self.open(endpoint).await?;
+        let mut round_trips = Vec::new();
+        let mut status = registry.status().await?;
+        for _ in 0..ROUND_TRIPS {
+            let began = Instant::now();
+            status = registry.status().await?;
+            round_trips.push(began.elapsed());
+        }
+        round_trips.sort();
+        let mut client = registry.client.kv_client();
+        let mut read = Vec::new();
+        for beginning in beginnings {
+            let options = GetOptions::new().with_prefix().with_count_only();
+            let answer = call("count", CALL, client.get(beginning.as_str(), Some(options))).await;
+            read.push((beginning.clone(), answer.map(|answer| answer.count())));
+        }
+        let mut write = Vec::new();
+        for key in keys {
+            // Permissions are checked for both branches before any of them is taken, and no key has this revision.
+            let never = Compare::mod_revision(key.as_str(), CompareOp::Equal, i64::MAX);
+            let txn = Txn::new().when([never]).and_then([TxnOp::put(key.as_str(), "", None)]);
+            let answer = call("permission", CALL, client.txn(txn)).await;
+            write.push((key.clone(), answer.map(|_| ())));
+        }
+        Ok(Examined { status, round_trips, read, write })
+    }
+}

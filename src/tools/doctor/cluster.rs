@@ -1,0 +1,144 @@
+//! The cluster: whether it answers, whose time it has, our CRDs, what the operator is allowed, who leads.
+
+use jiff::fmt::rfc2822;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceValidation,
+};
+use kube::{Api, Client};
+use tokio::time::Instant;
+use twinspan_core::Timestamp;
+
+use super::{Finding, Findings, Level, Request, rbac};
+use crate::api::crds;
+use crate::leadership::LEASE;
+
+/// Deadlines on slices and holds in status are times of day.
+const SKEW_SECONDS: f64 = 2.0;
+/// In `deploy/admission-policy.yaml`.
+const POLICY: &str = "twinspan-endpointslices";
+
+pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
+    let mut findings = Findings::about("cluster");
+    if answers(&request.client, &mut findings).await {
+        definitions(&request.client, &mut findings).await;
+        permissions(request, &mut findings).await;
+        policy(&request.client, &mut findings).await;
+        leader(request, &mut findings).await;
+    }
+    findings.all
+}
+
+async fn answers(client: &Client, findings: &mut Findings<'_>) -> bool {
+    let began = Instant::now();
+    let request = http::Request::get("/version").body(kube::client::Body::empty());
+    let answer = match request {
+        Ok(request) => client.send(request).await,
+        Err(error) => {
+            findings.add(Level::Fail, format!("cannot ask the API server: {error}"));
+            return false;
+        }
+    };
+    let took = began.elapsed();
+    let response = match answer {
+        Ok(response) => response,
+        Err(error) => {
+            findings.add(
+                Level::Fail,
+                format!("the API server does not answer: {error}; check the kubeconfig and the network"),
+            );
+            return false;
+        }
+    };
+    let version = client.apiserver_version().await.map(|info| info.git_version).unwrap_or_default();
+    findings.add(Level::Ok, format!("Kubernetes {version} answers in {} ms", took.as_millis()));
+    let date = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+    if let Some(theirs) = date.and_then(|date| rfc2822::parse(date).ok()) {
+        let skew = Timestamp::now().duration_since(theirs.timestamp()).as_secs_f64().abs();
+        if skew > SKEW_SECONDS {
+            findings.add(Level::Warn, format!("clocks differ by {skew:.0} s; deadlines of lost instances and holds are off by as much. Synchronise them"));
+        } else {
+            findings.add(Level::Ok, format!("clocks differ by less than {SKEW_SECONDS:.0} s"));
+        }
+    }
+    true
+}
+
+async fn definitions(client: &Client, findings: &mut Findings<'_>) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for (file, wanted) in crds::all().unwrap_or_default() {
+        let name = wanted["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        match api.get_opt(&name).await {
+            Ok(None) => findings.add(Level::Fail, format!("there is no CRD {name}; kubectl apply -f crds/{file}")),
+            Err(error) => findings.add(Level::Warn, format!("cannot read CRD {name}: {error}")),
+            Ok(Some(found)) => {
+                // Both as the client's types have them.
+                let wanted: Option<CustomResourceDefinition> = serde_json::from_value(wanted).ok();
+                if wanted.is_some_and(|wanted| versions(&wanted) == versions(&found)) {
+                    findings.add(Level::Ok, format!("CRD {name} is the one of this version"));
+                } else {
+                    findings.add(
+                        Level::Warn,
+                        format!("CRD {name} is another one than this version's; twinspan crds | kubectl apply -f -"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Names and schemas; the API server adds defaults elsewhere.
+fn versions(crd: &CustomResourceDefinition) -> Vec<(&str, Option<&CustomResourceValidation>)> {
+    crd.spec.versions.iter().map(|version| (version.name.as_str(), version.schema.as_ref())).collect()
+}
+
+async fn permissions(request: &Request<'_>, findings: &mut Findings<'_>) {
+    let namespace = request.operator_namespace;
+    let user = format!("system:serviceaccount:{namespace}:{}", request.service_account);
+    let grants = rbac::granted();
+    let mut missing = Vec::new();
+    for grant in &grants {
+        match rbac::allowed(&request.client, namespace, &user, grant).await {
+            Ok(true) => {}
+            Ok(false) => missing.push(format!("{} {}", grant.verb, grant.resource)),
+            Err(error) => {
+                findings.add(Level::Warn, format!("cannot see what the operator is allowed: {error}"));
+                return;
+            }
+        }
+    }
+    if missing.is_empty() {
+        findings.add(Level::Ok, format!("{user} is allowed all {} verbs that the operator uses", grants.len()));
+    } else {
+        let text =
+            format!("{user} is not allowed: {}; apply the chart's or deploy/rbac.yaml's roles", missing.join(", "));
+        findings.add(Level::Fail, text);
+    }
+}
+
+async fn policy(client: &Client, findings: &mut Findings<'_>) {
+    let api: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
+    match api.get_opt(POLICY).await {
+        Ok(Some(_)) => findings.add(Level::Ok, "the operator is limited to EndpointSlices of its own"),
+        Ok(None) => findings.add(
+            Level::Warn,
+            format!("there is no ValidatingAdmissionPolicy {POLICY}; a stolen token could change others' EndpointSlices. kubectl apply -f deploy/admission-policy.yaml"),
+        ),
+        Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicies: {error}")),
+    }
+}
+
+async fn leader(request: &Request<'_>, findings: &mut Findings<'_>) {
+    let api: Api<Lease> = Api::namespaced(request.client.clone(), request.operator_namespace);
+    match api.get_opt(LEASE).await {
+        Ok(lease) => match lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty()) {
+            Some(holder) => findings.add(Level::Ok, format!("{holder} leads")),
+            None => findings.add(
+                Level::Warn,
+                format!("nobody leads in namespace {}; does the operator run?", request.operator_namespace),
+            ),
+        },
+        Err(error) => findings.add(Level::Warn, format!("cannot read the Lease: {error}")),
+    }
+}

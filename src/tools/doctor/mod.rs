@@ -1,0 +1,90 @@
+//! Whether a cluster and its registries are fit for a bridge, seen from where this runs.
+//!
+//! Owns what is looked at, and what to do about each finding. Changes nothing: permissions are asked for, and tried in ways that
+//! cannot succeed.
+
+mod cluster;
+mod rbac;
+mod registries;
+mod versions;
+
+use std::fmt;
+
+use kube::Client;
+
+pub use rbac::{Grant, Place, granted};
+
+/// What to look at.
+pub struct Request<'a> {
+    pub client: Client,
+    /// Where the Secrets of ServiceRegistries, the Lease and the ServiceAccount are.
+    pub operator_namespace: &'a str,
+    pub service_account: &'a str,
+    /// Only these ServiceRegistries; none means all.
+    pub registries: &'a [String],
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("operator_namespace", &self.operator_namespace).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Ok,
+    /// It works; a person should look at it.
+    Warn,
+    /// It does not work.
+    Fail,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "FAIL",
+        })
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub level: Level,
+    /// `cluster`, or the name of a ServiceRegistry.
+    pub about: String,
+    /// What was found, and what to do about it where anything has to be done.
+    pub text: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<5} {}: {}", self.level, self.about, self.text)
+    }
+}
+
+/// Findings about one thing, as they come.
+#[derive(Debug)]
+struct Findings<'a> {
+    about: &'a str,
+    all: Vec<Finding>,
+}
+
+impl<'a> Findings<'a> {
+    fn about(about: &'a str) -> Self {
+        Self { about, all: Vec::new() }
+    }
+
+    fn add(&mut self, level: Level, text: impl Into<String>) {
+        self.all.push(Finding { level, about: self.about.to_owned(), text: text.into() });
+    }
+}
+
+/// Looks at everything. What cannot be looked at is a finding too.
+pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
+    let mut all = cluster::examine(request).await;
+    all.extend(registries::examine(request).await);
+    all
+}

@@ -1,0 +1,151 @@
+//! What the operator has to be allowed, each verb on each resource.
+
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
+    SubjectAccessReviewSpec,
+};
+use kube::api::PostParams;
+use kube::{Api, Client};
+
+/// Where something is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    Cluster,
+    /// Only in the operator's own namespace.
+    OwnNamespace,
+}
+
+/// One verb on one resource.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Grant {
+    pub place: Place,
+    pub group: &'static str,
+    /// With its subresource: `pods`, `registeredservices/status`.
+    pub resource: &'static str,
+    /// Only the object of this name; empty for all.
+    pub name: &'static str,
+    pub verb: &'static str,
+}
+
+/// Place, group, resource, name, verbs: what `deploy/rbac.yaml` grants.
+const RULES: [(Place, &str, &str, &str, &[&str]); 14] = [
+    (Place::Cluster, "twinspan.dev", "registeredservices", "", &["list", "watch"]),
+    (Place::Cluster, "twinspan.dev", "serviceregistries", "", &["list", "watch"]),
+    (Place::Cluster, "twinspan.dev", "registeredservices/status", "", &["patch"]),
+    (Place::Cluster, "twinspan.dev", "serviceregistries/status", "", &["patch"]),
+    (Place::Cluster, "", "services", "", &["list", "watch", "create", "patch", "delete"]),
+    (Place::Cluster, "", "namespaces", "", &["list", "watch"]),
+    (Place::Cluster, "", "nodes", "", &["list", "watch"]),
+    (Place::Cluster, "", "pods", "", &["list", "watch"]),
+    (Place::Cluster, "networking.k8s.io", "servicecidrs", "", &["list", "watch"]),
+    (Place::Cluster, "discovery.k8s.io", "endpointslices", "", &["list", "watch", "create", "update", "delete"]),
+    (Place::Cluster, "coordination.k8s.io", "leases", "twinspan", &["list"]),
+    (Place::Cluster, "events.k8s.io", "events", "", &["create", "patch"]),
+    (Place::OwnNamespace, "", "secrets", "", &["list", "watch"]),
+    (Place::OwnNamespace, "coordination.k8s.io", "leases", "twinspan", &["get", "update"]),
+];
+/// Names of objects that do not exist yet cannot be granted.
+const CREATE_LEASE: Grant =
+    Grant { place: Place::OwnNamespace, group: "coordination.k8s.io", resource: "leases", name: "", verb: "create" };
+
+/// Everything that the operator has to be allowed, sorted.
+pub fn granted() -> Vec<Grant> {
+    let each = |(place, group, resource, name, verbs): (Place, _, _, _, &'static [&'static str])| {
+        verbs.iter().map(move |verb| Grant { place, group, resource, name, verb })
+    };
+    let mut all: Vec<Grant> = RULES.into_iter().flat_map(each).collect();
+    all.push(CREATE_LEASE);
+    all.sort();
+    all
+}
+
+/// Asks the API server whether the operator is allowed this. As whoever may not ask that about others, it is asked about oneself.
+pub async fn allowed(client: &Client, namespace: &str, user: &str, grant: &Grant) -> kube::Result<bool> {
+    let (resource, subresource) = match grant.resource.split_once('/') {
+        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+        None => (grant.resource, None),
+    };
+    let attributes = ResourceAttributes {
+        group: Some(grant.group.to_owned()),
+        resource: Some(resource.to_owned()),
+        subresource,
+        verb: Some(grant.verb.to_owned()),
+        name: (!grant.name.is_empty()).then(|| grant.name.to_owned()),
+        namespace: (grant.place == Place::OwnNamespace).then(|| namespace.to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SubjectAccessReviewSpec {
+        resource_attributes: Some(attributes.clone()),
+        user: Some(user.to_owned()),
+        ..SubjectAccessReviewSpec::default()
+    };
+    let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
+    match reviews.create(&PostParams::default(), &review).await {
+        Ok(answer) => Ok(answer.status.is_some_and(|status| status.allowed)),
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
+            let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+            let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+            let answer = reviews.create(&PostParams::default(), &review).await?;
+            Ok(answer.status.is_some_and(|status| status.allowed))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
+    use serde::Deserialize;
+
+    use super::*;
+
+    type Flat = BTreeSet<(Place, String, String, String, String)>;
+
+    fn flat(place: Place, rules: Vec<PolicyRule>) -> Flat {
+        let mut all = Flat::new();
+        for rule in rules {
+            let names = match rule.resource_names.unwrap_or_default() {
+                names if names.is_empty() => vec![String::new()],
+                names => names,
+            };
+            for group in rule.api_groups.iter().flatten() {
+                for resource in rule.resources.iter().flatten() {
+                    for verb in &rule.verbs {
+                        all.extend(
+                            names.iter().map(|n| (place, group.clone(), resource.clone(), n.clone(), verb.clone())),
+                        );
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn what_is_checked_is_what_is_installed() {
+        let mut installed = Flat::new();
+        for document in serde_yaml::Deserializer::from_str(include_str!("../../../deploy/rbac.yaml")) {
+            let value = serde_yaml::Value::deserialize(document).unwrap();
+            match value["kind"].as_str() {
+                Some("ClusterRole") => {
+                    let role: ClusterRole = serde_yaml::from_value(value).unwrap();
+                    installed.extend(flat(Place::Cluster, role.rules.unwrap_or_default()));
+                }
+                Some("Role") => {
+                    let role: Role = serde_yaml::from_value(value).unwrap();
+                    installed.extend(flat(Place::OwnNamespace, role.rules.unwrap_or_default()));
+                }
+                _ => {}
+            }
+        }
+        let checked: Flat = granted()
+            .into_iter()
+            .map(|g| (g.place, g.group.to_owned(), g.resource.to_owned(), g.name.to_owned(), g.verb.to_owned()))
+            .collect();
+        assert_eq!(checked, installed);
+    }
+}

@@ -1,0 +1,122 @@
+//! Each ServiceRegistry: every endpoint by itself, for a client that is connected to one of them says nothing of the others.
+
+use std::collections::BTreeSet;
+
+use kube::Api;
+use kube::api::ListParams;
+use twinspan_core::model::{RegistryName, ServiceKey};
+
+use super::{Finding, Findings, Level, Request, versions};
+use crate::api::{RegisteredService, ServiceRegistry};
+use crate::cluster::index;
+use crate::controllers::registries::settings::Wanted;
+use crate::registry::etcd::{EtcdConnector, Examined};
+use crate::tools::reach;
+
+/// Slower than this a sync is felt; etcd's own heartbeat is 100 ms.
+const SLOW_MILLISECONDS: u128 = 100;
+
+pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
+    let api: Api<ServiceRegistry> = Api::all(request.client.clone());
+    let objects = match api.list(&ListParams::default()).await {
+        Ok(list) => list.items,
+        Err(error) => {
+            let mut findings = Findings::about("cluster");
+            findings.add(Level::Fail, format!("cannot list ServiceRegistries: {error}"));
+            return findings.all;
+        }
+    };
+    let names: Vec<&str> = objects.iter().filter_map(|object| object.metadata.name.as_deref()).collect();
+    let mut all = Vec::new();
+    for missing in request.registries.iter().filter(|name| !names.contains(&name.as_str())) {
+        let mut findings = Findings::about(missing);
+        findings.add(Level::Fail, "there is no such ServiceRegistry");
+        all.extend(findings.all);
+    }
+    if objects.is_empty() {
+        let mut findings = Findings::about("cluster");
+        findings.add(Level::Warn, "there is no ServiceRegistry yet; create one that points to your etcd");
+        all.extend(findings.all);
+    }
+    for object in &objects {
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        if request.registries.is_empty() || request.registries.iter().any(|wanted| wanted == name) {
+            all.extend(registry(request, name, object).await);
+        }
+    }
+    all
+}
+
+async fn registry(request: &Request<'_>, name: &str, object: &ServiceRegistry) -> Vec<Finding> {
+    let mut findings = Findings::about(name);
+    match reach::settings(&request.client, request.operator_namespace, object).await {
+        Ok(wanted) => endpoints(name, wanted, &names(request, name).await, &mut findings).await,
+        Err(error) => findings.add(Level::Fail, error.to_string()),
+    }
+    if object.spec.allowed.is_empty() {
+        findings.add(Level::Warn, "spec.allowed is empty: no namespace may use it");
+    }
+    findings.all
+}
+
+/// What the RegisteredServices of a registry ask for.
+async fn names(request: &Request<'_>, registry: &str) -> Vec<RegistryName> {
+    let api: Api<RegisteredService> = Api::all(request.client.clone());
+    let objects = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+    let of_it = objects.iter().filter(|object| object.spec.registry_ref.name == registry);
+    let name = |object: &RegisteredService| {
+        let meta = &object.metadata;
+        let key =
+            ServiceKey::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        RegistryName::new(index::registry_name(&key, object)).ok()
+    };
+    of_it.filter_map(name).collect()
+}
+
+async fn endpoints(name: &str, wanted: Wanted, names: &[RegistryName], findings: &mut Findings<'_>) {
+    let identity = wanted.identity;
+    let endpoints = wanted.connection.endpoints.clone();
+    let connector = EtcdConnector::new(wanted.connection);
+    let ranges = identity.layout.ranges(names);
+    let beginnings: Vec<String> = ranges.iter().map(|range| identity.layout.beginning(range)).collect();
+    let mut keys: Vec<String> = beginnings.iter().map(|beginning| format!("{beginning}twinspan-doctor")).collect();
+    keys.extend(identity.fence_prefix.map(|prefix| format!("{prefix}{}/{name}", identity.cluster_id)));
+    let mut clusters = BTreeSet::new();
+    for endpoint in &endpoints {
+        match connector.examine(endpoint, &beginnings, &keys).await {
+            Ok(examined) => {
+                clusters.insert(examined.status.cluster_id);
+                member(endpoint, &examined, findings);
+            }
+            Err(error) => findings.add(Level::Fail, format!("{endpoint}: {error}")),
+        }
+    }
+    if clusters.len() > 1 {
+        findings.add(
+            Level::Fail,
+            format!("its endpoints belong to {} different etcd clusters; name those of one", clusters.len()),
+        );
+    }
+}
+
+fn member(endpoint: &str, examined: &Examined, findings: &mut Findings<'_>) {
+    let median = examined.round_trips.get(examined.round_trips.len() / 2).copied().unwrap_or_default();
+    let level = if median.as_millis() > SLOW_MILLISECONDS { Level::Warn } else { Level::Ok };
+    let (version, micros) = (&examined.status.version, median.as_micros());
+    findings.add(level, format!("{endpoint}: etcd {version} answers in {}.{} ms", micros / 1000, micros % 1000 / 100));
+    if let Some(complaint) = versions::complaint(version) {
+        findings.add(Level::Warn, format!("{endpoint}: {complaint}"));
+    }
+    for (beginning, answer) in &examined.read {
+        match answer {
+            Ok(count) => findings.add(Level::Ok, format!("{endpoint}: may read {beginning:?}, {count} keys")),
+            Err(error) => findings.add(Level::Fail, format!("{endpoint}: may not read {beginning:?}: {error}")),
+        }
+    }
+    for (key, answer) in &examined.write {
+        match answer {
+            Ok(()) => findings.add(Level::Ok, format!("{endpoint}: may write {key:?}")),
+            Err(error) => findings.add(Level::Fail, format!("{endpoint}: may not write {key:?}: {error}")),
+        }
+    }
+}
