@@ -10,7 +10,7 @@
 //! - [`controllers`]: the glue: observe → validate → plan → apply → status, for each kind.
 //! - [`leadership`]: who may write; both doors ask it.
 //! - [`telemetry`]: logs, metrics, probes.
-//! - [`tools`]: what people ask from outside, through clients of its own: parity, doctor.
+//! - [`tools`]: what people ask from outside, through clients of its own: parity, status, plan, explain, approve, doctor.
 //! - [`world`]: time of day and chance, the one door for both.
 
 pub mod api;

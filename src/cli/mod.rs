@@ -1,9 +1,15 @@
 //! The command line: flags become settings, and each subcommand is one file.
 
+mod approve;
+mod common;
+mod completions;
 mod crds;
 mod doctor;
+mod explain;
 mod parity;
+mod plan;
 mod run;
+mod status;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,9 +29,14 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
-    Crds(crds::Args),
+    Status(status::Args),
     Parity(parity::Args),
+    Explain(explain::Args),
+    Plan(plan::Args),
+    Approve(approve::Args),
     Doctor(doctor::Args),
+    Crds(crds::Args),
+    Completions(completions::Args),
 }
 
 /// Runs what the command line asks for and returns the exit code.
@@ -33,9 +44,14 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     match args.command {
         Command::Run(args) => run::run(args),
-        Command::Crds(args) => crds::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Parity(args) => parity::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Approve(args) => approve::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Crds(args) => crds::run(&args),
+        Command::Completions(args) => completions::run(&args),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The glue between views, planners and doors.
 //!
-//! - [`operator`]: starts and stops everything.
+//! - [`operator`]: starts and stops everything; [`onlooker`]: the same views, and no writing.
 //! - [`router`]: a change → whoever must look again, by name and by [`addresses`]; [`queue`]: when each one looks.
 //! - [`services`]: RegisteredService: observe → validate → plan → apply → status.
 //! - [`registries`]: ServiceRegistry: sessions and their status.
@@ -14,9 +14,11 @@ pub const APPROVE_DELETIONS: &str = "twinspan.dev/approve-deletions";
 pub mod addresses;
 pub mod conditions;
 pub mod context;
+pub mod onlooker;
 pub mod operator;
 pub mod queue;
 pub mod registries;
 pub mod router;
+pub mod seen;
 pub mod services;
 pub mod status_budget;

@@ -117,6 +117,7 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
         tasks.clone(),
         epochs.clone(),
         election.clone(),
+        true,
     );
     tasks.spawn(controller.run(command_queue));
     tasks.spawn(context.probes.clone().run(

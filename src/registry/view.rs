@@ -153,6 +153,11 @@ impl RegistryView {
         &self.leases
     }
 
+    /// Every record, in key order.
+    pub fn all(&self) -> impl Iterator<Item = &Record> {
+        self.names.values().flat_map(BTreeMap::values).map(Arc::as_ref)
+    }
+
     pub fn snapshot(&self, name: &RegistryName, owner: &Owner) -> Snapshot {
         let records = self.names.get(name.as_str().as_bytes()).cloned().unwrap_or_default();
         let elsewhere = self.owned_by(&owner.service).filter(|r| !records.contains_key(&r.key));

@@ -3,7 +3,15 @@
 //! - [`reach`]: a ServiceRegistry and what it takes to connect to it, read once.
 //! - [`parity`]: what each side sees of a service, side by side.
 //! - [`doctor`]: whether a cluster and its registries are fit for a bridge.
+//! - [`status`]: the whole bridge at a glance; [`approve`]: releases what waits for a person.
+//! - [`plan`]: what an operator would write now; [`explain`]: what it thinks of one record or address.
+//! - [`print`]: tables, JSON, YAML.
 
+pub mod approve;
 pub mod doctor;
+pub mod explain;
 pub mod parity;
+pub mod plan;
+pub mod print;
 pub mod reach;
+pub mod status;

@@ -33,6 +33,7 @@ mod replicas;
 mod self_registration;
 mod sharing;
 mod status;
+mod tools;
 mod trust;
 
 use std::process::ExitCode;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         self_registration::stories,
         sharing::stories,
         status::stories,
+        tools::stories,
         trust::stories,
     ];
     let trials = modules.iter().flat_map(|stories| stories(&suite)).collect();

@@ -212,7 +212,7 @@ async fn table(stage: &Stage) -> Result<Table> {
     tokio::time::sleep(Duration::from_secs(4)).await;
     let called = stage.client.answered_since(mark)?;
     let kitex = called.iter().filter_map(|a| InstanceAddr::new(a.ip(), a.port()).ok()).collect();
-    Ok(Table::new(&Sides { kitex, ..sides }))
+    Ok(Table::new(&Sides { client: kitex, ..sides }, "Kitex"))
 }
 
 async fn look_around(stage: &Stage, log: &Path) -> Result<()> {

@@ -69,6 +69,8 @@ pub struct Controller {
     /// Those that give epochs back, which ends before everything else does.
     epochs: TaskTracker,
     stop: CancellationToken,
+    /// Whether the leases of own records are kept alive.
+    keeps: bool,
     problems: BTreeMap<String, Problem>,
     reported: BTreeMap<String, Instant>,
     due: BTreeMap<String, Instant>,
@@ -88,9 +90,10 @@ impl Controller {
         tasks: TaskTracker,
         epochs: TaskTracker,
         stop: CancellationToken,
+        keeps: bool,
     ) -> Self {
         let (problems, reported, due) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { context, leader, events, tasks, epochs, stop, problems, reported, due }
+        Self { context, leader, events, tasks, epochs, stop, keeps, problems, reported, due }
     }
 
     pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -224,7 +227,9 @@ impl Controller {
         let stop = self.stop.child_token();
         let connector = Arc::new(EtcdConnector::new(wanted.connection.clone()));
         self.tasks.spawn(session::run(handle.clone(), connector, self.context.world.clone(), stop.clone()));
-        self.tasks.spawn(keeper::run(handle.clone(), stop.clone()));
+        if self.keeps {
+            self.tasks.spawn(keeper::run(handle.clone(), stop.clone()));
+        }
         self.epochs.spawn(epoch::run(handle.clone(), self.leader.clone(), stop.clone()));
         lock(&self.context.registries.running).insert(name.to_owned(), Running { handle, wanted, stop });
         self.set_names(name);

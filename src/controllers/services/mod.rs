@@ -6,13 +6,16 @@
 //! - [`plan`]: calls the planners of the core.
 //! - [`apply`]: the only part that writes records, slices and Services.
 //! - [`status`]: counts and conditions.
+//! - [`outlook`]: what people who ask are told; [`account`]: about each instance.
 //! - [`report`]: tells people: status, log, metrics; [`announce`]: Events.
 
+pub mod account;
 mod announce;
 mod apply;
 mod endpoints;
 mod memory;
 mod observe;
+pub mod outlook;
 mod plan;
 mod report;
 mod sharing;
@@ -26,6 +29,7 @@ use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 
 pub use memory::Memory;
+pub use outlook::{Outlook, outlook};
 
 use super::context::Context;
 use super::queue::Next;

@@ -11,6 +11,9 @@ mod versions;
 use std::fmt;
 
 use kube::Client;
+use serde::Serialize;
+
+use super::print::{Tone, toned};
 
 pub use rbac::{Grant, Place, granted};
 
@@ -30,7 +33,8 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Level {
     Ok,
     /// It works; a person should look at it.
@@ -50,7 +54,7 @@ impl fmt::Display for Level {
 }
 
 /// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub level: Level,
     /// `cluster`, or the name of a ServiceRegistry.
@@ -61,7 +65,40 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<5} {}: {}", self.level, self.about, self.text)
+        let level = format!("{:<5}", self.level);
+        let level = match self.level {
+            Level::Ok => toned(&level, Tone::Good),
+            Level::Warn => level,
+            Level::Fail => toned(&level, Tone::Bad),
+        };
+        write!(f, "{level} {}: {}", self.about, self.text)
+    }
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether something does not work.
+    pub fn fails(&self) -> bool {
+        self.count(Level::Fail) > 0
+    }
+
+    fn count(&self, level: Level) -> usize {
+        self.findings.iter().filter(|finding| finding.level == level).count()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            writeln!(f, "{finding}")?;
+        }
+        let (ok, warn, fail) = (self.count(Level::Ok), self.count(Level::Warn), self.count(Level::Fail));
+        writeln!(f, "{ok} ok, {warn} to look at, {fail} failed")
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Gathered {
     pub sides: Sides,
     pub registry_name: RegistryName,
     pub service: ServiceKey,
+    /// Whose clients read the registry.
+    pub framework: &'static str,
 }
 
 /// Why a side could not be asked.
@@ -63,24 +65,24 @@ pub enum GatherError {
 /// # Errors
 /// [`GatherError`] where a side cannot be asked: half a picture would be mistaken for a difference.
 pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
-    let Request { client, key, .. } = request;
-    let objects: Api<RegisteredService> = Api::namespaced(client.clone(), &key.namespace);
+    let Request { client: kube, key, .. } = request;
+    let objects: Api<RegisteredService> = Api::namespaced(kube.clone(), &key.namespace);
     let object = reading(&format!("RegisteredService {key}"), objects.get(&key.name).await)?;
     let name = RegistryName::new(index::registry_name(key, &object)).map_err(|e| GatherError::Name(key.clone(), e))?;
     let service = index::service_key(key, &object);
-    let services: Api<Service> = Api::namespaced(client.clone(), &service.namespace);
+    let services: Api<Service> = Api::namespaced(kube.clone(), &service.namespace);
     let view = convert::service(&reading(&format!("Service {service}"), services.get(&service.name).await)?);
     let port = port_name(&object, &view).ok_or_else(|| GatherError::Port(service.clone()))?;
 
-    let cluster = endpoints(client, &service, &port).await?;
-    let (registry, kitex) = records(request, &object.spec.registry_ref.name, &name).await?;
+    let cluster = endpoints(&request.client, &service, &port).await?;
+    let (registry, client, framework) = records(request, &object.spec.registry_ref.name, &name).await?;
     let dns = if view.headless {
         let fqdn = format!("{}.{}.svc.{}.", service.name, service.namespace, request.cluster_domain);
         Some(request.resolver.instances(&port, &fqdn).await?)
     } else {
         None
     };
-    Ok(Gathered { sides: Sides { cluster, registry, dns, kitex }, registry_name: name, service })
+    Ok(Gathered { sides: Sides { cluster, registry, dns, client }, registry_name: name, service, framework })
 }
 
 fn port_name(object: &RegisteredService, service: &ServiceView) -> Option<String> {
@@ -121,9 +123,9 @@ fn ready(slice: &Slice, port: &str) -> BTreeSet<InstanceAddr> {
     numbers.flat_map(|number| ips.iter().filter_map(move |ip| InstanceAddr::new(*ip, number).ok())).collect()
 }
 
-type Records = (BTreeMap<InstanceAddr, Cell>, BTreeSet<InstanceAddr>);
+type Records = (BTreeMap<InstanceAddr, Cell>, BTreeSet<InstanceAddr>, &'static str);
 
-/// Records with an address, and the addresses that a Kitex client would dial: it believes the value and ignores the key.
+/// Records with an address, and the addresses that a client would dial: it believes the value and ignores the key.
 async fn records(request: &Request<'_>, registry: &str, name: &RegistryName) -> Result<Records, GatherError> {
     let object = reach::service_registry(&request.client, registry).await?;
     let wanted = reach::settings(&request.client, request.operator_namespace, &object).await?;
@@ -131,16 +133,16 @@ async fn records(request: &Request<'_>, registry: &str, name: &RegistryName) -> 
     let failed = |error| GatherError::Registry(registry.to_owned(), error);
     let connection = EtcdConnector::new(wanted.connection).connect().await.map_err(failed)?;
     let listing = connection.list(&layout.service_root(name)).await.map_err(failed)?;
-    let (mut records, mut kitex) = (BTreeMap::new(), BTreeSet::new());
+    let (mut records, mut dialled) = (BTreeMap::new(), BTreeSet::new());
     for record in listing.records.iter().map(|raw| layout.decode(raw)) {
         let cell =
             if matches!(record.kind(&wanted.identity.cluster_id), Kind::Own(_)) { Cell::Own } else { Cell::Foreign };
         for (ip, port) in record.dialled() {
             if let Ok(instance) = InstanceAddr::new(ip, port) {
                 records.entry(instance).or_insert(cell);
-                kitex.insert(instance);
+                dialled.insert(instance);
             }
         }
     }
-    Ok((records, kitex))
+    Ok((records, dialled, layout.format().as_str()))
 }

@@ -3,7 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::Serialize;
 use twinspan_core::model::InstanceAddr;
+
+use crate::controllers::services::account::Account;
+use crate::tools::print::Columns;
 
 /// What each side sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,12 +18,13 @@ pub struct Sides {
     pub registry: BTreeMap<InstanceAddr, Cell>,
     /// `None` where DNS does not name instances: a ClusterIP Service answers with its own address.
     pub dns: Option<BTreeSet<InstanceAddr>>,
-    /// What a Kitex client calls, or would.
-    pub kitex: BTreeSet<InstanceAddr>,
+    /// What a client of the registry's framework calls, or would.
+    pub client: BTreeSet<InstanceAddr>,
 }
 
 /// How a side sees an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Cell {
     /// An endpoint that the cluster has by itself.
     Pod,
@@ -49,32 +54,40 @@ impl Cell {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Row {
-    pub instance: InstanceAddr,
+    pub instance: String,
     pub cluster: Cell,
     pub registry: Cell,
     pub dns: Cell,
-    pub kitex: Cell,
+    /// A client of the registry's framework.
+    pub client: Cell,
+    /// What Twinspan makes of it.
+    pub why: Option<Account>,
 }
 
 impl Row {
     /// Every side that names instances sees it.
     pub fn agrees(&self) -> bool {
-        [self.cluster, self.registry, self.dns, self.kitex].iter().all(|cell| *cell != Cell::Missing)
+        [self.cluster, self.registry, self.dns, self.client].iter().all(|cell| *cell != Cell::Missing)
     }
 }
 
 /// One row an instance, in address order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Table {
+    /// The framework whose clients read the registry.
+    pub framework: String,
     pub rows: Vec<Row>,
+    /// Instances and records that no side has on purpose, and why.
+    pub left_out: Vec<Account>,
 }
 
 impl Table {
-    pub fn new(sides: &Sides) -> Self {
+    pub fn new(sides: &Sides, framework: &str) -> Self {
         let mut all: BTreeSet<InstanceAddr> =
-            sides.cluster.keys().chain(sides.registry.keys()).chain(&sides.kitex).copied().collect();
+            sides.cluster.keys().chain(sides.registry.keys()).chain(&sides.client).copied().collect();
         all.extend(sides.dns.iter().flatten().copied());
         let seen = |by: &BTreeSet<InstanceAddr>, instance: &InstanceAddr| {
             if by.contains(instance) { Cell::Seen } else { Cell::Missing }
@@ -85,11 +98,23 @@ impl Table {
                 cluster: sides.cluster.get(&instance).copied().unwrap_or(Cell::Missing),
                 registry: sides.registry.get(&instance).copied().unwrap_or(Cell::Missing),
                 dns: sides.dns.as_ref().map_or(Cell::NotNamed, |dns| seen(dns, &instance)),
-                kitex: seen(&sides.kitex, &instance),
-                instance,
+                client: seen(&sides.client, &instance),
+                instance: instance.to_string(),
+                why: None,
             })
             .collect();
-        Self { rows }
+        Self { framework: framework.to_owned(), rows, left_out: Vec::new() }
+    }
+
+    /// Says why, where sides differ, and what is on no side.
+    pub fn explained(mut self, accounts: Vec<Account>) -> Self {
+        for account in accounts {
+            match self.rows.iter_mut().find(|row| row.instance == account.instance) {
+                Some(row) => row.why = Some(account),
+                None => self.left_out.push(account),
+            }
+        }
+        self
     }
 
     /// Every side sees the same instances.
@@ -100,23 +125,21 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["INSTANCE", "CLUSTER", "REGISTRY", "DNS", "KITEX CLIENT", ""];
-        let mut lines = vec![head.map(ToOwned::to_owned)];
-        lines.extend(self.rows.iter().map(|row| {
-            let cells = [row.cluster, row.registry, row.dns, row.kitex].map(|cell| cell.as_str().to_owned());
-            let [cluster, registry, dns, kitex] = cells;
-            let mark = if row.agrees() { "" } else { "differs" };
-            [row.instance.to_string(), cluster, registry, dns, kitex, mark.to_owned()]
-        }));
-        let mut widths = [0; 6];
-        for line in &lines {
-            for (width, cell) in widths.iter_mut().zip(line) {
-                *width = cell.len().max(*width);
-            }
+        let client = format!("{} CLIENT", self.framework.to_uppercase());
+        let mut columns = Columns::new(["INSTANCE", "CLUSTER", "REGISTRY", "DNS", &client, ""]);
+        for row in &self.rows {
+            let cells = [row.cluster, row.registry, row.dns, row.client].map(|cell| cell.as_str().to_owned());
+            let [cluster, registry, dns, client] = cells;
+            let why = match &row.why {
+                _ if row.agrees() => String::new(),
+                Some(account) => format!("differs, {}: {}", account.state, account.text),
+                None => "differs".to_owned(),
+            };
+            columns.add([row.instance.clone(), cluster, registry, dns, client, why]);
         }
-        for line in &lines {
-            let cells: Vec<String> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            writeln!(f, "{}", cells.join("  ").trim_end())?;
+        write!(f, "{columns}")?;
+        for account in &self.left_out {
+            writeln!(f, "{} is on neither side, {}: {}", account.instance, account.state, account.text)?;
         }
         Ok(())
     }
@@ -137,9 +160,9 @@ mod tests {
             cluster: BTreeMap::from([(pod, Cell::Pod), (vm, Cell::Imported), (lost, Cell::Imported)]),
             registry: BTreeMap::from([(pod, Cell::Own), (vm, Cell::Foreign)]),
             dns: Some(BTreeSet::from([pod, vm, lost])),
-            kitex: BTreeSet::from([pod, vm]),
+            client: BTreeSet::from([pod, vm]),
         };
-        let table = Table::new(&sides);
+        let table = Table::new(&sides, "Kitex");
         assert!(!table.agrees());
         assert_eq!(
             table.to_string(),
@@ -148,8 +171,20 @@ mod tests {
              10.0.0.2:80   imported  registered  yes  yes\n\
              [fd77::1]:80  imported  -           yes  -             differs\n"
         );
+        let account = |instance: &str, state: &str| Account {
+            instance: instance.into(),
+            state: state.into(),
+            text: "so it is".into(),
+        };
+        let table = table.explained(vec![account("[fd77::1]:80", "Held"), account("10.0.0.9:80", "NotReady")]);
+        let text = table.to_string();
+        assert!(
+            text.contains("[fd77::1]:80  imported  -           yes  -             differs, Held: so it is\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("10.0.0.9:80 is on neither side, NotReady: so it is\n"), "{text}");
         sides.cluster.remove(&lost);
         sides.dns = None;
-        assert!(Table::new(&sides).agrees(), "a side that names nobody misses nobody");
+        assert!(Table::new(&sides, "Kitex").agrees(), "a side that names nobody misses nobody");
     }
 }

@@ -1,0 +1,60 @@
+//! What the commands that look from outside have in common: how to reach the cluster, how to print, how to end.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use kube::Client;
+
+use super::ConfigError;
+use crate::tools::approve::ApproveError;
+use crate::tools::parity::GatherError;
+use crate::tools::print::PrintError;
+use crate::tools::reach::ReachError;
+
+/// How to reach the cluster.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Kubeconfig file; without one the pod's ServiceAccount, or the default kubeconfig
+    #[arg(long, env = "TWINSPAN_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The operator's namespace, where its Lease and the Secrets of ServiceRegistries are
+    #[arg(long, env = "TWINSPAN_NAMESPACE", default_value = "twinspan-system", value_name = "NAMESPACE")]
+    pub operator_namespace: String,
+}
+
+impl Common {
+    pub async fn client(&self) -> Result<Client, Error> {
+        let config = super::config(self.kubeconfig.as_deref()).await?;
+        Ok(Client::try_from(config).map_err(Box::new)?)
+    }
+}
+
+/// Why a command ended with exit code 1.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("cannot make a Kubernetes client: {0}")]
+    Client(#[from] Box<kube::Error>),
+    #[error("cannot read the system's DNS configuration: {0}; say which server to ask with --dns")]
+    Resolver(hickory_resolver::net::NetError),
+    #[error(transparent)]
+    Reach(#[from] ReachError),
+    #[error(transparent)]
+    Gather(#[from] GatherError),
+    #[error(transparent)]
+    Approve(#[from] ApproveError),
+    #[error(transparent)]
+    Print(#[from] PrintError),
+    #[error("{0}")]
+    Usage(&'static str),
+}
+
+/// Runs a command to its exit code.
+pub fn run(command: impl Future<Output = Result<ExitCode, Error>>) -> ExitCode {
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(command).unwrap_or_else(|error| super::fail(&error)),
+        Err(error) => super::fail(&error),
+    }
+}

@@ -1,0 +1,19 @@
+//! `twinspan completions`: what a shell needs to complete commands and flags.
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+/// Print completions for a shell.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  source <(twinspan completions bash)")]
+pub struct Args {
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+pub fn run(args: &Args) -> ExitCode {
+    clap_complete::generate(args.shell, &mut super::Args::command(), "twinspan", &mut std::io::stdout());
+    ExitCode::SUCCESS
+}

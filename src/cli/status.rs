@@ -1,0 +1,36 @@
+//! `twinspan status`: the whole bridge at a glance.
+
+use std::process::ExitCode;
+
+use super::common::{Common, Error, run as block_on};
+use crate::tools::print::{Output, print};
+use crate::tools::status::status;
+
+/// Show who leads, every registry and every RegisteredService, as the operator says in their status.
+///
+/// Exit code 0 where nothing needs a person, 3 where something is not ready or held, 1 where the cluster cannot be asked.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  twinspan status\n  twinspan status -n shop -o json")]
+pub struct Args {
+    /// Only RegisteredServices of this namespace
+    #[arg(short, long)]
+    namespace: Option<String>,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Something needs a person.
+const NOT_WELL: u8 = 3;
+
+pub fn run(args: &Args) -> ExitCode {
+    block_on(show(args))
+}
+
+async fn show(args: &Args) -> Result<ExitCode, Error> {
+    let client = args.common.client().await?;
+    let status = status(&client, &args.common.operator_namespace, args.namespace.as_deref()).await?;
+    print(&status, args.output)?;
+    Ok(if status.is_well() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+}

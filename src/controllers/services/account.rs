@@ -1,0 +1,273 @@
+//! What becomes of each instance of a RegisteredService, and why: one line for a person who misses it.
+//!
+//! Owns the words. Refuses to decide: every word follows from what was observed and planned.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+use twinspan_core::Timestamp;
+use twinspan_core::model::{AddressType, InstanceAddr, Kind, Reason, Record, RecordKey, TCP};
+use twinspan_core::plan::RecordOp;
+
+use super::observe::Observed;
+use super::plan::{Plan, Sides};
+use super::status;
+use super::validate::Accepted;
+use crate::api::conditions::DELETIONS_HELD;
+
+/// One instance, or a record that is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Account {
+    /// The address; the key of a record that has none.
+    pub instance: String,
+    /// One word: `Exported`, `Imported`, `NotReady`, or a reason of `status.skipped`.
+    pub state: String,
+    /// What it means, and what to do about it.
+    pub text: String,
+}
+
+impl Account {
+    fn new(instance: &impl ToString, state: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { instance: instance.to_string(), state: state.into(), text: text.into() }
+    }
+
+    /// Whether both sides have it, or will.
+    pub fn is_shared(&self) -> bool {
+        matches!(
+            self.state.as_str(),
+            "Exported" | "ToBeExported" | "Imported" | "ToBeImported" | "SelfRegistered" | "Lost" | "Healed"
+        )
+    }
+}
+
+/// In the order of addresses, then keys.
+pub fn accounts(observed: &Observed, accepted: &Accepted, plan: &Plan, now: Timestamp) -> Vec<Account> {
+    let mut all = BTreeMap::new();
+    let mut rest = Vec::new();
+    from_cluster(observed, accepted, plan, now, &mut all);
+    if let Some(sides) = &plan.sides {
+        from_registry(observed, accepted, plan, &mut all);
+        from_imports(observed, accepted, sides, now, &mut all);
+        for skipped in sides.import.skipped.iter().chain(&sides.export.skipped) {
+            let account = Account::new(&skipped.instance, skipped.reason.label(), skipped.reason.explanation());
+            match InstanceAddr::parse(&skipped.instance) {
+                Ok(addr) => drop(all.entry(addr).or_insert(account)),
+                Err(_) => rest.push(account),
+            }
+        }
+    }
+    all.into_values().chain(rest).collect()
+}
+
+type Accounts = BTreeMap<InstanceAddr, Account>;
+
+/// Endpoints that others manage: why each is exported or not.
+fn from_cluster(observed: &Observed, accepted: &Accepted, plan: &Plan, now: Timestamp, all: &mut Accounts) {
+    let ready = accepted.ready(observed);
+    for slice in &observed.others_slices {
+        let AddressType::Ip(family) = slice.address_type else { continue };
+        for port in slice.ports.iter().filter(|port| port.protocol == TCP) {
+            let Some(number) = port.number else { continue };
+            let meant = accepted.ports.iter().any(|wanted| wanted.port.name == port.name);
+            for endpoint in &slice.endpoints {
+                let Some(addr) =
+                    endpoint.address.parse::<IpAddr>().ok().and_then(|ip| InstanceAddr::new(ip, number).ok())
+                else {
+                    continue;
+                };
+                let account = if ready.contains_key(&addr) {
+                    exported(observed, accepted, plan, addr, now)
+                } else if !meant {
+                    let names: Vec<&str> = accepted.ports.iter().map(|wanted| wanted.port.name.as_str()).collect();
+                    let text = format!(
+                        "its port {:?} is not the one that is meant ({names:?}); see spec.service.ports",
+                        port.name
+                    );
+                    Account::new(&addr, "WrongPort", text)
+                } else if endpoint.is_terminating() {
+                    Account::new(&addr, "Terminating", "its pod is terminating; it is not exported any more")
+                } else if !endpoint.is_ready() {
+                    Account::new(&addr, "NotReady", "its pod is not ready; see its readiness probe")
+                } else if !accepted.families.contains(&family) {
+                    let text = "only the Service's primary IP family is exported; see spec.export.ipFamilyPolicy";
+                    Account::new(&addr, "OtherFamily", text)
+                } else {
+                    let text = "the Service has no selector any more, so nobody looks after this endpoint";
+                    Account::new(&addr, "LeftOver", text)
+                };
+                all.insert(addr, account);
+            }
+        }
+    }
+}
+
+fn exported(observed: &Observed, accepted: &Accepted, plan: &Plan, addr: InstanceAddr, now: Timestamp) -> Account {
+    if !accepted.direction.exports() {
+        return Account::new(&addr, "NotRequested", "it is not exported: spec.direction is Import");
+    }
+    let (Some(sides), Some(session)) = (&plan.sides, &observed.session) else {
+        return Account::new(&addr, "RegistryUnavailable", "the registry cannot be asked now; see its ServiceRegistry");
+    };
+    if let Some(skipped) = sides.export.skipped.iter().find(|skipped| skipped.instance == addr.to_string()) {
+        return Account::new(&addr, skipped.reason.label(), skipped.reason.explanation());
+    }
+    let at = |record: &Record| record.addrs().any(|other| other == addr);
+    let cluster_id = &session.owner.cluster_id;
+    let mut records = session.snapshot.records.values().filter(|record| at(record));
+    if records.any(|record| !matches!(record.kind(cluster_id), Kind::Own(_))) {
+        let text = "its own server registered it; Twinspan adds no second record, which would double its traffic";
+        return Account::new(&addr, "SelfRegistered", text);
+    }
+    if let Some(until) = session.snapshot.departures.get(&addr).and_then(|departure| departure.holds_export(now)) {
+        let text = format!("its own record left while it is ready; it is exported again at {until:.0}");
+        return Account::new(&addr, "Waiting", text);
+    }
+    let own = session.snapshot.records.values().filter(|record| at(record)).find_map(|record| {
+        let same = record.own(cluster_id).is_some_and(|owner| *owner == session.owner);
+        same.then_some(&record.key)
+    });
+    match own {
+        Some(key) => Account::new(&addr, "Exported", format!("as {key}")),
+        None => Account::new(&addr, "ToBeExported", "the leader writes its record at the next pass"),
+    }
+}
+
+/// Records under the name: own ones without an endpoint. Foreign ones are imported or skipped.
+fn from_registry(observed: &Observed, accepted: &Accepted, plan: &Plan, all: &mut Accounts) {
+    let Some(session) = &observed.session else { return };
+    let deletes = |key: &RecordKey| {
+        let ops = plan.records.iter().flat_map(|(_, ops)| ops);
+        ops.into_iter().any(|op| matches!(op, RecordOp::Delete { .. }) && op.key() == key)
+    };
+    for (key, record) in &session.snapshot.records {
+        let own = record.own(&session.owner.cluster_id);
+        for addr in record.addrs() {
+            match own {
+                Some(owner) if *owner != session.owner => {
+                    let text = format!("{owner} exported it under the same name");
+                    all.entry(addr).or_insert_with(|| Account::new(&addr, "OthersExport", text));
+                }
+                Some(_) if deletes(key) => {
+                    let text = format!("its endpoint is gone; the leader withdraws {key} at the next pass");
+                    all.entry(addr).or_insert_with(|| Account::new(&addr, "ToBeWithdrawn", text));
+                }
+                Some(_) => {
+                    all.entry(addr).or_insert_with(|| held(observed, addr, "no ready endpoint is behind its record"));
+                }
+                None if !accepted.direction.imports() => {
+                    let text = "it is not imported: spec.direction is Export";
+                    all.entry(addr).or_insert_with(|| Account::new(&addr, "NotRequested", text));
+                }
+                None if all.get(&addr).is_some_and(|account| !account.is_shared()) => {
+                    if let Some(account) = all.get_mut(&addr) {
+                        account.text = format!("{}. It registered itself as {key}", account.text);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+}
+
+/// Endpoints that are imported, or stay although their record is gone.
+fn from_imports(observed: &Observed, accepted: &Accepted, sides: &Sides, now: Timestamp, all: &mut Accounts) {
+    let Some(session) = &observed.session else { return };
+    let present = super::plan::present(observed, accepted);
+    for (addr, imported) in &sides.import.endpoints {
+        let registered = session.snapshot.records.values().any(|record| record.addrs().any(|other| other == *addr));
+        let lost = imported.lost_until.filter(|until| *until > now);
+        let account = match (registered, lost) {
+            (true, Some(until)) => {
+                let text = format!(
+                    "it lost its registration and accepts connections; its record is put back until {until:.0}"
+                );
+                Account::new(&addr, "Healed", text)
+            }
+            (false, Some(until)) => {
+                let text = format!(
+                    "it lost its registration and accepts connections; it stays until {until:.0}. Restart it to register again"
+                );
+                Account::new(&addr, "Lost", text)
+            }
+            (false, None) => held(observed, *addr, "no record is behind its endpoint"),
+            (true, None) if present.contains_key(addr) => {
+                Account::new(&addr, "Imported", "it is an endpoint of the Service")
+            }
+            (true, None) => Account::new(&addr, "ToBeImported", "the leader writes its endpoint at the next pass"),
+        };
+        all.insert(*addr, account);
+    }
+}
+
+/// It stays although one side lacks it: the guard holds it, or more has to be known first.
+fn held(observed: &Observed, addr: InstanceAddr, why: &str) -> Account {
+    match status::before(observed, DELETIONS_HELD).filter(|held| held.status == "True") {
+        Some(held) => Account::new(&addr, "Held", format!("{why}; {}", held.message)),
+        None => Account::new(&addr, "Waiting", format!("{why}; it is judged within seconds")),
+    }
+}
+
+/// What a reason of `status.skipped` means, and what to do.
+trait Explained {
+    fn explanation(self) -> &'static str;
+}
+
+impl Explained for Reason {
+    fn explanation(self) -> &'static str {
+        match self {
+            Self::AddressMissing => "the record has no address; its server has to register one",
+            Self::AddressMalformed => "its address cannot be read; its server has to register IP:PORT",
+            Self::HostnameAddress => "EndpointSlices take IP addresses, and this is a name; register the server's IP",
+            Self::PortMissing => "its address has no port",
+            Self::PortZero => "port 0 cannot be called",
+            Self::NonCanonicalAddress => {
+                "the IP is written in an odd form that EndpointSlices refuse; register its usual form"
+            }
+            Self::Ipv4MappedAddress => "an IPv4 address in IPv6 form; register it as IPv4",
+            Self::ZoneIdentifier => "an address with a zone means something on one machine only",
+            Self::UnspecifiedAddress => "0.0.0.0 and [::] are no addresses of a server; register its IP",
+            Self::LoopbackAddress => "a loopback address leads every client to itself; register the server's IP",
+            Self::LinkLocalAddress => "a link-local address means something on one link only",
+            Self::MulticastAddress => "a multicast address is no server",
+            Self::BroadcastAddress => "a broadcast address is no server",
+            Self::Undecodable => "the value is none of the registry's format; see twinspan explain KEY",
+            Self::NotTCP => "its network is not TCP, and only TCP ports are imported",
+            Self::KeyValueMismatch => "its key names another address than its value; one of them is wrong",
+            Self::OtherName => "its value names another service than its key, so clients pass over it",
+            Self::NoSuchScheme => "it has no address with the scheme of a chosen port; see spec.service.ports[].scheme",
+            Self::APIServerAddress => "it is the API server's address, which no registry may put into a Service",
+            Self::ServiceAddress => "it lies in a Service range, and traffic would go in a circle",
+            Self::NodeAddress => {
+                "it is a Node's address; spec.importPolicy.allowCIDRs of the ServiceRegistry permits it"
+            }
+            Self::OtherNamespacesPod => "it is the pod of another namespace",
+            Self::NoSuchPod => "it lies in a pod range, and no pod has it: its record was left behind",
+            Self::DeniedCIDR => "spec.importPolicy.denyCIDRs of the ServiceRegistry refuses it",
+            Self::NotInAllowCIDRs => "spec.importPolicy.allowCIDRs of the ServiceRegistry does not name it",
+            Self::NotSelected => "its tags do not match spec.import.tagSelector",
+            Self::OtherCluster => "another cluster's Twinspan exported it; spec.import.otherClusters All imports it",
+            Self::FormerEndpoint => {
+                "it was a pod of the Service, and its record was left behind; registering anew imports it"
+            }
+            Self::Conflict => "an older RegisteredService, or somebody's record under our key, has it",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn what_both_sides_have_is_shared() {
+        let shared: BTreeSet<bool> =
+            ["Exported", "Imported", "Lost"].into_iter().map(|s| Account::new(&"x", s, "").is_shared()).collect();
+        assert_eq!(shared, BTreeSet::from([true]));
+        assert!(!Account::new(&"x", "NotReady", "").is_shared());
+        assert!(!Account::new(&"x", Reason::OtherCluster.label(), "").is_shared());
+    }
+}

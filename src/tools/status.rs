@@ -1,0 +1,170 @@
+//! The whole bridge at a glance, from what the operator itself says in status.
+
+use std::fmt;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use serde::Serialize;
+
+use super::print::Columns;
+use super::reach::{ReachError, reading};
+use crate::api::conditions::{DELETIONS_HELD, READY};
+use crate::api::{Counts, RegisteredService, ServiceRegistry};
+use crate::controllers::conditions;
+use crate::leadership::LEASE;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Who writes now; absent where nobody does.
+    pub leader: Option<String>,
+    pub registries: Vec<Registry>,
+    pub services: Vec<Service>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registry {
+    pub name: String,
+    pub format: String,
+    pub ready: Ready,
+    pub own: i64,
+    pub foreign: i64,
+    pub undecodable: i64,
+    pub held: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    pub namespace: String,
+    pub name: String,
+    pub registry: String,
+    pub ready: Ready,
+    pub instances: Counts,
+    pub held: Option<String>,
+}
+
+/// The condition `Ready`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+}
+
+impl Ready {
+    fn of(all: &[Condition]) -> Self {
+        match conditions::find(all, READY) {
+            Some(ready) => {
+                Self { status: ready.status.clone(), reason: ready.reason.clone(), message: ready.message.clone() }
+            }
+            None => Self {
+                status: "Unknown".into(),
+                reason: "NoStatus".into(),
+                message: "no operator has seen it yet".into(),
+            },
+        }
+    }
+}
+
+fn held(all: &[Condition]) -> Option<String> {
+    conditions::find(all, DELETIONS_HELD).filter(|held| held.status == "True").map(|held| held.message.clone())
+}
+
+/// Reads every object once; of one namespace where one is named.
+///
+/// # Errors
+/// [`ReachError`] where the cluster does not answer.
+pub async fn status(client: &Client, operator_namespace: &str, namespace: Option<&str>) -> Result<Status, ReachError> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), operator_namespace);
+    let lease = reading("the Lease", leases.get_opt(LEASE).await)?;
+    let leader = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
+    let registries: Api<ServiceRegistry> = Api::all(client.clone());
+    let registries = reading("ServiceRegistries", registries.list(&ListParams::default()).await)?;
+    let services: Api<RegisteredService> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let services = reading("RegisteredServices", services.list(&ListParams::default()).await)?;
+    let mut registries: Vec<Registry> = registries.items.into_iter().map(registry).collect();
+    let mut services: Vec<Service> = services.items.into_iter().map(service).collect();
+    registries.sort_by(|a, b| a.name.cmp(&b.name));
+    services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    Ok(Status { leader, registries, services })
+}
+
+fn registry(object: ServiceRegistry) -> Registry {
+    let status = object.status.unwrap_or_default();
+    let records = status.records.unwrap_or_default();
+    Registry {
+        name: object.metadata.name.unwrap_or_default(),
+        format: format!("{:?}", object.spec.format),
+        ready: Ready::of(&status.conditions),
+        own: records.own,
+        foreign: records.foreign,
+        undecodable: records.undecodable,
+        held: held(&status.conditions),
+    }
+}
+
+fn service(object: RegisteredService) -> Service {
+    let status = object.status.unwrap_or_default();
+    Service {
+        namespace: object.metadata.namespace.unwrap_or_default(),
+        name: object.metadata.name.unwrap_or_default(),
+        registry: object.spec.registry_ref.name,
+        ready: Ready::of(&status.conditions),
+        held: held(&status.conditions),
+        instances: status.instances,
+    }
+}
+
+impl Status {
+    /// Nothing needs a person.
+    pub fn is_well(&self) -> bool {
+        let ready = self.registries.iter().map(|r| &r.ready).chain(self.services.iter().map(|s| &s.ready));
+        let held = self.registries.iter().map(|r| &r.held).chain(self.services.iter().map(|s| &s.held));
+        self.leader.is_some()
+            && ready.into_iter().all(|ready| ready.status == "True")
+            && held.into_iter().all(Option::is_none)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.leader {
+            Some(leader) => writeln!(f, "{leader} leads\n")?,
+            None => writeln!(f, "nobody leads: nothing is written\n")?,
+        }
+        let mut columns = Columns::new(["REGISTRY", "FORMAT", "READY", "OWN", "FOREIGN", "UNDECODABLE", "WHY"]);
+        for r in &self.registries {
+            let numbers = [r.own, r.foreign, r.undecodable].map(|n| n.to_string());
+            let [own, foreign, undecodable] = numbers;
+            let why = why(&r.ready, r.held.as_ref());
+            columns.add([r.name.clone(), r.format.clone(), r.ready.status.clone(), own, foreign, undecodable, why]);
+        }
+        writeln!(f, "{columns}")?;
+        let head = ["REGISTEREDSERVICE", "REGISTRY", "READY", "EXPORTED", "IMPORTED", "LOST", "SKIPPED", "HELD", "WHY"];
+        let mut columns = Columns::new(head);
+        for s in &self.services {
+            let counts = &s.instances;
+            let numbers = [counts.exported, counts.imported, counts.lost + counts.healed, counts.skipped, counts.held];
+            let [exported, imported, lost, skipped, held] = numbers.map(|n| n.to_string());
+            let (name, why) = (format!("{}/{}", s.namespace, s.name), why(&s.ready, s.held.as_ref()));
+            let ready = s.ready.status.clone();
+            columns.add([name, s.registry.clone(), ready, exported, imported, lost, skipped, held, why]);
+        }
+        write!(f, "{columns}")
+    }
+}
+
+fn why(ready: &Ready, held: Option<&String>) -> String {
+    let trouble = (ready.status != "True").then(|| {
+        if ready.message.is_empty() { ready.reason.clone() } else { format!("{}: {}", ready.reason, ready.message) }
+    });
+    let all: Vec<String> = trouble.into_iter().chain(held.cloned()).collect();
+    all.join("; ")
+}

@@ -1,0 +1,298 @@
+//! The commands for people: each reason why an instance is missing is provoked, and named by `explain` and `parity`; `plan` tells what would
+//! be written, `status` what is, and `approve` releases what is held.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use twinspan_bed::{Bed, Etcd, TwinspanOptions, eventually, next_v4};
+
+use crate::harness::{Corner, SOON, Suite, TWINSPAN};
+
+pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![
+        suite.story("tools::every_reason_is_named", reasons),
+        suite.story("tools::plan_and_status", plan_and_status),
+        suite.story("tools::approve_releases", approve),
+    ]
+}
+
+/// Exit code, standard output and standard error of a command, as an administrator runs it.
+async fn run(bed: &Bed, args: &[&str]) -> Result<(i32, String, String)> {
+    let output = Command::new(TWINSPAN)
+        .args(args)
+        .env("TWINSPAN_KUBECONFIG", &bed.cluster.admin.path)
+        .output()
+        .await
+        .context("cannot run it")?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok((output.status.code().context("no exit code")?, text(&output.stdout), text(&output.stderr)))
+}
+
+async fn json_of(bed: &Bed, args: &[&str]) -> Result<(i32, Value)> {
+    let (code, out, errors) = run(bed, &[args, &["-o", "json"]].concat()).await?;
+    Ok((code, serde_json::from_str(&out).with_context(|| format!("{args:?}: {out}{errors}"))?))
+}
+
+/// What `explain` says of an address or a key, once it says it.
+async fn explained(bed: &Bed, about: &str, state: &str, text: &str) -> Result<()> {
+    eventually(&format!("{about} is {state}"), SOON, || async {
+        let (code, answer) = json_of(bed, &["explain", about]).await?;
+        let services = answer["services"].as_array().context("services")?;
+        let found =
+            services.iter().any(|by| by["state"] == state && by["text"].as_str().is_some_and(|t| t.contains(text)));
+        ensure!(code == 0 && found, "exit code {code}, {answer:#}");
+        Ok(())
+    })
+    .await
+}
+
+fn value(address: impl std::fmt::Display, tags: &Value) -> String {
+    json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": tags}).to_string()
+}
+
+async fn pod(corner: &Corner<'_>, name: &str, ready: bool) -> Result<SocketAddr> {
+    let address = SocketAddr::from((next_v4(), 80));
+    corner.pods.run(name, &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[address.ip()]).await?;
+    corner.pods.set_ready(name, ready).await?;
+    Ok(address)
+}
+
+async fn echo(corner: &Corner<'_>, extra: Value) -> Result<()> {
+    let ports = json!([{"name": "rpc", "port": 80}, {"name": "metrics", "port": 9090}]);
+    corner.service("echo", json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": ports})).await?;
+    let mut spec = json!({"service": {"ports": [{"name": "rpc"}]}});
+    crate::harness::merge(&mut spec, extra);
+    corner.register("echo", spec).await
+}
+
+async fn put(corner: &Corner<'_>, registry: &Etcd, address: impl std::fmt::Display, tags: Value) -> Result<String> {
+    let key = corner.key("echo", &address);
+    registry.put_leased(&key, &value(&address, &tags), 600).await?;
+    Ok(key)
+}
+
+async fn reasons(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.own_bed().await?;
+    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    twinspan.ready().await?;
+    let corner = Corner::new(bed, "reasons").await?;
+    let registry = &bed.registry;
+    echo(&corner, json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "keepLostSeconds": 3600}}))
+        .await?;
+    let blue = || json!({"lane": "blue"});
+
+    // In the cluster.
+    let ready = pod(&corner, "ready", true).await?;
+    explained(bed, &ready.to_string(), "Exported", "as reasons").await?;
+    let not_ready = pod(&corner, "not-ready", false).await?;
+    explained(bed, &not_ready.ip().to_string(), "NotReady", "readiness probe").await?;
+    explained(bed, &SocketAddr::new(ready.ip(), 9090).to_string(), "WrongPort", "metrics").await?;
+    let terminating = pod(&corner, "terminating", true).await?;
+    explained(bed, &terminating.to_string(), "Exported", "as reasons").await?;
+    corner.pods.terminate("terminating").await?;
+    explained(bed, &terminating.to_string(), "Terminating", "not exported any more").await?;
+    let doubled = pod(&corner, "doubled", true).await?;
+    put(&corner, registry, doubled, blue()).await?;
+    explained(bed, &doubled.to_string(), "SelfRegistered", "double its traffic").await?;
+
+    // In the registry.
+    let vm = SocketAddr::from((next_v4(), 9000));
+    let key = put(&corner, registry, vm, blue()).await?;
+    explained(bed, &vm.to_string(), "Imported", "endpoint of the Service").await?;
+    explained(bed, &key, "Imported", "endpoint of the Service").await?;
+    let unwanted = SocketAddr::from((next_v4(), 9000));
+    put(&corner, registry, unwanted, json!({"lane": "green"})).await?;
+    explained(bed, &unwanted.to_string(), "NotSelected", "tagSelector").await?;
+    put(&corner, registry, "127.0.0.1:9000", blue()).await?;
+    explained(bed, "127.0.0.1:9000", "LoopbackAddress", "leads every client to itself").await?;
+    let service = SocketAddr::from(([10, 96, 200, 200], 80));
+    put(&corner, registry, service, blue()).await?;
+    explained(bed, &service.to_string(), "ServiceAddress", "in a circle").await?;
+    let undecodable = corner.key("echo", "nonsense");
+    registry.put(&undecodable, "{").await?;
+    explained(bed, &undecodable, "Undecodable", "none of the registry's format").await?;
+    let (one, another) = (SocketAddr::from((next_v4(), 9000)), SocketAddr::from((next_v4(), 9000)));
+    registry.put_leased(&corner.key("echo", one), &value(another, &blue()), 600).await?;
+    explained(bed, &corner.key("echo", one), "KeyValueMismatch", "another address").await?;
+    let other = corner.key("echo", "10.77.249.1:80");
+    let owner = json!({"lane": "blue", "twinspan.dev/owner": "another-cluster/shop/echo"});
+    registry.put_leased(&other, &value("10.77.249.1:80", &owner), 600).await?;
+    explained(bed, "10.77.249.1:80", "OtherCluster", "otherClusters All").await?;
+    let stranger = Corner::new(bed, "stranger").await?;
+    let theirs = pod(&stranger, "theirs", true).await?;
+    put(&corner, registry, theirs, blue()).await?;
+    explained(bed, &theirs.to_string(), "OtherNamespacesPod", "another namespace").await?;
+
+    // Its lease ends while it lives.
+    let lives = SocketAddr::from((next_v4(), 9000));
+    let _listener = TcpListener::bind(lives).await?;
+    let lease = registry.put_leased(&corner.key("echo", lives), &value(lives, &blue()), 600).await?;
+    explained(bed, &lives.to_string(), "Imported", "").await?;
+    registry.revoke(lease).await?;
+    explained(bed, &lives.to_string(), "Lost", "Restart it").await?;
+
+    // The same words in parity, beside who sees what.
+    let dns = bed.dns.address().to_string();
+    let (code, table) = json_of(bed, &["parity", "echo", "-n", &corner.name, "--dns", &dns]).await?;
+    ensure!(code == 3, "{code}: {table:#}");
+    let rows = table["rows"].as_array().context("rows")?;
+    let left_out = table["leftOut"].as_array().context("leftOut")?;
+    for (instance, state) in [
+        (ready.to_string(), "Exported"),
+        (vm.to_string(), "Imported"),
+        (unwanted.to_string(), "NotSelected"),
+        (theirs.to_string(), "OtherNamespacesPod"),
+        (lives.to_string(), "Lost"),
+        (doubled.to_string(), "SelfRegistered"),
+    ] {
+        ensure!(
+            rows.iter().any(|row| row["instance"] == *instance && row["why"]["state"] == state),
+            "{instance} {state}: {table:#}"
+        );
+    }
+    for (instance, state) in
+        [(not_ready.to_string(), "NotReady"), (terminating.to_string(), "Terminating"), (undecodable, "Undecodable")]
+    {
+        ensure!(
+            left_out.iter().any(|a| a["instance"] == *instance && a["state"] == state),
+            "{instance} {state}: {table:#}"
+        );
+    }
+
+    // Two leave at once, of few: held, because they are the last.
+    let held = Corner::new(bed, "reasonsheld").await?;
+    echo(&held, json!({})).await?;
+    let mut keys = Vec::new();
+    let mut last = SocketAddr::from((next_v4(), 9000));
+    for _ in 0..2 {
+        last = SocketAddr::from((next_v4(), 9000));
+        keys.push(put(&held, registry, last, blue()).await?);
+    }
+    explained(bed, &last.to_string(), "Imported", "").await?;
+    registry.delete_at_once(&keys).await?;
+    held.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    explained(bed, &last.to_string(), "Held", "approve-deletions=").await?;
+
+    // A name that is not given to the namespace.
+    let patch = json!({"spec": {"allowed": [{"namespaceSelector": {}, "registryNames": ["other-*"]}]}});
+    corner.registries().patch(&corner.name, &Default::default(), &kube::api::Patch::Merge(patch)).await?;
+    remarked(bed, &not_ready.to_string(), "NotAllowed").await?;
+
+    // Nobody leads, and the registry cannot be reached.
+    twinspan.part().stop().await?;
+    remarked(bed, &vm.to_string(), "nobody leads").await?;
+    registry.part().kill().await?;
+    remarked(bed, &last.to_string(), "no endpoint of the registry answers").await?;
+    Ok(())
+}
+
+/// What `explain` adds where nothing else explains it.
+async fn remarked(bed: &Bed, about: &str, text: &str) -> Result<()> {
+    eventually(&format!("a remark about {about}: {text}"), SOON * 2, || async {
+        let (_, answer) = json_of(bed, &["explain", about]).await?;
+        let remarks = answer["remarks"].as_array().context("remarks")?;
+        ensure!(remarks.iter().any(|r| r.as_str().is_some_and(|r| r.contains(text))), "{answer:#}");
+        Ok(())
+    })
+    .await
+}
+
+async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.own_bed().await?;
+    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    twinspan.ready().await?;
+    let corner = Corner::new(bed, "planned").await?;
+    echo(&corner, json!({"policy": "Observe"})).await?;
+    let pod = pod(&corner, "pod", true).await?;
+    let vm = SocketAddr::from((next_v4(), 9000));
+    put(&corner, &bed.registry, vm, Value::Null).await?;
+    corner.condition("echo", "Exported", "False", "NotWritten").await?;
+
+    let (code, plan) = eventually("the plan is what would be written", SOON, || async {
+        let (code, plan) = json_of(bed, &["plan", "-n", &corner.name]).await?;
+        let changes = &plan["services"][0]["changes"];
+        ensure!(changes["records"].as_array().is_some_and(|r| r.len() == 1), "{plan:#}");
+        ensure!(changes["slices"].as_array().is_some_and(|s| s.len() == 1), "{plan:#}");
+        Ok((code, plan))
+    })
+    .await?;
+    ensure!(code == 2, "something would be written: {code}");
+    let changes = &plan["services"][0]["changes"];
+    let (record, slice) = (&changes["records"][0], &changes["slices"][0]);
+    ensure!(record["op"] == "create" && record["key"] == corner.key("echo", pod), "{plan:#}");
+    ensure!(slice["op"] == "create" && slice["added"] == json!([vm.to_string()]), "{plan:#}");
+    let (_, text, _) = run(bed, &["plan", "-n", &corner.name, "echo"]).await?;
+    for line in
+        [format!("+ {} in registry {}", corner.key("echo", pod), corner.name), format!("+ {vm}"), "Observe".to_owned()]
+    {
+        ensure!(text.contains(&line), "no {line:?} in\n{text}");
+    }
+    ensure!(!text.contains('\u{1b}'), "no colours but on a terminal: {text:?}");
+    ensure!(corner.records_become(&bed.registry, "echo", &[vm]).await.is_ok(), "plan writes nothing");
+
+    // What is said before it is written is what is written.
+    let planned = record["after"].as_str().context("a value")?.to_owned();
+    corner.patch("echo", json!({"policy": "Sync"})).await?;
+    corner.records_become(&bed.registry, "echo", &[pod, vm]).await?;
+    let (written, ..) = corner.records(&bed.registry, "echo").await?.remove(&corner.key("echo", pod)).context("it")?;
+    ensure!(written == planned, "planned {planned}, written {written}");
+    corner.imports_become("echo", &[vm]).await?;
+    corner.condition("echo", "Ready", "True", "Synced").await?;
+    let (code, text, _) = run(bed, &["plan"]).await?;
+    ensure!(code == 0 && text.trim_end() == "nothing to write", "{code}: {text}");
+
+    let (code, status) = eventually("status counts both", SOON, || async {
+        let (code, status) = json_of(bed, &["status", "-n", &corner.name]).await?;
+        let counts = &status["services"][0]["instances"];
+        ensure!(counts["exported"] == 1 && counts["imported"] == 1, "{status:#}");
+        Ok((code, status))
+    })
+    .await?;
+    ensure!(code == 0 && status["registries"][0]["ready"]["status"] == "True", "{status:#}");
+    ensure!(status["leader"].as_str().is_some_and(|leader| leader.starts_with("twinspan-")), "{status:#}");
+    let (_, yaml, _) = run(bed, &["status", "-o", "yaml"]).await?;
+    ensure!(serde_yaml::from_str::<Value>(&yaml)? == json_of(bed, &["status"]).await?.1, "YAML and JSON say the same");
+    corner.registries().delete(&corner.name, &Default::default()).await?;
+    corner.condition("echo", "Accepted", "False", "RegistryNotFound").await?;
+    let (code, text, _) = run(bed, &["status"]).await?;
+    ensure!(code == 3 && text.contains("RegistryNotFound"), "{code}: {text}");
+
+    // Help has examples, and completions name the commands.
+    for command in ["status", "parity", "explain", "plan", "approve", "doctor"] {
+        let (code, help, _) = run(bed, &[command, "--help"]).await?;
+        ensure!(code == 0 && help.contains("Example") && help.contains("Exit code"), "{command}: {help}");
+    }
+    let (_, bash, _) = run(bed, &["completions", "bash"]).await?;
+    ensure!(bash.contains("explain") && bash.contains("approve"), "{bash}");
+    Ok(())
+}
+
+async fn approve(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let corner = Corner::new(bed, "approve").await?;
+    echo(&corner, json!({})).await?;
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        let address = SocketAddr::from((next_v4(), 9000));
+        put(&corner, &bed.registry, address, Value::Null).await?;
+        all.push(address);
+    }
+    corner.imports_become("echo", &all).await?;
+    let (code, _, errors) = run(bed, &["approve", "echo", "-n", &corner.name]).await?;
+    ensure!(code == 1 && errors.contains("nothing waits for approval"), "{code}: {errors}");
+    bed.registry.delete_prefix(&corner.key("echo", "")).await?;
+    corner.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    let (code, _, errors) = run(bed, &["approve", "echo", "-n", &corner.name, "--only", "000000000000"]).await?;
+    ensure!(code == 1 && errors.contains("look again"), "{code}: {errors}");
+    ensure!(corner.imported("echo").await?.len() == 3);
+    let (code, out, errors) = run(bed, &["approve", "echo", "-n", &corner.name]).await?;
+    ensure!(code == 0 && out.contains("3 imported"), "{code}: {out}{errors}");
+    corner.imports_become("echo", &[]).await?;
+    corner.nothing_foreign_was_touched(&bed.registry).await
+}
