@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, clippy::print_stderr)]
 
 mod abandoned;
+mod alerts;
 mod bad_input;
 mod cluster_side;
 mod conformance;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     let suite = Suite::new();
     let modules = [
         abandoned::stories,
+        alerts::stories,
         bad_input::stories,
         cluster_side::stories,
         conformance::stories,
