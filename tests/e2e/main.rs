@@ -29,6 +29,7 @@ mod orders;
 mod outages;
 mod packing;
 mod random;
+mod rbac;
 mod registry_contract;
 mod replicas;
 mod self_registration;
@@ -88,6 +89,19 @@ fn main() -> ExitCode {
     ];
     let trials = modules.iter().flat_map(|stories| stories(&suite)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
-    suite.finish(conclusion.has_failed());
-    conclusion.exit_code()
+    let mut failed = conclusion.has_failed();
+    // Only all stories together use everything.
+    if !failed && conclusion.num_filtered_out == 0 && !arguments.list && !arguments.ignored {
+        match rbac::exactly_sufficient(suite.dir()) {
+            Ok((grants, requests)) => {
+                eprintln!("rbac: each of {grants} grants was used, none of {requests} requests denied");
+            }
+            Err(error) => {
+                eprintln!("rbac: {error:#}");
+                failed = true;
+            }
+        }
+    }
+    suite.finish(failed);
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
