@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::controllers::operator::{self, OperatorError, Settings};
 use crate::telemetry::logs;
+use crate::telemetry::traces::Traces;
 
 /// Run the operator.
 #[derive(Debug, clap::Args)]
@@ -28,15 +29,28 @@ pub struct Args {
     /// How log lines look
     #[arg(long, env = "TWINSPAN_LOG_FORMAT", value_enum, default_value_t)]
     log_format: logs::Format,
+    /// Where traces go, as OTLP over gRPC, e.g. http://localhost:4317; without it there are none
+    #[arg(long, env = "TWINSPAN_OTLP_ENDPOINT", value_name = "URL", value_parser = collector)]
+    otlp_endpoint: Option<String>,
     /// Plan and report, and write nothing; the leases of what is already written are kept alive
     #[arg(long, env = "TWINSPAN_DRY_RUN")]
     dry_run: bool,
+}
+
+/// Without TLS: what is meant is an agent on the node or in the cluster, which sends on as its owner wants.
+fn collector(url: &str) -> Result<String, String> {
+    match url.strip_prefix("http://") {
+        Some(rest) if !rest.is_empty() => Ok(url.to_owned()),
+        _ => Err("it has to begin with http://, e.g. http://localhost:4317".to_owned()),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
     Config(#[from] super::ConfigError),
+    #[error("cannot send traces: {0}; check --otlp-endpoint")]
+    Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     #[error("cannot listen to signals: {0}")]
     Signals(std::io::Error),
     #[error(transparent)]
@@ -44,7 +58,6 @@ enum Error {
 }
 
 pub fn run(args: Args) -> ExitCode {
-    logs::init(args.log_format);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return super::fail(&error),
@@ -56,15 +69,18 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 async fn operate(args: Args) -> Result<(), Error> {
-    let config = super::config(args.kubeconfig.as_deref()).await?;
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "twinspan".to_owned());
+    // Two candidates with one identity would both think that they lead.
+    let identity = format!("{host}_{:08x}", rand::random::<u32>());
+    let traces = args.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, &identity)).transpose()?;
+    logs::init(args.log_format, traces.as_ref());
+    let config = super::config(args.kubeconfig.as_deref()).await?;
     let settings = Settings {
         namespace: args.namespace,
         leader_elect: args.leader_elect,
         admin_addr: args.admin_addr,
         dry_run: args.dry_run,
-        // Two candidates with one identity would both think that they lead.
-        identity: format!("{host}_{:08x}", rand::random::<u32>()),
+        identity,
     };
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;

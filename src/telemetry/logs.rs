@@ -1,6 +1,11 @@
 //! Log output: text for people, JSON for programs. `RUST_LOG` selects what is shown.
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+use super::traces::Traces;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -10,12 +15,16 @@ pub enum Format {
     Json,
 }
 
-pub fn init(format: Format) {
+/// Begins to log, and to trace where there is a collector.
+pub fn init(format: Format, traces: Option<&Traces>) {
     // The Kubernetes client logs each failed attempt as an error; whoever made it tells more, and goes on trying.
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
-    match format {
-        Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
-        Format::Json => builder.json().flatten_event(true).init(),
-    }
+    let lines = fmt::layer().with_target(false).with_writer(std::io::stderr);
+    let lines = match format {
+        Format::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
+    };
+    // Spans are for traces: a line tells by itself what it is about.
+    let lines = lines.with_filter(filter_fn(|metadata| metadata.is_event())).with_filter(filter);
+    tracing_subscriber::registry().with(traces.map(Traces::layer)).with(lines).init();
 }

@@ -36,6 +36,7 @@ mod self_registration;
 mod sharing;
 mod status;
 mod tools;
+mod traces;
 mod trust;
 
 use std::process::ExitCode;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         sharing::stories,
         status::stories,
         tools::stories,
+        traces::stories,
         trust::stories,
     ];
     let trials = modules.iter().flat_map(|stories| stories(&suite)).collect();

@@ -1,5 +1,7 @@
 //! The only part of a pass that writes. It stops at the first error of a side; what is left is planned again.
 
+use tracing::field::Empty;
+use tracing::{Instrument, info_span};
 use twinspan_core::model::ServiceKey;
 
 use crate::cluster::{ClusterError, convert, write};
@@ -53,7 +55,8 @@ async fn to_registries(context: &Context, plan: &Plan) -> Applied {
             continue;
         }
         let may_write = || if context.claim.holds() { Ok(()) } else { Err(RegistryError::NotLeader) };
-        let report = writer::write(handle, ops.clone(), may_write).await;
+        let span = info_span!("write records", registry = handle.name, operations = ops.len());
+        let report = writer::write(handle, ops.clone(), may_write).instrument(span).await;
         for (op, count) in [("create", report.created), ("update", report.updated), ("delete", report.deleted)] {
             context.metrics.wrote("registry", op, "ok", count);
         }
@@ -72,7 +75,9 @@ async fn to_registries(context: &Context, plan: &Plan) -> Applied {
 
 async fn to_cluster(context: &Context, observed: &Observed, plan: &Plan) -> (Applied, Option<ClusterError>) {
     let mut applied = Applied::default();
-    let error = write_cluster(context, observed, plan, &mut applied).await.err();
+    let span = info_span!("write slices", slices = Empty);
+    let error = write_cluster(context, observed, plan, &mut applied).instrument(span.clone()).await.err();
+    span.record("slices", applied.slices);
     (applied, error)
 }
 

@@ -25,6 +25,8 @@ mod validate;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument, info_span};
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 
@@ -37,7 +39,9 @@ use crate::telemetry::metrics::Outcome;
 
 /// One pass.
 pub async fn reconcile(context: Context, key: ServiceKey, triggered: Timestamp) -> Ended {
-    let (outcome, next) = pass(&context, &key, triggered).await;
+    let span = info_span!("pass", service = %key, outcome = Empty);
+    let (outcome, next) = pass(&context, &key, triggered).instrument(span.clone()).await;
+    span.record("outcome", outcome);
     context.metrics.reconciles.get_or_create(&Outcome { outcome }).inc();
     Ended { next, open: next == Next::Retry || outcome == "waiting" }
 }
