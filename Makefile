@@ -12,11 +12,12 @@ help: ## This list
 setup: ## Install what a fresh Debian or Ubuntu lacks, or name it
 	@dev/setup
 
-parts: setup ## Build etcd, the control plane, CoreDNS, the Kitex programs and the oracle; once
+parts: setup ## Build etcd, the control plane, CoreDNS, the Kitex programs, the oracle and Helm; once
 	@dev/parts controlplane >/dev/null
 	@dev/parts coredns >/dev/null
 	@dev/parts interop >/dev/null
 	@dev/parts oracle >/dev/null
+	@dev/parts helm >/dev/null
 
 build: setup ## Build the operator
 	$(CARGO) build
@@ -41,6 +42,7 @@ lint: setup ## Formatting, clippy, Go vet
 	cd dev/coredns && test -z "$$(gofmt -l .)"
 	cd dev/interop && test -z "$$(gofmt -l .)" && CGO_ENABLED=0 go vet ./...
 	cd dev/oracle && test -z "$$(gofmt -l .)" && CGO_ENABLED=0 go vet ./...
+	cd dev/helm && test -z "$$(gofmt -l .)"
 
 deny: setup ## Bans, licences and sources of dependencies
 	@test -x $(CACHE)/tools/bin/cargo-deny || $(CARGO) install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/tools
