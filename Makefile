@@ -4,7 +4,7 @@ CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
 
-.PHONY: help setup parts build crds demo test test-long lint deny clean
+.PHONY: help setup parts build crds manifests demo test test-long lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,8 +22,12 @@ parts: setup ## Build etcd, the control plane, CoreDNS, the Kitex programs, the 
 build: setup ## Build the operator
 	$(CARGO) build
 
-crds: setup ## Write the CustomResourceDefinitions of the Rust types into crds/
+crds: setup ## Write the CustomResourceDefinitions of the Rust types into crds/, and everything that follows from them
 	$(CARGO) run --quiet -- crds --write crds
+	@$(MAKE) --no-print-directory manifests
+
+manifests: setup ## Write deploy/twinspan.yaml and what is generated of the chart
+	$(CARGO) run --quiet -p twinspan-chart
 
 demo: parts ## Tell the story on real parts; KEEP=1 leaves it running
 	@$(CARGO) build --quiet -p twinspan -p twinspan-demo

@@ -15,7 +15,7 @@ use crate::dns::Dns;
 use crate::etcd::{Etcd, Tls};
 use crate::namespace::Access;
 use crate::twinspan::{Options, Twinspan};
-use crate::{Kubeconfig, access, address, namespace, repository};
+use crate::{Kubeconfig, access, address, deployment, namespace, repository};
 
 /// Where Twinspan's ServiceAccount, Lease and Secrets live.
 pub const OPERATOR_NAMESPACE: &str = "twinspan-system";
@@ -41,7 +41,7 @@ impl Bed {
         let client = &cluster.client;
         let dns = Dns::start(dir, ip(4), &cluster).await?;
 
-        access::apply_file(client, &repository().join("deploy/rbac.yaml")).await?;
+        access::apply_file(client, &deployment::manifest()).await?;
         let token = access::token(client, OPERATOR_NAMESPACE, "twinspan").await?;
         let operator = Kubeconfig::write(dir, "twinspan", &cluster.server, &cluster.ca, &token)?;
         registry.ready().await?;
