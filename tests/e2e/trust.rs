@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{apply_file, eventually, next_v4, repository};
+use twinspan_bed::{eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite};
 
