@@ -9,6 +9,7 @@
 
 mod abandoned;
 mod bad_input;
+mod chart;
 mod cluster_side;
 mod conformance;
 mod connection;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     let modules = [
         abandoned::stories,
         bad_input::stories,
+        chart::stories,
         cluster_side::stories,
         conformance::stories,
         connection::stories,

@@ -42,8 +42,7 @@ impl Bed {
         let dns = Dns::start(dir, ip(4), &cluster).await?;
 
         access::apply_file(client, &deployment::manifest()).await?;
-        let token = access::token(client, OPERATOR_NAMESPACE, "twinspan").await?;
-        let operator = Kubeconfig::write(dir, "twinspan", &cluster.server, &cluster.ca, &token)?;
+        let operator = cluster.account(dir, OPERATOR_NAMESPACE, "twinspan").await?;
         registry.ready().await?;
         cluster.controllers_ready().await?;
         dns.ready().await?;
@@ -94,6 +93,11 @@ impl Bed {
     /// The kubeconfig of Twinspan's ServiceAccount.
     pub fn operator(&self) -> &Kubeconfig {
         &self.operator
+    }
+
+    /// The kubeconfig of another ServiceAccount of the operator's namespace.
+    pub async fn account(&self, name: &str) -> Result<Kubeconfig> {
+        self.cluster.account(&self.dir, OPERATOR_NAMESPACE, name).await
     }
 
     /// Runs a Twinspan binary as its own ServiceAccount.

@@ -34,7 +34,8 @@ pub fn container() -> Result<Container> {
 /// The environment as a pod of this name in this namespace has it.
 pub fn environment(container: &Container, namespace: &str, pod: &str) -> Result<Vec<(String, String)>> {
     let value = |variable: &EnvVar| {
-        let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref()).map(|f| f.field_path.as_str());
+        let field =
+            variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref()).map(|f| f.field_path.as_str());
         let value = match (&variable.value, field) {
             (Some(value), None) => value.clone(),
             (None, Some("metadata.namespace")) => namespace.to_owned(),

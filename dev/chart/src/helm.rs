@@ -48,6 +48,7 @@ impl Helm {
             .env("HELM_CACHE_HOME", &self.home)
             .env("HELM_CONFIG_HOME", &self.home)
             .env("HELM_DATA_HOME", &self.home)
+            .env("KUBECACHEDIR", &self.home)
             .env("KUBECONFIG", self.kubeconfig.as_deref().unwrap_or("/dev/null"))
             .output()
             .with_context(|| format!("cannot run {}", self.program))

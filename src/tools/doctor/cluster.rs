@@ -111,8 +111,10 @@ async fn permissions(request: &Request<'_>, findings: &mut Findings<'_>) {
     if missing.is_empty() {
         findings.add(Level::Ok, format!("{user} is allowed all {} verbs that the operator uses", grants.len()));
     } else {
-        let text =
-            format!("{user} is not allowed: {}; apply the roles of this version's chart or deploy/twinspan.yaml", missing.join(", "));
+        let text = format!(
+            "{user} is not allowed: {}; apply the roles of this version's chart or deploy/twinspan.yaml",
+            missing.join(", ")
+        );
         findings.add(Level::Fail, text);
     }
 }
