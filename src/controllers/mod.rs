@@ -4,6 +4,7 @@
 //! - [`router`]: a change → whoever must look again, by name and by [`addresses`]; [`queue`]: when each one looks.
 //! - [`services`]: RegisteredService: observe → validate → plan → apply → status.
 //! - [`registries`]: ServiceRegistry: sessions and their status.
+//! - [`readiness`]: what `/readyz` says.
 //!
 //! Refuses to decide what to write; that is in `twinspan_core::plan`.
 
@@ -17,6 +18,7 @@ pub mod context;
 pub mod onlooker;
 pub mod operator;
 pub mod queue;
+mod readiness;
 pub mod registries;
 pub mod router;
 pub mod seen;

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::context::Context;
 use super::registries::{self, Guards, Registries};
 use super::router::Router;
-use super::{queue, services};
+use super::{queue, readiness, services};
 use crate::cluster::events::Events;
 use crate::cluster::view::ClusterView;
 use crate::cluster::watch::Watches;
@@ -109,6 +109,10 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
     let (marker, queue) = queue::new(world.clone());
     let router = Router { context: context.clone(), marker: marker.clone(), registries: commands };
     tasks.spawn(router.run(cluster_changes, registry_changes, election.clone()));
+    let parts: admin::Parts = Arc::new({
+        let context = context.clone();
+        move || readiness::parts(&context)
+    });
     let holders = holders(&client, &settings).await;
     let controller = registries::Controller::new(
         context.clone(),
@@ -139,7 +143,7 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
     let electing = tasks.spawn(lead(client, settings.clone(), claim, election.clone()));
 
     let address = settings.admin_addr;
-    let served = admin::serve(address, cluster, metrics, stop.clone()).await;
+    let served = admin::serve(address, parts, metrics, stop.clone()).await;
     // Here because we were told to stop, or because the address cannot be had: both are the end.
     writers.cancel();
     if passes.await.is_err() {

@@ -1,13 +1,14 @@
 //! The admin address: `/livez`, `/readyz`, `/metrics`.
 //!
-//! `/livez` says that the process runs; a restart would help nothing else. `/readyz` says whether the cluster's views are complete,
-//! and if not, what they wait for. A registry that is away makes nobody unready: its ServiceRegistry says so.
+//! Owns the pages. `/livez` says that the process runs; a restart would help nothing else. `/readyz` says whether it has all that it needs,
+//! and `/readyz?verbose` what each part waits for, in the way of the Kubernetes components. Refuses to know the parts.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -15,11 +16,29 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
-use crate::cluster::view::{ClusterView, Kind};
 
-#[derive(Clone, Debug)]
+/// A part of the operator, as `/readyz` tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub name: String,
+    pub state: PartState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartState {
+    Ready,
+    /// What it waits for; the process is not ready before it has it.
+    Waits(String),
+    /// How it stands, which makes nobody unready.
+    Stands(String),
+}
+
+/// Tells how each part stands when it is asked.
+pub type Parts = Arc<dyn Fn() -> Vec<Part> + Send + Sync>;
+
+#[derive(Clone)]
 struct Shown {
-    cluster: Arc<Mutex<ClusterView>>,
+    parts: Parts,
     metrics: Arc<Metrics>,
 }
 
@@ -29,7 +48,7 @@ struct Shown {
 /// The address cannot be listened on.
 pub async fn serve(
     address: SocketAddr,
-    cluster: Arc<Mutex<ClusterView>>,
+    parts: Parts,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
@@ -37,18 +56,34 @@ pub async fn serve(
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(print_metrics))
-        .with_state(Shown { cluster, metrics });
+        .with_state(Shown { parts, metrics });
     let listener = TcpListener::bind(address).await?;
     axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
-async fn readyz(State(shown): State<Shown>) -> Response {
-    let waiting = shown.cluster.lock().unwrap_or_else(PoisonError::into_inner).waiting_for();
-    if waiting.is_empty() {
-        return "ok".into_response();
+async fn readyz(State(shown): State<Shown>, RawQuery(query): RawQuery) -> Response {
+    let verbose = query.is_some_and(|query| query.split('&').any(|word| word == "verbose" || word == "verbose=true"));
+    let (ready, text) = page(&(shown.parts)(), verbose);
+    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text).into_response()
+}
+
+/// Whether every part is ready, and the text that says so: all of it where somebody asks or something is missing.
+fn page(parts: &[Part], verbose: bool) -> (bool, String) {
+    let ready = !parts.iter().any(|part| matches!(part.state, PartState::Waits(_)));
+    if ready && !verbose {
+        return (true, "ok".to_owned());
     }
-    let kinds: Vec<&str> = waiting.into_iter().map(Kind::as_str).collect();
-    (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for a list of: {}", kinds.join(", "))).into_response()
+    let mut text = String::new();
+    for Part { name, state } in parts {
+        // Writing to a string does not fail.
+        let _ = match state {
+            PartState::Ready => writeln!(text, "[+] {name}"),
+            PartState::Waits(what) => writeln!(text, "[-] {name}: {what}"),
+            PartState::Stands(how) => writeln!(text, "[ ] {name}: {how}"),
+        };
+    }
+    text.push_str(if ready { "ready\n" } else { "not ready\n" });
+    (ready, text)
 }
 
 async fn print_metrics(State(shown): State<Shown>) -> Response {
@@ -56,5 +91,30 @@ async fn print_metrics(State(shown): State<Shown>) -> Response {
         Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
             .into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(name: &str, state: PartState) -> Part {
+        Part { name: name.to_owned(), state }
+    }
+
+    #[test]
+    fn only_what_waits_makes_unready_and_then_everything_is_said() {
+        let stands = part("registry main", PartState::Stands("cannot be reached".to_owned()));
+        let ready = [part("list of Pods", PartState::Ready), stands.clone()];
+        assert_eq!(page(&ready, false), (true, "ok".to_owned()));
+        assert_eq!(
+            page(&ready, true),
+            (true, "[+] list of Pods\n[ ] registry main: cannot be reached\nready\n".to_owned())
+        );
+        let waiting = [part("list of Pods", PartState::Waits("not complete".to_owned())), stands];
+        assert_eq!(
+            page(&waiting, false),
+            (false, "[-] list of Pods: not complete\n[ ] registry main: cannot be reached\nnot ready\n".to_owned())
+        );
     }
 }

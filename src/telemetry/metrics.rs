@@ -12,7 +12,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Direction {
@@ -50,6 +51,17 @@ pub struct Skipped {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Services {
+    /// `synced`, `observed`, `waiting`, `rejected`, `failed`.
+    pub state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfRegistry {
+    pub registry: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Session {
     pub registry: String,
     /// `connecting`, `listing`, `watching`, `failed`.
@@ -65,6 +77,9 @@ pub struct Metrics {
     pub records: Family<Records, Gauge>,
     pub skipped: Family<Skipped, Gauge>,
     pub held: Gauge,
+    pub lost: Gauge,
+    pub services: Family<Services, Gauge>,
+    pub ready: Family<OfRegistry, Gauge>,
     pub sessions: Family<Session, Gauge>,
     pub leader: Gauge<u64, AtomicU64>,
 }
@@ -89,6 +104,9 @@ impl Default for Metrics {
             records: Family::default(),
             skipped: Family::default(),
             held: Gauge::default(),
+            lost: Gauge::default(),
+            services: Family::default(),
+            ready: Family::default(),
             sessions: Family::default(),
             leader: Gauge::default(),
         };
@@ -99,9 +117,10 @@ impl Default for Metrics {
 impl Metrics {
     fn registered(mut self) -> Self {
         let r = &mut self.registry;
-        r.register(
-            "propagation_seconds",
+        r.register_with_unit(
+            "propagation",
             "Time from a change that was seen on one side to its last write on the other",
+            Unit::Seconds,
             self.propagation.clone(),
         );
         r.register("reconcile", "Passes over a RegisteredService, by how they ended", self.reconciles.clone());
@@ -116,9 +135,21 @@ impl Metrics {
             "Instances on one side that are left out on the other, by reason",
             self.skipped.clone(),
         );
-        r.register("held_deletions", "Deletions and exports that wait", self.held.clone());
+        r.register(
+            "held_deletions",
+            "Deletions and exports that wait for an approval, for evidence or for the end of their time",
+            self.held.clone(),
+        );
+        r.register(
+            "lost_instances",
+            "Instances that are still endpoints although their registration was lost",
+            self.lost.clone(),
+        );
+        r.register("services", "RegisteredServices, by how their last pass ended", self.services.clone());
+        r.register("registry_ready", "1 while a ServiceRegistry is Ready, else 0", self.ready.clone());
         r.register("session_state", "1 for the state that the session of a registry is in", self.sessions.clone());
-        r.register("leader", "1 while this replica holds the Lease", self.leader.clone());
+        r.register("leader", "1 while this replica holds the Lease, else 0", self.leader.clone());
+        r.register("build", "What this replica runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         self
     }
 
@@ -142,8 +173,23 @@ impl Metrics {
         }
     }
 
+    pub fn set_ready(&self, registry: &str, ready: bool) {
+        self.ready.get_or_create(&OfRegistry { registry: registry.to_owned() }).set(i64::from(ready));
+    }
+
+    /// A RegisteredService went from one state to another; `None` is not being there.
+    pub fn moved(&self, from: Option<&'static str>, to: Option<&'static str>) {
+        if let Some(state) = to {
+            self.services.get_or_create(&Services { state }).inc();
+        }
+        if let Some(state) = from {
+            self.services.get_or_create(&Services { state }).dec();
+        }
+    }
+
     /// The registry is gone: its series go too.
     pub fn forget_registry(&self, registry: &str) {
+        self.ready.remove(&OfRegistry { registry: registry.to_owned() });
         for state in ["connecting", "listing", "watching", "failed"] {
             self.sessions.remove(&Session { registry: registry.to_owned(), state });
         }
@@ -175,6 +221,9 @@ mod tests {
         metrics.skipped.get_or_create(&Skipped { reason: "LoopbackAddress" }).set(1);
         metrics.held.set(1);
         metrics.set_session("main", "watching");
+        metrics.set_ready("main", true);
+        metrics.moved(None, Some("failed"));
+        metrics.moved(Some("failed"), Some("synced"));
         metrics.leader.set(1);
         let text = metrics.print().unwrap();
         for line in [
@@ -187,6 +236,12 @@ mod tests {
             "twinspan_session_state{registry=\"main\",state=\"watching\"} 1",
             "twinspan_session_state{registry=\"main\",state=\"failed\"} 0",
             "twinspan_leader 1",
+            "twinspan_lost_instances 0",
+            "twinspan_registry_ready{registry=\"main\"} 1",
+            "twinspan_services{state=\"synced\"} 1",
+            "twinspan_services{state=\"failed\"} 0",
+            "# UNIT twinspan_propagation_seconds seconds",
+            concat!("twinspan_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -42,6 +42,8 @@ async fn probes_metrics_and_log(suite: Arc<Suite>) -> Result<()> {
         ("twinspan_propagation_seconds_count{direction=\"import\"}".to_owned(), 1.0),
         ("twinspan_propagation_seconds_count{direction=\"export\"}".to_owned(), 1.0),
         (format!("twinspan_records{{registry=\"{registry}\",kind=\"own\"}}"), 1.0),
+        (format!("twinspan_registry_ready{{registry=\"{registry}\"}}"), 1.0),
+        ("twinspan_services{state=\"synced\"}".to_owned(), 1.0),
         (format!("twinspan_records{{registry=\"{registry}\",kind=\"undecodable\"}}"), 1.0),
     ] {
         eventually(&line, SOON, || async {
@@ -52,6 +54,13 @@ async fn probes_metrics_and_log(suite: Arc<Suite>) -> Result<()> {
         .await?;
     }
     ensure!(twinspan.metric("twinspan_held_deletions").await?.is_some());
+    let (code, page) = twinspan.get("/readyz?verbose").await?;
+    ensure!(code == 200 && page.ends_with("\nready\n"), "{page}");
+    for line in
+        ["[+] list of Pods", "[ ] leadership: this replica writes", &format!("[ ] registry {registry}: watching")]
+    {
+        ensure!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+    }
 
     // One line that a person can read for each applied plan.
     let log = std::fs::read_to_string(twinspan.part().log())?;

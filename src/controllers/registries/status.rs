@@ -29,6 +29,7 @@ pub async fn report(
     let known = object.status.clone().unwrap_or_default();
     release(context, name);
     let status = desired(context, &object, &known, handle, problem);
+    context.metrics.set_ready(name, conditions::find(&status.conditions, READY).is_some_and(|c| c.status == "True"));
     if status == known || context.dry_run || !context.claim.holds() {
         return Ok(Written::Nothing);
     }

@@ -84,7 +84,10 @@ pub fn announce(
 fn skipped(observed: &Observed, sides: &Sides, publish: &impl Fn(Reason, String)) {
     let mut now: Vec<SkipReason> = sides.skipped().map(|s| s.reason).collect();
     now.sort();
-    if let Some(new) = now.iter().find(|reason| !observed.memory.skipped.contains_key(reason)) {
+    let told = |reason: &SkipReason| {
+        observed.memory.uid == observed.uid() && observed.memory.counted.skipped.contains_key(reason)
+    };
+    if let Some(new) = now.iter().find(|reason| !told(reason)) {
         let example = sides.skipped().find(|s| s.reason == *new).map(|s| s.instance.clone()).unwrap_or_default();
         publish(Reason::InstanceSkipped, format!("{new}: {example}; status.skipped has more"));
     }

@@ -23,13 +23,21 @@ pub struct Memory {
     /// What waits for the guard; an approval names it.
     pub stays: Stays,
     pub lost: BTreeSet<InstanceAddr>,
-    /// What the metrics count for it now.
-    pub skipped: BTreeMap<Reason, usize>,
-    pub held: usize,
+    pub counted: Counted,
     pub status_written: Option<Instant>,
     /// What Events have not told yet, each direction by itself.
     pub exports_untold: Changes,
     pub imports_untold: Changes,
+}
+
+/// What the metrics count for it now. It outlives the object that it was counted for, so that it can be taken off again.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// How its last pass ended.
+    pub state: Option<&'static str>,
+    pub skipped: BTreeMap<Reason, usize>,
+    pub held: usize,
+    pub lost: usize,
 }
 
 /// Changes of one direction since an Event last told of them.

@@ -103,6 +103,8 @@ pub fn alone(context: &Context, key: &ServiceKey) -> Option<Observed> {
         // One that is gone still knows what it was.
         if observed.object.is_none() || memory.uid == observed.uid() {
             observed.memory = memory.clone();
+        } else {
+            observed.memory.counted = memory.counted.clone();
         }
     }
     from_registries(context, &mut observed);

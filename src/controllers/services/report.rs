@@ -1,15 +1,15 @@
 //! Tells people what a pass did: status, one log line, metrics, and Events ([`announce`]); and decides when to look again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use twinspan_core::Timestamp;
-use twinspan_core::model::Reason as SkipReason;
 
 use super::apply::Applied;
+use super::memory::Counted;
 use super::observe::{Observed, Session};
 use super::plan::Plan;
 use super::validate::Verdict;
@@ -20,7 +20,7 @@ use crate::controllers::context::Context;
 use crate::controllers::queue::Next;
 use crate::registry::RegistryError;
 use crate::registry::handle::RegistryHandle;
-use crate::telemetry::metrics::{Direction, Skipped};
+use crate::telemetry::metrics::{Direction, Metrics, Skipped};
 
 /// Least time between two status writes of one RegisteredService.
 const STATUS_PACE: Duration = Duration::from_secs(5);
@@ -36,7 +36,10 @@ pub async fn finish(
 ) -> (&'static str, Next) {
     log(observed, plan, applied, took);
     measure(context, plan, applied, triggered);
-    let mut memory = remember(context, observed, plan);
+    let mut memory = remember(observed, plan);
+    let outcome = outcome(verdict, plan, applied);
+    memory.counted = counts(observed, verdict, plan, outcome);
+    count(&context.metrics, &observed.memory.counted, &memory.counted);
     let mut next = next(context, verdict, plan, applied);
     if let (Some(object), false) = (&observed.object, matches!(verdict, Verdict::Gone { .. })) {
         let wanted = status::desired(observed, verdict, plan, applied, context.world.now());
@@ -57,7 +60,7 @@ pub async fn finish(
             context.memory().insert(observed.key.clone(), memory);
         }
     }
-    (outcome(verdict, plan, applied), next)
+    (outcome, next)
 }
 
 fn outcome(verdict: &Verdict, plan: &Plan, applied: &Applied) -> &'static str {
@@ -138,8 +141,8 @@ fn share(context: &Context, observed: &Observed, plan: &Plan) {
     }
 }
 
-/// What the next pass has to know, with the gauges brought in line.
-fn remember(context: &Context, observed: &Observed, plan: &Plan) -> Memory {
+/// What the next pass has to know.
+fn remember(observed: &Observed, plan: &Plan) -> Memory {
     let mut memory = Memory {
         uid: observed.uid().to_owned(),
         generation: observed.generation(),
@@ -153,27 +156,42 @@ fn remember(context: &Context, observed: &Observed, plan: &Plan) -> Memory {
         memory.stays = sides.stays();
         memory.lost = sides.import.lost.clone();
     }
-    let (skipped, held) = match &plan.sides {
-        Some(sides) => {
-            let mut skipped: BTreeMap<SkipReason, usize> = BTreeMap::new();
-            sides.skipped().for_each(|s| *skipped.entry(s.reason).or_default() += 1);
-            (skipped, sides.held())
-        }
-        None if observed.object.is_none() => (BTreeMap::new(), 0),
-        None => (memory.skipped.clone(), memory.held),
-    };
-    let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    for (reason, count) in &skipped {
-        context.metrics.skipped.get_or_create(&Skipped { reason: reason.label() }).inc_by(gauge(*count));
-    }
-    for (reason, count) in &memory.skipped {
-        context.metrics.skipped.get_or_create(&Skipped { reason: reason.label() }).dec_by(gauge(*count));
-    }
-    context.metrics.held.inc_by(gauge(held));
-    context.metrics.held.dec_by(gauge(memory.held));
-    memory.skipped = skipped;
-    memory.held = held;
     memory
+}
+
+/// What a pass found, for the gauges; what it could not find out is as it was.
+fn counts(observed: &Observed, verdict: &Verdict, plan: &Plan, outcome: &'static str) -> Counted {
+    let mut counted = Counted::default();
+    if !matches!(verdict, Verdict::Gone { .. }) {
+        // Whether there was something to write does not matter.
+        counted.state = Some(if outcome == "unchanged" { "synced" } else { outcome });
+    }
+    match &plan.sides {
+        Some(sides) => {
+            sides.skipped().for_each(|s| *counted.skipped.entry(s.reason).or_default() += 1);
+            counted.held = sides.held();
+            counted.lost = sides.import.lost.len().saturating_sub(sides.import.healed);
+        }
+        None if observed.object.is_none() => {}
+        None => counted = Counted { state: counted.state, ..observed.memory.counted.clone() },
+    }
+    counted
+}
+
+/// Takes off the gauges what was counted before, and adds what is counted now.
+fn count(metrics: &Metrics, before: &Counted, now: &Counted) {
+    let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    for (reason, count) in &now.skipped {
+        metrics.skipped.get_or_create(&Skipped { reason: reason.label() }).inc_by(gauge(*count));
+    }
+    for (reason, count) in &before.skipped {
+        metrics.skipped.get_or_create(&Skipped { reason: reason.label() }).dec_by(gauge(*count));
+    }
+    metrics.held.inc_by(gauge(now.held));
+    metrics.held.dec_by(gauge(before.held));
+    metrics.lost.inc_by(gauge(now.lost));
+    metrics.lost.dec_by(gauge(before.lost));
+    metrics.moved(before.state, now.state);
 }
 
 /// Writes the status where it changed, at most once in [`STATUS_PACE`]; returns how long to wait where it is too soon.
