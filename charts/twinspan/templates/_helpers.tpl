@@ -61,7 +61,7 @@ capabilities:
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
-- name: {{ . }}
+- name: {{ quote . }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -16,8 +16,8 @@ What values.schema.json cannot say so that a person understands it: each refusal
 {{- end -}}
 {{- range $part, $amounts := .Values.resources -}}
 {{- range $name, $amount := $amounts -}}
-{{- if not (regexMatch $quantity (toString $amount)) -}}
-{{- fail (printf "resources.%s.%s: a quantity such as 100m, 1 or 128Mi. Got %q" $part $name (toString $amount)) -}}
+{{- if and (kindIs "string" $amount) (not (regexMatch $quantity $amount)) -}}
+{{- fail (printf "resources.%s.%s: a quantity such as 100m, 1 or 128Mi. Got %q" $part $name $amount) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

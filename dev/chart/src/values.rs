@@ -6,8 +6,10 @@ use serde_yaml::Value;
 use crate::schema::{self, Key};
 
 const WIDTH: usize = 120;
-const HEAD: &str =
-    "# Every value of the chart with its default. Generated from values.schema.json by `make manifests`.\n";
+const HEAD: &str = "\
+# yaml-language-server: $schema=values.schema.json
+# Every value of the chart with its default. Generated from values.schema.json by `make manifests`.
+";
 
 pub fn print(schema: &Value) -> Result<String> {
     let mut out = HEAD.to_owned();

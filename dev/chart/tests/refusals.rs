@@ -1,7 +1,6 @@
 //! A wrong value for every key of `values.schema.json`, made from the schema so that none is forgotten: each is refused with a
 //! message that names the key and says what it may be. And every object of the values refuses keys that nobody knows.
 
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -225,23 +224,4 @@ fn values_that_only_templates_can_judge() {
     let cases: Vec<Case> =
         wrong.into_iter().map(|(values, says)| Case { values, says: vec![says.to_owned()] }).collect();
     all_refused(&cases);
-}
-
-/// The schema says a default for every key that the templates use without asking whether it is there.
-#[test]
-fn every_key_of_the_schema_is_used() {
-    let schema = schema();
-    let mut templates = String::new();
-    for directory in ["templates", "templates/tests"] {
-        for entry in std::fs::read_dir(chart().join(directory)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_file() {
-                templates += &read(&path).unwrap();
-            }
-        }
-    }
-    let keys: BTreeSet<&String> = schema["properties"].as_object().unwrap().keys().collect();
-    for key in keys.iter().filter(|key| **key != "global") {
-        assert!(templates.contains(&format!(".Values.{key}")), "{key} is in the schema, and no template uses it");
-    }
 }

@@ -21,7 +21,7 @@ fn object<'a>(objects: &'a [Value], wanted: &str) -> &'a Value {
     objects.iter().find(|object| name(object) == wanted).unwrap_or_else(|| panic!("no {wanted}"))
 }
 
-fn pod<'a>(objects: &'a [Value]) -> &'a Value {
+fn pod(objects: &[Value]) -> &Value {
     &object(objects, "Deployment/twinspan")["spec"]["template"]
 }
 
@@ -220,4 +220,31 @@ fn alerts_and_dashboard_are_the_files() {
     let stored = read(&chart().join("files/dashboard.json")).unwrap();
     let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
     assert_eq!(parse(text), parse(&stored));
+}
+
+/// What YAML would take for something else stays what it is.
+#[test]
+fn odd_spellings_stay_what_they_are() {
+    let objects = helm()
+        .objects(&[
+            "--set-json",
+            r#"resources={"requests":{"cpu":0.5,"memory":536870912}}"#,
+            "--set-json",
+            r#"networkPolicy={"enabled":true,"metricsNamespaces":["123"]}"#,
+            "--set-json",
+            r#"terminationGracePeriodSeconds=3600000,runAsUser=1000650000,podLabels={"a":"true"},image={"pullSecrets":["1e3"]}"#,
+            "--set-json",
+            r#"serviceRegistries={"10":{"etcd":{"endpoints":["http://etcd:2379"]},"format":"Kitex","allowed":[],"lease":{"ttlSeconds":86400}}}"#,
+        ])
+        .unwrap();
+    let spec = &pod(&objects)["spec"];
+    let requests = &spec["containers"][0]["resources"]["requests"];
+    assert_eq!((&requests["cpu"], &requests["memory"]), (&0.5.into(), &536_870_912.into()));
+    assert_eq!(spec["terminationGracePeriodSeconds"], 3_600_000);
+    assert_eq!(spec["securityContext"]["runAsUser"], 1_000_650_000);
+    assert_eq!(spec["imagePullSecrets"][0]["name"], "1e3");
+    assert_eq!(pod(&objects)["metadata"]["labels"]["a"], "true");
+    let from = &object(&objects, "NetworkPolicy/twinspan")["spec"]["ingress"][0]["from"][0];
+    assert_eq!(from["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], "123");
+    assert_eq!(object(&objects, "ServiceRegistry/10")["spec"]["lease"]["ttlSeconds"], 86_400);
 }
