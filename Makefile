@@ -12,12 +12,13 @@ help: ## This list
 setup: ## Install what a fresh Debian or Ubuntu lacks, or name it
 	@dev/setup
 
-parts: setup ## Build etcd, the control plane, CoreDNS, the Kitex programs, the oracle and Helm; once
+parts: setup ## Build etcd, the control plane, CoreDNS, the Kitex programs, the oracle, Helm and Prometheus' rules; once
 	@dev/parts controlplane >/dev/null
 	@dev/parts coredns >/dev/null
 	@dev/parts interop >/dev/null
 	@dev/parts oracle >/dev/null
 	@dev/parts helm >/dev/null
+	@dev/parts prometheus >/dev/null
 
 build: setup ## Build the operator
 	$(CARGO) build
@@ -47,6 +48,7 @@ lint: setup ## Formatting, clippy, Go vet
 	cd dev/interop && test -z "$$(gofmt -l .)" && CGO_ENABLED=0 go vet ./...
 	cd dev/oracle && test -z "$$(gofmt -l .)" && CGO_ENABLED=0 go vet ./...
 	cd dev/helm && test -z "$$(gofmt -l .)"
+	cd dev/prometheus && test -z "$$(gofmt -l .)"
 
 deny: setup ## Bans, licences and sources of dependencies
 	@test -x $(CACHE)/tools/bin/cargo-deny || $(CARGO) install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/tools

@@ -41,6 +41,20 @@ pub enum Next {
     Gone,
 }
 
+/// How a pass ended, and whether what led to it was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub next: Next,
+    /// A side could not be read or written, so the change still waits for its answer: the next pass is told of it and not of a later one.
+    pub open: bool,
+}
+
+impl From<Next> for Ended {
+    fn from(next: Next) -> Self {
+        Self { next, open: next == Next::Retry }
+    }
+}
+
 /// Marks services as changed.
 #[derive(Clone, Debug)]
 pub struct Marker {
@@ -75,6 +89,8 @@ struct Entry {
     running: bool,
     /// When the first change came that no pass has seen yet.
     changed: Option<Timestamp>,
+    /// When the first change came that a pass has seen; while one runs, and after it where it left that open.
+    seen: Option<Timestamp>,
     scheduled: Option<(delay_queue::Key, Instant)>,
     started: Option<Instant>,
     failures: u32,
@@ -93,7 +109,7 @@ impl Queue {
     pub async fn run<F, Fut>(mut self, pass: F, stop: CancellationToken)
     where
         F: Fn(ServiceKey, Timestamp) -> Fut,
-        Fut: Future<Output = Next> + Send + 'static,
+        Fut: Future<Output = Ended> + Send + 'static,
     {
         let mut running = JoinSet::new();
         let mut keys: HashMap<Id, ServiceKey> = HashMap::new();
@@ -112,16 +128,16 @@ impl Queue {
                     }
                 }
                 Some(ended) = running.join_next_with_id() => {
-                    let (id, next) = match ended {
-                        Ok((id, next)) => (id, next),
+                    let (id, how) = match ended {
+                        Ok((id, how)) => (id, how),
                         Err(failure) => {
                             // A defect in one pass must not cost the others anything.
                             error!(%failure, "a pass broke off");
-                            (failure.id(), Next::Retry)
+                            (failure.id(), Next::Retry.into())
                         }
                     };
                     if let Some(key) = keys.remove(&id) {
-                        self.ended(key, next);
+                        self.ended(key, how);
                     }
                 }
             }
@@ -136,6 +152,7 @@ impl Queue {
         let entry = self.entries.entry(key.clone()).or_insert(Entry {
             running: false,
             changed: None,
+            seen: None,
             scheduled: None,
             started: None,
             failures: 0,
@@ -153,13 +170,18 @@ impl Queue {
         entry.scheduled = None;
         entry.running = true;
         entry.started = Some(Instant::now());
-        Some(entry.changed.take().unwrap_or(now))
+        // What an earlier pass left open is older than what came since.
+        let triggered = entry.seen.or(entry.changed).unwrap_or(now);
+        entry.changed = None;
+        entry.seen = Some(triggered);
+        Some(triggered)
     }
 
-    fn ended(&mut self, key: ServiceKey, next: Next) {
+    fn ended(&mut self, key: ServiceKey, Ended { next, open }: Ended) {
         let now = Instant::now();
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.running = false;
+        entry.seen = entry.seen.filter(|_| open);
         entry.failures = if next == Next::Retry { entry.failures + 1 } else { 0 };
         match next {
             Next::Gone if entry.changed.is_none() => {
@@ -225,7 +247,7 @@ mod tests {
                         log.len() - 1
                     };
                     tokio::time::sleep(takes).await;
-                    ends(number)
+                    Ended::from(ends(number))
                 }
             }
         };
@@ -296,6 +318,38 @@ mod tests {
         assert!((10_000..10_100).contains(&times[1]), "{times:?}");
         assert!(bench.started.elapsed() > Duration::ZERO);
         bench.stop.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_of_a_change_runs_until_it_is_answered() {
+        let (marker, queue) = new(World::real());
+        let told: Arc<Mutex<Vec<Timestamp>>> = Arc::default();
+        let stop = CancellationToken::new();
+        let pass = {
+            let told = told.clone();
+            move |_, triggered| {
+                let mut told = told.lock().unwrap();
+                told.push(triggered);
+                // The first fails, the second finds a side away, the third does it.
+                let how = match told.len() {
+                    1 => Ended::from(Next::Retry),
+                    2 => Ended { next: Next::Settled, open: true },
+                    _ => Ended::from(Next::Settled),
+                };
+                async move { how }
+            }
+        };
+        tokio::spawn(queue.run(pass, stop.clone()));
+        let key = ServiceKey::new("ns", "echo");
+        for _ in 0..3 {
+            marker.mark(&key);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        let told = told.lock().unwrap();
+        assert_eq!(told.len(), 4, "{told:?}");
+        assert!(told[0] == told[1] && told[1] == told[2], "it waits: {told:?}");
+        assert!(told[3] > told[2], "this one is new: {told:?}");
+        stop.cancel();
     }
 
     #[tokio::test(start_paused = true)]

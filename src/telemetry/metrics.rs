@@ -245,6 +245,16 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+
+        // The operations guide tells of each in the same words.
+        let guide = include_str!("../../docs/operations.md");
+        for help in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+            let (name, help) = help.split_once(' ').unwrap();
+            let help = help.trim_end_matches('.');
+            let told = guide.lines().any(|line| line.starts_with(&format!("| `{name}")) && line.contains(help));
+            assert!(told, "docs/operations.md has no row with {name} and {help:?}");
+        }
+
         metrics.forget_registry("main");
         assert!(!metrics.print().unwrap().contains("main"));
     }

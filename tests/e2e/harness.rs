@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -90,6 +90,11 @@ impl Suite {
     pub async fn own_bed(&self) -> Result<Bed> {
         let number = self.beds.fetch_add(1, Ordering::Relaxed);
         Bed::start(&self.dir.join(format!("own-{number}"))).await
+    }
+
+    /// Where every bed keeps its files.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Takes everything down, and keeps the logs where something failed.

@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, clippy::print_stderr)]
 
 mod abandoned;
+mod alerts;
 mod bad_input;
 mod chart;
 mod cluster_side;
@@ -29,6 +30,7 @@ mod orders;
 mod outages;
 mod packing;
 mod random;
+mod rbac;
 mod registry_contract;
 mod replicas;
 mod self_registration;
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
     let suite = Suite::new();
     let modules = [
         abandoned::stories,
+        alerts::stories,
         bad_input::stories,
         chart::stories,
         cluster_side::stories,
@@ -88,6 +91,19 @@ fn main() -> ExitCode {
     ];
     let trials = modules.iter().flat_map(|stories| stories(&suite)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
-    suite.finish(conclusion.has_failed());
-    conclusion.exit_code()
+    let mut failed = conclusion.has_failed();
+    // Only all stories together use everything.
+    if !failed && conclusion.num_filtered_out == 0 && !arguments.list && !arguments.ignored {
+        match rbac::exactly_sufficient(suite.dir()) {
+            Ok((grants, requests)) => {
+                eprintln!("rbac: each of {grants} grants was used, none of {requests} requests denied");
+            }
+            Err(error) => {
+                eprintln!("rbac: {error:#}");
+                failed = true;
+            }
+        }
+    }
+    suite.finish(failed);
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

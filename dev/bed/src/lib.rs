@@ -4,12 +4,13 @@
 //! - [`namespace`]: runs the program again inside the namespace.
 //! - [`Bed`]: one control plane, its DNS, and registries beside it.
 //! - [`Part`]: one process. [`Link`]: one connection that can be cut.
-//! - [`oracle`]: Kubernetes' own code, asked what it would do.
+//! - [`oracle`]: Kubernetes' own code, asked what it would do. [`prometheus`]: Prometheus' own, asked which alerts fire.
 //!
 //! Errors are for the person who runs a test, so they are texts with a context (`anyhow`).
 
 mod access;
 mod address;
+mod ask;
 mod bed;
 mod controlplane;
 mod deployment;
@@ -22,6 +23,7 @@ pub mod oracle;
 mod part;
 mod pki;
 mod pods;
+pub mod prometheus;
 mod twinspan;
 mod wait;
 

@@ -24,6 +24,8 @@ pub struct Memory {
     pub stays: Stays,
     pub lost: BTreeSet<InstanceAddr>,
     pub counted: Counted,
+    /// Directions whose last write failed: it may have been done all the same.
+    pub unfinished: Unfinished,
     pub status_written: Option<Instant>,
     /// What Events have not told yet, each direction by itself.
     pub exports_untold: Changes,
@@ -38,6 +40,13 @@ pub struct Counted {
     pub skipped: BTreeMap<Reason, usize>,
     pub held: usize,
     pub lost: usize,
+}
+
+/// Of each direction, whether its last write failed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unfinished {
+    pub export: bool,
+    pub import: bool,
 }
 
 /// Changes of one direction since an Event last told of them.

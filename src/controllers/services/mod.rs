@@ -32,14 +32,14 @@ pub use memory::Memory;
 pub use outlook::{Outlook, outlook};
 
 use super::context::Context;
-use super::queue::Next;
+use super::queue::{Ended, Next};
 use crate::telemetry::metrics::Outcome;
 
 /// One pass.
-pub async fn reconcile(context: Context, key: ServiceKey, triggered: Timestamp) -> Next {
+pub async fn reconcile(context: Context, key: ServiceKey, triggered: Timestamp) -> Ended {
     let (outcome, next) = pass(&context, &key, triggered).await;
     context.metrics.reconciles.get_or_create(&Outcome { outcome }).inc();
-    next
+    Ended { next, open: next == Next::Retry || outcome == "waiting" }
 }
 
 async fn pass(context: &Context, key: &ServiceKey, triggered: Timestamp) -> (&'static str, Next) {

@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 use twinspan_core::Timestamp;
 
 use super::apply::Applied;
-use super::memory::Counted;
+use super::memory::{Counted, Unfinished};
 use super::observe::{Observed, Session};
 use super::plan::Plan;
 use super::validate::Verdict;
@@ -35,8 +35,8 @@ pub async fn finish(
     took: Duration,
 ) -> (&'static str, Next) {
     log(observed, plan, applied, took);
-    measure(context, plan, applied, triggered);
     let mut memory = remember(observed, plan);
+    memory.unfinished = measure(context, plan, applied, triggered, memory.unfinished);
     let outcome = outcome(verdict, plan, applied);
     memory.counted = counts(observed, verdict, plan, outcome);
     count(&context.metrics, &observed.memory.counted, &memory.counted);
@@ -103,18 +103,31 @@ fn log(observed: &Observed, plan: &Plan, applied: &Applied, took: Duration) {
     }
 }
 
-fn measure(context: &Context, plan: &Plan, applied: &Applied, triggered: Timestamp) {
-    if applied.failed() {
-        return;
+/// How long a change took to the other side. One whose write failed and that is found done now took until now.
+fn measure(
+    context: &Context,
+    plan: &Plan,
+    applied: &Applied,
+    triggered: Timestamp,
+    unfinished: Unfinished,
+) -> Unfinished {
+    if !context.claim.holds() {
+        return Unfinished::default();
+    }
+    if plan.sides.is_none() {
+        return unfinished;
     }
     let seconds = context.world.now().duration_since(triggered).as_secs_f64().max(0.0);
     let observe = |direction| context.metrics.propagation.get_or_create(&Direction { direction }).observe(seconds);
-    if applied.records != (0, 0) {
+    let now = Unfinished { export: applied.registry_error.is_some(), import: applied.cluster_error.is_some() };
+    if !now.export && (applied.records != (0, 0) || unfinished.export) {
         observe("export");
     }
-    if applied.slices > 0 && (plan.slices.added > 0 || plan.slices.removed > 0) {
+    let imported = applied.slices > 0 && (plan.slices.added > 0 || plan.slices.removed > 0);
+    if !now.import && (imported || unfinished.import) {
         observe("import");
     }
+    now
 }
 
 /// The registry and the name that a plan was about.

@@ -1,0 +1,29 @@
+//! Prometheus' own code (`dev/prometheus`), asked which alerts fire after a series of scrapes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::ask::ask;
+
+/// What each target answered, by its name; one that did not answer is not there.
+pub type Scrape = BTreeMap<String, String>;
+
+/// An alert whose condition holds now.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Alert {
+    pub name: String,
+    /// `pending` until its `for` is over, then `firing`.
+    pub state: String,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The alerts of a rules file after the last of these scrapes, each of which counts as taken one step after the one before.
+pub async fn alerts(rules: &Path, step: Duration, scrapes: &[Scrape]) -> Result<Vec<Alert>> {
+    ask("prometheus", &[], &json!({"rules": rules, "step": step.as_secs(), "scrapes": scrapes})).await
+}

@@ -1,0 +1,167 @@
+//! What Twinspan may do is what it does: after a whole run, the audit logs of every API server are compared with the roles that were granted.
+//!
+//! It is no story of its own, because it judges all the others: a verb that no story used is a grant that nobody needs, or a story that
+//! is missing, and a request that was denied is a grant that is missing.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+use twinspan_bed::{OPERATOR_NAMESPACE, repository};
+
+/// One verb on one resource, where it is limited in one namespace, and to one name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Grant {
+    group: String,
+    /// With its subresource, e.g. `registeredservices/status`.
+    resource: String,
+    verb: String,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+/// A request, as the audit log has it.
+#[derive(Debug, Deserialize)]
+struct Event {
+    verb: String,
+    user: User,
+    #[serde(rename = "objectRef", default)]
+    object: Object,
+    #[serde(default)]
+    annotations: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct User {
+    username: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Object {
+    api_group: String,
+    resource: String,
+    subresource: String,
+    namespace: String,
+    name: String,
+}
+
+impl Event {
+    fn resource(&self) -> String {
+        match self.object.subresource.as_str() {
+            "" => self.object.resource.clone(),
+            sub => format!("{}/{sub}", self.object.resource),
+        }
+    }
+
+    fn uses(&self, grant: &Grant) -> bool {
+        self.verb == grant.verb
+            && self.object.api_group == grant.group
+            && self.resource() == grant.resource
+            && grant.namespace.as_ref().is_none_or(|namespace| *namespace == self.object.namespace)
+            && grant.name.as_ref().is_none_or(|name| *name == self.object.name)
+    }
+}
+
+/// Compares the roles of the manifests with the audit logs under a directory; returns how many grants and requests there were.
+pub fn exactly_sufficient(dir: &Path) -> Result<(usize, usize)> {
+    let granted = granted()?;
+    ensure!(granted.len() > 20, "the roles were not found: {granted:?}");
+    let mut unused = granted.clone();
+    let mut denied = BTreeSet::new();
+    let mut requests = 0;
+    let us = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:twinspan");
+    for log in audit_logs(dir)? {
+        for line in BufReader::new(std::fs::File::open(&log)?).lines() {
+            // The last line of an API server that was killed may be cut off.
+            let Ok(event) = serde_json::from_str::<Event>(&line?) else { continue };
+            if event.user.username != us || event.object.resource.is_empty() {
+                continue;
+            }
+            requests += 1;
+            if event.annotations.get("authorization.k8s.io/decision").is_some_and(|decision| decision == "forbid") {
+                denied.insert(format!("{} {} {}", event.verb, event.object.api_group, event.resource()));
+            }
+            unused.retain(|grant| !event.uses(grant));
+        }
+    }
+    ensure!(denied.is_empty(), "requests that were denied: {denied:#?}");
+    ensure!(unused.is_empty(), "granted, and used by no story: {unused:#?}");
+    Ok((granted.len(), requests))
+}
+
+fn audit_logs(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(audit_logs(&path)?);
+        } else if path.file_name().is_some_and(|name| name == "audit.log") {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Every rule of every role in `deploy/` that is bound to the operator's ServiceAccount.
+fn granted() -> Result<BTreeSet<Grant>> {
+    let mut objects: Vec<Value> = Vec::new();
+    for entry in std::fs::read_dir(repository().join("deploy"))? {
+        let text = std::fs::read_to_string(entry?.path())?;
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            objects.push(Value::deserialize(document)?);
+        }
+    }
+    let mut grants = BTreeSet::new();
+    for binding in objects.iter().filter(|object| text(object, "/kind").ends_with("RoleBinding")) {
+        if !list(binding, "/subjects").iter().any(|subject| text(subject, "/name") == "twinspan") {
+            continue;
+        }
+        let namespace = Some(text(binding, "/metadata/namespace").to_owned()).filter(|n| !n.is_empty());
+        let role = objects
+            .iter()
+            .find(|role| {
+                text(role, "/kind") == text(binding, "/roleRef/kind")
+                    && text(role, "/metadata/name") == text(binding, "/roleRef/name")
+                    && text(role, "/metadata/namespace") == namespace.as_deref().unwrap_or_default()
+            })
+            .with_context(|| format!("no role of {binding}"))?;
+        for rule in list(role, "/rules") {
+            grants.extend(expand(rule, namespace.as_ref()));
+        }
+    }
+    Ok(grants)
+}
+
+/// One grant for each verb, resource and name of a rule.
+fn expand(rule: &Value, namespace: Option<&String>) -> Vec<Grant> {
+    let words =
+        |key: &str| -> Vec<String> { list(rule, key).iter().filter_map(Value::as_str).map(str::to_owned).collect() };
+    let mut names: Vec<Option<String>> = words("/resourceNames").into_iter().map(Some).collect();
+    if names.is_empty() {
+        names.push(None);
+    }
+    let mut grants = Vec::new();
+    for group in words("/apiGroups") {
+        for resource in words("/resources") {
+            for verb in words("/verbs") {
+                for name in &names {
+                    let (group, resource, verb) = (group.clone(), resource.clone(), verb.clone());
+                    grants.push(Grant { group, resource, verb, namespace: namespace.cloned(), name: name.clone() });
+                }
+            }
+        }
+    }
+    grants
+}
+
+fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+    value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
