@@ -4,7 +4,7 @@ CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
 
-.PHONY: help setup parts build crds manifests demo test test-long lint deny clean
+.PHONY: help setup parts build crds manifests docs demo test test-long lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ crds: setup ## Write the CustomResourceDefinitions of the Rust types into crds/,
 
 manifests: setup ## Write deploy/twinspan.yaml and what is generated of the chart
 	$(CARGO) run --quiet -p twinspan-chart
+
+docs: setup ## Write the API reference of the Rust types into docs/api.md
+	$(CARGO) run --quiet -- crds --reference docs/api.md
 
 demo: parts ## Tell the story on real parts; KEEP=1 leaves it running
 	@$(CARGO) build --quiet -p twinspan -p twinspan-demo

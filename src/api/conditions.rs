@@ -1,6 +1,7 @@
 //! Condition types and reasons, the words that users and their alerts look for.
 //!
-//! Owns the vocabulary. Refuses to decide: which condition holds follows from a plan, in `controllers`.
+//! Owns the vocabulary: a condition can carry no other type and no other reason, and `docs/api.md` is printed from here.
+//! Refuses to decide: which condition holds follows from a plan, in `controllers`.
 
 /// Everything that was asked for is done.
 pub const READY: &str = "Ready";
@@ -16,3 +17,115 @@ pub const DELETIONS_HELD: &str = "DeletionsHeld";
 pub const CONNECTED: &str = "Connected";
 /// A complete list of the registry has arrived and is being followed.
 pub const SYNCED: &str = "Synced";
+
+/// The condition types of a RegisteredService, in the order of its status, and what True says.
+pub const OF_REGISTERED_SERVICE: [(&str, &str); 5] = [
+    (
+        READY,
+        "Everything that was asked for is done. Its reason is that of the first of the next three that is not True.",
+    ),
+    (ACCEPTED, "The spec can be acted upon."),
+    (EXPORTED, "The registry has the instances that the cluster has."),
+    (IMPORTED, "The cluster has the instances that the registry has."),
+    (
+        DELETIONS_HELD,
+        "Deletions that nothing explains are held back; the message says until when and what releases them.",
+    ),
+];
+
+/// The condition types of a ServiceRegistry, in the order of its status, and what True says.
+pub const OF_SERVICE_REGISTRY: [(&str, &str); 4] = [
+    (READY, "The registry is followed, and may be written."),
+    (CONNECTED, "The registry answers."),
+    (SYNCED, "A complete list of the registry has arrived, and is being followed."),
+    (DELETIONS_HELD, "Deletions of many services are held back; the message says until when and what releases them."),
+];
+
+/// One word for each reason, the conditions that carry it besides Ready, what it means and what to do.
+macro_rules! reasons {
+    ($($name:ident [$($kind:ident),+]: $meaning:literal;)*) => {
+        /// Why a condition is as it is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Reason {
+            $(#[doc = $meaning] $name,)*
+        }
+
+        impl Reason {
+            /// In the order in which people meet them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// As it is written, in CamelCase as the API conventions want it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// The condition types that carry it; Ready may carry any.
+            pub fn carried_by(self) -> &'static [&'static str] {
+                match self { $(Self::$name => &[$($kind),+],)* }
+            }
+
+            /// What it means, and what to do where somebody has to.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    Accepted [ACCEPTED]: "The spec can be acted upon.";
+    Synced [EXPORTED, IMPORTED, SYNCED]: "All is done that the condition speaks of.";
+    Connected [CONNECTED]: "The registry answers and is followed.";
+    NotRequested [EXPORTED, IMPORTED]: "`spec.direction` leaves this direction out.";
+    NothingHeld [DELETIONS_HELD]: "No limit is reached; a few deletions may wait seconds for more evidence.";
+    Held [DELETIONS_HELD]: "More instances are gone than the guard lets go unexplained. See whether the registry lost them; approve if they ended.";
+    Pending [EXPORTED, IMPORTED]: "A complete list of the registry, or a Service that is being created, is waited for. It comes by itself.";
+    Connecting [CONNECTED, SYNCED]: "The first connection is being made.";
+    Listing [CONNECTED, SYNCED, EXPORTED]: "A complete list is being read, at the start or after the watch ended. It comes by itself.";
+    ClusterChanged [SYNCED]: "Another etcd cluster answers than before. What it lacks is put back where it is ours, and held where it is not.";
+    RolledBack [SYNCED]: "The etcd cluster is at an older revision than before, as after a restore. What it lacks is treated as with ClusterChanged.";
+    NotAccepted [EXPORTED, IMPORTED]: "The spec cannot be acted upon: see the condition Accepted.";
+    NotWritten [EXPORTED, IMPORTED]: "There is something to write, but `spec.suspend`, policy Observe or `--dry-run` forbids it.";
+    RegistryUnavailable [EXPORTED, IMPORTED]: "The ServiceRegistry is not Ready; the message says why. What is there is kept.";
+    WriteFailed [IMPORTED]: "The API server refused a write; the message says which. It is tried again.";
+    RegistryNotFound [ACCEPTED]: "There is no such ServiceRegistry: create it, or correct `spec.registryRef`.";
+    NotAllowed [ACCEPTED]: "The ServiceRegistry does not allow the namespace that name: its administrator grants it in `spec.allowed`.";
+    ServiceMissing [ACCEPTED]: "There is no such Service: create it, or set `spec.service.create`.";
+    PortNotFound [ACCEPTED]: "The Service has no TCP port of that name: correct `spec.service.ports`, or the Service.";
+    PortAmbiguous [ACCEPTED]: "The Service has several ports: name one in `spec.service.ports`.";
+    ExternalName [ACCEPTED]: "The Service is an ExternalName, which has no endpoints: use another.";
+    InvalidName [ACCEPTED]: "The registry cannot hold that name, or its clients would never find it: set `spec.registryName`.";
+    NotSupported [ACCEPTED]: "The format of the registry has no place for something in the spec; the message names it. Remove it.";
+    NamespaceTerminating [ACCEPTED]: "The namespace is being deleted; nothing more is written to it.";
+    Unreachable [CONNECTED, SYNCED, EXPORTED]: "No endpoint answers, or none in time: check `spec.etcd.endpoints`, the health of etcd and the network between.";
+    AuthFailed [CONNECTED, SYNCED, EXPORTED]: "The registry refuses the user: check the Secret of `spec.etcd.auth`.";
+    PermissionDenied [CONNECTED, SYNCED, EXPORTED]: "The user may not do this: grant it read and write on the prefix and on `spec.fence.keyPrefix`.";
+    TLSFailed [CONNECTED, SYNCED, EXPORTED]: "No TLS connection: check the Secrets of `spec.etcd.tls`, and its `serverName`.";
+    SecretNotFound [CONNECTED, SYNCED]: "A Secret that the spec names is not in the operator's namespace: create it there.";
+    SecretInvalid [CONNECTED, SYNCED, EXPORTED]: "A Secret that the spec names lacks a key, or holds something that cannot be read: correct it.";
+    ClusterIDUnknown [CONNECTED, SYNCED]: "The namespace kube-system, whose UID names the cluster, is not there: set `spec.clusterID`.";
+    ClusterIDInUse [CONNECTED, SYNCED, EXPORTED]: "Another cluster writes with our cluster ID. Give one of them another, or approve the epoch if that cluster is gone.";
+    Conflict [CONNECTED, SYNCED]: "An older ServiceRegistry has the same etcd, prefix and cluster ID: delete one, or change its prefix.";
+    NoSpace [CONNECTED, SYNCED, EXPORTED]: "The database of etcd is full: compact and defragment it, then disarm the alarm.";
+    ServerError [CONNECTED, SYNCED, EXPORTED]: "etcd answered with an error; the message has it. It is tried again.";
+    LeaseGone [CONNECTED, SYNCED, EXPORTED]: "An etcd lease ended under its records. It is granted again, and they are put back.";
+    NoEpoch [CONNECTED, SYNCED, EXPORTED]: "Writing begins once the epoch is raised. It comes by itself.";
+    Fenced [CONNECTED, SYNCED, EXPORTED]: "Another leader has taken over; this one writes nothing more.";
+    NotLeader [CONNECTED, SYNCED, EXPORTED]: "This replica is not the leader; the leader writes.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bounds of `metav1.Condition`, and what the API conventions say of reasons.
+    #[test]
+    fn a_reason_is_one_word_and_says_what_it_means() {
+        for reason in Reason::ALL {
+            let word = reason.as_str();
+            assert!(word.starts_with(|c: char| c.is_ascii_uppercase()), "{word}");
+            assert!(word.bytes().all(|b| b.is_ascii_alphanumeric()), "{word}");
+            assert!(reason.meaning().ends_with('.'), "{word}");
+        }
+    }
+}

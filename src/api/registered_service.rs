@@ -35,22 +35,23 @@ use super::{Selector, schema};
     json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
 ))]
 #[kube(printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
-#[kube(validation = (
-    "has(self.spec.service.name) || (self.metadata.name.size() <= 63 && !self.metadata.name.contains('.'))",
-    "spec.service.name: set it, because metadata.name cannot be the name of a Service"
-))]
+#[kube(validation = Rule::new("has(self.spec.service.name) || (self.metadata.name.size() <= 63 && !self.metadata.name.contains('.'))").message("spec.service.name: set it, because metadata.name cannot be the name of a Service (at most 63 characters, no dots)").field_path(".spec.service.name"))]
 #[serde(rename_all = "camelCase")]
 #[allow(clippy::duplicated_attributes)] // printcolumns repeat their keys
 pub struct RegisteredServiceSpec {
+    /// The registry that the service is in.
     pub registry_ref: RegistryRef,
-    /// Its name in the registry. Absent means metadata.name.
+    /// The service's name in the registry: printable ASCII without `/` and `%`. Absent means metadata.name. Hertz finds lower-case names
+    /// only; the ServiceRegistry has to allow the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[!-$&-.0-~]+$"))]
     pub registry_name: Option<String>,
     #[serde(default)]
     pub service: ServiceRef,
+    /// Which way instances go: Export from the cluster to the registry, Import from the registry to the cluster, or Both.
     #[serde(default)]
     pub direction: Direction,
+    /// Sync writes. Observe plans and reports what it would do in status, keeps alive what is written, and writes nothing.
     #[serde(default)]
     pub policy: Policy,
     #[serde(default)]
@@ -59,37 +60,36 @@ pub struct RegisteredServiceSpec {
     pub import: Import,
     #[serde(default)]
     pub deletion_guard: DeletionGuard,
-    /// Keeps what is written alive and writes nothing else.
+    /// While true, what is written is kept alive and nothing else is written, as with policy Observe.
     #[serde(default)]
     pub suspend: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct RegistryRef {
-    /// Name of a ServiceRegistry.
+    /// Name of a ServiceRegistry, which is cluster-scoped.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// The Kubernetes Service.
+/// The Kubernetes Service whose endpoints are exported and into which records are imported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = (
-    "self.create == 'Never' ? !has(self.ports) || self.ports.all(p, !has(p.number)) : \
-     has(self.ports) && self.ports.size() > 0 && self.ports.all(p, has(p.number))",
-    "spec.service.ports: give a number for each port where create is Headless or ClusterIP, and none where it is Never"
-))]
+#[x_kube(validation = Rule::new("self.create == 'Never' ? !has(self.ports) || self.ports.all(p, !has(p.number)) : \
+     has(self.ports) && self.ports.size() > 0 && self.ports.all(p, has(p.number))").message("spec.service.ports: give a number for each port where create is Headless or ClusterIP, and none where it is Never").field_path(".ports"))]
 pub struct ServiceRef {
-    /// Absent means metadata.name.
+    /// Name of the Service, in the namespace of the RegisteredService. Absent means metadata.name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: Option<String>,
-    /// Which port of the Service is exported, and under whose name imports appear. May be absent where the Service has one.
+    /// Which port of the Service is exported, and under whose name imports appear. May be absent where the Service has one TCP
+    /// port. More than one only for Kratos, each with a scheme of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub ports: Vec<PortRef>,
-    /// What to do where the Service is missing.
+    /// What to do where the Service is missing: Never waits for it; Headless and ClusterIP create it without a selector, and delete it
+    /// with the RegisteredService. A Service that somebody else made is never changed.
     #[serde(default)]
     pub create: CreateService,
 }
@@ -97,13 +97,14 @@ pub struct ServiceRef {
 /// A port of the Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct PortRef {
+    /// Name of the Service's port.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Only where the Service is created.
+    /// Port number of the Service that is created. Required where create is Headless or ClusterIP, refused where it is Never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub number: Option<i32>,
-    /// URL scheme of the port's endpoints; only for Kratos.
+    /// URL scheme of the port's endpoints in the registry; only for Kratos. Absent means grpc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z][a-z0-9+.-]*$"))]
     pub scheme: Option<String>,
@@ -137,7 +138,7 @@ impl Direction {
     }
 }
 
-/// `Observe` plans and reports, and writes nothing.
+/// Whether anything is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Policy {
     #[default]
@@ -148,23 +149,23 @@ pub enum Policy {
 /// How endpoints appear in the registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = (
-    "!has(self.tags) || self.tags.all(t, !t.startsWith('twinspan.dev/'))",
-    "spec.export.tags: keys that begin with twinspan.dev/ are Twinspan's own"
-))]
+#[x_kube(validation = Rule::new("!has(self.tags) || self.tags.all(t, !t.startsWith('twinspan.dev/'))").message("spec.export.tags: keys that begin with twinspan.dev/ are Twinspan's own; use other keys").field_path(".tags"))]
 pub struct Export {
+    /// Share of the traffic that clients give each exported instance, relative to the others. The default is what Kitex servers
+    /// register where nobody sets one. The pod annotation `twinspan.dev/weight` overrides it. GoZero and GRPC records have no weight.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 1, max = 10000))]
     pub weight: i32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    /// Tags of every exported record. Keys that begin with `twinspan.dev/` are refused; GoZero and GRPC records have no tags.
     #[schemars(schema_with = "schema::small_map")]
     pub tags: BTreeMap<String, String>,
-    /// Labels of the pod that become tags of its record.
+    /// Labels of a pod that become tags of its record; they win over `tags`. A pod without the label gets no such tag.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["tag".into()]))]
     pub tags_from_pod_labels: Vec<TagFromLabel>,
-    /// Primary exports the Service's first address family, All every one.
+    /// Primary exports endpoints of the Service's first address family, All those of every family.
     #[serde(default)]
     pub ip_family_policy: IpFamilyPolicy,
 }
@@ -186,13 +187,12 @@ impl Default for Export {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = (
-    "!self.tag.startsWith('twinspan.dev/')",
-    "spec.export.tagsFromPodLabels: tags that begin with twinspan.dev/ are Twinspan's own"
-))]
+#[x_kube(validation = Rule::new("!self.tag.startsWith('twinspan.dev/')").message("spec.export.tagsFromPodLabels: tags that begin with twinspan.dev/ are Twinspan's own; use another tag").field_path(".tag"))]
 pub struct TagFromLabel {
+    /// Key of the pod's label, with its prefix.
     #[schemars(length(min = 1, max = 317))]
     pub label: String,
+    /// Key of the tag in the record.
     #[schemars(length(min = 1, max = 253))]
     pub tag: String,
 }
@@ -208,16 +208,19 @@ pub enum IpFamilyPolicy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Import {
-    /// Which records, by their tags; empty selects all.
+    /// Which records become endpoints, by their tags; empty selects all. GoZero and GRPC records have no tags.
     pub tag_selector: Selector,
-    /// Whether records that other clusters' Twinspan exported are imported: their pod addresses may not be routable.
+    /// What to do with records that another cluster's Twinspan exported: Ignore leaves them out, for pod addresses of another cluster
+    /// may not be routable here; All imports them too.
     pub other_clusters: OtherClusters,
-    /// A tag whose value becomes the zone of the endpoint; empty for none.
+    /// Key of a tag whose value becomes the zone of the endpoint; empty for none.
     #[schemars(length(max = 253))]
     pub zone_tag: String,
-    /// What to do when the lease of a record ended.
+    /// What to do when the lease of a record ended without a deregistration: Probe keeps the endpoint while it accepts TCP connections;
+    /// Heal does the same and puts its record back; Remove asks nobody. What then goes is still subject to the deletion guard. GoZero and GRPC
+    /// records cannot be put back.
     pub on_expiry: OnExpiry,
-    /// How long an instance that lost its registration but still accepts connections is kept, in seconds.
+    /// How long an endpoint that lost its registration is kept while it accepts connections, in seconds.
     #[schemars(range(min = 1, max = 2592000))]
     pub keep_lost_seconds: i32,
 }
@@ -253,11 +256,13 @@ pub enum OnExpiry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DeletionGuard {
-    /// Services with fewer instances are guarded only against losing their last.
+    /// Services with fewer instances are guarded only against losing their last one.
     #[schemars(range(min = 1, max = 100000))]
     pub min_instances: i32,
+    /// How many percent of the instances may go within a minute while nothing explains it; more are held.
     #[schemars(range(min = 1, max = 100))]
     pub max_delete_percent: i32,
+    /// How long deletions are held before they go all the same, in seconds; 0 lets them go at once.
     #[schemars(range(min = 0, max = 86400))]
     pub hold_seconds: i32,
 }
@@ -272,14 +277,16 @@ impl Default for DeletionGuard {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegisteredServiceStatus {
+    /// The `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// What holds now, by type.
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     #[serde(default)]
     pub instances: Counts,
-    /// At most five, for reading; the count is in instances.
+    /// Examples of instances that are left out on one side, at most five; `instances.skipped` has the count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -290,28 +297,30 @@ pub struct RegisteredServiceStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Counts {
-    /// Ready endpoints that the cluster itself has.
+    /// Ready endpoints that the cluster itself has, from slices that Twinspan does not manage.
     pub cluster: i64,
-    /// Foreign records under the name.
+    /// Foreign records under the name: those of servers that registered themselves, of other clusters' Twinspan and of people.
     pub registry: i64,
-    /// Own records.
+    /// Own records: those that this RegisteredService exported.
     pub exported: i64,
-    /// Endpoints in our slices.
+    /// Endpoints in slices that Twinspan manages for it.
     pub imported: i64,
     /// Imported endpoints that lost their registration but still accept connections.
     pub lost: i64,
-    /// Lost registrations that were put back.
+    /// Lost registrations that Twinspan put back.
     pub healed: i64,
     /// Instances on one side that are left out on the other.
     pub skipped: i64,
-    /// Deletions and exports that wait.
+    /// Deletions and exports that wait for evidence, or that the guard holds.
     pub held: i64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct SkippedInstance {
+    /// Its `ip:port`, or the key of its record where that has no address.
     #[schemars(length(max = 253))]
     pub instance: String,
+    /// Why, as one word.
     #[schemars(length(max = 64))]
     pub reason: String,
 }

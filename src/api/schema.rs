@@ -22,12 +22,15 @@ pub fn conditions(_: &mut SchemaGenerator) -> Schema {
             "type": "object",
             "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
-                "type": {"type": "string", "minLength": 1, "maxLength": 316},
-                "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-                "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
-                "lastTransitionTime": {"type": "string", "format": "date-time", "maxLength": 64},
-                "reason": {"type": "string", "minLength": 1, "maxLength": 1024, "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"},
-                "message": {"type": "string", "maxLength": 32768}
+                "type": {"description": "Which condition.", "type": "string", "minLength": 1, "maxLength": 316},
+                "status": {"description": "Whether it holds.", "type": "string", "enum": ["True", "False", "Unknown"]},
+                "observedGeneration": {"description": "The `metadata.generation` that it is about.", "type": "integer", "format": "int64", "minimum": 0},
+                "lastTransitionTime": {"description": "When its status changed last.", "type": "string", "format": "date-time", "maxLength": 64},
+                "reason": {
+                    "description": "Why, as one word.", "type": "string", "minLength": 1, "maxLength": 1024,
+                    "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
+                },
+                "message": {"description": "For people: what is the matter, and what to do.", "type": "string", "maxLength": 32768}
             }
         }
     })

@@ -13,7 +13,7 @@ use super::schema;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Selector {
-    /// Every pair must be there.
+    /// Keys and values; every pair must be there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::small_map")]
     pub match_labels: BTreeMap<String, String>,
@@ -27,14 +27,14 @@ pub struct Selector {
 /// One requirement of a selector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = (
-    "self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : !has(self.values) || self.values.size() == 0",
-    "values: give at least one for In and NotIn, and none for Exists and DoesNotExist"
-))]
+#[x_kube(validation = Rule::new("self.operator in ['In', 'NotIn'] ? has(self.values) && self.values.size() > 0 : !has(self.values) || self.values.size() == 0").message("values: give at least one for In and NotIn, and none for Exists and DoesNotExist").field_path(".values"))]
 pub struct Requirement {
+    /// The key that is looked at.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
+    /// In: the key is there and its value among `values`. NotIn: it is not. Exists, DoesNotExist: the key is there, or not.
     pub operator: Operator,
+    /// The values of In and NotIn; none for Exists and DoesNotExist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 253)))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

@@ -31,44 +31,34 @@ use super::{Selector, schema};
 ))]
 #[kube(printcolumn(name = "Cluster-ID", type_ = "string", priority = 1, json_path = ".status.clusterID"))]
 #[kube(printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
-#[kube(validation = (
-    "!has(self.spec.clusterID) || !has(self.status) || !has(self.status.clusterID) || self.spec.clusterID == self.status.clusterID",
-    "spec.clusterID may only be set to what status.clusterID has: records that carry another ID would be orphaned"
-))]
+#[kube(validation = Rule::new("!has(self.spec.clusterID) || !has(self.status) || !has(self.status.clusterID) || self.spec.clusterID == self.status.clusterID").message("spec.clusterID may only be set to what status.clusterID has, for records that carry another ID would be orphaned: use that, or leave it out").field_path(".spec.clusterID"))]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = ("has(self.prefix) == has(oldSelf.prefix)", "spec.prefix is immutable: create another ServiceRegistry instead"))]
-#[x_kube(validation = ("has(self.clusterID) || !has(oldSelf.clusterID)", "spec.clusterID cannot be removed once it is set"))]
-#[x_kube(validation = (
-    "!has(self.prefix) || self.prefix != '' || self.format == 'Kitex'",
-    "spec.prefix: only Kitex may have an empty prefix; leave it out for the default of the format"
-))]
-#[x_kube(validation = (
-    "self.format != 'Hertz' || !has(self.prefix) || self.prefix == 'hertz/registry-etcd'",
-    "spec.prefix: Hertz programs always use hertz/registry-etcd; leave it out"
-))]
-#[x_kube(validation = (
-    "has(self.prefix) ? !self.fence.keyPrefix.startsWith(self.prefix + '/') : \
+#[x_kube(validation = Rule::new("has(self.prefix) == has(oldSelf.prefix)").message("spec.prefix is immutable: create another ServiceRegistry instead").field_path(".prefix"))]
+#[x_kube(validation = Rule::new("has(self.clusterID) || !has(oldSelf.clusterID)").message("spec.clusterID cannot be removed once it is set: keep the ID that status.clusterID has").field_path(".clusterID"))]
+#[x_kube(validation = Rule::new("!has(self.prefix) || self.prefix != '' || self.format == 'Kitex'").message("spec.prefix: only Kitex may have an empty prefix; leave it out for the default of the format").field_path(".prefix"))]
+#[x_kube(validation = Rule::new("self.format != 'Hertz' || !has(self.prefix) || self.prefix == 'hertz/registry-etcd'").message("spec.prefix: Hertz programs always use hertz/registry-etcd; leave it out").field_path(".prefix"))]
+#[x_kube(validation = Rule::new("has(self.prefix) ? !self.fence.keyPrefix.startsWith(self.prefix + '/') : \
      self.format == 'Kitex' ? !self.fence.keyPrefix.startsWith('kitex/registry-etcd/') : \
      self.format == 'Hertz' ? !self.fence.keyPrefix.startsWith('hertz/registry-etcd/') : \
-     self.format == 'Kratos' ? !self.fence.keyPrefix.startsWith('/microservices/') : true",
-    "spec.fence.keyPrefix lies under spec.prefix, where readers would take the fence for a service"
-))]
+     self.format == 'Kratos' ? !self.fence.keyPrefix.startsWith('/microservices/') : true").message("spec.fence.keyPrefix lies under the prefix of the registry, where readers would take the fence for a service: choose one outside it, e.g. twinspan/").field_path(".fence.keyPrefix"))]
 #[allow(clippy::duplicated_attributes)] // printcolumns repeat their keys
 pub struct ServiceRegistrySpec {
     pub etcd: EtcdConnection,
-    /// Which framework's records the registry holds. Immutable.
+    /// Whose records the registry holds: which framework's programs register there. Immutable.
     #[x_kube(validation = ("self == oldSelf", "spec.format is immutable: create another ServiceRegistry instead"))]
     pub format: RecordFormat,
-    /// Key prefix of the registry. Absent means the default of the format; the one in force is in status. Immutable.
+    /// What every key of the registry begins with: printable ASCII without `%`. Absent means the default of the format:
+    /// `kitex/registry-etcd`, `hertz/registry-etcd` (the only one that Hertz knows), `/microservices` for Kratos, none for GoZero and GRPC.
+    /// Empty is legal for Kitex only. The one in force is in status. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253), regex(pattern = r"^[!-$&-~]*$"))]
     #[x_kube(validation = ("self == oldSelf", "spec.prefix is immutable: create another ServiceRegistry instead"))]
     pub prefix: Option<String>,
-    /// Names this cluster in the records that it exports. Absent means the UID of the kube-system namespace; the one in force is
-    /// in status.
+    /// Names this cluster in the records that it exports; no two clusters on one etcd may share it. Absent means the UID of the
+    /// kube-system namespace; the one in force is in status, and it may only be set to that. Immutable.
     #[serde(default, rename = "clusterID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$"))]
-    #[x_kube(validation = ("self == oldSelf", "spec.clusterID is immutable: records that carry another ID would be orphaned"))]
+    #[x_kube(validation = ("self == oldSelf", "spec.clusterID is immutable, for records that carry another ID would be orphaned: create another ServiceRegistry instead"))]
     pub cluster_id: Option<String>,
     #[serde(default)]
     pub lease: LeaseSettings,
@@ -76,7 +66,7 @@ pub struct ServiceRegistrySpec {
     #[serde(default)]
     #[x_kube(validation = ("self == oldSelf", "spec.fence is immutable: create another ServiceRegistry instead"))]
     pub fence: Fence,
-    /// Which namespaces may use the registry, and for which names. Nothing is open by default.
+    /// Which namespaces may use the registry, and for which names. Nothing is open by default: an empty list allows nobody.
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub allowed: Vec<AllowedUse>,
@@ -110,16 +100,11 @@ impl RecordFormat {
 /// How to reach etcd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = (
-    "self.endpoints.all(e, e.startsWith('https://')) || self.endpoints.all(e, e.startsWith('http://'))",
-    "spec.etcd.endpoints: use https for all or http for all"
-))]
-#[x_kube(validation = (
-    "!has(self.tls) || self.endpoints.all(e, e.startsWith('https://'))",
-    "spec.etcd.tls needs https endpoints"
-))]
+#[x_kube(validation = Rule::new("self.endpoints.all(e, e.startsWith('https://')) || self.endpoints.all(e, e.startsWith('http://'))").message("spec.etcd.endpoints: use https for all or http for all").field_path(".endpoints"))]
+#[x_kube(validation = Rule::new("!has(self.tls) || self.endpoints.all(e, e.startsWith('https://'))").message("spec.etcd.tls needs https endpoints: write https:// in spec.etcd.endpoints, or remove spec.etcd.tls").field_path(".tls"))]
 pub struct EtcdConnection {
-    /// Client URLs of the members, tried one at a time; IPv6 addresses in brackets.
+    /// Client URLs of the members, `http://` or `https://` for all, tried one at a time. IPv6 addresses in brackets; without a port, that
+    /// of the scheme.
     #[schemars(
         length(min = 1, max = 16),
         inner(
@@ -135,11 +120,11 @@ pub struct EtcdConnection {
     pub auth: Option<Auth>,
 }
 
-/// Whom to trust and who we are. Secrets live in the operator's own namespace.
+/// Which certificates to trust, and which to show. Secrets live in the operator's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// A PEM bundle of the authorities that sign the servers' certificates. Absent means the system's.
+    /// A key of a Secret with a PEM bundle of the authorities that sign the servers' certificates. Absent means the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyRef>,
     /// A Secret of type kubernetes.io/tls with the client's certificate and key.
@@ -151,7 +136,7 @@ pub struct Tls {
     pub server_name: Option<String>,
 }
 
-/// Who we are to etcd.
+/// As which user to sign in to etcd; absent means as none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Auth {
@@ -162,6 +147,7 @@ pub struct Auth {
 /// A Secret in the operator's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct SecretRef {
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
@@ -169,8 +155,10 @@ pub struct SecretRef {
 /// One key of a Secret in the operator's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct SecretKeyRef {
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// Key of the Secret's data.
     #[serde(default = "ca_key")]
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
@@ -184,7 +172,7 @@ fn ca_key() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LeaseSettings {
-    /// How long exported records outlive every Twinspan replica, in seconds.
+    /// How long exported records outlive the last Twinspan replica, in seconds.
     #[schemars(range(min = 60, max = 86400))]
     pub ttl_seconds: i32,
 }
@@ -199,8 +187,9 @@ impl Default for LeaseSettings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Fence {
+    /// Epoch compares an epoch key in every write. None writes without, for registries where the key cannot be.
     pub mode: FenceMode,
-    /// Where the epoch key lives; outside every service's prefix.
+    /// What the epoch key begins with: printable ASCII, outside the prefix of the registry.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[!-~]+$"))]
     pub key_prefix: String,
 }
@@ -223,7 +212,7 @@ pub enum FenceMode {
 pub struct AllowedUse {
     /// Which namespaces, by their labels; empty selects all.
     pub namespace_selector: Selector,
-    /// Which names in the registry; `*` stands for any characters.
+    /// Which names in the registry; `*` stands for any characters, none included.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253), regex(pattern = r"^[!-$&-.0-~]+$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub registry_names: Vec<String>,
@@ -233,22 +222,22 @@ pub struct AllowedUse {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportPolicy {
-    /// Where it is not empty, only these addresses, and those of pods of the same namespace.
+    /// Networks whose addresses may be imported. Where it is not empty, nothing else is, but for pods of the same namespace.
     #[serde(rename = "allowCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 50)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = (
         "self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())",
-        "importPolicy.allowCIDRs: write each as network/length without host bits, e.g. 10.20.0.0/16"
+        "spec.importPolicy.allowCIDRs: write each as network/length without host bits, e.g. 10.20.0.0/16"
     ))]
     pub allow_cidrs: Vec<String>,
-    /// Never these addresses, whatever else allows them.
+    /// Networks whose addresses are never imported, whatever else allows them.
     #[serde(rename = "denyCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 50)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = (
         "self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())",
-        "importPolicy.denyCIDRs: write each as network/length without host bits, e.g. 10.20.0.0/16"
+        "spec.importPolicy.denyCIDRs: write each as network/length without host bits, e.g. 10.20.0.0/16"
     ))]
     pub deny_cidrs: Vec<String>,
     /// Pod networks that the Nodes' podCIDRs do not say: an address in them must be a pod's of the same namespace.
@@ -257,7 +246,7 @@ pub struct ImportPolicy {
     #[x_kube(merge_strategy = ListMerge::Set)]
     #[x_kube(validation = (
         "self.all(c, isCIDR(c) && cidr(c) == cidr(c).masked())",
-        "importPolicy.podCIDRs: write each as network/length without host bits, e.g. 10.244.0.0/16"
+        "spec.importPolicy.podCIDRs: write each as network/length without host bits, e.g. 10.244.0.0/16"
     ))]
     pub pod_cidrs: Vec<String>,
 }
@@ -266,9 +255,11 @@ pub struct ImportPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRegistryStatus {
+    /// The `metadata.generation` that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// What holds now, by type.
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     /// The cluster ID in force.
@@ -293,9 +284,10 @@ pub struct EtcdStatus {
     #[serde(rename = "clusterID")]
     #[schemars(length(max = 16))]
     pub cluster_id: String,
+    /// The version of the etcd server that answered.
     #[schemars(length(max = 64))]
     pub version: String,
-    /// The revision of the last complete list.
+    /// The revision of the last complete list: written when a session begins, not with every change.
     pub revision_at_last_session: i64,
 }
 
@@ -303,7 +295,10 @@ pub struct EtcdStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct RecordCounts {
+    /// Records that this cluster's Twinspan exported.
     pub own: i64,
+    /// Records of anybody else.
     pub foreign: i64,
+    /// Records whose value cannot be read; they are passed over.
     pub undecodable: i64,
 }

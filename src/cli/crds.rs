@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::api;
+use crate::tools::reference;
 
 /// Print the CustomResourceDefinitions as YAML, for `kubectl apply -f -`.
 #[derive(Debug, clap::Args)]
@@ -12,6 +13,9 @@ pub struct Args {
     /// Write one file for each into this directory instead
     #[arg(long, value_name = "DIR")]
     write: Option<PathBuf>,
+    /// Write the API reference in Markdown to this file instead
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with = "write")]
+    reference: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +28,8 @@ enum Error {
     Yaml(#[from] serde_yaml::Error),
     #[error("cannot serialise: {0}")]
     Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Reference(#[from] reference::Error),
 }
 
 pub fn run(args: &Args) -> ExitCode {
@@ -34,6 +40,10 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 fn print(args: &Args) -> Result<(), Error> {
+    if let Some(path) = &args.reference {
+        let text = reference::page()?;
+        return std::fs::write(path, text).map_err(|source| Error::Write { path: path.clone(), source });
+    }
     let mut out = std::io::stdout().lock();
     for (file, crd) in api::crds::all()? {
         let text = serde_yaml::to_string(&crd)?;

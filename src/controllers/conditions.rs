@@ -3,6 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use twinspan_core::Timestamp;
 
+use crate::api::conditions::{READY, Reason};
+
 /// The `status` of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Is {
@@ -26,15 +28,16 @@ impl Is {
 pub struct Wanted {
     pub kind: &'static str,
     pub is: Is,
-    pub reason: String,
+    pub reason: Reason,
     pub message: String,
     /// When it became so, where that is known better than from the last status.
     pub since: Option<Timestamp>,
 }
 
 impl Wanted {
-    pub fn new(kind: &'static str, is: Is, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind, is, reason: reason.into(), message: message.into(), since: None }
+    pub fn new(kind: &'static str, is: Is, reason: Reason, message: impl Into<String>) -> Self {
+        debug_assert!(kind == READY || reason.carried_by().contains(&kind), "{kind} is not said to carry {reason:?}");
+        Self { kind, is, reason, message: message.into(), since: None }
     }
 }
 
@@ -47,7 +50,7 @@ pub fn set(known: &[Condition], wanted: &[Wanted], generation: Option<i64>, now:
             Condition {
                 type_: wanted.kind.to_owned(),
                 status: wanted.is.as_str().to_owned(),
-                reason: wanted.reason.clone(),
+                reason: wanted.reason.as_str().to_owned(),
                 message: wanted.message.clone(),
                 observed_generation: generation,
                 last_transition_time: match (wanted.since, before) {
@@ -75,11 +78,11 @@ mod tests {
     #[test]
     fn the_time_moves_only_with_the_status() {
         let at = |s| Timestamp::from_second(s).unwrap();
-        let first = set(&[], &[Wanted::new("Ready", Is::False, "Waiting", "")], Some(1), at(10));
-        let same = set(&first, &[Wanted::new("Ready", Is::False, "StillWaiting", "x")], Some(2), at(20));
+        let first = set(&[], &[Wanted::new("Ready", Is::False, Reason::Pending, "")], Some(1), at(10));
+        let same = set(&first, &[Wanted::new("Ready", Is::False, Reason::Unreachable, "x")], Some(2), at(20));
         assert_eq!(same[0].last_transition_time, Time(at(10)));
-        assert_eq!((same[0].reason.as_str(), same[0].observed_generation), ("StillWaiting", Some(2)));
-        let turned = set(&same, &[Wanted::new("Ready", Is::True, "Synced", "")], Some(2), at(30));
+        assert_eq!((same[0].reason.as_str(), same[0].observed_generation), ("Unreachable", Some(2)));
+        let turned = set(&same, &[Wanted::new("Ready", Is::True, Reason::Synced, "")], Some(2), at(30));
         assert_eq!(turned[0].last_transition_time, Time(at(30)));
     }
 }

@@ -2,6 +2,8 @@
 
 use twinspan_core::model::Revision;
 
+use crate::api::conditions::Reason;
+
 /// Errors of one registry. Their texts go into conditions, Events and logs, so each says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
@@ -49,23 +51,30 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// Bounded, for metrics; the reason in conditions.
-    pub fn label(&self) -> &'static str {
+    /// The reason in conditions.
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::Unreachable(_) | Self::Timeout { .. } | Self::Silent { .. } | Self::NotConnected => "Unreachable",
-            Self::AuthFailed(_) => "AuthFailed",
-            Self::PermissionDenied(_) => "PermissionDenied",
-            Self::TlsFailed(_) => "TLSFailed",
-            Self::Secret(_) => "SecretInvalid",
-            Self::Compacted(_) | Self::WatchEnded(_) => "Listing",
-            Self::Fenced => "Fenced",
-            Self::NoEpoch | Self::LeaseUnconfirmed(_) => "NoEpoch",
-            Self::ClusterIdInUse { .. } => "ClusterIDInUse",
-            Self::NotLeader => "NotLeader",
-            Self::LeaseGone => "LeaseGone",
-            Self::NoSpace(_) => "NoSpace",
-            Self::Server(_) => "ServerError",
+            Self::Unreachable(_) | Self::Timeout { .. } | Self::Silent { .. } | Self::NotConnected => {
+                Reason::Unreachable
+            }
+            Self::AuthFailed(_) => Reason::AuthFailed,
+            Self::PermissionDenied(_) => Reason::PermissionDenied,
+            Self::TlsFailed(_) => Reason::TLSFailed,
+            Self::Secret(_) => Reason::SecretInvalid,
+            Self::Compacted(_) | Self::WatchEnded(_) => Reason::Listing,
+            Self::Fenced => Reason::Fenced,
+            Self::NoEpoch | Self::LeaseUnconfirmed(_) => Reason::NoEpoch,
+            Self::ClusterIdInUse { .. } => Reason::ClusterIDInUse,
+            Self::NotLeader => Reason::NotLeader,
+            Self::LeaseGone => Reason::LeaseGone,
+            Self::NoSpace(_) => Reason::NoSpace,
+            Self::Server(_) => Reason::ServerError,
         }
+    }
+
+    /// Bounded, for metrics.
+    pub fn label(&self) -> &'static str {
+        self.reason().as_str()
     }
 
     /// Whether a write that ended so may have been done all the same.

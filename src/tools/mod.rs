@@ -5,6 +5,7 @@
 //! - [`doctor`]: whether a cluster and its registries are fit for a bridge.
 //! - [`status`]: the whole bridge at a glance; [`approve`]: releases what waits for a person.
 //! - [`plan`]: what an operator would write now; [`explain`]: what it thinks of one record or address.
+//! - [`reference`]: the API reference, printed from the types.
 //! - [`print`]: tables, JSON, YAML.
 
 pub mod approve;
@@ -14,4 +15,5 @@ pub mod parity;
 pub mod plan;
 pub mod print;
 pub mod reach;
+pub mod reference;
 pub mod status;

@@ -81,6 +81,7 @@ fn main() -> ExitCode {
         outages::stories,
         packing::stories,
         random::stories,
+        rbac::stories,
         registry_contract::stories,
         replicas::stories,
         self_registration::stories,

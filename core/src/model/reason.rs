@@ -6,9 +6,27 @@
 
 use std::fmt;
 
-/// One instance or record left out, and why. Displayed in CamelCase, as the API conventions want reasons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Reason {
+/// A list of variants, and the same list as words and as a whole.
+macro_rules! reasons {
+    ($($(#[$about:meta])* $name:ident,)*) => {
+        /// One instance or record left out, and why. Displayed in CamelCase, as the API conventions want reasons.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $($(#[$about])* $name,)*
+        }
+
+        impl Reason {
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The word that users meet; at most as many as there are variants, so it may label a metric.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+reasons! {
     // What the record says is no address that an EndpointSlice may hold.
     AddressMissing,
     AddressMalformed,
@@ -45,43 +63,6 @@ pub enum Reason {
     OtherCluster,
     FormerEndpoint,
     Conflict,
-}
-
-impl Reason {
-    /// The word that users meet; at most as many as there are variants, so it may label a metric.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::AddressMissing => "AddressMissing",
-            Self::AddressMalformed => "AddressMalformed",
-            Self::HostnameAddress => "HostnameAddress",
-            Self::PortMissing => "PortMissing",
-            Self::PortZero => "PortZero",
-            Self::NonCanonicalAddress => "NonCanonicalAddress",
-            Self::Ipv4MappedAddress => "Ipv4MappedAddress",
-            Self::ZoneIdentifier => "ZoneIdentifier",
-            Self::UnspecifiedAddress => "UnspecifiedAddress",
-            Self::LoopbackAddress => "LoopbackAddress",
-            Self::LinkLocalAddress => "LinkLocalAddress",
-            Self::MulticastAddress => "MulticastAddress",
-            Self::BroadcastAddress => "BroadcastAddress",
-            Self::Undecodable => "Undecodable",
-            Self::NotTCP => "NotTCP",
-            Self::KeyValueMismatch => "KeyValueMismatch",
-            Self::OtherName => "OtherName",
-            Self::NoSuchScheme => "NoSuchScheme",
-            Self::APIServerAddress => "APIServerAddress",
-            Self::ServiceAddress => "ServiceAddress",
-            Self::NodeAddress => "NodeAddress",
-            Self::OtherNamespacesPod => "OtherNamespacesPod",
-            Self::NoSuchPod => "NoSuchPod",
-            Self::DeniedCIDR => "DeniedCIDR",
-            Self::NotInAllowCIDRs => "NotInAllowCIDRs",
-            Self::NotSelected => "NotSelected",
-            Self::OtherCluster => "OtherCluster",
-            Self::FormerEndpoint => "FormerEndpoint",
-            Self::Conflict => "Conflict",
-        }
-    }
 }
 
 impl fmt::Display for Reason {

@@ -25,14 +25,7 @@ fn close(schema: &mut Value) {
     let Some(fields) = schema.as_mapping_mut() else { return };
     fields.retain(|key, _| !key.as_str().is_some_and(|key| key.starts_with("x-kubernetes-") || key == "format"));
     if let Some(properties) = fields.get_mut("properties").and_then(Value::as_mapping_mut) {
-        for (name, inner) in properties.iter_mut() {
-            close(inner);
-            // Every key has a description; a few that the types leave without one say what their name says.
-            if let Some(inner) = inner.as_mapping_mut().filter(|inner| !inner.contains_key("description")) {
-                let name = name.as_str().unwrap_or_default();
-                inner.insert("description".into(), format!("See the API reference: `{name}`.").into());
-            }
-        }
+        properties.values_mut().for_each(close);
         fields.insert("additionalProperties".into(), false.into());
     }
     for below in ["items", "additionalProperties"] {

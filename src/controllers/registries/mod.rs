@@ -28,7 +28,7 @@ use self::status::Written;
 use super::conditions;
 use super::context::Context;
 use crate::api::ServiceRegistry;
-use crate::api::conditions::DELETIONS_HELD;
+use crate::api::conditions::{DELETIONS_HELD, Reason};
 use crate::registry::epoch::Leader;
 use crate::registry::etcd::EtcdConnector;
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
@@ -182,7 +182,7 @@ impl Controller {
         let message = format!(
             "ServiceRegistry {other} has the same etcd, prefix and cluster ID, and is older; delete one of them, or change its prefix"
         );
-        self.cannot_run(name, object, Problem::new("Conflict", message));
+        self.cannot_run(name, object, Problem::new(Reason::Conflict, message));
         if let Some(running) = lock(&self.context.registries.running).remove(name) {
             running.stop.cancel();
         }
@@ -246,7 +246,7 @@ impl Controller {
             warn!(
                 registry = name,
                 generation = object.metadata.generation,
-                reason = problem.reason,
+                reason = problem.reason.as_str(),
                 "{}",
                 problem.message
             );

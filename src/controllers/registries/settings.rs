@@ -3,6 +3,7 @@
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::plan::trust;
 
+use crate::api::conditions::Reason;
 use crate::api::{FenceMode, ImportPolicy, RecordFormat, ServiceRegistry, Tls};
 use crate::cluster::view::{ClusterView, ObjectKey};
 use crate::registry::etcd::{Settings, TlsSettings};
@@ -19,12 +20,12 @@ pub struct Wanted {
 /// Why there can be no session, for the `Connected` condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    pub reason: &'static str,
+    pub reason: Reason,
     pub message: String,
 }
 
 impl Problem {
-    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
 }
@@ -40,7 +41,7 @@ pub fn wanted(object: &ServiceRegistry, view: &ClusterView) -> Result<Wanted, Pr
         (None, Some(uid)) => uid.to_owned(),
         (None, None) => {
             return Err(Problem::new(
-                "ClusterIDUnknown",
+                Reason::ClusterIDUnknown,
                 "there is no namespace kube-system whose UID could name the cluster; set spec.clusterID",
             ));
         }
@@ -97,7 +98,7 @@ fn tls_settings(tls: &Tls, view: &ClusterView) -> Result<TlsSettings, Problem> {
 fn user(name: &str, view: &ClusterView) -> Result<(String, String), Problem> {
     let text = |key: &str| {
         String::from_utf8(secret(name, key, view)?)
-            .map_err(|_| Problem::new("SecretInvalid", format!("key {key} of Secret {name} is not UTF-8")))
+            .map_err(|_| Problem::new(Reason::SecretInvalid, format!("key {key} of Secret {name} is not UTF-8")))
     };
     Ok((text("username")?, text("password")?))
 }
@@ -106,7 +107,7 @@ fn secret(name: &str, key: &str, view: &ClusterView) -> Result<Vec<u8>, Problem>
     let found = view.secrets.range(ObjectKey::new("", "")..).find(|(k, _)| k.name == name);
     let Some((_, secret)) = found else {
         return Err(Problem::new(
-            "SecretNotFound",
+            Reason::SecretNotFound,
             format!("there is no Secret {name} in the operator's namespace; create it"),
         ));
     };
@@ -114,7 +115,7 @@ fn secret(name: &str, key: &str, view: &ClusterView) -> Result<Vec<u8>, Problem>
         .data
         .get(key)
         .cloned()
-        .ok_or_else(|| Problem::new("SecretInvalid", format!("Secret {name} has no key {key}; add it")))
+        .ok_or_else(|| Problem::new(Reason::SecretInvalid, format!("Secret {name} has no key {key}; add it")))
 }
 
 #[cfg(test)]
@@ -173,9 +174,9 @@ mod tests {
         assert_eq!(good.connection.user, Some(("username".into(), "password".into())));
         assert_eq!(good.connection.tls.unwrap().ca.as_deref(), Some(&b"ca.crt"[..]));
         for (extra, reason, names) in [
-            (json!({"auth": {"secretRef": {"name": "nobody"}}}), "SecretNotFound", "nobody"),
-            (json!({"auth": {"secretRef": {"name": "ca"}}}), "SecretInvalid", "username"),
-            (json!({"tls": {"clientCertSecretRef": {"name": "client"}}}), "SecretInvalid", "tls.key"),
+            (json!({"auth": {"secretRef": {"name": "nobody"}}}), Reason::SecretNotFound, "nobody"),
+            (json!({"auth": {"secretRef": {"name": "ca"}}}), Reason::SecretInvalid, "username"),
+            (json!({"tls": {"clientCertSecretRef": {"name": "client"}}}), Reason::SecretInvalid, "tls.key"),
         ] {
             let problem = etcd(&extra).unwrap_err();
             assert_eq!(problem.reason, reason);

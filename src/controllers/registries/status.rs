@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::guards::Held;
 use super::settings::Problem;
-use crate::api::conditions::{CONNECTED, DELETIONS_HELD, READY, SYNCED};
+use crate::api::conditions::{CONNECTED, DELETIONS_HELD, READY, Reason, SYNCED};
 use crate::api::{EtcdStatus, RecordCounts, ServiceRegistry, ServiceRegistryStatus};
-use crate::cluster::events::{About, Reason};
+use crate::cluster::events::{self, About};
 use crate::cluster::{Result, write};
 use crate::controllers::APPROVE_DELETIONS;
 use crate::controllers::conditions::{self, Is, Wanted};
@@ -127,56 +127,56 @@ fn wanted(handle: Option<&RegistryHandle>, problem: Option<&Problem>, held: Opti
                 "nothing shows that {deletions} instances of many services ended; they stay until {until:.0}, or until the annotation \
                  {APPROVE_DELETIONS}={hash} releases them"
             );
-            Wanted { since: Some(*since), ..Wanted::new(DELETIONS_HELD, Is::True, "Held", message) }
+            Wanted { since: Some(*since), ..Wanted::new(DELETIONS_HELD, Is::True, Reason::Held, message) }
         }
-        None => Wanted::new(DELETIONS_HELD, Is::False, "NothingHeld", ""),
+        None => Wanted::new(DELETIONS_HELD, Is::False, Reason::NothingHeld, ""),
     };
     let [ready, connected, synced] = session(handle, problem);
     [ready, connected, synced, held]
 }
 
 fn session(handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> [Wanted; 3] {
-    let all = |connected: Is, synced: Is, reason: &str, message: &str| {
+    let all = |connected: Is, synced: Is, reason: Reason, message: &str| {
         let ready = if connected == Is::True && synced == Is::True { Is::True } else { Is::False };
         [
             Wanted::new(READY, ready, reason, message),
-            Wanted::new(CONNECTED, connected, if connected == Is::True { "Connected" } else { reason }, message),
-            Wanted::new(SYNCED, synced, if synced == Is::True { "Synced" } else { reason }, message),
+            Wanted::new(CONNECTED, connected, if connected == Is::True { Reason::Connected } else { reason }, message),
+            Wanted::new(SYNCED, synced, if synced == Is::True { Reason::Synced } else { reason }, message),
         ]
     };
     if let Some(problem) = problem {
         return all(Is::False, Is::False, problem.reason, &problem.message);
     }
-    let Some(handle) = handle else { return all(Is::Unknown, Is::Unknown, "Connecting", "no session yet") };
+    let Some(handle) = handle else { return all(Is::Unknown, Is::Unknown, Reason::Connecting, "no session yet") };
     match handle.status().phase {
-        Phase::Connecting => all(Is::Unknown, Is::Unknown, "Connecting", "connecting for the first time"),
-        Phase::Listing => all(Is::True, Is::False, "Listing", "waiting for a complete list"),
+        Phase::Connecting => all(Is::Unknown, Is::Unknown, Reason::Connecting, "connecting for the first time"),
+        Phase::Listing => all(Is::True, Is::False, Reason::Listing, "waiting for a complete list"),
         Phase::Watching => {
-            let [mut ready, connected, mut synced] = all(Is::True, Is::True, "Connected", "");
+            let [mut ready, connected, mut synced] = all(Is::True, Is::True, Reason::Connected, "");
             if let Some((reason, message)) = returned(handle.view().returned()) {
                 synced = Wanted::new(SYNCED, Is::True, reason, message);
             }
             // Everything is known, and nothing may be written. That an epoch is not raised yet is no news.
             match handle.fence() {
                 Ok(_) | Err(RegistryError::NoEpoch | RegistryError::LeaseUnconfirmed(_)) => {}
-                Err(error) => ready = Wanted::new(READY, Is::False, error.label(), error.to_string()),
+                Err(error) => ready = Wanted::new(READY, Is::False, error.reason(), error.to_string()),
             }
             [ready, connected, synced]
         }
-        Phase::Failed(error) => all(Is::False, Is::False, error.label(), &error.to_string()),
+        Phase::Failed(error) => all(Is::False, Is::False, error.reason(), &error.to_string()),
     }
 }
 
 /// How the registry came back when this session began, where that was not as it had been.
-fn returned(returned: Return) -> Option<(&'static str, &'static str)> {
+fn returned(returned: Return) -> Option<(Reason, &'static str)> {
     match returned {
         Return::AsItWas => None,
         Return::ClusterChanged => Some((
-            "ClusterChanged",
+            Reason::ClusterChanged,
             "another etcd cluster answers than before; what it lacks is put back where it is ours, and held where it is not",
         )),
         Return::RolledBack => Some((
-            "RolledBack",
+            Reason::RolledBack,
             "the etcd cluster is at an older revision than before; what it lacks is put back where it is ours, and held where it is not",
         )),
     }
@@ -194,8 +194,8 @@ fn announce(
     let changed = before.is_none_or(|before| before.status != after.status || before.reason != after.reason);
     let about = || About::ServiceRegistry(object.clone());
     match after.status.as_str() {
-        "True" if changed => context.events.publish(about(), Reason::Connected, "connected to the registry"),
-        "False" if changed => context.events.publish(about(), Reason::Disconnected, after.message),
+        "True" if changed => context.events.publish(about(), events::Reason::Connected, "connected to the registry"),
+        "False" if changed => context.events.publish(about(), events::Reason::Disconnected, after.message),
         _ => {}
     }
 }

@@ -210,7 +210,7 @@ fn held(observed: &Observed, addr: InstanceAddr, why: &str) -> Account {
 }
 
 /// What a reason of `status.skipped` means, and what to do.
-trait Explained {
+pub trait Explained {
     fn explanation(self) -> &'static str;
 }
 

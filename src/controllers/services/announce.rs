@@ -41,10 +41,10 @@ pub fn announce(
     let publish = |reason, note: String| context.events.publish(About::RegisteredService(object.clone()), reason, note);
     if let Verdict::Refused(refusal) = verdict {
         let told = status::before(observed, ACCEPTED)
-            .is_some_and(|c| c.reason == refusal.reason && c.message == refusal.message);
+            .is_some_and(|c| c.reason == refusal.reason.as_str() && c.message == refusal.message);
         if !told {
-            warn!("not accepted {}: {}: {}", observed.key, refusal.reason, refusal.message);
-            publish(Reason::NotAccepted, format!("{}: {}", refusal.reason, refusal.message));
+            warn!("not accepted {}: {}: {}", observed.key, refusal.reason.as_str(), refusal.message);
+            publish(Reason::NotAccepted, format!("{}: {}", refusal.reason.as_str(), refusal.message));
         }
     }
     let sides = plan.sides.as_ref()?;

@@ -102,7 +102,7 @@ pub fn outlook(context: &Context, key: &ServiceKey) -> Option<Outlook> {
     };
     let (accepted, refused) = match &verdict {
         Verdict::Accepted(accepted) => (Some(accepted), None),
-        Verdict::Refused(refusal) => (None, Some((refusal.reason.to_owned(), refusal.message.clone()))),
+        Verdict::Refused(refusal) => (None, Some((refusal.reason.as_str().to_owned(), refusal.message.clone()))),
         Verdict::Gone { .. } => (None, None),
     };
     let unavailable = failed.or(problem).filter(|_| accepted.is_some() && plan.sides.is_none());

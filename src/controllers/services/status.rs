@@ -8,7 +8,7 @@ use super::apply::Applied;
 use super::observe::Observed;
 use super::plan::{Plan, Sides};
 use super::validate::{Accepted, Verdict};
-use crate::api::conditions::{ACCEPTED, DELETIONS_HELD, EXPORTED, IMPORTED, READY};
+use crate::api::conditions::{ACCEPTED, DELETIONS_HELD, EXPORTED, IMPORTED, READY, Reason};
 use crate::api::{Counts, RegisteredServiceStatus, SkippedInstance};
 use crate::controllers::APPROVE_DELETIONS;
 use crate::controllers::conditions::{self, Is, Wanted};
@@ -71,27 +71,27 @@ impl Sides {
 fn wanted(observed: &Observed, verdict: &Verdict, plan: &Plan, applied: &Applied) -> Vec<Wanted> {
     let (accepted, exported, imported) = match verdict {
         Verdict::Accepted(accepted) => (
-            Wanted::new(ACCEPTED, Is::True, "Accepted", ""),
+            Wanted::new(ACCEPTED, Is::True, Reason::Accepted, ""),
             exported(observed, accepted, plan, applied),
             imported(observed, accepted, plan, applied),
         ),
         Verdict::Refused(refusal) => {
-            let not = |kind| Wanted::new(kind, Is::False, "NotAccepted", "see the condition Accepted");
+            let not = |kind| Wanted::new(kind, Is::False, Reason::NotAccepted, "see the condition Accepted");
             (Wanted::new(ACCEPTED, Is::False, refusal.reason, &refusal.message), not(EXPORTED), not(IMPORTED))
         }
         Verdict::Gone { .. } => return Vec::new(),
     };
     let held = match &plan.sides {
         Some(sides) => held(sides),
-        None => Wanted::new(DELETIONS_HELD, Is::False, "NothingHeld", ""),
+        None => Wanted::new(DELETIONS_HELD, Is::False, Reason::NothingHeld, ""),
     };
     let first_not_true = [&accepted, &exported, &imported].into_iter().find(|wanted| wanted.is != Is::True);
     let ready = match first_not_true {
-        None => Wanted::new(READY, Is::True, "Synced", ""),
-        Some(wanted) if wanted.is == Is::Unknown && wanted.reason == "Pending" => {
-            Wanted::new(READY, Is::Unknown, "Pending", wanted.message.clone())
+        None => Wanted::new(READY, Is::True, Reason::Synced, ""),
+        Some(wanted) if wanted.is == Is::Unknown && wanted.reason == Reason::Pending => {
+            Wanted::new(READY, Is::Unknown, Reason::Pending, wanted.message.clone())
         }
-        Some(wanted) => Wanted::new(READY, Is::False, wanted.reason.clone(), wanted.message.clone()),
+        Some(wanted) => Wanted::new(READY, Is::False, wanted.reason, wanted.message.clone()),
     };
     vec![ready, accepted, exported, imported, held]
 }
@@ -102,7 +102,7 @@ fn held(sides: &Sides) -> Wanted {
             0 => String::new(),
             n => format!("{n} wait for more evidence; it comes by itself"),
         };
-        return Wanted::new(DELETIONS_HELD, Is::False, "NothingHeld", message);
+        return Wanted::new(DELETIONS_HELD, Is::False, Reason::NothingHeld, message);
     };
     let (imported, exported) = (sides.import.ruling.stays.len(), sides.export.ruling.stays.len());
     let hash = sides.stays().hash();
@@ -110,33 +110,35 @@ fn held(sides: &Sides) -> Wanted {
         "nothing shows that {imported} imported and {exported} exported instances ended; they stay until {until:.0}, or until the \
          annotation {APPROVE_DELETIONS}={hash} releases them"
     );
-    Wanted { since: Some(since), ..Wanted::new(DELETIONS_HELD, Is::True, "Held", message) }
+    Wanted { since: Some(since), ..Wanted::new(DELETIONS_HELD, Is::True, Reason::Held, message) }
 }
 
 fn exported(observed: &Observed, accepted: &Accepted, plan: &Plan, applied: &Applied) -> Wanted {
     if !accepted.direction.exports() {
-        return Wanted::new(EXPORTED, Is::True, "NotRequested", "spec.direction is Import");
+        return Wanted::new(EXPORTED, Is::True, Reason::NotRequested, "spec.direction is Import");
     }
     if let Some(waiting) = waiting(EXPORTED, observed, accepted, plan) {
         return waiting;
     }
     match &applied.registry_error {
-        Some(error) => Wanted::new(EXPORTED, Is::False, error.label(), error.to_string()),
-        None => Wanted::new(EXPORTED, Is::True, "Synced", plan.remark.clone().unwrap_or_default()),
+        Some(error) => Wanted::new(EXPORTED, Is::False, error.reason(), error.to_string()),
+        None => Wanted::new(EXPORTED, Is::True, Reason::Synced, plan.remark.clone().unwrap_or_default()),
     }
 }
 
 fn imported(observed: &Observed, accepted: &Accepted, plan: &Plan, applied: &Applied) -> Wanted {
     if !accepted.direction.imports() {
-        return Wanted::new(IMPORTED, Is::True, "NotRequested", "spec.direction is Export");
+        return Wanted::new(IMPORTED, Is::True, Reason::NotRequested, "spec.direction is Export");
     }
     if let Some(waiting) = waiting(IMPORTED, observed, accepted, plan) {
         return waiting;
     }
     match &applied.cluster_error {
         // A lost race is planned again at once; it is no state to report.
-        Some(crate::cluster::ClusterError::Conflict { .. }) | None => Wanted::new(IMPORTED, Is::True, "Synced", ""),
-        Some(error) => Wanted::new(IMPORTED, Is::False, "WriteFailed", error.to_string()),
+        Some(crate::cluster::ClusterError::Conflict { .. }) | None => {
+            Wanted::new(IMPORTED, Is::True, Reason::Synced, "")
+        }
+        Some(error) => Wanted::new(IMPORTED, Is::False, Reason::WriteFailed, error.to_string()),
     }
 }
 
@@ -152,7 +154,7 @@ fn waiting(kind: &'static str, observed: &Observed, accepted: &Accepted, plan: &
             Some(error) => Wanted::new(
                 kind,
                 Is::Unknown,
-                "RegistryUnavailable",
+                Reason::RegistryUnavailable,
                 format!("ServiceRegistry {registry}: {error}. What is there is kept"),
             ),
             None => pending(kind, observed, &registry),
@@ -162,7 +164,7 @@ fn waiting(kind: &'static str, observed: &Observed, accepted: &Accepted, plan: &
         return Some(Wanted::new(
             kind,
             Is::Unknown,
-            "Pending",
+            Reason::Pending,
             format!("waiting for Service {} to be created", accepted.service),
         ));
     }
@@ -170,7 +172,7 @@ fn waiting(kind: &'static str, observed: &Observed, accepted: &Accepted, plan: &
         return Some(Wanted::new(
             kind,
             Is::False,
-            "NotWritten",
+            Reason::NotWritten,
             "there is something to write, but writing is suspended or only observed",
         ));
     }
@@ -184,12 +186,12 @@ fn pending(kind: &'static str, observed: &Observed, registry: &str) -> Wanted {
     match ready.filter(|_| observed.session.is_none()) {
         Some(ready) => {
             let message = format!("ServiceRegistry {registry}: {}. What is there is kept", ready.message);
-            Wanted::new(kind, Is::Unknown, "RegistryUnavailable", message)
+            Wanted::new(kind, Is::Unknown, Reason::RegistryUnavailable, message)
         }
         None => Wanted::new(
             kind,
             Is::Unknown,
-            "Pending",
+            Reason::Pending,
             format!("waiting for a complete list of ServiceRegistry {registry}"),
         ),
     }

@@ -16,6 +16,7 @@ use twinspan_core::plan::trust;
 
 use super::endpoints::ready_endpoints;
 use super::observe::Observed;
+use crate::api::conditions::Reason;
 use crate::api::{
     AllowedUse, CreateService, DeletionGuard, Direction, Export, IpFamilyPolicy, OnExpiry, OtherClusters, Policy,
     PortRef, RegisteredService, ServiceRegistry,
@@ -88,7 +89,7 @@ impl Accepted {
 /// Why not, for the `Accepted` condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    pub reason: &'static str,
+    pub reason: Reason,
     pub message: String,
     /// Whether what is already there is withdrawn.
     pub withdraw: bool,
@@ -110,7 +111,7 @@ impl Verdict {
 
 type Check<T> = Result<T, Refusal>;
 
-fn refuse<T>(reason: &'static str, withdraw: bool, message: impl Into<String>) -> Check<T> {
+fn refuse<T>(reason: Reason, withdraw: bool, message: impl Into<String>) -> Check<T> {
     Err(Refusal { reason, message: message.into(), withdraw, guarded: None, writes: true })
 }
 
@@ -126,16 +127,20 @@ pub fn validate(observed: &Observed, dry_run: bool) -> Verdict {
 
 fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
     if observed.namespace.as_ref().is_some_and(|namespace| namespace.deleting) {
-        return refuse("NamespaceTerminating", true, "the namespace is being deleted; nothing more is written to it");
+        return refuse(
+            Reason::NamespaceTerminating,
+            true,
+            "the namespace is being deleted; nothing more is written to it",
+        );
     }
     let name = match RegistryName::new(index::registry_name(&observed.key, object)) {
         Ok(name) => name,
-        Err(error) => return refuse("InvalidName", false, format!("{error}; set spec.registryName")),
+        Err(error) => return refuse(Reason::InvalidName, false, format!("{error}; set spec.registryName")),
     };
     let registry = &object.spec.registry_ref.name;
     let Some(registry_object) = &observed.registry else {
         return refuse(
-            "RegistryNotFound",
+            Reason::RegistryNotFound,
             true,
             format!("there is no ServiceRegistry {registry}; create it or correct spec.registryRef"),
         );
@@ -145,7 +150,7 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
     if format == Format::Hertz && name.as_str().bytes().any(|b| b.is_ascii_uppercase()) {
         let message =
             format!("Hertz clients look for lower-case names only, and would never find {name}; set spec.registryName");
-        return refuse("InvalidName", false, message);
+        return refuse(Reason::InvalidName, false, message);
     }
     allowed(observed, registry_object, &name)?;
     let service = index::service_key(&observed.key, object);
@@ -180,7 +185,7 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
     let wanted = wanted_service(object, &accepted.service);
     match &observed.service {
         Some(found) if found.external_name => refuse(
-            "ExternalName",
+            Reason::ExternalName,
             true,
             format!("Service {} is an ExternalName, which has no endpoints; use another Service", accepted.service),
         ),
@@ -203,7 +208,7 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
             Ok(accepted)
         }
         _ => Err(Refusal {
-            reason: "ServiceMissing",
+            reason: Reason::ServiceMissing,
             message: format!("there is no Service {}; create it, or set spec.service.create", accepted.service),
             withdraw: true,
             guarded: Some(accepted.limits),
@@ -259,7 +264,7 @@ fn schemes(ports: &[PortRef], format: Format) -> Vec<String> {
 /// What the format has no place for is refused, never ignored.
 fn carried(object: &RegisteredService, format: Format) -> Check<()> {
     let (spec, name) = (&object.spec, format.as_str());
-    let refuse = |what: String| refuse("NotSupported", false, what);
+    let refuse = |what: String| refuse(Reason::NotSupported, false, what);
     if !format.has_schemes() {
         if spec.service.ports.len() > 1 {
             return refuse(format!("{name} records have one address; name one of spec.service.ports"));
@@ -305,7 +310,7 @@ fn allowed(observed: &Observed, registry: &ServiceRegistry, name: &RegistryName)
     }
     let registry = registry.metadata.name.as_deref().unwrap_or_default();
     refuse(
-        "NotAllowed",
+        Reason::NotAllowed,
         true,
         format!(
             "ServiceRegistry {registry} does not allow namespace {} the name {name}; its administrator grants it in spec.allowed",
@@ -338,9 +343,9 @@ fn ports(object: &RegisteredService, service: &ServiceView, key: &ServiceKey) ->
     let tcp: Vec<&ServicePortView> = service.ports.iter().filter(|port| port.tcp).collect();
     match tcp.as_slice() {
         [only] => Ok(vec![(*only).clone()]),
-        [] => refuse("PortNotFound", false, format!("Service {key} has no TCP port")),
+        [] => refuse(Reason::PortNotFound, false, format!("Service {key} has no TCP port")),
         _ => refuse(
-            "PortAmbiguous",
+            Reason::PortAmbiguous,
             false,
             format!("Service {key} has several ports ({}); name one in spec.service.ports", names(&service.ports)),
         ),
@@ -350,10 +355,12 @@ fn ports(object: &RegisteredService, service: &ServiceView, key: &ServiceKey) ->
 fn port(name: &str, service: &ServiceView, key: &ServiceKey) -> Check<ServicePortView> {
     match service.ports.iter().find(|port| port.name == name) {
         Some(port) if port.tcp => Ok(port.clone()),
-        Some(_) => refuse("PortNotFound", false, format!("port {name} of Service {key} is not TCP")),
-        None => {
-            refuse("PortNotFound", false, format!("Service {key} has no port {name}; it has {}", names(&service.ports)))
-        }
+        Some(_) => refuse(Reason::PortNotFound, false, format!("port {name} of Service {key} is not TCP")),
+        None => refuse(
+            Reason::PortNotFound,
+            false,
+            format!("Service {key} has no port {name}; it has {}", names(&service.ports)),
+        ),
     }
 }
 

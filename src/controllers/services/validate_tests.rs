@@ -105,20 +105,20 @@ fn names_default_to_metadata_and_the_only_port_is_meant() {
 #[test]
 fn a_refusal_withdraws_only_where_it_is_certain_that_nothing_belongs_there() {
     type Change = fn(&mut Observed);
-    let cases: [(&str, Value, Change, bool); 8] = [
-        ("RegistryNotFound", json!({}), |o| o.registry = None, true),
-        ("NotAllowed", json!({}), |o| o.registry = Some(registry(&json!([]))), true),
-        ("ServiceMissing", json!({}), |o| o.service = None, true),
+    let cases: [(Reason, Value, Change, bool); 8] = [
+        (Reason::RegistryNotFound, json!({}), |o| o.registry = None, true),
+        (Reason::NotAllowed, json!({}), |o| o.registry = Some(registry(&json!([]))), true),
+        (Reason::ServiceMissing, json!({}), |o| o.service = None, true),
         (
-            "ExternalName",
+            Reason::ExternalName,
             json!({}),
             |o| o.service = Some(Arc::new(ServiceView { external_name: true, ..service(&[]) })),
             true,
         ),
-        ("PortNotFound", json!({"service": {"ports": [{"name": "grpc"}]}}), |_| {}, false),
-        ("PortNotFound", json!({}), |o| o.service = Some(Arc::new(service(&[("rpc", false)]))), false),
-        ("PortAmbiguous", json!({}), |o| o.service = Some(Arc::new(service(&[("a", true), ("b", true)]))), false),
-        ("NotSupported", json!({"service": {"ports": [{"name": "rpc", "scheme": "grpc"}]}}), |_| {}, false),
+        (Reason::PortNotFound, json!({"service": {"ports": [{"name": "grpc"}]}}), |_| {}, false),
+        (Reason::PortNotFound, json!({}), |o| o.service = Some(Arc::new(service(&[("rpc", false)]))), false),
+        (Reason::PortAmbiguous, json!({}), |o| o.service = Some(Arc::new(service(&[("a", true), ("b", true)]))), false),
+        (Reason::NotSupported, json!({"service": {"ports": [{"name": "rpc", "scheme": "grpc"}]}}), |_| {}, false),
     ];
     for (reason, spec, change, withdraws) in cases {
         let mut observed = observed(&spec);
@@ -128,13 +128,13 @@ fn a_refusal_withdraws_only_where_it_is_certain_that_nothing_belongs_there() {
     }
     let mut terminating = observed(&json!({}));
     terminating.namespace = Some(Arc::new(NamespaceView { uid: "n".into(), labels: BTreeMap::new(), deleting: true }));
-    assert_eq!((refusal(&terminating).reason, refusal(&terminating).withdraw), ("NamespaceTerminating", true));
+    assert_eq!((refusal(&terminating).reason, refusal(&terminating).withdraw), (Reason::NamespaceTerminating, true));
     let mut odd = observed(&json!({"registryName": "a/b"}));
-    assert_eq!(refusal(&odd).reason, "InvalidName");
+    assert_eq!(refusal(&odd).reason, Reason::InvalidName);
     odd = observed(&json!({"registryName": "Echo"}));
     assert!(matches!(validate(&odd, false), Verdict::Accepted(_)));
     odd.registry = Some(registry_of("Hertz", &json!([{"namespaceSelector": {}, "registryNames": ["*"]}])));
-    assert_eq!(refusal(&odd).reason, "InvalidName", "a client would never find it");
+    assert_eq!(refusal(&odd).reason, Reason::InvalidName, "a client would never find it");
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn what_a_format_has_no_place_for_is_refused() {
             }
             Verdict::Refused(refusal) => {
                 assert!(
-                    !carried && refusal.reason == "NotSupported" && !refusal.withdraw,
+                    !carried && refusal.reason == Reason::NotSupported && !refusal.withdraw,
                     "{format} {spec}: {refusal:?}"
                 );
             }

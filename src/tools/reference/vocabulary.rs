@@ -1,0 +1,99 @@
+//! Words that users meet outside the fields: reasons, annotations, labels and tags.
+//!
+//! Owns what each annotation, label and tag means to a reader. Refuses to spell one: the names are the constants in use.
+
+use std::fmt::{self, Write};
+
+use twinspan_core::model::{
+    self, HEADLESS_LABEL, HEALED_TAG, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL,
+    OWNER_TAG, SERVICE_NAME_LABEL, TRIGGER_TIME_ANNOTATION,
+};
+
+use crate::api::conditions::Reason;
+use crate::cluster::convert::WEIGHT_ANNOTATION;
+use crate::controllers::APPROVE_DELETIONS;
+use crate::controllers::registries::APPROVE_EPOCH;
+use crate::controllers::services::account::Explained;
+
+/// Name, where it is, what it says.
+type Word = (&'static str, &'static str, &'static str);
+
+const YOU_WRITE: [Word; 4] = [
+    (
+        WEIGHT_ANNOTATION,
+        "annotation of a Pod",
+        "The weight of its record, 1 to 10000, instead of `spec.export.weight`. Anything else is passed over, and the message of the condition \
+         `Exported` says so.",
+    ),
+    (
+        APPROVE_DELETIONS,
+        "annotation of a RegisteredService",
+        "Releases held deletions; its value is the hash that the message of the condition `DeletionsHeld` names. `twinspan approve` sets it.",
+    ),
+    (APPROVE_DELETIONS, "annotation of a ServiceRegistry", "The same for what the registry as a whole holds."),
+    (
+        APPROVE_EPOCH,
+        "annotation of a ServiceRegistry",
+        "Takes over from a cluster that wrote with our cluster ID and is gone; its value is the epoch that the reason `ClusterIDInUse` comes \
+         with. `twinspan approve` sets it.",
+    ),
+];
+
+const TWINSPAN_WRITES: [Word; 8] = [
+    (SERVICE_NAME_LABEL, "label of an EndpointSlice", "The Service that the slice belongs to."),
+    (MANAGED_BY_LABEL, "label of an EndpointSlice", "Who manages the slice; Twinspan leaves all others alone."),
+    (HEADLESS_LABEL, "label of an EndpointSlice", "On slices of headless Services, as Kubernetes itself does."),
+    (
+        TRIGGER_TIME_ANNOTATION,
+        "annotation of an EndpointSlice",
+        "When the change that the slice shows began, RFC 3339.",
+    ),
+    (
+        IMPORTED_FROM_ANNOTATION,
+        "annotation of an EndpointSlice",
+        "From where it was filled: `<ServiceRegistry>/<registry name>`.",
+    ),
+    (
+        LOST_UNTIL_ANNOTATION,
+        "annotation of an EndpointSlice",
+        "Until when endpoints are kept that lost their registration: `<IP>=<RFC 3339>`, separated by commas.",
+    ),
+    (
+        OWNER_TAG,
+        "tag of a Kitex, Hertz or Kratos record",
+        "Who exported it: `<clusterID>/<namespace>/<RegisteredService>`.",
+    ),
+    (HEALED_TAG, "tag of a Kitex, Hertz or Kratos record", "Marks a lost registration that Twinspan put back."),
+];
+
+pub fn write(page: &mut String) -> fmt::Result {
+    let head = "A False or Unknown condition names one of these as its reason, and its message says which object, port or address is meant. \
+                `Ready` may carry any of them.";
+    writeln!(
+        page,
+        "\n## Reasons of conditions\n\n{head}\n\n| reason | of | what it means, and what to do |\n|---|---|---|"
+    )?;
+    for reason in Reason::ALL {
+        writeln!(page, "| `{}` | {} | {} |", reason.as_str(), reason.carried_by().join(", "), reason.meaning())?;
+    }
+    let head =
+        "`status.skipped[].reason`, the metric `twinspan_skipped_instances` and `twinspan parity` use the same words.";
+    writeln!(page, "\n## Reasons why an instance is skipped\n\n{head}\n\n| reason | what it means |\n|---|---|")?;
+    for reason in model::Reason::ALL {
+        writeln!(page, "| `{}` | {} |", reason.label(), reason.explanation())?;
+    }
+    writeln!(page, "\n## Annotations that you may write\n\n| name | where | what it says |\n|---|---|---|")?;
+    words(page, &YOU_WRITE)?;
+    let head = format!(
+        "On records of the formats GoZero and GRPC the key itself says who exported it. The value of `{MANAGED_BY_LABEL}` is `{MANAGED_BY}`."
+    );
+    writeln!(
+        page,
+        "\n## Labels, annotations and tags that Twinspan writes\n\n{head}\n\n| name | where | what it says |\n|---|---|---|"
+    )?;
+    words(page, &TWINSPAN_WRITES)
+}
+
+fn words(page: &mut String, all: &[Word]) -> fmt::Result {
+    all.iter().try_for_each(|(name, place, meaning)| writeln!(page, "| `{name}` | {place} | {meaning} |"))
+}

@@ -1,0 +1,194 @@
+//! The CRDs on the real API server: what they accept, what they refuse, and how the answer reads.
+//!
+//! - [`rules`], [`bounds`]: a wrong object for every rule and every bound, from the [`schema`]s.
+//! - Here: what has to be accepted, texts that a pattern has to tell apart, defaults, and the examples of the documents.
+
+mod bounds;
+mod desk;
+mod rules;
+mod schema;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use kube::Client;
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use self::desk::Desk;
+use crate::harness::{Suite, merge};
+
+pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![
+        suite.story("crds::every_rule_and_every_bound", every_rule_and_every_bound),
+        suite.story("crds::service_registries", service_registries),
+        suite.story("crds::registered_services", registered_services),
+        suite.story("crds::the_examples_of_the_reference", examples),
+    ]
+}
+
+/// In a bed without a Twinspan, whose status would be in the way.
+async fn every_rule_and_every_bound(suite: Arc<Suite>) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    rules::every_rule(&bed.client()).await?;
+    bounds::every_bound(&bed.client()).await
+}
+
+/// The smallest spec, with `extra` merged into it.
+fn registry(extra: Value) -> Value {
+    let mut spec = json!({
+        "etcd": {"endpoints": ["https://etcd-0.etcd:2379"]},
+        "format": "Kitex",
+        "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}],
+    });
+    merge(&mut spec, extra);
+    spec
+}
+
+/// The smallest spec, with `extra` merged into it.
+fn service(extra: Value) -> Value {
+    let mut spec = json!({"registryRef": {"name": "main"}});
+    merge(&mut spec, extra);
+    spec
+}
+
+async fn check(desk: &Desk, accepted: Vec<Value>, refused: Vec<(Value, &str)>) -> Result<()> {
+    for spec in accepted {
+        let answer = desk.would_create(&desk.object("case", &spec)).await?;
+        ensure!(answer.is_ok(), "{spec} is refused: {answer:?}");
+    }
+    for (spec, field) in refused {
+        let answer = desk.would_create(&desk.object("case", &spec)).await?;
+        let named = answer.as_ref().is_err_and(|refusal| refusal.causes.iter().any(|(at, _)| at == field));
+        ensure!(named, "{spec}: want a refusal of {field:?}, got {answer:?}");
+    }
+    Ok(())
+}
+
+async fn service_registries(suite: Arc<Suite>) -> Result<()> {
+    let desk = Desk::new(suite.shared().await?.bed.client(), "ServiceRegistry");
+    let endpoints = |list: Value| registry(json!({"etcd": {"endpoints": list}}));
+    let accepted = vec![
+        registry(json!({})),
+        endpoints(json!(["http://10.0.0.1:2379", "http://[2001:db8::1]:2379", "http://etcd"])),
+        registry(
+            json!({"etcd": {"tls": {"caSecretRef": {"name": "etcd-ca"}, "clientCertSecretRef": {"name": "c"}, "serverName": "etcd"}}}),
+        ),
+        registry(json!({"etcd": {"auth": {"secretRef": {"name": "etcd-user"}}}})),
+        registry(json!({"prefix": ""})),
+        registry(json!({"prefix": "my/prefix"})),
+        registry(json!({"format": "Hertz", "prefix": "hertz/registry-etcd"})),
+        registry(json!({"format": "Hertz"})),
+        registry(json!({"format": "Kratos"})),
+        registry(json!({"format": "GoZero"})),
+        registry(json!({"format": "GRPC"})),
+        registry(json!({"clusterID": "prod-1"})),
+        registry(json!({"lease": {"ttlSeconds": 60}})),
+        registry(json!({"lease": {"ttlSeconds": 86400}})),
+        registry(json!({"fence": {"mode": "None"}})),
+        registry(json!({"fence": {"keyPrefix": "elsewhere/"}})),
+        registry(json!({"allowed": []})),
+        registry(
+            json!({"allowed": [{"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]},
+            "registryNames": ["shop.*", "a"]}]}),
+        ),
+        registry(
+            json!({"importPolicy": {"allowCIDRs": ["10.0.0.0/8", "fd00::/8"], "denyCIDRs": ["10.1.0.0/16"], "podCIDRs": ["10.244.0.0/16"]}}),
+        ),
+    ];
+    let names = |name: &str| registry(json!({"allowed": [{"namespaceSelector": {}, "registryNames": [name]}]}));
+    let refused = vec![
+        (endpoints(json!(["etcd:2379"])), "spec.etcd.endpoints[0]"),
+        (endpoints(json!(["http://2001:db8::1:2379"])), "spec.etcd.endpoints[0]"),
+        (endpoints(json!(["http://etcd:2379/path"])), "spec.etcd.endpoints[0]"),
+        (registry(json!({"prefix": "a%20b"})), "spec.prefix"),
+        (registry(json!({"clusterID": "Prod"})), "spec.clusterID"),
+        (names("a/b"), "spec.allowed[0].registryNames[0]"),
+        (names("a%b"), "spec.allowed[0].registryNames[0]"),
+    ];
+    check(&desk, accepted, refused).await
+}
+
+async fn registered_services(suite: Arc<Suite>) -> Result<()> {
+    let client = suite.shared().await?.bed.client();
+    let desk = Desk::new(client.clone(), "RegisteredService");
+    let port = |extra: Value| {
+        let mut port = json!({"name": "rpc"});
+        merge(&mut port, extra);
+        port
+    };
+    let accepted = vec![
+        service(json!({})),
+        service(json!({"registryName": "douyinec.user"})),
+        service(json!({"registryName": "Wsp.earn_QA.int-1"})),
+        service(json!({"service": {"name": "echo", "ports": [port(json!({}))]}})),
+        service(json!({"service": {"create": "Headless", "ports": [port(json!({"number": 8888}))]}})),
+        service(
+            json!({"service": {"create": "ClusterIP", "ports": [port(json!({"number": 1, "scheme": "grpc"})), {"name": "http", "number": 65535}]}}),
+        ),
+        service(json!({"direction": "Export", "policy": "Observe", "suspend": true})),
+        service(
+            json!({"export": {"weight": 10000, "tags": {"lane": "blue"}, "tagsFromPodLabels": [{"label": "app.kubernetes.io/version", "tag": "v"}],
+            "ipFamilyPolicy": "All"}}),
+        ),
+        service(
+            json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "otherClusters": "All", "zoneTag": "zone", "onExpiry": "Heal",
+            "keepLostSeconds": 60}}),
+        ),
+        service(json!({"deletionGuard": {"minInstances": 1, "maxDeletePercent": 100, "holdSeconds": 0}})),
+    ];
+    let refused = vec![
+        (service(json!({"registryName": "a/b"})), "spec.registryName"),
+        (service(json!({"registryName": "a%b"})), "spec.registryName"),
+        (service(json!({"service": {"name": "Echo"}})), "spec.service.name"),
+        (service(json!({"service": {"name": "a.b"}})), "spec.service.name"),
+        (service(json!({"service": {"ports": [port(json!({"scheme": "GRPC"}))]}})), "spec.service.ports[0].scheme"),
+    ];
+    check(&desk, accepted, refused).await?;
+    // metadata.name need not be able to stand in for the Service's name where that is given.
+    let answer = desk.would_create(&desk.object("a.b", &service(json!({"service": {"name": "ab"}})))).await?;
+    ensure!(answer.is_ok(), "{answer:?}");
+    defaults(&desk).await
+}
+
+/// What the API server fills in is what the design promises.
+async fn defaults(desk: &Desk) -> Result<()> {
+    let answer = desk.would_create(&desk.object("defaults", &service(json!({})))).await?;
+    let stored = answer.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
+    let expected = json!({
+        "registryRef": {"name": "main"},
+        "service": {"create": "Never"},
+        "direction": "Both",
+        "policy": "Sync",
+        "export": {"weight": 10, "ipFamilyPolicy": "Primary"},
+        "import": {"tagSelector": {}, "otherClusters": "Ignore", "zoneTag": "", "onExpiry": "Probe", "keepLostSeconds": 86400},
+        "deletionGuard": {"minInstances": 10, "maxDeletePercent": 50, "holdSeconds": 300},
+        "suspend": false,
+    });
+    ensure!(stored["spec"] == expected, "{}\nwant\n{expected}", stored["spec"]);
+    Ok(())
+}
+
+/// Every YAML block of `docs/api.md` is an object that the API server takes as it is.
+async fn examples(suite: Arc<Suite>) -> Result<()> {
+    let client = suite.shared().await?.bed.client();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md");
+    let page = std::fs::read_to_string(path).with_context(|| path)?;
+    let mut kinds = Vec::new();
+    for block in page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        kinds.push(example(&client, serde_yaml::from_str(block).context("an example is YAML")?).await?);
+    }
+    ensure!(kinds == ["ServiceRegistry", "RegisteredService"], "{path} has examples of {kinds:?}");
+    Ok(())
+}
+
+async fn example(client: &Client, object: Value) -> Result<&'static str> {
+    let kind = match object["kind"].as_str() {
+        Some("ServiceRegistry") => "ServiceRegistry",
+        Some("RegisteredService") => "RegisteredService",
+        other => anyhow::bail!("an example of kind {other:?}"),
+    };
+    let answer = Desk::new(client.clone(), kind).would_create(&object).await?;
+    ensure!(answer.is_ok(), "the example of {kind} is refused: {answer:?}");
+    Ok(kind)
+}
