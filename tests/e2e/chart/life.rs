@@ -86,6 +86,10 @@ pub async fn whole(suite: Arc<Suite>) -> Result<()> {
     cluster.succeed("upgrade", &[]).await?;
     ensure!(corner.registries().get_opt("main").await?.is_some(), "a registry that values no longer have stays");
 
+    // A pod would go with the Deployment; here the operator would be left behind without its roles.
+    twinspan.part().stop().await?;
+    corner.nothing_foreign_was_touched(&bed.registry).await?;
+
     // What was there before Helm came is still there after it went.
     let said = cluster.succeed("uninstall", &[]).await?;
     ensure!(said.contains("kept due to the resource policy"), "{said}");
@@ -103,7 +107,6 @@ pub async fn whole(suite: Arc<Suite>) -> Result<()> {
     cluster.succeed("install", &[]).await?;
     everything_is_helms(bed).await?;
     cluster.succeed("uninstall", &[]).await?;
-    twinspan.part().stop().await?;
     never_heard_of_it(&cluster, &crds, &registries).await
 }
 
