@@ -4,7 +4,7 @@ CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
 
-.PHONY: help setup parts build crds docs demo test test-long lint deny clean
+.PHONY: help setup parts build crds manifests docs demo test test-long lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -12,18 +12,23 @@ help: ## This list
 setup: ## Install what a fresh Debian or Ubuntu lacks, or name it
 	@dev/setup
 
-parts: setup ## Build etcd, the control plane, CoreDNS, the Kitex programs, the oracle and Prometheus' rules; once
+parts: setup ## Build etcd, the control plane, CoreDNS, the Kitex programs, the oracle, Helm and Prometheus' rules; once
 	@dev/parts controlplane >/dev/null
 	@dev/parts coredns >/dev/null
 	@dev/parts interop >/dev/null
 	@dev/parts oracle >/dev/null
+	@dev/parts helm >/dev/null
 	@dev/parts prometheus >/dev/null
 
 build: setup ## Build the operator
 	$(CARGO) build
 
-crds: setup ## Write the CustomResourceDefinitions of the Rust types into crds/
+crds: setup ## Write the CustomResourceDefinitions of the Rust types into crds/, and everything that follows from them
 	$(CARGO) run --quiet -- crds --write crds
+	@$(MAKE) --no-print-directory manifests
+
+manifests: setup ## Write deploy/twinspan.yaml and what is generated of the chart
+	$(CARGO) run --quiet -p twinspan-chart
 
 docs: setup ## Write the API reference of the Rust types into docs/api.md
 	$(CARGO) run --quiet -- crds --reference docs/api.md
@@ -45,6 +50,7 @@ lint: setup ## Formatting, clippy, Go vet
 	cd dev/coredns && test -z "$$(gofmt -l .)"
 	cd dev/interop && test -z "$$(gofmt -l .)" && CGO_ENABLED=0 go vet ./...
 	cd dev/oracle && test -z "$$(gofmt -l .)" && CGO_ENABLED=0 go vet ./...
+	cd dev/helm && test -z "$$(gofmt -l .)"
 	cd dev/prometheus && test -z "$$(gofmt -l .)"
 
 deny: setup ## Bans, licences and sources of dependencies

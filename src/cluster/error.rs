@@ -5,7 +5,7 @@
 pub enum ClusterError {
     #[error("{what} was changed by somebody else meanwhile; planning again")]
     Conflict { what: String },
-    #[error("not permitted to {what}: {message}; apply deploy/rbac.yaml of this version")]
+    #[error("not permitted to {what}: {message}; apply the chart or deploy/twinspan.yaml of this version")]
     Forbidden { what: String, message: String },
     #[error("the API server refuses {what}: {message}")]
     Rejected { what: String, message: String },

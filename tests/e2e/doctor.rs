@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -10,7 +11,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 use tokio::process::Command;
-use twinspan_bed::{Bed, TwinspanOptions, apply_file, next_v4, repository};
+use twinspan_bed::{Bed, TwinspanOptions, apply_file, next_v4, twinspan_manifest};
 
 use crate::harness::{Corner, Suite, TWINSPAN};
 
@@ -47,10 +48,12 @@ async fn doctor(suite: Arc<Suite>) -> Result<()> {
     corner.registry_condition("Ready", "True", "Connected").await?;
     let before = bed.registry.dump("").await?;
 
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(bed.client());
+    policies.delete("twinspan-endpointslices", &DeleteParams::default()).await?;
     let (code, text) = ask(bed, &corner.name).await?;
     complaints(&text, &["there is no ValidatingAdmissionPolicy"])?;
     ensure!(code == 0, "a warning is no failure: {code}");
-    apply_file(&bed.client(), &repository().join("deploy/admission-policy.yaml")).await?;
+    apply_file(&bed.client(), &twinspan_manifest()).await?;
     let (code, text) = ask(bed, &corner.name).await?;
     complaints(&text, &[])?;
     for wanted in [

@@ -448,12 +448,16 @@ impl<'a> Corner<'a> {
 
 /// Every request of Twinspan's ServiceAccount in the audit log.
 pub fn audited(bed: &Bed) -> Result<Vec<Value>> {
+    audited_as(bed, "system:serviceaccount:twinspan-system:twinspan")
+}
+
+/// Every request of a user in the audit log.
+pub fn audited_as(bed: &Bed, user: &str) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(&bed.cluster.audit_log)?;
-    let ours = "system:serviceaccount:twinspan-system:twinspan";
-    let lines = text.lines().filter(|line| line.contains(ours));
+    let lines = text.lines().filter(|line| line.contains(user));
     // The last line may be half written.
     let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    Ok(events.filter(|event| event["user"]["username"] == ours).collect())
+    Ok(events.filter(|event| event["user"]["username"] == user).collect())
 }
 
 /// From the audit log: nothing that Twinspan asked for is forbidden to it, and `Endpoints` are none of its business. An API server

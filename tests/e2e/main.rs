@@ -10,6 +10,7 @@
 mod abandoned;
 mod alerts;
 mod bad_input;
+mod chart;
 mod cluster_side;
 mod conformance;
 mod connection;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         abandoned::stories,
         alerts::stories,
         bad_input::stories,
+        chart::stories,
         cluster_side::stories,
         conformance::stories,
         connection::stories,

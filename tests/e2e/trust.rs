@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{apply_file, eventually, next_v4, repository};
+use twinspan_bed::{eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite};
 
@@ -213,7 +213,6 @@ async fn hostile_namespace(suite: Arc<Suite>) -> Result<()> {
 /// The policy limits the operator's ServiceAccount to slices with our label, whatever its RBAC says.
 async fn admission_policy(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
-    apply_file(&bed.client(), &repository().join("deploy/admission-policy.yaml")).await?;
     let corner = Corner::new(&bed, "vap").await?;
     let operator: Api<EndpointSlice> = Api::namespaced(bed.operator().client().await?, &corner.name);
     let slice = |name: &str, manager: &str| {

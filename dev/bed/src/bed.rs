@@ -15,7 +15,7 @@ use crate::dns::Dns;
 use crate::etcd::{Etcd, Tls};
 use crate::namespace::Access;
 use crate::twinspan::{Options, Twinspan};
-use crate::{Kubeconfig, access, address, namespace, repository};
+use crate::{Kubeconfig, access, address, deployment, namespace, repository};
 
 /// Where Twinspan's ServiceAccount, Lease and Secrets live.
 pub const OPERATOR_NAMESPACE: &str = "twinspan-system";
@@ -41,9 +41,8 @@ impl Bed {
         let client = &cluster.client;
         let dns = Dns::start(dir, ip(4), &cluster).await?;
 
-        access::apply_file(client, &repository().join("deploy/rbac.yaml")).await?;
-        let token = access::token(client, OPERATOR_NAMESPACE, "twinspan").await?;
-        let operator = Kubeconfig::write(dir, "twinspan", &cluster.server, &cluster.ca, &token)?;
+        access::apply_file(client, &deployment::manifest()).await?;
+        let operator = cluster.account(dir, OPERATOR_NAMESPACE, "twinspan").await?;
         registry.ready().await?;
         cluster.controllers_ready().await?;
         dns.ready().await?;
@@ -94,6 +93,11 @@ impl Bed {
     /// The kubeconfig of Twinspan's ServiceAccount.
     pub fn operator(&self) -> &Kubeconfig {
         &self.operator
+    }
+
+    /// The kubeconfig of another ServiceAccount of the operator's namespace.
+    pub async fn account(&self, name: &str) -> Result<Kubeconfig> {
+        self.cluster.account(&self.dir, OPERATOR_NAMESPACE, name).await
     }
 
     /// Runs a Twinspan binary as its own ServiceAccount.

@@ -26,8 +26,8 @@ pub struct ControlPlane {
     pub admin: Kubeconfig,
     pub client: Client,
     pub audit_log: PathBuf,
-    pub(crate) server: String,
-    pub(crate) ca: PathBuf,
+    server: String,
+    ca: PathBuf,
 }
 
 impl std::fmt::Debug for ControlPlane {
@@ -126,6 +126,12 @@ impl ControlPlane {
     /// Waits until the API server answers; also after it was started again.
     pub async fn api_ready(&self) -> Result<()> {
         api_ready(&self.client, &self.apiserver).await
+    }
+
+    /// The kubeconfig of a ServiceAccount that exists.
+    pub(crate) async fn account(&self, dir: &Path, namespace: &str, name: &str) -> Result<Kubeconfig> {
+        let token = access::token(&self.client, namespace, name).await?;
+        Kubeconfig::write(dir, name, &self.server, &self.ca, &token)
     }
 
     /// Waits until controllers work.

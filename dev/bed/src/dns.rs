@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::controlplane::ControlPlane;
 use crate::part::Part;
-use crate::{Kubeconfig, access, eventually, namespace, repository};
+use crate::{access, eventually, namespace, repository};
 
 /// One SRV answer with the addresses of its target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +37,7 @@ impl Dns {
     pub(crate) async fn start(dir: &Path, ip: Ipv4Addr, cluster: &ControlPlane) -> Result<Self> {
         let client: &Client = &cluster.client;
         access::apply_file(client, &repository().join("dev/bed/manifests/coredns.yaml")).await?;
-        let token = access::token(client, "kube-system", "coredns").await?;
-        let kubeconfig = Kubeconfig::write(dir, "coredns", &cluster.server, &cluster.ca, &token)?;
+        let kubeconfig = cluster.account(dir, "kube-system", "coredns").await?;
         let corefile = dir.join("Corefile");
         std::fs::write(
             &corefile,

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::repository;
 
 const INSIDE: &str = "TWINSPAN_INSIDE_BED";
-const PARTS: [&str; 5] = ["controlplane", "coredns", "interop", "oracle", "prometheus"];
+const PARTS: [&str; 6] = ["controlplane", "coredns", "interop", "oracle", "helm", "prometheus"];
 
 /// Returns inside the namespaces. Outside of them it builds what is missing (that needs the network) and then replaces
 /// the process with one inside.

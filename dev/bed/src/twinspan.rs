@@ -1,4 +1,4 @@
-//! Twinspan itself, as its own ServiceAccount.
+//! Twinspan itself, as its own ServiceAccount, started as the Deployment of `deploy/twinspan.yaml` starts it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::part::Part;
-use crate::{Kubeconfig, OPERATOR_NAMESPACE, eventually};
+use crate::{Kubeconfig, OPERATOR_NAMESPACE, deployment, eventually};
 
 /// How to run it.
 #[derive(Clone, Debug, Default)]
@@ -37,16 +37,20 @@ impl Twinspan {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let admin = SocketAddr::from((ip, 8080 + number));
-        let mut args = vec![
-            "run".to_owned(),
-            format!("--kubeconfig={}", kubeconfig.path.display()),
-            format!("--namespace={}", options.namespace.as_deref().unwrap_or(OPERATOR_NAMESPACE)),
-            format!("--admin-addr={admin}"),
-        ];
+        let name = format!("twinspan-{number}");
+        let container = deployment::container()?;
+        let mut args = container.args.clone().unwrap_or_default();
+        // What differs from a pod: several replicas share one machine, and no kubelet mounts a token.
+        args.retain(|arg| !arg.starts_with("--admin-addr="));
+        args.extend([format!("--admin-addr={admin}"), format!("--kubeconfig={}", kubeconfig.path.display())]);
         args.extend(options.args.iter().cloned());
+        let namespace = options.namespace.as_deref().unwrap_or(OPERATOR_NAMESPACE);
+        let mut env = deployment::environment(&container, namespace, &name)?;
+        // The logs of a failed story should say more than a user wants to read.
         let filter = std::env::var("TWINSPAN_LOG").unwrap_or_else(|_| "info,kube_client=off,twinspan=debug".to_owned());
-        let env = [("RUST_LOG", filter), ("HOSTNAME", format!("twinspan-{number}"))];
-        Ok(Self { part: Part::start(&format!("twinspan-{number}"), dir, binary, &args, &env)?, admin })
+        env.push(("RUST_LOG".to_owned(), filter));
+        let env: Vec<(&str, String)> = env.iter().map(|(variable, value)| (variable.as_str(), value.clone())).collect();
+        Ok(Self { part: Part::start(&name, dir, binary, &args, &env)?, admin })
     }
 
     pub fn part(&self) -> &Part {

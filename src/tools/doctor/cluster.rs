@@ -16,7 +16,7 @@ use crate::leadership::LEASE;
 
 /// Deadlines on slices and holds in status are times of day.
 const SKEW_SECONDS: f64 = 2.0;
-/// In `deploy/admission-policy.yaml`.
+/// In the chart and in `deploy/twinspan.yaml`.
 const POLICY: &str = "twinspan-endpointslices";
 
 pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
@@ -111,8 +111,10 @@ async fn permissions(request: &Request<'_>, findings: &mut Findings<'_>) {
     if missing.is_empty() {
         findings.add(Level::Ok, format!("{user} is allowed all {} verbs that the operator uses", grants.len()));
     } else {
-        let text =
-            format!("{user} is not allowed: {}; apply the chart's or deploy/rbac.yaml's roles", missing.join(", "));
+        let text = format!(
+            "{user} is not allowed: {}; apply the roles of this version's chart or deploy/twinspan.yaml",
+            missing.join(", ")
+        );
         findings.add(Level::Fail, text);
     }
 }
@@ -123,7 +125,7 @@ async fn policy(client: &Client, findings: &mut Findings<'_>) {
         Ok(Some(_)) => findings.add(Level::Ok, "the operator is limited to EndpointSlices of its own"),
         Ok(None) => findings.add(
             Level::Warn,
-            format!("there is no ValidatingAdmissionPolicy {POLICY}; a stolen token could change others' EndpointSlices. kubectl apply -f deploy/admission-policy.yaml"),
+            format!("there is no ValidatingAdmissionPolicy {POLICY}; a stolen token could change others' EndpointSlices. It is in the chart and in deploy/twinspan.yaml"),
         ),
         Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicies: {error}")),
     }

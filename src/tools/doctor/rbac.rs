@@ -27,7 +27,7 @@ pub struct Grant {
     pub verb: &'static str,
 }
 
-/// Place, group, resource, name, verbs: what `deploy/rbac.yaml` grants.
+/// Place, group, resource, name, verbs: what the chart and `deploy/twinspan.yaml` grant.
 const RULES: [(Place, &str, &str, &str, &[&str]); 14] = [
     (Place::Cluster, "twinspan.dev", "registeredservices", "", &["list", "watch"]),
     (Place::Cluster, "twinspan.dev", "serviceregistries", "", &["list", "watch"]),
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn what_is_checked_is_what_is_installed() {
         let mut installed = Flat::new();
-        for document in serde_yaml::Deserializer::from_str(include_str!("../../../deploy/rbac.yaml")) {
+        for document in serde_yaml::Deserializer::from_str(include_str!("../../../deploy/twinspan.yaml")) {
             let value = serde_yaml::Value::deserialize(document).unwrap();
             match value["kind"].as_str() {
                 Some("ClusterRole") => {

@@ -1,0 +1,78 @@
+{{/*
+Names are fixed. A cluster has one Twinspan: a second release is refused by Helm, which says whose the objects are, before it would be
+refused by the first one's Lease; and every command of the documents can be copied as it stands.
+*/}}
+{{- define "twinspan.name" -}}
+twinspan
+{{- end }}
+
+{{- define "twinspan.selectorLabels" -}}
+app.kubernetes.io/name: twinspan
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "twinspan.labels" -}}
+{{ include "twinspan.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "twinspan.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ with .digest }}@{{ . }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/*
+Keep every service mesh's sidecar or node proxy away. A proxy accepts a connection before it has one itself, so each probe of a lost
+instance would find it alive, and the dead would stay in DNS.
+*/}}
+{{- define "twinspan.noSidecarLabels" -}}
+sidecar.istio.io/inject: "false"
+istio.io/dataplane-mode: none
+kuma.io/sidecar-injection: disabled
+{{- end }}
+
+{{- define "twinspan.noSidecarAnnotations" -}}
+linkerd.io/inject: disabled
+consul.hashicorp.com/connect-inject: "false"
+openservicemesh.io/sidecar-injection: disabled
+{{- end }}
+
+{{- define "twinspan.podSecurityContext" -}}
+runAsNonRoot: true
+{{- with .Values.runAsUser }}
+runAsUser: {{ int64 . }}
+runAsGroup: {{ int64 . }}
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "twinspan.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- define "twinspan.imagePullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ quote . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "twinspan.scheduling" -}}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+{{ toYaml . }}
+{{- end }}
+{{- end }}

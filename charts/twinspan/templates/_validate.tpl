@@ -1,0 +1,46 @@
+{{/*
+What values.schema.json cannot say so that a person understands it: each refusal names the key, what it may be, and what was given.
+*/}}
+{{- define "twinspan.validate" -}}
+{{- $quantity := "^[0-9]+([.][0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$" -}}
+{{- with .Values.image -}}
+{{- if or (regexMatch "[@[:space:]]" .repository) (contains ":" (base .repository)) -}}
+{{- fail (printf "image.repository: give registry and name only, e.g. localhost/twinspan; a tag goes into image.tag, a digest into image.digest. Got %q" .repository) -}}
+{{- end -}}
+{{- if and .tag (not (regexMatch "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$" .tag)) -}}
+{{- fail (printf "image.tag: letters, digits, '.', '_' and '-', at most 128. Got %q" .tag) -}}
+{{- end -}}
+{{- if and .digest (not (regexMatch "^sha256:[0-9a-f]{64}$" .digest)) -}}
+{{- fail (printf "image.digest: 'sha256:' and 64 hexadecimal digits. Got %q" .digest) -}}
+{{- end -}}
+{{- end -}}
+{{- range $part, $amounts := .Values.resources -}}
+{{- range $name, $amount := $amounts -}}
+{{- if and (kindIs "string" $amount) (not (regexMatch $quantity $amount)) -}}
+{{- fail (printf "resources.%s.%s: a quantity such as 100m, 1 or 128Mi. Got %q" $part $name $amount) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.metrics.serviceMonitor.interval -}}
+{{- if not (regexMatch "^([0-9]+(ms|s|m|h))+$" .) -}}
+{{- fail (printf "metrics.serviceMonitor.interval: a duration such as 30s or 1m. Got %q" .) -}}
+{{- end -}}
+{{- end -}}
+{{- $labels := merge (include "twinspan.noSidecarLabels" . | fromYaml) (include "twinspan.selectorLabels" . | fromYaml) -}}
+{{- range $key, $_ := .Values.podLabels -}}
+{{- if hasKey $labels $key -}}
+{{- fail (printf "podLabels: %s is the chart's own; it finds the pods, or keeps sidecars away, which would answer probes for the dead. Remove it" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- $annotations := include "twinspan.noSidecarAnnotations" . | fromYaml -}}
+{{- range $key, $_ := .Values.podAnnotations -}}
+{{- if hasKey $annotations $key -}}
+{{- fail (printf "podAnnotations: %s is the chart's own; it keeps sidecars away, which would answer probes for the dead. Remove it" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $_ := .Values.serviceRegistries -}}
+{{- if or (gt (len $name) 253) (not (regexMatch "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$" $name)) -}}
+{{- fail (printf "serviceRegistries: %q is no name of an object; use small letters, digits, '-' and '.'" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}

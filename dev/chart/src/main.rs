@@ -1,0 +1,27 @@
+//! `chart`: writes everything that is generated of the chart and the manifests.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use twinspan_chart::helm::Helm;
+use twinspan_chart::{Generated, files, manifest};
+
+fn main() -> ExitCode {
+    match write() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chart: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write() -> Result<()> {
+    files()?.iter().try_for_each(put)?;
+    // It is rendered from what was just written.
+    put(&manifest::plain(&Helm::find()?)?)
+}
+
+fn put(file: &Generated) -> Result<()> {
+    std::fs::write(&file.path, &file.text).with_context(|| format!("cannot write {}", file.path.display()))
+}

@@ -1,0 +1,70 @@
+//! Every key of `values.schema.json` does something: another value than its default renders other objects.
+
+use serde_json::{Value, json};
+use twinspan_chart::helm::Helm;
+use twinspan_chart::{chart, read};
+
+/// Everything that is off by default, so that what belongs to it can have an effect.
+const ON: [&str; 4] = [
+    "networkPolicy.enabled",
+    "metrics.serviceMonitor.enabled",
+    "metrics.prometheusRule.enabled",
+    "metrics.dashboard.enabled",
+];
+/// Only handed through by Helm.
+const WITHOUT: &str = "global";
+
+/// Another value than the default, which templates take.
+fn another(path: &str, schema: &Value) -> Value {
+    let default = &schema["default"];
+    match path {
+        "image.digest" => json!(format!("sha256:{}", "0".repeat(64))),
+        "metrics.serviceMonitor.interval" => json!("45s"),
+        "tolerations" => json!([{"key": "a", "operator": "Exists"}]),
+        "serviceRegistries" => {
+            json!({"main": {"etcd": {"endpoints": ["http://etcd:2379"]}, "format": "Kitex", "allowed": []}})
+        }
+        _ if path.starts_with("resources.") => json!("7"),
+        _ if ON.contains(&path) => json!(false),
+        _ => match schema["type"].as_str() {
+            Some("boolean") => json!(!default.as_bool().unwrap()),
+            Some("integer") => json!(default.as_i64().unwrap() + 1),
+            Some("array") => json!(["another"]),
+            Some("object") => json!({"another": "one"}),
+            Some("string") => match schema["enum"].as_array() {
+                Some(all) => all.iter().find(|one| *one != default).unwrap().clone(),
+                None => json!("another"),
+            },
+            other => panic!("{path}: nothing is known of {other:?}"),
+        },
+    }
+}
+
+fn walk(schema: &Value, path: &str, rows: &mut Vec<(String, Value)>) {
+    let properties = schema["properties"].as_object().filter(|all| !all.is_empty());
+    let Some(properties) = properties else {
+        rows.push((path.to_owned(), another(path, schema)));
+        return;
+    };
+    for (key, inner) in properties.iter().filter(|(key, _)| *key != WITHOUT) {
+        let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        walk(inner, &below, rows);
+    }
+}
+
+#[test]
+fn every_key_has_an_effect() {
+    let schema: Value = serde_json::from_str(&read(&chart().join("values.schema.json")).unwrap()).unwrap();
+    let mut rows = Vec::new();
+    walk(&schema, "", &mut rows);
+    assert!(rows.len() > 30, "{rows:?}");
+    let helm = Helm::find().unwrap();
+    let on: Vec<String> = ON.iter().map(|path| format!("--set-json={path}=true")).collect();
+    let on: Vec<&str> = on.iter().map(String::as_str).collect();
+    let before = helm.template(&on).unwrap();
+    for (path, value) in rows {
+        let other = format!("--set-json={path}={value}");
+        let after = helm.template(&[&on[..], &[other.as_str()]].concat()).unwrap();
+        assert!(after != before, "{path} has no effect");
+    }
+}

@@ -1,0 +1,31 @@
+//! What is generated is what is stored, and the chart is of this version.
+
+use twinspan_chart::helm::Helm;
+use twinspan_chart::{Generated, chart, files, manifest, read};
+
+fn stored(file: &Generated) {
+    let stored = read(&file.path).unwrap_or_default();
+    assert_eq!(stored, file.text, "{}: run `make manifests`", file.path.display());
+}
+
+#[test]
+fn the_files_of_the_chart() {
+    let files = files().unwrap();
+    assert_eq!(files.len(), 5);
+    files.iter().for_each(stored);
+}
+
+#[test]
+fn the_plain_manifest() {
+    let plain = manifest::plain(&Helm::find().unwrap()).unwrap();
+    assert!(!plain.text.contains("helm.sh/"), "a hook or a policy of Helm means nothing to kubectl");
+    stored(&plain);
+}
+
+#[test]
+fn the_chart_is_of_this_version() {
+    let chart: serde_yaml::Value = serde_yaml::from_str(&read(&chart().join("Chart.yaml")).unwrap()).unwrap();
+    for key in ["version", "appVersion"] {
+        assert_eq!(chart[key], env!("CARGO_PKG_VERSION"), "{key} in Chart.yaml");
+    }
+}

@@ -1,0 +1,64 @@
+//! The Helm chart on a real API server. It has no kubelet, so nothing is waited for but objects.
+
+mod life;
+mod objects;
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use twinspan_bed::Bed;
+use twinspan_chart::chart;
+use twinspan_chart::helm::{Helm, NAMESPACE, RELEASE};
+
+use crate::harness::Suite;
+
+pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![
+        suite.story("chart::every_object_is_taken_by_the_api_server", objects::every_object),
+        suite.story("chart::install_upgrade_rollback_uninstall", life::whole),
+    ]
+}
+
+/// Helm on a bed's cluster, as its administrator. It blocks, so each call has a thread of its own.
+#[derive(Clone)]
+struct Cluster {
+    helm: Helm,
+}
+
+impl Cluster {
+    fn of(bed: &Bed) -> Result<Self> {
+        Ok(Self { helm: Helm::find()?.on(&bed.cluster.admin.path) })
+    }
+
+    /// Runs `helm VERB twinspan [CHART] ARGS` and returns what it printed.
+    async fn succeed(&self, verb: &str, args: &[&str]) -> Result<String> {
+        let (succeeded, said) = self.run(verb, args).await?;
+        ensure!(succeeded, "helm {verb} {}: {said}", args.join(" "));
+        Ok(said)
+    }
+
+    /// What it says where it refuses.
+    async fn refusal(&self, verb: &str, args: &[&str]) -> Result<String> {
+        let (succeeded, said) = self.run(verb, args).await?;
+        ensure!(!succeeded, "helm {verb} {} was not refused: {said}", args.join(" "));
+        Ok(said)
+    }
+
+    async fn run(&self, verb: &str, args: &[&str]) -> Result<(bool, String)> {
+        let mut all = vec![verb.to_owned(), RELEASE.to_owned()];
+        if matches!(verb, "install" | "upgrade") && !args.iter().any(|arg| arg.starts_with('/')) {
+            all.push(chart().display().to_string());
+        }
+        all.push(format!("--namespace={NAMESPACE}"));
+        all.extend(args.iter().map(|arg| (*arg).to_owned()));
+        let helm = self.helm.clone();
+        let output = tokio::task::spawn_blocking(move || {
+            let all: Vec<&str> = all.iter().map(String::as_str).collect();
+            helm.run(&all)
+        })
+        .await??;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
+    }
+}

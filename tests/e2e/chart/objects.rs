@@ -1,0 +1,123 @@
+//! Every rendered object is what the API server takes: known fields only, every rule of ours and of Kubernetes, and what the
+//! restricted Pod Security Standard asks of pods.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
+use kube::core::GroupVersionKind;
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use twinspan_bed::{Bed, OPERATOR_NAMESPACE, eventually};
+use twinspan_chart::helm::Helm;
+
+use crate::harness::{SOON, Suite};
+
+const EVERYTHING: [&str; 4] = [
+    "--set",
+    "networkPolicy.enabled=true,networkPolicy.metricsNamespaces={monitoring},metrics.serviceMonitor.enabled=true,\
+     metrics.serviceMonitor.interval=30s,metrics.prometheusRule.enabled=true,metrics.dashboard.enabled=true,replicas=3,dryRun=true,\
+     priorityClassName=system-cluster-critical,nodeSelector.disk=ssd,image.pullSecrets={one}",
+    "--set-json",
+    r#"tolerations=[{"key":"a","operator":"Exists"}],serviceRegistries={"chart-main":{"etcd":{"endpoints":["http://etcd:2379"]},"format":"Kitex","allowed":[{"namespaceSelector":{},"registryNames":["*"]}]}}"#,
+];
+
+/// Kinds of the Prometheus operator: nobody's here, so any fields are taken. That they are right is for `tests` of the rules.
+const STAND_INS: [(&str, &str); 2] = [("ServiceMonitor", "servicemonitors"), ("PrometheusRule", "prometheusrules")];
+
+pub async fn every_object(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    stand_ins(bed).await?;
+    let helm = Helm::find()?;
+    let mut kinds = BTreeSet::new();
+    for values in
+        [&[][..], &EVERYTHING, &["--set", "runAsUser=null,listen=[::]", "--set-json", "topologySpread.topologyKeys=[]"]]
+    {
+        for object in helm.objects(values)? {
+            let object: DynamicObject = serde_json::from_value(serde_json::to_value(object)?)?;
+            let kind = object.types.clone().context("an object without a kind")?.kind;
+            accepted(&bed.client(), &object)
+                .await
+                .with_context(|| format!("{values:?}: {kind} {}", object.name_any()))?;
+            if kind == "Deployment" {
+                let pod = pod(&object)?;
+                accepted(&bed.client(), &pod).await.with_context(|| format!("{values:?}: the Deployment's pod"))?;
+            }
+            kinds.insert(kind);
+        }
+    }
+    ensure!(kinds.len() == 17, "{kinds:?}");
+
+    // It would have been seen.
+    let mut wrong = pod(&deployment(&helm)?)?;
+    wrong.data["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = json!(true);
+    let refused = accepted(&bed.client(), &wrong).await.err().context("a pod with privileges was taken")?;
+    ensure!(format!("{refused:#}").contains("violates PodSecurity \"restricted"), "{refused:#}");
+    let mut wrong = deployment(&helm)?;
+    wrong.data["spec"]["replica"] = json!(1);
+    let refused = accepted(&bed.client(), &wrong).await.err().context("an unknown field was taken")?;
+    ensure!(format!("{refused:#}").contains("replica"), "{refused:#}");
+    Ok(())
+}
+
+fn deployment(helm: &Helm) -> Result<DynamicObject> {
+    let object =
+        helm.objects(&[])?.into_iter().find(|object| object["kind"] == "Deployment").context("no Deployment")?;
+    Ok(serde_json::from_value(serde_json::to_value(object)?)?)
+}
+
+/// The pod that a Deployment's controller would create.
+fn pod(deployment: &DynamicObject) -> Result<DynamicObject> {
+    let template = &deployment.data["spec"]["template"];
+    let mut pod =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]});
+    pod["metadata"]["name"] = json!("twinspan-0");
+    pod["metadata"]["namespace"] = json!(OPERATOR_NAMESPACE);
+    Ok(serde_json::from_value(pod)?)
+}
+
+/// Server-side dry run; `Ok` where it would be stored.
+async fn accepted(client: &Client, object: &DynamicObject) -> Result<()> {
+    let types = object.types.clone().context("an object without a kind")?;
+    let (resource, capabilities) = kube::discovery::pinned_kind(client, &GroupVersionKind::try_from(&types)?).await?;
+    let namespaced = capabilities.scope == kube::discovery::Scope::Namespaced;
+    ensure!(namespaced == object.namespace().is_some(), "its namespace is said where it has one");
+    let api: Api<DynamicObject> = match object.namespace() {
+        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let mut params = PatchParams::apply("dry-run").force();
+    params.dry_run = true;
+    params.field_validation = Some(ValidationDirective::Strict);
+    api.patch(&object.name_any(), &params, &Patch::Apply(object)).await?;
+    Ok(())
+}
+
+async fn stand_ins(bed: &Bed) -> Result<()> {
+    let crds: Api<CustomResourceDefinition> = Api::all(bed.client());
+    for (kind, plural) in STAND_INS {
+        let anything: Value = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+        let crd: CustomResourceDefinition = serde_json::from_value(json!({
+            "metadata": {
+                "name": format!("{plural}.monitoring.coreos.com"),
+                // The group is Kubernetes' own to approve, by its name.
+                "annotations": {"api-approved.kubernetes.io": "https://github.com/prometheus-operator/prometheus-operator"},
+            },
+            "spec": {
+                "group": "monitoring.coreos.com", "scope": "Namespaced",
+                "names": {"kind": kind, "plural": plural},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": anything}}],
+            },
+        }))?;
+        crds.create(&PostParams::default(), &crd).await?;
+        let group = GroupVersionKind::gvk("monitoring.coreos.com", "v1", kind);
+        eventually("the stand-in is served", SOON, || async {
+            kube::discovery::pinned_kind(&bed.client(), &group).await?;
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
