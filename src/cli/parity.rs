@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(short, long, default_value = "default")]
     namespace: String,
     /// The DNS server to ask, as IP or IP:PORT; without one the system's
-    #[arg(long, value_name = "ADDR", value_parser = server)]
+    #[arg(long, env = "TWINSPAN_DNS", value_name = "ADDR", value_parser = server)]
     dns: Option<SocketAddr>,
     /// The cluster's DNS domain
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]

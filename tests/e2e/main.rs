@@ -16,6 +16,7 @@ mod conformance;
 mod connection;
 mod crds;
 mod departures;
+mod docs;
 mod doctor;
 mod export;
 mod faults;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         connection::stories,
         crds::stories,
         departures::stories,
+        docs::stories,
         doctor::stories,
         export::stories,
         faults::stories,

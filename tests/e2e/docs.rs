@@ -1,0 +1,216 @@
+//! Every command and every object in the documents works: they are run in the order in which a reader meets them, as an administrator of a
+//! cluster with a registry and a running operator.
+//!
+//! Exceptions say so in the sentence before them ("needs the internet", "needs nodes"), and there are few.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use tokio::process::Command;
+use twinspan_bed::{Bed, TwinspanOptions, namespace, repository};
+
+use crate::harness::{Suite, TWINSPAN};
+
+pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
+    vec![
+        suite.story("docs::every_command_and_every_object", commands),
+        Trial::test("docs::every_link_leads_somewhere", || Ok(links()?)),
+    ]
+}
+
+/// In this order, the rest by name. What the quick start creates the others talk about.
+const FIRST: &str = "quick-start.md";
+/// The section of [`FIRST`] that takes it all away again: run in the end.
+const LAST: &str = "## Remove it";
+/// Its examples are applied by a story of their own, to a cluster without these objects.
+const REFERENCE: &str = "api.md";
+/// A sentence with one of these exempts the block after it.
+const EXEMPT: [&str; 2] = ["needs the internet", "needs nodes"];
+
+/// A fenced block.
+#[derive(Debug)]
+struct Block {
+    /// File and line, for whoever has to mend it.
+    place: String,
+    language: String,
+    text: String,
+    exempt: bool,
+    last: bool,
+}
+
+fn documents() -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(repository().join("docs"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            all.push(path);
+        }
+    }
+    all.sort_by_key(|path| (!path.ends_with(FIRST), path.clone()));
+    Ok(all)
+}
+
+fn blocks(path: &Path) -> Result<Vec<Block>> {
+    let name = path.file_name().context("a name")?.to_string_lossy().into_owned();
+    let text = std::fs::read_to_string(path)?;
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut open: Option<Block> = None;
+    let (mut paragraph, mut last) = (String::new(), false);
+    for (number, line) in text.lines().enumerate() {
+        let bare = line.trim_start();
+        match (&mut open, bare.strip_prefix("```")) {
+            (None, Some(language)) => {
+                open = Some(Block {
+                    place: format!("docs/{name}:{}", number + 1),
+                    language: language.to_owned(),
+                    text: String::new(),
+                    exempt: EXEMPT.iter().any(|words| paragraph.contains(words)),
+                    last: last && name == FIRST,
+                });
+            }
+            (Some(_), Some(_)) => {
+                blocks.extend(open.take());
+                paragraph.clear();
+            }
+            (Some(block), None) => {
+                // Blocks of a list are indented as a whole.
+                let indent = if name == "migration.md" { "   " } else { "" };
+                block.text.push_str(line.strip_prefix(indent).unwrap_or(line));
+                block.text.push('\n');
+            }
+            (None, None) => {
+                if bare.is_empty() && !paragraph.ends_with("\n") {
+                    // One empty line is between a paragraph and its block.
+                    paragraph.push('\n');
+                } else if bare.is_empty() || paragraph.ends_with('\n') {
+                    paragraph.clear();
+                }
+                paragraph.push_str(bare);
+                if line.starts_with("## ") {
+                    last = line == LAST;
+                }
+            }
+        }
+    }
+    ensure!(open.is_none(), "docs/{name}: a block does not end");
+    Ok(blocks)
+}
+
+/// A directory with `kubectl`, `etcdctl`, `helm` and `twinspan`.
+fn tools(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let parts = namespace::binary("controlplane")?;
+    let helm = namespace::binary("helm")?;
+    for (name, script) in [
+        ("kubectl", format!("exec {parts} kubectl \"$@\"")),
+        ("etcdctl", format!("exec {parts} etcdctl \"$@\"")),
+        ("helm", format!("exec {helm} \"$@\"")),
+        // 2 and 3 are answers: something would change, something differs.
+        ("twinspan", format!("{TWINSPAN} \"$@\" || {{ code=$?; [ $code = 2 ] || [ $code = 3 ] || exit $code; }}")),
+    ] {
+        let path = dir.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n"))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+struct Reader {
+    path: String,
+    environment: BTreeMap<String, String>,
+}
+
+impl Reader {
+    fn of(bed: &Bed, dir: &Path) -> Result<Self> {
+        tools(dir)?;
+        let mut environment = bed.environment();
+        environment.insert("TWINSPAN_DNS".to_owned(), bed.dns.address().to_string());
+        environment.insert("ETCD".to_owned(), bed.registry.endpoint().trim_start_matches("http://").to_owned());
+        let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap_or_default());
+        Ok(Self { path, environment })
+    }
+
+    async fn runs(&self, block: &Block) -> Result<()> {
+        let script = match block.language.as_str() {
+            "sh" => block.text.clone(),
+            "yaml" => format!("kubectl apply --dry-run=server -f - <<'EOF'\n{}EOF\n", block.text),
+            _ => return Ok(()),
+        };
+        let output = Command::new("bash")
+            .args(["-euo", "pipefail", "-c", &script])
+            .env("PATH", &self.path)
+            .envs(&self.environment)
+            .current_dir(repository())
+            .output()
+            .await?;
+        ensure!(
+            output.status.success(),
+            "{}: {}\n{script}\n{}{}",
+            block.place,
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+}
+
+async fn commands(suite: Arc<Suite>) -> Result<()> {
+    let mut all = Vec::new();
+    for path in documents()?.into_iter().filter(|path| !path.ends_with(REFERENCE)) {
+        all.extend(blocks(&path)?.into_iter().filter(|block| matches!(block.language.as_str(), "sh" | "yaml")));
+    }
+    let (last, first): (Vec<Block>, Vec<Block>) = all.into_iter().filter(|b| !b.exempt).partition(|b| b.last);
+    ensure!(first.len() >= 13 && last.len() == 1, "{} and {} blocks were found", first.len(), last.len());
+
+    let bed = &suite.own_bed().await?;
+    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    twinspan.ready().await?;
+    let dir = std::env::temp_dir().join(format!("twinspan-docs-{}", std::process::id()));
+    let reader = Reader::of(bed, &dir)?;
+    for block in first.iter().chain(&last) {
+        reader.runs(block).await?;
+    }
+    std::fs::remove_dir_all(dir)?;
+    ensure!(bed.registry.dump("kitex/registry-etcd/").await?.is_empty(), "records are left");
+    Ok(())
+}
+
+/// Links to files and to headings, in the documents and in the README.
+fn links() -> Result<()> {
+    // The reference has none, and patterns that look like some.
+    let mut pages: Vec<PathBuf> = documents()?.into_iter().filter(|path| !path.ends_with(REFERENCE)).collect();
+    pages.extend(["README.md", "CONTRIBUTING.md", "docs/decisions/README.md"].map(|page| repository().join(page)));
+    let mut count = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page)?;
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.starts_with("http") || target.contains(char::is_whitespace) {
+                continue;
+            }
+            count += 1;
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { page.clone() } else { page.parent().context("a directory")?.join(file) };
+            ensure!(path.exists(), "{}: {target} is not there", page.display());
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let found = text.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line) == heading);
+            ensure!(heading.is_empty() || found, "{}: {target} has no such heading", page.display());
+        }
+    }
+    ensure!(count > 20, "{count} links were found");
+    Ok(())
+}
+
+/// What a heading is called in links: lower case, words joined by dashes, without punctuation.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    words
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
+}
