@@ -21,6 +21,11 @@ What values.schema.json cannot say so that a person understands it: each refusal
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.traces.otlpEndpoint -}}
+{{- if not (regexMatch "^http://[^[:space:]]+$" .) -}}
+{{- fail (printf "traces.otlpEndpoint: it has to begin with http://, e.g. http://collector.monitoring:4317. Got %q" .) -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.metrics.serviceMonitor.interval -}}
 {{- if not (regexMatch "^([0-9]+(ms|s|m|h))+$" .) -}}
 {{- fail (printf "metrics.serviceMonitor.interval: a duration such as 30s or 1m. Got %q" .) -}}

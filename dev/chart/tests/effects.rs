@@ -19,6 +19,7 @@ fn another(path: &str, schema: &Value) -> Value {
     let default = &schema["default"];
     match path {
         "image.digest" => json!(format!("sha256:{}", "0".repeat(64))),
+        "traces.otlpEndpoint" => json!("http://collector:4317"),
         "metrics.serviceMonitor.interval" => json!("45s"),
         "tolerations" => json!([{"key": "a", "operator": "Exists"}]),
         "serviceRegistries" => {

@@ -206,6 +206,7 @@ fn values_that_only_templates_can_judge() {
         (json!({"resources": {"requests": {"memory": "1 GB"}}}), "resources.requests.memory: a quantity such as"),
         (json!({"resources": {"limits": {"cpu": "-1"}}}), "resources.limits.cpu: a quantity such as"),
         (json!({"resources": {"limits": {"memory": "1Gb"}}}), "resources.limits.memory: a quantity such as"),
+        (json!({"traces": {"otlpEndpoint": "collector:4317"}}), "traces.otlpEndpoint: it has to begin with http://"),
         (json!({"metrics": {"serviceMonitor": {"interval": "30"}}}), "metrics.serviceMonitor.interval: a duration"),
         (
             json!({"podLabels": {"sidecar.istio.io/inject": "true"}}),

@@ -151,7 +151,7 @@ fn values_reach_the_pod() {
             "--set",
             &format!("image.repository=registry.example:5000/team/twinspan,image.tag=1.2.3,image.digest={digest}"),
             "--set",
-            "image.pullSecrets={one,two},replicas=3,dryRun=true,listen=[::],log.format=json,log.filter=debug",
+            "image.pullSecrets={one,two},replicas=3,dryRun=true,listen=[::],log.format=json,log.filter=debug,traces.otlpEndpoint=http://collector:4317",
             "--set",
             "priorityClassName=high,nodeSelector.disk=ssd,topologySpread.topologyKeys={rack},topologySpread.whenUnsatisfiable=DoNotSchedule",
             "--set-json",
@@ -163,7 +163,17 @@ fn values_reach_the_pod() {
     let container = &spec["containers"][0];
     assert_eq!(container["image"], format!("registry.example:5000/team/twinspan:1.2.3@{digest}"));
     let args: Vec<&str> = container["args"].as_sequence().unwrap().iter().filter_map(Value::as_str).collect();
-    assert_eq!(args, ["run", "--leader-elect=true", "--admin-addr=[::]:8080", "--log-format=json", "--dry-run"]);
+    assert_eq!(
+        args,
+        [
+            "run",
+            "--leader-elect=true",
+            "--admin-addr=[::]:8080",
+            "--log-format=json",
+            "--otlp-endpoint=http://collector:4317",
+            "--dry-run"
+        ]
+    );
     let env = container["env"].as_sequence().unwrap();
     assert!(env.iter().any(|variable| variable["name"] == "RUST_LOG" && variable["value"] == "debug"), "{env:?}");
     assert_eq!(spec["imagePullSecrets"][1]["name"], "two");

@@ -10,16 +10,17 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, ValidationDi
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::process::Command;
 use twinspan_bed::{Bed, OPERATOR_NAMESPACE, eventually};
 use twinspan_chart::helm::Helm;
 
-use crate::harness::{SOON, Suite};
+use crate::harness::{SOON, Suite, TWINSPAN};
 
 const EVERYTHING: [&str; 4] = [
     "--set",
     "networkPolicy.enabled=true,networkPolicy.metricsNamespaces={monitoring},metrics.serviceMonitor.enabled=true,\
      metrics.serviceMonitor.interval=30s,metrics.prometheusRule.enabled=true,metrics.dashboard.enabled=true,replicas=3,dryRun=true,\
-     priorityClassName=system-cluster-critical,nodeSelector.disk=ssd,image.pullSecrets={one}",
+     log.format=json,traces.otlpEndpoint=http://collector:4317,listen=[::],priorityClassName=system-cluster-critical,nodeSelector.disk=ssd,image.pullSecrets={one}",
     "--set-json",
     r#"tolerations=[{"key":"a","operator":"Exists"}],serviceRegistries={"chart-main":{"etcd":{"endpoints":["http://etcd:2379"]},"format":"Kitex","allowed":[{"namespaceSelector":{},"registryNames":["*"]}]}}"#,
 ];
@@ -32,9 +33,7 @@ pub async fn every_object(suite: Arc<Suite>) -> Result<()> {
     stand_ins(bed).await?;
     let helm = Helm::find()?;
     let mut kinds = BTreeSet::new();
-    for values in
-        [&[][..], &EVERYTHING, &["--set", "runAsUser=null,listen=[::]", "--set-json", "topologySpread.topologyKeys=[]"]]
-    {
+    for values in [&[][..], &EVERYTHING, &["--set", "runAsUser=null", "--set-json", "topologySpread.topologyKeys=[]"]] {
         for object in helm.objects(values)? {
             let object: DynamicObject = serde_json::from_value(serde_json::to_value(object)?)?;
             let kind = object.types.clone().context("an object without a kind")?.kind;
@@ -44,6 +43,7 @@ pub async fn every_object(suite: Arc<Suite>) -> Result<()> {
             if kind == "Deployment" {
                 let pod = pod(&object)?;
                 accepted(&bed.client(), &pod).await.with_context(|| format!("{values:?}: the Deployment's pod"))?;
+                arguments_are_known(&pod).await.with_context(|| format!("{values:?}: its arguments"))?;
             }
             kinds.insert(kind);
         }
@@ -76,6 +76,18 @@ fn pod(deployment: &DynamicObject) -> Result<DynamicObject> {
     pod["metadata"]["name"] = json!("twinspan-0");
     pod["metadata"]["namespace"] = json!(OPERATOR_NAMESPACE);
     Ok(serde_json::from_value(pod)?)
+}
+
+/// The program takes the arguments, and gets as far as looking for a cluster.
+async fn arguments_are_known(pod: &DynamicObject) -> Result<()> {
+    let args: Vec<String> = serde_json::from_value(pod.data["spec"]["containers"][0]["args"].clone())?;
+    let output = Command::new(TWINSPAN).args(&args).arg("--kubeconfig=/nowhere").output().await?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(1) && text.contains("cannot read the kubeconfig /nowhere"),
+        "{args:?}: {text}"
+    );
+    Ok(())
 }
 
 /// Server-side dry run; `Ok` where it would be stored.
