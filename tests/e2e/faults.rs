@@ -11,9 +11,9 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{Etcd, Link, eventually, holds, next_v4};
+use twinspan_bed::{Etcd, Link, TwinspanOptions, eventually, holds, next_v4};
 
-use crate::harness::{Corner, SOON, Suite};
+use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
@@ -24,6 +24,7 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.story("faults::tokens_expire", tokens),
         suite.story("faults::certificates_expire_and_are_rotated", certificates),
         suite.story("faults::a_member_of_three_is_killed_and_frozen", members),
+        suite.story("faults::an_endpoints_name_leads_elsewhere", renamed),
         suite.story("faults::our_lease_is_revoked", revoked),
         suite.story("faults::the_quota_is_used_up", quota),
     ]
@@ -341,6 +342,37 @@ async fn members(suite: Arc<Suite>) -> Result<()> {
     }
     ensure!(scene.own_record(&three[0]).await? == before, "what did not change was written");
     scene.corner.nothing_foreign_was_touched(&three[0]).await
+}
+
+/// The name of the only endpoint leads to another member from one moment to the next, as behind a Service or after a move.
+async fn renamed(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.own_bed().await?;
+    let three = bed.start_three("registry-renamed").await?;
+    let hosts = std::env::temp_dir().join(format!("twinspan-hosts-{}", std::process::id()));
+    let leads_to = |member: &Etcd| {
+        let (ip, port) = member.endpoint().trim_start_matches("http://").split_once(':').context("no port")?;
+        // The same file, for it is mounted.
+        std::fs::write(&hosts, format!("{ip} etcd.test\n"))?;
+        Ok::<_, anyhow::Error>(format!("http://etcd.test:{port}"))
+    };
+    let endpoint = leads_to(&three[0])?;
+    let options = TwinspanOptions { hosts: Some(hosts.clone()), ..TwinspanOptions::default() };
+    let twinspan = bed.start_twinspan(TWINSPAN, &options)?;
+    twinspan.ready().await?;
+    let corner = Corner::without_registry_object(bed, "renamed", &three[0]).await?;
+    corner.create_registry(json!({"etcd": {"endpoints": [endpoint]}})).await?;
+    let mut scene = Scene::set(corner, &three[0]).await?;
+    let before = scene.own_record(&three[1]).await?;
+
+    leads_to(&three[1])?;
+    three[0].part().kill().await?;
+    eventually("the others have a leader", SOON, || three[1].put("anything", "")).await?;
+    scene.add_vm(&three[1]).await?;
+    scene.synced(&three[1]).await?;
+    ensure!(scene.own_record(&three[1]).await? == before, "what did not change was written");
+    scene.goes_on(&three[1]).await?;
+    std::fs::remove_file(hosts)?;
+    scene.corner.nothing_foreign_was_touched(&three[1]).await
 }
 
 async fn revoked(suite: Arc<Suite>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! Twinspan itself, as its own ServiceAccount, started as the Deployment of `deploy/twinspan.yaml` starts it.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub struct Options {
     pub args: Vec<String>,
     /// Where its Lease and its Secrets are; absent is the usual one.
     pub namespace: Option<String>,
+    /// What it finds as `/etc/hosts`; absent is the machine's.
+    pub hosts: Option<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,11 @@ impl Twinspan {
         let filter = std::env::var("TWINSPAN_LOG").unwrap_or_else(|_| "info,kube_client=off,twinspan=debug".to_owned());
         env.push(("RUST_LOG".to_owned(), filter));
         let env: Vec<(&str, String)> = env.iter().map(|(variable, value)| (variable.as_str(), value.clone())).collect();
-        Ok(Self { part: Part::start(&name, dir, binary, &args, &env)?, admin })
+        let (program, args) = match &options.hosts {
+            Some(hosts) => ("unshare", with_hosts(hosts, binary, args)),
+            None => (binary, args),
+        };
+        Ok(Self { part: Part::start(&name, dir, program, &args, &env)?, admin })
     }
 
     pub fn part(&self) -> &Part {
@@ -89,4 +95,12 @@ impl Twinspan {
         let found = body.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
         found.map(|value| value.trim().parse().context("not a number")).transpose()
     }
+}
+
+/// Arguments of `unshare` that run a program in a mount namespace where a file is `/etc/hosts`.
+fn with_hosts(hosts: &Path, binary: &str, args: Vec<String>) -> Vec<String> {
+    let script = format!("mount --bind {} /etc/hosts && exec \"$0\" \"$@\"", hosts.display());
+    let mut all: Vec<String> = ["--mount", "--", "sh", "-c", &script, binary].map(str::to_owned).to_vec();
+    all.extend(args);
+    all
 }
