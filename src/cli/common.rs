@@ -3,13 +3,15 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use kube::Client;
 
 use super::ConfigError;
+use crate::controllers::onlooker::Onlooker;
 use crate::tools::approve::ApproveError;
 use crate::tools::parity::GatherError;
-use crate::tools::print::PrintError;
+use crate::tools::print::{Output, PrintError};
 use crate::tools::reach::ReachError;
 
 /// How to reach the cluster.
@@ -27,6 +29,28 @@ impl Common {
     pub async fn client(&self) -> Result<Client, Error> {
         let config = super::config(self.kubeconfig.as_deref()).await?;
         Ok(Client::try_from(config).map_err(Box::new)?)
+    }
+}
+
+/// What the commands that look as the operator does have in common.
+#[derive(Debug, clap::Args)]
+pub struct Looking {
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+    /// How long to wait for the cluster and the registries, in seconds
+    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
+    within: u64,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Looking {
+    /// Looks until everything is known, or the time is up; the second value is what is missing then.
+    pub async fn look(&self) -> Result<(Onlooker, Vec<String>), Error> {
+        let client = self.common.client().await?;
+        let onlooker = Onlooker::start(&client, &self.common.operator_namespace);
+        let missing = onlooker.complete(Duration::from_secs(self.within)).await;
+        Ok((onlooker, missing))
     }
 }
 

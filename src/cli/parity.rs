@@ -2,14 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use twinspan_core::model::ServiceKey;
 
-use super::common::{Common, Error, run as block_on};
-use crate::controllers::onlooker::Onlooker;
+use super::common::{Error, Looking, run as block_on};
 use crate::tools::parity::{Request, Resolver, Table, gather};
-use crate::tools::print::{Output, print};
+use crate::tools::print::print;
 
 /// Show every instance of a RegisteredService, who sees it (cluster, registry, DNS, a client of the framework), and why one does not.
 ///
@@ -30,13 +28,8 @@ pub struct Args {
     /// The cluster's DNS domain
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     cluster_domain: String,
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
-    /// How long to wait for the reasons, in seconds
-    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
-    within: u64,
     #[command(flatten)]
-    common: Common,
+    looking: Looking,
 }
 
 fn server(text: &str) -> Result<SocketAddr, String> {
@@ -54,22 +47,21 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
-    let client = args.common.client().await?;
+    let common = &args.looking.common;
     let resolver = Resolver::new(args.dns).map_err(Error::Resolver)?;
     let key = ServiceKey::new(&args.namespace, &args.name);
     let request = Request {
-        client: client.clone(),
+        client: common.client().await?,
         key: key.clone(),
-        operator_namespace: &args.common.operator_namespace,
+        operator_namespace: &common.operator_namespace,
         resolver: &resolver,
         cluster_domain: &args.cluster_domain,
     };
     let gathered = gather(&request).await?;
-    let onlooker = Onlooker::start(&client, &args.common.operator_namespace);
-    onlooker.complete(Duration::from_secs(args.within)).await;
+    let (onlooker, _) = args.looking.look().await?;
     let accounts = onlooker.outlook(&key).map(|outlook| outlook.instances).unwrap_or_default();
     onlooker.end().await;
     let table = Table::new(&gathered.sides, gathered.framework).explained(accounts);
-    print(&table, args.output)?;
+    print(&table, args.looking.output)?;
     Ok(if table.agrees() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) })
 }

@@ -1,12 +1,10 @@
 //! `twinspan plan`: what the operator would write now.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use super::common::{Common, Error, run as block_on};
-use crate::controllers::onlooker::Onlooker;
+use super::common::{Error, Looking, run as block_on};
 use crate::tools::plan::Plan;
-use crate::tools::print::{Output, print};
+use crate::tools::print::print;
 
 /// Show what would be written now on both sides, as a diff. Changes nothing.
 ///
@@ -23,13 +21,8 @@ pub struct Args {
     /// Only RegisteredServices of this namespace
     #[arg(short, long)]
     namespace: Option<String>,
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
-    /// How long to wait for the cluster and the registries, in seconds
-    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
-    within: u64,
     #[command(flatten)]
-    common: Common,
+    looking: Looking,
 }
 
 /// Something would be written.
@@ -40,9 +33,7 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
-    let client = args.common.client().await?;
-    let onlooker = Onlooker::start(&client, &args.common.operator_namespace);
-    let missing = onlooker.complete(Duration::from_secs(args.within)).await;
+    let (onlooker, missing) = args.looking.look().await?;
     let wanted = |namespace: &str, name: &str| {
         args.namespace.as_deref().is_none_or(|n| n == namespace) && args.name.as_deref().is_none_or(|n| n == name)
     };
@@ -54,6 +45,6 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
             "the cluster could not be listed in time; see --within, and whether you may list what the operator lists",
         ));
     }
-    print(&plan, args.output)?;
+    print(&plan, args.looking.output)?;
     Ok(if plan.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
 }
