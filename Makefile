@@ -4,7 +4,7 @@ CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
 
-.PHONY: help setup parts build crds manifests docs demo test test-long lint deny clean
+.PHONY: help setup parts build crds manifests docs image demo test test-long lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ manifests: setup ## Write deploy/twinspan.yaml and what is generated of the char
 
 docs: setup ## Write the API reference of the Rust types into docs/api.md
 	$(CARGO) run --quiet -- crds --reference docs/api.md
+
+image: setup ## Write Twinspan's image to target/image/twinspan.tar, without a daemon
+	@$(CARGO) run --quiet -p twinspan-image -- archive
 
 demo: parts ## Tell the story on real parts; KEEP=1 leaves it running
 	@$(CARGO) build --quiet -p twinspan -p twinspan-demo
