@@ -4,13 +4,16 @@ CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
 
-.PHONY: help setup parts build crds manifests docs demo test test-long lint deny clean
+.PHONY: help setup setup-node parts build crds manifests docs image demo node test test-long test-node lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## Install what a fresh Debian or Ubuntu lacks, or name it
 	@dev/setup
+
+setup-node: ## The same, with what a real node runs: containerd, runc, nftables, CNI plugins
+	@dev/setup node
 
 parts: setup ## Build etcd, the control plane, CoreDNS, the Kitex programs, the oracle, Helm and Prometheus' rules; once
 	@dev/parts controlplane >/dev/null
@@ -33,15 +36,26 @@ manifests: setup ## Write deploy/twinspan.yaml and what is generated of the char
 docs: setup ## Write the API reference of the Rust types into docs/api.md
 	$(CARGO) run --quiet -- crds --reference docs/api.md
 
+image: setup ## Write Twinspan's image to target/image/twinspan.tar, without a daemon
+	@$(CARGO) run --quiet -p twinspan-image -- archive
+
 demo: parts ## Tell the story on real parts; KEEP=1 leaves it running
 	@$(CARGO) build --quiet -p twinspan -p twinspan-demo
 	@target/debug/demo $(if $(KEEP),--keep)
+
+node: setup-node ## Run the image and the chart on one real node until Ctrl-C; needs root
+	@$(CARGO) build --quiet --workspace --bin node
+	@target/debug/node
 
 test: parts ## Every test but the long stories
 	$(CARGO) test --workspace
 
 test-long: parts ## The stories that take minutes by their nature
 	$(CARGO) test --test e2e -- --ignored
+	$(MAKE) test-node
+
+test-node: setup-node ## The story of the image and the chart on one real node; needs root
+	$(CARGO) test --workspace --test story -- --ignored
 
 lint: setup ## Formatting, clippy, Go vet
 	$(CARGO) fmt --all --check
@@ -51,6 +65,8 @@ lint: setup ## Formatting, clippy, Go vet
 	cd dev/interop && test -z "$$(gofmt -l .)" && CGO_ENABLED=0 go vet ./...
 	cd dev/oracle && test -z "$$(gofmt -l .)" && CGO_ENABLED=0 go vet ./...
 	cd dev/helm && test -z "$$(gofmt -l .)"
+	cd dev/kubelet && test -z "$$(gofmt -l .)"
+	cd dev/pause && test -z "$$(gofmt -l .)"
 	cd dev/prometheus && test -z "$$(gofmt -l .)"
 
 deny: setup ## Bans, licences and sources of dependencies

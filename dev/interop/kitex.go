@@ -97,25 +97,31 @@ func kitexResolver(where etcdFlags) (discovery.Resolver, error) {
 }
 
 // kitexClient calls all the time and says who answered: its load balancer polls
-// the registry every 5 s, as any Kitex client's does.
+// the registry every 5 s, as any Kitex client's does. With -host it knows no
+// registry and calls a name or an address, as programs in pods do.
 func kitexClient(args []string) error {
 	set := flag.NewFlagSet("kitex-client", flag.ExitOnError)
 	var where etcdFlags
 	where.register(set)
+	host := set.String("host", "", "host:port to call instead of what the registry has")
 	interval := set.Duration("interval", 50*time.Millisecond, "time between two calls")
 	_ = set.Parse(args)
 	klog.SetLevel(klog.LevelError)
 
-	resolver, err := kitexResolver(where)
-	if err != nil {
-		return err
+	target := client.WithHostPorts(*host)
+	if *host == "" {
+		resolver, err := kitexResolver(where)
+		if err != nil {
+			return err
+		}
+		target = client.WithResolver(resolver)
 	}
 	g, err := whoami()
 	if err != nil {
 		return err
 	}
 	caller, err := genericclient.NewClient(where.service, g,
-		client.WithResolver(resolver),
+		target,
 		client.WithConnectTimeout(time.Second),
 		client.WithRPCTimeout(2*time.Second))
 	if err != nil {

@@ -10,12 +10,12 @@ use kube::Client;
 use kube::api::{Api, PostParams};
 use serde_json::json;
 
-use crate::controlplane::ControlPlane;
+use crate::controlplane::{ControlPlane, Kind};
 use crate::dns::Dns;
 use crate::etcd::{Etcd, Tls};
 use crate::namespace::Access;
 use crate::twinspan::{Options, Twinspan};
-use crate::{Kubeconfig, access, address, deployment, namespace, repository};
+use crate::{Kubeconfig, access, address, deployment, namespace};
 
 /// Where Twinspan's ServiceAccount, Lease and Secrets live.
 pub const OPERATOR_NAMESPACE: &str = "twinspan-system";
@@ -37,7 +37,7 @@ impl Bed {
         let net = address::next_bed();
         let ip = |host| Ipv4Addr::new(10, 77, net, host);
         let registry = Etcd::spawn("registry-etcd", dir, ip(3), &[])?;
-        let cluster = ControlPlane::start(dir, ip(1), ip(2)).await?;
+        let cluster = ControlPlane::start(dir, ip(1), ip(2), Kind::WITHOUT_NODES).await?;
         let client = &cluster.client;
         let dns = Dns::start(dir, ip(4), &cluster).await?;
 
@@ -116,12 +116,13 @@ impl Bed {
 
     /// Tells other terminals how to come in (`dev/testbed exec`), and returns the file that says so.
     pub fn write_access(&self) -> Result<PathBuf> {
-        let access =
-            Access { pid: namespace::outer_pid()?, env: self.environment(), tools: namespace::binary("controlplane")? };
-        let path = repository().join("target/testbed.json");
-        std::fs::create_dir_all(repository().join("target"))?;
-        std::fs::write(&path, serde_json::to_string_pretty(&access)?)?;
-        Ok(path)
+        let access = Access {
+            pid: namespace::outer_pid()?,
+            namespaces: vec!["net".to_owned()],
+            env: self.environment(),
+            tools: namespace::binary("controlplane")?,
+        };
+        access.write("testbed")
     }
 
     pub async fn create_namespace(&self, name: &str, labels: &BTreeMap<String, String>) -> Result<()> {

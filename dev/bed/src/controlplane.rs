@@ -1,5 +1,5 @@
 //! kube-apiserver and kube-controller-manager, started as a real cluster starts them: RBAC, service account tokens, the default
-//! endpoint reconciler, dual-stack Service ranges, an audit log.
+//! endpoint reconciler, dual-stack Service ranges, an audit log. Whether the cluster has machines is for others to say.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -16,8 +16,37 @@ use crate::{Kubeconfig, access, eventually, namespace, repository};
 
 const PORT: u16 = 6443;
 const SERVICE_RANGES: &str = "10.96.0.0/16,fd96::/108";
-const CONTROLLERS: &str = "endpointslice-controller,endpointslice-mirroring-controller,garbage-collector-controller,\
-namespace-controller,serviceaccount-controller,root-ca-certificate-publisher-controller";
+
+/// How clusters differ.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Lines of the token file (token, user, uid, groups) besides those of the administrator and the controllers.
+    pub users: &'static [&'static str],
+    /// Flags of kube-apiserver.
+    pub apiserver: &'static [&'static str],
+    /// Flags of kube-controller-manager.
+    pub controller_manager: &'static [&'static str],
+    /// Files of the repository that are applied before the controllers start.
+    pub manifests: &'static [&'static str],
+}
+
+impl Kind {
+    /// Pods are only objects: nothing runs them.
+    pub(crate) const WITHOUT_NODES: Self = Self {
+        users: &[],
+        apiserver: &[
+            "--authorization-mode=RBAC",
+            // Pods here have no kubelet that would mount a token.
+            "--disable-admission-plugins=ServiceAccount",
+        ],
+        controller_manager: &[
+            "--controllers=endpointslice-controller,endpointslice-mirroring-controller,garbage-collector-controller,\
+             namespace-controller,serviceaccount-controller,root-ca-certificate-publisher-controller",
+        ],
+        // Not later: the garbage collector looks for new kinds only every 30 s.
+        manifests: &["crds/serviceregistries.yaml", "crds/registeredservices.yaml"],
+    };
+}
 
 pub struct ControlPlane {
     pub etcd: Etcd,
@@ -37,7 +66,7 @@ impl std::fmt::Debug for ControlPlane {
 }
 
 impl ControlPlane {
-    pub async fn start(dir: &Path, ip: Ipv4Addr, etcd_ip: Ipv4Addr) -> Result<Self> {
+    pub async fn start(dir: &Path, ip: Ipv4Addr, etcd_ip: Ipv4Addr, kind: Kind) -> Result<Self> {
         let etcd = Etcd::spawn("cluster-etcd", dir, etcd_ip, &[])?;
         let pki = Authority::create(&dir.join("pki"))?;
         let (cert, key) = pki.issue(
@@ -48,10 +77,10 @@ impl ControlPlane {
         let (sa_key, sa_pub) = pki.key_pair("service-accounts")?;
         let tokens = dir.join("pki/tokens.csv");
         // The test itself is the only administrator; everything else has its own identity and RBAC.
-        std::fs::write(
-            &tokens,
-            "bed-admin,bed-admin,bed-admin,system:masters\nbed-kcm,system:kube-controller-manager,bed-kcm\n",
-        )?;
+        let mut users =
+            vec!["bed-admin,bed-admin,bed-admin,system:masters", "bed-kcm,system:kube-controller-manager,bed-kcm"];
+        users.extend(kind.users);
+        std::fs::write(&tokens, users.join("\n") + "\n")?;
         let policy = dir.join("pki/audit.yaml");
         std::fs::write(
             &policy,
@@ -65,57 +94,50 @@ impl ControlPlane {
         let kcm = Kubeconfig::write(dir, "kube-controller-manager", &server, &ca, "bed-kcm")?;
         let show = |path: &Path| path.display().to_string();
         etcd.ready().await?;
-        let apiserver = Part::start(
-            "kube-apiserver",
-            dir,
-            &namespace::binary("controlplane")?,
-            &[
-                "kube-apiserver".into(),
-                format!("--etcd-servers={}", etcd.endpoint()),
-                format!("--bind-address={ip}"),
-                format!("--advertise-address={ip}"),
-                format!("--secure-port={PORT}"),
-                format!("--tls-cert-file={}", show(&cert)),
-                format!("--tls-private-key-file={}", show(&key)),
-                format!("--service-cluster-ip-range={SERVICE_RANGES}"),
-                "--service-account-issuer=https://kubernetes.default.svc".into(),
-                format!("--service-account-key-file={}", show(&sa_pub)),
-                format!("--service-account-signing-key-file={}", show(&sa_key)),
-                "--authorization-mode=RBAC".into(),
-                format!("--token-auth-file={}", show(&tokens)),
-                // Pods here have no kubelet that would mount a token.
-                "--disable-admission-plugins=ServiceAccount".into(),
-                format!("--audit-policy-file={}", show(&policy)),
-                format!("--audit-log-path={}", show(&audit_log)),
-                // A stopped test bed should be gone at once.
-                "--shutdown-delay-duration=0s".into(),
-            ],
-            &[],
-        )?;
+        let mut flags = vec![
+            "kube-apiserver".to_owned(),
+            format!("--etcd-servers={}", etcd.endpoint()),
+            format!("--bind-address={ip}"),
+            format!("--advertise-address={ip}"),
+            format!("--secure-port={PORT}"),
+            format!("--tls-cert-file={}", show(&cert)),
+            format!("--tls-private-key-file={}", show(&key)),
+            format!("--service-cluster-ip-range={SERVICE_RANGES}"),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", show(&sa_pub)),
+            format!("--service-account-signing-key-file={}", show(&sa_key)),
+            format!("--token-auth-file={}", show(&tokens)),
+            format!("--audit-policy-file={}", show(&policy)),
+            format!("--audit-log-path={}", show(&audit_log)),
+            // A stopped test bed should be gone at once.
+            "--shutdown-delay-duration=0s".to_owned(),
+        ];
+        flags.extend(kind.apiserver.iter().map(|flag| (*flag).to_owned()));
+        let binary = namespace::binary("controlplane")?;
+        let apiserver = Part::start("kube-apiserver", dir, &binary, &flags, &[])?;
         let client = admin.client().await?;
         api_ready(&client, &apiserver).await?;
 
-        // Before the controllers: the garbage collector looks for new kinds only every 30 s.
-        for crd in ["crds/serviceregistries.yaml", "crds/registeredservices.yaml"] {
-            access::apply_file(&client, &repository().join(crd)).await?;
+        for manifest in kind.manifests {
+            access::apply_file(&client, &repository().join(manifest)).await?;
         }
-        let controller_manager = Part::start(
-            "kube-controller-manager",
-            dir,
-            &namespace::binary("controlplane")?,
-            &[
-                "kube-controller-manager".into(),
-                format!("--kubeconfig={}", show(&kcm.path)),
-                "--secure-port=0".into(),
-                "--leader-elect=false".into(),
-                "--use-service-account-credentials=true".into(),
-                format!("--service-account-private-key-file={}", show(&sa_key)),
-                format!("--root-ca-file={}", show(&ca)),
-                format!("--controllers={CONTROLLERS}"),
-            ],
-            &[],
-        )?;
+        let mut flags = vec![
+            "kube-controller-manager".to_owned(),
+            format!("--kubeconfig={}", show(&kcm.path)),
+            "--secure-port=0".to_owned(),
+            "--leader-elect=false".to_owned(),
+            "--use-service-account-credentials=true".to_owned(),
+            format!("--service-account-private-key-file={}", show(&sa_key)),
+            format!("--root-ca-file={}", show(&ca)),
+        ];
+        flags.extend(kind.controller_manager.iter().map(|flag| (*flag).to_owned()));
+        let controller_manager = Part::start("kube-controller-manager", dir, &binary, &flags, &[])?;
         Ok(Self { etcd, apiserver, controller_manager, admin, client, audit_log, server, ca })
+    }
+
+    /// A kubeconfig for somebody with a token.
+    pub fn kubeconfig(&self, dir: &Path, user: &str, token: &str) -> Result<Kubeconfig> {
+        Kubeconfig::write(dir, user, &self.server, &self.ca, token)
     }
 
     /// URL of the API server.
@@ -131,7 +153,7 @@ impl ControlPlane {
     /// The kubeconfig of a ServiceAccount that exists.
     pub(crate) async fn account(&self, dir: &Path, namespace: &str, name: &str) -> Result<Kubeconfig> {
         let token = access::token(&self.client, namespace, name).await?;
-        Kubeconfig::write(dir, name, &self.server, &self.ca, &token)
+        self.kubeconfig(dir, name, &token)
     }
 
     /// Waits until controllers work.

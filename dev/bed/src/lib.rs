@@ -30,6 +30,7 @@ mod wait;
 pub use access::{Kubeconfig, apply_file};
 pub use address::{next_v4, next_v6};
 pub use bed::{Bed, OPERATOR_NAMESPACE};
+pub use controlplane::{ControlPlane, Kind};
 pub use deployment::{container as twinspan_container, manifest as twinspan_manifest};
 pub use dns::{Dns, SrvTarget};
 pub use etcd::{Etcd, Tls};

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
-use twinspan_bed::{Bed, namespace, repository};
+use twinspan_bed::{Bed, namespace};
 
 const USAGE: &str = "usage: testbed              start the bed and keep it until Ctrl-C
        testbed -- COMMAND   start it, run COMMAND inside with KUBECONFIG and ETCDCTL_ENDPOINTS set, take it down
@@ -63,6 +63,6 @@ fn up(command: Option<&[String]>) -> Result<()> {
 }
 
 fn exec(command: &[String]) -> Result<()> {
-    let error = namespace::join(&repository().join("target/testbed.json"), command)?;
+    let error = namespace::join("testbed", "dev/testbed", command)?;
     Err(error).context("cannot start `nsenter`; it is in the package util-linux")
 }

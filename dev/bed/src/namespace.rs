@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -52,19 +52,37 @@ pub fn outer_pid() -> Result<u32> {
 pub struct Access {
     /// A process inside, as the rest of the machine sees it.
     pub pid: u32,
+    /// Which of its namespaces make the difference, as `nsenter` calls them.
+    pub namespaces: Vec<String>,
     pub env: BTreeMap<String, String>,
     /// The binary that is kubectl and etcdctl.
     pub tools: String,
 }
 
+impl Access {
+    /// Writes it where [`join`] looks for it, and returns the file.
+    pub fn write(&self, name: &str) -> Result<PathBuf> {
+        let path = access_file(name);
+        std::fs::create_dir_all(repository().join("target"))?;
+        std::fs::write(&path, serde_json::to_string_pretty(self)?)?;
+        Ok(path)
+    }
+}
+
+fn access_file(name: &str) -> PathBuf {
+    repository().join(format!("target/{name}.json"))
+}
+
 /// Replaces the process with a command inside a bed that is up; returns only why that was not possible.
-pub fn join(access: &Path, command: &[String]) -> Result<std::io::Error> {
-    let text = std::fs::read_to_string(access).context("no test bed is up; start one with dev/testbed")?;
+pub fn join(name: &str, start: &str, command: &[String]) -> Result<std::io::Error> {
+    let text = std::fs::read_to_string(access_file(name))
+        .with_context(|| format!("no {name} is up; start one with `{start}`"))?;
     let access: Access = serde_json::from_str(&text)?;
     let user = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user"));
-    let theirs = user(&access.pid.to_string()).context("the test bed is no longer up")?;
+    let theirs = user(&access.pid.to_string()).with_context(|| format!("the {name} is no longer up"))?;
     let mut nsenter = Command::new("nsenter");
-    nsenter.arg(format!("--target={}", access.pid)).arg("--net");
+    nsenter.arg(format!("--target={}", access.pid));
+    nsenter.args(access.namespaces.iter().map(|namespace| format!("--{namespace}")));
     if theirs != user("self")? {
         nsenter.args(["--user", "--preserve-credentials"]);
     }
@@ -80,7 +98,8 @@ pub fn binary(part: &str) -> Result<String> {
     std::env::var(variable(part)).with_context(|| format!("{} is not set: not inside the bed", variable(part)))
 }
 
-fn variable(part: &str) -> String {
+/// The environment variable that names the binary of a part.
+pub fn variable(part: &str) -> String {
     format!("TWINSPAN_{}", part.to_uppercase())
 }
 
@@ -106,7 +125,8 @@ fn can_unshare(command: &Command) -> Result<()> {
     Ok(())
 }
 
-fn build(part: &str) -> Result<String> {
+/// The binary of a part, built where it is missing. Only outside of the namespaces: that needs the network.
+pub fn build(part: &str) -> Result<String> {
     let output = Command::new(repository().join("dev/parts"))
         .arg(part)
         .stderr(std::process::Stdio::inherit())
@@ -127,7 +147,7 @@ fn set_up() -> Result<()> {
 }
 
 /// Runs `ip` with arguments that are separated by single spaces.
-pub(crate) fn ip(arguments: &str) -> Result<()> {
+pub fn ip(arguments: &str) -> Result<()> {
     let output = Command::new("ip")
         .args(arguments.split(' '))
         .output()

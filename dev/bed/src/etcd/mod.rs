@@ -32,7 +32,7 @@ pub struct Etcd {
 
 impl Etcd {
     /// Starts it without waiting for it.
-    pub(crate) fn spawn(name: &str, dir: &Path, ip: Ipv4Addr, flags: &[String]) -> Result<Self> {
+    pub fn spawn(name: &str, dir: &Path, ip: Ipv4Addr, flags: &[String]) -> Result<Self> {
         Self::spawn_with(name, dir, ip, "http", flags)
     }
 

@@ -1,0 +1,26 @@
+# Twinspan's image, for those who build with Docker. `make image` writes the same one without it.
+#
+#   docker build -t twinspan --build-arg TWINSPAN_REVISION=$(git rev-parse HEAD) \
+#     --build-arg SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) .
+#
+# The program builds itself and lays out its files (dev/image), so only the last lines are said twice; a test compares them.
+ARG RUST=1.95
+FROM rust:${RUST}-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends protobuf-compiler libprotobuf-dev
+WORKDIR /build
+COPY . .
+ARG TWINSPAN_REVISION
+ARG SOURCE_DATE_EPOCH
+RUN cargo run --locked -p twinspan-image -- root /image
+
+FROM scratch
+ARG TWINSPAN_REVISION
+COPY --from=build /image/ /
+LABEL org.opencontainers.image.title="Twinspan" \
+  org.opencontainers.image.description="Keeps Kubernetes Services and an etcd service registry equal, both ways" \
+  org.opencontainers.image.licenses="Apache-2.0" \
+  org.opencontainers.image.version="0.1.0" \
+  org.opencontainers.image.revision="${TWINSPAN_REVISION}"
+ENV PATH=/usr/local/bin
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/twinspan"]

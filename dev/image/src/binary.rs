@@ -1,0 +1,121 @@
+//! Builds the program that goes into the image: one file that needs no other. It owns the flags of that build, and what was it built
+//! with and from.
+//!
+//! Why statically, and how names are resolved then: `docs/decisions/0021-static-image.md`.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::repository;
+
+/// What the build is told, or finds out from git.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The commit, with `-dirty` where files differ from it.
+    pub revision: String,
+    /// Seconds since 1970 of the commit, or `SOURCE_DATE_EPOCH`.
+    pub created: u64,
+}
+
+impl Source {
+    /// From `TWINSPAN_REVISION` and `SOURCE_DATE_EPOCH`, where there is no git (a build inside a container), else from git.
+    pub fn find() -> Result<Self> {
+        let given = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        let revision = match given("TWINSPAN_REVISION") {
+            Some(revision) => revision,
+            None => {
+                let commit = output("git", &["rev-parse", "HEAD"])
+                    .context("TWINSPAN_REVISION and SOURCE_DATE_EPOCH say what is built where there is no git")?;
+                let dirty = !output("git", &["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+                if dirty { format!("{commit}-dirty") } else { commit }
+            }
+        };
+        let created = match given("SOURCE_DATE_EPOCH") {
+            Some(seconds) => seconds,
+            None => output("git", &["log", "-1", "--format=%ct"])?,
+        };
+        let created = created.parse().with_context(|| format!("'{created}' is not a number of seconds"))?;
+        Ok(Self { revision, created })
+    }
+}
+
+/// The Rust target of this machine: the only one that can be counted on.
+pub fn target() -> Result<String> {
+    let version = output("rustc", &["-vV"])?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}
+
+/// The architecture of a Rust target as container tools say it.
+pub fn architecture(target: &str) -> Result<&'static str> {
+    match target.split('-').next() {
+        Some("x86_64") => Ok("amd64"),
+        Some("aarch64") => Ok("arm64"),
+        _ => anyhow::bail!("no image is made for {target}"),
+    }
+}
+
+/// The C library that is linked in.
+pub(crate) fn glibc() -> Result<String> {
+    let answer = output("getconf", &["GNU_LIBC_VERSION"])?;
+    Ok(answer.strip_prefix("glibc ").with_context(|| format!("'{answer}' is not glibc"))?.to_owned())
+}
+
+/// Whether it resolves names without libraries beside it.
+fn resolves_alone(glibc: &str) -> bool {
+    let mut numbers = glibc.split('.').map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(2), Some(34))
+}
+
+/// Builds it in release mode and returns where it is.
+pub fn build(target: &str) -> Result<PathBuf> {
+    let glibc = glibc()?;
+    ensure!(
+        resolves_alone(&glibc),
+        "a static program could not resolve names with glibc {glibc}; build with 2.34 or newer, e.g. on Debian 12"
+    );
+    let root = repository().canonicalize()?;
+    let home = std::env::var("HOME").context("HOME is not set")?;
+    let cargo_home = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
+    // Panic messages name source files: they must not tell apart two checkouts or two machines.
+    let flags = [
+        "-Ctarget-feature=+crt-static".to_owned(),
+        format!("--remap-path-prefix={cargo_home}=/cargo"),
+        format!("--remap-path-prefix={}=/twinspan", root.display()),
+    ];
+    let status = Command::new("cargo")
+        // With an explicit target the flags are the program's alone; build scripts and macros are left as they are.
+        .args(["build", "--release", "--locked", "--package=twinspan", "--bin=twinspan", "--target", target])
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .current_dir(&root)
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "cargo build ended with {status}");
+    let directory = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(directory.join(target).join("release/twinspan"))
+}
+
+/// What a program prints, run in the repository.
+pub(crate) fn output(program: &str, args: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(args)
+        .current_dir(repository())
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} {}: {}", args.join(" "), errors.trim());
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_glibc_is_refused() {
+        assert!(["2.34", "2.36", "2.100", "3.0"].into_iter().all(resolves_alone));
+        assert!(!["2.33", "2.9", "1.99", "", "unknown"].into_iter().any(resolves_alone));
+    }
+}

@@ -1,0 +1,141 @@
+//! One image and its archive: an OCI layout that is what `docker save` writes as well, so that `ctr images import`, `docker load`
+//! and `skopeo copy` (`oci-archive:` or `docker-archive:`) all take it. It owns the JSON of both; it does not know what is in the image.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use flate2::{Compression, GzBuilder};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tar::{Builder, EntryType};
+
+use crate::Root;
+use crate::root::append;
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// What is in an image and how it is run.
+#[derive(Debug)]
+pub struct Image {
+    /// With registry and tag, e.g. `localhost/twinspan:0.1.0`.
+    pub name: String,
+    /// As container tools say it: `amd64`, `arm64`.
+    pub architecture: String,
+    /// Numeric, so that a kubelet can tell that it is not root.
+    pub user: String,
+    pub entrypoint: Vec<String>,
+    pub environment: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    /// Seconds since 1970, of the image and of every file in it.
+    pub created: u64,
+    pub root: Root,
+}
+
+/// An archive that was written.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Written {
+    /// What a registry calls the image by.
+    pub manifest: String,
+    /// What container runtimes call it by.
+    pub config: String,
+    /// Of the archive, in bytes.
+    pub size: u64,
+}
+
+/// The digests, sizes and contents of an archive's blobs.
+#[derive(Default)]
+struct Blobs(BTreeMap<String, Vec<u8>>);
+
+impl Blobs {
+    /// Keeps a blob and returns its descriptor.
+    fn add(&mut self, media_type: &str, content: Vec<u8>) -> Value {
+        let hex = sha256(&content);
+        let descriptor = json!({"mediaType": media_type, "digest": format!("sha256:{hex}"), "size": content.len()});
+        self.0.insert(format!("blobs/sha256/{hex}"), content);
+        descriptor
+    }
+}
+
+impl Image {
+    /// Writes the archive.
+    pub fn write(&self, to: &Path) -> Result<Written> {
+        let layer = self.root.tar(self.created)?;
+        let created = jiff::Timestamp::from_second(i64::try_from(self.created)?)?.to_string();
+        let config = json!({
+            "created": created,
+            "architecture": self.architecture,
+            "os": "linux",
+            "config": {
+                "User": self.user,
+                "Env": self.environment,
+                "Entrypoint": self.entrypoint,
+                "WorkingDir": "/",
+                "Labels": self.labels,
+            },
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(&layer))]},
+            "history": [{"created": created, "created_by": "make image"}],
+        });
+
+        let mut blobs = Blobs::default();
+        let layer = blobs.add(LAYER, gzip(&layer)?);
+        let config = blobs.add(CONFIG, serde_json::to_vec(&config)?);
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]});
+        let mut manifest = blobs.add(MANIFEST, serde_json::to_vec(&manifest)?);
+        let written = (digest(&manifest)?, digest(&config)?);
+        manifest["platform"] = json!({"architecture": self.architecture, "os": "linux"});
+        manifest["annotations"] = json!({
+            "io.containerd.image.name": self.name,
+            "org.opencontainers.image.ref.name": self.tag(),
+        });
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [manifest]});
+        let docker = json!([{"Config": blob(&config)?, "RepoTags": [self.name], "Layers": [blob(&layer)?]}]);
+
+        let mut tar = Builder::new(Vec::new());
+        let mut file =
+            |path: &str, content: &[u8]| append(&mut tar, path, EntryType::Regular, 0o644, self.created, content);
+        file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        file("index.json", &serde_json::to_vec(&index)?)?;
+        file("manifest.json", &serde_json::to_vec(&docker)?)?;
+        for (path, content) in &blobs.0 {
+            file(path, content)?;
+        }
+        let archive = tar.into_inner()?;
+        // Under another name first: whoever looks for the archive finds all of it or nothing.
+        let part = to.with_extension("part");
+        std::fs::write(&part, &archive).with_context(|| format!("cannot write {}", part.display()))?;
+        std::fs::rename(&part, to)?;
+        Ok(Written { manifest: written.0, config: written.1, size: archive.len() as u64 })
+    }
+
+    fn tag(&self) -> &str {
+        match self.name.rsplit_once(':') {
+            Some((_, tag)) if !tag.contains('/') => tag,
+            _ => "latest",
+        }
+    }
+}
+
+fn digest(descriptor: &Value) -> Result<String> {
+    Ok(descriptor["digest"].as_str().context("a descriptor without a digest")?.to_owned())
+}
+
+/// Where the blob of a descriptor is in the archive.
+fn blob(descriptor: &Value) -> Result<String> {
+    Ok(format!("blobs/{}", digest(descriptor)?.replace(':', "/")))
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Without a name and a time, which `gzip` puts in unless it is told not to.
+fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?)
+}

@@ -1,0 +1,21 @@
+//! Container images, written without a daemon and byte for byte the same from the same input.
+//!
+//! - [`Root`]: the files of an image.
+//! - [`Image`]: these files, how they are run, and the archive that every tool can load.
+//! - [`twinspan`]: what is in Twinspan's own image; [`binary`] builds the program for it, [`sbom`] lists its parts.
+//!
+//! It knows nothing about registries: an archive is loaded, or pushed by a tool that is made for it.
+
+pub mod binary;
+mod image;
+mod root;
+pub mod sbom;
+pub mod twinspan;
+
+pub use image::{Image, Written};
+pub use root::Root;
+
+/// The root of the repository.
+pub fn repository() -> &'static std::path::Path {
+    std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}

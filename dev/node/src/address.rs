@@ -1,0 +1,25 @@
+//! Who has which address. All of them are in 10.78.0.0/16, but for Services, whose range is the control plane's.
+//!
+//! Outside of the node's network, so that they are beyond its bridge and its kube-proxy: the API server, the registry and the
+//! servers on virtual machines.
+
+use std::net::Ipv4Addr;
+
+/// The network between the node and what is outside.
+pub(crate) const WIRE: u8 = 24;
+/// The API server; to the node, the way out.
+pub(crate) const API_SERVER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
+pub(crate) const CLUSTER_ETCD: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
+/// The registry.
+pub(crate) const REGISTRY: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 3);
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 100);
+
+pub(crate) const MACHINES: &str = "10.78.1.0/24";
+pub(crate) const PODS: &str = "10.78.128.0/24";
+/// `clusterIP` of the Service in `manifests/coredns.yaml`.
+pub(crate) const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+
+/// A virtual machine outside of the cluster.
+pub(crate) fn machine(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 78, 1, number)
+}

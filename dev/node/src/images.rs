@@ -1,0 +1,38 @@
+//! The images of a node besides Twinspan's own: a program each, from the parts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use twinspan_bed::namespace::binary;
+use twinspan_bed::repository;
+use twinspan_image::{Image, Root, binary as target};
+
+/// Holds the namespaces of each pod.
+pub(crate) const PAUSE: &str = "localhost/node/pause:1";
+
+/// Writes the archives, and returns them with that of `make image`.
+pub(crate) fn write(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut archives = vec![repository().canonicalize()?.join("target/image/twinspan.tar")];
+    for (part, user) in [("pause", "65532:65532"), ("coredns", "0:0"), ("interop", "65532:65532")] {
+        let archive = dir.join(format!("{part}.tar"));
+        image(part, user)?.write(&archive)?;
+        archives.push(archive);
+    }
+    Ok(archives)
+}
+
+fn image(part: &str, user: &str) -> Result<Image> {
+    let mut root = Root::default();
+    root.program(&format!("usr/bin/{part}"), Path::new(&binary(part)?))?;
+    Ok(Image {
+        name: format!("localhost/node/{part}:1"),
+        architecture: target::architecture(&target::target()?)?.to_owned(),
+        user: user.to_owned(),
+        entrypoint: vec![format!("/usr/bin/{part}")],
+        environment: Vec::new(),
+        labels: BTreeMap::new(),
+        created: 0,
+        root,
+    })
+}

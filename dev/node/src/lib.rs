@@ -1,0 +1,24 @@
+//! One real node: containerd, runc, kubelet and kube-proxy run the image that `make image` wrote, in pods that are pods.
+//!
+//! - [`enclosure`]: runs the program again in namespaces and a cgroup of its own, under one first process.
+//! - [`Node`]: the cluster inside, with CoreDNS in a pod, and a registry outside of it.
+//! - [`scene`]: Twinspan and a shop on it.
+//!
+//! Control plane, registry, and the programs of other frameworks are those of `twinspan-bed`. They run outside of the node's network, as
+//! a control plane and servers on virtual machines do; only what a node has is in a network namespace of the node.
+//!
+//! Errors are for the person who runs it, so they are texts with a context (`anyhow`).
+
+mod address;
+mod cgroup;
+mod containerd;
+pub mod enclosure;
+mod images;
+mod kubelet;
+mod mounts;
+mod network;
+mod node;
+pub mod scene;
+mod tools;
+
+pub use node::Node;

@@ -1,0 +1,3 @@
+module twinspan.dev/dev/pause
+
+go 1.26.0
