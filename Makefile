@@ -4,7 +4,7 @@ CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
 
-.PHONY: help setup setup-node parts build crds manifests docs image demo node test test-long test-node lint deny clean
+.PHONY: help setup setup-node bed parts build crds manifests docs image demo node test test-long test-node lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,10 +15,12 @@ setup: ## Install what a fresh Debian or Ubuntu lacks, or name it
 setup-node: ## The same, with what a real node runs: containerd, runc, nftables, CNI plugins
 	@dev/setup node
 
-parts: setup ## Build etcd, the control plane, CoreDNS, the Kitex programs, the oracle, Helm and Prometheus' rules; once
+bed: setup
 	@dev/parts controlplane >/dev/null
 	@dev/parts coredns >/dev/null
 	@dev/parts interop >/dev/null
+
+parts: bed ## Build etcd, the control plane, CoreDNS, the Kitex programs, the oracle, Helm and Prometheus' rules; once
 	@dev/parts oracle >/dev/null
 	@dev/parts helm >/dev/null
 	@dev/parts prometheus >/dev/null
@@ -39,7 +41,7 @@ docs: setup ## Write the API reference of the Rust types into docs/api.md
 image: setup ## Write Twinspan's image to target/image/twinspan.tar, without a daemon
 	@$(CARGO) run --quiet -p twinspan-image -- archive
 
-demo: parts ## Tell the story on real parts; KEEP=1 leaves it running
+demo: bed ## Tell the story on real parts; KEEP=1 leaves it running
 	@$(CARGO) build --quiet -p twinspan -p twinspan-demo
 	@target/debug/demo $(if $(KEEP),--keep)
 

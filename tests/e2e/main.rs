@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     // Stories mostly wait, so more of them than there are cores.
     arguments.test_threads.get_or_insert(STORIES_AT_ONCE);
     if !arguments.list
-        && let Err(error) = namespace::enter()
+        && let Err(error) = namespace::enter(&namespace::ASKED)
     {
         eprintln!("e2e: {error:#}");
         return ExitCode::FAILURE;

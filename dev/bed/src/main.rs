@@ -34,7 +34,7 @@ fn up(command: Option<&[String]>) -> Result<()> {
     if !namespace::is_inside() {
         println!("starting the test bed…");
     }
-    namespace::enter()?;
+    namespace::enter(&[])?;
     tokio::runtime::Runtime::new()?.block_on(async {
         let dir = std::env::temp_dir().join(format!("twinspan-testbed-{}", namespace::outer_pid()?));
         let started = std::time::Instant::now();

@@ -15,11 +15,14 @@ use serde::{Deserialize, Serialize};
 use crate::repository;
 
 const INSIDE: &str = "TWINSPAN_INSIDE_BED";
-const PARTS: [&str; 6] = ["controlplane", "coredns", "interop", "oracle", "helm", "prometheus"];
+/// What a bed runs.
+const BED: [&str; 3] = ["controlplane", "coredns", "interop"];
+/// What tests ask besides.
+pub const ASKED: [&str; 3] = ["oracle", "helm", "prometheus"];
 
-/// Returns inside the namespaces. Outside of them it builds what is missing (that needs the network) and then replaces
-/// the process with one inside.
-pub fn enter() -> Result<()> {
+/// Returns inside the namespaces. Outside of them it builds what is missing of a bed and of these parts (that needs the network), and
+/// then replaces the process with one inside.
+pub fn enter(parts: &[&str]) -> Result<()> {
     if is_inside() {
         return set_up();
     }
@@ -29,7 +32,7 @@ pub fn enter() -> Result<()> {
     }
     command.args(["--net", "--pid", "--fork", "--kill-child", "--"]);
     can_unshare(&command)?;
-    for part in PARTS {
+    for part in BED.iter().chain(parts) {
         command.env(variable(part), build(part)?);
     }
     command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INSIDE, "1");

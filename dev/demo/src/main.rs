@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn run(keep: bool) -> Result<bool> {
-    namespace::enter()?;
+    namespace::enter(&[])?;
     tokio::runtime::Runtime::new()?.block_on(async {
         tokio::select! {
             told = story::tell(keep) => told,
