@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, Client};
+use kube::Client;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,7 +22,7 @@ use super::services::{self, Outlook};
 use crate::cluster::events::Events;
 use crate::cluster::view::ClusterView;
 use crate::cluster::watch::Watches;
-use crate::leadership::{Claim, Holders, LEASE};
+use crate::leadership::{self, Claim, Holders};
 use crate::probe::Probes;
 use crate::registry::epoch::Leader;
 use crate::telemetry::metrics::Metrics;
@@ -137,14 +136,12 @@ impl Onlooker {
         found.into_values().collect()
     }
 
-    /// Who holds the Lease, from a live read; `None` where nobody does.
+    /// Who leads, from a live read; `None` where nobody does.
     ///
     /// # Errors
     /// Why it cannot be read.
     pub async fn leader(&self) -> kube::Result<Option<String>> {
-        let leases: Api<Lease> = Api::namespaced(self.context.client.clone(), &self.namespace);
-        let lease = leases.get_opt(LEASE).await?;
-        Ok(lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty()))
+        leadership::leader(&self.context.client, &self.namespace, self.context.world.now()).await
     }
 
     pub async fn end(self) {

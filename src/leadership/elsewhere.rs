@@ -1,4 +1,4 @@
-//! Whether another release of Twinspan runs in the same cluster, from another namespace.
+//! Who leads, from outside: in our own namespace, for people who ask, and in another one, where another release runs.
 //!
 //! Two releases hold two Leases and would both write. The fence of each registry keeps them apart there, and nothing does in the API
 //! server, so the one that comes second does not start.
@@ -23,6 +23,16 @@ pub async fn another_release(client: Client, namespace: &str, now: Timestamp) ->
     let found = timeout(CALL, leases.list(&ours)).await.map_err(|_| HoldersError::Timeout)??;
     let others = found.items.into_iter().filter(|lease| lease.metadata.namespace.as_deref() != Some(namespace));
     Ok(others.filter(|lease| held(lease, now)).find_map(|lease| lease.metadata.namespace))
+}
+
+/// Who leads in a namespace now; `None` where nobody does.
+///
+/// # Errors
+/// Why the Lease could not be read.
+pub async fn leader(client: &Client, namespace: &str, now: Timestamp) -> kube::Result<Option<String>> {
+    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    let lease = leases.get_opt(LEASE).await?.filter(|lease| held(lease, now));
+    Ok(lease.and_then(|lease| lease.spec?.holder_identity))
 }
 
 /// A Lease that was given back has no holder, and one whose holder ended is not renewed. Twice its duration allows for clocks that differ.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use claim::Claim;
-pub use elsewhere::another_release;
+pub use elsewhere::{another_release, leader};
 pub use holders::{Holders, HoldersError};
 
 /// The name of the Lease in the operator's namespace.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -13,7 +12,8 @@ use super::reach::{ReachError, reading};
 use crate::api::conditions::{DELETIONS_HELD, READY};
 use crate::api::{Counts, RegisteredService, ServiceRegistry};
 use crate::controllers::conditions;
-use crate::leadership::LEASE;
+use crate::leadership::leader;
+use crate::world::World;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -79,9 +79,7 @@ fn held(all: &[Condition]) -> Option<String> {
 /// # Errors
 /// [`ReachError`] where the cluster does not answer.
 pub async fn status(client: &Client, operator_namespace: &str, namespace: Option<&str>) -> Result<Status, ReachError> {
-    let leases: Api<Lease> = Api::namespaced(client.clone(), operator_namespace);
-    let lease = reading("the Lease", leases.get_opt(LEASE).await)?;
-    let leader = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
+    let leader = reading("the Lease", leader(client, operator_namespace, World::real().now()).await)?;
     let registries: Api<ServiceRegistry> = Api::all(client.clone());
     let registries = reading("ServiceRegistries", registries.list(&ListParams::default()).await)?;
     let services: Api<RegisteredService> = match namespace {

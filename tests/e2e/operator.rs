@@ -120,6 +120,9 @@ async fn parity(suite: Arc<Suite>) -> Result<()> {
     odd.part().stop().await?;
     let (code, table, _) = run().await?;
     ensure!(code == Some(3), "{code:?}\n{table}");
-    ensure!(table.lines().any(|l| l.starts_with(&odd.address().to_string()) && l.contains("differs")), "{table}");
+    ensure!(
+        table.lines().any(|l| l.starts_with(&odd.address().to_string()) && l.contains("  differs, Waiting: ")),
+        "{table}"
+    );
     corner.nothing_foreign_was_touched(&bed.registry).await
 }

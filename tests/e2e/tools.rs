@@ -184,8 +184,8 @@ async fn reasons(suite: Arc<Suite>) -> Result<()> {
     corner.registries().patch(&corner.name, &Default::default(), &kube::api::Patch::Merge(patch)).await?;
     remarked(bed, &not_ready.to_string(), "NotAllowed").await?;
 
-    // Nobody leads, and the registry cannot be reached.
-    twinspan.part().stop().await?;
+    // Nobody leads: killed, it could not give its Lease back. And the registry cannot be reached.
+    twinspan.part().kill().await?;
     remarked(bed, &vm.to_string(), "nobody leads").await?;
     registry.part().kill().await?;
     remarked(bed, &last.to_string(), "no endpoint of the registry answers").await?;
@@ -194,7 +194,7 @@ async fn reasons(suite: Arc<Suite>) -> Result<()> {
 
 /// What `explain` adds where nothing else explains it.
 async fn remarked(bed: &Bed, about: &str, text: &str) -> Result<()> {
-    eventually(&format!("a remark about {about}: {text}"), SOON * 2, || async {
+    eventually(&format!("a remark about {about}: {text}"), SOON * 3, || async {
         let (_, answer) = json_of(bed, &["explain", about]).await?;
         let remarks = answer["remarks"].as_array().context("remarks")?;
         ensure!(remarks.iter().any(|r| r.as_str().is_some_and(|r| r.contains(text))), "{answer:#}");

@@ -17,6 +17,8 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use super::connect::{CONNECT, TlsSettings};
 
+/// Where an endpoint names no port (RFC 9110, 4.2.2).
+const HTTPS: u16 = 443;
 /// How long a server may take to refuse what it was shown.
 const REFUSAL: Duration = Duration::from_millis(500);
 
@@ -24,7 +26,7 @@ const REFUSAL: Duration = Duration::from_millis(500);
 pub async fn refusal(endpoint: &str, tls: &TlsSettings) -> Option<String> {
     let uri: http::Uri = endpoint.parse().ok().filter(|uri: &http::Uri| uri.scheme_str() == Some("https"))?;
     let host = uri.host()?.trim_matches(['[', ']']).to_owned();
-    let port = uri.port_u16()?;
+    let port = uri.port_u16().unwrap_or(HTTPS);
     let config = match config(tls) {
         Ok(config) => config,
         Err(error) => return Some(error),

@@ -2,17 +2,16 @@
 
 use jiff::fmt::rfc2822;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceValidation,
 };
 use kube::{Api, Client};
 use tokio::time::Instant;
-use twinspan_core::Timestamp;
 
 use super::{Finding, Findings, Level, Request, rbac};
 use crate::api::crds;
-use crate::leadership::LEASE;
+use crate::leadership;
+use crate::world::World;
 
 /// Deadlines on slices and holds in status are times of day.
 const SKEW_SECONDS: f64 = 2.0;
@@ -55,7 +54,7 @@ async fn answers(client: &Client, findings: &mut Findings<'_>) -> bool {
     findings.add(Level::Ok, format!("Kubernetes {version} answers in {} ms", took.as_millis()));
     let date = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
     if let Some(theirs) = date.and_then(|date| rfc2822::parse(date).ok()) {
-        let skew = Timestamp::now().duration_since(theirs.timestamp()).as_secs_f64().abs();
+        let skew = World::real().now().duration_since(theirs.timestamp()).as_secs_f64().abs();
         if skew > SKEW_SECONDS {
             findings.add(Level::Warn, format!("clocks differ by {skew:.0} s; deadlines of lost instances and holds are off by as much. Synchronise them"));
         } else {
@@ -132,15 +131,12 @@ async fn policy(client: &Client, findings: &mut Findings<'_>) {
 }
 
 async fn leader(request: &Request<'_>, findings: &mut Findings<'_>) {
-    let api: Api<Lease> = Api::namespaced(request.client.clone(), request.operator_namespace);
-    match api.get_opt(LEASE).await {
-        Ok(lease) => match lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty()) {
-            Some(holder) => findings.add(Level::Ok, format!("{holder} leads")),
-            None => findings.add(
-                Level::Warn,
-                format!("nobody leads in namespace {}; does the operator run?", request.operator_namespace),
-            ),
-        },
+    match leadership::leader(&request.client, request.operator_namespace, World::real().now()).await {
+        Ok(Some(holder)) => findings.add(Level::Ok, format!("{holder} leads")),
+        Ok(None) => findings.add(
+            Level::Warn,
+            format!("nobody leads in namespace {}; does the operator run?", request.operator_namespace),
+        ),
         Err(error) => findings.add(Level::Warn, format!("cannot read the Lease: {error}")),
     }
 }
