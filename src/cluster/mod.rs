@@ -1,6 +1,7 @@
 //! The near side's door: everything that touches the Kubernetes API goes through here.
 //!
-//! - [`view`]: the in-memory picture of what matters of the cluster, and [`index`], who is concerned by what.
+//! - [`view`]: the in-memory picture of what matters of the cluster, [`pods`], who has which address, and [`index`], who is
+//!   concerned by what.
 //! - [`watch`]: keeps the view true.
 //! - [`convert`]: API objects ↔ the model's nouns.
 //! - [`write`]: slices, Services and status, each by compare-and-swap.
@@ -12,6 +13,7 @@ pub mod convert;
 pub mod error;
 pub mod events;
 pub mod index;
+pub mod pods;
 pub mod view;
 pub mod watch;
 pub mod write;

@@ -3,16 +3,23 @@
 //! Owns what is known and which kinds are complete. Unknown is not empty: nothing may follow from what is not here until every
 //! kind has been listed once ([`ClusterView::waiting_for`]). Refuses to do I/O.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+use twinspan_core::Timestamp;
 use twinspan_core::model::{CidrSet, ServiceKey, Slice};
 use twinspan_core::plan::trust;
 
-use super::convert::{NamespaceView, NodeView, PodView, SecretView, ServiceView};
+use super::convert::{NamespaceView, NodeView, SecretView, ServiceView};
 use super::index::Index;
+use super::pods::Pods;
 use crate::api::{RegisteredService, ServiceRegistry};
+
+/// How long a watch that broke counts as broken when nothing is heard of it: each further failure is heard of, at the latest after
+/// the longest backoff and a connection's timeout, so silence means that it goes on.
+const CUT_OFF: SignedDuration = SignedDuration::from_secs(15);
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,6 +94,8 @@ pub struct ClusterView {
     pub namespaces: BTreeMap<String, Arc<NamespaceView>>,
     /// Of the operator's own namespace.
     pub secrets: BTreeMap<ObjectKey, Arc<SecretView>>,
+    /// Kinds whose watch broke and has shown nothing since: when.
+    cut_off: BTreeMap<Kind, Timestamp>,
     /// How often a list, rather than an event, changed what is known of a Service and its slices.
     listings: BTreeMap<ServiceKey, u64>,
     slices: BTreeMap<ObjectKey, Arc<Slice>>,
@@ -94,8 +103,7 @@ pub struct ClusterView {
     slices_by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
     /// Slices that were written since the list of slices began that is under way: it may not have them yet.
     written_since_list: BTreeSet<ObjectKey>,
-    pods: HashMap<ObjectKey, Arc<PodView>>,
-    pods_by_ip: HashMap<IpAddr, Vec<ObjectKey>>,
+    pub pods: Pods,
     nodes: BTreeMap<String, Arc<NodeView>>,
     service_cidrs: BTreeMap<String, Vec<String>>,
     trust: Arc<trust::Cluster>,
@@ -111,6 +119,25 @@ impl ClusterView {
     /// Whether this is the first time.
     pub fn set_listed(&mut self, kind: Kind) -> bool {
         self.listed.insert(kind)
+    }
+
+    /// The watch of a kind broke, or a list replaces it.
+    pub fn cut_off(&mut self, kind: Kind, now: Timestamp) {
+        self.cut_off.insert(kind, now);
+    }
+
+    /// It shows again what happens.
+    pub fn resumed(&mut self, kind: Kind) {
+        self.cut_off.remove(&kind);
+    }
+
+    /// Whether a pod with the address may have ended, or did, without anybody seeing how: a list no longer names it, or it is there as
+    /// far as is known while the watch is broken. Whoever writes slices may know no more.
+    pub fn end_is_unseen(&self, ip: IpAddr, now: Timestamp) -> bool {
+        if self.pods.at(ip).next().is_none() {
+            return self.pods.ended_unseen(ip);
+        }
+        self.cut_off.get(&Kind::Pod).is_some_and(|since| now.duration_since(*since) < CUT_OFF)
     }
 
     /// The ID that this cluster has where nobody chooses one (design: the UID of kube-system).
@@ -152,18 +179,8 @@ impl ClusterView {
         self.trust.clone()
     }
 
-    /// Pods that run and have the address.
-    pub fn pods_at(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<PodView>> {
-        let keys = self.pods_by_ip.get(&ip).into_iter().flatten();
-        keys.filter_map(|key| self.pods.get(key)).filter(|pod| !pod.ended)
-    }
-
     pub fn node(&self, name: &str) -> Option<&Arc<NodeView>> {
         self.nodes.get(name)
-    }
-
-    pub fn pod_keys(&self) -> BTreeSet<ObjectKey> {
-        self.pods.keys().cloned().collect()
     }
 
     pub fn node_names(&self) -> impl Iterator<Item = &String> {
@@ -172,35 +189,6 @@ impl ClusterView {
 
     pub fn service_cidr_names(&self) -> impl Iterator<Item = &String> {
         self.service_cidrs.keys()
-    }
-
-    /// Returns the addresses that are concerned; none where nothing that counts changed.
-    pub fn put_pod(&mut self, key: ObjectKey, pod: PodView) -> Vec<IpAddr> {
-        if self.pods.get(&key).is_some_and(|known| **known == pod) {
-            return Vec::new();
-        }
-        let mut concerned = self.remove_pod(&key);
-        for ip in &pod.ips {
-            self.pods_by_ip.entry(*ip).or_default().push(key.clone());
-            if !concerned.contains(ip) {
-                concerned.push(*ip);
-            }
-        }
-        self.pods.insert(key, Arc::new(pod));
-        concerned
-    }
-
-    pub fn remove_pod(&mut self, key: &ObjectKey) -> Vec<IpAddr> {
-        let Some(pod) = self.pods.remove(key) else { return Vec::new() };
-        for ip in &pod.ips {
-            if let Some(keys) = self.pods_by_ip.get_mut(ip) {
-                keys.retain(|known| known != key);
-                if keys.is_empty() {
-                    self.pods_by_ip.remove(ip);
-                }
-            }
-        }
-        pod.ips.clone()
     }
 
     /// `None` removes the Node. Returns the ranges that are concerned.
@@ -402,24 +390,22 @@ mod tests {
     }
 
     #[test]
-    fn pods_are_found_by_address_while_they_run() {
-        let pod = |ip: &str, ended| {
-            let mut pod = convert::pod(&Default::default());
-            pod.ips = vec![ip.parse().unwrap()];
-            pod.ended = ended;
-            pod
-        };
-        let (a, b) = (ObjectKey::new("shop", "a"), ObjectKey::new("shop", "b"));
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    fn a_pod_may_end_unseen_while_pods_are_not_watched() {
+        let key = ObjectKey::new("shop", "a");
+        let ip: IpAddr = "10.0.0.1".parse().unwrap();
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let mut pod = convert::pod(&Default::default());
+        pod.ips = vec![ip];
         let mut view = ClusterView::default();
-        assert_eq!(view.put_pod(a.clone(), pod("10.0.0.1", false)), [ip("10.0.0.1")]);
-        assert!(view.put_pod(a.clone(), pod("10.0.0.1", false)).is_empty(), "nothing changed");
-        assert_eq!(view.put_pod(b, pod("10.0.0.1", true)), [ip("10.0.0.1")]);
-        assert_eq!(view.pods_at(ip("10.0.0.1")).count(), 1, "the other one has ended");
-        assert_eq!(view.put_pod(a.clone(), pod("10.0.0.2", false)), [ip("10.0.0.1"), ip("10.0.0.2")]);
-        assert_eq!(view.pods_at(ip("10.0.0.1")).count(), 0);
-        assert_eq!(view.remove_pod(&a), [ip("10.0.0.2")]);
-        assert_eq!(view.pods_at(ip("10.0.0.2")).count(), 0);
+        view.pods.put(key.clone(), pod);
+        assert!(!view.end_is_unseen(ip, at(0)));
+        view.cut_off(Kind::Pod, at(0));
+        assert!(view.end_is_unseen(ip, at(14)));
+        assert!(!view.end_is_unseen(ip, at(15)), "the watch goes on");
+        view.resumed(Kind::Pod);
+        assert!(!view.end_is_unseen(ip, at(1)));
+        view.pods.vanish(&key);
+        assert!(view.end_is_unseen(ip, at(100)));
     }
 
     #[test]

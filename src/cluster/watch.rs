@@ -44,6 +44,10 @@ trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + S
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey>;
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent>;
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent>;
+    /// A list does not name it.
+    fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        Self::remove(view, key)
+    }
 }
 
 /// What the watches feed and what ends them.
@@ -105,7 +109,7 @@ async fn follow<K: Watched>(
     stop: CancellationToken,
 ) {
     let config = watcher::Config::default().timeout(WATCH_TIMEOUT);
-    let mut stream = pin!(watcher(api, config).backoff(Retries { world, failures: 0 }));
+    let mut stream = pin!(watcher(api, config).backoff(Retries { world: world.clone(), failures: 0 }));
     let mut listing = BTreeSet::new();
     loop {
         let item = tokio::select! {
@@ -115,10 +119,18 @@ async fn follow<K: Watched>(
         match item {
             // The stream of a watcher does not end; it backs off and goes on after each error.
             None => return,
-            Some(Err(error)) => warn!(kind = K::KIND.as_str(), %error, "cannot watch; trying again"),
+            Some(Err(error)) => {
+                warn!(kind = K::KIND.as_str(), %error, "cannot watch; trying again");
+                view.lock().unwrap_or_else(PoisonError::into_inner).cut_off(K::KIND, world.now());
+            }
             Some(Ok(event)) => {
                 let concerned = {
                     let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
+                    match event {
+                        watcher::Event::Init => view.cut_off(K::KIND, world.now()),
+                        watcher::Event::InitApply(_) => {}
+                        _ => view.resumed(K::KIND),
+                    }
                     enter::<K>(&mut view, event, &mut listing)
                 };
                 for event in concerned {
@@ -152,7 +164,7 @@ fn enter<K: Watched>(
             let vanished: Vec<ObjectKey> = K::known(view).difference(listing).cloned().collect();
             debug!(kind = K::KIND.as_str(), objects = listing.len(), vanished = vanished.len(), "listed");
             listing.clear();
-            let mut concerned: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::remove(view, key)).collect();
+            let mut concerned: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::vanish(view, key)).collect();
             learnt_by_list(view, &concerned);
             if view.set_listed(K::KIND) {
                 concerned.push(ClusterEvent::Listed(K::KIND));
@@ -316,15 +328,19 @@ impl Watched for Pod {
     const KIND: Kind = Kind::Pod;
 
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.pod_keys()
+        view.pods.keys()
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        addresses(view.put_pod(key, convert::pod(&object)))
+        addresses(view.pods.put(key, convert::pod(&object)))
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        addresses(view.remove_pod(key))
+        addresses(view.pods.remove(key))
+    }
+
+    fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        addresses(view.pods.vanish(key))
     }
 }
 

@@ -35,13 +35,23 @@ pub struct Input<'a> {
     /// Records of this owner that another RegisteredService takes over: own ones under other names, and healed ones.
     pub inherited: &'a BTreeSet<RecordKey>,
     pub departures: &'a Departures,
-    /// Whether something showed that endpoints ended since the last plan: a watch event, or a change of the RegisteredService. A list
-    /// that does not name them shows nothing.
-    pub evident: bool,
+    /// What showed that endpoints ended since the last plan.
+    pub seen: Seen<'a>,
     pub limits: Limits,
     pub around: Around<'a>,
     pub memory: &'a Memory,
     pub now: Timestamp,
+}
+
+/// What shows that an endpoint ended, where one is no longer there.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// The RegisteredService was changed: whatever goes is meant to go.
+    Asked,
+    /// Watch events, but for these addresses: nobody saw their pods end, so whoever took them out of a slice did not either.
+    Watched { unseen: &'a BTreeSet<IpAddr> },
+    /// A list that does not name them, which shows nothing.
+    Listed,
 }
 
 /// Another RegisteredService wants to export the same address under the same name.
@@ -173,7 +183,12 @@ fn superfluous<'a>(
 
 /// What was not evident once does not become it because something else is.
 fn is_evident(input: &Input<'_>, addr: InstanceAddr) -> bool {
-    input.evident && !input.memory.departing.contains_key(&addr)
+    let seen = match input.seen {
+        Seen::Asked => true,
+        Seen::Watched { unseen } => !unseen.contains(&addr.ip()),
+        Seen::Listed => false,
+    };
+    seen && !input.memory.departing.contains_key(&addr)
 }
 
 fn rule(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAddr, &Record>, nothing_desired: bool) {

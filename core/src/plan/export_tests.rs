@@ -16,7 +16,9 @@ struct World {
     also: Option<(&'static str, u16)>,
     records: Vec<Record>,
     claims: BTreeMap<InstanceAddr, Claim>,
-    evident: bool,
+    /// Otherwise only a list was.
+    watched: bool,
+    unseen: BTreeSet<IpAddr>,
     memory: Memory,
     departures: Departures,
     tags: Tags,
@@ -41,7 +43,8 @@ impl World {
             also: None,
             records: Vec::new(),
             claims: BTreeMap::new(),
-            evident: true,
+            watched: true,
+            unseen: BTreeSet::new(),
             memory: Memory::default(),
             departures: Departures::new(),
             tags: Tags::new(),
@@ -117,7 +120,7 @@ impl World {
             claims: &self.claims,
             inherited: &BTreeSet::new(),
             departures: &self.departures,
-            evident: self.evident,
+            seen: if self.watched { Seen::Watched { unseen: &self.unseen } } else { Seen::Listed },
             limits: LIMITS,
             around: Around::default(),
             memory: &self.memory,
@@ -294,7 +297,7 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         claims: &BTreeMap::new(),
         inherited: &BTreeSet::from(["p/b/10.0.0.1:80".into()]),
         departures: &Departures::new(),
-        evident: false,
+        seen: Seen::Listed,
         limits: LIMITS,
         around: Around::default(),
         memory: &Memory::default(),
@@ -345,11 +348,11 @@ fn what_only_a_list_does_not_name_any_more_goes_as_the_guard_says() {
     let mut world = World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
     world.apply();
     world.endpoints.remove(&addr("10.0.0.1:80"));
-    world.evident = false;
+    world.watched = false;
     let plan = world.apply();
     assert_eq!((plan.ops.len(), plan.ruling.stays.len(), plan.look_again), (0, 1, Some(at(1010))));
     // What a watch shows meanwhile goes at once, and proves nothing for the other.
-    world.evident = true;
+    world.watched = true;
     world.endpoints.remove(&addr("10.0.0.2:80"));
     assert_eq!(world.ops(), ["-p/echo/10.0.0.2:80"]);
     world.apply();
@@ -357,11 +360,26 @@ fn what_only_a_list_does_not_name_any_more_goes_as_the_guard_says() {
     assert_eq!(world.ops(), ["-p/echo/10.0.0.1:80"]);
     world.apply();
     // The last one is held.
-    world.evident = false;
+    world.watched = false;
     world.endpoints.clear();
     assert_eq!(world.apply().ruling.held.map(|(_, until)| until), Some(at(1310)));
     // It is there again: nothing is held, and nothing was written.
     world.endpoints.insert(addr("10.0.0.3:80"));
     assert_eq!(world.apply().ruling, Ruling::default());
     assert_eq!(world.records.len(), 1);
+}
+
+#[test]
+fn a_slice_says_nothing_of_pods_that_nobody_saw_end() {
+    let mut world = World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    world.apply();
+    world.unseen.insert(addr("10.0.0.1:80").ip());
+    world.endpoints.retain(|endpoint| *endpoint == addr("10.0.0.3:80"));
+    let plan = world.apply();
+    assert_eq!((plan.ops.len(), plan.ruling.stays.len()), (1, 1), "the other one was seen to end");
+    // It waits as if only a list had shown it, also when it is forgotten what nobody saw.
+    world.unseen.clear();
+    assert!(world.ops().is_empty());
+    world.now = at(1010);
+    assert_eq!(world.ops(), ["-p/echo/10.0.0.1:80"]);
 }

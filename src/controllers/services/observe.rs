@@ -7,7 +7,7 @@ use std::sync::Arc;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{InstanceAddr, Owner, RecordKey, RegistryName, ServiceKey, Slice};
 use twinspan_core::plan::departures::Probe;
-use twinspan_core::plan::export::Claim;
+use twinspan_core::plan::export::{Claim, Seen};
 use twinspan_core::plan::guard::Stays;
 use twinspan_core::plan::import::Rival;
 use twinspan_core::plan::trust::{self, PodOf};
@@ -47,6 +47,8 @@ pub struct Observed {
     pub trust: Arc<trust::Cluster>,
     /// Pods that have one of the addresses in question.
     pub pods: BTreeMap<IpAddr, Vec<Arc<PodView>>>,
+    /// Addresses in no slice that others manage of whose pods nobody saw how they ended.
+    pub unseen: BTreeSet<IpAddr>,
     /// The zones of the Nodes that those pods run on.
     pub zones: BTreeMap<String, String>,
     /// Addresses that others import into the same Service.
@@ -112,9 +114,11 @@ pub fn alone(context: &Context, key: &ServiceKey) -> Option<Observed> {
     let ips = ips_in_question(&observed);
     // Registered before the pods are read: one that changes in between leads to another pass.
     context.addresses().set(key, ips.clone());
+    let in_slices = ips_of(&observed.others_slices);
+    let now = context.world.now();
     let view = context.cluster();
     for ip in ips {
-        let pods: Vec<Arc<PodView>> = view.pods_at(ip).cloned().collect();
+        let pods: Vec<Arc<PodView>> = view.pods.at(ip).cloned().collect();
         for node in pods.iter().filter_map(|pod| pod.node.as_ref()) {
             if let Some(zone) = view.node(node).and_then(|node| node.zone.clone()) {
                 observed.zones.insert(node.clone(), zone);
@@ -122,6 +126,9 @@ pub fn alone(context: &Context, key: &ServiceKey) -> Option<Observed> {
         }
         if !pods.is_empty() {
             observed.pods.insert(ip, pods);
+        }
+        if !in_slices.contains(&ip) && view.end_is_unseen(ip, now) {
+            observed.unseen.insert(ip);
         }
     }
     observed.trust = view.trust();
@@ -147,6 +154,7 @@ fn from_cluster(view: &ClusterView, key: &ServiceKey) -> Observed {
         created_services: view.services_of_owner(&key.namespace, &uid),
         trust: view.trust(),
         pods: BTreeMap::new(),
+        unseen: BTreeSet::new(),
         zones: BTreeMap::new(),
         rivals: BTreeMap::new(),
         probes: BTreeMap::new(),
@@ -159,14 +167,18 @@ fn from_cluster(view: &ClusterView, key: &ServiceKey) -> Observed {
 
 /// Every address that trust, weights or tags may be asked about.
 fn ips_in_question(observed: &Observed) -> BTreeSet<IpAddr> {
-    let slices = observed.others_slices.iter().chain(&observed.our_slices).flat_map(|slice| &slice.endpoints);
-    let mut ips: BTreeSet<IpAddr> = slices.filter_map(|endpoint| endpoint.address.parse().ok()).collect();
+    let mut ips = ips_of(&observed.others_slices);
+    ips.append(&mut ips_of(&observed.our_slices));
     if let Some(session) = &observed.session {
         ips.extend(session.snapshot.records.values().flat_map(|record| record.addrs()).map(InstanceAddr::ip));
         ips.extend(session.snapshot.departures.keys().map(|addr| addr.ip()));
     }
     ips.extend(observed.memory.import.departing.keys().map(|addr| addr.ip()));
     ips
+}
+
+fn ips_of(slices: &[Arc<Slice>]) -> BTreeSet<IpAddr> {
+    slices.iter().flat_map(|slice| &slice.endpoints).filter_map(|endpoint| endpoint.address.parse().ok()).collect()
 }
 
 fn from_registries(context: &Context, observed: &mut Observed) {
@@ -214,14 +226,19 @@ impl Observed {
         self.object.as_ref().and_then(|object| object.metadata.generation)
     }
 
-    /// Whether something showed what ended in the cluster since the last pass: a watch event, or a change of the spec, also one
-    /// that was made while nobody ran. A list that does not name it shows nothing.
-    pub fn evident(&self) -> bool {
-        if self.memory.uid == self.uid() {
-            return self.memory.generation != self.generation() || self.memory.listings == self.listings;
+    /// What showed what ended in the cluster since the last pass: watch events, or a change of the spec, also one that was made while
+    /// nobody ran.
+    pub fn seen(&self) -> Seen<'_> {
+        let known = self.memory.uid == self.uid();
+        let status = self.object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation);
+        let (before, unknown) = if known { (self.memory.generation, false) } else { (status, status.is_none()) };
+        if before != self.generation() && !unknown {
+            return Seen::Asked;
         }
-        let seen = self.object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation);
-        seen.is_some() && seen != self.generation()
+        if known && self.memory.listings == self.listings {
+            return Seen::Watched { unseen: &self.unseen };
+        }
+        Seen::Listed
     }
 
     /// Whose pods the addresses in question are, seen from its namespace.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use twinspan_core::Timestamp;
 use twinspan_core::model::{Instance, InstanceAddr, PortSet, Record, RecordKey, RegistryName, Slice, TargetPod};
+use twinspan_core::plan::export::Seen;
 use twinspan_core::plan::guard::{Around, Limits, Share, Stays};
 use twinspan_core::plan::import::{Imported, Present};
 use twinspan_core::plan::trust::{PodOf, Trust};
@@ -122,7 +123,7 @@ fn sync(observed: &Observed, accepted: &Accepted, now: Timestamp, triggered: Tim
         Some(&accepted.name),
         &instances,
         // What is not asked for any more is evident from the spec.
-        !exports || observed.evident(),
+        if exports { observed.seen() } else { Seen::Asked },
         accepted.limits,
         now,
     );
@@ -154,7 +155,8 @@ fn withdraw(observed: &Observed, guarded: Option<Limits>, now: Timestamp, trigge
     if let Some(session) = observed.session.as_ref().filter(|session| session.snapshot.state == State::Fresh) {
         let name = session.name.as_ref().filter(|_| guarded.is_some());
         let limits = guarded.unwrap_or(Limits { min_instances: 0, max_delete_percent: 100, hold: Default::default() });
-        let export = export_to(observed, session, name, &[], guarded.is_none() || observed.evident(), limits, now);
+        let seen = if guarded.is_some() { observed.seen() } else { Seen::Asked };
+        let export = export_to(observed, session, name, &[], seen, limits, now);
         plan.look_again = earlier(plan.look_again, export.look_again);
         plan.records.push((session.handle.clone(), export.ops.clone()));
         if guarded.is_some() {
@@ -173,7 +175,7 @@ fn withdraw_former(observed: &Observed, plan: &mut Plan, now: Timestamp) {
             continue;
         }
         let limits = Limits { min_instances: 0, max_delete_percent: 100, hold: Default::default() };
-        let ops = export_to(observed, session, None, &[], true, limits, now).ops;
+        let ops = export_to(observed, session, None, &[], Seen::Asked, limits, now).ops;
         plan.records.push((session.handle.clone(), ops));
     }
 }
@@ -190,7 +192,7 @@ fn export_to(
     session: &Session,
     name: Option<&RegistryName>,
     instances: &[Instance],
-    evident: bool,
+    seen: Seen<'_>,
     limits: Limits,
     now: Timestamp,
 ) -> export::Plan {
@@ -204,7 +206,7 @@ fn export_to(
         claims: &session.claims,
         inherited: &session.passed_on,
         departures: &session.snapshot.departures,
-        evident,
+        seen,
         limits,
         around: around(observed, &observed.approved.export),
         memory: &observed.memory.export,

@@ -62,6 +62,7 @@ fn observed(spec: &Value) -> Observed {
         service: Some(Arc::new(service(&[("rpc", true)]))),
         others_slices: Vec::new(),
         listings: 0,
+        unseen: BTreeSet::new(),
         our_slices: Vec::new(),
         created_services: Vec::new(),
         trust: Arc::default(),

@@ -1,0 +1,118 @@
+//! The pods of the cluster by their addresses.
+//!
+//! Owns who has, or had, an address, and whether somebody saw how it ended. Refuses to know what pods are for.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::convert::PodView;
+use super::view::ObjectKey;
+
+#[derive(Debug, Default)]
+pub struct Pods {
+    by_key: HashMap<ObjectKey, Arc<PodView>>,
+    by_ip: HashMap<IpAddr, Vec<ObjectKey>>,
+    /// Addresses of pods that a list no longer named, until another pod has them.
+    ended_unseen: HashSet<IpAddr>,
+}
+
+impl Pods {
+    /// Those that run and have the address.
+    pub fn at(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<PodView>> {
+        let keys = self.by_ip.get(&ip).into_iter().flatten();
+        keys.filter_map(|key| self.by_key.get(key)).filter(|pod| !pod.ended)
+    }
+
+    pub fn keys(&self) -> BTreeSet<ObjectKey> {
+        self.by_key.keys().cloned().collect()
+    }
+
+    /// Whether the last pod that had the address is known to be gone only because a list does not name it.
+    pub fn ended_unseen(&self, ip: IpAddr) -> bool {
+        self.ended_unseen.contains(&ip)
+    }
+
+    /// Returns the addresses that are concerned; none where nothing that counts changed.
+    pub fn put(&mut self, key: ObjectKey, pod: PodView) -> Vec<IpAddr> {
+        if self.by_key.get(&key).is_some_and(|known| **known == pod) {
+            return Vec::new();
+        }
+        let mut concerned = self.remove(&key);
+        for ip in &pod.ips {
+            self.ended_unseen.remove(ip);
+            self.by_ip.entry(*ip).or_default().push(key.clone());
+            if !concerned.contains(ip) {
+                concerned.push(*ip);
+            }
+        }
+        self.by_key.insert(key, Arc::new(pod));
+        concerned
+    }
+
+    pub fn remove(&mut self, key: &ObjectKey) -> Vec<IpAddr> {
+        let Some(pod) = self.by_key.remove(key) else { return Vec::new() };
+        for ip in &pod.ips {
+            if let Some(keys) = self.by_ip.get_mut(ip) {
+                keys.retain(|known| known != key);
+                if keys.is_empty() {
+                    self.by_ip.remove(ip);
+                }
+            }
+        }
+        pod.ips.clone()
+    }
+
+    /// A list does not name it.
+    pub fn vanish(&mut self, key: &ObjectKey) -> Vec<IpAddr> {
+        let ips = self.remove(key);
+        self.ended_unseen.extend(&ips);
+        ips
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::convert;
+
+    fn pod(ip: &str, ended: bool) -> PodView {
+        let mut pod = convert::pod(&Default::default());
+        pod.ips = vec![ip.parse().unwrap()];
+        pod.ended = ended;
+        pod
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn they_are_found_by_address_while_they_run() {
+        let (a, b) = (ObjectKey::new("shop", "a"), ObjectKey::new("shop", "b"));
+        let mut pods = Pods::default();
+        assert_eq!(pods.put(a.clone(), pod("10.0.0.1", false)), [ip("10.0.0.1")]);
+        assert!(pods.put(a.clone(), pod("10.0.0.1", false)).is_empty(), "nothing changed");
+        assert_eq!(pods.put(b, pod("10.0.0.1", true)), [ip("10.0.0.1")]);
+        assert_eq!(pods.at(ip("10.0.0.1")).count(), 1, "the other one has ended");
+        assert_eq!(pods.put(a.clone(), pod("10.0.0.2", false)), [ip("10.0.0.1"), ip("10.0.0.2")]);
+        assert_eq!(pods.at(ip("10.0.0.1")).count(), 0);
+        assert_eq!(pods.remove(&a), [ip("10.0.0.2")]);
+        assert_eq!(pods.at(ip("10.0.0.2")).count(), 0);
+    }
+
+    #[test]
+    fn one_that_vanished_ended_unseen_until_another_has_its_address() {
+        let (a, b) = (ObjectKey::new("shop", "a"), ObjectKey::new("shop", "b"));
+        let mut pods = Pods::default();
+        pods.put(a.clone(), pod("10.0.0.1", false));
+        pods.put(b.clone(), pod("10.0.0.2", false));
+        pods.vanish(&a);
+        pods.remove(&b);
+        assert!(pods.ended_unseen(ip("10.0.0.1")) && !pods.ended_unseen(ip("10.0.0.2")));
+        pods.put(b.clone(), pod("10.0.0.1", false));
+        assert!(!pods.ended_unseen(ip("10.0.0.1")));
+        pods.remove(&b);
+        assert!(!pods.ended_unseen(ip("10.0.0.1")), "that one was seen to end");
+    }
+}
