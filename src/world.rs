@@ -27,6 +27,11 @@ impl World {
         Self { now: Arc::new(Timestamp::now), chance: Arc::new(rand::random::<f64>) }
     }
 
+    /// A number that nobody else is likely to have drawn.
+    pub fn number(&self) -> u32 {
+        ((self.chance)() * f64::from(u32::MAX)) as u32
+    }
+
     pub fn now(&self) -> Timestamp {
         (self.now)()
     }

@@ -57,7 +57,12 @@ pub enum OperatorError {
 ///
 /// # Errors
 /// [`OperatorError`] where it cannot run at all; everything that can be waited for is waited for.
-pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken) -> Result<(), OperatorError> {
+pub async fn run(
+    mut config: Config,
+    settings: Settings,
+    world: World,
+    stop: CancellationToken,
+) -> Result<(), OperatorError> {
     // Retries below us would block a pass for minutes; every call has a deadline, and passes are repeated.
     config.default_retry = false;
     let client = Client::try_from(config).map_err(Box::new)?;
@@ -68,7 +73,6 @@ pub async fn run(mut config: Config, settings: Settings, stop: CancellationToken
         "starting"
     );
 
-    let world = World::real();
     if settings.leader_elect {
         match leadership::another_release(client.clone(), &settings.namespace, world.now()).await {
             Ok(None) => {}

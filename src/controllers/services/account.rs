@@ -51,7 +51,7 @@ pub fn accounts(observed: &Observed, accepted: &Accepted, plan: &Plan, now: Time
         from_registry(observed, accepted, plan, &mut all);
         from_imports(observed, accepted, sides, now, &mut all);
         for skipped in sides.import.skipped.iter().chain(&sides.export.skipped) {
-            let account = Account::new(&skipped.instance, skipped.reason.label(), skipped.reason.explanation());
+            let account = Account::new(&skipped.instance, skipped.reason.label(), explanation(skipped.reason));
             match InstanceAddr::parse(&skipped.instance) {
                 Ok(addr) => drop(all.entry(addr).or_insert(account)),
                 Err(_) => rest.push(account),
@@ -111,7 +111,7 @@ fn exported(observed: &Observed, accepted: &Accepted, plan: &Plan, addr: Instanc
         return Account::new(&addr, "RegistryUnavailable", "the registry cannot be asked now; see its ServiceRegistry");
     };
     if let Some(skipped) = sides.export.skipped.iter().find(|skipped| skipped.instance == addr.to_string()) {
-        return Account::new(&addr, skipped.reason.label(), skipped.reason.explanation());
+        return Account::new(&addr, skipped.reason.label(), explanation(skipped.reason));
     }
     let at = |record: &Record| record.addrs().any(|other| other == addr);
     let cluster_id = &session.owner.cluster_id;
@@ -210,49 +210,41 @@ fn held(observed: &Observed, addr: InstanceAddr, why: &str) -> Account {
 }
 
 /// What a reason of `status.skipped` means, and what to do.
-pub trait Explained {
-    fn explanation(self) -> &'static str;
-}
-
-impl Explained for Reason {
-    fn explanation(self) -> &'static str {
-        match self {
-            Self::AddressMissing => "the record has no address; its server has to register one",
-            Self::AddressMalformed => "its address cannot be read; its server has to register IP:PORT",
-            Self::HostnameAddress => "EndpointSlices take IP addresses, and this is a name; register the server's IP",
-            Self::PortMissing => "its address has no port",
-            Self::PortZero => "port 0 cannot be called",
-            Self::NonCanonicalAddress => {
-                "the IP is written in an odd form that EndpointSlices refuse; register its usual form"
-            }
-            Self::Ipv4MappedAddress => "an IPv4 address in IPv6 form; register it as IPv4",
-            Self::ZoneIdentifier => "an address with a zone means something on one machine only",
-            Self::UnspecifiedAddress => "0.0.0.0 and [::] are no addresses of a server; register its IP",
-            Self::LoopbackAddress => "a loopback address leads every client to itself; register the server's IP",
-            Self::LinkLocalAddress => "a link-local address means something on one link only",
-            Self::MulticastAddress => "a multicast address is no server",
-            Self::BroadcastAddress => "a broadcast address is no server",
-            Self::Undecodable => "the value is none of the registry's format; see twinspan explain KEY",
-            Self::NotTCP => "its network is not TCP, and only TCP ports are imported",
-            Self::KeyValueMismatch => "its key names another address than its value; one of them is wrong",
-            Self::OtherName => "its value names another service than its key, so clients pass over it",
-            Self::NoSuchScheme => "it has no address with the scheme of a chosen port; see spec.service.ports[].scheme",
-            Self::APIServerAddress => "it is the API server's address, which no registry may put into a Service",
-            Self::ServiceAddress => "it lies in a Service range, and traffic would go in a circle",
-            Self::NodeAddress => {
-                "it is a Node's address; spec.importPolicy.allowCIDRs of the ServiceRegistry permits it"
-            }
-            Self::OtherNamespacesPod => "it is the pod of another namespace",
-            Self::NoSuchPod => "it lies in a pod range, and no pod has it: its record was left behind",
-            Self::DeniedCIDR => "spec.importPolicy.denyCIDRs of the ServiceRegistry refuses it",
-            Self::NotInAllowCIDRs => "spec.importPolicy.allowCIDRs of the ServiceRegistry does not name it",
-            Self::NotSelected => "its tags do not match spec.import.tagSelector",
-            Self::OtherCluster => "another cluster's Twinspan exported it; spec.import.otherClusters All imports it",
-            Self::FormerEndpoint => {
-                "it was a pod of the Service, and its record was left behind; registering anew imports it"
-            }
-            Self::Conflict => "an older RegisteredService, or somebody's record under our key, has it",
+pub fn explanation(reason: Reason) -> &'static str {
+    match reason {
+        Reason::AddressMissing => "the record has no address; its server has to register one",
+        Reason::AddressMalformed => "its address cannot be read; its server has to register IP:PORT",
+        Reason::HostnameAddress => "EndpointSlices take IP addresses, and this is a name; register the server's IP",
+        Reason::PortMissing => "its address has no port",
+        Reason::PortZero => "port 0 cannot be called",
+        Reason::NonCanonicalAddress => {
+            "the IP is written in an odd form that EndpointSlices refuse; register its usual form"
         }
+        Reason::Ipv4MappedAddress => "an IPv4 address in IPv6 form; register it as IPv4",
+        Reason::ZoneIdentifier => "an address with a zone means something on one machine only",
+        Reason::UnspecifiedAddress => "0.0.0.0 and [::] are no addresses of a server; register its IP",
+        Reason::LoopbackAddress => "a loopback address leads every client to itself; register the server's IP",
+        Reason::LinkLocalAddress => "a link-local address means something on one link only",
+        Reason::MulticastAddress => "a multicast address is no server",
+        Reason::BroadcastAddress => "a broadcast address is no server",
+        Reason::Undecodable => "the value is none of the registry's format; see twinspan explain KEY",
+        Reason::NotTCP => "its network is not TCP, and only TCP ports are imported",
+        Reason::KeyValueMismatch => "its key names another address than its value; one of them is wrong",
+        Reason::OtherName => "its value names another service than its key, so clients pass over it",
+        Reason::NoSuchScheme => "it has no address with the scheme of a chosen port; see spec.service.ports[].scheme",
+        Reason::APIServerAddress => "it is the API server's address, which no registry may put into a Service",
+        Reason::ServiceAddress => "it lies in a Service range, and traffic would go in a circle",
+        Reason::NodeAddress => "it is a Node's address; spec.importPolicy.allowCIDRs of the ServiceRegistry permits it",
+        Reason::OtherNamespacesPod => "it is the pod of another namespace",
+        Reason::NoSuchPod => "it lies in a pod range, and no pod has it: its record was left behind",
+        Reason::DeniedCIDR => "spec.importPolicy.denyCIDRs of the ServiceRegistry refuses it",
+        Reason::NotInAllowCIDRs => "spec.importPolicy.allowCIDRs of the ServiceRegistry does not name it",
+        Reason::NotSelected => "its tags do not match spec.import.tagSelector",
+        Reason::OtherCluster => "another cluster's Twinspan exported it; spec.import.otherClusters All imports it",
+        Reason::FormerEndpoint => {
+            "it was a pod of the Service, and its record was left behind; registering anew imports it"
+        }
+        Reason::Conflict => "an older RegisteredService, or somebody's record under our key, has it",
     }
 }
 
