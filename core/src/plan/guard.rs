@@ -180,9 +180,9 @@ impl Guard {
         }
     }
 
-    /// What counts for the registry as a whole: how many went in the window, with those that would go.
-    pub fn going(&self, staying: usize) -> usize {
-        self.window.as_ref().map_or(0, |window| window.gone.len()) + staying
+    /// What counts for the registry as a whole: how many went in the window, and when that ends.
+    pub fn gone(&self) -> Option<(Timestamp, usize)> {
+        self.window.as_ref().map(|window| (window.opened + WINDOW, window.gone.len())).filter(|(_, gone)| *gone > 0)
     }
 }
 
@@ -209,6 +209,8 @@ pub struct RegistryGuard {
     resumed: Option<Timestamp>,
     /// What an administrator approved and has not gone yet.
     released: BTreeMap<ServiceKey, BTreeSet<String>>,
+    /// What a hold of ours let go when it ended, and a service may hold on to by itself: it is held once.
+    spent: BTreeMap<ServiceKey, BTreeSet<String>>,
 }
 
 /// One service's part in what happens to a registry.
@@ -216,16 +218,28 @@ pub struct RegistryGuard {
 pub struct Share {
     /// Instances that there are.
     pub known: usize,
-    /// Unexplained deletions of the last [`WINDOW`], those that went already included.
-    pub going: usize,
+    /// Unexplained deletions that went already, by the end of the [`WINDOW`] in which they count.
+    pub gone: BTreeMap<Timestamp, usize>,
     /// What stays for now: `import 10.0.0.1:80`, sorted.
     pub stays: BTreeSet<String>,
+}
+
+impl Share {
+    /// What went and still counts.
+    fn gone(&self, now: Timestamp) -> usize {
+        self.gone.iter().filter(|(end, _)| now < **end).map(|(_, gone)| gone).sum()
+    }
 }
 
 impl RegistryGuard {
     /// Takes note of one service's share; `None` where it is gone. Returns whether a hold began or ended, so that every service has to
     /// look again.
     pub fn report(&mut self, service: &ServiceKey, share: Option<Share>, now: Timestamp) -> bool {
+        let before = self.held_since;
+        if before.is_some() && self.held(now).is_none() {
+            self.spent = self.services.iter().map(|(service, share)| (service.clone(), share.stays.clone())).collect();
+            self.held_since = None;
+        }
         match share {
             Some(share) if share != Share::default() => {
                 self.services.insert(service.clone(), share);
@@ -235,13 +249,16 @@ impl RegistryGuard {
             }
         }
         let stays = self.services.get(service).map(|share| share.stays.clone()).unwrap_or_default();
-        if let Some(released) = self.released.get_mut(service) {
-            released.retain(|item| stays.contains(item));
+        for known in [&mut self.released, &mut self.spent] {
+            if let Some(items) = known.get_mut(service) {
+                items.retain(|item| stays.contains(item));
+            }
+            known.retain(|_, items| !items.is_empty());
         }
-        self.released.retain(|_, released| !released.is_empty());
-        let before = self.held_since;
-        let going: usize = self.services.values().map(|share| share.going).sum();
-        let known: usize = self.services.values().map(|share| share.known.max(share.going)).sum();
+        let (going, known) = self.services.iter().fold((0, 0), |(going, known), (service, share)| {
+            let here = share.gone(now) + share.stays.len() - self.spent.get(service).map_or(0, BTreeSet::len);
+            (going + here, known + share.known.max(here))
+        });
         if self.staying() == 0 {
             self.held_since = None;
         } else if going >= REGISTRY_MIN && going * 100 > known * REGISTRY_PERCENT && self.held_since.is_none() {
@@ -251,11 +268,14 @@ impl RegistryGuard {
         before.is_some() != self.held_since.is_some()
     }
 
-    /// What stays and is not approved.
+    /// What stays, is not approved, and was not let go before.
     fn staying(&self) -> usize {
-        let of = |(service, share): (&ServiceKey, &Share)| match self.released.get(service) {
-            Some(released) => share.stays.difference(released).count(),
-            None => share.stays.len(),
+        let among = |known: &BTreeMap<ServiceKey, BTreeSet<String>>, service: &ServiceKey, item: &String| {
+            known.get(service).is_some_and(|items| items.contains(item))
+        };
+        let of = |(service, share): (&ServiceKey, &Share)| {
+            let counts = |item: &&String| !among(&self.released, service, item) && !among(&self.spent, service, item);
+            share.stays.iter().filter(counts).count()
         };
         self.services.iter().map(of).sum()
     }

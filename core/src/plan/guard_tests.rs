@@ -197,7 +197,7 @@ fn the_registry_as_a_whole_holds_what_each_service_would_let_go() {
     // 20 services with 3 instances each, of which one goes: none of them reaches a limit of its own.
     for n in 0..20 {
         let stays = BTreeSet::from([format!("import {}", addr(n))]);
-        let share = Share { known: 3, going: 1, stays };
+        let share = Share { known: 3, stays, ..Share::default() };
         changed |= registry.report(&ServiceKey::new("ns", format!("s-{n:02}")), Some(share), at(0));
     }
     assert!(changed);
@@ -230,7 +230,7 @@ fn twenty() -> (RegistryGuard, Vec<(ServiceKey, Share)>) {
     let mut registry = RegistryGuard::default();
     let mut services = Vec::new();
     for n in 0..20 {
-        let share = Share { known: 3, going: 1, stays: BTreeSet::from([format!("import {}", addr(n))]) };
+        let share = Share { known: 3, stays: BTreeSet::from([format!("import {}", addr(n))]), ..Share::default() };
         let key = ServiceKey::new("ns", format!("s-{n:02}"));
         registry.report(&key, Some(share.clone()), at(0));
         services.push((key, share));
@@ -247,13 +247,39 @@ fn what_was_approved_for_a_registry_goes_one_service_after_the_other() {
     for (n, (key, share)) in services.iter().enumerate() {
         assert_eq!(registry.released(key), Some(&share.stays), "service {n}, although others have gone already");
         assert_eq!(registry.held(at(1)), None);
-        assert!(!registry.report(key, Some(Share { stays: BTreeSet::new(), ..share.clone() }), at(1)));
+        let went = Share { known: 2, gone: [(at(60), 1)].into(), ..Share::default() };
+        assert!(!registry.report(key, Some(went), at(1)));
         assert_eq!(registry.released(key), None);
     }
     // What comes afterwards is another matter.
     let stays = BTreeSet::from([format!("import {}", addr(99))]);
-    assert!(registry.report(&services[0].0, Some(Share { known: 2, going: 2, stays }), at(2)));
+    assert!(registry.report(&services[0].0, Some(Share { known: 2, gone: [(at(60), 1)].into(), stays }), at(2)));
     assert!(registry.held(at(2)).is_some() && !registry.approve(&hash, at(2)));
+}
+
+#[test]
+fn a_hold_of_a_registry_ends_once_and_another_sweep_is_held_anew() {
+    let (mut registry, services) = twenty();
+    // Its end is noticed, although one service holds on to its own for longer.
+    let (long, rest) = services.split_first().unwrap();
+    assert!(registry.report(&long.0, Some(long.1.clone()), at(300)));
+    for (key, _) in rest {
+        let went = Share { known: 2, gone: [(at(60), 1)].into(), ..Share::default() };
+        registry.report(key, Some(went), at(301));
+    }
+    registry.report(&long.0, Some(long.1.clone()), at(302));
+    assert_eq!(
+        registry.held(at(302)),
+        None,
+        "what was let go is not held again, and what went long ago does not count"
+    );
+    let mut again = |n: usize| {
+        let stays = BTreeSet::from([format!("import {}", addr(100 + n))]);
+        registry.report(&rest[n].0, Some(Share { known: 2, stays, ..Share::default() }), at(400));
+        registry.held(at(400))
+    };
+    assert_eq!((0..9).map(&mut again).filter(Option::is_some).count(), 0);
+    assert_eq!((9..14).filter_map(&mut again).next(), Some((at(400), at(700))));
 }
 
 #[test]
@@ -279,7 +305,7 @@ fn the_registry_as_a_whole_does_not_hold_few_or_a_small_part() {
         let mut registry = RegistryGuard::default();
         for n in 0..services {
             let stays = BTreeSet::from([format!("import {}", addr(n))]);
-            let share = Share { known: each, going: 1, stays };
+            let share = Share { known: each, stays, ..Share::default() };
             registry.report(&ServiceKey::new("ns", format!("s-{n}")), Some(share), at(0));
         }
         assert_eq!(registry.held(at(0)).is_some(), held, "one of {each} in each of {services} services");

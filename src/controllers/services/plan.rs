@@ -7,7 +7,7 @@ use std::sync::Arc;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{Instance, InstanceAddr, PortSet, Record, RecordKey, RegistryName, Slice, TargetPod};
 use twinspan_core::plan::export::Seen;
-use twinspan_core::plan::guard::{Around, Limits, Share, Stays};
+use twinspan_core::plan::guard::{Around, Guard, Limits, Share, Stays};
 use twinspan_core::plan::import::{Imported, Present};
 use twinspan_core::plan::trust::{PodOf, Trust};
 use twinspan_core::plan::{RecordOp, earlier, export, import, slices};
@@ -71,10 +71,13 @@ impl Sides {
 
     /// The part in what happens to the registry as a whole.
     pub fn share(&self) -> Share {
-        let (import, export) = (&self.import.ruling.stays, &self.export.ruling.stays);
+        let mut gone = BTreeMap::new();
+        for (end, count) in [&self.import.memory.guard, &self.export.memory.guard].into_iter().filter_map(Guard::gone) {
+            *gone.entry(end).or_default() += count;
+        }
         Share {
-            known: self.import.endpoints.len() + self.export.exported + export.len(),
-            going: self.import.memory.guard.going(import.len()) + self.export.memory.guard.going(export.len()),
+            known: self.import.endpoints.len() + self.export.exported + self.export.ruling.stays.len(),
+            gone,
             stays: self.stays().named(),
         }
     }

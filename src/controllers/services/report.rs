@@ -146,11 +146,15 @@ fn share(context: &Context, observed: &Observed, plan: &Plan) {
             handle.everybody_looks();
         }
     };
-    match (&observed.session, &plan.sides) {
-        (Some(session), Some(sides)) => report(&session.handle, Some(sides.share())),
-        // Not known now: it is as it was.
-        (Some(_), None) if observed.object.is_some() => {}
-        _ => context.registries.all().iter().for_each(|handle| report(handle, None)),
+    let current = observed.session.as_ref().map(|session| &session.handle);
+    for handle in context.registries.all() {
+        match &plan.sides {
+            _ if current.is_none_or(|current| !Arc::ptr_eq(current, &handle)) => report(&handle, None),
+            Some(sides) => report(&handle, Some(sides.share())),
+            // Not known now: it is as it was.
+            None if observed.object.is_some() => {}
+            None => report(&handle, None),
+        }
     }
 }
 

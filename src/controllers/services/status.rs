@@ -81,9 +81,17 @@ fn wanted(observed: &Observed, verdict: &Verdict, plan: &Plan, applied: &Applied
         }
         Verdict::Gone { .. } => return Vec::new(),
     };
-    let held = match &plan.sides {
-        Some(sides) => held(sides),
-        None => Wanted::new(DELETIONS_HELD, Is::False, Reason::NothingHeld, ""),
+    let held = match (&plan.sides, verdict) {
+        (Some(sides), _) => held(sides),
+        (None, Verdict::Refused(refusal)) if refusal.withdraw => nothing_held(""),
+        // Not known now: what was held stays, and its time goes on.
+        (None, _) => before(observed, DELETIONS_HELD).filter(|held| held.status == "True").map_or_else(
+            || nothing_held(""),
+            |held| Wanted {
+                since: Some(held.last_transition_time.0),
+                ..Wanted::new(DELETIONS_HELD, Is::True, Reason::Held, held.message.clone())
+            },
+        ),
     };
     let first_not_true = [&accepted, &exported, &imported].into_iter().find(|wanted| wanted.is != Is::True);
     let ready = match first_not_true {
@@ -96,13 +104,17 @@ fn wanted(observed: &Observed, verdict: &Verdict, plan: &Plan, applied: &Applied
     vec![ready, accepted, exported, imported, held]
 }
 
+fn nothing_held(message: impl Into<String>) -> Wanted {
+    Wanted::new(DELETIONS_HELD, Is::False, Reason::NothingHeld, message)
+}
+
 fn held(sides: &Sides) -> Wanted {
     let Some((since, until)) = sides.held_since_until() else {
         let message = match sides.held() {
             0 => String::new(),
             n => format!("{n} wait for more evidence; it comes by itself"),
         };
-        return Wanted::new(DELETIONS_HELD, Is::False, Reason::NothingHeld, message);
+        return nothing_held(message);
     };
     let (imported, exported) = (sides.import.ruling.stays.len(), sides.export.ruling.stays.len());
     let hash = sides.stays().hash();
