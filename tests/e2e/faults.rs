@@ -176,8 +176,13 @@ async fn restored(suite: Arc<Suite>) -> Result<()> {
     let older = [&scene.vms[..3], &[scene.pod, new_pod]].concat();
     scene.corner.records_become(&registry, "echo", &older).await?;
     scene.corner.condition("echo", "DeletionsHeld", "True", "Held").await?;
-    let object = scene.corner.registry_condition("Synced", "True", "RolledBack").await?;
-    ensure!(object.status.is_some_and(|status| status.records.is_some_and(|records| records.own == 2)));
+    eventually("it is told, and both own records are counted", SOON, || async {
+        let object = scene.corner.registry_condition("Synced", "True", "RolledBack").await?;
+        let records = object.status.and_then(|status| status.records);
+        ensure!(records.as_ref().is_some_and(|records| records.own == 2), "{records:?}");
+        Ok(())
+    })
+    .await?;
     scene.nothing_is_lost(Duration::from_secs(5)).await?;
     // It registers again.
     registry.put_leased(&scene.corner.key("echo", newer), &value(newer), 600).await?;
@@ -265,7 +270,7 @@ async fn certificates(suite: Arc<Suite>) -> Result<()> {
     let (registry, tls) = bed.start_tls_registry("registry-certificates").await?;
     let corner = Corner::without_registry_object(bed, "certificates", &registry).await?;
     let ca = secret(&corner, "ca", "Opaque", json!({"ca.crt": tls.ca()?})).await?;
-    let brief = Duration::from_secs(15);
+    let brief = Duration::from_secs(30);
     let pem = |(cert, key): (String, String)| json!({"tls.crt": cert, "tls.key": key});
     let client = pem(tls.client_certificate("brief", Some(brief))?);
     let issued = Instant::now();
@@ -336,6 +341,7 @@ async fn members(suite: Arc<Suite>) -> Result<()> {
                 member.part().thaw()?;
             }
             scene.corner.pods.remove("second").await?;
+            eventually("they have a leader", SOON, || another.put("anything", "")).await?;
             scene.add_vm(another).await?;
             scene.synced(another).await?;
         }
@@ -348,7 +354,7 @@ async fn members(suite: Arc<Suite>) -> Result<()> {
 async fn renamed(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.own_bed().await?;
     let three = bed.start_three("registry-renamed").await?;
-    let hosts = std::env::temp_dir().join(format!("twinspan-hosts-{}", std::process::id()));
+    let hosts = bed.dir().join("hosts");
     let leads_to = |member: &Etcd| {
         let (ip, port) = member.endpoint().trim_start_matches("http://").split_once(':').context("no port")?;
         // The same file, for it is mounted.

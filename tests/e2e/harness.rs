@@ -27,7 +27,7 @@ use twinspan_bed::{
 /// The binary under test.
 pub const TWINSPAN: &str = env!("CARGO_BIN_EXE_twinspan");
 /// How long a story waits for something that happens at once on a quiet machine.
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(30);
 
 type Story = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
@@ -349,6 +349,17 @@ impl<'a> Corner<'a> {
                 .with_context(|| format!("no condition {kind}: {conditions:?}"))?;
             ensure!(found.status == status && found.reason == reason, "{found:?}");
             Ok(object)
+        })
+        .await
+    }
+
+    /// Waits until a pass has seen the spec as it is.
+    pub async fn seen(&self, name: &str) -> Result<()> {
+        eventually(&format!("RegisteredService {name} is seen"), SOON, || async {
+            let object = self.registered().get(name).await?;
+            let seen = object.status.as_ref().and_then(|status| status.observed_generation);
+            ensure!(seen.is_some() && seen == object.metadata.generation, "{seen:?}");
+            Ok(())
         })
         .await
     }

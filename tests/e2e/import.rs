@@ -87,10 +87,14 @@ async fn cluster_ip(suite: Arc<Suite>) -> Result<()> {
     // A ClusterIP Service is answered with its own address and port, whatever its endpoints are.
     let service = corner.services().get("user").await?;
     let ip: IpAddr = service.spec.and_then(|s| s.cluster_ip).context("a cluster IP")?.parse()?;
-    let a = bed.dns.addresses(&corner.dns_name("user")).await?;
-    ensure!(a == BTreeSet::from([ip]), "A answers {a:?}, want {ip}");
-    let srv = bed.dns.srv_addresses(&corner.srv_name("user")).await?;
-    ensure!(srv == BTreeSet::from([SocketAddr::new(ip, 8888)]), "SRV answers {srv:?}");
+    eventually("DNS answers with it", SOON, || async {
+        let a = bed.dns.addresses(&corner.dns_name("user")).await?;
+        ensure!(a == BTreeSet::from([ip]), "A answers {a:?}, want {ip}");
+        let srv = bed.dns.srv_addresses(&corner.srv_name("user")).await?;
+        ensure!(srv == BTreeSet::from([SocketAddr::new(ip, 8888)]), "SRV answers {srv:?}");
+        Ok(())
+    })
+    .await?;
     corner.nothing_foreign_was_touched(&bed.registry).await
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 use twinspan_bed::{Bed, TwinspanOptions, eventually, next_v4};
@@ -100,6 +100,14 @@ impl<'a> Case<'a> {
         .await?;
         let labels = BTreeMap::from([("story".to_owned(), self.corner.name.clone())]);
         self.corner.bed.create_namespace(&self.corner.name, &labels).await?;
+        // The API server's own cache may still have the one that ended.
+        eventually("the namespace takes objects", PATIENCE, || async {
+            let dry = PostParams { dry_run: true, ..PostParams::default() };
+            let object = serde_json::from_value(json!({"metadata": {"name": "anything"}}))?;
+            Api::<ConfigMap>::namespaced(self.corner.client(), &self.corner.name).create(&dry, &object).await?;
+            Ok(())
+        })
+        .await?;
         for object in &self.order {
             match object {
                 Object::Service => self.create_service().await?,

@@ -18,14 +18,15 @@ use twinspan_bed::OPERATOR_NAMESPACE;
 
 use crate::harness::Suite;
 
-pub fn stories(_: &Arc<Suite>) -> Vec<Trial> {
-    vec![Trial::test("rbac::the_comparison_finds_what_is_planted", || Ok(planted()?))]
+pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
+    let suite = suite.clone();
+    vec![Trial::test("rbac::the_comparison_finds_what_is_planted", move || Ok(planted(&suite)?))]
 }
 
-/// A part that has every role that it needs, in every cluster.
-const BUILT_IN: &str = "system:kube-controller-manager";
-/// How long an API server may take from its first answer until it knows its roles.
-const STARTING: SignedDuration = SignedDuration::from_secs(5);
+/// The API server itself. It reads its roles once in its life from their beginning, when it starts.
+const API_SERVER: &str = "system:apiserver";
+/// How long before and after that it may deny what the roles grant.
+const STARTING: SignedDuration = SignedDuration::from_secs(15);
 
 /// A request, as the audit log has it.
 #[derive(Debug, Deserialize)]
@@ -36,6 +37,8 @@ struct Event {
     object: Object,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
+    #[serde(rename = "requestURI", default)]
+    uri: String,
     #[serde(rename = "requestReceivedTimestamp")]
     at: Timestamp,
 }
@@ -63,6 +66,13 @@ impl Event {
         }
     }
 
+    fn begins_to_read_roles(&self) -> bool {
+        self.user.username == API_SERVER
+            && self.verb == "watch"
+            && self.object.resource == "clusterroles"
+            && self.uri.contains("sendInitialEvents=true")
+    }
+
     fn uses(&self, grant: &Grant) -> bool {
         self.verb == grant.verb
             && self.object.api_group == grant.group
@@ -82,13 +92,13 @@ pub fn exactly_sufficient(dir: &Path) -> Result<(usize, usize)> {
     let us = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:twinspan");
     for log in audit_logs(dir)? {
         let mut forbidden = Vec::new();
-        let mut confused = Vec::new();
+        let mut starts = Vec::new();
         for line in BufReader::new(std::fs::File::open(&log)?).lines() {
             // The last line of an API server that was killed may be cut off.
             let Ok(event) = serde_json::from_str::<Event>(&line?) else { continue };
             let forbids = event.annotations.get("authorization.k8s.io/decision").is_some_and(|d| d == "forbid");
-            if event.user.username == BUILT_IN && forbids {
-                confused.push(event.at);
+            if event.begins_to_read_roles() {
+                starts.push(event.at);
             }
             if event.user.username != us || event.object.resource.is_empty() {
                 continue;
@@ -99,8 +109,8 @@ pub fn exactly_sufficient(dir: &Path) -> Result<(usize, usize)> {
                 forbidden.push(event);
             }
         }
-        // An API server that has just started knows no roles yet, and denies Kubernetes' own parts as well.
-        forbidden.retain(|event| !confused.iter().any(|at| event.at.duration_since(*at).abs() < STARTING));
+        // An API server that has just started knows no roles yet, and denies everybody.
+        forbidden.retain(|event| !starts.iter().any(|at| event.at.duration_since(*at).abs() < STARTING));
         denied.extend(forbidden.iter().map(|e| format!("{} {} {}", e.verb, e.object.api_group, e.resource())));
     }
     ensure!(denied.is_empty(), "requests that were denied: {denied:#?}");
@@ -121,28 +131,36 @@ fn audit_logs(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Without a request every grant is unused; a denial is found, but not one of an API server that denies everybody.
-fn planted() -> Result<()> {
-    let dir = std::env::temp_dir().join(format!("twinspan-audit-{}", std::process::id()));
+/// Without a request every grant is unused; a denial is found, but not one of an API server that is starting.
+fn planted(suite: &Suite) -> Result<()> {
+    let dir = suite.dir().join("planted");
     std::fs::create_dir_all(&dir)?;
-    let write = |events: &[(&str, &str)]| {
-        let line = |(user, at): &(&str, &str)| {
+    let write = |starts: &[&str]| {
+        let us = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:twinspan");
+        let denied = json!({
+            "verb": "list", "user": {"username": us}, "objectRef": {"resource": "pods"},
+            "annotations": {"authorization.k8s.io/decision": "forbid"}, "requestReceivedTimestamp": "2026-01-01T00:00:30Z",
+        });
+        let start = |at: &&str| {
             json!({
-                "verb": "list", "user": {"username": user}, "objectRef": {"resource": "pods"},
-                "annotations": {"authorization.k8s.io/decision": "forbid"}, "requestReceivedTimestamp": at,
+                "verb": "watch", "user": {"username": API_SERVER}, "objectRef": {"resource": "clusterroles"},
+                "requestURI": "/apis/rbac.authorization.k8s.io/v1/clusterroles?sendInitialEvents=true", "requestReceivedTimestamp": at,
             })
-            .to_string()
         };
-        std::fs::write(dir.join("audit.log"), events.iter().map(line).collect::<Vec<_>>().join("\n"))
+        let lines: Vec<String> = starts.iter().map(start).chain([denied]).map(|event| event.to_string()).collect();
+        std::fs::write(dir.join("audit.log"), lines.join("\n"))
     };
     let verdict = || exactly_sufficient(&dir).err().map(|error| error.to_string()).unwrap_or_default();
-    let us = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:twinspan");
-    write(&[(us.as_str(), "2026-01-01T00:00:00.5Z")])?;
+    write(&[])?;
     let denied = verdict();
-    write(&[(us.as_str(), "2026-01-01T00:00:00.5Z"), (BUILT_IN, "2026-01-01T00:00:01Z")])?;
+    write(&["2026-01-01T00:00:01Z"])?;
+    let later = verdict();
+    write(&["2026-01-01T00:00:01Z", "2026-01-01T00:00:31Z"])?;
     let starting = verdict();
     std::fs::remove_dir_all(&dir)?;
-    ensure!(denied.contains("denied") && denied.contains("list  pods"), "{denied}");
+    for denied in [denied, later] {
+        ensure!(denied.contains("denied") && denied.contains("list  pods"), "{denied}");
+    }
     ensure!(starting.contains("used by no story") && starting.contains("secrets"), "{starting}");
     Ok(())
 }

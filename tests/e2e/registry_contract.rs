@@ -232,8 +232,8 @@ async fn large(registry: &dyn Registry) -> Result<()> {
 /// A lease that ends takes its records with it.
 async fn expiry(registry: &dyn Registry) -> Result<()> {
     let short = LeaseId(78);
-    ensure!(matches!(registry.grant(short, 2).await?, Grant::Granted(ttl) if ttl >= 2));
     let from = registry.list(ROOT).await?.revision;
+    ensure!(matches!(registry.grant(short, 5).await?, Grant::Granted(ttl) if ttl >= 5));
     registry.commit(&Batch { fence: None, lease: short, ops: vec![create("short", "1")] }).await?;
     let mut watch = registry.watch(&follow(1, ROOT, from)).await?;
     let mut deleted = false;

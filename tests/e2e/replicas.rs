@@ -159,7 +159,7 @@ async fn write_nothing(suite: Arc<Suite>) -> Result<()> {
 
     // Suspended: what is written stays, whatever happens.
     corner.patch("echo", json!({"suspend": true})).await?;
-    corner.condition("echo", "Ready", "True", "Synced").await?;
+    corner.seen("echo").await?;
     corner.pods.set_ready("pod", false).await?;
     corner.condition("echo", "Exported", "False", "NotWritten").await?;
     holds("the record while suspended", Duration::from_secs(2), || async {

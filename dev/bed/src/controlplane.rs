@@ -109,6 +109,8 @@ impl ControlPlane {
             format!("--token-auth-file={}", show(&tokens)),
             format!("--audit-policy-file={}", show(&policy)),
             format!("--audit-log-path={}", show(&audit_log)),
+            // Megabytes. Stories read it as a whole.
+            "--audit-log-maxsize=10000".to_owned(),
             // A stopped test bed should be gone at once.
             "--shutdown-delay-duration=0s".to_owned(),
         ];

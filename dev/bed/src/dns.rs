@@ -54,8 +54,9 @@ impl Dns {
         let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
         let options = builder.options_mut();
         options.cache_size = 0;
-        options.timeout = Duration::from_secs(2);
-        options.attempts = 1;
+        // No answer is not a wrong answer.
+        options.timeout = Duration::from_secs(5);
+        options.attempts = 3;
         Ok(Self { part, address, resolver: builder.build()? })
     }
 

@@ -50,11 +50,12 @@ async fn answers(client: &Client, findings: &mut Findings<'_>) -> bool {
             return false;
         }
     };
+    let ours = World::real().now();
     let version = client.apiserver_version().await.map(|info| info.git_version).unwrap_or_default();
     findings.add(Level::Ok, format!("Kubernetes {version} answers in {} ms", took.as_millis()));
     let date = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
     if let Some(theirs) = date.and_then(|date| rfc2822::parse(date).ok()) {
-        let skew = World::real().now().duration_since(theirs.timestamp()).as_secs_f64().abs();
+        let skew = ours.duration_since(theirs.timestamp()).as_secs_f64().abs();
         if skew > SKEW_SECONDS {
             findings.add(Level::Warn, format!("clocks differ by {skew:.0} s; deadlines of lost instances and holds are off by as much. Synchronise them"));
         } else {

@@ -38,6 +38,8 @@ struct Service {
 pub struct World<'a> {
     corner: &'a Corner<'a>,
     etcd: etcd_client::Client,
+    /// The revision of the last compaction.
+    compacted: i64,
     rng: StdRng,
     services: Vec<Service>,
     replicas: Vec<Twinspan>,
@@ -65,6 +67,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             corner,
             etcd,
+            compacted: 0,
             rng,
             services: Vec::new(),
             replicas,
@@ -295,7 +298,11 @@ impl<'a> World<'a> {
             _ => {
                 let response = self.etcd.status().await?;
                 let revision = response.header().context("no header")?.revision();
-                self.etcd.compact(revision, None).await?;
+                // Nothing was written since the last time: there is nothing to compact.
+                if revision > self.compacted {
+                    self.etcd.compact(revision, None).await?;
+                    self.compacted = revision;
+                }
             }
         }
         Ok(())

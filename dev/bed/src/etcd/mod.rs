@@ -50,7 +50,13 @@ impl Etcd {
     pub(crate) fn spawn_member(name: &str, dir: &Path, ip: Ipv4Addr, members: &[(String, Ipv4Addr)]) -> Result<Self> {
         let peers: Vec<String> = members.iter().map(|(name, ip)| format!("{name}=http://{ip}:{}", PORT + 1)).collect();
         // The last one counts.
-        let flags = [format!("--name={name}"), format!("--initial-cluster={}", peers.join(","))];
+        let flags = [
+            format!("--name={name}"),
+            format!("--initial-cluster={}", peers.join(",")),
+            // Members that get no processor for a second are no reason to elect another leader.
+            "--heartbeat-interval=300".to_owned(),
+            "--election-timeout=3000".to_owned(),
+        ];
         Self::spawn_with(name, dir, ip, "http", &flags)
     }
 
@@ -98,7 +104,7 @@ impl Etcd {
 
     pub async fn client(&self) -> Result<Client> {
         let mut options =
-            ConnectOptions::new().with_connect_timeout(Duration::from_secs(2)).with_timeout(Duration::from_secs(5));
+            ConnectOptions::new().with_connect_timeout(Duration::from_secs(10)).with_timeout(Duration::from_secs(20));
         if let Some(tls) = &self.tls {
             options = options.with_tls(tls.clone());
         }
