@@ -118,6 +118,8 @@ pub struct Corner<'a> {
     pub bed: &'a Bed,
     /// Namespace, ServiceRegistry and prefix are named so.
     pub name: String,
+    /// What the keys of its services begin with: the prefix, which may be empty, and a slash.
+    root: String,
     /// The registry that the ServiceRegistry points to.
     pub etcd: String,
     pub pods: Pods,
@@ -139,6 +141,14 @@ impl<'a> Corner<'a> {
         Ok(corner)
     }
 
+    /// With an empty prefix, so that each service has a range of its own. The registry is the corner's alone.
+    pub async fn without_prefix(bed: &'a Bed, name: &str, registry: &Etcd) -> Result<Corner<'a>> {
+        let mut corner = Self::without_registry_object(bed, name, registry).await?;
+        corner.root = "/".to_owned();
+        corner.create_registry(json!({"prefix": ""})).await?;
+        Ok(corner)
+    }
+
     /// Without the ServiceRegistry, for a story that says itself how to connect.
     pub async fn without_registry_object(bed: &'a Bed, name: &str, registry: &Etcd) -> Result<Corner<'a>> {
         let number = CORNERS.fetch_add(1, Ordering::Relaxed);
@@ -147,6 +157,7 @@ impl<'a> Corner<'a> {
         let pods = Pods::in_namespace(&bed.client(), &name).await?;
         let mut corner = Self {
             bed,
+            root: format!("{name}/"),
             name,
             etcd: registry.endpoint().to_owned(),
             pods,
@@ -162,8 +173,8 @@ impl<'a> Corner<'a> {
         bed.create_namespace(&self.name, &BTreeMap::from([("story".to_owned(), self.name.clone())])).await?;
         let pods = Pods::in_namespace(&bed.client(), &self.name).await?;
         let foreign_records = self.foreign(registry).await?;
-        let (name, etcd) = (self.name.clone(), self.etcd.clone());
-        Ok(Corner { bed, name, etcd, pods, foreign_records, foreign_slices: BTreeMap::new() })
+        let (name, root, etcd) = (self.name.clone(), self.root.clone(), self.etcd.clone());
+        Ok(Corner { bed, name, root, etcd, pods, foreign_records, foreign_slices: BTreeMap::new() })
     }
 
     pub fn client(&self) -> Client {
@@ -192,7 +203,7 @@ impl<'a> Corner<'a> {
 
     /// The key of a record.
     pub fn key(&self, service: &str, address: impl std::fmt::Display) -> String {
-        format!("{}/{service}/{address}", self.name)
+        format!("{}{service}/{address}", self.root)
     }
 
     /// Creates the ServiceRegistry of the corner; `extra` is merged into its spec.
@@ -258,12 +269,12 @@ impl<'a> Corner<'a> {
 
     /// Every record under a service's name.
     pub async fn records(&self, registry: &Etcd, service: &str) -> Result<BTreeMap<String, (String, i64, i64)>> {
-        registry.dump(&format!("{}/{service}/", self.name)).await
+        registry.dump(&self.key(service, "")).await
     }
 
     /// The addresses under which a service is registered.
     pub async fn registered_addresses(&self, registry: &Etcd, service: &str) -> Result<BTreeSet<String>> {
-        let prefix = format!("{}/{service}/", self.name);
+        let prefix = self.key(service, "");
         Ok(self.records(registry, service).await?.keys().map(|k| k.trim_start_matches(&prefix).to_owned()).collect())
     }
 

@@ -21,23 +21,28 @@ use world::World;
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
-        suite.story("random::1000_operations", |suite| run(suite, 1_000)),
-        suite.long_story("random::10000_operations", |suite| run(suite, 10_000)),
+        suite.story("random::1000_operations", |suite| run(suite, 1_000, true)),
+        suite.story("random::1000_operations_without_a_prefix", |suite| run(suite, 1_000, false)),
+        suite.long_story("random::10000_operations", |suite| run(suite, 10_000, true)),
     ]
 }
 
-async fn run(suite: Arc<Suite>, operations: usize) -> Result<()> {
+async fn run(suite: Arc<Suite>, operations: usize, prefix: bool) -> Result<()> {
     let seed = std::env::var("TWINSPAN_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
     eprintln!("random: TWINSPAN_SEED={seed} runs the same operations again");
-    happens(suite, operations, seed).await.with_context(|| format!("with TWINSPAN_SEED={seed}"))
+    happens(suite, operations, prefix, seed).await.with_context(|| format!("with TWINSPAN_SEED={seed}"))
 }
 
-async fn happens(suite: Arc<Suite>, operations: usize, seed: u64) -> Result<()> {
+async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) -> Result<()> {
     let bed = suite.own_bed().await?;
     // Its own log names every request that it was sent.
     let registry = bed.start_registry_with("registry-random", &["--log-level=debug"]).await?;
     let witness = Witness::start(&registry).await?;
-    let corner = Corner::with_registry(&bed, "random", &registry).await?;
+    let corner = if prefix {
+        Corner::with_registry(&bed, "random", &registry).await?
+    } else {
+        Corner::without_prefix(&bed, "random", &registry).await?
+    };
     let mut world = World::start(&corner, &registry, StdRng::seed_from_u64(seed)).await?;
     for _ in 0..operations {
         world.step().await?;
@@ -73,7 +78,7 @@ async fn plant(corner: &Corner<'_>, registry: &twinspan_bed::Etcd) -> Result<()>
         let compare = etcd_client::Compare::value(fence.key(), etcd_client::CompareOp::Equal, fence.value());
         Txn::new().when([compare])
     };
-    let foreign = corner.key("bystander", "10.77.250.1:7000");
+    let foreign = format!("{}/bystander/10.77.250.1:7000", corner.name);
     client.txn(fenced().and_then([TxnOp::delete(foreign, None)])).await?;
     let own =
         json!({"network": "tcp", "address": "10.77.250.9:80", "weight": 10, "tags": {"twinspan.dev/owner": "x/y/z"}});
