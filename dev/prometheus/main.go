@@ -45,7 +45,11 @@ type alert struct {
 }
 
 func main() {
-	if err := run(os.Stdin, os.Stdout); err != nil {
+	answer := run
+	if len(os.Args) == 3 && os.Args[1] == "decode" {
+		answer = func(in io.Reader, out io.Writer) error { return decode(os.Args[2], in, out) }
+	}
+	if err := answer(os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "prometheus:", err)
 		os.Exit(1)
 	}

@@ -1,4 +1,5 @@
-//! Prometheus' own code (`dev/prometheus`), asked which alerts fire after a series of scrapes.
+//! Prometheus' own code (`dev/prometheus`), asked which alerts fire after a series of scrapes, and its operator's types, asked whether
+//! they have every field of an object.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::ask::ask;
 
@@ -26,4 +27,9 @@ pub struct Alert {
 /// The alerts of a rules file after the last of these scrapes, each of which counts as taken one step after the one before.
 pub async fn alerts(rules: &Path, step: Duration, scrapes: &[Scrape]) -> Result<Vec<Alert>> {
     ask("prometheus", &[], &json!({"rules": rules, "step": step.as_secs(), "scrapes": scrapes})).await
+}
+
+/// Whether an object of the Prometheus operator (`ServiceMonitor`, `PrometheusRule`) has only fields that its types have.
+pub async fn decodes(kind: &str, object: &Value) -> Result<()> {
+    ask("prometheus", &["decode", kind], object).await
 }
