@@ -28,7 +28,7 @@ pub enum Phase {
 pub struct SessionStatus {
     pub phase: Phase,
     pub server: Option<ServerStatus>,
-    /// Of the last complete list.
+    /// Of the last list, once this session has listed everything; 0 before that.
     pub revision_at_last_session: Revision,
 }
 
@@ -170,7 +170,9 @@ impl RegistryHandle {
         self.connection.subscribe()
     }
 
+    /// Everything was listed.
     pub(super) fn connected(&self, registry: Arc<dyn Registry>) {
+        self.view().settle();
         self.connection.send_replace(Some(registry));
     }
 
@@ -195,8 +197,13 @@ impl RegistryHandle {
         }
     }
 
+    /// Who answers. Until everything is listed, the ServiceRegistry goes on to tell of the one before: a process that starts then has to
+    /// see for itself that another one came back.
     pub(super) fn set_server(&self, server: ServerStatus) {
-        self.status.send_modify(|status| status.server = Some(server));
+        self.status.send_modify(|status| {
+            status.server = Some(server);
+            status.revision_at_last_session = 0;
+        });
     }
 
     pub(super) fn set_listed(&self, revision: Revision) {

@@ -49,6 +49,8 @@ struct State {
     compacted: Revision,
     leases: BTreeMap<LeaseId, (Instant, Duration)>,
     faults: Faults,
+    /// Beginnings of keys whose lists fail, and how.
+    unlisted: BTreeMap<String, RegistryError>,
     /// Connections made before this are cut.
     generation: u64,
     /// How often each thing was asked.
@@ -86,6 +88,15 @@ impl MemoryServer {
         self.changed.notify_waiters();
     }
 
+    /// Lists of this beginning fail like that, until it is taken back.
+    pub fn fail_lists(&self, beginning: &str, error: Option<RegistryError>) {
+        let mut state = self.lock();
+        match error {
+            Some(error) => drop(state.unlisted.insert(beginning.to_owned(), error)),
+            None => drop(state.unlisted.remove(beginning)),
+        }
+    }
+
     /// Ends every open connection.
     pub fn cut(&self) {
         self.lock().generation += 1;
@@ -104,7 +115,8 @@ impl MemoryServer {
         {
             let mut state = self.lock();
             let (cluster_id, generation) = (state.cluster_id + 1, state.generation + 1);
-            *state = State { cluster_id, generation, ..State::default() };
+            let unlisted = std::mem::take(&mut state.unlisted);
+            *state = State { cluster_id, generation, unlisted, ..State::default() };
         }
         self.changed.notify_waiters();
     }
@@ -300,11 +312,14 @@ impl Connector for MemoryServer {
 impl Registry for MemoryRegistry {
     async fn status(&self) -> Result<ServerStatus> {
         let state = self.ask("status")?;
-        Ok(ServerStatus { cluster_id: state.cluster_id, revision: state.revision, version: "memory".to_owned() })
+        Ok(ServerStatus { cluster_id: state.cluster_id, version: "memory".to_owned() })
     }
 
     async fn list(&self, beginning: &str) -> Result<Listing> {
         let state = self.ask("list")?;
+        if let Some(error) = state.unlisted.get(beginning) {
+            return Err(error.clone());
+        }
         let below = state.records.values().filter(|record| record.key.as_bytes().starts_with(beginning.as_bytes()));
         Ok(Listing { cluster_id: state.cluster_id, revision: state.revision, records: below.cloned().collect() })
     }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use twinspan_core::codec::Range;
+use twinspan_core::model::Revision;
 use twinspan_core::plan::departures::Evidence;
 
 use super::departing::LookUp;
@@ -90,6 +91,8 @@ struct Session {
     watch: Option<Box<dyn Watch>>,
     followed: BTreeMap<Range, i64>,
     next_number: i64,
+    /// Of the last list.
+    listed: Revision,
 }
 
 impl Session {
@@ -101,26 +104,26 @@ impl Session {
         look_ups: Arc<Semaphore>,
     ) -> Result<Self> {
         let server = registry.status().await?;
-        handle.view().met(server.cluster_id, server.revision);
-        let returned = handle.view().returned();
-        if returned != Return::AsItWas {
-            warn!(
-                registry = handle.name,
-                ?returned,
-                "the registry did not come back as it was; nothing is deleted because of it"
-            );
-        }
+        handle.view().begin();
         handle.set_server(server);
         handle.set_phase(Phase::Listing);
-        let mut session =
-            Self { handle, registry, world, look_ups, watch: None, followed: BTreeMap::new(), next_number: 1 };
+        let (followed, next_number, listed) = (BTreeMap::new(), 1, 0);
+        let mut session = Self { handle, registry, world, look_ups, watch: None, followed, next_number, listed };
         if session.handle.layout.root().is_none() {
             adopt::adopt(&session.handle, session.registry.as_ref()).await?;
         }
         let touched = session.catch_up().await?;
+        let returned = session.handle.view().returned();
+        if returned != Return::AsItWas {
+            warn!(
+                registry = session.handle.name,
+                ?returned,
+                "the registry did not come back as it was; nothing is deleted because of it"
+            );
+        }
         session.handle.connected(session.registry.clone());
         session.handle.set_phase(Phase::Watching);
-        session.tell(touched);
+        session.handle.touch(touched);
         Ok(session)
     }
 
@@ -132,7 +135,6 @@ impl Session {
             let more = self.start_following(&range).await?;
             touched.names.extend(more.names);
             touched.owners.extend(more.owners);
-            touched.look_ups.extend(more.look_ups);
         }
         let superfluous: Vec<(Range, i64)> =
             self.followed.iter().filter(|(range, _)| !wanted.contains(*range)).map(|(r, n)| (r.clone(), *n)).collect();
@@ -143,6 +145,7 @@ impl Session {
                 watch.give_up(number).await?;
             }
         }
+        self.handle.set_listed(self.listed);
         Ok(touched)
     }
 
@@ -150,11 +153,13 @@ impl Session {
         let beginning = self.handle.layout.beginning(range);
         let listing = self.registry.list(&beginning).await?;
         let mut touched = self.handle.view().reset(range, &listing, self.world.now());
+        // At once: another list will not show again what this one did.
+        self.look_up(&mut touched);
         if let Range::Service(name) = range {
             // Somebody waits for the list itself, also where it is empty.
             touched.names.insert(name.as_str().as_bytes().into());
         }
-        self.handle.set_listed(listing.revision);
+        self.listed = listing.revision;
         info!(
             registry = self.handle.name,
             beginning,
@@ -190,14 +195,15 @@ impl Session {
                 Ok(()) = names.changed() => {
                     names.mark_unchanged();
                     let touched = self.catch_up().await?;
-                    self.tell(touched);
+                    handle.touch(touched);
                     continue;
                 }
             };
             match item {
                 WatchItem::Changes(changes) => {
-                    let touched = handle.view().apply(&changes, self.world.now());
-                    self.tell(touched);
+                    let mut touched = handle.view().apply(&changes, self.world.now());
+                    self.look_up(&mut touched);
+                    handle.touch(touched);
                 }
                 WatchItem::Progress(revision) => handle.view().progressed(revision, self.world.now()),
                 WatchItem::Alive => {}
@@ -205,12 +211,11 @@ impl Session {
         }
     }
 
-    /// Passes on what changed, and looks up how departed records went.
-    fn tell(&self, mut touched: Touched) {
+    /// Looks up how departed records went.
+    fn look_up(&self, touched: &mut Touched) {
         for look_up in std::mem::take(&mut touched.look_ups) {
             tokio::spawn(explain(self.handle.clone(), self.registry.clone(), look_up, self.look_ups.clone()));
         }
-        self.handle.touch(touched);
     }
 }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -24,13 +25,27 @@ fn identity(layout: Layout, fence_prefix: Option<String>) -> Identity {
 
 /// A session and a lease keeper on a registry in memory; leases last 60 s.
 fn bench() -> Bench {
+    bench_of(Layout::new(Format::Kitex, "p"), &[])
+}
+
+/// Where every service is a range of its own.
+fn bench_of_ranges(registered: &[&str]) -> Bench {
+    bench_of(Layout::new(Format::GoZero, ""), registered)
+}
+
+fn bench_of(layout: Layout, registered: &[&str]) -> Bench {
     let server = MemoryServer::new();
     let (sender, events) = mpsc::unbounded_channel();
-    let handle = RegistryHandle::new("main", &identity(Layout::new(Format::Kitex, "p"), None), None, sender);
+    let handle = RegistryHandle::new("main", &identity(layout, None), None, sender);
+    handle.set_registered(names(registered));
     let stop = CancellationToken::new();
     tokio::spawn(run(handle.clone(), Arc::new(server.clone()), World::real(), stop.clone()));
     tokio::spawn(keeper::run(handle.clone(), stop.clone()));
     Bench { server, handle, _events: events, stop }
+}
+
+fn names(names: &[&str]) -> BTreeSet<RegistryName> {
+    names.iter().map(|name| RegistryName::new(*name).unwrap()).collect()
 }
 
 fn value(address: &str) -> String {
@@ -46,8 +61,16 @@ fn create(address: &str) -> RecordOp {
 
 impl Bench {
     fn snapshot(&self) -> Snapshot {
+        self.snapshot_of("echo")
+    }
+
+    fn snapshot_of(&self, name: &str) -> Snapshot {
         let owner = Owner { cluster_id: "c1".into(), service: ServiceKey::new("shop", "echo") };
-        self.handle.view().snapshot(&RegistryName::new("echo").unwrap(), &owner)
+        self.handle.view().snapshot(&RegistryName::new(name).unwrap(), &owner)
+    }
+
+    fn evidence_of(&self, name: &str) -> Vec<Evidence> {
+        self.snapshot_of(name).departures.values().map(|departure| departure.evidence).collect()
     }
 
     fn keys(&self) -> Vec<String> {
@@ -146,12 +169,7 @@ async fn how_a_record_went_is_looked_up() {
     bench.server.put("p/echo/10.0.0.2:80", &value("10.0.0.2:80"), LeaseId(6));
     bench.fresh().await;
     bench.server.delete(&["p/echo/10.0.0.1:80"]);
-    bench
-        .until("both are explained", |b| {
-            let departures = b.snapshot().departures;
-            departures.values().map(|d| d.evidence).collect::<Vec<_>>() == [Evidence::Left, Evidence::Expired]
-        })
-        .await;
+    bench.until("both are explained", |b| b.evidence_of("echo") == [Evidence::Left, Evidence::Expired]).await;
     bench.stop.cancel();
 }
 
@@ -260,7 +278,6 @@ async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about
     let bench = Bench { server, handle, _events, stop };
     bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
     assert_eq!(bench.snapshot().state, State::Unknown, "nobody asks about it yet");
-    let names = |names: &[&str]| names.iter().map(|name| RegistryName::new(*name).unwrap()).collect();
     bench.handle.set_registered(names(&["echo"]));
     bench.fresh().await;
     assert_eq!(bench.keys(), ["echo/1"]);
@@ -275,5 +292,59 @@ async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about
     bench.handle.set_registered(names(&[]));
     bench.until("given up", |b| b.snapshot().state == State::Unknown).await;
     assert_eq!(bench.handle.view().counts().own, 1, "what is ours is followed on");
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_another_registry_answers_is_not_forgotten_before_it_has_listed_everything() {
+    let unavailable = RegistryError::Timeout { what: "list", seconds: 20 };
+    for (emptied, expected) in [(true, Return::ClusterChanged), (false, Return::RolledBack)] {
+        let bench = bench_of_ranges(&["echo", "order"]);
+        let backup = bench.server.backup();
+        for key in ["echo/1", "echo/2", "order/1"] {
+            bench.server.put(key, &format!("10.0.0.{}:80", bench.server.revision() + 1), LeaseId::NONE);
+        }
+        bench.fresh().await;
+        // The first session to meet it lists one of two services, the next ones none at all.
+        bench.server.fail_lists("order/", Some(unavailable.clone()));
+        if emptied {
+            bench.server.replace_with_empty();
+        } else {
+            bench.server.restore(&backup);
+        }
+        bench.until("the first list", |b| b.keys().is_empty()).await;
+        bench.server.fail_lists("echo/", Some(unavailable.clone()));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(bench.snapshot_of("order").records.len(), 1, "what was there is kept");
+        let server = bench.handle.status();
+        assert_eq!(server.revision_at_last_session, 0, "nothing to compare with yet");
+
+        bench.server.fail_lists("echo/", None);
+        bench.server.fail_lists("order/", None);
+        bench.fresh().await;
+        let rolled_back = Evidence::RolledBack;
+        assert_eq!(bench.evidence_of("echo"), [rolled_back, rolled_back], "{expected:?}");
+        assert_eq!(bench.evidence_of("order"), [rolled_back], "{expected:?}");
+        assert!(bench.snapshot_of("order").records.is_empty());
+        assert_eq!(bench.snapshot().returned, expected);
+        bench.server.cut();
+        bench.until("the next session", |b| b.snapshot().returned == Return::AsItWas).await;
+        bench.stop.cancel();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_a_record_went_that_a_list_lacks_is_looked_up_also_where_the_session_ends_at_once() {
+    let bench = bench_of(Layout::new(Format::Kitex, ""), &["echo", "order"]);
+    bench.server.grant_for(LeaseId(6), Duration::from_secs(3600));
+    bench.server.put("/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId(6));
+    bench.until("listed", |b| b.keys().len() == 1 && b.handle.connection().is_ok()).await;
+    bench.server.fail_lists("/order/", Some(RegistryError::Timeout { what: "list", seconds: 20 }));
+    bench.server.set_faults(Faults { away: true, ..Faults::default() });
+    bench.until("cut off", |b| b.snapshot().state == State::Stale).await;
+    bench.server.delete(&["/echo/10.0.0.1:80"]);
+    bench.server.set_faults(Faults::default());
+    bench.until("the list", |b| b.keys().is_empty()).await;
+    bench.until("explained", |b| b.evidence_of("echo") == [Evidence::Left]).await;
     bench.stop.cancel();
 }
