@@ -3,7 +3,7 @@
 //! It passes the same contract test as the real one (`tests/e2e/registry_contract.rs`). Leases expire on tokio's clock, which
 //! tests can pause.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,6 +51,8 @@ struct State {
     faults: Faults,
     /// Beginnings of keys whose lists fail, and how.
     unlisted: BTreeMap<String, RegistryError>,
+    /// Leases that nobody may ask about; where there are any, nobody is told of any.
+    secret_leases: BTreeSet<LeaseId>,
     /// Connections made before this are cut.
     generation: u64,
     /// How often each thing was asked.
@@ -95,6 +97,11 @@ impl MemoryServer {
             Some(error) => drop(state.unlisted.insert(beginning.to_owned(), error)),
             None => drop(state.unlisted.remove(beginning)),
         }
+    }
+
+    /// These leases carry keys that our user may not read: it is told neither of these keys nor of all leases.
+    pub fn hide_leases(&self, leases: &[LeaseId]) {
+        self.lock().secret_leases.extend(leases);
     }
 
     /// Ends every open connection.
@@ -376,11 +383,18 @@ impl Registry for MemoryRegistry {
     }
 
     async fn leases(&self) -> Result<Vec<LeaseId>> {
-        Ok(self.ask("leases")?.leases.keys().copied().collect())
+        let state = self.ask("leases")?;
+        if !state.secret_leases.is_empty() {
+            return Err(RegistryError::PermissionDenied("permission denied".to_owned()));
+        }
+        Ok(state.leases.keys().copied().collect())
     }
 
     async fn keys_of(&self, lease: LeaseId) -> Result<Vec<RecordKey>> {
         let state = self.ask("keys_of")?;
+        if state.secret_leases.contains(&lease) {
+            return Err(RegistryError::PermissionDenied("permission denied".to_owned()));
+        }
         let on_it = state.records.values().filter(|record| record.lease == lease);
         Ok(on_it.map(|record| record.key.clone()).collect())
     }

@@ -12,6 +12,9 @@ use crate::registry::memory::{Faults, MemoryServer};
 use crate::registry::view::{Snapshot, State};
 use crate::registry::{keeper, writer};
 
+#[path = "session_ranges_tests.rs"]
+mod ranges;
+
 struct Bench {
     server: MemoryServer,
     handle: Arc<RegistryHandle>,
@@ -26,11 +29,6 @@ fn identity(layout: Layout, fence_prefix: Option<String>) -> Identity {
 /// A session and a lease keeper on a registry in memory; leases last 60 s.
 fn bench() -> Bench {
     bench_of(Layout::new(Format::Kitex, "p"), &[])
-}
-
-/// Where every service is a range of its own.
-fn bench_of_ranges(registered: &[&str]) -> Bench {
-    bench_of(Layout::new(Format::GoZero, ""), registered)
 }
 
 fn bench_of(layout: Layout, registered: &[&str]) -> Bench {
@@ -259,92 +257,5 @@ async fn nothing_is_written_by_who_may_not() {
     let refused = writer::write(&bench.handle, vec![create("10.0.0.1:80")], || Err(RegistryError::NotLeader)).await;
     assert_eq!(refused.error, Some(RegistryError::NotLeader));
     assert!(bench.server.records().is_empty());
-    bench.stop.cancel();
-}
-
-#[tokio::test(start_paused = true)]
-async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about_or_holds_records_of_ours() {
-    let server = MemoryServer::new();
-    let (sender, _events) = mpsc::unbounded_channel();
-    let handle = RegistryHandle::new("main", &identity(Layout::new(Format::GoZero, ""), None), None, sender);
-    let stop = CancellationToken::new();
-    // A record of ours that nothing refers to, on a lease of ours.
-    let (lost, lease) = ("lost/twinspan~c1~shop~gone~10.0.0.9:80", handle.leases.id(5));
-    server.grant_for(lease, Duration::from_secs(3600));
-    server.put(lost, "10.0.0.9:80", lease);
-    server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
-    server.put("else/1", "10.0.0.2:80", LeaseId::NONE);
-    tokio::spawn(run(handle.clone(), Arc::new(server.clone()), World::real(), stop.clone()));
-    let bench = Bench { server, handle, _events, stop };
-    bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
-    assert_eq!(bench.snapshot().state, State::Unknown, "nobody asks about it yet");
-    bench.handle.set_registered(names(&["echo"]));
-    bench.fresh().await;
-    assert_eq!(bench.keys(), ["echo/1"]);
-    bench.server.put("echo/2", "10.0.0.3:80", LeaseId::NONE);
-    bench.until("the watch of a range that came later", |b| b.keys().len() == 2).await;
-    let lists = bench.server.calls("list");
-    tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(bench.server.calls("list"), lists, "nothing at rest");
-    // Compaction ends all of them, and all come back.
-    bench.server.cut();
-    bench.until("listed again", |b| b.server.calls("list") == lists + 2 && b.snapshot().state == State::Fresh).await;
-    bench.handle.set_registered(names(&[]));
-    bench.until("given up", |b| b.snapshot().state == State::Unknown).await;
-    assert_eq!(bench.handle.view().counts().own, 1, "what is ours is followed on");
-    bench.stop.cancel();
-}
-
-#[tokio::test(start_paused = true)]
-async fn that_another_registry_answers_is_not_forgotten_before_it_has_listed_everything() {
-    let unavailable = RegistryError::Timeout { what: "list", seconds: 20 };
-    for (emptied, expected) in [(true, Return::ClusterChanged), (false, Return::RolledBack)] {
-        let bench = bench_of_ranges(&["echo", "order"]);
-        let backup = bench.server.backup();
-        for key in ["echo/1", "echo/2", "order/1"] {
-            bench.server.put(key, &format!("10.0.0.{}:80", bench.server.revision() + 1), LeaseId::NONE);
-        }
-        bench.fresh().await;
-        // The first session to meet it lists one of two services, the next ones none at all.
-        bench.server.fail_lists("order/", Some(unavailable.clone()));
-        if emptied {
-            bench.server.replace_with_empty();
-        } else {
-            bench.server.restore(&backup);
-        }
-        bench.until("the first list", |b| b.keys().is_empty()).await;
-        bench.server.fail_lists("echo/", Some(unavailable.clone()));
-        tokio::time::sleep(Duration::from_secs(30)).await;
-        assert_eq!(bench.snapshot_of("order").records.len(), 1, "what was there is kept");
-        let server = bench.handle.status();
-        assert_eq!(server.revision_at_last_session, 0, "nothing to compare with yet");
-
-        bench.server.fail_lists("echo/", None);
-        bench.server.fail_lists("order/", None);
-        bench.fresh().await;
-        let rolled_back = Evidence::RolledBack;
-        assert_eq!(bench.evidence_of("echo"), [rolled_back, rolled_back], "{expected:?}");
-        assert_eq!(bench.evidence_of("order"), [rolled_back], "{expected:?}");
-        assert!(bench.snapshot_of("order").records.is_empty());
-        assert_eq!(bench.snapshot().returned, expected);
-        bench.server.cut();
-        bench.until("the next session", |b| b.snapshot().returned == Return::AsItWas).await;
-        bench.stop.cancel();
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn how_a_record_went_that_a_list_lacks_is_looked_up_also_where_the_session_ends_at_once() {
-    let bench = bench_of(Layout::new(Format::Kitex, ""), &["echo", "order"]);
-    bench.server.grant_for(LeaseId(6), Duration::from_secs(3600));
-    bench.server.put("/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId(6));
-    bench.until("listed", |b| b.keys().len() == 1 && b.handle.connection().is_ok()).await;
-    bench.server.fail_lists("/order/", Some(RegistryError::Timeout { what: "list", seconds: 20 }));
-    bench.server.set_faults(Faults { away: true, ..Faults::default() });
-    bench.until("cut off", |b| b.snapshot().state == State::Stale).await;
-    bench.server.delete(&["/echo/10.0.0.1:80"]);
-    bench.server.set_faults(Faults::default());
-    bench.until("the list", |b| b.keys().is_empty()).await;
-    bench.until("explained", |b| b.evidence_of("echo") == [Evidence::Left]).await;
     bench.stop.cancel();
 }

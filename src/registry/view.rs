@@ -17,7 +17,7 @@ use twinspan_core::plan::departures::Departures;
 use super::departing::{Departing, LookUp};
 pub use super::returning::Return;
 use super::returning::Returning;
-use super::{Change, Listing};
+use super::{Change, Listing, RegistryError};
 
 /// How far the picture can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct Counts {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub state: State,
+    /// Why the registry does not tell of this name, where it does of others.
+    pub refused: Option<RegistryError>,
     pub returned: Return,
     pub revision: Revision,
     pub records: BTreeMap<RecordKey, Arc<Record>>,
@@ -69,6 +71,8 @@ pub struct RegistryView {
     state: State,
     /// The ranges whose lists have arrived.
     listed: BTreeSet<Range>,
+    /// Those that cannot be listed while others can, and why.
+    refused: BTreeMap<Range, RegistryError>,
     returning: Returning,
     revision: Revision,
     names: BTreeMap<Box<[u8]>, BTreeMap<RecordKey, Arc<Record>>>,
@@ -92,6 +96,7 @@ impl RegistryView {
             cluster_id,
             state: State::Unknown,
             listed: BTreeSet::new(),
+            refused: BTreeMap::new(),
             returning: Returning::new(before.map(|(cluster, _)| cluster)),
             revision: before.map(|(_, revision)| revision).unwrap_or_default(),
             names: BTreeMap::new(),
@@ -158,6 +163,7 @@ impl RegistryView {
         let elsewhere = self.owned_by(&owner.service).filter(|r| !records.contains_key(&r.key));
         Snapshot {
             state: self.state_of(name),
+            refused: self.refused.get(&Range::Service(name.clone())).cloned(),
             returned: self.returned(),
             revision: self.revision,
             elsewhere: elsewhere.map(|r| (r.key.clone(), r.clone())).collect(),
@@ -170,6 +176,7 @@ impl RegistryView {
     pub fn snapshot_of_owner(&self, owner: &Owner) -> Snapshot {
         Snapshot {
             state: self.state,
+            refused: None,
             returned: self.returned(),
             revision: self.revision,
             records: BTreeMap::new(),
@@ -245,6 +252,7 @@ impl RegistryView {
         self.tombstones.retain(|key, revision| !in_range(layout, key, range) || newer(*revision));
         self.revision = self.revision.max(listing.revision);
         self.listed.insert(range.clone());
+        self.refused.remove(range);
         self.state = State::Fresh;
         self.departing.forget(now);
         touched
@@ -259,9 +267,35 @@ impl RegistryView {
         }
     }
 
+    /// A range cannot be listed: what is known of it stays as it is, and nothing follows from it.
+    pub fn refuse(&mut self, range: &Range, error: RegistryError) -> Touched {
+        let mut touched = Touched::default();
+        self.listed.remove(range);
+        let before = self.refused.insert(range.clone(), error.clone());
+        if let Range::Service(name) = range
+            && before != Some(error)
+        {
+            touched.names.insert(name.as_str().as_bytes().into());
+        }
+        touched
+    }
+
+    /// The ranges that cannot be listed while others can.
+    pub fn refused(&self) -> impl ExactSizeIterator<Item = &Range> {
+        self.refused.keys()
+    }
+
+    /// The ranges of which anything is known.
+    pub fn ranges(&self) -> BTreeSet<Range> {
+        let mut ranges = self.ranges_with_records();
+        ranges.extend(self.listed.iter().chain(self.refused.keys()).cloned());
+        ranges
+    }
+
     /// A range is not followed any more: nothing is known of it.
     pub fn forget(&mut self, range: &Range) {
         self.listed.remove(range);
+        self.refused.remove(range);
         self.returning.renew(range);
         let keys: Vec<RecordKey> = self.in_range(range).map(|record| record.key.clone()).collect();
         for key in keys {
