@@ -90,7 +90,7 @@ pub trait Connector: Send + Sync {
     async fn connect(&self) -> Result<Arc<dyn Registry>>;
 }
 
-/// A stream of changes. It ends with its first error.
+/// A stream of changes. It ends with its first error. Only for the next item one may have to wait for ever.
 #[async_trait]
 pub trait Watch: Send {
     async fn next(&mut self) -> Result<WatchItem>;

@@ -284,7 +284,7 @@ async fn next(watch: &mut Option<Box<dyn Watch>>, registry: &dyn Registry) -> Re
         return item;
     }
     let silent = RegistryError::Silent { seconds: 2 * SILENCE.as_secs() };
-    timeout(SILENCE, watch.request_progress()).await.map_err(|_| silent.clone())??;
+    watch.request_progress().await?;
     timeout(SILENCE, watch.next()).await.map_err(|_| silent)?
 }
 
