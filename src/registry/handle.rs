@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{RegistryName, Revision, ServiceKey};
@@ -75,8 +76,10 @@ pub struct RegistryHandle {
     names: watch::Sender<Names>,
     connection: watch::Sender<Option<Arc<dyn Registry>>>,
     status: watch::Sender<SessionStatus>,
-    /// Ends the current connection and starts over with a list.
-    pub start_over: Notify,
+    /// Held by the session that runs.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// The session ends its connection and starts over with a list.
+    pub(super) start_over: Notify,
     /// Looks for own records that nothing refers to.
     pub adopt: Notify,
     events: mpsc::UnboundedSender<RegistryEvent>,
@@ -108,6 +111,7 @@ impl RegistryHandle {
             names: watch::Sender::new(Names::default()),
             connection: watch::Sender::new(None),
             status: watch::Sender::new(status),
+            turn: tokio::sync::Mutex::default(),
             start_over: Notify::new(),
             adopt: Notify::new(),
             events,
@@ -173,12 +177,22 @@ impl RegistryHandle {
     /// Everything was listed.
     pub(super) fn connected(&self, registry: Arc<dyn Registry>) {
         self.view().settle();
+        // What the session before was asked to do, this one has done.
+        let _ = self.start_over.notified().now_or_never();
         self.connection.send_replace(Some(registry));
     }
 
     pub(super) fn disconnected(&self) {
         self.connection.send_replace(None);
         self.view().set_stale();
+    }
+
+    /// What a connection wrote is not known: its session starts over. Where it has ended, the next one lists in any case.
+    pub(super) fn answer_lost(&self, by: &dyn Registry) {
+        let current = self.connection.borrow().as_ref().map(Arc::as_ptr);
+        if current.is_some_and(|current| std::ptr::addr_eq(current, by)) {
+            self.start_over.notify_one();
+        }
     }
 
     pub fn status(&self) -> SessionStatus {

@@ -30,6 +30,8 @@ pub struct Faults {
     pub answers_lost: bool,
     /// Users are refused.
     pub refused: bool,
+    /// A list takes a second.
+    pub slow: bool,
 }
 
 /// A state of the server.
@@ -323,6 +325,10 @@ impl Registry for MemoryRegistry {
     }
 
     async fn list(&self, beginning: &str) -> Result<Listing> {
+        let slow = self.server.lock().faults.slow;
+        if slow {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         let state = self.ask("list")?;
         if let Some(error) = state.unlisted.get(beginning) {
             return Err(error.clone());

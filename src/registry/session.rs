@@ -37,8 +37,13 @@ const REFUSED_RETRY: Duration = Duration::from_secs(30);
 /// Lease look-ups under way at once.
 const LOOK_UPS: usize = 64;
 
-/// Follows the registry until it is stopped.
+/// Follows the registry until it is stopped. One that replaces another begins once that one has ended: what it does last must not be
+/// done to its successor.
 pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, world: World, stop: CancellationToken) {
+    let _turn = tokio::select! {
+        () = stop.cancelled() => return,
+        turn = handle.turn.lock() => turn,
+    };
     let mut failures = 0;
     let look_ups = Arc::new(Semaphore::new(LOOK_UPS));
     loop {

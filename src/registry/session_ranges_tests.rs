@@ -36,6 +36,16 @@ async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_comes_while_others_are_listed_is_followed_after_them() {
+    let bench = bench_of_ranges(&["echo", "order"]);
+    bench.server.set_faults(Faults { slow: true, ..Faults::default() });
+    bench.until("the first list", |b| b.server.calls("list") == 1).await;
+    bench.handle.set_registered(names(&["echo", "order", "late"]));
+    bench.until("followed", |b| b.snapshot_of("late").state == State::Fresh).await;
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
 async fn that_another_registry_answers_is_not_forgotten_before_it_has_listed_everything() {
     let unavailable = RegistryError::Timeout { what: "list", seconds: 20 };
     for (emptied, expected) in [(true, Return::ClusterChanged), (false, Return::RolledBack)] {

@@ -259,3 +259,38 @@ async fn nothing_is_written_by_who_may_not() {
     assert!(bench.server.records().is_empty());
     bench.stop.cancel();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_replaces_another_begins_once_that_one_has_ended() {
+    let bench = bench();
+    bench.fresh().await;
+    let (lists, stop) = (bench.server.calls("list"), CancellationToken::new());
+    tokio::spawn(run(bench.handle.clone(), Arc::new(bench.server.clone()), World::real(), stop.clone()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.server.calls("list"), lists, "the first one goes on");
+    bench.stop.cancel();
+    bench.until("the second one", |b| b.server.calls("list") > lists && b.snapshot().state == State::Fresh).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(bench.handle.connection().is_ok(), "nobody cuts it off");
+    stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_lost_with_its_connection_ends_no_other_one() {
+    let bench = bench();
+    bench.fresh().await;
+    // Each of them may be what ends the session.
+    for _ in 0..10 {
+        let (lists, connection) = (bench.server.calls("list"), bench.handle.connection().unwrap());
+        bench.handle.answer_lost(connection.as_ref());
+        bench.server.cut();
+        bench.until("the next session", |b| b.server.calls("list") > lists && b.handle.connection().is_ok()).await;
+        bench.handle.answer_lost(connection.as_ref());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(bench.server.calls("list"), lists + 1);
+    }
+    let (lists, connection) = (bench.server.calls("list"), bench.handle.connection().unwrap());
+    bench.handle.answer_lost(connection.as_ref());
+    bench.until("started over", |b| b.server.calls("list") == lists + 1).await;
+    bench.stop.cancel();
+}
