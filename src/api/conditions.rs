@@ -86,7 +86,7 @@ reasons! {
     RolledBack [SYNCED]: "The etcd cluster is at an older revision than before, as after a restore. What it lacks is treated as with ClusterChanged.";
     NotAccepted [EXPORTED, IMPORTED]: "The spec cannot be acted upon: see the condition Accepted.";
     NotWritten [EXPORTED, IMPORTED]: "There is something to write, but `spec.suspend`, policy Observe or `--dry-run` forbids it.";
-    RegistryUnavailable [EXPORTED, IMPORTED]: "The ServiceRegistry is not Ready; the message says why. What is there is kept.";
+    RegistryUnavailable [EXPORTED, IMPORTED]: "The ServiceRegistry is not Ready, or does not tell of this name; the message says why. What is there is kept.";
     WriteFailed [IMPORTED]: "The API server refused a write; the message says which. It is tried again.";
     RegistryNotFound [ACCEPTED]: "There is no such ServiceRegistry: create it, or correct `spec.registryRef`.";
     NotAllowed [ACCEPTED]: "The ServiceRegistry does not allow the namespace that name: its administrator grants it in `spec.allowed`.";
@@ -99,7 +99,7 @@ reasons! {
     NamespaceTerminating [ACCEPTED]: "The namespace is being deleted; nothing more is written to it.";
     Unreachable [CONNECTED, SYNCED, EXPORTED]: "No endpoint answers, or none in time: check `spec.etcd.endpoints`, the health of etcd and the network between.";
     AuthFailed [CONNECTED, SYNCED, EXPORTED]: "The registry refuses the user: check the Secret of `spec.etcd.auth`.";
-    PermissionDenied [CONNECTED, SYNCED, EXPORTED]: "The user may not do this: grant it read and write on the prefix and on `spec.fence.keyPrefix`.";
+    PermissionDenied [CONNECTED, SYNCED, EXPORTED]: "The user may not do this: grant it read and write on the prefix, or on the names where there is none, and on `spec.fence.keyPrefix`.";
     TLSFailed [CONNECTED, SYNCED, EXPORTED]: "No TLS connection: check the Secrets of `spec.etcd.tls`, and its `serverName`.";
     SecretNotFound [CONNECTED, SYNCED]: "A Secret that the spec names is not in the operator's namespace: create it there.";
     SecretInvalid [CONNECTED, SYNCED, EXPORTED]: "A Secret that the spec names lacks a key, or holds something that cannot be read: correct it.";

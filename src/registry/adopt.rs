@@ -5,25 +5,50 @@
 
 use std::collections::BTreeSet;
 
-use tracing::debug;
-use twinspan_core::model::{LeaseId, RegistryName};
+use futures::StreamExt;
+use tracing::{debug, warn};
+use twinspan_core::model::{LeaseId, RecordKey, RegistryName};
 
 use super::handle::RegistryHandle;
-use super::{Registry, Result};
+use super::{Registry, RegistryError, Result};
+
+/// Leases that are asked about at once.
+const AT_ONCE: usize = 32;
 
 /// Has the names followed under which records hang on leases of ours.
 pub async fn adopt(handle: &RegistryHandle, registry: &dyn Registry) -> Result<()> {
     let ours = handle.leases.ids();
-    let all = registry.leases().await?;
-    let found: Vec<LeaseId> = all.into_iter().filter(|lease| ours.contains(lease)).collect();
-    let mut names = BTreeSet::new();
-    for lease in &found {
-        for key in registry.keys_of(*lease).await? {
-            let name = handle.layout.split_key(&key).and_then(|(name, _)| std::str::from_utf8(name).ok());
-            names.extend(name.and_then(|name| RegistryName::new(name).ok()));
+    let found: Vec<LeaseId> = match registry.leases().await {
+        Ok(all) => all.into_iter().filter(|lease| ours.contains(lease)).collect(),
+        // A user that may not read every key on every lease, whosever they are, is told of none (`checkLeaseLeases` of
+        // server/etcdserver, 3.7). Of ours each can be asked about by itself.
+        Err(RegistryError::PermissionDenied(_)) => ours.into_iter().collect(),
+        Err(error) => return Err(error),
+    };
+    let leases = found.len();
+    let asked = futures::stream::iter(found).map(|lease| registry.keys_of(lease)).buffer_unordered(AT_ONCE);
+    let answers: Vec<Result<Vec<RecordKey>>> = asked.collect().await;
+    let (mut names, mut unreadable) = (BTreeSet::new(), 0);
+    for answer in answers {
+        match answer {
+            Ok(keys) => {
+                let split = keys.iter().filter_map(|key| handle.layout.split_key(key));
+                let legal = split.filter_map(|(name, _)| RegistryName::new(std::str::from_utf8(name).ok()?).ok());
+                names.extend(legal);
+            }
+            // One key that our user may not read is enough.
+            Err(RegistryError::PermissionDenied(_)) => unreadable += 1,
+            Err(error) => return Err(error),
         }
     }
-    debug!(registry = handle.name, leases = found.len(), names = names.len(), "own leases");
+    if unreadable > 0 {
+        warn!(
+            registry = handle.name,
+            leases = unreadable,
+            "our user may not read every record on leases of ours; where their RegisteredServices are gone, nobody withdraws them"
+        );
+    }
+    debug!(registry = handle.name, leases, names = names.len(), "own leases");
     handle.adopt_names(names);
     Ok(())
 }

@@ -14,7 +14,8 @@ pub enum RegistryError {
     #[error("the registry refuses our user ({0}); check the Secret of spec.etcd.auth")]
     AuthFailed(String),
     #[error(
-        "the registry's user may not do this ({0}); grant it read and write on spec.prefix and on spec.fence.keyPrefix"
+        "the registry's user may not do this ({0}); grant it read and write on spec.prefix, or on each name where there is none, and on \
+         spec.fence.keyPrefix"
     )]
     PermissionDenied(String),
     #[error("TLS with the registry failed ({0}); check the Secrets of spec.etcd.tls and its serverName")]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{RegistryName, Revision, ServiceKey};
@@ -28,7 +29,7 @@ pub enum Phase {
 pub struct SessionStatus {
     pub phase: Phase,
     pub server: Option<ServerStatus>,
-    /// Of the last complete list.
+    /// Of the last list, once this session has listed everything; 0 before that.
     pub revision_at_last_session: Revision,
 }
 
@@ -75,8 +76,10 @@ pub struct RegistryHandle {
     names: watch::Sender<Names>,
     connection: watch::Sender<Option<Arc<dyn Registry>>>,
     status: watch::Sender<SessionStatus>,
-    /// Ends the current connection and starts over with a list.
-    pub start_over: Notify,
+    /// Held by the session that runs.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// The session ends its connection and starts over with a list.
+    pub(super) start_over: Notify,
     /// Looks for own records that nothing refers to.
     pub adopt: Notify,
     events: mpsc::UnboundedSender<RegistryEvent>,
@@ -108,6 +111,7 @@ impl RegistryHandle {
             names: watch::Sender::new(Names::default()),
             connection: watch::Sender::new(None),
             status: watch::Sender::new(status),
+            turn: tokio::sync::Mutex::default(),
             start_over: Notify::new(),
             adopt: Notify::new(),
             events,
@@ -170,13 +174,25 @@ impl RegistryHandle {
         self.connection.subscribe()
     }
 
+    /// Everything was listed.
     pub(super) fn connected(&self, registry: Arc<dyn Registry>) {
+        self.view().settle();
+        // What the session before was asked to do, this one has done.
+        let _ = self.start_over.notified().now_or_never();
         self.connection.send_replace(Some(registry));
     }
 
     pub(super) fn disconnected(&self) {
         self.connection.send_replace(None);
         self.view().set_stale();
+    }
+
+    /// What a connection wrote is not known: its session starts over. Where it has ended, the next one lists in any case.
+    pub(super) fn answer_lost(&self, by: &dyn Registry) {
+        let current = self.connection.borrow().as_ref().map(Arc::as_ptr);
+        if current.is_some_and(|current| std::ptr::addr_eq(current, by)) {
+            self.start_over.notify_one();
+        }
     }
 
     pub fn status(&self) -> SessionStatus {
@@ -195,8 +211,13 @@ impl RegistryHandle {
         }
     }
 
+    /// Who answers. Until everything is listed, the ServiceRegistry goes on to tell of the one before: a process that starts then has to
+    /// see for itself that another one came back.
     pub(super) fn set_server(&self, server: ServerStatus) {
-        self.status.send_modify(|status| status.server = Some(server));
+        self.status.send_modify(|status| {
+            status.server = Some(server);
+            status.revision_at_last_session = 0;
+        });
     }
 
     pub(super) fn set_listed(&self, revision: Revision) {

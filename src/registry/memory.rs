@@ -3,7 +3,7 @@
 //! It passes the same contract test as the real one (`tests/e2e/registry_contract.rs`). Leases expire on tokio's clock, which
 //! tests can pause.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,6 +30,8 @@ pub struct Faults {
     pub answers_lost: bool,
     /// Users are refused.
     pub refused: bool,
+    /// A list takes a second.
+    pub slow: bool,
 }
 
 /// A state of the server.
@@ -49,6 +51,10 @@ struct State {
     compacted: Revision,
     leases: BTreeMap<LeaseId, (Instant, Duration)>,
     faults: Faults,
+    /// Beginnings of keys whose lists fail, and how.
+    unlisted: BTreeMap<String, RegistryError>,
+    /// Leases that nobody may ask about; where there are any, nobody is told of any.
+    secret_leases: BTreeSet<LeaseId>,
     /// Connections made before this are cut.
     generation: u64,
     /// How often each thing was asked.
@@ -86,6 +92,20 @@ impl MemoryServer {
         self.changed.notify_waiters();
     }
 
+    /// Lists of this beginning fail like that, until it is taken back.
+    pub fn fail_lists(&self, beginning: &str, error: Option<RegistryError>) {
+        let mut state = self.lock();
+        match error {
+            Some(error) => drop(state.unlisted.insert(beginning.to_owned(), error)),
+            None => drop(state.unlisted.remove(beginning)),
+        }
+    }
+
+    /// These leases carry keys that our user may not read: it is told neither of these keys nor of all leases.
+    pub fn hide_leases(&self, leases: &[LeaseId]) {
+        self.lock().secret_leases.extend(leases);
+    }
+
     /// Ends every open connection.
     pub fn cut(&self) {
         self.lock().generation += 1;
@@ -104,7 +124,8 @@ impl MemoryServer {
         {
             let mut state = self.lock();
             let (cluster_id, generation) = (state.cluster_id + 1, state.generation + 1);
-            *state = State { cluster_id, generation, ..State::default() };
+            let unlisted = std::mem::take(&mut state.unlisted);
+            *state = State { cluster_id, generation, unlisted, ..State::default() };
         }
         self.changed.notify_waiters();
     }
@@ -300,11 +321,18 @@ impl Connector for MemoryServer {
 impl Registry for MemoryRegistry {
     async fn status(&self) -> Result<ServerStatus> {
         let state = self.ask("status")?;
-        Ok(ServerStatus { cluster_id: state.cluster_id, revision: state.revision, version: "memory".to_owned() })
+        Ok(ServerStatus { cluster_id: state.cluster_id, version: "memory".to_owned() })
     }
 
     async fn list(&self, beginning: &str) -> Result<Listing> {
+        let slow = self.server.lock().faults.slow;
+        if slow {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         let state = self.ask("list")?;
+        if let Some(error) = state.unlisted.get(beginning) {
+            return Err(error.clone());
+        }
         let below = state.records.values().filter(|record| record.key.as_bytes().starts_with(beginning.as_bytes()));
         Ok(Listing { cluster_id: state.cluster_id, revision: state.revision, records: below.cloned().collect() })
     }
@@ -361,11 +389,18 @@ impl Registry for MemoryRegistry {
     }
 
     async fn leases(&self) -> Result<Vec<LeaseId>> {
-        Ok(self.ask("leases")?.leases.keys().copied().collect())
+        let state = self.ask("leases")?;
+        if !state.secret_leases.is_empty() {
+            return Err(RegistryError::PermissionDenied("permission denied".to_owned()));
+        }
+        Ok(state.leases.keys().copied().collect())
     }
 
     async fn keys_of(&self, lease: LeaseId) -> Result<Vec<RecordKey>> {
         let state = self.ask("keys_of")?;
+        if state.secret_leases.contains(&lease) {
+            return Err(RegistryError::PermissionDenied("permission denied".to_owned()));
+        }
         let on_it = state.records.values().filter(|record| record.lease == lease);
         Ok(on_it.map(|record| record.key.clone()).collect())
     }

@@ -2,7 +2,8 @@
 //!
 //! - [`Registry`]: what one connection can do. [`etcd`] is the real one, `memory` the fake for fault injection; both pass the
 //!   same contract test.
-//! - [`session`]: list → `Reset` → watch, for ever; keeps the [`view`] true, and [`departing`] what went.
+//! - [`session`]: list → `Reset` → watch, for ever; keeps the [`view`] true, and [`departing`] what went; [`returning`] knows
+//!   whether the registry that answers is the one that was known.
 //! - [`leases`]: the leases that own records hang on; [`keeper`] keeps them alive, [`adopt`] finds what hangs on them.
 //! - [`epoch`]: the fence; [`writer`]: compare-and-swap batches behind it.
 //! - [`handle`]: what the rest of the operator holds of one registry.
@@ -19,6 +20,7 @@ pub mod keeper;
 pub mod leases;
 #[cfg(any(test, feature = "fake"))]
 pub mod memory;
+pub mod returning;
 pub mod session;
 pub mod view;
 pub mod writer;
@@ -88,7 +90,7 @@ pub trait Connector: Send + Sync {
     async fn connect(&self) -> Result<Arc<dyn Registry>>;
 }
 
-/// A stream of changes. It ends with its first error.
+/// A stream of changes. It ends with its first error. Only for the next item one may have to wait for ever.
 #[async_trait]
 pub trait Watch: Send {
     async fn next(&mut self) -> Result<WatchItem>;
@@ -108,7 +110,6 @@ pub trait Watch: Send {
 pub struct ServerStatus {
     /// Of the etcd cluster, not of ours.
     pub cluster_id: u64,
-    pub revision: Revision,
     pub version: String,
 }
 

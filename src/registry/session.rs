@@ -5,19 +5,20 @@
 //! gives up. Where all keys have one beginning that is one range; else each service has one, and all are watched on one stream.
 //! Refuses to know records: it feeds the [`super::view`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use twinspan_core::codec::Range;
+use twinspan_core::model::Revision;
 use twinspan_core::plan::departures::Evidence;
 
 use super::departing::LookUp;
-use super::handle::{Phase, RegistryHandle};
+use super::handle::{Names, Phase, RegistryHandle};
 use super::view::{Return, Touched};
 use super::{Connector, Follow, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, adopt};
 use crate::world::World;
@@ -31,11 +32,18 @@ const BACKOFF: Duration = Duration::from_millis(250);
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
 /// A session that lasted this long was sound: the next failure is a first one.
 const SOUND_AFTER: Duration = Duration::from_secs(30);
+/// How soon a range is tried again that our user may not read.
+const REFUSED_RETRY: Duration = Duration::from_secs(30);
 /// Lease look-ups under way at once.
 const LOOK_UPS: usize = 64;
 
-/// Follows the registry until it is stopped.
+/// Follows the registry until it is stopped. One that replaces another begins once that one has ended: what it does last must not be
+/// done to its successor.
 pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, world: World, stop: CancellationToken) {
+    let _turn = tokio::select! {
+        () = stop.cancelled() => return,
+        turn = handle.turn.lock() => turn,
+    };
     let mut failures = 0;
     let look_ups = Arc::new(Semaphore::new(LOOK_UPS));
     loop {
@@ -86,10 +94,15 @@ struct Session {
     registry: Arc<dyn Registry>,
     world: World,
     look_ups: Arc<Semaphore>,
+    names: watch::Receiver<Names>,
     /// `None` while there is nothing to follow.
     watch: Option<Box<dyn Watch>>,
     followed: BTreeMap<Range, i64>,
+    /// Ranges that our user may not read while it may read others, and when each is tried again.
+    refused: BTreeMap<Range, Instant>,
     next_number: i64,
+    /// Of the last list.
+    listed: Revision,
 }
 
 impl Session {
@@ -101,60 +114,102 @@ impl Session {
         look_ups: Arc<Semaphore>,
     ) -> Result<Self> {
         let server = registry.status().await?;
-        handle.view().met(server.cluster_id, server.revision);
-        let returned = handle.view().returned();
-        if returned != Return::AsItWas {
-            warn!(
-                registry = handle.name,
-                ?returned,
-                "the registry did not come back as it was; nothing is deleted because of it"
-            );
-        }
+        handle.view().begin();
         handle.set_server(server);
         handle.set_phase(Phase::Listing);
-        let mut session =
-            Self { handle, registry, world, look_ups, watch: None, followed: BTreeMap::new(), next_number: 1 };
+        // From here on: a name that comes while others are listed has its turn after them.
+        let names = handle.names();
+        let mut session = Self {
+            handle,
+            registry,
+            world,
+            look_ups,
+            names,
+            watch: None,
+            followed: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            next_number: 1,
+            listed: 0,
+        };
         if session.handle.layout.root().is_none() {
             adopt::adopt(&session.handle, session.registry.as_ref()).await?;
         }
         let touched = session.catch_up().await?;
+        let returned = session.handle.view().returned();
+        if returned != Return::AsItWas {
+            warn!(
+                registry = session.handle.name,
+                ?returned,
+                "the registry did not come back as it was; nothing is deleted because of it"
+            );
+        }
         session.handle.connected(session.registry.clone());
         session.handle.set_phase(Phase::Watching);
-        session.tell(touched);
+        session.handle.touch(touched);
         Ok(session)
     }
 
     /// Follows what should be followed and is not, and gives up what should not be.
     async fn catch_up(&mut self) -> Result<Touched> {
         let wanted = self.handle.wanted_ranges();
-        let mut touched = Touched::default();
-        for range in wanted.iter().filter(|range| !self.followed.contains_key(*range)).cloned().collect::<Vec<_>>() {
-            let more = self.start_following(&range).await?;
+        self.give_up_all_but(&wanted).await?;
+        let now = Instant::now();
+        let due = |range: &&Range| self.refused.get(*range).is_none_or(|again| *again <= now);
+        let missing = wanted.iter().filter(|range| !self.followed.contains_key(*range)).filter(due);
+        let (mut touched, mut refusal) = (Touched::default(), None);
+        for range in missing.cloned().collect::<Vec<_>>() {
+            let more = match self.start_following(&range).await {
+                Ok(more) => more,
+                Err(RegistryError::PermissionDenied(why)) if range != Range::Everything => {
+                    let beginning = self.handle.layout.beginning(&range);
+                    let error = RegistryError::PermissionDenied(format!("{beginning}: {why}"));
+                    refusal = Some(error.clone());
+                    self.refuse(&range, error)
+                }
+                Err(error) => return Err(error),
+            };
             touched.names.extend(more.names);
             touched.owners.extend(more.owners);
-            touched.look_ups.extend(more.look_ups);
         }
-        let superfluous: Vec<(Range, i64)> =
-            self.followed.iter().filter(|(range, _)| !wanted.contains(*range)).map(|(r, n)| (r.clone(), *n)).collect();
-        for (range, number) in superfluous {
-            self.followed.remove(&range);
-            self.handle.view().forget(&range);
-            if let Some(watch) = &mut self.watch {
+        self.handle.set_listed(self.listed);
+        match refusal {
+            // Nothing at all may be read, and it is the registry's matter.
+            Some(error) if self.followed.is_empty() => Err(error),
+            _ => Ok(touched),
+        }
+    }
+
+    async fn give_up_all_but(&mut self, wanted: &BTreeSet<Range>) -> Result<()> {
+        self.refused.retain(|range, _| wanted.contains(range));
+        let known = self.handle.view().ranges();
+        for range in known.difference(wanted) {
+            self.handle.view().forget(range);
+            if let (Some(number), Some(watch)) = (self.followed.remove(range), &mut self.watch) {
                 watch.give_up(number).await?;
             }
         }
-        Ok(touched)
+        Ok(())
+    }
+
+    /// One range that may not be read is the matter of its service: anybody can ask for a name, and the others go on.
+    fn refuse(&mut self, range: &Range, error: RegistryError) -> Touched {
+        if self.refused.insert(range.clone(), Instant::now() + REFUSED_RETRY).is_none() {
+            warn!(registry = self.handle.name, %error, "a service cannot be followed; the others are");
+        }
+        self.handle.view().refuse(range, error)
     }
 
     async fn start_following(&mut self, range: &Range) -> Result<Touched> {
         let beginning = self.handle.layout.beginning(range);
         let listing = self.registry.list(&beginning).await?;
         let mut touched = self.handle.view().reset(range, &listing, self.world.now());
+        // At once: another list will not show again what this one did.
+        self.look_up(&mut touched);
         if let Range::Service(name) = range {
             // Somebody waits for the list itself, also where it is empty.
             touched.names.insert(name.as_str().as_bytes().into());
         }
-        self.handle.set_listed(listing.revision);
+        self.listed = listing.revision;
         info!(
             registry = self.handle.name,
             beginning,
@@ -171,13 +226,14 @@ impl Session {
             None => self.watch = Some(self.registry.watch(&follow).await?),
         }
         self.followed.insert(range.clone(), follow.number);
+        self.refused.remove(range);
         Ok(touched)
     }
 
     async fn follow(&mut self) -> Result<std::convert::Infallible> {
         let handle = self.handle.clone();
-        let mut names = handle.names();
         loop {
+            let again = self.refused.values().min().copied();
             let item = tokio::select! {
                 item = next(&mut self.watch, self.registry.as_ref()) => item?,
                 () = handle.start_over.notified() => {
@@ -187,17 +243,17 @@ impl Session {
                     adopt::adopt(&handle, self.registry.as_ref()).await?;
                     continue;
                 }
-                Ok(()) = names.changed() => {
-                    names.mark_unchanged();
+                () = something_to_follow(&mut self.names, again) => {
                     let touched = self.catch_up().await?;
-                    self.tell(touched);
+                    handle.touch(touched);
                     continue;
                 }
             };
             match item {
                 WatchItem::Changes(changes) => {
-                    let touched = handle.view().apply(&changes, self.world.now());
-                    self.tell(touched);
+                    let mut touched = handle.view().apply(&changes, self.world.now());
+                    self.look_up(&mut touched);
+                    handle.touch(touched);
                 }
                 WatchItem::Progress(revision) => handle.view().progressed(revision, self.world.now()),
                 WatchItem::Alive => {}
@@ -205,13 +261,21 @@ impl Session {
         }
     }
 
-    /// Passes on what changed, and looks up how departed records went.
-    fn tell(&self, mut touched: Touched) {
+    /// Looks up how departed records went.
+    fn look_up(&self, touched: &mut Touched) {
         for look_up in std::mem::take(&mut touched.look_ups) {
             tokio::spawn(explain(self.handle.clone(), self.registry.clone(), look_up, self.look_ups.clone()));
         }
-        self.handle.touch(touched);
     }
+}
+
+/// Names came or went, or it is time to try a range again.
+async fn something_to_follow(names: &mut watch::Receiver<Names>, again: Option<Instant>) {
+    // The handle, which sends the names, lives as long as the session.
+    let _ = match again {
+        Some(at) => timeout_at(at, names.changed()).await.unwrap_or(Ok(())),
+        None => names.changed().await,
+    };
 }
 
 /// The next item. A watch that says nothing may be dead: then it is asked, and a second silence is its end.
@@ -225,7 +289,7 @@ async fn next(watch: &mut Option<Box<dyn Watch>>, registry: &dyn Registry) -> Re
         return item;
     }
     let silent = RegistryError::Silent { seconds: 2 * SILENCE.as_secs() };
-    timeout(SILENCE, watch.request_progress()).await.map_err(|_| silent.clone())??;
+    watch.request_progress().await?;
     timeout(SILENCE, watch.next()).await.map_err(|_| silent)?
 }
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -10,6 +11,9 @@ use crate::registry::handle::{Identity, RegistryEvent, SessionStatus};
 use crate::registry::memory::{Faults, MemoryServer};
 use crate::registry::view::{Snapshot, State};
 use crate::registry::{keeper, writer};
+
+#[path = "session_ranges_tests.rs"]
+mod ranges;
 
 struct Bench {
     server: MemoryServer,
@@ -24,13 +28,22 @@ fn identity(layout: Layout, fence_prefix: Option<String>) -> Identity {
 
 /// A session and a lease keeper on a registry in memory; leases last 60 s.
 fn bench() -> Bench {
+    bench_of(Layout::new(Format::Kitex, "p"), &[])
+}
+
+fn bench_of(layout: Layout, registered: &[&str]) -> Bench {
     let server = MemoryServer::new();
     let (sender, events) = mpsc::unbounded_channel();
-    let handle = RegistryHandle::new("main", &identity(Layout::new(Format::Kitex, "p"), None), None, sender);
+    let handle = RegistryHandle::new("main", &identity(layout, None), None, sender);
+    handle.set_registered(names(registered));
     let stop = CancellationToken::new();
     tokio::spawn(run(handle.clone(), Arc::new(server.clone()), World::real(), stop.clone()));
     tokio::spawn(keeper::run(handle.clone(), stop.clone()));
     Bench { server, handle, _events: events, stop }
+}
+
+fn names(names: &[&str]) -> BTreeSet<RegistryName> {
+    names.iter().map(|name| RegistryName::new(*name).unwrap()).collect()
 }
 
 fn value(address: &str) -> String {
@@ -46,8 +59,16 @@ fn create(address: &str) -> RecordOp {
 
 impl Bench {
     fn snapshot(&self) -> Snapshot {
+        self.snapshot_of("echo")
+    }
+
+    fn snapshot_of(&self, name: &str) -> Snapshot {
         let owner = Owner { cluster_id: "c1".into(), service: ServiceKey::new("shop", "echo") };
-        self.handle.view().snapshot(&RegistryName::new("echo").unwrap(), &owner)
+        self.handle.view().snapshot(&RegistryName::new(name).unwrap(), &owner)
+    }
+
+    fn evidence_of(&self, name: &str) -> Vec<Evidence> {
+        self.snapshot_of(name).departures.values().map(|departure| departure.evidence).collect()
     }
 
     fn keys(&self) -> Vec<String> {
@@ -146,12 +167,7 @@ async fn how_a_record_went_is_looked_up() {
     bench.server.put("p/echo/10.0.0.2:80", &value("10.0.0.2:80"), LeaseId(6));
     bench.fresh().await;
     bench.server.delete(&["p/echo/10.0.0.1:80"]);
-    bench
-        .until("both are explained", |b| {
-            let departures = b.snapshot().departures;
-            departures.values().map(|d| d.evidence).collect::<Vec<_>>() == [Evidence::Left, Evidence::Expired]
-        })
-        .await;
+    bench.until("both are explained", |b| b.evidence_of("echo") == [Evidence::Left, Evidence::Expired]).await;
     bench.stop.cancel();
 }
 
@@ -245,35 +261,36 @@ async fn nothing_is_written_by_who_may_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about_or_holds_records_of_ours() {
-    let server = MemoryServer::new();
-    let (sender, _events) = mpsc::unbounded_channel();
-    let handle = RegistryHandle::new("main", &identity(Layout::new(Format::GoZero, ""), None), None, sender);
-    let stop = CancellationToken::new();
-    // A record of ours that nothing refers to, on a lease of ours.
-    let (lost, lease) = ("lost/twinspan~c1~shop~gone~10.0.0.9:80", handle.leases.id(5));
-    server.grant_for(lease, Duration::from_secs(3600));
-    server.put(lost, "10.0.0.9:80", lease);
-    server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
-    server.put("else/1", "10.0.0.2:80", LeaseId::NONE);
-    tokio::spawn(run(handle.clone(), Arc::new(server.clone()), World::real(), stop.clone()));
-    let bench = Bench { server, handle, _events, stop };
-    bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
-    assert_eq!(bench.snapshot().state, State::Unknown, "nobody asks about it yet");
-    let names = |names: &[&str]| names.iter().map(|name| RegistryName::new(*name).unwrap()).collect();
-    bench.handle.set_registered(names(&["echo"]));
+async fn a_session_that_replaces_another_begins_once_that_one_has_ended() {
+    let bench = bench();
     bench.fresh().await;
-    assert_eq!(bench.keys(), ["echo/1"]);
-    bench.server.put("echo/2", "10.0.0.3:80", LeaseId::NONE);
-    bench.until("the watch of a range that came later", |b| b.keys().len() == 2).await;
-    let lists = bench.server.calls("list");
-    tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(bench.server.calls("list"), lists, "nothing at rest");
-    // Compaction ends all of them, and all come back.
-    bench.server.cut();
-    bench.until("listed again", |b| b.server.calls("list") == lists + 2 && b.snapshot().state == State::Fresh).await;
-    bench.handle.set_registered(names(&[]));
-    bench.until("given up", |b| b.snapshot().state == State::Unknown).await;
-    assert_eq!(bench.handle.view().counts().own, 1, "what is ours is followed on");
+    let (lists, stop) = (bench.server.calls("list"), CancellationToken::new());
+    tokio::spawn(run(bench.handle.clone(), Arc::new(bench.server.clone()), World::real(), stop.clone()));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(bench.server.calls("list"), lists, "the first one goes on");
+    bench.stop.cancel();
+    bench.until("the second one", |b| b.server.calls("list") > lists && b.snapshot().state == State::Fresh).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(bench.handle.connection().is_ok(), "nobody cuts it off");
+    stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_lost_with_its_connection_ends_no_other_one() {
+    let bench = bench();
+    bench.fresh().await;
+    // Each of them may be what ends the session.
+    for _ in 0..10 {
+        let (lists, connection) = (bench.server.calls("list"), bench.handle.connection().unwrap());
+        bench.handle.answer_lost(connection.as_ref());
+        bench.server.cut();
+        bench.until("the next session", |b| b.server.calls("list") > lists && b.handle.connection().is_ok()).await;
+        bench.handle.answer_lost(connection.as_ref());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(bench.server.calls("list"), lists + 1);
+    }
+    let (lists, connection) = (bench.server.calls("list"), bench.handle.connection().unwrap());
+    bench.handle.answer_lost(connection.as_ref());
+    bench.until("started over", |b| b.server.calls("list") == lists + 1).await;
     bench.stop.cancel();
 }

@@ -1,7 +1,8 @@
 //! The view of a registry: the in-memory picture of every record that is followed.
 //!
 //! Owns the order of things: whatever arrives (a list, a watch event, the answer to our own write) is older or newer
-//! than what is known, and only newer things count. How records go is [`super::departing`]'s. Refuses to do I/O.
+//! than what is known, and only newer things count. How records go is [`super::departing`]'s, and whether the registry came back as it
+//! was [`super::returning`]'s. Refuses to do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use twinspan_core::model::{
 use twinspan_core::plan::departures::Departures;
 
 use super::departing::{Departing, LookUp};
-use super::{Change, Listing};
+pub use super::returning::Return;
+use super::returning::Returning;
+use super::{Change, Listing, RegistryError};
 
 /// How far the picture can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +28,6 @@ pub enum State {
     Fresh,
     /// Cut off: what is here was true once.
     Stale,
-}
-
-/// How a registry came back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Return {
-    /// As it was, or as one that is met for the first time.
-    AsItWas,
-    /// Another etcd cluster answers.
-    ClusterChanged,
-    /// The same one, at an older revision.
-    RolledBack,
 }
 
 /// What a change touched: whoever looks after these must look again.
@@ -62,6 +54,8 @@ pub struct Counts {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub state: State,
+    /// Why the registry does not tell of this name, where it does of others.
+    pub refused: Option<RegistryError>,
     pub returned: Return,
     pub revision: Revision,
     pub records: BTreeMap<RecordKey, Arc<Record>>,
@@ -77,8 +71,9 @@ pub struct RegistryView {
     state: State,
     /// The ranges whose lists have arrived.
     listed: BTreeSet<Range>,
-    etcd_cluster_id: Option<u64>,
-    returned: Return,
+    /// Those that cannot be listed while others can, and why.
+    refused: BTreeMap<Range, RegistryError>,
+    returning: Returning,
     revision: Revision,
     names: BTreeMap<Box<[u8]>, BTreeMap<RecordKey, Arc<Record>>>,
     own: BTreeMap<ServiceKey, BTreeSet<RecordKey>>,
@@ -101,8 +96,8 @@ impl RegistryView {
             cluster_id,
             state: State::Unknown,
             listed: BTreeSet::new(),
-            etcd_cluster_id: before.map(|(cluster, _)| cluster),
-            returned: Return::AsItWas,
+            refused: BTreeMap::new(),
+            returning: Returning::new(before.map(|(cluster, _)| cluster)),
             revision: before.map(|(_, revision)| revision).unwrap_or_default(),
             names: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -122,7 +117,7 @@ impl RegistryView {
     }
 
     pub fn returned(&self) -> Return {
-        self.returned
+        self.returning.returned()
     }
 
     pub fn counts(&self) -> Counts {
@@ -144,8 +139,13 @@ impl RegistryView {
     /// The names under which there are own or healed records of this cluster.
     pub fn names_of_ours(&self) -> BTreeSet<RegistryName> {
         let keys = self.own.values().flatten();
-        let names = keys.filter_map(|key| std::str::from_utf8(self.layout.split_key(key)?.0).ok());
-        names.filter_map(|name| RegistryName::new(name).ok()).collect()
+        keys.filter_map(|key| registry_name(self.layout.split_key(key)?.0)).collect()
+    }
+
+    /// The ranges in which there are records.
+    fn ranges_with_records(&self) -> BTreeSet<Range> {
+        let names: BTreeSet<RegistryName> = self.names.keys().filter_map(|name| registry_name(name)).collect();
+        self.layout.ranges(&names)
     }
 
     /// The leases that own and healed records of this cluster hang on, with the number of records on each.
@@ -163,7 +163,8 @@ impl RegistryView {
         let elsewhere = self.owned_by(&owner.service).filter(|r| !records.contains_key(&r.key));
         Snapshot {
             state: self.state_of(name),
-            returned: self.returned,
+            refused: self.refused.get(&Range::Service(name.clone())).cloned(),
+            returned: self.returned(),
             revision: self.revision,
             elsewhere: elsewhere.map(|r| (r.key.clone(), r.clone())).collect(),
             departures: self.departing.of(name.as_str().as_bytes()),
@@ -175,7 +176,8 @@ impl RegistryView {
     pub fn snapshot_of_owner(&self, owner: &Owner) -> Snapshot {
         Snapshot {
             state: self.state,
-            returned: self.returned,
+            refused: None,
+            returned: self.returned(),
             revision: self.revision,
             records: BTreeMap::new(),
             elsewhere: self.owned_by(&owner.service).map(|r| (r.key.clone(), r.clone())).collect(),
@@ -197,26 +199,27 @@ impl RegistryView {
         self.names.get(self.layout.split_key(key)?.0)?.get(key)
     }
 
-    /// A connection was made; nothing is listed yet.
-    pub fn met(&mut self, cluster_id: u64, revision: Revision) {
-        self.returned = match self.etcd_cluster_id {
-            Some(known) if known != cluster_id => Return::ClusterChanged,
-            Some(_) if revision < self.revision => Return::RolledBack,
-            _ => Return::AsItWas,
-        };
-        self.etcd_cluster_id = Some(cluster_id);
-        if self.returned != Return::AsItWas {
-            // Its revisions say nothing about what we know.
-            self.tombstones.clear();
-            self.revision = revision;
-        }
+    /// A session begins; nothing is listed yet.
+    pub fn begin(&mut self) {
+        self.returning.begin();
         self.listed.clear();
+    }
+
+    /// Every range was listed.
+    pub fn settle(&mut self) {
+        self.returning.settle();
     }
 
     /// A complete list of a range. Returns everything that it changed.
     pub fn reset(&mut self, range: &Range, listing: &Listing, now: Timestamp) -> Touched {
         let mut touched = Touched::default();
-        let another = self.returned != Return::AsItWas;
+        if self.returning.listed(listing.cluster_id, listing.revision, self.revision) {
+            self.returning.set_former(self.ranges_with_records());
+            // Its revisions say nothing about what we know.
+            self.tombstones.clear();
+            self.revision = listing.revision;
+        }
+        let another = self.returning.renew(range);
         let newer = |revision: Revision| !another && revision > listing.revision;
 
         let listed: BTreeSet<&RecordKey> = listing.records.iter().map(|raw| &raw.key).collect();
@@ -230,14 +233,11 @@ impl RegistryView {
             self.remove(&record.key, &mut touched);
         }
         let vanished: Vec<_> = vanished.into_iter().filter(|record| !self.is_our_delete(record)).collect();
-        let look_ups = match self.returned {
-            Return::AsItWas => self.departing.missing_in_a_list(&self.layout, &vanished, now),
-            Return::ClusterChanged | Return::RolledBack => {
-                self.departing.rolled_back(&self.layout, &vanished, now);
-                Vec::new()
-            }
-        };
-        touched.look_ups = look_ups;
+        if another {
+            self.departing.rolled_back(&self.layout, &vanished, now);
+        } else {
+            touched.look_ups = self.departing.missing_in_a_list(&self.layout, &vanished, now);
+        }
         for raw in &listing.records {
             if !self.tombstones.get(&raw.key).copied().is_some_and(newer) {
                 let before = self.record(&raw.key).cloned();
@@ -248,9 +248,11 @@ impl RegistryView {
                 }
             }
         }
-        self.tombstones.retain(|_, revision| newer(*revision));
+        let layout = &self.layout;
+        self.tombstones.retain(|key, revision| !in_range(layout, key, range) || newer(*revision));
         self.revision = self.revision.max(listing.revision);
         self.listed.insert(range.clone());
+        self.refused.remove(range);
         self.state = State::Fresh;
         self.departing.forget(now);
         touched
@@ -265,9 +267,36 @@ impl RegistryView {
         }
     }
 
+    /// A range cannot be listed: what is known of it stays as it is, and nothing follows from it.
+    pub fn refuse(&mut self, range: &Range, error: RegistryError) -> Touched {
+        let mut touched = Touched::default();
+        self.listed.remove(range);
+        let before = self.refused.insert(range.clone(), error.clone());
+        if let Range::Service(name) = range
+            && before != Some(error)
+        {
+            touched.names.insert(name.as_str().as_bytes().into());
+        }
+        touched
+    }
+
+    /// The ranges that cannot be listed while others can.
+    pub fn refused(&self) -> impl ExactSizeIterator<Item = &Range> {
+        self.refused.keys()
+    }
+
+    /// The ranges of which anything is known.
+    pub fn ranges(&self) -> BTreeSet<Range> {
+        let mut ranges = self.ranges_with_records();
+        ranges.extend(self.listed.iter().chain(self.refused.keys()).cloned());
+        ranges
+    }
+
     /// A range is not followed any more: nothing is known of it.
     pub fn forget(&mut self, range: &Range) {
         self.listed.remove(range);
+        self.refused.remove(range);
+        self.returning.renew(range);
         let keys: Vec<RecordKey> = self.in_range(range).map(|record| record.key.clone()).collect();
         for key in keys {
             self.remove(&key, &mut Touched::default());
@@ -424,6 +453,18 @@ impl RegistryView {
             Kind::Undecodable => &mut self.counts.undecodable,
         }
     }
+}
+
+fn in_range(layout: &Layout, key: &RecordKey, range: &Range) -> bool {
+    match range {
+        Range::Everything => true,
+        Range::Service(name) => layout.split_key(key).is_some_and(|(found, _)| found == name.as_str().as_bytes()),
+    }
+}
+
+/// A name as it stands in keys; not every one is legal.
+fn registry_name(name: &[u8]) -> Option<RegistryName> {
+    RegistryName::new(std::str::from_utf8(name).ok()?).ok()
 }
 
 #[cfg(test)]

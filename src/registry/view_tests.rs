@@ -14,8 +14,10 @@ fn view() -> RegistryView {
 
 /// A session begins and lists everything.
 fn reset(view: &mut RegistryView, listing: &Listing, now: Timestamp) -> Touched {
-    view.met(listing.cluster_id, listing.revision);
-    view.reset(&Range::Everything, listing, now)
+    view.begin();
+    let touched = view.reset(&Range::Everything, listing, now);
+    view.settle();
+    touched
 }
 
 fn raw(key: &str, mod_revision: Revision, lease: LeaseId, owner: Option<&str>) -> RawRecord {
@@ -239,7 +241,7 @@ fn a_go_zero_key_that_vanishes_alone_left() {
         mod_revision: 1,
         lease: LEASE,
     };
-    view.met(1, 5);
+    view.begin();
     assert_eq!(view.snapshot(&super::tests::echo().0, &super::tests::echo().1).state, State::Unknown);
     let records = [record("echo/1", "10.0.0.1:80"), record("echo/twinspan~c1~shop~echo~10.0.0.2:80", "10.0.0.2:80")];
     view.reset(&echo, &listing(5, &records), at(0));

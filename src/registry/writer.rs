@@ -159,7 +159,7 @@ async fn settle(
                         view.learnt(key, record.as_ref(), reading.revision);
                     }
                 }
-                Err(_) => handle.start_over.notify_one(),
+                Err(_) => handle.answer_lost(registry),
             }
             Err(error)
         }

@@ -15,6 +15,7 @@ use crate::harness::{Corner, SOON, Suite};
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
         suite.story("connection::tls_and_password", tls_and_password),
+        suite.story("connection::a_user_of_some_names_only", some_names),
         suite.story("connection::ipv6_and_endpoints_that_do_not_answer", ipv6),
     ]
 }
@@ -36,6 +37,57 @@ async fn ipv6(suite: Arc<Suite>) -> Result<()> {
     corner.pods.set_ready("pod", true).await?;
     corner.register("echo", json!({})).await?;
     corner.records_become(&registry, "echo", &[pod.address()]).await?;
+    corner.nothing_foreign_was_touched(&registry).await
+}
+
+/// Where there is no common root a user may be granted names one by one, beside other programs' keys. Whoever asks for another name
+/// gets an answer, and the others go on.
+async fn some_names(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let mut registry = bed.start_registry("registry-some-names").await?;
+    let corner = Corner::without_registry_object(bed, "some-names", &registry).await?;
+    registry.put_leased("elsewhere/1", "what another program keeps", 600).await?;
+    registry.require_password("twinspan", "secret", &["user/", "twinspan/"]).await?;
+    let user = json!({"username": "twinspan", "password": "secret"});
+    create_secret(&corner, "user", "kubernetes.io/basic-auth", user).await?;
+    let auth = json!({"secretRef": {"name": format!("{}-user", corner.name)}});
+    corner.create_registry(json!({"format": "GoZero", "prefix": null, "etcd": {"auth": auth}})).await?;
+    corner.selector_service("user", 80).await?;
+    let pod = corner.pod("user", "pod", 80).await?;
+    corner.pods.set_ready("pod", true).await?;
+    corner.register("user", json!({})).await?;
+    let exported = || async {
+        let found: Vec<_> =
+            registry.dump("user/").await?.into_values().filter(|r| r.0 == pod.address().to_string()).collect();
+        ensure!(found.len() == 1, "{found:?}");
+        Ok(found)
+    };
+    let before = eventually("the export", SOON, exported).await?;
+
+    corner.selector_service("payment", 80).await?;
+    corner.register("payment", json!({})).await?;
+    let object = corner.condition("payment", "Imported", "Unknown", "RegistryUnavailable").await?;
+    let ready =
+        object.status.unwrap_or_default().conditions.into_iter().find(|c| c.type_ == "Ready").context("Ready")?;
+    ensure!(ready.status == "False" && ready.message.contains("payment/"), "{ready:?}");
+    let vm = SocketAddr::from((next_v4(), 9000));
+    registry.put_leased("user/7", &vm.to_string(), 600).await?;
+    corner.imports_become("user", &[vm]).await?;
+    // So it is for a session that begins.
+    registry.part().kill().await?;
+    corner.registry_condition("Connected", "False", "Unreachable").await?;
+    registry.start_again().await?;
+    corner.registry_condition("Ready", "True", "Connected").await?;
+    corner.registry_condition("Synced", "True", "PermissionDenied").await?;
+    corner.condition("user", "Ready", "True", "Synced").await?;
+    ensure!(exported().await? == before, "what did not change was written");
+
+    // Its name is granted.
+    registry.permit("payment/").await?;
+    let payment = SocketAddr::from((next_v4(), 9000));
+    registry.put_leased("payment/1", &payment.to_string(), 600).await?;
+    corner.imports_become_within("payment", &[payment], 3 * SOON).await?;
+    corner.registry_condition("Synced", "True", "Synced").await?;
     corner.nothing_foreign_was_touched(&registry).await
 }
 

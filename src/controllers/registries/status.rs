@@ -153,6 +153,9 @@ fn session(handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> [Wante
         Phase::Listing => all(Is::True, Is::False, Reason::Listing, "waiting for a complete list"),
         Phase::Watching => {
             let [mut ready, connected, mut synced] = all(Is::True, Is::True, Reason::Connected, "");
+            if let Some(message) = refused(handle) {
+                synced = Wanted::new(SYNCED, Is::True, Reason::PermissionDenied, message);
+            }
             if let Some((reason, message)) = returned(handle.view().returned()) {
                 synced = Wanted::new(SYNCED, Is::True, reason, message);
             }
@@ -165,6 +168,18 @@ fn session(handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> [Wante
         }
         Phase::Failed(error) => all(Is::False, Is::False, error.reason(), &error.to_string()),
     }
+}
+
+/// What our user may not read, where it may read the rest.
+fn refused(handle: &RegistryHandle) -> Option<String> {
+    let view = handle.view();
+    let mut refused = view.refused();
+    let number = refused.len();
+    let first = handle.layout.beginning(refused.next()?);
+    Some(format!(
+        "the registry's user may not read the keys of {number} names, first {first}; what is there is kept. Grant it read and write on them, \
+         or delete their RegisteredServices"
+    ))
 }
 
 /// How the registry came back when this session began, where that was not as it had been.

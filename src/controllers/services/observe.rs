@@ -19,7 +19,8 @@ use crate::cluster::index;
 use crate::cluster::view::ClusterView;
 use crate::controllers::APPROVE_DELETIONS;
 use crate::controllers::context::Context;
-use crate::registry::handle::RegistryHandle;
+use crate::registry::RegistryError;
+use crate::registry::handle::{Phase, RegistryHandle};
 use crate::registry::view::Snapshot;
 
 /// The state of the world as far as one RegisteredService is concerned.
@@ -82,6 +83,14 @@ impl Session {
     fn new(handle: Arc<RegistryHandle>, owner: Owner, name: Option<RegistryName>, snapshot: Snapshot) -> Self {
         let (claims, passed_on, inherited) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         Self { handle, owner, name, snapshot, claims, passed_on, inherited }
+    }
+
+    /// Why the registry does not tell what is under the name, where it fails to.
+    pub fn failure(&self) -> Option<RegistryError> {
+        match self.handle.status().phase {
+            Phase::Failed(error) => Some(error),
+            _ => self.snapshot.refused.clone(),
+        }
     }
 }
 

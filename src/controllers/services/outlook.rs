@@ -14,7 +14,6 @@ use super::plan::{self, Plan};
 use super::validate::{self, Verdict};
 use crate::controllers::context::Context;
 use crate::controllers::registries::settings;
-use crate::registry::handle::Phase;
 
 /// One RegisteredService, seen by an operator that has just started.
 #[derive(Clone, Debug, Serialize)]
@@ -92,10 +91,7 @@ pub fn outlook(context: &Context, key: &ServiceKey) -> Option<Outlook> {
     let verdict = validate::validate(&observed, false);
     let now = context.world.now();
     let plan = plan::plan(&observed, &verdict, now, now);
-    let failed = observed.session.as_ref().and_then(|session| match session.handle.status().phase {
-        Phase::Failed(error) => Some(error.to_string()),
-        _ => None,
-    });
+    let failed = observed.session.as_ref().and_then(Session::failure).map(|error| error.to_string());
     let problem = match (&observed.session, &observed.registry) {
         (None, Some(registry)) => settings::wanted(registry, &context.cluster()).err().map(|problem| problem.message),
         _ => None,

@@ -5,14 +5,13 @@ use twinspan_core::Timestamp;
 use twinspan_core::model::Skipped;
 
 use super::apply::Applied;
-use super::observe::Observed;
+use super::observe::{Observed, Session};
 use super::plan::{Plan, Sides};
 use super::validate::{Accepted, Verdict};
 use crate::api::conditions::{ACCEPTED, DELETIONS_HELD, EXPORTED, IMPORTED, READY, Reason};
 use crate::api::{Counts, RegisteredServiceStatus, SkippedInstance};
 use crate::controllers::APPROVE_DELETIONS;
 use crate::controllers::conditions::{self, Is, Wanted};
-use crate::registry::handle::Phase;
 
 /// How many skipped instances are named.
 const SAMPLE: usize = 5;
@@ -158,11 +157,7 @@ fn imported(observed: &Observed, accepted: &Accepted, plan: &Plan, applied: &App
 fn waiting(kind: &'static str, observed: &Observed, accepted: &Accepted, plan: &Plan) -> Option<Wanted> {
     if plan.sides.is_none() {
         let registry = observed.object.as_ref().map(|o| o.spec.registry_ref.name.clone()).unwrap_or_default();
-        let failed = observed.session.as_ref().and_then(|session| match session.handle.status().phase {
-            Phase::Failed(error) => Some(error),
-            _ => None,
-        });
-        return Some(match failed {
+        return Some(match observed.session.as_ref().and_then(Session::failure) {
             Some(error) => Wanted::new(
                 kind,
                 Is::Unknown,

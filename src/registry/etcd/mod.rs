@@ -68,7 +68,6 @@ impl Registry for EtcdRegistry {
         let header = status.header();
         Ok(ServerStatus {
             cluster_id: header.map(etcd_client::ResponseHeader::cluster_id).unwrap_or_default(),
-            revision: header.map(etcd_client::ResponseHeader::revision).unwrap_or_default(),
             version: status.version().to_owned(),
         })
     }

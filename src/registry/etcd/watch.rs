@@ -49,19 +49,19 @@ impl Watch for EtcdWatch {
     }
 
     async fn follow(&mut self, another: &Follow) -> Result<()> {
-        let sent = self.stream.watch(another.beginning.as_str(), Some(options(another))).await;
-        sent.map_err(|e| error::meaning(&e))?;
+        // What is sent waits for room where nothing is read at the other end.
+        call("watch", CALL, self.stream.watch(another.beginning.as_str(), Some(options(another)))).await?;
         self.followed.insert(another.number);
         Ok(())
     }
 
     async fn give_up(&mut self, number: i64) -> Result<()> {
         self.followed.remove(&number);
-        self.stream.cancel(number).await.map_err(|e| error::meaning(&e))
+        call("end of a watch", CALL, self.stream.cancel(number)).await
     }
 
     async fn request_progress(&mut self) -> Result<()> {
-        self.stream.request_progress().await.map_err(|e| error::meaning(&e))
+        call("progress request", CALL, self.stream.request_progress()).await
     }
 }
 

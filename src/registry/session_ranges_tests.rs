@@ -1,0 +1,157 @@
+//! Sessions where every service is a range of its own.
+
+use super::*;
+
+/// With these names registered.
+fn bench_of_ranges(registered: &[&str]) -> Bench {
+    bench_of(Layout::new(Format::GoZero, ""), registered)
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about_or_holds_records_of_ours() {
+    let bench = bench_of_ranges(&[]);
+    // A record of ours that nothing refers to, on a lease of ours.
+    let (lost, lease) = ("lost/twinspan~c1~shop~gone~10.0.0.9:80", bench.handle.leases.id(5));
+    bench.server.grant_for(lease, Duration::from_secs(3600));
+    bench.server.put(lost, "10.0.0.9:80", lease);
+    bench.server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
+    bench.server.put("else/1", "10.0.0.2:80", LeaseId::NONE);
+    bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
+    assert_eq!(bench.snapshot().state, State::Unknown, "nobody asks about it yet");
+    bench.handle.set_registered(names(&["echo"]));
+    bench.fresh().await;
+    assert_eq!(bench.keys(), ["echo/1"]);
+    bench.server.put("echo/2", "10.0.0.3:80", LeaseId::NONE);
+    bench.until("the watch of a range that came later", |b| b.keys().len() == 2).await;
+    let lists = bench.server.calls("list");
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bench.server.calls("list"), lists, "nothing at rest");
+    // Compaction ends all of them, and all come back.
+    bench.server.cut();
+    bench.until("listed again", |b| b.server.calls("list") == lists + 2 && b.snapshot().state == State::Fresh).await;
+    bench.handle.set_registered(names(&[]));
+    bench.until("given up", |b| b.snapshot().state == State::Unknown).await;
+    assert_eq!(bench.handle.view().counts().own, 1, "what is ours is followed on");
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_comes_while_others_are_listed_is_followed_after_them() {
+    let bench = bench_of_ranges(&["echo", "order"]);
+    bench.server.set_faults(Faults { slow: true, ..Faults::default() });
+    bench.until("the first list", |b| b.server.calls("list") == 1).await;
+    bench.handle.set_registered(names(&["echo", "order", "late"]));
+    bench.until("followed", |b| b.snapshot_of("late").state == State::Fresh).await;
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_another_registry_answers_is_not_forgotten_before_it_has_listed_everything() {
+    let unavailable = RegistryError::Timeout { what: "list", seconds: 20 };
+    for (emptied, expected) in [(true, Return::ClusterChanged), (false, Return::RolledBack)] {
+        let bench = bench_of_ranges(&["echo", "order"]);
+        let backup = bench.server.backup();
+        for key in ["echo/1", "echo/2", "order/1"] {
+            bench.server.put(key, &format!("10.0.0.{}:80", bench.server.revision() + 1), LeaseId::NONE);
+        }
+        bench.fresh().await;
+        // The first session to meet it lists one of two services, the next ones none at all.
+        bench.server.fail_lists("order/", Some(unavailable.clone()));
+        if emptied {
+            bench.server.replace_with_empty();
+        } else {
+            bench.server.restore(&backup);
+        }
+        bench.until("the first list", |b| b.keys().is_empty()).await;
+        bench.server.fail_lists("echo/", Some(unavailable.clone()));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(bench.snapshot_of("order").records.len(), 1, "what was there is kept");
+        let server = bench.handle.status();
+        assert_eq!(server.revision_at_last_session, 0, "nothing to compare with yet");
+
+        bench.server.fail_lists("echo/", None);
+        bench.server.fail_lists("order/", None);
+        bench.fresh().await;
+        let rolled_back = Evidence::RolledBack;
+        assert_eq!(bench.evidence_of("echo"), [rolled_back, rolled_back], "{expected:?}");
+        assert_eq!(bench.evidence_of("order"), [rolled_back], "{expected:?}");
+        assert!(bench.snapshot_of("order").records.is_empty());
+        assert_eq!(bench.snapshot().returned, expected);
+        bench.server.cut();
+        bench.until("the next session", |b| b.snapshot().returned == Return::AsItWas).await;
+        bench.stop.cancel();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_a_record_went_that_a_list_lacks_is_looked_up_also_where_the_session_ends_at_once() {
+    let bench = bench_of(Layout::new(Format::Kitex, ""), &["echo", "order"]);
+    bench.server.grant_for(LeaseId(6), Duration::from_secs(3600));
+    bench.server.put("/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId(6));
+    bench.until("listed", |b| b.keys().len() == 1 && b.handle.connection().is_ok()).await;
+    bench.server.fail_lists("/order/", Some(RegistryError::Timeout { what: "list", seconds: 20 }));
+    bench.server.set_faults(Faults { away: true, ..Faults::default() });
+    bench.until("cut off", |b| b.snapshot().state == State::Stale).await;
+    bench.server.delete(&["/echo/10.0.0.1:80"]);
+    bench.server.set_faults(Faults::default());
+    bench.until("the list", |b| b.keys().is_empty()).await;
+    bench.until("explained", |b| b.evidence_of("echo") == [Evidence::Left]).await;
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_may_not_be_read_is_the_matter_of_its_service_alone() {
+    let denied = RegistryError::PermissionDenied("permission denied".to_owned());
+    let bench = bench_of_ranges(&["echo", "order"]);
+    for key in ["echo/1", "order/1", "other/1"] {
+        bench.server.put(key, "10.0.0.1:80", LeaseId::NONE);
+    }
+    bench.server.fail_lists("other/", Some(denied.clone()));
+    bench.fresh().await;
+    // Anybody creates a RegisteredService with a name that is none of our user's business.
+    bench.handle.set_registered(names(&["echo", "order", "other"]));
+    bench.until("refused", |b| b.snapshot_of("other").refused.is_some()).await;
+    let is = |b: &Bench, name: &str| (b.snapshot_of(name).state, b.snapshot_of(name).records.len());
+    assert_eq!(is(&bench, "other"), (State::Unknown, 0));
+    assert_eq!((is(&bench, "echo"), bench.handle.status().phase), ((State::Fresh, 1), Phase::Watching));
+
+    // One more is taken away while nobody is connected: what was there is kept.
+    bench.server.fail_lists("order/", Some(denied.clone()));
+    bench.server.cut();
+    bench.until("refused as well", |b| b.snapshot_of("order").refused.is_some() && b.handle.connection().is_ok()).await;
+    assert_eq!((is(&bench, "order"), is(&bench, "echo")), ((State::Unknown, 1), (State::Fresh, 1)));
+    let (lists, phase) = (bench.server.calls("list"), bench.handle.status().phase);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!((bench.server.calls("list") - lists, phase), (2 * 10, Phase::Watching), "tried again from time to time");
+
+    // One is given, and nobody asks for the other any more.
+    bench.server.fail_lists("order/", None);
+    bench.until("read again", |b| is(b, "order") == (State::Fresh, 1)).await;
+    assert_eq!(bench.snapshot_of("order").refused, None);
+    bench.handle.set_registered(names(&["echo", "order"]));
+    bench.until("forgotten", |b| b.snapshot_of("other").refused.is_none()).await;
+
+    // Where nothing at all may be read, it is the registry's matter.
+    bench.server.fail_lists("echo/", Some(denied.clone()));
+    bench.server.fail_lists("order/", Some(denied));
+    bench.server.cut();
+    let failed = |b: &Bench| matches!(b.handle.status().phase, Phase::Failed(RegistryError::PermissionDenied(_)));
+    bench.until("failed", failed).await;
+    assert!(bench.handle.connection().is_err());
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_records_are_found_also_where_the_registry_does_not_tell_all_leases() {
+    let bench = bench_of_ranges(&[]);
+    let (readable, unreadable) = (bench.handle.leases.id(700), bench.handle.leases.id(3));
+    for (lease, key) in
+        [(readable, "lost/twinspan~c1~shop~a~10.0.0.9:80"), (unreadable, "else/twinspan~c1~shop~b~10.0.0.8:80")]
+    {
+        bench.server.grant_for(lease, Duration::from_secs(3600));
+        bench.server.put(key, "10.0.0.9:80", lease);
+    }
+    bench.server.hide_leases(&[unreadable]);
+    bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
+    bench.stop.cancel();
+}
