@@ -220,10 +220,8 @@ fn heal(
             } else if plan.lost.contains(addr)
                 && let Some(lost) = &departing.record
                 && !input.records.contains_key(&lost.key)
-                && let Content::Registered { registration, .. } = &lost.content
+                && let Some(op) = put_back(input, lost)
             {
-                let value = input.layout.encode(&input.layout.healed(registration, input.owner));
-                let op = RecordOp::Create { key: lost.key.clone(), value };
                 if !plan.ops.iter().any(|other| other.key() == op.key()) {
                     plan.ops.push(op);
                 }
@@ -234,6 +232,13 @@ fn heal(
     for (key, record) in healed.iter().filter(|(key, _)| !stays.contains(key)) {
         plan.ops.push(RecordOp::Delete { key: key.clone(), seen: record.mod_revision, lease: record.lease });
     }
+}
+
+/// `None` where the record cannot be ours: it would be read back as somebody else's.
+fn put_back(input: &Input<'_>, lost: &Record) -> Option<RecordOp> {
+    let Content::Registered { registration, .. } = &lost.content else { return None };
+    let value = input.layout.encode(&input.layout.healed(registration, input.owner));
+    input.layout.may_hold_ours(&lost.key).then(|| RecordOp::Create { key: lost.key.clone(), value })
 }
 
 /// A healed record that we inherited is marked as ours, in one update; one without a lease would outlive everything.
