@@ -75,6 +75,8 @@ pub struct RegistryHandle {
     names: watch::Sender<Names>,
     connection: watch::Sender<Option<Arc<dyn Registry>>>,
     status: watch::Sender<SessionStatus>,
+    /// The etcd cluster in which, as far as is known, no older ServiceRegistry has the same place.
+    admitted: Mutex<Option<u64>>,
     /// Ends the current connection and starts over with a list.
     pub start_over: Notify,
     /// Looks for own records that nothing refers to.
@@ -108,6 +110,7 @@ impl RegistryHandle {
             names: watch::Sender::new(Names::default()),
             connection: watch::Sender::new(None),
             status: watch::Sender::new(status),
+            admitted: Mutex::default(),
             start_over: Notify::new(),
             adopt: Notify::new(),
             events,
@@ -181,6 +184,25 @@ impl RegistryHandle {
 
     pub fn status(&self) -> SessionStatus {
         self.status.borrow().clone()
+    }
+
+    /// The etcd cluster that the session met last.
+    pub fn etcd(&self) -> Option<u64> {
+        self.status.borrow().server.as_ref().map(|server| server.cluster_id)
+    }
+
+    /// Whether what the view holds may be taken for ours, and be written: nobody else has our place in the etcd that answers.
+    pub fn is_admitted(&self) -> bool {
+        let admitted = *self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        admitted.is_some() && admitted == self.etcd()
+    }
+
+    /// Says in which etcd cluster the place is ours; `None` shuts it.
+    pub fn admit(&self, etcd: Option<u64>) {
+        let before = std::mem::replace(&mut *self.admitted.lock().unwrap_or_else(PoisonError::into_inner), etcd);
+        if etcd.is_some() && before != etcd {
+            self.everybody_looks();
+        }
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {

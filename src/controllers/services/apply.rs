@@ -54,7 +54,11 @@ async fn to_registries(context: &Context, plan: &Plan) -> Applied {
         if ops.is_empty() {
             continue;
         }
-        let may_write = || if context.claim.holds() { Ok(()) } else { Err(RegistryError::NotLeader) };
+        let may_write = || match (context.claim.holds(), handle.is_admitted()) {
+            (false, _) => Err(RegistryError::NotLeader),
+            (_, false) => Err(RegistryError::NotAdmitted),
+            _ => Ok(()),
+        };
         let span = info_span!("write records", registry = handle.name, operations = ops.len());
         let report = writer::write(handle, ops.clone(), may_write).instrument(span).await;
         for (op, count) in [("create", report.created), ("update", report.updated), ("delete", report.deleted)] {
