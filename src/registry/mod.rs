@@ -61,7 +61,7 @@ pub trait Registry: Send + Sync + fmt::Debug {
 
     async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant>;
 
-    async fn keep_alive(&self, lease: LeaseId) -> Result<LeaseState>;
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Kept>;
 
     /// Whether the lease exists, without prolonging it.
     async fn look_up(&self, lease: LeaseId) -> Result<LeaseState>;
@@ -188,6 +188,14 @@ pub enum Grant {
     Granted(i64),
     /// There is a lease with this ID already.
     Exists,
+}
+
+/// The answer to a keepalive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It lives for its whole TTL from now on, in seconds.
+    For(i64),
+    Gone,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
