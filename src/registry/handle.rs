@@ -35,8 +35,8 @@ pub struct SessionStatus {
 /// Something about a registry changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryEvent {
-    /// Records changed.
-    Touched { registry: String, touched: Touched },
+    /// Records changed, and who wrote them where that was one of ours.
+    Touched { registry: String, touched: Touched, by: Option<ServiceKey> },
     /// The view became fresh or stale, or counts changed: every RegisteredService may have to say so.
     State { registry: String },
 }
@@ -227,8 +227,17 @@ impl RegistryHandle {
 
     /// Tells the controllers whom to look after again.
     pub fn touch(&self, touched: Touched) {
-        if !touched.names.is_empty() || !touched.owners.is_empty() {
-            self.tell(RegistryEvent::Touched { registry: self.name.clone(), touched });
+        self.touched_by(touched, None);
+    }
+
+    /// The same for what a RegisteredService wrote itself: it has no reason to look again.
+    pub fn wrote(&self, touched: Touched, by: &ServiceKey) {
+        self.touched_by(touched, Some(by.clone()));
+    }
+
+    fn touched_by(&self, touched: Touched, by: Option<ServiceKey>) {
+        if !touched.is_empty() {
+            self.tell(RegistryEvent::Touched { registry: self.name.clone(), touched, by });
         }
     }
 

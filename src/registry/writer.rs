@@ -8,6 +8,7 @@ use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
 use super::handle::RegistryHandle;
+use super::view::Touched;
 use super::{Batch, Committed, MAX_BATCH, Outcome, Registry, RegistryError, Result};
 
 /// What became of a plan.
@@ -20,6 +21,10 @@ pub struct Report {
     pub lost: usize,
     /// Of the last batch that was written.
     pub revision: Revision,
+    /// Whom it concerns what others wrote and the watch has not shown yet.
+    pub found: Touched,
+    /// Whom it concerns what was written: the watch will show it when it is no news any more.
+    pub wrote: Touched,
     /// Why not everything was written.
     pub error: Option<RegistryError>,
 }
@@ -156,7 +161,7 @@ async fn settle(
                 Ok(reading) => {
                     let mut view = handle.view();
                     for (key, record) in &reading.records {
-                        view.learnt(key, record.as_ref(), reading.revision);
+                        report.found.add(view.learnt(key, record.as_ref(), reading.revision));
                     }
                 }
                 Err(_) => handle.start_over.notify_one(),
@@ -175,11 +180,11 @@ fn learn_outcomes(handle: &RegistryHandle, batch: &Batch, committed: &Committed,
             Outcome::Lost(found) => {
                 debug!(registry = handle.name, key = %op.key(), "lost a race");
                 report.lost += 1;
-                view.learnt(op.key(), found.as_ref(), committed.revision);
+                report.found.add(view.learnt(op.key(), found.as_ref(), committed.revision));
             }
             Outcome::Written => {
                 let written = written(op, batch.lease, committed.revision);
-                view.learnt(op.key(), written.as_ref(), committed.revision);
+                report.wrote.add(view.learnt(op.key(), written.as_ref(), committed.revision));
                 match op {
                     RecordOp::Create { .. } => report.created += 1,
                     RecordOp::Update { .. } => report.updated += 1,
@@ -201,3 +206,7 @@ fn written(op: &RecordOp, batch_lease: LeaseId, revision: Revision) -> Option<Ra
     };
     Some(RawRecord { key: key.clone(), value: value.clone(), mod_revision: revision, lease })
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

@@ -39,7 +39,7 @@ impl Applied {
 pub async fn apply(context: &Context, observed: &Observed, plan: &Plan) -> Applied {
     // The sides do not wait for each other: a slow registry must not delay DNS.
     let ((mut applied, cluster_error), registry) =
-        tokio::join!(to_cluster(context, observed, plan), to_registries(context, plan));
+        tokio::join!(to_cluster(context, observed, plan), to_registries(context, observed, plan));
     applied.cluster_error = cluster_error;
     applied.records = registry.records;
     applied.lost_races = registry.lost_races;
@@ -48,7 +48,7 @@ pub async fn apply(context: &Context, observed: &Observed, plan: &Plan) -> Appli
     applied
 }
 
-async fn to_registries(context: &Context, plan: &Plan) -> Applied {
+async fn to_registries(context: &Context, observed: &Observed, plan: &Plan) -> Applied {
     let mut applied = Applied::default();
     for (handle, ops) in &plan.records {
         if ops.is_empty() {
@@ -61,6 +61,8 @@ async fn to_registries(context: &Context, plan: &Plan) -> Applied {
         };
         let span = info_span!("write records", registry = handle.name, operations = ops.len());
         let report = writer::write(handle, ops.clone(), may_write).instrument(span).await;
+        handle.touch(report.found);
+        handle.wrote(report.wrote, &observed.key);
         for (op, count) in [("create", report.created), ("update", report.updated), ("delete", report.deleted)] {
             context.metrics.wrote("registry", op, "ok", count);
         }
