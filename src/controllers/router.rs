@@ -36,6 +36,9 @@ impl Router {
                     self.context.metrics.leader.set(u64::from(leads));
                     if leads {
                         self.everything();
+                    } else {
+                        // What the leader could not write is no trouble of ours any more.
+                        self.tell(Command::CheckAll);
                     }
                 }
             }
@@ -96,6 +99,7 @@ impl Router {
                 self.marker.mark_all(&concerned);
                 self.tell(Command::Report(registry));
             }
+            RegistryEvent::Status { registry } => self.tell(Command::Report(registry)),
             RegistryEvent::State { registry } => {
                 self.marker.mark_all(self.context.cluster().index.of_registry(&registry));
                 for handle in self.context.registries.all().iter().filter(|h| h.name == registry) {

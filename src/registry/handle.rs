@@ -10,6 +10,7 @@ use twinspan_core::model::{RegistryName, Revision, ServiceKey};
 
 use super::epoch::EpochBook;
 use super::leases::LeaseBook;
+use super::troubles::Troubles;
 use super::view::{RegistryView, Touched};
 use super::{Fence, Registry, RegistryError, Result, ServerStatus};
 
@@ -37,6 +38,8 @@ pub struct SessionStatus {
 pub enum RegistryEvent {
     /// Records changed, and who wrote them where that was one of ours.
     Touched { registry: String, touched: Touched, by: Option<ServiceKey> },
+    /// What its status says changed, and nothing that a RegisteredService has to look at.
+    Status { registry: String },
     /// The view became fresh or stale, or counts changed: every RegisteredService may have to say so.
     State { registry: String },
 }
@@ -77,6 +80,7 @@ pub struct RegistryHandle {
     status: watch::Sender<SessionStatus>,
     /// The etcd cluster in which, as far as is known, no older ServiceRegistry has the same place.
     admitted: Mutex<Option<u64>>,
+    troubles: Troubles,
     /// Ends the current connection and starts over with a list.
     pub start_over: Notify,
     /// Looks for own records that nothing refers to.
@@ -111,6 +115,7 @@ impl RegistryHandle {
             connection: watch::Sender::new(None),
             status: watch::Sender::new(status),
             admitted: Mutex::default(),
+            troubles: Troubles::default(),
             start_over: Notify::new(),
             adopt: Notify::new(),
             events,
@@ -202,6 +207,25 @@ impl RegistryHandle {
         let before = std::mem::replace(&mut *self.admitted.lock().unwrap_or_else(PoisonError::into_inner), etcd);
         if etcd.is_some() && before != etcd {
             self.everybody_looks();
+        }
+    }
+
+    /// What the registry refuses although the session stands, where it refuses anything.
+    pub fn trouble(&self, leads: bool) -> Option<RegistryError> {
+        self.troubles.first(leads)
+    }
+
+    /// How the last writes for a RegisteredService ended.
+    pub fn ended(&self, by: &ServiceKey, error: Option<RegistryError>) {
+        if self.troubles.wrote(by, error) {
+            self.tell(RegistryEvent::Status { registry: self.name.clone() });
+        }
+    }
+
+    /// How the last keepalives ended.
+    pub(super) fn kept(&self, error: Option<RegistryError>) {
+        if self.troubles.kept(error) {
+            self.tell(RegistryEvent::Status { registry: self.name.clone() });
         }
     }
 

@@ -26,10 +26,11 @@ pub async fn run(handle: Arc<RegistryHandle>, stop: CancellationToken) {
         let connected = connections.borrow_and_update().clone();
         let wait = match connected {
             None => Duration::MAX,
-            Some(registry) => match keep_all(&handle, registry.as_ref()).await {
-                Ok(shortest) => handle.leases.interval(shortest),
-                Err(_) => RETRY,
-            },
+            Some(registry) => {
+                let kept = keep_all(&handle, registry.as_ref()).await;
+                handle.kept(kept.as_ref().err().cloned());
+                kept.map_or(RETRY, |shortest| handle.leases.interval(shortest))
+            }
         };
         tokio::select! {
             () = stop.cancelled() => return,

@@ -5,6 +5,7 @@
 //! - [`session`]: list → `Reset` → watch, for ever; keeps the [`view`] true, and [`departing`] what went.
 //! - [`leases`]: the leases that own records hang on; [`keeper`] keeps them alive, [`adopt`] finds what hangs on them.
 //! - [`epoch`]: the fence; [`writer`]: compare-and-swap batches behind it.
+//! - [`troubles`]: what the registry refuses although a session stands.
 //! - [`handle`]: what the rest of the operator holds of one registry.
 //!
 //! Refuses to decide anything: what to write comes from the planners.
@@ -20,6 +21,7 @@ pub mod leases;
 #[cfg(any(test, feature = "fake"))]
 pub mod memory;
 pub mod session;
+pub mod troubles;
 pub mod view;
 pub mod writer;
 

@@ -1,5 +1,7 @@
 //! The only part of a pass that writes. It stops at the first error of a side; what is left is planned again.
 
+use std::sync::Arc;
+
 use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 use twinspan_core::model::ServiceKey;
@@ -7,6 +9,7 @@ use twinspan_core::model::ServiceKey;
 use crate::cluster::{ClusterError, convert, write};
 use crate::controllers::context::Context;
 use crate::registry::RegistryError;
+use crate::registry::handle::RegistryHandle;
 use crate::registry::writer;
 
 use super::observe::Observed;
@@ -48,8 +51,23 @@ pub async fn apply(context: &Context, observed: &Observed, plan: &Plan) -> Appli
     applied
 }
 
+/// Nothing is to be written: nothing is refused either.
+pub fn nothing(context: &Context, observed: &Observed) -> Applied {
+    note(context, observed, &[]);
+    Applied::default()
+}
+
+/// Each registry knows whose writes it refuses; one that it was not asked to write any more refuses nothing.
+fn note(context: &Context, observed: &Observed, refused: &[(Arc<RegistryHandle>, RegistryError)]) {
+    for handle in context.registries.all() {
+        let error = refused.iter().find(|(by, _)| Arc::ptr_eq(by, &handle)).map(|(_, error)| error.clone());
+        handle.ended(&observed.key, error);
+    }
+}
+
 async fn to_registries(context: &Context, observed: &Observed, plan: &Plan) -> Applied {
     let mut applied = Applied::default();
+    let mut refused = Vec::new();
     for (handle, ops) in &plan.records {
         if ops.is_empty() {
             continue;
@@ -73,9 +91,11 @@ async fn to_registries(context: &Context, observed: &Observed, plan: &Plan) -> A
         applied.revision = applied.revision.max(report.revision);
         if let Some(error) = report.error {
             context.metrics.wrote("registry", "any", error.label(), 1);
+            refused.push((handle.clone(), error.clone()));
             applied.registry_error = Some(error);
         }
     }
+    note(context, observed, &refused);
     applied
 }
 
