@@ -30,6 +30,8 @@ pub struct Faults {
     pub answers_lost: bool,
     /// Users are refused.
     pub refused: bool,
+    /// The database is full: only deletes are taken.
+    pub full: bool,
 }
 
 /// A state of the server.
@@ -329,6 +331,9 @@ impl Registry for MemoryRegistry {
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
         let answer = {
             let mut state = self.ask("commit")?;
+            if state.faults.full && !batch.ops.iter().all(|op| matches!(op, RecordOp::Delete { .. })) {
+                return Err(RegistryError::NoSpace("etcdserver: mvcc: database space exceeded".to_owned()));
+            }
             let answer = state.commit(batch);
             if state.faults.answers_lost {
                 Err(RegistryError::Timeout { what: "transaction", seconds: 5 })

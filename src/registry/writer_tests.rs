@@ -69,3 +69,41 @@ async fn what_answers_tell_concerns_whoever_the_watch_would_have_told() {
     }
     bench.stop.cancel();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_full_database_takes_the_deletes_that_wait_behind_a_create() {
+    let bench = bench().await;
+    assert_eq!(bench.write(vec![create("10.0.0.1:80"), create("10.0.0.2:80")]).await.created, 2);
+    bench.server.set_faults(Faults { full: true, ..Faults::default() });
+    let records = bench.server.records();
+    let delete = |address: &str| {
+        let record = &records[&format!("p/echo/{address}")];
+        RecordOp::Delete { key: record.key.clone(), seen: record.mod_revision, lease: record.lease }
+    };
+    let report = bench.write(vec![create("10.0.0.3:80"), delete("10.0.0.1:80"), delete("10.0.0.2:80")]).await;
+    assert_eq!((report.created, report.deleted), (0, 2));
+    assert!(matches!(report.error, Some(RegistryError::NoSpace(_))), "{:?}", report.error);
+    assert!(bench.server.records().is_empty());
+    bench.server.set_faults(Faults::default());
+    assert_eq!(bench.write(vec![create("10.0.0.3:80")]).await.created, 1);
+    bench.stop.cancel();
+}
+
+#[test]
+fn a_batch_is_no_larger_than_a_request_may_be() {
+    let of = |n: usize, bytes: usize| RecordOp::Create { key: format!("p/echo/{n}").into(), value: vec![b'x'; bytes] };
+    let mut ops: Vec<RecordOp> = (0..100).map(|n| of(n, 60 * 1024)).collect();
+    // Nothing smaller can be done about one that is too large by itself.
+    ops.insert(50, of(100, 2 * MAX_BATCH_BYTES));
+    let mut sizes = Vec::new();
+    while !ops.is_empty() {
+        let batch = next_batch(&mut ops, LeaseId(1), 500);
+        sizes.push((batch.len(), batch.iter().map(bytes_of).sum::<usize>()));
+    }
+    let alone = sizes.iter().filter(|(_, bytes)| *bytes > MAX_BATCH_BYTES).collect::<Vec<_>>();
+    assert!(matches!(alone[..], [(1, _)]), "{sizes:?}");
+    assert_eq!(sizes.iter().map(|(ops, _)| ops).sum::<usize>(), 101);
+    assert!(sizes.len() <= 8, "{sizes:?}");
+    let mut small: Vec<RecordOp> = (0..200).map(|n| of(n, 100)).collect();
+    assert_eq!(next_batch(&mut small, LeaseId(1), 500).len(), MAX_BATCH);
+}

@@ -24,6 +24,10 @@ pub struct Departing {
     pub lost_until: Option<Timestamp>,
 }
 
+/// The largest record that is put back, key and value, in bytes. A registration has hundreds; what is much larger is no server's, and
+/// whoever may write to the registry must not have us write megabytes, which etcd would refuse along with everything in the same request.
+const MAX_HEALED: usize = 64 * 1024;
+
 /// Adds to the plan what stays, and the operations on healed records.
 pub fn keep(input: &Input<'_>, plan: &mut Plan) {
     let healed = healed_by_us(input);
@@ -234,11 +238,12 @@ fn heal(
     }
 }
 
-/// `None` where the record cannot be ours: it would be read back as somebody else's.
+/// `None` where the record cannot be ours, for it would be read back as somebody else's, or is too large.
 fn put_back(input: &Input<'_>, lost: &Record) -> Option<RecordOp> {
     let Content::Registered { registration, .. } = &lost.content else { return None };
     let value = input.layout.encode(&input.layout.healed(registration, input.owner));
-    input.layout.may_hold_ours(&lost.key).then(|| RecordOp::Create { key: lost.key.clone(), value })
+    let fits = lost.key.as_bytes().len() + value.len() <= MAX_HEALED && input.layout.may_hold_ours(&lost.key);
+    fits.then(|| RecordOp::Create { key: lost.key.clone(), value })
 }
 
 /// A healed record that we inherited is marked as ours, in one update; one without a lease would outlive everything.
