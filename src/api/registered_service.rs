@@ -218,7 +218,7 @@ pub struct Import {
     pub zone_tag: String,
     /// What to do when the lease of a record ended without a deregistration: Probe keeps the endpoint while it accepts TCP connections;
     /// Heal does the same and puts its record back; Remove asks nobody. What then goes is still subject to the deletion guard. GoZero and GRPC
-    /// records cannot be put back.
+    /// records cannot be put back, nor any of more than 64 KiB.
     pub on_expiry: OnExpiry,
     /// How long an endpoint that lost its registration is kept while it accepts connections, in seconds.
     #[schemars(range(min = 1, max = 2592000))]

@@ -105,6 +105,12 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// Whoever was marked since this was asked last.
+    #[cfg(test)]
+    pub fn take_marks(&mut self) -> Vec<ServiceKey> {
+        std::iter::from_fn(|| self.marks.try_recv().ok()).map(|(key, _)| key).collect()
+    }
+
     /// Runs passes until it is stopped. A pass is given its service and when the change came that led to it.
     pub async fn run<F, Fut>(mut self, pass: F, stop: CancellationToken)
     where

@@ -36,6 +36,9 @@ impl Router {
                     self.context.metrics.leader.set(u64::from(leads));
                     if leads {
                         self.everything();
+                    } else {
+                        // What the leader could not write is no trouble of ours any more.
+                        self.tell(Command::CheckAll);
                     }
                 }
             }
@@ -84,15 +87,19 @@ impl Router {
 
     fn registry_changed(&self, event: RegistryEvent) {
         match event {
-            RegistryEvent::Touched { registry, touched } => {
+            RegistryEvent::Touched { registry, touched, by } => {
                 let view = self.context.cluster();
-                for name in &touched.names {
-                    self.mark_with_siblings(&view, view.index.of_name(&registry, name));
+                let mut concerned = touched.owners;
+                for key in touched.names.iter().flat_map(|name| view.index.of_name(&registry, name)) {
+                    concerned.extend(view.index.siblings(key));
+                    concerned.insert(key.clone());
                 }
-                self.marker.mark_all(&touched.owners);
                 drop(view);
+                concerned.retain(|key| by.as_ref() != Some(key));
+                self.marker.mark_all(&concerned);
                 self.tell(Command::Report(registry));
             }
+            RegistryEvent::Status { registry } => self.tell(Command::Report(registry)),
             RegistryEvent::State { registry } => {
                 self.marker.mark_all(self.context.cluster().index.of_registry(&registry));
                 for handle in self.context.registries.all().iter().filter(|h| h.name == registry) {
@@ -123,5 +130,65 @@ impl Router {
     fn tell(&self, command: Command) {
         // Nobody listens only while the process ends.
         let _ = self.registries.send(command);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::api::RegisteredService;
+    use crate::cluster::events::Events;
+    use crate::controllers::queue;
+    use crate::registry::view::Touched;
+    use crate::world::World;
+
+    /// Two RegisteredServices under one name of one registry.
+    fn context() -> Context {
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let client = kube::Client::try_from(config).unwrap();
+        let (events, _) = Events::new(client.clone(), "test", CancellationToken::new());
+        let context = Context {
+            client,
+            world: World::real(),
+            cluster: Arc::default(),
+            registries: Default::default(),
+            guards: Default::default(),
+            probes: Default::default(),
+            claim: crate::leadership::Claim::none(),
+            metrics: Arc::default(),
+            events,
+            memory: Arc::default(),
+            addresses: Arc::default(),
+            status_budget: Arc::default(),
+            dry_run: false,
+        };
+        for name in ["x", "y"] {
+            let object: RegisteredService = serde_json::from_value(json!({
+                "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "metadata": {"name": name, "namespace": "shop"},
+                "spec": {"registryRef": {"name": "main"}, "registryName": "echo"},
+            }))
+            .unwrap();
+            context.cluster().index.put(&ServiceKey::new("shop", name), &object);
+        }
+        context
+    }
+
+    #[tokio::test]
+    async fn what_one_wrote_concerns_the_others_and_the_status_of_the_registry() {
+        let (registries, mut commands) = mpsc::unbounded_channel();
+        let (marker, mut queue) = queue::new(World::real());
+        let router = Router { context: context(), marker, registries };
+        let [x, y] = ["x", "y"].map(|name| ServiceKey::new("shop", name));
+        let touched = Touched { names: [b"echo"[..].into()].into(), owners: [x.clone()].into(), look_ups: Vec::new() };
+        let event = |by| RegistryEvent::Touched { registry: "main".into(), touched: touched.clone(), by };
+        router.registry_changed(event(Some(x.clone())));
+        assert_eq!(commands.try_recv().ok(), Some(Command::Report("main".into())));
+        assert_eq!(queue.take_marks(), [ServiceKey::new("shop", "y")]);
+        router.registry_changed(event(None));
+        assert_eq!(queue.take_marks(), [x, y]);
     }
 }

@@ -150,8 +150,14 @@ pub async fn run(handle: Arc<RegistryHandle>, leader: Leader, stop: Cancellation
         let connection = connections.borrow_and_update().clone();
         let wait = match (claim.holds(), connection) {
             (false, _) => {
+                let told = !matches!(book.fence(), Ok(_) | Err(RegistryError::NoEpoch));
                 book.set(Standing::None);
+                *book.trouble() = None;
                 standing.borrow_and_update();
+                if told {
+                    // That it could not be raised is the next leader's affair.
+                    handle.everybody_looks();
+                }
                 Duration::MAX
             }
             (true, None) => Duration::MAX,

@@ -181,3 +181,15 @@ async fn it_is_given_back_at_the_end_and_a_strange_one_makes_its_successor_caref
     assert!((50..=60).contains(&seconds), "one lease TTL: {seconds} s");
     b.stop.cancel();
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_leads_no_more_has_no_trouble_with_it() {
+    let server = MemoryServer::new();
+    server.set_faults(Faults { answers_lost: true, ..Faults::default() });
+    let a = replica(&server, "a");
+    a.lead();
+    a.until("it cannot be raised", |fence| matches!(fence, Err(RegistryError::Timeout { .. }))).await;
+    a.claim.end();
+    a.until("it need not be", |fence| *fence == Err(RegistryError::NoEpoch)).await;
+    a.stop.cancel();
+}

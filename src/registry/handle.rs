@@ -11,6 +11,7 @@ use twinspan_core::model::{RegistryName, Revision, ServiceKey};
 
 use super::epoch::EpochBook;
 use super::leases::LeaseBook;
+use super::troubles::Troubles;
 use super::view::{RegistryView, Touched};
 use super::{Fence, Registry, RegistryError, Result, ServerStatus};
 
@@ -36,8 +37,10 @@ pub struct SessionStatus {
 /// Something about a registry changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryEvent {
-    /// Records changed.
-    Touched { registry: String, touched: Touched },
+    /// Records changed, and who wrote them where that was one of ours.
+    Touched { registry: String, touched: Touched, by: Option<ServiceKey> },
+    /// What its status says changed, and nothing that a RegisteredService has to look at.
+    Status { registry: String },
     /// The view became fresh or stale, or counts changed: every RegisteredService may have to say so.
     State { registry: String },
 }
@@ -78,6 +81,9 @@ pub struct RegistryHandle {
     status: watch::Sender<SessionStatus>,
     /// Held by the session that runs.
     pub(super) turn: tokio::sync::Mutex<()>,
+    /// The etcd cluster in which, as far as is known, no older ServiceRegistry has the same place.
+    admitted: Mutex<Option<u64>>,
+    troubles: Troubles,
     /// The session ends its connection and starts over with a list.
     pub(super) start_over: Notify,
     /// Looks for own records that nothing refers to.
@@ -112,6 +118,8 @@ impl RegistryHandle {
             connection: watch::Sender::new(None),
             status: watch::Sender::new(status),
             turn: tokio::sync::Mutex::default(),
+            admitted: Mutex::default(),
+            troubles: Troubles::default(),
             start_over: Notify::new(),
             adopt: Notify::new(),
             events,
@@ -199,6 +207,44 @@ impl RegistryHandle {
         self.status.borrow().clone()
     }
 
+    /// The etcd cluster that the session met last.
+    pub fn etcd(&self) -> Option<u64> {
+        self.status.borrow().server.as_ref().map(|server| server.cluster_id)
+    }
+
+    /// Whether what the view holds may be taken for ours, and be written: nobody else has our place in the etcd that answers.
+    pub fn is_admitted(&self) -> bool {
+        let admitted = *self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        admitted.is_some() && admitted == self.etcd()
+    }
+
+    /// Says in which etcd cluster the place is ours; `None` shuts it.
+    pub fn admit(&self, etcd: Option<u64>) {
+        let before = std::mem::replace(&mut *self.admitted.lock().unwrap_or_else(PoisonError::into_inner), etcd);
+        if etcd.is_some() && before != etcd {
+            self.everybody_looks();
+        }
+    }
+
+    /// What the registry refuses although the session stands, where it refuses anything.
+    pub fn trouble(&self, leads: bool) -> Option<RegistryError> {
+        self.troubles.first(leads)
+    }
+
+    /// How the last writes for a RegisteredService ended.
+    pub fn ended(&self, by: &ServiceKey, error: Option<RegistryError>) {
+        if self.troubles.wrote(by, error) {
+            self.tell(RegistryEvent::Status { registry: self.name.clone() });
+        }
+    }
+
+    /// How the last keepalives ended.
+    pub(super) fn kept(&self, error: Option<RegistryError>) {
+        if self.troubles.kept(error) {
+            self.tell(RegistryEvent::Status { registry: self.name.clone() });
+        }
+    }
+
     pub(super) fn set_phase(&self, phase: Phase) {
         // Failing again in the same way is no news, and would have every service of the registry looked after.
         let again = match (&self.status.borrow().phase, &phase) {
@@ -226,8 +272,17 @@ impl RegistryHandle {
 
     /// Tells the controllers whom to look after again.
     pub fn touch(&self, touched: Touched) {
-        if !touched.names.is_empty() || !touched.owners.is_empty() {
-            self.tell(RegistryEvent::Touched { registry: self.name.clone(), touched });
+        self.touched_by(touched, None);
+    }
+
+    /// The same for what a RegisteredService wrote itself: it has no reason to look again.
+    pub fn wrote(&self, touched: Touched, by: &ServiceKey) {
+        self.touched_by(touched, Some(by.clone()));
+    }
+
+    fn touched_by(&self, touched: Touched, by: Option<ServiceKey>) {
+        if !touched.is_empty() {
+            self.tell(RegistryEvent::Touched { registry: self.name.clone(), touched, by });
         }
     }
 

@@ -5,7 +5,6 @@
 //! the server when they are revoked (k8s.io/apiserver caps them at 1,000). Keeping them alive is [`super::keeper`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,20 +14,24 @@ use tracing::debug;
 use twinspan_core::codec::Layout;
 use twinspan_core::model::LeaseId;
 
-use super::{Grant, LeaseState, Registry, RegistryError, Result};
+use super::{Grant, Kept, Registry, RegistryError, Result};
 
 /// The most records on one lease.
 pub const RECORDS_PER_LEASE: usize = 500;
 /// The most leases of one registry.
 const LEASES: u32 = 1024;
 
+fn seconds(ttl: i64) -> Duration {
+    Duration::from_secs(u64::try_from(ttl.max(1)).unwrap_or(1))
+}
+
 /// The leases of one registry.
 #[derive(Debug)]
 pub struct LeaseBook {
     seed: String,
     ttl_seconds: i64,
-    /// What the server made of it; it may grant longer leases than it is asked for.
-    granted_seconds: AtomicI64,
+    /// What the server made of it, as its last answer said; it may grant longer leases than it is asked for.
+    granted_seconds: Mutex<Option<i64>>,
     /// Leases that a grant or a keepalive has shown to live.
     living: Mutex<BTreeSet<LeaseId>>,
     /// Records that are being written and that the view does not show yet.
@@ -48,7 +51,7 @@ impl LeaseBook {
         Self {
             seed,
             ttl_seconds,
-            granted_seconds: AtomicI64::new(ttl_seconds),
+            granted_seconds: Mutex::default(),
             living: Mutex::default(),
             reserved: Mutex::default(),
             granted: Notify::new(),
@@ -93,14 +96,15 @@ impl LeaseBook {
         if lock(&self.living).contains(&lease) {
             return Ok(());
         }
-        match registry.grant(lease, self.ttl_seconds).await? {
-            Grant::Granted(seconds) => self.granted_seconds.store(seconds.max(1), Ordering::Relaxed),
-            Grant::Exists if registry.keep_alive(lease).await? == LeaseState::Gone => {
+        let seconds = match registry.grant(lease, self.ttl_seconds).await? {
+            Grant::Granted(seconds) => seconds,
+            Grant::Exists => match registry.keep_alive(lease).await? {
+                Kept::For(seconds) => seconds,
                 // It expired between the two: the next attempt grants it.
-                return Err(RegistryError::LeaseGone);
-            }
-            Grant::Exists => {}
-        }
+                Kept::Gone => return Err(RegistryError::LeaseGone),
+            },
+        };
+        *lock(&self.granted_seconds) = Some(seconds);
         debug!(%lease, ttl = self.ttl_seconds, "lease is ready");
         lock(&self.living).insert(lease);
         self.granted.notify_one();
@@ -133,12 +137,15 @@ impl LeaseBook {
 
     /// How long a lease of ours outlives everybody.
     pub fn ttl(&self) -> Duration {
-        Duration::from_secs(u64::try_from(self.granted_seconds.load(Ordering::Relaxed)).unwrap_or(60))
+        seconds(lock(&self.granted_seconds).unwrap_or(self.ttl_seconds))
     }
 
-    /// How often a lease is kept alive: a third of the TTL that the server granted.
-    pub(super) fn interval(&self) -> Duration {
-        self.ttl().div_f64(3.0)
+    /// When leases have to be kept alive again of which the shortest has this TTL: after a third of it, or of that of the last
+    /// granted one, which may carry nothing yet. Where another TTL was in force, records hang on leases with that one.
+    pub(super) fn interval(&self, shortest: Option<i64>) -> Duration {
+        let granted = *lock(&self.granted_seconds);
+        let ttl = shortest.into_iter().chain(granted).min().unwrap_or(self.ttl_seconds);
+        seconds(ttl).div_f64(3.0)
     }
 }
 

@@ -15,8 +15,8 @@ use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
 use super::{
-    Batch, Change, Committed, Connector, Follow, Grant, LeaseState, Listing, Outcome, Reading, Registry, RegistryError,
-    Result, ServerStatus, Watch, WatchItem,
+    Batch, Change, Committed, Connector, Follow, Grant, Kept, LeaseState, Listing, Outcome, Reading, Registry,
+    RegistryError, Result, ServerStatus, Watch, WatchItem,
 };
 
 /// What goes wrong, until it is taken back.
@@ -32,6 +32,8 @@ pub struct Faults {
     pub refused: bool,
     /// A list takes a second.
     pub slow: bool,
+    /// The database is full: only deletes are taken.
+    pub full: bool,
 }
 
 /// A state of the server.
@@ -50,6 +52,8 @@ struct State {
     history: Vec<Change>,
     compacted: Revision,
     leases: BTreeMap<LeaseId, (Instant, Duration)>,
+    /// Whoever asks for less gets this, as of a server with slow elections.
+    least_ttl_seconds: i64,
     faults: Faults,
     /// Beginnings of keys whose lists fail, and how.
     unlisted: BTreeMap<String, RegistryError>,
@@ -179,6 +183,10 @@ impl MemoryServer {
         state.expire();
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    pub fn set_least_ttl(&self, seconds: i64) {
+        self.lock().least_ttl_seconds = seconds;
     }
 
     pub fn grant_for(&self, lease: LeaseId, ttl: Duration) {
@@ -351,6 +359,9 @@ impl Registry for MemoryRegistry {
     async fn commit(&self, batch: &Batch) -> Result<Committed> {
         let answer = {
             let mut state = self.ask("commit")?;
+            if state.faults.full && !batch.ops.iter().all(|op| matches!(op, RecordOp::Delete { .. })) {
+                return Err(RegistryError::NoSpace("etcdserver: mvcc: database space exceeded".to_owned()));
+            }
             let answer = state.commit(batch);
             if state.faults.answers_lost {
                 Err(RegistryError::Timeout { what: "transaction", seconds: 5 })
@@ -367,19 +378,20 @@ impl Registry for MemoryRegistry {
         if state.leases.contains_key(&lease) {
             return Ok(Grant::Exists);
         }
+        let ttl_seconds = ttl_seconds.max(state.least_ttl_seconds);
         let ttl = Duration::from_secs(u64::try_from(ttl_seconds).unwrap_or(1));
         state.leases.insert(lease, (Instant::now() + ttl, ttl));
         Ok(Grant::Granted(ttl_seconds))
     }
 
-    async fn keep_alive(&self, lease: LeaseId) -> Result<LeaseState> {
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Kept> {
         let mut state = self.ask("keep_alive")?;
         Ok(match state.leases.get_mut(&lease) {
             Some((expires, ttl)) => {
                 *expires = Instant::now() + *ttl;
-                LeaseState::Lives
+                Kept::For(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX))
             }
-            None => LeaseState::Gone,
+            None => Kept::Gone,
         })
     }
 

@@ -6,6 +6,7 @@
 //!   whether the registry that answers is the one that was known.
 //! - [`leases`]: the leases that own records hang on; [`keeper`] keeps them alive, [`adopt`] finds what hangs on them.
 //! - [`epoch`]: the fence; [`writer`]: compare-and-swap batches behind it.
+//! - [`troubles`]: what the registry refuses although a session stands.
 //! - [`handle`]: what the rest of the operator holds of one registry.
 //!
 //! Refuses to decide anything: what to write comes from the planners.
@@ -22,6 +23,7 @@ pub mod leases;
 pub mod memory;
 pub mod returning;
 pub mod session;
+pub mod troubles;
 pub mod view;
 pub mod writer;
 
@@ -63,7 +65,7 @@ pub trait Registry: Send + Sync + fmt::Debug {
 
     async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant>;
 
-    async fn keep_alive(&self, lease: LeaseId) -> Result<LeaseState>;
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Kept>;
 
     /// Whether the lease exists, without prolonging it.
     async fn look_up(&self, lease: LeaseId) -> Result<LeaseState>;
@@ -189,6 +191,14 @@ pub enum Grant {
     Granted(i64),
     /// There is a lease with this ID already.
     Exists,
+}
+
+/// The answer to a keepalive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It lives for its whole TTL from now on, in seconds.
+    For(i64),
+    Gone,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -41,6 +41,19 @@ pub struct Touched {
     pub look_ups: Vec<LookUp>,
 }
 
+impl Touched {
+    pub fn add(&mut self, more: Self) {
+        self.names.extend(more.names);
+        self.owners.extend(more.owners);
+        self.look_ups.extend(more.look_ups);
+    }
+
+    /// Where nobody has to look again.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.owners.is_empty()
+    }
+}
+
 /// How many records there are, by whose they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {

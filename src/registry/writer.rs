@@ -8,7 +8,12 @@ use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
 use super::handle::RegistryHandle;
+use super::view::Touched;
 use super::{Batch, Committed, MAX_BATCH, Outcome, Registry, RegistryError, Result};
+
+/// The most keys and values in one request, in bytes. etcd refuses requests of more than 1.5 MiB (`--max-request-bytes`), in which
+/// half a MiB is left for everything else.
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
 /// What became of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,38 +25,46 @@ pub struct Report {
     pub lost: usize,
     /// Of the last batch that was written.
     pub revision: Revision,
+    /// Whom it concerns what others wrote and the watch has not shown yet.
+    pub found: Touched,
+    /// Whom it concerns what was written: the watch will show it when it is no news any more.
+    pub wrote: Touched,
     /// Why not everything was written.
     pub error: Option<RegistryError>,
 }
 
-/// Writes the operations in order, in as few batches as their leases allow.
+/// Writes the operations in order, in as few batches as their leases and etcd's limits allow.
 ///
 /// `may_write` is asked before each batch.
 pub async fn write(handle: &RegistryHandle, ops: Vec<RecordOp>, may_write: impl Fn() -> Result<()>) -> Report {
     let mut report = Report::default();
     let mut rest = ops;
     while !rest.is_empty() {
-        match write_next(handle, rest, &may_write, &mut report).await {
-            Ok(remaining) => rest = remaining,
-            Err(error) => {
-                report.error = Some(error);
-                break;
-            }
+        let only_deletes = rest.iter().all(is_delete);
+        let Err(error) = write_next(handle, &mut rest, &may_write, &mut report).await else { continue };
+        let full = matches!(error, RegistryError::NoSpace(_));
+        report.error = report.error.or(Some(error));
+        if !full || only_deletes {
+            break;
         }
+        // A database that is full still takes deletes, and only them: what ended must not wait behind what cannot begin.
+        rest.retain(is_delete);
     }
     report
 }
 
+/// Takes from the operations what is written next. What a full database refused stays among them.
 async fn write_next(
     handle: &RegistryHandle,
-    ops: Vec<RecordOp>,
+    ops: &mut Vec<RecordOp>,
     may_write: &impl Fn() -> Result<()>,
     report: &mut Report,
-) -> Result<Vec<RecordOp>> {
+) -> Result<()> {
     may_write()?;
     handle.fence()?;
     let registry = handle.connection()?;
-    let (lease, now, later) = next_batch(handle, registry.as_ref(), ops).await?;
+    let (lease, room) = next_lease(handle, registry.as_ref(), ops).await?;
+    let now = next_batch(ops, lease, room);
     let reserved = now.iter().filter(|op| needs_lease(op)).count();
     handle.leases.reserve(lease, reserved);
     // Asked again: the lease may have taken a while.
@@ -69,7 +82,14 @@ async fn write_next(
     let outcome = settle(handle, registry.as_ref(), &batch, answer, report).await;
     mark_deletes(handle, &batch.ops, false);
     handle.leases.release(lease, reserved);
-    outcome.map(|()| later)
+    if let Err(RegistryError::NoSpace(_)) = &outcome {
+        ops.extend(batch.ops);
+    }
+    outcome
+}
+
+fn is_delete(op: &RecordOp) -> bool {
+    matches!(op, RecordOp::Delete { .. })
 }
 
 fn needs_lease(op: &RecordOp) -> bool {
@@ -80,26 +100,28 @@ fn needs_lease(op: &RecordOp) -> bool {
     }
 }
 
-/// The first operations that can share a lease, and the rest.
-async fn next_batch(
-    handle: &RegistryHandle,
-    registry: &dyn Registry,
-    ops: Vec<RecordOp>,
-) -> Result<(LeaseId, Vec<RecordOp>, Vec<RecordOp>)> {
+/// The lease of the next batch, and how many more records it takes.
+async fn next_lease(handle: &RegistryHandle, registry: &dyn Registry, ops: &[RecordOp]) -> Result<(LeaseId, usize)> {
     // The first operation with a lease of its own decides; deletes go with any.
     let fixed = ops.iter().find_map(|op| match op {
         RecordOp::Update { lease, .. } if *lease != LeaseId::NONE => Some(*lease),
         _ => None,
     });
-    let (lease, mut room) = if ops.iter().any(needs_lease) {
+    if ops.iter().any(needs_lease) {
         let carried = handle.view().own_leases().clone();
-        handle.leases.with_room(registry, &carried).await?
+        handle.leases.with_room(registry, &carried).await
     } else {
-        (fixed.unwrap_or(LeaseId::NONE), 0)
-    };
-    let (mut now, mut later) = (Vec::new(), Vec::new());
-    for op in ops {
+        Ok((fixed.unwrap_or(LeaseId::NONE), 0))
+    }
+}
+
+/// Takes out the first operations that can share the lease, and a request.
+fn next_batch(ops: &mut Vec<RecordOp>, lease: LeaseId, mut room: usize) -> Vec<RecordOp> {
+    let (mut now, mut later, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for op in std::mem::take(ops) {
+        let size = bytes_of(&op);
         let fits = now.len() < MAX_BATCH
+            && (now.is_empty() || bytes + size <= MAX_BATCH_BYTES)
             && match &op {
                 RecordOp::Update { lease: other, .. } if *other != LeaseId::NONE => *other == lease,
                 RecordOp::Delete { .. } => later.is_empty(),
@@ -112,9 +134,20 @@ async fn next_batch(
         if needs_lease(&op) {
             room -= 1;
         }
+        bytes += size;
         now.push(op);
     }
-    Ok((lease, now, later))
+    *ops = later;
+    now
+}
+
+/// What an operation adds to a request: its key is compared, written, and read where it lost its race.
+fn bytes_of(op: &RecordOp) -> usize {
+    let value = match op {
+        RecordOp::Create { value, .. } | RecordOp::Update { value, .. } => value.len(),
+        RecordOp::Delete { .. } => 0,
+    };
+    3 * op.key().as_bytes().len() + value
 }
 
 /// While a delete of ours is under way, its event is no departure.
@@ -156,7 +189,7 @@ async fn settle(
                 Ok(reading) => {
                     let mut view = handle.view();
                     for (key, record) in &reading.records {
-                        view.learnt(key, record.as_ref(), reading.revision);
+                        report.found.add(view.learnt(key, record.as_ref(), reading.revision));
                     }
                 }
                 Err(_) => handle.answer_lost(registry),
@@ -175,11 +208,11 @@ fn learn_outcomes(handle: &RegistryHandle, batch: &Batch, committed: &Committed,
             Outcome::Lost(found) => {
                 debug!(registry = handle.name, key = %op.key(), "lost a race");
                 report.lost += 1;
-                view.learnt(op.key(), found.as_ref(), committed.revision);
+                report.found.add(view.learnt(op.key(), found.as_ref(), committed.revision));
             }
             Outcome::Written => {
                 let written = written(op, batch.lease, committed.revision);
-                view.learnt(op.key(), written.as_ref(), committed.revision);
+                report.wrote.add(view.learnt(op.key(), written.as_ref(), committed.revision));
                 match op {
                     RecordOp::Create { .. } => report.created += 1,
                     RecordOp::Update { .. } => report.updated += 1,
@@ -201,3 +234,7 @@ fn written(op: &RecordOp, batch_lease: LeaseId, revision: Revision) -> Option<Ra
     };
     Some(RawRecord { key: key.clone(), value: value.clone(), mod_revision: revision, lease })
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

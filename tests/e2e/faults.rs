@@ -411,11 +411,19 @@ async fn quota(suite: Arc<Suite>) -> Result<()> {
     let conditions = object.status.unwrap_or_default().conditions;
     let exported = conditions.iter().find(|c| c.type_ == "Exported").context("the condition")?;
     ensure!(exported.message.contains("defrag"), "it says what to do: {}", exported.message);
+    // The registry is followed, and cannot be written: its own status says so too.
+    let object = scene.corner.registry_condition("Ready", "False", "NoSpace").await?;
+    let connected = object.status.unwrap_or_default().conditions.into_iter().find(|c| c.type_ == "Connected");
+    ensure!(connected.is_some_and(|connected| connected.status == "True"));
     // Reading and deleting still work.
     let left = scene.vms.remove(0);
     registry.delete(&scene.corner.key("echo", left)).await?;
     scene.corner.imports_become("echo", &scene.vms).await?;
     ensure!(scene.own_record(&registry).await? == before);
+    // What ends does not wait behind what cannot begin.
+    scene.corner.pods.set_ready("pod", false).await?;
+    scene.corner.records_become(&registry, "echo", &scene.vms).await?;
+    scene.corner.pods.set_ready("pod", true).await?;
     registry.no_space(false).await?;
     let all: BTreeSet<String> = scene.vms.iter().chain([&scene.pod, &pod]).map(ToString::to_string).collect();
     eventually("what waited is written", Duration::from_secs(60), || async {
@@ -424,6 +432,7 @@ async fn quota(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
+    scene.corner.registry_condition("Ready", "True", "Connected").await?;
     scene.corner.pods.remove("second").await?;
     scene.goes_on(&registry).await?;
     scene.corner.nothing_foreign_was_touched(&registry).await

@@ -250,7 +250,29 @@ async fn two_clusters(suite: Arc<Suite>) -> Result<()> {
     one.nothing_foreign_was_touched(&registry).await
 }
 
-/// The second ServiceRegistry for the same place and cluster is refused, for each would take the other's records for its own.
+/// Another ServiceRegistry for the etcd of the corner.
+async fn another(corner: &Corner<'_>, name: &str, endpoint: &str, prefix: &str) -> Result<()> {
+    let object: ServiceRegistry = serde_json::from_value(json!({
+        "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": name},
+        "spec": {"etcd": {"endpoints": [endpoint]}, "format": "Kitex", "prefix": prefix, "lease": {"ttlSeconds": 60},
+            "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]},
+    }))?;
+    corner.registries().create(&Default::default(), &object).await?;
+    Ok(())
+}
+
+async fn ready(corner: &Corner<'_>, name: &str, status: &str, reason: &str, within: Duration) -> Result<String> {
+    eventually("Ready of a ServiceRegistry", within, || async {
+        let conditions = corner.registries().get(name).await?.status.unwrap_or_default().conditions;
+        let ready = conditions.iter().find(|c| c.type_ == "Ready").context("no condition yet")?;
+        ensure!(ready.status == status && ready.reason == reason, "{ready:?}");
+        Ok(ready.message.clone())
+    })
+    .await
+}
+
+/// The second ServiceRegistry for the same place and cluster is refused, for each would take the other's records for its own. When
+/// the first one goes, the second has its turn.
 async fn conflict(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let corner = Corner::new(bed, "conflict").await?;
@@ -260,27 +282,45 @@ async fn conflict(suite: Arc<Suite>) -> Result<()> {
     corner.records_become(&bed.registry, "echo", &[address]).await?;
     let before = corner.records(&bed.registry, "echo").await?;
 
-    let second: ServiceRegistry = serde_json::from_value(json!({
-        "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": format!("{}-again", corner.name)},
-        "spec": {"etcd": {"endpoints": [corner.etcd]}, "format": "Kitex", "prefix": corner.name,
-            "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]},
-    }))?;
-    corner.registries().create(&Default::default(), &second).await?;
-    let name = format!("{}-again", corner.name);
-    eventually("it is refused", SOON, || async {
-        let conditions = corner.registries().get(&name).await?.status.unwrap_or_default().conditions;
-        let ready = conditions.iter().find(|c| c.type_ == "Ready").context("no condition yet")?;
-        ensure!(ready.status == "False" && ready.reason == "Conflict", "{ready:?}");
-        ensure!(ready.message.contains(&corner.name), "{}", ready.message);
-        Ok(())
-    })
-    .await?;
-    // Whoever refers to it waits; the first one is as it was.
-    corner.register("late", json!({"registryRef": {"name": name}, "service": {"name": "echo"}})).await?;
-    corner.condition("late", "Ready", "False", "RegistryUnavailable").await?;
+    // Only etcd itself can tell that the second spelling leads to it too.
+    let (again, mapped) = (format!("{}-again", corner.name), format!("{}-mapped", corner.name));
+    let (ip, port) = corner.etcd.trim_start_matches("http://").split_once(':').context("no port")?;
+    another(&corner, &again, &corner.etcd, &corner.name).await?;
+    another(&corner, &mapped, &format!("http://[::ffff:{ip}]:{port}"), &corner.name).await?;
+    for name in [&again, &mapped] {
+        let message = ready(&corner, name, "False", "Conflict", SOON).await?;
+        ensure!(message.contains(&corner.name), "{message}");
+    }
+    // Whoever refers to them waits; the first one is as it was.
+    let to = |name: &String| json!({"registryRef": {"name": name}, "service": {"name": "echo"}});
+    corner.register("late", to(&again)).await?;
+    corner.register("later", to(&mapped)).await?;
+    for name in ["late", "later"] {
+        corner.condition(name, "Ready", "False", "RegistryUnavailable").await?;
+    }
     ensure!(corner.records(&bed.registry, "echo").await? == before);
     corner.registry_condition("Ready", "True", "Connected").await?;
-    corner.registries().delete(&name, &Default::default()).await?;
-    corner.condition("late", "Accepted", "False", "RegistryNotFound").await?;
+
+    // A place inside the first one's is another place.
+    let nested = format!("{}-nested", corner.name);
+    another(&corner, &nested, &corner.etcd, &format!("{}/staging", corner.name)).await?;
+    corner.register("deep", to(&nested)).await?;
+    corner.condition("deep", "Ready", "True", "Synced").await?;
+    ready(&corner, &nested, "True", "Connected", SOON).await?;
+    let all = format!("{}/", corner.name);
+    holds("the records of both", Duration::from_secs(5), || bed.registry.dump(&all)).await?;
+    let key = format!("{}/staging/deep/{address}", corner.name);
+    ensure!(bed.registry.dump(&key).await?.contains_key(&key), "nothing in the inner place");
+    ensure!(corner.records(&bed.registry, "echo").await? == before);
+
+    corner.registries().delete(&corner.name, &Default::default()).await?;
+    corner.condition("echo", "Accepted", "False", "RegistryNotFound").await?;
+    ready(&corner, &again, "True", "Connected", SOON).await?;
+    corner.records_become(&bed.registry, "late", &[address]).await?;
+    let message = ready(&corner, &mapped, "False", "Conflict", SOON).await?;
+    ensure!(message.contains(&again), "{message}");
+    corner.registries().delete(&again, &Default::default()).await?;
+    ready(&corner, &mapped, "True", "Connected", SOON).await?;
+    corner.records_become(&bed.registry, "later", &[address]).await?;
     corner.nothing_foreign_was_touched(&bed.registry).await
 }

@@ -8,8 +8,8 @@ use libtest_mimic::Trial;
 use twinspan::registry::etcd::{EtcdConnector, Settings};
 use twinspan::registry::memory::MemoryServer;
 use twinspan::registry::{
-    Batch, Change, Committed, Connector, Fence, Follow, Grant, LeaseState, MAX_BATCH, Outcome, Registry, RegistryError,
-    Watch, WatchItem,
+    Batch, Change, Committed, Connector, Fence, Follow, Grant, Kept, LeaseState, MAX_BATCH, Outcome, Registry,
+    RegistryError, Watch, WatchItem,
 };
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
@@ -83,7 +83,7 @@ async fn quiet(watch: &mut dyn Watch) -> Result<()> {
 
 async fn leases(registry: &dyn Registry) -> Result<()> {
     ensure!(registry.look_up(LEASE).await? == LeaseState::Gone);
-    ensure!(registry.keep_alive(LEASE).await? == LeaseState::Gone);
+    ensure!(registry.keep_alive(LEASE).await? == Kept::Gone);
     let missing = registry.commit(&batch(vec![create("a", "1")])).await;
     ensure!(missing == Err(RegistryError::LeaseGone), "{missing:?}");
     ensure!(registry.grant(LEASE, 600).await? == Grant::Granted(600));
@@ -91,7 +91,7 @@ async fn leases(registry: &dyn Registry) -> Result<()> {
     ensure!(registry.look_up(LEASE).await? == LeaseState::Lives);
     ensure!(registry.leases().await?.contains(&LEASE));
     ensure!(registry.keys_of(LEASE).await?.is_empty() && registry.keys_of(LeaseId(999)).await?.is_empty());
-    ensure!(registry.keep_alive(LEASE).await? == LeaseState::Lives);
+    ensure!(registry.keep_alive(LEASE).await? == Kept::For(600));
     Ok(())
 }
 
@@ -254,6 +254,6 @@ async fn expiry(registry: &dyn Registry) -> Result<()> {
         }
     }
     ensure!(registry.look_up(short).await? == LeaseState::Gone);
-    ensure!(registry.keep_alive(short).await? == LeaseState::Gone);
+    ensure!(registry.keep_alive(short).await? == Kept::Gone);
     Ok(())
 }

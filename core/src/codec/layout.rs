@@ -82,6 +82,18 @@ impl Layout {
         }
     }
 
+    /// Whether both write their records among the same keys, so that each would take the other's for its own. A place inside another
+    /// one is another place: see [`Layout::may_hold_ours`].
+    pub fn same_place(&self, other: &Self) -> bool {
+        self.top() == other.top()
+    }
+
+    /// Whether a record of ours may have this key: all of ours lie right below their service. What lies deeper, marks and all,
+    /// was written by somebody whose prefix begins with ours and the name of a service.
+    pub fn may_hold_ours(&self, key: &RecordKey) -> bool {
+        self.split_key(key).is_some_and(|(_, rest)| !rest.contains(&b'/'))
+    }
+
     /// The name of the service that a key belongs to, and what follows it. The name is whatever stands in the key: it may
     /// be none that a RegisteredService can have.
     pub fn split_key<'a>(&self, key: &'a RecordKey) -> Option<(&'a [u8], &'a [u8])> {
@@ -185,9 +197,13 @@ impl Layout {
     }
 
     fn mark(&self, registration: &Registration, key: &RecordKey) -> Mark {
-        match self.format {
+        let mark = match self.format {
             Format::Kitex | Format::Hertz | Format::Kratos => tag_mark(registration),
             Format::GoZero | Format::Grpc => key_mark(key),
+        };
+        match mark {
+            Mark::Owned(_) | Mark::Healed(_) if !self.may_hold_ours(key) => Mark::Unreadable,
+            mark => mark,
         }
     }
 }

@@ -72,6 +72,24 @@ fn what_is_written_is_read_back_as_our_own_in_every_format() {
 }
 
 #[test]
+fn what_lies_in_a_place_inside_ours_is_not_ours() {
+    for format in Format::ALL {
+        let outer = Layout::new(format, "p");
+        let inner = Layout::new(format, "p/staging");
+        let instance = instance(format, "10.0.0.1:80");
+        let key = inner.key(&name(), &owner(), &instance);
+        let value = inner.encode(&inner.registration(&name(), &owner(), &instance));
+        assert_eq!(record(&inner, &key, value.clone()).own("c-1"), Some(&owner()), "{format:?}");
+        assert_eq!(outer.split_key(&key).map(|(name, _)| name), Some(&b"staging"[..]), "a client of `staging` sees it");
+        assert_eq!(record(&outer, &key, value).ours("c-1"), None, "{format:?}");
+        assert!(outer.same_place(&Layout::new(Format::Kitex, "p")) && !outer.same_place(&inner));
+    }
+    let (kitex, grpc) = (Layout::new(Format::Kitex, ""), Layout::new(Format::Grpc, ""));
+    assert!(!kitex.same_place(&grpc), "one has a slash where the other has none");
+    assert!(grpc.same_place(&layout(Format::GoZero)));
+}
+
+#[test]
 fn bytes_are_those_of_the_framework() {
     let of = |format: Format| {
         let text =

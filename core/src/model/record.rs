@@ -105,7 +105,7 @@ pub enum Mark {
     Owned(Owner),
     /// Put back for a server that lost its registration, by the Twinspan that the owner names.
     Healed(Owner),
-    /// An owner tag that does not parse: some Twinspan's, but not one that we can name.
+    /// An owner tag that does not parse, or one at a key where it does not belong: some Twinspan's, but not one that we can name.
     Unreadable,
 }
 

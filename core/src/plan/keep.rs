@@ -24,6 +24,10 @@ pub struct Departing {
     pub lost_until: Option<Timestamp>,
 }
 
+/// The largest record that is put back, key and value, in bytes. A registration has hundreds; what is much larger is no server's, and
+/// whoever may write to the registry must not have us write megabytes, which etcd would refuse along with everything in the same request.
+const MAX_HEALED: usize = 64 * 1024;
+
 /// Adds to the plan what stays, and the operations on healed records.
 pub fn keep(input: &Input<'_>, plan: &mut Plan) {
     let healed = healed_by_us(input);
@@ -220,10 +224,8 @@ fn heal(
             } else if plan.lost.contains(addr)
                 && let Some(lost) = &departing.record
                 && !input.records.contains_key(&lost.key)
-                && let Content::Registered { registration, .. } = &lost.content
+                && let Some(op) = put_back(input, lost)
             {
-                let value = input.layout.encode(&input.layout.healed(registration, input.owner));
-                let op = RecordOp::Create { key: lost.key.clone(), value };
                 if !plan.ops.iter().any(|other| other.key() == op.key()) {
                     plan.ops.push(op);
                 }
@@ -234,6 +236,14 @@ fn heal(
     for (key, record) in healed.iter().filter(|(key, _)| !stays.contains(key)) {
         plan.ops.push(RecordOp::Delete { key: key.clone(), seen: record.mod_revision, lease: record.lease });
     }
+}
+
+/// `None` where the record cannot be ours, for it would be read back as somebody else's, or is too large.
+fn put_back(input: &Input<'_>, lost: &Record) -> Option<RecordOp> {
+    let Content::Registered { registration, .. } = &lost.content else { return None };
+    let value = input.layout.encode(&input.layout.healed(registration, input.owner));
+    let fits = lost.key.as_bytes().len() + value.len() <= MAX_HEALED && input.layout.may_hold_ours(&lost.key);
+    fits.then(|| RecordOp::Create { key: lost.key.clone(), value })
 }
 
 /// A healed record that we inherited is marked as ours, in one update; one without a lease would outlive everything.

@@ -392,6 +392,26 @@ fn a_lost_registration_is_put_back_as_it_was_and_ends_with_its_endpoint() {
 }
 
 #[test]
+fn what_could_not_be_ours_or_is_too_large_is_kept_and_not_put_back() {
+    for deep in [false, true] {
+        let mut world = healing(2);
+        world.put(&vm(1), &format!(r#""lane":"{}""#, "x".repeat(if deep { 1 } else { MAX_HEALED })));
+        world.step();
+        world.goes(&vm(1), Evidence::Expired);
+        if deep {
+            let departure = world.departures.get_mut(&addr(&vm(1))).unwrap();
+            let mut record = departure.record.as_deref().unwrap().clone();
+            record.key = "p/echo/rack/10.0.0.1:80".into();
+            departure.record = Some(Arc::new(record));
+        }
+        world.answers(&vm(1), Answer::Accepted);
+        let plan = world.step();
+        assert_eq!((plan.lost.len(), plan.healed, plan.ops.len()), (1, 0, 0), "deep: {deep}");
+        assert_eq!(world.endpoints(), [vm(1), vm(2)]);
+    }
+}
+
+#[test]
 fn a_healed_registration_survives_a_restart_and_gives_way_to_the_server_itself() {
     let mut world = healing(2);
     world.goes(&vm(1), Evidence::Expired);

@@ -7,6 +7,7 @@ mod guards;
 mod sessions;
 pub mod settings;
 mod status;
+mod twins;
 
 pub use guards::Guards;
 pub use sessions::Registries;
@@ -25,6 +26,7 @@ use twinspan_core::model::{RegistryName, Revision};
 use self::sessions::{Running, lock};
 use self::settings::{Problem, Wanted};
 use self::status::Written;
+use self::twins::{Met, older_twin};
 use super::conditions;
 use super::context::Context;
 use crate::api::ServiceRegistry;
@@ -72,6 +74,8 @@ pub struct Controller {
     /// Whether the leases of own records are kept alive.
     keeps: bool,
     problems: BTreeMap<String, Problem>,
+    /// Where those were found that had to be refused for it.
+    met: BTreeMap<String, Met>,
     reported: BTreeMap<String, Instant>,
     due: BTreeMap<String, Instant>,
 }
@@ -92,8 +96,9 @@ impl Controller {
         stop: CancellationToken,
         keeps: bool,
     ) -> Self {
-        let (problems, reported, due) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { context, leader, events, tasks, epochs, stop, keeps, problems, reported, due }
+        let (problems, met) = (BTreeMap::new(), BTreeMap::new());
+        let (reported, due) = (BTreeMap::new(), BTreeMap::new());
+        Self { context, leader, events, tasks, epochs, stop, keeps, problems, met, reported, due }
     }
 
     pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -112,7 +117,10 @@ impl Controller {
                     Command::Check(name) => self.check(&name),
                     Command::CheckAll => self.check_all(),
                     Command::Names(name) => self.set_names(&name),
-                    Command::Report(name) => self.report_soon(&name),
+                    Command::Report(name) => {
+                        self.judge(&name);
+                        self.report_soon(&name);
+                    }
                 },
                 () = wait => self.report_due().await,
             }
@@ -125,66 +133,89 @@ impl Controller {
         names.sort();
         names.dedup();
         for name in names {
-            self.check(&name);
+            self.check_one(&name);
         }
     }
 
-    /// Makes what runs for a ServiceRegistry what should run.
+    /// A session may have learnt which etcd it is connected to: before anything is written there it is looked at again.
+    fn judge(&mut self, name: &str) {
+        let handle = self.context.registries.get(name);
+        if handle.is_some_and(|handle| handle.etcd().is_some() && !handle.is_admitted()) {
+            self.check(name);
+        }
+    }
+
+    /// Makes what runs for a ServiceRegistry, and for those that it may be one and the same registry with, what should run.
     fn check(&mut self, name: &str) {
-        let (object, wanted) = {
+        self.check_one(name);
+        let refused = self.problems.iter().filter(|(_, problem)| problem.reason == Reason::Conflict);
+        let mut others: BTreeSet<String> = refused.map(|(other, _)| other.clone()).collect();
+        {
+            let running = lock(&self.context.registries.running);
+            if let Some(ours) = running.get(name).map(|running| &running.wanted.identity) {
+                let twins = running.iter().filter(|(_, other)| twins::same_place(ours, &other.wanted.identity));
+                others.extend(twins.map(|(other, _)| other.clone()));
+            }
+        }
+        others.remove(name);
+        for other in others {
+            self.check_one(&other);
+        }
+    }
+
+    fn check_one(&mut self, name: &str) {
+        let (object, wanted, twin) = {
             let view = self.context.cluster();
             if !view.waiting_for().is_empty() {
                 return;
             }
             let object = view.service_registries.get(name).cloned();
             let wanted = object.as_ref().map(|object| settings::wanted(object, &view));
-            (object, wanted)
+            let running = lock(&self.context.registries.running);
+            let twin = object.as_ref().and_then(|object| older_twin(&view, &running, self.met.get(name), object));
+            (object, wanted, twin)
         };
-        match (object, wanted) {
-            (Some(object), Some(Ok(wanted))) => match self.the_same(name, &object, &wanted) {
-                Some(other) => self.conflicts(name, &object, &other),
-                None => {
-                    self.problems.remove(name);
-                    self.run_session(name, &object, wanted);
-                }
-            },
-            (Some(object), Some(Err(problem))) => self.cannot_run(name, &object, problem),
+        match (object, wanted, twin) {
+            (Some(object), _, Some(twin)) => self.refuse(name, &object, &twin),
+            (Some(object), Some(Ok(wanted)), None) => {
+                self.problems.remove(name);
+                self.run_session(name, &object, wanted);
+                self.admit(name);
+            }
+            (Some(object), Some(Err(problem)), None) => {
+                self.cannot_run(name, &object, problem);
+                self.admit(name);
+            }
             _ => self.deleted(name),
         }
         status::release(&self.context, name);
         self.report_soon(name);
     }
 
-    /// An older ServiceRegistry that is the same registry, for the same cluster.
-    fn the_same(&self, name: &str, object: &ServiceRegistry, wanted: &Wanted) -> Option<String> {
-        let age = |object: &ServiceRegistry| {
-            let created = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
-            (created, object.metadata.name.clone())
-        };
-        let view = self.context.cluster();
-        let running = lock(&self.context.registries.running);
-        let server = |handle: &RegistryHandle| handle.status().server.map(|server| server.cluster_id);
-        let ours = running.get(name).and_then(|running| server(&running.handle));
-        let the_same = |(other, running): (&String, &Running)| {
-            let older = view.service_registries.get(other).is_some_and(|other| age(other) < age(object));
-            let (a, b) = (&running.wanted.identity, &wanted.identity);
-            let place = a.cluster_id == b.cluster_id && a.layout.prefix() == b.layout.prefix();
-            let endpoints = |wanted: &Wanted| wanted.connection.endpoints.iter().cloned().collect::<BTreeSet<_>>();
-            let etcd = !endpoints(&running.wanted).is_disjoint(&endpoints(wanted))
-                || (ours.is_some() && ours == server(&running.handle));
-            (other != name && older && place && etcd).then(|| other.clone())
-        };
-        running.iter().find_map(the_same)
+    /// Nobody else has its place, as far as is known: what it finds there is its own, and may be written.
+    fn admit(&mut self, name: &str) {
+        self.met.remove(name);
+        if let Some(handle) = self.context.registries.get(name)
+            && let Some(etcd) = handle.etcd()
+        {
+            handle.admit(Some(etcd));
+        }
     }
 
     /// Two sessions for one registry would take each other's records for their own.
-    fn conflicts(&mut self, name: &str, object: &ServiceRegistry, other: &str) {
+    fn refuse(&mut self, name: &str, object: &ServiceRegistry, twin: &str) {
         let message = format!(
-            "ServiceRegistry {other} has the same etcd, prefix and cluster ID, and is older; delete one of them, or change its prefix"
+            "ServiceRegistry {twin} has the same etcd, prefix and cluster ID, and is older; delete one of them, or change its prefix"
         );
         self.cannot_run(name, object, Problem::new(Reason::Conflict, message));
         if let Some(running) = lock(&self.context.registries.running).remove(name) {
+            running.handle.admit(None);
             running.stop.cancel();
+            if let Some(etcd) = running.handle.etcd() {
+                self.met.insert(name.to_owned(), Met { endpoints: running.wanted.connection.endpoints, etcd });
+            }
+            // Whoever refers to it has to say that it waits.
+            let _ = self.events.send(RegistryEvent::State { registry: name.to_owned() });
         }
     }
 
@@ -256,6 +287,7 @@ impl Controller {
 
     fn deleted(&mut self, name: &str) {
         self.problems.remove(name);
+        self.met.remove(name);
         self.context.metrics.forget_registry(name);
         self.context.guards.forget(name);
         let Some(running) = lock(&self.context.registries.running).remove(name) else { return };

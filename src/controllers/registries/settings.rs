@@ -34,6 +34,19 @@ impl Problem {
 /// The [`Problem`] that its status has to tell.
 pub fn wanted(object: &ServiceRegistry, view: &ClusterView) -> Result<Wanted, Problem> {
     let spec = &object.spec;
+    let identity = identity(object, view)?;
+    let connection = Settings {
+        endpoints: spec.etcd.endpoints.clone(),
+        tls: spec.etcd.tls.as_ref().map(|tls| tls_settings(tls, view)).transpose()?,
+        user: spec.etcd.auth.as_ref().map(|auth| user(&auth.secret_ref.name, view)).transpose()?,
+    };
+    Ok(Wanted { identity, connection })
+}
+
+/// # Errors
+/// The [`Problem`] that its status has to tell.
+pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity, Problem> {
+    let spec = &object.spec;
     let format = format(spec.format);
     let layout = Layout::new(format, prefix(object, format));
     let cluster_id = match (&spec.cluster_id, view.cluster_uid()) {
@@ -46,21 +59,12 @@ pub fn wanted(object: &ServiceRegistry, view: &ClusterView) -> Result<Wanted, Pr
             ));
         }
     };
-    let connection = Settings {
-        endpoints: spec.etcd.endpoints.clone(),
-        tls: spec.etcd.tls.as_ref().map(|tls| tls_settings(tls, view)).transpose()?,
-        user: spec.etcd.auth.as_ref().map(|auth| user(&auth.secret_ref.name, view)).transpose()?,
-    };
-    let uid = object.metadata.uid.clone().unwrap_or_default();
-    Ok(Wanted {
-        identity: Identity {
-            uid,
-            cluster_id,
-            layout,
-            ttl_seconds: spec.lease.ttl_seconds.into(),
-            fence_prefix: (spec.fence.mode == FenceMode::Epoch).then(|| spec.fence.key_prefix.clone()),
-        },
-        connection,
+    Ok(Identity {
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        cluster_id,
+        layout,
+        ttl_seconds: spec.lease.ttl_seconds.into(),
+        fence_prefix: (spec.fence.mode == FenceMode::Epoch).then(|| spec.fence.key_prefix.clone()),
     })
 }
 

@@ -91,7 +91,7 @@ fn desired(
     let now = context.world.now();
     let name = object.metadata.name.as_deref().unwrap_or_default();
     let held = context.guards.held(name, now);
-    let wanted = wanted(handle, problem, held.as_ref());
+    let wanted = wanted(handle, problem, held.as_ref(), context.claim.holds());
     let generation = object.metadata.generation;
     let mut status = ServiceRegistryStatus {
         observed_generation: generation,
@@ -120,7 +120,7 @@ fn desired(
     status
 }
 
-fn wanted(handle: Option<&RegistryHandle>, problem: Option<&Problem>, held: Option<&Held>) -> [Wanted; 4] {
+fn wanted(handle: Option<&RegistryHandle>, problem: Option<&Problem>, held: Option<&Held>, leads: bool) -> [Wanted; 4] {
     let held = match held {
         Some(Held { deletions, since, until, hash }) => {
             let message = format!(
@@ -131,11 +131,11 @@ fn wanted(handle: Option<&RegistryHandle>, problem: Option<&Problem>, held: Opti
         }
         None => Wanted::new(DELETIONS_HELD, Is::False, Reason::NothingHeld, ""),
     };
-    let [ready, connected, synced] = session(handle, problem);
+    let [ready, connected, synced] = session(handle, problem, leads);
     [ready, connected, synced, held]
 }
 
-fn session(handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> [Wanted; 3] {
+fn session(handle: Option<&RegistryHandle>, problem: Option<&Problem>, leads: bool) -> [Wanted; 3] {
     let all = |connected: Is, synced: Is, reason: Reason, message: &str| {
         let ready = if connected == Is::True && synced == Is::True { Is::True } else { Is::False };
         [
@@ -160,9 +160,12 @@ fn session(handle: Option<&RegistryHandle>, problem: Option<&Problem>) -> [Wante
                 synced = Wanted::new(SYNCED, Is::True, reason, message);
             }
             // Everything is known, and nothing may be written. That an epoch is not raised yet is no news.
-            match handle.fence() {
-                Ok(_) | Err(RegistryError::NoEpoch | RegistryError::LeaseUnconfirmed(_)) => {}
-                Err(error) => ready = Wanted::new(READY, Is::False, error.reason(), error.to_string()),
+            let refused = match handle.fence() {
+                Ok(_) | Err(RegistryError::NoEpoch | RegistryError::LeaseUnconfirmed(_)) => handle.trouble(leads),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = refused {
+                ready = Wanted::new(READY, Is::False, error.reason(), error.to_string());
             }
             [ready, connected, synced]
         }

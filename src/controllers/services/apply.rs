@@ -1,5 +1,7 @@
 //! The only part of a pass that writes. It stops at the first error of a side; what is left is planned again.
 
+use std::sync::Arc;
+
 use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 use twinspan_core::model::ServiceKey;
@@ -7,6 +9,7 @@ use twinspan_core::model::ServiceKey;
 use crate::cluster::{ClusterError, convert, write};
 use crate::controllers::context::Context;
 use crate::registry::RegistryError;
+use crate::registry::handle::RegistryHandle;
 use crate::registry::writer;
 
 use super::observe::Observed;
@@ -39,7 +42,7 @@ impl Applied {
 pub async fn apply(context: &Context, observed: &Observed, plan: &Plan) -> Applied {
     // The sides do not wait for each other: a slow registry must not delay DNS.
     let ((mut applied, cluster_error), registry) =
-        tokio::join!(to_cluster(context, observed, plan), to_registries(context, plan));
+        tokio::join!(to_cluster(context, observed, plan), to_registries(context, observed, plan));
     applied.cluster_error = cluster_error;
     applied.records = registry.records;
     applied.lost_races = registry.lost_races;
@@ -48,15 +51,36 @@ pub async fn apply(context: &Context, observed: &Observed, plan: &Plan) -> Appli
     applied
 }
 
-async fn to_registries(context: &Context, plan: &Plan) -> Applied {
+/// Nothing is to be written: nothing is refused either.
+pub fn nothing(context: &Context, observed: &Observed) -> Applied {
+    note(context, observed, &[]);
+    Applied::default()
+}
+
+/// Each registry knows whose writes it refuses; one that it was not asked to write any more refuses nothing.
+fn note(context: &Context, observed: &Observed, refused: &[(Arc<RegistryHandle>, RegistryError)]) {
+    for handle in context.registries.all() {
+        let error = refused.iter().find(|(by, _)| Arc::ptr_eq(by, &handle)).map(|(_, error)| error.clone());
+        handle.ended(&observed.key, error);
+    }
+}
+
+async fn to_registries(context: &Context, observed: &Observed, plan: &Plan) -> Applied {
     let mut applied = Applied::default();
+    let mut refused = Vec::new();
     for (handle, ops) in &plan.records {
         if ops.is_empty() {
             continue;
         }
-        let may_write = || if context.claim.holds() { Ok(()) } else { Err(RegistryError::NotLeader) };
+        let may_write = || match (context.claim.holds(), handle.is_admitted()) {
+            (false, _) => Err(RegistryError::NotLeader),
+            (_, false) => Err(RegistryError::NotAdmitted),
+            _ => Ok(()),
+        };
         let span = info_span!("write records", registry = handle.name, operations = ops.len());
         let report = writer::write(handle, ops.clone(), may_write).instrument(span).await;
+        handle.touch(report.found);
+        handle.wrote(report.wrote, &observed.key);
         for (op, count) in [("create", report.created), ("update", report.updated), ("delete", report.deleted)] {
             context.metrics.wrote("registry", op, "ok", count);
         }
@@ -67,9 +91,11 @@ async fn to_registries(context: &Context, plan: &Plan) -> Applied {
         applied.revision = applied.revision.max(report.revision);
         if let Some(error) = report.error {
             context.metrics.wrote("registry", "any", error.label(), 1);
+            refused.push((handle.clone(), error.clone()));
             applied.registry_error = Some(error);
         }
     }
+    note(context, observed, &refused);
     applied
 }
 

@@ -57,7 +57,7 @@ async fn pass(context: &Context, key: &ServiceKey, triggered: Timestamp) -> (&'s
     let applied = if verdict.writes() && context.claim.holds() {
         apply::apply(context, &observed, &plan).await
     } else {
-        apply::Applied::default()
+        apply::nothing(context, &observed)
     };
     report::finish(context, &observed, &verdict, &plan, &applied, triggered, started.elapsed()).await
 }

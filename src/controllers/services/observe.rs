@@ -21,7 +21,7 @@ use crate::controllers::APPROVE_DELETIONS;
 use crate::controllers::context::Context;
 use crate::registry::RegistryError;
 use crate::registry::handle::{Phase, RegistryHandle};
-use crate::registry::view::Snapshot;
+use crate::registry::view::{Snapshot, State};
 
 /// The state of the world as far as one RegisteredService is concerned.
 #[derive(Debug)]
@@ -80,7 +80,11 @@ pub struct Session {
 }
 
 impl Session {
-    fn new(handle: Arc<RegistryHandle>, owner: Owner, name: Option<RegistryName>, snapshot: Snapshot) -> Self {
+    fn new(handle: Arc<RegistryHandle>, owner: Owner, name: Option<RegistryName>, mut snapshot: Snapshot) -> Self {
+        if !handle.is_admitted() {
+            // What seems to be ours there may be another ServiceRegistry's.
+            snapshot.state = State::Unknown;
+        }
         let (claims, passed_on, inherited) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         Self { handle, owner, name, snapshot, claims, passed_on, inherited }
     }

@@ -92,8 +92,8 @@ fn log(observed: &Observed, plan: &Plan, applied: &Applied, took: Duration) {
         info!("created the Service of {key}");
     }
     match &applied.registry_error {
-        // Another epoch is being raised; everybody looks again when it is.
-        Some(RegistryError::NotLeader | RegistryError::NoEpoch) | None => {}
+        // Another epoch is being raised, or another session judged; everybody looks again when it is.
+        Some(RegistryError::NotLeader | RegistryError::NoEpoch | RegistryError::NotAdmitted) | None => {}
         Some(error) => warn!("cannot export {key}: {error}"),
     }
     match &applied.cluster_error {

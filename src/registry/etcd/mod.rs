@@ -24,7 +24,8 @@ pub use connect::{EtcdConnector, Settings, TlsSettings};
 pub use examine::Examined;
 
 use super::{
-    Batch, Committed, Follow, Grant, LeaseState, Listing, Reading, Registry, RegistryError, Result, ServerStatus, Watch,
+    Batch, Committed, Follow, Grant, Kept, LeaseState, Listing, Reading, Registry, RegistryError, Result, ServerStatus,
+    Watch,
 };
 
 /// The deadline of one call. etcd's own clients use 5 s and less.
@@ -100,13 +101,20 @@ impl Registry for EtcdRegistry {
         }
     }
 
-    async fn keep_alive(&self, lease: LeaseId) -> Result<LeaseState> {
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Kept> {
         let mut client = self.client.lease_client();
-        // One stream for each keepalive: they are minutes apart, and an old stream may outlive its token.
-        let answer = tokio::time::timeout(CALL, client.keep_alive(lease.0)).await;
+        // One stream for each keepalive: they are minutes apart, and an old stream may outlive its token. The client keeps the first
+        // answer to itself, and with it the TTL: it is asked twice.
+        let twice = async {
+            let (mut keeper, mut answers) = client.keep_alive(lease.0).await?;
+            keeper.keep_alive().await?;
+            answers.message().await
+        };
+        let answer = tokio::time::timeout(CALL, twice).await;
         match answer {
-            Ok(Ok(_acknowledged)) => Ok(LeaseState::Lives),
-            Ok(Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(LeaseState::Gone),
+            Ok(Ok(Some(kept))) if kept.ttl() > 0 => Ok(Kept::For(kept.ttl())),
+            Ok(Ok(Some(_)) | Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(Kept::Gone),
+            Ok(Ok(None)) => Err(RegistryError::Server("a lease keepalive without an answer".to_owned())),
             Ok(Err(error)) => Err(error::meaning(&error)),
             Err(_) => Err(RegistryError::Timeout { what: "lease keepalive", seconds: CALL.as_secs() }),
         }

@@ -1,0 +1,109 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use twinspan_core::codec::{Format, Layout};
+use twinspan_core::model::ServiceKey;
+
+use super::*;
+use crate::registry::handle::{Identity, RegistryEvent};
+use crate::registry::memory::{Faults, MemoryServer};
+use crate::registry::session;
+use crate::world::World;
+
+/// A session on a registry in memory.
+struct Bench {
+    server: MemoryServer,
+    handle: Arc<RegistryHandle>,
+    events: mpsc::UnboundedReceiver<RegistryEvent>,
+    stop: CancellationToken,
+}
+
+async fn bench() -> Bench {
+    let server = MemoryServer::new();
+    let (sender, events) = mpsc::unbounded_channel();
+    let (uid, cluster_id, layout) = ("u".into(), "c1".into(), Layout::new(Format::Kitex, "p"));
+    let identity = Identity { uid, cluster_id, layout, ttl_seconds: 60, fence_prefix: None };
+    let (handle, stop) = (RegistryHandle::new("main", &identity, None, sender), CancellationToken::new());
+    tokio::spawn(session::run(handle.clone(), Arc::new(server.clone()), World::real(), stop.clone()));
+    while handle.connection().is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Bench { server, handle, events, stop }
+}
+
+fn value(address: &str, tags: &str) -> Vec<u8> {
+    format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":{{{tags}}}}}"#).into()
+}
+
+fn create(address: &str) -> RecordOp {
+    let value = value(address, r#""twinspan.dev/owner":"c1/shop/echo""#);
+    RecordOp::Create { key: format!("p/echo/{address}").into(), value }
+}
+
+impl Bench {
+    async fn write(&self, ops: Vec<RecordOp>) -> Report {
+        write(&self.handle, ops, || Ok(())).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_answers_tell_concerns_whoever_the_watch_would_have_told() {
+    let mut bench = bench().await;
+    bench.server.set_faults(Faults { silent: true, ..Faults::default() });
+    let theirs = value("10.0.0.1:80", "");
+    bench.server.put("p/echo/10.0.0.1:80", &String::from_utf8_lossy(&theirs), LeaseId::NONE);
+    let report = bench.write(vec![create("10.0.0.1:80")]).await;
+    assert_eq!((report.lost, report.wrote.is_empty()), (1, true));
+    assert!(report.found.names.contains(&b"echo"[..]), "{:?}", report.found);
+    let report = bench.write(vec![create("10.0.0.2:80")]).await;
+    assert_eq!((report.created, report.found.is_empty()), (1, true));
+    assert_eq!(report.wrote.owners, [ServiceKey::new("shop", "echo")].into());
+    assert!(report.wrote.names.contains(&b"echo"[..]), "{:?}", report.wrote);
+    // When the watch shows both, it is no news.
+    bench.server.set_faults(Faults::default());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    while let Ok(event) = bench.events.try_recv() {
+        assert!(!matches!(&event, RegistryEvent::Touched { .. }), "{event:?}");
+    }
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_database_takes_the_deletes_that_wait_behind_a_create() {
+    let bench = bench().await;
+    assert_eq!(bench.write(vec![create("10.0.0.1:80"), create("10.0.0.2:80")]).await.created, 2);
+    bench.server.set_faults(Faults { full: true, ..Faults::default() });
+    let records = bench.server.records();
+    let delete = |address: &str| {
+        let record = &records[&format!("p/echo/{address}")];
+        RecordOp::Delete { key: record.key.clone(), seen: record.mod_revision, lease: record.lease }
+    };
+    let report = bench.write(vec![create("10.0.0.3:80"), delete("10.0.0.1:80"), delete("10.0.0.2:80")]).await;
+    assert_eq!((report.created, report.deleted), (0, 2));
+    assert!(matches!(report.error, Some(RegistryError::NoSpace(_))), "{:?}", report.error);
+    assert!(bench.server.records().is_empty());
+    bench.server.set_faults(Faults::default());
+    assert_eq!(bench.write(vec![create("10.0.0.3:80")]).await.created, 1);
+    bench.stop.cancel();
+}
+
+#[test]
+fn a_batch_is_no_larger_than_a_request_may_be() {
+    let of = |n: usize, bytes: usize| RecordOp::Create { key: format!("p/echo/{n}").into(), value: vec![b'x'; bytes] };
+    let mut ops: Vec<RecordOp> = (0..100).map(|n| of(n, 60 * 1024)).collect();
+    // Nothing smaller can be done about one that is too large by itself.
+    ops.insert(50, of(100, 2 * MAX_BATCH_BYTES));
+    let mut sizes = Vec::new();
+    while !ops.is_empty() {
+        let batch = next_batch(&mut ops, LeaseId(1), 500);
+        sizes.push((batch.len(), batch.iter().map(bytes_of).sum::<usize>()));
+    }
+    let alone = sizes.iter().filter(|(_, bytes)| *bytes > MAX_BATCH_BYTES).collect::<Vec<_>>();
+    assert!(matches!(alone[..], [(1, _)]), "{sizes:?}");
+    assert_eq!(sizes.iter().map(|(ops, _)| ops).sum::<usize>(), 101);
+    assert!(sizes.len() <= 8, "{sizes:?}");
+    let mut small: Vec<RecordOp> = (0..200).map(|n| of(n, 100)).collect();
+    assert_eq!(next_batch(&mut small, LeaseId(1), 500).len(), MAX_BATCH);
+}
