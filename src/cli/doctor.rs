@@ -11,7 +11,7 @@ use crate::tools::print::{Output, print};
 /// Exit code 0 where nothing fails (warnings are none), 3 where something does, 1 where there is no way to ask.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  twinspan doctor\n  kubectl exec -n twinspan-system deploy/twinspan -- /twinspan doctor main"
+    after_help = "Examples:\n  twinspan doctor\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
 )]
 pub struct Args {
     /// Only these ServiceRegistries; all without any

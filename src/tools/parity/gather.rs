@@ -18,7 +18,7 @@ use crate::cluster::convert::{self, ServiceView};
 use crate::cluster::index;
 use crate::registry::etcd::EtcdConnector;
 use crate::registry::{Connector, RegistryError};
-use crate::tools::reach::{self, ReachError, reading};
+use crate::tools::reach::{self, ReachError, one, reading};
 
 /// Which service, and whom to ask.
 pub struct Request<'a> {
@@ -67,11 +67,11 @@ pub enum GatherError {
 pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
     let Request { client: kube, key, .. } = request;
     let objects: Api<RegisteredService> = Api::namespaced(kube.clone(), &key.namespace);
-    let object = reading(&format!("RegisteredService {key}"), objects.get(&key.name).await)?;
+    let object = one(&objects, "RegisteredService", key, &key.name).await?;
     let name = RegistryName::new(index::registry_name(key, &object)).map_err(|e| GatherError::Name(key.clone(), e))?;
     let service = index::service_key(key, &object);
     let services: Api<Service> = Api::namespaced(kube.clone(), &service.namespace);
-    let view = convert::service(&reading(&format!("Service {service}"), services.get(&service.name).await)?);
+    let view = convert::service(&one(&services, "Service", &service, &service.name).await?);
     let port = port_name(&object, &view).ok_or_else(|| GatherError::Port(service.clone()))?;
 
     let cluster = endpoints(&request.client, &service, &port).await?;
@@ -127,7 +127,7 @@ type Records = (BTreeMap<InstanceAddr, Cell>, BTreeSet<InstanceAddr>, &'static s
 
 /// Records with an address, and the addresses that a client would dial: it believes the value and ignores the key.
 async fn records(request: &Request<'_>, registry: &str, name: &RegistryName) -> Result<Records, GatherError> {
-    let object = reach::service_registry(&request.client, registry).await?;
+    let object = one(&Api::all(request.client.clone()), "ServiceRegistry", &registry, registry).await?;
     let wanted = reach::settings(&request.client, request.operator_namespace, &object).await?;
     let layout: Layout = wanted.identity.layout;
     let failed = |error| GatherError::Registry(registry.to_owned(), error);

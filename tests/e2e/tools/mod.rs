@@ -1,5 +1,10 @@
-//! The commands for people: each reason why an instance is missing is provoked, and named by `explain` and `parity`; `plan` tells what would
-//! be written, `status` what is, and `approve` releases what is held.
+//! The commands for people: `plan` tells what would be written, `status` what is, and `approve` releases what is held.
+//!
+//! - [`reasons`]: each reason why an instance is missing is provoked, and named by `explain` and `parity`.
+//! - [`roles`]: the operator's own roles are enough for all that read.
+
+mod reasons;
+mod roles;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,15 +13,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::process::Command;
-use twinspan_bed::{Bed, Etcd, TwinspanOptions, eventually, next_v4};
+use twinspan_bed::{Bed, Etcd, Kubeconfig, TwinspanOptions, eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
-        suite.story("tools::every_reason_is_named", reasons),
+        suite.story("tools::every_reason_is_named", reasons::every_reason),
+        suite.story("tools::the_operators_roles_are_enough", roles::are_enough),
         suite.story("tools::plan_and_status", plan_and_status),
         suite.story("tools::approve_releases", approve),
     ]
@@ -24,9 +29,14 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
 
 /// Exit code, standard output and standard error of a command, as an administrator runs it.
 async fn run(bed: &Bed, args: &[&str]) -> Result<(i32, String, String)> {
+    run_as(&bed.cluster.admin, args).await
+}
+
+/// The same as whoever a kubeconfig names.
+async fn run_as(who: &Kubeconfig, args: &[&str]) -> Result<(i32, String, String)> {
     let output = Command::new(TWINSPAN)
         .args(args)
-        .env("TWINSPAN_KUBECONFIG", &bed.cluster.admin.path)
+        .env("TWINSPAN_KUBECONFIG", &who.path)
         .output()
         .await
         .context("cannot run it")?;
@@ -37,19 +47,6 @@ async fn run(bed: &Bed, args: &[&str]) -> Result<(i32, String, String)> {
 async fn json_of(bed: &Bed, args: &[&str]) -> Result<(i32, Value)> {
     let (code, out, errors) = run(bed, &[args, &["-o", "json"]].concat()).await?;
     Ok((code, serde_json::from_str(&out).with_context(|| format!("{args:?}: {out}{errors}"))?))
-}
-
-/// What `explain` says of an address or a key, once it says it.
-async fn explained(bed: &Bed, about: &str, state: &str, text: &str) -> Result<()> {
-    eventually(&format!("{about} is {state}"), SOON, || async {
-        let (code, answer) = json_of(bed, &["explain", about]).await?;
-        let services = answer["services"].as_array().context("services")?;
-        let found =
-            services.iter().any(|by| by["state"] == state && by["text"].as_str().is_some_and(|t| t.contains(text)));
-        ensure!(code == 0 && found, "exit code {code}, {answer:#}");
-        Ok(())
-    })
-    .await
 }
 
 fn value(address: impl std::fmt::Display, tags: &Value) -> String {
@@ -75,132 +72,6 @@ async fn put(corner: &Corner<'_>, registry: &Etcd, address: impl std::fmt::Displ
     let key = corner.key("echo", &address);
     registry.put_leased(&key, &value(&address, &tags), 600).await?;
     Ok(key)
-}
-
-async fn reasons(suite: Arc<Suite>) -> Result<()> {
-    let bed = &suite.own_bed().await?;
-    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
-    twinspan.ready().await?;
-    let corner = Corner::new(bed, "reasons").await?;
-    let registry = &bed.registry;
-    echo(&corner, json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "keepLostSeconds": 3600}}))
-        .await?;
-    let blue = || json!({"lane": "blue"});
-
-    // In the cluster.
-    let ready = pod(&corner, "ready", true).await?;
-    explained(bed, &ready.to_string(), "Exported", "as reasons").await?;
-    let not_ready = pod(&corner, "not-ready", false).await?;
-    explained(bed, &not_ready.ip().to_string(), "NotReady", "readiness probe").await?;
-    explained(bed, &SocketAddr::new(ready.ip(), 9090).to_string(), "WrongPort", "metrics").await?;
-    let terminating = pod(&corner, "terminating", true).await?;
-    explained(bed, &terminating.to_string(), "Exported", "as reasons").await?;
-    corner.pods.terminate("terminating").await?;
-    explained(bed, &terminating.to_string(), "Terminating", "not exported any more").await?;
-    let doubled = pod(&corner, "doubled", true).await?;
-    put(&corner, registry, doubled, blue()).await?;
-    explained(bed, &doubled.to_string(), "SelfRegistered", "double its traffic").await?;
-
-    // In the registry.
-    let vm = SocketAddr::from((next_v4(), 9000));
-    let key = put(&corner, registry, vm, blue()).await?;
-    explained(bed, &vm.to_string(), "Imported", "endpoint of the Service").await?;
-    explained(bed, &key, "Imported", "endpoint of the Service").await?;
-    let unwanted = SocketAddr::from((next_v4(), 9000));
-    put(&corner, registry, unwanted, json!({"lane": "green"})).await?;
-    explained(bed, &unwanted.to_string(), "NotSelected", "tagSelector").await?;
-    put(&corner, registry, "127.0.0.1:9000", blue()).await?;
-    explained(bed, "127.0.0.1:9000", "LoopbackAddress", "leads every client to itself").await?;
-    let service = SocketAddr::from(([10, 96, 200, 200], 80));
-    put(&corner, registry, service, blue()).await?;
-    explained(bed, &service.to_string(), "ServiceAddress", "in a circle").await?;
-    let undecodable = corner.key("echo", "nonsense");
-    registry.put(&undecodable, "{").await?;
-    explained(bed, &undecodable, "Undecodable", "none of the registry's format").await?;
-    let (one, another) = (SocketAddr::from((next_v4(), 9000)), SocketAddr::from((next_v4(), 9000)));
-    registry.put_leased(&corner.key("echo", one), &value(another, &blue()), 600).await?;
-    explained(bed, &corner.key("echo", one), "KeyValueMismatch", "another address").await?;
-    let other = corner.key("echo", "10.77.249.1:80");
-    let owner = json!({"lane": "blue", "twinspan.dev/owner": "another-cluster/shop/echo"});
-    registry.put_leased(&other, &value("10.77.249.1:80", &owner), 600).await?;
-    explained(bed, "10.77.249.1:80", "OtherCluster", "otherClusters All").await?;
-    let stranger = Corner::new(bed, "stranger").await?;
-    let theirs = pod(&stranger, "theirs", true).await?;
-    put(&corner, registry, theirs, blue()).await?;
-    explained(bed, &theirs.to_string(), "OtherNamespacesPod", "another namespace").await?;
-
-    // Its lease ends while it lives.
-    let lives = SocketAddr::from((next_v4(), 9000));
-    let _listener = TcpListener::bind(lives).await?;
-    let lease = registry.put_leased(&corner.key("echo", lives), &value(lives, &blue()), 600).await?;
-    explained(bed, &lives.to_string(), "Imported", "").await?;
-    registry.revoke(lease).await?;
-    explained(bed, &lives.to_string(), "Lost", "Restart it").await?;
-
-    // The same words in parity, beside who sees what.
-    let dns = bed.dns.address().to_string();
-    let (code, table) = json_of(bed, &["parity", "echo", "-n", &corner.name, "--dns", &dns]).await?;
-    ensure!(code == 3, "{code}: {table:#}");
-    let rows = table["rows"].as_array().context("rows")?;
-    let left_out = table["leftOut"].as_array().context("leftOut")?;
-    for (instance, state) in [
-        (ready.to_string(), "Exported"),
-        (vm.to_string(), "Imported"),
-        (unwanted.to_string(), "NotSelected"),
-        (theirs.to_string(), "OtherNamespacesPod"),
-        (lives.to_string(), "Lost"),
-        (doubled.to_string(), "SelfRegistered"),
-    ] {
-        ensure!(
-            rows.iter().any(|row| row["instance"] == *instance && row["why"]["state"] == state),
-            "{instance} {state}: {table:#}"
-        );
-    }
-    for (instance, state) in
-        [(not_ready.to_string(), "NotReady"), (terminating.to_string(), "Terminating"), (undecodable, "Undecodable")]
-    {
-        ensure!(
-            left_out.iter().any(|a| a["instance"] == *instance && a["state"] == state),
-            "{instance} {state}: {table:#}"
-        );
-    }
-
-    // Two leave at once, of few: held, because they are the last.
-    let held = Corner::new(bed, "reasonsheld").await?;
-    echo(&held, json!({})).await?;
-    let mut keys = Vec::new();
-    let mut last = SocketAddr::from((next_v4(), 9000));
-    for _ in 0..2 {
-        last = SocketAddr::from((next_v4(), 9000));
-        keys.push(put(&held, registry, last, blue()).await?);
-    }
-    explained(bed, &last.to_string(), "Imported", "").await?;
-    registry.delete_at_once(&keys).await?;
-    held.condition("echo", "DeletionsHeld", "True", "Held").await?;
-    explained(bed, &last.to_string(), "Held", "approve-deletions=").await?;
-
-    // A name that is not given to the namespace.
-    let patch = json!({"spec": {"allowed": [{"namespaceSelector": {}, "registryNames": ["other-*"]}]}});
-    corner.registries().patch(&corner.name, &Default::default(), &kube::api::Patch::Merge(patch)).await?;
-    remarked(bed, &not_ready.to_string(), "NotAllowed").await?;
-
-    // Nobody leads: killed, it could not give its Lease back. And the registry cannot be reached.
-    twinspan.part().kill().await?;
-    remarked(bed, &vm.to_string(), "nobody leads").await?;
-    registry.part().kill().await?;
-    remarked(bed, &last.to_string(), "no endpoint of the registry answers").await?;
-    Ok(())
-}
-
-/// What `explain` adds where nothing else explains it.
-async fn remarked(bed: &Bed, about: &str, text: &str) -> Result<()> {
-    eventually(&format!("a remark about {about}: {text}"), SOON * 3, || async {
-        let (_, answer) = json_of(bed, &["explain", about]).await?;
-        let remarks = answer["remarks"].as_array().context("remarks")?;
-        ensure!(remarks.iter().any(|r| r.as_str().is_some_and(|r| r.contains(text))), "{answer:#}");
-        Ok(())
-    })
-    .await
 }
 
 async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
