@@ -8,7 +8,7 @@ use std::time::Duration;
 use kube::Client;
 
 use super::ConfigError;
-use crate::controllers::onlooker::Onlooker;
+use crate::controllers::onlooker::{Missing, Onlooker};
 use crate::tools::approve::ApproveError;
 use crate::tools::parity::GatherError;
 use crate::tools::print::{Output, PrintError};
@@ -46,7 +46,7 @@ pub struct Looking {
 
 impl Looking {
     /// Looks until everything is known, or the time is up; the second value is what is missing then.
-    pub async fn look(&self) -> Result<(Onlooker, Vec<String>), Error> {
+    pub async fn look(&self) -> Result<(Onlooker, Vec<Missing>), Error> {
         let client = self.common.client().await?;
         let onlooker = Onlooker::start(&client, &self.common.operator_namespace);
         let missing = onlooker.complete(Duration::from_secs(self.within)).await;
@@ -73,6 +73,8 @@ pub enum Error {
     Print(#[from] PrintError),
     #[error("{0}")]
     Usage(&'static str),
+    #[error("{0}; see --within, and twinspan doctor")]
+    Unseen(String),
 }
 
 /// Runs a command to its exit code.

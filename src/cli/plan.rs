@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::common::{Error, Looking, run as block_on};
+use crate::controllers::onlooker::Missing;
 use crate::tools::plan::Plan;
 use crate::tools::print::print;
 
@@ -40,7 +41,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     let keys = onlooker.services().into_iter().filter(|key| wanted(&key.namespace, &key.name));
     let plan = Plan::new(keys.filter_map(|key| onlooker.outlook(&key)).collect());
     onlooker.end().await;
-    if missing.iter().any(|what| what.starts_with("a list of")) {
+    if missing.iter().any(|missing| matches!(missing, Missing::List(_))) {
         return Err(Error::Usage(
             "the cluster could not be listed in time; see --within, and whether you may list what the operator lists",
         ));

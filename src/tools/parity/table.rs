@@ -82,6 +82,8 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// Instances and records that no side has on purpose, and why.
     pub left_out: Vec<Account>,
+    /// What else explains it.
+    pub remarks: Vec<String>,
 }
 
 impl Table {
@@ -103,7 +105,7 @@ impl Table {
                 why: None,
             })
             .collect();
-        Self { framework: framework.to_owned(), rows, left_out: Vec::new() }
+        Self { framework: framework.to_owned(), rows, left_out: Vec::new(), remarks: Vec::new() }
     }
 
     /// Says why, where sides differ, and what is on no side.
@@ -114,6 +116,12 @@ impl Table {
                 None => self.left_out.push(account),
             }
         }
+        self
+    }
+
+    /// Adds what is to be said of all of it.
+    pub fn remarked(mut self, remarks: impl IntoIterator<Item = String>) -> Self {
+        self.remarks.extend(remarks);
         self
     }
 
@@ -140,6 +148,9 @@ impl fmt::Display for Table {
         write!(f, "{columns}")?;
         for account in &self.left_out {
             writeln!(f, "{} is on neither side, {}: {}", account.instance, account.state, account.text)?;
+        }
+        for remark in &self.remarks {
+            writeln!(f, "note: {remark}")?;
         }
         Ok(())
     }
@@ -183,6 +194,8 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("10.0.0.9:80 is on neither side, NotReady: so it is\n"), "{text}");
+        let text = table.remarked(["nobody leads".to_owned()]).to_string();
+        assert!(text.ends_with("so it is\nnote: nobody leads\n"), "{text}");
         sides.cluster.remove(&lost);
         sides.dns = None;
         assert!(Table::new(&sides, "Kitex").agrees(), "a side that names nobody misses nobody");
