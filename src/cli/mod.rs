@@ -39,9 +39,19 @@ enum Command {
     Completions(completions::Args),
 }
 
+/// A wrong command line: `EX_USAGE` of sysexits.h. What clap would end with is an answer of `plan`.
+const USAGE: u8 = 64;
+
 /// Runs what the command line asks for and returns the exit code.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help goes to standard output. Where there is none there is nobody left to tell.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     match args.command {
         Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(&args),

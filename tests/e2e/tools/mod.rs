@@ -117,6 +117,17 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     corner.condition("echo", "Ready", "True", "Synced").await?;
     let (code, text, _) = run(bed, &["plan"]).await?;
     ensure!(code == 0 && text.trim_end() == "nothing to write", "{code}: {text}");
+    // What is not there is no plan, and what is not understood is none of the answers.
+    for (args, wanted, text) in [
+        (&["plan", "-n", &corner.name, "ehco"][..], 1, "there is no RegisteredService planned"),
+        (&["plan", "-n", "nowhere"], 1, "there is no RegisteredService in namespace nowhere"),
+        (&["plan", "--nonsense"], 64, "--nonsense"),
+        (&["plan", "--within", "soon"], 64, "soon"),
+        (&["nonsense"], 64, "nonsense"),
+    ] {
+        let (code, out, errors) = run(bed, args).await?;
+        ensure!(code == wanted && out.is_empty() && errors.contains(text), "{args:?}: {code}, {out}{errors}");
+    }
 
     let (code, status) = eventually("status counts both", SOON, || async {
         let (code, status) = json_of(bed, &["status", "-n", &corner.name]).await?;
