@@ -1,8 +1,10 @@
 //! The commands for people: `plan` tells what would be written, `status` what is, and `approve` releases what is held.
 //!
 //! - [`reasons`]: each reason why an instance is missing is provoked, and named by `explain` and `parity`.
+//! - [`ports`]: a service with an address for each of several schemes, and a DNS server that is not the cluster's.
 //! - [`roles`]: the operator's own roles are enough for all that read.
 
+mod ports;
 mod reasons;
 mod roles;
 
@@ -21,6 +23,7 @@ use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
         suite.story("tools::every_reason_is_named", reasons::every_reason),
+        suite.story("tools::parity_knows_ports_and_schemes", ports::parity),
         suite.story("tools::the_operators_roles_are_enough", roles::are_enough),
         suite.story("tools::plan_and_status", plan_and_status),
         suite.story("tools::approve_releases", approve),
