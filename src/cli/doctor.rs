@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let request = Request {
-        client: args.common.client().await?,
+        client: args.common.reach().await?.client,
         operator_namespace: &args.common.operator_namespace,
         service_account: &args.service_account,
         registries: &args.registries,

@@ -29,7 +29,8 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
-    let (onlooker, missing) = args.looking.look().await?;
+    let cluster = args.looking.common.reach().await?;
+    let (onlooker, missing) = args.looking.look(&cluster.client).await;
     let leader = onlooker.leader().await.map_err(Box::new)?;
     let explanation = explain(&onlooker, &args.about, leader, &missing);
     onlooker.end().await;

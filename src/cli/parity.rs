@@ -21,10 +21,10 @@ use crate::tools::remarks;
 pub struct Args {
     /// Name of the RegisteredService
     name: String,
-    /// Its namespace
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
-    /// The DNS server to ask, as IP or IP:PORT; without one the system's
+    /// Its namespace; without one that of the context
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// The DNS server to ask, as IP or IP:PORT; without one the system's, where it is the cluster's
     #[arg(long, env = "TWINSPAN_DNS", value_name = "ADDR", value_parser = server)]
     dns: Option<SocketAddr>,
     /// The cluster's DNS domain
@@ -51,16 +51,17 @@ pub fn run(args: &Args) -> ExitCode {
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let common = &args.looking.common;
     let resolver = Resolver::new(args.dns).map_err(Error::Resolver)?;
-    let key = ServiceKey::new(&args.namespace, &args.name);
+    let cluster = common.reach().await?;
+    let key = ServiceKey::new(args.namespace.as_ref().unwrap_or(&cluster.namespace), &args.name);
     let request = Request {
-        client: common.client().await?,
+        client: cluster.client.clone(),
         key: key.clone(),
         operator_namespace: &common.operator_namespace,
         resolver: &resolver,
         cluster_domain: &args.cluster_domain,
     };
     let gathered = gather(&request).await?;
-    let (onlooker, missing) = args.looking.look().await?;
+    let (onlooker, missing) = args.looking.look(&cluster.client).await;
     let outlook = onlooker.outlook(&key);
     let leader = onlooker.leader().await.map_err(Box::new)?;
     onlooker.end().await;

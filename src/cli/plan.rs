@@ -18,9 +18,8 @@ use crate::tools::reach::ReachError;
 )]
 pub struct Args {
     /// Only this RegisteredService
-    #[arg(requires = "namespace")]
     name: Option<String>,
-    /// Only RegisteredServices of this namespace
+    /// Only RegisteredServices of this namespace; without one all, or that of the context where a name is given
     #[arg(short, long)]
     namespace: Option<String>,
     #[command(flatten)]
@@ -35,12 +34,14 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
-    let (onlooker, missing) = args.looking.look().await?;
+    let cluster = args.looking.common.reach().await?;
+    let (onlooker, missing) = args.looking.look(&cluster.client).await;
+    let namespace = args.namespace.as_ref().or(args.name.as_ref().map(|_| &cluster.namespace));
     let lists = missing.iter().any(|missing| matches!(missing, Missing::List(_)));
-    let wanted = |namespace: &str, name: &str| {
-        args.namespace.as_deref().is_none_or(|n| n == namespace) && args.name.as_deref().is_none_or(|n| n == name)
-    };
-    let keys = onlooker.services().into_iter().filter(|key| wanted(&key.namespace, &key.name));
+    let keys = onlooker.services().into_iter().filter(|key| {
+        namespace.is_none_or(|namespace| *namespace == key.namespace)
+            && args.name.as_ref().is_none_or(|name| *name == key.name)
+    });
     let plan = Plan::new(keys.filter_map(|key| onlooker.outlook(&key)).collect());
     onlooker.end().await;
     if lists {
@@ -48,7 +49,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
             "the cluster could not be listed in time, or you may not list what the operator lists".to_owned(),
         ));
     }
-    if let (Some(namespace), true) = (&args.namespace, plan.services.is_empty()) {
+    if let (Some(namespace), true) = (namespace, plan.services.is_empty()) {
         return Err(match &args.name {
             Some(name) => ReachError::Missing(format!("RegisteredService {namespace}/{name}")),
             None => ReachError::Missing(format!("RegisteredService in namespace {namespace}")),

@@ -1,28 +1,32 @@
 //! The commands for people: `plan` tells what would be written, `status` what is, and `approve` releases what is held.
 //!
 //! - [`reasons`]: each reason why an instance is missing is provoked, and named by `explain` and `parity`.
+//! - [`contexts`]: a kubeconfig's contexts say which cluster and which namespace.
 //! - [`ports`]: a service with an address for each of several schemes, and a DNS server that is not the cluster's.
 //! - [`roles`]: the operator's own roles are enough for all that read.
 
+mod contexts;
 mod ports;
 mod reasons;
 mod roles;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tokio::process::Command;
-use twinspan_bed::{Bed, Etcd, Kubeconfig, TwinspanOptions, eventually, next_v4};
+use twinspan_bed::{Bed, Etcd, TwinspanOptions, eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
         suite.story("tools::every_reason_is_named", reasons::every_reason),
+        suite.story("tools::a_context_names_cluster_and_namespace", contexts::are_followed),
         suite.story("tools::parity_knows_ports_and_schemes", ports::parity),
         suite.story("tools::the_operators_roles_are_enough", roles::are_enough),
         suite.story("tools::plan_and_status", plan_and_status),
@@ -32,17 +36,12 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
 
 /// Exit code, standard output and standard error of a command, as an administrator runs it.
 async fn run(bed: &Bed, args: &[&str]) -> Result<(i32, String, String)> {
-    run_as(&bed.cluster.admin, args).await
+    run_with("TWINSPAN_KUBECONFIG", &bed.cluster.admin.path, args).await
 }
 
-/// The same as whoever a kubeconfig names.
-async fn run_as(who: &Kubeconfig, args: &[&str]) -> Result<(i32, String, String)> {
-    let output = Command::new(TWINSPAN)
-        .args(args)
-        .env("TWINSPAN_KUBECONFIG", &who.path)
-        .output()
-        .await
-        .context("cannot run it")?;
+/// The same with another kubeconfig, in a variable.
+async fn run_with(variable: &str, kubeconfig: &Path, args: &[&str]) -> Result<(i32, String, String)> {
+    let output = Command::new(TWINSPAN).args(args).env(variable, kubeconfig).output().await.context("cannot run it")?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok((output.status.code().context("no exit code")?, text(&output.stdout), text(&output.stderr)))
 }
@@ -87,6 +86,12 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     let vm = SocketAddr::from((next_v4(), 9000));
     put(&corner, &bed.registry, vm, Value::Null).await?;
     corner.condition("echo", "Exported", "False", "NotWritten").await?;
+    corner.condition("echo", "Ready", "False", "NotWritten").await?;
+    let (code, text, _) = run(bed, &["status"]).await?;
+    ensure!(code == 0 && text.contains("NotWritten"), "it is as somebody wants it: {code}, {text}");
+    let (_, answer) = json_of(bed, &["explain", &pod.to_string()]).await?;
+    let by = &answer["services"][0];
+    ensure!(by["state"] == "ToBeExported" && by["text"].as_str().is_some_and(|t| t.contains("Observe")), "{answer:#}");
 
     let (code, plan) = eventually("the plan is what would be written", SOON, || async {
         let (code, plan) = json_of(bed, &["plan", "-n", &corner.name]).await?;

@@ -11,7 +11,7 @@ use kube::api::PostParams;
 use serde_json::{Value, json};
 use twinspan_bed::{Bed, Kubeconfig, OPERATOR_NAMESPACE, eventually, next_v4};
 
-use super::{echo, pod, put, run_as};
+use super::{echo, pod, put, run_with};
 use crate::harness::{Corner, SOON, Suite, audited_as, nothing_is_denied};
 
 /// One more account with the operator's roles: what it asks for is judged here, and what the operator asks for by the whole run.
@@ -66,7 +66,7 @@ pub async fn are_enough(suite: Arc<Suite>) -> Result<()> {
         ),
     ] {
         eventually(&format!("{args:?} as the operator"), SOON, || async {
-            let (code, out, errors) = run_as(&kubeconfig, &args).await?;
+            let (code, out, errors) = run_with("TWINSPAN_KUBECONFIG", &kubeconfig.path, &args).await?;
             // The status is that of other stories' registries too.
             let well = code == 0 || (code == 3 && args[0] == "status");
             ensure!(well && out.contains(wanted), "exit code {code}: {out}{errors}");
