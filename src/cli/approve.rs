@@ -19,9 +19,9 @@ pub struct Args {
     /// The RegisteredService whose deletions are released
     #[arg(required_unless_present_any = ["registry", "epoch"], conflicts_with_all = ["registry", "epoch"])]
     name: Option<String>,
-    /// Its namespace
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
+    /// Its namespace; without one that of the context
+    #[arg(short, long)]
+    namespace: Option<String>,
     /// The ServiceRegistry of which everything held is released
     #[arg(long, value_name = "NAME", conflicts_with = "epoch")]
     registry: Option<String>,
@@ -40,14 +40,14 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn release(args: &Args) -> Result<ExitCode, Error> {
+    let cluster = args.common.reach().await?;
     let held = match (&args.name, &args.registry, &args.epoch) {
-        (Some(name), ..) => Held::Service(args.namespace.clone(), name.clone()),
+        (Some(name), ..) => Held::Service(args.namespace.clone().unwrap_or(cluster.namespace), name.clone()),
         (None, Some(registry), _) => Held::Registry(registry.clone()),
         (None, None, Some(registry)) => Held::Epoch(registry.clone()),
         (None, None, None) => return Err(Error::Usage("name what is to be approved")),
     };
-    let client = args.common.client().await?;
-    let message = approve(&client, &held, args.only.as_deref()).await?;
+    let message = approve(&cluster.client, &held, args.only.as_deref()).await?;
     writeln!(std::io::stdout(), "approved: {message}").map_err(PrintError::Io)?;
     Ok(ExitCode::SUCCESS)
 }

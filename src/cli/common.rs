@@ -8,7 +8,7 @@ use std::time::Duration;
 use kube::Client;
 
 use super::ConfigError;
-use crate::controllers::onlooker::Onlooker;
+use crate::controllers::onlooker::{Missing, Onlooker};
 use crate::tools::approve::ApproveError;
 use crate::tools::parity::GatherError;
 use crate::tools::print::{Output, PrintError};
@@ -17,18 +17,29 @@ use crate::tools::reach::ReachError;
 /// How to reach the cluster.
 #[derive(Debug, clap::Args)]
 pub struct Common {
-    /// Kubeconfig file; without one the pod's ServiceAccount, or the default kubeconfig
+    /// Kubeconfig file; without one the default kubeconfig, or the pod's ServiceAccount
     #[arg(long, env = "TWINSPAN_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context; without one its current one
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
     /// The operator's namespace, where its Lease and the Secrets of ServiceRegistries are
     #[arg(long, env = "TWINSPAN_NAMESPACE", default_value = "twinspan-system", value_name = "NAMESPACE")]
     pub operator_namespace: String,
 }
 
+/// A way to the cluster.
+pub struct Cluster {
+    pub client: Client,
+    /// The context's namespace, or the pod's: where objects are that are named without one.
+    pub namespace: String,
+}
+
 impl Common {
-    pub async fn client(&self) -> Result<Client, Error> {
-        let config = super::config(self.kubeconfig.as_deref()).await?;
-        Ok(Client::try_from(config).map_err(Box::new)?)
+    pub async fn reach(&self) -> Result<Cluster, Error> {
+        let config = super::config(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
+        let namespace = config.default_namespace.clone();
+        Ok(Cluster { client: Client::try_from(config).map_err(Box::new)?, namespace })
     }
 }
 
@@ -46,11 +57,10 @@ pub struct Looking {
 
 impl Looking {
     /// Looks until everything is known, or the time is up; the second value is what is missing then.
-    pub async fn look(&self) -> Result<(Onlooker, Vec<String>), Error> {
-        let client = self.common.client().await?;
-        let onlooker = Onlooker::start(&client, &self.common.operator_namespace);
+    pub async fn look(&self, client: &Client) -> (Onlooker, Vec<Missing>) {
+        let onlooker = Onlooker::start(client, &self.common.operator_namespace);
         let missing = onlooker.complete(Duration::from_secs(self.within)).await;
-        Ok((onlooker, missing))
+        (onlooker, missing)
     }
 }
 
@@ -73,6 +83,8 @@ pub enum Error {
     Print(#[from] PrintError),
     #[error("{0}")]
     Usage(&'static str),
+    #[error("{0}; see --within, and twinspan doctor")]
+    Unseen(String),
 }
 
 /// Runs a command to its exit code.

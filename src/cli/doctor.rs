@@ -11,7 +11,7 @@ use crate::tools::print::{Output, print};
 /// Exit code 0 where nothing fails (warnings are none), 3 where something does, 1 where there is no way to ask.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  twinspan doctor\n  kubectl exec -n twinspan-system deploy/twinspan -- /twinspan doctor main"
+    after_help = "Examples:\n  twinspan doctor\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
 )]
 pub struct Args {
     /// Only these ServiceRegistries; all without any
@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let request = Request {
-        client: args.common.client().await?,
+        client: args.common.reach().await?.client,
         operator_namespace: &args.common.operator_namespace,
         service_account: &args.service_account,
         registries: &args.registries,

@@ -8,7 +8,7 @@ use crate::tools::print::print;
 
 /// Say what becomes of a registry key, an IP or an IP:PORT, and why. Changes nothing.
 ///
-/// Exit code 0 where it was found somewhere, 3 where nobody has it, 1 where the cluster cannot be asked.
+/// Exit code 0 where it was found somewhere, 3 where nobody has it, 1 where it was not found and not everything could be asked.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  twinspan explain 10.1.0.7\n  twinspan explain 10.1.0.7:8888\n  twinspan explain kitex/registry-etcd/user/10.1.0.7:8888 -o yaml"
@@ -29,11 +29,17 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
-    let (onlooker, missing) = args.looking.look().await?;
+    let cluster = args.looking.common.reach().await?;
+    let (onlooker, missing) = args.looking.look(&cluster.client).await;
     let leader = onlooker.leader().await.map_err(Box::new)?;
     let explanation = explain(&onlooker, &args.about, leader, &missing);
     onlooker.end().await;
     print(&explanation, args.looking.output)?;
-    let found = !explanation.records.is_empty() || !explanation.services.is_empty();
-    Ok(if found { ExitCode::SUCCESS } else { ExitCode::from(NOT_FOUND) })
+    match (explanation.is_known(), explanation.complete) {
+        (true, _) => Ok(ExitCode::SUCCESS),
+        (false, true) => Ok(ExitCode::from(NOT_FOUND)),
+        (false, false) => {
+            Err(Error::Unseen("whether somebody has it is not known, for not everything could be asked".to_owned()))
+        }
+    }
 }

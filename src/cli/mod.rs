@@ -39,9 +39,19 @@ enum Command {
     Completions(completions::Args),
 }
 
+/// A wrong command line: `EX_USAGE` of sysexits.h. What clap would end with is an answer of `plan`.
+const USAGE: u8 = 64;
+
 /// Runs what the command line asks for and returns the exit code.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help goes to standard output. Where there is none there is nobody left to tell.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
     match args.command {
         Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(&args),
@@ -68,14 +78,26 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 enum ConfigError {
     #[error("cannot read the kubeconfig {path}: {source}", path = path.display())]
     Kubeconfig { path: PathBuf, source: KubeconfigError },
-    #[error("found neither a ServiceAccount nor a kubeconfig: {0}; set --kubeconfig")]
+    #[error("cannot use the context {context} of the default kubeconfig: {source}")]
+    Context { context: String, source: KubeconfigError },
+    #[error("found neither a kubeconfig nor a ServiceAccount: {0}; set --kubeconfig")]
     Infer(#[from] InferConfigError),
 }
 
-/// How to reach the cluster: the file that is named, else the pod's ServiceAccount or the default kubeconfig.
-async fn config(kubeconfig: Option<&Path>) -> Result<Config, ConfigError> {
-    let Some(path) = kubeconfig else { return Ok(Config::infer().await?) };
-    let failed = |source| ConfigError::Kubeconfig { path: path.to_owned(), source };
-    let file = Kubeconfig::read_from(path).map_err(failed)?;
-    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(failed)
+/// How to reach the cluster: the file that is named, else the default kubeconfig or the pod's ServiceAccount. Of a file the context that
+/// is named, else its current one.
+async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Config, ConfigError> {
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    match (kubeconfig, context) {
+        (Some(path), _) => {
+            let failed = |source| ConfigError::Kubeconfig { path: path.to_owned(), source };
+            let file = Kubeconfig::read_from(path).map_err(failed)?;
+            Config::from_custom_kubeconfig(file, &options).await.map_err(failed)
+        }
+        (None, Some(context)) => {
+            let failed = |source| ConfigError::Context { context: context.to_owned(), source };
+            Config::from_kubeconfig(&options).await.map_err(failed)
+        }
+        (None, None) => Ok(Config::infer().await?),
+    }
 }

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use twinspan_core::model::ServiceKey;
 
 use super::common::{Error, Looking, run as block_on};
+use crate::controllers::onlooker::Missing;
 use crate::tools::parity::{Request, Resolver, Table, gather};
 use crate::tools::print::print;
+use crate::tools::remarks;
 
 /// Show every instance of a RegisteredService, who sees it (cluster, registry, DNS, a client of the framework), and why one does not.
 ///
@@ -19,10 +21,10 @@ use crate::tools::print::print;
 pub struct Args {
     /// Name of the RegisteredService
     name: String,
-    /// Its namespace
-    #[arg(short, long, default_value = "default")]
-    namespace: String,
-    /// The DNS server to ask, as IP or IP:PORT; without one the system's
+    /// Its namespace; without one that of the context
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// The DNS server to ask, as IP or IP:PORT; without one the system's, where it is the cluster's
     #[arg(long, env = "TWINSPAN_DNS", value_name = "ADDR", value_parser = server)]
     dns: Option<SocketAddr>,
     /// The cluster's DNS domain
@@ -49,19 +51,27 @@ pub fn run(args: &Args) -> ExitCode {
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let common = &args.looking.common;
     let resolver = Resolver::new(args.dns).map_err(Error::Resolver)?;
-    let key = ServiceKey::new(&args.namespace, &args.name);
+    let cluster = common.reach().await?;
+    let key = ServiceKey::new(args.namespace.as_ref().unwrap_or(&cluster.namespace), &args.name);
     let request = Request {
-        client: common.client().await?,
+        client: cluster.client.clone(),
         key: key.clone(),
         operator_namespace: &common.operator_namespace,
         resolver: &resolver,
         cluster_domain: &args.cluster_domain,
     };
     let gathered = gather(&request).await?;
-    let (onlooker, _) = args.looking.look().await?;
-    let accounts = onlooker.outlook(&key).map(|outlook| outlook.instances).unwrap_or_default();
+    let (onlooker, missing) = args.looking.look(&cluster.client).await;
+    let outlook = onlooker.outlook(&key);
+    let leader = onlooker.leader().await.map_err(Box::new)?;
     onlooker.end().await;
-    let table = Table::new(&gathered.sides, gathered.framework).explained(accounts);
+    let others = |missing: &&Missing| matches!(missing, Missing::Registry(other) if *other != key);
+    let missing = missing.iter().filter(|missing| !others(missing)).map(remarks::of_missing);
+    let table = Table::new(&gathered.sides, gathered.framework)
+        .remarked(outlook.iter().flat_map(remarks::of_service))
+        .remarked(remarks::of_leader(leader.as_deref()))
+        .remarked(missing)
+        .explained(outlook.map(|outlook| outlook.instances).unwrap_or_default());
     print(&table, args.looking.output)?;
     Ok(if table.agrees() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) })
 }

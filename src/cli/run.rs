@@ -15,7 +15,7 @@ use crate::world::World;
 /// Run the operator.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Kubeconfig file; without one the pod's ServiceAccount, or the default kubeconfig
+    /// Kubeconfig file; without one the default kubeconfig, or the pod's ServiceAccount
     #[arg(long, env = "TWINSPAN_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// The operator's own namespace, where its Secrets and its Lease are
@@ -76,7 +76,7 @@ async fn operate(args: Args) -> Result<(), Error> {
     let identity = format!("{host}_{:08x}", world.number());
     let traces = args.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, &identity)).transpose()?;
     logs::init(args.log_format, traces.as_ref());
-    let config = super::config(args.kubeconfig.as_deref()).await?;
+    let config = super::config(args.kubeconfig.as_deref(), None).await?;
     let settings = Settings {
         namespace: args.namespace,
         leader_elect: args.leader_elect,

@@ -8,7 +8,7 @@ use crate::tools::status::status;
 
 /// Show who leads, every registry and every RegisteredService, as the operator says in their status.
 ///
-/// Exit code 0 where nothing needs a person, 3 where something is not ready or held, 1 where the cluster cannot be asked.
+/// Exit code 0 where nothing needs a person, 3 where something is not ready, held or lost, 1 where the cluster cannot be asked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  twinspan status\n  twinspan status -n shop -o json")]
 pub struct Args {
@@ -29,8 +29,8 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
-    let client = args.common.client().await?;
-    let status = status(&client, &args.common.operator_namespace, args.namespace.as_deref()).await?;
+    let cluster = args.common.reach().await?;
+    let status = status(&cluster.client, &args.common.operator_namespace, args.namespace.as_deref()).await?;
     print(&status, args.output)?;
     Ok(if status.is_well() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }

@@ -4,6 +4,7 @@
 //! with nothing remembered, as an operator that has just started.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,6 +29,24 @@ use crate::registry::epoch::Leader;
 use crate::telemetry::metrics::Metrics;
 use crate::world::World;
 
+/// What could not be seen in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// A list of the cluster, and so everything.
+    List(&'static str),
+    /// The registry of a RegisteredService.
+    Registry(ServiceKey),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::List(kind) => write!(f, "a list of every {kind}"),
+            Self::Registry(key) => write!(f, "the registry of {key}"),
+        }
+    }
+}
+
 /// How often completeness is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -38,8 +57,8 @@ pub struct Onlooker {
     namespace: String,
 }
 
-impl std::fmt::Debug for Onlooker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Onlooker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Onlooker")
     }
 }
@@ -91,7 +110,7 @@ impl Onlooker {
     }
 
     /// Waits until every kind is listed and every RegisteredService can be judged. Returns what is still missing when the time is up.
-    pub async fn complete(&self, within: Duration) -> Vec<String> {
+    pub async fn complete(&self, within: Duration) -> Vec<Missing> {
         let deadline = tokio::time::Instant::now() + within;
         loop {
             let missing = self.missing();
@@ -102,14 +121,13 @@ impl Onlooker {
         }
     }
 
-    fn missing(&self) -> Vec<String> {
+    fn missing(&self) -> Vec<Missing> {
         let kinds = self.context.cluster().waiting_for();
         if !kinds.is_empty() {
-            return kinds.into_iter().map(|kind| format!("a list of every {}", kind.as_str())).collect();
+            return kinds.into_iter().map(|kind| Missing::List(kind.as_str())).collect();
         }
         let pending = |key: &ServiceKey| self.outlook(key).is_none_or(|outlook| outlook.pending);
-        let all = self.services();
-        all.iter().filter(|key| pending(key)).map(|key| format!("the registry of {key}")).collect()
+        self.services().into_iter().filter(pending).map(Missing::Registry).collect()
     }
 
     /// Every RegisteredService, sorted.

@@ -1,5 +1,6 @@
 //! What Twinspan thinks of one record or one address.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -7,9 +8,10 @@ use serde::Serialize;
 use twinspan_core::model::{InstanceAddr, Record, RecordKey};
 
 use super::print::Columns;
-use crate::controllers::onlooker::Onlooker;
+use super::remarks;
+use crate::controllers::onlooker::{Missing, Onlooker};
 use crate::controllers::seen::SeenRecord;
-use crate::controllers::services::account::Account;
+use crate::controllers::services::{Outlook, account::Account};
 
 /// What is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub struct Explanation {
     pub services: Vec<ByService>,
     /// What else explains it.
     pub remarks: Vec<String>,
+    /// Whether the cluster and every registry could be asked.
+    pub complete: bool,
 }
 
 /// What one RegisteredService makes of it.
@@ -79,45 +83,60 @@ pub struct ByService {
 }
 
 /// Asks every registry and every RegisteredService.
-pub fn explain(onlooker: &Onlooker, text: &str, leader: Option<String>, missing: &[String]) -> Explanation {
+pub fn explain(onlooker: &Onlooker, text: &str, leader: Option<String>, missing: &[Missing]) -> Explanation {
     let question = Question::new(text);
     let records = onlooker.records(|record| question.about_record(record));
-    let mut explanation =
-        Explanation { asked: text.to_owned(), leader, records, services: Vec::new(), remarks: Vec::new() };
-    let (mut names, mut remarks) = (Vec::new(), Vec::new());
+    let mut explanation = Explanation {
+        asked: text.to_owned(),
+        leader,
+        records,
+        services: Vec::new(),
+        remarks: Vec::new(),
+        complete: missing.is_empty(),
+    };
+    let mut others = Vec::new();
+    let mut asked_for = BTreeSet::new();
     for key in onlooker.services() {
         let Some(outlook) = onlooker.outlook(&key) else { continue };
-        if let Some((reason, message)) = &outlook.refused {
-            remarks.push(format!("RegisteredService {key} is not accepted ({reason}): {message}"));
+        explanation.complete &= outlook.unavailable.is_none();
+        let remarks = remarks::of_service(&outlook);
+        let Outlook { registry, registry_name, instances, .. } = outlook;
+        let mut of_it = explanation.records.iter().map(|record| (&record.registry, &record.name));
+        let named = of_it.any(|record| record == (&registry, &registry_name));
+        let about: Vec<Account> =
+            instances.into_iter().filter(|account| question.about_account(account, &explanation.records)).collect();
+        if named || !about.is_empty() {
+            explanation.remarks.extend(remarks);
+        } else {
+            others.extend(remarks);
         }
-        if let Some(error) = &outlook.unavailable {
-            remarks.push(format!("RegisteredService {key}: {error}"));
-        }
-        names.extend(outlook.registry_name.map(|name| (outlook.registry, name)));
-        let about =
-            outlook.instances.into_iter().filter(|account| question.about_account(account, &explanation.records));
-        explanation.services.extend(about.map(|account| ByService { service: key.to_string(), account }));
+        explanation.services.extend(about.into_iter().map(|account| ByService { service: key.to_string(), account }));
+        asked_for.insert((registry, registry_name));
     }
     for record in &explanation.records {
-        if !names.iter().any(|(registry, name)| (registry, name) == (&record.registry, &record.name)) {
-            let (name, registry) = (&record.name, &record.registry);
-            explanation
-                .remarks
-                .push(format!("no RegisteredService refers to the name {name:?} in registry {registry}"));
+        let (registry, name) = (&record.registry, &record.name);
+        if !asked_for.contains(&(registry.clone(), name.clone())) {
+            let remark = format!("no RegisteredService refers to the name {name:?} in registry {registry}");
+            explanation.remarks.push(remark);
         }
     }
-    if explanation.records.is_empty() && explanation.services.is_empty() {
+    if !explanation.is_known() {
         explanation
             .remarks
             .push("no registry that is watched has it, and no Service of a RegisteredService".to_owned());
-        explanation.remarks.extend(remarks);
+        explanation.remarks.extend(others);
     }
-    if explanation.leader.is_none() {
-        explanation.remarks.push("nobody leads, so nothing is written; see twinspan doctor".to_owned());
-    }
-    explanation.remarks.extend(missing.iter().map(|what| format!("could not be seen in time: {what}")));
+    explanation.remarks.extend(remarks::of_leader(explanation.leader.as_deref()));
+    explanation.remarks.extend(missing.iter().map(remarks::of_missing));
     explanation.remarks.dedup();
     explanation
+}
+
+impl Explanation {
+    /// Somebody has it.
+    pub fn is_known(&self) -> bool {
+        !self.records.is_empty() || !self.services.is_empty()
+    }
 }
 
 impl fmt::Display for Explanation {

@@ -6,6 +6,7 @@
 //! - [`status`]: the whole bridge at a glance; [`approve`]: releases what waits for a person.
 //! - [`plan`]: what an operator would write now; [`explain`]: what it thinks of one record or address.
 //! - [`reference`]: the API reference, printed from the types.
+//! - [`remarks`]: what is said beside a table.
 //! - [`print`]: tables, JSON, YAML.
 
 pub mod approve;
@@ -16,4 +17,5 @@ pub mod plan;
 pub mod print;
 pub mod reach;
 pub mod reference;
+pub mod remarks;
 pub mod status;

@@ -19,8 +19,10 @@ pub struct Planned {
     pub changes: Changes,
     /// What stays although one side lacks it.
     pub waiting: Vec<Account>,
-    /// Why nothing can be planned.
+    /// Why nothing can be planned, or nothing but what is to be withdrawn.
     pub problem: Option<String>,
+    /// Whether what would be written is known: its registry could be asked.
+    pub known: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -36,19 +38,27 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.services.iter().all(|service| service.changes.is_empty())
     }
+
+    /// For how many RegisteredServices nothing can be said.
+    pub fn unknown(&self) -> usize {
+        self.services.iter().filter(|service| !service.known).count()
+    }
 }
 
 fn planned(outlook: Outlook) -> Planned {
     let waits = |account: &Account| matches!(account.state.as_str(), "Waiting" | "Held");
     let pending = outlook.pending.then(|| "its registry has not been listed in time".to_owned());
     let refused = outlook.refused.map(|(reason, message)| format!("{reason}: {message}"));
+    let known = outlook.unavailable.is_none() && pending.is_none();
+    let problems: Vec<String> = refused.into_iter().chain(outlook.unavailable).chain(pending).collect();
     Planned {
         namespace: outlook.namespace,
         name: outlook.name,
         passive: !outlook.writes && !outlook.changes.is_empty(),
         changes: outlook.changes,
         waiting: outlook.instances.into_iter().filter(waits).collect(),
-        problem: refused.or(outlook.unavailable).or(pending),
+        problem: (!problems.is_empty()).then(|| problems.join("; ")),
+        known,
     }
 }
 
@@ -71,9 +81,14 @@ impl fmt::Display for Plan {
             }
         }
         let changes = self.services.iter().filter(|service| !service.changes.is_empty()).count();
-        match changes {
-            0 => writeln!(f, "nothing to write"),
-            n => writeln!(f, "{n} of {} RegisteredServices have changes", self.services.len()),
+        match (changes, self.unknown()) {
+            (0, 0) => writeln!(f, "nothing to write"),
+            (n, 0) => writeln!(f, "{n} of {} RegisteredServices have changes", self.services.len()),
+            (n, unknown) => writeln!(
+                f,
+                "{n} of {} RegisteredServices have changes; what {unknown} of them would write is not known",
+                self.services.len()
+            ),
         }
     }
 }
@@ -122,4 +137,40 @@ fn diff(f: &mut fmt::Formatter<'_>, changes: &Changes) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outlook(name: &str) -> Outlook {
+        Outlook {
+            namespace: "shop".into(),
+            name: name.into(),
+            registry: "main".into(),
+            registry_name: name.into(),
+            refused: None,
+            unavailable: None,
+            writes: true,
+            pending: false,
+            changes: Changes::default(),
+            instances: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_seen_is_not_nothing() {
+        let refused = Some(("PortNotFound".to_owned(), "no port".to_owned()));
+        let plan = Plan::new(vec![outlook("user"), Outlook { refused: refused.clone(), ..outlook("refused") }]);
+        assert_eq!((plan.is_empty(), plan.unknown()), (true, 0));
+        let text = plan.to_string();
+        assert_eq!(text, "shop/refused\n  ! PortNotFound: no port\nnothing to write\n");
+
+        let away = Outlook { unavailable: Some("no endpoint answers".to_owned()), refused, ..outlook("away") };
+        let plan = Plan::new(vec![outlook("user"), away, Outlook { pending: true, ..outlook("late") }]);
+        assert_eq!((plan.is_empty(), plan.unknown()), (true, 2));
+        let text = plan.to_string();
+        assert!(text.contains("  ! PortNotFound: no port; no endpoint answers\n"), "{text}");
+        assert!(text.ends_with("what 2 of them would write is not known\n"), "{text}");
+    }
 }

@@ -1,9 +1,15 @@
 //! A ServiceRegistry and what it takes to connect to it, read once.
+//!
+//! Owns how a single object is read: by a list of its name, because the operator, in whose pod the commands run too, is granted `list`
+//! and not `get`.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::ListParams;
 use kube::{Api, Client};
+use serde::de::DeserializeOwned;
 
 use crate::api::ServiceRegistry;
 use crate::cluster::convert;
@@ -15,6 +21,8 @@ use crate::controllers::registries::settings;
 pub enum ReachError {
     #[error("cannot read {what}: {source}")]
     Cluster { what: String, source: Box<kube::Error> },
+    #[error("there is no {0}")]
+    Missing(String),
     #[error("ServiceRegistry {0}: {1}")]
     Settings(String, String),
 }
@@ -24,8 +32,28 @@ pub fn reading<T>(what: &str, answer: kube::Result<T>) -> Result<T, ReachError> 
     answer.map_err(|source| ReachError::Cluster { what: what.to_owned(), source: Box::new(source) })
 }
 
-pub async fn service_registry(client: &Client, name: &str) -> Result<ServiceRegistry, ReachError> {
-    reading(&format!("ServiceRegistry {name}"), Api::all(client.clone()).get(name).await)
+/// The object of a name, where there is one; `what` is how people call it.
+///
+/// # Errors
+/// [`ReachError::Cluster`] where it could not be read.
+pub async fn find<K>(api: &Api<K>, what: &str, name: &str) -> Result<Option<K>, ReachError>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let named = ListParams::default().fields(&format!("metadata.name={name}"));
+    Ok(reading(what, api.list(&named).await)?.items.into_iter().next())
+}
+
+/// The same where there has to be one.
+///
+/// # Errors
+/// [`ReachError::Missing`] where there is none, [`ReachError::Cluster`] where it could not be read.
+pub async fn one<K>(api: &Api<K>, kind: &str, key: &impl ToString, name: &str) -> Result<K, ReachError>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let what = format!("{kind} {}", key.to_string());
+    find(api, &what, name).await?.ok_or(ReachError::Missing(what))
 }
 
 /// How to connect to it: its spec, with the Secrets that it names.
@@ -36,7 +64,7 @@ pub async fn settings(
 ) -> Result<settings::Wanted, ReachError> {
     let mut view = ClusterView::default();
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    if let Some(namespace) = reading("Namespace kube-system", namespaces.get_opt("kube-system").await)? {
+    if let Some(namespace) = find(&namespaces, "Namespace kube-system", "kube-system").await? {
         view.namespaces.insert("kube-system".to_owned(), Arc::new(convert::namespace(&namespace)));
     }
     let etcd = &object.spec.etcd;
@@ -45,7 +73,7 @@ pub async fn settings(
         tls.ca_secret_ref.iter().map(|ca| &ca.name).chain(tls.client_cert_secret_ref.iter().map(|client| &client.name))
     }));
     for secret in named {
-        if let Some(found) = reading(&format!("Secret {secret}"), secrets.get_opt(secret).await)? {
+        if let Some(found) = find(&secrets, &format!("Secret {secret}"), secret).await? {
             view.secrets.insert(ObjectKey::new(operator_namespace, secret), Arc::new(convert::secret(found)));
         }
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::print::Columns;
 use super::reach::{ReachError, reading};
-use crate::api::conditions::{DELETIONS_HELD, READY};
+use crate::api::conditions::{DELETIONS_HELD, READY, Reason};
 use crate::api::{Counts, RegisteredService, ServiceRegistry};
 use crate::controllers::conditions;
 use crate::leadership::leader;
@@ -120,14 +120,22 @@ fn service(object: RegisteredService) -> Service {
     }
 }
 
+impl Ready {
+    /// Nothing needs a person: what is not written because somebody chose Observe or suspended it is as they want it.
+    fn is_well(&self) -> bool {
+        self.status == "True" || self.reason == Reason::NotWritten.as_str()
+    }
+}
+
 impl Status {
-    /// Nothing needs a person.
+    /// Nothing needs a person; what does has an alert too.
     pub fn is_well(&self) -> bool {
         let ready = self.registries.iter().map(|r| &r.ready).chain(self.services.iter().map(|s| &s.ready));
         let held = self.registries.iter().map(|r| &r.held).chain(self.services.iter().map(|s| &s.held));
         self.leader.is_some()
-            && ready.into_iter().all(|ready| ready.status == "True")
+            && ready.into_iter().all(Ready::is_well)
             && held.into_iter().all(Option::is_none)
+            && self.services.iter().all(|service| service.instances.lost == 0)
     }
 }
 
@@ -141,7 +149,7 @@ impl fmt::Display for Status {
         for r in &self.registries {
             let numbers = [r.own, r.foreign, r.undecodable].map(|n| n.to_string());
             let [own, foreign, undecodable] = numbers;
-            let why = why(&r.ready, r.held.as_ref());
+            let why = why(&r.ready, r.held.clone());
             columns.add([r.name.clone(), r.format.clone(), r.ready.status.clone(), own, foreign, undecodable, why]);
         }
         writeln!(f, "{columns}")?;
@@ -149,9 +157,11 @@ impl fmt::Display for Status {
         let mut columns = Columns::new(head);
         for s in &self.services {
             let counts = &s.instances;
-            let numbers = [counts.exported, counts.imported, counts.lost + counts.healed, counts.skipped, counts.held];
+            let numbers = [counts.exported, counts.imported, counts.lost, counts.skipped, counts.held];
             let [exported, imported, lost, skipped, held] = numbers.map(|n| n.to_string());
-            let (name, why) = (format!("{}/{}", s.namespace, s.name), why(&s.ready, s.held.as_ref()));
+            let restart = (counts.lost > 0).then(|| "restart what is lost; twinspan parity names it".to_owned());
+            let (name, why) =
+                (format!("{}/{}", s.namespace, s.name), why(&s.ready, s.held.iter().cloned().chain(restart)));
             let ready = s.ready.status.clone();
             columns.add([name, s.registry.clone(), ready, exported, imported, lost, skipped, held, why]);
         }
@@ -159,10 +169,37 @@ impl fmt::Display for Status {
     }
 }
 
-fn why(ready: &Ready, held: Option<&String>) -> String {
+fn why(ready: &Ready, more: impl IntoIterator<Item = String>) -> String {
     let trouble = (ready.status != "True").then(|| {
         if ready.message.is_empty() { ready.reason.clone() } else { format!("{}: {}", ready.reason, ready.message) }
     });
-    let all: Vec<String> = trouble.into_iter().chain(held.cloned()).collect();
+    let all: Vec<String> = trouble.into_iter().chain(more).collect();
     all.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(reason: &str, instances: Counts) -> Status {
+        let well = if reason == "Synced" { "True" } else { "False" };
+        let ready = Ready { status: well.into(), reason: reason.into(), message: String::new() };
+        let (namespace, name, registry) = ("shop".into(), "user".into(), "main".into());
+        let service = Service { namespace, name, registry, ready, instances, held: None };
+        Status { leader: Some("a".into()), registries: Vec::new(), services: vec![service] }
+    }
+
+    #[test]
+    fn what_needs_a_person_is_what_alerts_are_about() {
+        let (none, lost) = (Counts::default(), Counts { lost: 1, ..Counts::default() });
+        assert!(status("Synced", none.clone()).is_well());
+        assert!(status("Synced", Counts { healed: 1, skipped: 1, ..Counts::default() }).is_well());
+        assert!(status("NotWritten", none.clone()).is_well(), "somebody chose to observe");
+        assert!(!status("NotAllowed", none.clone()).is_well());
+        let lost = status("Synced", lost);
+        assert!(!lost.is_well());
+        let text = lost.to_string();
+        assert!(text.ends_with("1     0        0     restart what is lost; twinspan parity names it\n"), "{text}");
+        assert!(!Status { leader: None, ..status("Synced", none) }.is_well());
+    }
 }

@@ -202,8 +202,19 @@ impl Record {
 
     /// The addresses that a client would dial, whatever their forms: also those that no endpoint may have.
     pub fn dialled(&self) -> impl Iterator<Item = (IpAddr, u16)> {
-        let tcp = matches!(&self.content, Content::Registered { registration, .. } if registration.is_tcp());
-        let listeners = if tcp { self.listeners() } else { &[] };
-        listeners.iter().filter_map(|listener| named_address(&listener.text))
+        self.tcp_listeners().iter().filter_map(|listener| named_address(&listener.text))
+    }
+
+    /// What a client that looks for a scheme would dial: it takes the first address that has it.
+    pub fn dialled_for(&self, scheme: &str) -> Option<(IpAddr, u16)> {
+        let first = self.tcp_listeners().iter().find(|listener| listener.scheme == scheme)?;
+        named_address(&first.text)
+    }
+
+    fn tcp_listeners(&self) -> &[Listener] {
+        match &self.content {
+            Content::Registered { registration, listeners, .. } if registration.is_tcp() => listeners,
+            _ => &[],
+        }
     }
 }

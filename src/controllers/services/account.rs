@@ -2,18 +2,20 @@
 //!
 //! Owns the words. Refuses to decide: every word follows from what was observed and planned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{AddressType, InstanceAddr, Kind, Reason, Record, RecordKey, TCP};
+use twinspan_core::model::{AddressType, InstanceAddr, Kind, Reason, Record, RecordKey, Slice, TCP};
 use twinspan_core::plan::RecordOp;
 
 use super::observe::Observed;
 use super::plan::{Plan, Sides};
 use super::status;
-use super::validate::Accepted;
+use super::validate::{Accepted, Refusal};
 use crate::api::conditions::DELETIONS_HELD;
 
 /// One instance, or a record that is none.
@@ -47,18 +49,48 @@ pub fn accounts(observed: &Observed, accepted: &Accepted, plan: &Plan, now: Time
     let mut all = BTreeMap::new();
     let mut rest = Vec::new();
     from_cluster(observed, accepted, plan, now, &mut all);
-    if let Some(sides) = &plan.sides {
-        from_registry(observed, accepted, plan, &mut all);
-        from_imports(observed, accepted, sides, now, &mut all);
-        for skipped in sides.import.skipped.iter().chain(&sides.export.skipped) {
-            let account = Account::new(&skipped.instance, skipped.reason.label(), explanation(skipped.reason));
-            match InstanceAddr::parse(&skipped.instance) {
-                Ok(addr) => drop(all.entry(addr).or_insert(account)),
-                Err(_) => rest.push(account),
-            }
+    let Some(sides) = &plan.sides else {
+        for addr in addresses(&observed.our_slices) {
+            let text =
+                "the registry cannot be asked now, and what was imported from it is kept; see its ServiceRegistry";
+            all.entry(addr).or_insert_with(|| Account::new(&addr, "RegistryUnavailable", text));
+        }
+        return all.into_values().collect();
+    };
+    from_registry(observed, accepted, plan, &mut all);
+    from_imports(observed, accepted, sides, now, &mut all);
+    for skipped in sides.import.skipped.iter().chain(&sides.export.skipped) {
+        let account = Account::new(&skipped.instance, skipped.reason.label(), explanation(skipped.reason));
+        match InstanceAddr::parse(&skipped.instance) {
+            Ok(addr) => drop(all.entry(addr).or_insert(account)),
+            Err(_) => rest.push(account),
         }
     }
     all.into_values().chain(rest).collect()
+}
+
+/// Of one that is not accepted: whatever either side has for it, all for one reason.
+pub fn refused(observed: &Observed, refusal: &Refusal) -> Vec<Account> {
+    let account = |instance: &dyn Display| Account::new(&instance, refusal.reason.as_str(), refusal.message.clone());
+    let mut instances: BTreeSet<InstanceAddr> = addresses(&observed.others_slices).collect();
+    instances.extend(addresses(&observed.our_slices));
+    let mut rest = Vec::new();
+    for (key, record) in observed.session.iter().flat_map(|session| &session.snapshot.records) {
+        instances.extend(record.addrs());
+        if record.addrs().next().is_none() {
+            rest.push(account(key));
+        }
+    }
+    instances.iter().map(|addr| account(addr)).chain(rest).collect()
+}
+
+/// What slices name, ready or not.
+fn addresses(slices: &[Arc<Slice>]) -> impl Iterator<Item = InstanceAddr> {
+    slices.iter().flat_map(|slice| {
+        let ports = slice.ports.iter().filter(|port| port.protocol == TCP).filter_map(|port| port.number);
+        let ips = move || slice.endpoints.iter().filter_map(|endpoint| endpoint.address.parse::<IpAddr>().ok());
+        ports.flat_map(move |port| ips().filter_map(move |ip| InstanceAddr::new(ip, port).ok()))
+    })
 }
 
 type Accounts = BTreeMap<InstanceAddr, Account>;
@@ -130,7 +162,7 @@ fn exported(observed: &Observed, accepted: &Accepted, plan: &Plan, addr: Instanc
     });
     match own {
         Some(key) => Account::new(&addr, "Exported", format!("as {key}")),
-        None => Account::new(&addr, "ToBeExported", "the leader writes its record at the next pass"),
+        None => Account::new(&addr, "ToBeExported", format!("its record is not there yet; {}", next(accepted))),
     }
 }
 
@@ -150,7 +182,7 @@ fn from_registry(observed: &Observed, accepted: &Accepted, plan: &Plan, all: &mu
                     all.entry(addr).or_insert_with(|| Account::new(&addr, "OthersExport", text));
                 }
                 Some(_) if deletes(key) => {
-                    let text = format!("its endpoint is gone; the leader withdraws {key} at the next pass");
+                    let text = format!("its endpoint is gone, and {key} is to go; {}", next(accepted));
                     all.entry(addr).or_insert_with(|| Account::new(&addr, "ToBeWithdrawn", text));
                 }
                 Some(_) => {
@@ -195,9 +227,20 @@ fn from_imports(observed: &Observed, accepted: &Accepted, sides: &Sides, now: Ti
             (true, None) if present.contains_key(addr) => {
                 Account::new(&addr, "Imported", "it is an endpoint of the Service")
             }
-            (true, None) => Account::new(&addr, "ToBeImported", "the leader writes its endpoint at the next pass"),
+            (true, None) => {
+                Account::new(&addr, "ToBeImported", format!("its endpoint is not there yet; {}", next(accepted)))
+            }
         };
         all.insert(*addr, account);
+    }
+}
+
+/// When what is planned is written.
+fn next(accepted: &Accepted) -> &'static str {
+    if accepted.writes {
+        "it waits for the leader's next pass"
+    } else {
+        "nothing is written: spec.policy is Observe, or spec.suspend is set"
     }
 }
 

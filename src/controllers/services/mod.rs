@@ -32,6 +32,7 @@ use twinspan_core::model::ServiceKey;
 
 pub use memory::Memory;
 pub use outlook::{Outlook, outlook};
+pub use validate::schemes;
 
 use super::context::Context;
 use super::queue::{Ended, Next};

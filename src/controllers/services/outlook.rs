@@ -8,12 +8,14 @@ use twinspan_core::model::{Content, Record, RecordKey, ServiceKey};
 use twinspan_core::plan::RecordOp;
 use twinspan_core::plan::slices::{Body, SliceOp};
 
-use super::account::{Account, accounts};
+use super::account::{self, Account, accounts};
 use super::observe::{self, Observed, Session};
 use super::plan::{self, Plan};
 use super::validate::{self, Verdict};
+use crate::cluster::index;
 use crate::controllers::context::Context;
 use crate::controllers::registries::settings;
+use crate::registry::view::State;
 
 /// One RegisteredService, seen by an operator that has just started.
 #[derive(Clone, Debug, Serialize)]
@@ -23,9 +25,8 @@ pub struct Outlook {
     pub name: String,
     /// The ServiceRegistry that it refers to.
     pub registry: String,
-    /// Its name there, and its Service; absent where it is not accepted.
-    pub registry_name: Option<String>,
-    pub service: Option<String>,
+    /// The name that it asks for there.
+    pub registry_name: String,
     /// Why it is not accepted: the reason of its condition, and what to do.
     pub refused: Option<(String, String)>,
     /// Why its registry cannot be asked.
@@ -96,24 +97,30 @@ pub fn outlook(context: &Context, key: &ServiceKey) -> Option<Outlook> {
         (None, Some(registry)) => settings::wanted(registry, &context.cluster()).err().map(|problem| problem.message),
         _ => None,
     };
-    let (accepted, refused) = match &verdict {
-        Verdict::Accepted(accepted) => (Some(accepted), None),
-        Verdict::Refused(refusal) => (None, Some((refusal.reason.as_str().to_owned(), refusal.message.clone()))),
-        Verdict::Gone { .. } => (None, None),
+    // What it takes to know what is to be written.
+    let (instances, refused, needs_registry) = match &verdict {
+        Verdict::Accepted(accepted) => (accounts(&observed, accepted, &plan, now), None, true),
+        Verdict::Refused(refusal) => {
+            let said = (refusal.reason.as_str().to_owned(), refusal.message.clone());
+            let withdraws = refusal.withdraw && observed.registry.is_some();
+            (account::refused(&observed, refusal), Some(said), withdraws)
+        }
+        Verdict::Gone { .. } => (Vec::new(), None, false),
     };
-    let unavailable = failed.or(problem).filter(|_| accepted.is_some() && plan.sides.is_none());
+    let fresh = observed.session.as_ref().is_some_and(|session| session.snapshot.state == State::Fresh);
+    let unknown = needs_registry && !fresh;
+    let unavailable = failed.or(problem).filter(|_| unknown);
     Some(Outlook {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
         registry: object.spec.registry_ref.name.clone(),
-        registry_name: accepted.map(|accepted| accepted.name.to_string()),
-        service: accepted.map(|accepted| accepted.service.to_string()),
+        registry_name: index::registry_name(key, object),
         refused,
-        pending: accepted.is_some() && plan.sides.is_none() && unavailable.is_none(),
+        pending: unknown && unavailable.is_none(),
         unavailable,
         writes: verdict.writes(),
         changes: changes(&observed, &plan),
-        instances: accepted.map(|accepted| accounts(&observed, accepted, &plan, now)).unwrap_or_default(),
+        instances,
     })
 }
 

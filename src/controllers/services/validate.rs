@@ -256,7 +256,7 @@ fn follow_created(mut accepted: Accepted, found: &ServiceView, wanted: NewServic
 }
 
 /// The scheme of each port; at least one.
-fn schemes(ports: &[PortRef], format: Format) -> Vec<String> {
+pub fn schemes(ports: &[PortRef], format: Format) -> Vec<String> {
     let scheme = |port: &PortRef| port.scheme.clone().unwrap_or_else(|| format.default_scheme().to_owned());
     if ports.is_empty() { vec![format.default_scheme().to_owned()] } else { ports.iter().map(scheme).collect() }
 }

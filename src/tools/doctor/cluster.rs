@@ -1,14 +1,18 @@
 //! The cluster: whether it answers, whose time it has, our CRDs, what the operator is allowed, who leads.
 
+use std::fmt::Debug;
+
 use jiff::fmt::rfc2822;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceValidation,
 };
 use kube::{Api, Client};
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{Finding, Findings, Level, Request, rbac};
+use super::rbac::{self, Subject};
+use super::{Finding, Findings, Level, Request};
 use crate::api::crds;
 use crate::leadership;
 use crate::world::World;
@@ -69,10 +73,13 @@ async fn definitions(client: &Client, findings: &mut Findings<'_>) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for (file, wanted) in crds::all().unwrap_or_default() {
         let name = wanted["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        match api.get_opt(&name).await {
-            Ok(None) => findings.add(Level::Fail, format!("there is no CRD {name}; kubectl apply -f crds/{file}")),
+        match read(client, &api, "apiextensions.k8s.io", "customresourcedefinitions", &name).await {
+            Ok(Read::Missing) => {
+                findings.add(Level::Fail, format!("there is no CRD {name}; kubectl apply -f crds/{file}"));
+            }
+            Ok(Read::NotAllowed) => findings.add(Level::Warn, not_seen(&format!("CRD {name}"))),
             Err(error) => findings.add(Level::Warn, format!("cannot read CRD {name}: {error}")),
-            Ok(Some(found)) => {
+            Ok(Read::Found(found)) => {
                 // Both as the client's types have them.
                 let wanted: Option<CustomResourceDefinition> = serde_json::from_value(wanted).ok();
                 if wanted.is_some_and(|wanted| versions(&wanted) == versions(&found)) {
@@ -88,45 +95,77 @@ async fn definitions(client: &Client, findings: &mut Findings<'_>) {
     }
 }
 
+/// What became of reading an object that the operator itself may not read.
+enum Read<K> {
+    Found(Box<K>),
+    Missing,
+    NotAllowed,
+}
+
+/// Asks first: in a pod of the operator it would be denied, which is a line in the audit log that somebody has to explain.
+async fn read<K>(client: &Client, api: &Api<K>, group: &str, resource: &str, name: &str) -> kube::Result<Read<K>>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    if !rbac::may(client, "get", group, resource, name).await? {
+        return Ok(Read::NotAllowed);
+    }
+    Ok(api.get_opt(name).await?.map_or(Read::Missing, |found| Read::Found(Box::new(found))))
+}
+
+fn not_seen(what: &str) -> String {
+    format!("{what} was not looked at, for this account may not read it; run doctor as an administrator as well")
+}
+
 /// Names and schemas; the API server adds defaults elsewhere.
 fn versions(crd: &CustomResourceDefinition) -> Vec<(&str, Option<&CustomResourceValidation>)> {
     crd.spec.versions.iter().map(|version| (version.name.as_str(), version.schema.as_ref())).collect()
 }
 
 async fn permissions(request: &Request<'_>, findings: &mut Findings<'_>) {
+    match lacks(request).await {
+        Ok((who, missing)) if missing.is_empty() => {
+            findings
+                .add(Level::Ok, format!("{who} is allowed all {} verbs that the operator uses", rbac::granted().len()));
+        }
+        Ok((who, missing)) => {
+            let text = format!(
+                "{who} is not allowed: {}; apply the roles of this version's chart or deploy/twinspan.yaml",
+                missing.join(", ")
+            );
+            findings.add(Level::Fail, text);
+        }
+        Err(error) => findings.add(Level::Warn, format!("cannot see what the operator is allowed: {error}")),
+    }
+}
+
+/// Who was asked about, and what it may not.
+async fn lacks(request: &Request<'_>) -> kube::Result<(String, Vec<String>)> {
     let namespace = request.operator_namespace;
     let user = format!("system:serviceaccount:{namespace}:{}", request.service_account);
-    let grants = rbac::granted();
+    let subject = Subject::new(&request.client, &user).await?;
     let mut missing = Vec::new();
-    for grant in &grants {
-        match rbac::allowed(&request.client, namespace, &user, grant).await {
-            Ok(true) => {}
-            Ok(false) => missing.push(format!("{} {}", grant.verb, grant.resource)),
-            Err(error) => {
-                findings.add(Level::Warn, format!("cannot see what the operator is allowed: {error}"));
-                return;
-            }
+    for grant in &rbac::granted() {
+        if !subject.is_granted(&request.client, namespace, grant).await? {
+            missing.push(format!("{} {}", grant.verb, grant.resource));
         }
     }
-    if missing.is_empty() {
-        findings.add(Level::Ok, format!("{user} is allowed all {} verbs that the operator uses", grants.len()));
-    } else {
-        let text = format!(
-            "{user} is not allowed: {}; apply the roles of this version's chart or deploy/twinspan.yaml",
-            missing.join(", ")
-        );
-        findings.add(Level::Fail, text);
-    }
+    let who = match subject {
+        Subject::User(user) => user,
+        Subject::Oneself => format!("the account that runs this, which may not ask about {user},"),
+    };
+    Ok((who, missing))
 }
 
 async fn policy(client: &Client, findings: &mut Findings<'_>) {
     let api: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
-    match api.get_opt(POLICY).await {
-        Ok(Some(_)) => findings.add(Level::Ok, "the operator is limited to EndpointSlices of its own"),
-        Ok(None) => findings.add(
+    match read(client, &api, "admissionregistration.k8s.io", "validatingadmissionpolicies", POLICY).await {
+        Ok(Read::Found(_)) => findings.add(Level::Ok, "the operator is limited to EndpointSlices of its own"),
+        Ok(Read::Missing) => findings.add(
             Level::Warn,
             format!("there is no ValidatingAdmissionPolicy {POLICY}; a stolen token could change others' EndpointSlices. It is in the chart and in deploy/twinspan.yaml"),
         ),
+        Ok(Read::NotAllowed) => findings.add(Level::Warn, not_seen(&format!("ValidatingAdmissionPolicy {POLICY}"))),
         Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicies: {error}")),
     }
 }

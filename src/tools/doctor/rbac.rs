@@ -59,38 +59,65 @@ pub fn granted() -> Vec<Grant> {
     all
 }
 
-/// Asks the API server whether the operator is allowed this. As whoever may not ask that about others, it is asked about oneself.
-pub async fn allowed(client: &Client, namespace: &str, user: &str, grant: &Grant) -> kube::Result<bool> {
-    let (resource, subresource) = match grant.resource.split_once('/') {
-        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
-        None => (grant.resource, None),
-    };
-    let attributes = ResourceAttributes {
-        group: Some(grant.group.to_owned()),
+/// About whom the API server is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    User(String),
+    /// Whoever may not ask about others, as the operator itself, asks about itself.
+    Oneself,
+}
+
+impl Subject {
+    /// The user, where whoever runs this may ask about others.
+    pub async fn new(client: &Client, user: &str) -> kube::Result<Self> {
+        let asks = may(client, "create", "authorization.k8s.io", "subjectaccessreviews", "").await?;
+        Ok(if asks { Self::User(user.to_owned()) } else { Self::Oneself })
+    }
+
+    /// Asks the API server whether it is allowed this.
+    pub async fn is_granted(&self, client: &Client, namespace: &str, grant: &Grant) -> kube::Result<bool> {
+        let (resource, subresource) = match grant.resource.split_once('/') {
+            Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+            None => (grant.resource, None),
+        };
+        let attributes = ResourceAttributes {
+            subresource,
+            namespace: (grant.place == Place::OwnNamespace).then(|| namespace.to_owned()),
+            ..attributes(grant.verb, grant.group, resource, grant.name)
+        };
+        let Self::User(user) = self else { return review_oneself(client, attributes).await };
+        let spec = SubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            user: Some(user.clone()),
+            ..SubjectAccessReviewSpec::default()
+        };
+        let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+        let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
+        let answer = reviews.create(&PostParams::default(), &review).await?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+}
+
+/// Whether whoever runs this is allowed something in the whole cluster; an empty name is every object. Everybody may ask that.
+pub async fn may(client: &Client, verb: &str, group: &str, resource: &str, name: &str) -> kube::Result<bool> {
+    review_oneself(client, attributes(verb, group, resource, name)).await
+}
+
+async fn review_oneself(client: &Client, attributes: ResourceAttributes) -> kube::Result<bool> {
+    let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
+    let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let answer = reviews.create(&PostParams::default(), &review).await?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}
+
+fn attributes(verb: &str, group: &str, resource: &str, name: &str) -> ResourceAttributes {
+    ResourceAttributes {
+        verb: Some(verb.to_owned()),
+        group: Some(group.to_owned()),
         resource: Some(resource.to_owned()),
-        subresource,
-        verb: Some(grant.verb.to_owned()),
-        name: (!grant.name.is_empty()).then(|| grant.name.to_owned()),
-        namespace: (grant.place == Place::OwnNamespace).then(|| namespace.to_owned()),
+        name: (!name.is_empty()).then(|| name.to_owned()),
         ..ResourceAttributes::default()
-    };
-    let spec = SubjectAccessReviewSpec {
-        resource_attributes: Some(attributes.clone()),
-        user: Some(user.to_owned()),
-        ..SubjectAccessReviewSpec::default()
-    };
-    let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
-    match reviews.create(&PostParams::default(), &review).await {
-        Ok(answer) => Ok(answer.status.is_some_and(|status| status.allowed)),
-        Err(kube::Error::Api(status)) if status.is_forbidden() => {
-            let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..Default::default() };
-            let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
-            let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-            let answer = reviews.create(&PostParams::default(), &review).await?;
-            Ok(answer.status.is_some_and(|status| status.allowed))
-        }
-        Err(error) => Err(error),
     }
 }
 

@@ -15,6 +15,7 @@ use twinspan_core::model::InstanceAddr;
 #[derive(Debug)]
 pub struct Resolver {
     inner: TokioResolver,
+    named: bool,
 }
 
 impl Resolver {
@@ -40,7 +41,20 @@ impl Resolver {
         let options = builder.options_mut();
         options.cache_size = 0;
         options.timeout = Duration::from_secs(2);
-        Ok(Self { inner: builder.build()? })
+        Ok(Self { inner: builder.build()?, named: server.is_some() })
+    }
+
+    /// Whether somebody said which server to ask.
+    pub fn is_named(&self) -> bool {
+        self.named
+    }
+
+    /// Whether a name has an address.
+    ///
+    /// # Errors
+    /// No server answers.
+    pub async fn knows(&self, name: &str) -> Result<bool, NetError> {
+        Ok(!self.addresses(name).await?.is_empty())
     }
 
     /// Every instance that the SRV answers of a port lead to.
@@ -79,5 +93,40 @@ impl Resolver {
             Err(error) if error.is_no_records_found() || error.is_nx_domain() => Ok(Vec::new()),
             Err(error) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    /// A server that knows nobody: RFC 1035, the question back with `NXDOMAIN`.
+    async fn knows_nobody() -> SocketAddr {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut message = [0; 512];
+            while let Ok((_, from)) = socket.recv_from(&mut message).await {
+                let mut end = 12;
+                while message[end] != 0 {
+                    end += usize::from(message[end]) + 1;
+                }
+                message[2..4].copy_from_slice(&[0x81, 0x83]);
+                // One question, and neither answers nor EDNS.
+                message[6..12].fill(0);
+                let _ = socket.send_to(&message[..end + 5], from).await;
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_server_outside_the_cluster_knows_no_name_of_it() {
+        let resolver = Resolver::new(Some(knows_nobody().await)).unwrap();
+        assert!(resolver.is_named());
+        assert!(!resolver.knows("kubernetes.default.svc.cluster.local.").await.unwrap());
+        assert!(resolver.instances("rpc", "user.shop.svc.cluster.local.").await.unwrap().is_empty());
     }
 }

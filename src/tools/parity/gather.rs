@@ -12,13 +12,15 @@ use twinspan_core::model::{
 };
 
 use super::dns::Resolver;
-use super::table::{Cell, Sides};
-use crate::api::RegisteredService;
+use super::table::{Cell, Dns, Sides};
+use crate::api::{RegisteredService, ServiceRegistry};
 use crate::cluster::convert::{self, ServiceView};
 use crate::cluster::index;
+use crate::controllers::registries::settings;
+use crate::controllers::services::schemes;
 use crate::registry::etcd::EtcdConnector;
 use crate::registry::{Connector, RegistryError};
-use crate::tools::reach::{self, ReachError, reading};
+use crate::tools::reach::{self, ReachError, one, reading};
 
 /// Which service, and whom to ask.
 pub struct Request<'a> {
@@ -67,38 +69,38 @@ pub enum GatherError {
 pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
     let Request { client: kube, key, .. } = request;
     let objects: Api<RegisteredService> = Api::namespaced(kube.clone(), &key.namespace);
-    let object = reading(&format!("RegisteredService {key}"), objects.get(&key.name).await)?;
+    let object = one(&objects, "RegisteredService", key, &key.name).await?;
     let name = RegistryName::new(index::registry_name(key, &object)).map_err(|e| GatherError::Name(key.clone(), e))?;
+    let registry = &object.spec.registry_ref.name;
+    let registry: ServiceRegistry = one(&Api::all(kube.clone()), "ServiceRegistry", registry, registry).await?;
     let service = index::service_key(key, &object);
     let services: Api<Service> = Api::namespaced(kube.clone(), &service.namespace);
-    let view = convert::service(&reading(&format!("Service {service}"), services.get(&service.name).await)?);
-    let port = port_name(&object, &view).ok_or_else(|| GatherError::Port(service.clone()))?;
+    let view = convert::service(&one(&services, "Service", &service, &service.name).await?);
+    let ports = port_names(&object, &view).ok_or_else(|| GatherError::Port(service.clone()))?;
+    let schemes = schemes(&object.spec.service.ports, settings::format(registry.spec.format));
 
-    let cluster = endpoints(&request.client, &service, &port).await?;
-    let (registry, client, framework) = records(request, &object.spec.registry_ref.name, &name).await?;
-    let dns = if view.headless {
-        let fqdn = format!("{}.{}.svc.{}.", service.name, service.namespace, request.cluster_domain);
-        Some(request.resolver.instances(&port, &fqdn).await?)
-    } else {
-        None
-    };
+    let cluster = endpoints(&request.client, &service, &ports).await?;
+    let (registry, framework) = records(request, &registry, &name, &schemes).await?;
+    let client = registry.keys().copied().collect();
+    let dns = if view.headless { names(request, &service, &ports).await? } else { Dns::NotNamed };
     Ok(Gathered { sides: Sides { cluster, registry, dns, client }, registry_name: name, service, framework })
 }
 
-fn port_name(object: &RegisteredService, service: &ServiceView) -> Option<String> {
-    match object.spec.service.ports.first() {
-        Some(port) => Some(port.name.clone()),
-        None => {
-            let mut tcp = service.ports.iter().filter(|port| port.tcp);
-            tcp.next().map(|port| port.name.clone()).filter(|_| tcp.next().is_none())
-        }
+/// The ports of the Service that are meant.
+fn port_names(object: &RegisteredService, service: &ServiceView) -> Option<Vec<String>> {
+    let wanted = &object.spec.service.ports;
+    if !wanted.is_empty() {
+        return Some(wanted.iter().map(|port| port.name.clone()).collect());
     }
+    let mut tcp = service.ports.iter().filter(|port| port.tcp);
+    let only = tcp.next().filter(|_| tcp.next().is_none())?;
+    Some(vec![only.name.clone()])
 }
 
 async fn endpoints(
     client: &Client,
     service: &ServiceKey,
-    port: &str,
+    ports: &[String],
 ) -> Result<BTreeMap<InstanceAddr, Cell>, GatherError> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), &service.namespace);
     let selector = ListParams::default().labels(&format!("{SERVICE_NAME_LABEL}={}", service.name));
@@ -106,7 +108,7 @@ async fn endpoints(
     let mut found = BTreeMap::new();
     for slice in slices.items.into_iter().map(convert::slice) {
         let cell = if slice.is_ours() { Cell::Imported } else { Cell::Pod };
-        for instance in ready(&slice, port) {
+        for instance in ports.iter().flat_map(|port| ready(&slice, port)) {
             found.entry(instance).or_insert(cell);
         }
     }
@@ -123,26 +125,50 @@ fn ready(slice: &Slice, port: &str) -> BTreeSet<InstanceAddr> {
     numbers.flat_map(|number| ips.iter().filter_map(move |ip| InstanceAddr::new(*ip, number).ok())).collect()
 }
 
-type Records = (BTreeMap<InstanceAddr, Cell>, BTreeSet<InstanceAddr>, &'static str);
-
-/// Records with an address, and the addresses that a client would dial: it believes the value and ignores the key.
-async fn records(request: &Request<'_>, registry: &str, name: &RegistryName) -> Result<Records, GatherError> {
-    let object = reach::service_registry(&request.client, registry).await?;
-    let wanted = reach::settings(&request.client, request.operator_namespace, &object).await?;
+/// Records with an address that a client of one of the schemes would dial: it believes the value and ignores the key.
+async fn records(
+    request: &Request<'_>,
+    object: &ServiceRegistry,
+    name: &RegistryName,
+    schemes: &[String],
+) -> Result<(BTreeMap<InstanceAddr, Cell>, &'static str), GatherError> {
+    let wanted = reach::settings(&request.client, request.operator_namespace, object).await?;
     let layout: Layout = wanted.identity.layout;
-    let failed = |error| GatherError::Registry(registry.to_owned(), error);
+    let failed = |error| GatherError::Registry(object.metadata.name.clone().unwrap_or_default(), error);
     let connection = EtcdConnector::new(wanted.connection).connect().await.map_err(failed)?;
     let listing = connection.list(&layout.service_root(name)).await.map_err(failed)?;
-    let (mut records, mut dialled) = (BTreeMap::new(), BTreeSet::new());
+    let mut records = BTreeMap::new();
     for record in listing.records.iter().map(|raw| layout.decode(raw)) {
         let cell =
             if matches!(record.kind(&wanted.identity.cluster_id), Kind::Own(_)) { Cell::Own } else { Cell::Foreign };
-        for (ip, port) in record.dialled() {
+        for (ip, port) in schemes.iter().filter_map(|scheme| record.dialled_for(scheme)) {
             if let Ok(instance) = InstanceAddr::new(ip, port) {
                 records.entry(instance).or_insert(cell);
-                dialled.insert(instance);
             }
         }
     }
-    Ok((records, dialled, layout.format().as_str()))
+    Ok((records, layout.format().as_str()))
+}
+
+/// What DNS answers, where it is the cluster's that is asked.
+async fn names(request: &Request<'_>, service: &ServiceKey, ports: &[String]) -> Result<Dns, GatherError> {
+    let Request { resolver, cluster_domain, .. } = request;
+    let known = format!("kubernetes.default.svc.{cluster_domain}.");
+    match resolver.knows(&known).await {
+        Ok(true) => {}
+        Ok(false) => {
+            return Ok(Dns::NotAsked(format!("the DNS server does not know {known}, so it is not the cluster's")));
+        }
+        // The one that was named has to answer; the system's need not be able to.
+        Err(error) if !resolver.is_named() => {
+            return Ok(Dns::NotAsked(format!("the system's DNS servers do not answer ({error})")));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let fqdn = format!("{}.{}.svc.{cluster_domain}.", service.name, service.namespace);
+    let mut found = BTreeSet::new();
+    for port in ports {
+        found.append(&mut resolver.instances(port, &fqdn).await?);
+    }
+    Ok(Dns::Answers(found))
 }

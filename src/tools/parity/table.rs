@@ -16,10 +16,20 @@ pub struct Sides {
     pub cluster: BTreeMap<InstanceAddr, Cell>,
     /// Records, and whether Twinspan exported them.
     pub registry: BTreeMap<InstanceAddr, Cell>,
-    /// `None` where DNS does not name instances: a ClusterIP Service answers with its own address.
-    pub dns: Option<BTreeSet<InstanceAddr>>,
+    pub dns: Dns,
     /// What a client of the registry's framework calls, or would.
     pub client: BTreeSet<InstanceAddr>,
+}
+
+/// What in-cluster DNS says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Dns {
+    /// It does not name instances: a ClusterIP Service answers with its own address.
+    #[default]
+    NotNamed,
+    /// There is no way to it from here, and why.
+    NotAsked(String),
+    Answers(BTreeSet<InstanceAddr>),
 }
 
 /// How a side sees an instance.
@@ -38,6 +48,8 @@ pub enum Cell {
     Missing,
     /// The side does not name instances.
     NotNamed,
+    /// Nobody asked the side.
+    NotAsked,
 }
 
 impl Cell {
@@ -50,6 +62,7 @@ impl Cell {
             Self::Seen => "yes",
             Self::Missing => "-",
             Self::NotNamed => "(n/a)",
+            Self::NotAsked => "not asked",
         }
     }
 }
@@ -67,7 +80,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Every side that names instances sees it.
+    /// Every side that was asked and names instances sees it.
     pub fn agrees(&self) -> bool {
         [self.cluster, self.registry, self.dns, self.client].iter().all(|cell| *cell != Cell::Missing)
     }
@@ -82,13 +95,20 @@ pub struct Table {
     pub rows: Vec<Row>,
     /// Instances and records that no side has on purpose, and why.
     pub left_out: Vec<Account>,
+    /// What else explains it.
+    pub remarks: Vec<String>,
 }
 
 impl Table {
     pub fn new(sides: &Sides, framework: &str) -> Self {
         let mut all: BTreeSet<InstanceAddr> =
             sides.cluster.keys().chain(sides.registry.keys()).chain(&sides.client).copied().collect();
-        all.extend(sides.dns.iter().flatten().copied());
+        let mut remarks = Vec::new();
+        match &sides.dns {
+            Dns::NotNamed => {}
+            Dns::NotAsked(why) => remarks.push(format!("DNS was not asked: {why}; say which server to ask with --dns")),
+            Dns::Answers(dns) => all.extend(dns),
+        }
         let seen = |by: &BTreeSet<InstanceAddr>, instance: &InstanceAddr| {
             if by.contains(instance) { Cell::Seen } else { Cell::Missing }
         };
@@ -97,13 +117,17 @@ impl Table {
             .map(|instance| Row {
                 cluster: sides.cluster.get(&instance).copied().unwrap_or(Cell::Missing),
                 registry: sides.registry.get(&instance).copied().unwrap_or(Cell::Missing),
-                dns: sides.dns.as_ref().map_or(Cell::NotNamed, |dns| seen(dns, &instance)),
+                dns: match &sides.dns {
+                    Dns::NotNamed => Cell::NotNamed,
+                    Dns::NotAsked(_) => Cell::NotAsked,
+                    Dns::Answers(dns) => seen(dns, &instance),
+                },
                 client: seen(&sides.client, &instance),
                 instance: instance.to_string(),
                 why: None,
             })
             .collect();
-        Self { framework: framework.to_owned(), rows, left_out: Vec::new() }
+        Self { framework: framework.to_owned(), rows, left_out: Vec::new(), remarks }
     }
 
     /// Says why, where sides differ, and what is on no side.
@@ -114,6 +138,12 @@ impl Table {
                 None => self.left_out.push(account),
             }
         }
+        self
+    }
+
+    /// Adds what is to be said of all of it.
+    pub fn remarked(mut self, remarks: impl IntoIterator<Item = String>) -> Self {
+        self.remarks.extend(remarks);
         self
     }
 
@@ -141,6 +171,9 @@ impl fmt::Display for Table {
         for account in &self.left_out {
             writeln!(f, "{} is on neither side, {}: {}", account.instance, account.state, account.text)?;
         }
+        for remark in &self.remarks {
+            writeln!(f, "note: {remark}")?;
+        }
         Ok(())
     }
 }
@@ -159,7 +192,7 @@ mod tests {
         let mut sides = Sides {
             cluster: BTreeMap::from([(pod, Cell::Pod), (vm, Cell::Imported), (lost, Cell::Imported)]),
             registry: BTreeMap::from([(pod, Cell::Own), (vm, Cell::Foreign)]),
-            dns: Some(BTreeSet::from([pod, vm, lost])),
+            dns: Dns::Answers(BTreeSet::from([pod, vm, lost])),
             client: BTreeSet::from([pod, vm]),
         };
         let table = Table::new(&sides, "Kitex");
@@ -183,8 +216,19 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("10.0.0.9:80 is on neither side, NotReady: so it is\n"), "{text}");
+        let text = table.remarked(["nobody leads".to_owned()]).to_string();
+        assert!(text.ends_with("so it is\nnote: nobody leads\n"), "{text}");
         sides.cluster.remove(&lost);
-        sides.dns = None;
+        sides.dns = Dns::NotNamed;
         assert!(Table::new(&sides, "Kitex").agrees(), "a side that names nobody misses nobody");
+        sides.dns = Dns::NotAsked("it is another's".to_owned());
+        let table = Table::new(&sides, "Kitex");
+        assert!(table.agrees(), "and neither does one that was not asked");
+        let text = table.to_string();
+        assert!(text.contains("10.0.0.1:80  pod       exported    not asked  yes\n"), "{text}");
+        assert!(
+            text.ends_with("note: DNS was not asked: it is another's; say which server to ask with --dns\n"),
+            "{text}"
+        );
     }
 }

@@ -231,7 +231,7 @@ async fn doctor(bed: &Bed) -> Result<()> {
         ("create", "subjectaccessreviews"),
         ("list", "registeredservices"),
         ("list", "serviceregistries"),
-        ("get", "namespaces"),
+        ("list", "namespaces"),
         ("get", "leases"),
     ] {
         ensure!(used(verb, resource), "{verb} {resource} is granted and not used");

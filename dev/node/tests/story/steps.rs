@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use twinspan_bed::{Caller, Framework, Server, eventually, repository, resolve};
+use twinspan_bed::{Caller, Framework, OPERATOR_NAMESPACE, Server, eventually, repository, resolve};
 use twinspan_node::{Node, scene};
 
 use crate::pods::{self, Process};
@@ -111,5 +111,11 @@ pub async fn people_see_it(node: &Node, machine: &Server) -> Result<()> {
     let described = node.kubectl(&["describe", "service", "payment-vip", "-n", scene::SHOP]).await?;
     let endpoints = described.lines().find_map(|line| line.strip_prefix("Endpoints:")).map(str::trim);
     ensure!(endpoints == Some(&machine.address().to_string()), "{described}");
+    // In a pod of the operator, with its roles and the cluster's DNS.
+    for (args, wanted) in [(&["parity", "payment", "-n", scene::SHOP][..], ip.as_str()), (&["doctor"], " 0 failed")] {
+        let exec = ["exec", "-n", OPERATOR_NAMESPACE, "deployment/twinspan", "--", "twinspan"];
+        let said = node.kubectl(&[&exec, args].concat()).await?;
+        ensure!(said.contains(wanted), "{args:?}: {said}");
+    }
     Ok(())
 }
