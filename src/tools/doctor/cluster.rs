@@ -15,15 +15,15 @@ use crate::world::World;
 
 /// Deadlines on slices and holds in status are times of day.
 const SKEW_SECONDS: f64 = 2.0;
-/// In the chart and in `deploy/twinspan.yaml`.
-const POLICY: &str = "twinspan-endpointslices";
+/// In the chart and in `deploy/twinspan.yaml`: names, and what each limits.
+const POLICIES: [(&str, &str); 2] = [("twinspan-endpointslices", "EndpointSlices"), ("twinspan-services", "Services")];
 
 pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
     let mut findings = Findings::about("cluster");
     if answers(&request.client, &mut findings).await {
         definitions(&request.client, &mut findings).await;
         permissions(request, &mut findings).await;
-        policy(&request.client, &mut findings).await;
+        policies(&request.client, &mut findings).await;
         leader(request, &mut findings).await;
     }
     findings.all
@@ -118,15 +118,17 @@ async fn permissions(request: &Request<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-async fn policy(client: &Client, findings: &mut Findings<'_>) {
+async fn policies(client: &Client, findings: &mut Findings<'_>) {
     let api: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
-    match api.get_opt(POLICY).await {
-        Ok(Some(_)) => findings.add(Level::Ok, "the operator is limited to EndpointSlices of its own"),
-        Ok(None) => findings.add(
-            Level::Warn,
-            format!("there is no ValidatingAdmissionPolicy {POLICY}; a stolen token could change others' EndpointSlices. It is in the chart and in deploy/twinspan.yaml"),
-        ),
-        Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicies: {error}")),
+    for (name, what) in POLICIES {
+        match api.get_opt(name).await {
+            Ok(Some(_)) => findings.add(Level::Ok, format!("the operator is limited to {what} of its own")),
+            Ok(None) => findings.add(
+                Level::Warn,
+                format!("there is no ValidatingAdmissionPolicy {name}; a stolen token could change others' {what}. It is in the chart and in deploy/twinspan.yaml"),
+            ),
+            Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicy {name}: {error}")),
+        }
     }
 }
 
