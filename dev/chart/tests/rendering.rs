@@ -44,6 +44,9 @@ const MATRIX: [Row; 12] = [
             "ValidatingAdmissionPolicyBinding/twinspan-endpointslices",
             "ValidatingAdmissionPolicy/twinspan-services",
             "ValidatingAdmissionPolicyBinding/twinspan-services",
+            "ClusterRole/twinspan-view",
+            "ClusterRole/twinspan-edit",
+            "ClusterRole/twinspan-cluster-view",
             "CustomResourceDefinition/registeredservices.twinspan.dev",
             "CustomResourceDefinition/serviceregistries.twinspan.dev",
             "Pod/twinspan-doctor",
@@ -147,6 +150,27 @@ fn no_service_mesh_comes_in() {
     }
     let meta = &pod(&objects)["metadata"];
     assert_eq!((&meta["labels"]["team"], &meta["annotations"]["note"]), (&"a".into(), &"b".into()));
+}
+
+/// What becomes part of the built-in roles, and that it does not where nobody wants it. None of it is the operator's.
+#[test]
+fn roles_for_people_are_aggregated() {
+    let prefix = "rbac.authorization.k8s.io/aggregate-to-";
+    let targets = |values: &[&str], role: &str| -> Vec<String> {
+        let objects = helm().objects(values).unwrap();
+        let labels =
+            object(&objects, &format!("ClusterRole/{role}"))["metadata"]["labels"].as_mapping().unwrap().clone();
+        labels.keys().filter_map(|key| Some(key.as_str()?.strip_prefix(prefix)?.to_owned())).collect()
+    };
+    for (role, wanted) in [
+        ("twinspan-view", &["view", "edit", "admin"][..]),
+        ("twinspan-edit", &["edit", "admin"]),
+        ("twinspan-cluster-view", &["cluster-reader"]),
+        ("twinspan", &[]),
+    ] {
+        assert_eq!(targets(&[], role), wanted, "{role}");
+        assert!(targets(&["--set", "userRoles.aggregate=false"], role).is_empty(), "{role}");
+    }
 }
 
 #[test]

@@ -166,7 +166,7 @@ async fn everything_is_helms(bed: &Bed) -> Result<()> {
     let cluster = Cluster::of(bed)?;
     let text = cluster.helm.succeed(&["get", "manifest", "twinspan", "--namespace=twinspan-system"])?;
     let all = objects(&text)?;
-    ensure!(all.len() == 14, "{} objects", all.len());
+    ensure!(all.len() == 17, "{} objects", all.len());
     for object in all {
         let object: kube::api::DynamicObject = serde_json::from_value(serde_json::to_value(object)?)?;
         let types = object.types.clone().context("an object without a kind")?;
