@@ -3,7 +3,7 @@
 //!
 //! Exceptions say so in the sentence before them ("needs the internet", "needs nodes"), and there are few.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
         suite.story("docs::every_command_and_every_object", commands),
         Trial::test("docs::every_link_leads_somewhere", || Ok(links()?)),
+        Trial::test("docs::the_quick_start_names_what_it_runs", || Ok(prerequisites()?)),
     ]
 }
 
@@ -222,6 +223,30 @@ async fn commands(suite: Arc<Suite>) -> Result<()> {
     }
     std::fs::remove_dir_all(dir)?;
     ensure!(bed.registry.dump("kitex/registry-etcd/").await?.is_empty(), "records are left");
+    Ok(())
+}
+
+/// Every program of the quick start's blocks, the exempt ones too, is named before the first of them.
+fn prerequisites() -> Result<()> {
+    let path = repository().join("docs").join(FIRST);
+    let text = std::fs::read_to_string(&path)?;
+    let (head, _) = text.split_once("```").context("no block")?;
+    let mut programs = BTreeSet::new();
+    for block in blocks(&path)?.into_iter().filter(|block| block.language == "sh") {
+        // Without what is fed to a command, and with continued lines made whole.
+        let mut fed = false;
+        for line in block.text.replace("\\\n", " ").lines() {
+            if !fed {
+                programs.extend(line.split(" | ").filter_map(|part| part.split_whitespace().next()).map(str::to_owned));
+            }
+            fed = line.ends_with("<<EOF") || (fed && line != "EOF");
+        }
+    }
+    // Every machine has it.
+    ensure!(programs.remove("sed") && programs.len() >= 7, "{programs:?}");
+    for program in programs {
+        ensure!(head.contains(&format!("`{program}`")), "nothing says that {program} is needed");
+    }
     Ok(())
 }
 
