@@ -25,6 +25,7 @@ fn another(path: &str, schema: &Value) -> Value {
         "serviceRegistries" => {
             json!({"main": {"etcd": {"endpoints": ["http://etcd:2379"]}, "format": "Kitex", "allowed": []}})
         }
+        "networkPolicy.dnsPorts" => json!([54]),
         _ if path.starts_with("resources.") => json!("7"),
         _ if ON.contains(&path) => json!(false),
         _ => match schema["type"].as_str() {

@@ -222,7 +222,16 @@ fn the_network_policy_lets_probes_out() {
     let spec = &object(&objects, "NetworkPolicy/twinspan")["spec"];
     let tcp = &spec["egress"][0];
     assert!(tcp["to"].is_null() && tcp["ports"][0]["port"].is_null() && tcp["ports"][0]["protocol"] == "TCP");
-    assert_eq!(spec["egress"][1]["ports"][0]["port"], 53);
+    let dns: Vec<_> = spec["egress"][1]["ports"].as_sequence().unwrap().iter().map(|port| &port["port"]).collect();
+    assert_eq!(dns, [&Value::from(53), &Value::from(5353)]);
+    // What `helm test` finds reachable is so for the operator.
+    let selected = &spec["podSelector"];
+    for pod in [pod(&objects), object(&objects, "Pod/twinspan-doctor")] {
+        let labels = &pod["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/instance"], selected["matchLabels"]["app.kubernetes.io/instance"]);
+        let names = selected["matchExpressions"][0]["values"].as_sequence().unwrap();
+        assert!(names.contains(&labels["app.kubernetes.io/name"]), "{names:?} {labels:?}");
+    }
     let from = &spec["ingress"][0]["from"][0]["namespaceSelector"]["matchLabels"];
     assert_eq!(from["kubernetes.io/metadata.name"], "monitoring");
 }
