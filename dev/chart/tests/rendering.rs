@@ -271,6 +271,66 @@ fn alerts_and_dashboard_are_the_files() {
     assert_eq!(parse(text), parse(&stored));
 }
 
+/// Alerts lead to a runbook that a browser opens, are routed by labels of one's own, and can be left out.
+#[test]
+fn alerts_can_be_adapted() {
+    let values = [
+        "--set",
+        "metrics.prometheusRule.enabled=true,metrics.prometheusRule.alertLabels.team=mesh",
+        "--set",
+        "metrics.prometheusRule.disabled={TwinspanSlow},metrics.prometheusRule.runbookBaseURL=https://git.example/operations.md",
+    ];
+    let objects = helm().objects(&values).unwrap();
+    let rules =
+        object(&objects, "PrometheusRule/twinspan")["spec"]["groups"][0]["rules"].as_sequence().unwrap().clone();
+    let alerts: Vec<&Value> = rules.iter().filter(|rule| !rule["alert"].is_null()).collect();
+    for alert in &alerts {
+        let name = alert["alert"].as_str().unwrap();
+        assert_eq!(alert["labels"]["team"], "mesh", "{name}");
+        assert!(alert["labels"]["severity"].is_string(), "{name}");
+        let page = format!("https://git.example/operations.md#{}", name.to_lowercase());
+        assert_eq!(alert["annotations"]["runbook_url"], page.as_str());
+    }
+    let stored: Value = serde_yaml::from_str(&read(&chart().join("files/alerts.yaml")).unwrap()).unwrap();
+    let all = stored["groups"][0]["rules"].as_sequence().unwrap();
+    let all: BTreeSet<&str> = all.iter().filter_map(|rule| rule["alert"].as_str()).collect();
+    let left: BTreeSet<&str> = alerts.iter().filter_map(|alert| alert["alert"].as_str()).collect();
+    assert_eq!(all.difference(&left).collect::<Vec<_>>(), [&"TwinspanSlow"]);
+
+    // Whoever mistypes a name is told those that there are.
+    let schema: serde_json::Value = serde_json::from_str(&read(&chart().join("values.schema.json")).unwrap()).unwrap();
+    let names =
+        &schema["properties"]["metrics"]["properties"]["prometheusRule"]["properties"]["disabled"]["items"]["enum"];
+    assert_eq!(names.as_array().unwrap().iter().filter_map(|name| name.as_str()).collect::<BTreeSet<_>>(), all);
+}
+
+/// Where the pods run and how they find names is the same for the operator and for what tests it.
+#[test]
+fn pods_run_and_find_names_as_told() {
+    let objects = helm()
+        .objects(&[
+            "--set-json",
+            r#"affinity={"podAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[]}}"#,
+            "--set-json",
+            r#"hostAliases=[{"ip":"192.0.2.1","hostnames":["etcd-0.internal"]}],dnsPolicy="None""#,
+            "--set-json",
+            r#"dnsConfig={"nameservers":["192.0.2.53"],"options":[{"name":"ndots","value":"1"}]}"#,
+            "--set",
+            "serviceAccount.annotations.owner=platform",
+        ])
+        .unwrap();
+    for pod in [pod(&objects), object(&objects, "Pod/twinspan-doctor")] {
+        let spec = &pod["spec"];
+        assert!(spec["affinity"]["podAffinity"].is_mapping(), "{spec:?}");
+        assert_eq!(spec["hostAliases"][0]["hostnames"][0], "etcd-0.internal");
+        assert_eq!((&spec["dnsPolicy"], &spec["dnsConfig"]["nameservers"][0]), (&"None".into(), &"192.0.2.53".into()));
+        assert_eq!(spec["dnsConfig"]["options"][0]["value"], "1");
+        assert!(spec["dnsConfig"]["searches"].is_null(), "{spec:?}");
+    }
+    let account = object(&objects, "ServiceAccount/twinspan");
+    assert_eq!(account["metadata"]["annotations"]["owner"], "platform");
+}
+
 /// What YAML would take for something else stays what it is.
 #[test]
 fn odd_spellings_stay_what_they_are() {
