@@ -1,7 +1,7 @@
 //! Each alert is provoked by the fault that it is for, and fires alone: real scrapes of a real Twinspan, judged by Prometheus' own rule
 //! engine. Only the waiting is left out: every scrape counts as taken half a minute after the one before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,10 +44,10 @@ fn rules() -> PathBuf {
     repository().join("charts/twinspan/files/alerts.yaml")
 }
 
-/// Twinspan and everything that was ever scraped of it.
+/// Both replicas of Twinspan, as many as run by default, and what was scraped of them while all was well.
 struct Watched<'a> {
     bed: &'a Bed,
-    twinspan: &'a Twinspan,
+    replicas: [&'a Twinspan; 2],
     healthy: Vec<Scrape>,
 }
 
@@ -55,17 +55,41 @@ impl Watched<'_> {
     async fn scrape(&self, times: usize) -> Result<Vec<Scrape>> {
         let mut scrapes = Vec::new();
         for _ in 0..times {
-            // One that is not there answers nothing.
-            let page = self.twinspan.get("/metrics").await.ok();
-            scrapes.push(page.map(|(_, text)| ("twinspan-0".to_owned(), text)).into_iter().collect());
+            let mut scrape = Scrape::new();
+            for (number, replica) in self.replicas.iter().enumerate() {
+                // One that is not there answers nothing.
+                let page = replica.get("/metrics").await.ok();
+                scrape.extend(page.map(|(_, text)| (format!("twinspan-{number}"), text)));
+            }
+            scrapes.push(scrape);
         }
         Ok(scrapes)
     }
 
-    async fn metric_becomes(&self, line: &str, wanted: impl Fn(f64) -> bool) -> Result<()> {
+    /// What each replica shows; what it does not show is 0.
+    async fn shown(&self, line: &str) -> Result<Vec<f64>> {
+        let mut shown = Vec::new();
+        for replica in self.replicas {
+            shown.push(replica.metric(line).await?.unwrap_or_default());
+        }
+        Ok(shown)
+    }
+
+    /// A trouble is one as soon as one replica shows it.
+    async fn one_shows(&self, line: &str, wanted: f64) -> Result<()> {
         eventually(line, SOON * 2, || async {
-            let value = self.twinspan.metric(line).await?.unwrap_or_default();
-            ensure!(wanted(value), "it is {value}");
+            let shown = self.shown(line).await?;
+            ensure!(shown.contains(&wanted), "they show {shown:?}, {wanted} is wanted");
+            Ok(())
+        })
+        .await
+    }
+
+    /// All is well where all replicas say so.
+    async fn all_show(&self, line: &str, wanted: f64) -> Result<()> {
+        eventually(line, SOON * 2, || async {
+            let shown = self.shown(line).await?;
+            ensure!(shown.iter().all(|value| *value == wanted), "they show {shown:?}, {wanted} is wanted");
             Ok(())
         })
         .await
@@ -73,20 +97,12 @@ impl Watched<'_> {
 
     /// The alert fires, and no other, after what was healthy was followed by what is now.
     async fn fires(&self, name: &str) -> Result<Alert> {
-        self.fires_after(name, LONG).await
-    }
-
-    async fn fires_after(&self, name: &str, scrapes: usize) -> Result<Alert> {
-        let scrapes = [&self.healthy[..], &self.scrape(scrapes).await?].concat();
-        let firing: Vec<Alert> =
-            alerts(&rules(), STEP, &scrapes).await?.into_iter().filter(|alert| alert.state == "firing").collect();
-        ensure!(firing.len() == 1 && firing[0].name == name, "{name} alone was expected: {firing:#?}");
-        firing.into_iter().next().context("one")
+        fires(name, &[&self.healthy[..], &self.scrape(LONG).await?].concat()).await
     }
 
     /// Its ServiceRegistry says that it is ready, which it says at most every 5 s.
     async fn ready(&self, corner: &Corner<'_>) -> Result<()> {
-        self.metric_becomes(&format!("twinspan_registry_ready{{registry=\"{}\"}}", corner.name), |n| n == 1.0).await
+        self.all_show(&format!("twinspan_registry_ready{{registry=\"{}\"}}", corner.name), 1.0).await
     }
 
     /// Its registry ends with the story's part, and is not missed.
@@ -94,7 +110,9 @@ impl Watched<'_> {
         corner.registries().delete(&corner.name, &DeleteParams::default()).await?;
         let line = format!("twinspan_registry_ready{{registry=\"{}\"}}", corner.name);
         eventually("its series are gone", SOON * 2, || async {
-            ensure!(self.twinspan.metric(&line).await?.is_none());
+            for replica in self.replicas {
+                ensure!(replica.metric(&line).await?.is_none());
+            }
             Ok(())
         })
         .await
@@ -108,15 +126,38 @@ impl Watched<'_> {
     }
 }
 
+async fn firing(scrapes: &[Scrape]) -> Result<Vec<Alert>> {
+    Ok(alerts(&rules(), STEP, scrapes).await?.into_iter().filter(|alert| alert.state == "firing").collect())
+}
+
+/// The alert fires after these scrapes, and no other.
+async fn fires(name: &str, scrapes: &[Scrape]) -> Result<Alert> {
+    let firing = firing(scrapes).await?;
+    ensure!(firing.len() == 1 && firing[0].name == name, "{name} alone was expected: {firing:#?}");
+    firing.into_iter().next().context("one")
+}
+
+async fn none_fires(scrapes: &[Scrape]) -> Result<()> {
+    let firing = firing(scrapes).await?;
+    ensure!(firing.is_empty(), "none was expected: {firing:#?}");
+    Ok(())
+}
+
 fn value(address: SocketAddr) -> String {
     json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": null}).to_string()
 }
 
 async fn fire(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.own_bed().await?;
-    let twinspan = &bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
-    twinspan.ready().await?;
-    let mut watched = Watched { bed, twinspan, healthy: Vec::new() };
+    let leader = &bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    eventually("it leads", SOON * 3, || async {
+        ensure!(leader.metric("twinspan_leader").await? == Some(1.0));
+        Ok(())
+    })
+    .await?;
+    let standby = &bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    standby.ready().await?;
+    let mut watched = Watched { bed, replicas: [leader, standby], healthy: Vec::new() };
 
     let corner = watched.corner("well").await?;
     corner.register("echo", json!({})).await?;
@@ -125,7 +166,7 @@ async fn fire(suite: Arc<Suite>) -> Result<()> {
     let vm = corner.vm("echo", (next_v4(), 9000).into(), None).await?;
     corner.imports_become("echo", &[vm.address()]).await?;
     corner.records_become(&bed.registry, "echo", &[pod.address(), vm.address()]).await?;
-    watched.metric_becomes("twinspan_services{state=\"synced\"}", |n| n == 1.0).await?;
+    watched.one_shows("twinspan_services{state=\"synced\"}", 1.0).await?;
     watched.ready(&corner).await?;
     let healthy = watched.scrape(LONG).await?;
     let quiet = alerts(&rules(), STEP, &healthy).await?;
@@ -138,8 +179,17 @@ async fn fire(suite: Arc<Suite>) -> Result<()> {
     failing(&watched).await?;
     held(&watched).await?;
     lost(&watched).await?;
-    slow(&mut watched).await?;
-    twinspan.part().stop().await?;
+    slow(&watched).await?;
+    watched.healthy = watched.scrape(3).await?;
+    // One replica is enough to lead.
+    leader.part().stop().await?;
+    eventually("the other leads", SOON * 3, || async {
+        ensure!(standby.metric("twinspan_leader").await? == Some(1.0));
+        Ok(())
+    })
+    .await?;
+    none_fires(&[&watched.healthy[..], &watched.scrape(LONG).await?].concat()).await?;
+    standby.part().stop().await?;
     watched.fires("TwinspanNoLeader").await?;
     Ok(())
 }
@@ -150,21 +200,21 @@ async fn refused(watched: &Watched<'_>) -> Result<()> {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 9000));
     watched.bed.registry.put(&corner.key("echo", nowhere), &value(nowhere)).await?;
     let line = "twinspan_skipped_instances{reason=\"LoopbackAddress\"}";
-    watched.metric_becomes(line, |n| n == 1.0).await?;
+    watched.one_shows(line, 1.0).await?;
     let alert = watched.fires("TwinspanRecordsRefused").await?;
     ensure!(alert.labels["reason"] == "LoopbackAddress", "{alert:?}");
     watched.bed.registry.delete(&corner.key("echo", nowhere)).await?;
-    watched.metric_becomes(line, |n| n == 0.0).await
+    watched.all_show(line, 0.0).await
 }
 
 async fn rejected(watched: &Watched<'_>) -> Result<()> {
     let corner = watched.corner("rejected").await?;
     corner.register("echo", json!({"registryRef": {"name": "nobody"}})).await?;
     let line = "twinspan_services{state=\"rejected\"}";
-    watched.metric_becomes(line, |n| n == 1.0).await?;
+    watched.one_shows(line, 1.0).await?;
     watched.fires("TwinspanServicesRejected").await?;
     corner.unregister("echo").await?;
-    watched.metric_becomes(line, |n| n == 0.0).await
+    watched.all_show(line, 0.0).await
 }
 
 async fn not_ready(watched: &Watched<'_>) -> Result<()> {
@@ -173,7 +223,7 @@ async fn not_ready(watched: &Watched<'_>) -> Result<()> {
     let line = format!("twinspan_registry_ready{{registry=\"{}\"}}", corner.name);
     watched.ready(&corner).await?;
     registry.part().kill().await?;
-    watched.metric_becomes(&line, |n| n == 0.0).await?;
+    watched.one_shows(&line, 0.0).await?;
     let alert = watched.fires("TwinspanRegistryNotReady").await?;
     ensure!(alert.labels["registry"] == corner.name, "{alert:?}");
     watched.forgets(&corner).await
@@ -193,11 +243,11 @@ async fn failing(watched: &Watched<'_>) -> Result<()> {
     let second = corner.pod("echo", "second", 80).await?;
     corner.pods.set_ready("second", true).await?;
     let line = "twinspan_services{state=\"failed\"}";
-    watched.metric_becomes(line, |n| n == 1.0).await?;
+    watched.one_shows(line, 1.0).await?;
     watched.fires("TwinspanServicesFailing").await?;
     registry.no_space(false).await?;
     corner.records_become(&registry, "echo", &[first.address(), second.address()]).await?;
-    watched.metric_becomes(line, |n| n == 0.0).await?;
+    watched.all_show(line, 0.0).await?;
     corner.unregister("echo").await?;
     watched.forgets(&corner).await
 }
@@ -215,10 +265,10 @@ async fn held(watched: &Watched<'_>) -> Result<()> {
     corner.imports_become("echo", &all).await?;
     registry.delete_prefix(&corner.key("echo", "")).await?;
     let line = "twinspan_held_deletions";
-    watched.metric_becomes(line, |n| n == 12.0).await?;
+    watched.one_shows(line, 12.0).await?;
     watched.fires("TwinspanDeletionsHeld").await?;
     corner.unregister("echo").await?;
-    watched.metric_becomes(line, |n| n == 0.0).await
+    watched.all_show(line, 0.0).await
 }
 
 async fn lost(watched: &Watched<'_>) -> Result<()> {
@@ -233,33 +283,73 @@ async fn lost(watched: &Watched<'_>) -> Result<()> {
     corner.imports_become("echo", &[stays, lives]).await?;
     registry.revoke(lease).await?;
     let line = "twinspan_lost_instances";
-    watched.metric_becomes(line, |n| n == 1.0).await?;
+    watched.one_shows(line, 1.0).await?;
+    // A standby does not ask it, and so holds it for good: that alone alarms nobody.
+    watched.one_shows("twinspan_held_deletions", 1.0).await?;
     watched.fires("TwinspanInstancesLost").await?;
     corner.unregister("echo").await?;
-    watched.metric_becomes(line, |n| n == 0.0).await
+    watched.all_show(line, 0.0).await
 }
 
-/// A registry that stands still while a pod becomes ready.
-async fn slow(watched: &mut Watched<'_>) -> Result<()> {
+/// A registry that stands still, for a time, while pods become ready.
+async fn slow(watched: &Watched<'_>) -> Result<()> {
     let registry = watched.bed.start_registry("registry-slow").await?;
     let corner = Corner::with_registry(watched.bed, "slow", &registry).await?;
-    corner.selector_service("echo", 80).await?;
-    corner.register("echo", json!({})).await?;
-    let first = corner.pod("echo", "first", 80).await?;
-    corner.pods.set_ready("first", true).await?;
-    corner.records_become(&registry, "echo", &[first.address()]).await?;
-    let second = corner.pod("echo", "second", 80).await?;
-    watched.healthy = watched.scrape(3).await?;
-    registry.part().freeze()?;
-    corner.pods.set_ready("second", true).await?;
-    // The fault itself: this long nothing reaches the registry.
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    registry.part().thaw()?;
-    corner.records_become(&registry, "echo", &[first.address(), second.address()]).await?;
-    watched.ready(&corner).await?;
-    let alert = watched.fires_after("TwinspanSlow", 26).await?;
+    let services = ["one", "two"];
+    // One more pod for each; whether they can be reached is of no matter.
+    let grow = async |number: usize| {
+        for service in services {
+            let (pod, labels) =
+                (format!("{service}-{number}"), BTreeMap::from([("app".to_owned(), service.to_owned())]));
+            corner.pods.run(&pod, &labels, &[next_v4().into()]).await?;
+            corner.pods.set_ready(&pod, true).await?;
+        }
+        anyhow::Ok(())
+    };
+    let grown = async |number: usize| {
+        for service in services {
+            eventually("they are registered", SOON, || async {
+                let found = corner.registered_addresses(&registry, service).await?;
+                ensure!(found.len() == number, "{found:?}");
+                Ok(())
+            })
+            .await?;
+        }
+        watched.ready(&corner).await
+    };
+    let stands_still = async |number: usize| {
+        registry.part().freeze()?;
+        grow(number).await?;
+        // The fault itself: this long nothing reaches the registry.
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        registry.part().thaw()?;
+        grown(number).await
+    };
+    for service in services {
+        corner.selector_service(service, 80).await?;
+        corner.register(service, json!({})).await?;
+    }
+    grow(1).await?;
+    grown(1).await?;
+
+    let mut scrapes = watched.scrape(3).await?;
+    stands_still(2).await?;
+    // It was slow once, and nobody has to do anything, now or later.
+    for _ in 0..5 {
+        scrapes.extend(watched.scrape(6).await?);
+        none_fires(&scrapes).await?;
+    }
+    stands_still(3).await?;
+    scrapes.extend(watched.scrape(2).await?);
+    let alert = fires("TwinspanSlow", &scrapes).await?;
     ensure!(alert.labels["direction"] == "export", "{alert:?}");
-    Ok(())
+    ensure!(alert.annotations["summary"].starts_with("4 changes took more than 10 s"), "{alert:?}");
+    scrapes.extend(watched.scrape(20).await?);
+    none_fires(&scrapes).await?;
+    for service in services {
+        corner.unregister(service).await?;
+    }
+    watched.forgets(&corner).await
 }
 
 /// Every alert of the file is provoked here and has its section in the runbook, and no more.
@@ -282,7 +372,7 @@ fn documented() -> Result<()> {
     let dashboard = std::fs::read_to_string(repository().join("charts/twinspan/files/dashboard.json"))?;
     for word in [&text, &dashboard].into_iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_'))
     {
-        let name = word.strip_suffix("_bucket").unwrap_or(word);
+        let name = word.strip_suffix("_bucket").or_else(|| word.strip_suffix("_count")).unwrap_or(word);
         ensure!(!name.starts_with("twinspan_") || runbook.contains(&format!("| `{name}")), "nobody has {word}");
     }
     Ok(())

@@ -3,7 +3,7 @@
 //!
 //! Exceptions say so in the sentence before them ("needs the internet", "needs nodes"), and there are few.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,14 +11,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use tokio::process::Command;
-use twinspan_bed::{Bed, TwinspanOptions, namespace, repository};
+use twinspan_bed::{Bed, TwinspanOptions, eventually, namespace, repository};
 
-use crate::harness::{Suite, TWINSPAN};
+use crate::harness::{SOON, Suite, TWINSPAN};
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
         suite.story("docs::every_command_and_every_object", commands),
         Trial::test("docs::every_link_leads_somewhere", || Ok(links()?)),
+        Trial::test("docs::the_quick_start_names_what_it_runs", || Ok(prerequisites()?)),
     ]
 }
 
@@ -30,6 +31,10 @@ const LAST: &str = "## Remove it";
 const REFERENCE: &str = "api.md";
 /// A sentence with one of these exempts the block after it.
 const EXEMPT: [&str; 2] = ["needs the internet", "needs nodes"];
+/// A sentence with this lets the block after it be run by somebody who may do no more.
+const OWNERS: &str = "needs no more than the role `edit`";
+/// To whom the quick start gives this role.
+const OWNER: &str = "alice@example.com";
 
 /// Exit codes that say something of what was looked at, and the commands that document them; a pattern of the shell.
 const ANSWERS: &str = "2:plan|3:status|3:parity|3:explain|3:doctor";
@@ -42,6 +47,7 @@ struct Block {
     language: String,
     text: String,
     exempt: bool,
+    owners: bool,
     last: bool,
 }
 
@@ -72,6 +78,7 @@ fn blocks(path: &Path) -> Result<Vec<Block>> {
                     language: language.to_owned(),
                     text: String::new(),
                     exempt: EXEMPT.iter().any(|words| paragraph.contains(words)),
+                    owners: paragraph.contains(OWNERS),
                     last: last && name == FIRST,
                 });
             }
@@ -137,14 +144,30 @@ impl Reader {
         Ok(Self { path, environment })
     }
 
+    /// The same as another user, who has the rights that were given by name.
+    fn posing_as(&self, bed: &Bed, user: &str) -> Result<Self> {
+        let mut kubeconfig: serde_yaml::Value =
+            serde_yaml::from_str(&std::fs::read_to_string(&bed.cluster.admin.path)?)?;
+        kubeconfig["users"][0]["user"]["as"] = user.into();
+        let path = bed.dir().join(format!("as-{user}.kubeconfig"));
+        std::fs::write(&path, serde_yaml::to_string(&kubeconfig)?)?;
+        let mut environment = self.environment.clone();
+        environment.insert("KUBECONFIG".to_owned(), path.display().to_string());
+        Ok(Self { path: self.path.clone(), environment })
+    }
+
     async fn runs(&self, block: &Block) -> Result<()> {
         let script = match block.language.as_str() {
             "sh" => block.text.clone(),
             "yaml" => format!("kubectl apply --dry-run=server -f - <<'EOF'\n{}EOF\n", block.text),
             _ => return Ok(()),
         };
+        self.bash(&script).await.with_context(|| block.place.clone())
+    }
+
+    async fn bash(&self, script: &str) -> Result<()> {
         let output = Command::new("bash")
-            .args(["-euo", "pipefail", "-c", &script])
+            .args(["-euo", "pipefail", "-c", script])
             .env("PATH", &self.path)
             .envs(&self.environment)
             .current_dir(repository())
@@ -152,14 +175,36 @@ impl Reader {
             .await?;
         ensure!(
             output.status.success(),
-            "{}: {}\n{script}\n{}{}",
-            block.place,
+            "{}\n{script}\n{}{}",
             output.status,
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(())
     }
+}
+
+/// The owner of the namespace can do it with the built-in role `edit`; whoever has `view` can look, and no more.
+async fn owners(bed: &Bed, administrator: &Reader, block: &Block) -> Result<()> {
+    let viewer = "bob@example.com";
+    administrator
+        .bash(&format!("kubectl create rolebinding reader -n shop --clusterrole=view --user={viewer}"))
+        .await?;
+    let (viewer, owner) = (administrator.posing_as(bed, viewer)?, administrator.posing_as(bed, OWNER)?);
+    for (who, verb) in [(&viewer, "list"), (&owner, "create")] {
+        let may = format!("kubectl auth can-i {verb} registeredservices.twinspan.dev -n shop");
+        eventually("the roles are in force", SOON, || who.bash(&may)).await?;
+    }
+    let refused = viewer.runs(block).await.err().context("a reader of the namespace may write")?;
+    let denied = "cannot create resource \"registeredservices\" in API group \"twinspan.dev\"";
+    ensure!(format!("{refused:#}").contains(denied), "{refused:#}");
+    owner.runs(block).await?;
+    viewer.bash("kubectl get registeredservice user -n shop").await?;
+    ensure!(
+        owner.bash("kubectl get serviceregistries").await.is_err(),
+        "a role in a namespace shows what belongs to none"
+    );
+    Ok(())
 }
 
 async fn commands(suite: Arc<Suite>) -> Result<()> {
@@ -175,11 +220,36 @@ async fn commands(suite: Arc<Suite>) -> Result<()> {
     twinspan.ready().await?;
     let dir = std::env::temp_dir().join(format!("twinspan-docs-{}", std::process::id()));
     let reader = Reader::of(bed, &dir)?;
+    ensure!(first.iter().filter(|block| block.owners).count() == 1, "one block is the owner's");
     for block in first.iter().chain(&last) {
-        reader.runs(block).await?;
+        if block.owners { owners(bed, &reader, block).await? } else { reader.runs(block).await? }
     }
     std::fs::remove_dir_all(dir)?;
     ensure!(bed.registry.dump("kitex/registry-etcd/").await?.is_empty(), "records are left");
+    Ok(())
+}
+
+/// Every program of the quick start's blocks, the exempt ones too, is named before the first of them.
+fn prerequisites() -> Result<()> {
+    let path = repository().join("docs").join(FIRST);
+    let text = std::fs::read_to_string(&path)?;
+    let (head, _) = text.split_once("```").context("no block")?;
+    let mut programs = BTreeSet::new();
+    for block in blocks(&path)?.into_iter().filter(|block| block.language == "sh") {
+        // Without what is fed to a command, and with continued lines made whole.
+        let mut fed = false;
+        for line in block.text.replace("\\\n", " ").lines() {
+            if !fed {
+                programs.extend(line.split(" | ").filter_map(|part| part.split_whitespace().next()).map(str::to_owned));
+            }
+            fed = line.ends_with("<<EOF") || (fed && line != "EOF");
+        }
+    }
+    // Every machine has it.
+    ensure!(programs.remove("sed") && programs.len() >= 7, "{programs:?}");
+    for program in programs {
+        ensure!(head.contains(&format!("`{program}`")), "nothing says that {program} is needed");
+    }
     Ok(())
 }
 

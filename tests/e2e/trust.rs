@@ -1,18 +1,20 @@
 //! Whoever can write the registry gets nothing into a Service that they should not, and nobody publishes a name that is not theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use twinspan_bed::{eventually, next_v4};
 
-use crate::harness::{Corner, SOON, Suite};
+use crate::harness::{Corner, SOON, Suite, merge};
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
@@ -210,50 +212,99 @@ async fn hostile_namespace(suite: Arc<Suite>) -> Result<()> {
     corner.nothing_foreign_was_touched(&bed.registry).await
 }
 
-/// The policy limits the operator's ServiceAccount to slices with our label, whatever its RBAC says.
+/// The policies limit the operator's ServiceAccount to what is its own, whatever its RBAC says.
 async fn admission_policy(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let corner = Corner::new(&bed, "vap").await?;
-    let operator: Api<EndpointSlice> = Api::namespaced(bed.operator().client().await?, &corner.name);
+    let operator = bed.operator().client().await?;
+    slices_of_its_own(&corner, Api::namespaced(operator.clone(), &corner.name)).await?;
+    services_of_its_own(&corner, Api::namespaced(operator, &corner.name)).await
+}
+
+fn refused<T: Debug>(outcome: kube::Result<T>, says: &str) -> Result<()> {
+    match outcome {
+        Err(kube::Error::Api(status)) if status.message.contains(says) => Ok(()),
+        other => anyhow::bail!("{says:?} was expected: {other:?}"),
+    }
+}
+
+fn dry_run() -> PostParams {
+    PostParams { dry_run: true, ..PostParams::default() }
+}
+
+async fn slices_of_its_own(corner: &Corner<'_>, operator: Api<EndpointSlice>) -> Result<()> {
+    let label = "endpointslice.kubernetes.io/managed-by";
     let slice = |name: &str, manager: &str| {
         serde_json::from_value::<EndpointSlice>(json!({
-            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "x", "endpointslice.kubernetes.io/managed-by": manager}},
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": "x", label: manager}},
             "addressType": "IPv4", "endpoints": [], "ports": [],
         }))
     };
     let theirs = slice("theirs", "somebody-else.example")?;
-    eventually("the policy is in force", SOON, || async {
-        match operator.create(&PostParams { dry_run: true, ..PostParams::default() }, &theirs).await {
-            Err(kube::Error::Api(status)) if status.message.contains("twinspan") => Ok(()),
-            other => anyhow::bail!("{other:?}"),
-        }
-    })
-    .await?;
+    eventually("the policy is in force", SOON, || async { refused(operator.create(&dry_run(), &theirs).await, label) })
+        .await?;
     let stored = corner.slices().get("bystander").await?;
-    let refused = |outcome: Result<(), kube::Error>| match outcome {
-        Err(kube::Error::Api(status)) if status.message.contains("endpointslice.kubernetes.io/managed-by") => Ok(()),
-        other => Err(anyhow::anyhow!("{other:?}")),
-    };
-    refused(operator.replace("bystander", &PostParams::default(), &stored).await.map(drop))?;
-    refused(operator.delete("bystander", &DeleteParams::default()).await.map(drop))?;
+    refused(operator.replace("bystander", &PostParams::default(), &stored).await, label)?;
+    refused(operator.delete("bystander", &DeleteParams::default()).await, label)?;
     let mut taken = stored.clone();
-    taken
-        .metadata
-        .labels
-        .get_or_insert_default()
-        .insert("endpointslice.kubernetes.io/managed-by".into(), "twinspan.dev".into());
-    refused(operator.replace("bystander", &PostParams::default(), &taken).await.map(drop))?;
+    taken.metadata.labels.get_or_insert_default().insert(label.into(), "twinspan.dev".into());
+    refused(operator.replace("bystander", &PostParams::default(), &taken).await, label)?;
     // Its own it may write, and everybody else may do as before.
     let ours = operator.create(&PostParams::default(), &slice("ours", "twinspan.dev")?).await?;
     let ours = operator.replace("ours", &PostParams::default(), &ours).await?;
     let mut given_away = ours.clone();
-    given_away
-        .metadata
-        .labels
-        .get_or_insert_default()
-        .insert("endpointslice.kubernetes.io/managed-by".into(), "x".into());
-    refused(operator.replace("ours", &PostParams::default(), &given_away).await.map(drop))?;
+    given_away.metadata.labels.get_or_insert_default().insert(label.into(), "x".into());
+    refused(operator.replace("ours", &PostParams::default(), &given_away).await, label)?;
     operator.delete("ours", &DeleteParams::default()).await?;
     corner.slices().create(&PostParams::default(), &theirs).await?;
+    Ok(())
+}
+
+/// What it writes at work is for the stories of `spec.service.create`, which run under the same policy.
+async fn services_of_its_own(corner: &Corner<'_>, operator: Api<Service>) -> Result<()> {
+    let (owned, kind, addresses) = ("that a RegisteredService owns", "of type ClusterIP", "externalIPs");
+    // The garbage collector takes what an owner has that is not there.
+    corner.register("owner", json!({})).await?;
+    let owner = corner.registered().get("owner").await?;
+    let owner = json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "name": "owner", "uid": owner.uid()});
+    let service = |name: &str, owners: Value, spec: Value| {
+        let mut all = json!({"metadata": {"name": name, "ownerReferences": owners}, "spec": {"ports": [{"port": 80}]}});
+        merge(&mut all["spec"], spec);
+        serde_json::from_value::<Service>(all)
+    };
+    let nobodys = service("new", json!([]), json!({}))?;
+    eventually("the policy is in force", SOON, || async {
+        refused(operator.create(&dry_run(), &nobodys).await, owned)
+    })
+    .await?;
+    let other = json!([{"apiVersion": "apps/v1", "kind": "RegisteredService", "name": "x", "uid": "u"}]);
+    refused(operator.create(&dry_run(), &service("new", other, json!({}))?).await, owned)?;
+    for (spec, says) in [
+        (json!({"type": "NodePort"}), kind),
+        (json!({"type": "LoadBalancer"}), kind),
+        (json!({"type": "ExternalName", "externalName": "example.com"}), kind),
+        (json!({"externalIPs": ["192.0.2.1"]}), addresses),
+    ] {
+        refused(operator.create(&dry_run(), &service("new", json!([owner]), spec)?).await, says)?;
+    }
+
+    let patch =
+        async |name: &str, patch: Value| operator.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    corner.services().create(&PostParams::default(), &service("theirs", json!([]), json!({}))?).await?;
+    refused(patch("theirs", json!({"spec": {"ports": [{"port": 81}]}})).await, owned)?;
+    refused(patch("theirs", json!({"metadata": {"ownerReferences": [owner]}})).await, owned)?;
+    refused(operator.delete("theirs", &DeleteParams::default()).await, owned)?;
+
+    operator.create(&PostParams::default(), &service("ours", json!([owner]), json!({}))?).await?;
+    patch("ours", json!({"spec": {"ports": [{"port": 81}]}})).await?;
+    refused(patch("ours", json!({"metadata": {"ownerReferences": null}})).await, owned)?;
+    refused(patch("ours", json!({"spec": {"type": "LoadBalancer"}})).await, kind)?;
+    refused(patch("ours", json!({"spec": {"externalIPs": ["192.0.2.1"]}})).await, addresses)?;
+    // What a person makes of it stays, and its ports still follow.
+    let theirs = Patch::Merge(json!({"spec": {"type": "NodePort", "externalIPs": ["192.0.2.1"]}}));
+    corner.services().patch("ours", &PatchParams::default(), &theirs).await?;
+    patch("ours", json!({"spec": {"ports": [{"port": 82}]}})).await?;
+    refused(patch("ours", json!({"spec": {"externalIPs": ["192.0.2.1", "192.0.2.2"]}})).await, addresses)?;
+    operator.delete("ours", &DeleteParams::default()).await?;
     Ok(())
 }

@@ -75,4 +75,32 @@ nodeSelector:
 tolerations:
 {{ toYaml . }}
 {{- end }}
+{{- with include "twinspan.filled" .Values.affinity | fromYaml }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* How names are found, of etcd's members above all. */}}
+{{- define "twinspan.names" -}}
+dnsPolicy: {{ .Values.dnsPolicy }}
+{{- with include "twinspan.filled" .Values.dnsConfig | fromYaml }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.hostAliases }}
+hostAliases:
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The parts of an object that hold something. */}}
+{{- define "twinspan.filled" -}}
+{{- $filled := dict }}
+{{- range $key, $value := . }}
+{{- if $value }}
+{{- $_ := set $filled $key $value }}
+{{- end }}
+{{- end }}
+{{- toYaml $filled }}
 {{- end }}

@@ -31,6 +31,17 @@ What values.schema.json cannot say so that a person understands it: each refusal
 {{- fail (printf "metrics.serviceMonitor.interval: a duration such as 30s or 1m. Got %q" .) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.metrics.prometheusRule -}}
+{{- if and .runbookBaseURL (not (regexMatch "^https?://[^[:space:]#]+$" .runbookBaseURL)) -}}
+{{- fail (printf "metrics.prometheusRule.runbookBaseURL: a URL that begins with https:// or http://; the section is appended. Got %q" .runbookBaseURL) -}}
+{{- end -}}
+{{- if hasKey .alertLabels "severity" -}}
+{{- fail "metrics.prometheusRule.alertLabels: severity is the chart's own, and each alert's; route by another label, or leave the alert out with `disabled`" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq .Values.dnsPolicy "None") (not .Values.dnsConfig.nameservers) -}}
+{{- fail "dnsPolicy: None asks nobody; give dnsConfig.nameservers as well" -}}
+{{- end -}}
 {{- $labels := merge (include "twinspan.noSidecarLabels" . | fromYaml) (include "twinspan.selectorLabels" . | fromYaml) -}}
 {{- range $key, $_ := .Values.podLabels -}}
 {{- if hasKey $labels $key -}}

@@ -41,7 +41,7 @@ impl Kind {
         ],
         controller_manager: &[
             "--controllers=endpointslice-controller,endpointslice-mirroring-controller,garbage-collector-controller,\
-             namespace-controller,serviceaccount-controller,root-ca-certificate-publisher-controller",
+             namespace-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller",
         ],
         // Not later: the garbage collector looks for new kinds only every 30 s.
         manifests: &["crds/serviceregistries.yaml", "crds/registeredservices.yaml"],

@@ -25,12 +25,19 @@ fn another(path: &str, schema: &Value) -> Value {
         "serviceRegistries" => {
             json!({"main": {"etcd": {"endpoints": ["http://etcd:2379"]}, "format": "Kitex", "allowed": []}})
         }
+        "hostAliases" => json!([{"ip": "192.0.2.1", "hostnames": ["etcd"]}]),
+        "dnsConfig.options" => json!([{"name": "ndots", "value": "1"}]),
+        "networkPolicy.dnsPorts" => json!([54]),
+        "metrics.prometheusRule.runbookBaseURL" => json!("https://runbooks.example/twinspan"),
         _ if path.starts_with("resources.") => json!("7"),
         _ if ON.contains(&path) => json!(false),
         _ => match schema["type"].as_str() {
             Some("boolean") => json!(!default.as_bool().unwrap()),
             Some("integer") => json!(default.as_i64().unwrap() + 1),
-            Some("array") => json!(["another"]),
+            Some("array") => match schema["items"]["enum"].as_array() {
+                Some(all) => json!([all[0]]),
+                None => json!(["another"]),
+            },
             Some("object") => json!({"another": "one"}),
             Some("string") => match schema["enum"].as_array() {
                 Some(all) => all.iter().find(|one| *one != default).unwrap().clone(),

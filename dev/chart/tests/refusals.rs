@@ -209,6 +209,15 @@ fn values_that_only_templates_can_judge() {
         (json!({"traces": {"otlpEndpoint": "collector:4317"}}), "traces.otlpEndpoint: it has to begin with http://"),
         (json!({"metrics": {"serviceMonitor": {"interval": "30"}}}), "metrics.serviceMonitor.interval: a duration"),
         (
+            json!({"metrics": {"prometheusRule": {"runbookBaseURL": "docs/operations.md"}}}),
+            "metrics.prometheusRule.runbookBaseURL: a URL that begins with https://",
+        ),
+        (
+            json!({"metrics": {"prometheusRule": {"alertLabels": {"severity": "page"}}}}),
+            "metrics.prometheusRule.alertLabels: severity is the chart's own",
+        ),
+        (json!({"dnsPolicy": "None"}), "dnsPolicy: None asks nobody; give dnsConfig.nameservers"),
+        (
             json!({"podLabels": {"sidecar.istio.io/inject": "true"}}),
             "podLabels: sidecar.istio.io/inject is the chart's own",
         ),

@@ -42,6 +42,11 @@ const MATRIX: [Row; 12] = [
             "PodDisruptionBudget/twinspan",
             "ValidatingAdmissionPolicy/twinspan-endpointslices",
             "ValidatingAdmissionPolicyBinding/twinspan-endpointslices",
+            "ValidatingAdmissionPolicy/twinspan-services",
+            "ValidatingAdmissionPolicyBinding/twinspan-services",
+            "ClusterRole/twinspan-view",
+            "ClusterRole/twinspan-edit",
+            "ClusterRole/twinspan-cluster-view",
             "CustomResourceDefinition/registeredservices.twinspan.dev",
             "CustomResourceDefinition/serviceregistries.twinspan.dev",
             "Pod/twinspan-doctor",
@@ -56,7 +61,11 @@ const MATRIX: [Row; 12] = [
     ),
     (&["--set", "crds.install=false"], &[], &["CustomResourceDefinition/registeredservices.twinspan.dev"]),
     (&["--set", "podDisruptionBudget.enabled=false"], &[], &["PodDisruptionBudget/twinspan"]),
-    (&["--set", "admissionPolicy.enabled=false"], &[], &["ValidatingAdmissionPolicy/twinspan-endpointslices"]),
+    (
+        &["--set", "admissionPolicy.enabled=false"],
+        &[],
+        &["ValidatingAdmissionPolicy/twinspan-endpointslices", "ValidatingAdmissionPolicy/twinspan-services"],
+    ),
     (&["--set", "networkPolicy.enabled=true"], &["NetworkPolicy/twinspan"], &[]),
     (&["--set", "metrics.serviceMonitor.enabled=true"], &["ServiceMonitor/twinspan"], &[]),
     (&["--set", "metrics.prometheusRule.enabled=true"], &["PrometheusRule/twinspan"], &[]),
@@ -143,6 +152,27 @@ fn no_service_mesh_comes_in() {
     assert_eq!((&meta["labels"]["team"], &meta["annotations"]["note"]), (&"a".into(), &"b".into()));
 }
 
+/// What becomes part of the built-in roles, and that it does not where nobody wants it. None of it is the operator's.
+#[test]
+fn roles_for_people_are_aggregated() {
+    let prefix = "rbac.authorization.k8s.io/aggregate-to-";
+    let targets = |values: &[&str], role: &str| -> Vec<String> {
+        let objects = helm().objects(values).unwrap();
+        let labels =
+            object(&objects, &format!("ClusterRole/{role}"))["metadata"]["labels"].as_mapping().unwrap().clone();
+        labels.keys().filter_map(|key| Some(key.as_str()?.strip_prefix(prefix)?.to_owned())).collect()
+    };
+    for (role, wanted) in [
+        ("twinspan-view", &["view", "edit", "admin"][..]),
+        ("twinspan-edit", &["edit", "admin"]),
+        ("twinspan-cluster-view", &["cluster-reader"]),
+        ("twinspan", &[]),
+    ] {
+        assert_eq!(targets(&[], role), wanted, "{role}");
+        assert!(targets(&["--set", "userRoles.aggregate=false"], role).is_empty(), "{role}");
+    }
+}
+
 #[test]
 fn values_reach_the_pod() {
     let digest = format!("sha256:{}", "0".repeat(64));
@@ -192,7 +222,16 @@ fn the_network_policy_lets_probes_out() {
     let spec = &object(&objects, "NetworkPolicy/twinspan")["spec"];
     let tcp = &spec["egress"][0];
     assert!(tcp["to"].is_null() && tcp["ports"][0]["port"].is_null() && tcp["ports"][0]["protocol"] == "TCP");
-    assert_eq!(spec["egress"][1]["ports"][0]["port"], 53);
+    let dns: Vec<_> = spec["egress"][1]["ports"].as_sequence().unwrap().iter().map(|port| &port["port"]).collect();
+    assert_eq!(dns, [&Value::from(53), &Value::from(5353)]);
+    // What `helm test` finds reachable is so for the operator.
+    let selected = &spec["podSelector"];
+    for pod in [pod(&objects), object(&objects, "Pod/twinspan-doctor")] {
+        let labels = &pod["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/instance"], selected["matchLabels"]["app.kubernetes.io/instance"]);
+        let names = selected["matchExpressions"][0]["values"].as_sequence().unwrap();
+        assert!(names.contains(&labels["app.kubernetes.io/name"]), "{names:?} {labels:?}");
+    }
     let from = &spec["ingress"][0]["from"][0]["namespaceSelector"]["matchLabels"];
     assert_eq!(from["kubernetes.io/metadata.name"], "monitoring");
 }
@@ -230,6 +269,66 @@ fn alerts_and_dashboard_are_the_files() {
     let stored = read(&chart().join("files/dashboard.json")).unwrap();
     let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
     assert_eq!(parse(text), parse(&stored));
+}
+
+/// Alerts lead to a runbook that a browser opens, are routed by labels of one's own, and can be left out.
+#[test]
+fn alerts_can_be_adapted() {
+    let values = [
+        "--set",
+        "metrics.prometheusRule.enabled=true,metrics.prometheusRule.alertLabels.team=mesh",
+        "--set",
+        "metrics.prometheusRule.disabled={TwinspanSlow},metrics.prometheusRule.runbookBaseURL=https://git.example/operations.md",
+    ];
+    let objects = helm().objects(&values).unwrap();
+    let rules =
+        object(&objects, "PrometheusRule/twinspan")["spec"]["groups"][0]["rules"].as_sequence().unwrap().clone();
+    let alerts: Vec<&Value> = rules.iter().filter(|rule| !rule["alert"].is_null()).collect();
+    for alert in &alerts {
+        let name = alert["alert"].as_str().unwrap();
+        assert_eq!(alert["labels"]["team"], "mesh", "{name}");
+        assert!(alert["labels"]["severity"].is_string(), "{name}");
+        let page = format!("https://git.example/operations.md#{}", name.to_lowercase());
+        assert_eq!(alert["annotations"]["runbook_url"], page.as_str());
+    }
+    let stored: Value = serde_yaml::from_str(&read(&chart().join("files/alerts.yaml")).unwrap()).unwrap();
+    let all = stored["groups"][0]["rules"].as_sequence().unwrap();
+    let all: BTreeSet<&str> = all.iter().filter_map(|rule| rule["alert"].as_str()).collect();
+    let left: BTreeSet<&str> = alerts.iter().filter_map(|alert| alert["alert"].as_str()).collect();
+    assert_eq!(all.difference(&left).collect::<Vec<_>>(), [&"TwinspanSlow"]);
+
+    // Whoever mistypes a name is told those that there are.
+    let schema: serde_json::Value = serde_json::from_str(&read(&chart().join("values.schema.json")).unwrap()).unwrap();
+    let names =
+        &schema["properties"]["metrics"]["properties"]["prometheusRule"]["properties"]["disabled"]["items"]["enum"];
+    assert_eq!(names.as_array().unwrap().iter().filter_map(|name| name.as_str()).collect::<BTreeSet<_>>(), all);
+}
+
+/// Where the pods run and how they find names is the same for the operator and for what tests it.
+#[test]
+fn pods_run_and_find_names_as_told() {
+    let objects = helm()
+        .objects(&[
+            "--set-json",
+            r#"affinity={"podAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[]}}"#,
+            "--set-json",
+            r#"hostAliases=[{"ip":"192.0.2.1","hostnames":["etcd-0.internal"]}],dnsPolicy="None""#,
+            "--set-json",
+            r#"dnsConfig={"nameservers":["192.0.2.53"],"options":[{"name":"ndots","value":"1"}]}"#,
+            "--set",
+            "serviceAccount.annotations.owner=platform",
+        ])
+        .unwrap();
+    for pod in [pod(&objects), object(&objects, "Pod/twinspan-doctor")] {
+        let spec = &pod["spec"];
+        assert!(spec["affinity"]["podAffinity"].is_mapping(), "{spec:?}");
+        assert_eq!(spec["hostAliases"][0]["hostnames"][0], "etcd-0.internal");
+        assert_eq!((&spec["dnsPolicy"], &spec["dnsConfig"]["nameservers"][0]), (&"None".into(), &"192.0.2.53".into()));
+        assert_eq!(spec["dnsConfig"]["options"][0]["value"], "1");
+        assert!(spec["dnsConfig"]["searches"].is_null(), "{spec:?}");
+    }
+    let account = object(&objects, "ServiceAccount/twinspan");
+    assert_eq!(account["metadata"]["annotations"]["owner"], "platform");
 }
 
 /// What YAML would take for something else stays what it is.

@@ -19,15 +19,15 @@ use crate::world::World;
 
 /// Deadlines on slices and holds in status are times of day.
 const SKEW_SECONDS: f64 = 2.0;
-/// In the chart and in `deploy/twinspan.yaml`.
-const POLICY: &str = "twinspan-endpointslices";
+/// In the chart and in `deploy/twinspan.yaml`: names, and what each limits.
+const POLICIES: [(&str, &str); 2] = [("twinspan-endpointslices", "EndpointSlices"), ("twinspan-services", "Services")];
 
 pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
     let mut findings = Findings::about("cluster");
     if answers(&request.client, &mut findings).await {
         definitions(&request.client, &mut findings).await;
         permissions(request, &mut findings).await;
-        policy(&request.client, &mut findings).await;
+        policies(&request.client, &mut findings).await;
         leader(request, &mut findings).await;
     }
     findings.all
@@ -157,16 +157,18 @@ async fn lacks(request: &Request<'_>) -> kube::Result<(String, Vec<String>)> {
     Ok((who, missing))
 }
 
-async fn policy(client: &Client, findings: &mut Findings<'_>) {
+async fn policies(client: &Client, findings: &mut Findings<'_>) {
     let api: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
-    match read(client, &api, "admissionregistration.k8s.io", "validatingadmissionpolicies", POLICY).await {
-        Ok(Read::Found(_)) => findings.add(Level::Ok, "the operator is limited to EndpointSlices of its own"),
-        Ok(Read::Missing) => findings.add(
-            Level::Warn,
-            format!("there is no ValidatingAdmissionPolicy {POLICY}; a stolen token could change others' EndpointSlices. It is in the chart and in deploy/twinspan.yaml"),
-        ),
-        Ok(Read::NotAllowed) => findings.add(Level::Warn, not_seen(&format!("ValidatingAdmissionPolicy {POLICY}"))),
-        Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicies: {error}")),
+    for (name, what) in POLICIES {
+        match read(client, &api, "admissionregistration.k8s.io", "validatingadmissionpolicies", name).await {
+            Ok(Read::Found(_)) => findings.add(Level::Ok, format!("the operator is limited to {what} of its own")),
+            Ok(Read::Missing) => findings.add(
+                Level::Warn,
+                format!("there is no ValidatingAdmissionPolicy {name}; a stolen token could change others' {what}. It is in the chart and in deploy/twinspan.yaml"),
+            ),
+            Ok(Read::NotAllowed) => findings.add(Level::Warn, not_seen(&format!("ValidatingAdmissionPolicy {name}"))),
+            Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicy {name}: {error}")),
+        }
     }
 }
 

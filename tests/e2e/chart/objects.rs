@@ -16,13 +16,17 @@ use twinspan_chart::helm::Helm;
 
 use crate::harness::{SOON, Suite, TWINSPAN};
 
-const EVERYTHING: [&str; 4] = [
+const EVERYTHING: [&str; 8] = [
     "--set",
     "networkPolicy.enabled=true,networkPolicy.metricsNamespaces={monitoring},metrics.serviceMonitor.enabled=true,\
-     metrics.serviceMonitor.interval=30s,metrics.prometheusRule.enabled=true,metrics.dashboard.enabled=true,replicas=3,dryRun=true,\
+     metrics.serviceMonitor.interval=30s,metrics.prometheusRule.enabled=true,serviceAccount.annotations.owner=platform,dnsPolicy=None,metrics.dashboard.enabled=true,replicas=3,dryRun=true,\
      log.format=json,traces.otlpEndpoint=http://collector:4317,listen=[::],priorityClassName=system-cluster-critical,nodeSelector.disk=ssd,image.pullSecrets={one}",
     "--set-json",
-    r#"tolerations=[{"key":"a","operator":"Exists"}],serviceRegistries={"chart-main":{"etcd":{"endpoints":["http://etcd:2379"]},"format":"Kitex","allowed":[{"namespaceSelector":{},"registryNames":["*"]}]}}"#,
+    r#"tolerations=[{"key":"a","operator":"Exists"}],hostAliases=[{"ip":"192.0.2.1","hostnames":["etcd-0.internal"]}],dnsConfig={"nameservers":["192.0.2.53"],"searches":["example.com"],"options":[{"name":"ndots","value":"1"}]}"#,
+    "--set-json",
+    r#"affinity.nodeAffinity={"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"disk","operator":"Exists"}]}]}}"#,
+    "--set-json",
+    r#"serviceRegistries={"chart-main":{"etcd":{"endpoints":["http://etcd:2379"]},"format":"Kitex","allowed":[{"namespaceSelector":{},"registryNames":["*"]}]}}"#,
 ];
 
 /// Kinds of the Prometheus operator. The API server knows no fields of theirs here; the operator's own types do.
