@@ -1,4 +1,6 @@
-//! What stories share: the bed, a namespace and a registry of their own, and the check that nothing foreign was touched.
+//! What stories share: the bed, and a namespace and a registry of their own.
+
+mod bystanders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -412,101 +414,6 @@ impl<'a> Corner<'a> {
             .map(|e| (e.reason.unwrap_or_default(), e.note.unwrap_or_default()))
             .collect())
     }
-
-    /// Records and a slice that are somebody else's business: beside the story's names, and under one of them.
-    async fn plant_foreign(&mut self, registry: &Etcd) -> Result<()> {
-        for key in [
-            format!("{}/bystander/10.77.250.1:7000", self.name),
-            format!("{}/bystander/no-json", self.name),
-            format!("{}x/bystander/10.77.250.1:7000", self.name),
-        ] {
-            let value = if key.ends_with("no-json") {
-                "{".to_owned()
-            } else {
-                r#"{"network":"tcp","address":"10.77.250.1:7000","weight":10,"tags":null}"#.to_owned()
-            };
-            registry.put(&key, &value).await?;
-        }
-        let slice: EndpointSlice = serde_json::from_value(json!({
-            "metadata": {"name": "bystander", "labels": {
-                "kubernetes.io/service-name": "bystander", "endpointslice.kubernetes.io/managed-by": "somebody-else.example",
-            }},
-            "addressType": "IPv4",
-            "ports": [{"name": "rpc", "port": 7000}],
-            "endpoints": [{"addresses": ["10.77.250.2"]}],
-        }))?;
-        self.slices().create(&PostParams::default(), &slice).await?;
-        self.foreign_records = self.foreign(registry).await?;
-        self.foreign_slices = self.bystanders().await?;
-        ensure!(self.foreign_records.len() == 3 && self.foreign_slices.len() == 1, "what was planted is there");
-        Ok(())
-    }
-
-    async fn foreign(&self, registry: &Etcd) -> Result<BTreeMap<String, (String, i64, i64)>> {
-        let mut found = registry.dump(&format!("{}/bystander/", self.name)).await?;
-        found.extend(registry.dump(&format!("{}x/", self.name)).await?);
-        Ok(found)
-    }
-
-    async fn bystanders(&self) -> Result<BTreeMap<String, Value>> {
-        let labels = "endpointslice.kubernetes.io/managed-by=somebody-else.example";
-        let slices = self.slices().list(&ListParams::default().labels(labels)).await?;
-        slices
-            .items
-            .into_iter()
-            .map(|s| Ok((s.metadata.name.clone().unwrap_or_default(), serde_json::to_value(s)?)))
-            .collect()
-    }
-
-    /// The end of a story: what is somebody else's is byte for byte as it was, and Twinspan asked for nothing that it may not do.
-    pub async fn nothing_foreign_was_touched(&self, registry: &Etcd) -> Result<()> {
-        let records = self.foreign(registry).await?;
-        ensure!(records == self.foreign_records, "foreign records changed:\n{:?}\n{records:?}", self.foreign_records);
-        let slices = self.bystanders().await?;
-        ensure!(slices == self.foreign_slices, "foreign slices changed:\n{:?}\n{slices:?}", self.foreign_slices);
-        no_denied_requests(self.bed)
-    }
-}
-
-/// Every request of Twinspan's ServiceAccount in the audit log.
-pub fn audited(bed: &Bed) -> Result<Vec<Value>> {
-    audited_as(bed, "system:serviceaccount:twinspan-system:twinspan")
-}
-
-/// Every request of a user in the audit log.
-pub fn audited_as(bed: &Bed, user: &str) -> Result<Vec<Value>> {
-    let text = std::fs::read_to_string(&bed.cluster.audit_log)?;
-    let lines = text.lines().filter(|line| line.contains(user));
-    // The last line may be half written.
-    let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    Ok(events.filter(|event| event["user"]["username"] == user).collect())
-}
-
-/// From the audit log: nothing that Twinspan asked for is forbidden to it, and `Endpoints` are none of its business.
-pub fn no_denied_requests(bed: &Bed) -> Result<()> {
-    let asked = audited(bed)?;
-    let endpoints = asked.iter().find(|event| event["objectRef"]["resource"] == "endpoints");
-    ensure!(endpoints.is_none(), "Twinspan asked for Endpoints: {endpoints:?}");
-    nothing_is_denied(&asked)
-}
-
-/// An API server that has just started denies everybody everything until it has read the roles, so what was granted at another
-/// time does not count.
-pub fn nothing_is_denied(asked: &[Value]) -> Result<()> {
-    let (mut granted, mut denied) = (BTreeSet::new(), BTreeSet::new());
-    for event in asked {
-        let object = &event["objectRef"];
-        let what = format!("{} {}/{}", event["verb"], object["resource"], object["subresource"]);
-        if event["responseStatus"]["code"] == 403 {
-            denied.insert(what)
-        } else {
-            granted.insert(what)
-        };
-    }
-    ensure!(!granted.is_empty(), "the audit log shows what was asked for");
-    let never: Vec<_> = denied.difference(&granted).collect();
-    ensure!(never.is_empty(), "denied: {never:?}");
-    Ok(())
 }
 
 /// Objects are merged, everything else is replaced.

@@ -9,6 +9,7 @@
 
 mod abandoned;
 mod alerts;
+mod audit;
 mod bad_input;
 mod chart;
 mod cluster_side;

@@ -15,7 +15,8 @@ use libtest_mimic::Trial;
 use serde_json::json;
 use twinspan_bed::{Bed, TwinspanOptions, eventually, next_v4};
 
-use crate::harness::{Corner, Suite, TWINSPAN, no_denied_requests};
+use crate::audit::no_denied_requests;
+use crate::harness::{Corner, Suite, TWINSPAN};
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![suite.story("orders::deleted_and_created_again_in_every_order", every_order)]

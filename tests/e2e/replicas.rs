@@ -140,7 +140,7 @@ async fn second_release(suite: Arc<Suite>) -> Result<()> {
     ensure!(error.contains("exit status: 1") && error.contains(&why), "{error}");
     // The first one goes on, and nothing was asked that may not be.
     suite.shared().await?.twinspan.ready().await?;
-    crate::harness::no_denied_requests(bed)
+    crate::audit::no_denied_requests(bed)
 }
 
 async fn write_nothing(suite: Arc<Suite>) -> Result<()> {

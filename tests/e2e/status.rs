@@ -13,7 +13,8 @@ use libtest_mimic::Trial;
 use serde_json::json;
 use twinspan_bed::{eventually, holds, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, audited};
+use crate::audit::audited;
+use crate::harness::{Corner, SOON, Suite};
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![

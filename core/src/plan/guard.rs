@@ -235,6 +235,10 @@ impl RegistryGuard {
     /// Takes note of one service's share; `None` where it is gone. Returns whether a hold began or ended, so that every service has to
     /// look again.
     pub fn report(&mut self, service: &ServiceKey, share: Option<Share>, now: Timestamp) -> bool {
+        if share.is_none() && !self.services.contains_key(service) {
+            // Every service reports so to every registry that it does not refer to.
+            return false;
+        }
         let before = self.held_since;
         if before.is_some() && self.held(now).is_none() {
             self.spent = self.services.iter().map(|(service, share)| (service.clone(), share.stays.clone())).collect();
@@ -270,11 +274,9 @@ impl RegistryGuard {
 
     /// What stays, is not approved, and was not let go before.
     fn staying(&self) -> usize {
-        let among = |known: &BTreeMap<ServiceKey, BTreeSet<String>>, service: &ServiceKey, item: &String| {
-            known.get(service).is_some_and(|items| items.contains(item))
-        };
         let of = |(service, share): (&ServiceKey, &Share)| {
-            let counts = |item: &&String| !among(&self.released, service, item) && !among(&self.spent, service, item);
+            let settled = [self.released.get(service), self.spent.get(service)];
+            let counts = |item: &&String| !settled.iter().flatten().any(|items| items.contains(*item));
             share.stays.iter().filter(counts).count()
         };
         self.services.iter().map(of).sum()

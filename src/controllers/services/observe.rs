@@ -244,8 +244,8 @@ impl Observed {
     pub fn seen(&self) -> Seen<'_> {
         let known = self.memory.uid == self.uid();
         let status = self.object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation);
-        let (before, unknown) = if known { (self.memory.generation, false) } else { (status, status.is_none()) };
-        if before != self.generation() && !unknown {
+        let before = if known { Some(self.memory.generation) } else { status.map(Some) };
+        if before.is_some_and(|before| before != self.generation()) {
             return Seen::Asked;
         }
         if known && self.memory.listings == self.listings {

@@ -18,7 +18,8 @@ use twinspan_chart::chart;
 use twinspan_chart::helm::{Helm, objects};
 
 use super::Cluster;
-use crate::harness::{Corner, SOON, Suite, TWINSPAN, audited_as};
+use crate::audit::audited_as;
+use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 
 const CRD: &str = "registeredservices.twinspan.dev";
 const BEFORE: &str = "How it was before.";

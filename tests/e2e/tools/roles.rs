@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use twinspan_bed::{Bed, Kubeconfig, OPERATOR_NAMESPACE, eventually, next_v4};
 
 use super::{echo, pod, put, run_with};
-use crate::harness::{Corner, SOON, Suite, audited_as, nothing_is_denied};
+use crate::audit::{audited_as, nothing_is_denied};
+use crate::harness::{Corner, SOON, Suite};
 
 /// One more account with the operator's roles: what it asks for is judged here, and what the operator asks for by the whole run.
 const ACCOUNT: &str = "like-the-operator";
