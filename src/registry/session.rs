@@ -168,8 +168,7 @@ impl Session {
                 }
                 Err(error) => return Err(error),
             };
-            touched.names.extend(more.names);
-            touched.owners.extend(more.owners);
+            touched.add(more);
         }
         self.handle.set_listed(self.listed);
         match refusal {
