@@ -1,7 +1,11 @@
 //! Condition types and reasons, the words that users and their alerts look for.
 //!
-//! Owns the vocabulary: a condition can carry no other type and no other reason, and `docs/api.md` is printed from here.
-//! Refuses to decide: which condition holds follows from a plan, in `controllers`.
+//! Owns the vocabulary: a condition can carry no other type and no other reason, and `docs/api.md` is printed from here. Sets conditions as
+//! `meta.SetStatusCondition` of k8s.io/apimachinery does: `lastTransitionTime` moves only with the status. Refuses to decide: which
+//! condition holds follows from a plan, in `controllers`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use twinspan_core::Timestamp;
 
 /// Everything that was asked for is done.
 pub const READY: &str = "Ready";
@@ -114,6 +118,82 @@ reasons! {
     NotLeader [CONNECTED, SYNCED, EXPORTED]: "This replica is not the leader; the leader writes.";
 }
 
+/// The `status` of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionStatus {
+    True,
+    False,
+    Unknown,
+}
+
+impl ConditionStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// A condition as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredCondition {
+    pub kind: &'static str,
+    pub status: ConditionStatus,
+    pub reason: Reason,
+    pub message: String,
+    /// The transition time, where it is known better than from the last status.
+    pub since: Option<Timestamp>,
+}
+
+impl DesiredCondition {
+    pub fn new(kind: &'static str, status: ConditionStatus, reason: Reason, message: impl Into<String>) -> Self {
+        debug_assert!(kind == READY || reason.carried_by().contains(&kind), "{kind} is not said to carry {reason:?}");
+        Self { kind, status, reason, message: message.into(), since: None }
+    }
+}
+
+/// The conditions in the given order; a time is kept where the status is the same.
+pub fn set(
+    known: &[Condition],
+    wanted: &[DesiredCondition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    wanted
+        .iter()
+        .map(|wanted| {
+            let before = find(known, wanted.kind).filter(|c| c.status == wanted.status.as_str());
+            Condition {
+                type_: wanted.kind.to_owned(),
+                status: wanted.status.as_str().to_owned(),
+                reason: wanted.reason.as_str().to_owned(),
+                message: wanted.message.clone(),
+                observed_generation: generation,
+                last_transition_time: match (wanted.since, before) {
+                    (None, Some(before)) => before.last_transition_time.clone(),
+                    (since, _) => Time(whole_seconds(since.unwrap_or(now))),
+                },
+            }
+        })
+        .collect()
+}
+
+pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// The condition where its status is True.
+pub fn find_true<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    find(conditions, kind).filter(|condition| condition.status == ConditionStatus::True.as_str())
+}
+
+/// The API keeps whole seconds: with fractions a status would never equal what was read back.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,5 +207,23 @@ mod tests {
             assert!(word.bytes().all(|b| b.is_ascii_alphanumeric()), "{word}");
             assert!(reason.meaning().ends_with('.'), "{word}");
         }
+    }
+
+    #[test]
+    fn the_time_moves_only_with_the_status() {
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let first =
+            set(&[], &[DesiredCondition::new("Ready", ConditionStatus::False, Reason::Pending, "")], Some(1), at(10));
+        let same = set(
+            &first,
+            &[DesiredCondition::new("Ready", ConditionStatus::False, Reason::Unreachable, "x")],
+            Some(2),
+            at(20),
+        );
+        assert_eq!(same[0].last_transition_time, Time(at(10)));
+        assert_eq!((same[0].reason.as_str(), same[0].observed_generation), ("Unreachable", Some(2)));
+        let turned =
+            set(&same, &[DesiredCondition::new("Ready", ConditionStatus::True, Reason::Synced, "")], Some(2), at(30));
+        assert_eq!(turned[0].last_transition_time, Time(at(30)));
     }
 }

@@ -28,3 +28,9 @@ pub use service_registry::{
 pub const GROUP: &str = "twinspan.dev";
 /// The version that is served and stored.
 pub const VERSION: &str = "v1alpha1";
+
+/// Annotation that releases held deletions: the hash that status names. On a RegisteredService, or on a ServiceRegistry for the deletions
+/// that the registry as a whole holds.
+pub const APPROVE_DELETIONS: &str = "twinspan.dev/approve-deletions";
+/// Annotation on a ServiceRegistry that lets this cluster raise an epoch that nothing explains: its value.
+pub const APPROVE_EPOCH: &str = "twinspan.dev/approve-epoch";

@@ -2,10 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use twinspan_core::codec::Format;
+use twinspan_core::model::{Selector as TagSelector, ServiceKey};
+use twinspan_core::plan::departure::guard::Limits;
+use twinspan_core::plan::{departure, import};
 
 use super::{Selector, schema};
 
@@ -270,6 +276,65 @@ pub struct DeletionGuard {
 impl Default for DeletionGuard {
     fn default() -> Self {
         Self { min_instances: 10, max_delete_percent: 50, hold_seconds: 300 }
+    }
+}
+
+impl RegisteredService {
+    pub fn key(&self) -> ServiceKey {
+        let meta = &self.metadata;
+        ServiceKey::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+    }
+
+    /// The name in the registry that it stands for.
+    pub fn registry_name(&self) -> String {
+        let name = self.spec.registry_name.clone().or_else(|| self.metadata.name.clone());
+        name.unwrap_or_default()
+    }
+
+    /// The Service that it stands for.
+    pub fn service_key(&self) -> ServiceKey {
+        let ServiceKey { namespace, name } = self.key();
+        ServiceKey::new(namespace, self.spec.service.name.as_ref().unwrap_or(&name))
+    }
+
+    /// The scheme of each port; at least one.
+    pub fn schemes(&self, format: Format) -> Vec<String> {
+        let ports = &self.spec.service.ports;
+        let scheme = |port: &PortRef| port.scheme.clone().unwrap_or_else(|| format.default_scheme().to_owned());
+        if ports.is_empty() { vec![format.default_scheme().to_owned()] } else { ports.iter().map(scheme).collect() }
+    }
+
+    /// `spec.import`, as the planner of the core takes it.
+    pub fn import_options(&self, format: Format) -> import::Options {
+        let import = &self.spec.import;
+        import::Options {
+            schemes: self.schemes(format),
+            other_clusters: import.other_clusters == OtherClusters::All,
+            tag_selector: TagSelector::from(&import.tag_selector),
+            zone_tag: import.zone_tag.clone(),
+            on_expiry: import.on_expiry.into(),
+            keep_lost: SignedDuration::from_secs(import.keep_lost_seconds.into()),
+        }
+    }
+}
+
+impl From<OnExpiry> for departure::OnExpiry {
+    fn from(on_expiry: OnExpiry) -> Self {
+        match on_expiry {
+            OnExpiry::Remove => Self::Remove,
+            OnExpiry::Probe => Self::Probe,
+            OnExpiry::Heal => Self::Heal,
+        }
+    }
+}
+
+impl From<&DeletionGuard> for Limits {
+    fn from(guard: &DeletionGuard) -> Self {
+        Self {
+            min_instances: usize::try_from(guard.min_instances).unwrap_or_default(),
+            max_delete_percent: usize::try_from(guard.max_delete_percent).unwrap_or_default(),
+            hold: SignedDuration::from_secs(guard.hold_seconds.into()),
+        }
     }
 }
 

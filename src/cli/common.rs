@@ -8,11 +8,11 @@ use std::time::Duration;
 use kube::Client;
 
 use super::ConfigError;
-use crate::controllers::onlooker::{Missing, Onlooker};
 use crate::tools::approve::ApproveError;
+use crate::tools::lookup::LookupError;
 use crate::tools::parity::GatherError;
 use crate::tools::print::{Output, PrintError};
-use crate::tools::reach::ReachError;
+use crate::tools::viewer::{Unsynced, Viewer};
 
 /// How to reach the cluster.
 #[derive(Debug, clap::Args)]
@@ -57,10 +57,10 @@ pub struct Looking {
 
 impl Looking {
     /// Looks until everything is known, or the time is up; the second value is what is missing then.
-    pub async fn look(&self, client: &Client) -> (Onlooker, Vec<Missing>) {
-        let onlooker = Onlooker::start(client, &self.common.operator_namespace);
-        let missing = onlooker.complete(Duration::from_secs(self.within)).await;
-        (onlooker, missing)
+    pub async fn look(&self, client: &Client) -> (Viewer, Vec<Unsynced>) {
+        let viewer = Viewer::start(client, &self.common.operator_namespace);
+        let missing = viewer.wait_for_sync(Duration::from_secs(self.within)).await;
+        (viewer, missing)
     }
 }
 
@@ -74,7 +74,7 @@ pub enum Error {
     #[error("cannot read the system's DNS configuration: {0}; say which server to ask with --dns")]
     Resolver(hickory_resolver::net::NetError),
     #[error(transparent)]
-    Reach(#[from] ReachError),
+    Reach(#[from] LookupError),
     #[error(transparent)]
     Gather(#[from] GatherError),
     #[error(transparent)]

@@ -30,10 +30,10 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let cluster = args.looking.common.reach().await?;
-    let (onlooker, missing) = args.looking.look(&cluster.client).await;
-    let leader = onlooker.leader().await.map_err(Box::new)?;
-    let explanation = explain(&onlooker, &args.about, leader, &missing);
-    onlooker.end().await;
+    let (viewer, missing) = args.looking.look(&cluster.client).await;
+    let leader = viewer.leader().await.map_err(Box::new)?;
+    let explanation = explain(&viewer, &args.about, leader, &missing);
+    viewer.end().await;
     print(&explanation, args.looking.output)?;
     match (explanation.is_known(), explanation.complete) {
         (true, _) => Ok(ExitCode::SUCCESS),

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use twinspan_core::model::ServiceKey;
 
 use super::common::{Error, Looking, run as block_on};
-use crate::controllers::onlooker::Missing;
+use crate::tools::notes;
 use crate::tools::parity::{Request, Resolver, Table, gather};
 use crate::tools::print::print;
-use crate::tools::remarks;
+use crate::tools::viewer::Unsynced;
 
 /// Show every instance of a RegisteredService, who sees it (cluster, registry, DNS, a client of the framework), and why one does not.
 ///
@@ -61,17 +61,17 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         cluster_domain: &args.cluster_domain,
     };
     let gathered = gather(&request).await?;
-    let (onlooker, missing) = args.looking.look(&cluster.client).await;
-    let outlook = onlooker.outlook(&key);
-    let leader = onlooker.leader().await.map_err(Box::new)?;
-    onlooker.end().await;
-    let others = |missing: &&Missing| matches!(missing, Missing::Registry(other) if *other != key);
-    let missing = missing.iter().filter(|missing| !others(missing)).map(remarks::of_missing);
+    let (viewer, missing) = args.looking.look(&cluster.client).await;
+    let preview = viewer.preview(&key);
+    let leader = viewer.leader().await.map_err(Box::new)?;
+    viewer.end().await;
+    let others = |missing: &&Unsynced| matches!(missing, Unsynced::Registry(other) if *other != key);
+    let missing = missing.iter().filter(|missing| !others(missing)).map(notes::unsynced);
     let table = Table::new(&gathered.sides, gathered.framework)
-        .remarked(outlook.iter().flat_map(remarks::of_service))
-        .remarked(remarks::of_leader(leader.as_deref()))
+        .remarked(preview.iter().flat_map(notes::of_service))
+        .remarked(notes::of_leader(leader.as_deref()))
         .remarked(missing)
-        .explained(outlook.map(|outlook| outlook.instances).unwrap_or_default());
+        .explained(preview.map(|preview| preview.instances).unwrap_or_default());
     print(&table, args.looking.output)?;
     Ok(if table.agrees() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) })
 }

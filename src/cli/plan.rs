@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use super::common::{Error, Looking, run as block_on};
-use crate::controllers::onlooker::Missing;
+use crate::tools::lookup::LookupError;
 use crate::tools::plan::Plan;
 use crate::tools::print::print;
-use crate::tools::reach::ReachError;
+use crate::tools::viewer::Unsynced;
 
 /// Show what would be written now on both sides, as a diff. Changes nothing.
 ///
@@ -35,15 +35,15 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let cluster = args.looking.common.reach().await?;
-    let (onlooker, missing) = args.looking.look(&cluster.client).await;
+    let (viewer, missing) = args.looking.look(&cluster.client).await;
     let namespace = args.namespace.as_ref().or(args.name.as_ref().map(|_| &cluster.namespace));
-    let lists = missing.iter().any(|missing| matches!(missing, Missing::List(_)));
-    let keys = onlooker.services().into_iter().filter(|key| {
+    let lists = missing.iter().any(|missing| matches!(missing, Unsynced::List(_)));
+    let keys = viewer.services().into_iter().filter(|key| {
         namespace.is_none_or(|namespace| *namespace == key.namespace)
             && args.name.as_ref().is_none_or(|name| *name == key.name)
     });
-    let plan = Plan::new(keys.filter_map(|key| onlooker.outlook(&key)).collect());
-    onlooker.end().await;
+    let plan = Plan::new(keys.filter_map(|key| viewer.preview(&key)).collect());
+    viewer.end().await;
     if lists {
         return Err(Error::Unseen(
             "the cluster could not be listed in time, or you may not list what the operator lists".to_owned(),
@@ -51,8 +51,8 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     }
     if let (Some(namespace), true) = (namespace, plan.services.is_empty()) {
         return Err(match &args.name {
-            Some(name) => ReachError::Missing(format!("RegisteredService {namespace}/{name}")),
-            None => ReachError::Missing(format!("RegisteredService in namespace {namespace}")),
+            Some(name) => LookupError::Missing(format!("RegisteredService {namespace}/{name}")),
+            None => LookupError::Missing(format!("RegisteredService in namespace {namespace}")),
         }
         .into());
     }

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::controllers::operator::{self, OperatorError, Settings};
+use crate::env::Env;
+use crate::operator::{self, OperatorError, Settings};
 use crate::telemetry::logs;
 use crate::telemetry::traces::Traces;
-use crate::world::World;
 
 /// Run the operator.
 #[derive(Debug, clap::Args)]
@@ -72,8 +72,8 @@ pub fn run(args: Args) -> ExitCode {
 async fn operate(args: Args) -> Result<(), Error> {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "twinspan".to_owned());
     // Two candidates with one identity would both think that they lead.
-    let world = World::real();
-    let identity = format!("{host}_{:08x}", world.number());
+    let env = Env::real();
+    let identity = format!("{host}_{:08x}", env.random_u32());
     let traces = args.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, &identity)).transpose()?;
     logs::init(args.log_format, traces.as_ref());
     let config = super::config(args.kubeconfig.as_deref(), None).await?;
@@ -95,6 +95,6 @@ async fn operate(args: Args) -> Result<(), Error> {
         }
         told.cancel();
     });
-    operator::run(config, settings, world, stop).await?;
+    operator::run(config, settings, env, stop).await?;
     Ok(())
 }

@@ -1,4 +1,6 @@
-//! API objects ↔ the model's nouns. Everything that nothing here looks at is dropped at once: views stay small.
+//! API objects ↔ the model's nouns.
+//!
+//! Owns the mapping, and drops every field that no planner reads, so that views stay small. Refuses to decide.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,45 +12,17 @@ use k8s_openapi::api::discovery::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 use twinspan_core::model::{
-    AddressType, Family, Hints, MANAGED_BY_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort, TCP, TargetPod,
+    AddressType, Family, Hints, Labels, MANAGED_BY_LABEL, PodView, SERVICE_NAME_LABEL, ServicePortView, ServiceView,
+    Slice, SliceEndpoint, SlicePort, TCP, TargetPod, TrafficDistribution, WEIGHT_ANNOTATION,
 };
-use twinspan_core::plan::slices::{Body, TrafficDistribution};
+use twinspan_core::plan::slices::SliceSpec;
 
 use crate::api::{GROUP, RegisteredService, VERSION};
 
-/// Overrides the weight of one pod's record.
-pub const WEIGHT_ANNOTATION: &str = "twinspan.dev/weight";
 /// The zone of a Node (`well_known_labels.go` of k8s.io/api/core/v1).
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// A Service, reduced to what matters here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceView {
-    pub name: String,
-    pub uid: String,
-    pub external_name: bool,
-    pub headless: bool,
-    /// The built-in controller manages slices for it.
-    pub selector: bool,
-    pub traffic: TrafficDistribution,
-    pub ports: Vec<ServicePortView>,
-    /// The first is the primary one.
-    pub families: Vec<Family>,
-    pub labels: BTreeMap<String, String>,
-    /// UID of the RegisteredService that it was created for, where it was.
-    pub owner_uid: Option<String>,
-    pub deleting: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServicePortView {
-    /// Empty for the only port of a Service that does not name it.
-    pub name: String,
-    pub number: i32,
-    pub tcp: bool,
-    pub app_protocol: Option<String>,
-}
-
+/// A namespace, reduced to what matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceView {
     pub uid: String,
@@ -103,48 +77,6 @@ pub fn namespace(object: &Namespace) -> NamespaceView {
         uid: object.uid().unwrap_or_default(),
         labels: object.labels().clone(),
         deleting: object.meta().deletion_timestamp.is_some(),
-    }
-}
-
-/// A pod, reduced to its addresses and to what a RegisteredService may ask of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodView {
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-    pub ips: Vec<IpAddr>,
-    pub node: Option<String>,
-    /// Its addresses are the node's.
-    pub host_network: bool,
-    /// It runs no more: its addresses may be somebody else's by now.
-    pub ended: bool,
-    /// The annotation `twinspan.dev/weight`, as written.
-    pub weight: Option<String>,
-    labels: Labels,
-}
-
-impl PodView {
-    pub fn label(&self, name: &str) -> Option<&str> {
-        self.labels.get(name)
-    }
-}
-
-/// Labels in one allocation: there are many pods, and few are ever asked for their labels.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Labels(Box<str>);
-
-impl Labels {
-    fn new(labels: &BTreeMap<String, String>) -> Self {
-        let mut packed = String::new();
-        for (name, value) in labels {
-            packed.extend([name.as_str(), "=", value.as_str(), ","]);
-        }
-        Self(packed.into())
-    }
-
-    /// Neither names nor values of labels can hold `=` or `,`.
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
     }
 }
 
@@ -289,26 +221,31 @@ fn target_ref(pod: &TargetPod) -> ObjectReference {
     }
 }
 
-/// The slice as it is sent; `seen` makes it a replacement of that very version.
-pub fn endpoint_slice(namespace: &str, owner: OwnerReference, body: &Body, seen: Option<&str>) -> EndpointSlice {
+/// The slice as it is sent; `if_version` makes it a replacement of that very resourceVersion.
+pub fn endpoint_slice(
+    namespace: &str,
+    owner: OwnerReference,
+    spec: &SliceSpec,
+    if_version: Option<&str>,
+) -> EndpointSlice {
     EndpointSlice {
         metadata: ObjectMeta {
-            name: Some(body.name.clone()),
+            name: Some(spec.name.clone()),
             namespace: Some(namespace.to_owned()),
-            labels: Some(body.labels.clone()),
-            annotations: Some(body.annotations.clone()),
+            labels: Some(spec.labels.clone()),
+            annotations: Some(spec.annotations.clone()),
             owner_references: Some(vec![owner]),
-            resource_version: seen.map(ToOwned::to_owned),
+            resource_version: if_version.map(ToOwned::to_owned),
             ..ObjectMeta::default()
         },
-        address_type: body.family.as_str().to_owned(),
+        address_type: spec.family.as_str().to_owned(),
         ports: Some(vec![EndpointPort {
-            name: Some(body.port.name.clone()),
-            protocol: Some(body.port.protocol.clone()),
-            port: body.port.number.map(i32::from),
-            app_protocol: body.port.app_protocol.clone(),
+            name: Some(spec.port.name.clone()),
+            protocol: Some(spec.port.protocol.clone()),
+            port: spec.port.number.map(i32::from),
+            app_protocol: spec.port.app_protocol.clone(),
         }]),
-        endpoints: body
+        endpoints: spec
             .endpoints
             .iter()
             .map(|endpoint| Endpoint {
@@ -333,17 +270,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packed_labels_are_found_by_their_whole_name() {
-        let labels = Labels::new(&BTreeMap::from([
-            ("app".to_owned(), "echo".to_owned()),
-            ("app.kubernetes.io/name".to_owned(), String::new()),
-        ]));
-        assert_eq!(labels.get("app"), Some("echo"));
-        assert_eq!(labels.get("app.kubernetes.io/name"), Some(""));
-        assert_eq!((labels.get("ap"), labels.get("echo"), labels.get("")), (None, None, None));
-    }
-
-    #[test]
     fn slices_survive_the_way_there_and_back() {
         let object: EndpointSlice = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "s", "namespace": "shop", "resourceVersion": "7", "labels": {
@@ -362,7 +288,7 @@ mod tests {
             (slice.service.as_deref(), slice.owner_uid.as_deref(), slice.is_ours()),
             (Some("echo"), Some("u"), true)
         );
-        let body = Body {
+        let spec = SliceSpec {
             name: slice.name.clone(),
             family: Family::V4,
             port: slice.ports[0].clone(),
@@ -370,7 +296,7 @@ mod tests {
             labels: slice.labels.clone(),
             annotations: slice.annotations.clone(),
         };
-        let again = super::slice(endpoint_slice("shop", owner_reference("echo", "u"), &body, Some("7")));
+        let again = super::slice(endpoint_slice("shop", owner_reference("echo", "u"), &spec, Some("7")));
         assert_eq!(again, slice);
     }
 }

@@ -1,7 +1,8 @@
 //! Kubernetes Events: what `kubectl describe` shows beneath an object.
 //!
-//! Owns when an Event is worth publishing, so that a quiet cluster has none, and the queue that keeps a slow API server from
-//! delaying a sync: where the queue is full the Event is dropped, the log line and the metric are not.
+//! Owns the reasons, the claim to lead that each Event asks, and the queue that keeps a slow API server from delaying a sync: where the
+//! queue is full the Event is dropped, the log line and the metric are not. Refuses to know when there is something to tell, which the
+//! controllers do.
 
 use std::sync::Arc;
 
@@ -13,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::api::{RegisteredService, ServiceRegistry};
+use crate::leadership::Leadership;
 
 /// Events that wait to be published.
 const QUEUE: usize = 1000;
 
-/// What an Event says; the reasons are a fixed set (design: names that users meet).
+/// The reason of an Event; the set is fixed, because users' tools look for these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     Exported,
@@ -67,18 +69,28 @@ pub enum About {
 
 #[derive(Clone, Debug)]
 pub struct Events {
+    leadership: Leadership,
     queue: mpsc::Sender<(About, Reason, String)>,
 }
 
 impl Events {
     /// The sender, and the task that publishes until it is stopped.
-    pub fn new(client: Client, instance: &str, stop: CancellationToken) -> (Self, impl Future<Output = ()> + use<>) {
+    pub fn new(
+        client: Client,
+        leadership: Leadership,
+        instance: &str,
+        stop: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + use<>) {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let reporter = Reporter { controller: "twinspan".to_owned(), instance: Some(instance.to_owned()) };
-        (Self { queue }, publish(EventRecorder::new(client, reporter), receiver, stop))
+        (Self { leadership, queue }, publish(EventRecorder::new(client, reporter), receiver, stop))
     }
 
+    /// Queues an Event, where this process leads.
     pub fn publish(&self, about: About, reason: Reason, note: impl Into<String>) {
+        if !self.leadership.is_leader() {
+            return;
+        }
         if self.queue.try_send((about, reason, note.into())).is_err() {
             debug!(reason = reason.as_str(), "too many Events wait; one is dropped");
         }

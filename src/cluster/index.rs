@@ -27,23 +27,13 @@ pub struct Index {
     by_uid: BTreeMap<String, ServiceKey>,
 }
 
-/// The name in the registry that a RegisteredService stands for.
-pub fn registry_name(key: &ServiceKey, object: &RegisteredService) -> String {
-    object.spec.registry_name.clone().unwrap_or_else(|| key.name.clone())
-}
-
-/// The Service that a RegisteredService stands for.
-pub fn service_key(key: &ServiceKey, object: &RegisteredService) -> ServiceKey {
-    ServiceKey::new(&key.namespace, object.spec.service.name.as_ref().unwrap_or(&key.name))
-}
-
 impl Index {
     pub fn put(&mut self, key: &ServiceKey, object: &RegisteredService) {
         self.remove(key);
         let refers = Refers {
             registry: object.spec.registry_ref.name.clone(),
-            registry_name: registry_name(key, object),
-            service: service_key(key, object),
+            registry_name: object.registry_name(),
+            service: object.service_key(),
             uid: object.metadata.uid.clone().unwrap_or_default(),
         };
         self.by_service.entry(refers.service.clone()).or_default().insert(key.clone());
@@ -84,7 +74,7 @@ impl Index {
     }
 
     /// The registry that a RegisteredService refers to, and its name there.
-    pub fn place(&self, key: &ServiceKey) -> Option<(String, String)> {
+    pub fn registry_and_name(&self, key: &ServiceKey) -> Option<(String, String)> {
         self.known.get(key).map(|refers| (refers.registry.clone(), refers.registry_name.clone()))
     }
 
@@ -124,10 +114,10 @@ impl Index {
 mod tests {
     use super::*;
 
-    fn object(registry: &str, name: &str, service: Option<&str>, uid: &str) -> RegisteredService {
+    fn object(key: &ServiceKey, registry: &str, name: &str, service: Option<&str>, uid: &str) -> RegisteredService {
         serde_json::from_value(serde_json::json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
-            "metadata": {"name": "echo", "namespace": "shop", "uid": uid},
+            "metadata": {"name": key.name, "namespace": key.namespace, "uid": uid},
             "spec": {"registryRef": {"name": registry}, "registryName": name, "service": {"name": service}}
         }))
         .unwrap()
@@ -137,8 +127,8 @@ mod tests {
     fn a_change_finds_exactly_those_that_refer_to_it_and_an_old_reference_is_forgotten() {
         let mut index = Index::default();
         let (a, b) = (ServiceKey::new("shop", "a"), ServiceKey::new("shop", "b"));
-        index.put(&a, &object("main", "echo", Some("svc"), "1"));
-        index.put(&b, &object("main", "user", None, "2"));
+        index.put(&a, &object(&a, "main", "echo", Some("svc"), "1"));
+        index.put(&b, &object(&b, "main", "user", None, "2"));
         let found = |keys: &mut dyn Iterator<Item = &ServiceKey>| keys.map(|k| k.name.clone()).collect::<Vec<_>>();
         assert_eq!(found(&mut index.of_service(&ServiceKey::new("shop", "svc"))), ["a"]);
         assert_eq!(found(&mut index.of_service(&b)), ["b"], "the name of the Service defaults to metadata.name");
@@ -148,13 +138,13 @@ mod tests {
         assert_eq!(found(&mut index.of_namespace("sho")), Vec::<String>::new());
         assert_eq!(index.of_uid("2"), Some(&b));
         assert_eq!(index.siblings(&a), BTreeSet::new());
-        index.put(&b, &object("main", "echo", None, "2"));
+        index.put(&b, &object(&b, "main", "echo", None, "2"));
         assert_eq!(index.siblings(&a), BTreeSet::from([b.clone()]), "one name");
-        index.put(&b, &object("third", "user", Some("svc"), "2"));
+        index.put(&b, &object(&b, "third", "user", Some("svc"), "2"));
         assert_eq!(index.siblings(&a), BTreeSet::from([b.clone()]), "one Service");
-        index.put(&b, &object("main", "user", None, "2"));
+        index.put(&b, &object(&b, "main", "user", None, "2"));
 
-        index.put(&a, &object("other", "echo", Some("svc"), "1"));
+        index.put(&a, &object(&a, "other", "echo", Some("svc"), "1"));
         assert_eq!(found(&mut index.of_name("main", b"echo")), Vec::<String>::new());
         assert_eq!(found(&mut index.of_name("other", b"echo")), ["a"]);
         index.remove(&a);

@@ -6,8 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::convert::PodView;
-use super::view::ObjectKey;
+use twinspan_core::model::{ObjectKey, PodView};
 
 #[derive(Debug, Default)]
 pub struct Pods {

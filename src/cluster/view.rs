@@ -1,7 +1,7 @@
 //! The view of the cluster: the in-memory picture of what matters.
 //!
 //! Owns what is known and which kinds are complete. Unknown is not empty: nothing may follow from what is not here until every
-//! kind has been listed once ([`ClusterView::waiting_for`]). Refuses to do I/O.
+//! kind has been listed once ([`ClusterView::unsynced`]). Refuses to do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{CidrSet, ServiceKey, Slice};
+use twinspan_core::model::{CidrSet, ObjectKey, ServiceKey, ServiceView, Slice};
 use twinspan_core::plan::trust;
 
-use super::convert::{NamespaceView, NodeView, SecretView, ServiceView};
+use super::convert::{NamespaceView, NodeView, SecretView};
 use super::index::Index;
 use super::pods::Pods;
 use crate::api::{RegisteredService, ServiceRegistry};
@@ -82,9 +82,6 @@ pub enum ClusterEvent {
     Listed(Kind),
 }
 
-/// A namespace and a name; cluster-scoped objects have an empty namespace.
-pub type ObjectKey = ServiceKey;
-
 #[derive(Debug, Default)]
 pub struct ClusterView {
     listed: BTreeSet<Kind>,
@@ -112,12 +109,12 @@ pub struct ClusterView {
 
 impl ClusterView {
     /// The kinds that have not been listed completely yet.
-    pub fn waiting_for(&self) -> Vec<Kind> {
+    pub fn unsynced(&self) -> Vec<Kind> {
         Kind::ALL.into_iter().filter(|kind| !self.listed.contains(kind)).collect()
     }
 
     /// Whether this is the first time.
-    pub fn set_listed(&mut self, kind: Kind) -> bool {
+    pub fn set_synced(&mut self, kind: Kind) -> bool {
         self.listed.insert(kind)
     }
 
@@ -431,11 +428,11 @@ mod tests {
     #[test]
     fn nothing_is_complete_until_every_kind_was_listed() {
         let mut view = ClusterView::default();
-        assert_eq!(view.waiting_for().len(), Kind::ALL.len());
+        assert_eq!(view.unsynced().len(), Kind::ALL.len());
         for kind in Kind::ALL {
-            assert!(view.set_listed(kind));
+            assert!(view.set_synced(kind));
         }
-        assert_eq!(view.waiting_for(), []);
-        assert!(!view.set_listed(Kind::Service));
+        assert_eq!(view.unsynced(), []);
+        assert!(!view.set_synced(Kind::Service));
     }
 }

@@ -22,12 +22,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
-use twinspan_core::model::ServiceKey;
+use twinspan_core::model::{ObjectKey, ServiceKey};
 
 use super::convert;
-use super::view::{ClusterEvent, ClusterView, Kind, ObjectKey, api_server_service};
+use super::view::{ClusterEvent, ClusterView, Kind, api_server_service};
 use crate::api::{RegisteredService, ServiceRegistry};
-use crate::world::World;
+use crate::env::Env;
 
 /// Seconds after which the server ends a quiet watch; a dead connection is noticed 5 s later.
 const WATCH_TIMEOUT: u32 = 60;
@@ -55,7 +55,7 @@ trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + S
 pub struct Watches {
     pub view: Arc<Mutex<ClusterView>>,
     pub events: mpsc::UnboundedSender<ClusterEvent>,
-    pub world: World,
+    pub env: Env,
     pub stop: CancellationToken,
     pub tasks: TaskTracker,
 }
@@ -75,14 +75,14 @@ impl Watches {
     }
 
     fn follow<K: Watched>(&self, api: Api<K>) {
-        let Self { view, events, world, stop, .. } = self.clone();
-        self.tasks.spawn(follow::<K>(api, view, events, world, stop));
+        let Self { view, events, env, stop, .. } = self.clone();
+        self.tasks.spawn(follow::<K>(api, view, events, env, stop));
     }
 }
 
 /// kube's own backoff grows to a minute: so long would an API server that is back go unnoticed.
 struct Retries {
-    world: World,
+    env: Env,
     failures: u32,
 }
 
@@ -91,7 +91,7 @@ impl Iterator for Retries {
 
     fn next(&mut self) -> Option<Duration> {
         self.failures += 1;
-        Some(self.world.backoff(self.failures, BACKOFF, BACKOFF_CAP))
+        Some(self.env.backoff(self.failures, BACKOFF, BACKOFF_CAP))
     }
 }
 
@@ -105,11 +105,11 @@ async fn follow<K: Watched>(
     api: Api<K>,
     view: Arc<Mutex<ClusterView>>,
     events: mpsc::UnboundedSender<ClusterEvent>,
-    world: World,
+    env: Env,
     stop: CancellationToken,
 ) {
     let config = watcher::Config::default().timeout(WATCH_TIMEOUT);
-    let mut stream = pin!(watcher(api, config).backoff(Retries { world: world.clone(), failures: 0 }));
+    let mut stream = pin!(watcher(api, config).backoff(Retries { env: env.clone(), failures: 0 }));
     let mut listing = BTreeSet::new();
     loop {
         let item = tokio::select! {
@@ -121,13 +121,13 @@ async fn follow<K: Watched>(
             None => return,
             Some(Err(error)) => {
                 warn!(kind = K::KIND.as_str(), %error, "cannot watch; trying again");
-                view.lock().unwrap_or_else(PoisonError::into_inner).cut_off(K::KIND, world.now());
+                view.lock().unwrap_or_else(PoisonError::into_inner).cut_off(K::KIND, env.now());
             }
             Some(Ok(event)) => {
                 let concerned = {
                     let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
                     match event {
-                        watcher::Event::Init => view.cut_off(K::KIND, world.now()),
+                        watcher::Event::Init => view.cut_off(K::KIND, env.now()),
                         watcher::Event::InitApply(_) => {}
                         _ => view.resumed(K::KIND),
                     }
@@ -166,7 +166,7 @@ fn enter<K: Watched>(
             listing.clear();
             let mut concerned: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::vanish(view, key)).collect();
             learnt_by_list(view, &concerned);
-            if view.set_listed(K::KIND) {
+            if view.set_synced(K::KIND) {
                 concerned.push(ClusterEvent::Listed(K::KIND));
             }
             concerned
@@ -208,10 +208,10 @@ impl Watched for RegisteredService {
         }
         // Whoever shared a name or a Service with it, and whoever does now.
         let mut concerned = view.index.siblings(&key);
-        let before = view.index.place(&key);
+        let before = view.index.registry_and_name(&key);
         view.index.put(&key, &object);
         concerned.extend(view.index.siblings(&key));
-        let names = moved(before, view.index.place(&key));
+        let names = moved(before, view.index.registry_and_name(&key));
         view.registered_services.insert(key.clone(), Arc::new(object));
         concerned.insert(key);
         names.into_iter().chain(concerned.into_iter().map(ClusterEvent::RegisteredService)).collect()
@@ -219,7 +219,7 @@ impl Watched for RegisteredService {
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
         let mut concerned = view.index.siblings(key);
-        let names = moved(view.index.place(key), None);
+        let names = moved(view.index.registry_and_name(key), None);
         view.index.remove(key);
         view.registered_services.remove(key);
         concerned.insert(key.clone());

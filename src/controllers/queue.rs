@@ -1,8 +1,8 @@
-//! When each RegisteredService is looked after.
+//! The queue: when each RegisteredService is reconciled.
 //!
-//! Owns pace and retries: the first change of a quiet service is looked after at once, a busy one at most every [`PACE`]; one pass
-//! at a time for each service, and any number of services at once, so that one that waits for a slow answer delays no other;
-//! failures back off and never give up. Refuses to know what a pass does.
+//! Owns pace and retries: the first change of a quiet service is reconciled at once, a busy service at most every [`PACE`]; each service
+//! has one pass at a time, and any number of services run at once, so that one that waits for a slow answer delays no other; failures
+//! back off and never give up. Refuses to know what a pass does.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tracing::error;
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 
-use crate::world::World;
+use crate::env::Env;
 
 /// Least time between the starts of two passes over one service.
 pub const PACE: Duration = Duration::from_millis(200);
@@ -28,69 +28,67 @@ const BACKOFF_CAP: Duration = Duration::from_secs(60);
 /// How long passes that are under way may go on when everything stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// How a pass ended.
+/// The action after a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum Action {
     /// Nothing to do until something changes.
-    Settled,
-    /// Look again then, if nothing changes before.
-    After(Duration),
-    /// It failed: look again with backoff.
+    Await,
+    /// Reconcile again then, if nothing changes before.
+    RequeueAfter(Duration),
+    /// It failed: reconcile again with backoff.
     Retry,
     /// The service is gone and nothing of it is left.
-    Gone,
+    Forget,
 }
 
-/// How a pass ended, and whether what led to it was answered.
+/// The action after a pass, and whether the change that led to it was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    pub next: Next,
-    /// A side could not be read or written, so the change still waits for its answer: the next pass is told of it and not of a later one.
-    pub open: bool,
+pub struct Finished {
+    pub action: Action,
+    /// A side could not be read or written, so the change still waits for its answer: the next pass gets its time and not that of a
+    /// later change.
+    pub keep_trigger_time: bool,
 }
 
-impl From<Next> for Ended {
-    fn from(next: Next) -> Self {
-        Self { next, open: next == Next::Retry }
+impl From<Action> for Finished {
+    fn from(action: Action) -> Self {
+        Self { action, keep_trigger_time: action == Action::Retry }
     }
 }
 
-/// Marks services as changed.
+/// Enqueues services that changed.
 #[derive(Clone, Debug)]
-pub struct Marker {
-    world: World,
+pub struct Enqueuer {
+    env: Env,
     sender: mpsc::UnboundedSender<(ServiceKey, Timestamp)>,
 }
 
-impl Marker {
-    pub fn mark(&self, key: &ServiceKey) {
-        // Nobody listens only while the process ends.
-        let _ = self.sender.send((key.clone(), self.world.now()));
+impl Enqueuer {
+    pub fn enqueue(&self, key: &ServiceKey) {
+        // The queue is gone only while the process ends.
+        let _ = self.sender.send((key.clone(), self.env.now()));
     }
 
-    pub fn mark_all<'a>(&self, keys: impl IntoIterator<Item = &'a ServiceKey>) {
+    pub fn enqueue_all<'a>(&self, keys: impl IntoIterator<Item = &'a ServiceKey>) {
         for key in keys {
-            self.mark(key);
+            self.enqueue(key);
         }
     }
 }
 
-/// The marker, and the queue that it fills.
-pub fn new(world: World) -> (Marker, Queue) {
+/// The enqueuer, and the queue that it fills.
+pub fn new(env: Env) -> (Enqueuer, Queue) {
     let (sender, marks) = mpsc::unbounded_channel();
-    (
-        Marker { world: world.clone(), sender },
-        Queue { world, marks, entries: HashMap::new(), delays: DelayQueue::new() },
-    )
+    (Enqueuer { env: env.clone(), sender }, Queue { env, marks, entries: HashMap::new(), delays: DelayQueue::new() })
 }
 
 #[derive(Debug)]
 struct Entry {
     running: bool,
-    /// When the first change came that no pass has seen yet.
+    /// The time of the first change that no pass has seen yet.
     changed: Option<Timestamp>,
-    /// When the first change came that a pass has seen; while one runs, and after it where it left that open.
-    seen: Option<Timestamp>,
+    /// The time of the first change that a pass has seen; while one runs, and after it where it left that open.
+    in_flight_since: Option<Timestamp>,
     scheduled: Option<(delay_queue::Key, Instant)>,
     started: Option<Instant>,
     failures: u32,
@@ -98,24 +96,24 @@ struct Entry {
 
 #[derive(Debug)]
 pub struct Queue {
-    world: World,
+    env: Env,
     marks: mpsc::UnboundedReceiver<(ServiceKey, Timestamp)>,
     entries: HashMap<ServiceKey, Entry>,
     delays: DelayQueue<ServiceKey>,
 }
 
 impl Queue {
-    /// Whoever was marked since this was asked last.
+    /// The services that were enqueued since the last call.
     #[cfg(test)]
-    pub fn take_marks(&mut self) -> Vec<ServiceKey> {
+    pub fn take_enqueued(&mut self) -> Vec<ServiceKey> {
         std::iter::from_fn(|| self.marks.try_recv().ok()).map(|(key, _)| key).collect()
     }
 
-    /// Runs passes until it is stopped. A pass is given its service and when the change came that led to it.
+    /// Runs passes until it is stopped. A pass gets its service and the time of the change that led to it.
     pub async fn run<F, Fut>(mut self, pass: F, stop: CancellationToken)
     where
         F: Fn(ServiceKey, Timestamp) -> Fut,
-        Fut: Future<Output = Ended> + Send + 'static,
+        Fut: Future<Output = Finished> + Send + 'static,
     {
         let mut running = JoinSet::new();
         let mut keys: HashMap<Id, ServiceKey> = HashMap::new();
@@ -137,9 +135,9 @@ impl Queue {
                     let (id, how) = match ended {
                         Ok((id, how)) => (id, how),
                         Err(failure) => {
-                            // A defect in one pass must not cost the others anything.
+                            // A defect in one pass must not affect the others.
                             error!(%failure, "a pass broke off");
-                            (failure.id(), Next::Retry.into())
+                            (failure.id(), Action::Retry.into())
                         }
                     };
                     if let Some(key) = keys.remove(&id) {
@@ -149,7 +147,7 @@ impl Queue {
             }
         }
         let drain = async { while running.join_next().await.is_some() {} };
-        // What is still under way after that is cut off; every write is a compare-and-swap, so the successor repairs it.
+        // A pass that is still under way after that is cut off; every write is a compare-and-swap, so the successor repairs it.
         let _ = tokio::time::timeout(DRAIN, drain).await;
     }
 
@@ -158,7 +156,7 @@ impl Queue {
         let entry = self.entries.entry(key.clone()).or_insert(Entry {
             running: false,
             changed: None,
-            seen: None,
+            in_flight_since: None,
             scheduled: None,
             started: None,
             failures: 0,
@@ -171,33 +169,33 @@ impl Queue {
     }
 
     fn start(&mut self, key: &ServiceKey) -> Option<Timestamp> {
-        let now = self.world.now();
+        let now = self.env.now();
         let entry = self.entries.get_mut(key)?;
         entry.scheduled = None;
         entry.running = true;
         entry.started = Some(Instant::now());
-        // What an earlier pass left open is older than what came since.
-        let triggered = entry.seen.or(entry.changed).unwrap_or(now);
+        // A change that an earlier pass left open is older than those that came since.
+        let triggered = entry.in_flight_since.or(entry.changed).unwrap_or(now);
         entry.changed = None;
-        entry.seen = Some(triggered);
+        entry.in_flight_since = Some(triggered);
         Some(triggered)
     }
 
-    fn ended(&mut self, key: ServiceKey, Ended { next, open }: Ended) {
+    fn ended(&mut self, key: ServiceKey, Finished { action, keep_trigger_time }: Finished) {
         let now = Instant::now();
         let Some(entry) = self.entries.get_mut(&key) else { return };
         entry.running = false;
-        entry.seen = entry.seen.filter(|_| open);
-        entry.failures = if next == Next::Retry { entry.failures + 1 } else { 0 };
-        match next {
-            Next::Gone if entry.changed.is_none() => {
+        entry.in_flight_since = entry.in_flight_since.filter(|_| keep_trigger_time);
+        entry.failures = if action == Action::Retry { entry.failures + 1 } else { 0 };
+        match action {
+            Action::Forget if entry.changed.is_none() => {
                 self.entries.remove(&key);
                 return;
             }
-            Next::Settled | Next::Gone => {}
-            Next::After(wait) => schedule(&mut self.delays, entry, key.clone(), now + wait),
-            Next::Retry => {
-                let wait = self.world.backoff(entry.failures, BACKOFF, BACKOFF_CAP);
+            Action::Await | Action::Forget => {}
+            Action::RequeueAfter(wait) => schedule(&mut self.delays, entry, key.clone(), now + wait),
+            Action::Retry => {
+                let wait = self.env.backoff(entry.failures, BACKOFF, BACKOFF_CAP);
                 schedule(&mut self.delays, entry, key.clone(), now + wait);
             }
         }
@@ -229,15 +227,15 @@ mod tests {
     type Log = Arc<Mutex<Vec<(String, u128)>>>;
 
     struct Bench {
-        marker: Marker,
+        enqueuer: Enqueuer,
         log: Log,
         stop: CancellationToken,
         started: Instant,
     }
 
     /// Runs passes that take `takes` and end as `ends` says for their number.
-    fn bench(takes: Duration, ends: impl Fn(usize) -> Next + Send + Sync + 'static) -> Bench {
-        let (marker, queue) = new(World::real());
+    fn bench(takes: Duration, ends: impl Fn(usize) -> Action + Send + Sync + 'static) -> Bench {
+        let (enqueuer, queue) = new(Env::real());
         let log = Log::default();
         let stop = CancellationToken::new();
         let started = Instant::now();
@@ -253,17 +251,17 @@ mod tests {
                         log.len() - 1
                     };
                     tokio::time::sleep(takes).await;
-                    Ended::from(ends(number))
+                    Finished::from(ends(number))
                 }
             }
         };
         tokio::spawn(queue.run(pass, stop.clone()));
-        Bench { marker, log, stop, started }
+        Bench { enqueuer, log, stop, started }
     }
 
     impl Bench {
-        fn mark(&self, name: &str) {
-            self.marker.mark(&ServiceKey::new("ns", name));
+        fn enqueue(&self, name: &str) {
+            self.enqueuer.enqueue(&ServiceKey::new("ns", name));
         }
 
         fn times(&self, name: &str) -> Vec<u128> {
@@ -273,9 +271,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_change_of_a_quiet_service_is_at_once_and_a_busy_one_is_paced() {
-        let bench = bench(Duration::ZERO, |_| Next::Settled);
+        let bench = bench(Duration::ZERO, |_| Action::Await);
         for _ in 0..50 {
-            bench.mark("busy");
+            bench.enqueue("busy");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -288,11 +286,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_slow_service_delays_no_other_and_never_runs_twice_at_once() {
-        let bench = bench(Duration::from_secs(10), |_| Next::Settled);
-        bench.mark("slow");
+        let bench = bench(Duration::from_secs(10), |_| Action::Await);
+        bench.enqueue("slow");
         tokio::time::sleep(Duration::from_secs(1)).await;
-        bench.mark("slow");
-        bench.mark("other");
+        bench.enqueue("slow");
+        bench.enqueue("other");
         tokio::time::sleep(Duration::from_secs(30)).await;
         let slow = bench.times("slow");
         assert_eq!(slow.len(), 2);
@@ -303,8 +301,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_back_off_and_never_give_up_and_a_success_starts_afresh() {
-        let bench = bench(Duration::ZERO, |number| if number < 12 { Next::Retry } else { Next::Settled });
-        bench.mark("failing");
+        let bench = bench(Duration::ZERO, |number| if number < 12 { Action::Retry } else { Action::Await });
+        bench.enqueue("failing");
         tokio::time::sleep(Duration::from_secs(600)).await;
         let times = bench.times("failing");
         assert_eq!(times.len(), 13);
@@ -315,9 +313,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pass_that_asks_to_look_again_is_called_again_then() {
-        let bench =
-            bench(Duration::ZERO, |number| if number == 0 { Next::After(Duration::from_secs(10)) } else { Next::Gone });
-        bench.mark("later");
+        let bench = bench(Duration::ZERO, |number| {
+            if number == 0 { Action::RequeueAfter(Duration::from_secs(10)) } else { Action::Forget }
+        });
+        bench.enqueue("later");
         tokio::time::sleep(Duration::from_secs(60)).await;
         let times = bench.times("later");
         assert_eq!(times.len(), 2);
@@ -328,7 +327,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_clock_of_a_change_runs_until_it_is_answered() {
-        let (marker, queue) = new(World::real());
+        let (enqueuer, queue) = new(Env::real());
         let told: Arc<Mutex<Vec<Timestamp>>> = Arc::default();
         let stop = CancellationToken::new();
         let pass = {
@@ -338,9 +337,9 @@ mod tests {
                 told.push(triggered);
                 // The first fails, the second finds a side away, the third does it.
                 let how = match told.len() {
-                    1 => Ended::from(Next::Retry),
-                    2 => Ended { next: Next::Settled, open: true },
-                    _ => Ended::from(Next::Settled),
+                    1 => Finished::from(Action::Retry),
+                    2 => Finished { action: Action::Await, keep_trigger_time: true },
+                    _ => Finished::from(Action::Await),
                 };
                 async move { how }
             }
@@ -348,7 +347,7 @@ mod tests {
         tokio::spawn(queue.run(pass, stop.clone()));
         let key = ServiceKey::new("ns", "echo");
         for _ in 0..3 {
-            marker.mark(&key);
+            enqueuer.enqueue(&key);
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
         let told = told.lock().unwrap();
@@ -360,10 +359,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pass_that_panics_costs_the_others_nothing_and_is_tried_again() {
-        let bench = bench(Duration::ZERO, |number| if number == 0 { panic!("a defect") } else { Next::Settled });
-        bench.mark("broken");
+        let bench = bench(Duration::ZERO, |number| if number == 0 { panic!("a defect") } else { Action::Await });
+        bench.enqueue("broken");
         tokio::time::sleep(Duration::from_secs(1)).await;
-        bench.mark("other");
+        bench.enqueue("other");
         tokio::time::sleep(Duration::from_secs(5)).await;
         assert_eq!(bench.times("broken").len(), 2);
         assert_eq!(bench.times("other").len(), 1);

@@ -1,9 +1,9 @@
-//! The claim to lead, checked before each request.
+//! The claim to lead, asked before each request.
 //!
-//! The election runs beside the writers, so a process that was frozen and goes on could write before the election notices that
-//! its Lease ran out. The claim therefore lives from heartbeat to heartbeat: a gap in them, which only a frozen process has,
-//! ends it for good, and the Lease has to be won again. A Lease lasts 15 s and is given up after 10 s without renewal, so a
-//! gap of less than [`GAP`] is always inside it.
+//! Owns how long the claim holds without a heartbeat. The election runs beside the writers, so a process that was frozen and goes on
+//! could write before the election notices that its Lease ran out. The claim therefore lives from heartbeat to heartbeat: a gap in them,
+//! which only a frozen process has, ends it for good, and the Lease has to be won again. A Lease lasts 15 s and is given up after 10 s
+//! without renewal, so a gap shorter than [`GAP`] is always inside it. Refuses to know who else leads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,20 +16,21 @@ const BEAT: Duration = Duration::from_secs(1);
 /// A longer time without a heartbeat ends the claim.
 const GAP: Duration = Duration::from_secs(4);
 
+/// Whether this process leads. Every door that writes asks it before each request; clones are the same claim.
 #[derive(Clone, Debug)]
-pub struct Claim {
+pub struct Leadership {
     last_beat: Arc<Mutex<Option<Instant>>>,
     leading: watch::Sender<bool>,
 }
 
-impl Claim {
-    /// Nobody leads yet.
+impl Leadership {
+    /// The claim of a process that does not lead yet.
     pub fn none() -> Self {
         Self { last_beat: Arc::default(), leading: watch::Sender::new(false) }
     }
 
     /// Whether a request may be sent now.
-    pub fn holds(&self) -> bool {
+    pub fn is_leader(&self) -> bool {
         self.beat_age().is_some_and(|age| age < GAP)
     }
 
@@ -39,22 +40,22 @@ impl Claim {
     }
 
     /// The Lease was won.
-    pub fn begin(&self) {
+    pub fn acquired(&self) {
         self.set(Some(Instant::now()));
         self.leading.send_replace(true);
     }
 
     /// The Lease was lost or given back.
-    pub fn end(&self) {
+    pub fn lost(&self) {
         self.set(None);
         self.leading.send_replace(false);
     }
 
     /// Beats until there is a gap.
-    pub async fn beat(&self) {
+    pub async fn heartbeat(&self) {
         loop {
             tokio::time::sleep(BEAT).await;
-            if !self.holds() {
+            if !self.is_leader() {
                 return;
             }
             self.set(Some(Instant::now()));
@@ -76,24 +77,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_claim_holds_while_it_beats_and_a_gap_ends_it_for_good() {
-        let claim = Claim::none();
-        assert!(!claim.holds());
-        claim.begin();
+        let leadership = Leadership::none();
+        assert!(!leadership.is_leader());
+        leadership.acquired();
         let beating = tokio::spawn({
-            let claim = claim.clone();
-            async move { claim.beat().await }
+            let leadership = leadership.clone();
+            async move { leadership.heartbeat().await }
         });
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(claim.holds() && !beating.is_finished());
+        assert!(leadership.is_leader() && !beating.is_finished());
 
         // The process is frozen: time goes on, nothing runs. The first thing that runs afterwards is a writer.
         tokio::time::advance(Duration::from_secs(5)).await;
-        let mut stopped = Claim::none();
+        let mut stopped = Leadership::none();
         stopped.last_beat = Arc::new(Mutex::new(Some(Instant::now() - Duration::from_secs(5))));
-        assert!(!stopped.holds());
-        stopped.beat().await;
-        assert!(!stopped.holds(), "a heartbeat after a gap does not bring the claim back");
-        claim.end();
-        assert!(!claim.holds());
+        assert!(!stopped.is_leader());
+        stopped.heartbeat().await;
+        assert!(!stopped.is_leader(), "a heartbeat after a gap does not bring the claim back");
+        leadership.lost();
+        assert!(!leadership.is_leader());
     }
 }

@@ -1,11 +1,12 @@
 //! Who may write: the holder of the Lease.
 //!
-//! Owns the election, the [`Claim`] that both doors ask before each request, and what is known of other [`Holders`]. Losing the Lease ends writing, not the process:
+//! Owns the election, the [`Leadership`] that every writing door asks before each request, and the [`LeaseHistory`] of other holders. Losing
+//! the Lease ends writing, not the process:
 //! views stay warm and the leases of own records are kept alive, so that an API-server outage never empties the registry.
 
 mod claim;
-mod elsewhere;
-mod holders;
+mod lease_history;
+mod lease_status;
 
 use std::time::Duration;
 
@@ -14,9 +15,9 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use claim::Claim;
-pub use elsewhere::{another_release, leader};
-pub use holders::{Holders, HoldersError};
+pub use claim::Leadership;
+pub use lease_history::{LeaseHistory, LeaseReadError};
+pub use lease_status::{another_release, leader};
 
 /// The name of the Lease in the operator's namespace.
 pub const LEASE: &str = "twinspan";
@@ -26,7 +27,7 @@ const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
 /// Takes part in the election until it is stopped, and gives the Lease back at the end.
-pub async fn elect(client: Client, namespace: &str, identity: &str, claim: Claim, stop: CancellationToken) {
+pub async fn elect(client: Client, namespace: &str, identity: &str, leadership: Leadership, stop: CancellationToken) {
     let election = LeaderElection::new(client, namespace, LEASE, identity)
         .with_lease_duration(LEASE_DURATION)
         .with_renew_deadline(RENEW_DEADLINE)
@@ -34,21 +35,21 @@ pub async fn elect(client: Client, namespace: &str, identity: &str, claim: Claim
     loop {
         let outcome = tokio::select! {
             () = stop.cancelled() => break,
-            outcome = election.with_lease(lead(&claim)) => outcome,
+            outcome = election.with_lease(lead(&leadership)) => outcome,
         };
-        claim.end();
+        leadership.lost();
         match outcome {
             Some(()) => warn!("this process was stopped for too long to be sure of the Lease; it was given back"),
             None => warn!("lost the Lease; not writing until it is ours again"),
         }
     }
-    claim.end();
+    leadership.lost();
     election.release().await;
 }
 
 /// Runs for as long as the Lease is held; ends by itself where the process was frozen.
-async fn lead(claim: &Claim) {
-    claim.begin();
+async fn lead(leadership: &Leadership) {
+    leadership.acquired();
     info!("leading");
-    claim.beat().await;
+    leadership.heartbeat().await;
 }

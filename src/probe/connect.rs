@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use twinspan_core::model::InstanceAddr;
-use twinspan_core::plan::departures::Answer;
+use twinspan_core::plan::departure::Answer;
 
 use super::Prober;
 
@@ -34,13 +34,13 @@ async fn ask(addr: SocketAddr) -> Answer {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return Answer::Refused,
         // No route, a network that is down, or nobody who answers: that says nothing about the server.
-        Ok(Err(_)) | Err(_) => return Answer::Silent,
+        Ok(Err(_)) | Err(_) => return Answer::NoAnswer,
     };
     let mut byte = [0];
     match timeout(STAYS_OPEN, stream.peek(&mut byte)).await {
         // It has nothing to say to us, or something: it is open.
         Err(_) | Ok(Ok(1..)) => Answer::Accepted,
-        Ok(Ok(0) | Err(_)) => Answer::Silent,
+        Ok(Ok(0) | Err(_)) => Answer::NoAnswer,
     }
 }
 
@@ -64,7 +64,7 @@ mod tests {
         });
         assert_eq!(ask(addr).await, Answer::Accepted);
         assert_eq!(ask(addr).await, Answer::Accepted);
-        assert_eq!(ask(addr).await, Answer::Silent);
+        assert_eq!(ask(addr).await, Answer::NoAnswer);
         drop(server.await.unwrap());
         assert_eq!(ask(addr).await, Answer::Refused);
     }

@@ -1,16 +1,18 @@
 //! The third door: TCP connections to instances that lost their registration.
 //!
-//! - [`Prober`]: opens one connection and says how it was answered.
-//! - [`Probes`]: which addresses are asked, how often, and what they answered last.
+//! - [`Prober`]: opens one connection and returns its answer.
+//! - [`Probes`]: the addresses to probe, the pace, and the last answers. A changed answer is a [`ProbeEvent`].
 //!
-//! Refuses to know why an address is asked and what follows from its answer.
+//! Refuses to know why an address is probed and the consequence of its answer.
 
 mod connect;
 mod schedule;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
-use twinspan_core::model::InstanceAddr;
-use twinspan_core::plan::departures::Answer;
+use twinspan_core::model::{InstanceAddr, ServiceKey};
+use twinspan_core::plan::departure::Answer;
 
 pub use connect::TcpProber;
 pub use schedule::Probes;
@@ -19,4 +21,11 @@ pub use schedule::Probes;
 #[async_trait]
 pub trait Prober: Send + Sync {
     async fn probe(&self, addr: InstanceAddr) -> Answer;
+}
+
+/// The answer of an address changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeEvent {
+    /// RegisteredServices that ask about it.
+    pub services: BTreeSet<ServiceKey>,
 }

@@ -8,16 +8,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use twinspan_core::model::{InstanceAddr, ServiceKey};
-use twinspan_core::plan::departures::Probe;
+use twinspan_core::plan::departure::Probe;
 
-use super::Prober;
-use crate::controllers::queue::Marker;
-use crate::leadership::Claim;
-use crate::world::World;
+use super::{ProbeEvent, Prober};
+use crate::env::Env;
+use crate::leadership::Leadership;
 
 /// Connections at once.
 const AT_ONCE: usize = 64;
@@ -102,26 +101,26 @@ impl Probes {
     pub async fn run(
         self,
         prober: Arc<dyn Prober>,
-        claim: Claim,
-        marker: Marker,
-        world: World,
+        leadership: Leadership,
+        events: mpsc::UnboundedSender<ProbeEvent>,
+        env: Env,
         stop: CancellationToken,
     ) {
         let permits = Arc::new(Semaphore::new(AT_ONCE));
-        let mut leading = claim.changes();
+        let mut leading = leadership.changes();
         loop {
             leading.borrow_and_update();
             let mut next = None;
-            if claim.holds() {
+            if leadership.is_leader() {
                 let due;
                 (due, next) = self.due(Instant::now());
                 for addr in due {
                     let Ok(permit) = permits.clone().acquire_owned().await else { return };
-                    let (probes, prober, marker, world) = (self.clone(), prober.clone(), marker.clone(), world.clone());
+                    let (probes, prober, events, env) = (self.clone(), prober.clone(), events.clone(), env.clone());
                     tokio::spawn(async move {
                         let answer = prober.probe(addr).await;
                         drop(permit);
-                        probes.answered(addr, Probe { answer, since: world.now() }, &marker);
+                        probes.answered(addr, Probe { answer, since: env.now() }, &events);
                     });
                 }
             }
@@ -155,7 +154,7 @@ impl Probes {
         (due, state.asked.values().filter(|asked| !asked.under_way).map(|asked| asked.due).min())
     }
 
-    fn answered(&self, addr: InstanceAddr, probe: Probe, marker: &Marker) {
+    fn answered(&self, addr: InstanceAddr, probe: Probe, events: &mpsc::UnboundedSender<ProbeEvent>) {
         let mut state = self.lock();
         // Nobody asks any more.
         let Some(asked) = state.asked.get_mut(&addr) else { return };
@@ -163,7 +162,8 @@ impl Probes {
         let same = asked.last.is_some_and(|last| last.answer == probe.answer);
         if !same {
             asked.last = Some(probe);
-            marker.mark_all(&asked.by);
+            // The router is gone only while the process ends.
+            let _ = events.send(ProbeEvent { services: asked.by.clone() });
         }
         self.changed.notify_one();
     }
@@ -174,10 +174,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use async_trait::async_trait;
-    use twinspan_core::plan::departures::Answer;
+    use twinspan_core::plan::departure::Answer;
 
     use super::*;
-    use crate::controllers::queue;
 
     /// Answers as it is told, and counts.
     struct Scripted {
@@ -200,10 +199,10 @@ mod tests {
             let times = prober.times.swap(0, Ordering::Relaxed);
             assert!(expected.contains(&times), "{why}: asked {times} times");
         };
-        let (claim, stop) = (Claim::none(), CancellationToken::new());
-        let (marker, _queue) = queue::new(World::real());
+        let (leadership, stop) = (Leadership::none(), CancellationToken::new());
+        let (events, _changes) = mpsc::unbounded_channel();
         let probes = Probes::default();
-        let running = probes.clone().run(prober.clone(), claim.clone(), marker, World::real(), stop.clone());
+        let running = probes.clone().run(prober.clone(), leadership.clone(), events, Env::real(), stop.clone());
         tokio::spawn(running);
         let addr = InstanceAddr::parse("10.0.0.1:80").unwrap();
         let (one, two) = (ServiceKey::new("ns", "one"), ServiceKey::new("ns", "two"));
@@ -211,10 +210,10 @@ mod tests {
         probes.ask(&two, &BTreeSet::from([addr]));
         tokio::time::sleep(Duration::from_secs(5)).await;
         asked(0..=0, "not the leader");
-        claim.begin();
+        leadership.acquired();
         let beating = tokio::spawn({
-            let claim = claim.clone();
-            async move { claim.beat().await }
+            let leadership = leadership.clone();
+            async move { leadership.heartbeat().await }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
         asked(1..=2, "at once when it leads");
@@ -223,9 +222,9 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(100)).await;
         asked(18..=27, "seldom after a while");
         assert_eq!(probes.answers(&two)[&addr].since, since, "the same answer is the same since then");
-        *prober.answer.lock().unwrap() = Answer::Silent;
+        *prober.answer.lock().unwrap() = Answer::NoAnswer;
         tokio::time::sleep(Duration::from_secs(6)).await;
-        assert_eq!(probes.answers(&one)[&addr].answer, Answer::Silent);
+        assert_eq!(probes.answers(&one)[&addr].answer, Answer::NoAnswer);
         probes.ask(&one, &BTreeSet::new());
         assert!(probes.answers(&one).is_empty());
         asked(1..=3, "one of them still asks");

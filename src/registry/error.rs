@@ -50,7 +50,7 @@ pub enum RegistryError {
     #[error("not connected to the registry")]
     NotConnected,
     #[error("whether another ServiceRegistry has the same place is not known yet; writing begins once it is")]
-    NotAdmitted,
+    NotSole,
 }
 
 impl RegistryError {
@@ -64,7 +64,7 @@ impl RegistryError {
             Self::PermissionDenied(_) => Reason::PermissionDenied,
             Self::TlsFailed(_) => Reason::TLSFailed,
             Self::Secret(_) => Reason::SecretInvalid,
-            Self::Compacted(_) | Self::WatchEnded(_) | Self::NotAdmitted => Reason::Listing,
+            Self::Compacted(_) | Self::WatchEnded(_) | Self::NotSole => Reason::Listing,
             Self::Fenced => Reason::Fenced,
             Self::NoEpoch | Self::LeaseUnconfirmed(_) => Reason::NoEpoch,
             Self::ClusterIdInUse { .. } => Reason::ClusterIDInUse,

@@ -9,10 +9,10 @@ use tokio::sync::{Notify, mpsc, watch};
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{RegistryName, Revision, ServiceKey};
 
-use super::epoch::EpochBook;
-use super::leases::LeaseBook;
-use super::troubles::Troubles;
-use super::view::{RegistryView, Touched};
+use super::fence::FenceState;
+use super::health::Health;
+use super::leases::LeasePool;
+use super::view::{Affected, RegistryView};
 use super::{Fence, Registry, RegistryError, Result, ServerStatus};
 
 /// Where a session stands.
@@ -25,7 +25,19 @@ pub enum Phase {
     Failed(RegistryError),
 }
 
-/// What a session last knew.
+impl Phase {
+    /// Bounded, for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Listing => "listing",
+            Self::Watching => "watching",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// The last facts about a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionStatus {
     pub phase: Phase,
@@ -38,7 +50,7 @@ pub struct SessionStatus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryEvent {
     /// Records changed, and who wrote them where that was one of ours.
-    Touched { registry: String, touched: Touched, by: Option<ServiceKey> },
+    Affected { registry: String, affected: Affected, by: Option<ServiceKey> },
     /// What its status says changed, and nothing that a RegisteredService has to look at.
     Status { registry: String },
     /// The view became fresh or stale, or counts changed: every RegisteredService may have to say so.
@@ -73,21 +85,21 @@ pub struct RegistryHandle {
     pub cluster_id: String,
     pub layout: Layout,
     view: Mutex<RegistryView>,
-    pub leases: LeaseBook,
+    pub leases: LeasePool,
     /// `None` where there is no fence.
-    pub epoch: Option<EpochBook>,
+    pub fence: Option<FenceState>,
     names: watch::Sender<Names>,
     connection: watch::Sender<Option<Arc<dyn Registry>>>,
     status: watch::Sender<SessionStatus>,
     /// Held by the session that runs.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) session_lock: tokio::sync::Mutex<()>,
     /// The etcd cluster in which, as far as is known, no older ServiceRegistry has the same place.
-    admitted: Mutex<Option<u64>>,
-    troubles: Troubles,
+    sole_in: Mutex<Option<u64>>,
+    health: Health,
     /// The session ends its connection and starts over with a list.
     pub(super) start_over: Notify,
     /// Looks for own records that nothing refers to.
-    pub adopt: Notify,
+    pub find_orphans: Notify,
     events: mpsc::UnboundedSender<RegistryEvent>,
 }
 
@@ -111,17 +123,17 @@ impl RegistryHandle {
             name: name.to_owned(),
             cluster_id: cluster_id.clone(),
             view: Mutex::new(RegistryView::new(layout.clone(), cluster_id, before)),
-            leases: LeaseBook::new(cluster_id, name, layout, *ttl_seconds),
-            epoch: fence_prefix.as_ref().map(|prefix| EpochBook::new(format!("{prefix}{cluster_id}/{name}"))),
+            leases: LeasePool::new(cluster_id, name, layout, *ttl_seconds),
+            fence: fence_prefix.as_ref().map(|prefix| FenceState::new(format!("{prefix}{cluster_id}/{name}"))),
             layout: layout.clone(),
             names: watch::Sender::new(Names::default()),
             connection: watch::Sender::new(None),
             status: watch::Sender::new(status),
-            turn: tokio::sync::Mutex::default(),
-            admitted: Mutex::default(),
-            troubles: Troubles::default(),
+            session_lock: tokio::sync::Mutex::default(),
+            sole_in: Mutex::default(),
+            health: Health::default(),
             start_over: Notify::new(),
-            adopt: Notify::new(),
+            find_orphans: Notify::new(),
             events,
         })
     }
@@ -131,7 +143,7 @@ impl RegistryHandle {
     /// # Errors
     /// Why nothing may be written: the epoch is not ours, or not yet.
     pub fn fence(&self) -> Result<Option<Fence>> {
-        self.epoch.as_ref().map(EpochBook::fence).transpose()
+        self.fence.as_ref().map(FenceState::fence).transpose()
     }
 
     pub(super) fn names(&self) -> watch::Receiver<Names> {
@@ -184,7 +196,7 @@ impl RegistryHandle {
 
     /// Everything was listed.
     pub(super) fn connected(&self, registry: Arc<dyn Registry>) {
-        self.view().settle();
+        self.view().set_all_listed();
         // What the session before was asked to do, this one has done.
         let _ = self.start_over.notified().now_or_never();
         self.connection.send_replace(Some(registry));
@@ -196,7 +208,7 @@ impl RegistryHandle {
     }
 
     /// What a connection wrote is not known: its session starts over. Where it has ended, the next one lists in any case.
-    pub(super) fn answer_lost(&self, by: &dyn Registry) {
+    pub(super) fn write_unknown(&self, by: &dyn Registry) {
         let current = self.connection.borrow().as_ref().map(Arc::as_ptr);
         if current.is_some_and(|current| std::ptr::addr_eq(current, by)) {
             self.start_over.notify_one();
@@ -213,35 +225,35 @@ impl RegistryHandle {
     }
 
     /// Whether what the view holds may be taken for ours, and be written: nobody else has our place in the etcd that answers.
-    pub fn is_admitted(&self) -> bool {
-        let admitted = *self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
-        admitted.is_some() && admitted == self.etcd()
+    pub fn is_sole(&self) -> bool {
+        let sole_in = *self.sole_in.lock().unwrap_or_else(PoisonError::into_inner);
+        sole_in.is_some() && sole_in == self.etcd()
     }
 
     /// Says in which etcd cluster the place is ours; `None` shuts it.
-    pub fn admit(&self, etcd: Option<u64>) {
-        let before = std::mem::replace(&mut *self.admitted.lock().unwrap_or_else(PoisonError::into_inner), etcd);
+    pub fn confirm_sole(&self, etcd: Option<u64>) {
+        let before = std::mem::replace(&mut *self.sole_in.lock().unwrap_or_else(PoisonError::into_inner), etcd);
         if etcd.is_some() && before != etcd {
-            self.everybody_looks();
+            self.requeue_all();
         }
     }
 
     /// What the registry refuses although the session stands, where it refuses anything.
-    pub fn trouble(&self, leads: bool) -> Option<RegistryError> {
-        self.troubles.first(leads)
+    pub fn problem(&self, leads: bool) -> Option<RegistryError> {
+        self.health.first(leads)
     }
 
     /// How the last writes for a RegisteredService ended.
-    pub fn ended(&self, by: &ServiceKey, error: Option<RegistryError>) {
-        if self.troubles.wrote(by, error) {
-            self.tell(RegistryEvent::Status { registry: self.name.clone() });
+    pub fn record_write_result(&self, by: &ServiceKey, error: Option<RegistryError>) {
+        if self.health.write_result(by, error) {
+            self.send(RegistryEvent::Status { registry: self.name.clone() });
         }
     }
 
     /// How the last keepalives ended.
-    pub(super) fn kept(&self, error: Option<RegistryError>) {
-        if self.troubles.kept(error) {
-            self.tell(RegistryEvent::Status { registry: self.name.clone() });
+    pub(super) fn record_keepalive_result(&self, error: Option<RegistryError>) {
+        if self.health.keepalive_result(error) {
+            self.send(RegistryEvent::Status { registry: self.name.clone() });
         }
     }
 
@@ -253,7 +265,7 @@ impl RegistryHandle {
         };
         self.status.send_modify(|status| status.phase = phase);
         if !again {
-            self.tell(RegistryEvent::State { registry: self.name.clone() });
+            self.send(RegistryEvent::State { registry: self.name.clone() });
         }
     }
 
@@ -270,28 +282,28 @@ impl RegistryHandle {
         self.status.send_modify(|status| status.revision_at_last_session = revision);
     }
 
-    /// Tells the controllers whom to look after again.
-    pub fn touch(&self, touched: Touched) {
-        self.touched_by(touched, None);
+    /// Tells the controllers which services are affected.
+    pub fn notify(&self, affected: Affected) {
+        self.affected_by(affected, None);
     }
 
-    /// The same for what a RegisteredService wrote itself: it has no reason to look again.
-    pub fn wrote(&self, touched: Touched, by: &ServiceKey) {
-        self.touched_by(touched, Some(by.clone()));
+    /// The same for the writes of a RegisteredService, which has no reason to be reconciled because of them.
+    pub fn notify_others(&self, affected: Affected, by: &ServiceKey) {
+        self.affected_by(affected, Some(by.clone()));
     }
 
-    fn touched_by(&self, touched: Touched, by: Option<ServiceKey>) {
-        if !touched.is_empty() {
-            self.tell(RegistryEvent::Touched { registry: self.name.clone(), touched, by });
+    fn affected_by(&self, affected: Affected, by: Option<ServiceKey>) {
+        if !affected.is_empty() {
+            self.send(RegistryEvent::Affected { registry: self.name.clone(), affected, by });
         }
     }
 
     /// Something changed that concerns every service of the registry.
-    pub fn everybody_looks(&self) {
-        self.tell(RegistryEvent::State { registry: self.name.clone() });
+    pub fn requeue_all(&self) {
+        self.send(RegistryEvent::State { registry: self.name.clone() });
     }
 
-    pub(super) fn tell(&self, event: RegistryEvent) {
+    pub(super) fn send(&self, event: RegistryEvent) {
         // Nobody listens only while the process ends.
         let _ = self.events.send(event);
     }

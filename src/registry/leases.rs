@@ -14,7 +14,7 @@ use tracing::debug;
 use twinspan_core::codec::Layout;
 use twinspan_core::model::LeaseId;
 
-use super::{Grant, Kept, Registry, RegistryError, Result};
+use super::{Grant, KeepAlive, Registry, RegistryError, Result};
 
 /// The most records on one lease.
 pub const RECORDS_PER_LEASE: usize = 500;
@@ -27,7 +27,7 @@ fn seconds(ttl: i64) -> Duration {
 
 /// The leases of one registry.
 #[derive(Debug)]
-pub struct LeaseBook {
+pub struct LeasePool {
     seed: String,
     ttl_seconds: i64,
     /// What the server made of it, as its last answer said; it may grant longer leases than it is asked for.
@@ -44,7 +44,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl LeaseBook {
+impl LeasePool {
     pub fn new(cluster_id: &str, registry: &str, layout: &Layout, ttl_seconds: i64) -> Self {
         let seed =
             format!("{cluster_id}\n{registry}\n{}\n{}\n{ttl_seconds}", layout.format().as_str(), layout.prefix());
@@ -99,9 +99,9 @@ impl LeaseBook {
         let seconds = match registry.grant(lease, self.ttl_seconds).await? {
             Grant::Granted(seconds) => seconds,
             Grant::Exists => match registry.keep_alive(lease).await? {
-                Kept::For(seconds) => seconds,
+                KeepAlive::For(seconds) => seconds,
                 // It expired between the two: the next attempt grants it.
-                Kept::Gone => return Err(RegistryError::LeaseGone),
+                KeepAlive::Gone => return Err(RegistryError::LeaseGone),
             },
         };
         *lock(&self.granted_seconds) = Some(seconds);
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn ids_follow_from_the_settings_and_from_nothing_else() {
         let book = |cluster: &str, name: &str, prefix: &str, ttl| {
-            LeaseBook::new(cluster, name, &Layout::new(Format::Kitex, prefix), ttl)
+            LeasePool::new(cluster, name, &Layout::new(Format::Kitex, prefix), ttl)
         };
         let main = book("c", "main", "p", 300);
         assert_eq!(main.id(3), book("c", "main", "p", 300).id(3));

@@ -1,29 +1,32 @@
-//! The far side's door: everything that touches a service registry goes through here.
+//! The far side's door: every request to a service registry goes through here.
 //!
-//! - [`Registry`]: what one connection can do. [`etcd`] is the real one, `memory` the fake for fault injection; both pass the
-//!   same contract test.
-//! - [`session`]: list → `Reset` → watch, for ever; keeps the [`view`] true, and [`departing`] what went; [`returning`] knows
-//!   whether the registry that answers is the one that was known.
-//! - [`leases`]: the leases that own records hang on; [`keeper`] keeps them alive, [`adopt`] finds what hangs on them.
-//! - [`epoch`]: the fence; [`writer`]: compare-and-swap batches behind it.
-//! - [`troubles`]: what the registry refuses although a session stands.
-//! - [`handle`]: what the rest of the operator holds of one registry.
+//! - [`Registry`]: the calls of one connection. [`etcd`] is the real one, `fake` the one for fault injection; both pass the same contract
+//!   test.
+//! - [`session`]: list → `Reset` → watch, for ever; keeps the [`view`] true. [`incarnation`]: whether the registry that answers is the one
+//!   that was known.
+//! - [`leases`]: the leases that own records hang on; [`keepalive`] keeps them alive, [`orphans`] finds the records on them.
+//! - [`fence`]: the epoch that every batch compares; [`takeover`]: raises it.
+//! - [`writer`]: compare-and-swap batches, which ask the Lease, the fence and the keyspace first.
+//! - [`health`]: refusals of a registry although its session stands.
+//! - [`handle`]: the operator's hold of one registry; [`sessions`]: all that run; [`guards`]: the deletion guard of each.
 //!
-//! Refuses to decide anything: what to write comes from the planners.
+//! Refuses to decide: the operations come from the planners.
 
-pub mod adopt;
-pub mod departing;
-pub mod epoch;
 pub mod error;
 pub mod etcd;
-pub mod handle;
-pub mod keeper;
-pub mod leases;
 #[cfg(any(test, feature = "fake"))]
-pub mod memory;
-pub mod returning;
+pub mod fake;
+pub mod fence;
+pub mod guards;
+pub mod handle;
+pub mod health;
+pub mod incarnation;
+pub mod keepalive;
+pub mod leases;
+pub mod orphans;
 pub mod session;
-pub mod troubles;
+pub mod sessions;
+pub mod takeover;
 pub mod view;
 pub mod writer;
 
@@ -47,25 +50,25 @@ pub trait Registry: Send + Sync + fmt::Debug {
     async fn status(&self) -> Result<ServerStatus>;
 
     /// Every record whose key has this beginning, at one revision.
-    async fn list(&self, beginning: &str) -> Result<Listing>;
+    async fn list(&self, beginning: &str) -> Result<ListResponse>;
 
     /// Every change of keys with this beginning from the revision on, that revision included. A sign of life can be asked for only
     /// once the registry has reached the revision.
-    async fn watch(&self, first: &Follow) -> Result<Box<dyn Watch>>;
+    async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>>;
 
     /// Each key as it is now; `None` where there is no such key.
-    async fn read(&self, keys: &[RecordKey]) -> Result<Reading>;
+    async fn read(&self, keys: &[RecordKey]) -> Result<ReadResponse>;
 
     /// One transaction; an operation that loses its race leaves its neighbours alone.
     ///
     /// # Errors
     /// [`RegistryError::Fenced`] where the fence does not hold, and nothing is written.
     /// [`RegistryError::is_ambiguous`] errors leave open whether the batch was written.
-    async fn commit(&self, batch: &Batch) -> Result<Committed>;
+    async fn commit(&self, batch: &Batch) -> Result<TxnResponse>;
 
     async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant>;
 
-    async fn keep_alive(&self, lease: LeaseId) -> Result<Kept>;
+    async fn keep_alive(&self, lease: LeaseId) -> Result<KeepAlive>;
 
     /// Whether the lease exists, without prolonging it.
     async fn look_up(&self, lease: LeaseId) -> Result<LeaseState>;
@@ -79,7 +82,7 @@ pub trait Registry: Send + Sync + fmt::Debug {
 
 /// A beginning of keys to follow, under a number by which it can be given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Follow {
+pub struct WatchRange {
     /// Positive, and never used before on the same stream.
     pub number: i64,
     pub beginning: String,
@@ -98,10 +101,10 @@ pub trait Watch: Send {
     async fn next(&mut self) -> Result<WatchItem>;
 
     /// Follows another beginning on the same stream.
-    async fn follow(&mut self, another: &Follow) -> Result<()>;
+    async fn follow(&mut self, another: &WatchRange) -> Result<()>;
 
     /// Gives one up.
-    async fn give_up(&mut self, number: i64) -> Result<()>;
+    async fn unwatch(&mut self, number: i64) -> Result<()>;
 
     /// Asks for a [`WatchItem::Progress`], which shows that the stream is alive.
     async fn request_progress(&mut self) -> Result<()>;
@@ -116,14 +119,14 @@ pub struct ServerStatus {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listing {
+pub struct ListResponse {
     pub cluster_id: u64,
     pub revision: Revision,
     pub records: Vec<RawRecord>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
+pub struct ReadResponse {
     pub revision: Revision,
     pub records: Vec<(RecordKey, Option<RawRecord>)>,
 }
@@ -172,7 +175,7 @@ pub struct Fence {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Committed {
+pub struct TxnResponse {
     pub revision: Revision,
     /// One for each operation, in order.
     pub outcomes: Vec<Outcome>,
@@ -181,8 +184,8 @@ pub struct Committed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Written,
-    /// The key was not as it was seen; this is what it is now.
-    Lost(Option<RawRecord>),
+    /// The key had another revision; this is the key now.
+    Conflict(Option<RawRecord>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +198,7 @@ pub enum Grant {
 
 /// The answer to a keepalive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum KeepAlive {
     /// It lives for its whole TTL from now on, in seconds.
     For(i64),
     Gone,

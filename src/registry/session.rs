@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use twinspan_core::codec::Range;
 use twinspan_core::model::Revision;
-use twinspan_core::plan::departures::Evidence;
+use twinspan_core::plan::departure::Evidence;
+use twinspan_core::plan::departure::evidence::LeaseLookUp;
+use twinspan_core::plan::service::Incarnation;
 
-use super::departing::LookUp;
 use super::handle::{Names, Phase, RegistryHandle};
-use super::view::{Return, Touched};
-use super::{Connector, Follow, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, adopt};
-use crate::world::World;
+use super::view::Affected;
+use super::{Connector, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, orphans};
+use crate::env::Env;
 
 /// After this long without anything the server is asked for progress; after as long again it counts as dead.
 pub const SILENCE: Duration = Duration::from_secs(10);
@@ -39,10 +40,10 @@ const LOOK_UPS: usize = 64;
 
 /// Follows the registry until it is stopped. One that replaces another begins once that one has ended: what it does last must not be
 /// done to its successor.
-pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, world: World, stop: CancellationToken) {
+pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env: Env, stop: CancellationToken) {
     let _turn = tokio::select! {
         () = stop.cancelled() => return,
-        turn = handle.turn.lock() => turn,
+        turn = handle.session_lock.lock() => turn,
     };
     let mut failures = 0;
     let look_ups = Arc::new(Semaphore::new(LOOK_UPS));
@@ -50,14 +51,14 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, wor
         let started = Instant::now();
         let ended = tokio::select! {
             () = stop.cancelled() => break,
-            ended = once(&handle, connector.as_ref(), &world, &look_ups) => ended,
+            ended = once(&handle, connector.as_ref(), &env, &look_ups) => ended,
         };
         handle.disconnected();
         if started.elapsed() >= SOUND_AFTER {
             failures = 0;
         }
         failures += 1;
-        let wait = world.backoff(failures, BACKOFF, BACKOFF_CAP);
+        let wait = env.backoff(failures, BACKOFF, BACKOFF_CAP);
         warn!(registry = handle.name, error = %ended, wait_ms = wait.as_millis(), "session ended; connecting again");
         handle.set_phase(Phase::Failed(ended));
         tokio::select! {
@@ -72,12 +73,12 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, wor
 async fn once(
     handle: &Arc<RegistryHandle>,
     connector: &dyn Connector,
-    world: &World,
+    env: &Env,
     look_ups: &Arc<Semaphore>,
 ) -> RegistryError {
     let began = async {
         let registry = connector.connect().await?;
-        Session::begin(handle.clone(), registry, world.clone(), look_ups.clone()).await
+        Session::begin(handle.clone(), registry, env.clone(), look_ups.clone()).await
     };
     let ended = match began.await {
         Ok(mut session) => session.follow().await,
@@ -92,7 +93,7 @@ async fn once(
 struct Session {
     handle: Arc<RegistryHandle>,
     registry: Arc<dyn Registry>,
-    world: World,
+    env: Env,
     look_ups: Arc<Semaphore>,
     names: watch::Receiver<Names>,
     /// `None` while there is nothing to follow.
@@ -110,7 +111,7 @@ impl Session {
     async fn begin(
         handle: Arc<RegistryHandle>,
         registry: Arc<dyn Registry>,
-        world: World,
+        env: Env,
         look_ups: Arc<Semaphore>,
     ) -> Result<Self> {
         let server = registry.status().await?;
@@ -122,7 +123,7 @@ impl Session {
         let mut session = Self {
             handle,
             registry,
-            world,
+            env,
             look_ups,
             names,
             watch: None,
@@ -132,31 +133,31 @@ impl Session {
             listed: 0,
         };
         if session.handle.layout.root().is_none() {
-            adopt::adopt(&session.handle, session.registry.as_ref()).await?;
+            orphans::find(&session.handle, session.registry.as_ref()).await?;
         }
-        let touched = session.catch_up().await?;
-        let returned = session.handle.view().returned();
-        if returned != Return::AsItWas {
+        let affected = session.catch_up().await?;
+        let incarnation = session.handle.view().incarnation();
+        if incarnation != Incarnation::AsItWas {
             warn!(
                 registry = session.handle.name,
-                ?returned,
+                ?incarnation,
                 "the registry did not come back as it was; nothing is deleted because of it"
             );
         }
         session.handle.connected(session.registry.clone());
         session.handle.set_phase(Phase::Watching);
-        session.handle.touch(touched);
+        session.handle.notify(affected);
         Ok(session)
     }
 
     /// Follows what should be followed and is not, and gives up what should not be.
-    async fn catch_up(&mut self) -> Result<Touched> {
+    async fn catch_up(&mut self) -> Result<Affected> {
         let wanted = self.handle.wanted_ranges();
         self.give_up_all_but(&wanted).await?;
         let now = Instant::now();
         let due = |range: &&Range| self.refused.get(*range).is_none_or(|again| *again <= now);
         let missing = wanted.iter().filter(|range| !self.followed.contains_key(*range)).filter(due);
-        let (mut touched, mut refusal) = (Touched::default(), None);
+        let (mut affected, mut refusal) = (Affected::default(), None);
         for range in missing.cloned().collect::<Vec<_>>() {
             let more = match self.start_following(&range).await {
                 Ok(more) => more,
@@ -168,13 +169,13 @@ impl Session {
                 }
                 Err(error) => return Err(error),
             };
-            touched.add(more);
+            affected.add(more);
         }
         self.handle.set_listed(self.listed);
         match refusal {
             // Nothing at all may be read, and it is the registry's matter.
             Some(error) if self.followed.is_empty() => Err(error),
-            _ => Ok(touched),
+            _ => Ok(affected),
         }
     }
 
@@ -184,29 +185,29 @@ impl Session {
         for range in known.difference(wanted) {
             self.handle.view().forget(range);
             if let (Some(number), Some(watch)) = (self.followed.remove(range), &mut self.watch) {
-                watch.give_up(number).await?;
+                watch.unwatch(number).await?;
             }
         }
         Ok(())
     }
 
     /// One range that may not be read is the matter of its service: anybody can ask for a name, and the others go on.
-    fn refuse(&mut self, range: &Range, error: RegistryError) -> Touched {
+    fn refuse(&mut self, range: &Range, error: RegistryError) -> Affected {
         if self.refused.insert(range.clone(), Instant::now() + REFUSED_RETRY).is_none() {
             warn!(registry = self.handle.name, %error, "a service cannot be followed; the others are");
         }
         self.handle.view().refuse(range, error)
     }
 
-    async fn start_following(&mut self, range: &Range) -> Result<Touched> {
+    async fn start_following(&mut self, range: &Range) -> Result<Affected> {
         let beginning = self.handle.layout.beginning(range);
         let listing = self.registry.list(&beginning).await?;
-        let mut touched = self.handle.view().reset(range, &listing, self.world.now());
+        let mut affected = self.handle.view().reset(range, &listing, self.env.now());
         // At once: another list will not show again what this one did.
-        self.look_up(&mut touched);
+        self.look_up(&mut affected);
         if let Range::Service(name) = range {
             // Somebody waits for the list itself, also where it is empty.
-            touched.names.insert(name.as_str().as_bytes().into());
+            affected.names.insert(name.as_str().as_bytes().into());
         }
         self.listed = listing.revision;
         info!(
@@ -218,7 +219,7 @@ impl Session {
         );
         // From the list's own revision, not the next one: etcd gives no sign of life to a watch that begins in the future
         // (`progressIfSync` of server/storage/mvcc, 3.5.8 and later), and what it repeats is old news to the view.
-        let follow = Follow { number: self.next_number, beginning, from: listing.revision };
+        let follow = WatchRange { number: self.next_number, beginning, from: listing.revision };
         self.next_number += 1;
         match &mut self.watch {
             Some(watch) => watch.follow(&follow).await?,
@@ -226,7 +227,7 @@ impl Session {
         }
         self.followed.insert(range.clone(), follow.number);
         self.refused.remove(range);
-        Ok(touched)
+        Ok(affected)
     }
 
     async fn follow(&mut self) -> Result<std::convert::Infallible> {
@@ -238,31 +239,31 @@ impl Session {
                 () = handle.start_over.notified() => {
                     return Err(RegistryError::WatchEnded("an answer was lost".to_owned()));
                 }
-                () = handle.adopt.notified() => {
-                    adopt::adopt(&handle, self.registry.as_ref()).await?;
+                () = handle.find_orphans.notified() => {
+                    orphans::find(&handle, self.registry.as_ref()).await?;
                     continue;
                 }
                 () = something_to_follow(&mut self.names, again) => {
-                    let touched = self.catch_up().await?;
-                    handle.touch(touched);
+                    let affected = self.catch_up().await?;
+                    handle.notify(affected);
                     continue;
                 }
             };
             match item {
                 WatchItem::Changes(changes) => {
-                    let mut touched = handle.view().apply(&changes, self.world.now());
-                    self.look_up(&mut touched);
-                    handle.touch(touched);
+                    let mut affected = handle.view().apply(&changes, self.env.now());
+                    self.look_up(&mut affected);
+                    handle.notify(affected);
                 }
-                WatchItem::Progress(revision) => handle.view().progressed(revision, self.world.now()),
+                WatchItem::Progress(revision) => handle.view().progressed(revision, self.env.now()),
                 WatchItem::Alive => {}
             }
         }
     }
 
     /// Looks up how departed records went.
-    fn look_up(&self, touched: &mut Touched) {
-        for look_up in std::mem::take(&mut touched.look_ups) {
+    fn look_up(&self, affected: &mut Affected) {
+        for look_up in std::mem::take(&mut affected.look_ups) {
             tokio::spawn(explain(self.handle.clone(), self.registry.clone(), look_up, self.look_ups.clone()));
         }
     }
@@ -292,19 +293,24 @@ async fn next(watch: &mut Option<Box<dyn Watch>>, registry: &dyn Registry) -> Re
     timeout(SILENCE, watch.next()).await.map_err(|_| silent)?
 }
 
-async fn explain(handle: Arc<RegistryHandle>, registry: Arc<dyn Registry>, look_up: LookUp, permits: Arc<Semaphore>) {
+async fn explain(
+    handle: Arc<RegistryHandle>,
+    registry: Arc<dyn Registry>,
+    look_up: LeaseLookUp,
+    permits: Arc<Semaphore>,
+) {
     let _permit = permits.acquire().await;
     let evidence = match registry.look_up(look_up.lease).await {
         Ok(LeaseState::Lives) => look_up.if_it_lives,
-        Ok(LeaseState::Gone) => Evidence::Expired,
+        Ok(LeaseState::Gone) => Evidence::LeaseExpired,
         Err(error) => {
             debug!(registry = handle.name, lease = %look_up.lease, %error, "cannot look up a departed record's lease");
-            Evidence::Unreadable
+            Evidence::LeaseUnreadable
         }
     };
-    if handle.view().departing.explain(&look_up, evidence) {
+    if handle.view().departures.explain(&look_up, evidence) {
         let names = [look_up.name.clone()].into();
-        handle.touch(Touched { names, ..Touched::default() });
+        handle.notify(Affected { names, ..Affected::default() });
     }
 }
 

@@ -17,7 +17,7 @@ async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about
     bench.server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
     bench.server.put("else/1", "10.0.0.2:80", LeaseId::NONE);
     bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
-    assert_eq!(bench.snapshot().state, State::Unknown, "nobody asks about it yet");
+    assert_eq!(bench.snapshot().state, ViewState::Unknown, "nobody asks about it yet");
     bench.handle.set_registered(names(&["echo"]));
     bench.fresh().await;
     assert_eq!(bench.keys(), ["echo/1"]);
@@ -28,9 +28,11 @@ async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about
     assert_eq!(bench.server.calls("list"), lists, "nothing at rest");
     // Compaction ends all of them, and all come back.
     bench.server.cut();
-    bench.until("listed again", |b| b.server.calls("list") == lists + 2 && b.snapshot().state == State::Fresh).await;
+    bench
+        .until("listed again", |b| b.server.calls("list") == lists + 2 && b.snapshot().state == ViewState::Fresh)
+        .await;
     bench.handle.set_registered(names(&[]));
-    bench.until("given up", |b| b.snapshot().state == State::Unknown).await;
+    bench.until("given up", |b| b.snapshot().state == ViewState::Unknown).await;
     assert_eq!(bench.handle.view().counts().own, 1, "what is ours is followed on");
     bench.stop.cancel();
 }
@@ -41,14 +43,14 @@ async fn a_name_that_comes_while_others_are_listed_is_followed_after_them() {
     bench.server.set_faults(Faults { slow: true, ..Faults::default() });
     bench.until("the first list", |b| b.server.calls("list") == 1).await;
     bench.handle.set_registered(names(&["echo", "order", "late"]));
-    bench.until("followed", |b| b.snapshot_of("late").state == State::Fresh).await;
+    bench.until("followed", |b| b.snapshot_of("late").state == ViewState::Fresh).await;
     bench.stop.cancel();
 }
 
 #[tokio::test(start_paused = true)]
 async fn that_another_registry_answers_is_not_forgotten_before_it_has_listed_everything() {
     let unavailable = RegistryError::Timeout { what: "list", seconds: 20 };
-    for (emptied, expected) in [(true, Return::ClusterChanged), (false, Return::RolledBack)] {
+    for (emptied, expected) in [(true, Incarnation::ClusterChanged), (false, Incarnation::RolledBack)] {
         let bench = bench_of_ranges(&["echo", "order"]);
         let backup = bench.server.backup();
         for key in ["echo/1", "echo/2", "order/1"] {
@@ -76,9 +78,9 @@ async fn that_another_registry_answers_is_not_forgotten_before_it_has_listed_eve
         assert_eq!(bench.evidence_of("echo"), [rolled_back, rolled_back], "{expected:?}");
         assert_eq!(bench.evidence_of("order"), [rolled_back], "{expected:?}");
         assert!(bench.snapshot_of("order").records.is_empty());
-        assert_eq!(bench.snapshot().returned, expected);
+        assert_eq!(bench.snapshot().incarnation, expected);
         bench.server.cut();
-        bench.until("the next session", |b| b.snapshot().returned == Return::AsItWas).await;
+        bench.until("the next session", |b| b.snapshot().incarnation == Incarnation::AsItWas).await;
         bench.stop.cancel();
     }
 }
@@ -91,11 +93,11 @@ async fn how_a_record_went_that_a_list_lacks_is_looked_up_also_where_the_session
     bench.until("listed", |b| b.keys().len() == 1 && b.handle.connection().is_ok()).await;
     bench.server.fail_lists("/order/", Some(RegistryError::Timeout { what: "list", seconds: 20 }));
     bench.server.set_faults(Faults { away: true, ..Faults::default() });
-    bench.until("cut off", |b| b.snapshot().state == State::Stale).await;
+    bench.until("cut off", |b| b.snapshot().state == ViewState::Stale).await;
     bench.server.delete(&["/echo/10.0.0.1:80"]);
     bench.server.set_faults(Faults::default());
     bench.until("the list", |b| b.keys().is_empty()).await;
-    bench.until("explained", |b| b.evidence_of("echo") == [Evidence::Left]).await;
+    bench.until("explained", |b| b.evidence_of("echo") == [Evidence::Deregistered]).await;
     bench.stop.cancel();
 }
 
@@ -110,26 +112,26 @@ async fn a_name_that_may_not_be_read_is_the_matter_of_its_service_alone() {
     bench.fresh().await;
     // Anybody creates a RegisteredService with a name that is none of our user's business.
     bench.handle.set_registered(names(&["echo", "order", "other"]));
-    bench.until("refused", |b| b.snapshot_of("other").refused.is_some()).await;
+    bench.until("refused", |b| b.refusal("other").is_some()).await;
     let is = |b: &Bench, name: &str| (b.snapshot_of(name).state, b.snapshot_of(name).records.len());
-    assert_eq!(is(&bench, "other"), (State::Unknown, 0));
-    assert_eq!((is(&bench, "echo"), bench.handle.status().phase), ((State::Fresh, 1), Phase::Watching));
+    assert_eq!(is(&bench, "other"), (ViewState::Unknown, 0));
+    assert_eq!((is(&bench, "echo"), bench.handle.status().phase), ((ViewState::Fresh, 1), Phase::Watching));
 
     // One more is taken away while nobody is connected: what was there is kept.
     bench.server.fail_lists("order/", Some(denied.clone()));
     bench.server.cut();
-    bench.until("refused as well", |b| b.snapshot_of("order").refused.is_some() && b.handle.connection().is_ok()).await;
-    assert_eq!((is(&bench, "order"), is(&bench, "echo")), ((State::Unknown, 1), (State::Fresh, 1)));
+    bench.until("refused as well", |b| b.refusal("order").is_some() && b.handle.connection().is_ok()).await;
+    assert_eq!((is(&bench, "order"), is(&bench, "echo")), ((ViewState::Unknown, 1), (ViewState::Fresh, 1)));
     let (lists, phase) = (bench.server.calls("list"), bench.handle.status().phase);
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!((bench.server.calls("list") - lists, phase), (2 * 10, Phase::Watching), "tried again from time to time");
 
     // One is given, and nobody asks for the other any more.
     bench.server.fail_lists("order/", None);
-    bench.until("read again", |b| is(b, "order") == (State::Fresh, 1)).await;
-    assert_eq!(bench.snapshot_of("order").refused, None);
+    bench.until("read again", |b| is(b, "order") == (ViewState::Fresh, 1)).await;
+    assert_eq!(bench.refusal("order"), None);
     bench.handle.set_registered(names(&["echo", "order"]));
-    bench.until("forgotten", |b| b.snapshot_of("other").refused.is_none()).await;
+    bench.until("forgotten", |b| b.refusal("other").is_none()).await;
 
     // Where nothing at all may be read, it is the registry's matter.
     bench.server.fail_lists("echo/", Some(denied.clone()));

@@ -7,16 +7,18 @@ use twinspan_core::model::{LeaseId, Owner, RecordKey, RegistryName, ServiceKey};
 use twinspan_core::plan::RecordOp;
 
 use super::*;
+use crate::leadership::Leadership;
+use crate::registry::fake::{FakeEtcd, Faults};
 use crate::registry::handle::{Identity, RegistryEvent, SessionStatus};
-use crate::registry::memory::{Faults, MemoryServer};
-use crate::registry::view::{Snapshot, State};
-use crate::registry::{keeper, writer};
+use crate::registry::keepalive;
+use crate::registry::writer::WriteReport;
+use twinspan_core::plan::service::{Snapshot, ViewState};
 
 #[path = "session_ranges_tests.rs"]
 mod ranges;
 
 struct Bench {
-    server: MemoryServer,
+    server: FakeEtcd,
     handle: Arc<RegistryHandle>,
     _events: mpsc::UnboundedReceiver<RegistryEvent>,
     stop: CancellationToken,
@@ -32,13 +34,13 @@ fn bench() -> Bench {
 }
 
 fn bench_of(layout: Layout, registered: &[&str]) -> Bench {
-    let server = MemoryServer::new();
+    let server = FakeEtcd::new();
     let (sender, events) = mpsc::unbounded_channel();
     let handle = RegistryHandle::new("main", &identity(layout, None), None, sender);
     handle.set_registered(names(registered));
     let stop = CancellationToken::new();
-    tokio::spawn(run(handle.clone(), Arc::new(server.clone()), World::real(), stop.clone()));
-    tokio::spawn(keeper::run(handle.clone(), stop.clone()));
+    tokio::spawn(run(handle.clone(), Arc::new(server.clone()), Env::real(), stop.clone()));
+    tokio::spawn(keepalive::run(handle.clone(), stop.clone()));
     Bench { server, handle, _events: events, stop }
 }
 
@@ -62,6 +64,10 @@ impl Bench {
         self.snapshot_of("echo")
     }
 
+    fn refusal(&self, name: &str) -> Option<RegistryError> {
+        self.handle.view().refusal(&RegistryName::new(name).unwrap()).cloned()
+    }
+
     fn snapshot_of(&self, name: &str) -> Snapshot {
         let owner = Owner { cluster_id: "c1".into(), service: ServiceKey::new("shop", "echo") };
         self.handle.view().snapshot(&RegistryName::new(name).unwrap(), &owner)
@@ -75,8 +81,11 @@ impl Bench {
         self.snapshot().records.keys().map(ToString::to_string).collect()
     }
 
-    async fn write(&self, ops: Vec<RecordOp>) -> writer::Report {
-        writer::write(&self.handle, ops, || Ok(())).await
+    async fn write(&self, ops: Vec<RecordOp>) -> WriteReport {
+        let leadership = Leadership::none();
+        leadership.acquired();
+        self.handle.confirm_sole(self.handle.etcd());
+        self.handle.write(&leadership, ops).await
     }
 
     /// Waits on the paused clock.
@@ -91,7 +100,7 @@ impl Bench {
     }
 
     async fn fresh(&self) {
-        self.until("fresh", |b| b.snapshot().state == State::Fresh && b.handle.connection().is_ok()).await;
+        self.until("fresh", |b| b.snapshot().state == ViewState::Fresh && b.handle.connection().is_ok()).await;
     }
 }
 
@@ -147,12 +156,12 @@ async fn every_end_of_a_session_is_the_start_of_the_next() {
             }
         }
         if broken {
-            bench.until(end, |b| b.snapshot().state == State::Stale).await;
+            bench.until(end, |b| b.snapshot().state == ViewState::Stale).await;
             assert_eq!(bench.keys(), ["p/echo/10.0.0.1:80"], "{end}: what was there is kept");
             tokio::time::sleep(Duration::from_secs(120)).await;
             bench.server.set_faults(Faults::default());
         }
-        bench.until(end, |b| b.server.calls("list") > lists && b.snapshot().state == State::Fresh).await;
+        bench.until(end, |b| b.server.calls("list") > lists && b.snapshot().state == ViewState::Fresh).await;
         assert_eq!(bench.keys(), ["p/echo/10.0.0.1:80"], "{end}");
     }
     bench.stop.cancel();
@@ -167,7 +176,9 @@ async fn how_a_record_went_is_looked_up() {
     bench.server.put("p/echo/10.0.0.2:80", &value("10.0.0.2:80"), LeaseId(6));
     bench.fresh().await;
     bench.server.delete(&["p/echo/10.0.0.1:80"]);
-    bench.until("both are explained", |b| b.evidence_of("echo") == [Evidence::Left, Evidence::Expired]).await;
+    bench
+        .until("both are explained", |b| b.evidence_of("echo") == [Evidence::Deregistered, Evidence::LeaseExpired])
+        .await;
     bench.stop.cancel();
 }
 
@@ -177,7 +188,7 @@ async fn writes_hang_on_leases_with_derived_ids_and_at_most_500_records() {
     bench.fresh().await;
     let ops: Vec<RecordOp> = (0..600).map(|n| create(&format!("10.0.{}.{}:80", n / 250, n % 250 + 1))).collect();
     let report = bench.write(ops).await;
-    assert_eq!((report.created, report.error, report.lost), (600, None, 0));
+    assert_eq!((report.created, report.error, report.conflicts), (600, None, 0));
     let expected = [bench.handle.leases.id(0), bench.handle.leases.id(1)];
     let mut counts: Vec<(LeaseId, usize)> = bench.handle.view().own_leases().iter().map(|(l, n)| (*l, *n)).collect();
     counts.sort_by_key(|(_, n)| *n);
@@ -193,7 +204,7 @@ async fn a_lost_race_costs_its_neighbours_nothing_and_shows_what_is_there() {
     bench.fresh().await;
     bench.server.put("p/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId::NONE);
     let report = bench.write(vec![create("10.0.0.1:80"), create("10.0.0.2:80")]).await;
-    assert_eq!((report.created, report.lost, report.error), (1, 1, None));
+    assert_eq!((report.created, report.conflicts, report.error), (1, 1, None));
     assert_eq!(bench.keys(), ["p/echo/10.0.0.1:80", "p/echo/10.0.0.2:80"]);
     let records = bench.server.records();
     assert_eq!(records["p/echo/10.0.0.1:80"].lease, LeaseId::NONE, "the foreign record is as it was");
@@ -218,7 +229,7 @@ async fn a_lease_that_is_gone_is_granted_again_before_it_is_used() {
     bench.fresh().await;
     bench.write(vec![create("10.0.0.1:80")]).await;
     bench.server.replace_with_empty();
-    bench.until("listed again", |b| b.keys().is_empty() && b.snapshot().state == State::Fresh).await;
+    bench.until("listed again", |b| b.keys().is_empty() && b.snapshot().state == ViewState::Fresh).await;
     let first = bench.write(vec![create("10.0.0.1:80")]).await;
     let second = if first.error.is_some() { bench.write(vec![create("10.0.0.1:80")]).await } else { first };
     assert_eq!((second.created, second.error), (1, None));
@@ -242,7 +253,7 @@ async fn leases_are_kept_alive_by_whoever_holds_the_view_and_left_alone_when_emp
 
     let key: RecordKey = "p/echo/10.0.0.1:80".into();
     let seen = bench.server.records()["p/echo/10.0.0.1:80"].mod_revision;
-    let report = bench.write(vec![RecordOp::Delete { key, seen, lease: bench.handle.leases.id(0) }]).await;
+    let report = bench.write(vec![RecordOp::Delete { key, if_revision: seen, lease: bench.handle.leases.id(0) }]).await;
     assert_eq!(report.deleted, 1);
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(bench.server.leases(), [], "an empty lease expires by itself");
@@ -254,7 +265,7 @@ async fn leases_are_kept_alive_by_whoever_holds_the_view_and_left_alone_when_emp
 async fn nothing_is_written_by_who_may_not() {
     let bench = bench();
     bench.fresh().await;
-    let refused = writer::write(&bench.handle, vec![create("10.0.0.1:80")], || Err(RegistryError::NotLeader)).await;
+    let refused = bench.handle.write(&Leadership::none(), vec![create("10.0.0.1:80")]).await;
     assert_eq!(refused.error, Some(RegistryError::NotLeader));
     assert!(bench.server.records().is_empty());
     bench.stop.cancel();
@@ -265,11 +276,11 @@ async fn a_session_that_replaces_another_begins_once_that_one_has_ended() {
     let bench = bench();
     bench.fresh().await;
     let (lists, stop) = (bench.server.calls("list"), CancellationToken::new());
-    tokio::spawn(run(bench.handle.clone(), Arc::new(bench.server.clone()), World::real(), stop.clone()));
+    tokio::spawn(run(bench.handle.clone(), Arc::new(bench.server.clone()), Env::real(), stop.clone()));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(bench.server.calls("list"), lists, "the first one goes on");
     bench.stop.cancel();
-    bench.until("the second one", |b| b.server.calls("list") > lists && b.snapshot().state == State::Fresh).await;
+    bench.until("the second one", |b| b.server.calls("list") > lists && b.snapshot().state == ViewState::Fresh).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(bench.handle.connection().is_ok(), "nobody cuts it off");
     stop.cancel();
@@ -282,15 +293,15 @@ async fn an_answer_that_was_lost_with_its_connection_ends_no_other_one() {
     // Each of them may be what ends the session.
     for _ in 0..10 {
         let (lists, connection) = (bench.server.calls("list"), bench.handle.connection().unwrap());
-        bench.handle.answer_lost(connection.as_ref());
+        bench.handle.write_unknown(connection.as_ref());
         bench.server.cut();
         bench.until("the next session", |b| b.server.calls("list") > lists && b.handle.connection().is_ok()).await;
-        bench.handle.answer_lost(connection.as_ref());
+        bench.handle.write_unknown(connection.as_ref());
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(bench.server.calls("list"), lists + 1);
     }
     let (lists, connection) = (bench.server.calls("list"), bench.handle.connection().unwrap());
-    bench.handle.answer_lost(connection.as_ref());
+    bench.handle.write_unknown(connection.as_ref());
     bench.until("started over", |b| b.server.calls("list") == lists + 1).await;
     bench.stop.cancel();
 }

@@ -1,8 +1,8 @@
 //! The view of a registry: the in-memory picture of every record that is followed.
 //!
 //! Owns the order of things: whatever arrives (a list, a watch event, the answer to our own write) is older or newer
-//! than what is known, and only newer things count. How records go is [`super::departing`]'s, and whether the registry came back as it
-//! was [`super::returning`]'s. Refuses to do I/O.
+//! than what is known, and only newer things count. How records go is [`twinspan_core::plan::departure::evidence`]'s, and whether the registry came back as it
+//! was [`super::incarnation`]'s. Refuses to do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,36 +12,25 @@ use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{
     InstanceAddr, Kind, LeaseId, Owner, RawRecord, Record, RecordKey, RegistryName, Revision, ServiceKey,
 };
-use twinspan_core::plan::departures::Departures;
+use twinspan_core::plan::departure::Departures;
+use twinspan_core::plan::departure::evidence::{DepartureTracker, LeaseLookUp};
+use twinspan_core::plan::service::{Incarnation, Snapshot, ViewState};
 
-use super::departing::{Departing, LookUp};
-pub use super::returning::Return;
-use super::returning::Returning;
-use super::{Change, Listing, RegistryError};
+use super::incarnation::IncarnationTracker;
+use super::{Change, ListResponse, RegistryError};
 
-/// How far the picture can be trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// No complete list has arrived yet: nothing may follow from what is not here.
-    Unknown,
-    /// A complete list has arrived and is being followed.
-    Fresh,
-    /// Cut off: what is here was true once.
-    Stale,
-}
-
-/// What a change touched: whoever looks after these must look again.
+/// What a change affected: whoever looks after these must look again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Touched {
+pub struct Affected {
     /// Names as they stand in keys; not every one is a legal [`RegistryName`].
     pub names: BTreeSet<Box<[u8]>>,
     /// RegisteredServices of this cluster that own a record that changed.
     pub owners: BTreeSet<ServiceKey>,
     /// Leases to look up, to learn how a record went.
-    pub look_ups: Vec<LookUp>,
+    pub look_ups: Vec<LeaseLookUp>,
 }
 
-impl Touched {
+impl Affected {
     pub fn add(&mut self, more: Self) {
         self.names.extend(more.names);
         self.owners.extend(more.owners);
@@ -63,36 +52,22 @@ pub struct Counts {
     pub undecodable: usize,
 }
 
-/// Everything about one name and one owner, for a planner.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    pub state: State,
-    /// Why the registry does not tell of this name, where it does of others.
-    pub refused: Option<RegistryError>,
-    pub returned: Return,
-    pub revision: Revision,
-    pub records: BTreeMap<RecordKey, Arc<Record>>,
-    /// The owner's records under other names.
-    pub elsewhere: BTreeMap<RecordKey, Arc<Record>>,
-    pub departures: Departures,
-}
-
 #[derive(Debug)]
 pub struct RegistryView {
     layout: Layout,
     cluster_id: String,
-    state: State,
+    state: ViewState,
     /// The ranges whose lists have arrived.
     listed: BTreeSet<Range>,
     /// Those that cannot be listed while others can, and why.
     refused: BTreeMap<Range, RegistryError>,
-    returning: Returning,
+    incarnation: IncarnationTracker,
     revision: Revision,
     names: BTreeMap<Box<[u8]>, BTreeMap<RecordKey, Arc<Record>>>,
     own: BTreeMap<ServiceKey, BTreeSet<RecordKey>>,
     leases: BTreeMap<LeaseId, usize>,
     counts: Counts,
-    pub(super) departing: Departing,
+    pub(super) departures: DepartureTracker,
     /// Deletes of ours that are under way: their events are no departures.
     deleting: BTreeMap<RecordKey, Revision>,
     /// Deletes of ours that the watch has not shown yet, by their revision: older events must not bring the record back.
@@ -104,13 +79,13 @@ impl RegistryView {
     pub fn new(layout: Layout, cluster_id: impl Into<String>, before: Option<(u64, Revision)>) -> Self {
         let cluster_id = cluster_id.into();
         Self {
-            departing: Departing::new(layout.format(), cluster_id.clone()),
+            departures: DepartureTracker::new(layout.format(), cluster_id.clone()),
             layout,
             cluster_id,
-            state: State::Unknown,
+            state: ViewState::Unknown,
             listed: BTreeSet::new(),
             refused: BTreeMap::new(),
-            returning: Returning::new(before.map(|(cluster, _)| cluster)),
+            incarnation: IncarnationTracker::new(before.map(|(cluster, _)| cluster)),
             revision: before.map(|(_, revision)| revision).unwrap_or_default(),
             names: BTreeMap::new(),
             own: BTreeMap::new(),
@@ -125,12 +100,12 @@ impl RegistryView {
         &self.layout
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ViewState {
         self.state
     }
 
-    pub fn returned(&self) -> Return {
-        self.returning.returned()
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation.incarnation()
     }
 
     pub fn counts(&self) -> Counts {
@@ -139,8 +114,8 @@ impl RegistryView {
 
     /// The connection is gone: everything stays as it is, and nothing may follow from it.
     pub fn set_stale(&mut self) {
-        if self.state == State::Fresh {
-            self.state = State::Stale;
+        if self.state == ViewState::Fresh {
+            self.state = ViewState::Stale;
         }
     }
 
@@ -173,14 +148,13 @@ impl RegistryView {
 
     pub fn snapshot(&self, name: &RegistryName, owner: &Owner) -> Snapshot {
         let records = self.names.get(name.as_str().as_bytes()).cloned().unwrap_or_default();
-        let elsewhere = self.owned_by(&owner.service).filter(|r| !records.contains_key(&r.key));
+        let under_other_names = self.owned_by(&owner.service).filter(|r| !records.contains_key(&r.key));
         Snapshot {
             state: self.state_of(name),
-            refused: self.refused.get(&Range::Service(name.clone())).cloned(),
-            returned: self.returned(),
+            incarnation: self.incarnation(),
             revision: self.revision,
-            elsewhere: elsewhere.map(|r| (r.key.clone(), r.clone())).collect(),
-            departures: self.departing.of(name.as_str().as_bytes()),
+            under_other_names: under_other_names.map(|r| (r.key.clone(), r.clone())).collect(),
+            departures: self.departures.of(name.as_str().as_bytes()),
             records,
         }
     }
@@ -189,18 +163,22 @@ impl RegistryView {
     pub fn snapshot_of_owner(&self, owner: &Owner) -> Snapshot {
         Snapshot {
             state: self.state,
-            refused: None,
-            returned: self.returned(),
+            incarnation: self.incarnation(),
             revision: self.revision,
             records: BTreeMap::new(),
-            elsewhere: self.owned_by(&owner.service).map(|r| (r.key.clone(), r.clone())).collect(),
+            under_other_names: self.owned_by(&owner.service).map(|r| (r.key.clone(), r.clone())).collect(),
             departures: Departures::new(),
         }
     }
 
-    fn state_of(&self, name: &RegistryName) -> State {
+    /// Why the registry does not tell of this name, where it does of others.
+    pub fn refusal(&self, name: &RegistryName) -> Option<&RegistryError> {
+        self.refused.get(&Range::Service(name.clone()))
+    }
+
+    fn state_of(&self, name: &RegistryName) -> ViewState {
         let listed = self.listed.contains(&Range::Everything) || self.listed.contains(&Range::Service(name.clone()));
-        if listed { self.state } else { State::Unknown }
+        if listed { self.state } else { ViewState::Unknown }
     }
 
     /// Every own record of a RegisteredService, whatever its name.
@@ -214,25 +192,25 @@ impl RegistryView {
 
     /// A session begins; nothing is listed yet.
     pub fn begin(&mut self) {
-        self.returning.begin();
+        self.incarnation.begin();
         self.listed.clear();
     }
 
     /// Every range was listed.
-    pub fn settle(&mut self) {
-        self.returning.settle();
+    pub fn set_all_listed(&mut self) {
+        self.incarnation.set_all_listed();
     }
 
     /// A complete list of a range. Returns everything that it changed.
-    pub fn reset(&mut self, range: &Range, listing: &Listing, now: Timestamp) -> Touched {
-        let mut touched = Touched::default();
-        if self.returning.listed(listing.cluster_id, listing.revision, self.revision) {
-            self.returning.set_former(self.ranges_with_records());
+    pub fn reset(&mut self, range: &Range, listing: &ListResponse, now: Timestamp) -> Affected {
+        let mut affected = Affected::default();
+        if self.incarnation.listed(listing.cluster_id, listing.revision, self.revision) {
+            self.incarnation.set_outdated(self.ranges_with_records());
             // Its revisions say nothing about what we know.
             self.tombstones.clear();
             self.revision = listing.revision;
         }
-        let another = self.returning.renew(range);
+        let another = self.incarnation.renew(range);
         let newer = |revision: Revision| !another && revision > listing.revision;
 
         let listed: BTreeSet<&RecordKey> = listing.records.iter().map(|raw| &raw.key).collect();
@@ -243,21 +221,21 @@ impl RegistryView {
             .cloned()
             .collect();
         for record in &vanished {
-            self.remove(&record.key, &mut touched);
+            self.remove(&record.key, &mut affected);
         }
         let vanished: Vec<_> = vanished.into_iter().filter(|record| !self.is_our_delete(record)).collect();
         if another {
-            self.departing.rolled_back(&self.layout, &vanished, now);
+            self.departures.rolled_back(&self.layout, &vanished, now);
         } else {
-            touched.look_ups = self.departing.missing_in_a_list(&self.layout, &vanished, now);
+            affected.look_ups = self.departures.missing_in_a_list(&self.layout, &vanished, now);
         }
         for raw in &listing.records {
             if !self.tombstones.get(&raw.key).copied().is_some_and(newer) {
                 let before = self.record(&raw.key).cloned();
-                self.put(raw, another, &mut touched);
+                self.put(raw, another, &mut affected);
                 if let (true, Some(before)) = (another, before) {
                     let after = self.record(&raw.key).cloned();
-                    self.departing.set_back(&self.layout, &before, after.as_deref(), now);
+                    self.departures.set_back(&self.layout, &before, after.as_deref(), now);
                 }
             }
         }
@@ -266,9 +244,9 @@ impl RegistryView {
         self.revision = self.revision.max(listing.revision);
         self.listed.insert(range.clone());
         self.refused.remove(range);
-        self.state = State::Fresh;
-        self.departing.forget(now);
-        touched
+        self.state = ViewState::Fresh;
+        self.departures.forget(now);
+        affected
     }
 
     fn in_range(&self, range: &Range) -> Box<dyn Iterator<Item = &Arc<Record>> + '_> {
@@ -281,16 +259,16 @@ impl RegistryView {
     }
 
     /// A range cannot be listed: what is known of it stays as it is, and nothing follows from it.
-    pub fn refuse(&mut self, range: &Range, error: RegistryError) -> Touched {
-        let mut touched = Touched::default();
+    pub fn refuse(&mut self, range: &Range, error: RegistryError) -> Affected {
+        let mut affected = Affected::default();
         self.listed.remove(range);
         let before = self.refused.insert(range.clone(), error.clone());
         if let Range::Service(name) = range
             && before != Some(error)
         {
-            touched.names.insert(name.as_str().as_bytes().into());
+            affected.names.insert(name.as_str().as_bytes().into());
         }
-        touched
+        affected
     }
 
     /// The ranges that cannot be listed while others can.
@@ -309,29 +287,29 @@ impl RegistryView {
     pub fn forget(&mut self, range: &Range) {
         self.listed.remove(range);
         self.refused.remove(range);
-        self.returning.renew(range);
+        self.incarnation.renew(range);
         let keys: Vec<RecordKey> = self.in_range(range).map(|record| record.key.clone()).collect();
         for key in keys {
-            self.remove(&key, &mut Touched::default());
+            self.remove(&key, &mut Affected::default());
         }
     }
 
     /// Events of the watch, in order.
-    pub fn apply(&mut self, changes: &[Change], now: Timestamp) -> Touched {
-        let mut touched = Touched::default();
+    pub fn apply(&mut self, changes: &[Change], now: Timestamp) -> Affected {
+        let mut affected = Affected::default();
         // Events of one revision always come together.
         for together in changes.chunk_by(|a, b| a.revision() == b.revision()) {
             let mut gone = Vec::new();
             for change in together {
                 match change {
-                    Change::Put(raw) => self.put(raw, false, &mut touched),
+                    Change::Put(raw) => self.put(raw, false, &mut affected),
                     Change::Delete { key, revision } => {
                         if self.tombstones.get(key).is_some_and(|deleted| deleted <= revision) {
                             self.tombstones.remove(key);
                         }
                         let known = self.record(key).filter(|record| record.mod_revision < *revision).cloned();
                         if let Some(record) = known {
-                            self.remove(key, &mut touched);
+                            self.remove(key, &mut affected);
                             if !self.is_our_delete(&record) {
                                 gone.push(record);
                             }
@@ -339,7 +317,7 @@ impl RegistryView {
                     }
                 }
             }
-            touched.look_ups.extend(self.departing.deleted_together(&self.layout, &gone, now));
+            affected.look_ups.extend(self.departures.deleted_together(&self.layout, &gone, now));
             if let Some(change) = together.first() {
                 self.revision = self.revision.max(change.revision());
             }
@@ -348,8 +326,8 @@ impl RegistryView {
             // One range, one order. Where there are several, only progress of all says that nothing older can come.
             self.tombstones.retain(|_, revision| *revision > self.revision);
         }
-        self.departing.forget(now);
-        touched
+        self.departures.forget(now);
+        affected
     }
 
     fn is_our_delete(&self, record: &Record) -> bool {
@@ -360,7 +338,7 @@ impl RegistryView {
     pub fn progressed(&mut self, revision: Revision, now: Timestamp) {
         self.revision = self.revision.max(revision);
         self.tombstones.retain(|_, deleted| *deleted > self.revision);
-        self.departing.forget(now);
+        self.departures.forget(now);
     }
 
     /// A delete of ours is about to be sent.
@@ -374,25 +352,25 @@ impl RegistryView {
     }
 
     /// What a key is at a revision, learnt from an answer rather than from the watch.
-    pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Touched {
-        let mut touched = Touched::default();
+    pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Affected {
+        let mut affected = Affected::default();
         match record {
-            Some(raw) => self.put(raw, false, &mut touched),
+            Some(raw) => self.put(raw, false, &mut affected),
             None => {
                 if self.record(key).is_some_and(|known| known.mod_revision < revision) {
-                    self.remove(key, &mut touched);
+                    self.remove(key, &mut affected);
                 }
                 if revision > self.revision {
                     self.tombstones.insert(key.clone(), revision);
                 }
             }
         }
-        touched
+        affected
     }
 
     /// A lease of ours is gone: every record on it is as good as gone, whether or not the watch has shown it yet.
-    pub fn lease_lost(&mut self, lease: LeaseId) -> Touched {
-        let mut touched = Touched::default();
+    pub fn lease_lost(&mut self, lease: LeaseId) -> Affected {
+        let mut affected = Affected::default();
         let keys: Vec<RecordKey> = self
             .own
             .values()
@@ -401,12 +379,12 @@ impl RegistryView {
             .cloned()
             .collect();
         for key in keys {
-            self.remove(&key, &mut touched);
+            self.remove(&key, &mut affected);
         }
-        touched
+        affected
     }
 
-    fn put(&mut self, raw: &RawRecord, whatever_its_revision: bool, touched: &mut Touched) {
+    fn put(&mut self, raw: &RawRecord, whatever_its_revision: bool, affected: &mut Affected) {
         if !whatever_its_revision {
             let known = self.record(&raw.key).map(|record| record.mod_revision);
             let known = known.max(self.tombstones.get(&raw.key).copied());
@@ -419,20 +397,20 @@ impl RegistryView {
         if self.record(&raw.key).is_some_and(|known| **known == record) {
             return;
         }
-        self.remove(&raw.key, touched);
+        self.remove(&raw.key, affected);
         let addrs: Vec<InstanceAddr> = record.addrs().collect();
-        self.departing.registered(&name, &addrs);
+        self.departures.registered(&name, &addrs);
         if let Some(owner) = record.ours(&self.cluster_id) {
-            touched.owners.insert(owner.service.clone());
+            affected.owners.insert(owner.service.clone());
             self.own.entry(owner.service.clone()).or_default().insert(record.key.clone());
             *self.leases.entry(record.lease).or_default() += 1;
         }
         *self.counter(&record) += 1;
         self.names.entry(name.clone()).or_default().insert(record.key.clone(), Arc::new(record));
-        touched.names.insert(name);
+        affected.names.insert(name);
     }
 
-    fn remove(&mut self, key: &RecordKey, touched: &mut Touched) {
+    fn remove(&mut self, key: &RecordKey, affected: &mut Affected) {
         let Some(name) = self.layout.split_key(key).map(|(name, _)| Box::<[u8]>::from(name)) else { return };
         let Some(records) = self.names.get_mut(&name) else { return };
         let Some(record) = records.remove(key) else { return };
@@ -440,7 +418,7 @@ impl RegistryView {
             self.names.remove(&name);
         }
         if let Some(owner) = record.ours(&self.cluster_id) {
-            touched.owners.insert(owner.service.clone());
+            affected.owners.insert(owner.service.clone());
             if let Some(keys) = self.own.get_mut(&owner.service) {
                 keys.remove(key);
                 if keys.is_empty() {
@@ -456,7 +434,7 @@ impl RegistryView {
         }
         let counter = self.counter(&record);
         *counter = counter.saturating_sub(1);
-        touched.names.insert(name);
+        affected.names.insert(name);
     }
 
     fn counter(&mut self, record: &Record) -> &mut usize {

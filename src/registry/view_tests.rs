@@ -1,6 +1,6 @@
 use super::*;
 use twinspan_core::codec::Format;
-use twinspan_core::plan::departures::Evidence;
+use twinspan_core::plan::departure::Evidence;
 
 const LEASE: LeaseId = LeaseId(7);
 
@@ -13,11 +13,11 @@ fn view() -> RegistryView {
 }
 
 /// A session begins and lists everything.
-fn reset(view: &mut RegistryView, listing: &Listing, now: Timestamp) -> Touched {
+fn reset(view: &mut RegistryView, listing: &ListResponse, now: Timestamp) -> Affected {
     view.begin();
-    let touched = view.reset(&Range::Everything, listing, now);
-    view.settle();
-    touched
+    let affected = view.reset(&Range::Everything, listing, now);
+    view.set_all_listed();
+    affected
 }
 
 fn raw(key: &str, mod_revision: Revision, lease: LeaseId, owner: Option<&str>) -> RawRecord {
@@ -35,8 +35,8 @@ fn own(key: &str, mod_revision: Revision) -> RawRecord {
     raw(key, mod_revision, LeaseId(70), Some("c1/shop/echo"))
 }
 
-fn listing(revision: Revision, records: &[RawRecord]) -> Listing {
-    Listing { cluster_id: 1, revision, records: records.to_vec() }
+fn listing(revision: Revision, records: &[RawRecord]) -> ListResponse {
+    ListResponse { cluster_id: 1, revision, records: records.to_vec() }
 }
 
 fn deleted(key: &str, revision: Revision) -> Change {
@@ -60,20 +60,20 @@ fn evidence(view: &RegistryView) -> Vec<(String, Evidence)> {
 #[test]
 fn unknown_until_a_complete_list_and_stale_while_cut_off() {
     let mut view = view();
-    assert_eq!(view.state(), State::Unknown);
+    assert_eq!(view.state(), ViewState::Unknown);
     view.set_stale();
-    assert_eq!(view.state(), State::Unknown, "what was never known is not stale");
+    assert_eq!(view.state(), ViewState::Unknown, "what was never known is not stale");
     reset(&mut view, &listing(5, &[]), at(0));
-    assert_eq!(view.state(), State::Fresh);
+    assert_eq!(view.state(), ViewState::Fresh);
     view.apply(&[Change::Put(foreign("p/echo/10.0.0.1:80", 6))], at(0));
     view.set_stale();
-    assert_eq!((view.state(), keys(&view).len()), (State::Stale, 1), "everything stays as it is");
+    assert_eq!((view.state(), keys(&view).len()), (ViewState::Stale, 1), "everything stays as it is");
 }
 
 #[test]
 fn records_are_found_by_name_and_by_owner_and_counted() {
     let mut view = view();
-    let touched = reset(
+    let affected = reset(
         &mut view,
         &listing(
             9,
@@ -88,15 +88,15 @@ fn records_are_found_by_name_and_by_owner_and_counted() {
         ),
         at(0),
     );
-    assert_eq!(touched.names.len(), 2);
-    assert_eq!(touched.owners.iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop/echo"]);
+    assert_eq!(affected.names.len(), 2);
+    assert_eq!(affected.owners.iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop/echo"]);
     assert_eq!(view.counts(), Counts { own: 2, foreign: 2, undecodable: 1 });
     assert_eq!(view.own_leases(), &BTreeMap::from([(LeaseId(70), 2)]));
     let (name, owner) = echo();
     let snapshot = view.snapshot(&name, &owner);
     assert_eq!(snapshot.records.len(), 4);
-    assert_eq!(snapshot.elsewhere.keys().map(ToString::to_string).collect::<Vec<_>>(), ["p/old/10.0.0.1:80"]);
-    assert_eq!(view.snapshot_of_owner(&owner).elsewhere.len(), 2);
+    assert_eq!(snapshot.under_other_names.keys().map(ToString::to_string).collect::<Vec<_>>(), ["p/old/10.0.0.1:80"]);
+    assert_eq!(view.snapshot_of_owner(&owner).under_other_names.len(), 2);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn only_newer_things_count_whoever_tells_them() {
     // Our own write is answered before the watch shows it, or after.
     let key: RecordKey = "p/echo/10.0.0.2:80".into();
     view.learnt(&key, Some(&own("p/echo/10.0.0.2:80", 6)), 6);
-    assert_eq!(view.apply(&[Change::Put(own("p/echo/10.0.0.2:80", 6))], at(0)), Touched::default(), "old news");
+    assert_eq!(view.apply(&[Change::Put(own("p/echo/10.0.0.2:80", 6))], at(0)), Affected::default(), "old news");
     view.learnt(&key, None, 8);
     assert_eq!(keys(&view), ["p/echo/10.0.0.1:80"]);
     // An event from before our delete must not bring the record back, one from after it does.
@@ -124,10 +124,10 @@ fn a_list_says_what_vanished_but_not_what_was_written_while_it_was_on_its_way() 
     let mut view = view();
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3), foreign("p/echo/10.0.0.2:80", 4)]), at(0));
     view.learnt(&"p/echo/10.0.0.3:80".into(), Some(&own("p/echo/10.0.0.3:80", 9)), 9);
-    let touched = reset(&mut view, &listing(8, &[foreign("p/echo/10.0.0.2:80", 4)]), at(0));
+    let affected = reset(&mut view, &listing(8, &[foreign("p/echo/10.0.0.2:80", 4)]), at(0));
     assert_eq!(keys(&view), ["p/echo/10.0.0.2:80", "p/echo/10.0.0.3:80"]);
-    assert_eq!(touched.look_ups.len(), 1, "how it went has to be looked up: {touched:?}");
-    assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::Pending)]);
+    assert_eq!(affected.look_ups.len(), 1, "how it went has to be looked up: {affected:?}");
+    assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::LookingUp)]);
 }
 
 #[test]
@@ -138,28 +138,28 @@ fn a_departure_is_explained_by_its_lease_and_ends_when_the_address_is_registered
         &listing(5, &[foreign("p/echo/10.0.0.1:80", 3), raw("p/echo/10.0.0.2:80", 4, LeaseId::NONE, None)]),
         at(0),
     );
-    let touched = view.apply(&[deleted("p/echo/10.0.0.1:80", 6), deleted("p/echo/10.0.0.2:80", 7)], at(0));
+    let affected = view.apply(&[deleted("p/echo/10.0.0.1:80", 6), deleted("p/echo/10.0.0.2:80", 7)], at(0));
     assert_eq!(
         evidence(&view),
-        [("10.0.0.1:80".to_owned(), Evidence::Pending), ("10.0.0.2:80".to_owned(), Evidence::Left)],
+        [("10.0.0.1:80".to_owned(), Evidence::LookingUp), ("10.0.0.2:80".to_owned(), Evidence::Deregistered)],
         "without a lease nothing can expire"
     );
-    let look_up = &touched.look_ups[0];
+    let look_up = &affected.look_ups[0];
     assert_eq!(look_up.lease, LEASE);
-    assert!(view.departing.explain(look_up, Evidence::Expired));
-    assert!(!view.departing.explain(look_up, Evidence::Left), "once explained it stays so");
+    assert!(view.departures.explain(look_up, Evidence::LeaseExpired));
+    assert!(!view.departures.explain(look_up, Evidence::Deregistered), "once explained it stays so");
     view.apply(&[Change::Put(foreign("p/echo/some-other-key/10.0.0.1:80", 8))], at(0));
-    assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::Left)]);
+    assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::Deregistered)]);
     // An answer about the first departure says nothing about a second one.
     let again = view.apply(&[deleted("p/echo/some-other-key/10.0.0.1:80", 9)], at(20));
-    assert!(!view.departing.explain(look_up, Evidence::Left));
-    assert!(view.departing.explain(&again.look_ups[0], Evidence::Left));
+    assert!(!view.departures.explain(look_up, Evidence::Deregistered));
+    assert!(view.departures.explain(&again.look_ups[0], Evidence::Deregistered));
 }
 
 #[test]
 fn what_another_or_an_older_registry_does_not_have_is_unexplained_and_ours_is_just_put_back() {
-    let another = Listing { cluster_id: 2, ..listing(9, &[]) };
-    for (second, returned) in [(another, Return::ClusterChanged), (listing(4, &[]), Return::RolledBack)] {
+    let another = ListResponse { cluster_id: 2, ..listing(9, &[]) };
+    for (second, returned) in [(another, Incarnation::ClusterChanged), (listing(4, &[]), Incarnation::RolledBack)] {
         let mut view = view();
         let first = [foreign("p/echo/10.0.0.1:80", 3), foreign("p/echo/pod", 4), own("p/echo/10.0.0.2:80", 5)];
         let mut moved = first[1].clone();
@@ -169,35 +169,35 @@ fn what_another_or_an_older_registry_does_not_have_is_unexplained_and_ours_is_ju
         let mut before = first[1].clone();
         before.value = foreign("p/echo/10.0.0.6:80", 2).value;
         before.mod_revision = 2;
-        let touched = reset(&mut view, &Listing { records: vec![before], ..second.clone() }, at(0));
-        assert_eq!(touched.look_ups, [], "its leases say nothing");
+        let affected = reset(&mut view, &ListResponse { records: vec![before], ..second.clone() }, at(0));
+        assert_eq!(affected.look_ups, [], "its leases say nothing");
         let rolled_back = |address: &str| (address.to_owned(), Evidence::RolledBack);
         assert_eq!(evidence(&view), [rolled_back("10.0.0.1:80"), rolled_back("10.0.0.7:80")]);
-        assert_eq!(view.returned(), returned);
+        assert_eq!(view.incarnation(), returned);
         // Revisions start anew: what is older by number is newer in truth.
         view.apply(&[Change::Put(foreign("p/echo/10.0.0.1:80", second.revision + 1))], at(0));
         assert_eq!(keys(&view).len(), 2);
         let same = listing_of(&view, second.cluster_id);
         reset(&mut view, &same, at(0));
-        assert_eq!(view.returned(), Return::AsItWas);
+        assert_eq!(view.incarnation(), Incarnation::AsItWas);
     }
 }
 
-fn listing_of(view: &RegistryView, cluster_id: u64) -> Listing {
-    Listing { cluster_id, revision: view.revision, records: Vec::new() }
+fn listing_of(view: &RegistryView, cluster_id: u64) -> ListResponse {
+    ListResponse { cluster_id, revision: view.revision, records: Vec::new() }
 }
 
 #[test]
 fn a_process_that_starts_knows_from_status_what_another_one_met() {
     for (before, expected) in [
-        (None, Return::AsItWas),
-        (Some((1, 5)), Return::AsItWas),
-        (Some((1, 6)), Return::RolledBack),
-        (Some((2, 5)), Return::ClusterChanged),
+        (None, Incarnation::AsItWas),
+        (Some((1, 5)), Incarnation::AsItWas),
+        (Some((1, 6)), Incarnation::RolledBack),
+        (Some((2, 5)), Incarnation::ClusterChanged),
     ] {
         let mut view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", before);
         reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
-        assert_eq!((view.returned(), keys(&view).len()), (expected, 1), "{before:?}");
+        assert_eq!((view.incarnation(), keys(&view).len()), (expected, 1), "{before:?}");
     }
 }
 
@@ -213,22 +213,22 @@ fn several_records_of_a_service_that_go_at_once_were_swept_away() {
     let mut view = view();
     reset(&mut view, &listing(5, &records), at(0));
     let all: Vec<Change> = records.iter().map(|record| deleted(&record.key.to_string(), 6)).collect();
-    let touched = view.apply(&all, at(0));
+    let affected = view.apply(&all, at(0));
     let of = |n: usize, evidence| (format!("10.0.0.{n}:80"), evidence);
-    let (swept, left) = (Evidence::Swept, Evidence::Left);
+    let (swept, left) = (Evidence::BulkDeleted, Evidence::Deregistered);
     assert_eq!(evidence(&view), [of(1, swept), of(2, swept), of(3, left), of(4, left)]);
-    assert_eq!(touched.look_ups.len(), 1, "the only one of another service is looked up");
+    assert_eq!(affected.look_ups.len(), 1, "the only one of another service is looked up");
 
     // One after the other they left; missing together in a list, their leases decide, and what was deleted may have been swept.
     let mut view = super::tests::view();
     reset(&mut view, &listing(5, &records[..2]), at(0));
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6), deleted("p/echo/10.0.0.2:80", 7)], at(0));
-    assert_eq!(evidence(&view), [of(1, Evidence::Pending), of(2, Evidence::Pending)]);
+    assert_eq!(evidence(&view), [of(1, Evidence::LookingUp), of(2, Evidence::LookingUp)]);
     let mut view = super::tests::view();
     reset(&mut view, &listing(5, &records[..2]), at(0));
-    let touched = reset(&mut view, &listing(9, &[]), at(0));
-    assert!(touched.look_ups.iter().all(|look_up| look_up.if_it_lives == Evidence::Swept), "{touched:?}");
-    assert_eq!(touched.look_ups.len(), 2);
+    let affected = reset(&mut view, &listing(9, &[]), at(0));
+    assert!(affected.look_ups.iter().all(|look_up| look_up.if_it_lives == Evidence::BulkDeleted), "{affected:?}");
+    assert_eq!(affected.look_ups.len(), 2);
 }
 
 #[test]
@@ -242,12 +242,15 @@ fn a_go_zero_key_that_vanishes_alone_left() {
         lease: LEASE,
     };
     view.begin();
-    assert_eq!(view.snapshot(&super::tests::echo().0, &super::tests::echo().1).state, State::Unknown);
+    assert_eq!(view.snapshot(&super::tests::echo().0, &super::tests::echo().1).state, ViewState::Unknown);
     let records = [record("echo/1", "10.0.0.1:80"), record("echo/twinspan~c1~shop~echo~10.0.0.2:80", "10.0.0.2:80")];
     view.reset(&echo, &listing(5, &records), at(0));
     assert_eq!((keys(&view).len(), view.names_of_ours().len()), (2, 1));
-    let touched = view.apply(&[deleted("echo/1", 6)], at(0));
-    assert_eq!((evidence(&view), touched.look_ups), (vec![("10.0.0.1:80".to_owned(), Evidence::Left)], Vec::new()));
+    let affected = view.apply(&[deleted("echo/1", 6)], at(0));
+    assert_eq!(
+        (evidence(&view), affected.look_ups),
+        (vec![("10.0.0.1:80".to_owned(), Evidence::Deregistered)], Vec::new())
+    );
     view.forget(&echo);
     assert_eq!((keys(&view).len(), view.counts()), (0, Counts::default()));
 }
@@ -258,10 +261,10 @@ fn a_lease_that_is_lost_takes_its_records_before_the_watch_says_so() {
     let healed = raw("p/echo/10.0.0.3:80", 3, LeaseId(71), Some("c1/shop/echo\",\"twinspan.dev/healed\":\"true"));
     reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 1), own("p/old/10.0.0.2:80", 2), healed]), at(0));
     assert_eq!(view.own_leases().len(), 2, "what we put back hangs on leases of ours as well");
-    let touched = view.lease_lost(LeaseId(70));
-    assert_eq!((touched.names.len(), touched.owners.len()), (2, 1));
+    let affected = view.lease_lost(LeaseId(70));
+    assert_eq!((affected.names.len(), affected.owners.len()), (2, 1));
     assert_eq!(keys(&view), ["p/echo/10.0.0.3:80"]);
-    assert_eq!(view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0)), Touched::default(), "old news");
+    assert_eq!(view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0)), Affected::default(), "old news");
 }
 
 #[test]
@@ -273,7 +276,7 @@ fn our_own_deletes_are_no_departures() {
     assert_eq!(evidence(&view), []);
     // Somebody else's is: a server that shares the key deregistered.
     view.apply(&[deleted("p/echo/10.0.0.2:80", 7)], at(0));
-    assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::Pending)]);
+    assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::LookingUp)]);
 }
 
 #[test]
@@ -286,7 +289,7 @@ fn several_own_records_that_go_at_once_were_swept_away_and_wait_for_nothing() {
     );
     let all = ["p/echo/10.0.0.1:80", "p/echo/10.0.0.2:80", "p/echo/10.0.0.3:80"].map(|key| deleted(key, 6));
     view.apply(&all, at(0));
-    assert_eq!(evidence(&view), [("10.0.0.3:80".to_owned(), Evidence::Pending)]);
+    assert_eq!(evidence(&view), [("10.0.0.3:80".to_owned(), Evidence::LookingUp)]);
     assert_eq!(view.own_leases(), &BTreeMap::new());
 }
 

@@ -1,75 +1,89 @@
 //! Writes plans to a registry: compare-and-swap batches on leases.
 //!
-//! Owns how operations become batches behind the fence and what each answer means for the view. Refuses to repeat anything: what lost its race
-//! or was left open is planned again from what the registry says now.
+//! Owns whether a batch may be written, how operations become batches behind the fence, and what each answer means for the view.
+//! Refuses to repeat a write: an operation that lost its race, or whose answer was lost, is planned again from the registry's state.
 
 use tracing::debug;
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
 use super::handle::RegistryHandle;
-use super::view::Touched;
-use super::{Batch, Committed, MAX_BATCH, Outcome, Registry, RegistryError, Result};
+use super::view::Affected;
+use super::{Batch, Fence, MAX_BATCH, Outcome, Registry, RegistryError, Result, TxnResponse};
+use crate::leadership::Leadership;
 
 /// The most keys and values in one request, in bytes. etcd refuses requests of more than 1.5 MiB (`--max-request-bytes`), in which
 /// half a MiB is left for everything else.
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
-/// What became of a plan.
+/// The result of writing a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct WriteReport {
     pub created: usize,
     pub updated: usize,
     pub deleted: usize,
-    /// Operations that found their key changed; the view has what they found.
-    pub lost: usize,
+    /// Operations that found their key changed; the view has the key as they found it.
+    pub conflicts: usize,
     /// Of the last batch that was written.
     pub revision: Revision,
-    /// Whom it concerns what others wrote and the watch has not shown yet.
-    pub found: Touched,
-    /// Whom it concerns what was written: the watch will show it when it is no news any more.
-    pub wrote: Touched,
+    /// Services affected by conflicting writes of others, which the watch has not shown yet.
+    pub found: Affected,
+    /// Services affected by our own writes; the watch will not report these again.
+    pub wrote: Affected,
     /// Why not everything was written.
     pub error: Option<RegistryError>,
 }
 
-/// Writes the operations in order, in as few batches as their leases and etcd's limits allow.
-///
-/// `may_write` is asked before each batch.
-pub async fn write(handle: &RegistryHandle, ops: Vec<RecordOp>, may_write: impl Fn() -> Result<()>) -> Report {
-    let mut report = Report::default();
-    let mut rest = ops;
-    while !rest.is_empty() {
-        let only_deletes = rest.iter().all(is_delete);
-        let Err(error) = write_next(handle, &mut rest, &may_write, &mut report).await else { continue };
-        let full = matches!(error, RegistryError::NoSpace(_));
-        report.error = report.error.or(Some(error));
-        if !full || only_deletes {
-            break;
+impl RegistryHandle {
+    /// Writes the operations in order, in as few batches as their leases and etcd's limits allow.
+    ///
+    /// Asks before each batch whether this process leads, whether no other ServiceRegistry has the same keyspace, and whether the fence
+    /// holds.
+    pub async fn write(&self, leadership: &Leadership, ops: Vec<RecordOp>) -> WriteReport {
+        let mut report = WriteReport::default();
+        let mut rest = ops;
+        while !rest.is_empty() {
+            let only_deletes = rest.iter().all(is_delete);
+            let Err(error) = write_next(self, leadership, &mut rest, &mut report).await else { continue };
+            let full = matches!(error, RegistryError::NoSpace(_));
+            report.error = report.error.or(Some(error));
+            if !full || only_deletes {
+                break;
+            }
+            // A full database still takes deletes, and only them: a deletion must not wait behind a create that cannot be written.
+            rest.retain(is_delete);
         }
-        // A database that is full still takes deletes, and only them: what ended must not wait behind what cannot begin.
-        rest.retain(is_delete);
+        report
     }
-    report
+
+    /// # Errors
+    /// Why nothing may be written now; else the fence that the batch has to compare.
+    fn may_write(&self, leadership: &Leadership) -> Result<Option<Fence>> {
+        if !leadership.is_leader() {
+            return Err(RegistryError::NotLeader);
+        }
+        if !self.is_sole() {
+            return Err(RegistryError::NotSole);
+        }
+        self.fence()
+    }
 }
 
 /// Takes from the operations what is written next. What a full database refused stays among them.
 async fn write_next(
     handle: &RegistryHandle,
+    leadership: &Leadership,
     ops: &mut Vec<RecordOp>,
-    may_write: &impl Fn() -> Result<()>,
-    report: &mut Report,
+    report: &mut WriteReport,
 ) -> Result<()> {
-    may_write()?;
-    handle.fence()?;
+    handle.may_write(leadership)?;
     let registry = handle.connection()?;
     let (lease, room) = next_lease(handle, registry.as_ref(), ops).await?;
     let now = next_batch(ops, lease, room);
     let reserved = now.iter().filter(|op| needs_lease(op)).count();
     handle.leases.reserve(lease, reserved);
     // Asked again: the lease may have taken a while.
-    let allowed = may_write().and_then(|()| handle.fence());
-    let fence = match allowed {
+    let fence = match handle.may_write(leadership) {
         Ok(fence) => fence,
         Err(error) => {
             handle.leases.release(lease, reserved);
@@ -154,8 +168,8 @@ fn bytes_of(op: &RecordOp) -> usize {
 fn mark_deletes(handle: &RegistryHandle, ops: &[RecordOp], under_way: bool) {
     let mut view = handle.view();
     for op in ops {
-        if let RecordOp::Delete { key, seen, .. } = op {
-            if under_way { view.deleting(key, *seen) } else { view.not_deleting(key) }
+        if let RecordOp::Delete { key, if_revision, .. } = op {
+            if under_way { view.deleting(key, *if_revision) } else { view.not_deleting(key) }
         }
     }
 }
@@ -164,8 +178,8 @@ async fn settle(
     handle: &RegistryHandle,
     registry: &dyn Registry,
     batch: &Batch,
-    answer: Result<Committed>,
-    report: &mut Report,
+    answer: Result<TxnResponse>,
+    report: &mut WriteReport,
 ) -> Result<()> {
     match answer {
         Ok(committed) => {
@@ -177,8 +191,8 @@ async fn settle(
             Err(RegistryError::LeaseGone)
         }
         Err(RegistryError::Fenced) => {
-            if let Some(epoch) = &handle.epoch {
-                epoch.doubt();
+            if let Some(fence) = &handle.fence {
+                fence.suspect();
             }
             Err(RegistryError::Fenced)
         }
@@ -192,7 +206,7 @@ async fn settle(
                         report.found.add(view.learnt(key, record.as_ref(), reading.revision));
                     }
                 }
-                Err(_) => handle.answer_lost(registry),
+                Err(_) => handle.write_unknown(registry),
             }
             Err(error)
         }
@@ -200,14 +214,14 @@ async fn settle(
     }
 }
 
-fn learn_outcomes(handle: &RegistryHandle, batch: &Batch, committed: &Committed, report: &mut Report) {
+fn learn_outcomes(handle: &RegistryHandle, batch: &Batch, committed: &TxnResponse, report: &mut WriteReport) {
     let mut view = handle.view();
     report.revision = committed.revision;
     for (op, outcome) in batch.ops.iter().zip(&committed.outcomes) {
         match outcome {
-            Outcome::Lost(found) => {
+            Outcome::Conflict(found) => {
                 debug!(registry = handle.name, key = %op.key(), "lost a race");
-                report.lost += 1;
+                report.conflicts += 1;
                 report.found.add(view.learnt(op.key(), found.as_ref(), committed.revision));
             }
             Outcome::Written => {

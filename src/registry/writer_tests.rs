@@ -7,26 +7,26 @@ use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::ServiceKey;
 
 use super::*;
+use crate::env::Env;
+use crate::registry::fake::{FakeEtcd, Faults};
 use crate::registry::handle::{Identity, RegistryEvent};
-use crate::registry::memory::{Faults, MemoryServer};
 use crate::registry::session;
-use crate::world::World;
 
 /// A session on a registry in memory.
 struct Bench {
-    server: MemoryServer,
+    server: FakeEtcd,
     handle: Arc<RegistryHandle>,
     events: mpsc::UnboundedReceiver<RegistryEvent>,
     stop: CancellationToken,
 }
 
 async fn bench() -> Bench {
-    let server = MemoryServer::new();
+    let server = FakeEtcd::new();
     let (sender, events) = mpsc::unbounded_channel();
     let (uid, cluster_id, layout) = ("u".into(), "c1".into(), Layout::new(Format::Kitex, "p"));
     let identity = Identity { uid, cluster_id, layout, ttl_seconds: 60, fence_prefix: None };
     let (handle, stop) = (RegistryHandle::new("main", &identity, None, sender), CancellationToken::new());
-    tokio::spawn(session::run(handle.clone(), Arc::new(server.clone()), World::real(), stop.clone()));
+    tokio::spawn(session::run(handle.clone(), Arc::new(server.clone()), Env::real(), stop.clone()));
     while handle.connection().is_err() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -43,8 +43,11 @@ fn create(address: &str) -> RecordOp {
 }
 
 impl Bench {
-    async fn write(&self, ops: Vec<RecordOp>) -> Report {
-        write(&self.handle, ops, || Ok(())).await
+    async fn write(&self, ops: Vec<RecordOp>) -> WriteReport {
+        let leadership = Leadership::none();
+        leadership.acquired();
+        self.handle.confirm_sole(self.handle.etcd());
+        self.handle.write(&leadership, ops).await
     }
 }
 
@@ -55,7 +58,7 @@ async fn what_answers_tell_concerns_whoever_the_watch_would_have_told() {
     let theirs = value("10.0.0.1:80", "");
     bench.server.put("p/echo/10.0.0.1:80", &String::from_utf8_lossy(&theirs), LeaseId::NONE);
     let report = bench.write(vec![create("10.0.0.1:80")]).await;
-    assert_eq!((report.lost, report.wrote.is_empty()), (1, true));
+    assert_eq!((report.conflicts, report.wrote.is_empty()), (1, true));
     assert!(report.found.names.contains(&b"echo"[..]), "{:?}", report.found);
     let report = bench.write(vec![create("10.0.0.2:80")]).await;
     assert_eq!((report.created, report.found.is_empty()), (1, true));
@@ -65,7 +68,7 @@ async fn what_answers_tell_concerns_whoever_the_watch_would_have_told() {
     bench.server.set_faults(Faults::default());
     tokio::time::sleep(Duration::from_secs(1)).await;
     while let Ok(event) = bench.events.try_recv() {
-        assert!(!matches!(&event, RegistryEvent::Touched { .. }), "{event:?}");
+        assert!(!matches!(&event, RegistryEvent::Affected { .. }), "{event:?}");
     }
     bench.stop.cancel();
 }
@@ -78,7 +81,7 @@ async fn a_full_database_takes_the_deletes_that_wait_behind_a_create() {
     let records = bench.server.records();
     let delete = |address: &str| {
         let record = &records[&format!("p/echo/{address}")];
-        RecordOp::Delete { key: record.key.clone(), seen: record.mod_revision, lease: record.lease }
+        RecordOp::Delete { key: record.key.clone(), if_revision: record.mod_revision, lease: record.lease }
     };
     let report = bench.write(vec![create("10.0.0.3:80"), delete("10.0.0.1:80"), delete("10.0.0.2:80")]).await;
     assert_eq!((report.created, report.deleted), (0, 2));

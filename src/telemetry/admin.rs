@@ -30,7 +30,7 @@ pub enum PartState {
     /// What it waits for; the process is not ready before it has it.
     Waits(String),
     /// How it stands, which makes nobody unready.
-    Stands(String),
+    Info(String),
 }
 
 /// Tells how each part stands when it is asked.
@@ -79,7 +79,7 @@ fn page(parts: &[Part], verbose: bool) -> (bool, String) {
         let _ = match state {
             PartState::Ready => writeln!(text, "[+] {name}"),
             PartState::Waits(what) => writeln!(text, "[-] {name}: {what}"),
-            PartState::Stands(how) => writeln!(text, "[ ] {name}: {how}"),
+            PartState::Info(how) => writeln!(text, "[ ] {name}: {how}"),
         };
     }
     text.push_str(if ready { "ready\n" } else { "not ready\n" });
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn only_what_waits_makes_unready_and_then_everything_is_said() {
-        let stands = part("registry main", PartState::Stands("cannot be reached".to_owned()));
+        let stands = part("registry main", PartState::Info("cannot be reached".to_owned()));
         let ready = [part("list of Pods", PartState::Ready), stands.clone()];
         assert_eq!(page(&ready, false), (true, "ok".to_owned()));
         assert_eq!(

@@ -9,11 +9,9 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::reach::{ReachError, reading};
-use crate::api::conditions::{DELETIONS_HELD, READY};
-use crate::api::{RegisteredService, ServiceRegistry};
-use crate::controllers::registries::APPROVE_EPOCH;
-use crate::controllers::{APPROVE_DELETIONS, conditions};
+use super::lookup::{LookupError, reading};
+use crate::api::conditions::{self, DELETIONS_HELD, READY};
+use crate::api::{APPROVE_DELETIONS, APPROVE_EPOCH, RegisteredService, ServiceRegistry};
 
 /// What is to be released.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +28,7 @@ pub enum Held {
 #[derive(Debug, thiserror::Error)]
 pub enum ApproveError {
     #[error(transparent)]
-    Reach(#[from] ReachError),
+    Reach(#[from] LookupError),
     #[error("nothing waits for approval there")]
     NothingHeld,
     #[error("what is held now is {found}, not {wanted}; look again")]
@@ -60,7 +58,7 @@ pub async fn approve(client: &Client, held: &Held, only: Option<&str>) -> Result
     }
 }
 
-async fn registry(client: &Client, name: &str) -> Result<(Api<ServiceRegistry>, Vec<Condition>), ReachError> {
+async fn registry(client: &Client, name: &str) -> Result<(Api<ServiceRegistry>, Vec<Condition>), LookupError> {
     let api: Api<ServiceRegistry> = Api::all(client.clone());
     let object = reading(&format!("ServiceRegistry {name}"), api.get(name).await)?;
     Ok((api, object.status.map(|status| status.conditions).unwrap_or_default()))

@@ -1,4 +1,6 @@
-//! What Twinspan thinks of one record or one address.
+//! Explains one record or one address.
+//!
+//! Owns which records and instances a question is about. Refuses to decide: explanations come from previews.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,11 +9,12 @@ use std::net::IpAddr;
 use serde::Serialize;
 use twinspan_core::model::{InstanceAddr, Record, RecordKey};
 
+use super::explanation::Explanation;
+use super::notes;
+use super::preview::Preview;
 use super::print::Columns;
-use super::remarks;
-use crate::controllers::onlooker::{Missing, Onlooker};
-use crate::controllers::seen::SeenRecord;
-use crate::controllers::services::{Outlook, account::Account};
+use super::record::RecordReport;
+use super::viewer::{Unsynced, Viewer};
 
 /// What is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +33,7 @@ impl Question {
         InstanceAddr::parse(text).map_or_else(|_| Self::Key(text.to_owned()), Self::Instance)
     }
 
-    fn about_record(&self, record: &Record) -> bool {
+    fn is_about_record(&self, record: &Record) -> bool {
         match self {
             Self::Key(key) => record.key == RecordKey::from(key.as_str()),
             Self::Ip(ip) => record.dialled().any(|(other, _)| other == *ip),
@@ -39,17 +42,17 @@ impl Question {
     }
 
     /// The records that were found tell which addresses a key stands for.
-    fn about_account(&self, account: &Account, records: &[SeenRecord]) -> bool {
+    fn is_about_instance(&self, explanation: &Explanation, records: &[RecordReport]) -> bool {
         match self {
             Self::Key(key) => {
-                account.instance == *key
+                explanation.instance == *key
                     || records
                         .iter()
                         .flat_map(|record| &record.addresses)
-                        .any(|address| ends_so(address, &account.instance))
+                        .any(|address| ends_so(address, &explanation.instance))
             }
-            Self::Ip(ip) => InstanceAddr::parse(&account.instance).is_ok_and(|addr| addr.ip() == *ip),
-            Self::Instance(addr) => InstanceAddr::parse(&account.instance).is_ok_and(|other| other == *addr),
+            Self::Ip(ip) => InstanceAddr::parse(&explanation.instance).is_ok_and(|addr| addr.ip() == *ip),
+            Self::Instance(addr) => InstanceAddr::parse(&explanation.instance).is_ok_and(|other| other == *addr),
         }
     }
 }
@@ -61,11 +64,11 @@ fn ends_so(address: &str, instance: &str) -> bool {
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Explanation {
+pub struct Answer {
     pub asked: String,
     /// Who writes now; absent where nobody does.
     pub leader: Option<String>,
-    pub records: Vec<SeenRecord>,
+    pub records: Vec<RecordReport>,
     pub services: Vec<ByService>,
     /// What else explains it.
     pub remarks: Vec<String>,
@@ -79,14 +82,14 @@ pub struct Explanation {
 pub struct ByService {
     pub service: String,
     #[serde(flatten)]
-    pub account: Account,
+    pub explanation: Explanation,
 }
 
 /// Asks every registry and every RegisteredService.
-pub fn explain(onlooker: &Onlooker, text: &str, leader: Option<String>, missing: &[Missing]) -> Explanation {
+pub fn explain(viewer: &Viewer, text: &str, leader: Option<String>, missing: &[Unsynced]) -> Answer {
     let question = Question::new(text);
-    let records = onlooker.records(|record| question.about_record(record));
-    let mut explanation = Explanation {
+    let records = viewer.records(|record| question.is_about_record(record));
+    let mut answer = Answer {
         asked: text.to_owned(),
         leader,
         records,
@@ -96,50 +99,52 @@ pub fn explain(onlooker: &Onlooker, text: &str, leader: Option<String>, missing:
     };
     let mut others = Vec::new();
     let mut asked_for = BTreeSet::new();
-    for key in onlooker.services() {
-        let Some(outlook) = onlooker.outlook(&key) else { continue };
-        explanation.complete &= outlook.unavailable.is_none();
-        let remarks = remarks::of_service(&outlook);
-        let Outlook { registry, registry_name, instances, .. } = outlook;
-        let mut of_it = explanation.records.iter().map(|record| (&record.registry, &record.name));
+    for key in viewer.services() {
+        let Some(preview) = viewer.preview(&key) else { continue };
+        answer.complete &= preview.unavailable.is_none();
+        let remarks = notes::of_service(&preview);
+        let Preview { registry, registry_name, instances, .. } = preview;
+        let mut of_it = answer.records.iter().map(|record| (&record.registry, &record.name));
         let named = of_it.any(|record| record == (&registry, &registry_name));
-        let about: Vec<Account> =
-            instances.into_iter().filter(|account| question.about_account(account, &explanation.records)).collect();
+        let about: Vec<Explanation> = instances
+            .into_iter()
+            .filter(|explanation| question.is_about_instance(explanation, &answer.records))
+            .collect();
         if named || !about.is_empty() {
-            explanation.remarks.extend(remarks);
+            answer.remarks.extend(remarks);
         } else {
             others.extend(remarks);
         }
-        explanation.services.extend(about.into_iter().map(|account| ByService { service: key.to_string(), account }));
+        answer
+            .services
+            .extend(about.into_iter().map(|explanation| ByService { service: key.to_string(), explanation }));
         asked_for.insert((registry, registry_name));
     }
-    for record in &explanation.records {
+    for record in &answer.records {
         let (registry, name) = (&record.registry, &record.name);
         if !asked_for.contains(&(registry.clone(), name.clone())) {
             let remark = format!("no RegisteredService refers to the name {name:?} in registry {registry}");
-            explanation.remarks.push(remark);
+            answer.remarks.push(remark);
         }
     }
-    if !explanation.is_known() {
-        explanation
-            .remarks
-            .push("no registry that is watched has it, and no Service of a RegisteredService".to_owned());
-        explanation.remarks.extend(others);
+    if !answer.is_known() {
+        answer.remarks.push("no registry that is watched has it, and no Service of a RegisteredService".to_owned());
+        answer.remarks.extend(others);
     }
-    explanation.remarks.extend(remarks::of_leader(explanation.leader.as_deref()));
-    explanation.remarks.extend(missing.iter().map(remarks::of_missing));
-    explanation.remarks.dedup();
-    explanation
+    answer.remarks.extend(notes::of_leader(answer.leader.as_deref()));
+    answer.remarks.extend(missing.iter().map(notes::unsynced));
+    answer.remarks.dedup();
+    answer
 }
 
-impl Explanation {
+impl Answer {
     /// Somebody has it.
     pub fn is_known(&self) -> bool {
         !self.records.is_empty() || !self.services.is_empty()
     }
 }
 
-impl fmt::Display for Explanation {
+impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for record in &self.records {
             writeln!(f, "record {} in registry {}", record.key, record.registry)?;
@@ -156,12 +161,12 @@ impl fmt::Display for Explanation {
         if !self.services.is_empty() {
             let mut columns = Columns::new(["REGISTEREDSERVICE", "INSTANCE", "STATE", "WHY"]);
             for by in &self.services {
-                let account = &by.account;
+                let explanation = &by.explanation;
                 columns.add([
                     by.service.clone(),
-                    account.instance.clone(),
-                    account.state.clone(),
-                    account.text.clone(),
+                    explanation.instance.clone(),
+                    explanation.state.clone(),
+                    explanation.text.clone(),
                 ]);
             }
             write!(f, "{columns}")?;

@@ -1,21 +1,27 @@
-//! What people ask from outside of the operator, through clients of their own; an operator need not run.
+//! Commands that look from outside, through clients of their own; an operator need not run.
 //!
-//! - [`reach`]: a ServiceRegistry and what it takes to connect to it, read once.
-//! - [`parity`]: what each side sees of a service, side by side.
+//! - [`viewer`]: the views of an operator that never writes; [`preview`]: the writes and outcomes of one pass over them.
+//! - [`explanation`]: outcomes in words; [`record`]: a record in words; [`notes`]: the lines beside a table.
+//! - [`parity`]: each side's picture of a service, side by side; [`plan`]: the writes of an operator now; [`explain`]: one record or address.
+//! - [`status`]: the whole bridge at a glance; [`approve`]: releases held deletions and epochs.
 //! - [`doctor`]: whether a cluster and its registries are fit for a bridge.
-//! - [`status`]: the whole bridge at a glance; [`approve`]: releases what waits for a person.
-//! - [`plan`]: what an operator would write now; [`explain`]: what it thinks of one record or address.
+//! - [`lookup`]: single objects, and the settings of a session, read once.
 //! - [`reference`]: the API reference, printed from the types.
-//! - [`remarks`]: what is said beside a table.
 //! - [`print`]: tables, JSON, YAML.
+//!
+//! Refuses to write, but for the annotation of an approval.
 
 pub mod approve;
 pub mod doctor;
 pub mod explain;
+pub mod explanation;
+pub mod lookup;
+pub mod notes;
 pub mod parity;
 pub mod plan;
+pub mod preview;
 pub mod print;
-pub mod reach;
+pub mod record;
 pub mod reference;
-pub mod remarks;
 pub mod status;
+pub mod viewer;

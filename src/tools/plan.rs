@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::explanation::Explanation;
+use super::preview::{Changes, Preview};
 use super::print::{Tone, toned};
-use crate::controllers::services::outlook::Changes;
-use crate::controllers::services::{Outlook, account::Account};
 
 /// One RegisteredService of a plan.
 #[derive(Clone, Debug, Serialize)]
@@ -18,7 +18,7 @@ pub struct Planned {
     pub passive: bool,
     pub changes: Changes,
     /// What stays although one side lacks it.
-    pub waiting: Vec<Account>,
+    pub waiting: Vec<Explanation>,
     /// Why nothing can be planned, or nothing but what is to be withdrawn.
     pub problem: Option<String>,
     /// Whether what would be written is known: its registry could be asked.
@@ -31,7 +31,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(outlooks: Vec<Outlook>) -> Self {
+    pub fn new(outlooks: Vec<Preview>) -> Self {
         Self { services: outlooks.into_iter().map(planned).collect() }
     }
 
@@ -45,18 +45,18 @@ impl Plan {
     }
 }
 
-fn planned(outlook: Outlook) -> Planned {
-    let waits = |account: &Account| matches!(account.state.as_str(), "Waiting" | "Held");
-    let pending = outlook.pending.then(|| "its registry has not been listed in time".to_owned());
-    let refused = outlook.refused.map(|(reason, message)| format!("{reason}: {message}"));
-    let known = outlook.unavailable.is_none() && pending.is_none();
-    let problems: Vec<String> = refused.into_iter().chain(outlook.unavailable).chain(pending).collect();
+fn planned(preview: Preview) -> Planned {
+    let waits = |explanation: &Explanation| explanation.waits;
+    let pending = preview.pending.then(|| "its registry has not been listed in time".to_owned());
+    let refused = preview.refused.map(|(reason, message)| format!("{reason}: {message}"));
+    let known = preview.unavailable.is_none() && pending.is_none();
+    let problems: Vec<String> = refused.into_iter().chain(preview.unavailable).chain(pending).collect();
     Planned {
-        namespace: outlook.namespace,
-        name: outlook.name,
-        passive: !outlook.writes && !outlook.changes.is_empty(),
-        changes: outlook.changes,
-        waiting: outlook.instances.into_iter().filter(waits).collect(),
+        namespace: preview.namespace,
+        name: preview.name,
+        passive: !preview.writes && !preview.changes.is_empty(),
+        changes: preview.changes,
+        waiting: preview.instances.into_iter().filter(waits).collect(),
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
         known,
     }
@@ -76,8 +76,8 @@ impl fmt::Display for Plan {
                 writeln!(f, "  ! nothing of this is written: it is suspended, or its policy is Observe")?;
             }
             diff(f, &service.changes)?;
-            for account in &service.waiting {
-                writeln!(f, "  = {} stays: {}", account.instance, account.text)?;
+            for explanation in &service.waiting {
+                writeln!(f, "  = {} stays: {}", explanation.instance, explanation.text)?;
             }
         }
         let changes = self.services.iter().filter(|service| !service.changes.is_empty()).count();
@@ -143,8 +143,8 @@ fn diff(f: &mut fmt::Formatter<'_>, changes: &Changes) -> fmt::Result {
 mod tests {
     use super::*;
 
-    fn outlook(name: &str) -> Outlook {
-        Outlook {
+    fn preview(name: &str) -> Preview {
+        Preview {
             namespace: "shop".into(),
             name: name.into(),
             registry: "main".into(),
@@ -161,13 +161,13 @@ mod tests {
     #[test]
     fn what_could_not_be_seen_is_not_nothing() {
         let refused = Some(("PortNotFound".to_owned(), "no port".to_owned()));
-        let plan = Plan::new(vec![outlook("user"), Outlook { refused: refused.clone(), ..outlook("refused") }]);
+        let plan = Plan::new(vec![preview("user"), Preview { refused: refused.clone(), ..preview("refused") }]);
         assert_eq!((plan.is_empty(), plan.unknown()), (true, 0));
         let text = plan.to_string();
         assert_eq!(text, "shop/refused\n  ! PortNotFound: no port\nnothing to write\n");
 
-        let away = Outlook { unavailable: Some("no endpoint answers".to_owned()), refused, ..outlook("away") };
-        let plan = Plan::new(vec![outlook("user"), away, Outlook { pending: true, ..outlook("late") }]);
+        let away = Preview { unavailable: Some("no endpoint answers".to_owned()), refused, ..preview("away") };
+        let plan = Plan::new(vec![preview("user"), away, Preview { pending: true, ..preview("late") }]);
         assert_eq!((plan.is_empty(), plan.unknown()), (true, 2));
         let text = plan.to_string();
         assert!(text.contains("  ! PortNotFound: no port; no endpoint answers\n"), "{text}");

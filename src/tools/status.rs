@@ -7,13 +7,12 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use serde::Serialize;
 
+use super::lookup::{LookupError, reading};
 use super::print::Columns;
-use super::reach::{ReachError, reading};
-use crate::api::conditions::{DELETIONS_HELD, READY, Reason};
+use crate::api::conditions::{self, DELETIONS_HELD, READY, Reason, find_true};
 use crate::api::{Counts, RegisteredService, ServiceRegistry};
-use crate::controllers::conditions;
+use crate::env::Env;
 use crate::leadership::leader;
-use crate::world::World;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
@@ -71,15 +70,15 @@ impl Ready {
 }
 
 fn held(all: &[Condition]) -> Option<String> {
-    conditions::find(all, DELETIONS_HELD).filter(|held| held.status == "True").map(|held| held.message.clone())
+    find_true(all, DELETIONS_HELD).map(|held| held.message.clone())
 }
 
 /// Reads every object once; of one namespace where one is named.
 ///
 /// # Errors
-/// [`ReachError`] where the cluster does not answer.
-pub async fn status(client: &Client, operator_namespace: &str, namespace: Option<&str>) -> Result<Status, ReachError> {
-    let leader = reading("the Lease", leader(client, operator_namespace, World::real().now()).await)?;
+/// [`LookupError`] where the cluster does not answer.
+pub async fn status(client: &Client, operator_namespace: &str, namespace: Option<&str>) -> Result<Status, LookupError> {
+    let leader = reading("the Lease", leader(client, operator_namespace, Env::real().now()).await)?;
     let registries: Api<ServiceRegistry> = Api::all(client.clone());
     let registries = reading("ServiceRegistries", registries.list(&ListParams::default()).await)?;
     let services: Api<RegisteredService> = match namespace {

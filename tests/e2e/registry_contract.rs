@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use twinspan::registry::etcd::{EtcdConnector, Settings};
-use twinspan::registry::memory::MemoryServer;
+use twinspan::registry::fake::FakeEtcd;
 use twinspan::registry::{
     Batch, Change, Committed, Connector, Fence, Follow, Grant, Kept, LeaseState, MAX_BATCH, Outcome, Registry,
     RegistryError, Watch, WatchItem,
@@ -24,7 +24,7 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
             let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
             contract(&EtcdConnector::new(settings)).await
         }),
-        suite.story("registry_contract::memory", |_| async { contract(&MemoryServer::new()).await }),
+        suite.story("registry_contract::memory", |_| async { contract(&FakeEtcd::new()).await }),
     ]
 }
 

@@ -4,22 +4,28 @@ mod address;
 mod cidr;
 mod instance;
 mod names;
+mod outcome;
 mod owner;
+mod pod;
 mod ports;
 mod reason;
 mod record;
 mod selector;
+mod service;
 mod slice;
 
 pub use address::{Family, InstanceAddr, named_address};
 pub use cidr::CidrSet;
 pub use instance::{Instance, Tags};
-pub use names::{InvalidName, RegistryName, ServiceKey};
+pub use names::{InvalidName, ObjectKey, RegistryName, ServiceKey};
+pub use outcome::{InstanceOutcome, Outcome, Subject};
 pub use owner::{HEALED_TAG, OWNER_TAG, Owner, TAG_PREFIX};
+pub use pod::{Labels, PodView, WEIGHT_ANNOTATION};
 pub use ports::{MAX_PORTS, PortSet};
-pub use reason::{Reason, Skipped};
+pub use reason::Reason;
 pub use record::{Content, Kind, LeaseId, Listener, Mark, RawRecord, Record, RecordKey, Registration, Revision};
 pub use selector::{Operator, Requirement, Selector};
+pub use service::{NewService, ServicePortView, ServiceView, TrafficDistribution};
 pub use slice::{
     AddressType, HEADLESS_LABEL, Hints, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL,
     SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort, TCP, TRIGGER_TIME_ANNOTATION, TargetPod,

@@ -9,6 +9,9 @@ pub struct ServiceKey {
     pub name: String,
 }
 
+/// A namespace and a name; cluster-scoped objects have an empty namespace.
+pub type ObjectKey = ServiceKey;
+
 impl ServiceKey {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }

@@ -70,11 +70,3 @@ impl fmt::Display for Reason {
         f.write_str(self.label())
     }
 }
-
-/// An instance or a record that was left out, as `status.skipped` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Skipped {
-    /// The address where the record has one, else its key.
-    pub instance: String,
-    pub reason: Reason,
-}

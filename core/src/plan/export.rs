@@ -1,7 +1,7 @@
 //! Export: ready endpoints of the cluster become own records in the registry.
 //!
-//! Owns which endpoints have an own record, and the compare-and-swap operations that lead there. Refuses to touch any
-//! record that this cluster does not own, and to know slices, leases or batches.
+//! Owns which endpoints have an own record, and the compare-and-swap operations that lead there. Refuses to touch a record that this
+//! cluster does not own, and to know slices, leases or batches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,11 +9,11 @@ use std::net::IpAddr;
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
-    Content, Instance, InstanceAddr, Kind, LeaseId, Mark, Owner, Reason, Record, RecordKey, Registration, RegistryName,
-    Skipped,
+    Content, Instance, InstanceAddr, InstanceOutcome, Kind, LeaseId, Mark, Outcome, Owner, Reason, Record, RecordKey,
+    Registration, RegistryName,
 };
-use crate::plan::departures::Departures;
-use crate::plan::guard::{self, Around, Guard, Limits, Ruling, Unexplained};
+use crate::plan::departure::Departures;
+use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, GuardInput, Limits, Unexplained};
 use crate::plan::{RecordOp, earlier};
 
 /// Everything that the decision rests on.
@@ -21,77 +21,74 @@ use crate::plan::{RecordOp, earlier};
 pub struct Input<'a> {
     pub layout: &'a Layout,
     pub owner: &'a Owner,
-    /// `None` withdraws everything.
+    /// `None` withdraws every record of the owner.
     pub name: Option<&'a RegistryName>,
-    /// Endpoints of slices that Twinspan does not manage, ready and not terminating, at the chosen ports, as they should
-    /// appear in the registry.
+    /// Ready endpoints of slices that Twinspan does not manage, at the chosen ports, as they should appear in the registry.
     pub instances: &'a [Instance],
-    /// Every record under the name, whosever it is.
+    /// Every record under the name, whoever wrote it.
     pub records: &'a BTreeMap<RecordKey, &'a Record>,
     /// This owner's records under other names: the name was changed.
-    pub elsewhere: &'a BTreeMap<RecordKey, &'a Record>,
+    pub under_other_names: &'a BTreeMap<RecordKey, &'a Record>,
     /// Addresses that other RegisteredServices want to export under the name.
-    pub claims: &'a BTreeMap<InstanceAddr, Claim>,
-    /// Records of this owner that another RegisteredService takes over: own ones under other names, and healed ones.
-    pub inherited: &'a BTreeSet<RecordKey>,
+    pub contested: &'a BTreeMap<InstanceAddr, ContestedExport>,
+    /// Records of this owner that another RegisteredService adopts: own ones under other names, and healed ones.
+    pub to_release: &'a BTreeSet<RecordKey>,
     pub departures: &'a Departures,
-    /// What showed that endpoints ended since the last plan.
-    pub seen: Seen<'a>,
+    /// The proof that endpoints ended since the last plan.
+    pub proof: Proof<'a>,
     pub limits: Limits,
-    pub around: Around<'a>,
-    pub memory: &'a Memory,
+    pub context: GuardContext<'a>,
+    pub state: &'a ExportState,
     pub now: Timestamp,
 }
 
-/// What shows that an endpoint ended, where one is no longer there.
+/// The proof that an endpoint ended, where one is no longer there.
 #[derive(Clone, Copy, Debug)]
-pub enum Seen<'a> {
-    /// The RegisteredService was changed: whatever goes is meant to go.
-    Asked,
-    /// Watch events, but for these addresses: nobody saw their pods end, so whoever took them out of a slice did not either.
-    Watched { unseen: &'a BTreeSet<IpAddr> },
-    /// A list that does not name them, which shows nothing.
-    Listed,
+pub enum Proof<'a> {
+    /// The RegisteredService was changed: every deletion is meant.
+    SpecChange,
+    /// Watch events, but for these addresses: no event showed how their pods ended, so a slice that lost them proves nothing.
+    WatchEvent { unseen: &'a BTreeSet<IpAddr> },
+    /// A list that does not name them, which proves nothing.
+    RelistOnly,
 }
 
 /// Another RegisteredService wants to export the same address under the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// It is older than we are, so it has the address.
+pub enum ContestedExport {
+    /// The other one is older, so it has the address.
     Older,
-    /// It is younger, so it waits.
+    /// The other one is younger, so it waits.
     Younger,
 }
 
-/// What one plan tells the next.
+/// The state that one plan hands to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// Own records whose endpoint is not there, and nothing shows that it ended: since when.
+pub struct ExportState {
+    /// Own records whose endpoint is gone without proof that it ended: since when.
     pub departing: BTreeMap<InstanceAddr, Timestamp>,
     pub guard: Guard,
 }
 
-/// What to write, and what status says about it.
+/// The operations, and the outcome of each instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Creates, then updates, then deletes; each in key order.
     pub ops: Vec<RecordOp>,
-    /// Own records once the plan is applied.
-    pub exported: usize,
-    /// Ready endpoints that wait because their own server's record left.
-    pub waiting: usize,
-    /// Own records whose endpoint is not there.
-    pub ruling: Ruling,
-    pub skipped: Vec<Skipped>,
-    pub memory: Memory,
-    pub look_again: Option<Timestamp>,
+    /// One for each address of each instance.
+    pub instances: Vec<InstanceOutcome>,
+    /// One for each address of each record that this cluster wrote and that no instance asks for.
+    pub records: Vec<InstanceOutcome>,
+    /// The guard's decision about own records whose endpoint is not there.
+    pub guard: GuardDecision,
+    pub state: ExportState,
+    pub requeue_at: Option<Timestamp>,
 }
 
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut plan = Plan::default();
     let registered = registered_by_others(input);
     let desired = desired(input, &registered, &mut plan);
-    plan.exported = desired.len();
 
     let (mut creates, mut updates, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
     for (key, (instance, says)) in &desired {
@@ -101,19 +98,21 @@ pub fn plan(input: &Input<'_>) -> Plan {
             // Another owner's record that is ours to have changes hands in this one update. An own record without a lease
             // would outlive everything; writing it again gives it one.
             Some(record) if record.lease == LeaseId::NONE || !is_said(input, record, says) => {
-                let (seen, lease) = (record.mod_revision, record.lease);
-                updates.push(RecordOp::Update { key: key.clone(), value: value(), seen, lease });
+                let (if_revision, lease) = (record.mod_revision, record.lease);
+                updates.push(RecordOp::Update { key: key.clone(), value: value(), if_revision, lease });
             }
             Some(_) => {}
         }
-        deletes.extend(taken_over(input, key, instance));
+        deletes.extend(replaced_by(input, key, instance));
     }
     let (mut at_once, unproven) = superfluous(input, &registered, &desired);
-    rule(input, &mut plan, &unproven, desired.is_empty());
-    at_once.extend(unproven.into_iter().filter(|(addr, _)| plan.ruling.goes.contains(addr)).map(|(_, record)| record));
+    ask_guard(input, &mut plan, &unproven, desired.len());
+    let allowed = &plan.guard.allowed;
+    at_once.extend(unproven.into_iter().filter(|(addr, _)| allowed.contains(addr)).map(|(_, record)| record));
     deletes.extend(at_once.into_iter().map(delete));
     deletes.sort_by(|a, b| a.key().cmp(b.key()));
     deletes.dedup();
+    plan.records = record_outcomes(input, &plan, &deletes);
     // Put before withdraw: a client that reads in between never finds fewer instances than there are.
     plan.ops = creates;
     plan.ops.append(&mut updates);
@@ -122,7 +121,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
 }
 
 fn delete(record: &Record) -> RecordOp {
-    RecordOp::Delete { key: record.key.clone(), seen: record.mod_revision, lease: record.lease }
+    RecordOp::Delete { key: record.key.clone(), if_revision: record.mod_revision, lease: record.lease }
 }
 
 /// Whether the record already says what would be written. Decoded values are compared, never bytes: Go and Rust escape
@@ -137,7 +136,7 @@ fn is_said(input: &Input<'_>, record: &Record, says: &Registration) -> bool {
 }
 
 /// Where keys name their owner, a change of hands is a new key beside the old one: both are in one batch.
-fn taken_over<'a>(
+fn replaced_by<'a>(
     input: &'a Input<'_>,
     key: &'a RecordKey,
     instance: &'a Instance,
@@ -149,14 +148,14 @@ fn taken_over<'a>(
     })
 }
 
-/// Own records that are not desired: those that go at once, and by address those of which nothing shows that their endpoint ended.
+/// Own records that no instance asks for: those that go at once, and by address those without proof that their endpoint ended.
 fn superfluous<'a>(
     input: &Input<'a>,
     registered: &Registered,
     desired: &Desired<'_>,
 ) -> (Vec<&'a Record>, BTreeMap<InstanceAddr, &'a Record>) {
     let (mut at_once, mut unproven) = (Vec::new(), BTreeMap::new());
-    for (key, record) in input.records.iter().chain(input.elsewhere) {
+    for (key, record) in input.records.iter().chain(input.under_other_names) {
         let here = input.name.is_some() && input.records.contains_key(key);
         let ours = match record.kind(&input.owner.cluster_id) {
             Kind::Own(owner) => owner == input.owner,
@@ -164,15 +163,15 @@ fn superfluous<'a>(
             Kind::Healed(owner) => owner == input.owner && !here,
             _ => false,
         };
-        if !ours || desired.contains_key(key) || passes_on(input, registered, record) {
+        if !ours || desired.contains_key(key) || is_released(input, registered, record) {
             continue;
         }
-        let registered = record.addrs().any(|addr| registered.contains(&(addr.ip(), addr.port())));
-        // A key that we would not use any more stands for an instance that has another one.
+        let registered = record.addrs().any(|addr| registered.contains_key(&(addr.ip(), addr.port())));
+        // A key that is not used any more stands for an instance that has another one.
         let renamed = desired.values().any(|(instance, _)| instance.addrs().any(|a| record.addrs().any(|b| a == b)));
         let first = record.addrs().next();
         match first {
-            Some(addr) if here && !registered && !renamed && !is_evident(input, addr) => {
+            Some(addr) if here && !registered && !renamed && !is_proven(input, addr) => {
                 unproven.insert(addr, *record);
             }
             _ => at_once.push(*record),
@@ -181,89 +180,169 @@ fn superfluous<'a>(
     (at_once, unproven)
 }
 
-/// What was not evident once does not become it because something else is.
-fn is_evident(input: &Input<'_>, addr: InstanceAddr) -> bool {
-    let seen = match input.seen {
-        Seen::Asked => true,
-        Seen::Watched { unseen } => !unseen.contains(&addr.ip()),
-        Seen::Listed => false,
+/// An address that already waits for the guard keeps waiting, even if this plan has proof for others.
+fn is_proven(input: &Input<'_>, addr: InstanceAddr) -> bool {
+    let proven = match input.proof {
+        Proof::SpecChange => true,
+        Proof::WatchEvent { unseen } => !unseen.contains(&addr.ip()),
+        Proof::RelistOnly => false,
     };
-    seen && !input.memory.departing.contains_key(&addr)
+    proven && !input.state.departing.contains_key(&addr)
 }
 
-fn rule(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAddr, &Record>, nothing_desired: bool) {
-    let since = |addr: &InstanceAddr| input.memory.departing.get(addr).copied().unwrap_or(input.now);
+fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAddr, &Record>, desired: usize) {
+    let since = |addr: &InstanceAddr| input.state.departing.get(addr).copied().unwrap_or(input.now);
     let unexplained: BTreeMap<InstanceAddr, Unexplained> =
         unproven.keys().map(|addr| (*addr, Unexplained { since: since(addr), rollback: false })).collect();
-    let mut guard = input.memory.guard.clone();
+    let mut guard = input.state.guard.clone();
     let foreign = input.records.values().any(|record| matches!(record.kind(&input.owner.cluster_id), Kind::Foreign));
-    plan.ruling = guard.rule(&guard::Case {
+    plan.guard = guard.decide(&GuardInput {
         unexplained: &unexplained,
-        known: plan.exported + unexplained.len(),
-        would_be_empty: nothing_desired && !foreign,
+        known: desired + unexplained.len(),
+        would_be_empty: desired == 0 && !foreign,
         limits: input.limits,
-        around: input.around,
+        context: input.context,
         now: input.now,
     });
-    plan.look_again = earlier(plan.look_again, plan.ruling.look_again);
-    plan.memory.departing = unexplained.into_iter().map(|(addr, unexplained)| (addr, unexplained.since)).collect();
-    plan.memory.guard = guard;
+    plan.requeue_at = earlier(plan.requeue_at, plan.guard.requeue_at);
+    plan.state.departing = unexplained.into_iter().map(|(addr, unexplained)| (addr, unexplained.since)).collect();
+    plan.state.guard = guard;
 }
 
-/// Another RegisteredService takes this record of ours over, in one update: deleting it first would leave a gap.
-fn passes_on(input: &Input<'_>, registered: &Registered, record: &Record) -> bool {
-    let is_registered = record.addrs().any(|addr| registered.contains(&(addr.ip(), addr.port())));
-    let claimed =
-        input.records.contains_key(&record.key) && record.addrs().any(|addr| input.claims.contains_key(&addr));
-    input.inherited.contains(&record.key) || (claimed && !is_registered)
+/// Another RegisteredService adopts this record of ours in one update; deleting it first would leave a gap.
+fn is_released(input: &Input<'_>, registered: &Registered, record: &Record) -> bool {
+    let is_registered = record.addrs().any(|addr| registered.contains_key(&(addr.ip(), addr.port())));
+    let contested =
+        input.records.contains_key(&record.key) && record.addrs().any(|addr| input.contested.contains_key(&addr));
+    input.to_release.contains(&record.key) || (contested && !is_registered)
 }
 
 type Desired<'a> = BTreeMap<RecordKey, (&'a Instance, Registration)>;
 
-fn desired<'a>(input: &Input<'a>, registered: &Registered, plan: &mut Plan) -> Desired<'a> {
+fn desired<'a>(input: &Input<'a>, registered: &Registered<'_>, plan: &mut Plan) -> Desired<'a> {
     let mut desired = BTreeMap::new();
     let Some(name) = input.name else { return desired };
+    let own = own_by_address(input);
     for instance in input.instances {
-        if instance.addrs().any(|addr| registered.contains(&(addr.ip(), addr.port()))) {
-            // The pod registered itself: a second record would double its traffic.
-            continue;
-        }
-        let skipped = || Skipped { instance: instance.addr.to_string(), reason: Reason::Conflict };
-        if instance.addrs().any(|addr| input.claims.get(&addr) == Some(&Claim::Older)) {
-            plan.skipped.push(skipped());
-            continue;
-        }
-        let key = input.layout.key(name, input.owner, instance);
-        match input.records.get(&key).map(|r| r.kind(&input.owner.cluster_id)) {
-            None => {
-                let mut waits = instance.addrs().filter_map(|a| input.departures.get(&a)?.holds_export(input.now));
-                if let Some(until) = waits.next() {
-                    plan.waiting += 1;
-                    plan.look_again = earlier(plan.look_again, Some(until));
-                    continue;
-                }
+        let outcome = match placement(input, registered, name, instance) {
+            Ok(key) => {
+                let exported = instance.addrs().find_map(|addr| own.get(&addr));
+                let outcome = exported.map_or(Outcome::ToBeExported, |key| Outcome::Exported { key: (*key).clone() });
+                desired.insert(key, (instance, input.layout.registration(name, input.owner, instance)));
+                outcome
             }
-            Some(Kind::Own(_)) => {}
-            // Something that is not ours, or that we cannot read, under the key that we would use.
-            Some(_) => {
-                plan.skipped.push(skipped());
-                continue;
-            }
+            Err(outcome) => outcome,
+        };
+        let delayed = match outcome {
+            Outcome::ExportDelayed { until } => Some(until),
+            _ => None,
+        };
+        plan.requeue_at = earlier(plan.requeue_at, delayed);
+        // The address that names the instance counts; others follow it.
+        for addr in instance.addrs().collect::<BTreeSet<_>>() {
+            let (counts, held) = (addr == instance.addr, delayed.is_some());
+            plan.instances.push(InstanceOutcome { held, counts, ..InstanceOutcome::of(addr, outcome.clone()) });
         }
-        desired.insert(key, (instance, input.layout.registration(name, input.owner, instance)));
     }
     desired
 }
 
-type Registered = BTreeSet<(IpAddr, u16)>;
+/// The key of the instance's record, or the outcome where it gets none.
+fn placement(
+    input: &Input<'_>,
+    registered: &Registered<'_>,
+    name: &RegistryName,
+    instance: &Instance,
+) -> Result<RecordKey, Outcome> {
+    let by_others = instance.addrs().find_map(|addr| registered.get(&(addr.ip(), addr.port())));
+    if let Some(record) = by_others {
+        // A second record would double its traffic.
+        return Err(taken(input, instance, record));
+    }
+    if instance.addrs().any(|addr| input.contested.get(&addr) == Some(&ContestedExport::Older)) {
+        return Err(Outcome::Skipped(Reason::Conflict));
+    }
+    let key = input.layout.key(name, input.owner, instance);
+    match input.records.get(&key).map(|record| record.kind(&input.owner.cluster_id)) {
+        None => {
+            let mut waits = instance.addrs().filter_map(|a| input.departures.get(&a)?.holds_export(input.now));
+            waits.next().map_or(Ok(key), |until| Err(Outcome::ExportDelayed { until }))
+        }
+        Some(Kind::Own(_)) => Ok(key),
+        // A record that is not ours, or that cannot be read, has the key that we would use.
+        Some(_) => Err(Outcome::Skipped(Reason::Conflict)),
+    }
+}
 
-/// The address *values* under the name that a client would dial without us, whatever their keys and forms.
-fn registered_by_others(input: &Input<'_>) -> Registered {
-    let others = input.records.values().filter(|record| match record.kind(&input.owner.cluster_id) {
-        Kind::Own(_) | Kind::Undecodable => false,
-        Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => true,
-    });
-    others.flat_map(|record| record.dialled()).collect()
+/// The outcome of an instance whose address a record of others names.
+fn taken(input: &Input<'_>, instance: &Instance, record: &Record) -> Outcome {
+    let key = record.key.clone();
+    if record.kind(&input.owner.cluster_id) == Kind::OtherCluster {
+        return Outcome::TakenByOtherCluster { key };
+    }
+    let canonical = record.addrs().any(|addr| instance.addrs().any(|ours| ours == addr));
+    let refused = record.listeners().iter().find_map(|listener| listener.addr.err()).filter(|_| !canonical);
+    Outcome::SelfRegistered { key, refused }
+}
+
+/// The keys of this owner's records by their addresses; of several the first.
+fn own_by_address<'a>(input: &'a Input<'_>) -> BTreeMap<InstanceAddr, &'a RecordKey> {
+    let mut keys = BTreeMap::new();
+    for (key, record) in input.records {
+        if record.own(&input.owner.cluster_id) == Some(input.owner) {
+            for addr in record.addrs() {
+                keys.entry(addr).or_insert(key);
+            }
+        }
+    }
+    keys
+}
+
+/// The outcome of each record under the name that this cluster exported and that no instance of ours explains.
+fn record_outcomes(input: &Input<'_>, plan: &Plan, deletes: &[RecordOp]) -> Vec<InstanceOutcome> {
+    let deleted: BTreeSet<&RecordKey> = deletes.iter().map(RecordOp::key).collect();
+    let explained: BTreeSet<InstanceAddr> =
+        plan.instances.iter().filter_map(|instance| instance.subject.address()).collect();
+    let mut outcomes = Vec::new();
+    for (key, record) in input.records {
+        let Some(owner) = record.own(&input.owner.cluster_id) else { continue };
+        for (n, addr) in record.addrs().enumerate().filter(|(_, addr)| !explained.contains(addr)) {
+            let (outcome, held) = if owner != input.owner {
+                (Outcome::ExportedByAnother { owner: owner.clone() }, false)
+            } else if deleted.contains(key) {
+                (Outcome::ToBeWithdrawn { key: key.clone() }, false)
+            } else {
+                (Outcome::RecordWithoutEndpoint, plan.guard.held.contains(&addr))
+            };
+            outcomes.push(InstanceOutcome { held, counts: n == 0, ..InstanceOutcome::of(addr, outcome) });
+        }
+    }
+    outcomes
+}
+
+type Registered<'a> = BTreeMap<(IpAddr, u16), &'a Record>;
+
+/// The records of others under the name by the addresses that a client would call, whatever their keys and forms.
+fn registered_by_others<'a>(input: &Input<'a>) -> Registered<'a> {
+    let mut registered = BTreeMap::new();
+    for record in input.records.values() {
+        match record.kind(&input.owner.cluster_id) {
+            Kind::Own(_) | Kind::Undecodable => {}
+            Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => {
+                for addr in record.dialled() {
+                    registered.entry(addr).or_insert(*record);
+                }
+            }
+        }
+    }
+    registered
+}
+
+impl Plan {
+    /// Own records once the plan is applied.
+    pub fn exported(&self) -> usize {
+        self.instances.iter().filter(|instance| instance.counts && instance.outcome.is_exported()).count()
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 use super::*;
 use crate::codec::Format;
 use crate::model::{LeaseId, RawRecord, ServiceKey, Tags};
-use crate::plan::departures::{Departure, Evidence};
+use crate::plan::departure::{Departure, Evidence};
 use jiff::SignedDuration;
 
 const LEASE: LeaseId = LeaseId(7);
 const LIMITS: Limits = Limits { min_instances: 10, max_delete_percent: 50, hold: SignedDuration::from_secs(300) };
 
-struct World {
+struct Sides {
     layout: Layout,
     owner: Owner,
     name: RegistryName,
@@ -15,11 +15,11 @@ struct World {
     /// Scheme and port of a second endpoint of each instance.
     also: Option<(&'static str, u16)>,
     records: Vec<Record>,
-    claims: BTreeMap<InstanceAddr, Claim>,
+    contested: BTreeMap<InstanceAddr, ContestedExport>,
     /// Otherwise only a list was.
     watched: bool,
     unseen: BTreeSet<IpAddr>,
-    memory: Memory,
+    state: ExportState,
     departures: Departures,
     tags: Tags,
     now: Timestamp,
@@ -33,7 +33,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
 
-impl World {
+impl Sides {
     fn with_endpoints(endpoints: &[&str]) -> Self {
         Self {
             layout: Layout::new(Format::Kitex, "p"),
@@ -42,10 +42,10 @@ impl World {
             endpoints: endpoints.iter().map(|e| addr(e)).collect(),
             also: None,
             records: Vec::new(),
-            claims: BTreeMap::new(),
+            contested: BTreeMap::new(),
             watched: true,
             unseen: BTreeSet::new(),
-            memory: Memory::default(),
+            state: ExportState::default(),
             departures: Departures::new(),
             tags: Tags::new(),
             now: at(1000),
@@ -76,8 +76,8 @@ impl World {
         self
     }
 
-    fn claimed(mut self, address: &str, claim: Claim) -> Self {
-        self.claims.insert(addr(address), claim);
+    fn contested(mut self, address: &str, contest: ContestedExport) -> Self {
+        self.contested.insert(addr(address), contest);
         self
     }
 
@@ -91,13 +91,13 @@ impl World {
                 self.records.push(self.layout.decode(&raw));
             }
         }
-        self.memory = plan.memory.clone();
+        self.state = plan.state.clone();
         plan
     }
 
     fn plan(&self) -> Plan {
         let here = self.layout.service_root(&self.name);
-        let (records, elsewhere): (BTreeMap<_, _>, BTreeMap<_, _>) = self
+        let (records, under_other_names): (BTreeMap<_, _>, BTreeMap<_, _>) = self
             .records
             .iter()
             .map(|r| (r.key.clone(), r))
@@ -116,14 +116,14 @@ impl World {
             name: Some(&self.name),
             instances: &self.endpoints.iter().map(instance).collect::<Vec<_>>(),
             records: &records,
-            elsewhere: &elsewhere,
-            claims: &self.claims,
-            inherited: &BTreeSet::new(),
+            under_other_names: &under_other_names,
+            contested: &self.contested,
+            to_release: &BTreeSet::new(),
             departures: &self.departures,
-            seen: if self.watched { Seen::Watched { unseen: &self.unseen } } else { Seen::Listed },
+            proof: if self.watched { Proof::WatchEvent { unseen: &self.unseen } } else { Proof::RelistOnly },
             limits: LIMITS,
-            around: Around::default(),
-            memory: &self.memory,
+            context: GuardContext::default(),
+            state: &self.state,
             now: self.now,
         })
     }
@@ -147,10 +147,10 @@ impl World {
 
 #[test]
 fn a_ready_endpoint_gets_a_record_with_the_owner_mark() {
-    let world = World::with_endpoints(&["10.0.0.1:80", "[fd77::1]:80"]);
-    let plan = world.plan();
-    assert_eq!(world.ops(), ["+p/echo/10.0.0.1:80", "+p/echo/[fd77::1]:80"]);
-    assert_eq!(plan.exported, 2);
+    let sides = Sides::with_endpoints(&["10.0.0.1:80", "[fd77::1]:80"]);
+    let plan = sides.plan();
+    assert_eq!(sides.ops(), ["+p/echo/10.0.0.1:80", "+p/echo/[fd77::1]:80"]);
+    assert_eq!(plan.exported(), 2);
     let RecordOp::Create { value, .. } = &plan.ops[0] else { panic!("{plan:?}") };
     assert_eq!(
         String::from_utf8_lossy(value),
@@ -160,94 +160,105 @@ fn a_ready_endpoint_gets_a_record_with_the_owner_mark() {
 
 #[test]
 fn what_is_already_there_is_not_written_again() {
-    let world = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo");
-    assert_eq!(world.plan(), Plan { exported: 1, ..Plan::default() });
+    let sides = Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo");
+    let plan = sides.plan();
+    assert_eq!((plan.ops.len(), plan.exported()), (0, 1));
+    let key = "p/echo/10.0.0.1:80".into();
+    assert_eq!(plan.instances, [InstanceOutcome::of(addr("10.0.0.1:80"), Outcome::Exported { key })]);
 }
 
 #[test]
 fn an_endpoint_that_goes_takes_its_record_with_it_after_new_ones_are_there() {
-    let world = World::with_endpoints(&["10.0.0.2:80"]).own("10.0.0.1:80", "c1/shop/echo");
-    assert_eq!(world.ops(), ["+p/echo/10.0.0.2:80", "-p/echo/10.0.0.1:80"]);
-    let Some(RecordOp::Delete { seen, .. }) = world.plan().ops.pop() else { panic!() };
-    assert_eq!(seen, 100, "a delete compares the revision that was seen");
+    let sides = Sides::with_endpoints(&["10.0.0.2:80"]).own("10.0.0.1:80", "c1/shop/echo");
+    assert_eq!(sides.ops(), ["+p/echo/10.0.0.2:80", "-p/echo/10.0.0.1:80"]);
+    let Some(RecordOp::Delete { if_revision, .. }) = sides.plan().ops.pop() else { panic!() };
+    assert_eq!(if_revision, 100, "a delete compares the revision that was seen");
 }
 
 #[test]
 fn a_changed_weight_or_tag_updates_in_place_on_the_same_lease() {
-    let mut world = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo");
-    world.tags.insert("lane".into(), "blue".into());
-    let ops = world.plan().ops;
-    assert!(matches!(&ops[..], [RecordOp::Update { seen: 100, lease: LEASE, .. }]), "{ops:?}");
+    let mut sides = Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo");
+    sides.tags.insert("lane".into(), "blue".into());
+    let ops = sides.plan().ops;
+    assert!(matches!(&ops[..], [RecordOp::Update { if_revision: 100, lease: LEASE, .. }]), "{ops:?}");
 }
 
 #[test]
 fn an_own_record_without_a_lease_is_written_again() {
     let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
-    let world = World::with_endpoints(&["10.0.0.1:80"]).record("p/echo/10.0.0.1:80", value, LeaseId::NONE);
-    assert_eq!(world.ops(), ["~p/echo/10.0.0.1:80"]);
+    let sides = Sides::with_endpoints(&["10.0.0.1:80"]).record("p/echo/10.0.0.1:80", value, LeaseId::NONE);
+    assert_eq!(sides.ops(), ["~p/echo/10.0.0.1:80"]);
 }
 
 #[test]
 fn a_pod_that_registers_itself_is_never_doubled() {
     // Whatever its key and the form of its address; a second record would double its traffic.
-    for (key, address) in [
-        ("p/echo/10.0.0.1:80", "10.0.0.1:80"),
-        ("p/echo/some-pod-name", "10.0.0.1:80"),
-        ("p/echo/[::ffff:10.0.0.1]:80", "[::ffff:10.0.0.1]:80"),
+    for (key, address, refused) in [
+        ("p/echo/10.0.0.1:80", "10.0.0.1:80", None),
+        ("p/echo/some-pod-name", "10.0.0.1:80", None),
+        ("p/echo/10.9.9.9:80", "10.0.0.1:80", Some(Reason::KeyValueMismatch)),
+        ("p/echo/[::ffff:10.0.0.1]:80", "[::ffff:10.0.0.1]:80", Some(Reason::Ipv4MappedAddress)),
     ] {
-        let world = World::with_endpoints(&["10.0.0.1:80"]).foreign(key, address);
-        assert_eq!(world.plan(), Plan::default(), "{key}");
+        let plan = Sides::with_endpoints(&["10.0.0.1:80"]).foreign(key, address).plan();
+        let outcome = Outcome::SelfRegistered { key: key.into(), refused };
+        let expected = InstanceOutcome::of(addr("10.0.0.1:80"), outcome);
+        assert_eq!((plan.ops, plan.instances), (Vec::new(), vec![expected]), "{key}");
     }
-    let v6 = World::with_endpoints(&["[fd77::1]:80"]).foreign("p/echo/fd77::1:80", "fd77::1:80");
-    assert_eq!(v6.plan(), Plan::default(), "registry-etcd writes IPv6 without brackets");
+    let v6 = Sides::with_endpoints(&["[fd77::1]:80"]).foreign("p/echo/fd77::1:80", "fd77::1:80");
+    assert_eq!(v6.ops(), Vec::<String>::new(), "registry-etcd writes IPv6 without brackets");
 
     let other_key =
-        World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo").foreign("p/echo/pod", "10.0.0.1:80");
+        Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo").foreign("p/echo/pod", "10.0.0.1:80");
     assert_eq!(other_key.ops(), ["-p/echo/10.0.0.1:80"]);
 }
 
 #[test]
 fn another_clusters_record_counts_as_registered() {
-    let world = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c2/shop/echo");
-    assert_eq!(world.plan(), Plan::default());
+    let sides = Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c2/shop/echo");
+    let plan = sides.plan();
+    let outcome = Outcome::TakenByOtherCluster { key: "p/echo/10.0.0.1:80".into() };
+    assert_eq!((plan.ops, plan.instances), (Vec::new(), vec![InstanceOutcome::of(addr("10.0.0.1:80"), outcome)]));
 }
 
 #[test]
 fn after_its_server_left_a_ready_endpoint_waits_ten_seconds_unless_the_server_expired() {
-    let left = World::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Left, 995);
-    assert_eq!(left.plan(), Plan { waiting: 1, look_again: Some(at(1005)), ..Plan::default() });
-    let over = World::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Left, 990);
+    let left = Sides::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Deregistered, 995);
+    let plan = left.plan();
+    let delayed = InstanceOutcome::held(addr("10.0.0.1:80"), Outcome::ExportDelayed { until: at(1005) });
+    assert_eq!((plan.ops, plan.instances, plan.requeue_at), (Vec::new(), vec![delayed], Some(at(1005))));
+    let over = Sides::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Deregistered, 990);
     assert_eq!(over.ops(), ["+p/echo/10.0.0.1:80"]);
-    let expired = World::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Expired, 1000);
+    let expired = Sides::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::LeaseExpired, 1000);
     assert_eq!(expired.ops(), ["+p/echo/10.0.0.1:80"]);
 }
 
 #[test]
 fn a_key_that_somebody_else_holds_is_a_conflict_and_is_left_alone() {
-    for world in [
-        World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).claimed("10.0.0.1:80", Claim::Older),
-        World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).record("p/echo/10.0.0.1:80", "garbage", LEASE),
-        World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).foreign("p/echo/10.0.0.1:80", "10.9.9.9:80"),
+    for sides in [
+        Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).contested("10.0.0.1:80", ContestedExport::Older),
+        Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).record("p/echo/10.0.0.1:80", "garbage", LEASE),
+        Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).foreign("p/echo/10.0.0.1:80", "10.9.9.9:80"),
     ] {
-        assert_eq!(world.ops(), ["+p/echo/10.0.0.2:80"], "the neighbour is exported all the same");
-        assert_eq!(world.plan().skipped, [Skipped { instance: "10.0.0.1:80".into(), reason: Reason::Conflict }]);
+        assert_eq!(sides.ops(), ["+p/echo/10.0.0.2:80"], "the neighbour is exported all the same");
+        let conflict = InstanceOutcome::of(addr("10.0.0.1:80"), Outcome::Skipped(Reason::Conflict));
+        assert_eq!(sides.plan().instances[0], conflict);
     }
 }
 
 #[test]
 fn records_under_an_old_name_are_withdrawn_and_other_owners_never_are() {
     let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
-    let world = World::with_endpoints(&["10.0.0.1:80"])
+    let sides = Sides::with_endpoints(&["10.0.0.1:80"])
         .record("p/old-name/10.0.0.1:80", value, LEASE)
         .own("10.0.0.9:80", "c1/shop/other")
         .foreign("p/echo/10.0.0.8:80", "10.0.0.8:80");
-    assert_eq!(world.ops(), ["+p/echo/10.0.0.1:80", "-p/old-name/10.0.0.1:80"]);
+    assert_eq!(sides.ops(), ["+p/echo/10.0.0.1:80", "-p/old-name/10.0.0.1:80"]);
 }
 
 #[test]
 fn the_same_input_gives_the_same_plan() {
-    let world = World::with_endpoints(&["10.0.0.2:80", "10.0.0.1:80"]).own("10.0.0.9:80", "c1/shop/echo");
-    assert_eq!(world.plan(), world.plan());
+    let sides = Sides::with_endpoints(&["10.0.0.2:80", "10.0.0.1:80"]).own("10.0.0.9:80", "c1/shop/echo");
+    assert_eq!(sides.plan(), sides.plan());
 }
 
 #[test]
@@ -255,26 +266,29 @@ fn an_address_that_two_want_belongs_to_the_older_and_changes_hands_in_one_update
     let canary = "c1/shop/echo-canary";
     let key = "10.0.0.1:80";
     // We are the older one: what the younger wrote becomes ours, at the revision that was seen and on its lease.
-    let older = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary).claimed(key, Claim::Younger);
-    assert!(matches!(&older.plan().ops[..], [RecordOp::Update { seen: 100, lease: LEASE, .. }]));
+    let older =
+        Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary).contested(key, ContestedExport::Younger);
+    assert!(matches!(&older.plan().ops[..], [RecordOp::Update { if_revision: 100, lease: LEASE, .. }]));
     // We are the younger one and wrote it: the older takes it over, so we neither touch nor delete it.
     let mine = "c1/shop/echo";
-    let younger = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", mine).claimed(key, Claim::Older);
+    let younger =
+        Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", mine).contested(key, ContestedExport::Older);
     assert_eq!(younger.ops(), Vec::<String>::new());
-    assert_eq!(younger.plan().skipped[0].reason, Reason::Conflict);
+    assert_eq!(younger.plan().instances[0].skip_reason(), Some(Reason::Conflict));
     // Our endpoint is gone, but another one still wants the address: it takes the record over.
-    for claim in [Claim::Older, Claim::Younger] {
-        let gone = World::with_endpoints(&[]).own("10.0.0.1:80", mine).claimed(key, claim);
-        assert_eq!(gone.plan(), Plan::default());
+    for contest in [ContestedExport::Older, ContestedExport::Younger] {
+        let gone = Sides::with_endpoints(&[]).own("10.0.0.1:80", mine).contested(key, contest);
+        let kept = InstanceOutcome::of(addr(key), Outcome::RecordWithoutEndpoint);
+        assert_eq!((gone.plan().ops, gone.plan().records), (Vec::new(), vec![kept]));
     }
     // What nobody claims any more is ours to take: its owner gave it up and left it to us.
-    let left = World::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary);
+    let left = Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary);
     assert_eq!(left.ops(), ["~p/echo/10.0.0.1:80"]);
     // A server that registered itself under another key ends every claim.
-    let registered = World::with_endpoints(&[])
+    let registered = Sides::with_endpoints(&[])
         .own("10.0.0.1:80", mine)
         .foreign("p/echo/pod", "10.0.0.1:80")
-        .claimed(key, Claim::Older);
+        .contested(key, ContestedExport::Older);
     assert_eq!(registered.ops(), ["-p/echo/10.0.0.1:80"]);
 }
 
@@ -282,26 +296,26 @@ fn an_address_that_two_want_belongs_to_the_older_and_changes_hands_in_one_update
 fn without_a_name_everything_goes_but_what_others_take_over() {
     let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
     let healed = value.replace("}}", r#","twinspan.dev/healed":"true"}}"#);
-    let world = World::with_endpoints(&["10.0.0.1:80"])
+    let sides = Sides::with_endpoints(&["10.0.0.1:80"])
         .record("p/a/10.0.0.1:80", value, LEASE)
         .record("p/b/10.0.0.1:80", value, LEASE)
         .record("p/c/10.0.0.1:80", &healed, LEASE);
-    let records: BTreeMap<_, _> = world.records.iter().map(|r| (r.key.clone(), r)).collect();
+    let records: BTreeMap<_, _> = sides.records.iter().map(|r| (r.key.clone(), r)).collect();
     let plan = plan(&Input {
-        layout: &world.layout,
-        owner: &world.owner,
+        layout: &sides.layout,
+        owner: &sides.owner,
         name: None,
         instances: &[],
         records: &BTreeMap::new(),
-        elsewhere: &records,
-        claims: &BTreeMap::new(),
-        inherited: &BTreeSet::from(["p/b/10.0.0.1:80".into()]),
+        under_other_names: &records,
+        contested: &BTreeMap::new(),
+        to_release: &BTreeSet::from(["p/b/10.0.0.1:80".into()]),
         departures: &Departures::new(),
-        seen: Seen::Listed,
+        proof: Proof::RelistOnly,
         limits: LIMITS,
-        around: Around::default(),
-        memory: &Memory::default(),
-        now: world.now,
+        context: GuardContext::default(),
+        state: &ExportState::default(),
+        now: sides.now,
     });
     let keys: Vec<String> = plan.ops.iter().map(|op| op.key().to_string()).collect();
     assert_eq!(keys, ["p/a/10.0.0.1:80", "p/c/10.0.0.1:80"], "what we put back for others goes too");
@@ -311,9 +325,9 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
 #[test]
 fn where_keys_name_their_owner_a_change_of_hands_is_one_batch() {
     for format in [Format::GoZero, Format::Grpc] {
-        let mut older = World::with_endpoints(&["10.0.0.1:80"]).claimed("10.0.0.1:80", Claim::Younger);
+        let mut older = Sides::with_endpoints(&["10.0.0.1:80"]).contested("10.0.0.1:80", ContestedExport::Younger);
         older.layout = Layout::new(format, "p");
-        let mut younger = World::with_endpoints(&["10.0.0.1:80"]);
+        let mut younger = Sides::with_endpoints(&["10.0.0.1:80"]);
         younger.layout = older.layout.clone();
         younger.owner.service.name = "echo-canary".to_owned();
         younger.apply();
@@ -324,62 +338,62 @@ fn where_keys_name_their_owner_a_change_of_hands_is_one_batch() {
             "{format:?}"
         );
         // And the one that had it leaves it to the other.
-        younger.claims.insert(addr("10.0.0.1:80"), Claim::Older);
+        younger.contested.insert(addr("10.0.0.1:80"), ContestedExport::Older);
         assert_eq!(younger.ops(), Vec::<String>::new(), "{format:?}");
     }
 }
 
 #[test]
 fn one_kratos_record_stands_for_every_port_of_a_pod() {
-    let mut world = World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]);
-    world.layout = Layout::new(Format::Kratos, "p");
-    world.also = Some(("http", 81));
-    let plan = world.apply();
-    assert_eq!((plan.ops.len(), plan.exported), (2, 2));
-    assert!(world.plan().ops.is_empty(), "a second plan writes nothing");
+    let mut sides = Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]);
+    sides.layout = Layout::new(Format::Kratos, "p");
+    sides.also = Some(("http", 81));
+    let plan = sides.apply();
+    assert_eq!((plan.ops.len(), plan.exported()), (2, 2));
+    assert!(sides.plan().ops.is_empty(), "a second plan writes nothing");
     // A server that registers one of the addresses itself is enough.
     let value = r#"{"id":"x","name":"echo","endpoints":["http://10.0.0.1:81"]}"#;
-    let world = world.record("p/echo/x", value, LEASE);
-    assert_eq!(world.ops(), ["-p/echo/twinspan~c1~shop~echo~10.0.0.1"]);
+    let sides = sides.record("p/echo/x", value, LEASE);
+    assert_eq!(sides.ops(), ["-p/echo/twinspan~c1~shop~echo~10.0.0.1"]);
 }
 
 #[test]
 fn what_only_a_list_does_not_name_any_more_goes_as_the_guard_says() {
-    let mut world = World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-    world.apply();
-    world.endpoints.remove(&addr("10.0.0.1:80"));
-    world.watched = false;
-    let plan = world.apply();
-    assert_eq!((plan.ops.len(), plan.ruling.stays.len(), plan.look_again), (0, 1, Some(at(1010))));
+    let mut sides = Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    sides.apply();
+    sides.endpoints.remove(&addr("10.0.0.1:80"));
+    sides.watched = false;
+    let plan = sides.apply();
+    assert_eq!((plan.ops.len(), plan.guard.held.len(), plan.requeue_at), (0, 1, Some(at(1010))));
     // What a watch shows meanwhile goes at once, and proves nothing for the other.
-    world.watched = true;
-    world.endpoints.remove(&addr("10.0.0.2:80"));
-    assert_eq!(world.ops(), ["-p/echo/10.0.0.2:80"]);
-    world.apply();
-    world.now = at(1010);
-    assert_eq!(world.ops(), ["-p/echo/10.0.0.1:80"]);
-    world.apply();
+    sides.watched = true;
+    sides.endpoints.remove(&addr("10.0.0.2:80"));
+    assert_eq!(sides.ops(), ["-p/echo/10.0.0.2:80"]);
+    sides.apply();
+    sides.now = at(1010);
+    assert_eq!(sides.ops(), ["-p/echo/10.0.0.1:80"]);
+    sides.apply();
     // The last one is held.
-    world.watched = false;
-    world.endpoints.clear();
-    assert_eq!(world.apply().ruling.held.map(|(_, until)| until), Some(at(1310)));
+    sides.watched = false;
+    sides.endpoints.clear();
+    assert_eq!(sides.apply().guard.hold.map(|hold| hold.until), Some(at(1310)));
     // It is there again: nothing is held, and nothing was written.
-    world.endpoints.insert(addr("10.0.0.3:80"));
-    assert_eq!(world.apply().ruling, Ruling::default());
-    assert_eq!(world.records.len(), 1);
+    sides.endpoints.insert(addr("10.0.0.3:80"));
+    assert_eq!(sides.apply().guard, GuardDecision::default());
+    assert_eq!(sides.records.len(), 1);
 }
 
 #[test]
 fn a_slice_says_nothing_of_pods_that_nobody_saw_end() {
-    let mut world = World::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-    world.apply();
-    world.unseen.insert(addr("10.0.0.1:80").ip());
-    world.endpoints.retain(|endpoint| *endpoint == addr("10.0.0.3:80"));
-    let plan = world.apply();
-    assert_eq!((plan.ops.len(), plan.ruling.stays.len()), (1, 1), "the other one was seen to end");
+    let mut sides = Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    sides.apply();
+    sides.unseen.insert(addr("10.0.0.1:80").ip());
+    sides.endpoints.retain(|endpoint| *endpoint == addr("10.0.0.3:80"));
+    let plan = sides.apply();
+    assert_eq!((plan.ops.len(), plan.guard.held.len()), (1, 1), "the other one was seen to end");
     // It waits as if only a list had shown it, also when it is forgotten what nobody saw.
-    world.unseen.clear();
-    assert!(world.ops().is_empty());
-    world.now = at(1010);
-    assert_eq!(world.ops(), ["-p/echo/10.0.0.1:80"]);
+    sides.unseen.clear();
+    assert!(sides.ops().is_empty());
+    sides.now = at(1010);
+    assert_eq!(sides.ops(), ["-p/echo/10.0.0.1:80"]);
 }

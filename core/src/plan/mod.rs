@@ -1,36 +1,35 @@
-//! Decisions: observed state and `now` in, what to write and when to look again out.
+//! Decisions: observed state and `now` in, operations, outcomes and the time of the next look out.
 //!
+//! - [`service`]: one RegisteredService, both ways: facts, goal, siblings, checkpoint in; operations and outcomes out.
 //! - [`export`]: cluster → registry, record operations.
 //! - [`import`]: registry → cluster, the endpoints that slices should hold.
-//! - [`slices`]: which EndpointSlices to write so that they hold them.
-//! - [`trust`]: which addresses the registry may put into a Service.
-//! - [`departures`]: what the end of a record means for the other side, and [`keep`], what becomes of endpoints because of it.
-//! - [`epoch`]: which leader's writes a registry takes.
-//! - [`guard`]: how many unexplained deletions may go, and when.
+//! - [`slices`]: the EndpointSlices to write so that they hold them.
+//! - [`trust`]: the addresses that the registry may put into a Service.
+//! - [`departure`]: the consequence of a record's end for the other side, and the deletion guard.
+//! - [`fence`]: the leader whose writes a registry takes.
 //!
 //! Planners are functions of values. They never see a client, a lock or a clock.
 
-pub mod departures;
-pub mod epoch;
+pub mod departure;
 pub mod export;
-pub mod guard;
+pub mod fence;
 pub mod import;
-pub mod keep;
+pub mod service;
 pub mod slices;
 pub mod trust;
 
 use crate::Timestamp;
 use crate::model::{LeaseId, RecordKey, Revision};
 
-/// One change of the registry, always a compare-and-swap: what lost its race is planned again, never forced.
+/// One change of the registry, always a compare-and-swap: an operation that lost its race is planned again, never forced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordOp {
     /// Only where the key does not exist.
     Create { key: RecordKey, value: Vec<u8> },
-    /// Only where the key is still as it was seen. It stays on its lease; without one it gets one.
-    Update { key: RecordKey, value: Vec<u8>, seen: Revision, lease: LeaseId },
-    /// Only where the key is still as it was seen.
-    Delete { key: RecordKey, seen: Revision, lease: LeaseId },
+    /// Only where the key still has this `mod_revision`. The record stays on its lease; without one it gets one.
+    Update { key: RecordKey, value: Vec<u8>, if_revision: Revision, lease: LeaseId },
+    /// Only where the key still has this `mod_revision`.
+    Delete { key: RecordKey, if_revision: Revision, lease: LeaseId },
 }
 
 impl RecordOp {
@@ -50,7 +49,7 @@ impl RecordOp {
     }
 }
 
-/// The earlier of two times to look again, where there are any.
+/// The earlier of two times, where there are any.
 pub fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

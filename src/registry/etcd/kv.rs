@@ -8,7 +8,7 @@ use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
 
 use super::{CALL, MAX_MESSAGE, PAGE, call};
-use crate::registry::{Batch, Committed, Listing, MAX_BATCH, Outcome, Reading, RegistryError, Result};
+use crate::registry::{Batch, ListResponse, MAX_BATCH, Outcome, ReadResponse, RegistryError, Result, TxnResponse};
 
 /// Records in one page of a list.
 const PAGE_SIZE: i64 = 2000;
@@ -34,11 +34,11 @@ fn end_of(root: &[u8]) -> Vec<u8> {
     vec![0]
 }
 
-pub async fn list(client: KvClient, root: &str) -> Result<Listing> {
+pub async fn list(client: KvClient, root: &str) -> Result<ListResponse> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
     let end = end_of(root.as_bytes());
     let mut from = root.as_bytes().to_vec();
-    let mut listing: Option<Listing> = None;
+    let mut listing: Option<ListResponse> = None;
     loop {
         let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE_SIZE);
         if let Some(listing) = &listing {
@@ -46,7 +46,7 @@ pub async fn list(client: KvClient, root: &str) -> Result<Listing> {
             options = options.with_revision(listing.revision);
         }
         let mut answer = call("list", PAGE, client.get(from.clone(), Some(options))).await?;
-        let listing = listing.get_or_insert_with(|| Listing {
+        let listing = listing.get_or_insert_with(|| ListResponse {
             cluster_id: answer.header().map(ResponseHeader::cluster_id).unwrap_or_default(),
             revision: answer.header().map(ResponseHeader::revision).unwrap_or_default(),
             records: Vec::new(),
@@ -65,9 +65,9 @@ pub async fn list(client: KvClient, root: &str) -> Result<Listing> {
     listing.ok_or_else(|| RegistryError::Server("a list without an answer".to_owned()))
 }
 
-pub async fn read(client: KvClient, keys: &[RecordKey]) -> Result<Reading> {
+pub async fn read(client: KvClient, keys: &[RecordKey]) -> Result<ReadResponse> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
-    let mut reading = Reading { revision: 0, records: Vec::new() };
+    let mut reading = ReadResponse { revision: 0, records: Vec::new() };
     for keys in keys.chunks(MAX_BATCH) {
         let gets: Vec<TxnOp> = keys.iter().map(|key| TxnOp::get(key.as_bytes(), None)).collect();
         let answer = call("read", CALL, client.txn(Txn::new().and_then(gets))).await?;
@@ -86,7 +86,7 @@ fn found(response: &TxnOpResponse) -> Option<RawRecord> {
     }
 }
 
-pub async fn commit(mut client: KvClient, batch: &Batch) -> Result<Committed> {
+pub async fn commit(mut client: KvClient, batch: &Batch) -> Result<TxnResponse> {
     if batch.ops.len() > MAX_BATCH {
         return Err(RegistryError::Server(format!(
             "a batch of {} operations; at most {MAX_BATCH} are possible",
@@ -106,11 +106,11 @@ pub async fn commit(mut client: KvClient, batch: &Batch) -> Result<Committed> {
         .iter()
         .map(|response| match response {
             TxnOpResponse::Txn(inner) if inner.succeeded() => Outcome::Written,
-            TxnOpResponse::Txn(inner) => Outcome::Lost(inner.op_responses().first().and_then(found)),
-            _ => Outcome::Lost(None),
+            TxnOpResponse::Txn(inner) => Outcome::Conflict(inner.op_responses().first().and_then(found)),
+            _ => Outcome::Conflict(None),
         })
         .collect();
-    Ok(Committed { revision: answer.header().map(ResponseHeader::revision).unwrap_or_default(), outcomes })
+    Ok(TxnResponse { revision: answer.header().map(ResponseHeader::revision).unwrap_or_default(), outcomes })
 }
 
 fn transaction(op: &RecordOp, batch_lease: LeaseId) -> Txn {
@@ -119,10 +119,10 @@ fn transaction(op: &RecordOp, batch_lease: LeaseId) -> Txn {
     let (seen, write) = match op {
         // A revision of 0 is how etcd says that there is no such key.
         RecordOp::Create { value, .. } => (0, put(value, batch_lease)),
-        RecordOp::Update { value, seen, lease, .. } => {
-            (*seen, put(value, if *lease == LeaseId::NONE { batch_lease } else { *lease }))
+        RecordOp::Update { value, if_revision, lease, .. } => {
+            (*if_revision, put(value, if *lease == LeaseId::NONE { batch_lease } else { *lease }))
         }
-        RecordOp::Delete { seen, .. } => (*seen, TxnOp::delete(key, Some(DeleteOptions::new()))),
+        RecordOp::Delete { if_revision, .. } => (*if_revision, TxnOp::delete(key, Some(DeleteOptions::new()))),
     };
     Txn::new()
         .when([Compare::mod_revision(key, CompareOp::Equal, seen)])

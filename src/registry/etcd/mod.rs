@@ -24,8 +24,8 @@ pub use connect::{EtcdConnector, Settings, TlsSettings};
 pub use examine::Examined;
 
 use super::{
-    Batch, Committed, Follow, Grant, Kept, LeaseState, Listing, Reading, Registry, RegistryError, Result, ServerStatus,
-    Watch,
+    Batch, Grant, KeepAlive, LeaseState, ListResponse, ReadResponse, Registry, RegistryError, Result, ServerStatus,
+    TxnResponse, Watch, WatchRange,
 };
 
 /// The deadline of one call. etcd's own clients use 5 s and less.
@@ -73,19 +73,19 @@ impl Registry for EtcdRegistry {
         })
     }
 
-    async fn list(&self, beginning: &str) -> Result<Listing> {
+    async fn list(&self, beginning: &str) -> Result<ListResponse> {
         kv::list(self.client.kv_client(), beginning).await
     }
 
-    async fn watch(&self, first: &Follow) -> Result<Box<dyn Watch>> {
+    async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {
         watch::open(self.client.watch_client(), first).await
     }
 
-    async fn read(&self, keys: &[RecordKey]) -> Result<Reading> {
+    async fn read(&self, keys: &[RecordKey]) -> Result<ReadResponse> {
         kv::read(self.client.kv_client(), keys).await
     }
 
-    async fn commit(&self, batch: &Batch) -> Result<Committed> {
+    async fn commit(&self, batch: &Batch) -> Result<TxnResponse> {
         kv::commit(self.client.kv_client(), batch).await
     }
 
@@ -101,7 +101,7 @@ impl Registry for EtcdRegistry {
         }
     }
 
-    async fn keep_alive(&self, lease: LeaseId) -> Result<Kept> {
+    async fn keep_alive(&self, lease: LeaseId) -> Result<KeepAlive> {
         let mut client = self.client.lease_client();
         // One stream for each keepalive: they are minutes apart, and an old stream may outlive its token. The client keeps the first
         // answer to itself, and with it the TTL: it is asked twice.
@@ -112,8 +112,8 @@ impl Registry for EtcdRegistry {
         };
         let answer = tokio::time::timeout(CALL, twice).await;
         match answer {
-            Ok(Ok(Some(kept))) if kept.ttl() > 0 => Ok(Kept::For(kept.ttl())),
-            Ok(Ok(Some(_)) | Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(Kept::Gone),
+            Ok(Ok(Some(kept))) if kept.ttl() > 0 => Ok(KeepAlive::For(kept.ttl())),
+            Ok(Ok(Some(_)) | Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(KeepAlive::Gone),
             Ok(Ok(None)) => Err(RegistryError::Server("a lease keepalive without an answer".to_owned())),
             Ok(Err(error)) => Err(error::meaning(&error)),
             Err(_) => Err(RegistryError::Timeout { what: "lease keepalive", seconds: CALL.as_secs() }),

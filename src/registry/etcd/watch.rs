@@ -10,7 +10,7 @@ use etcd_client::{EventType, ResponseHeader, WatchClient, WatchOptions, WatchRes
 use twinspan_core::model::RecordKey;
 
 use super::{CALL, MAX_MESSAGE, call, error, kv};
-use crate::registry::{Change, Follow, RegistryError, Result, Watch, WatchItem};
+use crate::registry::{Change, RegistryError, Result, Watch, WatchItem, WatchRange};
 
 /// The number of a response that concerns the whole stream: the answer to a request for progress
 /// (`InvalidWatchID` of server/storage/mvcc).
@@ -21,7 +21,7 @@ struct EtcdWatch {
     followed: BTreeSet<i64>,
 }
 
-fn options(follow: &Follow) -> WatchOptions {
+fn options(follow: &WatchRange) -> WatchOptions {
     // Not `with_fragment`: the client does not say which piece is the last.
     WatchOptions::new()
         .with_prefix()
@@ -30,7 +30,7 @@ fn options(follow: &Follow) -> WatchOptions {
         .with_watch_id(follow.number)
 }
 
-pub async fn open(client: WatchClient, first: &Follow) -> Result<Box<dyn Watch>> {
+pub async fn open(client: WatchClient, first: &WatchRange) -> Result<Box<dyn Watch>> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
     let stream = call("watch", CALL, client.watch(first.beginning.as_str(), Some(options(first)))).await?;
     Ok(Box::new(EtcdWatch { stream, followed: BTreeSet::from([first.number]) }))
@@ -48,14 +48,14 @@ impl Watch for EtcdWatch {
         }
     }
 
-    async fn follow(&mut self, another: &Follow) -> Result<()> {
+    async fn follow(&mut self, another: &WatchRange) -> Result<()> {
         // What is sent waits for room where nothing is read at the other end.
         call("watch", CALL, self.stream.watch(another.beginning.as_str(), Some(options(another)))).await?;
         self.followed.insert(another.number);
         Ok(())
     }
 
-    async fn give_up(&mut self, number: i64) -> Result<()> {
+    async fn unwatch(&mut self, number: i64) -> Result<()> {
         self.followed.remove(&number);
         call("end of a watch", CALL, self.stream.cancel(number)).await
     }

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::rbac::{self, Subject};
 use super::{Finding, Findings, Level, Request};
 use crate::api::crds;
+use crate::env::Env;
 use crate::leadership;
-use crate::world::World;
 
 /// Deadlines on slices and holds in status are times of day.
 const SKEW_SECONDS: f64 = 2.0;
@@ -54,7 +54,7 @@ async fn answers(client: &Client, findings: &mut Findings<'_>) -> bool {
             return false;
         }
     };
-    let ours = World::real().now();
+    let ours = Env::real().now();
     let version = client.apiserver_version().await.map(|info| info.git_version).unwrap_or_default();
     findings.add(Level::Ok, format!("Kubernetes {version} answers in {} ms", took.as_millis()));
     let date = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
@@ -173,7 +173,7 @@ async fn policies(client: &Client, findings: &mut Findings<'_>) {
 }
 
 async fn leader(request: &Request<'_>, findings: &mut Findings<'_>) {
-    match leadership::leader(&request.client, request.operator_namespace, World::real().now()).await {
+    match leadership::leader(&request.client, request.operator_namespace, Env::real().now()).await {
         Ok(Some(holder)) => findings.add(Level::Ok, format!("{holder} leads")),
         Ok(None) => findings.add(
             Level::Warn,

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 
 use kube::Api;
 use kube::api::ListParams;
-use twinspan_core::model::{RegistryName, ServiceKey};
+use twinspan_core::model::RegistryName;
 
 use super::{Finding, Findings, Level, Request, versions};
 use crate::api::{RegisteredService, ServiceRegistry};
-use crate::cluster::index;
-use crate::controllers::registries::settings::Wanted;
 use crate::registry::etcd::{EtcdConnector, Examined};
-use crate::tools::reach;
+use crate::registry::sessions::SessionSettings;
+use crate::tools::lookup;
 
 /// Slower than this a sync is felt; etcd's own heartbeat is 100 ms.
 const SLOW_MILLISECONDS: u128 = 100;
@@ -49,8 +48,8 @@ pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
 
 async fn registry(request: &Request<'_>, name: &str, object: &ServiceRegistry) -> Vec<Finding> {
     let mut findings = Findings::about(name);
-    match reach::settings(&request.client, request.operator_namespace, object).await {
-        Ok(wanted) => endpoints(name, wanted, &names(request, name).await, &mut findings).await,
+    match lookup::session_settings(&request.client, request.operator_namespace, object).await {
+        Ok(settings) => endpoints(name, settings, &names(request, name).await, &mut findings).await,
         Err(error) => findings.add(Level::Fail, error.to_string()),
     }
     if object.spec.allowed.is_empty() {
@@ -64,19 +63,14 @@ async fn names(request: &Request<'_>, registry: &str) -> Vec<RegistryName> {
     let api: Api<RegisteredService> = Api::all(request.client.clone());
     let objects = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
     let of_it = objects.iter().filter(|object| object.spec.registry_ref.name == registry);
-    let name = |object: &RegisteredService| {
-        let meta = &object.metadata;
-        let key =
-            ServiceKey::new(meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
-        RegistryName::new(index::registry_name(&key, object)).ok()
-    };
+    let name = |object: &RegisteredService| RegistryName::new(object.registry_name()).ok();
     of_it.filter_map(name).collect()
 }
 
-async fn endpoints(name: &str, wanted: Wanted, names: &[RegistryName], findings: &mut Findings<'_>) {
-    let identity = wanted.identity;
-    let endpoints = wanted.connection.endpoints.clone();
-    let connector = EtcdConnector::new(wanted.connection);
+async fn endpoints(name: &str, settings: SessionSettings, names: &[RegistryName], findings: &mut Findings<'_>) {
+    let identity = settings.identity;
+    let endpoints = settings.connection.endpoints.clone();
+    let connector = EtcdConnector::new(settings.connection);
     let ranges = identity.layout.ranges(names);
     let beginnings: Vec<String> = ranges.iter().map(|range| identity.layout.beginning(range)).collect();
     let mut keys: Vec<String> = beginnings.iter().map(|beginning| format!("{beginning}twinspan-doctor")).collect();

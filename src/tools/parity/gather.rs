@@ -8,19 +8,17 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use twinspan_core::codec::Layout;
 use twinspan_core::model::{
-    AddressType, InstanceAddr, InvalidName, Kind, RegistryName, SERVICE_NAME_LABEL, ServiceKey, Slice, TCP,
+    AddressType, InstanceAddr, InvalidName, Kind, RegistryName, SERVICE_NAME_LABEL, ServiceKey, ServiceView, Slice, TCP,
 };
 
 use super::dns::Resolver;
 use super::table::{Cell, Dns, Sides};
 use crate::api::{RegisteredService, ServiceRegistry};
-use crate::cluster::convert::{self, ServiceView};
-use crate::cluster::index;
-use crate::controllers::registries::settings;
-use crate::controllers::services::schemes;
+use crate::cluster::convert;
+use crate::controllers::service_registry::settings;
 use crate::registry::etcd::EtcdConnector;
 use crate::registry::{Connector, RegistryError};
-use crate::tools::reach::{self, ReachError, one, reading};
+use crate::tools::lookup::{self, LookupError, one, reading};
 
 /// Which service, and whom to ask.
 pub struct Request<'a> {
@@ -53,7 +51,7 @@ pub struct Gathered {
 #[derive(Debug, thiserror::Error)]
 pub enum GatherError {
     #[error(transparent)]
-    Reach(#[from] ReachError),
+    Reach(#[from] LookupError),
     #[error("RegisteredService {0} has no registry name that is legal: {1}")]
     Name(ServiceKey, InvalidName),
     #[error("ServiceRegistry {0}: {1}")]
@@ -70,14 +68,14 @@ pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
     let Request { client: kube, key, .. } = request;
     let objects: Api<RegisteredService> = Api::namespaced(kube.clone(), &key.namespace);
     let object = one(&objects, "RegisteredService", key, &key.name).await?;
-    let name = RegistryName::new(index::registry_name(key, &object)).map_err(|e| GatherError::Name(key.clone(), e))?;
+    let name = RegistryName::new(object.registry_name()).map_err(|e| GatherError::Name(key.clone(), e))?;
     let registry = &object.spec.registry_ref.name;
     let registry: ServiceRegistry = one(&Api::all(kube.clone()), "ServiceRegistry", registry, registry).await?;
-    let service = index::service_key(key, &object);
+    let service = object.service_key();
     let services: Api<Service> = Api::namespaced(kube.clone(), &service.namespace);
     let view = convert::service(&one(&services, "Service", &service, &service.name).await?);
     let ports = port_names(&object, &view).ok_or_else(|| GatherError::Port(service.clone()))?;
-    let schemes = schemes(&object.spec.service.ports, settings::format(registry.spec.format));
+    let schemes = object.schemes(settings::format(registry.spec.format));
 
     let cluster = endpoints(&request.client, &service, &ports).await?;
     let (registry, framework) = records(request, &registry, &name, &schemes).await?;
@@ -132,7 +130,7 @@ async fn records(
     name: &RegistryName,
     schemes: &[String],
 ) -> Result<(BTreeMap<InstanceAddr, Cell>, &'static str), GatherError> {
-    let wanted = reach::settings(&request.client, request.operator_namespace, object).await?;
+    let wanted = lookup::session_settings(&request.client, request.operator_namespace, object).await?;
     let layout: Layout = wanted.identity.layout;
     let failed = |error| GatherError::Registry(object.metadata.name.clone().unwrap_or_default(), error);
     let connection = EtcdConnector::new(wanted.connection).connect().await.map_err(failed)?;

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 use twinspan_core::model::InstanceAddr;
 
-use crate::controllers::services::account::Account;
+use crate::tools::explanation::Explanation;
 use crate::tools::print::Columns;
 
 /// What each side sees.
@@ -76,7 +76,7 @@ pub struct Row {
     /// A client of the registry's framework.
     pub client: Cell,
     /// What Twinspan makes of it.
-    pub why: Option<Account>,
+    pub why: Option<Explanation>,
 }
 
 impl Row {
@@ -94,7 +94,7 @@ pub struct Table {
     pub framework: String,
     pub rows: Vec<Row>,
     /// Instances and records that no side has on purpose, and why.
-    pub left_out: Vec<Account>,
+    pub left_out: Vec<Explanation>,
     /// What else explains it.
     pub remarks: Vec<String>,
 }
@@ -131,11 +131,11 @@ impl Table {
     }
 
     /// Says why, where sides differ, and what is on no side.
-    pub fn explained(mut self, accounts: Vec<Account>) -> Self {
-        for account in accounts {
-            match self.rows.iter_mut().find(|row| row.instance == account.instance) {
-                Some(row) => row.why = Some(account),
-                None => self.left_out.push(account),
+    pub fn explained(mut self, explanations: Vec<Explanation>) -> Self {
+        for explanation in explanations {
+            match self.rows.iter_mut().find(|row| row.instance == explanation.instance) {
+                Some(row) => row.why = Some(explanation),
+                None => self.left_out.push(explanation),
             }
         }
         self
@@ -162,14 +162,14 @@ impl fmt::Display for Table {
             let [cluster, registry, dns, client] = cells;
             let why = match &row.why {
                 _ if row.agrees() => String::new(),
-                Some(account) => format!("differs, {}: {}", account.state, account.text),
+                Some(explanation) => format!("differs, {}: {}", explanation.state, explanation.text),
                 None => "differs".to_owned(),
             };
             columns.add([row.instance.clone(), cluster, registry, dns, client, why]);
         }
         write!(f, "{columns}")?;
-        for account in &self.left_out {
-            writeln!(f, "{} is on neither side, {}: {}", account.instance, account.state, account.text)?;
+        for explanation in &self.left_out {
+            writeln!(f, "{} is on neither side, {}: {}", explanation.instance, explanation.state, explanation.text)?;
         }
         for remark in &self.remarks {
             writeln!(f, "note: {remark}")?;
@@ -204,10 +204,11 @@ mod tests {
              10.0.0.2:80   imported  registered  yes  yes\n\
              [fd77::1]:80  imported  -           yes  -             differs\n"
         );
-        let account = |instance: &str, state: &str| Account {
+        let account = |instance: &str, state: &str| Explanation {
             instance: instance.into(),
             state: state.into(),
             text: "so it is".into(),
+            waits: false,
         };
         let table = table.explained(vec![account("[fd77::1]:80", "Held"), account("10.0.0.9:80", "NotReady")]);
         let text = table.to_string();

@@ -10,10 +10,10 @@ use twinspan_core::model::{
 };
 
 use crate::api::conditions::Reason;
-use crate::cluster::convert::WEIGHT_ANNOTATION;
-use crate::controllers::APPROVE_DELETIONS;
-use crate::controllers::registries::APPROVE_EPOCH;
-use crate::controllers::services::account::explanation;
+use twinspan_core::model::WEIGHT_ANNOTATION;
+
+use crate::api::{APPROVE_DELETIONS, APPROVE_EPOCH};
+use crate::tools::explanation::meaning;
 
 /// Name, where it is, what it says.
 type Word = (&'static str, &'static str, &'static str);
@@ -80,7 +80,7 @@ pub fn write(page: &mut String) -> fmt::Result {
         "`status.skipped[].reason`, the metric `twinspan_skipped_instances` and `twinspan parity` use the same words.";
     writeln!(page, "\n## Reasons why an instance is skipped\n\n{head}\n\n| reason | what it means |\n|---|---|")?;
     for reason in model::Reason::ALL {
-        writeln!(page, "| `{}` | {} |", reason.label(), explanation(*reason))?;
+        writeln!(page, "| `{}` | {} |", reason.label(), meaning(*reason))?;
     }
     writeln!(page, "\n## Annotations that you may write\n\n| name | where | what it says |\n|---|---|---|")?;
     words(page, &YOU_WRITE)?;

@@ -14,7 +14,7 @@ use crate::Timestamp;
 use crate::model::{
     AddressType, Family, HEADLESS_LABEL, IMPORTED_FROM_ANNOTATION, InstanceAddr, LOST_UNTIL_ANNOTATION, MANAGED_BY,
     MANAGED_BY_LABEL, PortSet, SERVICE_NAME_LABEL, ServiceKey, Slice, SliceEndpoint, SlicePort, TCP,
-    TRIGGER_TIME_ANNOTATION, TargetPod,
+    TRIGGER_TIME_ANNOTATION, TargetPod, TrafficDistribution,
 };
 use crate::plan::import::Present;
 
@@ -30,7 +30,7 @@ pub struct Input<'a> {
     /// The Service that the slices belong to; `None` deletes every slice.
     pub service: Option<Service<'a>>,
     /// Each with what is known of it besides its address; conditions and hints are filled in here.
-    pub endpoints: &'a BTreeMap<InstanceAddr, Known>,
+    pub endpoints: &'a BTreeMap<InstanceAddr, EndpointInfo>,
     /// Every slice that is owned by the RegisteredService and managed by us, whatever Service it names, in any order.
     pub existing: &'a [&'a Slice],
     /// Where the endpoints come from: `<ServiceRegistry>/<registryName>`.
@@ -41,7 +41,7 @@ pub struct Input<'a> {
 
 /// What is known of an endpoint besides its address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
+pub struct EndpointInfo {
     /// The ports of the Service that it serves.
     pub ports: PortSet,
     /// It lost its registration and is kept until then.
@@ -49,18 +49,6 @@ pub struct Known {
     pub zone: Option<String>,
     pub node: Option<String>,
     pub pod: Option<TargetPod>,
-}
-
-/// `spec.trafficDistribution` of a Service: where its traffic should stay. Without one no hints are written: they
-/// would switch topology on for a Service that did not ask for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TrafficDistribution {
-    #[default]
-    Anywhere,
-    /// `PreferClose` and `PreferSameZone`.
-    SameZone,
-    /// `PreferSameNode`.
-    SameNode,
 }
 
 /// What slices take over from their Service.
@@ -85,16 +73,16 @@ pub struct Port {
 /// One write. In the order of a [`Plan`] no endpoint vanishes before its new place exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SliceOp {
-    Create(Body),
+    Create(SliceSpec),
     /// Only where the slice still has this `resourceVersion`.
     Update {
-        body: Body,
-        seen: String,
+        spec: SliceSpec,
+        if_version: String,
     },
     /// Only where the slice still has this `resourceVersion`.
     Delete {
         name: String,
-        seen: String,
+        if_version: String,
     },
 }
 
@@ -111,7 +99,7 @@ impl SliceOp {
 
 /// A slice as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Body {
+pub struct SliceSpec {
     pub name: String,
     pub family: Family,
     pub port: SlicePort,
@@ -153,7 +141,7 @@ struct Placed<'a> {
     deletes: Vec<&'a Slice>,
 }
 
-/// What all endpoints of a slice have in common: family, place of the port, number.
+/// What all endpoints of a slice have in common: family, index of the port, number.
 type Group = (Family, usize, u16);
 
 fn place<'a>(input: &Input<'_>, service: &Service<'_>, existing: &[&'a Slice]) -> Placed<'a> {
@@ -175,7 +163,7 @@ fn place<'a>(input: &Input<'_>, service: &Service<'_>, existing: &[&'a Slice]) -
     }
     for (group, members) in groups {
         let packed = pack::pack(wanted.remove(&group).unwrap_or_default(), &members, |slice| {
-            frame_differs(input, service, group, slice)
+            metadata_differs(input, service, group, slice)
         });
         placed.updates.extend(packed.updates.into_iter().map(|(slice, endpoints)| (slice, group, endpoints)));
         placed.creates.extend(packed.creates.into_iter().map(|endpoints| (group, endpoints)));
@@ -186,7 +174,7 @@ fn place<'a>(input: &Input<'_>, service: &Service<'_>, existing: &[&'a Slice]) -
 }
 
 /// Hints as `trafficdist.go` of k8s.io/endpointslice gives them.
-fn endpoint(addr: InstanceAddr, known: &Known, traffic: TrafficDistribution) -> SliceEndpoint {
+fn endpoint(addr: InstanceAddr, known: &EndpointInfo, traffic: TrafficDistribution) -> SliceEndpoint {
     let mut endpoint = SliceEndpoint::ready(addr.ip());
     endpoint.zone.clone_from(&known.zone);
     endpoint.node.clone_from(&known.node);
@@ -216,7 +204,7 @@ fn group_of(slice: &Slice, service: &Service<'_>) -> Option<Group> {
 }
 
 /// Whether anything but the endpoints is not as it should be.
-fn frame_differs(input: &Input<'_>, service: &Service<'_>, group: Group, slice: &Slice) -> bool {
+fn metadata_differs(input: &Input<'_>, service: &Service<'_>, group: Group, slice: &Slice) -> bool {
     slice.ports != [port(service, group)]
         || slice.labels != labels(service)
         || slice.owner_uid.as_deref() != Some(input.owner_uid)
@@ -251,15 +239,15 @@ fn emit(plan: &mut Plan, input: &Input<'_>, placed: Placed<'_>) {
             let port = &service.ports[group.1].name;
             let name = name::unused(input.owner, input.owner_uid, (group.0, port, group.2), &taken);
             taken.insert(name.clone());
-            creates.push(body(input, service, group, name, endpoints, BTreeMap::new()));
+            creates.push(spec(input, service, group, name, endpoints, BTreeMap::new()));
         }
         for (slice, group, endpoints) in placed.updates {
-            let body = body(input, service, group, slice.name.clone(), endpoints, slice.annotations.clone());
-            updates.push(SliceOp::Update { body, seen: slice.resource_version.clone() });
+            let spec = spec(input, service, group, slice.name.clone(), endpoints, slice.annotations.clone());
+            updates.push(SliceOp::Update { spec, if_version: slice.resource_version.clone() });
         }
     }
     for slice in placed.deletes {
-        deletes.push(SliceOp::Delete { name: slice.name.clone(), seen: slice.resource_version.clone() });
+        deletes.push(SliceOp::Delete { name: slice.name.clone(), if_version: slice.resource_version.clone() });
     }
     creates.sort_by(|a, b| a.name.cmp(&b.name));
     updates.sort_by(|a, b| op_name(a).cmp(op_name(b)));
@@ -269,19 +257,19 @@ fn emit(plan: &mut Plan, input: &Input<'_>, placed: Placed<'_>) {
 
 fn op_name(op: &SliceOp) -> &str {
     match op {
-        SliceOp::Create(body) | SliceOp::Update { body, .. } => &body.name,
+        SliceOp::Create(spec) | SliceOp::Update { spec, .. } => &spec.name,
         SliceOp::Delete { name, .. } => name,
     }
 }
 
-fn body(
+fn spec(
     input: &Input<'_>,
     service: &Service<'_>,
     group: Group,
     name: String,
     endpoints: Vec<SliceEndpoint>,
     mut annotations: BTreeMap<String, String>,
-) -> Body {
+) -> SliceSpec {
     annotations.insert(TRIGGER_TIME_ANNOTATION.to_owned(), input.triggered.to_string());
     annotations.insert(IMPORTED_FROM_ANNOTATION.to_owned(), input.source.to_owned());
     annotations.remove(LOST_UNTIL_ANNOTATION);
@@ -290,7 +278,7 @@ fn body(
     if !lost.is_empty() {
         annotations.insert(LOST_UNTIL_ANNOTATION.to_owned(), lost);
     }
-    Body { name, family: group.0, port: port(service, group), endpoints, labels: labels(service), annotations }
+    SliceSpec { name, family: group.0, port: port(service, group), endpoints, labels: labels(service), annotations }
 }
 
 fn port(service: &Service<'_>, (_, place, number): Group) -> SlicePort {

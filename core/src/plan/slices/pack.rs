@@ -36,13 +36,13 @@ impl Bin<'_> {
     }
 }
 
-/// `wanted` by address; `slices` in name order; `frame_differs` says whether a slice must be written whatever it holds.
+/// `wanted` by address; `slices` in name order; `metadata_differs` says whether a slice must be written whatever it holds.
 pub fn pack<'a>(
     mut wanted: BTreeMap<String, SliceEndpoint>,
     slices: &[&'a Slice],
-    frame_differs: impl Fn(&Slice) -> bool,
+    metadata_differs: impl Fn(&Slice) -> bool,
 ) -> Packed<'a> {
-    let mut bins: Vec<Bin<'a>> = slices.iter().map(|slice| keep(slice, &mut wanted, frame_differs(slice))).collect();
+    let mut bins: Vec<Bin<'a>> = slices.iter().map(|slice| keep(slice, &mut wanted, metadata_differs(slice))).collect();
 
     // Fullest first, then by name: a stable sort keeps the name order among equals.
     let mut order: Vec<usize> = (0..bins.len()).collect();

@@ -4,12 +4,12 @@ use proptest::prelude::*;
 
 const UID: &str = "uid-1";
 
-struct World {
+struct Scene {
     owner: ServiceKey,
     labels: BTreeMap<String, String>,
     headless: bool,
     traffic: TrafficDistribution,
-    known: Known,
+    known: EndpointInfo,
     ports: Vec<Port>,
     source: String,
     service_name: String,
@@ -26,14 +26,14 @@ fn many(count: usize, port: u16) -> BTreeSet<InstanceAddr> {
     (0..count).map(|n| addr(&format!("10.1.{}.{}:{port}", n / 250, n % 250 + 1))).collect()
 }
 
-impl World {
+impl Scene {
     fn wanting(endpoints: BTreeSet<InstanceAddr>) -> Self {
         Self {
             owner: ServiceKey::new("shop", "echo"),
             labels: BTreeMap::from([("app".to_owned(), "echo".to_owned())]),
             headless: true,
             traffic: TrafficDistribution::Anywhere,
-            known: Known { ports: PortSet::of(0), ..Known::default() },
+            known: EndpointInfo { ports: PortSet::of(0), ..EndpointInfo::default() },
             ports: vec![Port { name: "rpc".into(), app_protocol: None }],
             source: "main/echo".into(),
             service_name: "echo".into(),
@@ -68,18 +68,18 @@ impl World {
         let plan = self.plan();
         for op in &plan.ops {
             match op {
-                SliceOp::Create(body) => {
-                    assert!(self.existing.iter().all(|s| s.name != body.name), "a create never meets an existing name");
-                    self.existing.push(stored(body, "1"));
+                SliceOp::Create(spec) => {
+                    assert!(self.existing.iter().all(|s| s.name != spec.name), "a create never meets an existing name");
+                    self.existing.push(stored(spec, "1"));
                 }
-                SliceOp::Update { body, seen } => {
-                    let slice = self.existing.iter_mut().find(|s| s.name == body.name).unwrap();
-                    assert_eq!(&slice.resource_version, seen);
-                    assert_eq!(slice.address_type, AddressType::Ip(body.family), "addressType is immutable");
-                    *slice = stored(body, &format!("{seen}+"));
+                SliceOp::Update { spec, if_version } => {
+                    let slice = self.existing.iter_mut().find(|s| s.name == spec.name).unwrap();
+                    assert_eq!(&slice.resource_version, if_version);
+                    assert_eq!(slice.address_type, AddressType::Ip(spec.family), "addressType is immutable");
+                    *slice = stored(spec, &format!("{if_version}+"));
                 }
-                SliceOp::Delete { name, seen } => {
-                    assert_eq!(&self.existing.iter().find(|s| &s.name == name).unwrap().resource_version, seen);
+                SliceOp::Delete { name, if_version } => {
+                    assert_eq!(&self.existing.iter().find(|s| &s.name == name).unwrap().resource_version, if_version);
                     self.existing.retain(|s| &s.name != name);
                 }
             }
@@ -101,19 +101,19 @@ impl World {
     }
 }
 
-fn stored(body: &Body, resource_version: &str) -> Slice {
+fn stored(spec: &SliceSpec, resource_version: &str) -> Slice {
     let mut slice = Slice {
-        name: body.name.clone(),
+        name: spec.name.clone(),
         resource_version: resource_version.into(),
-        service: body.labels.get(SERVICE_NAME_LABEL).cloned(),
-        managed_by: body.labels.get(MANAGED_BY_LABEL).cloned(),
+        service: spec.labels.get(SERVICE_NAME_LABEL).cloned(),
+        managed_by: spec.labels.get(MANAGED_BY_LABEL).cloned(),
         owner_uid: Some(UID.into()),
         deleting: false,
-        address_type: AddressType::Ip(body.family),
-        ports: vec![body.port.clone()],
-        endpoints: body.endpoints.clone(),
-        labels: body.labels.clone(),
-        annotations: body.annotations.clone(),
+        address_type: AddressType::Ip(spec.family),
+        ports: vec![spec.port.clone()],
+        endpoints: spec.endpoints.clone(),
+        labels: spec.labels.clone(),
+        annotations: spec.annotations.clone(),
     };
     // What is kept of an endpoint's deadline is what the annotation says.
     slice.endpoints.iter_mut().for_each(|endpoint| endpoint.lost_until = None);
@@ -127,18 +127,18 @@ fn signs(plan: &Plan) -> String {
 
 #[test]
 fn a_slice_has_all_three_conditions_and_the_labels_that_consumers_need() {
-    let mut world = World::wanting(BTreeSet::from([addr("10.0.0.1:80")]));
-    world.labels.insert(HEADLESS_LABEL.into(), "copied from the Service by mistake".into());
-    let plan = world.plan();
-    let [SliceOp::Create(body)] = plan.ops.as_slice() else { panic!("{plan:?}") };
-    let endpoint = &body.endpoints[0];
+    let mut scene = Scene::wanting(BTreeSet::from([addr("10.0.0.1:80")]));
+    scene.labels.insert(HEADLESS_LABEL.into(), "copied from the Service by mistake".into());
+    let plan = scene.plan();
+    let [SliceOp::Create(spec)] = plan.ops.as_slice() else { panic!("{plan:?}") };
+    let endpoint = &spec.endpoints[0];
     assert_eq!(endpoint.address, "10.0.0.1");
     assert_eq!((endpoint.ready, endpoint.serving, endpoint.terminating), (Some(true), Some(true), Some(false)));
     assert_eq!(
-        body.port,
+        spec.port,
         SlicePort { name: "rpc".into(), protocol: "TCP".into(), number: Some(80), app_protocol: None }
     );
-    let labels: Vec<(&str, &str)> = body.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let labels: Vec<(&str, &str)> = spec.labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(
         labels,
         [
@@ -148,186 +148,186 @@ fn a_slice_has_all_three_conditions_and_the_labels_that_consumers_need() {
             ("service.kubernetes.io/headless", "")
         ]
     );
-    assert_eq!(body.annotations[TRIGGER_TIME_ANNOTATION], "1970-01-01T00:00:00Z");
-    world.headless = false;
-    let plan = world.plan();
-    let [SliceOp::Create(body)] = plan.ops.as_slice() else { panic!("{plan:?}") };
-    assert!(!body.labels.contains_key(HEADLESS_LABEL));
+    assert_eq!(spec.annotations[TRIGGER_TIME_ANNOTATION], "1970-01-01T00:00:00Z");
+    scene.headless = false;
+    let plan = scene.plan();
+    let [SliceOp::Create(spec)] = plan.ops.as_slice() else { panic!("{plan:?}") };
+    assert!(!spec.labels.contains_key(HEADLESS_LABEL));
 }
 
 #[test]
 fn one_port_shares_a_slice_and_each_other_port_and_family_has_its_own() {
     let all = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:81", "[fd77::1]:80"];
-    let mut world = World::wanting(all.iter().map(|a| addr(a)).collect());
-    world.apply();
+    let mut scene = Scene::wanting(all.iter().map(|a| addr(a)).collect());
+    scene.apply();
     let mut shapes: Vec<(usize, Option<u16>, String)> =
-        world.existing.iter().map(|s| (s.endpoints.len(), s.ports[0].number, s.ports[0].name.clone())).collect();
+        scene.existing.iter().map(|s| (s.endpoints.len(), s.ports[0].number, s.ports[0].name.clone())).collect();
     shapes.sort();
     assert_eq!(shapes, [(1, Some(80), "rpc".into()), (1, Some(81), "rpc".into()), (2, Some(80), "rpc".into())]);
 }
 
 #[test]
 fn nothing_changed_writes_nothing() {
-    let mut world = World::wanting(many(250, 80));
-    assert_eq!(signs(&world.apply()), "ccc");
-    assert_eq!(world.plan(), Plan::default());
+    let mut scene = Scene::wanting(many(250, 80));
+    assert_eq!(signs(&scene.apply()), "ccc");
+    assert_eq!(scene.plan(), Plan::default());
 }
 
 #[test]
 fn at_most_one_hundred_endpoints_a_slice() {
-    let mut world = World::wanting(many(201, 80));
-    world.apply();
-    let mut sizes: Vec<usize> = world.existing.iter().map(|s| s.endpoints.len()).collect();
+    let mut scene = Scene::wanting(many(201, 80));
+    scene.apply();
+    let mut sizes: Vec<usize> = scene.existing.iter().map(|s| s.endpoints.len()).collect();
     sizes.sort();
     assert_eq!(sizes, [1, 100, 100]);
 }
 
 #[test]
 fn a_departure_and_an_arrival_are_one_write_in_place() {
-    let mut world = World::wanting(many(150, 80));
-    world.apply();
-    world.endpoints.remove(&addr("10.1.0.7:80"));
-    world.endpoints.insert(addr("10.9.9.9:80"));
-    let plan = world.apply();
+    let mut scene = Scene::wanting(many(150, 80));
+    scene.apply();
+    scene.endpoints.remove(&addr("10.1.0.7:80"));
+    scene.endpoints.insert(addr("10.9.9.9:80"));
+    let plan = scene.apply();
     assert_eq!((signs(&plan).as_str(), plan.added, plan.removed), ("u", 1, 1));
-    assert_eq!(world.held(), world.endpoints.iter().copied().collect::<Vec<_>>());
+    assert_eq!(scene.held(), scene.endpoints.iter().copied().collect::<Vec<_>>());
 }
 
 #[test]
 fn an_arrival_goes_into_the_fullest_slice_with_room() {
-    let mut world = World::wanting(many(150, 80));
-    world.apply();
-    world.endpoints.insert(addr("10.9.9.9:80"));
-    assert_eq!(signs(&world.apply()), "u");
-    assert_eq!(world.existing.iter().map(|s| s.endpoints.len()).max(), Some(100));
+    let mut scene = Scene::wanting(many(150, 80));
+    scene.apply();
+    scene.endpoints.insert(addr("10.9.9.9:80"));
+    assert_eq!(signs(&scene.apply()), "u");
+    assert_eq!(scene.existing.iter().map(|s| s.endpoints.len()).max(), Some(100));
 }
 
 #[test]
 fn a_port_change_updates_the_slice_that_would_be_deleted() {
-    let mut world = World::wanting(BTreeSet::from([addr("10.0.0.1:80")]));
-    world.apply();
-    world.endpoints = BTreeSet::from([addr("10.0.0.1:81")]);
-    assert_eq!(signs(&world.apply()), "u");
-    assert_eq!(world.held(), [addr("10.0.0.1:81")]);
-    world.endpoints = BTreeSet::from([addr("[fd77::1]:81")]);
-    assert_eq!(signs(&world.apply()), "cd", "the address type is immutable");
+    let mut scene = Scene::wanting(BTreeSet::from([addr("10.0.0.1:80")]));
+    scene.apply();
+    scene.endpoints = BTreeSet::from([addr("10.0.0.1:81")]);
+    assert_eq!(signs(&scene.apply()), "u");
+    assert_eq!(scene.held(), [addr("10.0.0.1:81")]);
+    scene.endpoints = BTreeSet::from([addr("[fd77::1]:81")]);
+    assert_eq!(signs(&scene.apply()), "cd", "the address type is immutable");
 }
 
 #[test]
 fn a_slice_is_never_taken_from_one_service_to_another() {
-    let mut world = World::wanting(BTreeSet::from([addr("10.0.0.1:80")]));
-    world.apply();
-    world.service_name = "other".into();
-    assert_eq!(signs(&world.apply()), "cd");
+    let mut scene = Scene::wanting(BTreeSet::from([addr("10.0.0.1:80")]));
+    scene.apply();
+    scene.service_name = "other".into();
+    assert_eq!(signs(&scene.apply()), "cd");
 }
 
 #[test]
 fn a_changed_frame_is_written_once() {
-    let mut world = World::wanting(many(2, 80));
-    world.apply();
-    world.ports[0].name = "grpc".into();
-    world.labels.insert("team".into(), "a".into());
-    assert_eq!(signs(&world.apply()), "u");
-    assert_eq!(world.plan(), Plan::default());
+    let mut scene = Scene::wanting(many(2, 80));
+    scene.apply();
+    scene.ports[0].name = "grpc".into();
+    scene.labels.insert("team".into(), "a".into());
+    assert_eq!(signs(&scene.apply()), "u");
+    assert_eq!(scene.plan(), Plan::default());
 }
 
 #[test]
 fn without_a_service_or_endpoints_no_slice_stays() {
-    let mut world = World::wanting(many(150, 80));
-    world.apply();
-    world.has_service = false;
-    let plan = world.apply();
+    let mut scene = Scene::wanting(many(150, 80));
+    scene.apply();
+    scene.has_service = false;
+    let plan = scene.apply();
     assert_eq!((signs(&plan).as_str(), plan.removed), ("dd", 150));
-    let mut world = World::wanting(many(150, 80));
-    world.apply();
-    world.endpoints.clear();
-    assert_eq!(signs(&world.apply()), "dd");
+    let mut scene = Scene::wanting(many(150, 80));
+    scene.apply();
+    scene.endpoints.clear();
+    assert_eq!(signs(&scene.apply()), "dd");
 }
 
 #[test]
 fn a_slice_under_deletion_is_left_alone_and_its_name_is_not_taken() {
-    let mut world = World::wanting(many(1, 80));
-    world.apply();
-    world.existing[0].deleting = true;
-    let plan = world.apply();
+    let mut scene = Scene::wanting(many(1, 80));
+    scene.apply();
+    scene.existing[0].deleting = true;
+    let plan = scene.apply();
     assert_eq!(signs(&plan), "c");
-    assert_ne!(world.existing[0].name, world.existing[1].name);
+    assert_ne!(scene.existing[0].name, scene.existing[1].name);
 }
 
 #[test]
 fn an_endpoint_that_two_slices_hold_stays_in_one() {
-    let mut world = World::wanting(many(2, 80));
-    world.apply();
-    let mut copy = world.existing[0].clone();
+    let mut scene = Scene::wanting(many(2, 80));
+    scene.apply();
+    let mut copy = scene.existing[0].clone();
     copy.name = "zzz".into();
-    world.existing.push(copy);
-    assert_eq!(signs(&world.apply()), "d");
-    assert_eq!(world.held(), world.endpoints.iter().copied().collect::<Vec<_>>());
+    scene.existing.push(copy);
+    assert_eq!(signs(&scene.apply()), "d");
+    assert_eq!(scene.held(), scene.endpoints.iter().copied().collect::<Vec<_>>());
 }
 
 #[test]
 fn what_is_known_of_an_endpoint_is_said_and_hints_only_where_the_service_asks_for_them() {
     let pod = TargetPod { namespace: "shop".into(), name: "a".into(), uid: "u".into() };
-    let mut world = World::wanting(many(1, 80));
-    world.known.zone = Some("z1".into());
-    world.known.node = Some("n1".into());
-    world.known.pod = Some(pod.clone());
-    world.apply();
-    let told = |world: &World| world.existing[0].endpoints[0].clone();
+    let mut scene = Scene::wanting(many(1, 80));
+    scene.known.zone = Some("z1".into());
+    scene.known.node = Some("n1".into());
+    scene.known.pod = Some(pod.clone());
+    scene.apply();
+    let told = |scene: &Scene| scene.existing[0].endpoints[0].clone();
     let expected = (Some("z1".to_owned()), Some("n1".to_owned()), Some(pod));
-    assert_eq!((told(&world).zone, told(&world).node, told(&world).pod), expected);
-    assert_eq!(told(&world).hints, Hints::default());
+    assert_eq!((told(&scene).zone, told(&scene).node, told(&scene).pod), expected);
+    assert_eq!(told(&scene).hints, Hints::default());
     for (traffic, zones, nodes) in [
         (TrafficDistribution::SameZone, vec!["z1".to_owned()], vec![]),
         (TrafficDistribution::SameNode, vec!["z1".to_owned()], vec!["n1".to_owned()]),
         (TrafficDistribution::Anywhere, vec![], vec![]),
     ] {
-        world.traffic = traffic;
-        assert_eq!(signs(&world.apply()), "u", "in place");
-        assert_eq!(told(&world).hints, Hints { zones, nodes });
+        scene.traffic = traffic;
+        assert_eq!(signs(&scene.apply()), "u", "in place");
+        assert_eq!(told(&scene).hints, Hints { zones, nodes });
     }
 }
 
 #[test]
 fn deadlines_and_the_source_are_told_by_annotations_and_survive_a_restart() {
-    let mut world = World::wanting(many(2, 80));
+    let mut scene = Scene::wanting(many(2, 80));
     let until = Timestamp::from_millisecond(1_500_000_000_250).unwrap();
-    world.known.lost_until = Some(until);
-    world.apply();
-    let annotations = &world.existing[0].annotations;
+    scene.known.lost_until = Some(until);
+    scene.apply();
+    let annotations = &scene.existing[0].annotations;
     assert_eq!(annotations[IMPORTED_FROM_ANNOTATION], "main/echo");
     let time = "2017-07-14T02:40:00Z";
     assert_eq!(annotations[LOST_UNTIL_ANNOTATION], format!("10.1.0.1={time},10.1.0.2={time}"));
-    assert_eq!(world.plan(), Plan::default(), "a fraction of a second is no change");
-    let slices: Vec<&Slice> = world.existing.iter().collect();
-    let seen = present(&slices, &world.ports, "main/echo");
-    assert!(seen.values().all(|p| p.from_here && p.ports == PortSet::of(0) && p.lost_until == time.parse().ok()));
-    assert!(present(&slices, &world.ports, "main/other").values().all(|p| !p.from_here));
+    assert_eq!(scene.plan(), Plan::default(), "a fraction of a second is no change");
+    let slices: Vec<&Slice> = scene.existing.iter().collect();
+    let if_version = present(&slices, &scene.ports, "main/echo");
+    assert!(if_version.values().all(|p| p.from_here && p.ports == PortSet::of(0) && p.lost_until == time.parse().ok()));
+    assert!(present(&slices, &scene.ports, "main/other").values().all(|p| !p.from_here));
     // Found again: no deadline any more.
-    world.known.lost_until = None;
-    assert_eq!(signs(&world.apply()), "u");
-    assert!(!world.existing[0].annotations.contains_key(LOST_UNTIL_ANNOTATION));
+    scene.known.lost_until = None;
+    assert_eq!(signs(&scene.apply()), "u");
+    assert!(!scene.existing[0].annotations.contains_key(LOST_UNTIL_ANNOTATION));
     // Another name: the same endpoints come from somewhere else.
-    world.source = "main/other".into();
-    assert_eq!(signs(&world.apply()), "u");
+    scene.source = "main/other".into();
+    assert_eq!(signs(&scene.apply()), "u");
 }
 
 #[test]
 fn ports_have_slices_of_their_own_and_each_keeps_its_name() {
-    let mut world = World::wanting(many(3, 80));
-    world.ports.push(Port { name: "web".into(), app_protocol: Some("http".into()) });
-    world.known.ports.insert(PortSet::of(1));
-    assert_eq!(signs(&world.apply()), "cc");
-    let names: Vec<&str> = world.existing.iter().map(|s| s.ports[0].name.as_str()).collect();
+    let mut scene = Scene::wanting(many(3, 80));
+    scene.ports.push(Port { name: "web".into(), app_protocol: Some("http".into()) });
+    scene.known.ports.insert(PortSet::of(1));
+    assert_eq!(signs(&scene.apply()), "cc");
+    let names: Vec<&str> = scene.existing.iter().map(|s| s.ports[0].name.as_str()).collect();
     assert!(names.contains(&"rpc") && names.contains(&"web"), "{names:?}");
-    let slices: Vec<&Slice> = world.existing.iter().collect();
-    let both = present(&slices, &world.ports, "main/echo");
-    assert!(both.len() == 3 && both.values().all(|p| p.ports == world.known.ports), "{both:?}");
+    let slices: Vec<&Slice> = scene.existing.iter().collect();
+    let both = present(&slices, &scene.ports, "main/echo");
+    assert!(both.len() == 3 && both.values().all(|p| p.ports == scene.known.ports), "{both:?}");
     // A port that is not asked for any more takes its slices with it.
-    world.ports.pop();
-    world.known.ports = PortSet::of(0);
-    let plan = world.apply();
-    assert_eq!(world.existing.len(), 1, "{plan:?}");
+    scene.ports.pop();
+    scene.known.ports = PortSet::of(0);
+    let plan = scene.apply();
+    assert_eq!(scene.existing.len(), 1, "{plan:?}");
     assert_eq!((plan.added, plan.removed), (0, 0));
 }
 
@@ -344,14 +344,14 @@ proptest! {
 
     #[test]
     fn whatever_happens_every_endpoint_is_in_exactly_one_slice(states in prop::collection::vec(some_endpoints(), 1..6)) {
-        let mut world = World::wanting(BTreeSet::new());
+        let mut scene = Scene::wanting(BTreeSet::new());
         for state in states {
-            world.endpoints = state;
-            prop_assert_eq!(world.plan(), world.plan());
-            world.apply();
-            prop_assert_eq!(world.held(), world.endpoints.iter().copied().collect::<Vec<_>>());
-            prop_assert!(world.existing.iter().all(|s| (1..=MAX_ENDPOINTS).contains(&s.endpoints.len())));
-            prop_assert_eq!(world.plan(), Plan::default(), "a second plan writes nothing");
+            scene.endpoints = state;
+            prop_assert_eq!(scene.plan(), scene.plan());
+            scene.apply();
+            prop_assert_eq!(scene.held(), scene.endpoints.iter().copied().collect::<Vec<_>>());
+            prop_assert!(scene.existing.iter().all(|s| (1..=MAX_ENDPOINTS).contains(&s.endpoints.len())));
+            prop_assert_eq!(scene.plan(), Plan::default(), "a second plan writes nothing");
         }
     }
 }

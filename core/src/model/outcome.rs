@@ -1,0 +1,233 @@
+//! The outcome of one instance in one plan: what becomes of it on the other side, and why.
+//!
+//! Owns the list of outcomes. Status counts, gauges, Events and the command line all read it, so that a reason is worked out once, by
+//! the planner that decides. Refuses to know the words in which people are told.
+
+use std::fmt;
+
+use crate::Timestamp;
+use crate::model::{InstanceAddr, Owner, Reason, RecordKey};
+
+/// What becomes of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    // A ready endpoint of the cluster.
+    /// Its own record is there.
+    Exported {
+        key: RecordKey,
+    },
+    /// Its own record is about to be written.
+    ToBeExported,
+    /// Its own server registered it. `refused` is why that record cannot be imported, where it names the address in an odd form or
+    /// under the key of another address.
+    SelfRegistered {
+        key: RecordKey,
+        refused: Option<Reason>,
+    },
+    /// Another cluster's Twinspan registered the address.
+    TakenByOtherCluster {
+        key: RecordKey,
+    },
+    /// Its own server deregistered; it is exported again at that time.
+    ExportDelayed {
+        until: Timestamp,
+    },
+    /// The RegisteredService does not export.
+    ExportNotRequested,
+    /// The registry's view is not fresh, so nothing is exported now.
+    ExportUnavailable,
+
+    // An endpoint of the cluster that may not be exported.
+    /// Its port is not one of the chosen ones.
+    OtherPort {
+        port: String,
+    },
+    Terminating,
+    NotReady,
+    /// Its IP family is not exported.
+    OtherFamily,
+    /// The Service has no selector any more, and the built-in controller left the slice behind.
+    Unmanaged,
+
+    // A record that this cluster wrote.
+    /// Another RegisteredService exported it under the same name.
+    ExportedByAnother {
+        owner: Owner,
+    },
+    /// Its endpoint is gone, and the record is about to be deleted.
+    ToBeWithdrawn {
+        key: RecordKey,
+    },
+    /// No ready endpoint is behind the record, which stays for now.
+    RecordWithoutEndpoint,
+
+    // An endpoint that the Service has, or gets, from the registry.
+    Imported,
+    /// Its endpoint is about to be written.
+    ToBeImported,
+    /// It lost its registration and stays until then while it accepts connections.
+    Lost {
+        until: Timestamp,
+    },
+    /// The same, and its record is about to be put back.
+    ToBeHealed {
+        until: Timestamp,
+    },
+    /// The same, and its record was put back.
+    Healed {
+        until: Timestamp,
+    },
+    /// No record is behind the endpoint, which stays for now.
+    EndpointWithoutRecord,
+    /// The registry's view is not fresh, so the endpoint stays as it is.
+    ImportUnavailable,
+
+    // A foreign record.
+    /// The RegisteredService does not import.
+    ImportNotRequested,
+    /// The instance is left out.
+    Skipped(Reason),
+
+    // Either side.
+    /// The RegisteredService cannot be acted upon.
+    NotAccepted,
+}
+
+impl Outcome {
+    /// Whether both sides have the instance, or will.
+    pub fn is_shared(&self) -> bool {
+        self.is_exported() || self.is_registered() || (self.is_imported() && *self != Self::EndpointWithoutRecord)
+    }
+
+    /// Whether an own record stands for the instance once the plan is applied.
+    pub fn is_exported(&self) -> bool {
+        matches!(self, Self::Exported { .. } | Self::ToBeExported)
+    }
+
+    /// Whether the Service has the instance as an imported endpoint once the plan is applied.
+    pub fn is_imported(&self) -> bool {
+        matches!(self, Self::Imported | Self::ToBeImported | Self::EndpointWithoutRecord) || self.is_lost()
+    }
+
+    /// Whether the outcome is about an endpoint of the cluster.
+    pub fn is_endpoint_of_cluster(&self) -> bool {
+        match self {
+            Self::Exported { .. }
+            | Self::ToBeExported
+            | Self::SelfRegistered { .. }
+            | Self::TakenByOtherCluster { .. }
+            | Self::ExportDelayed { .. }
+            | Self::ExportNotRequested
+            | Self::ExportUnavailable
+            | Self::OtherPort { .. }
+            | Self::Terminating
+            | Self::NotReady
+            | Self::OtherFamily
+            | Self::Unmanaged => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the instance lost its registration and lives.
+    fn is_lost(&self) -> bool {
+        matches!(self, Self::Lost { .. } | Self::ToBeHealed { .. } | Self::Healed { .. })
+    }
+
+    fn is_registered(&self) -> bool {
+        matches!(self, Self::SelfRegistered { .. } | Self::TakenByOtherCluster { .. })
+    }
+}
+
+/// The instance that an outcome is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    Address(InstanceAddr),
+    /// A record without an address that an endpoint may have: the address as written, else the key.
+    Text(String),
+}
+
+impl Subject {
+    /// The address, also where the text names one in a form that only clients accept.
+    pub fn address(&self) -> Option<InstanceAddr> {
+        match self {
+            Self::Address(addr) => Some(*addr),
+            Self::Text(text) => InstanceAddr::parse(text).ok(),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(addr) => addr.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// One instance of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceOutcome {
+    pub subject: Subject,
+    pub outcome: Outcome,
+    /// A deletion, or an export, waits for more evidence or for the guard.
+    pub held: bool,
+    /// The first address of its instance. A record with several addresses counts once.
+    pub counts: bool,
+}
+
+impl InstanceOutcome {
+    pub fn of(addr: InstanceAddr, outcome: Outcome) -> Self {
+        Self { subject: Subject::Address(addr), outcome, held: false, counts: true }
+    }
+
+    pub fn held(addr: InstanceAddr, outcome: Outcome) -> Self {
+        Self { held: true, ..Self::of(addr, outcome) }
+    }
+
+    /// An instance or a record that is left out.
+    pub fn skipped(instance: String, reason: Reason) -> Self {
+        Self { subject: Subject::Text(instance), outcome: Outcome::Skipped(reason), held: false, counts: true }
+    }
+
+    /// The reason, where the instance is left out and counts.
+    pub fn skip_reason(&self) -> Option<Reason> {
+        match self.outcome {
+            Outcome::Skipped(reason) if self.counts => Some(reason),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_that_both_sides_have_is_shared() {
+        let until = Timestamp::UNIX_EPOCH;
+        let key = || RecordKey::from("p/echo/10.0.0.1:80");
+        for outcome in [
+            Outcome::Exported { key: key() },
+            Outcome::ToBeExported,
+            Outcome::SelfRegistered { key: key(), refused: None },
+            Outcome::TakenByOtherCluster { key: key() },
+            Outcome::Imported,
+            Outcome::ToBeImported,
+            Outcome::Lost { until },
+            Outcome::Healed { until },
+        ] {
+            assert!(outcome.is_shared(), "{outcome:?}");
+        }
+        for outcome in [
+            Outcome::NotReady,
+            Outcome::EndpointWithoutRecord,
+            Outcome::RecordWithoutEndpoint,
+            Outcome::ExportDelayed { until },
+            Outcome::Skipped(Reason::OtherCluster),
+        ] {
+            assert!(!outcome.is_shared(), "{outcome:?}");
+        }
+        assert!(Outcome::EndpointWithoutRecord.is_imported(), "it is an endpoint all the same");
+    }
+}

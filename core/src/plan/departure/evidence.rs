@@ -1,0 +1,211 @@
+//! Evidence: how a record went, as far as the circumstances of its deletion prove it.
+//!
+//! Owns the classification (several records of a service in one revision, one alone with its lease alive, missing in a list, missing
+//! because another registry answered) and the departures that are still fresh. Refuses to look leases up, which the registry's door
+//! does, and to decide about endpoints, which [`super::decide`] does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Departure, Departures, Evidence, FORGOTTEN_AFTER};
+use crate::Timestamp;
+use crate::codec::{Format, Layout};
+use crate::model::{InstanceAddr, Kind, LeaseId, Record};
+use jiff::SignedDuration;
+
+/// Interval at which departures that are too old to matter are dropped.
+const FORGET_EVERY: SignedDuration = SignedDuration::from_secs(60);
+
+/// A lease to look up: a record with it went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseLookUp {
+    pub name: Box<[u8]>,
+    pub addrs: Vec<InstanceAddr>,
+    pub lease: LeaseId,
+    pub at: Timestamp,
+    /// The evidence if the lease lives.
+    pub if_it_lives: Evidence,
+}
+
+/// The writer of a record. A healed record counts as its server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writer {
+    Ourselves,
+    OtherTwinspan,
+    Server,
+}
+
+#[derive(Debug)]
+pub struct DepartureTracker {
+    format: Format,
+    cluster_id: String,
+    by_name: BTreeMap<Box<[u8]>, Departures>,
+    forgotten_at: Option<Timestamp>,
+}
+
+impl DepartureTracker {
+    pub fn new(format: Format, cluster_id: String) -> Self {
+        Self { format, cluster_id, by_name: BTreeMap::new(), forgotten_at: None }
+    }
+
+    pub fn of(&self, name: &[u8]) -> Departures {
+        self.by_name.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Ends the departures of these addresses: a record has them now.
+    pub fn registered(&mut self, name: &[u8], addrs: &[InstanceAddr]) {
+        if let Some(departures) = self.by_name.get_mut(name) {
+            addrs.iter().for_each(|addr| drop(departures.remove(addr)));
+        }
+    }
+
+    /// Records that were deleted in one revision. Returns the leases to look up.
+    pub fn deleted_together(&mut self, layout: &Layout, gone: &[Arc<Record>], now: Timestamp) -> Vec<LeaseLookUp> {
+        let servers = self.servers_by_name(layout, gone);
+        let ours = gone.iter().filter(|record| record.own(&self.cluster_id).is_some()).count();
+        let mut look_ups = Vec::new();
+        for record in gone {
+            let Some(name) = name_of(layout, record) else { continue };
+            let evidence = match self.writer(record) {
+                // A server's own Deregister removes one key. Several own records that go at once were deleted in bulk, and are put
+                // again without waiting.
+                Writer::Ourselves if ours > 1 => continue,
+                Writer::Ourselves => Evidence::LookingUp,
+                // Another Twinspan deletes in batches, and its leases carry many records.
+                Writer::OtherTwinspan if self.others_by_name(layout, gone, &name) > 1 => Evidence::Deregistered,
+                Writer::OtherTwinspan => Evidence::LookingUp,
+                Writer::Server if servers.get(&name).copied().unwrap_or_default() > 1 => Evidence::BulkDeleted,
+                Writer::Server => Evidence::LookingUp,
+            };
+            look_ups.extend(self.depart(&name, record, evidence, Evidence::Deregistered, now));
+        }
+        look_ups
+    }
+
+    /// Records that a list lacks: no event showed whether they went together or one after the other. Returns the leases to look up.
+    pub fn missing_in_a_list(&mut self, layout: &Layout, gone: &[Arc<Record>], now: Timestamp) -> Vec<LeaseLookUp> {
+        let servers = self.servers_by_name(layout, gone);
+        let ours = gone.iter().filter(|record| record.own(&self.cluster_id).is_some()).count();
+        let mut look_ups = Vec::new();
+        for record in gone {
+            let Some(name) = name_of(layout, record) else { continue };
+            let if_it_lives = match self.writer(record) {
+                Writer::Ourselves if ours > 1 => continue,
+                Writer::Ourselves | Writer::OtherTwinspan => Evidence::Deregistered,
+                // An ended lease explains each record by itself; several deleted records may have been deleted in bulk.
+                Writer::Server if servers.get(&name).copied().unwrap_or_default() > 1 => Evidence::BulkDeleted,
+                Writer::Server => Evidence::Deregistered,
+            };
+            look_ups.extend(self.depart(&name, record, Evidence::LookingUp, if_it_lives, now));
+        }
+        look_ups
+    }
+
+    /// Records that another registry, or an older one, lacks. Own records are simply put back.
+    pub fn rolled_back(&mut self, layout: &Layout, gone: &[Arc<Record>], now: Timestamp) {
+        for record in gone {
+            if record.own(&self.cluster_id).is_none()
+                && let Some(name) = name_of(layout, record)
+            {
+                self.depart(&name, record, Evidence::RolledBack, Evidence::RolledBack, now);
+            }
+        }
+    }
+
+    /// A record that another registry, or an older one, has in an earlier form: the addresses that it gained since are missing.
+    pub fn set_back(&mut self, layout: &Layout, before: &Arc<Record>, after: Option<&Record>, now: Timestamp) {
+        let Some(name) = name_of(layout, before) else { return };
+        if before.own(&self.cluster_id).is_some() {
+            return;
+        }
+        let still: Vec<InstanceAddr> = after.into_iter().flat_map(Record::addrs).collect();
+        for addr in before.addrs().filter(|addr| !still.contains(addr)) {
+            let departure = Departure { evidence: Evidence::RolledBack, at: now, record: Some(before.clone()) };
+            self.by_name.entry(name.clone()).or_default().insert(addr, departure);
+        }
+    }
+
+    /// Enters the result of a lease look-up. Returns whether a departure still waited for it.
+    pub fn explain(&mut self, look_up: &LeaseLookUp, evidence: Evidence) -> bool {
+        let Some(departures) = self.by_name.get_mut(&look_up.name) else { return false };
+        let mut mattered = false;
+        for addr in &look_up.addrs {
+            if let Some(departure) = departures.get_mut(addr)
+                && departure.evidence == Evidence::LookingUp
+                && departure.at == look_up.at
+            {
+                departure.evidence = evidence;
+                mattered = true;
+            }
+        }
+        mattered
+    }
+
+    /// Drops old departures, at most once a minute: most events concern none.
+    pub fn forget(&mut self, now: Timestamp) {
+        if self.forgotten_at.is_some_and(|last| now.duration_since(last).abs() < FORGET_EVERY) {
+            return;
+        }
+        self.forgotten_at = Some(now);
+        self.by_name.retain(|_, departures| {
+            departures.retain(|_, departure| now.duration_since(departure.at) < FORGOTTEN_AFTER);
+            !departures.is_empty()
+        });
+    }
+
+    fn depart(
+        &mut self,
+        name: &[u8],
+        record: &Arc<Record>,
+        evidence: Evidence,
+        if_it_lives: Evidence,
+        now: Timestamp,
+    ) -> Option<LeaseLookUp> {
+        let addrs: Vec<InstanceAddr> = record.addrs().collect();
+        if addrs.is_empty() {
+            return None;
+        }
+        // A missing lease, or one that its server revokes, teaches nothing.
+        let own = record.own(&self.cluster_id).is_some();
+        let takes_it_along = self.format.leaves_by_revoking() && !own;
+        let evidence = match evidence {
+            Evidence::LookingUp if record.lease == LeaseId::NONE || takes_it_along => if_it_lives,
+            evidence => evidence,
+        };
+        let departures = self.by_name.entry(name.into()).or_default();
+        for addr in &addrs {
+            departures.insert(*addr, Departure { evidence, at: now, record: Some(record.clone()) });
+        }
+        let look_up = LeaseLookUp { name: name.into(), addrs, lease: record.lease, at: now, if_it_lives };
+        (evidence == Evidence::LookingUp).then_some(look_up)
+    }
+
+    fn writer(&self, record: &Record) -> Writer {
+        match record.kind(&self.cluster_id) {
+            Kind::Own(_) => Writer::Ourselves,
+            Kind::OtherCluster => Writer::OtherTwinspan,
+            Kind::Healed(owner) if owner.cluster_id != self.cluster_id => Writer::OtherTwinspan,
+            Kind::Healed(_) | Kind::Foreign | Kind::Undecodable => Writer::Server,
+        }
+    }
+
+    /// How many records of servers went, by name; records that a Twinspan wrote do not count.
+    fn servers_by_name(&self, layout: &Layout, gone: &[Arc<Record>]) -> BTreeMap<Box<[u8]>, usize> {
+        let mut by_name = BTreeMap::new();
+        for record in gone {
+            if let (Writer::Server, Some(name)) = (self.writer(record), name_of(layout, record)) {
+                *by_name.entry(name).or_default() += 1;
+            }
+        }
+        by_name
+    }
+
+    fn others_by_name(&self, layout: &Layout, gone: &[Arc<Record>], name: &[u8]) -> usize {
+        let of_name = gone.iter().filter(|record| name_of(layout, record).as_deref() == Some(name));
+        of_name.filter(|record| self.writer(record) == Writer::OtherTwinspan).count()
+    }
+}
+
+fn name_of(layout: &Layout, record: &Record) -> Option<Box<[u8]>> {
+    layout.split_key(&record.key).map(|(name, _)| name.into())
+}

@@ -1,0 +1,213 @@
+//! Departures: a record that is no longer there, and the consequence for the other side.
+//!
+//! - [`evidence`]: classifies how a record went from the circumstances of its deletion.
+//! - [`guard`]: how many unexplained deletions of one service may go, [`registry_guard`], of a whole registry; [`held`]: their names.
+//!
+//! Owns the kinds of evidence, the wait of an export because of a departure, and the decision about an imported endpoint whose record is
+//! gone. Refuses to look anything up: the registry's door asks for leases, the third door opens connections.
+
+pub mod evidence;
+pub mod guard;
+pub mod held;
+pub mod registry_guard;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+
+use crate::Timestamp;
+use crate::model::{InstanceAddr, Record};
+
+/// How a record went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The lease is being looked up.
+    LookingUp,
+    /// The key was deleted while its lease lived, or had none: a server deregistered.
+    Deregistered,
+    /// The lease is gone: a server died, or lost the registry.
+    LeaseExpired,
+    /// An endpoint was in our slices when this process started, and no record is behind it.
+    NoRecordAtStart,
+    /// Two or more records of the service were deleted in one revision, which no server does.
+    BulkDeleted,
+    /// The lease could not be looked up.
+    LeaseUnreadable,
+    /// The registry came back as another one, or as an older one, and lacks the record.
+    RolledBack,
+}
+
+/// A record that is no longer there. Each address has at most one departure: a newer one replaces it, and a record with that address
+/// ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    pub evidence: Evidence,
+    /// When the view saw that the record was gone.
+    pub at: Timestamp,
+    /// The record as it was: an endpoint that is kept for it still obeys every rule of the import. `None` where this process never saw it.
+    pub record: Option<Arc<Record>>,
+}
+
+/// The departures of one registry name.
+pub type Departures = BTreeMap<InstanceAddr, Departure>;
+
+/// A ready endpoint is not exported for this long after its own server deregistered: such a server usually ends within that time, and
+/// a client that is sent to it meanwhile fails.
+pub const AFTER_LEAVING: SignedDuration = SignedDuration::from_secs(10);
+
+/// The last endpoint of a service stays this long after its server deregistered, while it accepts connections: a Kitex server puts its
+/// record back at its 30 s tick (`ObserveDelay` of registry-etcd v0.2.6).
+pub const LAST_ENDPOINT_STAYS: SignedDuration = SignedDuration::from_secs(35);
+
+/// An endpoint that neither refuses nor accepts for this long may be gone.
+pub const NO_ANSWER_FOR: SignedDuration = SignedDuration::from_secs(10);
+
+/// The registry's view drops a departure after this long; planners keep their own copy of an open one.
+pub const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_secs(300);
+
+impl Departure {
+    /// The time until which an endpoint at this address is not exported; `None` once it has passed.
+    pub fn holds_export(&self, now: Timestamp) -> Option<Timestamp> {
+        match self.evidence {
+            Evidence::LookingUp | Evidence::Deregistered => {
+                // A clock that was set back must not hold for longer than the wait.
+                let until = self.at.min(now) + AFTER_LEAVING;
+                (now < until).then_some(until)
+            }
+            // Kitex gives up for good after five failed retries, so no server will register the instance. An emptied or restored
+            // registry gets its records back at once.
+            Evidence::LeaseExpired
+            | Evidence::NoRecordAtStart
+            | Evidence::BulkDeleted
+            | Evidence::LeaseUnreadable
+            | Evidence::RolledBack => None,
+        }
+    }
+}
+
+/// `spec.import.onExpiry`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExpiry {
+    Remove,
+    #[default]
+    Probe,
+    Heal,
+}
+
+/// The answer to a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The connection opened, and was still open after a moment.
+    Accepted,
+    Refused,
+    /// Neither accepted nor refused in time.
+    NoAnswer,
+}
+
+/// The last answer of an address, and since when it is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    pub answer: Answer,
+    pub since: Timestamp,
+}
+
+/// Everything that the decision about one endpoint rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct DepartureInput {
+    pub evidence: Evidence,
+    pub at: Timestamp,
+    pub on_expiry: OnExpiry,
+    /// Neither a pod's address nor an export of another cluster's Twinspan: those are never kept, because another controller knows
+    /// whether they live.
+    pub keepable: bool,
+    /// The service would have no endpoint without it.
+    pub last: bool,
+    pub probe: Option<Probe>,
+    /// The deadline of an endpoint that was found lost before.
+    pub lost_until: Option<Timestamp>,
+    pub keep_lost: SignedDuration,
+    pub now: Timestamp,
+}
+
+/// The decision about an endpoint whose record is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Gone,
+    /// The endpoint stays until more is known.
+    Waiting {
+        probe: bool,
+        requeue_at: Option<Timestamp>,
+    },
+    /// The server lives and only lost its registration. The endpoint stays until then while it accepts connections.
+    Lost {
+        until: Timestamp,
+    },
+    /// The guard decides.
+    Unexplained {
+        since: Timestamp,
+        /// The endpoint is probed all the same: one that refuses goes at any time.
+        probe: bool,
+    },
+}
+
+/// Applies the first rule that matches; `docs/departures.md` has them as a table.
+pub fn decide(input: &DepartureInput) -> Decision {
+    let at = input.at.min(input.now);
+    match input.evidence {
+        Evidence::LookingUp => Decision::Waiting { probe: false, requeue_at: None },
+        Evidence::BulkDeleted | Evidence::LeaseUnreadable | Evidence::RolledBack => {
+            Decision::Unexplained { since: at, probe: false }
+        }
+        Evidence::Deregistered if input.last && input.keepable => last_one_left(input, at),
+        Evidence::Deregistered => Decision::Gone,
+        Evidence::LeaseExpired | Evidence::NoRecordAtStart if !input.keepable => {
+            Decision::Unexplained { since: at, probe: false }
+        }
+        Evidence::LeaseExpired if input.on_expiry == OnExpiry::Remove => {
+            Decision::Unexplained { since: at, probe: false }
+        }
+        Evidence::NoRecordAtStart if input.on_expiry == OnExpiry::Remove => match input.probe.map(|probe| probe.answer)
+        {
+            None => Decision::Waiting { probe: true, requeue_at: None },
+            Some(Answer::Refused) => Decision::Gone,
+            Some(Answer::Accepted | Answer::NoAnswer) => Decision::Unexplained { since: at, probe: true },
+        },
+        Evidence::LeaseExpired | Evidence::NoRecordAtStart => probed(input, at),
+    }
+}
+
+fn last_one_left(input: &DepartureInput, at: Timestamp) -> Decision {
+    let until = at + LAST_ENDPOINT_STAYS;
+    match input.probe.map(|probe| probe.answer) {
+        _ if input.now >= until => Decision::Gone,
+        None | Some(Answer::Accepted) => Decision::Waiting { probe: true, requeue_at: Some(until) },
+        Some(Answer::Refused | Answer::NoAnswer) => Decision::Gone,
+    }
+}
+
+fn probed(input: &DepartureInput, at: Timestamp) -> Decision {
+    // A shorter `keepLostSeconds` takes effect at once; a longer one does not prolong what has begun.
+    let until = input.lost_until.unwrap_or(at + input.keep_lost).min(input.now + input.keep_lost);
+    match input.probe {
+        Some(Probe { answer: Answer::Refused, .. }) => Decision::Gone,
+        Some(Probe { answer: Answer::NoAnswer, since }) if input.now >= since.min(input.now) + NO_ANSWER_FOR => {
+            Decision::Unexplained { since: since.min(input.now) + NO_ANSWER_FOR, probe: true }
+        }
+        _ if input.now >= until => Decision::Unexplained { since: until, probe: true },
+        None => Decision::Waiting { probe: true, requeue_at: Some(until) },
+        Some(Probe { answer: Answer::Accepted, .. }) => Decision::Lost { until },
+        Some(Probe { answer: Answer::NoAnswer, since }) => {
+            let silent = since.min(input.now) + NO_ANSWER_FOR;
+            match input.lost_until {
+                // It accepted once: a moment of silence does not change what it is.
+                Some(_) => Decision::Lost { until },
+                None => Decision::Waiting { probe: true, requeue_at: Some(silent.min(until)) },
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

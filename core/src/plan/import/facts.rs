@@ -1,0 +1,149 @@
+//! The values that the import rests on, and those that it returns.
+//!
+//! Refuses to decide: [`super`] decides about records, [`super::departed`] about endpoints whose record is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+
+use crate::Timestamp;
+use crate::codec::Layout;
+use crate::model::{
+    InstanceAddr, InstanceOutcome, Owner, PortSet, Record, RecordKey, Registration, Revision, Selector,
+};
+use crate::plan::RecordOp;
+use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, Limits};
+use crate::plan::departure::{Departures, Evidence, OnExpiry, Probe};
+use crate::plan::trust::Trust;
+
+/// Records whose address is, or was, an endpoint that others manage: `mod_revision` by key. A dead pod's own record
+/// outlives it by its TTL, and must not bring it back.
+pub type Shadows = BTreeMap<RecordKey, Revision>;
+
+/// Everything that the decision rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    pub layout: &'a Layout,
+    pub owner: &'a Owner,
+    /// Every record under the name, whoever wrote it.
+    pub records: &'a BTreeMap<RecordKey, &'a Record>,
+    pub options: &'a Options,
+    /// Addresses in slices of the Service that Twinspan does not manage, ready or not, at any of their ports.
+    pub managed_by_others: &'a BTreeSet<(IpAddr, u16)>,
+    /// The Service has ready endpoints that Twinspan does not manage.
+    pub others_ready: bool,
+    pub trust: Trust<'a>,
+    pub departures: &'a Departures,
+    /// The first list of this process showed that the registry had come back as another one, or an older one.
+    pub started_after_rollback: bool,
+    /// Endpoints in our slices now.
+    pub present: &'a BTreeMap<InstanceAddr, Present>,
+    /// Addresses that other RegisteredServices import into the same Service.
+    pub contested: &'a BTreeMap<InstanceAddr, ContestedImport>,
+    /// Healed records of owners that went: ours to adopt.
+    pub to_adopt: &'a BTreeSet<RecordKey>,
+    pub probes: &'a BTreeMap<InstanceAddr, Probe>,
+    pub limits: Limits,
+    pub context: GuardContext<'a>,
+    /// The state that the last plan returned.
+    pub state: &'a ImportState,
+    pub now: Timestamp,
+}
+
+/// The choices of the RegisteredService.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The scheme of each port, empty where the format has none; at least one.
+    pub schemes: Vec<String>,
+    /// Import the exports of other clusters' Twinspan too.
+    pub other_clusters: bool,
+    pub tag_selector: Selector,
+    /// A tag whose value becomes the zone; empty for none.
+    pub zone_tag: String,
+    pub on_expiry: OnExpiry,
+    /// An instance that lost its registration is kept this long while it accepts connections.
+    pub keep_lost: SignedDuration,
+}
+
+impl Options {
+    /// The zone that a registration's tag names. A zone is a label value in Kubernetes; a tag that is not a legal one names no zone.
+    pub fn zone(&self, registration: &Registration) -> Option<String> {
+        let zone = registration.tags.get(&self.zone_tag).filter(|_| !self.zone_tag.is_empty())?;
+        let is_outer = |c: char| c.is_ascii_alphanumeric();
+        let is_inner = |c: char| is_outer(c) || matches!(c, '-' | '_' | '.');
+        let legal = zone.starts_with(is_outer) && zone.ends_with(is_outer) && zone.chars().all(is_inner);
+        (legal && zone.len() <= 63).then(|| zone.clone())
+    }
+}
+
+/// An endpoint in our slices, as they are now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// The ports that it serves; none where it stands under the name of a port that is not asked for any more.
+    pub ports: PortSet,
+    pub zone: Option<String>,
+    /// The slice was filled from the registry and the name that are in force now.
+    pub from_here: bool,
+    /// From the slice's annotation.
+    pub lost_until: Option<Timestamp>,
+}
+
+/// Another RegisteredService imports an address into the same Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContestedImport {
+    /// It is older than we are, so it has the address.
+    pub older: bool,
+    /// Its slices hold the address already.
+    pub holds: bool,
+}
+
+/// The state that one plan hands to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImportState {
+    /// The endpoints that were wanted; `None` before the first plan of this process for this registry and name.
+    pub known: Option<BTreeSet<InstanceAddr>>,
+    pub shadows: Shadows,
+    /// Endpoints that stay although their record is gone.
+    pub departing: BTreeMap<InstanceAddr, DepartedEndpoint>,
+    pub guard: Guard,
+}
+
+/// An endpoint that stays although its record is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DepartedEndpoint {
+    pub evidence: Evidence,
+    pub at: Timestamp,
+    /// The record as it was; `None` where this process never saw it.
+    pub record: Option<Arc<Record>>,
+    pub lost_until: Option<Timestamp>,
+}
+
+/// An endpoint that the Service should have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    pub ports: PortSet,
+    /// Where a tag names one.
+    pub zone: Option<String>,
+    /// It lost its registration, and stays until then while it accepts connections.
+    pub lost_until: Option<Timestamp>,
+}
+
+/// The endpoints that the Service should have from the registry, and the outcome of each instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub endpoints: BTreeMap<InstanceAddr, Imported>,
+    /// Operations on healed records: put back, brought up to date, or withdrawn.
+    pub ops: Vec<RecordOp>,
+    /// One for each endpoint.
+    pub outcomes: Vec<InstanceOutcome>,
+    /// Records that are left out, in key order, then addresses that an older RegisteredService has.
+    pub skipped: Vec<InstanceOutcome>,
+    /// The guard's decision about endpoints without a record.
+    pub guard: GuardDecision,
+    /// Addresses to open connections to.
+    pub probe: BTreeSet<InstanceAddr>,
+    pub state: ImportState,
+    pub requeue_at: Option<Timestamp>,
+}

@@ -1,0 +1,86 @@
+//! Healed records: the records that stand for lost registrations.
+//!
+//! Owns when a lost registration is put back, brought up to date, and withdrawn. Refuses to decide which endpoints stay, which
+//! [`super::departed`] does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::departed::Departed;
+use super::facts::Input;
+use crate::model::{Content, InstanceAddr, Kind, LeaseId, Mark, Record, RecordKey};
+use crate::plan::RecordOp;
+use crate::plan::departure::OnExpiry;
+
+/// The largest record that is put back, key and value, in bytes. A registration has hundreds of bytes; a much larger one is not a
+/// server's, and a stranger must not make us write megabytes, which etcd would refuse along with everything else in the request.
+pub(super) const MAX_HEALED: usize = 64 * 1024;
+
+/// The operations on healed records.
+#[derive(Clone, Debug, Default)]
+pub struct Healing {
+    pub ops: Vec<RecordOp>,
+    /// Endpoints whose registration is, or is about to be, put back.
+    pub addresses: BTreeSet<InstanceAddr>,
+}
+
+/// Records that stand for registrations which we put back.
+pub fn healed_by_us<'a>(input: &Input<'a>) -> BTreeMap<RecordKey, &'a Record> {
+    let ours = |record: &&Record| match record.kind(&input.owner.cluster_id) {
+        Kind::Healed(owner) => owner == input.owner || input.to_adopt.contains(&record.key),
+        _ => false,
+    };
+    input.records.iter().filter(|(_, record)| ours(record)).map(|(key, record)| (key.clone(), *record)).collect()
+}
+
+/// Puts lost registrations back, and withdraws those whose endpoint ended or registered itself again.
+pub fn heal(input: &Input<'_>, departed: &Departed) -> Healing {
+    let healed = healed_by_us(input);
+    let mut healing = Healing::default();
+    let mut kept: BTreeSet<&RecordKey> = BTreeSet::new();
+    if input.options.on_expiry == OnExpiry::Heal && input.layout.format().heals() {
+        for (addr, endpoint) in &departed.kept {
+            let existing = healed.iter().find(|(_, record)| record.addrs().any(|other| other == *addr));
+            if let Some((key, record)) = existing {
+                // An endpoint that waits for the guard keeps its healed record, and gets no new one.
+                kept.insert(key);
+                healing.addresses.insert(*addr);
+                healing.bring_up_to_date(input, record);
+            } else if departed.lost.contains(addr)
+                && let Some(lost) = &endpoint.record
+                && !input.records.contains_key(&lost.key)
+                && let Some(op) = put_back(input, lost)
+            {
+                if !healing.ops.iter().any(|other| other.key() == op.key()) {
+                    healing.ops.push(op);
+                }
+                healing.addresses.insert(*addr);
+            }
+        }
+    }
+    for (key, record) in healed.iter().filter(|(key, _)| !kept.contains(key)) {
+        let (if_revision, lease) = (record.mod_revision, record.lease);
+        healing.ops.push(RecordOp::Delete { key: key.clone(), if_revision, lease });
+    }
+    healing
+}
+
+/// `None` where the record would be read back as somebody else's, or is too large.
+fn put_back(input: &Input<'_>, lost: &Record) -> Option<RecordOp> {
+    let Content::Registered { registration, .. } = &lost.content else { return None };
+    let value = input.layout.encode(&input.layout.healed(registration, input.owner));
+    let fits = lost.key.as_bytes().len() + value.len() <= MAX_HEALED && input.layout.may_hold_ours(&lost.key);
+    fits.then(|| RecordOp::Create { key: lost.key.clone(), value })
+}
+
+impl Healing {
+    /// Marks an adopted healed record as ours, in one update; one without a lease would outlive everything and gets one.
+    fn bring_up_to_date(&mut self, input: &Input<'_>, record: &Record) {
+        let Content::Registered { registration, mark: Mark::Healed(owner), .. } = &record.content else { return };
+        let again = self.ops.iter().any(|op| *op.key() == record.key);
+        if !again && (owner != input.owner || record.lease == LeaseId::NONE) {
+            let value = input.layout.encode(&input.layout.healed(registration, input.owner));
+            let (if_revision, lease) = (record.mod_revision, record.lease);
+            self.ops.push(RecordOp::Update { key: record.key.clone(), value, if_revision, lease });
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Import: foreign records of the registry become endpoints of the cluster.
+//!
+//! - [`facts`]: the values that the decision rests on, and those that it returns.
+//! - [`departed`]: endpoints whose record is gone; [`heal`]: the records that stand for lost registrations.
+//!
+//! Owns which records become endpoints, and why the others do not. Refuses to know slices: how endpoints are packed is
+//! [`super::slices`]. The Service and namespace never come from a record.
+
+mod departed;
+mod facts;
+mod heal;
+
+use std::collections::BTreeSet;
+
+use crate::model::{
+    Content, InstanceAddr, InstanceOutcome, Kind, Outcome, PortSet, Reason, Record, RecordKey, Registration,
+};
+use crate::plan::earlier;
+use departed::Departed;
+
+pub use facts::{ContestedImport, DepartedEndpoint, ImportState, Imported, Input, Options, Plan, Present, Shadows};
+
+/// The longest `status.skipped[].instance`, in characters: records are written by strangers.
+const MAX_SHOWN: usize = 200;
+
+pub fn plan(input: &Input<'_>) -> Plan {
+    let (mut plan, departed) = with_departed(input);
+    for (addr, contest) in input.contested {
+        let present = input.present.get(addr);
+        if contest.older && plan.endpoints.contains_key(addr) {
+            plan.skipped.push(InstanceOutcome::skipped(addr.to_string(), Reason::Conflict));
+            if contest.holds || present.is_none() {
+                plan.endpoints.remove(addr);
+            }
+        } else if let (false, Some(present)) = (contest.holds, present) {
+            // Until the other's slice holds it, it stays in ours: an endpoint never vanishes when it changes hands.
+            plan.endpoints.entry(*addr).or_insert_with(|| Imported {
+                ports: present.ports,
+                zone: present.zone.clone(),
+                lost_until: None,
+            });
+        }
+    }
+    plan.endpoints.retain(|_, imported| !imported.ports.is_empty());
+    plan.outcomes = outcomes(input, &plan, &departed);
+    plan
+}
+
+/// The endpoints if no other RegisteredService imported into the Service.
+pub fn uncontested(input: &Input<'_>) -> Plan {
+    with_departed(input).0
+}
+
+fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
+    let mut plan = Plan::default();
+    for (key, record) in input.records {
+        match judge(input, record) {
+            Judgement::Endpoints(endpoints) => {
+                for (addr, imported) in endpoints {
+                    if input.trust.pods.contains_key(&addr.ip()) {
+                        plan.state.shadows.insert(key.clone(), record.mod_revision);
+                    }
+                    let entry = plan.endpoints.entry(addr).or_default();
+                    entry.ports.insert(imported.ports);
+                    entry.zone = entry.zone.take().or(imported.zone);
+                }
+            }
+            Judgement::Shadowed => {
+                plan.state.shadows.insert(key.clone(), record.mod_revision);
+            }
+            Judgement::Skip(reason, instance) => {
+                if reason == Reason::FormerEndpoint {
+                    plan.state.shadows.insert(key.clone(), record.mod_revision);
+                }
+                let shown = instance.unwrap_or_else(|| key.to_string());
+                plan.skipped.push(InstanceOutcome::skipped(shown.chars().take(MAX_SHOWN).collect(), reason));
+            }
+            Judgement::Ours => {}
+        }
+    }
+    let mut departed = departed::decide(input, &plan);
+    let healing = heal::heal(input, &departed);
+    plan.ops = healing.ops;
+    departed.healed = healing.addresses;
+    plan.probe = departed.probe.clone();
+    plan.guard = departed.guard.clone();
+    plan.endpoints.extend(departed.endpoints(input));
+    plan.state.known = Some(plan.endpoints.keys().copied().collect());
+    plan.state.departing.clone_from(&departed.kept);
+    plan.state.guard = departed.guard_state.clone();
+    plan.requeue_at = earlier(departed.requeue_at, plan.guard.requeue_at);
+    (plan, departed)
+}
+
+/// The outcome of each endpoint.
+fn outcomes(input: &Input<'_>, plan: &Plan, departed: &Departed) -> Vec<InstanceOutcome> {
+    let registered: BTreeSet<InstanceAddr> = input.records.values().flat_map(|record| record.addrs()).collect();
+    let outcome = |(addr, imported): (&InstanceAddr, &Imported)| {
+        let lost = imported.lost_until.filter(|until| *until > input.now);
+        let outcome = match (registered.contains(addr), lost) {
+            (true, Some(until)) if departed.healed.contains(addr) => Outcome::Healed { until },
+            (false, Some(until)) if departed.healed.contains(addr) => Outcome::ToBeHealed { until },
+            (_, Some(until)) => Outcome::Lost { until },
+            (false, None) => Outcome::EndpointWithoutRecord,
+            (true, None) if input.present.contains_key(addr) => Outcome::Imported,
+            (true, None) => Outcome::ToBeImported,
+        };
+        InstanceOutcome { held: departed.waits(addr), ..InstanceOutcome::of(*addr, outcome) }
+    };
+    plan.endpoints.iter().map(outcome).collect()
+}
+
+enum Judgement {
+    Endpoints(Vec<(InstanceAddr, Imported)>),
+    /// The cluster has this endpoint already, from a controller that knows its readiness.
+    Shadowed,
+    /// Exported by us: importing it again would keep it alive for ever. Or put back by us: [`departed`] decides about a lost
+    /// registration.
+    Ours,
+    Skip(Reason, Option<String>),
+}
+
+fn judge(input: &Input<'_>, record: &Record) -> Judgement {
+    match record.kind(&input.owner.cluster_id) {
+        Kind::Own(_) => return Judgement::Ours,
+        Kind::Healed(owner) if owner == input.owner || input.to_adopt.contains(&record.key) => return Judgement::Ours,
+        Kind::Undecodable => return Judgement::Skip(Reason::Undecodable, None),
+        Kind::OtherCluster if !input.options.other_clusters => {
+            return Judgement::Skip(Reason::OtherCluster, shown(record));
+        }
+        Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => {}
+    }
+    let Content::Registered { registration, listeners, .. } = &record.content else {
+        return Judgement::Skip(Reason::Undecodable, None);
+    };
+    if listeners.is_empty() {
+        return Judgement::Skip(Reason::AddressMissing, None);
+    }
+    if !input.options.tag_selector.matches(&registration.tags) {
+        return Judgement::Skip(Reason::NotSelected, shown(record));
+    }
+    let mut endpoints = Vec::new();
+    let mut refused = None;
+    let mut shadowed = false;
+    for (index, scheme) in input.options.schemes.iter().enumerate() {
+        // Kratos' clients take the first address with the scheme that they look for.
+        let Some(listener) = listeners.iter().find(|listener| listener.scheme == *scheme) else { continue };
+        match listener.addr.and_then(|addr| address(input, record, addr)) {
+            Ok(Some(addr)) => endpoints.push((addr, imported(input, registration, index))),
+            Ok(None) => shadowed = true,
+            Err(reason) => {
+                refused.get_or_insert((reason, listener.text.clone()));
+            }
+        }
+    }
+    match refused {
+        _ if !endpoints.is_empty() => Judgement::Endpoints(endpoints),
+        Some((reason, text)) => Judgement::Skip(reason, Some(text).filter(|text| !text.is_empty())),
+        None if shadowed => Judgement::Shadowed,
+        None => Judgement::Skip(Reason::NoSuchScheme, shown(record)),
+    }
+}
+
+fn imported(input: &Input<'_>, registration: &Registration, index: usize) -> Imported {
+    Imported { ports: PortSet::of(index), zone: input.options.zone(registration), lost_until: None }
+}
+
+/// `None` where the cluster has the endpoint already.
+fn address(input: &Input<'_>, record: &Record, addr: InstanceAddr) -> Result<Option<InstanceAddr>, Reason> {
+    if input.managed_by_others.contains(&(addr.ip(), addr.port())) {
+        return Ok(None);
+    }
+    let is_pod = input.trust.pods.contains_key(&addr.ip());
+    if !is_pod && is_shadow(input, &record.key, record) {
+        return Err(Reason::FormerEndpoint);
+    }
+    match input.trust.refusal(addr.ip()) {
+        Some(reason) => Err(reason),
+        None => Ok(Some(addr)),
+    }
+}
+
+/// The record is the one that stood for an endpoint of others, unchanged since.
+fn is_shadow(input: &Input<'_>, key: &RecordKey, record: &Record) -> bool {
+    input.state.shadows.get(key) == Some(&record.mod_revision)
+}
+
+fn shown(record: &Record) -> Option<String> {
+    record.listeners().first().map(|listener| listener.text.clone()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

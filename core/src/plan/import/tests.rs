@@ -1,0 +1,281 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use jiff::SignedDuration;
+
+use super::*;
+use crate::Timestamp;
+use crate::codec::{Format, Layout};
+use crate::model::{LeaseId, Operator, Owner, RawRecord, Requirement, ServiceKey};
+use crate::plan::departure::Departures;
+use crate::plan::departure::guard::{GuardContext, Limits};
+use crate::plan::trust::{Cluster, PodOf, Policy, Trust};
+
+struct Sides {
+    layout: Layout,
+    owner: Owner,
+    records: Vec<Record>,
+    options: Options,
+    pods: BTreeMap<IpAddr, PodOf>,
+    cluster: Cluster,
+    contested: BTreeMap<InstanceAddr, ContestedImport>,
+    managed_by_others: BTreeSet<(IpAddr, u16)>,
+    present: BTreeMap<InstanceAddr, Present>,
+    state: ImportState,
+}
+
+impl Default for Sides {
+    fn default() -> Self {
+        Self {
+            layout: Layout::new(Format::Kitex, "p"),
+            owner: Owner { cluster_id: "c1".into(), service: ServiceKey::new("shop", "echo") },
+            records: Vec::new(),
+            options: Options { schemes: vec![String::new()], ..Options::default() },
+            pods: BTreeMap::new(),
+            cluster: Cluster::default(),
+            contested: BTreeMap::new(),
+            managed_by_others: BTreeSet::new(),
+            present: BTreeMap::new(),
+            state: ImportState::default(),
+        }
+    }
+}
+
+fn addr(text: &str) -> InstanceAddr {
+    InstanceAddr::parse(text).unwrap()
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(seconds).unwrap()
+}
+
+impl Sides {
+    fn record(mut self, key: &str, value: &str) -> Self {
+        let mod_revision = 100 + i64::try_from(self.records.len()).unwrap();
+        let raw = RawRecord { key: key.into(), value: value.into(), mod_revision, lease: LeaseId(7) };
+        self.records.push(self.layout.decode(&raw));
+        self
+    }
+
+    fn address(self, address: &str) -> Self {
+        self.tagged(address, "null")
+    }
+
+    fn tagged(self, address: &str, tags: &str) -> Self {
+        let value = format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":{tags}}}"#);
+        self.record(&format!("p/echo/{address}"), &value)
+    }
+
+    fn managed(mut self, address: &str) -> Self {
+        let addr = addr(address);
+        self.managed_by_others.insert((addr.ip(), addr.port()));
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        let records: BTreeMap<_, _> = self.records.iter().map(|r| (r.key.clone(), r)).collect();
+        plan(&Input {
+            layout: &self.layout,
+            owner: &self.owner,
+            records: &records,
+            options: &self.options,
+            managed_by_others: &self.managed_by_others,
+            others_ready: false,
+            trust: Trust { cluster: &self.cluster, policy: &Policy::default(), pods: &self.pods },
+            departures: &Departures::new(),
+            started_after_rollback: false,
+            present: &self.present,
+            contested: &self.contested,
+            to_adopt: &BTreeSet::new(),
+            probes: &BTreeMap::new(),
+            limits: Limits { min_instances: 10, max_delete_percent: 50, hold: SignedDuration::from_secs(300) },
+            context: GuardContext::default(),
+            state: &self.state,
+            now: at(1000),
+        })
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        self.plan().endpoints.keys().map(ToString::to_string).collect()
+    }
+
+    fn skipped(&self) -> Vec<(String, Reason)> {
+        let all = self.plan().skipped;
+        all.iter().filter_map(|s| Some((s.subject.to_string(), s.skip_reason()?))).collect()
+    }
+}
+
+#[test]
+fn a_foreign_record_becomes_an_endpoint() {
+    let sides = Sides::default().address("10.0.0.1:80").address("fd77::1:81").address("10.0.0.1:81");
+    assert_eq!(sides.endpoints(), ["10.0.0.1:80", "10.0.0.1:81", "[fd77::1]:81"]);
+    assert_eq!(sides.skipped(), []);
+}
+
+#[test]
+fn one_bad_record_costs_its_neighbours_nothing_and_has_its_reason() {
+    let sides = Sides::default()
+        .record("p/echo/a", "{broken")
+        .record("p/echo/b", "null")
+        .record("p/echo/c", r#"{"network":"unix","address":"/tmp/x.sock"}"#)
+        .record("p/echo/d", r#"{"address":"10.0.0.4:80"}"#)
+        .record("p/echo/e", r#"{"network":"tcp","address":"127.0.0.1:80"}"#)
+        .record("p/echo/f", r#"{"network":"tcp","address":"svc.example:80"}"#)
+        .record("p/echo/10.0.0.7:80", r#"{"network":"tcp","address":"10.0.0.8:80"}"#)
+        .address("10.0.0.9:80");
+    assert_eq!(sides.endpoints(), ["10.0.0.9:80"]);
+    let skipped = sides.skipped();
+    let skipped: Vec<(&str, Reason)> = skipped.iter().map(|(i, r)| (i.as_str(), *r)).collect();
+    assert_eq!(
+        skipped,
+        [
+            ("10.0.0.8:80", Reason::KeyValueMismatch),
+            ("p/echo/a", Reason::Undecodable),
+            ("p/echo/b", Reason::NotTCP),
+            ("/tmp/x.sock", Reason::NotTCP),
+            ("10.0.0.4:80", Reason::NotTCP),
+            ("127.0.0.1:80", Reason::LoopbackAddress),
+            ("svc.example:80", Reason::HostnameAddress),
+        ]
+    );
+}
+
+#[test]
+fn what_this_cluster_exported_never_comes_back() {
+    let sides = Sides::default().tagged("10.0.0.1:80", r#"{"twinspan.dev/owner":"c1/shop/echo"}"#);
+    assert_eq!((sides.endpoints(), sides.skipped()), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn another_clusters_records_come_only_where_asked_for_and_healed_ones_always() {
+    let mut sides = Sides::default()
+        .tagged("10.0.0.1:80", r#"{"twinspan.dev/owner":"c2/shop/echo"}"#)
+        .tagged("10.0.0.2:80", r#"{"twinspan.dev/owner":"nonsense"}"#)
+        .tagged("10.0.0.3:80", r#"{"twinspan.dev/owner":"c2/shop/echo","twinspan.dev/healed":"1"}"#);
+    assert_eq!(sides.endpoints(), ["10.0.0.3:80"]);
+    assert_eq!(
+        sides.skipped(),
+        [("10.0.0.1:80".to_owned(), Reason::OtherCluster), ("10.0.0.2:80".to_owned(), Reason::OtherCluster)]
+    );
+    sides.options.other_clusters = true;
+    assert_eq!(sides.endpoints(), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+}
+
+#[test]
+fn two_records_of_one_address_are_one_endpoint() {
+    let sides =
+        Sides::default().address("10.0.0.1:80").record("p/echo/copy", r#"{"network":"tcp","address":"10.0.0.1:80"}"#);
+    assert_eq!(sides.endpoints(), ["10.0.0.1:80"]);
+}
+
+#[test]
+fn a_self_registered_pod_is_left_to_its_own_slices_and_its_record_does_not_outlive_it() {
+    let mut sides = Sides::default().address("10.0.0.1:80").managed("10.0.0.1:80");
+    let first = sides.plan();
+    assert_eq!(first.endpoints, BTreeMap::new());
+    assert_eq!(first.skipped, []);
+
+    // The pod is gone, its record stays until its lease ends.
+    sides.managed_by_others.clear();
+    sides.state = first.state;
+    assert_eq!(sides.endpoints(), Vec::<String>::new());
+    assert_eq!(sides.skipped(), [("10.0.0.1:80".to_owned(), Reason::FormerEndpoint)]);
+
+    // Still so at the plan after that, and no longer once somebody registers the address anew.
+    sides.state = sides.plan().state;
+    assert_eq!(sides.endpoints(), Vec::<String>::new());
+    sides.records[0].mod_revision += 1;
+    assert_eq!(sides.endpoints(), ["10.0.0.1:80"]);
+    assert_eq!(sides.plan().state.shadows, Shadows::new());
+}
+
+#[test]
+fn what_a_stranger_wrote_is_shown_cut() {
+    let long = "x".repeat(1000);
+    let sides = Sides::default().record("p/echo/k", &format!(r#"{{"network":"tcp","address":"{long}:80"}}"#));
+    assert_eq!(sides.skipped()[0].0.chars().count(), MAX_SHOWN);
+}
+
+#[test]
+fn what_trust_refuses_has_its_reason() {
+    let mut sides = Sides::default().address("10.0.0.1:80").address("10.0.0.2:80");
+    sides.cluster.service_cidrs.insert("10.0.0.1/32");
+    assert_eq!(sides.endpoints(), ["10.0.0.2:80"]);
+    assert_eq!(sides.skipped(), [("10.0.0.1:80".to_owned(), Reason::ServiceAddress)]);
+}
+
+#[test]
+fn a_pod_that_only_registers_itself_is_imported_while_it_lives_and_not_after() {
+    let mut sides = Sides::default().address("10.0.0.1:80");
+    sides.pods.insert([10, 0, 0, 1].into(), PodOf::SameNamespace);
+    sides.state = sides.plan().state;
+    assert_eq!(sides.endpoints(), ["10.0.0.1:80"]);
+    sides.pods.clear();
+    assert_eq!(sides.endpoints(), Vec::<String>::new());
+    assert_eq!(sides.skipped(), [("10.0.0.1:80".to_owned(), Reason::FormerEndpoint)]);
+}
+
+#[test]
+fn tags_select_records_and_say_zones() {
+    let mut sides = Sides::default()
+        .tagged("10.0.0.1:80", r#"{"lane":"blue","zone":"eu-1a"}"#)
+        .tagged("10.0.0.2:80", r#"{"lane":"green","zone":"eu-1b"}"#)
+        .tagged("10.0.0.3:80", r#"{"lane":"blue","zone":"no zone"}"#)
+        .address("10.0.0.4:80");
+    let blue = Requirement { key: "lane".into(), operator: Operator::In, values: vec!["blue".into()] };
+    sides.options.tag_selector.requirements = vec![blue];
+    sides.options.zone_tag = "zone".into();
+    let zones: Vec<_> = sides.plan().endpoints.iter().map(|(a, i)| (a.to_string(), i.zone.clone())).collect();
+    assert_eq!(zones, [("10.0.0.1:80".to_owned(), Some("eu-1a".to_owned())), ("10.0.0.3:80".to_owned(), None)]);
+    assert_eq!(sides.plan().skipped.iter().filter(|s| s.skip_reason() == Some(Reason::NotSelected)).count(), 2);
+}
+
+#[test]
+fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_vanishes_in_between() {
+    let contest = |older, holds| BTreeMap::from([(addr("10.0.0.1:80"), ContestedImport { older, holds })]);
+    let with = |present: bool, contested: BTreeMap<InstanceAddr, ContestedImport>| {
+        let here = Present { ports: PortSet::of(0), from_here: true, ..Present::default() };
+        let present = present.then(|| (addr("10.0.0.1:80"), here)).into_iter().collect();
+        // Not the first plan of the process: what no record is behind is no orphan.
+        let state = ImportState { known: Some(BTreeSet::new()), ..ImportState::default() };
+        Sides { present, contested, state, ..Sides::default() }.address("10.0.0.1:80")
+    };
+    let mine = vec!["10.0.0.1:80".to_owned()];
+    let none = Vec::<String>::new();
+    // We are older: it is ours, whatever the other holds.
+    assert_eq!(with(false, contest(false, true)).endpoints(), mine);
+    // We are younger: it is not, but while the older does not hold it, ours stays.
+    assert_eq!(with(false, contest(true, false)).endpoints(), none);
+    assert_eq!(with(true, contest(true, false)).endpoints(), mine);
+    assert_eq!(with(true, contest(true, true)).endpoints(), none);
+    assert_eq!(with(true, contest(true, false)).plan().skipped[0].skip_reason(), Some(Reason::Conflict));
+    // We want it no longer, another one does: it stays until that one holds it.
+    let unwanted = |holds| Sides { records: Vec::new(), ..with(true, contest(false, holds)) };
+    assert_eq!(unwanted(false).endpoints(), mine);
+    assert_eq!(unwanted(true).endpoints(), none);
+}
+
+#[test]
+fn each_port_of_a_kratos_service_gets_the_address_with_its_scheme() {
+    let value = |endpoints: &str| format!(r#"{{"id":"x","name":"echo","endpoints":[{endpoints}]}}"#);
+    let mut sides = Sides { layout: Layout::new(Format::Kratos, "p"), ..Sides::default() };
+    sides.options.schemes = vec!["grpc".into(), "http".into()];
+    let sides = sides
+        .record("p/echo/both", &value(r#""http://10.0.0.1:81","grpc://10.0.0.1:80","grpc://10.0.0.1:99""#))
+        .record("p/echo/one", &value(r#""grpc://10.0.0.2:80","http://127.0.0.1:81""#))
+        .record("p/echo/secure", &value(r#""grpcs://10.0.0.3:80""#))
+        .record("p/echo/bad", &value(r#""grpc://127.0.0.1:80""#))
+        .record("p/echo/none", &value(""));
+    let ports: Vec<_> = sides
+        .plan()
+        .endpoints
+        .iter()
+        .map(|(addr, imported)| (addr.to_string(), imported.ports.places().collect::<Vec<_>>()))
+        .collect();
+    assert_eq!(
+        ports,
+        [("10.0.0.1:80".to_owned(), vec![0]), ("10.0.0.1:81".to_owned(), vec![1]), ("10.0.0.2:80".to_owned(), vec![0])]
+    );
+    let skipped: Vec<Reason> = sides.skipped().into_iter().map(|(_, reason)| reason).collect();
+    assert_eq!(skipped, [Reason::LoopbackAddress, Reason::AddressMissing, Reason::NoSuchScheme]);
+}

@@ -1,0 +1,85 @@
+//! The goal of a pass: the settings in force, or what becomes of a RegisteredService that cannot be acted upon.
+//!
+//! Refuses to know reasons and messages: the operator's validation reads the spec, and tells people why.
+
+use std::collections::BTreeMap;
+
+use super::Facts;
+use super::endpoints::{EndpointState, classify};
+use crate::model::{Family, InstanceAddr, NewService, PortSet, RegistryName, ServiceKey, ServicePortView};
+use crate::plan::departure::guard::Limits;
+use crate::plan::{import, trust};
+
+/// The goal of a pass.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Goal {
+    /// Sync as the settings say.
+    Sync(Box<Accepted>),
+    /// Nothing of it belongs anywhere. `guarded` has the limits where only a list may show it; without limits it is certain.
+    Withdraw { guarded: Option<Limits> },
+    /// The spec cannot be understood, and nothing says that the instances ended: everything stays as it is.
+    LeaveAlone,
+}
+
+impl Goal {
+    pub fn accepted(&self) -> Option<&Accepted> {
+        match self {
+            Self::Sync(accepted) => Some(accepted),
+            Self::Withdraw { .. } | Self::LeaveAlone => None,
+        }
+    }
+}
+
+/// The settings in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted {
+    pub name: RegistryName,
+    pub service: ServiceKey,
+    pub exports: bool,
+    pub imports: bool,
+    /// The chosen ports of the Service, with the scheme of each; none while the Service does not exist.
+    pub ports: Vec<AcceptedPort>,
+    pub families: Vec<Family>,
+    pub weight: i64,
+    pub tags: BTreeMap<String, String>,
+    /// Labels of a pod and the tags that they become.
+    pub tags_from_labels: Vec<(String, String)>,
+    pub import: import::Options,
+    pub limits: Limits,
+    pub policy: trust::Policy,
+    /// A Service to be created first.
+    pub create: Option<NewService>,
+    /// A Service that we created and that should have other ports.
+    pub amend: Option<NewService>,
+}
+
+/// A port of the Service, and its scheme in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedPort {
+    pub port: ServicePortView,
+    /// Empty where the format has no schemes.
+    pub scheme: String,
+}
+
+impl Accepted {
+    /// The state of each endpoint of the cluster that others manage.
+    pub fn endpoints(&self, facts: &Facts) -> BTreeMap<InstanceAddr, EndpointState> {
+        let selector = facts.cluster.service.as_ref().is_some_and(|service| service.selector);
+        let ports: Vec<&str> = self.ports.iter().map(|accepted| accepted.port.name.as_str()).collect();
+        classify(&facts.cluster.others_slices, &ports, &self.families, selector)
+    }
+
+    /// Endpoints of the cluster that may be exported, with the ports that they serve.
+    pub fn ready(&self, facts: &Facts) -> BTreeMap<InstanceAddr, PortSet> {
+        let ready = |(addr, state)| match state {
+            EndpointState::Ready(ports) => Some((addr, ports)),
+            EndpointState::Withheld(_) => None,
+        };
+        self.endpoints(facts).into_iter().filter_map(ready).collect()
+    }
+
+    /// The registry and name, as slices tell it.
+    pub fn source(&self, registry: &str) -> String {
+        format!("{registry}/{}", self.name)
+    }
+}

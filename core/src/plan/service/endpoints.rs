@@ -1,0 +1,198 @@
+//! Endpoints that others manage: which may be exported, and why the rest may not.
+//!
+//! Owns the rule about ready, terminating, ports, families and slices that the built-in controller left behind. Refuses to know
+//! records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{AddressType, Family, InstanceAddr, Outcome, PortSet, Slice, SliceEndpoint, TCP, named_address};
+
+/// The value of the managed-by label on slices of the built-in controller.
+const BUILT_IN: &str = "endpointslice-controller.k8s.io";
+
+/// The state of an endpoint that others manage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    /// It may be exported, at these chosen ports.
+    Ready(PortSet),
+    /// It may not; the outcome says why.
+    Withheld(Outcome),
+}
+
+/// The state of each endpoint at a TCP port of the slices. An endpoint is ready if it is so in any of them.
+pub fn classify(
+    slices: &[Arc<Slice>],
+    ports: &[&str],
+    families: &[Family],
+    has_selector: bool,
+) -> BTreeMap<InstanceAddr, EndpointState> {
+    let mut states: BTreeMap<InstanceAddr, EndpointState> = BTreeMap::new();
+    for slice in slices {
+        let AddressType::Ip(family) = slice.address_type else { continue };
+        // Once a Service has no selector any more, the built-in controller leaves its slices behind as they were, and no controller
+        // updates them.
+        let unmanaged = !has_selector && slice.managed_by.as_deref() == Some(BUILT_IN);
+        for port in slice.ports.iter().filter(|port| port.protocol == TCP) {
+            let Some(number) = port.number else { continue };
+            let mut chosen = PortSet::default();
+            for (index, _) in ports.iter().enumerate().filter(|(_, name)| **name == port.name) {
+                chosen.insert(PortSet::of(index));
+            }
+            for endpoint in &slice.endpoints {
+                let ip = endpoint.address.parse::<IpAddr>().ok();
+                let Some(addr) = ip.and_then(|ip| InstanceAddr::new(ip, number).ok()) else { continue };
+                let withheld = if chosen.is_empty() {
+                    Some(Outcome::OtherPort { port: port.name.clone() })
+                } else {
+                    withheld(endpoint, families.contains(&family), unmanaged)
+                };
+                match (states.get_mut(&addr), withheld) {
+                    (Some(EndpointState::Ready(known)), None) => known.insert(chosen),
+                    (Some(EndpointState::Ready(_)), Some(_)) => {}
+                    (_, None) => drop(states.insert(addr, EndpointState::Ready(chosen))),
+                    (_, Some(outcome)) => drop(states.insert(addr, EndpointState::Withheld(outcome))),
+                }
+            }
+        }
+    }
+    states
+}
+
+/// Why an endpoint at a chosen port is not exported.
+fn withheld(endpoint: &SliceEndpoint, exported_family: bool, unmanaged: bool) -> Option<Outcome> {
+    if endpoint.is_terminating() {
+        Some(Outcome::Terminating)
+    } else if !endpoint.is_ready() {
+        Some(Outcome::NotReady)
+    } else if !exported_family {
+        Some(Outcome::OtherFamily)
+    } else {
+        unmanaged.then_some(Outcome::Unmanaged)
+    }
+}
+
+/// Every address in slices, ready or not, at any port.
+pub fn managed_addresses(slices: &[Arc<Slice>]) -> BTreeSet<(IpAddr, u16)> {
+    let mut managed = BTreeSet::new();
+    for slice in slices {
+        for number in slice.ports.iter().filter_map(|port| port.number) {
+            // Slices of others may hold forms that we would not write, so they are read as leniently as a key.
+            let named = slice.endpoints.iter().filter_map(|e| match e.address.parse::<IpAddr>() {
+                Ok(ip) => Some((ip.to_canonical(), number)),
+                Err(_) => named_address(&format!("{}:{number}", e.address)),
+            });
+            managed.extend(named);
+        }
+    }
+    managed
+}
+
+/// The addresses at TCP ports of slices, ready or not.
+pub fn addresses(slices: &[Arc<Slice>]) -> impl Iterator<Item = InstanceAddr> {
+    slices.iter().flat_map(|slice| {
+        let ports = slice.ports.iter().filter(|port| port.protocol == TCP).filter_map(|port| port.number);
+        let ips = move || slice.endpoints.iter().filter_map(|endpoint| endpoint.address.parse::<IpAddr>().ok());
+        ports.flat_map(move |port| ips().filter_map(move |ip| InstanceAddr::new(ip, port).ok()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::SlicePort;
+
+    use super::*;
+
+    fn endpoint(address: &str, ready: Option<bool>, terminating: Option<bool>) -> SliceEndpoint {
+        SliceEndpoint {
+            address: address.into(),
+            ready,
+            serving: None,
+            terminating,
+            ..SliceEndpoint::ready([10, 0, 0, 1].into())
+        }
+    }
+
+    fn slice(
+        address_type: AddressType,
+        ports: &[(&str, &str, Option<u16>)],
+        endpoints: Vec<SliceEndpoint>,
+    ) -> Arc<Slice> {
+        let ports = ports.iter().map(|(name, protocol, number)| SlicePort {
+            name: (*name).into(),
+            protocol: (*protocol).into(),
+            number: *number,
+            app_protocol: None,
+        });
+        Arc::new(Slice {
+            name: "s".into(),
+            resource_version: "1".into(),
+            service: Some("echo".into()),
+            managed_by: Some("endpointslice-controller.k8s.io".into()),
+            owner_uid: None,
+            deleting: false,
+            address_type,
+            ports: ports.collect(),
+            endpoints,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        })
+    }
+
+    fn ready(states: &BTreeMap<InstanceAddr, EndpointState>) -> Vec<String> {
+        let ready = states.iter().filter(|(_, state)| matches!(state, EndpointState::Ready(_)));
+        ready.map(|(addr, _)| addr.to_string()).collect()
+    }
+
+    #[test]
+    fn exported_are_ready_endpoints_that_do_not_terminate_at_the_named_tcp_port_of_a_chosen_family() {
+        let (v4, v6) = (AddressType::Ip(Family::V4), AddressType::Ip(Family::V6));
+        let ports = [("rpc", "TCP", Some(80)), ("metrics", "TCP", Some(90)), ("rpc", "UDP", Some(81))];
+        let slices = [
+            slice(
+                v4,
+                &ports,
+                vec![
+                    endpoint("10.0.0.1", Some(true), Some(false)),
+                    endpoint("10.0.0.2", None, None),
+                    endpoint("10.0.0.3", Some(false), None),
+                    endpoint("10.0.0.4", Some(true), Some(true)),
+                    endpoint("not an address", None, None),
+                ],
+            ),
+            slice(v4, &[("rpc", "TCP", Some(8080))], vec![endpoint("10.0.0.5", None, None)]),
+            slice(v4, &[("rpc", "TCP", None)], vec![endpoint("10.0.0.6", None, None)]),
+            slice(v6, &ports, vec![endpoint("fd77::1", None, None)]),
+            slice(AddressType::Other, &ports, vec![endpoint("10.0.0.7", None, None)]),
+        ];
+        let shown = |families: &[Family]| -> Vec<String> { ready(&classify(&slices, &["rpc"], families, true)) };
+        assert_eq!(shown(&[Family::V4]), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.5:8080"]);
+        assert_eq!(shown(&[Family::V6]), ["[fd77::1]:80"]);
+        let all = classify(&slices, &["rpc"], &[Family::V4], true);
+        for (address, outcome) in [
+            ("10.0.0.3:80", Outcome::NotReady),
+            ("10.0.0.4:80", Outcome::Terminating),
+            ("10.0.0.1:90", Outcome::OtherPort { port: "metrics".into() }),
+            ("[fd77::1]:80", Outcome::OtherFamily),
+        ] {
+            let state = all.get(&InstanceAddr::parse(address).unwrap());
+            assert_eq!(state, Some(&EndpointState::Withheld(outcome)), "{address}");
+        }
+        let left = classify(&slices, &["rpc"], &[Family::V4], false);
+        assert_eq!(ready(&left), Vec::<String>::new(), "no controller updates a slice that was left behind");
+        let first = InstanceAddr::parse("10.0.0.1:80").unwrap();
+        assert_eq!(left.get(&first), Some(&EndpointState::Withheld(Outcome::Unmanaged)));
+    }
+
+    #[test]
+    fn managed_are_all_addresses_at_all_ports_ready_or_not() {
+        let slices = [slice(
+            AddressType::Ip(Family::V4),
+            &[("rpc", "TCP", Some(80)), ("x", "UDP", Some(90))],
+            vec![endpoint("10.0.0.3", Some(false), Some(true))],
+        )];
+        let ip: IpAddr = [10, 0, 0, 3].into();
+        assert_eq!(managed_addresses(&slices), BTreeSet::from([(ip, 80), (ip, 90)]));
+    }
+}

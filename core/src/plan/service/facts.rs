@@ -1,0 +1,187 @@
+//! The facts that a pass over one RegisteredService rests on: the state of both sides at one moment, as values.
+//!
+//! Refuses to know API objects, handles and locks: the operator's controller reads the views and fills these in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::Timestamp;
+use crate::codec::Layout;
+use crate::model::{
+    InstanceAddr, Owner, PodView, Record, RecordKey, RegistryName, Revision, ServiceKey, ServiceView, Slice,
+};
+use crate::plan::departure::held::{HeldDeletions, Hold};
+use crate::plan::departure::{Departures, Probe};
+use crate::plan::export::Proof;
+use crate::plan::trust::{self, PodOf};
+
+/// The state of the world as far as one RegisteredService is concerned.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub key: ServiceKey,
+    /// UID of the RegisteredService; empty where there is none any more.
+    pub uid: String,
+    pub generation: Option<i64>,
+    /// The generation that its status speaks of.
+    pub observed_generation: Option<i64>,
+    pub cluster: ClusterFacts,
+    /// The registry that it refers to, where a session runs.
+    pub registry: Option<RegistryFacts>,
+    /// Other registries that hold records of this owner: it referred to them once.
+    pub former: Vec<RegistryFacts>,
+    /// The answers to connections.
+    pub probes: BTreeMap<InstanceAddr, Probe>,
+    pub holds: HoldFacts,
+}
+
+/// The near side.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterFacts {
+    pub service: Option<Arc<ServiceView>>,
+    /// Slices of the Service that others manage.
+    pub others_slices: Vec<Arc<Slice>>,
+    /// How often a list, rather than an event, changed the Service and its slices.
+    pub relists: u64,
+    /// Slices that this RegisteredService owns, whatever Service they name.
+    pub our_slices: Vec<Arc<Slice>>,
+    /// Services that were created for it, whatever their names.
+    pub created_services: Vec<Arc<ServiceView>>,
+    /// The addresses that the cluster itself uses.
+    pub trust: Arc<trust::Cluster>,
+    /// Pods that have one of the addresses in question.
+    pub pods: BTreeMap<IpAddr, Vec<Arc<PodView>>>,
+    /// Addresses in none of the others' slices whose pods ended without an event that showed it.
+    pub unseen: BTreeSet<IpAddr>,
+    /// The zones of the Nodes that those pods run on.
+    pub zones: BTreeMap<String, String>,
+}
+
+/// One registry, as its view was.
+#[derive(Clone, Debug)]
+pub struct RegistryFacts {
+    /// Of the ServiceRegistry.
+    pub name: String,
+    pub layout: Layout,
+    pub owner: Owner,
+    /// The service's name there; `None` in a registry that the RegisteredService refers to no longer.
+    pub registry_name: Option<RegistryName>,
+    /// Until when records without an owner are left alone, because nothing explains the leader before us.
+    pub orphan_grace_until: Option<Timestamp>,
+    pub snapshot: Snapshot,
+}
+
+/// Every record about one name and one owner.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub state: ViewState,
+    pub incarnation: Incarnation,
+    pub revision: Revision,
+    /// Every record under the name, whoever wrote it.
+    pub records: BTreeMap<RecordKey, Arc<Record>>,
+    /// The owner's records under other names.
+    pub under_other_names: BTreeMap<RecordKey, Arc<Record>>,
+    pub departures: Departures,
+}
+
+/// How far a view can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewState {
+    /// No complete list has arrived yet: nothing may follow from a record that is not here.
+    Unknown,
+    /// A complete list has arrived and is being followed.
+    Fresh,
+    /// Cut off: the view was true once.
+    Stale,
+}
+
+/// How a registry came back when its session began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incarnation {
+    /// As it was, or as one that is met for the first time.
+    AsItWas,
+    /// Another etcd cluster answers.
+    ClusterChanged,
+    /// The same etcd cluster, at an older revision.
+    RolledBack,
+}
+
+/// Holds and approvals that come from the objects and from the registry as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct HoldFacts {
+    /// Since when the status says that deletions are held, before the first pass of this process.
+    pub restored_hold_since: Option<Timestamp>,
+    /// The hold of the whole registry.
+    pub registry_hold: Option<Hold>,
+    /// The held deletions that an administrator releases.
+    pub approved: HeldDeletions,
+    /// The hash that the annotation of the RegisteredService names.
+    pub approval: Option<String>,
+}
+
+impl RegistryFacts {
+    pub fn is_fresh(&self) -> bool {
+        self.snapshot.state == ViewState::Fresh
+    }
+}
+
+impl Facts {
+    /// The facts about a registry, current or former.
+    pub fn registry(&self, name: &str) -> Option<&RegistryFacts> {
+        self.registry.iter().chain(&self.former).find(|registry| registry.name == name)
+    }
+
+    /// The current registry, where its view is fresh. Unknown is not empty, and stale is not gone.
+    pub fn fresh_registry(&self) -> Option<&RegistryFacts> {
+        self.registry.as_ref().filter(|registry| registry.is_fresh())
+    }
+
+    /// The proof that endpoints of the cluster ended since the last pass: watch events, or a change of the spec, also one that was made
+    /// while no operator ran.
+    pub fn proof(&self, checkpoint: &super::Checkpoint) -> Proof<'_> {
+        let known = checkpoint.uid == self.uid;
+        let before = if known { Some(checkpoint.generation) } else { self.observed_generation.map(Some) };
+        if before.is_some_and(|before| before != self.generation) {
+            return Proof::SpecChange;
+        }
+        if known && checkpoint.relists == self.cluster.relists {
+            return Proof::WatchEvent { unseen: &self.cluster.unseen };
+        }
+        Proof::RelistOnly
+    }
+
+    /// Whose pods the addresses in question are, seen from the namespace.
+    pub fn pods_of(&self) -> BTreeMap<IpAddr, PodOf> {
+        let mut pods_of = BTreeMap::new();
+        for (ip, pods) in &self.cluster.pods {
+            let mut own = pods.iter().filter(|pod| !pod.host_network).map(|pod| pod.namespace == self.key.namespace);
+            if let Some(first) = own.next() {
+                let same = first || own.any(|same| same);
+                pods_of.insert(*ip, if same { PodOf::SameNamespace } else { PodOf::OtherNamespace });
+            }
+        }
+        pods_of
+    }
+
+    /// The pod of the namespace that has the address, where the address is the pod's own.
+    pub fn pod_at(&self, ip: IpAddr) -> Option<&Arc<PodView>> {
+        self.cluster.pods.get(&ip)?.iter().find(|pod| !pod.host_network && pod.namespace == self.key.namespace)
+    }
+
+    /// Every address that trust, weights or tags may be asked about. The pods at them are facts too.
+    pub fn ips_in_question(&self, checkpoint: &super::Checkpoint) -> BTreeSet<IpAddr> {
+        let mut ips = ips_of(&self.cluster.others_slices);
+        ips.append(&mut ips_of(&self.cluster.our_slices));
+        if let Some(registry) = &self.registry {
+            ips.extend(registry.snapshot.records.values().flat_map(|record| record.addrs()).map(InstanceAddr::ip));
+            ips.extend(registry.snapshot.departures.keys().map(|addr| addr.ip()));
+        }
+        ips.extend(checkpoint.import.departing.keys().map(|addr| addr.ip()));
+        ips
+    }
+}
+
+/// The addresses in slices, ready or not.
+pub fn ips_of(slices: &[Arc<Slice>]) -> BTreeSet<IpAddr> {
+    slices.iter().flat_map(|slice| &slice.endpoints).filter_map(|endpoint| endpoint.address.parse().ok()).collect()
+}

@@ -1,0 +1,161 @@
+//! The inputs of the planners of each direction and of the slices, from the facts.
+//!
+//! Refuses to decide: it only hands the planners the values that they ask for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::endpoints::managed_addresses;
+use super::{Accepted, Checkpoint, Facts, Incarnation, RegistryFacts, Siblings};
+use crate::Timestamp;
+use crate::model::{Instance, InstanceAddr, Record, RecordKey, RegistryName, Slice, TargetPod};
+use crate::plan::departure::guard::{GuardContext, Limits};
+use crate::plan::export::Proof;
+use crate::plan::import::{ImportState, Imported, Present};
+use crate::plan::trust::Trust;
+use crate::plan::{export, import, slices};
+
+/// The values that both directions and the slices share.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass<'a> {
+    pub facts: &'a Facts,
+    pub siblings: &'a Siblings,
+    pub checkpoint: &'a Checkpoint,
+    pub now: Timestamp,
+    /// When the change that led here began.
+    pub triggered: Timestamp,
+}
+
+/// The part of an export that differs between a sync and a withdrawal.
+#[derive(Clone, Copy, Debug)]
+pub struct ExportGoal<'a> {
+    /// `None` withdraws every record.
+    pub name: Option<&'a RegistryName>,
+    pub instances: &'a [Instance],
+    pub proof: Proof<'a>,
+    pub limits: Limits,
+}
+
+impl Pass<'_> {
+    pub fn export(&self, registry: &RegistryFacts, goal: ExportGoal<'_>) -> export::Plan {
+        let shared = self.siblings.of(&registry.name);
+        export::plan(&export::Input {
+            layout: &registry.layout,
+            owner: &registry.owner,
+            name: goal.name,
+            instances: goal.instances,
+            records: &borrowed(&registry.snapshot.records),
+            under_other_names: &borrowed(&registry.snapshot.under_other_names),
+            contested: &shared.contested,
+            to_release: &shared.to_release,
+            departures: &registry.snapshot.departures,
+            proof: goal.proof,
+            limits: goal.limits,
+            context: self.guard_context(&self.facts.holds.approved.export),
+            state: &self.checkpoint.export,
+            now: self.now,
+        })
+    }
+
+    /// Calls a planner of the import with its input.
+    pub fn import(
+        &self,
+        registry: &RegistryFacts,
+        accepted: &Accepted,
+        others_ready: bool,
+        planner: impl Fn(&import::Input<'_>) -> import::Plan,
+    ) -> import::Plan {
+        let facts = self.facts;
+        // The state of another registry or name says nothing about this one.
+        let fresh = ImportState::default();
+        let known = self.checkpoint.source == accepted.source(&registry.name);
+        planner(&import::Input {
+            layout: &registry.layout,
+            owner: &registry.owner,
+            records: &borrowed(&registry.snapshot.records),
+            options: &accepted.import,
+            managed_by_others: &managed_addresses(&facts.cluster.others_slices),
+            others_ready,
+            trust: Trust { cluster: &facts.cluster.trust, policy: &accepted.policy, pods: &facts.pods_of() },
+            departures: &registry.snapshot.departures,
+            started_after_rollback: registry.snapshot.incarnation != Incarnation::AsItWas,
+            present: &present(facts, accepted),
+            contested: &self.siblings.contested_imports,
+            to_adopt: &self.siblings.of(&registry.name).to_adopt,
+            probes: &facts.probes,
+            limits: accepted.limits,
+            context: self.guard_context(&facts.holds.approved.import),
+            state: if known { &self.checkpoint.import } else { &fresh },
+            now: self.now,
+        })
+    }
+
+    /// The writes of slices; without settings every slice goes.
+    pub fn slices(&self, accepted: Option<&Accepted>, imported: &BTreeMap<InstanceAddr, Imported>) -> slices::Plan {
+        let facts = self.facts;
+        let ports = accepted.map(slice_ports).unwrap_or_default();
+        let registry = facts.registry.as_ref().map_or("", |registry| registry.name.as_str());
+        slices::plan(&slices::Input {
+            owner: &facts.key,
+            owner_uid: &facts.uid,
+            service: facts.cluster.service.as_ref().filter(|_| !ports.is_empty()).map(|service| slices::Service {
+                name: &service.name,
+                ports: &ports,
+                headless: service.headless,
+                traffic: service.traffic,
+                labels: &service.labels,
+            }),
+            endpoints: &self.endpoint_infos(imported),
+            existing: &plain(&facts.cluster.our_slices),
+            source: &accepted.map(|accepted| accepted.source(registry)).unwrap_or_default(),
+            triggered: self.triggered,
+        })
+    }
+
+    fn guard_context<'a>(&'a self, approved: &'a BTreeSet<InstanceAddr>) -> GuardContext<'a> {
+        let holds = &self.facts.holds;
+        GuardContext { approved, restored_hold_since: holds.restored_hold_since, registry_hold: holds.registry_hold }
+    }
+
+    /// Imported endpoints with their zone, node and pod: the tag names the zone, else the Node of the pod that has the address.
+    fn endpoint_infos(
+        &self,
+        imported: &BTreeMap<InstanceAddr, Imported>,
+    ) -> BTreeMap<InstanceAddr, slices::EndpointInfo> {
+        let info = |(addr, imported): (&InstanceAddr, &Imported)| {
+            let pod = self.facts.pod_at(addr.ip());
+            let node = pod.and_then(|pod| pod.node.clone());
+            let zone = imported.zone.clone().or_else(|| self.facts.cluster.zones.get(node.as_ref()?).cloned());
+            let pod = pod.map(|pod| TargetPod {
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+                uid: pod.uid.clone(),
+            });
+            let (ports, lost_until) = (imported.ports, imported.lost_until);
+            (*addr, slices::EndpointInfo { ports, lost_until, zone, node, pod })
+        };
+        imported.iter().map(info).collect()
+    }
+}
+
+/// The endpoints in the slices of the RegisteredService, seen with the ports and the registry that are in force.
+pub fn present(facts: &Facts, accepted: &Accepted) -> BTreeMap<InstanceAddr, Present> {
+    let registry = facts.registry.as_ref().map_or("", |registry| registry.name.as_str());
+    slices::present(&plain(&facts.cluster.our_slices), &slice_ports(accepted), &accepted.source(registry))
+}
+
+fn slice_ports(accepted: &Accepted) -> Vec<slices::Port> {
+    let port = |accepted: &super::AcceptedPort| slices::Port {
+        name: accepted.port.name.clone(),
+        app_protocol: accepted.port.app_protocol.clone(),
+    };
+    accepted.ports.iter().map(port).collect()
+}
+
+fn plain(slices: &[Arc<Slice>]) -> Vec<&Slice> {
+    slices.iter().map(AsRef::as_ref).collect()
+}
+
+fn borrowed(records: &BTreeMap<RecordKey, Arc<Record>>) -> BTreeMap<RecordKey, &Record> {
+    records.iter().map(|(key, record)| (key.clone(), record.as_ref())).collect()
+}

@@ -1,0 +1,60 @@
+//! The instances to export: one for each ready endpoint, or for each IP where one record stands for every port.
+//!
+//! Owns weight and tags. The pod's annotation overrides the weight; its labels add tags. Refuses to know records.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{Accepted, Facts};
+use crate::codec::Format;
+use crate::model::{Instance, InstanceAddr, PodView, PortSet, WEIGHT_ANNOTATION};
+
+/// The instances, and a note about the first annotation that cannot be read.
+pub fn instances(
+    facts: &Facts,
+    accepted: &Accepted,
+    format: Format,
+    ready: &BTreeMap<InstanceAddr, PortSet>,
+) -> (Vec<Instance>, Option<String>) {
+    // One record stands for every port of an IP where addresses have schemes.
+    let group_port = |addr: InstanceAddr| if format.has_schemes() { 0 } else { addr.port() };
+    let mut groups: BTreeMap<(IpAddr, u16), Vec<(String, InstanceAddr)>> = BTreeMap::new();
+    for (addr, ports) in ready {
+        for index in ports.places() {
+            let group = groups.entry((addr.ip(), group_port(*addr))).or_default();
+            group.push((accepted.ports[index].scheme.clone(), *addr));
+        }
+    }
+    let mut note = None;
+    let instance = |mut endpoints: Vec<(String, InstanceAddr)>| {
+        let index = |scheme: &String| accepted.ports.iter().position(|port| port.scheme == *scheme);
+        endpoints.sort_by_key(|(scheme, addr)| (index(scheme), *addr));
+        let addr = endpoints.iter().map(|(_, addr)| *addr).min()?;
+        let mut instance = Instance { addr, endpoints, weight: accepted.weight, tags: accepted.tags.clone() };
+        if let Some(pod) = facts.pod_at(addr.ip()) {
+            match weight(pod) {
+                Ok(weight) => instance.weight = weight.unwrap_or(accepted.weight),
+                Err(text) => {
+                    note.get_or_insert(text);
+                }
+            }
+            for (label, tag) in &accepted.tags_from_labels {
+                instance.tags.extend(pod.labels.get(label).map(|value| (tag.clone(), value.to_owned())));
+            }
+        }
+        Some(instance)
+    };
+    (groups.into_values().filter_map(instance).collect(), note)
+}
+
+/// The weight in the pod's annotation, where it has one.
+fn weight(pod: &PodView) -> Result<Option<i64>, String> {
+    let Some(text) = &pod.weight else { return Ok(None) };
+    match text.parse() {
+        Ok(weight @ 1..=10_000) => Ok(Some(weight)),
+        _ => Err(format!(
+            "pod {}/{}: annotation {WEIGHT_ANNOTATION} {text:?} is no integer from 1 to 10000; spec.export.weight is used",
+            pod.namespace, pod.name
+        )),
+    }
+}

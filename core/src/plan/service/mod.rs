@@ -1,0 +1,234 @@
+//! One RegisteredService, both ways: the planner of a whole pass.
+//!
+//! - [`facts`]: the state of both sides as values; [`accepted`]: the goal and the settings in force; [`checkpoint`]: the values that the
+//!   last pass handed on; [`siblings`]: other RegisteredServices that share a name or a Service.
+//! - [`endpoints`]: which endpoints may be exported; [`instances`]: how they appear in the registry.
+//! - [`inputs`]: the inputs of the planners of each direction.
+//! - [`outcomes`]: what becomes of each instance, and the counts that follow from it.
+//!
+//! Owns the order of things: the created Service, former registries, export, import, slices. Refuses to know handles, API objects and
+//! words for people: operations name their registry, and every instance has an outcome.
+
+mod accepted;
+mod checkpoint;
+mod endpoints;
+mod facts;
+mod inputs;
+mod instances;
+mod outcomes;
+mod siblings;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::Timestamp;
+use crate::model::{InstanceAddr, NewService, PortSet, ServiceView};
+use crate::plan::departure::guard::{Guard, Limits};
+use crate::plan::departure::held::{HeldDeletions, Hold};
+use crate::plan::departure::registry_guard::ServiceDeletions;
+use crate::plan::export::Proof;
+use crate::plan::{RecordOp, earlier, export, import, slices};
+use endpoints::EndpointState;
+use inputs::{ExportGoal, Pass};
+
+pub use accepted::{Accepted, AcceptedPort, Goal};
+pub use checkpoint::Checkpoint;
+pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, ViewState, ips_of};
+pub use outcomes::{Counts, Outcomes};
+pub use siblings::{Age, Shared, Sibling, Siblings};
+
+/// The operations that a pass wants, and the outcome of each instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub create: Option<NewService>,
+    /// A Service that we created, with its UID, and that should have other ports.
+    pub amend: Option<(NewService, String)>,
+    /// Services that we created and that are not referred to any more, or have to be made anew.
+    pub remove: Vec<Arc<ServiceView>>,
+    /// The operations on each registry, by its name.
+    pub records: Vec<(String, Vec<RecordOp>)>,
+    pub slices: slices::Plan,
+    /// Absent where nothing could be planned because the registry's view is not fresh.
+    pub directions: Option<Directions>,
+    pub outcomes: Outcomes,
+    /// An annotation of a pod that cannot be read, for the `Exported` condition.
+    pub note: Option<String>,
+    pub requeue_at: Option<Timestamp>,
+}
+
+/// The plans of both directions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directions {
+    pub export: export::Plan,
+    pub import: import::Plan,
+}
+
+impl Directions {
+    /// The hold of either direction.
+    pub fn hold(&self) -> Option<Hold> {
+        let holds = [self.import.guard.hold, self.export.guard.hold];
+        let since = holds.iter().flatten().map(|hold| hold.since).min()?;
+        let until = holds.iter().flatten().map(|hold| hold.until).max()?;
+        Some(Hold { since, until })
+    }
+
+    /// The deletions that wait for the guard.
+    pub fn held(&self) -> HeldDeletions {
+        HeldDeletions { import: self.import.guard.held.clone(), export: self.export.guard.held.clone() }
+    }
+
+    /// The deletions that the guard of the whole registry counts.
+    pub fn deletions(&self) -> ServiceDeletions {
+        let mut deletions = ServiceDeletions {
+            known: self.import.endpoints.len() + self.export.exported() + self.export.guard.held.len(),
+            held: self.held().named(),
+            ..ServiceDeletions::default()
+        };
+        let guards = [&self.import.state.guard, &self.export.state.guard];
+        for (end, count) in guards.into_iter().filter_map(Guard::deleted) {
+            *deletions.deleted.entry(end).or_default() += count;
+        }
+        deletions
+    }
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.create.is_none()
+            && self.amend.is_none()
+            && self.remove.is_empty()
+            && self.slices.ops.is_empty()
+            && self.records.iter().all(|(_, ops)| ops.is_empty())
+    }
+
+    /// The checkpoint for the next pass.
+    pub fn checkpoint(&self, facts: &Facts, before: &Checkpoint) -> Checkpoint {
+        let mut checkpoint = Checkpoint {
+            uid: facts.uid.clone(),
+            generation: facts.generation,
+            relists: facts.cluster.relists,
+            ..before.clone()
+        };
+        if let Some(directions) = &self.directions {
+            let registry = facts.registry.as_ref();
+            let source = registry.and_then(|r| Some(format!("{}/{}", r.name, r.registry_name.as_ref()?)));
+            checkpoint.source = source.unwrap_or_default();
+            checkpoint.import = directions.import.state.clone();
+            checkpoint.export = directions.export.state.clone();
+            checkpoint.held = directions.held();
+        }
+        checkpoint
+    }
+}
+
+/// Plans a pass. `triggered` is when the change that led here began.
+pub fn plan(
+    facts: &Facts,
+    goal: &Goal,
+    siblings: &Siblings,
+    checkpoint: &Checkpoint,
+    now: Timestamp,
+    triggered: Timestamp,
+) -> Plan {
+    let pass = Pass { facts, siblings, checkpoint, now, triggered };
+    match goal {
+        Goal::Sync(accepted) => sync(&pass, accepted),
+        Goal::Withdraw { guarded } => withdraw(&pass, *guarded),
+        Goal::LeaveAlone => Plan { outcomes: Outcomes::not_accepted(facts), ..Plan::default() },
+    }
+}
+
+fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
+    let (facts, now) = (pass.facts, pass.now);
+    let mut plan = Plan { create: accepted.create.clone(), ..Plan::default() };
+    let uid = facts.cluster.service.as_ref().map(|service| service.uid.clone()).unwrap_or_default();
+    plan.amend = accepted.amend.clone().map(|wanted| (wanted, uid));
+    // A Service of the right name that has no port to import under has to be made anew.
+    let kept = |service: &&Arc<ServiceView>| {
+        service.deleting || (service.name == accepted.service.name && !accepted.ports.is_empty())
+    };
+    plan.remove = facts.cluster.created_services.iter().filter(|service| !kept(service)).cloned().collect();
+    withdraw_former(pass, &mut plan);
+    let endpoints = accepted.endpoints(facts);
+    let Some(registry) = facts.fresh_registry() else {
+        plan.outcomes = Outcomes::unavailable(facts, accepted, endpoints);
+        return plan;
+    };
+    let ready = endpoints.iter().filter_map(|(addr, state)| match state {
+        EndpointState::Ready(ports) => Some((*addr, *ports)),
+        EndpointState::Withheld(_) => None,
+    });
+    let ready: BTreeMap<InstanceAddr, PortSet> = ready.collect();
+    let (instances, note) = if accepted.exports {
+        instances::instances(facts, accepted, registry.layout.format(), &ready)
+    } else {
+        Default::default()
+    };
+    plan.note = note;
+    let export = pass.export(
+        registry,
+        ExportGoal {
+            name: Some(&accepted.name),
+            instances: &instances,
+            // An export that is not asked for any more is evident from the spec.
+            proof: if accepted.exports { facts.proof(pass.checkpoint) } else { Proof::SpecChange },
+            limits: accepted.limits,
+        },
+    );
+    let import = if accepted.imports {
+        pass.import(registry, accepted, !ready.is_empty(), import::plan)
+    } else {
+        import::Plan::default()
+    };
+    plan.slices = pass.slices(Some(accepted), &import.endpoints);
+    plan.requeue_at = earlier(plan.requeue_at, earlier(export.requeue_at, import.requeue_at));
+    plan.records.push((registry.name.clone(), export.ops.iter().chain(&import.ops).cloned().collect()));
+    plan.outcomes = Outcomes::synced(registry, accepted, endpoints, &export, &import);
+    let directions = Directions { export, import };
+    if facts.holds.approval.as_ref().is_some_and(|hash| *hash == directions.held().hash()) {
+        // It was approved before this process knew which deletions are held.
+        plan.requeue_at = earlier(plan.requeue_at, Some(now));
+    }
+    plan.directions = Some(directions);
+    plan
+}
+
+/// Withdraws everything. If only a re-list says that the Service is gone, the deletions go through the guard.
+fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
+    let mut plan = Plan { outcomes: Outcomes::not_accepted(pass.facts), ..Plan::default() };
+    withdraw_former(pass, &mut plan);
+    if let Some(registry) = pass.facts.fresh_registry() {
+        let export = pass.export(
+            registry,
+            ExportGoal {
+                name: registry.registry_name.as_ref().filter(|_| guarded.is_some()),
+                instances: &[],
+                proof: if guarded.is_some() { pass.facts.proof(pass.checkpoint) } else { Proof::SpecChange },
+                limits: guarded.unwrap_or(Limits::NONE),
+            },
+        );
+        plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
+        plan.records.push((registry.name.clone(), export.ops.clone()));
+        if guarded.is_some() {
+            plan.outcomes.records.clone_from(&export.records);
+            plan.directions = Some(Directions { export, ..Directions::default() });
+        }
+    }
+    plan.slices = pass.slices(None, &Default::default());
+    plan
+}
+
+/// Withdraws from registries that the RegisteredService refers to no longer.
+fn withdraw_former(pass: &Pass<'_>, plan: &mut Plan) {
+    for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh()) {
+        // Where nothing explains the leader before us, an owner that this process has never known may live in another cluster.
+        let unknown = pass.facts.uid.is_empty() && pass.checkpoint.is_first_pass();
+        let grace = registry.orphan_grace_until.filter(|until| unknown && pass.now < *until);
+        if let Some(until) = grace {
+            plan.requeue_at = earlier(plan.requeue_at, Some(until));
+            continue;
+        }
+        let goal = ExportGoal { name: None, instances: &[], proof: Proof::SpecChange, limits: Limits::NONE };
+        plan.records.push((registry.name.clone(), pass.export(registry, goal).ops));
+    }
+}

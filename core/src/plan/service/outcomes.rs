@@ -1,0 +1,166 @@
+//! The outcomes of a whole pass: every instance that either side has, and the counts that follow.
+//!
+//! Owns which outcome counts where one address has several. Refuses to decide: each outcome comes from the planner that decided.
+
+use std::collections::BTreeMap;
+
+use super::endpoints::{EndpointState, addresses};
+use super::{Accepted, Facts, RegistryFacts};
+use crate::model::{InstanceAddr, InstanceOutcome, Outcome, Reason};
+use crate::plan::{export, import};
+
+/// Every instance of a pass, by where it was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// Endpoints of the cluster that may be exported, one for each address.
+    pub ready: Vec<InstanceOutcome>,
+    /// Endpoints of the cluster that may not.
+    pub withheld: Vec<InstanceOutcome>,
+    /// Records that this cluster wrote and that no ready endpoint explains.
+    pub records: Vec<InstanceOutcome>,
+    /// Endpoints that are, or stay, imported.
+    pub imported: Vec<InstanceOutcome>,
+    /// Foreign records that are not imported.
+    pub skipped: Vec<InstanceOutcome>,
+    /// Foreign records under the name.
+    pub foreign_records: usize,
+}
+
+/// The counts of a pass, as status and gauges show them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Ready endpoints of the cluster.
+    pub cluster: usize,
+    /// Foreign records under the name.
+    pub registry: usize,
+    pub exported: usize,
+    pub imported: usize,
+    pub lost: usize,
+    pub healed: usize,
+    pub skipped: usize,
+    pub held: usize,
+}
+
+impl Outcomes {
+    /// Of a RegisteredService that cannot be acted upon: all for one reason.
+    pub(super) fn not_accepted(facts: &Facts) -> Self {
+        let cluster = &facts.cluster;
+        let of = |addr| InstanceOutcome::of(addr, Outcome::NotAccepted);
+        let mut withheld: Vec<InstanceOutcome> =
+            addresses(&cluster.others_slices).chain(addresses(&cluster.our_slices)).map(of).collect();
+        let mut skipped = Vec::new();
+        for (key, record) in facts.registry.iter().flat_map(|registry| &registry.snapshot.records) {
+            withheld.extend(record.addrs().map(of));
+            if record.addrs().next().is_none() {
+                let unnamed = InstanceOutcome::skipped(key.to_string(), Reason::AddressMissing);
+                skipped.push(InstanceOutcome { outcome: Outcome::NotAccepted, ..unnamed });
+            }
+        }
+        Self { withheld, skipped, ..Self::default() }
+    }
+
+    /// While the registry's view is not fresh.
+    pub(super) fn unavailable(
+        facts: &Facts,
+        accepted: &Accepted,
+        endpoints: BTreeMap<InstanceAddr, EndpointState>,
+    ) -> Self {
+        let kept = addresses(&facts.cluster.our_slices);
+        let mut outcomes = Self {
+            imported: kept.map(|addr| InstanceOutcome::of(addr, Outcome::ImportUnavailable)).collect(),
+            ..Self::default()
+        };
+        let ready = if accepted.exports { Outcome::ExportUnavailable } else { Outcome::ExportNotRequested };
+        outcomes.enter(endpoints, ready);
+        outcomes
+    }
+
+    pub(super) fn synced(
+        registry: &RegistryFacts,
+        accepted: &Accepted,
+        endpoints: BTreeMap<InstanceAddr, EndpointState>,
+        export: &export::Plan,
+        import: &import::Plan,
+    ) -> Self {
+        let cluster_id = &registry.owner.cluster_id;
+        let foreign = || registry.snapshot.records.values().filter(|record| record.ours(cluster_id).is_none());
+        let mut outcomes = Self {
+            records: export.records.clone(),
+            imported: import.outcomes.clone(),
+            skipped: import.skipped.clone(),
+            foreign_records: foreign().count(),
+            ..Self::default()
+        };
+        if !accepted.imports {
+            let records = registry.snapshot.records.values();
+            let left_out = records.filter(|record| record.own(cluster_id).is_none()).flat_map(|record| record.addrs());
+            outcomes.skipped = left_out.map(|addr| InstanceOutcome::of(addr, Outcome::ImportNotRequested)).collect();
+        }
+        outcomes.enter(endpoints, Outcome::ExportNotRequested);
+        if accepted.exports {
+            outcomes.ready.clone_from(&export.instances);
+        }
+        outcomes
+    }
+
+    fn enter(&mut self, endpoints: BTreeMap<InstanceAddr, EndpointState>, ready: Outcome) {
+        for (addr, state) in endpoints {
+            match state {
+                EndpointState::Ready(_) => self.ready.push(InstanceOutcome::of(addr, ready.clone())),
+                EndpointState::Withheld(outcome) => self.withheld.push(InstanceOutcome::of(addr, outcome)),
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &InstanceOutcome> {
+        [&self.ready, &self.withheld, &self.records, &self.imported, &self.skipped].into_iter().flatten()
+    }
+
+    /// Every instance that is left out, with its reason; exports first.
+    pub fn skipped(&self) -> impl Iterator<Item = (&InstanceOutcome, Reason)> {
+        self.all().filter_map(|instance| Some((instance, instance.skip_reason()?)))
+    }
+
+    /// Instances that lost their registration and live, whether or not their record was put back.
+    pub fn lost(&self) -> impl Iterator<Item = InstanceAddr> {
+        let lost = |instance: &&InstanceOutcome| {
+            !instance.held
+                && matches!(
+                    instance.outcome,
+                    Outcome::Lost { .. } | Outcome::ToBeHealed { .. } | Outcome::Healed { .. }
+                )
+        };
+        self.imported.iter().filter(lost).filter_map(|instance| instance.subject.address())
+    }
+
+    pub fn counts(&self) -> Counts {
+        let count = |matches: &dyn Fn(&InstanceOutcome) -> bool| {
+            self.all().filter(|instance| instance.counts && matches(instance)).count()
+        };
+        Counts {
+            cluster: self.ready.len(),
+            registry: self.foreign_records,
+            exported: count(&|instance| instance.outcome.is_exported()),
+            imported: count(&|instance| instance.outcome.is_imported()),
+            lost: count(&|instance| !instance.held && matches!(instance.outcome, Outcome::Lost { .. })),
+            healed: count(&|instance| matches!(instance.outcome, Outcome::ToBeHealed { .. } | Outcome::Healed { .. })),
+            skipped: self.skipped().count(),
+            held: count(&|instance| instance.held),
+        }
+    }
+
+    /// One outcome for each address, and the records that have none: what people are told.
+    pub fn by_address(&self) -> (BTreeMap<InstanceAddr, &InstanceOutcome>, Vec<&InstanceOutcome>) {
+        let mut by_address = BTreeMap::new();
+        let mut rest = Vec::new();
+        // An endpoint that the Service has says more than a record, and a record more than one that is left out.
+        let order = [&self.imported, &self.ready, &self.withheld, &self.records, &self.skipped];
+        for instance in order.into_iter().flatten() {
+            match instance.subject.address() {
+                Some(addr) => drop(by_address.entry(addr).or_insert(instance)),
+                None => rest.push(instance),
+            }
+        }
+        (by_address, rest)
+    }
+}

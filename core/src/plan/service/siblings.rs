@@ -1,0 +1,192 @@
+//! Siblings: other RegisteredServices that export the same registry name, or import into the same Service.
+//!
+//! Owns who has an address or adopts a record. An address belongs to the oldest RegisteredService that wants it (creation time, then
+//! namespace and name). Only those that write count: one that is suspended takes nothing over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::inputs::{Pass, present};
+use super::{Accepted, Checkpoint, Facts, RegistryFacts};
+use crate::Timestamp;
+use crate::model::{InstanceAddr, Kind, RecordKey, ServiceKey};
+use crate::plan::departure::OnExpiry;
+use crate::plan::export::ContestedExport;
+use crate::plan::import::{self, ContestedImport};
+
+/// Creation time, then namespace and name.
+pub type Age = (Timestamp, ServiceKey);
+
+/// Another RegisteredService that writes.
+#[derive(Clone, Debug)]
+pub struct Sibling {
+    pub age: Age,
+    pub accepted: Accepted,
+    pub facts: Facts,
+    pub checkpoint: Checkpoint,
+}
+
+/// The addresses and records that siblings want too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Siblings {
+    by_registry: BTreeMap<String, Shared>,
+    /// Addresses that siblings import into the same Service.
+    pub contested_imports: BTreeMap<InstanceAddr, ContestedImport>,
+}
+
+/// The addresses and records of one registry that siblings want too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// Addresses that siblings want to export under the same name.
+    pub contested: BTreeMap<InstanceAddr, ContestedExport>,
+    /// Records of ours that a sibling adopts.
+    pub to_release: BTreeSet<RecordKey>,
+    /// Healed records of others that we adopt.
+    pub to_adopt: BTreeSet<RecordKey>,
+}
+
+impl Siblings {
+    /// The part that concerns one registry.
+    pub fn of(&self, registry: &str) -> &Shared {
+        static NONE: Shared =
+            Shared { contested: BTreeMap::new(), to_release: BTreeSet::new(), to_adopt: BTreeSet::new() };
+        self.by_registry.get(registry).unwrap_or(&NONE)
+    }
+
+    /// Weighs the siblings of a RegisteredService. `accepted` are its own settings, where it writes.
+    pub fn weigh(facts: &Facts, age: &Age, accepted: Option<&Accepted>, others: &[Sibling], now: Timestamp) -> Self {
+        let mut siblings = Self::default();
+        if others.is_empty() {
+            return siblings;
+        }
+        let ourselves = accepted.map(|accepted| (age, accepted));
+        for registry in facts.registry.iter().chain(&facts.former) {
+            let (mut to_release, to_adopt) = healed(registry, ourselves, others);
+            to_release.extend(adopted_under_other_names(registry, others));
+            let shared = Shared { contested: contested_exports(registry, age, others), to_release, to_adopt };
+            siblings.by_registry.insert(registry.name.clone(), shared);
+        }
+        siblings.contested_imports = contested_imports(facts, age, others, now);
+        siblings
+    }
+}
+
+impl Sibling {
+    fn is_older(&self, age: &Age) -> bool {
+        self.age < *age
+    }
+
+    fn uses(&self, registry: &RegistryFacts) -> bool {
+        self.facts.registry.as_ref().is_some_and(|other| other.name == registry.name)
+    }
+
+    fn exports_to(&self, registry: &RegistryFacts) -> bool {
+        self.uses(registry) && self.accepted.exports
+    }
+
+    /// Whether it puts lost registrations of the name back.
+    fn heals(&self, registry: &RegistryFacts, name: &[u8]) -> bool {
+        self.uses(registry) && heals(&self.accepted, name)
+    }
+}
+
+fn heals(accepted: &Accepted, name: &[u8]) -> bool {
+    accepted.imports && accepted.import.on_expiry == OnExpiry::Heal && accepted.name.as_str().as_bytes() == name
+}
+
+/// The addresses that siblings want to export in one registry under the same name.
+fn contested_exports(
+    registry: &RegistryFacts,
+    age: &Age,
+    others: &[Sibling],
+) -> BTreeMap<InstanceAddr, ContestedExport> {
+    let mut contested = BTreeMap::new();
+    let same_name = |sibling: &&Sibling| registry.registry_name.as_ref() == Some(&sibling.accepted.name);
+    for sibling in others.iter().filter(|sibling| sibling.exports_to(registry)).filter(same_name) {
+        for addr in sibling.accepted.ready(&sibling.facts).into_keys() {
+            let contest = contested.entry(addr).or_insert(ContestedExport::Younger);
+            if sibling.is_older(age) {
+                *contest = ContestedExport::Older;
+            }
+        }
+    }
+    contested
+}
+
+/// Own records under other names that a sibling, whose name it is, adopts.
+fn adopted_under_other_names(registry: &RegistryFacts, others: &[Sibling]) -> BTreeSet<RecordKey> {
+    let mut adopted = BTreeSet::new();
+    for sibling in others.iter().filter(|sibling| sibling.exports_to(registry)) {
+        let ready = sibling.accepted.ready(&sibling.facts);
+        let name = sibling.accepted.name.as_str().as_bytes();
+        for (key, record) in &registry.snapshot.under_other_names {
+            let of_name = registry.layout.split_key(key).is_some_and(|(other, _)| other == name);
+            if of_name && record.addrs().any(|addr| ready.contains_key(&addr)) {
+                adopted.insert(key.clone());
+            }
+        }
+    }
+    adopted
+}
+
+/// Healed records of ours that a sibling adopts, and those of others that we adopt. A RegisteredService that put a registration back
+/// and no longer imports it leaves it to the oldest that imports it and heals.
+fn healed(
+    registry: &RegistryFacts,
+    ourselves: Option<(&Age, &Accepted)>,
+    others: &[Sibling],
+) -> (BTreeSet<RecordKey>, BTreeSet<RecordKey>) {
+    let (mut to_release, mut to_adopt) = (BTreeSet::new(), BTreeSet::new());
+    for (key, record) in registry.snapshot.records.iter().chain(&registry.snapshot.under_other_names) {
+        let Kind::Healed(owner) = record.kind(&registry.owner.cluster_id) else { continue };
+        let Some((name, _)) = registry.layout.split_key(key) else { continue };
+        let siblings = others.iter().filter(|sibling| sibling.heals(registry, name));
+        let we = ourselves.filter(|(_, accepted)| heals(accepted, name)).map(|(age, _)| (age, &registry.owner.service));
+        let adopters: Vec<(&Age, &ServiceKey)> =
+            siblings.map(|sibling| (&sibling.age, &sibling.facts.key)).chain(we).collect();
+        let stays = adopters.iter().any(|(_, adopter)| **adopter == owner.service);
+        if owner.cluster_id != registry.owner.cluster_id || stays {
+            continue;
+        }
+        match adopters.into_iter().min() {
+            Some((_, adopter)) if *adopter == registry.owner.service => to_adopt.insert(key.clone()),
+            Some(_) if *owner == registry.owner => to_release.insert(key.clone()),
+            _ => false,
+        };
+    }
+    (to_release, to_adopt)
+}
+
+/// The addresses that siblings import into the same Service.
+fn contested_imports(
+    facts: &Facts,
+    age: &Age,
+    others: &[Sibling],
+    now: Timestamp,
+) -> BTreeMap<InstanceAddr, ContestedImport> {
+    let mut contested: BTreeMap<InstanceAddr, ContestedImport> = BTreeMap::new();
+    let Some(service) = &facts.cluster.service else { return contested };
+    for sibling in others {
+        let same = sibling.facts.cluster.service.as_ref().is_some_and(|other| other.uid == service.uid);
+        let (true, Some(registry)) = (same && sibling.accepted.imports, sibling.facts.fresh_registry()) else {
+            continue;
+        };
+        let held = present(&sibling.facts, &sibling.accepted);
+        for addr in sibling.uncontested_imports(registry, now) {
+            let contest = contested.entry(addr).or_insert(ContestedImport { older: false, holds: false });
+            contest.older |= sibling.is_older(age);
+            // Any slice of the Service that holds it keeps it from vanishing.
+            contest.holds |= held.contains_key(&addr);
+        }
+    }
+    contested
+}
+
+impl Sibling {
+    /// The endpoints that it would import if it were alone.
+    fn uncontested_imports(&self, registry: &RegistryFacts, now: Timestamp) -> impl Iterator<Item = InstanceAddr> {
+        let alone = Siblings::default();
+        let pass = Pass { facts: &self.facts, siblings: &alone, checkpoint: &self.checkpoint, now, triggered: now };
+        let others_ready = !self.accepted.ready(&self.facts).is_empty();
+        pass.import(registry, &self.accepted, others_ready, import::uncontested).endpoints.into_keys()
+    }
+}

@@ -1,0 +1,68 @@
+//! Interest in addresses: RegisteredServices by the addresses that their last pass looked at.
+//!
+//! A pod, a Node or a Service range that changes affects only those that look at its addresses. A pass registers the addresses under the
+//! same lock under which it reads the pods, so that no change is lost in between. Refuses to know why an address matters.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use twinspan_core::model::ServiceKey;
+
+#[derive(Debug, Default)]
+pub struct AddressInterest {
+    by_ip: BTreeMap<IpAddr, BTreeSet<ServiceKey>>,
+    of: HashMap<ServiceKey, BTreeSet<IpAddr>>,
+}
+
+impl AddressInterest {
+    /// Sets the addresses that a RegisteredService looks at now; an empty set removes it.
+    pub fn set(&mut self, key: &ServiceKey, ips: BTreeSet<IpAddr>) {
+        let before = self.of.remove(key).unwrap_or_default();
+        for ip in before.difference(&ips) {
+            if let Some(keys) = self.by_ip.get_mut(ip) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.by_ip.remove(ip);
+                }
+            }
+        }
+        for ip in ips.difference(&before) {
+            self.by_ip.entry(*ip).or_default().insert(key.clone());
+        }
+        if !ips.is_empty() {
+            self.of.insert(key.clone(), ips);
+        }
+    }
+
+    pub fn of_ip(&self, ip: IpAddr) -> impl Iterator<Item = &ServiceKey> {
+        self.by_ip.get(&ip).into_iter().flatten()
+    }
+
+    /// Those that look at an address from the first to the last, both included.
+    pub fn of_range(&self, first: IpAddr, last: IpAddr) -> BTreeSet<&ServiceKey> {
+        self.by_ip.range(first..=last).flat_map(|(_, keys)| keys).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_finds_those_who_look_at_it_and_no_longer_those_who_did() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let ips = |texts: &[&str]| texts.iter().map(|t| ip(t)).collect::<BTreeSet<_>>();
+        let (a, b) = (ServiceKey::new("shop", "a"), ServiceKey::new("shop", "b"));
+        let mut index = AddressInterest::default();
+        index.set(&a, ips(&["10.0.0.1", "10.0.0.2", "fd77::1"]));
+        index.set(&b, ips(&["10.0.0.2"]));
+        assert_eq!(index.of_ip(ip("10.0.0.2")).collect::<Vec<_>>(), [&a, &b]);
+        assert_eq!(index.of_range(ip("10.0.0.2"), ip("10.0.0.255")), BTreeSet::from([&a, &b]));
+        assert_eq!(index.of_range(ip("fd77::"), ip("fd77::ffff")), BTreeSet::from([&a]));
+        index.set(&a, ips(&["10.0.0.3"]));
+        assert_eq!(index.of_ip(ip("10.0.0.2")).collect::<Vec<_>>(), [&b]);
+        index.set(&a, BTreeSet::new());
+        index.set(&b, BTreeSet::new());
+        assert!(index.by_ip.is_empty() && index.of.is_empty());
+    }
+}

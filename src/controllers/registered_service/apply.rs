@@ -1,0 +1,143 @@
+//! Hands the operations of a plan to the writers.
+//!
+//! Owns the order of writes on each side, which stop at the first error; the rest is planned again. Refuses to decide whether a request
+//! may be sent: each writer asks the claim to lead by itself.
+
+use std::sync::Arc;
+
+use tracing::field::Empty;
+use tracing::{Instrument, info_span};
+use twinspan_core::model::ServiceKey;
+use twinspan_core::plan::service::Plan;
+
+use super::Controller;
+use super::observe::Observed;
+use super::validate::Validation;
+use crate::cluster::ClusterError;
+use crate::cluster::writer::Owner;
+use crate::registry::RegistryError;
+use crate::registry::handle::RegistryHandle;
+use crate::registry::writer::WriteReport;
+
+/// The result of the writes.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Records created or updated, and deleted.
+    pub records: (usize, usize),
+    pub conflicts: usize,
+    pub slices: usize,
+    pub created_service: bool,
+    /// Revision of the last write to the registry.
+    pub revision: i64,
+    pub registry_error: Option<RegistryError>,
+    pub cluster_error: Option<ClusterError>,
+}
+
+impl Applied {
+    pub fn wrote(&self) -> bool {
+        self.records != (0, 0) || self.slices > 0 || self.created_service
+    }
+
+    pub fn failed(&self) -> bool {
+        self.registry_error.is_some() || self.cluster_error.is_some()
+    }
+}
+
+impl Controller {
+    /// Writes where this process leads and the goal is to be written; a standby only plans.
+    pub(super) async fn apply(&self, observed: &Observed, validation: &Validation, plan: &Plan) -> Applied {
+        if !validation.writes || !self.writers.leadership.is_leader() {
+            self.record_results(&observed.facts.key, &[]);
+            return Applied::default();
+        }
+        // The sides do not wait for each other: a slow registry must not delay DNS.
+        let ((cluster, cluster_error), mut applied) =
+            tokio::join!(self.write_cluster(observed, plan), self.write_registries(&observed.facts.key, plan));
+        applied.slices = cluster.slices;
+        applied.created_service = cluster.created_service;
+        applied.cluster_error = cluster_error;
+        applied
+    }
+
+    /// Each registry keeps the error of its last writes; a registry that was not asked to write any more refuses nothing.
+    fn record_results(&self, key: &ServiceKey, refused: &[(Arc<RegistryHandle>, RegistryError)]) {
+        for handle in self.views.registries.all() {
+            let error = refused.iter().find(|(by, _)| Arc::ptr_eq(by, &handle)).map(|(_, error)| error.clone());
+            handle.record_write_result(key, error);
+        }
+    }
+
+    async fn write_registries(&self, key: &ServiceKey, plan: &Plan) -> Applied {
+        let mut applied = Applied::default();
+        let mut refused = Vec::new();
+        let handles = self.views.registries.all();
+        for (name, ops) in plan.records.iter().filter(|(_, ops)| !ops.is_empty()) {
+            // A session that ended since has nothing to write to.
+            let Some(handle) = handles.iter().find(|handle| handle.name == *name) else { continue };
+            let span = info_span!("write records", registry = handle.name, operations = ops.len());
+            let report = handle.write(&self.writers.leadership, ops.clone()).instrument(span).await;
+            self.count(&report);
+            handle.notify(report.found);
+            handle.notify_others(report.wrote, key);
+            applied.records.0 += report.created + report.updated;
+            applied.records.1 += report.deleted;
+            applied.conflicts += report.conflicts;
+            applied.revision = applied.revision.max(report.revision);
+            if let Some(error) = report.error {
+                refused.push((handle.clone(), error.clone()));
+                applied.registry_error = Some(error);
+            }
+        }
+        self.record_results(key, &refused);
+        applied
+    }
+
+    fn count(&self, report: &WriteReport) {
+        let metrics = &self.writers.metrics;
+        for (op, count) in [("create", report.created), ("update", report.updated), ("delete", report.deleted)] {
+            metrics.wrote("registry", op, "ok", count);
+        }
+        metrics.wrote("registry", "any", "lost_race", report.conflicts);
+        if let Some(error) = &report.error {
+            metrics.wrote("registry", "any", error.label(), 1);
+        }
+    }
+
+    async fn write_cluster(&self, observed: &Observed, plan: &Plan) -> (Applied, Option<ClusterError>) {
+        let mut applied = Applied::default();
+        let span = info_span!("write slices", slices = Empty);
+        let writes = self.write_services_and_slices(observed, plan, &mut applied);
+        let error = writes.instrument(span.clone()).await.err();
+        span.record("slices", applied.slices);
+        (applied, error)
+    }
+
+    async fn write_services_and_slices(
+        &self,
+        observed: &Observed,
+        plan: &Plan,
+        applied: &mut Applied,
+    ) -> Result<(), ClusterError> {
+        let (facts, writer) = (&observed.facts, &self.writers.cluster);
+        let owner = Owner { key: &facts.key, uid: &facts.uid };
+        if let Some(new) = &plan.create {
+            match writer.create_service(&owner, new).await {
+                // Another program created it meanwhile: the watch will show it.
+                Ok(()) | Err(ClusterError::Conflict { .. }) => applied.created_service = true,
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some((wanted, uid)) = &plan.amend {
+            writer.amend_service(wanted, uid).await?;
+        }
+        for service in &plan.remove {
+            let key = ServiceKey::new(&facts.key.namespace, &service.name);
+            writer.delete_service(&key, &service.uid).await?;
+        }
+        for op in &plan.slices.ops {
+            writer.slice(&owner, op).await?;
+            applied.slices += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+//! RegisteredService: one pass is observe → validate → siblings → plan → apply → report.
+//!
+//! - [`observe`]: everything that the pass rests on, read from the views at one moment, as values.
+//! - [`validate`]: the goal, and the settings that follow from the spec.
+//! - [`siblings`]: other RegisteredServices that want the same name or Service.
+//! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
+//! - [`apply`]: hands the operations to the writers.
+//! - [`report`]: log, metrics and checkpoint; [`status`]: counts and conditions; [`events`]: Events.
+
+mod apply;
+mod checkpoint;
+mod events;
+pub mod observe;
+mod report;
+pub mod siblings;
+pub mod status;
+pub mod validate;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument, info_span};
+use twinspan_core::Timestamp;
+use twinspan_core::model::ServiceKey;
+use twinspan_core::plan::service;
+
+pub use checkpoint::{Checkpoint, Checkpoints};
+
+use self::apply::Applied;
+use self::observe::Observed;
+use self::report::PassOutcome;
+use self::validate::Validation;
+use super::queue::{Action, Finished};
+use super::views::Views;
+use super::writers::Writers;
+use crate::telemetry::metrics::Outcome;
+
+/// Reconciles RegisteredServices; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    pub views: Views,
+    pub writers: Writers,
+    pub checkpoints: Checkpoints,
+    /// Plan and report, and write nothing.
+    pub dry_run: bool,
+}
+
+/// Everything about one pass, once its writes are done.
+#[derive(Debug)]
+struct Pass<'a> {
+    observed: &'a Observed,
+    validation: &'a Validation,
+    plan: &'a service::Plan,
+    applied: &'a Applied,
+    /// When the change that led here began.
+    triggered: Timestamp,
+    took: Duration,
+}
+
+impl Controller {
+    /// One pass.
+    pub async fn reconcile(self, key: ServiceKey, triggered: Timestamp) -> Finished {
+        let span = info_span!("pass", service = %key, outcome = Empty);
+        let (outcome, action) = self.pass(&key, triggered).instrument(span.clone()).await;
+        let label = outcome.label();
+        span.record("outcome", label);
+        self.writers.metrics.reconciles.get_or_create(&Outcome { outcome: label }).inc();
+        Finished { action, keep_trigger_time: action == Action::Retry || outcome == PassOutcome::Waiting }
+    }
+
+    async fn pass(&self, key: &ServiceKey, triggered: Timestamp) -> (PassOutcome, Action) {
+        let started = Instant::now();
+        let Some(observed) = observe::observe(&self.views, &self.checkpoints, key) else {
+            // Once the views are complete, every RegisteredService is enqueued.
+            return (PassOutcome::Waiting, Action::Await);
+        };
+        let validation = validate::validate(&observed, self.dry_run);
+        let siblings =
+            siblings::siblings(&self.views, &self.checkpoints, &observed, validation.accepted(), self.dry_run);
+        let checkpoint = &observed.checkpoint.planned;
+        let now = self.views.env.now();
+        let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, triggered);
+        let applied = self.apply(&observed, &validation, &plan).await;
+        let took = started.elapsed();
+        self.report(&Pass {
+            observed: &observed,
+            validation: &validation,
+            plan: &plan,
+            applied: &applied,
+            triggered,
+            took,
+        })
+        .await
+    }
+}

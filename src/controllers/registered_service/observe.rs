@@ -1,0 +1,186 @@
+//! Everything that a pass rests on, read from the views at one moment.
+//!
+//! Owns how the views become facts: the view of the cluster is locked once, and every registry is read under that lock. Registers the
+//! addresses that it looked at under the same lock, so that no change in between is lost. Refuses to decide.
+
+use std::sync::Arc;
+
+use twinspan_core::model::{Owner, RegistryName, ServiceKey};
+use twinspan_core::plan::departure::held::HeldDeletions;
+use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, ViewState, ips_of};
+
+use super::{Checkpoint, Checkpoints};
+use crate::api::conditions::{DELETIONS_HELD, find_true};
+use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry};
+use crate::cluster::convert::NamespaceView;
+use crate::cluster::view::ClusterView;
+use crate::controllers::views::Views;
+use crate::registry::RegistryError;
+use crate::registry::handle::{Phase, RegistryHandle};
+
+/// The facts of a pass, and the objects that only the validation and the report read.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub facts: Facts,
+    /// `None` where there is no such RegisteredService any more.
+    pub object: Option<Arc<RegisteredService>>,
+    pub namespace: Option<Arc<NamespaceView>>,
+    pub registry: Option<Arc<ServiceRegistry>>,
+    /// Why the registry does not tell which records are under the name, where it fails to.
+    pub registry_failure: Option<RegistryError>,
+    pub checkpoint: Checkpoint,
+}
+
+/// `None` while the view of the cluster is not complete.
+pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey) -> Option<Observed> {
+    let view = views.cluster();
+    if !view.unsynced().is_empty() {
+        return None;
+    }
+    let object = view.registered_services.get(key).cloned();
+    let uid = object.as_ref().and_then(|object| object.metadata.uid.clone()).unwrap_or_default();
+    let registry = object.as_ref().and_then(|o| view.service_registries.get(&o.spec.registry_ref.name).cloned());
+    let checkpoint = checkpoint(checkpoints.get(key), object.is_some(), &uid);
+    let mut observed = Observed {
+        facts: Facts {
+            key: key.clone(),
+            generation: object.as_ref().and_then(|object| object.metadata.generation),
+            observed_generation: object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation),
+            cluster: cluster_facts(&view, key, object.as_deref(), &uid),
+            registry: None,
+            former: Vec::new(),
+            probes: views.probes.answers(key),
+            holds: HoldFacts::default(),
+            uid,
+        },
+        namespace: view.namespaces.get(&key.namespace).cloned(),
+        registry_failure: None,
+        registry,
+        object,
+        checkpoint,
+    };
+    read_registries(views, &mut observed);
+    read_pods(views, &view, &mut observed);
+    Some(observed)
+}
+
+/// Another RegisteredService of the same name starts afresh; one that is gone keeps its checkpoint.
+fn checkpoint(last: Option<Checkpoint>, exists: bool, uid: &str) -> Checkpoint {
+    match last {
+        Some(last) if !exists || last.planned.uid == uid => last,
+        Some(last) => Checkpoint { counted: last.counted, ..Checkpoint::default() },
+        None => Checkpoint::default(),
+    }
+}
+
+fn cluster_facts(view: &ClusterView, key: &ServiceKey, object: Option<&RegisteredService>, uid: &str) -> ClusterFacts {
+    let mut facts = ClusterFacts {
+        our_slices: view.slices_of_owner(uid).into_iter().filter(|slice| slice.is_ours()).collect(),
+        created_services: view.services_of_owner(&key.namespace, uid),
+        trust: view.trust(),
+        ..ClusterFacts::default()
+    };
+    if let Some(service) = object.map(RegisteredService::service_key) {
+        facts.service = view.services.get(&service).cloned();
+        facts.others_slices = view.slices_of_service(&service).into_iter().filter(|slice| !slice.is_ours()).collect();
+        facts.relists = view.listings(&service);
+    }
+    facts
+}
+
+fn read_registries(views: &Views, observed: &mut Observed) {
+    let key = &observed.facts.key;
+    let current = observed.object.as_ref().filter(|_| observed.registry.is_some());
+    let current = current.and_then(|object| views.registries.get(&object.spec.registry_ref.name));
+    let name = observed.object.as_ref().and_then(|object| RegistryName::new(object.registry_name()).ok());
+    for handle in views.registries.all() {
+        let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle)) {
+            let Some(name) = name.clone() else { continue };
+            let snapshot = handle.view().snapshot(&name, &owner);
+            observed.registry_failure = failure(&handle, &name);
+            observed.facts.holds = holds(views, observed, &handle.name);
+            observed.facts.registry = Some(registry_facts(&handle, owner, Some(name), snapshot));
+        } else if let Some(snapshot) = former(&handle, &owner) {
+            observed.facts.former.push(registry_facts(&handle, owner, None, snapshot));
+        }
+    }
+}
+
+fn registry_facts(
+    handle: &RegistryHandle,
+    owner: Owner,
+    registry_name: Option<RegistryName>,
+    mut snapshot: Snapshot,
+) -> RegistryFacts {
+    if !handle.is_sole() {
+        // Records that look like ours may be another ServiceRegistry's.
+        snapshot.state = ViewState::Unknown;
+    }
+    let orphan_grace_until = handle.fence.as_ref().and_then(|fence| fence.orphan_grace_until());
+    let (name, layout) = (handle.name.clone(), handle.layout.clone());
+    RegistryFacts { name, layout, owner, registry_name, orphan_grace_until, snapshot }
+}
+
+/// The records of an owner in a registry that it does not refer to, where there are any.
+fn former(handle: &RegistryHandle, owner: &Owner) -> Option<Snapshot> {
+    let view = handle.view();
+    view.owned_by(&owner.service).next()?;
+    Some(view.snapshot_of_owner(owner))
+}
+
+fn failure(handle: &RegistryHandle, name: &RegistryName) -> Option<RegistryError> {
+    match handle.status().phase {
+        Phase::Failed(error) => Some(error),
+        _ => handle.view().refusal(name).cloned(),
+    }
+}
+
+/// The holds and approvals that the objects and the registry's guard tell of.
+fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
+    let (key, planned) = (&observed.facts.key, &observed.checkpoint.planned);
+    let conditions = observed.object.as_ref().and_then(|object| Some(&object.status.as_ref()?.conditions));
+    let held = conditions.and_then(|conditions| find_true(conditions, DELETIONS_HELD));
+    let approval = observed.approval().map(ToOwned::to_owned);
+    let approved: HeldDeletions = match &approval {
+        Some(hash) if *hash == planned.held.hash() => planned.held.clone(),
+        _ => planned.held.of_names(&views.guards.released(registry, key)),
+    };
+    HoldFacts {
+        restored_hold_since: held.filter(|_| planned.is_first_pass()).map(|held| held.last_transition_time.0),
+        registry_hold: views.guards.hold(registry, views.env.now()),
+        approved,
+        approval,
+    }
+}
+
+/// Registers the addresses in question, and reads the pods that have them.
+fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observed) {
+    let Observed { facts, checkpoint, .. } = observed;
+    let ips = facts.ips_in_question(&checkpoint.planned);
+    views.interest().set(&facts.key, ips.clone());
+    let in_slices = ips_of(&facts.cluster.others_slices);
+    let now = views.env.now();
+    for ip in ips {
+        let pods: Vec<_> = view.pods.at(ip).cloned().collect();
+        for node in pods.iter().filter_map(|pod| pod.node.as_ref()) {
+            if let Some(zone) = view.node(node).and_then(|node| node.zone.clone()) {
+                facts.cluster.zones.insert(node.clone(), zone);
+            }
+        }
+        if !pods.is_empty() {
+            facts.cluster.pods.insert(ip, pods);
+        }
+        if !in_slices.contains(&ip) && view.end_is_unseen(ip, now) {
+            facts.cluster.unseen.insert(ip);
+        }
+    }
+}
+
+impl Observed {
+    /// The hash that the annotation on the RegisteredService approves.
+    pub fn approval(&self) -> Option<&str> {
+        let annotations = self.object.as_ref()?.metadata.annotations.as_ref()?;
+        annotations.get(APPROVE_DELETIONS).map(String::as_str)
+    }
+}

@@ -1,0 +1,277 @@
+//! Reports a pass: the log line, metrics, status, Events and the checkpoint; and the action that follows.
+//!
+//! Owns what is measured and when the RegisteredService is reconciled again. Refuses to decide: it reads the outcomes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+use twinspan_core::Timestamp;
+use twinspan_core::model::ServiceKey;
+use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
+use twinspan_core::plan::service::Plan;
+
+use super::apply::Applied;
+use super::checkpoint::{Checkpoint, Counted, Unfinished};
+use super::observe::Observed;
+use super::validate::Validation;
+use super::{Controller, Pass, status};
+use crate::api::RegisteredServiceStatus;
+use crate::cluster::ClusterError;
+use crate::cluster::writer::{Owner, StatusWrite};
+use crate::controllers::queue::Action;
+use crate::registry::RegistryError;
+use crate::registry::handle::RegistryHandle;
+use crate::telemetry::metrics::{Direction, Metrics, Skipped};
+
+/// Least time between two status writes of one RegisteredService.
+const STATUS_PACE: Duration = Duration::from_secs(5);
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassOutcome {
+    Failed,
+    Rejected,
+    /// A view is not complete or not fresh.
+    Waiting,
+    /// Suspended, or only observing.
+    Observed,
+    Synced,
+    Unchanged,
+}
+
+impl PassOutcome {
+    fn of(validation: &Validation, plan: &Plan, applied: &Applied) -> Self {
+        if applied.failed() {
+            Self::Failed
+        } else if validation.rejection.is_some() {
+            Self::Rejected
+        } else if !validation.gone && plan.directions.is_none() {
+            Self::Waiting
+        } else if !validation.gone && !validation.writes {
+            Self::Observed
+        } else if applied.wrote() {
+            Self::Synced
+        } else {
+            Self::Unchanged
+        }
+    }
+
+    /// Bounded, for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Waiting => "waiting",
+            Self::Observed => "observed",
+            Self::Synced => "synced",
+            Self::Unchanged => "unchanged",
+        }
+    }
+
+    /// The state of the RegisteredService: whether there was something to write does not matter.
+    fn state(self) -> &'static str {
+        if self == Self::Unchanged { Self::Synced.label() } else { self.label() }
+    }
+}
+
+impl Controller {
+    pub(super) async fn report(&self, pass: &Pass<'_>) -> (PassOutcome, Action) {
+        let Pass { observed, validation, plan, applied, .. } = *pass;
+        let key = &observed.facts.key;
+        log(pass);
+        let outcome = PassOutcome::of(validation, plan, applied);
+        let mut checkpoint = next_checkpoint(observed, plan);
+        checkpoint.unfinished = self.measure(pass, checkpoint.unfinished);
+        checkpoint.counted = counted(observed, validation, plan, outcome);
+        count(&self.writers.metrics, &observed.checkpoint.counted, &checkpoint.counted);
+        let mut action = self.action(validation, plan, applied);
+        if let Some(object) = &observed.object {
+            let desired = status::desired(observed, validation, plan, applied, self.views.env.now());
+            let events = self.publish_events(object, pass, &mut checkpoint);
+            let again = self.write_status(observed, &mut checkpoint, desired).await;
+            action = sooner(sooner(action, events), again);
+        }
+        self.report_to_registry_guard(observed, plan);
+        if validation.gone {
+            self.checkpoints.remove(key);
+            self.views.interest().set(key, BTreeSet::new());
+            self.views.probes.ask(key, &BTreeSet::new());
+        } else {
+            let probe = plan.directions.as_ref().map(|directions| directions.import.probe.clone());
+            self.views.probes.ask(key, &probe.unwrap_or_default());
+            self.checkpoints.set(key, checkpoint);
+        }
+        (outcome, action)
+    }
+
+    /// Records propagation latency. A write that failed but had taken effect is measured up to the pass that finds it.
+    fn measure(&self, pass: &Pass<'_>, unfinished: Unfinished) -> Unfinished {
+        let Pass { plan, applied, triggered, .. } = *pass;
+        if !self.writers.leadership.is_leader() {
+            return Unfinished::default();
+        }
+        if plan.directions.is_none() {
+            return unfinished;
+        }
+        let seconds = self.views.env.now().duration_since(triggered).as_secs_f64().max(0.0);
+        let propagation = &self.writers.metrics.propagation;
+        let observe = |direction| propagation.get_or_create(&Direction { direction }).observe(seconds);
+        let now = Unfinished { export: applied.registry_error.is_some(), import: applied.cluster_error.is_some() };
+        if !now.export && (applied.records != (0, 0) || unfinished.export) {
+            observe("export");
+        }
+        let imported = applied.slices > 0 && (plan.slices.added > 0 || plan.slices.removed > 0);
+        if !now.import && (imported || unfinished.import) {
+            observe("import");
+        }
+        now
+    }
+
+    /// Reports the deletions to the guard of each registry; when a hold begins or ends, every service has to be reconciled.
+    fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
+        let key: &ServiceKey = &observed.facts.key;
+        let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| {
+            if self.views.guards.report(&handle.name, key, deletions, self.views.env.now()) {
+                handle.requeue_all();
+            }
+        };
+        let current = observed.facts.registry.as_ref().map(|registry| registry.name.as_str());
+        for handle in self.views.registries.all() {
+            match &plan.directions {
+                _ if current != Some(handle.name.as_str()) => report(&handle, None),
+                Some(directions) => report(&handle, Some(directions.deletions())),
+                // Not known now: the last report stands.
+                None if observed.object.is_some() => {}
+                None => report(&handle, None),
+            }
+        }
+    }
+
+    /// Writes the status where it changed, at most once in [`STATUS_PACE`]. Returns how long to wait where it is too soon.
+    async fn write_status(
+        &self,
+        observed: &Observed,
+        checkpoint: &mut Checkpoint,
+        desired: RegisteredServiceStatus,
+    ) -> Option<Duration> {
+        let known = observed.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
+        if desired == known || !self.writers.cluster.may_write() {
+            return None;
+        }
+        if let Some(wait) = checkpoint.status_written.and_then(|at| STATUS_PACE.checked_sub(at.elapsed())) {
+            return Some(wait);
+        }
+        let owner = Owner { key: &observed.facts.key, uid: &observed.facts.uid };
+        match self.writers.cluster.registered_service_status(&owner, &desired).await {
+            Ok(StatusWrite::Written) => {
+                checkpoint.status_written = Some(Instant::now());
+                None
+            }
+            Ok(StatusWrite::Throttled(wait)) => Some(wait),
+            Ok(StatusWrite::NotLeader) => None,
+            Err(error) => {
+                warn!("cannot write the status of {}: {error}", observed.facts.key);
+                Some(STATUS_PACE)
+            }
+        }
+    }
+
+    fn action(&self, validation: &Validation, plan: &Plan, applied: &Applied) -> Action {
+        if applied.failed() || applied.conflicts > 0 {
+            return Action::Retry;
+        }
+        if validation.gone {
+            return Action::Forget;
+        }
+        match plan.requeue_at {
+            Some(at) => Action::RequeueAfter(until(at, self.views.env.now())),
+            None => Action::Await,
+        }
+    }
+}
+
+/// The wait until a time that the planners named; never negative.
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    // A little later rather than a little earlier: a pass that comes too soon finds the same wait again.
+    at.duration_since(now).unsigned_abs().saturating_add(Duration::from_millis(5))
+}
+
+/// One line that a person can read for each applied plan; errors say what to do.
+fn log(pass: &Pass<'_>) {
+    let Pass { observed, plan, applied, took, .. } = *pass;
+    let key = &observed.facts.key;
+    if applied.wrote() {
+        let revision = observed.facts.registry.as_ref().map_or(0, |registry| registry.snapshot.revision);
+        info!(
+            "synced {key}: exported +{} -{}, imported +{} -{}, registry rev {}, {} ms",
+            applied.records.0,
+            applied.records.1,
+            if applied.slices > 0 { plan.slices.added } else { 0 },
+            if applied.slices > 0 { plan.slices.removed } else { 0 },
+            applied.revision.max(revision),
+            took.as_millis()
+        );
+    }
+    if applied.created_service {
+        info!("created the Service of {key}");
+    }
+    match &applied.registry_error {
+        // The epoch is being raised, or another session is being checked; every service is reconciled once that is done.
+        Some(RegistryError::NotLeader | RegistryError::NoEpoch | RegistryError::NotSole) | None => {}
+        Some(error) => warn!("cannot export {key}: {error}"),
+    }
+    match &applied.cluster_error {
+        Some(ClusterError::NotLeader) | None => {}
+        Some(ClusterError::Conflict { what }) => debug!("{key}: {what} was changed by somebody else; planning again"),
+        Some(error) => warn!("cannot import {key}: {error}"),
+    }
+}
+
+fn next_checkpoint(observed: &Observed, plan: &Plan) -> Checkpoint {
+    let last = &observed.checkpoint;
+    let planned = plan.checkpoint(&observed.facts, &last.planned);
+    let mut checkpoint = Checkpoint { planned, ..last.clone() };
+    if plan.directions.is_some() {
+        checkpoint.lost = plan.outcomes.lost().collect();
+    }
+    checkpoint
+}
+
+/// The counts of a pass for the gauges; where they are not known now, the last ones stay.
+fn counted(observed: &Observed, validation: &Validation, plan: &Plan, outcome: PassOutcome) -> Counted {
+    let mut counted = Counted { state: (!validation.gone).then(|| outcome.state()), ..Counted::default() };
+    if plan.directions.is_some() {
+        let counts = plan.outcomes.counts();
+        plan.outcomes.skipped().for_each(|(_, reason)| *counted.skipped.entry(reason).or_default() += 1);
+        (counted.held, counted.lost) = (counts.held, counts.lost);
+    } else if observed.object.is_some() {
+        counted = Counted { state: counted.state, ..observed.checkpoint.counted.clone() };
+    }
+    counted
+}
+
+/// Takes the last counts off the gauges, and adds the new ones.
+fn count(metrics: &Metrics, before: &Counted, now: &Counted) {
+    let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    for (reason, count) in &now.skipped {
+        metrics.skipped.get_or_create(&Skipped { reason: reason.label() }).inc_by(gauge(*count));
+    }
+    for (reason, count) in &before.skipped {
+        metrics.skipped.get_or_create(&Skipped { reason: reason.label() }).dec_by(gauge(*count));
+    }
+    metrics.held.inc_by(gauge(now.held));
+    metrics.held.dec_by(gauge(before.held));
+    metrics.lost.inc_by(gauge(now.lost));
+    metrics.lost.dec_by(gauge(before.lost));
+    metrics.moved(before.state, now.state);
+}
+
+fn sooner(action: Action, again: Option<Duration>) -> Action {
+    match (action, again) {
+        (Action::Await, Some(wait)) => Action::RequeueAfter(wait),
+        (Action::RequeueAfter(a), Some(b)) => Action::RequeueAfter(a.min(b)),
+        (action, _) => action,
+    }
+}

@@ -1,0 +1,54 @@
+//! Siblings of a RegisteredService, from the views.
+//!
+//! Owns which RegisteredServices are siblings: those that share a name, a Service, or the name of a record that is ours. Refuses to decide
+//! who has an address, which the core does.
+
+use std::collections::BTreeSet;
+
+use twinspan_core::Timestamp;
+use twinspan_core::model::ServiceKey;
+use twinspan_core::plan::service::{Accepted, Age, Sibling, Siblings};
+
+use super::Checkpoints;
+use super::observe::{Observed, observe};
+use super::validate::validate;
+use crate::controllers::views::Views;
+
+/// The addresses and records that siblings want too. `accepted` are the own settings, where the RegisteredService writes.
+pub fn siblings(
+    views: &Views,
+    checkpoints: &Checkpoints,
+    observed: &Observed,
+    accepted: Option<&Accepted>,
+    dry_run: bool,
+) -> Siblings {
+    let others: Vec<Sibling> = keys(views, observed)
+        .iter()
+        .filter_map(|key| {
+            let other = observe(views, checkpoints, key)?;
+            let accepted = validate(&other, dry_run).accepted()?.clone();
+            Some(Sibling { age: age(&other), accepted, facts: other.facts, checkpoint: other.checkpoint.planned })
+        })
+        .collect();
+    Siblings::weigh(&observed.facts, &age(observed), accepted, &others, views.env.now())
+}
+
+/// A RegisteredService that is gone is younger than every other.
+fn age(observed: &Observed) -> Age {
+    let created = observed.object.as_ref().and_then(|object| object.metadata.creation_timestamp.as_ref());
+    (created.map_or(Timestamp::MAX, |time| time.0), observed.facts.key.clone())
+}
+
+fn keys(views: &Views, observed: &Observed) -> BTreeSet<ServiceKey> {
+    let facts = &observed.facts;
+    let view = views.cluster();
+    let mut keys = view.index.siblings(&facts.key);
+    for registry in facts.registry.iter().chain(&facts.former) {
+        let names = registry.snapshot.under_other_names.keys().filter_map(|key| registry.layout.split_key(key));
+        for (name, _) in names {
+            keys.extend(view.index.of_name(&registry.name, name).cloned());
+        }
+    }
+    keys.remove(&facts.key);
+    keys
+}

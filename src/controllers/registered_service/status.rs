@@ -1,0 +1,262 @@
+//! The status of a RegisteredService: a function of the facts, the plan and the result of its writes.
+//!
+//! Owns the messages of its conditions. Refuses to decide: counts and samples come from the outcomes.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use twinspan_core::Timestamp;
+use twinspan_core::plan::service::{self, Accepted, Directions, Goal, Outcomes, Plan};
+
+use super::apply::Applied;
+use super::observe::Observed;
+use super::validate::Validation;
+use crate::api::conditions::{
+    self, ACCEPTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, EXPORTED, IMPORTED, READY, Reason, find_true,
+};
+use crate::api::{APPROVE_DELETIONS, Counts, RegisteredServiceStatus, SkippedInstance};
+
+/// How many skipped instances are named.
+const SAMPLE: usize = 5;
+
+pub fn desired(
+    observed: &Observed,
+    validation: &Validation,
+    plan: &Plan,
+    applied: &Applied,
+    now: Timestamp,
+) -> RegisteredServiceStatus {
+    let known = observed.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
+    let generation = observed.facts.generation;
+    let conditions = desired_conditions(observed, validation, plan, applied);
+    let mut status = RegisteredServiceStatus {
+        observed_generation: generation,
+        conditions: conditions::set(&known.conditions, &conditions, generation, now),
+        ..known
+    };
+    if plan.directions.is_some() {
+        status.instances = counts(&plan.outcomes.counts());
+        status.skipped = samples(&plan.outcomes);
+    } else if validation.withdraws() {
+        // Withdrawn: nothing is left on either side.
+        status.instances = Counts::default();
+        status.skipped = Vec::new();
+    }
+    // Else the counts are not known now, and the last ones stay.
+    status
+}
+
+fn counts(counts: &service::Counts) -> Counts {
+    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    Counts {
+        cluster: number(counts.cluster),
+        registry: number(counts.registry),
+        exported: number(counts.exported),
+        imported: number(counts.imported),
+        lost: number(counts.lost),
+        healed: number(counts.healed),
+        skipped: number(counts.skipped),
+        held: number(counts.held),
+    }
+}
+
+fn samples(outcomes: &Outcomes) -> Vec<SkippedInstance> {
+    let skipped = outcomes.skipped().take(SAMPLE);
+    skipped
+        .map(|(instance, reason)| SkippedInstance {
+            instance: instance.subject.to_string(),
+            reason: reason.label().to_owned(),
+        })
+        .collect()
+}
+
+fn desired_conditions(
+    observed: &Observed,
+    validation: &Validation,
+    plan: &Plan,
+    applied: &Applied,
+) -> Vec<DesiredCondition> {
+    let (accepted, exported, imported) = match (&validation.goal, &validation.rejection) {
+        (Goal::Sync(accepted), _) => (
+            DesiredCondition::new(ACCEPTED, ConditionStatus::True, Reason::Accepted, ""),
+            exported(observed, validation, accepted, plan, applied),
+            imported(observed, validation, accepted, plan, applied),
+        ),
+        (_, Some(rejection)) => {
+            let not = |kind| {
+                let message = "see the condition Accepted";
+                DesiredCondition::new(kind, ConditionStatus::False, Reason::NotAccepted, message)
+            };
+            let (reason, message) = (rejection.reason, &rejection.message);
+            let accepted = DesiredCondition::new(ACCEPTED, ConditionStatus::False, reason, message);
+            (accepted, not(EXPORTED), not(IMPORTED))
+        }
+        (_, None) => return Vec::new(),
+    };
+    let held = match &plan.directions {
+        Some(directions) => held(directions, &plan.outcomes),
+        None if validation.withdraws() => nothing_held(""),
+        // Not known now: a hold stays, and its time goes on.
+        None => before(observed, DELETIONS_HELD).map_or_else(
+            || nothing_held(""),
+            |held| DesiredCondition {
+                since: Some(held.last_transition_time.0),
+                ..DesiredCondition::new(DELETIONS_HELD, ConditionStatus::True, Reason::Held, held.message.clone())
+            },
+        ),
+    };
+    let first_not_true =
+        [&accepted, &exported, &imported].into_iter().find(|condition| condition.status != ConditionStatus::True);
+    let ready = match first_not_true {
+        None => DesiredCondition::new(READY, ConditionStatus::True, Reason::Synced, ""),
+        Some(condition) => {
+            let pending = condition.status == ConditionStatus::Unknown && condition.reason == Reason::Pending;
+            let status = if pending { ConditionStatus::Unknown } else { ConditionStatus::False };
+            DesiredCondition::new(READY, status, condition.reason, condition.message.clone())
+        }
+    };
+    vec![ready, accepted, exported, imported, held]
+}
+
+fn nothing_held(message: impl Into<String>) -> DesiredCondition {
+    DesiredCondition::new(DELETIONS_HELD, ConditionStatus::False, Reason::NothingHeld, message)
+}
+
+fn held(directions: &Directions, outcomes: &Outcomes) -> DesiredCondition {
+    let Some(hold) = directions.hold() else {
+        let message = match outcomes.counts().held {
+            0 => String::new(),
+            n => format!("{n} wait for more evidence; it comes by itself"),
+        };
+        return nothing_held(message);
+    };
+    let held = directions.held();
+    let message = format!(
+        "nothing shows that {} imported and {} exported instances ended; they stay until {:.0}, or until the \
+         annotation {APPROVE_DELETIONS}={} releases them",
+        held.import.len(),
+        held.export.len(),
+        hold.until,
+        held.hash()
+    );
+    DesiredCondition {
+        since: Some(hold.since),
+        ..DesiredCondition::new(DELETIONS_HELD, ConditionStatus::True, Reason::Held, message)
+    }
+}
+
+fn exported(
+    observed: &Observed,
+    validation: &Validation,
+    accepted: &Accepted,
+    plan: &Plan,
+    applied: &Applied,
+) -> DesiredCondition {
+    if !accepted.exports {
+        return DesiredCondition::new(
+            EXPORTED,
+            ConditionStatus::True,
+            Reason::NotRequested,
+            "spec.direction is Import",
+        );
+    }
+    if let Some(waiting) = waiting(EXPORTED, observed, validation, accepted, plan) {
+        return waiting;
+    }
+    match &applied.registry_error {
+        Some(error) => DesiredCondition::new(EXPORTED, ConditionStatus::False, error.reason(), error.to_string()),
+        None => DesiredCondition::new(
+            EXPORTED,
+            ConditionStatus::True,
+            Reason::Synced,
+            plan.note.clone().unwrap_or_default(),
+        ),
+    }
+}
+
+fn imported(
+    observed: &Observed,
+    validation: &Validation,
+    accepted: &Accepted,
+    plan: &Plan,
+    applied: &Applied,
+) -> DesiredCondition {
+    if !accepted.imports {
+        return DesiredCondition::new(
+            IMPORTED,
+            ConditionStatus::True,
+            Reason::NotRequested,
+            "spec.direction is Export",
+        );
+    }
+    if let Some(waiting) = waiting(IMPORTED, observed, validation, accepted, plan) {
+        return waiting;
+    }
+    match &applied.cluster_error {
+        // A lost race is planned again at once; it is not a state to report.
+        Some(crate::cluster::ClusterError::Conflict { .. }) | None => {
+            DesiredCondition::new(IMPORTED, ConditionStatus::True, Reason::Synced, "")
+        }
+        Some(error) => DesiredCondition::new(IMPORTED, ConditionStatus::False, Reason::WriteFailed, error.to_string()),
+    }
+}
+
+/// Why nothing could be planned, or why the plan is not written.
+fn waiting(
+    kind: &'static str,
+    observed: &Observed,
+    validation: &Validation,
+    accepted: &Accepted,
+    plan: &Plan,
+) -> Option<DesiredCondition> {
+    if plan.directions.is_none() {
+        let registry = observed.object.as_ref().map(|o| o.spec.registry_ref.name.clone()).unwrap_or_default();
+        return Some(match observed.registry_failure.as_ref() {
+            Some(error) => DesiredCondition::new(
+                kind,
+                ConditionStatus::Unknown,
+                Reason::RegistryUnavailable,
+                format!("ServiceRegistry {registry}: {error}. What is there is kept"),
+            ),
+            None => pending(kind, observed, &registry),
+        });
+    }
+    if plan.create.is_some() {
+        return Some(DesiredCondition::new(
+            kind,
+            ConditionStatus::Unknown,
+            Reason::Pending,
+            format!("waiting for Service {} to be created", accepted.service),
+        ));
+    }
+    if !validation.writes && !plan.is_empty() {
+        return Some(DesiredCondition::new(
+            kind,
+            ConditionStatus::False,
+            Reason::NotWritten,
+            "there is something to write, but writing is suspended or only observed",
+        ));
+    }
+    None
+}
+
+/// There is no session, or it has no list yet; the status of the ServiceRegistry may say why.
+fn pending(kind: &'static str, observed: &Observed, registry: &str) -> DesiredCondition {
+    let status = observed.registry.as_ref().and_then(|object| object.status.as_ref());
+    let ready = status.and_then(|status| conditions::find(&status.conditions, READY)).filter(|c| c.status == "False");
+    match ready.filter(|_| observed.facts.registry.is_none()) {
+        Some(ready) => {
+            let message = format!("ServiceRegistry {registry}: {}. What is there is kept", ready.message);
+            DesiredCondition::new(kind, ConditionStatus::Unknown, Reason::RegistryUnavailable, message)
+        }
+        None => DesiredCondition::new(
+            kind,
+            ConditionStatus::Unknown,
+            Reason::Pending,
+            format!("waiting for a complete list of ServiceRegistry {registry}"),
+        ),
+    }
+}
+
+/// A condition of the last status, where it is True.
+pub fn before<'a>(observed: &'a Observed, kind: &str) -> Option<&'a Condition> {
+    find_true(&observed.object.as_ref()?.status.as_ref()?.conditions, kind)
+}

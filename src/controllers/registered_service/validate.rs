@@ -1,0 +1,322 @@
+//! Validation: the goal of a pass, from the spec and the objects that it names.
+//!
+//! Owns the reasons of the `Accepted` condition, and the consequence of a rejection for what is already written: where it is certain that
+//! nothing belongs there (the Service or the registry is gone, the name is not allowed) it is withdrawn; where only the spec cannot be
+//! understood, everything stays, because nothing says that the instances ended. Refuses to plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use twinspan_core::codec::Format;
+use twinspan_core::model::{Family, NewService, RegistryName, Selector, ServiceKey, ServicePortView, ServiceView};
+use twinspan_core::plan::departure::guard::Limits;
+use twinspan_core::plan::service::{Accepted, AcceptedPort, Goal};
+
+use super::observe::Observed;
+use crate::api::conditions::Reason;
+use crate::api::{
+    AllowedUse, CreateService, Export, IpFamilyPolicy, OnExpiry, Policy, RegisteredService, ServiceRegistry,
+};
+use crate::controllers::service_registry::settings;
+
+/// The goal, and why it is what it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Validation {
+    pub goal: Goal,
+    /// Whether the pass may write.
+    pub writes: bool,
+    /// Why the RegisteredService cannot be acted upon.
+    pub rejection: Option<Rejection>,
+    /// There is no RegisteredService any more.
+    pub gone: bool,
+}
+
+/// Why not, for the `Accepted` condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub reason: Reason,
+    pub message: String,
+    consequence: Consequence,
+}
+
+/// The consequence of a rejection for what is already written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Consequence {
+    /// The spec only cannot be understood.
+    Nothing,
+    Withdraw,
+    /// Withdraw within the limits, because only a list may show it.
+    WithdrawGuarded(Limits),
+}
+
+impl Validation {
+    /// The settings in force, where the pass may write.
+    pub fn accepted(&self) -> Option<&Accepted> {
+        self.goal.accepted().filter(|_| self.writes)
+    }
+
+    /// Whether everything that is written goes.
+    pub fn withdraws(&self) -> bool {
+        matches!(self.goal, Goal::Withdraw { .. })
+    }
+}
+
+type Check<T> = Result<T, Rejection>;
+
+fn reject<T>(reason: Reason, message: impl Into<String>) -> Check<T> {
+    Err(Rejection { reason, message: message.into(), consequence: Consequence::Nothing })
+}
+
+fn reject_and_withdraw<T>(reason: Reason, message: impl Into<String>) -> Check<T> {
+    Err(Rejection { reason, message: message.into(), consequence: Consequence::Withdraw })
+}
+
+pub fn validate(observed: &Observed, dry_run: bool) -> Validation {
+    let Some(object) = &observed.object else {
+        let goal = Goal::Withdraw { guarded: None };
+        return Validation { goal, writes: !dry_run, rejection: None, gone: true };
+    };
+    // The leases of written records are kept alive, and nothing else is written.
+    let writes = !dry_run && !object.spec.suspend && object.spec.policy == Policy::Sync;
+    match accept(observed, object) {
+        Ok(accepted) => Validation { goal: Goal::Sync(Box::new(accepted)), writes, rejection: None, gone: false },
+        Err(rejection) => {
+            let goal = match rejection.consequence {
+                Consequence::Nothing => Goal::LeaveAlone,
+                Consequence::Withdraw => Goal::Withdraw { guarded: None },
+                Consequence::WithdrawGuarded(limits) => Goal::Withdraw { guarded: Some(limits) },
+            };
+            let writes = writes && goal != Goal::LeaveAlone;
+            Validation { goal, writes, rejection: Some(rejection), gone: false }
+        }
+    }
+}
+
+fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
+    if observed.namespace.as_ref().is_some_and(|namespace| namespace.deleting) {
+        return reject_and_withdraw(
+            Reason::NamespaceTerminating,
+            "the namespace is being deleted; nothing more is written to it",
+        );
+    }
+    let name = match RegistryName::new(object.registry_name()) {
+        Ok(name) => name,
+        Err(error) => return reject(Reason::InvalidName, format!("{error}; set spec.registryName")),
+    };
+    let registry = accept_registry(observed, object, &name)?;
+    let spec = &object.spec;
+    let accepted = Accepted {
+        name,
+        service: object.service_key(),
+        exports: spec.direction.exports(),
+        imports: spec.direction.imports(),
+        ports: Vec::new(),
+        families: Vec::new(),
+        weight: spec.export.weight.into(),
+        tags: spec.export.tags.clone(),
+        tags_from_labels: spec.export.tags_from_pod_labels.iter().map(|t| (t.label.clone(), t.tag.clone())).collect(),
+        import: object.import_options(settings::format(registry.spec.format)),
+        limits: Limits::from(&spec.deletion_guard),
+        policy: settings::trust_policy(&registry.spec.import_policy),
+        create: None,
+        amend: None,
+    };
+    accept_service(observed, object, accepted)
+}
+
+/// The registry, where its format can carry the spec and it allows the name.
+fn accept_registry<'a>(
+    observed: &'a Observed,
+    object: &RegisteredService,
+    name: &RegistryName,
+) -> Check<&'a ServiceRegistry> {
+    let registry = &object.spec.registry_ref.name;
+    let Some(found) = observed.registry.as_deref() else {
+        return reject_and_withdraw(
+            Reason::RegistryNotFound,
+            format!("there is no ServiceRegistry {registry}; create it or correct spec.registryRef"),
+        );
+    };
+    let format = settings::format(found.spec.format);
+    carried(object, format)?;
+    if format == Format::Hertz && name.as_str().bytes().any(|b| b.is_ascii_uppercase()) {
+        let message =
+            format!("Hertz clients look for lower-case names only, and would never find {name}; set spec.registryName");
+        return reject(Reason::InvalidName, message);
+    }
+    allowed(observed, found, name)?;
+    Ok(found)
+}
+
+/// Completes the settings with the Service, or with the Service that is to be created.
+fn accept_service(observed: &Observed, object: &RegisteredService, mut accepted: Accepted) -> Check<Accepted> {
+    let wanted = wanted_service(object, &accepted.service);
+    match &observed.facts.cluster.service {
+        Some(found) if found.external_name => reject_and_withdraw(
+            Reason::ExternalName,
+            format!("Service {} is an ExternalName, which has no endpoints; use another Service", accepted.service),
+        ),
+        Some(found) if !found.deleting => {
+            accepted.families = match object.spec.export.ip_family_policy {
+                IpFamilyPolicy::Primary => found.families.first().copied().into_iter().collect(),
+                IpFamilyPolicy::All => vec![Family::V4, Family::V6],
+            };
+            let ours = found.owner_uid.as_deref() == Some(observed.facts.uid.as_str());
+            if let Some(wanted) = wanted.filter(|_| ours) {
+                return Ok(follow_created(accepted, found, wanted));
+            }
+            let found = ports(object, found, &accepted.service)?;
+            let schemes = accepted.import.schemes.iter().cloned();
+            accepted.ports =
+                found.into_iter().zip(schemes).map(|(port, scheme)| AcceptedPort { port, scheme }).collect();
+            Ok(accepted)
+        }
+        _ if wanted.is_some() => {
+            accepted.create = wanted;
+            Ok(accepted)
+        }
+        _ => Err(Rejection {
+            reason: Reason::ServiceMissing,
+            message: format!("there is no Service {}; create it, or set spec.service.create", accepted.service),
+            consequence: Consequence::WithdrawGuarded(accepted.limits),
+        }),
+    }
+}
+
+/// The Service that is created where it is missing, where one is.
+fn wanted_service(object: &RegisteredService, key: &ServiceKey) -> Option<NewService> {
+    let service = &object.spec.service;
+    let ports = service.ports.iter().filter_map(|p| Some((p.name.clone(), p.number?))).collect();
+    let headless = service.create == CreateService::Headless;
+    (service.create != CreateService::Never).then(|| NewService { key: key.clone(), headless, ports })
+}
+
+/// A Service that we created follows the spec. One that should become headless, or stop being it, has to be made anew
+/// (`spec.clusterIP` is immutable), so nothing is imported into it any more.
+fn follow_created(mut accepted: Accepted, found: &ServiceView, wanted: NewService) -> Accepted {
+    if found.headless != wanted.headless {
+        return accepted;
+    }
+    let ports = found.ports.iter().map(|port| (port.name.clone(), port.number));
+    let port = |(name, number): &(String, i32)| ServicePortView {
+        name: name.clone(),
+        number: *number,
+        tcp: true,
+        app_protocol: None,
+    };
+    let schemes = accepted.import.schemes.iter().cloned();
+    accepted.ports =
+        wanted.ports.iter().map(port).zip(schemes).map(|(port, scheme)| AcceptedPort { port, scheme }).collect();
+    if !ports.eq(wanted.ports.iter().cloned()) {
+        accepted.amend = Some(wanted);
+    }
+    accepted
+}
+
+/// Rejects a setting that the format has no place for; no setting is ever ignored.
+fn carried(object: &RegisteredService, format: Format) -> Check<()> {
+    let (spec, name) = (&object.spec, format.as_str());
+    let reject = |message: String| reject(Reason::NotSupported, message);
+    if !format.has_schemes() {
+        if spec.service.ports.len() > 1 {
+            return reject(format!("{name} records have one address; name one of spec.service.ports"));
+        }
+        if spec.service.ports.iter().any(|port| port.scheme.is_some()) {
+            return reject(format!("{name} addresses have no scheme; remove spec.service.ports[].scheme"));
+        }
+    }
+    let schemes = object.schemes(format);
+    let distinct: BTreeSet<&String> = schemes.iter().collect();
+    if distinct.len() < schemes.len() {
+        let message =
+            "spec.service.ports: give each port a scheme of its own; clients take the first address with theirs";
+        return reject(message.to_owned());
+    }
+    if format.has_tags() {
+        return Ok(());
+    }
+    let (export, default) = (&spec.export, Export::default());
+    if !export.tags.is_empty() || !export.tags_from_pod_labels.is_empty() {
+        return reject(format!("{name} records have no tags; remove spec.export.tags and tagsFromPodLabels"));
+    }
+    if export.weight != default.weight {
+        return reject(format!("{name} records have no weight; remove spec.export.weight"));
+    }
+    if spec.import.on_expiry == OnExpiry::Heal {
+        let why = "have no place for the marks of a registration that was put back";
+        return reject(format!("{name} records {why}; use spec.import.onExpiry Probe"));
+    }
+    Ok(())
+}
+
+fn allowed(observed: &Observed, registry: &ServiceRegistry, name: &RegistryName) -> Check<()> {
+    // An unknown namespace has no labels.
+    let none = BTreeMap::new();
+    let labels = observed.namespace.as_ref().map_or(&none, |namespace| &namespace.labels);
+    let gives = |allowed: &AllowedUse| {
+        Selector::from(&allowed.namespace_selector).matches(labels)
+            && allowed.registry_names.iter().any(|pattern| matches_wildcard(pattern, name.as_str()))
+    };
+    if registry.spec.allowed.iter().any(gives) {
+        return Ok(());
+    }
+    let registry = registry.metadata.name.as_deref().unwrap_or_default();
+    reject_and_withdraw(
+        Reason::NotAllowed,
+        format!(
+            "ServiceRegistry {registry} does not allow namespace {} the name {name}; its administrator grants it in spec.allowed",
+            observed.facts.key.namespace
+        ),
+    )
+}
+
+/// `*` stands for any characters, none included.
+fn matches_wildcard(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.len() >= last.len() && rest.ends_with(last)
+}
+
+fn ports(object: &RegisteredService, service: &ServiceView, key: &ServiceKey) -> Check<Vec<ServicePortView>> {
+    let wanted = &object.spec.service.ports;
+    if !wanted.is_empty() {
+        return wanted.iter().map(|wanted| port(&wanted.name, service, key)).collect();
+    }
+    let tcp: Vec<&ServicePortView> = service.ports.iter().filter(|port| port.tcp).collect();
+    match tcp.as_slice() {
+        [only] => Ok(vec![(*only).clone()]),
+        [] => reject(Reason::PortNotFound, format!("Service {key} has no TCP port")),
+        _ => reject(
+            Reason::PortAmbiguous,
+            format!("Service {key} has several ports ({}); name one in spec.service.ports", names(&service.ports)),
+        ),
+    }
+}
+
+fn port(name: &str, service: &ServiceView, key: &ServiceKey) -> Check<ServicePortView> {
+    match service.ports.iter().find(|port| port.name == name) {
+        Some(port) if port.tcp => Ok(port.clone()),
+        Some(_) => reject(Reason::PortNotFound, format!("port {name} of Service {key} is not TCP")),
+        None => {
+            reject(Reason::PortNotFound, format!("Service {key} has no port {name}; it has {}", names(&service.ports)))
+        }
+    }
+}
+
+fn names(ports: &[ServicePortView]) -> String {
+    let names: Vec<&str> =
+        ports.iter().map(|port| if port.name.is_empty() { "(unnamed)" } else { port.name.as_str() }).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+#[path = "validate_tests.rs"]
+mod tests;

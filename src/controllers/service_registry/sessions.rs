@@ -1,0 +1,270 @@
+//! Starts and ends sessions, so that one runs for each ServiceRegistry that can be used.
+//!
+//! Owns which sessions run, and that no two are the same registry. A changed connection replaces the session and keeps the view; a deleted
+//! ServiceRegistry keeps its session until the own records in it are withdrawn. Refuses to know records and to write status.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use twinspan_core::model::{RegistryName, Revision};
+
+use super::duplicates::{LastEtcd, older_duplicate, same_keyspace};
+use super::settings::{self, Rejection};
+use crate::api::conditions::{DELETIONS_HELD, Reason, find_true};
+use crate::api::{APPROVE_EPOCH, ServiceRegistry};
+use crate::controllers::views::Views;
+use crate::registry::etcd::EtcdConnector;
+use crate::registry::handle::{RegistryEvent, RegistryHandle};
+use crate::registry::sessions::{Registries, Running, SessionSettings};
+use crate::registry::takeover::Takeover;
+use crate::registry::{keepalive, session, takeover};
+
+/// A deleted registry's own records are withdrawn for this long before they are left to expire.
+const WITHDRAW: Duration = Duration::from_secs(30);
+/// Interval at which a withdrawal is checked.
+const WITHDRAW_POLL: Duration = Duration::from_millis(200);
+
+/// Starts and ends sessions.
+#[derive(Debug)]
+pub struct Sessions {
+    pub views: Views,
+    pub events: mpsc::UnboundedSender<RegistryEvent>,
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
+    /// Absent where nothing is written and no lease is kept alive: for a viewer.
+    pub upkeep: Option<Upkeep>,
+    /// Why there can be no session.
+    rejections: BTreeMap<String, Rejection>,
+    /// The etcd of ServiceRegistries that were rejected as duplicates.
+    last: BTreeMap<String, LastEtcd>,
+}
+
+/// The tasks that a replica runs for each session besides following it: keepalives, and the take-over of the epoch.
+#[derive(Clone, Debug)]
+pub struct Upkeep {
+    pub takeover: Takeover,
+    /// The tasks that release epochs; they end before everything else does.
+    pub epochs: TaskTracker,
+}
+
+impl Sessions {
+    pub fn new(
+        views: Views,
+        events: mpsc::UnboundedSender<RegistryEvent>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+        upkeep: Option<Upkeep>,
+    ) -> Self {
+        Self { views, events, tasks, stop, upkeep, rejections: BTreeMap::new(), last: BTreeMap::new() }
+    }
+
+    /// Why there can be no session for a ServiceRegistry.
+    pub fn rejection(&self, name: &str) -> Option<&Rejection> {
+        self.rejections.get(name)
+    }
+
+    /// Every ServiceRegistry that exists or has a session.
+    pub fn names(&self) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = self.views.cluster().service_registries.keys().cloned().collect();
+        names.extend(self.views.registries.running().keys().cloned());
+        names
+    }
+
+    /// Looks again at a session that has learnt which etcd it is connected to, before anything is written there. Returns those that it
+    /// reconciled.
+    pub fn confirm(&mut self, name: &str) -> BTreeSet<String> {
+        let handle = self.views.registries.get(name);
+        let learnt = handle.is_some_and(|handle| handle.etcd().is_some() && !handle.is_sole());
+        if learnt { self.reconcile(name) } else { BTreeSet::new() }
+    }
+
+    /// Starts or ends the session of a ServiceRegistry, and looks again at those that may be duplicates of it. Returns all of them.
+    pub fn reconcile(&mut self, name: &str) -> BTreeSet<String> {
+        self.reconcile_one(name);
+        let rejected = self.rejections.iter().filter(|(_, rejection)| rejection.reason == Reason::Conflict);
+        let mut others: BTreeSet<String> = rejected.map(|(other, _)| other.clone()).collect();
+        {
+            let running = self.views.registries.running();
+            if let Some(ours) = running.get(name).map(|running| &running.settings.identity) {
+                let duplicates = running.iter().filter(|(_, other)| same_keyspace(ours, &other.settings.identity));
+                others.extend(duplicates.map(|(other, _)| other.clone()));
+            }
+        }
+        others.remove(name);
+        for other in &others {
+            self.reconcile_one(other);
+        }
+        others.insert(name.to_owned());
+        others
+    }
+
+    pub fn reconcile_one(&mut self, name: &str) {
+        let (object, settings, duplicate) = {
+            let view = self.views.cluster();
+            if !view.unsynced().is_empty() {
+                return;
+            }
+            let object = view.service_registries.get(name).cloned();
+            let settings = object.as_ref().map(|object| settings::session_settings(object, &view));
+            let running = self.views.registries.running();
+            let duplicate =
+                object.as_ref().and_then(|object| older_duplicate(&view, &running, self.last.get(name), object));
+            (object, settings, duplicate)
+        };
+        match (object, settings, duplicate) {
+            (Some(object), _, Some(older)) => self.reject_duplicate(name, &object, &older),
+            (Some(object), Some(Ok(settings)), None) => {
+                self.rejections.remove(name);
+                self.run_session(name, &object, settings);
+                self.confirm_sole(name);
+            }
+            (Some(object), Some(Err(rejection)), None) => {
+                self.reject(name, &object, rejection);
+                self.confirm_sole(name);
+            }
+            _ => self.end(name),
+        }
+    }
+
+    /// No other ServiceRegistry has its keyspace, as far as is known: the records there are its own, and may be written.
+    fn confirm_sole(&mut self, name: &str) {
+        self.last.remove(name);
+        if let Some(handle) = self.views.registries.get(name)
+            && let Some(etcd) = handle.etcd()
+        {
+            handle.confirm_sole(Some(etcd));
+        }
+    }
+
+    /// Two sessions for one registry would take each other's records for their own.
+    fn reject_duplicate(&mut self, name: &str, object: &ServiceRegistry, older: &str) {
+        let message = format!(
+            "ServiceRegistry {older} has the same etcd, prefix and cluster ID, and is older; delete one of them, or change its prefix"
+        );
+        self.reject(name, object, Rejection::new(Reason::Conflict, message));
+        let running = self.views.registries.running().remove(name);
+        if let Some(running) = running {
+            running.handle.confirm_sole(None);
+            running.stop.cancel();
+            if let Some(etcd) = running.handle.etcd() {
+                let endpoints = running.settings.connection.endpoints;
+                self.last.insert(name.to_owned(), LastEtcd { endpoints, etcd });
+            }
+            // RegisteredServices that refer to it have to say that they wait.
+            self.send(RegistryEvent::State { registry: name.to_owned() });
+        }
+    }
+
+    /// The names of the RegisteredServices that refer to a registry.
+    pub fn update_names(&self, name: &str) {
+        let Some(handle) = self.views.registries.get(name) else { return };
+        let view = self.views.cluster();
+        let names = view.index.names_of_registry(name).filter_map(|name| RegistryName::new(name).ok()).collect();
+        drop(view);
+        handle.set_registered(names);
+    }
+
+    fn run_session(&mut self, name: &str, object: &ServiceRegistry, settings: SessionSettings) {
+        let approved = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_EPOCH)).cloned();
+        let running = self.views.registries.running().get(name).cloned();
+        let handle = match running {
+            Some(running) if running.settings == settings => {
+                if let Some(fence) = &running.handle.fence {
+                    fence.approve(approved);
+                }
+                return;
+            }
+            Some(running) if running.settings.identity == settings.identity => {
+                info!(registry = name, "the connection of the ServiceRegistry changed; connecting anew");
+                running.stop.cancel();
+                running.handle
+            }
+            other => {
+                if let Some(running) = other {
+                    running.stop.cancel();
+                }
+                // A ServiceRegistry that comes back finds its own records again by comparison.
+                self.views.registries.draining().retain(|handle| handle.name != name);
+                RegistryHandle::new(name, &settings.identity, last_etcd(object), self.events.clone())
+            }
+        };
+        if let Some(fence) = &handle.fence {
+            fence.approve(approved);
+        }
+        let stop = self.stop.child_token();
+        self.spawn_tasks(&handle, &settings, &stop);
+        self.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
+        self.update_names(name);
+        let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        if let Some(held) = find_true(conditions, DELETIONS_HELD) {
+            self.views.guards.restore(name, held.last_transition_time.0);
+        }
+    }
+
+    fn spawn_tasks(&self, handle: &Arc<RegistryHandle>, settings: &SessionSettings, stop: &CancellationToken) {
+        let connector = Arc::new(EtcdConnector::new(settings.connection.clone()));
+        self.tasks.spawn(session::run(handle.clone(), connector, self.views.env.clone(), stop.clone()));
+        if let Some(Upkeep { takeover, epochs }) = &self.upkeep {
+            self.tasks.spawn(keepalive::run(handle.clone(), stop.clone()));
+            epochs.spawn(takeover::run(handle.clone(), takeover.clone(), stop.clone()));
+        }
+    }
+
+    /// The spec or its Secrets cannot be used: a running session goes on, because nothing says that it should end.
+    fn reject(&mut self, name: &str, object: &ServiceRegistry, rejection: Rejection) {
+        if self.rejections.get(name) != Some(&rejection) {
+            warn!(
+                registry = name,
+                generation = object.metadata.generation,
+                reason = rejection.reason.as_str(),
+                "{}",
+                rejection.message
+            );
+        }
+        self.rejections.insert(name.to_owned(), rejection);
+    }
+
+    /// The ServiceRegistry is gone.
+    fn end(&mut self, name: &str) {
+        self.rejections.remove(name);
+        self.last.remove(name);
+        self.views.guards.forget(name);
+        let running = self.views.registries.running().remove(name);
+        let Some(running) = running else { return };
+        info!(registry = name, "the ServiceRegistry is gone; withdrawing what was exported to it");
+        self.views.registries.draining().push(running.handle.clone());
+        // The owners of records there are reconciled, and find that their records belong there no longer.
+        self.send(RegistryEvent::State { registry: name.to_owned() });
+        self.tasks.spawn(drain(self.views.registries.clone(), running, self.stop.clone()));
+    }
+
+    fn send(&self, event: RegistryEvent) {
+        // The router is gone only while the process ends.
+        let _ = self.events.send(event);
+    }
+}
+
+/// The etcd cluster and the revision in the status.
+pub(super) fn last_etcd(object: &ServiceRegistry) -> Option<(u64, Revision)> {
+    let etcd = object.status.as_ref()?.etcd.as_ref()?;
+    Some((u64::from_str_radix(&etcd.cluster_id, 16).ok()?, etcd.revision_at_last_session))
+}
+
+/// Ends the session of a deleted ServiceRegistry once none of our records is left in it, or it takes too long.
+async fn drain(registries: Registries, running: Running, stop: CancellationToken) {
+    let deadline = Instant::now() + WITHDRAW;
+    while Instant::now() < deadline && !running.handle.owners().is_empty() {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(WITHDRAW_POLL) => {}
+        }
+    }
+    running.stop.cancel();
+    registries.draining().retain(|handle| !Arc::ptr_eq(handle, &running.handle));
+}

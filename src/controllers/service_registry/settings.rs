@@ -1,0 +1,206 @@
+//! Settings of a session: from the spec of a ServiceRegistry and its Secrets.
+//!
+//! Owns the reasons for which there can be no session. Refuses to start one.
+
+use twinspan_core::codec::{Format, Layout};
+use twinspan_core::model::ObjectKey;
+use twinspan_core::plan::trust;
+
+use crate::api::conditions::Reason;
+use crate::api::{FenceMode, ImportPolicy, RecordFormat, ServiceRegistry, Tls};
+use crate::cluster::view::ClusterView;
+use crate::registry::etcd::{Settings, TlsSettings};
+use crate::registry::handle::Identity;
+use crate::registry::sessions::SessionSettings;
+
+/// Why there can be no session, for the `Connected` condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    pub reason: Reason,
+    pub message: String,
+}
+
+impl Rejection {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// # Errors
+/// The [`Rejection`] that its status has to tell.
+pub fn session_settings(object: &ServiceRegistry, view: &ClusterView) -> Result<SessionSettings, Rejection> {
+    let spec = &object.spec;
+    let identity = identity(object, view)?;
+    let connection = Settings {
+        endpoints: spec.etcd.endpoints.clone(),
+        tls: spec.etcd.tls.as_ref().map(|tls| tls_settings(tls, view)).transpose()?,
+        user: spec.etcd.auth.as_ref().map(|auth| user(&auth.secret_ref.name, view)).transpose()?,
+    };
+    Ok(SessionSettings { identity, connection })
+}
+
+/// # Errors
+/// The [`Rejection`] that its status has to tell.
+pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity, Rejection> {
+    let spec = &object.spec;
+    let format = format(spec.format);
+    let layout = Layout::new(format, prefix(object, format));
+    let cluster_id = match (&spec.cluster_id, view.cluster_uid()) {
+        (Some(id), _) => id.clone(),
+        (None, Some(uid)) => uid.to_owned(),
+        (None, None) => {
+            return Err(Rejection::new(
+                Reason::ClusterIDUnknown,
+                "there is no namespace kube-system whose UID could name the cluster; set spec.clusterID",
+            ));
+        }
+    };
+    Ok(Identity {
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        cluster_id,
+        layout,
+        ttl_seconds: spec.lease.ttl_seconds.into(),
+        fence_prefix: (spec.fence.mode == FenceMode::Epoch).then(|| spec.fence.key_prefix.clone()),
+    })
+}
+
+/// The format as the core knows it.
+pub fn format(format: RecordFormat) -> Format {
+    match format {
+        RecordFormat::Kitex => Format::Kitex,
+        RecordFormat::Hertz => Format::Hertz,
+        RecordFormat::Kratos => Format::Kratos,
+        RecordFormat::GoZero => Format::GoZero,
+        RecordFormat::Grpc => Format::Grpc,
+    }
+}
+
+/// The prefix in force.
+pub fn prefix(object: &ServiceRegistry, format: Format) -> &str {
+    object.spec.prefix.as_deref().unwrap_or_else(|| format.default_prefix())
+}
+
+/// `spec.importPolicy`, as the planners of the core take it.
+pub fn trust_policy(policy: &ImportPolicy) -> trust::Policy {
+    let set = |cidrs: &[String]| cidrs.iter().map(String::as_str).collect();
+    trust::Policy { allow: set(&policy.allow_cidrs), deny: set(&policy.deny_cidrs), pod_cidrs: set(&policy.pod_cidrs) }
+}
+
+fn tls_settings(tls: &Tls, view: &ClusterView) -> Result<TlsSettings, Rejection> {
+    let ca = tls.ca_secret_ref.as_ref().map(|ca| secret(&ca.name, &ca.key, view)).transpose()?;
+    let identity = match &tls.client_cert_secret_ref {
+        Some(client) => Some((secret(&client.name, "tls.crt", view)?, secret(&client.name, "tls.key", view)?)),
+        None => None,
+    };
+    Ok(TlsSettings { ca, identity, server_name: tls.server_name.clone() })
+}
+
+fn user(name: &str, view: &ClusterView) -> Result<(String, String), Rejection> {
+    let text = |key: &str| {
+        String::from_utf8(secret(name, key, view)?)
+            .map_err(|_| Rejection::new(Reason::SecretInvalid, format!("key {key} of Secret {name} is not UTF-8")))
+    };
+    Ok((text("username")?, text("password")?))
+}
+
+fn secret(name: &str, key: &str, view: &ClusterView) -> Result<Vec<u8>, Rejection> {
+    let found = view.secrets.range(ObjectKey::new("", "")..).find(|(k, _)| k.name == name);
+    let Some((_, secret)) = found else {
+        return Err(Rejection::new(
+            Reason::SecretNotFound,
+            format!("there is no Secret {name} in the operator's namespace; create it"),
+        ));
+    };
+    secret
+        .data
+        .get(key)
+        .cloned()
+        .ok_or_else(|| Rejection::new(Reason::SecretInvalid, format!("Secret {name} has no key {key}; add it")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::convert::{NamespaceView, SecretView};
+
+    fn view() -> ClusterView {
+        let mut view = ClusterView::default();
+        let namespace = NamespaceView { uid: "uid-of-the-cluster".into(), labels: BTreeMap::new(), deleting: false };
+        view.namespaces.insert("kube-system".into(), Arc::new(namespace));
+        for (name, keys) in
+            [("user", vec!["username", "password"]), ("ca", vec!["ca.crt"]), ("client", vec!["tls.crt"])]
+        {
+            let data = keys.into_iter().map(|k| (k.to_owned(), k.as_bytes().to_vec())).collect();
+            view.secrets.insert(ObjectKey::new("twinspan-system", name), Arc::new(SecretView { data }));
+        }
+        view
+    }
+
+    fn of(spec: &Value) -> Result<SessionSettings, Rejection> {
+        let mut whole = json!({"etcd": {"endpoints": ["http://10.0.0.1:2379"]}, "format": "Kitex", "allowed": []});
+        for (key, value) in spec.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        let object: ServiceRegistry =
+            serde_json::from_value(json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": "main"}, "spec": whole})).unwrap();
+        session_settings(&object, &view())
+    }
+
+    #[test]
+    fn defaults_are_in_force_where_nothing_is_set() {
+        let wanted = of(&json!({})).unwrap();
+        assert_eq!(wanted.identity.cluster_id, "uid-of-the-cluster");
+        assert_eq!(wanted.identity.layout.prefix(), "kitex/registry-etcd");
+        assert_eq!(wanted.identity.ttl_seconds, 300);
+        assert_eq!(of(&json!({"clusterID": "c1", "prefix": "p"})).unwrap().identity.cluster_id, "c1");
+    }
+
+    #[test]
+    fn secrets_become_settings_and_what_is_missing_is_named() {
+        let etcd = |extra: &Value| {
+            let mut etcd = json!({"endpoints": ["https://10.0.0.1:2379"]});
+            for (key, value) in extra.as_object().unwrap() {
+                etcd[key] = value.clone();
+            }
+            of(&json!({"etcd": etcd}))
+        };
+        let good =
+            etcd(&json!({"auth": {"secretRef": {"name": "user"}}, "tls": {"caSecretRef": {"name": "ca"}}})).unwrap();
+        assert_eq!(good.connection.user, Some(("username".into(), "password".into())));
+        assert_eq!(good.connection.tls.unwrap().ca.as_deref(), Some(&b"ca.crt"[..]));
+        for (extra, reason, names) in [
+            (json!({"auth": {"secretRef": {"name": "nobody"}}}), Reason::SecretNotFound, "nobody"),
+            (json!({"auth": {"secretRef": {"name": "ca"}}}), Reason::SecretInvalid, "username"),
+            (json!({"tls": {"clientCertSecretRef": {"name": "client"}}}), Reason::SecretInvalid, "tls.key"),
+        ] {
+            let problem = etcd(&extra).unwrap_err();
+            assert_eq!(problem.reason, reason);
+            assert!(problem.message.contains(names), "{}", problem.message);
+        }
+    }
+
+    #[test]
+    fn formats_have_their_prefixes_and_the_fence_its_key() {
+        for (name, format, prefix) in [
+            ("Kitex", Format::Kitex, "kitex/registry-etcd"),
+            ("Hertz", Format::Hertz, "hertz/registry-etcd"),
+            ("Kratos", Format::Kratos, "/microservices"),
+            ("GoZero", Format::GoZero, ""),
+            ("GRPC", Format::Grpc, ""),
+        ] {
+            let layout = of(&json!({"format": name})).unwrap().identity.layout;
+            assert_eq!((layout.format(), layout.prefix()), (format, prefix));
+            assert_eq!(layout.format().as_str(), name);
+        }
+        assert_eq!(of(&json!({"prefix": ""})).unwrap().identity.layout.prefix(), "");
+        let fence = |spec: &Value| of(spec).unwrap().identity.fence_prefix;
+        assert_eq!(fence(&json!({})).as_deref(), Some("twinspan/"));
+        assert_eq!(fence(&json!({"fence": {"keyPrefix": "other/"}})).as_deref(), Some("other/"));
+        assert_eq!(fence(&json!({"fence": {"mode": "None"}})), None);
+    }
+}

@@ -1,0 +1,240 @@
+//! The status of a ServiceRegistry: the state of its session, for an administrator.
+//!
+//! Owns the messages of its conditions and the Events about its connection. Refuses to decide.
+
+use std::sync::Arc;
+
+use twinspan_core::plan::service::Incarnation;
+
+use super::Controller;
+use super::settings::Rejection;
+use crate::api::conditions::{
+    self, CONNECTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, READY, Reason, SYNCED, find_true,
+};
+use crate::api::{APPROVE_DELETIONS, EtcdStatus, RecordCounts, ServiceRegistry, ServiceRegistryStatus};
+use crate::cluster::Result;
+use crate::cluster::events::{self, About};
+use crate::cluster::writer::StatusWrite;
+use crate::registry::RegistryError;
+use crate::registry::guards::RegistryHold;
+use crate::registry::handle::{Phase, RegistryHandle};
+
+/// The result of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reported {
+    Written,
+    /// There is nothing to write, or this process does not lead.
+    Nothing,
+    /// Too many other statuses were written just now.
+    Throttled,
+}
+
+impl Controller {
+    /// Writes the status where it changed.
+    pub(super) async fn report(&self, name: &str) -> Result<Reported> {
+        let handle = self.views.registries.get(name);
+        if let Some(handle) = &handle {
+            self.measure(name, handle);
+        }
+        let Some(object) = self.views.cluster().service_registries.get(name).cloned() else {
+            return Ok(Reported::Nothing);
+        };
+        let known = object.status.clone().unwrap_or_default();
+        self.release(name);
+        let status = self.desired(&object, &known, handle.as_deref());
+        self.writers.metrics.set_ready(name, find_true(&status.conditions, READY).is_some());
+        if status == known {
+            return Ok(Reported::Nothing);
+        }
+        match self.writers.cluster.service_registry_status(name, &status).await? {
+            StatusWrite::Written => {
+                self.publish_connection(&object, &known, &status);
+                Ok(Reported::Written)
+            }
+            StatusWrite::Throttled(_) => Ok(Reported::Throttled),
+            StatusWrite::NotLeader => Ok(Reported::Nothing),
+        }
+    }
+
+    /// Lets the deletions go that an administrator approved, in every service of the registry.
+    pub(super) fn release(&self, name: &str) {
+        let Some(object) = self.views.cluster().service_registries.get(name).cloned() else { return };
+        let approval = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
+        if approval.is_some_and(|hash| self.views.guards.approve(name, hash, self.views.env.now()))
+            && let Some(handle) = self.views.registries.get(name)
+        {
+            handle.requeue_all();
+        }
+    }
+
+    fn measure(&self, name: &str, handle: &RegistryHandle) {
+        let counts = handle.view().counts();
+        let metrics = &self.writers.metrics;
+        metrics.set_records(name, counts.own, counts.foreign, counts.undecodable);
+        metrics.set_session(name, handle.status().phase.label());
+    }
+
+    fn desired(
+        &self,
+        object: &ServiceRegistry,
+        known: &ServiceRegistryStatus,
+        handle: Option<&RegistryHandle>,
+    ) -> ServiceRegistryStatus {
+        let now = self.views.env.now();
+        let name = object.metadata.name.as_deref().unwrap_or_default();
+        let held = held(self.views.guards.held(name, now).as_ref());
+        let [ready, connected, synced] =
+            session(handle, self.sessions.rejection(name), self.writers.leadership.is_leader());
+        let generation = object.metadata.generation;
+        let mut status = ServiceRegistryStatus {
+            observed_generation: generation,
+            conditions: conditions::set(&known.conditions, &[ready, connected, synced, held], generation, now),
+            ..known.clone()
+        };
+        if let Some(handle) = handle {
+            describe(&mut status, handle);
+        }
+        status
+    }
+
+    /// An Event where the connection came or went.
+    fn publish_connection(
+        &self,
+        object: &Arc<ServiceRegistry>,
+        before: &ServiceRegistryStatus,
+        after: &ServiceRegistryStatus,
+    ) {
+        let connected = |status: &ServiceRegistryStatus| conditions::find(&status.conditions, CONNECTED).cloned();
+        let (before, Some(after)) = (connected(before), connected(after)) else { return };
+        let changed = before.is_none_or(|before| before.status != after.status || before.reason != after.reason);
+        let about = About::ServiceRegistry(object.clone());
+        let events = &self.writers.events;
+        match after.status.as_str() {
+            "True" if changed => events.publish(about, events::Reason::Connected, "connected to the registry"),
+            "False" if changed => events.publish(about, events::Reason::Disconnected, after.message),
+            _ => {}
+        }
+    }
+}
+
+/// The facts about the session besides its conditions.
+fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle) {
+    let session = handle.status();
+    status.cluster_id = Some(handle.cluster_id.clone());
+    status.prefix = Some(handle.layout.prefix().to_owned());
+    if let Some(server) = session.server.filter(|_| session.revision_at_last_session > 0) {
+        status.etcd = Some(EtcdStatus {
+            cluster_id: format!("{:x}", server.cluster_id),
+            version: server.version,
+            revision_at_last_session: session.revision_at_last_session,
+        });
+        let counts = handle.view().counts();
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        status.records = Some(RecordCounts {
+            own: count(counts.own),
+            foreign: count(counts.foreign),
+            undecodable: count(counts.undecodable),
+        });
+    }
+}
+
+fn held(held: Option<&RegistryHold>) -> DesiredCondition {
+    let Some(RegistryHold { deletions, hold, hash }) = held else {
+        return DesiredCondition::new(DELETIONS_HELD, ConditionStatus::False, Reason::NothingHeld, "");
+    };
+    let message = format!(
+        "nothing shows that {deletions} instances of many services ended; they stay until {:.0}, or until the annotation \
+         {APPROVE_DELETIONS}={hash} releases them",
+        hold.until
+    );
+    DesiredCondition {
+        since: Some(hold.since),
+        ..DesiredCondition::new(DELETIONS_HELD, ConditionStatus::True, Reason::Held, message)
+    }
+}
+
+fn session(handle: Option<&RegistryHandle>, rejection: Option<&Rejection>, leads: bool) -> [DesiredCondition; 3] {
+    let all = |connected: ConditionStatus, synced: ConditionStatus, reason: Reason, message: &str| {
+        let ready = if connected == ConditionStatus::True && synced == ConditionStatus::True {
+            ConditionStatus::True
+        } else {
+            ConditionStatus::False
+        };
+        [
+            DesiredCondition::new(READY, ready, reason, message),
+            DesiredCondition::new(
+                CONNECTED,
+                connected,
+                if connected == ConditionStatus::True { Reason::Connected } else { reason },
+                message,
+            ),
+            DesiredCondition::new(
+                SYNCED,
+                synced,
+                if synced == ConditionStatus::True { Reason::Synced } else { reason },
+                message,
+            ),
+        ]
+    };
+    if let Some(rejection) = rejection {
+        return all(ConditionStatus::False, ConditionStatus::False, rejection.reason, &rejection.message);
+    }
+    let Some(handle) = handle else {
+        return all(ConditionStatus::Unknown, ConditionStatus::Unknown, Reason::Connecting, "no session yet");
+    };
+    match handle.status().phase {
+        Phase::Connecting => {
+            all(ConditionStatus::Unknown, ConditionStatus::Unknown, Reason::Connecting, "connecting for the first time")
+        }
+        Phase::Listing => {
+            all(ConditionStatus::True, ConditionStatus::False, Reason::Listing, "waiting for a complete list")
+        }
+        Phase::Watching => {
+            let [mut ready, connected, mut synced] =
+                all(ConditionStatus::True, ConditionStatus::True, Reason::Connected, "");
+            if let Some(message) = refused(handle) {
+                synced = DesiredCondition::new(SYNCED, ConditionStatus::True, Reason::PermissionDenied, message);
+            }
+            if let Some((reason, message)) = incarnation(handle.view().incarnation()) {
+                synced = DesiredCondition::new(SYNCED, ConditionStatus::True, reason, message);
+            }
+            // The view is complete, and nothing may be written. An epoch that is not raised yet is not worth a condition.
+            let refused = match handle.fence() {
+                Ok(_) | Err(RegistryError::NoEpoch | RegistryError::LeaseUnconfirmed(_)) => handle.problem(leads),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = refused {
+                ready = DesiredCondition::new(READY, ConditionStatus::False, error.reason(), error.to_string());
+            }
+            [ready, connected, synced]
+        }
+        Phase::Failed(error) => all(ConditionStatus::False, ConditionStatus::False, error.reason(), &error.to_string()),
+    }
+}
+
+/// The names that our user may not read, where it may read the rest.
+fn refused(handle: &RegistryHandle) -> Option<String> {
+    let view = handle.view();
+    let mut refused = view.refused();
+    let number = refused.len();
+    let first = handle.layout.beginning(refused.next()?);
+    Some(format!(
+        "the registry's user may not read the keys of {number} names, first {first}; what is there is kept. Grant it read and write on them, \
+         or delete their RegisteredServices"
+    ))
+}
+
+/// The condition of a registry that did not come back as it was.
+fn incarnation(incarnation: Incarnation) -> Option<(Reason, &'static str)> {
+    match incarnation {
+        Incarnation::AsItWas => None,
+        Incarnation::ClusterChanged => Some((
+            Reason::ClusterChanged,
+            "another etcd cluster answers than before; what it lacks is put back where it is ours, and held where it is not",
+        )),
+        Incarnation::RolledBack => Some((
+            Reason::RolledBack,
+            "the etcd cluster is at an older revision than before; what it lacks is put back where it is ours, and held where it is not",
+        )),
+    }
+}

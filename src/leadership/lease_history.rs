@@ -1,0 +1,125 @@
+//! Who holds, and lately held, the Lease, from live reads.
+//!
+//! An epoch in a registry names the leader that raised it. Owns whether a Lease explains that name: its holder is, or within two lease
+//! durations was, the Lease's holder. The election keeps what it reads to itself, so the Lease is read here too: when a process starts,
+//! now and then while it stands by, and before an epoch is raised.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::{LEASE, LEASE_DURATION, Leadership};
+
+/// How long one read may take.
+pub(super) const CALL: Duration = Duration::from_secs(5);
+/// How often a process that stands by reads the Lease; more often than a Lease lasts, so that no holder is missed.
+const POLL: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+pub struct LeaseHistory {
+    /// `None` without an election: then nobody else is explained.
+    api: Option<Api<Lease>>,
+    identity: String,
+    seen: Arc<Mutex<BTreeMap<String, Instant>>>,
+}
+
+impl std::fmt::Debug for LeaseHistory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeaseHistory").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+impl LeaseHistory {
+    pub fn new(client: Client, namespace: &str, identity: &str) -> Self {
+        Self { api: Some(Api::namespaced(client, namespace)), ..Self::alone(identity) }
+    }
+
+    /// Without an election.
+    pub fn alone(identity: &str) -> Self {
+        Self { api: None, identity: identity.to_owned(), seen: Arc::default() }
+    }
+
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Reads the Lease; whether we hold it.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    pub async fn confirm(&self) -> Result<bool, LeaseReadError> {
+        let Some(api) = &self.api else { return Ok(true) };
+        let lease = timeout(CALL, api.get_opt(LEASE)).await.map_err(|_| LeaseReadError::Timeout)??;
+        let holder = lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default();
+        let ours = holder == self.identity;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|_, at| at.elapsed() < 2 * LEASE_DURATION);
+        seen.insert(holder, Instant::now());
+        Ok(ours)
+    }
+
+    /// Whether the Lease explains that this holder raised an epoch. A leader that ended gave its epoch back, to nobody.
+    pub fn held_recently(&self, holder: &str) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        holder.is_empty()
+            || holder == self.identity
+            || seen.get(holder).is_some_and(|at| at.elapsed() < 2 * LEASE_DURATION)
+    }
+
+    /// Reads the Lease now and then while somebody else holds it.
+    pub async fn poll(&self, leadership: Leadership, stop: CancellationToken) {
+        loop {
+            if !leadership.is_leader()
+                && let Err(error) = self.confirm().await
+            {
+                debug!(%error, "cannot read the Lease");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+}
+
+/// Why the Lease could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseReadError {
+    #[error("the API server did not answer within {} s", CALL.as_secs())]
+    Timeout,
+    #[error("cannot read the Lease: {0}")]
+    Api(Box<kube::Error>),
+}
+
+impl From<kube::Error> for LeaseReadError {
+    fn from(error: kube::Error) -> Self {
+        Self::Api(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_holder_explains_for_two_lease_durations() {
+        let lease_history = LeaseHistory::alone("me");
+        assert!(
+            lease_history.held_recently("me")
+                && lease_history.held_recently("")
+                && !lease_history.held_recently("other")
+        );
+        lease_history.seen.lock().unwrap().insert("other".to_owned(), Instant::now());
+        tokio::time::advance(2 * LEASE_DURATION - Duration::from_secs(1)).await;
+        assert!(lease_history.held_recently("other"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!lease_history.held_recently("other"));
+        assert!(lease_history.confirm().await.unwrap(), "without an election nobody else can lead");
+    }
+}

@@ -1,0 +1,253 @@
+//! Starts and stops everything: the composition of the operator.
+//!
+//! Owns the order in which parts start and end. Refuses to know what any part does. [`readiness`]: the parts of `/readyz`.
+
+mod readiness;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::{Client, Config};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::cluster::events::Events;
+use crate::cluster::watch::Watches;
+use crate::cluster::writer::ClusterWriter;
+use crate::controllers::queue;
+use crate::controllers::registered_service::{self, Checkpoints};
+use crate::controllers::router::{Router, Sources};
+use crate::controllers::service_registry::{self, Sessions, Upkeep};
+use crate::controllers::views::Views;
+use crate::controllers::writers::Writers;
+use crate::env::Env;
+use crate::leadership::{self, Leadership, LeaseHistory};
+use crate::probe::TcpProber;
+use crate::registry::takeover::Takeover;
+use crate::telemetry::admin;
+use crate::telemetry::metrics::Metrics;
+
+/// Epochs may take this long to be released when the process ends.
+const RELEASE: Duration = Duration::from_secs(5);
+
+/// Everything that the command line decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Our own, for Secrets and the Lease.
+    pub namespace: String,
+    pub leader_elect: bool,
+    pub admin_addr: SocketAddr,
+    pub dry_run: bool,
+    /// Names this replica in the Lease and in Events.
+    pub identity: String,
+}
+
+/// Why the operator could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    #[error("cannot make a Kubernetes client: {0}")]
+    Client(#[from] Box<kube::Error>),
+    #[error("cannot listen on {address}: {source}; set --admin-addr")]
+    Admin { address: SocketAddr, source: std::io::Error },
+    #[error(
+        "another release of Twinspan runs in namespace {0}, and two would write against each other; run one of them, with more replicas \
+         where more are wanted"
+    )]
+    AnotherRelease(String),
+}
+
+/// Runs until it is stopped.
+///
+/// # Errors
+/// [`OperatorError`] where it cannot run at all; everything that can be waited for is waited for.
+pub async fn run(
+    mut config: Config,
+    settings: Settings,
+    env: Env,
+    stop: CancellationToken,
+) -> Result<(), OperatorError> {
+    // Retries below us would block a pass for minutes; every call has a deadline, and passes are repeated.
+    config.default_retry = false;
+    let client = Client::try_from(config).map_err(Box::new)?;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        identity = settings.identity,
+        namespace = settings.namespace,
+        "starting"
+    );
+    if settings.leader_elect {
+        refuse_beside_another_release(&client, &settings.namespace, &env).await?;
+    }
+    let lifetimes = Lifetimes::new(&stop);
+    let (views, leadership, metrics) = (Views::new(env), Leadership::none(), Arc::new(Metrics::default()));
+    let writers = writers(&client, &settings, &views, &leadership, &metrics, &lifetimes);
+    lifetimes.tasks.spawn(follow_leadership(leadership.clone(), metrics.clone(), lifetimes.election.clone()));
+    let passes = start_controllers(&client, &settings, &views, writers, &lifetimes).await;
+    let electing = lead(client, settings.clone(), leadership.clone(), lifetimes.election.clone());
+    let electing = lifetimes.tasks.spawn(electing);
+
+    let parts: admin::Parts = Arc::new(move || readiness::parts(&views, &leadership));
+    let address = settings.admin_addr;
+    let served = admin::serve(address, parts, metrics, stop.clone()).await;
+    // The server ends because the process was told to stop, or because the address cannot be had: both are the end.
+    lifetimes.end(passes, electing).await;
+    info!("stopped");
+    served.map_err(|source| OperatorError::Admin { address, source })
+}
+
+/// Two releases would write against each other.
+async fn refuse_beside_another_release(client: &Client, namespace: &str, env: &Env) -> Result<(), OperatorError> {
+    match leadership::another_release(client.clone(), namespace, env.now()).await {
+        Ok(None) => Ok(()),
+        Ok(Some(namespace)) => Err(OperatorError::AnotherRelease(namespace)),
+        Err(error) => {
+            warn!(%error, "cannot see whether another release runs in this cluster");
+            Ok(())
+        }
+    }
+}
+
+/// The tasks of the operator, in the order in which they end.
+struct Lifetimes {
+    /// Passes end first, so that nothing is written while the Lease is released.
+    writing: CancellationToken,
+    /// Then the epochs are released.
+    releasing: CancellationToken,
+    epochs: TaskTracker,
+    /// Then the election ends, and everything else with it.
+    election: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Lifetimes {
+    fn new(stop: &CancellationToken) -> Self {
+        Self {
+            writing: stop.child_token(),
+            releasing: CancellationToken::new(),
+            epochs: TaskTracker::new(),
+            election: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    async fn end(self, passes: JoinHandle<()>, electing: JoinHandle<()>) {
+        self.writing.cancel();
+        if passes.await.is_err() {
+            error!("the queue broke off");
+        }
+        self.releasing.cancel();
+        self.epochs.close();
+        if tokio::time::timeout(RELEASE, self.epochs.wait()).await.is_err() {
+            warn!("a registry did not take its epoch back in time");
+        }
+        self.election.cancel();
+        if electing.await.is_err() {
+            error!("the election broke off");
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+fn writers(
+    client: &Client,
+    settings: &Settings,
+    views: &Views,
+    leadership: &Leadership,
+    metrics: &Arc<Metrics>,
+    lifetimes: &Lifetimes,
+) -> Writers {
+    let identity = &settings.identity;
+    let (events, publishing) = Events::new(client.clone(), leadership.clone(), identity, lifetimes.election.clone());
+    lifetimes.tasks.spawn(publishing);
+    let (view, dry_run) = (views.cluster.clone(), settings.dry_run);
+    let cluster = ClusterWriter::new(client.clone(), leadership.clone(), view, metrics.clone(), dry_run);
+    Writers { cluster, events, leadership: leadership.clone(), metrics: metrics.clone() }
+}
+
+/// Starts router, sessions, probes, watches and the queue, whose task it returns.
+async fn start_controllers(
+    client: &Client,
+    settings: &Settings,
+    views: &Views,
+    writers: Writers,
+    lifetimes: &Lifetimes,
+) -> JoinHandle<()> {
+    let Lifetimes { tasks, epochs, election, releasing, writing } = lifetimes;
+    let (env, leadership) = (&views.env, &writers.leadership);
+    let (registry_events, registry) = mpsc::unbounded_channel();
+    let (cluster_events, cluster) = mpsc::unbounded_channel();
+    let (probe_events, probe) = mpsc::unbounded_channel();
+    let (commands, command_queue) = mpsc::unbounded_channel();
+    let (enqueuer, queue) = queue::new(env.clone());
+    let router = Router { views: views.clone(), enqueuer, registries: commands };
+    let sources = Sources { cluster, registry, probe, leading: leadership.changes() };
+    tasks.spawn(router.run(sources, election.clone()));
+
+    let history = lease_history(client, settings).await;
+    let takeover = Takeover {
+        leadership: leadership.clone(),
+        lease_history: history.clone(),
+        env: env.clone(),
+        ending: releasing.clone(),
+    };
+    let upkeep = Some(Upkeep { takeover, epochs: epochs.clone() });
+    let sessions = Sessions::new(views.clone(), registry_events, tasks.clone(), election.clone(), upkeep);
+    tasks.spawn(service_registry::Controller::new(writers.clone(), sessions).run(command_queue));
+    let (leading, stop) = (leadership.clone(), election.clone());
+    tasks.spawn(async move { history.poll(leading, stop).await });
+    let (prober, stop) = (Arc::new(TcpProber), election.clone());
+    tasks.spawn(views.probes.clone().run(prober, leadership.clone(), probe_events, env.clone(), stop));
+    let watches = Watches {
+        view: views.cluster.clone(),
+        events: cluster_events,
+        env: env.clone(),
+        stop: election.clone(),
+        tasks: tasks.clone(),
+    };
+    watches.start(client, &settings.namespace);
+    let (views, dry_run) = (views.clone(), settings.dry_run);
+    let controller = registered_service::Controller { views, writers, checkpoints: Checkpoints::default(), dry_run };
+    tasks.spawn(queue.run(move |key, triggered| controller.clone().reconcile(key, triggered), writing.clone()))
+}
+
+/// Shows in the metrics whether this process leads.
+async fn follow_leadership(leadership: Leadership, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut leading = leadership.changes();
+    loop {
+        metrics.leader.set(u64::from(*leading.borrow_and_update()));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = leading.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Reads the Lease before this process takes part in the election: its holder now explains the epochs that are found later.
+async fn lease_history(client: &Client, settings: &Settings) -> LeaseHistory {
+    if !settings.leader_elect {
+        return LeaseHistory::alone(&settings.identity);
+    }
+    let lease_history = LeaseHistory::new(client.clone(), &settings.namespace, &settings.identity);
+    if let Err(error) = lease_history.confirm().await {
+        warn!(%error, "cannot read the Lease yet");
+    }
+    lease_history
+}
+
+async fn lead(client: Client, settings: Settings, leadership: Leadership, stop: CancellationToken) {
+    if settings.leader_elect {
+        leadership::elect(client, &settings.namespace, &settings.identity, leadership, stop).await;
+        return;
+    }
+    leadership.acquired();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = async { loop { leadership.heartbeat().await; leadership.acquired(); } } => {}
+    }
+    leadership.lost();
+}

@@ -1,0 +1,495 @@
+//! A registry in memory, for fault injection: etcd's revisions, leases, watches and compare-and-swap, and faults on demand.
+//!
+//! It passes the same contract test as the real one (`tests/e2e/registry_contract.rs`). Leases expire on tokio's clock, which
+//! tests can pause.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
+use twinspan_core::plan::RecordOp;
+
+use super::{
+    Batch, Change, Connector, Grant, KeepAlive, LeaseState, ListResponse, Outcome, ReadResponse, Registry,
+    RegistryError, Result, ServerStatus, TxnResponse, Watch, WatchItem, WatchRange,
+};
+
+/// What goes wrong, until it is taken back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Nothing answers any more, and connections cannot be made.
+    pub away: bool,
+    /// Watches stay open and say nothing.
+    pub silent: bool,
+    /// Batches are written, but their answers are lost.
+    pub answers_lost: bool,
+    /// Users are refused.
+    pub refused: bool,
+    /// A list takes a second.
+    pub slow: bool,
+    /// The database is full: only deletes are taken.
+    pub full: bool,
+}
+
+/// A state of the server.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    revision: Revision,
+    records: BTreeMap<RecordKey, RawRecord>,
+    leases: BTreeMap<LeaseId, (Instant, Duration)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    cluster_id: u64,
+    revision: Revision,
+    records: BTreeMap<RecordKey, RawRecord>,
+    history: Vec<Change>,
+    compacted: Revision,
+    leases: BTreeMap<LeaseId, (Instant, Duration)>,
+    /// Whoever asks for less gets this, as of a server with slow elections.
+    least_ttl_seconds: i64,
+    faults: Faults,
+    /// Beginnings of keys whose lists fail, and how.
+    unlisted: BTreeMap<String, RegistryError>,
+    /// Leases that nobody may ask about; where there are any, nobody is told of any.
+    secret_leases: BTreeSet<LeaseId>,
+    /// Connections made before this are cut.
+    generation: u64,
+    /// How often each thing was asked.
+    calls: BTreeMap<&'static str, usize>,
+}
+
+/// The server; clones are the same one.
+#[derive(Clone, Default)]
+pub struct FakeEtcd {
+    state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
+}
+
+impl fmt::Debug for FakeEtcd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FakeEtcd")
+    }
+}
+
+impl FakeEtcd {
+    pub fn new() -> Self {
+        let server = Self::default();
+        server.lock().cluster_id = 1;
+        server
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.expire();
+        state
+    }
+
+    pub fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+        self.changed.notify_waiters();
+    }
+
+    /// Lists of this beginning fail like that, until it is taken back.
+    pub fn fail_lists(&self, beginning: &str, error: Option<RegistryError>) {
+        let mut state = self.lock();
+        match error {
+            Some(error) => drop(state.unlisted.insert(beginning.to_owned(), error)),
+            None => drop(state.unlisted.remove(beginning)),
+        }
+    }
+
+    /// These leases carry keys that our user may not read: it is told neither of these keys nor of all leases.
+    pub fn hide_leases(&self, leases: &[LeaseId]) {
+        self.lock().secret_leases.extend(leases);
+    }
+
+    /// Ends every open connection.
+    pub fn cut(&self) {
+        self.lock().generation += 1;
+        self.changed.notify_waiters();
+    }
+
+    /// Forgets the history up to now: a watch from before ends.
+    pub fn compact(&self) {
+        let mut state = self.lock();
+        state.compacted = state.revision;
+        state.history.clear();
+    }
+
+    /// Another cluster with nothing in it answers from now on.
+    pub fn replace_with_empty(&self) {
+        {
+            let mut state = self.lock();
+            let (cluster_id, generation) = (state.cluster_id + 1, state.generation + 1);
+            let unlisted = std::mem::take(&mut state.unlisted);
+            *state = State { cluster_id, generation, unlisted, ..State::default() };
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// The state that it has now, to be put back later with [`FakeEtcd::restore`].
+    pub fn backup(&self) -> Backup {
+        let state = self.lock();
+        Backup { revision: state.revision, records: state.records.clone(), leases: state.leases.clone() }
+    }
+
+    /// The same cluster answers from now on as it was at a backup.
+    pub fn restore(&self, backup: &Backup) {
+        {
+            let mut state = self.lock();
+            state.generation += 1;
+            state.revision = backup.revision;
+            state.records.clone_from(&backup.records);
+            state.leases.clone_from(&backup.leases);
+            state.history.clear();
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// What any client would put; a lease of `NONE` is none.
+    pub fn put(&self, key: &str, value: &str, lease: LeaseId) {
+        let mut state = self.lock();
+        state.revision += 1;
+        let record = RawRecord { key: key.into(), value: value.into(), mod_revision: state.revision, lease };
+        state.put(record);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// What any client would delete, in one revision.
+    pub fn delete(&self, keys: &[&str]) {
+        let mut state = self.lock();
+        state.revision += 1;
+        for key in keys {
+            state.delete(&(*key).into());
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// What any client would revoke: its records go with it, in one revision.
+    pub fn revoke(&self, lease: LeaseId) {
+        let mut state = self.lock();
+        if let Some((expires, _)) = state.leases.get_mut(&lease) {
+            *expires = Instant::now();
+        }
+        state.expire();
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    pub fn set_least_ttl(&self, seconds: i64) {
+        self.lock().least_ttl_seconds = seconds;
+    }
+
+    pub fn grant_for(&self, lease: LeaseId, ttl: Duration) {
+        self.lock().leases.insert(lease, (Instant::now() + ttl, ttl));
+    }
+
+    pub fn records(&self) -> BTreeMap<String, RawRecord> {
+        self.lock().records.iter().map(|(key, record)| (key.to_string(), record.clone())).collect()
+    }
+
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.lock().leases.keys().copied().collect()
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.lock().revision
+    }
+
+    /// How often something was asked: `list`, `watch`, `commit`, `keep_alive`, `progress`, ….
+    pub fn calls(&self, what: &str) -> usize {
+        self.lock().calls.get(what).copied().unwrap_or_default()
+    }
+
+    fn connection(&self) -> MemoryRegistry {
+        let generation = self.lock().generation;
+        MemoryRegistry { server: self.clone(), generation }
+    }
+}
+
+impl State {
+    fn put(&mut self, record: RawRecord) {
+        self.history.push(Change::Put(record.clone()));
+        self.records.insert(record.key.clone(), record);
+    }
+
+    fn delete(&mut self, key: &RecordKey) {
+        if self.records.remove(key).is_some() {
+            self.history.push(Change::Delete { key: key.clone(), revision: self.revision });
+        }
+    }
+
+    /// An expired lease takes its records with it, in one revision.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let expired: Vec<LeaseId> = self.leases.iter().filter(|(_, (at, _))| *at <= now).map(|(id, _)| *id).collect();
+        for lease in expired {
+            self.leases.remove(&lease);
+            let keys: Vec<RecordKey> =
+                self.records.values().filter(|record| record.lease == lease).map(|record| record.key.clone()).collect();
+            if !keys.is_empty() {
+                self.revision += 1;
+            }
+            for key in keys {
+                self.delete(&key);
+            }
+        }
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<TxnResponse> {
+        if let Some(fence) = &batch.fence {
+            let holds = self.records.get(&fence.key.as_str().into()).is_some_and(|r| r.value == fence.value.as_bytes());
+            if !holds {
+                return Err(RegistryError::Fenced);
+            }
+        }
+        let lease_of = |op: &RecordOp| match op {
+            RecordOp::Create { .. } => batch.lease,
+            RecordOp::Update { lease, .. } if *lease != LeaseId::NONE => *lease,
+            RecordOp::Update { .. } => batch.lease,
+            RecordOp::Delete { .. } => LeaseId::NONE,
+        };
+        // As in etcd, a missing lease fails the whole request, whether or not its operation would have won its race.
+        let missing = |op: &&RecordOp| lease_of(op) != LeaseId::NONE && !self.leases.contains_key(&lease_of(op));
+        if batch.ops.iter().any(|op| missing(&op)) {
+            return Err(RegistryError::LeaseGone);
+        }
+        let next = self.revision + 1;
+        let mut written = false;
+        let mut outcomes = Vec::new();
+        for op in &batch.ops {
+            let known = self.records.get(op.key()).cloned();
+            let revision = known.as_ref().map_or(0, |record| record.mod_revision);
+            let (expected, value) = match op {
+                RecordOp::Create { value, .. } => (0, Some(value)),
+                RecordOp::Update { value, if_revision, .. } => (*if_revision, Some(value)),
+                RecordOp::Delete { if_revision, .. } => (*if_revision, None),
+            };
+            if revision != expected {
+                outcomes.push(Outcome::Conflict(known));
+                continue;
+            }
+            self.revision = next;
+            written = true;
+            match value {
+                Some(value) => self.put(RawRecord {
+                    key: op.key().clone(),
+                    value: value.clone(),
+                    mod_revision: next,
+                    lease: lease_of(op),
+                }),
+                None => self.delete(op.key()),
+            }
+            outcomes.push(Outcome::Written);
+        }
+        Ok(TxnResponse { revision: if written { next } else { self.revision }, outcomes })
+    }
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+struct MemoryRegistry {
+    server: FakeEtcd,
+    generation: u64,
+}
+
+impl MemoryRegistry {
+    fn ask(&self, what: &'static str) -> Result<MutexGuard<'_, State>> {
+        let mut state = self.server.lock();
+        *state.calls.entry(what).or_default() += 1;
+        if state.faults.refused {
+            return Err(RegistryError::AuthFailed("invalid user ID or password".to_owned()));
+        }
+        if state.faults.away || state.generation != self.generation {
+            return Err(RegistryError::Unreachable("connection refused".to_owned()));
+        }
+        Ok(state)
+    }
+}
+
+#[async_trait]
+impl Connector for FakeEtcd {
+    async fn connect(&self) -> Result<Arc<dyn Registry>> {
+        let registry = self.connection();
+        registry.status().await?;
+        Ok(Arc::new(registry))
+    }
+}
+
+#[async_trait]
+impl Registry for MemoryRegistry {
+    async fn status(&self) -> Result<ServerStatus> {
+        let state = self.ask("status")?;
+        Ok(ServerStatus { cluster_id: state.cluster_id, version: "memory".to_owned() })
+    }
+
+    async fn list(&self, beginning: &str) -> Result<ListResponse> {
+        let slow = self.server.lock().faults.slow;
+        if slow {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let state = self.ask("list")?;
+        if let Some(error) = state.unlisted.get(beginning) {
+            return Err(error.clone());
+        }
+        let below = state.records.values().filter(|record| record.key.as_bytes().starts_with(beginning.as_bytes()));
+        Ok(ListResponse { cluster_id: state.cluster_id, revision: state.revision, records: below.cloned().collect() })
+    }
+
+    async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {
+        drop(self.ask("watch")?);
+        Ok(Box::new(MemoryWatch { registry: self.clone(), followed: vec![first.clone()], progress: false }))
+    }
+
+    async fn read(&self, keys: &[RecordKey]) -> Result<ReadResponse> {
+        let state = self.ask("read")?;
+        let records = keys.iter().map(|key| (key.clone(), state.records.get(key).cloned())).collect();
+        Ok(ReadResponse { revision: state.revision, records })
+    }
+
+    async fn commit(&self, batch: &Batch) -> Result<TxnResponse> {
+        let answer = {
+            let mut state = self.ask("commit")?;
+            if state.faults.full && !batch.ops.iter().all(|op| matches!(op, RecordOp::Delete { .. })) {
+                return Err(RegistryError::NoSpace("etcdserver: mvcc: database space exceeded".to_owned()));
+            }
+            let answer = state.commit(batch);
+            if state.faults.answers_lost {
+                Err(RegistryError::Timeout { what: "transaction", seconds: 5 })
+            } else {
+                answer
+            }
+        };
+        self.server.changed.notify_waiters();
+        answer
+    }
+
+    async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant> {
+        let mut state = self.ask("grant")?;
+        if state.leases.contains_key(&lease) {
+            return Ok(Grant::Exists);
+        }
+        let ttl_seconds = ttl_seconds.max(state.least_ttl_seconds);
+        let ttl = Duration::from_secs(u64::try_from(ttl_seconds).unwrap_or(1));
+        state.leases.insert(lease, (Instant::now() + ttl, ttl));
+        Ok(Grant::Granted(ttl_seconds))
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<KeepAlive> {
+        let mut state = self.ask("keep_alive")?;
+        Ok(match state.leases.get_mut(&lease) {
+            Some((expires, ttl)) => {
+                *expires = Instant::now() + *ttl;
+                KeepAlive::For(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX))
+            }
+            None => KeepAlive::Gone,
+        })
+    }
+
+    async fn look_up(&self, lease: LeaseId) -> Result<LeaseState> {
+        let state = self.ask("look_up")?;
+        Ok(if state.leases.contains_key(&lease) { LeaseState::Lives } else { LeaseState::Gone })
+    }
+
+    async fn leases(&self) -> Result<Vec<LeaseId>> {
+        let state = self.ask("leases")?;
+        if !state.secret_leases.is_empty() {
+            return Err(RegistryError::PermissionDenied("permission denied".to_owned()));
+        }
+        Ok(state.leases.keys().copied().collect())
+    }
+
+    async fn keys_of(&self, lease: LeaseId) -> Result<Vec<RecordKey>> {
+        let state = self.ask("keys_of")?;
+        if state.secret_leases.contains(&lease) {
+            return Err(RegistryError::PermissionDenied("permission denied".to_owned()));
+        }
+        let on_it = state.records.values().filter(|record| record.lease == lease);
+        Ok(on_it.map(|record| record.key.clone()).collect())
+    }
+}
+
+struct MemoryWatch {
+    registry: MemoryRegistry,
+    /// Each from its next revision on.
+    followed: Vec<WatchRange>,
+    progress: bool,
+}
+
+impl MemoryWatch {
+    /// What there is to say now.
+    fn poll(&mut self) -> Result<Option<WatchItem>> {
+        let state = self.registry.server.lock();
+        if state.faults.silent {
+            return Ok(None);
+        }
+        if state.faults.away || state.generation != self.registry.generation {
+            return Err(RegistryError::Unreachable("connection reset".to_owned()));
+        }
+        for followed in &mut self.followed {
+            if followed.from < state.compacted {
+                return Err(RegistryError::Compacted(state.compacted));
+            }
+            let concerned = |key: &RecordKey| key.as_bytes().starts_with(followed.beginning.as_bytes());
+            let news = state.history.iter().filter(|change| {
+                change.revision() >= followed.from
+                    && match change {
+                        Change::Put(record) => concerned(&record.key),
+                        Change::Delete { key, .. } => concerned(key),
+                    }
+            });
+            let changes: Vec<Change> = news.cloned().collect();
+            if !changes.is_empty() {
+                followed.from = state.revision + 1;
+                return Ok(Some(WatchItem::Changes(changes)));
+            }
+        }
+        let reached = self.followed.iter().all(|followed| state.revision + 1 >= followed.from);
+        if reached && std::mem::take(&mut self.progress) {
+            return Ok(Some(WatchItem::Progress(state.revision)));
+        }
+        Ok(None)
+    }
+}
+
+#[async_trait]
+impl Watch for MemoryWatch {
+    async fn next(&mut self) -> Result<WatchItem> {
+        // Leases expire on the clock, not on a notification.
+        const TICK: Duration = Duration::from_millis(100);
+        let changed = self.registry.server.changed.clone();
+        loop {
+            let notified = changed.notified();
+            if let Some(item) = self.poll()? {
+                return Ok(item);
+            }
+            let _ = tokio::time::timeout(TICK, notified).await;
+        }
+    }
+
+    async fn follow(&mut self, another: &WatchRange) -> Result<()> {
+        drop(self.registry.ask("watch")?);
+        self.followed.push(another.clone());
+        Ok(())
+    }
+
+    async fn unwatch(&mut self, number: i64) -> Result<()> {
+        self.followed.retain(|followed| followed.number != number);
+        Ok(())
+    }
+
+    async fn request_progress(&mut self) -> Result<()> {
+        drop(self.registry.ask("progress")?);
+        self.progress = true;
+        Ok(())
+    }
+}

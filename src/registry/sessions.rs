@@ -1,0 +1,62 @@
+//! The sessions that run, by the name of their ServiceRegistry.
+//!
+//! Owns the list. Refuses to start or end a session, which the controller of ServiceRegistries does.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::etcd::Settings;
+use super::handle::{Identity, RegistryHandle};
+
+/// The settings of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// With another identity it is another registry, and nothing that is known of the old one counts.
+    pub identity: Identity,
+    pub connection: Settings,
+}
+
+/// The sessions that run; clones are the same list.
+#[derive(Clone, Debug, Default)]
+pub struct Registries {
+    running: Arc<Mutex<BTreeMap<String, Running>>>,
+    draining: Arc<Mutex<Vec<Arc<RegistryHandle>>>>,
+}
+
+/// A session that runs.
+#[derive(Clone, Debug)]
+pub struct Running {
+    pub handle: Arc<RegistryHandle>,
+    pub settings: SessionSettings,
+    pub stop: CancellationToken,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Registries {
+    /// The session of a ServiceRegistry that exists and can be used.
+    pub fn get(&self, name: &str) -> Option<Arc<RegistryHandle>> {
+        lock(&self.running).get(name).map(|running| running.handle.clone())
+    }
+
+    /// Every session in name order, then those of deleted ServiceRegistries.
+    pub fn all(&self) -> Vec<Arc<RegistryHandle>> {
+        let mut all: Vec<_> = lock(&self.running).values().map(|running| running.handle.clone()).collect();
+        all.extend(lock(&self.draining).iter().cloned());
+        all
+    }
+
+    /// The sessions of ServiceRegistries, for as long as the guard lives: never across an await.
+    pub fn running(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {
+        lock(&self.running)
+    }
+
+    /// Sessions whose ServiceRegistry is gone and whose own records are being withdrawn; the same holds for the guard.
+    pub fn draining(&self) -> MutexGuard<'_, Vec<Arc<RegistryHandle>>> {
+        lock(&self.draining)
+    }
+}

@@ -1,0 +1,205 @@
+//! The fence of one registry: the epoch that every batch compares, and its take-over.
+//!
+//! Owns the epoch key and the state of our claim to it. What to do about what is found there is decided in
+//! [`twinspan_core::plan::fence`]; who holds the Lease is [`crate::leadership`]'s. One registry that cannot be fenced delays no other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use twinspan_core::Timestamp;
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
+use twinspan_core::plan::RecordOp;
+use twinspan_core::plan::fence::{Decision, Epoch, FenceInput, decide};
+
+use super::fence::{FenceState, FenceStatus};
+use super::handle::RegistryHandle;
+use super::{Batch, Outcome, Registry, RegistryError, Result};
+use crate::env::Env;
+use crate::leadership::{Leadership, LeaseHistory};
+
+/// First wait after a take-over failed; doubled for each further one.
+const BACKOFF: Duration = Duration::from_millis(200);
+/// Longest wait.
+const BACKOFF_CAP: Duration = Duration::from_secs(5);
+/// How often an epoch that is somebody else's is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// What a take-over asks.
+#[derive(Clone, Debug)]
+pub struct Takeover {
+    pub leadership: Leadership,
+    pub lease_history: LeaseHistory,
+    pub env: Env,
+    /// The process ends: what is held is given back.
+    pub ending: CancellationToken,
+}
+
+/// Takes the epoch over whenever this process leads, until it is stopped; gives it back when the process ends.
+pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: CancellationToken) {
+    let Takeover { leadership, lease_history, env, ending } = takeover;
+    let Some(fence) = &handle.fence else { return };
+    let mut leading = leadership.changes();
+    let mut connections = handle.connections();
+    let mut status = fence.status.subscribe();
+    let mut approved = fence.approved.subscribe();
+    let mut failures = 0;
+    loop {
+        // Whatever changes from here on leads to another look.
+        leading.borrow_and_update();
+        approved.borrow_and_update();
+        let now = status.borrow_and_update().clone();
+        let connection = connections.borrow_and_update().clone();
+        let wait = match (leadership.is_leader(), connection) {
+            (false, _) => {
+                let told = !matches!(fence.fence(), Ok(_) | Err(RegistryError::NoEpoch));
+                fence.set(FenceStatus::None);
+                *fence.trouble() = None;
+                status.borrow_and_update();
+                if told {
+                    // That it could not be raised is the next leader's affair.
+                    handle.requeue_all();
+                }
+                Duration::MAX
+            }
+            (true, None) => Duration::MAX,
+            (true, Some(_)) if matches!(now, FenceStatus::Held(_)) => Duration::MAX,
+            (true, Some(registry)) => match take_over(&handle, fence, registry.as_ref(), &lease_history, &env).await {
+                Ok(()) => {
+                    failures = 0;
+                    *fence.trouble() = None;
+                    // Those that waited for it may write now, or have to say why they may not.
+                    handle.requeue_all();
+                    status.borrow_and_update();
+                    match &*fence.status.borrow() {
+                        FenceStatus::Held(_) => Duration::MAX,
+                        _ => LOOK_AGAIN,
+                    }
+                }
+                Err(error) => {
+                    failures += 1;
+                    warn!(registry = handle.name, %error, "cannot raise the epoch; trying again");
+                    let news =
+                        fence.trouble().replace(error.clone()).map(|before| before.label()) != Some(error.label());
+                    if news {
+                        handle.requeue_all();
+                    }
+                    env.backoff(failures, BACKOFF, BACKOFF_CAP)
+                }
+            },
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = ending.cancelled() => break,
+            _ = leading.changed() => {}
+            _ = connections.changed() => {}
+            _ = status.changed() => {}
+            _ = approved.changed() => {}
+            () = tokio::time::sleep(wait.min(Duration::from_secs(86_400))) => {}
+        }
+    }
+    release(&handle, fence).await;
+}
+
+/// One attempt. After an answer that was lost the next attempt reads again what became of it.
+async fn take_over(
+    handle: &RegistryHandle,
+    fence: &FenceState,
+    registry: &dyn Registry,
+    lease_history: &LeaseHistory,
+    env: &Env,
+) -> Result<()> {
+    let found = read(fence, registry).await?;
+    let text = found.as_ref().map(|record| String::from_utf8_lossy(&record.value).into_owned());
+    let ours = fence.ours();
+    let holder = text.as_deref().and_then(|text| text.parse::<Epoch>().ok()).map(|epoch| epoch.holder);
+    // A live read: it tells whether we hold the Lease, and who else may have until lately.
+    let leads = lease_history.confirm().await.map_err(|error| RegistryError::LeaseUnconfirmed(error.to_string()))?;
+    let approved = fence.approved.borrow().clone();
+    let decision = decide(&FenceInput {
+        found: text.as_deref(),
+        ours: ours.as_ref(),
+        me: lease_history.identity(),
+        explained: holder.as_deref().is_none_or(|holder| lease_history.held_recently(holder)),
+        approved: approved.as_deref(),
+    });
+    match decision {
+        Decision::Hold => {
+            if let Some(ours) = ours {
+                fence.set(FenceStatus::Held(ours));
+            }
+        }
+        Decision::InUse => {
+            let (Some(ours), Some(found)) = (ours, text) else { return Ok(()) };
+            warn!(
+                registry = handle.name,
+                key = fence.key(),
+                found,
+                "somebody else uses our cluster ID; nothing is written"
+            );
+            fence.set(FenceStatus::InUse { ours, found });
+        }
+        Decision::Raise { .. } if !leads => {
+            return Err(RegistryError::LeaseUnconfirmed("the Lease names another holder".to_owned()));
+        }
+        Decision::Raise { to, unexplained } => {
+            raise(fence, registry, found, &to).await?;
+            if unexplained {
+                let ttl = handle.leases.ttl();
+                warn!(
+                    registry = handle.name,
+                    found = text,
+                    ttl_seconds = ttl.as_secs(),
+                    "nothing explains who held the epoch before; own records without an owner are left alone for one lease TTL"
+                );
+                let after = env.now().checked_add(ttl).unwrap_or(Timestamp::MAX);
+                fence.orphan_grace_until.send_replace(Some(after));
+            }
+            info!(registry = handle.name, epoch = %to, "raised the epoch");
+            fence.set(FenceStatus::Held(to));
+            handle.find_orphans.notify_one();
+        }
+    }
+    Ok(())
+}
+
+async fn read(fence: &FenceState, registry: &dyn Registry) -> Result<Option<RawRecord>> {
+    let reading = registry.read(&[RecordKey::from(fence.key())]).await?;
+    Ok(reading.records.into_iter().next().and_then(|(_, record)| record))
+}
+
+/// Compare-and-swap on what was read: of two that raise, one wins.
+async fn raise(fence: &FenceState, registry: &dyn Registry, found: Option<RawRecord>, to: &Epoch) -> Result<()> {
+    let (key, value) = (RecordKey::from(fence.key()), to.to_string().into_bytes());
+    let op = match found {
+        None => RecordOp::Create { key, value },
+        Some(found) => RecordOp::Update { key, value, if_revision: found.mod_revision, lease: found.lease },
+    };
+    // It hangs on no lease: it must outlive everybody who could be wrong.
+    let committed = registry.commit(&Batch { fence: None, lease: LeaseId::NONE, ops: vec![op] }).await?;
+    match committed.outcomes.first() {
+        Some(Outcome::Written) => Ok(()),
+        _ => Err(RegistryError::NoEpoch),
+    }
+}
+
+/// So that the next leader knows that nobody is behind it any more.
+async fn release(handle: &RegistryHandle, fence: &FenceState) {
+    let FenceStatus::Held(ours) = fence.status.send_replace(FenceStatus::None) else { return };
+    let Ok(registry) = handle.connection() else { return };
+    let given_back = async {
+        let found = read(fence, registry.as_ref()).await?;
+        if found.as_ref().is_some_and(|record| record.value == ours.to_string().as_bytes()) {
+            raise(fence, registry.as_ref(), found, &Epoch { holder: String::new(), ..ours }).await?;
+        }
+        Ok::<(), RegistryError>(())
+    };
+    if let Err(error) = given_back.await {
+        warn!(registry = handle.name, %error, "cannot give the epoch back");
+    }
+}
+
+#[cfg(test)]
+#[path = "takeover_tests.rs"]
+mod tests;

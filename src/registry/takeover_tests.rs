@@ -1,0 +1,200 @@
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use twinspan_core::codec::{Format, Layout};
+use twinspan_core::plan::RecordOp;
+
+use super::*;
+use crate::registry::Fence;
+use crate::registry::fake::{FakeEtcd, Faults};
+use crate::registry::handle::{Identity, RegistryEvent};
+use crate::registry::{keepalive, session};
+
+const KEY: &str = "twinspan/c1/main";
+
+/// One replica on a registry in memory.
+struct Replica {
+    handle: Arc<RegistryHandle>,
+    leadership: Leadership,
+    ending: CancellationToken,
+    stop: CancellationToken,
+    _events: mpsc::UnboundedReceiver<RegistryEvent>,
+}
+
+fn replica(server: &FakeEtcd, name: &str) -> Replica {
+    let (sender, events) = mpsc::unbounded_channel();
+    let identity = Identity {
+        uid: "u".into(),
+        cluster_id: "c1".into(),
+        layout: Layout::new(Format::Kitex, "p"),
+        ttl_seconds: 60,
+        fence_prefix: Some("twinspan/".into()),
+    };
+    let handle = RegistryHandle::new("main", &identity, None, sender);
+    let (leadership, stop, ending) = (Leadership::none(), CancellationToken::new(), CancellationToken::new());
+    let lease_history = LeaseHistory::alone(name);
+    let leader = Takeover { leadership: leadership.clone(), lease_history, env: Env::real(), ending: ending.clone() };
+    tokio::spawn(session::run(handle.clone(), Arc::new(server.clone()), Env::real(), stop.clone()));
+    tokio::spawn(keepalive::run(handle.clone(), stop.clone()));
+    tokio::spawn(super::run(handle.clone(), leader, stop.clone()));
+    Replica { handle, leadership, ending, stop, _events: events }
+}
+
+impl Replica {
+    /// Leads from now on, as if the Lease were won.
+    fn lead(&self) {
+        self.leadership.acquired();
+        let leadership = self.leadership.clone();
+        tokio::spawn(async move { leadership.heartbeat().await });
+    }
+
+    async fn write(&self, address: &str) -> Option<RegistryError> {
+        let value =
+            format!(r#"{{"network":"tcp","address":"{address}","tags":{{"twinspan.dev/owner":"c1/shop/echo"}}}}"#);
+        let op = RecordOp::Create { key: format!("p/echo/{address}").into(), value: value.into() };
+        // A process that was frozen still takes itself for the leader.
+        let leadership = Leadership::none();
+        leadership.acquired();
+        self.handle.confirm_sole(self.handle.etcd());
+        self.handle.write(&leadership, vec![op]).await.error
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Result<Option<Fence>>) -> bool) {
+        for _ in 0..2000 {
+            if holds(&self.handle.fence()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("never: {what}; {:?}", self.handle.fence());
+    }
+
+    async fn holds_epoch(&self, value: &str) {
+        self.until(value, |fence| matches!(fence, Ok(Some(fence)) if fence.value == value)).await;
+    }
+}
+
+fn epoch(server: &FakeEtcd) -> Option<String> {
+    server.records().get(KEY).map(|record| String::from_utf8_lossy(&record.value).into_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_leader_raises_and_only_behind_its_epoch_is_anything_written() {
+    let server = FakeEtcd::new();
+    let a = replica(&server, "a");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((epoch(&server), a.write("10.0.0.1:80").await), (None, Some(RegistryError::NoEpoch)));
+    a.lead();
+    a.holds_epoch("1/a").await;
+    assert_eq!(a.write("10.0.0.1:80").await, None);
+    assert_eq!(server.records()[KEY].lease, LeaseId::NONE);
+
+    // The next leader raises it. The first one was frozen meanwhile and goes on: its batch is refused as a whole.
+    let b = replica(&server, "b");
+    b.lead();
+    b.holds_epoch("2/b").await;
+    assert_eq!(a.write("10.0.0.2:80").await, Some(RegistryError::Fenced));
+    assert_eq!(b.write("10.0.0.3:80").await, None);
+    assert!(!server.records().contains_key("p/echo/10.0.0.2:80"));
+    for replica in [a, b] {
+        replica.stop.cancel();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_race_one_has_it_and_the_other_says_why_it_does_not_write() {
+    let server = FakeEtcd::new();
+    let (a, b) = (replica(&server, "a"), replica(&server, "b"));
+    a.lead();
+    b.lead();
+    // Each raises what it finds, and then it stays with one: the other finds an epoch that no Lease explains.
+    let settled = |fence: &Result<Option<Fence>>| fence.is_ok();
+    a.until("a has it, or b", |fence| settled(fence) || b.handle.fence().is_ok()).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (x, y) = (a.write("10.0.0.1:80").await, b.write("10.0.0.2:80").await);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let writers = [a.handle.fence().is_ok(), b.handle.fence().is_ok()];
+    assert_eq!(writers.iter().filter(|writes| **writes).count(), 1, "{x:?} {y:?} {writers:?}");
+    let loser = if writers[0] { &b } else { &a };
+    assert!(matches!(loser.handle.fence(), Err(RegistryError::ClusterIdInUse { .. })), "{:?}", loser.handle.fence());
+    let error = loser.handle.fence().unwrap_err();
+    assert!(error.to_string().contains("approve-epoch") && error.label() == "ClusterIDInUse", "{error}");
+
+    // An administrator who knows that the other one is gone approves its value.
+    if let Some(book) = &loser.handle.fence {
+        book.approve(epoch(&server));
+    }
+    loser.until("approved", |fence| fence.is_ok()).await;
+    assert_eq!(loser.write("10.0.0.4:80").await, None);
+    for replica in [a, b] {
+        replica.stop.cancel();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gone_or_set_back_it_is_raised_again() {
+    let server = FakeEtcd::new();
+    let a = replica(&server, "a");
+    server.put(KEY, "6/", LeaseId::NONE);
+    a.lead();
+    a.holds_epoch("7/a").await;
+    assert_eq!(a.handle.fence.as_ref().and_then(FenceState::orphan_grace_until), None, "the last leader gave it back");
+    for change in ["deleted", "set back"] {
+        match change {
+            "deleted" => server.delete(&[KEY]),
+            _ => server.put(KEY, "3/x", LeaseId::NONE),
+        }
+        assert_eq!(a.write("10.0.0.1:80").await, Some(RegistryError::Fenced), "{change}");
+        a.until(change, |fence| fence.is_ok()).await;
+    }
+    assert_eq!(epoch(&server).as_deref(), Some("9/a"));
+    a.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_was_lost_is_read_again() {
+    let server = FakeEtcd::new();
+    server.set_faults(Faults { answers_lost: true, ..Faults::default() });
+    let a = replica(&server, "a");
+    a.lead();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(a.handle.fence().is_err());
+    server.set_faults(Faults::default());
+    a.until("raised in the end", |fence| fence.is_ok()).await;
+    assert_eq!(a.write("10.0.0.1:80").await, None);
+    a.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_given_back_at_the_end_and_a_unexplained_one_makes_its_successor_careful() {
+    let server = FakeEtcd::new();
+    let a = replica(&server, "a");
+    a.lead();
+    a.holds_epoch("1/a").await;
+    a.ending.cancel();
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(epoch(&server).as_deref(), Some("1/"));
+    a.stop.cancel();
+    server.put(KEY, "4/somebody", LeaseId::NONE);
+    let b = replica(&server, "b");
+    b.lead();
+    b.holds_epoch("5/b").await;
+    let after = b.handle.fence.as_ref().and_then(FenceState::orphan_grace_until).unwrap();
+    let seconds = after.duration_since(Timestamp::now()).as_secs();
+    assert!((50..=60).contains(&seconds), "one lease TTL: {seconds} s");
+    b.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leads_no_more_has_no_trouble_with_it() {
+    let server = FakeEtcd::new();
+    server.set_faults(Faults { answers_lost: true, ..Faults::default() });
+    let a = replica(&server, "a");
+    a.lead();
+    a.until("it cannot be raised", |fence| matches!(fence, Err(RegistryError::Timeout { .. }))).await;
+    a.leadership.lost();
+    a.until("it need not be", |fence| *fence == Err(RegistryError::NoEpoch)).await;
+    a.stop.cancel();
+}

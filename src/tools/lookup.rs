@@ -1,0 +1,84 @@
+//! A ServiceRegistry and what it takes to connect to it, read once.
+//!
+//! Owns how a single object is read: by a list of its name, because the operator, in whose pod the commands run too, is granted `list`
+//! and not `get`.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::api::ListParams;
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use twinspan_core::model::ObjectKey;
+
+use crate::api::ServiceRegistry;
+use crate::cluster::convert;
+use crate::cluster::view::ClusterView;
+use crate::controllers::service_registry::settings;
+use crate::registry::sessions::SessionSettings;
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    #[error("cannot read {what}: {source}")]
+    Cluster { what: String, source: Box<kube::Error> },
+    #[error("there is no {0}")]
+    Missing(String),
+    #[error("ServiceRegistry {0}: {1}")]
+    Settings(String, String),
+}
+
+/// Says what was read where that failed.
+pub fn reading<T>(what: &str, answer: kube::Result<T>) -> Result<T, LookupError> {
+    answer.map_err(|source| LookupError::Cluster { what: what.to_owned(), source: Box::new(source) })
+}
+
+/// The object of a name, where there is one; `what` is how people call it.
+///
+/// # Errors
+/// [`LookupError::Cluster`] where it could not be read.
+pub async fn find<K>(api: &Api<K>, what: &str, name: &str) -> Result<Option<K>, LookupError>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let named = ListParams::default().fields(&format!("metadata.name={name}"));
+    Ok(reading(what, api.list(&named).await)?.items.into_iter().next())
+}
+
+/// The same where there has to be one.
+///
+/// # Errors
+/// [`LookupError::Missing`] where there is none, [`LookupError::Cluster`] where it could not be read.
+pub async fn one<K>(api: &Api<K>, kind: &str, key: &impl ToString, name: &str) -> Result<K, LookupError>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let what = format!("{kind} {}", key.to_string());
+    find(api, &what, name).await?.ok_or(LookupError::Missing(what))
+}
+
+/// How to connect to it: its spec, with the Secrets that it names.
+pub async fn session_settings(
+    client: &Client,
+    operator_namespace: &str,
+    object: &ServiceRegistry,
+) -> Result<SessionSettings, LookupError> {
+    let mut view = ClusterView::default();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    if let Some(namespace) = find(&namespaces, "Namespace kube-system", "kube-system").await? {
+        view.namespaces.insert("kube-system".to_owned(), Arc::new(convert::namespace(&namespace)));
+    }
+    let etcd = &object.spec.etcd;
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), operator_namespace);
+    let named = etcd.auth.iter().map(|auth| &auth.secret_ref.name).chain(etcd.tls.iter().flat_map(|tls| {
+        tls.ca_secret_ref.iter().map(|ca| &ca.name).chain(tls.client_cert_secret_ref.iter().map(|client| &client.name))
+    }));
+    for secret in named {
+        if let Some(found) = find(&secrets, &format!("Secret {secret}"), secret).await? {
+            view.secrets.insert(ObjectKey::new(operator_namespace, secret), Arc::new(convert::secret(found)));
+        }
+    }
+    let name = object.metadata.name.clone().unwrap_or_default();
+    settings::session_settings(object, &view).map_err(|rejection| LookupError::Settings(name, rejection.message))
+}

@@ -1,0 +1,23 @@
+//! What is said beside a table: of a RegisteredService as a whole, of who leads, of what could not be seen.
+
+use super::preview::Preview;
+use super::viewer::Unsynced;
+
+/// Why nothing, or not everything, can be done for a RegisteredService.
+pub fn of_service(preview: &Preview) -> Vec<String> {
+    let key = format!("{}/{}", preview.namespace, preview.name);
+    let refused = preview.refused.as_ref();
+    let refused =
+        refused.map(|(reason, message)| format!("RegisteredService {key} is not accepted ({reason}): {message}"));
+    let unavailable = preview.unavailable.as_ref().map(|error| format!("RegisteredService {key}: {error}"));
+    refused.into_iter().chain(unavailable).collect()
+}
+
+/// Where nobody leads.
+pub fn of_leader(leader: Option<&str>) -> Option<String> {
+    leader.is_none().then(|| "nobody leads, so nothing is written; see twinspan doctor".to_owned())
+}
+
+pub fn unsynced(unsynced: &Unsynced) -> String {
+    format!("could not be seen in time: {unsynced}")
+}

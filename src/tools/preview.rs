@@ -1,0 +1,220 @@
+//! A preview: the writes and outcomes of a pass over a RegisteredService now, for the command line.
+//!
+//! Owns the words for planned writes. Refuses to write anything.
+
+use serde::Serialize;
+use twinspan_core::codec::Layout;
+use twinspan_core::model::{Content, InstanceAddr, Record, RecordKey, ServiceKey};
+use twinspan_core::plan::service::{self, Facts, Plan};
+use twinspan_core::plan::slices::{SliceOp, SliceSpec};
+use twinspan_core::plan::{RecordOp, service::RegistryFacts};
+
+use super::explanation::{Context, Explanation, explain_all};
+use crate::api::conditions::DELETIONS_HELD;
+use crate::controllers::registered_service::observe::{Observed, observe};
+use crate::controllers::registered_service::validate::{Validation, validate};
+use crate::controllers::registered_service::{Checkpoints, siblings, status};
+use crate::controllers::service_registry::settings;
+use crate::controllers::views::Views;
+
+/// One RegisteredService, seen by an operator that has just started.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Preview {
+    pub namespace: String,
+    pub name: String,
+    /// The ServiceRegistry that it refers to.
+    pub registry: String,
+    /// The name that it asks for there.
+    pub registry_name: String,
+    /// Why it is not accepted: the reason of its condition, and what to do.
+    pub refused: Option<(String, String)>,
+    /// Why its registry cannot be asked.
+    pub unavailable: Option<String>,
+    /// Whether an operator may write for it; not where it is suspended or only observes.
+    pub writes: bool,
+    /// Nothing can be said yet.
+    #[serde(skip)]
+    pub pending: bool,
+    pub changes: Changes,
+    /// Each instance that one side has, in address order.
+    pub instances: Vec<Explanation>,
+}
+
+/// What a pass would write, in order.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Changes {
+    pub services: Vec<ServiceChange>,
+    pub records: Vec<RecordChange>,
+    pub slices: Vec<SliceChange>,
+}
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty() && self.records.is_empty() && self.slices.is_empty()
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ServiceChange {
+    /// `create`, `amend` or `delete`.
+    pub op: &'static str,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct RecordChange {
+    /// `create`, `update` or `delete`.
+    pub op: &'static str,
+    pub registry: String,
+    pub key: String,
+    /// What Twinspan reads there now.
+    pub before: Option<String>,
+    pub after: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct SliceChange {
+    /// `create`, `update` or `delete`.
+    pub op: &'static str,
+    pub name: String,
+    /// `10.0.0.1:80`, sorted.
+    pub added: Vec<String>,
+    pub removed: Vec<String>,
+}
+
+/// `None` while the view of the cluster is not complete.
+pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
+    let checkpoints = Checkpoints::default();
+    let observed = observe(views, &checkpoints, key)?;
+    let object = observed.object.as_ref()?;
+    // As if the operator did not run dry: the planned writes are the question.
+    let validation = validate(&observed, false);
+    let siblings = siblings::siblings(views, &checkpoints, &observed, None, true);
+    let now = views.env.now();
+    let checkpoint = &observed.checkpoint.planned;
+    let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, now);
+    let failed = observed.registry_failure.as_ref().map(ToString::to_string);
+    let rejected = match (&observed.facts.registry, &observed.registry) {
+        (None, Some(registry)) => {
+            settings::session_settings(registry, &views.cluster()).err().map(|rejection| rejection.message)
+        }
+        _ => None,
+    };
+    // The registry has to be known for the planned writes to be known.
+    let needs_registry = validation.rejection.is_none() || (validation.withdraws() && observed.registry.is_some());
+    let unknown = needs_registry && observed.facts.fresh_registry().is_none();
+    let unavailable = failed.or(rejected).filter(|_| unknown);
+    let refused = validation.rejection.as_ref().map(|r| (r.reason.as_str().to_owned(), r.message.clone()));
+    Some(Preview {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        registry: object.spec.registry_ref.name.clone(),
+        registry_name: object.registry_name(),
+        refused,
+        pending: unknown && unavailable.is_none(),
+        unavailable,
+        writes: validation.writes,
+        changes: changes(&observed.facts, &plan),
+        instances: explanations(&observed, &validation, &plan),
+    })
+}
+
+fn explanations(observed: &Observed, validation: &Validation, plan: &Plan) -> Vec<Explanation> {
+    let accepted = validation.goal.accepted();
+    let ports: Vec<&str> =
+        accepted.into_iter().flat_map(|a| &a.ports).map(|accepted| accepted.port.name.as_str()).collect();
+    let rejection = validation.rejection.as_ref();
+    let context = Context {
+        writes: validation.writes,
+        held: status::before(observed, DELETIONS_HELD).map(|held| held.message.as_str()),
+        rejection: rejection.map(|rejection| (rejection.reason.as_str(), rejection.message.as_str())),
+        ports: &ports,
+    };
+    let registry = observed.facts.registry.as_ref().filter(|_| accepted.is_some_and(|accepted| accepted.imports));
+    let registered_as = |addr| registry.map(|registry| foreign_keys(registry, addr)).unwrap_or_default();
+    let (by_address, rest) = plan.outcomes.by_address();
+    explain_all(by_address.iter().map(|(addr, instance)| (addr, *instance)), &rest, registered_as, context)
+}
+
+/// The keys of records with an address that this cluster did not export, where the view is fresh.
+fn foreign_keys(registry: &RegistryFacts, addr: InstanceAddr) -> Vec<&RecordKey> {
+    let records = registry.snapshot.records.values().filter(|_| registry.is_fresh());
+    let foreign = records.filter(|record| record.own(&registry.owner.cluster_id).is_none());
+    foreign.filter(|record| record.addrs().any(|other| other == addr)).map(|record| &record.key).collect()
+}
+
+fn changes(facts: &Facts, plan: &Plan) -> Changes {
+    let mut changes = Changes::default();
+    let service = |op, name: String| ServiceChange { op, name };
+    changes.services.extend(plan.create.iter().map(|new| service("create", new.key.name.clone())));
+    changes.services.extend(plan.amend.iter().map(|(new, _)| service("amend", new.key.name.clone())));
+    changes.services.extend(plan.remove.iter().map(|old| service("delete", old.name.clone())));
+    for (name, ops) in &plan.records {
+        changes.records.extend(ops.iter().map(|op| record(name, facts.registry(name), op)));
+    }
+    changes.slices = plan.slices.ops.iter().map(|op| slice(facts, op)).collect();
+    changes
+}
+
+fn record(name: &str, registry: Option<&RegistryFacts>, op: &RecordOp) -> RecordChange {
+    let after = match op {
+        RecordOp::Create { value, .. } | RecordOp::Update { value, .. } => Some(value),
+        RecordOp::Delete { .. } => None,
+    };
+    RecordChange {
+        op: op.label(),
+        registry: name.to_owned(),
+        key: op.key().to_string(),
+        before: registry.and_then(|registry| before(registry, op.key())),
+        after: after.map(|value| String::from_utf8_lossy(value).into_owned()),
+    }
+}
+
+fn before(registry: &RegistryFacts, key: &RecordKey) -> Option<String> {
+    let snapshot = &registry.snapshot;
+    let record = snapshot.records.get(key).or_else(|| snapshot.under_other_names.get(key))?;
+    Some(read(&registry.layout, record))
+}
+
+/// The record as it would be written again.
+fn read(layout: &Layout, record: &Record) -> String {
+    match &record.content {
+        Content::Registered { registration, .. } => String::from_utf8_lossy(&layout.encode(registration)).into_owned(),
+        Content::Undecodable(why) => why.clone(),
+    }
+}
+
+fn slice(facts: &Facts, op: &SliceOp) -> SliceChange {
+    let name = match op {
+        SliceOp::Create(spec) | SliceOp::Update { spec, .. } => &spec.name,
+        SliceOp::Delete { name, .. } => name,
+    };
+    let found = facts.cluster.our_slices.iter().find(|slice| slice.name == *name);
+    let mut before: Vec<String> = Vec::new();
+    if let Some(slice) = found {
+        for number in slice.ports.iter().filter_map(|port| port.number) {
+            before.extend(slice.endpoints.iter().map(|endpoint| instance(&endpoint.address, number)));
+        }
+    }
+    let after = match op {
+        SliceOp::Create(spec) | SliceOp::Update { spec, .. } => endpoints(spec),
+        SliceOp::Delete { .. } => Vec::new(),
+    };
+    let lacks = |one: &[String], other: &[String]| -> Vec<String> {
+        let mut only: Vec<String> = one.iter().filter(|item| !other.contains(item)).cloned().collect();
+        only.sort();
+        only
+    };
+    SliceChange { op: op.label(), name: name.clone(), added: lacks(&after, &before), removed: lacks(&before, &after) }
+}
+
+fn endpoints(spec: &SliceSpec) -> Vec<String> {
+    let number = spec.port.number.unwrap_or_default();
+    spec.endpoints.iter().map(|endpoint| instance(&endpoint.address, number)).collect()
+}
+
+fn instance(address: &str, port: u16) -> String {
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}

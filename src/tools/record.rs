@@ -1,0 +1,58 @@
+//! A record as Twinspan reads it, for the command line.
+//!
+//! Owns the words for its owner. Refuses to decide.
+
+use serde::Serialize;
+use twinspan_core::model::{Content, Kind, Record};
+
+use crate::registry::handle::RegistryHandle;
+
+/// A record as Twinspan reads it, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordReport {
+    pub registry: String,
+    pub key: String,
+    /// The service's name in the key.
+    pub name: String,
+    /// `own`, `otherCluster`, `healed`, `foreign` or `undecodable`.
+    pub whose: &'static str,
+    /// The RegisteredService that owns it, where one is named.
+    pub owner: Option<String>,
+    /// The addresses that clients would dial.
+    pub addresses: Vec<String>,
+    /// Why it does not decode.
+    pub problem: Option<String>,
+    pub revision: i64,
+    /// Hexadecimal; empty for none, and then nothing takes the record away.
+    pub lease: String,
+}
+
+impl RecordReport {
+    pub fn new(handle: &RegistryHandle, record: &Record) -> Self {
+        let kind = record.kind(&handle.cluster_id);
+        let (whose, owner) = match kind {
+            Kind::Own(owner) => ("own", Some(owner.service.to_string())),
+            Kind::OtherCluster => ("otherCluster", None),
+            Kind::Healed(owner) => ("healed", Some(owner.to_string())),
+            Kind::Foreign => ("foreign", None),
+            Kind::Undecodable => ("undecodable", None),
+        };
+        let problem = match &record.content {
+            Content::Undecodable(why) => Some(why.clone()),
+            Content::Registered { .. } => None,
+        };
+        let name = handle.layout.split_key(&record.key).map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+        Self {
+            registry: handle.name.clone(),
+            key: record.key.to_string(),
+            name: name.unwrap_or_default(),
+            whose,
+            owner,
+            addresses: record.listeners().iter().map(|listener| listener.text.clone()).collect(),
+            problem,
+            revision: record.mod_revision,
+            lease: if record.lease.0 == 0 { String::new() } else { record.lease.to_string() },
+        }
+    }
+}

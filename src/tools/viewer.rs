@@ -1,0 +1,140 @@
+//! A viewer: the views of an operator that never writes, for the command line.
+//!
+//! Owns which parts run: watches, router, sessions. It has neither writers nor a claim to lead, so it cannot write, keep leases alive, or
+//! publish an Event. It begins without a checkpoint, as an operator that has just started.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use twinspan_core::model::{Record, ServiceKey};
+
+use super::preview::{self, Preview};
+use super::record::RecordReport;
+use crate::cluster::watch::Watches;
+use crate::controllers::queue;
+use crate::controllers::router::{Router, Sources};
+use crate::controllers::service_registry::Sessions;
+use crate::controllers::views::Views;
+use crate::env::Env;
+use crate::leadership;
+
+/// A part that did not sync in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsynced {
+    /// A list of the cluster, and so everything.
+    List(&'static str),
+    /// The registry of a RegisteredService.
+    Registry(ServiceKey),
+}
+
+impl fmt::Display for Unsynced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::List(kind) => write!(f, "a list of every {kind}"),
+            Self::Registry(key) => write!(f, "the registry of {key}"),
+        }
+    }
+}
+
+/// Interval at which the viewer checks whether everything is synced.
+const POLL: Duration = Duration::from_millis(50);
+
+pub struct Viewer {
+    client: Client,
+    views: Views,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    namespace: String,
+}
+
+impl fmt::Debug for Viewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Viewer")
+    }
+}
+
+impl Viewer {
+    pub fn start(client: &Client, operator_namespace: &str) -> Self {
+        let (stop, tasks, env) = (CancellationToken::new(), TaskTracker::new(), Env::real());
+        let views = Views::new(env.clone());
+        let (registry_events, registry) = mpsc::unbounded_channel();
+        let (cluster_events, cluster) = mpsc::unbounded_channel();
+        let (_, probe) = mpsc::unbounded_channel();
+        let (_, leading) = watch::channel(false);
+        let (commands, command_queue) = mpsc::unbounded_channel();
+        let (enqueuer, _) = queue::new(env.clone());
+        let router = Router { views: views.clone(), enqueuer, registries: commands };
+        tasks.spawn(router.run(Sources { cluster, registry, probe, leading }, stop.clone()));
+        let sessions = Sessions::new(views.clone(), registry_events, tasks.clone(), stop.clone(), None);
+        tasks.spawn(sessions.follow(command_queue));
+        let (view, events) = (views.cluster.clone(), cluster_events);
+        let watches = Watches { view, events, env, stop: stop.clone(), tasks: tasks.clone() };
+        watches.start(client, operator_namespace);
+        Self { client: client.clone(), views, tasks, stop, namespace: operator_namespace.to_owned() }
+    }
+
+    /// Waits until every kind is listed and every RegisteredService can be previewed. Returns the parts that are unsynced when the time
+    /// is up.
+    pub async fn wait_for_sync(&self, within: Duration) -> Vec<Unsynced> {
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            let unsynced = self.unsynced();
+            if unsynced.is_empty() || tokio::time::Instant::now() >= deadline {
+                return unsynced;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn unsynced(&self) -> Vec<Unsynced> {
+        let kinds = self.views.cluster().unsynced();
+        if !kinds.is_empty() {
+            return kinds.into_iter().map(|kind| Unsynced::List(kind.as_str())).collect();
+        }
+        let pending = |key: &ServiceKey| self.preview(key).is_none_or(|preview| preview.pending);
+        self.services().into_iter().filter(pending).map(Unsynced::Registry).collect()
+    }
+
+    /// Every RegisteredService, sorted.
+    pub fn services(&self) -> Vec<ServiceKey> {
+        let mut all: Vec<ServiceKey> = self.views.cluster().index.all().cloned().collect();
+        all.sort();
+        all
+    }
+
+    /// What an operator would find and do now.
+    pub fn preview(&self, key: &ServiceKey) -> Option<Preview> {
+        preview::preview(&self.views, key)
+    }
+
+    /// Every record of every registry that has a key or an address of interest.
+    pub fn records(&self, interest: impl Fn(&Record) -> bool) -> Vec<RecordReport> {
+        let mut found = BTreeMap::new();
+        for handle in self.views.registries.all() {
+            for record in handle.view().all().filter(|record| interest(record)) {
+                let seen = RecordReport::new(&handle, record);
+                found.insert((handle.name.clone(), record.key.clone()), seen);
+            }
+        }
+        found.into_values().collect()
+    }
+
+    /// The leader, from a live read; `None` where no replica leads.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub async fn leader(&self) -> kube::Result<Option<String>> {
+        leadership::leader(&self.client, &self.namespace, self.views.env.now()).await
+    }
+
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
