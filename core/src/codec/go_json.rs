@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Undecodable;
+use super::framework::Undecodable;
 
 /// Longest explanation kept for a value that does not decode, in characters: values come from strangers.
 const MAX_EXPLANATION: usize = 120;

@@ -1,22 +1,55 @@
 //! go-zero: the value is `host:port` and nothing else, as zeromicro/go-zero v1.10.3 (`core/discov/publisher.go`,
 //! `internal/registry.go`) writes and reads it.
 //!
-//! Owns the value. Readers take whatever stands there for an address, so nothing is unreadable; there is no weight and there are
-//! no tags, and whose a record is can only be told from its key.
+//! Owns the value. Readers take any text for an address, so every value decodes. It carries neither weight nor tags, so the key
+//! names the owner.
 
+use super::framework::{Framework, Undecodable};
 use super::go_json;
-use crate::model::Registration;
+use super::mark::key_owner;
+use crate::model::{Instance, Owner, Registration};
 
-pub fn decode(value: &[u8]) -> Registration {
-    Registration {
-        network: "tcp".to_owned(),
-        endpoints: vec![go_json::text(value).into_owned()],
-        ..Registration::default()
+#[derive(Debug)]
+pub struct GoZero;
+
+impl Framework for GoZero {
+    fn name(&self) -> &'static str {
+        "GoZero"
     }
-}
 
-pub fn encode(registration: &Registration) -> Vec<u8> {
-    registration.endpoints.first().cloned().unwrap_or_default().into_bytes()
+    fn default_prefix(&self) -> &'static str {
+        ""
+    }
+
+    /// Keys start with the name of the service.
+    fn has_leading_slash(&self) -> bool {
+        false
+    }
+
+    fn last_segment(&self, owner: &Owner, instance: &Instance) -> String {
+        key_owner(owner, &instance.addr)
+    }
+
+    fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
+        Ok(Registration {
+            network: "tcp".to_owned(),
+            endpoints: vec![go_json::text(value).into_owned()],
+            ..Registration::default()
+        })
+    }
+
+    fn encode(&self, registration: &Registration) -> Vec<u8> {
+        registration.endpoints.first().cloned().unwrap_or_default().into_bytes()
+    }
+
+    fn has_tags(&self) -> bool {
+        false
+    }
+
+    /// `Publisher.revoke` of go-zero.
+    fn leaves_by_revoking(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]
@@ -27,14 +60,14 @@ mod tests {
     proptest! {
         #[test]
         fn round_trips(address in ".{0,40}") {
-            let registration = decode(address.as_bytes());
+            let registration = GoZero.decode(address.as_bytes()).unwrap();
             prop_assert_eq!(&registration.endpoints, &[address]);
-            prop_assert_eq!(decode(&encode(&registration)), registration);
+            prop_assert_eq!(GoZero.decode(&GoZero.encode(&registration)), Ok(registration));
         }
 
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
-            decode(&bytes);
+            prop_assert!(GoZero.decode(&bytes).is_ok());
         }
     }
 }

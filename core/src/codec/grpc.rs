@@ -6,38 +6,65 @@
 
 use serde_json::Value;
 
-use super::{Undecodable, go_json};
-use crate::model::Registration;
+use super::framework::{Framework, Undecodable};
+use super::go_json;
+use super::mark::key_owner;
+use crate::model::{Instance, Owner, Registration};
 
 /// The field of [`Registration::rest`] that holds what a program attached to its address.
 const METADATA: &str = "Metadata";
 
-/// # Errors
-/// [`Undecodable`] where a reader would skip the record.
-pub fn decode(value: &[u8]) -> Result<Registration, Undecodable> {
-    let text = go_json::text(value);
-    let mut found = Registration { network: "tcp".to_owned(), ..Registration::default() };
-    let mut address = String::new();
-    for (name, written, raw) in go_json::fields(&text)?.iter() {
-        match name.as_str() {
-            // Readers ignore it, but for its type: `Operation` is a uint8.
-            "op" => {
-                let mut op: u8 = 0;
-                go_json::set_integer("Op", raw, &mut op)?;
-            }
-            "addr" => go_json::set("Addr", raw, &mut address)?,
-            "metadata" => go_json::keep(METADATA, raw, &mut found.rest),
-            _ => go_json::keep(written, raw, &mut found.rest),
-        }
-    }
-    found.rest.retain(|field, value| field != METADATA || !value.is_null());
-    found.endpoints = vec![address];
-    Ok(found)
-}
+#[derive(Debug)]
+pub struct Grpc;
 
-pub fn encode(registration: &Registration) -> Vec<u8> {
-    let address = registration.endpoints.first().map_or("", String::as_str);
-    format!(r#"{{"Op":0,"Addr":{},"Metadata":null}}"#, Value::from(address)).into_bytes()
+impl Framework for Grpc {
+    fn name(&self) -> &'static str {
+        "GRPC"
+    }
+
+    fn default_prefix(&self) -> &'static str {
+        ""
+    }
+
+    /// Keys start with the target, which is the name of the service.
+    fn has_leading_slash(&self) -> bool {
+        false
+    }
+
+    fn last_segment(&self, owner: &Owner, instance: &Instance) -> String {
+        key_owner(owner, &instance.addr)
+    }
+
+    fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
+        let text = go_json::text(value);
+        let mut found = Registration { network: "tcp".to_owned(), ..Registration::default() };
+        let mut address = String::new();
+        for (name, written, raw) in go_json::fields(&text)?.iter() {
+            match name.as_str() {
+                // Readers ignore its value but not its type: `Operation` is a uint8.
+                "op" => {
+                    let mut op: u8 = 0;
+                    go_json::set_integer("Op", raw, &mut op)?;
+                }
+                "addr" => go_json::set("Addr", raw, &mut address)?,
+                "metadata" => go_json::keep(METADATA, raw, &mut found.rest),
+                _ => go_json::keep(written, raw, &mut found.rest),
+            }
+        }
+        found.rest.retain(|field, value| field != METADATA || !value.is_null());
+        found.endpoints = vec![address];
+        Ok(found)
+    }
+
+    fn encode(&self, registration: &Registration) -> Vec<u8> {
+        let address = registration.endpoints.first().map_or("", String::as_str);
+        format!(r#"{{"Op":0,"Addr":{},"Metadata":null}}"#, Value::from(address)).into_bytes()
+    }
+
+    /// `Metadata` could hold them, but an object there ends the processes of old clients.
+    fn has_tags(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]
@@ -47,12 +74,12 @@ mod tests {
 
     #[test]
     fn writes_what_the_library_writes_and_never_an_object() {
-        let mut registration = decode(br#"{"Op":0,"Addr":"10.0.0.1:9090","Metadata":{"a":1}}"#).unwrap();
+        let mut registration = Grpc.decode(br#"{"Op":0,"Addr":"10.0.0.1:9090","Metadata":{"a":1}}"#).unwrap();
         assert_eq!(registration.rest.len(), 1);
         let written = r#"{"Op":0,"Addr":"10.0.0.1:9090","Metadata":null}"#;
-        assert_eq!(String::from_utf8(encode(&registration)).unwrap(), written);
+        assert_eq!(String::from_utf8(Grpc.encode(&registration)).unwrap(), written);
         registration.rest.clear();
-        assert_eq!(decode(written.as_bytes()), Ok(registration));
+        assert_eq!(Grpc.decode(written.as_bytes()), Ok(registration));
     }
 
     #[test]
@@ -67,7 +94,7 @@ mod tests {
             (r#"{"Op":-1}"#, None),
             ("{}x", None),
         ] {
-            let found = decode(text.as_bytes()).ok().map(|r| r.endpoints[0].clone());
+            let found = Grpc.decode(text.as_bytes()).ok().map(|r| r.endpoints[0].clone());
             assert_eq!(found.as_deref(), address, "{text}");
         }
     }
@@ -76,17 +103,17 @@ mod tests {
         #[test]
         fn round_trips(address in ".{0,40}") {
             let registration = Registration { network: "tcp".to_owned(), endpoints: vec![address], ..Registration::default() };
-            prop_assert_eq!(decode(&encode(&registration)), Ok(registration));
+            prop_assert_eq!(Grpc.decode(&Grpc.encode(&registration)), Ok(registration));
         }
 
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode(&bytes);
+            let _ = Grpc.decode(&bytes);
         }
 
         #[test]
         fn never_panics_near_the_grammar(text in r#"[{}\[\]":,a-z0-9\\ue. ]{0,60}"#) {
-            let _ = decode(text.as_bytes());
+            let _ = Grpc.decode(text.as_bytes());
         }
     }
 }

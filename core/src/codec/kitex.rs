@@ -1,20 +1,48 @@
-//! Kitex and Hertz: JSON values as kitex-contrib/registry-etcd v0.2.6 (`etcd_registry.go`, `etcd_resolver.go`) and
-//! hertz-contrib/registry/etcd v0.1.1 (`registry.go`, `resolver.go`) write and read them.
+//! Kitex: JSON values as kitex-contrib/registry-etcd v0.2.6 (`etcd_registry.go`, `etcd_resolver.go`) writes and reads them.
 //!
-//! Owns the value, an object of `network`, `address`, `weight`, `tags`. Both frameworks have the same; they differ in where
-//! their keys lie, which is the layout's.
+//! Owns the prefix, the key, and the value, an object of `network`, `address`, `weight`, `tags`. Refuses to know that Hertz calls the
+//! codec of the value for its own records.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{Undecodable, go_json};
-use crate::model::Registration;
+use super::framework::{Framework, Undecodable};
+use super::go_json;
+use crate::model::{Instance, Owner, Registration};
 
-/// What registry-etcd uses where nobody sets a prefix.
-pub const KITEX_PREFIX: &str = "kitex/registry-etcd";
-/// What Hertz' registry always uses: it has no option for it (`option.go`).
-pub const HERTZ_PREFIX: &str = "hertz/registry-etcd";
-/// What readers make of a weight of 0 or less (`defaultWeight` in `etcd_resolver.go`).
-pub const DEFAULT_WEIGHT: i64 = 10;
+#[derive(Debug)]
+pub struct Kitex;
+
+impl Framework for Kitex {
+    fn name(&self) -> &'static str {
+        "Kitex"
+    }
+
+    fn default_prefix(&self) -> &'static str {
+        "kitex/registry-etcd"
+    }
+
+    /// registry-etcd formats `prefix/name`, and its deprecated constructors have an empty prefix.
+    fn has_leading_slash(&self) -> bool {
+        true
+    }
+
+    /// The key of a server that registers this address: such a server takes the record over, and removes it when it leaves.
+    fn last_segment(&self, _owner: &Owner, instance: &Instance) -> String {
+        instance.addr.to_string()
+    }
+
+    fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
+        decode(value)
+    }
+
+    fn encode(&self, registration: &Registration) -> Vec<u8> {
+        encode(registration)
+    }
+
+    fn has_tags(&self) -> bool {
+        true
+    }
+}
 
 /// # Errors
 /// [`Undecodable`] where a reader would skip the record with a warning.
@@ -36,7 +64,7 @@ pub fn decode(value: &[u8]) -> Result<Registration, Undecodable> {
 }
 
 pub fn encode(registration: &Registration) -> Vec<u8> {
-    // Writing to memory fails only for maps whose keys are no strings; ours are.
+    // Writing to memory fails only for maps whose keys are not strings; these keys are.
     serde_json::to_vec(&Encoded(registration)).unwrap_or_default()
 }
 

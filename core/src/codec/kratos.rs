@@ -1,19 +1,18 @@
 //! Kratos: JSON values as go-kratos/kratos contrib/registry/etcd v2 (at kratos v2.9.2: `registry.go`, `service.go`) writes and
 //! reads them.
 //!
-//! Owns the value, an object of `id`, `name`, `version`, `metadata`, `endpoints`. One value that does not decode fails a Kratos
-//! reader's whole look-up, and `null` ends its process: what is written here is always a whole object.
+//! Owns the namespace, the key, the schemes of endpoints, and the value, an object of `id`, `name`, `version`, `metadata`,
+//! `endpoints`. One value that does not decode fails a Kratos reader's whole look-up, and `null` ends its process: this file always
+//! writes a whole object.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
-use super::{Undecodable, go_json};
-use crate::model::Registration;
+use super::framework::{Framework, Undecodable};
+use super::go_json;
+use super::mark::{key_owner, marked};
+use crate::model::{Instance, Owner, Registration, RegistryName};
 
-/// The namespace that Kratos uses where nobody sets one.
-pub const PREFIX: &str = "/microservices";
-/// The scheme that is asked for where a port names none: what Kratos' gRPC client looks for.
-pub const DEFAULT_SCHEME: &str = "grpc";
 /// The key of `metadata` whose value is the weight, as decimal text (`selector/default_node.go`).
 const WEIGHT: &str = "weight";
 
@@ -22,30 +21,98 @@ pub const ID: &str = "id";
 pub const NAME: &str = "name";
 pub const VERSION: &str = "version";
 
-/// # Errors
-/// [`Undecodable`] where a Kratos reader would fail its look-up, and for `null`, which would end it.
-pub fn decode(value: &[u8]) -> Result<Registration, Undecodable> {
-    let text = go_json::text(value);
-    if text.trim() == "null" {
-        return Err(Undecodable("null, which ends the process of a Kratos reader".to_owned()));
+#[derive(Debug)]
+pub struct Kratos;
+
+impl Framework for Kratos {
+    fn name(&self) -> &'static str {
+        "Kratos"
     }
-    let mut found = Registration { network: "tcp".to_owned(), ..Registration::default() };
-    let [mut id, mut name, mut version] = [const { String::new() }; 3];
-    for (field, written, raw) in go_json::fields(&text)?.iter() {
-        match field.as_str() {
-            "id" => go_json::set(ID, raw, &mut id)?,
-            "name" => go_json::set(NAME, raw, &mut name)?,
-            "version" => go_json::set(VERSION, raw, &mut version)?,
-            "metadata" => go_json::set_map("metadata", raw, &mut found.tags)?,
-            "endpoints" => endpoints(raw, &mut found.endpoints)?,
-            _ => go_json::keep(written, raw, &mut found.rest),
+
+    /// Kratos calls it the namespace.
+    fn default_prefix(&self) -> &'static str {
+        "/microservices"
+    }
+
+    /// Kratos formats `namespace/name`.
+    fn has_leading_slash(&self) -> bool {
+        true
+    }
+
+    /// One record stands for all ports of an IP.
+    fn last_segment(&self, owner: &Owner, instance: &Instance) -> String {
+        key_owner(owner, &instance.addr.ip())
+    }
+
+    /// Also refuses `null`, which would end a reader's process.
+    fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
+        let text = go_json::text(value);
+        if text.trim() == "null" {
+            return Err(Undecodable("null, which ends the process of a Kratos reader".to_owned()));
         }
+        let mut found = Registration { network: "tcp".to_owned(), ..Registration::default() };
+        let [mut id, mut name, mut version] = [const { String::new() }; 3];
+        for (field, written, raw) in go_json::fields(&text)?.iter() {
+            match field.as_str() {
+                "id" => go_json::set(ID, raw, &mut id)?,
+                "name" => go_json::set(NAME, raw, &mut name)?,
+                "version" => go_json::set(VERSION, raw, &mut version)?,
+                "metadata" => go_json::set_map("metadata", raw, &mut found.tags)?,
+                "endpoints" => endpoints(raw, &mut found.endpoints)?,
+                _ => go_json::keep(written, raw, &mut found.rest),
+            }
+        }
+        found.weight = found.tags.get(WEIGHT).and_then(|weight| weight.parse().ok()).unwrap_or_default();
+        for (field, text) in [(ID, id), (NAME, name), (VERSION, version)] {
+            found.rest.insert(field.to_owned(), Value::String(text));
+        }
+        Ok(found)
     }
-    found.weight = found.tags.get(WEIGHT).and_then(|weight| weight.parse().ok()).unwrap_or_default();
-    for (field, text) in [(ID, id), (NAME, name), (VERSION, version)] {
-        found.rest.insert(field.to_owned(), Value::String(text));
+
+    /// The weight is written where the metadata name one.
+    fn encode(&self, registration: &Registration) -> Vec<u8> {
+        // Writing to memory fails only for maps whose keys are not strings; these keys are.
+        serde_json::to_vec(&Encoded(registration)).unwrap_or_default()
     }
-    Ok(found)
+
+    fn has_schemes(&self) -> bool {
+        true
+    }
+
+    /// The scheme that Kratos' gRPC client looks for.
+    fn default_scheme(&self) -> &'static str {
+        "grpc"
+    }
+
+    fn has_tags(&self) -> bool {
+        true
+    }
+
+    fn registration(&self, name: &RegistryName, owner: &Owner, instance: &Instance) -> Registration {
+        let id = self.last_segment(owner, instance);
+        let texts = [(ID, id.as_str()), (NAME, name.as_str()), (VERSION, "")];
+        let mut registration = Registration {
+            network: "tcp".to_owned(),
+            endpoints: instance.endpoints.iter().map(|(scheme, addr)| format!("{scheme}://{addr}")).collect(),
+            weight: instance.weight,
+            tags: instance.tags.clone(),
+            rest: texts.into_iter().map(|(field, text)| (field.to_owned(), text.into())).collect(),
+        };
+        registration.tags.insert(WEIGHT.to_owned(), instance.weight.to_string());
+        marked(registration, owner)
+    }
+
+    /// Text without a scheme has none: `url.Parse` of Go fails on `10.0.0.1:9000`, and the reader passes over it.
+    fn split_endpoint<'a>(&self, endpoint: &'a str) -> (&'a str, &'a str) {
+        let Some((scheme, rest)) = endpoint.split_once("://") else { return ("", endpoint) };
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        (scheme, authority)
+    }
+
+    /// Readers filter by the name in the value.
+    fn stated_name<'a>(&self, registration: &'a Registration) -> Option<&'a str> {
+        Some(text(registration, NAME))
+    }
 }
 
 /// A `null` among the endpoints is an empty text to Go.
@@ -59,26 +126,6 @@ fn endpoints(raw: &serde_json::value::RawValue, field: &mut Vec<String>) -> Resu
 /// A text field of [`Registration::rest`].
 pub fn text<'a>(registration: &'a Registration, field: &str) -> &'a str {
     registration.rest.get(field).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// The weight is written where the registration has one besides what its metadata say.
-pub fn encode(registration: &Registration) -> Vec<u8> {
-    // Writing to memory fails only for maps whose keys are no strings; ours are.
-    serde_json::to_vec(&Encoded(registration)).unwrap_or_default()
-}
-
-/// The metadata of a registration with this weight.
-pub fn weighted(mut registration: Registration) -> Registration {
-    registration.tags.insert(WEIGHT.to_owned(), registration.weight.to_string());
-    registration
-}
-
-/// Scheme and `host:port` of an endpoint. Text without a scheme has none (`url.Parse` of Go fails on `10.0.0.1:9000`, and the
-/// reader passes over it).
-pub fn split(endpoint: &str) -> (&str, &str) {
-    let Some((scheme, rest)) = endpoint.split_once("://") else { return ("", endpoint) };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    (scheme, authority)
 }
 
 struct Encoded<'a>(&'a Registration);
@@ -107,11 +154,11 @@ mod tests {
     #[test]
     fn reads_and_writes_what_a_server_writes() {
         let value = r#"{"id":"fixed-id","name":"g.echo","version":"v1.2.3","metadata":{"a":"1","weight":"25"},"endpoints":["http://127.0.0.1:18803","grpc://127.0.0.1:18801"]}"#;
-        let found = decode(value.as_bytes()).unwrap();
+        let found = Kratos.decode(value.as_bytes()).unwrap();
         assert_eq!((found.network.as_str(), found.weight), ("tcp", 25));
         assert_eq!(found.endpoints, ["http://127.0.0.1:18803", "grpc://127.0.0.1:18801"]);
         assert_eq!((text(&found, ID), text(&found, NAME), text(&found, VERSION)), ("fixed-id", "g.echo", "v1.2.3"));
-        assert_eq!(String::from_utf8(encode(&found)).unwrap(), value);
+        assert_eq!(String::from_utf8(Kratos.encode(&found)).unwrap(), value);
     }
 
     #[test]
@@ -124,7 +171,7 @@ mod tests {
             ("10.0.0.1:9000", "", "10.0.0.1:9000"),
             ("", "", ""),
         ] {
-            assert_eq!(split(endpoint), (scheme, address), "{endpoint}");
+            assert_eq!(Kratos.split_endpoint(endpoint), (scheme, address), "{endpoint}");
         }
     }
 
@@ -141,9 +188,9 @@ mod tests {
             r#"{"metadata":{"weight":25}}"#,
             r#"{"id":7}"#,
         ] {
-            assert!(decode(text.as_bytes()).is_err(), "{text}");
+            assert!(Kratos.decode(text.as_bytes()).is_err(), "{text}");
         }
-        let odd = decode(br#"{"endpoints":[null,"grpc://10.0.0.1:1"],"metadata":{"weight":"heavy"}}"#).unwrap();
+        let odd = Kratos.decode(br#"{"endpoints":[null,"grpc://10.0.0.1:1"],"metadata":{"weight":"heavy"}}"#).unwrap();
         assert_eq!((odd.endpoints.len(), odd.weight), (2, 0));
     }
 
@@ -161,18 +208,18 @@ mod tests {
                 rest.insert((*field).to_owned(), Value::String(text));
             }
             let registration = Registration { network: "tcp".to_owned(), endpoints, weight, tags, rest };
-            prop_assert_eq!(decode(&encode(&registration)), Ok(registration));
+            prop_assert_eq!(Kratos.decode(&Kratos.encode(&registration)), Ok(registration));
         }
 
         #[test]
         fn never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode(&bytes);
+            let _ = Kratos.decode(&bytes);
         }
 
         #[test]
         fn never_panics_near_the_grammar(text in r#"[{}\[\]":,a-z0-9\\ue./ ]{0,60}"#) {
-            if let Ok(found) = decode(text.as_bytes()) {
-                found.endpoints.iter().for_each(|endpoint| { split(endpoint); });
+            if let Ok(found) = Kratos.decode(text.as_bytes()) {
+                found.endpoints.iter().for_each(|endpoint| { Kratos.split_endpoint(endpoint); });
             }
         }
     }

@@ -1,21 +1,17 @@
-//! Where a registry keeps its records: keys, and whose a record is.
+//! Where a registry keeps its records.
 //!
-//! Owns the keys of every format and the owner marks. A record is written at the key that the framework's own server would use,
-//! where that follows from the address (Kitex, Hertz), so that a server that registers takes the record over and one that leaves
-//! removes it; else at a key that names its owner.
+//! Owns the prefix in force, the ranges that are listed and watched, and the way from a key to its service. Refuses to know any
+//! format: it asks a [`Framework`] for the last segment of a key and for all that a value says.
 
 use std::collections::BTreeSet;
 
-use super::{Format, Undecodable, gozero, grpc, kitex, kratos};
+use super::format::Format;
+use super::framework::{Framework, Undecodable};
+use super::mark::marked;
 use crate::model::{
-    Content, HEALED_TAG, Instance, InstanceAddr, Listener, Mark, OWNER_TAG, Owner, RawRecord, Reason, Record,
-    RecordKey, Registration, RegistryName, ServiceKey, named_address,
+    Content, HEALED_TAG, Instance, InstanceAddr, Listener, Mark, Owner, RawRecord, Reason, Record, RecordKey,
+    Registration, RegistryName, named_address,
 };
-
-/// The first part of the last segment of a key that names its owner.
-const KEY_MARK: &str = "twinspan";
-/// Separates the parts of such a segment; no name of a Kubernetes object and no cluster ID has it.
-const KEY_SEPARATOR: char = '~';
 
 /// A part of a registry that is listed and watched as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,13 +42,13 @@ impl Layout {
         &self.prefix
     }
 
-    /// What every key begins with, where nothing else begins so. `None` where records of all sorts of services lie beside each
-    /// other at the top, and whatever else the etcd holds among them.
+    /// The start that all keys of the registry share, and no other key of the etcd. `None` where services lie at the top of the
+    /// etcd, between whatever else it holds.
     pub fn root(&self) -> Option<String> {
         (!self.prefix.is_empty()).then(|| format!("{}/", self.prefix))
     }
 
-    /// What to list and watch for these names: everything, where all keys have one beginning, else each service by itself.
+    /// The ranges to list and watch for these names: everything where all keys share a root, else each service by itself.
     pub fn ranges<'a>(&self, names: impl IntoIterator<Item = &'a RegistryName>) -> BTreeSet<Range> {
         match self.root() {
             Some(_) => BTreeSet::from([Range::Everything]),
@@ -60,7 +56,7 @@ impl Layout {
         }
     }
 
-    /// Every key of the range begins so.
+    /// The start that all keys of the range share.
     pub fn beginning(&self, range: &Range) -> String {
         match range {
             Range::Everything => self.root().unwrap_or_default(),
@@ -68,34 +64,33 @@ impl Layout {
         }
     }
 
-    /// Every record of the service has a key that begins so; what the framework's own reader asks for.
+    /// The start that all keys of the service share. The framework's own clients ask etcd for it.
     pub fn service_root(&self, name: &RegistryName) -> String {
         format!("{}{name}/", self.top())
     }
 
-    /// Frameworks that format `prefix/name` have a slash there even where the prefix is empty (registry-etcd's deprecated
-    /// constructors, Kratos); go-zero and gRPC begin with the name itself.
+    /// The part of a key that precedes the name of the service.
     fn top(&self) -> String {
-        match self.format {
-            Format::GoZero | Format::Grpc if self.prefix.is_empty() => String::new(),
-            _ => format!("{}/", self.prefix),
+        if self.prefix.is_empty() && !self.framework().has_leading_slash() {
+            return String::new();
         }
+        format!("{}/", self.prefix)
     }
 
-    /// Whether both write their records among the same keys, so that each would take the other's for its own. A place inside another
-    /// one is another place: see [`Layout::may_hold_ours`].
+    /// Whether both write their records among the same keys, so that each would take the other's for its own. A keyspace inside
+    /// another one is another keyspace: see [`Layout::may_hold_ours`].
     pub fn same_place(&self, other: &Self) -> bool {
         self.top() == other.top()
     }
 
-    /// Whether a record of ours may have this key: all of ours lie right below their service. What lies deeper, marks and all,
-    /// was written by somebody whose prefix begins with ours and the name of a service.
+    /// Whether a record of ours may have this key: all of ours lie right below their service. A Twinspan whose prefix is ours plus
+    /// the name of a service writes deeper, with marks of its own.
     pub fn may_hold_ours(&self, key: &RecordKey) -> bool {
         self.split_key(key).is_some_and(|(_, rest)| !rest.contains(&b'/'))
     }
 
-    /// The name of the service that a key belongs to, and what follows it. The name is whatever stands in the key: it may
-    /// be none that a RegisteredService can have.
+    /// The name of the service that a key belongs to, and the rest of the key. Other programs may write names that no
+    /// RegisteredService can have.
     pub fn split_key<'a>(&self, key: &'a RecordKey) -> Option<(&'a [u8], &'a [u8])> {
         let rest = key.as_bytes().strip_prefix(self.top().as_bytes())?;
         let slash = rest.iter().position(|b| *b == b'/')?;
@@ -104,48 +99,15 @@ impl Layout {
 
     /// The key of an own record.
     pub fn key(&self, name: &RegistryName, owner: &Owner, instance: &Instance) -> RecordKey {
-        let root = self.service_root(name);
-        let addr = instance.addr;
-        match self.format {
-            Format::Kitex | Format::Hertz => format!("{root}{addr}"),
-            // One record stands for all ports of an IP.
-            Format::Kratos => format!("{root}{}{KEY_SEPARATOR}{}", key_owner(owner), addr.ip()),
-            Format::GoZero | Format::Grpc => format!("{root}{}{KEY_SEPARATOR}{addr}", key_owner(owner)),
-        }
-        .into()
+        format!("{}{}", self.service_root(name), self.framework().last_segment(owner, instance)).into()
     }
 
-    /// What an own record says.
+    /// The registration that an own record holds.
     pub fn registration(&self, name: &RegistryName, owner: &Owner, instance: &Instance) -> Registration {
-        let plain = Registration {
-            network: "tcp".to_owned(),
-            endpoints: vec![instance.addr.to_string()],
-            weight: instance.weight,
-            tags: instance.tags.clone(),
-            ..Registration::default()
-        };
-        match self.format {
-            Format::Kitex | Format::Hertz => marked(plain, owner),
-            Format::Kratos => {
-                let url = |(scheme, addr): &(String, InstanceAddr)| format!("{scheme}://{addr}");
-                let key = self.key(name, owner, instance).to_string();
-                let id = key.rsplit('/').next().unwrap_or_default();
-                let texts = [(kratos::ID, id), (kratos::NAME, name.as_str()), (kratos::VERSION, "")];
-                kratos::weighted(marked(
-                    Registration {
-                        endpoints: instance.endpoints.iter().map(url).collect(),
-                        rest: texts.into_iter().map(|(field, text)| (field.to_owned(), text.into())).collect(),
-                        ..plain
-                    },
-                    owner,
-                ))
-            }
-            // There is no place for more, and the key names the owner.
-            Format::GoZero | Format::Grpc => Registration { weight: 0, tags: Default::default(), ..plain },
-        }
+        self.framework().registration(name, owner, instance)
     }
 
-    /// What a lost registration says once it is put back: what its server said, and the marks.
+    /// A lost registration that is put back: as its server wrote it, with the marks.
     pub fn healed(&self, lost: &Registration, owner: &Owner) -> Registration {
         let mut healed = marked(lost.clone(), owner);
         healed.tags.insert(HEALED_TAG.to_owned(), "true".to_owned());
@@ -153,22 +115,11 @@ impl Layout {
     }
 
     pub fn encode(&self, registration: &Registration) -> Vec<u8> {
-        match self.format {
-            Format::Kitex | Format::Hertz => kitex::encode(registration),
-            Format::Kratos => kratos::encode(registration),
-            Format::GoZero => gozero::encode(registration),
-            Format::Grpc => grpc::encode(registration),
-        }
+        self.framework().encode(registration)
     }
 
     pub fn decode(&self, raw: &RawRecord) -> Record {
-        let decoded = match self.format {
-            Format::Kitex | Format::Hertz => kitex::decode(&raw.value),
-            Format::Kratos => kratos::decode(&raw.value),
-            Format::GoZero => Ok(gozero::decode(&raw.value)),
-            Format::Grpc => grpc::decode(&raw.value),
-        };
-        let content = match decoded {
+        let content = match self.framework().decode(&raw.value) {
             Err(Undecodable(why)) => Content::Undecodable(why),
             Ok(registration) => Content::Registered {
                 listeners: self.listeners(&registration, &raw.key),
@@ -179,14 +130,17 @@ impl Layout {
         Record { key: raw.key.clone(), mod_revision: raw.mod_revision, lease: raw.lease, content }
     }
 
+    fn framework(&self) -> &'static dyn Framework {
+        self.format.framework()
+    }
+
     fn listeners(&self, registration: &Registration, key: &RecordKey) -> Vec<Listener> {
-        let named_otherwise = self.format == Format::Kratos
-            && self.split_key(key).map(|(name, _)| name) != Some(kratos::text(registration, kratos::NAME).as_bytes());
+        let framework = self.framework();
+        let named_otherwise = framework
+            .stated_name(registration)
+            .is_some_and(|stated| self.split_key(key).is_none_or(|(name, _)| name != stated.as_bytes()));
         let listener = |endpoint: &String| {
-            let (scheme, text) = match self.format {
-                Format::Kratos => kratos::split(endpoint),
-                _ => ("", endpoint.as_str()),
-            };
+            let (scheme, text) = framework.split_endpoint(endpoint);
             let addr = match endpoint_address(registration, text, key) {
                 Ok(_) if named_otherwise => Err(Reason::OtherName),
                 addr => addr,
@@ -197,67 +151,22 @@ impl Layout {
     }
 
     fn mark(&self, registration: &Registration, key: &RecordKey) -> Mark {
-        let mark = match self.format {
-            Format::Kitex | Format::Hertz | Format::Kratos => tag_mark(registration),
-            Format::GoZero | Format::Grpc => key_mark(key),
-        };
-        match mark {
+        match self.framework().mark(registration, key) {
             Mark::Owned(_) | Mark::Healed(_) if !self.may_hold_ours(key) => Mark::Unreadable,
             mark => mark,
         }
     }
 }
 
-fn marked(mut registration: Registration, owner: &Owner) -> Registration {
-    registration.tags.insert(OWNER_TAG.to_owned(), owner.to_string());
-    registration
-}
-
-/// `twinspan~<clusterID>~<namespace>~<RegisteredService>`.
-fn key_owner(owner: &Owner) -> String {
-    let parts = [KEY_MARK, &owner.cluster_id, &owner.service.namespace, &owner.service.name];
-    parts.join(&KEY_SEPARATOR.to_string())
-}
-
-fn key_mark(key: &RecordKey) -> Mark {
-    let text = key.to_string();
-    let mut parts = text.rsplit('/').next().unwrap_or_default().split(KEY_SEPARATOR);
-    if parts.next() != Some(KEY_MARK) {
-        return Mark::None;
-    }
-    match [parts.next(), parts.next(), parts.next(), parts.next(), parts.next()] {
-        [Some(cluster_id), Some(namespace), Some(name), Some(_address), None]
-            if ![cluster_id, namespace, name].iter().any(|part| part.is_empty()) =>
-        {
-            Mark::Owned(Owner { cluster_id: cluster_id.to_owned(), service: ServiceKey::new(namespace, name) })
-        }
-        _ => Mark::Unreadable,
-    }
-}
-
-fn tag_mark(registration: &Registration) -> Mark {
-    match registration.tags.get(OWNER_TAG) {
-        None if registration.tags.contains_key(HEALED_TAG) => Mark::Unreadable,
-        None => Mark::None,
-        Some(text) => match text.parse() {
-            Ok(owner) if registration.tags.contains_key(HEALED_TAG) => Mark::Healed(owner),
-            Ok(owner) => Mark::Owned(owner),
-            Err(_) => Mark::Unreadable,
-        },
-    }
-}
-
-/// The address that clients would dial, where an EndpointSlice may hold it and the key agrees with it.
+/// The address that clients would dial, if an EndpointSlice may hold it and the key does not name another one.
 fn endpoint_address(registration: &Registration, text: &str, key: &RecordKey) -> Result<InstanceAddr, Reason> {
     if !registration.is_tcp() {
         return Err(Reason::NotTCP);
     }
     let addr = InstanceAddr::parse(text)?;
-    // Whoever may write under one key must not speak for the address in another; a last segment that is no address
-    // says nothing (real servers and people use pod names and IDs there).
-    let key = key.to_string();
-    let last = key.rsplit('/').next().unwrap_or_default();
-    match named_address(last) {
+    // Permission to write one key must not give a say over the address that another key names. A last segment that is not an
+    // address proves nothing: real servers and people use pod names and IDs there.
+    match named_address(&key.last_segment()) {
         Some(named) if named != (addr.ip(), addr.port()) => Err(Reason::KeyValueMismatch),
         _ => Ok(addr),
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{Kind, LeaseId, Tags};
+use crate::model::{Kind, LeaseId, OWNER_TAG, ServiceKey, Tags};
 
 fn owner() -> Owner {
     Owner { cluster_id: "c-1".into(), service: ServiceKey::new("shop", "echo.v1") }
@@ -56,7 +56,7 @@ fn keys_are_those_that_readers_look_under() {
 
 #[test]
 fn what_is_written_is_read_back_as_our_own_in_every_format() {
-    for format in Format::ALL {
+    for &format in Format::ALL {
         let layout = layout(format);
         let instance = instance(format, "10.0.0.1:80");
         let key = layout.key(&name(), &owner(), &instance);
@@ -72,8 +72,15 @@ fn what_is_written_is_read_back_as_our_own_in_every_format() {
 }
 
 #[test]
+fn every_format_has_a_name_of_its_own() {
+    let names: std::collections::BTreeSet<&str> = Format::ALL.iter().map(|format| format.as_str()).collect();
+    assert_eq!(names.len(), Format::ALL.len());
+    assert!(names.contains("Toy"), "the tests over all formats cover one that was added by one file and one line");
+}
+
+#[test]
 fn what_lies_in_a_place_inside_ours_is_not_ours() {
-    for format in Format::ALL {
+    for &format in Format::ALL {
         let outer = Layout::new(format, "p");
         let inner = Layout::new(format, "p/staging");
         let instance = instance(format, "10.0.0.1:80");
@@ -109,14 +116,14 @@ fn bytes_are_those_of_the_framework() {
 
 #[test]
 fn a_healed_registration_says_what_its_server_said_and_who_put_it_back() {
-    for format in Format::ALL.into_iter().filter(|format| format.heals()) {
+    for format in Format::ALL.iter().copied().filter(|format| format.heals()) {
         let layout = layout(format);
-        let lost = match format {
-            Format::Kratos => br#"{"id":"x","name":"echo","version":"v2","metadata":{"a":"1"},"endpoints":["grpc://10.0.0.9:80"],"more":[1]}"#.to_vec(),
-            _ => br#"{"network":"tcp","address":"10.0.0.9:80","weight":3,"tags":{"a":"1"},"more":[1]}"#.to_vec(),
-        };
+        let mut lost = layout.registration(&name(), &owner(), &instance(format, "10.0.0.9:80"));
+        lost.tags.remove(OWNER_TAG);
+        lost.tags.insert("a".to_owned(), "1".to_owned());
+        lost.rest.insert("more".to_owned(), "2".into());
         let key = RecordKey::from(format!("{}x", layout.service_root(&name())));
-        let before = record(&layout, &key, lost);
+        let before = record(&layout, &key, layout.encode(&lost));
         let Content::Registered { registration, .. } = &before.content else { panic!("{before:?}") };
         let after = record(&layout, &key, layout.encode(&layout.healed(registration, &owner())));
         assert_eq!(after.kind("c-1"), Kind::Healed(&owner()), "{format:?}");
@@ -124,20 +131,8 @@ fn a_healed_registration_says_what_its_server_said_and_who_put_it_back() {
         assert_eq!(after.listeners(), before.listeners(), "{format:?}");
         let Content::Registered { registration: healed, .. } = &after.content else { panic!("{after:?}") };
         assert_eq!((&healed.rest, healed.weight), (&registration.rest, registration.weight), "{format:?}");
+        assert_eq!(healed.rest["more"], "2", "{format:?}");
         assert_eq!(healed.tags["a"], "1");
-    }
-}
-
-#[test]
-fn marks_in_keys_name_an_owner_or_nobody() {
-    let mark = |last: &str| key_mark(&format!("echo/{last}").into());
-    assert_eq!(mark("twinspan~c-1~shop~echo.v1~10.0.0.1:80"), Mark::Owned(owner()));
-    for text in ["7587870460981677828", "10.0.0.1:80", "pod-1", "twinspanx~a~b~c~d", ""] {
-        assert_eq!(mark(text), Mark::None, "{text}");
-    }
-    for text in ["twinspan", "twinspan~c", "twinspan~c~n~s", "twinspan~c~n~s~a~x", "twinspan~~n~s~a", "twinspan~c~~s~a"]
-    {
-        assert_eq!(mark(text), Mark::Unreadable, "{text}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns the words own, healed and foreign. Refuses to know how a value is encoded ([`crate::codec`]) and what to do about a
 //! record ([`crate::plan`]).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -38,6 +39,11 @@ impl RecordKey {
 
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The part after the last slash, lossily.
+    pub fn last_segment(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.0.rsplit(|byte| *byte == b'/').next().unwrap_or_default())
     }
 }
 

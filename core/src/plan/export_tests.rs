@@ -344,6 +344,21 @@ fn where_keys_name_their_owner_a_change_of_hands_is_one_batch() {
 }
 
 #[test]
+fn every_format_is_exported_once_and_withdrawn() {
+    for &format in Format::ALL {
+        let mut sides = Sides::with_endpoints(&["10.0.0.1:80"]);
+        sides.layout = Layout::new(format, "p");
+        sides.also = format.has_schemes().then_some(("http", 81));
+        let plan = sides.apply();
+        assert_eq!((plan.ops.len(), plan.exported), (1, 1), "{format:?}");
+        assert_eq!(sides.ops(), Vec::<String>::new(), "{format:?}: a second plan writes nothing");
+        sides.endpoints.clear();
+        sides.apply();
+        assert_eq!(sides.records, [], "{format:?}");
+    }
+}
+
+#[test]
 fn one_kratos_record_stands_for_every_port_of_a_pod() {
     let mut sides = Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]);
     sides.layout = Layout::new(Format::Kratos, "p");

@@ -6,7 +6,9 @@ use jiff::SignedDuration;
 use super::*;
 use crate::Timestamp;
 use crate::codec::{Format, Layout};
-use crate::model::{LeaseId, Operator, Owner, RawRecord, Requirement, ServiceKey};
+use crate::model::{
+    Instance, LeaseId, OWNER_TAG, Operator, Owner, RawRecord, RegistryName, Requirement, ServiceKey, Tags,
+};
 use crate::plan::departure::Departures;
 use crate::plan::departure::guard::{GuardContext, Limits};
 use crate::plan::trust::{Cluster, PodOf, Policy, Trust};
@@ -253,6 +255,21 @@ fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_v
     let unwanted = |holds| Sides { records: Vec::new(), ..with(true, contest(false, holds)) };
     assert_eq!(unwanted(false).endpoints(), mine);
     assert_eq!(unwanted(true).endpoints(), none);
+}
+
+#[test]
+fn every_format_is_imported() {
+    for &format in Format::ALL {
+        let mut sides = Sides { layout: Layout::new(format, "p"), ..Sides::default() };
+        let (addr, scheme) = (addr("10.0.0.1:80"), format.default_scheme().to_owned());
+        sides.options.schemes = vec![scheme.clone()];
+        let mut instance = Instance::single(addr, 10, Tags::new());
+        instance.endpoints = vec![(scheme, addr)];
+        let mut says = sides.layout.registration(&RegistryName::new("echo").unwrap(), &sides.owner, &instance);
+        says.tags.remove(OWNER_TAG);
+        let value = String::from_utf8(sides.layout.encode(&says)).unwrap();
+        assert_eq!(sides.record("p/echo/a-server", &value).endpoints(), ["10.0.0.1:80"], "{format:?}");
+    }
 }
 
 #[test]

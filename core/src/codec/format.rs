@@ -1,0 +1,81 @@
+//! The list of formats.
+//!
+//! Owns which frameworks exist, and the only place that maps a format to its framework. Refuses to know any of them: callers get a
+//! [`Framework`].
+
+use super::framework::Framework;
+use super::gozero::GoZero;
+use super::grpc::Grpc;
+use super::hertz::Hertz;
+use super::kitex::Kitex;
+use super::kratos::Kratos;
+#[cfg(test)]
+use super::toy::Toy;
+
+/// A list of unit structs that implement [`Framework`]; the enum, the list as a whole and the dispatch follow from it.
+macro_rules! formats {
+    ($($(#[$attribute:meta])* $name:ident,)*) => {
+        /// The frameworks whose records are understood.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Format {
+            $($(#[$attribute])* $name,)*
+        }
+
+        impl Format {
+            pub const ALL: &'static [Self] = &[$($(#[$attribute])* Self::$name),*];
+
+            /// Everything that differs from one format to the next.
+            pub fn framework(self) -> &'static dyn Framework {
+                match self { $($(#[$attribute])* Self::$name => &$name,)* }
+            }
+        }
+    };
+}
+
+formats! {
+    Kitex,
+    Hertz,
+    Kratos,
+    GoZero,
+    Grpc,
+    #[cfg(test)]
+    Toy,
+}
+
+/// Questions that rooms outside the codecs ask.
+impl Format {
+    /// See [`Framework::name`].
+    pub fn as_str(self) -> &'static str {
+        self.framework().name()
+    }
+
+    /// See [`Framework::default_prefix`].
+    pub fn default_prefix(self) -> &'static str {
+        self.framework().default_prefix()
+    }
+
+    /// See [`Framework::has_schemes`].
+    pub fn has_schemes(self) -> bool {
+        self.framework().has_schemes()
+    }
+
+    /// See [`Framework::default_scheme`].
+    pub fn default_scheme(self) -> &'static str {
+        self.framework().default_scheme()
+    }
+
+    /// See [`Framework::has_tags`].
+    pub fn has_tags(self) -> bool {
+        self.framework().has_tags()
+    }
+
+    /// See [`Framework::heals`].
+    pub fn heals(self) -> bool {
+        self.framework().heals()
+    }
+
+    /// See [`Framework::leaves_by_revoking`].
+    pub fn leaves_by_revoking(self) -> bool {
+        self.framework().leaves_by_revoking()
+    }
+}

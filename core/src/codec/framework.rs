@@ -1,0 +1,88 @@
+//! The contract of a format: everything that differs from one framework to the next.
+//!
+//! Owns the questions that a layout asks about a format, and the answers that most formats share. Refuses to know any framework: each
+//! answers in a file of its own. Refuses to know prefixes in force and ranges: they are the layout's.
+
+use super::mark::{key_mark, marked, tag_mark};
+use crate::model::{Instance, Mark, Owner, RecordKey, Registration, RegistryName};
+
+/// One framework: what its servers write and what its clients read.
+pub trait Framework: Sync {
+    /// The name that `spec.format` gives it.
+    fn name(&self) -> &'static str;
+
+    /// The prefix that the framework uses where nobody sets one.
+    fn default_prefix(&self) -> &'static str;
+
+    /// Whether keys start with a slash where the prefix is empty.
+    fn has_leading_slash(&self) -> bool;
+
+    /// The last segment of the key of an own record.
+    fn last_segment(&self, owner: &Owner, instance: &Instance) -> String;
+
+    /// # Errors
+    /// [`Undecodable`] where the framework's reader would skip the record or fail.
+    fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable>;
+
+    fn encode(&self, registration: &Registration) -> Vec<u8>;
+
+    /// Whether an address has a scheme, so that a service can have several ports.
+    fn has_schemes(&self) -> bool {
+        false
+    }
+
+    /// The scheme of a port that names none.
+    fn default_scheme(&self) -> &'static str {
+        ""
+    }
+
+    /// Whether a record carries weight and tags. Where it does not, the key names the owner.
+    fn has_tags(&self) -> bool;
+
+    /// Whether a lost registration can be put back: the marks that say so are tags.
+    fn heals(&self) -> bool {
+        self.has_tags()
+    }
+
+    /// Whether a server that leaves revokes its lease, so that a lease that is gone proves nothing.
+    fn leaves_by_revoking(&self) -> bool {
+        false
+    }
+
+    /// Why clients of the framework can never find a service of this name, for the `InvalidName` condition.
+    fn name_error(&self, _name: &RegistryName) -> Option<String> {
+        None
+    }
+
+    /// The registration that an own record holds.
+    fn registration(&self, _name: &RegistryName, owner: &Owner, instance: &Instance) -> Registration {
+        let plain = Registration {
+            network: "tcp".to_owned(),
+            endpoints: vec![instance.addr.to_string()],
+            ..Registration::default()
+        };
+        if !self.has_tags() {
+            return plain;
+        }
+        marked(Registration { weight: instance.weight, tags: instance.tags.clone(), ..plain }, owner)
+    }
+
+    /// Scheme and `host:port` of one of the endpoints of a registration. The scheme is empty in formats without schemes.
+    fn split_endpoint<'a>(&self, endpoint: &'a str) -> (&'a str, &'a str) {
+        ("", endpoint)
+    }
+
+    /// The name of the service that the value states, where clients skip a record whose key names another one.
+    fn stated_name<'a>(&self, _registration: &'a Registration) -> Option<&'a str> {
+        None
+    }
+
+    /// The marks of a record: in its tags where the format has tags, else in its key.
+    fn mark(&self, registration: &Registration, key: &RecordKey) -> Mark {
+        if self.has_tags() { tag_mark(registration) } else { key_mark(key) }
+    }
+}
+
+/// Why a value does not decode, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undecodable(pub String);
