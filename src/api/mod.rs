@@ -1,7 +1,8 @@
 //! What users write: the types behind the CRDs of group `twinspan.dev`.
 //!
-//! Owns names, bounds, defaults and CEL rules; `twinspan crds` prints what these types say, and `crds/` is what it printed.
-//! Refuses to know what any field does: types become settings where they are validated, in `controllers`.
+//! Owns names, bounds, defaults, CEL rules, and the conversion of single types to those of `twinspan_core`; `twinspan crds` prints
+//! the schema of these types, and `crds/` holds it. Refuses to know what any field does: `controllers` validates an object and makes
+//! settings of it.
 //!
 //! Conversion is `None` for good: names and shapes here must last. Every string and list has a bound, so that the API
 //! server can estimate the cost of every rule.

@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use twinspan_core::codec::Format;
+use twinspan_core::plan::trust;
 
 use super::{Selector, schema};
 
@@ -74,6 +76,13 @@ pub struct ServiceRegistrySpec {
     pub import_policy: ImportPolicy,
 }
 
+impl ServiceRegistrySpec {
+    /// The prefix in force.
+    pub fn effective_prefix(&self) -> &str {
+        self.prefix.as_deref().unwrap_or_else(|| Format::from(self.format).default_prefix())
+    }
+}
+
 /// Whose records a registry holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RecordFormat {
@@ -85,14 +94,14 @@ pub enum RecordFormat {
     Grpc,
 }
 
-impl RecordFormat {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Kitex => "Kitex",
-            Self::Hertz => "Hertz",
-            Self::Kratos => "Kratos",
-            Self::GoZero => "GoZero",
-            Self::Grpc => "GRPC",
+impl From<RecordFormat> for Format {
+    fn from(format: RecordFormat) -> Self {
+        match format {
+            RecordFormat::Kitex => Self::Kitex,
+            RecordFormat::Hertz => Self::Hertz,
+            RecordFormat::Kratos => Self::Kratos,
+            RecordFormat::GoZero => Self::GoZero,
+            RecordFormat::Grpc => Self::Grpc,
         }
     }
 }
@@ -251,6 +260,13 @@ pub struct ImportPolicy {
     pub pod_cidrs: Vec<String>,
 }
 
+impl From<&ImportPolicy> for trust::Policy {
+    fn from(policy: &ImportPolicy) -> Self {
+        let set = |cidrs: &[String]| cidrs.iter().map(String::as_str).collect();
+        Self { allow: set(&policy.allow_cidrs), deny: set(&policy.deny_cidrs), pod_cidrs: set(&policy.pod_cidrs) }
+    }
+}
+
 /// What the operator last saw.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -301,4 +317,30 @@ pub struct RecordCounts {
     pub foreign: i64,
     /// Records whose value cannot be read; they are passed over.
     pub undecodable: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_and_the_core_have_the_same_formats_by_the_same_names() {
+        for &format in Format::ALL {
+            let spelled: RecordFormat = serde_json::from_value(json!(format.as_str())).unwrap();
+            assert_eq!(Format::from(spelled), format);
+        }
+    }
+
+    #[test]
+    fn an_absent_prefix_is_that_of_the_format_and_an_empty_one_is_empty() {
+        let spec = |prefix: &serde_json::Value| -> ServiceRegistrySpec {
+            let etcd = json!({"endpoints": ["http://10.0.0.1:2379"]});
+            serde_json::from_value(json!({"etcd": etcd, "format": "Kitex", "prefix": prefix, "allowed": []})).unwrap()
+        };
+        assert_eq!(spec(&json!(null)).effective_prefix(), "kitex/registry-etcd");
+        assert_eq!(spec(&json!("")).effective_prefix(), "");
+        assert_eq!(spec(&json!("p")).effective_prefix(), "p");
+    }
 }

@@ -350,7 +350,7 @@ fn every_format_is_exported_once_and_withdrawn() {
         sides.layout = Layout::new(format, "p");
         sides.also = format.has_schemes().then_some(("http", 81));
         let plan = sides.apply();
-        assert_eq!((plan.ops.len(), plan.exported), (1, 1), "{format:?}");
+        assert_eq!((plan.ops.len(), plan.exported()), (1, 1), "{format:?}");
         assert_eq!(sides.ops(), Vec::<String>::new(), "{format:?}: a second plan writes nothing");
         sides.endpoints.clear();
         sides.apply();

@@ -10,13 +10,13 @@ use twinspan_core::codec::Format;
 use twinspan_core::model::{Family, NewService, RegistryName, Selector, ServiceKey, ServicePortView, ServiceView};
 use twinspan_core::plan::departure::guard::Limits;
 use twinspan_core::plan::service::{Accepted, AcceptedPort, Goal};
+use twinspan_core::plan::trust;
 
 use super::observe::Observed;
 use crate::api::conditions::Reason;
 use crate::api::{
     AllowedUse, CreateService, Export, IpFamilyPolicy, OnExpiry, Policy, RegisteredService, ServiceRegistry,
 };
-use crate::controllers::service_registry::settings;
 
 /// The goal, and why it is what it is.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,9 +114,9 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
         weight: spec.export.weight.into(),
         tags: spec.export.tags.clone(),
         tags_from_labels: spec.export.tags_from_pod_labels.iter().map(|t| (t.label.clone(), t.tag.clone())).collect(),
-        import: object.import_options(settings::format(registry.spec.format)),
+        import: object.import_options(Format::from(registry.spec.format)),
         limits: Limits::from(&spec.deletion_guard),
-        policy: settings::trust_policy(&registry.spec.import_policy),
+        policy: trust::Policy::from(&registry.spec.import_policy),
         create: None,
         amend: None,
     };
@@ -136,11 +136,9 @@ fn accept_registry<'a>(
             format!("there is no ServiceRegistry {registry}; create it or correct spec.registryRef"),
         );
     };
-    let format = settings::format(found.spec.format);
+    let format = Format::from(found.spec.format);
     carried(object, format)?;
-    if format == Format::Hertz && name.as_str().bytes().any(|b| b.is_ascii_uppercase()) {
-        let message =
-            format!("Hertz clients look for lower-case names only, and would never find {name}; set spec.registryName");
+    if let Some(message) = format.framework().name_error(name) {
         return reject(Reason::InvalidName, message);
     }
     allowed(observed, found, name)?;

@@ -2,12 +2,11 @@
 //!
 //! Owns the reasons for which there can be no session. Refuses to start one.
 
-use twinspan_core::codec::{Format, Layout};
+use twinspan_core::codec::Layout;
 use twinspan_core::model::ObjectKey;
-use twinspan_core::plan::trust;
 
 use crate::api::conditions::Reason;
-use crate::api::{FenceMode, ImportPolicy, RecordFormat, ServiceRegistry, Tls};
+use crate::api::{FenceMode, ServiceRegistry, Tls};
 use crate::cluster::view::ClusterView;
 use crate::registry::etcd::{Settings, TlsSettings};
 use crate::registry::handle::Identity;
@@ -43,8 +42,7 @@ pub fn session_settings(object: &ServiceRegistry, view: &ClusterView) -> Result<
 /// The [`Rejection`] that its status has to tell.
 pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity, Rejection> {
     let spec = &object.spec;
-    let format = format(spec.format);
-    let layout = Layout::new(format, prefix(object, format));
+    let layout = Layout::new(spec.format.into(), spec.effective_prefix());
     let cluster_id = match (&spec.cluster_id, view.cluster_uid()) {
         (Some(id), _) => id.clone(),
         (None, Some(uid)) => uid.to_owned(),
@@ -62,28 +60,6 @@ pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity
         ttl_seconds: spec.lease.ttl_seconds.into(),
         fence_prefix: (spec.fence.mode == FenceMode::Epoch).then(|| spec.fence.key_prefix.clone()),
     })
-}
-
-/// The format as the core knows it.
-pub fn format(format: RecordFormat) -> Format {
-    match format {
-        RecordFormat::Kitex => Format::Kitex,
-        RecordFormat::Hertz => Format::Hertz,
-        RecordFormat::Kratos => Format::Kratos,
-        RecordFormat::GoZero => Format::GoZero,
-        RecordFormat::Grpc => Format::Grpc,
-    }
-}
-
-/// The prefix in force.
-pub fn prefix(object: &ServiceRegistry, format: Format) -> &str {
-    object.spec.prefix.as_deref().unwrap_or_else(|| format.default_prefix())
-}
-
-/// `spec.importPolicy`, as the planners of the core take it.
-pub fn trust_policy(policy: &ImportPolicy) -> trust::Policy {
-    let set = |cidrs: &[String]| cidrs.iter().map(String::as_str).collect();
-    trust::Policy { allow: set(&policy.allow_cidrs), deny: set(&policy.deny_cidrs), pod_cidrs: set(&policy.pod_cidrs) }
 }
 
 fn tls_settings(tls: &Tls, view: &ClusterView) -> Result<TlsSettings, Rejection> {
@@ -124,6 +100,7 @@ mod tests {
     use std::sync::Arc;
 
     use serde_json::{Value, json};
+    use twinspan_core::codec::Format;
 
     use super::*;
     use crate::cluster::convert::{NamespaceView, SecretView};

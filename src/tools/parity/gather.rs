@@ -15,7 +15,6 @@ use super::dns::Resolver;
 use super::table::{Cell, Dns, Sides};
 use crate::api::{RegisteredService, ServiceRegistry};
 use crate::cluster::convert;
-use crate::controllers::service_registry::settings;
 use crate::registry::etcd::EtcdConnector;
 use crate::registry::{Connector, RegistryError};
 use crate::tools::lookup::{self, LookupError, one, reading};
@@ -75,7 +74,7 @@ pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
     let services: Api<Service> = Api::namespaced(kube.clone(), &service.namespace);
     let view = convert::service(&one(&services, "Service", &service, &service.name).await?);
     let ports = port_names(&object, &view).ok_or_else(|| GatherError::Port(service.clone()))?;
-    let schemes = object.schemes(settings::format(registry.spec.format));
+    let schemes = object.schemes(registry.spec.format.into());
 
     let cluster = endpoints(&request.client, &service, &ports).await?;
     let (registry, framework) = records(request, &registry, &name, &schemes).await?;
