@@ -1,7 +1,7 @@
 //! The list of formats.
 //!
-//! Owns which frameworks exist, and the only place that maps a format to its framework. Refuses to know any of them: callers get a
-//! [`Framework`].
+//! Owns which frameworks exist, and the only place that maps a format to its framework. Refuses to know any of them:
+//! callers get a [`Framework`].
 
 use super::framework::Framework;
 use super::gozero::GoZero;

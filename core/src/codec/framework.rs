@@ -1,7 +1,7 @@
 //! The contract of a format: everything that differs from one framework to the next.
 //!
-//! Owns the questions that a layout asks about a format, and the answers that most formats share. Refuses to know any framework: each
-//! answers in a file of its own. Refuses to know prefixes in force and ranges: they are the layout's.
+//! Owns the questions that a layout asks about a format, and the answers that most formats share. Refuses to know any
+//! framework: each answers in a file of its own. Refuses to know prefixes in force and ranges: they are the layout's.
 
 use super::mark::{key_mark, marked, tag_mark};
 use crate::model::{Instance, Mark, Owner, RecordKey, Registration, RegistryName};
@@ -11,7 +11,7 @@ pub trait Framework: Sync {
     /// The name that `spec.format` gives it.
     fn name(&self) -> &'static str;
 
-    /// The prefix that the framework uses where nobody sets one.
+    /// The prefix that the framework uses where its programs set none.
     fn default_prefix(&self) -> &'static str;
 
     /// Whether keys start with a slash where the prefix is empty.
@@ -67,7 +67,8 @@ pub trait Framework: Sync {
         marked(Registration { weight: instance.weight, tags: instance.tags.clone(), ..plain }, owner)
     }
 
-    /// Scheme and `host:port` of one of the endpoints of a registration. The scheme is empty in formats without schemes.
+    /// Scheme and `host:port` of one of the endpoints of a registration. The scheme is empty in formats without
+    /// schemes.
     fn split_endpoint<'a>(&self, endpoint: &'a str) -> (&'a str, &'a str) {
         ("", endpoint)
     }

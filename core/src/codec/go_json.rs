@@ -1,10 +1,11 @@
-//! JSON objects as Go's `encoding/json` reads them, which is what every framework here does.
+//! JSON objects as Go's `encoding/json` reads them. The frameworks that write JSON all use it, or a library that
+//! behaves the same.
 //!
-//! Owns the laxness and the strictness that the codecs share: field names match in any case, a field that comes twice counts the
-//! last time, `null` leaves a field as it was (and a value that is `null` altogether is an empty object), unknown fields are
-//! ignored, invalid UTF-8 becomes U+FFFD; but `10.0` and `"10"` are no integers, and one wrong field makes the whole value
-//! unreadable. Hertz' sonic does the same with its default settings (seen with v1.15.0, see the golden data). Refuses to know any
-//! field.
+//! Owns the laxness and the strictness that the codecs share: field names match in any case, the last of several equal
+//! fields wins, `null` leaves a field unchanged (and a whole value of `null` is an empty object), unknown fields are
+//! ignored, invalid UTF-8 becomes U+FFFD; but `10.0` and `"10"` are not integers, and one wrong field makes the whole
+//! value unreadable. Hertz' sonic behaves so with its default settings (seen with v1.15.0, see the golden data).
+//! Refuses to know any field.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,13 +17,13 @@ use serde_json::value::RawValue;
 
 use super::framework::Undecodable;
 
-/// Longest explanation kept for a value that does not decode, in characters: values come from strangers.
+/// Longest explanation kept for a value that does not decode, in characters. Any program may write a value of any size.
 const MAX_EXPLANATION: usize = 120;
 
-/// The fields of an object in the order in which they stand, each with its name as written.
+/// The fields of an object in their written order, each with its name as written.
 pub struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-/// Each invalid byte becomes one U+FFFD, as Go's `utf8.DecodeRune` has it.
+/// The value as text. Each invalid byte becomes one U+FFFD, as in Go's `utf8.DecodeRune`.
 pub fn text(value: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(value) {
         return Cow::Borrowed(text);
@@ -42,7 +43,7 @@ pub fn fields(text: &str) -> Result<Fields<'_>, Undecodable> {
 }
 
 impl<'a> Fields<'a> {
-    /// Each field with its name in the form that names are compared in, and as written.
+    /// Each field with its folded name, for comparison, and its name as written.
     pub fn iter(&self) -> impl Iterator<Item = (String, &str, &'a RawValue)> {
         self.0.iter().map(|(name, raw)| (fold(name), name.as_ref(), *raw))
     }
@@ -59,7 +60,7 @@ fn fold(name: &str) -> String {
         .collect()
 }
 
-/// Sets a field, where the value is not `null`.
+/// Sets a field unless the value is `null`.
 ///
 /// # Errors
 /// [`Undecodable`] where the value is of another type.
@@ -72,10 +73,10 @@ pub fn set<T: DeserializeOwned>(name: &str, raw: &RawValue, field: &mut T) -> Re
     Ok(())
 }
 
-/// Sets an integer. `serde_json` would take `1e1`.
+/// Sets an integer. `serde_json` would accept `1e1`, which Go refuses.
 ///
 /// # Errors
-/// [`Undecodable`] where the value is not written as one, or is out of range.
+/// [`Undecodable`] where the value is not written as an integer, or is out of range.
 pub fn set_integer<T: std::str::FromStr>(name: &str, raw: &RawValue, field: &mut T) -> Result<(), Undecodable> {
     if raw.get() != "null" {
         *field = raw.get().parse().map_err(|_| undecodable(&format_args!("{name}: {} is no integer", raw.get())))?;
@@ -83,7 +84,7 @@ pub fn set_integer<T: std::str::FromStr>(name: &str, raw: &RawValue, field: &mut
     Ok(())
 }
 
-/// Sets a map of strings: `null` empties it, and a key that is given again replaces what it was.
+/// Sets a map of strings: `null` empties it, and a later value of a key replaces an earlier one.
 ///
 /// # Errors
 /// [`Undecodable`] where the value is of another type.
@@ -98,7 +99,7 @@ pub fn set_map(name: &str, raw: &RawValue, field: &mut BTreeMap<String, String>)
     Ok(())
 }
 
-/// Keeps a field that means nothing here. What serde_json cannot hold (a number out of its range) is dropped: no reader looks at it.
+/// Keeps a field that no reader looks at. Drops a value that serde_json cannot hold, such as a number out of its range.
 pub fn keep(name: &str, raw: &RawValue, rest: &mut BTreeMap<String, serde_json::Value>) {
     if let Ok(value) = serde_json::from_str(raw.get()) {
         rest.insert(name.to_owned(), value);

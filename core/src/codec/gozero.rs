@@ -1,8 +1,8 @@
-//! go-zero: the value is `host:port` and nothing else, as zeromicro/go-zero v1.10.3 (`core/discov/publisher.go`,
+//! go-zero: a value is `host:port` alone, as zeromicro/go-zero v1.10.3 (`core/discov/publisher.go`,
 //! `internal/registry.go`) writes and reads it.
 //!
-//! Owns the value. Readers take any text for an address, so every value decodes. It carries neither weight nor tags, so the key
-//! names the owner.
+//! Owns the key and the value. Readers take any text for an address, so every value decodes. It carries neither weight
+//! nor tags, so the key names the owner.
 
 use super::framework::{Framework, Undecodable};
 use super::go_json;

@@ -1,8 +1,9 @@
-//! gRPC: JSON values as `client/v3/naming/endpoints` of etcd v3.5 to v3.7 (`endpoints.go`, `internal/update.go`) writes and reads
-//! them.
+//! gRPC: JSON values as `client/v3/naming/endpoints` of etcd v3.5 to v3.7 (`endpoints.go`, `internal/update.go`) writes
+//! and reads them.
 //!
-//! Owns the value, an object of `Op`, `Addr`, `Metadata`. `Metadata` is always written as `null`: client/v3 3.5 and 3.6 copy it into
-//! an address that grpc-go compares with `==`, and an object there ends the client's process (etcd#19700, grpc-go#8225).
+//! Owns the key, and the value, an object of `Op`, `Addr`, `Metadata`. This file always writes `Metadata` as `null`:
+//! client/v3 3.5 and 3.6 copy it into an address that grpc-go compares with `==`, and an object there ends the client's
+//! process (etcd#19700, grpc-go#8225).
 
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ use super::go_json;
 use super::mark::key_owner;
 use crate::model::{Instance, Owner, Registration};
 
-/// The field of [`Registration::rest`] that holds what a program attached to its address.
+/// The field of [`Registration::rest`] that holds the data that a program attached to its address.
 const METADATA: &str = "Metadata";
 
 #[derive(Debug)]

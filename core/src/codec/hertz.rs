@@ -1,7 +1,7 @@
 //! Hertz: JSON values as hertz-contrib/registry/etcd v0.1.1 (`registry.go`, `resolver.go`) writes and reads them.
 //!
-//! Owns the prefix and the rule for names. The value is the same object as Kitex', with the same laxness, so the codec of [`kitex`]
-//! reads and writes it.
+//! Owns the prefix and the rule for names. The value is the same object as Kitex', with the same laxness, so the codec
+//! of [`kitex`] reads and writes it.
 
 use super::framework::{Framework, Undecodable};
 use super::kitex;
@@ -24,7 +24,8 @@ impl Framework for Hertz {
         true
     }
 
-    /// The key of a server that registers this address: such a server takes the record over, and removes it when it leaves.
+    /// The key of a server that registers this address: such a server takes the record over, and removes it when it
+    /// leaves.
     fn last_segment(&self, _owner: &Owner, instance: &Instance) -> String {
         instance.addr.to_string()
     }

@@ -1,7 +1,8 @@
-//! Kitex: JSON values as kitex-contrib/registry-etcd v0.2.6 (`etcd_registry.go`, `etcd_resolver.go`) writes and reads them.
+//! Kitex: JSON values as kitex-contrib/registry-etcd v0.2.6 (`etcd_registry.go`, `etcd_resolver.go`) writes and reads
+//! them.
 //!
-//! Owns the prefix, the key, and the value, an object of `network`, `address`, `weight`, `tags`. Refuses to know that Hertz calls the
-//! codec of the value for its own records.
+//! Owns the prefix, the key, and the value, an object of `network`, `address`, `weight`, `tags`. Refuses to know that
+//! Hertz calls the codec of the value for its own records.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
@@ -26,7 +27,8 @@ impl Framework for Kitex {
         true
     }
 
-    /// The key of a server that registers this address: such a server takes the record over, and removes it when it leaves.
+    /// The key of a server that registers this address: such a server takes the record over, and removes it when it
+    /// leaves.
     fn last_segment(&self, _owner: &Owner, instance: &Instance) -> String {
         instance.addr.to_string()
     }

@@ -1,9 +1,9 @@
-//! Kratos: JSON values as go-kratos/kratos contrib/registry/etcd v2 (at kratos v2.9.2: `registry.go`, `service.go`) writes and
-//! reads them.
+//! Kratos: JSON values as go-kratos/kratos contrib/registry/etcd v2 (at kratos v2.9.2: `registry.go`, `service.go`)
+//! writes and reads them.
 //!
-//! Owns the namespace, the key, the schemes of endpoints, and the value, an object of `id`, `name`, `version`, `metadata`,
-//! `endpoints`. One value that does not decode fails a Kratos reader's whole look-up, and `null` ends its process: this file always
-//! writes a whole object.
+//! Owns the namespace, the key, the schemes of endpoints, and the value, an object of `id`, `name`, `version`,
+//! `metadata`, `endpoints`. One value that does not decode fails a Kratos reader's whole look-up, and `null` ends its
+//! process: this file always writes a whole object.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
@@ -16,7 +16,7 @@ use crate::model::{Instance, Owner, Registration, RegistryName};
 /// The key of `metadata` whose value is the weight, as decimal text (`selector/default_node.go`).
 const WEIGHT: &str = "weight";
 
-/// Fields that only Kratos has; they are in [`Registration::rest`].
+/// Fields of [`Registration::rest`] that only Kratos has.
 pub const ID: &str = "id";
 pub const NAME: &str = "name";
 pub const VERSION: &str = "version";
@@ -115,7 +115,7 @@ impl Framework for Kratos {
     }
 }
 
-/// A `null` among the endpoints is an empty text to Go.
+/// Sets the endpoints. Go reads a `null` among them as an empty text.
 fn endpoints(raw: &serde_json::value::RawValue, field: &mut Vec<String>) -> Result<(), Undecodable> {
     let mut given: Option<Vec<Option<String>>> = None;
     go_json::set("endpoints", raw, &mut given)?;

@@ -1,7 +1,7 @@
 //! Where a registry keeps its records.
 //!
-//! Owns the prefix in force, the ranges that are listed and watched, and the way from a key to its service. Refuses to know any
-//! format: it asks a [`Framework`] for the last segment of a key and for all that a value says.
+//! Owns the prefix in force, the ranges that are listed and watched, and the way from a key to its service. Refuses to
+//! know any format: it asks a [`Framework`] for the last segment of a key and for all that a value says.
 
 use std::collections::BTreeSet;
 
@@ -42,13 +42,14 @@ impl Layout {
         &self.prefix
     }
 
-    /// The start that all keys of the registry share, and no other key of the etcd. `None` where services lie at the top of the
-    /// etcd, between whatever else it holds.
+    /// The start that all keys of the registry share, and no other key of the etcd. `None` where services lie at the
+    /// top of the etcd, between whatever else it holds.
     pub fn root(&self) -> Option<String> {
         (!self.prefix.is_empty()).then(|| format!("{}/", self.prefix))
     }
 
-    /// The ranges to list and watch for these names: everything where all keys share a root, else each service by itself.
+    /// The ranges to list and watch for these names: everything where all keys share a root, else each service by
+    /// itself.
     pub fn ranges<'a>(&self, names: impl IntoIterator<Item = &'a RegistryName>) -> BTreeSet<Range> {
         match self.root() {
             Some(_) => BTreeSet::from([Range::Everything]),
@@ -77,14 +78,14 @@ impl Layout {
         format!("{}/", self.prefix)
     }
 
-    /// Whether both write their records among the same keys, so that each would take the other's for its own. A keyspace inside
-    /// another one is another keyspace: see [`Layout::may_hold_ours`].
+    /// Whether both write their records among the same keys, so that each would take the other's for its own. A
+    /// keyspace inside another one is another keyspace: see [`Layout::may_hold_ours`].
     pub fn same_place(&self, other: &Self) -> bool {
         self.top() == other.top()
     }
 
-    /// Whether a record of ours may have this key: all of ours lie right below their service. A Twinspan whose prefix is ours plus
-    /// the name of a service writes deeper, with marks of its own.
+    /// Whether a record of ours may have this key: all of ours lie right below their service. A Twinspan whose prefix
+    /// is ours plus the name of a service writes deeper, with marks of its own.
     pub fn may_hold_ours(&self, key: &RecordKey) -> bool {
         self.split_key(key).is_some_and(|(_, rest)| !rest.contains(&b'/'))
     }
@@ -164,8 +165,8 @@ fn endpoint_address(registration: &Registration, text: &str, key: &RecordKey) ->
         return Err(Reason::NotTCP);
     }
     let addr = InstanceAddr::parse(text)?;
-    // Permission to write one key must not give a say over the address that another key names. A last segment that is not an
-    // address proves nothing: real servers and people use pod names and IDs there.
+    // Permission to write one key must not give a say over the address that another key names. A last segment that is
+    // not an address proves nothing: real servers and people use pod names and IDs there.
     match named_address(&key.last_segment()) {
         Some(named) if named != (addr.ip(), addr.port()) => Err(Reason::KeyValueMismatch),
         _ => Ok(addr),

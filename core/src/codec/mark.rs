@@ -1,6 +1,7 @@
 //! The marks that say which Twinspan wrote a record: tags of a registration, or the last segment of a key.
 //!
-//! Owns how both are written and read. Refuses to know which format uses which, and whether a marked record may lie at its key.
+//! Owns how both are written and read. Refuses to know which format uses which, and whether a marked record may lie at
+//! its key.
 
 use std::fmt::Display;
 

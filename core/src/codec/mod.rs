@@ -1,6 +1,7 @@
 //! Bytes ↔ record.
 //!
-//! - [`Framework`]: everything that differs between frameworks. One file a framework implements it, and [`Format`] lists them.
+//! - [`Framework`]: everything that differs between frameworks. Each implements it in a file of its own.
+//! - [`Format`]: the list of them.
 //! - [`Layout`]: where a registry of one format keeps its records.
 //!
 //! Refuses to judge: an odd record decodes to what it says, and the planners decide whether it may become an endpoint.
@@ -27,7 +28,7 @@ pub(crate) mod testing {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    /// JSON without fractions, which do not always survive being written and read.
+    /// JSON without fractions: they do not always survive a round trip.
     pub fn arbitrary_json_value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),

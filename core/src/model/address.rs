@@ -1,11 +1,10 @@
 //! Where an instance listens: a canonical `ip:port`.
 //!
-//! Owns the rules that hold for an address wherever it comes from: what it looks like as text and which
-//! addresses can never be an endpoint. Refuses to know whose address it is; trust (whose pod, which CIDR) is decided in
-//! [`crate::plan`].
+//! Owns the rules that hold for every address: its form as text, and which addresses can never be an endpoint. Refuses
+//! to know whose address it is: [`crate::plan`] decides about trust (whose pod, which CIDR).
 //!
-//! Sources: `ValidateEndpointIP` of k8s.io/kubernetes `pkg/apis/core/validation` (what the API server refuses in
-//! an EndpointSlice), KEP-4858 (leading zeros and IPv4-mapped forms), RFC 5952 (canonical IPv6 text), Go's
+//! Sources: `ValidateEndpointIP` of k8s.io/kubernetes `pkg/apis/core/validation` (addresses that the API server refuses
+//! in an EndpointSlice), KEP-4858 (leading zeros and IPv4-mapped forms), RFC 5952 (canonical IPv6 text), Go's
 //! `net.SplitHostPort` (brackets).
 
 use std::fmt;
@@ -65,7 +64,7 @@ impl InstanceAddr {
     }
 
     /// Reads `10.0.0.1:8888`, `[2001:db8::1]:8888`, and `2001:db8::1:8888` as Kitex writes it (registry-etcd v0.2.6
-    /// formats with `%s:%d`): without brackets the port is what follows the last colon.
+    /// formats with `%s:%d`): without brackets the port follows the last colon.
     ///
     /// # Errors
     /// The [`Reason`] why the text cannot become an endpoint.
@@ -95,8 +94,8 @@ impl fmt::Display for InstanceAddr {
     }
 }
 
-/// The address that a text names, however odd its form and whether or not it may be an endpoint; `None` where
-/// it names none. For comparing a key with its value, where a loopback address is an address too.
+/// The address that a text names, in any form, even if it may not be an endpoint; `None` if the text names no address.
+/// Callers compare a key with its value, where a loopback address is an address too.
 pub fn named_address(text: &str) -> Option<(IpAddr, u16)> {
     let (host, port) = split(text).ok()?;
     let ip = host.parse::<IpAddr>().ok()?;
@@ -109,7 +108,7 @@ fn split(text: &str) -> Result<(&str, &str), Reason> {
     }
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or(Reason::AddressMalformed)?;
-        // A bracketed IPv4 address or name is no form that anything writes or dials.
+        // No program writes or dials a bracketed IPv4 address or name.
         if !host.contains(':') {
             return Err(Reason::AddressMalformed);
         }
@@ -150,8 +149,8 @@ fn parse_ip(host: &str) -> Result<IpAddr, Reason> {
         Ok(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some() => Err(Reason::Ipv4MappedAddress),
         Ok(ip) if ip.to_string() == host => Ok(ip),
         Ok(_) => Err(Reason::NonCanonicalAddress),
-        // Digits and dots that are no IPv4 address: leading zeros, or parts that are too large or missing. Some parsers
-        // read them as octal, so what one party checks is not what the other dials.
+        // Digits and dots that are not an IPv4 address: leading zeros, or parts that are too large or missing. Some
+        // parsers read them as octal, so one program would check another address than the next one dials.
         Err(_) if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') => Err(Reason::NonCanonicalAddress),
         Err(_) if host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) => {
             Err(Reason::HostnameAddress)

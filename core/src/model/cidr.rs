@@ -1,11 +1,13 @@
 //! Sets of networks: Service ranges, pod ranges, allow and deny lists.
+//!
+//! Owns membership of an address in many networks. Refuses to know what a set allows or denies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Many networks; asking costs one look-up for each prefix length that occurs, however many networks there are.
+/// Many networks. A query costs one look-up for each prefix length that occurs, not one for each network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CidrSet {
     by_length: BTreeMap<(bool, u8), BTreeSet<IpNet>>,

@@ -1,4 +1,6 @@
 //! One instance as Twinspan exports it.
+//!
+//! Owns its addresses, weight and tags. Refuses to know the bytes and the key of its record ([`crate::codec`]).
 
 use std::collections::BTreeMap;
 
@@ -7,15 +9,15 @@ use crate::model::InstanceAddr;
 /// Tags in a fixed order, so that the same instance gives the same bytes.
 pub type Tags = BTreeMap<String, String>;
 
-/// What a record that Twinspan writes says. The network is always TCP: nothing else is exported.
+/// The content of a record that Twinspan writes. The network is always TCP: Twinspan exports nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// The address that names it in keys and in status; the lowest of its addresses.
     pub addr: InstanceAddr,
-    /// Its addresses with their schemes, in the order of the ports that were chosen. Exactly [`Instance::addr`] with an empty
-    /// scheme, but for Kratos, where one record stands for every port of an IP.
+    /// Its addresses with their schemes, in the order of the chosen ports. Formats with schemes (Kratos) have one for
+    /// each port of an IP; the others have exactly [`Instance::addr`], with an empty scheme.
     pub endpoints: Vec<(String, InstanceAddr)>,
-    /// 1 to 10,000. Kitex readers turn 0 and less into their own default.
+    /// 1 to 10,000. Kitex readers turn 0 and less into 10 (`defaultWeight` in `etcd_resolver.go` of registry-etcd).
     pub weight: i64,
     pub tags: Tags,
 }

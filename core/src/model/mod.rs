@@ -1,4 +1,4 @@
-//! The nouns. Each file is one of them; what they do to each other is in [`crate::plan`].
+//! The nouns, one a file. Refuses to decide: the planners in [`crate::plan`] do.
 
 mod address;
 mod cidr;

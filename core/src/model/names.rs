@@ -1,4 +1,6 @@
-//! Names that must not be mixed up: the Kubernetes one and the registry's.
+//! Names that must not be mixed up: a service's name in Kubernetes and its name in the registry.
+//!
+//! Owns which registry names are safe in a key. Refuses to know the rules of single frameworks ([`crate::codec`]).
 
 use std::fmt;
 
@@ -33,8 +35,8 @@ impl RegistryName {
     pub const MAX_LEN: usize = 253;
 
     /// # Errors
-    /// What is wrong with the name, for the `InvalidName` condition: `/` separates keys and would put the records
-    /// among another service's; registry-etcd v0.2.6 uses the name in a format string, where `%` corrupts the key.
+    /// The fault of the name, for the `InvalidName` condition: `/` separates keys and would put the records among
+    /// another service's; registry-etcd v0.2.6 uses the name in a format string, where `%` corrupts the key.
     pub fn new(name: impl Into<String>) -> Result<Self, InvalidName> {
         let name = name.into();
         if name.is_empty() {
@@ -59,7 +61,7 @@ impl fmt::Display for RegistryName {
     }
 }
 
-/// Why a text is no registry name.
+/// Why a text is not a registry name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     #[error("the registry name is empty")]

@@ -1,18 +1,19 @@
 //! The owner mark: which RegisteredService of which cluster exported a record.
 //!
-//! The mark is in the record itself, so a restart forgets nothing and two clusters on one registry never touch each
-//! other's records (design: loops, ownership).
+//! Owns the words that Twinspan writes into registrations: the owner's name and the tags. The record itself carries the
+//! mark, so a restart forgets nothing, and two clusters on one registry never touch each other's records. Refuses to
+//! know where a format puts the mark ([`crate::codec`]).
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::model::ServiceKey;
 
-/// Tags that begin so are Twinspan's own; a RegisteredService may not set them.
+/// The prefix of Twinspan's own tags; a RegisteredService may not set them.
 pub const TAG_PREFIX: &str = "twinspan.dev/";
 /// The tag of every own record. Its value is an [`Owner`].
 pub const OWNER_TAG: &str = "twinspan.dev/owner";
-/// The tag of a registration that was put back for its server.
+/// The tag of a registration that Twinspan put back for its server.
 pub const HEALED_TAG: &str = "twinspan.dev/healed";
 
 /// Displayed as `<clusterID>/<namespace>/<RegisteredService>`.
@@ -28,7 +29,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The text is no owner mark.
+/// The text is not an owner mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an owner mark: want <clusterID>/<namespace>/<RegisteredService>")]
 pub struct NotAnOwner;

@@ -1,14 +1,16 @@
-//! Which of a RegisteredService's ports something concerns.
+//! A subset of a RegisteredService's ports.
+//!
+//! Owns the set. Refuses to know the ports themselves: callers hold the list that the indexes point into.
 
 /// The most ports that a RegisteredService can name (`maxItems` of `spec.service.ports`).
 pub const MAX_PORTS: usize = 16;
 
-/// A set of ports, by their place in the list of ports in force. Formats but Kratos have one port, at place 0.
+/// A set of ports, by their index in the list of ports in force. Formats without schemes have one port, at index 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortSet(u16);
 
 impl PortSet {
-    /// The port at a place; places from [`MAX_PORTS`] on are none.
+    /// The port at an index; empty from [`MAX_PORTS`] on.
     pub fn of(place: usize) -> Self {
         if place < MAX_PORTS { Self(1 << place) } else { Self(0) }
     }

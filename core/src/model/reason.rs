@@ -1,15 +1,15 @@
 //! Why an instance is not on the other side.
 //!
 //! Owns the bounded list of reasons that status, Events and metrics share: an operator who sees one in
-//! `twinspan_skipped_instances` finds the same word in `status.skipped` and in the documents. Refuses to know how a reason
-//! is found.
+//! `twinspan_skipped_instances` finds the same word in `status.skipped` and in the documents. Refuses to know how the
+//! planners find a reason, and to explain it.
 
 use std::fmt;
 
-/// A list of variants, and the same list as words and as a whole.
+/// A list of variants; the enum, the whole list and the words follow from it.
 macro_rules! reasons {
     ($($(#[$about:meta])* $name:ident,)*) => {
-        /// One instance or record left out, and why. Displayed in CamelCase, as the API conventions want reasons.
+        /// Why an instance or a record was left out. Displayed in CamelCase, as the API conventions want reasons.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason {
             $($(#[$about])* $name,)*
@@ -18,7 +18,7 @@ macro_rules! reasons {
         impl Reason {
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
-            /// The word that users meet; at most as many as there are variants, so it may label a metric.
+            /// The word that users meet. There is one a variant, so it may label a metric.
             pub fn label(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }
             }
@@ -27,7 +27,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    // What the record says is no address that an EndpointSlice may hold.
+    // The record states no address that an EndpointSlice may hold.
     AddressMissing,
     AddressMalformed,
     HostnameAddress,
@@ -45,9 +45,9 @@ reasons! {
     Undecodable,
     NotTCP,
     KeyValueMismatch,
-    /// The value says another service's name than its key; Kratos readers pass over it.
+    /// The value names another service than its key; Kratos readers pass over it.
     OtherName,
-    /// It has no address with a scheme that was asked for.
+    /// The record has no address with the scheme of a chosen port.
     NoSuchScheme,
     // The address is sound, but the registry must not put it into a Service.
     APIServerAddress,
@@ -57,9 +57,9 @@ reasons! {
     NoSuchPod,
     DeniedCIDR,
     NotInAllowCIDRs,
-    // The record is sound, but not asked for.
+    // The record is sound, but the RegisteredService does not select it.
     NotSelected,
-    // The record is sound, but somebody else has the address or the right to it.
+    // The record is sound, but another record, object or cluster has the address or the right to it.
     OtherCluster,
     FormerEndpoint,
     Conflict,

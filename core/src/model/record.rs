@@ -1,7 +1,7 @@
 //! A record: one key and value in the registry, and whose it is.
 //!
-//! Owns the words own, healed and foreign. Refuses to know how a value is encoded ([`crate::codec`]) and what to do about a
-//! record ([`crate::plan`]).
+//! Owns the words own, healed and foreign. Refuses to know the encoding of a value ([`crate::codec`]) and to decide
+//! about a record ([`crate::plan`]).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use std::net::IpAddr;
 
 use crate::model::{InstanceAddr, Owner, Reason, Tags, named_address};
 
-/// A revision of the registry, from its `mod_revision`s and response headers. Grows by one with each transaction.
+/// A revision of etcd, from `mod_revision`s and response headers. Grows by one with each transaction that writes.
 pub type Revision = i64;
 
-/// An etcd lease ID. 0 is no lease.
+/// An etcd lease ID. 0 means no lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId(pub i64);
 
@@ -28,7 +28,7 @@ impl fmt::Display for LeaseId {
     }
 }
 
-/// A registry key. It is bytes: other programs may write what is no UTF-8. Displayed lossily.
+/// A registry key. It is bytes: other programs may write keys that are not UTF-8. Displayed lossily.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordKey(Box<[u8]>);
 
@@ -71,7 +71,7 @@ impl fmt::Debug for RecordKey {
     }
 }
 
-/// A record as the registry returns it.
+/// A record as etcd returns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawRecord {
     pub key: RecordKey,
@@ -80,23 +80,24 @@ pub struct RawRecord {
     pub lease: LeaseId,
 }
 
-/// What a framework's registration says, before anybody judges it.
+/// The content of a framework's record, before a planner judges it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registration {
-    /// `tcp`, `tcp4`, `tcp6`, `unix`, or whatever a program wrote. Always `tcp` where a format does not say.
+    /// `tcp`, `tcp4`, `tcp6`, `unix`, or any text that a program wrote. Always `tcp` in formats without a network.
     pub network: String,
-    /// The addresses as text; often odd, see `model::address`. One, but for Kratos: there a `scheme://host:port` for each protocol.
+    /// The addresses as text; often odd, see `model::address`. Kratos has a `scheme://host:port` for each protocol, the
+    /// others have one address.
     pub endpoints: Vec<String>,
     /// As written, 0 and less included.
     pub weight: i64,
     pub tags: Tags,
-    /// What else the value says, by field: what its server wrote and no reader of its framework looks at, and what only one
-    /// format has. Kept apart, so that a registration that is put back says what its server said.
+    /// The other fields of the value: those that no reader of the framework looks at, and those that only one format
+    /// has. Kept, so that a registration that is put back equals the one that its server wrote.
     pub rest: BTreeMap<String, serde_json::Value>,
 }
 
 impl Registration {
-    /// Whether clients reach it over TCP (netpoll and Go's `net.Dial` know these three).
+    /// Whether clients reach the server over TCP (netpoll and Go's `net.Dial` know these three).
     pub fn is_tcp(&self) -> bool {
         matches!(self.network.as_str(), "tcp" | "tcp4" | "tcp6")
     }
@@ -105,38 +106,39 @@ impl Registration {
 /// Twinspan's marks on a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// A self-registered server, or a person.
+    /// None: a server or a person wrote it.
     None,
-    /// Exported by the Twinspan that the owner names.
+    /// Exported by the cluster that the owner names.
     Owned(Owner),
-    /// Put back for a server that lost its registration, by the Twinspan that the owner names.
+    /// Put back for a server that lost its registration, by the cluster that the owner names.
     Healed(Owner),
-    /// An owner tag that does not parse, or one at a key where it does not belong: some Twinspan's, but not one that we can name.
+    /// An owner mark that does not parse, or one at a key where it does not belong: some Twinspan wrote it, but its
+    /// cluster is unknown.
     Unreadable,
 }
 
 /// One of the addresses of a registration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// `grpc`, `https` and the like; empty where the format has no schemes.
+    /// `grpc`, `https` and the like; empty in formats without schemes.
     pub scheme: String,
     /// The address that clients would dial, as text.
     pub text: String,
-    /// The address that an endpoint would have, or why it can have none. A key whose last segment is an address that
-    /// the value contradicts is refused here too.
+    /// The address that an endpoint would have, or why it can have none. A value that contradicts the address in its
+    /// key's last segment is refused here too.
     pub addr: Result<InstanceAddr, Reason>,
 }
 
-/// What a record holds.
+/// The decoded value of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     Registered {
         registration: Registration,
         mark: Mark,
-        /// In the order of `registration.endpoints`; exactly one, but for Kratos.
+        /// In the order of `registration.endpoints`; exactly one in formats without schemes.
         listeners: Vec<Listener>,
     },
-    /// Kept, counted and never touched; the text is for people.
+    /// Kept, counted and never touched. The text says why, for people.
     Undecodable(String),
 }
 
@@ -149,16 +151,16 @@ pub struct Record {
     pub content: Content,
 }
 
-/// Whose a record is, seen from one cluster.
+/// The writer of a record, seen from one cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
     /// Exported by this cluster.
     Own(&'a Owner),
     /// Exported by another cluster's Twinspan.
     OtherCluster,
-    /// A lost registration that some Twinspan put back.
+    /// A lost registration that this or another cluster's Twinspan put back.
     Healed(&'a Owner),
-    /// Anything else that decodes.
+    /// Any other record that decodes.
     Foreign,
     Undecodable,
 }
@@ -176,7 +178,7 @@ impl Record {
         }
     }
 
-    /// The owner, where this cluster exported the record.
+    /// The owner, if this cluster exported the record.
     pub fn own(&self, cluster_id: &str) -> Option<&Owner> {
         match self.kind(cluster_id) {
             Kind::Own(owner) => Some(owner),
@@ -184,7 +186,7 @@ impl Record {
         }
     }
 
-    /// The owner, where this cluster wrote the record: exported it, or put it back for its server.
+    /// The owner, if this cluster wrote the record: exported it, or put it back for its server.
     pub fn ours(&self, cluster_id: &str) -> Option<&Owner> {
         match self.kind(cluster_id) {
             Kind::Own(owner) => Some(owner),
@@ -193,7 +195,7 @@ impl Record {
         }
     }
 
-    /// Where it listens; nothing where it does not decode.
+    /// The addresses of the registration; empty if the value does not decode.
     pub fn listeners(&self) -> &[Listener] {
         match &self.content {
             Content::Registered { listeners, .. } => listeners,
@@ -201,17 +203,17 @@ impl Record {
         }
     }
 
-    /// The addresses of the record that an endpoint may have.
+    /// The addresses of the record that an EndpointSlice may hold.
     pub fn addrs(&self) -> impl Iterator<Item = InstanceAddr> {
         self.listeners().iter().filter_map(|listener| listener.addr.ok())
     }
 
-    /// The addresses that a client would dial, whatever their forms: also those that no endpoint may have.
+    /// The addresses that clients dial, in any form, also those that no EndpointSlice may hold.
     pub fn dialled(&self) -> impl Iterator<Item = (IpAddr, u16)> {
         self.tcp_listeners().iter().filter_map(|listener| named_address(&listener.text))
     }
 
-    /// What a client that looks for a scheme would dial: it takes the first address that has it.
+    /// The address that a client dials that looks for a scheme: it takes the first one that has it.
     pub fn dialled_for(&self, scheme: &str) -> Option<(IpAddr, u16)> {
         let first = self.tcp_listeners().iter().find(|listener| listener.scheme == scheme)?;
         named_address(&first.text)

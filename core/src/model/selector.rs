@@ -1,4 +1,6 @@
 //! A selector over pairs of key and value: labels of namespaces, tags of records.
+//!
+//! Owns the matching, as Kubernetes does it. Refuses to know what is selected.
 
 use std::collections::BTreeMap;
 
@@ -25,8 +27,8 @@ pub enum Operator {
 }
 
 impl Selector {
-    /// Whether the pairs are selected, as Kubernetes matches labels (`labels.Requirement` of k8s.io/apimachinery): `NotIn` and
-    /// `DoesNotExist` hold where the key is absent.
+    /// Whether the selector selects the pairs, as Kubernetes matches labels (`labels.Requirement` of
+    /// k8s.io/apimachinery): `NotIn` and `DoesNotExist` hold if the key is absent.
     pub fn matches(&self, pairs: &BTreeMap<String, String>) -> bool {
         self.match_labels.iter().all(|(key, value)| pairs.get(key) == Some(value))
             && self.requirements.iter().all(|requirement| requirement.holds(pairs.get(&requirement.key)))

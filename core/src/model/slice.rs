@@ -1,7 +1,7 @@
 //! An EndpointSlice, reduced to what the planners read and write (`discovery.k8s.io/v1`).
 //!
-//! Owns the labels and annotations by which Kubernetes knows whose a slice is. Refuses to know the API machinery: the
-//! mapping from and to the API type is the cluster door's.
+//! Owns the labels and annotations that name the Service and the manager of a slice. Refuses to know the API machinery:
+//! the operator maps slices from and to the API type.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,19 +11,20 @@ use crate::model::Family;
 
 /// Names the Service that a slice belongs to (`well_known_labels.go` of k8s.io/api/discovery/v1).
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// Names who manages a slice; each manager leaves the others' alone.
+/// Names the manager of a slice; each manager leaves the slices of others alone.
 pub const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 /// Our value of [`MANAGED_BY_LABEL`].
 pub const MANAGED_BY: &str = "twinspan.dev";
 /// Marks slices of headless Services, which kube-proxy does not need to watch.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
-/// When the change that a slice shows began, RFC 3339; kube-proxy and CoreDNS measure their latency from it.
+/// The time at which the change in a slice began, RFC 3339; kube-proxy and CoreDNS measure their latency from it.
 pub const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// From where a slice of ours was filled: `<ServiceRegistry>/<registryName>`.
+/// The source of a slice of ours: `<ServiceRegistry>/<registryName>`.
 pub const IMPORTED_FROM_ANNOTATION: &str = "twinspan.dev/imported-from";
-/// Until when endpoints of a slice of ours are kept that lost their registration: `<IP>=<RFC 3339>`, separated by commas.
+/// The endpoints of a slice of ours that lost their registration, and how long they are kept: `<IP>=<RFC 3339>`,
+/// separated by commas.
 pub const LOST_UNTIL_ANNOTATION: &str = "twinspan.dev/lost-until";
-/// The protocol that Kitex-style clients speak.
+/// The protocol of every port that Twinspan exports or imports.
 pub const TCP: &str = "TCP";
 
 /// `addressType`. FQDN slices have no semantics and are ignored.
@@ -43,7 +44,7 @@ pub struct SlicePort {
     pub app_protocol: Option<String>,
 }
 
-/// The pod that an endpoint is (`targetRef`).
+/// The pod behind an endpoint (`targetRef`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetPod {
     pub namespace: String,
@@ -51,17 +52,17 @@ pub struct TargetPod {
     pub uid: String,
 }
 
-/// Where traffic to an endpoint should come from (`hints`).
+/// The zones and nodes that traffic to an endpoint should come from (`hints`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
     pub zones: Vec<String>,
     pub nodes: Vec<String>,
 }
 
-/// One endpoint with its first address: nothing is defined beyond the first, and kube-proxy reads no other.
+/// One endpoint with its first address: the API defines no meaning for others, and kube-proxy reads only the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceEndpoint {
-    /// As written; other managers' slices may hold what we would refuse.
+    /// As written; the slices of other managers may hold addresses that Twinspan would refuse.
     pub address: String,
     /// Absent means true.
     pub ready: Option<bool>,
@@ -78,7 +79,7 @@ pub struct SliceEndpoint {
 }
 
 impl SliceEndpoint {
-    /// An endpoint that we write: always with all three conditions.
+    /// An endpoint that Twinspan writes: always with all three conditions.
     pub fn ready(ip: IpAddr) -> Self {
         Self {
             address: ip.to_string(),
@@ -113,9 +114,9 @@ pub struct Slice {
     pub service: Option<String>,
     /// From [`MANAGED_BY_LABEL`].
     pub managed_by: Option<String>,
-    /// UID of the RegisteredService that owns it, where one does.
+    /// UID of the RegisteredService that owns the slice, if one does.
     pub owner_uid: Option<String>,
-    /// Has a deletionTimestamp: it is going, whoever holds it up.
+    /// Has a deletionTimestamp; a finalizer may keep it for a while.
     pub deleting: bool,
     pub address_type: AddressType,
     pub ports: Vec<SlicePort>,
@@ -129,7 +130,7 @@ impl Slice {
         self.managed_by.as_deref() == Some(MANAGED_BY)
     }
 
-    /// Reads [`LOST_UNTIL_ANNOTATION`] into the endpoints. What does not parse says nothing.
+    /// Reads [`LOST_UNTIL_ANNOTATION`] into the endpoints. Skips entries that do not parse.
     pub fn read_lost_until(&mut self) {
         let Some(text) = self.annotations.get(LOST_UNTIL_ANNOTATION) else { return };
         let entries = text.split(',').filter_map(|entry| entry.split_once('='));
