@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
-use twinspan_bed::{Etcd, Framework, Server, ServerOptions, eventually, next_v4};
+use twinspan_testbed::{Etcd, Framework, Server, ServerOptions, eventually, next_v4};
 
 use crate::formats::corner_of;
 use crate::harness::{Corner, SOON, Suite};

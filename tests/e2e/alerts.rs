@@ -12,8 +12,8 @@ use kube::api::DeleteParams;
 use libtest_mimic::Trial;
 use serde_json::json;
 use tokio::net::TcpListener;
-use twinspan_bed::prometheus::{Alert, Scrape, alerts};
-use twinspan_bed::{Bed, Twinspan, TwinspanOptions, eventually, next_v4, repository};
+use twinspan_testbed::prometheus::{Alert, Scrape, alerts};
+use twinspan_testbed::{Bed, Twinspan, TwinspanOptions, eventually, next_v4, repository};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 

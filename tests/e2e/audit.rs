@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use twinspan_bed::Bed;
+use twinspan_testbed::Bed;
 
 /// Every request of Twinspan's ServiceAccount in the audit log.
 pub fn audited(bed: &Bed) -> Result<Vec<Value>> {

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use kube::api::{Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{eventually, next_v4};
+use twinspan_testbed::{eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite};
 

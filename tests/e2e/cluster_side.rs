@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{Framework, eventually, holds, next_v4, resolve};
+use twinspan_testbed::{Framework, eventually, holds, next_v4, resolve};
 
 use crate::harness::{Corner, SOON, Suite};
 

@@ -12,8 +12,8 @@ use anyhow::{Context, Result, ensure};
 use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::oracle::kube_proxy;
-use twinspan_bed::{Server, eventually, next_v4};
+use twinspan_testbed::oracle::kube_proxy;
+use twinspan_testbed::{Server, eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite};
 

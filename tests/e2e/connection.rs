@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{Link, eventually, next_v4, next_v6};
+use twinspan_testbed::{Link, eventually, next_v4, next_v6};
 
 use crate::harness::{Corner, SOON, Suite};
 

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use twinspan_bed::{Call, Etcd, Framework, Server, ServerOptions, TwinspanOptions, eventually, holds, next_v4};
+use twinspan_testbed::{Call, Etcd, Framework, Server, ServerOptions, TwinspanOptions, eventually, holds, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 

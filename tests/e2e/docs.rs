@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use tokio::process::Command;
-use twinspan_bed::{Bed, TwinspanOptions, eventually, namespace, repository};
+use twinspan_testbed::{Bed, TwinspanOptions, eventually, namespace, repository};
 
 use crate::harness::{SOON, Suite, TWINSPAN};
 

@@ -11,7 +11,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 use tokio::process::Command;
-use twinspan_bed::{Bed, TwinspanOptions, apply_file, next_v4, twinspan_manifest};
+use twinspan_testbed::{Bed, TwinspanOptions, apply_file, next_v4, twinspan_manifest};
 
 use crate::harness::{Corner, Suite, TWINSPAN};
 

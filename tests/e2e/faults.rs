@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{Etcd, Link, TwinspanOptions, eventually, holds, next_v4};
+use twinspan_testbed::{Etcd, Link, TwinspanOptions, eventually, holds, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 
@@ -206,7 +206,11 @@ async fn change_secret(corner: &Corner<'_>, name: &str, data: Value) -> Result<(
 }
 
 /// A scene behind a user and a password.
-async fn with_password<'a>(bed: &'a twinspan_bed::Bed, name: &str, registry: &mut Etcd) -> Result<(Scene<'a>, String)> {
+async fn with_password<'a>(
+    bed: &'a twinspan_testbed::Bed,
+    name: &str,
+    registry: &mut Etcd,
+) -> Result<(Scene<'a>, String)> {
     let corner = Corner::without_registry_object(bed, name, registry).await?;
     registry.require_password("twinspan", "first", &[&corner.name, "twinspan/"]).await?;
     let user = json!({"username": "twinspan", "password": "first"});

@@ -10,7 +10,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 use twinspan::api::ServiceRegistry;
-use twinspan_bed::{Etcd, TwinspanOptions, eventually, holds, next_v4};
+use twinspan_testbed::{Etcd, TwinspanOptions, eventually, holds, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{Caller, Etcd, Framework, Server, ServerOptions, eventually, next_v4, repository, resolve};
+use twinspan_testbed::{Caller, Etcd, Framework, Server, ServerOptions, eventually, next_v4, repository, resolve};
 
 use crate::harness::{Corner, SOON, Suite};
 
@@ -42,7 +42,7 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
 
 /// A corner whose ServiceRegistry has the format, with the framework's own prefix.
 pub async fn corner_of<'a>(
-    bed: &'a twinspan_bed::Bed,
+    bed: &'a twinspan_testbed::Bed,
     name: &str,
     etcd: &Etcd,
     framework: Framework,
@@ -90,7 +90,7 @@ async fn resolves_to(
 }
 
 async fn both_ways(suite: Arc<Suite>, framework: Framework) -> Result<()> {
-    let modules = std::fs::read_to_string(repository().join("dev/interop/go.mod"))?;
+    let modules = std::fs::read_to_string(repository().join("dev/parts/interop/go.mod"))?;
     for version in VERSIONS {
         ensure!(modules.contains(version), "the programs are not of {version}");
     }

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{Etcd, TwinspanOptions, eventually, holds, next_v4};
+use twinspan_testbed::{Etcd, TwinspanOptions, eventually, holds, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 

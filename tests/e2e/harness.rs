@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 use twinspan::api::{Counts, RegisteredService, ServiceRegistry};
-use twinspan_bed::{
+use twinspan_testbed::{
     Bed, Caller, Etcd, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, Twinspan, TwinspanOptions,
     eventually, next_v4,
 };
@@ -111,7 +111,7 @@ impl Suite {
 }
 
 fn namespace_pid() -> u32 {
-    twinspan_bed::namespace::outer_pid().unwrap_or_else(|_| std::process::id())
+    twinspan_testbed::namespace::outer_pid().unwrap_or_else(|_| std::process::id())
 }
 
 /// One story's corner of a cluster: a namespace, a ServiceRegistry with a prefix of its own, and foreign things beside it that

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
 use std::time::{Duration, Instant};
-use twinspan_bed::{eventually, next_v4, next_v6};
+use twinspan_testbed::{eventually, next_v4, next_v6};
 
 use crate::harness::{Corner, SOON, Suite};
 

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use kube::api::DeleteParams;
 use libtest_mimic::Trial;
 use serde_json::json;
-use twinspan_bed::{Framework, eventually, next_v4, resolve};
+use twinspan_testbed::{Framework, eventually, next_v4, resolve};
 
 use crate::harness::{Corner, SOON, Suite};
 
@@ -109,7 +109,7 @@ async fn what_kitex_reads(suite: Arc<Suite>) -> Result<()> {
             json!({"selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}], "ipFamilyPolicy": "RequireDualStack", "clusterIP": "None"}),
         )
         .await?;
-    let (v4, v6) = (next_v4(), twinspan_bed::next_v6()?);
+    let (v4, v6) = (next_v4(), twinspan_testbed::next_v6()?);
     let labels = [("app".to_owned(), "echo".to_owned())].into();
     corner.pods.run("pod", &labels, &[v4.into(), v6.into()]).await?;
     corner.pods.set_ready("pod", true).await?;

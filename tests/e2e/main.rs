@@ -46,7 +46,7 @@ use std::process::ExitCode;
 
 use harness::Suite;
 use libtest_mimic::Arguments;
-use twinspan_bed::namespace;
+use twinspan_testbed::namespace;
 
 const STORIES_AT_ONCE: usize = 8;
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
 use tokio::process::Command;
-use twinspan_bed::{OPERATOR_NAMESPACE, Server, ServerOptions, eventually, next_v4};
+use twinspan_testbed::{OPERATOR_NAMESPACE, Server, ServerOptions, eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 

@@ -13,7 +13,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::json;
-use twinspan_bed::{Bed, TwinspanOptions, eventually, next_v4};
+use twinspan_testbed::{Bed, TwinspanOptions, eventually, next_v4};
 
 use crate::audit::no_denied_requests;
 use crate::harness::{Corner, Suite, TWINSPAN};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
-use twinspan_bed::{TwinspanOptions, eventually, next_v4};
+use twinspan_testbed::{TwinspanOptions, eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 
@@ -171,7 +171,7 @@ async fn api_server_away(suite: Arc<Suite>) -> Result<()> {
         pods.push(corner.pod("echo", name, 80).await?);
         corner.pods.set_ready(name, true).await?;
     }
-    let addresses: Vec<SocketAddr> = pods.iter().map(twinspan_bed::Server::address).collect();
+    let addresses: Vec<SocketAddr> = pods.iter().map(twinspan_testbed::Server::address).collect();
     corner.records_become(&bed.registry, "echo", &addresses).await?;
     let before = corner.records(&bed.registry, "echo").await?;
 

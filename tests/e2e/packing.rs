@@ -14,14 +14,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use twinspan::cluster::convert;
-use twinspan_bed::oracle::{BuiltIn, built_in_controller};
-use twinspan_bed::{eventually, next_v4};
 use twinspan_core::Timestamp;
 use twinspan_core::model::{
     AddressType, IMPORTED_FROM_ANNOTATION, InstanceAddr, MANAGED_BY, MANAGED_BY_LABEL, PortSet, SERVICE_NAME_LABEL,
     ServiceKey, Slice, SliceEndpoint,
 };
 use twinspan_core::plan::slices::{self, Body, SliceOp, TrafficDistribution};
+use twinspan_testbed::oracle::{BuiltIn, built_in_controller};
+use twinspan_testbed::{eventually, next_v4};
 
 use crate::harness::{Corner, Suite};
 

@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 use serde::Deserialize;
 use serde_json::json;
 use twinspan::tools::doctor::{Grant, Place, granted};
-use twinspan_bed::OPERATOR_NAMESPACE;
+use twinspan_testbed::OPERATOR_NAMESPACE;
 
 use crate::harness::Suite;
 

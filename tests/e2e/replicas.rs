@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
-use twinspan_bed::{Bed, Etcd, OPERATOR_NAMESPACE, TwinspanOptions, eventually, holds, next_v4};
+use twinspan_testbed::{Bed, Etcd, OPERATOR_NAMESPACE, TwinspanOptions, eventually, holds, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::json;
-use twinspan_bed::{Framework, eventually, holds, next_v4, resolve};
+use twinspan_testbed::{Framework, eventually, holds, next_v4, resolve};
 
 use crate::harness::{Corner, SOON, Suite};
 

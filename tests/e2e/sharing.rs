@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use etcd_client::{EventType, WatchOptions};
 use libtest_mimic::Trial;
 use serde_json::json;
-use twinspan_bed::{eventually, next_v4};
+use twinspan_testbed::{eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite};
 

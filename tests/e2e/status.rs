@@ -11,7 +11,7 @@ use kube::Api;
 use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::json;
-use twinspan_bed::{eventually, holds, next_v4};
+use twinspan_testbed::{eventually, holds, next_v4};
 
 use crate::audit::audited;
 use crate::harness::{Corner, SOON, Suite};

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
-use twinspan_bed::{TwinspanOptions, eventually};
+use twinspan_testbed::{TwinspanOptions, eventually};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 

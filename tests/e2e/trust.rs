@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use twinspan_bed::{eventually, next_v4};
+use twinspan_testbed::{eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, merge};
 

@@ -1,4 +1,4 @@
-//! Helm itself, the one that `dev/parts` builds.
+//! Helm itself, the one that `dev/parts/build helm` builds.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -24,12 +24,12 @@ pub struct Helm {
 impl Helm {
     /// Builds it where it is missing.
     pub fn find() -> Result<Self> {
-        let output = Command::new(repository().join("dev/parts"))
+        let output = Command::new(repository().join("dev/parts/build"))
             .arg("helm")
             .stderr(std::process::Stdio::inherit())
             .output()
-            .context("cannot run dev/parts")?;
-        ensure!(output.status.success(), "dev/parts helm failed");
+            .context("cannot run dev/parts/build")?;
+        ensure!(output.status.success(), "dev/parts/build helm failed");
         let program = String::from_utf8(output.stdout)?.trim().to_owned();
         // Nothing of the person who runs this: no plugins, no repositories, no cluster.
         let home = repository().join("target/helm").display().to_string();

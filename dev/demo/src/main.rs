@@ -6,7 +6,7 @@ mod story;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use twinspan_bed::namespace;
+use twinspan_testbed::namespace;
 
 fn main() -> ExitCode {
     let keep = std::env::args().any(|argument| argument == "--keep");

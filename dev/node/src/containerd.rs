@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
-use twinspan_bed::{Part, eventually};
+use twinspan_testbed::{Part, eventually};
 
 use crate::address::PODS;
 use crate::images::PAUSE;

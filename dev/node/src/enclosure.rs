@@ -9,8 +9,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::wait::{WaitStatus, wait};
 use tokio::signal::unix::{SignalKind, signal};
-use twinspan_bed::namespace::{Access, build, variable};
-use twinspan_bed::repository;
+use twinspan_testbed::namespace::{Access, build, variable};
+use twinspan_testbed::repository;
 
 use crate::cgroup::{self, Cgroup};
 use crate::{address, containerd, mounts, network};
@@ -60,7 +60,7 @@ pub fn enter() -> Result<Place> {
 
 /// Replaces the process with a command inside a node that is up; returns only why that was not possible.
 pub fn join(command: &[String]) -> Result<std::io::Error> {
-    twinspan_bed::namespace::join("node", "make node", command)
+    twinspan_testbed::namespace::join("node", "make node", command)
 }
 
 /// The kubeconfig of the administrator, wherever it is read.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use twinspan_bed::namespace::binary;
-use twinspan_bed::repository;
 use twinspan_image::{Image, Root, binary as target};
+use twinspan_testbed::namespace::binary;
+use twinspan_testbed::repository;
 
 /// Holds the namespaces of each pod.
 pub(crate) const PAUSE: &str = "localhost/node/pause:1";

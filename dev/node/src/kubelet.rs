@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use twinspan_bed::namespace::binary;
-use twinspan_bed::{ControlPlane, Part, eventually};
+use twinspan_testbed::namespace::binary;
+use twinspan_testbed::{ControlPlane, Part, eventually};
 
 use crate::address::{DNS, NODE, PODS};
 use crate::containerd::{SOCKET, part};

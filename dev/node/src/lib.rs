@@ -4,7 +4,7 @@
 //! - [`Node`]: the cluster inside, with CoreDNS in a pod, and a registry outside of it.
 //! - [`scene`]: Twinspan and a shop on it.
 //!
-//! Control plane, registry, and the programs of other frameworks are those of `twinspan-bed`. They run outside of the node's network, as
+//! Control plane, registry, and the programs of other frameworks are those of `twinspan-testbed`. They run outside of the node's network, as
 //! a control plane and servers on virtual machines do; only what a node has is in a network namespace of the node.
 //!
 //! Errors are for the person who runs it, so they are texts with a context (`anyhow`).

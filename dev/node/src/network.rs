@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use twinspan_bed::namespace::ip;
+use twinspan_testbed::namespace::ip;
 
 use crate::address::{API_SERVER, CLUSTER_ETCD, MACHINES, NODE, PODS, REGISTRY, WIRE};
 

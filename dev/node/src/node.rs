@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use twinspan_bed::{ControlPlane, Etcd, Kind, repository};
+use twinspan_testbed::{ControlPlane, Etcd, Kind, repository};
 
 use crate::containerd::Containerd;
 use crate::enclosure::Enclosure;

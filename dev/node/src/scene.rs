@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use twinspan_bed::{Framework, OPERATOR_NAMESPACE, Server, ServerOptions, eventually};
+use twinspan_testbed::{Framework, OPERATOR_NAMESPACE, Server, ServerOptions, eventually};
 
 use crate::{Node, address};
 

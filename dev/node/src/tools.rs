@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use tokio::process::Command;
-use twinspan_bed::namespace::binary;
-use twinspan_bed::repository;
+use twinspan_testbed::namespace::binary;
+use twinspan_testbed::repository;
 
 use crate::enclosure;
 

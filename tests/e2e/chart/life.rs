@@ -13,9 +13,9 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 use tokio::process::Command;
-use twinspan_bed::{Bed, OPERATOR_NAMESPACE, TwinspanOptions, apply_file, eventually, next_v4};
 use twinspan_chart::chart;
 use twinspan_chart::helm::{Helm, objects};
+use twinspan_testbed::{Bed, OPERATOR_NAMESPACE, TwinspanOptions, apply_file, eventually, next_v4};
 
 use super::Cluster;
 use crate::audit::audited_as;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use twinspan_bed::Bed;
 use twinspan_chart::chart;
 use twinspan_chart::helm::{Helm, NAMESPACE, RELEASE};
+use twinspan_testbed::Bed;
 
 use crate::harness::Suite;
 

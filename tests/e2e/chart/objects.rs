@@ -11,8 +11,8 @@ use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::process::Command;
-use twinspan_bed::{Bed, OPERATOR_NAMESPACE, eventually, prometheus};
 use twinspan_chart::helm::Helm;
+use twinspan_testbed::{Bed, OPERATOR_NAMESPACE, eventually, prometheus};
 
 use crate::harness::{SOON, Suite, TWINSPAN};
 

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
-use twinspan_bed::Etcd;
+use twinspan_testbed::Etcd;
 
 use super::Corner;
 use crate::audit::no_denied_requests;

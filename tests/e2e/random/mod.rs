@@ -70,7 +70,7 @@ async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) 
 }
 
 /// What Twinspan must never do, done by hand in its name.
-async fn plant(corner: &Corner<'_>, registry: &twinspan_bed::Etcd) -> Result<()> {
+async fn plant(corner: &Corner<'_>, registry: &twinspan_testbed::Etcd) -> Result<()> {
     let mut client = registry.client().await?;
     let fence = client.get("twinspan/", Some(etcd_client::GetOptions::new().with_prefix())).await?;
     let fence = fence.kvs().first().context("no epoch")?.clone();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use etcd_client::{EventType, WatchOptions};
 use serde_json::Value;
-use twinspan_bed::{Etcd, eventually};
+use twinspan_testbed::{Etcd, eventually};
 
 /// One key at one revision.
 #[derive(Clone, Debug)]

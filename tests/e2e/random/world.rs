@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use etcd_client::PutOptions;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
-use twinspan_bed::{Bed, Etcd, Twinspan, TwinspanOptions, eventually, next_v4};
+use twinspan_testbed::{Bed, Etcd, Twinspan, TwinspanOptions, eventually, next_v4};
 
 use super::below;
 use super::check::Written;

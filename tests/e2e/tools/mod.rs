@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tokio::process::Command;
-use twinspan_bed::{Bed, Etcd, TwinspanOptions, eventually, next_v4};
+use twinspan_testbed::{Bed, Etcd, TwinspanOptions, eventually, next_v4};
 
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use twinspan_bed::{Framework, Server, ServerOptions, eventually, next_v4};
+use twinspan_testbed::{Framework, Server, ServerOptions, eventually, next_v4};
 
 use super::json_of;
 use crate::formats::corner_of;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use twinspan_bed::{Bed, TwinspanOptions, eventually, next_v4};
+use twinspan_testbed::{Bed, TwinspanOptions, eventually, next_v4};
 
 use super::{echo, json_of, pod, put, run, value};
 use crate::harness::{Corner, SOON, Suite, TWINSPAN};

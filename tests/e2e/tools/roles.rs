@@ -9,7 +9,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
-use twinspan_bed::{Bed, Kubeconfig, OPERATOR_NAMESPACE, eventually, next_v4};
+use twinspan_testbed::{Bed, Kubeconfig, OPERATOR_NAMESPACE, eventually, next_v4};
 
 use super::{echo, pod, put, run_with};
 use crate::audit::{audited_as, nothing_is_denied};

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use twinspan_bed::{Call, Caller, OPERATOR_NAMESPACE, eventually};
 use twinspan_node::{Node, scene};
+use twinspan_testbed::{Call, Caller, OPERATOR_NAMESPACE, eventually};
 
 use crate::pods;
 use crate::steps::{SOON, twinspan};

@@ -62,6 +62,6 @@ async fn chapters(node: &Node) -> Result<()> {
     steps::pods_call_a_machine(node, &machine).await?;
     steps::people_see_it(node, &machine).await?;
     failover::nothing_is_lost(node, &outside).await?;
-    node.helm(&["test", "twinspan", "--namespace", twinspan_bed::OPERATOR_NAMESPACE, "--timeout", "2m"]).await?;
+    node.helm(&["test", "twinspan", "--namespace", twinspan_testbed::OPERATOR_NAMESPACE, "--timeout", "2m"]).await?;
     node.check_running()
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use twinspan_bed::OPERATOR_NAMESPACE;
 use twinspan_node::{Node, scene};
+use twinspan_testbed::OPERATOR_NAMESPACE;
 
 /// `kubectl get -o json`, its items.
 pub async fn list(node: &Node, namespace: &str, labels: &str) -> Result<Vec<Value>> {

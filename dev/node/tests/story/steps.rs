@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use twinspan_bed::{Caller, Framework, OPERATOR_NAMESPACE, Server, eventually, repository, resolve};
 use twinspan_node::{Node, scene};
+use twinspan_testbed::{Caller, Framework, OPERATOR_NAMESPACE, Server, eventually, repository, resolve};
 
 use crate::pods::{self, Process};
 

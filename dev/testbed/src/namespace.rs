@@ -130,12 +130,12 @@ fn can_unshare(command: &Command) -> Result<()> {
 
 /// The binary of a part, built where it is missing. Only outside of the namespaces: that needs the network.
 pub fn build(part: &str) -> Result<String> {
-    let output = Command::new(repository().join("dev/parts"))
+    let output = Command::new(repository().join("dev/parts/build"))
         .arg(part)
         .stderr(std::process::Stdio::inherit())
         .output()
-        .context("cannot run dev/parts")?;
-    ensure!(output.status.success(), "dev/parts {part} failed");
+        .context("cannot run dev/parts/build")?;
+    ensure!(output.status.success(), "dev/parts/build {part} failed");
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 

@@ -1,4 +1,4 @@
-//! Prometheus' own code (`dev/prometheus`), asked which alerts fire after a series of scrapes, and its operator's types, asked whether
+//! Prometheus' own code (`dev/parts/prometheus`), asked which alerts fire after a series of scrapes, and its operator's types, asked whether
 //! they have every field of an object.
 
 use std::collections::BTreeMap;

@@ -36,7 +36,7 @@ pub struct Dns {
 impl Dns {
     pub(crate) async fn start(dir: &Path, ip: Ipv4Addr, cluster: &ControlPlane) -> Result<Self> {
         let client: &Client = &cluster.client;
-        access::apply_file(client, &repository().join("dev/bed/manifests/coredns.yaml")).await?;
+        access::apply_file(client, &repository().join("dev/testbed/manifests/coredns.yaml")).await?;
         let kubeconfig = cluster.account(dir, "kube-system", "coredns").await?;
         let corefile = dir.join("Corefile");
         std::fs::write(

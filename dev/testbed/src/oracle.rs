@@ -1,4 +1,4 @@
-//! Kubernetes' own code (`dev/oracle`), asked what it would do.
+//! Kubernetes' own code (`dev/parts/oracle`), asked what it would do.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

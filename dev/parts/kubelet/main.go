@@ -1,6 +1,6 @@
 // Command kubelet is what makes a machine a node, and what puts pods on it:
 // kubelet, kube-proxy and kube-scheduler in one binary, chosen by the first
-// argument. Module versions and build flags are those of dev/controlplane, so
+// argument. Module versions and build flags are those of dev/parts/controlplane, so
 // that the two share most of what the compiler has to do.
 package main
 

@@ -114,7 +114,7 @@ impl Bed {
         ])
     }
 
-    /// Tells other terminals how to come in (`dev/testbed exec`), and returns the file that says so.
+    /// Tells other terminals how to come in (`dev/testbed/run exec`), and returns the file that says so.
     pub fn write_access(&self) -> Result<PathBuf> {
         let access = Access {
             pid: namespace::outer_pid()?,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
-use twinspan_bed::{Bed, namespace};
+use twinspan_testbed::{Bed, namespace};
 
 const USAGE: &str = "usage: testbed              start the bed and keep it until Ctrl-C
        testbed -- COMMAND   start it, run COMMAND inside with KUBECONFIG and ETCDCTL_ENDPOINTS set, take it down
@@ -52,7 +52,7 @@ fn up(command: Option<&[String]>) -> Result<()> {
             }
             None => {
                 println!("up in {:.1} s; logs in {}", started.elapsed().as_secs_f64(), dir.display());
-                println!("in another terminal: dev/testbed exec kubectl get ns");
+                println!("in another terminal: dev/testbed/run exec kubectl get ns");
                 tokio::signal::ctrl_c().await?;
             }
         }
@@ -63,6 +63,6 @@ fn up(command: Option<&[String]>) -> Result<()> {
 }
 
 fn exec(command: &[String]) -> Result<()> {
-    let error = namespace::join("testbed", "dev/testbed", command)?;
+    let error = namespace::join("testbed", "dev/testbed/run", command)?;
     Err(error).context("cannot start `nsenter`; it is in the package util-linux")
 }

@@ -1,4 +1,4 @@
-//! Real programs of the frameworks (`dev/interop`), and what they say.
+//! Real programs of the frameworks (`dev/parts/interop`), and what they say.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
