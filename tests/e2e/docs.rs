@@ -9,19 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use libtest_mimic::Trial;
 use tokio::process::Command;
 use twinspan_testbed::{Bed, TwinspanOptions, eventually, namespace, repository};
 
-use crate::harness::{SOON, Suite, TWINSPAN};
+use crate::harness::{SOON, Suite, TWINSPAN, stories};
 
-pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
-    vec![
-        suite.story("docs::every_command_and_every_object", commands),
-        Trial::test("docs::every_link_leads_somewhere", || Ok(links()?)),
-        Trial::test("docs::the_quick_start_names_what_it_runs", || Ok(prerequisites()?)),
-    ]
-}
+stories![every_command_and_every_object, every_link_leads_somewhere, the_quick_start_names_what_it_runs];
 
 /// In this order, the rest by name. What the quick start creates the others talk about.
 const FIRST: &str = "quick-start.md";
@@ -207,7 +200,7 @@ async fn owners(bed: &Bed, administrator: &Reader, block: &Block) -> Result<()> 
     Ok(())
 }
 
-async fn commands(suite: Arc<Suite>) -> Result<()> {
+async fn every_command_and_every_object(suite: Arc<Suite>) -> Result<()> {
     let mut all = Vec::new();
     for path in documents()?.into_iter().filter(|path| !path.ends_with(REFERENCE)) {
         all.extend(blocks(&path)?.into_iter().filter(|block| matches!(block.language.as_str(), "sh" | "yaml")));
@@ -230,7 +223,7 @@ async fn commands(suite: Arc<Suite>) -> Result<()> {
 }
 
 /// Every program of the quick start's blocks, the exempt ones too, is named before the first of them.
-fn prerequisites() -> Result<()> {
+async fn the_quick_start_names_what_it_runs(_: Arc<Suite>) -> Result<()> {
     let path = repository().join("docs").join(FIRST);
     let text = std::fs::read_to_string(&path)?;
     let (head, _) = text.split_once("```").context("no block")?;
@@ -254,7 +247,7 @@ fn prerequisites() -> Result<()> {
 }
 
 /// Links to files and to headings, in the documents and in the README.
-fn links() -> Result<()> {
+async fn every_link_leads_somewhere(_: Arc<Suite>) -> Result<()> {
     // The reference has none, and patterns that look like some.
     let mut pages: Vec<PathBuf> = documents()?.into_iter().filter(|path| !path.ends_with(REFERENCE)).collect();
     pages.extend(["README.md", "CONTRIBUTING.md", "docs/decisions/README.md"].map(|page| repository().join(page)));

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use libtest_mimic::Trial;
 use twinspan::registry::etcd::{EtcdConnector, Settings};
 use twinspan::registry::memory::MemoryServer;
 use twinspan::registry::{
@@ -14,18 +13,19 @@ use twinspan::registry::{
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
 
-use crate::harness::Suite;
+use crate::harness::{Suite, stories};
 
-pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
-    vec![
-        suite.story("registry_contract::etcd", |suite| async move {
-            let bed = &suite.shared().await?.bed;
-            let etcd = bed.start_registry("registry-contract").await?;
-            let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
-            contract(&EtcdConnector::new(settings)).await
-        }),
-        suite.story("registry_contract::memory", |_| async { contract(&MemoryServer::new()).await }),
-    ]
+stories![etcd, memory];
+
+async fn etcd(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let etcd = bed.start_registry("registry-contract").await?;
+    let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
+    contract(&EtcdConnector::new(settings)).await
+}
+
+async fn memory(_: Arc<Suite>) -> Result<()> {
+    contract(&MemoryServer::new()).await
 }
 
 const ROOT: &str = "root/";

@@ -1,24 +1,16 @@
 //! The Helm chart on a real API server. It has no kubelet, so nothing is waited for but objects.
 
-mod life;
+mod lifecycle;
 mod objects;
 
-use std::sync::Arc;
-
 use anyhow::{Result, ensure};
-use libtest_mimic::Trial;
 use twinspan_chart::chart;
 use twinspan_chart::helm::{Helm, NAMESPACE, RELEASE};
 use twinspan_testbed::Bed;
 
-use crate::harness::Suite;
+use crate::harness::stories;
 
-pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
-    vec![
-        suite.story("chart::every_object_is_taken_by_the_api_server", objects::every_object),
-        suite.story("chart::install_upgrade_rollback_uninstall", life::whole),
-    ]
-}
+stories![objects::every_object_is_taken_by_the_api_server, lifecycle::install_upgrade_rollback_uninstall,];
 
 /// Helm on a bed's cluster, as its administrator. It blocks, so each call has a thread of its own.
 #[derive(Clone)]

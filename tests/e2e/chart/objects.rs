@@ -32,7 +32,7 @@ const EVERYTHING: [&str; 8] = [
 /// Kinds of the Prometheus operator. The API server knows no fields of theirs here; the operator's own types do.
 const STAND_INS: [(&str, &str); 2] = [("ServiceMonitor", "servicemonitors"), ("PrometheusRule", "prometheusrules")];
 
-pub async fn every_object(suite: Arc<Suite>) -> Result<()> {
+pub async fn every_object_is_taken_by_the_api_server(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     stand_ins(bed).await?;
     let helm = Helm::find()?;

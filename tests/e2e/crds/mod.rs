@@ -12,20 +12,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use kube::Client;
-use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use self::desk::Desk;
-use crate::harness::{Suite, merge};
+use crate::harness::{Suite, merge, stories};
 
-pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
-    vec![
-        suite.story("crds::every_rule_and_every_bound", every_rule_and_every_bound),
-        suite.story("crds::service_registries", service_registries),
-        suite.story("crds::registered_services", registered_services),
-        suite.story("crds::the_examples_of_the_reference", examples),
-    ]
-}
+stories![every_rule_and_every_bound, service_registries, registered_services, the_examples_of_the_reference,];
 
 /// In a bed without a Twinspan, whose status would be in the way.
 async fn every_rule_and_every_bound(suite: Arc<Suite>) -> Result<()> {
@@ -170,7 +162,7 @@ async fn defaults(desk: &Desk) -> Result<()> {
 }
 
 /// Every YAML block of `docs/api.md` is an object that the API server takes as it is.
-async fn examples(suite: Arc<Suite>) -> Result<()> {
+async fn the_examples_of_the_reference(suite: Arc<Suite>) -> Result<()> {
     let client = suite.shared().await?.bed.client();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md");
     let page = std::fs::read_to_string(path).with_context(|| path)?;

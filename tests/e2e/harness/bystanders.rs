@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use twinspan_testbed::Etcd;
 
 use super::Corner;
-use crate::audit::no_denied_requests;
+use crate::safety::audit::no_denied_requests;
 
 impl Corner<'_> {
     /// Records and a slice that are somebody else's business: beside the story's names, and under one of them.

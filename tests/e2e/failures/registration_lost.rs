@@ -1,0 +1,146 @@
+//! "etcd away, then back": after 90 s without it, servers of Kitex, Hertz and Kratos live on and never register again. With the real ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use twinspan_testbed::{Etcd, Framework, Server, ServerOptions, eventually, next_v4};
+
+use crate::harness::{Corner, SOON, Suite, stories};
+use crate::sync::formats::corner_of;
+
+stories![long: frameworks_that_gave_up_are_kept_or_put_back];
+
+const AWAY: Duration = Duration::from_secs(90);
+/// Kitex and Hertz grant 60 s, which etcd renews when it starts; it expires leases up to a few seconds late.
+const EXPIRES_WITHIN: Duration = Duration::from_secs(100);
+
+/// One framework's service under one policy: a server that lives through all of it, and one that dies while nobody can see it.
+struct Case<'a> {
+    framework: Framework,
+    corner: &'a Corner<'a>,
+    service: &'static str,
+    lives: Server,
+    dies: Server,
+}
+
+impl Case<'_> {
+    /// The value and the lease of the record of the server that lives, where there is one.
+    async fn record(&self, etcd: &Etcd) -> Result<Option<String>> {
+        let address = self.lives.address().to_string();
+        let all = etcd.dump("").await?;
+        let found = all.into_iter().find(|(key, (value, ..))| key.contains(self.service) && value.contains(&address));
+        Ok(found.map(|(_, (value, ..))| value))
+    }
+}
+
+async fn frameworks_that_gave_up_are_kept_or_put_back(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let etcd = bed.start_registry("registry-abandoned").await?;
+    let mut corners = Vec::new();
+    for framework in [Framework::Kitex, Framework::Hertz, Framework::Kratos] {
+        let name = format!("abandoned{}", framework.format().to_lowercase());
+        corners.push((framework, corner_of(bed, &name, &etcd, framework, json!({})).await?));
+    }
+    let mut cases = Vec::new();
+    for (framework, corner) in &corners {
+        for (service, policy) in [("keeps", "Probe"), ("heals", "Heal")] {
+            corner.service(service, json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+            corner.register(service, json!({"import": {"onExpiry": policy}})).await?;
+            let options = ServerOptions { framework: *framework, ..ServerOptions::default() };
+            let start = || async {
+                let address = SocketAddr::from((next_v4(), 9000));
+                Server::start(bed.dir(), &corner.etcd, service, address, &options).await
+            };
+            let (lives, dies) = (start().await?, start().await?);
+            corner.dns_becomes(service, &[lives.address(), dies.address()]).await?;
+            cases.push(Case { framework: *framework, corner, service, lives, dies });
+        }
+    }
+
+    etcd.part().kill().await?;
+    let gone = Instant::now();
+    for case in &cases {
+        case.dies.part().kill().await?;
+    }
+    while gone.elapsed() < AWAY {
+        in_dns(&cases).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    etcd.start_again().await?;
+
+    // One lease after it is back, the registrations go; until then and afterwards, what lives is in DNS.
+    let back = Instant::now();
+    let mut missing: BTreeMap<(&str, &str), Instant> = BTreeMap::new();
+    let mut healed = BTreeSet::new();
+    while back.elapsed() < EXPIRES_WITHIN && (missing.len() < 6 || healed.len() < 3) {
+        in_dns(&cases).await?;
+        for case in &cases {
+            let id = (case.framework.format(), case.service);
+            match case.record(&etcd).await? {
+                None => {
+                    missing.entry(id).or_insert_with(Instant::now);
+                    if let Some(since) = missing.get(&id).filter(|_| case.service == "heals" && !healed.contains(&id)) {
+                        ensure!(
+                            since.elapsed() < Duration::from_secs(10),
+                            "{id:?} is not back {:?} after",
+                            since.elapsed()
+                        );
+                    }
+                }
+                Some(value) if value.contains("twinspan.dev/healed") => {
+                    ensure!(case.service == "heals", "{id:?}: {value}");
+                    // It may have been away for less than it takes to look.
+                    missing.entry(id).or_insert_with(Instant::now);
+                    healed.insert(id);
+                }
+                Some(_) => ensure!(!missing.contains_key(&id), "{id:?} registered itself again: it had not given up"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    ensure!(missing.len() == 6 && healed.len() == 3, "went: {missing:?}, came back: {healed:?}");
+
+    // Those that died go, everywhere; those that live are counted, and healed ones end with their servers.
+    for case in &cases {
+        case.corner.imports_become(case.service, &[case.lives.address()]).await?;
+        case.corner.dns_becomes(case.service, &[case.lives.address()]).await?;
+        let expected = if case.service == "heals" { (0, 1) } else { (1, 0) };
+        eventually("status counts it", SOON, || async {
+            let counts = case.corner.counts(case.service).await?;
+            ensure!((counts.lost, counts.healed) == expected, "{counts:?}");
+            Ok(())
+        })
+        .await?;
+        if case.service == "heals" {
+            case.lives.part().kill().await?;
+            eventually("its record goes with it", SOON, || async {
+                let record = case.record(&etcd).await?;
+                ensure!(record.is_none(), "{record:?}");
+                Ok(())
+            })
+            .await?;
+            case.corner.imports_become(case.service, &[]).await?;
+        }
+    }
+    for (_, corner) in &corners {
+        corner.nothing_foreign_was_touched(&etcd).await?;
+    }
+    Ok(())
+}
+
+async fn in_dns(cases: &[Case<'_>]) -> Result<()> {
+    for case in cases {
+        let found = case.corner.bed.dns.srv_addresses(&case.corner.srv_name(case.service)).await?;
+        ensure!(
+            found.contains(&case.lives.address()),
+            "{} {}: a healthy server is not in DNS: {found:?}",
+            case.framework.format(),
+            case.service
+        );
+    }
+    Ok(())
+}

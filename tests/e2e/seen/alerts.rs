@@ -1,0 +1,373 @@
+//! Each alert is provoked by the fault that it is for, and fires alone: real scrapes of a real Twinspan, judged by Prometheus' own rule
+//! engine. Only the waiting is left out: every scrape counts as taken half a minute after the one before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kube::api::DeleteParams;
+use serde_json::json;
+use tokio::net::TcpListener;
+use twinspan_testbed::prometheus::{Alert, Scrape, alerts};
+use twinspan_testbed::{Bed, Twinspan, TwinspanOptions, eventually, next_v4, repository};
+
+use crate::harness::{Corner, SOON, Suite, TWINSPAN, stories};
+
+stories![each_fires_for_its_fault, each_has_a_story_and_a_runbook];
+
+/// Between two scrapes, as Prometheus takes them.
+const STEP: Duration = Duration::from_secs(30);
+/// Longer than the longest `for`, which is 15 minutes.
+const LONG: usize = 33;
+/// What [`each_fires_for_its_fault`] provokes, in its order.
+const PROVOKED: [&str; 8] = [
+    "TwinspanRecordsRefused",
+    "TwinspanServicesRejected",
+    "TwinspanRegistryNotReady",
+    "TwinspanServicesFailing",
+    "TwinspanDeletionsHeld",
+    "TwinspanInstancesLost",
+    "TwinspanSlow",
+    "TwinspanNoLeader",
+];
+
+fn rules() -> PathBuf {
+    repository().join("charts/twinspan/files/alerts.yaml")
+}
+
+/// Both replicas of Twinspan, as many as run by default, and what was scraped of them while all was well.
+struct Watched<'a> {
+    bed: &'a Bed,
+    replicas: [&'a Twinspan; 2],
+    healthy: Vec<Scrape>,
+}
+
+impl Watched<'_> {
+    async fn scrape(&self, times: usize) -> Result<Vec<Scrape>> {
+        let mut scrapes = Vec::new();
+        for _ in 0..times {
+            let mut scrape = Scrape::new();
+            for (number, replica) in self.replicas.iter().enumerate() {
+                // One that is not there answers nothing.
+                let page = replica.get("/metrics").await.ok();
+                scrape.extend(page.map(|(_, text)| (format!("twinspan-{number}"), text)));
+            }
+            scrapes.push(scrape);
+        }
+        Ok(scrapes)
+    }
+
+    /// What each replica shows; what it does not show is 0.
+    async fn shown(&self, line: &str) -> Result<Vec<f64>> {
+        let mut shown = Vec::new();
+        for replica in self.replicas {
+            shown.push(replica.metric(line).await?.unwrap_or_default());
+        }
+        Ok(shown)
+    }
+
+    /// A trouble is one as soon as one replica shows it.
+    async fn one_shows(&self, line: &str, wanted: f64) -> Result<()> {
+        eventually(line, SOON * 2, || async {
+            let shown = self.shown(line).await?;
+            ensure!(shown.contains(&wanted), "they show {shown:?}, {wanted} is wanted");
+            Ok(())
+        })
+        .await
+    }
+
+    /// All is well where all replicas say so.
+    async fn all_show(&self, line: &str, wanted: f64) -> Result<()> {
+        eventually(line, SOON * 2, || async {
+            let shown = self.shown(line).await?;
+            ensure!(shown.iter().all(|value| *value == wanted), "they show {shown:?}, {wanted} is wanted");
+            Ok(())
+        })
+        .await
+    }
+
+    /// The alert fires, and no other, after what was healthy was followed by what is now.
+    async fn fires(&self, name: &str) -> Result<Alert> {
+        fires(name, &[&self.healthy[..], &self.scrape(LONG).await?].concat()).await
+    }
+
+    /// Its ServiceRegistry says that it is ready, which it says at most every 5 s.
+    async fn ready(&self, corner: &Corner<'_>) -> Result<()> {
+        self.all_show(&format!("twinspan_registry_ready{{registry=\"{}\"}}", corner.name), 1.0).await
+    }
+
+    /// Its registry ends with the story's part, and is not missed.
+    async fn forgets(&self, corner: &Corner<'_>) -> Result<()> {
+        corner.registries().delete(&corner.name, &DeleteParams::default()).await?;
+        let line = format!("twinspan_registry_ready{{registry=\"{}\"}}", corner.name);
+        eventually("its series are gone", SOON * 2, || async {
+            for replica in self.replicas {
+                ensure!(replica.metric(&line).await?.is_none());
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn corner(&self, name: &str) -> Result<Corner<'_>> {
+        let corner = Corner::new(self.bed, name).await?;
+        self.ready(&corner).await?;
+        corner.selector_service("echo", 80).await?;
+        Ok(corner)
+    }
+}
+
+async fn firing(scrapes: &[Scrape]) -> Result<Vec<Alert>> {
+    Ok(alerts(&rules(), STEP, scrapes).await?.into_iter().filter(|alert| alert.state == "firing").collect())
+}
+
+/// The alert fires after these scrapes, and no other.
+async fn fires(name: &str, scrapes: &[Scrape]) -> Result<Alert> {
+    let firing = firing(scrapes).await?;
+    ensure!(firing.len() == 1 && firing[0].name == name, "{name} alone was expected: {firing:#?}");
+    firing.into_iter().next().context("one")
+}
+
+async fn none_fires(scrapes: &[Scrape]) -> Result<()> {
+    let firing = firing(scrapes).await?;
+    ensure!(firing.is_empty(), "none was expected: {firing:#?}");
+    Ok(())
+}
+
+fn value(address: SocketAddr) -> String {
+    json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": null}).to_string()
+}
+
+async fn each_fires_for_its_fault(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.own_bed().await?;
+    let leader = &bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    eventually("it leads", SOON * 3, || async {
+        ensure!(leader.metric("twinspan_leader").await? == Some(1.0));
+        Ok(())
+    })
+    .await?;
+    let standby = &bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    standby.ready().await?;
+    let mut watched = Watched { bed, replicas: [leader, standby], healthy: Vec::new() };
+
+    let corner = watched.corner("well").await?;
+    corner.register("echo", json!({})).await?;
+    let pod = corner.pod("echo", "pod", 80).await?;
+    corner.pods.set_ready("pod", true).await?;
+    let vm = corner.vm("echo", (next_v4(), 9000).into(), None).await?;
+    corner.imports_become("echo", &[vm.address()]).await?;
+    corner.records_become(&bed.registry, "echo", &[pod.address(), vm.address()]).await?;
+    watched.one_shows("twinspan_services{state=\"synced\"}", 1.0).await?;
+    watched.ready(&corner).await?;
+    let healthy = watched.scrape(LONG).await?;
+    let quiet = alerts(&rules(), STEP, &healthy).await?;
+    ensure!(quiet.is_empty(), "an alert where all is well, pending or not: {quiet:#?}");
+    watched.healthy = healthy[LONG - 3..].to_vec();
+
+    refused(&watched).await?;
+    rejected(&watched).await?;
+    not_ready(&watched).await?;
+    failing(&watched).await?;
+    held(&watched).await?;
+    lost(&watched).await?;
+    slow(&watched).await?;
+    watched.healthy = watched.scrape(3).await?;
+    // One replica is enough to lead.
+    leader.part().stop().await?;
+    eventually("the other leads", SOON * 3, || async {
+        ensure!(standby.metric("twinspan_leader").await? == Some(1.0));
+        Ok(())
+    })
+    .await?;
+    none_fires(&[&watched.healthy[..], &watched.scrape(LONG).await?].concat()).await?;
+    standby.part().stop().await?;
+    watched.fires("TwinspanNoLeader").await?;
+    Ok(())
+}
+
+async fn refused(watched: &Watched<'_>) -> Result<()> {
+    let corner = watched.corner("refused").await?;
+    corner.register("echo", json!({})).await?;
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 9000));
+    watched.bed.registry.put(&corner.key("echo", nowhere), &value(nowhere)).await?;
+    let line = "twinspan_skipped_instances{reason=\"LoopbackAddress\"}";
+    watched.one_shows(line, 1.0).await?;
+    let alert = watched.fires("TwinspanRecordsRefused").await?;
+    ensure!(alert.labels["reason"] == "LoopbackAddress", "{alert:?}");
+    watched.bed.registry.delete(&corner.key("echo", nowhere)).await?;
+    watched.all_show(line, 0.0).await
+}
+
+async fn rejected(watched: &Watched<'_>) -> Result<()> {
+    let corner = watched.corner("rejected").await?;
+    corner.register("echo", json!({"registryRef": {"name": "nobody"}})).await?;
+    let line = "twinspan_services{state=\"rejected\"}";
+    watched.one_shows(line, 1.0).await?;
+    watched.fires("TwinspanServicesRejected").await?;
+    corner.unregister("echo").await?;
+    watched.all_show(line, 0.0).await
+}
+
+async fn not_ready(watched: &Watched<'_>) -> Result<()> {
+    let registry = watched.bed.start_registry("registry-killed").await?;
+    let corner = Corner::with_registry(watched.bed, "killed", &registry).await?;
+    let line = format!("twinspan_registry_ready{{registry=\"{}\"}}", corner.name);
+    watched.ready(&corner).await?;
+    registry.part().kill().await?;
+    watched.one_shows(&line, 0.0).await?;
+    let alert = watched.fires("TwinspanRegistryNotReady").await?;
+    ensure!(alert.labels["registry"] == corner.name, "{alert:?}");
+    watched.forgets(&corner).await
+}
+
+/// etcd refuses every write when its quota is used up, and is read as before.
+async fn failing(watched: &Watched<'_>) -> Result<()> {
+    let registry = watched.bed.start_registry("registry-full").await?;
+    let corner = Corner::with_registry(watched.bed, "full", &registry).await?;
+    watched.ready(&corner).await?;
+    corner.selector_service("echo", 80).await?;
+    corner.register("echo", json!({})).await?;
+    let first = corner.pod("echo", "first", 80).await?;
+    corner.pods.set_ready("first", true).await?;
+    corner.records_become(&registry, "echo", &[first.address()]).await?;
+    registry.no_space(true).await?;
+    let second = corner.pod("echo", "second", 80).await?;
+    corner.pods.set_ready("second", true).await?;
+    let line = "twinspan_services{state=\"failed\"}";
+    watched.one_shows(line, 1.0).await?;
+    watched.fires("TwinspanServicesFailing").await?;
+    registry.no_space(false).await?;
+    corner.records_become(&registry, "echo", &[first.address(), second.address()]).await?;
+    watched.all_show(line, 0.0).await?;
+    corner.unregister("echo").await?;
+    watched.forgets(&corner).await
+}
+
+async fn held(watched: &Watched<'_>) -> Result<()> {
+    let registry = &watched.bed.registry;
+    let corner = watched.corner("held").await?;
+    corner.register("echo", json!({"import": {"onExpiry": "Remove"}})).await?;
+    let mut all = Vec::new();
+    for _ in 0..12 {
+        let address = SocketAddr::from((next_v4(), 9000));
+        registry.put_leased(&corner.key("echo", address), &value(address), 600).await?;
+        all.push(address);
+    }
+    corner.imports_become("echo", &all).await?;
+    registry.delete_prefix(&corner.key("echo", "")).await?;
+    let line = "twinspan_held_deletions";
+    watched.one_shows(line, 12.0).await?;
+    watched.fires("TwinspanDeletionsHeld").await?;
+    corner.unregister("echo").await?;
+    watched.all_show(line, 0.0).await
+}
+
+async fn lost(watched: &Watched<'_>) -> Result<()> {
+    let registry = &watched.bed.registry;
+    let corner = watched.corner("lost").await?;
+    corner.register("echo", json!({"import": {"keepLostSeconds": 3600}})).await?;
+    let stays = SocketAddr::from((next_v4(), 9000));
+    registry.put_leased(&corner.key("echo", stays), &value(stays), 600).await?;
+    let lives = SocketAddr::from((next_v4(), 9000));
+    let _listener = TcpListener::bind(lives).await?;
+    let lease = registry.put_leased(&corner.key("echo", lives), &value(lives), 600).await?;
+    corner.imports_become("echo", &[stays, lives]).await?;
+    registry.revoke(lease).await?;
+    let line = "twinspan_lost_instances";
+    watched.one_shows(line, 1.0).await?;
+    // A standby does not ask it, and so holds it for good: that alone alarms nobody.
+    watched.one_shows("twinspan_held_deletions", 1.0).await?;
+    watched.fires("TwinspanInstancesLost").await?;
+    corner.unregister("echo").await?;
+    watched.all_show(line, 0.0).await
+}
+
+/// A registry that stands still, for a time, while pods become ready.
+async fn slow(watched: &Watched<'_>) -> Result<()> {
+    let registry = watched.bed.start_registry("registry-slow").await?;
+    let corner = Corner::with_registry(watched.bed, "slow", &registry).await?;
+    let services = ["one", "two"];
+    // One more pod for each; whether they can be reached is of no matter.
+    let grow = async |number: usize| {
+        for service in services {
+            let (pod, labels) =
+                (format!("{service}-{number}"), BTreeMap::from([("app".to_owned(), service.to_owned())]));
+            corner.pods.run(&pod, &labels, &[next_v4().into()]).await?;
+            corner.pods.set_ready(&pod, true).await?;
+        }
+        anyhow::Ok(())
+    };
+    let grown = async |number: usize| {
+        for service in services {
+            eventually("they are registered", SOON, || async {
+                let found = corner.registered_addresses(&registry, service).await?;
+                ensure!(found.len() == number, "{found:?}");
+                Ok(())
+            })
+            .await?;
+        }
+        watched.ready(&corner).await
+    };
+    let stands_still = async |number: usize| {
+        registry.part().freeze()?;
+        grow(number).await?;
+        // The fault itself: this long nothing reaches the registry.
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        registry.part().thaw()?;
+        grown(number).await
+    };
+    for service in services {
+        corner.selector_service(service, 80).await?;
+        corner.register(service, json!({})).await?;
+    }
+    grow(1).await?;
+    grown(1).await?;
+
+    let mut scrapes = watched.scrape(3).await?;
+    stands_still(2).await?;
+    // It was slow once, and nobody has to do anything, now or later.
+    for _ in 0..5 {
+        scrapes.extend(watched.scrape(6).await?);
+        none_fires(&scrapes).await?;
+    }
+    stands_still(3).await?;
+    scrapes.extend(watched.scrape(2).await?);
+    let alert = fires("TwinspanSlow", &scrapes).await?;
+    ensure!(alert.labels["direction"] == "export", "{alert:?}");
+    ensure!(alert.annotations["summary"].starts_with("4 changes took more than 10 s"), "{alert:?}");
+    scrapes.extend(watched.scrape(20).await?);
+    none_fires(&scrapes).await?;
+    for service in services {
+        corner.unregister(service).await?;
+    }
+    watched.forgets(&corner).await
+}
+
+/// Every alert of the file is provoked here and has its section in the runbook, and no more.
+async fn each_has_a_story_and_a_runbook(_: Arc<Suite>) -> Result<()> {
+    let text = std::fs::read_to_string(rules())?;
+    let named: BTreeSet<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    ensure!(named == PROVOKED.into_iter().collect(), "{named:?} are alerts, {PROVOKED:?} are provoked");
+    let runbook = std::fs::read_to_string(repository().join("docs/operations.md"))?;
+    let sections: BTreeSet<&str> = runbook
+        .lines()
+        .filter_map(|line| line.strip_prefix("### "))
+        .filter(|name| name.starts_with("Twinspan"))
+        .collect();
+    ensure!(named == sections, "{named:?} are alerts, {sections:?} have a section in docs/operations.md");
+    for name in named {
+        let link = format!("runbook: docs/operations.md#{}", name.to_lowercase());
+        ensure!(text.contains(&link), "{name} does not lead to its section");
+    }
+    // A series that nobody has is a panel, or an alert, that stays silent.
+    let dashboard = std::fs::read_to_string(repository().join("charts/twinspan/files/dashboard.json"))?;
+    for word in [&text, &dashboard].into_iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_'))
+    {
+        let name = word.strip_suffix("_bucket").or_else(|| word.strip_suffix("_count")).unwrap_or(word);
+        ensure!(!name.starts_with("twinspan_") || runbook.contains(&format!("| `{name}")), "nobody has {word}");
+    }
+    Ok(())
+}

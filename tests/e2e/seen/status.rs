@@ -1,0 +1,105 @@
+//! Status and Events: complete from the first visit, written only on change and at a pace, and few under churn.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::json;
+use twinspan_testbed::{eventually, holds, next_v4};
+
+use crate::harness::{Corner, SOON, Suite, stories};
+use crate::safety::audit::audited;
+
+stories![every_condition_from_the_first_visit, paced_under_churn_and_silent_at_rest,];
+
+async fn every_condition_from_the_first_visit(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let corner = Corner::new(bed, "firstvisit").await?;
+    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    corner.register("user", json!({})).await?;
+    corner.register("nowhere", json!({"registryRef": {"name": "nobody"}})).await?;
+    for name in ["user", "nowhere"] {
+        // The first status that there is, whatever it says.
+        let status = eventually("a status", SOON, || async {
+            corner.registered().get(name).await?.status.context("no status yet")
+        })
+        .await?;
+        let kinds: BTreeSet<&str> = status.conditions.iter().map(|c| c.type_.as_str()).collect();
+        ensure!(
+            kinds == BTreeSet::from(["Ready", "Accepted", "Exported", "Imported", "DeletionsHeld"]),
+            "{name}: {kinds:?}"
+        );
+        ensure!(status.conditions.iter().all(|c| !c.reason.is_empty()), "{name}: {:?}", status.conditions);
+        ensure!(status.observed_generation == Some(1), "{name}: {:?}", status.observed_generation);
+    }
+    corner.condition("nowhere", "Accepted", "False", "RegistryNotFound").await?;
+    corner.nothing_foreign_was_touched(&bed.registry).await
+}
+
+async fn paced_under_churn_and_silent_at_rest(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let corner = Corner::new(bed, "paced").await?;
+    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    corner.register("user", json!({})).await?;
+    corner.condition("user", "Ready", "True", "Synced").await?;
+    let writes = |verb: &str, resource: &str, subresource: &str| {
+        let ours = |event: &&serde_json::Value| {
+            let object = &event["objectRef"];
+            event["verb"] == verb
+                && object["resource"] == resource
+                && object["subresource"].as_str().unwrap_or_default() == subresource
+                && object["namespace"] == corner.name.as_str()
+        };
+        Ok::<_, anyhow::Error>(audited(bed)?.iter().filter(ours).count())
+    };
+    let statuses = || writes("patch", "registeredservices", "status");
+    let (before, started) = (statuses()?, Instant::now());
+    let mut all = Vec::new();
+    for _ in 0..60 {
+        let instance = SocketAddr::from((next_v4(), 9000));
+        let value = json!({"network": "tcp", "address": instance.to_string(), "weight": 10, "tags": null});
+        bed.registry.put(&corner.key("user", instance), &value.to_string()).await?;
+        all.push(instance);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    corner.imports_become("user", &all).await?;
+    eventually("status has the last count", SOON, || async {
+        let counts = corner.registered().get("user").await?.status.unwrap_or_default().instances;
+        ensure!(counts.imported == 60, "{counts:?}");
+        Ok(())
+    })
+    .await?;
+    let allowed = usize::try_from(started.elapsed().as_secs() / 5)? + 2;
+    let written = statuses()? - before;
+    ensure!(written <= allowed, "{written} status writes in {:?}; at most {allowed}", started.elapsed());
+    let slices = writes("update", "endpointslices", "")? + writes("create", "endpointslices", "")?;
+    let paced = usize::try_from(started.elapsed().as_millis() / 200)? + 2;
+    ensure!(slices <= paced, "{slices} slice writes in {:?}; at most {paced}", started.elapsed());
+
+    // One Event stands for many: the API server is not asked to keep one for each change.
+    let events: Api<Event> = Api::namespaced(corner.client(), &corner.name);
+    let imported: Vec<Event> = events
+        .list(&ListParams::default())
+        .await?
+        .items
+        .into_iter()
+        .filter(|e| e.reason.as_deref() == Some("Imported"))
+        .collect();
+    ensure!(
+        imported.len() <= 3,
+        "{} Events: {:?}",
+        imported.len(),
+        imported.iter().map(|e| &e.note).collect::<Vec<_>>()
+    );
+    // And at rest there is nothing to say.
+    holds("the status at rest", Duration::from_secs(6), || async {
+        Ok(corner.registered().get("user").await?.metadata.resource_version)
+    })
+    .await?;
+    corner.nothing_foreign_was_touched(&bed.registry).await
+}

@@ -1,0 +1,196 @@
+//! Each reason why an instance is missing is provoked, and named by `explain` and `parity`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use twinspan_testbed::{Bed, TwinspanOptions, eventually, next_v4};
+
+use super::{echo, json_of, pod, put, run, value};
+use crate::harness::{Corner, SOON, Suite, TWINSPAN};
+
+/// What `explain` says of an address or a key, once it says it.
+async fn explained(bed: &Bed, about: &str, state: &str, text: &str) -> Result<()> {
+    eventually(&format!("{about} is {state}"), SOON, || async {
+        let (code, answer) = json_of(bed, &["explain", about]).await?;
+        let services = answer["services"].as_array().context("services")?;
+        let found =
+            services.iter().any(|by| by["state"] == state && by["text"].as_str().is_some_and(|t| t.contains(text)));
+        ensure!(code == 0 && found, "exit code {code}, {answer:#}");
+        Ok(())
+    })
+    .await
+}
+
+/// Exit code and everything that `parity` says of `echo`.
+async fn parity(corner: &Corner<'_>) -> Result<(i32, String)> {
+    let dns = corner.bed.dns.address().to_string();
+    let (code, out, errors) =
+        run(corner.bed, &["parity", "echo", "-n", &corner.name, "--dns", &dns, "-o", "json"]).await?;
+    Ok((code, out + &errors))
+}
+
+/// `parity` has the same words for each of them, in the row of an instance or beside the rows.
+async fn named_by_parity(corner: &Corner<'_>, reasons: &[(String, &str)]) -> Result<()> {
+    let (code, text) = parity(corner).await?;
+    ensure!(code == 3, "{code}: {text}");
+    let table: Value = serde_json::from_str(&text)?;
+    let rows = table["rows"].as_array().context("rows")?.iter().map(|row| &row["why"]);
+    let accounts: Vec<&Value> = rows.chain(table["leftOut"].as_array().context("leftOut")?).collect();
+    for (about, state) in reasons {
+        // A key stands for the address at its end.
+        let same = |instance: &str| about == instance || about.ends_with(&format!("/{instance}"));
+        let found = accounts.iter().any(|a| a["state"] == *state && a["instance"].as_str().is_some_and(same));
+        ensure!(found, "parity does not say {state} of {about}: {table:#}");
+    }
+    Ok(())
+}
+
+/// Both say it of a whole service, whoever is asked about: `explain` beside a record or an address, `parity` beside its table, or instead.
+async fn named_by_both(corner: &Corner<'_>, about: &str, text: &str) -> Result<()> {
+    eventually(&format!("both say {text:?} about {about}"), SOON * 3, || async {
+        let (_, answer) = json_of(corner.bed, &["explain", about]).await?;
+        let remarks = answer["remarks"].as_array().context("remarks")?;
+        ensure!(remarks.iter().any(|r| r.as_str().is_some_and(|r| r.contains(text))), "{answer:#}");
+        let falsely = remarks.iter().any(|r| r.as_str().is_some_and(|r| r.starts_with("no ")));
+        ensure!(!falsely, "somebody refers to it and has it: {answer:#}");
+        let (_, said) = parity(corner).await?;
+        ensure!(said.contains(text), "{said}");
+        Ok(())
+    })
+    .await
+}
+
+pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.own_bed().await?;
+    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    twinspan.ready().await?;
+    let corner = Corner::new(bed, "reasons").await?;
+    let registry = &bed.registry;
+    echo(&corner, json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "keepLostSeconds": 3600}}))
+        .await?;
+    let blue = || json!({"lane": "blue"});
+    let ready = pod(&corner, "ready", true).await?;
+    let vm = SocketAddr::from((next_v4(), 9000));
+    let vm_key = put(&corner, registry, vm, blue()).await?;
+
+    // In the cluster.
+    let not_ready = pod(&corner, "not-ready", false).await?;
+    let terminating = pod(&corner, "terminating", true).await?;
+    explained(bed, &terminating.to_string(), "Exported", "as reasons").await?;
+    corner.pods.terminate("terminating").await?;
+    let doubled = pod(&corner, "doubled", true).await?;
+    put(&corner, registry, doubled, blue()).await?;
+
+    // In the registry.
+    let unwanted = SocketAddr::from((next_v4(), 9000));
+    put(&corner, registry, unwanted, json!({"lane": "green"})).await?;
+    put(&corner, registry, "127.0.0.1:9000", blue()).await?;
+    let service = SocketAddr::from(([10, 96, 200, 200], 80));
+    put(&corner, registry, service, blue()).await?;
+    let undecodable = corner.key("echo", "nonsense");
+    registry.put(&undecodable, "{").await?;
+    let (one, another) = (SocketAddr::from((next_v4(), 9000)), SocketAddr::from((next_v4(), 9000)));
+    let contradicts = corner.key("echo", one);
+    registry.put_leased(&contradicts, &value(another, &blue()), 600).await?;
+    let other = corner.key("echo", "10.77.249.1:80");
+    let owner = json!({"lane": "blue", "twinspan.dev/owner": "another-cluster/shop/echo"});
+    registry.put_leased(&other, &value("10.77.249.1:80", &owner), 600).await?;
+    let stranger = Corner::new(bed, "stranger").await?;
+    let theirs = pod(&stranger, "theirs", true).await?;
+    put(&corner, registry, theirs, blue()).await?;
+
+    // Its lease ends while it lives.
+    let lives = SocketAddr::from((next_v4(), 9000));
+    let _listener = TcpListener::bind(lives).await?;
+    let lease = registry.put_leased(&corner.key("echo", lives), &value(lives, &blue()), 600).await?;
+    explained(bed, &lives.to_string(), "Imported", "").await?;
+    registry.revoke(lease).await?;
+
+    // One list, asked of both.
+    let mut reasons = Vec::new();
+    for (about, state, text) in [
+        (ready.to_string(), "Exported", "as reasons"),
+        (not_ready.to_string(), "NotReady", "readiness probe"),
+        (SocketAddr::new(ready.ip(), 9090).to_string(), "WrongPort", "metrics"),
+        (terminating.to_string(), "Terminating", "not exported any more"),
+        (doubled.to_string(), "SelfRegistered", "double its traffic"),
+        (vm.to_string(), "Imported", "endpoint of the Service"),
+        (vm_key, "Imported", "endpoint of the Service"),
+        (unwanted.to_string(), "NotSelected", "tagSelector"),
+        ("127.0.0.1:9000".to_owned(), "LoopbackAddress", "leads every client to itself"),
+        (service.to_string(), "ServiceAddress", "in a circle"),
+        (undecodable, "Undecodable", "none of the registry's format"),
+        (contradicts.clone(), "KeyValueMismatch", "another address"),
+        ("10.77.249.1:80".to_owned(), "OtherCluster", "otherClusters All"),
+        (theirs.to_string(), "OtherNamespacesPod", "another namespace"),
+        (lives.to_string(), "Lost", "Restart it"),
+    ] {
+        explained(bed, &about, state, text).await?;
+        // Its row is that of the address that clients dial, which only its value tells.
+        reasons.push((if about == contradicts { another.to_string() } else { about }, state));
+    }
+    explained(bed, &not_ready.ip().to_string(), "NotReady", "readiness probe").await?;
+    named_by_parity(&corner, &reasons).await?;
+
+    let held = Corner::new(bed, "reasonsheld").await?;
+    let last = hold(&held).await?;
+    refuse(&corner, not_ready, vm).await?;
+
+    // Nobody leads: killed, it could not give its Lease back.
+    twinspan.part().kill().await?;
+    named_by_both(&held, &last.to_string(), "nobody leads").await?;
+    let late = pod(&held, "late", true).await?;
+    explained(bed, &late.to_string(), "ToBeExported", "waits for the leader").await?;
+    unreachable(&held, last).await
+}
+
+/// Two leave at once, of few: held, because they are the last. Returns one of them.
+async fn hold(corner: &Corner<'_>) -> Result<SocketAddr> {
+    let registry = &corner.bed.registry;
+    echo(corner, json!({})).await?;
+    let mut keys = Vec::new();
+    let mut last = SocketAddr::from((next_v4(), 9000));
+    for _ in 0..2 {
+        last = SocketAddr::from((next_v4(), 9000));
+        keys.push(put(corner, registry, last, Value::Null).await?);
+    }
+    explained(corner.bed, &last.to_string(), "Imported", "").await?;
+    registry.delete_at_once(&keys).await?;
+    corner.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    explained(corner.bed, &last.to_string(), "Held", "approve-deletions=").await?;
+    named_by_parity(corner, &[(last.to_string(), "Held")]).await?;
+    Ok(last)
+}
+
+/// The name is taken away from the namespace: of what the Service has, of what the registry has, and of the whole.
+async fn refuse(corner: &Corner<'_>, pod: SocketAddr, vm: SocketAddr) -> Result<()> {
+    let allowed = json!({"spec": {"allowed": [{"namespaceSelector": {}, "registryNames": ["other-*"]}]}});
+    let patch = kube::api::Patch::Merge(allowed);
+    corner.registries().patch(&corner.name, &Default::default(), &patch).await?;
+    let mut reasons = Vec::new();
+    for about in [pod.to_string(), vm.to_string(), corner.key("echo", vm)] {
+        explained(corner.bed, &about, "NotAllowed", "does not allow namespace").await?;
+        named_by_both(corner, &about, "is not accepted (NotAllowed)").await?;
+        reasons.push((about, "NotAllowed"));
+    }
+    named_by_parity(corner, &reasons).await
+}
+
+/// The registry is away: what was imported from it is known still, and nothing that nobody could see is called nothing.
+async fn unreachable(corner: &Corner<'_>, imported: SocketAddr) -> Result<()> {
+    let (bed, about) = (corner.bed, imported.to_string());
+    bed.registry.part().kill().await?;
+    named_by_both(corner, &about, "no endpoint of the registry answers").await?;
+    explained(bed, &about, "RegistryUnavailable", "is kept").await?;
+    let (code, said) = parity(corner).await?;
+    ensure!(code == 1, "half a picture is none: {code}, {said}");
+    let (code, answer) = json_of(bed, &["explain", "192.0.2.77"]).await?;
+    ensure!(code == 1 && answer["complete"] == false, "nobody knows who has it: {code}, {answer:#}");
+    let (code, out, errors) = run(bed, &["plan", "-n", &corner.name]).await?;
+    ensure!(code == 1 && !out.contains("nothing to write"), "{code}: {out}{errors}");
+    ensure!(out.contains("no endpoint of the registry answers") && errors.contains("not known"), "{out}{errors}");
+    Ok(())
+}
