@@ -18,7 +18,7 @@ use twinspan_chart::helm::{Helm, objects};
 use twinspan_testbed::{Bed, OPERATOR_NAMESPACE, TwinspanOptions, apply_file, eventually, next_v4};
 
 use super::Cluster;
-use crate::harness::{Corner, SOON, Suite, TWINSPAN};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN};
 use crate::safety::audit::audited_as;
 
 const CRD: &str = "registeredservices.twinspan.dev";
@@ -29,11 +29,11 @@ pub async fn install_upgrade_rollback_uninstall(suite: Arc<Suite>) -> Result<()>
     let cluster = Cluster::of(bed)?;
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     twinspan.ready().await?;
-    let corner = Corner::new(bed, "helm").await?;
-    corner.service("echo", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
-    let server = corner.vm("echo", (next_v4(), 8888).into(), None).await?;
-    corner.register("echo", json!({})).await?;
-    corner.imports_become("echo", &[server.address()]).await?;
+    let sandbox = Sandbox::new(bed, "helm").await?;
+    sandbox.service("echo", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    let server = sandbox.vm("echo", (next_v4(), 8888).into(), None).await?;
+    sandbox.register("echo", json!({})).await?;
+    sandbox.imports_become("echo", &[server.address()]).await?;
     let crds: Api<CustomResourceDefinition> = Api::all(bed.client());
     let uid = crds.get(CRD).await?.uid();
 
@@ -59,12 +59,12 @@ pub async fn install_upgrade_rollback_uninstall(suite: Arc<Suite>) -> Result<()>
     ensure!(message.contains("must equal \"other\": current value is \"twinspan\""), "{message}");
 
     // An upgrade brings the CRDs with it, and registries from values.
-    let mut guarded = bed.start_registry("registry-guarded").await?;
+    let guarded = bed.start_registry("registry-guarded").await?;
     guarded.require_password("twinspan", "secret", &["from-values/", "twinspan/"]).await?;
     let secret: Secret = serde_json::from_value(json!({
         "metadata": {"name": "etcd"}, "stringData": {"username": "twinspan", "password": "secret"}
     }))?;
-    corner.secrets().create(&PostParams::default(), &secret).await?;
+    sandbox.secrets().create(&PostParams::default(), &secret).await?;
     let registry = serde_json::to_string(&json!({
         "etcd": {"endpoints": [guarded.endpoint()], "auth": {"secretRef": {"name": "etcd"}}},
         "format": "Kitex", "prefix": "from-values",
@@ -76,7 +76,7 @@ pub async fn install_upgrade_rollback_uninstall(suite: Arc<Suite>) -> Result<()>
     ensure!(description(&crds).await? != BEFORE, "the upgrade brought the CRD of its version");
     ensure!(replicas(bed).await? == Some(3));
     eventually("the registry from values is connected", SOON, || async {
-        let registry = corner.registries().get("main").await?;
+        let registry = sandbox.registries().get("main").await?;
         let status = serde_json::to_value(&registry)?["status"].clone();
         let ready = status["conditions"].as_array().is_some_and(|all| {
             all.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
@@ -94,11 +94,11 @@ pub async fn install_upgrade_rollback_uninstall(suite: Arc<Suite>) -> Result<()>
     cluster.succeed("rollback", &["1"]).await?;
     ensure!(replicas(bed).await? == Some(2) && description(&crds).await? == BEFORE, "all is as it was");
     cluster.succeed("upgrade", &[]).await?;
-    ensure!(corner.registries().get_opt("main").await?.is_some(), "a registry that values no longer have stays");
+    ensure!(sandbox.registries().get_opt("main").await?.is_some(), "a registry that values no longer have stays");
 
     // A pod would go with the Deployment; here the operator would be left behind without its roles.
     twinspan.part().stop().await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await?;
+    sandbox.nothing_foreign_was_touched().await?;
 
     // What was there before Helm came is still there after it went.
     let said = cluster.succeed("uninstall", &[]).await?;
@@ -109,9 +109,9 @@ pub async fn install_upgrade_rollback_uninstall(suite: Arc<Suite>) -> Result<()>
     })
     .await?;
     ensure!(crds.get(CRD).await?.uid() == uid, "the CRD was never deleted");
-    ensure!(corner.registered().get_opt("echo").await?.is_some(), "RegisteredServices stay");
-    ensure!(corner.registries().get_opt("main").await?.is_some(), "ServiceRegistries stay");
-    ensure!(corner.imported("echo").await? == [server.address()].into(), "imported endpoints stay");
+    ensure!(sandbox.registered().get_opt("echo").await?.is_some(), "RegisteredServices stay");
+    ensure!(sandbox.registries().get_opt("main").await?.is_some(), "ServiceRegistries stay");
+    ensure!(sandbox.imported("echo").await? == [server.address()].into(), "imported endpoints stay");
 
     // And again, over what was kept.
     cluster.succeed("install", &[]).await?;

@@ -10,7 +10,7 @@ use twinspan_testbed::Bed;
 
 use crate::harness::stories;
 
-stories![objects::every_object_is_taken_by_the_api_server, lifecycle::install_upgrade_rollback_uninstall,];
+stories![objects::every_object_is_taken_by_the_api_server, lifecycle::install_upgrade_rollback_uninstall];
 
 /// Helm on a bed's cluster, as its administrator. It blocks, so each call has a thread of its own.
 #[derive(Clone)]

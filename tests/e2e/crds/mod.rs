@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use self::desk::Desk;
 use crate::harness::{Suite, merge, stories};
 
-stories![every_rule_and_every_bound, service_registries, registered_services, the_examples_of_the_reference,];
+stories![every_rule_and_every_bound, service_registries, registered_services, the_examples_of_the_reference];
 
 /// In a bed without a Twinspan, whose status would be in the way.
 async fn every_rule_and_every_bound(suite: Arc<Suite>) -> Result<()> {

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use twinspan_testbed::{Call, Etcd, Framework, Server, ServerOptions, TwinspanOptions, eventually, holds, next_v4};
+use twinspan_testbed::{Call, Framework, Server, ServerOptions, TwinspanOptions, eventually, holds, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
 stories![
     expired_and_refused_goes_at_once,
@@ -32,12 +32,12 @@ fn value(address: SocketAddr) -> String {
 }
 
 /// A service that imports, with one instance that stays registered, and never answers, all the time.
-async fn service(corner: &Corner<'_>, registry: &Etcd, import: Value) -> Result<SocketAddr> {
-    corner.service("echo", serde_json::from_str(HEADLESS)?).await?;
-    corner.register("echo", json!({"import": import})).await?;
+async fn service(sandbox: &Sandbox<'_>, import: Value) -> Result<SocketAddr> {
+    sandbox.service("echo", serde_json::from_str(HEADLESS)?).await?;
+    sandbox.register("echo", json!({"import": import})).await?;
     let stays = SocketAddr::from((next_v4(), 9000));
-    registry.put_leased(&corner.key("echo", stays), &value(stays), 600).await?;
-    corner.imports_become("echo", &[stays]).await?;
+    sandbox.registry.put_leased(&sandbox.key("echo", stays), &value(stays), 600).await?;
+    sandbox.imports_become("echo", &[stays]).await?;
     Ok(stays)
 }
 
@@ -49,49 +49,49 @@ async fn listener() -> Result<(TcpListener, SocketAddr)> {
 
 async fn expired_and_refused_goes_at_once(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "refused").await?;
-    let stays = service(&corner, &bed.registry, json!({})).await?;
+    let sandbox = Sandbox::new(bed, "refused").await?;
+    let stays = service(&sandbox, json!({})).await?;
     let dead = SocketAddr::from((next_v4(), 9000));
-    let lease = bed.registry.put_leased(&corner.key("echo", dead), &value(dead), 600).await?;
-    corner.imports_become("echo", &[stays, dead]).await?;
+    let lease = bed.registry.put_leased(&sandbox.key("echo", dead), &value(dead), 600).await?;
+    sandbox.imports_become("echo", &[stays, dead]).await?;
     bed.registry.revoke(lease).await?;
     let gone = Instant::now();
-    corner.imports_become("echo", &[stays]).await?;
+    sandbox.imports_become("echo", &[stays]).await?;
     // Without the refusal it would have waited for 10 quiet seconds.
     ensure!(gone.elapsed() < Duration::from_secs(10), "{:?}", gone.elapsed());
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn expired_and_accepted_is_lost_and_stays(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "lost").await?;
-    let stays = service(&corner, &bed.registry, json!({"keepLostSeconds": 25})).await?;
+    let sandbox = Sandbox::new(bed, "lost").await?;
+    let stays = service(&sandbox, json!({"keepLostSeconds": 25})).await?;
     let (_listener, alive) = listener().await?;
-    bed.registry.put_leased(&corner.key("echo", alive), &value(alive), BRIEF_TTL).await?;
-    corner.imports_become("echo", &[stays, alive]).await?;
+    bed.registry.put_leased(&sandbox.key("echo", alive), &value(alive), BRIEF_TTL).await?;
+    sandbox.imports_become("echo", &[stays, alive]).await?;
     let until = eventually("it is lost", SOON, || async {
-        let counts = corner.counts("echo").await?;
+        let counts = sandbox.counts("echo").await?;
         ensure!((counts.lost, counts.registry, counts.imported) == (1, 1, 2), "{counts:?}");
-        lost_until(&corner, alive).await?.context("no deadline on the slice")
+        lost_until(&sandbox, alive).await?.context("no deadline on the slice")
     })
     .await?;
-    let object = corner.registered().get("echo").await?;
+    let object = sandbox.registered().get("echo").await?;
     let ready = object.status.unwrap_or_default().conditions;
     ensure!(ready.iter().any(|c| c.type_ == "Ready" && c.status == "True"), "it is nobody's fault: {ready:?}");
-    holds("it stays while it accepts", Duration::from_secs(5), || async { corner.imported("echo").await }).await?;
-    ensure!(lost_until(&corner, alive).await?.as_ref() == Some(&until), "the deadline moves");
+    holds("it stays while it accepts", Duration::from_secs(5), || async { sandbox.imported("echo").await }).await?;
+    ensure!(lost_until(&sandbox, alive).await?.as_ref() == Some(&until), "the deadline moves");
     // Past it, and below the limits of the guard: it goes.
-    corner.imports_become_within("echo", &[stays], Duration::from_secs(60)).await?;
+    sandbox.imports_become_within("echo", &[stays], Duration::from_secs(60)).await?;
     // A record brings it back, for good.
-    bed.registry.put_leased(&corner.key("echo", alive), &value(alive), 600).await?;
-    corner.imports_become("echo", &[stays, alive]).await?;
-    ensure!(lost_until(&corner, alive).await?.is_none());
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    bed.registry.put_leased(&sandbox.key("echo", alive), &value(alive), 600).await?;
+    sandbox.imports_become("echo", &[stays, alive]).await?;
+    ensure!(lost_until(&sandbox, alive).await?.is_none());
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// The deadline on the slice, as `twinspan.dev/lost-until` has it for an address.
-async fn lost_until(corner: &Corner<'_>, address: SocketAddr) -> Result<Option<String>> {
-    for slice in corner.our_slices("echo").await? {
+async fn lost_until(sandbox: &Sandbox<'_>, address: SocketAddr) -> Result<Option<String>> {
+    for slice in sandbox.our_slices("echo").await? {
         if slice.endpoints.iter().any(|e| e.addresses.contains(&address.ip().to_string())) {
             let annotations = slice.metadata.annotations.unwrap_or_default();
             return Ok(annotations.get("twinspan.dev/lost-until").cloned());
@@ -102,8 +102,8 @@ async fn lost_until(corner: &Corner<'_>, address: SocketAddr) -> Result<Option<S
 
 async fn expired_and_silent_goes_in_the_end(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "silent").await?;
-    let stays = service(&corner, &bed.registry, json!({})).await?;
+    let sandbox = Sandbox::new(bed, "silent").await?;
+    let stays = service(&sandbox, json!({})).await?;
     let address = SocketAddr::from((next_v4(), 9000));
     let socket = TcpSocket::new_v4()?;
     socket.bind(address)?;
@@ -114,30 +114,30 @@ async fn expired_and_silent_goes_in_the_end(suite: Arc<Suite>) -> Result<()> {
         waiting.push(stream);
     }
     let registered = Instant::now();
-    bed.registry.put_leased(&corner.key("echo", address), &value(address), BRIEF_TTL).await?;
-    corner.imports_become("echo", &[stays, address]).await?;
+    bed.registry.put_leased(&sandbox.key("echo", address), &value(address), BRIEF_TTL).await?;
+    sandbox.imports_become("echo", &[stays, address]).await?;
     eventually("it waits", SOON, || async {
-        let counts = corner.counts("echo").await?;
+        let counts = sandbox.counts("echo").await?;
         ensure!((counts.held, counts.lost) == (1, 0), "{counts:?}");
         Ok(())
     })
     .await?;
-    corner.imports_become_within("echo", &[stays], Duration::from_secs(60)).await?;
+    sandbox.imports_become_within("echo", &[stays], Duration::from_secs(60)).await?;
     let waited = registered.elapsed();
     ensure!(waited > Duration::from_secs(29), "its TTL, 10 s of silence, then 10 quiet ones: {waited:?}");
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn a_restart_neither_forgets_nor_extends(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     first.ready().await?;
-    let corner = Corner::new(&bed, "restart").await?;
-    let stays = service(&corner, &bed.registry, json!({"keepLostSeconds": 3600})).await?;
+    let sandbox = Sandbox::new(&bed, "restart").await?;
+    let stays = service(&sandbox, json!({"keepLostSeconds": 3600})).await?;
     let (_listener, alive) = listener().await?;
-    bed.registry.put_leased(&corner.key("echo", alive), &value(alive), BRIEF_TTL).await?;
+    bed.registry.put_leased(&sandbox.key("echo", alive), &value(alive), BRIEF_TTL).await?;
     let until = eventually("it is lost", SOON, || async {
-        lost_until(&corner, alive).await?.context("no deadline on the slice")
+        lost_until(&sandbox, alive).await?.context("no deadline on the slice")
     })
     .await?;
 
@@ -145,45 +145,45 @@ async fn a_restart_neither_forgets_nor_extends(suite: Arc<Suite>) -> Result<()> 
     let (_second, forgotten) = listener().await?;
     let dead = SocketAddr::from((next_v4(), 9000));
     for address in [forgotten, dead] {
-        bed.registry.put_leased(&corner.key("echo", address), &value(address), 600).await?;
+        bed.registry.put_leased(&sandbox.key("echo", address), &value(address), 600).await?;
     }
-    corner.imports_become("echo", &[stays, alive, forgotten, dead]).await?;
+    sandbox.imports_become("echo", &[stays, alive, forgotten, dead]).await?;
     first.part().kill().await?;
     for address in [forgotten, dead] {
-        bed.registry.delete(&corner.key("echo", address)).await?;
+        bed.registry.delete(&sandbox.key("echo", address)).await?;
     }
     let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     second.ready().await?;
     // The first one has not given the Lease back.
-    corner.imports_become_within("echo", &[stays, alive, forgotten], Duration::from_secs(60)).await?;
+    sandbox.imports_become_within("echo", &[stays, alive, forgotten], Duration::from_secs(60)).await?;
     eventually("both are lost", SOON, || async {
-        let counts = corner.counts("echo").await?;
+        let counts = sandbox.counts("echo").await?;
         ensure!(counts.lost == 2, "{counts:?}");
         Ok(())
     })
     .await?;
-    let now = lost_until(&corner, alive).await?.context("the deadline is gone")?;
+    let now = lost_until(&sandbox, alive).await?.context("the deadline is gone")?;
     let of = |text: &str| -> BTreeMap<String, String> {
         text.split(',').filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
     };
     let (before, after) = (of(&until), of(&now));
     ensure!(!before.is_empty(), "{until}");
     ensure!(before.iter().all(|(address, at)| after.get(address) == Some(at)), "was {until}, is {now}");
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// Kitex puts a record that somebody deleted back at its 30 s tick. Where nobody else is left, that is waited for.
 async fn the_last_one_that_left_may_come_back(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "lastone").await?;
-    corner.service("echo", serde_json::from_str(HEADLESS)?).await?;
-    corner.register("echo", json!({})).await?;
-    let server = corner.vm("echo", SocketAddr::from((next_v4(), 9000)), None).await?;
-    corner.imports_become("echo", &[server.address()]).await?;
-    let key = corner.key("echo", server.address());
+    let sandbox = Sandbox::new(bed, "lastone").await?;
+    sandbox.service("echo", serde_json::from_str(HEADLESS)?).await?;
+    sandbox.register("echo", json!({})).await?;
+    let server = sandbox.vm("echo", SocketAddr::from((next_v4(), 9000)), None).await?;
+    sandbox.imports_become("echo", &[server.address()]).await?;
+    let key = sandbox.key("echo", server.address());
     bed.registry.delete(&key).await?;
     eventually("it is put back, and was there all the time", Duration::from_secs(60), || async {
-        ensure!(corner.imported("echo").await?.len() == 1, "it went");
+        ensure!(sandbox.imported("echo").await?.len() == 1, "it went");
         ensure!(bed.registry.dump(&key).await?.len() == 1, "not registered again");
         Ok(())
     })
@@ -191,35 +191,35 @@ async fn the_last_one_that_left_may_come_back(suite: Arc<Suite>) -> Result<()> {
 
     // One that lives and does not come back goes after 35 s.
     server.part().stop().await?;
-    corner.imports_become("echo", &[]).await?;
+    sandbox.imports_become("echo", &[]).await?;
     let (_listener, alive) = listener().await?;
-    let key = corner.key("echo", alive);
+    let key = sandbox.key("echo", alive);
     bed.registry.put_leased(&key, &value(alive), 600).await?;
-    corner.imports_become("echo", &[alive]).await?;
+    sandbox.imports_become("echo", &[alive]).await?;
     let left = Instant::now();
     bed.registry.delete(&key).await?;
-    holds("it stays", Duration::from_secs(25), || async { corner.imported("echo").await }).await?;
-    corner.imports_become_within("echo", &[], Duration::from_secs(30)).await?;
+    holds("it stays", Duration::from_secs(25), || async { sandbox.imported("echo").await }).await?;
+    sandbox.imports_become_within("echo", &[], Duration::from_secs(30)).await?;
     ensure!(left.elapsed() > Duration::from_secs(34), "{:?}", left.elapsed());
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// Two servers live on although their leases ended: their records are put back, and end with them.
 async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-heal").await?;
-    let corner = Corner::with_registry(bed, "heal", &registry).await?;
-    let stays = service(&corner, &registry, json!({"onExpiry": "Heal"})).await?;
+    let sandbox = Sandbox::with_registry(bed, "heal", &registry).await?;
+    let stays = service(&sandbox, json!({"onExpiry": "Heal"})).await?;
     let mut servers = Vec::new();
     let mut leases = Vec::new();
     for _ in 0..3 {
         let address = SocketAddr::from((next_v4(), 9000));
         let options = ServerOptions { silent: true, ..ServerOptions::default() };
         servers.push(Server::start(bed.dir(), registry.endpoint(), "echo", address, &options).await?);
-        leases.push(registry.put_leased(&corner.key("echo", address), &value(address), 600).await?);
+        leases.push(registry.put_leased(&sandbox.key("echo", address), &value(address), 600).await?);
     }
     let addresses: Vec<SocketAddr> = servers.iter().map(Server::address).collect();
-    corner.imports_become("echo", &[&[stays], &addresses[..]].concat()).await?;
+    sandbox.imports_become("echo", &[&[stays], &addresses[..]].concat()).await?;
     // Each by itself, as leases end; not in one revision, which would be a sweep.
     for lease in &leases {
         registry.revoke(*lease).await?;
@@ -232,9 +232,9 @@ async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
         Ok((tag("twinspan.dev/owner"), tag("twinspan.dev/healed")))
     };
     eventually("all three are back", SOON, || async {
-        let records = corner.records(&registry, "echo").await?;
+        let records = sandbox.records("echo").await?;
         for address in &addresses {
-            let (value, _, lease) = records.get(&corner.key("echo", address)).context("not yet")?;
+            let (value, _, lease) = records.get(&sandbox.key("echo", address)).context("not yet")?;
             ensure!(marks(value)? == (true, true) && *lease != 0, "{value} on lease {lease}");
         }
         Ok(())
@@ -242,65 +242,62 @@ async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
     .await?;
     ensure!(expired.elapsed() < Duration::from_secs(10), "within 10 s of their expiry: {:?}", expired.elapsed());
     eventually("counted", SOON, || async {
-        let counts = corner.counts("echo").await?;
+        let counts = sandbox.counts("echo").await?;
         ensure!((counts.lost, counts.healed, counts.imported, counts.registry) == (0, 3, 4, 1), "{counts:?}");
         Ok(())
     })
     .await?;
 
     // A client that knows nothing but the registry is answered by them.
-    registry.delete(&corner.key("echo", stays)).await?;
-    corner.imports_become("echo", &addresses).await?;
-    let client = corner.kitex_client("echo")?;
+    registry.delete(&sandbox.key("echo", stays)).await?;
+    sandbox.imports_become("echo", &addresses).await?;
+    let client = sandbox.kitex_client("echo")?;
     client.answered_by(&addresses.iter().copied().collect(), SOON).await?;
 
     // One dies: its record and its endpoint go. Another registers itself again. Of the third somebody deletes the record.
     servers[0].part().kill().await?;
-    corner.imports_become("echo", &addresses[1..]).await?;
-    registry.put_leased(&corner.key("echo", addresses[1]), &value(addresses[1]), 600).await?;
+    sandbox.imports_become("echo", &addresses[1..]).await?;
+    registry.put_leased(&sandbox.key("echo", addresses[1]), &value(addresses[1]), 600).await?;
     eventually("two are left, and one of them is ours", SOON, || async {
-        let counts = corner.counts("echo").await?;
+        let counts = sandbox.counts("echo").await?;
         ensure!((counts.lost, counts.healed, counts.registry) == (0, 1, 1), "{counts:?}");
-        let records = corner.registered_addresses(&registry, "echo").await?;
+        let records = sandbox.registered_addresses("echo").await?;
         ensure!(records.len() == 2, "{records:?}");
         Ok(())
     })
     .await?;
-    registry.delete(&corner.key("echo", addresses[2])).await?;
-    corner.imports_become("echo", &addresses[1..2]).await?;
-    holds("it stays deleted", Duration::from_secs(3), || async {
-        corner.registered_addresses(&registry, "echo").await
-    })
-    .await?;
+    registry.delete(&sandbox.key("echo", addresses[2])).await?;
+    sandbox.imports_become("echo", &addresses[1..2]).await?;
+    holds("it stays deleted", Duration::from_secs(3), || async { sandbox.registered_addresses("echo").await }).await?;
     let mark = client.mark();
     client.answered_by(&addresses[1..2].iter().copied().collect(), SOON).await?;
     ensure!(client.calls_since(mark)?.iter().any(|call| matches!(call, Call::From(_))));
-    corner.nothing_foreign_was_touched(&registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// The cluster knows whether a pod lives; its own registration does not bring it back, whoever answers at its address.
 async fn pods_are_never_kept(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "podskept").await?;
-    let stays = service(&corner, &bed.registry, json!({"onExpiry": "Heal"})).await?;
+    let sandbox = Sandbox::new(bed, "podskept").await?;
+    let stays = service(&sandbox, json!({"onExpiry": "Heal"})).await?;
     let (_listener, address) = listener().await?;
-    corner.pods.run("pod", &BTreeMap::new(), &[address.ip()]).await?;
-    corner.pods.set_ready("pod", true).await?;
-    let lease = bed.registry.put_leased(&corner.key("echo", address), &value(address), 600).await?;
-    corner.imports_become("echo", &[stays, address]).await?;
+    sandbox.pods.run("pod", &BTreeMap::new(), &[address.ip()]).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    let lease = bed.registry.put_leased(&sandbox.key("echo", address), &value(address), 600).await?;
+    sandbox.imports_become("echo", &[stays, address]).await?;
     bed.registry.revoke(lease).await?;
-    corner.imports_become_within("echo", &[stays], Duration::from_secs(30)).await?;
-    corner.records_become(&bed.registry, "echo", &[stays]).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.imports_become_within("echo", &[stays], Duration::from_secs(30)).await?;
+    sandbox.records_become("echo", &[stays]).await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn gozero_leaves_by_revoking(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-gozero-leaves").await?;
-    let corner = Corner::without_registry_object(bed, "gozeroleaves", &registry).await?;
-    corner.create_registry(json!({"format": Framework::GoZero.format(), "prefix": null})).await?;
-    corner.service("echo", serde_json::from_str(HEADLESS)?).await?;
-    corner.register("echo", json!({})).await?;
+    let sandbox = Sandbox::without_registry_object(bed, "gozeroleaves", &registry).await?;
+    sandbox.create_registry(json!({"format": Framework::GoZero.format(), "prefix": null})).await?;
+    sandbox.service("echo", serde_json::from_str(HEADLESS)?).await?;
+    sandbox.register("echo", json!({})).await?;
     let mut all = Vec::new();
     for n in 0..2 {
         let (listener, address) = listener().await?;
@@ -308,11 +305,11 @@ async fn gozero_leaves_by_revoking(suite: Arc<Suite>) -> Result<()> {
         let lease = registry.put_leased(&format!("echo/758700000000000{n}"), &address.to_string(), 600).await?;
         all.push((listener, address, lease));
     }
-    corner.imports_become("echo", &[all[0].1, all[1].1]).await?;
+    sandbox.imports_become("echo", &[all[0].1, all[1].1]).await?;
     registry.revoke(all[0].2).await?;
     let left = Instant::now();
-    corner.imports_become("echo", &[all[1].1]).await?;
+    sandbox.imports_become("echo", &[all[1].1]).await?;
     // It accepts still, and is not asked: its own Stop revokes the lease first.
     ensure!(left.elapsed() < Duration::from_secs(10), "{:?}", left.elapsed());
-    corner.nothing_foreign_was_touched(&registry).await
+    sandbox.nothing_foreign_was_touched().await
 }

@@ -12,7 +12,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use twinspan_testbed::{Etcd, Link, TwinspanOptions, eventually, holds, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
 stories![
     frozen_past_every_timeout,
@@ -33,61 +33,61 @@ fn value(address: SocketAddr) -> String {
 
 /// A service with one exported pod and three imported servers.
 struct Scene<'a> {
-    corner: Corner<'a>,
+    sandbox: Sandbox<'a>,
     pod: SocketAddr,
     vms: Vec<SocketAddr>,
 }
 
 impl<'a> Scene<'a> {
-    async fn set(corner: Corner<'a>, registry: &Etcd) -> Result<Scene<'a>> {
-        corner
+    async fn set(sandbox: Sandbox<'a>) -> Result<Scene<'a>> {
+        sandbox
             .service(
                 "echo",
                 json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]}),
             )
             .await?;
-        corner.register("echo", json!({})).await?;
-        let mut scene = Self { corner, pod: SocketAddr::from((next_v4(), 80)), vms: Vec::new() };
+        sandbox.register("echo", json!({})).await?;
+        let mut scene = Self { sandbox, pod: SocketAddr::from((next_v4(), 80)), vms: Vec::new() };
         scene.pod = scene.add_pod("pod").await?;
         for _ in 0..3 {
-            scene.add_vm(registry).await?;
+            scene.add_vm().await?;
         }
-        scene.synced(registry).await?;
+        scene.synced().await?;
         Ok(scene)
     }
 
     async fn add_pod(&self, name: &str) -> Result<SocketAddr> {
         let address = SocketAddr::from((next_v4(), 80));
         let labels = [("app".to_owned(), "echo".to_owned())].into();
-        self.corner.pods.run(name, &labels, &[address.ip()]).await?;
-        self.corner.pods.set_ready(name, true).await?;
+        self.sandbox.pods.run(name, &labels, &[address.ip()]).await?;
+        self.sandbox.pods.set_ready(name, true).await?;
         Ok(address)
     }
 
-    async fn add_vm(&mut self, registry: &Etcd) -> Result<SocketAddr> {
+    async fn add_vm(&mut self) -> Result<SocketAddr> {
         let vm = SocketAddr::from((next_v4(), 9000));
-        registry.put_leased(&self.corner.key("echo", vm), &value(vm), 600).await?;
+        self.sandbox.registry.put_leased(&self.sandbox.key("echo", vm), &value(vm), 600).await?;
         self.vms.push(vm);
         Ok(vm)
     }
 
-    async fn synced(&self, registry: &Etcd) -> Result<()> {
-        self.corner.imports_become("echo", &self.vms).await?;
-        self.corner.records_become(registry, "echo", &[&self.vms[..], &[self.pod]].concat()).await?;
-        self.corner.condition("echo", "Ready", "True", "Synced").await?;
+    async fn synced(&self) -> Result<()> {
+        self.sandbox.imports_become("echo", &self.vms).await?;
+        self.sandbox.records_become("echo", &[&self.vms[..], &[self.pod]].concat()).await?;
+        self.sandbox.condition("echo", "Ready", "True", "Synced").await?;
         Ok(())
     }
 
     /// Value, `mod_revision` and lease of the pod's record.
-    async fn own_record(&self, registry: &Etcd) -> Result<(String, i64, i64)> {
-        let key = self.corner.key("echo", self.pod);
-        self.corner.records(registry, "echo").await?.remove(&key).context("the own record is not there")
+    async fn own_record(&self) -> Result<(String, i64, i64)> {
+        let key = self.sandbox.key("echo", self.pod);
+        self.sandbox.records("echo").await?.remove(&key).context("the own record is not there")
     }
 
     async fn nothing_is_lost(&self, throughout: Duration) -> Result<()> {
         let expected: BTreeSet<SocketAddr> = self.vms.iter().copied().collect();
         holds("the imported endpoints", throughout, || async {
-            let found = self.corner.imported("echo").await?;
+            let found = self.sandbox.imported("echo").await?;
             ensure!(found == expected, "imported {found:?}, want {expected:?}");
             Ok(found)
         })
@@ -95,37 +95,37 @@ impl<'a> Scene<'a> {
     }
 
     /// Both directions go on.
-    async fn goes_on(&mut self, registry: &Etcd) -> Result<()> {
-        self.corner.pods.set_ready("pod", false).await?;
-        self.corner.records_become(registry, "echo", &self.vms).await?;
-        self.corner.pods.set_ready("pod", true).await?;
-        self.add_vm(registry).await?;
-        self.synced(registry).await
+    async fn goes_on(&mut self) -> Result<()> {
+        self.sandbox.pods.set_ready("pod", false).await?;
+        self.sandbox.records_become("echo", &self.vms).await?;
+        self.sandbox.pods.set_ready("pod", true).await?;
+        self.add_vm().await?;
+        self.synced().await
     }
 }
 
 async fn frozen_past_every_timeout(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-frozen").await?;
-    let mut scene = Scene::set(Corner::with_registry(bed, "frozen", &registry).await?, &registry).await?;
+    let mut scene = Scene::set(Sandbox::with_registry(bed, "frozen", &registry).await?).await?;
     registry.part().freeze()?;
     let since = Instant::now();
     // Its connections stay open, and nobody says that anything is wrong.
     eventually("the silence is noticed", Duration::from_secs(60), || async {
-        let object = scene.corner.registries().get(&scene.corner.name).await?;
+        let object = scene.sandbox.registries().get(&scene.sandbox.name).await?;
         let conditions = object.status.unwrap_or_default().conditions;
         let connected = conditions.iter().find(|c| c.type_ == "Connected").context("the condition")?;
         ensure!((connected.status.as_str(), connected.reason.as_str()) == ("False", "Unreachable"), "{connected:?}");
         Ok(())
     })
     .await?;
-    scene.corner.condition("echo", "Ready", "False", "RegistryUnavailable").await?;
+    scene.sandbox.condition("echo", "Ready", "False", "RegistryUnavailable").await?;
     scene.nothing_is_lost(Duration::from_secs(45).saturating_sub(since.elapsed())).await?;
     registry.part().thaw()?;
-    scene.corner.registry_condition("Ready", "True", "Connected").await?;
-    scene.synced(&registry).await?;
-    scene.goes_on(&registry).await?;
-    scene.corner.nothing_foreign_was_touched(&registry).await
+    scene.sandbox.registry_condition("Ready", "True", "Connected").await?;
+    scene.synced().await?;
+    scene.goes_on().await?;
+    scene.sandbox.nothing_foreign_was_touched().await
 }
 
 async fn compacted_while_disconnected(suite: Arc<Suite>) -> Result<()> {
@@ -133,48 +133,48 @@ async fn compacted_while_disconnected(suite: Arc<Suite>) -> Result<()> {
     let registry = bed.start_registry("registry-compacted").await?;
     let beyond: SocketAddr = registry.endpoint().trim_start_matches("http://").parse()?;
     let link = Link::start(SocketAddr::from((next_v4(), 2379)), beyond).await?;
-    let corner = Corner::without_registry_object(bed, "compacted", &registry).await?;
-    corner.create_registry(json!({"etcd": {"endpoints": [format!("http://{}", link.address())]}})).await?;
-    let mut scene = Scene::set(corner, &registry).await?;
-    let before = scene.own_record(&registry).await?;
+    let sandbox = Sandbox::without_registry_object(bed, "compacted", &registry).await?;
+    sandbox.create_registry(json!({"etcd": {"endpoints": [format!("http://{}", link.address())]}})).await?;
+    let mut scene = Scene::set(sandbox).await?;
+    let before = scene.own_record().await?;
     link.cut();
-    scene.corner.registry_condition("Connected", "False", "Unreachable").await?;
+    scene.sandbox.registry_condition("Connected", "False", "Unreachable").await?;
 
     // One server leaves and another comes, and etcd forgets how.
     let left = scene.vms.remove(0);
-    registry.delete(&scene.corner.key("echo", left)).await?;
-    scene.add_vm(&registry).await?;
+    registry.delete(&scene.sandbox.key("echo", left)).await?;
+    scene.add_vm().await?;
     registry.compact().await?;
-    let imported = scene.corner.imported("echo").await?;
+    let imported = scene.sandbox.imported("echo").await?;
     ensure!(imported.contains(&left) && imported.len() == 3, "nobody could see that: {imported:?}");
     link.mend();
-    scene.synced(&registry).await?;
-    ensure!(scene.own_record(&registry).await? == before, "what did not change was written");
-    scene.goes_on(&registry).await?;
-    scene.corner.nothing_foreign_was_touched(&registry).await
+    scene.synced().await?;
+    ensure!(scene.own_record().await? == before, "what did not change was written");
+    scene.goes_on().await?;
+    scene.sandbox.nothing_foreign_was_touched().await
 }
 
 /// A restore lacks what came after it: ours is put back, what is imported stays until the guard lets go.
 async fn restored_to_an_older_revision(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-restored").await?;
-    let mut scene = Scene::set(Corner::with_registry(bed, "restored", &registry).await?, &registry).await?;
+    let mut scene = Scene::set(Sandbox::with_registry(bed, "restored", &registry).await?).await?;
     registry.part().kill().await?;
     registry.save()?;
     registry.start_again().await?;
-    let newer = scene.add_vm(&registry).await?;
-    scene.synced(&registry).await?;
+    let newer = scene.add_vm().await?;
+    scene.synced().await?;
     let new_pod = scene.add_pod("new-pod").await?;
     let everything = [&scene.vms[..], &[scene.pod, new_pod]].concat();
-    scene.corner.records_become(&registry, "echo", &everything).await?;
+    scene.sandbox.records_become("echo", &everything).await?;
 
     registry.part().kill().await?;
     registry.start_restored().await?;
     let older = [&scene.vms[..3], &[scene.pod, new_pod]].concat();
-    scene.corner.records_become(&registry, "echo", &older).await?;
-    scene.corner.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    scene.sandbox.records_become("echo", &older).await?;
+    scene.sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?;
     eventually("it is told, and both own records are counted", SOON, || async {
-        let object = scene.corner.registry_condition("Synced", "True", "RolledBack").await?;
+        let object = scene.sandbox.registry_condition("Synced", "True", "RolledBack").await?;
         let records = object.status.and_then(|status| status.records);
         ensure!(records.as_ref().is_some_and(|records| records.own == 2), "{records:?}");
         Ok(())
@@ -182,23 +182,23 @@ async fn restored_to_an_older_revision(suite: Arc<Suite>) -> Result<()> {
     .await?;
     scene.nothing_is_lost(Duration::from_secs(5)).await?;
     // It registers again.
-    registry.put_leased(&scene.corner.key("echo", newer), &value(newer), 600).await?;
-    scene.corner.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
-    scene.corner.pods.remove("new-pod").await?;
-    scene.goes_on(&registry).await?;
-    scene.corner.nothing_foreign_was_touched(&registry).await
+    registry.put_leased(&scene.sandbox.key("echo", newer), &value(newer), 600).await?;
+    scene.sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    scene.sandbox.pods.remove("new-pod").await?;
+    scene.goes_on().await?;
+    scene.sandbox.nothing_foreign_was_touched().await
 }
 
-async fn secret(corner: &Corner<'_>, suffix: &str, kind: &str, data: Value) -> Result<String> {
-    let name = format!("{}-{suffix}", corner.name);
+async fn secret(sandbox: &Sandbox<'_>, suffix: &str, kind: &str, data: Value) -> Result<String> {
+    let name = format!("{}-{suffix}", sandbox.name);
     let secret: Secret = serde_json::from_value(json!({"metadata": {"name": name}, "type": kind, "stringData": data}))?;
-    corner.secrets().create(&PostParams::default(), &secret).await?;
+    sandbox.secrets().create(&PostParams::default(), &secret).await?;
     Ok(name)
 }
 
-async fn change_secret(corner: &Corner<'_>, name: &str, data: Value) -> Result<()> {
+async fn change_secret(sandbox: &Sandbox<'_>, name: &str, data: Value) -> Result<()> {
     let patch = Patch::Merge(json!({"stringData": data}));
-    corner.secrets().patch(name, &PatchParams::default(), &patch).await?;
+    sandbox.secrets().patch(name, &PatchParams::default(), &patch).await?;
     Ok(())
 }
 
@@ -206,108 +206,108 @@ async fn change_secret(corner: &Corner<'_>, name: &str, data: Value) -> Result<(
 async fn with_password<'a>(
     bed: &'a twinspan_testbed::Bed,
     name: &str,
-    registry: &mut Etcd,
+    registry: &'a Etcd,
 ) -> Result<(Scene<'a>, String)> {
-    let corner = Corner::without_registry_object(bed, name, registry).await?;
-    registry.require_password("twinspan", "first", &[&corner.name, "twinspan/"]).await?;
+    let sandbox = Sandbox::without_registry_object(bed, name, registry).await?;
+    registry.require_password("twinspan", "first", &[&sandbox.name, "twinspan/"]).await?;
     let user = json!({"username": "twinspan", "password": "first"});
-    let secret = secret(&corner, "user", "kubernetes.io/basic-auth", user).await?;
-    corner.create_registry(json!({"etcd": {"auth": {"secretRef": {"name": secret}}}})).await?;
-    Ok((Scene::set(corner, registry).await?, secret))
+    let secret = secret(&sandbox, "user", "kubernetes.io/basic-auth", user).await?;
+    sandbox.create_registry(json!({"etcd": {"auth": {"secretRef": {"name": secret}}}})).await?;
+    Ok((Scene::set(sandbox).await?, secret))
 }
 
 async fn the_password_changes(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let mut registry = bed.start_registry("registry-password").await?;
-    let (mut scene, secret) = with_password(bed, "password", &mut registry).await?;
-    let before = scene.own_record(&registry).await?;
+    let registry = bed.start_registry("registry-password").await?;
+    let (mut scene, secret) = with_password(bed, "password", &registry).await?;
+    let before = scene.own_record().await?;
     registry.change_password("twinspan", "second").await?;
     // etcd forgets our token, and what flows already goes on; whatever is asked next is refused.
     let pod = scene.add_pod("second").await?;
-    scene.corner.condition("echo", "Exported", "False", "AuthFailed").await?;
+    scene.sandbox.condition("echo", "Exported", "False", "AuthFailed").await?;
     scene.nothing_is_lost(Duration::from_secs(5)).await?;
     registry.part().kill().await?;
     registry.start_again().await?;
-    scene.corner.registry_condition("Connected", "False", "AuthFailed").await?;
-    change_secret(&scene.corner, &secret, json!({"password": "second"})).await?;
-    scene.corner.registry_condition("Ready", "True", "Connected").await?;
-    scene.corner.records_become(&registry, "echo", &[&scene.vms[..], &[scene.pod, pod]].concat()).await?;
-    scene.corner.pods.remove("second").await?;
-    ensure!(scene.own_record(&registry).await? == before, "the record was written again");
-    scene.goes_on(&registry).await?;
+    scene.sandbox.registry_condition("Connected", "False", "AuthFailed").await?;
+    change_secret(&scene.sandbox, &secret, json!({"password": "second"})).await?;
+    scene.sandbox.registry_condition("Ready", "True", "Connected").await?;
+    scene.sandbox.records_become("echo", &[&scene.vms[..], &[scene.pod, pod]].concat()).await?;
+    scene.sandbox.pods.remove("second").await?;
+    ensure!(scene.own_record().await? == before, "the record was written again");
+    scene.goes_on().await?;
 
     // The other way round: the Secret is first, and what is connected already goes on.
-    let before = scene.own_record(&registry).await?;
-    change_secret(&scene.corner, &secret, json!({"password": "third"})).await?;
+    let before = scene.own_record().await?;
+    change_secret(&scene.sandbox, &secret, json!({"password": "third"})).await?;
     registry.change_password("twinspan", "third").await?;
-    scene.corner.registry_condition("Ready", "True", "Connected").await?;
-    ensure!(scene.own_record(&registry).await? == before, "the record was written again");
-    scene.goes_on(&registry).await?;
-    scene.corner.nothing_foreign_was_touched(&registry).await
+    scene.sandbox.registry_condition("Ready", "True", "Connected").await?;
+    ensure!(scene.own_record().await? == before, "the record was written again");
+    scene.goes_on().await?;
+    scene.sandbox.nothing_foreign_was_touched().await
 }
 
 async fn tokens_expire(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let mut registry = bed.start_registry_with("registry-tokens", &["--auth-token-ttl=2"]).await?;
-    let (mut scene, _) = with_password(bed, "tokens", &mut registry).await?;
-    let before = scene.own_record(&registry).await?;
+    let registry = bed.start_registry_with("registry-tokens", &["--auth-token-ttl=2"]).await?;
+    let (mut scene, _) = with_password(bed, "tokens", &registry).await?;
+    let before = scene.own_record().await?;
     for _ in 0..3 {
         scene.nothing_is_lost(Duration::from_secs(5)).await?;
-        ensure!(scene.own_record(&registry).await? == before, "the record was written again");
+        ensure!(scene.own_record().await? == before, "the record was written again");
         // The token has expired; the write needs another one.
         let pod = scene.add_pod("second").await?;
         let all = [&scene.vms[..], &[scene.pod, pod]].concat();
-        scene.corner.records_become(&registry, "echo", &all).await?;
-        scene.corner.pods.remove("second").await?;
-        scene.add_vm(&registry).await?;
-        scene.synced(&registry).await?;
+        scene.sandbox.records_become("echo", &all).await?;
+        scene.sandbox.pods.remove("second").await?;
+        scene.add_vm().await?;
+        scene.synced().await?;
     }
-    scene.corner.registry_condition("Ready", "True", "Connected").await?;
-    scene.corner.nothing_foreign_was_touched(&registry).await
+    scene.sandbox.registry_condition("Ready", "True", "Connected").await?;
+    scene.sandbox.nothing_foreign_was_touched().await
 }
 
 async fn certificates_expire_and_are_rotated(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let (registry, tls) = bed.start_tls_registry("registry-certificates").await?;
-    let corner = Corner::without_registry_object(bed, "certificates", &registry).await?;
-    let ca = secret(&corner, "ca", "Opaque", json!({"ca.crt": tls.ca()?})).await?;
+    let sandbox = Sandbox::without_registry_object(bed, "certificates", &registry).await?;
+    let ca = secret(&sandbox, "ca", "Opaque", json!({"ca.crt": tls.ca()?})).await?;
     let brief = Duration::from_secs(30);
     let pem = |(cert, key): (String, String)| json!({"tls.crt": cert, "tls.key": key});
     let client = pem(tls.client_certificate("brief", Some(brief))?);
     let issued = Instant::now();
-    let client = secret(&corner, "client", "kubernetes.io/tls", client).await?;
+    let client = secret(&sandbox, "client", "kubernetes.io/tls", client).await?;
     let tls_of = json!({"caSecretRef": {"name": ca}, "clientCertSecretRef": {"name": client}});
-    corner.create_registry(json!({"etcd": {"tls": tls_of}})).await?;
-    let mut scene = Scene::set(corner, &registry).await?;
-    let before = scene.own_record(&registry).await?;
+    sandbox.create_registry(json!({"etcd": {"tls": tls_of}})).await?;
+    let mut scene = Scene::set(sandbox).await?;
+    let before = scene.own_record().await?;
 
     // Ours expires. What is connected stays so; the next connection is refused.
     scene.nothing_is_lost((brief + Duration::from_secs(1)).saturating_sub(issued.elapsed())).await?;
     registry.part().kill().await?;
     registry.start_again().await?;
-    scene.corner.registry_condition("Connected", "False", "TLSFailed").await?;
+    scene.sandbox.registry_condition("Connected", "False", "TLSFailed").await?;
     scene.nothing_is_lost(Duration::from_secs(3)).await?;
-    change_secret(&scene.corner, &client, pem(tls.client_certificate("lasting", None)?)).await?;
-    scene.corner.registry_condition("Ready", "True", "Connected").await?;
-    ensure!(scene.own_record(&registry).await? == before, "the record was written again");
+    change_secret(&scene.sandbox, &client, pem(tls.client_certificate("lasting", None)?)).await?;
+    scene.sandbox.registry_condition("Ready", "True", "Connected").await?;
+    ensure!(scene.own_record().await? == before, "the record was written again");
     // Another one while connected: no gap.
-    change_secret(&scene.corner, &client, pem(tls.client_certificate("rotated", None)?)).await?;
-    scene.goes_on(&registry).await?;
+    change_secret(&scene.sandbox, &client, pem(tls.client_certificate("rotated", None)?)).await?;
+    scene.goes_on().await?;
 
     // Theirs expires.
-    let before = scene.own_record(&registry).await?;
+    let before = scene.own_record().await?;
     tls.replace_server_certificate(Some(Duration::from_secs(1)))?;
     let replaced = Instant::now();
     scene.nothing_is_lost(Duration::from_secs(2).saturating_sub(replaced.elapsed())).await?;
     registry.part().kill().await?;
     registry.part().start_again()?;
-    scene.corner.registry_condition("Connected", "False", "TLSFailed").await?;
+    scene.sandbox.registry_condition("Connected", "False", "TLSFailed").await?;
     scene.nothing_is_lost(Duration::from_secs(3)).await?;
     tls.replace_server_certificate(None)?;
-    scene.corner.registry_condition("Ready", "True", "Connected").await?;
-    ensure!(scene.own_record(&registry).await? == before, "the record was written again");
-    scene.goes_on(&registry).await?;
-    scene.corner.nothing_foreign_was_touched(&registry).await
+    scene.sandbox.registry_condition("Ready", "True", "Connected").await?;
+    ensure!(scene.own_record().await? == before, "the record was written again");
+    scene.goes_on().await?;
+    scene.sandbox.nothing_foreign_was_touched().await
 }
 
 /// Whichever of them the operator talks to, its turn comes.
@@ -315,12 +315,13 @@ async fn a_member_of_three_is_killed_and_frozen(suite: Arc<Suite>) -> Result<()>
     let bed = &suite.shared().await?.bed;
     let three = bed.start_three("registry-three").await?;
     let endpoints: Vec<&str> = three.iter().map(Etcd::endpoint).collect();
-    let corner = Corner::without_registry_object(bed, "members", &three[0]).await?;
-    corner.create_registry(json!({"etcd": {"endpoints": endpoints}})).await?;
-    let mut scene = Scene::set(corner, &three[0]).await?;
-    let before = scene.own_record(&three[0]).await?;
+    let sandbox = Sandbox::without_registry_object(bed, "members", &three[0]).await?;
+    sandbox.create_registry(json!({"etcd": {"endpoints": endpoints}})).await?;
+    let mut scene = Scene::set(sandbox).await?;
+    let before = scene.own_record().await?;
     for (n, member) in three.iter().enumerate() {
         let another = &three[(n + 1) % 3];
+        scene.sandbox.look_through(another);
         for kill in [true, false] {
             if kill {
                 member.part().kill().await?;
@@ -331,7 +332,7 @@ async fn a_member_of_three_is_killed_and_frozen(suite: Arc<Suite>) -> Result<()>
             let pod = scene.add_pod("second").await?;
             let all: BTreeSet<String> = scene.vms.iter().chain([&scene.pod, &pod]).map(ToString::to_string).collect();
             eventually("sync goes on with the others", Duration::from_secs(60), || async {
-                let found = scene.corner.registered_addresses(another, "echo").await?;
+                let found = scene.sandbox.registered_addresses("echo").await?;
                 ensure!(found == all, "{found:?}");
                 Ok(())
             })
@@ -341,14 +342,15 @@ async fn a_member_of_three_is_killed_and_frozen(suite: Arc<Suite>) -> Result<()>
             } else {
                 member.part().thaw()?;
             }
-            scene.corner.pods.remove("second").await?;
+            scene.sandbox.pods.remove("second").await?;
             eventually("they have a leader", SOON, || another.put("anything", "")).await?;
-            scene.add_vm(another).await?;
-            scene.synced(another).await?;
+            scene.add_vm().await?;
+            scene.synced().await?;
         }
     }
-    ensure!(scene.own_record(&three[0]).await? == before, "what did not change was written");
-    scene.corner.nothing_foreign_was_touched(&three[0]).await
+    scene.sandbox.look_through(&three[0]);
+    ensure!(scene.own_record().await? == before, "what did not change was written");
+    scene.sandbox.nothing_foreign_was_touched().await
 }
 
 /// The name of the only endpoint leads to another member from one moment to the next, as behind a Service or after a move.
@@ -366,75 +368,76 @@ async fn an_endpoints_name_leads_elsewhere(suite: Arc<Suite>) -> Result<()> {
     let options = TwinspanOptions { hosts: Some(hosts.clone()), ..TwinspanOptions::default() };
     let twinspan = bed.start_twinspan(TWINSPAN, &options)?;
     twinspan.ready().await?;
-    let corner = Corner::without_registry_object(bed, "renamed", &three[0]).await?;
-    corner.create_registry(json!({"etcd": {"endpoints": [endpoint]}})).await?;
-    let mut scene = Scene::set(corner, &three[0]).await?;
-    let before = scene.own_record(&three[1]).await?;
+    let sandbox = Sandbox::without_registry_object(bed, "renamed", &three[0]).await?;
+    sandbox.create_registry(json!({"etcd": {"endpoints": [endpoint]}})).await?;
+    let mut scene = Scene::set(sandbox).await?;
+    scene.sandbox.look_through(&three[1]);
+    let before = scene.own_record().await?;
 
     leads_to(&three[1])?;
     three[0].part().kill().await?;
     eventually("the others have a leader", SOON, || three[1].put("anything", "")).await?;
-    scene.add_vm(&three[1]).await?;
-    scene.synced(&three[1]).await?;
-    ensure!(scene.own_record(&three[1]).await? == before, "what did not change was written");
-    scene.goes_on(&three[1]).await?;
+    scene.add_vm().await?;
+    scene.synced().await?;
+    ensure!(scene.own_record().await? == before, "what did not change was written");
+    scene.goes_on().await?;
     std::fs::remove_file(hosts)?;
-    scene.corner.nothing_foreign_was_touched(&three[1]).await
+    scene.sandbox.nothing_foreign_was_touched().await
 }
 
 async fn our_lease_is_revoked(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-revoked").await?;
-    let mut scene = Scene::set(Corner::with_registry(bed, "revoked", &registry).await?, &registry).await?;
+    let mut scene = Scene::set(Sandbox::with_registry(bed, "revoked", &registry).await?).await?;
     for _ in 0..3 {
-        let (value, revision, lease) = scene.own_record(&registry).await?;
+        let (value, revision, lease) = scene.own_record().await?;
         registry.revoke(lease).await?;
         eventually("the record is back", SOON, || async {
-            let (again, newer, lease) = scene.own_record(&registry).await?;
+            let (again, newer, lease) = scene.own_record().await?;
             ensure!(again == value && newer > revision && lease != 0, "{again} at {newer} on {lease}");
             Ok(())
         })
         .await?;
-        scene.synced(&registry).await?;
+        scene.synced().await?;
     }
-    scene.goes_on(&registry).await?;
-    scene.corner.nothing_foreign_was_touched(&registry).await
+    scene.goes_on().await?;
+    scene.sandbox.nothing_foreign_was_touched().await
 }
 
 async fn the_quota_is_used_up(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-quota").await?;
-    let mut scene = Scene::set(Corner::with_registry(bed, "quota", &registry).await?, &registry).await?;
-    let before = scene.own_record(&registry).await?;
+    let mut scene = Scene::set(Sandbox::with_registry(bed, "quota", &registry).await?).await?;
+    let before = scene.own_record().await?;
     registry.no_space(true).await?;
     let pod = scene.add_pod("second").await?;
-    let object = scene.corner.condition("echo", "Exported", "False", "NoSpace").await?;
+    let object = scene.sandbox.condition("echo", "Exported", "False", "NoSpace").await?;
     let conditions = object.status.unwrap_or_default().conditions;
     let exported = conditions.iter().find(|c| c.type_ == "Exported").context("the condition")?;
     ensure!(exported.message.contains("defrag"), "it says what to do: {}", exported.message);
     // The registry is followed, and cannot be written: its own status says so too.
-    let object = scene.corner.registry_condition("Ready", "False", "NoSpace").await?;
+    let object = scene.sandbox.registry_condition("Ready", "False", "NoSpace").await?;
     let connected = object.status.unwrap_or_default().conditions.into_iter().find(|c| c.type_ == "Connected");
     ensure!(connected.is_some_and(|connected| connected.status == "True"));
     // Reading and deleting still work.
     let left = scene.vms.remove(0);
-    registry.delete(&scene.corner.key("echo", left)).await?;
-    scene.corner.imports_become("echo", &scene.vms).await?;
-    ensure!(scene.own_record(&registry).await? == before);
+    registry.delete(&scene.sandbox.key("echo", left)).await?;
+    scene.sandbox.imports_become("echo", &scene.vms).await?;
+    ensure!(scene.own_record().await? == before);
     // What ends does not wait behind what cannot begin.
-    scene.corner.pods.set_ready("pod", false).await?;
-    scene.corner.records_become(&registry, "echo", &scene.vms).await?;
-    scene.corner.pods.set_ready("pod", true).await?;
+    scene.sandbox.pods.set_ready("pod", false).await?;
+    scene.sandbox.records_become("echo", &scene.vms).await?;
+    scene.sandbox.pods.set_ready("pod", true).await?;
     registry.no_space(false).await?;
     let all: BTreeSet<String> = scene.vms.iter().chain([&scene.pod, &pod]).map(ToString::to_string).collect();
     eventually("what waited is written", Duration::from_secs(60), || async {
-        let found = scene.corner.registered_addresses(&registry, "echo").await?;
+        let found = scene.sandbox.registered_addresses("echo").await?;
         ensure!(found == all, "{found:?}");
         Ok(())
     })
     .await?;
-    scene.corner.registry_condition("Ready", "True", "Connected").await?;
-    scene.corner.pods.remove("second").await?;
-    scene.goes_on(&registry).await?;
-    scene.corner.nothing_foreign_was_touched(&registry).await
+    scene.sandbox.registry_condition("Ready", "True", "Connected").await?;
+    scene.sandbox.pods.remove("second").await?;
+    scene.goes_on().await?;
+    scene.sandbox.nothing_foreign_was_touched().await
 }

@@ -10,9 +10,9 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use twinspan_testbed::{Etcd, TwinspanOptions, eventually, holds, next_v4};
+use twinspan_testbed::{TwinspanOptions, eventually, holds, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
 stories![
     the_registry_comes_back_empty,
@@ -38,22 +38,22 @@ fn value(address: SocketAddr) -> String {
 }
 
 /// Records of instances that nobody keeps alive, and that end with the story.
-async fn instances(corner: &Corner<'_>, registry: &Etcd, service: &str, count: usize) -> Result<Vec<SocketAddr>> {
+async fn instances(sandbox: &Sandbox<'_>, service: &str, count: usize) -> Result<Vec<SocketAddr>> {
     let mut all = Vec::new();
     for _ in 0..count {
         let address = SocketAddr::from((next_v4(), 9000));
-        registry.put_leased(&corner.key(service, address), &value(address), 600).await?;
+        sandbox.registry.put_leased(&sandbox.key(service, address), &value(address), 600).await?;
         all.push(address);
     }
-    corner.imports_become(service, &all).await?;
+    sandbox.imports_become(service, &all).await?;
     Ok(all)
 }
 
-async fn headless(corner: &Corner<'_>, name: &str, extra: Value) -> Result<()> {
-    corner
+async fn headless(sandbox: &Sandbox<'_>, name: &str, extra: Value) -> Result<()> {
+    sandbox
         .service(name, json!({"clusterIP": "None", "selector": {"app": name}, "ports": [{"name": "rpc", "port": 80}]}))
         .await?;
-    corner.register(name, extra).await
+    sandbox.register(name, extra).await
 }
 
 /// The hash that a condition's message tells to approve.
@@ -71,33 +71,33 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let kind = if comes_back_empty { "empty" } else { "swept" };
     let registry = bed.start_registry(&format!("registry-guard-{kind}")).await?;
-    let corner = Corner::with_registry(bed, &format!("guard{kind}"), &registry).await?;
-    headless(&corner, "echo", json!({"import": {"onExpiry": "Remove"}})).await?;
-    let vms = instances(&corner, &registry, "echo", 12).await?;
+    let sandbox = Sandbox::with_registry(bed, &format!("guard{kind}"), &registry).await?;
+    headless(&sandbox, "echo", json!({"import": {"onExpiry": "Remove"}})).await?;
+    let vms = instances(&sandbox, "echo", 12).await?;
     let mut pods = Vec::new();
     for name in ["a", "b", "c"] {
-        pods.push(corner.pod("echo", name, 80).await?.address());
-        corner.pods.set_ready(name, true).await?;
+        pods.push(sandbox.pod("echo", name, 80).await?.address());
+        sandbox.pods.set_ready(name, true).await?;
     }
-    corner.records_become(&registry, "echo", &[&vms[..], &pods[..]].concat()).await?;
-    corner.dns_becomes("echo", &[&vms[..], &pods[..]].concat()).await?;
+    sandbox.records_become("echo", &[&vms[..], &pods[..]].concat()).await?;
+    sandbox.dns_becomes("echo", &[&vms[..], &pods[..]].concat()).await?;
 
     if comes_back_empty {
         registry.part().kill().await?;
         registry.start_empty().await?;
     } else {
-        registry.delete_prefix(&corner.key("echo", "")).await?;
+        registry.delete_prefix(&sandbox.key("echo", "")).await?;
     }
     let vanished = Instant::now();
-    corner.records_become(&registry, "echo", &pods).await?;
+    sandbox.records_become("echo", &pods).await?;
     ensure!(vanished.elapsed() < Duration::from_secs(15), "own records are back after {:?}", vanished.elapsed());
     let everybody: BTreeSet<SocketAddr> = vms.iter().copied().collect();
     while vanished.elapsed() < Duration::from_secs(25) {
-        let found = corner.imported("echo").await?;
+        let found = sandbox.imported("echo").await?;
         ensure!(found == everybody, "{} of 12 after {:?}", found.len(), vanished.elapsed());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let object = corner.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    let object = sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?;
     let status = object.status.unwrap_or_default();
     ensure!(status.instances.held == 12, "{:?}", status.instances);
     let held = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").context("the condition")?;
@@ -110,7 +110,7 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     let hold = until.duration_since(held.last_transition_time.0).as_secs();
     ensure!((300..=310).contains(&hold), "{hold} s; {}", held.message);
     eventually("an Event tells it", SOON, || async {
-        let events = corner.events("echo").await?;
+        let events = sandbox.events("echo").await?;
         ensure!(events.iter().any(|(reason, _)| reason == "DeletionsHeld"), "{events:?}");
         Ok(())
     })
@@ -118,11 +118,11 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
 
     // The registry is away for a moment: what is held stays so, and its time goes on.
     registry.part().kill().await?;
-    corner.condition("echo", "Imported", "Unknown", "RegistryUnavailable").await?;
-    let away = corner.condition("echo", "DeletionsHeld", "True", "Held").await?.status.unwrap_or_default();
+    sandbox.condition("echo", "Imported", "Unknown", "RegistryUnavailable").await?;
+    let away = sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?.status.unwrap_or_default();
     registry.start_again().await?;
-    corner.condition("echo", "Imported", "True", "Synced").await?;
-    let back = corner.condition("echo", "DeletionsHeld", "True", "Held").await?.status.unwrap_or_default();
+    sandbox.condition("echo", "Imported", "True", "Synced").await?;
+    let back = sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?.status.unwrap_or_default();
     for status in [&away, &back] {
         let held_now = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").context("the condition")?;
         ensure!(held_now.last_transition_time == held.last_transition_time, "{held_now:?}, was {held:?}");
@@ -133,58 +133,62 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     ensure!(metric >= 12.0, "{metric}");
 
     // One registers itself again, so another set is held than was shown: approving the old one lets nothing go.
-    registry.put_leased(&corner.key("echo", vms[0]), &value(vms[0]), 600).await?;
+    registry.put_leased(&sandbox.key("echo", vms[0]), &value(vms[0]), 600).await?;
     let hash = eventually("eleven are held", SOON, || async {
-        let status = corner.registered().get("echo").await?.status.unwrap_or_default();
+        let status = sandbox.registered().get("echo").await?.status.unwrap_or_default();
         let held = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").context("the condition")?;
         ensure!(held.status == "True" && held.message.contains(" 11 imported"), "{}", held.message);
         hash_of(held)
     })
     .await?;
-    corner.registered().patch("echo", &PatchParams::default(), &approval(&hash_of(held)?)).await?;
-    let imported = || async { corner.imported("echo").await };
+    sandbox.registered().patch("echo", &PatchParams::default(), &approval(&hash_of(held)?)).await?;
+    let imported = || async { sandbox.imported("echo").await };
     holds("an approval of something else", Duration::from_secs(3), imported).await?;
     ensure!(imported().await? == everybody, "an approval of something else");
-    corner.registered().patch("echo", &PatchParams::default(), &approval(&hash)).await?;
-    corner.imports_become("echo", &vms[..1]).await?;
-    corner.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
-    corner.dns_becomes("echo", &[&vms[..1], &pods[..]].concat()).await?;
+    sandbox.registered().patch("echo", &PatchParams::default(), &approval(&hash)).await?;
+    sandbox.imports_become("echo", &vms[..1]).await?;
+    sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    sandbox.dns_becomes("echo", &[&vms[..1], &pods[..]].concat()).await?;
     Ok(())
 }
 
 /// Two at once, of which no server knows: they wait a little for more, and go.
 async fn below_the_limits_it_waits_for_quiet(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "guardbelow").await?;
-    headless(&corner, "echo", json!({})).await?;
-    let vms = instances(&corner, &bed.registry, "echo", 6).await?;
-    let keys: Vec<String> = vms[..2].iter().map(|vm| corner.key("echo", vm)).collect();
+    let sandbox = Sandbox::new(bed, "guardbelow").await?;
+    headless(&sandbox, "echo", json!({})).await?;
+    let vms = instances(&sandbox, "echo", 6).await?;
+    let keys: Vec<String> = vms[..2].iter().map(|vm| sandbox.key("echo", vm)).collect();
     let vanished = Instant::now();
     bed.registry.delete_at_once(&keys).await?;
-    corner.imports_become_within("echo", &vms[2..], Duration::from_secs(40)).await?;
+    sandbox.imports_become_within("echo", &vms[2..], Duration::from_secs(40)).await?;
     ensure!(vanished.elapsed() > Duration::from_secs(9), "{:?}", vanished.elapsed());
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// Whoever does not approve serves the dead for `holdSeconds`, and no longer.
 async fn a_hold_lets_go_in_the_end(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "guardlets").await?;
-    headless(&corner, "echo", json!({"deletionGuard": {"minInstances": 2, "maxDeletePercent": 10, "holdSeconds": 40}}))
-        .await?;
-    let vms = instances(&corner, &bed.registry, "echo", 6).await?;
-    let keys: Vec<String> = vms[..2].iter().map(|vm| corner.key("echo", vm)).collect();
+    let sandbox = Sandbox::new(bed, "guardlets").await?;
+    headless(
+        &sandbox,
+        "echo",
+        json!({"deletionGuard": {"minInstances": 2, "maxDeletePercent": 10, "holdSeconds": 40}}),
+    )
+    .await?;
+    let vms = instances(&sandbox, "echo", 6).await?;
+    let keys: Vec<String> = vms[..2].iter().map(|vm| sandbox.key("echo", vm)).collect();
     let vanished = Instant::now();
     bed.registry.delete_at_once(&keys).await?;
-    corner.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?;
     // One that leaves as servers do goes at once, whatever is held beside it.
-    bed.registry.delete(&corner.key("echo", vms[2])).await?;
-    corner.imports_become("echo", &[&vms[..2], &vms[3..]].concat()).await?;
+    bed.registry.delete(&sandbox.key("echo", vms[2])).await?;
+    sandbox.imports_become("echo", &[&vms[..2], &vms[3..]].concat()).await?;
     ensure!(vanished.elapsed() < Duration::from_secs(38), "{:?}", vanished.elapsed());
-    corner.imports_become_within("echo", &vms[3..], Duration::from_secs(70)).await?;
+    sandbox.imports_become_within("echo", &vms[3..], Duration::from_secs(70)).await?;
     ensure!(vanished.elapsed() > Duration::from_secs(39), "{:?}", vanished.elapsed());
-    corner.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// The API server comes back without the pods: nobody saw them end, so their records stay until somebody approves. What is seen to
@@ -193,26 +197,26 @@ async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     twinspan.ready().await?;
-    let corner = Corner::new(&bed, "guardexports").await?;
-    headless(&corner, "echo", json!({})).await?;
+    let sandbox = Sandbox::new(&bed, "guardexports").await?;
+    headless(&sandbox, "echo", json!({})).await?;
     let labels = [("app".to_owned(), "echo".to_owned())].into();
     let mut pods = Vec::new();
     for n in 0..12 {
         let address = SocketAddr::from((next_v4(), 80));
-        corner.pods.run(&format!("pod-{n:02}"), &labels, &[address.ip()]).await?;
-        corner.pods.set_ready(&format!("pod-{n:02}"), true).await?;
+        sandbox.pods.run(&format!("pod-{n:02}"), &labels, &[address.ip()]).await?;
+        sandbox.pods.set_ready(&format!("pod-{n:02}"), true).await?;
         pods.push(address);
     }
-    corner.records_become(&bed.registry, "echo", &pods).await?;
+    sandbox.records_become("echo", &pods).await?;
 
     bed.cluster.apiserver.kill().await?;
     for kind in ["pods", "endpointslices"] {
-        bed.cluster.etcd.delete_prefix(&format!("/registry/{kind}/{}/", corner.name)).await?;
+        bed.cluster.etcd.delete_prefix(&format!("/registry/{kind}/{}/", sandbox.name)).await?;
     }
     bed.cluster.apiserver.start_again()?;
     bed.cluster.api_ready().await?;
     let held = || async {
-        let status = corner.registered().get("echo").await?.status.unwrap_or_default();
+        let status = sandbox.registered().get("echo").await?.status.unwrap_or_default();
         let held = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").cloned().context("the condition")?;
         ensure!(held.status == "True" && held.message.contains("12 exported"), "{held:?} {:?}", status.instances);
         Ok(held)
@@ -220,7 +224,7 @@ async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
     let object = eventually("they are held", Duration::from_secs(60), held).await?;
     let expected: BTreeSet<String> = pods.iter().map(ToString::to_string).collect();
     holds("their records", Duration::from_secs(15), || async {
-        let found = corner.registered_addresses(&bed.registry, "echo").await?;
+        let found = sandbox.registered_addresses("echo").await?;
         ensure!(found == expected, "{found:?}");
         Ok(found)
     })
@@ -233,72 +237,72 @@ async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
             "endpointslice.kubernetes.io/managed-by": "late.example"}},
         "addressType": "IPv4", "endpoints": endpoints, "ports": [{"name": "rpc", "port": 80}],
     }))?;
-    corner.slices().create(&PostParams::default(), &slice).await?;
-    corner.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    sandbox.slices().create(&PostParams::default(), &slice).await?;
+    sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
     let emptied = Patch::Merge(json!({"endpoints": []}));
-    corner.slices().patch("late", &PatchParams::default(), &emptied).await?;
+    sandbox.slices().patch("late", &PatchParams::default(), &emptied).await?;
     eventually("they are held again", SOON, held).await?;
     // One comes back, and is then seen to end.
-    corner.pods.run("pod-00", &labels, &[pods[0].ip()]).await?;
-    corner.pods.set_ready("pod-00", true).await?;
+    sandbox.pods.run("pod-00", &labels, &[pods[0].ip()]).await?;
+    sandbox.pods.set_ready("pod-00", true).await?;
     eventually("eleven are held", SOON, || async {
-        let counts = corner.counts("echo").await?;
+        let counts = sandbox.counts("echo").await?;
         ensure!((counts.held, counts.cluster) == (11, 1), "{counts:?}");
         Ok(())
     })
     .await?;
-    corner.pods.remove("pod-00").await?;
-    corner.records_become(&bed.registry, "echo", &pods[1..]).await?;
-    corner.registered().patch("echo", &PatchParams::default(), &approval(&hash_of(&object)?)).await?;
+    sandbox.pods.remove("pod-00").await?;
+    sandbox.records_become("echo", &pods[1..]).await?;
+    sandbox.registered().patch("echo", &PatchParams::default(), &approval(&hash_of(&object)?)).await?;
     let hash = eventually("the set that is held now", SOON, || async {
-        let status = corner.registered().get("echo").await?.status.unwrap_or_default();
+        let status = sandbox.registered().get("echo").await?.status.unwrap_or_default();
         let held = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").context("the condition")?;
         ensure!(held.message.contains("11 exported"), "{}", held.message);
         hash_of(held)
     })
     .await?;
-    corner.registered().patch("echo", &PatchParams::default(), &approval(&hash)).await?;
-    corner.records_become(&bed.registry, "echo", &[]).await?;
-    corner.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    sandbox.registered().patch("echo", &PatchParams::default(), &approval(&hash)).await?;
+    sandbox.records_become("echo", &[]).await?;
+    sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
     twinspan.part().check_running()
 }
 
 /// Six services lose two of five each: none of them would hold it, all of them together do.
 async fn the_registry_as_a_whole(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "guardwhole").await?;
+    let sandbox = Sandbox::new(bed, "guardwhole").await?;
     let mut services = Vec::new();
     for n in 0..6 {
         let name = format!("echo-{n}");
-        headless(&corner, &name, json!({})).await?;
-        let vms = instances(&corner, &bed.registry, &name, 5).await?;
+        headless(&sandbox, &name, json!({})).await?;
+        let vms = instances(&sandbox, &name, 5).await?;
         services.push((name, vms));
     }
     for (name, vms) in &services {
-        let keys: Vec<String> = vms[..2].iter().map(|vm| corner.key(name, vm)).collect();
+        let keys: Vec<String> = vms[..2].iter().map(|vm| sandbox.key(name, vm)).collect();
         bed.registry.delete_at_once(&keys).await?;
     }
-    corner.registry_condition("DeletionsHeld", "True", "Held").await?;
+    sandbox.registry_condition("DeletionsHeld", "True", "Held").await?;
     let imported = || async {
         let mut all = Vec::new();
         for (name, _) in &services {
-            all.push(corner.imported(name).await?.len());
+            all.push(sandbox.imported(name).await?.len());
         }
         Ok(all)
     };
     holds("everything stays past the ten quiet seconds", Duration::from_secs(15), imported).await?;
     ensure!(imported().await? == [5; 6]);
     let hash = eventually("all of them are held", SOON, || async {
-        let conditions = corner.registries().get(&corner.name).await?.status.unwrap_or_default().conditions;
+        let conditions = sandbox.registries().get(&sandbox.name).await?.status.unwrap_or_default().conditions;
         let held = conditions.iter().find(|c| c.type_ == "DeletionsHeld").context("the condition")?;
         ensure!(held.message.contains("12 instances"), "{}", held.message);
         hash_of(held)
     })
     .await?;
-    corner.registries().patch(&corner.name, &PatchParams::default(), &approval(&hash)).await?;
+    sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &approval(&hash)).await?;
     for (name, vms) in &services {
-        corner.imports_become(name, &vms[2..]).await?;
+        sandbox.imports_become(name, &vms[2..]).await?;
     }
-    corner.registry_condition("DeletionsHeld", "False", "NothingHeld").await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.registry_condition("DeletionsHeld", "False", "NothingHeld").await?;
+    sandbox.nothing_foreign_was_touched().await
 }

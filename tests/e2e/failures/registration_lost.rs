@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use twinspan_testbed::{Etcd, Framework, Server, ServerOptions, eventually, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, stories};
-use crate::sync::formats::corner_of;
+use crate::harness::{SOON, Sandbox, Suite, stories};
+use crate::sync::formats::sandbox_of;
 
 stories![long: frameworks_that_gave_up_are_kept_or_put_back];
 
@@ -21,7 +21,7 @@ const EXPIRES_WITHIN: Duration = Duration::from_secs(100);
 /// One framework's service under one policy: a server that lives through all of it, and one that dies while nobody can see it.
 struct Case<'a> {
     framework: Framework,
-    corner: &'a Corner<'a>,
+    sandbox: &'a Sandbox<'a>,
     service: &'static str,
     lives: Server,
     dies: Server,
@@ -40,24 +40,24 @@ impl Case<'_> {
 async fn frameworks_that_gave_up_are_kept_or_put_back(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let etcd = bed.start_registry("registry-abandoned").await?;
-    let mut corners = Vec::new();
+    let mut sandboxes = Vec::new();
     for framework in [Framework::Kitex, Framework::Hertz, Framework::Kratos] {
         let name = format!("abandoned{}", framework.format().to_lowercase());
-        corners.push((framework, corner_of(bed, &name, &etcd, framework, json!({})).await?));
+        sandboxes.push((framework, sandbox_of(bed, &name, &etcd, framework, json!({})).await?));
     }
     let mut cases = Vec::new();
-    for (framework, corner) in &corners {
+    for (framework, sandbox) in &sandboxes {
         for (service, policy) in [("keeps", "Probe"), ("heals", "Heal")] {
-            corner.service(service, json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
-            corner.register(service, json!({"import": {"onExpiry": policy}})).await?;
+            sandbox.service(service, json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+            sandbox.register(service, json!({"import": {"onExpiry": policy}})).await?;
             let options = ServerOptions { framework: *framework, ..ServerOptions::default() };
             let start = || async {
                 let address = SocketAddr::from((next_v4(), 9000));
-                Server::start(bed.dir(), &corner.etcd, service, address, &options).await
+                Server::start(bed.dir(), sandbox.registry.endpoint(), service, address, &options).await
             };
             let (lives, dies) = (start().await?, start().await?);
-            corner.dns_becomes(service, &[lives.address(), dies.address()]).await?;
-            cases.push(Case { framework: *framework, corner, service, lives, dies });
+            sandbox.dns_becomes(service, &[lives.address(), dies.address()]).await?;
+            cases.push(Case { framework: *framework, sandbox, service, lives, dies });
         }
     }
 
@@ -106,11 +106,11 @@ async fn frameworks_that_gave_up_are_kept_or_put_back(suite: Arc<Suite>) -> Resu
 
     // Those that died go, everywhere; those that live are counted, and healed ones end with their servers.
     for case in &cases {
-        case.corner.imports_become(case.service, &[case.lives.address()]).await?;
-        case.corner.dns_becomes(case.service, &[case.lives.address()]).await?;
+        case.sandbox.imports_become(case.service, &[case.lives.address()]).await?;
+        case.sandbox.dns_becomes(case.service, &[case.lives.address()]).await?;
         let expected = if case.service == "heals" { (0, 1) } else { (1, 0) };
         eventually("status counts it", SOON, || async {
-            let counts = case.corner.counts(case.service).await?;
+            let counts = case.sandbox.counts(case.service).await?;
             ensure!((counts.lost, counts.healed) == expected, "{counts:?}");
             Ok(())
         })
@@ -123,18 +123,18 @@ async fn frameworks_that_gave_up_are_kept_or_put_back(suite: Arc<Suite>) -> Resu
                 Ok(())
             })
             .await?;
-            case.corner.imports_become(case.service, &[]).await?;
+            case.sandbox.imports_become(case.service, &[]).await?;
         }
     }
-    for (_, corner) in &corners {
-        corner.nothing_foreign_was_touched(&etcd).await?;
+    for (_, sandbox) in &sandboxes {
+        sandbox.nothing_foreign_was_touched().await?;
     }
     Ok(())
 }
 
 async fn in_dns(cases: &[Case<'_>]) -> Result<()> {
     for case in cases {
-        let found = case.corner.bed.dns.srv_addresses(&case.corner.srv_name(case.service)).await?;
+        let found = case.sandbox.bed.dns.srv_addresses(&case.sandbox.srv_name(case.service)).await?;
         ensure!(
             found.contains(&case.lives.address()),
             "{} {}: a healthy server is not in DNS: {found:?}",

@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 use twinspan_testbed::{Bed, TwinspanOptions, eventually, next_v4};
 
-use crate::harness::{Corner, Suite, TWINSPAN, stories};
+use crate::harness::{Sandbox, Suite, TWINSPAN, stories};
 use crate::safety::audit::no_denied_requests;
 
 stories![deleted_and_created_again_in_every_order];
@@ -46,28 +46,28 @@ fn permutations(of: &[Object]) -> Vec<Vec<Object>> {
 }
 
 struct Case<'a> {
-    corner: Corner<'a>,
+    sandbox: Sandbox<'a>,
     order: Vec<Object>,
     vm: SocketAddr,
 }
 
 impl<'a> Case<'a> {
     async fn set_up(bed: &'a Bed, order: Vec<Object>) -> Result<Case<'a>> {
-        let corner = Corner::new(bed, "order").await?;
-        let case = Self { corner, order, vm: SocketAddr::from((next_v4(), 9000)) };
+        let sandbox = Sandbox::new(bed, "order").await?;
+        let case = Self { sandbox, order, vm: SocketAddr::from((next_v4(), 9000)) };
         case.create_service().await?;
-        case.corner.register("echo", json!({})).await?;
+        case.sandbox.register("echo", json!({})).await?;
         let value = json!({"network": "tcp", "address": case.vm.to_string(), "weight": 10, "tags": null}).to_string();
-        bed.registry.put(&case.corner.key("echo", case.vm), &value).await?;
+        bed.registry.put(&case.sandbox.key("echo", case.vm), &value).await?;
         Ok(case)
     }
 
     async fn create_service(&self) -> Result<()> {
         let spec = json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]});
-        self.corner.service("echo", spec).await?;
+        self.sandbox.service("echo", spec).await?;
         let ip = next_v4();
-        self.corner.pods.run("pod", &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[ip.into()]).await?;
-        self.corner.pods.set_ready("pod", true).await
+        self.sandbox.pods.run("pod", &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[ip.into()]).await?;
+        self.sandbox.pods.set_ready("pod", true).await
     }
 
     async fn delete(&self, object: Object) -> Result<()> {
@@ -75,12 +75,12 @@ impl<'a> Case<'a> {
         let outcome = match object {
             Object::Service => {
                 // Its pod goes with it: without one there is nothing to export.
-                ignore_missing(self.corner.pods.remove("pod").await)?;
-                self.corner.services().delete("echo", &params).await.map(drop)
+                ignore_missing(self.sandbox.pods.remove("pod").await)?;
+                self.sandbox.services().delete("echo", &params).await.map(drop)
             }
-            Object::RegisteredService => self.corner.registered().delete("echo", &params).await.map(drop),
-            Object::ServiceRegistry => self.corner.registries().delete(&self.corner.name, &params).await.map(drop),
-            Object::Namespace => self.namespaces().delete(&self.corner.name, &params).await.map(drop),
+            Object::RegisteredService => self.sandbox.registered().delete("echo", &params).await.map(drop),
+            Object::ServiceRegistry => self.sandbox.registries().delete(&self.sandbox.name, &params).await.map(drop),
+            Object::Namespace => self.namespaces().delete(&self.sandbox.name, &params).await.map(drop),
         };
         ignore_missing(outcome.map_err(Into::into))
     }
@@ -89,28 +89,28 @@ impl<'a> Case<'a> {
     async fn create_again(&self) -> Result<()> {
         eventually("the namespace is gone; nothing of ours holds it up", PATIENCE, || async {
             ensure!(
-                self.namespaces().get_opt(&self.corner.name).await?.is_none(),
+                self.namespaces().get_opt(&self.sandbox.name).await?.is_none(),
                 "{} is still there",
-                self.corner.name
+                self.sandbox.name
             );
             Ok(())
         })
         .await?;
-        let labels = BTreeMap::from([("story".to_owned(), self.corner.name.clone())]);
-        self.corner.bed.create_namespace(&self.corner.name, &labels).await?;
+        let labels = BTreeMap::from([("story".to_owned(), self.sandbox.name.clone())]);
+        self.sandbox.bed.create_namespace(&self.sandbox.name, &labels).await?;
         // The API server's own cache may still have the one that ended.
         eventually("the namespace takes objects", PATIENCE, || async {
             let dry = PostParams { dry_run: true, ..PostParams::default() };
             let object = serde_json::from_value(json!({"metadata": {"name": "anything"}}))?;
-            Api::<ConfigMap>::namespaced(self.corner.client(), &self.corner.name).create(&dry, &object).await?;
+            Api::<ConfigMap>::namespaced(self.sandbox.client(), &self.sandbox.name).create(&dry, &object).await?;
             Ok(())
         })
         .await?;
         for object in &self.order {
             match object {
                 Object::Service => self.create_service().await?,
-                Object::RegisteredService => self.corner.register("echo", json!({})).await?,
-                Object::ServiceRegistry => self.corner.create_registry(json!({})).await?,
+                Object::RegisteredService => self.sandbox.register("echo", json!({})).await?,
+                Object::ServiceRegistry => self.sandbox.create_registry(json!({})).await?,
                 Object::Namespace => {}
             }
         }
@@ -118,14 +118,14 @@ impl<'a> Case<'a> {
     }
 
     fn namespaces(&self) -> Api<Namespace> {
-        Api::all(self.corner.client())
+        Api::all(self.sandbox.client())
     }
 
     /// Both sides have the pod and the VM, and nothing else.
     async fn is_synced(&self) -> Result<()> {
-        let corner = &self.corner;
+        let sandbox = &self.sandbox;
         eventually(&format!("synced after {:?}", self.order), PATIENCE, || async {
-            let pods = corner.slices().list(&ListParams::default().labels("kubernetes.io/service-name=echo")).await?;
+            let pods = sandbox.slices().list(&ListParams::default().labels("kubernetes.io/service-name=echo")).await?;
             let pods: Vec<String> = pods
                 .items
                 .iter()
@@ -134,9 +134,9 @@ impl<'a> Case<'a> {
                 .flat_map(|s| s.endpoints.iter().flat_map(|e| e.addresses.clone()))
                 .collect();
             let [pod] = pods.as_slice() else { anyhow::bail!("pods {pods:?}") };
-            let imported = corner.imported("echo").await?;
+            let imported = sandbox.imported("echo").await?;
             ensure!(imported == [self.vm].into(), "imported {imported:?}");
-            let registered = corner.registered_addresses(&corner.bed.registry, "echo").await?;
+            let registered = sandbox.registered_addresses("echo").await?;
             ensure!(registered == [self.vm.to_string(), format!("{pod}:80")].into(), "registered {registered:?}");
             Ok(())
         })
@@ -145,11 +145,11 @@ impl<'a> Case<'a> {
 
     /// The foreign record is all that is left, on either side.
     async fn is_clean(&self) -> Result<()> {
-        let corner = &self.corner;
+        let sandbox = &self.sandbox;
         eventually(&format!("nothing is left after {:?}", self.order), PATIENCE, || async {
-            let registered = corner.registered_addresses(&corner.bed.registry, "echo").await?;
+            let registered = sandbox.registered_addresses("echo").await?;
             ensure!(registered == [self.vm.to_string()].into(), "registered {registered:?}");
-            let slices = corner.our_slices("echo").await?;
+            let slices = sandbox.our_slices("echo").await?;
             ensure!(slices.is_empty(), "{} slices", slices.len());
             Ok(())
         })

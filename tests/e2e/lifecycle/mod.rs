@@ -11,7 +11,7 @@ use kube::api::DeleteParams;
 use serde_json::json;
 use twinspan_testbed::{Framework, eventually, next_v4, resolve};
 
-use crate::harness::{Corner, SOON, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, stories};
 
 stories![
     a_registered_service,
@@ -22,89 +22,89 @@ stories![
 
 async fn a_registered_service(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "life").await?;
-    corner.selector_service("echo", 80).await?;
-    let pod = corner.pod("echo", "pod", 80).await?;
-    corner.pods.set_ready("pod", true).await?;
-    corner.register("echo", json!({})).await?;
-    let vm = corner.vm("echo", SocketAddr::from((next_v4(), 9000)), None).await?;
-    corner.imports_become("echo", &[vm.address()]).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address(), vm.address()]).await?;
+    let sandbox = Sandbox::new(bed, "life").await?;
+    sandbox.selector_service("echo", 80).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    sandbox.register("echo", json!({})).await?;
+    let vm = sandbox.vm("echo", SocketAddr::from((next_v4(), 9000)), None).await?;
+    sandbox.imports_become("echo", &[vm.address()]).await?;
+    sandbox.records_become("echo", &[pod.address(), vm.address()]).await?;
 
     // Another name: the old one is cleaned.
-    corner.patch("echo", json!({"registryName": "other"})).await?;
-    corner.records_become(&bed.registry, "other", &[pod.address()]).await?;
-    corner.records_become(&bed.registry, "echo", &[vm.address()]).await?;
-    corner.imports_become("echo", &[]).await?;
-    corner.patch("echo", json!({"registryName": "echo"})).await?;
-    corner.imports_become("echo", &[vm.address()]).await?;
+    sandbox.patch("echo", json!({"registryName": "other"})).await?;
+    sandbox.records_become("other", &[pod.address()]).await?;
+    sandbox.records_become("echo", &[vm.address()]).await?;
+    sandbox.imports_become("echo", &[]).await?;
+    sandbox.patch("echo", json!({"registryName": "echo"})).await?;
+    sandbox.imports_become("echo", &[vm.address()]).await?;
 
     // One direction, then the other.
-    corner.patch("echo", json!({"direction": "Export"})).await?;
-    corner.imports_become("echo", &[]).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address(), vm.address()]).await?;
-    corner.patch("echo", json!({"direction": "Import"})).await?;
-    corner.records_become(&bed.registry, "echo", &[vm.address()]).await?;
-    corner.imports_become("echo", &[vm.address()]).await?;
-    corner.patch("echo", json!({"direction": "Both"})).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address(), vm.address()]).await?;
+    sandbox.patch("echo", json!({"direction": "Export"})).await?;
+    sandbox.imports_become("echo", &[]).await?;
+    sandbox.records_become("echo", &[pod.address(), vm.address()]).await?;
+    sandbox.patch("echo", json!({"direction": "Import"})).await?;
+    sandbox.records_become("echo", &[vm.address()]).await?;
+    sandbox.imports_become("echo", &[vm.address()]).await?;
+    sandbox.patch("echo", json!({"direction": "Both"})).await?;
+    sandbox.records_become("echo", &[pod.address(), vm.address()]).await?;
 
     // The Service goes: there is nothing to export, and nothing to import into.
-    corner.services().delete("echo", &DeleteParams::default()).await?;
-    corner.condition("echo", "Accepted", "False", "ServiceMissing").await?;
-    corner.imports_become("echo", &[]).await?;
-    corner.records_become(&bed.registry, "echo", &[vm.address()]).await?;
-    corner.selector_service("echo", 80).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address(), vm.address()]).await?;
-    corner.imports_become("echo", &[vm.address()]).await?;
+    sandbox.services().delete("echo", &DeleteParams::default()).await?;
+    sandbox.condition("echo", "Accepted", "False", "ServiceMissing").await?;
+    sandbox.imports_become("echo", &[]).await?;
+    sandbox.records_become("echo", &[vm.address()]).await?;
+    sandbox.selector_service("echo", 80).await?;
+    sandbox.records_become("echo", &[pod.address(), vm.address()]).await?;
+    sandbox.imports_become("echo", &[vm.address()]).await?;
 
-    corner.unregister("echo").await?;
-    corner.records_become(&bed.registry, "echo", &[vm.address()]).await?;
-    corner.imports_become("echo", &[]).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.unregister("echo").await?;
+    sandbox.records_become("echo", &[vm.address()]).await?;
+    sandbox.imports_become("echo", &[]).await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn a_service_registry(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "reglife").await?;
-    corner.selector_service("echo", 80).await?;
-    let pod = corner.pod("echo", "pod", 80).await?;
-    corner.pods.set_ready("pod", true).await?;
-    corner.register("echo", json!({})).await?;
-    let vm = corner.vm("echo", SocketAddr::from((next_v4(), 9000)), None).await?;
-    corner.imports_become("echo", &[vm.address()]).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address(), vm.address()]).await?;
-    let object = corner.registry_condition("Synced", "True", "Synced").await?;
+    let sandbox = Sandbox::new(bed, "reglife").await?;
+    sandbox.selector_service("echo", 80).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    sandbox.register("echo", json!({})).await?;
+    let vm = sandbox.vm("echo", SocketAddr::from((next_v4(), 9000)), None).await?;
+    sandbox.imports_become("echo", &[vm.address()]).await?;
+    sandbox.records_become("echo", &[pod.address(), vm.address()]).await?;
+    let object = sandbox.registry_condition("Synced", "True", "Synced").await?;
     let status = object.status.unwrap_or_default();
     ensure!(
         status.cluster_id.as_deref().is_some_and(|id| id.len() == 36),
         "the UID of kube-system: {:?}",
         status.cluster_id
     );
-    ensure!(status.prefix.as_deref() == Some(corner.name.as_str()));
+    ensure!(status.prefix.as_deref() == Some(sandbox.name.as_str()));
     ensure!(status.etcd.is_some_and(|etcd| etcd.version == "3.7.3" && etcd.revision_at_last_session > 0));
     eventually("its records are counted", SOON, || async {
-        let records = corner.registries().get(&corner.name).await?.status.and_then(|s| s.records).unwrap_or_default();
+        let records = sandbox.registries().get(&sandbox.name).await?.status.and_then(|s| s.records).unwrap_or_default();
         // One of the bystanders decodes and one does not.
         ensure!((records.own, records.foreign, records.undecodable) == (1, 2, 1), "{records:?}");
         Ok(())
     })
     .await?;
 
-    corner.registries().delete(&corner.name, &DeleteParams::default()).await?;
-    corner.condition("echo", "Accepted", "False", "RegistryNotFound").await?;
-    corner.records_become(&bed.registry, "echo", &[vm.address()]).await?;
-    corner.imports_become("echo", &[]).await?;
-    corner.create_registry(json!({})).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address(), vm.address()]).await?;
-    corner.imports_become("echo", &[vm.address()]).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.registries().delete(&sandbox.name, &DeleteParams::default()).await?;
+    sandbox.condition("echo", "Accepted", "False", "RegistryNotFound").await?;
+    sandbox.records_become("echo", &[vm.address()]).await?;
+    sandbox.imports_become("echo", &[]).await?;
+    sandbox.create_registry(json!({})).await?;
+    sandbox.records_become("echo", &[pod.address(), vm.address()]).await?;
+    sandbox.imports_become("echo", &[vm.address()]).await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn what_we_write_is_what_kitex_reads(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "kitexreads").await?;
-    corner
+    let sandbox = Sandbox::new(bed, "kitexreads").await?;
+    sandbox
         .service(
             "echo",
             json!({"selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}], "ipFamilyPolicy": "RequireDualStack", "clusterIP": "None"}),
@@ -112,35 +112,40 @@ async fn what_we_write_is_what_kitex_reads(suite: Arc<Suite>) -> Result<()> {
         .await?;
     let (v4, v6) = (next_v4(), twinspan_testbed::next_v6()?);
     let labels = [("app".to_owned(), "echo".to_owned())].into();
-    corner.pods.run("pod", &labels, &[v4.into(), v6.into()]).await?;
-    corner.pods.set_ready("pod", true).await?;
+    sandbox.pods.run("pod", &labels, &[v4.into(), v6.into()]).await?;
+    sandbox.pods.set_ready("pod", true).await?;
     let odd = "<x>&y \"q\" \\ żółć 雪 😀 \u{2028}";
-    corner
+    sandbox
         .register(
             "echo",
             json!({"export": {"weight": 25, "tags": {"lane": "blue", "odd": odd}, "ipFamilyPolicy": "All"}}),
         )
         .await?;
     let addresses = [SocketAddr::from((v4, 80)), SocketAddr::from((v6, 80))];
-    corner.records_become(&bed.registry, "echo", &addresses).await?;
-    let seen =
-        resolve(Framework::Kitex, &corner.etcd, "echo", Some(&corner.name), &["lane", "odd", "twinspan.dev/owner"])
-            .await?;
+    sandbox.records_become("echo", &addresses).await?;
+    let seen = resolve(
+        Framework::Kitex,
+        sandbox.registry.endpoint(),
+        "echo",
+        Some(&sandbox.name),
+        &["lane", "odd", "twinspan.dev/owner"],
+    )
+    .await?;
     ensure!(seen.len() == 2, "{seen:?}");
     for instance in &seen {
         ensure!(addresses.iter().any(|a| a.to_string() == instance.address), "{instance:?}");
         ensure!(instance.network == "tcp" && instance.weight == 25, "{instance:?}");
         ensure!(instance.tags["lane"] == "blue" && instance.tags["odd"] == odd, "{instance:?}");
-        ensure!(instance.tags["twinspan.dev/owner"].ends_with(&format!("/{}/echo", corner.name)), "{instance:?}");
+        ensure!(instance.tags["twinspan.dev/owner"].ends_with(&format!("/{}/echo", sandbox.name)), "{instance:?}");
     }
     // Only the primary family unless asked for all, and a changed weight is written in place.
-    corner.patch("echo", json!({"export": {"weight": 7, "ipFamilyPolicy": "Primary"}})).await?;
-    corner.records_become(&bed.registry, "echo", &addresses[..1]).await?;
+    sandbox.patch("echo", json!({"export": {"weight": 7, "ipFamilyPolicy": "Primary"}})).await?;
+    sandbox.records_become("echo", &addresses[..1]).await?;
     eventually("the new weight", SOON, || async {
-        let seen = resolve(Framework::Kitex, &corner.etcd, "echo", Some(&corner.name), &[]).await?;
+        let seen = resolve(Framework::Kitex, sandbox.registry.endpoint(), "echo", Some(&sandbox.name), &[]).await?;
         ensure!(seen.len() == 1 && seen[0].weight == 7, "{seen:?}");
         Ok(())
     })
     .await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }

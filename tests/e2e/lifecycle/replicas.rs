@@ -9,9 +9,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use twinspan_testbed::{Bed, Etcd, OPERATOR_NAMESPACE, TwinspanOptions, eventually, holds, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
-stories![a_restart_changes_nothing, a_second_release_refuses_to_start, dry_run_and_suspend_write_nothing,];
+stories![a_restart_changes_nothing, a_second_release_refuses_to_start, dry_run_and_suspend_write_nothing];
 
 /// The default of `spec.fence.keyPrefix`.
 const EPOCHS: &str = "twinspan/";
@@ -27,10 +27,10 @@ async fn epoch(registry: &Etcd) -> Result<u64> {
 type Versions = (BTreeMap<String, i64>, BTreeMap<String, String>);
 
 /// `mod_revision` of every key but the epochs, and `resourceVersion` of every slice.
-async fn versions(corner: &Corner<'_>, registry: &Etcd) -> Result<Versions> {
-    let all = registry.dump("").await?.into_iter().filter(|(key, _)| !key.starts_with(EPOCHS));
+async fn versions(sandbox: &Sandbox<'_>) -> Result<Versions> {
+    let all = sandbox.registry.dump("").await?.into_iter().filter(|(key, _)| !key.starts_with(EPOCHS));
     let records = all.map(|(key, (_, revision, _))| (key, revision)).collect();
-    let slices = corner.slices().list(&Default::default()).await?;
+    let slices = sandbox.slices().list(&Default::default()).await?;
     let slices = slices
         .items
         .into_iter()
@@ -39,39 +39,39 @@ async fn versions(corner: &Corner<'_>, registry: &Etcd) -> Result<Versions> {
 }
 
 /// 50 instances on mixed ports, both ways.
-async fn fifty(bed: &Bed) -> Result<(Corner<'_>, Vec<SocketAddr>)> {
-    let corner = Corner::new(bed, "fifty").await?;
-    corner.selector_service("echo", 80).await?;
-    corner.register("echo", json!({})).await?;
+async fn fifty(bed: &Bed) -> Result<(Sandbox<'_>, Vec<SocketAddr>)> {
+    let sandbox = Sandbox::new(bed, "fifty").await?;
+    sandbox.selector_service("echo", 80).await?;
+    sandbox.register("echo", json!({})).await?;
     let labels = BTreeMap::from([("app".to_owned(), "echo".to_owned())]);
     let mut all = Vec::new();
     for n in 0..20 {
         let ip = next_v4();
         let name = format!("pod-{n}");
-        corner.pods.run(&name, &labels, &[ip.into()]).await?;
-        corner.pods.set_ready(&name, true).await?;
+        sandbox.pods.run(&name, &labels, &[ip.into()]).await?;
+        sandbox.pods.set_ready(&name, true).await?;
         all.push(SocketAddr::from((ip, 80)));
     }
     let mut imported = Vec::new();
     for n in 0..30u16 {
         let address = SocketAddr::from((next_v4(), 9000 + n % 7));
         let value = format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
-        bed.registry.put_leased(&corner.key("echo", address), &value, 600).await?;
+        bed.registry.put_leased(&sandbox.key("echo", address), &value, 600).await?;
         imported.push(address);
     }
-    corner.imports_become("echo", &imported).await?;
+    sandbox.imports_become("echo", &imported).await?;
     all.extend(imported);
-    corner.records_become(&bed.registry, "echo", &all).await?;
-    corner.condition("echo", "Ready", "True", "Synced").await?;
-    Ok((corner, all))
+    sandbox.records_become("echo", &all).await?;
+    sandbox.condition("echo", "Ready", "True", "Synced").await?;
+    Ok((sandbox, all))
 }
 
 async fn a_restart_changes_nothing(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     first.ready().await?;
-    let (corner, _) = fifty(&bed).await?;
-    let before = versions(&corner, &bed.registry).await?;
+    let (sandbox, _) = fifty(&bed).await?;
+    let before = versions(&sandbox).await?;
     let epoch_before = epoch(&bed.registry).await?;
     ensure!(before.0.len() >= 50 && before.1.len() >= 8, "{before:?}");
 
@@ -84,7 +84,7 @@ async fn a_restart_changes_nothing(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
-    let watched = || async { versions(&corner, &bed.registry).await };
+    let watched = || async { versions(&sandbox).await };
     ensure!(watched().await? == before, "the restart changed something:\n{before:?}\n{:?}", watched().await?);
     holds("records and slices after a restart", Duration::from_secs(30), watched).await?;
     ensure!(watched().await? == before);
@@ -112,14 +112,14 @@ async fn a_restart_changes_nothing(suite: Arc<Suite>) -> Result<()> {
     .await?;
     ensure!(watched().await? == before, "the failover changed something");
     // And it works.
-    corner.pods.set_ready("pod-0", false).await?;
+    sandbox.pods.set_ready("pod-0", false).await?;
     eventually("the new leader syncs", SOON, || async {
-        let count = corner.registered_addresses(&bed.registry, "echo").await?.len();
+        let count = sandbox.registered_addresses("echo").await?.len();
         ensure!(count == 49, "{count} records");
         Ok(())
     })
     .await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn a_second_release_refuses_to_start(suite: Arc<Suite>) -> Result<()> {
@@ -138,28 +138,25 @@ async fn a_second_release_refuses_to_start(suite: Arc<Suite>) -> Result<()> {
 
 async fn dry_run_and_suspend_write_nothing(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "passive").await?;
-    corner.selector_service("echo", 80).await?;
-    let pod = corner.pod("echo", "pod", 80).await?;
-    corner.pods.set_ready("pod", true).await?;
-    corner.register("echo", json!({"policy": "Observe"})).await?;
+    let sandbox = Sandbox::new(bed, "passive").await?;
+    sandbox.selector_service("echo", 80).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    sandbox.register("echo", json!({"policy": "Observe"})).await?;
     // Observed: it is said what would be written, and nothing is.
-    let object = corner.condition("echo", "Exported", "False", "NotWritten").await?;
+    let object = sandbox.condition("echo", "Exported", "False", "NotWritten").await?;
     ensure!(object.status.is_some_and(|s| s.instances.cluster == 1));
-    ensure!(corner.records(&bed.registry, "echo").await?.is_empty());
-    corner.patch("echo", json!({"policy": "Sync"})).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address()]).await?;
+    ensure!(sandbox.records("echo").await?.is_empty());
+    sandbox.patch("echo", json!({"policy": "Sync"})).await?;
+    sandbox.records_become("echo", &[pod.address()]).await?;
 
     // Suspended: what is written stays, whatever happens.
-    corner.patch("echo", json!({"suspend": true})).await?;
-    corner.seen("echo").await?;
-    corner.pods.set_ready("pod", false).await?;
-    corner.condition("echo", "Exported", "False", "NotWritten").await?;
-    holds("the record while suspended", Duration::from_secs(2), || async {
-        corner.records(&bed.registry, "echo").await
-    })
-    .await?;
-    corner.patch("echo", json!({"suspend": false})).await?;
-    corner.records_become(&bed.registry, "echo", &[]).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.patch("echo", json!({"suspend": true})).await?;
+    sandbox.seen("echo").await?;
+    sandbox.pods.set_ready("pod", false).await?;
+    sandbox.condition("echo", "Exported", "False", "NotWritten").await?;
+    holds("the record while suspended", Duration::from_secs(2), || async { sandbox.records("echo").await }).await?;
+    sandbox.patch("echo", json!({"suspend": false})).await?;
+    sandbox.records_become("echo", &[]).await?;
+    sandbox.nothing_foreign_was_touched().await
 }

@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
-use crate::harness::{Corner, Suite};
+use crate::harness::{Sandbox, Suite};
 use check::Kind;
 use witness::Witness;
 use world::World;
@@ -38,17 +38,17 @@ async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) 
     // Its own log names every request that it was sent.
     let registry = bed.start_registry_with("registry-random", &["--log-level=debug"]).await?;
     let witness = Witness::start(&registry).await?;
-    let corner = if prefix {
-        Corner::with_registry(&bed, "random", &registry).await?
+    let sandbox = if prefix {
+        Sandbox::with_registry(&bed, "random", &registry).await?
     } else {
-        Corner::without_prefix(&bed, "random", &registry).await?
+        Sandbox::without_prefix(&bed, "random", &registry).await?
     };
-    let mut world = World::start(&corner, &registry, StdRng::seed_from_u64(seed)).await?;
+    let mut world = World::start(&sandbox, StdRng::seed_from_u64(seed)).await?;
     for _ in 0..operations {
         world.step().await?;
     }
     world.comes_to_rest().await?;
-    corner.nothing_foreign_was_touched(&registry).await?;
+    sandbox.nothing_foreign_was_touched().await?;
 
     let written = world.written().await?;
     let history = witness.history().await?;
@@ -63,26 +63,26 @@ async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) 
     );
 
     // The check can fail: three violations, each made on the real registry, are found, and nothing else.
-    plant(&corner, &registry).await?;
+    plant(&sandbox).await?;
     let found: Vec<Kind> = check::check(&witness.history().await?, &written).iter().map(|v| v.kind).collect();
     ensure!(found == [Kind::ForeignTouched, Kind::NoLease, Kind::Unfenced], "{found:?}");
     Ok(())
 }
 
 /// What Twinspan must never do, done by hand in its name.
-async fn plant(corner: &Corner<'_>, registry: &twinspan_testbed::Etcd) -> Result<()> {
-    let mut client = registry.client().await?;
+async fn plant(sandbox: &Sandbox<'_>) -> Result<()> {
+    let mut client = sandbox.registry.client().await?;
     let fence = client.get("twinspan/", Some(etcd_client::GetOptions::new().with_prefix())).await?;
     let fence = fence.kvs().first().context("no epoch")?.clone();
     let fenced = || {
         let compare = etcd_client::Compare::value(fence.key(), etcd_client::CompareOp::Equal, fence.value());
         Txn::new().when([compare])
     };
-    let foreign = format!("{}/bystander/10.77.250.1:7000", corner.name);
+    let foreign = format!("{}/bystander/10.77.250.1:7000", sandbox.name);
     client.txn(fenced().and_then([TxnOp::delete(foreign, None)])).await?;
     let own =
         json!({"network": "tcp", "address": "10.77.250.9:80", "weight": 10, "tags": {"twinspan.dev/owner": "x/y/z"}});
-    let key = corner.key("planted", "10.77.250.9:80");
+    let key = sandbox.key("planted", "10.77.250.9:80");
     client.txn(fenced().and_then([TxnOp::put(key.as_str(), own.to_string(), None)])).await?;
     let lease = client.lease_grant(600, None).await?.id();
     let leased = Some(etcd_client::PutOptions::new().with_lease(lease));

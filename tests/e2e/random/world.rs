@@ -8,11 +8,11 @@ use anyhow::{Context, Result, ensure};
 use etcd_client::PutOptions;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
-use twinspan_testbed::{Bed, Etcd, Twinspan, TwinspanOptions, eventually, next_v4};
+use twinspan_testbed::{Bed, Twinspan, TwinspanOptions, eventually, next_v4};
 
 use super::below;
 use super::check::Written;
-use crate::harness::{Corner, TWINSPAN};
+use crate::harness::{Sandbox, TWINSPAN};
 
 const SERVICES: usize = 5;
 const MOST_PODS: usize = 6;
@@ -36,7 +36,7 @@ struct Service {
 }
 
 pub struct World<'a> {
-    corner: &'a Corner<'a>,
+    sandbox: &'a Sandbox<'a>,
     etcd: etcd_client::Client,
     /// The revision of the last compaction.
     compacted: i64,
@@ -61,11 +61,11 @@ fn replica(bed: &Bed) -> Result<Twinspan> {
 }
 
 impl<'a> World<'a> {
-    pub async fn start(corner: &'a Corner<'a>, registry: &Etcd, rng: StdRng) -> Result<World<'a>> {
-        let replicas = vec![replica(corner.bed)?, replica(corner.bed)?];
-        let etcd = registry.client().await?;
+    pub async fn start(sandbox: &'a Sandbox<'a>, rng: StdRng) -> Result<World<'a>> {
+        let replicas = vec![replica(sandbox.bed)?, replica(sandbox.bed)?];
+        let etcd = sandbox.registry.client().await?;
         let mut world = Self {
-            corner,
+            sandbox,
             etcd,
             compacted: 0,
             rng,
@@ -75,14 +75,14 @@ impl<'a> World<'a> {
             names: 0,
             restarts: 0,
         };
-        // What the corner planted, before anybody looked.
+        // What the sandbox planted, before anybody looked.
         world.written.revisions.extend(1..=4);
         for n in 0..SERVICES {
             let ports = json!([{"name": "rpc", "port": 80}]);
-            corner
+            sandbox
                 .service(&name(n), json!({"clusterIP": "None", "selector": {"app": name(n)}, "ports": ports}))
                 .await?;
-            corner.register(&name(n), spec()).await?;
+            sandbox.register(&name(n), spec()).await?;
             world.services.push(Service { direction: "Both", ..Service::default() });
         }
         for replica in &world.replicas {
@@ -140,7 +140,7 @@ impl<'a> World<'a> {
     }
 
     fn key(&self, n: usize, address: impl std::fmt::Display) -> String {
-        self.corner.key(&name(n), address)
+        self.sandbox.key(&name(n), address)
     }
 
     fn vm(&mut self, n: usize) -> Option<SocketAddr> {
@@ -182,7 +182,7 @@ impl<'a> World<'a> {
 
     async fn turn_pod(&mut self, n: usize) -> Result<()> {
         let Some((name, address, ready)) = self.pod(n) else { return self.add_or_remove_pod(n).await };
-        self.corner.pods.set_ready(&name, !ready).await?;
+        self.sandbox.pods.set_ready(&name, !ready).await?;
         self.services[n].pods.insert(name, (address, !ready));
         Ok(())
     }
@@ -193,15 +193,15 @@ impl<'a> World<'a> {
             if self.services[n].selves.remove(&address) {
                 self.delete(&self.key(n, address)).await?;
             }
-            self.corner.pods.remove(&name).await?;
+            self.sandbox.pods.remove(&name).await?;
             self.services[n].pods.remove(&name);
             return Ok(());
         }
         self.names += 1;
         let (pod, address) = (format!("pod-{}", self.names), SocketAddr::from((next_v4(), 80)));
         let labels = BTreeMap::from([("app".to_owned(), name(n))]);
-        self.corner.pods.run(&pod, &labels, &[address.ip()]).await?;
-        self.corner.pods.set_ready(&pod, true).await?;
+        self.sandbox.pods.run(&pod, &labels, &[address.ip()]).await?;
+        self.sandbox.pods.set_ready(&pod, true).await?;
         self.services[n].pods.insert(pod, (address, true));
         Ok(())
     }
@@ -260,17 +260,17 @@ impl<'a> World<'a> {
     async fn change_spec(&mut self, n: usize) -> Result<()> {
         if below(&mut self.rng, 2) == 0 {
             let weight = 1 + below(&mut self.rng, 20);
-            return self.corner.patch(&name(n), json!({"export": {"weight": weight}})).await;
+            return self.sandbox.patch(&name(n), json!({"export": {"weight": weight}})).await;
         }
         let direction = ["Both", "Import", "Export"][below(&mut self.rng, 3)];
         self.services[n].direction = direction;
-        self.corner.patch(&name(n), json!({"direction": direction})).await
+        self.sandbox.patch(&name(n), json!({"direction": direction})).await
     }
 
     async fn register_anew(&mut self, n: usize) -> Result<()> {
-        self.corner.unregister(&name(n)).await?;
+        self.sandbox.unregister(&name(n)).await?;
         self.services[n].direction = "Both";
-        self.corner.register(&name(n), spec()).await
+        self.sandbox.register(&name(n), spec()).await
     }
 
     async fn blow(&mut self) -> Result<()> {
@@ -279,11 +279,11 @@ impl<'a> World<'a> {
         match below(&mut self.rng, 4) {
             0 => {
                 self.replicas[n].part().kill().await?;
-                self.replicas[n] = replica(self.corner.bed)?;
+                self.replicas[n] = replica(self.sandbox.bed)?;
             }
             1 => {
                 self.replicas[n].part().stop().await?;
-                self.replicas[n] = replica(self.corner.bed)?;
+                self.replicas[n] = replica(self.sandbox.bed)?;
             }
             2 => {
                 self.replicas[n].part().freeze()?;
@@ -327,7 +327,7 @@ impl<'a> World<'a> {
             let registered: BTreeSet<String> = vms.union(&exported).map(ToString::to_string).collect();
             let prefix = self.key(n, "");
             eventually(&format!("{} agrees on both sides", name(n)), REST, || async {
-                let found = self.corner.imported(&name(n)).await?;
+                let found = self.sandbox.imported(&name(n)).await?;
                 ensure!(found == imported, "imported {found:?}, want {imported:?}");
                 let options = etcd_client::GetOptions::new().with_prefix().with_keys_only();
                 let response = self.etcd.clone().get(prefix.as_str(), Some(options)).await?;

@@ -8,16 +8,16 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use twinspan_testbed::{eventually, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, stories};
 
-stories![records, objects, registries, not_supported,];
+stories![records, objects, registries, not_supported];
 
 async fn records(suite: Arc<Suite>) -> Result<()> {
     let shared = suite.shared().await?;
     let bed = &shared.bed;
-    let corner = Corner::new(bed, "badrecords").await?;
-    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
-    corner.register("user", json!({})).await?;
+    let sandbox = Sandbox::new(bed, "badrecords").await?;
+    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    sandbox.register("user", json!({})).await?;
     let value = |address: &str| format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
     for (suffix, value) in [
         ("malformed", "{\"network\":\"tcp\",".to_owned()),
@@ -27,12 +27,12 @@ async fn records(suite: Arc<Suite>) -> Result<()> {
         ("hostname", value("svc.example:80")),
         ("10.77.251.1:80", value("10.77.251.2:80")),
     ] {
-        bed.registry.put(&corner.key("user", suffix), &value).await?;
+        bed.registry.put(&sandbox.key("user", suffix), &value).await?;
     }
-    let good = corner.vm("user", SocketAddr::from((next_v4(), 9000)), None).await?;
-    corner.imports_become("user", &[good.address()]).await?;
+    let good = sandbox.vm("user", SocketAddr::from((next_v4(), 9000)), None).await?;
+    sandbox.imports_become("user", &[good.address()]).await?;
     let object = eventually("all six are counted", SOON, || async {
-        let object = corner.registered().get("user").await?;
+        let object = sandbox.registered().get("user").await?;
         let status = object.status.clone().unwrap_or_default();
         ensure!(status.instances.skipped == 6 && status.instances.imported == 1, "{:?}", status.instances);
         Ok(object)
@@ -48,32 +48,32 @@ async fn records(suite: Arc<Suite>) -> Result<()> {
         ensure!(shown || reason == "Undecodable" || reason == "NotTCP", "{reason} is not shown: {reasons:?}");
     }
     eventually("an Event", SOON, || async {
-        let events = corner.events("user").await?;
+        let events = sandbox.events("user").await?;
         ensure!(events.iter().any(|(reason, _)| reason == "InstanceSkipped"), "{events:?}");
         Ok(())
     })
     .await?;
-    corner.condition("user", "Ready", "True", "Synced").await?;
-    corner.registry_condition("Ready", "True", "Connected").await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.condition("user", "Ready", "True", "Synced").await?;
+    sandbox.registry_condition("Ready", "True", "Connected").await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn objects(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "badobjects").await?;
-    let narrow = json!({"spec": {"allowed": [{"namespaceSelector": {"matchLabels": {"story": corner.name}}, "registryNames": ["ok.*", "exact"]}]}});
-    corner.registries().patch(&corner.name, &PatchParams::default(), &Patch::Merge(narrow)).await?;
-    corner.selector_service("one", 80).await?;
-    corner
+    let sandbox = Sandbox::new(bed, "badobjects").await?;
+    let narrow = json!({"spec": {"allowed": [{"namespaceSelector": {"matchLabels": {"story": sandbox.name}}, "registryNames": ["ok.*", "exact"]}]}});
+    sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(narrow)).await?;
+    sandbox.selector_service("one", 80).await?;
+    sandbox
         .service(
             "two",
             json!({"selector": {"app": "two"}, "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]}),
         )
         .await?;
-    corner
+    sandbox
         .service("udp", json!({"selector": {"app": "udp"}, "ports": [{"name": "rpc", "port": 80, "protocol": "UDP"}]}))
         .await?;
-    corner.service("outside", json!({"type": "ExternalName", "externalName": "example.com"})).await?;
+    sandbox.service("outside", json!({"type": "ExternalName", "externalName": "example.com"})).await?;
 
     let cases: Vec<(&str, Value, &str, &str)> = vec![
         (
@@ -95,80 +95,84 @@ async fn objects(suite: Arc<Suite>) -> Result<()> {
         ("external", json!({"registryName": "ok.f", "service": {"name": "outside"}}), "ExternalName", "outside"),
     ];
     for (name, spec, ..) in &cases {
-        corner.register(name, spec.clone()).await?;
+        sandbox.register(name, spec.clone()).await?;
     }
-    let pod = corner.pod("one", "good", 80).await?;
-    corner.pods.set_ready("good", true).await?;
-    corner.register("good", json!({"registryName": "ok.good", "service": {"name": "one"}})).await?;
+    let pod = sandbox.pod("one", "good", 80).await?;
+    sandbox.pods.set_ready("good", true).await?;
+    sandbox.register("good", json!({"registryName": "ok.good", "service": {"name": "one"}})).await?;
     for (name, _, reason, names) in &cases {
-        let object = corner.condition(name, "Accepted", "False", reason).await?;
+        let object = sandbox.condition(name, "Accepted", "False", reason).await?;
         let status = object.status.unwrap_or_default();
         let message =
             status.conditions.iter().find(|c| c.type_ == "Accepted").map(|c| c.message.clone()).unwrap_or_default();
         ensure!(message.contains(names), "{name}: the message does not name {names}: {message}");
-        corner.condition(name, "Ready", "False", reason).await?;
+        sandbox.condition(name, "Ready", "False", reason).await?;
         eventually("an Event", SOON, || async {
-            let events = corner.events(name).await?;
+            let events = sandbox.events(name).await?;
             ensure!(events.iter().any(|(r, note)| r == "NotAccepted" && note.contains(reason)), "{name}: {events:?}");
             Ok(())
         })
         .await?;
     }
     // The neighbour is exported all the same, and nobody else is.
-    corner.records_become(&bed.registry, "ok.good", &[pod.address()]).await?;
+    sandbox.records_become("ok.good", &[pod.address()]).await?;
     for name in ["payment", "ok.a", "ok.b", "ok.c", "ok.d", "ok.e", "ok.f"] {
-        let records = corner.records(&bed.registry, name).await?;
+        let records = sandbox.records(name).await?;
         ensure!(records.is_empty(), "{name}: {records:?}");
     }
     // Each is mended without a restart.
-    corner.patch("which-port", json!({"service": {"ports": [{"name": "a"}]}})).await?;
-    corner.condition("which-port", "Ready", "True", "Synced").await?;
-    corner.patch("not-allowed", json!({"registryName": "exact"})).await?;
-    corner.records_become(&bed.registry, "exact", &[pod.address()]).await?;
-    corner.patch("not-allowed", json!({"registryName": "payment"})).await?;
-    corner.records_become(&bed.registry, "exact", &[]).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.patch("which-port", json!({"service": {"ports": [{"name": "a"}]}})).await?;
+    sandbox.condition("which-port", "Ready", "True", "Synced").await?;
+    sandbox.patch("not-allowed", json!({"registryName": "exact"})).await?;
+    sandbox.records_become("exact", &[pod.address()]).await?;
+    sandbox.patch("not-allowed", json!({"registryName": "payment"})).await?;
+    sandbox.records_become("exact", &[]).await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn registries(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "badregistries").await?;
-    corner.registry_condition("Ready", "True", "Connected").await?;
+    let sandbox = Sandbox::new(bed, "badregistries").await?;
+    sandbox.registry_condition("Ready", "True", "Connected").await?;
     let spec = |etcd: Value| json!({"spec": {"etcd": etcd}});
     // Nobody listens there; the next endpoint is tried, and one that answers is enough.
-    corner_patch(&corner, spec(json!({"endpoints": ["http://10.77.255.254:1"]}))).await?;
-    corner.registry_condition("Connected", "False", "Unreachable").await?;
-    corner_patch(&corner, spec(json!({"endpoints": ["http://10.77.255.254:1", corner.etcd]}))).await?;
-    corner.registry_condition("Connected", "True", "Connected").await?;
+    sandbox_patch(&sandbox, spec(json!({"endpoints": ["http://10.77.255.254:1"]}))).await?;
+    sandbox.registry_condition("Connected", "False", "Unreachable").await?;
+    sandbox_patch(&sandbox, spec(json!({"endpoints": ["http://10.77.255.254:1", sandbox.registry.endpoint()]})))
+        .await?;
+    sandbox.registry_condition("Connected", "True", "Connected").await?;
 
     // A Secret that is missing, then one that is wrong for this etcd, which wants no password.
-    corner_patch(&corner, spec(json!({"auth": {"secretRef": {"name": format!("{}-user", corner.name)}}}))).await?;
-    corner.registry_condition("Ready", "False", "SecretNotFound").await?;
+    sandbox_patch(&sandbox, spec(json!({"auth": {"secretRef": {"name": format!("{}-user", sandbox.name)}}}))).await?;
+    sandbox.registry_condition("Ready", "False", "SecretNotFound").await?;
     let secret = serde_json::from_value(
-        json!({"metadata": {"name": format!("{}-user", corner.name)}, "stringData": {"username": "root"}}),
+        json!({"metadata": {"name": format!("{}-user", sandbox.name)}, "stringData": {"username": "root"}}),
     )?;
-    corner.secrets().create(&Default::default(), &secret).await?;
-    corner.registry_condition("Ready", "False", "SecretInvalid").await?;
+    sandbox.secrets().create(&Default::default(), &secret).await?;
+    sandbox.registry_condition("Ready", "False", "SecretInvalid").await?;
     let password = json!({"stringData": {"password": "wrong"}});
-    corner.secrets().patch(&format!("{}-user", corner.name), &PatchParams::default(), &Patch::Merge(password)).await?;
-    corner.registry_condition("Ready", "False", "AuthFailed").await?;
-    corner_patch(&corner, spec(json!({"auth": null}))).await?;
-    corner.registry_condition("Ready", "True", "Connected").await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox
+        .secrets()
+        .patch(&format!("{}-user", sandbox.name), &PatchParams::default(), &Patch::Merge(password))
+        .await?;
+    sandbox.registry_condition("Ready", "False", "AuthFailed").await?;
+    sandbox_patch(&sandbox, spec(json!({"auth": null}))).await?;
+    sandbox.registry_condition("Ready", "True", "Connected").await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
-async fn corner_patch(corner: &Corner<'_>, body: Value) -> Result<()> {
-    corner.registries().patch(&corner.name, &PatchParams::default(), &Patch::Merge(body)).await?;
+async fn sandbox_patch(sandbox: &Sandbox<'_>, body: Value) -> Result<()> {
+    sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(body)).await?;
     Ok(())
 }
 
 /// What a format has no place for is refused, never ignored, and touches nothing that is there.
 async fn not_supported(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "notsupported").await?;
-    corner.selector_service("echo", 80).await?;
-    let pod = corner.pod("echo", "pod", 80).await?;
-    corner.pods.set_ready("pod", true).await?;
+    let sandbox = Sandbox::new(bed, "notsupported").await?;
+    sandbox.selector_service("echo", 80).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
     for (n, spec) in [
         json!({"service": {"ports": [{"name": "rpc", "scheme": "grpc"}]}}),
         json!({"service": {"ports": [{"name": "rpc"}, {"name": "b"}]}}),
@@ -177,12 +181,12 @@ async fn not_supported(suite: Arc<Suite>) -> Result<()> {
     .enumerate()
     {
         let name = format!("odd-{n}");
-        corner.register(&name, json!({"service": {"name": "echo"}})).await?;
-        corner.records_become(&bed.registry, &name, &[pod.address()]).await?;
-        corner.patch(&name, spec.clone()).await?;
-        corner.condition(&name, "Accepted", "False", "NotSupported").await?;
-        let records = corner.registered_addresses(&bed.registry, &name).await?;
+        sandbox.register(&name, json!({"service": {"name": "echo"}})).await?;
+        sandbox.records_become(&name, &[pod.address()]).await?;
+        sandbox.patch(&name, spec.clone()).await?;
+        sandbox.condition(&name, "Accepted", "False", "NotSupported").await?;
+        let records = sandbox.registered_addresses(&name).await?;
         ensure!(records.contains(&pod.address().to_string()), "{spec}: {records:?}");
     }
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }

@@ -13,16 +13,16 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use twinspan_testbed::{eventually, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, merge, stories};
+use crate::harness::{SOON, Sandbox, Suite, merge, stories};
 
-stories![a_hostile_registry_writer, import_policy, networks_are_followed, a_hostile_namespace, admission_policy,];
+stories![a_hostile_registry_writer, import_policy, networks_are_followed, a_hostile_namespace, admission_policy];
 
 fn value(address: &str) -> String {
     json!({"network": "tcp", "address": address, "weight": 10, "tags": null}).to_string()
 }
 
-async fn create_node(corner: &Corner<'_>, name: &str, address: &str, pod_cidr: Option<&str>) -> Result<()> {
-    let nodes: Api<Node> = Api::all(corner.client());
+async fn create_node(sandbox: &Sandbox<'_>, name: &str, address: &str, pod_cidr: Option<&str>) -> Result<()> {
+    let nodes: Api<Node> = Api::all(sandbox.client());
     let spec = pod_cidr.map_or(json!({}), |cidr| json!({"podCIDR": cidr, "podCIDRs": [cidr]}));
     let node = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec}))?;
     nodes.create(&PostParams::default(), &node).await?;
@@ -32,9 +32,9 @@ async fn create_node(corner: &Corner<'_>, name: &str, address: &str, pod_cidr: O
 }
 
 /// The addresses that are skipped, with their reasons, once there are as many as expected.
-async fn skipped_are(corner: &Corner<'_>, name: &str, expected: &BTreeMap<String, &str>) -> Result<()> {
+async fn skipped_are(sandbox: &Sandbox<'_>, name: &str, expected: &BTreeMap<String, &str>) -> Result<()> {
     eventually("each refusal has its reason", SOON, || async {
-        let status = corner.registered().get(name).await?.status.unwrap_or_default();
+        let status = sandbox.registered().get(name).await?.status.unwrap_or_default();
         let wanted = i64::try_from(expected.len())?;
         ensure!(status.instances.skipped == wanted, "{} skipped, want {wanted}", status.instances.skipped);
         for shown in &status.skipped {
@@ -49,12 +49,12 @@ async fn skipped_are(corner: &Corner<'_>, name: &str, expected: &BTreeMap<String
 async fn a_hostile_registry_writer(suite: Arc<Suite>) -> Result<()> {
     let shared = suite.shared().await?;
     let bed = &shared.bed;
-    let corner = Corner::new(bed, "hostile").await?;
-    let victim = Corner::new(bed, "victim").await?;
+    let sandbox = Sandbox::new(bed, "hostile").await?;
+    let victim = Sandbox::new(bed, "victim").await?;
     let (others, node_ip, mine) = (next_v4(), next_v4(), next_v4());
     victim.pods.run("victim", &BTreeMap::new(), &[others.into()]).await?;
-    corner.pods.run("mine", &BTreeMap::new(), &[mine.into()]).await?;
-    create_node(&corner, &format!("{}-node", corner.name), &node_ip.to_string(), Some("10.78.0.0/24")).await?;
+    sandbox.pods.run("mine", &BTreeMap::new(), &[mine.into()]).await?;
+    create_node(&sandbox, &format!("{}-node", sandbox.name), &node_ip.to_string(), Some("10.78.0.0/24")).await?;
 
     let api_server =
         bed.cluster.server().rsplit_once(':').context("host:port")?.0.trim_start_matches("https://").to_owned();
@@ -84,19 +84,19 @@ async fn a_hostile_registry_writer(suite: Arc<Suite>) -> Result<()> {
     // Five at a time, as many as status names; each service is a neighbour of the others.
     for (n, chunk) in cases.chunks(5).enumerate() {
         let name = format!("target-{n}");
-        corner.service(&name, json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
-        corner.register(&name, json!({})).await?;
+        sandbox.service(&name, json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+        sandbox.register(&name, json!({})).await?;
         for (address, _) in chunk {
-            bed.registry.put(&corner.key(&name, format!("as-{}", address.replace('/', "_"))), &value(address)).await?;
+            bed.registry.put(&sandbox.key(&name, format!("as-{}", address.replace('/', "_"))), &value(address)).await?;
         }
         let good = format!("{mine}:{}", 9000 + n);
-        bed.registry.put(&corner.key(&name, &good), &value(&good)).await?;
+        bed.registry.put(&sandbox.key(&name, &good), &value(&good)).await?;
     }
     for (n, chunk) in cases.chunks(5).enumerate() {
         let name = format!("target-{n}");
         let good: SocketAddr = format!("{mine}:{}", 9000 + n).parse()?;
-        corner.imports_become(&name, &[good]).await?;
-        skipped_are(&corner, &name, &chunk.iter().map(|(address, reason)| (address.clone(), *reason)).collect())
+        sandbox.imports_become(&name, &[good]).await?;
+        skipped_are(&sandbox, &name, &chunk.iter().map(|(address, reason)| (address.clone(), *reason)).collect())
             .await?;
     }
     let reasons: BTreeSet<&str> = cases.iter().map(|(_, reason)| *reason).collect();
@@ -104,65 +104,65 @@ async fn a_hostile_registry_writer(suite: Arc<Suite>) -> Result<()> {
         let metric = shared.twinspan.metric(&format!("twinspan_skipped_instances{{reason=\"{reason}\"}}")).await?;
         ensure!(metric.is_some_and(|n| n >= 1.0), "{reason} is not counted: {metric:?}");
     }
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn import_policy(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "policy").await?;
-    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
-    corner.register("user", json!({})).await?;
+    let sandbox = Sandbox::new(bed, "policy").await?;
+    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.register("user", json!({})).await?;
     let (pod, inside, outside) = (next_v4(), "192.0.2.10", "198.51.100.10");
-    corner.pods.run("pod", &BTreeMap::new(), &[pod.into()]).await?;
+    sandbox.pods.run("pod", &BTreeMap::new(), &[pod.into()]).await?;
     let at = |ip: &str| format!("{ip}:9000").parse::<SocketAddr>();
     let all = [at(&pod.to_string())?, at(inside)?, at(outside)?];
     for address in &all {
-        bed.registry.put(&corner.key("user", address), &value(&address.to_string())).await?;
+        bed.registry.put(&sandbox.key("user", address), &value(&address.to_string())).await?;
     }
-    corner.imports_become("user", &all).await?;
+    sandbox.imports_become("user", &all).await?;
     let policy = |policy: Value| {
-        let (api, name) = (corner.registries(), corner.name.clone());
+        let (api, name) = (sandbox.registries(), sandbox.name.clone());
         let body = Patch::Merge(json!({"spec": {"importPolicy": policy}}));
         async move { api.patch(&name, &PatchParams::default(), &body).await }
     };
     // Allowed are what is listed and what the pod rule admits; denied wins; a pod network has pods only.
     policy(json!({"allowCIDRs": ["192.0.2.0/24"]})).await?;
-    corner.imports_become("user", &all[..2]).await?;
-    skipped_are(&corner, "user", &BTreeMap::from([(all[2].to_string(), "NotInAllowCIDRs")])).await?;
+    sandbox.imports_become("user", &all[..2]).await?;
+    skipped_are(&sandbox, "user", &BTreeMap::from([(all[2].to_string(), "NotInAllowCIDRs")])).await?;
     policy(json!({"denyCIDRs": ["192.0.2.0/24"]})).await?;
-    corner.imports_become("user", &all[..1]).await?;
+    sandbox.imports_become("user", &all[..1]).await?;
     policy(json!({"allowCIDRs": null, "denyCIDRs": null, "podCIDRs": ["198.51.100.0/24"]})).await?;
-    corner.imports_become("user", &all[..2]).await?;
-    skipped_are(&corner, "user", &BTreeMap::from([(all[2].to_string(), "NoSuchPod")])).await?;
+    sandbox.imports_become("user", &all[..2]).await?;
+    skipped_are(&sandbox, "user", &BTreeMap::from([(all[2].to_string(), "NoSuchPod")])).await?;
     policy(Value::Null).await?;
-    corner.imports_become("user", &all).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.imports_become("user", &all).await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// A Node, a pod or a Service range that comes later ends what was right before, and no event is needed but its own.
 async fn networks_are_followed(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "networks").await?;
-    let victim = Corner::new(bed, "networks-victim").await?;
-    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
-    corner.register("user", json!({})).await?;
+    let sandbox = Sandbox::new(bed, "networks").await?;
+    let victim = Sandbox::new(bed, "networks-victim").await?;
+    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.register("user", json!({})).await?;
     let addresses = ["10.79.1.1:80", "10.79.2.1:80", "10.79.3.1:80", "10.79.4.1:80"];
     let all: Vec<SocketAddr> = addresses.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
     for address in &all {
-        bed.registry.put(&corner.key("user", address), &value(&address.to_string())).await?;
+        bed.registry.put(&sandbox.key("user", address), &value(&address.to_string())).await?;
     }
-    corner.imports_become("user", &all).await?;
-    create_node(&corner, &format!("{}-late", corner.name), "10.79.1.1", Some("10.79.2.0/24")).await?;
-    corner.imports_become("user", &all[2..]).await?;
+    sandbox.imports_become("user", &all).await?;
+    create_node(&sandbox, &format!("{}-late", sandbox.name), "10.79.1.1", Some("10.79.2.0/24")).await?;
+    sandbox.imports_become("user", &all[2..]).await?;
     victim.pods.run("late", &BTreeMap::new(), &["10.79.3.1".parse()?]).await?;
-    corner.imports_become("user", &all[3..]).await?;
-    let cidrs: Api<k8s_openapi::api::networking::v1::ServiceCIDR> = Api::all(corner.client());
-    let name = format!("{}-late", corner.name);
+    sandbox.imports_become("user", &all[3..]).await?;
+    let cidrs: Api<k8s_openapi::api::networking::v1::ServiceCIDR> = Api::all(sandbox.client());
+    let name = format!("{}-late", sandbox.name);
     let cidr = serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"cidrs": ["10.79.4.0/24"]}}))?;
     cidrs.create(&PostParams::default(), &cidr).await?;
-    corner.imports_become("user", &[]).await?;
+    sandbox.imports_become("user", &[]).await?;
     skipped_are(
-        &corner,
+        &sandbox,
         "user",
         &BTreeMap::from([
             (addresses[0].to_owned(), "NodeAddress"),
@@ -173,43 +173,44 @@ async fn networks_are_followed(suite: Arc<Suite>) -> Result<()> {
     )
     .await?;
     // What goes away again frees what it took.
-    let nodes: Api<Node> = Api::all(corner.client());
+    let nodes: Api<Node> = Api::all(sandbox.client());
     nodes.delete(&name, &DeleteParams::default()).await?;
     victim.pods.remove("late").await?;
-    corner.imports_become("user", &all[..3]).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.imports_become("user", &all[..3]).await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn a_hostile_namespace(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "owner").await?;
-    let intruder = Corner::new(bed, "intruder").await?;
+    let sandbox = Sandbox::new(bed, "owner").await?;
+    let intruder = Sandbox::new(bed, "intruder").await?;
     intruder.selector_service("payment", 80).await?;
     let pod = intruder.pod("payment", "pod", 80).await?;
     intruder.pods.set_ready("pod", true).await?;
     // The registry of somebody else, which does not list this namespace.
-    let spec = json!({"registryRef": {"name": corner.name}, "registryName": "payment", "service": {"name": "payment"}});
+    let spec =
+        json!({"registryRef": {"name": sandbox.name}, "registryName": "payment", "service": {"name": "payment"}});
     intruder.register("payment", spec).await?;
     intruder.condition("payment", "Accepted", "False", "NotAllowed").await?;
-    ensure!(corner.records(&bed.registry, "payment").await?.is_empty());
+    ensure!(sandbox.records("payment").await?.is_empty());
     // Its own registry is its own.
     intruder.patch("payment", json!({"registryRef": {"name": intruder.name}})).await?;
-    intruder.records_become(&bed.registry, "payment", &[pod.address()]).await?;
-    ensure!(corner.records(&bed.registry, "payment").await?.is_empty());
+    intruder.records_become("payment", &[pod.address()]).await?;
+    ensure!(sandbox.records("payment").await?.is_empty());
     // And taken from it: what it has there is withdrawn.
-    intruder.patch("payment", json!({"registryRef": {"name": corner.name}})).await?;
+    intruder.patch("payment", json!({"registryRef": {"name": sandbox.name}})).await?;
     intruder.condition("payment", "Accepted", "False", "NotAllowed").await?;
-    intruder.records_become(&bed.registry, "payment", &[]).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    intruder.records_become("payment", &[]).await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// The policies limit the operator's ServiceAccount to what is its own, whatever its RBAC says.
 async fn admission_policy(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
-    let corner = Corner::new(&bed, "vap").await?;
+    let sandbox = Sandbox::new(&bed, "vap").await?;
     let operator = bed.operator().client().await?;
-    slices_of_its_own(&corner, Api::namespaced(operator.clone(), &corner.name)).await?;
-    services_of_its_own(&corner, Api::namespaced(operator, &corner.name)).await
+    slices_of_its_own(&sandbox, Api::namespaced(operator.clone(), &sandbox.name)).await?;
+    services_of_its_own(&sandbox, Api::namespaced(operator, &sandbox.name)).await
 }
 
 fn refused<T: Debug>(outcome: kube::Result<T>, says: &str) -> Result<()> {
@@ -223,7 +224,7 @@ fn dry_run() -> PostParams {
     PostParams { dry_run: true, ..PostParams::default() }
 }
 
-async fn slices_of_its_own(corner: &Corner<'_>, operator: Api<EndpointSlice>) -> Result<()> {
+async fn slices_of_its_own(sandbox: &Sandbox<'_>, operator: Api<EndpointSlice>) -> Result<()> {
     let label = "endpointslice.kubernetes.io/managed-by";
     let slice = |name: &str, manager: &str| {
         serde_json::from_value::<EndpointSlice>(json!({
@@ -234,7 +235,7 @@ async fn slices_of_its_own(corner: &Corner<'_>, operator: Api<EndpointSlice>) ->
     let theirs = slice("theirs", "somebody-else.example")?;
     eventually("the policy is in force", SOON, || async { refused(operator.create(&dry_run(), &theirs).await, label) })
         .await?;
-    let stored = corner.slices().get("bystander").await?;
+    let stored = sandbox.slices().get("bystander").await?;
     refused(operator.replace("bystander", &PostParams::default(), &stored).await, label)?;
     refused(operator.delete("bystander", &DeleteParams::default()).await, label)?;
     let mut taken = stored.clone();
@@ -247,16 +248,16 @@ async fn slices_of_its_own(corner: &Corner<'_>, operator: Api<EndpointSlice>) ->
     given_away.metadata.labels.get_or_insert_default().insert(label.into(), "x".into());
     refused(operator.replace("ours", &PostParams::default(), &given_away).await, label)?;
     operator.delete("ours", &DeleteParams::default()).await?;
-    corner.slices().create(&PostParams::default(), &theirs).await?;
+    sandbox.slices().create(&PostParams::default(), &theirs).await?;
     Ok(())
 }
 
 /// What it writes at work is for the stories of `spec.service.create`, which run under the same policy.
-async fn services_of_its_own(corner: &Corner<'_>, operator: Api<Service>) -> Result<()> {
+async fn services_of_its_own(sandbox: &Sandbox<'_>, operator: Api<Service>) -> Result<()> {
     let (owned, kind, addresses) = ("that a RegisteredService owns", "of type ClusterIP", "externalIPs");
     // The garbage collector takes what an owner has that is not there.
-    corner.register("owner", json!({})).await?;
-    let owner = corner.registered().get("owner").await?;
+    sandbox.register("owner", json!({})).await?;
+    let owner = sandbox.registered().get("owner").await?;
     let owner = json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "name": "owner", "uid": owner.uid()});
     let service = |name: &str, owners: Value, spec: Value| {
         let mut all = json!({"metadata": {"name": name, "ownerReferences": owners}, "spec": {"ports": [{"port": 80}]}});
@@ -281,7 +282,7 @@ async fn services_of_its_own(corner: &Corner<'_>, operator: Api<Service>) -> Res
 
     let patch =
         async |name: &str, patch: Value| operator.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await;
-    corner.services().create(&PostParams::default(), &service("theirs", json!([]), json!({}))?).await?;
+    sandbox.services().create(&PostParams::default(), &service("theirs", json!([]), json!({}))?).await?;
     refused(patch("theirs", json!({"spec": {"ports": [{"port": 81}]}})).await, owned)?;
     refused(patch("theirs", json!({"metadata": {"ownerReferences": [owner]}})).await, owned)?;
     refused(operator.delete("theirs", &DeleteParams::default()).await, owned)?;
@@ -293,7 +294,7 @@ async fn services_of_its_own(corner: &Corner<'_>, operator: Api<Service>) -> Res
     refused(patch("ours", json!({"spec": {"externalIPs": ["192.0.2.1"]}})).await, addresses)?;
     // What a person makes of it stays, and its ports still follow.
     let theirs = Patch::Merge(json!({"spec": {"type": "NodePort", "externalIPs": ["192.0.2.1"]}}));
-    corner.services().patch("ours", &PatchParams::default(), &theirs).await?;
+    sandbox.services().patch("ours", &PatchParams::default(), &theirs).await?;
     patch("ours", json!({"spec": {"ports": [{"port": 82}]}})).await?;
     refused(patch("ours", json!({"spec": {"externalIPs": ["192.0.2.1", "192.0.2.2"]}})).await, addresses)?;
     operator.delete("ours", &DeleteParams::default()).await?;

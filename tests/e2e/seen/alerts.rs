@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use twinspan_testbed::prometheus::{Alert, Scrape, alerts};
 use twinspan_testbed::{Bed, Twinspan, TwinspanOptions, eventually, next_v4, repository};
 
-use crate::harness::{Corner, SOON, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
 stories![each_fires_for_its_fault, each_has_a_story_and_a_runbook];
 
@@ -95,14 +95,14 @@ impl Watched<'_> {
     }
 
     /// Its ServiceRegistry says that it is ready, which it says at most every 5 s.
-    async fn ready(&self, corner: &Corner<'_>) -> Result<()> {
-        self.all_show(&format!("twinspan_registry_ready{{registry=\"{}\"}}", corner.name), 1.0).await
+    async fn ready(&self, sandbox: &Sandbox<'_>) -> Result<()> {
+        self.all_show(&format!("twinspan_registry_ready{{registry=\"{}\"}}", sandbox.name), 1.0).await
     }
 
     /// Its registry ends with the story's part, and is not missed.
-    async fn forgets(&self, corner: &Corner<'_>) -> Result<()> {
-        corner.registries().delete(&corner.name, &DeleteParams::default()).await?;
-        let line = format!("twinspan_registry_ready{{registry=\"{}\"}}", corner.name);
+    async fn forgets(&self, sandbox: &Sandbox<'_>) -> Result<()> {
+        sandbox.registries().delete(&sandbox.name, &DeleteParams::default()).await?;
+        let line = format!("twinspan_registry_ready{{registry=\"{}\"}}", sandbox.name);
         eventually("its series are gone", SOON * 2, || async {
             for replica in self.replicas {
                 ensure!(replica.metric(&line).await?.is_none());
@@ -112,11 +112,11 @@ impl Watched<'_> {
         .await
     }
 
-    async fn corner(&self, name: &str) -> Result<Corner<'_>> {
-        let corner = Corner::new(self.bed, name).await?;
-        self.ready(&corner).await?;
-        corner.selector_service("echo", 80).await?;
-        Ok(corner)
+    async fn sandbox(&self, name: &str) -> Result<Sandbox<'_>> {
+        let sandbox = Sandbox::new(self.bed, name).await?;
+        self.ready(&sandbox).await?;
+        sandbox.selector_service("echo", 80).await?;
+        Ok(sandbox)
     }
 }
 
@@ -153,15 +153,15 @@ async fn each_fires_for_its_fault(suite: Arc<Suite>) -> Result<()> {
     standby.ready().await?;
     let mut watched = Watched { bed, replicas: [leader, standby], healthy: Vec::new() };
 
-    let corner = watched.corner("well").await?;
-    corner.register("echo", json!({})).await?;
-    let pod = corner.pod("echo", "pod", 80).await?;
-    corner.pods.set_ready("pod", true).await?;
-    let vm = corner.vm("echo", (next_v4(), 9000).into(), None).await?;
-    corner.imports_become("echo", &[vm.address()]).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address(), vm.address()]).await?;
+    let sandbox = watched.sandbox("well").await?;
+    sandbox.register("echo", json!({})).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    let vm = sandbox.vm("echo", (next_v4(), 9000).into(), None).await?;
+    sandbox.imports_become("echo", &[vm.address()]).await?;
+    sandbox.records_become("echo", &[pod.address(), vm.address()]).await?;
     watched.one_shows("twinspan_services{state=\"synced\"}", 1.0).await?;
-    watched.ready(&corner).await?;
+    watched.ready(&sandbox).await?;
     let healthy = watched.scrape(LONG).await?;
     let quiet = alerts(&rules(), STEP, &healthy).await?;
     ensure!(quiet.is_empty(), "an alert where all is well, pending or not: {quiet:#?}");
@@ -189,127 +189,127 @@ async fn each_fires_for_its_fault(suite: Arc<Suite>) -> Result<()> {
 }
 
 async fn refused(watched: &Watched<'_>) -> Result<()> {
-    let corner = watched.corner("refused").await?;
-    corner.register("echo", json!({})).await?;
+    let sandbox = watched.sandbox("refused").await?;
+    sandbox.register("echo", json!({})).await?;
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 9000));
-    watched.bed.registry.put(&corner.key("echo", nowhere), &value(nowhere)).await?;
+    watched.bed.registry.put(&sandbox.key("echo", nowhere), &value(nowhere)).await?;
     let line = "twinspan_skipped_instances{reason=\"LoopbackAddress\"}";
     watched.one_shows(line, 1.0).await?;
     let alert = watched.fires("TwinspanRecordsRefused").await?;
     ensure!(alert.labels["reason"] == "LoopbackAddress", "{alert:?}");
-    watched.bed.registry.delete(&corner.key("echo", nowhere)).await?;
+    watched.bed.registry.delete(&sandbox.key("echo", nowhere)).await?;
     watched.all_show(line, 0.0).await
 }
 
 async fn rejected(watched: &Watched<'_>) -> Result<()> {
-    let corner = watched.corner("rejected").await?;
-    corner.register("echo", json!({"registryRef": {"name": "nobody"}})).await?;
+    let sandbox = watched.sandbox("rejected").await?;
+    sandbox.register("echo", json!({"registryRef": {"name": "nobody"}})).await?;
     let line = "twinspan_services{state=\"rejected\"}";
     watched.one_shows(line, 1.0).await?;
     watched.fires("TwinspanServicesRejected").await?;
-    corner.unregister("echo").await?;
+    sandbox.unregister("echo").await?;
     watched.all_show(line, 0.0).await
 }
 
 async fn not_ready(watched: &Watched<'_>) -> Result<()> {
     let registry = watched.bed.start_registry("registry-killed").await?;
-    let corner = Corner::with_registry(watched.bed, "killed", &registry).await?;
-    let line = format!("twinspan_registry_ready{{registry=\"{}\"}}", corner.name);
-    watched.ready(&corner).await?;
+    let sandbox = Sandbox::with_registry(watched.bed, "killed", &registry).await?;
+    let line = format!("twinspan_registry_ready{{registry=\"{}\"}}", sandbox.name);
+    watched.ready(&sandbox).await?;
     registry.part().kill().await?;
     watched.one_shows(&line, 0.0).await?;
     let alert = watched.fires("TwinspanRegistryNotReady").await?;
-    ensure!(alert.labels["registry"] == corner.name, "{alert:?}");
-    watched.forgets(&corner).await
+    ensure!(alert.labels["registry"] == sandbox.name, "{alert:?}");
+    watched.forgets(&sandbox).await
 }
 
 /// etcd refuses every write when its quota is used up, and is read as before.
 async fn failing(watched: &Watched<'_>) -> Result<()> {
     let registry = watched.bed.start_registry("registry-full").await?;
-    let corner = Corner::with_registry(watched.bed, "full", &registry).await?;
-    watched.ready(&corner).await?;
-    corner.selector_service("echo", 80).await?;
-    corner.register("echo", json!({})).await?;
-    let first = corner.pod("echo", "first", 80).await?;
-    corner.pods.set_ready("first", true).await?;
-    corner.records_become(&registry, "echo", &[first.address()]).await?;
+    let sandbox = Sandbox::with_registry(watched.bed, "full", &registry).await?;
+    watched.ready(&sandbox).await?;
+    sandbox.selector_service("echo", 80).await?;
+    sandbox.register("echo", json!({})).await?;
+    let first = sandbox.pod("echo", "first", 80).await?;
+    sandbox.pods.set_ready("first", true).await?;
+    sandbox.records_become("echo", &[first.address()]).await?;
     registry.no_space(true).await?;
-    let second = corner.pod("echo", "second", 80).await?;
-    corner.pods.set_ready("second", true).await?;
+    let second = sandbox.pod("echo", "second", 80).await?;
+    sandbox.pods.set_ready("second", true).await?;
     let line = "twinspan_services{state=\"failed\"}";
     watched.one_shows(line, 1.0).await?;
     watched.fires("TwinspanServicesFailing").await?;
     registry.no_space(false).await?;
-    corner.records_become(&registry, "echo", &[first.address(), second.address()]).await?;
+    sandbox.records_become("echo", &[first.address(), second.address()]).await?;
     watched.all_show(line, 0.0).await?;
-    corner.unregister("echo").await?;
-    watched.forgets(&corner).await
+    sandbox.unregister("echo").await?;
+    watched.forgets(&sandbox).await
 }
 
 async fn held(watched: &Watched<'_>) -> Result<()> {
     let registry = &watched.bed.registry;
-    let corner = watched.corner("held").await?;
-    corner.register("echo", json!({"import": {"onExpiry": "Remove"}})).await?;
+    let sandbox = watched.sandbox("held").await?;
+    sandbox.register("echo", json!({"import": {"onExpiry": "Remove"}})).await?;
     let mut all = Vec::new();
     for _ in 0..12 {
         let address = SocketAddr::from((next_v4(), 9000));
-        registry.put_leased(&corner.key("echo", address), &value(address), 600).await?;
+        registry.put_leased(&sandbox.key("echo", address), &value(address), 600).await?;
         all.push(address);
     }
-    corner.imports_become("echo", &all).await?;
-    registry.delete_prefix(&corner.key("echo", "")).await?;
+    sandbox.imports_become("echo", &all).await?;
+    registry.delete_prefix(&sandbox.key("echo", "")).await?;
     let line = "twinspan_held_deletions";
     watched.one_shows(line, 12.0).await?;
     watched.fires("TwinspanDeletionsHeld").await?;
-    corner.unregister("echo").await?;
+    sandbox.unregister("echo").await?;
     watched.all_show(line, 0.0).await
 }
 
 async fn lost(watched: &Watched<'_>) -> Result<()> {
     let registry = &watched.bed.registry;
-    let corner = watched.corner("lost").await?;
-    corner.register("echo", json!({"import": {"keepLostSeconds": 3600}})).await?;
+    let sandbox = watched.sandbox("lost").await?;
+    sandbox.register("echo", json!({"import": {"keepLostSeconds": 3600}})).await?;
     let stays = SocketAddr::from((next_v4(), 9000));
-    registry.put_leased(&corner.key("echo", stays), &value(stays), 600).await?;
+    registry.put_leased(&sandbox.key("echo", stays), &value(stays), 600).await?;
     let lives = SocketAddr::from((next_v4(), 9000));
     let _listener = TcpListener::bind(lives).await?;
-    let lease = registry.put_leased(&corner.key("echo", lives), &value(lives), 600).await?;
-    corner.imports_become("echo", &[stays, lives]).await?;
+    let lease = registry.put_leased(&sandbox.key("echo", lives), &value(lives), 600).await?;
+    sandbox.imports_become("echo", &[stays, lives]).await?;
     registry.revoke(lease).await?;
     let line = "twinspan_lost_instances";
     watched.one_shows(line, 1.0).await?;
     // A standby does not ask it, and so holds it for good: that alone alarms nobody.
     watched.one_shows("twinspan_held_deletions", 1.0).await?;
     watched.fires("TwinspanInstancesLost").await?;
-    corner.unregister("echo").await?;
+    sandbox.unregister("echo").await?;
     watched.all_show(line, 0.0).await
 }
 
 /// A registry that stands still, for a time, while pods become ready.
 async fn slow(watched: &Watched<'_>) -> Result<()> {
     let registry = watched.bed.start_registry("registry-slow").await?;
-    let corner = Corner::with_registry(watched.bed, "slow", &registry).await?;
+    let sandbox = Sandbox::with_registry(watched.bed, "slow", &registry).await?;
     let services = ["one", "two"];
     // One more pod for each; whether they can be reached is of no matter.
     let grow = async |number: usize| {
         for service in services {
             let (pod, labels) =
                 (format!("{service}-{number}"), BTreeMap::from([("app".to_owned(), service.to_owned())]));
-            corner.pods.run(&pod, &labels, &[next_v4().into()]).await?;
-            corner.pods.set_ready(&pod, true).await?;
+            sandbox.pods.run(&pod, &labels, &[next_v4().into()]).await?;
+            sandbox.pods.set_ready(&pod, true).await?;
         }
         anyhow::Ok(())
     };
     let grown = async |number: usize| {
         for service in services {
             eventually("they are registered", SOON, || async {
-                let found = corner.registered_addresses(&registry, service).await?;
+                let found = sandbox.registered_addresses(service).await?;
                 ensure!(found.len() == number, "{found:?}");
                 Ok(())
             })
             .await?;
         }
-        watched.ready(&corner).await
+        watched.ready(&sandbox).await
     };
     let stands_still = async |number: usize| {
         registry.part().freeze()?;
@@ -320,8 +320,8 @@ async fn slow(watched: &Watched<'_>) -> Result<()> {
         grown(number).await
     };
     for service in services {
-        corner.selector_service(service, 80).await?;
-        corner.register(service, json!({})).await?;
+        sandbox.selector_service(service, 80).await?;
+        sandbox.register(service, json!({})).await?;
     }
     grow(1).await?;
     grown(1).await?;
@@ -341,9 +341,9 @@ async fn slow(watched: &Watched<'_>) -> Result<()> {
     scrapes.extend(watched.scrape(20).await?);
     none_fires(&scrapes).await?;
     for service in services {
-        corner.unregister(service).await?;
+        sandbox.unregister(service).await?;
     }
-    watched.forgets(&corner).await
+    watched.forgets(&sandbox).await
 }
 
 /// Every alert of the file is provoked here and has its section in the runbook, and no more.

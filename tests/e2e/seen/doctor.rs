@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::process::Command;
 use twinspan_testbed::{Bed, TwinspanOptions, apply_file, next_v4, twinspan_manifest};
 
-use crate::harness::{Corner, Suite, TWINSPAN, stories};
+use crate::harness::{Sandbox, Suite, TWINSPAN, stories};
 
 stories![what_is_wrong_and_what_to_do];
 
@@ -41,8 +41,8 @@ async fn what_is_wrong_and_what_to_do(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.own_bed().await?;
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     twinspan.ready().await?;
-    let corner = Corner::new(bed, "doctor").await?;
-    corner.registry_condition("Ready", "True", "Connected").await?;
+    let sandbox = Sandbox::new(bed, "doctor").await?;
+    sandbox.registry_condition("Ready", "True", "Connected").await?;
     let before = bed.registry.dump("").await?;
 
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(bed.client());
@@ -50,11 +50,11 @@ async fn what_is_wrong_and_what_to_do(suite: Arc<Suite>) -> Result<()> {
     for policy in both {
         policies.delete(policy, &DeleteParams::default()).await?;
     }
-    let (code, text) = ask(bed, &corner.name).await?;
+    let (code, text) = ask(bed, &sandbox.name).await?;
     complaints(&text, &both.map(|policy| format!("there is no ValidatingAdmissionPolicy {policy};")))?;
     ensure!(code == 0, "a warning is no failure: {code}");
     apply_file(&bed.client(), &twinspan_manifest()).await?;
-    let (code, text) = ask(bed, &corner.name).await?;
+    let (code, text) = ask(bed, &sandbox.name).await?;
     complaints::<&str>(&text, &[])?;
     for wanted in [
         "cluster: Kubernetes v",
@@ -65,8 +65,8 @@ async fn what_is_wrong_and_what_to_do(suite: Arc<Suite>) -> Result<()> {
         "limited to EndpointSlices of its own",
         "limited to Services of its own",
         "etcd 3.7.3 answers in",
-        &format!("may read \"{}/\", 2 keys", corner.name),
-        &format!("may write \"{}/twinspan-doctor\"", corner.name),
+        &format!("may read \"{}/\", 2 keys", sandbox.name),
+        &format!("may write \"{}/twinspan-doctor\"", sandbox.name),
         "may write \"twinspan/",
     ] {
         ensure!(text.contains(wanted), "nothing about {wanted:?} in:\n{text}");
@@ -80,40 +80,40 @@ async fn what_is_wrong_and_what_to_do(suite: Arc<Suite>) -> Result<()> {
 
     // One endpoint refuses.
     let refuses = format!("http://{}:2379", next_v4());
-    let endpoints = json!({"spec": {"etcd": {"endpoints": [corner.etcd, refuses]}}});
-    corner.registries().patch(&corner.name, &PatchParams::default(), &Patch::Merge(endpoints)).await?;
-    let (code, text) = ask(bed, &corner.name).await?;
+    let endpoints = json!({"spec": {"etcd": {"endpoints": [sandbox.registry.endpoint(), refuses]}}});
+    sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(endpoints)).await?;
+    let (code, text) = ask(bed, &sandbox.name).await?;
     complaints(&text, &[&format!("{refuses}: no endpoint of the registry answers")])?;
     ensure!(code == 3, "exit code {code}");
 
     // Endpoints of two clusters.
     let other = bed.start_registry("registry-doctor-other").await?;
-    let endpoints = json!({"spec": {"etcd": {"endpoints": [corner.etcd, other.endpoint()]}}});
-    corner.registries().patch(&corner.name, &PatchParams::default(), &Patch::Merge(endpoints)).await?;
-    let (_, text) = ask(bed, &corner.name).await?;
+    let endpoints = json!({"spec": {"etcd": {"endpoints": [sandbox.registry.endpoint(), other.endpoint()]}}});
+    sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(endpoints)).await?;
+    let (_, text) = ask(bed, &sandbox.name).await?;
     complaints(&text, &["belong to 2 different etcd clusters"])?;
 
     // A user that may read and not write, and nobody's namespace may use it.
-    let mut guarded = bed.start_registry("registry-doctor-guarded").await?;
+    let guarded = bed.start_registry("registry-doctor-guarded").await?;
     guarded.require_password("twinspan", "secret", &["elsewhere"]).await?;
     let secret: Secret = serde_json::from_value(json!({
         "metadata": {"name": "doctor"}, "stringData": {"username": "twinspan", "password": "secret"}
     }))?;
-    corner.secrets().create(&PostParams::default(), &secret).await?;
+    sandbox.secrets().create(&PostParams::default(), &secret).await?;
     let spec = json!({"spec": {
         "etcd": {"endpoints": [guarded.endpoint()], "auth": {"secretRef": {"name": "doctor"}}}, "allowed": [],
     }});
-    corner.registries().patch(&corner.name, &PatchParams::default(), &Patch::Merge(spec)).await?;
-    let (_, text) = ask(bed, &corner.name).await?;
-    let (read, write) = (format!("may not read \"{}/\"", corner.name), format!("may not write \"{}/", corner.name));
+    sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(spec)).await?;
+    let (_, text) = ask(bed, &sandbox.name).await?;
+    let (read, write) = (format!("may not read \"{}/\"", sandbox.name), format!("may not write \"{}/", sandbox.name));
     complaints(&text, &[read.as_str(), &write, "may not write \"twinspan/", "no namespace may use it"])?;
-    corner.secrets().delete("doctor", &DeleteParams::default()).await?;
-    let (_, text) = ask(bed, &corner.name).await?;
+    sandbox.secrets().delete("doctor", &DeleteParams::default()).await?;
+    let (_, text) = ask(bed, &sandbox.name).await?;
     complaints(&text, &["there is no Secret doctor", "no namespace may use it"])?;
 
     // A verb, and a CRD.
-    let back = json!({"spec": {"etcd": {"endpoints": [corner.etcd], "auth": null}, "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]}});
-    corner.registries().patch(&corner.name, &PatchParams::default(), &Patch::Merge(back)).await?;
+    let back = json!({"spec": {"etcd": {"endpoints": [sandbox.registry.endpoint()], "auth": null}, "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]}});
+    sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(back)).await?;
     let roles: Api<ClusterRole> = Api::all(bed.client());
     let mut role = roles.get("twinspan").await?;
     for rule in role.rules.iter_mut().flatten() {
@@ -130,7 +130,7 @@ async fn what_is_wrong_and_what_to_do(suite: Arc<Suite>) -> Result<()> {
         }
     }
     crds.replace("serviceregistries.twinspan.dev", &PostParams::default(), &crd).await?;
-    let (code, text) = ask(bed, &corner.name).await?;
+    let (code, text) = ask(bed, &sandbox.name).await?;
     complaints(
         &text,
         &["is not allowed: update endpointslices;", "CRD serviceregistries.twinspan.dev is another one"],

@@ -7,9 +7,9 @@ use serde_json::json;
 use tokio::process::Command;
 use twinspan_testbed::{OPERATOR_NAMESPACE, Server, ServerOptions, eventually, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
-stories![probes_metrics_and_log, parity,];
+stories![probes_metrics_and_log, parity];
 
 async fn probes_metrics_and_log(suite: Arc<Suite>) -> Result<()> {
     let shared = suite.shared().await?;
@@ -17,16 +17,16 @@ async fn probes_metrics_and_log(suite: Arc<Suite>) -> Result<()> {
     for page in ["/livez", "/readyz"] {
         ensure!(twinspan.get(page).await? == (200, "ok".to_owned()), "{page}");
     }
-    let corner = Corner::new(bed, "seen").await?;
-    corner.selector_service("echo", 80).await?;
-    let pod = corner.pod("echo", "pod", 80).await?;
-    corner.pods.set_ready("pod", true).await?;
-    corner.register("echo", json!({})).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address()]).await?;
-    let vm = corner.vm("echo", (next_v4(), 9000).into(), None).await?;
-    corner.imports_become("echo", &[vm.address()]).await?;
+    let sandbox = Sandbox::new(bed, "seen").await?;
+    sandbox.selector_service("echo", 80).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    sandbox.register("echo", json!({})).await?;
+    sandbox.records_become("echo", &[pod.address()]).await?;
+    let vm = sandbox.vm("echo", (next_v4(), 9000).into(), None).await?;
+    sandbox.imports_become("echo", &[vm.address()]).await?;
 
-    let registry = &corner.name;
+    let registry = &sandbox.name;
     for (line, least) in [
         ("twinspan_leader".to_owned(), 1.0),
         (format!("twinspan_session_state{{registry=\"{registry}\",state=\"watching\"}}"), 1.0),
@@ -63,29 +63,29 @@ async fn probes_metrics_and_log(suite: Arc<Suite>) -> Result<()> {
     for wanted in ["exported +1 -0, imported +0 -0, registry rev ", "exported +0 -0, imported +1 -0, registry rev "] {
         ensure!(lines.iter().any(|l| l.starts_with(wanted) && l.ends_with(" ms")), "no {wanted:?} in {lines:?}");
     }
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// `twinspan parity` as an administrator would run it.
 async fn parity(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "parity").await?;
-    corner
+    let sandbox = Sandbox::new(bed, "parity").await?;
+    sandbox
         .service(
             "echo",
             json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]}),
         )
         .await?;
-    let pod = corner.pod("echo", "pod", 80).await?;
-    corner.pods.set_ready("pod", true).await?;
-    corner.register("echo", json!({})).await?;
-    let vm = corner.vm("echo", (next_v4(), 9000).into(), None).await?;
-    corner.dns_becomes("echo", &[pod.address(), vm.address()]).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address(), vm.address()]).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    sandbox.register("echo", json!({})).await?;
+    let vm = sandbox.vm("echo", (next_v4(), 9000).into(), None).await?;
+    sandbox.dns_becomes("echo", &[pod.address(), vm.address()]).await?;
+    sandbox.records_become("echo", &[pod.address(), vm.address()]).await?;
 
     let run = || async {
         let output = Command::new(TWINSPAN)
-            .args(["parity", "echo", "--namespace", &corner.name, "--operator-namespace", OPERATOR_NAMESPACE])
+            .args(["parity", "echo", "--namespace", &sandbox.name, "--operator-namespace", OPERATOR_NAMESPACE])
             .arg(format!("--kubeconfig={}", bed.cluster.admin.path.display()))
             .arg(format!("--dns={}", bed.dns.address()))
             .output()
@@ -106,11 +106,11 @@ async fn parity(suite: Arc<Suite>) -> Result<()> {
     ensure!(row(&vm, ["imported", "registered", "yes", "yes"]), "{table}");
 
     // A record that no slice can hold is a difference, and an exit code that a script can see.
-    let options = ServerOptions { prefix: Some(corner.name.clone()), ..ServerOptions::default() };
-    let odd = Server::start(bed.dir(), &corner.etcd, "echo", (next_v4(), 9000).into(), &options).await?;
-    corner.imports_become("echo", &[vm.address(), odd.address()]).await?;
-    corner.patch("echo", json!({"suspend": true})).await?;
-    corner.seen("echo").await?;
+    let options = ServerOptions { prefix: Some(sandbox.name.clone()), ..ServerOptions::default() };
+    let odd = Server::start(bed.dir(), sandbox.registry.endpoint(), "echo", (next_v4(), 9000).into(), &options).await?;
+    sandbox.imports_become("echo", &[vm.address(), odd.address()]).await?;
+    sandbox.patch("echo", json!({"suspend": true})).await?;
+    sandbox.seen("echo").await?;
     odd.part().stop().await?;
     let (code, table, _) = run().await?;
     ensure!(code == Some(3), "{code:?}\n{table}");
@@ -118,5 +118,5 @@ async fn parity(suite: Arc<Suite>) -> Result<()> {
         table.lines().any(|l| l.starts_with(&odd.address().to_string()) && l.contains("  differs, Waiting: ")),
         "{table}"
     );
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }

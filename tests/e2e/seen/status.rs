@@ -12,21 +12,21 @@ use kube::api::ListParams;
 use serde_json::json;
 use twinspan_testbed::{eventually, holds, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, stories};
 use crate::safety::audit::audited;
 
-stories![every_condition_from_the_first_visit, paced_under_churn_and_silent_at_rest,];
+stories![every_condition_from_the_first_visit, paced_under_churn_and_silent_at_rest];
 
 async fn every_condition_from_the_first_visit(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "firstvisit").await?;
-    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
-    corner.register("user", json!({})).await?;
-    corner.register("nowhere", json!({"registryRef": {"name": "nobody"}})).await?;
+    let sandbox = Sandbox::new(bed, "firstvisit").await?;
+    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.register("user", json!({})).await?;
+    sandbox.register("nowhere", json!({"registryRef": {"name": "nobody"}})).await?;
     for name in ["user", "nowhere"] {
         // The first status that there is, whatever it says.
         let status = eventually("a status", SOON, || async {
-            corner.registered().get(name).await?.status.context("no status yet")
+            sandbox.registered().get(name).await?.status.context("no status yet")
         })
         .await?;
         let kinds: BTreeSet<&str> = status.conditions.iter().map(|c| c.type_.as_str()).collect();
@@ -37,23 +37,23 @@ async fn every_condition_from_the_first_visit(suite: Arc<Suite>) -> Result<()> {
         ensure!(status.conditions.iter().all(|c| !c.reason.is_empty()), "{name}: {:?}", status.conditions);
         ensure!(status.observed_generation == Some(1), "{name}: {:?}", status.observed_generation);
     }
-    corner.condition("nowhere", "Accepted", "False", "RegistryNotFound").await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.condition("nowhere", "Accepted", "False", "RegistryNotFound").await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn paced_under_churn_and_silent_at_rest(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "paced").await?;
-    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
-    corner.register("user", json!({})).await?;
-    corner.condition("user", "Ready", "True", "Synced").await?;
+    let sandbox = Sandbox::new(bed, "paced").await?;
+    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.register("user", json!({})).await?;
+    sandbox.condition("user", "Ready", "True", "Synced").await?;
     let writes = |verb: &str, resource: &str, subresource: &str| {
         let ours = |event: &&serde_json::Value| {
             let object = &event["objectRef"];
             event["verb"] == verb
                 && object["resource"] == resource
                 && object["subresource"].as_str().unwrap_or_default() == subresource
-                && object["namespace"] == corner.name.as_str()
+                && object["namespace"] == sandbox.name.as_str()
         };
         Ok::<_, anyhow::Error>(audited(bed)?.iter().filter(ours).count())
     };
@@ -63,13 +63,13 @@ async fn paced_under_churn_and_silent_at_rest(suite: Arc<Suite>) -> Result<()> {
     for _ in 0..60 {
         let instance = SocketAddr::from((next_v4(), 9000));
         let value = json!({"network": "tcp", "address": instance.to_string(), "weight": 10, "tags": null});
-        bed.registry.put(&corner.key("user", instance), &value.to_string()).await?;
+        bed.registry.put(&sandbox.key("user", instance), &value.to_string()).await?;
         all.push(instance);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    corner.imports_become("user", &all).await?;
+    sandbox.imports_become("user", &all).await?;
     eventually("status has the last count", SOON, || async {
-        let counts = corner.registered().get("user").await?.status.unwrap_or_default().instances;
+        let counts = sandbox.registered().get("user").await?.status.unwrap_or_default().instances;
         ensure!(counts.imported == 60, "{counts:?}");
         Ok(())
     })
@@ -82,7 +82,7 @@ async fn paced_under_churn_and_silent_at_rest(suite: Arc<Suite>) -> Result<()> {
     ensure!(slices <= paced, "{slices} slice writes in {:?}; at most {paced}", started.elapsed());
 
     // One Event stands for many: the API server is not asked to keep one for each change.
-    let events: Api<Event> = Api::namespaced(corner.client(), &corner.name);
+    let events: Api<Event> = Api::namespaced(sandbox.client(), &sandbox.name);
     let imported: Vec<Event> = events
         .list(&ListParams::default())
         .await?
@@ -98,8 +98,8 @@ async fn paced_under_churn_and_silent_at_rest(suite: Arc<Suite>) -> Result<()> {
     );
     // And at rest there is nothing to say.
     holds("the status at rest", Duration::from_secs(6), || async {
-        Ok(corner.registered().get("user").await?.metadata.resource_version)
+        Ok(sandbox.registered().get("user").await?.metadata.resource_version)
     })
     .await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }

@@ -14,7 +14,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use twinspan_testbed::{TwinspanOptions, eventually};
 
-use crate::harness::{Corner, SOON, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
 stories![a_pass_and_its_writes];
 
@@ -61,14 +61,14 @@ async fn a_pass_and_its_writes(suite: Arc<Suite>) -> Result<()> {
     let args = vec![format!("--otlp-endpoint=http://{address}")];
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions { args, ..TwinspanOptions::default() })?;
     twinspan.ready().await?;
-    let corner = Corner::new(bed, "traces").await?;
-    corner.selector_service("echo", 80).await?;
-    corner.register("echo", json!({})).await?;
-    let pod = corner.pod("echo", "pod", 80).await?;
-    corner.pods.set_ready("pod", true).await?;
-    corner.records_become(&bed.registry, "echo", &[pod.address()]).await?;
+    let sandbox = Sandbox::new(bed, "traces").await?;
+    sandbox.selector_service("echo", 80).await?;
+    sandbox.register("echo", json!({})).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    sandbox.records_become("echo", &[pod.address()]).await?;
 
-    let service = format!("{}/echo", corner.name);
+    let service = format!("{}/echo", sandbox.name);
     eventually("the pass that exported is told, with its write", SOON, || async {
         let spans = collector.spans.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let is = |span: &Span, key: &str, value: &str| attribute(&span.attributes, key).as_deref() == Some(value);
@@ -85,7 +85,7 @@ async fn a_pass_and_its_writes(suite: Arc<Suite>) -> Result<()> {
             .iter()
             .find(|(_, span)| span.parent_span_id == pass.span_id && span.name == "write records")
             .context("no write in it")?;
-        ensure!(write.trace_id == pass.trace_id && is(write, "registry", &corner.name), "{write:?}");
+        ensure!(write.trace_id == pass.trace_id && is(write, "registry", &sandbox.name), "{write:?}");
         ensure!(is(write, "operations", "1"), "{write:?}");
         Ok(())
     })
@@ -93,5 +93,5 @@ async fn a_pass_and_its_writes(suite: Arc<Suite>) -> Result<()> {
     // The log has its lines as before.
     let log = std::fs::read_to_string(twinspan.part().log())?;
     ensure!(log.lines().any(|line| line.contains(&format!(" INFO synced {service}: "))), "{log}");
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }

@@ -13,7 +13,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use twinspan_testbed::{Caller, Etcd, Framework, Server, ServerOptions, eventually, next_v4, repository, resolve};
 
-use crate::harness::{Corner, SOON, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, stories};
 
 /// What the module file of the programs has to name, so that the versions above are the ones that ran.
 const VERSIONS: [&str; 7] = [
@@ -42,47 +42,47 @@ fn both_ways_for_each_format(suite: &Arc<Suite>) -> Vec<Trial> {
     each.into()
 }
 
-/// A corner whose ServiceRegistry has the format, with the framework's own prefix.
-pub async fn corner_of<'a>(
+/// A sandbox whose ServiceRegistry has the format, with the framework's own prefix.
+pub async fn sandbox_of<'a>(
     bed: &'a twinspan_testbed::Bed,
     name: &str,
-    etcd: &Etcd,
+    etcd: &'a Etcd,
     framework: Framework,
     extra: Value,
-) -> Result<Corner<'a>> {
-    let corner = Corner::without_registry_object(bed, name, etcd).await?;
+) -> Result<Sandbox<'a>> {
+    let sandbox = Sandbox::without_registry_object(bed, name, etcd).await?;
     let mut spec = json!({"format": framework.format(), "prefix": null});
     crate::harness::merge(&mut spec, extra);
-    corner.create_registry(spec).await?;
-    Ok(corner)
+    sandbox.create_registry(spec).await?;
+    Ok(sandbox)
 }
 
 /// A pod with a real server of the framework that does not know the registry.
-async fn pod(corner: &Corner<'_>, framework: Framework, service: &str, name: &str, port: u16) -> Result<Server> {
+async fn pod(sandbox: &Sandbox<'_>, framework: Framework, service: &str, name: &str, port: u16) -> Result<Server> {
     let address = SocketAddr::from((next_v4(), port));
     let options = ServerOptions { framework, silent: true, ..ServerOptions::default() };
-    let server = Server::start(corner.bed.dir(), &corner.etcd, service, address, &options).await?;
+    let server = Server::start(sandbox.bed.dir(), sandbox.registry.endpoint(), service, address, &options).await?;
     let labels = BTreeMap::from([("app".to_owned(), service.to_owned())]);
-    corner.pods.run(name, &labels, &[address.ip()]).await?;
-    corner.pods.set_ready(name, true).await?;
+    sandbox.pods.run(name, &labels, &[address.ip()]).await?;
+    sandbox.pods.set_ready(name, true).await?;
     Ok(server)
 }
 
-async fn vm(corner: &Corner<'_>, framework: Framework, service: &str) -> Result<Server> {
+async fn vm(sandbox: &Sandbox<'_>, framework: Framework, service: &str) -> Result<Server> {
     let address = SocketAddr::from((next_v4(), 9000));
     let options = ServerOptions { framework, ttl: Some(5), ..ServerOptions::default() };
-    Server::start(corner.bed.dir(), &corner.etcd, service, address, &options).await
+    Server::start(sandbox.bed.dir(), sandbox.registry.endpoint(), service, address, &options).await
 }
 
 async fn resolves_to(
-    corner: &Corner<'_>,
+    sandbox: &Sandbox<'_>,
     framework: Framework,
     service: &str,
     expected: &[SocketAddr],
 ) -> Result<BTreeMap<String, (i64, BTreeMap<String, String>)>> {
     let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
     eventually("the framework's own resolver returns all of them", SOON, || async {
-        let found = resolve(framework, &corner.etcd, service, None, &["lane"]).await?;
+        let found = resolve(framework, sandbox.registry.endpoint(), service, None, &["lane"]).await?;
         let found: BTreeMap<_, _> = found.into_iter().map(|i| (i.address, (i.weight, i.tags))).collect();
         let addresses: BTreeSet<String> = found.keys().cloned().collect();
         ensure!(addresses == expected, "resolved {addresses:?}, want {expected:?}");
@@ -98,8 +98,8 @@ async fn both_ways(suite: Arc<Suite>, framework: Framework) -> Result<()> {
     }
     let bed = &suite.shared().await?.bed;
     let etcd = bed.start_registry(&format!("registry-{}", framework.format().to_lowercase())).await?;
-    let corner = corner_of(bed, &framework.format().to_lowercase(), &etcd, framework, json!({})).await?;
-    corner
+    let sandbox = sandbox_of(bed, &framework.format().to_lowercase(), &etcd, framework, json!({})).await?;
+    sandbox
         .service(
             "echo",
             json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 8888}]}),
@@ -107,63 +107,63 @@ async fn both_ways(suite: Arc<Suite>, framework: Framework) -> Result<()> {
         .await?;
     let carries_tags = !matches!(framework, Framework::GoZero | Framework::Grpc);
     let export = if carries_tags { json!({"weight": 25, "tags": {"lane": "blue"}}) } else { json!({}) };
-    corner.register("echo", json!({"export": export})).await?;
-    corner.condition("echo", "Ready", "True", "Synced").await?;
+    sandbox.register("echo", json!({"export": export})).await?;
+    sandbox.condition("echo", "Ready", "True", "Synced").await?;
 
     // Cluster → registry, as the framework's own resolver sees it.
-    let a = pod(&corner, framework, "echo", "a", 8888).await?;
-    let b = pod(&corner, framework, "echo", "b", 8888).await?;
-    let found = resolves_to(&corner, framework, "echo", &[a.address(), b.address()]).await?;
+    let a = pod(&sandbox, framework, "echo", "a", 8888).await?;
+    let b = pod(&sandbox, framework, "echo", "b", 8888).await?;
+    let found = resolves_to(&sandbox, framework, "echo", &[a.address(), b.address()]).await?;
     if carries_tags {
         for (address, (weight, tags)) in &found {
             ensure!(*weight == 25 && tags["lane"] == "blue", "{address}: {weight} {tags:?}");
         }
     }
     // Registry → cluster, as DNS sees it; and all of them together as the framework does.
-    let leaves = vm(&corner, framework, "echo").await?;
-    let dies = vm(&corner, framework, "echo").await?;
-    corner.imports_become("echo", &[leaves.address(), dies.address()]).await?;
+    let leaves = vm(&sandbox, framework, "echo").await?;
+    let dies = vm(&sandbox, framework, "echo").await?;
+    sandbox.imports_become("echo", &[leaves.address(), dies.address()]).await?;
     let all = [a.address(), b.address(), leaves.address(), dies.address()];
-    corner.dns_becomes("echo", &all).await?;
-    resolves_to(&corner, framework, "echo", &all).await?;
+    sandbox.dns_becomes("echo", &all).await?;
+    resolves_to(&sandbox, framework, "echo", &all).await?;
     if matches!(framework, Framework::Kitex | Framework::Hertz) {
-        let caller = Caller::start(bed.dir(), framework, &corner.etcd, "echo", None)?;
+        let caller = Caller::start(bed.dir(), framework, sandbox.registry.endpoint(), "echo", None)?;
         caller.answered_by(&all.into(), SOON).await?;
     }
     // One leaves as its framework leaves, one is killed; a pod is not ready any more.
     leaves.part().stop().await?;
-    corner.dns_becomes("echo", &[a.address(), b.address(), dies.address()]).await?;
+    sandbox.dns_becomes("echo", &[a.address(), b.address(), dies.address()]).await?;
     dies.part().kill().await?;
-    corner.pods.set_ready("b", false).await?;
+    sandbox.pods.set_ready("b", false).await?;
     eventually("the killed one leaves DNS once its lease has ended", SOON * 2, || async {
-        let found = bed.dns.srv_addresses(&corner.srv_name("echo")).await?;
+        let found = bed.dns.srv_addresses(&sandbox.srv_name("echo")).await?;
         ensure!(found == BTreeSet::from([a.address()]), "{found:?}");
         Ok(())
     })
     .await?;
-    resolves_to(&corner, framework, "echo", &[a.address()]).await?;
-    corner.unregister("echo").await?;
+    resolves_to(&sandbox, framework, "echo", &[a.address()]).await?;
+    sandbox.unregister("echo").await?;
     eventually("nothing of ours is left", SOON, || async {
         let left: Vec<String> = etcd.dump("").await?.into_keys().filter(|key| key.contains("echo")).collect();
         ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })
     .await?;
-    corner.nothing_foreign_was_touched(&etcd).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// gRPC and HTTP of one Kratos service are two ports of the Service, and one record.
 async fn kratos_has_several_ports(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let etcd = bed.start_registry("registry-kratos-ports").await?;
-    let corner = corner_of(bed, "kratosports", &etcd, Framework::Kratos, json!({})).await?;
+    let sandbox = sandbox_of(bed, "kratosports", &etcd, Framework::Kratos, json!({})).await?;
     let ports = json!([{"name": "rpc", "port": 9000}, {"name": "web", "port": 8000}]);
-    corner.service("echo", json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": ports})).await?;
+    sandbox.service("echo", json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": ports})).await?;
     let chosen = json!([{"name": "rpc", "scheme": "grpc"}, {"name": "web", "scheme": "http"}]);
-    corner.register("echo", json!({"service": {"ports": chosen}})).await?;
+    sandbox.register("echo", json!({"service": {"ports": chosen}})).await?;
     let ip = next_v4();
-    corner.pods.run("pod", &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[ip.into()]).await?;
-    corner.pods.set_ready("pod", true).await?;
+    sandbox.pods.run("pod", &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[ip.into()]).await?;
+    sandbox.pods.set_ready("pod", true).await?;
     let (rpc, web) = (SocketAddr::from((next_v4(), 9100)), SocketAddr::from((next_v4(), 8100)));
     let options = ServerOptions {
         framework: Framework::Kratos,
@@ -171,9 +171,9 @@ async fn kratos_has_several_ports(suite: Arc<Suite>) -> Result<()> {
         tags: vec![("zone".to_owned(), "eu-1".to_owned())],
         ..ServerOptions::default()
     };
-    let server = Server::start(bed.dir(), &corner.etcd, "echo", rpc, &options).await?;
+    let server = Server::start(bed.dir(), sandbox.registry.endpoint(), "echo", rpc, &options).await?;
     let by_port = |port: &'static str, expected: BTreeSet<SocketAddr>| {
-        let name = format!("_{port}._tcp.{}", corner.dns_name("echo"));
+        let name = format!("_{port}._tcp.{}", sandbox.dns_name("echo"));
         async move {
             eventually("the SRV answers of the port", SOON, || async {
                 let found = bed.dns.srv_addresses(&name).await?;
@@ -186,7 +186,7 @@ async fn kratos_has_several_ports(suite: Arc<Suite>) -> Result<()> {
     by_port("rpc", [SocketAddr::from((ip, 9000)), rpc].into()).await?;
     by_port("web", [SocketAddr::from((ip, 8000)), web].into()).await?;
     eventually("one record has both addresses of the pod", SOON, || async {
-        let found = resolve(Framework::Kratos, &corner.etcd, "echo", None, &[]).await?;
+        let found = resolve(Framework::Kratos, sandbox.registry.endpoint(), "echo", None, &[]).await?;
         let found: BTreeSet<(String, String)> = found.into_iter().map(|i| (i.network, i.address)).collect();
         let expected = [
             ("grpc".to_owned(), format!("{ip}:9000")),
@@ -203,7 +203,7 @@ async fn kratos_has_several_ports(suite: Arc<Suite>) -> Result<()> {
     // What Kratos' readers would fail on is none of ours to write; what others wrote so costs its neighbours nothing here.
     etcd.put("/microservices/echo/broken", "null").await?;
     eventually("counted", SOON, || async {
-        let status = corner.registered().get("echo").await?.status.unwrap_or_default();
+        let status = sandbox.registered().get("echo").await?.status.unwrap_or_default();
         ensure!(status.skipped.iter().any(|s| s.reason == "Undecodable"), "{status:?}");
         Ok(())
     })
@@ -212,7 +212,7 @@ async fn kratos_has_several_ports(suite: Arc<Suite>) -> Result<()> {
     server.part().stop().await?;
     by_port("rpc", [SocketAddr::from((ip, 9000))].into()).await?;
     by_port("web", [SocketAddr::from((ip, 8000))].into()).await?;
-    corner.nothing_foreign_was_touched(&etcd).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// registry-etcd's deprecated constructors leave the prefix empty: services lie at the top, among whatever else the etcd holds.
@@ -221,15 +221,15 @@ async fn kitex_without_a_prefix(suite: Arc<Suite>) -> Result<()> {
     let etcd = bed.start_registry("registry-kitex-no-prefix").await?;
     etcd.put("/unrelated", "x").await?;
     etcd.put("/config/app/10.0.0.1:80", "not a record").await?;
-    let corner = corner_of(bed, "noprefix", &etcd, Framework::Kitex, json!({"prefix": ""})).await?;
-    corner.selector_service("echo", 80).await?;
-    corner.register("echo", json!({})).await?;
-    let pod = corner.pod("echo", "pod", 80).await?;
-    corner.pods.set_ready("pod", true).await?;
+    let sandbox = sandbox_of(bed, "noprefix", &etcd, Framework::Kitex, json!({"prefix": ""})).await?;
+    sandbox.selector_service("echo", 80).await?;
+    sandbox.register("echo", json!({})).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
     let instance = SocketAddr::from((next_v4(), 9000));
     let value = json!({"network": "tcp", "address": instance.to_string(), "weight": 10, "tags": null}).to_string();
     etcd.put_leased(&format!("/echo/{instance}"), &value, 600).await?;
-    corner.imports_become("echo", &[instance]).await?;
+    sandbox.imports_become("echo", &[instance]).await?;
     eventually("the pod is exported beside it", SOON, || async {
         let keys: Vec<String> = etcd.dump("/echo/").await?.into_keys().collect();
         ensure!(keys.len() == 2 && keys.contains(&format!("/echo/{}", pod.address())), "{keys:?}");
@@ -237,65 +237,65 @@ async fn kitex_without_a_prefix(suite: Arc<Suite>) -> Result<()> {
     })
     .await?;
     // Another service is another range of the same stream.
-    corner.register("late", json!({"service": {"name": "echo"}, "direction": "Import"})).await?;
+    sandbox.register("late", json!({"service": {"name": "echo"}, "direction": "Import"})).await?;
     let second = SocketAddr::from((next_v4(), 9000));
     let value = json!({"network": "tcp", "address": second.to_string(), "weight": 10, "tags": null}).to_string();
     etcd.put_leased(&format!("/late/{second}"), &value, 600).await?;
-    corner.imports_become("echo", &[instance, second]).await?;
+    sandbox.imports_become("echo", &[instance, second]).await?;
     eventually("the status tells the prefix in force, and counts only what is asked about", SOON, || async {
-        let status = corner.registries().get(&corner.name).await?.status.context("a status")?;
+        let status = sandbox.registries().get(&sandbox.name).await?.status.context("a status")?;
         ensure!(status.prefix.as_deref() == Some(""), "prefix {:?}", status.prefix);
         let records = status.records.context("counts")?;
         ensure!((records.own, records.foreign, records.undecodable) == (1, 2, 0), "{records:?}");
         Ok(())
     })
     .await?;
-    corner.unregister("late").await?;
-    corner.imports_become("echo", &[instance]).await?;
-    corner.nothing_foreign_was_touched(&etcd).await
+    sandbox.unregister("late").await?;
+    sandbox.imports_become("echo", &[instance]).await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn hertz_names_are_lower_case(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let etcd = bed.start_registry("registry-hertz-names").await?;
-    let corner = corner_of(bed, "hertznames", &etcd, Framework::Hertz, json!({})).await?;
-    corner.selector_service("echo", 80).await?;
-    corner.register("echo", json!({"registryName": "Hertz.Echo"})).await?;
-    let object = corner.condition("echo", "Accepted", "False", "InvalidName").await?;
+    let sandbox = sandbox_of(bed, "hertznames", &etcd, Framework::Hertz, json!({})).await?;
+    sandbox.selector_service("echo", 80).await?;
+    sandbox.register("echo", json!({"registryName": "Hertz.Echo"})).await?;
+    let object = sandbox.condition("echo", "Accepted", "False", "InvalidName").await?;
     let conditions = object.status.unwrap_or_default().conditions;
     let message = conditions.iter().find(|c| c.type_ == "Accepted").map(|c| c.message.clone()).unwrap_or_default();
     ensure!(message.contains("Hertz.Echo") && message.contains("lower-case"), "{message}");
-    corner.patch("echo", json!({"registryName": "hertz.echo"})).await?;
-    corner.condition("echo", "Ready", "True", "Synced").await?;
-    corner.nothing_foreign_was_touched(&etcd).await
+    sandbox.patch("echo", json!({"registryName": "hertz.echo"})).await?;
+    sandbox.condition("echo", "Ready", "True", "Synced").await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// One Service is exported to a Kitex and to a go-zero registry in one etcd, and fed from both.
 async fn two_registries_in_different_formats(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let etcd = bed.start_registry("registry-two-formats").await?;
-    let corner = corner_of(bed, "twoformats", &etcd, Framework::Kitex, json!({})).await?;
-    let second = format!("{}-gozero", corner.name);
+    let sandbox = sandbox_of(bed, "twoformats", &etcd, Framework::Kitex, json!({})).await?;
+    let second = format!("{}-gozero", sandbox.name);
     let object = serde_json::from_value(json!({
         "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": second},
-        "spec": {"etcd": {"endpoints": [corner.etcd]}, "format": "GoZero",
-            "allowed": [{"namespaceSelector": {"matchLabels": {"story": corner.name}}, "registryNames": ["*"]}]},
+        "spec": {"etcd": {"endpoints": [sandbox.registry.endpoint()]}, "format": "GoZero",
+            "allowed": [{"namespaceSelector": {"matchLabels": {"story": sandbox.name}}, "registryNames": ["*"]}]},
     }))?;
-    corner.registries().create(&Default::default(), &object).await?;
-    corner.selector_service("echo", 80).await?;
-    corner.register("kitex", json!({"registryName": "echo", "service": {"name": "echo"}})).await?;
+    sandbox.registries().create(&Default::default(), &object).await?;
+    sandbox.selector_service("echo", 80).await?;
+    sandbox.register("kitex", json!({"registryName": "echo", "service": {"name": "echo"}})).await?;
     let spec = json!({"registryRef": {"name": second}, "registryName": "echo.rpc", "service": {"name": "echo"}});
-    corner.register("gozero", spec).await?;
+    sandbox.register("gozero", spec).await?;
     let ip: IpAddr = next_v4().into();
-    corner.pods.run("pod", &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[ip]).await?;
-    corner.pods.set_ready("pod", true).await?;
+    sandbox.pods.run("pod", &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[ip]).await?;
+    sandbox.pods.set_ready("pod", true).await?;
     let pod = SocketAddr::new(ip, 80);
-    let kitex = vm(&corner, Framework::Kitex, "echo").await?;
-    let gozero = vm(&corner, Framework::GoZero, "echo.rpc").await?;
-    corner.imports_become("echo", &[kitex.address(), gozero.address()]).await?;
-    resolves_to(&corner, Framework::Kitex, "echo", &[pod, kitex.address()]).await?;
-    resolves_to(&corner, Framework::GoZero, "echo.rpc", &[pod, gozero.address()]).await?;
+    let kitex = vm(&sandbox, Framework::Kitex, "echo").await?;
+    let gozero = vm(&sandbox, Framework::GoZero, "echo.rpc").await?;
+    sandbox.imports_become("echo", &[kitex.address(), gozero.address()]).await?;
+    resolves_to(&sandbox, Framework::Kitex, "echo", &[pod, kitex.address()]).await?;
+    resolves_to(&sandbox, Framework::GoZero, "echo.rpc", &[pod, gozero.address()]).await?;
     gozero.part().stop().await?;
-    corner.imports_become("echo", &[kitex.address()]).await?;
-    corner.nothing_foreign_was_touched(&etcd).await
+    sandbox.imports_become("echo", &[kitex.address()]).await?;
+    sandbox.nothing_foreign_was_touched().await
 }

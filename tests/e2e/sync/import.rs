@@ -9,7 +9,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use twinspan_testbed::{eventually, next_v4, next_v6};
 
-use crate::harness::{Corner, SOON, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, stories};
 
 stories![
     headless,
@@ -26,13 +26,13 @@ fn address(port: u16) -> SocketAddr {
 
 async fn headless(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "headless").await?;
-    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
-    corner.register("user", json!({"registryName": "douyinec.user"})).await?;
-    let server = corner.vm("douyinec.user", address(9000), None).await?;
-    corner.imports_become("user", &[server.address()]).await?;
+    let sandbox = Sandbox::new(bed, "headless").await?;
+    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    sandbox.register("user", json!({"registryName": "douyinec.user"})).await?;
+    let server = sandbox.vm("douyinec.user", address(9000), None).await?;
+    sandbox.imports_become("user", &[server.address()]).await?;
 
-    let slice = corner.our_slices("user").await?.pop().context("a slice")?;
+    let slice = sandbox.our_slices("user").await?.pop().context("a slice")?;
     let endpoint = slice.endpoints.first().context("an endpoint")?;
     let conditions = endpoint.conditions.as_ref().context("conditions")?;
     ensure!(
@@ -44,37 +44,37 @@ async fn headless(suite: Arc<Suite>) -> Result<()> {
     let owner = slice.metadata.owner_references.unwrap_or_default();
     ensure!(owner.iter().any(|o| o.kind == "RegisteredService" && o.name == "user"), "{owner:?}");
 
-    corner.dns_becomes("user", &[server.address()]).await?;
-    let a = bed.dns.addresses(&corner.dns_name("user")).await?;
+    sandbox.dns_becomes("user", &[server.address()]).await?;
+    let a = bed.dns.addresses(&sandbox.dns_name("user")).await?;
     ensure!(a == BTreeSet::from([server.address().ip()]), "A answers {a:?}");
-    let object = corner.condition("user", "Imported", "True", "Synced").await?;
+    let object = sandbox.condition("user", "Imported", "True", "Synced").await?;
     eventually("status counts", SOON, || async {
-        let counts = corner.registered().get("user").await?.status.unwrap_or_default().instances;
+        let counts = sandbox.registered().get("user").await?.status.unwrap_or_default().instances;
         ensure!((counts.imported, counts.registry, counts.exported, counts.cluster) == (1, 1, 0, 0), "{counts:?}");
         Ok(())
     })
     .await?;
     ensure!(object.status.is_some());
     eventually("an Event says so", SOON, || async {
-        let events = corner.events("user").await?;
+        let events = sandbox.events("user").await?;
         ensure!(events.iter().any(|(reason, _)| reason == "Imported"), "{events:?}");
         Ok(())
     })
     .await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn cluster_ip(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "clusterip").await?;
-    corner
+    let sandbox = Sandbox::new(bed, "clusterip").await?;
+    sandbox
         .service("user", json!({"ports": [{"name": "rpc", "port": 8888}, {"name": "metrics", "port": 9090}]}))
         .await?;
-    corner.register("user", json!({"service": {"ports": [{"name": "rpc"}]}, "direction": "Import"})).await?;
-    let server = corner.vm("user", address(9000), None).await?;
-    corner.imports_become("user", &[server.address()]).await?;
+    sandbox.register("user", json!({"service": {"ports": [{"name": "rpc"}]}, "direction": "Import"})).await?;
+    let server = sandbox.vm("user", address(9000), None).await?;
+    sandbox.imports_become("user", &[server.address()]).await?;
 
-    let slice = corner.our_slices("user").await?.pop().context("a slice")?;
+    let slice = sandbox.our_slices("user").await?.pop().context("a slice")?;
     let port = slice.ports.unwrap_or_default().pop().context("a port")?;
     ensure!(
         (port.name.as_deref(), port.port, port.protocol.as_deref()) == (Some("rpc"), Some(9000), Some("TCP")),
@@ -82,60 +82,60 @@ async fn cluster_ip(suite: Arc<Suite>) -> Result<()> {
     );
     ensure!(!slice.metadata.labels.unwrap_or_default().contains_key("service.kubernetes.io/headless"));
     // A ClusterIP Service is answered with its own address and port, whatever its endpoints are.
-    let service = corner.services().get("user").await?;
+    let service = sandbox.services().get("user").await?;
     let ip: IpAddr = service.spec.and_then(|s| s.cluster_ip).context("a cluster IP")?.parse()?;
     eventually("DNS answers with it", SOON, || async {
-        let a = bed.dns.addresses(&corner.dns_name("user")).await?;
+        let a = bed.dns.addresses(&sandbox.dns_name("user")).await?;
         ensure!(a == BTreeSet::from([ip]), "A answers {a:?}, want {ip}");
-        let srv = bed.dns.srv_addresses(&corner.srv_name("user")).await?;
+        let srv = bed.dns.srv_addresses(&sandbox.srv_name("user")).await?;
         ensure!(srv == BTreeSet::from([SocketAddr::new(ip, 8888)]), "SRV answers {srv:?}");
         Ok(())
     })
     .await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn leaves_and_comes_back(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "leaves").await?;
-    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
-    corner.register("user", json!({})).await?;
-    let stays = corner.vm("user", address(9000), None).await?;
-    let stops = corner.vm("user", address(9000), None).await?;
-    let dies = corner.vm("user", address(9000), Some(5)).await?;
-    corner.dns_becomes("user", &[stays.address(), stops.address(), dies.address()]).await?;
+    let sandbox = Sandbox::new(bed, "leaves").await?;
+    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    sandbox.register("user", json!({})).await?;
+    let stays = sandbox.vm("user", address(9000), None).await?;
+    let stops = sandbox.vm("user", address(9000), None).await?;
+    let dies = sandbox.vm("user", address(9000), Some(5)).await?;
+    sandbox.dns_becomes("user", &[stays.address(), stops.address(), dies.address()]).await?;
 
     stops.part().stop().await?;
-    corner.dns_becomes("user", &[stays.address(), dies.address()]).await?;
+    sandbox.dns_becomes("user", &[stays.address(), dies.address()]).await?;
     // Killed it can say nothing: it leaves when its lease ends.
     dies.part().kill().await?;
-    corner.dns_becomes("user", &[stays.address()]).await?;
-    corner.imports_become("user", &[stays.address()]).await?;
+    sandbox.dns_becomes("user", &[stays.address()]).await?;
+    sandbox.imports_become("user", &[stays.address()]).await?;
 
-    let back = corner.vm("user", address(9001), Some(5)).await?;
-    corner.dns_becomes("user", &[stays.address(), back.address()]).await?;
+    let back = sandbox.vm("user", address(9001), Some(5)).await?;
+    sandbox.dns_becomes("user", &[stays.address(), back.address()]).await?;
     // The last one goes too: an empty answer is an answer.
     back.part().stop().await?;
     stays.part().stop().await?;
-    corner.dns_becomes("user", &[]).await?;
-    ensure!(corner.our_slices("user").await?.is_empty());
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.dns_becomes("user", &[]).await?;
+    ensure!(sandbox.our_slices("user").await?.is_empty());
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn ports_and_families(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "ports").await?;
-    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
-    corner.register("user", json!({})).await?;
+    let sandbox = Sandbox::new(bed, "ports").await?;
+    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    sandbox.register("user", json!({})).await?;
     let mut all = vec![address(9000), address(9000), address(9000), address(9001), address(9002)];
     all.push(SocketAddr::from((next_v6()?, 9000)));
     let mut servers = Vec::new();
     for address in &all {
-        servers.push(corner.vm("user", *address, None).await?);
+        servers.push(sandbox.vm("user", *address, None).await?);
     }
-    corner.imports_become("user", &all).await?;
+    sandbox.imports_become("user", &all).await?;
     // One port shares a slice; each other port, and each family, has one of its own, all under one port name.
-    let mut shapes: Vec<(String, Option<i32>, Option<String>, usize)> = corner
+    let mut shapes: Vec<(String, Option<i32>, Option<String>, usize)> = sandbox
         .our_slices("user")
         .await?
         .into_iter()
@@ -156,55 +156,55 @@ async fn ports_and_families(suite: Arc<Suite>) -> Result<()> {
             ],
         "{shapes:?}"
     );
-    corner.dns_becomes("user", &all).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.dns_becomes("user", &all).await?;
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn a_missing_service_is_created(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "creates").await?;
+    let sandbox = Sandbox::new(bed, "creates").await?;
     let create = |how: &str| json!({"service": {"create": how, "ports": [{"name": "rpc", "number": 8888}]}});
-    corner.register("headless", create("Headless")).await?;
-    corner.register("virtual", create("ClusterIP")).await?;
-    let one = corner.vm("headless", address(9000), None).await?;
-    let two = corner.vm("virtual", address(9000), None).await?;
-    corner.dns_becomes("headless", &[one.address()]).await?;
-    corner.imports_become("virtual", &[two.address()]).await?;
-    corner.condition("headless", "Ready", "True", "Synced").await?;
+    sandbox.register("headless", create("Headless")).await?;
+    sandbox.register("virtual", create("ClusterIP")).await?;
+    let one = sandbox.vm("headless", address(9000), None).await?;
+    let two = sandbox.vm("virtual", address(9000), None).await?;
+    sandbox.dns_becomes("headless", &[one.address()]).await?;
+    sandbox.imports_become("virtual", &[two.address()]).await?;
+    sandbox.condition("headless", "Ready", "True", "Synced").await?;
 
-    let headless = corner.services().get("headless").await?;
+    let headless = sandbox.services().get("headless").await?;
     ensure!(headless.spec.as_ref().is_some_and(|s| s.cluster_ip.as_deref() == Some("None") && s.selector.is_none()));
-    let cluster_ip = corner.services().get("virtual").await?;
+    let cluster_ip = sandbox.services().get("virtual").await?;
     ensure!(cluster_ip.spec.as_ref().is_some_and(|s| s.cluster_ip.as_deref() != Some("None")));
 
     // What we created goes with its RegisteredService.
-    corner.unregister("headless").await?;
+    sandbox.unregister("headless").await?;
     eventually("the Service and its slices are gone", SOON, || async {
-        ensure!(corner.services().get_opt("headless").await?.is_none(), "the Service is still there");
-        ensure!(corner.our_slices("headless").await?.is_empty(), "slices are still there");
+        ensure!(sandbox.services().get_opt("headless").await?.is_none(), "the Service is still there");
+        ensure!(sandbox.our_slices("headless").await?.is_empty(), "slices are still there");
         Ok(())
     })
     .await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn killed_with_the_default_ttl(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "default-ttl").await?;
-    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
-    corner.register("user", json!({})).await?;
-    let stays = corner.vm("user", address(9000), None).await?;
-    let dies = corner.vm("user", address(9000), None).await?;
-    corner.dns_becomes("user", &[stays.address(), dies.address()]).await?;
+    let sandbox = Sandbox::new(bed, "default-ttl").await?;
+    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    sandbox.register("user", json!({})).await?;
+    let stays = sandbox.vm("user", address(9000), None).await?;
+    let dies = sandbox.vm("user", address(9000), None).await?;
+    sandbox.dns_becomes("user", &[stays.address(), dies.address()]).await?;
     dies.part().kill().await?;
     let killed = Instant::now();
     // registry-etcd v0.2.6 grants 60 s; etcd expires leases a little late, never early.
     eventually("the killed server leaves DNS", Duration::from_secs(80), || async {
-        let found = bed.dns.srv_addresses(&corner.srv_name("user")).await?;
+        let found = bed.dns.srv_addresses(&sandbox.srv_name("user")).await?;
         ensure!(found == BTreeSet::from([stays.address()]), "{found:?}");
         Ok(())
     })
     .await?;
     ensure!(killed.elapsed() > Duration::from_secs(35), "not before its lease ended: {:?}", killed.elapsed());
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }

@@ -22,7 +22,7 @@ use twinspan_core::plan::slices::{self, Body, SliceOp, TrafficDistribution};
 use twinspan_testbed::oracle::{BuiltIn, built_in_controller};
 use twinspan_testbed::{eventually, next_v4};
 
-use crate::harness::{Corner, Suite, stories};
+use crate::harness::{Sandbox, Suite, stories};
 
 stories![
     no_more_writes_than_the_built_in_controller;
@@ -227,19 +227,19 @@ async fn a_rolling_replacement_of_1000_instances(suite: Arc<Suite>) -> Result<()
     const TOTAL: usize = 1000;
     const STEP: usize = 20;
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "rolling").await?;
-    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
-    corner.register("user", json!({})).await?;
+    let sandbox = Sandbox::new(bed, "rolling").await?;
+    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.register("user", json!({})).await?;
     let addresses: Vec<SocketAddr> = (0..2 * TOTAL).map(|_| SocketAddr::from((next_v4(), 9000))).collect();
     let value = |a: &SocketAddr| format!(r#"{{"network":"tcp","address":"{a}","weight":10,"tags":null}}"#);
     for address in &addresses[..TOTAL] {
-        bed.registry.put(&corner.key("user", address), &value(address)).await?;
+        bed.registry.put(&sandbox.key("user", address), &value(address)).await?;
     }
     let imported = |expected: State| {
-        let corner = &corner;
+        let sandbox = &sandbox;
         async move {
             eventually("the imported endpoints", Duration::from_secs(60), || async {
-                let found = corner.imported("user").await?;
+                let found = sandbox.imported("user").await?;
                 ensure!(found == expected, "{} of {} imported", found.intersection(&expected).count(), expected.len());
                 Ok(())
             })
@@ -249,17 +249,17 @@ async fn a_rolling_replacement_of_1000_instances(suite: Arc<Suite>) -> Result<()
     imported(addresses[..TOTAL].iter().copied().collect()).await?;
     // Every write of a slice from now on, and the states that they went through.
     let config = watcher::Config::default().labels("kubernetes.io/service-name=user");
-    let mut events = std::pin::pin!(watcher(corner.slices(), config).default_backoff());
+    let mut events = std::pin::pin!(watcher(sandbox.slices(), config).default_backoff());
     let mut current: BTreeMap<String, EndpointSlice> = BTreeMap::new();
     let (mut writes, mut states): (usize, Vec<State>) = (0, Vec::new());
     let mut listed = false;
     let replace = async {
         for from in (0..TOTAL).step_by(STEP) {
             for address in &addresses[TOTAL + from..TOTAL + from + STEP] {
-                bed.registry.put(&corner.key("user", address), &value(address)).await?;
+                bed.registry.put(&sandbox.key("user", address), &value(address)).await?;
             }
             for address in &addresses[from..from + STEP] {
-                bed.registry.delete(&corner.key("user", address)).await?;
+                bed.registry.delete(&sandbox.key("user", address)).await?;
             }
         }
         imported(addresses[TOTAL..].iter().copied().collect()).await
@@ -302,7 +302,7 @@ async fn a_rolling_replacement_of_1000_instances(suite: Arc<Suite>) -> Result<()
     );
     let fullest = current.values().map(|slice| slice.endpoints.len()).max().unwrap_or_default();
     ensure!(fullest <= slices::MAX_ENDPOINTS, "{fullest} endpoints in one slice");
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 fn state_of(slices: &BTreeMap<String, EndpointSlice>) -> Result<State> {

@@ -9,32 +9,39 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use twinspan_testbed::{Framework, eventually, holds, next_v4, resolve};
 
-use crate::harness::{Corner, SOON, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, stories};
 
-stories![seen_once, a_pod_that_lost_its_lease_is_exported_at_once, a_dead_pods_record_does_not_bring_it_back,];
+stories![seen_once, a_pod_that_lost_its_lease_is_exported_at_once, a_dead_pods_record_does_not_bring_it_back];
 
 async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "selfreg").await?;
-    corner
+    let sandbox = Sandbox::new(bed, "selfreg").await?;
+    sandbox
         .service(
             "echo",
             json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 8888}]}),
         )
         .await?;
-    corner.register("echo", json!({})).await?;
+    sandbox.register("echo", json!({})).await?;
     let address = SocketAddr::from((next_v4(), 8888));
     let labels = BTreeMap::from([("app".to_owned(), "echo".to_owned())]);
-    corner.pods.run("pod", &labels, &[address.ip()]).await?;
-    corner.pods.set_ready("pod", true).await?;
+    sandbox.pods.run("pod", &labels, &[address.ip()]).await?;
+    sandbox.pods.set_ready("pod", true).await?;
 
     // Before: we export it.
-    corner.records_become(&bed.registry, "echo", &[address]).await?;
+    sandbox.records_become("echo", &[address]).await?;
     let once = || async {
-        let seen = resolve(Framework::Kitex, &corner.etcd, "echo", Some(&corner.name), &["twinspan.dev/owner"]).await?;
+        let seen = resolve(
+            Framework::Kitex,
+            sandbox.registry.endpoint(),
+            "echo",
+            Some(&sandbox.name),
+            &["twinspan.dev/owner"],
+        )
+        .await?;
         ensure!(seen.len() == 1 && seen[0].address == address.to_string(), "Kitex sees {seen:?}");
-        ensure!(corner.imported("echo").await?.is_empty(), "imported although it is a pod of the Service");
-        let dns = bed.dns.srv(&corner.srv_name("echo")).await?;
+        ensure!(sandbox.imported("echo").await?.is_empty(), "imported although it is a pod of the Service");
+        let dns = bed.dns.srv(&sandbox.srv_name("echo")).await?;
         ensure!(dns.len() == 1, "DNS sees {dns:?}");
         Ok(seen[0].tags.contains_key("twinspan.dev/owner"))
     };
@@ -45,7 +52,7 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     eventually("the record is ours", SOON, ours).await?;
 
     // While: its own server takes the record over, at the same key.
-    let server = corner.vm("echo", address, None).await?;
+    let server = sandbox.vm("echo", address, None).await?;
     eventually("the record is the server's own", SOON, || async {
         ensure!(!once().await?, "still ours");
         Ok(())
@@ -54,22 +61,20 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     holds("it stays the server's own, seen once", Duration::from_secs(3), once).await?;
 
     // A second key for the same address is no second instance of ours either.
-    let copy = corner.key("echo", "some-pod-name");
+    let copy = sandbox.key("echo", "some-pod-name");
     let value = format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
     bed.registry.put(&copy, &value).await?;
     server.part().stop().await?;
-    holds("the copy is enough", Duration::from_secs(2), || async {
-        corner.registered_addresses(&bed.registry, "echo").await
-    })
-    .await?;
+    holds("the copy is enough", Duration::from_secs(2), || async { sandbox.registered_addresses("echo").await })
+        .await?;
 
     // After: it left while its pod stays ready, so for 10 s nobody is sent to it; then it is ours again.
     let left = Instant::now();
     bed.registry.delete(&copy).await?;
     let mut told = false;
     loop {
-        let records = corner.registered_addresses(&bed.registry, "echo").await?;
-        told |= corner.counts("echo").await?.held == 1;
+        let records = sandbox.registered_addresses("echo").await?;
+        told |= sandbox.counts("echo").await?.held == 1;
         if left.elapsed() > Duration::from_secs(9) {
             break;
         }
@@ -77,78 +82,78 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     ensure!(told, "status does not say that it waits");
-    corner.records_become(&bed.registry, "echo", &[address]).await?;
+    sandbox.records_become("echo", &[address]).await?;
     eventually("the record is ours again", SOON, ours).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// Its server gave up after an outage and will never register again; the cluster knows that it is ready.
 async fn a_pod_that_lost_its_lease_is_exported_at_once(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "lostlease").await?;
-    corner.selector_service("echo", 80).await?;
+    let sandbox = Sandbox::new(bed, "lostlease").await?;
+    sandbox.selector_service("echo", 80).await?;
     let address = SocketAddr::from((next_v4(), 80));
     let labels = BTreeMap::from([("app".to_owned(), "echo".to_owned())]);
-    corner.pods.run("pod", &labels, &[address.ip()]).await?;
-    corner.pods.set_ready("pod", true).await?;
+    sandbox.pods.run("pod", &labels, &[address.ip()]).await?;
+    sandbox.pods.set_ready("pod", true).await?;
     let value = format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
-    let lease = bed.registry.put_leased(&corner.key("echo", address), &value, 600).await?;
-    corner.register("echo", json!({})).await?;
+    let lease = bed.registry.put_leased(&sandbox.key("echo", address), &value, 600).await?;
+    sandbox.register("echo", json!({})).await?;
     eventually("its own record is the one", SOON, || async {
-        let counts = corner.counts("echo").await?;
+        let counts = sandbox.counts("echo").await?;
         ensure!((counts.registry, counts.exported, counts.cluster) == (1, 0, 1), "{counts:?}");
         Ok(())
     })
     .await?;
     bed.registry.revoke(lease).await?;
     let lost = Instant::now();
-    corner.records_become(&bed.registry, "echo", &[address]).await?;
+    sandbox.records_become("echo", &[address]).await?;
     ensure!(lost.elapsed() < Duration::from_secs(10), "one that deregisters is waited for: {:?}", lost.elapsed());
-    let records = corner.records(&bed.registry, "echo").await?;
+    let records = sandbox.records("echo").await?;
     ensure!(records.values().all(|(value, ..)| value.contains("twinspan.dev/owner")), "{records:?}");
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn a_dead_pods_record_does_not_bring_it_back(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "deadpod").await?;
-    corner
+    let sandbox = Sandbox::new(bed, "deadpod").await?;
+    sandbox
         .service(
             "echo",
             json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 8888}]}),
         )
         .await?;
-    corner.register("echo", json!({})).await?;
+    sandbox.register("echo", json!({})).await?;
     let ip = IpAddr::V4(next_v4());
     let address = SocketAddr::new(ip, 8888);
     let labels = BTreeMap::from([("app".to_owned(), "echo".to_owned())]);
-    corner.pods.run("pod", &labels, &[ip]).await?;
-    corner.pods.set_ready("pod", true).await?;
-    corner.records_become(&bed.registry, "echo", &[address]).await?;
+    sandbox.pods.run("pod", &labels, &[ip]).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    sandbox.records_become("echo", &[address]).await?;
 
     // Its own record, on a lease that outlives it.
     let value = format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
-    bed.registry.put_leased(&corner.key("echo", address), &value, 600).await?;
+    bed.registry.put_leased(&sandbox.key("echo", address), &value, 600).await?;
     eventually("the record is foreign to us", SOON, || async {
-        let counts = corner.registered().get("echo").await?.status.unwrap_or_default().instances;
+        let counts = sandbox.registered().get("echo").await?.status.unwrap_or_default().instances;
         ensure!((counts.registry, counts.exported) == (1, 0), "{counts:?}");
         Ok(())
     })
     .await?;
-    corner.pods.remove("pod").await?;
+    sandbox.pods.remove("pod").await?;
     let object = eventually("the dead pod is counted as skipped", SOON, || async {
-        let object = corner.registered().get("echo").await?;
+        let object = sandbox.registered().get("echo").await?;
         let status = object.status.clone().unwrap_or_default();
         ensure!(status.skipped.iter().any(|s| s.reason == "FormerEndpoint"), "{status:?}");
         Ok(object)
     })
     .await?;
     ensure!(object.status.is_some_and(|s| s.instances.imported == 0));
-    holds("it does not come back", Duration::from_secs(2), || async { corner.imported("echo").await }).await?;
-    ensure!(corner.imported("echo").await?.is_empty());
+    holds("it does not come back", Duration::from_secs(2), || async { sandbox.imported("echo").await }).await?;
+    ensure!(sandbox.imported("echo").await?.is_empty());
 
     // Somebody registers the address anew: that is an instance again.
-    bed.registry.put_leased(&corner.key("echo", address), &value, 600).await?;
-    corner.imports_become("echo", &[address]).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    bed.registry.put_leased(&sandbox.key("echo", address), &value, 600).await?;
+    sandbox.imports_become("echo", &[address]).await?;
+    sandbox.nothing_foreign_was_touched().await
 }

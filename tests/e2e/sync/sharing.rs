@@ -10,9 +10,9 @@ use etcd_client::{EventType, WatchOptions};
 use serde_json::json;
 use twinspan_testbed::{eventually, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, stories};
 
-stories![canary_and_stable_under_one_name, one_service_fed_from_two_registries,];
+stories![canary_and_stable_under_one_name, one_service_fed_from_two_registries];
 
 /// Object creation times have whole seconds: who is older must not depend on the names.
 async fn a_second_later() {
@@ -21,15 +21,15 @@ async fn a_second_later() {
 
 async fn canary_and_stable_under_one_name(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "canary").await?;
+    let sandbox = Sandbox::new(bed, "canary").await?;
     // Both Services select the pod that they share; each has one of its own besides.
-    corner
+    sandbox
         .service(
             "stable",
             json!({"selector": {"app": "echo", "stable": "yes"}, "ports": [{"name": "rpc", "port": 80}]}),
         )
         .await?;
-    corner
+    sandbox
         .service(
             "canary",
             json!({"selector": {"app": "echo", "canary": "yes"}, "ports": [{"name": "rpc", "port": 80}]}),
@@ -38,7 +38,7 @@ async fn canary_and_stable_under_one_name(suite: Arc<Suite>) -> Result<()> {
     let pod = |name: &'static str, labels: &[&str]| {
         let mut all = BTreeMap::from([("app".to_owned(), "echo".to_owned())]);
         all.extend(labels.iter().map(|l| ((*l).to_owned(), "yes".to_owned())));
-        let (ip, pods) = (next_v4(), corner.pods.clone());
+        let (ip, pods) = (next_v4(), sandbox.pods.clone());
         async move {
             pods.run(name, &all, &[ip.into()]).await?;
             pods.set_ready(name, true).await?;
@@ -48,21 +48,21 @@ async fn canary_and_stable_under_one_name(suite: Arc<Suite>) -> Result<()> {
     let only_stable = pod("only-stable", &["stable"]).await?;
     let only_canary = pod("only-canary", &["canary"]).await?;
     let shared = pod("shared", &["stable", "canary"]).await?;
-    corner.register("stable", json!({"registryName": "echo", "export": {"tags": {"lane": "stable"}}})).await?;
+    sandbox.register("stable", json!({"registryName": "echo", "export": {"tags": {"lane": "stable"}}})).await?;
     a_second_later().await;
-    corner.register("canary", json!({"registryName": "echo", "export": {"tags": {"lane": "canary"}}})).await?;
-    corner.records_become(&bed.registry, "echo", &[only_stable, only_canary, shared]).await?;
+    sandbox.register("canary", json!({"registryName": "echo", "export": {"tags": {"lane": "canary"}}})).await?;
+    sandbox.records_become("echo", &[only_stable, only_canary, shared]).await?;
     let owner = |address: SocketAddr| {
-        let corner = &corner;
+        let sandbox = &sandbox;
         async move {
-            let records = corner.records(&bed.registry, "echo").await?;
-            let (value, revision, _) = records.get(&corner.key("echo", address)).cloned().unwrap_or_default();
+            let records = sandbox.records("echo").await?;
+            let (value, revision, _) = records.get(&sandbox.key("echo", address)).cloned().unwrap_or_default();
             Ok::<_, anyhow::Error>((value.contains("/stable\""), value.contains("/canary\""), revision))
         }
     };
     ensure!(matches!(owner(shared).await?, (true, false, _)), "the older one has the shared address");
     eventually("the younger counts it as a conflict", SOON, || async {
-        let status = corner.registered().get("canary").await?.status.unwrap_or_default();
+        let status = sandbox.registered().get("canary").await?.status.unwrap_or_default();
         ensure!(
             status.skipped.iter().any(|s| s.reason == "Conflict" && s.instance == shared.to_string()),
             "{status:?}"
@@ -74,21 +74,21 @@ async fn canary_and_stable_under_one_name(suite: Arc<Suite>) -> Result<()> {
 
     // The older gives it up: it changes hands in one update, and is never away.
     let mut client = bed.registry.client().await?;
-    let key = corner.key("echo", shared);
+    let key = sandbox.key("echo", shared);
     let mut watch = client.watch(key.clone(), Some(WatchOptions::new())).await?;
-    corner.unregister("stable").await?;
-    corner.records_become(&bed.registry, "echo", &[only_canary, shared]).await?;
+    sandbox.unregister("stable").await?;
+    sandbox.records_become("echo", &[only_canary, shared]).await?;
     eventually("the younger has it now", SOON, || async {
         ensure!(matches!(owner(shared).await?, (false, true, _)));
         Ok(())
     })
     .await?;
     // And back to an older one: a RegisteredService that is created anew is the younger, so it gets nothing.
-    corner.register("stable", json!({"registryName": "echo", "export": {"tags": {"lane": "stable"}}})).await?;
-    corner.records_become(&bed.registry, "echo", &[only_stable, only_canary, shared]).await?;
+    sandbox.register("stable", json!({"registryName": "echo", "export": {"tags": {"lane": "stable"}}})).await?;
+    sandbox.records_become("echo", &[only_stable, only_canary, shared]).await?;
     ensure!(matches!(owner(shared).await?, (false, true, _)));
-    corner.unregister("canary").await?;
-    corner.records_become(&bed.registry, "echo", &[only_stable, shared]).await?;
+    sandbox.unregister("canary").await?;
+    sandbox.records_become("echo", &[only_stable, shared]).await?;
     eventually("it changes hands again", SOON, || async {
         ensure!(matches!(owner(shared).await?, (true, false, _)));
         Ok(())
@@ -102,34 +102,34 @@ async fn canary_and_stable_under_one_name(suite: Arc<Suite>) -> Result<()> {
         }
     }
     ensure!(puts == 2, "two changes of hands are two writes, not {puts}");
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn one_service_fed_from_two_registries(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "tworeg").await?;
+    let sandbox = Sandbox::new(bed, "tworeg").await?;
     let second = bed.start_registry("registry-second").await?;
-    let other = Corner::with_registry(bed, "tworeg-second", &second).await?;
-    // The second ServiceRegistry serves the first corner's namespace.
-    let allowed = json!({"spec": {"allowed": [{"namespaceSelector": {"matchLabels": {"story": corner.name}}, "registryNames": ["*"]}]}});
+    let other = Sandbox::with_registry(bed, "tworeg-second", &second).await?;
+    // The second ServiceRegistry serves the first sandbox's namespace.
+    let allowed = json!({"spec": {"allowed": [{"namespaceSelector": {"matchLabels": {"story": sandbox.name}}, "registryNames": ["*"]}]}});
     other.registries().patch(&other.name, &Default::default(), &kube::api::Patch::Merge(allowed)).await?;
-    corner.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
-    corner.register("first", json!({"registryName": "user", "service": {"name": "user"}})).await?;
+    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.register("first", json!({"registryName": "user", "service": {"name": "user"}})).await?;
     a_second_later().await;
     let spec = json!({"registryRef": {"name": other.name}, "registryName": "user", "service": {"name": "user"}});
-    corner.register("second", spec).await?;
+    sandbox.register("second", spec).await?;
     let value = |a: SocketAddr| format!(r#"{{"network":"tcp","address":"{a}","weight":10,"tags":null}}"#);
     let (one, two, both) =
         (SocketAddr::from((next_v4(), 9000)), SocketAddr::from((next_v4(), 9000)), SocketAddr::from((next_v4(), 9000)));
-    bed.registry.put_leased(&corner.key("user", one), &value(one), 600).await?;
-    bed.registry.put_leased(&corner.key("user", both), &value(both), 600).await?;
+    bed.registry.put_leased(&sandbox.key("user", one), &value(one), 600).await?;
+    bed.registry.put_leased(&sandbox.key("user", both), &value(both), 600).await?;
     second.put_leased(&other.key("user", two), &value(two), 600).await?;
     second.put_leased(&other.key("user", both), &value(both), 600).await?;
     // `imported` fails where an address is in two slices.
-    corner.imports_become("user", &[one, two, both]).await?;
-    corner.dns_becomes("user", &[one, two, both]).await?;
+    sandbox.imports_become("user", &[one, two, both]).await?;
+    sandbox.dns_becomes("user", &[one, two, both]).await?;
     eventually("the younger counts it as a conflict", SOON, || async {
-        let status = corner.registered().get("second").await?.status.unwrap_or_default();
+        let status = sandbox.registered().get("second").await?.status.unwrap_or_default();
         ensure!(status.skipped.iter().any(|s| s.reason == "Conflict" && s.instance == both.to_string()), "{status:?}");
         Ok(())
     })
@@ -138,15 +138,15 @@ async fn one_service_fed_from_two_registries(suite: Arc<Suite>) -> Result<()> {
     let watching = async {
         let started = std::time::Instant::now();
         while started.elapsed() < Duration::from_secs(4) {
-            let found = bed.dns.srv_addresses(&corner.srv_name("user")).await?;
+            let found = bed.dns.srv_addresses(&sandbox.srv_name("user")).await?;
             ensure!(found.contains(&both), "it was away: {found:?}");
         }
         Ok(())
     };
     let changing = async {
-        bed.registry.delete(&corner.key("user", both)).await?;
+        bed.registry.delete(&sandbox.key("user", both)).await?;
         eventually("it changed hands", SOON, || async {
-            let slices = corner.our_slices("user").await?;
+            let slices = sandbox.our_slices("user").await?;
             let of = |owner: &str| -> BTreeSet<String> {
                 let owned =
                     slices.iter().filter(|s| s.metadata.owner_references.iter().flatten().any(|o| o.name == owner));
@@ -161,7 +161,7 @@ async fn one_service_fed_from_two_registries(suite: Arc<Suite>) -> Result<()> {
         .await
     };
     tokio::try_join!(watching, changing)?;
-    corner.imports_become("user", &[one, two, both]).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await?;
-    other.nothing_foreign_was_touched(&second).await
+    sandbox.imports_become("user", &[one, two, both]).await?;
+    sandbox.nothing_foreign_was_touched().await?;
+    other.nothing_foreign_was_touched().await
 }

@@ -21,7 +21,7 @@ impl Etcd {
     }
 
     /// Turns authentication on: `root` may do everything, and `name` what is below the prefixes.
-    pub async fn require_password(&mut self, name: &str, password: &str, prefixes: &[&str]) -> Result<()> {
+    pub async fn require_password(&self, name: &str, password: &str, prefixes: &[&str]) -> Result<()> {
         let mut client = self.client().await?;
         client.user_add("root", "root", None).await?;
         client.user_grant_role("root", "root").await?;
@@ -32,8 +32,8 @@ impl Etcd {
         client.user_add(name, password, None).await?;
         client.user_grant_role(name, "sync").await?;
         client.auth_enable().await?;
-        self.user = Some(("root".to_owned(), "root".to_owned()));
-        Ok(())
+        let root = || "root".to_owned();
+        self.user.set((root(), root())).ok().context("authentication is on already")
     }
 
     /// Lets a user do more.

@@ -8,6 +8,7 @@ mod tls;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -27,7 +28,8 @@ pub struct Etcd {
     endpoint: String,
     data: PathBuf,
     tls: Option<TlsOptions>,
-    user: Option<(String, String)>,
+    /// The administrator, once authentication is on.
+    user: OnceLock<(String, String)>,
 }
 
 impl Etcd {
@@ -81,7 +83,7 @@ impl Etcd {
         .into();
         args.extend_from_slice(flags);
         let part = Part::start(name, dir, &namespace::binary("controlplane")?, &args, &[])?;
-        Ok(Self { part, endpoint: client, data, tls: None, user: None })
+        Ok(Self { part, endpoint: client, data, tls: None, user: OnceLock::new() })
     }
 
     pub async fn ready(&self) -> Result<()> {
@@ -108,7 +110,7 @@ impl Etcd {
         if let Some(tls) = &self.tls {
             options = options.with_tls(tls.clone());
         }
-        if let Some((name, password)) = &self.user {
+        if let Some((name, password)) = self.user.get() {
             options = options.with_user(name, password);
         }
         Client::connect([&self.endpoint], Some(options)).await.context("cannot connect to etcd")

@@ -6,13 +6,13 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{echo, run_with};
-use crate::harness::{Corner, Suite};
+use crate::harness::{Sandbox, Suite};
 
 pub async fn a_context_names_cluster_and_namespace(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "contexts").await?;
-    echo(&corner, json!({})).await?;
-    corner.condition("echo", "Ready", "True", "Synced").await?;
+    let sandbox = Sandbox::new(bed, "contexts").await?;
+    echo(&sandbox, json!({})).await?;
+    sandbox.condition("echo", "Ready", "True", "Synced").await?;
 
     let mut file: Value = serde_yaml::from_slice(&std::fs::read(&bed.cluster.admin.path)?)?;
     let mut away = file["clusters"][0].clone();
@@ -26,7 +26,7 @@ pub async fn a_context_names_cluster_and_namespace(suite: Arc<Suite>) -> Result<
         context
     };
     file["contexts"] = json!([
-        context("here", json!({"namespace": corner.name})),
+        context("here", json!({"namespace": sandbox.name})),
         context("beside", json!({"namespace": "beside"})),
         context("nowhere", json!({"cluster": "away"})),
     ]);
@@ -42,7 +42,7 @@ pub async fn a_context_names_cluster_and_namespace(suite: Arc<Suite>) -> Result<
         (&["approve", "echo"], 1, "nothing waits for approval"),
         (&["parity", "echo", "--context", "beside"], 1, absent),
         (&["plan", "echo", "--context", "beside"], 1, absent),
-        (&["plan", "echo", "--context", "beside", "-n", &corner.name], 0, "nothing to write"),
+        (&["plan", "echo", "--context", "beside", "-n", &sandbox.name], 0, "nothing to write"),
         (&["approve", "echo", "--context", "beside"], 1, "beside"),
         (&["status", "--context", "nowhere"], 1, "cannot read"),
         (&["status", "--context", "nobody"], 1, "nobody"),
@@ -53,5 +53,5 @@ pub async fn a_context_names_cluster_and_namespace(suite: Arc<Suite>) -> Result<
             ensure!(found == code && said.contains(text), "{variable} {args:?}: exit code {found}, {said}");
         }
     }
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.nothing_foreign_was_touched().await
 }

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::process::Command;
-use twinspan_testbed::{Bed, Etcd, TwinspanOptions, eventually, next_v4};
+use twinspan_testbed::{Bed, TwinspanOptions, eventually, next_v4};
 
-use crate::harness::{Corner, SOON, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
 stories![
     reasons::every_reason_is_named,
@@ -52,24 +52,24 @@ fn value(address: impl std::fmt::Display, tags: &Value) -> String {
     json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": tags}).to_string()
 }
 
-async fn pod(corner: &Corner<'_>, name: &str, ready: bool) -> Result<SocketAddr> {
+async fn pod(sandbox: &Sandbox<'_>, name: &str, ready: bool) -> Result<SocketAddr> {
     let address = SocketAddr::from((next_v4(), 80));
-    corner.pods.run(name, &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[address.ip()]).await?;
-    corner.pods.set_ready(name, ready).await?;
+    sandbox.pods.run(name, &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[address.ip()]).await?;
+    sandbox.pods.set_ready(name, ready).await?;
     Ok(address)
 }
 
-async fn echo(corner: &Corner<'_>, extra: Value) -> Result<()> {
+async fn echo(sandbox: &Sandbox<'_>, extra: Value) -> Result<()> {
     let ports = json!([{"name": "rpc", "port": 80}, {"name": "metrics", "port": 9090}]);
-    corner.service("echo", json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": ports})).await?;
+    sandbox.service("echo", json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": ports})).await?;
     let mut spec = json!({"service": {"ports": [{"name": "rpc"}]}});
     crate::harness::merge(&mut spec, extra);
-    corner.register("echo", spec).await
+    sandbox.register("echo", spec).await
 }
 
-async fn put(corner: &Corner<'_>, registry: &Etcd, address: impl std::fmt::Display, tags: Value) -> Result<String> {
-    let key = corner.key("echo", &address);
-    registry.put_leased(&key, &value(&address, &tags), 600).await?;
+async fn put(sandbox: &Sandbox<'_>, address: impl std::fmt::Display, tags: Value) -> Result<String> {
+    let key = sandbox.key("echo", &address);
+    sandbox.registry.put_leased(&key, &value(&address, &tags), 600).await?;
     Ok(key)
 }
 
@@ -77,13 +77,13 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.own_bed().await?;
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     twinspan.ready().await?;
-    let corner = Corner::new(bed, "planned").await?;
-    echo(&corner, json!({"policy": "Observe"})).await?;
-    let pod = pod(&corner, "pod", true).await?;
+    let sandbox = Sandbox::new(bed, "planned").await?;
+    echo(&sandbox, json!({"policy": "Observe"})).await?;
+    let pod = pod(&sandbox, "pod", true).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    put(&corner, &bed.registry, vm, Value::Null).await?;
-    corner.condition("echo", "Exported", "False", "NotWritten").await?;
-    corner.condition("echo", "Ready", "False", "NotWritten").await?;
+    put(&sandbox, vm, Value::Null).await?;
+    sandbox.condition("echo", "Exported", "False", "NotWritten").await?;
+    sandbox.condition("echo", "Ready", "False", "NotWritten").await?;
     let (code, text, _) = run(bed, &["status"]).await?;
     ensure!(code == 0 && text.contains("NotWritten"), "it is as somebody wants it: {code}, {text}");
     let (_, answer) = json_of(bed, &["explain", &pod.to_string()]).await?;
@@ -91,7 +91,7 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     ensure!(by["state"] == "ToBeExported" && by["text"].as_str().is_some_and(|t| t.contains("Observe")), "{answer:#}");
 
     let (code, plan) = eventually("the plan is what would be written", SOON, || async {
-        let (code, plan) = json_of(bed, &["plan", "-n", &corner.name]).await?;
+        let (code, plan) = json_of(bed, &["plan", "-n", &sandbox.name]).await?;
         let changes = &plan["services"][0]["changes"];
         ensure!(changes["records"].as_array().is_some_and(|r| r.len() == 1), "{plan:#}");
         ensure!(changes["slices"].as_array().is_some_and(|s| s.len() == 1), "{plan:#}");
@@ -101,30 +101,32 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     ensure!(code == 2, "something would be written: {code}");
     let changes = &plan["services"][0]["changes"];
     let (record, slice) = (&changes["records"][0], &changes["slices"][0]);
-    ensure!(record["op"] == "create" && record["key"] == corner.key("echo", pod), "{plan:#}");
+    ensure!(record["op"] == "create" && record["key"] == sandbox.key("echo", pod), "{plan:#}");
     ensure!(slice["op"] == "create" && slice["added"] == json!([vm.to_string()]), "{plan:#}");
-    let (_, text, _) = run(bed, &["plan", "-n", &corner.name, "echo"]).await?;
-    for line in
-        [format!("+ {} in registry {}", corner.key("echo", pod), corner.name), format!("+ {vm}"), "Observe".to_owned()]
-    {
+    let (_, text, _) = run(bed, &["plan", "-n", &sandbox.name, "echo"]).await?;
+    for line in [
+        format!("+ {} in registry {}", sandbox.key("echo", pod), sandbox.name),
+        format!("+ {vm}"),
+        "Observe".to_owned(),
+    ] {
         ensure!(text.contains(&line), "no {line:?} in\n{text}");
     }
     ensure!(!text.contains('\u{1b}'), "no colours but on a terminal: {text:?}");
-    ensure!(corner.records_become(&bed.registry, "echo", &[vm]).await.is_ok(), "plan writes nothing");
+    ensure!(sandbox.records_become("echo", &[vm]).await.is_ok(), "plan writes nothing");
 
     // What is said before it is written is what is written.
     let planned = record["after"].as_str().context("a value")?.to_owned();
-    corner.patch("echo", json!({"policy": "Sync"})).await?;
-    corner.records_become(&bed.registry, "echo", &[pod, vm]).await?;
-    let (written, ..) = corner.records(&bed.registry, "echo").await?.remove(&corner.key("echo", pod)).context("it")?;
+    sandbox.patch("echo", json!({"policy": "Sync"})).await?;
+    sandbox.records_become("echo", &[pod, vm]).await?;
+    let (written, ..) = sandbox.records("echo").await?.remove(&sandbox.key("echo", pod)).context("it")?;
     ensure!(written == planned, "planned {planned}, written {written}");
-    corner.imports_become("echo", &[vm]).await?;
-    corner.condition("echo", "Ready", "True", "Synced").await?;
+    sandbox.imports_become("echo", &[vm]).await?;
+    sandbox.condition("echo", "Ready", "True", "Synced").await?;
     let (code, text, _) = run(bed, &["plan"]).await?;
     ensure!(code == 0 && text.trim_end() == "nothing to write", "{code}: {text}");
     // What is not there is no plan, and what is not understood is none of the answers.
     for (args, wanted, text) in [
-        (&["plan", "-n", &corner.name, "ehco"][..], 1, "there is no RegisteredService planned"),
+        (&["plan", "-n", &sandbox.name, "ehco"][..], 1, "there is no RegisteredService planned"),
         (&["plan", "-n", "nowhere"], 1, "there is no RegisteredService in namespace nowhere"),
         (&["plan", "--nonsense"], 64, "--nonsense"),
         (&["plan", "--within", "soon"], 64, "soon"),
@@ -135,7 +137,7 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     }
 
     let (code, status) = eventually("status counts both", SOON, || async {
-        let (code, status) = json_of(bed, &["status", "-n", &corner.name]).await?;
+        let (code, status) = json_of(bed, &["status", "-n", &sandbox.name]).await?;
         let counts = &status["services"][0]["instances"];
         ensure!(counts["exported"] == 1 && counts["imported"] == 1, "{status:#}");
         Ok((code, status))
@@ -145,8 +147,8 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     ensure!(status["leader"].as_str().is_some_and(|leader| leader.starts_with("twinspan-")), "{status:#}");
     let (_, yaml, _) = run(bed, &["status", "-o", "yaml"]).await?;
     ensure!(serde_yaml::from_str::<Value>(&yaml)? == json_of(bed, &["status"]).await?.1, "YAML and JSON say the same");
-    corner.registries().delete(&corner.name, &Default::default()).await?;
-    corner.condition("echo", "Accepted", "False", "RegistryNotFound").await?;
+    sandbox.registries().delete(&sandbox.name, &Default::default()).await?;
+    sandbox.condition("echo", "Accepted", "False", "RegistryNotFound").await?;
     let (code, text, _) = run(bed, &["status"]).await?;
     ensure!(code == 3 && text.contains("RegistryNotFound"), "{code}: {text}");
 
@@ -162,24 +164,24 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
 
 async fn approve_releases(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let corner = Corner::new(bed, "approve").await?;
-    echo(&corner, json!({})).await?;
+    let sandbox = Sandbox::new(bed, "approve").await?;
+    echo(&sandbox, json!({})).await?;
     let mut all = Vec::new();
     for _ in 0..3 {
         let address = SocketAddr::from((next_v4(), 9000));
-        put(&corner, &bed.registry, address, Value::Null).await?;
+        put(&sandbox, address, Value::Null).await?;
         all.push(address);
     }
-    corner.imports_become("echo", &all).await?;
-    let (code, _, errors) = run(bed, &["approve", "echo", "-n", &corner.name]).await?;
+    sandbox.imports_become("echo", &all).await?;
+    let (code, _, errors) = run(bed, &["approve", "echo", "-n", &sandbox.name]).await?;
     ensure!(code == 1 && errors.contains("nothing waits for approval"), "{code}: {errors}");
-    bed.registry.delete_prefix(&corner.key("echo", "")).await?;
-    corner.condition("echo", "DeletionsHeld", "True", "Held").await?;
-    let (code, _, errors) = run(bed, &["approve", "echo", "-n", &corner.name, "--only", "000000000000"]).await?;
+    bed.registry.delete_prefix(&sandbox.key("echo", "")).await?;
+    sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    let (code, _, errors) = run(bed, &["approve", "echo", "-n", &sandbox.name, "--only", "000000000000"]).await?;
     ensure!(code == 1 && errors.contains("look again"), "{code}: {errors}");
-    ensure!(corner.imported("echo").await?.len() == 3);
-    let (code, out, errors) = run(bed, &["approve", "echo", "-n", &corner.name]).await?;
+    ensure!(sandbox.imported("echo").await?.len() == 3);
+    let (code, out, errors) = run(bed, &["approve", "echo", "-n", &sandbox.name]).await?;
     ensure!(code == 0 && out.contains("3 imported"), "{code}: {out}{errors}");
-    corner.imports_become("echo", &[]).await?;
-    corner.nothing_foreign_was_touched(&bed.registry).await
+    sandbox.imports_become("echo", &[]).await?;
+    sandbox.nothing_foreign_was_touched().await
 }

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use twinspan_testbed::{Bed, TwinspanOptions, eventually, next_v4};
 
 use super::{echo, json_of, pod, put, run, value};
-use crate::harness::{Corner, SOON, Suite, TWINSPAN};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN};
 
 /// What `explain` says of an address or a key, once it says it.
 async fn explained(bed: &Bed, about: &str, state: &str, text: &str) -> Result<()> {
@@ -25,16 +25,16 @@ async fn explained(bed: &Bed, about: &str, state: &str, text: &str) -> Result<()
 }
 
 /// Exit code and everything that `parity` says of `echo`.
-async fn parity(corner: &Corner<'_>) -> Result<(i32, String)> {
-    let dns = corner.bed.dns.address().to_string();
+async fn parity(sandbox: &Sandbox<'_>) -> Result<(i32, String)> {
+    let dns = sandbox.bed.dns.address().to_string();
     let (code, out, errors) =
-        run(corner.bed, &["parity", "echo", "-n", &corner.name, "--dns", &dns, "-o", "json"]).await?;
+        run(sandbox.bed, &["parity", "echo", "-n", &sandbox.name, "--dns", &dns, "-o", "json"]).await?;
     Ok((code, out + &errors))
 }
 
 /// `parity` has the same words for each of them, in the row of an instance or beside the rows.
-async fn named_by_parity(corner: &Corner<'_>, reasons: &[(String, &str)]) -> Result<()> {
-    let (code, text) = parity(corner).await?;
+async fn named_by_parity(sandbox: &Sandbox<'_>, reasons: &[(String, &str)]) -> Result<()> {
+    let (code, text) = parity(sandbox).await?;
     ensure!(code == 3, "{code}: {text}");
     let table: Value = serde_json::from_str(&text)?;
     let rows = table["rows"].as_array().context("rows")?.iter().map(|row| &row["why"]);
@@ -49,14 +49,14 @@ async fn named_by_parity(corner: &Corner<'_>, reasons: &[(String, &str)]) -> Res
 }
 
 /// Both say it of a whole service, whoever is asked about: `explain` beside a record or an address, `parity` beside its table, or instead.
-async fn named_by_both(corner: &Corner<'_>, about: &str, text: &str) -> Result<()> {
+async fn named_by_both(sandbox: &Sandbox<'_>, about: &str, text: &str) -> Result<()> {
     eventually(&format!("both say {text:?} about {about}"), SOON * 3, || async {
-        let (_, answer) = json_of(corner.bed, &["explain", about]).await?;
+        let (_, answer) = json_of(sandbox.bed, &["explain", about]).await?;
         let remarks = answer["remarks"].as_array().context("remarks")?;
         ensure!(remarks.iter().any(|r| r.as_str().is_some_and(|r| r.contains(text))), "{answer:#}");
         let falsely = remarks.iter().any(|r| r.as_str().is_some_and(|r| r.starts_with("no ")));
         ensure!(!falsely, "somebody refers to it and has it: {answer:#}");
-        let (_, said) = parity(corner).await?;
+        let (_, said) = parity(sandbox).await?;
         ensure!(said.contains(text), "{said}");
         Ok(())
     })
@@ -67,45 +67,45 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.own_bed().await?;
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     twinspan.ready().await?;
-    let corner = Corner::new(bed, "reasons").await?;
+    let sandbox = Sandbox::new(bed, "reasons").await?;
     let registry = &bed.registry;
-    echo(&corner, json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "keepLostSeconds": 3600}}))
+    echo(&sandbox, json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "keepLostSeconds": 3600}}))
         .await?;
     let blue = || json!({"lane": "blue"});
-    let ready = pod(&corner, "ready", true).await?;
+    let ready = pod(&sandbox, "ready", true).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    let vm_key = put(&corner, registry, vm, blue()).await?;
+    let vm_key = put(&sandbox, vm, blue()).await?;
 
     // In the cluster.
-    let not_ready = pod(&corner, "not-ready", false).await?;
-    let terminating = pod(&corner, "terminating", true).await?;
+    let not_ready = pod(&sandbox, "not-ready", false).await?;
+    let terminating = pod(&sandbox, "terminating", true).await?;
     explained(bed, &terminating.to_string(), "Exported", "as reasons").await?;
-    corner.pods.terminate("terminating").await?;
-    let doubled = pod(&corner, "doubled", true).await?;
-    put(&corner, registry, doubled, blue()).await?;
+    sandbox.pods.terminate("terminating").await?;
+    let doubled = pod(&sandbox, "doubled", true).await?;
+    put(&sandbox, doubled, blue()).await?;
 
     // In the registry.
     let unwanted = SocketAddr::from((next_v4(), 9000));
-    put(&corner, registry, unwanted, json!({"lane": "green"})).await?;
-    put(&corner, registry, "127.0.0.1:9000", blue()).await?;
+    put(&sandbox, unwanted, json!({"lane": "green"})).await?;
+    put(&sandbox, "127.0.0.1:9000", blue()).await?;
     let service = SocketAddr::from(([10, 96, 200, 200], 80));
-    put(&corner, registry, service, blue()).await?;
-    let undecodable = corner.key("echo", "nonsense");
+    put(&sandbox, service, blue()).await?;
+    let undecodable = sandbox.key("echo", "nonsense");
     registry.put(&undecodable, "{").await?;
     let (one, another) = (SocketAddr::from((next_v4(), 9000)), SocketAddr::from((next_v4(), 9000)));
-    let contradicts = corner.key("echo", one);
+    let contradicts = sandbox.key("echo", one);
     registry.put_leased(&contradicts, &value(another, &blue()), 600).await?;
-    let other = corner.key("echo", "10.77.249.1:80");
+    let other = sandbox.key("echo", "10.77.249.1:80");
     let owner = json!({"lane": "blue", "twinspan.dev/owner": "another-cluster/shop/echo"});
     registry.put_leased(&other, &value("10.77.249.1:80", &owner), 600).await?;
-    let stranger = Corner::new(bed, "stranger").await?;
+    let stranger = Sandbox::new(bed, "stranger").await?;
     let theirs = pod(&stranger, "theirs", true).await?;
-    put(&corner, registry, theirs, blue()).await?;
+    put(&sandbox, theirs, blue()).await?;
 
     // Its lease ends while it lives.
     let lives = SocketAddr::from((next_v4(), 9000));
     let _listener = TcpListener::bind(lives).await?;
-    let lease = registry.put_leased(&corner.key("echo", lives), &value(lives, &blue()), 600).await?;
+    let lease = registry.put_leased(&sandbox.key("echo", lives), &value(lives, &blue()), 600).await?;
     explained(bed, &lives.to_string(), "Imported", "").await?;
     registry.revoke(lease).await?;
 
@@ -133,11 +133,11 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
         reasons.push((if about == contradicts { another.to_string() } else { about }, state));
     }
     explained(bed, &not_ready.ip().to_string(), "NotReady", "readiness probe").await?;
-    named_by_parity(&corner, &reasons).await?;
+    named_by_parity(&sandbox, &reasons).await?;
 
-    let held = Corner::new(bed, "reasonsheld").await?;
+    let held = Sandbox::new(bed, "reasonsheld").await?;
     let last = hold(&held).await?;
-    refuse(&corner, not_ready, vm).await?;
+    refuse(&sandbox, not_ready, vm).await?;
 
     // Nobody leads: killed, it could not give its Lease back.
     twinspan.part().kill().await?;
@@ -148,48 +148,48 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
 }
 
 /// Two leave at once, of few: held, because they are the last. Returns one of them.
-async fn hold(corner: &Corner<'_>) -> Result<SocketAddr> {
-    let registry = &corner.bed.registry;
-    echo(corner, json!({})).await?;
+async fn hold(sandbox: &Sandbox<'_>) -> Result<SocketAddr> {
+    let registry = &sandbox.bed.registry;
+    echo(sandbox, json!({})).await?;
     let mut keys = Vec::new();
     let mut last = SocketAddr::from((next_v4(), 9000));
     for _ in 0..2 {
         last = SocketAddr::from((next_v4(), 9000));
-        keys.push(put(corner, registry, last, Value::Null).await?);
+        keys.push(put(sandbox, last, Value::Null).await?);
     }
-    explained(corner.bed, &last.to_string(), "Imported", "").await?;
+    explained(sandbox.bed, &last.to_string(), "Imported", "").await?;
     registry.delete_at_once(&keys).await?;
-    corner.condition("echo", "DeletionsHeld", "True", "Held").await?;
-    explained(corner.bed, &last.to_string(), "Held", "approve-deletions=").await?;
-    named_by_parity(corner, &[(last.to_string(), "Held")]).await?;
+    sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    explained(sandbox.bed, &last.to_string(), "Held", "approve-deletions=").await?;
+    named_by_parity(sandbox, &[(last.to_string(), "Held")]).await?;
     Ok(last)
 }
 
 /// The name is taken away from the namespace: of what the Service has, of what the registry has, and of the whole.
-async fn refuse(corner: &Corner<'_>, pod: SocketAddr, vm: SocketAddr) -> Result<()> {
+async fn refuse(sandbox: &Sandbox<'_>, pod: SocketAddr, vm: SocketAddr) -> Result<()> {
     let allowed = json!({"spec": {"allowed": [{"namespaceSelector": {}, "registryNames": ["other-*"]}]}});
     let patch = kube::api::Patch::Merge(allowed);
-    corner.registries().patch(&corner.name, &Default::default(), &patch).await?;
+    sandbox.registries().patch(&sandbox.name, &Default::default(), &patch).await?;
     let mut reasons = Vec::new();
-    for about in [pod.to_string(), vm.to_string(), corner.key("echo", vm)] {
-        explained(corner.bed, &about, "NotAllowed", "does not allow namespace").await?;
-        named_by_both(corner, &about, "is not accepted (NotAllowed)").await?;
+    for about in [pod.to_string(), vm.to_string(), sandbox.key("echo", vm)] {
+        explained(sandbox.bed, &about, "NotAllowed", "does not allow namespace").await?;
+        named_by_both(sandbox, &about, "is not accepted (NotAllowed)").await?;
         reasons.push((about, "NotAllowed"));
     }
-    named_by_parity(corner, &reasons).await
+    named_by_parity(sandbox, &reasons).await
 }
 
 /// The registry is away: what was imported from it is known still, and nothing that nobody could see is called nothing.
-async fn unreachable(corner: &Corner<'_>, imported: SocketAddr) -> Result<()> {
-    let (bed, about) = (corner.bed, imported.to_string());
+async fn unreachable(sandbox: &Sandbox<'_>, imported: SocketAddr) -> Result<()> {
+    let (bed, about) = (sandbox.bed, imported.to_string());
     bed.registry.part().kill().await?;
-    named_by_both(corner, &about, "no endpoint of the registry answers").await?;
+    named_by_both(sandbox, &about, "no endpoint of the registry answers").await?;
     explained(bed, &about, "RegistryUnavailable", "is kept").await?;
-    let (code, said) = parity(corner).await?;
+    let (code, said) = parity(sandbox).await?;
     ensure!(code == 1, "half a picture is none: {code}, {said}");
     let (code, answer) = json_of(bed, &["explain", "192.0.2.77"]).await?;
     ensure!(code == 1 && answer["complete"] == false, "nobody knows who has it: {code}, {answer:#}");
-    let (code, out, errors) = run(bed, &["plan", "-n", &corner.name]).await?;
+    let (code, out, errors) = run(bed, &["plan", "-n", &sandbox.name]).await?;
     ensure!(code == 1 && !out.contains("nothing to write"), "{code}: {out}{errors}");
     ensure!(out.contains("no endpoint of the registry answers") && errors.contains("not known"), "{out}{errors}");
     Ok(())

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use twinspan_testbed::{Bed, Kubeconfig, OPERATOR_NAMESPACE, eventually, next_v4};
 
 use super::{echo, pod, put, run_with};
-use crate::harness::{Corner, SOON, Suite};
+use crate::harness::{SOON, Sandbox, Suite};
 use crate::safety::audit::{audited_as, nothing_is_denied};
 
 /// One more account with the operator's roles: what it asks for is judged here, and what the operator asks for by the whole run.
@@ -39,22 +39,22 @@ pub async fn the_operators_roles_are_enough(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let kubeconfig = account(bed).await?;
     // A registry with a password, so that a Secret has to be read.
-    let mut registry = bed.start_registry("registry-roles").await?;
-    let corner = Corner::without_registry_object(bed, "roles", &registry).await?;
-    registry.require_password("twinspan", "secret", &[&corner.name, "twinspan/"]).await?;
+    let registry = bed.start_registry("registry-roles").await?;
+    let sandbox = Sandbox::without_registry_object(bed, "roles", &registry).await?;
+    registry.require_password("twinspan", "secret", &[&sandbox.name, "twinspan/"]).await?;
     let secret: Secret = serde_json::from_value(json!({
-        "metadata": {"name": corner.name}, "stringData": {"username": "twinspan", "password": "secret"}
+        "metadata": {"name": sandbox.name}, "stringData": {"username": "twinspan", "password": "secret"}
     }))?;
-    corner.secrets().create(&PostParams::default(), &secret).await?;
-    corner.create_registry(json!({"etcd": {"auth": {"secretRef": {"name": corner.name}}}})).await?;
-    echo(&corner, json!({})).await?;
-    let (pod, vm) = (pod(&corner, "pod", true).await?, SocketAddr::from((next_v4(), 9000)));
-    put(&corner, &registry, vm, Value::Null).await?;
-    corner.imports_become("echo", &[vm]).await?;
-    corner.dns_becomes("echo", &[pod, vm]).await?;
-    corner.condition("echo", "Ready", "True", "Synced").await?;
+    sandbox.secrets().create(&PostParams::default(), &secret).await?;
+    sandbox.create_registry(json!({"etcd": {"auth": {"secretRef": {"name": sandbox.name}}}})).await?;
+    echo(&sandbox, json!({})).await?;
+    let (pod, vm) = (pod(&sandbox, "pod", true).await?, SocketAddr::from((next_v4(), 9000)));
+    put(&sandbox, vm, Value::Null).await?;
+    sandbox.imports_become("echo", &[vm]).await?;
+    sandbox.dns_becomes("echo", &[pod, vm]).await?;
+    sandbox.condition("echo", "Ready", "True", "Synced").await?;
 
-    let (dns, namespace) = (bed.dns.address().to_string(), ["-n", corner.name.as_str()]);
+    let (dns, namespace) = (bed.dns.address().to_string(), ["-n", sandbox.name.as_str()]);
     let vm = vm.to_string();
     for (args, wanted) in [
         ([&["status"][..], &namespace].concat(), "True"),
@@ -62,7 +62,7 @@ pub async fn the_operators_roles_are_enough(suite: Arc<Suite>) -> Result<()> {
         ([&["plan"][..], &namespace].concat(), "nothing to write"),
         ([&["parity", "echo", "--dns", &dns][..], &namespace].concat(), &vm),
         (
-            vec!["doctor", &corner.name],
+            vec!["doctor", &sandbox.name],
             "which may not ask about system:serviceaccount:twinspan-system:twinspan, is allowed all",
         ),
     ] {
@@ -76,5 +76,5 @@ pub async fn the_operators_roles_are_enough(suite: Arc<Suite>) -> Result<()> {
         .await?;
     }
     nothing_is_denied(&audited_as(bed, &format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{ACCOUNT}"))?)?;
-    corner.nothing_foreign_was_touched(&registry).await
+    sandbox.nothing_foreign_was_touched().await
 }
