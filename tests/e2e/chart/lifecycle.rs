@@ -30,7 +30,7 @@ pub async fn install_upgrade_rollback_uninstall(suite: Arc<Suite>) -> Result<()>
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     twinspan.ready().await?;
     let sandbox = Sandbox::new(bed, "helm").await?;
-    sandbox.service("echo", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.headless_without_selector("echo", 80).await?;
     let server = sandbox.vm("echo", (next_v4(), 8888).into(), None).await?;
     sandbox.register("echo", json!({})).await?;
     sandbox.imports_become("echo", &[server.address()]).await?;

@@ -137,8 +137,7 @@ async fn tls_and_password(suite: Arc<Suite>) -> Result<()> {
     sandbox.register("echo", json!({})).await?;
     sandbox.records_become("echo", &[pod.address()]).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    let value = format!(r#"{{"network":"tcp","address":"{vm}","weight":10,"tags":null}}"#);
-    registry.put_leased(&sandbox.key("echo", vm), &value, 600).await?;
+    sandbox.put("echo", vm).await?;
     sandbox.imports_become("echo", &[vm]).await?;
     sandbox.nothing_foreign_was_touched().await
 }

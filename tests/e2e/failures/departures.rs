@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use twinspan_testbed::{Call, Framework, Server, ServerOptions, TwinspanOptions, eventually, holds, next_v4};
 
-use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
+use crate::harness::{Record, SOON, Sandbox, Suite, TWINSPAN, record, stories};
 
 stories![
     expired_and_refused_goes_at_once,
@@ -27,8 +27,8 @@ const HEADLESS: &str = r#"{"clusterIP": "None", "ports": [{"name": "rpc", "port"
 /// Long enough for a slow machine to import it, short enough to wait for.
 const BRIEF_TTL: i64 = 10;
 
-fn value(address: SocketAddr) -> String {
-    json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": {"lane": "blue"}}).to_string()
+fn blue(address: SocketAddr) -> Record {
+    record(address).tags(json!({"lane": "blue"}))
 }
 
 /// A service that imports, with one instance that stays registered, and never answers, all the time.
@@ -36,7 +36,7 @@ async fn service(sandbox: &Sandbox<'_>, import: Value) -> Result<SocketAddr> {
     sandbox.service("echo", serde_json::from_str(HEADLESS)?).await?;
     sandbox.register("echo", json!({"import": import})).await?;
     let stays = SocketAddr::from((next_v4(), 9000));
-    sandbox.registry.put_leased(&sandbox.key("echo", stays), &value(stays), 600).await?;
+    sandbox.put("echo", blue(stays)).await?;
     sandbox.imports_become("echo", &[stays]).await?;
     Ok(stays)
 }
@@ -52,7 +52,7 @@ async fn expired_and_refused_goes_at_once(suite: Arc<Suite>) -> Result<()> {
     let sandbox = Sandbox::new(bed, "refused").await?;
     let stays = service(&sandbox, json!({})).await?;
     let dead = SocketAddr::from((next_v4(), 9000));
-    let lease = bed.registry.put_leased(&sandbox.key("echo", dead), &value(dead), 600).await?;
+    let lease = sandbox.put("echo", blue(dead)).await?;
     sandbox.imports_become("echo", &[stays, dead]).await?;
     bed.registry.revoke(lease).await?;
     let gone = Instant::now();
@@ -67,7 +67,7 @@ async fn expired_and_accepted_is_lost_and_stays(suite: Arc<Suite>) -> Result<()>
     let sandbox = Sandbox::new(bed, "lost").await?;
     let stays = service(&sandbox, json!({"keepLostSeconds": 25})).await?;
     let (_listener, alive) = listener().await?;
-    bed.registry.put_leased(&sandbox.key("echo", alive), &value(alive), BRIEF_TTL).await?;
+    sandbox.put_for("echo", blue(alive), BRIEF_TTL).await?;
     sandbox.imports_become("echo", &[stays, alive]).await?;
     let until = eventually("it is lost", SOON, || async {
         let counts = sandbox.counts("echo").await?;
@@ -83,7 +83,7 @@ async fn expired_and_accepted_is_lost_and_stays(suite: Arc<Suite>) -> Result<()>
     // Past it, and below the limits of the guard: it goes.
     sandbox.imports_become_within("echo", &[stays], Duration::from_secs(60)).await?;
     // A record brings it back, for good.
-    bed.registry.put_leased(&sandbox.key("echo", alive), &value(alive), 600).await?;
+    sandbox.put("echo", blue(alive)).await?;
     sandbox.imports_become("echo", &[stays, alive]).await?;
     ensure!(lost_until(&sandbox, alive).await?.is_none());
     sandbox.nothing_foreign_was_touched().await
@@ -114,7 +114,7 @@ async fn expired_and_silent_goes_in_the_end(suite: Arc<Suite>) -> Result<()> {
         waiting.push(stream);
     }
     let registered = Instant::now();
-    bed.registry.put_leased(&sandbox.key("echo", address), &value(address), BRIEF_TTL).await?;
+    sandbox.put_for("echo", blue(address), BRIEF_TTL).await?;
     sandbox.imports_become("echo", &[stays, address]).await?;
     eventually("it waits", SOON, || async {
         let counts = sandbox.counts("echo").await?;
@@ -135,7 +135,7 @@ async fn a_restart_neither_forgets_nor_extends(suite: Arc<Suite>) -> Result<()> 
     let sandbox = Sandbox::new(&bed, "restart").await?;
     let stays = service(&sandbox, json!({"keepLostSeconds": 3600})).await?;
     let (_listener, alive) = listener().await?;
-    bed.registry.put_leased(&sandbox.key("echo", alive), &value(alive), BRIEF_TTL).await?;
+    sandbox.put_for("echo", blue(alive), BRIEF_TTL).await?;
     let until = eventually("it is lost", SOON, || async {
         lost_until(&sandbox, alive).await?.context("no deadline on the slice")
     })
@@ -145,7 +145,7 @@ async fn a_restart_neither_forgets_nor_extends(suite: Arc<Suite>) -> Result<()> 
     let (_second, forgotten) = listener().await?;
     let dead = SocketAddr::from((next_v4(), 9000));
     for address in [forgotten, dead] {
-        bed.registry.put_leased(&sandbox.key("echo", address), &value(address), 600).await?;
+        sandbox.put("echo", blue(address)).await?;
     }
     sandbox.imports_become("echo", &[stays, alive, forgotten, dead]).await?;
     first.part().kill().await?;
@@ -194,7 +194,7 @@ async fn the_last_one_that_left_may_come_back(suite: Arc<Suite>) -> Result<()> {
     sandbox.imports_become("echo", &[]).await?;
     let (_listener, alive) = listener().await?;
     let key = sandbox.key("echo", alive);
-    bed.registry.put_leased(&key, &value(alive), 600).await?;
+    sandbox.put("echo", blue(alive)).await?;
     sandbox.imports_become("echo", &[alive]).await?;
     let left = Instant::now();
     bed.registry.delete(&key).await?;
@@ -216,7 +216,7 @@ async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
         let address = SocketAddr::from((next_v4(), 9000));
         let options = ServerOptions { silent: true, ..ServerOptions::default() };
         servers.push(Server::start(bed.dir(), registry.endpoint(), "echo", address, &options).await?);
-        leases.push(registry.put_leased(&sandbox.key("echo", address), &value(address), 600).await?);
+        leases.push(sandbox.put("echo", blue(address)).await?);
     }
     let addresses: Vec<SocketAddr> = servers.iter().map(Server::address).collect();
     sandbox.imports_become("echo", &[&[stays], &addresses[..]].concat()).await?;
@@ -257,7 +257,7 @@ async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
     // One dies: its record and its endpoint go. Another registers itself again. Of the third somebody deletes the record.
     servers[0].part().kill().await?;
     sandbox.imports_become("echo", &addresses[1..]).await?;
-    registry.put_leased(&sandbox.key("echo", addresses[1]), &value(addresses[1]), 600).await?;
+    sandbox.put("echo", blue(addresses[1])).await?;
     eventually("two are left, and one of them is ours", SOON, || async {
         let counts = sandbox.counts("echo").await?;
         ensure!((counts.lost, counts.healed, counts.registry) == (0, 1, 1), "{counts:?}");
@@ -283,7 +283,7 @@ async fn pods_are_never_kept(suite: Arc<Suite>) -> Result<()> {
     let (_listener, address) = listener().await?;
     sandbox.pods.run("pod", &BTreeMap::new(), &[address.ip()]).await?;
     sandbox.pods.set_ready("pod", true).await?;
-    let lease = bed.registry.put_leased(&sandbox.key("echo", address), &value(address), 600).await?;
+    let lease = sandbox.put("echo", blue(address)).await?;
     sandbox.imports_become("echo", &[stays, address]).await?;
     bed.registry.revoke(lease).await?;
     sandbox.imports_become_within("echo", &[stays], Duration::from_secs(30)).await?;

@@ -27,10 +27,6 @@ stories![
     the_quota_is_used_up,
 ];
 
-fn value(address: SocketAddr) -> String {
-    json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": null}).to_string()
-}
-
 /// A service with one exported pod and three imported servers.
 struct Scene<'a> {
     sandbox: Sandbox<'a>,
@@ -40,12 +36,7 @@ struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     async fn set(sandbox: Sandbox<'a>) -> Result<Scene<'a>> {
-        sandbox
-            .service(
-                "echo",
-                json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]}),
-            )
-            .await?;
+        sandbox.headless("echo").await?;
         sandbox.register("echo", json!({})).await?;
         let mut scene = Self { sandbox, pod: SocketAddr::from((next_v4(), 80)), vms: Vec::new() };
         scene.pod = scene.add_pod("pod").await?;
@@ -66,7 +57,7 @@ impl<'a> Scene<'a> {
 
     async fn add_vm(&mut self) -> Result<SocketAddr> {
         let vm = SocketAddr::from((next_v4(), 9000));
-        self.sandbox.registry.put_leased(&self.sandbox.key("echo", vm), &value(vm), 600).await?;
+        self.sandbox.put("echo", vm).await?;
         self.vms.push(vm);
         Ok(vm)
     }
@@ -182,7 +173,7 @@ async fn restored_to_an_older_revision(suite: Arc<Suite>) -> Result<()> {
     .await?;
     scene.nothing_is_lost(Duration::from_secs(5)).await?;
     // It registers again.
-    registry.put_leased(&scene.sandbox.key("echo", newer), &value(newer), 600).await?;
+    scene.sandbox.put("echo", newer).await?;
     scene.sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
     scene.sandbox.pods.remove("new-pod").await?;
     scene.goes_on().await?;

@@ -20,10 +20,6 @@ stories![
     two_service_registries_for_one_registry,
 ];
 
-fn value(address: SocketAddr) -> String {
-    json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": null}).to_string()
-}
-
 /// A pod of `echo` that is ready, without anybody in it.
 async fn pod(sandbox: &Sandbox<'_>, name: &str) -> Result<SocketAddr> {
     let address = SocketAddr::from((next_v4(), 80));
@@ -34,7 +30,7 @@ async fn pod(sandbox: &Sandbox<'_>, name: &str) -> Result<SocketAddr> {
 
 async fn vm(sandbox: &Sandbox<'_>) -> Result<SocketAddr> {
     let vm = SocketAddr::from((next_v4(), 9000));
-    sandbox.registry.put_leased(&sandbox.key("echo", vm), &value(vm), 600).await?;
+    sandbox.put("echo", vm).await?;
     Ok(vm)
 }
 
@@ -184,12 +180,7 @@ async fn two_clusters_on_one_etcd(suite: Arc<Suite>) -> Result<()> {
     let two = one.twin(&there).await?;
     two.create_registry(json!({})).await?;
     for sandbox in [&one, &two] {
-        sandbox
-            .service(
-                "echo",
-                json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]}),
-            )
-            .await?;
+        sandbox.headless("echo").await?;
     }
     one.register("echo", json!({"import": {"otherClusters": "All"}})).await?;
     two.register("echo", json!({})).await?;

@@ -33,16 +33,12 @@ async fn the_prefix_is_deleted(suite: Arc<Suite>) -> Result<()> {
 
 const APPROVE: &str = "twinspan.dev/approve-deletions";
 
-fn value(address: SocketAddr) -> String {
-    json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": null}).to_string()
-}
-
 /// Records of instances that nobody keeps alive, and that end with the story.
 async fn instances(sandbox: &Sandbox<'_>, service: &str, count: usize) -> Result<Vec<SocketAddr>> {
     let mut all = Vec::new();
     for _ in 0..count {
         let address = SocketAddr::from((next_v4(), 9000));
-        sandbox.registry.put_leased(&sandbox.key(service, address), &value(address), 600).await?;
+        sandbox.put(service, address).await?;
         all.push(address);
     }
     sandbox.imports_become(service, &all).await?;
@@ -50,9 +46,7 @@ async fn instances(sandbox: &Sandbox<'_>, service: &str, count: usize) -> Result
 }
 
 async fn headless(sandbox: &Sandbox<'_>, name: &str, extra: Value) -> Result<()> {
-    sandbox
-        .service(name, json!({"clusterIP": "None", "selector": {"app": name}, "ports": [{"name": "rpc", "port": 80}]}))
-        .await?;
+    sandbox.headless(name).await?;
     sandbox.register(name, extra).await
 }
 
@@ -133,7 +127,7 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     ensure!(metric >= 12.0, "{metric}");
 
     // One registers itself again, so another set is held than was shown: approving the old one lets nothing go.
-    registry.put_leased(&sandbox.key("echo", vms[0]), &value(vms[0]), 600).await?;
+    sandbox.put("echo", vms[0]).await?;
     let hash = eventually("eleven are held", SOON, || async {
         let status = sandbox.registered().get("echo").await?.status.unwrap_or_default();
         let held = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").context("the condition")?;

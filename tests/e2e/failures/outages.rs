@@ -26,10 +26,6 @@ async fn the_registry_is_away_for_90_s(suite: Arc<Suite>) -> Result<()> {
     registry_away(suite, Duration::from_secs(90)).await
 }
 
-fn value(address: SocketAddr) -> String {
-    format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#)
-}
-
 async fn the_registry_is_down_at_start(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
@@ -40,7 +36,7 @@ async fn the_registry_is_down_at_start(suite: Arc<Suite>) -> Result<()> {
     sandbox.pods.set_ready("pod", true).await?;
     sandbox.register("echo", json!({})).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    bed.registry.put_leased(&sandbox.key("echo", vm), &value(vm), 600).await?;
+    sandbox.put("echo", vm).await?;
     sandbox.imports_become("echo", &[vm]).await?;
     sandbox.records_become("echo", &[vm, pod.address()]).await?;
 
@@ -74,18 +70,13 @@ async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry(&format!("registry-away-{}", away.as_secs())).await?;
     let sandbox = Sandbox::with_registry(bed, "away", &registry).await?;
-    sandbox
-        .service(
-            "echo",
-            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]}),
-        )
-        .await?;
+    sandbox.headless("echo").await?;
     sandbox.register("echo", json!({})).await?;
     let pod = sandbox.pod("echo", "pod", 80).await?;
     sandbox.pods.set_ready("pod", true).await?;
     let vms: Vec<SocketAddr> = (0..5).map(|n| SocketAddr::from((next_v4(), 9000 + n % 2))).collect();
     for vm in &vms {
-        registry.put_leased(&sandbox.key("echo", vm), &value(*vm), 600).await?;
+        sandbox.put("echo", *vm).await?;
     }
     sandbox.imports_become("echo", &vms).await?;
     sandbox.records_become("echo", &[&vms[..], &[pod.address()]].concat()).await?;
@@ -119,7 +110,7 @@ async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
     }
     // And sync goes on.
     let new = SocketAddr::from((next_v4(), 9000));
-    registry.put_leased(&sandbox.key("echo", new), &value(new), 600).await?;
+    sandbox.put("echo", new).await?;
     sandbox.imports_become("echo", &[&vms[..], &[new]].concat()).await?;
     sandbox.pods.set_ready("pod", false).await?;
     sandbox.records_become("echo", &[&vms[..], &[new]].concat()).await?;
@@ -131,17 +122,12 @@ async fn the_registry_comes_back_empty(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-comes-back-empty").await?;
     let sandbox = Sandbox::with_registry(bed, "empty", &registry).await?;
-    sandbox
-        .service(
-            "echo",
-            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]}),
-        )
-        .await?;
+    sandbox.headless("echo").await?;
     sandbox.register("echo", json!({})).await?;
     let pod = sandbox.pod("echo", "pod", 80).await?;
     sandbox.pods.set_ready("pod", true).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    registry.put_leased(&sandbox.key("echo", vm), &value(vm), 600).await?;
+    sandbox.put("echo", vm).await?;
     sandbox.imports_become("echo", &[vm]).await?;
     sandbox.records_become("echo", &[vm, pod.address()]).await?;
 
@@ -156,7 +142,7 @@ async fn the_registry_comes_back_empty(suite: Arc<Suite>) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     // It registers again: nothing is held any more.
-    registry.put_leased(&sandbox.key("echo", vm), &value(vm), 600).await?;
+    sandbox.put("echo", vm).await?;
     sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
     sandbox.imports_become("echo", &[vm]).await
 }

@@ -48,7 +48,7 @@ async fn frameworks_that_gave_up_are_kept_or_put_back(suite: Arc<Suite>) -> Resu
     let mut cases = Vec::new();
     for (framework, sandbox) in &sandboxes {
         for (service, policy) in [("keeps", "Probe"), ("heals", "Heal")] {
-            sandbox.service(service, json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+            sandbox.headless_without_selector(service, 8888).await?;
             sandbox.register(service, json!({"import": {"onExpiry": policy}})).await?;
             let options = ServerOptions { framework: *framework, ..ServerOptions::default() };
             let start = || async {

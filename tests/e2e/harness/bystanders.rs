@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 
-use super::Sandbox;
+use super::{Sandbox, record};
 use crate::safety::audit::no_denied_requests;
 
 impl Sandbox<'_> {
@@ -18,11 +18,7 @@ impl Sandbox<'_> {
             format!("{}/bystander/no-json", self.name),
             format!("{}x/bystander/10.77.250.1:7000", self.name),
         ] {
-            let value = if key.ends_with("no-json") {
-                "{".to_owned()
-            } else {
-                r#"{"network":"tcp","address":"10.77.250.1:7000","weight":10,"tags":null}"#.to_owned()
-            };
+            let value = if key.ends_with("no-json") { "{".to_owned() } else { record("10.77.250.1:7000").to_string() };
             self.registry.put(&key, &value).await?;
         }
         let slice: EndpointSlice = serde_json::from_value(json!({

@@ -14,7 +14,7 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 use twinspan_testbed::{Bed, TwinspanOptions, eventually, next_v4};
 
-use crate::harness::{Sandbox, Suite, TWINSPAN, stories};
+use crate::harness::{Sandbox, Suite, TWINSPAN, record, stories};
 use crate::safety::audit::no_denied_requests;
 
 stories![deleted_and_created_again_in_every_order];
@@ -57,14 +57,12 @@ impl<'a> Case<'a> {
         let case = Self { sandbox, order, vm: SocketAddr::from((next_v4(), 9000)) };
         case.create_service().await?;
         case.sandbox.register("echo", json!({})).await?;
-        let value = json!({"network": "tcp", "address": case.vm.to_string(), "weight": 10, "tags": null}).to_string();
-        bed.registry.put(&case.sandbox.key("echo", case.vm), &value).await?;
+        bed.registry.put(&case.sandbox.key("echo", case.vm), &record(case.vm).to_string()).await?;
         Ok(case)
     }
 
     async fn create_service(&self) -> Result<()> {
-        let spec = json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]});
-        self.sandbox.service("echo", spec).await?;
+        self.sandbox.headless("echo").await?;
         let ip = next_v4();
         self.sandbox.pods.run("pod", &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[ip.into()]).await?;
         self.sandbox.pods.set_ready("pod", true).await

@@ -55,8 +55,7 @@ async fn fifty(bed: &Bed) -> Result<(Sandbox<'_>, Vec<SocketAddr>)> {
     let mut imported = Vec::new();
     for n in 0..30u16 {
         let address = SocketAddr::from((next_v4(), 9000 + n % 7));
-        let value = format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
-        bed.registry.put_leased(&sandbox.key("echo", address), &value, 600).await?;
+        sandbox.put("echo", address).await?;
         imported.push(address);
     }
     sandbox.imports_become("echo", &imported).await?;

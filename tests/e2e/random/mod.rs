@@ -2,8 +2,8 @@
 //! watcher and the registry's own log record what happened, and are checked afterwards.
 
 mod check;
+mod driver;
 mod witness;
-mod world;
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
-use crate::harness::{Sandbox, Suite};
+use crate::harness::{Sandbox, Suite, record};
 use check::Kind;
+use driver::Driver;
 use witness::Witness;
-use world::World;
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
@@ -43,14 +43,14 @@ async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) 
     } else {
         Sandbox::without_prefix(&bed, "random", &registry).await?
     };
-    let mut world = World::start(&sandbox, StdRng::seed_from_u64(seed)).await?;
+    let mut driver = Driver::start(&sandbox, StdRng::seed_from_u64(seed)).await?;
     for _ in 0..operations {
-        world.step().await?;
+        driver.step().await?;
     }
-    world.comes_to_rest().await?;
+    driver.comes_to_rest().await?;
     sandbox.nothing_foreign_was_touched().await?;
 
-    let written = world.written().await?;
+    let written = driver.written().await?;
     let history = witness.history().await?;
     let (events, requests) = (history.events.len(), history.requests.len());
     ensure!(events > operations / 2 && requests > operations / 2, "{events} events, {requests} requests");
@@ -59,7 +59,7 @@ async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) 
     ensure!(violations.is_empty(), "{} violations: {seen:#?}", violations.len());
     eprintln!(
         "random: {operations} operations, {events} events, {requests} write requests, {} restarts",
-        world.restarts
+        driver.restarts
     );
 
     // The check can fail: three violations, each made on the real registry, are found, and nothing else.
@@ -80,8 +80,7 @@ async fn plant(sandbox: &Sandbox<'_>) -> Result<()> {
     };
     let foreign = format!("{}/bystander/10.77.250.1:7000", sandbox.name);
     client.txn(fenced().and_then([TxnOp::delete(foreign, None)])).await?;
-    let own =
-        json!({"network": "tcp", "address": "10.77.250.9:80", "weight": 10, "tags": {"twinspan.dev/owner": "x/y/z"}});
+    let own = record("10.77.250.9:80").tags(json!({"twinspan.dev/owner": "x/y/z"}));
     let key = sandbox.key("planted", "10.77.250.9:80");
     client.txn(fenced().and_then([TxnOp::put(key.as_str(), own.to_string(), None)])).await?;
     let lease = client.lease_grant(600, None).await?.id();

@@ -8,7 +8,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use twinspan_testbed::{eventually, next_v4};
 
-use crate::harness::{SOON, Sandbox, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, record, stories};
 
 stories![records, objects, registries, not_supported];
 
@@ -16,16 +16,15 @@ async fn records(suite: Arc<Suite>) -> Result<()> {
     let shared = suite.shared().await?;
     let bed = &shared.bed;
     let sandbox = Sandbox::new(bed, "badrecords").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    sandbox.headless_without_selector("user", 8888).await?;
     sandbox.register("user", json!({})).await?;
-    let value = |address: &str| format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
     for (suffix, value) in [
         ("malformed", "{\"network\":\"tcp\",".to_owned()),
         ("null", "null".to_owned()),
         ("empty", "{}".to_owned()),
-        ("127.0.0.1:80", value("127.0.0.1:80")),
-        ("hostname", value("svc.example:80")),
-        ("10.77.251.1:80", value("10.77.251.2:80")),
+        ("127.0.0.1:80", record("127.0.0.1:80").to_string()),
+        ("hostname", record("svc.example:80").to_string()),
+        ("10.77.251.1:80", record("10.77.251.2:80").to_string()),
     ] {
         bed.registry.put(&sandbox.key("user", suffix), &value).await?;
     }

@@ -13,13 +13,9 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use twinspan_testbed::{eventually, next_v4};
 
-use crate::harness::{SOON, Sandbox, Suite, merge, stories};
+use crate::harness::{SOON, Sandbox, Suite, merge, record, stories};
 
 stories![a_hostile_registry_writer, import_policy, networks_are_followed, a_hostile_namespace, admission_policy];
-
-fn value(address: &str) -> String {
-    json!({"network": "tcp", "address": address, "weight": 10, "tags": null}).to_string()
-}
 
 async fn create_node(sandbox: &Sandbox<'_>, name: &str, address: &str, pod_cidr: Option<&str>) -> Result<()> {
     let nodes: Api<Node> = Api::all(sandbox.client());
@@ -84,13 +80,15 @@ async fn a_hostile_registry_writer(suite: Arc<Suite>) -> Result<()> {
     // Five at a time, as many as status names; each service is a neighbour of the others.
     for (n, chunk) in cases.chunks(5).enumerate() {
         let name = format!("target-{n}");
-        sandbox.service(&name, json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+        sandbox.headless_without_selector(&name, 80).await?;
         sandbox.register(&name, json!({})).await?;
         for (address, _) in chunk {
-            bed.registry.put(&sandbox.key(&name, format!("as-{}", address.replace('/', "_"))), &value(address)).await?;
+            bed.registry
+                .put(&sandbox.key(&name, format!("as-{}", address.replace('/', "_"))), &record(address).to_string())
+                .await?;
         }
         let good = format!("{mine}:{}", 9000 + n);
-        bed.registry.put(&sandbox.key(&name, &good), &value(&good)).await?;
+        bed.registry.put(&sandbox.key(&name, &good), &record(good).to_string()).await?;
     }
     for (n, chunk) in cases.chunks(5).enumerate() {
         let name = format!("target-{n}");
@@ -110,14 +108,14 @@ async fn a_hostile_registry_writer(suite: Arc<Suite>) -> Result<()> {
 async fn import_policy(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "policy").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.headless_without_selector("user", 80).await?;
     sandbox.register("user", json!({})).await?;
     let (pod, inside, outside) = (next_v4(), "192.0.2.10", "198.51.100.10");
     sandbox.pods.run("pod", &BTreeMap::new(), &[pod.into()]).await?;
     let at = |ip: &str| format!("{ip}:9000").parse::<SocketAddr>();
     let all = [at(&pod.to_string())?, at(inside)?, at(outside)?];
     for address in &all {
-        bed.registry.put(&sandbox.key("user", address), &value(&address.to_string())).await?;
+        bed.registry.put(&sandbox.key("user", address), &record(address).to_string()).await?;
     }
     sandbox.imports_become("user", &all).await?;
     let policy = |policy: Value| {
@@ -144,12 +142,12 @@ async fn networks_are_followed(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "networks").await?;
     let victim = Sandbox::new(bed, "networks-victim").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.headless_without_selector("user", 80).await?;
     sandbox.register("user", json!({})).await?;
     let addresses = ["10.79.1.1:80", "10.79.2.1:80", "10.79.3.1:80", "10.79.4.1:80"];
     let all: Vec<SocketAddr> = addresses.iter().map(|a| a.parse()).collect::<Result<_, _>>()?;
     for address in &all {
-        bed.registry.put(&sandbox.key("user", address), &value(&address.to_string())).await?;
+        bed.registry.put(&sandbox.key("user", address), &record(address).to_string()).await?;
     }
     sandbox.imports_become("user", &all).await?;
     create_node(&sandbox, &format!("{}-late", sandbox.name), "10.79.1.1", Some("10.79.2.0/24")).await?;

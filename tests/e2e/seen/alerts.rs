@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use twinspan_testbed::prometheus::{Alert, Scrape, alerts};
 use twinspan_testbed::{Bed, Twinspan, TwinspanOptions, eventually, next_v4, repository};
 
-use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, record, stories};
 
 stories![each_fires_for_its_fault, each_has_a_story_and_a_runbook];
 
@@ -137,10 +137,6 @@ async fn none_fires(scrapes: &[Scrape]) -> Result<()> {
     Ok(())
 }
 
-fn value(address: SocketAddr) -> String {
-    json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": null}).to_string()
-}
-
 async fn each_fires_for_its_fault(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.own_bed().await?;
     let leader = &bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
@@ -192,7 +188,7 @@ async fn refused(watched: &Watched<'_>) -> Result<()> {
     let sandbox = watched.sandbox("refused").await?;
     sandbox.register("echo", json!({})).await?;
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 9000));
-    watched.bed.registry.put(&sandbox.key("echo", nowhere), &value(nowhere)).await?;
+    watched.bed.registry.put(&sandbox.key("echo", nowhere), &record(nowhere).to_string()).await?;
     let line = "twinspan_skipped_instances{reason=\"LoopbackAddress\"}";
     watched.one_shows(line, 1.0).await?;
     let alert = watched.fires("TwinspanRecordsRefused").await?;
@@ -253,7 +249,7 @@ async fn held(watched: &Watched<'_>) -> Result<()> {
     let mut all = Vec::new();
     for _ in 0..12 {
         let address = SocketAddr::from((next_v4(), 9000));
-        registry.put_leased(&sandbox.key("echo", address), &value(address), 600).await?;
+        sandbox.put("echo", address).await?;
         all.push(address);
     }
     sandbox.imports_become("echo", &all).await?;
@@ -270,10 +266,10 @@ async fn lost(watched: &Watched<'_>) -> Result<()> {
     let sandbox = watched.sandbox("lost").await?;
     sandbox.register("echo", json!({"import": {"keepLostSeconds": 3600}})).await?;
     let stays = SocketAddr::from((next_v4(), 9000));
-    registry.put_leased(&sandbox.key("echo", stays), &value(stays), 600).await?;
+    sandbox.put("echo", stays).await?;
     let lives = SocketAddr::from((next_v4(), 9000));
     let _listener = TcpListener::bind(lives).await?;
-    let lease = registry.put_leased(&sandbox.key("echo", lives), &value(lives), 600).await?;
+    let lease = sandbox.put("echo", lives).await?;
     sandbox.imports_become("echo", &[stays, lives]).await?;
     registry.revoke(lease).await?;
     let line = "twinspan_lost_instances";

@@ -70,12 +70,7 @@ async fn probes_metrics_and_log(suite: Arc<Suite>) -> Result<()> {
 async fn parity(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "parity").await?;
-    sandbox
-        .service(
-            "echo",
-            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]}),
-        )
-        .await?;
+    sandbox.headless("echo").await?;
     let pod = sandbox.pod("echo", "pod", 80).await?;
     sandbox.pods.set_ready("pod", true).await?;
     sandbox.register("echo", json!({})).await?;

@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use serde_json::json;
 use twinspan_testbed::{eventually, holds, next_v4};
 
-use crate::harness::{SOON, Sandbox, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, record, stories};
 use crate::safety::audit::audited;
 
 stories![every_condition_from_the_first_visit, paced_under_churn_and_silent_at_rest];
@@ -20,7 +20,7 @@ stories![every_condition_from_the_first_visit, paced_under_churn_and_silent_at_r
 async fn every_condition_from_the_first_visit(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "firstvisit").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.headless_without_selector("user", 80).await?;
     sandbox.register("user", json!({})).await?;
     sandbox.register("nowhere", json!({"registryRef": {"name": "nobody"}})).await?;
     for name in ["user", "nowhere"] {
@@ -44,7 +44,7 @@ async fn every_condition_from_the_first_visit(suite: Arc<Suite>) -> Result<()> {
 async fn paced_under_churn_and_silent_at_rest(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "paced").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.headless_without_selector("user", 80).await?;
     sandbox.register("user", json!({})).await?;
     sandbox.condition("user", "Ready", "True", "Synced").await?;
     let writes = |verb: &str, resource: &str, subresource: &str| {
@@ -62,8 +62,7 @@ async fn paced_under_churn_and_silent_at_rest(suite: Arc<Suite>) -> Result<()> {
     let mut all = Vec::new();
     for _ in 0..60 {
         let instance = SocketAddr::from((next_v4(), 9000));
-        let value = json!({"network": "tcp", "address": instance.to_string(), "weight": 10, "tags": null});
-        bed.registry.put(&sandbox.key("user", instance), &value.to_string()).await?;
+        bed.registry.put(&sandbox.key("user", instance), &record(instance).to_string()).await?;
         all.push(instance);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

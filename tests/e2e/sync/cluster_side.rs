@@ -12,7 +12,7 @@ use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use twinspan_testbed::{Framework, eventually, holds, next_v4, resolve};
 
-use crate::harness::{SOON, Sandbox, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, record, stories};
 
 stories![
     hand_written_slices,
@@ -28,10 +28,6 @@ stories![
     a_port_without_a_name_and_another_port,
     a_created_service_follows_its_spec,
 ];
-
-fn value(address: SocketAddr, tags: &Value) -> String {
-    json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": tags}).to_string()
-}
 
 async fn hand_written_slices(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
@@ -147,8 +143,12 @@ async fn tag_selectors_zones_and_hints(suite: Arc<Suite>) -> Result<()> {
     let selector = json!({"matchExpressions": [{"key": "lane", "operator": "In", "values": ["blue"]}]});
     sandbox.register("user", json!({"import": {"tagSelector": selector, "zoneTag": "zone"}})).await?;
     let (blue, green) = (SocketAddr::from((next_v4(), 9000)), SocketAddr::from((next_v4(), 9000)));
-    bed.registry.put(&sandbox.key("user", blue), &value(blue, &json!({"lane": "blue", "zone": "eu-1a"}))).await?;
-    bed.registry.put(&sandbox.key("user", green), &value(green, &json!({"lane": "green", "zone": "eu-1b"}))).await?;
+    bed.registry
+        .put(&sandbox.key("user", blue), &record(blue).tags(json!({"lane": "blue", "zone": "eu-1a"})).to_string())
+        .await?;
+    bed.registry
+        .put(&sandbox.key("user", green), &record(green).tags(json!({"lane": "green", "zone": "eu-1b"})).to_string())
+        .await?;
     sandbox.imports_become("user", &[blue]).await?;
     let endpoint = || async {
         let slice = sandbox.our_slices("user").await?.pop().context("a slice")?;
@@ -185,11 +185,11 @@ async fn pods_that_only_register_themselves(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "podsonly").await?;
     // A Service without a selector: its pods are known to the registry alone.
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.headless_without_selector("user", 80).await?;
     sandbox.register("user", json!({})).await?;
     let address = SocketAddr::from((next_v4(), 9000));
     sandbox.pods.run("loner", &BTreeMap::new(), &[address.ip()]).await?;
-    bed.registry.put_leased(&sandbox.key("user", address), &value(address, &Value::Null), 600).await?;
+    sandbox.put("user", address).await?;
     sandbox.imports_become("user", &[address]).await?;
     let slice = sandbox.our_slices("user").await?.pop().context("a slice")?;
     let endpoint = slice.endpoints.into_iter().next().context("an endpoint")?;
@@ -205,17 +205,12 @@ async fn pods_that_only_register_themselves(suite: Arc<Suite>) -> Result<()> {
 async fn selector_and_back(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "selector").await?;
-    sandbox
-        .service(
-            "echo",
-            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]}),
-        )
-        .await?;
+    sandbox.headless("echo").await?;
     sandbox.register("echo", json!({})).await?;
     let pod = sandbox.pod("echo", "pod", 80).await?;
     sandbox.pods.set_ready("pod", true).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    bed.registry.put_leased(&sandbox.key("echo", vm), &value(vm, &Value::Null), 600).await?;
+    sandbox.put("echo", vm).await?;
     sandbox.records_become("echo", &[pod.address(), vm]).await?;
     sandbox.imports_become("echo", &[vm]).await?;
 
@@ -239,12 +234,7 @@ async fn selector_and_back(suite: Arc<Suite>) -> Result<()> {
 
     // Deleted and created again it has another UID; nothing is adopted and nothing is lost.
     sandbox.services().delete("echo", &DeleteParams::default()).await?;
-    sandbox
-        .service(
-            "echo",
-            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 80}]}),
-        )
-        .await?;
+    sandbox.headless("echo").await?;
     sandbox.records_become("echo", &[pod.address(), vm]).await?;
     sandbox.imports_become("echo", &[vm]).await?;
     sandbox.dns_becomes("echo", &[pod.address(), vm]).await?;
@@ -263,7 +253,7 @@ async fn services_of_others_are_never_changed(suite: Arc<Suite>) -> Result<()> {
     sandbox.register("ours", create).await?;
     sandbox.condition("ours", "Ready", "True", "Synced").await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    bed.registry.put_leased(&sandbox.key("ours", vm), &value(vm, &Value::Null), 600).await?;
+    sandbox.put("ours", vm).await?;
     sandbox.imports_become("ours", &[vm]).await?;
     sandbox.patch("ours", json!({"service": {"name": "renamed"}})).await?;
     sandbox.imports_become("renamed", &[vm]).await?;
@@ -291,7 +281,7 @@ async fn allowed_follows_labels(suite: Arc<Suite>) -> Result<()> {
     sandbox.pods.set_ready("pod", true).await?;
     sandbox.register("echo", json!({})).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    bed.registry.put_leased(&sandbox.key("echo", vm), &value(vm, &Value::Null), 600).await?;
+    sandbox.put("echo", vm).await?;
     sandbox.records_become("echo", &[pod.address(), vm]).await?;
     sandbox.imports_become("echo", &[vm]).await?;
     let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(sandbox.client());
@@ -313,14 +303,14 @@ async fn allowed_follows_labels(suite: Arc<Suite>) -> Result<()> {
 async fn drift_is_repaired(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "drift").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.headless_without_selector("user", 80).await?;
     sandbox
         .services()
         .patch("user", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"team": "a"}}})))
         .await?;
     sandbox.register("user", json!({})).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    bed.registry.put_leased(&sandbox.key("user", vm), &value(vm, &Value::Null), 600).await?;
+    sandbox.put("user", vm).await?;
     sandbox.imports_become("user", &[vm]).await?;
     let name = sandbox.our_slices("user").await?.pop().and_then(|s| s.metadata.name).context("a slice")?;
     let labels_are_copied = |team: &'static str| {
@@ -363,10 +353,10 @@ async fn drift_is_repaired(suite: Arc<Suite>) -> Result<()> {
 async fn a_slice_that_somebody_holds_up(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "heldup").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.headless_without_selector("user", 80).await?;
     sandbox.register("user", json!({})).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    bed.registry.put_leased(&sandbox.key("user", vm), &value(vm, &Value::Null), 600).await?;
+    sandbox.put("user", vm).await?;
     sandbox.imports_become("user", &[vm]).await?;
     let held = sandbox.our_slices("user").await?.pop().and_then(|s| s.metadata.name).context("a slice")?;
     let finalizers = |all: Value| {
@@ -427,7 +417,7 @@ async fn a_port_without_a_name_and_another_port(suite: Arc<Suite>) -> Result<()>
     let at = |port: u16| SocketAddr::from((ip, port));
     sandbox.records_become("echo", &[at(8080)]).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    bed.registry.put_leased(&sandbox.key("echo", vm), &value(vm, &Value::Null), 600).await?;
+    sandbox.put("echo", vm).await?;
     let imported_as = |name: &'static str| {
         let sandbox = &sandbox;
         async move {
@@ -461,7 +451,7 @@ async fn a_created_service_follows_its_spec(suite: Arc<Suite>) -> Result<()> {
     let create = |how: &str, name: &str, number: u16| json!({"service": {"create": how, "ports": [{"name": name, "number": number}]}});
     sandbox.register("user", create("ClusterIP", "rpc", 8888)).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    bed.registry.put_leased(&sandbox.key("user", vm), &value(vm, &Value::Null), 600).await?;
+    sandbox.put("user", vm).await?;
     let becomes = |what: &'static str, headless: bool, name: &'static str, number: i32| {
         let sandbox = &sandbox;
         async move {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use kube::api::ListParams;
-use serde_json::{Value, json};
+use serde_json::json;
 use twinspan_testbed::oracle::kube_proxy;
 use twinspan_testbed::{Server, eventually, next_v4};
 
@@ -157,12 +157,7 @@ async fn dns_for_headless_and_cluster_ip(suite: Arc<Suite>) -> Result<()> {
 async fn kube_proxy_sees_what_dns_answers(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "proxy").await?;
-    sandbox
-        .service(
-            "echo",
-            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 8888}]}),
-        )
-        .await?;
+    sandbox.headless_on("echo", 8888).await?;
     sandbox.register("echo", json!({})).await?;
     let labels = BTreeMap::from([("app".to_owned(), "echo".to_owned())]);
     let (a, b, c) = (address(8888), address(8888), address(8888));
@@ -173,8 +168,7 @@ async fn kube_proxy_sees_what_dns_answers(suite: Arc<Suite>) -> Result<()> {
     let mut expected = BTreeSet::from([a, b]);
     for port in [9000, 9000, 9001] {
         let instance = address(port);
-        let value: Value = json!({"network": "tcp", "address": instance.to_string(), "weight": 10, "tags": null});
-        bed.registry.put_leased(&sandbox.key("echo", instance), &value.to_string(), 600).await?;
+        sandbox.put("echo", instance).await?;
         expected.insert(instance);
     }
     let (by_hand, not_ready) = (address(7000), address(7000));

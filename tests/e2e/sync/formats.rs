@@ -13,7 +13,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use twinspan_testbed::{Caller, Etcd, Framework, Server, ServerOptions, eventually, next_v4, repository, resolve};
 
-use crate::harness::{SOON, Sandbox, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, record, stories};
 
 /// What the module file of the programs has to name, so that the versions above are the ones that ran.
 const VERSIONS: [&str; 7] = [
@@ -99,12 +99,7 @@ async fn both_ways(suite: Arc<Suite>, framework: Framework) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let etcd = bed.start_registry(&format!("registry-{}", framework.format().to_lowercase())).await?;
     let sandbox = sandbox_of(bed, &framework.format().to_lowercase(), &etcd, framework, json!({})).await?;
-    sandbox
-        .service(
-            "echo",
-            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 8888}]}),
-        )
-        .await?;
+    sandbox.headless_on("echo", 8888).await?;
     let carries_tags = !matches!(framework, Framework::GoZero | Framework::Grpc);
     let export = if carries_tags { json!({"weight": 25, "tags": {"lane": "blue"}}) } else { json!({}) };
     sandbox.register("echo", json!({"export": export})).await?;
@@ -227,8 +222,7 @@ async fn kitex_without_a_prefix(suite: Arc<Suite>) -> Result<()> {
     let pod = sandbox.pod("echo", "pod", 80).await?;
     sandbox.pods.set_ready("pod", true).await?;
     let instance = SocketAddr::from((next_v4(), 9000));
-    let value = json!({"network": "tcp", "address": instance.to_string(), "weight": 10, "tags": null}).to_string();
-    etcd.put_leased(&format!("/echo/{instance}"), &value, 600).await?;
+    etcd.put_leased(&format!("/echo/{instance}"), &record(instance).to_string(), 600).await?;
     sandbox.imports_become("echo", &[instance]).await?;
     eventually("the pod is exported beside it", SOON, || async {
         let keys: Vec<String> = etcd.dump("/echo/").await?.into_keys().collect();
@@ -239,8 +233,7 @@ async fn kitex_without_a_prefix(suite: Arc<Suite>) -> Result<()> {
     // Another service is another range of the same stream.
     sandbox.register("late", json!({"service": {"name": "echo"}, "direction": "Import"})).await?;
     let second = SocketAddr::from((next_v4(), 9000));
-    let value = json!({"network": "tcp", "address": second.to_string(), "weight": 10, "tags": null}).to_string();
-    etcd.put_leased(&format!("/late/{second}"), &value, 600).await?;
+    etcd.put_leased(&format!("/late/{second}"), &record(second).to_string(), 600).await?;
     sandbox.imports_become("echo", &[instance, second]).await?;
     eventually("the status tells the prefix in force, and counts only what is asked about", SOON, || async {
         let status = sandbox.registries().get(&sandbox.name).await?.status.context("a status")?;

@@ -27,7 +27,7 @@ fn address(port: u16) -> SocketAddr {
 async fn headless(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "headless").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    sandbox.headless_without_selector("user", 8888).await?;
     sandbox.register("user", json!({"registryName": "douyinec.user"})).await?;
     let server = sandbox.vm("douyinec.user", address(9000), None).await?;
     sandbox.imports_become("user", &[server.address()]).await?;
@@ -98,7 +98,7 @@ async fn cluster_ip(suite: Arc<Suite>) -> Result<()> {
 async fn leaves_and_comes_back(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "leaves").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    sandbox.headless_without_selector("user", 8888).await?;
     sandbox.register("user", json!({})).await?;
     let stays = sandbox.vm("user", address(9000), None).await?;
     let stops = sandbox.vm("user", address(9000), None).await?;
@@ -125,7 +125,7 @@ async fn leaves_and_comes_back(suite: Arc<Suite>) -> Result<()> {
 async fn ports_and_families(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "ports").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    sandbox.headless_without_selector("user", 8888).await?;
     sandbox.register("user", json!({})).await?;
     let mut all = vec![address(9000), address(9000), address(9000), address(9001), address(9002)];
     all.push(SocketAddr::from((next_v6()?, 9000)));
@@ -191,7 +191,7 @@ async fn a_missing_service_is_created(suite: Arc<Suite>) -> Result<()> {
 async fn killed_with_the_default_ttl(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "default-ttl").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]})).await?;
+    sandbox.headless_without_selector("user", 8888).await?;
     sandbox.register("user", json!({})).await?;
     let stays = sandbox.vm("user", address(9000), None).await?;
     let dies = sandbox.vm("user", address(9000), None).await?;

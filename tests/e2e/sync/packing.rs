@@ -22,7 +22,7 @@ use twinspan_core::plan::slices::{self, Body, SliceOp, TrafficDistribution};
 use twinspan_testbed::oracle::{BuiltIn, built_in_controller};
 use twinspan_testbed::{eventually, next_v4};
 
-use crate::harness::{Sandbox, Suite, stories};
+use crate::harness::{Sandbox, Suite, record, stories};
 
 stories![
     no_more_writes_than_the_built_in_controller;
@@ -228,12 +228,11 @@ async fn a_rolling_replacement_of_1000_instances(suite: Arc<Suite>) -> Result<()
     const STEP: usize = 20;
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "rolling").await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.headless_without_selector("user", 80).await?;
     sandbox.register("user", json!({})).await?;
     let addresses: Vec<SocketAddr> = (0..2 * TOTAL).map(|_| SocketAddr::from((next_v4(), 9000))).collect();
-    let value = |a: &SocketAddr| format!(r#"{{"network":"tcp","address":"{a}","weight":10,"tags":null}}"#);
     for address in &addresses[..TOTAL] {
-        bed.registry.put(&sandbox.key("user", address), &value(address)).await?;
+        bed.registry.put(&sandbox.key("user", address), &record(address).to_string()).await?;
     }
     let imported = |expected: State| {
         let sandbox = &sandbox;
@@ -256,7 +255,7 @@ async fn a_rolling_replacement_of_1000_instances(suite: Arc<Suite>) -> Result<()
     let replace = async {
         for from in (0..TOTAL).step_by(STEP) {
             for address in &addresses[TOTAL + from..TOTAL + from + STEP] {
-                bed.registry.put(&sandbox.key("user", address), &value(address)).await?;
+                bed.registry.put(&sandbox.key("user", address), &record(address).to_string()).await?;
             }
             for address in &addresses[from..from + STEP] {
                 bed.registry.delete(&sandbox.key("user", address)).await?;

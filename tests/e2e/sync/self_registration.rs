@@ -9,19 +9,14 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use twinspan_testbed::{Framework, eventually, holds, next_v4, resolve};
 
-use crate::harness::{SOON, Sandbox, Suite, stories};
+use crate::harness::{SOON, Sandbox, Suite, record, stories};
 
 stories![seen_once, a_pod_that_lost_its_lease_is_exported_at_once, a_dead_pods_record_does_not_bring_it_back];
 
 async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "selfreg").await?;
-    sandbox
-        .service(
-            "echo",
-            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 8888}]}),
-        )
-        .await?;
+    sandbox.headless_on("echo", 8888).await?;
     sandbox.register("echo", json!({})).await?;
     let address = SocketAddr::from((next_v4(), 8888));
     let labels = BTreeMap::from([("app".to_owned(), "echo".to_owned())]);
@@ -62,8 +57,7 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
 
     // A second key for the same address is no second instance of ours either.
     let copy = sandbox.key("echo", "some-pod-name");
-    let value = format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
-    bed.registry.put(&copy, &value).await?;
+    bed.registry.put(&copy, &record(address).to_string()).await?;
     server.part().stop().await?;
     holds("the copy is enough", Duration::from_secs(2), || async { sandbox.registered_addresses("echo").await })
         .await?;
@@ -96,8 +90,7 @@ async fn a_pod_that_lost_its_lease_is_exported_at_once(suite: Arc<Suite>) -> Res
     let labels = BTreeMap::from([("app".to_owned(), "echo".to_owned())]);
     sandbox.pods.run("pod", &labels, &[address.ip()]).await?;
     sandbox.pods.set_ready("pod", true).await?;
-    let value = format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
-    let lease = bed.registry.put_leased(&sandbox.key("echo", address), &value, 600).await?;
+    let lease = sandbox.put("echo", address).await?;
     sandbox.register("echo", json!({})).await?;
     eventually("its own record is the one", SOON, || async {
         let counts = sandbox.counts("echo").await?;
@@ -117,12 +110,7 @@ async fn a_pod_that_lost_its_lease_is_exported_at_once(suite: Arc<Suite>) -> Res
 async fn a_dead_pods_record_does_not_bring_it_back(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "deadpod").await?;
-    sandbox
-        .service(
-            "echo",
-            json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": [{"name": "rpc", "port": 8888}]}),
-        )
-        .await?;
+    sandbox.headless_on("echo", 8888).await?;
     sandbox.register("echo", json!({})).await?;
     let ip = IpAddr::V4(next_v4());
     let address = SocketAddr::new(ip, 8888);
@@ -132,8 +120,7 @@ async fn a_dead_pods_record_does_not_bring_it_back(suite: Arc<Suite>) -> Result<
     sandbox.records_become("echo", &[address]).await?;
 
     // Its own record, on a lease that outlives it.
-    let value = format!(r#"{{"network":"tcp","address":"{address}","weight":10,"tags":null}}"#);
-    bed.registry.put_leased(&sandbox.key("echo", address), &value, 600).await?;
+    sandbox.put("echo", address).await?;
     eventually("the record is foreign to us", SOON, || async {
         let counts = sandbox.registered().get("echo").await?.status.unwrap_or_default().instances;
         ensure!((counts.registry, counts.exported) == (1, 0), "{counts:?}");
@@ -153,7 +140,7 @@ async fn a_dead_pods_record_does_not_bring_it_back(suite: Arc<Suite>) -> Result<
     ensure!(sandbox.imported("echo").await?.is_empty());
 
     // Somebody registers the address anew: that is an instance again.
-    bed.registry.put_leased(&sandbox.key("echo", address), &value, 600).await?;
+    sandbox.put("echo", address).await?;
     sandbox.imports_become("echo", &[address]).await?;
     sandbox.nothing_foreign_was_touched().await
 }

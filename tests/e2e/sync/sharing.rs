@@ -113,18 +113,17 @@ async fn one_service_fed_from_two_registries(suite: Arc<Suite>) -> Result<()> {
     // The second ServiceRegistry serves the first sandbox's namespace.
     let allowed = json!({"spec": {"allowed": [{"namespaceSelector": {"matchLabels": {"story": sandbox.name}}, "registryNames": ["*"]}]}});
     other.registries().patch(&other.name, &Default::default(), &kube::api::Patch::Merge(allowed)).await?;
-    sandbox.service("user", json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": 80}]})).await?;
+    sandbox.headless_without_selector("user", 80).await?;
     sandbox.register("first", json!({"registryName": "user", "service": {"name": "user"}})).await?;
     a_second_later().await;
     let spec = json!({"registryRef": {"name": other.name}, "registryName": "user", "service": {"name": "user"}});
     sandbox.register("second", spec).await?;
-    let value = |a: SocketAddr| format!(r#"{{"network":"tcp","address":"{a}","weight":10,"tags":null}}"#);
     let (one, two, both) =
         (SocketAddr::from((next_v4(), 9000)), SocketAddr::from((next_v4(), 9000)), SocketAddr::from((next_v4(), 9000)));
-    bed.registry.put_leased(&sandbox.key("user", one), &value(one), 600).await?;
-    bed.registry.put_leased(&sandbox.key("user", both), &value(both), 600).await?;
-    second.put_leased(&other.key("user", two), &value(two), 600).await?;
-    second.put_leased(&other.key("user", both), &value(both), 600).await?;
+    sandbox.put("user", one).await?;
+    sandbox.put("user", both).await?;
+    other.put("user", two).await?;
+    other.put("user", both).await?;
     // `imported` fails where an address is in two slices.
     sandbox.imports_become("user", &[one, two, both]).await?;
     sandbox.dns_becomes("user", &[one, two, both]).await?;

@@ -48,10 +48,6 @@ async fn json_of(bed: &Bed, args: &[&str]) -> Result<(i32, Value)> {
     Ok((code, serde_json::from_str(&out).with_context(|| format!("{args:?}: {out}{errors}"))?))
 }
 
-fn value(address: impl std::fmt::Display, tags: &Value) -> String {
-    json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": tags}).to_string()
-}
-
 async fn pod(sandbox: &Sandbox<'_>, name: &str, ready: bool) -> Result<SocketAddr> {
     let address = SocketAddr::from((next_v4(), 80));
     sandbox.pods.run(name, &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[address.ip()]).await?;
@@ -67,12 +63,6 @@ async fn echo(sandbox: &Sandbox<'_>, extra: Value) -> Result<()> {
     sandbox.register("echo", spec).await
 }
 
-async fn put(sandbox: &Sandbox<'_>, address: impl std::fmt::Display, tags: Value) -> Result<String> {
-    let key = sandbox.key("echo", &address);
-    sandbox.registry.put_leased(&key, &value(&address, &tags), 600).await?;
-    Ok(key)
-}
-
 async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.own_bed().await?;
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
@@ -81,7 +71,7 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     echo(&sandbox, json!({"policy": "Observe"})).await?;
     let pod = pod(&sandbox, "pod", true).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    put(&sandbox, vm, Value::Null).await?;
+    sandbox.put("echo", vm).await?;
     sandbox.condition("echo", "Exported", "False", "NotWritten").await?;
     sandbox.condition("echo", "Ready", "False", "NotWritten").await?;
     let (code, text, _) = run(bed, &["status"]).await?;
@@ -169,7 +159,7 @@ async fn approve_releases(suite: Arc<Suite>) -> Result<()> {
     let mut all = Vec::new();
     for _ in 0..3 {
         let address = SocketAddr::from((next_v4(), 9000));
-        put(&sandbox, address, Value::Null).await?;
+        sandbox.put("echo", address).await?;
         all.push(address);
     }
     sandbox.imports_become("echo", &all).await?;

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use twinspan_testbed::{Bed, TwinspanOptions, eventually, next_v4};
 
-use super::{echo, json_of, pod, put, run, value};
-use crate::harness::{SOON, Sandbox, Suite, TWINSPAN};
+use super::{echo, json_of, pod, run};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, record};
 
 /// What `explain` says of an address or a key, once it says it.
 async fn explained(bed: &Bed, about: &str, state: &str, text: &str) -> Result<()> {
@@ -71,10 +71,11 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
     let registry = &bed.registry;
     echo(&sandbox, json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "keepLostSeconds": 3600}}))
         .await?;
-    let blue = || json!({"lane": "blue"});
+    let blue = |address: SocketAddr| record(address).tags(json!({"lane": "blue"}));
     let ready = pod(&sandbox, "ready", true).await?;
     let vm = SocketAddr::from((next_v4(), 9000));
-    let vm_key = put(&sandbox, vm, blue()).await?;
+    let vm_key = sandbox.key("echo", vm);
+    sandbox.put("echo", blue(vm)).await?;
 
     // In the cluster.
     let not_ready = pod(&sandbox, "not-ready", false).await?;
@@ -82,30 +83,29 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
     explained(bed, &terminating.to_string(), "Exported", "as reasons").await?;
     sandbox.pods.terminate("terminating").await?;
     let doubled = pod(&sandbox, "doubled", true).await?;
-    put(&sandbox, doubled, blue()).await?;
+    sandbox.put("echo", blue(doubled)).await?;
 
     // In the registry.
     let unwanted = SocketAddr::from((next_v4(), 9000));
-    put(&sandbox, unwanted, json!({"lane": "green"})).await?;
-    put(&sandbox, "127.0.0.1:9000", blue()).await?;
+    sandbox.put("echo", record(unwanted).tags(json!({"lane": "green"}))).await?;
+    sandbox.put("echo", blue(([127, 0, 0, 1], 9000).into())).await?;
     let service = SocketAddr::from(([10, 96, 200, 200], 80));
-    put(&sandbox, service, blue()).await?;
+    sandbox.put("echo", blue(service)).await?;
     let undecodable = sandbox.key("echo", "nonsense");
     registry.put(&undecodable, "{").await?;
     let (one, another) = (SocketAddr::from((next_v4(), 9000)), SocketAddr::from((next_v4(), 9000)));
     let contradicts = sandbox.key("echo", one);
-    registry.put_leased(&contradicts, &value(another, &blue()), 600).await?;
-    let other = sandbox.key("echo", "10.77.249.1:80");
+    registry.put_leased(&contradicts, &blue(another).to_string(), 600).await?;
     let owner = json!({"lane": "blue", "twinspan.dev/owner": "another-cluster/shop/echo"});
-    registry.put_leased(&other, &value("10.77.249.1:80", &owner), 600).await?;
+    sandbox.put("echo", record("10.77.249.1:80").tags(owner)).await?;
     let stranger = Sandbox::new(bed, "stranger").await?;
     let theirs = pod(&stranger, "theirs", true).await?;
-    put(&sandbox, theirs, blue()).await?;
+    sandbox.put("echo", blue(theirs)).await?;
 
     // Its lease ends while it lives.
     let lives = SocketAddr::from((next_v4(), 9000));
     let _listener = TcpListener::bind(lives).await?;
-    let lease = registry.put_leased(&sandbox.key("echo", lives), &value(lives, &blue()), 600).await?;
+    let lease = sandbox.put("echo", blue(lives)).await?;
     explained(bed, &lives.to_string(), "Imported", "").await?;
     registry.revoke(lease).await?;
 
@@ -155,7 +155,8 @@ async fn hold(sandbox: &Sandbox<'_>) -> Result<SocketAddr> {
     let mut last = SocketAddr::from((next_v4(), 9000));
     for _ in 0..2 {
         last = SocketAddr::from((next_v4(), 9000));
-        keys.push(put(sandbox, last, Value::Null).await?);
+        sandbox.put("echo", last).await?;
+        keys.push(sandbox.key("echo", last));
     }
     explained(sandbox.bed, &last.to_string(), "Imported", "").await?;
     registry.delete_at_once(&keys).await?;

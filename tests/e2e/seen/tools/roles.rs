@@ -8,10 +8,10 @@ use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding};
 use kube::Api;
 use kube::api::PostParams;
-use serde_json::{Value, json};
+use serde_json::json;
 use twinspan_testbed::{Bed, Kubeconfig, OPERATOR_NAMESPACE, eventually, next_v4};
 
-use super::{echo, pod, put, run_with};
+use super::{echo, pod, run_with};
 use crate::harness::{SOON, Sandbox, Suite};
 use crate::safety::audit::{audited_as, nothing_is_denied};
 
@@ -49,7 +49,7 @@ pub async fn the_operators_roles_are_enough(suite: Arc<Suite>) -> Result<()> {
     sandbox.create_registry(json!({"etcd": {"auth": {"secretRef": {"name": sandbox.name}}}})).await?;
     echo(&sandbox, json!({})).await?;
     let (pod, vm) = (pod(&sandbox, "pod", true).await?, SocketAddr::from((next_v4(), 9000)));
-    put(&sandbox, vm, Value::Null).await?;
+    sandbox.put("echo", vm).await?;
     sandbox.imports_become("echo", &[vm]).await?;
     sandbox.dns_becomes("echo", &[pod, vm]).await?;
     sandbox.condition("echo", "Ready", "True", "Synced").await?;

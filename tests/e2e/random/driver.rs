@@ -12,7 +12,7 @@ use twinspan_testbed::{Bed, Twinspan, TwinspanOptions, eventually, next_v4};
 
 use super::below;
 use super::check::Written;
-use crate::harness::{Sandbox, TWINSPAN};
+use crate::harness::{Sandbox, TWINSPAN, record};
 
 const SERVICES: usize = 5;
 const MOST_PODS: usize = 6;
@@ -35,7 +35,7 @@ struct Service {
     direction: &'static str,
 }
 
-pub struct World<'a> {
+pub struct Driver<'a> {
     sandbox: &'a Sandbox<'a>,
     etcd: etcd_client::Client,
     /// The revision of the last compaction.
@@ -48,10 +48,6 @@ pub struct World<'a> {
     pub restarts: usize,
 }
 
-fn value(address: SocketAddr) -> String {
-    json!({"network": "tcp", "address": address.to_string(), "weight": 10, "tags": null}).to_string()
-}
-
 fn name(n: usize) -> String {
     format!("echo-{n}")
 }
@@ -60,11 +56,11 @@ fn replica(bed: &Bed) -> Result<Twinspan> {
     bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())
 }
 
-impl<'a> World<'a> {
-    pub async fn start(sandbox: &'a Sandbox<'a>, rng: StdRng) -> Result<World<'a>> {
+impl<'a> Driver<'a> {
+    pub async fn start(sandbox: &'a Sandbox<'a>, rng: StdRng) -> Result<Driver<'a>> {
         let replicas = vec![replica(sandbox.bed)?, replica(sandbox.bed)?];
         let etcd = sandbox.registry.client().await?;
-        let mut world = Self {
+        let mut driver = Self {
             sandbox,
             etcd,
             compacted: 0,
@@ -76,19 +72,19 @@ impl<'a> World<'a> {
             restarts: 0,
         };
         // What the sandbox planted, before anybody looked.
-        world.written.revisions.extend(1..=4);
+        driver.written.revisions.extend(1..=4);
         for n in 0..SERVICES {
             let ports = json!([{"name": "rpc", "port": 80}]);
             sandbox
                 .service(&name(n), json!({"clusterIP": "None", "selector": {"app": name(n)}, "ports": ports}))
                 .await?;
             sandbox.register(&name(n), spec()).await?;
-            world.services.push(Service { direction: "Both", ..Service::default() });
+            driver.services.push(Service { direction: "Both", ..Service::default() });
         }
-        for replica in &world.replicas {
+        for replica in &driver.replicas {
             replica.ready().await?;
         }
-        Ok(world)
+        Ok(driver)
     }
 
     /// What was asked of the registry so far.
@@ -160,7 +156,7 @@ impl<'a> World<'a> {
         }
         let address = SocketAddr::from((next_v4(), 9000 + u16::try_from(below(&mut self.rng, 3))?));
         let lease = self.grant().await?;
-        self.put(&self.key(n, address), &value(address), lease).await?;
+        self.put(&self.key(n, address), &record(address).to_string(), lease).await?;
         self.services[n].vms.insert(address, lease);
         Ok(())
     }
@@ -209,7 +205,7 @@ impl<'a> World<'a> {
     async fn pod_registers_itself(&mut self, n: usize) -> Result<()> {
         let Some((_, address, _)) = self.pod(n) else { return Ok(()) };
         let lease = self.grant().await?;
-        self.put(&self.key(n, address), &value(address), lease).await?;
+        self.put(&self.key(n, address), &record(address).to_string(), lease).await?;
         self.services[n].selves.insert(address);
         Ok(())
     }
