@@ -59,8 +59,9 @@ test-long: parts ## The stories that take minutes by their nature
 test-node: setup-node ## The story of the image and the chart on one real node; needs root
 	$(CARGO) test --workspace --test story -- --ignored
 
-lint: setup ## Formatting, clippy, Go vet
+lint: setup ## Formatting, width of comments, clippy, Go vet
 	$(CARGO) fmt --all --check
+	dev/comment-width dev tests .ci Makefile Dockerfile
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	for part in dev/parts/*/; do (cd $$part && test -z "$$(gofmt -l .)") || exit 1; done
 	for part in interop oracle; do (cd dev/parts/$$part && CGO_ENABLED=0 go vet ./...) || exit 1; done

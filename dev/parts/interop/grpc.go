@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// grpcServer is a gRPC server without a service of its own: it registers under a lease that it keeps alive, as the library's
-// documentation tells its users to.
+// grpcServer is a gRPC server without a service of its own: it registers under a lease that it keeps alive, as the
+// library's documentation tells its users to.
 func grpcServer(args []string) error {
 	set := flag.NewFlagSet("grpc-server", flag.ExitOnError)
 	var where etcdFlags
@@ -70,8 +70,8 @@ func grpcServer(args []string) error {
 	return nil
 }
 
-// grpcResolve asks the library's own resolver, through a gRPC client that balances over everything that it returned, and says which
-// servers answered: a method that nobody has is answered too.
+// grpcResolve asks the library's own resolver, through a gRPC client that balances over everything that it returned,
+// and prints the servers that answered: servers answer an unknown method too.
 func grpcResolve(args []string) error {
 	set := flag.NewFlagSet("grpc-resolve", flag.ExitOnError)
 	var where etcdFlags

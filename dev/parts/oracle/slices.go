@@ -31,8 +31,8 @@ type slicesQuestion struct {
 	} `json:"states"`
 }
 
-// The answer says for each state how many slices were written, how many endpoints that stayed were moved from one slice to
-// another, and the slices that there are then.
+// The answer has for each state the number of written slices, the number of endpoints that stayed but moved to another
+// slice, and the slices after it.
 type slicesAnswer struct {
 	Writes []int                       `json:"writes"`
 	Moved  []int                       `json:"moved"`
