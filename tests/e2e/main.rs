@@ -1,10 +1,11 @@
-//! User stories on real parts: one binary, one module a story. It runs itself again inside the test bed.
+//! User stories on real parts: one binary, one module for each subject. The binary runs itself again inside the test
+//! bed.
 //!
 //! Most stories share one control plane and one Twinspan, as services share a cluster; each has a namespace, a
-//! ServiceRegistry and a prefix of its own. A story that kills or freezes something has a bed of its own. The long ones are
-//! run with `--ignored`.
+//! ServiceRegistry and a prefix of its own. A story that kills or freezes a part has a bed of its own. Long stories run
+//! with `--ignored`.
 
-// A test tells people what went wrong, and ends where it cannot go on.
+// A test prints what went wrong, and panics if it cannot go on.
 #![allow(clippy::expect_used, clippy::print_stderr)]
 
 mod chart;
@@ -31,7 +32,7 @@ stories![modules: chart, crds, docs, failures, lifecycle, random, registry_contr
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Stories mostly wait, so more of them than there are cores.
+    // Stories mostly wait, so more of them run at once than there are cores.
     arguments.test_threads.get_or_insert(STORIES_AT_ONCE);
     if !arguments.list
         && let Err(error) = namespace::enter(&namespace::ASKED)
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     let suite = Suite::new();
     let conclusion = libtest_mimic::run(&arguments, stories(&suite));
     let mut failed = conclusion.has_failed();
-    // Only all stories together use everything.
+    // Only a complete run uses every grant.
     if !failed && conclusion.num_filtered_out == 0 && !arguments.list && !arguments.ignored {
         match safety::rbac::exactly_sufficient(suite.dir()) {
             Ok((grants, requests)) => {

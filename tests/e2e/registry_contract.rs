@@ -1,4 +1,4 @@
-//! What the operator relies on in a registry: the same test on a real etcd and on the one in memory.
+//! The contract of a registry that the operator relies on: the same test on a real etcd and on the in-memory one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +70,7 @@ async fn contract(connector: &dyn Connector) -> Result<()> {
     expiry(registry).await
 }
 
-/// A watch on which nothing has happened yet gives a sign of life when it is asked, also after a wait that was given up.
+/// A watch without events reports progress on request, also after a wait that timed out.
 async fn quiet(watch: &mut dyn Watch) -> Result<()> {
     let nothing = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
     ensure!(nothing.is_err(), "nothing happened: {nothing:?}");
@@ -106,7 +106,7 @@ async fn compare_and_swap(registry: &dyn Registry) -> Result<i64> {
         "{listing:?}"
     );
 
-    // One lost race leaves its neighbours alone, and says what it found.
+    // One lost race does not affect its neighbours, and returns the record that it found.
     let update = RecordOp::Update { key: key("b"), value: b"2".to_vec(), seen: first, lease: LEASE };
     let late = RecordOp::Update { key: key("a"), value: b"x".to_vec(), seen: first - 1, lease: LEASE };
     let gone = RecordOp::Delete { key: key("z"), seen: first, lease: LEASE };
@@ -135,7 +135,7 @@ async fn compare_and_swap(registry: &dyn Registry) -> Result<i64> {
     Ok(first)
 }
 
-/// The watch tells everything in order, and then that there is no more.
+/// The watch reports all changes in order, and then progress.
 async fn seen(watch: &mut dyn Watch, first: i64) -> Result<()> {
     let mut changes = Vec::new();
     while changes.len() < 5 {
@@ -177,7 +177,8 @@ async fn fences(registry: &dyn Registry) -> Result<()> {
     Ok(())
 }
 
-/// Several beginnings on one stream: each is told what is its own, also one that was followed later, and one that was given up no more.
+/// Several ranges on one stream: each gets its own changes, also a range that is added later; a range that was given up
+/// gets none.
 async fn several(registry: &dyn Registry) -> Result<()> {
     let from = registry.list(ROOT).await?.revision;
     let (one, two) = (format!("{ROOT}one/"), format!("{ROOT}two/"));
@@ -216,8 +217,8 @@ async fn several(registry: &dyn Registry) -> Result<()> {
     Ok(())
 }
 
-/// The largest batch, a list of more than one page, and answers of more than the 4 MB that gRPC takes by default: a page, and what a
-/// watch has missed.
+/// The largest batch, a list of several pages, and responses larger than the 4 MB that gRPC accepts by default: one
+/// page, and the backlog of a watch.
 async fn large(registry: &dyn Registry) -> Result<()> {
     const RECORDS: usize = 20 * MAX_BATCH;
     let (many, value) = (format!("{ROOT}many/"), "x".repeat(3 * 1024));
@@ -240,7 +241,7 @@ async fn large(registry: &dyn Registry) -> Result<()> {
     Ok(())
 }
 
-/// A lease that ends takes its records with it.
+/// A lease that ends deletes its records.
 async fn expiry(registry: &dyn Registry) -> Result<()> {
     let short = LeaseId(78);
     let from = registry.list(ROOT).await?.revision;

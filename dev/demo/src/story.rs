@@ -1,4 +1,4 @@
-//! The story: a service that lives half in Kubernetes and half on virtual machines, seen as one by everybody.
+//! The story: a service that runs half in Kubernetes and half on virtual machines, and is one service to both sides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use crate::scene::{fact, scene, step};
 
 const NAMESPACE: &str = "shop";
 const SERVICE: &str = "user";
-/// Its name in the registry: with a dot, which no Service can have.
+/// Its name in the registry, with a dot, which the name of a Service cannot contain.
 const REGISTRY_NAME: &str = "douyinec.user";
 /// The lease of the servers on VMs, in seconds; Kitex' own default is 60, which would make a long story.
 const TTL: u32 = 10;
@@ -34,7 +34,7 @@ struct Stage {
     client: Caller,
 }
 
-/// Tells the story; whether the sides agreed in the end.
+/// Tells the story; returns true if the sides agreed in the end.
 pub async fn tell(keep: bool) -> Result<bool> {
     let started = Instant::now();
     println!("Twinspan demo: the service {REGISTRY_NAME}, half in Kubernetes, half on virtual machines\n");
@@ -201,7 +201,7 @@ async fn restart(
     Ok(second)
 }
 
-/// The table of `twinspan parity`, with what the real client calls instead of what one would.
+/// The table of `twinspan parity`, with the calls of the real client.
 async fn table(stage: &Stage) -> Result<Table> {
     let mark = stage.client.mark();
     let request = Request {
@@ -212,7 +212,7 @@ async fn table(stage: &Stage) -> Result<Table> {
         cluster_domain: "cluster.local",
     };
     let sides = gather(&request).await?.sides;
-    // Long enough that a client which picks at random has met every instance.
+    // Long enough for a client that picks at random to reach every instance.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let called = stage.client.answered_since(mark)?;
     let kitex = called.iter().filter_map(|a| InstanceAddr::new(a.ip(), a.port()).ok()).collect();
@@ -302,7 +302,7 @@ impl Stage {
         .await
     }
 
-    /// How many of the last calls each instance answered.
+    /// The number of recent calls that each instance answered.
     fn tally(&self) -> Result<()> {
         let calls = self.client.calls_since(self.client.mark().saturating_sub(60))?;
         let mut tally: BTreeMap<String, usize> = BTreeMap::new();

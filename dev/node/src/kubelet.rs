@@ -30,7 +30,7 @@ impl Kubelet {
     pub(crate) fn start(dir: &Path, cluster: &ControlPlane, cgroup: &str) -> Result<Self> {
         let program = binary("kubelet")?;
         let show = |path: &Path| path.display().to_string();
-        // Nobody outside has a name that pods need.
+        // Pods need no name from outside.
         let names = dir.join("resolv.conf");
         std::fs::write(&names, "")?;
         let config = dir.join("kubelet.yaml");

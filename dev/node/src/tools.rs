@@ -9,7 +9,7 @@ use twinspan_testbed::repository;
 
 use crate::enclosure;
 
-/// What `kubectl` prints; what it complains of is the error.
+/// The output of `kubectl`; its standard error is the error.
 pub(crate) async fn kubectl(dir: &Path, args: &[&str]) -> Result<String> {
     let mut command = Command::new(binary("controlplane")?);
     command.arg("kubectl").args(args);

@@ -1,4 +1,4 @@
-//! Who may do what in the bed's cluster: kubeconfigs, tokens, manifests.
+//! Identities of the bed's cluster: kubeconfigs, tokens, manifests.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl Kubeconfig {
     }
 }
 
-/// A token of a ServiceAccount that exists, for as long as a bed can last.
+/// A token of an existing ServiceAccount, valid for longer than a bed lasts.
 pub(crate) async fn token(client: &Client, namespace: &str, account: &str) -> Result<String> {
     let request = TokenRequest {
         spec: TokenRequestSpec { expiration_seconds: Some(7 * 24 * 3600), ..Default::default() },

@@ -1,6 +1,6 @@
-//! Addresses that nobody else in the namespace uses.
+//! Addresses that are unique in the namespace.
 //!
-//! `10.77.N.0/24` with N below 64 are beds; instances get the rest, one after the other.
+//! `10.77.N.0/24` with N below 64 belongs to beds; instances get the rest, one after the other.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -29,8 +29,8 @@ pub fn next_v4() -> Ipv4Addr {
     Ipv4Addr::new(10, 77, net, host)
 }
 
-/// An IPv6 address for one instance. Unlike IPv4, a local route is not enough for a program to listen on one: it is given to
-/// the loopback interface.
+/// An IPv6 address for one instance. Unlike with IPv4, a program cannot listen on it with a local route alone, so the
+/// loopback interface gets the address.
 pub fn next_v6() -> Result<Ipv6Addr> {
     let (net, host) = next();
     let ip = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, u16::from(net), u16::from(host));
@@ -45,7 +45,7 @@ pub(crate) fn next_bed() -> u8 {
     u8::try_from(n).expect("checked above")
 }
 
-/// The address of a registry that stands beside a bed.
+/// The address of a registry beside a bed.
 pub(crate) fn next_registry(bed: u8) -> Ipv4Addr {
     static REGISTRIES: AtomicU16 = AtomicU16::new(10);
     let host = REGISTRIES.fetch_add(1, Ordering::Relaxed);

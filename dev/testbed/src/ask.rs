@@ -1,4 +1,4 @@
-//! Programs that answer one question: JSON in, JSON out, and they are gone.
+//! Programs that answer one question, JSON in and JSON out, and then end.
 
 use std::process::Stdio;
 

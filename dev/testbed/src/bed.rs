@@ -17,7 +17,7 @@ use crate::namespace::Access;
 use crate::twinspan::{Options, Twinspan};
 use crate::{Kubeconfig, access, address, deployment, namespace};
 
-/// Where Twinspan's ServiceAccount, Lease and Secrets live.
+/// The namespace of Twinspan's ServiceAccount, Lease and Secrets.
 pub const OPERATOR_NAMESPACE: &str = "twinspan-system";
 
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Bed {
         Twinspan::start(&self.dir, Ipv4Addr::new(10, 77, self.net, 5), binary, &self.operator, options)
     }
 
-    /// What kubectl, etcdctl and dig need inside the bed.
+    /// The variables that kubectl, etcdctl and dig need inside the bed.
     pub fn environment(&self) -> BTreeMap<String, String> {
         BTreeMap::from([
             ("KUBECONFIG".to_owned(), self.cluster.admin.path.display().to_string()),
@@ -114,7 +114,7 @@ impl Bed {
         ])
     }
 
-    /// Tells other terminals how to come in (`dev/testbed/run exec`), and returns the file that says so.
+    /// Writes the file by which other terminals enter the bed (`dev/testbed/run exec`), and returns its path.
     pub fn write_access(&self) -> Result<PathBuf> {
         let access = Access {
             pid: namespace::outer_pid()?,

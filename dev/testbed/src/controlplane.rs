@@ -1,5 +1,6 @@
-//! kube-apiserver and kube-controller-manager, started as a real cluster starts them: RBAC, service account tokens, the default
-//! endpoint reconciler, dual-stack Service ranges, an audit log. Whether the cluster has machines is for others to say.
+//! kube-apiserver and kube-controller-manager, started as a real cluster starts them: RBAC, service account tokens, the
+//! default endpoint reconciler, dual-stack Service ranges, an audit log. It does not know whether the cluster has
+//! nodes.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use crate::{Kubeconfig, access, eventually, namespace, repository};
 const PORT: u16 = 6443;
 const SERVICE_RANGES: &str = "10.96.0.0/16,fd96::/108";
 
-/// How clusters differ.
+/// The settings in which clusters differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
     /// Lines of the token file (token, user, uid, groups) besides those of the administrator and the controllers.
@@ -31,7 +32,7 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// Pods are only objects: nothing runs them.
+    /// Pods are objects without processes.
     pub(crate) const WITHOUT_NODES: Self = Self {
         users: &[],
         apiserver: &[
@@ -43,7 +44,7 @@ impl Kind {
             "--controllers=endpointslice-controller,endpointslice-mirroring-controller,garbage-collector-controller,\
              namespace-controller,serviceaccount-controller,root-ca-certificate-publisher-controller,clusterrole-aggregation-controller",
         ],
-        // Not later: the garbage collector looks for new kinds only every 30 s.
+        // Before the controllers start: the garbage collector looks for new kinds only every 30 s.
         manifests: &["crds/serviceregistries.yaml", "crds/registeredservices.yaml"],
     };
 }
@@ -109,9 +110,9 @@ impl ControlPlane {
             format!("--token-auth-file={}", show(&tokens)),
             format!("--audit-policy-file={}", show(&policy)),
             format!("--audit-log-path={}", show(&audit_log)),
-            // Megabytes. Stories read it as a whole.
+            // The unit is megabytes. Stories read the whole log, so it must not be rotated.
             "--audit-log-maxsize=10000".to_owned(),
-            // A stopped test bed should be gone at once.
+            // A stopped test bed should end without delay.
             "--shutdown-delay-duration=0s".to_owned(),
         ];
         flags.extend(kind.apiserver.iter().map(|flag| (*flag).to_owned()));
@@ -137,7 +138,7 @@ impl ControlPlane {
         Ok(Self { etcd, apiserver, controller_manager, admin, client, audit_log, server, ca })
     }
 
-    /// A kubeconfig for somebody with a token.
+    /// A kubeconfig for a user with a token.
     pub fn kubeconfig(&self, dir: &Path, user: &str, token: &str) -> Result<Kubeconfig> {
         Kubeconfig::write(dir, user, &self.server, &self.ca, token)
     }
@@ -147,12 +148,12 @@ impl ControlPlane {
         &self.server
     }
 
-    /// Waits until the API server answers; also after it was started again.
+    /// Waits until the API server answers, also after a restart.
     pub async fn api_ready(&self) -> Result<()> {
         api_ready(&self.client, &self.apiserver).await
     }
 
-    /// The kubeconfig of a ServiceAccount that exists.
+    /// The kubeconfig of an existing ServiceAccount.
     pub(crate) async fn account(&self, dir: &Path, namespace: &str, name: &str) -> Result<Kubeconfig> {
         let token = access::token(&self.client, namespace, name).await?;
         self.kubeconfig(dir, name, &token)

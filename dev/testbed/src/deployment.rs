@@ -1,6 +1,6 @@
 //! How `deploy/twinspan.yaml` starts Twinspan: the arguments and the environment of its Deployment's container.
 //!
-//! Owns what a kubelet would do with them. So every story runs as the chart's users run it.
+//! Does for them what a kubelet would do, so that every story runs Twinspan as users of the chart run it.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::repository;
 
-/// The manifest that everything of Twinspan's own comes from, but the CRDs.
+/// The manifest of all of Twinspan's own objects, except the CRDs.
 pub fn manifest() -> PathBuf {
     repository().join("deploy/twinspan.yaml")
 }
@@ -31,7 +31,7 @@ pub fn container() -> Result<Container> {
     bail!("{} has no Deployment", path.display())
 }
 
-/// The environment as a pod of this name in this namespace has it.
+/// The environment of a pod with this name in this namespace.
 pub fn environment(container: &Container, namespace: &str, pod: &str) -> Result<Vec<(String, String)>> {
     let value = |variable: &EnvVar| {
         let field =

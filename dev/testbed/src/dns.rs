@@ -54,7 +54,7 @@ impl Dns {
         let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
         let options = builder.options_mut();
         options.cache_size = 0;
-        // No answer is not a wrong answer.
+        // A query without an answer is repeated: a timeout is not a wrong answer.
         options.timeout = Duration::from_secs(5);
         options.attempts = 3;
         Ok(Self { part, address, resolver: builder.build()? })
@@ -79,7 +79,7 @@ impl Dns {
         self.address
     }
 
-    /// A and AAAA answers; no such name is no addresses.
+    /// A and AAAA answers; empty if the name does not exist.
     pub async fn addresses(&self, name: &str) -> Result<BTreeSet<IpAddr>> {
         let mut found = BTreeSet::new();
         for kind in [RecordType::A, RecordType::AAAA] {
@@ -94,7 +94,7 @@ impl Dns {
         Ok(found)
     }
 
-    /// SRV answers; no such name is no targets.
+    /// SRV answers; empty if the name does not exist.
     pub async fn srv(&self, name: &str) -> Result<BTreeSet<SrvTarget>> {
         let mut found = BTreeSet::new();
         for data in self.lookup(name, RecordType::SRV).await? {
@@ -107,7 +107,7 @@ impl Dns {
         Ok(found)
     }
 
-    /// Every `ip:port` that the SRV answers lead to.
+    /// Every `ip:port` of the SRV answers.
     pub async fn srv_addresses(&self, name: &str) -> Result<BTreeSet<SocketAddr>> {
         let targets = self.srv(name).await?;
         Ok(targets.iter().flat_map(|t| t.ips.iter().map(|ip| SocketAddr::new(*ip, t.port))).collect())

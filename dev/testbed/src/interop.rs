@@ -1,4 +1,4 @@
-//! Real programs of the frameworks (`dev/parts/interop`), and what they say.
+//! Real programs of the frameworks (`dev/parts/interop`), and their output.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::part::Part;
 use crate::{eventually, namespace};
 
-/// Whose programs.
+/// The framework of a program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framework {
     #[default]
@@ -26,7 +26,7 @@ pub enum Framework {
 impl Framework {
     pub const ALL: [Self; 5] = [Self::Kitex, Self::Hertz, Self::Kratos, Self::GoZero, Self::Grpc];
 
-    /// As `spec.format` of a ServiceRegistry has it.
+    /// The value of `spec.format` of a ServiceRegistry.
     pub fn format(self) -> &'static str {
         match self {
             Self::Kitex => "Kitex",
@@ -48,20 +48,20 @@ impl Framework {
     }
 }
 
-/// What a server is given besides its name and address.
+/// The options of a server besides its name and address.
 #[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
     pub framework: Framework,
-    /// Absent is the framework's default. Hertz knows no other.
+    /// Absent is the framework's default. Hertz has only its default.
     pub prefix: Option<String>,
-    /// The lease's TTL in seconds, where it can be chosen (Kitex, Hertz, gRPC); absent is the default: 60, 60 and 10. Kratos has 15 and
-    /// go-zero 10.
+    /// The TTL of the lease in seconds, where it can be chosen (Kitex, Hertz, gRPC); absent is the default: 60, 60 and
+    /// 10. Kratos has 15 and go-zero 10.
     pub ttl: Option<u32>,
     /// Kitex, Hertz, Kratos.
     pub tags: Vec<(String, String)>,
     /// A second address, for HTTP; only Kratos.
     pub http: Option<SocketAddr>,
-    /// Answers, but does not know the registry: what runs in an ordinary pod.
+    /// Answers, but does not register itself, as in an ordinary pod.
     pub silent: bool,
 }
 
@@ -101,7 +101,7 @@ impl Server {
             _ => {}
         }
         if address.is_ipv6() {
-            // registry-etcd v0.2.6 writes IPv6 without brackets otherwise, which no Kitex client can dial.
+            // Otherwise registry-etcd v0.2.6 writes IPv6 without brackets, which no Kitex client can dial.
             env.push(("KITEX_IP_TO_REGISTRY", format!("[{}]", address.ip())));
         }
         let at = address.to_string().replace([':', '[', ']'], "_");
@@ -140,7 +140,7 @@ pub enum Call {
     Failed(String),
 }
 
-/// A real client, of Kitex or Hertz, that calls all the time and knows nothing but etcd.
+/// A real client, of Kitex or Hertz, that calls all the time and knows only etcd.
 #[derive(Debug)]
 pub struct Caller {
     part: Part,
@@ -159,7 +159,7 @@ impl Caller {
         &self.part
     }
 
-    /// How many calls there were; a mark for [`Caller::calls_since`].
+    /// The number of calls so far; a mark for [`Caller::calls_since`].
     pub fn mark(&self) -> usize {
         self.part.line_count()
     }
@@ -179,13 +179,13 @@ impl Caller {
         Ok(calls)
     }
 
-    /// Who answered since the mark.
+    /// The answers since the mark.
     pub fn answered_since(&self, mark: usize) -> Result<BTreeSet<SocketAddr>> {
         let calls = self.calls_since(mark)?;
         Ok(calls.into_iter().filter_map(|call| if let Call::From(from) = call { Some(from) } else { None }).collect())
     }
 
-    /// Waits until exactly these answer, over some calls in a row.
+    /// Waits until exactly these instances answer, over several calls in a row.
     pub async fn answered_by(&self, expected: &BTreeSet<SocketAddr>, within: Duration) -> Result<()> {
         eventually("the client is answered by the expected instances", within, || async {
             self.part.check_running()?;
@@ -202,15 +202,15 @@ impl Caller {
 /// An instance as a framework's own resolver returns it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Resolved {
-    /// For Kratos the scheme of the endpoint.
+    /// The scheme of the endpoint, for Kratos.
     pub network: String,
     pub address: String,
     pub weight: i64,
     pub tags: std::collections::BTreeMap<String, String>,
 }
 
-/// Asks the real resolver once, for these tags where the framework has any. No instances is an empty list, although some call it an error. gRPC's is asked through a client:
-/// these are the servers that answered it.
+/// Asks the real resolver once, for these tags if the framework has tags. No instances is an empty list, although some
+/// frameworks call it an error. The resolver of gRPC is asked through a client: these are the servers that answered it.
 pub async fn resolve(
     framework: Framework,
     etcd: &str,
@@ -231,7 +231,7 @@ pub async fn resolve(
     }
     let output = command.output().await?;
     ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    // Some log to standard output too.
+    // Some frameworks log to standard output too.
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().find(|line| line.contains("\"resolved\"")).context("no answer")?;
     let answer: Answer = serde_json::from_str(line)?;

@@ -1,12 +1,12 @@
-//! The test bed: a real etcd, kube-apiserver, kube-controller-manager, CoreDNS and Kitex programs, as processes that a test can
-//! kill and freeze, in a network namespace of their own.
+//! The test bed: a real etcd, kube-apiserver, kube-controller-manager, CoreDNS and Kitex programs, as processes that a
+//! test can kill and freeze, in a network namespace of their own.
 //!
 //! - [`namespace`]: runs the program again inside the namespace.
 //! - [`Bed`]: one control plane, its DNS, and registries beside it.
 //! - [`Part`]: one process. [`Link`]: one connection that can be cut.
-//! - [`oracle`]: Kubernetes' own code, asked what it would do. [`prometheus`]: Prometheus' own, asked which alerts fire.
+//! - [`oracle`]: Kubernetes' own code, for expected values. [`prometheus`]: Prometheus' own code, for firing alerts.
 //!
-//! Errors are for the person who runs a test, so they are texts with a context (`anyhow`).
+//! Errors address the person who runs a test, so they are texts with a context (`anyhow`).
 
 mod access;
 mod address;

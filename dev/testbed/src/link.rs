@@ -1,4 +1,4 @@
-//! A connection that a test can cut: what happens beyond it while nobody can see it.
+//! A connection that a test can cut, to change what is beyond it unseen.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Hands every connection on to another address, while it is not cut.
+/// Forwards every connection to another address, unless it is cut.
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
@@ -28,7 +28,7 @@ impl Link {
         self.address
     }
 
-    /// Ends every connection, and every new one at once.
+    /// Ends every connection, and each new one as soon as it is accepted.
     pub fn cut(&self) {
         self.up.send_replace(false);
     }

@@ -1,8 +1,8 @@
 //! Runs the program again in namespaces of its own.
 //!
-//! Network: EndpointSlices refuse loopback addresses, so instances that really answer need other local ones, which only
-//! a namespace of our own can have without touching the machine. PIDs: when the program ends, however it ends, the kernel ends
-//! everything that it started.
+//! Network: EndpointSlices refuse loopback addresses, so instances that answer need other local addresses, and only a
+//! namespace of its own can have these without a change to the machine. PIDs: when the program ends, however it ends,
+//! the kernel ends every process that it started.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 use crate::repository;
 
 const INSIDE: &str = "TWINSPAN_INSIDE_BED";
-/// What a bed runs.
+/// The parts of a bed.
 const BED: [&str; 3] = ["controlplane", "coredns", "interop"];
-/// What tests ask besides.
+/// The parts that tests use besides.
 pub const ASKED: [&str; 3] = ["oracle", "helm", "prometheus"];
 
-/// Returns inside the namespaces. Outside of them it builds what is missing of a bed and of these parts (that needs the network), and
-/// then replaces the process with one inside.
+/// Returns inside the namespaces. Outside, it builds the missing parts of a bed and these parts (which needs the
+/// network), and then replaces the process with one inside.
 pub fn enter(parts: &[&str]) -> Result<()> {
     if is_inside() {
         return set_up();
@@ -39,23 +39,23 @@ pub fn enter(parts: &[&str]) -> Result<()> {
     Err(command.exec()).context("cannot start `unshare`; it is in the package util-linux")
 }
 
-/// Whether this process is the one inside.
+/// True if this process is the one inside.
 pub fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
-/// Our own PID as the rest of the machine sees it: `/proc` is still the machine's.
+/// Our own PID in the PID namespace of the machine: `/proc` is still the machine's.
 pub fn outer_pid() -> Result<u32> {
     let link = std::fs::read_link("/proc/self").context("no /proc")?;
     link.to_str().and_then(|pid| pid.parse().ok()).context("/proc/self names no process")
 }
 
-/// A bed that is up, for those who want to look inside.
+/// A running bed, for commands that enter it.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Access {
-    /// A process inside, as the rest of the machine sees it.
+    /// The PID of a process inside, in the PID namespace of the machine.
     pub pid: u32,
-    /// Which of its namespaces make the difference, as `nsenter` calls them.
+    /// The namespaces to enter, as options of `nsenter`.
     pub namespaces: Vec<String>,
     pub env: BTreeMap<String, String>,
     /// The binary that is kubectl and etcdctl.
@@ -63,7 +63,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Writes it where [`join`] looks for it, and returns the file.
+    /// Writes the file that [`join`] looks for, and returns its path.
     pub fn write(&self, name: &str) -> Result<PathBuf> {
         let path = access_file(name);
         std::fs::create_dir_all(repository().join("target"))?;
@@ -128,7 +128,7 @@ fn can_unshare(command: &Command) -> Result<()> {
     Ok(())
 }
 
-/// The binary of a part, built where it is missing. Only outside of the namespaces: that needs the network.
+/// The binary of a part, built if it is missing. Only outside of the namespaces, because a build needs the network.
 pub fn build(part: &str) -> Result<String> {
     let output = Command::new(repository().join("dev/parts/build"))
         .arg(part)

@@ -1,4 +1,4 @@
-//! Kubernetes' own code (`dev/parts/oracle`), asked what it would do.
+//! Kubernetes' own code (`dev/parts/oracle`), for the behaviour of Kubernetes in a given case.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use crate::ask::ask;
 
-/// What the built-in EndpointSlice controller does as a Service goes through a sequence of states.
+/// The writes of the built-in EndpointSlice controller as a Service goes through a sequence of states.
 #[derive(Clone, Debug, Deserialize)]
 pub struct BuiltIn {
     /// Slices that are created, updated or deleted on the way to each state.
     pub writes: Vec<usize>,
-    /// Endpoints that stay and change their slice.
+    /// Endpoints that stay and move to another slice.
     pub moved: Vec<usize>,
-    /// The slices that there are then.
+    /// The slices after each state.
     pub slices: Vec<Vec<EndpointSlice>>,
 }
 

@@ -1,4 +1,4 @@
-//! One process of the bed: started, killed, frozen and started again by whoever holds it, and ended when it is dropped.
+//! One process of the bed: it can be started, killed, frozen and started again, and ends when it is dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -71,7 +71,7 @@ impl Part {
         &self.log
     }
 
-    /// What it has printed on standard output so far.
+    /// Standard output so far.
     pub fn lines(&self) -> Vec<String> {
         lock(&self.lines).clone()
     }
@@ -94,13 +94,13 @@ impl Part {
         kill(Pid::from_raw(pid), signal).with_context(|| format!("cannot send {signal} to {}", self.name))
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL, and waits until the process has ended.
     pub async fn kill(&self) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
         self.wait().await
     }
 
-    /// SIGTERM, and waits until it is gone.
+    /// Sends SIGTERM, and waits until the process has ended.
     pub async fn stop(&self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
         match tokio::time::timeout(STOP_DEADLINE, self.wait()).await {
@@ -111,12 +111,12 @@ impl Part {
         }
     }
 
-    /// SIGSTOP: it does nothing any more, but its connections stay open.
+    /// Sends SIGSTOP: the process does nothing any more, but its connections stay open.
     pub fn freeze(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::SIGCONT)
     }
@@ -129,7 +129,7 @@ impl Part {
         Ok(())
     }
 
-    /// Fails with the end of the log where the process has ended.
+    /// Fails with the end of the log if the process has ended.
     pub fn check_running(&self) -> Result<()> {
         let ended = match lock(&self.child).as_mut() {
             None => bail!("{} is not running", self.name),

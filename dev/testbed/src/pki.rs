@@ -44,7 +44,7 @@ impl Authority {
         (self.dir.join(format!("{name}.crt")), self.dir.join(format!("{name}.key")))
     }
 
-    /// The same, valid for so long from now or for ever.
+    /// The same, valid for this long from now, or for ever.
     pub fn issue_for(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Pods without a kubelet: the test says what the kubelet would.
+//! Pods without a kubelet: the test writes the status that a kubelet would write.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -50,13 +50,13 @@ impl Pods {
         Ok(())
     }
 
-    /// Deletes it as `kubectl delete` does; without a kubelet it stays terminating.
+    /// Deletes a pod as `kubectl delete` does; without a kubelet it stays terminating.
     pub async fn terminate(&self, name: &str) -> Result<()> {
         self.api.delete(name, &DeleteParams::default()).await?;
         Ok(())
     }
 
-    /// Says that its containers have ended: the object goes.
+    /// Reports that the containers have ended: the object is deleted.
     pub async fn remove(&self, name: &str) -> Result<()> {
         self.api.delete(name, &DeleteParams::default().grace_period(0)).await?;
         Ok(())

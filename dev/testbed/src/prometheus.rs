@@ -1,5 +1,5 @@
-//! Prometheus' own code (`dev/parts/prometheus`), asked which alerts fire after a series of scrapes, and its operator's types, asked whether
-//! they have every field of an object.
+//! Prometheus' own code (`dev/parts/prometheus`), for the alerts that fire after a series of scrapes, and its
+//! operator's types, for the known fields of an object.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::ask::ask;
 
-/// What each target answered, by its name; one that did not answer is not there.
+/// The answer of each target, by its name; a target that did not answer is absent.
 pub type Scrape = BTreeMap<String, String>;
 
 /// An alert whose condition holds now.
@@ -24,12 +24,13 @@ pub struct Alert {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The alerts of a rules file after the last of these scrapes, each of which counts as taken one step after the one before.
+/// The alerts of a rules file after the last of these scrapes; each scrape counts as taken one step after the one
+/// before.
 pub async fn alerts(rules: &Path, step: Duration, scrapes: &[Scrape]) -> Result<Vec<Alert>> {
     ask("prometheus", &[], &json!({"rules": rules, "step": step.as_secs(), "scrapes": scrapes})).await
 }
 
-/// Whether an object of the Prometheus operator (`ServiceMonitor`, `PrometheusRule`) has only fields that its types have.
+/// Fails if an object of the Prometheus operator (`ServiceMonitor`, `PrometheusRule`) has an unknown field.
 pub async fn decodes(kind: &str, object: &Value) -> Result<()> {
     ask("prometheus", &["decode", kind], object).await
 }

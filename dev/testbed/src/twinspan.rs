@@ -12,13 +12,13 @@ use tokio::net::TcpStream;
 use crate::part::Part;
 use crate::{Kubeconfig, OPERATOR_NAMESPACE, deployment, eventually};
 
-/// How to run it.
+/// How Twinspan is run.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub args: Vec<String>,
-    /// Where its Lease and its Secrets are; absent is the usual one.
+    /// The namespace of its Lease and its Secrets; absent is the usual one.
     pub namespace: Option<String>,
-    /// What it finds as `/etc/hosts`; absent is the machine's.
+    /// The file that it sees as `/etc/hosts`; absent is the machine's.
     pub hosts: Option<PathBuf>,
 }
 
@@ -42,13 +42,13 @@ impl Twinspan {
         let name = format!("twinspan-{number}");
         let container = deployment::container()?;
         let mut args = container.args.clone().unwrap_or_default();
-        // What differs from a pod: several replicas share one machine, and no kubelet mounts a token.
+        // Differences from a pod: several replicas share one machine, and no kubelet mounts a token.
         args.retain(|arg| !arg.starts_with("--admin-addr="));
         args.extend([format!("--admin-addr={admin}"), format!("--kubeconfig={}", kubeconfig.path.display())]);
         args.extend(options.args.iter().cloned());
         let namespace = options.namespace.as_deref().unwrap_or(OPERATOR_NAMESPACE);
         let mut env = deployment::environment(&container, namespace, &name)?;
-        // The logs of a failed story should say more than a user wants to read.
+        // The logs of a failed story need more detail than those of a user.
         let filter = std::env::var("TWINSPAN_LOG").unwrap_or_else(|_| "info,kube_client=off,twinspan=debug".to_owned());
         env.push(("RUST_LOG".to_owned(), filter));
         let env: Vec<(&str, String)> = env.iter().map(|(variable, value)| (variable.as_str(), value.clone())).collect();

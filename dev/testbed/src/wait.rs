@@ -1,4 +1,5 @@
-//! Waiting for conditions. Tests never sleep and hope: they wait for what they want, with a deadline, and say what they saw last.
+//! Waiting for conditions. Tests never sleep and hope: they wait for a condition, with a deadline, and report the last
+//! state.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -8,7 +9,7 @@ use anyhow::{Result, bail};
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// Polls until `check` returns `Ok`; the last error is what the test reports when time is up.
+/// Polls until `check` returns `Ok`; after the deadline the test reports the last error.
 pub async fn eventually<T, F, Fut>(what: &str, within: Duration, mut check: F) -> Result<T>
 where
     F: FnMut() -> Fut,
@@ -26,7 +27,7 @@ where
     }
 }
 
-/// Checks all the time that something stays as it is.
+/// Checks repeatedly that a value does not change.
 pub async fn holds<T, F, Fut>(what: &str, throughout: Duration, mut check: F) -> Result<()>
 where
     T: PartialEq + Debug,

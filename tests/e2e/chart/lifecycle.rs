@@ -1,5 +1,5 @@
-//! A release from its first day to its last: from plain manifests to Helm, upgrades with new CRDs and registries, a rollback, the
-//! uninstallation, and a cluster that has never heard of Twinspan.
+//! The lifecycle of a release: from plain manifests to Helm, upgrades with new CRDs and registries, a rollback, the
+//! uninstallation, and a cluster that never had Twinspan.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ pub async fn install_upgrade_rollback_uninstall(suite: Arc<Suite>) -> Result<()>
     let crds: Api<CustomResourceDefinition> = Api::all(bed.client());
     let uid = crds.get(CRD).await?.uid();
 
-    // What kubectl installed is nobody's to take without a word; told to, Helm takes it as it is.
+    // Helm does not adopt the objects that kubectl installed unless it is told to; then it adopts them unchanged.
     let message = cluster.refusal("install", &[]).await?;
     ensure!(message.contains("cannot be imported into the current release"), "{message}");
     let older = older_chart(bed.dir())?;
@@ -53,12 +53,12 @@ pub async fn install_upgrade_rollback_uninstall(suite: Arc<Suite>) -> Result<()>
     ensure!(description(&crds).await? == BEFORE, "the CRD of the release is installed");
     everything_is_helms(bed).await?;
 
-    // One Twinspan is all that a cluster can have, and Helm says so before anything is done.
+    // A cluster can have only one Twinspan, and Helm says so before it changes anything.
     let other = ["install", "other", &chart().display().to_string(), "--namespace=elsewhere", "--create-namespace"];
     let message = cluster.helm.refusal(&other)?;
     ensure!(message.contains("must equal \"other\": current value is \"twinspan\""), "{message}");
 
-    // An upgrade brings the CRDs with it, and registries from values.
+    // An upgrade brings new CRDs, and registries from values.
     let guarded = bed.start_registry("registry-guarded").await?;
     guarded.require_password("twinspan", "secret", &["from-values/", "twinspan/"]).await?;
     let secret: Secret = serde_json::from_value(json!({
@@ -71,7 +71,7 @@ pub async fn install_upgrade_rollback_uninstall(suite: Arc<Suite>) -> Result<()>
         "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}],
     }))?;
     let registries = format!("serviceRegistries={{\"main\":{registry}}}");
-    // What kubectl set by server-side apply is kubectl's until Helm is told to take that too.
+    // kubectl keeps the fields that it set by server-side apply until Helm is told to take them.
     cluster.succeed("upgrade", &["--force-conflicts", "--set", "replicas=3", "--set-json", &registries]).await?;
     ensure!(description(&crds).await? != BEFORE, "the upgrade brought the CRD of its version");
     ensure!(replicas(bed).await? == Some(3));
@@ -96,11 +96,11 @@ pub async fn install_upgrade_rollback_uninstall(suite: Arc<Suite>) -> Result<()>
     cluster.succeed("upgrade", &[]).await?;
     ensure!(sandbox.registries().get_opt("main").await?.is_some(), "a registry that values no longer have stays");
 
-    // A pod would go with the Deployment; here the operator would be left behind without its roles.
+    // A pod would go with the Deployment; here the operator would stay behind without its roles.
     twinspan.part().stop().await?;
     sandbox.nothing_foreign_was_touched().await?;
 
-    // What was there before Helm came is still there after it went.
+    // The objects from before Helm still exist after the uninstallation.
     let said = cluster.succeed("uninstall", &[]).await?;
     ensure!(said.contains("kept due to the resource policy"), "{said}");
     eventually("the release is gone", SOON, || async {
@@ -113,14 +113,14 @@ pub async fn install_upgrade_rollback_uninstall(suite: Arc<Suite>) -> Result<()>
     ensure!(sandbox.registries().get_opt("main").await?.is_some(), "ServiceRegistries stay");
     ensure!(sandbox.imported("echo").await? == [server.address()].into(), "imported endpoints stay");
 
-    // And again, over what was kept.
+    // Installed again, over the objects that were kept.
     cluster.succeed("install", &[]).await?;
     everything_is_helms(bed).await?;
     cluster.succeed("uninstall", &[]).await?;
     never_heard_of_it(&cluster, &crds, &registries).await
 }
 
-/// A cluster without the kinds: registries from values have to wait for the first upgrade, and the message says so.
+/// A cluster without the CRDs: registries from values have to wait for the first upgrade, and the message says so.
 async fn never_heard_of_it(cluster: &Cluster, crds: &Api<CustomResourceDefinition>, registries: &str) -> Result<()> {
     for name in [CRD, "serviceregistries.twinspan.dev"] {
         crds.delete(name, &DeleteParams::default()).await?;
@@ -140,7 +140,7 @@ async fn never_heard_of_it(cluster: &Cluster, crds: &Api<CustomResourceDefinitio
     .await
 }
 
-/// The chart with CRDs that say something else.
+/// The chart with different CRDs.
 fn older_chart(dir: &Path) -> Result<PathBuf> {
     let copy = dir.join("older/twinspan");
     for below in ["", "templates", "templates/tests", "files", "files/crds"] {
@@ -171,7 +171,7 @@ async fn replicas(bed: &Bed) -> Result<Option<i32>> {
     Ok(deployments.get_opt("twinspan").await?.and_then(|deployment| deployment.spec?.replicas))
 }
 
-/// Every object of the release is there, as Helm's.
+/// Every object of the release exists, and belongs to Helm.
 async fn everything_is_helms(bed: &Bed) -> Result<()> {
     let cluster = Cluster::of(bed)?;
     let text = cluster.helm.succeed(&["get", "manifest", "twinspan", "--namespace=twinspan-system"])?;
@@ -193,8 +193,8 @@ async fn everything_is_helms(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// `helm test` without its kubelet: the pod's own command, under the pod's own ServiceAccount. It may do what it has to, and
-/// every grant is used.
+/// `helm test` without its kubelet: the command of the pod, under the ServiceAccount of the pod. The account may do
+/// exactly what the command needs.
 async fn doctor(bed: &Bed) -> Result<()> {
     let rendered = Helm::find()?.objects(&[])?;
     let hooks: Vec<_> =

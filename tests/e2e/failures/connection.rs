@@ -1,4 +1,4 @@
-//! How a registry is reached: TLS, client certificates, passwords, from Secrets in the operator's own namespace.
+//! Connecting to a registry: TLS, client certificates and passwords, from Secrets in the operator's namespace.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::harness::{SOON, Sandbox, Suite, stories};
 
 stories![tls_and_password, a_user_of_some_names_only, ipv6_and_endpoints_that_do_not_answer];
 
-/// One endpoint refuses, one has a name that nobody knows, and one is IPv6.
+/// One endpoint refuses, one has a name that does not resolve, and one is IPv6.
 async fn ipv6_and_endpoints_that_do_not_answer(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-ipv6").await?;
@@ -33,8 +33,8 @@ async fn ipv6_and_endpoints_that_do_not_answer(suite: Arc<Suite>) -> Result<()> 
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Where there is no common root a user may be granted names one by one, beside other programs' keys. Whoever asks for another name
-/// gets an answer, and the others go on.
+/// Without a common root, a user may be granted names one by one, beside keys of other programs. A RegisteredService
+/// with another name reports it in a condition, and the others go on.
 async fn a_user_of_some_names_only(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-some-names").await?;
@@ -66,7 +66,7 @@ async fn a_user_of_some_names_only(suite: Arc<Suite>) -> Result<()> {
     let vm = SocketAddr::from((next_v4(), 9000));
     registry.put_leased("user/7", &vm.to_string(), 600).await?;
     sandbox.imports_become("user", &[vm]).await?;
-    // So it is for a session that begins.
+    // A session that starts sees the same.
     registry.part().kill().await?;
     sandbox.registry_condition("Connected", "False", "Unreachable").await?;
     registry.start_again().await?;
@@ -75,7 +75,7 @@ async fn a_user_of_some_names_only(suite: Arc<Suite>) -> Result<()> {
     sandbox.condition("user", "Ready", "True", "Synced").await?;
     ensure!(exported().await? == before, "what did not change was written");
 
-    // Its name is granted.
+    // The user is granted the name.
     registry.permit("payment/").await?;
     let payment = SocketAddr::from((next_v4(), 9000));
     registry.put_leased("payment/1", &payment.to_string(), 600).await?;
@@ -103,7 +103,7 @@ async fn tls_and_password(suite: Arc<Suite>) -> Result<()> {
     create_secret(&sandbox, "user", "kubernetes.io/basic-auth", json!({"username": "twinspan", "password": "wrong"}))
         .await?;
 
-    // An authority that nobody knows, then no client certificate, then a wrong password: each has its reason.
+    // An unknown authority, then no client certificate, then a wrong password: each has its reason.
     sandbox.create_registry(json!({"etcd": {"endpoints": [registry.endpoint()]}})).await?;
     sandbox.registry_condition("Connected", "False", "TLSFailed").await?;
     let patch = |etcd: Value| {
@@ -122,10 +122,10 @@ async fn tls_and_password(suite: Arc<Suite>) -> Result<()> {
     patch(json!({"tls": {"clientCertSecretRef": {"name": secret("client")}}, "auth": {"secretRef": {"name": secret("user")}}})).await?;
     sandbox.registry_condition("Connected", "False", "AuthFailed").await?;
 
-    // The Secret is mended: no restart, no change of the ServiceRegistry.
+    // The Secret is corrected: no restart, no change of the ServiceRegistry.
     let password = Patch::Merge(json!({"stringData": {"password": "secret"}}));
     sandbox.secrets().patch(&secret("user"), &PatchParams::default(), &password).await?;
-    // It may read the prefix; but the fence lies elsewhere, and nothing is written without it.
+    // The user may read the prefix, but not the fence, and Twinspan writes nothing without the fence.
     sandbox.registry_condition("Connected", "True", "Connected").await?;
     sandbox.registry_condition("Ready", "False", "PermissionDenied").await?;
     registry.permit("twinspan/").await?;

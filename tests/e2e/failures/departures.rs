@@ -1,4 +1,5 @@
-//! A record goes: whether its endpoint goes too is judged by evidence. `docs/departures.md` has the table of which these are the rows.
+//! A record disappears: evidence decides whether its endpoint does too. These stories are the rows of the table in
+//! `docs/departures.md`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,7 +32,7 @@ fn blue(address: SocketAddr) -> Record {
     record(address).tags(json!({"lane": "blue"}))
 }
 
-/// A service that imports, with one instance that stays registered, and never answers, all the time.
+/// A service that imports, with one instance that stays registered and never answers.
 async fn service(sandbox: &Sandbox<'_>, import: Value) -> Result<SocketAddr> {
     sandbox.service("echo", serde_json::from_str(HEADLESS)?).await?;
     sandbox.register("echo", json!({"import": import})).await?;
@@ -41,7 +42,7 @@ async fn service(sandbox: &Sandbox<'_>, import: Value) -> Result<SocketAddr> {
     Ok(stays)
 }
 
-/// Somebody who accepts connections until it is dropped. The kernel does that for it.
+/// A listener whose connections the kernel accepts until it is dropped.
 async fn listener() -> Result<(TcpListener, SocketAddr)> {
     let address = SocketAddr::from((next_v4(), 9000));
     Ok((TcpListener::bind(address).await?, address))
@@ -57,7 +58,7 @@ async fn expired_and_refused_goes_at_once(suite: Arc<Suite>) -> Result<()> {
     bed.registry.revoke(lease).await?;
     let gone = Instant::now();
     sandbox.imports_become("echo", &[stays]).await?;
-    // Without the refusal it would have waited for 10 quiet seconds.
+    // Without the refusal the endpoint would have waited for 10 quiet seconds.
     ensure!(gone.elapsed() < Duration::from_secs(10), "{:?}", gone.elapsed());
     sandbox.nothing_foreign_was_touched().await
 }
@@ -80,16 +81,16 @@ async fn expired_and_accepted_is_lost_and_stays(suite: Arc<Suite>) -> Result<()>
     ensure!(ready.iter().any(|c| c.type_ == "Ready" && c.status == "True"), "it is nobody's fault: {ready:?}");
     holds("it stays while it accepts", Duration::from_secs(5), || async { sandbox.imported("echo").await }).await?;
     ensure!(lost_until(&sandbox, alive).await?.as_ref() == Some(&until), "the deadline moves");
-    // Past it, and below the limits of the guard: it goes.
+    // After the deadline, and below the limits of the guard, the endpoint is deleted.
     sandbox.imports_become_within("echo", &[stays], Duration::from_secs(60)).await?;
-    // A record brings it back, for good.
+    // A new record brings the endpoint back for good.
     sandbox.put("echo", blue(alive)).await?;
     sandbox.imports_become("echo", &[stays, alive]).await?;
     ensure!(lost_until(&sandbox, alive).await?.is_none());
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// The deadline on the slice, as `twinspan.dev/lost-until` has it for an address.
+/// The deadline of an address in the annotation `twinspan.dev/lost-until` of its slice.
 async fn lost_until(sandbox: &Sandbox<'_>, address: SocketAddr) -> Result<Option<String>> {
     for slice in sandbox.our_slices("echo").await? {
         if slice.endpoints.iter().any(|e| e.addresses.contains(&address.ip().to_string())) {
@@ -108,7 +109,7 @@ async fn expired_and_silent_goes_in_the_end(suite: Arc<Suite>) -> Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(address)?;
     let _listener = socket.listen(0)?;
-    // Nobody takes these, so there is no place for another: it is neither refused nor accepted.
+    // The backlog is full, so a probe is neither refused nor accepted.
     let mut waiting = Vec::new();
     while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
         waiting.push(stream);
@@ -141,7 +142,7 @@ async fn a_restart_neither_forgets_nor_extends(suite: Arc<Suite>) -> Result<()> 
     })
     .await?;
 
-    // While nobody looks, one that lives and one that does not lose their records.
+    // While no replica runs, a live instance and a dead one lose their records.
     let (_second, forgotten) = listener().await?;
     let dead = SocketAddr::from((next_v4(), 9000));
     for address in [forgotten, dead] {
@@ -154,7 +155,7 @@ async fn a_restart_neither_forgets_nor_extends(suite: Arc<Suite>) -> Result<()> 
     }
     let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     second.ready().await?;
-    // The first one has not given the Lease back.
+    // The killed replica has not released its Lease.
     sandbox.imports_become_within("echo", &[stays, alive, forgotten], Duration::from_secs(60)).await?;
     eventually("both are lost", SOON, || async {
         let counts = sandbox.counts("echo").await?;
@@ -172,7 +173,7 @@ async fn a_restart_neither_forgets_nor_extends(suite: Arc<Suite>) -> Result<()> 
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Kitex puts a record that somebody deleted back at its 30 s tick. Where nobody else is left, that is waited for.
+/// Kitex puts a deleted record back at its 30 s tick. The last instance of a service is kept for that long.
 async fn the_last_one_that_left_may_come_back(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "lastone").await?;
@@ -189,7 +190,7 @@ async fn the_last_one_that_left_may_come_back(suite: Arc<Suite>) -> Result<()> {
     })
     .await?;
 
-    // One that lives and does not come back goes after 35 s.
+    // A live server that does not come back is deleted after 35 s.
     server.part().stop().await?;
     sandbox.imports_become("echo", &[]).await?;
     let (_listener, alive) = listener().await?;
@@ -204,7 +205,7 @@ async fn the_last_one_that_left_may_come_back(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Two servers live on although their leases ended: their records are put back, and end with them.
+/// Two servers outlive their leases: their records are put back, and end with the servers.
 async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-heal").await?;
@@ -220,7 +221,7 @@ async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
     }
     let addresses: Vec<SocketAddr> = servers.iter().map(Server::address).collect();
     sandbox.imports_become("echo", &[&[stays], &addresses[..]].concat()).await?;
-    // Each by itself, as leases end; not in one revision, which would be a sweep.
+    // Each in a revision of its own, as leases end; one revision for all would be a sweep.
     for lease in &leases {
         registry.revoke(*lease).await?;
     }
@@ -248,13 +249,14 @@ async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
     })
     .await?;
 
-    // A client that knows nothing but the registry is answered by them.
+    // A client that knows only the registry reaches them.
     registry.delete(&sandbox.key("echo", stays)).await?;
     sandbox.imports_become("echo", &addresses).await?;
     let client = sandbox.kitex_client("echo")?;
     client.answered_by(&addresses.iter().copied().collect(), SOON).await?;
 
-    // One dies: its record and its endpoint go. Another registers itself again. Of the third somebody deletes the record.
+    // The first dies: its record and its endpoint are deleted. The second registers itself again. The third loses its
+    // record.
     servers[0].part().kill().await?;
     sandbox.imports_become("echo", &addresses[1..]).await?;
     sandbox.put("echo", blue(addresses[1])).await?;
@@ -275,7 +277,8 @@ async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// The cluster knows whether a pod lives; its own registration does not bring it back, whoever answers at its address.
+/// The cluster knows whether a pod is alive: the pod's own registration does not bring it back, whatever answers at its
+/// address.
 async fn pods_are_never_kept(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "podskept").await?;
@@ -301,7 +304,7 @@ async fn gozero_leaves_by_revoking(suite: Arc<Suite>) -> Result<()> {
     let mut all = Vec::new();
     for n in 0..2 {
         let (listener, address) = listener().await?;
-        // go-zero's key ends with the decimal ID of its lease; any text will do.
+        // go-zero's key ends with the decimal ID of its lease; any text serves here.
         let lease = registry.put_leased(&format!("echo/758700000000000{n}"), &address.to_string(), 600).await?;
         all.push((listener, address, lease));
     }
@@ -309,7 +312,7 @@ async fn gozero_leaves_by_revoking(suite: Arc<Suite>) -> Result<()> {
     registry.revoke(all[0].2).await?;
     let left = Instant::now();
     sandbox.imports_become("echo", &[all[1].1]).await?;
-    // It accepts still, and is not asked: its own Stop revokes the lease first.
+    // The listener still accepts and is not probed: go-zero's own Stop revokes the lease first.
     ensure!(left.elapsed() < Duration::from_secs(10), "{:?}", left.elapsed());
     sandbox.nothing_foreign_was_touched().await
 }

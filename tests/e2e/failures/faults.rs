@@ -1,5 +1,5 @@
-//! What happens to an etcd, each on a real one: nothing is lost or deleted because of it, the status tells it where it lasts, and sync goes
-//! on by itself. Killed and started again is in `outages`, with an empty data directory in `guard`.
+//! Faults of a real etcd: nothing is lost or deleted, status shows a lasting fault, and sync goes on by itself. A
+//! restart is in `outages`, an empty data directory in `guard`.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -101,7 +101,7 @@ async fn frozen_past_every_timeout(suite: Arc<Suite>) -> Result<()> {
     let mut scene = Scene::set(Sandbox::with_registry(bed, "frozen", &registry).await?).await?;
     registry.part().freeze()?;
     let since = Instant::now();
-    // Its connections stay open, and nobody says that anything is wrong.
+    // The connections stay open, and no error is reported.
     eventually("the silence is noticed", Duration::from_secs(60), || async {
         let object = scene.sandbox.registries().get(&scene.sandbox.name).await?;
         let conditions = object.status.unwrap_or_default().conditions;
@@ -131,7 +131,7 @@ async fn compacted_while_disconnected(suite: Arc<Suite>) -> Result<()> {
     link.cut();
     scene.sandbox.registry_condition("Connected", "False", "Unreachable").await?;
 
-    // One server leaves and another comes, and etcd forgets how.
+    // One server leaves and another one comes; etcd compacts the history of both.
     let left = scene.vms.remove(0);
     registry.delete(&scene.sandbox.key("echo", left)).await?;
     scene.add_vm().await?;
@@ -145,7 +145,7 @@ async fn compacted_while_disconnected(suite: Arc<Suite>) -> Result<()> {
     scene.sandbox.nothing_foreign_was_touched().await
 }
 
-/// A restore lacks what came after it: ours is put back, what is imported stays until the guard lets go.
+/// A restore lacks the newest records: ours are put back, imported endpoints stay until the guard releases them.
 async fn restored_to_an_older_revision(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-restored").await?;
@@ -172,7 +172,7 @@ async fn restored_to_an_older_revision(suite: Arc<Suite>) -> Result<()> {
     })
     .await?;
     scene.nothing_is_lost(Duration::from_secs(5)).await?;
-    // It registers again.
+    // The server registers again.
     scene.sandbox.put("echo", newer).await?;
     scene.sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
     scene.sandbox.pods.remove("new-pod").await?;
@@ -193,7 +193,7 @@ async fn change_secret(sandbox: &Sandbox<'_>, name: &str, data: Value) -> Result
     Ok(())
 }
 
-/// A scene behind a user and a password.
+/// A scene whose registry needs a user and a password.
 async fn with_password<'a>(
     bed: &'a twinspan_testbed::Bed,
     name: &str,
@@ -213,7 +213,7 @@ async fn the_password_changes(suite: Arc<Suite>) -> Result<()> {
     let (mut scene, secret) = with_password(bed, "password", &registry).await?;
     let before = scene.own_record().await?;
     registry.change_password("twinspan", "second").await?;
-    // etcd forgets our token, and what flows already goes on; whatever is asked next is refused.
+    // etcd invalidates our token: open watches go on, and the next request is refused.
     let pod = scene.add_pod("second").await?;
     scene.sandbox.condition("echo", "Exported", "False", "AuthFailed").await?;
     scene.nothing_is_lost(Duration::from_secs(5)).await?;
@@ -227,7 +227,7 @@ async fn the_password_changes(suite: Arc<Suite>) -> Result<()> {
     ensure!(scene.own_record().await? == before, "the record was written again");
     scene.goes_on().await?;
 
-    // The other way round: the Secret is first, and what is connected already goes on.
+    // The other way round: the Secret changes first, and the open session goes on.
     let before = scene.own_record().await?;
     change_secret(&scene.sandbox, &secret, json!({"password": "third"})).await?;
     registry.change_password("twinspan", "third").await?;
@@ -245,7 +245,7 @@ async fn tokens_expire(suite: Arc<Suite>) -> Result<()> {
     for _ in 0..3 {
         scene.nothing_is_lost(Duration::from_secs(5)).await?;
         ensure!(scene.own_record().await? == before, "the record was written again");
-        // The token has expired; the write needs another one.
+        // The token has expired; the write needs a new one.
         let pod = scene.add_pod("second").await?;
         let all = [&scene.vms[..], &[scene.pod, pod]].concat();
         scene.sandbox.records_become("echo", &all).await?;
@@ -272,7 +272,7 @@ async fn certificates_expire_and_are_rotated(suite: Arc<Suite>) -> Result<()> {
     let mut scene = Scene::set(sandbox).await?;
     let before = scene.own_record().await?;
 
-    // Ours expires. What is connected stays so; the next connection is refused.
+    // Our certificate expires. The open connection stays; the next one is refused.
     scene.nothing_is_lost((brief + Duration::from_secs(1)).saturating_sub(issued.elapsed())).await?;
     registry.part().kill().await?;
     registry.start_again().await?;
@@ -281,11 +281,11 @@ async fn certificates_expire_and_are_rotated(suite: Arc<Suite>) -> Result<()> {
     change_secret(&scene.sandbox, &client, pem(tls.client_certificate("lasting", None)?)).await?;
     scene.sandbox.registry_condition("Ready", "True", "Connected").await?;
     ensure!(scene.own_record().await? == before, "the record was written again");
-    // Another one while connected: no gap.
+    // A new certificate while connected: no gap.
     change_secret(&scene.sandbox, &client, pem(tls.client_certificate("rotated", None)?)).await?;
     scene.goes_on().await?;
 
-    // Theirs expires.
+    // The server's certificate expires.
     let before = scene.own_record().await?;
     tls.replace_server_certificate(Some(Duration::from_secs(1)))?;
     let replaced = Instant::now();
@@ -301,7 +301,7 @@ async fn certificates_expire_and_are_rotated(suite: Arc<Suite>) -> Result<()> {
     scene.sandbox.nothing_foreign_was_touched().await
 }
 
-/// Whichever of them the operator talks to, its turn comes.
+/// Each member is killed and frozen in turn, so the one that the operator is connected to is among them.
 async fn a_member_of_three_is_killed_and_frozen(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let three = bed.start_three("registry-three").await?;
@@ -319,7 +319,7 @@ async fn a_member_of_three_is_killed_and_frozen(suite: Arc<Suite>) -> Result<()>
             } else {
                 member.part().freeze()?;
             }
-            // The others may have to elect a leader first; and silence has to last to be one.
+            // The other members may have to elect a leader first, and a frozen member is detected only after a timeout.
             let pod = scene.add_pod("second").await?;
             let all: BTreeSet<String> = scene.vms.iter().chain([&scene.pod, &pod]).map(ToString::to_string).collect();
             eventually("sync goes on with the others", Duration::from_secs(60), || async {
@@ -344,14 +344,14 @@ async fn a_member_of_three_is_killed_and_frozen(suite: Arc<Suite>) -> Result<()>
     scene.sandbox.nothing_foreign_was_touched().await
 }
 
-/// The name of the only endpoint leads to another member from one moment to the next, as behind a Service or after a move.
+/// The name of the only endpoint changes its address to another member, as behind a Service or after a move.
 async fn an_endpoints_name_leads_elsewhere(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.own_bed().await?;
     let three = bed.start_three("registry-renamed").await?;
     let hosts = bed.dir().join("hosts");
     let leads_to = |member: &Etcd| {
         let (ip, port) = member.endpoint().trim_start_matches("http://").split_once(':').context("no port")?;
-        // The same file, for it is mounted.
+        // The file is mounted, so it is written in place.
         std::fs::write(&hosts, format!("{ip} etcd.test\n"))?;
         Ok::<_, anyhow::Error>(format!("http://etcd.test:{port}"))
     };
@@ -406,7 +406,7 @@ async fn the_quota_is_used_up(suite: Arc<Suite>) -> Result<()> {
     let conditions = object.status.unwrap_or_default().conditions;
     let exported = conditions.iter().find(|c| c.type_ == "Exported").context("the condition")?;
     ensure!(exported.message.contains("defrag"), "it says what to do: {}", exported.message);
-    // The registry is followed, and cannot be written: its own status says so too.
+    // The watch works and writes do not: the status of the registry says so too.
     let object = scene.sandbox.registry_condition("Ready", "False", "NoSpace").await?;
     let connected = object.status.unwrap_or_default().conditions.into_iter().find(|c| c.type_ == "Connected");
     ensure!(connected.is_some_and(|connected| connected.status == "True"));
@@ -415,7 +415,7 @@ async fn the_quota_is_used_up(suite: Arc<Suite>) -> Result<()> {
     registry.delete(&scene.sandbox.key("echo", left)).await?;
     scene.sandbox.imports_become("echo", &scene.vms).await?;
     ensure!(scene.own_record().await? == before);
-    // What ends does not wait behind what cannot begin.
+    // A deletion does not wait behind a put that cannot succeed.
     scene.sandbox.pods.set_ready("pod", false).await?;
     scene.sandbox.records_become("echo", &scene.vms).await?;
     scene.sandbox.pods.set_ready("pod", true).await?;

@@ -1,4 +1,4 @@
-//! Who may write: one leader of one cluster, whatever stops, freezes or is cloned.
+//! Fencing: one leader of one cluster writes, whatever stops, freezes or is cloned.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ stories![
     two_service_registries_for_one_registry,
 ];
 
-/// A pod of `echo` that is ready, without anybody in it.
+/// A ready pod of `echo`, without a process.
 async fn pod(sandbox: &Sandbox<'_>, name: &str) -> Result<SocketAddr> {
     let address = SocketAddr::from((next_v4(), 80));
     sandbox.pods.run(name, &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[address.ip()]).await?;
@@ -34,7 +34,7 @@ async fn vm(sandbox: &Sandbox<'_>) -> Result<SocketAddr> {
     Ok(vm)
 }
 
-/// Every key of the registry, and every object that Twinspan writes, at its revision.
+/// Every key of the registry, and every object that Twinspan writes, each with its revision.
 async fn everything(sandbox: &Sandbox<'_>) -> Result<BTreeMap<String, String>> {
     let mut all: BTreeMap<String, String> = sandbox
         .registry
@@ -56,7 +56,7 @@ async fn everything(sandbox: &Sandbox<'_>) -> Result<BTreeMap<String, String>> {
     Ok(all)
 }
 
-/// It believes that it leads when it wakes up, and what it remembers is no longer so.
+/// A frozen leader still believes that it leads when it wakes up, and its views are outdated.
 async fn a_leader_that_was_frozen_writes_nothing(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
@@ -72,7 +72,7 @@ async fn a_leader_that_was_frozen_writes_nothing(suite: Arc<Suite>) -> Result<()
     second.ready().await?;
 
     for round in 0..3 {
-        // Each side loses one and gets one, of which the frozen one knows nothing.
+        // Each side loses one instance and gets one, unseen by the frozen replica.
         let (leader, standby) = if round % 2 == 0 { (&first, &second) } else { (&second, &first) };
         leader.part().freeze()?;
         eventually("the other one leads", Duration::from_secs(60), || async {
@@ -105,8 +105,8 @@ async fn a_leader_that_was_frozen_writes_nothing(suite: Arc<Suite>) -> Result<()
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Two clusters that think that they are one, as after a clone: they race for the epoch, one of them writes, and the other waits for a
-/// person.
+/// Two clusters with one cluster ID, as after a clone: they race for the epoch, one of them writes, and the other waits
+/// for approval.
 async fn a_cloned_cluster_is_told_apart(suite: Arc<Suite>) -> Result<()> {
     let here = &suite.shared().await?.bed;
     let there = suite.own_bed().await?;
@@ -147,14 +147,14 @@ async fn a_cloned_cluster_is_told_apart(suite: Arc<Suite>) -> Result<()> {
     holds("only one of them writes", Duration::from_secs(8), || registry.dump("")).await?;
     clones[loser].condition("echo", "Exported", "False", "ClusterIDInUse").await?;
 
-    // A person says which of them is the real one.
+    // An administrator approves one of them.
     let message = standing().await?[loser].2.clone();
     let (_, rest) = message.split_once("twinspan.dev/approve-epoch=").context(message.clone())?;
     let approved = rest.split(' ').next().context("a value")?;
     let patch = Patch::Merge(json!({"metadata": {"annotations": {"twinspan.dev/approve-epoch": approved}}}));
     clones[loser].registries().patch(&one.name, &PatchParams::default(), &patch).await?;
     clones[loser].registry_condition("Ready", "True", "Connected").await?;
-    // What one clone wrote belongs to the owner that both have: the real one puts its own in its place.
+    // The records of one clone belong to the owner that both have: the approved clone replaces them by its own.
     clones[loser].records_become("echo", &[pods[loser]]).await?;
     clones[winner].pods.set_ready("pod", false).await?;
     clones[winner].pods.set_ready("pod", true).await?;
@@ -169,7 +169,8 @@ async fn a_cloned_cluster_is_told_apart(suite: Arc<Suite>) -> Result<()> {
     one.nothing_foreign_was_touched().await
 }
 
-/// Two clusters under one name: each sees the other's instances where it asks for them, and neither touches what is the other's.
+/// Two clusters under one name: each imports the other's instances if its spec asks for them, and neither changes the
+/// other's records.
 async fn two_clusters_on_one_etcd(suite: Arc<Suite>) -> Result<()> {
     let here = &suite.shared().await?.bed;
     let there = suite.own_bed().await?;
@@ -189,7 +190,7 @@ async fn two_clusters_on_one_etcd(suite: Arc<Suite>) -> Result<()> {
     one.records_become("echo", &[a, b, c, outside]).await?;
     one.imports_become("echo", &[outside, c]).await?;
     one.dns_becomes("echo", &[a, b, c, outside]).await?;
-    // Unless it is asked for, a pod of another cluster is none: its address may lead nowhere.
+    // Unless the spec asks for them, pods of another cluster are not imported: their addresses may not be reachable.
     two.imports_become("echo", &[outside]).await?;
     eventually("it is counted as left out", SOON, || async {
         let status = two.registered().get("echo").await?.status.unwrap_or_default();
@@ -213,10 +214,10 @@ async fn two_clusters_on_one_etcd(suite: Arc<Suite>) -> Result<()> {
     let before = one.records("echo").await?;
     ensure!((of(&ids.0, &before).len(), of(&ids.1, &before).len()) == (2, 1), "{before:?}");
 
-    // What ends in one cluster ends in the other, and nobody is asked whether it lives.
+    // An instance that ends in one cluster ends in the other, without a probe.
     one.pods.set_ready("a", false).await?;
     two.imports_become("echo", &[outside, b]).await?;
-    // One cluster withdraws everything, is gone, and comes back: the other's records are as they were.
+    // One cluster withdraws everything, stops, and comes back: the other cluster's records are unchanged.
     two.unregister("echo").await?;
     one.imports_become("echo", &[outside]).await?;
     other.part().kill().await?;
@@ -260,8 +261,8 @@ async fn ready(sandbox: &Sandbox<'_>, name: &str, status: &str, reason: &str, wi
     .await
 }
 
-/// The second ServiceRegistry for the same place and cluster is refused, for each would take the other's records for its own. When
-/// the first one goes, the second has its turn.
+/// A second ServiceRegistry for the same keyspace and cluster is refused, because each would take the other's records
+/// for its own. When the first one is deleted, the second takes over.
 async fn two_service_registries_for_one_registry(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "conflict").await?;
@@ -271,7 +272,7 @@ async fn two_service_registries_for_one_registry(suite: Arc<Suite>) -> Result<()
     sandbox.records_become("echo", &[address]).await?;
     let before = sandbox.records("echo").await?;
 
-    // Only etcd itself can tell that the second spelling leads to it too.
+    // Only etcd itself can show that the second spelling leads to it too.
     let (again, mapped) = (format!("{}-again", sandbox.name), format!("{}-mapped", sandbox.name));
     let (ip, port) = sandbox.registry.endpoint().trim_start_matches("http://").split_once(':').context("no port")?;
     another(&sandbox, &again, sandbox.registry.endpoint(), &sandbox.name).await?;
@@ -280,7 +281,7 @@ async fn two_service_registries_for_one_registry(suite: Arc<Suite>) -> Result<()
         let message = ready(&sandbox, name, "False", "Conflict", SOON).await?;
         ensure!(message.contains(&sandbox.name), "{message}");
     }
-    // Whoever refers to them waits; the first one is as it was.
+    // RegisteredServices that refer to the second one wait; the first one is unchanged.
     let to = |name: &String| json!({"registryRef": {"name": name}, "service": {"name": "echo"}});
     sandbox.register("late", to(&again)).await?;
     sandbox.register("later", to(&mapped)).await?;
@@ -290,7 +291,7 @@ async fn two_service_registries_for_one_registry(suite: Arc<Suite>) -> Result<()
     ensure!(sandbox.records("echo").await? == before);
     sandbox.registry_condition("Ready", "True", "Connected").await?;
 
-    // A place inside the first one's is another place.
+    // A prefix inside the first one's prefix is another keyspace.
     let nested = format!("{}-nested", sandbox.name);
     another(&sandbox, &nested, sandbox.registry.endpoint(), &format!("{}/staging", sandbox.name)).await?;
     sandbox.register("deep", to(&nested)).await?;

@@ -1,5 +1,5 @@
-//! The deletion guard: what nothing explains is held where it is much, said where an administrator looks, and let go by approval or in
-//! the end. `docs/departures.md` has the table of which these are the rows.
+//! The deletion guard: many unexplained deletions are held, shown to an administrator, and released by approval or by
+//! timeout. These stories are the rows of the table in `docs/departures.md`.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ async fn the_prefix_is_deleted(suite: Arc<Suite>) -> Result<()> {
 
 const APPROVE: &str = "twinspan.dev/approve-deletions";
 
-/// Records of instances that nobody keeps alive, and that end with the story.
+/// Records without a server, which last until the story ends.
 async fn instances(sandbox: &Sandbox<'_>, service: &str, count: usize) -> Result<Vec<SocketAddr>> {
     let mut all = Vec::new();
     for _ in 0..count {
@@ -50,7 +50,7 @@ async fn headless(sandbox: &Sandbox<'_>, name: &str, extra: Value) -> Result<()>
     sandbox.register(name, extra).await
 }
 
-/// The hash that a condition's message tells to approve.
+/// The hash that a condition's message names for the approval.
 fn hash_of(condition: &Condition) -> Result<String> {
     let (_, rest) = condition.message.split_once(&format!("{APPROVE}=")).context("no hash in the message")?;
     Ok(rest.chars().take_while(char::is_ascii_hexdigit).collect())
@@ -60,7 +60,8 @@ fn approval(hash: &str) -> Patch<Value> {
     Patch::Merge(json!({"metadata": {"annotations": {APPROVE: hash}}}))
 }
 
-/// Twelve servers vanish at once, and with them what we wrote: the servers stay until somebody approves, and ours is back at once.
+/// Twelve servers vanish at once, together with our records: the imported servers stay until the approval, our records
+/// are put back.
 async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let kind = if comes_back_empty { "empty" } else { "swept" };
@@ -100,7 +101,7 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
         .split_once("12 imported and 0 exported instances ended; they stay until ")
         .with_context(|| held.message.clone())?;
     let until: jiff::Timestamp = until.split(',').next().unwrap_or_default().parse()?;
-    // The registry as a whole holds as well, and may have begun a moment later.
+    // The registry guard holds as well, and may have begun a moment later.
     let hold = until.duration_since(held.last_transition_time.0).as_secs();
     ensure!((300..=310).contains(&hold), "{hold} s; {}", held.message);
     eventually("an Event tells it", SOON, || async {
@@ -110,7 +111,7 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     })
     .await?;
 
-    // The registry is away for a moment: what is held stays so, and its time goes on.
+    // The registry is away for a moment: the hold stays, and its time goes on.
     registry.part().kill().await?;
     sandbox.condition("echo", "Imported", "Unknown", "RegistryUnavailable").await?;
     let away = sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?.status.unwrap_or_default();
@@ -122,11 +123,12 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
         ensure!(held_now.last_transition_time == held.last_transition_time, "{held_now:?}, was {held:?}");
     }
 
-    // Other stories hold something too.
+    // Other stories have holds too.
     let metric = suite.shared().await?.twinspan.metric("twinspan_held_deletions").await?.context("no metric")?;
     ensure!(metric >= 12.0, "{metric}");
 
-    // One registers itself again, so another set is held than was shown: approving the old one lets nothing go.
+    // One server registers itself again, so the held set differs from the one that was shown: approving the old one
+    // releases nothing.
     sandbox.put("echo", vms[0]).await?;
     let hash = eventually("eleven are held", SOON, || async {
         let status = sandbox.registered().get("echo").await?.status.unwrap_or_default();
@@ -146,7 +148,7 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     Ok(())
 }
 
-/// Two at once, of which no server knows: they wait a little for more, and go.
+/// Two unexplained deletions at once wait for more of them, and then take effect.
 async fn below_the_limits_it_waits_for_quiet(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "guardbelow").await?;
@@ -160,7 +162,7 @@ async fn below_the_limits_it_waits_for_quiet(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Whoever does not approve serves the dead for `holdSeconds`, and no longer.
+/// Without an approval, dead instances are served for `holdSeconds` and no longer.
 async fn a_hold_lets_go_in_the_end(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "guardlets").await?;
@@ -175,7 +177,7 @@ async fn a_hold_lets_go_in_the_end(suite: Arc<Suite>) -> Result<()> {
     let vanished = Instant::now();
     bed.registry.delete_at_once(&keys).await?;
     sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?;
-    // One that leaves as servers do goes at once, whatever is held beside it.
+    // A server that deregisters is deleted without delay, whatever is held beside it.
     bed.registry.delete(&sandbox.key("echo", vms[2])).await?;
     sandbox.imports_become("echo", &[&vms[..2], &vms[3..]].concat()).await?;
     ensure!(vanished.elapsed() < Duration::from_secs(38), "{:?}", vanished.elapsed());
@@ -185,8 +187,8 @@ async fn a_hold_lets_go_in_the_end(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// The API server comes back without the pods: nobody saw them end, so their records stay until somebody approves. What is seen to
-/// end goes at once.
+/// The API server comes back without the pods: no watch event showed their end, so their records stay until the
+/// approval. A pod whose end is seen loses its record without delay.
 async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
@@ -223,8 +225,8 @@ async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
         Ok(found)
     })
     .await?;
-    // Whoever manages slices may remember the pods longer than the API server: named once more and taken out again, they were not
-    // seen to end either.
+    // A controller of slices may remember the pods longer than the API server does. Adding them to a slice and removing
+    // them again does not prove that they ended.
     let endpoints: Vec<Value> = pods.iter().map(|pod| json!({"addresses": [pod.ip()]})).collect();
     let slice = serde_json::from_value(json!({
         "metadata": {"name": "late", "labels": {"kubernetes.io/service-name": "echo",
@@ -236,7 +238,7 @@ async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
     let emptied = Patch::Merge(json!({"endpoints": []}));
     sandbox.slices().patch("late", &PatchParams::default(), &emptied).await?;
     eventually("they are held again", SOON, held).await?;
-    // One comes back, and is then seen to end.
+    // One pod comes back, and a watch event shows its end.
     sandbox.pods.run("pod-00", &labels, &[pods[0].ip()]).await?;
     sandbox.pods.set_ready("pod-00", true).await?;
     eventually("eleven are held", SOON, || async {
@@ -261,7 +263,7 @@ async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
     twinspan.part().check_running()
 }
 
-/// Six services lose two of five each: none of them would hold it, all of them together do.
+/// Six services lose two of five instances each: no service guard holds them, the registry guard does.
 async fn the_registry_as_a_whole(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "guardwhole").await?;

@@ -1,4 +1,5 @@
-//! Parts that fail, and the rules that keep a failure from becoming a loss: departures, the deletion guard, the fence.
+//! Failures of Twinspan, the registry and the cluster, and the rules that keep a failure from becoming a loss:
+//! departures, the deletion guard, the fence.
 
 mod connection;
 mod departures;

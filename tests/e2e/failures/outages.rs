@@ -1,4 +1,4 @@
-//! One side is away for a while: nothing is lost or deleted because of it, conditions say so, sync goes on without a restart.
+//! One side is away for a while: nothing is lost or deleted, conditions say so, and sync goes on without a restart.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -40,7 +40,7 @@ async fn the_registry_is_down_at_start(suite: Arc<Suite>) -> Result<()> {
     sandbox.imports_become("echo", &[vm]).await?;
     sandbox.records_become("echo", &[vm, pod.address()]).await?;
 
-    // Twinspan starts while the registry is down: it knows nothing of it, and nothing follows from that.
+    // Twinspan starts while the registry is down: it knows nothing of the records, and must conclude nothing.
     first.part().stop().await?;
     bed.registry.part().kill().await?;
     let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
@@ -65,7 +65,7 @@ async fn the_registry_is_down_at_start(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Imported and exported instances are counted all the time, on the side that is not away.
+/// Counts imported or exported instances all the time, on the side that is reachable.
 async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry(&format!("registry-away-{}", away.as_secs())).await?;
@@ -99,7 +99,7 @@ async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
     registry.start_again().await?;
     sandbox.registry_condition("Ready", "True", "Connected").await?;
     sandbox.condition("echo", "Ready", "True", "Synced").await?;
-    // The first list after it deletes nothing on either side.
+    // The first list after the outage deletes nothing on either side.
     let back = Instant::now();
     let everything: BTreeSet<String> = vms.iter().chain([&pod.address()]).map(ToString::to_string).collect();
     while back.elapsed() < Duration::from_secs(5) {
@@ -108,7 +108,7 @@ async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
         ensure!(records == everything, "registered {records:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    // And sync goes on.
+    // Sync goes on.
     let new = SocketAddr::from((next_v4(), 9000));
     sandbox.put("echo", new).await?;
     sandbox.imports_become("echo", &[&vms[..], &[new]].concat()).await?;
@@ -117,7 +117,8 @@ async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Another etcd cluster answers at the same address, with nothing in it: own records are put back, and what is imported is held.
+/// Another etcd cluster answers at the same address, and is empty: our records are put back, imported endpoints are
+/// held.
 async fn the_registry_comes_back_empty(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-comes-back-empty").await?;
@@ -141,7 +142,7 @@ async fn the_registry_comes_back_empty(suite: Arc<Suite>) -> Result<()> {
         ensure!(found == BTreeSet::from([vm]), "imported {found:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    // It registers again: nothing is held any more.
+    // The server registers again: nothing is held any more.
     sandbox.put("echo", vm).await?;
     sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
     sandbox.imports_become("echo", &[vm]).await

@@ -1,4 +1,4 @@
-//! "etcd away, then back": after 90 s without it, servers of Kitex, Hertz and Kratos live on and never register again. With the real ones.
+//! An outage of 90 s: real servers of Kitex, Hertz and Kratos survive it and never register again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,10 +15,10 @@ use crate::sync::formats::sandbox_of;
 stories![long: frameworks_that_gave_up_are_kept_or_put_back];
 
 const AWAY: Duration = Duration::from_secs(90);
-/// Kitex and Hertz grant 60 s, which etcd renews when it starts; it expires leases up to a few seconds late.
+/// Kitex and Hertz grant leases of 60 s. etcd renews them when it starts, and expires them up to a few seconds late.
 const EXPIRES_WITHIN: Duration = Duration::from_secs(100);
 
-/// One framework's service under one policy: a server that lives through all of it, and one that dies while nobody can see it.
+/// One framework's service under one policy: a server that survives, and one that dies during the outage.
 struct Case<'a> {
     framework: Framework,
     sandbox: &'a Sandbox<'a>,
@@ -28,7 +28,7 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// The value and the lease of the record of the server that lives, where there is one.
+    /// The value and the lease of the surviving server's record, if there is one.
     async fn record(&self, etcd: &Etcd) -> Result<Option<String>> {
         let address = self.lives.address().to_string();
         let all = etcd.dump("").await?;
@@ -72,7 +72,7 @@ async fn frameworks_that_gave_up_are_kept_or_put_back(suite: Arc<Suite>) -> Resu
     }
     etcd.start_again().await?;
 
-    // One lease after it is back, the registrations go; until then and afterwards, what lives is in DNS.
+    // The registrations end one lease after etcd is back. Before and afterwards the surviving servers are in DNS.
     let back = Instant::now();
     let mut missing: BTreeMap<(&str, &str), Instant> = BTreeMap::new();
     let mut healed = BTreeSet::new();
@@ -93,7 +93,7 @@ async fn frameworks_that_gave_up_are_kept_or_put_back(suite: Arc<Suite>) -> Resu
                 }
                 Some(value) if value.contains("twinspan.dev/healed") => {
                     ensure!(case.service == "heals", "{id:?}: {value}");
-                    // It may have been away for less than it takes to look.
+                    // The record may have been missing for less time than one look takes.
                     missing.entry(id).or_insert_with(Instant::now);
                     healed.insert(id);
                 }
@@ -104,7 +104,7 @@ async fn frameworks_that_gave_up_are_kept_or_put_back(suite: Arc<Suite>) -> Resu
     }
     ensure!(missing.len() == 6 && healed.len() == 3, "went: {missing:?}, came back: {healed:?}");
 
-    // Those that died go, everywhere; those that live are counted, and healed ones end with their servers.
+    // Dead servers disappear everywhere; surviving servers are counted, and healed records end with their servers.
     for case in &cases {
         case.sandbox.imports_become(case.service, &[case.lives.address()]).await?;
         case.sandbox.dns_becomes(case.service, &[case.lives.address()]).await?;

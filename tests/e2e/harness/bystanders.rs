@@ -1,4 +1,4 @@
-//! What is somebody else's, beside every sandbox: records and a slice that nobody may touch.
+//! Foreign records and a foreign slice in every sandbox, which Twinspan must not touch.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{Sandbox, record};
 use crate::safety::audit::no_denied_requests;
 
 impl Sandbox<'_> {
-    /// Records and a slice that are somebody else's business: beside the story's names, and under one of them.
+    /// Creates foreign records, beside the names of the story and under one of them, and a foreign slice.
     pub(super) async fn plant_foreign(&mut self) -> Result<()> {
         for key in [
             format!("{}/bystander/10.77.250.1:7000", self.name),
@@ -52,7 +52,8 @@ impl Sandbox<'_> {
             .collect()
     }
 
-    /// The end of a story: what is somebody else's is byte for byte as it was, and Twinspan asked for nothing that it may not do.
+    /// The end of a story: foreign records and slices are byte for byte as they were, and no request of Twinspan was
+    /// denied.
     pub async fn nothing_foreign_was_touched(&self) -> Result<()> {
         let records = self.foreign().await?;
         ensure!(records == self.foreign_records, "foreign records changed:\n{:?}\n{records:?}", self.foreign_records);

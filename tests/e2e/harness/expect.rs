@@ -1,4 +1,4 @@
-//! What a story waits for: endpoints, records, DNS answers, conditions and Events of a sandbox.
+//! Reading and waiting: endpoints, records, DNS answers, conditions and Events of a sandbox.
 //!
 //! Changes nothing.
 
@@ -40,7 +40,7 @@ impl Sandbox<'_> {
         self.imports_become_within(service, expected, SOON).await
     }
 
-    /// The same where something is waited for on purpose.
+    /// The same for a change that Twinspan delays on purpose.
     pub async fn imports_become_within(&self, service: &str, expected: &[SocketAddr], within: Duration) -> Result<()> {
         let expected: BTreeSet<SocketAddr> = expected.iter().copied().collect();
         eventually("the imported endpoints", within, || async {
@@ -101,7 +101,7 @@ impl Sandbox<'_> {
         .await
     }
 
-    /// Waits until a pass has seen the spec as it is.
+    /// Waits until a pass has processed the current spec.
     pub async fn seen(&self, name: &str) -> Result<()> {
         eventually(&format!("RegisteredService {name} is seen"), SOON, || async {
             let object = self.registered().get(name).await?;

@@ -1,4 +1,4 @@
-//! Records in the registry of a sandbox: what a story writes in the place of a server, and what it finds.
+//! Records in the registry of a sandbox: a story writes them in the place of a server, and lists them by service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

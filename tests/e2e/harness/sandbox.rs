@@ -1,7 +1,6 @@
 //! One story's part of a cluster: how it is set up, and the objects and processes that a story puts into it.
 //!
-//! Leaves to its siblings: records ([`super::records`]), what a story waits for ([`super::expect`]), and foreign things
-//! ([`super::bystanders`]).
+//! Leaves records to [`super::records`], waiting to [`super::expect`], and foreign objects to [`super::bystanders`].
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +15,8 @@ use serde_json::{Value, json};
 use twinspan::api::{RegisteredService, ServiceRegistry};
 use twinspan_testbed::{Bed, Caller, Etcd, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, next_v4};
 
-/// A namespace, a ServiceRegistry with a prefix of its own, and foreign records and slices beside them that Twinspan must not touch.
+/// A namespace, a ServiceRegistry with a prefix of its own, and foreign records and slices beside them that Twinspan
+/// must not touch.
 pub struct Sandbox<'a> {
     pub bed: &'a Bed,
     /// The etcd that the ServiceRegistry points to, and in which the story looks for records.
@@ -183,7 +183,7 @@ impl<'a> Sandbox<'a> {
         self.service(name, json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": port}]})).await
     }
 
-    /// Starts a pod of a Service, with a real Kitex server in it that does not know the registry, not ready yet.
+    /// Starts a pod of a Service, not ready yet, with a real Kitex server in it that does not register itself.
     pub async fn pod(&self, service: &str, pod: &str, port: u16) -> Result<Server> {
         let ip = next_v4();
         let address = SocketAddr::from((ip, port));

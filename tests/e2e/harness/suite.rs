@@ -79,17 +79,17 @@ impl Suite {
         Bed::start(&self.dir.join(format!("own-{number}"))).await
     }
 
-    /// Where every bed keeps its files.
+    /// The directory of all files of all beds.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Takes everything down, and keeps the logs where something failed.
+    /// Takes everything down, and keeps the logs if a story failed.
     pub fn finish(&self, failed: bool) {
         if failed {
             eprintln!("e2e: logs are kept in {}", self.dir.display());
         } else {
-            // What is left there is of no use to anybody.
+            // A directory that cannot be removed does no harm.
             let _ = std::fs::remove_dir_all(&self.dir);
         }
     }

@@ -1,14 +1,15 @@
-//! How a story gets its name: from its module and its function, so that no other place repeats it.
+//! The name of a story: it comes from its module and its function, so that no other place repeats it.
 //!
 //! Knows nothing about what a story does.
 
 /// Writes `fn stories`, which returns one trial for each function that is listed, named `module::function`.
 ///
-/// - `stories![pods_come_and_go, reasons::every_reason_is_named]`: stories of the normal run; a function may be in a child module.
+/// - `stories![pods_come_and_go, reasons::every_reason_is_named]`: stories of the normal run; a function may be in a
+///   child module.
 /// - `long: …`: stories that take minutes by their nature.
-/// - `more: …`: functions that return trials themselves, for names that no function can have.
-/// - `modules: …`: child modules whose stories are added. They need a `mod` line as well: rustfmt does not follow one that a
-///   macro writes. If a module is missing here, the compiler warns that its `stories` is never used.
+/// - `more: …`: functions that return trials themselves, for names that a function cannot have.
+/// - `modules: …`: child modules whose stories are added. They need a `mod` line as well, because rustfmt does not
+///   follow one that a macro writes. If a module is missing here, the compiler warns that its `stories` is never used.
 macro_rules! stories {
     (long: $($rest:tt)+) => { $crate::harness::stories!(@sections ; long: $($rest)+); };
     (modules: $($rest:tt)+) => { $crate::harness::stories!(@sections ; modules: $($rest)+); };

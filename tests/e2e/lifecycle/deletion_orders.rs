@@ -1,5 +1,5 @@
-//! Service, RegisteredService, ServiceRegistry and namespace are deleted and created again in every order, half of the orders
-//! while Twinspan is down: nothing of ours is left where nothing should be, and everything is back in the end.
+//! Service, RegisteredService, ServiceRegistry and namespace are deleted and created again in every order, half of the
+//! orders while Twinspan is down. Twinspan leaves nothing behind, and everything is synchronised in the end.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,8 +29,8 @@ enum Object {
 
 const ALL: [Object; 4] = [Object::Service, Object::RegisteredService, Object::ServiceRegistry, Object::Namespace];
 
-/// An API server that is asked by 24 stories at once is slow, and own records of a registry that was deleted while Twinspan was down
-/// end with their lease of 60 s.
+/// An API server that serves 24 stories at once is slow; and if a registry was deleted while Twinspan was down, our
+/// records end with their lease of 60 s.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn permutations(of: &[Object]) -> Vec<Vec<Object>> {
@@ -72,7 +72,7 @@ impl<'a> Case<'a> {
         let params = DeleteParams::default();
         let outcome = match object {
             Object::Service => {
-                // Its pod goes with it: without one there is nothing to export.
+                // The pod is deleted with its Service: without a Service there is nothing to export.
                 ignore_missing(self.sandbox.pods.remove("pod").await)?;
                 self.sandbox.services().delete("echo", &params).await.map(drop)
             }
@@ -83,7 +83,7 @@ impl<'a> Case<'a> {
         ignore_missing(outcome.map_err(Into::into))
     }
 
-    /// The namespace first, and the others in the order in which they were deleted.
+    /// The namespace first, and the others in the order of their deletion.
     async fn create_again(&self) -> Result<()> {
         eventually("the namespace is gone; nothing of ours holds it up", PATIENCE, || async {
             ensure!(
@@ -96,7 +96,7 @@ impl<'a> Case<'a> {
         .await?;
         let labels = BTreeMap::from([("story".to_owned(), self.sandbox.name.clone())]);
         self.sandbox.bed.create_namespace(&self.sandbox.name, &labels).await?;
-        // The API server's own cache may still have the one that ended.
+        // The cache of the API server may still have the namespace that ended.
         eventually("the namespace takes objects", PATIENCE, || async {
             let dry = PostParams { dry_run: true, ..PostParams::default() };
             let object = serde_json::from_value(json!({"metadata": {"name": "anything"}}))?;
@@ -141,7 +141,7 @@ impl<'a> Case<'a> {
         .await
     }
 
-    /// The foreign record is all that is left, on either side.
+    /// Only the foreign record is left, on either side.
     async fn is_clean(&self) -> Result<()> {
         let sandbox = &self.sandbox;
         eventually(&format!("nothing is left after {:?}", self.order), PATIENCE, || async {
@@ -163,7 +163,7 @@ fn ignore_missing(outcome: Result<()>) -> Result<()> {
 }
 
 fn is_missing(error: &kube::Error) -> bool {
-    // A namespace under deletion is gone for whoever deletes it once more.
+    // Deleting a namespace that is already being deleted is not an error.
     matches!(error, kube::Error::Api(status) if status.is_not_found() || status.is_conflict())
 }
 
@@ -189,7 +189,7 @@ async fn deleted_and_created_again_in_every_order(suite: Arc<Suite>) -> Result<(
             Ok::<_, anyhow::Error>(())
         }))
         .await?;
-        // Half of those that are deleted while Twinspan is down are there again when it starts.
+        // Half of the objects that are deleted while Twinspan is down exist again when it starts.
         let (early, late): (Vec<_>, Vec<_>) =
             half.iter().map(|(_, case)| case).enumerate().partition(|(n, _)| n % 2 == 0);
         if while_down {

@@ -1,4 +1,4 @@
-//! The life of objects: what is changed or deleted leaves nothing behind.
+//! The lifecycle of objects: a change or a deletion leaves nothing behind.
 
 mod deletion_orders;
 mod replicas;
@@ -31,7 +31,7 @@ async fn a_registered_service(suite: Arc<Suite>) -> Result<()> {
     sandbox.imports_become("echo", &[vm.address()]).await?;
     sandbox.records_become("echo", &[pod.address(), vm.address()]).await?;
 
-    // Another name: the old one is cleaned.
+    // Another name: the records under the old name are deleted.
     sandbox.patch("echo", json!({"registryName": "other"})).await?;
     sandbox.records_become("other", &[pod.address()]).await?;
     sandbox.records_become("echo", &[vm.address()]).await?;
@@ -49,7 +49,7 @@ async fn a_registered_service(suite: Arc<Suite>) -> Result<()> {
     sandbox.patch("echo", json!({"direction": "Both"})).await?;
     sandbox.records_become("echo", &[pod.address(), vm.address()]).await?;
 
-    // The Service goes: there is nothing to export, and nothing to import into.
+    // The Service is deleted: there is nothing to export, and nothing to import into.
     sandbox.services().delete("echo", &DeleteParams::default()).await?;
     sandbox.condition("echo", "Accepted", "False", "ServiceMissing").await?;
     sandbox.imports_become("echo", &[]).await?;
@@ -138,7 +138,7 @@ async fn what_we_write_is_what_kitex_reads(suite: Arc<Suite>) -> Result<()> {
         ensure!(instance.tags["lane"] == "blue" && instance.tags["odd"] == odd, "{instance:?}");
         ensure!(instance.tags["twinspan.dev/owner"].ends_with(&format!("/{}/echo", sandbox.name)), "{instance:?}");
     }
-    // Only the primary family unless asked for all, and a changed weight is written in place.
+    // Only the primary family unless the spec asks for all; a changed weight is written in place.
     sandbox.patch("echo", json!({"export": {"weight": 7, "ipFamilyPolicy": "Primary"}})).await?;
     sandbox.records_become("echo", &addresses[..1]).await?;
     eventually("the new weight", SOON, || async {

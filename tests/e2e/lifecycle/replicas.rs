@@ -16,7 +16,7 @@ stories![a_restart_changes_nothing, a_second_release_refuses_to_start, dry_run_a
 /// The default of `spec.fence.keyPrefix`.
 const EPOCHS: &str = "twinspan/";
 
-/// The counter of the one epoch that there is.
+/// The counter of the only epoch.
 async fn epoch(registry: &Etcd) -> Result<u64> {
     let mut epochs = registry.dump(EPOCHS).await?;
     ensure!(epochs.len() == 1, "{epochs:?}");
@@ -74,7 +74,7 @@ async fn a_restart_changes_nothing(suite: Arc<Suite>) -> Result<()> {
     let epoch_before = epoch(&bed.registry).await?;
     ensure!(before.0.len() >= 50 && before.1.len() >= 8, "{before:?}");
 
-    // Stopped as Kubernetes stops it: it ends by itself, and gives the Lease back.
+    // Stopped as Kubernetes stops it: the process ends by itself and releases its Lease.
     first.part().stop().await?;
     let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     second.ready().await?;
@@ -93,7 +93,7 @@ async fn a_restart_changes_nothing(suite: Arc<Suite>) -> Result<()> {
     let lists = log.lines().filter(|line| line.contains("listed registry=")).count();
     ensure!(lists == 1, "{lists} lists of a registry in which nothing happened");
 
-    // A second replica stands by with warm views, and takes over when the first is killed. Nothing is written either.
+    // A second replica stands by with warm views and takes over when the first is killed. It writes nothing either.
     let third = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     third.ready().await?;
     ensure!(third.metric("twinspan_leader").await? == Some(0.0));
@@ -110,7 +110,7 @@ async fn a_restart_changes_nothing(suite: Arc<Suite>) -> Result<()> {
     })
     .await?;
     ensure!(watched().await? == before, "the failover changed something");
-    // And it works.
+    // The new leader synchronises.
     sandbox.pods.set_ready("pod-0", false).await?;
     eventually("the new leader syncs", SOON, || async {
         let count = sandbox.registered_addresses("echo").await?.len();
@@ -130,7 +130,7 @@ async fn a_second_release_refuses_to_start(suite: Arc<Suite>) -> Result<()> {
         .to_string();
     let why = format!("another release of Twinspan runs in namespace {OPERATOR_NAMESPACE}");
     ensure!(error.contains("exit status: 1") && error.contains(&why), "{error}");
-    // The first one goes on, and nothing was asked that may not be.
+    // The first release goes on, and no request was denied.
     suite.shared().await?.twinspan.ready().await?;
     crate::safety::audit::no_denied_requests(bed)
 }
@@ -142,14 +142,14 @@ async fn dry_run_and_suspend_write_nothing(suite: Arc<Suite>) -> Result<()> {
     let pod = sandbox.pod("echo", "pod", 80).await?;
     sandbox.pods.set_ready("pod", true).await?;
     sandbox.register("echo", json!({"policy": "Observe"})).await?;
-    // Observed: it is said what would be written, and nothing is.
+    // Observe: status says what would be written, and nothing is written.
     let object = sandbox.condition("echo", "Exported", "False", "NotWritten").await?;
     ensure!(object.status.is_some_and(|s| s.instances.cluster == 1));
     ensure!(sandbox.records("echo").await?.is_empty());
     sandbox.patch("echo", json!({"policy": "Sync"})).await?;
     sandbox.records_become("echo", &[pod.address()]).await?;
 
-    // Suspended: what is written stays, whatever happens.
+    // Suspended: records stay, whatever happens.
     sandbox.patch("echo", json!({"suspend": true})).await?;
     sandbox.seen("echo").await?;
     sandbox.pods.set_ready("pod", false).await?;

@@ -1,4 +1,4 @@
-//! The operations of everybody else, and what both sides should look like once they stop.
+//! Random operations on both sides, and the state that both sides must reach once the operations stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,20 +17,20 @@ use crate::harness::{Sandbox, TWINSPAN, record};
 const SERVICES: usize = 5;
 const MOST_PODS: usize = 6;
 const MOST_VMS: usize = 12;
-/// One in so many operations is a blow to a replica or to the registry.
+/// One operation in so many hits a replica or the registry.
 const BLOWS: usize = 200;
-/// Nobody waits longer than this for the last change: holds are short here, and a frozen leader is replaced within 20 s.
+/// The longest wait for the last change: holds are short here, and a frozen leader is replaced within 20 s.
 const REST: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Default)]
 struct Service {
-    /// Servers with records of their own, by address, with their leases.
+    /// Leases of servers that registered themselves, by address.
     vms: BTreeMap<SocketAddr, i64>,
     /// Pods by name: their addresses, and whether they are ready.
     pods: BTreeMap<String, (SocketAddr, bool)>,
-    /// Pods that registered themselves, over our record or in its place.
+    /// Pods that registered themselves, over our record or instead of it.
     selves: BTreeSet<SocketAddr>,
-    /// Keys under the name that mean nothing.
+    /// Keys under the name that are not records.
     junk: BTreeSet<String>,
     direction: &'static str,
 }
@@ -71,7 +71,7 @@ impl<'a> Driver<'a> {
             names: 0,
             restarts: 0,
         };
-        // What the sandbox planted, before anybody looked.
+        // The writes of the sandbox itself, before the first operation.
         driver.written.revisions.extend(1..=4);
         for n in 0..SERVICES {
             let ports = json!([{"name": "rpc", "port": 80}]);
@@ -87,7 +87,7 @@ impl<'a> Driver<'a> {
         Ok(driver)
     }
 
-    /// What was asked of the registry so far.
+    /// The writes that the driver has requested so far.
     pub async fn written(&self) -> Result<Written> {
         Ok(self.written.clone())
     }
@@ -131,7 +131,7 @@ impl<'a> Driver<'a> {
     }
 
     async fn grant(&mut self) -> Result<i64> {
-        // Longer than any run: only what is revoked ends.
+        // Longer than any run: a lease ends only when it is revoked.
         Ok(self.etcd.lease_grant(3600, None).await?.id())
     }
 
@@ -230,7 +230,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Key and lease of one record that is ours now.
+    /// Key and lease of one of our current records.
     async fn ours(&mut self, n: usize) -> Result<Option<(String, i64)>> {
         let options = etcd_client::GetOptions::new().with_prefix();
         let found = self.etcd.get(self.key(n, ""), Some(options)).await?;
@@ -248,7 +248,7 @@ impl<'a> Driver<'a> {
     async fn revoke_ours(&mut self, n: usize) -> Result<()> {
         let Some((_, lease)) = self.ours(n).await? else { return Ok(()) };
         self.written.revoked.insert(lease);
-        // It may have ended by itself meanwhile.
+        // The lease may have ended by itself meanwhile.
         let _ = self.etcd.lease_revoke(lease).await;
         Ok(())
     }
@@ -294,7 +294,7 @@ impl<'a> Driver<'a> {
             _ => {
                 let response = self.etcd.status().await?;
                 let revision = response.header().context("no header")?.revision();
-                // Nothing was written since the last time: there is nothing to compact.
+                // Nothing was written since the last compaction, so there is nothing to compact.
                 if revision > self.compacted {
                     self.etcd.compact(revision, None).await?;
                     self.compacted = revision;
@@ -304,7 +304,7 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// Everything is brought in order, and both sides come to agree.
+    /// Ends what is unfinished, and waits until both sides agree.
     pub async fn comes_to_rest(&mut self) -> Result<()> {
         for n in 0..SERVICES {
             while !self.services[n].selves.is_empty() {

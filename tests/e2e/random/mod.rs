@@ -1,5 +1,5 @@
-//! A long run of chance: two replicas, that are killed and frozen now and then, against thousands of operations of everybody else. A second
-//! watcher and the registry's own log record what happened, and are checked afterwards.
+//! A long random run: two replicas, killed and frozen now and then, against thousands of operations. A second watcher
+//! and the registry's own log record what happened, and are checked afterwards.
 
 mod check;
 mod driver;
@@ -35,7 +35,7 @@ async fn run(suite: Arc<Suite>, operations: usize, prefix: bool) -> Result<()> {
 
 async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) -> Result<()> {
     let bed = suite.own_bed().await?;
-    // Its own log names every request that it was sent.
+    // The log of this etcd names every request.
     let registry = bed.start_registry_with("registry-random", &["--log-level=debug"]).await?;
     let witness = Witness::start(&registry).await?;
     let sandbox = if prefix {
@@ -62,14 +62,14 @@ async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) 
         driver.restarts
     );
 
-    // The check can fail: three violations, each made on the real registry, are found, and nothing else.
+    // The check itself is tested: three violations, each made on the real registry, are found, and nothing else.
     plant(&sandbox).await?;
     let found: Vec<Kind> = check::check(&witness.history().await?, &written).iter().map(|v| v.kind).collect();
     ensure!(found == [Kind::ForeignTouched, Kind::NoLease, Kind::Unfenced], "{found:?}");
     Ok(())
 }
 
-/// What Twinspan must never do, done by hand in its name.
+/// Makes the forbidden writes by hand, in the name of Twinspan.
 async fn plant(sandbox: &Sandbox<'_>) -> Result<()> {
     let mut client = sandbox.registry.client().await?;
     let fence = client.get("twinspan/", Some(etcd_client::GetOptions::new().with_prefix())).await?;

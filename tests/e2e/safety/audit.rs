@@ -1,4 +1,4 @@
-//! What was asked of the API server, as its audit log has it.
+//! Requests to the API server, read from its audit log.
 
 use std::collections::BTreeSet;
 
@@ -15,12 +15,12 @@ pub fn audited(bed: &Bed) -> Result<Vec<Value>> {
 pub fn audited_as(bed: &Bed, user: &str) -> Result<Vec<Value>> {
     let text = std::fs::read_to_string(&bed.cluster.audit_log)?;
     let lines = text.lines().filter(|line| line.contains(user));
-    // The last line may be half written.
+    // The last line may be incomplete.
     let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
     Ok(events.filter(|event| event["user"]["username"] == user).collect())
 }
 
-/// From the audit log: nothing that Twinspan asked for is forbidden to it, and `Endpoints` are none of its business.
+/// No request of Twinspan was denied, and none was about `Endpoints`.
 pub fn no_denied_requests(bed: &Bed) -> Result<()> {
     let asked = audited(bed)?;
     let endpoints = asked.iter().find(|event| event["objectRef"]["resource"] == "endpoints");
@@ -28,8 +28,8 @@ pub fn no_denied_requests(bed: &Bed) -> Result<()> {
     nothing_is_denied(&asked)
 }
 
-/// An API server that has just started denies everybody everything until it has read the roles, so what was granted at another
-/// time does not count.
+/// An API server that has just started denies every request until it has read the roles, so a denial does not count if
+/// the same request was granted at another time.
 pub fn nothing_is_denied(asked: &[Value]) -> Result<()> {
     let (mut granted, mut denied) = (BTreeSet::new(), BTreeSet::new());
     for event in asked {

@@ -1,4 +1,5 @@
-//! Bad input: each has a condition with the right reason, an Event, a count; good neighbours sync all the same.
+//! Bad input: each case has a condition with the right reason, an Event and a count; valid objects beside it are
+//! synchronised.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -113,13 +114,13 @@ async fn objects(suite: Arc<Suite>) -> Result<()> {
         })
         .await?;
     }
-    // The neighbour is exported all the same, and nobody else is.
+    // The valid neighbour is exported, and no other.
     sandbox.records_become("ok.good", &[pod.address()]).await?;
     for name in ["payment", "ok.a", "ok.b", "ok.c", "ok.d", "ok.e", "ok.f"] {
         let records = sandbox.records(name).await?;
         ensure!(records.is_empty(), "{name}: {records:?}");
     }
-    // Each is mended without a restart.
+    // Each object is corrected without a restart.
     sandbox.patch("which-port", json!({"service": {"ports": [{"name": "a"}]}})).await?;
     sandbox.condition("which-port", "Ready", "True", "Synced").await?;
     sandbox.patch("not-allowed", json!({"registryName": "exact"})).await?;
@@ -134,14 +135,14 @@ async fn registries(suite: Arc<Suite>) -> Result<()> {
     let sandbox = Sandbox::new(bed, "badregistries").await?;
     sandbox.registry_condition("Ready", "True", "Connected").await?;
     let spec = |etcd: Value| json!({"spec": {"etcd": etcd}});
-    // Nobody listens there; the next endpoint is tried, and one that answers is enough.
+    // The first endpoint does not answer; the next one is tried, and one answer is enough.
     sandbox_patch(&sandbox, spec(json!({"endpoints": ["http://10.77.255.254:1"]}))).await?;
     sandbox.registry_condition("Connected", "False", "Unreachable").await?;
     sandbox_patch(&sandbox, spec(json!({"endpoints": ["http://10.77.255.254:1", sandbox.registry.endpoint()]})))
         .await?;
     sandbox.registry_condition("Connected", "True", "Connected").await?;
 
-    // A Secret that is missing, then one that is wrong for this etcd, which wants no password.
+    // A missing Secret, then one that is wrong for this etcd, which has no password.
     sandbox_patch(&sandbox, spec(json!({"auth": {"secretRef": {"name": format!("{}-user", sandbox.name)}}}))).await?;
     sandbox.registry_condition("Ready", "False", "SecretNotFound").await?;
     let secret = serde_json::from_value(
@@ -165,7 +166,7 @@ async fn sandbox_patch(sandbox: &Sandbox<'_>, body: Value) -> Result<()> {
     Ok(())
 }
 
-/// What a format has no place for is refused, never ignored, and touches nothing that is there.
+/// A setting that the format cannot carry is refused, never ignored, and existing records stay.
 async fn not_supported(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "notsupported").await?;

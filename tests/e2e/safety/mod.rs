@@ -1,4 +1,5 @@
-//! What Twinspan must never do, whatever the registry and the cluster contain, and the audit log that proves it.
+//! Security: what Twinspan must never do, whatever the registry and the cluster contain, and the audit log that proves
+//! it.
 
 pub mod audit;
 mod bad_input;

@@ -1,7 +1,8 @@
-//! What Twinspan may do is what it does: after a whole run, the audit logs of every API server are compared with the roles that were granted.
+//! Twinspan's roles grant exactly what it does: after a whole run, the audit logs of every API server are compared with
+//! the roles.
 //!
-//! It is no story of its own, because it judges all the others: a verb that no story used is a grant that nobody needs, or a story that
-//! is missing, and a request that was denied is a grant that is missing.
+//! The comparison is not a story, because it judges all of them. A verb that no story used is a needless grant or a
+//! missing story; a request that was denied is a missing grant.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -19,12 +20,12 @@ use crate::harness::{Suite, stories};
 
 stories![the_comparison_finds_what_is_planted];
 
-/// The API server itself. It reads its roles once in its life from their beginning, when it starts.
+/// The API server itself. It reads its roles from the beginning only once, when it starts.
 const API_SERVER: &str = "system:apiserver";
-/// How long before and after that it may deny what the roles grant.
+/// For how long before and after that start it may deny granted requests.
 const STARTING: SignedDuration = SignedDuration::from_secs(15);
 
-/// A request, as the audit log has it.
+/// A request in the audit log.
 #[derive(Debug, Deserialize)]
 struct Event {
     verb: String,
@@ -78,7 +79,7 @@ impl Event {
     }
 }
 
-/// Compares what the roles grant with the audit logs under a directory; returns how many grants and requests there were.
+/// Compares the roles with the audit logs under a directory; returns the number of grants and of requests.
 pub fn exactly_sufficient(dir: &Path) -> Result<(usize, usize)> {
     // A unit test keeps this list equal to the roles of the manifests.
     let granted = granted();
@@ -105,7 +106,7 @@ pub fn exactly_sufficient(dir: &Path) -> Result<(usize, usize)> {
                 forbidden.push(event);
             }
         }
-        // An API server that has just started knows no roles yet, and denies everybody.
+        // An API server that has just started knows no roles yet and denies every request.
         forbidden.retain(|event| !starts.iter().any(|at| event.at.duration_since(*at).abs() < STARTING));
         denied.extend(forbidden.iter().map(|e| format!("{} {} {}", e.verb, e.object.api_group, e.resource())));
     }
@@ -127,7 +128,7 @@ fn audit_logs(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Without a request every grant is unused; a denial is found, but not one of an API server that is starting.
+/// Without a request every grant is unused. A denial is found, unless the API server was just starting.
 async fn the_comparison_finds_what_is_planted(suite: Arc<Suite>) -> Result<()> {
     let dir = suite.dir().join("planted");
     std::fs::create_dir_all(&dir)?;

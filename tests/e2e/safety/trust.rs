@@ -1,4 +1,5 @@
-//! Whoever can write the registry gets nothing into a Service that they should not, and nobody publishes a name that is not theirs.
+//! A hostile registry writer cannot get forbidden addresses into a Service, and a hostile namespace cannot publish a
+//! foreign name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -27,7 +28,7 @@ async fn create_node(sandbox: &Sandbox<'_>, name: &str, address: &str, pod_cidr:
     Ok(())
 }
 
-/// The addresses that are skipped, with their reasons, once there are as many as expected.
+/// Waits for the expected number of skipped addresses, and compares their reasons.
 async fn skipped_are(sandbox: &Sandbox<'_>, name: &str, expected: &BTreeMap<String, &str>) -> Result<()> {
     eventually("each refusal has its reason", SOON, || async {
         let status = sandbox.registered().get(name).await?.status.unwrap_or_default();
@@ -123,7 +124,7 @@ async fn import_policy(suite: Arc<Suite>) -> Result<()> {
         let body = Patch::Merge(json!({"spec": {"importPolicy": policy}}));
         async move { api.patch(&name, &PatchParams::default(), &body).await }
     };
-    // Allowed are what is listed and what the pod rule admits; denied wins; a pod network has pods only.
+    // Listed networks and pods are allowed; denied networks win; a pod network contains pods only.
     policy(json!({"allowCIDRs": ["192.0.2.0/24"]})).await?;
     sandbox.imports_become("user", &all[..2]).await?;
     skipped_are(&sandbox, "user", &BTreeMap::from([(all[2].to_string(), "NotInAllowCIDRs")])).await?;
@@ -137,7 +138,7 @@ async fn import_policy(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// A Node, a pod or a Service range that comes later ends what was right before, and no event is needed but its own.
+/// A Node, a pod or a Service range that appears later makes an imported address forbidden, without any other event.
 async fn networks_are_followed(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "networks").await?;
@@ -170,7 +171,7 @@ async fn networks_are_followed(suite: Arc<Suite>) -> Result<()> {
         ]),
     )
     .await?;
-    // What goes away again frees what it took.
+    // An object that is deleted frees its addresses.
     let nodes: Api<Node> = Api::all(sandbox.client());
     nodes.delete(&name, &DeleteParams::default()).await?;
     victim.pods.remove("late").await?;
@@ -185,24 +186,24 @@ async fn a_hostile_namespace(suite: Arc<Suite>) -> Result<()> {
     intruder.selector_service("payment", 80).await?;
     let pod = intruder.pod("payment", "pod", 80).await?;
     intruder.pods.set_ready("pod", true).await?;
-    // The registry of somebody else, which does not list this namespace.
+    // A foreign registry that does not list this namespace.
     let spec =
         json!({"registryRef": {"name": sandbox.name}, "registryName": "payment", "service": {"name": "payment"}});
     intruder.register("payment", spec).await?;
     intruder.condition("payment", "Accepted", "False", "NotAllowed").await?;
     ensure!(sandbox.records("payment").await?.is_empty());
-    // Its own registry is its own.
+    // The namespace may use its own registry.
     intruder.patch("payment", json!({"registryRef": {"name": intruder.name}})).await?;
     intruder.records_become("payment", &[pod.address()]).await?;
     ensure!(sandbox.records("payment").await?.is_empty());
-    // And taken from it: what it has there is withdrawn.
+    // The permission is withdrawn, and so are the records.
     intruder.patch("payment", json!({"registryRef": {"name": sandbox.name}})).await?;
     intruder.condition("payment", "Accepted", "False", "NotAllowed").await?;
     intruder.records_become("payment", &[]).await?;
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// The policies limit the operator's ServiceAccount to what is its own, whatever its RBAC says.
+/// The policies limit the operator's ServiceAccount to its own objects, whatever its RBAC says.
 async fn admission_policy(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let sandbox = Sandbox::new(&bed, "vap").await?;
@@ -239,7 +240,7 @@ async fn slices_of_its_own(sandbox: &Sandbox<'_>, operator: Api<EndpointSlice>) 
     let mut taken = stored.clone();
     taken.metadata.labels.get_or_insert_default().insert(label.into(), "twinspan.dev".into());
     refused(operator.replace("bystander", &PostParams::default(), &taken).await, label)?;
-    // Its own it may write, and everybody else may do as before.
+    // The operator may write its own slices, and other users may write as before.
     let ours = operator.create(&PostParams::default(), &slice("ours", "twinspan.dev")?).await?;
     let ours = operator.replace("ours", &PostParams::default(), &ours).await?;
     let mut given_away = ours.clone();
@@ -250,10 +251,10 @@ async fn slices_of_its_own(sandbox: &Sandbox<'_>, operator: Api<EndpointSlice>) 
     Ok(())
 }
 
-/// What it writes at work is for the stories of `spec.service.create`, which run under the same policy.
+/// The stories of `spec.service.create` run under the same policy and cover the writes at work.
 async fn services_of_its_own(sandbox: &Sandbox<'_>, operator: Api<Service>) -> Result<()> {
     let (owned, kind, addresses) = ("that a RegisteredService owns", "of type ClusterIP", "externalIPs");
-    // The garbage collector takes what an owner has that is not there.
+    // The garbage collector deletes an object whose owner does not exist.
     sandbox.register("owner", json!({})).await?;
     let owner = sandbox.registered().get("owner").await?;
     let owner = json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "name": "owner", "uid": owner.uid()});
@@ -290,7 +291,7 @@ async fn services_of_its_own(sandbox: &Sandbox<'_>, operator: Api<Service>) -> R
     refused(patch("ours", json!({"metadata": {"ownerReferences": null}})).await, owned)?;
     refused(patch("ours", json!({"spec": {"type": "LoadBalancer"}})).await, kind)?;
     refused(patch("ours", json!({"spec": {"externalIPs": ["192.0.2.1"]}})).await, addresses)?;
-    // What a person makes of it stays, and its ports still follow.
+    // A user's changes of the Service stay, and its ports still follow.
     let theirs = Patch::Merge(json!({"spec": {"type": "NodePort", "externalIPs": ["192.0.2.1"]}}));
     sandbox.services().patch("ours", &PatchParams::default(), &theirs).await?;
     patch("ours", json!({"spec": {"ports": [{"port": 82}]}})).await?;

@@ -1,5 +1,5 @@
-//! Each alert is provoked by the fault that it is for, and fires alone: real scrapes of a real Twinspan, judged by Prometheus' own rule
-//! engine. Only the waiting is left out: every scrape counts as taken half a minute after the one before.
+//! The fault of each alert makes that alert fire, and no other: real scrapes of a real Twinspan, judged by Prometheus'
+//! own rule engine. Only the waiting is left out: every scrape counts as taken half a minute after the one before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,11 +18,11 @@ use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, record, stories};
 
 stories![each_fires_for_its_fault, each_has_a_story_and_a_runbook];
 
-/// Between two scrapes, as Prometheus takes them.
+/// The interval between two scrapes.
 const STEP: Duration = Duration::from_secs(30);
 /// Longer than the longest `for`, which is 15 minutes.
 const LONG: usize = 33;
-/// What [`each_fires_for_its_fault`] provokes, in its order.
+/// The alerts that [`each_fires_for_its_fault`] provokes, in its order.
 const PROVOKED: [&str; 8] = [
     "TwinspanRecordsRefused",
     "TwinspanServicesRejected",
@@ -38,7 +38,7 @@ fn rules() -> PathBuf {
     repository().join("charts/twinspan/files/alerts.yaml")
 }
 
-/// Both replicas of Twinspan, as many as run by default, and what was scraped of them while all was well.
+/// Two replicas of Twinspan, the default number, and their scrapes while everything was healthy.
 struct Watched<'a> {
     bed: &'a Bed,
     replicas: [&'a Twinspan; 2],
@@ -51,7 +51,7 @@ impl Watched<'_> {
         for _ in 0..times {
             let mut scrape = Scrape::new();
             for (number, replica) in self.replicas.iter().enumerate() {
-                // One that is not there answers nothing.
+                // A replica that does not run gives no scrape.
                 let page = replica.get("/metrics").await.ok();
                 scrape.extend(page.map(|(_, text)| (format!("twinspan-{number}"), text)));
             }
@@ -60,7 +60,7 @@ impl Watched<'_> {
         Ok(scrapes)
     }
 
-    /// What each replica shows; what it does not show is 0.
+    /// The value of each replica; an absent series is 0.
     async fn shown(&self, line: &str) -> Result<Vec<f64>> {
         let mut shown = Vec::new();
         for replica in self.replicas {
@@ -69,7 +69,7 @@ impl Watched<'_> {
         Ok(shown)
     }
 
-    /// A trouble is one as soon as one replica shows it.
+    /// Waits until one replica shows the value: one is enough for a fault.
     async fn one_shows(&self, line: &str, wanted: f64) -> Result<()> {
         eventually(line, SOON * 2, || async {
             let shown = self.shown(line).await?;
@@ -79,7 +79,7 @@ impl Watched<'_> {
         .await
     }
 
-    /// All is well where all replicas say so.
+    /// Waits until all replicas show the value, as in a healthy release.
     async fn all_show(&self, line: &str, wanted: f64) -> Result<()> {
         eventually(line, SOON * 2, || async {
             let shown = self.shown(line).await?;
@@ -89,17 +89,17 @@ impl Watched<'_> {
         .await
     }
 
-    /// The alert fires, and no other, after what was healthy was followed by what is now.
+    /// The alert fires, and no other, if the current scrapes follow healthy ones.
     async fn fires(&self, name: &str) -> Result<Alert> {
         fires(name, &[&self.healthy[..], &self.scrape(LONG).await?].concat()).await
     }
 
-    /// Its ServiceRegistry says that it is ready, which it says at most every 5 s.
+    /// Waits for Ready of the ServiceRegistry, which status shows at most every 5 s.
     async fn ready(&self, sandbox: &Sandbox<'_>) -> Result<()> {
         self.all_show(&format!("twinspan_registry_ready{{registry=\"{}\"}}", sandbox.name), 1.0).await
     }
 
-    /// Its registry ends with the story's part, and is not missed.
+    /// Deletes the ServiceRegistry, whose etcd ends with this part of the story.
     async fn forgets(&self, sandbox: &Sandbox<'_>) -> Result<()> {
         sandbox.registries().delete(&sandbox.name, &DeleteParams::default()).await?;
         let line = format!("twinspan_registry_ready{{registry=\"{}\"}}", sandbox.name);
@@ -219,7 +219,7 @@ async fn not_ready(watched: &Watched<'_>) -> Result<()> {
     watched.forgets(&sandbox).await
 }
 
-/// etcd refuses every write when its quota is used up, and is read as before.
+/// etcd refuses every write when its quota is used up, and can still be read.
 async fn failing(watched: &Watched<'_>) -> Result<()> {
     let registry = watched.bed.start_registry("registry-full").await?;
     let sandbox = Sandbox::with_registry(watched.bed, "full", &registry).await?;
@@ -274,19 +274,19 @@ async fn lost(watched: &Watched<'_>) -> Result<()> {
     registry.revoke(lease).await?;
     let line = "twinspan_lost_instances";
     watched.one_shows(line, 1.0).await?;
-    // A standby does not ask it, and so holds it for good: that alone alarms nobody.
+    // A standby sends no probes and therefore holds the deletion for good: that alone must not fire an alert.
     watched.one_shows("twinspan_held_deletions", 1.0).await?;
     watched.fires("TwinspanInstancesLost").await?;
     sandbox.unregister("echo").await?;
     watched.all_show(line, 0.0).await
 }
 
-/// A registry that stands still, for a time, while pods become ready.
+/// A registry that stalls for a while, as pods become ready.
 async fn slow(watched: &Watched<'_>) -> Result<()> {
     let registry = watched.bed.start_registry("registry-slow").await?;
     let sandbox = Sandbox::with_registry(watched.bed, "slow", &registry).await?;
     let services = ["one", "two"];
-    // One more pod for each; whether they can be reached is of no matter.
+    // One more pod for each; whether the pods are reachable does not matter.
     let grow = async |number: usize| {
         for service in services {
             let (pod, labels) =
@@ -310,7 +310,7 @@ async fn slow(watched: &Watched<'_>) -> Result<()> {
     let stands_still = async |number: usize| {
         registry.part().freeze()?;
         grow(number).await?;
-        // The fault itself: this long nothing reaches the registry.
+        // The fault itself: for this long nothing reaches the registry.
         tokio::time::sleep(Duration::from_secs(12)).await;
         registry.part().thaw()?;
         grown(number).await
@@ -324,7 +324,7 @@ async fn slow(watched: &Watched<'_>) -> Result<()> {
 
     let mut scrapes = watched.scrape(3).await?;
     stands_still(2).await?;
-    // It was slow once, and nobody has to do anything, now or later.
+    // The registry was slow once, and needs no attention now or later.
     for _ in 0..5 {
         scrapes.extend(watched.scrape(6).await?);
         none_fires(&scrapes).await?;
@@ -342,7 +342,7 @@ async fn slow(watched: &Watched<'_>) -> Result<()> {
     watched.forgets(&sandbox).await
 }
 
-/// Every alert of the file is provoked here and has its section in the runbook, and no more.
+/// This file provokes exactly the alerts of the rules file, and the runbook has a section for each.
 async fn each_has_a_story_and_a_runbook(_: Arc<Suite>) -> Result<()> {
     let text = std::fs::read_to_string(rules())?;
     let named: BTreeSet<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
@@ -358,7 +358,7 @@ async fn each_has_a_story_and_a_runbook(_: Arc<Suite>) -> Result<()> {
         let link = format!("runbook: docs/operations.md#{}", name.to_lowercase());
         ensure!(text.contains(&link), "{name} does not lead to its section");
     }
-    // A series that nobody has is a panel, or an alert, that stays silent.
+    // A panel or an alert of a series that does not exist would stay silent.
     let dashboard = std::fs::read_to_string(repository().join("charts/twinspan/files/dashboard.json"))?;
     for word in [&text, &dashboard].into_iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_'))
     {

@@ -1,4 +1,4 @@
-//! `twinspan doctor`: a sound cluster, and one thing wrong at a time.
+//! `twinspan doctor`: a healthy cluster, and one fault at a time.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::harness::{Sandbox, Suite, TWINSPAN, stories};
 
 stories![what_is_wrong_and_what_to_do];
 
-/// Exit code and what was printed.
+/// The exit code and the output.
 async fn ask(bed: &Bed, registry: &str) -> Result<(i32, String)> {
     let output = Command::new(TWINSPAN)
         .args(["doctor", registry])
@@ -93,7 +93,7 @@ async fn what_is_wrong_and_what_to_do(suite: Arc<Suite>) -> Result<()> {
     let (_, text) = ask(bed, &sandbox.name).await?;
     complaints(&text, &["belong to 2 different etcd clusters"])?;
 
-    // A user that may read and not write, and nobody's namespace may use it.
+    // A user that may read and not write, and a registry that no namespace may use.
     let guarded = bed.start_registry("registry-doctor-guarded").await?;
     guarded.require_password("twinspan", "secret", &["elsewhere"]).await?;
     let secret: Secret = serde_json::from_value(json!({
@@ -111,7 +111,7 @@ async fn what_is_wrong_and_what_to_do(suite: Arc<Suite>) -> Result<()> {
     let (_, text) = ask(bed, &sandbox.name).await?;
     complaints(&text, &["there is no Secret doctor", "no namespace may use it"])?;
 
-    // A verb, and a CRD.
+    // A missing verb, and a missing CRD.
     let back = json!({"spec": {"etcd": {"endpoints": [sandbox.registry.endpoint()], "auth": null}, "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]}});
     sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(back)).await?;
     let roles: Api<ClusterRole> = Api::all(bed.client());

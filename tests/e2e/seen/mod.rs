@@ -1,4 +1,4 @@
-//! What operators of a cluster see: status, metrics, traces, alerts, and the commands.
+//! The view of a cluster's operators: status, metrics, traces, alerts, and the commands.
 
 mod alerts;
 mod doctor;

@@ -1,4 +1,4 @@
-//! What can be seen of a running Twinspan: probes, metrics, log lines, parity.
+//! A running Twinspan from outside: probes, metrics, log lines, parity.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ async fn probes_metrics_and_log(suite: Arc<Suite>) -> Result<()> {
         ensure!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
     }
 
-    // One line that a person can read for each applied plan.
+    // One readable line for each applied plan.
     let log = std::fs::read_to_string(twinspan.part().log())?;
     let synced = format!("synced {registry}/echo: ");
     let lines: Vec<&str> = log.lines().filter_map(|line| line.split_once(&synced).map(|(_, rest)| rest)).collect();
@@ -100,7 +100,7 @@ async fn parity(suite: Arc<Suite>) -> Result<()> {
     ensure!(row(&pod, ["pod", "exported", "yes", "yes"]), "{table}");
     ensure!(row(&vm, ["imported", "registered", "yes", "yes"]), "{table}");
 
-    // A record that no slice can hold is a difference, and an exit code that a script can see.
+    // A record that no slice can hold is a difference, with an exit code for scripts.
     let options = ServerOptions { prefix: Some(sandbox.name.clone()), ..ServerOptions::default() };
     let odd = Server::start(bed.dir(), sandbox.registry.endpoint(), "echo", (next_v4(), 9000).into(), &options).await?;
     sandbox.imports_become("echo", &[vm.address(), odd.address()]).await?;

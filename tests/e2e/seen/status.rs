@@ -1,4 +1,4 @@
-//! Status and Events: complete from the first visit, written only on change and at a pace, and few under churn.
+//! Status and Events: complete from the first pass, written only on change and at a limited rate, and few under churn.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ async fn every_condition_from_the_first_visit(suite: Arc<Suite>) -> Result<()> {
     sandbox.register("user", json!({})).await?;
     sandbox.register("nowhere", json!({"registryRef": {"name": "nobody"}})).await?;
     for name in ["user", "nowhere"] {
-        // The first status that there is, whatever it says.
+        // The first status, whatever its conditions are.
         let status = eventually("a status", SOON, || async {
             sandbox.registered().get(name).await?.status.context("no status yet")
         })
@@ -80,7 +80,7 @@ async fn paced_under_churn_and_silent_at_rest(suite: Arc<Suite>) -> Result<()> {
     let paced = usize::try_from(started.elapsed().as_millis() / 200)? + 2;
     ensure!(slices <= paced, "{slices} slice writes in {:?}; at most {paced}", started.elapsed());
 
-    // One Event stands for many: the API server is not asked to keep one for each change.
+    // One Event stands for many, so that the API server does not have to keep one for each change.
     let events: Api<Event> = Api::namespaced(sandbox.client(), &sandbox.name);
     let imported: Vec<Event> = events
         .list(&ListParams::default())
@@ -95,7 +95,7 @@ async fn paced_under_churn_and_silent_at_rest(suite: Arc<Suite>) -> Result<()> {
         imported.len(),
         imported.iter().map(|e| &e.note).collect::<Vec<_>>()
     );
-    // And at rest there is nothing to say.
+    // Without changes there are no writes.
     holds("the status at rest", Duration::from_secs(6), || async {
         Ok(sandbox.registered().get("user").await?.metadata.resource_version)
     })

@@ -18,10 +18,10 @@ use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
 stories![a_pass_and_its_writes];
 
-/// A span, with the attributes of the process that it came from.
+/// A span, with the attributes of its process.
 type Told = (Vec<KeyValue>, Span);
 
-/// Keeps every span.
+/// A collector that keeps every span.
 #[derive(Clone, Debug, Default)]
 struct Collector {
     spans: Arc<Mutex<Vec<Told>>>,
@@ -90,7 +90,7 @@ async fn a_pass_and_its_writes(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
-    // The log has its lines as before.
+    // The log has the same lines as without traces.
     let log = std::fs::read_to_string(twinspan.part().log())?;
     ensure!(log.lines().any(|line| line.contains(&format!(" INFO synced {service}: "))), "{log}");
     sandbox.nothing_foreign_was_touched().await

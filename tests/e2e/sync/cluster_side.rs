@@ -1,4 +1,4 @@
-//! Whatever a Kubernetes user can put on the cluster side is read and written.
+//! Every form of endpoint that a Kubernetes user can create is exported, and every form of Service is imported into.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -111,7 +111,7 @@ async fn weights_and_tags_of_pods(suite: Arc<Suite>) -> Result<()> {
         ])
     };
     seen("labels become tags", both(20, "blue")).await?;
-    // Neither of these changes a slice: the pod itself is followed.
+    // Neither change touches a slice: Twinspan follows the pod itself.
     let pods: Api<Pod> = Api::namespaced(sandbox.client(), &sandbox.name);
     let patch = |body: Value| {
         let pods = pods.clone();
@@ -184,7 +184,7 @@ async fn tag_selectors_zones_and_hints(suite: Arc<Suite>) -> Result<()> {
 async fn pods_that_only_register_themselves(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "podsonly").await?;
-    // A Service without a selector: its pods are known to the registry alone.
+    // A Service without a selector: only the registry knows its pods.
     sandbox.headless_without_selector("user", 80).await?;
     sandbox.register("user", json!({})).await?;
     let address = SocketAddr::from((next_v4(), 9000));
@@ -196,7 +196,7 @@ async fn pods_that_only_register_themselves(suite: Arc<Suite>) -> Result<()> {
     let target = endpoint.target_ref.context("a targetRef")?;
     ensure!(target.kind.as_deref() == Some("Pod") && target.name.as_deref() == Some("loner"), "{target:?}");
     ensure!(endpoint.node_name.is_some());
-    // Its record outlives it, and must not.
+    // The record outlives its pod, and the instance must not.
     sandbox.pods.remove("loner").await?;
     sandbox.imports_become("user", &[]).await?;
     sandbox.nothing_foreign_was_touched().await
@@ -219,7 +219,7 @@ async fn selector_and_back(suite: Arc<Suite>) -> Result<()> {
         async move { api.patch("echo", &PatchParams::default(), &Patch::Merge(body)).await }
     };
     selector(Value::Null).await?;
-    // The built-in controller leaves its slice behind; nobody looks after what it says, so it is no word to go by.
+    // The built-in controller leaves its slice behind and no longer updates it, so the slice is not evidence.
     sandbox.records_become("echo", &[vm]).await?;
     let left = sandbox.slices().list(&ListParams::default().labels("kubernetes.io/service-name=echo")).await?;
     ensure!(
@@ -232,7 +232,7 @@ async fn selector_and_back(suite: Arc<Suite>) -> Result<()> {
     sandbox.records_become("echo", &[pod.address(), vm]).await?;
     sandbox.imports_become("echo", &[vm]).await?;
 
-    // Deleted and created again it has another UID; nothing is adopted and nothing is lost.
+    // A Service that is deleted and created again has another UID: nothing is adopted and nothing is lost.
     sandbox.services().delete("echo", &DeleteParams::default()).await?;
     sandbox.headless("echo").await?;
     sandbox.records_become("echo", &[pod.address(), vm]).await?;
@@ -249,7 +249,7 @@ async fn services_of_others_are_never_changed(suite: Arc<Suite>) -> Result<()> {
     let create = json!({"service": {"create": "Headless", "ports": [{"name": "rpc", "number": 8888}]}});
     sandbox.register("there", create.clone()).await?;
     sandbox.condition("there", "Ready", "True", "Synced").await?;
-    // One of ours, and then another name for it: the old one goes, for we made it.
+    // A Service that we created, then another name for it: the old Service is deleted, because we created it.
     sandbox.register("ours", create).await?;
     sandbox.condition("ours", "Ready", "True", "Synced").await?;
     let vm = SocketAddr::from((next_v4(), 9000));
@@ -336,7 +336,7 @@ async fn drift_is_repaired(suite: Arc<Suite>) -> Result<()> {
         .patch("user", &PatchParams::default(), &Patch::Merge(json!({"metadata": {"labels": {"team": "b"}}})))
         .await?;
     labels_are_copied("b").await?;
-    // Somebody edits our slice, then deletes it: both are repaired.
+    // A user edits our slice, then deletes it: both are repaired.
     let stray = json!({"endpoints": [{"addresses": ["10.77.252.252"]}]});
     sandbox.slices().patch(&name, &PatchParams::default(), &Patch::Merge(stray)).await?;
     sandbox.imports_become("user", &[vm]).await?;
@@ -349,7 +349,7 @@ async fn drift_is_repaired(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// A finalizer of somebody else keeps a deleted slice: it no longer counts, and its endpoints are somewhere else at once.
+/// A foreign finalizer keeps a deleted slice: the slice no longer counts, and its endpoints move to another slice.
 async fn a_slice_that_somebody_holds_up(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "heldup").await?;
@@ -405,7 +405,7 @@ async fn not_ready_addresses_that_are_published(suite: Arc<Suite>) -> Result<()>
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// The only port needs no name; its number on the pods may be another; and another port may be chosen at any time.
+/// The only port needs no name, its target port may differ, and the chosen port may change at any time.
 async fn a_port_without_a_name_and_another_port(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "whichport").await?;
@@ -435,7 +435,7 @@ async fn a_port_without_a_name_and_another_port(suite: Arc<Suite>) -> Result<()>
     let two = json!([{"name": "web", "port": 80, "targetPort": 8080}, {"name": "rpc", "port": 81, "targetPort": 8081}]);
     sandbox.services().patch("echo", &PatchParams::default(), &Patch::Merge(json!({"spec": {"ports": two}}))).await?;
     sandbox.condition("echo", "Accepted", "False", "PortAmbiguous").await?;
-    // Not understood is not gone: what is there stays.
+    // A port that is not understood is not a deletion: the imported endpoints stay.
     sandbox.records_become("echo", &[at(8080), vm]).await?;
     for (name, number) in [("rpc", 8081), ("web", 8080)] {
         sandbox.patch("echo", json!({"service": {"ports": [{"name": name}]}})).await?;
@@ -481,7 +481,7 @@ async fn a_created_service_follows_its_spec(suite: Arc<Suite>) -> Result<()> {
     let third = becomes("it is made anew", true, "grpc", 8889).await?;
     ensure!(third != second);
     sandbox.imports_become("user", &[vm]).await?;
-    // Once it should not be created any more, what is there stays: the rule is for a Service that is missing.
+    // Without `create` the Service stays: the rule is only about a missing Service.
     sandbox.patch("user", json!({"service": {"create": "Never", "ports": [{"name": "grpc", "number": null}]}})).await?;
     sandbox.condition("user", "Ready", "True", "Synced").await?;
     ensure!(sandbox.services().get("user").await?.metadata.uid == third);

@@ -1,4 +1,5 @@
-//! The shapes of Kubernetes' own conformance tests, with imported instances in the place of pods; and kube-proxy's own view.
+//! The shapes of Kubernetes' own conformance tests, with imported instances instead of pods, and the view of
+//! kube-proxy.
 //!
 //! Sources: `test/e2e/network/endpointslice.go` ("should support a Service with multiple ports specified in multiple
 //! EndpointSlices", "… with multiple endpoint IPs specified in multiple EndpointSlices") and `test/e2e/network/dns.go`
@@ -27,7 +28,7 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::from((next_v4(), port))
 }
 
-/// What kube-proxy would send the traffic of each Service port to.
+/// The endpoints that kube-proxy uses for each Service port.
 async fn proxied(sandbox: &Sandbox<'_>, service: &str) -> Result<BTreeMap<String, BTreeSet<SocketAddr>>> {
     let labels = format!("kubernetes.io/service-name={service}");
     kube_proxy(&sandbox.slices().list(&ListParams::default().labels(&labels)).await?.items).await
@@ -44,7 +45,7 @@ async fn proxy_becomes(sandbox: &Sandbox<'_>, service: &str, expected: &[(&str, 
     .await
 }
 
-/// One Service with two ports; what serves each is another service of the registry.
+/// One Service with two ports; each port is served by another service of the registry.
 async fn multiple_ports_in_multiple_slices(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "confports").await?;
@@ -79,7 +80,7 @@ async fn multiple_ports_in_multiple_slices(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Instances of one service that listen on different ports lie in different slices, under one port of the Service.
+/// Instances of one service that listen on different ports are in different slices, under one port of the Service.
 async fn multiple_ips_in_multiple_slices(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "confips").await?;
@@ -134,7 +135,7 @@ async fn dns_for_headless_and_cluster_ip(suite: Arc<Suite>) -> Result<()> {
         })
         .await?;
     }
-    // And back from the address to a name: the instance's own below the headless Service, the Service's for its cluster IP.
+    // The reverse lookup: an instance's name below the headless Service, the Service's name for its cluster IP.
     let dashed = format!("{}.{}", instance.ip().to_string().replace('.', "-"), sandbox.dns_name("headless"));
     for (ip, name) in [(instance.ip(), dashed.clone()), (regular, sandbox.dns_name("regular"))] {
         eventually("PTR", SOON, || async {
@@ -153,7 +154,7 @@ async fn dns_for_headless_and_cluster_ip(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Pods, imported instances and slices that somebody wrote by hand, ready or not, together.
+/// Pods, imported instances and hand-written slices together, ready and not ready.
 async fn kube_proxy_sees_what_dns_answers(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "proxy").await?;

@@ -1,4 +1,4 @@
-//! Cluster → registry: ready pods of a Service are found by Kitex clients that know nothing but etcd.
+//! Cluster → registry: Kitex clients that know only etcd find the ready pods of a Service.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! Every format, both ways, with the frameworks' own programs: what they write is imported, what Twinspan writes is resolved by their own
-//! resolvers, and real calls are answered.
+//! Every format, both ways, with the frameworks' own programs: their records are imported, their own resolvers resolve
+//! Twinspan's records, and real calls are answered.
 //!
-//! Kitex v0.16.3 with registry-etcd v0.2.6; Hertz v0.10.4 with hertz-contrib/registry/etcd at 8a220332; Kratos v2.9.2 with
-//! contrib/registry/etcd/v2 at b9fab9a5; go-zero v1.10.3; gRPC with client/v3/naming of etcd v3.5.21.
+//! Kitex v0.16.3 with registry-etcd v0.2.6; Hertz v0.10.4 with hertz-contrib/registry/etcd at 8a220332; Kratos v2.9.2
+//! with contrib/registry/etcd/v2 at b9fab9a5; go-zero v1.10.3; gRPC with client/v3/naming of etcd v3.5.21.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +15,7 @@ use twinspan_testbed::{Caller, Etcd, Framework, Server, ServerOptions, eventuall
 
 use crate::harness::{SOON, Sandbox, Suite, record, stories};
 
-/// What the module file of the programs has to name, so that the versions above are the ones that ran.
+/// The lines that the module file of the programs must contain, so that the versions above are the ones that ran.
 const VERSIONS: [&str; 7] = [
     "github.com/cloudwego/kitex v0.16.3",
     "github.com/kitex-contrib/registry-etcd v0.2.6",
@@ -42,7 +42,7 @@ fn both_ways_for_each_format(suite: &Arc<Suite>) -> Vec<Trial> {
     each.into()
 }
 
-/// A sandbox whose ServiceRegistry has the format, with the framework's own prefix.
+/// A sandbox whose ServiceRegistry has the framework's format and default prefix.
 pub async fn sandbox_of<'a>(
     bed: &'a twinspan_testbed::Bed,
     name: &str,
@@ -57,7 +57,7 @@ pub async fn sandbox_of<'a>(
     Ok(sandbox)
 }
 
-/// A pod with a real server of the framework that does not know the registry.
+/// A pod with a real server of the framework that does not register itself.
 async fn pod(sandbox: &Sandbox<'_>, framework: Framework, service: &str, name: &str, port: u16) -> Result<Server> {
     let address = SocketAddr::from((next_v4(), port));
     let options = ServerOptions { framework, silent: true, ..ServerOptions::default() };
@@ -114,7 +114,7 @@ async fn both_ways(suite: Arc<Suite>, framework: Framework) -> Result<()> {
             ensure!(*weight == 25 && tags["lane"] == "blue", "{address}: {weight} {tags:?}");
         }
     }
-    // Registry → cluster, as DNS sees it; and all of them together as the framework does.
+    // Registry → cluster, as DNS sees it; then all instances together, as the framework sees them.
     let leaves = vm(&sandbox, framework, "echo").await?;
     let dies = vm(&sandbox, framework, "echo").await?;
     sandbox.imports_become("echo", &[leaves.address(), dies.address()]).await?;
@@ -125,7 +125,7 @@ async fn both_ways(suite: Arc<Suite>, framework: Framework) -> Result<()> {
         let caller = Caller::start(bed.dir(), framework, sandbox.registry.endpoint(), "echo", None)?;
         caller.answered_by(&all.into(), SOON).await?;
     }
-    // One leaves as its framework leaves, one is killed; a pod is not ready any more.
+    // One server deregisters, one is killed, and one pod becomes not ready.
     leaves.part().stop().await?;
     sandbox.dns_becomes("echo", &[a.address(), b.address(), dies.address()]).await?;
     dies.part().kill().await?;
@@ -195,7 +195,8 @@ async fn kratos_has_several_ports(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
-    // What Kratos' readers would fail on is none of ours to write; what others wrote so costs its neighbours nothing here.
+    // Twinspan must not write a value on which Kratos' readers fail. A foreign value of that kind costs its neighbours
+    // nothing.
     etcd.put("/microservices/echo/broken", "null").await?;
     eventually("counted", SOON, || async {
         let status = sandbox.registered().get("echo").await?.status.unwrap_or_default();
@@ -210,7 +211,8 @@ async fn kratos_has_several_ports(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// registry-etcd's deprecated constructors leave the prefix empty: services lie at the top, among whatever else the etcd holds.
+/// registry-etcd's deprecated constructors leave the prefix empty: services are at the top level, beside everything
+/// else in the etcd.
 async fn kitex_without_a_prefix(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let etcd = bed.start_registry("registry-kitex-no-prefix").await?;

@@ -1,4 +1,4 @@
-//! Registry → cluster: a real Kitex server "on a VM" is found by whoever asks DNS.
+//! Registry → cluster: DNS clients find a real Kitex server "on a VM".
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -81,7 +81,7 @@ async fn cluster_ip(suite: Arc<Suite>) -> Result<()> {
         "under the name of the Service port, at the instance's own number: {port:?}"
     );
     ensure!(!slice.metadata.labels.unwrap_or_default().contains_key("service.kubernetes.io/headless"));
-    // A ClusterIP Service is answered with its own address and port, whatever its endpoints are.
+    // DNS answers for a ClusterIP Service with the Service's own address and port, whatever its endpoints are.
     let service = sandbox.services().get("user").await?;
     let ip: IpAddr = service.spec.and_then(|s| s.cluster_ip).context("a cluster IP")?.parse()?;
     eventually("DNS answers with it", SOON, || async {
@@ -107,14 +107,14 @@ async fn leaves_and_comes_back(suite: Arc<Suite>) -> Result<()> {
 
     stops.part().stop().await?;
     sandbox.dns_becomes("user", &[stays.address(), dies.address()]).await?;
-    // Killed it can say nothing: it leaves when its lease ends.
+    // A killed server cannot deregister: it leaves when its lease ends.
     dies.part().kill().await?;
     sandbox.dns_becomes("user", &[stays.address()]).await?;
     sandbox.imports_become("user", &[stays.address()]).await?;
 
     let back = sandbox.vm("user", address(9001), Some(5)).await?;
     sandbox.dns_becomes("user", &[stays.address(), back.address()]).await?;
-    // The last one goes too: an empty answer is an answer.
+    // The last server leaves too: an empty answer is an answer.
     back.part().stop().await?;
     stays.part().stop().await?;
     sandbox.dns_becomes("user", &[]).await?;
@@ -134,7 +134,8 @@ async fn ports_and_families(suite: Arc<Suite>) -> Result<()> {
         servers.push(sandbox.vm("user", *address, None).await?);
     }
     sandbox.imports_become("user", &all).await?;
-    // One port shares a slice; each other port, and each family, has one of its own, all under one port name.
+    // Instances on one port share a slice. Each other port and each family has a slice of its own, all under one port
+    // name.
     let mut shapes: Vec<(String, Option<i32>, Option<String>, usize)> = sandbox
         .our_slices("user")
         .await?
@@ -177,7 +178,7 @@ async fn a_missing_service_is_created(suite: Arc<Suite>) -> Result<()> {
     let cluster_ip = sandbox.services().get("virtual").await?;
     ensure!(cluster_ip.spec.as_ref().is_some_and(|s| s.cluster_ip.as_deref() != Some("None")));
 
-    // What we created goes with its RegisteredService.
+    // A Service that we created goes with its RegisteredService.
     sandbox.unregister("headless").await?;
     eventually("the Service and its slices are gone", SOON, || async {
         ensure!(sandbox.services().get_opt("headless").await?.is_none(), "the Service is still there");

@@ -1,4 +1,4 @@
-//! Endpoints and records in the normal course of things: what one side has appears on the other.
+//! Synchronisation without failures: endpoints appear in the registry, records appear in the cluster.
 
 mod cluster_side;
 mod conformance;

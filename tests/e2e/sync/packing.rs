@@ -31,7 +31,7 @@ stories![
 
 type State = BTreeSet<SocketAddr>;
 
-/// From where the endpoints come.
+/// The source of the endpoints.
 const SOURCE: &str = "main/svc";
 
 /// The slices of one Service as the API server would hold them.
@@ -42,7 +42,7 @@ struct Simulated {
 }
 
 impl Simulated {
-    /// The slices of the built-in controller, as if they were ours: what it knows of pods is not what is measured, nor the empty
+    /// The slices of the built-in controller, converted to ours. What it adds about pods is not measured, nor the empty
     /// slice that it keeps for a Service without endpoints.
     fn from_built_in(slices: &[EndpointSlice]) -> Result<Self> {
         let labels = [(SERVICE_NAME_LABEL, "svc"), (MANAGED_BY_LABEL, MANAGED_BY)];
@@ -61,7 +61,7 @@ impl Simulated {
         Ok(simulated)
     }
 
-    /// Plans and applies; returns the number of writes and of endpoints that stayed and changed their slice.
+    /// Plans and applies; returns the number of writes, and of endpoints that stayed but moved to another slice.
     fn become_state(&mut self, state: &State) -> Result<(usize, usize)> {
         let before = self.placement();
         let endpoints = state
@@ -171,7 +171,7 @@ fn churn(rng: &mut StdRng) -> Vec<State> {
     states
 }
 
-/// `total` instances are replaced, `step` at a time: the new ones come before the old ones go.
+/// `total` instances are replaced, `step` at a time: the new instances come before the old ones go.
 fn rolling(total: u32, step: u32, ports: u16) -> Vec<State> {
     let mut state: State = (0..total).map(|n| instance(n, ports)).collect();
     let mut states = vec![state.clone()];
@@ -196,8 +196,8 @@ async fn no_more_writes_than_the_built_in_controller(_suite: Arc<Suite>) -> Resu
     let (mut all_ours, mut all_theirs) = ((0, 0), (0, 0));
     for (name, states) in &sequences {
         let built_in = built_in_controller(states).await?;
-        // From where the built-in controller stood before each step: chance, which it leaves to the order of Go's maps, has no part
-        // in it.
+        // Both start each step from the built-in controller's slices: the order of Go's maps, which decides between its
+        // choices, must not decide the comparison.
         for (step, state) in states.iter().enumerate().skip(1) {
             let mut from = Simulated::from_built_in(&built_in.slices[step - 1])?;
             let (writes, moved) = from.become_state(state)?;
@@ -222,7 +222,8 @@ async fn no_more_writes_than_the_built_in_controller(_suite: Arc<Suite>) -> Resu
     Ok(())
 }
 
-/// 1,000 live instances are replaced 20 at a time; what the slices went through is played to the built-in controller.
+/// 1,000 live instances are replaced 20 at a time. The states of the slices are then replayed to the built-in
+/// controller.
 async fn a_rolling_replacement_of_1000_instances(suite: Arc<Suite>) -> Result<()> {
     const TOTAL: usize = 1000;
     const STEP: usize = 20;
@@ -246,7 +247,7 @@ async fn a_rolling_replacement_of_1000_instances(suite: Arc<Suite>) -> Result<()
         }
     };
     imported(addresses[..TOTAL].iter().copied().collect()).await?;
-    // Every write of a slice from now on, and the states that they went through.
+    // Every write of a slice from now on, and the states in between.
     let config = watcher::Config::default().labels("kubernetes.io/service-name=user");
     let mut events = std::pin::pin!(watcher(sandbox.slices(), config).default_backoff());
     let mut current: BTreeMap<String, EndpointSlice> = BTreeMap::new();

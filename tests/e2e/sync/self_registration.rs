@@ -1,4 +1,4 @@
-//! A pod that registers itself as well is seen once by both sides, before, while and after it does.
+//! A pod that also registers itself is one instance on both sides: before, while and after it is registered.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -46,7 +46,7 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     };
     eventually("the record is ours", SOON, ours).await?;
 
-    // While: its own server takes the record over, at the same key.
+    // While: the pod's own server takes the record over, at the same key.
     let server = sandbox.vm("echo", address, None).await?;
     eventually("the record is the server's own", SOON, || async {
         ensure!(!once().await?, "still ours");
@@ -55,14 +55,15 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     .await?;
     holds("it stays the server's own, seen once", Duration::from_secs(3), once).await?;
 
-    // A second key for the same address is no second instance of ours either.
+    // A second key for the same address does not make a second instance.
     let copy = sandbox.key("echo", "some-pod-name");
     bed.registry.put(&copy, &record(address).to_string()).await?;
     server.part().stop().await?;
     holds("the copy is enough", Duration::from_secs(2), || async { sandbox.registered_addresses("echo").await })
         .await?;
 
-    // After: it left while its pod stays ready, so for 10 s nobody is sent to it; then it is ours again.
+    // After: the server deregistered while its pod stays ready. For 10 s no client is sent to it; then we export it
+    // again.
     let left = Instant::now();
     bed.registry.delete(&copy).await?;
     let mut told = false;
@@ -81,7 +82,7 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Its server gave up after an outage and will never register again; the cluster knows that it is ready.
+/// The server gave up after an outage and will never register again; the cluster knows that the pod is ready.
 async fn a_pod_that_lost_its_lease_is_exported_at_once(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "lostlease").await?;
@@ -119,7 +120,7 @@ async fn a_dead_pods_record_does_not_bring_it_back(suite: Arc<Suite>) -> Result<
     sandbox.pods.set_ready("pod", true).await?;
     sandbox.records_become("echo", &[address]).await?;
 
-    // Its own record, on a lease that outlives it.
+    // The pod's own record, on a lease that outlives the pod.
     sandbox.put("echo", address).await?;
     eventually("the record is foreign to us", SOON, || async {
         let counts = sandbox.registered().get("echo").await?.status.unwrap_or_default().instances;
@@ -139,7 +140,7 @@ async fn a_dead_pods_record_does_not_bring_it_back(suite: Arc<Suite>) -> Result<
     holds("it does not come back", Duration::from_secs(2), || async { sandbox.imported("echo").await }).await?;
     ensure!(sandbox.imported("echo").await?.is_empty());
 
-    // Somebody registers the address anew: that is an instance again.
+    // A new registration of the address is an instance again.
     sandbox.put("echo", address).await?;
     sandbox.imports_become("echo", &[address]).await?;
     sandbox.nothing_foreign_was_touched().await

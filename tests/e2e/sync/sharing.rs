@@ -14,7 +14,7 @@ use crate::harness::{SOON, Sandbox, Suite, stories};
 
 stories![canary_and_stable_under_one_name, one_service_fed_from_two_registries];
 
-/// Object creation times have whole seconds: who is older must not depend on the names.
+/// Creation times have whole seconds: the age of two objects must not depend on their names.
 async fn a_second_later() {
     tokio::time::sleep(Duration::from_millis(1100)).await;
 }
@@ -22,7 +22,7 @@ async fn a_second_later() {
 async fn canary_and_stable_under_one_name(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "canary").await?;
-    // Both Services select the pod that they share; each has one of its own besides.
+    // Both Services select the shared pod; each also has a pod of its own.
     sandbox
         .service(
             "stable",
@@ -72,7 +72,8 @@ async fn canary_and_stable_under_one_name(suite: Arc<Suite>) -> Result<()> {
     })
     .await?;
 
-    // The older gives it up: it changes hands in one update, and is never away.
+    // The older RegisteredService gives the record up: the owner changes in one update, and the record is never
+    // missing.
     let mut client = bed.registry.client().await?;
     let key = sandbox.key("echo", shared);
     let mut watch = client.watch(key.clone(), Some(WatchOptions::new())).await?;
@@ -83,7 +84,7 @@ async fn canary_and_stable_under_one_name(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
-    // And back to an older one: a RegisteredService that is created anew is the younger, so it gets nothing.
+    // Back again: a RegisteredService that is created anew is the younger one, so it gets nothing.
     sandbox.register("stable", json!({"registryName": "echo", "export": {"tags": {"lane": "stable"}}})).await?;
     sandbox.records_become("echo", &[only_stable, only_canary, shared]).await?;
     ensure!(matches!(owner(shared).await?, (false, true, _)));
@@ -133,7 +134,7 @@ async fn one_service_fed_from_two_registries(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
-    // The first registry loses it: the other one's word is enough, and DNS never misses it.
+    // The first registry loses the instance: the second registry is enough, and DNS never misses it.
     let watching = async {
         let started = std::time::Instant::now();
         while started.elapsed() < Duration::from_secs(4) {

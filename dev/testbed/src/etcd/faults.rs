@@ -1,4 +1,4 @@
-//! What happens to an etcd: restarts, lost and restored data, revoked leases, compaction, alarms, changed passwords.
+//! Faults of an etcd: restarts, lost and restored data, revoked leases, compaction, alarms, changed passwords.
 
 use std::path::{Path, PathBuf};
 
@@ -8,19 +8,19 @@ use etcd_client::{AlarmAction, AlarmOptions, AlarmType, DeleteOptions, Permissio
 use super::Etcd;
 
 impl Etcd {
-    /// Starts it again with what it had on disk.
+    /// Starts etcd again with its data.
     pub async fn start_again(&self) -> Result<()> {
         self.part.start_again()?;
         self.ready().await
     }
 
-    /// Starts it again with nothing on disk: another cluster, as after a lost volume.
+    /// Starts etcd again without data: another cluster, as after a lost volume.
     pub async fn start_empty(&self) -> Result<()> {
         std::fs::remove_dir_all(&self.data)?;
         self.start_again().await
     }
 
-    /// Turns authentication on: `root` may do everything, and `name` what is below the prefixes.
+    /// Turns authentication on: `root` may do everything, and `name` may read and write below the prefixes.
     pub async fn require_password(&self, name: &str, password: &str, prefixes: &[&str]) -> Result<()> {
         let mut client = self.client().await?;
         client.user_add("root", "root", None).await?;
@@ -36,7 +36,7 @@ impl Etcd {
         self.user.set((root(), root())).ok().context("authentication is on already")
     }
 
-    /// Lets a user do more.
+    /// Grants the user another prefix.
     pub async fn permit(&self, prefix: &str) -> Result<()> {
         let mut client = self.client().await?;
         client.role_grant_permission("sync", Permission::read_write(prefix).with_prefix()).await?;
@@ -49,13 +49,13 @@ impl Etcd {
         Ok(())
     }
 
-    /// Ends a lease, and with it what hangs on it: what etcd does when nobody keeps it alive.
+    /// Ends a lease and deletes its keys, as etcd does without keep-alives.
     pub async fn revoke(&self, lease: i64) -> Result<()> {
         self.client().await?.lease_revoke(lease).await?;
         Ok(())
     }
 
-    /// What `etcdctl del --prefix` does.
+    /// Does the same as `etcdctl del --prefix`.
     pub async fn delete_prefix(&self, prefix: &str) -> Result<()> {
         self.client().await?.delete(prefix, Some(DeleteOptions::new().with_prefix())).await?;
         Ok(())
@@ -68,12 +68,12 @@ impl Etcd {
         Ok(())
     }
 
-    /// Keeps a copy of what it has on disk, for [`Etcd::start_restored`]. It must not run.
+    /// Copies the data for [`Etcd::start_restored`]. etcd must not run.
     pub fn save(&self) -> Result<()> {
         copy(&self.data, &self.saved())
     }
 
-    /// Starts it again with what it had when it was saved: an older revision of the same cluster, as after a restore.
+    /// Starts etcd again with the copied data: an older revision of the same cluster, as after a restore.
     pub async fn start_restored(&self) -> Result<()> {
         std::fs::remove_dir_all(&self.data)?;
         copy(&self.saved(), &self.data)?;
@@ -84,7 +84,7 @@ impl Etcd {
         self.data.with_extension("saved")
     }
 
-    /// Forgets every revision but the last.
+    /// Compacts every revision but the last.
     pub async fn compact(&self) -> Result<()> {
         let mut client = self.client().await?;
         let status = client.status().await?;
@@ -93,7 +93,7 @@ impl Etcd {
         Ok(())
     }
 
-    /// Raises or ends the alarm that its quota is used up, with which it refuses every put.
+    /// Raises or ends the alarm of a used-up quota, under which etcd refuses every put.
     pub async fn no_space(&self, raised: bool) -> Result<()> {
         let mut client = self.client().await?;
         let member = client.status().await?.header().context("no header")?.member_id();

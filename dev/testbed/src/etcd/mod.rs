@@ -1,6 +1,6 @@
 //! One etcd, as the store of the control plane or as a registry.
 //!
-//! What can happen to it is in [`faults`], its certificates are in [`tls`].
+//! Its faults are in [`faults`], its certificates are in [`tls`].
 
 mod faults;
 mod tls;
@@ -51,11 +51,11 @@ impl Etcd {
     /// Starts one member of several, which answers once most of them run.
     pub(crate) fn spawn_member(name: &str, dir: &Path, ip: Ipv4Addr, members: &[(String, Ipv4Addr)]) -> Result<Self> {
         let peers: Vec<String> = members.iter().map(|(name, ip)| format!("{name}=http://{ip}:{}", PORT + 1)).collect();
-        // The last one counts.
+        // etcd uses the last of repeated flags.
         let flags = [
             format!("--name={name}"),
             format!("--initial-cluster={}", peers.join(",")),
-            // Members that get no processor for a second are no reason to elect another leader.
+            // Members that get no processor for a second must not cause an election.
             "--heartbeat-interval=300".to_owned(),
             "--election-timeout=3000".to_owned(),
         ];
@@ -76,7 +76,7 @@ impl Etcd {
             &format!("--listen-peer-urls={peer}"),
             &format!("--initial-advertise-peer-urls={peer}"),
             &format!("--initial-cluster=bed={peer}"),
-            // Nothing here outlives the machine; no test pulls the plug of the disk.
+            // The data need not survive the machine.
             "--unsafe-no-fsync",
         ]
         .map(ToOwned::to_owned)
@@ -116,7 +116,7 @@ impl Etcd {
         Client::connect([&self.endpoint], Some(options)).await.context("cannot connect to etcd")
     }
 
-    /// Puts a record on a lease of its own, as a program that nobody keeps alive.
+    /// Puts a record on a lease of its own, without keep-alives.
     pub async fn put_leased(&self, key: &str, value: &str, ttl_seconds: i64) -> Result<i64> {
         let mut client = self.client().await?;
         let lease = client.lease_grant(ttl_seconds, None).await?.id();

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::pki::Authority;
 
-/// What an etcd with TLS and its clients need.
+/// The certificates of an etcd with TLS, and the authority for its clients.
 #[derive(Debug)]
 pub struct Tls {
     pki: Authority,
@@ -24,7 +24,7 @@ impl Tls {
         Ok(tls)
     }
 
-    /// For the command line of etcd.
+    /// Arguments of etcd.
     pub(super) fn flags(&self) -> [String; 4] {
         let (cert, key) = self.pki.files(SERVER);
         [
@@ -35,19 +35,19 @@ impl Tls {
         ]
     }
 
-    /// PEM.
+    /// The certificate of the authority, PEM.
     pub fn ca(&self) -> Result<String> {
         Ok(std::fs::read_to_string(self.pki.ca_file())?)
     }
 
-    /// A client's certificate and key, PEM, for so long or for ever. etcd takes the common name for a user where it is asked to.
+    /// Certificate and key of a client, PEM, valid for this long or for ever. etcd can take the common name for a user.
     pub fn client_certificate(&self, name: &str, valid: Option<Duration>) -> Result<(String, String)> {
         let (cert, key) = self.pki.issue_for(name, &[], &[], valid)?;
         let read = |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
         Ok((read(&cert)?, read(&key)?))
     }
 
-    /// etcd reads its own certificate anew for each connection.
+    /// etcd reads its own certificate again for each connection.
     pub fn replace_server_certificate(&self, valid: Option<Duration>) -> Result<()> {
         self.pki.issue_for(SERVER, &["etcd.bed"], &[self.ip.into()], valid)?;
         Ok(())

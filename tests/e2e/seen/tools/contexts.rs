@@ -1,4 +1,5 @@
-//! As `kubectl` does: the current context of a kubeconfig, or another one by name, says which cluster is meant, and which namespace.
+//! As with `kubectl`, the current context of a kubeconfig, or one that is chosen by name, decides the cluster and the
+//! namespace.
 
 use std::sync::Arc;
 

@@ -1,9 +1,10 @@
-//! The commands for people: `plan` tells what would be written, `status` what is, and `approve` releases what is held.
+//! The commands for people: `plan` shows pending writes, `status` shows the current state, and `approve` releases held
+//! deletions.
 //!
-//! - [`reasons`]: each reason why an instance is missing is provoked, and named by `explain` and `parity`.
-//! - [`contexts`]: a kubeconfig's contexts say which cluster and which namespace.
-//! - [`ports`]: a service with an address for each of several schemes, and a DNS server that is not the cluster's.
-//! - [`roles`]: the operator's own roles are enough for all that read.
+//! - [`reasons`]: `explain` and `parity` name each reason for a missing instance.
+//! - [`contexts`]: the contexts of a kubeconfig choose the cluster and the namespace.
+//! - [`ports`]: a service with an address for each of several schemes, and a DNS server outside of the cluster.
+//! - [`roles`]: the operator's own roles are enough for all commands that read.
 
 mod contexts;
 mod ports;
@@ -104,7 +105,7 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     ensure!(!text.contains('\u{1b}'), "no colours but on a terminal: {text:?}");
     ensure!(sandbox.records_become("echo", &[vm]).await.is_ok(), "plan writes nothing");
 
-    // What is said before it is written is what is written.
+    // The writes are those that the plan showed.
     let planned = record["after"].as_str().context("a value")?.to_owned();
     sandbox.patch("echo", json!({"policy": "Sync"})).await?;
     sandbox.records_become("echo", &[pod, vm]).await?;
@@ -114,7 +115,7 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     sandbox.condition("echo", "Ready", "True", "Synced").await?;
     let (code, text, _) = run(bed, &["plan"]).await?;
     ensure!(code == 0 && text.trim_end() == "nothing to write", "{code}: {text}");
-    // What is not there is no plan, and what is not understood is none of the answers.
+    // A missing object has no plan, and an invalid argument has none of the documented exit codes.
     for (args, wanted, text) in [
         (&["plan", "-n", &sandbox.name, "ehco"][..], 1, "there is no RegisteredService planned"),
         (&["plan", "-n", "nowhere"], 1, "there is no RegisteredService in namespace nowhere"),

@@ -1,4 +1,4 @@
-//! `parity` of a Kratos service: a record has an address for each scheme, and counts with those that are meant.
+//! `parity` of a Kratos service: a record has an address for each scheme, and only the chosen schemes count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -26,19 +26,19 @@ pub async fn parity_knows_ports_and_schemes(suite: Arc<Suite>) -> Result<()> {
     let options = ServerOptions { framework: Framework::Kratos, http: Some(web), ..ServerOptions::default() };
     let _server = Server::start(bed.dir(), sandbox.registry.endpoint(), "echo", rpc, &options).await?;
 
-    // It registers http too, which nobody asked for.
+    // The server also registers http, which the RegisteredService does not ask for.
     let (grpc, http) = ([SocketAddr::from((ip, 9000)), rpc], [SocketAddr::from((ip, 8000)), web]);
     agrees(&sandbox, &["--dns", &bed.dns.address().to_string()], &grpc, "seen").await?;
     sandbox.patch("echo", json!({"service": {"ports": [{"name": "rpc"}, {"name": "web", "scheme": "http"}]}})).await?;
     let all = [grpc, http].concat();
     agrees(&sandbox, &["--dns", &bed.dns.address().to_string()], &all, "seen").await?;
-    // The machine's own DNS knows nothing of the cluster, and that is no difference.
+    // The machine's own DNS knows no cluster names, and that is not a difference.
     let table = agrees(&sandbox, &[], &all, "notAsked").await?;
     ensure!(table["remarks"][0].as_str().is_some_and(|remark| remark.contains("--dns")), "{table:#}");
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Both sides have exactly these, and DNS has them all or is not asked.
+/// Both sides have exactly these addresses; DNS has them too, or is not asked.
 async fn agrees(sandbox: &Sandbox<'_>, args: &[&str], expected: &[SocketAddr], dns: &str) -> Result<Value> {
     let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
     eventually("both sides agree", SOON, || async {

@@ -1,4 +1,4 @@
-//! Each reason why an instance is missing is provoked, and named by `explain` and `parity`.
+//! `explain` and `parity` name each reason for a missing instance; every reason is provoked.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use twinspan_testbed::{Bed, TwinspanOptions, eventually, next_v4};
 use super::{echo, json_of, pod, run};
 use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, record};
 
-/// What `explain` says of an address or a key, once it says it.
+/// Waits for the answer of `explain` about an address or a key.
 async fn explained(bed: &Bed, about: &str, state: &str, text: &str) -> Result<()> {
     eventually(&format!("{about} is {state}"), SOON, || async {
         let (code, answer) = json_of(bed, &["explain", about]).await?;
@@ -24,7 +24,7 @@ async fn explained(bed: &Bed, about: &str, state: &str, text: &str) -> Result<()
     .await
 }
 
-/// Exit code and everything that `parity` says of `echo`.
+/// The exit code and the whole output of `parity` for `echo`.
 async fn parity(sandbox: &Sandbox<'_>) -> Result<(i32, String)> {
     let dns = sandbox.bed.dns.address().to_string();
     let (code, out, errors) =
@@ -32,7 +32,7 @@ async fn parity(sandbox: &Sandbox<'_>) -> Result<(i32, String)> {
     Ok((code, out + &errors))
 }
 
-/// `parity` has the same words for each of them, in the row of an instance or beside the rows.
+/// `parity` has the same words for each reason, in the row of an instance or beside the rows.
 async fn named_by_parity(sandbox: &Sandbox<'_>, reasons: &[(String, &str)]) -> Result<()> {
     let (code, text) = parity(sandbox).await?;
     ensure!(code == 3, "{code}: {text}");
@@ -48,7 +48,8 @@ async fn named_by_parity(sandbox: &Sandbox<'_>, reasons: &[(String, &str)]) -> R
     Ok(())
 }
 
-/// Both say it of a whole service, whoever is asked about: `explain` beside a record or an address, `parity` beside its table, or instead.
+/// A reason of the whole service: `explain` shows it beside a record or an address, `parity` beside its table or
+/// instead of it.
 async fn named_by_both(sandbox: &Sandbox<'_>, about: &str, text: &str) -> Result<()> {
     eventually(&format!("both say {text:?} about {about}"), SOON * 3, || async {
         let (_, answer) = json_of(sandbox.bed, &["explain", about]).await?;
@@ -102,14 +103,14 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
     let theirs = pod(&stranger, "theirs", true).await?;
     sandbox.put("echo", blue(theirs)).await?;
 
-    // Its lease ends while it lives.
+    // The lease of a live server ends.
     let lives = SocketAddr::from((next_v4(), 9000));
     let _listener = TcpListener::bind(lives).await?;
     let lease = sandbox.put("echo", blue(lives)).await?;
     explained(bed, &lives.to_string(), "Imported", "").await?;
     registry.revoke(lease).await?;
 
-    // One list, asked of both.
+    // The same list for both commands.
     let mut reasons = Vec::new();
     for (about, state, text) in [
         (ready.to_string(), "Exported", "as reasons"),
@@ -129,7 +130,7 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
         (lives.to_string(), "Lost", "Restart it"),
     ] {
         explained(bed, &about, state, text).await?;
-        // Its row is that of the address that clients dial, which only its value tells.
+        // Its row is that of the address that clients dial, which only the value of the record shows.
         reasons.push((if about == contradicts { another.to_string() } else { about }, state));
     }
     explained(bed, &not_ready.ip().to_string(), "NotReady", "readiness probe").await?;
@@ -139,7 +140,7 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
     let last = hold(&held).await?;
     refuse(&sandbox, not_ready, vm).await?;
 
-    // Nobody leads: killed, it could not give its Lease back.
+    // No replica leads: a killed replica cannot release its Lease.
     twinspan.part().kill().await?;
     named_by_both(&held, &last.to_string(), "nobody leads").await?;
     let late = pod(&held, "late", true).await?;
@@ -147,7 +148,7 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
     unreachable(&held, last).await
 }
 
-/// Two leave at once, of few: held, because they are the last. Returns one of them.
+/// Two instances of few leave at once: their deletion is held, because they are the last. Returns one of them.
 async fn hold(sandbox: &Sandbox<'_>) -> Result<SocketAddr> {
     let registry = &sandbox.bed.registry;
     echo(sandbox, json!({})).await?;
@@ -166,7 +167,8 @@ async fn hold(sandbox: &Sandbox<'_>) -> Result<SocketAddr> {
     Ok(last)
 }
 
-/// The name is taken away from the namespace: of what the Service has, of what the registry has, and of the whole.
+/// The namespace loses the permission for the name: the reason is shown for pods, for records, and for the whole
+/// service.
 async fn refuse(sandbox: &Sandbox<'_>, pod: SocketAddr, vm: SocketAddr) -> Result<()> {
     let allowed = json!({"spec": {"allowed": [{"namespaceSelector": {}, "registryNames": ["other-*"]}]}});
     let patch = kube::api::Patch::Merge(allowed);
@@ -180,7 +182,7 @@ async fn refuse(sandbox: &Sandbox<'_>, pod: SocketAddr, vm: SocketAddr) -> Resul
     named_by_parity(sandbox, &reasons).await
 }
 
-/// The registry is away: what was imported from it is known still, and nothing that nobody could see is called nothing.
+/// The registry is away: imported endpoints are still known, and unknown records are not reported as missing.
 async fn unreachable(sandbox: &Sandbox<'_>, imported: SocketAddr) -> Result<()> {
     let (bed, about) = (sandbox.bed, imported.to_string());
     bed.registry.part().kill().await?;

@@ -15,7 +15,7 @@ use super::{echo, pod, run_with};
 use crate::harness::{SOON, Sandbox, Suite};
 use crate::safety::audit::{audited_as, nothing_is_denied};
 
-/// One more account with the operator's roles: what it asks for is judged here, and what the operator asks for by the whole run.
+/// A second account with the operator's roles: this story judges its requests, the whole run those of the operator.
 const ACCOUNT: &str = "like-the-operator";
 
 async fn account(bed: &Bed) -> Result<Kubeconfig> {
@@ -68,7 +68,7 @@ pub async fn the_operators_roles_are_enough(suite: Arc<Suite>) -> Result<()> {
     ] {
         eventually(&format!("{args:?} as the operator"), SOON, || async {
             let (code, out, errors) = run_with("TWINSPAN_KUBECONFIG", &kubeconfig.path, &args).await?;
-            // The status is that of other stories' registries too.
+            // Status also shows the registries of other stories.
             let well = code == 0 || (code == 3 && args[0] == "status");
             ensure!(well && out.contains(wanted), "exit code {code}: {out}{errors}");
             Ok(())
