@@ -1,7 +1,7 @@
 //! The tools of all stories.
 //!
 //! - [`suite`]: one run of all stories, with the parts that they share. [`trials`]: how a story gets its name.
-//! - [`sandbox`]: one story's part of a cluster. [`records`]: its records. [`expect`]: the states that a story waits for.
+//! - [`sandbox`]: one story's part of a cluster. [`records`]: its records. [`expect`]: reading and waiting.
 //! - [`bystanders`]: foreign records and slices in every sandbox, and the check that they are untouched.
 
 mod bystanders;
