@@ -3,7 +3,7 @@
 #   docker build -t twinspan --build-arg TWINSPAN_REVISION=$(git rev-parse HEAD) \
 #     --build-arg SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) .
 #
-# The program builds itself and lays out its files (dev/image), so only the last lines are said twice; a test compares them.
+# dev/image builds the program and lays out the files, so only the last lines are repeated there; a test compares them.
 ARG RUST=1.95
 FROM rust:${RUST}-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends protobuf-compiler libprotobuf-dev

@@ -4,7 +4,7 @@ CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
 
-.PHONY: help setup setup-node bed parts build crds manifests docs image demo node test test-long test-node lint deny clean
+.PHONY: help setup setup-node testbed parts build crds manifests docs image demo node test test-long test-node lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,15 +15,15 @@ setup: ## Install what a fresh Debian or Ubuntu lacks, or name it
 setup-node: ## The same, with what a real node runs: containerd, runc, nftables, CNI plugins
 	@dev/setup node
 
-bed: setup
-	@dev/parts controlplane >/dev/null
-	@dev/parts coredns >/dev/null
-	@dev/parts interop >/dev/null
+testbed: setup
+	@dev/parts/build controlplane >/dev/null
+	@dev/parts/build coredns >/dev/null
+	@dev/parts/build interop >/dev/null
 
-parts: bed ## Build etcd, the control plane, CoreDNS, the Kitex programs, the oracle, Helm and Prometheus' rules; once
-	@dev/parts oracle >/dev/null
-	@dev/parts helm >/dev/null
-	@dev/parts prometheus >/dev/null
+parts: testbed ## Build etcd, the control plane, CoreDNS, the Kitex programs, the oracle, Helm and Prometheus' rules; once
+	@dev/parts/build oracle >/dev/null
+	@dev/parts/build helm >/dev/null
+	@dev/parts/build prometheus >/dev/null
 
 build: setup ## Build the operator
 	$(CARGO) build
@@ -41,7 +41,7 @@ docs: setup ## Write the API reference of the Rust types into docs/api.md
 image: setup ## Write Twinspan's image to target/image/twinspan.tar, without a daemon
 	@$(CARGO) run --quiet -p twinspan-image -- archive
 
-demo: bed ## Tell the story on real parts; KEEP=1 leaves it running
+demo: testbed ## Tell the story on real parts; KEEP=1 leaves it running
 	@$(CARGO) build --quiet -p twinspan -p twinspan-demo
 	@target/debug/demo $(if $(KEEP),--keep)
 
@@ -59,17 +59,12 @@ test-long: parts ## The stories that take minutes by their nature
 test-node: setup-node ## The story of the image and the chart on one real node; needs root
 	$(CARGO) test --workspace --test story -- --ignored
 
-lint: setup ## Formatting, clippy, Go vet
+lint: setup ## Formatting, width of comments, clippy, Go vet
 	$(CARGO) fmt --all --check
+	dev/comment-width
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	cd dev/controlplane && test -z "$$(gofmt -l .)"
-	cd dev/coredns && test -z "$$(gofmt -l .)"
-	cd dev/interop && test -z "$$(gofmt -l .)" && CGO_ENABLED=0 go vet ./...
-	cd dev/oracle && test -z "$$(gofmt -l .)" && CGO_ENABLED=0 go vet ./...
-	cd dev/helm && test -z "$$(gofmt -l .)"
-	cd dev/kubelet && test -z "$$(gofmt -l .)"
-	cd dev/pause && test -z "$$(gofmt -l .)"
-	cd dev/prometheus && test -z "$$(gofmt -l .)"
+	for part in dev/parts/*/; do (cd $$part && test -z "$$(gofmt -l .)") || exit 1; done
+	for part in interop oracle; do (cd dev/parts/$$part && CGO_ENABLED=0 go vet ./...) || exit 1; done
 
 deny: setup ## Bans, licences and sources of dependencies
 	@test -x $(CACHE)/tools/bin/cargo-deny || $(CARGO) install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/tools

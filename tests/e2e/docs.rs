@@ -1,7 +1,7 @@
-//! Every command and every object in the documents works: they are run in the order in which a reader meets them, as an administrator of a
-//! cluster with a registry and a running operator.
+//! Every command and every object in the documents works: they run in the order in which a reader meets them, as an
+//! administrator of a cluster with a registry and a running operator.
 //!
-//! Exceptions say so in the sentence before them ("needs the internet", "needs nodes"), and there are few.
+//! The sentence before an exception says so ("needs the internet", "needs nodes"), and there are few.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -9,40 +9,33 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use libtest_mimic::Trial;
 use tokio::process::Command;
-use twinspan_bed::{Bed, TwinspanOptions, eventually, namespace, repository};
+use twinspan_testbed::{Bed, TwinspanOptions, eventually, namespace, repository};
 
-use crate::harness::{SOON, Suite, TWINSPAN};
+use crate::harness::{SOON, Suite, TWINSPAN, stories};
 
-pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
-    vec![
-        suite.story("docs::every_command_and_every_object", commands),
-        Trial::test("docs::every_link_leads_somewhere", || Ok(links()?)),
-        Trial::test("docs::the_quick_start_names_what_it_runs", || Ok(prerequisites()?)),
-    ]
-}
+stories![every_command_and_every_object, every_link_leads_somewhere, the_quick_start_names_what_it_runs];
 
-/// In this order, the rest by name. What the quick start creates the others talk about.
+/// This document first, the rest by name: the others refer to what the quick start creates.
 const FIRST: &str = "quick-start.md";
-/// The section of [`FIRST`] that takes it all away again: run in the end.
+/// The section of [`FIRST`] that removes everything again: it runs last.
 const LAST: &str = "## Remove it";
-/// Its examples are applied by a story of their own, to a cluster without these objects.
+/// Another story applies the examples of this document, to a cluster without these objects.
 const REFERENCE: &str = "api.md";
 /// A sentence with one of these exempts the block after it.
 const EXEMPT: [&str; 2] = ["needs the internet", "needs nodes"];
-/// A sentence with this lets the block after it be run by somebody who may do no more.
+/// A sentence with this lets a less privileged user run the block after it.
 const OWNERS: &str = "needs no more than the role `edit`";
-/// To whom the quick start gives this role.
+/// The user to whom the quick start gives this role.
 const OWNER: &str = "alice@example.com";
 
-/// Exit codes that say something of what was looked at, and the commands that document them; a pattern of the shell.
+/// Exit codes that report a finding and not a failure, with the commands that document them; a shell pattern.
 const ANSWERS: &str = "2:plan|3:status|3:parity|3:explain|3:doctor";
 
 /// A fenced block.
 #[derive(Debug)]
 struct Block {
-    /// File and line, for whoever has to mend it.
+    /// File and line, for the error message.
     place: String,
     language: String,
     text: String,
@@ -87,14 +80,14 @@ fn blocks(path: &Path) -> Result<Vec<Block>> {
                 paragraph.clear();
             }
             (Some(block), None) => {
-                // Blocks of a list are indented as a whole.
+                // The blocks of a list are indented as a whole.
                 let indent = if name == "migration.md" { "   " } else { "" };
                 block.text.push_str(line.strip_prefix(indent).unwrap_or(line));
                 block.text.push('\n');
             }
             (None, None) => {
                 if bare.is_empty() && !paragraph.ends_with("\n") {
-                    // One empty line is between a paragraph and its block.
+                    // One empty line separates a paragraph from its block.
                     paragraph.push('\n');
                 } else if bare.is_empty() || paragraph.ends_with('\n') {
                     paragraph.clear();
@@ -119,7 +112,7 @@ fn tools(dir: &Path) -> Result<()> {
         ("kubectl", format!("exec {parts} kubectl \"$@\"")),
         ("etcdctl", format!("exec {parts} etcdctl \"$@\"")),
         ("helm", format!("exec {helm} \"$@\"")),
-        // Answers and no failures: something would change, something differs. Whatever else is none of these commands'.
+        // These exit codes report a change or a difference. Every other code is a failure.
         ("twinspan", format!("{TWINSPAN} \"$@\" || case $?:$1 in {ANSWERS}) ;; *) exit 1 ;; esac")),
     ] {
         let path = dir.join(name);
@@ -144,7 +137,7 @@ impl Reader {
         Ok(Self { path, environment })
     }
 
-    /// The same as another user, who has the rights that were given by name.
+    /// The same as another user, with the rights that were granted by name.
     fn posing_as(&self, bed: &Bed, user: &str) -> Result<Self> {
         let mut kubeconfig: serde_yaml::Value =
             serde_yaml::from_str(&std::fs::read_to_string(&bed.cluster.admin.path)?)?;
@@ -184,7 +177,7 @@ impl Reader {
     }
 }
 
-/// The owner of the namespace can do it with the built-in role `edit`; whoever has `view` can look, and no more.
+/// The owner of the namespace can run the block with the built-in role `edit`; a user with `view` can only read.
 async fn owners(bed: &Bed, administrator: &Reader, block: &Block) -> Result<()> {
     let viewer = "bob@example.com";
     administrator
@@ -207,7 +200,7 @@ async fn owners(bed: &Bed, administrator: &Reader, block: &Block) -> Result<()> 
     Ok(())
 }
 
-async fn commands(suite: Arc<Suite>) -> Result<()> {
+async fn every_command_and_every_object(suite: Arc<Suite>) -> Result<()> {
     let mut all = Vec::new();
     for path in documents()?.into_iter().filter(|path| !path.ends_with(REFERENCE)) {
         all.extend(blocks(&path)?.into_iter().filter(|block| matches!(block.language.as_str(), "sh" | "yaml")));
@@ -229,14 +222,14 @@ async fn commands(suite: Arc<Suite>) -> Result<()> {
     Ok(())
 }
 
-/// Every program of the quick start's blocks, the exempt ones too, is named before the first of them.
-fn prerequisites() -> Result<()> {
+/// The text before the quick start's first block names every program of its blocks, also of the exempt ones.
+async fn the_quick_start_names_what_it_runs(_: Arc<Suite>) -> Result<()> {
     let path = repository().join("docs").join(FIRST);
     let text = std::fs::read_to_string(&path)?;
     let (head, _) = text.split_once("```").context("no block")?;
     let mut programs = BTreeSet::new();
     for block in blocks(&path)?.into_iter().filter(|block| block.language == "sh") {
-        // Without what is fed to a command, and with continued lines made whole.
+        // Here-documents are skipped, and continued lines are joined.
         let mut fed = false;
         for line in block.text.replace("\\\n", " ").lines() {
             if !fed {
@@ -254,8 +247,8 @@ fn prerequisites() -> Result<()> {
 }
 
 /// Links to files and to headings, in the documents and in the README.
-fn links() -> Result<()> {
-    // The reference has none, and patterns that look like some.
+async fn every_link_leads_somewhere(_: Arc<Suite>) -> Result<()> {
+    // The reference has no links, but patterns that look like some.
     let mut pages: Vec<PathBuf> = documents()?.into_iter().filter(|path| !path.ends_with(REFERENCE)).collect();
     pages.extend(["README.md", "CONTRIBUTING.md", "docs/decisions/README.md"].map(|page| repository().join(page)));
     let mut count = 0;
@@ -278,7 +271,7 @@ fn links() -> Result<()> {
     Ok(())
 }
 
-/// What a heading is called in links: lower case, words joined by dashes, without punctuation.
+/// The anchor of a heading: lower case, words joined by dashes, without punctuation.
 fn anchor(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
     words

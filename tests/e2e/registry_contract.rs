@@ -1,38 +1,38 @@
-//! What the operator relies on in a registry: the same test on a real etcd and on the one in memory.
+//! The contract of a registry that the operator relies on: the same test on a real etcd and on the in-memory one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use libtest_mimic::Trial;
 use twinspan::registry::etcd::{EtcdConnector, Settings};
 use twinspan::registry::fake::FakeEtcd;
 use twinspan::registry::{
-    Batch, Change, Committed, Connector, Fence, Follow, Grant, Kept, LeaseState, MAX_BATCH, Outcome, Registry,
+    Batch, Change, TxnResponse, Connector, Fence, WatchRange, Grant, KeepAlive, LeaseState, MAX_BATCH, Outcome, Registry,
     RegistryError, Watch, WatchItem,
 };
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
 
-use crate::harness::Suite;
+use crate::harness::{Suite, stories};
 
-pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
-    vec![
-        suite.story("registry_contract::etcd", |suite| async move {
-            let bed = &suite.shared().await?.bed;
-            let etcd = bed.start_registry("registry-contract").await?;
-            let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
-            contract(&EtcdConnector::new(settings)).await
-        }),
-        suite.story("registry_contract::memory", |_| async { contract(&FakeEtcd::new()).await }),
-    ]
+stories![etcd, memory];
+
+async fn etcd(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let etcd = bed.start_registry("registry-contract").await?;
+    let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
+    contract(&EtcdConnector::new(settings)).await
+}
+
+async fn memory(_: Arc<Suite>) -> Result<()> {
+    contract(&FakeEtcd::new()).await
 }
 
 const ROOT: &str = "root/";
 const LEASE: LeaseId = LeaseId(77);
 
-fn follow(number: i64, beginning: &str, from: i64) -> Follow {
-    Follow { number, beginning: beginning.to_owned(), from }
+fn follow(number: i64, beginning: &str, from: i64) -> WatchRange {
+    WatchRange { number, beginning: beginning.to_owned(), from }
 }
 
 fn key(name: &str) -> RecordKey {
@@ -70,7 +70,7 @@ async fn contract(connector: &dyn Connector) -> Result<()> {
     expiry(registry).await
 }
 
-/// A watch on which nothing has happened yet gives a sign of life when it is asked, also after a wait that was given up.
+/// A watch without events reports progress on request, also after a wait that timed out.
 async fn quiet(watch: &mut dyn Watch) -> Result<()> {
     let nothing = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
     ensure!(nothing.is_err(), "nothing happened: {nothing:?}");
@@ -83,7 +83,7 @@ async fn quiet(watch: &mut dyn Watch) -> Result<()> {
 
 async fn leases(registry: &dyn Registry) -> Result<()> {
     ensure!(registry.look_up(LEASE).await? == LeaseState::Gone);
-    ensure!(registry.keep_alive(LEASE).await? == Kept::Gone);
+    ensure!(registry.keep_alive(LEASE).await? == KeepAlive::Gone);
     let missing = registry.commit(&batch(vec![create("a", "1")])).await;
     ensure!(missing == Err(RegistryError::LeaseGone), "{missing:?}");
     ensure!(registry.grant(LEASE, 600).await? == Grant::Granted(600));
@@ -91,13 +91,13 @@ async fn leases(registry: &dyn Registry) -> Result<()> {
     ensure!(registry.look_up(LEASE).await? == LeaseState::Lives);
     ensure!(registry.leases().await?.contains(&LEASE));
     ensure!(registry.keys_of(LEASE).await?.is_empty() && registry.keys_of(LeaseId(999)).await?.is_empty());
-    ensure!(registry.keep_alive(LEASE).await? == Kept::For(600));
+    ensure!(registry.keep_alive(LEASE).await? == KeepAlive::For(600));
     Ok(())
 }
 
 /// Returns the revision of the first write.
 async fn compare_and_swap(registry: &dyn Registry) -> Result<i64> {
-    let Committed { revision: first, outcomes } =
+    let TxnResponse { revision: first, outcomes } =
         registry.commit(&batch(vec![create("a", "1"), create("b", "1")])).await?;
     ensure!(outcomes == [Outcome::Written, Outcome::Written], "{outcomes:?}");
     let listing = registry.list(ROOT).await?;
@@ -106,22 +106,22 @@ async fn compare_and_swap(registry: &dyn Registry) -> Result<i64> {
         "{listing:?}"
     );
 
-    // One lost race leaves its neighbours alone, and says what it found.
-    let update = RecordOp::Update { key: key("b"), value: b"2".to_vec(), seen: first, lease: LEASE };
-    let late = RecordOp::Update { key: key("a"), value: b"x".to_vec(), seen: first - 1, lease: LEASE };
-    let gone = RecordOp::Delete { key: key("z"), seen: first, lease: LEASE };
+    // One lost race does not affect its neighbours, and returns the record that it found.
+    let update = RecordOp::Update { key: key("b"), value: b"2".to_vec(), if_revision: first, lease: LEASE };
+    let late = RecordOp::Update { key: key("a"), value: b"x".to_vec(), if_revision: first - 1, lease: LEASE };
+    let gone = RecordOp::Delete { key: key("z"), if_revision: first, lease: LEASE };
     let second = registry.commit(&batch(vec![create("c", "1"), late, update, gone])).await?;
-    let lost = Outcome::Lost(Some(found("a", "1", first)));
+    let lost = Outcome::Conflict(Some(found("a", "1", first)));
     ensure!(
-        second.outcomes == [Outcome::Written, lost, Outcome::Written, Outcome::Lost(None)],
+        second.outcomes == [Outcome::Written, lost, Outcome::Written, Outcome::Conflict(None)],
         "{:?}",
         second.outcomes
     );
     ensure!(second.revision == first + 1, "one revision for the whole batch");
 
     let exists = registry.commit(&batch(vec![create("c", "x")])).await?;
-    ensure!(matches!(exists.outcomes[..], [Outcome::Lost(Some(_))]), "{exists:?}");
-    let delete = RecordOp::Delete { key: key("a"), seen: first, lease: LEASE };
+    ensure!(matches!(exists.outcomes[..], [Outcome::Conflict(Some(_))]), "{exists:?}");
+    let delete = RecordOp::Delete { key: key("a"), if_revision: first, lease: LEASE };
     let third = registry.commit(&batch(vec![delete])).await?;
     ensure!(third.outcomes == [Outcome::Written] && third.revision == first + 2, "{third:?}");
 
@@ -135,7 +135,7 @@ async fn compare_and_swap(registry: &dyn Registry) -> Result<i64> {
     Ok(first)
 }
 
-/// The watch tells everything in order, and then that there is no more.
+/// The watch reports all changes in order, and then progress.
 async fn seen(watch: &mut dyn Watch, first: i64) -> Result<()> {
     let mut changes = Vec::new();
     while changes.len() < 5 {
@@ -177,7 +177,8 @@ async fn fences(registry: &dyn Registry) -> Result<()> {
     Ok(())
 }
 
-/// Several beginnings on one stream: each is told what is its own, also one that was followed later, and one that was given up no more.
+/// Several ranges on one stream: each gets its own changes, also a range that is added later; a range that was given up
+/// gets none.
 async fn several(registry: &dyn Registry) -> Result<()> {
     let from = registry.list(ROOT).await?.revision;
     let (one, two) = (format!("{ROOT}one/"), format!("{ROOT}two/"));
@@ -202,7 +203,7 @@ async fn several(registry: &dyn Registry) -> Result<()> {
             WatchItem::Changes(changes) => bail!("nothing else happened: {changes:?}"),
         }
     }
-    watch.give_up(1).await?;
+    watch.unwatch(1).await?;
     registry.commit(&batch(vec![create("one/b", "1"), create("two/b", "1")])).await?;
     match next(watch.as_mut()).await? {
         WatchItem::Changes(changes) => {
@@ -216,8 +217,8 @@ async fn several(registry: &dyn Registry) -> Result<()> {
     Ok(())
 }
 
-/// The largest batch, a list of more than one page, and answers of more than the 4 MB that gRPC takes by default: a page, and what a
-/// watch has missed.
+/// The largest batch, a list of several pages, and responses larger than the 4 MB that gRPC accepts by default: one
+/// page, and the backlog of a watch.
 async fn large(registry: &dyn Registry) -> Result<()> {
     const RECORDS: usize = 20 * MAX_BATCH;
     let (many, value) = (format!("{ROOT}many/"), "x".repeat(3 * 1024));
@@ -240,7 +241,7 @@ async fn large(registry: &dyn Registry) -> Result<()> {
     Ok(())
 }
 
-/// A lease that ends takes its records with it.
+/// A lease that ends deletes its records.
 async fn expiry(registry: &dyn Registry) -> Result<()> {
     let short = LeaseId(78);
     let from = registry.list(ROOT).await?.revision;
@@ -254,6 +255,6 @@ async fn expiry(registry: &dyn Registry) -> Result<()> {
         }
     }
     ensure!(registry.look_up(short).await? == LeaseState::Gone);
-    ensure!(registry.keep_alive(short).await? == Kept::Gone);
+    ensure!(registry.keep_alive(short).await? == KeepAlive::Gone);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Helm itself, the one that `dev/parts` builds.
+//! The Helm that `dev/parts/build helm` builds.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -9,11 +9,11 @@ use serde_yaml::Value;
 
 use crate::{chart, repository};
 
-/// The release and its namespace wherever a test or a manifest needs one.
+/// The release and its namespace, for every test and manifest.
 pub const RELEASE: &str = "twinspan";
 pub const NAMESPACE: &str = "twinspan-system";
 
-/// Helm, and the cluster that it works on, where there is one.
+/// Helm, and optionally the cluster that it works on.
 #[derive(Clone, Debug)]
 pub struct Helm {
     program: String,
@@ -22,16 +22,16 @@ pub struct Helm {
 }
 
 impl Helm {
-    /// Builds it where it is missing.
+    /// Builds Helm if it is missing.
     pub fn find() -> Result<Self> {
-        let output = Command::new(repository().join("dev/parts"))
+        let output = Command::new(repository().join("dev/parts/build"))
             .arg("helm")
             .stderr(std::process::Stdio::inherit())
             .output()
-            .context("cannot run dev/parts")?;
-        ensure!(output.status.success(), "dev/parts helm failed");
+            .context("cannot run dev/parts/build")?;
+        ensure!(output.status.success(), "dev/parts/build helm failed");
         let program = String::from_utf8(output.stdout)?.trim().to_owned();
-        // Nothing of the person who runs this: no plugins, no repositories, no cluster.
+        // Isolated from the user's Helm: no plugins, no repositories, no cluster.
         let home = repository().join("target/helm").display().to_string();
         Ok(Self { program, kubeconfig: None, home })
     }
@@ -41,7 +41,7 @@ impl Helm {
         Self { kubeconfig: Some(kubeconfig.display().to_string()), ..self.clone() }
     }
 
-    /// Runs it, and says what came out, whether or not it succeeded.
+    /// Runs Helm and returns its output, whether or not it succeeded.
     pub fn run(&self, args: &[&str]) -> Result<Output> {
         Command::new(&self.program)
             .args(args)
@@ -54,7 +54,7 @@ impl Helm {
             .with_context(|| format!("cannot run {}", self.program))
     }
 
-    /// Runs it, and fails with what it said where it does.
+    /// Runs Helm, and fails with its output if it fails.
     pub fn succeed(&self, args: &[&str]) -> Result<String> {
         let output = self.run(args)?;
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -62,14 +62,14 @@ impl Helm {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// What it says on standard error when it refuses; fails where it does not refuse.
+    /// Standard error of a refusal; fails if Helm does not refuse.
     pub fn refusal(&self, args: &[&str]) -> Result<String> {
         let output = self.run(args)?;
         ensure!(!output.status.success(), "helm {} was not refused", args.join(" "));
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// The manifests that the chart becomes, as text.
+    /// The rendered manifests of the chart, as text.
     pub fn template(&self, args: &[&str]) -> Result<String> {
         let chart = chart().display().to_string();
         let mut all = vec!["template", RELEASE, &chart, "--namespace", NAMESPACE];

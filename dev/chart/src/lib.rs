@@ -1,15 +1,17 @@
-//! What is generated of the Helm chart and of the plain manifests, so that each thing is written by hand in one place.
+//! The generated parts of the Helm chart and of the plain manifests, so that each thing is written by hand in one
+//! place.
 //!
 //! | written by hand | generated from it |
 //! |---|---|
-//! | `crds/*.yaml` (from the Rust types) | `charts/twinspan/files/crds`, and the spec of `serviceRegistries` in the schema |
+//! | `crds/*.yaml` (from the Rust types) | `charts/twinspan/files/crds`, the spec of `serviceRegistries` in the schema
+//! |
 //! | `charts/twinspan/values.schema.json` | `charts/twinspan/values.yaml`, the table of values in its README |
 //! | `charts/twinspan/templates` | `deploy/twinspan.yaml` |
 //!
-//! - [`schema`]: the keys of the values. [`values`] and [`table`]: what is printed from them.
-//! - [`helm`]: Helm itself. [`manifest`]: what `kubectl apply -f` takes.
+//! - [`schema`]: the keys of the values. [`values`] and [`table`]: the files that are printed from them.
+//! - [`helm`]: Helm itself. [`manifest`]: the input of `kubectl apply -f`.
 //!
-//! Errors are for the person who runs `make manifests` or a test, so they are texts with a context (`anyhow`).
+//! Errors address the person who runs `make manifests` or a test, so they are texts with a context (`anyhow`).
 
 pub mod helm;
 pub mod manifest;
@@ -31,14 +33,14 @@ pub fn chart() -> PathBuf {
     repository().join("charts/twinspan")
 }
 
-/// One file that is generated: where it is, and what is in it.
+/// One generated file: its path and its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generated {
     pub path: PathBuf,
     pub text: String,
 }
 
-/// Every file that needs no Helm, in an order in which each only needs those before it.
+/// Every file that needs no Helm; each needs only those before it.
 pub fn files() -> Result<Vec<Generated>> {
     let mut all = Vec::new();
     for name in ["registeredservices.yaml", "serviceregistries.yaml"] {

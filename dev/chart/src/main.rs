@@ -1,4 +1,4 @@
-//! `chart`: writes everything that is generated of the chart and the manifests.
+//! `chart`: writes all generated parts of the chart and the manifests.
 
 use std::process::ExitCode;
 
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 
 fn write() -> Result<()> {
     files()?.iter().try_for_each(put)?;
-    // It is rendered from what was just written.
+    // The manifest is rendered from the files that were just written.
     put(&manifest::plain(&Helm::find()?)?)
 }
 

@@ -1,4 +1,4 @@
-//! `deploy/twinspan.yaml`: the chart as `kubectl apply -f` takes it.
+//! `deploy/twinspan.yaml`: the chart as the input of `kubectl apply -f`.
 
 use anyhow::Result;
 
@@ -26,7 +26,7 @@ fn namespace() -> String {
     )
 }
 
-/// Without what says that Helm looks after it, and empty lines. Lines are taken away, so that comments stay.
+/// Removes the marks of Helm, and empty lines. It works on lines, so that comments stay.
 fn without_helm(rendered: &str) -> String {
     let ours = |line: &&str| {
         let line = line.trim_start();

@@ -1,14 +1,15 @@
-//! The keys of the values, as `values.schema.json` has them.
+//! The keys of the values, read from `values.schema.json`.
 //!
-//! YAML's values and not JSON's are used for it, for they keep the order in which a person wrote the keys.
+//! It is read as YAML and not as JSON, to keep the order in which the keys were written.
 
 use anyhow::{Context, Result, ensure};
 use serde_yaml::{Mapping, Value};
 
-/// Where in the schema the spec of a ServiceRegistry stands.
+/// The place of a ServiceRegistry's spec in the schema.
 const REGISTRIES: &str = "serviceRegistries";
 
-/// The schema with the ServiceRegistry's spec from its CRD, so that a wrong field is refused before anything is sent.
+/// The schema with the ServiceRegistry's spec from its CRD, so that Helm refuses a wrong field before it sends
+/// anything.
 pub fn with_registries(schema: &str, crd: &str) -> Result<Value> {
     let mut schema: Value = serde_yaml::from_str(schema).context("values.schema.json")?;
     let crd: Value = serde_yaml::from_str(crd).context("crds/serviceregistries.yaml")?;
@@ -20,7 +21,7 @@ pub fn with_registries(schema: &str, crd: &str) -> Result<Value> {
     Ok(schema)
 }
 
-/// From a schema of Kubernetes to one that refuses unknown keys. Rules in CEL stay with the API server.
+/// Converts a schema of Kubernetes to one that refuses unknown keys. Rules in CEL stay with the API server.
 fn close(schema: &mut Value) {
     let Some(fields) = schema.as_mapping_mut() else { return };
     fields.retain(|key, _| !key.as_str().is_some_and(|key| key.starts_with("x-kubernetes-") || key == "format"));
@@ -39,7 +40,7 @@ pub fn print(schema: &Value) -> Result<String> {
     Ok(serde_json::to_string_pretty(schema)? + "\n")
 }
 
-/// One key of the values, with what the schema says of it.
+/// One key of the values, with its description in the schema.
 #[derive(Clone, Copy, Debug)]
 pub struct Key<'a> {
     pub name: &'a str,
@@ -55,7 +56,7 @@ impl<'a> Key<'a> {
         self.schema.get("default")
     }
 
-    /// Its own keys, in order; none where it is no object with fixed keys.
+    /// Its own keys, in order; none if it is not an object with fixed keys.
     pub fn keys(&self) -> Vec<Key<'a>> {
         keys(self.schema)
     }

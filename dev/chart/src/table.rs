@@ -29,7 +29,7 @@ fn rows(out: &mut String, key: &Key<'_>, path: &str) -> Result<()> {
     keys.iter().try_for_each(|inner| rows(out, inner, &format!("{path}.{}", inner.name)))
 }
 
-/// A README with another table in the place of its own.
+/// A README with its table replaced.
 pub fn replace(readme: &str, table: &str) -> Result<String> {
     let missing = || format!("the chart's README needs the lines {BEGIN:?} and {END:?}");
     let (before, rest) = readme.split_once(BEGIN).with_context(missing)?;

@@ -1,4 +1,4 @@
-//! `values.yaml`: every default, below what the schema says of its key.
+//! `values.yaml`: every default, below the schema's description of its key.
 
 use anyhow::{Context, Result};
 use serde_yaml::Value;
@@ -17,7 +17,7 @@ pub fn print(schema: &Value) -> Result<String> {
         out.push('\n');
         write(&mut out, &key, 0)?;
     }
-    // A key without a default says so in the table only.
+    // Only the table names a key without a default.
     while out.ends_with("\n\n") {
         out.pop();
     }
@@ -39,7 +39,7 @@ fn write(out: &mut String, key: &Key<'_>, depth: usize) -> Result<()> {
     keys.iter().try_for_each(|inner| write(out, inner, depth + 1))
 }
 
-/// Words in lines of at most `width` characters.
+/// Wraps words into lines of at most `width` characters.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

@@ -1,20 +1,20 @@
-//! Every key of `values.schema.json` does something: another value than its default renders other objects.
+//! Every key of `values.schema.json` has an effect: another value than its default renders other objects.
 
 use serde_json::{Value, json};
 use twinspan_chart::helm::Helm;
 use twinspan_chart::{chart, read};
 
-/// Everything that is off by default, so that what belongs to it can have an effect.
+/// Turns on everything that is off by default, so that the keys below it can have an effect.
 const ON: [&str; 4] = [
     "networkPolicy.enabled",
     "metrics.serviceMonitor.enabled",
     "metrics.prometheusRule.enabled",
     "metrics.dashboard.enabled",
 ];
-/// Only handed through by Helm.
+/// Keys that only Helm reads.
 const WITHOUT: &str = "global";
 
-/// Another value than the default, which templates take.
+/// A value that is not the default and that templates accept.
 fn another(path: &str, schema: &Value) -> Value {
     let default = &schema["default"];
     match path {

@@ -1,4 +1,4 @@
-//! What is generated is what is stored, and the chart is of this version.
+//! The stored files equal the generated ones, and the chart has this version.
 
 use twinspan_chart::helm::Helm;
 use twinspan_chart::{Generated, chart, files, manifest, read};

@@ -1,5 +1,5 @@
-//! A wrong value for every key of `values.schema.json`, made from the schema so that none is forgotten: each is refused with a
-//! message that names the key and says what it may be. And every object of the values refuses keys that nobody knows.
+//! A wrong value for every key of `values.schema.json`, made from the schema so that none is forgotten: the refusal
+//! names the key and the allowed values. Every object of the values refuses unknown keys.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use twinspan_chart::helm::Helm;
 use twinspan_chart::{chart, read};
 
-/// One wrong value: where it stands, and what the refusal has to say.
+/// One wrong value: its place, and the expected text of the refusal.
 struct Case {
     values: Value,
     says: Vec<String>,
@@ -24,7 +24,7 @@ enum Step {
 const NAME: &str = "main";
 const UNKNOWN: &str = "nobodyKnowsThis";
 
-/// The values with `value` at the end of the path, and everything that is required on the way.
+/// The values with `value` at the end of the path, and every required key on the way.
 fn at(schema: &Value, path: &[Step], value: Value) -> Value {
     let Some((step, rest)) = path.split_first() else { return value };
     match step {
@@ -41,13 +41,13 @@ fn below<'a>(schema: &'a Value, key: &str) -> &'a Value {
     schema["properties"].get(key).unwrap_or(&schema["additionalProperties"])
 }
 
-/// What an object must have at least.
+/// The required keys of an object.
 fn sound_object(schema: &Value) -> Map<String, Value> {
     let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
     required.map(|key| (key.to_owned(), sound(below(schema, key)))).collect()
 }
 
-/// A value that the schema takes.
+/// A value that the schema accepts.
 fn sound(schema: &Value) -> Value {
     match (schema["type"].as_str(), schema["enum"].as_array()) {
         (_, Some(all)) => all[0].clone(),
@@ -61,7 +61,7 @@ fn sound(schema: &Value) -> Value {
     }
 }
 
-/// How Helm shows where a value stands.
+/// The form in which Helm shows a path.
 fn pointer(path: &[Step]) -> String {
     let step = |step: &Step| match step {
         Step::Key(key) => format!("/{key}"),
@@ -82,7 +82,7 @@ fn walk(root: &Value, schema: &Value, path: &[Step], cases: &mut Vec<Case>) {
         Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
         other => panic!("{}: no type but {other}", pointer(path)),
     };
-    // At the top Helm reads nothing but an object.
+    // At the top Helm reads only an object.
     if !path.is_empty() {
         let other = if types.contains(&"boolean") { json!("yes") } else { json!(true) };
         wrong(other, &["want", types[0]]);
@@ -154,7 +154,7 @@ fn refused(helm: &Helm, case: &Case) -> Result<(), String> {
     let args = ["template", "twinspan", &chart, "--values", &file.display().to_string()];
     let message = helm.refusal(&args).map_err(|error| format!("{error:#}: {}", case.values))?;
     std::fs::remove_file(&file).unwrap();
-    // 86,400 for people is 86400 for us.
+    // The message says 86,400; the schema says 86400.
     let message = message.replace(',', "");
     match case.says.iter().find(|wanted| !message.contains(&wanted.replace(',', ""))) {
         None => Ok(()),
@@ -162,7 +162,7 @@ fn refused(helm: &Helm, case: &Case) -> Result<(), String> {
     }
 }
 
-/// All of them, on as many threads as there are cores.
+/// Runs all of them, on as many threads as there are cores.
 fn all_refused(cases: &[Case]) {
     let helm = Helm::find().unwrap();
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));

@@ -1,4 +1,4 @@
-//! What the chart becomes under other values than its defaults: `helm lint --strict`, a matrix, and what may never be rendered.
+//! The chart under other values than its defaults: `helm lint --strict`, a matrix of values, and forbidden output.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +25,7 @@ fn pod(objects: &[Value]) -> &Value {
     &object(objects, "Deployment/twinspan")["spec"]["template"]
 }
 
-/// Each row: values, what is there because of them, what is not.
+/// Each row: values, texts that they add, texts that they remove.
 type Row = (&'static [&'static str], &'static [&'static str], &'static [&'static str]);
 
 const MATRIX: [Row; 12] = [
@@ -112,7 +112,7 @@ fn too_old_a_cluster_is_refused() {
     assert!(message.contains("kubeVersion: >=1.33.0-0"), "{message}");
 }
 
-/// Every container is as the restricted Pod Security Standard wants it, and one step more.
+/// Every container meets the restricted Pod Security Standard, and one rule more.
 #[test]
 fn pods_have_no_privileges() {
     let objects = helm().objects(&[]).unwrap();
@@ -135,7 +135,7 @@ fn pods_have_no_privileges() {
     assert!(context["runAsUser"].is_null() && context["runAsNonRoot"] == true, "{context:?}");
 }
 
-/// A proxy in the pod would answer the probes of lost instances, so no values let one in.
+/// A proxy in the pod would answer the probes of lost instances, so no value allows one.
 #[test]
 fn no_service_mesh_comes_in() {
     let values = ["--set", "podLabels.team=a,podAnnotations.note=b"];
@@ -152,7 +152,7 @@ fn no_service_mesh_comes_in() {
     assert_eq!((&meta["labels"]["team"], &meta["annotations"]["note"]), (&"a".into(), &"b".into()));
 }
 
-/// What becomes part of the built-in roles, and that it does not where nobody wants it. None of it is the operator's.
+/// The additions to the built-in roles, and that they can be turned off. None of them is for the operator.
 #[test]
 fn roles_for_people_are_aggregated() {
     let prefix = "rbac.authorization.k8s.io/aggregate-to-";
@@ -214,7 +214,7 @@ fn values_reach_the_pod() {
     assert_eq!(spec["topologySpreadConstraints"][0]["whenUnsatisfiable"], "DoNotSchedule");
 }
 
-/// A probe that is dropped on its way finds everybody silent, so the policy lets TCP out to anywhere.
+/// If the policy dropped probes, every instance would look silent, so it allows TCP to every address.
 #[test]
 fn the_network_policy_lets_probes_out() {
     let values = ["--set", "networkPolicy.enabled=true,networkPolicy.metricsNamespaces={monitoring}"];
@@ -224,7 +224,7 @@ fn the_network_policy_lets_probes_out() {
     assert!(tcp["to"].is_null() && tcp["ports"][0]["port"].is_null() && tcp["ports"][0]["protocol"] == "TCP");
     let dns: Vec<_> = spec["egress"][1]["ports"].as_sequence().unwrap().iter().map(|port| &port["port"]).collect();
     assert_eq!(dns, [&Value::from(53), &Value::from(5353)]);
-    // What `helm test` finds reachable is so for the operator.
+    // The operator can reach whatever `helm test` can reach.
     let selected = &spec["podSelector"];
     for pod in [pod(&objects), object(&objects, "Pod/twinspan-doctor")] {
         let labels = &pod["metadata"]["labels"];
@@ -236,7 +236,7 @@ fn the_network_policy_lets_probes_out() {
     assert_eq!(from["kubernetes.io/metadata.name"], "monitoring");
 }
 
-/// What is installed is what the files say, and neither uninstalling nor removing a value deletes what holds the data.
+/// The installed CRDs equal the files, and neither uninstalling nor removing a value deletes objects with data.
 #[test]
 fn crds_and_registries_are_kept() {
     let objects = helm().objects(&["--set-json", REGISTRY]).unwrap();
@@ -256,7 +256,7 @@ fn crds_and_registries_are_kept() {
     }
 }
 
-/// Alerts and dashboard have templates of their own, which Helm leaves alone.
+/// Alerts and the dashboard contain templates of their own, which Helm must not expand.
 #[test]
 fn alerts_and_dashboard_are_the_files() {
     let values = ["--set", "metrics.prometheusRule.enabled=true,metrics.dashboard.enabled=true"];
@@ -271,7 +271,7 @@ fn alerts_and_dashboard_are_the_files() {
     assert_eq!(parse(text), parse(&stored));
 }
 
-/// Alerts lead to a runbook that a browser opens, are routed by labels of one's own, and can be left out.
+/// Alerts link to a runbook for browsers, can be routed by additional labels, and can be left out.
 #[test]
 fn alerts_can_be_adapted() {
     let values = [
@@ -297,14 +297,14 @@ fn alerts_can_be_adapted() {
     let left: BTreeSet<&str> = alerts.iter().filter_map(|alert| alert["alert"].as_str()).collect();
     assert_eq!(all.difference(&left).collect::<Vec<_>>(), [&"TwinspanSlow"]);
 
-    // Whoever mistypes a name is told those that there are.
+    // The message for a mistyped name lists the valid ones.
     let schema: serde_json::Value = serde_json::from_str(&read(&chart().join("values.schema.json")).unwrap()).unwrap();
     let names =
         &schema["properties"]["metrics"]["properties"]["prometheusRule"]["properties"]["disabled"]["items"]["enum"];
     assert_eq!(names.as_array().unwrap().iter().filter_map(|name| name.as_str()).collect::<BTreeSet<_>>(), all);
 }
 
-/// Where the pods run and how they find names is the same for the operator and for what tests it.
+/// Scheduling and DNS settings apply to the operator and to its test pod.
 #[test]
 fn pods_run_and_find_names_as_told() {
     let objects = helm()
@@ -331,7 +331,7 @@ fn pods_run_and_find_names_as_told() {
     assert_eq!(account["metadata"]["annotations"]["owner"], "platform");
 }
 
-/// What YAML would take for something else stays what it is.
+/// Values that YAML could read as another type keep theirs.
 #[test]
 fn odd_spellings_stay_what_they_are() {
     let objects = helm()

@@ -1,4 +1,4 @@
-//! `make demo`: the story of one service, on real parts, with what was really seen.
+//! `make demo`: the story of one service, on real parts, with real observations.
 
 mod scene;
 mod story;
@@ -6,7 +6,7 @@ mod story;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use twinspan_bed::namespace;
+use twinspan_testbed::namespace;
 
 fn main() -> ExitCode {
     let keep = std::env::args().any(|argument| argument == "--keep");
@@ -28,7 +28,7 @@ fn run(keep: bool) -> Result<bool> {
     tokio::runtime::Runtime::new()?.block_on(async {
         tokio::select! {
             told = story::tell(keep) => told,
-            // We are the first process of our PID namespace: without a handler Ctrl-C would do nothing.
+            // This is the first process of its PID namespace: without a handler Ctrl-C would do nothing.
             _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
         }
     })

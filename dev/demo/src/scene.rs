@@ -1,4 +1,4 @@
-//! Printing: numbered scenes, facts, and steps that show that they are still going on.
+//! Printing: numbered scenes, facts, and steps with a progress indicator.
 
 use std::future::Future;
 use std::io::Write;
@@ -11,7 +11,7 @@ pub fn scene(number: usize, title: &str) {
     println!("\n({number}) {title}");
 }
 
-/// Something that was seen.
+/// A fact that was observed.
 pub fn fact(text: impl AsRef<str>) {
     for line in text.as_ref().lines() {
         println!("      {line}");
@@ -43,6 +43,6 @@ pub async fn step<T>(what: &str, work: impl Future<Output = Result<T>>) -> Resul
 }
 
 fn flush() {
-    // A terminal that is gone is nobody to show progress to.
+    // A terminal that is gone needs no progress.
     let _ = std::io::stdout().flush();
 }

@@ -1,4 +1,4 @@
-//! The story: a service that lives half in Kubernetes and half on virtual machines, seen as one by everybody.
+//! The story: a service that runs half in Kubernetes and half on virtual machines, and is one service to both sides.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -12,16 +12,16 @@ use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 use twinspan::api::{RegisteredService, ServiceRegistry};
 use twinspan::tools::parity::{Request, Resolver, Sides, Table, gather};
-use twinspan_bed::{
+use twinspan_core::model::{InstanceAddr, ServiceKey};
+use twinspan_testbed::{
     Bed, Caller, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, TwinspanOptions, eventually, next_v4,
 };
-use twinspan_core::model::{InstanceAddr, ServiceKey};
 
 use crate::scene::{fact, scene, step};
 
 const NAMESPACE: &str = "shop";
 const SERVICE: &str = "user";
-/// Its name in the registry: with a dot, which no Service can have.
+/// Its name in the registry, with a dot, which the name of a Service cannot contain.
 const REGISTRY_NAME: &str = "douyinec.user";
 /// The lease of the servers on VMs, in seconds; Kitex' own default is 60, which would make a long story.
 const TTL: u32 = 10;
@@ -34,11 +34,11 @@ struct Stage {
     client: Caller,
 }
 
-/// Tells the story; whether the sides agreed in the end.
+/// Tells the story; returns true if the sides agreed in the end.
 pub async fn tell(keep: bool) -> Result<bool> {
     let started = Instant::now();
     println!("Twinspan demo: the service {REGISTRY_NAME}, half in Kubernetes, half on virtual machines\n");
-    let dir = std::env::temp_dir().join(format!("twinspan-demo-{}", twinspan_bed::namespace::outer_pid()?));
+    let dir = std::env::temp_dir().join(format!("twinspan-demo-{}", twinspan_testbed::namespace::outer_pid()?));
     let bed = step("starting etcd twice, kube-apiserver, kube-controller-manager, CoreDNS", Bed::start(&dir)).await?;
     let access = bed.write_access()?;
     let binary = std::env::current_exe()?.with_file_name("twinspan").display().to_string();
@@ -177,7 +177,11 @@ async fn two_more(stage: &Stage) -> Result<Vec<Server>> {
     Ok(more)
 }
 
-async fn restart(stage: &Stage, first: &twinspan_bed::Twinspan, binary: &str) -> Result<twinspan_bed::Twinspan> {
+async fn restart(
+    stage: &Stage,
+    first: &twinspan_testbed::Twinspan,
+    binary: &str,
+) -> Result<twinspan_testbed::Twinspan> {
     scene(6, "Twinspan restarts; no record and no slice changes");
     let before = stage.versions().await?;
     step("stopping Twinspan", first.part().stop()).await?;
@@ -197,7 +201,7 @@ async fn restart(stage: &Stage, first: &twinspan_bed::Twinspan, binary: &str) ->
     Ok(second)
 }
 
-/// The table of `twinspan parity`, with what the real client calls instead of what one would.
+/// The table of `twinspan parity`, with the calls of the real client.
 async fn table(stage: &Stage) -> Result<Table> {
     let mark = stage.client.mark();
     let request = Request {
@@ -208,7 +212,7 @@ async fn table(stage: &Stage) -> Result<Table> {
         cluster_domain: "cluster.local",
     };
     let sides = gather(&request).await?.sides;
-    // Long enough that a client which picks at random has met every instance.
+    // Long enough for a client that picks at random to reach every instance.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let called = stage.client.answered_since(mark)?;
     let kitex = called.iter().filter_map(|a| InstanceAddr::new(a.ip(), a.port()).ok()).collect();
@@ -219,12 +223,12 @@ async fn look_around(stage: &Stage, log: &Path) -> Result<()> {
     let dns = stage.bed.dns.address().ip();
     println!("\nIt goes on until Ctrl-C. In another terminal:");
     for command in [
-        "dev/testbed exec kubectl get svcreg,rsvc,endpointslices -A".to_owned(),
-        format!("dev/testbed exec kubectl describe rsvc {SERVICE} -n {NAMESPACE}"),
-        "dev/testbed exec etcdctl get --prefix kitex/registry-etcd/".to_owned(),
-        format!("dev/testbed exec dig @{dns} +noall +answer {}", stage.fqdn()),
-        format!("dev/testbed exec dig @{dns} +noall +answer SRV {}", stage.srv()),
-        format!("dev/testbed exec target/debug/twinspan parity {SERVICE} -n {NAMESPACE} --dns {dns}"),
+        "dev/testbed/run exec kubectl get svcreg,rsvc,endpointslices -A".to_owned(),
+        format!("dev/testbed/run exec kubectl describe rsvc {SERVICE} -n {NAMESPACE}"),
+        "dev/testbed/run exec etcdctl get --prefix kitex/registry-etcd/".to_owned(),
+        format!("dev/testbed/run exec dig @{dns} +noall +answer {}", stage.fqdn()),
+        format!("dev/testbed/run exec dig @{dns} +noall +answer SRV {}", stage.srv()),
+        format!("dev/testbed/run exec target/debug/twinspan parity {SERVICE} -n {NAMESPACE} --dns {dns}"),
         format!("tail -f {}", log.display()),
     ] {
         println!("  {command}");
@@ -298,14 +302,14 @@ impl Stage {
         .await
     }
 
-    /// How many of the last calls each instance answered.
+    /// The number of recent calls that each instance answered.
     fn tally(&self) -> Result<()> {
         let calls = self.client.calls_since(self.client.mark().saturating_sub(60))?;
         let mut tally: BTreeMap<String, usize> = BTreeMap::new();
         for call in &calls {
             let who = match call {
-                twinspan_bed::Call::From(address) => address.to_string(),
-                twinspan_bed::Call::Failed(why) => format!("failed: {why}"),
+                twinspan_testbed::Call::From(address) => address.to_string(),
+                twinspan_testbed::Call::Failed(why) => format!("failed: {why}"),
             };
             *tally.entry(who).or_default() += 1;
         }

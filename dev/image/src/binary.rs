@@ -1,7 +1,7 @@
-//! Builds the program that goes into the image: one file that needs no other. It owns the flags of that build, and what was it built
-//! with and from.
+//! Builds the program of the image: one static file. It owns the flags, the toolchain and the source revision of that
+//! build.
 //!
-//! Why statically, and how names are resolved then: `docs/decisions/0021-static-image.md`.
+//! `docs/decisions/0021-static-image.md` says why the build is static, and how names are resolved then.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,17 +10,17 @@ use anyhow::{Context, Result, ensure};
 
 use crate::repository;
 
-/// What the build is told, or finds out from git.
+/// The source of the build, from variables or from git.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The commit, with `-dirty` where files differ from it.
+    /// The commit, with `-dirty` if files differ from it.
     pub revision: String,
     /// Seconds since 1970 of the commit, or `SOURCE_DATE_EPOCH`.
     pub created: u64,
 }
 
 impl Source {
-    /// From `TWINSPAN_REVISION` and `SOURCE_DATE_EPOCH`, where there is no git (a build inside a container), else from git.
+    /// From `TWINSPAN_REVISION` and `SOURCE_DATE_EPOCH` if they are set, as in a container without git, else from git.
     pub fn find() -> Result<Self> {
         let given = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
         let revision = match given("TWINSPAN_REVISION") {
@@ -41,14 +41,14 @@ impl Source {
     }
 }
 
-/// The Rust target of this machine: the only one that can be counted on.
+/// The Rust target of this machine: the only one that is certainly installed.
 pub fn target() -> Result<String> {
     let version = output("rustc", &["-vV"])?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.context("rustc -vV names no host")?.to_owned())
 }
 
-/// The architecture of a Rust target as container tools say it.
+/// The architecture of a Rust target in the words of container tools.
 pub fn architecture(target: &str) -> Result<&'static str> {
     match target.split('-').next() {
         Some("x86_64") => Ok("amd64"),
@@ -63,13 +63,13 @@ pub(crate) fn glibc() -> Result<String> {
     Ok(answer.strip_prefix("glibc ").with_context(|| format!("'{answer}' is not glibc"))?.to_owned())
 }
 
-/// Whether it resolves names without libraries beside it.
+/// True if the C library resolves names without further libraries.
 fn resolves_alone(glibc: &str) -> bool {
     let mut numbers = glibc.split('.').map_while(|number| number.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(2), Some(34))
 }
 
-/// Builds it in release mode and returns where it is.
+/// Builds the program in release mode and returns its path.
 pub fn build(target: &str) -> Result<PathBuf> {
     let glibc = glibc()?;
     ensure!(
@@ -79,14 +79,14 @@ pub fn build(target: &str) -> Result<PathBuf> {
     let root = repository().canonicalize()?;
     let home = std::env::var("HOME").context("HOME is not set")?;
     let cargo_home = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{home}/.cargo"));
-    // Panic messages name source files: they must not tell apart two checkouts or two machines.
+    // Panic messages name source files; they must not differ between two checkouts or machines.
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
         format!("--remap-path-prefix={cargo_home}=/cargo"),
         format!("--remap-path-prefix={}=/twinspan", root.display()),
     ];
     let status = Command::new("cargo")
-        // With an explicit target the flags are the program's alone; build scripts and macros are left as they are.
+        // With an explicit target the flags apply to the program alone, not to build scripts and macros.
         .args(["build", "--release", "--locked", "--package=twinspan", "--bin=twinspan", "--target", target])
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .current_dir(&root)
@@ -97,7 +97,7 @@ pub fn build(target: &str) -> Result<PathBuf> {
     Ok(directory.join(target).join("release/twinspan"))
 }
 
-/// What a program prints, run in the repository.
+/// The output of a program, run in the repository.
 pub(crate) fn output(program: &str, args: &[&str]) -> Result<String> {
     let output = Command::new(program)
         .args(args)

@@ -1,5 +1,6 @@
-//! One image and its archive: an OCI layout that is what `docker save` writes as well, so that `ctr images import`, `docker load`
-//! and `skopeo copy` (`oci-archive:` or `docker-archive:`) all take it. It owns the JSON of both; it does not know what is in the image.
+//! One image and its archive: an OCI layout in the form that `docker save` writes as well, so that `ctr images import`,
+//! `docker load` and `skopeo copy` (`oci-archive:` or `docker-archive:`) all accept it. It owns the JSON of both; it
+//! does not know the content of the image.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -19,14 +20,14 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-/// What is in an image and how it is run.
+/// The content of an image, and how it is run.
 #[derive(Debug)]
 pub struct Image {
     /// With registry and tag, e.g. `localhost/twinspan:0.1.0`.
     pub name: String,
-    /// As container tools say it: `amd64`, `arm64`.
+    /// In the words of container tools: `amd64`, `arm64`.
     pub architecture: String,
-    /// Numeric, so that a kubelet can tell that it is not root.
+    /// Numeric, so that a kubelet can tell that the user is not root.
     pub user: String,
     pub entrypoint: Vec<String>,
     pub environment: Vec<String>,
@@ -36,14 +37,14 @@ pub struct Image {
     pub root: Root,
 }
 
-/// An archive that was written.
+/// A written archive.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Written {
-    /// What a registry calls the image by.
+    /// The digest by which a registry knows the image.
     pub manifest: String,
-    /// What container runtimes call it by.
+    /// The digest by which container runtimes know it.
     pub config: String,
-    /// Of the archive, in bytes.
+    /// The size of the archive in bytes.
     pub size: u64,
 }
 
@@ -105,7 +106,7 @@ impl Image {
             file(path, content)?;
         }
         let archive = tar.into_inner()?;
-        // Under another name first: whoever looks for the archive finds all of it or nothing.
+        // Written under another name first, so that a reader finds all of the archive or nothing.
         let part = to.with_extension("part");
         std::fs::write(&part, &archive).with_context(|| format!("cannot write {}", part.display()))?;
         std::fs::rename(&part, to)?;
@@ -124,7 +125,7 @@ fn digest(descriptor: &Value) -> Result<String> {
     Ok(descriptor["digest"].as_str().context("a descriptor without a digest")?.to_owned())
 }
 
-/// Where the blob of a descriptor is in the archive.
+/// The path of a descriptor's blob in the archive.
 fn blob(descriptor: &Value) -> Result<String> {
     Ok(format!("blobs/{}", digest(descriptor)?.replace(':', "/")))
 }
@@ -133,7 +134,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Without a name and a time, which `gzip` puts in unless it is told not to.
+/// Without the name and the time that `gzip` adds by default.
 fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::default());
     encoder.write_all(bytes)?;

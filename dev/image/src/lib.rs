@@ -2,9 +2,9 @@
 //!
 //! - [`Root`]: the files of an image.
 //! - [`Image`]: these files, how they are run, and the archive that every tool can load.
-//! - [`twinspan`]: what is in Twinspan's own image; [`binary`] builds the program for it, [`sbom`] lists its parts.
+//! - [`twinspan`]: the content of Twinspan's own image; [`binary`] builds the program for it, [`sbom`] lists its parts.
 //!
-//! It knows nothing about registries: an archive is loaded, or pushed by a tool that is made for it.
+//! It knows nothing about registries: an archive is loaded, or another tool pushes it.
 
 pub mod binary;
 mod image;

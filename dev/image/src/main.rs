@@ -1,6 +1,6 @@
 //! `image`: Twinspan's own image as an archive, or its files as a directory for `docker build`.
 
-// It talks to the person who runs it.
+// A command prints for the person who runs it.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The files of an image. It owns their order, owners and times, which are the same wherever the image is made; it does not know
-//! what the files are for.
+//! The files of an image. It owns their order, owners and times, which are the same on every machine; it does not know
+//! the purpose of the files.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -15,14 +15,14 @@ struct File {
     content: Vec<u8>,
 }
 
-/// Files by their path in the image, without the leading slash. Directories are made as they are needed.
+/// Files by their path in the image, without the leading slash. Directories are created as needed.
 #[derive(Debug, Default)]
 pub struct Root {
     files: BTreeMap<String, File>,
 }
 
 impl Root {
-    /// A file that everybody may read.
+    /// A file that every user may read.
     pub fn file(&mut self, path: &str, content: impl Into<Vec<u8>>) -> &mut Self {
         self.files.insert(path.to_owned(), File { mode: 0o644, content: content.into() });
         self
@@ -42,7 +42,7 @@ impl Root {
         all.into_iter().collect()
     }
 
-    /// The files as a tar archive, all of them root's and of one time.
+    /// The files as a tar archive; all belong to root and have the same time.
     pub(crate) fn tar(&self, seconds: u64) -> Result<Vec<u8>> {
         let mut tar = Builder::new(Vec::new());
         for directory in self.directories() {
@@ -54,7 +54,7 @@ impl Root {
         Ok(tar.into_inner()?)
     }
 
-    /// The files as a directory of this machine, for tools that copy one.
+    /// The files as a directory of this machine, for tools that copy a directory.
     pub fn write(&self, directory: &Path) -> Result<()> {
         for (path, file) in &self.files {
             let path = directory.join(path);
@@ -67,7 +67,7 @@ impl Root {
     }
 }
 
-/// One entry with nothing in it that depends on who wrote it, where and when.
+/// One entry that does not depend on the user, the machine or the time.
 pub(crate) fn append(
     tar: &mut Builder<Vec<u8>>,
     path: &str,

@@ -1,5 +1,5 @@
-//! The software bill of materials: what was linked into the program, as SPDX 2.3 JSON. It owns how cargo's answers become SPDX; it
-//! does not know the image.
+//! The software bill of materials: the linked parts of the program, as SPDX 2.3 JSON. It owns the conversion of cargo's
+//! output to SPDX; it does not know the image.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ struct Package {
     name: String,
     version: String,
     licence: String,
-    /// `cargo`, or `generic` for what comes from elsewhere.
+    /// `cargo`, or `generic` for other sources.
     kind: &'static str,
     sha256: Option<String>,
 }
 
 /// The document for the program as `binary::build` builds it.
 pub fn document(target: &str, source: &Source) -> Result<Value> {
-    // What the linker gets for this target: without macros, build scripts and what only tests need.
+    // The linker's input for this target: without macros, build scripts and test dependencies.
     let tree = output(
         "cargo",
         &[
@@ -73,7 +73,7 @@ fn crates(tree: &str, checksums: &BTreeMap<(String, String), String>) -> Result<
         let name = words.next().context("no name")?.to_owned();
         let version = words.next().and_then(|word| word.strip_prefix('v')).context("no version")?.to_owned();
         let sha256 = checksums.get(&(name.clone(), version.clone())).cloned();
-        // The old way to write it, which SPDX does not know. Where a crate comes twice, cargo marks the second.
+        // The old form of a licence, which SPDX does not have. If a crate appears twice, cargo marks the second.
         let licence = licence.trim_end_matches(" (*)").replace('/', " OR ");
         Ok(Package { name, version, licence, kind: "cargo", sha256 })
     };
@@ -96,7 +96,7 @@ fn checksums(lock: &str) -> BTreeMap<(String, String), String> {
     found
 }
 
-/// What the compiler and the linker add.
+/// The additions of the compiler and the linker.
 fn runtime() -> Result<Vec<Package>> {
     let part = |name: &str, version: String, licence: &str| Package {
         name: name.to_owned(),

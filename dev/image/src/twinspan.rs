@@ -1,4 +1,4 @@
-//! What is in Twinspan's image, and how it is run. The Dockerfile says the same to Docker; a test compares the two.
+//! The content of Twinspan's image, and how it is run. The Dockerfile repeats it for Docker; a test compares the two.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,18 +11,18 @@ use crate::binary::Source;
 use crate::{Image, Root, binary, sbom};
 
 const PROGRAM: &str = "usr/local/bin/twinspan";
-/// `nonroot`, as in the images that people know.
+/// `nonroot`, as in the distroless images.
 const USER: u32 = 65532;
-/// So that `kubectl exec … -- twinspan status` finds it.
+/// On the path, so that `kubectl exec … -- twinspan status` works.
 const ENVIRONMENT: &str = "PATH=/usr/local/bin";
 
-/// The name under which the archive is loaded, unless another is given. No registry answers to `localhost`, so it cannot be mistaken
-/// for somebody else's.
+/// The default name of the loaded archive. No registry answers to `localhost`, so it cannot be mistaken for a published
+/// image.
 pub fn default_name() -> String {
     format!("localhost/twinspan:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Builds the program and puts the image around it; the second value is the bill of materials.
+/// Builds the program and the image around it; the second value is the bill of materials.
 pub fn image(name: &str) -> Result<(Image, Value)> {
     let target = binary::target()?;
     let source = Source::find()?;
@@ -45,20 +45,20 @@ fn user() -> String {
     format!("{USER}:{USER}")
 }
 
-/// Its files.
+/// The files of the image.
 fn root(program: &Path, sbom: &Value) -> Result<Root> {
     let mut root = Root::default();
     root.program(PROGRAM, program)?
         .file("etc/passwd", format!("nonroot:x:{USER}:{USER}:nonroot:/:/sbin/nologin\n"))
         .file("etc/group", format!("nonroot:x:{USER}:\n"))
-        // Without it the C library asks DNS before it looks into the /etc/hosts that the kubelet writes.
+        // Without it the C library asks DNS before it reads the /etc/hosts that the kubelet writes.
         .file("etc/nsswitch.conf", "hosts: files dns\n")
         .file("etc/ssl/certs/ca-certificates.crt", authorities())
         .file("usr/share/sbom/twinspan.spdx.json", serde_json::to_vec_pretty(sbom)?);
     Ok(root)
 }
 
-/// Mozilla's certificate authorities. From a crate and not from this machine, whose own list may have additions.
+/// Mozilla's certificate authorities, from a crate: the list of this machine may have additions.
 fn authorities() -> String {
     let format = EncodeConfig::new().set_line_ending(LineEnding::LF);
     let all = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter();
@@ -80,7 +80,7 @@ fn labels(revision: &str) -> BTreeMap<String, String> {
 mod tests {
     use super::*;
 
-    /// The last stage of the Dockerfile, one instruction a line, and the values that its build arguments get here.
+    /// The last stage of the Dockerfile, one instruction a line, with the values that its build arguments get here.
     fn dockerfile() -> Vec<(String, String)> {
         let text = include_str!("../../../Dockerfile").replace("\\\n", " ");
         let instructions = text.lines().filter_map(|line| line.split_once(' ')).filter(|(word, _)| *word != "#");

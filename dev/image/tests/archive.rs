@@ -1,4 +1,4 @@
-//! The archive: the same bytes from the same input, and one that tools can load.
+//! The archive: the same bytes from the same input, in a form that tools can load.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -13,7 +13,7 @@ use twinspan_image::{Image, Root};
 
 const CREATED: u64 = 1_700_000_000;
 
-/// A directory of this test's own, which goes with it.
+/// A directory for this test, removed at its end.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -65,7 +65,7 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The content of a descriptor's blob, which is what its digest and size say.
+/// The content of a descriptor's blob, after checks of its digest and size.
 fn follow<'a>(files: &'a BTreeMap<String, Vec<u8>>, descriptor: &Value) -> &'a [u8] {
     let digest = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
     let content = &files[&format!("blobs/sha256/{digest}")];

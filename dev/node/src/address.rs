@@ -1,7 +1,8 @@
-//! Who has which address. All of them are in 10.78.0.0/16, but for Services, whose range is the control plane's.
+//! The address of each part. All are in 10.78.0.0/16, except those of Services, whose range belongs to the control
+//! plane.
 //!
-//! Outside of the node's network, so that they are beyond its bridge and its kube-proxy: the API server, the registry and the
-//! servers on virtual machines.
+//! The API server, the registry and the servers on virtual machines are outside of the node's network, beyond its
+//! bridge and its kube-proxy.
 
 use std::net::Ipv4Addr;
 

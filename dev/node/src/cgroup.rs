@@ -1,5 +1,5 @@
-//! A cgroup for the node, in every hierarchy that the machine has: the kubelet puts pods below it and counts what they use. It does
-//! not limit anything, and it touches no other cgroup.
+//! A cgroup for the node, in every hierarchy of the machine: the kubelet puts pods below it and measures them. It
+//! limits nothing, and touches no other cgroup.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,19 +8,19 @@ use anyhow::{Context, Result, ensure};
 
 const ROOT: &str = "/sys/fs/cgroup";
 const PREFIX: &str = "twinspan-node-";
-/// Where the node's own processes are: in cgroup v2 one with children may have none.
+/// The cgroup of the node's own processes: in version 2, a cgroup with children may not contain processes.
 const OWN: &str = "system";
-/// What the kubelet needs of version 2.
+/// The controllers of version 2 that the kubelet needs.
 const CONTROLLERS: [&str; 4] = ["cpu", "cpuset", "memory", "pids"];
 
-/// A cgroup that is removed with this value.
+/// A cgroup that is removed on drop.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     name: String,
 }
 
 impl Cgroup {
-    /// Makes it, after those that killed runs have left behind.
+    /// Creates the cgroup, and removes those that killed runs left behind.
     pub(crate) fn create() -> Result<Self> {
         for hierarchy in hierarchies()? {
             for left in std::fs::read_dir(&hierarchy)?.flatten() {
@@ -60,7 +60,7 @@ impl Cgroup {
         }
         for directory in [&all, &own] {
             std::fs::create_dir_all(directory)?;
-            // Version 1 takes no process before these have values.
+            // Version 1 accepts no process before these have values.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 if hierarchy.join(file).exists() {
                     std::fs::write(directory.join(file), std::fs::read(hierarchy.join(file))?)?;
@@ -73,7 +73,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // The kernel lets go of a killed process only a moment later.
+        // The kernel removes a killed process from its cgroup only a moment later.
         let started = Instant::now();
         let all: Vec<PathBuf> = hierarchies().unwrap_or_default().iter().map(|h| h.join(&self.name)).collect();
         while all.iter().any(|cgroup| cgroup.exists()) && started.elapsed() < Duration::from_secs(10) {
@@ -83,7 +83,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Moves this process there.
+/// Moves this process into the cgroup.
 pub(crate) fn enter(name: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let procs = hierarchy.join(name).join(OWN).join("cgroup.procs");
@@ -92,7 +92,7 @@ pub(crate) fn enter(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Where the hierarchies are mounted: one of version 2, several of version 1, or both.
+/// The mount points of the hierarchies: one of version 2, several of version 1, or both.
 fn hierarchies() -> Result<Vec<PathBuf>> {
     if Path::new(ROOT).join("cgroup.controllers").exists() {
         return Ok(vec![PathBuf::from(ROOT)]);
@@ -110,7 +110,7 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Removes it with everything below, as far as no process is in there.
+/// Removes a cgroup and everything below it, except cgroups with processes.
 fn remove(cgroup: &Path) {
     for below in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
         if below.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -1,22 +1,22 @@
-//! containerd with runc and the CNI plugins, from the machine's packages, with a place and a network of its own. It does not know
-//! what is in the images that it is given.
+//! containerd with runc and the CNI plugins, from the machine's packages, with directories and a network of its own. It
+//! does not know the content of its images.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
-use twinspan_bed::{Part, eventually};
+use twinspan_testbed::{Part, eventually};
 
 use crate::address::PODS;
 use crate::images::PAUSE;
 use crate::network;
 
 pub(crate) const SOCKET: &str = "/run/containerd/containerd.sock";
-/// Debian's and Ubuntu's, and where the plugins' own archive is unpacked.
+/// The directories of the plugins in Debian and Ubuntu, and the one of the plugins' own archive.
 const PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
-/// Whether the machine has what this needs.
+/// Fails if the machine lacks a program or a plugin.
 pub(crate) fn check() -> Result<()> {
     let found = |program: &str| {
         let path = std::env::var_os("PATH").unwrap_or_default();

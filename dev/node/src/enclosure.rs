@@ -1,6 +1,6 @@
-//! Runs the program again where a node can have its way: mount, network, PID, UTS and IPC namespaces and a cgroup of its own, under
-//! one first process. When the program ends, however it ends, the kernel ends everything in there, and the mounts and networks
-//! with it.
+//! Runs the program again in namespaces of its own (mount, network, PID, UTS, IPC) and a cgroup of its own, under one
+//! first process. When the program ends, however it ends, the kernel ends every process in them, and with them the
+//! mounts and networks.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::wait::{WaitStatus, wait};
 use tokio::signal::unix::{SignalKind, signal};
-use twinspan_bed::namespace::{Access, build, variable};
-use twinspan_bed::repository;
+use twinspan_testbed::namespace::{Access, build, variable};
+use twinspan_testbed::repository;
 
 use crate::cgroup::{self, Cgroup};
 use crate::{address, containerd, mounts, network};
@@ -24,23 +24,23 @@ const CGROUP: &str = "TWINSPAN_NODE_CGROUP";
 const PARTS: [&str; 6] = ["controlplane", "coredns", "helm", "interop", "kubelet", "pause"];
 const NAMESPACES: [&str; 5] = ["mount", "net", "uts", "ipc", "pid"];
 
-/// What the program inside is given.
+/// The parameters of the program inside.
 #[derive(Debug)]
 pub struct Enclosure {
-    /// For logs and data; removed at the end unless something failed.
+    /// For logs and data; removed at the end unless an error occurred.
     pub dir: PathBuf,
     pub(crate) cgroup: String,
 }
 
-/// Which of the processes this is.
+/// The role of this process.
 #[derive(Debug)]
 pub enum Place {
     Inside(Enclosure),
-    /// Inside has ended like this.
+    /// Outside: the program inside has ended with this code.
     Outside(ExitCode),
 }
 
-/// Returns inside, or outside after inside has ended.
+/// Returns inside; returns outside after the program inside has ended.
 pub fn enter() -> Result<Place> {
     match std::env::var(ROLE).as_deref() {
         Ok(FIRST) => first().map(Place::Outside),
@@ -51,7 +51,7 @@ pub fn enter() -> Result<Place> {
             mounts::shown_to_the_kubelet(&enclosure.dir)?;
             Ok(Place::Inside(enclosure))
         }
-        // Not another thread: inside ends with the thread that started it.
+        // On this thread: the program inside ends with the thread that started it.
         _ => {
             tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(outside()).map(Place::Outside)
         }
@@ -60,15 +60,15 @@ pub fn enter() -> Result<Place> {
 
 /// Replaces the process with a command inside a node that is up; returns only why that was not possible.
 pub fn join(command: &[String]) -> Result<std::io::Error> {
-    twinspan_bed::namespace::join("node", "make node", command)
+    twinspan_testbed::namespace::join("node", "make node", command)
 }
 
-/// The kubeconfig of the administrator, wherever it is read.
+/// The kubeconfig of the administrator, at a path that is valid inside and outside.
 pub(crate) fn kubeconfig(dir: &Path) -> PathBuf {
     dir.join("admin.kubeconfig")
 }
 
-/// Makes everything that needs the machine or its network, and waits for what happens inside.
+/// Does everything that needs the machine or its network, and waits for the program inside.
 async fn outside() -> Result<ExitCode> {
     ensure!(cfg!(target_os = "linux"), "a node needs Linux; use a virtual machine");
     ensure!(
@@ -81,7 +81,7 @@ async fn outside() -> Result<ExitCode> {
     let image = Command::new("cargo")
         .args(["run", "--quiet", "--package=twinspan-image", "--", "archive"])
         .current_dir(repository())
-        // Standard output is for what happens inside.
+        // Standard output belongs to the program inside.
         .stdout(std::io::stderr())
         .status()
         .context("cannot run cargo")?;
@@ -96,7 +96,7 @@ async fn outside() -> Result<ExitCode> {
     command.arg("--").arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
     command.envs(parts.iter().map(|(part, binary)| (variable(part), binary)));
     command.env(ROLE, FIRST).env(DIRECTORY, &dir).env(CGROUP, cgroup.name());
-    // Ctrl-C reaches inside as well, and is answered there.
+    // Ctrl-C reaches the program inside as well, which handles it.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut inside = command.spawn().context("cannot start `setpriv`; it is in the package util-linux")?;
@@ -126,8 +126,8 @@ async fn outside() -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// The first process of the PID namespace: it takes in what others leave behind, such as the shims of containerd, and ends
-/// with the process that it starts.
+/// The first process of the PID namespace: it reaps orphans, such as the shims of containerd, and ends with the process
+/// that it starts.
 fn first() -> Result<ExitCode> {
     cgroup::enter(&std::env::var(CGROUP)?)?;
     let child = Command::new(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(ROLE, SECOND).spawn()?;

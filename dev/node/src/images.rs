@@ -1,17 +1,17 @@
-//! The images of a node besides Twinspan's own: a program each, from the parts.
+//! The images of a node besides Twinspan's: each contains one program of the parts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use twinspan_bed::namespace::binary;
-use twinspan_bed::repository;
 use twinspan_image::{Image, Root, binary as target};
+use twinspan_testbed::namespace::binary;
+use twinspan_testbed::repository;
 
 /// Holds the namespaces of each pod.
 pub(crate) const PAUSE: &str = "localhost/node/pause:1";
 
-/// Writes the archives, and returns them with that of `make image`.
+/// Writes the archives, and returns them together with the one of `make image`.
 pub(crate) fn write(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut archives = vec![repository().canonicalize()?.join("target/image/twinspan.tar")];
     for (part, user) in [("pause", "65532:65532"), ("coredns", "0:0"), ("interop", "65532:65532")] {

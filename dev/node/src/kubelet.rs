@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use twinspan_bed::namespace::binary;
-use twinspan_bed::{ControlPlane, Part, eventually};
+use twinspan_testbed::namespace::binary;
+use twinspan_testbed::{ControlPlane, Part, eventually};
 
 use crate::address::{DNS, NODE, PODS};
 use crate::containerd::{SOCKET, part};
@@ -30,7 +30,7 @@ impl Kubelet {
     pub(crate) fn start(dir: &Path, cluster: &ControlPlane, cgroup: &str) -> Result<Self> {
         let program = binary("kubelet")?;
         let show = |path: &Path| path.display().to_string();
-        // Nobody outside has a name that pods need.
+        // Pods need no name from outside.
         let names = dir.join("resolv.conf");
         std::fs::write(&names, "")?;
         let config = dir.join("kubelet.yaml");

@@ -1,13 +1,14 @@
-//! One real node: containerd, runc, kubelet and kube-proxy run the image that `make image` wrote, in pods that are pods.
+//! One real node: containerd, runc, kubelet and kube-proxy run the image that `make image` wrote, in real pods.
 //!
 //! - [`enclosure`]: runs the program again in namespaces and a cgroup of its own, under one first process.
 //! - [`Node`]: the cluster inside, with CoreDNS in a pod, and a registry outside of it.
 //! - [`scene`]: Twinspan and a shop on it.
 //!
-//! Control plane, registry, and the programs of other frameworks are those of `twinspan-bed`. They run outside of the node's network, as
-//! a control plane and servers on virtual machines do; only what a node has is in a network namespace of the node.
+//! The control plane, the registry, and the programs of other frameworks come from `twinspan-testbed`. They run outside
+//! of the node's network, as a control plane and servers on virtual machines do; only the node has a network namespace
+//! of its own.
 //!
-//! Errors are for the person who runs it, so they are texts with a context (`anyhow`).
+//! Errors address the person who runs it, so they are texts with a context (`anyhow`).
 
 mod address;
 mod cgroup;

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use twinspan_bed::OPERATOR_NAMESPACE;
 use twinspan_node::enclosure::{self, Enclosure, Place};
 use twinspan_node::{Node, scene};
+use twinspan_testbed::OPERATOR_NAMESPACE;
 
 const USAGE: &str = "usage: node                start it and keep it until Ctrl-C
        node exec COMMAND   run COMMAND inside one that is up";
@@ -56,7 +56,7 @@ async fn keep(enclosure: &Enclosure) -> Result<()> {
         format!("kubectl logs -n {OPERATOR_NAMESPACE} deployment/twinspan"),
         format!("kubectl exec -n {OPERATOR_NAMESPACE} deployment/twinspan -- twinspan status"),
         "etcdctl get --prefix kitex/registry-etcd/".to_owned(),
-        "$(dev/parts helm) list -A".to_owned(),
+        "$(dev/parts/build helm) list -A".to_owned(),
     ] {
         println!("  target/debug/node exec {command}");
     }

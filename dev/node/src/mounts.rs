@@ -1,5 +1,5 @@
-//! What the programs of a node find in the file system: directories of their own where they would write to the machine's, and
-//! settings as they want them to be. All of it is in the mount namespace only.
+//! The file system of a node's programs: directories of their own where they would write to the machine's, and settings
+//! as they require them. All of it is in the mount namespace only.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,9 +10,9 @@ use nix::mount::{MsFlags, mount};
 use crate::network;
 
 const NOTHING: Option<&str> = None;
-/// In memory: containers' files lie on top of an image's, which not every file system lets them.
+/// In memory, because containers use overlayfs, which not every file system supports.
 const OWN: [&str; 3] = ["/run", "/var/lib", "/var/log"];
-/// What the kubelet wants of the whole machine. It is shown these values instead of changing them.
+/// Settings of the whole machine that the kubelet requires. It sees these values; the machine keeps its own.
 const SETTINGS: [(&str, &str); 6] = [
     ("vm/overcommit_memory", "1"),
     ("vm/panic_on_oom", "0"),
@@ -22,7 +22,7 @@ const SETTINGS: [(&str, &str); 6] = [
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
-/// Directories that are only ours.
+/// Directories that the machine does not share.
 pub(crate) fn private(dir: &Path) -> Result<()> {
     nix::unistd::sethostname("node").context("cannot set a host name")?;
     mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NOTHING)
@@ -35,7 +35,8 @@ pub(crate) fn private(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The machine as the kubelet wants to see it. After the network: `/sys` shows the interfaces of who mounts it.
+/// Mounts the machine as the kubelet requires it. Runs after the network: `/sys` shows the interfaces of the process
+/// that mounts it.
 pub(crate) fn shown_to_the_kubelet(dir: &Path) -> Result<()> {
     let bind = |from: &Path, to: &str, recursive: bool| {
         let flags = if recursive { MsFlags::MS_BIND | MsFlags::MS_REC } else { MsFlags::MS_BIND };
@@ -60,7 +61,7 @@ pub(crate) fn shown_to_the_kubelet(dir: &Path) -> Result<()> {
         std::fs::write(&file, format!("{value}\n"))?;
         bind(&file, &format!("/proc/sys/{setting}"), false)?;
     }
-    // What the kubelet mounts, containers see.
+    // Containers must see the kubelet's mounts.
     mount(NOTHING, "/", NOTHING, MsFlags::MS_REC | MsFlags::MS_SHARED, NOTHING).context("cannot make mounts shared")?;
     Ok(())
 }

@@ -1,16 +1,16 @@
-//! Two networks with a wire between them: the node's, where kube-proxy and pods are, and everything outside. It owns the wire
-//! and the routes; pods are connected by the CNI plugins.
+//! Two networks with a virtual Ethernet pair between them: the node's, with kube-proxy and the pods, and the rest. It
+//! owns the pair and the routes; the CNI plugins connect the pods.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use twinspan_bed::namespace::ip;
+use twinspan_testbed::namespace::ip;
 
 use crate::address::{API_SERVER, CLUSTER_ETCD, MACHINES, NODE, PODS, REGISTRY, WIRE};
 
 const NAME: &str = "node";
-/// Without it packets between two pods would not come by kube-proxy's rules.
+/// Without it, packets between two pods would bypass kube-proxy's rules.
 const BRIDGED: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
 /// Argument of `nsenter` for the node's network.
@@ -18,10 +18,10 @@ pub(crate) fn node_namespace() -> String {
     format!("--net=/run/netns/{NAME}")
 }
 
-/// Whether the kernel can do it. Outside, where a module can be loaded.
+/// Fails if the kernel lacks a feature. Runs outside of the namespaces, where a module can be loaded.
 pub(crate) fn check() -> Result<()> {
     if !Path::new(BRIDGED).exists() {
-        // Only what is there afterwards counts.
+        // The result does not matter; the check below does.
         let _ = Command::new("modprobe").arg("br_netfilter").status();
     }
     ensure!(Path::new(BRIDGED).exists(), "the kernel module br_netfilter is missing; run `modprobe br_netfilter`");
@@ -37,7 +37,7 @@ pub(crate) fn set_up() -> Result<()> {
         ip(&format!("address add {address}/{WIRE} dev wire"))?;
     }
     ip("link set wire up")?;
-    // Every machine is one of our own addresses, without giving each to an interface.
+    // Makes every address of the network a local one, without giving each to an interface.
     ip(&format!("route add local {MACHINES} dev lo"))?;
 
     ip(&format!("-n {NAME} link set lo up"))?;
@@ -46,7 +46,7 @@ pub(crate) fn set_up() -> Result<()> {
     ip(&format!("-n {NAME} route add default via {API_SERVER}"))?;
     ip(&format!("route add {PODS} via {NODE}"))?;
     for file in ["/proc/sys/net/ipv4/ip_forward", BRIDGED] {
-        // As the node: these files are those of the network of who opens them.
+        // Runs in the node's network: these files show the network of the process that opens them.
         let status = Command::new("nsenter")
             .args([&node_namespace(), "sh", "-c", &format!("echo 1 >{file}")])
             .status()

@@ -1,9 +1,9 @@
-//! The cluster inside: a control plane, one node, CoreDNS in a pod; and outside of it a registry.
+//! The cluster inside: a control plane, one node, and CoreDNS in a pod; a registry is outside of it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use twinspan_bed::{ControlPlane, Etcd, Kind, repository};
+use twinspan_testbed::{ControlPlane, Etcd, Kind, repository};
 
 use crate::containerd::Containerd;
 use crate::enclosure::Enclosure;
@@ -49,17 +49,17 @@ impl Node {
         Ok(node)
     }
 
-    /// Where logs and data are.
+    /// The directory of logs and data.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// What `kubectl` prints.
+    /// The output of `kubectl`.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
         kubectl(&self.dir, args).await
     }
 
-    /// What `helm` prints.
+    /// The output of `helm`.
     pub async fn helm(&self, args: &[&str]) -> Result<String> {
         helm(&self.dir, args).await
     }
@@ -79,7 +79,7 @@ impl Node {
         Ok(())
     }
 
-    /// Fails with the end of its log where a part of the node has ended.
+    /// Fails with the end of the log if a part of the node has ended.
     pub fn check_running(&self) -> Result<()> {
         self.containerd.check_running()?;
         self.kubelet.check_running()

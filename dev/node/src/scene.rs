@@ -1,17 +1,17 @@
-//! Twinspan from its chart, a shop whose `user` runs in pods, and its `payment` on a virtual machine: what a person finds who
-//! brings the node up, and what the story begins with.
+//! Twinspan from its chart, a shop whose `user` runs in pods, and its `payment` on a virtual machine: the first view of
+//! `make node`, and the beginning of the story.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use twinspan_bed::{Framework, OPERATOR_NAMESPACE, Server, ServerOptions, eventually};
+use twinspan_testbed::{Framework, OPERATOR_NAMESPACE, Server, ServerOptions, eventually};
 
 use crate::{Node, address};
 
 /// The namespace of the shop.
 pub const SHOP: &str = "shop";
-/// What `user` is called in the registry.
+/// The name of `user` in the registry.
 pub const USER: &str = "douyinec.user";
 const PAYMENT: &str = "douyinec.payment";
 
@@ -21,7 +21,7 @@ pub async fn install(node: &Node) -> Result<String> {
     node.helm(&[&chart[..], &["--wait", "--timeout", "3m"]].concat()).await
 }
 
-/// The services, and the server on a machine. Returns when each side knows the other's.
+/// The services, and the server on a virtual machine. Returns when each side has the instances of the other.
 pub async fn open_shop(node: &Node) -> Result<Server> {
     node.apply("registry.yaml").await?;
     node.apply("shop.yaml").await?;

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use tokio::process::Command;
-use twinspan_bed::namespace::binary;
-use twinspan_bed::repository;
+use twinspan_testbed::namespace::binary;
+use twinspan_testbed::repository;
 
 use crate::enclosure;
 
-/// What `kubectl` prints; what it complains of is the error.
+/// The output of `kubectl`; its standard error is the error.
 pub(crate) async fn kubectl(dir: &Path, args: &[&str]) -> Result<String> {
     let mut command = Command::new(binary("controlplane")?);
     command.arg("kubectl").args(args);

@@ -1,26 +1,18 @@
-//! The Helm chart on a real API server. It has no kubelet, so nothing is waited for but objects.
+//! The Helm chart on a real API server. Without a kubelet, stories wait only for objects.
 
-mod life;
+mod lifecycle;
 mod objects;
 
-use std::sync::Arc;
-
 use anyhow::{Result, ensure};
-use libtest_mimic::Trial;
-use twinspan_bed::Bed;
 use twinspan_chart::chart;
 use twinspan_chart::helm::{Helm, NAMESPACE, RELEASE};
+use twinspan_testbed::Bed;
 
-use crate::harness::Suite;
+use crate::harness::stories;
 
-pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
-    vec![
-        suite.story("chart::every_object_is_taken_by_the_api_server", objects::every_object),
-        suite.story("chart::install_upgrade_rollback_uninstall", life::whole),
-    ]
-}
+stories![objects::every_object_is_taken_by_the_api_server, lifecycle::install_upgrade_rollback_uninstall];
 
-/// Helm on a bed's cluster, as its administrator. It blocks, so each call has a thread of its own.
+/// Helm on a bed's cluster, as its administrator. Helm blocks, so each call has a thread of its own.
 #[derive(Clone)]
 struct Cluster {
     helm: Helm,
@@ -38,7 +30,7 @@ impl Cluster {
         Ok(said)
     }
 
-    /// What it says where it refuses.
+    /// The message with which Helm refuses.
     async fn refusal(&self, verb: &str, args: &[&str]) -> Result<String> {
         let (succeeded, said) = self.run(verb, args).await?;
         ensure!(!succeeded, "helm {verb} {} was not refused: {said}", args.join(" "));

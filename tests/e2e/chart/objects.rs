@@ -1,5 +1,5 @@
-//! Every rendered object is what the API server takes: known fields only, every rule of ours and of Kubernetes, and what the
-//! restricted Pod Security Standard asks of pods.
+//! The API server accepts every rendered object: known fields only, every rule of ours and of Kubernetes, and the
+//! restricted Pod Security Standard for pods.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::process::Command;
-use twinspan_bed::{Bed, OPERATOR_NAMESPACE, eventually, prometheus};
 use twinspan_chart::helm::Helm;
+use twinspan_testbed::{Bed, OPERATOR_NAMESPACE, eventually, prometheus};
 
 use crate::harness::{SOON, Suite, TWINSPAN};
 
@@ -29,10 +29,10 @@ const EVERYTHING: [&str; 8] = [
     r#"serviceRegistries={"chart-main":{"etcd":{"endpoints":["http://etcd:2379"]},"format":"Kitex","allowed":[{"namespaceSelector":{},"registryNames":["*"]}]}}"#,
 ];
 
-/// Kinds of the Prometheus operator. The API server knows no fields of theirs here; the operator's own types do.
+/// Kinds of the Prometheus operator. The API server does not know their fields here; the operator's own types do.
 const STAND_INS: [(&str, &str); 2] = [("ServiceMonitor", "servicemonitors"), ("PrometheusRule", "prometheusrules")];
 
-pub async fn every_object(suite: Arc<Suite>) -> Result<()> {
+pub async fn every_object_is_taken_by_the_api_server(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     stand_ins(bed).await?;
     let helm = Helm::find()?;
@@ -59,7 +59,7 @@ pub async fn every_object(suite: Arc<Suite>) -> Result<()> {
     }
     ensure!(kinds.len() == 17, "{kinds:?}");
 
-    // It would have been seen.
+    // The check would have found an unknown field.
     for (kind, _) in STAND_INS {
         let refused = prometheus::decodes(kind, &json!({"kind": kind, "spec": {"endpoint": []}})).await;
         let refused = refused.err().context("an unknown field was taken")?;
@@ -92,7 +92,7 @@ fn pod(deployment: &DynamicObject) -> Result<DynamicObject> {
     Ok(serde_json::from_value(pod)?)
 }
 
-/// The program takes the arguments, and gets as far as looking for a cluster.
+/// The program accepts the arguments, and gets as far as looking for a cluster.
 async fn arguments_are_known(pod: &DynamicObject) -> Result<()> {
     let args: Vec<String> = serde_json::from_value(pod.data["spec"]["containers"][0]["args"].clone())?;
     let output = Command::new(TWINSPAN).args(&args).arg("--kubeconfig=/nowhere").output().await?;
@@ -104,7 +104,7 @@ async fn arguments_are_known(pod: &DynamicObject) -> Result<()> {
     Ok(())
 }
 
-/// Server-side dry run; `Ok` where it would be stored.
+/// Server-side dry run; `Ok` if the API server would store the object.
 async fn accepted(client: &Client, object: &DynamicObject) -> Result<()> {
     let types = object.types.clone().context("an object without a kind")?;
     let (resource, capabilities) = kube::discovery::pinned_kind(client, &GroupVersionKind::try_from(&types)?).await?;
@@ -128,7 +128,7 @@ async fn stand_ins(bed: &Bed) -> Result<()> {
         let crd: CustomResourceDefinition = serde_json::from_value(json!({
             "metadata": {
                 "name": format!("{plural}.monitoring.coreos.com"),
-                // The group is Kubernetes' own to approve, by its name.
+                // The name of the group needs an approval of Kubernetes.
                 "annotations": {"api-approved.kubernetes.io": "https://github.com/prometheus-operator/prometheus-operator"},
             },
             "spec": {

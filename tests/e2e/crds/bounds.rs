@@ -1,8 +1,8 @@
-//! Every bound of the schemas on the real API server: from an object in which every field is set, one value at a time is made wrong,
-//! and the answer names its place.
+//! Every bound of the schemas on the real API server: in an object with every field set, one value at a time is made
+//! wrong, and the answer names its place.
 //!
-//! Bounds and places come from the CRDs. A field that the whole object does not set fails, as does a keyword for which no wrong
-//! value is known, so that none is forgotten.
+//! Bounds and places come from the CRDs. A field that the complete object does not set fails, as does a keyword without
+//! a known wrong value, so that none is forgotten.
 
 use anyhow::{Context, Result, bail, ensure};
 use kube::Client;
@@ -13,7 +13,7 @@ use super::schema;
 
 /// One wrong value.
 struct Wrong {
-    /// The keyword of the schema that it offends.
+    /// The keyword of the schema that the value violates.
     keyword: String,
     /// The place that the answer names.
     field: String,
@@ -95,16 +95,16 @@ fn wrongs(schema: &Value, value: &Value, place: &Place) -> Result<Vec<Wrong>> {
         };
         let here = place.field.as_str();
         match keyword {
-            // The object itself could not even be read.
+            // The API server could not even read the object.
             "type" if here.is_empty() => {}
             "type" => {
                 let other = if bound == "string" { json!(7) } else { json!("text") };
-                // A string with a format is called by it.
+                // The message names a string with a format by that format.
                 let named = if bound == "string" { schema.get("format").unwrap_or(bound) } else { bound };
                 add(here, format!("must be of type {}", named.as_str().unwrap_or_default()), other);
             }
             "enum" => add(here, "supported values: ".to_owned(), json!("Surprise")),
-            // No pattern of ours admits a space.
+            // None of our patterns accepts a space.
             "pattern" => add(here, "should match".to_owned(), json!(" ")),
             "format" => add(here, "must be of type date-time".to_owned(), json!("yesterday")),
             "minLength" => add(here, format!("at least {n} chars"), json!("x".repeat(size(n - 1)))),
@@ -147,7 +147,7 @@ async fn refused(desk: &Desk, whole: &Value, place: &Place, wrong: Wrong) -> Res
     }
 }
 
-/// What kubectl asks by default: no field that nobody knows.
+/// Unknown fields are refused, as kubectl asks by default.
 async fn unknown_field(desk: &Desk, whole: &Value, place: &Place) -> Result<()> {
     let mut object = whole.clone();
     object.pointer_mut(&place.pointer).context("the place")?["surprise"] = json!(1);
@@ -162,7 +162,7 @@ async fn unknown_field(desk: &Desk, whole: &Value, place: &Place) -> Result<()> 
     }
 }
 
-/// The status is checked where it is written.
+/// The status is checked when it is written.
 async fn send(desk: &Desk, mut object: Value, place: &Place) -> Result<super::desk::Answer> {
     if place.field.starts_with("status") {
         return desk.would_replace(&object, "/status").await;

@@ -1,6 +1,6 @@
-//! Objects as JSON to the real API server and back, as kubectl sends them; and where its answer points.
+//! Requests with objects as JSON to the real API server, as kubectl sends them, and the places that its answer names.
 //!
-//! Not through the Rust types, which could not even hold some of the wrong values.
+//! The Rust types are not used, because they could not even hold some of the wrong values.
 
 use anyhow::{Context, Result};
 use kube::Client;
@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 /// One refusal, field by field.
 #[derive(Debug)]
 pub struct Refusal {
-    /// What kubectl prints.
+    /// The message that kubectl prints.
     pub message: String,
     /// Field and message of each cause.
     pub causes: Vec<(String, String)>,
 }
 
-/// What became of a request.
+/// The result of a request.
 pub type Answer = Result<Value, Refusal>;
 
 pub struct Desk {
@@ -39,7 +39,7 @@ impl Desk {
         }
     }
 
-    /// Asks what creating it would answer. Unknown fields are refused, as kubectl asks by default.
+    /// The answer to creating the object. Unknown fields are refused, as kubectl asks by default.
     pub async fn would_create(&self, object: &Value) -> Result<Answer> {
         self.send("POST", &format!("{}?dryRun=All&fieldValidation=Strict", self.path()), object).await
     }
@@ -48,12 +48,12 @@ impl Desk {
         self.send("POST", &format!("{}?fieldValidation=Strict", self.path()), object).await
     }
 
-    /// Replaces the status of an object that is there.
+    /// Replaces the status of an existing object.
     pub async fn put_status(&self, object: &Value) -> Result<Answer> {
         self.send("PUT", &format!("{}/{}/status", self.path(), name(object)), object).await
     }
 
-    /// Asks what replacing it, or its status, would answer.
+    /// The answer to replacing the object or its status.
     pub async fn would_replace(&self, object: &Value, subresource: &str) -> Result<Answer> {
         let path = format!("{}/{}{subresource}?dryRun=All&fieldValidation=Strict", self.path(), name(object));
         self.send("PUT", &path, object).await

@@ -1,7 +1,7 @@
-//! The CRDs on the real API server: what they accept, what they refuse, and how the answer reads.
+//! The CRDs on the real API server: accepted objects, refused objects, and the text of the answer.
 //!
 //! - [`rules`], [`bounds`]: a wrong object for every rule and every bound, from the [`schema`]s.
-//! - Here: what has to be accepted, texts that a pattern has to tell apart, defaults, and the examples of the documents.
+//! - Here: valid objects, texts at the edge of a pattern, defaults, and the examples of the documents.
 
 mod bounds;
 mod desk;
@@ -12,22 +12,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use kube::Client;
-use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use self::desk::Desk;
-use crate::harness::{Suite, merge};
+use crate::harness::{Suite, merge, stories};
 
-pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
-    vec![
-        suite.story("crds::every_rule_and_every_bound", every_rule_and_every_bound),
-        suite.story("crds::service_registries", service_registries),
-        suite.story("crds::registered_services", registered_services),
-        suite.story("crds::the_examples_of_the_reference", examples),
-    ]
-}
+stories![every_rule_and_every_bound, service_registries, registered_services, the_examples_of_the_reference];
 
-/// In a bed without a Twinspan, whose status would be in the way.
+/// In a bed without a Twinspan, whose status would interfere.
 async fn every_rule_and_every_bound(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     rules::every_rule(&bed.client()).await?;
@@ -145,13 +137,13 @@ async fn registered_services(suite: Arc<Suite>) -> Result<()> {
         (service(json!({"service": {"ports": [port(json!({"scheme": "GRPC"}))]}})), "spec.service.ports[0].scheme"),
     ];
     check(&desk, accepted, refused).await?;
-    // metadata.name need not be able to stand in for the Service's name where that is given.
+    // metadata.name need not be a valid name of a Service if the spec names the Service.
     let answer = desk.would_create(&desk.object("a.b", &service(json!({"service": {"name": "ab"}})))).await?;
     ensure!(answer.is_ok(), "{answer:?}");
     defaults(&desk).await
 }
 
-/// What the API server fills in is what the design promises.
+/// The API server fills in the documented defaults.
 async fn defaults(desk: &Desk) -> Result<()> {
     let answer = desk.would_create(&desk.object("defaults", &service(json!({})))).await?;
     let stored = answer.map_err(|refusal| anyhow::anyhow!("{refusal:?}"))?;
@@ -169,8 +161,8 @@ async fn defaults(desk: &Desk) -> Result<()> {
     Ok(())
 }
 
-/// Every YAML block of `docs/api.md` is an object that the API server takes as it is.
-async fn examples(suite: Arc<Suite>) -> Result<()> {
+/// The API server accepts every YAML block of `docs/api.md` unchanged.
+async fn the_examples_of_the_reference(suite: Arc<Suite>) -> Result<()> {
     let client = suite.shared().await?.bed.client();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md");
     let page = std::fs::read_to_string(path).with_context(|| path)?;

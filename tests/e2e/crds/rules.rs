@@ -1,6 +1,6 @@
-//! Every rule of `x-kubernetes-validations` on the real API server: a wrong object for each, and the answer that it gets.
+//! Every rule of `x-kubernetes-validations` on the real API server: a wrong object for each rule, and the answer.
 //!
-//! The rules come from the CRDs, so one without a wrong object here fails, as does a wrong object for a rule that is no more.
+//! The rules come from the CRDs: a rule without a wrong object here fails, as does a wrong object without a rule.
 
 use std::collections::BTreeSet;
 
@@ -15,10 +15,10 @@ use super::{registry, service};
 /// A wrong object and the rule that it breaks.
 struct Case {
     place: &'static str,
-    /// A piece of the rule by which it is known among those of its place.
+    /// A part of the rule that identifies it among the rules of its place.
     rule: &'static str,
     name: &'static str,
-    /// What was there before, with its status, where the rule is about a change.
+    /// The object before the change, with its status, if the rule is about a change.
     before: Option<(Value, Value)>,
     wrong: Value,
 }
@@ -136,7 +136,7 @@ async fn check(client: &Client, kind: &'static str, cases: Vec<Case>) -> Result<
     Ok(())
 }
 
-/// A message names the field that is to be changed, and then says more than that.
+/// A message names the field to change, and then says more than that.
 fn helps(rule: &Rule) -> Result<()> {
     let Rule { place, rule, message, field } = rule;
     let name = field.rsplit('.').next().unwrap_or_default().trim_end_matches("[*]");

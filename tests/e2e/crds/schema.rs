@@ -1,4 +1,4 @@
-//! Our CRDs as they are installed, walked from the root: every node with its place.
+//! Our installed CRDs, walked from the root: every node with its place.
 //!
 //! A place is written `spec.ports[*].name`, with `{*}` for the values of a map. Refuses to know any field.
 
@@ -9,7 +9,7 @@ use twinspan::api::crds;
 /// A rule of `x-kubernetes-validations`.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Where it is checked; empty for the object itself.
+    /// The place where the rule is checked; empty for the object itself.
     pub place: String,
     pub rule: String,
     pub message: String,
@@ -41,7 +41,7 @@ fn nodes<'a>(schema: &'a Value, place: String, found: &mut Vec<(String, &'a Valu
     found.push((place, schema));
 }
 
-/// Every rule of a kind, and the certainty that the walk saw all of them.
+/// Every rule of a kind; fails if the walk missed one.
 pub fn rules(kind: &str) -> Result<Vec<Rule>> {
     let schema = of(kind)?;
     let mut all = Vec::new();
@@ -69,10 +69,10 @@ pub fn keywords(schema: &Value) -> Vec<&str> {
         "items",
         "additionalProperties",
         "x-kubernetes-list-map-keys",
-        // Walked by the rules.
+        // [`rules`] walks these.
         "x-kubernetes-validations",
     ];
-    // A whole number that does not fit offends its bounds first, and int64 has no value outside.
+    // An integer that is too large violates the bounds first, and int64 has no value outside.
     let number = |keyword: &str| keyword == "format" && schema["type"] == "integer";
     let all = schema.as_object().into_iter().flatten().map(|(keyword, _)| keyword.as_str());
     all.filter(|keyword| !DESCRIBE.contains(keyword) && !number(keyword)).collect()

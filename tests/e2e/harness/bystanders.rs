@@ -1,4 +1,4 @@
-//! What is somebody else's, beside every corner: records and a slice that nobody may touch.
+//! Foreign records and a foreign slice in every sandbox, which Twinspan must not touch.
 
 use std::collections::BTreeMap;
 
@@ -6,25 +6,20 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
-use twinspan_bed::Etcd;
 
-use super::Corner;
-use crate::audit::no_denied_requests;
+use super::{Sandbox, record};
+use crate::safety::audit::no_denied_requests;
 
-impl Corner<'_> {
-    /// Records and a slice that are somebody else's business: beside the story's names, and under one of them.
-    pub(super) async fn plant_foreign(&mut self, registry: &Etcd) -> Result<()> {
+impl Sandbox<'_> {
+    /// Creates foreign records, beside the names of the story and under one of them, and a foreign slice.
+    pub(super) async fn plant_foreign(&mut self) -> Result<()> {
         for key in [
             format!("{}/bystander/10.77.250.1:7000", self.name),
             format!("{}/bystander/no-json", self.name),
             format!("{}x/bystander/10.77.250.1:7000", self.name),
         ] {
-            let value = if key.ends_with("no-json") {
-                "{".to_owned()
-            } else {
-                r#"{"network":"tcp","address":"10.77.250.1:7000","weight":10,"tags":null}"#.to_owned()
-            };
-            registry.put(&key, &value).await?;
+            let value = if key.ends_with("no-json") { "{".to_owned() } else { record("10.77.250.1:7000").to_string() };
+            self.registry.put(&key, &value).await?;
         }
         let slice: EndpointSlice = serde_json::from_value(json!({
             "metadata": {"name": "bystander", "labels": {
@@ -35,15 +30,15 @@ impl Corner<'_> {
             "endpoints": [{"addresses": ["10.77.250.2"]}],
         }))?;
         self.slices().create(&PostParams::default(), &slice).await?;
-        self.foreign_records = self.foreign(registry).await?;
+        self.foreign_records = self.foreign().await?;
         self.foreign_slices = self.bystanders().await?;
         ensure!(self.foreign_records.len() == 3 && self.foreign_slices.len() == 1, "what was planted is there");
         Ok(())
     }
 
-    pub(super) async fn foreign(&self, registry: &Etcd) -> Result<BTreeMap<String, (String, i64, i64)>> {
-        let mut found = registry.dump(&format!("{}/bystander/", self.name)).await?;
-        found.extend(registry.dump(&format!("{}x/", self.name)).await?);
+    pub(super) async fn foreign(&self) -> Result<BTreeMap<String, (String, i64, i64)>> {
+        let mut found = self.registry.dump(&format!("{}/bystander/", self.name)).await?;
+        found.extend(self.registry.dump(&format!("{}x/", self.name)).await?);
         Ok(found)
     }
 
@@ -57,9 +52,10 @@ impl Corner<'_> {
             .collect()
     }
 
-    /// The end of a story: what is somebody else's is byte for byte as it was, and Twinspan asked for nothing that it may not do.
-    pub async fn nothing_foreign_was_touched(&self, registry: &Etcd) -> Result<()> {
-        let records = self.foreign(registry).await?;
+    /// The end of a story: foreign records and slices are byte for byte as they were, and no request of Twinspan was
+    /// denied.
+    pub async fn nothing_foreign_was_touched(&self) -> Result<()> {
+        let records = self.foreign().await?;
         ensure!(records == self.foreign_records, "foreign records changed:\n{:?}\n{records:?}", self.foreign_records);
         let slices = self.bystanders().await?;
         ensure!(slices == self.foreign_slices, "foreign slices changed:\n{:?}\n{slices:?}", self.foreign_slices);

@@ -1,36 +1,36 @@
-//! What may never be seen in a registry, whatever happened. Looks only at what a witness recorded.
+//! The invariants of a registry, whatever happened. Looks only at what a witness recorded.
 
 use std::collections::BTreeSet;
 
 use super::witness::{Event, History, Record, Request};
 
-/// What the test itself did, by which everything else is Twinspan's.
+/// The writes of the test itself; every other write is Twinspan's.
 #[derive(Clone, Debug, Default)]
 pub struct Written {
-    /// Revisions of its puts and deletes.
+    /// Revisions of the test's puts and deletes.
     pub revisions: BTreeSet<i64>,
-    /// Leases that it ended.
+    /// Leases that the test revoked.
     pub revoked: BTreeSet<i64>,
-    /// How many puts and deletes it asked for; it asks for no transactions.
+    /// The number of puts and deletes that the test requested; it requests no transactions.
     pub requests: usize,
 }
 
 #[derive(Clone, Debug)]
 pub struct Violation {
     pub kind: Kind,
-    /// What was seen.
+    /// The event or request.
     pub seen: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Twinspan wrote or deleted what somebody else had written.
+    /// Twinspan wrote or deleted a foreign record.
     ForeignTouched,
-    /// Twinspan wrote a record that nothing takes away when its process ends.
+    /// Twinspan wrote a record without a lease, which would outlive its process.
     NoLease,
     /// Twinspan wrote without comparing the epoch.
     Unfenced,
-    /// Somebody wrote outside of a transaction, and it was not the test.
+    /// A write outside of a transaction that the test did not request.
     Untransacted,
 }
 
@@ -70,8 +70,8 @@ pub fn check(history: &History, written: &Written) -> Vec<Violation> {
     violations
 }
 
-/// Whether a transaction first compares that the epoch has the expected value; or raises one, and so names no other key. As etcd prints it
-/// (`NewLoggableTxnRequest`, v3.7).
+/// True if a transaction first compares that the epoch has the expected value, or raises an epoch and so names no other
+/// key. Reads the format of `NewLoggableTxnRequest`, etcd v3.7.
 fn fenced(content: &str) -> bool {
     let epoch = format!("key:\"{EPOCHS}");
     let first = content.strip_prefix("compare:<").and_then(|rest| rest.split(" > ").next()).unwrap_or_default();

@@ -1,9 +1,9 @@
-//! A long run of chance: two replicas, that are killed and frozen now and then, against thousands of operations of everybody else. A second
-//! watcher and the registry's own log record what happened, and are checked afterwards.
+//! A long random run: two replicas, killed and frozen now and then, against thousands of operations. A second watcher
+//! and the registry's own log record what happened, and are checked afterwards.
 
 mod check;
+mod driver;
 mod witness;
-mod world;
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
 
-use crate::harness::{Corner, Suite};
+use crate::harness::{Sandbox, Suite, record};
 use check::Kind;
+use driver::Driver;
 use witness::Witness;
-use world::World;
 
 pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
     vec![
@@ -35,22 +35,22 @@ async fn run(suite: Arc<Suite>, operations: usize, prefix: bool) -> Result<()> {
 
 async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) -> Result<()> {
     let bed = suite.own_bed().await?;
-    // Its own log names every request that it was sent.
+    // The log of this etcd names every request.
     let registry = bed.start_registry_with("registry-random", &["--log-level=debug"]).await?;
     let witness = Witness::start(&registry).await?;
-    let corner = if prefix {
-        Corner::with_registry(&bed, "random", &registry).await?
+    let sandbox = if prefix {
+        Sandbox::with_registry(&bed, "random", &registry).await?
     } else {
-        Corner::without_prefix(&bed, "random", &registry).await?
+        Sandbox::without_prefix(&bed, "random", &registry).await?
     };
-    let mut world = World::start(&corner, &registry, StdRng::seed_from_u64(seed)).await?;
+    let mut driver = Driver::start(&sandbox, StdRng::seed_from_u64(seed)).await?;
     for _ in 0..operations {
-        world.step().await?;
+        driver.step().await?;
     }
-    world.comes_to_rest().await?;
-    corner.nothing_foreign_was_touched(&registry).await?;
+    driver.comes_to_rest().await?;
+    sandbox.nothing_foreign_was_touched().await?;
 
-    let written = world.written().await?;
+    let written = driver.written().await?;
     let history = witness.history().await?;
     let (events, requests) = (history.events.len(), history.requests.len());
     ensure!(events > operations / 2 && requests > operations / 2, "{events} events, {requests} requests");
@@ -59,30 +59,29 @@ async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) 
     ensure!(violations.is_empty(), "{} violations: {seen:#?}", violations.len());
     eprintln!(
         "random: {operations} operations, {events} events, {requests} write requests, {} restarts",
-        world.restarts
+        driver.restarts
     );
 
-    // The check can fail: three violations, each made on the real registry, are found, and nothing else.
-    plant(&corner, &registry).await?;
+    // The check itself is tested: three violations, each made on the real registry, are found, and nothing else.
+    plant(&sandbox).await?;
     let found: Vec<Kind> = check::check(&witness.history().await?, &written).iter().map(|v| v.kind).collect();
     ensure!(found == [Kind::ForeignTouched, Kind::NoLease, Kind::Unfenced], "{found:?}");
     Ok(())
 }
 
-/// What Twinspan must never do, done by hand in its name.
-async fn plant(corner: &Corner<'_>, registry: &twinspan_bed::Etcd) -> Result<()> {
-    let mut client = registry.client().await?;
+/// Makes the forbidden writes by hand, in the name of Twinspan.
+async fn plant(sandbox: &Sandbox<'_>) -> Result<()> {
+    let mut client = sandbox.registry.client().await?;
     let fence = client.get("twinspan/", Some(etcd_client::GetOptions::new().with_prefix())).await?;
     let fence = fence.kvs().first().context("no epoch")?.clone();
     let fenced = || {
         let compare = etcd_client::Compare::value(fence.key(), etcd_client::CompareOp::Equal, fence.value());
         Txn::new().when([compare])
     };
-    let foreign = format!("{}/bystander/10.77.250.1:7000", corner.name);
+    let foreign = format!("{}/bystander/10.77.250.1:7000", sandbox.name);
     client.txn(fenced().and_then([TxnOp::delete(foreign, None)])).await?;
-    let own =
-        json!({"network": "tcp", "address": "10.77.250.9:80", "weight": 10, "tags": {"twinspan.dev/owner": "x/y/z"}});
-    let key = corner.key("planted", "10.77.250.9:80");
+    let own = record("10.77.250.9:80").tags(json!({"twinspan.dev/owner": "x/y/z"}));
+    let key = sandbox.key("planted", "10.77.250.9:80");
     client.txn(fenced().and_then([TxnOp::put(key.as_str(), own.to_string(), None)])).await?;
     let lease = client.lease_grant(600, None).await?.id();
     let leased = Some(etcd_client::PutOptions::new().with_lease(lease));

@@ -1,5 +1,5 @@
-//! What happened in a registry, as somebody saw it who has no part in it: a watch of every key, and the log of etcd itself, in which every
-//! request stands with its compares.
+//! An independent record of what happened in a registry: a watch of every key, and the log of etcd itself, which shows
+//! every request with its compares.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,14 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use etcd_client::{EventType, WatchOptions};
 use serde_json::Value;
-use twinspan_bed::{Etcd, eventually};
+use twinspan_testbed::{Etcd, eventually};
 
 /// One key at one revision.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub revision: i64,
     pub key: String,
-    /// `None` where it was deleted.
+    /// `None` if the key was deleted.
     pub now: Option<Record>,
     pub before: Option<Record>,
 }
@@ -26,7 +26,7 @@ pub struct Record {
     pub lease: i64,
 }
 
-/// One write that was asked of the registry, as its log has it: `Put`, `DeleteRange` or `Txn`, and its content.
+/// One write request in etcd's log: `Put`, `DeleteRange` or `Txn`, and its content.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub kind: String,
@@ -47,7 +47,7 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// Sees everything from the first revision on.
+    /// Watches from the first revision on.
     pub async fn start(registry: &Etcd) -> Result<Self> {
         let mut etcd = registry.client().await?;
         let options = WatchOptions::new().with_all_keys().with_prev_key().with_start_revision(1);
@@ -75,10 +75,10 @@ impl Witness {
         Ok(Self { etcd, log: registry.part().log().to_owned(), seen, task })
     }
 
-    /// Everything up to now.
+    /// The history up to now.
     pub async fn history(&self) -> Result<History> {
         let mut etcd = self.etcd.clone();
-        // A key of our own tells when everything before it was seen.
+        // A key of the witness marks the point up to which the watch must have read.
         let mark = format!("witness/{}", self.seen.lock().unwrap_or_else(PoisonError::into_inner).len());
         let last = etcd.put(mark, "", None).await?.header().context("no header")?.revision();
         let events = eventually("the watch has caught up", Duration::from_secs(20), || async {
@@ -102,11 +102,11 @@ impl Drop for Witness {
 }
 
 fn request(line: &str) -> Option<Request> {
-    // The last line may be half written.
+    // The last line may be incomplete.
     let line: Value = serde_json::from_str(line).ok()?;
     let kind = line["response type"].as_str()?.strip_prefix("/etcdserverpb.KV/")?.to_owned();
     let content = line["request content"].as_str()?.to_owned();
-    // A transaction that was answered with an error has no content here, and wrote nothing.
+    // The log has no content for a transaction that failed, and such a transaction wrote nothing.
     let writes = ["request_put:", "request_delete_range:"].iter().any(|op| content.contains(op));
     let kept = matches!(kind.as_str(), "Put" | "DeleteRange") || (kind == "Txn" && writes);
     kept.then_some(Request { kind, content })

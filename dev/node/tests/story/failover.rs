@@ -1,12 +1,12 @@
-//! The pod that leads is killed. Nobody notices.
+//! The leading pod is killed, and no client notices.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use twinspan_bed::{Call, Caller, OPERATOR_NAMESPACE, eventually};
 use twinspan_node::{Node, scene};
+use twinspan_testbed::{Call, Caller, OPERATOR_NAMESPACE, eventually};
 
 use crate::pods;
 use crate::steps::{SOON, twinspan};
@@ -25,7 +25,7 @@ pub async fn nothing_is_lost(node: &Node, outside: &Caller) -> Result<()> {
     }
 
     let first = leader(node).await?;
-    // Without a word: SIGTERM would let it give its Lease back.
+    // SIGKILL: with SIGTERM the pod would release its Lease.
     kill(Pid::from_raw(twinspan(&first)?.pid), Signal::SIGKILL)?;
     node.kubectl(&["delete", "pod", &first, "-n", OPERATOR_NAMESPACE, "--force", "--grace-period=0"]).await?;
     eventually("another replica leads", SOON, || async {
@@ -35,7 +35,7 @@ pub async fn nothing_is_lost(node: &Node, outside: &Caller) -> Result<()> {
     })
     .await?;
 
-    // That it works is seen by a change.
+    // A change shows that the new leader works.
     node.kubectl(&["scale", "deployment/user", "-n", scene::SHOP, "--replicas=3"]).await?;
     node.rolled_out(scene::SHOP, "user").await?;
     let users: BTreeSet<_> = pods::users(node).await?.into_iter().collect();
@@ -58,7 +58,7 @@ pub async fn nothing_is_lost(node: &Node, outside: &Caller) -> Result<()> {
     Ok(())
 }
 
-/// The pod that holds the Lease: its identity is the pod's name and a number.
+/// The pod that holds the Lease: its identity is the name of the pod and a number.
 async fn leader(node: &Node) -> Result<String> {
     let holder = "jsonpath={.spec.holderIdentity}";
     let holder = node.kubectl(&["get", "lease", "twinspan", "-n", OPERATOR_NAMESPACE, "-o", holder]).await?;

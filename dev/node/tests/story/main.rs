@@ -1,7 +1,7 @@
-//! The story of one real node: the image and the chart, as a cluster runs them. It needs root, and minutes, so it is run with
-//! `--ignored` (`make test-node`); where that is asked for and not possible it fails.
+//! The story of one real node: the image and the chart, as a cluster runs them. It needs root, and minutes, so it runs
+//! with `--ignored` (`make test-node`); it fails where it is asked for and not possible.
 
-// A test tells people what went wrong, and ends where it cannot go on.
+// A test prints what went wrong, and panics if it cannot go on.
 #![allow(clippy::print_stderr)]
 
 mod failover;
@@ -48,7 +48,7 @@ async fn tell(enclosure: &Enclosure) -> Result<()> {
     let node = Node::start(enclosure).await?;
     let told = chapters(&node).await;
     if told.is_err() {
-        // Pods and their logs go with the node.
+        // Pods and their logs disappear with the node.
         pods::write_down(&node).await.context("what happened could not be written down")?;
     }
     told
@@ -62,6 +62,6 @@ async fn chapters(node: &Node) -> Result<()> {
     steps::pods_call_a_machine(node, &machine).await?;
     steps::people_see_it(node, &machine).await?;
     failover::nothing_is_lost(node, &outside).await?;
-    node.helm(&["test", "twinspan", "--namespace", twinspan_bed::OPERATOR_NAMESPACE, "--timeout", "2m"]).await?;
+    node.helm(&["test", "twinspan", "--namespace", twinspan_testbed::OPERATOR_NAMESPACE, "--timeout", "2m"]).await?;
     node.check_running()
 }

@@ -1,4 +1,4 @@
-//! Pods, from outside and from below: what the API server says of them, their processes as the machine sees them, their logs.
+//! Pods from outside and from below: the API server's view, their processes on the machine, their logs.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use twinspan_bed::OPERATOR_NAMESPACE;
 use twinspan_node::{Node, scene};
+use twinspan_testbed::OPERATOR_NAMESPACE;
 
-/// `kubectl get -o json`, its items.
+/// The items of `kubectl get -o json`.
 pub async fn list(node: &Node, namespace: &str, labels: &str) -> Result<Vec<Value>> {
     let printed = node.kubectl(&["get", "pods", "-n", namespace, "-l", labels, "-o", "json"]).await?;
     let list: Value = serde_json::from_str(&printed)?;
@@ -21,7 +21,7 @@ pub async fn operators(node: &Node) -> Result<Vec<Value>> {
     list(node, OPERATOR_NAMESPACE, "app.kubernetes.io/name=twinspan").await
 }
 
-/// Where the pods of `user` serve.
+/// The addresses of the pods of `user`.
 pub async fn users(node: &Node) -> Result<Vec<SocketAddr>> {
     let pods = list(node, scene::SHOP, "app=user").await?;
     let address = |pod: &Value| {
@@ -45,7 +45,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Of a program, in a pod; its host name is the pod's name.
+    /// The process of a program in a pod; its host name is the pod's name.
     pub fn find(program: &str, pod: &str) -> Result<Self> {
         for entry in std::fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -73,7 +73,7 @@ impl Process {
         Ok(value.with_context(|| format!("no {key} in\n{status}"))?.trim().to_owned())
     }
 
-    /// The options of the mount that is its root.
+    /// The options of the mount of its root.
     pub fn root_mount(&self) -> Result<String> {
         let mounts = std::fs::read_to_string(self.proc.join("mountinfo"))?;
         let mut fields = mounts.lines().map(|line| line.split(' '));
@@ -82,7 +82,7 @@ impl Process {
     }
 }
 
-/// What a client in a pod has printed: who answered, or an error, call by call.
+/// The output of a client in a pod: the answering instance, or an error, for each call.
 pub async fn calls(node: &Node, pod: &str) -> Result<Vec<Result<SocketAddr, String>>> {
     let log = node.kubectl(&["logs", "-n", scene::SHOP, pod]).await?;
     let mut calls = Vec::new();
@@ -99,7 +99,7 @@ pub async fn calls(node: &Node, pod: &str) -> Result<Vec<Result<SocketAddr, Stri
     Ok(calls)
 }
 
-/// For whoever looks for the cause of a failure, beside the logs of the parts.
+/// Kept beside the logs of the parts, to find the cause of a failure.
 pub async fn write_down(node: &Node) -> Result<()> {
     let mut text = String::new();
     let operator = format!("--namespace={OPERATOR_NAMESPACE}");

@@ -1,16 +1,16 @@
-//! What works while nothing happens.
+//! The steps before any disturbance.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use twinspan_bed::{Caller, Framework, OPERATOR_NAMESPACE, Server, eventually, repository, resolve};
 use twinspan_node::{Node, scene};
+use twinspan_testbed::{Caller, Framework, OPERATOR_NAMESPACE, Server, eventually, repository, resolve};
 
 use crate::pods::{self, Process};
 
-/// How long things may take that take a second or two on a quiet machine.
+/// The limit for changes that take a second or two on a quiet machine.
 pub const SOON: Duration = Duration::from_secs(60);
 const PROGRAM: &str = "/usr/local/bin/twinspan";
 
@@ -19,7 +19,7 @@ pub fn twinspan(pod: &str) -> Result<Process> {
     Process::find(PROGRAM, pod)
 }
 
-/// Helm has waited until they were ready. They run the archive of `make image`, and may nothing.
+/// Helm has waited until the pods were ready. They run the archive of `make image`, without privileges.
 pub async fn pods_run_our_image_as_nobody(node: &Node) -> Result<()> {
     let built = std::fs::File::open(repository().join("target/image/twinspan.tar"))?;
     let size = built.metadata()?.len();
@@ -48,7 +48,7 @@ pub async fn pods_run_our_image_as_nobody(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Real Kitex clients that know nothing but etcd.
+/// Real Kitex clients that know only etcd.
 pub async fn clients_outside_call_pods(node: &Node) -> Result<Caller> {
     let users: BTreeSet<SocketAddr> = pods::users(node).await?.into_iter().collect();
     ensure!(users.len() == 2, "{users:?}");
@@ -61,7 +61,7 @@ pub async fn clients_outside_call_pods(node: &Node) -> Result<Caller> {
     Ok(caller)
 }
 
-/// By name, and by an address that is nobody's but kube-proxy's.
+/// By name, and by an address that only kube-proxy serves.
 pub async fn pods_call_a_machine(node: &Node, machine: &Server) -> Result<()> {
     node.apply("clients.yaml").await?;
     node.kubectl(&[
@@ -95,7 +95,7 @@ pub async fn pods_call_a_machine(node: &Node, machine: &Server) -> Result<()> {
     Ok(())
 }
 
-/// The commands that everybody types.
+/// The most common commands.
 pub async fn people_see_it(node: &Node, machine: &Server) -> Result<()> {
     let ip = machine.address().ip().to_string();
     let slices = node.kubectl(&["get", "endpointslices", "-n", scene::SHOP]).await?;

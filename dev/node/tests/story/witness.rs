@@ -1,4 +1,4 @@
-//! Everything that happened to records and slices since a moment, from the two histories themselves.
+//! Every change of records and slices since a moment, from the histories of both stores.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,13 @@ use kube::Api;
 use kube::api::{ListParams, ResourceExt, WatchEvent, WatchParams};
 use twinspan_node::{Node, scene};
 
-/// Where Kitex has its records.
+/// The prefix of Kitex' records.
 pub const RECORDS: &str = "kitex/registry-etcd/";
-/// Put by ourselves, so that it is known when the history has been read.
+/// A key that we put ourselves to mark the end of the history.
 const END: &str = "story/end";
 
 pub struct Witness {
-    /// The registry's.
+    /// The revision of the registry at that moment.
     revision: i64,
     slices: BTreeMap<String, BTreeSet<String>>,
     resource_version: String,
@@ -32,7 +32,7 @@ impl Witness {
         Ok(Self { revision, slices, resource_version })
     }
 
-    /// So many records were added, none was written or removed otherwise, and no endpoint went.
+    /// Exactly so many records were added, no record was otherwise written or removed, and no endpoint was removed.
     pub async fn only_additions(self, node: &Node, records: usize) -> Result<()> {
         let mut client = node.registry.client().await?;
         let options = WatchOptions::new().with_all_keys().with_start_revision(self.revision + 1);
@@ -78,7 +78,7 @@ fn slices(node: &Node) -> Api<EndpointSlice> {
     Api::namespaced(node.cluster.client.clone(), scene::SHOP)
 }
 
-/// Of the endpoints that are ready.
+/// The addresses of ready endpoints.
 fn addresses(slice: &EndpointSlice) -> BTreeSet<String> {
     let ready = |endpoint: &&k8s_openapi::api::discovery::v1::Endpoint| {
         endpoint.conditions.as_ref().is_none_or(|conditions| conditions.ready != Some(false))

@@ -1,0 +1,120 @@
+//! Faults of an etcd: restarts, lost and restored data, revoked leases, compaction, alarms, changed passwords.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, DeleteOptions, Permission, Txn, TxnOp};
+
+use super::Etcd;
+
+impl Etcd {
+    /// Starts etcd again with its data.
+    pub async fn start_again(&self) -> Result<()> {
+        self.part.start_again()?;
+        self.ready().await
+    }
+
+    /// Starts etcd again without data: another cluster, as after a lost volume.
+    pub async fn start_empty(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.data)?;
+        self.start_again().await
+    }
+
+    /// Turns authentication on: `root` may do everything, and `name` may read and write below the prefixes.
+    pub async fn require_password(&self, name: &str, password: &str, prefixes: &[&str]) -> Result<()> {
+        let mut client = self.client().await?;
+        client.user_add("root", "root", None).await?;
+        client.user_grant_role("root", "root").await?;
+        client.role_add("sync").await?;
+        for prefix in prefixes {
+            client.role_grant_permission("sync", Permission::read_write(*prefix).with_prefix()).await?;
+        }
+        client.user_add(name, password, None).await?;
+        client.user_grant_role(name, "sync").await?;
+        client.auth_enable().await?;
+        let root = || "root".to_owned();
+        self.user.set((root(), root())).ok().context("authentication is on already")
+    }
+
+    /// Grants the user another prefix.
+    pub async fn permit(&self, prefix: &str) -> Result<()> {
+        let mut client = self.client().await?;
+        client.role_grant_permission("sync", Permission::read_write(prefix).with_prefix()).await?;
+        Ok(())
+    }
+
+    /// Gives a user another password.
+    pub async fn change_password(&self, name: &str, password: &str) -> Result<()> {
+        self.client().await?.user_change_password(name, password).await?;
+        Ok(())
+    }
+
+    /// Ends a lease and deletes its keys, as etcd does without keep-alives.
+    pub async fn revoke(&self, lease: i64) -> Result<()> {
+        self.client().await?.lease_revoke(lease).await?;
+        Ok(())
+    }
+
+    /// Does the same as `etcdctl del --prefix`.
+    pub async fn delete_prefix(&self, prefix: &str) -> Result<()> {
+        self.client().await?.delete(prefix, Some(DeleteOptions::new().with_prefix())).await?;
+        Ok(())
+    }
+
+    /// Deletes several keys in one revision.
+    pub async fn delete_at_once(&self, keys: &[String]) -> Result<()> {
+        let deletes: Vec<TxnOp> = keys.iter().map(|key| TxnOp::delete(key.as_str(), None)).collect();
+        self.client().await?.txn(Txn::new().and_then(deletes)).await?;
+        Ok(())
+    }
+
+    /// Copies the data for [`Etcd::start_restored`]. etcd must not run.
+    pub fn save(&self) -> Result<()> {
+        copy(&self.data, &self.saved())
+    }
+
+    /// Starts etcd again with the copied data: an older revision of the same cluster, as after a restore.
+    pub async fn start_restored(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.data)?;
+        copy(&self.saved(), &self.data)?;
+        self.start_again().await
+    }
+
+    fn saved(&self) -> PathBuf {
+        self.data.with_extension("saved")
+    }
+
+    /// Compacts every revision but the last.
+    pub async fn compact(&self) -> Result<()> {
+        let mut client = self.client().await?;
+        let status = client.status().await?;
+        let revision = status.header().context("no header")?.revision();
+        client.compact(revision, None).await?;
+        Ok(())
+    }
+
+    /// Raises or ends the alarm of a used-up quota, under which etcd refuses every put.
+    pub async fn no_space(&self, raised: bool) -> Result<()> {
+        let mut client = self.client().await?;
+        let member = client.status().await?.header().context("no header")?.member_id();
+        let action = if raised { AlarmAction::Activate } else { AlarmAction::Deactivate };
+        let mut options = AlarmOptions::new();
+        options.with_member(member);
+        client.alarm(action, AlarmType::Nospace, Some(options)).await?;
+        Ok(())
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! One etcd, as the store of the control plane or as a registry.
+//!
+//! Its faults are in [`faults`], its certificates are in [`tls`].
+
+mod faults;
+mod tls;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, PutOptions, TlsOptions};
+
+use crate::part::Part;
+use crate::{eventually, namespace};
+
+pub use tls::Tls;
+
+const PORT: u16 = 2379;
+
+/// An etcd of one member, or one member of several.
+#[derive(Debug)]
+pub struct Etcd {
+    part: Part,
+    endpoint: String,
+    data: PathBuf,
+    tls: Option<TlsOptions>,
+    /// The administrator, once authentication is on.
+    user: OnceLock<(String, String)>,
+}
+
+impl Etcd {
+    /// Starts it without waiting for it.
+    pub fn spawn(name: &str, dir: &Path, ip: Ipv4Addr, flags: &[String]) -> Result<Self> {
+        Self::spawn_with(name, dir, ip, "http", flags)
+    }
+
+    /// Starts it with TLS, for clients with a certificate only.
+    pub(crate) fn spawn_tls(name: &str, dir: &Path, ip: Ipv4Addr) -> Result<(Self, Tls)> {
+        let tls = Tls::create(&dir.join(format!("{name}-pki")), ip)?;
+        let mut etcd = Self::spawn_with(name, dir, ip, "https", &tls.flags())?;
+        let (cert, key) = tls.client_certificate("administrator", None)?;
+        let ca = Certificate::from_pem(tls.ca()?);
+        etcd.tls = Some(TlsOptions::new().ca_certificate(ca).identity(Identity::from_pem(cert, key)));
+        Ok((etcd, tls))
+    }
+
+    /// Starts one member of several, which answers once most of them run.
+    pub(crate) fn spawn_member(name: &str, dir: &Path, ip: Ipv4Addr, members: &[(String, Ipv4Addr)]) -> Result<Self> {
+        let peers: Vec<String> = members.iter().map(|(name, ip)| format!("{name}=http://{ip}:{}", PORT + 1)).collect();
+        // etcd uses the last of repeated flags.
+        let flags = [
+            format!("--name={name}"),
+            format!("--initial-cluster={}", peers.join(",")),
+            // Members that get no processor for a second must not cause an election.
+            "--heartbeat-interval=300".to_owned(),
+            "--election-timeout=3000".to_owned(),
+        ];
+        Self::spawn_with(name, dir, ip, "http", &flags)
+    }
+
+    fn spawn_with(name: &str, dir: &Path, ip: Ipv4Addr, scheme: &str, flags: &[String]) -> Result<Self> {
+        let data = dir.join(name);
+        let client = format!("{scheme}://{ip}:{PORT}");
+        let peer = format!("http://{ip}:{}", PORT + 1);
+        let mut args: Vec<String> = [
+            "etcd",
+            "--name=bed",
+            &format!("--data-dir={}", data.display()),
+            "--log-level=warn",
+            &format!("--listen-client-urls={client}"),
+            &format!("--advertise-client-urls={client}"),
+            &format!("--listen-peer-urls={peer}"),
+            &format!("--initial-advertise-peer-urls={peer}"),
+            &format!("--initial-cluster=bed={peer}"),
+            // The data need not survive the machine.
+            "--unsafe-no-fsync",
+        ]
+        .map(ToOwned::to_owned)
+        .into();
+        args.extend_from_slice(flags);
+        let part = Part::start(name, dir, &namespace::binary("controlplane")?, &args, &[])?;
+        Ok(Self { part, endpoint: client, data, tls: None, user: OnceLock::new() })
+    }
+
+    pub async fn ready(&self) -> Result<()> {
+        eventually("etcd answers", Duration::from_secs(30), || async {
+            self.part.check_running()?;
+            self.client().await?.status().await?;
+            Ok(())
+        })
+        .await
+    }
+
+    pub fn part(&self) -> &Part {
+        &self.part
+    }
+
+    /// Client URL.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub async fn client(&self) -> Result<Client> {
+        let mut options =
+            ConnectOptions::new().with_connect_timeout(Duration::from_secs(10)).with_timeout(Duration::from_secs(20));
+        if let Some(tls) = &self.tls {
+            options = options.with_tls(tls.clone());
+        }
+        if let Some((name, password)) = self.user.get() {
+            options = options.with_user(name, password);
+        }
+        Client::connect([&self.endpoint], Some(options)).await.context("cannot connect to etcd")
+    }
+
+    /// Puts a record on a lease of its own, without keep-alives.
+    pub async fn put_leased(&self, key: &str, value: &str, ttl_seconds: i64) -> Result<i64> {
+        let mut client = self.client().await?;
+        let lease = client.lease_grant(ttl_seconds, None).await?.id();
+        client.put(key, value, Some(PutOptions::new().with_lease(lease))).await?;
+        Ok(lease)
+    }
+
+    pub async fn put(&self, key: &str, value: &str) -> Result<()> {
+        self.client().await?.put(key, value, None).await?;
+        Ok(())
+    }
+
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        self.client().await?.delete(key, None).await?;
+        Ok(())
+    }
+
+    /// Everything under a prefix: value, `mod_revision` and lease by key.
+    pub async fn dump(&self, prefix: &str) -> Result<BTreeMap<String, (String, i64, i64)>> {
+        let mut client = self.client().await?;
+        let response = client.get(prefix, Some(GetOptions::new().with_prefix())).await?;
+        response
+            .kvs()
+            .iter()
+            .map(|kv| {
+                let key = String::from_utf8_lossy(kv.key()).into_owned();
+                let value = String::from_utf8_lossy(kv.value()).into_owned();
+                Ok((key, (value, kv.mod_revision(), kv.lease())))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,239 @@
+//! Real programs of the frameworks (`dev/parts/interop`), and their output.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use tokio::process::Command;
+
+use crate::part::Part;
+use crate::{eventually, namespace};
+
+/// The framework of a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framework {
+    #[default]
+    Kitex,
+    Hertz,
+    Kratos,
+    GoZero,
+    Grpc,
+}
+
+impl Framework {
+    pub const ALL: [Self; 5] = [Self::Kitex, Self::Hertz, Self::Kratos, Self::GoZero, Self::Grpc];
+
+    /// The value of `spec.format` of a ServiceRegistry.
+    pub fn format(self) -> &'static str {
+        match self {
+            Self::Kitex => "Kitex",
+            Self::Hertz => "Hertz",
+            Self::Kratos => "Kratos",
+            Self::GoZero => "GoZero",
+            Self::Grpc => "GRPC",
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Kitex => "kitex",
+            Self::Hertz => "hertz",
+            Self::Kratos => "kratos",
+            Self::GoZero => "gozero",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// The options of a server besides its name and address.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    pub framework: Framework,
+    /// Absent is the framework's default. Hertz has only its default.
+    pub prefix: Option<String>,
+    /// The TTL of the lease in seconds, where it can be chosen (Kitex, Hertz, gRPC); absent is the default: 60, 60 and
+    /// 10. Kratos has 15 and go-zero 10.
+    pub ttl: Option<u32>,
+    /// Kitex, Hertz, Kratos.
+    pub tags: Vec<(String, String)>,
+    /// A second address, for HTTP; only Kratos.
+    pub http: Option<SocketAddr>,
+    /// Answers, but does not register itself, as in an ordinary pod.
+    pub silent: bool,
+}
+
+/// A real server.
+#[derive(Debug)]
+pub struct Server {
+    part: Part,
+    address: SocketAddr,
+}
+
+impl Server {
+    pub async fn start(
+        dir: &Path,
+        etcd: &str,
+        service: &str,
+        address: SocketAddr,
+        options: &ServerOptions,
+    ) -> Result<Self> {
+        let framework = options.framework;
+        let mut args = vec![
+            format!("{}-server", framework.program()),
+            format!("-service={service}"),
+            format!("-etcd={etcd}"),
+            format!("-listen={address}"),
+        ];
+        args.extend(options.prefix.iter().map(|prefix| format!("-prefix={prefix}")));
+        args.extend(options.tags.iter().map(|(k, v)| format!("-tag={k}={v}")));
+        args.extend(options.http.iter().map(|http| format!("-http={http}")));
+        if options.silent {
+            args.push("-no-register".to_owned());
+        }
+        let mut env = Vec::new();
+        match (framework, options.ttl) {
+            (Framework::Kitex, Some(ttl)) => env.push(("KITEX_ETCD_REGISTRY_LEASE_TTL", ttl.to_string())),
+            (Framework::Hertz, Some(ttl)) => env.push(("HERTZ_ETCD_REGISTRY_LEASE_TTL", ttl.to_string())),
+            (Framework::Grpc, Some(ttl)) => args.push(format!("-ttl={ttl}")),
+            _ => {}
+        }
+        if address.is_ipv6() {
+            // Otherwise registry-etcd v0.2.6 writes IPv6 without brackets, which no Kitex client can dial.
+            env.push(("KITEX_IP_TO_REGISTRY", format!("[{}]", address.ip())));
+        }
+        let at = address.to_string().replace([':', '[', ']'], "_");
+        let name = format!("{}-server-{service}-{at}", framework.program());
+        let part = Part::start(&name, dir, &namespace::binary("interop")?, &args, &env)?;
+        let server = Self { part, address };
+        eventually("the server serves", Duration::from_secs(20), || async {
+            server.part.check_running()?;
+            ensure!(server.part.lines().iter().any(|l| l.contains("\"serving\"")), "not serving yet");
+            Ok(())
+        })
+        .await?;
+        Ok(server)
+    }
+
+    pub fn part(&self) -> &Part {
+        &self.part
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    event: String,
+    from: Option<String>,
+    error: Option<String>,
+}
+
+/// One call of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    From(SocketAddr),
+    Failed(String),
+}
+
+/// A real client, of Kitex or Hertz, that calls all the time and knows only etcd.
+#[derive(Debug)]
+pub struct Caller {
+    part: Part,
+}
+
+impl Caller {
+    pub fn start(dir: &Path, framework: Framework, etcd: &str, service: &str, prefix: Option<&str>) -> Result<Self> {
+        let program = format!("{}-client", framework.program());
+        let mut args = vec![program.clone(), format!("-service={service}"), format!("-etcd={etcd}")];
+        args.extend(prefix.map(|prefix| format!("-prefix={prefix}")));
+        let part = Part::start(&format!("{program}-{service}"), dir, &namespace::binary("interop")?, &args, &[])?;
+        Ok(Self { part })
+    }
+
+    pub fn part(&self) -> &Part {
+        &self.part
+    }
+
+    /// The number of calls so far; a mark for [`Caller::calls_since`].
+    pub fn mark(&self) -> usize {
+        self.part.line_count()
+    }
+
+    pub fn calls_since(&self, mark: usize) -> Result<Vec<Call>> {
+        let mut calls = Vec::new();
+        for text in self.part.lines_since(mark) {
+            let line: Line =
+                serde_json::from_str(&text).with_context(|| format!("not what a client prints: {text}"))?;
+            if line.event == "call" {
+                calls.push(match (line.from, line.error) {
+                    (Some(from), None) => Call::From(from.parse()?),
+                    (_, error) => Call::Failed(error.unwrap_or_default()),
+                });
+            }
+        }
+        Ok(calls)
+    }
+
+    /// The answers since the mark.
+    pub fn answered_since(&self, mark: usize) -> Result<BTreeSet<SocketAddr>> {
+        let calls = self.calls_since(mark)?;
+        Ok(calls.into_iter().filter_map(|call| if let Call::From(from) = call { Some(from) } else { None }).collect())
+    }
+
+    /// Waits until exactly these instances answer, over several calls in a row.
+    pub async fn answered_by(&self, expected: &BTreeSet<SocketAddr>, within: Duration) -> Result<()> {
+        eventually("the client is answered by the expected instances", within, || async {
+            self.part.check_running()?;
+            let mark = self.mark();
+            tokio::time::sleep(Duration::from_millis(60 * (expected.len() as u64 * 8).max(8))).await;
+            let answered = self.answered_since(mark)?;
+            ensure!(&answered == expected, "answered by {answered:?}, want {expected:?}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// An instance as a framework's own resolver returns it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Resolved {
+    /// The scheme of the endpoint, for Kratos.
+    pub network: String,
+    pub address: String,
+    pub weight: i64,
+    pub tags: std::collections::BTreeMap<String, String>,
+}
+
+/// Asks the real resolver once, for these tags if the framework has tags. No instances is an empty list, although some
+/// frameworks call it an error. The resolver of gRPC is asked through a client: these are the servers that answered it.
+pub async fn resolve(
+    framework: Framework,
+    etcd: &str,
+    service: &str,
+    prefix: Option<&str>,
+    tags: &[&str],
+) -> Result<Vec<Resolved>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        instances: Vec<Resolved>,
+    }
+    let program = format!("{}-resolve", framework.program());
+    let mut command = Command::new(namespace::binary("interop")?);
+    command.arg(&program).arg(format!("-service={service}")).arg(format!("-etcd={etcd}"));
+    command.args(prefix.map(|prefix| format!("-prefix={prefix}")));
+    if matches!(framework, Framework::Kitex | Framework::Hertz | Framework::Kratos) {
+        command.args(tags.iter().map(|tag| format!("-tag={tag}")));
+    }
+    let output = command.output().await?;
+    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    // Some frameworks log to standard output too.
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find(|line| line.contains("\"resolved\"")).context("no answer")?;
+    let answer: Answer = serde_json::from_str(line)?;
+    Ok(answer.instances)
+}

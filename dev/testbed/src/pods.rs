@@ -1,0 +1,64 @@
+//! Pods without a kubelet: the test writes the status that a kubelet would write.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+const NODE: &str = "bed-node";
+
+/// The pods of one namespace.
+#[derive(Clone, Debug)]
+pub struct Pods {
+    api: Api<Pod>,
+}
+
+impl Pods {
+    pub async fn in_namespace(client: &Client, namespace: &str) -> Result<Self> {
+        let nodes: Api<Node> = Api::all(client.clone());
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": NODE}}))?;
+        match nodes.create(&PostParams::default(), &node).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Self { api: Api::namespaced(client.clone(), namespace) })
+    }
+
+    /// A running pod on the node, with its addresses, not ready yet.
+    pub async fn run(&self, name: &str, labels: &BTreeMap<String, String>, ips: &[IpAddr]) -> Result<()> {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"nodeName": NODE, "containers": [{"name": "main", "image": "none"}]},
+        }))?;
+        self.api.create(&PostParams::default(), &pod).await?;
+        let ips: Vec<_> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+        self.status(name, json!({"phase": "Running", "podIP": ips[0]["ip"], "podIPs": ips})).await
+    }
+
+    pub async fn set_ready(&self, name: &str, ready: bool) -> Result<()> {
+        let status = if ready { "True" } else { "False" };
+        self.status(name, json!({"conditions": [{"type": "Ready", "status": status}]})).await
+    }
+
+    async fn status(&self, name: &str, status: serde_json::Value) -> Result<()> {
+        self.api.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await?;
+        Ok(())
+    }
+
+    /// Deletes a pod as `kubectl delete` does; without a kubelet it stays terminating.
+    pub async fn terminate(&self, name: &str) -> Result<()> {
+        self.api.delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Reports that the containers have ended: the object is deleted.
+    pub async fn remove(&self, name: &str) -> Result<()> {
+        self.api.delete(name, &DeleteParams::default().grace_period(0)).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,106 @@
+//! Twinspan itself, as its own ServiceAccount, started as the Deployment of `deploy/twinspan.yaml` starts it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::part::Part;
+use crate::{Kubeconfig, OPERATOR_NAMESPACE, deployment, eventually};
+
+/// How Twinspan is run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub args: Vec<String>,
+    /// The namespace of its Lease and its Secrets; absent is the usual one.
+    pub namespace: Option<String>,
+    /// The file that it sees as `/etc/hosts`; absent is the machine's.
+    pub hosts: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+pub struct Twinspan {
+    part: Part,
+    admin: SocketAddr,
+}
+
+impl Twinspan {
+    pub(crate) fn start(
+        dir: &Path,
+        ip: Ipv4Addr,
+        binary: &str,
+        kubeconfig: &Kubeconfig,
+        options: &Options,
+    ) -> Result<Self> {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let admin = SocketAddr::from((ip, 8080 + number));
+        let name = format!("twinspan-{number}");
+        let container = deployment::container()?;
+        let mut args = container.args.clone().unwrap_or_default();
+        // Differences from a pod: several replicas share one machine, and no kubelet mounts a token.
+        args.retain(|arg| !arg.starts_with("--admin-addr="));
+        args.extend([format!("--admin-addr={admin}"), format!("--kubeconfig={}", kubeconfig.path.display())]);
+        args.extend(options.args.iter().cloned());
+        let namespace = options.namespace.as_deref().unwrap_or(OPERATOR_NAMESPACE);
+        let mut env = deployment::environment(&container, namespace, &name)?;
+        // The logs of a failed story need more detail than those of a user.
+        let filter = std::env::var("TWINSPAN_LOG").unwrap_or_else(|_| "info,kube_client=off,twinspan=debug".to_owned());
+        env.push(("RUST_LOG".to_owned(), filter));
+        let env: Vec<(&str, String)> = env.iter().map(|(variable, value)| (variable.as_str(), value.clone())).collect();
+        let (program, args) = match &options.hosts {
+            Some(hosts) => ("unshare", with_hosts(hosts, binary, args)),
+            None => (binary, args),
+        };
+        Ok(Self { part: Part::start(&name, dir, program, &args, &env)?, admin })
+    }
+
+    pub fn part(&self) -> &Part {
+        &self.part
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Waits for `/readyz`.
+    pub async fn ready(&self) -> Result<()> {
+        eventually("Twinspan is ready", Duration::from_secs(60), || async {
+            self.part.check_running()?;
+            let (status, body) = self.get("/readyz").await?;
+            ensure!(status == 200, "{status}: {body}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Status and body of a page of the admin address.
+    pub async fn get(&self, path: &str) -> Result<(u16, String)> {
+        let mut stream = TcpStream::connect(self.admin).await?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: twinspan\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let status = answer.split(' ').nth(1).context("no HTTP status")?.parse()?;
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+        Ok((status, body))
+    }
+
+    /// The value of one metric line, e.g. `twinspan_leader`; absent is `None`.
+    pub async fn metric(&self, line: &str) -> Result<Option<f64>> {
+        let (_, body) = self.get("/metrics").await?;
+        let found = body.lines().find_map(|l| l.strip_prefix(line)?.strip_prefix(' '));
+        found.map(|value| value.trim().parse().context("not a number")).transpose()
+    }
+}
+
+/// Arguments of `unshare` that run a program in a mount namespace where a file is `/etc/hosts`.
+fn with_hosts(hosts: &Path, binary: &str, args: Vec<String>) -> Vec<String> {
+    let script = format!("mount --bind {} /etc/hosts && exec \"$0\" \"$@\"", hosts.display());
+    let mut all: Vec<String> = ["--mount", "--", "sh", "-c", &script, binary].map(str::to_owned).to_vec();
+    all.extend(args);
+    all
+}

@@ -1,0 +1,47 @@
+//! Waiting for conditions. Tests never sleep and hope: they wait for a condition, with a deadline, and report the last
+//! state.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// Polls until `check` returns `Ok`; after the deadline the test reports the last error.
+pub async fn eventually<T, F, Fut>(what: &str, within: Duration, mut check: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    let started = Instant::now();
+    loop {
+        match check().await {
+            Ok(found) => return Ok(found),
+            Err(error) if started.elapsed() >= within => {
+                bail!("{what}: not within {within:?}; last: {error:#}")
+            }
+            Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}
+
+/// Checks repeatedly that a value does not change.
+pub async fn holds<T, F, Fut>(what: &str, throughout: Duration, mut check: F) -> Result<()>
+where
+    T: PartialEq + Debug,
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    let started = Instant::now();
+    let first = check().await?;
+    while started.elapsed() < throughout {
+        tokio::time::sleep(POLL * 4).await;
+        let now = check().await?;
+        if now != first {
+            bail!("{what}: changed after {:?}\n was: {first:?}\n now: {now:?}", started.elapsed());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! One side is away for a while: nothing is lost or deleted, conditions say so, and sync goes on without a restart.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use twinspan_testbed::{TwinspanOptions, eventually, next_v4};
+
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
+
+stories![
+    the_registry_is_down_at_start,
+    the_registry_is_away_for_20_s,
+    the_registry_comes_back_empty;
+    long: the_registry_is_away_for_90_s, the_api_server_is_away_for_two_lease_ttls,
+];
+
+async fn the_registry_is_away_for_20_s(suite: Arc<Suite>) -> Result<()> {
+    registry_away(suite, Duration::from_secs(20)).await
+}
+
+async fn the_registry_is_away_for_90_s(suite: Arc<Suite>) -> Result<()> {
+    registry_away(suite, Duration::from_secs(90)).await
+}
+
+async fn the_registry_is_down_at_start(suite: Arc<Suite>) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    first.ready().await?;
+    let sandbox = Sandbox::new(&bed, "downatstart").await?;
+    sandbox.selector_service("echo", 80).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    sandbox.register("echo", json!({})).await?;
+    let vm = SocketAddr::from((next_v4(), 9000));
+    sandbox.put("echo", vm).await?;
+    sandbox.imports_become("echo", &[vm]).await?;
+    sandbox.records_become("echo", &[vm, pod.address()]).await?;
+
+    // Twinspan starts while the registry is down: it knows nothing of the records, and must conclude nothing.
+    first.part().stop().await?;
+    bed.registry.part().kill().await?;
+    let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    second.ready().await?;
+    sandbox.registry_condition("Connected", "False", "Unreachable").await?;
+    sandbox.condition("echo", "Exported", "Unknown", "RegistryUnavailable").await?;
+    sandbox.condition("echo", "Ready", "False", "RegistryUnavailable").await?;
+    sandbox.register("late", json!({"service": {"name": "echo"}})).await?;
+    sandbox.condition("late", "Ready", "False", "RegistryUnavailable").await?;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        let found = sandbox.imported("echo").await?;
+        ensure!(found == BTreeSet::from([vm]), "imported {found:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    bed.registry.start_again().await?;
+    sandbox.records_become("late", &[pod.address()]).await?;
+    sandbox.records_become("echo", &[vm, pod.address()]).await?;
+    sandbox.imports_become("echo", &[vm]).await?;
+    sandbox.condition("echo", "Ready", "True", "Synced").await?;
+    sandbox.condition("late", "Ready", "True", "Synced").await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// Counts imported or exported instances all the time, on the side that is reachable.
+async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let registry = bed.start_registry(&format!("registry-away-{}", away.as_secs())).await?;
+    let sandbox = Sandbox::with_registry(bed, "away", &registry).await?;
+    sandbox.headless("echo").await?;
+    sandbox.register("echo", json!({})).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    let vms: Vec<SocketAddr> = (0..5).map(|n| SocketAddr::from((next_v4(), 9000 + n % 2))).collect();
+    for vm in &vms {
+        sandbox.put("echo", *vm).await?;
+    }
+    sandbox.imports_become("echo", &vms).await?;
+    sandbox.records_become("echo", &[&vms[..], &[pod.address()]].concat()).await?;
+    sandbox.condition("echo", "Ready", "True", "Synced").await?;
+
+    let imported: BTreeSet<SocketAddr> = vms.iter().copied().collect();
+    let counted = || async {
+        let found = sandbox.imported("echo").await?;
+        ensure!(found == imported, "imported {found:?} while the registry is away");
+        Ok::<_, anyhow::Error>(())
+    };
+    registry.part().kill().await?;
+    let started = Instant::now();
+    sandbox.condition("echo", "Ready", "False", "RegistryUnavailable").await?;
+    sandbox.registry_condition("Connected", "False", "Unreachable").await?;
+    while started.elapsed() < away {
+        counted().await?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    registry.start_again().await?;
+    sandbox.registry_condition("Ready", "True", "Connected").await?;
+    sandbox.condition("echo", "Ready", "True", "Synced").await?;
+    // The first list after the outage deletes nothing on either side.
+    let back = Instant::now();
+    let everything: BTreeSet<String> = vms.iter().chain([&pod.address()]).map(ToString::to_string).collect();
+    while back.elapsed() < Duration::from_secs(5) {
+        counted().await?;
+        let records = sandbox.registered_addresses("echo").await?;
+        ensure!(records == everything, "registered {records:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // Sync goes on.
+    let new = SocketAddr::from((next_v4(), 9000));
+    sandbox.put("echo", new).await?;
+    sandbox.imports_become("echo", &[&vms[..], &[new]].concat()).await?;
+    sandbox.pods.set_ready("pod", false).await?;
+    sandbox.records_become("echo", &[&vms[..], &[new]].concat()).await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// Another etcd cluster answers at the same address, and is empty: our records are put back, imported endpoints are
+/// held.
+async fn the_registry_comes_back_empty(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let registry = bed.start_registry("registry-comes-back-empty").await?;
+    let sandbox = Sandbox::with_registry(bed, "empty", &registry).await?;
+    sandbox.headless("echo").await?;
+    sandbox.register("echo", json!({})).await?;
+    let pod = sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    let vm = SocketAddr::from((next_v4(), 9000));
+    sandbox.put("echo", vm).await?;
+    sandbox.imports_become("echo", &[vm]).await?;
+    sandbox.records_become("echo", &[vm, pod.address()]).await?;
+
+    registry.part().kill().await?;
+    registry.start_empty().await?;
+    sandbox.records_become("echo", &[pod.address()]).await?;
+    sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(5) {
+        let found = sandbox.imported("echo").await?;
+        ensure!(found == BTreeSet::from([vm]), "imported {found:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // The server registers again: nothing is held any more.
+    sandbox.put("echo", vm).await?;
+    sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    sandbox.imports_become("echo", &[vm]).await
+}
+
+async fn the_api_server_is_away_for_two_lease_ttls(suite: Arc<Suite>) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    twinspan.ready().await?;
+    let sandbox = Sandbox::new(&bed, "apiaway").await?;
+    sandbox.selector_service("echo", 80).await?;
+    sandbox.register("echo", json!({})).await?;
+    let mut pods = Vec::new();
+    for name in ["a", "b", "c"] {
+        pods.push(sandbox.pod("echo", name, 80).await?);
+        sandbox.pods.set_ready(name, true).await?;
+    }
+    let addresses: Vec<SocketAddr> = pods.iter().map(twinspan_testbed::Server::address).collect();
+    sandbox.records_become("echo", &addresses).await?;
+    let before = sandbox.records("echo").await?;
+
+    bed.cluster.apiserver.kill().await?;
+    let started = Instant::now();
+    // The sandbox's leases have a TTL of 60 s.
+    while started.elapsed() < Duration::from_secs(125) {
+        let now = sandbox.records("echo").await?;
+        ensure!(now == before, "records changed after {:?} without an API server: {now:?}", started.elapsed());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    ensure!(twinspan.metric("twinspan_leader").await? == Some(0.0), "nobody can hold the Lease");
+    bed.cluster.apiserver.start_again()?;
+    bed.cluster.api_ready().await?;
+    sandbox.pods.set_ready("a", false).await?;
+    eventually("it leads and syncs again", SOON * 3, || async {
+        let now = sandbox.registered_addresses("echo").await?;
+        ensure!(now.len() == 2, "{now:?}");
+        Ok(())
+    })
+    .await?;
+    let after = sandbox.records("echo").await?;
+    ensure!(
+        after.iter().all(|(key, record)| before.get(key) == Some(record)),
+        "the others were not written: {after:?}"
+    );
+    twinspan.part().check_running()?;
+    sandbox.nothing_foreign_was_touched().await
+}

@@ -1,0 +1,24 @@
+//! The tools of all stories.
+//!
+//! - [`suite`]: one run of all stories, with the parts that they share. [`trials`]: how a story gets its name.
+//! - [`sandbox`]: one story's part of a cluster. [`records`]: its records. [`expect`]: reading and waiting.
+//! - [`bystanders`]: foreign records and slices in every sandbox, and the check that they are untouched.
+
+mod bystanders;
+mod expect;
+mod records;
+mod sandbox;
+mod suite;
+mod trials;
+
+use std::time::Duration;
+
+pub use records::{Record, record};
+pub use sandbox::{Sandbox, merge};
+pub use suite::Suite;
+pub(crate) use trials::{stories, story_name};
+
+/// The binary under test.
+pub const TWINSPAN: &str = env!("CARGO_BIN_EXE_twinspan");
+/// How long a story waits for something that takes a moment on a quiet machine.
+pub const SOON: Duration = Duration::from_secs(30);

@@ -1,0 +1,11 @@
+//! Security: what Twinspan must never do, whatever the registry and the cluster contain, and the audit log that proves
+//! it.
+
+pub mod audit;
+mod bad_input;
+pub mod rbac;
+mod trust;
+
+use crate::harness::stories;
+
+stories![modules: bad_input, rbac, trust];
