@@ -96,12 +96,12 @@ impl FakeEtcd {
         self.changed.notify_waiters();
     }
 
-    /// Lists of this beginning fail like that, until it is taken back.
-    pub fn fail_lists(&self, beginning: &str, error: Option<RegistryError>) {
+    /// Lists of this key prefix fail like that, until it is taken back.
+    pub fn fail_lists(&self, key_prefix: &str, error: Option<RegistryError>) {
         let mut state = self.lock();
         match error {
-            Some(error) => drop(state.unlisted.insert(beginning.to_owned(), error)),
-            None => drop(state.unlisted.remove(beginning)),
+            Some(error) => drop(state.unlisted.insert(key_prefix.to_owned(), error)),
+            None => drop(state.unlisted.remove(key_prefix)),
         }
     }
 
@@ -332,16 +332,16 @@ impl Registry for MemoryRegistry {
         Ok(ServerStatus { cluster_id: state.cluster_id, version: "memory".to_owned() })
     }
 
-    async fn list(&self, beginning: &str) -> Result<ListResponse> {
+    async fn list(&self, key_prefix: &str) -> Result<ListResponse> {
         let slow = self.server.lock().faults.slow;
         if slow {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let state = self.ask("list")?;
-        if let Some(error) = state.unlisted.get(beginning) {
+        if let Some(error) = state.unlisted.get(key_prefix) {
             return Err(error.clone());
         }
-        let below = state.records.values().filter(|record| record.key.as_bytes().starts_with(beginning.as_bytes()));
+        let below = state.records.values().filter(|record| record.key.as_bytes().starts_with(key_prefix.as_bytes()));
         Ok(ListResponse { cluster_id: state.cluster_id, revision: state.revision, records: below.cloned().collect() })
     }
 
@@ -439,7 +439,7 @@ impl MemoryWatch {
             if followed.from < state.compacted {
                 return Err(RegistryError::Compacted(state.compacted));
             }
-            let concerned = |key: &RecordKey| key.as_bytes().starts_with(followed.beginning.as_bytes());
+            let concerned = |key: &RecordKey| key.as_bytes().starts_with(followed.key_prefix.as_bytes());
             let news = state.history.iter().filter(|change| {
                 change.revision() >= followed.from
                     && match change {

@@ -49,10 +49,10 @@ pub const MAX_BATCH: usize = 127;
 pub trait Registry: Send + Sync + fmt::Debug {
     async fn status(&self) -> Result<ServerStatus>;
 
-    /// Every record whose key has this beginning, at one revision.
-    async fn list(&self, beginning: &str) -> Result<ListResponse>;
+    /// Every record whose key has this prefix, at one revision.
+    async fn list(&self, key_prefix: &str) -> Result<ListResponse>;
 
-    /// Every change of keys with this beginning from the revision on, that revision included. A sign of life can be asked for only
+    /// Every change of keys with this prefix from the revision on, that revision included. A sign of life can be asked for only
     /// once the registry has reached the revision.
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>>;
 
@@ -80,12 +80,12 @@ pub trait Registry: Send + Sync + fmt::Debug {
     async fn keys_of(&self, lease: LeaseId) -> Result<Vec<RecordKey>>;
 }
 
-/// A beginning of keys to follow, under a number by which it can be given up.
+/// A key prefix to follow, under a number by which it can be given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchRange {
     /// Positive, and never used before on the same stream.
     pub number: i64,
-    pub beginning: String,
+    pub key_prefix: String,
     pub from: Revision,
 }
 
@@ -100,7 +100,7 @@ pub trait Connector: Send + Sync {
 pub trait Watch: Send {
     async fn next(&mut self) -> Result<WatchItem>;
 
-    /// Follows another beginning on the same stream.
+    /// Follows another key prefix on the same stream.
     async fn follow(&mut self, another: &WatchRange) -> Result<()>;
 
     /// Gives one up.

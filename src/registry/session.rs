@@ -2,7 +2,7 @@
 //!
 //! One loop, so that compaction, an expired token, a cut connection and a server that falls silent all end the same way: the
 //! view is stale, a new connection is opened to the next endpoint that answers, and complete lists make it fresh. It never
-//! gives up. Where all keys have one beginning that is one range; else each service has one, and all are watched on one stream.
+//! gives up. Where all keys have one prefix that is one range; else each service has one, and all are watched on one stream.
 //! Refuses to know records: it feeds the [`super::view`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -162,8 +162,8 @@ impl Session {
             let more = match self.start_following(&range).await {
                 Ok(more) => more,
                 Err(RegistryError::PermissionDenied(why)) if range != Range::Everything => {
-                    let beginning = self.handle.layout.beginning(&range);
-                    let error = RegistryError::PermissionDenied(format!("{beginning}: {why}"));
+                    let key_prefix = self.handle.layout.key_prefix(&range);
+                    let error = RegistryError::PermissionDenied(format!("{key_prefix}: {why}"));
                     refusal = Some(error.clone());
                     self.refuse(&range, error)
                 }
@@ -200,8 +200,8 @@ impl Session {
     }
 
     async fn start_following(&mut self, range: &Range) -> Result<Affected> {
-        let beginning = self.handle.layout.beginning(range);
-        let listing = self.registry.list(&beginning).await?;
+        let key_prefix = self.handle.layout.key_prefix(range);
+        let listing = self.registry.list(&key_prefix).await?;
         let mut affected = self.handle.view().reset(range, &listing, self.env.now());
         // At once: another list will not show again what this one did.
         self.look_up(&mut affected);
@@ -212,14 +212,14 @@ impl Session {
         self.listed = listing.revision;
         info!(
             registry = self.handle.name,
-            beginning,
+            key_prefix,
             records = listing.records.len(),
             revision = listing.revision,
             "listed"
         );
         // From the list's own revision, not the next one: etcd gives no sign of life to a watch that begins in the future
         // (`progressIfSync` of server/storage/mvcc, 3.5.8 and later), and what it repeats is old news to the view.
-        let follow = WatchRange { number: self.next_number, beginning, from: listing.revision };
+        let follow = WatchRange { number: self.next_number, key_prefix, from: listing.revision };
         self.next_number += 1;
         match &mut self.watch {
             Some(watch) => watch.follow(&follow).await?,

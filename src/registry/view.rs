@@ -398,7 +398,7 @@ impl RegistryView {
             return;
         }
         self.remove(&raw.key, affected);
-        let addrs: Vec<InstanceAddr> = record.addrs().collect();
+        let addrs: Vec<InstanceAddr> = record.endpoint_addresses().collect();
         self.departures.registered(&name, &addrs);
         if let Some(owner) = record.ours(&self.cluster_id) {
             affected.owners.insert(owner.service.clone());

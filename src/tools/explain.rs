@@ -36,8 +36,8 @@ impl Question {
     fn is_about_record(&self, record: &Record) -> bool {
         match self {
             Self::Key(key) => record.key == RecordKey::from(key.as_str()),
-            Self::Ip(ip) => record.dialled().any(|(other, _)| other == *ip),
-            Self::Instance(addr) => record.dialled().any(|(ip, port)| (ip, port) == (addr.ip(), addr.port())),
+            Self::Ip(ip) => record.client_addresses().any(|(other, _)| other == *ip),
+            Self::Instance(addr) => record.client_addresses().any(|(ip, port)| (ip, port) == (addr.ip(), addr.port())),
         }
     }
 

@@ -142,7 +142,7 @@ fn explanations(observed: &Observed, validation: &Validation, plan: &Plan) -> Ve
 fn foreign_keys(registry: &RegistryFacts, addr: InstanceAddr) -> Vec<&RecordKey> {
     let records = registry.snapshot.records.values().filter(|_| registry.is_fresh());
     let foreign = records.filter(|record| record.own(&registry.owner.cluster_id).is_none());
-    foreign.filter(|record| record.addrs().any(|other| other == addr)).map(|record| &record.key).collect()
+    foreign.filter(|record| record.endpoint_addresses().any(|other| other == addr)).map(|record| &record.key).collect()
 }
 
 fn changes(facts: &Facts, plan: &Plan) -> Changes {

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use twinspan::registry::etcd::{EtcdConnector, Settings};
 use twinspan::registry::fake::FakeEtcd;
 use twinspan::registry::{
-    Batch, Change, TxnResponse, Connector, Fence, WatchRange, Grant, KeepAlive, LeaseState, MAX_BATCH, Outcome, Registry,
-    RegistryError, Watch, WatchItem,
+    Batch, Change, Connector, Fence, Grant, KeepAlive, LeaseState, MAX_BATCH, Outcome, Registry, RegistryError,
+    TxnResponse, Watch, WatchItem, WatchRange,
 };
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
@@ -31,8 +31,8 @@ async fn memory(_: Arc<Suite>) -> Result<()> {
 const ROOT: &str = "root/";
 const LEASE: LeaseId = LeaseId(77);
 
-fn follow(number: i64, beginning: &str, from: i64) -> WatchRange {
-    WatchRange { number, beginning: beginning.to_owned(), from }
+fn follow(number: i64, key_prefix: &str, from: i64) -> WatchRange {
+    WatchRange { number, key_prefix: key_prefix.to_owned(), from }
 }
 
 fn key(name: &str) -> RecordKey {

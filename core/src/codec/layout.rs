@@ -58,7 +58,7 @@ impl Layout {
     }
 
     /// The start that all keys of the range share.
-    pub fn beginning(&self, range: &Range) -> String {
+    pub fn key_prefix(&self, range: &Range) -> String {
         match range {
             Range::Everything => self.root().unwrap_or_default(),
             Range::Service(name) => self.service_root(name),
@@ -80,7 +80,7 @@ impl Layout {
 
     /// Whether both write their records among the same keys, so that each would take the other's for its own. A
     /// keyspace inside another one is another keyspace: see [`Layout::may_hold_ours`].
-    pub fn same_place(&self, other: &Self) -> bool {
+    pub fn same_keyspace(&self, other: &Self) -> bool {
         self.top() == other.top()
     }
 

@@ -66,8 +66,8 @@ fn what_is_written_is_read_back_as_our_own_in_every_format() {
         assert_eq!(registration, &says, "{format:?}: an own record that is as it should be is not written again");
         assert_eq!(record.kind("c-1"), Kind::Own(&owner()), "{format:?}");
         assert_eq!(record.kind("c-2"), Kind::OtherCluster, "{format:?}");
-        let addrs: Vec<InstanceAddr> = record.addrs().collect();
-        assert_eq!(addrs, instance.addrs().collect::<Vec<_>>(), "{format:?}");
+        let addrs: Vec<InstanceAddr> = record.endpoint_addresses().collect();
+        assert_eq!(addrs, instance.addresses().collect::<Vec<_>>(), "{format:?}");
     }
 }
 
@@ -89,11 +89,11 @@ fn what_lies_in_a_place_inside_ours_is_not_ours() {
         assert_eq!(record(&inner, &key, value.clone()).own("c-1"), Some(&owner()), "{format:?}");
         assert_eq!(outer.split_key(&key).map(|(name, _)| name), Some(&b"staging"[..]), "a client of `staging` sees it");
         assert_eq!(record(&outer, &key, value).ours("c-1"), None, "{format:?}");
-        assert!(outer.same_place(&Layout::new(Format::Kitex, "p")) && !outer.same_place(&inner));
+        assert!(outer.same_keyspace(&Layout::new(Format::Kitex, "p")) && !outer.same_keyspace(&inner));
     }
     let (kitex, grpc) = (Layout::new(Format::Kitex, ""), Layout::new(Format::Grpc, ""));
-    assert!(!kitex.same_place(&grpc), "one has a slash where the other has none");
-    assert!(grpc.same_place(&layout(Format::GoZero)));
+    assert!(!kitex.same_keyspace(&grpc), "one has a slash where the other has none");
+    assert!(grpc.same_keyspace(&layout(Format::GoZero)));
 }
 
 #[test]

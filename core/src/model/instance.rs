@@ -28,7 +28,7 @@ impl Instance {
         Self { addr, endpoints: vec![(String::new(), addr)], weight, tags }
     }
 
-    pub fn addrs(&self) -> impl Iterator<Item = InstanceAddr> {
+    pub fn addresses(&self) -> impl Iterator<Item = InstanceAddr> {
         self.endpoints.iter().map(|(_, addr)| *addr)
     }
 }

@@ -11,24 +11,24 @@ pub struct PortSet(u16);
 
 impl PortSet {
     /// The port at an index; empty from [`MAX_PORTS`] on.
-    pub fn of(place: usize) -> Self {
-        if place < MAX_PORTS { Self(1 << place) } else { Self(0) }
+    pub fn of(index: usize) -> Self {
+        if index < MAX_PORTS { Self(1 << index) } else { Self(0) }
     }
 
     pub fn insert(&mut self, other: Self) {
         self.0 |= other.0;
     }
 
-    pub fn contains(self, place: usize) -> bool {
-        self.0 & Self::of(place).0 != 0
+    pub fn contains(self, index: usize) -> bool {
+        self.0 & Self::of(index).0 != 0
     }
 
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    pub fn places(self) -> impl Iterator<Item = usize> {
-        (0..MAX_PORTS).filter(move |place| self.contains(*place))
+    pub fn indexes(self) -> impl Iterator<Item = usize> {
+        (0..MAX_PORTS).filter(move |index| self.contains(*index))
     }
 }
 
@@ -37,13 +37,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_holds_the_places_that_were_put_into_it() {
+    fn a_set_holds_the_indexes_that_were_put_into_it() {
         let mut set = PortSet::default();
         assert!(set.is_empty());
         set.insert(PortSet::of(0));
         set.insert(PortSet::of(15));
         set.insert(PortSet::of(16));
-        assert_eq!(set.places().collect::<Vec<_>>(), [0, 15]);
+        assert_eq!(set.indexes().collect::<Vec<_>>(), [0, 15]);
         assert!(!set.contains(16) && !set.contains(1));
     }
 }

@@ -204,17 +204,17 @@ impl Record {
     }
 
     /// The addresses of the record that an EndpointSlice may hold.
-    pub fn addrs(&self) -> impl Iterator<Item = InstanceAddr> {
+    pub fn endpoint_addresses(&self) -> impl Iterator<Item = InstanceAddr> {
         self.listeners().iter().filter_map(|listener| listener.addr.ok())
     }
 
     /// The addresses that clients dial, in any form, also those that no EndpointSlice may hold.
-    pub fn dialled(&self) -> impl Iterator<Item = (IpAddr, u16)> {
+    pub fn client_addresses(&self) -> impl Iterator<Item = (IpAddr, u16)> {
         self.tcp_listeners().iter().filter_map(|listener| named_address(&listener.text))
     }
 
     /// The address that a client dials that looks for a scheme: it takes the first one that has it.
-    pub fn dialled_for(&self, scheme: &str) -> Option<(IpAddr, u16)> {
+    pub fn client_address_for(&self, scheme: &str) -> Option<(IpAddr, u16)> {
         let first = self.tcp_listeners().iter().find(|listener| listener.scheme == scheme)?;
         named_address(&first.text)
     }

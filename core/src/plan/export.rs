@@ -143,7 +143,7 @@ fn replaced_by<'a>(
 ) -> impl Iterator<Item = RecordOp> + 'a {
     input.records.iter().filter_map(move |(other, record)| {
         let owner = record.own(&input.owner.cluster_id)?;
-        let same = record.addrs().any(|addr| instance.addrs().any(|ours| ours == addr));
+        let same = record.endpoint_addresses().any(|addr| instance.addresses().any(|ours| ours == addr));
         (owner != input.owner && other != key && same).then(|| delete(record))
     })
 }
@@ -166,10 +166,12 @@ fn superfluous<'a>(
         if !ours || desired.contains_key(key) || is_released(input, registered, record) {
             continue;
         }
-        let registered = record.addrs().any(|addr| registered.contains_key(&(addr.ip(), addr.port())));
+        let registered = record.endpoint_addresses().any(|addr| registered.contains_key(&(addr.ip(), addr.port())));
         // A key that is not used any more stands for an instance that has another one.
-        let renamed = desired.values().any(|(instance, _)| instance.addrs().any(|a| record.addrs().any(|b| a == b)));
-        let first = record.addrs().next();
+        let renamed = desired
+            .values()
+            .any(|(instance, _)| instance.addresses().any(|a| record.endpoint_addresses().any(|b| a == b)));
+        let first = record.endpoint_addresses().next();
         match first {
             Some(addr) if here && !registered && !renamed && !is_proven(input, addr) => {
                 unproven.insert(addr, *record);
@@ -211,9 +213,9 @@ fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAdd
 
 /// Another RegisteredService adopts this record of ours in one update; deleting it first would leave a gap.
 fn is_released(input: &Input<'_>, registered: &Registered, record: &Record) -> bool {
-    let is_registered = record.addrs().any(|addr| registered.contains_key(&(addr.ip(), addr.port())));
-    let contested =
-        input.records.contains_key(&record.key) && record.addrs().any(|addr| input.contested.contains_key(&addr));
+    let is_registered = record.endpoint_addresses().any(|addr| registered.contains_key(&(addr.ip(), addr.port())));
+    let contested = input.records.contains_key(&record.key)
+        && record.endpoint_addresses().any(|addr| input.contested.contains_key(&addr));
     input.to_release.contains(&record.key) || (contested && !is_registered)
 }
 
@@ -226,7 +228,7 @@ fn desired<'a>(input: &Input<'a>, registered: &Registered<'_>, plan: &mut Plan) 
     for instance in input.instances {
         let outcome = match placement(input, registered, name, instance) {
             Ok(key) => {
-                let exported = instance.addrs().find_map(|addr| own.get(&addr));
+                let exported = instance.addresses().find_map(|addr| own.get(&addr));
                 let outcome = exported.map_or(Outcome::ToBeExported, |key| Outcome::Exported { key: (*key).clone() });
                 desired.insert(key, (instance, input.layout.registration(name, input.owner, instance)));
                 outcome
@@ -239,7 +241,7 @@ fn desired<'a>(input: &Input<'a>, registered: &Registered<'_>, plan: &mut Plan) 
         };
         plan.requeue_at = earlier(plan.requeue_at, delayed);
         // The address that names the instance counts; others follow it.
-        for addr in instance.addrs().collect::<BTreeSet<_>>() {
+        for addr in instance.addresses().collect::<BTreeSet<_>>() {
             let (counts, held) = (addr == instance.addr, delayed.is_some());
             plan.instances.push(InstanceOutcome { held, counts, ..InstanceOutcome::of(addr, outcome.clone()) });
         }
@@ -254,18 +256,18 @@ fn placement(
     name: &RegistryName,
     instance: &Instance,
 ) -> Result<RecordKey, Outcome> {
-    let by_others = instance.addrs().find_map(|addr| registered.get(&(addr.ip(), addr.port())));
+    let by_others = instance.addresses().find_map(|addr| registered.get(&(addr.ip(), addr.port())));
     if let Some(record) = by_others {
         // A second record would double its traffic.
         return Err(taken(input, instance, record));
     }
-    if instance.addrs().any(|addr| input.contested.get(&addr) == Some(&ContestedExport::Older)) {
+    if instance.addresses().any(|addr| input.contested.get(&addr) == Some(&ContestedExport::Older)) {
         return Err(Outcome::Skipped(Reason::Conflict));
     }
     let key = input.layout.key(name, input.owner, instance);
     match input.records.get(&key).map(|record| record.kind(&input.owner.cluster_id)) {
         None => {
-            let mut waits = instance.addrs().filter_map(|a| input.departures.get(&a)?.holds_export(input.now));
+            let mut waits = instance.addresses().filter_map(|a| input.departures.get(&a)?.holds_export(input.now));
             waits.next().map_or(Ok(key), |until| Err(Outcome::ExportDelayed { until }))
         }
         Some(Kind::Own(_)) => Ok(key),
@@ -280,7 +282,7 @@ fn taken(input: &Input<'_>, instance: &Instance, record: &Record) -> Outcome {
     if record.kind(&input.owner.cluster_id) == Kind::OtherCluster {
         return Outcome::TakenByOtherCluster { key };
     }
-    let canonical = record.addrs().any(|addr| instance.addrs().any(|ours| ours == addr));
+    let canonical = record.endpoint_addresses().any(|addr| instance.addresses().any(|ours| ours == addr));
     let refused = record.listeners().iter().find_map(|listener| listener.addr.err()).filter(|_| !canonical);
     Outcome::SelfRegistered { key, refused }
 }
@@ -290,7 +292,7 @@ fn own_by_address<'a>(input: &'a Input<'_>) -> BTreeMap<InstanceAddr, &'a Record
     let mut keys = BTreeMap::new();
     for (key, record) in input.records {
         if record.own(&input.owner.cluster_id) == Some(input.owner) {
-            for addr in record.addrs() {
+            for addr in record.endpoint_addresses() {
                 keys.entry(addr).or_insert(key);
             }
         }
@@ -306,7 +308,7 @@ fn record_outcomes(input: &Input<'_>, plan: &Plan, deletes: &[RecordOp]) -> Vec<
     let mut outcomes = Vec::new();
     for (key, record) in input.records {
         let Some(owner) = record.own(&input.owner.cluster_id) else { continue };
-        for (n, addr) in record.addrs().enumerate().filter(|(_, addr)| !explained.contains(addr)) {
+        for (n, addr) in record.endpoint_addresses().enumerate().filter(|(_, addr)| !explained.contains(addr)) {
             let (outcome, held) = if owner != input.owner {
                 (Outcome::ExportedByAnother { owner: owner.clone() }, false)
             } else if deleted.contains(key) {
@@ -329,7 +331,7 @@ fn registered_by_others<'a>(input: &Input<'a>) -> Registered<'a> {
         match record.kind(&input.owner.cluster_id) {
             Kind::Own(_) | Kind::Undecodable => {}
             Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => {
-                for addr in record.dialled() {
+                for addr in record.client_addresses() {
                     registered.entry(addr).or_insert(*record);
                 }
             }

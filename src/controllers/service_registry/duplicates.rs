@@ -22,7 +22,7 @@ pub(super) struct LastEtcd {
 
 /// Whether each would take the other's records for its own, if they were in one etcd.
 pub(super) fn same_keyspace(a: &Identity, b: &Identity) -> bool {
-    a.cluster_id == b.cluster_id && a.layout.same_place(&b.layout)
+    a.cluster_id == b.cluster_id && a.layout.same_keyspace(&b.layout)
 }
 
 /// An older ServiceRegistry that is the same registry as this one. `last` is the etcd of this one where it does not run.

@@ -217,7 +217,7 @@ fn refused(handle: &RegistryHandle) -> Option<String> {
     let view = handle.view();
     let mut refused = view.refused();
     let number = refused.len();
-    let first = handle.layout.beginning(refused.next()?);
+    let first = handle.layout.key_prefix(refused.next()?);
     Some(format!(
         "the registry's user may not read the keys of {number} names, first {first}; what is there is kept. Grant it read and write on them, \
          or delete their RegisteredServices"

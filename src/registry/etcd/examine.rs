@@ -25,7 +25,7 @@ const ROUND_TRIPS: usize = 5;
 impl EtcdConnector {
     /// # Errors
     /// Why the endpoint cannot be reached at all.
-    pub async fn examine(&self, endpoint: &str, beginnings: &[String], keys: &[String]) -> Result<Examined> {
+    pub async fn examine(&self, endpoint: &str, key_prefixes: &[String], keys: &[String]) -> Result<Examined> {
         let registry = self.open(endpoint).await?;
         let mut round_trips = Vec::new();
         let mut status = registry.status().await?;
@@ -37,10 +37,10 @@ impl EtcdConnector {
         round_trips.sort();
         let mut client = registry.client.kv_client();
         let mut read = Vec::new();
-        for beginning in beginnings {
+        for key_prefix in key_prefixes {
             let options = GetOptions::new().with_prefix().with_count_only();
-            let answer = call("count", CALL, client.get(beginning.as_str(), Some(options))).await;
-            read.push((beginning.clone(), answer.map(|answer| answer.count())));
+            let answer = call("count", CALL, client.get(key_prefix.as_str(), Some(options))).await;
+            read.push((key_prefix.clone(), answer.map(|answer| answer.count())));
         }
         let mut write = Vec::new();
         for key in keys {

@@ -73,8 +73,8 @@ impl Registry for EtcdRegistry {
         })
     }
 
-    async fn list(&self, beginning: &str) -> Result<ListResponse> {
-        kv::list(self.client.kv_client(), beginning).await
+    async fn list(&self, key_prefix: &str) -> Result<ListResponse> {
+        kv::list(self.client.kv_client(), key_prefix).await
     }
 
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {

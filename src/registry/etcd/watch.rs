@@ -1,4 +1,4 @@
-//! Watches: several beginnings on one stream.
+//! Watches: several key prefixes on one stream.
 //!
 //! A watch at a compacted revision is answered with `created` and then `canceled` with an empty reason, while the stream stays open
 //! (etcd 3.5 to 3.7); an expired token cancels likewise. Both are ends here.
@@ -32,7 +32,7 @@ fn options(follow: &WatchRange) -> WatchOptions {
 
 pub async fn open(client: WatchClient, first: &WatchRange) -> Result<Box<dyn Watch>> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
-    let stream = call("watch", CALL, client.watch(first.beginning.as_str(), Some(options(first)))).await?;
+    let stream = call("watch", CALL, client.watch(first.key_prefix.as_str(), Some(options(first)))).await?;
     Ok(Box::new(EtcdWatch { stream, followed: BTreeSet::from([first.number]) }))
 }
 
@@ -50,7 +50,7 @@ impl Watch for EtcdWatch {
 
     async fn follow(&mut self, another: &WatchRange) -> Result<()> {
         // What is sent waits for room where nothing is read at the other end.
-        call("watch", CALL, self.stream.watch(another.beginning.as_str(), Some(options(another)))).await?;
+        call("watch", CALL, self.stream.watch(another.key_prefix.as_str(), Some(options(another)))).await?;
         self.followed.insert(another.number);
         Ok(())
     }

@@ -72,12 +72,12 @@ async fn endpoints(name: &str, settings: SessionSettings, names: &[RegistryName]
     let endpoints = settings.connection.endpoints.clone();
     let connector = EtcdConnector::new(settings.connection);
     let ranges = identity.layout.ranges(names);
-    let beginnings: Vec<String> = ranges.iter().map(|range| identity.layout.beginning(range)).collect();
-    let mut keys: Vec<String> = beginnings.iter().map(|beginning| format!("{beginning}twinspan-doctor")).collect();
+    let key_prefixes: Vec<String> = ranges.iter().map(|range| identity.layout.key_prefix(range)).collect();
+    let mut keys: Vec<String> = key_prefixes.iter().map(|key_prefix| format!("{key_prefix}twinspan-doctor")).collect();
     keys.extend(identity.fence_prefix.map(|prefix| format!("{prefix}{}/{name}", identity.cluster_id)));
     let mut clusters = BTreeSet::new();
     for endpoint in &endpoints {
-        match connector.examine(endpoint, &beginnings, &keys).await {
+        match connector.examine(endpoint, &key_prefixes, &keys).await {
             Ok(examined) => {
                 clusters.insert(examined.status.cluster_id);
                 member(endpoint, &examined, findings);
@@ -101,10 +101,10 @@ fn member(endpoint: &str, examined: &Examined, findings: &mut Findings<'_>) {
     if let Some(complaint) = versions::complaint(version) {
         findings.add(Level::Warn, format!("{endpoint}: {complaint}"));
     }
-    for (beginning, answer) in &examined.read {
+    for (key_prefix, answer) in &examined.read {
         match answer {
-            Ok(count) => findings.add(Level::Ok, format!("{endpoint}: may read {beginning:?}, {count} keys")),
-            Err(error) => findings.add(Level::Fail, format!("{endpoint}: may not read {beginning:?}: {error}")),
+            Ok(count) => findings.add(Level::Ok, format!("{endpoint}: may read {key_prefix:?}, {count} keys")),
+            Err(error) => findings.add(Level::Fail, format!("{endpoint}: may not read {key_prefix:?}: {error}")),
         }
     }
     for (key, answer) in &examined.write {

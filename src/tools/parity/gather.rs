@@ -138,7 +138,7 @@ async fn records(
     for record in listing.records.iter().map(|raw| layout.decode(raw)) {
         let cell =
             if matches!(record.kind(&wanted.identity.cluster_id), Kind::Own(_)) { Cell::Own } else { Cell::Foreign };
-        for (ip, port) in schemes.iter().filter_map(|scheme| record.dialled_for(scheme)) {
+        for (ip, port) in schemes.iter().filter_map(|scheme| record.client_address_for(scheme)) {
             if let Ok(instance) = InstanceAddr::new(ip, port) {
                 records.entry(instance).or_insert(cell);
             }

@@ -16,9 +16,9 @@ use twinspan::cluster::convert;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{
     AddressType, IMPORTED_FROM_ANNOTATION, InstanceAddr, MANAGED_BY, MANAGED_BY_LABEL, PortSet, SERVICE_NAME_LABEL,
-    ServiceKey, Slice, SliceEndpoint,
+    ServiceKey, Slice, SliceEndpoint, TrafficDistribution,
 };
-use twinspan_core::plan::slices::{self, Body, SliceOp, TrafficDistribution};
+use twinspan_core::plan::slices::{self, SliceOp, SliceSpec};
 use twinspan_testbed::oracle::{BuiltIn, built_in_controller};
 use twinspan_testbed::{eventually, next_v4};
 
@@ -67,7 +67,7 @@ impl Simulated {
         let endpoints = state
             .iter()
             .filter_map(|a| InstanceAddr::new(a.ip(), a.port()).ok())
-            .map(|addr| (addr, slices::Known { ports: PortSet::of(0), ..slices::Known::default() }))
+            .map(|addr| (addr, slices::EndpointInfo { ports: PortSet::of(0), ..slices::EndpointInfo::default() }))
             .collect::<BTreeMap<_, _>>();
         let existing: Vec<&Slice> = self.slices.values().collect();
         let plan = slices::plan(&slices::Input {
@@ -88,8 +88,8 @@ impl Simulated {
         for op in &plan.ops {
             self.version += 1;
             match op {
-                SliceOp::Create(body) | SliceOp::Update { body, .. } => {
-                    self.slices.insert(body.name.clone(), stored(body, self.version));
+                SliceOp::Create(spec) | SliceOp::Update { spec, .. } => {
+                    self.slices.insert(spec.name.clone(), stored(spec, self.version));
                 }
                 SliceOp::Delete { name, .. } => {
                     self.slices.remove(name);
@@ -112,19 +112,19 @@ impl Simulated {
     }
 }
 
-fn stored(body: &Body, version: u64) -> Slice {
+fn stored(spec: &SliceSpec, version: u64) -> Slice {
     Slice {
-        name: body.name.clone(),
+        name: spec.name.clone(),
         resource_version: version.to_string(),
-        service: body.labels.get(SERVICE_NAME_LABEL).cloned(),
-        managed_by: body.labels.get(MANAGED_BY_LABEL).cloned(),
+        service: spec.labels.get(SERVICE_NAME_LABEL).cloned(),
+        managed_by: spec.labels.get(MANAGED_BY_LABEL).cloned(),
         owner_uid: Some("uid".to_owned()),
         deleting: false,
-        address_type: AddressType::Ip(body.family),
-        ports: vec![body.port.clone()],
-        endpoints: body.endpoints.clone(),
-        labels: body.labels.clone(),
-        annotations: body.annotations.clone(),
+        address_type: AddressType::Ip(spec.family),
+        ports: vec![spec.port.clone()],
+        endpoints: spec.endpoints.clone(),
+        labels: spec.labels.clone(),
+        annotations: spec.annotations.clone(),
     }
 }
 

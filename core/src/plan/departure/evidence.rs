@@ -118,8 +118,8 @@ impl DepartureTracker {
         if before.own(&self.cluster_id).is_some() {
             return;
         }
-        let still: Vec<InstanceAddr> = after.into_iter().flat_map(Record::addrs).collect();
-        for addr in before.addrs().filter(|addr| !still.contains(addr)) {
+        let still: Vec<InstanceAddr> = after.into_iter().flat_map(Record::endpoint_addresses).collect();
+        for addr in before.endpoint_addresses().filter(|addr| !still.contains(addr)) {
             let departure = Departure { evidence: Evidence::RolledBack, at: now, record: Some(before.clone()) };
             self.by_name.entry(name.clone()).or_default().insert(addr, departure);
         }
@@ -161,7 +161,7 @@ impl DepartureTracker {
         if_it_lives: Evidence,
         now: Timestamp,
     ) -> Option<LeaseLookUp> {
-        let addrs: Vec<InstanceAddr> = record.addrs().collect();
+        let addrs: Vec<InstanceAddr> = record.endpoint_addresses().collect();
         if addrs.is_empty() {
             return None;
         }

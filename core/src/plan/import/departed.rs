@@ -112,7 +112,7 @@ fn in_question(input: &Input<'_>, plan: &Plan) -> BTreeMap<InstanceAddr, Departe
     let recorded = recorded(input, &healed);
     let wanted = |addr: &InstanceAddr| plan.endpoints.contains_key(addr) || recorded.contains(addr);
     for record in healed.values() {
-        for addr in record.addrs().filter(|addr| !wanted(addr)) {
+        for addr in record.endpoint_addresses().filter(|addr| !wanted(addr)) {
             let before = input.state.departing.get(&addr);
             let departed = DepartedEndpoint {
                 evidence: Evidence::LeaseExpired,
@@ -144,7 +144,7 @@ fn in_question(input: &Input<'_>, plan: &Plan) -> BTreeMap<InstanceAddr, Departe
 fn recorded(input: &Input<'_>, healed: &BTreeMap<RecordKey, &Record>) -> BTreeSet<InstanceAddr> {
     let own = |record: &Record| matches!(record.kind(&input.owner.cluster_id), Kind::Own(_));
     let others = input.records.iter().filter(|(key, record)| !healed.contains_key(*key) && !own(record));
-    others.flat_map(|(_, record)| record.addrs()).collect()
+    others.flat_map(|(_, record)| record.endpoint_addresses()).collect()
 }
 
 /// The evidence for how the record of one endpoint went. `None` where nothing is known: the endpoint is not wanted any more, because

@@ -164,7 +164,7 @@ impl Scene {
                         lease: LeaseId(5),
                     };
                     let record = self.layout.decode(&raw);
-                    record.addrs().for_each(|addr| drop(self.departures.remove(&addr)));
+                    record.endpoint_addresses().for_each(|addr| drop(self.departures.remove(&addr)));
                     self.records.insert(key.clone(), record);
                 }
                 RecordOp::Delete { key, .. } => drop(self.records.remove(key)),

@@ -39,7 +39,7 @@ pub fn heal(input: &Input<'_>, departed: &Departed) -> Healing {
     let mut kept: BTreeSet<&RecordKey> = BTreeSet::new();
     if input.options.on_expiry == OnExpiry::Heal && input.layout.format().heals() {
         for (addr, endpoint) in &departed.kept {
-            let existing = healed.iter().find(|(_, record)| record.addrs().any(|other| other == *addr));
+            let existing = healed.iter().find(|(_, record)| record.endpoint_addresses().any(|other| other == *addr));
             if let Some((key, record)) = existing {
                 // An endpoint that waits for the guard keeps its healed record, and gets no new one.
                 kept.insert(key);

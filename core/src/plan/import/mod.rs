@@ -94,7 +94,8 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
 
 /// The outcome of each endpoint.
 fn outcomes(input: &Input<'_>, plan: &Plan, departed: &Departed) -> Vec<InstanceOutcome> {
-    let registered: BTreeSet<InstanceAddr> = input.records.values().flat_map(|record| record.addrs()).collect();
+    let registered: BTreeSet<InstanceAddr> =
+        input.records.values().flat_map(|record| record.endpoint_addresses()).collect();
     let outcome = |(addr, imported): (&InstanceAddr, &Imported)| {
         let lost = imported.lost_until.filter(|until| *until > input.now);
         let outcome = match (registered.contains(addr), lost) {

@@ -287,7 +287,7 @@ fn each_port_of_a_kratos_service_gets_the_address_with_its_scheme() {
         .plan()
         .endpoints
         .iter()
-        .map(|(addr, imported)| (addr.to_string(), imported.ports.places().collect::<Vec<_>>()))
+        .map(|(addr, imported)| (addr.to_string(), imported.ports.indexes().collect::<Vec<_>>()))
         .collect();
     assert_eq!(
         ports,

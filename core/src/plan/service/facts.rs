@@ -173,7 +173,9 @@ impl Facts {
         let mut ips = ips_of(&self.cluster.others_slices);
         ips.append(&mut ips_of(&self.cluster.our_slices));
         if let Some(registry) = &self.registry {
-            ips.extend(registry.snapshot.records.values().flat_map(|record| record.addrs()).map(InstanceAddr::ip));
+            ips.extend(
+                registry.snapshot.records.values().flat_map(|record| record.endpoint_addresses()).map(InstanceAddr::ip),
+            );
             ips.extend(registry.snapshot.departures.keys().map(|addr| addr.ip()));
         }
         ips.extend(checkpoint.import.departing.keys().map(|addr| addr.ip()));

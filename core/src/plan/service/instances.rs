@@ -20,7 +20,7 @@ pub fn instances(
     let group_port = |addr: InstanceAddr| if format.has_schemes() { 0 } else { addr.port() };
     let mut groups: BTreeMap<(IpAddr, u16), Vec<(String, InstanceAddr)>> = BTreeMap::new();
     for (addr, ports) in ready {
-        for index in ports.places() {
+        for index in ports.indexes() {
             let group = groups.entry((addr.ip(), group_port(*addr))).or_default();
             group.push((accepted.ports[index].scheme.clone(), *addr));
         }

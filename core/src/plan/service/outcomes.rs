@@ -50,8 +50,8 @@ impl Outcomes {
             addresses(&cluster.others_slices).chain(addresses(&cluster.our_slices)).map(of).collect();
         let mut skipped = Vec::new();
         for (key, record) in facts.registry.iter().flat_map(|registry| &registry.snapshot.records) {
-            withheld.extend(record.addrs().map(of));
-            if record.addrs().next().is_none() {
+            withheld.extend(record.endpoint_addresses().map(of));
+            if record.endpoint_addresses().next().is_none() {
                 let unnamed = InstanceOutcome::skipped(key.to_string(), Reason::AddressMissing);
                 skipped.push(InstanceOutcome { outcome: Outcome::NotAccepted, ..unnamed });
             }
@@ -93,7 +93,9 @@ impl Outcomes {
         };
         if !accepted.imports {
             let records = registry.snapshot.records.values();
-            let left_out = records.filter(|record| record.own(cluster_id).is_none()).flat_map(|record| record.addrs());
+            let left_out = records
+                .filter(|record| record.own(cluster_id).is_none())
+                .flat_map(|record| record.endpoint_addresses());
             outcomes.skipped = left_out.map(|addr| InstanceOutcome::of(addr, Outcome::ImportNotRequested)).collect();
         }
         outcomes.enter(endpoints, Outcome::ExportNotRequested);

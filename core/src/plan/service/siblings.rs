@@ -120,7 +120,7 @@ fn adopted_under_other_names(registry: &RegistryFacts, others: &[Sibling]) -> BT
         let name = sibling.accepted.name.as_str().as_bytes();
         for (key, record) in &registry.snapshot.under_other_names {
             let of_name = registry.layout.split_key(key).is_some_and(|(other, _)| other == name);
-            if of_name && record.addrs().any(|addr| ready.contains_key(&addr)) {
+            if of_name && record.endpoint_addresses().any(|addr| ready.contains_key(&addr)) {
                 adopted.insert(key.clone());
             }
         }

@@ -55,7 +55,7 @@ pub struct EndpointInfo {
 #[derive(Clone, Copy, Debug)]
 pub struct Service<'a> {
     pub name: &'a str,
-    /// At the places that [`PortSet`] means; at least one.
+    /// At the indexes that [`PortSet`] holds; at least one.
     pub ports: &'a [Port],
     pub headless: bool,
     pub traffic: TrafficDistribution,
@@ -147,9 +147,9 @@ type Group = (Family, usize, u16);
 fn place<'a>(input: &Input<'_>, service: &Service<'_>, existing: &[&'a Slice]) -> Placed<'a> {
     let mut wanted: BTreeMap<Group, BTreeMap<String, SliceEndpoint>> = BTreeMap::new();
     for (addr, known) in input.endpoints {
-        for place in known.ports.places().filter(|place| *place < service.ports.len()) {
+        for index in known.ports.indexes().filter(|index| *index < service.ports.len()) {
             let endpoint = endpoint(*addr, known, service.traffic);
-            let group = (addr.family(), place, addr.port());
+            let group = (addr.family(), index, addr.port());
             wanted.entry(group).or_default().insert(endpoint.address.clone(), endpoint);
         }
     }
@@ -195,9 +195,9 @@ fn group_of(slice: &Slice, service: &Service<'_>) -> Option<Group> {
     let AddressType::Ip(family) = slice.address_type else { return None };
     match slice.ports.as_slice() {
         [SlicePort { number: Some(number), name, .. }] if slice.service.as_deref() == Some(service.name) => {
-            let place = service.ports.iter().position(|port| port.name == *name);
+            let index = service.ports.iter().position(|port| port.name == *name);
             // The only port under another name is written in place.
-            place.or((service.ports.len() == 1).then_some(0)).map(|place| (family, place, *number))
+            index.or((service.ports.len() == 1).then_some(0)).map(|index| (family, index, *number))
         }
         _ => None,
     }
@@ -281,8 +281,8 @@ fn spec(
     SliceSpec { name, family: group.0, port: port(service, group), endpoints, labels: labels(service), annotations }
 }
 
-fn port(service: &Service<'_>, (_, place, number): Group) -> SlicePort {
-    let port = &service.ports[place];
+fn port(service: &Service<'_>, (_, index, number): Group) -> SlicePort {
+    let port = &service.ports[index];
     SlicePort {
         name: port.name.clone(),
         protocol: TCP.to_owned(),
@@ -318,12 +318,12 @@ pub fn present(slices: &[&Slice], ports: &[Port], source: &str) -> BTreeMap<Inst
     for slice in slices.iter().filter(|slice| !slice.deleting) {
         let from_here = slice.annotations.get(IMPORTED_FROM_ANNOTATION).is_some_and(|from| from == source);
         for port in &slice.ports {
-            let place = ports.iter().position(|known| known.name == port.name).or((ports.len() == 1).then_some(0));
+            let index = ports.iter().position(|known| known.name == port.name).or((ports.len() == 1).then_some(0));
             for endpoint in &slice.endpoints {
                 let addr = endpoint.address.parse().ok().and_then(|ip| InstanceAddr::new(ip, port.number?).ok());
                 let Some(addr) = addr else { continue };
                 let entry = present.entry(addr).or_default();
-                entry.ports.insert(place.map(PortSet::of).unwrap_or_default());
+                entry.ports.insert(index.map(PortSet::of).unwrap_or_default());
                 entry.zone = entry.zone.take().or_else(|| endpoint.zone.clone());
                 entry.from_here |= from_here;
                 entry.lost_until = entry.lost_until.or(endpoint.lost_until);
