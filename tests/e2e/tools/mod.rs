@@ -2,12 +2,14 @@
 //!
 //! - [`reasons`]: each reason why an instance is missing is provoked, and named by `explain` and `parity`.
 //! - [`contexts`]: a kubeconfig's contexts say which cluster and which namespace.
+//! - [`recording`]: what four commands say of a fixed scene is what they said when it was recorded.
 //! - [`ports`]: a service with an address for each of several schemes, and a DNS server that is not the cluster's.
 //! - [`roles`]: the operator's own roles are enough for all that read.
 
 mod contexts;
 mod ports;
 mod reasons;
+mod recording;
 mod roles;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ pub fn stories(suite: &Arc<Suite>) -> Vec<Trial> {
         suite.story("tools::every_reason_is_named", reasons::every_reason),
         suite.story("tools::a_context_names_cluster_and_namespace", contexts::are_followed),
         suite.story("tools::parity_knows_ports_and_schemes", ports::parity),
+        suite.story("tools::recording_is_as_before", recording::is_as_before),
         suite.story("tools::the_operators_roles_are_enough", roles::are_enough),
         suite.story("tools::plan_and_status", plan_and_status),
         suite.story("tools::approve_releases", approve),
