@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures::{StreamExt, TryStreamExt};
@@ -73,7 +73,7 @@ pub async fn is_as_before(suite: Arc<Suite>) -> Result<()> {
     scene.nothing_foreign_was_touched().await
 }
 
-/// Asks everything once the scene has settled. An answer that was recorded has time to become the recorded one.
+/// Asks everything once the scene has settled. Where there is a recording, the answers have some time to become it.
 async fn act(
     bed: &Bed,
     placeholders: &Placeholders,
@@ -92,7 +92,8 @@ async fn act(
         })
         .await;
     }
-    all(questions, |command, args| settled(bed, placeholders, args, &recorded[command])).await
+    let settled_by = Instant::now() + SOON * 2;
+    all(questions, |command, args| settled(bed, placeholders, args, &recorded[command], settled_by)).await
 }
 
 async fn all<'a, F, Fut>(questions: &'a Questions, ask: F) -> Result<Answers>
@@ -109,9 +110,15 @@ where
 }
 
 /// The recorded answer, or the last one: the file shows what differs.
-async fn settled(bed: &Bed, placeholders: &Placeholders, args: &[String], recorded: &str) -> Result<Answer> {
+async fn settled(
+    bed: &Bed,
+    placeholders: &Placeholders,
+    args: &[String],
+    recorded: &str,
+    by: Instant,
+) -> Result<Answer> {
     let last = Mutex::new(None);
-    let waited = eventually("the answer is the recorded one", SOON, || async {
+    let waited = eventually("the answer is the recorded one", by.saturating_duration_since(Instant::now()), || async {
         let answer = answer(bed, placeholders, args).await?;
         let same = recorded.contains(&answer.text);
         *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
