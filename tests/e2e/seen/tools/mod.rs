@@ -3,12 +3,14 @@
 //!
 //! - [`reasons`]: `explain` and `parity` name each reason for a missing instance.
 //! - [`contexts`]: the contexts of a kubeconfig choose the cluster and the namespace.
+//! - [`recording`]: the answers of four commands for a fixed scene equal the recorded ones.
 //! - [`ports`]: a service with an address for each of several schemes, and a DNS server outside of the cluster.
 //! - [`roles`]: the operator's own roles are enough for all commands that read.
 
 mod contexts;
 mod ports;
 mod reasons;
+mod recording;
 mod roles;
 
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ stories![
     reasons::every_reason_is_named,
     contexts::a_context_names_cluster_and_namespace,
     ports::parity_knows_ports_and_schemes,
+    recording::recording_is_as_before,
     roles::the_operators_roles_are_enough,
     plan_and_status,
     approve_releases,
