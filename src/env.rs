@@ -27,6 +27,15 @@ impl Env {
         Self { now: Arc::new(Timestamp::now), chance: Arc::new(rand::random::<f64>) }
     }
 
+    /// A clock and a source of numbers from 0 to 1 that a test decides.
+    #[cfg(test)]
+    pub fn of(
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+        chance: impl Fn() -> f64 + Send + Sync + 'static,
+    ) -> Self {
+        Self { now: Arc::new(now), chance: Arc::new(chance) }
+    }
+
     /// A random number, for names that have to differ between processes.
     pub fn random_u32(&self) -> u32 {
         ((self.chance)() * f64::from(u32::MAX)) as u32
@@ -54,11 +63,11 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_its_cap_and_never_gives_up() {
-        let env = Env { now: Arc::new(|| Timestamp::UNIX_EPOCH), chance: Arc::new(|| 1.0) };
+        let env = Env::of(|| Timestamp::UNIX_EPOCH, || 1.0);
         let (base, cap) = (Duration::from_millis(100), Duration::from_secs(1));
         let waits: Vec<u128> = [1, 2, 3, 4, 5, 100].map(|n| env.backoff(n, base, cap).as_millis()).into();
         assert_eq!(waits, [100, 200, 400, 800, 1000, 1000]);
-        let low = Env { chance: Arc::new(|| 0.0), ..env };
+        let low = Env::of(|| Timestamp::UNIX_EPOCH, || 0.0);
         assert_eq!(low.backoff(1, base, cap), Duration::from_millis(50));
     }
 }

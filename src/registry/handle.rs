@@ -257,7 +257,7 @@ impl RegistryHandle {
         }
     }
 
-    pub(super) fn set_phase(&self, phase: Phase) {
+    pub(crate) fn set_phase(&self, phase: Phase) {
         // Failing again in the same way is no news, and would have every service of the registry looked after.
         let again = match (&self.status.borrow().phase, &phase) {
             (Phase::Failed(before), Phase::Failed(now)) => before.label() == now.label(),
@@ -271,7 +271,7 @@ impl RegistryHandle {
 
     /// Who answers. Until everything is listed, the ServiceRegistry goes on to tell of the one before: a process that starts then has to
     /// see for itself that another one came back.
-    pub(super) fn set_server(&self, server: ServerStatus) {
+    pub(crate) fn set_server(&self, server: ServerStatus) {
         self.status.send_modify(|status| {
             status.server = Some(server);
             status.revision_at_last_session = 0;

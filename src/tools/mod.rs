@@ -25,3 +25,6 @@ pub mod record;
 pub mod reference;
 pub mod status;
 pub mod viewer;
+
+#[cfg(test)]
+mod passes_tests;

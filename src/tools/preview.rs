@@ -121,7 +121,7 @@ pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
     })
 }
 
-fn explanations(observed: &Observed, validation: &Validation, plan: &Plan) -> Vec<Explanation> {
+pub(super) fn explanations(observed: &Observed, validation: &Validation, plan: &Plan) -> Vec<Explanation> {
     let accepted = validation.goal.accepted();
     let ports: Vec<&str> =
         accepted.into_iter().flat_map(|a| &a.ports).map(|accepted| accepted.port.name.as_str()).collect();

@@ -7,8 +7,8 @@
 //! - [`apply`]: hands the operations to the writers.
 //! - [`report`]: log, metrics and checkpoint; [`status`]: counts and conditions; [`events`]: Events.
 
-mod apply;
-mod checkpoint;
+pub mod apply;
+pub mod checkpoint;
 mod events;
 pub mod observe;
 mod report;

@@ -155,7 +155,7 @@ fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
 }
 
 /// Registers the addresses in question, and reads the pods that have them.
-fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observed) {
+pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observed) {
     let Observed { facts, checkpoint, .. } = observed;
     let ips = facts.ips_in_question(&checkpoint.planned);
     views.interest().set(&facts.key, ips.clone());
