@@ -83,7 +83,8 @@ impl Events {
     ) -> (Self, impl Future<Output = ()> + use<>) {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let reporter = Reporter { controller: "twinspan".to_owned(), instance: Some(instance.to_owned()) };
-        (Self { leadership, queue }, publish(EventRecorder::new(client, reporter), receiver, stop))
+        let task = publish(EventRecorder::new(client, reporter), leadership.clone(), receiver, stop);
+        (Self { leadership, queue }, task)
     }
 
     /// Queues an Event, where this process leads.
@@ -97,7 +98,12 @@ impl Events {
     }
 }
 
-async fn publish(recorder: EventRecorder, mut queue: mpsc::Receiver<(About, Reason, String)>, stop: CancellationToken) {
+async fn publish(
+    recorder: EventRecorder,
+    leadership: Leadership,
+    mut queue: mpsc::Receiver<(About, Reason, String)>,
+    stop: CancellationToken,
+) {
     loop {
         let (about, reason, note) = tokio::select! {
             () = stop.cancelled() => return,
@@ -106,6 +112,10 @@ async fn publish(recorder: EventRecorder, mut queue: mpsc::Receiver<(About, Reas
                 None => return,
             },
         };
+        // The Lease may have been lost while the Event waited.
+        if !leadership.is_leader() {
+            continue;
+        }
         let event = Event {
             type_: reason.kind(),
             reason: reason.as_str().to_owned(),

@@ -11,47 +11,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
+use super::settings::{CONNECT, Settings, TlsSettings};
 use super::{CALL, EtcdRegistry, call, handshake};
 use crate::registry::{Connector, Registry, RegistryError, Result};
 
-/// How long a TCP and TLS handshake may take.
-pub(super) const CONNECT: Duration = Duration::from_secs(3);
 /// HTTP/2 pings, also while nothing else is sent: a frozen server must not look like a quiet one.
 const PING: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Everything that a connection needs, Secrets included.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Client URLs; at least one.
-    pub endpoints: Vec<String>,
-    pub tls: Option<TlsSettings>,
-    /// Name and password.
-    pub user: Option<(String, String)>,
-}
-
-/// PEM material.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct TlsSettings {
-    /// Absent means the system's authorities.
-    pub ca: Option<Vec<u8>>,
-    /// Certificate and key.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-    pub server_name: Option<String>,
-}
-
-impl std::fmt::Debug for Settings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Never the key or the password.
-        f.debug_struct("Settings").field("endpoints", &self.endpoints).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for TlsSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsSettings").field("server_name", &self.server_name).finish_non_exhaustive()
-    }
-}
 
 /// Connects to the endpoints in turn.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-use super::connect::{CONNECT, TlsSettings};
+use super::settings::{CONNECT, TlsSettings};
 
 /// Where an endpoint names no port (RFC 9110, 4.2.2).
 const HTTPS: u16 = 443;

@@ -1,7 +1,7 @@
 //! etcd behind the far side's door.
 //!
 //! Owns the translation between our values and etcd's API, and the deadline of each call. Refuses to retry: that is the
-//! session's. Files: [`connect`] (one endpoint at a time), [`handshake`] (why TLS fails), [`examine`] (what
+//! session's. Files: [`settings`], [`connect`] (one endpoint at a time), [`handshake`] (why TLS fails), [`examine`] (what
 //! a doctor looks at), [`kv`] (list, read, commit), [`watch`], [`error`] (what an
 //! error means).
 
@@ -10,6 +10,7 @@ mod error;
 mod examine;
 mod handshake;
 mod kv;
+mod settings;
 mod watch;
 
 use std::fmt;
@@ -20,8 +21,9 @@ use async_trait::async_trait;
 use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions};
 use twinspan_core::model::{LeaseId, RecordKey};
 
-pub use connect::{EtcdConnector, Settings, TlsSettings};
+pub use connect::EtcdConnector;
 pub use examine::Examined;
+pub use settings::{Settings, TlsSettings};
 
 use super::{
     Batch, Grant, KeepAlive, LeaseState, ListResponse, ReadResponse, Registry, RegistryError, Result, ServerStatus,
