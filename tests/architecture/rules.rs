@@ -1,4 +1,5 @@
-//! The rules of the house: which room may import which, where a request that writes is sent, and what the core may name.
+//! The rules of the house: which room may import which, where a request that writes is sent, and what the core may
+//! name.
 //!
 //! Owns the tables. Refuses to know how sources are read ([`super::source`]).
 
@@ -38,7 +39,7 @@ const ETCD: (&str, &str) = ("etcd_client", "twinspan::registry::etcd");
 
 /// A request that writes: the method, the least number of its arguments, and the modules that send it.
 const WRITES: &[(&str, usize, &[&str])] = &[
-    // The Kubernetes API. `approve` is a person's command; `rbac` creates SelfSubjectAccessReviews, which are questions.
+    // The Kubernetes API. `approve` is a person's command; `rbac` creates SelfSubjectAccessReviews, which only ask.
     ("create", 2, &[CLUSTER, "twinspan::tools::doctor::rbac"]),
     ("replace", 3, &[CLUSTER]),
     ("replace_status", 3, &[]),

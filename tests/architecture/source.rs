@@ -1,7 +1,7 @@
 //! The modules of a crate as its `mod` lines declare them, what each imports, and what each calls.
 //!
-//! Owns the reading of sources: test code is left out, and a name that a `mod.rs` only hands on belongs to the module that defines
-//! it. Refuses to know which import is allowed ([`super::rules`]).
+//! Owns the reading of sources: test code is left out, and a name that a `mod.rs` only hands on belongs to the module
+//! that defines it. Refuses to know which import is allowed ([`super::rules`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
