@@ -146,7 +146,7 @@ mod tests {
     use crate::api::RegisteredService;
     use crate::controllers::queue;
     use crate::env::Env;
-    use crate::registry::view::Affected;
+    use crate::registry::records::Affected;
 
     /// Two RegisteredServices under one name of one registry.
     fn views() -> Views {

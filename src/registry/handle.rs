@@ -12,7 +12,8 @@ use twinspan_core::model::{RegistryName, Revision, ServiceKey};
 use super::fence::FenceState;
 use super::health::Health;
 use super::leases::LeasePool;
-use super::view::{Affected, RegistryView};
+use super::records::Affected;
+use super::view::RegistryView;
 use super::{Fence, Registry, RegistryError, Result, ServerStatus};
 
 /// Where a session stands.

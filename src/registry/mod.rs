@@ -24,6 +24,7 @@ pub mod incarnation;
 pub mod keepalive;
 pub mod leases;
 pub mod orphans;
+pub mod records;
 pub mod session;
 pub mod sessions;
 pub mod takeover;

@@ -20,7 +20,7 @@ use twinspan_core::plan::departure::evidence::LeaseLookUp;
 use twinspan_core::plan::service::Incarnation;
 
 use super::handle::{Names, Phase, RegistryHandle};
-use super::view::Affected;
+use super::records::Affected;
 use super::{Connector, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, orphans};
 use crate::env::Env;
 

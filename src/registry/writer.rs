@@ -8,7 +8,7 @@ use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
 use super::handle::RegistryHandle;
-use super::view::Affected;
+use super::records::Affected;
 use super::{Batch, Fence, MAX_BATCH, Outcome, Registry, RegistryError, Result, TxnResponse};
 use crate::leadership::Leadership;
 
