@@ -14,6 +14,7 @@ pub mod events;
 pub mod index;
 pub mod interest;
 pub mod pods;
+pub mod slices;
 pub mod status_budget;
 pub mod view;
 pub mod watch;

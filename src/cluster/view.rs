@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{CidrSet, ObjectKey, ServiceKey, ServiceView, Slice};
+use twinspan_core::model::{CidrSet, ObjectKey, ServiceKey, ServiceView};
 use twinspan_core::plan::trust;
 
 use super::convert::{NamespaceView, NodeView, SecretView};
 use super::index::Index;
 use super::pods::Pods;
+use super::slices::Slices;
 use crate::api::{RegisteredService, ServiceRegistry};
 
 /// How long a watch that broke counts as broken when nothing is heard of it: each further failure is heard of, at the latest after
@@ -95,11 +96,7 @@ pub struct ClusterView {
     cut_off: BTreeMap<Kind, Timestamp>,
     /// How often a list, rather than an event, changed what is known of a Service and its slices.
     listings: BTreeMap<ServiceKey, u64>,
-    slices: BTreeMap<ObjectKey, Arc<Slice>>,
-    slices_by_service: BTreeMap<ServiceKey, BTreeSet<String>>,
-    slices_by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
-    /// Slices that were written since the list of slices began that is under way: it may not have them yet.
-    written_since_list: BTreeSet<ObjectKey>,
+    pub slices: Slices,
     pub pods: Pods,
     nodes: BTreeMap<String, Arc<NodeView>>,
     service_cidrs: BTreeMap<String, Vec<String>>,
@@ -149,17 +146,6 @@ impl ClusterView {
 
     pub fn listings(&self, service: &ServiceKey) -> u64 {
         self.listings.get(service).copied().unwrap_or_default()
-    }
-
-    pub fn slices_of_service(&self, service: &ServiceKey) -> Vec<Arc<Slice>> {
-        let names = self.slices_by_service.get(service).into_iter().flatten();
-        names.filter_map(|name| self.slices.get(&ObjectKey::new(&service.namespace, name)).cloned()).collect()
-    }
-
-    /// Slices that name the RegisteredService as their owner.
-    pub fn slices_of_owner(&self, uid: &str) -> Vec<Arc<Slice>> {
-        let keys = self.slices_by_owner.get(uid).into_iter().flatten();
-        keys.filter_map(|key| self.slices.get(key).cloned()).collect()
     }
 
     /// Services that were created for a RegisteredService.
@@ -238,78 +224,10 @@ impl ClusterView {
             });
             trust.node_addresses.extend(&node.addresses);
         }
-        for slice in self.slices_of_service(&api_server_service()) {
+        for slice in self.slices.of_service(&api_server_service()) {
             trust.api_servers.extend(slice.endpoints.iter().filter_map(|e| e.address.parse::<IpAddr>().ok()));
         }
         self.trust = Arc::new(trust);
-    }
-
-    /// A list of slices begins.
-    pub fn slices_being_listed(&mut self) {
-        self.written_since_list.clear();
-    }
-
-    /// Slices that a list would have named if they existed, the list being complete.
-    pub fn listable_slices(&self) -> BTreeSet<ObjectKey> {
-        self.slices.keys().filter(|key| !self.written_since_list.contains(key)).cloned().collect()
-    }
-
-    /// A write of ours was answered with this slice.
-    pub fn wrote_slice(&mut self, namespace: &str, slice: Slice) {
-        self.written_since_list.insert(ObjectKey::new(namespace, &slice.name));
-        self.put_slice(namespace, slice);
-    }
-
-    /// A slice as the API server has it. Only versions newer than the one that is known count: our own writes are
-    /// entered from their answers, and the watch may lag behind them (resourceVersions of one kind are ordered, KEP-5504).
-    /// Returns the Services that are concerned.
-    pub fn put_slice(&mut self, namespace: &str, slice: Slice) -> Vec<ServiceKey> {
-        let key = ObjectKey::new(namespace, &slice.name);
-        if self.slices.get(&key).is_some_and(|known| !is_newer(&slice.resource_version, &known.resource_version)) {
-            return Vec::new();
-        }
-        let mut concerned = self.remove_slice(&key);
-        if let Some(service) = &slice.service {
-            let service = ServiceKey::new(namespace, service);
-            self.slices_by_service.entry(service.clone()).or_default().insert(slice.name.clone());
-            if !concerned.contains(&service) {
-                concerned.push(service);
-            }
-        }
-        if let Some(uid) = &slice.owner_uid {
-            self.slices_by_owner.entry(uid.clone()).or_default().insert(key.clone());
-        }
-        self.slices.insert(key, Arc::new(slice));
-        concerned
-    }
-
-    /// A delete of ours was accepted: the slice no longer counts, and the watch will say when it is gone.
-    pub fn slice_deleting(&mut self, key: &ObjectKey) {
-        if let Some(slice) = self.slices.get_mut(key) {
-            Arc::make_mut(slice).deleting = true;
-        }
-    }
-
-    pub fn remove_slice(&mut self, key: &ObjectKey) -> Vec<ServiceKey> {
-        let Some(slice) = self.slices.remove(key) else { return Vec::new() };
-        if let Some(uid) = &slice.owner_uid
-            && let Some(keys) = self.slices_by_owner.get_mut(uid)
-        {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.slices_by_owner.remove(uid);
-            }
-        }
-        let Some(service) = slice.service.as_ref().map(|name| ServiceKey::new(&key.namespace, name)) else {
-            return Vec::new();
-        };
-        if let Some(names) = self.slices_by_service.get_mut(&service) {
-            names.remove(&slice.name);
-            if names.is_empty() {
-                self.slices_by_service.remove(&service);
-            }
-        }
-        vec![service]
     }
 }
 
@@ -322,69 +240,10 @@ fn ranges(cidrs: &[String]) -> Vec<(IpAddr, IpAddr)> {
     cidrs.iter().map(String::as_str).collect::<CidrSet>().ranges().collect()
 }
 
-fn is_newer(incoming: &str, known: &str) -> bool {
-    match (incoming.parse::<u64>(), known.parse::<u64>()) {
-        (Ok(incoming), Ok(known)) => incoming > known,
-        // Not comparable: believe the API server.
-        _ => incoming != known,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cluster::convert;
-    use twinspan_core::model::{AddressType, Family};
-
-    fn slice(name: &str, version: &str, service: Option<&str>, owner: Option<&str>) -> Slice {
-        Slice {
-            name: name.into(),
-            resource_version: version.into(),
-            service: service.map(Into::into),
-            managed_by: None,
-            owner_uid: owner.map(Into::into),
-            deleting: false,
-            address_type: AddressType::Ip(Family::V4),
-            ports: Vec::new(),
-            endpoints: Vec::new(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-        }
-    }
-
-    fn service(name: &str) -> ServiceKey {
-        ServiceKey::new("shop", name)
-    }
-
-    #[test]
-    fn an_older_version_never_replaces_what_our_own_write_was_answered_with() {
-        let mut view = ClusterView::default();
-        view.put_slice("shop", slice("s", "10", Some("echo"), Some("uid")));
-        assert_eq!(view.put_slice("shop", slice("s", "9", Some("other"), None)), []);
-        assert_eq!(view.slices_of_service(&service("echo")).len(), 1);
-        assert_eq!(view.slices_of_owner("uid")[0].resource_version, "10");
-    }
-
-    #[test]
-    fn a_slice_that_changes_its_service_concerns_both() {
-        let mut view = ClusterView::default();
-        view.put_slice("shop", slice("s", "1", Some("a"), None));
-        assert_eq!(view.put_slice("shop", slice("s", "2", Some("b"), None)), [service("a"), service("b")]);
-        assert_eq!(view.slices_of_service(&service("a")), []);
-        assert_eq!(view.remove_slice(&ObjectKey::new("shop", "s")), [service("b")]);
-        assert_eq!(view.slices_of_service(&service("b")), []);
-    }
-
-    #[test]
-    fn a_slice_that_was_written_while_a_list_was_on_its_way_is_not_taken_for_gone() {
-        let mut view = ClusterView::default();
-        view.put_slice("shop", slice("old", "1", Some("echo"), None));
-        view.slices_being_listed();
-        view.wrote_slice("shop", slice("new", "2", Some("echo"), None));
-        assert_eq!(view.listable_slices(), BTreeSet::from([ObjectKey::new("shop", "old")]));
-        view.slices_being_listed();
-        assert_eq!(view.listable_slices().len(), 2, "the next list has both");
-    }
 
     #[test]
     fn a_pod_may_end_unseen_while_pods_are_not_watched() {
@@ -414,9 +273,12 @@ mod tests {
         assert_eq!(concerned, [(ip("192.0.2.1"), ip("192.0.2.1")), (ip("10.244.0.0"), ip("10.244.0.255"))]);
         assert!(view.set_node("n", Some(node)).is_empty(), "a heartbeat changes nothing");
         view.set_service_cidr("kubernetes", Some(vec!["10.96.0.0/16".into()]));
-        let mut api = slice("s", "1", Some("kubernetes"), None);
-        api.endpoints.push(twinspan_core::model::SliceEndpoint::ready(ip("192.0.2.9")));
-        view.put_slice("default", api);
+        let api = serde_json::json!({
+            "metadata": {"name": "s", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.9"]}],
+        });
+        view.slices.put("default", convert::slice(serde_json::from_value(api).unwrap()));
         assert_eq!(view.api_servers_changed(), [(ip("192.0.2.9"), ip("192.0.2.9"))]);
         let trust = view.trust();
         assert!(trust.pod_cidrs.contains(ip("10.244.0.7")) && trust.service_cidrs.contains(ip("10.96.0.1")));

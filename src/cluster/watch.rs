@@ -289,20 +289,20 @@ impl Watched for EndpointSlice {
     const KIND: Kind = Kind::EndpointSlice;
 
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.listable_slices()
+        view.slices.listable()
     }
 
     fn list_begins(view: &mut ClusterView) {
-        view.slices_being_listed();
+        view.slices.list_begins();
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        let services = view.put_slice(&key.namespace, convert::slice(object));
+        let services = view.slices.put(&key.namespace, convert::slice(object));
         concerned(view, services)
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        let services = view.remove_slice(key);
+        let services = view.slices.remove(key);
         concerned(view, services)
     }
 }

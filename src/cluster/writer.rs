@@ -110,11 +110,11 @@ impl ClusterWriter {
                 let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                 let what = format!("delete EndpointSlice {namespace}/{name}");
                 call(what, unless_gone(api.delete(name, &params))).await?;
-                self.view().slice_deleting(&ObjectKey::new(namespace, name));
+                self.view().slices.set_deleting(&ObjectKey::new(namespace, name));
                 return Ok(());
             }
         };
-        self.view().wrote_slice(namespace, convert::slice(written));
+        self.view().slices.wrote(namespace, convert::slice(written));
         Ok(())
     }
 

@@ -1,0 +1,163 @@
+//! The EndpointSlices of the cluster, by Service and by owner.
+//!
+//! Owns which version of a slice counts: an answer to our own write is entered before the watch shows it. Refuses to know
+//! what endpoints are for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use twinspan_core::model::{ObjectKey, ServiceKey, Slice};
+
+#[derive(Debug, Default)]
+pub struct Slices {
+    by_key: BTreeMap<ObjectKey, Arc<Slice>>,
+    by_service: BTreeMap<ServiceKey, BTreeSet<String>>,
+    by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// Slices written since the current list began: the list may lack them.
+    written_since_list: BTreeSet<ObjectKey>,
+}
+
+impl Slices {
+    pub fn of_service(&self, service: &ServiceKey) -> Vec<Arc<Slice>> {
+        let names = self.by_service.get(service).into_iter().flatten();
+        names.filter_map(|name| self.by_key.get(&ObjectKey::new(&service.namespace, name)).cloned()).collect()
+    }
+
+    /// Slices that name the RegisteredService as their owner.
+    pub fn of_owner(&self, uid: &str) -> Vec<Arc<Slice>> {
+        let keys = self.by_owner.get(uid).into_iter().flatten();
+        keys.filter_map(|key| self.by_key.get(key).cloned()).collect()
+    }
+
+    /// A list of slices begins.
+    pub fn list_begins(&mut self) {
+        self.written_since_list.clear();
+    }
+
+    /// Slices that a list would have named if they existed, the list being complete.
+    pub fn listable(&self) -> BTreeSet<ObjectKey> {
+        self.by_key.keys().filter(|key| !self.written_since_list.contains(key)).cloned().collect()
+    }
+
+    /// A write of ours was answered with this slice.
+    pub fn wrote(&mut self, namespace: &str, slice: Slice) {
+        self.written_since_list.insert(ObjectKey::new(namespace, &slice.name));
+        self.put(namespace, slice);
+    }
+
+    /// A slice as the API server has it. Only versions newer than the one that is known count: our own writes are
+    /// entered from their answers, and the watch may lag behind them (resourceVersions of one kind are ordered, KEP-5504).
+    /// Returns the Services that are affected.
+    pub fn put(&mut self, namespace: &str, slice: Slice) -> Vec<ServiceKey> {
+        let key = ObjectKey::new(namespace, &slice.name);
+        if self.by_key.get(&key).is_some_and(|known| !is_newer(&slice.resource_version, &known.resource_version)) {
+            return Vec::new();
+        }
+        let mut affected = self.remove(&key);
+        if let Some(service) = &slice.service {
+            let service = ServiceKey::new(namespace, service);
+            self.by_service.entry(service.clone()).or_default().insert(slice.name.clone());
+            if !affected.contains(&service) {
+                affected.push(service);
+            }
+        }
+        if let Some(uid) = &slice.owner_uid {
+            self.by_owner.entry(uid.clone()).or_default().insert(key.clone());
+        }
+        self.by_key.insert(key, Arc::new(slice));
+        affected
+    }
+
+    /// A delete of ours was accepted: the slice no longer counts, and the watch will say when it is gone.
+    pub fn set_deleting(&mut self, key: &ObjectKey) {
+        if let Some(slice) = self.by_key.get_mut(key) {
+            Arc::make_mut(slice).deleting = true;
+        }
+    }
+
+    pub fn remove(&mut self, key: &ObjectKey) -> Vec<ServiceKey> {
+        let Some(slice) = self.by_key.remove(key) else { return Vec::new() };
+        if let Some(uid) = &slice.owner_uid
+            && let Some(keys) = self.by_owner.get_mut(uid)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_owner.remove(uid);
+            }
+        }
+        let Some(service) = slice.service.as_ref().map(|name| ServiceKey::new(&key.namespace, name)) else {
+            return Vec::new();
+        };
+        if let Some(names) = self.by_service.get_mut(&service) {
+            names.remove(&slice.name);
+            if names.is_empty() {
+                self.by_service.remove(&service);
+            }
+        }
+        vec![service]
+    }
+}
+
+fn is_newer(incoming: &str, known: &str) -> bool {
+    match (incoming.parse::<u64>(), known.parse::<u64>()) {
+        (Ok(incoming), Ok(known)) => incoming > known,
+        // Not comparable: believe the API server.
+        _ => incoming != known,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinspan_core::model::{AddressType, Family};
+
+    fn slice(name: &str, version: &str, service: Option<&str>, owner: Option<&str>) -> Slice {
+        Slice {
+            name: name.into(),
+            resource_version: version.into(),
+            service: service.map(Into::into),
+            managed_by: None,
+            owner_uid: owner.map(Into::into),
+            deleting: false,
+            address_type: AddressType::Ip(Family::V4),
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    fn service(name: &str) -> ServiceKey {
+        ServiceKey::new("shop", name)
+    }
+
+    #[test]
+    fn an_older_version_never_replaces_what_our_own_write_was_answered_with() {
+        let mut slices = Slices::default();
+        slices.put("shop", slice("s", "10", Some("echo"), Some("uid")));
+        assert_eq!(slices.put("shop", slice("s", "9", Some("other"), None)), []);
+        assert_eq!(slices.of_service(&service("echo")).len(), 1);
+        assert_eq!(slices.of_owner("uid")[0].resource_version, "10");
+    }
+
+    #[test]
+    fn a_slice_that_changes_its_service_concerns_both() {
+        let mut slices = Slices::default();
+        slices.put("shop", slice("s", "1", Some("a"), None));
+        assert_eq!(slices.put("shop", slice("s", "2", Some("b"), None)), [service("a"), service("b")]);
+        assert_eq!(slices.of_service(&service("a")), []);
+        assert_eq!(slices.remove(&ObjectKey::new("shop", "s")), [service("b")]);
+        assert_eq!(slices.of_service(&service("b")), []);
+    }
+
+    #[test]
+    fn a_slice_that_was_written_while_a_list_was_on_its_way_is_not_taken_for_gone() {
+        let mut slices = Slices::default();
+        slices.put("shop", slice("old", "1", Some("echo"), None));
+        slices.list_begins();
+        slices.wrote("shop", slice("new", "2", Some("echo"), None));
+        assert_eq!(slices.listable(), BTreeSet::from([ObjectKey::new("shop", "old")]));
+        slices.list_begins();
+        assert_eq!(slices.listable().len(), 2, "the next list has both");
+    }
+}
