@@ -32,21 +32,21 @@ impl Pods {
         self.ended_unseen.contains(&ip)
     }
 
-    /// Returns the addresses that are concerned; none where nothing that counts changed.
+    /// Returns the addresses that are affected; none where nothing that counts changed.
     pub fn put(&mut self, key: ObjectKey, pod: PodView) -> Vec<IpAddr> {
         if self.by_key.get(&key).is_some_and(|known| **known == pod) {
             return Vec::new();
         }
-        let mut concerned = self.remove(&key);
+        let mut affected = self.remove(&key);
         for ip in &pod.ips {
             self.ended_unseen.remove(ip);
             self.by_ip.entry(*ip).or_default().push(key.clone());
-            if !concerned.contains(ip) {
-                concerned.push(*ip);
+            if !affected.contains(ip) {
+                affected.push(*ip);
             }
         }
         self.by_key.insert(key, Arc::new(pod));
-        concerned
+        affected
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Vec<IpAddr> {

@@ -80,12 +80,12 @@ pub enum ClusterEvent {
     /// What the cluster itself uses changed: everything from the first to the last address of each range.
     Networks(Vec<(IpAddr, IpAddr)>),
     /// A kind has been listed completely for the first time.
-    Listed(Kind),
+    Synced(Kind),
 }
 
 #[derive(Debug, Default)]
 pub struct ClusterView {
-    listed: BTreeSet<Kind>,
+    synced: BTreeSet<Kind>,
     pub registered_services: BTreeMap<ServiceKey, Arc<RegisteredService>>,
     pub service_registries: BTreeMap<String, Arc<ServiceRegistry>>,
     pub services: BTreeMap<ServiceKey, Arc<ServiceView>>,
@@ -107,12 +107,12 @@ pub struct ClusterView {
 impl ClusterView {
     /// The kinds that have not been listed completely yet.
     pub fn unsynced(&self) -> Vec<Kind> {
-        Kind::ALL.into_iter().filter(|kind| !self.listed.contains(kind)).collect()
+        Kind::ALL.into_iter().filter(|kind| !self.synced.contains(kind)).collect()
     }
 
     /// Whether this is the first time.
     pub fn set_synced(&mut self, kind: Kind) -> bool {
-        self.listed.insert(kind)
+        self.synced.insert(kind)
     }
 
     /// The watch of a kind broke, or a list replaces it.
@@ -174,7 +174,7 @@ impl ClusterView {
         self.service_cidrs.keys()
     }
 
-    /// `None` removes the Node. Returns the ranges that are concerned.
+    /// `None` removes the Node. Returns the ranges that are affected.
     pub fn set_node(&mut self, name: &str, node: Option<NodeView>) -> Vec<(IpAddr, IpAddr)> {
         if self.nodes.get(name).map(AsRef::as_ref) == node.as_ref() {
             return Vec::new();
@@ -183,16 +183,16 @@ impl ClusterView {
             Some(node) => self.nodes.insert(name.to_owned(), Arc::new(node)),
             None => self.nodes.remove(name),
         };
-        let mut concerned = Vec::new();
+        let mut affected = Vec::new();
         for node in before.iter().chain(self.nodes.get(name)) {
-            concerned.extend(node.addresses.iter().map(|ip| (*ip, *ip)));
-            concerned.extend(ranges(&node.pod_cidrs));
+            affected.extend(node.addresses.iter().map(|ip| (*ip, *ip)));
+            affected.extend(ranges(&node.pod_cidrs));
         }
         self.rebuild_trust();
-        concerned
+        affected
     }
 
-    /// `None` removes the ServiceCIDR. Returns the ranges that are concerned.
+    /// `None` removes the ServiceCIDR. Returns the ranges that are affected.
     pub fn set_service_cidr(&mut self, name: &str, cidrs: Option<Vec<String>>) -> Vec<(IpAddr, IpAddr)> {
         if self.service_cidrs.get(name) == cidrs.as_ref() {
             return Vec::new();
@@ -201,12 +201,12 @@ impl ClusterView {
             Some(cidrs) => self.service_cidrs.insert(name.to_owned(), cidrs),
             None => self.service_cidrs.remove(name),
         };
-        let concerned = before.iter().chain(self.service_cidrs.get(name)).flat_map(|cidrs| ranges(cidrs)).collect();
+        let affected = before.iter().chain(self.service_cidrs.get(name)).flat_map(|cidrs| ranges(cidrs)).collect();
         self.rebuild_trust();
-        concerned
+        affected
     }
 
-    /// The API server's own Service changed its endpoints. Returns the ranges that are concerned.
+    /// The API server's own Service changed its endpoints. Returns the ranges that are affected.
     pub fn api_servers_changed(&mut self) -> Vec<(IpAddr, IpAddr)> {
         let before = self.trust.api_servers.clone();
         self.rebuild_trust();
@@ -269,8 +269,8 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let mut view = ClusterView::default();
         let node = NodeView { addresses: vec![ip("192.0.2.1")], pod_cidrs: vec!["10.244.0.0/24".into()], zone: None };
-        let concerned = view.set_node("n", Some(node.clone()));
-        assert_eq!(concerned, [(ip("192.0.2.1"), ip("192.0.2.1")), (ip("10.244.0.0"), ip("10.244.0.255"))]);
+        let affected = view.set_node("n", Some(node.clone()));
+        assert_eq!(affected, [(ip("192.0.2.1"), ip("192.0.2.1")), (ip("10.244.0.0"), ip("10.244.0.255"))]);
         assert!(view.set_node("n", Some(node)).is_empty(), "a heartbeat changes nothing");
         view.set_service_cidr("kubernetes", Some(vec!["10.96.0.0/16".into()]));
         let api = serde_json::json!({

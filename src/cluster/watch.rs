@@ -124,7 +124,7 @@ async fn follow<K: Watched>(
                 view.lock().unwrap_or_else(PoisonError::into_inner).cut_off(K::KIND, env.now());
             }
             Some(Ok(event)) => {
-                let concerned = {
+                let affected = {
                     let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
                     match event {
                         watcher::Event::Init => view.cut_off(K::KIND, env.now()),
@@ -133,7 +133,7 @@ async fn follow<K: Watched>(
                     }
                     enter::<K>(&mut view, event, &mut listing)
                 };
-                for event in concerned {
+                for event in affected {
                     // Nobody listens only while the process ends.
                     let _ = events.send(event);
                 }
@@ -156,20 +156,20 @@ fn enter<K: Watched>(
         watcher::Event::InitApply(object) => {
             let key = key(&object);
             listing.insert(key.clone());
-            let concerned = K::put(view, key, object);
-            learnt_by_list(view, &concerned);
-            concerned
+            let affected = K::put(view, key, object);
+            learnt_by_list(view, &affected);
+            affected
         }
         watcher::Event::InitDone => {
             let vanished: Vec<ObjectKey> = K::known(view).difference(listing).cloned().collect();
             debug!(kind = K::KIND.as_str(), objects = listing.len(), vanished = vanished.len(), "listed");
             listing.clear();
-            let mut concerned: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::vanish(view, key)).collect();
-            learnt_by_list(view, &concerned);
+            let mut affected: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::vanish(view, key)).collect();
+            learnt_by_list(view, &affected);
             if view.set_synced(K::KIND) {
-                concerned.push(ClusterEvent::Listed(K::KIND));
+                affected.push(ClusterEvent::Synced(K::KIND));
             }
-            concerned
+            affected
         }
         watcher::Event::Apply(object) => K::put(view, key(&object), object),
         watcher::Event::Delete(object) => K::remove(view, &key(&object)),
@@ -177,8 +177,8 @@ fn enter<K: Watched>(
 }
 
 /// What a list shows happened at some time, in some way: it is no evidence that an endpoint ended.
-fn learnt_by_list(view: &mut ClusterView, concerned: &[ClusterEvent]) {
-    for event in concerned {
+fn learnt_by_list(view: &mut ClusterView, affected: &[ClusterEvent]) {
+    for event in affected {
         if let ClusterEvent::Service(service) = event {
             view.learnt_by_list(service);
         }
@@ -207,23 +207,23 @@ impl Watched for RegisteredService {
             return Vec::new();
         }
         // Whoever shared a name or a Service with it, and whoever does now.
-        let mut concerned = view.index.siblings(&key);
+        let mut affected = view.index.siblings(&key);
         let before = view.index.registry_and_name(&key);
         view.index.put(&key, &object);
-        concerned.extend(view.index.siblings(&key));
+        affected.extend(view.index.siblings(&key));
         let names = moved(before, view.index.registry_and_name(&key));
         view.registered_services.insert(key.clone(), Arc::new(object));
-        concerned.insert(key);
-        names.into_iter().chain(concerned.into_iter().map(ClusterEvent::RegisteredService)).collect()
+        affected.insert(key);
+        names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        let mut concerned = view.index.siblings(key);
+        let mut affected = view.index.siblings(key);
         let names = moved(view.index.registry_and_name(key), None);
         view.index.remove(key);
         view.registered_services.remove(key);
-        concerned.insert(key.clone());
-        names.into_iter().chain(concerned.into_iter().map(ClusterEvent::RegisteredService)).collect()
+        affected.insert(key.clone());
+        names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
     }
 }
 
@@ -298,16 +298,16 @@ impl Watched for EndpointSlice {
 
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
         let services = view.slices.put(&key.namespace, convert::slice(object));
-        concerned(view, services)
+        affected(view, services)
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
         let services = view.slices.remove(key);
-        concerned(view, services)
+        affected(view, services)
     }
 }
 
-fn concerned(view: &mut ClusterView, services: Vec<ServiceKey>) -> Vec<ClusterEvent> {
+fn affected(view: &mut ClusterView, services: Vec<ServiceKey>) -> Vec<ClusterEvent> {
     let mut events = Vec::new();
     if services.contains(&api_server_service()) {
         events.extend(networks(view.api_servers_changed()));

@@ -83,7 +83,7 @@ impl Router {
                     self.enqueue_with_siblings(&view, index.of_range(*first, *last));
                 }
             }
-            ClusterEvent::Listed(_) => {
+            ClusterEvent::Synced(_) => {
                 drop(view);
                 self.reconcile_everything();
             }

@@ -31,7 +31,7 @@ pub struct FenceState {
     key: String,
     pub(super) status: watch::Sender<FenceStatus>,
     /// Why the last attempt to raise it failed.
-    trouble: Mutex<Option<RegistryError>>,
+    last_error: Mutex<Option<RegistryError>>,
     pub(super) approved: watch::Sender<Option<String>>,
     /// Until when own records without an owner are left alone.
     pub(super) orphan_grace_until: watch::Sender<Option<Timestamp>>,
@@ -43,7 +43,7 @@ impl FenceState {
         Self {
             key,
             status,
-            trouble: Mutex::default(),
+            last_error: Mutex::default(),
             approved: watch::Sender::new(None),
             orphan_grace_until: watch::Sender::new(None),
         }
@@ -59,7 +59,7 @@ impl FenceState {
         match &*self.status.borrow() {
             FenceStatus::Held(epoch) => Ok(Fence { key: self.key.clone(), value: epoch.to_string() }),
             FenceStatus::None | FenceStatus::Suspect(_) => {
-                Err(self.trouble().clone().unwrap_or(RegistryError::NoEpoch))
+                Err(self.last_error().clone().unwrap_or(RegistryError::NoEpoch))
             }
             FenceStatus::InUse { found, .. } => {
                 Err(RegistryError::ClusterIdInUse { key: self.key.clone(), value: found.clone() })
@@ -93,8 +93,8 @@ impl FenceState {
         *self.orphan_grace_until.borrow()
     }
 
-    pub(super) fn trouble(&self) -> MutexGuard<'_, Option<RegistryError>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn last_error(&self) -> MutexGuard<'_, Option<RegistryError>> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set(&self, status: FenceStatus) {

@@ -64,7 +64,7 @@ pub struct Names {
     /// Of RegisteredServices.
     pub registered: BTreeSet<RegistryName>,
     /// Under which records of ours were found that nothing refers to.
-    pub adopted: BTreeSet<RegistryName>,
+    pub orphaned: BTreeSet<RegistryName>,
 }
 
 /// What makes a registry the one that it is.
@@ -160,10 +160,10 @@ impl RegistryHandle {
         });
     }
 
-    pub(super) fn adopt_names(&self, adopted: BTreeSet<RegistryName>) {
+    pub(super) fn set_orphaned(&self, orphaned: BTreeSet<RegistryName>) {
         self.names.send_if_modified(|names| {
-            let changed = names.adopted != adopted;
-            names.adopted = adopted;
+            let changed = names.orphaned != orphaned;
+            names.orphaned = orphaned;
             changed
         });
     }
@@ -175,7 +175,7 @@ impl RegistryHandle {
         }
         let mut all = self.view().names_of_ours();
         let names = self.names.borrow();
-        all.extend(names.registered.iter().chain(&names.adopted).cloned());
+        all.extend(names.registered.iter().chain(&names.orphaned).cloned());
         drop(names);
         self.layout.ranges(&all)
     }

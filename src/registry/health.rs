@@ -10,14 +10,14 @@ use twinspan_core::model::ServiceKey;
 use super::RegistryError;
 
 #[derive(Debug, Default)]
-struct Known {
+struct Errors {
     /// Of the last round, while that is not repeated with success.
     keepalive: Option<RegistryError>,
     /// By whose records were to be written: it ends when all that one wants is written, or when it wants nothing any more.
     writes: BTreeMap<ServiceKey, RegistryError>,
 }
 
-impl Known {
+impl Errors {
     fn first(&self, writes: bool) -> Option<&RegistryError> {
         let writes = self.writes.values().next().filter(|_| writes);
         writes.or(self.keepalive.as_ref())
@@ -26,19 +26,19 @@ impl Known {
 
 /// The health of one registry.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<Known>);
+pub struct Health(Mutex<Errors>);
 
 impl Health {
     /// What a round of keepalives met. Returns whether that is news.
     pub fn keepalive_result(&self, error: Option<RegistryError>) -> bool {
-        self.change(|known| known.keepalive = error)
+        self.change(|errors| errors.keepalive = error)
     }
 
     /// How the last writes for one RegisteredService ended. Returns whether that is news.
     pub fn write_result(&self, by: &ServiceKey, error: Option<RegistryError>) -> bool {
-        self.change(|known| match error.filter(lasts) {
-            Some(error) => drop(known.writes.insert(by.clone(), error)),
-            None => drop(known.writes.remove(by)),
+        self.change(|errors| match error.filter(lasts) {
+            Some(error) => drop(errors.writes.insert(by.clone(), error)),
+            None => drop(errors.writes.remove(by)),
         })
     }
 
@@ -47,11 +47,11 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).first(leads).cloned()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Known)) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known.first(true).map(RegistryError::label);
-        change(&mut known);
-        before != known.first(true).map(RegistryError::label)
+    fn change(&self, change: impl FnOnce(&mut Errors)) -> bool {
+        let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = errors.first(true).map(RegistryError::label);
+        change(&mut errors);
+        before != errors.first(true).map(RegistryError::label)
     }
 }
 

@@ -156,17 +156,17 @@ mod tests {
 
     #[test]
     fn ids_follow_from_the_settings_and_from_nothing_else() {
-        let book = |cluster: &str, name: &str, prefix: &str, ttl| {
+        let pool = |cluster: &str, name: &str, prefix: &str, ttl| {
             LeasePool::new(cluster, name, &Layout::new(Format::Kitex, prefix), ttl)
         };
-        let main = book("c", "main", "p", 300);
-        assert_eq!(main.id(3), book("c", "main", "p", 300).id(3));
+        let main = pool("c", "main", "p", 300);
+        assert_eq!(main.id(3), pool("c", "main", "p", 300).id(3));
         let others = [
             main.id(1),
-            book("d", "main", "p", 300).id(0),
-            book("c", "x", "p", 300).id(0),
-            book("c", "main", "q", 300).id(0),
-            book("c", "main", "p", 60).id(0),
+            pool("d", "main", "p", 300).id(0),
+            pool("c", "x", "p", 300).id(0),
+            pool("c", "main", "q", 300).id(0),
+            pool("c", "main", "p", 60).id(0),
         ];
         for other in others {
             assert!(other.0 > 0);

@@ -49,6 +49,6 @@ pub async fn find(handle: &RegistryHandle, registry: &dyn Registry) -> Result<()
         );
     }
     debug!(registry = handle.name, leases, names = names.len(), "own leases");
-    handle.adopt_names(names);
+    handle.set_orphaned(names);
     Ok(())
 }

@@ -41,9 +41,9 @@ const LOOK_UPS: usize = 64;
 /// Follows the registry until it is stopped. One that replaces another begins once that one has ended: what it does last must not be
 /// done to its successor.
 pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env: Env, stop: CancellationToken) {
-    let _turn = tokio::select! {
+    let _lock = tokio::select! {
         () = stop.cancelled() => return,
-        turn = handle.session_lock.lock() => turn,
+        lock = handle.session_lock.lock() => lock,
     };
     let mut failures = 0;
     let look_ups = Arc::new(Semaphore::new(LOOK_UPS));
@@ -153,7 +153,7 @@ impl Session {
     /// Follows what should be followed and is not, and gives up what should not be.
     async fn catch_up(&mut self) -> Result<Affected> {
         let wanted = self.handle.wanted_ranges();
-        self.give_up_all_but(&wanted).await?;
+        self.unwatch_all_but(&wanted).await?;
         let now = Instant::now();
         let due = |range: &&Range| self.refused.get(*range).is_none_or(|again| *again <= now);
         let missing = wanted.iter().filter(|range| !self.followed.contains_key(*range)).filter(due);
@@ -179,7 +179,7 @@ impl Session {
         }
     }
 
-    async fn give_up_all_but(&mut self, wanted: &BTreeSet<Range>) -> Result<()> {
+    async fn unwatch_all_but(&mut self, wanted: &BTreeSet<Range>) -> Result<()> {
         self.refused.retain(|range, _| wanted.contains(range));
         let known = self.handle.view().ranges();
         for range in known.difference(wanted) {

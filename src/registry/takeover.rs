@@ -24,7 +24,7 @@ const BACKOFF: Duration = Duration::from_millis(200);
 /// Longest wait.
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
 /// How often an epoch that is somebody else's is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const RECHECK: Duration = Duration::from_secs(30);
 
 /// What a take-over asks.
 #[derive(Clone, Debug)]
@@ -53,11 +53,11 @@ pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: Cancella
         let connection = connections.borrow_and_update().clone();
         let wait = match (leadership.is_leader(), connection) {
             (false, _) => {
-                let told = !matches!(fence.fence(), Ok(_) | Err(RegistryError::NoEpoch));
+                let reported = !matches!(fence.fence(), Ok(_) | Err(RegistryError::NoEpoch));
                 fence.set(FenceStatus::None);
-                *fence.trouble() = None;
+                *fence.last_error() = None;
                 status.borrow_and_update();
-                if told {
+                if reported {
                     // That it could not be raised is the next leader's affair.
                     handle.requeue_all();
                 }
@@ -68,21 +68,21 @@ pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: Cancella
             (true, Some(registry)) => match take_over(&handle, fence, registry.as_ref(), &lease_history, &env).await {
                 Ok(()) => {
                     failures = 0;
-                    *fence.trouble() = None;
+                    *fence.last_error() = None;
                     // Those that waited for it may write now, or have to say why they may not.
                     handle.requeue_all();
                     status.borrow_and_update();
                     match &*fence.status.borrow() {
                         FenceStatus::Held(_) => Duration::MAX,
-                        _ => LOOK_AGAIN,
+                        _ => RECHECK,
                     }
                 }
                 Err(error) => {
                     failures += 1;
                     warn!(registry = handle.name, %error, "cannot raise the epoch; trying again");
-                    let news =
-                        fence.trouble().replace(error.clone()).map(|before| before.label()) != Some(error.label());
-                    if news {
+                    let changed =
+                        fence.last_error().replace(error.clone()).map(|before| before.label()) != Some(error.label());
+                    if changed {
                         handle.requeue_all();
                     }
                     env.backoff(failures, BACKOFF, BACKOFF_CAP)
@@ -188,14 +188,14 @@ async fn raise(fence: &FenceState, registry: &dyn Registry, found: Option<RawRec
 async fn release(handle: &RegistryHandle, fence: &FenceState) {
     let FenceStatus::Held(ours) = fence.status.send_replace(FenceStatus::None) else { return };
     let Ok(registry) = handle.connection() else { return };
-    let given_back = async {
+    let released = async {
         let found = read(fence, registry.as_ref()).await?;
         if found.as_ref().is_some_and(|record| record.value == ours.to_string().as_bytes()) {
             raise(fence, registry.as_ref(), found, &Epoch { holder: String::new(), ..ours }).await?;
         }
         Ok::<(), RegistryError>(())
     };
-    if let Err(error) = given_back.await {
+    if let Err(error) = released.await {
         warn!(registry = handle.name, %error, "cannot give the epoch back");
     }
 }

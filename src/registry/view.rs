@@ -281,8 +281,8 @@ impl RegistryView {
     }
 
     /// A delete of ours is about to be sent.
-    pub fn deleting(&mut self, key: &RecordKey, seen: Revision) {
-        self.deleting.insert(key.clone(), seen);
+    pub fn deleting(&mut self, key: &RecordKey, if_revision: Revision) {
+        self.deleting.insert(key.clone(), if_revision);
     }
 
     /// The delete is no longer under way, whatever became of it.
@@ -316,8 +316,8 @@ impl RegistryView {
         affected
     }
 
-    fn put(&mut self, raw: &RawRecord, whatever_its_revision: bool, affected: &mut Affected) {
-        if !whatever_its_revision {
+    fn put(&mut self, raw: &RawRecord, any_revision: bool, affected: &mut Affected) {
+        if !any_revision {
             let known = self.records.get(&raw.key).map(|record| record.mod_revision);
             let known = known.max(self.tombstones.get(&raw.key).copied());
             if known.is_some_and(|known| known >= raw.mod_revision) {

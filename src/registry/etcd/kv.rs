@@ -23,8 +23,8 @@ pub fn raw(kv: &KeyValue) -> RawRecord {
 }
 
 /// The first key after every key that begins so.
-fn end_of(root: &[u8]) -> Vec<u8> {
-    let mut end = root.to_vec();
+fn end_of(key_prefix: &[u8]) -> Vec<u8> {
+    let mut end = key_prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {
             end.push(last + 1);
@@ -34,10 +34,10 @@ fn end_of(root: &[u8]) -> Vec<u8> {
     vec![0]
 }
 
-pub async fn list(client: KvClient, root: &str) -> Result<ListResponse> {
+pub async fn list(client: KvClient, key_prefix: &str) -> Result<ListResponse> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
-    let end = end_of(root.as_bytes());
-    let mut from = root.as_bytes().to_vec();
+    let end = end_of(key_prefix.as_bytes());
+    let mut from = key_prefix.as_bytes().to_vec();
     let mut listing: Option<ListResponse> = None;
     loop {
         let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE_SIZE);
@@ -116,7 +116,7 @@ pub async fn commit(mut client: KvClient, batch: &Batch) -> Result<TxnResponse> 
 fn transaction(op: &RecordOp, batch_lease: LeaseId) -> Txn {
     let key = op.key().as_bytes();
     let put = |value: &[u8], lease: LeaseId| TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease.0)));
-    let (seen, write) = match op {
+    let (if_revision, write) = match op {
         // A revision of 0 is how etcd says that there is no such key.
         RecordOp::Create { value, .. } => (0, put(value, batch_lease)),
         RecordOp::Update { value, if_revision, lease, .. } => {
@@ -125,7 +125,7 @@ fn transaction(op: &RecordOp, batch_lease: LeaseId) -> Txn {
         RecordOp::Delete { if_revision, .. } => (*if_revision, TxnOp::delete(key, Some(DeleteOptions::new()))),
     };
     Txn::new()
-        .when([Compare::mod_revision(key, CompareOp::Equal, seen)])
+        .when([Compare::mod_revision(key, CompareOp::Equal, if_revision)])
         .and_then([write])
         .or_else([TxnOp::get(key, None)])
 }

@@ -152,15 +152,15 @@ impl FakeWatch {
             if followed.from < state.compacted {
                 return Err(RegistryError::Compacted(state.compacted));
             }
-            let concerned = |key: &RecordKey| key.as_bytes().starts_with(followed.key_prefix.as_bytes());
-            let news = state.history.iter().filter(|change| {
+            let matches = |key: &RecordKey| key.as_bytes().starts_with(followed.key_prefix.as_bytes());
+            let changes_of_range = state.history.iter().filter(|change| {
                 change.revision() >= followed.from
                     && match change {
-                        Change::Put(record) => concerned(&record.key),
-                        Change::Delete { key, .. } => concerned(key),
+                        Change::Put(record) => matches(&record.key),
+                        Change::Delete { key, .. } => matches(key),
                     }
             });
-            let changes: Vec<Change> = news.cloned().collect();
+            let changes: Vec<Change> = changes_of_range.cloned().collect();
             if !changes.is_empty() {
                 followed.from = state.revision + 1;
                 return Ok(Some(WatchItem::Changes(changes)));
