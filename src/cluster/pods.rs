@@ -1,6 +1,7 @@
 //! The pods of the cluster by their addresses.
 //!
-//! Owns who has, or had, an address, and whether somebody saw how it ended. Refuses to know what pods are for.
+//! Owns which pod has an address, and if the end of the last one was observed. Refuses to know which Service selects a
+//! pod.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -12,12 +13,12 @@ use twinspan_core::model::{ObjectKey, PodView};
 pub struct Pods {
     by_key: HashMap<ObjectKey, Arc<PodView>>,
     by_ip: HashMap<IpAddr, Vec<ObjectKey>>,
-    /// Addresses of pods that a list no longer named, until another pod has them.
+    /// Addresses of pods that vanished in a re-list, until another pod has them.
     ended_unseen: HashSet<IpAddr>,
 }
 
 impl Pods {
-    /// Those that run and have the address.
+    /// The running pods with the address.
     pub fn at(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<PodView>> {
         let keys = self.by_ip.get(&ip).into_iter().flatten();
         keys.filter_map(|key| self.by_key.get(key)).filter(|pod| !pod.ended)
@@ -27,12 +28,12 @@ impl Pods {
         self.by_key.keys().cloned().collect()
     }
 
-    /// Whether the last pod that had the address is known to be gone only because a list does not name it.
+    /// True if the last pod with the address vanished in a re-list.
     pub fn ended_unseen(&self, ip: IpAddr) -> bool {
         self.ended_unseen.contains(&ip)
     }
 
-    /// Returns the addresses that are affected; none where nothing that counts changed.
+    /// Enters a pod. Returns the affected addresses; none if the pod is unchanged.
     pub fn put(&mut self, key: ObjectKey, pod: PodView) -> Vec<IpAddr> {
         if self.by_key.get(&key).is_some_and(|known| **known == pod) {
             return Vec::new();
@@ -62,7 +63,7 @@ impl Pods {
         pod.ips.clone()
     }
 
-    /// A list does not name it.
+    /// Removes a pod that a re-list does not name.
     pub fn vanish(&mut self, key: &ObjectKey) -> Vec<IpAddr> {
         let ips = self.remove(key);
         self.ended_unseen.extend(&ips);

@@ -1,7 +1,7 @@
 //! The EndpointSlices of the cluster, by Service and by owner.
 //!
-//! Owns which version of a slice counts: an answer to our own write is entered before the watch shows it. Refuses to know
-//! what endpoints are for.
+//! Owns the version of each slice that counts: the answer to our own write is entered before the watch reports it
+//! (`docs/decisions/0003`). Refuses to judge endpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ impl Slices {
         names.filter_map(|name| self.by_key.get(&ObjectKey::new(&service.namespace, name)).cloned()).collect()
     }
 
-    /// Slices that name the RegisteredService as their owner.
+    /// Slices with an owner reference to the RegisteredService.
     pub fn of_owner(&self, uid: &str) -> Vec<Arc<Slice>> {
         let keys = self.by_owner.get(uid).into_iter().flatten();
         keys.filter_map(|key| self.by_key.get(key).cloned()).collect()
@@ -34,20 +34,20 @@ impl Slices {
         self.written_since_list.clear();
     }
 
-    /// Slices that a list would have named if they existed, the list being complete.
+    /// Slices that a complete list names if they still exist.
     pub fn listable(&self) -> BTreeSet<ObjectKey> {
         self.by_key.keys().filter(|key| !self.written_since_list.contains(key)).cloned().collect()
     }
 
-    /// A write of ours was answered with this slice.
+    /// Enters the slice in the answer to our own write.
     pub fn wrote(&mut self, namespace: &str, slice: Slice) {
         self.written_since_list.insert(ObjectKey::new(namespace, &slice.name));
         self.put(namespace, slice);
     }
 
-    /// A slice as the API server has it. Only versions newer than the one that is known count: our own writes are
-    /// entered from their answers, and the watch may lag behind them (resourceVersions of one kind are ordered, KEP-5504).
-    /// Returns the Services that are affected.
+    /// Enters a slice from the watch, unless its version is older than the known one: the watch may lag behind the
+    /// answers to our own writes (resourceVersions of one kind are ordered, KEP-5504).
+    /// Returns the affected Services.
     pub fn put(&mut self, namespace: &str, slice: Slice) -> Vec<ServiceKey> {
         let key = ObjectKey::new(namespace, &slice.name);
         if self.by_key.get(&key).is_some_and(|known| !is_newer(&slice.resource_version, &known.resource_version)) {
@@ -68,7 +68,7 @@ impl Slices {
         affected
     }
 
-    /// A delete of ours was accepted: the slice no longer counts, and the watch will say when it is gone.
+    /// The API server accepted our delete: the slice no longer counts, and the watch will report when it is gone.
     pub fn set_deleting(&mut self, key: &ObjectKey) {
         if let Some(slice) = self.by_key.get_mut(key) {
             Arc::make_mut(slice).deleting = true;
@@ -101,7 +101,7 @@ impl Slices {
 fn is_newer(incoming: &str, known: &str) -> bool {
     match (incoming.parse::<u64>(), known.parse::<u64>()) {
         (Ok(incoming), Ok(known)) => incoming > known,
-        // Not comparable: believe the API server.
+        // Not comparable: the API server's version counts.
         _ => incoming != known,
     }
 }

@@ -1,7 +1,7 @@
-//! The view of the cluster: the in-memory picture of what matters.
+//! The view of the cluster: the in-memory picture of the watched objects.
 //!
-//! Owns what is known and which kinds are complete. Unknown is not empty: nothing may follow from what is not here until every
-//! kind has been listed once ([`ClusterView::unsynced`]). Refuses to do I/O.
+//! Owns the objects and the set of synced kinds. Unknown is not empty: the absence of an object proves nothing until
+//! every kind has been listed once ([`ClusterView::unsynced`]). Refuses to do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,8 +18,8 @@ use super::pods::Pods;
 use super::slices::Slices;
 use crate::api::{RegisteredService, ServiceRegistry};
 
-/// How long a watch that broke counts as broken when nothing is heard of it: each further failure is heard of, at the latest after
-/// the longest backoff and a connection's timeout, so silence means that it goes on.
+/// Time after which a broken watch counts as recovered. Each further failure is reported within the longest backoff and
+/// a connection's timeout, so silence for longer means that the watch works.
 const CUT_OFF: SignedDuration = SignedDuration::from_secs(15);
 
 /// The kinds that are watched.
@@ -64,22 +64,22 @@ impl Kind {
     }
 }
 
-/// Something changed that somebody has to look after.
+/// A change in the cluster that a controller has to process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterEvent {
     RegisteredService(ServiceKey),
-    /// RegisteredServices that refer to this ServiceRegistry came, went or changed their names.
+    /// A RegisteredService that refers to this ServiceRegistry was added, removed or renamed.
     Names(String),
     ServiceRegistry(String),
     /// The Service, or a slice that names it.
     Service(ServiceKey),
     Namespace(String),
     Secret,
-    /// Pods that have, or had, these addresses changed.
+    /// Pods with these addresses, present or earlier, changed.
     Addresses(Vec<IpAddr>),
-    /// What the cluster itself uses changed: everything from the first to the last address of each range.
+    /// Addresses that the cluster itself uses changed: each range from its first to its last address.
     Networks(Vec<(IpAddr, IpAddr)>),
-    /// A kind has been listed completely for the first time.
+    /// The first complete list of a kind arrived.
     Synced(Kind),
 }
 
@@ -90,11 +90,11 @@ pub struct ClusterView {
     pub service_registries: BTreeMap<String, Arc<ServiceRegistry>>,
     pub services: BTreeMap<ServiceKey, Arc<ServiceView>>,
     pub namespaces: BTreeMap<String, Arc<NamespaceView>>,
-    /// Of the operator's own namespace.
+    /// Secrets of the operator's own namespace.
     pub secrets: BTreeMap<ObjectKey, Arc<SecretView>>,
-    /// Kinds whose watch broke and has shown nothing since: when.
+    /// Kinds whose watch broke and has not reported since, with the time.
     cut_off: BTreeMap<Kind, Timestamp>,
-    /// How often a list, rather than an event, changed what is known of a Service and its slices.
+    /// How often a re-list, not a watch event, changed a Service or its slices.
     listings: BTreeMap<ServiceKey, u64>,
     pub slices: Slices,
     pub pods: Pods,
@@ -110,23 +110,23 @@ impl ClusterView {
         Kind::ALL.into_iter().filter(|kind| !self.synced.contains(kind)).collect()
     }
 
-    /// Whether this is the first time.
+    /// A kind was listed completely. Returns true the first time.
     pub fn set_synced(&mut self, kind: Kind) -> bool {
         self.synced.insert(kind)
     }
 
-    /// The watch of a kind broke, or a list replaces it.
+    /// The watch of a kind broke, or a re-list replaces it.
     pub fn cut_off(&mut self, kind: Kind, now: Timestamp) {
         self.cut_off.insert(kind, now);
     }
 
-    /// It shows again what happens.
+    /// The watch of a kind reports changes again.
     pub fn resumed(&mut self, kind: Kind) {
         self.cut_off.remove(&kind);
     }
 
-    /// Whether a pod with the address may have ended, or did, without anybody seeing how: a list no longer names it, or it is there as
-    /// far as is known while the watch is broken. Whoever writes slices may know no more.
+    /// True if the pod at this address vanished in a re-list, or the pod watch is broken. A slice change then proves
+    /// nothing: its controller may not know more (`docs/decisions/0022`).
     pub fn end_is_unseen(&self, ip: IpAddr, now: Timestamp) -> bool {
         if self.pods.at(ip).next().is_none() {
             return self.pods.ended_unseen(ip);
@@ -134,12 +134,12 @@ impl ClusterView {
         self.cut_off.get(&Kind::Pod).is_some_and(|since| now.duration_since(*since) < CUT_OFF)
     }
 
-    /// The ID that this cluster has where nobody chooses one (design: the UID of kube-system).
+    /// The default cluster ID: the UID of kube-system, which lasts as long as the cluster.
     pub fn cluster_uid(&self) -> Option<&str> {
         self.namespaces.get("kube-system").map(|namespace| namespace.uid.as_str())
     }
 
-    /// A list changed what is known of a Service: nobody saw what happened in between.
+    /// A re-list changed a Service or its slices: the changes in between were not observed.
     pub fn learnt_by_list(&mut self, service: &ServiceKey) {
         *self.listings.entry(service.clone()).or_default() += 1;
     }
@@ -157,7 +157,7 @@ impl ClusterView {
             .collect()
     }
 
-    /// What the cluster itself uses.
+    /// The addresses that the cluster itself uses.
     pub fn trust(&self) -> Arc<trust::Cluster> {
         self.trust.clone()
     }
@@ -174,7 +174,7 @@ impl ClusterView {
         self.service_cidrs.keys()
     }
 
-    /// `None` removes the Node. Returns the ranges that are affected.
+    /// `None` removes the Node. Returns the affected ranges.
     pub fn set_node(&mut self, name: &str, node: Option<NodeView>) -> Vec<(IpAddr, IpAddr)> {
         if self.nodes.get(name).map(AsRef::as_ref) == node.as_ref() {
             return Vec::new();
@@ -192,7 +192,7 @@ impl ClusterView {
         affected
     }
 
-    /// `None` removes the ServiceCIDR. Returns the ranges that are affected.
+    /// `None` removes the ServiceCIDR. Returns the affected ranges.
     pub fn set_service_cidr(&mut self, name: &str, cidrs: Option<Vec<String>>) -> Vec<(IpAddr, IpAddr)> {
         if self.service_cidrs.get(name) == cidrs.as_ref() {
             return Vec::new();
@@ -206,7 +206,7 @@ impl ClusterView {
         affected
     }
 
-    /// The API server's own Service changed its endpoints. Returns the ranges that are affected.
+    /// The endpoints of the API server's own Service changed. Returns the affected ranges.
     pub fn api_servers_changed(&mut self) -> Vec<(IpAddr, IpAddr)> {
         let before = self.trust.api_servers.clone();
         self.rebuild_trust();

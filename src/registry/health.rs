@@ -1,6 +1,7 @@
-//! What is wrong with a registry although its session stands: writes and keepalives that it refuses.
+//! The health of a registry whose session stands: the writes and keepalives that it rejects.
 //!
-//! Owns what is remembered of them, and when it counts no more. Refuses to know what a session is going through.
+//! Owns the last errors, and the results that clear them. Refuses to know the state of the session, the fence and the
+//! Lease, which have errors of their own.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,9 +12,9 @@ use super::RegistryError;
 
 #[derive(Debug, Default)]
 struct Errors {
-    /// Of the last round, while that is not repeated with success.
+    /// The error of the last round of keepalives.
     keepalive: Option<RegistryError>,
-    /// By whose records were to be written: it ends when all that one wants is written, or when it wants nothing any more.
+    /// The error of the last write for each RegisteredService, until all its writes succeed or it has none.
     writes: BTreeMap<ServiceKey, RegistryError>,
 }
 
@@ -29,12 +30,12 @@ impl Errors {
 pub struct Health(Mutex<Errors>);
 
 impl Health {
-    /// What a round of keepalives met. Returns whether that is news.
+    /// Takes the result of a round of keepalives. Returns true if the first error changed.
     pub fn keepalive_result(&self, error: Option<RegistryError>) -> bool {
         self.change(|errors| errors.keepalive = error)
     }
 
-    /// How the last writes for one RegisteredService ended. Returns whether that is news.
+    /// Takes the result of the last writes for a RegisteredService. Returns true if the first error changed.
     pub fn write_result(&self, by: &ServiceKey, error: Option<RegistryError>) -> bool {
         self.change(|errors| match error.filter(lasts) {
             Some(error) => drop(errors.writes.insert(by.clone(), error)),
@@ -42,7 +43,7 @@ impl Health {
         })
     }
 
-    /// The first of them; those of writes concern only who leads.
+    /// The first error; only the leader has errors of writes.
     pub fn first(&self, leads: bool) -> Option<RegistryError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).first(leads).cloned()
     }
@@ -55,8 +56,8 @@ impl Health {
     }
 }
 
-/// Whether it is the registry that refuses, and not our turn that has not come. Who leads, where the session stands and whose the epoch is
-/// are told elsewhere; a lease that is gone is granted again at once.
+/// True if the registry itself rejects writes. Leadership, session and epoch are reported elsewhere, and the next write
+/// grants a lost lease again.
 fn lasts(error: &RegistryError) -> bool {
     match error {
         RegistryError::NotLeader

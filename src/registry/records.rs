@@ -1,7 +1,7 @@
 //! The records of a registry that are followed, and the indexes over them.
 //!
-//! Owns the records by name, owner and lease, their counts, and the [`Affected`] of each change. Refuses to know which of
-//! two versions is newer: [`super::view`] does.
+//! Owns the records by name, owner and lease, their counts, and the [`Affected`] of each change. Refuses to know which
+//! of two versions is newer: [`super::view`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{Kind, LeaseId, Record, RecordKey, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::evidence::LeaseLookUp;
 
-/// What a change affected: whoever looks after these must look again.
+/// The names, owners and leases that a change affects. Their RegisteredServices must be reconciled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Affected {
-    /// Names as they stand in keys; not every one is a legal [`RegistryName`].
+    /// Names as in keys; not all of them are legal [`RegistryName`]s.
     pub names: BTreeSet<Box<[u8]>>,
-    /// RegisteredServices of this cluster that own a record that changed.
+    /// RegisteredServices of this cluster that own a changed record.
     pub owners: BTreeSet<ServiceKey>,
-    /// Leases to look up, to learn how a record went.
+    /// Leases to look up, which tell how a record departed.
     pub look_ups: Vec<LeaseLookUp>,
 }
 
@@ -28,13 +28,13 @@ impl Affected {
         self.look_ups.extend(more.look_ups);
     }
 
-    /// Where nobody has to look again.
+    /// True if no RegisteredService has to be reconciled.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.owners.is_empty()
     }
 }
 
-/// How many records there are, by whose they are.
+/// The number of records by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub own: usize,
@@ -102,7 +102,7 @@ impl RecordStore {
         own.filter(|key| self.get(key).is_some_and(|record| record.lease == lease)).cloned().collect()
     }
 
-    /// Every own record of a RegisteredService, whatever its name.
+    /// Every own record of a RegisteredService, under any name.
     pub fn owned_by(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<Record>> {
         self.own.get(service).into_iter().flatten().filter_map(|key| self.get(key))
     }
@@ -181,7 +181,7 @@ impl RecordStore {
     }
 }
 
-/// A name as it stands in keys; not every one is legal.
+/// The name from a key; `None` if it is not legal.
 fn registry_name(name: &[u8]) -> Option<RegistryName> {
     RegistryName::new(std::str::from_utf8(name).ok()?).ok()
 }

@@ -28,7 +28,7 @@ fn identity(layout: Layout, fence_prefix: Option<String>) -> Identity {
     Identity { uid: "u".into(), cluster_id: "c1".into(), layout, ttl_seconds: 60, fence_prefix }
 }
 
-/// A session and a lease keeper on a registry in memory; leases last 60 s.
+/// A session and a keepalive task on a fake etcd; leases last 60 s.
 fn bench() -> Bench {
     bench_of(Layout::new(Format::Kitex, "p"), &[])
 }
@@ -244,7 +244,7 @@ async fn leases_are_kept_alive_by_whoever_holds_the_view_and_left_alone_when_emp
     bench.write(vec![create("10.0.0.1:80")]).await;
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(bench.server.records().len(), 1);
-    // A short outage is survived; the first thing after it is a keepalive.
+    // Leases survive a short outage; a keepalive is the first request after it.
     bench.server.set_faults(Faults { away: true, ..Faults::default() });
     tokio::time::sleep(Duration::from_secs(30)).await;
     bench.server.set_faults(Faults::default());
@@ -290,7 +290,7 @@ async fn a_session_that_replaces_another_begins_once_that_one_has_ended() {
 async fn an_answer_that_was_lost_with_its_connection_ends_no_other_one() {
     let bench = bench();
     bench.fresh().await;
-    // Each of them may be what ends the session.
+    // Each of these requests may end the session.
     for _ in 0..10 {
         let (lists, connection) = (bench.server.calls("list"), bench.handle.connection().unwrap());
         bench.handle.write_unknown(connection.as_ref());

@@ -12,7 +12,7 @@ use crate::registry::{keepalive, session};
 
 const KEY: &str = "twinspan/c1/main";
 
-/// One replica on a registry in memory.
+/// One replica on a fake etcd.
 struct Replica {
     handle: Arc<RegistryHandle>,
     leadership: Leadership,
@@ -41,7 +41,7 @@ fn replica(server: &FakeEtcd, name: &str) -> Replica {
 }
 
 impl Replica {
-    /// Leads from now on, as if the Lease were won.
+    /// Leads from now on, as if it had won the Lease.
     fn lead(&self) {
         self.leadership.acquired();
         let leadership = self.leadership.clone();
@@ -89,7 +89,8 @@ async fn only_a_leader_raises_and_only_behind_its_epoch_is_anything_written() {
     assert_eq!(a.write("10.0.0.1:80").await, None);
     assert_eq!(server.records()[KEY].lease, LeaseId::NONE);
 
-    // The next leader raises it. The first one was frozen meanwhile and goes on: its batch is refused as a whole.
+    // The next leader raises the epoch. The first one was frozen meanwhile and resumes: etcd rejects its batch as a
+    // whole.
     let b = replica(&server, "b");
     b.lead();
     b.holds_epoch("2/b").await;
@@ -107,7 +108,7 @@ async fn of_two_that_race_one_has_it_and_the_other_says_why_it_does_not_write() 
     let (a, b) = (replica(&server, "a"), replica(&server, "b"));
     a.lead();
     b.lead();
-    // Each raises what it finds, and then it stays with one: the other finds an epoch that no Lease explains.
+    // Each raises the epoch that it finds, until one finds an epoch that no Lease explains.
     let settled = |fence: &Result<Option<Fence>>| fence.is_ok();
     a.until("a has it, or b", |fence| settled(fence) || b.handle.fence().is_ok()).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -120,7 +121,7 @@ async fn of_two_that_race_one_has_it_and_the_other_says_why_it_does_not_write() 
     let error = loser.handle.fence().unwrap_err();
     assert!(error.to_string().contains("approve-epoch") && error.label() == "ClusterIDInUse", "{error}");
 
-    // An administrator who knows that the other one is gone approves its value.
+    // An administrator who knows that the other cluster is gone approves its epoch.
     if let Some(book) = &loser.handle.fence {
         book.approve(epoch(&server));
     }

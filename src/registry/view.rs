@@ -1,8 +1,9 @@
 //! The view of a registry: the in-memory picture of every record that is followed.
 //!
-//! Owns the order of things: whatever arrives (a list, a watch event, the answer to our own write) is older or newer
-//! than what is known, and only newer things count. How records go is [`twinspan_core::plan::departure::evidence`]'s, and whether the registry came back as it
-//! was [`super::incarnation`]'s. Refuses to do I/O.
+//! Owns the order of changes: a list, a watch event or the answer to our own write is older or newer than the known
+//! state, and only newer ones count (`docs/decisions/0003`). [`super::records`] indexes the records,
+//! [`twinspan_core::plan::departure::evidence`] classifies their departures, and [`super::incarnation`] detects another
+//! etcd. Refuses to do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,21 +25,21 @@ use super::{Change, ListResponse, RegistryError};
 pub struct RegistryView {
     records: RecordStore,
     state: ViewState,
-    /// The ranges whose lists have arrived.
+    /// Ranges that this session has listed.
     listed: BTreeSet<Range>,
-    /// Those that cannot be listed while others can, and why.
+    /// Ranges without read permission, while others can be listed.
     refused: BTreeMap<Range, RegistryError>,
     incarnation: IncarnationTracker,
     revision: Revision,
     pub(super) departures: DepartureTracker,
-    /// Deletes of ours that are under way: their events are no departures.
+    /// Our deletes in flight: their events do not count as departures.
     deleting: BTreeMap<RecordKey, Revision>,
-    /// Deletes of ours that the watch has not shown yet, by their revision: older events must not bring the record back.
+    /// Revisions of our deletes that the watch has not reported yet: an older event must not bring the record back.
     tombstones: BTreeMap<RecordKey, Revision>,
 }
 
 impl RegistryView {
-    /// `before` is the etcd cluster and the revision that another process met, where status tells of one.
+    /// `before` is the etcd cluster and the revision in the status, which an earlier process wrote.
     pub fn new(layout: Layout, cluster_id: impl Into<String>, before: Option<(u64, Revision)>) -> Self {
         let cluster_id = cluster_id.into();
         Self {
@@ -70,7 +71,7 @@ impl RegistryView {
         self.records.counts()
     }
 
-    /// The connection is gone: everything stays as it is, and nothing may follow from it.
+    /// The connection is gone: the records stay, but no plan may rest on them.
     pub fn set_stale(&mut self) {
         if self.state == ViewState::Fresh {
             self.state = ViewState::Stale;
@@ -82,12 +83,12 @@ impl RegistryView {
         self.records.owners()
     }
 
-    /// The names under which there are own or healed records of this cluster.
+    /// The names that have own or healed records of this cluster.
     pub fn names_of_ours(&self) -> BTreeSet<RegistryName> {
         self.records.names_of_ours()
     }
 
-    /// The leases that own and healed records of this cluster hang on, with the number of records on each.
+    /// The leases of own and healed records of this cluster, with the number of records on each.
     pub fn own_leases(&self) -> &BTreeMap<LeaseId, usize> {
         self.records.leases()
     }
@@ -110,7 +111,7 @@ impl RegistryView {
         }
     }
 
-    /// The owner's records alone, for one that refers to this registry no longer.
+    /// Only the owner's records, for a RegisteredService that no longer refers to this registry.
     pub fn snapshot_of_owner(&self, owner: &Owner) -> Snapshot {
         Snapshot {
             state: self.state,
@@ -122,7 +123,7 @@ impl RegistryView {
         }
     }
 
-    /// Why the registry does not tell of this name, where it does of others.
+    /// The error of a name whose range cannot be listed while others can.
     pub fn refusal(&self, name: &RegistryName) -> Option<&RegistryError> {
         self.refused.get(&Range::Service(name.clone()))
     }
@@ -137,7 +138,7 @@ impl RegistryView {
         self.records.owned_by(service)
     }
 
-    /// A session begins; nothing is listed yet.
+    /// A session begins: it has listed nothing yet.
     pub fn begin(&mut self) {
         self.incarnation.begin();
         self.listed.clear();
@@ -148,12 +149,12 @@ impl RegistryView {
         self.incarnation.set_all_listed();
     }
 
-    /// A complete list of a range. Returns everything that it changed.
+    /// Enters the complete list of a range.
     pub fn reset(&mut self, range: &Range, listing: &ListResponse, now: Timestamp) -> Affected {
         let mut affected = Affected::default();
         if self.incarnation.listed(listing.cluster_id, listing.revision, self.revision) {
             self.incarnation.set_outdated(self.records.ranges());
-            // Its revisions say nothing about what we know.
+            // The other incarnation's revisions cannot be compared with known ones.
             self.tombstones.clear();
             self.revision = listing.revision;
         }
@@ -164,7 +165,7 @@ impl RegistryView {
         let vanished: Vec<Arc<Record>> = self
             .records
             .in_range(range)
-            // What we wrote while the list was on its way is not in it.
+            // The list lacks records that we wrote while it was in flight.
             .filter(|record| !listed.contains(&record.key) && !newer(record.mod_revision))
             .cloned()
             .collect();
@@ -197,7 +198,7 @@ impl RegistryView {
         affected
     }
 
-    /// A range cannot be listed: what is known of it stays as it is, and nothing follows from it.
+    /// A range cannot be listed: its records stay, but no plan may rest on them.
     pub fn refuse(&mut self, range: &Range, error: RegistryError) -> Affected {
         let mut affected = Affected::default();
         self.listed.remove(range);
@@ -215,14 +216,14 @@ impl RegistryView {
         self.refused.keys()
     }
 
-    /// The ranges of which anything is known.
+    /// The ranges with records, a list or an error.
     pub fn ranges(&self) -> BTreeSet<Range> {
         let mut ranges = self.records.ranges();
         ranges.extend(self.listed.iter().chain(self.refused.keys()).cloned());
         ranges
     }
 
-    /// A range is not followed any more: nothing is known of it.
+    /// A range is no longer watched: drops everything known of it.
     pub fn forget(&mut self, range: &Range) {
         self.listed.remove(range);
         self.refused.remove(range);
@@ -233,10 +234,10 @@ impl RegistryView {
         }
     }
 
-    /// Events of the watch, in order.
+    /// Enters events of the watch, in order.
     pub fn apply(&mut self, changes: &[Change], now: Timestamp) -> Affected {
         let mut affected = Affected::default();
-        // Events of one revision always come together.
+        // Events of one revision always arrive together.
         for together in changes.chunk_by(|a, b| a.revision() == b.revision()) {
             let mut gone = Vec::new();
             for change in together {
@@ -262,7 +263,7 @@ impl RegistryView {
             }
         }
         if self.listed.contains(&Range::Everything) {
-            // One range, one order. Where there are several, only progress of all says that nothing older can come.
+            // One range has one order. With several ranges, only the progress of all rules out older events.
             self.tombstones.retain(|_, revision| *revision > self.revision);
         }
         self.departures.forget(now);
@@ -273,24 +274,24 @@ impl RegistryView {
         self.deleting.get(&record.key) == Some(&record.mod_revision)
     }
 
-    /// Everything up to the revision has been seen.
+    /// The watch has reported everything up to the revision.
     pub fn progressed(&mut self, revision: Revision, now: Timestamp) {
         self.revision = self.revision.max(revision);
         self.tombstones.retain(|_, deleted| *deleted > self.revision);
         self.departures.forget(now);
     }
 
-    /// A delete of ours is about to be sent.
+    /// We are about to send a delete.
     pub fn deleting(&mut self, key: &RecordKey, if_revision: Revision) {
         self.deleting.insert(key.clone(), if_revision);
     }
 
-    /// The delete is no longer under way, whatever became of it.
+    /// The delete is no longer in flight, whether it succeeded or not.
     pub fn not_deleting(&mut self, key: &RecordKey) {
         self.deleting.remove(key);
     }
 
-    /// What a key is at a revision, learnt from an answer rather than from the watch.
+    /// Enters the state of a key at a revision from an answer, ahead of the watch.
     pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Affected {
         let mut affected = Affected::default();
         match record {
@@ -307,7 +308,7 @@ impl RegistryView {
         affected
     }
 
-    /// A lease of ours is gone: every record on it is as good as gone, whether or not the watch has shown it yet.
+    /// One of our leases is gone: drops every record on it, which the watch may not have reported yet.
     pub fn lease_lost(&mut self, lease: LeaseId) -> Affected {
         let mut affected = Affected::default();
         for key in self.records.own_on_lease(lease) {

@@ -103,18 +103,18 @@ fn records_are_found_by_name_and_by_owner_and_counted() {
 fn only_newer_things_count_whoever_tells_them() {
     let mut view = view();
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
-    // Our own write is answered before the watch shows it, or after.
+    // The answer to our own write arrives before the watch reports it, or after.
     let key: RecordKey = "p/echo/10.0.0.2:80".into();
     view.learnt(&key, Some(&own("p/echo/10.0.0.2:80", 6)), 6);
     assert_eq!(view.apply(&[Change::Put(own("p/echo/10.0.0.2:80", 6))], at(0)), Affected::default(), "old news");
     view.learnt(&key, None, 8);
     assert_eq!(keys(&view), ["p/echo/10.0.0.1:80"]);
-    // An event from before our delete must not bring the record back, one from after it does.
+    // An event from before our delete must not bring the record back; a later one does.
     view.apply(&[Change::Put(own("p/echo/10.0.0.2:80", 7))], at(0));
     assert_eq!(keys(&view).len(), 1);
     view.apply(&[deleted("p/echo/10.0.0.2:80", 8), Change::Put(own("p/echo/10.0.0.2:80", 9))], at(0));
     assert_eq!(keys(&view).len(), 2);
-    // A delete from before a put is old news as well.
+    // A delete from before a put is outdated as well.
     view.apply(&[deleted("p/echo/10.0.0.2:80", 8)], at(0));
     assert_eq!(keys(&view).len(), 2);
 }
@@ -150,7 +150,7 @@ fn a_departure_is_explained_by_its_lease_and_ends_when_the_address_is_registered
     assert!(!view.departures.explain(look_up, Evidence::Deregistered), "once explained it stays so");
     view.apply(&[Change::Put(foreign("p/echo/some-other-key/10.0.0.1:80", 8))], at(0));
     assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::Deregistered)]);
-    // An answer about the first departure says nothing about a second one.
+    // The look-up of the first departure does not explain a second one.
     let again = view.apply(&[deleted("p/echo/some-other-key/10.0.0.1:80", 9)], at(20));
     assert!(!view.departures.explain(look_up, Evidence::Deregistered));
     assert!(view.departures.explain(&again.look_ups[0], Evidence::Deregistered));
@@ -165,7 +165,7 @@ fn what_another_or_an_older_registry_does_not_have_is_unexplained_and_ours_is_ju
         let mut moved = first[1].clone();
         moved.value = foreign("p/echo/10.0.0.7:80", 4).value;
         reset(&mut view, &listing(5, &[first[0].clone(), moved, first[2].clone()]), at(0));
-        // Under one key it has what was there before: the address of today is missing too.
+        // One key has an earlier value there: its present address is missing too.
         let mut before = first[1].clone();
         before.value = foreign("p/echo/10.0.0.6:80", 2).value;
         before.mod_revision = 2;
@@ -174,7 +174,7 @@ fn what_another_or_an_older_registry_does_not_have_is_unexplained_and_ours_is_ju
         let rolled_back = |address: &str| (address.to_owned(), Evidence::RolledBack);
         assert_eq!(evidence(&view), [rolled_back("10.0.0.1:80"), rolled_back("10.0.0.7:80")]);
         assert_eq!(view.incarnation(), returned);
-        // Revisions start anew: what is older by number is newer in truth.
+        // Revisions start anew: a lower revision may be newer.
         view.apply(&[Change::Put(foreign("p/echo/10.0.0.1:80", second.revision + 1))], at(0));
         assert_eq!(keys(&view).len(), 2);
         let same = listing_of(&view, second.cluster_id);
@@ -219,7 +219,8 @@ fn several_records_of_a_service_that_go_at_once_were_swept_away() {
     assert_eq!(evidence(&view), [of(1, swept), of(2, swept), of(3, left), of(4, left)]);
     assert_eq!(affected.look_ups.len(), 1, "the only one of another service is looked up");
 
-    // One after the other they left; missing together in a list, their leases decide, and what was deleted may have been swept.
+    // The records departed one after the other. Missing together in a list, their leases decide: records with live
+    // leases may have been deleted in bulk.
     let mut view = super::tests::view();
     reset(&mut view, &listing(5, &records[..2]), at(0));
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6), deleted("p/echo/10.0.0.2:80", 7)], at(0));
@@ -274,7 +275,7 @@ fn our_own_deletes_are_no_departures() {
     view.deleting(&"p/echo/10.0.0.1:80".into(), 3);
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0));
     assert_eq!(evidence(&view), []);
-    // Somebody else's is: a server that shares the key deregistered.
+    // A delete by another client does: a server that shares the key deregistered.
     view.apply(&[deleted("p/echo/10.0.0.2:80", 7)], at(0));
     assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::LookingUp)]);
 }

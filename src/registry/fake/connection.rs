@@ -1,7 +1,7 @@
 //! One connection to the fake etcd, and its watch.
 //!
-//! Owns the faults that a client meets: a request that fails, an answer that is lost, a watch that says nothing. Refuses
-//! to know how records change, which [`super`] does.
+//! Owns the calls and the watch, with the faults that a test has set. Refuses to know how a transaction or an expired
+//! lease changes records, which [`super`] does.
 
 use std::sync::MutexGuard;
 use std::time::Duration;
@@ -133,13 +133,13 @@ impl Registry for FakeConnection {
 
 struct FakeWatch {
     registry: FakeConnection,
-    /// Each from its next revision on.
+    /// Each range, from its next revision on.
     followed: Vec<WatchRange>,
     progress: bool,
 }
 
 impl FakeWatch {
-    /// What there is to say now.
+    /// The next item, if one is ready.
     fn poll(&mut self) -> Result<Option<WatchItem>> {
         let state = self.registry.server.lock();
         if state.faults.silent {

@@ -1,7 +1,8 @@
-//! A registry in memory, for fault injection: etcd's revisions, leases, watches and compare-and-swap, and faults on demand.
+//! A fake etcd in memory: revisions, leases, watches and compare-and-swap, with faults on demand.
 //!
-//! It passes the same contract test as the real one (`tests/e2e/registry_contract.rs`). Leases expire on tokio's clock, which
-//! tests can pause.
+//! Owns the state of the server and the faults of tests. Passes the same contract test as the real etcd
+//! (`tests/e2e/registry_contract.rs`). Leases expire on tokio's clock, which tests can pause. Refuses to know the
+//! operator: it implements [`Connector`] and [`Registry`] alone.
 
 mod connection;
 
@@ -19,24 +20,24 @@ use twinspan_core::plan::RecordOp;
 use super::{Batch, Change, Connector, Outcome, Registry, RegistryError, Result, TxnResponse};
 use connection::FakeConnection;
 
-/// What goes wrong, until it is taken back.
+/// Faults that last until they are reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// Nothing answers any more, and connections cannot be made.
+    /// Nothing answers, and no connection succeeds.
     pub away: bool,
-    /// Watches stay open and say nothing.
+    /// Watches stay open and report nothing.
     pub silent: bool,
-    /// Batches are written, but their answers are lost.
+    /// Batches are written, but their answers get lost.
     pub answers_lost: bool,
-    /// Users are refused.
+    /// Users are rejected.
     pub refused: bool,
     /// A list takes a second.
     pub slow: bool,
-    /// The database is full: only deletes are taken.
+    /// The database is full and accepts only deletes.
     pub full: bool,
 }
 
-/// A state of the server.
+/// A copy of the server's state.
 #[derive(Clone, Debug)]
 pub struct Backup {
     revision: Revision,
@@ -52,20 +53,20 @@ struct State {
     history: Vec<Change>,
     compacted: Revision,
     leases: BTreeMap<LeaseId, (Instant, Duration)>,
-    /// Whoever asks for less gets this, as of a server with slow elections.
+    /// A shorter TTL is raised to this one, as by a server with slow elections.
     least_ttl_seconds: i64,
     faults: Faults,
-    /// Beginnings of keys whose lists fail, and how.
+    /// Key prefixes whose lists fail, and their errors.
     unlisted: BTreeMap<String, RegistryError>,
-    /// Leases that nobody may ask about; where there are any, nobody is told of any.
+    /// Leases without read permission; if there are any, the list of leases fails.
     secret_leases: BTreeSet<LeaseId>,
-    /// Connections made before this are cut.
+    /// Connections of an earlier generation are cut.
     generation: u64,
-    /// How often each thing was asked.
+    /// The number of calls by method.
     calls: BTreeMap<&'static str, usize>,
 }
 
-/// The server; clones are the same one.
+/// The server; clones share it.
 #[derive(Clone, Default)]
 pub struct FakeEtcd {
     state: Arc<Mutex<State>>,
@@ -96,7 +97,7 @@ impl FakeEtcd {
         self.changed.notify_waiters();
     }
 
-    /// Lists of this key prefix fail like that, until it is taken back.
+    /// Lists of this key prefix fail with the error; `None` ends that.
     pub fn fail_lists(&self, key_prefix: &str, error: Option<RegistryError>) {
         let mut state = self.lock();
         match error {
@@ -105,7 +106,7 @@ impl FakeEtcd {
         }
     }
 
-    /// These leases carry keys that our user may not read: it is told neither of these keys nor of all leases.
+    /// These leases carry keys that our user may not read: etcd lists neither these keys nor any leases.
     pub fn hide_leases(&self, leases: &[LeaseId]) {
         self.lock().secret_leases.extend(leases);
     }
@@ -116,14 +117,14 @@ impl FakeEtcd {
         self.changed.notify_waiters();
     }
 
-    /// Forgets the history up to now: a watch from before ends.
+    /// Drops the history: a watch from an earlier revision ends.
     pub fn compact(&self) {
         let mut state = self.lock();
         state.compacted = state.revision;
         state.history.clear();
     }
 
-    /// Another cluster with nothing in it answers from now on.
+    /// An empty cluster with another ID answers from now on.
     pub fn replace_with_empty(&self) {
         {
             let mut state = self.lock();
@@ -134,13 +135,13 @@ impl FakeEtcd {
         self.changed.notify_waiters();
     }
 
-    /// The state that it has now, to be put back later with [`FakeEtcd::restore`].
+    /// The current state, for [`FakeEtcd::restore`].
     pub fn backup(&self) -> Backup {
         let state = self.lock();
         Backup { revision: state.revision, records: state.records.clone(), leases: state.leases.clone() }
     }
 
-    /// The same cluster answers from now on as it was at a backup.
+    /// The same cluster answers from now on, with the state of the backup.
     pub fn restore(&self, backup: &Backup) {
         {
             let mut state = self.lock();
@@ -153,7 +154,7 @@ impl FakeEtcd {
         self.changed.notify_waiters();
     }
 
-    /// What any client would put; a lease of `NONE` is none.
+    /// Puts a record as any client could, with a lease or `NONE`.
     pub fn put(&self, key: &str, value: &str, lease: LeaseId) {
         let mut state = self.lock();
         state.revision += 1;
@@ -163,7 +164,7 @@ impl FakeEtcd {
         self.changed.notify_waiters();
     }
 
-    /// What any client would delete, in one revision.
+    /// Deletes keys in one revision, as any client could.
     pub fn delete(&self, keys: &[&str]) {
         let mut state = self.lock();
         state.revision += 1;
@@ -174,7 +175,7 @@ impl FakeEtcd {
         self.changed.notify_waiters();
     }
 
-    /// What any client would revoke: its records go with it, in one revision.
+    /// Revokes a lease as any client could; its records are deleted in one revision.
     pub fn revoke(&self, lease: LeaseId) {
         let mut state = self.lock();
         if let Some((expires, _)) = state.leases.get_mut(&lease) {
@@ -205,7 +206,7 @@ impl FakeEtcd {
         self.lock().revision
     }
 
-    /// How often something was asked: `list`, `watch`, `commit`, `keep_alive`, `progress`, ….
+    /// The number of calls: `list`, `watch`, `commit`, `keep_alive`, `progress`, ….
     pub fn calls(&self, what: &str) -> usize {
         self.lock().calls.get(what).copied().unwrap_or_default()
     }
@@ -237,7 +238,7 @@ impl State {
         }
     }
 
-    /// An expired lease takes its records with it, in one revision.
+    /// Deletes the records of expired leases, in one revision each.
     fn expire(&mut self) {
         let now = Instant::now();
         let expired: Vec<LeaseId> = self.leases.iter().filter(|(_, (at, _))| *at <= now).map(|(id, _)| *id).collect();
@@ -267,7 +268,7 @@ impl State {
             RecordOp::Update { .. } => batch.lease,
             RecordOp::Delete { .. } => LeaseId::NONE,
         };
-        // As in etcd, a missing lease fails the whole request, whether or not its operation would have won its race.
+        // As in etcd, a missing lease fails the whole request, even if its operation would lose its race.
         let missing = |op: &&RecordOp| lease_of(op) != LeaseId::NONE && !self.leases.contains_key(&lease_of(op));
         if batch.ops.iter().any(|op| missing(&op)) {
             return Err(RegistryError::LeaseGone);
