@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_survive_the_way_there_and_back() {
+    fn a_slice_survives_conversion_both_ways() {
         let object: EndpointSlice = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "s", "namespace": "shop", "resourceVersion": "7", "labels": {
                 "kubernetes.io/service-name": "echo", "endpointslice.kubernetes.io/managed-by": "twinspan.dev"},

@@ -83,7 +83,7 @@ impl Index {
         self.by_registry.get(registry).into_iter().flat_map(BTreeMap::keys)
     }
 
-    /// `name` is the name in keys.
+    /// RegisteredServices by a name from keys.
     pub fn of_name(&self, registry: &str, name: &[u8]) -> impl Iterator<Item = &ServiceKey> {
         let keys = std::str::from_utf8(name).ok().and_then(|name| self.by_registry.get(registry)?.get(name));
         keys.into_iter().flatten()

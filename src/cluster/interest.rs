@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_finds_those_who_look_at_it_and_no_longer_those_who_did() {
+    fn an_address_finds_the_services_that_look_at_it_now() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let ips = |texts: &[&str]| texts.iter().map(|t| ip(t)).collect::<BTreeSet<_>>();
         let (a, b) = (ServiceKey::new("shop", "a"), ServiceKey::new("shop", "b"));

@@ -1,7 +1,7 @@
 //! The pods of the cluster by their addresses.
 //!
-//! Owns which pod has an address, and if the end of the last one was observed. Refuses to know which Service selects a
-//! pod.
+//! Owns the pods at each address, and the addresses of pods whose end was not observed. Refuses to know which Service
+//! selects a pod.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_found_by_address_while_they_run() {
+    fn pods_are_found_by_address_while_they_run() {
         let (a, b) = (ObjectKey::new("shop", "a"), ObjectKey::new("shop", "b"));
         let mut pods = Pods::default();
         assert_eq!(pods.put(a.clone(), pod("10.0.0.1", false)), [ip("10.0.0.1")]);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_vanished_ended_unseen_until_another_has_its_address() {
+    fn a_pod_that_vanished_ended_unseen_until_another_has_its_address() {
         let (a, b) = (ObjectKey::new("shop", "a"), ObjectKey::new("shop", "b"));
         let mut pods = Pods::default();
         pods.put(a.clone(), pod("10.0.0.1", false));

@@ -45,9 +45,8 @@ impl Slices {
         self.put(namespace, slice);
     }
 
-    /// Enters a slice from the watch, unless its version is older than the known one: the watch may lag behind the
-    /// answers to our own writes (resourceVersions of one kind are ordered, KEP-5504).
-    /// Returns the affected Services.
+    /// Enters a slice if it is newer than the known version: the watch may lag behind the answers to our own writes
+    /// (resourceVersions of one kind are ordered, KEP-5504). Returns the affected Services.
     pub fn put(&mut self, namespace: &str, slice: Slice) -> Vec<ServiceKey> {
         let key = ObjectKey::new(namespace, &slice.name);
         if self.by_key.get(&key).is_some_and(|known| !is_newer(&slice.resource_version, &known.resource_version)) {
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_version_never_replaces_what_our_own_write_was_answered_with() {
+    fn an_older_version_never_replaces_the_answer_to_our_own_write() {
         let mut slices = Slices::default();
         slices.put("shop", slice("s", "10", Some("echo"), Some("uid")));
         assert_eq!(slices.put("shop", slice("s", "9", Some("other"), None)), []);
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_that_changes_its_service_concerns_both() {
+    fn a_slice_that_changes_its_service_affects_both() {
         let mut slices = Slices::default();
         slices.put("shop", slice("s", "1", Some("a"), None));
         assert_eq!(slices.put("shop", slice("s", "2", Some("b"), None)), [service("a"), service("b")]);
@@ -151,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_that_was_written_while_a_list_was_on_its_way_is_not_taken_for_gone() {
+    fn a_slice_written_while_a_list_was_in_flight_is_not_removed() {
         let mut slices = Slices::default();
         slices.put("shop", slice("old", "1", Some("echo"), None));
         slices.list_begins();

@@ -94,7 +94,7 @@ pub struct ClusterView {
     pub secrets: BTreeMap<ObjectKey, Arc<SecretView>>,
     /// Kinds whose watch broke and has not reported since, with the time.
     cut_off: BTreeMap<Kind, Timestamp>,
-    /// How often a re-list, not a watch event, changed a Service or its slices.
+    /// Counts the changes of a Service or its slices that a re-list showed, not a watch event.
     listings: BTreeMap<ServiceKey, u64>,
     pub slices: Slices,
     pub pods: Pods,
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_cluster_uses_follows_nodes_service_ranges_and_the_api_server() {
+    fn trusted_networks_follow_nodes_service_ranges_and_the_api_server() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let mut view = ClusterView::default();
         let node = NodeView { addresses: vec![ip("192.0.2.1")], pod_cidrs: vec!["10.244.0.0/24".into()], zone: None };

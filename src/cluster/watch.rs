@@ -1,8 +1,7 @@
 //! The watches that keep the view of the cluster true: one for each kind, reopened until it is stopped.
 //!
 //! Owns how a kind enters the view. An object that a re-list does not name is removed, as if the watch had reported its
-//! deletion. Refuses to know which objects a RegisteredService needs: it names the changed object, and the router finds
-//! the RegisteredServices.
+//! deletion. Refuses to know the controllers: each change becomes a [`ClusterEvent`].
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;

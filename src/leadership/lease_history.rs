@@ -122,6 +122,6 @@ mod tests {
         assert!(lease_history.held_recently("other"));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!lease_history.held_recently("other"));
-        assert!(lease_history.confirm().await.unwrap(), "without an election nobody else can lead");
+        assert!(lease_history.confirm().await.unwrap(), "without an election no other process can lead");
     }
 }

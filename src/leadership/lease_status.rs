@@ -1,7 +1,7 @@
 //! The status of Leases that this process does not hold.
 //!
-//! Owns two questions: who leads (for the CLI), and whether a second release runs. Two releases hold two Leases and
-//! would both write. The fence of each registry keeps them apart there, but nothing does in the API server, so the
+//! Owns the reads that tell who leads (for the CLI), and whether a second release runs. Two releases hold two Leases
+//! and would both write. The fence of each registry keeps them apart there, but nothing does in the API server, so the
 //! second release does not start. Refuses to take part in the election.
 
 use jiff::SignedDuration;
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn held_is_what_somebody_renewed_lately() {
+    fn a_lease_is_held_if_its_holder_renewed_it_recently() {
         let now = Timestamp::from_second(1_000_000).unwrap();
         let lease = |holder: &str, ago: i64| -> Lease {
             let renewed = Timestamp::from_second(1_000_000 - ago).unwrap();
@@ -67,7 +67,7 @@ mod tests {
         };
         assert!(held(&lease("a", 3), now));
         assert!(held(&lease("a", -20), now), "its clock is ahead");
-        assert!(!held(&lease("", 3), now), "given back");
+        assert!(!held(&lease("", 3), now), "released");
         assert!(!held(&lease("a", 31), now), "not renewed");
         assert!(!held(&Lease::default(), now));
     }

@@ -52,7 +52,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[tokio::test]
-    async fn open_is_accepted_and_closed_at_once_is_not() {
+    async fn only_a_connection_that_stays_open_is_accepted() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {

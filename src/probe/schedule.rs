@@ -216,7 +216,7 @@ mod tests {
             async move { leadership.heartbeat().await }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
-        asked(1..=2, "at once when it leads");
+        asked(1..=2, "immediately when it leads");
         assert_eq!(probes.answers(&one)[&addr].answer, Answer::Accepted);
         let since = probes.answers(&two)[&addr].since;
         tokio::time::sleep(Duration::from_secs(100)).await;
@@ -227,10 +227,10 @@ mod tests {
         assert_eq!(probes.answers(&one)[&addr].answer, Answer::NoAnswer);
         probes.ask(&one, &BTreeSet::new());
         assert!(probes.answers(&one).is_empty());
-        asked(1..=3, "one of them still asks");
+        asked(1..=3, "one service still asks");
         probes.ask(&two, &BTreeSet::new());
         tokio::time::sleep(Duration::from_secs(60)).await;
-        asked(0..=1, "nobody asks");
+        asked(0..=1, "no service asks");
         stop.cancel();
         beating.abort();
     }

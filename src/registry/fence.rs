@@ -54,7 +54,7 @@ impl FenceState {
     }
 
     /// # Errors
-    /// Why nothing may be written.
+    /// The reason why nothing may be written.
     pub fn fence(&self) -> Result<Fence> {
         match &*self.status.borrow() {
             FenceStatus::Held(epoch) => Ok(Fence { key: self.key.clone(), value: epoch.to_string() }),

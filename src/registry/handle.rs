@@ -244,7 +244,7 @@ impl RegistryHandle {
         }
     }
 
-    /// The error of a registry whose session stands, if it rejects writes or keepalives.
+    /// The error of a connected registry that rejects writes or keepalives.
     pub fn problem(&self, leads: bool) -> Option<RegistryError> {
         self.health.first(leads)
     }

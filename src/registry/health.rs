@@ -1,4 +1,4 @@
-//! The health of a registry whose session stands: the writes and keepalives that it rejects.
+//! The health of a connected registry: the writes and keepalives that it rejects.
 //!
 //! Owns the last errors, and the results that clear them. Refuses to know the state of the session, the fence and the
 //! Lease, which have errors of their own.
@@ -87,18 +87,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_ends_with_a_success_of_its_own_kind() {
+    fn each_error_ends_with_a_success_of_its_own_kind() {
         let health = Health::default();
         let [x, y] = ["x", "y"].map(|name| ServiceKey::new("shop", name));
         let full = || Some(RegistryError::NoSpace("3 GB".into()));
-        assert!(health.write_result(&x, full()) && !health.write_result(&x, full()), "the same again is no news");
+        assert!(
+            health.write_result(&x, full()) && !health.write_result(&x, full()),
+            "a repeated error is not a change"
+        );
         assert!(!health.write_result(&y, full()));
-        assert_eq!((health.first(true), health.first(false)), (full(), None), "who does not lead writes nothing");
-        assert!(!health.keepalive_result(None) && !health.write_result(&x, None), "the other one still waits");
+        assert_eq!((health.first(true), health.first(false)), (full(), None), "only a leader has errors of writes");
+        assert!(
+            !health.keepalive_result(None) && !health.write_result(&x, None),
+            "the other service still has an error"
+        );
         assert!(health.write_result(&y, None));
         assert!(health.keepalive_result(full()));
         assert_eq!(health.first(false), full());
-        assert!(!health.write_result(&x, Some(RegistryError::Fenced)), "somebody else's turn is no trouble");
+        assert!(!health.write_result(&x, Some(RegistryError::Fenced)), "a lost fence is not an error of the registry");
         assert!(health.keepalive_result(None));
         assert_eq!(health.first(true), None);
     }

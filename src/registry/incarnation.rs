@@ -1,4 +1,4 @@
-//! The incarnation of a registry: whether the one that answers is the one that was known.
+//! The incarnation of a registry: the known etcd, the same etcd after a rollback, or another etcd cluster.
 //!
 //! Owns the evidence from the first list of a session. It counts until every range was listed once, even if the session
 //! ends before that. It comes from lists alone, because a member's own status may lag behind them. Refuses to know

@@ -1,8 +1,8 @@
 //! The leases of own records in one registry.
 //!
 //! Owns their IDs, which follow from the registry's name and settings, so that a successor finds the same leases. Owns
-//! the number of records on each; a lease without records expires. Source of the limits: revoking an etcd lease with
-//! many keys blocks the server (k8s.io/apiserver caps them at 1,000). Refuses to repeat keepalives, which
+//! the limit of records on each; a lease without records expires. Source of the limit: revoking an etcd lease with many
+//! keys blocks the server (k8s.io/apiserver caps them at 1,000). Refuses to repeat keepalives, which
 //! [`super::keepalive`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,7 +67,7 @@ impl LeasePool {
         LeaseId((i64::from_be_bytes(bytes) & i64::MAX).max(1))
     }
 
-    /// Every ID that a lease of ours can have.
+    /// Every ID that one of our leases can have.
     pub fn ids(&self) -> BTreeSet<LeaseId> {
         (0..LEASES).map(|n| self.id(n)).collect()
     }

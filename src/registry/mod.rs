@@ -7,7 +7,7 @@
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
 //! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it.
 //! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first.
-//! - [`health`]: errors of a registry whose session stands.
+//! - [`health`]: the writes and keepalives that a connected registry rejects.
 //! - [`handle`]: one registry for the rest of the operator; [`sessions`]: all handles; [`guards`]: their deletion
 //!   guards.
 //!

@@ -69,7 +69,7 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env
     handle.disconnected();
 }
 
-/// One session, from the connection to its end; returns why it ended.
+/// One session, from the connection to its end. Returns the error that ended it.
 async fn once(
     handle: &Arc<RegistryHandle>,
     connector: &dyn Connector,

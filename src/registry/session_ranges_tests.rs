@@ -8,7 +8,7 @@ fn bench_of_ranges(registered: &[&str]) -> Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about_or_holds_records_of_ours() {
+async fn a_range_is_watched_while_its_name_is_registered_or_has_own_records() {
     let bench = bench_of_ranges(&[]);
     // An orphaned own record, on one of our leases.
     let (lost, lease) = ("lost/twinspan~c1~shop~gone~10.0.0.9:80", bench.handle.leases.id(5));
@@ -17,7 +17,7 @@ async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about
     bench.server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
     bench.server.put("else/1", "10.0.0.2:80", LeaseId::NONE);
     bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
-    assert_eq!(bench.snapshot().state, ViewState::Unknown, "nobody asks about it yet");
+    assert_eq!(bench.snapshot().state, ViewState::Unknown, "the name is not registered yet");
     bench.handle.set_registered(names(&["echo"]));
     bench.fresh().await;
     assert_eq!(bench.keys(), ["echo/1"]);
@@ -38,7 +38,7 @@ async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_comes_while_others_are_listed_is_followed_after_them() {
+async fn a_name_added_while_others_are_listed_is_watched_after_them() {
     let bench = bench_of_ranges(&["echo", "order"]);
     bench.server.set_faults(Faults { slow: true, ..Faults::default() });
     bench.until("the first list", |b| b.server.calls("list") == 1).await;
@@ -48,7 +48,7 @@ async fn a_name_that_comes_while_others_are_listed_is_followed_after_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn that_another_registry_answers_is_not_forgotten_before_it_has_listed_everything() {
+async fn another_etcd_counts_until_every_range_was_listed() {
     let unavailable = RegistryError::Timeout { what: "list", seconds: 20 };
     for (emptied, expected) in [(true, Incarnation::ClusterChanged), (false, Incarnation::RolledBack)] {
         let bench = bench_of_ranges(&["echo", "order"]);
@@ -86,7 +86,7 @@ async fn that_another_registry_answers_is_not_forgotten_before_it_has_listed_eve
 }
 
 #[tokio::test(start_paused = true)]
-async fn how_a_record_went_that_a_list_lacks_is_looked_up_also_where_the_session_ends_at_once() {
+async fn the_lease_of_a_record_missing_from_a_list_is_looked_up_even_if_the_session_ends() {
     let bench = bench_of(Layout::new(Format::Kitex, ""), &["echo", "order"]);
     bench.server.grant_for(LeaseId(6), Duration::from_secs(3600));
     bench.server.put("/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId(6));
@@ -102,7 +102,7 @@ async fn how_a_record_went_that_a_list_lacks_is_looked_up_also_where_the_session
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_may_not_be_read_is_the_matter_of_its_service_alone() {
+async fn a_name_without_read_permission_affects_only_its_service() {
     let denied = RegistryError::PermissionDenied("permission denied".to_owned());
     let bench = bench_of_ranges(&["echo", "order"]);
     for key in ["echo/1", "order/1", "other/1"] {
@@ -144,7 +144,7 @@ async fn a_name_that_may_not_be_read_is_the_matter_of_its_service_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn own_records_are_found_also_where_the_registry_does_not_tell_all_leases() {
+async fn own_records_are_found_even_if_etcd_does_not_list_leases() {
     let bench = bench_of_ranges(&[]);
     let (readable, unreadable) = (bench.handle.leases.id(700), bench.handle.leases.id(3));
     for (lease, key) in

@@ -50,7 +50,7 @@ impl Registries {
         all
     }
 
-    /// The sessions of ServiceRegistries, for as long as the guard lives: never across an await.
+    /// The sessions of ServiceRegistries; never hold the guard across an await.
     pub fn running(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {
         lock(&self.running)
     }

@@ -59,7 +59,7 @@ pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: Cancella
                 *fence.last_error() = None;
                 status.borrow_and_update();
                 if reported {
-                    // Only a leader reports that it cannot raise the epoch.
+                    // Clears the reported error: only a leader reports that it cannot raise the epoch.
                     handle.requeue_all();
                 }
                 Duration::MAX

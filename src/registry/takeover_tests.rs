@@ -103,7 +103,7 @@ async fn only_a_leader_raises_and_only_behind_its_epoch_is_anything_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_that_race_one_has_it_and_the_other_says_why_it_does_not_write() {
+async fn of_two_leaders_one_holds_the_epoch_and_the_other_reports_the_conflict() {
     let server = FakeEtcd::new();
     let (a, b) = (replica(&server, "a"), replica(&server, "b"));
     a.lead();
@@ -122,8 +122,8 @@ async fn of_two_that_race_one_has_it_and_the_other_says_why_it_does_not_write() 
     assert!(error.to_string().contains("approve-epoch") && error.label() == "ClusterIDInUse", "{error}");
 
     // An administrator who knows that the other cluster is gone approves its epoch.
-    if let Some(book) = &loser.handle.fence {
-        book.approve(epoch(&server));
+    if let Some(fence) = &loser.handle.fence {
+        fence.approve(epoch(&server));
     }
     loser.until("approved", |fence| fence.is_ok()).await;
     assert_eq!(loser.write("10.0.0.4:80").await, None);
@@ -133,7 +133,7 @@ async fn of_two_that_race_one_has_it_and_the_other_says_why_it_does_not_write() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn gone_or_set_back_it_is_raised_again() {
+async fn a_missing_or_older_epoch_is_raised_again() {
     let server = FakeEtcd::new();
     let a = replica(&server, "a");
     server.put(KEY, "6/", LeaseId::NONE);
@@ -167,7 +167,7 @@ async fn an_answer_that_was_lost_is_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_given_back_at_the_end_and_a_unexplained_one_makes_its_successor_careful() {
+async fn the_epoch_is_released_at_the_end_and_an_unexplained_one_spares_orphans() {
     let server = FakeEtcd::new();
     let a = replica(&server, "a");
     a.lead();
@@ -189,7 +189,7 @@ async fn it_is_given_back_at_the_end_and_a_unexplained_one_makes_its_successor_c
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leads_no_more_has_no_trouble_with_it() {
+async fn a_replica_that_stops_leading_clears_the_epoch_error() {
     let server = FakeEtcd::new();
     server.set_faults(Faults { answers_lost: true, ..Faults::default() });
     let a = replica(&server, "a");

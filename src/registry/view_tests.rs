@@ -100,7 +100,7 @@ fn records_are_found_by_name_and_by_owner_and_counted() {
 }
 
 #[test]
-fn only_newer_things_count_whoever_tells_them() {
+fn only_newer_changes_count_from_any_source() {
     let mut view = view();
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
     // The answer to our own write arrives before the watch reports it, or after.
@@ -120,7 +120,7 @@ fn only_newer_things_count_whoever_tells_them() {
 }
 
 #[test]
-fn a_list_says_what_vanished_but_not_what_was_written_while_it_was_on_its_way() {
+fn a_list_removes_missing_records_but_not_those_written_while_it_was_in_flight() {
     let mut view = view();
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3), foreign("p/echo/10.0.0.2:80", 4)]), at(0));
     view.learnt(&"p/echo/10.0.0.3:80".into(), Some(&own("p/echo/10.0.0.3:80", 9)), 9);
@@ -157,7 +157,7 @@ fn a_departure_is_explained_by_its_lease_and_ends_when_the_address_is_registered
 }
 
 #[test]
-fn what_another_or_an_older_registry_does_not_have_is_unexplained_and_ours_is_just_put_back() {
+fn records_missing_after_a_rollback_are_unexplained_and_own_ones_are_put_back() {
     let another = ListResponse { cluster_id: 2, ..listing(9, &[]) };
     for (second, returned) in [(another, Incarnation::ClusterChanged), (listing(4, &[]), Incarnation::RolledBack)] {
         let mut view = view();
@@ -188,7 +188,7 @@ fn listing_of(view: &RegistryView, cluster_id: u64) -> ListResponse {
 }
 
 #[test]
-fn a_process_that_starts_knows_from_status_what_another_one_met() {
+fn a_process_that_starts_knows_the_etcd_cluster_from_the_status() {
     for (before, expected) in [
         (None, Incarnation::AsItWas),
         (Some((1, 5)), Incarnation::AsItWas),
@@ -202,7 +202,7 @@ fn a_process_that_starts_knows_from_status_what_another_one_met() {
 }
 
 #[test]
-fn several_records_of_a_service_that_go_at_once_were_swept_away() {
+fn several_records_of_a_service_deleted_in_one_revision_are_a_bulk_deletion() {
     let records = [
         foreign("p/echo/10.0.0.1:80", 1),
         foreign("p/echo/10.0.0.2:80", 2),
@@ -219,8 +219,8 @@ fn several_records_of_a_service_that_go_at_once_were_swept_away() {
     assert_eq!(evidence(&view), [of(1, swept), of(2, swept), of(3, left), of(4, left)]);
     assert_eq!(affected.look_ups.len(), 1, "the only one of another service is looked up");
 
-    // The records departed one after the other. Missing together in a list, their leases decide: records with live
-    // leases may have been deleted in bulk.
+    // Records that depart one after the other are looked up one by one. If they are missing together from a list, live
+    // leases mean a bulk deletion (`docs/decisions/0016`).
     let mut view = super::tests::view();
     reset(&mut view, &listing(5, &records[..2]), at(0));
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6), deleted("p/echo/10.0.0.2:80", 7)], at(0));
@@ -233,7 +233,7 @@ fn several_records_of_a_service_that_go_at_once_were_swept_away() {
 }
 
 #[test]
-fn a_go_zero_key_that_vanishes_alone_left() {
+fn a_go_zero_key_that_is_deleted_alone_deregistered() {
     let mut view = RegistryView::new(Layout::new(Format::GoZero, ""), "c1", None);
     let echo = Range::Service(RegistryName::new("echo").unwrap());
     let record = |key: &str, address: &str| RawRecord {
@@ -257,7 +257,7 @@ fn a_go_zero_key_that_vanishes_alone_left() {
 }
 
 #[test]
-fn a_lease_that_is_lost_takes_its_records_before_the_watch_says_so() {
+fn a_lost_lease_drops_its_records_before_the_watch_reports_it() {
     let mut view = view();
     let healed = raw("p/echo/10.0.0.3:80", 3, LeaseId(71), Some("c1/shop/echo\",\"twinspan.dev/healed\":\"true"));
     reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 1), own("p/old/10.0.0.2:80", 2), healed]), at(0));
@@ -269,7 +269,7 @@ fn a_lease_that_is_lost_takes_its_records_before_the_watch_says_so() {
 }
 
 #[test]
-fn our_own_deletes_are_no_departures() {
+fn our_own_deletes_are_not_departures() {
     let mut view = view();
     reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 3), own("p/echo/10.0.0.2:80", 4)]), at(0));
     view.deleting(&"p/echo/10.0.0.1:80".into(), 3);
@@ -281,7 +281,7 @@ fn our_own_deletes_are_no_departures() {
 }
 
 #[test]
-fn several_own_records_that_go_at_once_were_swept_away_and_wait_for_nothing() {
+fn several_own_records_deleted_in_one_revision_are_not_looked_up() {
     let mut view = view();
     reset(
         &mut view,
@@ -295,7 +295,7 @@ fn several_own_records_that_go_at_once_were_swept_away_and_wait_for_nothing() {
 }
 
 #[test]
-fn departures_are_forgotten_when_they_can_change_nothing_any_more() {
+fn departures_are_forgotten_when_they_no_longer_matter() {
     let mut view = view();
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0));

@@ -2,7 +2,7 @@
 //!
 //! Owns the check before each batch, the split of operations into batches, and the effect of each answer on the view.
 //! Refuses to repeat a write: an operation that lost its race, or whose answer was lost, is planned again from the
-//! registry's state. Only deletes behind a create that a full database rejected are sent again.
+//! registry's state. Only the deletes of a batch that a full database rejected are sent again.
 
 use tracing::debug;
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
