@@ -20,7 +20,7 @@ use crate::api::{RegisteredService, ServiceRegistry};
 
 /// Time after which a broken watch counts as recovered. Each further failure is reported within the longest backoff and
 /// a connection's timeout, so silence for longer means that the watch works.
-const CUT_OFF: SignedDuration = SignedDuration::from_secs(15);
+const BROKEN_FOR: SignedDuration = SignedDuration::from_secs(15);
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,7 +93,7 @@ pub struct ClusterView {
     /// Secrets of the operator's own namespace.
     pub secrets: BTreeMap<ObjectKey, Arc<SecretView>>,
     /// Kinds whose watch broke and has not reported since, with the time.
-    cut_off: BTreeMap<Kind, Timestamp>,
+    broken_watches: BTreeMap<Kind, Timestamp>,
     /// Counts the changes of a Service or its slices that a re-list showed, not a watch event.
     listings: BTreeMap<ServiceKey, u64>,
     pub slices: Slices,
@@ -116,13 +116,13 @@ impl ClusterView {
     }
 
     /// The watch of a kind broke, or a re-list replaces it.
-    pub fn cut_off(&mut self, kind: Kind, now: Timestamp) {
-        self.cut_off.insert(kind, now);
+    pub fn watch_broken(&mut self, kind: Kind, now: Timestamp) {
+        self.broken_watches.insert(kind, now);
     }
 
     /// The watch of a kind reports changes again.
-    pub fn resumed(&mut self, kind: Kind) {
-        self.cut_off.remove(&kind);
+    pub fn watch_recovered(&mut self, kind: Kind) {
+        self.broken_watches.remove(&kind);
     }
 
     /// True if the pod at this address vanished in a re-list, or the pod watch is broken. A slice change then proves
@@ -131,7 +131,7 @@ impl ClusterView {
         if self.pods.at(ip).next().is_none() {
             return self.pods.ended_unseen(ip);
         }
-        self.cut_off.get(&Kind::Pod).is_some_and(|since| now.duration_since(*since) < CUT_OFF)
+        self.broken_watches.get(&Kind::Pod).is_some_and(|since| now.duration_since(*since) < BROKEN_FOR)
     }
 
     /// The default cluster ID: the UID of kube-system, which lasts as long as the cluster.
@@ -255,10 +255,10 @@ mod tests {
         let mut view = ClusterView::default();
         view.pods.put(key.clone(), pod);
         assert!(!view.end_is_unseen(ip, at(0)));
-        view.cut_off(Kind::Pod, at(0));
+        view.watch_broken(Kind::Pod, at(0));
         assert!(view.end_is_unseen(ip, at(14)));
         assert!(!view.end_is_unseen(ip, at(15)), "the watch goes on");
-        view.resumed(Kind::Pod);
+        view.watch_recovered(Kind::Pod);
         assert!(!view.end_is_unseen(ip, at(1)));
         view.pods.vanish(&key);
         assert!(view.end_is_unseen(ip, at(100)));

@@ -121,15 +121,15 @@ async fn follow<K: Watched>(
             None => return,
             Some(Err(error)) => {
                 warn!(kind = K::KIND.as_str(), %error, "cannot watch; trying again");
-                view.lock().unwrap_or_else(PoisonError::into_inner).cut_off(K::KIND, env.now());
+                view.lock().unwrap_or_else(PoisonError::into_inner).watch_broken(K::KIND, env.now());
             }
             Some(Ok(event)) => {
                 let affected = {
                     let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
                     match event {
-                        watcher::Event::Init => view.cut_off(K::KIND, env.now()),
+                        watcher::Event::Init => view.watch_broken(K::KIND, env.now()),
                         watcher::Event::InitApply(_) => {}
-                        _ => view.resumed(K::KIND),
+                        _ => view.watch_recovered(K::KIND),
                     }
                     enter::<K>(&mut view, event, &mut listing)
                 };

@@ -27,7 +27,7 @@ pub struct LeaseHistory {
     /// `None` without an election: then no other holder is explained.
     api: Option<Api<Lease>>,
     identity: String,
-    seen: Arc<Mutex<BTreeMap<String, Instant>>>,
+    last_seen: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 impl std::fmt::Debug for LeaseHistory {
@@ -43,7 +43,7 @@ impl LeaseHistory {
 
     /// Without an election.
     pub fn alone(identity: &str) -> Self {
-        Self { api: None, identity: identity.to_owned(), seen: Arc::default() }
+        Self { api: None, identity: identity.to_owned(), last_seen: Arc::default() }
     }
 
     pub fn identity(&self) -> &str {
@@ -59,19 +59,19 @@ impl LeaseHistory {
         let lease = timeout(CALL, api.get_opt(LEASE)).await.map_err(|_| LeaseReadError::Timeout)??;
         let holder = lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default();
         let ours = holder == self.identity;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|_, at| at.elapsed() < 2 * LEASE_DURATION);
-        seen.insert(holder, Instant::now());
+        let mut last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        last_seen.retain(|_, at| at.elapsed() < 2 * LEASE_DURATION);
+        last_seen.insert(holder, Instant::now());
         Ok(ours)
     }
 
     /// True if the Lease explains that this holder raised an epoch. A leader that ended left its epoch with an empty
     /// holder.
     pub fn held_recently(&self, holder: &str) -> bool {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
         holder.is_empty()
             || holder == self.identity
-            || seen.get(holder).is_some_and(|at| at.elapsed() < 2 * LEASE_DURATION)
+            || last_seen.get(holder).is_some_and(|at| at.elapsed() < 2 * LEASE_DURATION)
     }
 
     /// Reads the Lease every [`POLL`] while this process does not lead.
@@ -117,7 +117,7 @@ mod tests {
                 && lease_history.held_recently("")
                 && !lease_history.held_recently("other")
         );
-        lease_history.seen.lock().unwrap().insert("other".to_owned(), Instant::now());
+        lease_history.last_seen.lock().unwrap().insert("other".to_owned(), Instant::now());
         tokio::time::advance(2 * LEASE_DURATION - Duration::from_secs(1)).await;
         assert!(lease_history.held_recently("other"));
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -28,9 +28,9 @@ pub async fn run(handle: Arc<RegistryHandle>, stop: CancellationToken) {
         let wait = match connected {
             None => Duration::MAX,
             Some(registry) => {
-                let kept = keep_all(&handle, registry.as_ref()).await;
-                handle.record_keepalive_result(kept.as_ref().err().cloned());
-                kept.map_or(RETRY, |shortest| handle.leases.interval(shortest))
+                let result = keep_all(&handle, registry.as_ref()).await;
+                handle.record_keepalive_result(result.as_ref().err().cloned());
+                result.map_or(RETRY, |shortest| handle.leases.interval(shortest))
             }
         };
         tokio::select! {

@@ -83,11 +83,11 @@ pub trait Registry: Send + Sync + fmt::Debug {
     async fn keys_of(&self, lease: LeaseId) -> Result<Vec<RecordKey>>;
 }
 
-/// A key prefix to watch, and the number that cancels the watch.
+/// A key prefix to watch, and the ID that cancels the watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchRange {
     /// Positive, and unique on the stream.
-    pub number: i64,
+    pub watch_id: i64,
     pub key_prefix: String,
     pub from: Revision,
 }
@@ -107,7 +107,7 @@ pub trait Watch: Send {
     async fn follow(&mut self, another: &WatchRange) -> Result<()>;
 
     /// Stops watching one of the key prefixes.
-    async fn unwatch(&mut self, number: i64) -> Result<()>;
+    async fn unwatch(&mut self, watch_id: i64) -> Result<()>;
 
     /// Requests a [`WatchItem::Progress`], which shows that the stream is alive.
     async fn request_progress(&mut self) -> Result<()>;

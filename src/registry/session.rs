@@ -101,7 +101,7 @@ struct Session {
     followed: BTreeMap<Range, i64>,
     /// Ranges without read permission, and the time of the next attempt; others can be read.
     refused: BTreeMap<Range, Instant>,
-    next_number: i64,
+    next_watch_id: i64,
     /// The revision of the last list.
     listed: Revision,
 }
@@ -129,7 +129,7 @@ impl Session {
             watch: None,
             followed: BTreeMap::new(),
             refused: BTreeMap::new(),
-            next_number: 1,
+            next_watch_id: 1,
             listed: 0,
         };
         if session.handle.layout.root().is_none() {
@@ -184,8 +184,8 @@ impl Session {
         let known = self.handle.view().ranges();
         for range in known.difference(wanted) {
             self.handle.view().forget(range);
-            if let (Some(number), Some(watch)) = (self.followed.remove(range), &mut self.watch) {
-                watch.unwatch(number).await?;
+            if let (Some(watch_id), Some(watch)) = (self.followed.remove(range), &mut self.watch) {
+                watch.unwatch(watch_id).await?;
             }
         }
         Ok(())
@@ -221,13 +221,13 @@ impl Session {
         // From the list's own revision, not the next one: etcd does not answer progress requests for a watch that
         // begins in the future (`progressIfSync` of server/storage/mvcc, 3.5.8 and later). The view ignores repeated
         // events.
-        let follow = WatchRange { number: self.next_number, key_prefix, from: listing.revision };
-        self.next_number += 1;
+        let follow = WatchRange { watch_id: self.next_watch_id, key_prefix, from: listing.revision };
+        self.next_watch_id += 1;
         match &mut self.watch {
             Some(watch) => watch.follow(&follow).await?,
             None => self.watch = Some(self.registry.watch(&follow).await?),
         }
-        self.followed.insert(range.clone(), follow.number);
+        self.followed.insert(range.clone(), follow.watch_id);
         self.refused.remove(range);
         Ok(affected)
     }

@@ -239,7 +239,7 @@ impl RegistryView {
         let mut affected = Affected::default();
         // Events of one revision always arrive together.
         for together in changes.chunk_by(|a, b| a.revision() == b.revision()) {
-            let mut gone = Vec::new();
+            let mut deleted = Vec::new();
             for change in together {
                 match change {
                     Change::Put(raw) => self.put(raw, false, &mut affected),
@@ -251,13 +251,13 @@ impl RegistryView {
                         if let Some(record) = known {
                             self.records.remove(key, &mut affected);
                             if !self.is_our_delete(&record) {
-                                gone.push(record);
+                                deleted.push(record);
                             }
                         }
                     }
                 }
             }
-            affected.look_ups.extend(self.departures.deleted_together(self.records.layout(), &gone, now));
+            affected.look_ups.extend(self.departures.deleted_together(self.records.layout(), &deleted, now));
             if let Some(change) = together.first() {
                 self.revision = self.revision.max(change.revision());
             }

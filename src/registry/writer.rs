@@ -94,7 +94,7 @@ async fn write_next(
     let batch = Batch { fence, lease, ops: now };
     mark_deletes(handle, &batch.ops, true);
     let answer = registry.commit(&batch).await;
-    let outcome = settle(handle, registry.as_ref(), &batch, answer, report).await;
+    let outcome = learn_answer(handle, registry.as_ref(), &batch, answer, report).await;
     mark_deletes(handle, &batch.ops, false);
     handle.leases.release(lease, reserved);
     if let Err(RegistryError::NoSpace(_)) = &outcome {
@@ -175,7 +175,7 @@ fn mark_deletes(handle: &RegistryHandle, ops: &[RecordOp], under_way: bool) {
     }
 }
 
-async fn settle(
+async fn learn_answer(
     handle: &RegistryHandle,
     registry: &dyn Registry,
     batch: &Batch,

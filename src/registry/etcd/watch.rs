@@ -27,13 +27,13 @@ fn options(follow: &WatchRange) -> WatchOptions {
         .with_prefix()
         .with_start_revision(follow.from)
         .with_progress_notify()
-        .with_watch_id(follow.number)
+        .with_watch_id(follow.watch_id)
 }
 
 pub async fn open(client: WatchClient, first: &WatchRange) -> Result<Box<dyn Watch>> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
     let stream = call("watch", CALL, client.watch(first.key_prefix.as_str(), Some(options(first)))).await?;
-    Ok(Box::new(EtcdWatch { stream, followed: BTreeSet::from([first.number]) }))
+    Ok(Box::new(EtcdWatch { stream, followed: BTreeSet::from([first.watch_id]) }))
 }
 
 #[async_trait]
@@ -51,13 +51,13 @@ impl Watch for EtcdWatch {
     async fn follow(&mut self, another: &WatchRange) -> Result<()> {
         // The request waits for buffer space if the server does not read.
         call("watch", CALL, self.stream.watch(another.key_prefix.as_str(), Some(options(another)))).await?;
-        self.followed.insert(another.number);
+        self.followed.insert(another.watch_id);
         Ok(())
     }
 
-    async fn unwatch(&mut self, number: i64) -> Result<()> {
-        self.followed.remove(&number);
-        call("end of a watch", CALL, self.stream.cancel(number)).await
+    async fn unwatch(&mut self, watch_id: i64) -> Result<()> {
+        self.followed.remove(&watch_id);
+        call("end of a watch", CALL, self.stream.cancel(watch_id)).await
     }
 
     async fn request_progress(&mut self) -> Result<()> {
@@ -68,8 +68,8 @@ impl Watch for EtcdWatch {
 impl EtcdWatch {
     /// The item in a response, if it has one.
     fn item(&self, response: &WatchResponse) -> Result<Option<WatchItem>> {
-        let number = response.watch_id();
-        if number != WHOLE_STREAM && !self.followed.contains(&number) {
+        let watch_id = response.watch_id();
+        if watch_id != WHOLE_STREAM && !self.followed.contains(&watch_id) {
             // The end of a canceled watch, or one of its last events.
             return Ok(None);
         }
@@ -102,7 +102,7 @@ impl EtcdWatch {
             return Ok(None);
         }
         let revision = response.header().map(ResponseHeader::revision).unwrap_or_default();
-        let all = number == WHOLE_STREAM || self.followed.len() == 1;
+        let all = watch_id == WHOLE_STREAM || self.followed.len() == 1;
         Ok(Some(if all { WatchItem::Progress(revision) } else { WatchItem::Alive }))
     }
 }

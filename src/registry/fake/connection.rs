@@ -195,8 +195,8 @@ impl Watch for FakeWatch {
         Ok(())
     }
 
-    async fn unwatch(&mut self, number: i64) -> Result<()> {
-        self.followed.retain(|followed| followed.number != number);
+    async fn unwatch(&mut self, watch_id: i64) -> Result<()> {
+        self.followed.retain(|followed| followed.watch_id != watch_id);
         Ok(())
     }
 
