@@ -1,8 +1,8 @@
 //! Kubernetes Events: what `kubectl describe` shows beneath an object.
 //!
-//! Owns the reasons, the claim to lead that each Event asks, and the queue that keeps a slow API server from delaying a sync: where the
-//! queue is full the Event is dropped, the log line and the metric are not. Refuses to know when there is something to tell, which the
-//! controllers do.
+//! Owns the reasons, the check of the claim to lead, and the queue that keeps a slow API server from delaying a sync. A
+//! full queue drops the Event, but neither the log line nor the metric. Refuses to know when an Event is due, which the
+//! controllers decide.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use tracing::{debug, warn};
 use crate::api::{RegisteredService, ServiceRegistry};
 use crate::leadership::Leadership;
 
-/// Events that wait to be published.
+/// Maximum of Events that wait to be published.
 const QUEUE: usize = 1000;
 
-/// The reason of an Event; the set is fixed, because users' tools look for these words.
+/// The reason of an Event; the set is fixed, because users' tools match these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     Exported,
@@ -87,7 +87,7 @@ impl Events {
         (Self { leadership, queue }, task)
     }
 
-    /// Queues an Event, where this process leads.
+    /// Queues an Event if this process leads.
     pub fn publish(&self, about: About, reason: Reason, note: impl Into<String>) {
         if !self.leadership.is_leader() {
             return;

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// How long a TCP and TLS handshake may take.
+/// The deadline of a TCP and TLS handshake.
 pub(super) const CONNECT: Duration = Duration::from_secs(3);
 
 /// Everything that a connection needs, Secrets included.
@@ -22,7 +22,7 @@ pub struct Settings {
 /// PEM material.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Absent means the system's authorities.
+    /// `None` means the system's certificate authorities.
     pub ca: Option<Vec<u8>>,
     /// Certificate and key.
     pub identity: Option<(Vec<u8>, Vec<u8>)>,
