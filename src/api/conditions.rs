@@ -1,8 +1,8 @@
 //! Condition types and reasons, the words that users and their alerts look for.
 //!
-//! Owns the vocabulary: a condition can carry no other type and no other reason, and `docs/api.md` is printed from here. Sets conditions as
-//! `meta.SetStatusCondition` of k8s.io/apimachinery does: `lastTransitionTime` moves only with the status. Refuses to decide: which
-//! condition holds follows from a plan, in `controllers`.
+//! Owns the vocabulary: a condition can carry no other type and no other reason, and `docs/api.md` is printed from
+//! here. Sets conditions as `meta.SetStatusCondition` of k8s.io/apimachinery does: `lastTransitionTime` moves only with
+//! the status. Refuses to decide: which condition holds follows from a plan, in `controllers`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use twinspan_core::Timestamp;

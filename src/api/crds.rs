@@ -1,7 +1,7 @@
 //! The CustomResourceDefinitions as they are installed.
 //!
-//! Owns the difference between what the derive macros print and what is installed: no `nullable` (an absent field has one
-//! spelling, and rules with `has()` mean what they say) and whole numbers without a fraction.
+//! Owns the difference between what the derive macros print and what is installed: no `nullable` (an absent field has
+//! one spelling, and rules with `has()` mean what they say) and whole numbers without a fraction.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -1,8 +1,8 @@
 //! What users write: the types behind the CRDs of group `twinspan.dev`.
 //!
-//! Owns names, bounds, defaults, CEL rules, and the conversion of single types to those of `twinspan_core`; `twinspan crds` prints
-//! the schema of these types, and `crds/` holds it. Refuses to know what any field does: `controllers` validates an object and makes
-//! settings of it.
+//! Owns names, bounds, defaults, CEL rules, and the conversion of single types to those of `twinspan_core`; `twinspan
+//! crds` prints the schema of these types, and `crds/` holds it. Refuses to know what any field does: `controllers`
+//! validates an object and makes settings of it.
 //!
 //! Conversion is `None` for good: names and shapes here must last. Every string and list has a bound, so that the API
 //! server can estimate the cost of every rule.
@@ -30,8 +30,8 @@ pub const GROUP: &str = "twinspan.dev";
 /// The version that is served and stored.
 pub const VERSION: &str = "v1alpha1";
 
-/// Annotation that releases held deletions: the hash that status names. On a RegisteredService, or on a ServiceRegistry for the deletions
-/// that the registry as a whole holds.
+/// Annotation that releases held deletions: the hash that status names. On a RegisteredService, or on a ServiceRegistry
+/// for the deletions that the registry as a whole holds.
 pub const APPROVE_DELETIONS: &str = "twinspan.dev/approve-deletions";
 /// Annotation on a ServiceRegistry that lets this cluster raise an epoch that nothing explains: its value.
 pub const APPROVE_EPOCH: &str = "twinspan.dev/approve-epoch";

@@ -47,17 +47,19 @@ use super::{Selector, schema};
 pub struct RegisteredServiceSpec {
     /// The registry that the service is in.
     pub registry_ref: RegistryRef,
-    /// The service's name in the registry: printable ASCII without `/` and `%`. Absent means metadata.name. Hertz finds lower-case names
-    /// only; the ServiceRegistry has to allow the name.
+    /// The service's name in the registry: printable ASCII without `/` and `%`. Absent means metadata.name. Hertz finds
+    /// lower-case names only; the ServiceRegistry has to allow the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[!-$&-.0-~]+$"))]
     pub registry_name: Option<String>,
     #[serde(default)]
     pub service: ServiceRef,
-    /// Which way instances go: Export from the cluster to the registry, Import from the registry to the cluster, or Both.
+    /// Which way instances go: Export from the cluster to the registry, Import from the registry to the cluster, or
+    /// Both.
     #[serde(default)]
     pub direction: Direction,
-    /// Sync writes. Observe plans and reports what it would do in status, keeps alive what is written, and writes nothing.
+    /// Sync writes. Observe plans and reports what it would do in status, keeps alive what is written, and writes
+    /// nothing.
     #[serde(default)]
     pub policy: Policy,
     #[serde(default)]
@@ -88,14 +90,14 @@ pub struct ServiceRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: Option<String>,
-    /// Which port of the Service is exported, and under whose name imports appear. May be absent where the Service has one TCP
-    /// port. More than one only for Kratos, each with a scheme of its own.
+    /// Which port of the Service is exported, and under whose name imports appear. May be absent where the Service has
+    /// one TCP port. More than one only for Kratos, each with a scheme of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub ports: Vec<PortRef>,
-    /// What to do where the Service is missing: Never waits for it; Headless and ClusterIP create it without a selector, and delete it
-    /// with the RegisteredService. A Service that somebody else made is never changed.
+    /// What to do where the Service is missing: Never waits for it; Headless and ClusterIP create it without a
+    /// selector, and delete it with the RegisteredService. A Service that somebody else made is never changed.
     #[serde(default)]
     pub create: CreateService,
 }
@@ -106,7 +108,8 @@ pub struct PortRef {
     /// Name of the Service's port.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// Port number of the Service that is created. Required where create is Headless or ClusterIP, refused where it is Never.
+    /// Port number of the Service that is created. Required where create is Headless or ClusterIP, refused where it is
+    /// Never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub number: Option<i32>,
@@ -157,13 +160,15 @@ pub enum Policy {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.tags) || self.tags.all(t, !t.startsWith('twinspan.dev/'))").message("spec.export.tags: keys that begin with twinspan.dev/ are Twinspan's own; use other keys").field_path(".tags"))]
 pub struct Export {
-    /// Share of the traffic that clients give each exported instance, relative to the others. The default is what Kitex servers
-    /// register where nobody sets one. The pod annotation `twinspan.dev/weight` overrides it. GoZero and GRPC records have no weight.
+    /// Share of the traffic that clients give each exported instance, relative to the others. The default is what Kitex
+    /// servers register where nobody sets one. The pod annotation `twinspan.dev/weight` overrides it. GoZero and GRPC
+    /// records have no weight.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 1, max = 10000))]
     pub weight: i32,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    /// Tags of every exported record. Keys that begin with `twinspan.dev/` are refused; GoZero and GRPC records have no tags.
+    /// Tags of every exported record. Keys that begin with `twinspan.dev/` are refused; GoZero and GRPC records have no
+    /// tags.
     #[schemars(schema_with = "schema::small_map")]
     pub tags: BTreeMap<String, String>,
     /// Labels of a pod that become tags of its record; they win over `tags`. A pod without the label gets no such tag.
@@ -216,15 +221,15 @@ pub enum IpFamilyPolicy {
 pub struct Import {
     /// Which records become endpoints, by their tags; empty selects all. GoZero and GRPC records have no tags.
     pub tag_selector: Selector,
-    /// What to do with records that another cluster's Twinspan exported: Ignore leaves them out, for pod addresses of another cluster
-    /// may not be routable here; All imports them too.
+    /// What to do with records that another cluster's Twinspan exported: Ignore leaves them out, for pod addresses of
+    /// another cluster may not be routable here; All imports them too.
     pub other_clusters: OtherClusters,
     /// Key of a tag whose value becomes the zone of the endpoint; empty for none.
     #[schemars(length(max = 253))]
     pub zone_tag: String,
-    /// What to do when the lease of a record ended without a deregistration: Probe keeps the endpoint while it accepts TCP connections;
-    /// Heal does the same and puts its record back; Remove asks nobody. What then goes is still subject to the deletion guard. GoZero and GRPC
-    /// records cannot be put back, nor any of more than 64 KiB.
+    /// What to do when the lease of a record ended without a deregistration: Probe keeps the endpoint while it accepts
+    /// TCP connections; Heal does the same and puts its record back; Remove asks nobody. What then goes is still
+    /// subject to the deletion guard. GoZero and GRPC records cannot be put back, nor any of more than 64 KiB.
     pub on_expiry: OnExpiry,
     /// How long an endpoint that lost its registration is kept while it accepts connections, in seconds.
     #[schemars(range(min = 1, max = 2592000))]
@@ -364,7 +369,8 @@ pub struct RegisteredServiceStatus {
 pub struct Counts {
     /// Ready endpoints that the cluster itself has, from slices that Twinspan does not manage.
     pub cluster: i64,
-    /// Foreign records under the name: those of servers that registered themselves, of other clusters' Twinspan and of people.
+    /// Foreign records under the name: those of servers that registered themselves, of other clusters' Twinspan and of
+    /// people.
     pub registry: i64,
     /// Own records: those that this RegisteredService exported.
     pub exported: i64,

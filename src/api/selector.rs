@@ -32,7 +32,8 @@ pub struct Requirement {
     /// The key that is looked at.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
-    /// In: the key is there and its value among `values`. NotIn: it is not. Exists, DoesNotExist: the key is there, or not.
+    /// In: the key is there and its value among `values`. NotIn: it is not. Exists, DoesNotExist: the key is there, or
+    /// not.
     pub operator: Operator,
     /// The values of In and NotIn; none for Exists and DoesNotExist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

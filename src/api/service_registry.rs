@@ -51,14 +51,14 @@ pub struct ServiceRegistrySpec {
     #[x_kube(validation = ("self == oldSelf", "spec.format is immutable: create another ServiceRegistry instead"))]
     pub format: RecordFormat,
     /// What every key of the registry begins with: printable ASCII without `%`. Absent means the default of the format:
-    /// `kitex/registry-etcd`, `hertz/registry-etcd` (the only one that Hertz knows), `/microservices` for Kratos, none for GoZero and GRPC.
-    /// Empty is legal for Kitex only. The one in force is in status. Immutable.
+    /// `kitex/registry-etcd`, `hertz/registry-etcd` (the only one that Hertz knows), `/microservices` for Kratos, none
+    /// for GoZero and GRPC. Empty is legal for Kitex only. The one in force is in status. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253), regex(pattern = r"^[!-$&-~]*$"))]
     #[x_kube(validation = ("self == oldSelf", "spec.prefix is immutable: create another ServiceRegistry instead"))]
     pub prefix: Option<String>,
-    /// Names this cluster in the records that it exports; no two clusters on one etcd may share it. Absent means the UID of the
-    /// kube-system namespace; the one in force is in status, and it may only be set to that. Immutable.
+    /// Names this cluster in the records that it exports; no two clusters on one etcd may share it. Absent means the
+    /// UID of the kube-system namespace; the one in force is in status, and it may only be set to that. Immutable.
     #[serde(default, rename = "clusterID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$"))]
     #[x_kube(validation = ("self == oldSelf", "spec.clusterID is immutable, for records that carry another ID would be orphaned: create another ServiceRegistry instead"))]
@@ -69,7 +69,8 @@ pub struct ServiceRegistrySpec {
     #[serde(default)]
     #[x_kube(validation = ("self == oldSelf", "spec.fence is immutable: create another ServiceRegistry instead"))]
     pub fence: Fence,
-    /// Which namespaces may use the registry, and for which names. Nothing is open by default: an empty list allows nobody.
+    /// Which namespaces may use the registry, and for which names. Nothing is open by default: an empty list allows
+    /// nobody.
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub allowed: Vec<AllowedUse>,
@@ -113,8 +114,8 @@ impl From<RecordFormat> for Format {
 #[x_kube(validation = Rule::new("self.endpoints.all(e, e.startsWith('https://')) || self.endpoints.all(e, e.startsWith('http://'))").message("spec.etcd.endpoints: use https for all or http for all").field_path(".endpoints"))]
 #[x_kube(validation = Rule::new("!has(self.tls) || self.endpoints.all(e, e.startsWith('https://'))").message("spec.etcd.tls needs https endpoints: write https:// in spec.etcd.endpoints, or remove spec.etcd.tls").field_path(".tls"))]
 pub struct EtcdConnection {
-    /// Client URLs of the members, `http://` or `https://` for all, tried one at a time. IPv6 addresses in brackets; without a port, that
-    /// of the scheme.
+    /// Client URLs of the members, `http://` or `https://` for all, tried one at a time. IPv6 addresses in brackets;
+    /// without a port, that of the scheme.
     #[schemars(
         length(min = 1, max = 16),
         inner(
@@ -134,7 +135,8 @@ pub struct EtcdConnection {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Tls {
-    /// A key of a Secret with a PEM bundle of the authorities that sign the servers' certificates. Absent means the system's.
+    /// A key of a Secret with a PEM bundle of the authorities that sign the servers' certificates. Absent means the
+    /// system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretKeyRef>,
     /// A Secret of type kubernetes.io/tls with the client's certificate and key.
@@ -232,7 +234,8 @@ pub struct AllowedUse {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportPolicy {
-    /// Networks whose addresses may be imported. Where it is not empty, nothing else is, but for pods of the same namespace.
+    /// Networks whose addresses may be imported. Where it is not empty, nothing else is, but for pods of the same
+    /// namespace.
     #[serde(rename = "allowCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 50)))]
     #[x_kube(merge_strategy = ListMerge::Set)]

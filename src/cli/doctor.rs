@@ -6,7 +6,8 @@ use super::common::{Common, Error, run as block_on};
 use crate::tools::doctor::{Report, Request, examine};
 use crate::tools::print::{Output, print};
 
-/// Look at the cluster and every registry from here: reachability, versions, permissions, clocks, round trips. Changes nothing.
+/// Look at the cluster and every registry from here: reachability, versions, permissions, clocks, round trips. Changes
+/// nothing.
 ///
 /// Exit code 0 where nothing fails (warnings are none), 3 where something does, 1 where there is no way to ask.
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,8 @@ use crate::tools::print::print;
 
 /// Say what becomes of a registry key, an IP or an IP:PORT, and why. Changes nothing.
 ///
-/// Exit code 0 where it was found somewhere, 3 where nobody has it, 1 where it was not found and not everything could be asked.
+/// Exit code 0 where it was found somewhere, 3 where nobody has it, 1 where it was not found and not everything could
+/// be asked.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  twinspan explain 10.1.0.7\n  twinspan explain 10.1.0.7:8888\n  twinspan explain kitex/registry-etcd/user/10.1.0.7:8888 -o yaml"

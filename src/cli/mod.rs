@@ -84,8 +84,8 @@ enum ConfigError {
     Infer(#[from] InferConfigError),
 }
 
-/// How to reach the cluster: the file that is named, else the default kubeconfig or the pod's ServiceAccount. Of a file the context that
-/// is named, else its current one.
+/// How to reach the cluster: the file that is named, else the default kubeconfig or the pod's ServiceAccount. Of a file
+/// the context that is named, else its current one.
 async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Config, ConfigError> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     match (kubeconfig, context) {

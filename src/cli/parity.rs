@@ -11,7 +11,8 @@ use crate::tools::parity::{Request, Resolver, Table, gather};
 use crate::tools::print::print;
 use crate::tools::viewer::Unsynced;
 
-/// Show every instance of a RegisteredService, who sees it (cluster, registry, DNS, a client of the framework), and why one does not.
+/// Show every instance of a RegisteredService, who sees it (cluster, registry, DNS, a client of the framework), and why
+/// one does not.
 ///
 /// Exit code 0 where all sides agree, 3 where they differ, 1 where one could not be asked.
 #[derive(Debug, clap::Args)]
@@ -67,7 +68,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     viewer.end().await;
     let others = |missing: &&Unsynced| matches!(missing, Unsynced::Registry(other) if *other != key);
     let missing = missing.iter().filter(|missing| !others(missing)).map(notes::unsynced);
-    let table = Table::new(&gathered.sides, gathered.framework)
+    let table = Table::new(&gathered.seen_by, gathered.framework)
         .remarked(preview.iter().flat_map(notes::of_service))
         .remarked(notes::of_leader(leader.as_deref()))
         .remarked(missing)

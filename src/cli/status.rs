@@ -8,7 +8,8 @@ use crate::tools::status::status;
 
 /// Show who leads, every registry and every RegisteredService, as the operator says in their status.
 ///
-/// Exit code 0 where nothing needs a person, 3 where something is not ready, held or lost, 1 where the cluster cannot be asked.
+/// Exit code 0 where nothing needs a person, 3 where something is not ready, held or lost, 1 where the cluster cannot
+/// be asked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  twinspan status\n  twinspan status -n shop -o json")]
 pub struct Args {

@@ -1,8 +1,8 @@
 //! The queue: when each RegisteredService is reconciled.
 //!
-//! Owns pace and retries: the first change of a quiet service is reconciled at once, a busy service at most every [`PACE`]; each service
-//! has one pass at a time, and any number of services run at once, so that one that waits for a slow answer delays no other; failures
-//! back off and never give up. Refuses to know what a pass does.
+//! Owns pace and retries: the first change of a quiet service is reconciled at once, a busy service at most every
+//! [`PACE`]; each service has one pass at a time, and any number of services run at once, so that one that waits for a
+//! slow answer delays no other; failures back off and never give up. Refuses to know what a pass does.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -45,8 +45,8 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
     pub action: Action,
-    /// A side could not be read or written, so the change still waits for its answer: the next pass gets its time and not that of a
-    /// later change.
+    /// A side could not be read or written, so the change still waits for its answer: the next pass gets its time and
+    /// not that of a later change.
     pub keep_trigger_time: bool,
 }
 
@@ -147,7 +147,8 @@ impl Queue {
             }
         }
         let drain = async { while running.join_next().await.is_some() {} };
-        // A pass that is still under way after that is cut off; every write is a compare-and-swap, so the successor repairs it.
+        // A pass that is still under way after that is cut off; every write is a compare-and-swap, so the successor
+        // repairs it.
         let _ = tokio::time::timeout(DRAIN, drain).await;
     }
 

@@ -1,6 +1,7 @@
 //! The views: everything that is known, shared by whoever reads it.
 //!
-//! Owns the locks. Refuses to write: what may write is in [`super::writers`], so that a holder of the views alone cannot.
+//! Owns the locks. Refuses to write: what may write is in [`super::writers`], so that a holder of the views alone
+//! cannot.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,6 +1,7 @@
 //! Starts and stops everything: the composition of the operator.
 //!
-//! Owns the order in which parts start and end. Refuses to know what any part does. [`readiness`]: the parts of `/readyz`.
+//! Owns the order in which parts start and end. Refuses to know what any part does. [`readiness`]: the parts of
+//! `/readyz`.
 
 mod readiness;
 
@@ -227,7 +228,8 @@ async fn follow_leadership(leadership: Leadership, metrics: Arc<Metrics>, stop: 
     }
 }
 
-/// Reads the Lease before this process takes part in the election: its holder now explains the epochs that are found later.
+/// Reads the Lease before this process takes part in the election: its holder now explains the epochs that are found
+/// later.
 async fn lease_history(client: &Client, settings: &Settings) -> LeaseHistory {
     if !settings.leader_elect {
         return LeaseHistory::alone(&settings.identity);

@@ -1,7 +1,8 @@
 //! The parts of `/readyz`.
 //!
-//! Owns which parts make a replica unready: the lists of the cluster that everything rests on. Leadership and registries do not: a
-//! standby is ready, and a registry that is away affects its own services alone, whose ServiceRegistry says so. Refuses to serve.
+//! Owns which parts make a replica unready: the lists of the cluster that everything rests on. Leadership and
+//! registries do not: a standby is ready, and a registry that is away affects its own services alone, whose
+//! ServiceRegistry says so. Refuses to serve.
 
 use crate::cluster::view::Kind;
 use crate::controllers::views::Views;

@@ -1,7 +1,8 @@
 //! The admin address: `/livez`, `/readyz`, `/metrics`.
 //!
-//! Owns the pages. `/livez` says that the process runs; a restart would help nothing else. `/readyz` says whether it has all that it needs,
-//! and `/readyz?verbose` what each part waits for, in the way of the Kubernetes components. Refuses to know the parts.
+//! Owns the pages. `/livez` says that the process runs; a restart would help nothing else. `/readyz` says whether it
+//! has all that it needs, and `/readyz?verbose` what each part waits for, in the way of the Kubernetes components.
+//! Refuses to know the parts.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! Metrics, in the OpenMetrics text format.
 //!
-//! Owns their names, which users' dashboards and alerts depend on, and their labels, each of which has few values: no label
-//! ever holds the name of a service or an address.
+//! Owns their names, which users' dashboards and alerts depend on, and their labels, each of which has few values: no
+//! label ever holds the name of a service or an address.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;

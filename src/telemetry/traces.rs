@@ -1,7 +1,7 @@
 //! Traces for an OpenTelemetry collector, where somebody asks for them.
 //!
-//! Owns how spans leave the process. One trace is one pass over a RegisteredService, with a span for each side that it writes. Refuses to
-//! know what the spans are about; without a collector there are none, and they cost nothing.
+//! Owns how spans leave the process. One trace is one pass over a RegisteredService, with a span for each side that it
+//! writes. Refuses to know what the spans are about; without a collector there are none, and they cost nothing.
 
 use std::time::Duration;
 

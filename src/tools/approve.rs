@@ -1,7 +1,7 @@
 //! Releases what waits for a person: held deletions, and an epoch that nothing explains.
 //!
-//! Reads the value that the operator names in its status, and puts it into the annotation that the operator looks at. The value names exactly
-//! one set or epoch, so what has changed since is not released with it.
+//! Reads the value that the operator names in its status, and puts it into the annotation that the operator looks at.
+//! The value names exactly one set or epoch, so what has changed since is not released with it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};

@@ -52,7 +52,8 @@ impl Context<'_> {
     }
 }
 
-/// Explains every instance, in the order of addresses, then keys. `registered_as` has the keys of foreign records by their addresses.
+/// Explains every instance, in the order of addresses, then keys. `registered_as` has the keys of foreign records by
+/// their addresses.
 pub fn explain_all<'a>(
     by_address: impl IntoIterator<Item = (&'a InstanceAddr, &'a InstanceOutcome)>,
     rest: &[&InstanceOutcome],

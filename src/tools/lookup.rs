@@ -1,7 +1,7 @@
 //! A ServiceRegistry and what it takes to connect to it, read once.
 //!
-//! Owns how a single object is read: by a list of its name, because the operator, in whose pod the commands run too, is granted `list`
-//! and not `get`.
+//! Owns how a single object is read: by a list of its name, because the operator, in whose pod the commands run too, is
+//! granted `list` and not `get`.
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -1,8 +1,10 @@
 //! Commands that look from outside, through clients of their own; an operator need not run.
 //!
-//! - [`viewer`]: the views of an operator that never writes; [`preview`]: the writes and outcomes of one pass over them.
+//! - [`viewer`]: the views of an operator that never writes; [`preview`]: the writes and outcomes of one pass over
+//!   them.
 //! - [`explanation`]: outcomes in words; [`record`]: a record in words; [`notes`]: the lines beside a table.
-//! - [`parity`]: each side's picture of a service, side by side; [`plan`]: the writes of an operator now; [`explain`]: one record or address.
+//! - [`parity`]: each side's picture of a service, side by side; [`plan`]: the writes of an operator now; [`explain`]:
+//!   one record or address.
 //! - [`status`]: the whole bridge at a glance; [`approve`]: releases held deletions and epochs.
 //! - [`doctor`]: whether a cluster and its registries are fit for a bridge.
 //! - [`lookup`]: single objects, and the settings of a session, read once.

@@ -1,7 +1,7 @@
 //! A viewer: the views of an operator that never writes, for the command line.
 //!
-//! Owns which parts run: watches, router, sessions. It has neither writers nor a claim to lead, so it cannot write, keep leases alive, or
-//! publish an Event. It begins without a checkpoint, as an operator that has just started.
+//! Owns which parts run: watches, router, sessions. It has neither writers nor a claim to lead, so it cannot write,
+//! keep leases alive, or publish an Event. It begins without a checkpoint, as an operator that has just started.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -78,8 +78,8 @@ impl Viewer {
         Self { client: client.clone(), views, tasks, stop, namespace: operator_namespace.to_owned() }
     }
 
-    /// Waits until every kind is listed and every RegisteredService can be previewed. Returns the parts that are unsynced when the time
-    /// is up.
+    /// Waits until every kind is listed and every RegisteredService can be previewed. Returns the parts that are
+    /// unsynced when the time is up.
     pub async fn wait_for_sync(&self, within: Duration) -> Vec<Unsynced> {
         let deadline = tokio::time::Instant::now() + within;
         loop {

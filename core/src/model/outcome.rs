@@ -1,7 +1,7 @@
 //! The outcome of one instance in one plan: what becomes of it on the other side, and why.
 //!
-//! Owns the list of outcomes. Status counts, gauges, Events and the command line all read it, so that a reason is worked out once, by
-//! the planner that decides. Refuses to know the words in which people are told.
+//! Owns the list of outcomes. Status counts, gauges, Events and the command line all read it, so that a reason is
+//! worked out once, by the planner that decides. Refuses to know the words in which people are told.
 
 use std::fmt;
 
@@ -18,8 +18,8 @@ pub enum Outcome {
     },
     /// Its own record is about to be written.
     ToBeExported,
-    /// Its own server registered it. `refused` is why that record cannot be imported, where it names the address in an odd form or
-    /// under the key of another address.
+    /// Its own server registered it. `refused` is why that record cannot be imported, where it names the address in an
+    /// odd form or under the key of another address.
     SelfRegistered {
         key: RecordKey,
         refused: Option<Reason>,

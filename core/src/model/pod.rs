@@ -1,6 +1,7 @@
 //! A pod, reduced to its addresses and to what a RegisteredService may ask of it.
 //!
-//! Owns the annotation that overrides a weight. Refuses to know the API machinery: the mapping from the API type is the cluster door's.
+//! Owns the annotation that overrides a weight. Refuses to know the API machinery: the mapping from the API type is the
+//! cluster door's.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -35,8 +35,8 @@ pub struct ServicePortView {
     pub app_protocol: Option<String>,
 }
 
-/// `spec.trafficDistribution` of a Service: where its traffic should stay. Without one the slices get no hints, which would switch
-/// topology on for a Service that did not ask for it.
+/// `spec.trafficDistribution` of a Service: where its traffic should stay. Without one the slices get no hints, which
+/// would switch topology on for a Service that did not ask for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TrafficDistribution {
     #[default]

@@ -1,7 +1,7 @@
 //! Export: ready endpoints of the cluster become own records in the registry.
 //!
-//! Owns which endpoints have an own record, and the compare-and-swap operations that lead there. Refuses to touch a record that this
-//! cluster does not own, and to know slices, leases or batches.
+//! Owns which endpoints have an own record, and the compare-and-swap operations that lead there. Refuses to touch a
+//! record that this cluster does not own, and to know slices, leases or batches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,7 +23,8 @@ pub struct Input<'a> {
     pub owner: &'a Owner,
     /// `None` withdraws every record of the owner.
     pub name: Option<&'a RegistryName>,
-    /// Ready endpoints of slices that Twinspan does not manage, at the chosen ports, as they should appear in the registry.
+    /// Ready endpoints of slices that Twinspan does not manage, at the chosen ports, as they should appear in the
+    /// registry.
     pub instances: &'a [Instance],
     /// Every record under the name, whoever wrote it.
     pub records: &'a BTreeMap<RecordKey, &'a Record>,
@@ -47,7 +48,8 @@ pub struct Input<'a> {
 pub enum Proof<'a> {
     /// The RegisteredService was changed: every deletion is meant.
     SpecChange,
-    /// Watch events, but for these addresses: no event showed how their pods ended, so a slice that lost them proves nothing.
+    /// Watch events, but for these addresses: no event showed how their pods ended, so a slice that lost them proves
+    /// nothing.
     WatchEvent { unseen: &'a BTreeSet<IpAddr> },
     /// A list that does not name them, which proves nothing.
     RelistOnly,
@@ -95,8 +97,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         let value = || input.layout.encode(says);
         match input.records.get(key) {
             None => creates.push(RecordOp::Create { key: key.clone(), value: value() }),
-            // Another owner's record that is ours to have changes hands in this one update. An own record without a lease
-            // would outlive everything; writing it again gives it one.
+            // Another owner's record that is ours to have changes hands in this one update. An own record without a
+            // lease would outlive everything; writing it again gives it one.
             Some(record) if record.lease == LeaseId::NONE || !is_said(input, record, says) => {
                 let (if_revision, lease) = (record.mod_revision, record.lease);
                 updates.push(RecordOp::Update { key: key.clone(), value: value(), if_revision, lease });
@@ -148,7 +150,8 @@ fn replaced_by<'a>(
     })
 }
 
-/// Own records that no instance asks for: those that go at once, and by address those without proof that their endpoint ended.
+/// Own records that no instance asks for: those that go at once, and by address those without proof that their endpoint
+/// ended.
 fn superfluous<'a>(
     input: &Input<'a>,
     registered: &Registered,

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 const LEASE: LeaseId = LeaseId(7);
 const LIMITS: Limits = Limits { min_instances: 10, max_delete_percent: 50, hold: SignedDuration::from_secs(300) };
 
-struct Sides {
+struct Scene {
     layout: Layout,
     owner: Owner,
     name: RegistryName,
@@ -33,7 +33,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
 
-impl Sides {
+impl Scene {
     fn with_endpoints(endpoints: &[&str]) -> Self {
         Self {
             layout: Layout::new(Format::Kitex, "p"),
@@ -147,9 +147,9 @@ impl Sides {
 
 #[test]
 fn a_ready_endpoint_gets_a_record_with_the_owner_mark() {
-    let sides = Sides::with_endpoints(&["10.0.0.1:80", "[fd77::1]:80"]);
-    let plan = sides.plan();
-    assert_eq!(sides.ops(), ["+p/echo/10.0.0.1:80", "+p/echo/[fd77::1]:80"]);
+    let scene = Scene::with_endpoints(&["10.0.0.1:80", "[fd77::1]:80"]);
+    let plan = scene.plan();
+    assert_eq!(scene.ops(), ["+p/echo/10.0.0.1:80", "+p/echo/[fd77::1]:80"]);
     assert_eq!(plan.exported(), 2);
     let RecordOp::Create { value, .. } = &plan.ops[0] else { panic!("{plan:?}") };
     assert_eq!(
@@ -160,8 +160,8 @@ fn a_ready_endpoint_gets_a_record_with_the_owner_mark() {
 
 #[test]
 fn what_is_already_there_is_not_written_again() {
-    let sides = Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo");
-    let plan = sides.plan();
+    let scene = Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo");
+    let plan = scene.plan();
     assert_eq!((plan.ops.len(), plan.exported()), (0, 1));
     let key = "p/echo/10.0.0.1:80".into();
     assert_eq!(plan.instances, [InstanceOutcome::of(addr("10.0.0.1:80"), Outcome::Exported { key })]);
@@ -169,25 +169,25 @@ fn what_is_already_there_is_not_written_again() {
 
 #[test]
 fn an_endpoint_that_goes_takes_its_record_with_it_after_new_ones_are_there() {
-    let sides = Sides::with_endpoints(&["10.0.0.2:80"]).own("10.0.0.1:80", "c1/shop/echo");
-    assert_eq!(sides.ops(), ["+p/echo/10.0.0.2:80", "-p/echo/10.0.0.1:80"]);
-    let Some(RecordOp::Delete { if_revision, .. }) = sides.plan().ops.pop() else { panic!() };
+    let scene = Scene::with_endpoints(&["10.0.0.2:80"]).own("10.0.0.1:80", "c1/shop/echo");
+    assert_eq!(scene.ops(), ["+p/echo/10.0.0.2:80", "-p/echo/10.0.0.1:80"]);
+    let Some(RecordOp::Delete { if_revision, .. }) = scene.plan().ops.pop() else { panic!() };
     assert_eq!(if_revision, 100, "a delete compares the revision that was seen");
 }
 
 #[test]
 fn a_changed_weight_or_tag_updates_in_place_on_the_same_lease() {
-    let mut sides = Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo");
-    sides.tags.insert("lane".into(), "blue".into());
-    let ops = sides.plan().ops;
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo");
+    scene.tags.insert("lane".into(), "blue".into());
+    let ops = scene.plan().ops;
     assert!(matches!(&ops[..], [RecordOp::Update { if_revision: 100, lease: LEASE, .. }]), "{ops:?}");
 }
 
 #[test]
 fn an_own_record_without_a_lease_is_written_again() {
     let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
-    let sides = Sides::with_endpoints(&["10.0.0.1:80"]).record("p/echo/10.0.0.1:80", value, LeaseId::NONE);
-    assert_eq!(sides.ops(), ["~p/echo/10.0.0.1:80"]);
+    let scene = Scene::with_endpoints(&["10.0.0.1:80"]).record("p/echo/10.0.0.1:80", value, LeaseId::NONE);
+    assert_eq!(scene.ops(), ["~p/echo/10.0.0.1:80"]);
 }
 
 #[test]
@@ -199,66 +199,66 @@ fn a_pod_that_registers_itself_is_never_doubled() {
         ("p/echo/10.9.9.9:80", "10.0.0.1:80", Some(Reason::KeyValueMismatch)),
         ("p/echo/[::ffff:10.0.0.1]:80", "[::ffff:10.0.0.1]:80", Some(Reason::Ipv4MappedAddress)),
     ] {
-        let plan = Sides::with_endpoints(&["10.0.0.1:80"]).foreign(key, address).plan();
+        let plan = Scene::with_endpoints(&["10.0.0.1:80"]).foreign(key, address).plan();
         let outcome = Outcome::SelfRegistered { key: key.into(), refused };
         let expected = InstanceOutcome::of(addr("10.0.0.1:80"), outcome);
         assert_eq!((plan.ops, plan.instances), (Vec::new(), vec![expected]), "{key}");
     }
-    let v6 = Sides::with_endpoints(&["[fd77::1]:80"]).foreign("p/echo/fd77::1:80", "fd77::1:80");
+    let v6 = Scene::with_endpoints(&["[fd77::1]:80"]).foreign("p/echo/fd77::1:80", "fd77::1:80");
     assert_eq!(v6.ops(), Vec::<String>::new(), "registry-etcd writes IPv6 without brackets");
 
     let other_key =
-        Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo").foreign("p/echo/pod", "10.0.0.1:80");
+        Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c1/shop/echo").foreign("p/echo/pod", "10.0.0.1:80");
     assert_eq!(other_key.ops(), ["-p/echo/10.0.0.1:80"]);
 }
 
 #[test]
 fn another_clusters_record_counts_as_registered() {
-    let sides = Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c2/shop/echo");
-    let plan = sides.plan();
+    let scene = Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", "c2/shop/echo");
+    let plan = scene.plan();
     let outcome = Outcome::TakenByOtherCluster { key: "p/echo/10.0.0.1:80".into() };
     assert_eq!((plan.ops, plan.instances), (Vec::new(), vec![InstanceOutcome::of(addr("10.0.0.1:80"), outcome)]));
 }
 
 #[test]
 fn after_its_server_left_a_ready_endpoint_waits_ten_seconds_unless_the_server_expired() {
-    let left = Sides::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Deregistered, 995);
+    let left = Scene::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Deregistered, 995);
     let plan = left.plan();
     let delayed = InstanceOutcome::held(addr("10.0.0.1:80"), Outcome::ExportDelayed { until: at(1005) });
     assert_eq!((plan.ops, plan.instances, plan.requeue_at), (Vec::new(), vec![delayed], Some(at(1005))));
-    let over = Sides::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Deregistered, 990);
+    let over = Scene::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::Deregistered, 990);
     assert_eq!(over.ops(), ["+p/echo/10.0.0.1:80"]);
-    let expired = Sides::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::LeaseExpired, 1000);
+    let expired = Scene::with_endpoints(&["10.0.0.1:80"]).departed("10.0.0.1:80", Evidence::LeaseExpired, 1000);
     assert_eq!(expired.ops(), ["+p/echo/10.0.0.1:80"]);
 }
 
 #[test]
 fn a_key_that_somebody_else_holds_is_a_conflict_and_is_left_alone() {
-    for sides in [
-        Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).contested("10.0.0.1:80", ContestedExport::Older),
-        Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).record("p/echo/10.0.0.1:80", "garbage", LEASE),
-        Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).foreign("p/echo/10.0.0.1:80", "10.9.9.9:80"),
+    for scene in [
+        Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).contested("10.0.0.1:80", ContestedExport::Older),
+        Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).record("p/echo/10.0.0.1:80", "garbage", LEASE),
+        Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).foreign("p/echo/10.0.0.1:80", "10.9.9.9:80"),
     ] {
-        assert_eq!(sides.ops(), ["+p/echo/10.0.0.2:80"], "the neighbour is exported all the same");
+        assert_eq!(scene.ops(), ["+p/echo/10.0.0.2:80"], "the neighbour is exported all the same");
         let conflict = InstanceOutcome::of(addr("10.0.0.1:80"), Outcome::Skipped(Reason::Conflict));
-        assert_eq!(sides.plan().instances[0], conflict);
+        assert_eq!(scene.plan().instances[0], conflict);
     }
 }
 
 #[test]
 fn records_under_an_old_name_are_withdrawn_and_other_owners_never_are() {
     let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
-    let sides = Sides::with_endpoints(&["10.0.0.1:80"])
+    let scene = Scene::with_endpoints(&["10.0.0.1:80"])
         .record("p/old-name/10.0.0.1:80", value, LEASE)
         .own("10.0.0.9:80", "c1/shop/other")
         .foreign("p/echo/10.0.0.8:80", "10.0.0.8:80");
-    assert_eq!(sides.ops(), ["+p/echo/10.0.0.1:80", "-p/old-name/10.0.0.1:80"]);
+    assert_eq!(scene.ops(), ["+p/echo/10.0.0.1:80", "-p/old-name/10.0.0.1:80"]);
 }
 
 #[test]
 fn the_same_input_gives_the_same_plan() {
-    let sides = Sides::with_endpoints(&["10.0.0.2:80", "10.0.0.1:80"]).own("10.0.0.9:80", "c1/shop/echo");
-    assert_eq!(sides.plan(), sides.plan());
+    let scene = Scene::with_endpoints(&["10.0.0.2:80", "10.0.0.1:80"]).own("10.0.0.9:80", "c1/shop/echo");
+    assert_eq!(scene.plan(), scene.plan());
 }
 
 #[test]
@@ -267,25 +267,25 @@ fn an_address_that_two_want_belongs_to_the_older_and_changes_hands_in_one_update
     let key = "10.0.0.1:80";
     // We are the older one: what the younger wrote becomes ours, at the revision that was seen and on its lease.
     let older =
-        Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary).contested(key, ContestedExport::Younger);
+        Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary).contested(key, ContestedExport::Younger);
     assert!(matches!(&older.plan().ops[..], [RecordOp::Update { if_revision: 100, lease: LEASE, .. }]));
     // We are the younger one and wrote it: the older takes it over, so we neither touch nor delete it.
     let mine = "c1/shop/echo";
     let younger =
-        Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", mine).contested(key, ContestedExport::Older);
+        Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", mine).contested(key, ContestedExport::Older);
     assert_eq!(younger.ops(), Vec::<String>::new());
     assert_eq!(younger.plan().instances[0].skip_reason(), Some(Reason::Conflict));
     // Our endpoint is gone, but another one still wants the address: it takes the record over.
     for contest in [ContestedExport::Older, ContestedExport::Younger] {
-        let gone = Sides::with_endpoints(&[]).own("10.0.0.1:80", mine).contested(key, contest);
+        let gone = Scene::with_endpoints(&[]).own("10.0.0.1:80", mine).contested(key, contest);
         let kept = InstanceOutcome::of(addr(key), Outcome::RecordWithoutEndpoint);
         assert_eq!((gone.plan().ops, gone.plan().records), (Vec::new(), vec![kept]));
     }
     // What nobody claims any more is ours to take: its owner gave it up and left it to us.
-    let left = Sides::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary);
+    let left = Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary);
     assert_eq!(left.ops(), ["~p/echo/10.0.0.1:80"]);
     // A server that registered itself under another key ends every claim.
-    let registered = Sides::with_endpoints(&[])
+    let registered = Scene::with_endpoints(&[])
         .own("10.0.0.1:80", mine)
         .foreign("p/echo/pod", "10.0.0.1:80")
         .contested(key, ContestedExport::Older);
@@ -296,14 +296,14 @@ fn an_address_that_two_want_belongs_to_the_older_and_changes_hands_in_one_update
 fn without_a_name_everything_goes_but_what_others_take_over() {
     let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
     let healed = value.replace("}}", r#","twinspan.dev/healed":"true"}}"#);
-    let sides = Sides::with_endpoints(&["10.0.0.1:80"])
+    let scene = Scene::with_endpoints(&["10.0.0.1:80"])
         .record("p/a/10.0.0.1:80", value, LEASE)
         .record("p/b/10.0.0.1:80", value, LEASE)
         .record("p/c/10.0.0.1:80", &healed, LEASE);
-    let records: BTreeMap<_, _> = sides.records.iter().map(|r| (r.key.clone(), r)).collect();
+    let records: BTreeMap<_, _> = scene.records.iter().map(|r| (r.key.clone(), r)).collect();
     let plan = plan(&Input {
-        layout: &sides.layout,
-        owner: &sides.owner,
+        layout: &scene.layout,
+        owner: &scene.owner,
         name: None,
         instances: &[],
         records: &BTreeMap::new(),
@@ -315,7 +315,7 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         limits: LIMITS,
         context: GuardContext::default(),
         state: &ExportState::default(),
-        now: sides.now,
+        now: scene.now,
     });
     let keys: Vec<String> = plan.ops.iter().map(|op| op.key().to_string()).collect();
     assert_eq!(keys, ["p/a/10.0.0.1:80", "p/c/10.0.0.1:80"], "what we put back for others goes too");
@@ -325,9 +325,9 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
 #[test]
 fn where_keys_name_their_owner_a_change_of_hands_is_one_batch() {
     for format in [Format::GoZero, Format::Grpc] {
-        let mut older = Sides::with_endpoints(&["10.0.0.1:80"]).contested("10.0.0.1:80", ContestedExport::Younger);
+        let mut older = Scene::with_endpoints(&["10.0.0.1:80"]).contested("10.0.0.1:80", ContestedExport::Younger);
         older.layout = Layout::new(format, "p");
-        let mut younger = Sides::with_endpoints(&["10.0.0.1:80"]);
+        let mut younger = Scene::with_endpoints(&["10.0.0.1:80"]);
         younger.layout = older.layout.clone();
         younger.owner.service.name = "echo-canary".to_owned();
         younger.apply();
@@ -346,69 +346,69 @@ fn where_keys_name_their_owner_a_change_of_hands_is_one_batch() {
 #[test]
 fn every_format_is_exported_once_and_withdrawn() {
     for &format in Format::ALL {
-        let mut sides = Sides::with_endpoints(&["10.0.0.1:80"]);
-        sides.layout = Layout::new(format, "p");
-        sides.also = format.has_schemes().then_some(("http", 81));
-        let plan = sides.apply();
+        let mut scene = Scene::with_endpoints(&["10.0.0.1:80"]);
+        scene.layout = Layout::new(format, "p");
+        scene.also = format.has_schemes().then_some(("http", 81));
+        let plan = scene.apply();
         assert_eq!((plan.ops.len(), plan.exported()), (1, 1), "{format:?}");
-        assert_eq!(sides.ops(), Vec::<String>::new(), "{format:?}: a second plan writes nothing");
-        sides.endpoints.clear();
-        sides.apply();
-        assert_eq!(sides.records, [], "{format:?}");
+        assert_eq!(scene.ops(), Vec::<String>::new(), "{format:?}: a second plan writes nothing");
+        scene.endpoints.clear();
+        scene.apply();
+        assert_eq!(scene.records, [], "{format:?}");
     }
 }
 
 #[test]
 fn one_kratos_record_stands_for_every_port_of_a_pod() {
-    let mut sides = Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]);
-    sides.layout = Layout::new(Format::Kratos, "p");
-    sides.also = Some(("http", 81));
-    let plan = sides.apply();
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]);
+    scene.layout = Layout::new(Format::Kratos, "p");
+    scene.also = Some(("http", 81));
+    let plan = scene.apply();
     assert_eq!((plan.ops.len(), plan.exported()), (2, 2));
-    assert!(sides.plan().ops.is_empty(), "a second plan writes nothing");
+    assert!(scene.plan().ops.is_empty(), "a second plan writes nothing");
     // A server that registers one of the addresses itself is enough.
     let value = r#"{"id":"x","name":"echo","endpoints":["http://10.0.0.1:81"]}"#;
-    let sides = sides.record("p/echo/x", value, LEASE);
-    assert_eq!(sides.ops(), ["-p/echo/twinspan~c1~shop~echo~10.0.0.1"]);
+    let scene = scene.record("p/echo/x", value, LEASE);
+    assert_eq!(scene.ops(), ["-p/echo/twinspan~c1~shop~echo~10.0.0.1"]);
 }
 
 #[test]
 fn what_only_a_list_does_not_name_any_more_goes_as_the_guard_says() {
-    let mut sides = Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-    sides.apply();
-    sides.endpoints.remove(&addr("10.0.0.1:80"));
-    sides.watched = false;
-    let plan = sides.apply();
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    scene.apply();
+    scene.endpoints.remove(&addr("10.0.0.1:80"));
+    scene.watched = false;
+    let plan = scene.apply();
     assert_eq!((plan.ops.len(), plan.guard.held.len(), plan.requeue_at), (0, 1, Some(at(1010))));
     // What a watch shows meanwhile goes at once, and proves nothing for the other.
-    sides.watched = true;
-    sides.endpoints.remove(&addr("10.0.0.2:80"));
-    assert_eq!(sides.ops(), ["-p/echo/10.0.0.2:80"]);
-    sides.apply();
-    sides.now = at(1010);
-    assert_eq!(sides.ops(), ["-p/echo/10.0.0.1:80"]);
-    sides.apply();
+    scene.watched = true;
+    scene.endpoints.remove(&addr("10.0.0.2:80"));
+    assert_eq!(scene.ops(), ["-p/echo/10.0.0.2:80"]);
+    scene.apply();
+    scene.now = at(1010);
+    assert_eq!(scene.ops(), ["-p/echo/10.0.0.1:80"]);
+    scene.apply();
     // The last one is held.
-    sides.watched = false;
-    sides.endpoints.clear();
-    assert_eq!(sides.apply().guard.hold.map(|hold| hold.until), Some(at(1310)));
+    scene.watched = false;
+    scene.endpoints.clear();
+    assert_eq!(scene.apply().guard.hold.map(|hold| hold.until), Some(at(1310)));
     // It is there again: nothing is held, and nothing was written.
-    sides.endpoints.insert(addr("10.0.0.3:80"));
-    assert_eq!(sides.apply().guard, GuardDecision::default());
-    assert_eq!(sides.records.len(), 1);
+    scene.endpoints.insert(addr("10.0.0.3:80"));
+    assert_eq!(scene.apply().guard, GuardDecision::default());
+    assert_eq!(scene.records.len(), 1);
 }
 
 #[test]
 fn a_slice_says_nothing_of_pods_that_nobody_saw_end() {
-    let mut sides = Sides::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
-    sides.apply();
-    sides.unseen.insert(addr("10.0.0.1:80").ip());
-    sides.endpoints.retain(|endpoint| *endpoint == addr("10.0.0.3:80"));
-    let plan = sides.apply();
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    scene.apply();
+    scene.unseen.insert(addr("10.0.0.1:80").ip());
+    scene.endpoints.retain(|endpoint| *endpoint == addr("10.0.0.3:80"));
+    let plan = scene.apply();
     assert_eq!((plan.ops.len(), plan.guard.held.len()), (1, 1), "the other one was seen to end");
     // It waits as if only a list had shown it, also when it is forgotten what nobody saw.
-    sides.unseen.clear();
-    assert!(sides.ops().is_empty());
-    sides.now = at(1010);
-    assert_eq!(sides.ops(), ["-p/echo/10.0.0.1:80"]);
+    scene.unseen.clear();
+    assert!(scene.ops().is_empty());
+    scene.now = at(1010);
+    assert_eq!(scene.ops(), ["-p/echo/10.0.0.1:80"]);
 }

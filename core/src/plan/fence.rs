@@ -1,7 +1,8 @@
 //! The epoch: which leader's writes a registry takes.
 //!
-//! Owns what a leader does about the epoch that it finds. Losing a Lease does not stop a process that is frozen; a value in the registry
-//! that every batch compares does. Refuses to know how the Lease is read: the caller says whom it explains.
+//! Owns what a leader does about the epoch that it finds. Losing a Lease does not stop a process that is frozen; a
+//! value in the registry that every batch compares does. Refuses to know how the Lease is read: the caller says whom it
+//! explains.
 
 use std::fmt;
 use std::str::FromStr;

@@ -21,7 +21,8 @@ pub mod trust;
 use crate::Timestamp;
 use crate::model::{LeaseId, RecordKey, Revision};
 
-/// One change of the registry, always a compare-and-swap: an operation that lost its race is planned again, never forced.
+/// One change of the registry, always a compare-and-swap: an operation that lost its race is planned again, never
+/// forced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordOp {
     /// Only where the key does not exist.

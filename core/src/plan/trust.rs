@@ -1,8 +1,8 @@
 //! Trust: which addresses the registry may put into a Service.
 //!
-//! Whoever can write the registry can, through the bridge, put addresses into EndpointSlices, which RBAC would not let them write
-//! (CVE-2021-25740: endpoints of other namespaces behind one's own Service). Owns the rules on top of what no endpoint can be
-//! (`model::address`). Refuses to know where the networks and pods come from.
+//! Whoever can write the registry can, through the bridge, put addresses into EndpointSlices, which RBAC would not let
+//! them write (CVE-2021-25740: endpoints of other namespaces behind one's own Service). Owns the rules on top of what
+//! no endpoint can be (`model::address`). Refuses to know where the networks and pods come from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,8 +31,8 @@ pub struct Policy {
     pub pod_cidrs: CidrSet,
 }
 
-/// Whose pod an address is. Pods on the host's network do not count: their address is the node's. Pods that have ended do not
-/// count: their address may be somebody else's by now.
+/// Whose pod an address is. Pods on the host's network do not count: their address is the node's. Pods that have ended
+/// do not count: their address may be somebody else's by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodOf {
     SameNamespace,

@@ -3,7 +3,7 @@
 use twinspan_core::codec::Format;
 use twinspan_core::model::{Content, Reason};
 
-use super::{Verdict, captured, odd};
+use super::{Expected, captured, odd};
 
 #[test]
 fn every_captured_record_decodes_to_what_its_text_shows() {
@@ -27,7 +27,7 @@ fn every_captured_record_decodes_to_what_its_text_shows() {
 #[test]
 fn every_odd_record_has_our_verdict_beside_the_readers() {
     use Reason::{AddressMalformed, AddressMissing, PortMissing};
-    const GOOD: Verdict = Ok("10.0.0.1:8080");
+    const GOOD: Expected = Ok("10.0.0.1:8080");
     // Its readers take any text for an address, and fail when they dial it.
     odd(
         Format::GoZero,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use twinspan_core::codec::Format;
 use twinspan_core::model::{Content, Reason};
 
-use super::{Verdict, captured, odd};
+use super::{Expected, captured, odd};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -36,7 +36,7 @@ fn every_captured_record_decodes_to_what_its_text_shows() {
 #[test]
 fn every_odd_record_has_our_verdict_beside_the_readers() {
     use Reason::{AddressMissing, Undecodable};
-    const GOOD: Verdict = Ok("10.0.0.1:9000");
+    const GOOD: Expected = Ok("10.0.0.1:9000");
     odd(
         Format::Grpc,
         "grpc",

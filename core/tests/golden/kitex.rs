@@ -6,7 +6,7 @@ use serde::Deserialize;
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::{Content, Reason, Record};
 
-use super::{Golden, Verdict, captured, decode, odd, ours};
+use super::{Expected, Golden, captured, decode, odd, ours};
 
 #[derive(Deserialize)]
 struct Shown {
@@ -74,12 +74,13 @@ fn every_odd_record_has_our_verdict_beside_the_readers() {
     assert_eq!(ours(&decode(&layout, "k/10.0.0.2:1", value)), Err(Reason::KeyValueMismatch));
 }
 
-/// Kitex and Hertz have one value, and their readers agree on all of it but what a service is without a single sound record.
-pub fn table(alone: &'static str) -> Vec<(&'static str, &'static str, Verdict)> {
+/// Kitex and Hertz have one value, and their readers agree on all of it but what a service is without a single sound
+/// record.
+pub fn table(alone: &'static str) -> Vec<(&'static str, &'static str, Expected)> {
     use Reason::{AddressMissing, HostnameAddress, NotTCP, PortMissing, PortZero, Undecodable};
-    const GOOD: Verdict = Ok("10.0.0.1:8888");
-    // Where a reader accepts and we refuse, no EndpointSlice could hold the address, or clients could not dial it (an empty
-    // network is an UnknownNetworkError in kitex v0.16.3).
+    const GOOD: Expected = Ok("10.0.0.1:8888");
+    // Where a reader accepts and we refuse, no EndpointSlice could hold the address, or clients could not dial it (an
+    // empty network is an UnknownNetworkError in kitex v0.16.3).
     vec![
         ("bad-json", "skip", Err(Undecodable)),
         ("empty-value", "skip", Err(Undecodable)),

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use twinspan_core::codec::{Format, kratos};
 use twinspan_core::model::{Content, Reason};
 
-use super::{Verdict, captured, odd};
+use super::{Expected, captured, odd};
 
 #[derive(Deserialize)]
 struct Shown {
@@ -51,7 +51,7 @@ fn every_captured_record_decodes_to_what_its_text_shows() {
 fn every_odd_record_has_our_verdict_beside_the_readers() {
     use Reason::{AddressMissing, OtherName, Undecodable};
     const FAILS: &str = "FAIL (whole read)";
-    const GOOD: Verdict = Ok("10.0.0.1:9000");
+    const GOOD: Expected = Ok("10.0.0.1:9000");
     odd(
         Format::Kratos,
         "kratos",

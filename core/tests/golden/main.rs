@@ -16,7 +16,7 @@ use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::{Content, LeaseId, RawRecord, Reason, Record};
 
 /// The first address of a record, or why it is no endpoint.
-type Verdict = Result<&'static str, Reason>;
+type Expected = Result<&'static str, Reason>;
 
 /// A record that a real program wrote.
 #[derive(Deserialize)]
@@ -50,9 +50,9 @@ fn ours(record: &Record) -> Result<String, Reason> {
     }
 }
 
-/// A row for each captured record: case, prefix (`None` is the framework's own), name of the service as it stands in the key, our
-/// verdict. A case with two instances has two rows.
-type Captured = (&'static str, Option<&'static str>, &'static str, Verdict);
+/// A row for each captured record: case, prefix (`None` is the framework's own), name of the service as it stands in
+/// the key, our verdict. A case with two instances has two rows.
+type Captured = (&'static str, Option<&'static str>, &'static str, Expected);
 
 /// Checks every captured record, and hands each to `also` with what it decoded to.
 fn captured(format: Format, json: &str, count: usize, table: &[Captured], also: impl Fn(&Golden, &Record)) {
@@ -75,7 +75,7 @@ fn captured(format: Format, json: &str, count: usize, table: &[Captured], also: 
 }
 
 /// Checks every odd record against a row: case, what the framework's reader did, what we do.
-fn odd(format: Format, framework: &str, table: &[(&str, &str, Verdict)]) {
+fn odd(format: Format, framework: &str, table: &[(&str, &str, Expected)]) {
     let layout = Layout::new(format, format.default_prefix());
     let all: Vec<Odd> = serde_json::from_str(include_str!("reader-verdicts.json")).unwrap();
     let mut seen = 0;

@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 use twinspan::api::{RegisteredService, ServiceRegistry};
-use twinspan::tools::parity::{Request, Resolver, Sides, Table, gather};
+use twinspan::tools::parity::{Request, Resolver, SeenBy, Table, gather};
 use twinspan_core::model::{InstanceAddr, ServiceKey};
 use twinspan_testbed::{
     Bed, Caller, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, TwinspanOptions, eventually, next_v4,
@@ -211,12 +211,12 @@ async fn table(stage: &Stage) -> Result<Table> {
         resolver: &stage.resolver,
         cluster_domain: "cluster.local",
     };
-    let sides = gather(&request).await?.sides;
+    let seen_by = gather(&request).await?.seen_by;
     // Long enough for a client that picks at random to reach every instance.
     tokio::time::sleep(Duration::from_secs(4)).await;
     let called = stage.client.answered_since(mark)?;
     let kitex = called.iter().filter_map(|a| InstanceAddr::new(a.ip(), a.port()).ok()).collect();
-    Ok(Table::new(&Sides { client: kitex, ..sides }, "Kitex"))
+    Ok(Table::new(&SeenBy { client: kitex, ..seen_by }, "Kitex"))
 }
 
 async fn look_around(stage: &Stage, log: &Path) -> Result<()> {

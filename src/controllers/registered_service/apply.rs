@@ -1,7 +1,7 @@
 //! Hands the operations of a plan to the writers.
 //!
-//! Owns the order of writes on each side, which stop at the first error; the rest is planned again. Refuses to decide whether a request
-//! may be sent: each writer asks the claim to lead by itself.
+//! Owns the order of writes on each side, which stop at the first error; the rest is planned again. Refuses to decide
+//! whether a request may be sent: each writer asks the claim to lead by itself.
 
 use std::sync::Arc;
 
@@ -59,7 +59,8 @@ impl Controller {
         applied
     }
 
-    /// Each registry keeps the error of its last writes; a registry that was not asked to write any more refuses nothing.
+    /// Each registry keeps the error of its last writes; a registry that was not asked to write any more refuses
+    /// nothing.
     fn record_results(&self, key: &ServiceKey, refused: &[(Arc<RegistryHandle>, RegistryError)]) {
         for handle in self.views.registries.all() {
             let error = refused.iter().find(|(by, _)| Arc::ptr_eq(by, &handle)).map(|(_, error)| error.clone());

@@ -1,6 +1,7 @@
 //! The checkpoint of the controller: the values that one pass over a RegisteredService hands to the next.
 //!
-//! It is lost with the process; see [`twinspan_core::plan::service::Checkpoint`] for the part that the planners need. Refuses to decide.
+//! It is lost with the process; see [`twinspan_core::plan::service::Checkpoint`] for the part that the planners need.
+//! Refuses to decide.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,7 +46,8 @@ pub struct Checkpoint {
     pub pending_imports: Changes,
 }
 
-/// The values that the metrics count for the RegisteredService now. They outlive the object, so that they can be taken off again.
+/// The values that the metrics count for the RegisteredService now. They outlive the object, so that they can be taken
+/// off again.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
     /// How the last pass ended.

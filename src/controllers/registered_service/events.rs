@@ -1,7 +1,8 @@
 //! Events about a RegisteredService.
 //!
-//! Owns when there is something to publish. Under churn one Event stands for many changes: a busy cluster must not fill its API server with
-//! Events. Refuses to decide: every Event follows from the outcomes and from the result of the writes.
+//! Owns when there is something to publish. Under churn one Event stands for many changes: a busy cluster must not fill
+//! its API server with Events. Refuses to decide: every Event follows from the outcomes and from the result of the
+//! writes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Everything that a pass rests on, read from the views at one moment.
 //!
-//! Owns how the views become facts: the view of the cluster is locked once, and every registry is read under that lock. Registers the
-//! addresses that it looked at under the same lock, so that no change in between is lost. Refuses to decide.
+//! Owns how the views become facts: the view of the cluster is locked once, and every registry is read under that lock.
+//! Registers the addresses that it looked at under the same lock, so that no change in between is lost. Refuses to
+//! decide.
 
 use std::sync::Arc;
 

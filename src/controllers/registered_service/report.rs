@@ -83,7 +83,8 @@ impl Controller {
         now
     }
 
-    /// Reports the deletions to the guard of each registry; when a hold begins or ends, every service has to be reconciled.
+    /// Reports the deletions to the guard of each registry; when a hold begins or ends, every service has to be
+    /// reconciled.
     fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
         let key: &ServiceKey = &observed.facts.key;
         let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| {
@@ -103,7 +104,8 @@ impl Controller {
         }
     }
 
-    /// Writes the status where it changed, at most once in [`STATUS_PACE`]. Returns how long to wait where it is too soon.
+    /// Writes the status where it changed, at most once in [`STATUS_PACE`]. Returns how long to wait where it is too
+    /// soon.
     async fn write_status(
         &self,
         observed: &Observed,
@@ -172,7 +174,8 @@ fn log(pass: &Pass<'_>) {
         info!("created the Service of {key}");
     }
     match &applied.registry_error {
-        // The epoch is being raised, or another session is being checked; every service is reconciled once that is done.
+        // The epoch is being raised, or another session is being checked; every service is reconciled once that is
+        // done.
         Some(RegistryError::NotLeader | RegistryError::NoEpoch | RegistryError::NotSole) | None => {}
         Some(error) => warn!("cannot export {key}: {error}"),
     }

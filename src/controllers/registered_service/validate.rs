@@ -1,8 +1,9 @@
 //! Validation: the goal of a pass, from the spec and the objects that it names.
 //!
-//! Owns the reasons of the `Accepted` condition, and the consequence of a rejection for what is already written: where it is certain that
-//! nothing belongs there (the Service or the registry is gone, the name is not allowed) it is withdrawn; where only the spec cannot be
-//! understood, everything stays, because nothing says that the instances ended. Refuses to plan.
+//! Owns the reasons of the `Accepted` condition, and the consequence of a rejection for what is already written: where
+//! it is certain that nothing belongs there (the Service or the registry is gone, the name is not allowed) it is
+//! withdrawn; where only the spec cannot be understood, everything stays, because nothing says that the instances
+//! ended. Refuses to plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,8 @@
-//! Duplicates: ServiceRegistries with the same etcd, the same keyspace in it and the same cluster ID. The oldest has it.
+//! Duplicates: ServiceRegistries with the same etcd, the same keyspace in it and the same cluster ID. The oldest has
+//! it.
 //!
-//! Owns how they are told apart. Endpoints have many spellings, so the deciding fact is the cluster ID that etcd itself answers with.
-//! Refuses to know the consequence.
+//! Owns how they are told apart. Endpoints have many spellings, so the deciding fact is the cluster ID that etcd itself
+//! answers with. Refuses to know the consequence.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ pub(super) fn same_keyspace(a: &Identity, b: &Identity) -> bool {
     a.cluster_id == b.cluster_id && a.layout.same_keyspace(&b.layout)
 }
 
-/// An older ServiceRegistry that is the same registry as this one. `last` is the etcd of this one where it does not run.
+/// An older ServiceRegistry that is the same registry as this one. `last` is the etcd of this one where it does not
+/// run.
 pub(super) fn older_duplicate(
     view: &ClusterView,
     running: &BTreeMap<String, Running>,

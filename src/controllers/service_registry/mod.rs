@@ -1,7 +1,7 @@
 //! ServiceRegistry: a session for each, made from its spec and Secrets, and its status.
 //!
-//! - [`sessions`]: starts and ends sessions; [`settings`]: the settings of each; [`duplicates`]: ServiceRegistries that are the same
-//!   registry.
+//! - [`sessions`]: starts and ends sessions; [`settings`]: the settings of each; [`duplicates`]: ServiceRegistries that
+//!   are the same registry.
 //! - [`status`]: the status and its Events.
 //!
 //! Owns the order of commands and the pace of status. Refuses to know records.

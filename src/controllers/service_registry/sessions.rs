@@ -1,7 +1,8 @@
 //! Starts and ends sessions, so that one runs for each ServiceRegistry that can be used.
 //!
-//! Owns which sessions run, and that no two are the same registry. A changed connection replaces the session and keeps the view; a deleted
-//! ServiceRegistry keeps its session until the own records in it are withdrawn. Refuses to know records and to write status.
+//! Owns which sessions run, and that no two are the same registry. A changed connection replaces the session and keeps
+//! the view; a deleted ServiceRegistry keeps its session until the own records in it are withdrawn. Refuses to know
+//! records and to write status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -76,15 +77,16 @@ impl Sessions {
         names
     }
 
-    /// Looks again at a session that has learnt which etcd it is connected to, before anything is written there. Returns those that it
-    /// reconciled.
+    /// Looks again at a session that has learnt which etcd it is connected to, before anything is written there.
+    /// Returns those that it reconciled.
     pub fn confirm(&mut self, name: &str) -> BTreeSet<String> {
         let handle = self.views.registries.get(name);
         let learnt = handle.is_some_and(|handle| handle.etcd().is_some() && !handle.is_sole());
         if learnt { self.reconcile(name) } else { BTreeSet::new() }
     }
 
-    /// Starts or ends the session of a ServiceRegistry, and looks again at those that may be duplicates of it. Returns all of them.
+    /// Starts or ends the session of a ServiceRegistry, and looks again at those that may be duplicates of it. Returns
+    /// all of them.
     pub fn reconcile(&mut self, name: &str) -> BTreeSet<String> {
         self.reconcile_one(name);
         let rejected = self.rejections.iter().filter(|(_, rejection)| rejection.reason == Reason::Conflict);
@@ -132,7 +134,8 @@ impl Sessions {
         }
     }
 
-    /// No other ServiceRegistry has its keyspace, as far as is known: the records there are its own, and may be written.
+    /// No other ServiceRegistry has its keyspace, as far as is known: the records there are its own, and may be
+    /// written.
     fn confirm_sole(&mut self, name: &str) {
         self.last.remove(name);
         if let Some(handle) = self.views.registries.get(name)

@@ -206,7 +206,8 @@ fn session(handle: Option<&RegistryHandle>, rejection: Option<&Rejection>, leads
             if let Some((reason, message)) = incarnation(handle.view().incarnation()) {
                 synced = DesiredCondition::new(SYNCED, ConditionStatus::True, reason, message);
             }
-            // The view is complete, and nothing may be written. An epoch that is not raised yet is not worth a condition.
+            // The view is complete, and nothing may be written. An epoch that is not raised yet is not worth a
+            // condition.
             let refused = match handle.fence() {
                 Ok(_) | Err(RegistryError::NoEpoch | RegistryError::LeaseUnconfirmed(_)) => handle.problem(leads),
                 Err(error) => Some(error),

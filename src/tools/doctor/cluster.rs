@@ -102,7 +102,8 @@ enum Read<K> {
     NotAllowed,
 }
 
-/// Asks first: in a pod of the operator it would be denied, which is a line in the audit log that somebody has to explain.
+/// Asks first: in a pod of the operator it would be denied, which is a line in the audit log that somebody has to
+/// explain.
 async fn read<K>(client: &Client, api: &Api<K>, group: &str, resource: &str, name: &str) -> kube::Result<Read<K>>
 where
     K: Clone + DeserializeOwned + Debug,

@@ -1,7 +1,7 @@
 //! Whether a cluster and its registries are fit for a bridge, seen from where this runs.
 //!
-//! Owns what is looked at, and what to do about each finding. Changes nothing: permissions are asked for, and tried in ways that
-//! cannot succeed.
+//! Owns what is looked at, and what to do about each finding. Changes nothing: permissions are asked for, and tried in
+//! ways that cannot succeed.
 
 mod cluster;
 mod rbac;

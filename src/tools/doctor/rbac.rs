@@ -98,7 +98,8 @@ impl Subject {
     }
 }
 
-/// Whether whoever runs this is allowed something in the whole cluster; an empty name is every object. Everybody may ask that.
+/// Whether whoever runs this is allowed something in the whole cluster; an empty name is every object. Everybody may
+/// ask that.
 pub async fn may(client: &Client, verb: &str, group: &str, resource: &str, name: &str) -> kube::Result<bool> {
     review_oneself(client, attributes(verb, group, resource, name)).await
 }

@@ -1,4 +1,5 @@
-//! Each ServiceRegistry: every endpoint by itself, for a client that is connected to one of them says nothing of the others.
+//! Each ServiceRegistry: every endpoint by itself, for a client that is connected to one of them says nothing of the
+//! others.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! Which etcd versions are known to lose watches or to answer wrongly.
 
-/// Oldest patch release of each minor that has every known fix of watches, stale reads and watch permissions (etcd's CHANGELOGs and
-/// GHSA-xg4h-6gfc-h4m8).
+/// Oldest patch release of each minor that has every known fix of watches, stale reads and watch permissions (etcd's
+/// CHANGELOGs and GHSA-xg4h-6gfc-h4m8).
 const FLOORS: [(u64, u64, u64); 3] = [(3, 5, 33), (3, 6, 14), (3, 7, 1)];
 
 /// What is wrong with a version, where anything is.

@@ -12,7 +12,7 @@ use twinspan_core::model::{
 };
 
 use super::dns::Resolver;
-use super::table::{Cell, Dns, Sides};
+use super::table::{Cell, Dns, SeenBy};
 use crate::api::{RegisteredService, ServiceRegistry};
 use crate::cluster::convert;
 use crate::registry::etcd::EtcdConnector;
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Request<'_> {
 /// What was seen, and the names that it was asked for by.
 #[derive(Debug)]
 pub struct Gathered {
-    pub sides: Sides,
+    pub seen_by: SeenBy,
     pub registry_name: RegistryName,
     pub service: ServiceKey,
     /// Whose clients read the registry.
@@ -80,7 +80,7 @@ pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
     let (registry, framework) = records(request, &registry, &name, &schemes).await?;
     let client = registry.keys().copied().collect();
     let dns = if view.headless { names(request, &service, &ports).await? } else { Dns::NotNamed };
-    Ok(Gathered { sides: Sides { cluster, registry, dns, client }, registry_name: name, service, framework })
+    Ok(Gathered { seen_by: SeenBy { cluster, registry, dns, client }, registry_name: name, service, framework })
 }
 
 /// The ports of the Service that are meant.

@@ -9,4 +9,4 @@ pub mod table;
 
 pub use dns::Resolver;
 pub use gather::{GatherError, Gathered, Request, gather};
-pub use table::{Cell, Dns, Sides, Table};
+pub use table::{Cell, Dns, SeenBy, Table};

@@ -11,7 +11,7 @@ use crate::tools::print::Columns;
 
 /// What each side sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sides {
+pub struct SeenBy {
     /// Ready endpoints of the Service, and whether Twinspan imported them.
     pub cluster: BTreeMap<InstanceAddr, Cell>,
     /// Records, and whether Twinspan exported them.
@@ -100,11 +100,11 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn new(sides: &Sides, framework: &str) -> Self {
+    pub fn new(seen_by: &SeenBy, framework: &str) -> Self {
         let mut all: BTreeSet<InstanceAddr> =
-            sides.cluster.keys().chain(sides.registry.keys()).chain(&sides.client).copied().collect();
+            seen_by.cluster.keys().chain(seen_by.registry.keys()).chain(&seen_by.client).copied().collect();
         let mut remarks = Vec::new();
-        match &sides.dns {
+        match &seen_by.dns {
             Dns::NotNamed => {}
             Dns::NotAsked(why) => remarks.push(format!("DNS was not asked: {why}; say which server to ask with --dns")),
             Dns::Answers(dns) => all.extend(dns),
@@ -115,14 +115,14 @@ impl Table {
         let rows = all
             .into_iter()
             .map(|instance| Row {
-                cluster: sides.cluster.get(&instance).copied().unwrap_or(Cell::Missing),
-                registry: sides.registry.get(&instance).copied().unwrap_or(Cell::Missing),
-                dns: match &sides.dns {
+                cluster: seen_by.cluster.get(&instance).copied().unwrap_or(Cell::Missing),
+                registry: seen_by.registry.get(&instance).copied().unwrap_or(Cell::Missing),
+                dns: match &seen_by.dns {
                     Dns::NotNamed => Cell::NotNamed,
                     Dns::NotAsked(_) => Cell::NotAsked,
                     Dns::Answers(dns) => seen(dns, &instance),
                 },
-                client: seen(&sides.client, &instance),
+                client: seen(&seen_by.client, &instance),
                 instance: instance.to_string(),
                 why: None,
             })
@@ -189,13 +189,13 @@ mod tests {
     #[test]
     fn a_row_for_each_instance_that_anybody_sees_and_a_mark_where_somebody_does_not() {
         let (pod, vm, lost) = (addr("10.0.0.1:80"), addr("10.0.0.2:80"), addr("[fd77::1]:80"));
-        let mut sides = Sides {
+        let mut seen_by = SeenBy {
             cluster: BTreeMap::from([(pod, Cell::Pod), (vm, Cell::Imported), (lost, Cell::Imported)]),
             registry: BTreeMap::from([(pod, Cell::Own), (vm, Cell::Foreign)]),
             dns: Dns::Answers(BTreeSet::from([pod, vm, lost])),
             client: BTreeSet::from([pod, vm]),
         };
-        let table = Table::new(&sides, "Kitex");
+        let table = Table::new(&seen_by, "Kitex");
         assert!(!table.agrees());
         assert_eq!(
             table.to_string(),
@@ -219,11 +219,11 @@ mod tests {
         assert!(text.ends_with("10.0.0.9:80 is on neither side, NotReady: so it is\n"), "{text}");
         let text = table.remarked(["nobody leads".to_owned()]).to_string();
         assert!(text.ends_with("so it is\nnote: nobody leads\n"), "{text}");
-        sides.cluster.remove(&lost);
-        sides.dns = Dns::NotNamed;
-        assert!(Table::new(&sides, "Kitex").agrees(), "a side that names nobody misses nobody");
-        sides.dns = Dns::NotAsked("it is another's".to_owned());
-        let table = Table::new(&sides, "Kitex");
+        seen_by.cluster.remove(&lost);
+        seen_by.dns = Dns::NotNamed;
+        assert!(Table::new(&seen_by, "Kitex").agrees(), "a side that names nobody misses nobody");
+        seen_by.dns = Dns::NotAsked("it is another's".to_owned());
+        let table = Table::new(&seen_by, "Kitex");
         assert!(table.agrees(), "and neither does one that was not asked");
         let text = table.to_string();
         assert!(text.contains("10.0.0.1:80  pod       exported    not asked  yes\n"), "{text}");

@@ -1,7 +1,7 @@
 //! `docs/api.md`: the API reference, printed from what the code says.
 //!
-//! Owns the page: its order, its examples and the sentences between its tables. Refuses to know a field, a rule, a reason or an
-//! annotation of its own: those come from the CRDs and from the constants that the operator runs with.
+//! Owns the page: its order, its examples and the sentences between its tables. Refuses to know a field, a rule, a
+//! reason or an annotation of its own: those come from the CRDs and from the constants that the operator runs with.
 
 mod fields;
 mod vocabulary;

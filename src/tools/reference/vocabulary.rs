@@ -1,6 +1,7 @@
 //! Words that users meet outside the fields: reasons, annotations, labels and tags.
 //!
-//! Owns what each annotation, label and tag means to a reader. Refuses to spell one: the names are the constants in use.
+//! Owns what each annotation, label and tag means to a reader. Refuses to spell one: the names are the constants in
+//! use.
 
 use std::fmt::{self, Write};
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// One refusal, field by field.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct Rejection {
     /// The message that kubectl prints.
     pub message: String,
     /// Field and message of each cause.
@@ -16,7 +16,7 @@ pub struct Refusal {
 }
 
 /// The result of a request.
-pub type Answer = Result<Value, Refusal>;
+pub type Answer = Result<Value, Rejection>;
 
 pub struct Desk {
     client: Client,
@@ -70,7 +70,7 @@ impl Desk {
             Ok(answer) => Ok(Ok(answer)),
             Err(kube::Error::Api(status)) => {
                 let causes = status.details.iter().flat_map(|details| &details.causes);
-                Ok(Err(Refusal {
+                Ok(Err(Rejection {
                     message: status.message.clone(),
                     causes: causes.map(|cause| (cause.field.clone(), cause.message.clone())).collect(),
                 }))

@@ -86,10 +86,10 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     let vanished = Instant::now();
     sandbox.records_become("echo", &pods).await?;
     ensure!(vanished.elapsed() < Duration::from_secs(15), "own records are back after {:?}", vanished.elapsed());
-    let everybody: BTreeSet<SocketAddr> = vms.iter().copied().collect();
+    let all: BTreeSet<SocketAddr> = vms.iter().copied().collect();
     while vanished.elapsed() < Duration::from_secs(25) {
         let found = sandbox.imported("echo").await?;
-        ensure!(found == everybody, "{} of 12 after {:?}", found.len(), vanished.elapsed());
+        ensure!(found == all, "{} of 12 after {:?}", found.len(), vanished.elapsed());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     let object = sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?;
@@ -140,7 +140,7 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     sandbox.registered().patch("echo", &PatchParams::default(), &approval(&hash_of(held)?)).await?;
     let imported = || async { sandbox.imported("echo").await };
     holds("an approval of something else", Duration::from_secs(3), imported).await?;
-    ensure!(imported().await? == everybody, "an approval of something else");
+    ensure!(imported().await? == all, "an approval of something else");
     sandbox.registered().patch("echo", &PatchParams::default(), &approval(&hash)).await?;
     sandbox.imports_become("echo", &vms[..1]).await?;
     sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;

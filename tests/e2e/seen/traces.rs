@@ -19,12 +19,12 @@ use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 stories![a_pass_and_its_writes];
 
 /// A span, with the attributes of its process.
-type Told = (Vec<KeyValue>, Span);
+type Received = (Vec<KeyValue>, Span);
 
 /// A collector that keeps every span.
 #[derive(Clone, Debug, Default)]
 struct Collector {
-    spans: Arc<Mutex<Vec<Told>>>,
+    spans: Arc<Mutex<Vec<Received>>>,
 }
 
 #[tonic::async_trait]

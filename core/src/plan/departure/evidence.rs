@@ -1,8 +1,8 @@
 //! Evidence: how a record went, as far as the circumstances of its deletion prove it.
 //!
-//! Owns the classification (several records of a service in one revision, one alone with its lease alive, missing in a list, missing
-//! because another registry answered) and the departures that are still fresh. Refuses to look leases up, which the registry's door
-//! does, and to decide about endpoints, which [`super::decide`] does.
+//! Owns the classification (several records of a service in one revision, one alone with its lease alive, missing in a
+//! list, missing because another registry answered) and the departures that are still fresh. Refuses to look leases up,
+//! which the registry's door does, and to decide about endpoints, which [`super::decide`] does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,8 +67,8 @@ impl DepartureTracker {
         for record in gone {
             let Some(name) = name_of(layout, record) else { continue };
             let evidence = match self.writer(record) {
-                // A server's own Deregister removes one key. Several own records that go at once were deleted in bulk, and are put
-                // again without waiting.
+                // A server's own Deregister removes one key. Several own records that go at once were deleted in bulk,
+                // and are put again without waiting.
                 Writer::Ourselves if ours > 1 => continue,
                 Writer::Ourselves => Evidence::LookingUp,
                 // Another Twinspan deletes in batches, and its leases carry many records.
@@ -82,7 +82,8 @@ impl DepartureTracker {
         look_ups
     }
 
-    /// Records that a list lacks: no event showed whether they went together or one after the other. Returns the leases to look up.
+    /// Records that a list lacks: no event showed whether they went together or one after the other. Returns the leases
+    /// to look up.
     pub fn missing_in_a_list(&mut self, layout: &Layout, gone: &[Arc<Record>], now: Timestamp) -> Vec<LeaseLookUp> {
         let servers = self.servers_by_name(layout, gone);
         let ours = gone.iter().filter(|record| record.own(&self.cluster_id).is_some()).count();
@@ -112,7 +113,8 @@ impl DepartureTracker {
         }
     }
 
-    /// A record that another registry, or an older one, has in an earlier form: the addresses that it gained since are missing.
+    /// A record that another registry, or an older one, has in an earlier form: the addresses that it gained since are
+    /// missing.
     pub fn set_back(&mut self, layout: &Layout, before: &Arc<Record>, after: Option<&Record>, now: Timestamp) {
         let Some(name) = name_of(layout, before) else { return };
         if before.own(&self.cluster_id).is_some() {

@@ -1,9 +1,9 @@
 //! The deletion guard of one direction of one service: how many unexplained deletions may go, and when.
 //!
-//! An unexplained deletion waits a little, because it is often the first of many. Many at once are held, because a broken registry is
-//! more likely than so many ended servers. Every hold ends, because a guard that never lets go serves dead addresses (eureka#1073).
-//! Owns the window, the limits and the hold. Refuses to know why a deletion is unexplained and from which side it deletes; the guard of
-//! a whole registry is [`super::registry_guard`].
+//! An unexplained deletion waits a little, because it is often the first of many. Many at once are held, because a
+//! broken registry is more likely than so many ended servers. Every hold ends, because a guard that never lets go
+//! serves dead addresses (eureka#1073). Owns the window, the limits and the hold. Refuses to know why a deletion is
+//! unexplained and from which side it deletes; the guard of a whole registry is [`super::registry_guard`].
 
 use std::collections::{BTreeMap, BTreeSet};
 

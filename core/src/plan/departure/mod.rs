@@ -1,10 +1,12 @@
 //! Departures: a record that is no longer there, and the consequence for the other side.
 //!
 //! - [`evidence`]: classifies how a record went from the circumstances of its deletion.
-//! - [`guard`]: how many unexplained deletions of one service may go, [`registry_guard`], of a whole registry; [`held`]: their names.
+//! - [`guard`]: how many unexplained deletions of one service may go, [`registry_guard`], of a whole registry;
+//!   [`held`]: their names.
 //!
-//! Owns the kinds of evidence, the wait of an export because of a departure, and the decision about an imported endpoint whose record is
-//! gone. Refuses to look anything up: the registry's door asks for leases, the third door opens connections.
+//! Owns the kinds of evidence, the wait of an export because of a departure, and the decision about an imported
+//! endpoint whose record is gone. Refuses to look anything up: the registry's door asks for leases, the third door
+//! opens connections.
 
 pub mod evidence;
 pub mod guard;
@@ -38,26 +40,27 @@ pub enum Evidence {
     RolledBack,
 }
 
-/// A record that is no longer there. Each address has at most one departure: a newer one replaces it, and a record with that address
-/// ends it.
+/// A record that is no longer there. Each address has at most one departure: a newer one replaces it, and a record with
+/// that address ends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Departure {
     pub evidence: Evidence,
     /// When the view saw that the record was gone.
     pub at: Timestamp,
-    /// The record as it was: an endpoint that is kept for it still obeys every rule of the import. `None` where this process never saw it.
+    /// The record as it was: an endpoint that is kept for it still obeys every rule of the import. `None` where this
+    /// process never saw it.
     pub record: Option<Arc<Record>>,
 }
 
 /// The departures of one registry name.
 pub type Departures = BTreeMap<InstanceAddr, Departure>;
 
-/// A ready endpoint is not exported for this long after its own server deregistered: such a server usually ends within that time, and
-/// a client that is sent to it meanwhile fails.
+/// A ready endpoint is not exported for this long after its own server deregistered: such a server usually ends within
+/// that time, and a client that is sent to it meanwhile fails.
 pub const AFTER_LEAVING: SignedDuration = SignedDuration::from_secs(10);
 
-/// The last endpoint of a service stays this long after its server deregistered, while it accepts connections: a Kitex server puts its
-/// record back at its 30 s tick (`ObserveDelay` of registry-etcd v0.2.6).
+/// The last endpoint of a service stays this long after its server deregistered, while it accepts connections: a Kitex
+/// server puts its record back at its 30 s tick (`ObserveDelay` of registry-etcd v0.2.6).
 pub const LAST_ENDPOINT_STAYS: SignedDuration = SignedDuration::from_secs(35);
 
 /// An endpoint that neither refuses nor accepts for this long may be gone.
@@ -75,8 +78,8 @@ impl Departure {
                 let until = self.at.min(now) + AFTER_LEAVING;
                 (now < until).then_some(until)
             }
-            // Kitex gives up for good after five failed retries, so no server will register the instance. An emptied or restored
-            // registry gets its records back at once.
+            // Kitex gives up for good after five failed retries, so no server will register the instance. An emptied or
+            // restored registry gets its records back at once.
             Evidence::LeaseExpired
             | Evidence::NoRecordAtStart
             | Evidence::BulkDeleted
@@ -118,8 +121,8 @@ pub struct DepartureInput {
     pub evidence: Evidence,
     pub at: Timestamp,
     pub on_expiry: OnExpiry,
-    /// Neither a pod's address nor an export of another cluster's Twinspan: those are never kept, because another controller knows
-    /// whether they live.
+    /// Neither a pod's address nor an export of another cluster's Twinspan: those are never kept, because another
+    /// controller knows whether they live.
     pub keepable: bool,
     /// The service would have no endpoint without it.
     pub last: bool,

@@ -1,6 +1,7 @@
 //! The deletion guard over all services of one registry.
 //!
-//! Owns the limit and the hold of the whole registry. Refuses to know why a deletion is unexplained; each service reports its own.
+//! Owns the limit and the hold of the whole registry. Refuses to know why a deletion is unexplained; each service
+//! reports its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +27,8 @@ pub struct RegistryGuard {
     restored_hold_since: Option<Timestamp>,
     /// Deletions that an administrator approved and that have not gone yet.
     released: BTreeMap<ServiceKey, BTreeSet<String>>,
-    /// Deletions that a hold let go when its time ended. A service may hold on to them by itself; the registry holds them once.
+    /// Deletions that a hold let go when its time ended. A service may hold on to them by itself; the registry holds
+    /// them once.
     released_by_timeout: BTreeMap<ServiceKey, BTreeSet<String>>,
 }
 
@@ -49,8 +51,8 @@ impl ServiceDeletions {
 }
 
 impl RegistryGuard {
-    /// Takes the report of one service; `None` where the service is gone. Returns whether a hold began or ended, so that every service
-    /// has to be reconciled.
+    /// Takes the report of one service; `None` where the service is gone. Returns whether a hold began or ended, so
+    /// that every service has to be reconciled.
     pub fn report(&mut self, service: &ServiceKey, deletions: Option<ServiceDeletions>, now: Timestamp) -> bool {
         if deletions.is_none() && !self.services.contains_key(service) {
             // Every service reports so to every registry that it does not refer to.
@@ -107,8 +109,8 @@ impl RegistryGuard {
         self.restored_hold_since = Some(since);
     }
 
-    /// Releases every held deletion if the hash names this very set. Returns whether it does, so that every service has to be
-    /// reconciled.
+    /// Releases every held deletion if the hash names this very set. Returns whether it does, so that every service has
+    /// to be reconciled.
     pub fn approve(&mut self, hash: &str, now: Timestamp) -> bool {
         if self.hold(now).is_none() || hash != self.hash() {
             return false;

@@ -1,8 +1,8 @@
 //! Imported endpoints whose record is gone: which of them stay.
 //!
-//! Owns which endpoints are in question, and the step from evidence over each decision to the guard's ruling for all of them together.
-//! The decision about one endpoint is [`crate::plan::departure`]'s, the limits are [`crate::plan::departure::guard`]'s, and healed
-//! records are [`super::heal`]'s.
+//! Owns which endpoints are in question, and the step from evidence over each decision to the guard's ruling for all of
+//! them together. The decision about one endpoint is [`crate::plan::departure`]'s, the limits are
+//! [`crate::plan::departure::guard`]'s, and healed records are [`super::heal`]'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -119,15 +119,17 @@ fn in_question(input: &Input<'_>, plan: &Plan) -> BTreeMap<InstanceAddr, Departe
     found
 }
 
-/// Addresses that still have a record. If the record is not imported, that has its own reason; the endpoint did not depart.
+/// Addresses that still have a record. If the record is not imported, that has its own reason; the endpoint did not
+/// depart.
 fn recorded(input: &Input<'_>, healed: &BTreeMap<RecordKey, &Record>) -> BTreeSet<InstanceAddr> {
     let own = |record: &Record| matches!(record.kind(&input.owner.cluster_id), Kind::Own(_));
     let others = input.records.iter().filter(|(key, record)| !healed.contains_key(*key) && !own(record));
     others.flat_map(|(_, record)| record.endpoint_addresses()).collect()
 }
 
-/// The evidence for how the record of one endpoint went. `None` where nothing is known: the endpoint is not wanted any more, because
-/// the record or the RegisteredService changed or another program wrote into our slice, and that is reason enough to remove it.
+/// The evidence for how the record of one endpoint went. `None` where nothing is known: the endpoint is not wanted any
+/// more, because the record or the RegisteredService changed or another program wrote into our slice, and that is
+/// reason enough to remove it.
 fn departed(input: &Input<'_>, addr: InstanceAddr) -> Option<DepartedEndpoint> {
     let before = input.state.departing.get(&addr);
     let seen = input.departures.get(&addr).filter(|seen| {

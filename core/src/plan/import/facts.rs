@@ -68,7 +68,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// The zone that a registration's tag names. A zone is a label value in Kubernetes; a tag that is not a legal one names no zone.
+    /// The zone that a registration's tag names. A zone is a label value in Kubernetes; a tag that is not a legal one
+    /// names no zone.
     pub fn zone(&self, registration: &Registration) -> Option<String> {
         let zone = registration.tags.get(&self.zone_tag).filter(|_| !self.zone_tag.is_empty())?;
         let is_outer = |c: char| c.is_ascii_alphanumeric();

@@ -1,7 +1,7 @@
 //! Healed records: the records that stand for lost registrations.
 //!
-//! Owns when a lost registration is put back, brought up to date, and withdrawn. Refuses to decide which endpoints stay, which
-//! [`super::departed`] does.
+//! Owns when a lost registration is put back, brought up to date, and withdrawn. Refuses to decide which endpoints
+//! stay, which [`super::departed`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +10,9 @@ use crate::model::{Content, InstanceAddr, Kind, LeaseId, Mark, Record, RecordKey
 use crate::plan::RecordOp;
 use crate::plan::departure::OnExpiry;
 
-/// The largest record that is put back, key and value, in bytes. A registration has hundreds of bytes; a much larger one is not a
-/// server's, and a stranger must not make us write megabytes, which etcd would refuse along with everything else in the request.
+/// The largest record that is put back, key and value, in bytes. A registration has hundreds of bytes; a much larger
+/// one is not a server's, and a stranger must not make us write megabytes, which etcd would refuse along with
+/// everything else in the request.
 pub(super) const MAX_HEALED: usize = 64 * 1024;
 
 /// The operations on healed records.
@@ -72,7 +73,8 @@ fn put_back(input: &Input<'_>, lost: &Record) -> Option<RecordOp> {
 }
 
 impl Healing {
-    /// Marks an adopted healed record as ours, in one update; one without a lease would outlive everything and gets one.
+    /// Marks an adopted healed record as ours, in one update; one without a lease would outlive everything and gets
+    /// one.
     fn bring_up_to_date(&mut self, input: &Input<'_>, record: &Record) {
         let Content::Registered { registration, mark: Mark::Healed(owner), .. } = &record.content else { return };
         let again = self.ops.iter().any(|op| *op.key() == record.key);

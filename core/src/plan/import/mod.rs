@@ -54,8 +54,8 @@ pub fn uncontested(input: &Input<'_>) -> Plan {
 fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
     let mut plan = Plan::default();
     for (key, record) in input.records {
-        match judge(input, record) {
-            Judgement::Endpoints(endpoints) => {
+        match decide(input, record) {
+            RecordDecision::Endpoints(endpoints) => {
                 for (addr, imported) in endpoints {
                     if input.trust.pods.contains_key(&addr.ip()) {
                         plan.state.shadows.insert(key.clone(), record.mod_revision);
@@ -65,17 +65,17 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
                     entry.zone = entry.zone.take().or(imported.zone);
                 }
             }
-            Judgement::Shadowed => {
+            RecordDecision::Shadowed => {
                 plan.state.shadows.insert(key.clone(), record.mod_revision);
             }
-            Judgement::Skip(reason, instance) => {
+            RecordDecision::Skip(reason, instance) => {
                 if reason == Reason::FormerEndpoint {
                     plan.state.shadows.insert(key.clone(), record.mod_revision);
                 }
                 let shown = instance.unwrap_or_else(|| key.to_string());
                 plan.skipped.push(InstanceOutcome::skipped(shown.chars().take(MAX_SHOWN).collect(), reason));
             }
-            Judgement::Ours => {}
+            RecordDecision::Ours => {}
         }
     }
     let mut departed = departed::decide(input, &plan);
@@ -111,34 +111,36 @@ fn outcomes(input: &Input<'_>, plan: &Plan, departed: &Departed) -> Vec<Instance
     plan.endpoints.iter().map(outcome).collect()
 }
 
-enum Judgement {
+enum RecordDecision {
     Endpoints(Vec<(InstanceAddr, Imported)>),
     /// The cluster has this endpoint already, from a controller that knows its readiness.
     Shadowed,
-    /// Exported by us: importing it again would keep it alive for ever. Or put back by us: [`departed`] decides about a lost
-    /// registration.
+    /// Exported by us: importing it again would keep it alive for ever. Or put back by us: [`departed`] decides about a
+    /// lost registration.
     Ours,
     Skip(Reason, Option<String>),
 }
 
-fn judge(input: &Input<'_>, record: &Record) -> Judgement {
+fn decide(input: &Input<'_>, record: &Record) -> RecordDecision {
     match record.kind(&input.owner.cluster_id) {
-        Kind::Own(_) => return Judgement::Ours,
-        Kind::Healed(owner) if owner == input.owner || input.to_adopt.contains(&record.key) => return Judgement::Ours,
-        Kind::Undecodable => return Judgement::Skip(Reason::Undecodable, None),
+        Kind::Own(_) => return RecordDecision::Ours,
+        Kind::Healed(owner) if owner == input.owner || input.to_adopt.contains(&record.key) => {
+            return RecordDecision::Ours;
+        }
+        Kind::Undecodable => return RecordDecision::Skip(Reason::Undecodable, None),
         Kind::OtherCluster if !input.options.other_clusters => {
-            return Judgement::Skip(Reason::OtherCluster, shown(record));
+            return RecordDecision::Skip(Reason::OtherCluster, shown(record));
         }
         Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => {}
     }
     let Content::Registered { registration, listeners, .. } = &record.content else {
-        return Judgement::Skip(Reason::Undecodable, None);
+        return RecordDecision::Skip(Reason::Undecodable, None);
     };
     if listeners.is_empty() {
-        return Judgement::Skip(Reason::AddressMissing, None);
+        return RecordDecision::Skip(Reason::AddressMissing, None);
     }
     if !input.options.tag_selector.matches(&registration.tags) {
-        return Judgement::Skip(Reason::NotSelected, shown(record));
+        return RecordDecision::Skip(Reason::NotSelected, shown(record));
     }
     let mut endpoints = Vec::new();
     let mut refused = None;
@@ -155,10 +157,10 @@ fn judge(input: &Input<'_>, record: &Record) -> Judgement {
         }
     }
     match refused {
-        _ if !endpoints.is_empty() => Judgement::Endpoints(endpoints),
-        Some((reason, text)) => Judgement::Skip(reason, Some(text).filter(|text| !text.is_empty())),
-        None if shadowed => Judgement::Shadowed,
-        None => Judgement::Skip(Reason::NoSuchScheme, shown(record)),
+        _ if !endpoints.is_empty() => RecordDecision::Endpoints(endpoints),
+        Some((reason, text)) => RecordDecision::Skip(reason, Some(text).filter(|text| !text.is_empty())),
+        None if shadowed => RecordDecision::Shadowed,
+        None => RecordDecision::Skip(Reason::NoSuchScheme, shown(record)),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::plan::departure::Departures;
 use crate::plan::departure::guard::{GuardContext, Limits};
 use crate::plan::trust::{Cluster, PodOf, Policy, Trust};
 
-struct Sides {
+struct Scene {
     layout: Layout,
     owner: Owner,
     records: Vec<Record>,
@@ -26,7 +26,7 @@ struct Sides {
     state: ImportState,
 }
 
-impl Default for Sides {
+impl Default for Scene {
     fn default() -> Self {
         Self {
             layout: Layout::new(Format::Kitex, "p"),
@@ -51,7 +51,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
 
-impl Sides {
+impl Scene {
     fn record(mut self, key: &str, value: &str) -> Self {
         let mod_revision = 100 + i64::try_from(self.records.len()).unwrap();
         let raw = RawRecord { key: key.into(), value: value.into(), mod_revision, lease: LeaseId(7) };
@@ -109,14 +109,14 @@ impl Sides {
 
 #[test]
 fn a_foreign_record_becomes_an_endpoint() {
-    let sides = Sides::default().address("10.0.0.1:80").address("fd77::1:81").address("10.0.0.1:81");
-    assert_eq!(sides.endpoints(), ["10.0.0.1:80", "10.0.0.1:81", "[fd77::1]:81"]);
-    assert_eq!(sides.skipped(), []);
+    let scene = Scene::default().address("10.0.0.1:80").address("fd77::1:81").address("10.0.0.1:81");
+    assert_eq!(scene.endpoints(), ["10.0.0.1:80", "10.0.0.1:81", "[fd77::1]:81"]);
+    assert_eq!(scene.skipped(), []);
 }
 
 #[test]
 fn one_bad_record_costs_its_neighbours_nothing_and_has_its_reason() {
-    let sides = Sides::default()
+    let scene = Scene::default()
         .record("p/echo/a", "{broken")
         .record("p/echo/b", "null")
         .record("p/echo/c", r#"{"network":"unix","address":"/tmp/x.sock"}"#)
@@ -125,8 +125,8 @@ fn one_bad_record_costs_its_neighbours_nothing_and_has_its_reason() {
         .record("p/echo/f", r#"{"network":"tcp","address":"svc.example:80"}"#)
         .record("p/echo/10.0.0.7:80", r#"{"network":"tcp","address":"10.0.0.8:80"}"#)
         .address("10.0.0.9:80");
-    assert_eq!(sides.endpoints(), ["10.0.0.9:80"]);
-    let skipped = sides.skipped();
+    assert_eq!(scene.endpoints(), ["10.0.0.9:80"]);
+    let skipped = scene.skipped();
     let skipped: Vec<(&str, Reason)> = skipped.iter().map(|(i, r)| (i.as_str(), *r)).collect();
     assert_eq!(
         skipped,
@@ -144,92 +144,92 @@ fn one_bad_record_costs_its_neighbours_nothing_and_has_its_reason() {
 
 #[test]
 fn what_this_cluster_exported_never_comes_back() {
-    let sides = Sides::default().tagged("10.0.0.1:80", r#"{"twinspan.dev/owner":"c1/shop/echo"}"#);
-    assert_eq!((sides.endpoints(), sides.skipped()), (Vec::new(), Vec::new()));
+    let scene = Scene::default().tagged("10.0.0.1:80", r#"{"twinspan.dev/owner":"c1/shop/echo"}"#);
+    assert_eq!((scene.endpoints(), scene.skipped()), (Vec::new(), Vec::new()));
 }
 
 #[test]
 fn another_clusters_records_come_only_where_asked_for_and_healed_ones_always() {
-    let mut sides = Sides::default()
+    let mut scene = Scene::default()
         .tagged("10.0.0.1:80", r#"{"twinspan.dev/owner":"c2/shop/echo"}"#)
         .tagged("10.0.0.2:80", r#"{"twinspan.dev/owner":"nonsense"}"#)
         .tagged("10.0.0.3:80", r#"{"twinspan.dev/owner":"c2/shop/echo","twinspan.dev/healed":"1"}"#);
-    assert_eq!(sides.endpoints(), ["10.0.0.3:80"]);
+    assert_eq!(scene.endpoints(), ["10.0.0.3:80"]);
     assert_eq!(
-        sides.skipped(),
+        scene.skipped(),
         [("10.0.0.1:80".to_owned(), Reason::OtherCluster), ("10.0.0.2:80".to_owned(), Reason::OtherCluster)]
     );
-    sides.options.other_clusters = true;
-    assert_eq!(sides.endpoints(), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    scene.options.other_clusters = true;
+    assert_eq!(scene.endpoints(), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
 }
 
 #[test]
 fn two_records_of_one_address_are_one_endpoint() {
-    let sides =
-        Sides::default().address("10.0.0.1:80").record("p/echo/copy", r#"{"network":"tcp","address":"10.0.0.1:80"}"#);
-    assert_eq!(sides.endpoints(), ["10.0.0.1:80"]);
+    let scene =
+        Scene::default().address("10.0.0.1:80").record("p/echo/copy", r#"{"network":"tcp","address":"10.0.0.1:80"}"#);
+    assert_eq!(scene.endpoints(), ["10.0.0.1:80"]);
 }
 
 #[test]
 fn a_self_registered_pod_is_left_to_its_own_slices_and_its_record_does_not_outlive_it() {
-    let mut sides = Sides::default().address("10.0.0.1:80").managed("10.0.0.1:80");
-    let first = sides.plan();
+    let mut scene = Scene::default().address("10.0.0.1:80").managed("10.0.0.1:80");
+    let first = scene.plan();
     assert_eq!(first.endpoints, BTreeMap::new());
     assert_eq!(first.skipped, []);
 
     // The pod is gone, its record stays until its lease ends.
-    sides.managed_by_others.clear();
-    sides.state = first.state;
-    assert_eq!(sides.endpoints(), Vec::<String>::new());
-    assert_eq!(sides.skipped(), [("10.0.0.1:80".to_owned(), Reason::FormerEndpoint)]);
+    scene.managed_by_others.clear();
+    scene.state = first.state;
+    assert_eq!(scene.endpoints(), Vec::<String>::new());
+    assert_eq!(scene.skipped(), [("10.0.0.1:80".to_owned(), Reason::FormerEndpoint)]);
 
     // Still so at the plan after that, and no longer once somebody registers the address anew.
-    sides.state = sides.plan().state;
-    assert_eq!(sides.endpoints(), Vec::<String>::new());
-    sides.records[0].mod_revision += 1;
-    assert_eq!(sides.endpoints(), ["10.0.0.1:80"]);
-    assert_eq!(sides.plan().state.shadows, Shadows::new());
+    scene.state = scene.plan().state;
+    assert_eq!(scene.endpoints(), Vec::<String>::new());
+    scene.records[0].mod_revision += 1;
+    assert_eq!(scene.endpoints(), ["10.0.0.1:80"]);
+    assert_eq!(scene.plan().state.shadows, Shadows::new());
 }
 
 #[test]
 fn what_a_stranger_wrote_is_shown_cut() {
     let long = "x".repeat(1000);
-    let sides = Sides::default().record("p/echo/k", &format!(r#"{{"network":"tcp","address":"{long}:80"}}"#));
-    assert_eq!(sides.skipped()[0].0.chars().count(), MAX_SHOWN);
+    let scene = Scene::default().record("p/echo/k", &format!(r#"{{"network":"tcp","address":"{long}:80"}}"#));
+    assert_eq!(scene.skipped()[0].0.chars().count(), MAX_SHOWN);
 }
 
 #[test]
 fn what_trust_refuses_has_its_reason() {
-    let mut sides = Sides::default().address("10.0.0.1:80").address("10.0.0.2:80");
-    sides.cluster.service_cidrs.insert("10.0.0.1/32");
-    assert_eq!(sides.endpoints(), ["10.0.0.2:80"]);
-    assert_eq!(sides.skipped(), [("10.0.0.1:80".to_owned(), Reason::ServiceAddress)]);
+    let mut scene = Scene::default().address("10.0.0.1:80").address("10.0.0.2:80");
+    scene.cluster.service_cidrs.insert("10.0.0.1/32");
+    assert_eq!(scene.endpoints(), ["10.0.0.2:80"]);
+    assert_eq!(scene.skipped(), [("10.0.0.1:80".to_owned(), Reason::ServiceAddress)]);
 }
 
 #[test]
 fn a_pod_that_only_registers_itself_is_imported_while_it_lives_and_not_after() {
-    let mut sides = Sides::default().address("10.0.0.1:80");
-    sides.pods.insert([10, 0, 0, 1].into(), PodOf::SameNamespace);
-    sides.state = sides.plan().state;
-    assert_eq!(sides.endpoints(), ["10.0.0.1:80"]);
-    sides.pods.clear();
-    assert_eq!(sides.endpoints(), Vec::<String>::new());
-    assert_eq!(sides.skipped(), [("10.0.0.1:80".to_owned(), Reason::FormerEndpoint)]);
+    let mut scene = Scene::default().address("10.0.0.1:80");
+    scene.pods.insert([10, 0, 0, 1].into(), PodOf::SameNamespace);
+    scene.state = scene.plan().state;
+    assert_eq!(scene.endpoints(), ["10.0.0.1:80"]);
+    scene.pods.clear();
+    assert_eq!(scene.endpoints(), Vec::<String>::new());
+    assert_eq!(scene.skipped(), [("10.0.0.1:80".to_owned(), Reason::FormerEndpoint)]);
 }
 
 #[test]
 fn tags_select_records_and_say_zones() {
-    let mut sides = Sides::default()
+    let mut scene = Scene::default()
         .tagged("10.0.0.1:80", r#"{"lane":"blue","zone":"eu-1a"}"#)
         .tagged("10.0.0.2:80", r#"{"lane":"green","zone":"eu-1b"}"#)
         .tagged("10.0.0.3:80", r#"{"lane":"blue","zone":"no zone"}"#)
         .address("10.0.0.4:80");
     let blue = Requirement { key: "lane".into(), operator: Operator::In, values: vec!["blue".into()] };
-    sides.options.tag_selector.requirements = vec![blue];
-    sides.options.zone_tag = "zone".into();
-    let zones: Vec<_> = sides.plan().endpoints.iter().map(|(a, i)| (a.to_string(), i.zone.clone())).collect();
+    scene.options.tag_selector.requirements = vec![blue];
+    scene.options.zone_tag = "zone".into();
+    let zones: Vec<_> = scene.plan().endpoints.iter().map(|(a, i)| (a.to_string(), i.zone.clone())).collect();
     assert_eq!(zones, [("10.0.0.1:80".to_owned(), Some("eu-1a".to_owned())), ("10.0.0.3:80".to_owned(), None)]);
-    assert_eq!(sides.plan().skipped.iter().filter(|s| s.skip_reason() == Some(Reason::NotSelected)).count(), 2);
+    assert_eq!(scene.plan().skipped.iter().filter(|s| s.skip_reason() == Some(Reason::NotSelected)).count(), 2);
 }
 
 #[test]
@@ -240,7 +240,7 @@ fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_v
         let present = present.then(|| (addr("10.0.0.1:80"), here)).into_iter().collect();
         // Not the first plan of the process: what no record is behind is no orphan.
         let state = ImportState { known: Some(BTreeSet::new()), ..ImportState::default() };
-        Sides { present, contested, state, ..Sides::default() }.address("10.0.0.1:80")
+        Scene { present, contested, state, ..Scene::default() }.address("10.0.0.1:80")
     };
     let mine = vec!["10.0.0.1:80".to_owned()];
     let none = Vec::<String>::new();
@@ -252,7 +252,7 @@ fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_v
     assert_eq!(with(true, contest(true, true)).endpoints(), none);
     assert_eq!(with(true, contest(true, false)).plan().skipped[0].skip_reason(), Some(Reason::Conflict));
     // We want it no longer, another one does: it stays until that one holds it.
-    let unwanted = |holds| Sides { records: Vec::new(), ..with(true, contest(false, holds)) };
+    let unwanted = |holds| Scene { records: Vec::new(), ..with(true, contest(false, holds)) };
     assert_eq!(unwanted(false).endpoints(), mine);
     assert_eq!(unwanted(true).endpoints(), none);
 }
@@ -260,30 +260,30 @@ fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_v
 #[test]
 fn every_format_is_imported() {
     for &format in Format::ALL {
-        let mut sides = Sides { layout: Layout::new(format, "p"), ..Sides::default() };
+        let mut scene = Scene { layout: Layout::new(format, "p"), ..Scene::default() };
         let (addr, scheme) = (addr("10.0.0.1:80"), format.default_scheme().to_owned());
-        sides.options.schemes = vec![scheme.clone()];
+        scene.options.schemes = vec![scheme.clone()];
         let mut instance = Instance::single(addr, 10, Tags::new());
         instance.endpoints = vec![(scheme, addr)];
-        let mut says = sides.layout.registration(&RegistryName::new("echo").unwrap(), &sides.owner, &instance);
+        let mut says = scene.layout.registration(&RegistryName::new("echo").unwrap(), &scene.owner, &instance);
         says.tags.remove(OWNER_TAG);
-        let value = String::from_utf8(sides.layout.encode(&says)).unwrap();
-        assert_eq!(sides.record("p/echo/a-server", &value).endpoints(), ["10.0.0.1:80"], "{format:?}");
+        let value = String::from_utf8(scene.layout.encode(&says)).unwrap();
+        assert_eq!(scene.record("p/echo/a-server", &value).endpoints(), ["10.0.0.1:80"], "{format:?}");
     }
 }
 
 #[test]
 fn each_port_of_a_kratos_service_gets_the_address_with_its_scheme() {
     let value = |endpoints: &str| format!(r#"{{"id":"x","name":"echo","endpoints":[{endpoints}]}}"#);
-    let mut sides = Sides { layout: Layout::new(Format::Kratos, "p"), ..Sides::default() };
-    sides.options.schemes = vec!["grpc".into(), "http".into()];
-    let sides = sides
+    let mut scene = Scene { layout: Layout::new(Format::Kratos, "p"), ..Scene::default() };
+    scene.options.schemes = vec!["grpc".into(), "http".into()];
+    let scene = scene
         .record("p/echo/both", &value(r#""http://10.0.0.1:81","grpc://10.0.0.1:80","grpc://10.0.0.1:99""#))
         .record("p/echo/one", &value(r#""grpc://10.0.0.2:80","http://127.0.0.1:81""#))
         .record("p/echo/secure", &value(r#""grpcs://10.0.0.3:80""#))
         .record("p/echo/bad", &value(r#""grpc://127.0.0.1:80""#))
         .record("p/echo/none", &value(""));
-    let ports: Vec<_> = sides
+    let ports: Vec<_> = scene
         .plan()
         .endpoints
         .iter()
@@ -293,6 +293,6 @@ fn each_port_of_a_kratos_service_gets_the_address_with_its_scheme() {
         ports,
         [("10.0.0.1:80".to_owned(), vec![0]), ("10.0.0.1:81".to_owned(), vec![1]), ("10.0.0.2:80".to_owned(), vec![0])]
     );
-    let skipped: Vec<Reason> = sides.skipped().into_iter().map(|(_, reason)| reason).collect();
+    let skipped: Vec<Reason> = scene.skipped().into_iter().map(|(_, reason)| reason).collect();
     assert_eq!(skipped, [Reason::LoopbackAddress, Reason::AddressMissing, Reason::NoSuchScheme]);
 }

@@ -15,7 +15,8 @@ use crate::plan::{import, trust};
 pub enum Goal {
     /// Sync as the settings say.
     Sync(Box<Accepted>),
-    /// Nothing of it belongs anywhere. `guarded` has the limits where only a list may show it; without limits it is certain.
+    /// Nothing of it belongs anywhere. `guarded` has the limits where only a list may show it; without limits it is
+    /// certain.
     Withdraw { guarded: Option<Limits> },
     /// The spec cannot be understood, and nothing says that the instances ended: everything stays as it is.
     LeaveAlone,

@@ -1,7 +1,7 @@
 //! The checkpoint: the values that one pass over a RegisteredService hands to the next.
 //!
-//! It is lost with the process. Everything that safety depends on is in objects as well: deadlines on slices, holds in status, owners
-//! in records.
+//! It is lost with the process. Everything that safety depends on is in objects as well: deadlines on slices, holds in
+//! status, owners in records.
 
 use crate::plan::departure::held::HeldDeletions;
 use crate::plan::export::ExportState;
@@ -10,7 +10,8 @@ use crate::plan::import::ImportState;
 /// The values that one pass hands to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Of the RegisteredService that it is about: another one of the same name starts afresh. Empty before the first pass.
+    /// Of the RegisteredService that it is about: another one of the same name starts afresh. Empty before the first
+    /// pass.
     pub uid: String,
     /// The generation that the last pass saw.
     pub generation: Option<i64>,

@@ -1,7 +1,7 @@
 //! Endpoints that others manage: which may be exported, and why the rest may not.
 //!
-//! Owns the rule about ready, terminating, ports, families and slices that the built-in controller left behind. Refuses to know
-//! records.
+//! Owns the rule about ready, terminating, ports, families and slices that the built-in controller left behind. Refuses
+//! to know records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,8 +31,8 @@ pub fn classify(
     let mut states: BTreeMap<InstanceAddr, EndpointState> = BTreeMap::new();
     for slice in slices {
         let AddressType::Ip(family) = slice.address_type else { continue };
-        // Once a Service has no selector any more, the built-in controller leaves its slices behind as they were, and no controller
-        // updates them.
+        // Once a Service has no selector any more, the built-in controller leaves its slices behind as they were, and
+        // no controller updates them.
         let unmanaged = !has_selector && slice.managed_by.as_deref() == Some(BUILT_IN);
         for port in slice.ports.iter().filter(|port| port.protocol == TCP) {
             let Some(number) = port.number else { continue };

@@ -136,8 +136,8 @@ impl Facts {
         self.registry.as_ref().filter(|registry| registry.is_fresh())
     }
 
-    /// The proof that endpoints of the cluster ended since the last pass: watch events, or a change of the spec, also one that was made
-    /// while no operator ran.
+    /// The proof that endpoints of the cluster ended since the last pass: watch events, or a change of the spec, also
+    /// one that was made while no operator ran.
     pub fn proof(&self, checkpoint: &super::Checkpoint) -> Proof<'_> {
         let known = checkpoint.uid == self.uid;
         let before = if known { Some(checkpoint.generation) } else { self.observed_generation.map(Some) };

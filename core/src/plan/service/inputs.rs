@@ -117,7 +117,8 @@ impl Pass<'_> {
         GuardContext { approved, restored_hold_since: holds.restored_hold_since, registry_hold: holds.registry_hold }
     }
 
-    /// Imported endpoints with their zone, node and pod: the tag names the zone, else the Node of the pod that has the address.
+    /// Imported endpoints with their zone, node and pod: the tag names the zone, else the Node of the pod that has the
+    /// address.
     fn endpoint_infos(
         &self,
         imported: &BTreeMap<InstanceAddr, Imported>,

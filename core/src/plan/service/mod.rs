@@ -1,13 +1,13 @@
 //! One RegisteredService, both ways: the planner of a whole pass.
 //!
-//! - [`facts`]: the state of both sides as values; [`accepted`]: the goal and the settings in force; [`checkpoint`]: the values that the
-//!   last pass handed on; [`siblings`]: other RegisteredServices that share a name or a Service.
+//! - [`facts`]: the state of both sides as values; [`accepted`]: the goal and the settings in force; [`checkpoint`]:
+//!   the values that the last pass handed on; [`siblings`]: other RegisteredServices that share a name or a Service.
 //! - [`endpoints`]: which endpoints may be exported; [`instances`]: how they appear in the registry.
 //! - [`inputs`]: the inputs of the planners of each direction.
 //! - [`outcomes`]: what becomes of each instance, and the counts that follow from it.
 //!
-//! Owns the order of things: the created Service, former registries, export, import, slices. Refuses to know handles, API objects and
-//! words for people: operations name their registry, and every instance has an outcome.
+//! Owns the order of things: the created Service, former registries, export, import, slices. Refuses to know handles,
+//! API objects and words for people: operations name their registry, and every instance has an outcome.
 
 mod accepted;
 mod checkpoint;
@@ -223,7 +223,8 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
 /// Withdraws from registries that the RegisteredService refers to no longer.
 fn withdraw_former(pass: &Pass<'_>, plan: &mut Plan) {
     for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh()) {
-        // Where nothing explains the leader before us, an owner that this process has never known may live in another cluster.
+        // Where nothing explains the leader before us, an owner that this process has never known may live in another
+        // cluster.
         let unknown = pass.facts.uid.is_empty() && pass.checkpoint.is_first_pass();
         let grace = registry.orphan_grace_until.filter(|until| unknown && pass.now < *until);
         if let Some(until) = grace {

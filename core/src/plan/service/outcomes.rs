@@ -1,6 +1,7 @@
 //! The outcomes of a whole pass: every instance that either side has, and the counts that follow.
 //!
-//! Owns which outcome counts where one address has several. Refuses to decide: each outcome comes from the planner that decided.
+//! Owns which outcome counts where one address has several. Refuses to decide: each outcome comes from the planner that
+//! decided.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Siblings: other RegisteredServices that export the same registry name, or import into the same Service.
 //!
-//! Owns who has an address or adopts a record. An address belongs to the oldest RegisteredService that wants it (creation time, then
-//! namespace and name). Only those that write count: one that is suspended takes nothing over.
+//! Owns who has an address or adopts a record. An address belongs to the oldest RegisteredService that wants it
+//! (creation time, then namespace and name). Only those that write count: one that is suspended takes nothing over.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,8 +101,8 @@ fn adopted_under_other_names(registry: &RegistryFacts, others: &[Sibling]) -> BT
     adopted
 }
 
-/// Healed records of ours that a sibling adopts, and those of others that we adopt. A RegisteredService that put a registration back
-/// and no longer imports it leaves it to the oldest that imports it and heals.
+/// Healed records of ours that a sibling adopts, and those of others that we adopt. A RegisteredService that put a
+/// registration back and no longer imports it leaves it to the oldest that imports it and heals.
 fn healed(
     registry: &RegistryFacts,
     ourselves: Option<(&Age, &Accepted)>,

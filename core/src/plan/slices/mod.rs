@@ -1,9 +1,9 @@
 //! Slices: which EndpointSlices to write so that together they hold the imported endpoints.
 //!
-//! Owns the shape of a slice that Twinspan manages and the order of writes. Packing within one group is [`pack`]; names are
-//! [`name`]. Follows the built-in EndpointSlice controller (`reconciler.go` of k8s.io/endpointslice): one group for each
-//! address family, port and number, at most 100 endpoints in a slice, as few writes as possible, and no write that makes an
-//! endpoint vanish before its new place exists. Refuses to touch a slice that it was not given as one of ours.
+//! Owns the shape of a slice that Twinspan manages and the order of writes. Packing within one group is [`pack`]; names
+//! are [`name`]. Follows the built-in EndpointSlice controller (`reconciler.go` of k8s.io/endpointslice): one group for
+//! each address family, port and number, at most 100 endpoints in a slice, as few writes as possible, and no write that
+//! makes an endpoint vanish before its new place exists. Refuses to touch a slice that it was not given as one of ours.
 
 mod name;
 mod pack;
@@ -211,8 +211,8 @@ fn metadata_differs(input: &Input<'_>, service: &Service<'_>, group: Group, slic
         || slice.annotations.get(IMPORTED_FROM_ANNOTATION).map(String::as_str) != Some(input.source)
 }
 
-/// A slice that would be deleted takes the endpoints of one that would be created: one write instead of two, and
-/// every node sees one slice change instead of two. The address type can never change, and the Service must not: kube-proxy
+/// A slice that would be deleted takes the endpoints of one that would be created: one write instead of two, and every
+/// node sees one slice change instead of two. The address type can never change, and the Service must not: kube-proxy
 /// would keep the endpoints of the Service that a slice was taken from.
 fn reuse(placed: &mut Placed<'_>, service: &Service<'_>) {
     let creates = std::mem::take(&mut placed.creates);

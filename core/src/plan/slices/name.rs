@@ -1,8 +1,8 @@
 //! Names of slices.
 //!
 //! A name follows from the RegisteredService and the group, so that a create which is repeated after an answer was lost
-//! meets itself instead of making a second slice. The UID is in it: a RegisteredService that was deleted and created again
-//! never collides with slices that the garbage collector has not reached yet.
+//! meets itself instead of making a second slice. The UID is in it: a RegisteredService that was deleted and created
+//! again never collides with slices that the garbage collector has not reached yet.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,9 @@
 //! Packing: which slice of one group holds which endpoint, with as few writes as possible.
 //!
-//! The steps of `reconcileByPortMapping` in k8s.io/endpointslice, in a deterministic order: (1) endpoints stay where they are,
-//! and slices lose what is not wanted; (2) slices that change anyway are filled, fullest first; (3) what is left goes into
-//! the fullest unchanged slice that can take all of it, else into new slices. Nothing is ever moved to balance slices.
+//! The steps of `reconcileByPortMapping` in k8s.io/endpointslice, in a deterministic order: (1) endpoints stay where
+//! they are, and slices lose what is not wanted; (2) slices that change anyway are filled, fullest first; (3) what is
+//! left goes into the fullest unchanged slice that can take all of it, else into new slices. Nothing is ever moved to
+//! balance slices.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +37,8 @@ impl Bin<'_> {
     }
 }
 
-/// `wanted` by address; `slices` in name order; `metadata_differs` says whether a slice must be written whatever it holds.
+/// `wanted` by address; `slices` in name order; `metadata_differs` says whether a slice must be written whatever it
+/// holds.
 pub fn pack<'a>(
     mut wanted: BTreeMap<String, SliceEndpoint>,
     slices: &[&'a Slice],

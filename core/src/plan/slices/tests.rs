@@ -273,10 +273,10 @@ fn what_is_known_of_an_endpoint_is_said_and_hints_only_where_the_service_asks_fo
     scene.known.node = Some("n1".into());
     scene.known.pod = Some(pod.clone());
     scene.apply();
-    let told = |scene: &Scene| scene.existing[0].endpoints[0].clone();
+    let endpoint = |scene: &Scene| scene.existing[0].endpoints[0].clone();
     let expected = (Some("z1".to_owned()), Some("n1".to_owned()), Some(pod));
-    assert_eq!((told(&scene).zone, told(&scene).node, told(&scene).pod), expected);
-    assert_eq!(told(&scene).hints, Hints::default());
+    assert_eq!((endpoint(&scene).zone, endpoint(&scene).node, endpoint(&scene).pod), expected);
+    assert_eq!(endpoint(&scene).hints, Hints::default());
     for (traffic, zones, nodes) in [
         (TrafficDistribution::SameZone, vec!["z1".to_owned()], vec![]),
         (TrafficDistribution::SameNode, vec!["z1".to_owned()], vec!["n1".to_owned()]),
@@ -284,12 +284,12 @@ fn what_is_known_of_an_endpoint_is_said_and_hints_only_where_the_service_asks_fo
     ] {
         scene.traffic = traffic;
         assert_eq!(signs(&scene.apply()), "u", "in place");
-        assert_eq!(told(&scene).hints, Hints { zones, nodes });
+        assert_eq!(endpoint(&scene).hints, Hints { zones, nodes });
     }
 }
 
 #[test]
-fn deadlines_and_the_source_are_told_by_annotations_and_survive_a_restart() {
+fn deadlines_and_the_source_are_in_annotations_and_survive_a_restart() {
     let mut scene = Scene::wanting(many(2, 80));
     let until = Timestamp::from_millisecond(1_500_000_000_250).unwrap();
     scene.known.lost_until = Some(until);

@@ -41,11 +41,11 @@ async fn named_by_parity(sandbox: &Sandbox<'_>, reasons: &[(String, &str)]) -> R
 
 fn named_in(table: &Value, reasons: &[(String, &str)]) -> Result<()> {
     let rows = table["rows"].as_array().context("rows")?.iter().map(|row| &row["why"]);
-    let accounts: Vec<&Value> = rows.chain(table["leftOut"].as_array().context("leftOut")?).collect();
+    let explanations: Vec<&Value> = rows.chain(table["leftOut"].as_array().context("leftOut")?).collect();
     for (about, state) in reasons {
         // A key stands for the address at its end.
         let same = |instance: &str| about == instance || about.ends_with(&format!("/{instance}"));
-        let found = accounts.iter().any(|a| a["state"] == *state && a["instance"].as_str().is_some_and(same));
+        let found = explanations.iter().any(|a| a["state"] == *state && a["instance"].as_str().is_some_and(same));
         ensure!(found, "parity does not say {state} of {about}: {table:#}");
     }
     Ok(())
