@@ -324,7 +324,8 @@ pub struct RecordCounts {
 }
 
 impl ServiceRegistry {
-    /// The cluster ID of etcd and its revision in the status. `None` where the status does not name them, or not in hexadecimal.
+    /// The cluster ID of etcd and its revision in the status. `None` if the status lacks them, or the cluster ID is not
+    /// hexadecimal.
     pub fn last_etcd(&self) -> Option<(u64, Revision)> {
         let etcd = self.status.as_ref()?.etcd.as_ref()?;
         Some((u64::from_str_radix(&etcd.cluster_id, 16).ok()?, etcd.revision_at_last_session))

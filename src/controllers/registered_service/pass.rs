@@ -1,6 +1,6 @@
-//! One pass over a RegisteredService as a value: the facts, the goal, the plan, the result of its writes, and how it ended.
+//! One pass over a RegisteredService as a value: the facts, the goal, the plan, the result of its writes, and its outcome.
 //!
-//! Refuses to know who reads it.
+//! Owns the outcomes of a pass and their labels. Refuses to know the readers.
 
 use std::time::Duration;
 
