@@ -1,16 +1,18 @@
 //! Whole passes as files: `core/tests/passes/*.yaml`, each with its objects, records, answers and time, and the operations, outcomes and
 //! conditions that follow.
 //!
-//! Owns the run of every file and the comparison. [`scene`] reads a file into views; [`result`] puts the result of a pass into words. The
-//! operator crate runs them because the objects are those of the Kubernetes API; the decisions are the core's.
+//! Owns the run of every file and the comparison. [`scene`] reads a file into views; [`result`] puts the result of a pass into words;
+//! [`coverage`] says which reasons and rows the files have to show. The operator crate runs them because the objects are those of the
+//! Kubernetes API; the decisions are the core's.
 //!
 //! `TWINSPAN_BLESS=1 cargo test -p twinspan --lib passes` writes everything from the line `expect:` on anew. Review the difference before
 //! you commit it.
 
+mod coverage;
 mod result;
 mod scene;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -32,6 +34,10 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
+fn name(file: &Path) -> String {
+    file.file_name().unwrap().to_string_lossy().into_owned()
+}
+
 /// The result of the last pass of a file; the passes before it only make its checkpoint.
 fn run(text: &str) -> Result<Value, serde_yaml::Error> {
     let scene: Scene = serde_yaml::from_str(text)?;
@@ -45,7 +51,7 @@ fn every_pass_ends_as_its_file_expects() {
     let bless = std::env::var_os(BLESS).is_some();
     let mut failed = Vec::new();
     for file in &files {
-        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let name = name(file);
         let text = std::fs::read_to_string(file).unwrap();
         let whole: Value = serde_yaml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         let found = run(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -66,6 +72,6 @@ fn every_pass_ends_as_its_file_expects() {
 fn the_same_pass_gives_the_same_result() {
     for file in files() {
         let text = std::fs::read_to_string(&file).unwrap();
-        assert_eq!(run(&text).unwrap(), run(&text).unwrap(), "{}", file.display());
+        assert_eq!(run(&text).unwrap(), run(&text).unwrap(), "{}", name(&file));
     }
 }
