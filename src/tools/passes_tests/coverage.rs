@@ -5,11 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
 use twinspan_core::model;
 
-use super::scene::Scene;
-use super::{files, name};
+use super::ALL;
 use crate::api::conditions;
 
 /// The sections of docs/departures.md whose tables count.
@@ -23,7 +21,8 @@ const TABLES: [&str; 3] = [
 fn documented() -> BTreeSet<String> {
     let text = include_str!("../../../docs/departures.md");
     let sections = text.split("\n## ").filter(|section| TABLES.iter().any(|title| section.starts_with(title)));
-    let rows = sections.flat_map(str::lines).filter(|line| line.starts_with("| ") && !line.starts_with("| observation"));
+    let rows =
+        sections.flat_map(str::lines).filter(|line| line.starts_with("| ") && !line.starts_with("| observation"));
     rows.map(|row| row.split('|').nth(1).unwrap().trim().to_owned()).collect()
 }
 
@@ -34,15 +33,10 @@ fn states() -> BTreeSet<&'static str> {
     literals.chain(["Held"]).collect()
 }
 
-fn expectations() -> Vec<Value> {
-    let read = |file| serde_yaml::from_str::<Value>(&std::fs::read_to_string(file).unwrap()).unwrap();
-    files().into_iter().map(read).map(|whole| whole["expect"].clone()).collect()
-}
-
 #[test]
 fn every_reason_that_a_pass_can_give_is_in_a_file() {
     let (mut given, mut explained) = (BTreeSet::new(), BTreeSet::new());
-    for expect in expectations() {
+    for expect in ALL.iter().map(|file| &file.scene.expect) {
         for (kind, text) in expect["conditions"].as_object().into_iter().flatten() {
             let reason = text.as_str().unwrap().split(' ').nth(1).unwrap();
             given.insert(format!("{kind} {reason}"));
@@ -69,10 +63,9 @@ fn every_row_of_the_departures_is_in_a_file() {
     let documented = documented();
     assert!(documented.len() > TABLES.len(), "{documented:?}");
     let mut shown = BTreeSet::new();
-    for file in files() {
-        let scene: Scene = serde_yaml::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
-        for row in scene.rows() {
-            assert!(documented.contains(row), "{}: docs/departures.md has no row {row:?}", name(&file));
+    for file in ALL.iter() {
+        for row in file.scene.rows() {
+            assert!(documented.contains(row), "{}: docs/departures.md has no row {row:?}", file.name);
             shown.insert(row.to_owned());
         }
     }

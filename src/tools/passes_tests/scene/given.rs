@@ -112,7 +112,7 @@ pub enum Incarnation {
 
 impl Given {
     /// `null` stands for the default, and within a map for an entry that is not there.
-    pub fn read(given: Value) -> Self {
+    pub fn read(file: &str, given: Value) -> Self {
         let mut given = if given.is_null() { json!({}) } else { given };
         let all = given.as_object_mut().unwrap();
         all.retain(|name, value| OBJECTS.contains(&name.as_str()) || !value.is_null());
@@ -121,6 +121,6 @@ impl Given {
                 entries.retain(|_, entry| !entry.is_null());
             }
         }
-        serde_json::from_value(given).unwrap_or_else(|error| panic!("given: {error}"))
+        serde_json::from_value(given).unwrap_or_else(|error| panic!("{file}: given: {error}"))
     }
 }

@@ -48,8 +48,7 @@ pub struct Scene {
     given: Value,
     /// Compared by the caller.
     #[serde(default)]
-    #[allow(dead_code)]
-    expect: Value,
+    pub expect: Value,
 }
 
 /// Everything about one pass.
@@ -79,18 +78,18 @@ impl Scene {
     }
 
     /// Runs the earlier passes, then the one that the file is about.
-    pub fn run(&self) -> Passed {
-        assert!(self.about.ends_with('.'), "a sentence: {}", self.about);
+    pub fn run(&self, name: &str) -> Passed {
+        assert!(self.about.ends_with('.'), "{name}: no sentence: {}", self.about);
         let mut memory = Memory::default();
         for earlier in &self.before {
             let mut given = self.given.clone();
             merge(&mut given, earlier.clone());
-            let passed = Given::read(given).pass(&memory);
+            let passed = Given::read(name, given).pass(&memory);
             let planned = passed.plan.checkpoint(&passed.observed.facts, &passed.observed.checkpoint.planned);
             memory.checkpoints.set(&key(), Checkpoint { planned, ..Checkpoint::default() });
             memory.status = Some(passed.status);
         }
-        Given::read(self.given.clone()).pass(&memory)
+        Given::read(name, self.given.clone()).pass(&memory)
     }
 }
 

@@ -115,7 +115,8 @@ impl Given {
         list(view, layout, ranges, &all, first, -3600);
         for (index, deletion) in self.deletions.iter().enumerate() {
             let revision = FIRST.1 + 1 + index as i64;
-            let keys: Vec<RecordKey> = gone(&deletion.records).into_keys().filter(|key| !left.contains_key(key)).collect();
+            let keys: Vec<RecordKey> =
+                gone(&deletion.records).into_keys().filter(|key| !left.contains_key(key)).collect();
             all.retain(|key, _| !keys.contains(key));
             let affected = match (deletion.seen_by, came_back) {
                 (_, Some(other)) => {
@@ -184,4 +185,3 @@ fn list(
     view.set_all_listed();
     affected
 }
-
