@@ -31,11 +31,14 @@ pub fn of(passed: &Passed) -> Value {
         .filter(|(_, n)| **n != json!(0))
         .map(|(k, n)| (k.clone(), n.clone()))
         .collect();
+    let skipped: Vec<String> =
+        status.skipped.iter().map(|skipped| format!("{} {}", skipped.instance, skipped.reason)).collect();
     json!({
         "writes": validation.writes,
         "operations": operations(plan),
         "outcomes": outcomes,
         "counts": counts,
+        "skipped": skipped,
         "conditions": conditions,
         "requeueAfter": plan.requeue_at.map(|at| seconds(at, *now)),
     })
