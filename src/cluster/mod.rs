@@ -11,6 +11,8 @@
 pub mod convert;
 pub mod error;
 pub mod events;
+#[cfg(test)]
+pub mod fake_api;
 pub mod index;
 pub mod interest;
 pub mod pods;

@@ -94,3 +94,8 @@ impl Controller {
         .await
     }
 }
+
+#[cfg(test)]
+mod apply_tests;
+#[cfg(test)]
+mod bench;
