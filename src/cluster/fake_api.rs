@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::Router;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
-use axum::Router;
 use kube::Client;
 use serde_json::{Value, json};
 

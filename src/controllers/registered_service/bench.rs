@@ -39,7 +39,8 @@ use crate::telemetry::metrics::Metrics;
 pub const PATH: &str = "/apis/twinspan.dev/v1alpha1/namespaces/shop/registeredservices/echo";
 pub const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
 pub const SERVICES: &str = "/api/v1/namespaces/shop/services";
-pub const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/shop/events";
+/// Longer than the least time between two status writes.
+pub const STATUS_PACE: Duration = Duration::from_secs(6);
 
 pub struct Bench {
     pub api: FakeApi,
@@ -88,7 +89,9 @@ impl Bench {
     fn fill_cluster(&mut self) {
         {
             let mut view = self.controller.views.cluster();
-            Kind::ALL.into_iter().for_each(|kind| drop(view.set_synced(kind)));
+            Kind::ALL.into_iter().for_each(|kind| {
+                view.set_synced(kind);
+            });
             let namespace: Namespace = parse(json!({"metadata": {"name": "shop", "uid": "shop-uid"}}));
             view.namespaces.insert("shop".into(), Arc::new(convert::namespace(&namespace)));
         }
@@ -135,6 +138,13 @@ impl Bench {
         let mut view = self.controller.views.cluster();
         view.index.put(&key(), &object);
         view.registered_services.insert(key(), Arc::new(object));
+    }
+
+    /// The watch shows this annotation on the RegisteredService.
+    pub fn annotate(&self, name: &str, value: &str) {
+        let mut view = self.controller.views.cluster();
+        let object = Arc::make_mut(view.registered_services.get_mut(&key()).unwrap());
+        object.metadata.annotations.get_or_insert_default().insert(name.to_owned(), value.to_owned());
     }
 
     /// The watch shows that the RegisteredService is gone.
@@ -194,6 +204,11 @@ impl Bench {
         finished
     }
 
+    /// Lets time pass.
+    pub async fn after(&self, wait: Duration) {
+        tokio::time::sleep(wait).await;
+    }
+
     pub fn object(&self) -> Option<Arc<RegisteredService>> {
         self.controller.views.cluster().registered_services.get(&key()).cloned()
     }
@@ -209,19 +224,20 @@ impl Bench {
         (format!("{} {}", condition.status, condition.reason), condition.message.clone())
     }
 
-    /// Reason and note of every Event since the last call.
+    /// Reason and note of every Event since the last call; one that only counts up the last is `again`.
     pub fn events(&self) -> Vec<String> {
-        let told = |event: Received| {
-            format!("{}: {}", event.body["reason"].as_str().unwrap(), event.body["note"].as_str().unwrap())
+        let told = |event: Received| match (event.body["reason"].as_str(), event.body["note"].as_str()) {
+            (Some(reason), Some(note)) => format!("{reason}: {note}"),
+            _ => "again".to_owned(),
         };
         self.api.take("/events").into_iter().map(told).collect()
     }
 
-    /// The value of a metric as it is printed.
+    /// The value of a metric as it is printed; 0 where it has not been counted yet.
     pub fn metric(&self, series: &str) -> String {
         let text = self.controller.writers.metrics.print().unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).to_owned()
+        line.unwrap_or("0").to_owned()
     }
 }
 

@@ -99,3 +99,7 @@ impl Controller {
 mod apply_tests;
 #[cfg(test)]
 mod bench;
+#[cfg(test)]
+mod events_tests;
+#[cfg(test)]
+mod report_tests;
