@@ -2,11 +2,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::bench::{PATH, STATUS_PACE, bench, key};
+use super::bench::{Bench, PATH, STATUS_PACE, bench, key};
+use crate::api::Counts;
+use crate::api::conditions::{DELETIONS_HELD, find};
 use crate::cluster::view::ClusterView;
 use crate::cluster::writer::Owner;
 use crate::controllers::queue::{Action, Finished};
 use crate::registry::fake::Faults;
+use crate::registry::handle::RegistryEvent;
 
 /// Requests for the status.
 const STATUS: &str = "/status";
@@ -219,4 +222,78 @@ async fn another_object_of_the_same_name_starts_afresh() {
     assert_eq!(bench.controller.checkpoints.get(&key()).unwrap().planned.uid, "uid-2");
     assert_eq!(bench.api.take(PATH).len(), 1, "the pace of the one before does not bind it");
     assert_eq!(bench.metric(r#"twinspan_services{state="synced"}"#), "1", "there is still one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_of_the_whole_registry_wakes_every_service_when_it_begins_and_when_it_ends() {
+    let mut bench = bench(&["main"]).await;
+    let servers: Vec<String> = (0..12).map(|n| format!("192.0.2.{n}:9000")).collect();
+    for server in &servers {
+        bench.server_registers(server).await;
+    }
+    bench.pass().await;
+    let state = |bench: &mut Bench| {
+        let events = std::iter::from_fn(|| bench.events.try_recv().ok());
+        events.filter(|event| matches!(event, RegistryEvent::State { .. })).count()
+    };
+    state(&mut bench);
+    let keys: Vec<String> = servers.iter().map(|server| format!("p/echo/{server}")).collect();
+    bench.etcd().delete(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!(state(&mut bench), 1);
+    let env = bench.controller.views.env.clone();
+    assert_eq!(bench.controller.views.guards.held("main", env.now()).unwrap().deletions, 12);
+
+    // While the registry is away nothing is known anew: the hold stays and its time goes on.
+    let since = |bench: &Bench| find(&bench.status().conditions, DELETIONS_HELD).unwrap().last_transition_time.clone();
+    let (before, message) = (since(&bench), bench.condition(DELETIONS_HELD).1);
+    bench.etcd().set_faults(Faults { away: true, ..Faults::default() });
+    bench.after(Duration::from_secs(60)).await;
+    bench.pass().await;
+    assert_eq!(bench.condition("Imported").0, "Unknown RegistryUnavailable");
+    assert_eq!(bench.condition(DELETIONS_HELD), ("True Held".into(), message));
+    assert_eq!(since(&bench), before);
+    assert_eq!(bench.controller.views.guards.held("main", env.now()).unwrap().deletions, 12);
+    assert_eq!(bench.metric("twinspan_held_deletions"), "12");
+
+    bench.etcd().set_faults(Faults::default());
+    bench.after(Duration::from_secs(30)).await;
+    state(&mut bench);
+    bench.unregister();
+    bench.pass().await;
+    assert_eq!(state(&mut bench), 1);
+    assert_eq!(bench.controller.views.guards.held("main", env.now()), None);
+    assert_eq!(bench.metric("twinspan_held_deletions"), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_withdrawn_has_nothing_and_holds_nothing() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.server_registers("192.0.2.7:9000").await;
+    bench.pass().await;
+    bench.register(&json!({"registryRef": {"name": "nowhere"}}));
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"]);
+    assert_eq!(bench.api.take("endpointslices").last().unwrap().method, "DELETE");
+    assert_eq!(bench.status().instances, Counts::default());
+    assert_eq!(bench.condition(DELETIONS_HELD), ("False NothingHeld".into(), String::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spec_that_cannot_be_understood_leaves_everything_as_it_is() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.server_registers("192.0.2.7:9000").await;
+    bench.pass().await;
+    bench.api.take("");
+    bench.register(&json!({"registryRef": {"name": "main"}, "service": {"ports": [{"name": "typo"}]}}));
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!(bench.condition("Accepted").0, "False PortNotFound");
+    assert_eq!((bench.keys("main").len(), bench.api.take("endpointslices")), (2, vec![]));
+    assert_eq!(bench.status().instances.exported, 1, "it still is");
+    assert_eq!(bench.metric(r#"twinspan_services{state="rejected"}"#), "1");
 }
