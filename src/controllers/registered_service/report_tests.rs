@@ -5,7 +5,6 @@ use serde_json::json;
 use super::bench::{Bench, PATH, STATUS_PACE, bench, key};
 use crate::api::Counts;
 use crate::api::conditions::{DELETIONS_HELD, find};
-use crate::cluster::view::ClusterView;
 use crate::cluster::writer::Owner;
 use crate::controllers::queue::{Action, Finished};
 use crate::registry::fake::Faults;
@@ -84,7 +83,7 @@ async fn an_incomplete_view_of_the_cluster_decides_nothing() {
     let mut bench = bench(&["main"]).await;
     bench.ready(&["10.0.0.1"]);
     bench.pass().await;
-    let known = std::mem::replace(&mut *bench.controller.views.cluster(), ClusterView::default());
+    let known = std::mem::take(&mut *bench.controller.views.cluster());
     bench.api.take("");
     assert_eq!(bench.pass().await, Finished { action: Action::Await, keep_trigger_time: true });
     assert_eq!((bench.keys("main").len(), bench.api.take("")), (1, vec![]));
