@@ -5,6 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use twinspan_core::codec::Format;
+use twinspan_core::model::Revision;
 use twinspan_core::plan::trust;
 
 use super::{Selector, schema};
@@ -317,6 +318,14 @@ pub struct RecordCounts {
     pub foreign: i64,
     /// Records whose value cannot be read; they are passed over.
     pub undecodable: i64,
+}
+
+impl ServiceRegistry {
+    /// The cluster ID of etcd and its revision in the status. `None` where the status does not name them, or not in hexadecimal.
+    pub fn last_etcd(&self) -> Option<(u64, Revision)> {
+        let etcd = self.status.as_ref()?.etcd.as_ref()?;
+        Some((u64::from_str_radix(&etcd.cluster_id, 16).ok()?, etcd.revision_at_last_session))
+    }
 }
 
 #[cfg(test)]

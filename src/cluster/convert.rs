@@ -1,4 +1,4 @@
-//! API objects ↔ the model's nouns.
+//! The conversion of API objects to the model's nouns, and back.
 //!
 //! Owns the mapping, and drops every field that no planner reads, so that views stay small. Refuses to decide.
 
@@ -22,7 +22,7 @@ use crate::api::{GROUP, RegisteredService, VERSION};
 /// The zone of a Node (`well_known_labels.go` of k8s.io/api/core/v1).
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// A namespace, reduced to what matters here.
+/// A namespace, reduced to the fields that Twinspan reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceView {
     pub uid: String,
@@ -80,7 +80,7 @@ pub fn namespace(object: &Namespace) -> NamespaceView {
     }
 }
 
-/// A Node, reduced to what trust and topology ask.
+/// A Node, reduced to the fields that trust and topology read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeView {
     pub addresses: Vec<IpAddr>,
@@ -140,7 +140,7 @@ pub fn owner_reference(name: &str, uid: &str) -> OwnerReference {
         name: name.to_owned(),
         uid: uid.to_owned(),
         controller: Some(true),
-        // Set, it would need permission on finalizers, and would let a slice hold up its owner.
+        // `true` would need permission on finalizers, and a slice could block the deletion of its owner.
         block_owner_deletion: None,
     }
 }
@@ -221,7 +221,7 @@ fn target_ref(pod: &TargetPod) -> ObjectReference {
     }
 }
 
-/// The slice as it is sent; `if_version` makes it a replacement of that very resourceVersion.
+/// The slice as sent to the API server; with `if_version` it replaces only this resourceVersion.
 pub fn endpoint_slice(
     namespace: &str,
     owner: OwnerReference,
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slices_survive_the_way_there_and_back() {
+    fn a_slice_survives_conversion_both_ways() {
         let object: EndpointSlice = serde_json::from_value(serde_json::json!({
             "metadata": {"name": "s", "namespace": "shop", "resourceVersion": "7", "labels": {
                 "kubernetes.io/service-name": "echo", "endpointslice.kubernetes.io/managed-by": "twinspan.dev"},

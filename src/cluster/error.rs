@@ -1,4 +1,6 @@
-//! What can go wrong at the near side's door, told to the operator of the cluster.
+//! The errors of the Kubernetes API, as texts for the operator of the cluster.
+//!
+//! Owns the text and the metric's label of each error. Refuses to know the consequence of an error.
 
 /// Errors of the Kubernetes API.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! Kubernetes Events: what `kubectl describe` shows beneath an object.
 //!
-//! Owns the reasons, the claim to lead that each Event asks, and the queue that keeps a slow API server from delaying a sync: where the
-//! queue is full the Event is dropped, the log line and the metric are not. Refuses to know when there is something to tell, which the
-//! controllers do.
+//! Owns the reasons, the check of the claim to lead, and the queue that keeps a slow API server from delaying a sync. A
+//! full queue drops the Event, but neither the log line nor the metric. Refuses to know when an Event is due, which the
+//! controllers decide.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use tracing::{debug, warn};
 use crate::api::{RegisteredService, ServiceRegistry};
 use crate::leadership::Leadership;
 
-/// Events that wait to be published.
+/// Maximum of Events that wait to be published.
 const QUEUE: usize = 1000;
 
-/// The reason of an Event; the set is fixed, because users' tools look for these words.
+/// The reason of an Event; the set is fixed, because users' tools match these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     Exported,
@@ -83,10 +83,11 @@ impl Events {
     ) -> (Self, impl Future<Output = ()> + use<>) {
         let (queue, receiver) = mpsc::channel(QUEUE);
         let reporter = Reporter { controller: "twinspan".to_owned(), instance: Some(instance.to_owned()) };
-        (Self { leadership, queue }, publish(EventRecorder::new(client, reporter), receiver, stop))
+        let task = publish(EventRecorder::new(client, reporter), leadership.clone(), receiver, stop);
+        (Self { leadership, queue }, task)
     }
 
-    /// Queues an Event, where this process leads.
+    /// Queues an Event if this process leads.
     pub fn publish(&self, about: About, reason: Reason, note: impl Into<String>) {
         if !self.leadership.is_leader() {
             return;
@@ -97,7 +98,12 @@ impl Events {
     }
 }
 
-async fn publish(recorder: EventRecorder, mut queue: mpsc::Receiver<(About, Reason, String)>, stop: CancellationToken) {
+async fn publish(
+    recorder: EventRecorder,
+    leadership: Leadership,
+    mut queue: mpsc::Receiver<(About, Reason, String)>,
+    stop: CancellationToken,
+) {
     loop {
         let (about, reason, note) = tokio::select! {
             () = stop.cancelled() => return,
@@ -106,6 +112,10 @@ async fn publish(recorder: EventRecorder, mut queue: mpsc::Receiver<(About, Reas
                 None => return,
             },
         };
+        // The Lease may have been lost while the Event waited.
+        if !leadership.is_leader() {
+            continue;
+        }
         let event = Event {
             type_: reason.kind(),
             reason: reason.as_str().to_owned(),

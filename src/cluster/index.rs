@@ -1,7 +1,7 @@
-//! Who is concerned by a change: RegisteredServices by what their specs name.
+//! The index of RegisteredServices by the objects that their specs name.
 //!
-//! Owns the mapping from an object that changed to the RegisteredServices that must look again, so that work is proportional to
-//! what changed.
+//! Owns the mapping from a changed object to the RegisteredServices that must be reconciled, so that work is
+//! proportional to the change. Refuses to know the objects themselves, which [`super::view`] holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,11 @@ use twinspan_core::model::ServiceKey;
 
 use crate::api::RegisteredService;
 
-/// What a RegisteredService refers to.
+/// The references of a RegisteredService.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Refers {
     registry: String,
-    /// As it stands in keys.
+    /// The name in keys.
     registry_name: String,
     service: ServiceKey,
     uid: String,
@@ -78,12 +78,12 @@ impl Index {
         self.known.get(key).map(|refers| (refers.registry.clone(), refers.registry_name.clone()))
     }
 
-    /// The names in a registry that RegisteredServices stand for.
+    /// The names of RegisteredServices in a registry.
     pub fn names_of_registry(&self, registry: &str) -> impl Iterator<Item = &String> {
         self.by_registry.get(registry).into_iter().flat_map(BTreeMap::keys)
     }
 
-    /// `name` as it stands in keys.
+    /// RegisteredServices by a name from keys.
     pub fn of_name(&self, registry: &str, name: &[u8]) -> impl Iterator<Item = &ServiceKey> {
         let keys = std::str::from_utf8(name).ok().and_then(|name| self.by_registry.get(registry)?.get(name));
         keys.into_iter().flatten()
@@ -94,7 +94,7 @@ impl Index {
         self.known.range(first..).map(|(key, _)| key).take_while(move |key| key.namespace == namespace)
     }
 
-    /// Those that share its registry name or its Service: what one of them wants concerns the others.
+    /// RegisteredServices that share its registry name or its Service: a change of one affects the others.
     pub fn siblings(&self, key: &ServiceKey) -> BTreeSet<ServiceKey> {
         let Some(refers) = self.known.get(key) else { return BTreeSet::new() };
         let by_name = self.of_name(&refers.registry, refers.registry_name.as_bytes());

@@ -1,7 +1,8 @@
-//! Interest in addresses: RegisteredServices by the addresses that their last pass looked at.
+//! The interest in addresses: RegisteredServices by the addresses that their last pass looked at.
 //!
-//! A pod, a Node or a Service range that changes affects only those that look at its addresses. A pass registers the addresses under the
-//! same lock under which it reads the pods, so that no change is lost in between. Refuses to know why an address matters.
+//! Owns the RegisteredServices that a changed pod, Node or Service range affects. A pass registers its addresses under
+//! the same lock under which it reads the pods, so that no change is lost in between. Refuses to know why an address
+//! matters.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -38,7 +39,7 @@ impl AddressInterest {
         self.by_ip.get(&ip).into_iter().flatten()
     }
 
-    /// Those that look at an address from the first to the last, both included.
+    /// RegisteredServices that look at an address from the first to the last, both included.
     pub fn of_range(&self, first: IpAddr, last: IpAddr) -> BTreeSet<&ServiceKey> {
         self.by_ip.range(first..=last).flat_map(|(_, keys)| keys).collect()
     }
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_finds_those_who_look_at_it_and_no_longer_those_who_did() {
+    fn an_address_finds_the_services_that_look_at_it_now() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let ips = |texts: &[&str]| texts.iter().map(|t| ip(t)).collect::<BTreeSet<_>>();
         let (a, b) = (ServiceKey::new("shop", "a"), ServiceKey::new("shop", "b"));

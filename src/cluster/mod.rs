@@ -1,12 +1,13 @@
-//! The near side's door: every request to the Kubernetes API goes through here.
+//! The near side's door: the operator's requests to the Kubernetes API, except those for its Lease, go through here.
 //!
-//! - [`view`]: the in-memory picture of the cluster, [`pods`], by address, [`index`] and [`interest`]: who is affected by a change.
+//! - [`view`]: the in-memory picture of the cluster, with [`pods`] by address and [`slices`] by Service and owner.
+//! - [`index`] and [`interest`]: the RegisteredServices that a change affects.
 //! - [`watch`]: keeps the view true.
 //! - [`convert`]: API objects ↔ the model's nouns.
-//! - [`writer`]: slices, Services and status, each by compare-and-swap and under the claim to lead; [`status_budget`]: the pace of status.
+//! - [`writer`]: slices, Services and status, each under the claim to lead; [`status_budget`]: the pace of status.
 //! - [`events`]: Kubernetes Events.
 //!
-//! Refuses to decide: the operations come from the planners.
+//! Owns the watches, the view and the writes. Refuses to plan: the operations come from the planners.
 
 pub mod convert;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod fake_api;
 pub mod index;
 pub mod interest;
 pub mod pods;
+pub mod slices;
 pub mod status_budget;
 pub mod view;
 pub mod watch;

@@ -1,6 +1,7 @@
 //! The pods of the cluster by their addresses.
 //!
-//! Owns who has, or had, an address, and whether somebody saw how it ended. Refuses to know what pods are for.
+//! Owns the pods at each address, and the addresses of pods whose end was not observed. Refuses to know which Service
+//! selects a pod.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -12,12 +13,12 @@ use twinspan_core::model::{ObjectKey, PodView};
 pub struct Pods {
     by_key: HashMap<ObjectKey, Arc<PodView>>,
     by_ip: HashMap<IpAddr, Vec<ObjectKey>>,
-    /// Addresses of pods that a list no longer named, until another pod has them.
+    /// Addresses of pods that vanished in a re-list, until another pod has them.
     ended_unseen: HashSet<IpAddr>,
 }
 
 impl Pods {
-    /// Those that run and have the address.
+    /// The running pods with the address.
     pub fn at(&self, ip: IpAddr) -> impl Iterator<Item = &Arc<PodView>> {
         let keys = self.by_ip.get(&ip).into_iter().flatten();
         keys.filter_map(|key| self.by_key.get(key)).filter(|pod| !pod.ended)
@@ -27,26 +28,26 @@ impl Pods {
         self.by_key.keys().cloned().collect()
     }
 
-    /// Whether the last pod that had the address is known to be gone only because a list does not name it.
+    /// True if the last pod with the address vanished in a re-list.
     pub fn ended_unseen(&self, ip: IpAddr) -> bool {
         self.ended_unseen.contains(&ip)
     }
 
-    /// Returns the addresses that are concerned; none where nothing that counts changed.
+    /// Enters a pod. Returns the affected addresses; none if the pod is unchanged.
     pub fn put(&mut self, key: ObjectKey, pod: PodView) -> Vec<IpAddr> {
         if self.by_key.get(&key).is_some_and(|known| **known == pod) {
             return Vec::new();
         }
-        let mut concerned = self.remove(&key);
+        let mut affected = self.remove(&key);
         for ip in &pod.ips {
             self.ended_unseen.remove(ip);
             self.by_ip.entry(*ip).or_default().push(key.clone());
-            if !concerned.contains(ip) {
-                concerned.push(*ip);
+            if !affected.contains(ip) {
+                affected.push(*ip);
             }
         }
         self.by_key.insert(key, Arc::new(pod));
-        concerned
+        affected
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Vec<IpAddr> {
@@ -62,7 +63,7 @@ impl Pods {
         pod.ips.clone()
     }
 
-    /// A list does not name it.
+    /// Removes a pod that a re-list does not name.
     pub fn vanish(&mut self, key: &ObjectKey) -> Vec<IpAddr> {
         let ips = self.remove(key);
         self.ended_unseen.extend(&ips);
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_found_by_address_while_they_run() {
+    fn pods_are_found_by_address_while_they_run() {
         let (a, b) = (ObjectKey::new("shop", "a"), ObjectKey::new("shop", "b"));
         let mut pods = Pods::default();
         assert_eq!(pods.put(a.clone(), pod("10.0.0.1", false)), [ip("10.0.0.1")]);
@@ -101,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_vanished_ended_unseen_until_another_has_its_address() {
+    fn a_pod_that_vanished_ended_unseen_until_another_has_its_address() {
         let (a, b) = (ObjectKey::new("shop", "a"), ObjectKey::new("shop", "b"));
         let mut pods = Pods::default();
         pods.put(a.clone(), pod("10.0.0.1", false));

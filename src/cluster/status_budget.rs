@@ -1,6 +1,7 @@
-//! The budget of status writes: statuses, which people read, must not cost the API server the capacity that slices need.
+//! The budget of status writes.
 //!
-//! Owns the rate over all objects. Refuses to know which status is written.
+//! Owns their rate over all objects: statuses, which people read, must not cost the API server the capacity that slices
+//! need. Refuses to know which status is written.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,10 +11,10 @@ use tokio::time::Instant;
 /// Status writes a second, over all objects.
 const PER_SECOND: u32 = 20;
 
-/// Gives out permits one after the other, [`PER_SECOND`] a second, and as many at once after a quiet second.
+/// Gives out [`PER_SECOND`] permits a second, in one burst after a quiet second.
 #[derive(Debug)]
 pub struct StatusBudget {
-    /// When the next permit is free. In the past after a quiet time.
+    /// The time of the next permit; in the past after a quiet time.
     next: Mutex<Option<Instant>>,
 }
 
@@ -27,7 +28,7 @@ impl StatusBudget {
     /// Takes a permit now.
     ///
     /// # Errors
-    /// The time after which to ask again.
+    /// The wait before the next try.
     pub fn take(&self) -> Result<(), Duration> {
         let now = Instant::now();
         let step = Duration::from_secs(1) / PER_SECOND;

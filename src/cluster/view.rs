@@ -1,7 +1,7 @@
-//! The view of the cluster: the in-memory picture of what matters.
+//! The view of the cluster: the in-memory picture of the watched objects.
 //!
-//! Owns what is known and which kinds are complete. Unknown is not empty: nothing may follow from what is not here until every
-//! kind has been listed once ([`ClusterView::unsynced`]). Refuses to do I/O.
+//! Owns the objects and the set of synced kinds. Unknown is not empty: the absence of an object proves nothing until
+//! every kind has been listed once ([`ClusterView::unsynced`]). Refuses to do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,17 +9,18 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{CidrSet, ObjectKey, ServiceKey, ServiceView, Slice};
+use twinspan_core::model::{CidrSet, ObjectKey, ServiceKey, ServiceView};
 use twinspan_core::plan::trust;
 
 use super::convert::{NamespaceView, NodeView, SecretView};
 use super::index::Index;
 use super::pods::Pods;
+use super::slices::Slices;
 use crate::api::{RegisteredService, ServiceRegistry};
 
-/// How long a watch that broke counts as broken when nothing is heard of it: each further failure is heard of, at the latest after
-/// the longest backoff and a connection's timeout, so silence means that it goes on.
-const CUT_OFF: SignedDuration = SignedDuration::from_secs(15);
+/// Time after which a broken watch counts as recovered. Each further failure is reported within the longest backoff and
+/// a connection's timeout, so silence for longer means that the watch works.
+const BROKEN_FOR: SignedDuration = SignedDuration::from_secs(15);
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,43 +64,39 @@ impl Kind {
     }
 }
 
-/// Something changed that somebody has to look after.
+/// A change in the cluster that a controller has to process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterEvent {
     RegisteredService(ServiceKey),
-    /// RegisteredServices that refer to this ServiceRegistry came, went or changed their names.
+    /// A RegisteredService that refers to this ServiceRegistry was added, removed or renamed.
     Names(String),
     ServiceRegistry(String),
     /// The Service, or a slice that names it.
     Service(ServiceKey),
     Namespace(String),
     Secret,
-    /// Pods that have, or had, these addresses changed.
+    /// Pods with these addresses, present or earlier, changed.
     Addresses(Vec<IpAddr>),
-    /// What the cluster itself uses changed: everything from the first to the last address of each range.
+    /// Addresses that the cluster itself uses changed: each range from its first to its last address.
     Networks(Vec<(IpAddr, IpAddr)>),
-    /// A kind has been listed completely for the first time.
-    Listed(Kind),
+    /// The first complete list of a kind arrived.
+    Synced(Kind),
 }
 
 #[derive(Debug, Default)]
 pub struct ClusterView {
-    listed: BTreeSet<Kind>,
+    synced: BTreeSet<Kind>,
     pub registered_services: BTreeMap<ServiceKey, Arc<RegisteredService>>,
     pub service_registries: BTreeMap<String, Arc<ServiceRegistry>>,
     pub services: BTreeMap<ServiceKey, Arc<ServiceView>>,
     pub namespaces: BTreeMap<String, Arc<NamespaceView>>,
-    /// Of the operator's own namespace.
+    /// Secrets of the operator's own namespace.
     pub secrets: BTreeMap<ObjectKey, Arc<SecretView>>,
-    /// Kinds whose watch broke and has shown nothing since: when.
-    cut_off: BTreeMap<Kind, Timestamp>,
-    /// How often a list, rather than an event, changed what is known of a Service and its slices.
+    /// Kinds whose watch broke and has not reported since, with the time.
+    broken_watches: BTreeMap<Kind, Timestamp>,
+    /// Counts the changes of a Service or its slices that a re-list showed, not a watch event.
     listings: BTreeMap<ServiceKey, u64>,
-    slices: BTreeMap<ObjectKey, Arc<Slice>>,
-    slices_by_service: BTreeMap<ServiceKey, BTreeSet<String>>,
-    slices_by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
-    /// Slices that were written since the list of slices began that is under way: it may not have them yet.
-    written_since_list: BTreeSet<ObjectKey>,
+    pub slices: Slices,
     pub pods: Pods,
     nodes: BTreeMap<String, Arc<NodeView>>,
     service_cidrs: BTreeMap<String, Vec<String>>,
@@ -110,56 +107,45 @@ pub struct ClusterView {
 impl ClusterView {
     /// The kinds that have not been listed completely yet.
     pub fn unsynced(&self) -> Vec<Kind> {
-        Kind::ALL.into_iter().filter(|kind| !self.listed.contains(kind)).collect()
+        Kind::ALL.into_iter().filter(|kind| !self.synced.contains(kind)).collect()
     }
 
-    /// Whether this is the first time.
+    /// A kind was listed completely. Returns true the first time.
     pub fn set_synced(&mut self, kind: Kind) -> bool {
-        self.listed.insert(kind)
+        self.synced.insert(kind)
     }
 
-    /// The watch of a kind broke, or a list replaces it.
-    pub fn cut_off(&mut self, kind: Kind, now: Timestamp) {
-        self.cut_off.insert(kind, now);
+    /// The watch of a kind broke, or a re-list replaces it.
+    pub fn watch_broken(&mut self, kind: Kind, now: Timestamp) {
+        self.broken_watches.insert(kind, now);
     }
 
-    /// It shows again what happens.
-    pub fn resumed(&mut self, kind: Kind) {
-        self.cut_off.remove(&kind);
+    /// The watch of a kind reports changes again.
+    pub fn watch_recovered(&mut self, kind: Kind) {
+        self.broken_watches.remove(&kind);
     }
 
-    /// Whether a pod with the address may have ended, or did, without anybody seeing how: a list no longer names it, or it is there as
-    /// far as is known while the watch is broken. Whoever writes slices may know no more.
+    /// True if the pod at this address vanished in a re-list, or the pod watch is broken. A slice change then proves
+    /// nothing: its controller may not know more (`docs/decisions/0022`).
     pub fn end_is_unseen(&self, ip: IpAddr, now: Timestamp) -> bool {
         if self.pods.at(ip).next().is_none() {
             return self.pods.ended_unseen(ip);
         }
-        self.cut_off.get(&Kind::Pod).is_some_and(|since| now.duration_since(*since) < CUT_OFF)
+        self.broken_watches.get(&Kind::Pod).is_some_and(|since| now.duration_since(*since) < BROKEN_FOR)
     }
 
-    /// The ID that this cluster has where nobody chooses one (design: the UID of kube-system).
+    /// The default cluster ID: the UID of kube-system, which lasts as long as the cluster.
     pub fn cluster_uid(&self) -> Option<&str> {
         self.namespaces.get("kube-system").map(|namespace| namespace.uid.as_str())
     }
 
-    /// A list changed what is known of a Service: nobody saw what happened in between.
+    /// A re-list changed a Service or its slices: the changes in between were not observed.
     pub fn learnt_by_list(&mut self, service: &ServiceKey) {
         *self.listings.entry(service.clone()).or_default() += 1;
     }
 
     pub fn listings(&self, service: &ServiceKey) -> u64 {
         self.listings.get(service).copied().unwrap_or_default()
-    }
-
-    pub fn slices_of_service(&self, service: &ServiceKey) -> Vec<Arc<Slice>> {
-        let names = self.slices_by_service.get(service).into_iter().flatten();
-        names.filter_map(|name| self.slices.get(&ObjectKey::new(&service.namespace, name)).cloned()).collect()
-    }
-
-    /// Slices that name the RegisteredService as their owner.
-    pub fn slices_of_owner(&self, uid: &str) -> Vec<Arc<Slice>> {
-        let keys = self.slices_by_owner.get(uid).into_iter().flatten();
-        keys.filter_map(|key| self.slices.get(key).cloned()).collect()
     }
 
     /// Services that were created for a RegisteredService.
@@ -171,7 +157,7 @@ impl ClusterView {
             .collect()
     }
 
-    /// What the cluster itself uses.
+    /// The addresses that the cluster itself uses.
     pub fn trust(&self) -> Arc<trust::Cluster> {
         self.trust.clone()
     }
@@ -188,7 +174,7 @@ impl ClusterView {
         self.service_cidrs.keys()
     }
 
-    /// `None` removes the Node. Returns the ranges that are concerned.
+    /// `None` removes the Node. Returns the affected ranges.
     pub fn set_node(&mut self, name: &str, node: Option<NodeView>) -> Vec<(IpAddr, IpAddr)> {
         if self.nodes.get(name).map(AsRef::as_ref) == node.as_ref() {
             return Vec::new();
@@ -197,16 +183,16 @@ impl ClusterView {
             Some(node) => self.nodes.insert(name.to_owned(), Arc::new(node)),
             None => self.nodes.remove(name),
         };
-        let mut concerned = Vec::new();
+        let mut affected = Vec::new();
         for node in before.iter().chain(self.nodes.get(name)) {
-            concerned.extend(node.addresses.iter().map(|ip| (*ip, *ip)));
-            concerned.extend(ranges(&node.pod_cidrs));
+            affected.extend(node.addresses.iter().map(|ip| (*ip, *ip)));
+            affected.extend(ranges(&node.pod_cidrs));
         }
         self.rebuild_trust();
-        concerned
+        affected
     }
 
-    /// `None` removes the ServiceCIDR. Returns the ranges that are concerned.
+    /// `None` removes the ServiceCIDR. Returns the affected ranges.
     pub fn set_service_cidr(&mut self, name: &str, cidrs: Option<Vec<String>>) -> Vec<(IpAddr, IpAddr)> {
         if self.service_cidrs.get(name) == cidrs.as_ref() {
             return Vec::new();
@@ -215,12 +201,12 @@ impl ClusterView {
             Some(cidrs) => self.service_cidrs.insert(name.to_owned(), cidrs),
             None => self.service_cidrs.remove(name),
         };
-        let concerned = before.iter().chain(self.service_cidrs.get(name)).flat_map(|cidrs| ranges(cidrs)).collect();
+        let affected = before.iter().chain(self.service_cidrs.get(name)).flat_map(|cidrs| ranges(cidrs)).collect();
         self.rebuild_trust();
-        concerned
+        affected
     }
 
-    /// The API server's own Service changed its endpoints. Returns the ranges that are concerned.
+    /// The endpoints of the API server's own Service changed. Returns the affected ranges.
     pub fn api_servers_changed(&mut self) -> Vec<(IpAddr, IpAddr)> {
         let before = self.trust.api_servers.clone();
         self.rebuild_trust();
@@ -238,78 +224,10 @@ impl ClusterView {
             });
             trust.node_addresses.extend(&node.addresses);
         }
-        for slice in self.slices_of_service(&api_server_service()) {
+        for slice in self.slices.of_service(&api_server_service()) {
             trust.api_servers.extend(slice.endpoints.iter().filter_map(|e| e.address.parse::<IpAddr>().ok()));
         }
         self.trust = Arc::new(trust);
-    }
-
-    /// A list of slices begins.
-    pub fn slices_being_listed(&mut self) {
-        self.written_since_list.clear();
-    }
-
-    /// Slices that a list would have named if they existed, the list being complete.
-    pub fn listable_slices(&self) -> BTreeSet<ObjectKey> {
-        self.slices.keys().filter(|key| !self.written_since_list.contains(key)).cloned().collect()
-    }
-
-    /// A write of ours was answered with this slice.
-    pub fn wrote_slice(&mut self, namespace: &str, slice: Slice) {
-        self.written_since_list.insert(ObjectKey::new(namespace, &slice.name));
-        self.put_slice(namespace, slice);
-    }
-
-    /// A slice as the API server has it. Only versions newer than the one that is known count: our own writes are
-    /// entered from their answers, and the watch may lag behind them (resourceVersions of one kind are ordered, KEP-5504).
-    /// Returns the Services that are concerned.
-    pub fn put_slice(&mut self, namespace: &str, slice: Slice) -> Vec<ServiceKey> {
-        let key = ObjectKey::new(namespace, &slice.name);
-        if self.slices.get(&key).is_some_and(|known| !is_newer(&slice.resource_version, &known.resource_version)) {
-            return Vec::new();
-        }
-        let mut concerned = self.remove_slice(&key);
-        if let Some(service) = &slice.service {
-            let service = ServiceKey::new(namespace, service);
-            self.slices_by_service.entry(service.clone()).or_default().insert(slice.name.clone());
-            if !concerned.contains(&service) {
-                concerned.push(service);
-            }
-        }
-        if let Some(uid) = &slice.owner_uid {
-            self.slices_by_owner.entry(uid.clone()).or_default().insert(key.clone());
-        }
-        self.slices.insert(key, Arc::new(slice));
-        concerned
-    }
-
-    /// A delete of ours was accepted: the slice no longer counts, and the watch will say when it is gone.
-    pub fn slice_deleting(&mut self, key: &ObjectKey) {
-        if let Some(slice) = self.slices.get_mut(key) {
-            Arc::make_mut(slice).deleting = true;
-        }
-    }
-
-    pub fn remove_slice(&mut self, key: &ObjectKey) -> Vec<ServiceKey> {
-        let Some(slice) = self.slices.remove(key) else { return Vec::new() };
-        if let Some(uid) = &slice.owner_uid
-            && let Some(keys) = self.slices_by_owner.get_mut(uid)
-        {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.slices_by_owner.remove(uid);
-            }
-        }
-        let Some(service) = slice.service.as_ref().map(|name| ServiceKey::new(&key.namespace, name)) else {
-            return Vec::new();
-        };
-        if let Some(names) = self.slices_by_service.get_mut(&service) {
-            names.remove(&slice.name);
-            if names.is_empty() {
-                self.slices_by_service.remove(&service);
-            }
-        }
-        vec![service]
     }
 }
 
@@ -322,69 +240,10 @@ fn ranges(cidrs: &[String]) -> Vec<(IpAddr, IpAddr)> {
     cidrs.iter().map(String::as_str).collect::<CidrSet>().ranges().collect()
 }
 
-fn is_newer(incoming: &str, known: &str) -> bool {
-    match (incoming.parse::<u64>(), known.parse::<u64>()) {
-        (Ok(incoming), Ok(known)) => incoming > known,
-        // Not comparable: believe the API server.
-        _ => incoming != known,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cluster::convert;
-    use twinspan_core::model::{AddressType, Family};
-
-    fn slice(name: &str, version: &str, service: Option<&str>, owner: Option<&str>) -> Slice {
-        Slice {
-            name: name.into(),
-            resource_version: version.into(),
-            service: service.map(Into::into),
-            managed_by: None,
-            owner_uid: owner.map(Into::into),
-            deleting: false,
-            address_type: AddressType::Ip(Family::V4),
-            ports: Vec::new(),
-            endpoints: Vec::new(),
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-        }
-    }
-
-    fn service(name: &str) -> ServiceKey {
-        ServiceKey::new("shop", name)
-    }
-
-    #[test]
-    fn an_older_version_never_replaces_what_our_own_write_was_answered_with() {
-        let mut view = ClusterView::default();
-        view.put_slice("shop", slice("s", "10", Some("echo"), Some("uid")));
-        assert_eq!(view.put_slice("shop", slice("s", "9", Some("other"), None)), []);
-        assert_eq!(view.slices_of_service(&service("echo")).len(), 1);
-        assert_eq!(view.slices_of_owner("uid")[0].resource_version, "10");
-    }
-
-    #[test]
-    fn a_slice_that_changes_its_service_concerns_both() {
-        let mut view = ClusterView::default();
-        view.put_slice("shop", slice("s", "1", Some("a"), None));
-        assert_eq!(view.put_slice("shop", slice("s", "2", Some("b"), None)), [service("a"), service("b")]);
-        assert_eq!(view.slices_of_service(&service("a")), []);
-        assert_eq!(view.remove_slice(&ObjectKey::new("shop", "s")), [service("b")]);
-        assert_eq!(view.slices_of_service(&service("b")), []);
-    }
-
-    #[test]
-    fn a_slice_that_was_written_while_a_list_was_on_its_way_is_not_taken_for_gone() {
-        let mut view = ClusterView::default();
-        view.put_slice("shop", slice("old", "1", Some("echo"), None));
-        view.slices_being_listed();
-        view.wrote_slice("shop", slice("new", "2", Some("echo"), None));
-        assert_eq!(view.listable_slices(), BTreeSet::from([ObjectKey::new("shop", "old")]));
-        view.slices_being_listed();
-        assert_eq!(view.listable_slices().len(), 2, "the next list has both");
-    }
 
     #[test]
     fn a_pod_may_end_unseen_while_pods_are_not_watched() {
@@ -396,27 +255,30 @@ mod tests {
         let mut view = ClusterView::default();
         view.pods.put(key.clone(), pod);
         assert!(!view.end_is_unseen(ip, at(0)));
-        view.cut_off(Kind::Pod, at(0));
+        view.watch_broken(Kind::Pod, at(0));
         assert!(view.end_is_unseen(ip, at(14)));
         assert!(!view.end_is_unseen(ip, at(15)), "the watch goes on");
-        view.resumed(Kind::Pod);
+        view.watch_recovered(Kind::Pod);
         assert!(!view.end_is_unseen(ip, at(1)));
         view.pods.vanish(&key);
         assert!(view.end_is_unseen(ip, at(100)));
     }
 
     #[test]
-    fn what_the_cluster_uses_follows_nodes_service_ranges_and_the_api_server() {
+    fn trusted_networks_follow_nodes_service_ranges_and_the_api_server() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let mut view = ClusterView::default();
         let node = NodeView { addresses: vec![ip("192.0.2.1")], pod_cidrs: vec!["10.244.0.0/24".into()], zone: None };
-        let concerned = view.set_node("n", Some(node.clone()));
-        assert_eq!(concerned, [(ip("192.0.2.1"), ip("192.0.2.1")), (ip("10.244.0.0"), ip("10.244.0.255"))]);
+        let affected = view.set_node("n", Some(node.clone()));
+        assert_eq!(affected, [(ip("192.0.2.1"), ip("192.0.2.1")), (ip("10.244.0.0"), ip("10.244.0.255"))]);
         assert!(view.set_node("n", Some(node)).is_empty(), "a heartbeat changes nothing");
         view.set_service_cidr("kubernetes", Some(vec!["10.96.0.0/16".into()]));
-        let mut api = slice("s", "1", Some("kubernetes"), None);
-        api.endpoints.push(twinspan_core::model::SliceEndpoint::ready(ip("192.0.2.9")));
-        view.put_slice("default", api);
+        let api = serde_json::json!({
+            "metadata": {"name": "s", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.9"]}],
+        });
+        view.slices.put("default", convert::slice(serde_json::from_value(api).unwrap()));
         assert_eq!(view.api_servers_changed(), [(ip("192.0.2.9"), ip("192.0.2.9"))]);
         let trust = view.trust();
         assert!(trust.pod_cidrs.contains(ip("10.244.0.7")) && trust.service_cidrs.contains(ip("10.96.0.1")));

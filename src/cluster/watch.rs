@@ -1,7 +1,7 @@
-//! Keeps the view of the cluster true: one watch for each kind, re-opened for ever.
+//! The watches that keep the view of the cluster true: one for each kind, reopened until it is stopped.
 //!
-//! Owns how a kind enters the view. A re-list tells what vanished: objects that it does not name are removed, as if their
-//! deletion had been seen. Refuses to know what anything is for.
+//! Owns how a kind enters the view. An object that a re-list does not name is removed, as if the watch had reported its
+//! deletion. Refuses to know the controllers: each change becomes a [`ClusterEvent`].
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -36,21 +36,21 @@ const BACKOFF: Duration = Duration::from_millis(500);
 /// Longest wait.
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
 
-/// What each kind does to the view. `put` and `remove` return whom to tell.
+/// The effect of each kind on the view. `put` and `remove` return the events to send.
 trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
     const KIND: Kind;
     fn list_begins(_view: &mut ClusterView) {}
-    /// What a complete list would name.
+    /// The objects that a complete list names if they still exist.
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey>;
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent>;
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent>;
-    /// A list does not name it.
+    /// Removes an object that a re-list does not name.
     fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
         Self::remove(view, key)
     }
 }
 
-/// What the watches feed and what ends them.
+/// Everything that the watches share.
 #[derive(Clone, Debug)]
 pub struct Watches {
     pub view: Arc<Mutex<ClusterView>>,
@@ -61,7 +61,7 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Starts one for each kind.
+    /// Starts a watch for each kind.
     pub fn start(&self, client: &Client, operator_namespace: &str) {
         self.follow::<RegisteredService>(Api::all(client.clone()));
         self.follow::<ServiceRegistry>(Api::all(client.clone()));
@@ -80,7 +80,7 @@ impl Watches {
     }
 }
 
-/// kube's own backoff grows to a minute: so long would an API server that is back go unnoticed.
+/// kube's own backoff grows to a minute, for which a recovered API server would go unnoticed.
 struct Retries {
     env: Env,
     failures: u32,
@@ -117,24 +117,24 @@ async fn follow<K: Watched>(
             item = stream.next() => item,
         };
         match item {
-            // The stream of a watcher does not end; it backs off and goes on after each error.
+            // The stream of a watcher does not end; it backs off and continues after each error.
             None => return,
             Some(Err(error)) => {
                 warn!(kind = K::KIND.as_str(), %error, "cannot watch; trying again");
-                view.lock().unwrap_or_else(PoisonError::into_inner).cut_off(K::KIND, env.now());
+                view.lock().unwrap_or_else(PoisonError::into_inner).watch_broken(K::KIND, env.now());
             }
             Some(Ok(event)) => {
-                let concerned = {
+                let affected = {
                     let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
                     match event {
-                        watcher::Event::Init => view.cut_off(K::KIND, env.now()),
+                        watcher::Event::Init => view.watch_broken(K::KIND, env.now()),
                         watcher::Event::InitApply(_) => {}
-                        _ => view.resumed(K::KIND),
+                        _ => view.watch_recovered(K::KIND),
                     }
                     enter::<K>(&mut view, event, &mut listing)
                 };
-                for event in concerned {
-                    // Nobody listens only while the process ends.
+                for event in affected {
+                    // The receiver is gone only while the process ends.
                     let _ = events.send(event);
                 }
             }
@@ -156,29 +156,29 @@ fn enter<K: Watched>(
         watcher::Event::InitApply(object) => {
             let key = key(&object);
             listing.insert(key.clone());
-            let concerned = K::put(view, key, object);
-            learnt_by_list(view, &concerned);
-            concerned
+            let affected = K::put(view, key, object);
+            learnt_by_list(view, &affected);
+            affected
         }
         watcher::Event::InitDone => {
             let vanished: Vec<ObjectKey> = K::known(view).difference(listing).cloned().collect();
             debug!(kind = K::KIND.as_str(), objects = listing.len(), vanished = vanished.len(), "listed");
             listing.clear();
-            let mut concerned: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::vanish(view, key)).collect();
-            learnt_by_list(view, &concerned);
+            let mut affected: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::vanish(view, key)).collect();
+            learnt_by_list(view, &affected);
             if view.set_synced(K::KIND) {
-                concerned.push(ClusterEvent::Listed(K::KIND));
+                affected.push(ClusterEvent::Synced(K::KIND));
             }
-            concerned
+            affected
         }
         watcher::Event::Apply(object) => K::put(view, key(&object), object),
         watcher::Event::Delete(object) => K::remove(view, &key(&object)),
     }
 }
 
-/// What a list shows happened at some time, in some way: it is no evidence that an endpoint ended.
-fn learnt_by_list(view: &mut ClusterView, concerned: &[ClusterEvent]) {
-    for event in concerned {
+/// A re-list shows neither when nor how something changed, so it does not prove that an endpoint ended.
+fn learnt_by_list(view: &mut ClusterView, affected: &[ClusterEvent]) {
+    for event in affected {
         if let ClusterEvent::Service(service) = event {
             view.learnt_by_list(service);
         }
@@ -199,31 +199,31 @@ impl Watched for RegisteredService {
     fn put(view: &mut ClusterView, key: ObjectKey, mut object: Self) -> Vec<ClusterEvent> {
         object.metadata.managed_fields = None;
         let known = view.registered_services.get(&key);
-        // Our own status writes come back as events: they concern nobody.
+        // Our own status writes come back as events, and affect no RegisteredService.
         let same = known
             .is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
         if same {
             view.registered_services.insert(key, Arc::new(object));
             return Vec::new();
         }
-        // Whoever shared a name or a Service with it, and whoever does now.
-        let mut concerned = view.index.siblings(&key);
+        // RegisteredServices that shared a name or a Service with it, and those that do now.
+        let mut affected = view.index.siblings(&key);
         let before = view.index.registry_and_name(&key);
         view.index.put(&key, &object);
-        concerned.extend(view.index.siblings(&key));
+        affected.extend(view.index.siblings(&key));
         let names = moved(before, view.index.registry_and_name(&key));
         view.registered_services.insert(key.clone(), Arc::new(object));
-        concerned.insert(key);
-        names.into_iter().chain(concerned.into_iter().map(ClusterEvent::RegisteredService)).collect()
+        affected.insert(key);
+        names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        let mut concerned = view.index.siblings(key);
+        let mut affected = view.index.siblings(key);
         let names = moved(view.index.registry_and_name(key), None);
         view.index.remove(key);
         view.registered_services.remove(key);
-        concerned.insert(key.clone());
-        names.into_iter().chain(concerned.into_iter().map(ClusterEvent::RegisteredService)).collect()
+        affected.insert(key.clone());
+        names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
     }
 }
 
@@ -236,7 +236,7 @@ fn moved(before: Option<(String, String)>, after: Option<(String, String)>) -> V
     registries.into_iter().map(ClusterEvent::Names).collect()
 }
 
-/// Metadata without what every write changes.
+/// Metadata without the fields that every write changes.
 fn without_status(meta: &kube::api::ObjectMeta) -> kube::api::ObjectMeta {
     kube::api::ObjectMeta { resource_version: None, managed_fields: None, ..meta.clone() }
 }
@@ -289,25 +289,25 @@ impl Watched for EndpointSlice {
     const KIND: Kind = Kind::EndpointSlice;
 
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.listable_slices()
+        view.slices.listable()
     }
 
     fn list_begins(view: &mut ClusterView) {
-        view.slices_being_listed();
+        view.slices.list_begins();
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        let services = view.put_slice(&key.namespace, convert::slice(object));
-        concerned(view, services)
+        let services = view.slices.put(&key.namespace, convert::slice(object));
+        affected(view, services)
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        let services = view.remove_slice(key);
-        concerned(view, services)
+        let services = view.slices.remove(key);
+        affected(view, services)
     }
 }
 
-fn concerned(view: &mut ClusterView, services: Vec<ServiceKey>) -> Vec<ClusterEvent> {
+fn affected(view: &mut ClusterView, services: Vec<ServiceKey>) -> Vec<ClusterEvent> {
     let mut events = Vec::new();
     if services.contains(&api_server_service()) {
         events.extend(networks(view.api_servers_changed()));

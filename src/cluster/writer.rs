@@ -1,8 +1,9 @@
-//! Writes to the cluster: slices by create and replace, Services of our own, status by patch.
+//! The writer of the cluster: slices by create and replace, our own Services, status by patch.
 //!
-//! Owns the claim to lead that each request asks, the deadline of each call, the pace of status writes, and the consequence of an answer
-//! for the view. Slices are replaced with the `resourceVersion` that the view has: server-side apply would cost the API server twice as
-//! much, and would not notice who else wrote. Refuses to decide: the operations come from the planners.
+//! Owns the check of the claim to lead, the deadline of each call, the pace of status writes, and the effect of an
+//! answer on the view. Slices are replaced with the `resourceVersion` in the view: server-side apply costs the API
+//! server twice as much, and does not notice other writers (`docs/decisions/0004`). Refuses to plan: the operations
+//! come from the planners.
 
 use std::fmt;
 use std::future::Future;
@@ -29,7 +30,7 @@ use crate::telemetry::metrics::Metrics;
 /// The deadline of one call; the API server's own SLO is 1 s at the 99th percentile.
 const CALL: Duration = Duration::from_secs(10);
 
-/// The only part of the operator that writes to the Kubernetes API. Every method asks the claim to lead before its request: the API
+/// Writes slices, Services and statuses. Every method checks the claim to lead before its request, because the API
 /// server has no fence.
 #[derive(Clone)]
 pub struct ClusterWriter {
@@ -38,7 +39,7 @@ pub struct ClusterWriter {
     view: Arc<Mutex<ClusterView>>,
     metrics: Arc<Metrics>,
     status_budget: Arc<StatusBudget>,
-    /// Refuses every write.
+    /// Rejects every write.
     dry_run: bool,
 }
 
@@ -52,7 +53,7 @@ impl fmt::Debug for ClusterWriter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusWrite {
     Written,
-    /// Too many other statuses were written just now; ask again after this time.
+    /// The budget of status writes is spent; try again after this time.
     Throttled(Duration),
     /// This process does not lead, or runs dry.
     NotLeader,
@@ -69,7 +70,7 @@ impl ClusterWriter {
         Self { client, leadership, view, metrics, status_budget: Arc::default(), dry_run }
     }
 
-    /// Whether a request may be sent now.
+    /// True if a request may be sent now.
     pub fn may_write(&self) -> bool {
         !self.dry_run && self.leadership.is_leader()
     }
@@ -110,15 +111,16 @@ impl ClusterWriter {
                 let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                 let what = format!("delete EndpointSlice {namespace}/{name}");
                 call(what, unless_gone(api.delete(name, &params))).await?;
-                self.view().slice_deleting(&ObjectKey::new(namespace, name));
+                self.view().slices.set_deleting(&ObjectKey::new(namespace, name));
                 return Ok(());
             }
         };
-        self.view().wrote_slice(namespace, convert::slice(written));
+        self.view().slices.wrote(namespace, convert::slice(written));
         Ok(())
     }
 
-    /// Creates a Service without a selector: its endpoints are ours alone. It goes with its owner.
+    /// Creates a Service without a selector, so that only our endpoints belong to it. Garbage collection deletes it
+    /// with its owner.
     pub async fn create_service(&self, owner: &Owner<'_>, new: &NewService) -> Result<()> {
         self.ask()?;
         let mut spec = json!({"ports": ports(new), "ipFamilyPolicy": "PreferDualStack"});
@@ -140,7 +142,7 @@ impl ClusterWriter {
         Ok(())
     }
 
-    /// Gives a Service that was created for a RegisteredService the ports that it should have, where it is still the same one.
+    /// Sets the ports of a Service that was created for a RegisteredService, if its UID still matches.
     pub async fn amend_service(&self, new: &NewService, uid: &str) -> Result<()> {
         self.ask()?;
         let api: Api<Service> = Api::namespaced(self.client.clone(), &new.key.namespace);
@@ -150,7 +152,7 @@ impl ClusterWriter {
         Ok(())
     }
 
-    /// Deletes a Service that was created for a RegisteredService, where it is still the same one.
+    /// Deletes a Service that was created for a RegisteredService, if its UID still matches.
     pub async fn delete_service(&self, key: &ServiceKey, uid: &str) -> Result<()> {
         self.ask()?;
         let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
@@ -160,7 +162,7 @@ impl ClusterWriter {
         call(what, unless_gone(api.delete(&key.name, &params))).await
     }
 
-    /// Replaces the status of a RegisteredService; one that is gone meanwhile has no status.
+    /// Replaces the status of a RegisteredService; does nothing if the object is gone.
     pub async fn registered_service_status(
         &self,
         owner: &Owner<'_>,
@@ -170,7 +172,7 @@ impl ClusterWriter {
         let api: Api<RegisteredService> = Api::namespaced(self.client.clone(), &key.namespace);
         let what = format!("patch the status of RegisteredService {key}");
         let written = self.patch_status(api, &key.name, what, status, &["skipped"]).await?;
-        // The watch lags behind: the next pass must not compare with the status from before.
+        // The watch lags behind, and the next pass must not compare with the previous status.
         if written == StatusWrite::Written
             && let Some(object) = self.view().registered_services.get_mut(*key)
             && object.metadata.uid.as_deref() == Some(uid)
@@ -180,7 +182,7 @@ impl ClusterWriter {
         Ok(written)
     }
 
-    /// Replaces the status of a ServiceRegistry; one that is gone meanwhile has no status.
+    /// Replaces the status of a ServiceRegistry; does nothing if the object is gone.
     pub async fn service_registry_status(&self, name: &str, status: &ServiceRegistryStatus) -> Result<StatusWrite> {
         let api: Api<ServiceRegistry> = Api::all(self.client.clone());
         let optional = ["clusterID", "prefix", "etcd", "records"];
@@ -212,7 +214,7 @@ impl ClusterWriter {
             return Ok(StatusWrite::Throttled(wait));
         }
         let mut patch = json!({"status": status});
-        // A merge patch leaves a field alone that it does not name, so one that is gone has to be named.
+        // A merge patch keeps the fields that it does not name, so a removed field has to be named.
         for field in optional {
             if patch["status"].get(field).is_none() {
                 patch["status"][field] = serde_json::Value::Null;
@@ -224,7 +226,7 @@ impl ClusterWriter {
     }
 }
 
-/// The RegisteredService that a write is for.
+/// The RegisteredService that a write belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
     pub key: &'a ServiceKey,
@@ -246,7 +248,7 @@ async fn call<T>(what: impl Into<String>, future: impl Future<Output = kube::Res
     }
 }
 
-/// An object that is gone already needs no deletion and no status.
+/// A missing object needs neither a deletion nor a status.
 async fn unless_gone<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<()> {
     match call.await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),

@@ -83,7 +83,7 @@ impl Router {
                     self.enqueue_with_siblings(&view, index.of_range(*first, *last));
                 }
             }
-            ClusterEvent::Listed(_) => {
+            ClusterEvent::Synced(_) => {
                 drop(view);
                 self.reconcile_everything();
             }
@@ -146,7 +146,7 @@ mod tests {
     use crate::api::RegisteredService;
     use crate::controllers::queue;
     use crate::env::Env;
-    use crate::registry::view::Affected;
+    use crate::registry::records::Affected;
 
     /// Two RegisteredServices under one name of one registry.
     fn views() -> Views {

@@ -1,9 +1,10 @@
-//! The claim to lead, asked before each request.
+//! The claim to lead, which each request checks first.
 //!
-//! Owns how long the claim holds without a heartbeat. The election runs beside the writers, so a process that was frozen and goes on
-//! could write before the election notices that its Lease ran out. The claim therefore lives from heartbeat to heartbeat: a gap in them,
-//! which only a frozen process has, ends it for good, and the Lease has to be won again. A Lease lasts 15 s and is given up after 10 s
-//! without renewal, so a gap shorter than [`GAP`] is always inside it. Refuses to know who else leads.
+//! Owns how long the claim holds without a heartbeat. The election runs beside the writers, so a process that resumes
+//! after a freeze could write before the election notices that its Lease expired. The claim therefore lives from
+//! heartbeat to heartbeat: a gap, which only a frozen process has, ends it for good, and the process has to win the
+//! Lease again (`docs/decisions/0006`). A Lease lasts 15 s and its holder gives up after 10 s without renewal, so a gap
+//! shorter than [`GAP`] is always inside the Lease. Refuses to know who else leads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// A longer time without a heartbeat ends the claim.
 const GAP: Duration = Duration::from_secs(4);
 
-/// Whether this process leads. Every door that writes asks it before each request; clones are the same claim.
+/// The claim of this process to lead. Every door that writes asks it before each request; clones share the claim.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     last_beat: Arc<Mutex<Option<Instant>>>,
@@ -29,12 +30,12 @@ impl Leadership {
         Self { last_beat: Arc::default(), leading: watch::Sender::new(false) }
     }
 
-    /// Whether a request may be sent now.
+    /// True if a request may be sent now.
     pub fn is_leader(&self) -> bool {
         self.beat_age().is_some_and(|age| age < GAP)
     }
 
-    /// Follows whether this process leads.
+    /// A receiver that changes when the Lease is won or lost.
     pub fn changes(&self) -> watch::Receiver<bool> {
         self.leading.subscribe()
     }
@@ -45,7 +46,7 @@ impl Leadership {
         self.leading.send_replace(true);
     }
 
-    /// The Lease was lost or given back.
+    /// The Lease was lost or released.
     pub fn lost(&self) {
         self.set(None);
         self.leading.send_replace(false);
@@ -87,7 +88,7 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(leadership.is_leader() && !beating.is_finished());
 
-        // The process is frozen: time goes on, nothing runs. The first thing that runs afterwards is a writer.
+        // The process is frozen: time passes and no task runs. A writer is the first to run afterwards.
         tokio::time::advance(Duration::from_secs(5)).await;
         let mut stopped = Leadership::none();
         stopped.last_beat = Arc::new(Mutex::new(Some(Instant::now() - Duration::from_secs(5))));

@@ -1,8 +1,9 @@
-//! Who holds, and lately held, the Lease, from live reads.
+//! The history of the Lease: its present and recent holders, from live reads.
 //!
-//! An epoch in a registry names the leader that raised it. Owns whether a Lease explains that name: its holder is, or within two lease
-//! durations was, the Lease's holder. The election keeps what it reads to itself, so the Lease is read here too: when a process starts,
-//! now and then while it stands by, and before an epoch is raised.
+//! An epoch in a registry names the leader that raised it. Owns whether the Lease explains that name: this holder has
+//! the Lease, or had it within two lease durations. The election does not expose its reads, so this module reads the
+//! Lease too: when a process starts, every [`POLL`] while it stands by, and before it raises an epoch. Refuses to take
+//! part in the election.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,17 +17,17 @@ use tracing::debug;
 
 use super::{LEASE, LEASE_DURATION, Leadership};
 
-/// How long one read may take.
+/// The deadline of one read.
 pub(super) const CALL: Duration = Duration::from_secs(5);
-/// How often a process that stands by reads the Lease; more often than a Lease lasts, so that no holder is missed.
+/// Time between two reads while the process stands by; shorter than a Lease lasts, so that no holder is missed.
 const POLL: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub struct LeaseHistory {
-    /// `None` without an election: then nobody else is explained.
+    /// `None` without an election: then no other holder is explained.
     api: Option<Api<Lease>>,
     identity: String,
-    seen: Arc<Mutex<BTreeMap<String, Instant>>>,
+    last_seen: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 impl std::fmt::Debug for LeaseHistory {
@@ -42,37 +43,38 @@ impl LeaseHistory {
 
     /// Without an election.
     pub fn alone(identity: &str) -> Self {
-        Self { api: None, identity: identity.to_owned(), seen: Arc::default() }
+        Self { api: None, identity: identity.to_owned(), last_seen: Arc::default() }
     }
 
     pub fn identity(&self) -> &str {
         &self.identity
     }
 
-    /// Reads the Lease; whether we hold it.
+    /// Reads the Lease. Returns true if we hold it.
     ///
     /// # Errors
-    /// Why it could not be read.
+    /// The Lease could not be read.
     pub async fn confirm(&self) -> Result<bool, LeaseReadError> {
         let Some(api) = &self.api else { return Ok(true) };
         let lease = timeout(CALL, api.get_opt(LEASE)).await.map_err(|_| LeaseReadError::Timeout)??;
         let holder = lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default();
         let ours = holder == self.identity;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|_, at| at.elapsed() < 2 * LEASE_DURATION);
-        seen.insert(holder, Instant::now());
+        let mut last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        last_seen.retain(|_, at| at.elapsed() < 2 * LEASE_DURATION);
+        last_seen.insert(holder, Instant::now());
         Ok(ours)
     }
 
-    /// Whether the Lease explains that this holder raised an epoch. A leader that ended gave its epoch back, to nobody.
+    /// True if the Lease explains that this holder raised an epoch. A leader that ended left its epoch with an empty
+    /// holder.
     pub fn held_recently(&self, holder: &str) -> bool {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
         holder.is_empty()
             || holder == self.identity
-            || seen.get(holder).is_some_and(|at| at.elapsed() < 2 * LEASE_DURATION)
+            || last_seen.get(holder).is_some_and(|at| at.elapsed() < 2 * LEASE_DURATION)
     }
 
-    /// Reads the Lease now and then while somebody else holds it.
+    /// Reads the Lease every [`POLL`] while this process does not lead.
     pub async fn poll(&self, leadership: Leadership, stop: CancellationToken) {
         loop {
             if !leadership.is_leader()
@@ -88,7 +90,7 @@ impl LeaseHistory {
     }
 }
 
-/// Why the Lease could not be read.
+/// The reasons why the Lease could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseReadError {
     #[error("the API server did not answer within {} s", CALL.as_secs())]
@@ -115,11 +117,11 @@ mod tests {
                 && lease_history.held_recently("")
                 && !lease_history.held_recently("other")
         );
-        lease_history.seen.lock().unwrap().insert("other".to_owned(), Instant::now());
+        lease_history.last_seen.lock().unwrap().insert("other".to_owned(), Instant::now());
         tokio::time::advance(2 * LEASE_DURATION - Duration::from_secs(1)).await;
         assert!(lease_history.held_recently("other"));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!lease_history.held_recently("other"));
-        assert!(lease_history.confirm().await.unwrap(), "without an election nobody else can lead");
+        assert!(lease_history.confirm().await.unwrap(), "without an election no other process can lead");
     }
 }

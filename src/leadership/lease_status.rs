@@ -1,7 +1,8 @@
-//! Who leads, from outside: in our own namespace, for people who ask, and in another one, where another release runs.
+//! The status of Leases that this process does not hold.
 //!
-//! Two releases hold two Leases and would both write. The fence of each registry keeps them apart there, and nothing does in the API
-//! server, so the one that comes second does not start.
+//! Owns the reads that tell who leads (for the CLI), and whether a second release runs. Two releases hold two Leases
+//! and would both write. The fence of each registry keeps them apart there, but nothing does in the API server, so the
+//! second release does not start. Refuses to take part in the election.
 
 use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -13,10 +14,10 @@ use twinspan_core::Timestamp;
 use super::lease_history::{CALL, LeaseReadError};
 use super::{LEASE, LEASE_DURATION};
 
-/// The namespace of another release that renewed its Lease lately.
+/// The namespace of another release that renewed its Lease recently.
 ///
 /// # Errors
-/// Why the Leases could not be read.
+/// The Leases could not be read.
 pub async fn another_release(
     client: Client,
     namespace: &str,
@@ -29,17 +30,17 @@ pub async fn another_release(
     Ok(others.filter(|lease| held(lease, now)).find_map(|lease| lease.metadata.namespace))
 }
 
-/// Who leads in a namespace now; `None` where nobody does.
+/// The present leader in a namespace, if there is one.
 ///
 /// # Errors
-/// Why the Lease could not be read.
+/// The Lease could not be read.
 pub async fn leader(client: &Client, namespace: &str, now: Timestamp) -> kube::Result<Option<String>> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     let lease = leases.get_opt(LEASE).await?.filter(|lease| held(lease, now));
     Ok(lease.and_then(|lease| lease.spec?.holder_identity))
 }
 
-/// A Lease that was given back has no holder, and one whose holder ended is not renewed. Twice its duration allows for clocks that differ.
+/// True if the Lease has a holder that renewed it recently. Twice the duration allows for clocks that differ.
 fn held(lease: &Lease, now: Timestamp) -> bool {
     let Some(spec) = &lease.spec else { return false };
     let holder = spec.holder_identity.as_deref().is_some_and(|holder| !holder.is_empty());
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn held_is_what_somebody_renewed_lately() {
+    fn a_lease_is_held_if_its_holder_renewed_it_recently() {
         let now = Timestamp::from_second(1_000_000).unwrap();
         let lease = |holder: &str, ago: i64| -> Lease {
             let renewed = Timestamp::from_second(1_000_000 - ago).unwrap();
@@ -66,7 +67,7 @@ mod tests {
         };
         assert!(held(&lease("a", 3), now));
         assert!(held(&lease("a", -20), now), "its clock is ahead");
-        assert!(!held(&lease("", 3), now), "given back");
+        assert!(!held(&lease("", 3), now), "released");
         assert!(!held(&lease("a", 31), now), "not renewed");
         assert!(!held(&Lease::default(), now));
     }

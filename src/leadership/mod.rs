@@ -1,8 +1,8 @@
-//! Who may write: the holder of the Lease.
+//! Leadership: only the holder of the Lease may write.
 //!
-//! Owns the election, the [`Leadership`] that every writing door asks before each request, and the [`LeaseHistory`] of other holders. Losing
-//! the Lease ends writing, not the process:
-//! views stay warm and the leases of own records are kept alive, so that an API-server outage never empties the registry.
+//! Owns the election, the [`Leadership`] that every writing door asks before each request, and the [`LeaseHistory`] of
+//! other holders. A lost Lease ends writing, not the process: views stay warm and the leases of own records are kept
+//! alive, so that an outage of the API server never empties the registry. Refuses to know what a leader writes.
 
 mod claim;
 mod lease_history;
@@ -21,12 +21,13 @@ pub use lease_status::{another_release, leader};
 
 /// The name of the Lease in the operator's namespace.
 pub const LEASE: &str = "twinspan";
-/// client-go's defaults: how long a Lease lasts, how long its holder tries to renew it, and how often.
+/// client-go's defaults: the duration of a Lease, the time that its holder tries to renew it, and the wait between
+/// tries.
 const LEASE_DURATION: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
-/// Takes part in the election until it is stopped, and gives the Lease back at the end.
+/// Takes part in the election until it is stopped, and then releases the Lease.
 pub async fn elect(client: Client, namespace: &str, identity: &str, leadership: Leadership, stop: CancellationToken) {
     let election = LeaderElection::new(client, namespace, LEASE, identity)
         .with_lease_duration(LEASE_DURATION)
@@ -47,7 +48,7 @@ pub async fn elect(client: Client, namespace: &str, identity: &str, leadership: 
     election.release().await;
 }
 
-/// Runs for as long as the Lease is held; ends by itself where the process was frozen.
+/// Runs while the Lease is held; ends by itself if the process was frozen.
 async fn lead(leadership: &Leadership) {
     leadership.acquired();
     info!("leading");

@@ -1,4 +1,6 @@
-//! One TCP connection.
+//! One TCP connection, as a probe.
+//!
+//! Owns the deadlines and the meaning of the result. Refuses to know when an address is probed.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -12,10 +14,9 @@ use twinspan_core::plan::departure::Answer;
 
 use super::Prober;
 
-/// How long a server may take to accept.
+/// The deadline of a connect.
 const CONNECT: Duration = Duration::from_secs(1);
-/// A connection that is still open after so long was accepted by somebody who means it: what stands before a server that is gone
-/// (a proxy, a load balancer) accepts and closes.
+/// A proxy in front of a dead server accepts and closes. Only a connection still open after this long counts.
 const STAYS_OPEN: Duration = Duration::from_millis(200);
 
 /// Real connections.
@@ -33,12 +34,12 @@ async fn ask(addr: SocketAddr) -> Answer {
     let stream = match timeout(CONNECT, TcpStream::connect(addr)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => return Answer::Refused,
-        // No route, a network that is down, or nobody who answers: that says nothing about the server.
+        // No route, a network that is down, or no answer: none of these proves anything about the server.
         Ok(Err(_)) | Err(_) => return Answer::NoAnswer,
     };
     let mut byte = [0];
     match timeout(STAYS_OPEN, stream.peek(&mut byte)).await {
-        // It has nothing to say to us, or something: it is open.
+        // The connection is open, silent or with data.
         Err(_) | Ok(Ok(1..)) => Answer::Accepted,
         Ok(Ok(0) | Err(_)) => Answer::NoAnswer,
     }
@@ -51,7 +52,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     #[tokio::test]
-    async fn open_is_accepted_and_closed_at_once_is_not() {
+    async fn only_a_connection_that_stays_open_is_accepted() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let server = tokio::spawn(async move {

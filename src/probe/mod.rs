@@ -17,7 +17,7 @@ use twinspan_core::plan::departure::Answer;
 pub use connect::TcpProber;
 pub use schedule::Probes;
 
-/// Opens a connection and closes it again. Every call has a deadline of its own; none retries.
+/// Opens a connection and closes it again. Every call has its own deadline; none retries.
 #[async_trait]
 pub trait Prober: Send + Sync {
     async fn probe(&self, addr: InstanceAddr) -> Answer;
@@ -26,6 +26,6 @@ pub trait Prober: Send + Sync {
 /// The answer of an address changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeEvent {
-    /// RegisteredServices that ask about it.
+    /// RegisteredServices that asked for the address.
     pub services: BTreeSet<ServiceKey>,
 }

@@ -1,8 +1,8 @@
-//! Which addresses are asked, how often, and what they answered last.
+//! The schedule of probes, and the last answer of each address.
 //!
-//! Owns the pace (every second for ten seconds, then every five) and the bound on connections at once. An address that several
-//! services ask about is asked once. Tells the services when an answer changed, and again when silence has lasted long enough to mean
-//! something.
+//! Owns the pace (every second for ten seconds, then every five) and the limit of concurrent connections. Several
+//! services that ask for one address share its probes, and all get an event when its answer changes. Refuses to know
+//! the reason for a probe.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use super::{ProbeEvent, Prober};
 use crate::env::Env;
 use crate::leadership::Leadership;
 
-/// Connections at once.
+/// Concurrent connections.
 const AT_ONCE: usize = 64;
 /// The pace at first …
 const OFTEN: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ const OFTEN_FOR: Duration = Duration::from_secs(10);
 /// … and then.
 const SELDOM: Duration = Duration::from_secs(5);
 
-/// What the third door is asked for; clones are the same one.
+/// The addresses to probe; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Probes {
     state: Arc<Mutex<State>>,
@@ -54,7 +54,7 @@ impl Probes {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The addresses that a service asks about now; none ends it.
+    /// Sets the addresses that a service asks for; an empty set ends its probes.
     pub fn ask(&self, service: &ServiceKey, addrs: &BTreeSet<InstanceAddr>) {
         let mut state = self.lock();
         let before = state.of.remove(service).unwrap_or_default();
@@ -90,14 +90,14 @@ impl Probes {
         self.changed.notify_one();
     }
 
-    /// What is known of these addresses.
+    /// The last answers of the service's addresses.
     pub fn answers(&self, service: &ServiceKey) -> BTreeMap<InstanceAddr, Probe> {
         let state = self.lock();
         let addrs = state.of.get(service).into_iter().flatten();
         addrs.filter_map(|addr| Some((*addr, state.asked.get(addr)?.last?))).collect()
     }
 
-    /// Opens connections while this process leads, until it is stopped.
+    /// Probes while this process leads, until it is stopped.
     pub async fn run(
         self,
         prober: Arc<dyn Prober>,
@@ -139,7 +139,7 @@ impl Probes {
         }
     }
 
-    /// Takes what is due, and says when something is next.
+    /// Takes the addresses that are due. Returns them, and the time of the next one.
     fn due(&self, now: Instant) -> (Vec<InstanceAddr>, Option<Instant>) {
         let mut state = self.lock();
         let mut due = Vec::new();
@@ -156,7 +156,7 @@ impl Probes {
 
     fn answered(&self, addr: InstanceAddr, probe: Probe, events: &mpsc::UnboundedSender<ProbeEvent>) {
         let mut state = self.lock();
-        // Nobody asks any more.
+        // No service asks for the address any more.
         let Some(asked) = state.asked.get_mut(&addr) else { return };
         asked.under_way = false;
         let same = asked.last.is_some_and(|last| last.answer == probe.answer);
@@ -178,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers as it is told, and counts.
+    /// Gives the answer that the test sets, and counts.
     struct Scripted {
         answer: Mutex<Answer>,
         times: AtomicUsize,
@@ -216,7 +216,7 @@ mod tests {
             async move { leadership.heartbeat().await }
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
-        asked(1..=2, "at once when it leads");
+        asked(1..=2, "immediately when it leads");
         assert_eq!(probes.answers(&one)[&addr].answer, Answer::Accepted);
         let since = probes.answers(&two)[&addr].since;
         tokio::time::sleep(Duration::from_secs(100)).await;
@@ -227,10 +227,10 @@ mod tests {
         assert_eq!(probes.answers(&one)[&addr].answer, Answer::NoAnswer);
         probes.ask(&one, &BTreeSet::new());
         assert!(probes.answers(&one).is_empty());
-        asked(1..=3, "one of them still asks");
+        asked(1..=3, "one service still asks");
         probes.ask(&two, &BTreeSet::new());
         tokio::time::sleep(Duration::from_secs(60)).await;
-        asked(0..=1, "nobody asks");
+        asked(0..=1, "no service asks");
         stop.cancel();
         beating.abort();
     }

@@ -1,10 +1,13 @@
-//! What can go wrong at the far side's door, told to the operator of the cluster.
+//! The errors of a registry, as texts for the operator of the cluster.
+//!
+//! Owns the text, the condition's reason and the metric's label of each error. Refuses to know the errors of the etcd
+//! client, which [`super::etcd`] translates.
 
 use twinspan_core::model::Revision;
 
 use crate::api::conditions::Reason;
 
-/// Errors of one registry. Their texts go into conditions, Events and logs, so each says what to do.
+/// Errors of one registry. Conditions, Events and logs show their texts, so each says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     #[error("no endpoint of the registry answers ({0}); check spec.etcd.endpoints and the network between")]
@@ -80,7 +83,7 @@ impl RegistryError {
         self.reason().as_str()
     }
 
-    /// Whether a write that ended so may have been done all the same.
+    /// True if a write that failed with this error may have taken effect.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Timeout { .. } | Self::Server(_))
     }

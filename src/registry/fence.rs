@@ -1,4 +1,4 @@
-//! The fence of one registry: the epoch that every batch compares, and how our hold of it stands.
+//! The fence of one registry: the epoch that every batch compares, and our claim to it.
 //!
 //! Owns the epoch key and its state. Refuses to raise the epoch, which [`super::takeover`] does.
 
@@ -10,15 +10,15 @@ use twinspan_core::plan::fence::Epoch;
 
 use super::{Fence, RegistryError, Result};
 
-/// How our hold of the epoch stands.
+/// The state of our claim to the epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FenceStatus {
-    /// Not the leader, or not yet raised.
+    /// Not the leader, or the epoch is not raised yet.
     None,
     Held(Epoch),
-    /// A batch was refused: our epoch may not be the newest any more.
+    /// etcd rejected a batch: our epoch may no longer be the newest.
     Suspect(Epoch),
-    /// Another holder raised it, and nothing explains that holder.
+    /// Another holder raised the epoch, and no Lease explains that holder.
     InUse {
         ours: Epoch,
         found: String,
@@ -30,10 +30,10 @@ pub(super) enum FenceStatus {
 pub struct FenceState {
     key: String,
     pub(super) status: watch::Sender<FenceStatus>,
-    /// Why the last attempt to raise it failed.
-    trouble: Mutex<Option<RegistryError>>,
+    /// The error of the last attempt to raise the epoch.
+    last_error: Mutex<Option<RegistryError>>,
     pub(super) approved: watch::Sender<Option<String>>,
-    /// Until when own records without an owner are left alone.
+    /// The end of the time in which own records without an owner stay.
     pub(super) orphan_grace_until: watch::Sender<Option<Timestamp>>,
 }
 
@@ -43,7 +43,7 @@ impl FenceState {
         Self {
             key,
             status,
-            trouble: Mutex::default(),
+            last_error: Mutex::default(),
             approved: watch::Sender::new(None),
             orphan_grace_until: watch::Sender::new(None),
         }
@@ -54,12 +54,12 @@ impl FenceState {
     }
 
     /// # Errors
-    /// Why nothing may be written.
+    /// The reason why nothing may be written.
     pub fn fence(&self) -> Result<Fence> {
         match &*self.status.borrow() {
             FenceStatus::Held(epoch) => Ok(Fence { key: self.key.clone(), value: epoch.to_string() }),
             FenceStatus::None | FenceStatus::Suspect(_) => {
-                Err(self.trouble().clone().unwrap_or(RegistryError::NoEpoch))
+                Err(self.last_error().clone().unwrap_or(RegistryError::NoEpoch))
             }
             FenceStatus::InUse { found, .. } => {
                 Err(RegistryError::ClusterIdInUse { key: self.key.clone(), value: found.clone() })
@@ -67,7 +67,7 @@ impl FenceState {
         }
     }
 
-    /// A batch was refused because the fence did not hold.
+    /// A batch was rejected because the fence did not hold.
     pub fn suspect(&self) {
         self.status.send_if_modified(|status| match status {
             FenceStatus::Held(epoch) => {
@@ -78,7 +78,7 @@ impl FenceState {
         });
     }
 
-    /// Takes the value that an administrator lets us raise, from the annotation of the ServiceRegistry.
+    /// Takes the epoch that an administrator lets us raise, from the annotation of the ServiceRegistry.
     pub fn approve(&self, value: Option<String>) {
         self.approved.send_if_modified(|approved| {
             let changed = *approved != value;
@@ -87,14 +87,14 @@ impl FenceState {
         });
     }
 
-    /// Until when own records without an owner are left alone: a leader that nothing explains may have written them for a
-    /// RegisteredService of another cluster.
+    /// The end of the time in which own records without an owner stay: an unexplained leader may have written them for
+    /// a RegisteredService of another cluster.
     pub fn orphan_grace_until(&self) -> Option<Timestamp> {
         *self.orphan_grace_until.borrow()
     }
 
-    pub(super) fn trouble(&self) -> MutexGuard<'_, Option<RegistryError>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn last_error(&self) -> MutexGuard<'_, Option<RegistryError>> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set(&self, status: FenceStatus) {

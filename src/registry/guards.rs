@@ -10,7 +10,7 @@ use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::held::Hold;
 use twinspan_core::plan::departure::registry_guard::{RegistryGuard, ServiceDeletions};
 
-/// The guards by the name of the ServiceRegistry; clones are the same ones.
+/// The guards by the name of the ServiceRegistry; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Guards(Arc<Mutex<BTreeMap<String, RegistryGuard>>>);
 
@@ -19,7 +19,7 @@ pub struct Guards(Arc<Mutex<BTreeMap<String, RegistryGuard>>>);
 pub struct RegistryHold {
     pub deletions: usize,
     pub hold: Hold,
-    /// Names the held set, for its approval.
+    /// Identifies the held set, for its approval.
     pub hash: String,
 }
 
@@ -28,7 +28,7 @@ impl Guards {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the report of one service. Returns whether every service of the registry has to be reconciled.
+    /// Takes the report of one service. Returns true if every service of the registry has to be reconciled.
     pub fn report(
         &self,
         registry: &str,
@@ -44,12 +44,13 @@ impl Guards {
         self.lock().entry(registry.to_owned()).or_default().restore(since);
     }
 
-    /// Releases every held deletion if the hash names this very set. Returns whether every service has to be reconciled.
+    /// Releases every held deletion if the hash identifies the held set. Returns true if every service has to be
+    /// reconciled.
     pub fn approve(&self, registry: &str, hash: &str, now: Timestamp) -> bool {
         self.lock().get_mut(registry).is_some_and(|guard| guard.approve(hash, now))
     }
 
-    /// Deletions of a service that were approved.
+    /// The approved deletions of a service.
     pub fn released(&self, registry: &str, service: &ServiceKey) -> BTreeSet<String> {
         self.lock().get(registry).and_then(|guard| guard.released(service).cloned()).unwrap_or_default()
     }

@@ -1,4 +1,7 @@
-//! What the rest of the operator holds of one registry: its view, its connection, its leases.
+//! The handle of one registry: its view, connection, leases, fence and health.
+//!
+//! Owns the state that the tasks of a registry share, and the events that tell the controllers about changes. Refuses
+//! to send requests: the session, the writer, the take-over and the keepalive task do.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,10 +15,11 @@ use twinspan_core::model::{RegistryName, Revision, ServiceKey};
 use super::fence::FenceState;
 use super::health::Health;
 use super::leases::LeasePool;
-use super::view::{Affected, RegistryView};
+use super::records::Affected;
+use super::view::RegistryView;
 use super::{Fence, Registry, RegistryError, Result, ServerStatus};
 
-/// Where a session stands.
+/// The phase of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     Connecting,
@@ -42,31 +46,31 @@ impl Phase {
 pub struct SessionStatus {
     pub phase: Phase,
     pub server: Option<ServerStatus>,
-    /// Of the last list, once this session has listed everything; 0 before that.
+    /// The revision of the last list; 0 until this session has listed everything.
     pub revision_at_last_session: Revision,
 }
 
-/// Something about a registry changed.
+/// A change of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RegistryEvent {
-    /// Records changed, and who wrote them where that was one of ours.
+    /// Records changed. `by` is the RegisteredService of this cluster that wrote them, if one did.
     Affected { registry: String, affected: Affected, by: Option<ServiceKey> },
-    /// What its status says changed, and nothing that a RegisteredService has to look at.
+    /// Only the status of the ServiceRegistry changed; no RegisteredService has to be reconciled.
     Status { registry: String },
-    /// The view became fresh or stale, or counts changed: every RegisteredService may have to say so.
+    /// The view became fresh or stale, or counts changed: every RegisteredService has to be reconciled.
     State { registry: String },
 }
 
-/// Whose records are looked at.
+/// The names whose records are watched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    /// Of RegisteredServices.
+    /// Names of RegisteredServices.
     pub registered: BTreeSet<RegistryName>,
-    /// Under which records of ours were found that nothing refers to.
-    pub adopted: BTreeSet<RegistryName>,
+    /// Names with orphaned own records.
+    pub orphaned: BTreeSet<RegistryName>,
 }
 
-/// What makes a registry the one that it is.
+/// The identity of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// UID of the ServiceRegistry.
@@ -74,31 +78,31 @@ pub struct Identity {
     pub cluster_id: String,
     pub layout: Layout,
     pub ttl_seconds: i64,
-    /// Where the epoch is; `None` where there is no fence.
+    /// The prefix of the epoch's key; `None` without a fence.
     pub fence_prefix: Option<String>,
 }
 
-/// Shared by the session, the writer, the lease keeper and the controllers.
+/// Shared by the session, the writer, the take-over, the keepalive task and the controllers.
 pub struct RegistryHandle {
-    /// Of the ServiceRegistry.
+    /// The name of the ServiceRegistry.
     pub name: String,
     pub cluster_id: String,
     pub layout: Layout,
     view: Mutex<RegistryView>,
     pub leases: LeasePool,
-    /// `None` where there is no fence.
+    /// `None` without a fence.
     pub fence: Option<FenceState>,
     names: watch::Sender<Names>,
     connection: watch::Sender<Option<Arc<dyn Registry>>>,
     status: watch::Sender<SessionStatus>,
-    /// Held by the session that runs.
+    /// Held by the running session.
     pub(super) session_lock: tokio::sync::Mutex<()>,
-    /// The etcd cluster in which, as far as is known, no older ServiceRegistry has the same place.
+    /// The etcd cluster in which no older ServiceRegistry is known to have the same keyspace.
     sole_in: Mutex<Option<u64>>,
     health: Health,
-    /// The session ends its connection and starts over with a list.
+    /// Makes the session reconnect and relist.
     pub(super) start_over: Notify,
-    /// Looks for own records that nothing refers to.
+    /// Makes the session search for orphaned own records.
     pub find_orphans: Notify,
     events: mpsc::UnboundedSender<RegistryEvent>,
 }
@@ -110,7 +114,7 @@ impl fmt::Debug for RegistryHandle {
 }
 
 impl RegistryHandle {
-    /// `before` is the etcd cluster and the revision that another process met, where status tells of one.
+    /// `before` is the etcd cluster and the revision in the status, which an earlier process wrote.
     pub fn new(
         name: &str,
         identity: &Identity,
@@ -141,7 +145,7 @@ impl RegistryHandle {
     /// The fence that every batch compares.
     ///
     /// # Errors
-    /// Why nothing may be written: the epoch is not ours, or not yet.
+    /// The epoch is not ours, or not raised yet, so nothing may be written.
     pub fn fence(&self) -> Result<Option<Fence>> {
         self.fence.as_ref().map(FenceState::fence).transpose()
     }
@@ -159,27 +163,27 @@ impl RegistryHandle {
         });
     }
 
-    pub(super) fn adopt_names(&self, adopted: BTreeSet<RegistryName>) {
+    pub(super) fn set_orphaned(&self, orphaned: BTreeSet<RegistryName>) {
         self.names.send_if_modified(|names| {
-            let changed = names.adopted != adopted;
-            names.adopted = adopted;
+            let changed = names.orphaned != orphaned;
+            names.orphaned = orphaned;
             changed
         });
     }
 
-    /// What is to be listed and watched: whatever is asked about, and whatever holds a record of ours.
+    /// The ranges to list and watch: those of requested names, and those with own records.
     pub(super) fn wanted_ranges(&self) -> BTreeSet<Range> {
         if self.layout.root().is_some() {
             return BTreeSet::from([Range::Everything]);
         }
         let mut all = self.view().names_of_ours();
         let names = self.names.borrow();
-        all.extend(names.registered.iter().chain(&names.adopted).cloned());
+        all.extend(names.registered.iter().chain(&names.orphaned).cloned());
         drop(names);
         self.layout.ranges(&all)
     }
 
-    /// The view, for as long as the guard lives: never across an await.
+    /// Locks the view; never hold the guard across an await.
     pub fn view(&self) -> MutexGuard<'_, RegistryView> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,10 +198,10 @@ impl RegistryHandle {
         self.connection.subscribe()
     }
 
-    /// Everything was listed.
+    /// The session has listed everything.
     pub(super) fn connected(&self, registry: Arc<dyn Registry>) {
         self.view().set_all_listed();
-        // What the session before was asked to do, this one has done.
+        // This session has relisted, so a request to the one before is done.
         let _ = self.start_over.notified().now_or_never();
         self.connection.send_replace(Some(registry));
     }
@@ -207,7 +211,8 @@ impl RegistryHandle {
         self.view().set_stale();
     }
 
-    /// What a connection wrote is not known: its session starts over. Where it has ended, the next one lists in any case.
+    /// The result of a write is unknown, so the session relists. If that session has already ended, the next one lists
+    /// anyway.
     pub(super) fn write_unknown(&self, by: &dyn Registry) {
         let current = self.connection.borrow().as_ref().map(Arc::as_ptr);
         if current.is_some_and(|current| std::ptr::addr_eq(current, by)) {
@@ -219,18 +224,19 @@ impl RegistryHandle {
         self.status.borrow().clone()
     }
 
-    /// The etcd cluster that the session met last.
+    /// The ID of the etcd cluster that answered last.
     pub fn etcd(&self) -> Option<u64> {
         self.status.borrow().server.as_ref().map(|server| server.cluster_id)
     }
 
-    /// Whether what the view holds may be taken for ours, and be written: nobody else has our place in the etcd that answers.
+    /// True if no other ServiceRegistry has our keyspace in the etcd that answers: own records in the view are ours,
+    /// and may be written.
     pub fn is_sole(&self) -> bool {
         let sole_in = *self.sole_in.lock().unwrap_or_else(PoisonError::into_inner);
         sole_in.is_some() && sole_in == self.etcd()
     }
 
-    /// Says in which etcd cluster the place is ours; `None` shuts it.
+    /// Sets the etcd cluster in which the keyspace is ours alone; `None` if it is not.
     pub fn confirm_sole(&self, etcd: Option<u64>) {
         let before = std::mem::replace(&mut *self.sole_in.lock().unwrap_or_else(PoisonError::into_inner), etcd);
         if etcd.is_some() && before != etcd {
@@ -238,19 +244,19 @@ impl RegistryHandle {
         }
     }
 
-    /// What the registry refuses although the session stands, where it refuses anything.
+    /// The error of a connected registry that rejects writes or keepalives.
     pub fn problem(&self, leads: bool) -> Option<RegistryError> {
         self.health.first(leads)
     }
 
-    /// How the last writes for a RegisteredService ended.
+    /// Takes the result of the last writes for a RegisteredService.
     pub fn record_write_result(&self, by: &ServiceKey, error: Option<RegistryError>) {
         if self.health.write_result(by, error) {
             self.send(RegistryEvent::Status { registry: self.name.clone() });
         }
     }
 
-    /// How the last keepalives ended.
+    /// Takes the result of the last keepalives.
     pub(super) fn record_keepalive_result(&self, error: Option<RegistryError>) {
         if self.health.keepalive_result(error) {
             self.send(RegistryEvent::Status { registry: self.name.clone() });
@@ -258,7 +264,7 @@ impl RegistryHandle {
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
-        // Failing again in the same way is no news, and would have every service of the registry looked after.
+        // A repeated failure of the same kind must not requeue every service of the registry.
         let again = match (&self.status.borrow().phase, &phase) {
             (Phase::Failed(before), Phase::Failed(now)) => before.label() == now.label(),
             _ => false,
@@ -269,8 +275,8 @@ impl RegistryHandle {
         }
     }
 
-    /// Who answers. Until everything is listed, the ServiceRegistry goes on to tell of the one before: a process that starts then has to
-    /// see for itself that another one came back.
+    /// Sets the etcd that answers. Status keeps the previous one until everything is listed, so that a process that
+    /// starts meanwhile still detects the change.
     pub(crate) fn set_server(&self, server: ServerStatus) {
         self.status.send_modify(|status| {
             status.server = Some(server);
@@ -287,7 +293,7 @@ impl RegistryHandle {
         self.affected_by(affected, None);
     }
 
-    /// The same for the writes of a RegisteredService, which has no reason to be reconciled because of them.
+    /// The same for the writes of a RegisteredService, which need not be reconciled because of them.
     pub fn notify_others(&self, affected: Affected, by: &ServiceKey) {
         self.affected_by(affected, Some(by.clone()));
     }
@@ -298,17 +304,17 @@ impl RegistryHandle {
         }
     }
 
-    /// Something changed that concerns every service of the registry.
+    /// Requeues every service of the registry.
     pub fn requeue_all(&self) {
         self.send(RegistryEvent::State { registry: self.name.clone() });
     }
 
     pub(super) fn send(&self, event: RegistryEvent) {
-        // Nobody listens only while the process ends.
+        // The receiver is gone only while the process ends.
         let _ = self.events.send(event);
     }
 
-    /// Every RegisteredService that owns a record here, also those that no longer exist.
+    /// Every RegisteredService that owns a record here, deleted ones included.
     pub fn owners(&self) -> Vec<ServiceKey> {
         self.view().owners().cloned().collect()
     }

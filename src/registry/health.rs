@@ -1,6 +1,7 @@
-//! What is wrong with a registry although its session stands: writes and keepalives that it refuses.
+//! The health of a connected registry: the writes and keepalives that it rejects.
 //!
-//! Owns what is remembered of them, and when it counts no more. Refuses to know what a session is going through.
+//! Owns the last errors, and the results that clear them. Refuses to know the state of the session, the fence and the
+//! Lease, which have errors of their own.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,14 +11,14 @@ use twinspan_core::model::ServiceKey;
 use super::RegistryError;
 
 #[derive(Debug, Default)]
-struct Known {
-    /// Of the last round, while that is not repeated with success.
+struct Errors {
+    /// The error of the last round of keepalives.
     keepalive: Option<RegistryError>,
-    /// By whose records were to be written: it ends when all that one wants is written, or when it wants nothing any more.
+    /// The error of the last write for each RegisteredService, until all its writes succeed or it has none.
     writes: BTreeMap<ServiceKey, RegistryError>,
 }
 
-impl Known {
+impl Errors {
     fn first(&self, writes: bool) -> Option<&RegistryError> {
         let writes = self.writes.values().next().filter(|_| writes);
         writes.or(self.keepalive.as_ref())
@@ -26,37 +27,37 @@ impl Known {
 
 /// The health of one registry.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<Known>);
+pub struct Health(Mutex<Errors>);
 
 impl Health {
-    /// What a round of keepalives met. Returns whether that is news.
+    /// Takes the result of a round of keepalives. Returns true if the first error changed.
     pub fn keepalive_result(&self, error: Option<RegistryError>) -> bool {
-        self.change(|known| known.keepalive = error)
+        self.change(|errors| errors.keepalive = error)
     }
 
-    /// How the last writes for one RegisteredService ended. Returns whether that is news.
+    /// Takes the result of the last writes for a RegisteredService. Returns true if the first error changed.
     pub fn write_result(&self, by: &ServiceKey, error: Option<RegistryError>) -> bool {
-        self.change(|known| match error.filter(lasts) {
-            Some(error) => drop(known.writes.insert(by.clone(), error)),
-            None => drop(known.writes.remove(by)),
+        self.change(|errors| match error.filter(lasts) {
+            Some(error) => drop(errors.writes.insert(by.clone(), error)),
+            None => drop(errors.writes.remove(by)),
         })
     }
 
-    /// The first of them; those of writes concern only who leads.
+    /// The first error; only the leader has errors of writes.
     pub fn first(&self, leads: bool) -> Option<RegistryError> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).first(leads).cloned()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Known)) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known.first(true).map(RegistryError::label);
-        change(&mut known);
-        before != known.first(true).map(RegistryError::label)
+    fn change(&self, change: impl FnOnce(&mut Errors)) -> bool {
+        let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = errors.first(true).map(RegistryError::label);
+        change(&mut errors);
+        before != errors.first(true).map(RegistryError::label)
     }
 }
 
-/// Whether it is the registry that refuses, and not our turn that has not come. Who leads, where the session stands and whose the epoch is
-/// are told elsewhere; a lease that is gone is granted again at once.
+/// True if the registry itself rejects writes. Leadership, session and epoch are reported elsewhere, and the next write
+/// grants a lost lease again.
 fn lasts(error: &RegistryError) -> bool {
     match error {
         RegistryError::NotLeader
@@ -86,18 +87,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_ends_with_a_success_of_its_own_kind() {
+    fn each_error_ends_with_a_success_of_its_own_kind() {
         let health = Health::default();
         let [x, y] = ["x", "y"].map(|name| ServiceKey::new("shop", name));
         let full = || Some(RegistryError::NoSpace("3 GB".into()));
-        assert!(health.write_result(&x, full()) && !health.write_result(&x, full()), "the same again is no news");
+        assert!(
+            health.write_result(&x, full()) && !health.write_result(&x, full()),
+            "a repeated error is not a change"
+        );
         assert!(!health.write_result(&y, full()));
-        assert_eq!((health.first(true), health.first(false)), (full(), None), "who does not lead writes nothing");
-        assert!(!health.keepalive_result(None) && !health.write_result(&x, None), "the other one still waits");
+        assert_eq!((health.first(true), health.first(false)), (full(), None), "only a leader has errors of writes");
+        assert!(
+            !health.keepalive_result(None) && !health.write_result(&x, None),
+            "the other service still has an error"
+        );
         assert!(health.write_result(&y, None));
         assert!(health.keepalive_result(full()));
         assert_eq!(health.first(false), full());
-        assert!(!health.write_result(&x, Some(RegistryError::Fenced)), "somebody else's turn is no trouble");
+        assert!(!health.write_result(&x, Some(RegistryError::Fenced)), "a lost fence is not an error of the registry");
         assert!(health.keepalive_result(None));
         assert_eq!(health.first(true), None);
     }

@@ -1,7 +1,8 @@
-//! The incarnation of a registry: whether the one that answers is the one that was known.
+//! The incarnation of a registry: the known etcd, the same etcd after a rollback, or another etcd cluster.
 //!
-//! Owns the evidence from the first list of a session, and for how long it counts: until every range was listed once, also where a
-//! session ends before that. Takes it from lists alone, because a member's own status may lag behind them. Refuses to know records.
+//! Owns the evidence from the first list of a session. It counts until every range was listed once, even if the session
+//! ends before that. It comes from lists alone, because a member's own status may lag behind them. Refuses to know
+//! records.
 
 use std::collections::BTreeSet;
 
@@ -13,16 +14,16 @@ use twinspan_core::plan::service::Incarnation;
 pub struct IncarnationTracker {
     etcd_cluster_id: Option<u64>,
     incarnation: Incarnation,
-    /// A session has listed every range since.
+    /// A session has listed every range since the incarnation changed.
     all_listed: bool,
-    /// This session has had a list.
+    /// This session has received a list.
     first_list_seen: bool,
-    /// Ranges whose records are still those of the earlier incarnation.
+    /// Ranges whose records are of the earlier incarnation.
     outdated_ranges: BTreeSet<Range>,
 }
 
 impl IncarnationTracker {
-    /// `etcd_cluster_id` is that of the status, where an earlier process met one.
+    /// `etcd_cluster_id` is the one in the status, which an earlier process wrote.
     pub fn new(etcd_cluster_id: Option<u64>) -> Self {
         Self {
             etcd_cluster_id,
@@ -73,7 +74,7 @@ impl IncarnationTracker {
         self.outdated_ranges = ranges;
     }
 
-    /// The list of a range arrived. Returns whether the view's records in it are of the earlier incarnation.
+    /// Takes the list of a range. Returns true if the view's records in it are of the earlier incarnation.
     pub fn renew(&mut self, range: &Range) -> bool {
         self.outdated_ranges.remove(range)
     }

@@ -1,7 +1,8 @@
-//! Keepalives of the leases that own records hang on.
+//! The keepalives of the leases of own records.
 //!
-//! Every replica sends them for the leases that its view holds, leader or not: an API-server outage, in which nobody can be the
-//! leader, must not empty the registry. A keepalive changes no key.
+//! Owns their schedule. Every replica keeps the leases in its view alive, leader or not: an outage of the API server,
+//! which leaves no leader, must not empty the registry. Refuses to know who leads, which is safe because a keepalive
+//! changes no key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +15,12 @@ use twinspan_core::model::LeaseId;
 use super::handle::RegistryHandle;
 use super::{KeepAlive, Registry, Result};
 
-/// Keepalives under way at once.
+/// Keepalives in flight at a time.
 const KEEPALIVES_AT_ONCE: usize = 8;
-/// How soon a keepalive that failed is sent again.
+/// Wait before a round that failed is repeated.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Sends keepalives until it is stopped: at once when a connection is there, and then after a third of the shortest TTL.
+/// Sends keepalives until it is stopped: immediately on a new connection, then after a third of the shortest TTL.
 pub async fn run(handle: Arc<RegistryHandle>, stop: CancellationToken) {
     let mut connections = handle.connections();
     loop {
@@ -27,14 +28,14 @@ pub async fn run(handle: Arc<RegistryHandle>, stop: CancellationToken) {
         let wait = match connected {
             None => Duration::MAX,
             Some(registry) => {
-                let kept = keep_all(&handle, registry.as_ref()).await;
-                handle.record_keepalive_result(kept.as_ref().err().cloned());
-                kept.map_or(RETRY, |shortest| handle.leases.interval(shortest))
+                let result = keep_all(&handle, registry.as_ref()).await;
+                handle.record_keepalive_result(result.as_ref().err().cloned());
+                result.map_or(RETRY, |shortest| handle.leases.interval(shortest))
             }
         };
         tokio::select! {
             () = stop.cancelled() => return,
-            // A new connection may follow a time without one: renew at once.
+            // A new connection may follow an outage, so the leases need a keepalive immediately.
             changed = connections.changed() => if changed.is_err() { return },
             () = handle.leases.granted.notified() => {}
             () = tokio::time::sleep(wait.min(Duration::from_secs(86_400))) => {}
@@ -42,7 +43,7 @@ pub async fn run(handle: Arc<RegistryHandle>, stop: CancellationToken) {
     }
 }
 
-/// One round. Returns the shortest TTL that is left, in seconds, or the first reason why not every lease was answered for.
+/// One round. Returns the shortest TTL in seconds, or the first error.
 async fn keep_all(handle: &RegistryHandle, registry: &dyn Registry) -> Result<Option<i64>> {
     let leases: Vec<LeaseId> = handle.view().own_leases().keys().copied().filter(|l| *l != LeaseId::NONE).collect();
     let answers: Vec<(LeaseId, Result<KeepAlive>)> = futures::stream::iter(leases)
@@ -58,8 +59,8 @@ async fn keep_all(handle: &RegistryHandle, registry: &dyn Registry) -> Result<Op
                 all = all.map(|shortest| Some(shortest.unwrap_or(seconds).min(seconds)));
             }
             Ok(KeepAlive::Gone) => {
-                // Its records are deleted with it. They are written again at once under a new grant, whether or not the watch has
-                // shown that yet.
+                // etcd deletes its records with it. They are written again immediately under a new grant, even if the
+                // watch has not reported their deletion yet.
                 warn!(registry = handle.name, %lease, "a lease of ours is gone; its records are written again");
                 handle.leases.lost(lease);
                 let affected = handle.view().lease_lost(lease);
@@ -88,7 +89,7 @@ mod tests {
     const OWN: &str =
         r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
 
-    /// A replica that asks for leases of this TTL.
+    /// A replica that requests leases with this TTL.
     fn replica(
         server: &FakeEtcd,
         ttl_seconds: i64,

@@ -1,8 +1,9 @@
-//! The leases that own records hang on.
+//! The leases of own records in one registry.
 //!
-//! Owns their IDs, which follow from the registry's name and settings, so that a successor finds the same leases, and how many
-//! records each carries. A lease that carries nothing is left to expire. Source of the limits: etcd leases with many keys block
-//! the server when they are revoked (k8s.io/apiserver caps them at 1,000). Keeping them alive is [`super::keeper`].
+//! Owns their IDs, which follow from the registry's name and settings, so that a successor finds the same leases. Owns
+//! the limit of records on each; a lease without records expires. Source of the limit: revoking an etcd lease with many
+//! keys blocks the server (k8s.io/apiserver caps them at 1,000). Refuses to repeat keepalives, which
+//! [`super::keepalive`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -16,9 +17,9 @@ use twinspan_core::model::LeaseId;
 
 use super::{Grant, KeepAlive, Registry, RegistryError, Result};
 
-/// The most records on one lease.
+/// The maximum of records on one lease.
 pub const RECORDS_PER_LEASE: usize = 500;
-/// The most leases of one registry.
+/// The maximum of leases of one registry.
 const LEASES: u32 = 1024;
 
 fn seconds(ttl: i64) -> Duration {
@@ -30,13 +31,13 @@ fn seconds(ttl: i64) -> Duration {
 pub struct LeasePool {
     seed: String,
     ttl_seconds: i64,
-    /// What the server made of it, as its last answer said; it may grant longer leases than it is asked for.
+    /// The TTL in the server's last answer; the server may grant a longer one than requested.
     granted_seconds: Mutex<Option<i64>>,
-    /// Leases that a grant or a keepalive has shown to live.
+    /// Leases that live according to a grant or a keepalive.
     living: Mutex<BTreeSet<LeaseId>>,
-    /// Records that are being written and that the view does not show yet.
+    /// Records in flight, which the view does not have yet.
     reserved: Mutex<BTreeMap<LeaseId, usize>>,
-    /// A lease was granted: its first keepalive is due.
+    /// Notified when a lease was granted and its first keepalive is due.
     pub(super) granted: Notify,
 }
 
@@ -66,15 +67,15 @@ impl LeasePool {
         LeaseId((i64::from_be_bytes(bytes) & i64::MAX).max(1))
     }
 
-    /// Every ID that a lease of ours can have.
+    /// Every ID that one of our leases can have.
     pub fn ids(&self) -> BTreeSet<LeaseId> {
         (0..LEASES).map(|n| self.id(n)).collect()
     }
 
-    /// A lease that lives and has room for at least one more record, and how many it takes. Only the leader asks for one.
+    /// A live lease with room for at least one more record, and its room. Only the leader calls this.
     ///
     /// # Errors
-    /// What the registry answered, or [`RegistryError::Server`] where all leases are full.
+    /// The registry's error, or [`RegistryError::Server`] if all leases are full.
     pub async fn with_room(
         &self,
         registry: &dyn Registry,
@@ -100,7 +101,7 @@ impl LeasePool {
             Grant::Granted(seconds) => seconds,
             Grant::Exists => match registry.keep_alive(lease).await? {
                 KeepAlive::For(seconds) => seconds,
-                // It expired between the two: the next attempt grants it.
+                // The lease expired between the two requests: the next attempt grants it.
                 KeepAlive::Gone => return Err(RegistryError::LeaseGone),
             },
         };
@@ -111,7 +112,7 @@ impl LeasePool {
         Ok(())
     }
 
-    /// Keeps room for records that are being written.
+    /// Reserves room for records in flight.
     pub fn reserve(&self, lease: LeaseId, records: usize) {
         *lock(&self.reserved).entry(lease).or_default() += records;
     }
@@ -126,7 +127,7 @@ impl LeasePool {
         }
     }
 
-    /// The registry says that the lease is gone: it is granted anew before it is used again.
+    /// The lease is gone: it has to be granted again before its next use.
     pub fn lost(&self, lease: LeaseId) {
         lock(&self.living).remove(&lease);
     }
@@ -135,13 +136,13 @@ impl LeasePool {
         lock(&self.living).insert(lease);
     }
 
-    /// How long a lease of ours outlives everybody.
+    /// How long our records survive after the last replica stops.
     pub fn ttl(&self) -> Duration {
         seconds(lock(&self.granted_seconds).unwrap_or(self.ttl_seconds))
     }
 
-    /// When leases have to be kept alive again of which the shortest has this TTL: after a third of it, or of that of the last
-    /// granted one, which may carry nothing yet. Where another TTL was in force, records hang on leases with that one.
+    /// Time until the next keepalives: a third of the shortest TTL. The last granted lease counts even if it carries no
+    /// record yet. Leases from before a change of `spec` keep their own TTL.
     pub(super) fn interval(&self, shortest: Option<i64>) -> Duration {
         let granted = *lock(&self.granted_seconds);
         let ttl = shortest.into_iter().chain(granted).min().unwrap_or(self.ttl_seconds);
@@ -156,17 +157,17 @@ mod tests {
 
     #[test]
     fn ids_follow_from_the_settings_and_from_nothing_else() {
-        let book = |cluster: &str, name: &str, prefix: &str, ttl| {
+        let pool = |cluster: &str, name: &str, prefix: &str, ttl| {
             LeasePool::new(cluster, name, &Layout::new(Format::Kitex, prefix), ttl)
         };
-        let main = book("c", "main", "p", 300);
-        assert_eq!(main.id(3), book("c", "main", "p", 300).id(3));
+        let main = pool("c", "main", "p", 300);
+        assert_eq!(main.id(3), pool("c", "main", "p", 300).id(3));
         let others = [
             main.id(1),
-            book("d", "main", "p", 300).id(0),
-            book("c", "x", "p", 300).id(0),
-            book("c", "main", "q", 300).id(0),
-            book("c", "main", "p", 60).id(0),
+            pool("d", "main", "p", 300).id(0),
+            pool("c", "x", "p", 300).id(0),
+            pool("c", "main", "q", 300).id(0),
+            pool("c", "main", "p", 60).id(0),
         ];
         for other in others {
             assert!(other.0 > 0);

@@ -1,16 +1,18 @@
 //! The far side's door: every request to a service registry goes through here.
 //!
-//! - [`Registry`]: the calls of one connection. [`etcd`] is the real one, `fake` the one for fault injection; both pass the same contract
-//!   test.
-//! - [`session`]: list → `Reset` → watch, for ever; keeps the [`view`] true. [`incarnation`]: whether the registry that answers is the one
-//!   that was known.
-//! - [`leases`]: the leases that own records hang on; [`keepalive`] keeps them alive, [`orphans`] finds the records on them.
-//! - [`fence`]: the epoch that every batch compares; [`takeover`]: raises it.
-//! - [`writer`]: compare-and-swap batches, which ask the Lease, the fence and the keyspace first.
-//! - [`health`]: refusals of a registry although its session stands.
-//! - [`handle`]: the operator's hold of one registry; [`sessions`]: all that run; [`guards`]: the deletion guard of each.
+//! - [`Registry`]: the calls of one connection. [`etcd`] implements them, and `fake` does for fault injection; both
+//!   pass the same contract test.
+//! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
+//!   [`incarnation`]: detects an etcd that did not come back as it was.
+//! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
+//! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it.
+//! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first.
+//! - [`health`]: the writes and keepalives that a connected registry rejects.
+//! - [`handle`]: one registry for the rest of the operator; [`sessions`]: all handles; [`guards`]: their deletion
+//!   guards.
 //!
-//! Refuses to decide: the operations come from the planners.
+//! Owns the connections, the views and the writes of every registry. Refuses to plan: the operations come from the
+//! planners.
 
 pub mod error;
 pub mod etcd;
@@ -24,6 +26,7 @@ pub mod incarnation;
 pub mod keepalive;
 pub mod leases;
 pub mod orphans;
+pub mod records;
 pub mod session;
 pub mod sessions;
 pub mod takeover;
@@ -41,10 +44,10 @@ pub use error::RegistryError;
 
 pub type Result<T> = std::result::Result<T, RegistryError>;
 
-/// etcd allows 128 operations in one request, and the outer transaction is one of them (`--max-txn-ops`).
+/// etcd allows 128 operations in one request, and the outer transaction counts as one (`--max-txn-ops`).
 pub const MAX_BATCH: usize = 127;
 
-/// One connection to a registry. Every call has a deadline of its own; none retries.
+/// One connection to a registry. Every call has its own deadline; none retries.
 #[async_trait]
 pub trait Registry: Send + Sync + fmt::Debug {
     async fn status(&self) -> Result<ServerStatus>;
@@ -52,39 +55,39 @@ pub trait Registry: Send + Sync + fmt::Debug {
     /// Every record whose key has this prefix, at one revision.
     async fn list(&self, key_prefix: &str) -> Result<ListResponse>;
 
-    /// Every change of keys with this prefix from the revision on, that revision included. A sign of life can be asked for only
-    /// once the registry has reached the revision.
+    /// Every change of keys with this prefix from the revision on, that revision included. The registry answers
+    /// progress requests only once it has reached the revision.
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>>;
 
-    /// Each key as it is now; `None` where there is no such key.
+    /// The current record of each key; `None` if the key does not exist.
     async fn read(&self, keys: &[RecordKey]) -> Result<ReadResponse>;
 
-    /// One transaction; an operation that loses its race leaves its neighbours alone.
+    /// One transaction; an operation that loses its race does not affect the others.
     ///
     /// # Errors
-    /// [`RegistryError::Fenced`] where the fence does not hold, and nothing is written.
-    /// [`RegistryError::is_ambiguous`] errors leave open whether the batch was written.
+    /// [`RegistryError::Fenced`] if the fence does not hold; then nothing was written.
+    /// After an [`RegistryError::is_ambiguous`] error the batch may have been written.
     async fn commit(&self, batch: &Batch) -> Result<TxnResponse>;
 
     async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant>;
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<KeepAlive>;
 
-    /// Whether the lease exists, without prolonging it.
+    /// Looks the lease up without prolonging it.
     async fn look_up(&self, lease: LeaseId) -> Result<LeaseState>;
 
-    /// Every lease of the registry, whosever it is.
+    /// Every lease of the registry, those of other clients included.
     async fn leases(&self) -> Result<Vec<LeaseId>>;
 
-    /// The keys that hang on a lease; none where it does not exist.
+    /// The keys attached to a lease; none if it does not exist.
     async fn keys_of(&self, lease: LeaseId) -> Result<Vec<RecordKey>>;
 }
 
-/// A key prefix to follow, under a number by which it can be given up.
+/// A key prefix to watch, and the ID that cancels the watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WatchRange {
-    /// Positive, and never used before on the same stream.
-    pub number: i64,
+    /// Positive, and unique on the stream.
+    pub watch_id: i64,
     pub key_prefix: String,
     pub from: Revision,
 }
@@ -95,25 +98,25 @@ pub trait Connector: Send + Sync {
     async fn connect(&self) -> Result<Arc<dyn Registry>>;
 }
 
-/// A stream of changes. It ends with its first error. Only for the next item one may have to wait for ever.
+/// A stream of changes that ends with its first error. Only [`Watch::next`] has no deadline.
 #[async_trait]
 pub trait Watch: Send {
     async fn next(&mut self) -> Result<WatchItem>;
 
-    /// Follows another key prefix on the same stream.
+    /// Watches another key prefix on the same stream.
     async fn follow(&mut self, another: &WatchRange) -> Result<()>;
 
-    /// Gives one up.
-    async fn unwatch(&mut self, number: i64) -> Result<()>;
+    /// Stops watching one of the key prefixes.
+    async fn unwatch(&mut self, watch_id: i64) -> Result<()>;
 
-    /// Asks for a [`WatchItem::Progress`], which shows that the stream is alive.
+    /// Requests a [`WatchItem::Progress`], which shows that the stream is alive.
     async fn request_progress(&mut self) -> Result<()>;
 }
 
-/// What answers.
+/// The etcd member that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerStatus {
-    /// Of the etcd cluster, not of ours.
+    /// ID of the etcd cluster, not of the Kubernetes cluster.
     pub cluster_id: u64,
     pub version: String,
 }
@@ -133,11 +136,11 @@ pub struct ReadResponse {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchItem {
-    /// In the order in which they happened; several may share a revision.
+    /// In the order of their revisions; several may share one.
     Changes(Vec<Change>),
     /// Everything up to the revision has been delivered.
     Progress(Revision),
-    /// Nothing new, but a sign of life.
+    /// The stream is alive, without any change.
     Alive,
 }
 
@@ -156,14 +159,14 @@ impl Change {
     }
 }
 
-/// Operations that are written together.
+/// Operations of one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Must hold for anything to be written: the epoch of the leader that writes.
+    /// The epoch of the leader that writes; if the key has another value, nothing is written.
     pub fence: Option<Fence>,
-    /// For creates, and for updates of records that have none.
+    /// For creates, and for updates of records without a lease.
     pub lease: LeaseId,
-    /// At most [`MAX_BATCH`], each key once.
+    /// At most [`MAX_BATCH`], with distinct keys.
     pub ops: Vec<RecordOp>,
 }
 
@@ -184,22 +187,22 @@ pub struct TxnResponse {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Written,
-    /// The key had another revision; this is the key now.
+    /// The key had another revision; this is its current record.
     Conflict(Option<RawRecord>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// The TTL that the server chose, in seconds; it may be longer than asked for.
+    /// The TTL that the server chose, in seconds; it may exceed the requested one.
     Granted(i64),
-    /// There is a lease with this ID already.
+    /// A lease with this ID exists already.
     Exists,
 }
 
 /// The answer to a keepalive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepAlive {
-    /// It lives for its whole TTL from now on, in seconds.
+    /// The lease lives for its whole TTL from now on, in seconds.
     For(i64),
     Gone,
 }

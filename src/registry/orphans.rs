@@ -1,7 +1,8 @@
 //! Own records that nothing refers to any more, found through their leases.
 //!
-//! Where every service is a range of its own, the records of a RegisteredService that was deleted while nobody ran lie in a range that
-//! nobody would follow. Owns how they are found: our leases have derived IDs, and every own record hangs on one.
+//! If each service is a range of its own, no session watches the range of a RegisteredService that was deleted while
+//! Twinspan was down (`docs/decisions/0018`). Owns the search: our leases have derived IDs, and every own record is
+//! attached to one. Refuses to delete the records: watching their names brings them into the view.
 
 use std::collections::BTreeSet;
 
@@ -12,16 +13,16 @@ use twinspan_core::model::{LeaseId, RecordKey, RegistryName};
 use super::handle::RegistryHandle;
 use super::{Registry, RegistryError, Result};
 
-/// Leases that are asked about at once.
+/// Leases looked up concurrently.
 const AT_ONCE: usize = 32;
 
-/// Has the names followed under which records hang on leases of ours.
+/// Requests the ranges of all names with records on our leases.
 pub async fn find(handle: &RegistryHandle, registry: &dyn Registry) -> Result<()> {
     let ours = handle.leases.ids();
     let found: Vec<LeaseId> = match registry.leases().await {
         Ok(all) => all.into_iter().filter(|lease| ours.contains(lease)).collect(),
-        // A user that may not read every key on every lease, whosever they are, is told of none (`checkLeaseLeases` of
-        // server/etcdserver, 3.7). Of ours each can be asked about by itself.
+        // etcd lists no leases for a user that may not read every key on every lease (`checkLeaseLeases` of
+        // server/etcdserver, 3.7), but it answers for each of our leases.
         Err(RegistryError::PermissionDenied(_)) => ours.into_iter().collect(),
         Err(error) => return Err(error),
     };
@@ -36,7 +37,7 @@ pub async fn find(handle: &RegistryHandle, registry: &dyn Registry) -> Result<()
                 let legal = split.filter_map(|(name, _)| RegistryName::new(std::str::from_utf8(name).ok()?).ok());
                 names.extend(legal);
             }
-            // One key that our user may not read is enough.
+            // A single key without read permission fails the look-up.
             Err(RegistryError::PermissionDenied(_)) => unreadable += 1,
             Err(error) => return Err(error),
         }
@@ -49,6 +50,6 @@ pub async fn find(handle: &RegistryHandle, registry: &dyn Registry) -> Result<()
         );
     }
     debug!(registry = handle.name, leases, names = names.len(), "own leases");
-    handle.adopt_names(names);
+    handle.set_orphaned(names);
     Ok(())
 }

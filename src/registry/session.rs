@@ -1,9 +1,9 @@
-//! The session of a registry: list → `Reset` → watch from the list's revision, re-entered at every end or error.
+//! The session of a registry: list → `Reset` → watch from the list's revision, repeated at every end or error.
 //!
-//! One loop, so that compaction, an expired token, a cut connection and a server that falls silent all end the same way: the
-//! view is stale, a new connection is opened to the next endpoint that answers, and complete lists make it fresh. It never
-//! gives up. Where all keys have one prefix that is one range; else each service has one, and all are watched on one stream.
-//! Refuses to know records: it feeds the [`super::view`].
+//! Owns when to connect, list and watch. Compaction, an expired token, a cut connection and a silent server all end the
+//! same way: the view becomes stale, the next endpoint that answers gets a new connection, and complete lists make the
+//! view fresh. If all keys have one prefix, that is one range; otherwise each service is a range, and one stream
+//! watches all (`docs/decisions/0018`). Refuses to read records: it feeds the [`super::view`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,30 +20,30 @@ use twinspan_core::plan::departure::evidence::LeaseLookUp;
 use twinspan_core::plan::service::Incarnation;
 
 use super::handle::{Names, Phase, RegistryHandle};
-use super::view::Affected;
+use super::records::Affected;
 use super::{Connector, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, orphans};
 use crate::env::Env;
 
-/// After this long without anything the server is asked for progress; after as long again it counts as dead.
+/// Silence after which the session requests progress; after as long again the server counts as dead.
 pub const SILENCE: Duration = Duration::from_secs(10);
 /// First wait after a failure; doubled for each further one.
 const BACKOFF: Duration = Duration::from_millis(250);
-/// Longest wait between two attempts. Short enough that a lease of the shortest TTL, 60 s, which was last kept alive 20 s before
-/// an outage of 30 s, is kept alive again in time.
+/// Longest wait between two attempts. Short enough for a lease with the shortest TTL, 60 s: if its last keepalive was
+/// 20 s before an outage of 30 s, the next one is still in time.
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
-/// A session that lasted this long was sound: the next failure is a first one.
+/// A session that lasted this long resets the backoff.
 const SOUND_AFTER: Duration = Duration::from_secs(30);
-/// How soon a range is tried again that our user may not read.
+/// Wait before a range without read permission is tried again.
 const REFUSED_RETRY: Duration = Duration::from_secs(30);
-/// Lease look-ups under way at once.
+/// Lease look-ups in flight at a time.
 const LOOK_UPS: usize = 64;
 
-/// Follows the registry until it is stopped. One that replaces another begins once that one has ended: what it does last must not be
-/// done to its successor.
+/// Runs sessions until it is stopped. A replacement waits for its predecessor to end; otherwise the predecessor's
+/// cleanup would hit the new session.
 pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env: Env, stop: CancellationToken) {
-    let _turn = tokio::select! {
+    let _lock = tokio::select! {
         () = stop.cancelled() => return,
-        turn = handle.session_lock.lock() => turn,
+        lock = handle.session_lock.lock() => lock,
     };
     let mut failures = 0;
     let look_ups = Arc::new(Semaphore::new(LOOK_UPS));
@@ -69,7 +69,7 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env
     handle.disconnected();
 }
 
-/// One session, from the connection to its end; returns why it ended.
+/// One session, from the connection to its end. Returns the error that ended it.
 async fn once(
     handle: &Arc<RegistryHandle>,
     connector: &dyn Connector,
@@ -96,18 +96,18 @@ struct Session {
     env: Env,
     look_ups: Arc<Semaphore>,
     names: watch::Receiver<Names>,
-    /// `None` while there is nothing to follow.
+    /// `None` while there is nothing to watch.
     watch: Option<Box<dyn Watch>>,
     followed: BTreeMap<Range, i64>,
-    /// Ranges that our user may not read while it may read others, and when each is tried again.
+    /// Ranges without read permission, and the time of the next attempt; others can be read.
     refused: BTreeMap<Range, Instant>,
-    next_number: i64,
-    /// Of the last list.
+    next_watch_id: i64,
+    /// The revision of the last list.
     listed: Revision,
 }
 
 impl Session {
-    /// Connects the view with the registry: everything is listed, and watched from then on.
+    /// Connects the view with the registry: lists everything and watches it from there.
     async fn begin(
         handle: Arc<RegistryHandle>,
         registry: Arc<dyn Registry>,
@@ -118,7 +118,7 @@ impl Session {
         handle.view().begin();
         handle.set_server(server);
         handle.set_phase(Phase::Listing);
-        // From here on: a name that comes while others are listed has its turn after them.
+        // A name that is added while others are listed follows after them.
         let names = handle.names();
         let mut session = Self {
             handle,
@@ -129,7 +129,7 @@ impl Session {
             watch: None,
             followed: BTreeMap::new(),
             refused: BTreeMap::new(),
-            next_number: 1,
+            next_watch_id: 1,
             listed: 0,
         };
         if session.handle.layout.root().is_none() {
@@ -150,10 +150,10 @@ impl Session {
         Ok(session)
     }
 
-    /// Follows what should be followed and is not, and gives up what should not be.
+    /// Lists and watches wanted ranges that are missing, and stops watching unwanted ones.
     async fn catch_up(&mut self) -> Result<Affected> {
         let wanted = self.handle.wanted_ranges();
-        self.give_up_all_but(&wanted).await?;
+        self.unwatch_all_but(&wanted).await?;
         let now = Instant::now();
         let due = |range: &&Range| self.refused.get(*range).is_none_or(|again| *again <= now);
         let missing = wanted.iter().filter(|range| !self.followed.contains_key(*range)).filter(due);
@@ -173,25 +173,26 @@ impl Session {
         }
         self.handle.set_listed(self.listed);
         match refusal {
-            // Nothing at all may be read, and it is the registry's matter.
+            // No range may be read: the error is the registry's.
             Some(error) if self.followed.is_empty() => Err(error),
             _ => Ok(affected),
         }
     }
 
-    async fn give_up_all_but(&mut self, wanted: &BTreeSet<Range>) -> Result<()> {
+    async fn unwatch_all_but(&mut self, wanted: &BTreeSet<Range>) -> Result<()> {
         self.refused.retain(|range, _| wanted.contains(range));
         let known = self.handle.view().ranges();
         for range in known.difference(wanted) {
             self.handle.view().forget(range);
-            if let (Some(number), Some(watch)) = (self.followed.remove(range), &mut self.watch) {
-                watch.unwatch(number).await?;
+            if let (Some(watch_id), Some(watch)) = (self.followed.remove(range), &mut self.watch) {
+                watch.unwatch(watch_id).await?;
             }
         }
         Ok(())
     }
 
-    /// One range that may not be read is the matter of its service: anybody can ask for a name, and the others go on.
+    /// A range without read permission affects only its own services, because every user can request a name
+    /// (`docs/decisions/0023`).
     fn refuse(&mut self, range: &Range, error: RegistryError) -> Affected {
         if self.refused.insert(range.clone(), Instant::now() + REFUSED_RETRY).is_none() {
             warn!(registry = self.handle.name, %error, "a service cannot be followed; the others are");
@@ -203,10 +204,10 @@ impl Session {
         let key_prefix = self.handle.layout.key_prefix(range);
         let listing = self.registry.list(&key_prefix).await?;
         let mut affected = self.handle.view().reset(range, &listing, self.env.now());
-        // At once: another list will not show again what this one did.
+        // Immediately: the next list will not show these departures again.
         self.look_up(&mut affected);
         if let Range::Service(name) = range {
-            // Somebody waits for the list itself, also where it is empty.
+            // The services of the name wait for the list itself, even an empty one.
             affected.names.insert(name.as_str().as_bytes().into());
         }
         self.listed = listing.revision;
@@ -217,15 +218,16 @@ impl Session {
             revision = listing.revision,
             "listed"
         );
-        // From the list's own revision, not the next one: etcd gives no sign of life to a watch that begins in the future
-        // (`progressIfSync` of server/storage/mvcc, 3.5.8 and later), and what it repeats is old news to the view.
-        let follow = WatchRange { number: self.next_number, key_prefix, from: listing.revision };
-        self.next_number += 1;
+        // From the list's own revision, not the next one: etcd does not answer progress requests for a watch that
+        // begins in the future (`progressIfSync` of server/storage/mvcc, 3.5.8 and later). The view ignores repeated
+        // events.
+        let follow = WatchRange { watch_id: self.next_watch_id, key_prefix, from: listing.revision };
+        self.next_watch_id += 1;
         match &mut self.watch {
             Some(watch) => watch.follow(&follow).await?,
             None => self.watch = Some(self.registry.watch(&follow).await?),
         }
-        self.followed.insert(range.clone(), follow.number);
+        self.followed.insert(range.clone(), follow.watch_id);
         self.refused.remove(range);
         Ok(affected)
     }
@@ -261,7 +263,7 @@ impl Session {
         }
     }
 
-    /// Looks up how departed records went.
+    /// Looks up the leases of departed records.
     fn look_up(&self, affected: &mut Affected) {
         for look_up in std::mem::take(&mut affected.look_ups) {
             tokio::spawn(explain(self.handle.clone(), self.registry.clone(), look_up, self.look_ups.clone()));
@@ -269,7 +271,7 @@ impl Session {
     }
 }
 
-/// Names came or went, or it is time to try a range again.
+/// Waits until names change, or a range is due for another attempt.
 async fn something_to_follow(names: &mut watch::Receiver<Names>, again: Option<Instant>) {
     // The handle, which sends the names, lives as long as the session.
     let _ = match again {
@@ -278,7 +280,7 @@ async fn something_to_follow(names: &mut watch::Receiver<Names>, again: Option<I
     };
 }
 
-/// The next item. A watch that says nothing may be dead: then it is asked, and a second silence is its end.
+/// The next item. A silent watch may be dead: it gets a progress request, and a second silence ends the session.
 async fn next(watch: &mut Option<Box<dyn Watch>>, registry: &dyn Registry) -> Result<WatchItem> {
     let Some(watch) = watch else {
         tokio::time::sleep(SILENCE).await;

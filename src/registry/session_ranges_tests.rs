@@ -1,23 +1,23 @@
-//! Sessions where every service is a range of its own.
+//! Sessions with one range for each service.
 
 use super::*;
 
-/// With these names registered.
+/// A session with these registered names.
 fn bench_of_ranges(registered: &[&str]) -> Bench {
     bench_of(Layout::new(Format::GoZero, ""), registered)
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about_or_holds_records_of_ours() {
+async fn a_range_is_watched_while_its_name_is_registered_or_has_own_records() {
     let bench = bench_of_ranges(&[]);
-    // A record of ours that nothing refers to, on a lease of ours.
+    // An orphaned own record, on one of our leases.
     let (lost, lease) = ("lost/twinspan~c1~shop~gone~10.0.0.9:80", bench.handle.leases.id(5));
     bench.server.grant_for(lease, Duration::from_secs(3600));
     bench.server.put(lost, "10.0.0.9:80", lease);
     bench.server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
     bench.server.put("else/1", "10.0.0.2:80", LeaseId::NONE);
     bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
-    assert_eq!(bench.snapshot().state, ViewState::Unknown, "nobody asks about it yet");
+    assert_eq!(bench.snapshot().state, ViewState::Unknown, "the name is not registered yet");
     bench.handle.set_registered(names(&["echo"]));
     bench.fresh().await;
     assert_eq!(bench.keys(), ["echo/1"]);
@@ -26,7 +26,7 @@ async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about
     let lists = bench.server.calls("list");
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(bench.server.calls("list"), lists, "nothing at rest");
-    // Compaction ends all of them, and all come back.
+    // Compaction ends all watches, and the next session opens all again.
     bench.server.cut();
     bench
         .until("listed again", |b| b.server.calls("list") == lists + 2 && b.snapshot().state == ViewState::Fresh)
@@ -38,7 +38,7 @@ async fn where_every_service_is_a_range_each_is_followed_while_it_is_asked_about
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_comes_while_others_are_listed_is_followed_after_them() {
+async fn a_name_added_while_others_are_listed_is_watched_after_them() {
     let bench = bench_of_ranges(&["echo", "order"]);
     bench.server.set_faults(Faults { slow: true, ..Faults::default() });
     bench.until("the first list", |b| b.server.calls("list") == 1).await;
@@ -48,7 +48,7 @@ async fn a_name_that_comes_while_others_are_listed_is_followed_after_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn that_another_registry_answers_is_not_forgotten_before_it_has_listed_everything() {
+async fn another_etcd_counts_until_every_range_was_listed() {
     let unavailable = RegistryError::Timeout { what: "list", seconds: 20 };
     for (emptied, expected) in [(true, Incarnation::ClusterChanged), (false, Incarnation::RolledBack)] {
         let bench = bench_of_ranges(&["echo", "order"]);
@@ -57,7 +57,7 @@ async fn that_another_registry_answers_is_not_forgotten_before_it_has_listed_eve
             bench.server.put(key, &format!("10.0.0.{}:80", bench.server.revision() + 1), LeaseId::NONE);
         }
         bench.fresh().await;
-        // The first session to meet it lists one of two services, the next ones none at all.
+        // The first session with the other etcd lists one of two services, the next ones list none.
         bench.server.fail_lists("order/", Some(unavailable.clone()));
         if emptied {
             bench.server.replace_with_empty();
@@ -86,7 +86,7 @@ async fn that_another_registry_answers_is_not_forgotten_before_it_has_listed_eve
 }
 
 #[tokio::test(start_paused = true)]
-async fn how_a_record_went_that_a_list_lacks_is_looked_up_also_where_the_session_ends_at_once() {
+async fn the_lease_of_a_record_missing_from_a_list_is_looked_up_even_if_the_session_ends() {
     let bench = bench_of(Layout::new(Format::Kitex, ""), &["echo", "order"]);
     bench.server.grant_for(LeaseId(6), Duration::from_secs(3600));
     bench.server.put("/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId(6));
@@ -102,7 +102,7 @@ async fn how_a_record_went_that_a_list_lacks_is_looked_up_also_where_the_session
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_may_not_be_read_is_the_matter_of_its_service_alone() {
+async fn a_name_without_read_permission_affects_only_its_service() {
     let denied = RegistryError::PermissionDenied("permission denied".to_owned());
     let bench = bench_of_ranges(&["echo", "order"]);
     for key in ["echo/1", "order/1", "other/1"] {
@@ -110,14 +110,14 @@ async fn a_name_that_may_not_be_read_is_the_matter_of_its_service_alone() {
     }
     bench.server.fail_lists("other/", Some(denied.clone()));
     bench.fresh().await;
-    // Anybody creates a RegisteredService with a name that is none of our user's business.
+    // A RegisteredService with a name that our user may not read.
     bench.handle.set_registered(names(&["echo", "order", "other"]));
     bench.until("refused", |b| b.refusal("other").is_some()).await;
     let is = |b: &Bench, name: &str| (b.snapshot_of(name).state, b.snapshot_of(name).records.len());
     assert_eq!(is(&bench, "other"), (ViewState::Unknown, 0));
     assert_eq!((is(&bench, "echo"), bench.handle.status().phase), ((ViewState::Fresh, 1), Phase::Watching));
 
-    // One more is taken away while nobody is connected: what was there is kept.
+    // Another name loses its permission while no session is connected: its records stay.
     bench.server.fail_lists("order/", Some(denied.clone()));
     bench.server.cut();
     bench.until("refused as well", |b| b.refusal("order").is_some() && b.handle.connection().is_ok()).await;
@@ -126,14 +126,14 @@ async fn a_name_that_may_not_be_read_is_the_matter_of_its_service_alone() {
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!((bench.server.calls("list") - lists, phase), (2 * 10, Phase::Watching), "tried again from time to time");
 
-    // One is given, and nobody asks for the other any more.
+    // One name gets its permission back, and no RegisteredService requests the other any more.
     bench.server.fail_lists("order/", None);
     bench.until("read again", |b| is(b, "order") == (ViewState::Fresh, 1)).await;
     assert_eq!(bench.refusal("order"), None);
     bench.handle.set_registered(names(&["echo", "order"]));
     bench.until("forgotten", |b| b.refusal("other").is_none()).await;
 
-    // Where nothing at all may be read, it is the registry's matter.
+    // If no range may be read, the error is the registry's.
     bench.server.fail_lists("echo/", Some(denied.clone()));
     bench.server.fail_lists("order/", Some(denied));
     bench.server.cut();
@@ -144,7 +144,7 @@ async fn a_name_that_may_not_be_read_is_the_matter_of_its_service_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn own_records_are_found_also_where_the_registry_does_not_tell_all_leases() {
+async fn own_records_are_found_even_if_etcd_does_not_list_leases() {
     let bench = bench_of_ranges(&[]);
     let (readable, unreadable) = (bench.handle.leases.id(700), bench.handle.leases.id(3));
     for (lease, key) in

@@ -28,7 +28,7 @@ fn identity(layout: Layout, fence_prefix: Option<String>) -> Identity {
     Identity { uid: "u".into(), cluster_id: "c1".into(), layout, ttl_seconds: 60, fence_prefix }
 }
 
-/// A session and a lease keeper on a registry in memory; leases last 60 s.
+/// A session and a keepalive task on a fake etcd; leases last 60 s.
 fn bench() -> Bench {
     bench_of(Layout::new(Format::Kitex, "p"), &[])
 }
@@ -168,7 +168,7 @@ async fn every_end_of_a_session_is_the_start_of_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn how_a_record_went_is_looked_up() {
+async fn the_lease_of_a_departed_record_is_looked_up() {
     let bench = bench();
     bench.server.grant_for(LeaseId(5), Duration::from_secs(3600));
     bench.server.grant_for(LeaseId(6), Duration::from_secs(30));
@@ -183,7 +183,7 @@ async fn how_a_record_went_is_looked_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn writes_hang_on_leases_with_derived_ids_and_at_most_500_records() {
+async fn writes_use_leases_with_derived_ids_and_at_most_500_records() {
     let bench = bench();
     bench.fresh().await;
     let ops: Vec<RecordOp> = (0..600).map(|n| create(&format!("10.0.{}.{}:80", n / 250, n % 250 + 1))).collect();
@@ -199,7 +199,7 @@ async fn writes_hang_on_leases_with_derived_ids_and_at_most_500_records() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_race_costs_its_neighbours_nothing_and_shows_what_is_there() {
+async fn a_lost_race_does_not_affect_other_operations_and_returns_the_record() {
     let bench = bench();
     bench.fresh().await;
     bench.server.put("p/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId::NONE);
@@ -238,13 +238,13 @@ async fn a_lease_that_is_gone_is_granted_again_before_it_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_are_kept_alive_by_whoever_holds_the_view_and_left_alone_when_empty() {
+async fn every_replica_keeps_leases_alive_and_empty_ones_expire() {
     let bench = bench();
     bench.fresh().await;
     bench.write(vec![create("10.0.0.1:80")]).await;
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(bench.server.records().len(), 1);
-    // A short outage is survived; the first thing after it is a keepalive.
+    // Leases survive a short outage; a keepalive is the first request after it.
     bench.server.set_faults(Faults { away: true, ..Faults::default() });
     tokio::time::sleep(Duration::from_secs(30)).await;
     bench.server.set_faults(Faults::default());
@@ -262,7 +262,7 @@ async fn leases_are_kept_alive_by_whoever_holds_the_view_and_left_alone_when_emp
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_written_by_who_may_not() {
+async fn nothing_is_written_without_the_lease() {
     let bench = bench();
     bench.fresh().await;
     let refused = bench.handle.write(&Leadership::none(), vec![create("10.0.0.1:80")]).await;
@@ -272,25 +272,25 @@ async fn nothing_is_written_by_who_may_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_replaces_another_begins_once_that_one_has_ended() {
+async fn a_session_waits_for_the_one_that_it_replaces() {
     let bench = bench();
     bench.fresh().await;
     let (lists, stop) = (bench.server.calls("list"), CancellationToken::new());
     tokio::spawn(run(bench.handle.clone(), Arc::new(bench.server.clone()), Env::real(), stop.clone()));
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(bench.server.calls("list"), lists, "the first one goes on");
+    assert_eq!(bench.server.calls("list"), lists, "the first session continues");
     bench.stop.cancel();
     bench.until("the second one", |b| b.server.calls("list") > lists && b.snapshot().state == ViewState::Fresh).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert!(bench.handle.connection().is_ok(), "nobody cuts it off");
+    assert!(bench.handle.connection().is_ok(), "the next session stays connected");
     stop.cancel();
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_was_lost_with_its_connection_ends_no_other_one() {
+async fn an_answer_lost_with_its_connection_does_not_end_the_next_session() {
     let bench = bench();
     bench.fresh().await;
-    // Each of them may be what ends the session.
+    // Each of these requests may end the session.
     for _ in 0..10 {
         let (lists, connection) = (bench.server.calls("list"), bench.handle.connection().unwrap());
         bench.handle.write_unknown(connection.as_ref());

@@ -13,12 +13,12 @@ use super::handle::{Identity, RegistryHandle};
 /// The settings of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionSettings {
-    /// With another identity it is another registry, and nothing that is known of the old one counts.
+    /// Another identity means another registry: nothing known of the old one counts.
     pub identity: Identity,
     pub connection: Settings,
 }
 
-/// The sessions that run; clones are the same list.
+/// The sessions that run; clones share the list.
 #[derive(Clone, Debug, Default)]
 pub struct Registries {
     running: Arc<Mutex<BTreeMap<String, Running>>>,
@@ -50,12 +50,13 @@ impl Registries {
         all
     }
 
-    /// The sessions of ServiceRegistries, for as long as the guard lives: never across an await.
+    /// The sessions of ServiceRegistries; never hold the guard across an await.
     pub fn running(&self) -> MutexGuard<'_, BTreeMap<String, Running>> {
         lock(&self.running)
     }
 
-    /// Sessions whose ServiceRegistry is gone and whose own records are being withdrawn; the same holds for the guard.
+    /// Sessions of deleted ServiceRegistries whose own records are being withdrawn; never hold the guard across an
+    /// await.
     pub fn draining(&self) -> MutexGuard<'_, Vec<Arc<RegistryHandle>>> {
         lock(&self.draining)
     }

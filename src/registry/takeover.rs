@@ -1,7 +1,8 @@
-//! The fence of one registry: the epoch that every batch compares, and its take-over.
+//! The take-over of a registry's epoch, and its release.
 //!
-//! Owns the epoch key and the state of our claim to it. What to do about what is found there is decided in
-//! [`twinspan_core::plan::fence`]; who holds the Lease is [`crate::leadership`]'s. One registry that cannot be fenced delays no other.
+//! Owns the requests for the epoch key, and their retries. A registry that cannot be fenced delays no other. Refuses to
+//! decide about the epoch that it finds, which [`twinspan_core::plan::fence`] does, and to know how the Lease was won:
+//! it asks [`crate::leadership`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,20 +24,20 @@ use crate::leadership::{Leadership, LeaseHistory};
 const BACKOFF: Duration = Duration::from_millis(200);
 /// Longest wait.
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
-/// How often an epoch that is somebody else's is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Time between two reads of an epoch that another holder raised.
+const RECHECK: Duration = Duration::from_secs(30);
 
-/// What a take-over asks.
+/// Everything that a take-over depends on.
 #[derive(Clone, Debug)]
 pub struct Takeover {
     pub leadership: Leadership,
     pub lease_history: LeaseHistory,
     pub env: Env,
-    /// The process ends: what is held is given back.
+    /// The process ends: the epoch is released.
     pub ending: CancellationToken,
 }
 
-/// Takes the epoch over whenever this process leads, until it is stopped; gives it back when the process ends.
+/// Raises the epoch whenever this process leads, until it is stopped; releases it when the process ends.
 pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: CancellationToken) {
     let Takeover { leadership, lease_history, env, ending } = takeover;
     let Some(fence) = &handle.fence else { return };
@@ -46,19 +47,19 @@ pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: Cancella
     let mut approved = fence.approved.subscribe();
     let mut failures = 0;
     loop {
-        // Whatever changes from here on leads to another look.
+        // Any change from here on starts another round.
         leading.borrow_and_update();
         approved.borrow_and_update();
         let now = status.borrow_and_update().clone();
         let connection = connections.borrow_and_update().clone();
         let wait = match (leadership.is_leader(), connection) {
             (false, _) => {
-                let told = !matches!(fence.fence(), Ok(_) | Err(RegistryError::NoEpoch));
+                let reported = !matches!(fence.fence(), Ok(_) | Err(RegistryError::NoEpoch));
                 fence.set(FenceStatus::None);
-                *fence.trouble() = None;
+                *fence.last_error() = None;
                 status.borrow_and_update();
-                if told {
-                    // That it could not be raised is the next leader's affair.
+                if reported {
+                    // Clears the reported error: only a leader reports that it cannot raise the epoch.
                     handle.requeue_all();
                 }
                 Duration::MAX
@@ -68,21 +69,21 @@ pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: Cancella
             (true, Some(registry)) => match take_over(&handle, fence, registry.as_ref(), &lease_history, &env).await {
                 Ok(()) => {
                     failures = 0;
-                    *fence.trouble() = None;
-                    // Those that waited for it may write now, or have to say why they may not.
+                    *fence.last_error() = None;
+                    // RegisteredServices that waited for the epoch may write now, or have to report why not.
                     handle.requeue_all();
                     status.borrow_and_update();
                     match &*fence.status.borrow() {
                         FenceStatus::Held(_) => Duration::MAX,
-                        _ => LOOK_AGAIN,
+                        _ => RECHECK,
                     }
                 }
                 Err(error) => {
                     failures += 1;
                     warn!(registry = handle.name, %error, "cannot raise the epoch; trying again");
-                    let news =
-                        fence.trouble().replace(error.clone()).map(|before| before.label()) != Some(error.label());
-                    if news {
+                    let changed =
+                        fence.last_error().replace(error.clone()).map(|before| before.label()) != Some(error.label());
+                    if changed {
                         handle.requeue_all();
                     }
                     env.backoff(failures, BACKOFF, BACKOFF_CAP)
@@ -102,7 +103,7 @@ pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: Cancella
     release(&handle, fence).await;
 }
 
-/// One attempt. After an answer that was lost the next attempt reads again what became of it.
+/// One attempt. If an answer is lost, the next attempt reads the epoch again.
 async fn take_over(
     handle: &RegistryHandle,
     fence: &FenceState,
@@ -114,7 +115,7 @@ async fn take_over(
     let text = found.as_ref().map(|record| String::from_utf8_lossy(&record.value).into_owned());
     let ours = fence.ours();
     let holder = text.as_deref().and_then(|text| text.parse::<Epoch>().ok()).map(|epoch| epoch.holder);
-    // A live read: it tells whether we hold the Lease, and who else may have until lately.
+    // A live read of the Lease: shows if we hold it, and updates the history of its holders.
     let leads = lease_history.confirm().await.map_err(|error| RegistryError::LeaseUnconfirmed(error.to_string()))?;
     let approved = fence.approved.borrow().clone();
     let decision = decide(&FenceInput {
@@ -169,14 +170,14 @@ async fn read(fence: &FenceState, registry: &dyn Registry) -> Result<Option<RawR
     Ok(reading.records.into_iter().next().and_then(|(_, record)| record))
 }
 
-/// Compare-and-swap on what was read: of two that raise, one wins.
+/// Compare-and-swap on the record that was read: of two processes that raise, one wins.
 async fn raise(fence: &FenceState, registry: &dyn Registry, found: Option<RawRecord>, to: &Epoch) -> Result<()> {
     let (key, value) = (RecordKey::from(fence.key()), to.to_string().into_bytes());
     let op = match found {
         None => RecordOp::Create { key, value },
         Some(found) => RecordOp::Update { key, value, if_revision: found.mod_revision, lease: found.lease },
     };
-    // It hangs on no lease: it must outlive everybody who could be wrong.
+    // Without a lease: the epoch must outlive every process that may still write under an older one.
     let committed = registry.commit(&Batch { fence: None, lease: LeaseId::NONE, ops: vec![op] }).await?;
     match committed.outcomes.first() {
         Some(Outcome::Written) => Ok(()),
@@ -184,18 +185,18 @@ async fn raise(fence: &FenceState, registry: &dyn Registry, found: Option<RawRec
     }
 }
 
-/// So that the next leader knows that nobody is behind it any more.
+/// Clears the holder, so that the next leader knows that no process writes under this epoch (`docs/decisions/0017`).
 async fn release(handle: &RegistryHandle, fence: &FenceState) {
     let FenceStatus::Held(ours) = fence.status.send_replace(FenceStatus::None) else { return };
     let Ok(registry) = handle.connection() else { return };
-    let given_back = async {
+    let released = async {
         let found = read(fence, registry.as_ref()).await?;
         if found.as_ref().is_some_and(|record| record.value == ours.to_string().as_bytes()) {
             raise(fence, registry.as_ref(), found, &Epoch { holder: String::new(), ..ours }).await?;
         }
         Ok::<(), RegistryError>(())
     };
-    if let Err(error) = given_back.await {
+    if let Err(error) = released.await {
         warn!(registry = handle.name, %error, "cannot give the epoch back");
     }
 }

@@ -12,7 +12,7 @@ use crate::registry::{keepalive, session};
 
 const KEY: &str = "twinspan/c1/main";
 
-/// One replica on a registry in memory.
+/// One replica on a fake etcd.
 struct Replica {
     handle: Arc<RegistryHandle>,
     leadership: Leadership,
@@ -41,7 +41,7 @@ fn replica(server: &FakeEtcd, name: &str) -> Replica {
 }
 
 impl Replica {
-    /// Leads from now on, as if the Lease were won.
+    /// Leads from now on, as if it had won the Lease.
     fn lead(&self) {
         self.leadership.acquired();
         let leadership = self.leadership.clone();
@@ -89,7 +89,8 @@ async fn only_a_leader_raises_and_only_behind_its_epoch_is_anything_written() {
     assert_eq!(a.write("10.0.0.1:80").await, None);
     assert_eq!(server.records()[KEY].lease, LeaseId::NONE);
 
-    // The next leader raises it. The first one was frozen meanwhile and goes on: its batch is refused as a whole.
+    // The next leader raises the epoch. The first one was frozen meanwhile and resumes: etcd rejects its batch as a
+    // whole.
     let b = replica(&server, "b");
     b.lead();
     b.holds_epoch("2/b").await;
@@ -102,12 +103,12 @@ async fn only_a_leader_raises_and_only_behind_its_epoch_is_anything_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_that_race_one_has_it_and_the_other_says_why_it_does_not_write() {
+async fn of_two_leaders_one_holds_the_epoch_and_the_other_reports_the_conflict() {
     let server = FakeEtcd::new();
     let (a, b) = (replica(&server, "a"), replica(&server, "b"));
     a.lead();
     b.lead();
-    // Each raises what it finds, and then it stays with one: the other finds an epoch that no Lease explains.
+    // Each raises the epoch that it finds, until one finds an epoch that no Lease explains.
     let settled = |fence: &Result<Option<Fence>>| fence.is_ok();
     a.until("a has it, or b", |fence| settled(fence) || b.handle.fence().is_ok()).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -120,9 +121,9 @@ async fn of_two_that_race_one_has_it_and_the_other_says_why_it_does_not_write() 
     let error = loser.handle.fence().unwrap_err();
     assert!(error.to_string().contains("approve-epoch") && error.label() == "ClusterIDInUse", "{error}");
 
-    // An administrator who knows that the other one is gone approves its value.
-    if let Some(book) = &loser.handle.fence {
-        book.approve(epoch(&server));
+    // An administrator who knows that the other cluster is gone approves its epoch.
+    if let Some(fence) = &loser.handle.fence {
+        fence.approve(epoch(&server));
     }
     loser.until("approved", |fence| fence.is_ok()).await;
     assert_eq!(loser.write("10.0.0.4:80").await, None);
@@ -132,7 +133,7 @@ async fn of_two_that_race_one_has_it_and_the_other_says_why_it_does_not_write() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn gone_or_set_back_it_is_raised_again() {
+async fn a_missing_or_older_epoch_is_raised_again() {
     let server = FakeEtcd::new();
     let a = replica(&server, "a");
     server.put(KEY, "6/", LeaseId::NONE);
@@ -166,7 +167,7 @@ async fn an_answer_that_was_lost_is_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_given_back_at_the_end_and_a_unexplained_one_makes_its_successor_careful() {
+async fn the_epoch_is_released_at_the_end_and_an_unexplained_one_spares_orphans() {
     let server = FakeEtcd::new();
     let a = replica(&server, "a");
     a.lead();
@@ -188,7 +189,7 @@ async fn it_is_given_back_at_the_end_and_a_unexplained_one_makes_its_successor_c
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leads_no_more_has_no_trouble_with_it() {
+async fn a_replica_that_stops_leading_clears_the_epoch_error() {
     let server = FakeEtcd::new();
     server.set_faults(Faults { answers_lost: true, ..Faults::default() });
     let a = replica(&server, "a");

@@ -1,8 +1,9 @@
 //! The view of a registry: the in-memory picture of every record that is followed.
 //!
-//! Owns the order of things: whatever arrives (a list, a watch event, the answer to our own write) is older or newer
-//! than what is known, and only newer things count. How records go is [`twinspan_core::plan::departure::evidence`]'s, and whether the registry came back as it
-//! was [`super::incarnation`]'s. Refuses to do I/O.
+//! Owns the order of changes: a list, a watch event or the answer to our own write is older or newer than the known
+//! state, and only newer ones count (`docs/decisions/0003`). [`super::records`] indexes the records,
+//! [`twinspan_core::plan::departure::evidence`] classifies their departures, and [`super::incarnation`] detects another
+//! etcd. Refuses to do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,94 +11,52 @@ use std::sync::Arc;
 use twinspan_core::Timestamp;
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{
-    InstanceAddr, Kind, LeaseId, Owner, RawRecord, Record, RecordKey, RegistryName, Revision, ServiceKey,
+    InstanceAddr, LeaseId, Owner, RawRecord, Record, RecordKey, RegistryName, Revision, ServiceKey,
 };
 use twinspan_core::plan::departure::Departures;
-use twinspan_core::plan::departure::evidence::{DepartureTracker, LeaseLookUp};
+use twinspan_core::plan::departure::evidence::DepartureTracker;
 use twinspan_core::plan::service::{Incarnation, Snapshot, ViewState};
 
 use super::incarnation::IncarnationTracker;
+use super::records::{Affected, Counts, RecordStore};
 use super::{Change, ListResponse, RegistryError};
-
-/// What a change affected: whoever looks after these must look again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Affected {
-    /// Names as they stand in keys; not every one is a legal [`RegistryName`].
-    pub names: BTreeSet<Box<[u8]>>,
-    /// RegisteredServices of this cluster that own a record that changed.
-    pub owners: BTreeSet<ServiceKey>,
-    /// Leases to look up, to learn how a record went.
-    pub look_ups: Vec<LeaseLookUp>,
-}
-
-impl Affected {
-    pub fn add(&mut self, more: Self) {
-        self.names.extend(more.names);
-        self.owners.extend(more.owners);
-        self.look_ups.extend(more.look_ups);
-    }
-
-    /// Where nobody has to look again.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.owners.is_empty()
-    }
-}
-
-/// How many records there are, by whose they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub own: usize,
-    /// Other clusters' and healed ones included.
-    pub foreign: usize,
-    pub undecodable: usize,
-}
 
 #[derive(Debug)]
 pub struct RegistryView {
-    layout: Layout,
-    cluster_id: String,
+    records: RecordStore,
     state: ViewState,
-    /// The ranges whose lists have arrived.
+    /// Ranges that this session has listed.
     listed: BTreeSet<Range>,
-    /// Those that cannot be listed while others can, and why.
+    /// Ranges without read permission, while others can be listed.
     refused: BTreeMap<Range, RegistryError>,
     incarnation: IncarnationTracker,
     revision: Revision,
-    names: BTreeMap<Box<[u8]>, BTreeMap<RecordKey, Arc<Record>>>,
-    own: BTreeMap<ServiceKey, BTreeSet<RecordKey>>,
-    leases: BTreeMap<LeaseId, usize>,
-    counts: Counts,
     pub(super) departures: DepartureTracker,
-    /// Deletes of ours that are under way: their events are no departures.
+    /// Our deletes in flight: their events do not count as departures.
     deleting: BTreeMap<RecordKey, Revision>,
-    /// Deletes of ours that the watch has not shown yet, by their revision: older events must not bring the record back.
+    /// Revisions of our deletes that the watch has not reported yet: an older event must not bring the record back.
     tombstones: BTreeMap<RecordKey, Revision>,
 }
 
 impl RegistryView {
-    /// `before` is the etcd cluster and the revision that another process met, where status tells of one.
+    /// `before` is the etcd cluster and the revision in the status, which an earlier process wrote.
     pub fn new(layout: Layout, cluster_id: impl Into<String>, before: Option<(u64, Revision)>) -> Self {
         let cluster_id = cluster_id.into();
         Self {
             departures: DepartureTracker::new(layout.format(), cluster_id.clone()),
-            layout,
-            cluster_id,
+            records: RecordStore::new(layout, cluster_id),
             state: ViewState::Unknown,
             listed: BTreeSet::new(),
             refused: BTreeMap::new(),
             incarnation: IncarnationTracker::new(before.map(|(cluster, _)| cluster)),
             revision: before.map(|(_, revision)| revision).unwrap_or_default(),
-            names: BTreeMap::new(),
-            own: BTreeMap::new(),
-            leases: BTreeMap::new(),
-            counts: Counts::default(),
             deleting: BTreeMap::new(),
             tombstones: BTreeMap::new(),
         }
     }
 
     pub fn layout(&self) -> &Layout {
-        &self.layout
+        self.records.layout()
     }
 
     pub fn state(&self) -> ViewState {
@@ -109,10 +68,10 @@ impl RegistryView {
     }
 
     pub fn counts(&self) -> Counts {
-        self.counts
+        self.records.counts()
     }
 
-    /// The connection is gone: everything stays as it is, and nothing may follow from it.
+    /// The connection is gone: the records stay, but no plan may rest on them.
     pub fn set_stale(&mut self) {
         if self.state == ViewState::Fresh {
             self.state = ViewState::Stale;
@@ -121,33 +80,26 @@ impl RegistryView {
 
     /// Every RegisteredService of this cluster that owns a record.
     pub fn owners(&self) -> impl Iterator<Item = &ServiceKey> {
-        self.own.keys()
+        self.records.owners()
     }
 
-    /// The names under which there are own or healed records of this cluster.
+    /// The names that have own or healed records of this cluster.
     pub fn names_of_ours(&self) -> BTreeSet<RegistryName> {
-        let keys = self.own.values().flatten();
-        keys.filter_map(|key| registry_name(self.layout.split_key(key)?.0)).collect()
+        self.records.names_of_ours()
     }
 
-    /// The ranges in which there are records.
-    fn ranges_with_records(&self) -> BTreeSet<Range> {
-        let names: BTreeSet<RegistryName> = self.names.keys().filter_map(|name| registry_name(name)).collect();
-        self.layout.ranges(&names)
-    }
-
-    /// The leases that own and healed records of this cluster hang on, with the number of records on each.
+    /// The leases of own and healed records of this cluster, with the number of records on each.
     pub fn own_leases(&self) -> &BTreeMap<LeaseId, usize> {
-        &self.leases
+        self.records.leases()
     }
 
     /// Every record, in key order.
     pub fn all(&self) -> impl Iterator<Item = &Record> {
-        self.names.values().flat_map(BTreeMap::values).map(Arc::as_ref)
+        self.records.in_range(&Range::Everything).map(Arc::as_ref)
     }
 
     pub fn snapshot(&self, name: &RegistryName, owner: &Owner) -> Snapshot {
-        let records = self.names.get(name.as_str().as_bytes()).cloned().unwrap_or_default();
+        let records = self.records.of_name(name.as_str().as_bytes());
         let under_other_names = self.owned_by(&owner.service).filter(|r| !records.contains_key(&r.key));
         Snapshot {
             state: self.state_of(name),
@@ -159,7 +111,7 @@ impl RegistryView {
         }
     }
 
-    /// The owner's records alone, for one that refers to this registry no longer.
+    /// Only the owner's records, for a RegisteredService that no longer refers to this registry.
     pub fn snapshot_of_owner(&self, owner: &Owner) -> Snapshot {
         Snapshot {
             state: self.state,
@@ -171,7 +123,7 @@ impl RegistryView {
         }
     }
 
-    /// Why the registry does not tell of this name, where it does of others.
+    /// The error of a name whose range cannot be listed while others can.
     pub fn refusal(&self, name: &RegistryName) -> Option<&RegistryError> {
         self.refused.get(&Range::Service(name.clone()))
     }
@@ -183,14 +135,10 @@ impl RegistryView {
 
     /// Every own record of a RegisteredService, whatever its name.
     pub fn owned_by(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<Record>> {
-        self.own.get(service).into_iter().flatten().filter_map(|key| self.record(key))
+        self.records.owned_by(service)
     }
 
-    fn record(&self, key: &RecordKey) -> Option<&Arc<Record>> {
-        self.names.get(self.layout.split_key(key)?.0)?.get(key)
-    }
-
-    /// A session begins; nothing is listed yet.
+    /// A session begins: it has listed nothing yet.
     pub fn begin(&mut self) {
         self.incarnation.begin();
         self.listed.clear();
@@ -201,12 +149,12 @@ impl RegistryView {
         self.incarnation.set_all_listed();
     }
 
-    /// A complete list of a range. Returns everything that it changed.
+    /// Enters the complete list of a range.
     pub fn reset(&mut self, range: &Range, listing: &ListResponse, now: Timestamp) -> Affected {
         let mut affected = Affected::default();
         if self.incarnation.listed(listing.cluster_id, listing.revision, self.revision) {
-            self.incarnation.set_outdated(self.ranges_with_records());
-            // Its revisions say nothing about what we know.
+            self.incarnation.set_outdated(self.records.ranges());
+            // The other incarnation's revisions cannot be compared with known ones.
             self.tombstones.clear();
             self.revision = listing.revision;
         }
@@ -215,31 +163,32 @@ impl RegistryView {
 
         let listed: BTreeSet<&RecordKey> = listing.records.iter().map(|raw| &raw.key).collect();
         let vanished: Vec<Arc<Record>> = self
+            .records
             .in_range(range)
-            // What we wrote while the list was on its way is not in it.
+            // The list lacks records that we wrote while it was in flight.
             .filter(|record| !listed.contains(&record.key) && !newer(record.mod_revision))
             .cloned()
             .collect();
         for record in &vanished {
-            self.remove(&record.key, &mut affected);
+            self.records.remove(&record.key, &mut affected);
         }
         let vanished: Vec<_> = vanished.into_iter().filter(|record| !self.is_our_delete(record)).collect();
         if another {
-            self.departures.rolled_back(&self.layout, &vanished, now);
+            self.departures.rolled_back(self.records.layout(), &vanished, now);
         } else {
-            affected.look_ups = self.departures.missing_in_a_list(&self.layout, &vanished, now);
+            affected.look_ups = self.departures.missing_in_a_list(self.records.layout(), &vanished, now);
         }
         for raw in &listing.records {
             if !self.tombstones.get(&raw.key).copied().is_some_and(newer) {
-                let before = self.record(&raw.key).cloned();
+                let before = self.records.get(&raw.key).cloned();
                 self.put(raw, another, &mut affected);
                 if let (true, Some(before)) = (another, before) {
-                    let after = self.record(&raw.key).cloned();
-                    self.departures.set_back(&self.layout, &before, after.as_deref(), now);
+                    let after = self.records.get(&raw.key).cloned();
+                    self.departures.set_back(self.records.layout(), &before, after.as_deref(), now);
                 }
             }
         }
-        let layout = &self.layout;
+        let layout = self.records.layout();
         self.tombstones.retain(|key, revision| !in_range(layout, key, range) || newer(*revision));
         self.revision = self.revision.max(listing.revision);
         self.listed.insert(range.clone());
@@ -249,16 +198,7 @@ impl RegistryView {
         affected
     }
 
-    fn in_range(&self, range: &Range) -> Box<dyn Iterator<Item = &Arc<Record>> + '_> {
-        match range {
-            Range::Everything => Box::new(self.names.values().flat_map(BTreeMap::values)),
-            Range::Service(name) => {
-                Box::new(self.names.get(name.as_str().as_bytes()).into_iter().flat_map(BTreeMap::values))
-            }
-        }
-    }
-
-    /// A range cannot be listed: what is known of it stays as it is, and nothing follows from it.
+    /// A range cannot be listed: its records stay, but no plan may rest on them.
     pub fn refuse(&mut self, range: &Range, error: RegistryError) -> Affected {
         let mut affected = Affected::default();
         self.listed.remove(range);
@@ -276,30 +216,30 @@ impl RegistryView {
         self.refused.keys()
     }
 
-    /// The ranges of which anything is known.
+    /// The ranges with records, a list or an error.
     pub fn ranges(&self) -> BTreeSet<Range> {
-        let mut ranges = self.ranges_with_records();
+        let mut ranges = self.records.ranges();
         ranges.extend(self.listed.iter().chain(self.refused.keys()).cloned());
         ranges
     }
 
-    /// A range is not followed any more: nothing is known of it.
+    /// A range is no longer watched: drops everything known of it.
     pub fn forget(&mut self, range: &Range) {
         self.listed.remove(range);
         self.refused.remove(range);
         self.incarnation.renew(range);
-        let keys: Vec<RecordKey> = self.in_range(range).map(|record| record.key.clone()).collect();
+        let keys: Vec<RecordKey> = self.records.in_range(range).map(|record| record.key.clone()).collect();
         for key in keys {
-            self.remove(&key, &mut Affected::default());
+            self.records.remove(&key, &mut Affected::default());
         }
     }
 
-    /// Events of the watch, in order.
+    /// Enters events of the watch, in order.
     pub fn apply(&mut self, changes: &[Change], now: Timestamp) -> Affected {
         let mut affected = Affected::default();
-        // Events of one revision always come together.
+        // Events of one revision always arrive together.
         for together in changes.chunk_by(|a, b| a.revision() == b.revision()) {
-            let mut gone = Vec::new();
+            let mut deleted = Vec::new();
             for change in together {
                 match change {
                     Change::Put(raw) => self.put(raw, false, &mut affected),
@@ -307,23 +247,23 @@ impl RegistryView {
                         if self.tombstones.get(key).is_some_and(|deleted| deleted <= revision) {
                             self.tombstones.remove(key);
                         }
-                        let known = self.record(key).filter(|record| record.mod_revision < *revision).cloned();
+                        let known = self.records.get(key).filter(|record| record.mod_revision < *revision).cloned();
                         if let Some(record) = known {
-                            self.remove(key, &mut affected);
+                            self.records.remove(key, &mut affected);
                             if !self.is_our_delete(&record) {
-                                gone.push(record);
+                                deleted.push(record);
                             }
                         }
                     }
                 }
             }
-            affected.look_ups.extend(self.departures.deleted_together(&self.layout, &gone, now));
+            affected.look_ups.extend(self.departures.deleted_together(self.records.layout(), &deleted, now));
             if let Some(change) = together.first() {
                 self.revision = self.revision.max(change.revision());
             }
         }
         if self.listed.contains(&Range::Everything) {
-            // One range, one order. Where there are several, only progress of all says that nothing older can come.
+            // One range has one order. With several ranges, only the progress of all rules out older events.
             self.tombstones.retain(|_, revision| *revision > self.revision);
         }
         self.departures.forget(now);
@@ -334,31 +274,31 @@ impl RegistryView {
         self.deleting.get(&record.key) == Some(&record.mod_revision)
     }
 
-    /// Everything up to the revision has been seen.
+    /// The watch has reported everything up to the revision.
     pub fn progressed(&mut self, revision: Revision, now: Timestamp) {
         self.revision = self.revision.max(revision);
         self.tombstones.retain(|_, deleted| *deleted > self.revision);
         self.departures.forget(now);
     }
 
-    /// A delete of ours is about to be sent.
-    pub fn deleting(&mut self, key: &RecordKey, seen: Revision) {
-        self.deleting.insert(key.clone(), seen);
+    /// We are about to send a delete.
+    pub fn deleting(&mut self, key: &RecordKey, if_revision: Revision) {
+        self.deleting.insert(key.clone(), if_revision);
     }
 
-    /// The delete is no longer under way, whatever became of it.
+    /// The delete is no longer in flight, whether it succeeded or not.
     pub fn not_deleting(&mut self, key: &RecordKey) {
         self.deleting.remove(key);
     }
 
-    /// What a key is at a revision, learnt from an answer rather than from the watch.
+    /// Enters the state of a key at a revision from an answer, ahead of the watch.
     pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Affected {
         let mut affected = Affected::default();
         match record {
             Some(raw) => self.put(raw, false, &mut affected),
             None => {
-                if self.record(key).is_some_and(|known| known.mod_revision < revision) {
-                    self.remove(key, &mut affected);
+                if self.records.get(key).is_some_and(|known| known.mod_revision < revision) {
+                    self.records.remove(key, &mut affected);
                 }
                 if revision > self.revision {
                     self.tombstones.insert(key.clone(), revision);
@@ -368,81 +308,31 @@ impl RegistryView {
         affected
     }
 
-    /// A lease of ours is gone: every record on it is as good as gone, whether or not the watch has shown it yet.
+    /// One of our leases is gone: drops every record on it, which the watch may not have reported yet.
     pub fn lease_lost(&mut self, lease: LeaseId) -> Affected {
         let mut affected = Affected::default();
-        let keys: Vec<RecordKey> = self
-            .own
-            .values()
-            .flatten()
-            .filter(|key| self.record(key).is_some_and(|record| record.lease == lease))
-            .cloned()
-            .collect();
-        for key in keys {
-            self.remove(&key, &mut affected);
+        for key in self.records.own_on_lease(lease) {
+            self.records.remove(&key, &mut affected);
         }
         affected
     }
 
-    fn put(&mut self, raw: &RawRecord, whatever_its_revision: bool, affected: &mut Affected) {
-        if !whatever_its_revision {
-            let known = self.record(&raw.key).map(|record| record.mod_revision);
+    fn put(&mut self, raw: &RawRecord, any_revision: bool, affected: &mut Affected) {
+        if !any_revision {
+            let known = self.records.get(&raw.key).map(|record| record.mod_revision);
             let known = known.max(self.tombstones.get(&raw.key).copied());
             if known.is_some_and(|known| known >= raw.mod_revision) {
                 return;
             }
         }
-        let Some(name) = self.layout.split_key(&raw.key).map(|(name, _)| Box::<[u8]>::from(name)) else { return };
-        let record = self.layout.decode(raw);
-        if self.record(&raw.key).is_some_and(|known| **known == record) {
+        let Some(name) = self.records.name_of(&raw.key) else { return };
+        let record = self.records.layout().decode(raw);
+        if self.records.get(&raw.key).is_some_and(|known| **known == record) {
             return;
         }
-        self.remove(&raw.key, affected);
         let addrs: Vec<InstanceAddr> = record.endpoint_addresses().collect();
         self.departures.registered(&name, &addrs);
-        if let Some(owner) = record.ours(&self.cluster_id) {
-            affected.owners.insert(owner.service.clone());
-            self.own.entry(owner.service.clone()).or_default().insert(record.key.clone());
-            *self.leases.entry(record.lease).or_default() += 1;
-        }
-        *self.counter(&record) += 1;
-        self.names.entry(name.clone()).or_default().insert(record.key.clone(), Arc::new(record));
-        affected.names.insert(name);
-    }
-
-    fn remove(&mut self, key: &RecordKey, affected: &mut Affected) {
-        let Some(name) = self.layout.split_key(key).map(|(name, _)| Box::<[u8]>::from(name)) else { return };
-        let Some(records) = self.names.get_mut(&name) else { return };
-        let Some(record) = records.remove(key) else { return };
-        if records.is_empty() {
-            self.names.remove(&name);
-        }
-        if let Some(owner) = record.ours(&self.cluster_id) {
-            affected.owners.insert(owner.service.clone());
-            if let Some(keys) = self.own.get_mut(&owner.service) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.own.remove(&owner.service);
-                }
-            }
-            if let Some(count) = self.leases.get_mut(&record.lease) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
-                    self.leases.remove(&record.lease);
-                }
-            }
-        }
-        let counter = self.counter(&record);
-        *counter = counter.saturating_sub(1);
-        affected.names.insert(name);
-    }
-
-    fn counter(&mut self, record: &Record) -> &mut usize {
-        match record.kind(&self.cluster_id) {
-            Kind::Own(_) => &mut self.counts.own,
-            Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => &mut self.counts.foreign,
-            Kind::Undecodable => &mut self.counts.undecodable,
-        }
+        self.records.insert(record, affected);
     }
 }
 
@@ -451,11 +341,6 @@ fn in_range(layout: &Layout, key: &RecordKey, range: &Range) -> bool {
         Range::Everything => true,
         Range::Service(name) => layout.split_key(key).is_some_and(|(found, _)| found == name.as_str().as_bytes()),
     }
-}
-
-/// A name as it stands in keys; not every one is legal.
-fn registry_name(name: &[u8]) -> Option<RegistryName> {
-    RegistryName::new(std::str::from_utf8(name).ok()?).ok()
 }
 
 #[cfg(test)]

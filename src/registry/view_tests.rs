@@ -100,27 +100,27 @@ fn records_are_found_by_name_and_by_owner_and_counted() {
 }
 
 #[test]
-fn only_newer_things_count_whoever_tells_them() {
+fn only_newer_changes_count_from_any_source() {
     let mut view = view();
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
-    // Our own write is answered before the watch shows it, or after.
+    // The answer to our own write arrives before the watch reports it, or after.
     let key: RecordKey = "p/echo/10.0.0.2:80".into();
     view.learnt(&key, Some(&own("p/echo/10.0.0.2:80", 6)), 6);
     assert_eq!(view.apply(&[Change::Put(own("p/echo/10.0.0.2:80", 6))], at(0)), Affected::default(), "old news");
     view.learnt(&key, None, 8);
     assert_eq!(keys(&view), ["p/echo/10.0.0.1:80"]);
-    // An event from before our delete must not bring the record back, one from after it does.
+    // An event from before our delete must not bring the record back; a later one does.
     view.apply(&[Change::Put(own("p/echo/10.0.0.2:80", 7))], at(0));
     assert_eq!(keys(&view).len(), 1);
     view.apply(&[deleted("p/echo/10.0.0.2:80", 8), Change::Put(own("p/echo/10.0.0.2:80", 9))], at(0));
     assert_eq!(keys(&view).len(), 2);
-    // A delete from before a put is old news as well.
+    // A delete from before a put is outdated as well.
     view.apply(&[deleted("p/echo/10.0.0.2:80", 8)], at(0));
     assert_eq!(keys(&view).len(), 2);
 }
 
 #[test]
-fn a_list_says_what_vanished_but_not_what_was_written_while_it_was_on_its_way() {
+fn a_list_removes_missing_records_but_not_those_written_while_it_was_in_flight() {
     let mut view = view();
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3), foreign("p/echo/10.0.0.2:80", 4)]), at(0));
     view.learnt(&"p/echo/10.0.0.3:80".into(), Some(&own("p/echo/10.0.0.3:80", 9)), 9);
@@ -150,14 +150,14 @@ fn a_departure_is_explained_by_its_lease_and_ends_when_the_address_is_registered
     assert!(!view.departures.explain(look_up, Evidence::Deregistered), "once explained it stays so");
     view.apply(&[Change::Put(foreign("p/echo/some-other-key/10.0.0.1:80", 8))], at(0));
     assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::Deregistered)]);
-    // An answer about the first departure says nothing about a second one.
+    // The look-up of the first departure does not explain a second one.
     let again = view.apply(&[deleted("p/echo/some-other-key/10.0.0.1:80", 9)], at(20));
     assert!(!view.departures.explain(look_up, Evidence::Deregistered));
     assert!(view.departures.explain(&again.look_ups[0], Evidence::Deregistered));
 }
 
 #[test]
-fn what_another_or_an_older_registry_does_not_have_is_unexplained_and_ours_is_just_put_back() {
+fn records_missing_after_a_rollback_are_unexplained_and_own_ones_are_put_back() {
     let another = ListResponse { cluster_id: 2, ..listing(9, &[]) };
     for (second, returned) in [(another, Incarnation::ClusterChanged), (listing(4, &[]), Incarnation::RolledBack)] {
         let mut view = view();
@@ -165,7 +165,7 @@ fn what_another_or_an_older_registry_does_not_have_is_unexplained_and_ours_is_ju
         let mut moved = first[1].clone();
         moved.value = foreign("p/echo/10.0.0.7:80", 4).value;
         reset(&mut view, &listing(5, &[first[0].clone(), moved, first[2].clone()]), at(0));
-        // Under one key it has what was there before: the address of today is missing too.
+        // One key has an earlier value there: its present address is missing too.
         let mut before = first[1].clone();
         before.value = foreign("p/echo/10.0.0.6:80", 2).value;
         before.mod_revision = 2;
@@ -174,7 +174,7 @@ fn what_another_or_an_older_registry_does_not_have_is_unexplained_and_ours_is_ju
         let rolled_back = |address: &str| (address.to_owned(), Evidence::RolledBack);
         assert_eq!(evidence(&view), [rolled_back("10.0.0.1:80"), rolled_back("10.0.0.7:80")]);
         assert_eq!(view.incarnation(), returned);
-        // Revisions start anew: what is older by number is newer in truth.
+        // Revisions start anew: a lower revision may be newer.
         view.apply(&[Change::Put(foreign("p/echo/10.0.0.1:80", second.revision + 1))], at(0));
         assert_eq!(keys(&view).len(), 2);
         let same = listing_of(&view, second.cluster_id);
@@ -188,7 +188,7 @@ fn listing_of(view: &RegistryView, cluster_id: u64) -> ListResponse {
 }
 
 #[test]
-fn a_process_that_starts_knows_from_status_what_another_one_met() {
+fn a_process_that_starts_knows_the_etcd_cluster_from_the_status() {
     for (before, expected) in [
         (None, Incarnation::AsItWas),
         (Some((1, 5)), Incarnation::AsItWas),
@@ -202,7 +202,7 @@ fn a_process_that_starts_knows_from_status_what_another_one_met() {
 }
 
 #[test]
-fn several_records_of_a_service_that_go_at_once_were_swept_away() {
+fn several_records_of_a_service_deleted_in_one_revision_are_a_bulk_deletion() {
     let records = [
         foreign("p/echo/10.0.0.1:80", 1),
         foreign("p/echo/10.0.0.2:80", 2),
@@ -219,7 +219,8 @@ fn several_records_of_a_service_that_go_at_once_were_swept_away() {
     assert_eq!(evidence(&view), [of(1, swept), of(2, swept), of(3, left), of(4, left)]);
     assert_eq!(affected.look_ups.len(), 1, "the only one of another service is looked up");
 
-    // One after the other they left; missing together in a list, their leases decide, and what was deleted may have been swept.
+    // Records that depart one after the other are looked up one by one. If they are missing together from a list, live
+    // leases mean a bulk deletion (`docs/decisions/0016`).
     let mut view = super::tests::view();
     reset(&mut view, &listing(5, &records[..2]), at(0));
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6), deleted("p/echo/10.0.0.2:80", 7)], at(0));
@@ -232,7 +233,7 @@ fn several_records_of_a_service_that_go_at_once_were_swept_away() {
 }
 
 #[test]
-fn a_go_zero_key_that_vanishes_alone_left() {
+fn a_go_zero_key_that_is_deleted_alone_deregistered() {
     let mut view = RegistryView::new(Layout::new(Format::GoZero, ""), "c1", None);
     let echo = Range::Service(RegistryName::new("echo").unwrap());
     let record = |key: &str, address: &str| RawRecord {
@@ -256,7 +257,7 @@ fn a_go_zero_key_that_vanishes_alone_left() {
 }
 
 #[test]
-fn a_lease_that_is_lost_takes_its_records_before_the_watch_says_so() {
+fn a_lost_lease_drops_its_records_before_the_watch_reports_it() {
     let mut view = view();
     let healed = raw("p/echo/10.0.0.3:80", 3, LeaseId(71), Some("c1/shop/echo\",\"twinspan.dev/healed\":\"true"));
     reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 1), own("p/old/10.0.0.2:80", 2), healed]), at(0));
@@ -268,19 +269,19 @@ fn a_lease_that_is_lost_takes_its_records_before_the_watch_says_so() {
 }
 
 #[test]
-fn our_own_deletes_are_no_departures() {
+fn our_own_deletes_are_not_departures() {
     let mut view = view();
     reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 3), own("p/echo/10.0.0.2:80", 4)]), at(0));
     view.deleting(&"p/echo/10.0.0.1:80".into(), 3);
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0));
     assert_eq!(evidence(&view), []);
-    // Somebody else's is: a server that shares the key deregistered.
+    // A delete by another client does: a server that shares the key deregistered.
     view.apply(&[deleted("p/echo/10.0.0.2:80", 7)], at(0));
     assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::LookingUp)]);
 }
 
 #[test]
-fn several_own_records_that_go_at_once_were_swept_away_and_wait_for_nothing() {
+fn several_own_records_deleted_in_one_revision_are_not_looked_up() {
     let mut view = view();
     reset(
         &mut view,
@@ -294,7 +295,7 @@ fn several_own_records_that_go_at_once_were_swept_away_and_wait_for_nothing() {
 }
 
 #[test]
-fn departures_are_forgotten_when_they_can_change_nothing_any_more() {
+fn departures_are_forgotten_when_they_no_longer_matter() {
     let mut view = view();
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0));

@@ -1,19 +1,20 @@
-//! Writes plans to a registry: compare-and-swap batches on leases.
+//! The writer of a registry: plans become compare-and-swap batches on leases.
 //!
-//! Owns whether a batch may be written, how operations become batches behind the fence, and what each answer means for the view.
-//! Refuses to repeat a write: an operation that lost its race, or whose answer was lost, is planned again from the registry's state.
+//! Owns the check before each batch, the split of operations into batches, and the effect of each answer on the view.
+//! Refuses to repeat a write: an operation that lost its race, or whose answer was lost, is planned again from the
+//! registry's state. Only the deletes of a batch that a full database rejected are sent again.
 
 use tracing::debug;
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
 use super::handle::RegistryHandle;
-use super::view::Affected;
+use super::records::Affected;
 use super::{Batch, Fence, MAX_BATCH, Outcome, Registry, RegistryError, Result, TxnResponse};
 use crate::leadership::Leadership;
 
-/// The most keys and values in one request, in bytes. etcd refuses requests of more than 1.5 MiB (`--max-request-bytes`), in which
-/// half a MiB is left for everything else.
+/// The maximum of keys and values in one request, in bytes. etcd rejects requests above 1.5 MiB
+/// (`--max-request-bytes`); half a MiB remains for everything else.
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 
 /// The result of writing a plan.
@@ -22,23 +23,23 @@ pub struct WriteReport {
     pub created: usize,
     pub updated: usize,
     pub deleted: usize,
-    /// Operations that found their key changed; the view has the key as they found it.
+    /// Operations whose key had changed; the view has the key's current record.
     pub conflicts: usize,
-    /// Of the last batch that was written.
+    /// The revision of the last batch.
     pub revision: Revision,
-    /// Services affected by conflicting writes of others, which the watch has not shown yet.
+    /// Services affected by conflicting writes of others.
     pub found: Affected,
     /// Services affected by our own writes; the watch will not report these again.
     pub wrote: Affected,
-    /// Why not everything was written.
+    /// The first error, if not everything was written.
     pub error: Option<RegistryError>,
 }
 
 impl RegistryHandle {
     /// Writes the operations in order, in as few batches as their leases and etcd's limits allow.
     ///
-    /// Asks before each batch whether this process leads, whether no other ServiceRegistry has the same keyspace, and whether the fence
-    /// holds.
+    /// Checks before each batch that this process leads, that no other ServiceRegistry has the same keyspace, and that
+    /// the fence holds.
     pub async fn write(&self, leadership: &Leadership, ops: Vec<RecordOp>) -> WriteReport {
         let mut report = WriteReport::default();
         let mut rest = ops;
@@ -50,14 +51,14 @@ impl RegistryHandle {
             if !full || only_deletes {
                 break;
             }
-            // A full database still takes deletes, and only them: a deletion must not wait behind a create that cannot be written.
+            // A full database accepts only deletes. They must not wait behind a create that cannot be written.
             rest.retain(is_delete);
         }
         report
     }
 
     /// # Errors
-    /// Why nothing may be written now; else the fence that the batch has to compare.
+    /// The reason why nothing may be written now. Otherwise returns the fence that the batch has to compare.
     fn may_write(&self, leadership: &Leadership) -> Result<Option<Fence>> {
         if !leadership.is_leader() {
             return Err(RegistryError::NotLeader);
@@ -69,7 +70,7 @@ impl RegistryHandle {
     }
 }
 
-/// Takes from the operations what is written next. What a full database refused stays among them.
+/// Takes the next batch out of the operations and writes it. Operations that a full database rejects go back.
 async fn write_next(
     handle: &RegistryHandle,
     leadership: &Leadership,
@@ -82,7 +83,7 @@ async fn write_next(
     let now = next_batch(ops, lease, room);
     let reserved = now.iter().filter(|op| needs_lease(op)).count();
     handle.leases.reserve(lease, reserved);
-    // Asked again: the lease may have taken a while.
+    // Checks again: granting the lease may have taken a while.
     let fence = match handle.may_write(leadership) {
         Ok(fence) => fence,
         Err(error) => {
@@ -93,7 +94,7 @@ async fn write_next(
     let batch = Batch { fence, lease, ops: now };
     mark_deletes(handle, &batch.ops, true);
     let answer = registry.commit(&batch).await;
-    let outcome = settle(handle, registry.as_ref(), &batch, answer, report).await;
+    let outcome = learn_answer(handle, registry.as_ref(), &batch, answer, report).await;
     mark_deletes(handle, &batch.ops, false);
     handle.leases.release(lease, reserved);
     if let Err(RegistryError::NoSpace(_)) = &outcome {
@@ -114,9 +115,9 @@ fn needs_lease(op: &RecordOp) -> bool {
     }
 }
 
-/// The lease of the next batch, and how many more records it takes.
+/// The lease of the next batch, and its room for more records.
 async fn next_lease(handle: &RegistryHandle, registry: &dyn Registry, ops: &[RecordOp]) -> Result<(LeaseId, usize)> {
-    // The first operation with a lease of its own decides; deletes go with any.
+    // The first operation with a lease of its own decides; a delete fits any lease.
     let fixed = ops.iter().find_map(|op| match op {
         RecordOp::Update { lease, .. } if *lease != LeaseId::NONE => Some(*lease),
         _ => None,
@@ -129,7 +130,7 @@ async fn next_lease(handle: &RegistryHandle, registry: &dyn Registry, ops: &[Rec
     }
 }
 
-/// Takes out the first operations that can share the lease, and a request.
+/// Takes out the first operations that fit the lease and one request.
 fn next_batch(ops: &mut Vec<RecordOp>, lease: LeaseId, mut room: usize) -> Vec<RecordOp> {
     let (mut now, mut later, mut bytes) = (Vec::new(), Vec::new(), 0);
     for op in std::mem::take(ops) {
@@ -155,7 +156,7 @@ fn next_batch(ops: &mut Vec<RecordOp>, lease: LeaseId, mut room: usize) -> Vec<R
     now
 }
 
-/// What an operation adds to a request: its key is compared, written, and read where it lost its race.
+/// The size of an operation in a request: its key is compared, written, and read if the operation loses its race.
 fn bytes_of(op: &RecordOp) -> usize {
     let value = match op {
         RecordOp::Create { value, .. } | RecordOp::Update { value, .. } => value.len(),
@@ -164,7 +165,7 @@ fn bytes_of(op: &RecordOp) -> usize {
     3 * op.key().as_bytes().len() + value
 }
 
-/// While a delete of ours is under way, its event is no departure.
+/// Tells the view which deletes are in flight: their events do not count as departures.
 fn mark_deletes(handle: &RegistryHandle, ops: &[RecordOp], under_way: bool) {
     let mut view = handle.view();
     for op in ops {
@@ -174,7 +175,7 @@ fn mark_deletes(handle: &RegistryHandle, ops: &[RecordOp], under_way: bool) {
     }
 }
 
-async fn settle(
+async fn learn_answer(
     handle: &RegistryHandle,
     registry: &dyn Registry,
     batch: &Batch,
@@ -197,7 +198,7 @@ async fn settle(
             Err(RegistryError::Fenced)
         }
         Err(error) if error.is_ambiguous() => {
-            // It may have been written. Read before anything is planned again; where even that fails, start over with a list.
+            // The batch may have been written. The next plan needs the result, so read it; if that fails too, relist.
             let keys: Vec<RecordKey> = batch.ops.iter().map(|op| op.key().clone()).collect();
             match registry.read(&keys).await {
                 Ok(reading) => {
@@ -237,7 +238,7 @@ fn learn_outcomes(handle: &RegistryHandle, batch: &Batch, committed: &TxnRespons
     }
 }
 
-/// What the key holds after the operation was written.
+/// The record of the key after the operation.
 fn written(op: &RecordOp, batch_lease: LeaseId, revision: Revision) -> Option<RawRecord> {
     let (key, value, lease) = match op {
         RecordOp::Create { key, value } => (key, value, batch_lease),

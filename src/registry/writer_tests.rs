@@ -12,7 +12,7 @@ use crate::registry::fake::{FakeEtcd, Faults};
 use crate::registry::handle::{Identity, RegistryEvent};
 use crate::registry::session;
 
-/// A session on a registry in memory.
+/// A session on a fake etcd.
 struct Bench {
     server: FakeEtcd,
     handle: Arc<RegistryHandle>,
@@ -52,7 +52,7 @@ impl Bench {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_answers_tell_concerns_whoever_the_watch_would_have_told() {
+async fn an_answer_affects_the_same_services_as_a_watch_event() {
     let mut bench = bench().await;
     bench.server.set_faults(Faults { silent: true, ..Faults::default() });
     let theirs = value("10.0.0.1:80", "");
@@ -64,7 +64,7 @@ async fn what_answers_tell_concerns_whoever_the_watch_would_have_told() {
     assert_eq!((report.created, report.found.is_empty()), (1, true));
     assert_eq!(report.wrote.owners, [ServiceKey::new("shop", "echo")].into());
     assert!(report.wrote.names.contains(&b"echo"[..]), "{:?}", report.wrote);
-    // When the watch shows both, it is no news.
+    // The watch then reports both, which changes nothing.
     bench.server.set_faults(Faults::default());
     tokio::time::sleep(Duration::from_secs(1)).await;
     while let Ok(event) = bench.events.try_recv() {
@@ -74,7 +74,7 @@ async fn what_answers_tell_concerns_whoever_the_watch_would_have_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_database_takes_the_deletes_that_wait_behind_a_create() {
+async fn a_full_database_accepts_the_deletes_behind_a_create() {
     let bench = bench().await;
     assert_eq!(bench.write(vec![create("10.0.0.1:80"), create("10.0.0.2:80")]).await.created, 2);
     bench.server.set_faults(Faults { full: true, ..Faults::default() });
@@ -93,10 +93,10 @@ async fn a_full_database_takes_the_deletes_that_wait_behind_a_create() {
 }
 
 #[test]
-fn a_batch_is_no_larger_than_a_request_may_be() {
+fn a_batch_fits_into_one_request() {
     let of = |n: usize, bytes: usize| RecordOp::Create { key: format!("p/echo/{n}").into(), value: vec![b'x'; bytes] };
     let mut ops: Vec<RecordOp> = (0..100).map(|n| of(n, 60 * 1024)).collect();
-    // Nothing smaller can be done about one that is too large by itself.
+    // An operation that is too large by itself gets a batch of its own.
     ops.insert(50, of(100, 2 * MAX_BATCH_BYTES));
     let mut sizes = Vec::new();
     while !ops.is_empty() {

@@ -91,7 +91,7 @@ pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
     let object = observed.object.as_ref()?;
     // As if the operator did not run dry: the planned writes are the question.
     let validation = validate(&observed, false);
-    let siblings = siblings::siblings(views, &checkpoints, &observed, None, true);
+    let siblings = siblings::siblings(views, &checkpoints, &observed, validation.accepted(), false);
     let now = views.env.now();
     let checkpoint = &observed.checkpoint.planned;
     let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, now);

@@ -31,8 +31,8 @@ async fn memory(_: Arc<Suite>) -> Result<()> {
 const ROOT: &str = "root/";
 const LEASE: LeaseId = LeaseId(77);
 
-fn follow(number: i64, key_prefix: &str, from: i64) -> WatchRange {
-    WatchRange { number, key_prefix: key_prefix.to_owned(), from }
+fn follow(watch_id: i64, key_prefix: &str, from: i64) -> WatchRange {
+    WatchRange { watch_id, key_prefix: key_prefix.to_owned(), from }
 }
 
 fn key(name: &str) -> RecordKey {

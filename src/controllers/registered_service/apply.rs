@@ -10,7 +10,7 @@ use tracing::{Instrument, info_span};
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::service::Plan;
 
-use super::Controller;
+use super::controller::Controller;
 use super::observe::Observed;
 use super::validate::Validation;
 use crate::cluster::ClusterError;

@@ -11,9 +11,11 @@ use tracing::warn;
 use twinspan_core::plan::service::{Directions, Outcomes};
 
 use super::checkpoint::{Changes, Checkpoint};
+use super::controller::Controller;
 use super::observe::Observed;
+use super::pass::Pass;
+use super::status;
 use super::validate::Validation;
-use super::{Controller, Pass, status};
 use crate::api::conditions::{self, ACCEPTED, DELETIONS_HELD};
 use crate::api::{APPROVE_DELETIONS, RegisteredService};
 use crate::cluster::events::{About, Reason};

@@ -9,14 +9,14 @@
 
 pub mod apply;
 pub mod checkpoint;
+mod controller;
 mod events;
 pub mod observe;
+mod pass;
 mod report;
 pub mod siblings;
 pub mod status;
 pub mod validate;
-
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::field::Empty;
@@ -26,37 +26,11 @@ use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::service;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
+pub use controller::Controller;
 
-use self::apply::Applied;
-use self::observe::Observed;
-use self::report::PassOutcome;
-use self::validate::Validation;
+use self::pass::{Pass, PassOutcome};
 use super::queue::{Action, Finished};
-use super::views::Views;
-use super::writers::Writers;
 use crate::telemetry::metrics::Outcome;
-
-/// Reconciles RegisteredServices; clones are the same one.
-#[derive(Clone, Debug)]
-pub struct Controller {
-    pub views: Views,
-    pub writers: Writers,
-    pub checkpoints: Checkpoints,
-    /// Plan and report, and write nothing.
-    pub dry_run: bool,
-}
-
-/// Everything about one pass, once its writes are done.
-#[derive(Debug)]
-struct Pass<'a> {
-    observed: &'a Observed,
-    validation: &'a Validation,
-    plan: &'a service::Plan,
-    applied: &'a Applied,
-    /// When the change that led here began.
-    triggered: Timestamp,
-    took: Duration,
-}
 
 impl Controller {
     /// One pass.

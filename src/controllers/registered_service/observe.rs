@@ -75,14 +75,14 @@ fn checkpoint(last: Option<Checkpoint>, exists: bool, uid: &str) -> Checkpoint {
 
 fn cluster_facts(view: &ClusterView, key: &ServiceKey, object: Option<&RegisteredService>, uid: &str) -> ClusterFacts {
     let mut facts = ClusterFacts {
-        our_slices: view.slices_of_owner(uid).into_iter().filter(|slice| slice.is_ours()).collect(),
+        our_slices: view.slices.of_owner(uid).into_iter().filter(|slice| slice.is_ours()).collect(),
         created_services: view.services_of_owner(&key.namespace, uid),
         trust: view.trust(),
         ..ClusterFacts::default()
     };
     if let Some(service) = object.map(RegisteredService::service_key) {
         facts.service = view.services.get(&service).cloned();
-        facts.others_slices = view.slices_of_service(&service).into_iter().filter(|slice| !slice.is_ours()).collect();
+        facts.others_slices = view.slices.of_service(&service).into_iter().filter(|slice| !slice.is_ours()).collect();
         facts.relists = view.listings(&service);
     }
     facts

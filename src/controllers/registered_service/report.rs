@@ -14,9 +14,11 @@ use twinspan_core::plan::service::Plan;
 
 use super::apply::Applied;
 use super::checkpoint::{Checkpoint, Counted, Unfinished};
+use super::controller::Controller;
 use super::observe::Observed;
+use super::pass::{Pass, PassOutcome};
+use super::status;
 use super::validate::Validation;
-use super::{Controller, Pass, status};
 use crate::api::RegisteredServiceStatus;
 use crate::cluster::ClusterError;
 use crate::cluster::writer::{Owner, StatusWrite};
@@ -27,54 +29,6 @@ use crate::telemetry::metrics::{Direction, Metrics, Skipped};
 
 /// Least time between two status writes of one RegisteredService.
 const STATUS_PACE: Duration = Duration::from_secs(5);
-
-/// How a pass ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PassOutcome {
-    Failed,
-    Rejected,
-    /// A view is not complete or not fresh.
-    Waiting,
-    /// Suspended, or only observing.
-    Observed,
-    Synced,
-    Unchanged,
-}
-
-impl PassOutcome {
-    fn of(validation: &Validation, plan: &Plan, applied: &Applied) -> Self {
-        if applied.failed() {
-            Self::Failed
-        } else if validation.rejection.is_some() {
-            Self::Rejected
-        } else if !validation.gone && plan.directions.is_none() {
-            Self::Waiting
-        } else if !validation.gone && !validation.writes {
-            Self::Observed
-        } else if applied.wrote() {
-            Self::Synced
-        } else {
-            Self::Unchanged
-        }
-    }
-
-    /// Bounded, for metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Failed => "failed",
-            Self::Rejected => "rejected",
-            Self::Waiting => "waiting",
-            Self::Observed => "observed",
-            Self::Synced => "synced",
-            Self::Unchanged => "unchanged",
-        }
-    }
-
-    /// The state of the RegisteredService: whether there was something to write does not matter.
-    fn state(self) -> &'static str {
-        if self == Self::Unchanged { Self::Synced.label() } else { self.label() }
-    }
-}
 
 impl Controller {
     pub(super) async fn report(&self, pass: &Pass<'_>) -> (PassOutcome, Action) {

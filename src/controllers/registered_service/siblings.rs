@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
-use twinspan_core::plan::service::{Accepted, Age, Sibling, Siblings};
+use twinspan_core::plan::service::{Accepted, Age, Sibling, Siblings, weigh};
 
 use super::Checkpoints;
 use super::observe::{Observed, observe};
@@ -30,7 +30,7 @@ pub fn siblings(
             Some(Sibling { age: age(&other), accepted, facts: other.facts, checkpoint: other.checkpoint.planned })
         })
         .collect();
-    Siblings::weigh(&observed.facts, &age(observed), accepted, &others, views.env.now())
+    weigh(&observed.facts, &age(observed), accepted, &others, views.env.now())
 }
 
 /// A RegisteredService that is gone is younger than every other.

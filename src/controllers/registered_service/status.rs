@@ -13,6 +13,7 @@ use crate::api::conditions::{
     self, ACCEPTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, EXPORTED, IMPORTED, READY, Reason, find_true,
 };
 use crate::api::{APPROVE_DELETIONS, Counts, RegisteredServiceStatus, SkippedInstance};
+use crate::cluster::ClusterError;
 
 /// How many skipped instances are named.
 const SAMPLE: usize = 5;
@@ -77,8 +78,8 @@ fn desired_conditions(
     let (accepted, exported, imported) = match (&validation.goal, &validation.rejection) {
         (Goal::Sync(accepted), _) => (
             DesiredCondition::new(ACCEPTED, ConditionStatus::True, Reason::Accepted, ""),
-            exported(observed, validation, accepted, plan, applied),
-            imported(observed, validation, accepted, plan, applied),
+            exported(accepted, plan, applied).condition(observed, validation, accepted, plan),
+            imported(accepted, applied).condition(observed, validation, accepted, plan),
         ),
         (_, Some(rejection)) => {
             let not = |kind| {
@@ -143,59 +144,49 @@ fn held(directions: &Directions, outcomes: &Outcomes) -> DesiredCondition {
     }
 }
 
-fn exported(
-    observed: &Observed,
-    validation: &Validation,
-    accepted: &Accepted,
-    plan: &Plan,
-    applied: &Applied,
-) -> DesiredCondition {
-    if !accepted.exports {
-        return DesiredCondition::new(
-            EXPORTED,
-            ConditionStatus::True,
-            Reason::NotRequested,
-            "spec.direction is Import",
-        );
-    }
-    if let Some(waiting) = waiting(EXPORTED, observed, validation, accepted, plan) {
-        return waiting;
-    }
-    match &applied.registry_error {
-        Some(error) => DesiredCondition::new(EXPORTED, ConditionStatus::False, error.reason(), error.to_string()),
-        None => DesiredCondition::new(
-            EXPORTED,
-            ConditionStatus::True,
-            Reason::Synced,
-            plan.note.clone().unwrap_or_default(),
-        ),
-    }
+/// The condition of one direction.
+struct Direction<'a> {
+    kind: &'static str,
+    requested: bool,
+    /// The value of `spec.direction` that does not request it.
+    without: &'static str,
+    /// The reason why its writes failed.
+    failure: Option<(Reason, String)>,
+    note: &'a str,
 }
 
-fn imported(
-    observed: &Observed,
-    validation: &Validation,
-    accepted: &Accepted,
-    plan: &Plan,
-    applied: &Applied,
-) -> DesiredCondition {
-    if !accepted.imports {
-        return DesiredCondition::new(
-            IMPORTED,
-            ConditionStatus::True,
-            Reason::NotRequested,
-            "spec.direction is Export",
-        );
-    }
-    if let Some(waiting) = waiting(IMPORTED, observed, validation, accepted, plan) {
-        return waiting;
-    }
-    match &applied.cluster_error {
-        // A lost race is planned again at once; it is not a state to report.
-        Some(crate::cluster::ClusterError::Conflict { .. }) | None => {
-            DesiredCondition::new(IMPORTED, ConditionStatus::True, Reason::Synced, "")
+fn exported<'a>(accepted: &Accepted, plan: &'a Plan, applied: &Applied) -> Direction<'a> {
+    let failure = applied.registry_error.as_ref().map(|error| (error.reason(), error.to_string()));
+    let note = plan.note.as_deref().unwrap_or_default();
+    Direction { kind: EXPORTED, requested: accepted.exports, without: "Import", failure, note }
+}
+
+fn imported(accepted: &Accepted, applied: &Applied) -> Direction<'static> {
+    // A lost race is planned again immediately; it is not a state to report.
+    let error = applied.cluster_error.as_ref().filter(|error| !matches!(error, ClusterError::Conflict { .. }));
+    let failure = error.map(|error| (Reason::WriteFailed, error.to_string()));
+    Direction { kind: IMPORTED, requested: accepted.imports, without: "Export", failure, note: "" }
+}
+
+impl Direction<'_> {
+    fn condition(
+        self,
+        observed: &Observed,
+        validation: &Validation,
+        accepted: &Accepted,
+        plan: &Plan,
+    ) -> DesiredCondition {
+        if !self.requested {
+            let message = format!("spec.direction is {}", self.without);
+            return DesiredCondition::new(self.kind, ConditionStatus::True, Reason::NotRequested, message);
         }
-        Some(error) => DesiredCondition::new(IMPORTED, ConditionStatus::False, Reason::WriteFailed, error.to_string()),
+        if let Some(waiting) = waiting(self.kind, observed, validation, accepted, plan) {
+            return waiting;
+        }
+        match self.failure {
+            Some((reason, message)) => DesiredCondition::new(self.kind, ConditionStatus::False, reason, message),
+            None => DesiredCondition::new(self.kind, ConditionStatus::True, Reason::Synced, self.note),
+        }
     }
 }
 

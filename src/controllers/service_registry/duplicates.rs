@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::sessions::last_etcd;
 use super::settings;
 use crate::api::ServiceRegistry;
 use crate::cluster::view::ClusterView;
@@ -51,7 +50,7 @@ pub(super) fn older_duplicate(
         }
         let addressed = runs.map_or(&other.spec.etcd.endpoints, |running| &running.settings.connection.endpoints);
         // A registry that is not connected counts where it was last: its records are there.
-        let found = runs.and_then(|running| running.handle.etcd()).or_else(|| last_etcd(other).map(|(etcd, _)| etcd));
+        let found = runs.and_then(|running| running.handle.etcd()).or_else(|| other.last_etcd().map(|(etcd, _)| etcd));
         let same_etcd = addressed.iter().any(|endpoint| endpoints.contains(endpoint));
         (same_etcd || (etcd.is_some() && etcd == found)).then(|| name.clone())
     };

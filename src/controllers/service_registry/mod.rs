@@ -18,8 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
 
-use self::status::Reported;
-use super::views::Views;
+use self::status::{Reported, Reporter};
 use super::writers::Writers;
 
 pub use sessions::{Sessions, Upkeep};
@@ -45,8 +44,7 @@ pub enum Command {
 /// Reconciles ServiceRegistries.
 #[derive(Debug)]
 pub struct Controller {
-    views: Views,
-    writers: Writers,
+    reporter: Reporter,
     sessions: Sessions,
     reported: BTreeMap<String, Instant>,
     due: BTreeMap<String, Instant>,
@@ -54,8 +52,8 @@ pub struct Controller {
 
 impl Controller {
     pub fn new(writers: Writers, sessions: Sessions) -> Self {
-        let (reported, due) = (BTreeMap::new(), BTreeMap::new());
-        Self { views: sessions.views.clone(), writers, sessions, reported, due }
+        let reporter = Reporter { views: sessions.views.clone(), writers };
+        Self { reporter, sessions, reported: BTreeMap::new(), due: BTreeMap::new() }
     }
 
     pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -100,10 +98,10 @@ impl Controller {
     }
 
     fn reconciled(&mut self, name: &str) {
-        if !self.views.cluster().service_registries.contains_key(name) {
-            self.writers.metrics.forget_registry(name);
+        if !self.sessions.views.cluster().service_registries.contains_key(name) {
+            self.reporter.writers.metrics.forget_registry(name);
         }
-        self.release(name);
+        self.reporter.release(name);
         self.report_soon(name);
     }
 
@@ -118,7 +116,8 @@ impl Controller {
         let due: Vec<String> = self.due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
         for name in due {
             self.due.remove(&name);
-            match self.report(&name).await {
+            let rejection = self.sessions.rejection(&name);
+            match self.reporter.report(&name, rejection).await {
                 Ok(Reported::Written) => {
                     self.reported.insert(name, now);
                 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use twinspan_core::model::{RegistryName, Revision};
+use twinspan_core::model::RegistryName;
 
 use super::duplicates::{LastEtcd, older_duplicate, same_keyspace};
 use super::settings::{self, Rejection};
@@ -195,7 +195,7 @@ impl Sessions {
                 }
                 // A ServiceRegistry that comes back finds its own records again by comparison.
                 self.views.registries.draining().retain(|handle| handle.name != name);
-                RegistryHandle::new(name, &settings.identity, last_etcd(object), self.events.clone())
+                RegistryHandle::new(name, &settings.identity, object.last_etcd(), self.events.clone())
             }
         };
         if let Some(fence) = &handle.fence {
@@ -252,12 +252,6 @@ impl Sessions {
         // The router is gone only while the process ends.
         let _ = self.events.send(event);
     }
-}
-
-/// The etcd cluster and the revision in the status.
-pub(super) fn last_etcd(object: &ServiceRegistry) -> Option<(u64, Revision)> {
-    let etcd = object.status.as_ref()?.etcd.as_ref()?;
-    Some((u64::from_str_radix(&etcd.cluster_id, 16).ok()?, etcd.revision_at_last_session))
 }
 
 /// Ends the session of a deleted ServiceRegistry once none of our records is left in it, or it takes too long.

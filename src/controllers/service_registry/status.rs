@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use twinspan_core::plan::service::Incarnation;
 
-use super::Controller;
 use super::settings::Rejection;
 use crate::api::conditions::{
     self, CONNECTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, READY, Reason, SYNCED, find_true,
@@ -15,6 +14,8 @@ use crate::api::{APPROVE_DELETIONS, EtcdStatus, RecordCounts, ServiceRegistry, S
 use crate::cluster::Result;
 use crate::cluster::events::{self, About};
 use crate::cluster::writer::StatusWrite;
+use crate::controllers::views::Views;
+use crate::controllers::writers::Writers;
 use crate::registry::RegistryError;
 use crate::registry::guards::RegistryHold;
 use crate::registry::handle::{Phase, RegistryHandle};
@@ -29,9 +30,16 @@ pub enum Reported {
     Throttled,
 }
 
-impl Controller {
-    /// Writes the status where it changed.
-    pub(super) async fn report(&self, name: &str) -> Result<Reported> {
+/// Reports the state of sessions.
+#[derive(Debug)]
+pub struct Reporter {
+    pub views: Views,
+    pub writers: Writers,
+}
+
+impl Reporter {
+    /// Writes the status where it changed. `rejection` is why there can be no session.
+    pub async fn report(&self, name: &str, rejection: Option<&Rejection>) -> Result<Reported> {
         let handle = self.views.registries.get(name);
         if let Some(handle) = &handle {
             self.measure(name, handle);
@@ -41,7 +49,7 @@ impl Controller {
         };
         let known = object.status.clone().unwrap_or_default();
         self.release(name);
-        let status = self.desired(&object, &known, handle.as_deref());
+        let status = self.desired(&object, &known, handle.as_deref(), rejection);
         self.writers.metrics.set_ready(name, find_true(&status.conditions, READY).is_some());
         if status == known {
             return Ok(Reported::Nothing);
@@ -57,7 +65,7 @@ impl Controller {
     }
 
     /// Lets the deletions go that an administrator approved, in every service of the registry.
-    pub(super) fn release(&self, name: &str) {
+    pub fn release(&self, name: &str) {
         let Some(object) = self.views.cluster().service_registries.get(name).cloned() else { return };
         let approval = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
         if approval.is_some_and(|hash| self.views.guards.approve(name, hash, self.views.env.now()))
@@ -79,12 +87,12 @@ impl Controller {
         object: &ServiceRegistry,
         known: &ServiceRegistryStatus,
         handle: Option<&RegistryHandle>,
+        rejection: Option<&Rejection>,
     ) -> ServiceRegistryStatus {
         let now = self.views.env.now();
         let name = object.metadata.name.as_deref().unwrap_or_default();
         let held = held(self.views.guards.held(name, now).as_ref());
-        let [ready, connected, synced] =
-            session(handle, self.sessions.rejection(name), self.writers.leadership.is_leader());
+        let [ready, connected, synced] = session(handle, rejection, self.writers.leadership.is_leader());
         let generation = object.metadata.generation;
         let mut status = ServiceRegistryStatus {
             observed_generation: generation,

@@ -1,8 +1,9 @@
 //! Connections, one endpoint at a time.
 //!
-//! A client that balances over several endpoints neither ejects nor retries the one that is down: with one of two refusing, every
-//! second call fails (measured with etcd-client 0.21.1). So each connection goes to one member, and the next connection
-//! begins with the member after it.
+//! Owns the settings of a connection and the order of endpoints: each connection goes to one member, and the next
+//! begins with the member after it. A client that balances over several endpoints neither ejects nor retries one that
+//! is down: with one of two endpoints refusing, every second call fails (measured with etcd-client 0.21.1;
+//! `docs/decisions/0005`). Refuses to wait between attempts, which the session does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,47 +12,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
+use super::settings::{CONNECT, Settings, TlsSettings};
 use super::{CALL, EtcdRegistry, call, handshake};
 use crate::registry::{Connector, Registry, RegistryError, Result};
 
-/// How long a TCP and TLS handshake may take.
-pub(super) const CONNECT: Duration = Duration::from_secs(3);
-/// HTTP/2 pings, also while nothing else is sent: a frozen server must not look like a quiet one.
+/// Interval of HTTP/2 pings, even on an idle connection: a frozen server must not look like a quiet one.
 const PING: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Everything that a connection needs, Secrets included.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Client URLs; at least one.
-    pub endpoints: Vec<String>,
-    pub tls: Option<TlsSettings>,
-    /// Name and password.
-    pub user: Option<(String, String)>,
-}
-
-/// PEM material.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct TlsSettings {
-    /// Absent means the system's authorities.
-    pub ca: Option<Vec<u8>>,
-    /// Certificate and key.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-    pub server_name: Option<String>,
-}
-
-impl std::fmt::Debug for Settings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Never the key or the password.
-        f.debug_struct("Settings").field("endpoints", &self.endpoints).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for TlsSettings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsSettings").field("server_name", &self.server_name).finish_non_exhaustive()
-    }
-}
 
 /// Connects to the endpoints in turn.
 #[derive(Debug)]
@@ -66,7 +33,7 @@ impl EtcdConnector {
     }
 
     fn options(&self) -> ConnectOptions {
-        // Not `default()`, which would turn pings off while idle.
+        // Not `default()`, which disables pings on an idle connection.
         let mut options = ConnectOptions::new()
             .with_keep_alive(PING, PING_TIMEOUT)
             .with_keep_alive_while_idle(true)
@@ -85,7 +52,7 @@ impl EtcdConnector {
         options
     }
 
-    /// A connection to one member, explained where there is none.
+    /// Connects to one member. The error has the reason of a TLS failure.
     pub(super) async fn open(&self, endpoint: &str) -> Result<EtcdRegistry> {
         match self.connect_to(endpoint).await {
             Ok(registry) => Ok(registry),
@@ -96,12 +63,12 @@ impl EtcdConnector {
     async fn connect_to(&self, endpoint: &str) -> Result<EtcdRegistry> {
         let client = call("connect", CALL, Client::connect([endpoint], Some(self.options()))).await?;
         let registry = EtcdRegistry { client, endpoint: endpoint.to_owned() };
-        // Connections are lazy: only an answer shows that somebody is there.
+        // Connections are lazy: only an answer proves that the server is there.
         registry.status().await?;
         Ok(registry)
     }
 
-    /// A connection that was closed may have been refused because of its certificate.
+    /// The server may have closed the connection because of our certificate.
     async fn explained(&self, endpoint: &str, error: RegistryError) -> RegistryError {
         if !matches!(error, RegistryError::Unreachable(_)) {
             return error;

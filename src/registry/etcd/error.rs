@@ -1,7 +1,7 @@
-//! What an error of the etcd client means.
+//! The translation of the etcd client's errors.
 //!
-//! The client has no typed errors beyond gRPC's codes, so some are told apart by the texts of etcd's own `rpctypes/error.go`
-//! (v3.5 to v3.7).
+//! Owns the mapping to [`RegistryError`]. The client has no typed errors beyond gRPC's codes, so the texts of etcd's
+//! own `rpctypes/error.go` (v3.5 to v3.7) distinguish some. Refuses to know which call failed.
 
 use etcd_client::Error;
 
@@ -20,14 +20,14 @@ const INTERNAL: i32 = 13;
 const UNAVAILABLE: i32 = 14;
 const UNAUTHENTICATED: i32 = 16;
 
-/// Longest text that is passed on, in characters.
+/// Maximum length of a passed-on text, in characters.
 const MAX_TEXT: usize = 300;
 
 pub fn meaning(error: &Error) -> RegistryError {
     match error {
         Error::GRpcStatus(status) => {
             let text = chain(status.message().to_owned(), status);
-            // A status that has a cause was not sent by the server.
+            // A status with a cause does not come from the server.
             let broken = std::error::Error::source(status).is_some();
             match status.code() as i32 {
                 CANCELLED | UNKNOWN | INTERNAL if broken => of_transport(&text),
@@ -59,7 +59,7 @@ fn of_status(code: i32, message: &str, text: &str) -> RegistryError {
     }
 }
 
-/// TLS fails below gRPC, which knows nothing but that there is no connection.
+/// TLS fails below gRPC, which only reports that there is no connection.
 fn of_transport(text: &str) -> RegistryError {
     let lower = text.to_lowercase();
     if ["certificate", "tls", "handshake", "unknownissuer", "notvalidforname"].iter().any(|word| lower.contains(word)) {
@@ -73,7 +73,7 @@ pub fn is_lease_exists(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if status.code() as i32 == FAILED_PRECONDITION && status.message().contains("lease already exists"))
 }
 
-/// A text with those of everything that caused the error, each once.
+/// Appends the texts of all causes, each once.
 fn chain(mut text: String, error: &dyn std::error::Error) -> String {
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,4 +1,7 @@
-//! One endpoint, looked at as a doctor does: how fast it answers, and what it lets us do, without writing anything.
+//! The examination of one endpoint for `doctor`.
+//!
+//! Owns the measurement of round trips and the tests of permissions. Refuses to write: the transaction that tests a
+//! permission cannot succeed.
 
 use std::time::Duration;
 
@@ -8,15 +11,15 @@ use tokio::time::Instant;
 use super::{CALL, EtcdConnector, call};
 use crate::registry::{Registry, Result, ServerStatus};
 
-/// What was found.
+/// The findings.
 #[derive(Debug)]
 pub struct Examined {
     pub status: ServerStatus,
     /// Sorted.
     pub round_trips: Vec<Duration>,
-    /// How many keys begin so.
+    /// The number of keys with each prefix.
     pub read: Vec<(String, Result<i64>)>,
-    /// Whether each key may be written.
+    /// The permission to write each key.
     pub write: Vec<(String, Result<()>)>,
 }
 
@@ -24,7 +27,7 @@ const ROUND_TRIPS: usize = 5;
 
 impl EtcdConnector {
     /// # Errors
-    /// Why the endpoint cannot be reached at all.
+    /// The endpoint cannot be reached.
     pub async fn examine(&self, endpoint: &str, key_prefixes: &[String], keys: &[String]) -> Result<Examined> {
         let registry = self.open(endpoint).await?;
         let mut round_trips = Vec::new();
@@ -44,7 +47,7 @@ impl EtcdConnector {
         }
         let mut write = Vec::new();
         for key in keys {
-            // Permissions are checked for both branches before any of them is taken, and no key has this revision.
+            // etcd checks the permissions of both branches before it takes one, and no key has this revision.
             let never = Compare::mod_revision(key.as_str(), CompareOp::Equal, i64::MAX);
             let txn = Txn::new().when([never]).and_then([TxnOp::put(key.as_str(), "", None)]);
             let answer = call("permission", CALL, client.txn(txn)).await;

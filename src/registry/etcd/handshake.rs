@@ -1,7 +1,8 @@
-//! Why TLS fails, where the client only says that its connection was closed.
+//! A TLS handshake that finds the reason of a closed connection.
 //!
-//! With TLS 1.3 a server refuses a client's certificate after the handshake, in the place of its first answer (RFC 8446, 4.4.2.4), where
-//! the HTTP client no longer looks for an alert. So a connection that failed is made once more by hand, and read from.
+//! Owns one more connection to the endpoint, and reads the server's alert from it. With TLS 1.3 a server rejects a
+//! client's certificate after the handshake, instead of its first answer (RFC 8446, 4.4.2.4), and the HTTP client no
+//! longer looks for an alert then (`docs/decisions/0019`). Refuses to know etcd: it sends no request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +16,14 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
-use super::connect::{CONNECT, TlsSettings};
+use super::settings::{CONNECT, TlsSettings};
 
-/// Where an endpoint names no port (RFC 9110, 4.2.2).
+/// The default port of `https` (RFC 9110, 4.2.2).
 const HTTPS: u16 = 443;
-/// How long a server may take to refuse what it was shown.
+/// Time in which a server rejects our certificate.
 const REFUSAL: Duration = Duration::from_millis(500);
 
-/// What is wrong with the TLS of an endpoint, where anything is.
+/// The reason why TLS with the endpoint fails; `None` if TLS works or the endpoint does not use it.
 pub async fn refusal(endpoint: &str, tls: &TlsSettings) -> Option<String> {
     let uri: http::Uri = endpoint.parse().ok().filter(|uri: &http::Uri| uri.scheme_str() == Some("https"))?;
     let host = uri.host()?.trim_matches(['[', ']']).to_owned();
@@ -40,7 +41,7 @@ pub async fn refusal(endpoint: &str, tls: &TlsSettings) -> Option<String> {
     };
     match timeout(REFUSAL, stream.read_u8()).await {
         Ok(Err(error)) => of_tls(&error),
-        // It waits for us to begin, as it should.
+        // The server accepted the certificate and waits for a request.
         Ok(Ok(_)) | Err(_) => None,
     }
 }

@@ -1,4 +1,6 @@
-//! Lists, reads and transactions.
+//! The lists, reads and transactions of etcd.
+//!
+//! Owns the pages of a list and the form of a transaction. Refuses to know what values mean.
 
 use etcd_client::{
     Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, KvClient, PutOptions, ResponseHeader, Txn, TxnOp,
@@ -22,9 +24,9 @@ pub fn raw(kv: &KeyValue) -> RawRecord {
     }
 }
 
-/// The first key after every key that begins so.
-fn end_of(root: &[u8]) -> Vec<u8> {
-    let mut end = root.to_vec();
+/// The first key after all keys with this prefix.
+fn end_of(key_prefix: &[u8]) -> Vec<u8> {
+    let mut end = key_prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {
             end.push(last + 1);
@@ -34,15 +36,15 @@ fn end_of(root: &[u8]) -> Vec<u8> {
     vec![0]
 }
 
-pub async fn list(client: KvClient, root: &str) -> Result<ListResponse> {
+pub async fn list(client: KvClient, key_prefix: &str) -> Result<ListResponse> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
-    let end = end_of(root.as_bytes());
-    let mut from = root.as_bytes().to_vec();
+    let end = end_of(key_prefix.as_bytes());
+    let mut from = key_prefix.as_bytes().to_vec();
     let mut listing: Option<ListResponse> = None;
     loop {
         let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE_SIZE);
         if let Some(listing) = &listing {
-            // Every page at the revision of the first: together they are one picture.
+            // All pages have the revision of the first: together they are one snapshot.
             options = options.with_revision(listing.revision);
         }
         let mut answer = call("list", PAGE, client.get(from.clone(), Some(options))).await?;
@@ -95,7 +97,7 @@ pub async fn commit(mut client: KvClient, batch: &Batch) -> Result<TxnResponse> 
     }
     let fence: Vec<Compare> =
         batch.fence.iter().map(|f| Compare::value(f.key.as_str(), CompareOp::Equal, f.value.as_str())).collect();
-    // Each operation is a transaction of its own inside: one that loses its race leaves the others alone.
+    // Each operation is a nested transaction: one that loses its race does not affect the others.
     let inner: Vec<TxnOp> = batch.ops.iter().map(|op| TxnOp::txn(transaction(op, batch.lease))).collect();
     let answer = call("transaction", CALL, client.txn(Txn::new().when(fence).and_then(inner))).await?;
     if !answer.succeeded() {
@@ -116,8 +118,8 @@ pub async fn commit(mut client: KvClient, batch: &Batch) -> Result<TxnResponse> 
 fn transaction(op: &RecordOp, batch_lease: LeaseId) -> Txn {
     let key = op.key().as_bytes();
     let put = |value: &[u8], lease: LeaseId| TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease.0)));
-    let (seen, write) = match op {
-        // A revision of 0 is how etcd says that there is no such key.
+    let (if_revision, write) = match op {
+        // A key that does not exist has revision 0.
         RecordOp::Create { value, .. } => (0, put(value, batch_lease)),
         RecordOp::Update { value, if_revision, lease, .. } => {
             (*if_revision, put(value, if *lease == LeaseId::NONE { batch_lease } else { *lease }))
@@ -125,7 +127,7 @@ fn transaction(op: &RecordOp, batch_lease: LeaseId) -> Txn {
         RecordOp::Delete { if_revision, .. } => (*if_revision, TxnOp::delete(key, Some(DeleteOptions::new()))),
     };
     Txn::new()
-        .when([Compare::mod_revision(key, CompareOp::Equal, seen)])
+        .when([Compare::mod_revision(key, CompareOp::Equal, if_revision)])
         .and_then([write])
         .or_else([TxnOp::get(key, None)])
 }

@@ -1,15 +1,19 @@
 //! etcd behind the far side's door.
 //!
-//! Owns the translation between our values and etcd's API, and the deadline of each call. Refuses to retry: that is the
-//! session's. Files: [`connect`] (one endpoint at a time), [`handshake`] (why TLS fails), [`examine`] (what
-//! a doctor looks at), [`kv`] (list, read, commit), [`watch`], [`error`] (what an
-//! error means).
+//! Owns the translation between our values and etcd's API, and the deadline of each call. Refuses to retry, which the
+//! session does.
+//!
+//! - [`settings`]: endpoints, TLS and user.
+//! - [`connect`]: one endpoint at a time. [`handshake`]: the reason why TLS fails.
+//! - [`kv`]: list, read and commit. [`watch`]: the watch stream.
+//! - [`examine`]: the checks of `doctor`. [`error`]: the translation of errors.
 
 mod connect;
 mod error;
 mod examine;
 mod handshake;
 mod kv;
+mod settings;
 mod watch;
 
 use std::fmt;
@@ -20,8 +24,9 @@ use async_trait::async_trait;
 use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions};
 use twinspan_core::model::{LeaseId, RecordKey};
 
-pub use connect::{EtcdConnector, Settings, TlsSettings};
+pub use connect::EtcdConnector;
 pub use examine::Examined;
+pub use settings::{Settings, TlsSettings};
 
 use super::{
     Batch, Grant, KeepAlive, LeaseState, ListResponse, ReadResponse, Registry, RegistryError, Result, ServerStatus,
@@ -32,7 +37,7 @@ use super::{
 const CALL: Duration = Duration::from_secs(5);
 /// The deadline of one page of a list, which may hold megabytes.
 const PAGE: Duration = Duration::from_secs(20);
-/// etcd answers with at most 1.5 MiB a record by default, but a page or a catch-up of a watch has many.
+/// A record has at most 1.5 MiB by default, but a page of a list or a catch-up of a watch has many records.
 const MAX_MESSAGE: usize = 256 * 1024 * 1024;
 
 /// A connection to one member.
@@ -48,7 +53,7 @@ impl fmt::Debug for EtcdRegistry {
     }
 }
 
-/// Bounds a call, and says what an error means.
+/// Runs a call with a deadline, and translates its error.
 async fn call<T>(
     what: &'static str,
     deadline: Duration,
@@ -103,8 +108,8 @@ impl Registry for EtcdRegistry {
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<KeepAlive> {
         let mut client = self.client.lease_client();
-        // One stream for each keepalive: they are minutes apart, and an old stream may outlive its token. The client keeps the first
-        // answer to itself, and with it the TTL: it is asked twice.
+        // One stream for each keepalive: keepalives are minutes apart, and an old stream may outlive its token. The
+        // client hides the first answer, which has the TTL, so a second request follows.
         let twice = async {
             let (mut keeper, mut answers) = client.keep_alive(lease.0).await?;
             keeper.keep_alive().await?;
@@ -123,7 +128,7 @@ impl Registry for EtcdRegistry {
     async fn look_up(&self, lease: LeaseId) -> Result<LeaseState> {
         let mut client = self.client.lease_client();
         match call("lease look-up", CALL, client.time_to_live(lease.0, None)).await {
-            // -1 is how the server says that there is no such lease.
+            // The server answers -1 if the lease does not exist.
             Ok(answer) if answer.ttl() > 0 => Ok(LeaseState::Lives),
             Ok(_) | Err(RegistryError::LeaseGone) => Ok(LeaseState::Gone),
             Err(error) => Err(error),

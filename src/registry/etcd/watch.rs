@@ -1,7 +1,8 @@
-//! Watches: several key prefixes on one stream.
+//! A watch stream of etcd, with several key prefixes.
 //!
-//! A watch at a compacted revision is answered with `created` and then `canceled` with an empty reason, while the stream stays open
-//! (etcd 3.5 to 3.7); an expired token cancels likewise. Both are ends here.
+//! Owns the meaning of each response. For a watch at a compacted revision etcd answers `created` and then `canceled`
+//! with an empty reason, while the stream stays open (etcd 3.5 to 3.7); an expired token cancels in the same way. Both
+//! end the stream here. Refuses to open a stream again, which the session does.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +13,7 @@ use twinspan_core::model::RecordKey;
 use super::{CALL, MAX_MESSAGE, call, error, kv};
 use crate::registry::{Change, RegistryError, Result, Watch, WatchItem, WatchRange};
 
-/// The number of a response that concerns the whole stream: the answer to a request for progress
-/// (`InvalidWatchID` of server/storage/mvcc).
+/// The watch ID of a response for the whole stream, to a progress request (`InvalidWatchID` of server/storage/mvcc).
 const WHOLE_STREAM: i64 = -1;
 
 struct EtcdWatch {
@@ -22,18 +22,18 @@ struct EtcdWatch {
 }
 
 fn options(follow: &WatchRange) -> WatchOptions {
-    // Not `with_fragment`: the client does not say which piece is the last.
+    // Not `with_fragment`: the client does not report which fragment is the last.
     WatchOptions::new()
         .with_prefix()
         .with_start_revision(follow.from)
         .with_progress_notify()
-        .with_watch_id(follow.number)
+        .with_watch_id(follow.watch_id)
 }
 
 pub async fn open(client: WatchClient, first: &WatchRange) -> Result<Box<dyn Watch>> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
     let stream = call("watch", CALL, client.watch(first.key_prefix.as_str(), Some(options(first)))).await?;
-    Ok(Box::new(EtcdWatch { stream, followed: BTreeSet::from([first.number]) }))
+    Ok(Box::new(EtcdWatch { stream, followed: BTreeSet::from([first.watch_id]) }))
 }
 
 #[async_trait]
@@ -49,15 +49,15 @@ impl Watch for EtcdWatch {
     }
 
     async fn follow(&mut self, another: &WatchRange) -> Result<()> {
-        // What is sent waits for room where nothing is read at the other end.
+        // The request waits for buffer space if the server does not read.
         call("watch", CALL, self.stream.watch(another.key_prefix.as_str(), Some(options(another)))).await?;
-        self.followed.insert(another.number);
+        self.followed.insert(another.watch_id);
         Ok(())
     }
 
-    async fn unwatch(&mut self, number: i64) -> Result<()> {
-        self.followed.remove(&number);
-        call("end of a watch", CALL, self.stream.cancel(number)).await
+    async fn unwatch(&mut self, watch_id: i64) -> Result<()> {
+        self.followed.remove(&watch_id);
+        call("end of a watch", CALL, self.stream.cancel(watch_id)).await
     }
 
     async fn request_progress(&mut self) -> Result<()> {
@@ -66,11 +66,11 @@ impl Watch for EtcdWatch {
 }
 
 impl EtcdWatch {
-    /// What a response says; `None` where it says nothing that counts.
+    /// The item in a response, if it has one.
     fn item(&self, response: &WatchResponse) -> Result<Option<WatchItem>> {
-        let number = response.watch_id();
-        if number != WHOLE_STREAM && !self.followed.contains(&number) {
-            // The end of one that was given up, or what it still had to say.
+        let watch_id = response.watch_id();
+        if watch_id != WHOLE_STREAM && !self.followed.contains(&watch_id) {
+            // The end of a canceled watch, or one of its last events.
             return Ok(None);
         }
         if response.compact_revision() > 0 {
@@ -96,13 +96,13 @@ impl EtcdWatch {
         if !changes.is_empty() {
             return Ok(Some(WatchItem::Changes(changes)));
         }
-        // The answer to the watch request itself carries the current revision, but is no proof that everything up to it came; and
-        // progress of one watch says nothing about the others.
+        // The answer to the watch request carries the current revision, but it does not prove that all events up to it
+        // have arrived. Nor does the progress of one watch prove that of the others.
         if response.created() {
             return Ok(None);
         }
         let revision = response.header().map(ResponseHeader::revision).unwrap_or_default();
-        let all = number == WHOLE_STREAM || self.followed.len() == 1;
+        let all = watch_id == WHOLE_STREAM || self.followed.len() == 1;
         Ok(Some(if all { WatchItem::Progress(revision) } else { WatchItem::Alive }))
     }
 }

@@ -382,7 +382,7 @@ impl Given {
             view.services.insert(ServiceKey::new("shop", &service.name), Arc::new(service));
         }
         for (version, given) in self.slices.iter().enumerate() {
-            view.put_slice("shop", convert::slice(given.object(version + 1)));
+            view.slices.put("shop", convert::slice(given.object(version + 1)));
         }
         for (name, given) in &self.pods {
             view.pods.put(ObjectKey::new(&given.namespace, name), convert::pod(&given.object(name)));

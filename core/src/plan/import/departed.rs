@@ -7,36 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::facts::{DepartedEndpoint, Imported, Input, Plan};
+use super::facts::{Departed, DepartedEndpoint, Imported, Input, Plan};
 use super::heal::healed_by_us;
 use crate::Timestamp;
 use crate::model::{Content, InstanceAddr, Kind, Mark, PortSet, Record, RecordKey};
-use crate::plan::departure::guard::{Guard, GuardDecision, GuardInput, Unexplained};
+use crate::plan::departure::guard::{GuardInput, Unexplained};
 use crate::plan::departure::{self, Decision, DepartureInput, Evidence};
 use crate::plan::earlier;
 
-/// The endpoints that stay although their record is gone.
-#[derive(Clone, Debug, Default)]
-pub struct Departed {
-    pub kept: BTreeMap<InstanceAddr, DepartedEndpoint>,
-    /// Endpoints that lost their registration and live.
-    pub lost: BTreeSet<InstanceAddr>,
-    /// Endpoints that stay until more is known.
-    waiting: BTreeSet<InstanceAddr>,
-    pub guard: GuardDecision,
-    pub guard_state: Guard,
-    pub probe: BTreeSet<InstanceAddr>,
-    /// Endpoints whose registration is, or is about to be, put back.
-    pub healed: BTreeSet<InstanceAddr>,
-    pub requeue_at: Option<Timestamp>,
-}
-
 impl Departed {
-    /// Whether the endpoint waits for more evidence or for the guard.
-    pub fn waits(&self, addr: &InstanceAddr) -> bool {
-        self.waiting.contains(addr) || self.guard.held.contains(addr)
-    }
-
     /// The endpoints as the slices should have them.
     pub fn endpoints(&self, input: &Input<'_>) -> Vec<(InstanceAddr, Imported)> {
         self.kept.iter().map(|(addr, departed)| (*addr, imported(input, *addr, departed))).collect()

@@ -147,3 +147,26 @@ pub struct Plan {
     pub state: ImportState,
     pub requeue_at: Option<Timestamp>,
 }
+
+/// The endpoints that stay although their record is gone.
+#[derive(Clone, Debug, Default)]
+pub struct Departed {
+    pub kept: BTreeMap<InstanceAddr, DepartedEndpoint>,
+    /// Endpoints that lost their registration and live.
+    pub lost: BTreeSet<InstanceAddr>,
+    /// Endpoints that stay until more is known.
+    pub(super) waiting: BTreeSet<InstanceAddr>,
+    pub guard: GuardDecision,
+    pub guard_state: Guard,
+    pub probe: BTreeSet<InstanceAddr>,
+    /// Endpoints whose registration is, or is about to be, put back.
+    pub healed: BTreeSet<InstanceAddr>,
+    pub requeue_at: Option<Timestamp>,
+}
+
+impl Departed {
+    /// Whether the endpoint waits for more evidence or for the guard.
+    pub fn waits(&self, addr: &InstanceAddr) -> bool {
+        self.waiting.contains(addr) || self.guard.held.contains(addr)
+    }
+}

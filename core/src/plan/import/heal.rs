@@ -5,8 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::departed::Departed;
-use super::facts::Input;
+use super::facts::{Departed, Input};
 use crate::model::{Content, InstanceAddr, Kind, LeaseId, Mark, Record, RecordKey};
 use crate::plan::RecordOp;
 use crate::plan::departure::OnExpiry;

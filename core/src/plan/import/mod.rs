@@ -12,11 +12,11 @@ mod heal;
 
 use std::collections::BTreeSet;
 
+use self::facts::Departed;
 use crate::model::{
     Content, InstanceAddr, InstanceOutcome, Kind, Outcome, PortSet, Reason, Record, RecordKey, Registration,
 };
 use crate::plan::earlier;
-use departed::Departed;
 
 pub use facts::{ContestedImport, DepartedEndpoint, ImportState, Imported, Input, Options, Plan, Present, Shadows};
 

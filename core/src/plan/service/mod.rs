@@ -16,6 +16,7 @@ mod facts;
 mod inputs;
 mod instances;
 mod outcomes;
+mod shared;
 mod siblings;
 
 use std::collections::BTreeMap;
@@ -35,7 +36,8 @@ pub use accepted::{Accepted, AcceptedPort, Goal};
 pub use checkpoint::Checkpoint;
 pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, ViewState, ips_of};
 pub use outcomes::{Counts, Outcomes};
-pub use siblings::{Age, Shared, Sibling, Siblings};
+pub use shared::{Shared, Siblings};
+pub use siblings::{Age, Sibling, weigh};
 
 /// The operations that a pass wants, and the outcome of each instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::inputs::{Pass, present};
+use super::shared::{Shared, Siblings};
 use super::{Accepted, Checkpoint, Facts, RegistryFacts};
 use crate::Timestamp;
 use crate::model::{InstanceAddr, Kind, RecordKey, ServiceKey};
@@ -25,49 +26,21 @@ pub struct Sibling {
     pub checkpoint: Checkpoint,
 }
 
-/// The addresses and records that siblings want too.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Siblings {
-    by_registry: BTreeMap<String, Shared>,
-    /// Addresses that siblings import into the same Service.
-    pub contested_imports: BTreeMap<InstanceAddr, ContestedImport>,
-}
-
-/// The addresses and records of one registry that siblings want too.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shared {
-    /// Addresses that siblings want to export under the same name.
-    pub contested: BTreeMap<InstanceAddr, ContestedExport>,
-    /// Records of ours that a sibling adopts.
-    pub to_release: BTreeSet<RecordKey>,
-    /// Healed records of others that we adopt.
-    pub to_adopt: BTreeSet<RecordKey>,
-}
-
-impl Siblings {
-    /// The part that concerns one registry.
-    pub fn of(&self, registry: &str) -> &Shared {
-        static NONE: Shared =
-            Shared { contested: BTreeMap::new(), to_release: BTreeSet::new(), to_adopt: BTreeSet::new() };
-        self.by_registry.get(registry).unwrap_or(&NONE)
+/// Weighs the siblings of a RegisteredService. `accepted` are its own settings, where it writes.
+pub fn weigh(facts: &Facts, age: &Age, accepted: Option<&Accepted>, others: &[Sibling], now: Timestamp) -> Siblings {
+    let mut siblings = Siblings::default();
+    if others.is_empty() {
+        return siblings;
     }
-
-    /// Weighs the siblings of a RegisteredService. `accepted` are its own settings, where it writes.
-    pub fn weigh(facts: &Facts, age: &Age, accepted: Option<&Accepted>, others: &[Sibling], now: Timestamp) -> Self {
-        let mut siblings = Self::default();
-        if others.is_empty() {
-            return siblings;
-        }
-        let ourselves = accepted.map(|accepted| (age, accepted));
-        for registry in facts.registry.iter().chain(&facts.former) {
-            let (mut to_release, to_adopt) = healed(registry, ourselves, others);
-            to_release.extend(adopted_under_other_names(registry, others));
-            let shared = Shared { contested: contested_exports(registry, age, others), to_release, to_adopt };
-            siblings.by_registry.insert(registry.name.clone(), shared);
-        }
-        siblings.contested_imports = contested_imports(facts, age, others, now);
-        siblings
+    let ourselves = accepted.map(|accepted| (age, accepted));
+    for registry in facts.registry.iter().chain(&facts.former) {
+        let (mut to_release, to_adopt) = healed(registry, ourselves, others);
+        to_release.extend(adopted_under_other_names(registry, others));
+        let shared = Shared { contested: contested_exports(registry, age, others), to_release, to_adopt };
+        siblings.by_registry.insert(registry.name.clone(), shared);
     }
+    siblings.contested_imports = contested_imports(facts, age, others, now);
+    siblings
 }
 
 impl Sibling {

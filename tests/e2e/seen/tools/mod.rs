@@ -27,6 +27,7 @@ use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
 stories![
     reasons::every_reason_is_named,
+    reasons::a_pod_that_others_registered,
     contexts::a_context_names_cluster_and_namespace,
     ports::parity_knows_ports_and_schemes,
     recording::recording_is_as_before,

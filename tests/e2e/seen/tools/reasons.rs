@@ -36,7 +36,10 @@ async fn parity(sandbox: &Sandbox<'_>) -> Result<(i32, String)> {
 async fn named_by_parity(sandbox: &Sandbox<'_>, reasons: &[(String, &str)]) -> Result<()> {
     let (code, text) = parity(sandbox).await?;
     ensure!(code == 3, "{code}: {text}");
-    let table: Value = serde_json::from_str(&text)?;
+    named_in(&serde_json::from_str(&text)?, reasons)
+}
+
+fn named_in(table: &Value, reasons: &[(String, &str)]) -> Result<()> {
     let rows = table["rows"].as_array().context("rows")?.iter().map(|row| &row["why"]);
     let accounts: Vec<&Value> = rows.chain(table["leftOut"].as_array().context("leftOut")?).collect();
     for (about, state) in reasons {
@@ -146,6 +149,48 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
     let late = pod(&held, "late", true).await?;
     explained(bed, &late.to_string(), "ToBeExported", "waits for the leader").await?;
     unreachable(&held, last).await
+}
+
+/// A ready pod that a record of others names is not exported. The reason is the true one, also where that record is not
+/// imported, or another cluster's Twinspan wrote it.
+pub async fn a_pod_that_others_registered(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let sandbox = Sandbox::new(bed, "named").await?;
+    echo(&sandbox, json!({})).await?;
+    let names = ["at-another-key", "mapped", "elsewhere"];
+    let mut pods = Vec::new();
+    for name in names {
+        pods.push(pod(&sandbox, name, false).await?);
+    }
+    let (at_another_key, mapped, elsewhere) = (pods[0], pods[1], pods[2]);
+    let another = sandbox.key("echo", SocketAddr::from((next_v4(), 9000)));
+    bed.registry.put_leased(&another, &record(at_another_key).to_string(), 600).await?;
+    let mapped_key = sandbox.key("echo", mapped);
+    let odd = format!("[::ffff:{}]:{}", mapped.ip(), mapped.port());
+    bed.registry.put_leased(&mapped_key, &record(odd).to_string(), 600).await?;
+    let owner = json!({"twinspan.dev/owner": "another-cluster/shop/echo"});
+    sandbox.put("echo", record(elsewhere).tags(owner)).await?;
+    for name in names {
+        sandbox.pods.set_ready(name, true).await?;
+    }
+    let mut reasons = Vec::new();
+    for (pod, state, texts) in [
+        (at_another_key, "SelfRegistered", [another.as_str(), "KeyValueMismatch"]),
+        (mapped, "SelfRegistered", [mapped_key.as_str(), "is not imported"]),
+        (elsewhere, "TakenByOtherCluster", ["another cluster's Twinspan", "double its traffic"]),
+    ] {
+        for text in texts {
+            explained(bed, &pod.to_string(), state, text).await?;
+        }
+        reasons.push((pod.to_string(), state));
+    }
+    // Clients and DNS see all of them, so nothing is missing.
+    let (code, text) = parity(&sandbox).await?;
+    ensure!(code == 0, "{code}: {text}");
+    named_in(&serde_json::from_str(&text)?, &reasons)?;
+    // No pass adds a second record.
+    ensure!(sandbox.records("echo").await?.len() == names.len(), "{:?}", sandbox.records("echo").await?);
+    sandbox.nothing_foreign_was_touched().await
 }
 
 /// Two instances of few leave at once: their deletion is held, because they are the last. Returns one of them.

@@ -1,0 +1,162 @@
+//! The EndpointSlices of the cluster, by Service and by owner.
+//!
+//! Owns the version of each slice that counts: the answer to our own write is entered before the watch reports it
+//! (`docs/decisions/0003`). Refuses to judge endpoints.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use twinspan_core::model::{ObjectKey, ServiceKey, Slice};
+
+#[derive(Debug, Default)]
+pub struct Slices {
+    by_key: BTreeMap<ObjectKey, Arc<Slice>>,
+    by_service: BTreeMap<ServiceKey, BTreeSet<String>>,
+    by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// Slices written since the current list began: the list may lack them.
+    written_since_list: BTreeSet<ObjectKey>,
+}
+
+impl Slices {
+    pub fn of_service(&self, service: &ServiceKey) -> Vec<Arc<Slice>> {
+        let names = self.by_service.get(service).into_iter().flatten();
+        names.filter_map(|name| self.by_key.get(&ObjectKey::new(&service.namespace, name)).cloned()).collect()
+    }
+
+    /// Slices with an owner reference to the RegisteredService.
+    pub fn of_owner(&self, uid: &str) -> Vec<Arc<Slice>> {
+        let keys = self.by_owner.get(uid).into_iter().flatten();
+        keys.filter_map(|key| self.by_key.get(key).cloned()).collect()
+    }
+
+    /// A list of slices begins.
+    pub fn list_begins(&mut self) {
+        self.written_since_list.clear();
+    }
+
+    /// Slices that a complete list names if they still exist.
+    pub fn listable(&self) -> BTreeSet<ObjectKey> {
+        self.by_key.keys().filter(|key| !self.written_since_list.contains(key)).cloned().collect()
+    }
+
+    /// Enters the slice in the answer to our own write.
+    pub fn wrote(&mut self, namespace: &str, slice: Slice) {
+        self.written_since_list.insert(ObjectKey::new(namespace, &slice.name));
+        self.put(namespace, slice);
+    }
+
+    /// Enters a slice if it is newer than the known version: the watch may lag behind the answers to our own writes
+    /// (resourceVersions of one kind are ordered, KEP-5504). Returns the affected Services.
+    pub fn put(&mut self, namespace: &str, slice: Slice) -> Vec<ServiceKey> {
+        let key = ObjectKey::new(namespace, &slice.name);
+        if self.by_key.get(&key).is_some_and(|known| !is_newer(&slice.resource_version, &known.resource_version)) {
+            return Vec::new();
+        }
+        let mut affected = self.remove(&key);
+        if let Some(service) = &slice.service {
+            let service = ServiceKey::new(namespace, service);
+            self.by_service.entry(service.clone()).or_default().insert(slice.name.clone());
+            if !affected.contains(&service) {
+                affected.push(service);
+            }
+        }
+        if let Some(uid) = &slice.owner_uid {
+            self.by_owner.entry(uid.clone()).or_default().insert(key.clone());
+        }
+        self.by_key.insert(key, Arc::new(slice));
+        affected
+    }
+
+    /// The API server accepted our delete: the slice no longer counts, and the watch will report when it is gone.
+    pub fn set_deleting(&mut self, key: &ObjectKey) {
+        if let Some(slice) = self.by_key.get_mut(key) {
+            Arc::make_mut(slice).deleting = true;
+        }
+    }
+
+    pub fn remove(&mut self, key: &ObjectKey) -> Vec<ServiceKey> {
+        let Some(slice) = self.by_key.remove(key) else { return Vec::new() };
+        if let Some(uid) = &slice.owner_uid
+            && let Some(keys) = self.by_owner.get_mut(uid)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_owner.remove(uid);
+            }
+        }
+        let Some(service) = slice.service.as_ref().map(|name| ServiceKey::new(&key.namespace, name)) else {
+            return Vec::new();
+        };
+        if let Some(names) = self.by_service.get_mut(&service) {
+            names.remove(&slice.name);
+            if names.is_empty() {
+                self.by_service.remove(&service);
+            }
+        }
+        vec![service]
+    }
+}
+
+fn is_newer(incoming: &str, known: &str) -> bool {
+    match (incoming.parse::<u64>(), known.parse::<u64>()) {
+        (Ok(incoming), Ok(known)) => incoming > known,
+        // Not comparable: the API server's version counts.
+        _ => incoming != known,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twinspan_core::model::{AddressType, Family};
+
+    fn slice(name: &str, version: &str, service: Option<&str>, owner: Option<&str>) -> Slice {
+        Slice {
+            name: name.into(),
+            resource_version: version.into(),
+            service: service.map(Into::into),
+            managed_by: None,
+            owner_uid: owner.map(Into::into),
+            deleting: false,
+            address_type: AddressType::Ip(Family::V4),
+            ports: Vec::new(),
+            endpoints: Vec::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    fn service(name: &str) -> ServiceKey {
+        ServiceKey::new("shop", name)
+    }
+
+    #[test]
+    fn an_older_version_never_replaces_the_answer_to_our_own_write() {
+        let mut slices = Slices::default();
+        slices.put("shop", slice("s", "10", Some("echo"), Some("uid")));
+        assert_eq!(slices.put("shop", slice("s", "9", Some("other"), None)), []);
+        assert_eq!(slices.of_service(&service("echo")).len(), 1);
+        assert_eq!(slices.of_owner("uid")[0].resource_version, "10");
+    }
+
+    #[test]
+    fn a_slice_that_changes_its_service_affects_both() {
+        let mut slices = Slices::default();
+        slices.put("shop", slice("s", "1", Some("a"), None));
+        assert_eq!(slices.put("shop", slice("s", "2", Some("b"), None)), [service("a"), service("b")]);
+        assert_eq!(slices.of_service(&service("a")), []);
+        assert_eq!(slices.remove(&ObjectKey::new("shop", "s")), [service("b")]);
+        assert_eq!(slices.of_service(&service("b")), []);
+    }
+
+    #[test]
+    fn a_slice_written_while_a_list_was_in_flight_is_not_removed() {
+        let mut slices = Slices::default();
+        slices.put("shop", slice("old", "1", Some("echo"), None));
+        slices.list_begins();
+        slices.wrote("shop", slice("new", "2", Some("echo"), None));
+        assert_eq!(slices.listable(), BTreeSet::from([ObjectKey::new("shop", "old")]));
+        slices.list_begins();
+        assert_eq!(slices.listable().len(), 2, "the next list has both");
+    }
+}

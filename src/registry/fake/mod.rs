@@ -1,0 +1,306 @@
+//! A fake etcd in memory: revisions, leases, watches and compare-and-swap, with faults on demand.
+//!
+//! Owns the state of the server and the faults of tests. Passes the same contract test as the real etcd
+//! (`tests/e2e/registry_contract.rs`). Leases expire on tokio's clock, which tests can pause. Refuses to know the
+//! operator: it implements [`Connector`] and [`Registry`] alone.
+
+mod connection;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
+use twinspan_core::plan::RecordOp;
+
+use super::{Batch, Change, Connector, Outcome, Registry, RegistryError, Result, TxnResponse};
+use connection::FakeConnection;
+
+/// Faults that last until they are reset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Nothing answers, and no connection succeeds.
+    pub away: bool,
+    /// Watches stay open and report nothing.
+    pub silent: bool,
+    /// Batches are written, but their answers get lost.
+    pub answers_lost: bool,
+    /// Users are rejected.
+    pub refused: bool,
+    /// A list takes a second.
+    pub slow: bool,
+    /// The database is full and accepts only deletes.
+    pub full: bool,
+}
+
+/// A copy of the server's state.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    revision: Revision,
+    records: BTreeMap<RecordKey, RawRecord>,
+    leases: BTreeMap<LeaseId, (Instant, Duration)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    cluster_id: u64,
+    revision: Revision,
+    records: BTreeMap<RecordKey, RawRecord>,
+    history: Vec<Change>,
+    compacted: Revision,
+    leases: BTreeMap<LeaseId, (Instant, Duration)>,
+    /// A shorter TTL is raised to this one, as by a server with slow elections.
+    least_ttl_seconds: i64,
+    faults: Faults,
+    /// Key prefixes whose lists fail, and their errors.
+    unlisted: BTreeMap<String, RegistryError>,
+    /// Leases without read permission; if there are any, the list of leases fails.
+    secret_leases: BTreeSet<LeaseId>,
+    /// Connections of an earlier generation are cut.
+    generation: u64,
+    /// The number of calls by method.
+    calls: BTreeMap<&'static str, usize>,
+}
+
+/// The server; clones share it.
+#[derive(Clone, Default)]
+pub struct FakeEtcd {
+    state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
+}
+
+impl fmt::Debug for FakeEtcd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FakeEtcd")
+    }
+}
+
+impl FakeEtcd {
+    pub fn new() -> Self {
+        let server = Self::default();
+        server.lock().cluster_id = 1;
+        server
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.expire();
+        state
+    }
+
+    pub fn set_faults(&self, faults: Faults) {
+        self.lock().faults = faults;
+        self.changed.notify_waiters();
+    }
+
+    /// Lists of this key prefix fail with the error; `None` ends that.
+    pub fn fail_lists(&self, key_prefix: &str, error: Option<RegistryError>) {
+        let mut state = self.lock();
+        match error {
+            Some(error) => drop(state.unlisted.insert(key_prefix.to_owned(), error)),
+            None => drop(state.unlisted.remove(key_prefix)),
+        }
+    }
+
+    /// These leases carry keys that our user may not read: etcd lists neither these keys nor any leases.
+    pub fn hide_leases(&self, leases: &[LeaseId]) {
+        self.lock().secret_leases.extend(leases);
+    }
+
+    /// Ends every open connection.
+    pub fn cut(&self) {
+        self.lock().generation += 1;
+        self.changed.notify_waiters();
+    }
+
+    /// Drops the history: a watch from an earlier revision ends.
+    pub fn compact(&self) {
+        let mut state = self.lock();
+        state.compacted = state.revision;
+        state.history.clear();
+    }
+
+    /// An empty cluster with another ID answers from now on.
+    pub fn replace_with_empty(&self) {
+        {
+            let mut state = self.lock();
+            let (cluster_id, generation) = (state.cluster_id + 1, state.generation + 1);
+            let unlisted = std::mem::take(&mut state.unlisted);
+            *state = State { cluster_id, generation, unlisted, ..State::default() };
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// The current state, for [`FakeEtcd::restore`].
+    pub fn backup(&self) -> Backup {
+        let state = self.lock();
+        Backup { revision: state.revision, records: state.records.clone(), leases: state.leases.clone() }
+    }
+
+    /// The same cluster answers from now on, with the state of the backup.
+    pub fn restore(&self, backup: &Backup) {
+        {
+            let mut state = self.lock();
+            state.generation += 1;
+            state.revision = backup.revision;
+            state.records.clone_from(&backup.records);
+            state.leases.clone_from(&backup.leases);
+            state.history.clear();
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Puts a record as any client could, with a lease or `NONE`.
+    pub fn put(&self, key: &str, value: &str, lease: LeaseId) {
+        let mut state = self.lock();
+        state.revision += 1;
+        let record = RawRecord { key: key.into(), value: value.into(), mod_revision: state.revision, lease };
+        state.put(record);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Deletes keys in one revision, as any client could.
+    pub fn delete(&self, keys: &[&str]) {
+        let mut state = self.lock();
+        state.revision += 1;
+        for key in keys {
+            state.delete(&(*key).into());
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Revokes a lease as any client could; its records are deleted in one revision.
+    pub fn revoke(&self, lease: LeaseId) {
+        let mut state = self.lock();
+        if let Some((expires, _)) = state.leases.get_mut(&lease) {
+            *expires = Instant::now();
+        }
+        state.expire();
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    pub fn set_least_ttl(&self, seconds: i64) {
+        self.lock().least_ttl_seconds = seconds;
+    }
+
+    pub fn grant_for(&self, lease: LeaseId, ttl: Duration) {
+        self.lock().leases.insert(lease, (Instant::now() + ttl, ttl));
+    }
+
+    pub fn records(&self) -> BTreeMap<String, RawRecord> {
+        self.lock().records.iter().map(|(key, record)| (key.to_string(), record.clone())).collect()
+    }
+
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.lock().leases.keys().copied().collect()
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.lock().revision
+    }
+
+    /// The number of calls: `list`, `watch`, `commit`, `keep_alive`, `progress`, ….
+    pub fn calls(&self, what: &str) -> usize {
+        self.lock().calls.get(what).copied().unwrap_or_default()
+    }
+
+    fn connection(&self) -> FakeConnection {
+        let generation = self.lock().generation;
+        FakeConnection { server: self.clone(), generation }
+    }
+}
+
+#[async_trait]
+impl Connector for FakeEtcd {
+    async fn connect(&self) -> Result<Arc<dyn Registry>> {
+        let registry = self.connection();
+        registry.status().await?;
+        Ok(Arc::new(registry))
+    }
+}
+
+impl State {
+    fn put(&mut self, record: RawRecord) {
+        self.history.push(Change::Put(record.clone()));
+        self.records.insert(record.key.clone(), record);
+    }
+
+    fn delete(&mut self, key: &RecordKey) {
+        if self.records.remove(key).is_some() {
+            self.history.push(Change::Delete { key: key.clone(), revision: self.revision });
+        }
+    }
+
+    /// Deletes the records of expired leases, in one revision each.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let expired: Vec<LeaseId> = self.leases.iter().filter(|(_, (at, _))| *at <= now).map(|(id, _)| *id).collect();
+        for lease in expired {
+            self.leases.remove(&lease);
+            let keys: Vec<RecordKey> =
+                self.records.values().filter(|record| record.lease == lease).map(|record| record.key.clone()).collect();
+            if !keys.is_empty() {
+                self.revision += 1;
+            }
+            for key in keys {
+                self.delete(&key);
+            }
+        }
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<TxnResponse> {
+        if let Some(fence) = &batch.fence {
+            let holds = self.records.get(&fence.key.as_str().into()).is_some_and(|r| r.value == fence.value.as_bytes());
+            if !holds {
+                return Err(RegistryError::Fenced);
+            }
+        }
+        let lease_of = |op: &RecordOp| match op {
+            RecordOp::Create { .. } => batch.lease,
+            RecordOp::Update { lease, .. } if *lease != LeaseId::NONE => *lease,
+            RecordOp::Update { .. } => batch.lease,
+            RecordOp::Delete { .. } => LeaseId::NONE,
+        };
+        // As in etcd, a missing lease fails the whole request, even if its operation would lose its race.
+        let missing = |op: &&RecordOp| lease_of(op) != LeaseId::NONE && !self.leases.contains_key(&lease_of(op));
+        if batch.ops.iter().any(|op| missing(&op)) {
+            return Err(RegistryError::LeaseGone);
+        }
+        let next = self.revision + 1;
+        let mut written = false;
+        let mut outcomes = Vec::new();
+        for op in &batch.ops {
+            let known = self.records.get(op.key()).cloned();
+            let revision = known.as_ref().map_or(0, |record| record.mod_revision);
+            let (expected, value) = match op {
+                RecordOp::Create { value, .. } => (0, Some(value)),
+                RecordOp::Update { value, if_revision, .. } => (*if_revision, Some(value)),
+                RecordOp::Delete { if_revision, .. } => (*if_revision, None),
+            };
+            if revision != expected {
+                outcomes.push(Outcome::Conflict(known));
+                continue;
+            }
+            self.revision = next;
+            written = true;
+            match value {
+                Some(value) => self.put(RawRecord {
+                    key: op.key().clone(),
+                    value: value.clone(),
+                    mod_revision: next,
+                    lease: lease_of(op),
+                }),
+                None => self.delete(op.key()),
+            }
+            outcomes.push(Outcome::Written);
+        }
+        Ok(TxnResponse { revision: if written { next } else { self.revision }, outcomes })
+    }
+}

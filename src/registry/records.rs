@@ -1,0 +1,187 @@
+//! The records of a registry that are followed, and the indexes over them.
+//!
+//! Owns the records by name, owner and lease, their counts, and the [`Affected`] of each change. Refuses to know which
+//! of two versions is newer: [`super::view`] does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use twinspan_core::codec::{Layout, Range};
+use twinspan_core::model::{Kind, LeaseId, Record, RecordKey, RegistryName, ServiceKey};
+use twinspan_core::plan::departure::evidence::LeaseLookUp;
+
+/// The names, owners and leases that a change affects. Their RegisteredServices must be reconciled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Affected {
+    /// Names as in keys; not all of them are legal [`RegistryName`]s.
+    pub names: BTreeSet<Box<[u8]>>,
+    /// RegisteredServices of this cluster that own a changed record.
+    pub owners: BTreeSet<ServiceKey>,
+    /// Leases to look up, which tell how a record departed.
+    pub look_ups: Vec<LeaseLookUp>,
+}
+
+impl Affected {
+    pub fn add(&mut self, more: Self) {
+        self.names.extend(more.names);
+        self.owners.extend(more.owners);
+        self.look_ups.extend(more.look_ups);
+    }
+
+    /// True if no RegisteredService has to be reconciled.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.owners.is_empty()
+    }
+}
+
+/// The number of records by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub own: usize,
+    /// Other clusters' and healed ones included.
+    pub foreign: usize,
+    pub undecodable: usize,
+}
+
+/// Every record that is followed.
+#[derive(Debug)]
+pub struct RecordStore {
+    layout: Layout,
+    cluster_id: String,
+    names: BTreeMap<Box<[u8]>, BTreeMap<RecordKey, Arc<Record>>>,
+    own: BTreeMap<ServiceKey, BTreeSet<RecordKey>>,
+    leases: BTreeMap<LeaseId, usize>,
+    counts: Counts,
+}
+
+impl RecordStore {
+    pub fn new(layout: Layout, cluster_id: String) -> Self {
+        Self {
+            layout,
+            cluster_id,
+            names: BTreeMap::new(),
+            own: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Every RegisteredService of this cluster that owns a record.
+    pub fn owners(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.own.keys()
+    }
+
+    /// The names that have own or healed records of this cluster.
+    pub fn names_of_ours(&self) -> BTreeSet<RegistryName> {
+        let keys = self.own.values().flatten();
+        keys.filter_map(|key| registry_name(self.layout.split_key(key)?.0)).collect()
+    }
+
+    /// The ranges that have records.
+    pub fn ranges(&self) -> BTreeSet<Range> {
+        let names: BTreeSet<RegistryName> = self.names.keys().filter_map(|name| registry_name(name)).collect();
+        self.layout.ranges(&names)
+    }
+
+    /// The leases of own and healed records of this cluster, with the number of records on each.
+    pub fn leases(&self) -> &BTreeMap<LeaseId, usize> {
+        &self.leases
+    }
+
+    /// The own and healed records on a lease.
+    pub fn own_on_lease(&self, lease: LeaseId) -> Vec<RecordKey> {
+        let own = self.own.values().flatten();
+        own.filter(|key| self.get(key).is_some_and(|record| record.lease == lease)).cloned().collect()
+    }
+
+    /// Every own record of a RegisteredService, under any name.
+    pub fn owned_by(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<Record>> {
+        self.own.get(service).into_iter().flatten().filter_map(|key| self.get(key))
+    }
+
+    pub fn of_name(&self, name: &[u8]) -> BTreeMap<RecordKey, Arc<Record>> {
+        self.names.get(name).cloned().unwrap_or_default()
+    }
+
+    pub fn get(&self, key: &RecordKey) -> Option<&Arc<Record>> {
+        self.names.get(self.layout.split_key(key)?.0)?.get(key)
+    }
+
+    /// The records of a range, in key order.
+    pub fn in_range(&self, range: &Range) -> Box<dyn Iterator<Item = &Arc<Record>> + '_> {
+        match range {
+            Range::Everything => Box::new(self.names.values().flat_map(BTreeMap::values)),
+            Range::Service(name) => {
+                Box::new(self.names.get(name.as_str().as_bytes()).into_iter().flat_map(BTreeMap::values))
+            }
+        }
+    }
+
+    /// The name in a key; `None` if the layout has no such key.
+    pub fn name_of(&self, key: &RecordKey) -> Option<Box<[u8]>> {
+        self.layout.split_key(key).map(|(name, _)| Box::from(name))
+    }
+
+    /// Enters a record in place of the one with its key.
+    pub fn insert(&mut self, record: Record, affected: &mut Affected) {
+        let Some(name) = self.name_of(&record.key) else { return };
+        self.remove(&record.key, affected);
+        if let Some(owner) = record.ours(&self.cluster_id) {
+            affected.owners.insert(owner.service.clone());
+            self.own.entry(owner.service.clone()).or_default().insert(record.key.clone());
+            *self.leases.entry(record.lease).or_default() += 1;
+        }
+        *self.counter(&record) += 1;
+        self.names.entry(name.clone()).or_default().insert(record.key.clone(), Arc::new(record));
+        affected.names.insert(name);
+    }
+
+    /// Takes a record out.
+    pub fn remove(&mut self, key: &RecordKey, affected: &mut Affected) {
+        let Some(name) = self.name_of(key) else { return };
+        let Some(records) = self.names.get_mut(&name) else { return };
+        let Some(record) = records.remove(key) else { return };
+        if records.is_empty() {
+            self.names.remove(&name);
+        }
+        if let Some(owner) = record.ours(&self.cluster_id) {
+            affected.owners.insert(owner.service.clone());
+            if let Some(keys) = self.own.get_mut(&owner.service) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.own.remove(&owner.service);
+                }
+            }
+            if let Some(count) = self.leases.get_mut(&record.lease) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.leases.remove(&record.lease);
+                }
+            }
+        }
+        let counter = self.counter(&record);
+        *counter = counter.saturating_sub(1);
+        affected.names.insert(name);
+    }
+
+    fn counter(&mut self, record: &Record) -> &mut usize {
+        match record.kind(&self.cluster_id) {
+            Kind::Own(_) => &mut self.counts.own,
+            Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => &mut self.counts.foreign,
+            Kind::Undecodable => &mut self.counts.undecodable,
+        }
+    }
+}
+
+/// The name from a key; `None` if it is not legal.
+fn registry_name(name: &[u8]) -> Option<RegistryName> {
+    RegistryName::new(std::str::from_utf8(name).ok()?).ok()
+}

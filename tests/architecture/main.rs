@@ -1,0 +1,89 @@
+//! The layout of the house, checked on the sources: arrows run down, nothing runs in a circle, the core is pure, and
+//! every request that writes leaves through one of two doors.
+//!
+//! Owns the planted breaches that show each check fail. Refuses to know the rules ([`rules`]) and the reading of
+//! sources ([`source`]).
+
+// A test prints what went wrong, and panics if it cannot go on.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+mod rules;
+mod source;
+
+use std::path::Path;
+
+use source::Sources;
+
+fn sources() -> Sources {
+    source::read(Path::new(env!("CARGO_MANIFEST_DIR")))
+}
+
+fn breaches(sources: &Sources) -> Vec<String> {
+    rules::breaches(&source::modules(sources))
+}
+
+/// The breaches of the house with these lines added to a file.
+fn planted(file: &str, lines: &str) -> Vec<String> {
+    let mut sources = sources();
+    let source = sources.get_mut(file).unwrap_or_else(|| panic!("{file} does not exist"));
+    source.push_str(lines);
+    breaches(&sources)
+}
+
+#[test]
+fn the_house_stands() {
+    let found = breaches(&sources());
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn a_new_arrow_up_is_found() {
+    let found = planted("src/probe/connect.rs", "use crate::controllers::queue::Queue;");
+    assert_eq!(found, ["src/probe/connect.rs: twinspan::probe may not import twinspan::controllers::queue"]);
+    // Inside a macro, and without a `use` line.
+    let found = planted("src/env.rs", "fn f() { tokio::select! { x = crate::tools::lookup::f() => x } }");
+    assert_eq!(found, ["src/env.rs: twinspan::env may not import twinspan::tools::lookup"]);
+}
+
+#[test]
+fn a_new_circle_is_found() {
+    let found = planted("core/src/model/owner.rs", "use super::record::Record;");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("a circle: twinspan_core::model::owner → "), "{found:?}");
+}
+
+#[test]
+fn a_handle_and_a_client_in_the_core_are_found() {
+    let file = "core/src/plan/service/facts.rs";
+    let found = planted(file, "use kube::Client; fn f(_: &RegistryHandle) {}");
+    let expected =
+        ["import kube::Client", "name RegistryHandle"].map(|what| format!("{file}: the core may not {what}"));
+    assert_eq!(found, expected);
+    let found = planted(file, "use std::time::SystemTime;");
+    assert_eq!(found, [format!("{file}: the core may not import std::time::SystemTime")]);
+}
+
+#[test]
+fn a_write_outside_the_two_doors_is_found() {
+    let file = "src/controllers/registered_service/report.rs";
+    let found = planted(file, "async fn f(api: A) { api.delete(\"x\", &Default::default()).await; }");
+    assert_eq!(found, [format!("{file}: .delete(…) writes outside the two doors")]);
+    let found = planted(file, "async fn f(etcd: A) { tokio::join!(etcd.commit(&batch)); }");
+    assert_eq!(found, [format!("{file}: .commit(…) writes outside the two doors")]);
+    let found = planted(file, "use etcd_client::Client;");
+    assert_eq!(found, [format!("{file}: only twinspan::registry::etcd may name etcd_client")]);
+}
+
+#[test]
+fn a_door_that_does_not_ask_is_found() {
+    let mut sources = sources();
+    let door = sources.get_mut("src/cluster/writer.rs").unwrap();
+    *door = door.replace("self.leadership.is_leader()", "true");
+    assert_eq!(breaches(&sources), ["src/cluster/writer.rs: the door does not ask is_leader"]);
+}
+
+#[test]
+fn test_code_is_left_out() {
+    let lines = "#[cfg(test)] mod tests { use crate::controllers::queue::Queue; }";
+    assert_eq!(planted("src/probe/connect.rs", lines), Vec::<String>::new());
+}
