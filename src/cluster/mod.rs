@@ -12,6 +12,8 @@
 pub mod convert;
 pub mod error;
 pub mod events;
+#[cfg(test)]
+pub mod fake_api;
 pub mod index;
 pub mod interest;
 pub mod pods;

@@ -13,3 +13,8 @@ pub mod router;
 pub mod service_registry;
 pub mod views;
 pub mod writers;
+
+#[cfg(test)]
+mod queue_tests;
+#[cfg(test)]
+mod router_tests;

@@ -68,3 +68,12 @@ impl Controller {
         .await
     }
 }
+
+#[cfg(test)]
+mod apply_tests;
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod events_tests;
+#[cfg(test)]
+mod report_tests;

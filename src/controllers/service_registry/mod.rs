@@ -157,3 +157,10 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod conditions_tests;
+#[cfg(test)]
+mod sessions_tests;

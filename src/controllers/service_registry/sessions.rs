@@ -20,11 +20,11 @@ use super::settings::{self, Rejection};
 use crate::api::conditions::{DELETIONS_HELD, Reason, find_true};
 use crate::api::{APPROVE_EPOCH, ServiceRegistry};
 use crate::controllers::views::Views;
-use crate::registry::etcd::EtcdConnector;
+use crate::registry::etcd::{EtcdConnector, Settings};
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::sessions::{Registries, Running, SessionSettings};
 use crate::registry::takeover::Takeover;
-use crate::registry::{keepalive, session, takeover};
+use crate::registry::{Connector, keepalive, session, takeover};
 
 /// A deleted registry's own records are withdrawn for this long before they are left to expire.
 const WITHDRAW: Duration = Duration::from_secs(30);
@@ -40,6 +40,8 @@ pub struct Sessions {
     pub stop: CancellationToken,
     /// Absent where nothing is written and no lease is kept alive: for a viewer.
     pub upkeep: Option<Upkeep>,
+    /// Makes the connector of a session; a test connects to a registry in memory instead.
+    pub(super) connect: fn(&Settings) -> Arc<dyn Connector>,
     /// Why there can be no session.
     rejections: BTreeMap<String, Rejection>,
     /// The etcd of ServiceRegistries that were rejected as duplicates.
@@ -62,7 +64,9 @@ impl Sessions {
         stop: CancellationToken,
         upkeep: Option<Upkeep>,
     ) -> Self {
-        Self { views, events, tasks, stop, upkeep, rejections: BTreeMap::new(), last: BTreeMap::new() }
+        let (rejections, last) = (BTreeMap::new(), BTreeMap::new());
+        let connect = |settings: &Settings| -> Arc<dyn Connector> { Arc::new(EtcdConnector::new(settings.clone())) };
+        Self { views, events, tasks, stop, upkeep, connect, rejections, last }
     }
 
     /// Why there can be no session for a ServiceRegistry.
@@ -211,7 +215,7 @@ impl Sessions {
     }
 
     fn spawn_tasks(&self, handle: &Arc<RegistryHandle>, settings: &SessionSettings, stop: &CancellationToken) {
-        let connector = Arc::new(EtcdConnector::new(settings.connection.clone()));
+        let connector = (self.connect)(&settings.connection);
         self.tasks.spawn(session::run(handle.clone(), connector, self.views.env.clone(), stop.clone()));
         if let Some(Upkeep { takeover, epochs }) = &self.upkeep {
             self.tasks.spawn(keepalive::run(handle.clone(), stop.clone()));

@@ -1,0 +1,172 @@
+//! A Kubernetes API in memory, for unit tests: it keeps objects, records the writes, and refuses on demand.
+//!
+//! Owns what a write answers: `resourceVersion`s, conflicts, merge patches and objects that are missing. Refuses to know any kind, and to
+//! list or watch: a test fills the view by itself.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
+use kube::Client;
+use serde_json::{Value, json};
+
+/// One request as it arrived.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Received {
+    pub method: Method,
+    pub path: String,
+    pub body: Value,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    received: Vec<Received>,
+    /// Requests whose path contains the text are refused with the code.
+    refused: BTreeMap<String, StatusCode>,
+    version: u64,
+}
+
+/// The server; clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct FakeApi(Arc<Mutex<State>>);
+
+impl FakeApi {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client that writes here.
+    pub fn client(&self) -> Client {
+        let api = self.clone();
+        let answer = move |request: Request| {
+            let api = api.clone();
+            async move { api.answer(request).await }
+        };
+        Client::new(Router::new().fallback(answer), "default")
+    }
+
+    /// Keeps an object that another client wrote.
+    pub fn put(&self, path: &str, object: Value) {
+        self.lock().objects.insert(path.to_owned(), object);
+    }
+
+    pub fn object(&self, path: &str) -> Option<Value> {
+        self.lock().objects.get(path).cloned()
+    }
+
+    /// Refuses every request whose path contains the text, until [`FakeApi::accept`].
+    pub fn refuse(&self, path_part: &str, code: u16) {
+        self.lock().refused.insert(path_part.to_owned(), StatusCode::from_u16(code).unwrap());
+    }
+
+    /// Refuses nothing any more.
+    pub fn accept(&self) {
+        self.lock().refused.clear();
+    }
+
+    /// The requests since the last call whose path contains the text; the others stay.
+    pub fn take(&self, path_part: &str) -> Vec<Received> {
+        let mut state = self.lock();
+        let (taken, rest) = std::mem::take(&mut state.received).into_iter().partition(|r| r.path.contains(path_part));
+        state.received = rest;
+        taken
+    }
+
+    async fn answer(&self, request: Request) -> (StatusCode, String) {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        let received = Received { method: parts.method, path: parts.uri.path().to_owned(), body };
+        let answer = self.lock().answer(received);
+        match answer {
+            Ok(object) => (StatusCode::OK, object.to_string()),
+            Err(code) => (code, status(code).to_string()),
+        }
+    }
+}
+
+fn status(code: StatusCode) -> Value {
+    let reason = match code {
+        StatusCode::CONFLICT => "Conflict",
+        StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::FORBIDDEN => "Forbidden",
+        _ => "Refused",
+    };
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "as the test wants it", "reason": reason,
+        "code": code.as_u16()})
+}
+
+impl State {
+    fn answer(&mut self, received: Received) -> Result<Value, StatusCode> {
+        self.received.push(received.clone());
+        let Received { method, path, body } = received;
+        if let Some((_, code)) = self.refused.iter().find(|(part, _)| path.contains(*part)) {
+            return Err(*code);
+        }
+        let path = path.strip_suffix("/status").unwrap_or(&path).to_owned();
+        match method.as_str() {
+            "POST" => self.create(&path, body),
+            "PUT" => {
+                let known = self.objects.get(&path).ok_or(StatusCode::NOT_FOUND)?;
+                if known["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] {
+                    return Err(StatusCode::CONFLICT);
+                }
+                Ok(self.write(path, body))
+            }
+            "PATCH" => {
+                let mut object = self.objects.get(&path).cloned().ok_or(StatusCode::NOT_FOUND)?;
+                merge(&mut object, body);
+                Ok(self.write(path, object))
+            }
+            "DELETE" => {
+                let metadata = &self.objects.get(&path).ok_or(StatusCode::NOT_FOUND)?["metadata"];
+                let wanted = body["preconditions"].as_object().into_iter().flatten();
+                if wanted.into_iter().any(|(field, value)| metadata[field] != *value) {
+                    return Err(StatusCode::CONFLICT);
+                }
+                self.objects.remove(&path);
+                Ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
+            }
+            _ => self.objects.get(&path).cloned().ok_or(StatusCode::NOT_FOUND),
+        }
+    }
+
+    fn create(&mut self, collection: &str, object: Value) -> Result<Value, StatusCode> {
+        let metadata = &object["metadata"];
+        let name = match (metadata["name"].as_str(), metadata["generateName"].as_str()) {
+            (Some(name), _) => name.to_owned(),
+            (None, begin) => format!("{}{}", begin.unwrap_or_default(), self.version),
+        };
+        let path = format!("{collection}/{name}");
+        if self.objects.contains_key(&path) { Err(StatusCode::CONFLICT) } else { Ok(self.write(path, object)) }
+    }
+
+    fn write(&mut self, path: String, mut object: Value) -> Value {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        self.objects.insert(path, object.clone());
+        object
+    }
+}
+
+/// A JSON merge patch (RFC 7386).
+fn merge(into: &mut Value, patch: Value) {
+    match patch {
+        Value::Object(fields) => {
+            if !into.is_object() {
+                *into = json!({});
+            }
+            for (name, value) in fields {
+                if value.is_null() {
+                    into.as_object_mut().unwrap().remove(&name);
+                } else {
+                    merge(&mut into[&name], value);
+                }
+            }
+        }
+        other => *into = other,
+    }
+}

@@ -1,0 +1,264 @@
+use std::time::Duration;
+
+use serde_json::json;
+use twinspan_core::model::LeaseId;
+
+use super::bench::{SERVICES, SLICES, STATUS_PACE, bench, key};
+use crate::api::RegisteredServiceStatus;
+use crate::controllers::queue::{Action, Finished};
+use crate::registry::RegistryError;
+use crate::registry::fake::Faults;
+use crate::registry::handle::RegistryEvent;
+
+#[tokio::test(start_paused = true)]
+async fn one_pass_writes_both_sides_and_the_next_one_nothing() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.server_registers("192.0.2.7:9000").await;
+    assert_eq!(bench.pass().await, Finished { action: Action::Await, keep_trigger_time: false });
+    assert_eq!(bench.keys("main"), ["p/echo/10.0.0.1:80", "p/echo/192.0.2.7:9000"]);
+    let slices = bench.api.take(SLICES);
+    assert_eq!(slices.len(), 1, "{slices:?}");
+    assert_eq!(slices[0].method, "POST");
+    assert_eq!(slices[0].body["endpoints"][0]["addresses"], json!(["192.0.2.7"]));
+    assert_eq!(slices[0].body["metadata"]["ownerReferences"][0]["uid"], "uid-1");
+    assert_eq!(bench.metric(r#"twinspan_reconcile_total{outcome="synced"}"#), "1");
+    assert_eq!(bench.metric(r#"twinspan_writes_total{side="registry",op="create",result="ok"}"#), "1");
+    assert_eq!(bench.metric(r#"twinspan_writes_total{side="cluster",op="create",result="ok"}"#), "1");
+
+    bench.api.take("");
+    let revision = bench.etcd().revision();
+    bench.pass().await;
+    bench.pass().await;
+    assert_eq!(bench.etcd().revision(), revision);
+    assert_eq!(bench.api.take(SLICES), []);
+    assert_eq!(bench.metric(r#"twinspan_reconcile_total{outcome="unchanged"}"#), "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_lease_nothing_is_written_on_either_side() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.server_registers("192.0.2.7:9000").await;
+    let before = bench.etcd().revision();
+    bench.controller.writers.leadership.lost();
+    for _ in 0..2 {
+        assert_eq!(bench.pass().await, Finished { action: Action::Await, keep_trigger_time: false });
+    }
+    assert_eq!(bench.etcd().revision(), before);
+    assert_eq!(bench.api.take(""), [], "no slice, no status, no Event");
+    assert_eq!(bench.status(), RegisteredServiceStatus::default());
+
+    // The one that leads next finds everything still to be written.
+    bench.controller.writers.leadership.acquired();
+    bench.pass().await;
+    assert_eq!(bench.keys("main").len(), 2);
+    assert_eq!(bench.api.take(SLICES).len(), 1);
+    assert_eq!(bench.condition("Ready").0, "True Synced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_without_a_heartbeat_ends_before_the_next_write() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    // The process is frozen: time goes on, nothing runs.
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let controller = bench.controller.clone();
+    controller.clone().reconcile(key(), controller.views.env.now()).await;
+    assert_eq!(bench.keys("main"), [""; 0]);
+    assert_eq!(bench.api.take(""), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_and_a_suspended_service_only_look() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.controller.dry_run = true;
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [""; 0]);
+    assert_eq!(bench.metric(r#"twinspan_reconcile_total{outcome="observed"}"#), "1");
+    bench.controller.dry_run = false;
+    for spec in [
+        json!({"registryRef": {"name": "main"}, "suspend": true}),
+        json!({"registryRef": {"name": "main"}, "policy": "Observe"}),
+    ] {
+        bench.register(&spec);
+        bench.pass().await;
+        assert_eq!(bench.keys("main"), [""; 0], "{spec}");
+        assert_eq!(bench.condition("Exported").0, "False NotWritten");
+        assert_eq!(bench.condition("Ready").0, "False NotWritten");
+    }
+    assert_eq!(bench.api.take(SLICES), []);
+    assert_eq!(bench.metric(r#"twinspan_services{state="observed"}"#), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_refuses_costs_neither_the_other_registry_nor_the_cluster() {
+    let mut bench = bench(&["main", "old"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.register(&json!({"registryRef": {"name": "old"}}));
+    bench.pass().await;
+    assert_eq!((bench.keys("main").len(), bench.keys("old").len()), (0, 1));
+
+    bench.server_registers("192.0.2.7:9000").await;
+    bench.etcd().set_faults(Faults { full: true, ..Faults::default() });
+    bench.register(&json!({"registryRef": {"name": "main"}}));
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.pass().await, Finished { action: Action::Retry, keep_trigger_time: true });
+    assert_eq!((bench.keys("main"), bench.keys("old").len()), (vec!["p/echo/192.0.2.7:9000".to_owned()], 0));
+    assert_eq!(bench.api.take(SLICES).len(), 1);
+    assert_eq!(bench.condition("Imported").0, "True Synced");
+    let (exported, message) = bench.condition("Exported");
+    assert_eq!(exported, "False NoSpace");
+    assert!(message.contains("database is full"), "{message}");
+    assert_eq!(bench.metric(r#"twinspan_writes_total{side="registry",op="any",result="NoSpace"}"#), "1");
+    assert!(matches!(bench.handle("main").problem(true), Some(RegistryError::NoSpace(_))));
+    assert_eq!(bench.handle("old").problem(true), None);
+
+    bench.etcd().set_faults(Faults::default());
+    bench.after(STATUS_PACE).await;
+    assert_ne!(bench.pass().await.action, Action::Retry);
+    assert_eq!((bench.keys("main").len(), bench.condition("Exported").0.as_str()), (2, "True Synced"));
+    assert_eq!(bench.handle("main").problem(true), None, "it took the write");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_refuses_does_not_keep_records_from_the_registry() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.server_registers("192.0.2.7:9000").await;
+    bench.api.refuse("endpointslices", 403);
+    assert_eq!(bench.pass().await, Finished { action: Action::Retry, keep_trigger_time: true });
+    assert_eq!(bench.keys("main").len(), 2);
+    assert_eq!(bench.condition("Exported").0, "True Synced");
+    let (imported, message) = bench.condition("Imported");
+    assert_eq!(imported, "False WriteFailed");
+    assert!(message.starts_with("not permitted to create EndpointSlice"), "{message}");
+    assert_eq!(bench.metric(r#"twinspan_services{state="failed"}"#), "1");
+    assert_eq!(bench.metric(r#"twinspan_writes_total{side="cluster",op="create",result="forbidden"}"#), "1");
+
+    bench.api.accept();
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.pass().await.action, Action::Await);
+    assert_eq!(bench.condition("Imported").0, "True Synced");
+    assert_eq!(bench.metric(r#"twinspan_services{state="failed"}"#), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slice_that_somebody_else_changed_is_planned_again_and_is_no_state_to_report() {
+    let bench = bench(&["main"]).await;
+    bench.server_registers("192.0.2.7:9000").await;
+    bench.pass().await;
+    let created = &bench.api.take(SLICES)[0].body;
+    let path = format!("{SLICES}/{}", created["metadata"]["name"].as_str().unwrap());
+    let mut changed = bench.api.object(&path).unwrap();
+    changed["metadata"]["resourceVersion"] = json!("900");
+    bench.api.put(&path, changed);
+    bench.server_registers("192.0.2.8:9000").await;
+    assert_eq!(bench.pass().await.action, Action::Retry);
+    assert_eq!(bench.condition("Imported").0, "True Synced");
+    assert_eq!(bench.metric(r#"twinspan_writes_total{side="cluster",op="update",result="conflict"}"#), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_lost_its_race_is_planned_again() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.etcd().set_faults(Faults { silent: true, ..Faults::default() });
+    bench.etcd().put("p/echo/10.0.0.1:80", r#"{"network":"tcp","address":"10.0.0.1:80","weight":1}"#, LeaseId::NONE);
+    assert_eq!(bench.pass().await.action, Action::Retry);
+    assert_eq!(bench.metric(r#"twinspan_writes_total{side="registry",op="any",result="lost_race"}"#), "1");
+    // The server registered itself, so its record stays as it is.
+    assert_ne!(bench.pass().await.action, Action::Retry);
+    assert_eq!(bench.keys("main"), ["p/echo/10.0.0.1:80"]);
+    assert!(String::from_utf8_lossy(&bench.etcd().records()["p/echo/10.0.0.1:80"].value).contains(r#""weight":1}"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_service_is_created_followed_and_removed() {
+    let bench = bench(&["main"]).await;
+    bench.remove_service();
+    let spec = |create: &str, number: i32| json!({"registryRef": {"name": "main"}, "service": {"create": create, "ports": [{"name": "rpc", "number": number}]}});
+    bench.register(&spec("Headless", 80));
+    bench.pass().await;
+    let created = bench.api.take(SERVICES);
+    assert_eq!((created.len(), created[0].method.as_str()), (1, "POST"));
+    assert_eq!(created[0].body["spec"]["clusterIP"], "None");
+    assert_eq!(created[0].body["spec"].get("selector"), None, "its endpoints are ours alone");
+    assert_eq!(created[0].body["metadata"]["ownerReferences"][0]["uid"], "uid-1");
+    assert_eq!(
+        bench.condition("Imported"),
+        ("Unknown Pending".into(), "waiting for Service shop/echo to be created".into())
+    );
+    assert_eq!(bench.condition("Ready").0, "Unknown Pending");
+    // The watch has not shown it yet: that it is there already is no error.
+    assert_eq!(bench.pass().await.action, Action::Await);
+    assert_eq!(bench.metric(r#"twinspan_reconcile_total{outcome="failed"}"#), "0");
+
+    bench.api.take("");
+    let mut object = bench.api.object(&format!("{SERVICES}/echo")).unwrap();
+    object["metadata"]["uid"] = json!("created-uid");
+    bench.api.put(&format!("{SERVICES}/echo"), object.clone());
+    bench.put_service(&object);
+    bench.register(&spec("Headless", 81));
+    bench.pass().await;
+    let amended = bench.api.take(SERVICES);
+    assert_eq!((amended.len(), amended[0].method.as_str()), (1, "PATCH"));
+    assert_eq!(amended[0].body["metadata"]["uid"], "created-uid", "another Service of the name is left alone");
+    assert_eq!(amended[0].body["spec"]["ports"][0]["port"], 81);
+
+    // `spec.clusterIP` is immutable, so it is made anew.
+    bench.register(&spec("ClusterIP", 81));
+    bench.pass().await;
+    let removed = bench.api.take(SERVICES);
+    assert_eq!((removed.len(), removed[0].method.as_str()), (1, "DELETE"));
+    assert_eq!(removed[0].body["preconditions"]["uid"], "created-uid");
+    assert_eq!(bench.api.object(&format!("{SERVICES}/echo")), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_may_not_be_created_is_told() {
+    let bench = bench(&["main"]).await;
+    bench.remove_service();
+    bench.register(
+        &json!({"registryRef": {"name": "main"}, "service": {"create": "ClusterIP", "ports": [{"name": "rpc", "number": 80}]}}),
+    );
+    bench.api.refuse(SERVICES, 422);
+    assert_eq!(bench.pass().await.action, Action::Retry);
+    assert_eq!(bench.metric(r#"twinspan_reconcile_total{outcome="failed"}"#), "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_service_is_withdrawn_and_forgotten() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.server_registers("192.0.2.7:9000").await;
+    bench.pass().await;
+    assert!(bench.controller.checkpoints.get(&key()).is_some());
+    bench.unregister();
+    bench.etcd().set_faults(Faults { answers_lost: true, ..Faults::default() });
+    bench.api.take("");
+    assert_eq!(bench.pass().await.action, Action::Retry, "its deletion may not have reached the registry");
+    bench.etcd().set_faults(Faults::default());
+    assert_eq!(bench.pass().await, Finished { action: Action::Forget, keep_trigger_time: false });
+    assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"], "what others registered stays");
+    assert_eq!(bench.handle("main").owners(), []);
+    assert!(bench.controller.checkpoints.get(&key()).is_none());
+    assert_eq!(bench.api.take(""), [], "slices go with their owner, and there is no status any more");
+    assert_eq!(bench.metric(r#"twinspan_services{state="synced"}"#), "0");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_others_refer_to_as_well_wake_them_and_not_the_one_that_wrote_them() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    while bench.events.try_recv().is_ok() {}
+    bench.pass().await;
+    let mut by = Vec::new();
+    while let Ok(event) = bench.events.try_recv() {
+        if let RegistryEvent::Affected { by: Some(key), .. } = event {
+            by.push(key);
+        }
+    }
+    assert_eq!(by, [key()]);
+}

@@ -1,0 +1,251 @@
+//! A controller of RegisteredServices between a Kubernetes API and registries in memory, for unit tests.
+//!
+//! Owns the RegisteredService `shop/echo`, its Service, and a session for each registry; the sessions are the real ones. Refuses to watch
+//! the API: a test says what the watches would have shown.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use twinspan_core::Timestamp;
+use twinspan_core::model::{LeaseId, RegistryName, ServiceKey};
+
+use super::{Checkpoints, Controller};
+use crate::api::conditions::find;
+use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry};
+use crate::cluster::convert;
+use crate::cluster::events::Events;
+use crate::cluster::fake_api::{FakeApi, Received};
+use crate::cluster::view::Kind;
+use crate::cluster::writer::ClusterWriter;
+use crate::controllers::queue::Finished;
+use crate::controllers::service_registry::settings;
+use crate::controllers::views::Views;
+use crate::controllers::writers::Writers;
+use crate::env::Env;
+use crate::leadership::Leadership;
+use crate::registry::fake::FakeEtcd;
+use crate::registry::handle::{RegistryEvent, RegistryHandle};
+use crate::registry::session;
+use crate::registry::sessions::Running;
+use crate::telemetry::metrics::Metrics;
+
+pub const PATH: &str = "/apis/twinspan.dev/v1alpha1/namespaces/shop/registeredservices/echo";
+pub const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
+pub const SERVICES: &str = "/api/v1/namespaces/shop/services";
+/// Longer than the least time between two status writes.
+pub const STATUS_PACE: Duration = Duration::from_secs(6);
+
+pub struct Bench {
+    pub api: FakeApi,
+    pub etcds: BTreeMap<String, FakeEtcd>,
+    pub controller: Controller,
+    pub events: mpsc::UnboundedReceiver<RegistryEvent>,
+    versions: u64,
+    stop: CancellationToken,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub fn key() -> ServiceKey {
+    ServiceKey::new("shop", "echo")
+}
+
+/// A leader, the headless Service `echo` and the registries, none of which has a record.
+pub async fn bench(registries: &[&str]) -> Bench {
+    let (began, noon) = (Instant::now(), Timestamp::from_second(1_767_268_800).unwrap());
+    let views = Views::new(Env::of(move || noon + began.elapsed(), || 0.5));
+    let (api, leadership, stop) = (FakeApi::default(), Leadership::none(), CancellationToken::new());
+    leadership.acquired();
+    let beating = leadership.clone();
+    tokio::spawn(async move { beating.heartbeat().await });
+    let (events, publishing) = Events::new(api.client(), leadership.clone(), "a", stop.clone());
+    tokio::spawn(publishing);
+    let metrics = Arc::new(Metrics::default());
+    let view = views.cluster.clone();
+    let cluster = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone(), false);
+    let writers = Writers { cluster, events, leadership, metrics };
+    let (sender, events) = mpsc::unbounded_channel();
+    let controller = Controller { views, writers, checkpoints: Checkpoints::default(), dry_run: false };
+    let mut bench = Bench { api, etcds: BTreeMap::new(), controller, events, versions: 100, stop };
+    bench.fill_cluster();
+    for name in registries {
+        bench.start_registry(name, sender.clone()).await;
+    }
+    bench
+}
+
+impl Bench {
+    fn fill_cluster(&mut self) {
+        {
+            let mut view = self.controller.views.cluster();
+            Kind::ALL.into_iter().for_each(|kind| {
+                view.set_synced(kind);
+            });
+            let namespace: Namespace = parse(json!({"metadata": {"name": "shop", "uid": "shop-uid"}}));
+            view.namespaces.insert("shop".into(), Arc::new(convert::namespace(&namespace)));
+        }
+        self.put_service(&json!({
+            "metadata": {"name": "echo", "namespace": "shop", "uid": "service-uid"},
+            "spec": {"clusterIP": "None", "selector": {"app": "echo"}, "ipFamilies": ["IPv4"],
+                "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}]},
+        }));
+        self.register(&json!({"registryRef": {"name": "main"}}));
+    }
+
+    async fn start_registry(&mut self, name: &str, events: mpsc::UnboundedSender<RegistryEvent>) {
+        let object: ServiceRegistry = parse(json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": name, "uid": name},
+            "spec": {"etcd": {"endpoints": [format!("http://{name}:2379")]}, "format": "Kitex", "prefix": "p",
+                "clusterID": "c1", "fence": {"mode": "None"},
+                "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]},
+        }));
+        let views = &self.controller.views;
+        let settings = settings::session_settings(&object, &views.cluster()).unwrap();
+        views.cluster().service_registries.insert(name.to_owned(), Arc::new(object));
+        let handle = RegistryHandle::new(name, &settings.identity, None, events);
+        handle.set_registered([RegistryName::new("echo").unwrap()].into());
+        let (etcd, stop) = (FakeEtcd::new(), self.stop.child_token());
+        tokio::spawn(session::run(handle.clone(), Arc::new(etcd.clone()), views.env.clone(), stop.clone()));
+        while handle.connection().is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        handle.confirm_sole(handle.etcd());
+        views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
+        self.etcds.insert(name.to_owned(), etcd);
+    }
+
+    /// The RegisteredService with this spec; its status stays.
+    pub fn register(&self, spec: &Value) {
+        let status = self.object().and_then(|object| object.status.clone());
+        let object = json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+            "metadata": {"name": "echo", "namespace": "shop", "uid": "uid-1", "generation": 1},
+            "spec": spec, "status": status,
+        });
+        self.api.put(PATH, object.clone());
+        let object: RegisteredService = parse(object);
+        let mut view = self.controller.views.cluster();
+        view.index.put(&key(), &object);
+        view.registered_services.insert(key(), Arc::new(object));
+    }
+
+    /// The watch shows this annotation on the RegisteredService.
+    pub fn annotate(&self, name: &str, value: &str) {
+        let mut view = self.controller.views.cluster();
+        let object = Arc::make_mut(view.registered_services.get_mut(&key()).unwrap());
+        object.metadata.annotations.get_or_insert_default().insert(name.to_owned(), value.to_owned());
+    }
+
+    /// The watch shows that the RegisteredService is gone.
+    pub fn unregister(&self) {
+        let mut view = self.controller.views.cluster();
+        view.index.remove(&key());
+        view.registered_services.remove(&key());
+    }
+
+    pub fn put_service(&self, service: &Value) {
+        let service = convert::service(&parse::<Service>(service.clone()));
+        let mut view = self.controller.views.cluster();
+        view.services.insert(ServiceKey::new("shop", &service.name), Arc::new(service));
+    }
+
+    pub fn remove_service(&self) {
+        self.controller.views.cluster().services.remove(&key());
+    }
+
+    /// The Service has these ready endpoints.
+    pub fn ready(&mut self, addresses: &[&str]) {
+        self.versions += 1;
+        let endpoints: Vec<Value> =
+            addresses.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+        let slice: EndpointSlice = parse(json!({
+            "metadata": {"name": "echo-abc", "namespace": "shop", "resourceVersion": self.versions.to_string(),
+                "labels": {"kubernetes.io/service-name": "echo",
+                    "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}},
+            "addressType": "IPv4", "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}], "endpoints": endpoints,
+        }));
+        self.controller.views.cluster().put_slice("shop", convert::slice(slice));
+    }
+
+    pub fn etcd(&self) -> &FakeEtcd {
+        &self.etcds["main"]
+    }
+
+    pub fn handle(&self, name: &str) -> Arc<RegistryHandle> {
+        self.controller.views.registries.get(name).unwrap()
+    }
+
+    /// A program registers itself under `echo`, and the session sees it.
+    pub async fn server_registers(&self, address: &str) {
+        let value = json!({"network": "tcp", "address": address, "weight": 10, "tags": {}});
+        self.etcd().put(&format!("p/echo/{address}"), &value.to_string(), LeaseId::NONE);
+        settle().await;
+    }
+
+    /// The keys that the registry has.
+    pub fn keys(&self, registry: &str) -> Vec<String> {
+        self.etcds[registry].records().into_keys().collect()
+    }
+
+    pub async fn pass(&self) -> Finished {
+        let finished = self.controller.clone().reconcile(key(), self.controller.views.env.now()).await;
+        settle().await;
+        finished
+    }
+
+    /// Lets time pass.
+    pub async fn after(&self, wait: Duration) {
+        tokio::time::sleep(wait).await;
+    }
+
+    pub fn object(&self) -> Option<Arc<RegisteredService>> {
+        self.controller.views.cluster().registered_services.get(&key()).cloned()
+    }
+
+    pub fn status(&self) -> RegisteredServiceStatus {
+        self.object().unwrap().status.clone().unwrap_or_default()
+    }
+
+    /// Status and reason of a condition, and its message.
+    pub fn condition(&self, kind: &str) -> (String, String) {
+        let status = self.status();
+        let condition = find(&status.conditions, kind).unwrap_or_else(|| panic!("no condition {kind}: {status:?}"));
+        (format!("{} {}", condition.status, condition.reason), condition.message.clone())
+    }
+
+    /// Reason and note of every Event since the last call; one that only counts up the last is `again`.
+    pub fn events(&self) -> Vec<String> {
+        let told = |event: Received| match (event.body["reason"].as_str(), event.body["note"].as_str()) {
+            (Some(reason), Some(note)) => format!("{reason}: {note}"),
+            _ => "again".to_owned(),
+        };
+        self.api.take("/events").into_iter().map(told).collect()
+    }
+
+    /// The value of a metric as it is printed; 0 where it has not been counted yet.
+    pub fn metric(&self, series: &str) -> String {
+        let text = self.controller.writers.metrics.print().unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or("0").to_owned()
+    }
+}
+
+fn parse<K: serde::de::DeserializeOwned>(object: Value) -> K {
+    serde_json::from_value(object).unwrap()
+}
+
+/// Lets every task do what it has to do now.
+pub async fn settle() {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}

@@ -1,0 +1,188 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use twinspan_core::codec::{Format, Layout};
+use twinspan_core::model::{LeaseId, ServiceKey};
+
+use super::queue::{self, Queue};
+use super::router::{Router, Sources};
+use super::service_registry::Command;
+use super::views::Views;
+use crate::api::RegisteredService;
+use crate::cluster::view::{ClusterEvent, Kind};
+use crate::env::Env;
+use crate::probe::ProbeEvent;
+use crate::registry::etcd::Settings;
+use crate::registry::fake::FakeEtcd;
+use crate::registry::handle::{Identity, RegistryEvent, RegistryHandle};
+use crate::registry::session;
+use crate::registry::sessions::{Running, SessionSettings};
+
+struct Bench {
+    views: Views,
+    cluster: mpsc::UnboundedSender<ClusterEvent>,
+    registry: mpsc::UnboundedSender<RegistryEvent>,
+    probe: mpsc::UnboundedSender<ProbeEvent>,
+    leading: watch::Sender<bool>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    queue: Queue,
+    stop: CancellationToken,
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("shop", name)
+}
+
+/// `x` and `y` share the name `echo` in `main`, `z` the Service of `x` in `other`, and `w` nothing.
+fn bench() -> Bench {
+    let views = Views::new(Env::real());
+    {
+        let mut view = views.cluster();
+        for (name, spec) in [
+            ("x", json!({"registryRef": {"name": "main"}, "registryName": "echo"})),
+            ("y", json!({"registryRef": {"name": "main"}, "registryName": "echo"})),
+            ("z", json!({"registryRef": {"name": "other"}, "service": {"name": "x"}})),
+            ("w", json!({"registryRef": {"name": "other"}})),
+        ] {
+            let object: RegisteredService = serde_json::from_value(json!({
+                "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+                "metadata": {"name": name, "namespace": "shop"}, "spec": spec,
+            }))
+            .unwrap();
+            view.index.put(&key(name), &object);
+        }
+        Kind::ALL.into_iter().for_each(|kind| {
+            view.set_synced(kind);
+        });
+    }
+    let (cluster, cluster_events) = mpsc::unbounded_channel();
+    let (registry, registry_events) = mpsc::unbounded_channel();
+    let (probe, probe_events) = mpsc::unbounded_channel();
+    let (leading, changes) = watch::channel(false);
+    let (registries, commands) = mpsc::unbounded_channel();
+    let (enqueuer, queue) = queue::new(Env::real());
+    let stop = CancellationToken::new();
+    let sources = Sources { cluster: cluster_events, registry: registry_events, probe: probe_events, leading: changes };
+    tokio::spawn(Router { views: views.clone(), enqueuer, registries }.run(sources, stop.clone()));
+    Bench { views, cluster, registry, probe, leading, commands, queue, stop }
+}
+
+impl Bench {
+    /// The services and the commands that followed.
+    async fn routed(&mut self) -> (Vec<String>, Vec<Command>) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let names: BTreeSet<String> = self.queue.take_enqueued().into_iter().map(|key| key.name).collect();
+        (names.into_iter().collect(), std::iter::from_fn(|| self.commands.try_recv().ok()).collect())
+    }
+
+    async fn cluster(&mut self, event: ClusterEvent) -> (Vec<String>, Vec<Command>) {
+        self.cluster.send(event).unwrap();
+        self.routed().await
+    }
+
+    /// A session of `main` that holds a record of a RegisteredService that is gone.
+    async fn session_with_a_record_of(&self, owner: &str) -> Arc<RegistryHandle> {
+        let (uid, cluster_id, layout) = ("u".into(), "c1".into(), Layout::new(Format::Kitex, "p"));
+        let identity = Identity { uid, cluster_id, layout, ttl_seconds: 60, fence_prefix: None };
+        let (handle, etcd) = (RegistryHandle::new("main", &identity, None, self.registry.clone()), FakeEtcd::new());
+        let tags = json!({"twinspan.dev/owner": format!("c1/shop/{owner}")});
+        let value = json!({"network": "tcp", "address": "10.0.0.1:80", "weight": 10, "tags": tags});
+        etcd.put("p/gone/10.0.0.1:80", &value.to_string(), LeaseId::NONE);
+        tokio::spawn(session::run(handle.clone(), Arc::new(etcd), Env::real(), self.stop.clone()));
+        while handle.connection().is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let connection = Settings { endpoints: vec!["http://a".into()], tls: None, user: None };
+        let settings = SessionSettings { identity, connection };
+        let running = Running { handle: handle.clone(), settings, stop: self.stop.child_token() };
+        self.views.registries.running().insert("main".into(), running);
+        handle
+    }
+}
+
+fn nothing() -> (Vec<String>, Vec<Command>) {
+    (vec![], vec![])
+}
+
+fn services(names: &[&str]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_change_of_the_cluster_reaches_those_that_it_affects_and_no_others() {
+    let mut bench = bench();
+    bench.views.interest().set(&key("w"), ["10.0.0.1".parse().unwrap(), "10.9.0.1".parse().unwrap()].into());
+    let ip = |text: &str| text.parse().unwrap();
+    for (event, names, commands) in [
+        (ClusterEvent::RegisteredService(key("x")), services(&["x"]), vec![]),
+        (ClusterEvent::Names("main".into()), vec![], vec![Command::UpdateNames("main".into())]),
+        (ClusterEvent::Service(key("x")), services(&["x", "y", "z"]), vec![]),
+        (ClusterEvent::Service(key("w")), services(&["w"]), vec![]),
+        (ClusterEvent::Service(key("nobody")), vec![], vec![]),
+        (ClusterEvent::Namespace("shop".into()), services(&["w", "x", "y", "z"]), vec![]),
+        (ClusterEvent::Namespace("elsewhere".into()), vec![], vec![]),
+        (ClusterEvent::Namespace("kube-system".into()), vec![], vec![Command::ReconcileAll]),
+        (ClusterEvent::ServiceRegistry("main".into()), services(&["x", "y"]), vec![Command::Reconcile("main".into())]),
+        (ClusterEvent::Secret, vec![], vec![Command::ReconcileAll]),
+        (ClusterEvent::Addresses(vec![ip("10.0.0.1"), ip("10.0.0.2")]), services(&["w"]), vec![]),
+        (ClusterEvent::Addresses(vec![ip("10.0.0.2")]), vec![], vec![]),
+        (ClusterEvent::Networks(vec![(ip("10.9.0.0"), ip("10.9.255.255"))]), services(&["w"]), vec![]),
+        (ClusterEvent::Networks(vec![(ip("10.8.0.0"), ip("10.8.255.255"))]), vec![], vec![]),
+        (ClusterEvent::Listed(Kind::Pod), services(&["w", "x", "y", "z"]), vec![Command::ReconcileAll]),
+    ] {
+        assert_eq!(bench.cluster(event.clone()).await, (names, commands), "{event:?}");
+    }
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_follows_from_an_incomplete_view() {
+    let mut bench = bench();
+    let index = std::mem::take(&mut bench.views.cluster().index);
+    *bench.views.cluster() = Default::default();
+    bench.views.cluster().index = index;
+    for event in [ClusterEvent::RegisteredService(key("x")), ClusterEvent::Secret, ClusterEvent::Listed(Kind::Pod)] {
+        assert_eq!(bench.cluster(event).await, nothing());
+    }
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_wakes_those_that_refer_to_it_and_the_owners_of_its_records() {
+    let mut bench = bench();
+    let handle = bench.session_with_a_record_of("gone").await;
+    bench.routed().await;
+    bench.registry.send(RegistryEvent::Status { registry: "main".into() }).unwrap();
+    assert_eq!(bench.routed().await, (vec![], vec![Command::Report("main".into())]));
+    handle.requeue_all();
+    assert_eq!(bench.routed().await, (services(&["gone", "x", "y"]), vec![Command::Report("main".into())]));
+    bench.registry.send(RegistryEvent::State { registry: "other".into() }).unwrap();
+    assert_eq!(bench.routed().await, (services(&["w", "z"]), vec![Command::Report("other".into())]));
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_reconciles_everything_and_one_that_lost_the_lease_only_the_registries() {
+    let mut bench = bench();
+    bench.session_with_a_record_of("gone").await;
+    bench.routed().await;
+    bench.leading.send_replace(true);
+    assert_eq!(bench.routed().await, (services(&["gone", "w", "x", "y", "z"]), vec![Command::ReconcileAll]));
+    bench.leading.send_replace(false);
+    assert_eq!(bench.routed().await, (vec![], vec![Command::ReconcileAll]));
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_a_probe_wakes_those_that_asked() {
+    let mut bench = bench();
+    bench.probe.send(ProbeEvent { services: [key("z")].into() }).unwrap();
+    assert_eq!(bench.routed().await, (services(&["z"]), vec![]));
+    bench.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(bench.cluster.send(ClusterEvent::Secret).is_err(), "it has ended");
+}

@@ -1,0 +1,294 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use twinspan_core::model::{LeaseId, ObjectKey, ServiceKey};
+use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
+
+use super::bench::{Bench, RECONNECT, STATUS_PACE, bench, bench_of, echo, etcd, put_own, registry};
+use crate::cluster::convert::{NamespaceView, SecretView};
+use crate::cluster::view::ClusterEvent;
+use crate::leadership::Leadership;
+use crate::registry::RegistryError;
+use crate::registry::fake::Faults;
+use crate::registry::handle::Phase;
+
+const MAIN: &str = "http://main:2379";
+
+async fn with_main() -> Bench {
+    let bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_answers_is_ready_and_described() {
+    let server = etcd(MAIN);
+    put_own(&server, "p/echo/10.0.0.1:80", LeaseId::NONE);
+    server.put("p/echo/192.0.2.7:80", r#"{"network":"tcp","address":"192.0.2.7:80"}"#, LeaseId::NONE);
+    server.put("p/echo/192.0.2.8:80", "rubbish", LeaseId::NONE);
+    let mut bench = with_main().await;
+    assert_eq!(bench.conditions("main"), ["True Connected", "True Connected", "True Synced"]);
+    let status = bench.status("main");
+    assert_eq!((status.cluster_id.as_deref(), status.prefix.as_deref()), (Some("c1"), Some("p")));
+    let (found, records) = (status.etcd.unwrap(), status.records.unwrap());
+    assert_eq!((found.cluster_id.as_str(), found.version.as_str(), found.revision_at_last_session), ("1", "memory", 3));
+    assert_eq!((records.own, records.foreign, records.undecodable), (1, 1, 1));
+    assert_eq!(status.observed_generation, Some(1));
+    assert_eq!(bench.events(), ["main Connected: connected to the registry"]);
+    assert_eq!(bench.metric(r#"twinspan_registry_ready{registry="main"}"#).as_deref(), Some("1"));
+    assert_eq!(bench.metric(r#"twinspan_session_state{registry="main",state="watching"}"#).as_deref(), Some("1"));
+    assert_eq!(bench.metric(r#"twinspan_records{registry="main",kind="own"}"#).as_deref(), Some("1"));
+    assert!(bench.queue.take_enqueued().contains(&echo()), "it was waiting for the list");
+
+    bench.api.take("");
+    bench.after(RECONNECT).await;
+    assert_eq!(bench.api.take(""), [], "nothing changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_secret_is_told_and_found_once_it_is_there() {
+    let bench = bench();
+    let auth = json!({"spec": {"etcd": {"auth": {"secretRef": {"name": "etcd-user"}}}}});
+    bench.put(registry("main", 1, &auth)).await;
+    assert_eq!(bench.conditions("main"), ["False SecretNotFound", "False SecretNotFound", "False SecretNotFound"]);
+    let message = "there is no Secret etcd-user in the operator's namespace; create it";
+    assert_eq!(bench.message("main", "Connected"), message);
+    assert_eq!(bench.events(), [format!("main Disconnected: {message}")]);
+    assert!(bench.handle("main").is_none());
+    assert_eq!(bench.metric(r#"twinspan_registry_ready{registry="main"}"#).as_deref(), Some("0"));
+
+    let key = ObjectKey::new("twinspan-system", "etcd-user");
+    let data: BTreeMap<_, _> = ["username", "password"].map(|key| (key.to_owned(), b"x".to_vec())).into();
+    bench
+        .views
+        .cluster()
+        .secrets
+        .insert(key.clone(), Arc::new(SecretView { data: data.clone().into_iter().collect() }));
+    bench.cluster_shows(ClusterEvent::Secret).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    assert_eq!(bench.events(), ["main Connected: connected to the registry"]);
+
+    // A session that runs goes on without its Secret: nothing says that it should end.
+    let handle = bench.handle("main").unwrap();
+    bench.views.cluster().secrets.remove(&key);
+    bench.cluster_shows(ClusterEvent::Secret).await;
+    assert_eq!(bench.conditions("main")[0], "False SecretNotFound");
+    assert!(Arc::ptr_eq(&handle, &bench.handle("main").unwrap()));
+    assert_eq!(handle.status().phase, Phase::Watching);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_kube_system_the_cluster_has_no_id_until_it_is_seen() {
+    let bench = bench();
+    bench.put(registry("main", 1, &json!({"spec": {"clusterID": null}}))).await;
+    assert_eq!(bench.conditions("main")[1], "False ClusterIDUnknown");
+    let namespace = NamespaceView { uid: "uid-of-the-cluster".into(), labels: BTreeMap::new(), deleting: false };
+    bench.views.cluster().namespaces.insert("kube-system".into(), Arc::new(namespace));
+    bench.cluster_shows(ClusterEvent::Namespace("kube-system".into())).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    assert_eq!(bench.status("main").cluster_id.as_deref(), Some("uid-of-the-cluster"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_etcd_that_does_not_answer_is_told_and_so_is_its_return() {
+    let bench = with_main().await;
+    bench.events();
+    let known = bench.status("main").etcd;
+    for (faults, reason) in [
+        (Faults { away: true, ..Faults::default() }, "False Unreachable"),
+        (Faults { refused: true, ..Faults::default() }, "False AuthFailed"),
+    ] {
+        etcd(MAIN).set_faults(faults);
+        etcd(MAIN).cut();
+        bench.after(RECONNECT).await;
+        assert_eq!(bench.conditions("main"), [reason; 3]);
+        let events = bench.events();
+        assert!(events.last().unwrap().starts_with("main Disconnected: "), "{events:?}");
+        assert_eq!(bench.status("main").etcd, known, "where it was last is not forgotten");
+        assert_eq!(bench.metric(r#"twinspan_session_state{registry="main",state="failed"}"#).as_deref(), Some("1"));
+    }
+    etcd(MAIN).set_faults(Faults::default());
+    bench.after(RECONNECT).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    assert_eq!(bench.events().len(), 1, "connected again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_etcd_that_never_answered_has_no_place_in_the_status() {
+    etcd(MAIN).set_faults(Faults { away: true, ..Faults::default() });
+    let bench = with_main().await;
+    assert_eq!(bench.conditions("main"), ["False Unreachable"; 3]);
+    assert_eq!((bench.status("main").etcd, bench.status("main").records), (None, None));
+    assert_eq!(bench.status("main").cluster_id.as_deref(), Some("c1"), "the spec alone says it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_steps_to_a_complete_list_are_told() {
+    let bench = with_main().await;
+    let handle = bench.handle("main").unwrap();
+    // Its session watches, and says nothing of these by itself.
+    for (phase, expected) in [
+        (Phase::Connecting, ["False Connecting", "Unknown Connecting", "Unknown Connecting"]),
+        (Phase::Listing, ["False Listing", "True Connected", "False Listing"]),
+        (Phase::Watching, ["True Connected", "True Connected", "True Synced"]),
+    ] {
+        handle.set_phase(phase);
+        bench.after(STATUS_PACE).await;
+        assert_eq!(bench.conditions("main"), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_nothing_explains_stops_writes_until_it_is_approved() {
+    etcd(MAIN).put("twinspan/c1/main", "7/stranger", LeaseId::NONE);
+    let bench = bench();
+    let fenced = json!({"spec": {"fence": {"mode": "Epoch"}}});
+    bench.put(registry("main", 1, &fenced)).await;
+    bench.after(STATUS_PACE).await;
+    // A first take-over raises what it finds; somebody who goes on raising it uses the same cluster ID.
+    assert_eq!(bench.conditions("main"), ["True Connected", "True Connected", "True Synced"]);
+    etcd(MAIN).put("twinspan/c1/main", "9/stranger", LeaseId::NONE);
+    bench.handle("main").unwrap().fence.as_ref().unwrap().suspect();
+    bench.after(STATUS_PACE).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("main"), ["False ClusterIDInUse", "True Connected", "True Synced"]);
+    let message = bench.message("main", "Ready");
+    assert!(message.contains("twinspan.dev/approve-epoch=9/stranger"), "{message}");
+    let approved = json!({"metadata": {"annotations": {"twinspan.dev/approve-epoch": "9/stranger"}}, "spec": {"fence": {"mode": "Epoch"}}});
+    bench.put(registry("main", 1, &approved)).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    let epoch = String::from_utf8(etcd(MAIN).records()["twinspan/c1/main"].value.clone()).unwrap();
+    assert_eq!(epoch, "10/me");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_registry_refuses_to_write_is_told_although_it_is_followed() {
+    let bench = with_main().await;
+    let handle = bench.handle("main").unwrap();
+    handle.record_write_result(&echo(), Some(RegistryError::NoSpace("full".into())));
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("main"), ["False NoSpace", "True Connected", "True Synced"]);
+    handle.record_write_result(&echo(), None);
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_the_user_may_not_read_are_counted_in_the_message() {
+    etcd(MAIN).fail_lists("echo/", Some(RegistryError::PermissionDenied("no".into())));
+    let bench = bench();
+    {
+        let object = json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+            "metadata": {"name": "user", "namespace": "shop", "uid": "uid-2"}, "spec": {"registryRef": {"name": "main"}},
+        });
+        let object = serde_json::from_value(object).unwrap();
+        bench.views.cluster().index.put(&ServiceKey::new("shop", "user"), &object);
+    }
+    // Without a prefix each name is listed by itself.
+    bench.put(registry("main", 1, &json!({"spec": {"format": "GRPC", "prefix": ""}}))).await;
+    assert_eq!(bench.conditions("main"), ["True Connected", "True Connected", "True PermissionDenied"]);
+    let message = bench.message("main", "Synced");
+    assert!(message.starts_with("the registry's user may not read the keys of 1 names, first echo/;"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_cluster_and_an_older_revision_are_told_apart() {
+    let server = etcd(MAIN);
+    put_own(&server, "p/echo/10.0.0.1:80", LeaseId::NONE);
+    let bench = with_main().await;
+    let backup = server.backup();
+    put_own(&server, "p/echo/10.0.0.2:80", LeaseId::NONE);
+    bench.after(STATUS_PACE).await;
+    server.restore(&backup);
+    bench.after(RECONNECT).await;
+    assert_eq!(bench.conditions("main"), ["True Connected", "True Connected", "True RolledBack"]);
+    server.replace_with_empty();
+    server.put("somebody/else", "", LeaseId::NONE);
+    bench.after(RECONNECT).await;
+    assert_eq!(bench.conditions("main")[2], "True ClusterChanged");
+    assert_eq!(bench.status("main").etcd.unwrap().cluster_id, "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn deletions_of_many_services_are_held_and_released_by_the_annotation() {
+    let mut bench = with_main().await;
+    let guards = bench.views.guards.clone();
+    for service in 0..4 {
+        let held = (0..5).map(|n| format!("import 10.0.{service}.{n}:80")).collect();
+        let deletions = ServiceDeletions { known: 5, deleted: BTreeMap::new(), held };
+        let key = ServiceKey::new("shop", format!("s{service}"));
+        guards.report("main", &key, Some(deletions), bench.views.env.now());
+    }
+    bench.handle("main").unwrap().requeue_all();
+    bench.after(STATUS_PACE).await;
+    let (message, conditions) = (bench.message("main", "DeletionsHeld"), bench.status("main").conditions);
+    let held = conditions.iter().find(|condition| condition.type_ == "DeletionsHeld").unwrap();
+    assert_eq!((held.status.as_str(), held.reason.as_str()), ("True", "Held"));
+    assert!(message.starts_with("nothing shows that 20 instances of many services ended"), "{message}");
+    let annotation = message.split_whitespace().find(|word| word.starts_with("twinspan.dev/")).unwrap();
+    let (name, hash) = annotation.split_once('=').unwrap();
+
+    bench.queue.take_enqueued();
+    let annotated = |hash: &str| registry("main", 1, &json!({"metadata": {"annotations": {name: hash}}}));
+    bench.put(annotated("another")).await;
+    assert!(guards.released("main", &ServiceKey::new("shop", "s0")).is_empty());
+    bench.put(annotated(hash)).await;
+    assert_eq!(guards.released("main", &ServiceKey::new("shop", "s0")).len(), 5);
+    assert!(bench.queue.take_enqueued().contains(&echo()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_leader_writes_a_status_and_a_new_one_writes_at_once() {
+    let leadership = Leadership::none();
+    let bench = bench_of(leadership.clone());
+    bench.put(registry("main", 1, &json!({}))).await;
+    assert_eq!(bench.handle("main").unwrap().status().phase, Phase::Watching, "its view is warm");
+    assert_eq!(bench.api.take(""), []);
+    leadership.acquired();
+    bench.after(Duration::from_secs(1)).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    leadership.lost();
+    bench.api.take("");
+    etcd(MAIN).set_faults(Faults { away: true, ..Faults::default() });
+    etcd(MAIN).cut();
+    bench.after(RECONNECT).await;
+    assert_eq!(bench.api.take(""), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_is_refused_is_tried_again_and_a_busy_one_is_paced() {
+    put_own(&etcd(MAIN), "p/echo/10.0.1.1:80", LeaseId::NONE);
+    let bench = bench();
+    bench.api.refuse("/status", 500);
+    bench.put(registry("main", 1, &json!({}))).await;
+    assert_eq!((bench.conditions("main")[0].as_str(), bench.events()), ("", vec![]));
+    bench.api.accept();
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    bench.api.take("");
+    for n in 0..40 {
+        put_own(&etcd(MAIN), &format!("p/echo/10.0.0.{n}:80"), LeaseId::NONE);
+        bench.after(Duration::from_millis(500)).await;
+    }
+    let sent = bench.api.take("/status").len();
+    assert!((3..=5).contains(&sent), "20 s of churn: {sent}");
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.status("main").records.unwrap().own, 41, "the last one is written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn statuses_of_many_others_put_it_off_for_a_moment() {
+    let bench = bench();
+    for _ in 0..40 {
+        let _ = bench.writers.cluster.service_registry_status("nobody", &Default::default()).await;
+    }
+    bench.views.cluster().service_registries.insert("main".into(), Arc::new(registry("main", 1, &json!({}))));
+    bench.put(registry("main", 1, &json!({}))).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+}

@@ -1,0 +1,183 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use twinspan_core::model::LeaseId;
+
+use super::Command;
+use super::bench::{RECONNECT, STATUS_PACE, alias, bench, echo, etcd, put_own, registry, sessions_only};
+use crate::cluster::view::{ClusterEvent, ClusterView};
+use crate::registry::handle::Phase;
+
+const MAIN: &str = "http://main:2379";
+
+#[tokio::test(start_paused = true)]
+async fn of_two_for_one_keyspace_the_older_one_runs_and_the_younger_follows_it() {
+    let bench = bench();
+    let same = json!({"spec": {"etcd": {"endpoints": [MAIN]}}});
+    bench.put(registry("main", 2, &json!({}))).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    // One that is older comes back later: the younger one gives way.
+    bench.put(registry("older", 1, &same)).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(
+        (bench.conditions("older")[0].as_str(), bench.conditions("main")),
+        ("True Connected", ["False Conflict"; 3].map(String::from))
+    );
+    assert!(
+        bench.message("main", "Ready").starts_with("ServiceRegistry older has the same etcd, prefix and cluster ID")
+    );
+    assert!(bench.handle("main").is_none());
+    bench.delete("older").await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    assert!(bench.handle("main").unwrap().is_sole());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_names_of_one_etcd_are_found_out_before_anything_is_written() {
+    alias(MAIN, "http://alias:2379");
+    let mut bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench.put(registry("alias", 2, &json!({}))).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("alias"), ["False Conflict"; 3]);
+    assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
+    // It stays so while the older one is connected elsewhere for a while: its records are there.
+    etcd(MAIN).cut();
+    bench.after(RECONNECT).await;
+    assert_eq!(bench.conditions("alias")[0], "False Conflict");
+    // Another place in the same etcd is another registry.
+    bench.put(registry("alias", 2, &json!({"spec": {"prefix": "q"}}))).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("alias")[0], "True Connected");
+    bench.queue.take_enqueued();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_connection_keeps_the_view_and_another_identity_does_not() {
+    alias(MAIN, "http://other:2379");
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+    let bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    let first = bench.handle("main").unwrap();
+    bench.put(registry("main", 1, &json!({}))).await;
+    assert!(Arc::ptr_eq(&first, &bench.handle("main").unwrap()), "nothing changed");
+    bench.put(registry("main", 1, &json!({"spec": {"etcd": {"endpoints": ["http://other:2379"]}}}))).await;
+    let second = bench.handle("main").unwrap();
+    assert!(Arc::ptr_eq(&first, &second));
+    assert_eq!((second.status().phase, second.view().counts().own), (Phase::Watching, 1));
+    bench.put(registry("main", 1, &json!({"spec": {"prefix": "q"}}))).await;
+    let third = bench.handle("main").unwrap();
+    assert!(!Arc::ptr_eq(&first, &third));
+    assert_eq!((third.layout.prefix(), third.view().counts().own), ("q", 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_registry_is_followed_until_its_records_are_withdrawn() {
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+    let mut bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    let handle = bench.handle("main").unwrap();
+    bench.queue.take_enqueued();
+    bench.delete("main").await;
+    assert!(bench.handle("main").is_none());
+    assert_eq!(bench.views.registries.all().len(), 1, "its records can still be withdrawn");
+    assert!(bench.queue.take_enqueued().contains(&echo()), "by their owner");
+    assert_eq!(bench.metric(r#"twinspan_registry_ready{registry="main"}"#), None);
+    assert_eq!(handle.status().phase, Phase::Watching);
+    etcd(MAIN).delete(&["p/echo/10.0.0.1:80"]);
+    bench.after(Duration::from_secs(1)).await;
+    assert!(bench.views.registries.all().is_empty());
+    assert!(handle.connection().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_nobody_withdraws_do_not_keep_a_deleted_registry_for_ever() {
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+    let bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench.delete("main").await;
+    bench.after(Duration::from_secs(31)).await;
+    assert!(bench.views.registries.all().is_empty());
+    assert!(etcd(MAIN).records().contains_key("p/echo/10.0.0.1:80"), "they expire with their lease");
+
+    // One that comes back within that time finds its records again.
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench.delete("main").await;
+    bench.put(registry("main", 1, &json!({}))).await;
+    assert_eq!(bench.views.registries.all().len(), 1);
+    assert_eq!(bench.handle("main").unwrap().view().counts().own, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_come_later_are_followed_too() {
+    etcd(MAIN).put("late/10.0.0.1:80", r#"{"Addr":"10.0.0.1:80"}"#, LeaseId::NONE);
+    let bench = bench();
+    bench.put(registry("main", 1, &json!({"spec": {"format": "GRPC", "prefix": ""}}))).await;
+    let handle = bench.handle("main").unwrap();
+    assert_eq!(handle.view().counts().foreign, 0);
+    let object = serde_json::from_value(json!({
+        "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+        "metadata": {"name": "late", "namespace": "shop", "uid": "uid-2"}, "spec": {"registryRef": {"name": "main"}},
+    }));
+    bench.views.cluster().index.put(&twinspan_core::model::ServiceKey::new("shop", "late"), &object.unwrap());
+    bench.cluster_shows(ClusterEvent::Names("main".into())).await;
+    assert_eq!(handle.view().counts().foreign, 1);
+    bench.cluster_shows(ClusterEvent::Names("nowhere".into())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_in_the_status_goes_on_in_another_process() {
+    let bench = bench();
+    let held = json!({"status": {"conditions": [{"type": "DeletionsHeld", "status": "True", "reason": "Held",
+        "message": "", "lastTransitionTime": "2026-01-01T11:59:00Z"}]}});
+    bench.put(registry("main", 1, &held)).await;
+    let deletions = twinspan_core::plan::departure::registry_guard::ServiceDeletions {
+        known: 20,
+        deleted: Default::default(),
+        held: (0..20).map(|n| format!("import 10.0.0.{n}:80")).collect(),
+    };
+    bench.views.guards.report("main", &echo(), Some(deletions), bench.views.env.now());
+    let hold = bench.views.guards.hold("main", bench.views.env.now()).unwrap();
+    assert_eq!(hold.since.to_string(), "2026-01-01T11:59:00Z");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_viewer_follows_sessions_and_keeps_nothing_alive() {
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId(5));
+    let (bench, stop) = (bench(), CancellationToken::new());
+    let views = bench.views.clone();
+    views.cluster().service_registries.insert("main".into(), Arc::new(registry("main", 1, &json!({}))));
+    let (commands, queue) = mpsc::unbounded_channel();
+    let following = tokio::spawn(sessions_only(&views, &stop).follow(queue));
+    commands.send(Command::ReconcileAll).unwrap();
+    bench.after(Duration::from_secs(120)).await;
+    assert_eq!(views.registries.get("main").unwrap().view().counts().own, 1);
+    assert_eq!(etcd(MAIN).calls("keep_alive"), 0);
+    assert!(!views.registries.get("main").unwrap().is_sole());
+    commands.send(Command::Report("main".into())).unwrap();
+    commands.send(Command::UpdateNames("main".into())).unwrap();
+    bench.after(Duration::from_secs(1)).await;
+    assert!(views.registries.get("main").unwrap().is_sole(), "it has learnt which etcd answers");
+    views.cluster().service_registries.remove("main");
+    commands.send(Command::Reconcile("main".into())).unwrap();
+    bench.after(Duration::from_secs(31)).await;
+    assert!(views.registries.all().is_empty());
+    drop(commands);
+    following.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_incomplete_view_of_the_cluster_ends_no_session() {
+    let bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    *bench.views.cluster() = ClusterView::default();
+    let stop = CancellationToken::new();
+    let mut sessions = sessions_only(&bench.views, &stop);
+    assert_eq!(sessions.names(), ["main".to_owned()].into(), "its session runs");
+    sessions.reconcile("main");
+    assert!(bench.handle("main").is_some());
+}
