@@ -1,7 +1,7 @@
 //! A Kubernetes API in memory, for unit tests: it keeps objects, records the writes, and refuses on demand.
 //!
-//! Owns what a write answers: `resourceVersion`s, conflicts, merge patches and objects that are missing. Refuses to know any kind, and to
-//! list or watch: a test fills the view by itself.
+//! Owns what a write answers: `resourceVersion`s, conflicts, merge patches and objects that are missing. Refuses to
+//! know any kind, and to list or watch: a test fills the view by itself.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -58,7 +58,7 @@ pub fn read(root: &Path) -> Sources {
 pub fn modules(sources: &Sources) -> Modules {
     let mut modules = Modules::new();
     for (krate, folder) in [("twinspan", "src"), ("twinspan_core", "core/src")] {
-        declare(sources, krate.to_owned(), format!("{folder}/lib.rs"), folder.to_owned(), &mut modules);
+        declare(sources, krate.to_owned(), format!("{folder}/lib.rs"), folder, &mut modules);
     }
     let resolved: Vec<(Name, BTreeSet<Name>)> = modules
         .iter()
@@ -74,7 +74,7 @@ pub fn modules(sources: &Sources) -> Modules {
 }
 
 /// Reads a module and those that it declares. `folder` holds the files of its children.
-fn declare(sources: &Sources, name: Name, file: String, folder: String, modules: &mut Modules) {
+fn declare(sources: &Sources, name: Name, file: String, folder: &str, modules: &mut Modules) {
     let source = sources.get(&file).unwrap_or_else(|| panic!("{name} is declared, and {file} does not exist"));
     let parsed = syn::parse_file(source).unwrap_or_else(|error| panic!("{file}: {error}"));
     let mut module = Module { file, ..Module::default() };
@@ -89,7 +89,7 @@ fn declare(sources: &Sources, name: Name, file: String, folder: String, modules:
                 let leaf = format!("{folder}/{child_name}.rs");
                 let below = format!("{folder}/{child_name}");
                 let file = if sources.contains_key(&leaf) { leaf } else { format!("{below}/mod.rs") };
-                declare(sources, format!("{name}::{child_name}"), file, below, modules);
+                declare(sources, format!("{name}::{child_name}"), file, &below, modules);
             }
             Item::Use(item) => {
                 let public = !matches!(item.vis, syn::Visibility::Inherited);

@@ -1,7 +1,7 @@
 //! A controller of RegisteredServices between a Kubernetes API and registries in memory, for unit tests.
 //!
-//! Owns the RegisteredService `shop/echo`, its Service, and a session for each registry; the sessions are the real ones. Refuses to watch
-//! the API: a test says what the watches would have shown.
+//! Owns the RegisteredService `shop/echo`, its Service, and a session for each registry; the sessions are the real
+//! ones. Refuses to watch the API: a test says what the watches would have shown.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

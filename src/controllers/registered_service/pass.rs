@@ -1,4 +1,5 @@
-//! One pass over a RegisteredService as a value: the facts, the goal, the plan, the result of its writes, and its outcome.
+//! One pass over a RegisteredService as a value: the facts, the goal, the plan, the result of its writes, and its
+//! outcome.
 //!
 //! Owns the outcomes of a pass and their labels. Refuses to know the readers.
 

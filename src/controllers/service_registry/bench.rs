@@ -1,7 +1,8 @@
-//! The controller of ServiceRegistries behind the router, between a Kubernetes API and registries in memory, for unit tests.
+//! The controller of ServiceRegistries behind the router, between a Kubernetes API and registries in memory, for unit
+//! tests.
 //!
-//! Owns the etcds by the endpoint under which a spec names them; the sessions, the router and the take-over are the real ones. Refuses to
-//! watch the API: a test says what the watches would have shown.
+//! Owns the etcds by the endpoint under which a spec names them; the sessions, the router and the take-over are the
+//! real ones. Refuses to watch the API: a test says what the watches would have shown.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

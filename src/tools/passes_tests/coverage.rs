@@ -1,5 +1,5 @@
-//! The reasons and rows that the files cover together: each reason of the API reference that a pass can give, each state of an
-//! explanation, and each row of docs/departures.md.
+//! The reasons and rows that the files cover together: each reason of the API reference that a pass can give, each
+//! state of an explanation, and each row of docs/departures.md.
 //!
 //! Refuses to know any list of its own: reasons come from the types, rows and states from the text that people read.
 
