@@ -132,7 +132,7 @@ async fn each_change_of_the_cluster_reaches_those_that_it_affects_and_no_others(
         (ClusterEvent::Addresses(vec![ip("10.0.0.2")]), vec![], vec![]),
         (ClusterEvent::Networks(vec![(ip("10.9.0.0"), ip("10.9.255.255"))]), services(&["w"]), vec![]),
         (ClusterEvent::Networks(vec![(ip("10.8.0.0"), ip("10.8.255.255"))]), vec![], vec![]),
-        (ClusterEvent::Listed(Kind::Pod), services(&["w", "x", "y", "z"]), vec![Command::ReconcileAll]),
+        (ClusterEvent::Synced(Kind::Pod), services(&["w", "x", "y", "z"]), vec![Command::ReconcileAll]),
     ] {
         assert_eq!(bench.cluster(event.clone()).await, (names, commands), "{event:?}");
     }
@@ -145,7 +145,7 @@ async fn nothing_follows_from_an_incomplete_view() {
     let index = std::mem::take(&mut bench.views.cluster().index);
     *bench.views.cluster() = Default::default();
     bench.views.cluster().index = index;
-    for event in [ClusterEvent::RegisteredService(key("x")), ClusterEvent::Secret, ClusterEvent::Listed(Kind::Pod)] {
+    for event in [ClusterEvent::RegisteredService(key("x")), ClusterEvent::Secret, ClusterEvent::Synced(Kind::Pod)] {
         assert_eq!(bench.cluster(event).await, nothing());
     }
     bench.stop.cancel();

@@ -175,7 +175,7 @@ impl Bench {
                     "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}},
             "addressType": "IPv4", "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}], "endpoints": endpoints,
         }));
-        self.controller.views.cluster().put_slice("shop", convert::slice(slice));
+        self.controller.views.cluster().slices.put("shop", convert::slice(slice));
     }
 
     pub fn etcd(&self) -> &FakeEtcd {
