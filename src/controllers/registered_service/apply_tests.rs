@@ -262,3 +262,19 @@ async fn records_that_others_refer_to_as_well_wake_them_and_not_the_one_that_wro
     }
     assert_eq!(by, [key()]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_former_registry_that_refuses_does_not_keep_records_from_the_new_one() {
+    let mut bench = bench(&["main", "old"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.register(&json!({"registryRef": {"name": "old"}}));
+    bench.pass().await;
+    // The former one is written first.
+    bench.etcds["old"].set_faults(Faults { answers_lost: true, ..Faults::default() });
+    bench.register(&json!({"registryRef": {"name": "main"}}));
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.pass().await.action, Action::Retry);
+    assert_eq!(bench.keys("main"), ["p/echo/10.0.0.1:80"]);
+    assert!(matches!(bench.handle("old").problem(true), Some(RegistryError::Timeout { .. })));
+    assert_eq!(bench.handle("main").problem(true), None);
+}
