@@ -5,7 +5,9 @@
 //! - [`siblings`]: other RegisteredServices that want the same name or Service.
 //! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
 //! - [`apply`]: hands the operations to the writers.
-//! - [`report`]: log, metrics and checkpoint; [`status`]: counts and conditions; [`events`]: Events.
+//! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions; [`events`]: Events.
+//!
+//! Owns the order of these steps. Refuses to decide what to write.
 
 pub mod apply;
 pub mod checkpoint;
@@ -36,13 +38,13 @@ use super::views::Views;
 use super::writers::Writers;
 use crate::telemetry::metrics::Outcome;
 
-/// Reconciles RegisteredServices; clones are the same one.
+/// Reconciles RegisteredServices; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Controller {
     pub views: Views,
     pub writers: Writers,
     pub checkpoints: Checkpoints,
-    /// Plan and report, and write nothing.
+    /// Whether the controller only plans and reports, and writes nothing.
     pub dry_run: bool,
 }
 
@@ -53,13 +55,13 @@ struct Pass<'a> {
     validation: &'a Validation,
     plan: &'a service::Plan,
     applied: &'a Applied,
-    /// When the change that led here began.
+    /// The time of the change that triggered the pass.
     triggered: Timestamp,
     took: Duration,
 }
 
 impl Controller {
-    /// One pass.
+    /// Runs one pass.
     pub async fn reconcile(self, key: ServiceKey, triggered: Timestamp) -> Finished {
         let span = info_span!("pass", service = %key, outcome = Empty);
         let (outcome, action) = self.pass(&key, triggered).instrument(span.clone()).await;

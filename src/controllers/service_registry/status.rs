@@ -1,6 +1,7 @@
 //! The status of a ServiceRegistry: the state of its session, for an administrator.
 //!
-//! Owns the messages of its conditions and the Events about its connection. Refuses to decide.
+//! Owns the messages of its conditions, the Events about its connection, and the reading of the annotation that
+//! releases held deletions. Refuses to decide.
 
 use std::sync::Arc;
 
@@ -23,14 +24,14 @@ use crate::registry::handle::{Phase, RegistryHandle};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reported {
     Written,
-    /// There is nothing to write, or this process does not lead.
+    /// Nothing was written, because nothing changed or this process does not lead.
     Nothing,
-    /// Too many other statuses were written just now.
+    /// The budget for status writes is used up for the moment.
     Throttled,
 }
 
 impl Controller {
-    /// Writes the status where it changed.
+    /// Writes a changed status.
     pub(super) async fn report(&self, name: &str) -> Result<Reported> {
         let handle = self.views.registries.get(name);
         if let Some(handle) = &handle {
@@ -56,7 +57,7 @@ impl Controller {
         }
     }
 
-    /// Lets the deletions go that an administrator approved, in every service of the registry.
+    /// Releases the deletions that an administrator approved, in every service of the registry.
     pub(super) fn release(&self, name: &str) {
         let Some(object) = self.views.cluster().service_registries.get(name).cloned() else { return };
         let approval = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
@@ -97,7 +98,7 @@ impl Controller {
         status
     }
 
-    /// An Event where the connection came or went.
+    /// Publishes an Event if the connection was made or lost.
     fn publish_connection(
         &self,
         object: &Arc<ServiceRegistry>,
@@ -198,7 +199,7 @@ fn session(handle: Option<&RegistryHandle>, rejection: Option<&Rejection>, leads
             if let Some((reason, message)) = incarnation(handle.view().incarnation()) {
                 synced = DesiredCondition::new(SYNCED, ConditionStatus::True, reason, message);
             }
-            // The view is complete, and nothing may be written. An epoch that is not raised yet is not worth a
+            // The view is complete, but writes may be refused. An epoch that is not raised yet is not worth a
             // condition.
             let refused = match handle.fence() {
                 Ok(_) | Err(RegistryError::NoEpoch | RegistryError::LeaseUnconfirmed(_)) => handle.problem(leads),
@@ -213,7 +214,7 @@ fn session(handle: Option<&RegistryHandle>, rejection: Option<&Rejection>, leads
     }
 }
 
-/// The names that our user may not read, where it may read the rest.
+/// The names that our user may not read, if it may read others.
 fn refused(handle: &RegistryHandle) -> Option<String> {
     let view = handle.view();
     let mut refused = view.refused();
