@@ -1,7 +1,7 @@
-//! Time of day and chance: the one door through which both come in.
+//! The environment: time of day and chance, which enter the program only here.
 //!
-//! Everything else takes a [`Env`], so that a test or a simulation can decide what time it is and how the dice fall.
-//! Durations are measured with tokio's clock, which tests can pause.
+//! Owns both, and the backoff that needs chance. Everything else takes an [`Env`], so that a test or a simulation
+//! decides both. Refuses to measure durations: tokio's clock does, which tests can pause.
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,7 +45,8 @@ impl Env {
         (self.now)()
     }
 
-    /// Between half of the duration and all of it, so that many who wait for the same thing do not come back together.
+    /// Between half of the duration and all of it, so that processes that wait for the same event do not retry
+    /// together.
     pub fn jittered(&self, duration: Duration) -> Duration {
         duration.mul_f64(0.5 + (self.chance)() / 2.0)
     }

@@ -1,15 +1,15 @@
-//! Twinspan keeps Kubernetes Services and an etcd service registry equal, both ways.
+//! Twinspan keeps Kubernetes Services and an etcd service registry in sync, both ways.
 //!
-//! The map of the house. Data walks one way: view → plan → apply → status.
+//! The map of the code. Data walks one way: view → plan → apply → status.
 //!
 //! - [`cli`]: the command line; flags become settings. [`operator`]: the composition that they start.
 //! - [`api`]: the types behind the CRDs, their defaults, conditions, and conversions to the core.
-//! - [`cluster`]: the near side's door, the Kubernetes API; [`registry`]: the far side's door, etcd.
+//! - [`cluster`]: the door to the Kubernetes API; [`registry`]: the door to etcd.
 //! - `twinspan_core`: nouns, bytes, and every decision; pure.
 //! - [`probe`]: the third door, TCP connections to instances that lost their registration.
 //! - [`controllers`]: the glue: observe → validate → plan → apply → status, for each kind.
 //! - [`leadership`]: the claim to lead; every writing door asks it before each request.
-//! - [`telemetry`]: logs, metrics, probes.
+//! - [`telemetry`]: logs, metrics, traces, and the pages for probes.
 //! - [`tools`]: commands that look from outside: parity, status, plan, explain, approve, doctor.
 //! - [`env`]: time of day and chance, the one door for both.
 

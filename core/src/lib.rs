@@ -1,15 +1,16 @@
-//! The pure half of Twinspan: what things are, how they are written, and what to do about them.
+//! The pure half of Twinspan: the nouns, their bytes, and every decision.
 //!
 //! - [`model`]: the nouns (instance, record, owner, slice, …).
-//! - [`codec`]: bytes ↔ record, one file a framework.
-//! - [`plan`]: decisions. A planner takes the observed state and `now` as values and returns what to write, what was
-//!   left out and why, and when to look again.
+//! - [`codec`]: bytes ↔ record, one file for each framework.
+//! - [`plan`]: decisions. A planner takes the observed state and `now` as values and returns the writes, the outcome of
+//!   each instance, and the time of the next look.
 //!
-//! Nothing here does I/O, reads a clock or draws a random number: the same input gives the same output, byte for byte.
+//! Owns every rule about what is written. Refuses to do I/O, to read a clock and to draw random numbers: the same input
+//! gives the same output, byte for byte.
 
 pub mod codec;
 pub mod model;
 pub mod plan;
 
-/// A point in time, given by whoever asks: this crate cannot read a clock.
+/// A point in time, always an argument: this crate cannot read a clock.
 pub use jiff::Timestamp;

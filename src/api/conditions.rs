@@ -1,13 +1,13 @@
-//! Condition types and reasons, the words that users and their alerts look for.
+//! Condition types and reasons: the words that users and their alerts look for.
 //!
-//! Owns the vocabulary: a condition can carry no other type and no other reason, and `docs/api.md` is printed from
-//! here. Sets conditions as `meta.SetStatusCondition` of k8s.io/apimachinery does: `lastTransitionTime` moves only with
-//! the status. Refuses to decide: which condition holds follows from a plan, in `controllers`.
+//! Owns the vocabulary: a condition can have no other type and no other reason, and `docs/api.md` is printed from here.
+//! Sets conditions as `meta.SetStatusCondition` of k8s.io/apimachinery does: `lastTransitionTime` moves only with the
+//! status. Refuses to decide which condition holds: that follows from a plan, in `controllers`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use twinspan_core::Timestamp;
 
-/// Everything that was asked for is done.
+/// Everything that the spec asks for is done.
 pub const READY: &str = "Ready";
 /// The RegisteredService can be acted upon.
 pub const ACCEPTED: &str = "Accepted";
@@ -45,10 +45,10 @@ pub const OF_SERVICE_REGISTRY: [(&str, &str); 4] = [
     (DELETIONS_HELD, "Deletions of many services are held back; the message says until when and what releases them."),
 ];
 
-/// One word for each reason, the conditions that carry it besides Ready, what it means and what to do.
+/// A list of reasons: the word, the conditions that may have it besides Ready, and its meaning with advice.
 macro_rules! reasons {
     ($($name:ident [$($kind:ident),+]: $meaning:literal;)*) => {
-        /// Why a condition is as it is.
+        /// The reason of a condition.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Reason {
             $(#[doc = $meaning] $name,)*
@@ -58,17 +58,17 @@ macro_rules! reasons {
             /// In the order in which people meet them.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
-            /// As it is written, in CamelCase as the API conventions want it.
+            /// The word in CamelCase, as the API conventions require.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }
             }
 
-            /// The condition types that carry it; Ready may carry any.
+            /// The condition types that may have it; Ready may have any.
             pub fn carried_by(self) -> &'static [&'static str] {
                 match self { $(Self::$name => &[$($kind),+],)* }
             }
 
-            /// What it means, and what to do where somebody has to.
+            /// The meaning, and the advice if something must be done.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$name => $meaning,)* }
             }
@@ -136,14 +136,14 @@ impl ConditionStatus {
     }
 }
 
-/// A condition as it should be.
+/// The desired state of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredCondition {
     pub kind: &'static str,
     pub status: ConditionStatus,
     pub reason: Reason,
     pub message: String,
-    /// The transition time, where it is known better than from the last status.
+    /// The transition time, if a better one than that of the last status is known.
     pub since: Option<Timestamp>,
 }
 
@@ -154,7 +154,7 @@ impl DesiredCondition {
     }
 }
 
-/// The conditions in the given order; a time is kept where the status is the same.
+/// The conditions in the given order; a time is kept if the status is the same.
 pub fn set(
     known: &[Condition],
     wanted: &[DesiredCondition],
@@ -184,12 +184,12 @@ pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition
     conditions.iter().find(|condition| condition.type_ == kind)
 }
 
-/// The condition where its status is True.
+/// The condition of a type, if its status is True.
 pub fn find_true<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
     find(conditions, kind).filter(|condition| condition.status == ConditionStatus::True.as_str())
 }
 
-/// The API keeps whole seconds: with fractions a status would never equal what was read back.
+/// The API keeps whole seconds: with fractions a status would never equal the stored one.
 fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }

@@ -1,7 +1,8 @@
-//! The CustomResourceDefinitions as they are installed.
+//! The CustomResourceDefinitions in their installed form.
 //!
-//! Owns the difference between what the derive macros print and what is installed: no `nullable` (an absent field has
-//! one spelling, and rules with `has()` mean what they say) and whole numbers without a fraction.
+//! Owns the difference between the output of the derive macros and the installed form: no `nullable` (an absent field
+//! has one spelling, and rules with `has()` mean exactly that) and whole numbers without a fraction. Refuses to know
+//! any field.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -29,7 +30,7 @@ fn installed(crd: &CustomResourceDefinition) -> Result<Value, serde_json::Error>
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            // Only where it is a keyword of the schema: a property of that name would hold an object.
+            // A property of the name `nullable` would hold an object; the keyword is a boolean.
             if fields.get("nullable").is_some_and(Value::is_boolean) {
                 fields.remove("nullable");
             }

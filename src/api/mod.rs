@@ -1,11 +1,11 @@
-//! What users write: the types behind the CRDs of group `twinspan.dev`.
+//! The API: the types behind the CRDs of group `twinspan.dev`.
 //!
 //! Owns names, bounds, defaults, CEL rules, and the conversion of single types to those of `twinspan_core`; `twinspan
 //! crds` prints the schema of these types, and `crds/` holds it. Refuses to know what any field does: `controllers`
 //! validates an object and makes settings of it.
 //!
-//! Conversion is `None` for good: names and shapes here must last. Every string and list has a bound, so that the API
-//! server can estimate the cost of every rule.
+//! The conversion strategy is `None` for good, so names and shapes must last. Every string and list has a bound, so
+//! that the API server can estimate the cost of every rule.
 
 pub mod conditions;
 pub mod crds;

@@ -1,4 +1,7 @@
 //! `RegisteredService`: one service, on both sides. Namespaced, beside the Service.
+//!
+//! Owns its fields, bounds, defaults and rules, and their conversion to the core. Refuses to validate it against other
+//! objects.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
-//! Pieces of schema that no attribute can say.
+//! Pieces of schema that attributes cannot express.
+//!
+//! Owns bounds of maps and conditions. Refuses to know the fields that use them.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 

@@ -1,5 +1,8 @@
-//! A label selector with bounds: `metav1.LabelSelector` as it is written, but every list and string in its schema has a
-//! limit and a list type, which the imported type's schema has not.
+//! A label selector with bounds: the form of `metav1.LabelSelector`, with a limit and a list type for every list and
+//! string.
+//!
+//! Owns the schema, because the imported type has neither limits nor list types, and the conversion to the core.
+//! Refuses to match anything.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,7 @@
-//! `ServiceRegistry`: one etcd registry and how to speak to it. Cluster-scoped, for administrators.
+//! `ServiceRegistry`: one etcd registry and the way to connect to it. Cluster-scoped, for administrators.
+//!
+//! Owns its fields, bounds, defaults and rules, and their conversion to the core. Refuses to know how a session uses
+//! them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};

@@ -1,4 +1,6 @@
-//! `twinspan approve`: releases what waits for a person.
+//! `twinspan approve`: releases held deletions, or an epoch that nothing explains.
+//!
+//! Owns its flags. Refuses to know how an approval is written, which [`crate::tools::approve`] does.
 
 use std::io::Write;
 use std::process::ExitCode;

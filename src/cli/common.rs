@@ -1,4 +1,7 @@
-//! What the commands that look from outside have in common: how to reach the cluster, how to print, how to end.
+//! The part that the commands for people share: the way to the cluster, the wait for the views, the output, and the
+//! exit code.
+//!
+//! Owns the errors that end a command with exit code 1. Refuses to know a single command.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -31,7 +34,7 @@ pub struct Common {
 /// A way to the cluster.
 pub struct Cluster {
     pub client: Client,
-    /// The context's namespace, or the pod's: where objects are that are named without one.
+    /// The namespace of the context, or of the pod, for objects that are named without one.
     pub namespace: String,
 }
 
@@ -56,7 +59,7 @@ pub struct Looking {
 }
 
 impl Looking {
-    /// Looks until everything is known, or the time is up; the second value is what is missing then.
+    /// Waits until everything is known, or the time is up. The second value has the missing parts.
     pub async fn look(&self, client: &Client) -> (Viewer, Vec<Unsynced>) {
         let viewer = Viewer::start(client, &self.common.operator_namespace);
         let missing = viewer.wait_for_sync(Duration::from_secs(self.within)).await;
@@ -64,7 +67,7 @@ impl Looking {
     }
 }
 
-/// Why a command ended with exit code 1.
+/// The reason why a command ended with exit code 1.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -87,7 +90,7 @@ pub enum Error {
     Unseen(String),
 }
 
-/// Runs a command to its exit code.
+/// Runs a command and returns its exit code.
 pub fn run(command: impl Future<Output = Result<ExitCode, Error>>) -> ExitCode {
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(command).unwrap_or_else(|error| super::fail(&error)),

@@ -1,4 +1,6 @@
-//! `twinspan completions`: what a shell needs to complete commands and flags.
+//! `twinspan completions`: the script with which a shell completes commands and flags.
+//!
+//! Owns its flags. Refuses to know any command: the script comes from the parser.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,6 @@
-//! `twinspan crds`: prints the CustomResourceDefinitions.
+//! `twinspan crds`: the CustomResourceDefinitions and the API reference, printed or written to files.
+//!
+//! Owns its flags and the files. Refuses to know the types, which [`crate::api`] has.
 
 use std::io::Write;
 use std::path::PathBuf;

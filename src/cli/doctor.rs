@@ -1,4 +1,6 @@
-//! `twinspan doctor`: whether a cluster and its registries are fit for a bridge.
+//! `twinspan doctor`: the checks of a cluster and its registries.
+//!
+//! Owns its flags and exit code. Refuses to check anything, which [`crate::tools::doctor`] does.
 
 use std::process::ExitCode;
 
@@ -26,7 +28,7 @@ pub struct Args {
     common: Common,
 }
 
-/// Something does not work.
+/// The exit code if a check fails.
 const FAILS: u8 = 3;
 
 pub fn run(args: &Args) -> ExitCode {

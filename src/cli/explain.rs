@@ -1,4 +1,6 @@
-//! `twinspan explain`: what Twinspan thinks of one record or address.
+//! `twinspan explain`: the state of one record or address, and the reason.
+//!
+//! Owns its flags and exit code. Refuses to explain anything, which [`crate::tools::explain`] does.
 
 use std::process::ExitCode;
 
@@ -22,7 +24,7 @@ pub struct Args {
     looking: Looking,
 }
 
-/// Nobody has it.
+/// The exit code if neither side has the record or address.
 const NOT_FOUND: u8 = 3;
 
 pub fn run(args: &Args) -> ExitCode {

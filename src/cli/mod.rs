@@ -1,4 +1,7 @@
 //! The command line: flags become settings, and each subcommand is one file.
+//!
+//! Owns the exit code of a wrong command line, and the choice of a kubeconfig and context. Refuses to know what a
+//! command does.
 
 mod approve;
 mod common;
@@ -39,15 +42,15 @@ enum Command {
     Completions(completions::Args),
 }
 
-/// A wrong command line: `EX_USAGE` of sysexits.h. What clap would end with is an answer of `plan`.
+/// The exit code of a wrong command line: `EX_USAGE` of sysexits.h, because clap's own code 2 is an answer of `plan`.
 const USAGE: u8 = 64;
 
-/// Runs what the command line asks for and returns the exit code.
+/// Runs the command and returns the exit code.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // Help goes to standard output. Where there is none there is nobody left to tell.
+            // Help goes to standard output. If that is closed, there is no place for an error either.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
@@ -65,15 +68,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says what went wrong on standard error; exit code 1.
+/// Prints an error on standard error; exit code 1.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
     use std::io::Write;
-    // Where even standard error is gone there is nobody left to tell.
+    // If standard error is closed, there is no place for the error.
     let _ = writeln!(std::io::stderr(), "twinspan: {error}");
     ExitCode::FAILURE
 }
 
-/// Why there is no way to the cluster.
+/// The reason why there is no way to the cluster.
 #[derive(Debug, thiserror::Error)]
 enum ConfigError {
     #[error("cannot read the kubeconfig {path}: {source}", path = path.display())]
@@ -84,8 +87,8 @@ enum ConfigError {
     Infer(#[from] InferConfigError),
 }
 
-/// How to reach the cluster: the file that is named, else the default kubeconfig or the pod's ServiceAccount. Of a file
-/// the context that is named, else its current one.
+/// The configuration of the client: the named file, or else the default kubeconfig or the pod's ServiceAccount. In a
+/// file it uses the named context, or else the current one.
 async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Config, ConfigError> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     match (kubeconfig, context) {

@@ -1,4 +1,6 @@
-//! `twinspan parity`: every instance of a service, and who sees it.
+//! `twinspan parity`: every instance of a service, and the sides that see it.
+//!
+//! Owns its flags and exit code. Refuses to ask the sides, which [`crate::tools::parity`] does.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
@@ -42,7 +44,7 @@ fn server(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "want an IP address, or IP:PORT".to_owned())
 }
 
-/// The sides do not agree.
+/// The exit code if the sides do not agree.
 const DIFFERS: u8 = 3;
 
 pub fn run(args: &Args) -> ExitCode {

@@ -1,4 +1,6 @@
-//! `twinspan plan`: what the operator would write now.
+//! `twinspan plan`: the writes of the operator now.
+//!
+//! Owns its flags and exit code. Refuses to plan anything, which [`crate::tools::preview`] does.
 
 use std::process::ExitCode;
 
@@ -27,7 +29,7 @@ pub struct Args {
     looking: Looking,
 }
 
-/// Something would be written.
+/// The exit code if something would be written.
 const CHANGES: u8 = 2;
 
 pub fn run(args: &Args) -> ExitCode {

@@ -1,4 +1,6 @@
 //! `twinspan run`: the operator.
+//!
+//! Owns its flags and their defaults. Refuses to compose the operator, which [`crate::operator`] does.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,7 +40,7 @@ pub struct Args {
     dry_run: bool,
 }
 
-/// Without TLS: what is meant is an agent on the node or in the cluster, which sends on as its owner wants.
+/// Refuses TLS: the endpoint is an agent on the node or in the cluster, which forwards traces as its owner wants.
 fn collector(url: &str) -> Result<String, String> {
     match url.strip_prefix("http://") {
         Some(rest) if !rest.is_empty() => Ok(url.to_owned()),
@@ -71,7 +73,7 @@ pub fn run(args: Args) -> ExitCode {
 
 async fn operate(args: Args) -> Result<(), Error> {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "twinspan".to_owned());
-    // Two candidates with one identity would both think that they lead.
+    // Two candidates with one identity would both believe that they lead.
     let env = Env::real();
     let identity = format!("{host}_{:08x}", env.random_u32());
     let traces = args.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, &identity)).transpose()?;

@@ -1,4 +1,6 @@
-//! `twinspan status`: the whole bridge at a glance.
+//! `twinspan status`: an overview of replicas, registries and services.
+//!
+//! Owns its flags and exit code. Refuses to read status, which [`crate::tools::status`] does.
 
 use std::process::ExitCode;
 
@@ -22,7 +24,7 @@ pub struct Args {
     common: Common,
 }
 
-/// Something needs a person.
+/// The exit code if something needs attention.
 const NOT_WELL: u8 = 3;
 
 pub fn run(args: &Args) -> ExitCode {

@@ -1,11 +1,11 @@
 //! The glue between views, planners and doors.
 //!
-//! - [`views`]: everything that is known; [`writers`]: everything that changes something outside.
-//! - [`router`]: routes a change to the objects that must be reconciled; [`queue`]: when each of them is.
+//! - [`views`]: everything that is known; [`writers`]: everything that writes to the outside.
+//! - [`router`]: routes a change to the objects that must be reconciled; [`queue`]: the time at which each is.
 //! - [`registered_service`]: RegisteredService: observe → validate → plan → apply → status.
 //! - [`service_registry`]: ServiceRegistry: sessions and their status.
 //!
-//! Refuses to decide what to write; that is in `twinspan_core::plan`.
+//! Owns the order of the steps for each kind. Refuses to decide what to write; that is in `twinspan_core::plan`.
 
 pub mod queue;
 pub mod registered_service;

@@ -1,8 +1,8 @@
-//! The queue: when each RegisteredService is reconciled.
+//! The queue: the time at which each RegisteredService is reconciled.
 //!
-//! Owns pace and retries: the first change of a quiet service is reconciled at once, a busy service at most every
-//! [`PACE`]; each service has one pass at a time, and any number of services run at once, so that one that waits for a
-//! slow answer delays no other; failures back off and never give up. Refuses to know what a pass does.
+//! Owns pace and retries. The first change of a quiet service is reconciled immediately, a busy service at most every
+//! [`PACE`]. Each service has one pass at a time, and all services run concurrently, so that a slow answer for one
+//! delays no other. Failures back off and are retried for ever. Refuses to know what a pass does.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,23 +21,23 @@ use crate::env::Env;
 
 /// Least time between the starts of two passes over one service.
 pub const PACE: Duration = Duration::from_millis(200);
-/// First wait after a failure; doubled for each further one.
+/// First wait after a failure; it doubles with each further failure.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait after failures.
 const BACKOFF_CAP: Duration = Duration::from_secs(60);
-/// How long passes that are under way may go on when everything stops.
+/// Time that running passes have to finish when everything stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// The action after a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing to do until something changes.
+    /// Wait until something changes.
     Await,
-    /// Reconcile again then, if nothing changes before.
+    /// Reconcile again after this time, if nothing changes before.
     RequeueAfter(Duration),
-    /// It failed: reconcile again with backoff.
+    /// The pass failed: reconcile again with backoff.
     Retry,
-    /// The service is gone and nothing of it is left.
+    /// The service is gone, and nothing of it is left: forget it.
     Forget,
 }
 
@@ -45,8 +45,8 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Finished {
     pub action: Action,
-    /// A side could not be read or written, so the change still waits for its answer: the next pass gets its time and
-    /// not that of a later change.
+    /// Whether the change still waits for its answer, because a side could not be read or written: the next pass gets
+    /// the time of this change and not that of a later one.
     pub keep_trigger_time: bool,
 }
 
@@ -65,7 +65,7 @@ pub struct Enqueuer {
 
 impl Enqueuer {
     pub fn enqueue(&self, key: &ServiceKey) {
-        // The queue is gone only while the process ends.
+        // The receiver is dropped only while the process ends.
         let _ = self.sender.send((key.clone(), self.env.now()));
     }
 
@@ -87,7 +87,8 @@ struct Entry {
     running: bool,
     /// The time of the first change that no pass has seen yet.
     changed: Option<Timestamp>,
-    /// The time of the first change that a pass has seen; while one runs, and after it where it left that open.
+    /// The time of the first change that a pass has seen; while a pass runs, and afterwards if it left the change
+    /// unanswered.
     in_flight_since: Option<Timestamp>,
     scheduled: Option<(delay_queue::Key, Instant)>,
     started: Option<Instant>,
@@ -135,7 +136,7 @@ impl Queue {
                     let (id, how) = match ended {
                         Ok((id, how)) => (id, how),
                         Err(failure) => {
-                            // A defect in one pass must not affect the others.
+                            // A panic in one pass must not affect the others.
                             error!(%failure, "a pass broke off");
                             (failure.id(), Action::Retry.into())
                         }
@@ -147,8 +148,8 @@ impl Queue {
             }
         }
         let drain = async { while running.join_next().await.is_some() {} };
-        // A pass that is still under way after that is cut off; every write is a compare-and-swap, so the successor
-        // repairs it.
+        // A pass that still runs after that is aborted; every write is a compare-and-swap, so the next leader repairs
+        // the rest.
         let _ = tokio::time::timeout(DRAIN, drain).await;
     }
 
@@ -175,7 +176,7 @@ impl Queue {
         entry.scheduled = None;
         entry.running = true;
         entry.started = Some(Instant::now());
-        // A change that an earlier pass left open is older than those that came since.
+        // A change that an earlier pass left unanswered is older than later ones.
         let triggered = entry.in_flight_since.or(entry.changed).unwrap_or(now);
         entry.changed = None;
         entry.in_flight_since = Some(triggered);
@@ -207,7 +208,7 @@ impl Queue {
     }
 }
 
-/// The earlier of two times counts.
+/// Schedules a pass; an earlier time replaces a later one.
 fn schedule(delays: &mut DelayQueue<ServiceKey>, entry: &mut Entry, key: ServiceKey, at: Instant) {
     match &entry.scheduled {
         Some((_, due)) if *due <= at => {}
@@ -234,7 +235,7 @@ mod tests {
         started: Instant,
     }
 
-    /// Runs passes that take `takes` and end as `ends` says for their number.
+    /// Runs passes that take `takes`; `ends` has the action for each number of a pass.
     fn bench(takes: Duration, ends: impl Fn(usize) -> Action + Send + Sync + 'static) -> Bench {
         let (enqueuer, queue) = new(Env::real());
         let log = Log::default();
@@ -336,7 +337,7 @@ mod tests {
             move |_, triggered| {
                 let mut told = told.lock().unwrap();
                 told.push(triggered);
-                // The first fails, the second finds a side away, the third does it.
+                // The first pass fails, the second finds a side unreachable, the third succeeds.
                 let how = match told.len() {
                     1 => Finished::from(Action::Retry),
                     2 => Finished { action: Action::Await, keep_trigger_time: true },

@@ -1,6 +1,6 @@
-//! Routes each change to the objects that must be reconciled.
+//! The router: routes each change to the objects that must be reconciled.
 //!
-//! Owns which objects a change affects. Refuses to know what a pass does about it.
+//! Owns the rule about which objects a change affects. Refuses to know what a pass does about it.
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ pub struct Router {
     pub registries: mpsc::UnboundedSender<Command>,
 }
 
-/// The sources of changes: each door, and whether this process leads.
+/// The sources of changes: each door, and the claim to lead.
 #[derive(Debug)]
 pub struct Sources {
     pub cluster: mpsc::UnboundedReceiver<ClusterEvent>,
@@ -42,7 +42,7 @@ impl Router {
                     if *sources.leading.borrow_and_update() {
                         self.reconcile_everything();
                     } else {
-                        // A write that failed is the next leader's affair.
+                        // Failed writes are up to the next leader.
                         self.send(Command::ReconcileAll);
                     }
                 }
@@ -53,7 +53,7 @@ impl Router {
     fn cluster_changed(&self, event: &ClusterEvent) {
         let view = self.views.cluster();
         if !view.unsynced().is_empty() {
-            // Nothing may follow from an incomplete view; once it is complete, everything is reconciled.
+            // Nothing may follow from an incomplete view; everything is reconciled once it is complete.
             return;
         }
         match event {
@@ -115,7 +115,7 @@ impl Router {
         }
     }
 
-    /// A change of one also affects those that share a name or a Service with it.
+    /// Enqueues RegisteredServices, and those that share a name or a Service with them.
     fn enqueue_with_siblings<'a>(&self, view: &ClusterView, keys: impl IntoIterator<Item = &'a ServiceKey>) {
         for key in keys {
             self.enqueuer.enqueue(key);
@@ -123,7 +123,7 @@ impl Router {
         }
     }
 
-    /// The views are complete, or this process leads from now on.
+    /// Reconciles everything, because the views are complete or this process began to lead.
     fn reconcile_everything(&self) {
         self.enqueuer.enqueue_all(self.views.cluster().index.all());
         for handle in self.views.registries.all() {
@@ -133,7 +133,7 @@ impl Router {
     }
 
     fn send(&self, command: Command) {
-        // The controller is gone only while the process ends.
+        // The receiver is dropped only while the process ends.
         let _ = self.registries.send(command);
     }
 }

@@ -1,7 +1,7 @@
-//! The views: everything that is known, shared by whoever reads it.
+//! The views: everything that is known, shared by all readers.
 //!
-//! Owns the locks. Refuses to write: what may write is in [`super::writers`], so that a holder of the views alone
-//! cannot.
+//! Owns the locks. Refuses to write: the writers are in [`super::writers`], so a holder of the views alone cannot
+//! write.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::probe::Probes;
 use crate::registry::guards::Guards;
 use crate::registry::sessions::Registries;
 
-/// Clones are the same views.
+/// All views; clones share them.
 #[derive(Clone, Debug)]
 pub struct Views {
     pub env: Env,
@@ -35,12 +35,13 @@ impl Views {
         }
     }
 
-    /// The view of the cluster, for as long as the guard lives: never across an await.
+    /// Locks the view of the cluster. The guard must not live across an await.
     pub fn cluster(&self) -> MutexGuard<'_, ClusterView> {
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who looks at which address; the same holds for the guard. Locked after the view of the cluster, never before.
+    /// Locks the interest in addresses. The guard must not live across an await, and is taken after that of the
+    /// cluster.
     pub fn interest(&self) -> MutexGuard<'_, AddressInterest> {
         self.interest.lock().unwrap_or_else(PoisonError::into_inner)
     }

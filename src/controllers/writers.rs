@@ -1,6 +1,6 @@
-//! The writers: everything by which a controller changes something outside.
+//! The writers: everything by which a controller writes to the outside.
 //!
-//! Each of them asks the claim to lead by itself, before every request. Refuses to know what is written.
+//! Owns nothing itself; each writer asks the claim to lead before every request. Refuses to know what is written.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::cluster::writer::ClusterWriter;
 use crate::leadership::Leadership;
 use crate::telemetry::metrics::Metrics;
 
-/// Clones are the same writers.
+/// All writers; clones share them.
 #[derive(Clone, Debug)]
 pub struct Writers {
     pub cluster: ClusterWriter,

@@ -1,7 +1,8 @@
-//! Starts and stops everything: the composition of the operator.
+//! The composition of the operator: starts and stops everything.
 //!
-//! Owns the order in which parts start and end. Refuses to know what any part does. [`readiness`]: the parts of
-//! `/readyz`.
+//! - [`readiness`]: the parts of `/readyz`.
+//!
+//! Owns the order in which parts start and end. Refuses to know what any part does.
 
 mod readiness;
 
@@ -32,13 +33,13 @@ use crate::registry::takeover::Takeover;
 use crate::telemetry::admin;
 use crate::telemetry::metrics::Metrics;
 
-/// Epochs may take this long to be released when the process ends.
+/// Time to release epochs when the process ends.
 const RELEASE: Duration = Duration::from_secs(5);
 
-/// Everything that the command line decides.
+/// The settings from the command line.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Our own, for Secrets and the Lease.
+    /// Our own namespace, for Secrets and the Lease.
     pub namespace: String,
     pub leader_elect: bool,
     pub admin_addr: SocketAddr,
@@ -47,7 +48,7 @@ pub struct Settings {
     pub identity: String,
 }
 
-/// Why the operator could not start, or had to end.
+/// The reason why the operator could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     #[error("cannot make a Kubernetes client: {0}")]
@@ -64,14 +65,14 @@ pub enum OperatorError {
 /// Runs until it is stopped.
 ///
 /// # Errors
-/// [`OperatorError`] where it cannot run at all; everything that can be waited for is waited for.
+/// [`OperatorError`] if it cannot run at all; it waits for everything that may still come.
 pub async fn run(
     mut config: Config,
     settings: Settings,
     env: Env,
     stop: CancellationToken,
 ) -> Result<(), OperatorError> {
-    // Retries below us would block a pass for minutes; every call has a deadline, and passes are repeated.
+    // Retries inside the client would block a pass for minutes; every call has a deadline, and passes are repeated.
     config.default_retry = false;
     let client = Client::try_from(config).map_err(Box::new)?;
     info!(
@@ -94,13 +95,13 @@ pub async fn run(
     let parts: admin::Parts = Arc::new(move || readiness::parts(&views, &leadership));
     let address = settings.admin_addr;
     let served = admin::serve(address, parts, metrics, stop.clone()).await;
-    // The server ends because the process was told to stop, or because the address cannot be had: both are the end.
+    // The server ends when the process stops or the address cannot be bound; both end the operator.
     lifetimes.end(passes, electing).await;
     info!("stopped");
     served.map_err(|source| OperatorError::Admin { address, source })
 }
 
-/// Two releases would write against each other.
+/// Refuses to start beside another release, because both would write.
 async fn refuse_beside_another_release(client: &Client, namespace: &str, env: &Env) -> Result<(), OperatorError> {
     match leadership::another_release(client.clone(), namespace, env.now()).await {
         Ok(None) => Ok(()),
@@ -216,7 +217,7 @@ async fn start_controllers(
     tasks.spawn(queue.run(move |key, triggered| controller.clone().reconcile(key, triggered), writing.clone()))
 }
 
-/// Shows in the metrics whether this process leads.
+/// Keeps the metric for leadership up to date.
 async fn follow_leadership(leadership: Leadership, metrics: Arc<Metrics>, stop: CancellationToken) {
     let mut leading = leadership.changes();
     loop {
@@ -228,7 +229,7 @@ async fn follow_leadership(leadership: Leadership, metrics: Arc<Metrics>, stop: 
     }
 }
 
-/// Reads the Lease before this process takes part in the election: its holder now explains the epochs that are found
+/// Reads the Lease before this process takes part in the election: its current holder explains epochs that are found
 /// later.
 async fn lease_history(client: &Client, settings: &Settings) -> LeaseHistory {
     if !settings.leader_elect {

@@ -1,8 +1,8 @@
 //! The parts of `/readyz`.
 //!
-//! Owns which parts make a replica unready: the lists of the cluster that everything rests on. Leadership and
-//! registries do not: a standby is ready, and a registry that is away affects its own services alone, whose
-//! ServiceRegistry says so. Refuses to serve.
+//! Owns the choice of the parts that make a replica unready: the lists of the cluster. Leadership and registries do
+//! not: a standby is ready, and an unreachable registry affects only its own services, whose ServiceRegistry says so.
+//! Refuses to serve pages.
 
 use crate::cluster::view::Kind;
 use crate::controllers::views::Views;

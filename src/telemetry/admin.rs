@@ -1,8 +1,8 @@
 //! The admin address: `/livez`, `/readyz`, `/metrics`.
 //!
-//! Owns the pages. `/livez` says that the process runs; a restart would help nothing else. `/readyz` says whether it
-//! has all that it needs, and `/readyz?verbose` what each part waits for, in the way of the Kubernetes components.
-//! Refuses to know the parts.
+//! Owns the pages. `/livez` says that the process runs, because a restart would help nothing else. `/readyz` says
+//! whether the process is ready, and `/readyz?verbose` what each part waits for, as in Kubernetes components. Refuses
+//! to know the parts.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
 
-/// A part of the operator, as `/readyz` tells of it.
+/// A part of the operator, as `/readyz` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     pub name: String,
@@ -28,13 +28,13 @@ pub struct Part {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PartState {
     Ready,
-    /// What it waits for; the process is not ready before it has it.
+    /// The part waits for this, and the process is not ready.
     Waits(String),
-    /// How it stands, which makes nobody unready.
+    /// The state of the part, which does not affect readiness.
     Info(String),
 }
 
-/// Tells how each part stands when it is asked.
+/// Returns the current state of each part.
 pub type Parts = Arc<dyn Fn() -> Vec<Part> + Send + Sync>;
 
 #[derive(Clone)]
@@ -68,7 +68,7 @@ async fn readyz(State(shown): State<Shown>, RawQuery(query): RawQuery) -> Respon
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text).into_response()
 }
 
-/// Whether every part is ready, and the text that says so: all of it where somebody asks or something is missing.
+/// Whether every part is ready, and the text of the page: the long form if it is requested or a part is not ready.
 fn page(parts: &[Part], verbose: bool) -> (bool, String) {
     let ready = !parts.iter().any(|part| matches!(part.state, PartState::Waits(_)));
     if ready && !verbose {

@@ -1,7 +1,7 @@
 //! Metrics, in the OpenMetrics text format.
 //!
-//! Owns their names, which users' dashboards and alerts depend on, and their labels, each of which has few values: no
-//! label ever holds the name of a service or an address.
+//! Owns their names, on which users' dashboards and alerts depend, and their labels, each of which has few values.
+//! Refuses labels with the name of a service or an address.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -177,7 +177,7 @@ impl Metrics {
         self.ready.get_or_create(&OfRegistry { registry: registry.to_owned() }).set(i64::from(ready));
     }
 
-    /// A RegisteredService went from one state to another; `None` is not being there.
+    /// Moves a RegisteredService from one state to another; `None` if it does not exist.
     pub fn moved(&self, from: Option<&'static str>, to: Option<&'static str>) {
         if let Some(state) = to {
             self.services.get_or_create(&Services { state }).inc();
@@ -187,7 +187,7 @@ impl Metrics {
         }
     }
 
-    /// The registry is gone: its series go too.
+    /// Drops the series of a registry that is gone.
     pub fn forget_registry(&self, registry: &str) {
         self.ready.remove(&OfRegistry { registry: registry.to_owned() });
         for state in ["connecting", "listing", "watching", "failed"] {
@@ -246,7 +246,7 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
 
-        // The operations guide tells of each in the same words.
+        // The operations guide describes each metric in the same words.
         let guide = include_str!("../../docs/operations.md");
         for help in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
             let (name, help) = help.split_once(' ').unwrap();

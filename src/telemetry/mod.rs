@@ -1,4 +1,9 @@
-//! What can be seen of a running Twinspan: logs, metrics, probes, traces.
+//! The signals of a running Twinspan.
+//!
+//! - [`logs`]: log output; [`traces`]: spans for a collector.
+//! - [`metrics`]: names, labels and values of metrics; [`admin`]: the pages for scrapes and probes.
+//!
+//! Owns the form of each signal. Refuses to know what the operator does.
 
 pub mod admin;
 pub mod logs;

@@ -1,7 +1,7 @@
-//! Traces for an OpenTelemetry collector, where somebody asks for them.
+//! Traces for an OpenTelemetry collector, if an endpoint is set.
 //!
-//! Owns how spans leave the process. One trace is one pass over a RegisteredService, with a span for each side that it
-//! writes. Refuses to know what the spans are about; without a collector there are none, and they cost nothing.
+//! Owns the export of spans. One trace is one pass over a RegisteredService, with a span for each side that it writes.
+//! Refuses to know the content of spans; without a collector there are none, and they cost nothing.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
-/// How long one batch may take to be sent; a collector that is away costs traces and nothing else.
+/// Time limit for sending one batch; an unreachable collector costs traces and nothing else.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sends spans to one collector until it is dropped, and what is left of them then.
+/// Sends spans to one collector; the rest is sent on drop.
 #[derive(Debug)]
 pub struct Traces {
     provider: SdkTracerProvider,
 }
 
 impl Traces {
-    /// To the collector's gRPC endpoint, e.g. `http://localhost:4317`. Needs a tokio runtime around it.
+    /// Exports to the collector's gRPC endpoint, e.g. `http://localhost:4317`. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// The endpoint is none; whether it answers is seen later, in the log.
+    /// The endpoint is not a URL. An endpoint that does not answer shows up later, in the log.
     pub fn to(endpoint: &str, identity: &str) -> Result<Self, ExporterBuildError> {
         let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(TIMEOUT).build()?;
         let resource = Resource::builder()
@@ -41,7 +41,7 @@ impl Traces {
         Ok(Self { provider })
     }
 
-    /// Our own spans; those of libraries would be many, and say little.
+    /// The layer for our own spans; those of libraries would be many and say little.
     pub(super) fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> + use<S> {
         let layer: OpenTelemetryLayer<S, SdkTracer> =
             tracing_opentelemetry::layer().with_tracer(self.provider.tracer("twinspan"));
@@ -54,7 +54,7 @@ impl Traces {
 
 impl Drop for Traces {
     fn drop(&mut self) {
-        // The process ends; a collector that does not take them now gets them never.
+        // The process ends, so spans that the collector does not take now are lost.
         let _ = self.provider.shutdown_with_timeout(TIMEOUT);
     }
 }

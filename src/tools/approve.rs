@@ -1,7 +1,7 @@
-//! Releases what waits for a person: held deletions, and an epoch that nothing explains.
+//! Approvals: release held deletions, and an epoch that nothing explains.
 //!
-//! Reads the value that the operator names in its status, and puts it into the annotation that the operator looks at.
-//! The value names exactly one set or epoch, so what has changed since is not released with it.
+//! Owns the way from the value in the operator's status to the annotation that the operator reads. The value names
+//! exactly one set or epoch, so later changes are not released with it. Refuses to release anything itself.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
@@ -13,18 +13,18 @@ use super::lookup::{LookupError, reading};
 use crate::api::conditions::{self, DELETIONS_HELD, READY};
 use crate::api::{APPROVE_DELETIONS, APPROVE_EPOCH, RegisteredService, ServiceRegistry};
 
-/// What is to be released.
+/// The object to release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// Of one RegisteredService: namespace and name.
+    /// Held deletions of one RegisteredService: namespace and name.
     Service(String, String),
-    /// Of a whole registry.
+    /// Held deletions of a whole registry.
     Registry(String),
     /// Another leader's epoch in a registry.
     Epoch(String),
 }
 
-/// Why nothing was approved.
+/// The reason why nothing was approved.
 #[derive(Debug, thiserror::Error)]
 pub enum ApproveError {
     #[error(transparent)]
@@ -35,10 +35,10 @@ pub enum ApproveError {
     Another { found: String, wanted: String },
 }
 
-/// Approves what is held now, or only if it has this value. Returns what the status said of it.
+/// Approves the held deletions or epoch; with `only`, just if the value is this one. Returns the message of the status.
 ///
 /// # Errors
-/// [`ApproveError`] where nothing is held, or something else.
+/// [`ApproveError`] if nothing is held, or if the value differs.
 pub async fn approve(client: &Client, held: &Held, only: Option<&str>) -> Result<String, ApproveError> {
     match held {
         Held::Service(namespace, name) => {
@@ -85,7 +85,7 @@ where
     Ok(condition.message.clone())
 }
 
-/// Messages tell what to do in the form `ANNOTATION=VALUE`.
+/// The value in a message, which has the form `ANNOTATION=VALUE`.
 fn value<'a>(message: &'a str, annotation: &str) -> Option<&'a str> {
     let (_, rest) = message.split_once(&format!("{annotation}="))?;
     rest.split(' ').next().filter(|value| !value.is_empty())

@@ -1,6 +1,7 @@
-//! Explains one record or one address.
+//! The explanation of one record or one address.
 //!
-//! Owns which records and instances a question is about. Refuses to decide: explanations come from previews.
+//! Owns the rule about which records and instances a question is about. Refuses to decide: explanations come from
+//! previews.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,7 +17,7 @@ use super::print::Columns;
 use super::record::RecordReport;
 use super::viewer::{Unsynced, Viewer};
 
-/// What is asked about.
+/// The object of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     Key(String),
@@ -25,7 +26,7 @@ pub enum Question {
 }
 
 impl Question {
-    /// An IP, an IP and a port, and everything else is a key.
+    /// Parses an IP or an IP and a port; any other text is a key.
     pub fn new(text: &str) -> Self {
         if let Ok(ip) = text.parse() {
             return Self::Ip(ip);
@@ -41,7 +42,7 @@ impl Question {
         }
     }
 
-    /// The records that were found tell which addresses a key stands for.
+    /// Whether the explanation answers the question. The found records have the addresses that a key stands for.
     fn is_about_instance(&self, explanation: &Explanation, records: &[RecordReport]) -> bool {
         match self {
             Self::Key(key) => {
@@ -57,7 +58,7 @@ impl Question {
     }
 }
 
-/// Kratos' addresses have a scheme before them.
+/// Whether an address ends with the instance: addresses of Kratos start with a scheme.
 fn ends_so(address: &str, instance: &str) -> bool {
     address == instance || address.split_once("://").is_some_and(|(_, rest)| rest == instance)
 }
@@ -66,17 +67,17 @@ fn ends_so(address: &str, instance: &str) -> bool {
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
     pub asked: String,
-    /// Who writes now; absent where nobody does.
+    /// The replica that leads; absent if none does.
     pub leader: Option<String>,
     pub records: Vec<RecordReport>,
     pub services: Vec<ByService>,
-    /// What else explains it.
+    /// Notes that also explain it.
     pub remarks: Vec<String>,
     /// Whether the cluster and every registry could be asked.
     pub complete: bool,
 }
 
-/// What one RegisteredService makes of it.
+/// The explanations of one RegisteredService.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ByService {
@@ -138,7 +139,7 @@ pub fn explain(viewer: &Viewer, text: &str, leader: Option<String>, missing: &[U
 }
 
 impl Answer {
-    /// Somebody has it.
+    /// Whether any side has the record or address.
     pub fn is_known(&self) -> bool {
         !self.records.is_empty() || !self.services.is_empty()
     }

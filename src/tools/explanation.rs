@@ -13,9 +13,9 @@ pub struct Explanation {
     pub instance: String,
     /// One word: `Exported`, `Imported`, `NotReady`, or a reason of `status.skipped`.
     pub state: String,
-    /// What it means, and what to do about it.
+    /// The meaning of the state, and the advice.
     pub text: String,
-    /// It waits for more evidence or for the guard.
+    /// Whether the instance waits for more evidence or for the guard.
     #[serde(skip)]
     pub waits: bool,
 }
@@ -27,14 +27,14 @@ pub struct Context<'a> {
     pub writes: bool,
     /// The message of the condition `DeletionsHeld`, where it is True.
     pub held: Option<&'a str>,
-    /// Why the RegisteredService is not accepted: reason and message.
+    /// The reason and the message, if the RegisteredService is not accepted.
     pub rejection: Option<(&'a str, &'a str)>,
     /// The names of the chosen ports.
     pub ports: &'a [&'a str],
 }
 
 impl Context<'_> {
-    /// When a planned write happens.
+    /// The time of a planned write, in words.
     fn next(&self) -> &'static str {
         if self.writes {
             "it waits for the leader's next pass"
@@ -43,7 +43,7 @@ impl Context<'_> {
         }
     }
 
-    /// An instance that stays although one side lacks it: the guard holds it, or more evidence has to come first.
+    /// The words for an instance that stays although one side lacks it: the guard holds it, or it waits for evidence.
     fn held(&self, why: &str) -> (String, String) {
         match self.held {
             Some(message) => ("Held".to_owned(), format!("{why}; {message}")),
@@ -52,8 +52,8 @@ impl Context<'_> {
     }
 }
 
-/// Explains every instance, in the order of addresses, then keys. `registered_as` has the keys of foreign records by
-/// their addresses.
+/// Explains every instance, in the order of addresses, then keys. `registered_as` returns the keys of foreign records
+/// with an address.
 pub fn explain_all<'a>(
     by_address: impl IntoIterator<Item = (&'a InstanceAddr, &'a InstanceOutcome)>,
     rest: &[&InstanceOutcome],
@@ -150,7 +150,7 @@ fn explain(instance: &InstanceOutcome, name: String, context: Context<'_>) -> Ex
     Explanation { instance: name, state, text, waits }
 }
 
-/// The meaning of a reason of `status.skipped`, and what to do.
+/// The meaning of a reason of `status.skipped`, and the advice.
 pub fn meaning(reason: Reason) -> &'static str {
     match reason {
         Reason::AddressMissing => "the record has no address; its server has to register one",

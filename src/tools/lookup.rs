@@ -1,7 +1,7 @@
-//! A ServiceRegistry and what it takes to connect to it, read once.
+//! Lookups: a ServiceRegistry and the settings to connect to it, read once.
 //!
-//! Owns how a single object is read: by a list of its name, because the operator, in whose pod the commands run too, is
-//! granted `list` and not `get`.
+//! Owns the way to read a single object: a list of its name, because the commands also run in a pod of the operator,
+//! whose account has `list` and not `get`. Refuses to keep or watch anything.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::cluster::view::ClusterView;
 use crate::controllers::service_registry::settings;
 use crate::registry::sessions::SessionSettings;
 
-/// Why something could not be read.
+/// The reason why an object could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
     #[error("cannot read {what}: {source}")]
@@ -29,15 +29,15 @@ pub enum LookupError {
     Settings(String, String),
 }
 
-/// Says what was read where that failed.
+/// Names the object in the error of a read.
 pub fn reading<T>(what: &str, answer: kube::Result<T>) -> Result<T, LookupError> {
     answer.map_err(|source| LookupError::Cluster { what: what.to_owned(), source: Box::new(source) })
 }
 
-/// The object of a name, where there is one; `what` is how people call it.
+/// The object of a name, if it exists; `what` is its name in messages.
 ///
 /// # Errors
-/// [`LookupError::Cluster`] where it could not be read.
+/// [`LookupError::Cluster`] if it could not be read.
 pub async fn find<K>(api: &Api<K>, what: &str, name: &str) -> Result<Option<K>, LookupError>
 where
     K: Clone + DeserializeOwned + Debug,
@@ -46,10 +46,10 @@ where
     Ok(reading(what, api.list(&named).await)?.items.into_iter().next())
 }
 
-/// The same where there has to be one.
+/// The object of a name, which must exist.
 ///
 /// # Errors
-/// [`LookupError::Missing`] where there is none, [`LookupError::Cluster`] where it could not be read.
+/// [`LookupError::Missing`] if it does not exist, [`LookupError::Cluster`] if it could not be read.
 pub async fn one<K>(api: &Api<K>, kind: &str, key: &impl ToString, name: &str) -> Result<K, LookupError>
 where
     K: Clone + DeserializeOwned + Debug,
@@ -58,7 +58,7 @@ where
     find(api, &what, name).await?.ok_or(LookupError::Missing(what))
 }
 
-/// How to connect to it: its spec, with the Secrets that it names.
+/// The settings to connect to a registry: its spec, with the Secrets that it names.
 pub async fn session_settings(
     client: &Client,
     operator_namespace: &str,

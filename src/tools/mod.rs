@@ -3,15 +3,15 @@
 //! - [`viewer`]: the views of an operator that never writes; [`preview`]: the writes and outcomes of one pass over
 //!   them.
 //! - [`explanation`]: outcomes in words; [`record`]: a record in words; [`notes`]: the lines beside a table.
-//! - [`parity`]: each side's picture of a service, side by side; [`plan`]: the writes of an operator now; [`explain`]:
-//!   one record or address.
-//! - [`status`]: the whole bridge at a glance; [`approve`]: releases held deletions and epochs.
-//! - [`doctor`]: whether a cluster and its registries are fit for a bridge.
+//! - [`parity`]: the instances that each side sees; [`plan`]: the writes of an operator now; [`explain`]: one record or
+//!   address.
+//! - [`status`]: an overview from what the operator says in status; [`approve`]: releases held deletions and epochs.
+//! - [`doctor`]: checks of a cluster and its registries.
 //! - [`lookup`]: single objects, and the settings of a session, read once.
 //! - [`reference`]: the API reference, printed from the types.
 //! - [`print`]: tables, JSON, YAML.
 //!
-//! Refuses to write, but for the annotation of an approval.
+//! Owns the words for people. Refuses to write anything but the annotation of an approval.
 
 pub mod approve;
 pub mod doctor;

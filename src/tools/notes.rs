@@ -1,9 +1,11 @@
-//! What is said beside a table: of a RegisteredService as a whole, of who leads, of what could not be seen.
+//! The notes beside a table: about a RegisteredService as a whole, about the leader, about missing parts.
+//!
+//! Owns their words. Refuses to explain single instances, which [`super::explanation`] does.
 
 use super::preview::Preview;
 use super::viewer::Unsynced;
 
-/// Why nothing, or not everything, can be done for a RegisteredService.
+/// The reasons why nothing, or not everything, can be done for a RegisteredService.
 pub fn of_service(preview: &Preview) -> Vec<String> {
     let key = format!("{}/{}", preview.namespace, preview.name);
     let refused = preview.refused.as_ref();
@@ -13,7 +15,7 @@ pub fn of_service(preview: &Preview) -> Vec<String> {
     refused.into_iter().chain(unavailable).collect()
 }
 
-/// Where nobody leads.
+/// A note if no replica leads.
 pub fn of_leader(leader: Option<&str>) -> Option<String> {
     leader.is_none().then(|| "nobody leads, so nothing is written; see twinspan doctor".to_owned())
 }

@@ -1,4 +1,6 @@
-//! What an operator would write now, as a diff.
+//! A plan: the writes of an operator now, as a diff.
+//!
+//! Owns the printed form. Refuses to plan: the writes come from previews.
 
 use std::fmt;
 
@@ -14,14 +16,14 @@ use super::print::{Tone, toned};
 pub struct Planned {
     pub namespace: String,
     pub name: String,
-    /// Nothing is written: it is suspended, or only observes.
+    /// Whether nothing is written, because the RegisteredService is suspended or only observes.
     pub passive: bool,
     pub changes: Changes,
-    /// What stays although one side lacks it.
+    /// Instances that stay although one side lacks them.
     pub waiting: Vec<Explanation>,
-    /// Why nothing can be planned, or nothing but what is to be withdrawn.
+    /// The reason why nothing, or only a withdrawal, can be planned.
     pub problem: Option<String>,
-    /// Whether what would be written is known: its registry could be asked.
+    /// Whether the writes are known, because the registry could be asked.
     pub known: bool,
 }
 
@@ -31,15 +33,15 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(outlooks: Vec<Preview>) -> Self {
-        Self { services: outlooks.into_iter().map(planned).collect() }
+    pub fn new(previews: Vec<Preview>) -> Self {
+        Self { services: previews.into_iter().map(planned).collect() }
     }
 
     pub fn is_empty(&self) -> bool {
         self.services.iter().all(|service| service.changes.is_empty())
     }
 
-    /// For how many RegisteredServices nothing can be said.
+    /// The number of RegisteredServices whose writes are unknown.
     pub fn unknown(&self) -> usize {
         self.services.iter().filter(|service| !service.known).count()
     }

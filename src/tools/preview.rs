@@ -25,15 +25,15 @@ pub struct Preview {
     pub name: String,
     /// The ServiceRegistry that it refers to.
     pub registry: String,
-    /// The name that it asks for there.
+    /// Its name there.
     pub registry_name: String,
-    /// Why it is not accepted: the reason of its condition, and what to do.
+    /// The reason and the advice, if the RegisteredService is not accepted.
     pub refused: Option<(String, String)>,
-    /// Why its registry cannot be asked.
+    /// The reason why its registry cannot be asked.
     pub unavailable: Option<String>,
-    /// Whether an operator may write for it; not where it is suspended or only observes.
+    /// Whether an operator may write for it: not while it is suspended or only observes.
     pub writes: bool,
-    /// Nothing can be said yet.
+    /// Whether the registry is not listed yet.
     #[serde(skip)]
     pub pending: bool,
     pub changes: Changes,
@@ -41,7 +41,7 @@ pub struct Preview {
     pub instances: Vec<Explanation>,
 }
 
-/// What a pass would write, in order.
+/// The writes of a pass, in order.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Changes {
@@ -69,7 +69,7 @@ pub struct RecordChange {
     pub op: &'static str,
     pub registry: String,
     pub key: String,
-    /// What Twinspan reads there now.
+    /// The record that is there now.
     pub before: Option<String>,
     pub after: Option<String>,
 }
@@ -84,12 +84,12 @@ pub struct SliceChange {
     pub removed: Vec<String>,
 }
 
-/// `None` while the view of the cluster is not complete.
+/// Previews one RegisteredService; `None` while the view of the cluster is not complete.
 pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
     let checkpoints = Checkpoints::default();
     let observed = observe(views, &checkpoints, key)?;
     let object = observed.object.as_ref()?;
-    // As if the operator did not run dry: the planned writes are the question.
+    // The dry-run setting of an operator does not matter for planned writes.
     let validation = validate(&observed, false);
     let siblings = siblings::siblings(views, &checkpoints, &observed, validation.accepted(), false);
     let now = views.env.now();
@@ -102,7 +102,7 @@ pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
         }
         _ => None,
     };
-    // The registry has to be known for the planned writes to be known.
+    // Planned writes are known only if the registry is.
     let needs_registry = validation.rejection.is_none() || (validation.withdraws() && observed.registry.is_some());
     let unknown = needs_registry && observed.facts.fresh_registry().is_none();
     let unavailable = failed.or(rejected).filter(|_| unknown);
@@ -138,7 +138,7 @@ pub(super) fn explanations(observed: &Observed, validation: &Validation, plan: &
     explain_all(by_address.iter().map(|(addr, instance)| (addr, *instance)), &rest, registered_as, context)
 }
 
-/// The keys of records with an address that this cluster did not export, where the view is fresh.
+/// The keys of records with an address that this cluster did not export; empty if the view is not fresh.
 fn foreign_keys(registry: &RegistryFacts, addr: InstanceAddr) -> Vec<&RecordKey> {
     let records = registry.snapshot.records.values().filter(|_| registry.is_fresh());
     let foreign = records.filter(|record| record.own(&registry.owner.cluster_id).is_none());
@@ -178,7 +178,7 @@ fn before(registry: &RegistryFacts, key: &RecordKey) -> Option<String> {
     Some(read(&registry.layout, record))
 }
 
-/// The record as it would be written again.
+/// The content of a record in canonical form, or the reason why it does not decode.
 fn read(layout: &Layout, record: &Record) -> String {
     match &record.content {
         Content::Registered { registration, .. } => String::from_utf8_lossy(&layout.encode(registration)).into_owned(),

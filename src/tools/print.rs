@@ -1,11 +1,13 @@
-//! Tables that a person reads, and JSON or YAML for programs.
+//! Output: tables for people, JSON or YAML for programs.
+//!
+//! Owns columns and colours. Refuses to know what is printed.
 
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
 
 use serde::Serialize;
 
-/// How an answer is printed.
+/// The format of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
     #[default]
@@ -14,7 +16,7 @@ pub enum Output {
     Yaml,
 }
 
-/// Why an answer could not be printed.
+/// The reason why an answer could not be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum PrintError {
     #[error("cannot print: {0}")]
@@ -69,14 +71,14 @@ impl fmt::Display for Columns {
     }
 }
 
-/// What a colour means.
+/// The meaning of a colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     Good,
     Bad,
 }
 
-/// Coloured on a terminal only, and not where `NO_COLOR` is set (no-color.org).
+/// Colours a text on a terminal, unless `NO_COLOR` is set (no-color.org).
 pub fn toned(text: &str, tone: Tone) -> String {
     if !std::io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
         return text.to_owned();

@@ -1,6 +1,6 @@
 //! A record as Twinspan reads it, for the command line.
 //!
-//! Owns the words for its owner. Refuses to decide.
+//! Owns the words for its writer. Refuses to decide.
 
 use serde::Serialize;
 use twinspan_core::model::{Content, Kind, Record};
@@ -17,14 +17,14 @@ pub struct RecordReport {
     pub name: String,
     /// `own`, `otherCluster`, `healed`, `foreign` or `undecodable`.
     pub whose: &'static str,
-    /// The RegisteredService that owns it, where one is named.
+    /// The RegisteredService that owns it, if the record names one.
     pub owner: Option<String>,
     /// The addresses that clients would dial.
     pub addresses: Vec<String>,
-    /// Why it does not decode.
+    /// The reason why it does not decode.
     pub problem: Option<String>,
     pub revision: i64,
-    /// Hexadecimal; empty for none, and then nothing takes the record away.
+    /// The lease in hexadecimal; empty if the record has none and therefore never expires.
     pub lease: String,
 }
 

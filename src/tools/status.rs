@@ -1,4 +1,7 @@
-//! The whole bridge at a glance, from what the operator itself says in status.
+//! The overview of leader, registries and services, from the status that the operator writes.
+//!
+//! Owns the rule about what needs attention. Refuses to look at registries and endpoints: it repeats the operator's
+//! words.
 
 use std::fmt;
 
@@ -16,7 +19,7 @@ use crate::leadership::leader;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// Who writes now; absent where nobody does.
+    /// The replica that leads; absent if none does.
     pub leader: Option<String>,
     pub registries: Vec<Registry>,
     pub services: Vec<Service>,
@@ -73,10 +76,10 @@ fn held(all: &[Condition]) -> Option<String> {
     find_true(all, DELETIONS_HELD).map(|held| held.message.clone())
 }
 
-/// Reads every object once; of one namespace where one is named.
+/// Reads every object once, or those of one namespace.
 ///
 /// # Errors
-/// [`LookupError`] where the cluster does not answer.
+/// [`LookupError`] if the cluster does not answer.
 pub async fn status(client: &Client, operator_namespace: &str, namespace: Option<&str>) -> Result<Status, LookupError> {
     let leader = reading("the Lease", leader(client, operator_namespace, Env::real().now()).await)?;
     let registries: Api<ServiceRegistry> = Api::all(client.clone());
@@ -120,14 +123,14 @@ fn service(object: RegisteredService) -> Service {
 }
 
 impl Ready {
-    /// Nothing needs a person: what is not written because somebody chose Observe or suspended it is as they want it.
+    /// Whether the service needs no attention. A suspended or observing one is as its owner wants it.
     fn is_well(&self) -> bool {
         self.status == "True" || self.reason == Reason::NotWritten.as_str()
     }
 }
 
 impl Status {
-    /// Nothing needs a person; what does has an alert too.
+    /// Whether nothing needs attention; everything that does has an alert too.
     pub fn is_well(&self) -> bool {
         let ready = self.registries.iter().map(|r| &r.ready).chain(self.services.iter().map(|s| &s.ready));
         let held = self.registries.iter().map(|r| &r.held).chain(self.services.iter().map(|s| &s.held));

@@ -1,7 +1,8 @@
 //! A viewer: the views of an operator that never writes, for the command line.
 //!
-//! Owns which parts run: watches, router, sessions. It has neither writers nor a claim to lead, so it cannot write,
-//! keep leases alive, or publish an Event. It begins without a checkpoint, as an operator that has just started.
+//! Owns the choice of the parts that run: watches, router, sessions. It starts without a checkpoint, as an operator
+//! that has just started. Refuses to write: it has neither writers nor a claim to lead, so it cannot write, keep leases
+//! alive, or publish an Event.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,7 +27,7 @@ use crate::leadership;
 /// A part that did not sync in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unsynced {
-    /// A list of the cluster, and so everything.
+    /// A list of the cluster, without which nothing is known.
     List(&'static str),
     /// The registry of a RegisteredService.
     Registry(ServiceKey),
@@ -78,8 +79,8 @@ impl Viewer {
         Self { client: client.clone(), views, tasks, stop, namespace: operator_namespace.to_owned() }
     }
 
-    /// Waits until every kind is listed and every RegisteredService can be previewed. Returns the parts that are
-    /// unsynced when the time is up.
+    /// Waits until every kind is listed and every RegisteredService can be previewed. Returns the parts that did not
+    /// sync in time.
     pub async fn wait_for_sync(&self, within: Duration) -> Vec<Unsynced> {
         let deadline = tokio::time::Instant::now() + within;
         loop {
@@ -107,12 +108,12 @@ impl Viewer {
         all
     }
 
-    /// What an operator would find and do now.
+    /// The findings and writes of an operator now.
     pub fn preview(&self, key: &ServiceKey) -> Option<Preview> {
         preview::preview(&self.views, key)
     }
 
-    /// Every record of every registry that has a key or an address of interest.
+    /// Every record of interest, in every registry.
     pub fn records(&self, interest: impl Fn(&Record) -> bool) -> Vec<RecordReport> {
         let mut found = BTreeMap::new();
         for handle in self.views.registries.all() {
@@ -127,7 +128,7 @@ impl Viewer {
     /// The leader, from a live read; `None` where no replica leads.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// The error of the read.
     pub async fn leader(&self) -> kube::Result<Option<String>> {
         leadership::leader(&self.client, &self.namespace, self.views.env.now()).await
     }

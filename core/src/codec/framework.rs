@@ -49,7 +49,7 @@ pub trait Framework: Sync {
         false
     }
 
-    /// Why clients of the framework can never find a service of this name, for the `InvalidName` condition.
+    /// The reason why clients of the framework can never find a service of this name, for the `InvalidName` condition.
     fn name_error(&self, _name: &RegistryName) -> Option<String> {
         None
     }
@@ -84,6 +84,6 @@ pub trait Framework: Sync {
     }
 }
 
-/// Why a value does not decode, for people.
+/// The reason why a value does not decode, as text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Undecodable(pub String);

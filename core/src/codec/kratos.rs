@@ -2,7 +2,7 @@
 //! writes and reads them.
 //!
 //! Owns the namespace, the key, the schemes of endpoints, and the value, an object of `id`, `name`, `version`,
-//! `metadata`, `endpoints`. One value that does not decode fails a Kratos reader's whole look-up, and `null` ends its
+//! `metadata`, `endpoints`. One value that does not decode fails a Kratos reader's whole lookup, and `null` ends its
 //! process: this file always writes a whole object.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};

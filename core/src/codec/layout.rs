@@ -1,4 +1,4 @@
-//! Where a registry keeps its records.
+//! The layout of a registry: the keys of its records.
 //!
 //! Owns the prefix in force, the ranges that are listed and watched, and the way from a key to its service. Refuses to
 //! know any format: it asks a [`Framework`] for the last segment of a key and for all that a value says.
@@ -22,7 +22,7 @@ pub enum Range {
     Service(RegistryName),
 }
 
-/// How one registry keeps its records: a format and the prefix in force.
+/// The layout of one registry: a format and the prefix in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     format: Format,
@@ -43,7 +43,7 @@ impl Layout {
     }
 
     /// The start that all keys of the registry share, and no other key of the etcd. `None` where services lie at the
-    /// top of the etcd, between whatever else it holds.
+    /// top of the etcd, among keys of other programs.
     pub fn root(&self) -> Option<String> {
         (!self.prefix.is_empty()).then(|| format!("{}/", self.prefix))
     }
@@ -165,8 +165,8 @@ fn endpoint_address(registration: &Registration, text: &str, key: &RecordKey) ->
         return Err(Reason::NotTCP);
     }
     let addr = InstanceAddr::parse(text)?;
-    // Permission to write one key must not give a say over the address that another key names. A last segment that is
-    // not an address proves nothing: real servers and people use pod names and IDs there.
+    // Permission to write one key must not extend to the address that another key names. A last segment that is not an
+    // address proves nothing: real servers and people use pod names and IDs there.
     match named_address(&key.last_segment()) {
         Some(named) if named != (addr.ip(), addr.port()) => Err(Reason::KeyValueMismatch),
         _ => Ok(addr),

@@ -1,10 +1,11 @@
-//! Bytes ↔ record.
+//! The codec: bytes ↔ record.
 //!
 //! - [`Framework`]: everything that differs between frameworks. Each implements it in a file of its own.
 //! - [`Format`]: the list of them.
-//! - [`Layout`]: where a registry of one format keeps its records.
+//! - [`Layout`]: the keys under which a registry of one format keeps its records.
 //!
-//! Refuses to judge: an odd record decodes to what it says, and the planners decide whether it may become an endpoint.
+//! Owns every rule about keys and values. Refuses to judge: an odd record decodes to its literal content, and the
+//! planners decide whether it may become an endpoint.
 
 mod format;
 mod framework;

@@ -1,4 +1,4 @@
-//! Where an instance listens: a canonical `ip:port`.
+//! The address of an instance: a canonical `ip:port`.
 //!
 //! Owns the rules that hold for every address: its form as text, and which addresses can never be an endpoint. Refuses
 //! to know whose address it is: [`crate::plan`] decides about trust (whose pod, which CIDR).

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Many networks. A query costs one look-up for each prefix length that occurs, not one for each network.
+/// Many networks. A query costs one lookup for each prefix length that occurs, not one for each network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CidrSet {
     by_length: BTreeMap<(bool, u8), BTreeSet<IpNet>>,

@@ -1,4 +1,6 @@
-//! The nouns, one a file. Refuses to decide: the planners in [`crate::plan`] do.
+//! The nouns, one in each file.
+//!
+//! Owns the types that codecs, planners and the operator share. Refuses to decide: the planners in [`crate::plan`] do.
 
 mod address;
 mod cidr;

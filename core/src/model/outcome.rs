@@ -1,14 +1,14 @@
-//! The outcome of one instance in one plan: what becomes of it on the other side, and why.
+//! The outcome of one instance in one plan: its state on the other side, and the reason.
 //!
-//! Owns the list of outcomes. Status counts, gauges, Events and the command line all read it, so that a reason is
-//! worked out once, by the planner that decides. Refuses to know the words in which people are told.
+//! Owns the list of outcomes. Status counts, gauges, Events and the command line all read it, so that only the planner
+//! that decides works out a reason. Refuses to know the words for people.
 
 use std::fmt;
 
 use crate::Timestamp;
 use crate::model::{InstanceAddr, Owner, Reason, RecordKey};
 
-/// What becomes of an instance.
+/// The outcome of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     // A ready endpoint of the cluster.
@@ -18,8 +18,8 @@ pub enum Outcome {
     },
     /// Its own record is about to be written.
     ToBeExported,
-    /// Its own server registered it. `refused` is why that record cannot be imported, where it names the address in an
-    /// odd form or under the key of another address.
+    /// Its own server registered it. `refused` is the reason why that record cannot be imported, if it names the
+    /// address in an odd form or under the key of another address.
     SelfRegistered {
         key: RecordKey,
         refused: Option<Reason>,
@@ -28,7 +28,7 @@ pub enum Outcome {
     TakenByOtherCluster {
         key: RecordKey,
     },
-    /// Its own server deregistered; it is exported again at that time.
+    /// Its own server deregistered; the instance is exported again at that time.
     ExportDelayed {
         until: Timestamp,
     },
@@ -58,26 +58,26 @@ pub enum Outcome {
     ToBeWithdrawn {
         key: RecordKey,
     },
-    /// No ready endpoint is behind the record, which stays for now.
+    /// The record has no ready endpoint, and stays for now.
     RecordWithoutEndpoint,
 
     // An endpoint that the Service has, or gets, from the registry.
     Imported,
     /// Its endpoint is about to be written.
     ToBeImported,
-    /// It lost its registration and stays until then while it accepts connections.
+    /// The instance lost its registration, and stays until `until` while it accepts connections.
     Lost {
         until: Timestamp,
     },
-    /// The same, and its record is about to be put back.
+    /// Like [`Self::Lost`], and its record is about to be put back.
     ToBeHealed {
         until: Timestamp,
     },
-    /// The same, and its record was put back.
+    /// Like [`Self::Lost`], and its record was put back.
     Healed {
         until: Timestamp,
     },
-    /// No record is behind the endpoint, which stays for now.
+    /// The endpoint has no record, and stays for now.
     EndpointWithoutRecord,
     /// The registry's view is not fresh, so the endpoint stays as it is.
     ImportUnavailable,
@@ -94,7 +94,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether both sides have the instance, or will.
+    /// Whether both sides have the instance once the plan is applied.
     pub fn is_shared(&self) -> bool {
         self.is_exported() || self.is_registered() || (self.is_imported() && *self != Self::EndpointWithoutRecord)
     }
@@ -147,7 +147,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The address, also where the text names one in a form that only clients accept.
+    /// The address, even if the text names it in a form that only clients accept.
     pub fn address(&self) -> Option<InstanceAddr> {
         match self {
             Self::Address(addr) => Some(*addr),
@@ -190,7 +190,7 @@ impl InstanceOutcome {
         Self { subject: Subject::Text(instance), outcome: Outcome::Skipped(reason), held: false, counts: true }
     }
 
-    /// The reason, where the instance is left out and counts.
+    /// The reason, if the instance is left out and counts.
     pub fn skip_reason(&self) -> Option<Reason> {
         match self.outcome {
             Outcome::Skipped(reason) if self.counts => Some(reason),

@@ -1,7 +1,7 @@
-//! A pod, reduced to its addresses and to what a RegisteredService may ask of it.
+//! A pod, reduced to the fields that the planners read.
 //!
-//! Owns the annotation that overrides a weight. Refuses to know the API machinery: the mapping from the API type is the
-//! cluster door's.
+//! Owns the name of the annotation that overrides a weight. Refuses to know the API machinery: the cluster's door maps
+//! from the API type.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +9,6 @@ use std::net::IpAddr;
 /// Overrides the weight of one pod's record.
 pub const WEIGHT_ANNOTATION: &str = "twinspan.dev/weight";
 
-/// A pod, reduced to what matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodView {
     pub namespace: String,
@@ -17,16 +16,16 @@ pub struct PodView {
     pub uid: String,
     pub ips: Vec<IpAddr>,
     pub node: Option<String>,
-    /// Its addresses are the node's.
+    /// The pod's addresses are the node's.
     pub host_network: bool,
-    /// It runs no more: another pod may have its addresses by now.
+    /// The pod has ended: another pod may have its addresses by now.
     pub ended: bool,
     /// [`WEIGHT_ANNOTATION`], as written.
     pub weight: Option<String>,
     pub labels: Labels,
 }
 
-/// Labels in one allocation: there are many pods, and few are ever asked for their labels.
+/// Labels in one allocation: there are many pods, and the labels of few are ever read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Labels(Box<str>);
 

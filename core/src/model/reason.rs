@@ -1,4 +1,4 @@
-//! Why an instance is not on the other side.
+//! The reasons for which an instance is not on the other side.
 //!
 //! Owns the bounded list of reasons that status, Events and metrics share: an operator who sees one in
 //! `twinspan_skipped_instances` finds the same word in `status.skipped` and in the documents. Refuses to know how the
@@ -9,7 +9,7 @@ use std::fmt;
 /// A list of variants; the enum, the whole list and the words follow from it.
 macro_rules! reasons {
     ($($(#[$about:meta])* $name:ident,)*) => {
-        /// Why an instance or a record was left out. Displayed in CamelCase, as the API conventions want reasons.
+        /// Why an instance or a record was left out. Displayed in CamelCase, as the API conventions require of reasons.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason {
             $($(#[$about])* $name,)*
@@ -18,7 +18,7 @@ macro_rules! reasons {
         impl Reason {
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
-            /// The word that users meet. There is one a variant, so it may label a metric.
+            /// The word that users see. Each variant has exactly one, so it may label a metric.
             pub fn label(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)* }
             }

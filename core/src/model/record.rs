@@ -1,4 +1,4 @@
-//! A record: one key and value in the registry, and whose it is.
+//! A record: one key and value in the registry, and its writer.
 //!
 //! Owns the words own, healed and foreign. Refuses to know the encoding of a value ([`crate::codec`]) and to decide
 //! about a record ([`crate::plan`]).
@@ -138,7 +138,7 @@ pub enum Content {
         /// In the order of `registration.endpoints`; exactly one in formats without schemes.
         listeners: Vec<Listener>,
     },
-    /// Kept, counted and never touched. The text says why, for people.
+    /// Kept, counted and never touched. The text gives the reason, for people.
     Undecodable(String),
 }
 

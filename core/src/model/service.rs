@@ -1,26 +1,26 @@
-//! A Service, reduced to what the planners read, and a Service that is to be created.
+//! A Service, reduced to the fields that the planners read, and a Service that is to be created.
 //!
-//! Refuses to know the API machinery: the mapping from and to the API type is the cluster door's.
+//! Owns the meaning of `spec.trafficDistribution`. Refuses to know the API machinery: the cluster's door maps from and
+//! to the API types.
 
 use std::collections::BTreeMap;
 
 use crate::model::{Family, ServiceKey};
 
-/// A Service, reduced to what matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceView {
     pub name: String,
     pub uid: String,
     pub external_name: bool,
     pub headless: bool,
-    /// The built-in controller manages slices for it.
+    /// Whether the Service has a selector, so that the built-in controller manages its slices.
     pub selector: bool,
     pub traffic: TrafficDistribution,
     pub ports: Vec<ServicePortView>,
     /// The first is the primary one.
     pub families: Vec<Family>,
     pub labels: BTreeMap<String, String>,
-    /// UID of the RegisteredService that it was created for, where it was.
+    /// UID of the RegisteredService that the Service was created for, if it was.
     pub owner_uid: Option<String>,
     pub deleting: bool,
 }
@@ -35,8 +35,8 @@ pub struct ServicePortView {
     pub app_protocol: Option<String>,
 }
 
-/// `spec.trafficDistribution` of a Service: where its traffic should stay. Without one the slices get no hints, which
-/// would switch topology on for a Service that did not ask for it.
+/// `spec.trafficDistribution` of a Service: the area in which its traffic should stay. Without it the slices get no
+/// hints, because hints would switch topology on for a Service that did not ask for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TrafficDistribution {
     #[default]

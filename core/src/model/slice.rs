@@ -21,8 +21,8 @@ pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 pub const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// The source of a slice of ours: `<ServiceRegistry>/<registryName>`.
 pub const IMPORTED_FROM_ANNOTATION: &str = "twinspan.dev/imported-from";
-/// The endpoints of a slice of ours that lost their registration, and how long they are kept: `<IP>=<RFC 3339>`,
-/// separated by commas.
+/// The endpoints of a slice of ours that lost their registration, and their deadlines: `<IP>=<RFC 3339>`, separated by
+/// commas.
 pub const LOST_UNTIL_ANNOTATION: &str = "twinspan.dev/lost-until";
 /// The protocol of every port that Twinspan exports or imports.
 pub const TCP: &str = "TCP";

@@ -1,7 +1,7 @@
 //! Export: ready endpoints of the cluster become own records in the registry.
 //!
-//! Owns which endpoints have an own record, and the compare-and-swap operations that lead there. Refuses to touch a
-//! record that this cluster does not own, and to know slices, leases or batches.
+//! Owns the rule about which endpoints have an own record, and the compare-and-swap operations that lead there. Refuses
+//! to touch a record that this cluster does not own, and to know slices, leases or batches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,19 +16,19 @@ use crate::plan::departure::Departures;
 use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, GuardInput, Limits, Unexplained};
 use crate::plan::{RecordOp, earlier};
 
-/// Everything that the decision rests on.
+/// Everything that the plan rests on.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     pub layout: &'a Layout,
     pub owner: &'a Owner,
     /// `None` withdraws every record of the owner.
     pub name: Option<&'a RegistryName>,
-    /// Ready endpoints of slices that Twinspan does not manage, at the chosen ports, as they should appear in the
-    /// registry.
+    /// The instances that should be in the registry: ready endpoints at the chosen ports, in slices that Twinspan does
+    /// not manage.
     pub instances: &'a [Instance],
     /// Every record under the name, whoever wrote it.
     pub records: &'a BTreeMap<RecordKey, &'a Record>,
-    /// This owner's records under other names: the name was changed.
+    /// This owner's records under other names, from before the name was changed.
     pub under_other_names: &'a BTreeMap<RecordKey, &'a Record>,
     /// Addresses that other RegisteredServices want to export under the name.
     pub contested: &'a BTreeMap<InstanceAddr, ContestedExport>,
@@ -43,31 +43,31 @@ pub struct Input<'a> {
     pub now: Timestamp,
 }
 
-/// The proof that an endpoint ended, where one is no longer there.
+/// The proof that a missing endpoint ended.
 #[derive(Clone, Copy, Debug)]
 pub enum Proof<'a> {
-    /// The RegisteredService was changed: every deletion is meant.
+    /// The RegisteredService was changed, so every deletion is intended.
     SpecChange,
-    /// Watch events, but for these addresses: no event showed how their pods ended, so a slice that lost them proves
-    /// nothing.
+    /// Watch events prove it, except for the addresses in `unseen`: no event showed the end of their pods, so a slice
+    /// without them proves nothing.
     WatchEvent { unseen: &'a BTreeSet<IpAddr> },
-    /// A list that does not name them, which proves nothing.
+    /// Only a list lacks the endpoints, which proves nothing.
     RelistOnly,
 }
 
 /// Another RegisteredService wants to export the same address under the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContestedExport {
-    /// The other one is older, so it has the address.
+    /// The other RegisteredService is older, so it has the address.
     Older,
-    /// The other one is younger, so it waits.
+    /// The other RegisteredService is younger, so it waits.
     Younger,
 }
 
 /// The state that one plan hands to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExportState {
-    /// Own records whose endpoint is gone without proof that it ended: since when.
+    /// Own records whose endpoint is gone without proof that it ended, with the time at which it was first missing.
     pub departing: BTreeMap<InstanceAddr, Timestamp>,
     pub guard: Guard,
 }
@@ -81,7 +81,7 @@ pub struct Plan {
     pub instances: Vec<InstanceOutcome>,
     /// One for each address of each record that this cluster wrote and that no instance asks for.
     pub records: Vec<InstanceOutcome>,
-    /// The guard's decision about own records whose endpoint is not there.
+    /// The guard's decision about own records whose endpoint is gone.
     pub guard: GuardDecision,
     pub state: ExportState,
     pub requeue_at: Option<Timestamp>,
@@ -97,8 +97,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         let value = || input.layout.encode(says);
         match input.records.get(key) {
             None => creates.push(RecordOp::Create { key: key.clone(), value: value() }),
-            // Another owner's record that is ours to have changes hands in this one update. An own record without a
-            // lease would outlive everything; writing it again gives it one.
+            // One update moves a record that we adopt from its former owner to us. An own record without a lease would
+            // outlive every process; writing it again gives it one.
             Some(record) if record.lease == LeaseId::NONE || !is_said(input, record, says) => {
                 let (if_revision, lease) = (record.mod_revision, record.lease);
                 updates.push(RecordOp::Update { key: key.clone(), value: value(), if_revision, lease });
@@ -115,7 +115,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     deletes.sort_by(|a, b| a.key().cmp(b.key()));
     deletes.dedup();
     plan.records = record_outcomes(input, &plan, &deletes);
-    // Put before withdraw: a client that reads in between never finds fewer instances than there are.
+    // Creates precede deletes, so that a client that reads in between never finds too few instances.
     plan.ops = creates;
     plan.ops.append(&mut updates);
     plan.ops.append(&mut deletes);
@@ -126,8 +126,8 @@ fn delete(record: &Record) -> RecordOp {
     RecordOp::Delete { key: record.key.clone(), if_revision: record.mod_revision, lease: record.lease }
 }
 
-/// Whether the record already says what would be written. Decoded values are compared, never bytes: Go and Rust escape
-/// differently.
+/// Whether the record already has the content to be written. Decoded values are compared, because Go and Rust escape
+/// bytes differently.
 fn is_said(input: &Input<'_>, record: &Record, says: &Registration) -> bool {
     match &record.content {
         Content::Registered { registration, mark: Mark::Owned(owner), .. } => {
@@ -137,7 +137,7 @@ fn is_said(input: &Input<'_>, record: &Record, says: &Registration) -> bool {
     }
 }
 
-/// Where keys name their owner, a change of hands is a new key beside the old one: both are in one batch.
+/// If keys name their owner, a change of owner is a new key beside the old one: both are in one batch.
 fn replaced_by<'a>(
     input: &'a Input<'_>,
     key: &'a RecordKey,
@@ -150,7 +150,7 @@ fn replaced_by<'a>(
     })
 }
 
-/// Own records that no instance asks for: those that go at once, and by address those without proof that their endpoint
+/// Own records that no instance needs: those to delete now, and by address those without proof that their endpoint
 /// ended.
 fn superfluous<'a>(
     input: &Input<'a>,
@@ -162,7 +162,7 @@ fn superfluous<'a>(
         let here = input.name.is_some() && input.records.contains_key(key);
         let ours = match record.kind(&input.owner.cluster_id) {
             Kind::Own(owner) => owner == input.owner,
-            // Under the name in force they are the import's.
+            // Healed records under the name in force belong to the import.
             Kind::Healed(owner) => owner == input.owner && !here,
             _ => false,
         };
@@ -170,7 +170,7 @@ fn superfluous<'a>(
             continue;
         }
         let registered = record.endpoint_addresses().any(|addr| registered.contains_key(&(addr.ip(), addr.port())));
-        // A key that is not used any more stands for an instance that has another one.
+        // The instance of an outdated key has another key now.
         let renamed = desired
             .values()
             .any(|(instance, _)| instance.addresses().any(|a| record.endpoint_addresses().any(|b| a == b)));
@@ -252,7 +252,7 @@ fn desired<'a>(input: &Input<'a>, registered: &Registered<'_>, plan: &mut Plan) 
     desired
 }
 
-/// The key of the instance's record, or the outcome where it gets none.
+/// The key of the instance's record, or the outcome if it gets none.
 fn placement(
     input: &Input<'_>,
     registered: &Registered<'_>,
@@ -261,7 +261,7 @@ fn placement(
 ) -> Result<RecordKey, Outcome> {
     let by_others = instance.addresses().find_map(|addr| registered.get(&(addr.ip(), addr.port())));
     if let Some(record) = by_others {
-        // A second record would double its traffic.
+        // A second record would double the traffic of the instance.
         return Err(taken(input, instance, record));
     }
     if instance.addresses().any(|addr| input.contested.get(&addr) == Some(&ContestedExport::Older)) {
@@ -274,12 +274,12 @@ fn placement(
             waits.next().map_or(Ok(key), |until| Err(Outcome::ExportDelayed { until }))
         }
         Some(Kind::Own(_)) => Ok(key),
-        // A record that is not ours, or that cannot be read, has the key that we would use.
+        // A record of another writer, or an unreadable one, has the key that we would use.
         Some(_) => Err(Outcome::Skipped(Reason::Conflict)),
     }
 }
 
-/// The outcome of an instance whose address a record of others names.
+/// The outcome of an instance whose address a record of another writer names.
 fn taken(input: &Input<'_>, instance: &Instance, record: &Record) -> Outcome {
     let key = record.key.clone();
     if record.kind(&input.owner.cluster_id) == Kind::OtherCluster {
@@ -290,7 +290,7 @@ fn taken(input: &Input<'_>, instance: &Instance, record: &Record) -> Outcome {
     Outcome::SelfRegistered { key, refused }
 }
 
-/// The keys of this owner's records by their addresses; of several the first.
+/// The first key of this owner's records for each address.
 fn own_by_address<'a>(input: &'a Input<'_>) -> BTreeMap<InstanceAddr, &'a RecordKey> {
     let mut keys = BTreeMap::new();
     for (key, record) in input.records {
@@ -327,7 +327,7 @@ fn record_outcomes(input: &Input<'_>, plan: &Plan, deletes: &[RecordOp]) -> Vec<
 
 type Registered<'a> = BTreeMap<(IpAddr, u16), &'a Record>;
 
-/// The records of others under the name by the addresses that a client would call, whatever their keys and forms.
+/// The records of other writers under the name, by the addresses that a client would call, regardless of key and form.
 fn registered_by_others<'a>(input: &Input<'a>) -> Registered<'a> {
     let mut registered = BTreeMap::new();
     for record in input.records.values() {

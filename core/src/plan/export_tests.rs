@@ -16,7 +16,7 @@ struct Scene {
     also: Option<(&'static str, u16)>,
     records: Vec<Record>,
     contested: BTreeMap<InstanceAddr, ContestedExport>,
-    /// Otherwise only a list was.
+    /// Whether a watch, and not only a list, showed the endpoints.
     watched: bool,
     unseen: BTreeSet<IpAddr>,
     state: ExportState,
@@ -81,7 +81,7 @@ impl Scene {
         self
     }
 
-    /// What the registry would hold after the plan.
+    /// Applies the plan as the registry would.
     fn apply(&mut self) -> Plan {
         let plan = self.plan();
         for op in &plan.ops {
@@ -192,7 +192,8 @@ fn an_own_record_without_a_lease_is_written_again() {
 
 #[test]
 fn a_pod_that_registers_itself_is_never_doubled() {
-    // Whatever its key and the form of its address; a second record would double its traffic.
+    // The key of the server's record and the form of its address do not matter: a second record would double the
+    // traffic.
     for (key, address, refused) in [
         ("p/echo/10.0.0.1:80", "10.0.0.1:80", None),
         ("p/echo/some-pod-name", "10.0.0.1:80", None),
@@ -265,11 +266,11 @@ fn the_same_input_gives_the_same_plan() {
 fn an_address_that_two_want_belongs_to_the_older_and_changes_hands_in_one_update() {
     let canary = "c1/shop/echo-canary";
     let key = "10.0.0.1:80";
-    // We are the older one: what the younger wrote becomes ours, at the revision that was seen and on its lease.
+    // We are older: the record of the younger one becomes ours, at the revision that was seen and on its lease.
     let older =
         Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary).contested(key, ContestedExport::Younger);
     assert!(matches!(&older.plan().ops[..], [RecordOp::Update { if_revision: 100, lease: LEASE, .. }]));
-    // We are the younger one and wrote it: the older takes it over, so we neither touch nor delete it.
+    // We are younger and wrote the record: the older one takes it over, so we neither touch nor delete it.
     let mine = "c1/shop/echo";
     let younger =
         Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", mine).contested(key, ContestedExport::Older);
@@ -281,7 +282,7 @@ fn an_address_that_two_want_belongs_to_the_older_and_changes_hands_in_one_update
         let kept = InstanceOutcome::of(addr(key), Outcome::RecordWithoutEndpoint);
         assert_eq!((gone.plan().ops, gone.plan().records), (Vec::new(), vec![kept]));
     }
-    // What nobody claims any more is ours to take: its owner gave it up and left it to us.
+    // No other RegisteredService claims the record any more: its owner released it to us.
     let left = Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary);
     assert_eq!(left.ops(), ["~p/echo/10.0.0.1:80"]);
     // A server that registered itself under another key ends every claim.
@@ -337,7 +338,7 @@ fn where_keys_name_their_owner_a_change_of_hands_is_one_batch() {
             ["+p/echo/twinspan~c1~shop~echo~10.0.0.1:80", "-p/echo/twinspan~c1~shop~echo-canary~10.0.0.1:80"],
             "{format:?}"
         );
-        // And the one that had it leaves it to the other.
+        // The former owner releases the record to the other one.
         younger.contested.insert(addr("10.0.0.1:80"), ContestedExport::Older);
         assert_eq!(younger.ops(), Vec::<String>::new(), "{format:?}");
     }
@@ -380,7 +381,7 @@ fn what_only_a_list_does_not_name_any_more_goes_as_the_guard_says() {
     scene.watched = false;
     let plan = scene.apply();
     assert_eq!((plan.ops.len(), plan.guard.held.len(), plan.requeue_at), (0, 1, Some(at(1010))));
-    // What a watch shows meanwhile goes at once, and proves nothing for the other.
+    // A deletion that a watch shows meanwhile is carried out without waiting, and proves nothing about the other one.
     scene.watched = true;
     scene.endpoints.remove(&addr("10.0.0.2:80"));
     assert_eq!(scene.ops(), ["-p/echo/10.0.0.2:80"]);
@@ -388,11 +389,11 @@ fn what_only_a_list_does_not_name_any_more_goes_as_the_guard_says() {
     scene.now = at(1010);
     assert_eq!(scene.ops(), ["-p/echo/10.0.0.1:80"]);
     scene.apply();
-    // The last one is held.
+    // The deletion of the last instance is held.
     scene.watched = false;
     scene.endpoints.clear();
     assert_eq!(scene.apply().guard.hold.map(|hold| hold.until), Some(at(1310)));
-    // It is there again: nothing is held, and nothing was written.
+    // The endpoint is back: nothing is held, and nothing was written.
     scene.endpoints.insert(addr("10.0.0.3:80"));
     assert_eq!(scene.apply().guard, GuardDecision::default());
     assert_eq!(scene.records.len(), 1);
@@ -406,7 +407,7 @@ fn a_slice_says_nothing_of_pods_that_nobody_saw_end() {
     scene.endpoints.retain(|endpoint| *endpoint == addr("10.0.0.3:80"));
     let plan = scene.apply();
     assert_eq!((plan.ops.len(), plan.guard.held.len()), (1, 1), "the other one was seen to end");
-    // It waits as if only a list had shown it, also when it is forgotten what nobody saw.
+    // The deletion waits as if only a list had shown it, even after the unseen addresses are forgotten.
     scene.unseen.clear();
     assert!(scene.ops().is_empty());
     scene.now = at(1010);

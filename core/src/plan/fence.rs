@@ -1,8 +1,8 @@
-//! The epoch: which leader's writes a registry takes.
+//! The epoch: a value in the registry that names the leader whose writes it takes.
 //!
-//! Owns what a leader does about the epoch that it finds. Losing a Lease does not stop a process that is frozen; a
-//! value in the registry that every batch compares does. Refuses to know how the Lease is read: the caller says whom it
-//! explains.
+//! Owns the reaction of a leader to the epoch that it finds. A process that is frozen does not notice that it lost its
+//! Lease; every batch compares the epoch and therefore fails. Refuses to know how the Lease is read: the caller says
+//! whether the Lease explains a holder.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Epoch {
     pub counter: u64,
-    /// Empty where a leader that ended gave it back.
+    /// Empty if the last leader released the epoch when it ended.
     pub holder: String,
 }
 
@@ -21,7 +21,7 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// The text is no epoch.
+/// The text is not an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an epoch: want <counter>/<holder>")]
 pub struct NotAnEpoch;
@@ -35,33 +35,33 @@ impl FromStr for Epoch {
     }
 }
 
-/// What a leader finds.
+/// The facts that a leader finds.
 #[derive(Clone, Copy, Debug)]
 pub struct FenceInput<'a> {
-    /// The value of the key; `None` where there is none.
+    /// The value of the key; `None` if the key does not exist.
     pub found: Option<&'a str>,
-    /// What this leader raised it to; `None` where it has just become the leader.
+    /// The epoch that this leader raised; `None` if it has just become the leader.
     pub ours: Option<&'a Epoch>,
-    /// This process.
+    /// The identity of this process.
     pub me: &'a str,
-    /// Whether the holder of what was found is, or lately was, the holder of the Lease.
+    /// Whether the holder of the found epoch is, or lately was, the holder of the Lease.
     pub explained: bool,
-    /// The value that an administrator lets us raise.
+    /// The value that an administrator allows us to raise.
     pub approved: Option<&'a str>,
 }
 
-/// What it does about it.
+/// The reaction of the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is ours.
+    /// The epoch is ours.
     Hold,
-    /// To be written by compare-and-swap, once the Lease is confirmed.
+    /// Write a higher epoch by compare-and-swap, once the Lease is confirmed.
     Raise {
         to: Epoch,
-        /// Nothing explains who held it before: whatever it wrote may be somebody's who lives.
+        /// Nothing explains the holder of the found epoch: its records may belong to a process that is still alive.
         unexplained: bool,
     },
-    /// Somebody else uses our cluster ID: nothing is written until an administrator approves.
+    /// Another cluster uses our cluster ID: nothing is written until an administrator approves.
     InUse,
 }
 
@@ -72,13 +72,13 @@ pub fn decide(input: &FenceInput<'_>) -> Decision {
     };
     let ours = input.ours.map_or(0, |epoch| epoch.counter);
     let Some(text) = input.found else { return raise(ours, false) };
-    // What is no epoch was written by somebody who knows nothing of epochs: it is older than all.
+    // A value that is not an epoch was written by a program that does not know epochs: it counts as older than all.
     let found = text.parse::<Epoch>().ok();
     let counter = found.as_ref().map_or(0, |epoch| epoch.counter);
     match input.ours {
         Some(ours) if found.as_ref() == Some(ours) => Decision::Hold,
         None => raise(counter, !input.explained),
-        // Deleted and made anew, or set back with the registry.
+        // The key was deleted and made anew, or was restored with the registry.
         Some(ours) if counter < ours.counter => raise(ours.counter, false),
         Some(_) if input.explained || input.approved == Some(text) => raise(counter, false),
         Some(_) => Decision::InUse,
@@ -103,19 +103,19 @@ mod tests {
     fn every_case() {
         let raise = |counter, unexplained| Decision::Raise { to: Epoch { counter, holder: "me".into() }, unexplained };
         for (found, ours, explained, approved, expected) in [
-            // A new leader raises whatever it finds; what nothing explains makes it careful.
+            // A new leader raises every epoch that it finds; an unexplained one makes it careful.
             (None, None, false, None, raise(1, false)),
             (Some("4/other"), None, true, None, raise(5, false)),
             (Some("4/other"), None, false, None, raise(5, true)),
             (Some("garbage"), None, false, None, raise(1, true)),
-            // Nothing happened to it.
+            // The epoch is unchanged.
             (Some("5/me"), Some("5/me"), false, None, Decision::Hold),
-            // Gone, or set back with the registry.
+            // The epoch is gone, or was restored with the registry.
             (None, Some("5/me"), false, None, raise(6, false)),
             (Some("4/other"), Some("5/me"), false, None, raise(6, false)),
             (Some("4/me"), Some("5/me"), false, None, raise(6, false)),
             (Some("garbage"), Some("5/me"), false, None, raise(6, false)),
-            // A leader that was stopped and went on, which the Lease explains.
+            // The process was stopped and continued; the Lease explains the other holder.
             (Some("6/other"), Some("5/me"), true, None, raise(7, false)),
             // A clone of the cluster.
             (Some("6/other"), Some("5/me"), false, None, Decision::InUse),

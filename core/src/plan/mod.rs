@@ -1,14 +1,14 @@
-//! Decisions: observed state and `now` in, operations, outcomes and the time of the next look out.
+//! Decisions: observed state and `now` in; operations, outcomes and the time of the next look out.
 //!
 //! - [`service`]: one RegisteredService, both ways: facts, goal, siblings, checkpoint in; operations and outcomes out.
 //! - [`export`]: cluster → registry, record operations.
 //! - [`import`]: registry → cluster, the endpoints that slices should hold.
-//! - [`slices`]: the EndpointSlices to write so that they hold them.
+//! - [`slices`]: the EndpointSlices to write so that they hold those endpoints.
 //! - [`trust`]: the addresses that the registry may put into a Service.
 //! - [`departure`]: the consequence of a record's end for the other side, and the deletion guard.
 //! - [`fence`]: the leader whose writes a registry takes.
 //!
-//! Planners are functions of values. They never see a client, a lock or a clock.
+//! Owns the operations on records. Planners are functions of values: they refuse to see a client, a lock or a clock.
 
 pub mod departure;
 pub mod export;
@@ -21,15 +21,15 @@ pub mod trust;
 use crate::Timestamp;
 use crate::model::{LeaseId, RecordKey, Revision};
 
-/// One change of the registry, always a compare-and-swap: an operation that lost its race is planned again, never
-/// forced.
+/// One change of the registry, always a compare-and-swap: an operation that lost a race is planned again, never forced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordOp {
-    /// Only where the key does not exist.
+    /// Applies only if the key does not exist.
     Create { key: RecordKey, value: Vec<u8> },
-    /// Only where the key still has this `mod_revision`. The record stays on its lease; without one it gets one.
+    /// Applies only if the key still has this `mod_revision`. The record stays on its lease; a record without a lease
+    /// gets one.
     Update { key: RecordKey, value: Vec<u8>, if_revision: Revision, lease: LeaseId },
-    /// Only where the key still has this `mod_revision`.
+    /// Applies only if the key still has this `mod_revision`.
     Delete { key: RecordKey, if_revision: Revision, lease: LeaseId },
 }
 
@@ -40,7 +40,7 @@ impl RecordOp {
         }
     }
 
-    /// Bounded, for metrics.
+    /// The name of the operation in metrics; a bounded set.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Create { .. } => "create",
@@ -50,7 +50,7 @@ impl RecordOp {
     }
 }
 
-/// The earlier of two times, where there are any.
+/// The earlier of two optional times.
 pub fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

@@ -1,15 +1,17 @@
-//! Trust: which addresses the registry may put into a Service.
+//! Trust: the addresses that the registry may put into a Service.
 //!
-//! Whoever can write the registry can, through the bridge, put addresses into EndpointSlices, which RBAC would not let
-//! them write (CVE-2021-25740: endpoints of other namespaces behind one's own Service). Owns the rules on top of what
-//! no endpoint can be (`model::address`). Refuses to know where the networks and pods come from.
+//! A program that can write the registry could otherwise put addresses into EndpointSlices that RBAC does not let it
+//! write (CVE-2021-25740: endpoints of other namespaces behind one's own Service).
+//!
+//! Owns the rules beyond those for every endpoint (`model::address`). Refuses to know where networks and pods come
+//! from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::model::{CidrSet, Reason};
 
-/// What the cluster itself uses.
+/// The addresses that the cluster itself uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// The ServiceCIDR objects: a Service must not stand behind a Service.
@@ -27,19 +29,19 @@ pub struct Cluster {
 pub struct Policy {
     pub allow: CidrSet,
     pub deny: CidrSet,
-    /// Pod networks that the Nodes do not tell.
+    /// Pod networks that `spec.podCIDRs` of the Nodes do not name.
     pub pod_cidrs: CidrSet,
 }
 
-/// Whose pod an address is. Pods on the host's network do not count: their address is the node's. Pods that have ended
-/// do not count: their address may be somebody else's by now.
+/// The pod that has an address. Pods on the host's network do not count: their address is the node's. Pods that have
+/// ended do not count: their address may belong to another pod by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodOf {
     SameNamespace,
     OtherNamespace,
 }
 
-/// Everything that the judgement of an address rests on.
+/// Everything that the decision about an address rests on.
 #[derive(Clone, Copy, Debug)]
 pub struct Trust<'a> {
     pub cluster: &'a Cluster,
@@ -49,7 +51,7 @@ pub struct Trust<'a> {
 }
 
 impl Trust<'_> {
-    /// Why an address must not become an endpoint, where it must not.
+    /// The reason why an address must not become an endpoint; `None` if it may.
     pub fn refusal(&self, ip: IpAddr) -> Option<Reason> {
         let pod = self.pods.get(&ip).copied();
         if self.cluster.api_servers.contains(&ip) {
@@ -93,7 +95,7 @@ mod tests {
         let pods = BTreeMap::from([
             (ip("10.244.0.5"), PodOf::SameNamespace),
             (ip("10.244.0.6"), PodOf::OtherNamespace),
-            // A pod with an address of its own outside every range, as cloud networks give them.
+            // A pod of another namespace with an address outside every range, as cloud networks assign them.
             (ip("198.51.100.7"), PodOf::OtherNamespace),
             (ip("198.51.100.8"), PodOf::SameNamespace),
             (ip("203.0.113.9"), PodOf::SameNamespace),
@@ -107,21 +109,22 @@ mod tests {
         for (address, without_policy, with_policy) in [
             ("198.51.100.50", None, None),
             ("172.20.0.1", None, Some(Reason::NotInAllowCIDRs)),
-            // Never, whatever is allowed.
+            // These are never allowed.
             ("192.0.2.1", Some(Reason::APIServerAddress), Some(Reason::APIServerAddress)),
             ("10.96.0.1", Some(Reason::ServiceAddress), Some(Reason::ServiceAddress)),
             ("fd96::1", Some(Reason::ServiceAddress), Some(Reason::ServiceAddress)),
-            // Pods: of the same namespace yes, of another never, and nobody's address in a pod range is suspect.
+            // A pod of the same namespace is allowed, one of another never; an address in a pod range without a pod is
+            // suspect.
             ("10.244.0.5", None, None),
             ("10.244.0.6", Some(Reason::OtherNamespacesPod), Some(Reason::OtherNamespacesPod)),
             ("198.51.100.7", Some(Reason::OtherNamespacesPod), Some(Reason::OtherNamespacesPod)),
             ("198.51.100.8", None, None),
             ("10.244.9.9", Some(Reason::NoSuchPod), Some(Reason::NoSuchPod)),
             ("10.99.0.1", None, Some(Reason::NoSuchPod)),
-            // Nodes only where they are allowed by name.
+            // Addresses of Nodes need an explicit permission.
             ("192.0.2.10", Some(Reason::NodeAddress), Some(Reason::NodeAddress)),
             ("192.0.2.11", Some(Reason::NodeAddress), None),
-            // Deny wins over allow and over the pod rule.
+            // A denied network wins over an allowed one and over the pod rule.
             ("198.51.100.200", None, Some(Reason::DeniedCIDR)),
             ("203.0.113.9", None, Some(Reason::DeniedCIDR)),
         ] {

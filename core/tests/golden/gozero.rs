@@ -13,7 +13,7 @@ fn every_captured_record_decodes_to_what_its_text_shows() {
         ("negative-id", None, "g.rpc", Ok("10.0.0.1:8080")),
         ("ipv6", None, "g.rpc", Ok("[2001:db8::1]:8080")),
         ("wildcard-verbatim", None, "g.rpc", Err(Reason::UnspecifiedAddress)),
-        // Readers of `g` take it for theirs, as they take every key below their own.
+        // Readers of `g` read this record too, as they read every key below their own.
         ("key-with-slash", None, "g", Ok("10.0.0.1:8080")),
         ("two-instances", None, "g.rpc", Ok("10.0.0.2:8080")),
         ("two-instances", None, "g.rpc", Ok("10.0.0.1:8080")),

@@ -51,7 +51,7 @@ fn every_odd_record_has_our_verdict_beside_the_readers() {
             ("trailing-garbage", "skip", Err(Undecodable)),
             ("utf8-bom", "skip", Err(Undecodable)),
             ("unknown-top-level", "accept", GOOD),
-            // Its reader hands the object on, and grpc-go ends the process with it; what we write has none.
+            // The reader hands the object on, and grpc-go ends the process because of it; our records have none.
             ("metadata-object", "accept", GOOD),
             ("lowercase-fields", "accept", GOOD),
             ("op-1-delete", "accept", GOOD),

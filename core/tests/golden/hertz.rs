@@ -19,8 +19,7 @@ fn every_captured_record_decodes_to_what_its_text_shows() {
         ("register-ipv6-doc-addr", None, "g.echo", Ok("[2001:db8::1]:8888")),
         ("register-env-ipv6", None, "g.echo", Ok("[2001:db8::1]:8888")),
         ("register-env-ipv6-bracketed", None, "g.echo", Err(AddressMalformed)),
-        // Read by the service `g` too, which is what its own readers do; no RegisteredService can have the name
-        // `g/echo`.
+        // Readers of the service `g` read this record too; no RegisteredService can have the name `g/echo`.
         ("register-name-with-slash", None, "g", Ok("10.0.0.1:8888")),
         ("register-mixed-case", None, "G.Echo", Ok("10.0.0.1:8888")),
         ("register-weight-negative", None, "g.echo", Ok("10.0.0.1:8888")),

@@ -29,7 +29,7 @@ pub fn says_what_it_shows(golden: &Golden, record: &Record) {
 #[test]
 fn every_captured_record_decodes_to_what_its_text_shows() {
     use Reason::{HostnameAddress, LoopbackAddress, UnspecifiedAddress};
-    // Servers that were captured on loopback are records like any other, and no endpoints.
+    // Servers that were captured on loopback decode like any other, but cannot be endpoints.
     let table = [
         ("server-ipv4-defaults", None, "g.echo", Err(LoopbackAddress)),
         ("server-basicinfo-tags", None, "g.echo", Err(LoopbackAddress)),
@@ -74,12 +74,12 @@ fn every_odd_record_has_our_verdict_beside_the_readers() {
     assert_eq!(ours(&decode(&layout, "k/10.0.0.2:1", value)), Err(Reason::KeyValueMismatch));
 }
 
-/// Kitex and Hertz have one value, and their readers agree on all of it but what a service is without a single sound
-/// record.
+/// Kitex and Hertz have one value, and their readers differ only about a service without a valid record, which is
+/// `alone`.
 pub fn table(alone: &'static str) -> Vec<(&'static str, &'static str, Expected)> {
     use Reason::{AddressMissing, HostnameAddress, NotTCP, PortMissing, PortZero, Undecodable};
     const GOOD: Expected = Ok("10.0.0.1:8888");
-    // Where a reader accepts and we refuse, no EndpointSlice could hold the address, or clients could not dial it (an
+    // If a reader accepts and we refuse, no EndpointSlice could hold the address, or clients could not dial it (an
     // empty network is an UnknownNetworkError in kitex v0.16.3).
     vec![
         ("bad-json", "skip", Err(Undecodable)),

@@ -30,7 +30,7 @@ fn every_captured_record_decodes_to_what_its_text_shows() {
         ("namespace-custom", Some("/ns/sub"), "g.echo", Ok("10.0.0.1:9000")),
         ("namespace-empty", Some(""), "g.echo", Ok("10.0.0.1:9000")),
         ("ttl-30", None, "g.echo", Ok("10.0.0.1:9000")),
-        // Its readers filter by the name in the value; no RegisteredService can have this one.
+        // The readers filter by the name in the value; no RegisteredService can have this name.
         ("name-with-slash", None, "g", Err(OtherName)),
         ("two-instances", None, "g.echo", Ok("10.0.0.1:9000")),
         ("two-instances", None, "g.echo", Ok("10.0.0.2:9000")),

@@ -1,6 +1,8 @@
-//! What real programs wrote and how the real readers took it, with our own verdict beside theirs. One file a framework.
+//! Golden records: bytes that real programs wrote and the result of the real readers, with our own result beside them.
+//!
+//! Owns the comparison; the table of each framework is in a file of its own.
 
-// A test tells what went wrong by ending there.
+// A test reports an error by panicking.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 mod gozero;
@@ -15,7 +17,7 @@ use serde::Deserialize;
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::{Content, LeaseId, RawRecord, Reason, Record};
 
-/// The first address of a record, or why it is no endpoint.
+/// The expected result: the first address of a record, or the reason why it cannot be an endpoint.
 type Expected = Result<&'static str, Reason>;
 
 /// A record that a real program wrote.
@@ -50,11 +52,11 @@ fn ours(record: &Record) -> Result<String, Reason> {
     }
 }
 
-/// A row for each captured record: case, prefix (`None` is the framework's own), name of the service as it stands in
-/// the key, our verdict. A case with two instances has two rows.
+/// A row for each captured record: case, prefix (`None` is the framework's own), name of the service in the key,
+/// expected result. A case with two instances has two rows.
 type Captured = (&'static str, Option<&'static str>, &'static str, Expected);
 
-/// Checks every captured record, and hands each to `also` with what it decoded to.
+/// Checks every captured record, and hands each to `also` with its decoded form.
 fn captured(format: Format, json: &str, count: usize, table: &[Captured], also: impl Fn(&Golden, &Record)) {
     let records: Vec<Golden> = serde_json::from_str(json).unwrap();
     assert_eq!(records.len(), count);
@@ -74,7 +76,7 @@ fn captured(format: Format, json: &str, count: usize, table: &[Captured], also: 
     assert!(rows.is_empty(), "no such record: {rows:?}");
 }
 
-/// Checks every odd record against a row: case, what the framework's reader did, what we do.
+/// Checks every odd record against a row: case, result of the framework's reader, our result.
 fn odd(format: Format, framework: &str, table: &[(&str, &str, Expected)]) {
     let layout = Layout::new(format, format.default_prefix());
     let all: Vec<Odd> = serde_json::from_str(include_str!("reader-verdicts.json")).unwrap();
@@ -90,7 +92,7 @@ fn odd(format: Format, framework: &str, table: &[(&str, &str, Expected)]) {
         assert_eq!(*theirs, odd.verdict, "{case}");
         let record = decode(&layout, key, value);
         assert_eq!(ours(&record), verdict.map(ToOwned::to_owned), "{case}");
-        // The reader that was asked for `tort.x.40` does not take `tort.x.40bar` for it, and neither do we.
+        // A reader of `tort.x.40` does not read `tort.x.40bar`, and neither do we.
         let (name, _) = layout.split_key(&record.key).unwrap();
         assert_eq!(name.ends_with(b"bar"), odd.case == "foobar-beside-foo", "{case}");
         seen += 1;

@@ -1,7 +1,7 @@
-//! Hands the operations of a plan to the writers.
+//! The writes of a plan: hands its operations to the writers.
 //!
-//! Owns the order of writes on each side, which stop at the first error; the rest is planned again. Refuses to decide
-//! whether a request may be sent: each writer asks the claim to lead by itself.
+//! Owns the order of writes on each side, which stop at the first error; the next pass plans the rest again. Refuses to
+//! decide whether a request may be sent: each writer asks the claim to lead itself.
 
 use std::sync::Arc;
 
@@ -44,13 +44,13 @@ impl Applied {
 }
 
 impl Controller {
-    /// Writes where this process leads and the goal is to be written; a standby only plans.
+    /// Writes if this process leads and the pass may write; a standby only plans.
     pub(super) async fn apply(&self, observed: &Observed, validation: &Validation, plan: &Plan) -> Applied {
         if !validation.writes || !self.writers.leadership.is_leader() {
             self.record_results(&observed.facts.key, &[]);
             return Applied::default();
         }
-        // The sides do not wait for each other: a slow registry must not delay DNS.
+        // Both sides are written concurrently, because a slow registry must not delay DNS.
         let ((cluster, cluster_error), mut applied) =
             tokio::join!(self.write_cluster(observed, plan), self.write_registries(&observed.facts.key, plan));
         applied.slices = cluster.slices;
@@ -59,8 +59,7 @@ impl Controller {
         applied
     }
 
-    /// Each registry keeps the error of its last writes; a registry that was not asked to write any more refuses
-    /// nothing.
+    /// Records the result of the last writes of each registry; a registry without writes has no error.
     fn record_results(&self, key: &ServiceKey, refused: &[(Arc<RegistryHandle>, RegistryError)]) {
         for handle in self.views.registries.all() {
             let error = refused.iter().find(|(by, _)| Arc::ptr_eq(by, &handle)).map(|(_, error)| error.clone());
@@ -73,7 +72,7 @@ impl Controller {
         let mut refused = Vec::new();
         let handles = self.views.registries.all();
         for (name, ops) in plan.records.iter().filter(|(_, ops)| !ops.is_empty()) {
-            // A session that ended since has nothing to write to.
+            // The session may have ended since the observation.
             let Some(handle) = handles.iter().find(|handle| handle.name == *name) else { continue };
             let span = info_span!("write records", registry = handle.name, operations = ops.len());
             let report = handle.write(&self.writers.leadership, ops.clone()).instrument(span).await;
@@ -123,7 +122,7 @@ impl Controller {
         let owner = Owner { key: &facts.key, uid: &facts.uid };
         if let Some(new) = &plan.create {
             match writer.create_service(&owner, new).await {
-                // Another program created it meanwhile: the watch will show it.
+                // Another program created the Service meanwhile: the watch will show it.
                 Ok(()) | Err(ClusterError::Conflict { .. }) => applied.created_service = true,
                 Err(error) => return Err(error),
             }

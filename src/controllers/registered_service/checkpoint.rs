@@ -1,7 +1,7 @@
 //! The checkpoint of the controller: the values that one pass over a RegisteredService hands to the next.
 //!
-//! It is lost with the process; see [`twinspan_core::plan::service::Checkpoint`] for the part that the planners need.
-//! Refuses to decide.
+//! Owns the part beside [`twinspan_core::plan::service::Checkpoint`], for Events, metrics and status. It is lost with
+//! the process. Refuses to decide.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use twinspan_core::model::{InstanceAddr, Reason, ServiceKey};
 use twinspan_core::plan::service;
 
-/// The checkpoints by RegisteredService; clones are the same ones.
+/// The checkpoints by RegisteredService; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoints(Arc<Mutex<BTreeMap<ServiceKey, Checkpoint>>>);
 
@@ -32,32 +32,32 @@ impl Checkpoints {
     }
 }
 
-/// The values that one pass hands to the next.
+/// The checkpoint of one RegisteredService.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {
     pub planned: service::Checkpoint,
-    /// Instances that lost their registration, for the Event about a new one.
+    /// Instances that lost their registration; a new one is worth an Event.
     pub lost: BTreeSet<InstanceAddr>,
     pub counted: Counted,
     pub unfinished: Unfinished,
     pub status_written: Option<Instant>,
-    /// Changes that no Event has published yet, each direction by itself.
+    /// Changes that no Event has published yet, for each direction.
     pub pending_exports: Changes,
     pub pending_imports: Changes,
 }
 
-/// The values that the metrics count for the RegisteredService now. They outlive the object, so that they can be taken
-/// off again.
+/// The values of the RegisteredService that are in the gauges now. They outlive the object, so that they can be
+/// subtracted again.
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
-    /// How the last pass ended.
+    /// The state after the last pass.
     pub state: Option<&'static str>,
     pub skipped: BTreeMap<Reason, usize>,
     pub held: usize,
     pub lost: usize,
 }
 
-/// Directions whose last write failed: it may have taken effect all the same.
+/// Directions whose last write failed; it may have taken effect nevertheless.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Unfinished {
     pub export: bool,

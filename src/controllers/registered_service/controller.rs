@@ -6,12 +6,12 @@ use super::checkpoint::Checkpoints;
 use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
 
-/// Reconciles RegisteredServices; clones are the same one.
+/// Reconciles RegisteredServices; clones share everything.
 #[derive(Clone, Debug)]
 pub struct Controller {
     pub views: Views,
     pub writers: Writers,
     pub checkpoints: Checkpoints,
-    /// Plan and report, and write nothing.
+    /// Whether the controller only plans and reports, and writes nothing.
     pub dry_run: bool,
 }

@@ -1,7 +1,7 @@
 //! Events about a RegisteredService.
 //!
-//! Owns when there is something to publish. Under churn one Event stands for many changes: a busy cluster must not fill
-//! its API server with Events. Refuses to decide: every Event follows from the outcomes and from the result of the
+//! Owns the rule about when to publish. Under churn one Event stands for many changes, because a busy cluster must not
+//! fill its API server with Events. Refuses to decide: every Event follows from the outcomes and from the result of the
 //! writes.
 
 use std::sync::Arc;
@@ -21,11 +21,12 @@ use crate::api::conditions::{self, ACCEPTED, DELETIONS_HELD};
 use crate::api::{APPROVE_DELETIONS, RegisteredService};
 use crate::cluster::events::{About, Reason};
 
-/// Least time between two Events about changes in one direction; changes in between are summed up.
+/// Least time between two Events about changes in one direction; changes in between are counted together.
 const PACE: Duration = Duration::from_secs(30);
 
 impl Controller {
-    /// Publishes the Events of a pass, where this process leads. Returns how long the summed-up changes have to wait.
+    /// Publishes the Events of a pass, if this process leads. Returns the time that the counted changes still have to
+    /// wait.
     pub(super) fn publish_events(
         &self,
         object: &Arc<RegisteredService>,
@@ -65,7 +66,7 @@ impl Controller {
     }
 }
 
-/// A rejection that the last status does not have.
+/// Publishes a rejection that the last status does not have.
 fn not_accepted(observed: &Observed, validation: &Validation, publish: &impl Fn(Reason, String)) {
     let Some(rejection) = &validation.rejection else { return };
     let (key, reason, message) = (&observed.facts.key, rejection.reason.as_str(), &rejection.message);
@@ -77,7 +78,7 @@ fn not_accepted(observed: &Observed, validation: &Validation, publish: &impl Fn(
     }
 }
 
-/// A reason that the last pass did not have.
+/// Publishes a reason that the last pass did not have.
 fn skipped(observed: &Observed, outcomes: &Outcomes, publish: &impl Fn(Reason, String)) {
     let checkpoint = &observed.checkpoint;
     let known = checkpoint.planned.uid == observed.facts.uid;
@@ -87,7 +88,7 @@ fn skipped(observed: &Observed, outcomes: &Outcomes, publish: &impl Fn(Reason, S
     }
 }
 
-/// A hold that the last status does not have.
+/// Publishes a hold that the last status does not have.
 fn held(observed: &Observed, directions: &Directions, publish: &impl Fn(Reason, String)) {
     let known = status::before(observed, DELETIONS_HELD).is_some();
     if let Some(hold) = directions.hold().filter(|_| !known) {
@@ -106,9 +107,9 @@ fn held(observed: &Observed, directions: &Directions, publish: &impl Fn(Reason, 
 #[derive(Debug, PartialEq, Eq)]
 enum Batch {
     Empty,
-    /// There are changes, but the last Event is too recent.
+    /// Changes wait, because the last Event is too recent.
     Later(Duration),
-    /// Everything that was added and removed since the last Event.
+    /// The numbers of instances added and removed since the last Event.
     Now(usize, usize),
 }
 

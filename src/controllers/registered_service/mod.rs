@@ -5,7 +5,9 @@
 //! - [`siblings`]: other RegisteredServices that want the same name or Service.
 //! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
 //! - [`apply`]: hands the operations to the writers.
-//! - [`report`]: log, metrics and checkpoint; [`status`]: counts and conditions; [`events`]: Events.
+//! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions; [`events`]: Events.
+//!
+//! Owns the order of these steps. Refuses to decide what to write.
 
 pub mod apply;
 pub mod checkpoint;
@@ -33,7 +35,7 @@ use super::queue::{Action, Finished};
 use crate::telemetry::metrics::Outcome;
 
 impl Controller {
-    /// One pass.
+    /// Runs one pass.
     pub async fn reconcile(self, key: ServiceKey, triggered: Timestamp) -> Finished {
         let span = info_span!("pass", service = %key, outcome = Empty);
         let (outcome, action) = self.pass(&key, triggered).instrument(span.clone()).await;

@@ -1,7 +1,7 @@
-//! Everything that a pass rests on, read from the views at one moment.
+//! The observation: everything that a pass over one RegisteredService rests on, read from the views at one moment.
 //!
-//! Owns how the views become facts: the view of the cluster is locked once, and every registry is read under that lock.
-//! Registers the addresses that it looked at under the same lock, so that no change in between is lost. Refuses to
+//! Owns the way from views to facts: the view of the cluster is locked once, and every registry is read under that
+//! lock. Registers interest in the addresses under the same lock, so that no change in between is lost. Refuses to
 //! decide.
 
 use std::sync::Arc;
@@ -23,16 +23,16 @@ use crate::registry::handle::{Phase, RegistryHandle};
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub facts: Facts,
-    /// `None` where there is no such RegisteredService any more.
+    /// `None` if the RegisteredService was deleted.
     pub object: Option<Arc<RegisteredService>>,
     pub namespace: Option<Arc<NamespaceView>>,
     pub registry: Option<Arc<ServiceRegistry>>,
-    /// Why the registry does not tell which records are under the name, where it fails to.
+    /// The reason why the records under the name are not known, if they are not.
     pub registry_failure: Option<RegistryError>,
     pub checkpoint: Checkpoint,
 }
 
-/// `None` while the view of the cluster is not complete.
+/// Observes one RegisteredService; `None` while the view of the cluster is not complete.
 pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey) -> Option<Observed> {
     let view = views.cluster();
     if !view.unsynced().is_empty() {
@@ -65,7 +65,8 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey) -> Op
     Some(observed)
 }
 
-/// Another RegisteredService of the same name starts afresh; one that is gone keeps its checkpoint.
+/// The checkpoint for this pass. Another RegisteredService of the same name starts afresh; a deleted one keeps its
+/// checkpoint.
 fn checkpoint(last: Option<Checkpoint>, exists: bool, uid: &str) -> Checkpoint {
     match last {
         Some(last) if !exists || last.planned.uid == uid => last,
@@ -115,7 +116,7 @@ fn registry_facts(
     mut snapshot: Snapshot,
 ) -> RegistryFacts {
     if !handle.is_sole() {
-        // Records that look like ours may be another ServiceRegistry's.
+        // Records that look like ours may belong to another ServiceRegistry.
         snapshot.state = ViewState::Unknown;
     }
     let orphan_grace_until = handle.fence.as_ref().and_then(|fence| fence.orphan_grace_until());
@@ -123,7 +124,7 @@ fn registry_facts(
     RegistryFacts { name, layout, owner, registry_name, orphan_grace_until, snapshot }
 }
 
-/// The records of an owner in a registry that it does not refer to, where there are any.
+/// The records of an owner in a registry that it no longer refers to, if there are any.
 fn former(handle: &RegistryHandle, owner: &Owner) -> Option<Snapshot> {
     let view = handle.view();
     view.owned_by(&owner.service).next()?;
@@ -137,7 +138,7 @@ fn failure(handle: &RegistryHandle, name: &RegistryName) -> Option<RegistryError
     }
 }
 
-/// The holds and approvals that the objects and the registry's guard tell of.
+/// The holds and approvals in the objects and in the registry's guard.
 fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
     let (key, planned) = (&observed.facts.key, &observed.checkpoint.planned);
     let conditions = observed.object.as_ref().and_then(|object| Some(&object.status.as_ref()?.conditions));

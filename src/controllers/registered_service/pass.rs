@@ -19,19 +19,19 @@ pub(super) struct Pass<'a> {
     pub validation: &'a Validation,
     pub plan: &'a Plan,
     pub applied: &'a Applied,
-    /// When the change that led here began.
+    /// The time of the change that triggered the pass.
     pub triggered: Timestamp,
     pub took: Duration,
 }
 
-/// How a pass ended.
+/// The result of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PassOutcome {
     Failed,
     Rejected,
-    /// A view is not complete or not fresh.
+    /// A view is incomplete or not fresh.
     Waiting,
-    /// Suspended, or only observing.
+    /// The RegisteredService is suspended, or only observes.
     Observed,
     Synced,
     Unchanged,
@@ -54,7 +54,7 @@ impl PassOutcome {
         }
     }
 
-    /// Bounded, for metrics.
+    /// The name of the result in metrics; a bounded set.
     pub fn label(self) -> &'static str {
         match self {
             Self::Failed => "failed",
@@ -66,7 +66,7 @@ impl PassOutcome {
         }
     }
 
-    /// The state of the RegisteredService: whether there was something to write does not matter.
+    /// The state of the RegisteredService, whether or not there was something to write.
     pub(super) fn state(self) -> &'static str {
         if self == Self::Unchanged { Self::Synced.label() } else { self.label() }
     }

@@ -1,6 +1,6 @@
-//! Reports a pass: the log line, metrics, status, Events and the checkpoint; and the action that follows.
+//! The report of a pass: log line, metrics, status, Events, checkpoint, and the action that follows.
 //!
-//! Owns what is measured and when the RegisteredService is reconciled again. Refuses to decide: it reads the outcomes.
+//! Owns the measurements and the time of the next pass. Refuses to decide: it reads the outcomes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -83,7 +83,7 @@ impl Controller {
         now
     }
 
-    /// Reports the deletions to the guard of each registry; when a hold begins or ends, every service has to be
+    /// Reports the deletions to the guard of each registry; when a hold begins or ends, every service must be
     /// reconciled.
     fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
         let key: &ServiceKey = &observed.facts.key;
@@ -97,15 +97,14 @@ impl Controller {
             match &plan.directions {
                 _ if current != Some(handle.name.as_str()) => report(&handle, None),
                 Some(directions) => report(&handle, Some(directions.deletions())),
-                // Not known now: the last report stands.
+                // The deletions are unknown now, so the last report stands.
                 None if observed.object.is_some() => {}
                 None => report(&handle, None),
             }
         }
     }
 
-    /// Writes the status where it changed, at most once in [`STATUS_PACE`]. Returns how long to wait where it is too
-    /// soon.
+    /// Writes a changed status, at most once in [`STATUS_PACE`]. Returns the time to wait if it is too soon.
     async fn write_status(
         &self,
         observed: &Observed,
@@ -148,13 +147,13 @@ impl Controller {
     }
 }
 
-/// The wait until a time that the planners named; never negative.
+/// The wait until a time from the planners; never negative.
 fn until(at: Timestamp, now: Timestamp) -> Duration {
-    // A little later rather than a little earlier: a pass that comes too soon finds the same wait again.
+    // Adds a little, because a pass that comes too early finds the same wait again.
     at.duration_since(now).unsigned_abs().saturating_add(Duration::from_millis(5))
 }
 
-/// One line that a person can read for each applied plan; errors say what to do.
+/// Logs one readable line for each applied plan; errors say what to do.
 fn log(pass: &Pass<'_>) {
     let Pass { observed, plan, applied, took, .. } = *pass;
     let key = &observed.facts.key;
@@ -174,8 +173,7 @@ fn log(pass: &Pass<'_>) {
         info!("created the Service of {key}");
     }
     match &applied.registry_error {
-        // The epoch is being raised, or another session is being checked; every service is reconciled once that is
-        // done.
+        // The epoch is being raised, or a session is being checked; every service is reconciled afterwards.
         Some(RegistryError::NotLeader | RegistryError::NoEpoch | RegistryError::NotSole) | None => {}
         Some(error) => warn!("cannot export {key}: {error}"),
     }
@@ -196,7 +194,7 @@ fn next_checkpoint(observed: &Observed, plan: &Plan) -> Checkpoint {
     checkpoint
 }
 
-/// The counts of a pass for the gauges; where they are not known now, the last ones stay.
+/// The counts of a pass for the gauges; unknown ones keep their last value.
 fn counted(observed: &Observed, validation: &Validation, plan: &Plan, outcome: PassOutcome) -> Counted {
     let mut counted = Counted { state: (!validation.gone).then(|| outcome.state()), ..Counted::default() };
     if plan.directions.is_some() {
@@ -209,7 +207,7 @@ fn counted(observed: &Observed, validation: &Validation, plan: &Plan, outcome: P
     counted
 }
 
-/// Takes the last counts off the gauges, and adds the new ones.
+/// Subtracts the last counts from the gauges, and adds the new ones.
 fn count(metrics: &Metrics, before: &Counted, now: &Counted) {
     let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     for (reason, count) in &now.skipped {

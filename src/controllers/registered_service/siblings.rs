@@ -1,7 +1,7 @@
 //! Siblings of a RegisteredService, from the views.
 //!
-//! Owns which RegisteredServices are siblings: those that share a name, a Service, or the name of a record that is
-//! ours. Refuses to decide who has an address, which the core does.
+//! Owns the rule about which RegisteredServices are siblings: those that share a name, a Service, or the name of one of
+//! our records. Refuses to decide which of them has an address, which the core does.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +14,7 @@ use super::observe::{Observed, observe};
 use super::validate::validate;
 use crate::controllers::views::Views;
 
-/// The addresses and records that siblings want too. `accepted` are the own settings, where the RegisteredService
-/// writes.
+/// The addresses and records that siblings want too. `accepted` are its own settings, if the RegisteredService writes.
 pub fn siblings(
     views: &Views,
     checkpoints: &Checkpoints,

@@ -15,7 +15,7 @@ use crate::api::conditions::{
 use crate::api::{APPROVE_DELETIONS, Counts, RegisteredServiceStatus, SkippedInstance};
 use crate::cluster::ClusterError;
 
-/// How many skipped instances are named.
+/// The number of skipped instances that status names.
 const SAMPLE: usize = 5;
 
 pub fn desired(
@@ -37,11 +37,11 @@ pub fn desired(
         status.instances = counts(&plan.outcomes.counts());
         status.skipped = samples(&plan.outcomes);
     } else if validation.withdraws() {
-        // Withdrawn: nothing is left on either side.
+        // Everything is withdrawn, and nothing is left on either side.
         status.instances = Counts::default();
         status.skipped = Vec::new();
     }
-    // Else the counts are not known now, and the last ones stay.
+    // The counts are unknown now, so the last ones stay.
     status
 }
 
@@ -95,7 +95,7 @@ fn desired_conditions(
     let held = match &plan.directions {
         Some(directions) => held(directions, &plan.outcomes),
         None if validation.withdraws() => nothing_held(""),
-        // Not known now: a hold stays, and its time goes on.
+        // The deletions are unknown now: a hold stays, and its time goes on.
         None => before(observed, DELETIONS_HELD).map_or_else(
             || nothing_held(""),
             |held| DesiredCondition {
@@ -190,7 +190,7 @@ impl Direction<'_> {
     }
 }
 
-/// Why nothing could be planned, or why the plan is not written.
+/// The reason why nothing could be planned, or why the plan is not written.
 fn waiting(
     kind: &'static str,
     observed: &Observed,
@@ -229,7 +229,7 @@ fn waiting(
     None
 }
 
-/// There is no session, or it has no list yet; the status of the ServiceRegistry may say why.
+/// The condition without a session, or before its first list; the status of the ServiceRegistry may have the reason.
 fn pending(kind: &'static str, observed: &Observed, registry: &str) -> DesiredCondition {
     let status = observed.registry.as_ref().and_then(|object| object.status.as_ref());
     let ready = status.and_then(|status| conditions::find(&status.conditions, READY)).filter(|c| c.status == "False");
@@ -247,7 +247,7 @@ fn pending(kind: &'static str, observed: &Observed, registry: &str) -> DesiredCo
     }
 }
 
-/// A condition of the last status, where it is True.
+/// A condition of the last status, if it is True.
 pub fn before<'a>(observed: &'a Observed, kind: &str) -> Option<&'a Condition> {
     find_true(&observed.object.as_ref()?.status.as_ref()?.conditions, kind)
 }

@@ -1,9 +1,9 @@
 //! Validation: the goal of a pass, from the spec and the objects that it names.
 //!
-//! Owns the reasons of the `Accepted` condition, and the consequence of a rejection for what is already written: where
-//! it is certain that nothing belongs there (the Service or the registry is gone, the name is not allowed) it is
-//! withdrawn; where only the spec cannot be understood, everything stays, because nothing says that the instances
-//! ended. Refuses to plan.
+//! Owns the reasons of the `Accepted` condition, and the consequence of a rejection for existing records and slices.
+//! They are withdrawn if it is certain that nothing belongs there (the Service or the registry is gone, the name is not
+//! allowed). They stay if only the spec cannot be understood, because nothing says that the instances ended. Refuses to
+//! plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,19 +19,19 @@ use crate::api::{
     AllowedUse, CreateService, Export, IpFamilyPolicy, OnExpiry, Policy, RegisteredService, ServiceRegistry,
 };
 
-/// The goal, and why it is what it is.
+/// The goal, and the reason for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Validation {
     pub goal: Goal,
     /// Whether the pass may write.
     pub writes: bool,
-    /// Why the RegisteredService cannot be acted upon.
+    /// The reason why the RegisteredService cannot be acted upon.
     pub rejection: Option<Rejection>,
-    /// There is no RegisteredService any more.
+    /// Whether the RegisteredService was deleted.
     pub gone: bool,
 }
 
-/// Why not, for the `Accepted` condition.
+/// The reason for the `Accepted` condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub reason: Reason,
@@ -39,23 +39,23 @@ pub struct Rejection {
     consequence: Consequence,
 }
 
-/// The consequence of a rejection for what is already written.
+/// The consequence of a rejection for existing records and slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Consequence {
-    /// The spec only cannot be understood.
+    /// Nothing changes, because only the spec cannot be understood.
     Nothing,
     Withdraw,
-    /// Withdraw within the limits, because only a list may show it.
+    /// Withdraw within the limits, because perhaps only a list shows the reason.
     WithdrawGuarded(Limits),
 }
 
 impl Validation {
-    /// The settings in force, where the pass may write.
+    /// The settings in force, if the pass may write.
     pub fn accepted(&self) -> Option<&Accepted> {
         self.goal.accepted().filter(|_| self.writes)
     }
 
-    /// Whether everything that is written goes.
+    /// Whether all records and slices are withdrawn.
     pub fn withdraws(&self) -> bool {
         matches!(self.goal, Goal::Withdraw { .. })
     }
@@ -76,7 +76,7 @@ pub fn validate(observed: &Observed, dry_run: bool) -> Validation {
         let goal = Goal::Withdraw { guarded: None };
         return Validation { goal, writes: !dry_run, rejection: None, gone: true };
     };
-    // The leases of written records are kept alive, and nothing else is written.
+    // Without `writes`, leases of existing records are still kept alive, and nothing else is written.
     let writes = !dry_run && !object.spec.suspend && object.spec.policy == Policy::Sync;
     match accept(observed, object) {
         Ok(accepted) => Validation { goal: Goal::Sync(Box::new(accepted)), writes, rejection: None, gone: false },
@@ -124,7 +124,7 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
     accept_service(observed, object, accepted)
 }
 
-/// The registry, where its format can carry the spec and it allows the name.
+/// The registry, if its format can carry the spec and it allows the name.
 fn accept_registry<'a>(
     observed: &'a Observed,
     object: &RegisteredService,
@@ -181,7 +181,7 @@ fn accept_service(observed: &Observed, object: &RegisteredService, mut accepted:
     }
 }
 
-/// The Service that is created where it is missing, where one is.
+/// The Service to create if it is missing; `None` with `create: Never`.
 fn wanted_service(object: &RegisteredService, key: &ServiceKey) -> Option<NewService> {
     let service = &object.spec.service;
     let ports = service.ports.iter().filter_map(|p| Some((p.name.clone(), p.number?))).collect();
@@ -189,8 +189,8 @@ fn wanted_service(object: &RegisteredService, key: &ServiceKey) -> Option<NewSer
     (service.create != CreateService::Never).then(|| NewService { key: key.clone(), headless, ports })
 }
 
-/// A Service that we created follows the spec. One that should become headless, or stop being it, has to be made anew
-/// (`spec.clusterIP` is immutable), so nothing is imported into it any more.
+/// A Service that we created follows the spec. One that must become headless, or stop being headless, has to be
+/// recreated (`spec.clusterIP` is immutable), so nothing is imported into it any more.
 fn follow_created(mut accepted: Accepted, found: &ServiceView, wanted: NewService) -> Accepted {
     if found.headless != wanted.headless {
         return accepted;
@@ -211,7 +211,7 @@ fn follow_created(mut accepted: Accepted, found: &ServiceView, wanted: NewServic
     accepted
 }
 
-/// Rejects a setting that the format has no place for; no setting is ever ignored.
+/// Rejects a setting that the format cannot carry, because no setting is ever ignored.
 fn carried(object: &RegisteredService, format: Format) -> Check<()> {
     let (spec, name) = (&object.spec, format.as_str());
     let reject = |message: String| reject(Reason::NotSupported, message);
@@ -268,7 +268,7 @@ fn allowed(observed: &Observed, registry: &ServiceRegistry, name: &RegistryName)
     )
 }
 
-/// `*` stands for any characters, none included.
+/// Matches a pattern in which `*` stands for any number of characters.
 fn matches_wildcard(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();

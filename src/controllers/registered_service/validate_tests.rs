@@ -80,7 +80,7 @@ fn accepted(observed: &Observed) -> Accepted {
     }
 }
 
-/// The reason, and whether the written records and slices go.
+/// The reason, and whether records and slices are withdrawn.
 fn rejected(observed: &Observed) -> (Reason, bool) {
     let validation = validate(observed, false);
     (validation.rejection.as_ref().unwrap().reason, validation.withdraws())

@@ -1,8 +1,8 @@
 //! Duplicates: ServiceRegistries with the same etcd, the same keyspace in it and the same cluster ID. The oldest has
 //! it.
 //!
-//! Owns how they are told apart. Endpoints have many spellings, so the deciding fact is the cluster ID that etcd itself
-//! answers with. Refuses to know the consequence.
+//! Owns the comparison. Endpoints have many spellings, so the deciding fact is the cluster ID with which etcd itself
+//! answers. Refuses to know the consequence.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ pub(super) struct LastEtcd {
     pub etcd: u64,
 }
 
-/// Whether each would take the other's records for its own, if they were in one etcd.
+/// Whether both would have the same records in one etcd, so that each would take the other's for its own.
 pub(super) fn same_keyspace(a: &Identity, b: &Identity) -> bool {
     a.cluster_id == b.cluster_id && a.layout.same_keyspace(&b.layout)
 }
 
-/// An older ServiceRegistry that is the same registry as this one. `last` is the etcd of this one where it does not
-/// run.
+/// The older ServiceRegistry for the same registry, if there is one. `last` is the etcd of this one if it has no
+/// session.
 pub(super) fn older_duplicate(
     view: &ClusterView,
     running: &BTreeMap<String, Running>,
@@ -41,7 +41,7 @@ pub(super) fn older_duplicate(
     let endpoints = &object.spec.etcd.endpoints;
     let etcd = match object.metadata.name.as_ref().and_then(|name| running.get(name)) {
         Some(running) => running.handle.etcd(),
-        // The status may name the etcd that it was pointed to before.
+        // The status may still name the etcd of earlier endpoints.
         None => last.filter(|last| last.endpoints == *endpoints).map(|last| last.etcd),
     };
     let duplicate = |(name, other): (&String, &Arc<ServiceRegistry>)| {
@@ -51,7 +51,7 @@ pub(super) fn older_duplicate(
             return None;
         }
         let addressed = runs.map_or(&other.spec.etcd.endpoints, |running| &running.settings.connection.endpoints);
-        // A registry that is not connected counts where it was last: its records are there.
+        // A registry that is not connected counts with its last etcd, which has its records.
         let found = runs.and_then(|running| running.handle.etcd()).or_else(|| other.last_etcd().map(|(etcd, _)| etcd));
         let same_etcd = addressed.iter().any(|endpoint| endpoints.contains(endpoint));
         (same_etcd || (etcd.is_some() && etcd == found)).then(|| name.clone())

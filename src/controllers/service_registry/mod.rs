@@ -33,9 +33,9 @@ const STATUS_RETRY: Duration = Duration::from_millis(250);
 pub enum Command {
     /// A ServiceRegistry was created, changed or deleted.
     Reconcile(String),
-    /// Something that any of them may depend on changed.
+    /// An object changed on which any ServiceRegistry may depend.
     ReconcileAll,
-    /// RegisteredServices that refer to it came, went or changed their names.
+    /// RegisteredServices that refer to it were created, deleted or renamed in the registry.
     UpdateNames(String),
     /// Its status may have changed.
     Report(String),
@@ -135,7 +135,7 @@ impl Controller {
 }
 
 impl Sessions {
-    /// Obeys the commands of the router without reporting, for a viewer.
+    /// Obeys the commands of the router without reporting status, for a viewer.
     pub async fn follow(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let stop = self.stop.clone();
         loop {

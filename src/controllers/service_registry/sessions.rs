@@ -1,8 +1,8 @@
-//! Starts and ends sessions, so that one runs for each ServiceRegistry that can be used.
+//! Sessions: one runs for each ServiceRegistry that can be used.
 //!
-//! Owns which sessions run, and that no two are the same registry. A changed connection replaces the session and keeps
-//! the view; a deleted ServiceRegistry keeps its session until the own records in it are withdrawn. Refuses to know
-//! records and to write status.
+//! Owns the start and the end of sessions, and the rule that no two serve the same registry. A changed connection
+//! replaces the session and keeps the view; a deleted ServiceRegistry keeps its session until its own records are
+//! withdrawn. Refuses to know the content of records and to write status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::registry::sessions::{Registries, Running, SessionSettings};
 use crate::registry::takeover::Takeover;
 use crate::registry::{Connector, keepalive, session, takeover};
 
-/// A deleted registry's own records are withdrawn for this long before they are left to expire.
+/// Time to withdraw the own records of a deleted registry; the rest expires with the leases.
 const WITHDRAW: Duration = Duration::from_secs(30);
 /// Interval at which a withdrawal is checked.
 const WITHDRAW_POLL: Duration = Duration::from_millis(200);
@@ -38,7 +38,7 @@ pub struct Sessions {
     pub events: mpsc::UnboundedSender<RegistryEvent>,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
-    /// Absent where nothing is written and no lease is kept alive: for a viewer.
+    /// Absent in a viewer, which neither writes nor keeps leases alive.
     pub upkeep: Option<Upkeep>,
     /// Makes the connector of a session; a test connects to a registry in memory instead.
     pub(super) connect: fn(&Settings) -> Arc<dyn Connector>,
@@ -52,7 +52,7 @@ pub struct Sessions {
 #[derive(Clone, Debug)]
 pub struct Upkeep {
     pub takeover: Takeover,
-    /// The tasks that release epochs; they end before everything else does.
+    /// The tasks that release epochs; they end before everything else.
     pub epochs: TaskTracker,
 }
 
@@ -69,7 +69,7 @@ impl Sessions {
         Self { views, events, tasks, stop, upkeep, connect, rejections, last }
     }
 
-    /// Why there can be no session for a ServiceRegistry.
+    /// The reason why there can be no session for a ServiceRegistry.
     pub fn rejection(&self, name: &str) -> Option<&Rejection> {
         self.rejections.get(name)
     }
@@ -81,16 +81,15 @@ impl Sessions {
         names
     }
 
-    /// Looks again at a session that has learnt which etcd it is connected to, before anything is written there.
-    /// Returns those that it reconciled.
+    /// Checks a session for duplicates once it knows its etcd, before anything is written there. Returns the reconciled
+    /// ServiceRegistries.
     pub fn confirm(&mut self, name: &str) -> BTreeSet<String> {
         let handle = self.views.registries.get(name);
         let learnt = handle.is_some_and(|handle| handle.etcd().is_some() && !handle.is_sole());
         if learnt { self.reconcile(name) } else { BTreeSet::new() }
     }
 
-    /// Starts or ends the session of a ServiceRegistry, and looks again at those that may be duplicates of it. Returns
-    /// all of them.
+    /// Starts or ends the session of a ServiceRegistry, and reconciles its possible duplicates. Returns all of them.
     pub fn reconcile(&mut self, name: &str) -> BTreeSet<String> {
         self.reconcile_one(name);
         let rejected = self.rejections.iter().filter(|(_, rejection)| rejection.reason == Reason::Conflict);
@@ -138,7 +137,7 @@ impl Sessions {
         }
     }
 
-    /// No other ServiceRegistry has its keyspace, as far as is known: the records there are its own, and may be
+    /// Confirms that no other known ServiceRegistry has the keyspace, so that its records are its own and may be
     /// written.
     fn confirm_sole(&mut self, name: &str) {
         self.last.remove(name);
@@ -149,7 +148,7 @@ impl Sessions {
         }
     }
 
-    /// Two sessions for one registry would take each other's records for their own.
+    /// Rejects a duplicate, because two sessions for one registry would take each other's records for their own.
     fn reject_duplicate(&mut self, name: &str, object: &ServiceRegistry, older: &str) {
         let message = format!(
             "ServiceRegistry {older} has the same etcd, prefix and cluster ID, and is older; delete one of them, or change its prefix"
@@ -163,12 +162,12 @@ impl Sessions {
                 let endpoints = running.settings.connection.endpoints;
                 self.last.insert(name.to_owned(), LastEtcd { endpoints, etcd });
             }
-            // RegisteredServices that refer to it have to say that they wait.
+            // The status of RegisteredServices that refer to it must say that they wait.
             self.send(RegistryEvent::State { registry: name.to_owned() });
         }
     }
 
-    /// The names of the RegisteredServices that refer to a registry.
+    /// Sends a session the names of the RegisteredServices that refer to its registry.
     pub fn update_names(&self, name: &str) {
         let Some(handle) = self.views.registries.get(name) else { return };
         let view = self.views.cluster();
@@ -196,7 +195,7 @@ impl Sessions {
                 if let Some(running) = other {
                     running.stop.cancel();
                 }
-                // A ServiceRegistry that comes back finds its own records again by comparison.
+                // A ServiceRegistry that is created again finds its own records by comparison.
                 self.views.registries.draining().retain(|handle| handle.name != name);
                 RegistryHandle::new(name, &settings.identity, object.last_etcd(), self.events.clone())
             }
@@ -223,7 +222,8 @@ impl Sessions {
         }
     }
 
-    /// The spec or its Secrets cannot be used: a running session goes on, because nothing says that it should end.
+    /// Rejects a spec or Secrets that cannot be used. A running session continues, because nothing says that it should
+    /// end.
     fn reject(&mut self, name: &str, object: &ServiceRegistry, rejection: Rejection) {
         if self.rejections.get(name) != Some(&rejection) {
             warn!(
@@ -237,7 +237,7 @@ impl Sessions {
         self.rejections.insert(name.to_owned(), rejection);
     }
 
-    /// The ServiceRegistry is gone.
+    /// Ends the session of a ServiceRegistry that is gone.
     fn end(&mut self, name: &str) {
         self.rejections.remove(name);
         self.last.remove(name);
@@ -246,13 +246,13 @@ impl Sessions {
         let Some(running) = running else { return };
         info!(registry = name, "the ServiceRegistry is gone; withdrawing what was exported to it");
         self.views.registries.draining().push(running.handle.clone());
-        // The owners of records there are reconciled, and find that their records belong there no longer.
+        // The owners of its records are reconciled, and withdraw them.
         self.send(RegistryEvent::State { registry: name.to_owned() });
         self.tasks.spawn(drain(self.views.registries.clone(), running, self.stop.clone()));
     }
 
     fn send(&self, event: RegistryEvent) {
-        // The router is gone only while the process ends.
+        // The receiver is dropped only while the process ends.
         let _ = self.events.send(event);
     }
 }

@@ -12,7 +12,7 @@ use crate::registry::etcd::{Settings, TlsSettings};
 use crate::registry::handle::Identity;
 use crate::registry::sessions::SessionSettings;
 
-/// Why there can be no session, for the `Connected` condition.
+/// The reason why there can be no session, for the `Connected` condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     pub reason: Reason,

@@ -1,6 +1,7 @@
 //! The status of a ServiceRegistry: the state of its session, for an administrator.
 //!
-//! Owns the messages of its conditions and the Events about its connection. Refuses to decide.
+//! Owns the messages of its conditions, the Events about its connection, and the reading of the annotation that
+//! releases held deletions. Refuses to decide.
 
 use std::sync::Arc;
 
@@ -24,9 +25,9 @@ use crate::registry::handle::{Phase, RegistryHandle};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reported {
     Written,
-    /// There is nothing to write, or this process does not lead.
+    /// Nothing was written, because nothing changed or this process does not lead.
     Nothing,
-    /// Too many other statuses were written just now.
+    /// The budget for status writes is used up for the moment.
     Throttled,
 }
 
@@ -105,7 +106,7 @@ impl Reporter {
         status
     }
 
-    /// An Event where the connection came or went.
+    /// Publishes an Event if the connection was made or lost.
     fn publish_connection(
         &self,
         object: &Arc<ServiceRegistry>,
@@ -206,7 +207,7 @@ fn session(handle: Option<&RegistryHandle>, rejection: Option<&Rejection>, leads
             if let Some((reason, message)) = incarnation(handle.view().incarnation()) {
                 synced = DesiredCondition::new(SYNCED, ConditionStatus::True, reason, message);
             }
-            // The view is complete, and nothing may be written. An epoch that is not raised yet is not worth a
+            // The view is complete, but writes may be refused. An epoch that is not raised yet is not worth a
             // condition.
             let refused = match handle.fence() {
                 Ok(_) | Err(RegistryError::NoEpoch | RegistryError::LeaseUnconfirmed(_)) => handle.problem(leads),
@@ -221,7 +222,7 @@ fn session(handle: Option<&RegistryHandle>, rejection: Option<&Rejection>, leads
     }
 }
 
-/// The names that our user may not read, where it may read the rest.
+/// The names that our user may not read, if it may read others.
 fn refused(handle: &RegistryHandle) -> Option<String> {
     let view = handle.view();
     let mut refused = view.refused();

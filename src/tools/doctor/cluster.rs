@@ -1,4 +1,6 @@
-//! The cluster: whether it answers, whose time it has, our CRDs, what the operator is allowed, who leads.
+//! Checks of the cluster: the API server and its clock, our CRDs and policies, the operator's permissions, the leader.
+//!
+//! Owns the advice for each. Refuses to change anything.
 
 use std::fmt::Debug;
 
@@ -17,9 +19,9 @@ use crate::api::crds;
 use crate::env::Env;
 use crate::leadership;
 
-/// Deadlines on slices and holds in status are times of day.
+/// The greatest good difference between the clocks: deadlines on slices and holds in status are times of day.
 const SKEW_SECONDS: f64 = 2.0;
-/// In the chart and in `deploy/twinspan.yaml`: names, and what each limits.
+/// The policies in the chart and in `deploy/twinspan.yaml`: names, and the objects that each limits.
 const POLICIES: [(&str, &str); 2] = [("twinspan-endpointslices", "EndpointSlices"), ("twinspan-services", "Services")];
 
 pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
@@ -80,7 +82,7 @@ async fn definitions(client: &Client, findings: &mut Findings<'_>) {
             Ok(Read::NotAllowed) => findings.add(Level::Warn, not_seen(&format!("CRD {name}"))),
             Err(error) => findings.add(Level::Warn, format!("cannot read CRD {name}: {error}")),
             Ok(Read::Found(found)) => {
-                // Both as the client's types have them.
+                // Compares both in the form of the client's types.
                 let wanted: Option<CustomResourceDefinition> = serde_json::from_value(wanted).ok();
                 if wanted.is_some_and(|wanted| versions(&wanted) == versions(&found)) {
                     findings.add(Level::Ok, format!("CRD {name} is the one of this version"));
@@ -95,15 +97,15 @@ async fn definitions(client: &Client, findings: &mut Findings<'_>) {
     }
 }
 
-/// What became of reading an object that the operator itself may not read.
+/// The result of reading an object that the operator itself may not read.
 enum Read<K> {
     Found(Box<K>),
     Missing,
     NotAllowed,
 }
 
-/// Asks first: in a pod of the operator it would be denied, which is a line in the audit log that somebody has to
-/// explain.
+/// Reads an object if that is allowed. A denied request in a pod of the operator would be a puzzling line in the audit
+/// log.
 async fn read<K>(client: &Client, api: &Api<K>, group: &str, resource: &str, name: &str) -> kube::Result<Read<K>>
 where
     K: Clone + DeserializeOwned + Debug,
@@ -118,7 +120,7 @@ fn not_seen(what: &str) -> String {
     format!("{what} was not looked at, for this account may not read it; run doctor as an administrator as well")
 }
 
-/// Names and schemas; the API server adds defaults elsewhere.
+/// Names and schemas of the versions; elsewhere the API server adds defaults.
 fn versions(crd: &CustomResourceDefinition) -> Vec<(&str, Option<&CustomResourceValidation>)> {
     crd.spec.versions.iter().map(|version| (version.name.as_str(), version.schema.as_ref())).collect()
 }
@@ -140,7 +142,7 @@ async fn permissions(request: &Request<'_>, findings: &mut Findings<'_>) {
     }
 }
 
-/// Who was asked about, and what it may not.
+/// The account that was checked, and the grants that it lacks.
 async fn lacks(request: &Request<'_>) -> kube::Result<(String, Vec<String>)> {
     let namespace = request.operator_namespace;
     let user = format!("system:serviceaccount:{namespace}:{}", request.service_account);

@@ -1,7 +1,10 @@
-//! Whether a cluster and its registries are fit for a bridge, seen from where this runs.
+//! The doctor: checks of a cluster and its registries, from the place where the command runs.
 //!
-//! Owns what is looked at, and what to do about each finding. Changes nothing: permissions are asked for, and tried in
-//! ways that cannot succeed.
+//! - [`cluster`]: the API server, CRDs, permissions and the leader; [`registries`]: every endpoint of every registry.
+//! - [`rbac`]: the permissions of the operator; [`versions`]: etcd versions with known faults.
+//!
+//! Owns the list of checks, and the advice for each finding. Refuses to change anything: permissions are asked for, and
+//! tried only in ways that cannot succeed.
 
 mod cluster;
 mod rbac;
@@ -17,13 +20,13 @@ use super::print::{Tone, toned};
 
 pub use rbac::{Grant, Place, granted};
 
-/// What to look at.
+/// The choice of checks.
 pub struct Request<'a> {
     pub client: Client,
-    /// Where the Secrets of ServiceRegistries, the Lease and the ServiceAccount are.
+    /// The namespace of the Secrets of ServiceRegistries, the Lease and the ServiceAccount.
     pub operator_namespace: &'a str,
     pub service_account: &'a str,
-    /// Only these ServiceRegistries; none means all.
+    /// The ServiceRegistries to check; empty means all.
     pub registries: &'a [String],
 }
 
@@ -37,7 +40,7 @@ impl fmt::Debug for Request<'_> {
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     Ok,
-    /// It works; a person should look at it.
+    /// It works, but deserves attention.
     Warn,
     /// It does not work.
     Fail,
@@ -53,13 +56,13 @@ impl fmt::Display for Level {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub level: Level,
     /// `cluster`, or the name of a ServiceRegistry.
     pub about: String,
-    /// What was found, and what to do about it where anything has to be done.
+    /// The finding, and the advice if something must be done.
     pub text: String,
 }
 
@@ -75,14 +78,14 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that was found.
+/// All findings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Whether something does not work.
+    /// Whether any check failed.
     pub fn fails(&self) -> bool {
         self.count(Level::Fail) > 0
     }
@@ -102,7 +105,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Findings about one thing, as they come.
+/// Collects the findings about one object.
 #[derive(Debug)]
 struct Findings<'a> {
     about: &'a str,
@@ -119,7 +122,7 @@ impl<'a> Findings<'a> {
     }
 }
 
-/// Looks at everything. What cannot be looked at is a finding too.
+/// Runs all checks. A check that cannot run is a finding too.
 pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
     let mut all = cluster::examine(request).await;
     all.extend(registries::examine(request).await);

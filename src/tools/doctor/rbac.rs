@@ -1,4 +1,7 @@
-//! What the operator has to be allowed, each verb on each resource.
+//! The permissions that the operator needs, each verb on each resource.
+//!
+//! Owns the list, which a test keeps equal to the manifests. Refuses to grant anything: it asks the API server by
+//! access reviews.
 
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
@@ -7,7 +10,7 @@ use k8s_openapi::api::authorization::v1::{
 use kube::api::PostParams;
 use kube::{Api, Client};
 
-/// Where something is allowed.
+/// The scope of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     Cluster,
@@ -20,7 +23,7 @@ pub enum Place {
 pub struct Grant {
     pub place: Place,
     pub group: &'static str,
-    /// With its subresource: `pods`, `registeredservices/status`.
+    /// The resource with its subresource: `pods`, `registeredservices/status`.
     pub resource: &'static str,
     /// Only the object of this name; empty for all.
     pub name: &'static str,
@@ -44,11 +47,11 @@ const RULES: [(Place, &str, &str, &str, &[&str]); 14] = [
     (Place::OwnNamespace, "", "secrets", "", &["list", "watch"]),
     (Place::OwnNamespace, "coordination.k8s.io", "leases", "twinspan", &["get", "update"]),
 ];
-/// Names of objects that do not exist yet cannot be granted.
+/// RBAC cannot limit `create` to a name.
 const CREATE_LEASE: Grant =
     Grant { place: Place::OwnNamespace, group: "coordination.k8s.io", resource: "leases", name: "", verb: "create" };
 
-/// Everything that the operator has to be allowed, sorted.
+/// All permissions that the operator needs, sorted.
 pub fn granted() -> Vec<Grant> {
     let each = |(place, group, resource, name, verbs): (Place, _, _, _, &'static [&'static str])| {
         verbs.iter().map(move |verb| Grant { place, group, resource, name, verb })
@@ -59,22 +62,22 @@ pub fn granted() -> Vec<Grant> {
     all
 }
 
-/// About whom the API server is asked.
+/// The account about which the API server is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
     User(String),
-    /// Whoever may not ask about others, as the operator itself, asks about itself.
+    /// The account of this process, if it may not ask about others, as the operator itself.
     Oneself,
 }
 
 impl Subject {
-    /// The user, where whoever runs this may ask about others.
+    /// The user, if the account of this process may ask about others.
     pub async fn new(client: &Client, user: &str) -> kube::Result<Self> {
         let asks = may(client, "create", "authorization.k8s.io", "subjectaccessreviews", "").await?;
         Ok(if asks { Self::User(user.to_owned()) } else { Self::Oneself })
     }
 
-    /// Asks the API server whether it is allowed this.
+    /// Asks the API server whether the subject has the grant.
     pub async fn is_granted(&self, client: &Client, namespace: &str, grant: &Grant) -> kube::Result<bool> {
         let (resource, subresource) = match grant.resource.split_once('/') {
             Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
@@ -98,8 +101,8 @@ impl Subject {
     }
 }
 
-/// Whether whoever runs this is allowed something in the whole cluster; an empty name is every object. Everybody may
-/// ask that.
+/// Whether the account of this process has a permission in the whole cluster; an empty name means every object. Every
+/// account may ask about itself.
 pub async fn may(client: &Client, verb: &str, group: &str, resource: &str, name: &str) -> kube::Result<bool> {
     review_oneself(client, attributes(verb, group, resource, name)).await
 }
@@ -158,7 +161,7 @@ mod tests {
         let mut installed = Flat::new();
         for document in serde_yaml::Deserializer::from_str(include_str!("../../../deploy/twinspan.yaml")) {
             let value = serde_yaml::Value::deserialize(document).unwrap();
-            // The others are for people.
+            // The other roles are for people.
             if value["metadata"]["name"] != "twinspan" {
                 continue;
             }

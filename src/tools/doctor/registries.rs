@@ -1,5 +1,7 @@
-//! Each ServiceRegistry: every endpoint by itself, for a client that is connected to one of them says nothing of the
-//! others.
+//! Checks of each ServiceRegistry: every endpoint by itself, because a client that is connected to one says nothing
+//! about the others.
+//!
+//! Owns the advice for each finding. Refuses to write a record.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +15,7 @@ use crate::registry::etcd::{EtcdConnector, Examined};
 use crate::registry::sessions::SessionSettings;
 use crate::tools::lookup;
 
-/// Slower than this a sync is felt; etcd's own heartbeat is 100 ms.
+/// A slower round trip is noticeable in each sync; etcd's own heartbeat is 100 ms.
 const SLOW_MILLISECONDS: u128 = 100;
 
 pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
@@ -59,7 +61,7 @@ async fn registry(request: &Request<'_>, name: &str, object: &ServiceRegistry) -
     findings.all
 }
 
-/// What the RegisteredServices of a registry ask for.
+/// The names that the RegisteredServices of a registry use.
 async fn names(request: &Request<'_>, registry: &str) -> Vec<RegistryName> {
     let api: Api<RegisteredService> = Api::all(request.client.clone());
     let objects = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();

@@ -1,10 +1,12 @@
-//! Which etcd versions are known to lose watches or to answer wrongly.
+//! The etcd versions that are known to lose watches or to answer wrongly.
+//!
+//! Owns the oldest good release of each minor version. Refuses to ask etcd.
 
 /// Oldest patch release of each minor that has every known fix of watches, stale reads and watch permissions (etcd's
 /// CHANGELOGs and GHSA-xg4h-6gfc-h4m8).
 const FLOORS: [(u64, u64, u64); 3] = [(3, 5, 33), (3, 6, 14), (3, 7, 1)];
 
-/// What is wrong with a version, where anything is.
+/// The fault of a version, if it has one.
 pub fn complaint(version: &str) -> Option<String> {
     let Some((major, minor, patch)) = parse(version) else {
         return Some(format!("version {version:?} is none that we know"));

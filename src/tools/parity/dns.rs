@@ -1,4 +1,6 @@
-//! What in-cluster DNS answers for a headless Service: SRV, and the addresses of its targets.
+//! DNS: the answers of in-cluster DNS for a headless Service, from SRV records and the addresses of their targets.
+//!
+//! Owns the choice of the server. Refuses to know the other sides.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +13,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::{Resolver as Hickory, TokioResolver};
 use twinspan_core::model::InstanceAddr;
 
-/// Asks without a cache: what counts is what is answered now.
+/// A resolver without a cache, because only the current answer counts.
 #[derive(Debug)]
 pub struct Resolver {
     inner: TokioResolver,
@@ -19,7 +21,7 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Asks one server, or those of the system's configuration.
+    /// A resolver for one server, or for those of the system's configuration.
     ///
     /// # Errors
     /// The system's configuration cannot be read.
@@ -44,7 +46,7 @@ impl Resolver {
         Ok(Self { inner: builder.build()?, named: server.is_some() })
     }
 
-    /// Whether somebody said which server to ask.
+    /// Whether the user named the server.
     pub fn is_named(&self) -> bool {
         self.named
     }
@@ -57,7 +59,7 @@ impl Resolver {
         Ok(!self.addresses(name).await?.is_empty())
     }
 
-    /// Every instance that the SRV answers of a port lead to.
+    /// Every instance in the SRV answers of a port.
     ///
     /// # Errors
     /// No server answers.
@@ -86,7 +88,7 @@ impl Resolver {
         Ok(found)
     }
 
-    /// No such name is no answers.
+    /// A name that does not exist has no answers.
     async fn lookup(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, NetError> {
         match self.inner.lookup(name, kind).await {
             Ok(lookup) => Ok(lookup.answers().iter().map(|record| record.data.clone()).collect()),
@@ -102,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that knows nobody: RFC 1035, the question back with `NXDOMAIN`.
+    /// A server without names: it returns each question with `NXDOMAIN` (RFC 1035).
     async fn knows_nobody() -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -114,7 +116,7 @@ mod tests {
                     end += usize::from(message[end]) + 1;
                 }
                 message[2..4].copy_from_slice(&[0x81, 0x83]);
-                // One question, and neither answers nor EDNS.
+                // The response has one question, and neither answers nor EDNS.
                 message[6..12].fill(0);
                 let _ = socket.send_to(&message[..end + 5], from).await;
             }

@@ -1,4 +1,6 @@
-//! Asks each side what it sees of one service.
+//! The questions of parity: asks each side for the instances of one service.
+//!
+//! Owns the choice of the ports, schemes and names to ask for. Refuses to compare the answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,11 +21,11 @@ use crate::registry::etcd::EtcdConnector;
 use crate::registry::{Connector, RegistryError};
 use crate::tools::lookup::{self, LookupError, one, reading};
 
-/// Which service, and whom to ask.
+/// The service, and the sides to ask.
 pub struct Request<'a> {
     pub client: Client,
     pub key: ServiceKey,
-    /// Where the Secrets of ServiceRegistries are.
+    /// The namespace of the Secrets of ServiceRegistries.
     pub operator_namespace: &'a str,
     pub resolver: &'a Resolver,
     /// Usually `cluster.local`.
@@ -36,17 +38,17 @@ impl std::fmt::Debug for Request<'_> {
     }
 }
 
-/// What was seen, and the names that it was asked for by.
+/// The instances that each side sees, and the names that were asked for.
 #[derive(Debug)]
 pub struct Gathered {
     pub seen_by: SeenBy,
     pub registry_name: RegistryName,
     pub service: ServiceKey,
-    /// Whose clients read the registry.
+    /// The framework whose clients read the registry.
     pub framework: &'static str,
 }
 
-/// Why a side could not be asked.
+/// The reason why a side could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum GatherError {
     #[error(transparent)]
@@ -62,7 +64,7 @@ pub enum GatherError {
 }
 
 /// # Errors
-/// [`GatherError`] where a side cannot be asked: half a picture would be mistaken for a difference.
+/// [`GatherError`] if a side cannot be asked, because its missing answer would look like a difference.
 pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
     let Request { client: kube, key, .. } = request;
     let objects: Api<RegisteredService> = Api::namespaced(kube.clone(), &key.namespace);
@@ -83,7 +85,7 @@ pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
     Ok(Gathered { seen_by: SeenBy { cluster, registry, dns, client }, registry_name: name, service, framework })
 }
 
-/// The ports of the Service that are meant.
+/// The chosen ports of the Service.
 fn port_names(object: &RegisteredService, service: &ServiceView) -> Option<Vec<String>> {
     let wanted = &object.spec.service.ports;
     if !wanted.is_empty() {
@@ -122,7 +124,8 @@ fn ready(slice: &Slice, port: &str) -> BTreeSet<InstanceAddr> {
     numbers.flat_map(|number| ips.iter().filter_map(move |ip| InstanceAddr::new(*ip, number).ok())).collect()
 }
 
-/// Records with an address that a client of one of the schemes would dial: it believes the value and ignores the key.
+/// Records with an address that a client of one of the schemes would dial. Such a client reads the value and ignores
+/// the key.
 async fn records(
     request: &Request<'_>,
     object: &ServiceRegistry,
@@ -147,7 +150,7 @@ async fn records(
     Ok((records, layout.format().as_str()))
 }
 
-/// What DNS answers, where it is the cluster's that is asked.
+/// The answers of DNS, if the server is that of the cluster.
 async fn names(request: &Request<'_>, service: &ServiceKey, ports: &[String]) -> Result<Dns, GatherError> {
     let Request { resolver, cluster_domain, .. } = request;
     let known = format!("kubernetes.default.svc.{cluster_domain}.");
@@ -156,7 +159,7 @@ async fn names(request: &Request<'_>, service: &ServiceKey, ports: &[String]) ->
         Ok(false) => {
             return Ok(Dns::NotAsked(format!("the DNS server does not know {known}, so it is not the cluster's")));
         }
-        // The one that was named has to answer; the system's need not be able to.
+        // A named server must answer; the system's server need not know the cluster.
         Err(error) if !resolver.is_named() => {
             return Ok(Dns::NotAsked(format!("the system's DNS servers do not answer ({error})")));
         }

@@ -1,7 +1,10 @@
-//! Parity: every instance of a service, and who sees it: the cluster, the registry, DNS, a Kitex client.
+//! Parity: every instance of a service, and the sides that see it: the cluster, the registry, DNS, a client.
 //!
 //! - [`gather`]: asks each of them, through clients of its own; an operator need not run.
+//! - [`dns`]: the questions to DNS.
 //! - [`table`]: puts the answers side by side; pure.
+//!
+//! Owns the comparison. Refuses to explain a difference, which [`super::explanation`] does.
 
 mod dns;
 pub mod gather;

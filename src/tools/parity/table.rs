@@ -1,4 +1,6 @@
-//! Puts what each side sees beside the others.
+//! The table of parity: one row for each instance, one column for each side.
+//!
+//! Owns the comparison and the printed form. Refuses to ask any side.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,7 +11,7 @@ use twinspan_core::model::InstanceAddr;
 use crate::tools::explanation::Explanation;
 use crate::tools::print::Columns;
 
-/// What each side sees.
+/// The instances that each side sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeenBy {
     /// Ready endpoints of the Service, and whether Twinspan imported them.
@@ -17,22 +19,22 @@ pub struct SeenBy {
     /// Records, and whether Twinspan exported them.
     pub registry: BTreeMap<InstanceAddr, Cell>,
     pub dns: Dns,
-    /// What a client of the registry's framework calls, or would.
+    /// The instances that a client of the registry's framework calls, or would call.
     pub client: BTreeSet<InstanceAddr>,
 }
 
-/// What in-cluster DNS says.
+/// The answer of in-cluster DNS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Dns {
-    /// It does not name instances: a ClusterIP Service answers with its own address.
+    /// DNS does not name instances: a ClusterIP Service answers with its own address.
     #[default]
     NotNamed,
-    /// There is no way to it from here, and why.
+    /// DNS was not asked, for this reason.
     NotAsked(String),
     Answers(BTreeSet<InstanceAddr>),
 }
 
-/// How a side sees an instance.
+/// The state of an instance on one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Cell {
@@ -42,13 +44,13 @@ pub enum Cell {
     Imported,
     /// A record that we wrote.
     Own,
-    /// A record that somebody else wrote.
+    /// A record of another writer.
     Foreign,
     Seen,
     Missing,
     /// The side does not name instances.
     NotNamed,
-    /// Nobody asked the side.
+    /// The side was not asked.
     NotAsked,
 }
 
@@ -75,27 +77,27 @@ pub struct Row {
     pub dns: Cell,
     /// A client of the registry's framework.
     pub client: Cell,
-    /// What Twinspan makes of it.
+    /// Twinspan's explanation.
     pub why: Option<Explanation>,
 }
 
 impl Row {
-    /// Every side that was asked and names instances sees it.
+    /// Whether every side that was asked and names instances sees this one.
     pub fn agrees(&self) -> bool {
         [self.cluster, self.registry, self.dns, self.client].iter().all(|cell| *cell != Cell::Missing)
     }
 }
 
-/// One row an instance, in address order.
+/// One row for each instance, in address order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Table {
     /// The framework whose clients read the registry.
     pub framework: String,
     pub rows: Vec<Row>,
-    /// Instances and records that no side has on purpose, and why.
+    /// Instances and records that are left out on purpose, with the reasons.
     pub left_out: Vec<Explanation>,
-    /// What else explains it.
+    /// Notes that also explain it.
     pub remarks: Vec<String>,
 }
 
@@ -130,7 +132,7 @@ impl Table {
         Self { framework: framework.to_owned(), rows, left_out: Vec::new(), remarks }
     }
 
-    /// Says why, where sides differ, and what is on no side.
+    /// Adds the explanations to rows that differ, and the instances that are left out.
     pub fn explained(mut self, explanations: Vec<Explanation>) -> Self {
         for explanation in explanations {
             match self.rows.iter_mut().find(|row| row.instance == explanation.instance) {
@@ -141,13 +143,13 @@ impl Table {
         self
     }
 
-    /// Adds what is to be said of all of it.
+    /// Adds notes about the whole table.
     pub fn remarked(mut self, remarks: impl IntoIterator<Item = String>) -> Self {
         self.remarks.extend(remarks);
         self
     }
 
-    /// Every side sees the same instances.
+    /// Whether every side sees the same instances.
     pub fn agrees(&self) -> bool {
         self.rows.iter().all(Row::agrees)
     }

@@ -1,6 +1,6 @@
 //! Tables of fields and rules, from the schema of a CRD.
 //!
-//! Owns how a schema reads as words. Refuses to know which kind it is about.
+//! Owns the words for a schema. Refuses to know any kind.
 
 use std::fmt::{self, Write};
 
@@ -19,7 +19,7 @@ fn rows(page: &mut String, schema: &Value, path: &str) -> fmt::Result {
         let default = match &field["default"] {
             _ if required => "*required*".to_owned(),
             Value::Null => String::new(),
-            // Its fields have rows of their own, with their own defaults.
+            // The fields of an object have rows of their own, with their own defaults.
             Value::Object(_) => String::new(),
             Value::String(text) if text.is_empty() => "`\"\"`".to_owned(),
             Value::String(text) => format!("`{text}`"),
@@ -58,7 +58,7 @@ fn kind(field: &Value) -> String {
     }
 }
 
-/// What the schema admits, in words.
+/// The allowed values, in words.
 fn allowed(field: &Value) -> String {
     let mut said = Vec::new();
     if let Some(values) = field["enum"].as_array() {
@@ -86,7 +86,7 @@ fn range(least: &Value, most: &Value, of: &str) -> Option<String> {
     }
 }
 
-/// The rules that compare fields, or an object with what it was, by the field that an answer names.
+/// The rules that compare fields, or an object with its former state, by the field that an answer names.
 pub fn rules(page: &mut String, schema: &Value) -> fmt::Result {
     writeln!(page, "| field | when its rule is broken, the API server says |\n|---|---|")?;
     beneath(page, schema, "")

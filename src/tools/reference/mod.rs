@@ -1,7 +1,7 @@
-//! `docs/api.md`: the API reference, printed from what the code says.
+//! `docs/api.md`: the API reference, printed from the types and constants.
 //!
 //! Owns the page: its order, its examples and the sentences between its tables. Refuses to know a field, a rule, a
-//! reason or an annotation of its own: those come from the CRDs and from the constants that the operator runs with.
+//! reason or an annotation itself: they come from the CRDs and from the operator's constants.
 
 mod fields;
 mod vocabulary;
@@ -23,7 +23,7 @@ API server refuses what the column *allowed* does not admit, every rule that is 
 does, every field that it does not know; each answer names the field.
 ";
 
-/// What the page says of one kind besides its fields.
+/// The text about one kind besides its fields.
 struct Kind {
     intro: &'static str,
     example: &'static str,
@@ -34,7 +34,7 @@ struct Kind {
 /// None in practice: the types are known at compile time.
 pub fn page() -> Result<String, Error> {
     let mut page = HEAD.to_owned();
-    // The registry first: a service refers to it.
+    // The registry comes first, because a service refers to it.
     for (_, crd) in crds::all()?.into_iter().rev() {
         let kind = match crd["spec"]["names"]["kind"].as_str() {
             Some("ServiceRegistry") => Kind {
@@ -54,7 +54,7 @@ pub fn page() -> Result<String, Error> {
     Ok(page)
 }
 
-/// Why the page cannot be printed.
+/// The reason why the page cannot be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot serialise: {0}")]

@@ -1,7 +1,6 @@
 //! Words that users meet outside the fields: reasons, annotations, labels and tags.
 //!
-//! Owns what each annotation, label and tag means to a reader. Refuses to spell one: the names are the constants in
-//! use.
+//! Owns the meaning of each annotation, label and tag. Refuses to spell one: the names are the constants in use.
 
 use std::fmt::{self, Write};
 
@@ -16,7 +15,7 @@ use twinspan_core::model::WEIGHT_ANNOTATION;
 use crate::api::{APPROVE_DELETIONS, APPROVE_EPOCH};
 use crate::tools::explanation::meaning;
 
-/// Name, where it is, what it says.
+/// Name, place and meaning of a word.
 type Word = (&'static str, &'static str, &'static str);
 
 const YOU_WRITE: [Word; 4] = [

@@ -1,7 +1,7 @@
-//! Evidence: how a record went, as far as the circumstances of its deletion prove it.
+//! Evidence: the reason for which a record is gone, as far as the circumstances of its deletion prove it.
 //!
 //! Owns the classification (several records of a service in one revision, one alone with its lease alive, missing in a
-//! list, missing because another registry answered) and the departures that are still fresh. Refuses to look leases up,
+//! list, missing because another registry answered) and the departures that are still fresh. Refuses to look up leases,
 //! which the registry's door does, and to decide about endpoints, which [`super::decide`] does.
 
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ use jiff::SignedDuration;
 /// Interval at which departures that are too old to matter are dropped.
 const FORGET_EVERY: SignedDuration = SignedDuration::from_secs(60);
 
-/// A lease to look up: a record with it went.
+/// A lease to look up, because a record on it is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseLookUp {
     pub name: Box<[u8]>,
     pub addrs: Vec<InstanceAddr>,
     pub lease: LeaseId,
     pub at: Timestamp,
-    /// The evidence if the lease lives.
+    /// The evidence that a live lease gives.
     pub if_it_lives: Evidence,
 }
 
@@ -52,14 +52,14 @@ impl DepartureTracker {
         self.by_name.get(name).cloned().unwrap_or_default()
     }
 
-    /// Ends the departures of these addresses: a record has them now.
+    /// Ends the departures of these addresses, because a record has them now.
     pub fn registered(&mut self, name: &[u8], addrs: &[InstanceAddr]) {
         if let Some(departures) = self.by_name.get_mut(name) {
             addrs.iter().for_each(|addr| drop(departures.remove(addr)));
         }
     }
 
-    /// Records that were deleted in one revision. Returns the leases to look up.
+    /// Takes the records that were deleted in one revision. Returns the leases to look up.
     pub fn deleted_together(&mut self, layout: &Layout, gone: &[Arc<Record>], now: Timestamp) -> Vec<LeaseLookUp> {
         let servers = self.servers_by_name(layout, gone);
         let ours = gone.iter().filter(|record| record.own(&self.cluster_id).is_some()).count();
@@ -67,8 +67,8 @@ impl DepartureTracker {
         for record in gone {
             let Some(name) = name_of(layout, record) else { continue };
             let evidence = match self.writer(record) {
-                // A server's own Deregister removes one key. Several own records that go at once were deleted in bulk,
-                // and are put again without waiting.
+                // A server's own Deregister removes one key. Several own records that vanish together were deleted in
+                // bulk, and are put again without waiting.
                 Writer::Ourselves if ours > 1 => continue,
                 Writer::Ourselves => Evidence::LookingUp,
                 // Another Twinspan deletes in batches, and its leases carry many records.
@@ -82,8 +82,8 @@ impl DepartureTracker {
         look_ups
     }
 
-    /// Records that a list lacks: no event showed whether they went together or one after the other. Returns the leases
-    /// to look up.
+    /// Takes the records that a list lacks: no event showed whether they were deleted together. Returns the leases to
+    /// look up.
     pub fn missing_in_a_list(&mut self, layout: &Layout, gone: &[Arc<Record>], now: Timestamp) -> Vec<LeaseLookUp> {
         let servers = self.servers_by_name(layout, gone);
         let ours = gone.iter().filter(|record| record.own(&self.cluster_id).is_some()).count();
@@ -102,7 +102,7 @@ impl DepartureTracker {
         look_ups
     }
 
-    /// Records that another registry, or an older one, lacks. Own records are simply put back.
+    /// Takes the records that another registry, or an older state of it, lacks. Own records are simply put back.
     pub fn rolled_back(&mut self, layout: &Layout, gone: &[Arc<Record>], now: Timestamp) {
         for record in gone {
             if record.own(&self.cluster_id).is_none()
@@ -113,8 +113,8 @@ impl DepartureTracker {
         }
     }
 
-    /// A record that another registry, or an older one, has in an earlier form: the addresses that it gained since are
-    /// missing.
+    /// Takes a record that another registry, or an older state of it, has in an earlier form: the addresses that it
+    /// gained since are missing.
     pub fn set_back(&mut self, layout: &Layout, before: &Arc<Record>, after: Option<&Record>, now: Timestamp) {
         let Some(name) = name_of(layout, before) else { return };
         if before.own(&self.cluster_id).is_some() {
@@ -127,7 +127,7 @@ impl DepartureTracker {
         }
     }
 
-    /// Enters the result of a lease look-up. Returns whether a departure still waited for it.
+    /// Enters the result of a lease lookup. Returns whether a departure still waited for it.
     pub fn explain(&mut self, look_up: &LeaseLookUp, evidence: Evidence) -> bool {
         let Some(departures) = self.by_name.get_mut(&look_up.name) else { return false };
         let mut mattered = false;
@@ -143,7 +143,7 @@ impl DepartureTracker {
         mattered
     }
 
-    /// Drops old departures, at most once a minute: most events concern none.
+    /// Drops old departures, at most once a minute, because most events affect none.
     pub fn forget(&mut self, now: Timestamp) {
         if self.forgotten_at.is_some_and(|last| now.duration_since(last).abs() < FORGET_EVERY) {
             return;
@@ -167,7 +167,7 @@ impl DepartureTracker {
         if addrs.is_empty() {
             return None;
         }
-        // A missing lease, or one that its server revokes, teaches nothing.
+        // A missing lease, or one that its server revokes, proves nothing.
         let own = record.own(&self.cluster_id).is_some();
         let takes_it_along = self.format.leaves_by_revoking() && !own;
         let evidence = match evidence {
@@ -191,7 +191,7 @@ impl DepartureTracker {
         }
     }
 
-    /// How many records of servers went, by name; records that a Twinspan wrote do not count.
+    /// The number of servers' records that are gone, by name; records that a Twinspan wrote do not count.
     fn servers_by_name(&self, layout: &Layout, gone: &[Arc<Record>]) -> BTreeMap<Box<[u8]>, usize> {
         let mut by_name = BTreeMap::new();
         for record in gone {

@@ -1,9 +1,11 @@
-//! The deletion guard of one direction of one service: how many unexplained deletions may go, and when.
+//! The deletion guard of one direction of one service: the number of unexplained deletions that are allowed, and when.
 //!
-//! An unexplained deletion waits a little, because it is often the first of many. Many at once are held, because a
-//! broken registry is more likely than so many ended servers. Every hold ends, because a guard that never lets go
-//! serves dead addresses (eureka#1073). Owns the window, the limits and the hold. Refuses to know why a deletion is
-//! unexplained and from which side it deletes; the guard of a whole registry is [`super::registry_guard`].
+//! An unexplained deletion waits a little, because it is often the first of many. Many together are held, because a
+//! broken registry is more likely than the end of so many servers. Every hold ends, because a guard that never releases
+//! serves dead addresses (eureka#1073).
+//!
+//! Owns the window, the limits and the hold. Refuses to know why a deletion is unexplained and from which side it
+//! deletes; the guard of a whole registry is [`super::registry_guard`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,15 +15,15 @@ use super::held::Hold;
 use crate::Timestamp;
 use crate::model::InstanceAddr;
 
-/// Below the limits, deletions go once this long has passed without another.
+/// Below the limits, deletions are allowed once this time has passed without another.
 pub const QUIET: SignedDuration = SignedDuration::from_secs(10);
-/// Deletions count together for this long from the first.
+/// Deletions count together for this time from the first.
 pub const WINDOW: SignedDuration = SignedDuration::from_secs(60);
 
 /// `spec.deletionGuard`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// A service with fewer instances is held only where its last instance would go.
+    /// In a service with fewer instances, only the deletion of the last one is held.
     pub min_instances: usize,
     /// 0 to 100.
     pub max_delete_percent: usize,
@@ -29,7 +31,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// No limit is ever reached: every deletion is meant.
+    /// No limit is ever reached, because every deletion is intended.
     pub const NONE: Self = Self { min_instances: 0, max_delete_percent: 100, hold: SignedDuration::ZERO };
 }
 
@@ -37,7 +39,7 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unexplained {
     pub since: Timestamp,
-    /// Another registry, or an older one, answered: the guard holds any such deletion.
+    /// Another registry, or an older state of it, answered: the guard holds every such deletion.
     pub rollback: bool,
 }
 
@@ -46,18 +48,18 @@ pub struct Unexplained {
 pub struct Guard {
     window: Option<Window>,
     held_since: Option<Timestamp>,
-    /// Since when an earlier process held, from the status.
+    /// Start of the hold of an earlier process, from the status.
     restored_hold_since: Option<Timestamp>,
-    /// Deletions that were allowed and are asked about again because the view has not shown the write yet.
+    /// Deletions that were allowed and appear again because the view has not shown the write yet.
     released: BTreeSet<InstanceAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Window {
     opened: Timestamp,
-    /// Instances at its start.
+    /// Instances at the start of the window.
     known: usize,
-    /// Deletions that went already.
+    /// Deletions that were carried out.
     deleted: BTreeSet<InstanceAddr>,
 }
 
@@ -65,9 +67,9 @@ struct Window {
 #[derive(Clone, Copy, Debug)]
 pub struct GuardInput<'a> {
     pub unexplained: &'a BTreeMap<InstanceAddr, Unexplained>,
-    /// Instances that there are, the unexplained ones included.
+    /// All current instances, including those whose deletion is unexplained.
     pub known: usize,
-    /// The service would be left without any instance.
+    /// Whether the deletions would leave the service without an instance.
     pub would_be_empty: bool,
     pub limits: Limits,
     pub context: GuardContext<'a>,
@@ -79,7 +81,7 @@ pub struct GuardInput<'a> {
 pub struct GuardContext<'a> {
     /// Deletions that an administrator released.
     pub approved: &'a BTreeSet<InstanceAddr>,
-    /// Before the first plan of a process: since when the status says that deletions are held.
+    /// Before the first plan of a process: the start of the hold that the status reports.
     pub restored_hold_since: Option<Timestamp>,
     /// The hold of the whole registry.
     pub registry_hold: Option<Hold>,
@@ -92,13 +94,13 @@ impl Default for GuardContext<'_> {
     }
 }
 
-/// Deletions that may go, and those that stay for now.
+/// The allowed deletions, and those that are held for now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GuardDecision {
     pub allowed: BTreeSet<InstanceAddr>,
     /// Every other deletion.
     pub held: BTreeSet<InstanceAddr>,
-    /// The hold, where a limit was reached; without one the held deletions only wait for a quiet time.
+    /// The hold, if a limit was reached; without one the held deletions only wait for a quiet time.
     pub hold: Option<Hold>,
     pub requeue_at: Option<Timestamp>,
 }
@@ -121,7 +123,7 @@ impl Guard {
 
     fn decide_on(&mut self, input: &GuardInput<'_>, all: BTreeSet<InstanceAddr>) -> GuardDecision {
         let (now, hold) = (input.now, input.limits.hold);
-        // Before anything is unexplained, the deletions that an earlier process held may still become so.
+        // Nothing is unexplained yet, but the deletions that an earlier process held may still become so.
         let restored = input.context.restored_hold_since.or(self.restored_hold_since);
         self.restored_hold_since = restored.filter(|since| now < (*since).min(now) + hold);
         if all.is_empty() {
@@ -185,7 +187,7 @@ impl Guard {
         }
     }
 
-    /// The deletions that went in the window, for the registry's guard: when the window ends, and how many.
+    /// The deletions carried out in the window, for the registry's guard: the end of the window, and their number.
     pub fn deleted(&self) -> Option<(Timestamp, usize)> {
         let window = self.window.as_ref().filter(|window| !window.deleted.is_empty())?;
         Some((window.opened + WINDOW, window.deleted.len()))

@@ -1,4 +1,6 @@
-//! A service under the guard, in steps of time; the tests of the registry's guard use it too.
+//! A service under the guard, in steps of time.
+//!
+//! Owns the fixture that the tests of the registry's guard use too.
 
 use super::*;
 
@@ -12,7 +14,7 @@ pub fn addr(n: usize) -> InstanceAddr {
     InstanceAddr::parse(&format!("10.0.{}.{}:80", n / 250, n % 250 + 1)).unwrap()
 }
 
-/// A service of `known` instances, and the times since when some of them are unexplained.
+/// A service of `known` instances, and the times at which the deletions of some became unexplained.
 pub struct Service {
     pub guard: Guard,
     pub known: usize,
@@ -77,7 +79,7 @@ fn below_the_limits_deletions_wait_for_ten_quiet_seconds() {
     service.lose(0..3, 0);
     let decision = service.decide(0);
     assert_eq!((counts(&decision), until(&decision), decision.requeue_at), ((0, 3), None, Some(at(10))));
-    // Another one comes: the ten seconds begin again for all.
+    // Another deletion restarts the ten seconds for all.
     service.lose(3..4, 8);
     assert_eq!(counts(&service.decide(10)), (0, 4));
     assert_eq!(counts(&service.decide(17)), (0, 4));
@@ -114,7 +116,7 @@ fn what_went_in_the_window_counts_and_what_went_before_it_does_not() {
     let mut service = Service::of(20);
     service.lose(0..6, 0);
     assert_eq!(counts(&service.decide(10)), (6, 0));
-    // 6 of the 20 that there were have gone; 5 more are more than half.
+    // 6 of the original 20 are deleted; 5 more would exceed half.
     service.lose(6..11, 50);
     assert_eq!(until(&service.decide(50)), Some(at(350)));
 
@@ -136,7 +138,7 @@ fn a_hold_lets_go_at_its_end_and_everything_that_came_meanwhile_with_it() {
     service.lose(7..8, 200);
     assert_eq!(until(&service.decide(299)), Some(at(300)), "the end does not move");
     assert_eq!(counts(&service.decide(300)), (8, 0));
-    // What comes back ends the hold of it; when nothing is left, the next one begins anew.
+    // An instance that comes back is no longer held; once none is held, the next hold starts afresh.
     let mut service = Service::of(12);
     service.lose(0..7, 0);
     service.decide(0);
@@ -170,7 +172,7 @@ fn another_or_an_older_registry_holds_any_deletion() {
 fn a_restart_neither_forgets_a_hold_nor_begins_it_again() {
     let mut service = Service::of(12);
     service.restored_hold_since = Some(at(-100));
-    // At first nothing is unexplained: what is missing is asked before it is judged.
+    // Nothing is unexplained at first: missing instances are probed before they are judged.
     assert_eq!(service.decide(0), GuardDecision::default());
     service.restored_hold_since = None;
     service.lose(0..1, 10);
@@ -203,7 +205,7 @@ fn what_was_let_go_is_not_held_again_because_its_write_failed() {
     service.decide(0);
     let allowed = service.decide(300).allowed;
     assert_eq!(allowed.len(), 7);
-    // The slices still have them.
+    // The slices still hold the endpoints.
     service.known = 12;
     service.lose(0..7, 0);
     assert_eq!(service.decide(301), GuardDecision { allowed, ..GuardDecision::default() });

@@ -1,6 +1,6 @@
 //! Held deletions: their set by direction, the hold's time, and the hash that an approval names.
 //!
-//! Owns how held deletions are named. Refuses to know why they are held and for how long.
+//! Owns the names of held deletions. Refuses to know the reason and the length of a hold.
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write};
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::Timestamp;
 use crate::model::InstanceAddr;
 
-/// A limit was reached at `since`; the guard lets go at `until`.
+/// A limit was reached at `since`; the guard releases the deletions at `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
     pub since: Timestamp,

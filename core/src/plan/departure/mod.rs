@@ -1,12 +1,12 @@
-//! Departures: a record that is no longer there, and the consequence for the other side.
+//! Departures: records that are no longer there, and the consequence for the other side.
 //!
-//! - [`evidence`]: classifies how a record went from the circumstances of its deletion.
-//! - [`guard`]: how many unexplained deletions of one service may go, [`registry_guard`], of a whole registry;
+//! - [`evidence`]: classifies a departure by the circumstances of the deletion.
+//! - [`guard`]: limits the unexplained deletions of one service, [`registry_guard`] those of a whole registry;
 //!   [`held`]: their names.
 //!
-//! Owns the kinds of evidence, the wait of an export because of a departure, and the decision about an imported
-//! endpoint whose record is gone. Refuses to look anything up: the registry's door asks for leases, the third door
-//! opens connections.
+//! Owns the kinds of evidence, the delay of an export after a departure, and the decision about an imported endpoint
+//! whose record is gone. Refuses to look anything up: the registry's door looks up leases, and the probes open
+//! connections.
 
 pub mod evidence;
 pub mod guard;
@@ -21,7 +21,7 @@ use jiff::SignedDuration;
 use crate::Timestamp;
 use crate::model::{InstanceAddr, Record};
 
-/// How a record went.
+/// The reason for which a record is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// The lease is being looked up.
@@ -45,10 +45,10 @@ pub enum Evidence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Departure {
     pub evidence: Evidence,
-    /// When the view saw that the record was gone.
+    /// The time at which the view noticed that the record was gone.
     pub at: Timestamp,
-    /// The record as it was: an endpoint that is kept for it still obeys every rule of the import. `None` where this
-    /// process never saw it.
+    /// The last state of the record: an endpoint that is kept for it still obeys every rule of the import. `None` if
+    /// this process never saw the record.
     pub record: Option<Arc<Record>>,
 }
 
@@ -56,7 +56,7 @@ pub struct Departure {
 pub type Departures = BTreeMap<InstanceAddr, Departure>;
 
 /// A ready endpoint is not exported for this long after its own server deregistered: such a server usually ends within
-/// that time, and a client that is sent to it meanwhile fails.
+/// that time, and a call to it meanwhile fails.
 pub const AFTER_LEAVING: SignedDuration = SignedDuration::from_secs(10);
 
 /// The last endpoint of a service stays this long after its server deregistered, while it accepts connections: a Kitex
@@ -70,16 +70,16 @@ pub const NO_ANSWER_FOR: SignedDuration = SignedDuration::from_secs(10);
 pub const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_secs(300);
 
 impl Departure {
-    /// The time until which an endpoint at this address is not exported; `None` once it has passed.
+    /// The time until which an endpoint at this address is not exported; `None` once that time has passed.
     pub fn holds_export(&self, now: Timestamp) -> Option<Timestamp> {
         match self.evidence {
             Evidence::LookingUp | Evidence::Deregistered => {
-                // A clock that was set back must not hold for longer than the wait.
+                // A clock that was set back must not prolong the wait.
                 let until = self.at.min(now) + AFTER_LEAVING;
                 (now < until).then_some(until)
             }
-            // Kitex gives up for good after five failed retries, so no server will register the instance. An emptied or
-            // restored registry gets its records back at once.
+            // Kitex gives up for good after five failed retries, so no server will register the instance. The records
+            // of an emptied or restored registry are put back immediately.
             Evidence::LeaseExpired
             | Evidence::NoRecordAtStart
             | Evidence::BulkDeleted
@@ -108,7 +108,7 @@ pub enum Answer {
     NoAnswer,
 }
 
-/// The last answer of an address, and since when it is the same.
+/// The last answer of an address, and the start of the time for which it has been the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
     pub answer: Answer,
@@ -121,13 +121,13 @@ pub struct DepartureInput {
     pub evidence: Evidence,
     pub at: Timestamp,
     pub on_expiry: OnExpiry,
-    /// Neither a pod's address nor an export of another cluster's Twinspan: those are never kept, because another
-    /// controller knows whether they live.
+    /// Whether the endpoint may be kept. A pod's address and an export of another cluster's Twinspan never are, because
+    /// another controller knows whether they live.
     pub keepable: bool,
-    /// The service would have no endpoint without it.
+    /// Whether the service would have no endpoint without this one.
     pub last: bool,
     pub probe: Option<Probe>,
-    /// The deadline of an endpoint that was found lost before.
+    /// The deadline of an endpoint that was already lost.
     pub lost_until: Option<Timestamp>,
     pub keep_lost: SignedDuration,
     pub now: Timestamp,
@@ -142,19 +142,19 @@ pub enum Decision {
         probe: bool,
         requeue_at: Option<Timestamp>,
     },
-    /// The server lives and only lost its registration. The endpoint stays until then while it accepts connections.
+    /// The server lives and only lost its registration. The endpoint stays until `until` while it accepts connections.
     Lost {
         until: Timestamp,
     },
     /// The guard decides.
     Unexplained {
         since: Timestamp,
-        /// The endpoint is probed all the same: one that refuses goes at any time.
+        /// Whether the endpoint is still probed: it is deleted as soon as it refuses.
         probe: bool,
     },
 }
 
-/// Applies the first rule that matches; `docs/departures.md` has them as a table.
+/// Applies the first rule that matches; `docs/departures.md` has the rules as a table.
 pub fn decide(input: &DepartureInput) -> Decision {
     let at = input.at.min(input.now);
     match input.evidence {
@@ -190,7 +190,7 @@ fn last_one_left(input: &DepartureInput, at: Timestamp) -> Decision {
 }
 
 fn probed(input: &DepartureInput, at: Timestamp) -> Decision {
-    // A shorter `keepLostSeconds` takes effect at once; a longer one does not prolong what has begun.
+    // A shorter `keepLostSeconds` takes effect immediately; a longer one does not move a deadline that is already set.
     let until = input.lost_until.unwrap_or(at + input.keep_lost).min(input.now + input.keep_lost);
     match input.probe {
         Some(Probe { answer: Answer::Refused, .. }) => Decision::Gone,
@@ -203,7 +203,7 @@ fn probed(input: &DepartureInput, at: Timestamp) -> Decision {
         Some(Probe { answer: Answer::NoAnswer, since }) => {
             let silent = since.min(input.now) + NO_ANSWER_FOR;
             match input.lost_until {
-                // It accepted once: a moment of silence does not change what it is.
+                // The endpoint accepted once, so a missing answer proves nothing.
                 Some(_) => Decision::Lost { until },
                 None => Decision::Waiting { probe: true, requeue_at: Some(silent.min(until)) },
             }

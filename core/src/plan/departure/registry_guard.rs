@@ -11,11 +11,11 @@ use super::held::{self, Hold};
 use crate::Timestamp;
 use crate::model::ServiceKey;
 
-/// So many unexplained deletions in the whole registry …
+/// The number of unexplained deletions in the whole registry …
 pub const REGISTRY_MIN: usize = 10;
-/// … that are more than so many percent of all instances are held …
+/// … which are held if they also exceed this percentage of all instances …
 pub const REGISTRY_PERCENT: usize = 30;
-/// … for so long.
+/// … for this time.
 pub const REGISTRY_HOLD: SignedDuration = SignedDuration::from_secs(300);
 
 /// The guard over all services of one registry.
@@ -23,39 +23,40 @@ pub const REGISTRY_HOLD: SignedDuration = SignedDuration::from_secs(300);
 pub struct RegistryGuard {
     services: BTreeMap<ServiceKey, ServiceDeletions>,
     held_since: Option<Timestamp>,
-    /// Since when an earlier process held, from the status.
+    /// Start of the hold of an earlier process, from the status.
     restored_hold_since: Option<Timestamp>,
-    /// Deletions that an administrator approved and that have not gone yet.
+    /// Deletions that an administrator approved and that were not carried out yet.
     released: BTreeMap<ServiceKey, BTreeSet<String>>,
-    /// Deletions that a hold let go when its time ended. A service may hold on to them by itself; the registry holds
-    /// them once.
+    /// Deletions that a hold released when its time ended. A service may still hold them; the registry does not hold
+    /// them again.
     released_by_timeout: BTreeMap<ServiceKey, BTreeSet<String>>,
 }
 
 /// The deletions of one service, as it reports them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceDeletions {
-    /// Instances that there are.
+    /// All current instances.
     pub known: usize,
-    /// Unexplained deletions that went already, by the end of the [`WINDOW`](super::guard::WINDOW) in which they count.
+    /// Unexplained deletions that were carried out, by the end of the [`WINDOW`](super::guard::WINDOW) in which they
+    /// count.
     pub deleted: BTreeMap<Timestamp, usize>,
-    /// Deletions that stay for now: `import 10.0.0.1:80`, sorted.
+    /// Deletions that are held for now: `import 10.0.0.1:80`, sorted.
     pub held: BTreeSet<String>,
 }
 
 impl ServiceDeletions {
-    /// Deletions that went and still count.
+    /// Deletions that were carried out and still count.
     fn counted(&self, now: Timestamp) -> usize {
         self.deleted.iter().filter(|(end, _)| now < **end).map(|(_, count)| count).sum()
     }
 }
 
 impl RegistryGuard {
-    /// Takes the report of one service; `None` where the service is gone. Returns whether a hold began or ended, so
-    /// that every service has to be reconciled.
+    /// Takes the report of one service; `None` if the service is gone. Returns whether a hold began or ended, in which
+    /// case every service must be reconciled.
     pub fn report(&mut self, service: &ServiceKey, deletions: Option<ServiceDeletions>, now: Timestamp) -> bool {
         if deletions.is_none() && !self.services.contains_key(service) {
-            // Every service reports so to every registry that it does not refer to.
+            // Every service sends this report to every registry that it does not refer to.
             return false;
         }
         let before = self.held_since;
@@ -94,7 +95,7 @@ impl RegistryGuard {
         before.is_some() != self.held_since.is_some()
     }
 
-    /// Held deletions that nothing released yet.
+    /// The number of held deletions that are not released yet.
     fn unreleased(&self) -> usize {
         let of = |(service, own): (&ServiceKey, &ServiceDeletions)| {
             let released = [self.released.get(service), self.released_by_timeout.get(service)];
@@ -104,13 +105,13 @@ impl RegistryGuard {
         self.services.iter().map(of).sum()
     }
 
-    /// Restores a hold from the status after a restart: a hold that follows ends when that one would have.
+    /// Restores a hold from the status after a restart: a new hold ends when the restored one would have.
     pub fn restore(&mut self, since: Timestamp) {
         self.restored_hold_since = Some(since);
     }
 
-    /// Releases every held deletion if the hash names this very set. Returns whether it does, so that every service has
-    /// to be reconciled.
+    /// Releases every held deletion if the hash names exactly this set. Returns whether it does, in which case every
+    /// service must be reconciled.
     pub fn approve(&mut self, hash: &str, now: Timestamp) -> bool {
         if self.hold(now).is_none() || hash != self.hash() {
             return false;
@@ -125,7 +126,7 @@ impl RegistryGuard {
         self.released.get(service)
     }
 
-    /// The hold of the whole registry, where its limit was reached and no administrator approved.
+    /// The hold of the whole registry, if its limit was reached and no administrator approved.
     pub fn hold(&self, now: Timestamp) -> Option<Hold> {
         let since = self.held_since?;
         let until = since.min(now) + REGISTRY_HOLD;
@@ -140,7 +141,7 @@ impl RegistryGuard {
         held::hash(self.services.iter().flat_map(of))
     }
 
-    /// How many deletions stay for now.
+    /// The number of deletions that are held for now.
     pub fn deletions(&self) -> usize {
         self.services.values().map(|own| own.held.len()).sum()
     }

@@ -6,7 +6,7 @@ use crate::plan::departure::guard::{GuardContext, GuardInput};
 fn the_registry_as_a_whole_holds_what_each_service_would_let_go() {
     let mut registry = RegistryGuard::default();
     let mut changed = false;
-    // 20 services with 3 instances each, of which one goes: none of them reaches a limit of its own.
+    // 20 services lose one of 3 instances each: none of them reaches a limit of its own.
     for n in 0..20 {
         let held = BTreeSet::from([format!("import {}", addr(n))]);
         let own = ServiceDeletions { known: 3, held, ..ServiceDeletions::default() };
@@ -18,7 +18,7 @@ fn the_registry_as_a_whole_holds_what_each_service_would_let_go() {
     service.registry_hold = registry.hold(at(1));
     service.lose(0..1, 0);
     assert_eq!(until(&service.decide(20)), Some(at(300)));
-    // Its own administrator may release it all the same.
+    // The owner of one service may release its deletions in any case.
     let mut approved = service.guard.clone();
     let input = GuardInput {
         unexplained: &service.unexplained,
@@ -67,7 +67,7 @@ fn what_was_approved_for_a_registry_goes_one_service_after_the_other() {
         assert!(!registry.report(key, Some(went), at(1)));
         assert_eq!(registry.released(key), None);
     }
-    // What comes afterwards is another matter.
+    // The approval does not cover later deletions.
     let held = BTreeSet::from([format!("import {}", addr(99))]);
     assert!(registry.report(
         &services[0].0,
@@ -80,7 +80,7 @@ fn what_was_approved_for_a_registry_goes_one_service_after_the_other() {
 #[test]
 fn a_hold_of_a_registry_ends_once_and_another_sweep_is_held_anew() {
     let (mut registry, services) = twenty();
-    // Its end is noticed, although one service holds on to its own for longer.
+    // The end of the registry's hold is noticed, although one service holds its own deletions for longer.
     let (long, rest) = services.split_first().unwrap();
     assert!(registry.report(&long.0, Some(long.1.clone()), at(300)));
     for (key, _) in rest {

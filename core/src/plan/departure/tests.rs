@@ -46,7 +46,7 @@ fn unexplained(since: i64) -> Decision {
     Decision::Unexplained { since: at(since), probe: false }
 }
 
-/// What refuses meanwhile goes at once.
+/// An endpoint that refuses meanwhile is deleted without waiting.
 fn unexplained_and_asked(since: i64) -> Decision {
     Decision::Unexplained { since: at(since), probe: true }
 }
@@ -80,10 +80,10 @@ fn what_expired_is_probed() {
         (probe(Answer::Refused, 0), None, 0, GONE),
         (probe(Answer::Refused, 500), Some(3600), 500, GONE),
         (probe(Answer::Accepted, 0), None, 1, lost(3600)),
-        // The deadline is the one that was found first, and after it the guard decides.
+        // The first deadline stands, and after it the guard decides.
         (probe(Answer::Accepted, 0), Some(2000), 1999, lost(2000)),
         (probe(Answer::Accepted, 0), Some(2000), 2000, unexplained_and_asked(2000)),
-        // Shortened meanwhile.
+        // `keepLostSeconds` was shortened meanwhile.
         (probe(Answer::Accepted, 0), Some(9000), 100, lost(3700)),
         (probe(Answer::NoAnswer, 1), None, 10, Decision::Waiting { probe: true, requeue_at: Some(at(11)) }),
         (probe(Answer::NoAnswer, 1), None, 11, unexplained_and_asked(11)),

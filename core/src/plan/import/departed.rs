@@ -1,8 +1,8 @@
-//! Imported endpoints whose record is gone: which of them stay.
+//! Imported endpoints whose record is gone, and the ones among them that stay.
 //!
-//! Owns which endpoints are in question, and the step from evidence over each decision to the guard's ruling for all of
-//! them together. The decision about one endpoint is [`crate::plan::departure`]'s, the limits are
-//! [`crate::plan::departure::guard`]'s, and healed records are [`super::heal`]'s.
+//! Owns the list of those endpoints, and the step from their evidence and the decision about each to the guard's
+//! decision about all. Refuses to repeat rules: [`crate::plan::departure`] decides about one endpoint,
+//! [`crate::plan::departure::guard`] has the limits, and [`super::heal`] has the healed records.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl Departed {
     }
 }
 
-/// Decides about every endpoint that no record is behind. `plan` has the endpoints that a record is behind.
+/// Decides about every endpoint without a record. `plan` has the endpoints with a record.
 pub fn decide(input: &Input<'_>, plan: &Plan) -> Departed {
     let mut all = Departed { guard_state: input.state.guard.clone(), ..Departed::default() };
     let last = plan.endpoints.is_empty() && !input.others_ready;
@@ -84,7 +84,7 @@ fn departure_input(input: &Input<'_>, addr: InstanceAddr, departed: &DepartedEnd
     }
 }
 
-/// Every endpoint that no record is behind, with the evidence for how its record went.
+/// Every endpoint without a record, with the evidence about its record.
 fn in_question(input: &Input<'_>, plan: &Plan) -> BTreeMap<InstanceAddr, DepartedEndpoint> {
     let healed = healed_by_us(input);
     let mut found = BTreeMap::new();
@@ -127,13 +127,12 @@ fn recorded(input: &Input<'_>, healed: &BTreeMap<RecordKey, &Record>) -> BTreeSe
     others.flat_map(|(_, record)| record.endpoint_addresses()).collect()
 }
 
-/// The evidence for how the record of one endpoint went. `None` where nothing is known: the endpoint is not wanted any
-/// more, because the record or the RegisteredService changed or another program wrote into our slice, and that is
-/// reason enough to remove it.
+/// The evidence about the record of one endpoint. `None` if nothing is known: the record or the RegisteredService
+/// changed, or another program wrote into our slice. The endpoint is then no longer wanted, and is removed.
 fn departed(input: &Input<'_>, addr: InstanceAddr) -> Option<DepartedEndpoint> {
     let before = input.state.departing.get(&addr);
     let seen = input.departures.get(&addr).filter(|seen| {
-        // A departure that was decided upon already is not new, unless its evidence has changed.
+        // A departure that already has a decision is not new, unless its evidence has changed.
         before.is_none_or(|before| before.at != seen.at || before.evidence != seen.evidence)
     });
     let was_ours =

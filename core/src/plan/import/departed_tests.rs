@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 
 const US: &str = "c1";
 
-/// A service on both sides, and time.
+/// A service on both sides, and the time.
 struct Scene {
     layout: Layout,
     owner: Owner,
@@ -41,7 +41,7 @@ fn lost(plan: &Plan) -> usize {
         .count()
 }
 
-/// Those of them, and of the ones that wait, whose record is, or is about to be, put back.
+/// Lost and waiting endpoints whose record is, or is about to be, put back.
 fn healed(plan: &Plan) -> usize {
     let healed = |i: &&InstanceOutcome| matches!(i.outcome, Outcome::ToBeHealed { .. } | Outcome::Healed { .. });
     plan.outcomes.iter().filter(healed).count()
@@ -142,7 +142,7 @@ impl Scene {
         })
     }
 
-    /// Plans and applies: slices hold what was planned, and healed records are written.
+    /// Plans and applies: slices hold the planned endpoints, and healed records are written.
     fn step(&mut self) -> Plan {
         let plan = self.plan();
         self.present = plan
@@ -170,14 +170,14 @@ impl Scene {
                 RecordOp::Delete { key, .. } => drop(self.records.remove(key)),
             }
         }
-        // Whom nobody asks any more is forgotten.
+        // Answers of addresses that are no longer probed are forgotten.
         self.probes.retain(|addr, _| plan.probe.contains(addr));
         self.state = plan.state.clone();
         self.restored_hold_since = None;
         plan
     }
 
-    /// The process ends and another one begins: what is not in an object is forgotten.
+    /// The process ends and another one starts: only the state in objects survives.
     fn restart(&mut self) {
         self.state = ImportState::default();
         self.departures.clear();
@@ -207,7 +207,7 @@ fn a_server_that_leaves_goes_at_once_and_the_last_one_once_it_stops_accepting() 
     scene.step();
     assert_eq!(scene.endpoints(), Vec::<String>::new());
 
-    // Pods of the Service are endpoints too: then it is not the last one.
+    // Pods of the Service are endpoints too, so the instance is not the last one.
     let mut scene = Scene { others_ready: true, ..Scene::of(1) };
     scene.goes(&vm(1), Evidence::Deregistered);
     scene.step();
@@ -243,7 +243,7 @@ fn an_expired_server_that_lives_stays_until_its_deadline_also_over_a_restart() {
     scene.answers(&vm(1), Answer::Accepted);
     scene.step();
     assert_eq!(scene.present[&addr(&vm(1))].lost_until, Some(at(3600)), "the deadline neither forgotten nor extended");
-    // Registered again: nothing is lost any more.
+    // The server registers again: nothing is lost any more.
     scene.put(&vm(1), "");
     let plan = scene.step();
     assert_eq!((lost(&plan), scene.present[&addr(&vm(1))].lost_until), (0, None));
@@ -292,7 +292,8 @@ fn what_is_swept_away_is_held_and_let_go_in_the_end() {
     scene.restart();
     scene.restored_hold_since = Some(at(0));
     let plan = scene.step();
-    // Orphans now; they are probed, and what neither refuses nor accepts is held until the end that status told of.
+    // The endpoints are orphans now and are probed; those that neither refuse nor accept are held until the deadline in
+    // status.
     assert_eq!((scene.endpoints().len(), plan.probe.len()), (12, 12));
     for n in 1..=12 {
         scene.answers(&vm(n), Answer::NoAnswer);
@@ -319,7 +320,7 @@ fn another_registry_at_start_makes_orphans_of_it_unexplained_at_once() {
 
 #[test]
 fn what_is_not_wanted_any_more_is_no_departure() {
-    // The record says something else now.
+    // The content of the record changed.
     let mut scene = Scene::of(2);
     let key = scene.key(&vm(1));
     scene.records.remove(&key);
@@ -328,17 +329,17 @@ fn what_is_not_wanted_any_more_is_no_departure() {
     scene.records.insert(raw.key.clone(), scene.layout.decode(&raw));
     scene.step();
     assert_eq!(scene.endpoints(), [vm(2), vm(9)]);
-    // Somebody wrote into our slice.
+    // Another program wrote into our slice.
     scene.present.insert(addr("10.9.9.9:80"), Present { from_here: true, ports: PortSet::of(0), ..Present::default() });
     scene.step();
     assert_eq!(scene.endpoints(), [vm(2), vm(9)]);
-    // Another name, which it got while nobody looked.
+    // The name changed while no operator ran.
     scene.restart();
     scene.present.values_mut().for_each(|present| present.from_here = false);
     scene.records.clear();
     scene.step();
     assert_eq!(scene.endpoints(), Vec::<String>::new());
-    // Not selected any more: the record is there, and speaks for itself.
+    // The record is no longer selected: it exists, so the endpoint did not depart.
     let mut scene = Scene::of(2);
     scene.options.tag_selector.match_labels.insert("lane".into(), "blue".into());
     scene.put(&vm(2), r#""lane":"blue""#);
@@ -402,7 +403,7 @@ fn a_lost_registration_is_put_back_as_it_was_and_ends_with_its_endpoint() {
     assert_eq!(scene.endpoints(), [vm(1), vm(2)]);
     let plan = scene.step();
     assert_eq!((plan.ops.len(), healed(&plan)), (0, 1), "a second plan writes nothing");
-    // It dies: record and endpoint go together.
+    // The server dies: record and endpoint are deleted together.
     scene.answers(&vm(1), Answer::Refused);
     let plan = scene.step();
     assert!(matches!(&plan.ops[..], [RecordOp::Delete { .. }]), "{:?}", plan.ops);
@@ -446,7 +447,7 @@ fn a_healed_registration_survives_a_restart_and_gives_way_to_the_server_itself()
     scene.answers(&vm(1), Answer::Accepted);
     assert_eq!(scene.step().ops, []);
     assert_eq!(scene.present[&addr(&vm(1))].lost_until, Some(at(3600)));
-    // The server registers under another key: ours is withdrawn, and the endpoint does not notice.
+    // The server registers under another key: our record is withdrawn, and the endpoint stays.
     let value = br#"{"network":"tcp","address":"10.0.0.1:80","weight":7}"#.to_vec();
     let raw = RawRecord { key: "p/echo/itself".into(), value, mod_revision: 500, lease: LeaseId(9) };
     scene.records.insert(raw.key.clone(), scene.layout.decode(&raw));
@@ -495,12 +496,12 @@ fn a_healed_registration_changes_hands_in_one_update() {
     scene.goes(&vm(1), Evidence::LeaseExpired);
     scene.answers(&vm(1), Answer::Accepted);
     scene.step();
-    // Seen by another importer, to whom it is a record like any other …
+    // Another importer treats the healed record like any other …
     scene.owner.service.name = "other".into();
     scene.state = ImportState::default();
     let plan = scene.step();
     assert_eq!((plan.ops.len(), healed(&plan), scene.endpoints().len()), (0, 0, 2));
-    // … until its owner goes.
+    // … until the owner of the record is gone.
     scene.to_adopt.insert(scene.key(&vm(1)));
     let plan = scene.step();
     assert!(matches!(&plan.ops[..], [RecordOp::Update { .. }]), "{:?}", plan.ops);

@@ -1,6 +1,7 @@
 //! The values that the import rests on, and those that it returns.
 //!
-//! Refuses to decide: [`super`] decides about records, [`super::departed`] about endpoints whose record is gone.
+//! Owns the choices of the RegisteredService about imports, and the zone of a registration. Refuses to decide:
+//! [`super`] decides about records, [`super::departed`] about endpoints whose record is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,7 +23,7 @@ use crate::plan::trust::Trust;
 /// outlives it by its TTL, and must not bring it back.
 pub type Shadows = BTreeMap<RecordKey, Revision>;
 
-/// Everything that the decision rests on.
+/// Everything that the plan rests on.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     pub layout: &'a Layout,
@@ -32,17 +33,17 @@ pub struct Input<'a> {
     pub options: &'a Options,
     /// Addresses in slices of the Service that Twinspan does not manage, ready or not, at any of their ports.
     pub managed_by_others: &'a BTreeSet<(IpAddr, u16)>,
-    /// The Service has ready endpoints that Twinspan does not manage.
+    /// Whether the Service has ready endpoints that Twinspan does not manage.
     pub others_ready: bool,
     pub trust: Trust<'a>,
     pub departures: &'a Departures,
-    /// The first list of this process showed that the registry had come back as another one, or an older one.
+    /// Whether the first list of this process came from another registry, or from an older state of it.
     pub started_after_rollback: bool,
     /// Endpoints in our slices now.
     pub present: &'a BTreeMap<InstanceAddr, Present>,
     /// Addresses that other RegisteredServices import into the same Service.
     pub contested: &'a BTreeMap<InstanceAddr, ContestedImport>,
-    /// Healed records of owners that went: ours to adopt.
+    /// Healed records that we adopt, because their owners are gone.
     pub to_adopt: &'a BTreeSet<RecordKey>,
     pub probes: &'a BTreeMap<InstanceAddr, Probe>,
     pub limits: Limits,
@@ -57,7 +58,7 @@ pub struct Input<'a> {
 pub struct Options {
     /// The scheme of each port, empty where the format has none; at least one.
     pub schemes: Vec<String>,
-    /// Import the exports of other clusters' Twinspan too.
+    /// Whether exports of other clusters' Twinspan are imported too.
     pub other_clusters: bool,
     pub tag_selector: Selector,
     /// A tag whose value becomes the zone; empty for none.
@@ -82,10 +83,10 @@ impl Options {
 /// An endpoint in our slices, as they are now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present {
-    /// The ports that it serves; none where it stands under the name of a port that is not asked for any more.
+    /// The ports that it serves; none if the slice has the name of a port that is no longer chosen.
     pub ports: PortSet,
     pub zone: Option<String>,
-    /// The slice was filled from the registry and the name that are in force now.
+    /// Whether the slice was filled from the registry and the name that are in force now.
     pub from_here: bool,
     /// From the slice's annotation.
     pub lost_until: Option<Timestamp>,
@@ -94,9 +95,9 @@ pub struct Present {
 /// Another RegisteredService imports an address into the same Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContestedImport {
-    /// It is older than we are, so it has the address.
+    /// Whether the other one is older, so that it has the address.
     pub older: bool,
-    /// Its slices hold the address already.
+    /// Whether its slices hold the address already.
     pub holds: bool,
 }
 
@@ -116,7 +117,7 @@ pub struct ImportState {
 pub struct DepartedEndpoint {
     pub evidence: Evidence,
     pub at: Timestamp,
-    /// The record as it was; `None` where this process never saw it.
+    /// The last state of the record; `None` if this process never saw it.
     pub record: Option<Arc<Record>>,
     pub lost_until: Option<Timestamp>,
 }
@@ -125,9 +126,9 @@ pub struct DepartedEndpoint {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Imported {
     pub ports: PortSet,
-    /// Where a tag names one.
+    /// The zone, if a tag names one.
     pub zone: Option<String>,
-    /// It lost its registration, and stays until then while it accepts connections.
+    /// The deadline of an endpoint that lost its registration, and stays while it accepts connections.
     pub lost_until: Option<Timestamp>,
 }
 

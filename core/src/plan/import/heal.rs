@@ -1,6 +1,6 @@
 //! Healed records: the records that stand for lost registrations.
 //!
-//! Owns when a lost registration is put back, brought up to date, and withdrawn. Refuses to decide which endpoints
+//! Owns the rules by which a lost registration is put back, updated, and withdrawn. Refuses to decide which endpoints
 //! stay, which [`super::departed`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +11,8 @@ use crate::plan::RecordOp;
 use crate::plan::departure::OnExpiry;
 
 /// The largest record that is put back, key and value, in bytes. A registration has hundreds of bytes; a much larger
-/// one is not a server's, and a stranger must not make us write megabytes, which etcd would refuse along with
-/// everything else in the request.
+/// one is not a server's, and another program must not make us write megabytes, because etcd would refuse the whole
+/// request.
 pub(super) const MAX_HEALED: usize = 64 * 1024;
 
 /// The operations on healed records.
@@ -23,7 +23,7 @@ pub struct Healing {
     pub addresses: BTreeSet<InstanceAddr>,
 }
 
-/// Records that stand for registrations which we put back.
+/// Records that we put back for their servers.
 pub fn healed_by_us<'a>(input: &Input<'a>) -> BTreeMap<RecordKey, &'a Record> {
     let ours = |record: &&Record| match record.kind(&input.owner.cluster_id) {
         Kind::Healed(owner) => owner == input.owner || input.to_adopt.contains(&record.key),
@@ -64,7 +64,8 @@ pub fn heal(input: &Input<'_>, departed: &Departed) -> Healing {
     healing
 }
 
-/// `None` where the record would be read back as somebody else's, or is too large.
+/// The operation that puts a lost record back. `None` if the record would be read back as another writer's, or is too
+/// large.
 fn put_back(input: &Input<'_>, lost: &Record) -> Option<RecordOp> {
     let Content::Registered { registration, .. } = &lost.content else { return None };
     let value = input.layout.encode(&input.layout.healed(registration, input.owner));
@@ -73,8 +74,8 @@ fn put_back(input: &Input<'_>, lost: &Record) -> Option<RecordOp> {
 }
 
 impl Healing {
-    /// Marks an adopted healed record as ours, in one update; one without a lease would outlive everything and gets
-    /// one.
+    /// Marks an adopted healed record as ours, in one update. A record without a lease would outlive every process, so
+    /// it gets one.
     fn bring_up_to_date(&mut self, input: &Input<'_>, record: &Record) {
         let Content::Registered { registration, mark: Mark::Healed(owner), .. } = &record.content else { return };
         let again = self.ops.iter().any(|op| *op.key() == record.key);

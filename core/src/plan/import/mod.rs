@@ -3,8 +3,8 @@
 //! - [`facts`]: the values that the decision rests on, and those that it returns.
 //! - [`departed`]: endpoints whose record is gone; [`heal`]: the records that stand for lost registrations.
 //!
-//! Owns which records become endpoints, and why the others do not. Refuses to know slices: how endpoints are packed is
-//! [`super::slices`]. The Service and namespace never come from a record.
+//! Owns the rule about which records become endpoints, and the reason for each of the others. Refuses to know slices:
+//! how endpoints are packed is [`super::slices`]. The Service and namespace never come from a record.
 
 mod departed;
 mod facts;
@@ -20,7 +20,7 @@ use crate::plan::earlier;
 
 pub use facts::{ContestedImport, DepartedEndpoint, ImportState, Imported, Input, Options, Plan, Present, Shadows};
 
-/// The longest `status.skipped[].instance`, in characters: records are written by strangers.
+/// The longest `status.skipped[].instance`, in characters: any program may write records.
 const MAX_SHOWN: usize = 200;
 
 pub fn plan(input: &Input<'_>) -> Plan {
@@ -33,7 +33,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
                 plan.endpoints.remove(addr);
             }
         } else if let (false, Some(present)) = (contest.holds, present) {
-            // Until the other's slice holds it, it stays in ours: an endpoint never vanishes when it changes hands.
+            // The endpoint stays in our slice until the other's slice holds it, so that it never vanishes when it
+            // changes hands.
             plan.endpoints.entry(*addr).or_insert_with(|| Imported {
                 ports: present.ports,
                 zone: present.zone.clone(),
@@ -46,7 +47,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     plan
 }
 
-/// The endpoints if no other RegisteredService imported into the Service.
+/// The plan as if no other RegisteredService imported into the Service.
 pub fn uncontested(input: &Input<'_>) -> Plan {
     with_departed(input).0
 }
@@ -115,8 +116,8 @@ enum RecordDecision {
     Endpoints(Vec<(InstanceAddr, Imported)>),
     /// The cluster has this endpoint already, from a controller that knows its readiness.
     Shadowed,
-    /// Exported by us: importing it again would keep it alive for ever. Or put back by us: [`departed`] decides about a
-    /// lost registration.
+    /// We exported the record: importing it would keep it alive for ever. Or we put it back: [`departed`] decides about
+    /// a lost registration.
     Ours,
     Skip(Reason, Option<String>),
 }
@@ -168,7 +169,7 @@ fn imported(input: &Input<'_>, registration: &Registration, index: usize) -> Imp
     Imported { ports: PortSet::of(index), zone: input.options.zone(registration), lost_until: None }
 }
 
-/// `None` where the cluster has the endpoint already.
+/// The address of an endpoint; `None` if the cluster has the endpoint already.
 fn address(input: &Input<'_>, record: &Record, addr: InstanceAddr) -> Result<Option<InstanceAddr>, Reason> {
     if input.managed_by_others.contains(&(addr.ip(), addr.port())) {
         return Ok(None);
@@ -183,7 +184,7 @@ fn address(input: &Input<'_>, record: &Record, addr: InstanceAddr) -> Result<Opt
     }
 }
 
-/// The record is the one that stood for an endpoint of others, unchanged since.
+/// Whether the record stood for an endpoint of another controller, and is unchanged since.
 fn is_shadow(input: &Input<'_>, key: &RecordKey, record: &Record) -> bool {
     input.state.shadows.get(key) == Some(&record.mod_revision)
 }

@@ -177,13 +177,13 @@ fn a_self_registered_pod_is_left_to_its_own_slices_and_its_record_does_not_outli
     assert_eq!(first.endpoints, BTreeMap::new());
     assert_eq!(first.skipped, []);
 
-    // The pod is gone, its record stays until its lease ends.
+    // The pod is gone, and its record stays until the lease ends.
     scene.managed_by_others.clear();
     scene.state = first.state;
     assert_eq!(scene.endpoints(), Vec::<String>::new());
     assert_eq!(scene.skipped(), [("10.0.0.1:80".to_owned(), Reason::FormerEndpoint)]);
 
-    // Still so at the plan after that, and no longer once somebody registers the address anew.
+    // The next plan gives the same result; a new registration of the address ends it.
     scene.state = scene.plan().state;
     assert_eq!(scene.endpoints(), Vec::<String>::new());
     scene.records[0].mod_revision += 1;
@@ -238,20 +238,20 @@ fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_v
     let with = |present: bool, contested: BTreeMap<InstanceAddr, ContestedImport>| {
         let here = Present { ports: PortSet::of(0), from_here: true, ..Present::default() };
         let present = present.then(|| (addr("10.0.0.1:80"), here)).into_iter().collect();
-        // Not the first plan of the process: what no record is behind is no orphan.
+        // This is not the first plan of the process, so an endpoint without a record is not an orphan.
         let state = ImportState { known: Some(BTreeSet::new()), ..ImportState::default() };
         Scene { present, contested, state, ..Scene::default() }.address("10.0.0.1:80")
     };
     let mine = vec!["10.0.0.1:80".to_owned()];
     let none = Vec::<String>::new();
-    // We are older: it is ours, whatever the other holds.
+    // We are older: the address is ours, whatever the other one holds.
     assert_eq!(with(false, contest(false, true)).endpoints(), mine);
-    // We are younger: it is not, but while the older does not hold it, ours stays.
+    // We are younger: the address is not ours, but our endpoint stays until the older one holds the address.
     assert_eq!(with(false, contest(true, false)).endpoints(), none);
     assert_eq!(with(true, contest(true, false)).endpoints(), mine);
     assert_eq!(with(true, contest(true, true)).endpoints(), none);
     assert_eq!(with(true, contest(true, false)).plan().skipped[0].skip_reason(), Some(Reason::Conflict));
-    // We want it no longer, another one does: it stays until that one holds it.
+    // Only another one wants the address: our endpoint stays until the other one holds it.
     let unwanted = |holds| Scene { records: Vec::new(), ..with(true, contest(false, holds)) };
     assert_eq!(unwanted(false).endpoints(), mine);
     assert_eq!(unwanted(true).endpoints(), none);

@@ -1,6 +1,7 @@
-//! The goal of a pass: the settings in force, or what becomes of a RegisteredService that cannot be acted upon.
+//! The goal of a pass: the settings in force, or the consequence for a RegisteredService that cannot be acted upon.
 //!
-//! Refuses to know reasons and messages: the operator's validation reads the spec, and tells people why.
+//! Owns the settings, and the endpoints that may be exported under them. Refuses to know reasons and messages: the
+//! operator's validation reads the spec and explains a rejection.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +11,15 @@ use crate::model::{Family, InstanceAddr, NewService, PortSet, RegistryName, Serv
 use crate::plan::departure::guard::Limits;
 use crate::plan::{import, trust};
 
-/// The goal of a pass.
+/// The goal.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Goal {
     /// Sync as the settings say.
     Sync(Box<Accepted>),
-    /// Nothing of it belongs anywhere. `guarded` has the limits where only a list may show it; without limits it is
-    /// certain.
+    /// Withdraw everything. `guarded` has the limits if perhaps only a list shows the reason; without limits the reason
+    /// is certain.
     Withdraw { guarded: Option<Limits> },
-    /// The spec cannot be understood, and nothing says that the instances ended: everything stays as it is.
+    /// Leave everything as it is: the spec cannot be understood, and nothing says that the instances ended.
     LeaveAlone,
 }
 
@@ -50,7 +51,7 @@ pub struct Accepted {
     pub policy: trust::Policy,
     /// A Service to be created first.
     pub create: Option<NewService>,
-    /// A Service that we created and that should have other ports.
+    /// A Service that we created and that needs other ports.
     pub amend: Option<NewService>,
 }
 
@@ -79,7 +80,7 @@ impl Accepted {
         self.endpoints(facts).into_iter().filter_map(ready).collect()
     }
 
-    /// The registry and name, as slices tell it.
+    /// The registry and name, as annotations of slices have them.
     pub fn source(&self, registry: &str) -> String {
         format!("{registry}/{}", self.name)
     }

@@ -1,7 +1,7 @@
 //! The checkpoint: the values that one pass over a RegisteredService hands to the next.
 //!
-//! It is lost with the process. Everything that safety depends on is in objects as well: deadlines on slices, holds in
-//! status, owners in records.
+//! Owns the part that the planners need. It is lost with the process, so it refuses to be the only place of anything
+//! that safety depends on: deadlines are also on slices, holds in status, owners in records.
 
 use crate::plan::departure::held::HeldDeletions;
 use crate::plan::export::ExportState;
@@ -10,14 +10,13 @@ use crate::plan::import::ImportState;
 /// The values that one pass hands to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Of the RegisteredService that it is about: another one of the same name starts afresh. Empty before the first
-    /// pass.
+    /// UID of the RegisteredService: another one of the same name starts afresh. Empty before the first pass.
     pub uid: String,
     /// The generation that the last pass saw.
     pub generation: Option<i64>,
-    /// Registry and name that the planners' states are about.
+    /// Registry and name to which the planners' states belong.
     pub source: String,
-    /// How often a list had changed the Service and its slices.
+    /// The number of lists that had changed the Service and its slices.
     pub relists: u64,
     pub import: ImportState,
     pub export: ExportState,
@@ -26,7 +25,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// No pass of this process has looked at the RegisteredService yet.
+    /// Whether no pass of this process has looked at the RegisteredService yet.
     pub fn is_first_pass(&self) -> bool {
         self.uid.is_empty()
     }

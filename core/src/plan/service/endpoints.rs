@@ -1,4 +1,4 @@
-//! Endpoints that others manage: which may be exported, and why the rest may not.
+//! Endpoints that others manage: the ones that may be exported, and the reason for each of the rest.
 //!
 //! Owns the rule about ready, terminating, ports, families and slices that the built-in controller left behind. Refuses
 //! to know records.
@@ -15,13 +15,13 @@ const BUILT_IN: &str = "endpointslice-controller.k8s.io";
 /// The state of an endpoint that others manage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointState {
-    /// It may be exported, at these chosen ports.
+    /// The endpoint may be exported, at these chosen ports.
     Ready(PortSet),
-    /// It may not; the outcome says why.
+    /// The endpoint may not be exported; the outcome has the reason.
     Withheld(Outcome),
 }
 
-/// The state of each endpoint at a TCP port of the slices. An endpoint is ready if it is so in any of them.
+/// The state of each endpoint at a TCP port of the slices. An endpoint is ready if any slice says so.
 pub fn classify(
     slices: &[Arc<Slice>],
     ports: &[&str],
@@ -31,8 +31,8 @@ pub fn classify(
     let mut states: BTreeMap<InstanceAddr, EndpointState> = BTreeMap::new();
     for slice in slices {
         let AddressType::Ip(family) = slice.address_type else { continue };
-        // Once a Service has no selector any more, the built-in controller leaves its slices behind as they were, and
-        // no controller updates them.
+        // When a Service loses its selector, the built-in controller leaves its slices behind, and no controller
+        // updates them.
         let unmanaged = !has_selector && slice.managed_by.as_deref() == Some(BUILT_IN);
         for port in slice.ports.iter().filter(|port| port.protocol == TCP) {
             let Some(number) = port.number else { continue };
@@ -60,7 +60,7 @@ pub fn classify(
     states
 }
 
-/// Why an endpoint at a chosen port is not exported.
+/// The reason why an endpoint at a chosen port is not exported.
 fn withheld(endpoint: &SliceEndpoint, exported_family: bool, unmanaged: bool) -> Option<Outcome> {
     if endpoint.is_terminating() {
         Some(Outcome::Terminating)
@@ -78,7 +78,7 @@ pub fn managed_addresses(slices: &[Arc<Slice>]) -> BTreeSet<(IpAddr, u16)> {
     let mut managed = BTreeSet::new();
     for slice in slices {
         for number in slice.ports.iter().filter_map(|port| port.number) {
-            // Slices of others may hold forms that we would not write, so they are read as leniently as a key.
+            // Slices of other managers may hold forms that we would not write, so they are read as leniently as a key.
             let named = slice.endpoints.iter().filter_map(|e| match e.address.parse::<IpAddr>() {
                 Ok(ip) => Some((ip.to_canonical(), number)),
                 Err(_) => named_address(&format!("{}:{number}", e.address)),

@@ -1,6 +1,7 @@
 //! The facts that a pass over one RegisteredService rests on: the state of both sides at one moment, as values.
 //!
-//! Refuses to know API objects, handles and locks: the operator's controller reads the views and fills these in.
+//! Owns the questions that follow from the facts alone: proof, pods, addresses in question. Refuses to know API
+//! objects, handles and locks: the operator's controller reads the views and fills in the facts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,19 +17,19 @@ use crate::plan::departure::{Departures, Probe};
 use crate::plan::export::Proof;
 use crate::plan::trust::{self, PodOf};
 
-/// The state of the world as far as one RegisteredService is concerned.
+/// The state of both sides that matters to one RegisteredService.
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub key: ServiceKey,
-    /// UID of the RegisteredService; empty where there is none any more.
+    /// UID of the RegisteredService; empty if it was deleted.
     pub uid: String,
     pub generation: Option<i64>,
-    /// The generation that its status speaks of.
+    /// The generation in its status.
     pub observed_generation: Option<i64>,
     pub cluster: ClusterFacts,
-    /// The registry that it refers to, where a session runs.
+    /// The registry that it refers to, if a session runs.
     pub registry: Option<RegistryFacts>,
-    /// Other registries that hold records of this owner: it referred to them once.
+    /// Other registries that hold records of this owner, because it once referred to them.
     pub former: Vec<RegistryFacts>,
     /// The answers to connections.
     pub probes: BTreeMap<InstanceAddr, Probe>,
@@ -41,7 +42,7 @@ pub struct ClusterFacts {
     pub service: Option<Arc<ServiceView>>,
     /// Slices of the Service that others manage.
     pub others_slices: Vec<Arc<Slice>>,
-    /// How often a list, rather than an event, changed the Service and its slices.
+    /// The number of lists, rather than events, that changed the Service and its slices.
     pub relists: u64,
     /// Slices that this RegisteredService owns, whatever Service they name.
     pub our_slices: Vec<Arc<Slice>>,
@@ -51,22 +52,22 @@ pub struct ClusterFacts {
     pub trust: Arc<trust::Cluster>,
     /// Pods that have one of the addresses in question.
     pub pods: BTreeMap<IpAddr, Vec<Arc<PodView>>>,
-    /// Addresses in none of the others' slices whose pods ended without an event that showed it.
+    /// Addresses that no slice of another manager holds and whose pods ended without an event that showed it.
     pub unseen: BTreeSet<IpAddr>,
     /// The zones of the Nodes that those pods run on.
     pub zones: BTreeMap<String, String>,
 }
 
-/// One registry, as its view was.
+/// The state of one registry, from its view.
 #[derive(Clone, Debug)]
 pub struct RegistryFacts {
-    /// Of the ServiceRegistry.
+    /// Name of the ServiceRegistry.
     pub name: String,
     pub layout: Layout,
     pub owner: Owner,
-    /// The service's name there; `None` in a registry that the RegisteredService refers to no longer.
+    /// The service's name there; `None` in a former registry of the RegisteredService.
     pub registry_name: Option<RegistryName>,
-    /// Until when records without an owner are left alone, because nothing explains the leader before us.
+    /// The time until which records without an owner are left alone, because nothing explains the leader before us.
     pub orphan_grace_until: Option<Timestamp>,
     pub snapshot: Snapshot,
 }
@@ -84,21 +85,21 @@ pub struct Snapshot {
     pub departures: Departures,
 }
 
-/// How far a view can be trusted.
+/// The degree to which a view can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViewState {
-    /// No complete list has arrived yet: nothing may follow from a record that is not here.
+    /// No complete list has arrived yet: nothing may follow from a missing record.
     Unknown,
     /// A complete list has arrived and is being followed.
     Fresh,
-    /// Cut off: the view was true once.
+    /// The connection is lost, so the view may be outdated.
     Stale,
 }
 
-/// How a registry came back when its session began.
+/// The identity of a registry at the start of its session, compared with the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incarnation {
-    /// As it was, or as one that is met for the first time.
+    /// The same registry, or one without an earlier session.
     AsItWas,
     /// Another etcd cluster answers.
     ClusterChanged,
@@ -109,7 +110,7 @@ pub enum Incarnation {
 /// Holds and approvals that come from the objects and from the registry as a whole.
 #[derive(Clone, Debug, Default)]
 pub struct HoldFacts {
-    /// Since when the status says that deletions are held, before the first pass of this process.
+    /// Start of the hold that the status reports, before the first pass of this process.
     pub restored_hold_since: Option<Timestamp>,
     /// The hold of the whole registry.
     pub registry_hold: Option<Hold>,
@@ -131,12 +132,12 @@ impl Facts {
         self.registry.iter().chain(&self.former).find(|registry| registry.name == name)
     }
 
-    /// The current registry, where its view is fresh. Unknown is not empty, and stale is not gone.
+    /// The current registry, if its view is fresh. Unknown is not empty, and stale is not gone.
     pub fn fresh_registry(&self) -> Option<&RegistryFacts> {
         self.registry.as_ref().filter(|registry| registry.is_fresh())
     }
 
-    /// The proof that endpoints of the cluster ended since the last pass: watch events, or a change of the spec, also
+    /// The proof that endpoints of the cluster ended since the last pass: watch events, or a change of the spec, even
     /// one that was made while no operator ran.
     pub fn proof(&self, checkpoint: &super::Checkpoint) -> Proof<'_> {
         let known = checkpoint.uid == self.uid;
@@ -150,7 +151,7 @@ impl Facts {
         Proof::RelistOnly
     }
 
-    /// Whose pods the addresses in question are, seen from the namespace.
+    /// The relation of each address in question to the pods of the namespace.
     pub fn pods_of(&self) -> BTreeMap<IpAddr, PodOf> {
         let mut pods_of = BTreeMap::new();
         for (ip, pods) in &self.cluster.pods {
@@ -163,12 +164,12 @@ impl Facts {
         pods_of
     }
 
-    /// The pod of the namespace that has the address, where the address is the pod's own.
+    /// The pod of the namespace that has the address, if the address is the pod's own.
     pub fn pod_at(&self, ip: IpAddr) -> Option<&Arc<PodView>> {
         self.cluster.pods.get(&ip)?.iter().find(|pod| !pod.host_network && pod.namespace == self.key.namespace)
     }
 
-    /// Every address that trust, weights or tags may be asked about. The pods at them are facts too.
+    /// Every address whose trust, weight or tags may matter. The pods at these addresses are facts too.
     pub fn ips_in_question(&self, checkpoint: &super::Checkpoint) -> BTreeSet<IpAddr> {
         let mut ips = ips_of(&self.cluster.others_slices);
         ips.append(&mut ips_of(&self.cluster.our_slices));

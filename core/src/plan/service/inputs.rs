@@ -1,6 +1,6 @@
 //! The inputs of the planners of each direction and of the slices, from the facts.
 //!
-//! Refuses to decide: it only hands the planners the values that they ask for.
+//! Owns the way from facts to each planner's input. Refuses to decide.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct Pass<'a> {
     pub siblings: &'a Siblings,
     pub checkpoint: &'a Checkpoint,
     pub now: Timestamp,
-    /// When the change that led here began.
+    /// The time of the change that triggered the pass.
     pub triggered: Timestamp,
 }
 
@@ -90,7 +90,7 @@ impl Pass<'_> {
         })
     }
 
-    /// The writes of slices; without settings every slice goes.
+    /// The writes of slices; without settings every slice is deleted.
     pub fn slices(&self, accepted: Option<&Accepted>, imported: &BTreeMap<InstanceAddr, Imported>) -> slices::Plan {
         let facts = self.facts;
         let ports = accepted.map(slice_ports).unwrap_or_default();
@@ -117,7 +117,7 @@ impl Pass<'_> {
         GuardContext { approved, restored_hold_since: holds.restored_hold_since, registry_hold: holds.registry_hold }
     }
 
-    /// Imported endpoints with their zone, node and pod: the tag names the zone, else the Node of the pod that has the
+    /// Imported endpoints with their zone, node and pod: a tag names the zone, or else the Node of the pod that has the
     /// address.
     fn endpoint_infos(
         &self,
@@ -139,7 +139,7 @@ impl Pass<'_> {
     }
 }
 
-/// The endpoints in the slices of the RegisteredService, seen with the ports and the registry that are in force.
+/// The endpoints in the slices of the RegisteredService, under the ports and the registry in force.
 pub fn present(facts: &Facts, accepted: &Accepted) -> BTreeMap<InstanceAddr, Present> {
     let registry = facts.registry.as_ref().map_or("", |registry| registry.name.as_str());
     slices::present(&plain(&facts.cluster.our_slices), &slice_ports(accepted), &accepted.source(registry))

@@ -47,7 +47,7 @@ pub fn instances(
     (groups.into_values().filter_map(instance).collect(), note)
 }
 
-/// The weight in the pod's annotation, where it has one.
+/// The weight in the pod's annotation, if it has one.
 fn weight(pod: &PodView) -> Result<Option<i64>, String> {
     let Some(text) = &pod.weight else { return Ok(None) };
     match text.parse() {

@@ -2,12 +2,12 @@
 //!
 //! - [`facts`]: the state of both sides as values; [`accepted`]: the goal and the settings in force; [`checkpoint`]:
 //!   the values that the last pass handed on; [`siblings`]: other RegisteredServices that share a name or a Service.
-//! - [`endpoints`]: which endpoints may be exported; [`instances`]: how they appear in the registry.
+//! - [`endpoints`]: the endpoints that may be exported; [`instances`]: their form in the registry.
 //! - [`inputs`]: the inputs of the planners of each direction.
-//! - [`outcomes`]: what becomes of each instance, and the counts that follow from it.
+//! - [`outcomes`]: the outcome of each instance, and the counts that follow from it.
 //!
-//! Owns the order of things: the created Service, former registries, export, import, slices. Refuses to know handles,
-//! API objects and words for people: operations name their registry, and every instance has an outcome.
+//! Owns the order of the steps: the created Service, former registries, export, import, slices. Refuses to know
+//! handles, API objects and words for people: operations name their registry, and every instance has an outcome.
 
 mod accepted;
 mod checkpoint;
@@ -43,14 +43,14 @@ pub use siblings::{Age, Sibling, weigh};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub create: Option<NewService>,
-    /// A Service that we created, with its UID, and that should have other ports.
+    /// A Service that we created, with its UID, and that needs other ports.
     pub amend: Option<(NewService, String)>,
-    /// Services that we created and that are not referred to any more, or have to be made anew.
+    /// Services that we created and that nothing refers to any more, or that must be recreated.
     pub remove: Vec<Arc<ServiceView>>,
     /// The operations on each registry, by its name.
     pub records: Vec<(String, Vec<RecordOp>)>,
     pub slices: slices::Plan,
-    /// Absent where nothing could be planned because the registry's view is not fresh.
+    /// Absent if nothing could be planned because the registry's view is not fresh.
     pub directions: Option<Directions>,
     pub outcomes: Outcomes,
     /// An annotation of a pod that cannot be read, for the `Exported` condition.
@@ -123,7 +123,7 @@ impl Plan {
     }
 }
 
-/// Plans a pass. `triggered` is when the change that led here began.
+/// Plans a pass. `triggered` is the time of the change that triggered it.
 pub fn plan(
     facts: &Facts,
     goal: &Goal,
@@ -145,7 +145,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
     let mut plan = Plan { create: accepted.create.clone(), ..Plan::default() };
     let uid = facts.cluster.service.as_ref().map(|service| service.uid.clone()).unwrap_or_default();
     plan.amend = accepted.amend.clone().map(|wanted| (wanted, uid));
-    // A Service of the right name that has no port to import under has to be made anew.
+    // A Service of the right name without a port for imports must be recreated.
     let kept = |service: &&Arc<ServiceView>| {
         service.deleting || (service.name == accepted.service.name && !accepted.ports.is_empty())
     };
@@ -172,7 +172,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
         ExportGoal {
             name: Some(&accepted.name),
             instances: &instances,
-            // An export that is not asked for any more is evident from the spec.
+            // The spec itself proves that the export is no longer wanted.
             proof: if accepted.exports { facts.proof(pass.checkpoint) } else { Proof::SpecChange },
             limits: accepted.limits,
         },
@@ -188,7 +188,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
     plan.outcomes = Outcomes::synced(registry, accepted, endpoints, &export, &import);
     let directions = Directions { export, import };
     if facts.holds.approval.as_ref().is_some_and(|hash| *hash == directions.held().hash()) {
-        // It was approved before this process knew which deletions are held.
+        // The approval came before this process knew the held deletions.
         plan.requeue_at = earlier(plan.requeue_at, Some(now));
     }
     plan.directions = Some(directions);
@@ -220,10 +220,10 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
     plan
 }
 
-/// Withdraws from registries that the RegisteredService refers to no longer.
+/// Withdraws from former registries of the RegisteredService.
 fn withdraw_former(pass: &Pass<'_>, plan: &mut Plan) {
     for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh()) {
-        // Where nothing explains the leader before us, an owner that this process has never known may live in another
+        // If nothing explains the leader before us, an owner that this process has never known may live in another
         // cluster.
         let unknown = pass.facts.uid.is_empty() && pass.checkpoint.is_first_pass();
         let grace = registry.orphan_grace_until.filter(|until| unknown && pass.now < *until);

@@ -1,7 +1,7 @@
 //! The outcomes of a whole pass: every instance that either side has, and the counts that follow.
 //!
-//! Owns which outcome counts where one address has several. Refuses to decide: each outcome comes from the planner that
-//! decided.
+//! Owns the choice of the outcome that counts if one address has several. Refuses to decide: each outcome comes from
+//! the planner that decided.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{Accepted, Facts, RegistryFacts};
 use crate::model::{InstanceAddr, InstanceOutcome, Outcome, Reason};
 use crate::plan::{export, import};
 
-/// Every instance of a pass, by where it was found.
+/// Every instance of a pass, by the side on which it was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcomes {
     /// Endpoints of the cluster that may be exported, one for each address.
@@ -43,7 +43,7 @@ pub struct Counts {
 }
 
 impl Outcomes {
-    /// Of a RegisteredService that cannot be acted upon: all for one reason.
+    /// The outcomes of a RegisteredService that cannot be acted upon: all have one reason.
     pub(super) fn not_accepted(facts: &Facts) -> Self {
         let cluster = &facts.cluster;
         let of = |addr| InstanceOutcome::of(addr, Outcome::NotAccepted);
@@ -60,7 +60,7 @@ impl Outcomes {
         Self { withheld, skipped, ..Self::default() }
     }
 
-    /// While the registry's view is not fresh.
+    /// The outcomes while the registry's view is not fresh.
     pub(super) fn unavailable(
         facts: &Facts,
         accepted: &Accepted,
@@ -152,11 +152,11 @@ impl Outcomes {
         }
     }
 
-    /// One outcome for each address, and the records that have none: what people are told.
+    /// One outcome for each address, and the outcomes of records without an address, as people see them.
     pub fn by_address(&self) -> (BTreeMap<InstanceAddr, &InstanceOutcome>, Vec<&InstanceOutcome>) {
         let mut by_address = BTreeMap::new();
         let mut rest = Vec::new();
-        // An endpoint that the Service has says more than a record, and a record more than one that is left out.
+        // An endpoint of the Service takes precedence over a record, and a record over an instance that is left out.
         let order = [&self.imported, &self.ready, &self.withheld, &self.records, &self.skipped];
         for instance in order.into_iter().flatten() {
             match instance.subject.address() {

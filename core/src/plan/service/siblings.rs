@@ -1,7 +1,8 @@
 //! Siblings: other RegisteredServices that export the same registry name, or import into the same Service.
 //!
-//! Owns who has an address or adopts a record. An address belongs to the oldest RegisteredService that wants it
-//! (creation time, then namespace and name). Only those that write count: one that is suspended takes nothing over.
+//! Owns the rule that an address belongs to the oldest RegisteredService that wants it (creation time, then namespace
+//! and name), and the choice of the sibling that adopts a record. Only siblings that write count: a suspended one takes
+//! nothing over. Refuses to find siblings: the operator's controller does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,7 +57,7 @@ impl Sibling {
         self.uses(registry) && self.accepted.exports
     }
 
-    /// Whether it puts lost registrations of the name back.
+    /// Whether the sibling puts lost registrations of the name back.
     fn heals(&self, registry: &RegistryFacts, name: &[u8]) -> bool {
         self.uses(registry) && heals(&self.accepted, name)
     }
@@ -85,7 +86,7 @@ fn contested_exports(
     contested
 }
 
-/// Own records under other names that a sibling, whose name it is, adopts.
+/// Own records under other names that the sibling of that name adopts.
 fn adopted_under_other_names(registry: &RegistryFacts, others: &[Sibling]) -> BTreeSet<RecordKey> {
     let mut adopted = BTreeSet::new();
     for sibling in others.iter().filter(|sibling| sibling.exports_to(registry)) {
@@ -101,8 +102,8 @@ fn adopted_under_other_names(registry: &RegistryFacts, others: &[Sibling]) -> BT
     adopted
 }
 
-/// Healed records of ours that a sibling adopts, and those of others that we adopt. A RegisteredService that put a
-/// registration back and no longer imports it leaves it to the oldest that imports it and heals.
+/// Healed records of ours that a sibling adopts, and those of others that we adopt. If the RegisteredService that put a
+/// registration back no longer imports it, the oldest one that imports and heals adopts it.
 fn healed(
     registry: &RegistryFacts,
     ourselves: Option<(&Age, &Accepted)>,
@@ -147,7 +148,7 @@ fn contested_imports(
         for addr in sibling.uncontested_imports(registry, now) {
             let contest = contested.entry(addr).or_insert(ContestedImport { older: false, holds: false });
             contest.older |= sibling.is_older(age);
-            // Any slice of the Service that holds it keeps it from vanishing.
+            // The endpoint cannot vanish while any slice of the Service holds it.
             contest.holds |= held.contains_key(&addr);
         }
     }
@@ -155,7 +156,7 @@ fn contested_imports(
 }
 
 impl Sibling {
-    /// The endpoints that it would import if it were alone.
+    /// The endpoints that the sibling would import if it were alone.
     fn uncontested_imports(&self, registry: &RegistryFacts, now: Timestamp) -> impl Iterator<Item = InstanceAddr> {
         let alone = Siblings::default();
         let pass = Pass { facts: &self.facts, siblings: &alone, checkpoint: &self.checkpoint, now, triggered: now };

@@ -1,4 +1,4 @@
-//! Slices: which EndpointSlices to write so that together they hold the imported endpoints.
+//! Slices: the EndpointSlices to write so that together they hold the imported endpoints.
 //!
 //! Owns the shape of a slice that Twinspan manages and the order of writes. Packing within one group is [`pack`]; names
 //! are [`name`]. Follows the built-in EndpointSlice controller (`reconciler.go` of k8s.io/endpointslice): one group for
@@ -21,7 +21,7 @@ use crate::plan::import::Present;
 /// The most endpoints in one slice; the built-in controller's default (`--max-endpoints-per-slice`).
 pub const MAX_ENDPOINTS: usize = 100;
 
-/// Everything that the decision rests on.
+/// Everything that the plan rests on.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     /// The RegisteredService; with its UID it names new slices.
@@ -29,33 +29,33 @@ pub struct Input<'a> {
     pub owner_uid: &'a str,
     /// The Service that the slices belong to; `None` deletes every slice.
     pub service: Option<Service<'a>>,
-    /// Each with what is known of it besides its address; conditions and hints are filled in here.
+    /// The endpoints with everything besides their address; conditions and hints are filled in here.
     pub endpoints: &'a BTreeMap<InstanceAddr, EndpointInfo>,
     /// Every slice that is owned by the RegisteredService and managed by us, whatever Service it names, in any order.
     pub existing: &'a [&'a Slice],
-    /// Where the endpoints come from: `<ServiceRegistry>/<registryName>`.
+    /// The source of the endpoints: `<ServiceRegistry>/<registryName>`.
     pub source: &'a str,
-    /// When the change that led here began.
+    /// The time of the change that triggered the pass.
     pub triggered: Timestamp,
 }
 
-/// What is known of an endpoint besides its address.
+/// Everything about an endpoint besides its address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointInfo {
     /// The ports of the Service that it serves.
     pub ports: PortSet,
-    /// It lost its registration and is kept until then.
+    /// The deadline of an endpoint that lost its registration.
     pub lost_until: Option<Timestamp>,
     pub zone: Option<String>,
     pub node: Option<String>,
     pub pod: Option<TargetPod>,
 }
 
-/// What slices take over from their Service.
+/// The fields that slices take over from their Service.
 #[derive(Clone, Copy, Debug)]
 pub struct Service<'a> {
     pub name: &'a str,
-    /// At the indexes that [`PortSet`] holds; at least one.
+    /// The ports at the indexes that [`PortSet`] holds; at least one.
     pub ports: &'a [Port],
     pub headless: bool,
     pub traffic: TrafficDistribution,
@@ -74,12 +74,12 @@ pub struct Port {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SliceOp {
     Create(SliceSpec),
-    /// Only where the slice still has this `resourceVersion`.
+    /// Applies only if the slice still has this `resourceVersion`.
     Update {
         spec: SliceSpec,
         if_version: String,
     },
-    /// Only where the slice still has this `resourceVersion`.
+    /// Applies only if the slice still has this `resourceVersion`.
     Delete {
         name: String,
         if_version: String,
@@ -87,7 +87,7 @@ pub enum SliceOp {
 }
 
 impl SliceOp {
-    /// Bounded, for metrics.
+    /// The name of the operation in metrics; a bounded set.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Create(_) => "create",
@@ -133,7 +133,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     plan
 }
 
-/// Where everything goes, before it is known which slice a new one can take the place of.
+/// The slices before new ones take the place of deleted ones.
 #[derive(Default)]
 struct Placed<'a> {
     updates: Vec<(&'a Slice, Group, Vec<SliceEndpoint>)>,
@@ -190,20 +190,20 @@ fn endpoint(addr: InstanceAddr, known: &EndpointInfo, traffic: TrafficDistributi
     endpoint
 }
 
-/// The group that a slice can serve, where it can serve any.
+/// The group that a slice can serve, if any.
 fn group_of(slice: &Slice, service: &Service<'_>) -> Option<Group> {
     let AddressType::Ip(family) = slice.address_type else { return None };
     match slice.ports.as_slice() {
         [SlicePort { number: Some(number), name, .. }] if slice.service.as_deref() == Some(service.name) => {
             let index = service.ports.iter().position(|port| port.name == *name);
-            // The only port under another name is written in place.
+            // A single port that was renamed is written in place.
             index.or((service.ports.len() == 1).then_some(0)).map(|index| (family, index, *number))
         }
         _ => None,
     }
 }
 
-/// Whether anything but the endpoints is not as it should be.
+/// Whether a slice has wrong labels, annotations or ports.
 fn metadata_differs(input: &Input<'_>, service: &Service<'_>, group: Group, slice: &Slice) -> bool {
     slice.ports != [port(service, group)]
         || slice.labels != labels(service)
@@ -211,8 +211,8 @@ fn metadata_differs(input: &Input<'_>, service: &Service<'_>, group: Group, slic
         || slice.annotations.get(IMPORTED_FROM_ANNOTATION).map(String::as_str) != Some(input.source)
 }
 
-/// A slice that would be deleted takes the endpoints of one that would be created: one write instead of two, and every
-/// node sees one slice change instead of two. The address type can never change, and the Service must not: kube-proxy
+/// Gives the endpoints of a slice that would be created to one that would be deleted: one write instead of two, and
+/// every node sees one change instead of two. The address type can never change, and the Service must not: kube-proxy
 /// would keep the endpoints of the Service that a slice was taken from.
 fn reuse(placed: &mut Placed<'_>, service: &Service<'_>) {
     let creates = std::mem::take(&mut placed.creates);
@@ -231,7 +231,7 @@ fn reuse(placed: &mut Placed<'_>, service: &Service<'_>) {
 }
 
 fn emit(plan: &mut Plan, input: &Input<'_>, placed: Placed<'_>) {
-    // Slices under deletion keep their names for as long as someone's finalizer holds them.
+    // A slice under deletion keeps its name until its finalizers are gone.
     let mut taken: BTreeSet<String> = input.existing.iter().map(|slice| slice.name.clone()).collect();
     let (mut creates, mut updates, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(service) = &input.service {
@@ -303,7 +303,7 @@ fn labels(service: &Service<'_>) -> BTreeMap<String, String> {
     labels
 }
 
-/// What the plan changes for someone who looks at the endpoints of all slices together.
+/// Counts the changes of the plan over the endpoints of all slices together.
 fn count(plan: &mut Plan, input: &Input<'_>, existing: &[&Slice]) {
     let before: BTreeSet<InstanceAddr> = present(existing, &[], "").into_keys().collect();
     let after: BTreeSet<InstanceAddr> =
@@ -312,7 +312,7 @@ fn count(plan: &mut Plan, input: &Input<'_>, existing: &[&Slice]) {
     plan.removed = before.difference(&after).count();
 }
 
-/// The endpoints that slices of ours hold now, seen with the ports and the source that are in force.
+/// The endpoints that slices of ours hold now, under the ports and the source in force.
 pub fn present(slices: &[&Slice], ports: &[Port], source: &str) -> BTreeMap<InstanceAddr, Present> {
     let mut present: BTreeMap<InstanceAddr, Present> = BTreeMap::new();
     for slice in slices.iter().filter(|slice| !slice.deleting) {

@@ -1,8 +1,9 @@
 //! Names of slices.
 //!
-//! A name follows from the RegisteredService and the group, so that a create which is repeated after an answer was lost
-//! meets itself instead of making a second slice. The UID is in it: a RegisteredService that was deleted and created
-//! again never collides with slices that the garbage collector has not reached yet.
+//! Owns the derivation of a name from the RegisteredService and the group. A create that is repeated after a lost
+//! answer therefore finds its own slice instead of making a second one. The UID is part of the name: a
+//! RegisteredService that was deleted and created again never collides with slices that the garbage collector has not
+//! deleted yet. Refuses to know endpoints.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,7 @@ fn nth(owner: &ServiceKey, owner_uid: &str, (family, port, number): Group<'_>, i
     let digest = Sha256::digest(format!("{owner_uid} {} {port} {number} {index}", family.as_str()));
     let digest: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
     let stem: String = owner.name.chars().take(MAX_STEM).collect();
-    // A stem that was cut may end in a dot, after which a name may not go on with a dash.
+    // A stem that was cut may end in a dot, and a dot must not precede a dash.
     format!("{}-{digest}", stem.trim_end_matches(['.', '-']))
 }
 

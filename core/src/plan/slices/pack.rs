@@ -1,9 +1,9 @@
-//! Packing: which slice of one group holds which endpoint, with as few writes as possible.
+//! Packing: the distribution of endpoints over the slices of one group, with as few writes as possible.
 //!
-//! The steps of `reconcileByPortMapping` in k8s.io/endpointslice, in a deterministic order: (1) endpoints stay where
-//! they are, and slices lose what is not wanted; (2) slices that change anyway are filled, fullest first; (3) what is
-//! left goes into the fullest unchanged slice that can take all of it, else into new slices. Nothing is ever moved to
-//! balance slices.
+//! Owns the steps of `reconcileByPortMapping` in k8s.io/endpointslice, in a deterministic order: (1) endpoints stay
+//! where they are, and slices lose unwanted ones; (2) slices that change anyway are filled, fullest first; (3) the rest
+//! goes into the fullest unchanged slice that has room for all of it, else into new slices. Refuses to move an endpoint
+//! only to balance slices.
 
 use std::collections::BTreeMap;
 
@@ -37,8 +37,8 @@ impl Bin<'_> {
     }
 }
 
-/// `wanted` by address; `slices` in name order; `metadata_differs` says whether a slice must be written whatever it
-/// holds.
+/// Packs `wanted` (by address) into `slices` (in name order). `metadata_differs` says whether a slice must be written
+/// in any case.
 pub fn pack<'a>(
     mut wanted: BTreeMap<String, SliceEndpoint>,
     slices: &[&'a Slice],
@@ -76,7 +76,7 @@ pub fn pack<'a>(
     packed
 }
 
-/// What of a slice may stay. An endpoint that two slices hold stays in the first.
+/// The endpoints that may stay in a slice. An endpoint that two slices hold stays in the first.
 fn keep<'a>(slice: &'a Slice, wanted: &mut BTreeMap<String, SliceEndpoint>, mut changed: bool) -> Bin<'a> {
     let mut endpoints = BTreeMap::new();
     for endpoint in &slice.endpoints {

@@ -63,7 +63,7 @@ impl Scene {
         })
     }
 
-    /// What the API server would hold after the plan.
+    /// Applies the plan as the API server would.
     fn apply(&mut self) -> Plan {
         let plan = self.plan();
         for op in &plan.ops {
@@ -115,7 +115,7 @@ fn stored(spec: &SliceSpec, resource_version: &str) -> Slice {
         labels: spec.labels.clone(),
         annotations: spec.annotations.clone(),
     };
-    // What is kept of an endpoint's deadline is what the annotation says.
+    // Only the annotation keeps an endpoint's deadline.
     slice.endpoints.iter_mut().for_each(|endpoint| endpoint.lost_until = None);
     slice.read_lost_until();
     slice
@@ -303,11 +303,11 @@ fn deadlines_and_the_source_are_in_annotations_and_survive_a_restart() {
     let if_version = present(&slices, &scene.ports, "main/echo");
     assert!(if_version.values().all(|p| p.from_here && p.ports == PortSet::of(0) && p.lost_until == time.parse().ok()));
     assert!(present(&slices, &scene.ports, "main/other").values().all(|p| !p.from_here));
-    // Found again: no deadline any more.
+    // The registration is back, so the deadline is gone.
     scene.known.lost_until = None;
     assert_eq!(signs(&scene.apply()), "u");
     assert!(!scene.existing[0].annotations.contains_key(LOST_UNTIL_ANNOTATION));
-    // Another name: the same endpoints come from somewhere else.
+    // Under another name the same endpoints have another source.
     scene.source = "main/other".into();
     assert_eq!(signs(&scene.apply()), "u");
 }
@@ -323,7 +323,7 @@ fn ports_have_slices_of_their_own_and_each_keeps_its_name() {
     let slices: Vec<&Slice> = scene.existing.iter().collect();
     let both = present(&slices, &scene.ports, "main/echo");
     assert!(both.len() == 3 && both.values().all(|p| p.ports == scene.known.ports), "{both:?}");
-    // A port that is not asked for any more takes its slices with it.
+    // The slices of a port that is no longer chosen are deleted.
     scene.ports.pop();
     scene.known.ports = PortSet::of(0);
     let plan = scene.apply();
