@@ -1,7 +1,7 @@
 //! The inputs of one pass.
 //!
-//! Owns their names and their defaults: a RegisteredService that syncs both ways with an empty registry that answers. Refuses to fill
-//! views from them.
+//! Owns their names and their defaults: a RegisteredService that syncs both ways with an empty registry that answers.
+//! Refuses to fill views from them.
 
 use std::collections::BTreeMap;
 

@@ -2,7 +2,8 @@
 //!
 //! - [`given`]: the inputs of one pass and their defaults.
 //! - [`objects`]: short forms of Kubernetes objects, and the view of the cluster.
-//! - [`records`]: short forms of records, of deletions and of answers; [`registries`]: the views of registries, filled from them.
+//! - [`records`]: short forms of records, of deletions and of answers; [`registries`]: the views of registries, filled
+//!   from them.
 //!
 //! Owns the order of passes and the values that one hands to the next. Refuses to judge the result.
 

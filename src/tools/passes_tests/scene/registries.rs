@@ -1,6 +1,7 @@
 //! The views of registries, filled as a session fills them, and the facts besides them.
 //!
-//! Owns the order of lists and events, from which the view itself concludes how records went. Refuses to conclude anything.
+//! Owns the order of lists and events, from which the view itself concludes how records went. Refuses to conclude
+//! anything.
 
 use std::collections::BTreeMap;
 
