@@ -1,7 +1,8 @@
 //! The reasons and rows that the files cover together: each reason of the API reference that a pass can give, each
 //! state of an explanation, and each row of docs/departures.md.
 //!
-//! Refuses to know any list of its own: reasons come from the types, rows and states from the text that people read.
+//! Refuses to know any list of its own: reasons come from the types, states from the source of the explanations, and
+//! rows from the document.
 
 use std::collections::BTreeSet;
 

@@ -156,8 +156,9 @@ impl Given {
             json!({
                 "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry",
                 "metadata": {"name": name, "uid": format!("{name}-uid"), "generation": 1},
-                "spec": {"etcd": {"endpoints": ["http://192.0.2.9:2379"]}, "format": "Kitex", "prefix": "p", "clusterID": "c1",
-                    "fence": {"mode": "None"}, "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]},
+                "spec": {"etcd": {"endpoints": ["http://192.0.2.9:2379"]}, "format": "Kitex", "prefix": "p",
+                    "clusterID": "c1", "fence": {"mode": "None"},
+                    "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]},
             })
         };
         let main = self.service_registry.iter().map(|given| object(default(MAIN), given));
@@ -211,8 +212,8 @@ impl PodGiven {
     fn object(&self, name: &str) -> Pod {
         object(
             json!({
-                "metadata": {"name": name, "namespace": self.namespace, "uid": format!("{name}-uid"), "labels": self.labels,
-                    "annotations": self.annotations},
+                "metadata": {"name": name, "namespace": self.namespace, "uid": format!("{name}-uid"),
+                    "labels": self.labels, "annotations": self.annotations},
                 "spec": {"containers": [], "nodeName": self.node, "hostNetwork": self.host_network},
                 "status": {"phase": "Running", "podIP": self.ip, "podIPs": [{"ip": self.ip}]},
             }),
