@@ -1,8 +1,10 @@
 //! The tools of all stories.
 //!
-//! - [`suite`]: one run of all stories, with the parts that they share. [`trials`]: how a story gets its name.
+//! - [`suite`]: one run of all stories, with the parts that they share. [`trials`]: the names of stories.
 //! - [`sandbox`]: one story's part of a cluster. [`records`]: its records. [`expect`]: reading and waiting.
 //! - [`bystanders`]: foreign records and slices in every sandbox, and the check that they are untouched.
+//!
+//! Owns the time that a story waits. Refuses to know any story.
 
 mod bystanders;
 mod expect;
