@@ -22,5 +22,5 @@ pub(crate) use trials::{stories, story_name};
 
 /// The binary under test.
 pub const TWINSPAN: &str = env!("CARGO_BIN_EXE_twinspan");
-/// How long a story waits for something that takes a moment on a quiet machine.
+/// The time that a story waits for a change that takes a moment on a quiet machine.
 pub const SOON: Duration = Duration::from_secs(30);
