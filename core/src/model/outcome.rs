@@ -111,21 +111,21 @@ impl Outcome {
 
     /// Whether the outcome is about an endpoint of the cluster.
     pub fn is_endpoint_of_cluster(&self) -> bool {
-        match self {
+        matches!(
+            self,
             Self::Exported { .. }
-            | Self::ToBeExported
-            | Self::SelfRegistered { .. }
-            | Self::TakenByOtherCluster { .. }
-            | Self::ExportDelayed { .. }
-            | Self::ExportNotRequested
-            | Self::ExportUnavailable
-            | Self::OtherPort { .. }
-            | Self::Terminating
-            | Self::NotReady
-            | Self::OtherFamily
-            | Self::Unmanaged => true,
-            _ => false,
-        }
+                | Self::ToBeExported
+                | Self::SelfRegistered { .. }
+                | Self::TakenByOtherCluster { .. }
+                | Self::ExportDelayed { .. }
+                | Self::ExportNotRequested
+                | Self::ExportUnavailable
+                | Self::OtherPort { .. }
+                | Self::Terminating
+                | Self::NotReady
+                | Self::OtherFamily
+                | Self::Unmanaged
+        )
     }
 
     /// Whether the instance lost its registration and lives.

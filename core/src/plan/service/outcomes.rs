@@ -72,7 +72,7 @@ impl Outcomes {
             ..Self::default()
         };
         let ready = if accepted.exports { Outcome::ExportUnavailable } else { Outcome::ExportNotRequested };
-        outcomes.enter(endpoints, ready);
+        outcomes.enter(endpoints, &ready);
         outcomes
     }
 
@@ -99,14 +99,14 @@ impl Outcomes {
                 .flat_map(|record| record.endpoint_addresses());
             outcomes.skipped = left_out.map(|addr| InstanceOutcome::of(addr, Outcome::ImportNotRequested)).collect();
         }
-        outcomes.enter(endpoints, Outcome::ExportNotRequested);
+        outcomes.enter(endpoints, &Outcome::ExportNotRequested);
         if accepted.exports {
             outcomes.ready.clone_from(&export.instances);
         }
         outcomes
     }
 
-    fn enter(&mut self, endpoints: BTreeMap<InstanceAddr, EndpointState>, ready: Outcome) {
+    fn enter(&mut self, endpoints: BTreeMap<InstanceAddr, EndpointState>, ready: &Outcome) {
         for (addr, state) in endpoints {
             match state {
                 EndpointState::Ready(_) => self.ready.push(InstanceOutcome::of(addr, ready.clone())),
