@@ -184,7 +184,7 @@ pub struct Export {
     pub ip_family_policy: IpFamilyPolicy,
 }
 
-/// What Kitex servers register where nobody sets a weight.
+/// The weight that Kitex servers register by default.
 fn default_weight() -> i32 {
     10
 }

@@ -1,5 +1,5 @@
-//! Every command and every object in the documents works: they run in the order in which a reader meets them, as an
-//! administrator of a cluster with a registry and a running operator.
+//! The documents: every command and every object in them works. They run in the order in which a reader meets them, as
+//! an administrator of a cluster with a registry and a running operator.
 //!
 //! The sentence before an exception says so ("needs the internet", "needs nodes"), and there are few.
 
@@ -137,7 +137,7 @@ impl Reader {
         Ok(Self { path, environment })
     }
 
-    /// The same as another user, with the rights that were granted by name.
+    /// A reader with the same files as another user, whose rights were granted by name.
     fn posing_as(&self, bed: &Bed, user: &str) -> Result<Self> {
         let mut kubeconfig: serde_yaml::Value =
             serde_yaml::from_str(&std::fs::read_to_string(&bed.cluster.admin.path)?)?;

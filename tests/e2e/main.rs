@@ -32,7 +32,7 @@ stories![modules: chart, crds, docs, failures, lifecycle, random, registry_contr
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Stories mostly wait, so more of them run at once than there are cores.
+    // Stories mostly wait, so more of them run concurrently than there are cores.
     arguments.test_threads.get_or_insert(STORIES_AT_ONCE);
     if !arguments.list
         && let Err(error) = namespace::enter(&namespace::ASKED)

@@ -2,7 +2,7 @@
 //! `internal/registry.go`) writes and reads it.
 //!
 //! Owns the key and the value. Readers take any text for an address, so every value decodes. It carries neither weight
-//! nor tags, so the key names the owner.
+//! nor tags, so the key names the owner. Refuses to judge an address.
 
 use super::framework::{Framework, Undecodable};
 use super::go_json;

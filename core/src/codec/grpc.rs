@@ -3,7 +3,7 @@
 //!
 //! Owns the key, and the value, an object of `Op`, `Addr`, `Metadata`. This file always writes `Metadata` as `null`:
 //! client/v3 3.5 and 3.6 copy it into an address that grpc-go compares with `==`, and an object there ends the client's
-//! process (etcd#19700, grpc-go#8225).
+//! process (etcd#19700, grpc-go#8225). Refuses to know prefixes in force, which are the layout's.
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! Hertz: JSON values as hertz-contrib/registry/etcd v0.1.1 (`registry.go`, `resolver.go`) writes and reads them.
 //!
 //! Owns the prefix and the rule for names. The value is the same object as Kitex', with the same laxness, so the codec
-//! of [`kitex`] reads and writes it.
+//! of [`kitex`] reads and writes it. Refuses to know its fields.
 
 use super::framework::{Framework, Undecodable};
 use super::kitex;

@@ -3,7 +3,7 @@
 //!
 //! Owns the namespace, the key, the schemes of endpoints, and the value, an object of `id`, `name`, `version`,
 //! `metadata`, `endpoints`. One value that does not decode fails a Kratos reader's whole lookup, and `null` ends its
-//! process: this file always writes a whole object.
+//! process: this file always writes a whole object. Refuses to know prefixes in force, which are the layout's.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;

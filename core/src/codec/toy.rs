@@ -1,6 +1,7 @@
 //! A format that exists in tests only: `k=v;` pairs.
 //!
 //! Owns the proof that a new format is one file and one line of the list: every test over `Format::ALL` covers it.
+//! Refuses to be built outside tests.
 
 use serde_json::Value;
 

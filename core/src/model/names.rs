@@ -61,7 +61,7 @@ impl fmt::Display for RegistryName {
     }
 }
 
-/// Why a text is not a registry name.
+/// The reason why a text is not a registry name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     #[error("the registry name is empty")]

@@ -9,7 +9,8 @@ use std::fmt;
 /// A list of variants; the enum, the whole list and the words follow from it.
 macro_rules! reasons {
     ($($(#[$about:meta])* $name:ident,)*) => {
-        /// Why an instance or a record was left out. Displayed in CamelCase, as the API conventions require of reasons.
+        /// The reason why an instance or a record was left out. Displayed in CamelCase, as the API conventions require
+        /// of reasons.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Reason {
             $($(#[$about])* $name,)*

@@ -26,7 +26,7 @@ pub struct Input<'a> {
     /// The instances that should be in the registry: ready endpoints at the chosen ports, in slices that Twinspan does
     /// not manage.
     pub instances: &'a [Instance],
-    /// Every record under the name, whoever wrote it.
+    /// Every record under the name, by any writer.
     pub records: &'a BTreeMap<RecordKey, &'a Record>,
     /// This owner's records under other names, from before the name was changed.
     pub under_other_names: &'a BTreeMap<RecordKey, &'a Record>,

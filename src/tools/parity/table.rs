@@ -38,7 +38,7 @@ pub enum Dns {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Cell {
-    /// An endpoint that the cluster has by itself.
+    /// An endpoint of the cluster that Twinspan did not import.
     Pod,
     /// An endpoint in a slice of ours.
     Imported,

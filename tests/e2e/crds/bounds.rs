@@ -40,7 +40,7 @@ pub async fn every_bound(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Where a value is: as the API server names it, and as a JSON pointer.
+/// The place of a value: as the API server names it, and as a JSON pointer.
 #[derive(Clone, Debug, Default)]
 struct Place {
     field: String,

@@ -1,12 +1,13 @@
-//! Requests with objects as JSON to the real API server, as kubectl sends them, and the places that its answer names.
+//! Requests with objects as JSON to the real API server, as kubectl sends them.
 //!
-//! The Rust types are not used, because they could not even hold some of the wrong values.
+//! Owns the places that an answer names. Refuses to use the Rust types, because they could not even hold some of the
+//! wrong values.
 
 use anyhow::{Context, Result};
 use kube::Client;
 use serde_json::{Value, json};
 
-/// One refusal, field by field.
+/// One rejection, field by field.
 #[derive(Debug)]
 pub struct Rejection {
     /// The message that kubectl prints.

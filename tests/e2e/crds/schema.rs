@@ -1,6 +1,6 @@
 //! Our installed CRDs, walked from the root: every node with its place.
 //!
-//! A place is written `spec.ports[*].name`, with `{*}` for the values of a map. Refuses to know any field.
+//! Owns the notation of places: `spec.ports[*].name`, with `{*}` for the values of a map. Refuses to know any field.
 
 use anyhow::{Result, ensure};
 use serde_json::Value;

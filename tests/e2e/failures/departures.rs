@@ -1,5 +1,5 @@
-//! A record disappears: evidence decides whether its endpoint does too. These stories are the rows of the table in
-//! `docs/departures.md`.
+//! Departures: a record disappears, and evidence decides whether its endpoint does too. These stories are the rows of
+//! the table in `docs/departures.md`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -221,7 +221,7 @@ async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
     }
     let addresses: Vec<SocketAddr> = servers.iter().map(Server::address).collect();
     sandbox.imports_become("echo", &[&[stays], &addresses[..]].concat()).await?;
-    // Each in a revision of its own, as leases end; one revision for all would be a sweep.
+    // Each in a revision of its own, as leases end; one revision for all would be a bulk deletion.
     for lease in &leases {
         registry.revoke(*lease).await?;
     }

@@ -60,8 +60,8 @@ fn approval(hash: &str) -> Patch<Value> {
     Patch::Merge(json!({"metadata": {"annotations": {APPROVE: hash}}}))
 }
 
-/// Twelve servers vanish at once, together with our records: the imported servers stay until the approval, our records
-/// are put back.
+/// Twelve servers vanish together with our records: the imported servers stay until the approval, our records are put
+/// back.
 async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let kind = if comes_back_empty { "empty" } else { "swept" };
@@ -111,7 +111,7 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     })
     .await?;
 
-    // The registry is away for a moment: the hold stays, and its time goes on.
+    // The registry is unreachable for a moment: the hold stays, and its time goes on.
     registry.part().kill().await?;
     sandbox.condition("echo", "Imported", "Unknown", "RegistryUnavailable").await?;
     let away = sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?.status.unwrap_or_default();
@@ -148,7 +148,7 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     Ok(())
 }
 
-/// Two unexplained deletions at once wait for more of them, and then take effect.
+/// Two simultaneous unexplained deletions wait for more of them, and then take effect.
 async fn below_the_limits_it_waits_for_quiet(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "guardbelow").await?;

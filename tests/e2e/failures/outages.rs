@@ -1,4 +1,5 @@
-//! One side is away for a while: nothing is lost or deleted, conditions say so, and sync goes on without a restart.
+//! Outages: one side is unreachable for a while. Nothing is lost or deleted, conditions say so, and sync continues
+//! without a restart.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -40,7 +41,7 @@ async fn the_registry_is_down_at_start(suite: Arc<Suite>) -> Result<()> {
     sandbox.imports_become("echo", &[vm]).await?;
     sandbox.records_become("echo", &[vm, pod.address()]).await?;
 
-    // Twinspan starts while the registry is down: it knows nothing of the records, and must conclude nothing.
+    // Twinspan starts while the registry is down: it does not know the records, and must conclude nothing.
     first.part().stop().await?;
     bed.registry.part().kill().await?;
     let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;

@@ -1,4 +1,4 @@
-//! An outage of 90 s: real servers of Kitex, Hertz and Kratos survive it and never register again.
+//! Lost registrations: real servers of Kitex, Hertz and Kratos survive an outage of 90 s and never register again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -1,4 +1,6 @@
-//! Foreign records and a foreign slice in every sandbox, which Twinspan must not touch.
+//! Bystanders: foreign records and a foreign slice in every sandbox, which Twinspan must not touch.
+//!
+//! Owns them and the check at the end of each story. Refuses to know the story.
 
 use std::collections::BTreeMap;
 

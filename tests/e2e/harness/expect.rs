@@ -1,6 +1,6 @@
 //! Reading and waiting: endpoints, records, DNS answers, conditions and Events of a sandbox.
 //!
-//! Changes nothing.
+//! Owns the deadlines. Refuses to change anything.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -40,7 +40,7 @@ impl Sandbox<'_> {
         self.imports_become_within(service, expected, SOON).await
     }
 
-    /// The same for a change that Twinspan delays on purpose.
+    /// Waits longer, for a change that Twinspan delays on purpose.
     pub async fn imports_become_within(&self, service: &str, expected: &[SocketAddr], within: Duration) -> Result<()> {
         let expected: BTreeSet<SocketAddr> = expected.iter().copied().collect();
         eventually("the imported endpoints", within, || async {

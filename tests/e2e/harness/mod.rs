@@ -1,8 +1,10 @@
 //! The tools of all stories.
 //!
-//! - [`suite`]: one run of all stories, with the parts that they share. [`trials`]: how a story gets its name.
+//! - [`suite`]: one run of all stories, with the parts that they share. [`trials`]: the names of stories.
 //! - [`sandbox`]: one story's part of a cluster. [`records`]: its records. [`expect`]: reading and waiting.
 //! - [`bystanders`]: foreign records and slices in every sandbox, and the check that they are untouched.
+//!
+//! Owns the time that a story waits. Refuses to know any story.
 
 mod bystanders;
 mod expect;
@@ -20,5 +22,5 @@ pub(crate) use trials::{stories, story_name};
 
 /// The binary under test.
 pub const TWINSPAN: &str = env!("CARGO_BIN_EXE_twinspan");
-/// How long a story waits for something that takes a moment on a quiet machine.
+/// The time that a story waits for a change that takes a moment on a quiet machine.
 pub const SOON: Duration = Duration::from_secs(30);

@@ -1,4 +1,6 @@
-//! Records in the registry of a sandbox: a story writes them in the place of a server, and lists them by service.
+//! Records in the registry of a sandbox.
+//!
+//! Owns writing them in the place of a server, and listing them by service. Refuses to wait for anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -49,7 +51,7 @@ impl Sandbox<'_> {
         self.put_for(service, record, LASTING).await
     }
 
-    /// The same on a lease of `ttl` seconds.
+    /// Writes a record on a lease of `ttl` seconds.
     pub async fn put_for(&self, service: &str, record: impl Into<Record>, ttl: i64) -> Result<i64> {
         let record = record.into();
         self.registry.put_leased(&self.key(service, &record.address), &record.to_string(), ttl).await

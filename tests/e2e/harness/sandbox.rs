@@ -1,6 +1,7 @@
-//! One story's part of a cluster: how it is set up, and the objects and processes that a story puts into it.
+//! A sandbox: one story's part of a cluster, with the objects and processes that the story puts into it.
 //!
-//! Leaves records to [`super::records`], waiting to [`super::expect`], and foreign objects to [`super::bystanders`].
+//! Owns its setup. Refuses to know records, which are in [`super::records`], waiting, which is in [`super::expect`],
+//! and foreign objects, which are in [`super::bystanders`].
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -33,7 +34,7 @@ pub struct Sandbox<'a> {
 static SANDBOXES: AtomicU32 = AtomicU32::new(0);
 
 impl<'a> Sandbox<'a> {
-    /// With the registry of the bed.
+    /// A sandbox with the registry of the test bed.
     pub async fn new(bed: &'a Bed, name: &str) -> Result<Sandbox<'a>> {
         Self::with_registry(bed, name, &bed.registry).await
     }
@@ -44,7 +45,8 @@ impl<'a> Sandbox<'a> {
         Ok(sandbox)
     }
 
-    /// With an empty prefix, so that each service has a range of its own. No other sandbox may use the registry.
+    /// A sandbox with an empty prefix, so that each service has a range of its own. No other sandbox may use the
+    /// registry.
     pub async fn without_prefix(bed: &'a Bed, name: &str, registry: &'a Etcd) -> Result<Sandbox<'a>> {
         let mut sandbox = Self::without_registry_object(bed, name, registry).await?;
         sandbox.root = "/".to_owned();
@@ -52,7 +54,7 @@ impl<'a> Sandbox<'a> {
         Ok(sandbox)
     }
 
-    /// Without the ServiceRegistry, for a story that connects in another way.
+    /// A sandbox without a ServiceRegistry, for a story that connects in another way.
     pub async fn without_registry_object(bed: &'a Bed, name: &str, registry: &'a Etcd) -> Result<Sandbox<'a>> {
         let number = SANDBOXES.fetch_add(1, Ordering::Relaxed);
         let name = format!("{name}-{number}");

@@ -1,6 +1,7 @@
-//! One run of all stories: it starts the shared bed for the first story that needs it, and ends everything.
+//! One run of all stories.
 //!
-//! Knows nothing about what is in a bed beside one Twinspan.
+//! Owns the test bed that stories share, which it starts for the first story that needs it, and the end of all beds.
+//! Refuses to know what is in a bed besides one Twinspan.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

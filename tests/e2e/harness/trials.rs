@@ -1,6 +1,7 @@
-//! The name of a story: it comes from its module and its function, so that no other place repeats it.
+//! The name of a story.
 //!
-//! Knows nothing about what a story does.
+//! Owns its derivation from the module and the function, so that no other place repeats it. Refuses to know what a
+//! story does.
 
 /// Writes `fn stories`, which returns one trial for each function that is listed, named `module::function`.
 ///

@@ -1,5 +1,6 @@
-//! Service, RegisteredService, ServiceRegistry and namespace are deleted and created again in every order, half of the
-//! orders while Twinspan is down. Twinspan leaves nothing behind, and everything is synchronised in the end.
+//! Deletion orders: Service, RegisteredService, ServiceRegistry and namespace are deleted and created again in every
+//! order, half of the orders while Twinspan is down. Twinspan leaves nothing behind, and everything is synchronised in
+//! the end.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,8 +30,8 @@ enum Object {
 
 const ALL: [Object; 4] = [Object::Service, Object::RegisteredService, Object::ServiceRegistry, Object::Namespace];
 
-/// An API server that serves 24 stories at once is slow; and if a registry was deleted while Twinspan was down, our
-/// records end with their lease of 60 s.
+/// An API server that serves 24 stories concurrently is slow; and if a registry was deleted while Twinspan was down,
+/// our records end with their lease of 60 s.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn permutations(of: &[Object]) -> Vec<Vec<Object>> {
@@ -204,7 +205,7 @@ async fn deleted_and_created_again_in_every_order(suite: Arc<Suite>) -> Result<(
         try_join_all(late.iter().map(|(_, case)| case.create_again())).await?;
         try_join_all(half.iter().map(|(_, case)| case.is_synced())).await?;
     }
-    // And all at once, for good.
+    // Finally all are deleted together, for good.
     try_join_all(cases.iter().map(|case| async {
         for object in case.order.iter().rev() {
             case.delete(*object).await?;

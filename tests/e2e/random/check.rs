@@ -1,4 +1,6 @@
-//! The invariants of a registry, whatever happened. Looks only at what a witness recorded.
+//! The invariants of a registry after any sequence of operations.
+//!
+//! Owns the violations. Refuses to look at anything but the records of a witness.
 
 use std::collections::BTreeSet;
 

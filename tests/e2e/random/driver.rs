@@ -1,4 +1,6 @@
-//! Random operations on both sides, and the state that both sides must reach once the operations stop.
+//! The driver of a random run: operations on both sides, and the state that both must reach once they stop.
+//!
+//! Owns the choice of operations and the expected state. Refuses to check invariants, which [`super::check`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

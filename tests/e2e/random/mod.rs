@@ -1,5 +1,9 @@
-//! A long random run: two replicas, killed and frozen now and then, against thousands of operations. A second watcher
-//! and the registry's own log record what happened, and are checked afterwards.
+//! A long random run: two replicas, killed and frozen now and then, against thousands of operations.
+//!
+//! - [`driver`]: makes the operations. [`witness`]: a second watcher, and the registry's own log.
+//! - [`check`]: the invariants over the records of the witness.
+//!
+//! Owns the seed and the length of a run. Refuses to judge by Twinspan's own words.
 
 mod check;
 mod driver;

@@ -1,5 +1,7 @@
-//! An independent record of what happened in a registry: a watch of every key, and the log of etcd itself, which shows
-//! every request with its compares.
+//! The witness: an independent record of the events in a registry.
+//!
+//! Owns a watch of every key, and the reading of etcd's own log, which has every request with its compares. Refuses to
+//! judge.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

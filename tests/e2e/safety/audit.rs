@@ -1,4 +1,6 @@
 //! Requests to the API server, read from its audit log.
+//!
+//! Owns the reading of the log, and the check that no request was denied. Refuses to know the roles.
 
 use std::collections::BTreeSet;
 

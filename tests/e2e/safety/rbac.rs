@@ -1,5 +1,5 @@
-//! Twinspan's roles grant exactly what it does: after a whole run, the audit logs of every API server are compared with
-//! the roles.
+//! Twinspan's roles: they grant exactly the requests that it makes. After a whole run, the audit logs of every API
+//! server are compared with the roles.
 //!
 //! The comparison is not a story, because it judges all of them. A verb that no story used is a needless grant or a
 //! missing story; a request that was denied is a missing grant.

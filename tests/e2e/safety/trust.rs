@@ -1,5 +1,5 @@
-//! A hostile registry writer cannot get forbidden addresses into a Service, and a hostile namespace cannot publish a
-//! foreign name.
+//! Trust: a hostile registry writer cannot get forbidden addresses into a Service, and a hostile namespace cannot
+//! publish a foreign name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -78,7 +78,7 @@ async fn a_hostile_registry_writer(suite: Arc<Suite>) -> Result<()> {
         ("kubernetes.default.svc:443".to_owned(), "HostnameAddress"),
         (format!("{others}:0"), "PortZero"),
     ];
-    // Five at a time, as many as status names; each service is a neighbour of the others.
+    // Five at a time, because status names five; each service is a neighbour of the others.
     for (n, chunk) in cases.chunks(5).enumerate() {
         let name = format!("target-{n}");
         sandbox.headless_without_selector(&name, 80).await?;

@@ -1,5 +1,6 @@
-//! The fault of each alert makes that alert fire, and no other: real scrapes of a real Twinspan, judged by Prometheus'
-//! own rule engine. Only the waiting is left out: every scrape counts as taken half a minute after the one before.
+//! Alerts: the fault of each alert makes that alert fire, and no other: real scrapes of a real Twinspan, judged by
+//! Prometheus' own rule engine. Only the waiting is left out: every scrape counts as taken half a minute after the one
+//! before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

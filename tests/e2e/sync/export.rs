@@ -1,4 +1,4 @@
-//! Cluster → registry: Kitex clients that know only etcd find the ready pods of a Service.
+//! Export, cluster → registry: Kitex clients that know only etcd find the ready pods of a Service.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ async fn pods_come_and_go(suite: Arc<Suite>) -> Result<()> {
     sandbox.records_become("douyinec.user", &[a.address(), b.address()]).await?;
     client.answered_by(&[a.address(), b.address()].into(), SOON).await?;
 
-    // Not ready, terminating, deleted: each leaves.
+    // A pod that is not ready, terminating or deleted leaves.
     sandbox.pods.set_ready("a", false).await?;
     sandbox.records_become("douyinec.user", &[b.address()]).await?;
     client.answered_by(&[b.address()].into(), SOON).await?;

@@ -1,4 +1,4 @@
-//! Registry → cluster: DNS clients find a real Kitex server "on a VM".
+//! Import, registry → cluster: DNS clients find a real Kitex server "on a VM".
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

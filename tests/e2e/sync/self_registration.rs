@@ -1,4 +1,5 @@
-//! A pod that also registers itself is one instance on both sides: before, while and after it is registered.
+//! Self-registration: a pod that also registers itself is one instance on both sides, before, during and after its
+//! registration.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +24,7 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     sandbox.pods.run("pod", &labels, &[address.ip()]).await?;
     sandbox.pods.set_ready("pod", true).await?;
 
-    // Before: we export it.
+    // Before its registration: we export the pod.
     sandbox.records_become("echo", &[address]).await?;
     let once = || async {
         let seen = resolve(
@@ -46,7 +47,7 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     };
     eventually("the record is ours", SOON, ours).await?;
 
-    // While: the pod's own server takes the record over, at the same key.
+    // During its registration: the pod's own server takes the record over, at the same key.
     let server = sandbox.vm("echo", address, None).await?;
     eventually("the record is the server's own", SOON, || async {
         ensure!(!once().await?, "still ours");
@@ -62,8 +63,8 @@ async fn seen_once(suite: Arc<Suite>) -> Result<()> {
     holds("the copy is enough", Duration::from_secs(2), || async { sandbox.registered_addresses("echo").await })
         .await?;
 
-    // After: the server deregistered while its pod stays ready. For 10 s no client is sent to it; then we export it
-    // again.
+    // After its registration: the server deregistered while its pod stays ready. After 10 s without a record we export
+    // the pod again.
     let left = Instant::now();
     bed.registry.delete(&copy).await?;
     let mut told = false;

@@ -1,4 +1,4 @@
-//! Several RegisteredServices under one registry name, and several into one Service.
+//! Sharing: several RegisteredServices under one registry name, and several into one Service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,7 +14,8 @@ use crate::harness::{SOON, Sandbox, Suite, stories};
 
 stories![canary_and_stable_under_one_name, one_service_fed_from_two_registries];
 
-/// Creation times have whole seconds: the age of two objects must not depend on their names.
+/// Waits for another second: creation times have whole seconds, and the age of two objects must not depend on their
+/// names.
 async fn a_second_later() {
     tokio::time::sleep(Duration::from_millis(1100)).await;
 }
@@ -84,7 +85,7 @@ async fn canary_and_stable_under_one_name(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
-    // Back again: a RegisteredService that is created anew is the younger one, so it gets nothing.
+    // A RegisteredService that is created again is the younger one, so it gets nothing.
     sandbox.register("stable", json!({"registryName": "echo", "export": {"tags": {"lane": "stable"}}})).await?;
     sandbox.records_become("echo", &[only_stable, only_canary, shared]).await?;
     ensure!(matches!(owner(shared).await?, (false, true, _)));

@@ -28,7 +28,7 @@ pub type Shadows = BTreeMap<RecordKey, Revision>;
 pub struct Input<'a> {
     pub layout: &'a Layout,
     pub owner: &'a Owner,
-    /// Every record under the name, whoever wrote it.
+    /// Every record under the name, by any writer.
     pub records: &'a BTreeMap<RecordKey, &'a Record>,
     pub options: &'a Options,
     /// Addresses in slices of the Service that Twinspan does not manage, ready or not, at any of their ports.

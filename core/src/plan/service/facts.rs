@@ -78,7 +78,7 @@ pub struct Snapshot {
     pub state: ViewState,
     pub incarnation: Incarnation,
     pub revision: Revision,
-    /// Every record under the name, whoever wrote it.
+    /// Every record under the name, by any writer.
     pub records: BTreeMap<RecordKey, Arc<Record>>,
     /// The owner's records under other names.
     pub under_other_names: BTreeMap<RecordKey, Arc<Record>>,

@@ -141,7 +141,7 @@ struct Placed<'a> {
     deletes: Vec<&'a Slice>,
 }
 
-/// What all endpoints of a slice have in common: family, index of the port, number.
+/// The values that all endpoints of a slice share: family, index of the port, number.
 type Group = (Family, usize, u16);
 
 fn place<'a>(input: &Input<'_>, service: &Service<'_>, existing: &[&'a Slice]) -> Placed<'a> {

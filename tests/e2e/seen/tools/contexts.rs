@@ -1,4 +1,4 @@
-//! As with `kubectl`, the current context of a kubeconfig, or one that is chosen by name, decides the cluster and the
+//! Contexts: as with `kubectl`, the current context of a kubeconfig, or a named one, decides the cluster and the
 //! namespace.
 
 use std::sync::Arc;

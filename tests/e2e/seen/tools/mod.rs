@@ -41,7 +41,7 @@ async fn run(bed: &Bed, args: &[&str]) -> Result<(i32, String, String)> {
     run_with("TWINSPAN_KUBECONFIG", &bed.cluster.admin.path, args).await
 }
 
-/// The same with another kubeconfig, in a variable.
+/// Runs a command with another kubeconfig, from a variable.
 async fn run_with(variable: &str, kubeconfig: &Path, args: &[&str]) -> Result<(i32, String, String)> {
     let output = Command::new(TWINSPAN).args(args).env(variable, kubeconfig).output().await.context("cannot run it")?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

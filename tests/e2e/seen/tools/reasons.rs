@@ -81,7 +81,7 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
     let vm_key = sandbox.key("echo", vm);
     sandbox.put("echo", blue(vm)).await?;
 
-    // In the cluster.
+    // Reasons in the cluster.
     let not_ready = pod(&sandbox, "not-ready", false).await?;
     let terminating = pod(&sandbox, "terminating", true).await?;
     explained(bed, &terminating.to_string(), "Exported", "as reasons").await?;
@@ -89,7 +89,7 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
     let doubled = pod(&sandbox, "doubled", true).await?;
     sandbox.put("echo", blue(doubled)).await?;
 
-    // In the registry.
+    // Reasons in the registry.
     let unwanted = SocketAddr::from((next_v4(), 9000));
     sandbox.put("echo", record(unwanted).tags(json!({"lane": "green"}))).await?;
     sandbox.put("echo", blue(([127, 0, 0, 1], 9000).into())).await?;
@@ -193,7 +193,7 @@ pub async fn a_pod_that_others_registered(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// Two instances of few leave at once: their deletion is held, because they are the last. Returns one of them.
+/// The last two instances leave together, so their deletion is held. Returns one of them.
 async fn hold(sandbox: &Sandbox<'_>) -> Result<SocketAddr> {
     let registry = &sandbox.bed.registry;
     echo(sandbox, json!({})).await?;
@@ -227,7 +227,7 @@ async fn refuse(sandbox: &Sandbox<'_>, pod: SocketAddr, vm: SocketAddr) -> Resul
     named_by_parity(sandbox, &reasons).await
 }
 
-/// The registry is away: imported endpoints are still known, and unknown records are not reported as missing.
+/// The registry is unreachable: imported endpoints are still known, and unknown records are not reported as missing.
 async fn unreachable(sandbox: &Sandbox<'_>, imported: SocketAddr) -> Result<()> {
     let (bed, about) = (sandbox.bed, imported.to_string());
     bed.registry.part().kill().await?;

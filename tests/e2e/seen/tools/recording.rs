@@ -1,8 +1,8 @@
-//! A recording of everything that `parity`, `explain`, `plan` and `status` say of a fixed scene with `-o json`.
+//! A recording of everything that `parity`, `explain`, `plan` and `status` print for a fixed scene with `-o json`.
 //!
-//! Owns the files `recording/*.json` and the comparison with them, byte for byte: a change of the code that should
+//! Owns the files `recording/*.json` and the byte-for-byte comparison with them: a change of the code that should
 //! change nothing for users leaves them as they are. [`scene`] sets the scene; [`placeholders`] stand for values that
-//! differ between runs.
+//! differ between runs. Refuses to know the scene.
 //!
 //! `TWINSPAN_RECORD=1 cargo test --test e2e tools::recording` writes the files anew. Review the difference before you
 //! commit it.
@@ -25,16 +25,16 @@ use crate::harness::{SOON, Suite, TWINSPAN};
 use placeholders::{Placeholders, Replaced};
 use scene::Questions;
 
-/// The variable that has the recording written instead of compared.
+/// If this variable is set, the recording is written instead of compared.
 const RECORD: &str = "TWINSPAN_RECORD";
-/// Each has a file.
+/// The commands; each has a file.
 const COMMANDS: [&str; 4] = ["explain", "parity", "plan", "status"];
-/// Commands that run at once.
+/// The number of commands that run concurrently.
 const AT_ONCE: usize = 3;
-/// How far apart two recordings are that show that the scene has settled.
+/// The time between two recordings that show that the scene has settled.
 const SETTLING: Duration = Duration::from_secs(5);
 
-/// The text of one answer, and how many values of each sort were replaced in it.
+/// The text of one answer, and the number of replaced values of each sort.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Answer {
     text: String,
@@ -73,7 +73,7 @@ pub async fn recording_is_as_before(suite: Arc<Suite>) -> Result<()> {
     scene.nothing_foreign_was_touched().await
 }
 
-/// Asks everything once the scene has settled. Where there is a recording, the answers have some time to become it.
+/// Asks everything once the scene has settled. If there is a recording, the answers have some time to match it.
 async fn act(
     bed: &Bed,
     placeholders: &Placeholders,
@@ -109,7 +109,7 @@ where
     Ok(answers)
 }
 
-/// The recorded answer, or the last one: the file shows what differs.
+/// The recorded answer, or else the last one, so that the file shows the difference.
 async fn settled(
     bed: &Bed,
     placeholders: &Placeholders,
@@ -145,7 +145,8 @@ async fn answer(bed: &Bed, placeholders: &Placeholders, args: &[String]) -> Resu
     Ok(Answer { text, replaced })
 }
 
-/// A file. The number of replaced values is part of it, so that the placeholders hide no more than they did.
+/// The text of a file. It includes the number of replaced values, so that the placeholders cannot hide more than
+/// before.
 fn whole(answers: &[Answer]) -> Result<String> {
     let mut replaced = Replaced::new();
     for (sort, number) in answers.iter().flat_map(|answer| &answer.replaced) {
@@ -160,10 +161,10 @@ fn file(command: &str) -> PathBuf {
     repository().join(Path::new(file!()).with_extension("")).join(format!("{command}.json"))
 }
 
-/// The same bytes, or the first lines that differ.
+/// Compares byte for byte; the error has the first lines that differ.
 fn equal(command: &str, recorded: &str, found: &str) -> Result<()> {
     let (before, now): (Vec<&str>, Vec<&str>) = (recorded.lines().collect(), found.lines().collect());
-    // The numbers at the head differ wherever anything does, and tell less.
+    // The numbers at the head differ with every change, and say less.
     let differs = |n: &usize| before.get(*n) != now.get(*n);
     let Some(first) = (1..before.len().max(now.len())).chain([0]).find(differs) else {
         ensure!(recorded == found, "{command}.json differs in its line ends");

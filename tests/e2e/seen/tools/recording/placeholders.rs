@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// Hexadecimal digits at the end of the name of a slice.
 const SLICE_DIGEST: usize = 10;
-/// A time as conditions and explanations have it: digits are 0.
+/// A time in the form of conditions and explanations, with every digit 0.
 const TIME: &str = "0000-00-00T00:00:00Z";
 
 /// Texts that are known before a run asks, with the placeholder of each.
@@ -16,7 +16,7 @@ pub struct Placeholders {
     known: Vec<(String, &'static str)>,
 }
 
-/// How many values of each sort were replaced.
+/// The number of replaced values of each sort.
 pub type Replaced = BTreeMap<&'static str, usize>;
 
 /// The values of one sort in one text, in the order of their first appearance.
@@ -25,11 +25,11 @@ type Numbers = BTreeMap<&'static str, Vec<String>>;
 impl Placeholders {
     pub fn add(&mut self, text: impl Into<String>, placeholder: &'static str) {
         self.known.push((text.into(), placeholder));
-        // One that is part of another comes after it.
+        // A text that is part of another comes after it.
         self.known.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
     }
 
-    /// Counts what it replaces.
+    /// Replaces values, and counts them.
     pub fn replace(&self, text: &str, replaced: &mut Replaced) -> String {
         let mut text = text.to_owned();
         for (known, placeholder) in &self.known {
@@ -58,7 +58,7 @@ fn number(sort: &'static str, value: &str, numbers: &mut Numbers, replaced: &mut
     format!("<{sort} {}>", at + 1)
 }
 
-/// The value of a line of pretty-printed JSON, where its field is one of those that differ.
+/// The value in a line of pretty-printed JSON, if its field differs between runs.
 fn of_line(line: &str, numbers: &mut Numbers, replaced: &mut Replaced) -> String {
     let Some((field, rest)) = line.split_once("\": ") else { return line.to_owned() };
     let (value, end) = rest.strip_suffix(',').map_or((rest, ""), |value| (value, ","));

@@ -1,8 +1,10 @@
-//! The scene that is recorded: each state that an instance keeps, at addresses that are the same in every run.
+//! The recorded scene: each state that an instance keeps, at addresses that are the same in every run.
 //!
-//! Owns the objects, records and questions. [`working`] has the RegisteredServices that are accepted,
-//! [`refused`] the others. Two states are left out: a foreign record that dials an exported pod but has another key or
-//! form, and an exportable address that another cluster's Twinspan registered.
+//! - [`working`]: RegisteredServices that are accepted; [`refused`]: the others. [`stage`]: the setup of a part.
+//!
+//! Owns the objects, records and questions. Two states are left out: a foreign record that dials an exported pod but
+//! has another key or form, and an exportable address that another cluster's Twinspan registered. Refuses to know the
+//! answers.
 
 mod refused;
 mod stage;
@@ -24,7 +26,7 @@ use super::placeholders::Placeholders;
 use crate::harness::Sandbox;
 use stage::{Stage, at};
 
-/// Nobody listens there.
+/// An address without a listener.
 const NOBODY: &str = "http://10.77.240.250:2379";
 
 /// The command lines of each command.
@@ -37,7 +39,7 @@ pub struct Scene<'a> {
     shop: Stage<'a>,
     kratos: Stage<'a>,
     guest: Stage<'a>,
-    /// What accepts connections although its registration is lost.
+    /// Listeners that accept connections although their registrations are lost.
     _alive: Vec<TcpListener>,
 }
 
@@ -87,7 +89,7 @@ pub async fn set(bed: &Bed) -> Result<Scene<'_>> {
 }
 
 impl Scene<'_> {
-    /// Adds two registries that do not answer, one of which did before. The questions are about them from then on.
+    /// Adds two registries that do not answer, one of which did before. Later questions are about them.
     pub async fn lose_registries(&mut self) -> Result<()> {
         let bed = self.bed;
         let down: Etcd = bed.start_registry("registry-recording").await?;
@@ -153,7 +155,7 @@ async fn node(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
-/// Where the control plane listens, as the Service `kubernetes` has it.
+/// The address of the control plane, from the Service `kubernetes`.
 async fn api_server(bed: &Bed) -> Result<SocketAddr> {
     let slices: Api<EndpointSlice> = Api::namespaced(bed.client(), "default");
     let slice = slices.get("kubernetes").await?;

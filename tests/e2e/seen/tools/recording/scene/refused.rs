@@ -34,7 +34,7 @@ pub async fn services(shop: &mut Stage<'_>, guest: &mut Stage<'_>) -> Result<()>
     shop.ready("not-supported", 58).await?;
     shop.put("not-supported", "nonsense", "{").await?;
 
-    // Its namespace is none of those that the registry allows.
+    // The registry does not allow its namespace.
     let end = at(59, 9000).to_string();
     shop.foreign("visitor", at(59, 9000)).await?;
     shop.ask_key("visitor", end);

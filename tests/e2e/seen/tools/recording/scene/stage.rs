@@ -1,6 +1,6 @@
-//! Where a part of the scene is set: a sandbox, and what is asked about it later.
+//! A stage: a sandbox for a part of the scene, and the questions about it.
 //!
-//! Owns how objects and records of the scene are made, and which of them are asked about. Refuses to know the scene.
+//! Owns the creation of objects and records, and the list of those that are asked about. Refuses to know the scene.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -25,7 +25,7 @@ pub struct Stage<'a> {
     pub services: Vec<String>,
 }
 
-/// An instance on the network of the scene, where nobody else's address is.
+/// An instance on the network of the scene, which no other story uses.
 pub fn at(host: u8, port: u16) -> SocketAddr {
     SocketAddr::from(([10, 77, 240, host], port))
 }
@@ -54,7 +54,7 @@ impl<'a> Stage<'a> {
         self.sandbox.register(name, extra).await
     }
 
-    /// Both of one name.
+    /// A headless Service and a RegisteredService of one name.
     pub async fn both(&mut self, name: &str, extra: Value) -> Result<()> {
         self.headless(name, json!({})).await?;
         self.register(name, extra).await
@@ -71,7 +71,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// A ready pod at a host of the network, about which is asked.
+    /// A ready pod at a host of the network, with a question about it.
     pub async fn ready(&mut self, app: &str, host: u8) -> Result<SocketAddr> {
         let address = at(host, 80);
         self.pod(app, &[], &[address.ip()], true).await?;
@@ -79,7 +79,7 @@ impl<'a> Stage<'a> {
         Ok(address)
     }
 
-    /// The same, once its record is written.
+    /// A ready pod, once its record is written.
     pub async fn exported(&mut self, app: &str, host: u8) -> Result<SocketAddr> {
         let address = self.ready(app, host).await?;
         self.becomes(address, "Exported").await?;
@@ -92,7 +92,7 @@ impl<'a> Stage<'a> {
         self.registry.put_leased(&key, record, LEASE_SECONDS).await
     }
 
-    /// A server that registered itself, about which is asked.
+    /// A server that registered itself, with a question about it.
     pub async fn foreign(&mut self, service: &str, address: SocketAddr) -> Result<i64> {
         self.asked.push(address.to_string());
         self.put(service, &address.to_string(), &record(address).tags(json!({"lane": "blue"})).to_string()).await
@@ -113,7 +113,7 @@ impl<'a> Stage<'a> {
         Ok(listener)
     }
 
-    /// Asks about a key too.
+    /// Adds a question about a key.
     pub fn ask_key(&mut self, service: &str, end: impl std::fmt::Display) {
         self.asked.push(self.sandbox.key(service, end));
     }

@@ -30,7 +30,7 @@ const SKIPPED: [(&str, &str, &str); 21] = [
     ("multicast", "tcp", "224.0.0.1:9000"),
     ("broadcast", "tcp", "255.255.255.255:9000"),
     ("udp", "udp", "10.77.240.97:9000"),
-    // Another address than its key.
+    // The value has another address than the key.
     ("10.77.240.91:9000", "tcp", "10.77.240.92:9000"),
     // The address of a Service, of the Node, of no pod in its range, of a denied network, of a network that is not
     // allowed, and of a pod of another namespace.
@@ -53,7 +53,7 @@ pub async fn main_service(
     shop.headless("echo", families).await?;
     guest.pod("theirs", &[], &[at(99, 80).ip()], true).await?;
 
-    // Its own server registered it, ready or not; and a record that nobody can read has the key of another.
+    // The pod's own server registered it, ready or not; an unreadable record has the key of another pod.
     let blue = json!({"lane": "blue"});
     for host in [4, 6] {
         let address = at(host, 80);
@@ -103,7 +103,7 @@ pub async fn main_service(
     Ok(vec![lost])
 }
 
-/// Two export under one name, and two import into one Service.
+/// Two RegisteredServices export under one name, and two import into one Service.
 pub async fn shared(shop: &mut Stage<'_>) -> Result<()> {
     for name in ["shared-a", "shared-b"] {
         shop.headless(name, json!({"selector": {"app": "shared", name: "yes"}})).await?;
@@ -124,7 +124,7 @@ pub async fn shared(shop: &mut Stage<'_>) -> Result<()> {
     shop.becomes(at(42, 9000), "Imported").await
 }
 
-/// One direction only, nothing written at all, a Service that is not there yet, and endpoints that nobody looks after.
+/// One direction only, nothing written at all, a missing Service, and endpoints that no controller manages.
 pub async fn one_way_and_observed(shop: &mut Stage<'_>) -> Result<()> {
     for (name, spec, pod, vm) in [
         ("import-only", json!({"direction": "Import"}), 51, 54),
@@ -156,7 +156,7 @@ pub async fn one_way_and_observed(shop: &mut Stage<'_>) -> Result<()> {
     shop.register("leftover", json!({})).await
 }
 
-/// What would be written, were it not suspended.
+/// A suspended RegisteredService with pending writes.
 pub async fn suspended(shop: &mut Stage<'_>) -> Result<()> {
     for (name, host, change) in [
         ("retagged", 66, json!({"export": {"weight": 25}})),
