@@ -10,7 +10,7 @@ use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
     Content, Instance, InstanceAddr, InstanceOutcome, Kind, LeaseId, Mark, Outcome, Owner, Reason, Record, RecordKey,
-    Registration, RegistryName,
+    Registration, RegistryName, named_address,
 };
 use crate::plan::departure::Departures;
 use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, GuardInput, Limits, Unexplained};
@@ -279,14 +279,21 @@ fn placement(
     }
 }
 
-/// The outcome of an instance whose address a record of another writer names.
+/// The outcome of an instance whose address a record names that is not an export of this cluster.
 fn taken(input: &Input<'_>, instance: &Instance, record: &Record) -> Outcome {
     let key = record.key.clone();
-    if record.kind(&input.owner.cluster_id) == Kind::OtherCluster {
-        return Outcome::TakenByOtherCluster { key };
+    match record.kind(&input.owner.cluster_id) {
+        Kind::OtherCluster => return Outcome::TakenByOtherCluster { key },
+        // Nothing is put back for a pod: this pass withdraws the record, and the next one exports the instance.
+        Kind::Healed(owner) if owner.cluster_id == input.owner.cluster_id => return Outcome::ToBeExported,
+        _ => {}
     }
-    let canonical = record.endpoint_addresses().any(|addr| instance.addresses().any(|ours| ours == addr));
-    let refused = record.listeners().iter().find_map(|listener| listener.addr.err()).filter(|_| !canonical);
+    let ours = |addr: (IpAddr, u16)| instance.addresses().any(|own| (own.ip(), own.port()) == addr);
+    let naming = record.listeners().iter().filter(|listener| named_address(&listener.text).is_some_and(ours));
+    let mut forms: Vec<_> = naming.map(|listener| listener.addr).collect();
+    // One form that can be imported is enough.
+    forms.sort_by_key(Result::is_err);
+    let refused = forms.first().and_then(|addr| addr.err());
     Outcome::SelfRegistered { key, refused }
 }
 

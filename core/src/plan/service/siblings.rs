@@ -30,9 +30,6 @@ pub struct Sibling {
 /// Weighs the siblings of a RegisteredService. `accepted` are its own settings, where it writes.
 pub fn weigh(facts: &Facts, age: &Age, accepted: Option<&Accepted>, others: &[Sibling], now: Timestamp) -> Siblings {
     let mut siblings = Siblings::default();
-    if others.is_empty() {
-        return siblings;
-    }
     let ourselves = accepted.map(|accepted| (age, accepted));
     for registry in facts.registry.iter().chain(&facts.former) {
         let (mut to_release, to_adopt) = healed(registry, ourselves, others);
