@@ -1,7 +1,9 @@
 //! The views: everything that is known, shared by all readers.
 //!
-//! Owns the locks. Refuses to write: the writers are in [`super::writers`], so a holder of the views alone cannot
-//! write.
+//! Owns the locks. Refuses to write: the writers are in [`super::writers`], and a [`RegistryHandle`] writes only with
+//! the claim to lead that they have.
+//!
+//! [`RegistryHandle`]: crate::registry::handle::RegistryHandle
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

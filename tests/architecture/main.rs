@@ -61,6 +61,8 @@ fn a_handle_and_a_client_in_the_core_are_found() {
     assert_eq!(found, expected);
     let found = planted(file, "use std::time::SystemTime;");
     assert_eq!(found, [format!("{file}: the core may not import std::time::SystemTime")]);
+    let found = planted(file, "fn f() { std::time::SystemTime::now(); }");
+    assert_eq!(found, [format!("{file}: the core may not name SystemTime")]);
 }
 
 #[test]
@@ -71,6 +73,8 @@ fn a_write_outside_the_two_doors_is_found() {
     let found = planted(file, "async fn f(etcd: A) { tokio::join!(etcd.commit(&batch)); }");
     assert_eq!(found, [format!("{file}: .commit(…) writes outside the two doors")]);
     let found = planted(file, "use etcd_client::Client;");
+    assert_eq!(found, [format!("{file}: only twinspan::registry::etcd may name etcd_client")]);
+    let found = planted(file, "async fn f() { etcd_client::Client::connect([\"x\"], None).await; }");
     assert_eq!(found, [format!("{file}: only twinspan::registry::etcd may name etcd_client")]);
 }
 

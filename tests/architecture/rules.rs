@@ -33,7 +33,8 @@ const CORE_CRATES: &[&str] = &["ipnet", "jiff", "serde", "serde_json", "sha2", "
 /// Parts of `std` that do I/O, read a clock, or share state.
 const IMPURE: &[&str] = &["env", "fs", "io", "process", "sync::mpsc", "sync::Mutex", "sync::RwLock", "thread", "time"];
 /// Ends of the names of things that are alive.
-const ALIVE: &[&str] = &["Client", "Connection", "Handle", "Mutex", "Notify", "Receiver", "Sender"];
+const ALIVE: &[&str] =
+    &["Client", "Connection", "Handle", "Instant", "Mutex", "Notify", "Receiver", "Sender", "SystemTime"];
 /// The only room that speaks to etcd itself.
 const ETCD: (&str, &str) = ("etcd_client", "twinspan::registry::etcd");
 
@@ -103,11 +104,16 @@ fn arrows(modules: &Modules) -> Vec<String> {
                 found.push(format!("{}: {from} may not import {import}", module.file));
             }
         }
-        if module.crates.iter().any(|path| path.split("::").next() == Some(ETCD.0)) && !name.starts_with(ETCD.1) {
+        let named =
+            module.words.contains(ETCD.0) || module.crates.iter().any(|path| path.split("::").next() == Some(ETCD.0));
+        if named && !name.starts_with(ETCD.1) {
             found.push(format!("{}: only {} may name {}", module.file, ETCD.1, ETCD.0));
         }
     }
-    for (from, allowed) in ROOMS {
+    for (index, (from, allowed)) in ROOMS.iter().enumerate() {
+        let earlier = |to: &str| ROOMS[..index].iter().any(|(room, _)| short(room) == to);
+        found
+            .extend(allowed.iter().filter(|to| !earlier(to)).map(|to| format!("the rules let {from} import up, {to}")));
         let unused = allowed.iter().filter(|to| !used.contains(&(*from, **to)));
         found.extend(unused.map(|to| format!("the rules let {from} import {to}, and it does not")));
     }
@@ -165,7 +171,8 @@ fn impure(module: &Module) -> Vec<String> {
 fn writes(name: &str, module: &Module) -> Vec<String> {
     let calls: BTreeMap<&str, usize> = module.calls.iter().map(|(method, n)| (method.as_str(), *n)).collect();
     let sent = WRITES.iter().filter(|(method, least, allowed)| {
-        calls.get(method).is_some_and(|n| n >= least) && !allowed.iter().any(|door| name.starts_with(door))
+        calls.get(method).is_some_and(|n| n >= least)
+            && !allowed.iter().any(|door| name == *door || name.starts_with(&format!("{door}::")))
     });
     sent.map(|(method, ..)| format!("{}: .{method}(…) writes outside the two doors", module.file)).collect()
 }

@@ -215,7 +215,8 @@ fn is_punct(token: &TokenTree, char: char) -> bool {
 }
 
 fn is_test_only(attribute: &Attribute) -> bool {
-    attribute.path().is_ident("cfg") && attribute.meta.to_token_stream().to_string().contains("test")
+    let condition = attribute.meta.to_token_stream().to_string().replace(' ', "");
+    ["cfg(test)", "cfg(any(test,feature=\"fake\"))"].contains(&condition.as_str())
 }
 
 fn attributes(item: &Item) -> &[Attribute] {

@@ -282,11 +282,8 @@ fn placement(
 /// The outcome of an instance whose address a record names that is not an export of this cluster.
 fn taken(input: &Input<'_>, instance: &Instance, record: &Record) -> Outcome {
     let key = record.key.clone();
-    match record.kind(&input.owner.cluster_id) {
-        Kind::OtherCluster => return Outcome::TakenByOtherCluster { key },
-        // Nothing is put back for a pod: this pass withdraws the record, and the next one exports the instance.
-        Kind::Healed(owner) if owner.cluster_id == input.owner.cluster_id => return Outcome::ToBeExported,
-        _ => {}
+    if record.kind(&input.owner.cluster_id) == Kind::OtherCluster {
+        return Outcome::TakenByOtherCluster { key };
     }
     let ours = |addr: (IpAddr, u16)| instance.addresses().any(|own| (own.ip(), own.port()) == addr);
     let naming = record.listeners().iter().filter(|listener| named_address(&listener.text).is_some_and(ours));

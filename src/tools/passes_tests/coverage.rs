@@ -37,7 +37,7 @@ fn states() -> BTreeSet<&'static str> {
 #[test]
 fn every_reason_that_a_pass_can_give_is_in_a_file() {
     let (mut given, mut explained) = (BTreeSet::new(), BTreeSet::new());
-    for expect in ALL.iter().map(|file| &file.scene.expect) {
+    for expect in ALL.iter().map(|file| &file.found) {
         for (kind, text) in expect["conditions"].as_object().into_iter().flatten() {
             let reason = text.as_str().unwrap().split(' ').nth(1).unwrap();
             given.insert(format!("{kind} {reason}"));
