@@ -86,3 +86,7 @@ impl Healing {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "heal_tests.rs"]
+mod tests;

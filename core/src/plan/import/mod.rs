@@ -9,6 +9,8 @@
 mod departed;
 mod facts;
 mod heal;
+#[cfg(test)]
+mod scene;
 
 use std::collections::BTreeSet;
 
