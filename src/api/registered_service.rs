@@ -99,7 +99,7 @@ pub struct ServiceRef {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub ports: Vec<PortRef>,
-    /// What to do where the Service is missing: Never waits for it; Headless and ClusterIP create it without a
+    /// The answer to a missing Service: Never waits for it; Headless and ClusterIP create it without a
     /// selector, and delete it with the RegisteredService. A Service that somebody else made is never changed.
     #[serde(default)]
     pub create: CreateService,
@@ -224,15 +224,15 @@ pub enum IpFamilyPolicy {
 pub struct Import {
     /// Which records become endpoints, by their tags; empty selects all. GoZero and GRPC records have no tags.
     pub tag_selector: Selector,
-    /// What to do with records that another cluster's Twinspan exported: Ignore leaves them out, for pod addresses of
+    /// The use of records that another cluster's Twinspan exported: Ignore leaves them out, for pod addresses of
     /// another cluster may not be routable here; All imports them too.
     pub other_clusters: OtherClusters,
     /// Key of a tag whose value becomes the zone of the endpoint; empty for none.
     #[schemars(length(max = 253))]
     pub zone_tag: String,
-    /// What to do when the lease of a record ended without a deregistration: Probe keeps the endpoint while it accepts
-    /// TCP connections; Heal does the same and puts its record back; Remove asks nobody. What then goes is still
-    /// subject to the deletion guard. GoZero and GRPC records cannot be put back, nor any of more than 64 KiB.
+    /// The answer to a lease that ended without a deregistration: Probe keeps the endpoint while it accepts TCP
+    /// connections; Heal does the same and puts its record back; Remove opens no connection. The deletion guard still
+    /// limits the deletions that follow. GoZero and GRPC records cannot be put back, nor any of more than 64 KiB.
     pub on_expiry: OnExpiry,
     /// How long an endpoint that lost its registration is kept while it accepts connections, in seconds.
     #[schemars(range(min = 1, max = 2592000))]
@@ -346,7 +346,7 @@ impl From<&DeletionGuard> for Limits {
     }
 }
 
-/// What the operator last saw.
+/// The state that the operator last saw.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegisteredServiceStatus {
@@ -354,7 +354,7 @@ pub struct RegisteredServiceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    /// What holds now, by type.
+    /// The conditions in force, by type.
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     #[serde(default)]

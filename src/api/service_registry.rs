@@ -53,7 +53,7 @@ pub struct ServiceRegistrySpec {
     /// Whose records the registry holds: which framework's programs register there. Immutable.
     #[x_kube(validation = ("self == oldSelf", "spec.format is immutable: create another ServiceRegistry instead"))]
     pub format: RecordFormat,
-    /// What every key of the registry begins with: printable ASCII without `%`. Absent means the default of the format:
+    /// The start of every key of the registry: printable ASCII without `%`. Absent means the default of the format:
     /// `kitex/registry-etcd`, `hertz/registry-etcd` (the only one that Hertz knows), `/microservices` for Kratos, none
     /// for GoZero and GRPC. Empty is legal for Kitex only. The one in force is in status. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -204,7 +204,7 @@ impl Default for LeaseSettings {
 pub struct Fence {
     /// Epoch compares an epoch key in every write. None writes without, for registries where the key cannot be.
     pub mode: FenceMode,
-    /// What the epoch key begins with: printable ASCII, outside the prefix of the registry.
+    /// The start of the epoch key: printable ASCII, outside the prefix of the registry.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[!-~]+$"))]
     pub key_prefix: String,
 }
@@ -274,7 +274,7 @@ impl From<&ImportPolicy> for trust::Policy {
     }
 }
 
-/// What the operator last saw.
+/// The state that the operator last saw.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceRegistryStatus {
@@ -282,7 +282,7 @@ pub struct ServiceRegistryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    /// What holds now, by type.
+    /// The conditions in force, by type.
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     /// The cluster ID in force.

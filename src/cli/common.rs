@@ -46,7 +46,7 @@ impl Common {
     }
 }
 
-/// What the commands that look as the operator does have in common.
+/// The arguments that commands with the view of the operator share.
 #[derive(Debug, clap::Args)]
 pub struct Looking {
     #[arg(short, long, value_enum, default_value_t)]
