@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use kube::Client;
 
-use super::ConfigError;
+use super::config::{ConfigError, config};
+use super::fail::fail;
 use crate::tools::approve::ApproveError;
 use crate::tools::lookup::LookupError;
 use crate::tools::parity::GatherError;
@@ -40,7 +41,7 @@ pub struct Cluster {
 
 impl Common {
     pub async fn reach(&self) -> Result<Cluster, Error> {
-        let config = super::config(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
+        let config = config(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
         let namespace = config.default_namespace.clone();
         Ok(Cluster { client: Client::try_from(config).map_err(Box::new)?, namespace })
     }
@@ -93,7 +94,7 @@ pub enum Error {
 /// Runs a command and returns its exit code.
 pub fn run(command: impl Future<Output = Result<ExitCode, Error>>) -> ExitCode {
     match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(command).unwrap_or_else(|error| super::fail(&error)),
-        Err(error) => super::fail(&error),
+        Ok(runtime) => runtime.block_on(command).unwrap_or_else(|error| fail(&error)),
+        Err(error) => fail(&error),
     }
 }

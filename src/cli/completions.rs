@@ -4,7 +4,6 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 /// Print completions for a shell.
@@ -15,7 +14,7 @@ pub struct Args {
     shell: Shell,
 }
 
-pub fn run(args: &Args) -> ExitCode {
-    clap_complete::generate(args.shell, &mut super::Args::command(), "twinspan", &mut std::io::stdout());
+pub fn run(args: &Args, mut command: clap::Command) -> ExitCode {
+    clap_complete::generate(args.shell, &mut command, "twinspan", &mut std::io::stdout());
     ExitCode::SUCCESS
 }

@@ -37,7 +37,7 @@ enum Error {
 pub fn run(args: &Args) -> ExitCode {
     match print(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => super::fail(&error),
+        Err(error) => super::fail::fail(&error),
     }
 }
 

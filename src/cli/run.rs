@@ -51,7 +51,7 @@ fn collector(url: &str) -> Result<String, String> {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
-    Config(#[from] super::ConfigError),
+    Config(#[from] super::config::ConfigError),
     #[error("cannot send traces: {0}; check --otlp-endpoint")]
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     #[error("cannot listen to signals: {0}")]
@@ -63,11 +63,11 @@ enum Error {
 pub fn run(args: Args) -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return super::fail(&error),
+        Err(error) => return super::fail::fail(&error),
     };
     match runtime.block_on(operate(args)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => super::fail(&error),
+        Err(error) => super::fail::fail(&error),
     }
 }
 
@@ -78,7 +78,7 @@ async fn operate(args: Args) -> Result<(), Error> {
     let identity = format!("{host}_{:08x}", env.random_u32());
     let traces = args.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, &identity)).transpose()?;
     logs::init(args.log_format, traces.as_ref());
-    let config = super::config(args.kubeconfig.as_deref(), None).await?;
+    let config = super::config::config(args.kubeconfig.as_deref(), None).await?;
     let settings = Settings {
         namespace: args.namespace,
         leader_elect: args.leader_elect,

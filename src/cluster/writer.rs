@@ -171,7 +171,7 @@ impl ClusterWriter {
         let Owner { key, uid } = owner;
         let api: Api<RegisteredService> = Api::namespaced(self.client.clone(), &key.namespace);
         let what = format!("patch the status of RegisteredService {key}");
-        let written = self.patch_status(api, &key.name, what, status, &["skipped"]).await?;
+        let written = self.send_status(api, &key.name, what, status, &["skipped"]).await?;
         // The watch lags behind, and the next pass must not compare with the previous status.
         if written == StatusWrite::Written
             && let Some(object) = self.view().registered_services.get_mut(*key)
@@ -187,7 +187,7 @@ impl ClusterWriter {
         let api: Api<ServiceRegistry> = Api::all(self.client.clone());
         let optional = ["clusterID", "prefix", "etcd", "records"];
         let what = format!("patch the status of ServiceRegistry {name}");
-        let written = self.patch_status(api, name, what, status, &optional).await?;
+        let written = self.send_status(api, name, what, status, &optional).await?;
         if written == StatusWrite::Written
             && let Some(object) = self.view().service_registries.get_mut(name)
         {
@@ -196,7 +196,7 @@ impl ClusterWriter {
         Ok(written)
     }
 
-    async fn patch_status<K>(
+    async fn send_status<K>(
         &self,
         api: Api<K>,
         name: &str,

@@ -79,11 +79,25 @@ fn a_write_outside_the_two_doors_is_found() {
 }
 
 #[test]
-fn a_door_that_does_not_ask_is_found() {
-    let mut sources = sources();
-    let door = sources.get_mut("src/cluster/writer.rs").unwrap();
-    *door = door.replace("self.leadership.is_leader()", "true");
-    assert_eq!(breaches(&sources), ["src/cluster/writer.rs: the door does not ask is_leader"]);
+fn a_method_of_a_door_that_does_not_ask_is_found() {
+    // Each time the other methods of the door still ask.
+    for (door, asking, silent, function) in [
+        ("src/cluster/writer.rs", "self.ask()?;\n        let outcome", "let outcome", "send_slice"),
+        ("src/cluster/events.rs", "if !leadership.is_leader() {", "if queue.is_closed() {", "publish"),
+        ("src/registry/writer.rs", "handle.may_write(leadership)", "Ok::<_, RegistryError>(None)", "write_next"),
+    ] {
+        let mut sources = sources();
+        let source = sources.get_mut(door).unwrap();
+        assert!(source.contains(asking), "{door}: {asking}");
+        *source = source.replace(asking, silent);
+        assert_eq!(breaches(&sources), [format!("{door}: {function} writes without asking is_leader")]);
+    }
+}
+
+#[test]
+fn a_circle_between_a_driver_and_its_child_is_found() {
+    let found = planted("src/registry/etcd/kv.rs", "use super::EtcdRegistry;");
+    assert_eq!(found, ["a circle: twinspan::registry::etcd → twinspan::registry::etcd::kv → twinspan::registry::etcd"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::source::{Module, Modules, Name};
+use crate::source::{Function, Module, Modules, Name};
 
 /// A room, and the rooms that it may import; each arrow runs down. An arrow that no code uses is removed.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -59,8 +59,8 @@ const WRITES: &[(&str, usize, &[&str])] = &[
 const CLUSTER: &str = "twinspan::cluster::writer";
 const EVENTS: &str = "twinspan::cluster::events";
 const REGISTRY: &str = "twinspan::registry::writer";
-/// Each door asks this before it sends.
-const LEADER: &str = "is_leader";
+/// The questions whether this process leads; `ask` and `may_write` are those of the doors themselves.
+const QUESTIONS: &[&str] = &["is_leader", "may_write", "ask"];
 
 /// Every breach, in words.
 pub fn breaches(modules: &Modules) -> Vec<String> {
@@ -69,11 +69,7 @@ pub fn breaches(modules: &Modules) -> Vec<String> {
     found.extend(circles(modules));
     found.extend(modules.iter().filter(|(name, _)| name.starts_with("twinspan_core")).flat_map(|(_, m)| impure(m)));
     found.extend(modules.iter().flat_map(|(name, module)| writes(name, module)));
-    for door in [CLUSTER, EVENTS, REGISTRY] {
-        if !modules[door].words.contains(LEADER) {
-            found.push(format!("{}: the door does not ask {LEADER}", modules[door].file));
-        }
-    }
+    found.extend([CLUSTER, EVENTS, REGISTRY].iter().flat_map(|door| unasked(&modules[*door])));
     found
 }
 
@@ -175,4 +171,25 @@ fn writes(name: &str, module: &Module) -> Vec<String> {
             && !allowed.iter().any(|door| name == *door || name.starts_with(&format!("{door}::")))
     });
     sent.map(|(method, ..)| format!("{}: .{method}(…) writes outside the two doors", module.file)).collect()
+}
+
+/// Functions of a door that send a request that writes although neither they nor all of their callers ask.
+fn unasked(door: &Module) -> Vec<String> {
+    let sends = |function: &&Function| function.calls.iter().any(|(method, n)| is_write(method, *n));
+    let silent = door.functions.iter().filter(sends).filter(|function| !asks(door, function, 0));
+    silent.map(|function| format!("{}: {} writes without asking {}", door.file, function.name, QUESTIONS[0])).collect()
+}
+
+/// Whether a function asks by itself, or is private and asked for by each of its callers.
+fn asks(door: &Module, function: &Function, depth: usize) -> bool {
+    if QUESTIONS.iter().any(|question| function.words.contains(*question)) {
+        return true;
+    }
+    let calls = |other: &&Function| other.words.contains(&function.name) && other.name != function.name;
+    let callers: Vec<&Function> = door.functions.iter().filter(calls).collect();
+    !function.public && !callers.is_empty() && depth < 8 && callers.iter().all(|caller| asks(door, caller, depth + 1))
+}
+
+fn is_write(method: &str, arguments: usize) -> bool {
+    WRITES.iter().any(|(write, least, _)| *write == method && arguments >= *least)
 }

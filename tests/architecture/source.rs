@@ -28,6 +28,8 @@ pub struct Module {
     pub words: BTreeSet<String>,
     /// Every method call, with the number of its arguments.
     pub calls: BTreeSet<(String, usize)>,
+    /// Every function and method with a body.
+    pub functions: Vec<Function>,
     /// Paths as they are written; resolved into `imports` once every module is read.
     paths: Vec<Vec<String>>,
     /// `pub use` lines: the name that is handed on, and the path that it comes from.
@@ -35,6 +37,16 @@ pub struct Module {
 }
 
 pub type Modules = BTreeMap<Name, Module>;
+
+#[derive(Debug)]
+pub struct Function {
+    pub name: String,
+    pub public: bool,
+    /// Every identifier in its body.
+    pub words: BTreeSet<String>,
+    /// Every method call in its body, with the number of its arguments.
+    pub calls: BTreeSet<(String, usize)>,
+}
 
 /// Reads every source below `src` and `core/src`.
 pub fn read(root: &Path) -> Sources {
@@ -77,6 +89,7 @@ pub fn modules(sources: &Sources) -> Modules {
 fn declare(sources: &Sources, name: Name, file: String, folder: &str, modules: &mut Modules) {
     let source = sources.get(&file).unwrap_or_else(|| panic!("{name} is declared, and {file} does not exist"));
     let parsed = syn::parse_file(source).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let is_face = file.ends_with("/mod.rs") || file.ends_with("/lib.rs");
     let mut module = Module { file, ..Module::default() };
     for item in parsed.items {
         if attributes(&item).iter().any(is_test_only) {
@@ -101,17 +114,46 @@ fn declare(sources: &Sources, name: Name, file: String, folder: &str, modules: &
                         || sources.contains_key(&format!("{folder}/{}/mod.rs", path[0]));
                     if !own && !child {
                         module.crates.insert(path.join("::"));
-                    } else if public {
-                        module.handed_on.insert(called, path);
                     } else {
-                        module.paths.push(path);
+                        // A `mod.rs` may hand a name on without using it; another file that does so uses it.
+                        if !public || !is_face {
+                            module.paths.push(path.clone());
+                        }
+                        if public {
+                            module.handed_on.insert(called, path);
+                        }
                     }
                 }
             }
-            item => scan(&item.to_token_stream(), &mut module),
+            item => {
+                functions(&item, &mut module.functions);
+                scan(&item.to_token_stream(), &mut module);
+            }
         }
     }
     modules.insert(name, module);
+}
+
+fn functions(item: &Item, found: &mut Vec<Function>) {
+    let mut add = |visibility: &syn::Visibility, signature: &syn::Signature, block: &syn::Block| {
+        let mut body = Module::default();
+        scan(&block.to_token_stream(), &mut body);
+        found.push(Function {
+            name: signature.ident.to_string(),
+            public: !matches!(visibility, syn::Visibility::Inherited),
+            words: body.words,
+            calls: body.calls,
+        });
+    };
+    match item {
+        Item::Fn(item) => add(&item.vis, &item.sig, &item.block),
+        Item::Impl(item) => item.items.iter().for_each(|item| {
+            if let syn::ImplItem::Fn(item) = item {
+                add(&item.vis, &item.sig, &item.block);
+            }
+        }),
+        _ => {}
+    }
 }
 
 /// The module that a path leads to, seen from another one.
@@ -176,7 +218,8 @@ fn scan(tokens: &TokenStream, module: &mut Module) {
                     module.calls.insert((ident.clone(), arguments(&group.stream())));
                 }
                 let after_colon = index > 0 && is_punct(&tokens[index - 1], ':');
-                if !after_colon && ["crate", "self", "super", "twinspan_core"].contains(&ident.as_str()) {
+                // A path that begins with the name of a child module leads there; any other name leads nowhere.
+                if !after_colon {
                     let path = inline_path(&tokens[index..]);
                     if path.len() > 1 {
                         module.paths.push(path);

@@ -12,8 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 
+use super::call::{CALL, call};
 use super::settings::{CONNECT, Settings, TlsSettings};
-use super::{CALL, EtcdRegistry, call, handshake};
+use super::{EtcdRegistry, handshake};
 use crate::registry::{Connector, Registry, RegistryError, Result};
 
 /// Interval of HTTP/2 pings, even on an idle connection: a frozen server must not look like a quiet one.

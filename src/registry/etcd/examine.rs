@@ -8,7 +8,8 @@ use std::time::Duration;
 use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp};
 use tokio::time::Instant;
 
-use super::{CALL, EtcdConnector, call};
+use super::call::{CALL, call};
+use super::connect::EtcdConnector;
 use crate::registry::{Registry, Result, ServerStatus};
 
 /// The findings.

@@ -9,7 +9,7 @@ use etcd_client::{
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
 
-use super::{CALL, MAX_MESSAGE, PAGE, call};
+use super::call::{CALL, MAX_MESSAGE, PAGE, call};
 use crate::registry::{Batch, ListResponse, MAX_BATCH, Outcome, ReadResponse, RegistryError, Result, TxnResponse};
 
 /// Records in one page of a list.

@@ -1,13 +1,15 @@
 //! etcd behind the far side's door.
 //!
-//! Owns the translation between our values and etcd's API, and the deadline of each call. Refuses to retry, which the
+//! Owns the translation between our values and etcd's API. Refuses to retry, which the
 //! session does.
 //!
 //! - [`settings`]: endpoints, TLS and user.
 //! - [`connect`]: one endpoint at a time. [`handshake`]: the reason why TLS fails.
+//! - [`call`]: the deadlines and limits of each call.
 //! - [`kv`]: list, read and commit. [`watch`]: the watch stream.
 //! - [`examine`]: the checks of `doctor`. [`error`]: the translation of errors.
 
+mod call;
 mod connect;
 mod error;
 mod examine;
@@ -17,8 +19,6 @@ mod settings;
 mod watch;
 
 use std::fmt;
-use std::future::Future;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions};
@@ -28,17 +28,11 @@ pub use connect::EtcdConnector;
 pub use examine::Examined;
 pub use settings::{Settings, TlsSettings};
 
+use self::call::{CALL, call};
 use super::{
     Batch, Grant, KeepAlive, LeaseState, ListResponse, ReadResponse, Registry, RegistryError, Result, ServerStatus,
     TxnResponse, Watch, WatchRange,
 };
-
-/// The deadline of one call. etcd's own clients use 5 s and less.
-const CALL: Duration = Duration::from_secs(5);
-/// The deadline of one page of a list, which may hold megabytes.
-const PAGE: Duration = Duration::from_secs(20);
-/// A record has at most 1.5 MiB by default, but a page of a list or a catch-up of a watch has many records.
-const MAX_MESSAGE: usize = 256 * 1024 * 1024;
 
 /// A connection to one member.
 #[derive(Clone)]
@@ -50,19 +44,6 @@ pub struct EtcdRegistry {
 impl fmt::Debug for EtcdRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdRegistry").field("endpoint", &self.endpoint).finish_non_exhaustive()
-    }
-}
-
-/// Runs a call with a deadline, and translates its error.
-async fn call<T>(
-    what: &'static str,
-    deadline: Duration,
-    future: impl Future<Output = std::result::Result<T, etcd_client::Error>>,
-) -> Result<T> {
-    match tokio::time::timeout(deadline, future).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(error::meaning(&error)),
-        Err(_) => Err(RegistryError::Timeout { what, seconds: deadline.as_secs() }),
     }
 }
 

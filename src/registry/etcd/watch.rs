@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use etcd_client::{EventType, ResponseHeader, WatchClient, WatchOptions, WatchResponse, WatchStream};
 use twinspan_core::model::RecordKey;
 
-use super::{CALL, MAX_MESSAGE, call, error, kv};
+use super::call::{CALL, MAX_MESSAGE, call};
+use super::{error, kv};
 use crate::registry::{Change, RegistryError, Result, Watch, WatchItem, WatchRange};
 
 /// The watch ID of a response for the whole stream, to a progress request (`InvalidWatchID` of server/storage/mvcc).

@@ -13,8 +13,9 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use super::finding::{Finding, Findings, Level};
 use super::rbac::{self, Subject};
-use super::{Finding, Findings, Level, Request};
+use super::request::Request;
 use crate::api::crds;
 use crate::env::Env;
 use crate::leadership;

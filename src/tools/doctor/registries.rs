@@ -9,7 +9,9 @@ use kube::Api;
 use kube::api::ListParams;
 use twinspan_core::model::RegistryName;
 
-use super::{Finding, Findings, Level, Request, versions};
+use super::finding::{Finding, Findings, Level};
+use super::request::Request;
+use super::versions;
 use crate::api::{RegisteredService, ServiceRegistry};
 use crate::registry::etcd::{EtcdConnector, Examined};
 use crate::registry::sessions::SessionSettings;

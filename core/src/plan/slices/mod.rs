@@ -18,8 +18,7 @@ use crate::model::{
 };
 use crate::plan::import::Present;
 
-/// The most endpoints in one slice; the built-in controller's default (`--max-endpoints-per-slice`).
-pub const MAX_ENDPOINTS: usize = 100;
+pub use pack::MAX_ENDPOINTS;
 
 /// Everything that the plan rests on.
 #[derive(Clone, Copy, Debug)]

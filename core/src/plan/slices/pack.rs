@@ -7,8 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::MAX_ENDPOINTS;
 use crate::model::{Slice, SliceEndpoint};
+
+/// The most endpoints in one slice; the built-in controller's default (`--max-endpoints-per-slice`).
+pub const MAX_ENDPOINTS: usize = 100;
 
 #[derive(Debug, Default)]
 pub struct Packed<'a> {

@@ -1,0 +1,29 @@
+//! The deadlines and the limits of calls to etcd.
+//!
+//! Owns the deadline of each call. Refuses to retry, and to know the meaning of an error ([`super::error`]).
+
+use std::future::Future;
+use std::time::Duration;
+
+use super::error;
+use crate::registry::{RegistryError, Result};
+
+/// The deadline of one call. etcd's own clients use 5 s and less.
+pub const CALL: Duration = Duration::from_secs(5);
+/// The deadline of one page of a list, which may hold megabytes.
+pub const PAGE: Duration = Duration::from_secs(20);
+/// A record has at most 1.5 MiB by default, but a page of a list or a catch-up of a watch has many records.
+pub const MAX_MESSAGE: usize = 256 * 1024 * 1024;
+
+/// Runs a call with a deadline, and translates its error.
+pub async fn call<T>(
+    what: &'static str,
+    deadline: Duration,
+    future: impl Future<Output = std::result::Result<T, etcd_client::Error>>,
+) -> Result<T> {
+    match tokio::time::timeout(deadline, future).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(error::meaning(&error)),
+        Err(_) => Err(RegistryError::Timeout { what, seconds: deadline.as_secs() }),
+    }
+}

@@ -1,0 +1,23 @@
+//! The choice of checks: the cluster, the place of the operator in it, and the registries.
+//!
+//! Owns no default; the command line has them. Refuses to know the checks.
+
+use std::fmt;
+
+use kube::Client;
+
+/// The choice of checks.
+pub struct Request<'a> {
+    pub client: Client,
+    /// The namespace of the Secrets of ServiceRegistries, the Lease and the ServiceAccount.
+    pub operator_namespace: &'a str,
+    pub service_account: &'a str,
+    /// The ServiceRegistries to check; empty means all.
+    pub registries: &'a [String],
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("operator_namespace", &self.operator_namespace).finish_non_exhaustive()
+    }
+}
