@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::explanation::Explanation;
-use super::preview::{Changes, Preview};
+use super::preview::{ChangeOp, Changes, Preview};
 use super::print::{Tone, toned};
 
 /// One RegisteredService of a plan.
@@ -97,29 +97,17 @@ impl fmt::Display for Plan {
 
 fn diff(f: &mut fmt::Formatter<'_>, changes: &Changes) -> fmt::Result {
     let (plus, minus) = (toned("+", Tone::Good), toned("-", Tone::Bad));
+    let sign = |op| match op {
+        ChangeOp::Create => plus.as_str(),
+        ChangeOp::Delete => minus.as_str(),
+        ChangeOp::Amend | ChangeOp::Update => "~",
+    };
     for service in &changes.services {
-        let sign = match service.op {
-            "create" => &plus,
-            "delete" => &minus,
-            _ => "~",
-        };
-        writeln!(f, "  {sign} Service {}", service.name)?;
+        writeln!(f, "  {} Service {}", sign(service.op), service.name)?;
     }
     for record in &changes.records {
-        writeln!(
-            f,
-            "  {} {} in registry {}",
-            if record.op == "update" {
-                "~"
-            } else if record.op == "create" {
-                &plus
-            } else {
-                &minus
-            },
-            record.key,
-            record.registry
-        )?;
-        if let Some(before) = record.before.iter().find(|_| record.op != "create") {
+        writeln!(f, "  {} {} in registry {}", sign(record.op), record.key, record.registry)?;
+        if let Some(before) = record.before.iter().find(|_| record.op != ChangeOp::Create) {
             writeln!(f, "      {minus} {before}")?;
         }
         if let Some(after) = &record.after {

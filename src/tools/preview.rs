@@ -2,6 +2,8 @@
 //!
 //! Owns the words for planned writes. Refuses to write anything.
 
+use std::fmt;
+
 use serde::Serialize;
 use twinspan_core::codec::Layout;
 use twinspan_core::model::{Content, InstanceAddr, Record, RecordKey, ServiceKey};
@@ -56,17 +58,37 @@ impl Changes {
     }
 }
 
+/// The kind of a change; in JSON its name in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChangeOp {
+    Create,
+    /// Only Services are amended: fields of others stay.
+    Amend,
+    Update,
+    Delete,
+}
+
+impl fmt::Display for ChangeOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create",
+            Self::Amend => "amend",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        })
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct ServiceChange {
-    /// `create`, `amend` or `delete`.
-    pub op: &'static str,
+    pub op: ChangeOp,
     pub name: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub struct RecordChange {
-    /// `create`, `update` or `delete`.
-    pub op: &'static str,
+    pub op: ChangeOp,
     pub registry: String,
     pub key: String,
     /// The record that is there now.
@@ -76,8 +98,7 @@ pub struct RecordChange {
 
 #[derive(Clone, Debug, Serialize)]
 pub struct SliceChange {
-    /// `create`, `update` or `delete`.
-    pub op: &'static str,
+    pub op: ChangeOp,
     pub name: String,
     /// `10.0.0.1:80`, sorted.
     pub added: Vec<String>,
@@ -148,9 +169,9 @@ fn foreign_keys(registry: &RegistryFacts, addr: InstanceAddr) -> Vec<&RecordKey>
 fn changes(facts: &Facts, plan: &Plan) -> Changes {
     let mut changes = Changes::default();
     let service = |op, name: String| ServiceChange { op, name };
-    changes.services.extend(plan.create.iter().map(|new| service("create", new.key.name.clone())));
-    changes.services.extend(plan.amend.iter().map(|(new, _)| service("amend", new.key.name.clone())));
-    changes.services.extend(plan.remove.iter().map(|old| service("delete", old.name.clone())));
+    changes.services.extend(plan.create.iter().map(|new| service(ChangeOp::Create, new.key.name.clone())));
+    changes.services.extend(plan.amend.iter().map(|(new, _)| service(ChangeOp::Amend, new.key.name.clone())));
+    changes.services.extend(plan.remove.iter().map(|old| service(ChangeOp::Delete, old.name.clone())));
     for (name, ops) in &plan.records {
         changes.records.extend(ops.iter().map(|op| record(name, facts.registry(name), op)));
     }
@@ -159,12 +180,13 @@ fn changes(facts: &Facts, plan: &Plan) -> Changes {
 }
 
 fn record(name: &str, registry: Option<&RegistryFacts>, op: &RecordOp) -> RecordChange {
-    let after = match op {
-        RecordOp::Create { value, .. } | RecordOp::Update { value, .. } => Some(value),
-        RecordOp::Delete { .. } => None,
+    let (change, after) = match op {
+        RecordOp::Create { value, .. } => (ChangeOp::Create, Some(value)),
+        RecordOp::Update { value, .. } => (ChangeOp::Update, Some(value)),
+        RecordOp::Delete { .. } => (ChangeOp::Delete, None),
     };
     RecordChange {
-        op: op.label(),
+        op: change,
         registry: name.to_owned(),
         key: op.key().to_string(),
         before: registry.and_then(|registry| before(registry, op.key())),
@@ -187,9 +209,10 @@ fn read(layout: &Layout, record: &Record) -> String {
 }
 
 fn slice(facts: &Facts, op: &SliceOp) -> SliceChange {
-    let name = match op {
-        SliceOp::Create(spec) | SliceOp::Update { spec, .. } => &spec.name,
-        SliceOp::Delete { name, .. } => name,
+    let (change, name) = match op {
+        SliceOp::Create(spec) => (ChangeOp::Create, &spec.name),
+        SliceOp::Update { spec, .. } => (ChangeOp::Update, &spec.name),
+        SliceOp::Delete { name, .. } => (ChangeOp::Delete, name),
     };
     let found = facts.cluster.our_slices.iter().find(|slice| slice.name == *name);
     let mut before: Vec<String> = Vec::new();
@@ -207,7 +230,7 @@ fn slice(facts: &Facts, op: &SliceOp) -> SliceChange {
         only.sort();
         only
     };
-    SliceChange { op: op.label(), name: name.clone(), added: lacks(&after, &before), removed: lacks(&before, &after) }
+    SliceChange { op: change, name: name.clone(), added: lacks(&after, &before), removed: lacks(&before, &after) }
 }
 
 fn endpoints(spec: &SliceSpec) -> Vec<String> {

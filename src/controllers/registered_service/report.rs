@@ -98,8 +98,7 @@ impl Controller {
                 _ if current != Some(handle.name.as_str()) => report(&handle, None),
                 Some(directions) => report(&handle, Some(directions.deletions())),
                 // The deletions are unknown now, so the last report stands.
-                None if observed.object.is_some() => {}
-                None => report(&handle, None),
+                None => {}
             }
         }
     }
