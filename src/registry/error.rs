@@ -48,6 +48,8 @@ pub enum RegistryError {
     LeaseGone,
     #[error("the registry's database is full ({0}); compact and defragment it, then disarm the alarm")]
     NoSpace(String),
+    #[error("an answer or a request is too large ({0}); smaller ones follow")]
+    TooLarge(String),
     #[error("the registry answered with an error: {0}")]
     Server(String),
     #[error("not connected to the registry")]
@@ -74,7 +76,7 @@ impl RegistryError {
             Self::NotLeader => Reason::NotLeader,
             Self::LeaseGone => Reason::LeaseGone,
             Self::NoSpace(_) => Reason::NoSpace,
-            Self::Server(_) => Reason::ServerError,
+            Self::TooLarge(_) | Self::Server(_) => Reason::ServerError,
         }
     }
 
@@ -85,6 +87,6 @@ impl RegistryError {
 
     /// True if a write that failed with this error may have taken effect.
     pub fn is_ambiguous(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Timeout { .. } | Self::Server(_))
+        matches!(self, Self::Unreachable(_) | Self::Timeout { .. } | Self::TooLarge(_) | Self::Server(_))
     }
 }

@@ -78,6 +78,7 @@ fn lasts(error: &RegistryError) -> bool {
         | RegistryError::WatchEnded(_)
         | RegistryError::Silent { .. }
         | RegistryError::NoSpace(_)
+        | RegistryError::TooLarge(_)
         | RegistryError::Server(_) => true,
     }
 }

@@ -146,3 +146,15 @@ fn a_kratos_record_under_another_services_key_is_nobodys_endpoint() {
     assert_eq!(verdict("other"), Err(Reason::OtherName));
     assert_eq!(verdict(""), Err(Reason::OtherName));
 }
+
+#[test]
+fn a_value_that_is_too_long_decodes_in_no_format() {
+    for &format in Format::ALL {
+        let layout = layout(format);
+        let key = layout.key(&name(), &owner(), &instance(format, "10.0.0.1:80"));
+        let long = record(&layout, &key, vec![b'x'; MAX_VALUE + 1]);
+        let omitted = layout.decode(&RawRecord::without_value(key, 1, LeaseId(1)));
+        assert_eq!(long, omitted, "{format:?}");
+        assert_eq!(omitted.kind("c-1"), Kind::Undecodable, "{format:?}: not ours, whatever its key says");
+    }
+}
