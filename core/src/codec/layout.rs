@@ -9,8 +9,8 @@ use super::format::Format;
 use super::framework::{Framework, Undecodable};
 use super::mark::marked;
 use crate::model::{
-    Content, HEALED_TAG, Instance, InstanceAddr, Listener, Mark, Owner, RawRecord, Reason, Record, RecordKey,
-    Registration, RegistryName, named_address,
+    Content, HEALED_TAG, Instance, InstanceAddr, Listener, MAX_VALUE, Mark, Owner, RawRecord, Reason, Record,
+    RecordKey, Registration, RegistryName, named_address,
 };
 
 /// A part of a registry that is listed and watched as a whole.
@@ -120,7 +120,12 @@ impl Layout {
     }
 
     pub fn decode(&self, raw: &RawRecord) -> Record {
-        let content = match self.framework().decode(&raw.value) {
+        let decoded = if raw.is_too_long() {
+            Err(Undecodable(format!("the value is longer than {MAX_VALUE} bytes and is not read")))
+        } else {
+            self.framework().decode(&raw.value)
+        };
+        let content = match decoded {
             Err(Undecodable(why)) => Content::Undecodable(why),
             Ok(registration) => Content::Registered {
                 listeners: self.listeners(&registration, &raw.key),

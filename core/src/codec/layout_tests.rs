@@ -181,3 +181,15 @@ fn an_id_that_is_an_address_tells_the_host_alone() {
         assert_eq!(verdicts(format, "0.0.0.0:9000", &["10.0.0.1:9000"]), [mismatch], "{format:?}");
     }
 }
+
+#[test]
+fn a_value_that_is_too_long_decodes_in_no_format() {
+    for &format in Format::ALL {
+        let layout = layout(format);
+        let key = layout.key(&name(), &owner(), &instance(format, "10.0.0.1:80"));
+        let long = record(&layout, &key, vec![b'x'; MAX_VALUE + 1]);
+        let omitted = layout.decode(&RawRecord::without_value(key, 1, LeaseId(1)));
+        assert_eq!(long, omitted, "{format:?}");
+        assert_eq!(omitted.kind("c-1"), Kind::Undecodable, "{format:?}: not ours, whatever its key says");
+    }
+}
