@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use crate::cluster;
 use crate::cluster::events::Events;
 use crate::cluster::watch::Watches;
 use crate::cluster::writer::ClusterWriter;
@@ -86,7 +87,7 @@ pub async fn run(
 ) -> Result<(), OperatorError> {
     // Retries inside the client would block a pass for minutes; every call has a deadline, and passes are repeated.
     config.default_retry = false;
-    let client = Client::try_from(config).map_err(Box::new)?;
+    let client = cluster::client::client(config, &env).map_err(Box::new)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         identity = settings.identity,

@@ -63,8 +63,8 @@ pub fn key() -> ServiceKey {
 
 /// A leader, the headless Service `echo` and the registries, none of which has a record.
 pub async fn bench(registries: &[&str]) -> Bench {
-    let (began, noon) = (Instant::now(), Timestamp::from_second(1_767_268_800).unwrap());
-    let views = Views::new(Env::of(move || noon + began.elapsed(), || 0.5));
+    let noon = Timestamp::from_second(1_767_268_800).unwrap();
+    let views = Views::new(Env::started_at(|| noon, || 0.5));
     let (api, leadership, stop) = (FakeApi::default(), Leadership::none(), CancellationToken::new());
     leadership.acquired();
     let beating = leadership.clone();

@@ -97,7 +97,7 @@ impl Scene {
 impl Given {
     fn pass(&self, memory: &Memory) -> Passed {
         let (now, checkpoints) = (at(self.time), &memory.checkpoints);
-        let mut views = Views::new(Env::of(move || now, || 0.5));
+        let mut views = Views::new(Env::standing(now, || 0.5));
         views.guards = memory.guards.clone();
         self.fill_cluster(&mut views.cluster(), memory.status.as_ref());
         let evidence = self.fill_registries(&views);
