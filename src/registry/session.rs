@@ -19,6 +19,7 @@ use twinspan_core::plan::departure::Evidence;
 use twinspan_core::plan::departure::evidence::LeaseLookUp;
 use twinspan_core::plan::service::Incarnation;
 
+use super::fence::FenceKeys;
 use super::handle::{Names, Phase, RegistryHandle};
 use super::records::Affected;
 use super::{Connector, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, orphans};
@@ -104,6 +105,8 @@ struct Session {
     next_watch_id: i64,
     /// The revision of the last list.
     listed: Revision,
+    /// The revision at which the keys of the fence were read. No list of this session may be older.
+    least_revision: Revision,
 }
 
 impl Session {
@@ -115,7 +118,14 @@ impl Session {
         look_ups: Arc<Semaphore>,
     ) -> Result<Self> {
         let server = registry.status().await?;
-        handle.view().begin();
+        let found = match &handle.fence {
+            Some(fence) => Some(fence.read(registry.as_ref()).await?),
+            None => None,
+        };
+        handle.view().begin(found.as_ref().map(FenceKeys::values));
+        if let (Some(fence), Some(found)) = (&handle.fence, &found) {
+            fence.found(found);
+        }
         handle.set_server(server);
         handle.set_phase(Phase::Listing);
         // A name that is added while others are listed follows after them.
@@ -131,6 +141,7 @@ impl Session {
             refused: BTreeMap::new(),
             next_watch_id: 1,
             listed: 0,
+            least_revision: found.map(|found| found.revision).unwrap_or_default(),
         };
         if session.handle.layout.root().is_none() {
             orphans::find(&session.handle, session.registry.as_ref()).await?;
@@ -203,6 +214,9 @@ impl Session {
     async fn start_following(&mut self, range: &Range) -> Result<Affected> {
         let key_prefix = self.handle.layout.key_prefix(range);
         let listing = self.registry.list(&key_prefix).await?;
+        if listing.revision < self.least_revision {
+            return Err(RegistryError::WatchEnded("another etcd answers than when the session began".to_owned()));
+        }
         let mut affected = self.handle.view().reset(range, &listing, self.env.now());
         // Immediately: the next list will not show these departures again.
         self.look_up(&mut affected);

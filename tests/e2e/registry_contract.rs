@@ -13,7 +13,7 @@ use twinspan::registry::{
 };
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
-use twinspan_testbed::eventually;
+use twinspan_testbed::{Etcd, eventually};
 
 use crate::harness::{SOON, Suite, stories};
 
@@ -45,10 +45,16 @@ async fn etcd_behind_its_proxy(suite: Arc<Suite>) -> Result<()> {
 /// Strangers choose the size of values, and an administrator may let them be larger than any message that is read.
 async fn values_and_revisions_of_any_size(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let etcd = bed.start_registry_with("registry-large", &["--max-request-bytes=33554432"]).await?;
-    let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
-    let connector = EtcdConnector::new(settings);
-    let registry = connector.connect().await?;
+    many_large(&bed.start_registry("registry-large").await?).await?;
+    one_huge(&bed.start_registry_with("registry-huge", &["--max-request-bytes=33554432"]).await?).await
+}
+
+fn connector_to(etcd: &Etcd) -> EtcdConnector {
+    EtcdConnector::new(Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None })
+}
+
+async fn many_large(etcd: &Etcd) -> Result<()> {
+    let registry = connector_to(etcd).connect().await?;
     registry.grant(LEASE, 600).await?;
     let before = registry.list(ROOT).await?.revision;
     let mut stranger = etcd.client().await?.kv_client();
@@ -98,7 +104,15 @@ async fn values_and_revisions_of_any_size(suite: Arc<Suite>) -> Result<()> {
     registry.commit(&batch(vec![create("small/a", "1")])).await?;
     ensure!(matches!(&changes(watch.as_mut(), 1).await?[..], [Change::Put(record)] if record.key == key("small/a")));
 
-    // One value above the limit. The stream that it ends is followed by one that passes over it.
+    Ok(())
+}
+
+/// One value above the limit. The stream that it ends is followed by one that passes over it.
+async fn one_huge(etcd: &Etcd) -> Result<()> {
+    let connector = connector_to(etcd);
+    let registry = connector.connect().await?;
+    registry.grant(LEASE, 600).await?;
+    let mut stranger = etcd.client().await?.kv_client();
     stranger.put(key("huge/a").as_bytes(), "x".repeat(17 << 20), None).await?;
     let huge = registry.list(&format!("{ROOT}huge/")).await?;
     ensure!(

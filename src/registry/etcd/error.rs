@@ -43,8 +43,32 @@ pub fn meaning(error: &Error) -> RegistryError {
     }
 }
 
+/// The codes of etcd's errors by their texts. etcd's proxy passes on the text alone, with the code `Unknown`.
+const STATED: [(&str, i32); 15] = [
+    ("invalid auth token", UNAUTHENTICATED),
+    ("authentication failed", INVALID_ARGUMENT),
+    ("user name is empty", INVALID_ARGUMENT),
+    ("authentication is not enabled", FAILED_PRECONDITION),
+    ("permission denied", PERMISSION_DENIED),
+    ("requested lease not found", NOT_FOUND),
+    ("lease already exists", FAILED_PRECONDITION),
+    ("database space exceeded", RESOURCE_EXHAUSTED),
+    ("too many operations in txn request", INVALID_ARGUMENT),
+    ("duplicate key given", INVALID_ARGUMENT),
+    ("request is too large", INVALID_ARGUMENT),
+    ("no leader", UNAVAILABLE),
+    ("leader changed", UNAVAILABLE),
+    ("request timed out", UNAVAILABLE),
+    ("server stopped", UNAVAILABLE),
+];
+
+fn code_of(code: i32, message: &str) -> i32 {
+    let stated = STATED.iter().find(|(text, _)| code == UNKNOWN && message.contains(text));
+    stated.map_or(code, |(_, code)| *code)
+}
+
 fn of_status(code: i32, message: &str, text: &str) -> RegistryError {
-    match code {
+    match code_of(code, message) {
         UNAUTHENTICATED => RegistryError::AuthFailed(cut(message)),
         INVALID_ARGUMENT if message.contains("authentication failed") || message.contains("user name is empty") => {
             RegistryError::AuthFailed(cut(message))
@@ -55,19 +79,24 @@ fn of_status(code: i32, message: &str, text: &str) -> RegistryError {
         PERMISSION_DENIED => RegistryError::PermissionDenied(cut(message)),
         NOT_FOUND if message.contains("lease not found") => RegistryError::LeaseGone,
         RESOURCE_EXHAUSTED if message.contains("database space exceeded") => RegistryError::NoSpace(cut(message)),
+        INVALID_ARGUMENT if message.contains("too many operations in txn request") => RegistryError::TooManyOps,
+        INVALID_ARGUMENT => RegistryError::Rejected(cut(message)),
         // Our own decoder (tonic), and a server or a proxy that is written in Go.
         OUT_OF_RANGE if message.contains("message length too large") => RegistryError::TooLarge(cut(message)),
         RESOURCE_EXHAUSTED if message.contains("larger than max") => RegistryError::TooLarge(cut(message)),
-        INVALID_ARGUMENT if message.contains("too many operations") => RegistryError::TooLarge(cut(message)),
         UNAVAILABLE | DEADLINE_EXCEEDED => of_transport(text),
         _ => RegistryError::Server(cut(message)),
     }
 }
 
+/// Words of rustls about certificates and handshakes. Not "tls", which is also in its error for a peer that just went
+/// away ("peer closed connection without sending TLS close_notify").
+const TLS_FAILED: [&str; 4] = ["certificate", "handshake", "unknownissuer", "notvalidforname"];
+
 /// TLS fails below gRPC, which only reports that there is no connection.
 fn of_transport(text: &str) -> RegistryError {
     let lower = text.to_lowercase();
-    if ["certificate", "tls", "handshake", "unknownissuer", "notvalidforname"].iter().any(|word| lower.contains(word)) {
+    if TLS_FAILED.iter().any(|word| lower.contains(word)) {
         RegistryError::TlsFailed(cut(text))
     } else {
         RegistryError::Unreachable(cut(text))
@@ -75,7 +104,7 @@ fn of_transport(text: &str) -> RegistryError {
 }
 
 pub fn is_lease_exists(error: &Error) -> bool {
-    matches!(error, Error::GRpcStatus(status) if status.code() as i32 == FAILED_PRECONDITION && status.message().contains("lease already exists"))
+    matches!(error, Error::GRpcStatus(status) if code_of(status.code() as i32, status.message()) == FAILED_PRECONDITION && status.message().contains("lease already exists"))
 }
 
 /// Appends the texts of all causes, each once.
@@ -100,13 +129,51 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_certificates_and_handshakes_are_failures_of_tls() {
+        let failed = |text: &str| matches!(of_transport(text), RegistryError::TlsFailed(_));
+        // What rustls 0.23 and tokio-rustls say of a killed server, and of one that we refuse or that refuses us.
+        let closed = "transport error: peer closed connection without sending TLS close_notify: \
+                      https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+        assert!(!failed(closed) && !failed("transport error: connection reset by peer"));
+        for text in [
+            "invalid peer certificate: UnknownIssuer",
+            "received fatal alert: CertificateRequired",
+            "received fatal alert: HandshakeFailure",
+            "tls handshake eof",
+        ] {
+            assert!(failed(text), "{text}");
+        }
+        assert!(of_transport(closed).is_ambiguous() && of_transport("tls handshake eof").is_ambiguous());
+    }
+
+    #[test]
+    fn a_request_that_is_refused_as_such_was_not_written() {
+        let of = |message: &str| of_status(INVALID_ARGUMENT, message, message);
+        assert_eq!(of("etcdserver: too many operations in txn request"), RegistryError::TooManyOps);
+        for text in ["etcdserver: duplicate key given in txn request", "etcdserver: request is too large"] {
+            assert_eq!(of(text), RegistryError::Rejected(text.to_owned()));
+            assert!(!of(text).is_ambiguous());
+        }
+    }
+
+    #[test]
     fn answers_that_are_too_large_are_told_from_other_refusals_with_the_same_code() {
         let too_large = |code, text: &str| matches!(of_status(code, text, text), RegistryError::TooLarge(_));
         let decoded = "Error, decoded message length too large: found 17000000 bytes, the limit is: 16777216 bytes";
         assert!(too_large(OUT_OF_RANGE, decoded));
         assert!(too_large(RESOURCE_EXHAUSTED, "grpc: received message larger than max (17000000 vs. 16777216)"));
-        assert!(too_large(INVALID_ARGUMENT, "etcdserver: too many operations in txn request"));
         assert!(!too_large(OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted"));
         assert!(!too_large(RESOURCE_EXHAUSTED, "etcdserver: too many requests"));
+    }
+
+    #[test]
+    fn errors_that_a_proxy_passes_on_keep_their_meaning() {
+        let of = |message: &str| of_status(UNKNOWN, message, message);
+        assert_eq!(of("etcdserver: requested lease not found"), RegistryError::LeaseGone);
+        assert_eq!(of("etcdserver: too many operations in txn request"), RegistryError::TooManyOps);
+        assert!(matches!(of("etcdserver: mvcc: database space exceeded"), RegistryError::NoSpace(_)));
+        assert!(matches!(of("etcdserver: permission denied"), RegistryError::PermissionDenied(_)));
+        assert!(matches!(of("etcdserver: no leader"), RegistryError::Unreachable(_)));
+        assert!(matches!(of("etcdserver: corrupt cluster"), RegistryError::Server(_)));
     }
 }

@@ -33,7 +33,7 @@ pub async fn read(client: KvClient, keys: &[RecordKey]) -> Result<ReadResponse> 
     while !rest.is_empty() {
         let (now, later) = rest.split_at(size.min(rest.len()));
         let found = match get_all(&mut client, now, &mut revision, false).await {
-            Err(RegistryError::TooLarge(_)) if now.len() > 1 => {
+            Err(RegistryError::TooLarge(_) | RegistryError::TooManyOps) if now.len() > 1 => {
                 size = now.len() / 2;
                 continue;
             }
