@@ -84,8 +84,8 @@ async fn many_large(etcd: &Etcd) -> Result<()> {
 
     // One revision of more than 16 MiB: only its watch ends.
     let long = "k".repeat(20_000);
-    for n in 0..9 {
-        let puts = (0..100).map(|m| TxnOp::put(format!("{ROOT}mass/{n}-{m:03}-{long}"), "", None));
+    for n in 0..15 {
+        let puts = (0..60).map(|m| TxnOp::put(format!("{ROOT}mass/{n}-{m:03}-{long}"), "", None));
         stranger.txn(Txn::new().and_then(puts.collect::<Vec<_>>())).await?;
     }
     let listed = registry.list(&format!("{ROOT}mass/")).await?;

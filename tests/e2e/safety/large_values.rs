@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use twinspan_testbed::{Twinspan, TwinspanOptions, eventually, next_v4};
+use twinspan_testbed::{Twinspan, TwinspanOptions, eventually, namespace, next_v4};
 
 use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
@@ -78,9 +78,9 @@ async fn go_on(sandbox: &Sandbox<'_>, other: &Sandbox<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The largest resident set so far (`proc_pid_status(5)`).
+/// The largest resident set so far (`VmHWM`).
 fn peak_kb(twinspan: &Twinspan) -> Result<usize> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", twinspan.part().pid()?))?;
+    let status = namespace::process_status(twinspan.part().pid()?)?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
