@@ -40,6 +40,8 @@ pub struct Input<'a> {
     pub limits: Limits,
     pub context: GuardContext<'a>,
     pub state: &'a ExportState,
+    /// Whether this process leads. Only a leader judges; the others keep evidence.
+    pub leads: bool,
     pub now: Timestamp,
 }
 
@@ -64,12 +66,19 @@ pub enum ContestedExport {
     Younger,
 }
 
-/// The state that one plan hands to the next.
+/// The state that one plan hands to the next: evidence, and the judgements of the present leadership.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExportState {
-    /// Own records whose endpoint is gone without proof that it ended, with the time at which it was first missing.
+    /// Own records whose endpoint is gone without proof that it ended, with the time at which a leader first missed it.
     pub departing: BTreeMap<InstanceAddr, Timestamp>,
     pub guard: Guard,
+}
+
+impl ExportState {
+    /// The evidence without any judgement, for a leadership that begins now.
+    pub fn evidence(self, now: Timestamp) -> Self {
+        Self { departing: self.departing.into_keys().map(|addr| (addr, now)).collect(), guard: Guard::default() }
+    }
 }
 
 /// The operations, and the outcome of each instance.
@@ -199,6 +208,10 @@ fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAdd
     let since = |addr: &InstanceAddr| input.state.departing.get(addr).copied().unwrap_or(input.now);
     let unexplained: BTreeMap<InstanceAddr, Unexplained> =
         unproven.keys().map(|addr| (*addr, Unexplained { since: since(addr), rollback: false })).collect();
+    plan.state.departing = unexplained.iter().map(|(addr, unexplained)| (*addr, unexplained.since)).collect();
+    if !input.leads {
+        return;
+    }
     let mut guard = input.state.guard.clone();
     let foreign = input.records.values().any(|record| matches!(record.kind(&input.owner.cluster_id), Kind::Foreign));
     plan.guard = guard.decide(&GuardInput {
@@ -210,7 +223,6 @@ fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAdd
         now: input.now,
     });
     plan.requeue_at = earlier(plan.requeue_at, plan.guard.requeue_at);
-    plan.state.departing = unexplained.into_iter().map(|(addr, unexplained)| (addr, unexplained.since)).collect();
     plan.state.guard = guard;
 }
 

@@ -124,6 +124,7 @@ impl Scene {
             limits: LIMITS,
             context: GuardContext::default(),
             state: &self.state,
+            leads: true,
             now: self.now,
         })
     }
@@ -316,6 +317,7 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         limits: LIMITS,
         context: GuardContext::default(),
         state: &ExportState::default(),
+        leads: true,
         now: scene.now,
     });
     let keys: Vec<String> = plan.ops.iter().map(|op| op.key().to_string()).collect();

@@ -47,7 +47,7 @@ impl Controller {
 
     async fn pass(&self, key: &ServiceKey, triggered: Timestamp) -> (PassOutcome, Action) {
         let started = Instant::now();
-        let Some(observed) = observe::observe(&self.views, &self.checkpoints, key) else {
+        let Some(observed) = observe::observe(&self.views, &self.checkpoints, key, self.term()) else {
             // Once the views are complete, every RegisteredService is enqueued.
             return (PassOutcome::Waiting, Action::Await);
         };

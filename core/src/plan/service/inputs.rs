@@ -53,6 +53,7 @@ impl Pass<'_> {
             limits: goal.limits,
             context: self.guard_context(&self.facts.holds.approved.export),
             state: &self.checkpoint.export,
+            leads: self.facts.term.is_some(),
             now: self.now,
         })
     }
@@ -78,6 +79,7 @@ impl Pass<'_> {
             others_ready,
             trust: Trust { cluster: &facts.cluster.trust, policy: &accepted.policy, pods: &facts.pods_of() },
             departures: &registry.snapshot.departures,
+            leads: facts.term.is_some(),
             started_after_rollback: registry.snapshot.incarnation != Incarnation::AsItWas,
             present: &present(facts, accepted),
             contested: &self.siblings.contested_imports,

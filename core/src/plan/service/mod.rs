@@ -33,8 +33,8 @@ use endpoints::EndpointState;
 use inputs::{ExportGoal, Pass};
 
 pub use accepted::{Accepted, AcceptedPort, Goal};
-pub use checkpoint::Checkpoint;
-pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, ViewState, ips_of};
+pub use checkpoint::{Checkpoint, Planned};
+pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, Term, ViewState, ips_of};
 pub use outcomes::{Counts, Outcomes};
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
@@ -105,13 +105,10 @@ impl Plan {
 
     /// The checkpoint for the next pass.
     pub fn checkpoint(&self, facts: &Facts, before: &Checkpoint) -> Checkpoint {
-        let mut checkpoint = Checkpoint {
-            uid: facts.uid.clone(),
-            generation: facts.generation,
-            relists: facts.cluster.relists,
-            ..before.clone()
-        };
+        let mut checkpoint = Checkpoint { uid: facts.uid.clone(), ..before.clone() };
         if let Some(directions) = &self.directions {
+            checkpoint.planned = Some(Planned { generation: facts.generation, relists: facts.cluster.relists });
+            checkpoint.term = facts.term;
             let registry = facts.registry.as_ref();
             let source = registry.and_then(|r| Some(format!("{}/{}", r.name, r.registry_name.as_ref()?)));
             checkpoint.source = source.unwrap_or_default();
