@@ -20,6 +20,7 @@ struct Scene {
     watched: bool,
     unseen: BTreeSet<IpAddr>,
     state: ExportState,
+    imports: bool,
     departures: Departures,
     tags: Tags,
     now: Timestamp,
@@ -46,6 +47,7 @@ impl Scene {
             watched: true,
             unseen: BTreeSet::new(),
             state: ExportState::default(),
+            imports: true,
             departures: Departures::new(),
             tags: Tags::new(),
             now: at(1000),
@@ -124,6 +126,7 @@ impl Scene {
             limits: LIMITS,
             context: GuardContext::default(),
             state: &self.state,
+            imports: self.imports,
             leads: true,
             now: self.now,
         })
@@ -317,6 +320,7 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         limits: LIMITS,
         context: GuardContext::default(),
         state: &ExportState::default(),
+        imports: true,
         leads: true,
         now: scene.now,
     });

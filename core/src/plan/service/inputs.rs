@@ -32,6 +32,8 @@ pub struct ExportGoal<'a> {
     /// `None` withdraws every record.
     pub name: Option<&'a RegistryName>,
     pub instances: &'a [Instance],
+    /// Whether the import decides about healed records under the name.
+    pub imports: bool,
     pub proof: Proof<'a>,
     pub limits: Limits,
 }
@@ -52,6 +54,7 @@ impl Pass<'_> {
             proof: goal.proof,
             limits: goal.limits,
             context: self.guard_context(&self.facts.holds.approved.export),
+            imports: goal.imports,
             state: &self.checkpoint.export,
             leads: self.facts.term.is_some(),
             now: self.now,
