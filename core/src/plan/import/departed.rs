@@ -188,6 +188,8 @@ fn keepable(input: &Input<'_>, addr: InstanceAddr, departed: &DepartedEndpoint) 
 fn imported(input: &Input<'_>, addr: InstanceAddr, departed: &DepartedEndpoint) -> Imported {
     let present = input.present.get(&addr);
     let mut ports = present.map(|present| present.ports).unwrap_or_default();
+    // The slice has the name of a port that was chosen before.
+    let renamed = ports.is_empty();
     let mut zone_of_record = None;
     if let Some(record) = &departed.record
         && let Content::Registered { registration, listeners, .. } = &record.content
@@ -195,7 +197,7 @@ fn imported(input: &Input<'_>, addr: InstanceAddr, departed: &DepartedEndpoint) 
         zone_of_record = input.options.zone(registration);
         for (index, scheme) in input.options.schemes.iter().enumerate() {
             let first = listeners.iter().find(|listener| listener.scheme == *scheme);
-            if first.is_some_and(|listener| listener.addr == Ok(addr)) {
+            if renamed && first.is_some_and(|listener| listener.addr == Ok(addr)) {
                 ports.insert(PortSet::of(index));
             }
         }

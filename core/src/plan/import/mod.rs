@@ -196,5 +196,7 @@ fn shown(record: &Record) -> Option<String> {
 }
 
 #[cfg(test)]
+mod takeover_tests;
+#[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
