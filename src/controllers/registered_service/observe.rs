@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use twinspan_core::model::{Owner, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::held::HeldDeletions;
-use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, ViewState, ips_of};
+use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, Term, ViewState, ips_of};
 
 use super::{Checkpoint, Checkpoints};
 use crate::api::conditions::{DELETIONS_HELD, find_true};
@@ -32,8 +32,8 @@ pub struct Observed {
     pub checkpoint: Checkpoint,
 }
 
-/// Observes one RegisteredService; `None` while the view of the cluster is not complete.
-pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey) -> Option<Observed> {
+/// Observes one RegisteredService for a pass in this term; `None` while the view of the cluster is not complete.
+pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term: Option<Term>) -> Option<Observed> {
     let view = views.cluster();
     if !view.unsynced().is_empty() {
         return None;
@@ -41,16 +41,18 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey) -> Op
     let object = view.registered_services.get(key).cloned();
     let uid = object.as_ref().and_then(|object| object.metadata.uid.clone()).unwrap_or_default();
     let registry = object.as_ref().and_then(|o| view.service_registries.get(&o.spec.registry_ref.name).cloned());
-    let checkpoint = checkpoint(checkpoints.get(key), object.is_some(), &uid);
+    let mut checkpoint = checkpoint(checkpoints.get(key), object.is_some(), &uid);
+    checkpoint.planned = checkpoint.planned.in_term(term, views.env.now());
     let mut observed = Observed {
         facts: Facts {
             key: key.clone(),
+            term,
             generation: object.as_ref().and_then(|object| object.metadata.generation),
             observed_generation: object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation),
             cluster: cluster_facts(&view, key, object.as_deref(), &uid),
             registry: None,
             former: Vec::new(),
-            probes: views.probes.answers(key),
+            probes: term.map(|term| views.probes.answers(key, term)).unwrap_or_default(),
             holds: HoldFacts::default(),
             uid,
         },
@@ -149,7 +151,7 @@ fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
         _ => planned.held.of_names(&views.guards.released(registry, key)),
     };
     HoldFacts {
-        restored_hold_since: held.filter(|_| planned.is_first_pass()).map(|held| held.last_transition_time.0),
+        restored_hold_since: held.filter(|_| planned.term.is_none()).map(|held| held.last_transition_time.0),
         registry_hold: views.guards.hold(registry, views.env.now()),
         approved,
         approval,
