@@ -3,7 +3,7 @@
 //! Owns its fields, bounds, defaults and rules, and their conversion to the core. Refuses to know how a session uses
 //! them.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -297,6 +297,11 @@ pub struct ServiceRegistryStatus {
     pub etcd: Option<EtcdStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordCounts>,
+    /// When an audit last compared all records with the registry. Written only together with another change of the
+    /// status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub last_verified: Option<Time>,
 }
 
 /// The etcd cluster behind the registry.

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{RegistryName, Revision, ServiceKey};
 
+use super::audit::{AuditState, WatchProgress};
 use super::fence::FenceState;
 use super::health::Health;
 use super::incarnation::LastKnown;
@@ -91,6 +92,7 @@ pub struct RegistryHandle {
     pub layout: Layout,
     view: Mutex<RegistryView>,
     pub leases: LeasePool,
+    pub audit: AuditState,
     /// `None` without a fence.
     pub fence: Option<FenceState>,
     names: watch::Sender<Names>,
@@ -140,6 +142,7 @@ impl RegistryHandle {
             session_lock: tokio::sync::Mutex::default(),
             sole_in: Mutex::default(),
             health: Health::default(),
+            audit: AuditState::default(),
             start_over: Notify::new(),
             find_orphans: Notify::new(),
             events,
@@ -212,6 +215,7 @@ impl RegistryHandle {
 
     pub(super) fn disconnected(&self) {
         self.connection.send_replace(None);
+        self.audit.set_progress(WatchProgress::Unknown);
         self.view().set_stale();
     }
 

@@ -24,7 +24,7 @@ use crate::registry::etcd::{EtcdConnector, Settings};
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::sessions::{Registries, Running, SessionSettings};
 use crate::registry::takeover::Takeover;
-use crate::registry::{Connector, keepalive, session, takeover};
+use crate::registry::{Connector, audit, keepalive, session, takeover};
 
 /// Time to withdraw the own records of a deleted registry; the rest expires with the leases.
 const WITHDRAW: Duration = Duration::from_secs(30);
@@ -48,10 +48,13 @@ pub struct Sessions {
     last: BTreeMap<String, LastEtcd>,
 }
 
-/// The tasks that a replica runs for each session besides following it: keepalives, and the take-over of the epoch.
+/// The tasks that a replica runs for each session besides following it: keepalives, audits, and the take-over of the
+/// epoch.
 #[derive(Clone, Debug)]
 pub struct Upkeep {
     pub takeover: Takeover,
+    /// The interval between two audits of a registry.
+    pub audit_interval: Duration,
     /// The tasks that release epochs; they end before everything else.
     pub epochs: TaskTracker,
 }
@@ -216,7 +219,9 @@ impl Sessions {
     fn spawn_tasks(&self, handle: &Arc<RegistryHandle>, settings: &SessionSettings, stop: &CancellationToken) {
         let connector = (self.connect)(&settings.connection);
         self.tasks.spawn(session::run(handle.clone(), connector, self.views.env.clone(), stop.clone()));
-        if let Some(Upkeep { takeover, epochs }) = &self.upkeep {
+        if let Some(Upkeep { takeover, audit_interval, epochs }) = &self.upkeep {
+            let env = self.views.env.clone();
+            self.tasks.spawn(audit::run(handle.clone(), *audit_interval, env, stop.clone()));
             self.tasks.spawn(keepalive::run(handle.clone(), stop.clone()));
             epochs.spawn(takeover::run(handle.clone(), takeover.clone(), stop.clone()));
         }

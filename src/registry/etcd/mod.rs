@@ -27,16 +27,17 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions};
-use twinspan_core::model::{LeaseId, RecordKey};
+use twinspan_core::model::{LeaseId, RecordKey, Revision};
 
 pub use connect::EtcdConnector;
 pub use examine::Examined;
 pub use settings::{Settings, TlsSettings};
 
 use self::call::{CALL, call};
+use self::pages::Pages;
 use super::{
-    Batch, Grant, KeepAlive, LeaseState, ListResponse, ReadResponse, Registry, RegistryError, Result, ServerStatus,
-    TxnResponse, Watch, WatchRange,
+    Batch, Grant, KeepAlive, LeaseState, ListResponse, ReadResponse, RecordPages, Registry, RegistryError, Result,
+    ServerStatus, TxnResponse, Watch, WatchRange,
 };
 
 /// A connection to one member.
@@ -70,6 +71,10 @@ impl Registry for EtcdRegistry {
 
     async fn list(&self, key_prefix: &str) -> Result<ListResponse> {
         kv::list(self.client.kv_client(), key_prefix, self.cluster_id).await
+    }
+
+    fn pages(&self, key_prefix: &str, at: Revision) -> Box<dyn RecordPages> {
+        Box::new(Pages::at(self.client.kv_client(), key_prefix, at))
     }
 
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {
