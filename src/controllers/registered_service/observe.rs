@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
+use twinspan_core::Timestamp;
 use twinspan_core::model::{Owner, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::held::HeldDeletions;
 use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, Term, ViewState, ips_of};
 
 use super::{Checkpoint, Checkpoints};
-use crate::api::conditions::{DELETIONS_HELD, find_true};
-use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry};
+use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, held_since};
 use crate::cluster::convert::NamespaceView;
 use crate::cluster::view::ClusterView;
 use crate::controllers::views::Views;
@@ -143,16 +143,17 @@ fn failure(handle: &RegistryHandle, name: &RegistryName) -> Option<RegistryError
 /// The holds and approvals in the objects and in the registry's guard.
 fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
     let (key, planned) = (&observed.facts.key, &observed.checkpoint.planned);
-    let conditions = observed.object.as_ref().and_then(|object| Some(&object.status.as_ref()?.conditions));
-    let held = conditions.and_then(|conditions| find_true(conditions, DELETIONS_HELD));
     let approval = observed.approval().map(ToOwned::to_owned);
     let approved: HeldDeletions = match &approval {
-        Some(hash) if *hash == planned.held.hash() => planned.held.clone(),
+        Some(_) if approval == planned.held_hash && approval != planned.carried_out => planned.held.clone(),
         _ => planned.held.of_names(&views.guards.released(registry, key)),
     };
+    let (registry_hold, let_go) = views.guards.hold(registry, key, &views.env);
     HoldFacts {
-        restored_hold_since: held.filter(|_| planned.term.is_none()).map(|held| held.last_transition_time.0),
-        registry_hold: views.guards.hold(registry, views.env.now()),
+        restored_hold_since: observed.held_since().filter(|_| planned.term.is_none()),
+        registry_hold,
+        registry_let_go: planned.held.of_names(&let_go),
+        api_server_ahead: views.env.api_server_ahead(),
         approved,
         approval,
     }
@@ -182,6 +183,11 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
 }
 
 impl Observed {
+    /// The start of the hold that the status reports.
+    pub fn held_since(&self) -> Option<Timestamp> {
+        held_since(&self.object.as_ref()?.status.as_ref()?.conditions)
+    }
+
     /// The hash that the annotation on the RegisteredService approves.
     pub fn approval(&self) -> Option<&str> {
         let annotations = self.object.as_ref()?.metadata.annotations.as_ref()?;

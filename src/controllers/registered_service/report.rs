@@ -19,7 +19,7 @@ use super::observe::Observed;
 use super::pass::{Pass, PassOutcome};
 use super::status;
 use super::validate::Validation;
-use crate::api::RegisteredServiceStatus;
+use crate::api::{RegisteredServiceStatus, held_since};
 use crate::cluster::ClusterError;
 use crate::cluster::writer::{Owner, StatusWrite};
 use crate::controllers::queue::Action;
@@ -93,15 +93,18 @@ impl Controller {
     fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
         let key: &ServiceKey = &observed.facts.key;
         let leads = observed.facts.term.is_some();
+        let restored = observed.registry.as_ref().and_then(|object| held_since(&object.status.as_ref()?.conditions));
         let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| {
-            if self.views.guards.report(&handle.name, key, deletions, self.views.env.now()) {
+            if self.views.guards.report(&handle.name, key, deletions, restored, &self.views.env) {
                 handle.requeue_all();
             }
         };
         let current = observed.facts.registry.as_ref().map(|registry| registry.name.as_str());
         for handle in self.views.registries.all() {
             match &plan.directions {
-                _ if !leads || current != Some(handle.name.as_str()) => report(&handle, None),
+                // The next leader resumes the hold from the status.
+                _ if !leads => self.views.guards.forget(&handle.name),
+                _ if current != Some(handle.name.as_str()) => report(&handle, None),
                 Some(directions) => report(&handle, Some(directions.deletions())),
                 // The deletions are unknown now, so the last report stands.
                 None => {}

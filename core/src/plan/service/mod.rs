@@ -68,10 +68,17 @@ pub struct Directions {
 impl Directions {
     /// The hold of either direction.
     pub fn hold(&self) -> Option<Hold> {
-        let holds = [self.import.guard.hold, self.export.guard.hold];
-        let since = holds.iter().flatten().map(|hold| hold.since).min()?;
-        let until = holds.iter().flatten().map(|hold| hold.until).max()?;
-        Some(Hold { since, until })
+        [self.import.guard.hold, self.export.guard.hold].into_iter().flatten().reduce(Hold::and)
+    }
+
+    /// Whether the hold of an earlier process may go on: its deletions become unexplained one after the other.
+    pub fn may_resume(&self) -> bool {
+        self.import.state.guard.may_resume() || self.export.state.guard.may_resume()
+    }
+
+    /// The name of the hold, for its approval.
+    pub fn hash(&self) -> Option<String> {
+        Some(self.held().hash(self.hold()?.since))
     }
 
     /// The deletions that wait for the guard.
@@ -115,6 +122,10 @@ impl Plan {
             checkpoint.import = directions.import.state.clone();
             checkpoint.export = directions.export.state.clone();
             checkpoint.held = directions.held();
+            checkpoint.held_hash = directions.hash();
+            if !facts.holds.approved.is_empty() {
+                checkpoint.carried_out.clone_from(&facts.holds.approval);
+            }
         }
         checkpoint
     }
@@ -185,7 +196,8 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
     plan.records.push((registry.name.clone(), merged(&export, &import)));
     plan.outcomes = Outcomes::synced(registry, accepted, endpoints, &export, &import);
     let directions = Directions { export, import };
-    if facts.holds.approval.as_ref().is_some_and(|hash| *hash == directions.held().hash()) {
+    let approval = &facts.holds.approval;
+    if approval.is_some() && *approval == directions.hash() && *approval != pass.checkpoint.carried_out {
         // The approval came before this process knew the held deletions.
         plan.requeue_at = earlier(plan.requeue_at, Some(now));
     }
