@@ -123,6 +123,7 @@ impl Scene {
             proof: if self.watched { Proof::WatchEvent { unseen: &self.unseen } } else { Proof::RelistOnly },
             limits: LIMITS,
             context: GuardContext::default(),
+            grace_until: None,
             state: &self.state,
             now: self.now,
         })
@@ -315,6 +316,7 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         proof: Proof::RelistOnly,
         limits: LIMITS,
         context: GuardContext::default(),
+        grace_until: None,
         state: &ExportState::default(),
         now: scene.now,
     });

@@ -52,6 +52,7 @@ impl Pass<'_> {
             proof: goal.proof,
             limits: goal.limits,
             context: self.guard_context(&self.facts.holds.approved.export),
+            grace_until: registry.orphan_grace_until.filter(|until| self.now < *until),
             state: &self.checkpoint.export,
             now: self.now,
         })
