@@ -250,8 +250,9 @@ impl Session {
         let handle = self.handle.clone();
         loop {
             let again = self.refused.values().min().copied();
+            let sign_of_life = self.followed.keys().next().map(|range| handle.layout.key_prefix(range));
             let item = tokio::select! {
-                item = next(&mut self.watch, self.registry.as_ref()) => item?,
+                item = next(&mut self.watch, self.registry.as_ref(), sign_of_life.as_ref()) => item?,
                 () = handle.start_over.notified() => {
                     return Err(RegistryError::WatchEnded("an answer was lost".to_owned()));
                 }
@@ -273,7 +274,28 @@ impl Session {
                 }
                 WatchItem::Progress(revision) => handle.view().progressed(revision, self.env.now()),
                 WatchItem::Alive => {}
+                WatchItem::Lost { watch_id, error } => {
+                    let affected = self.lost(watch_id, error).await?;
+                    handle.notify(affected);
+                }
             }
+        }
+    }
+
+    /// One watch ended. If one of its revisions is too large, its range is listed again; without read permission it
+    /// waits.
+    async fn lost(&mut self, watch_id: i64, error: RegistryError) -> Result<Affected> {
+        let Some(range) = self.followed.iter().find(|(_, id)| **id == watch_id).map(|(range, _)| range.clone()) else {
+            return Ok(Affected::default());
+        };
+        self.followed.remove(&range);
+        match error {
+            RegistryError::TooLarge(_) => {
+                warn!(registry = self.handle.name, %error, "a watch is too large; listing its range again");
+                self.catch_up().await
+            }
+            RegistryError::PermissionDenied(_) if range != Range::Everything => Ok(self.refuse(&range, error)),
+            error => Err(error),
         }
     }
 
@@ -294,8 +316,13 @@ async fn something_to_follow(names: &mut watch::Receiver<Names>, again: Option<I
     };
 }
 
-/// The next item. A silent watch may be dead: it gets a progress request, and a second silence ends the session.
-async fn next(watch: &mut Option<Box<dyn Watch>>, registry: &dyn Registry) -> Result<WatchItem> {
+/// The next item. A silent watch may be dead: it gets a progress request, and a second silence ends the session. Where
+/// the server answers no such requests, as etcd's proxy, a linearizable read of any permitted key is the sign of life.
+async fn next(
+    watch: &mut Option<Box<dyn Watch>>,
+    registry: &dyn Registry,
+    readable: Option<&String>,
+) -> Result<WatchItem> {
     let Some(watch) = watch else {
         tokio::time::sleep(SILENCE).await;
         registry.status().await?;
@@ -305,7 +332,13 @@ async fn next(watch: &mut Option<Box<dyn Watch>>, registry: &dyn Registry) -> Re
         return item;
     }
     let silent = RegistryError::Silent { seconds: 2 * SILENCE.as_secs() };
-    watch.request_progress().await?;
+    if !watch.request_progress().await? {
+        match readable {
+            Some(key) => drop(registry.read(&[key.as_str().into()]).await?),
+            None => drop(registry.status().await?),
+        }
+        return Ok(WatchItem::Alive);
+    }
     timeout(SILENCE, watch.next()).await.map_err(|_| silent)?
 }
 

@@ -38,7 +38,7 @@ pub struct Takeover {
     pub ending: CancellationToken,
 }
 
-/// Raises the epoch whenever this process leads, until it is stopped; releases it when the process ends.
+/// Raises the epoch whenever this process leads and may write, until it is stopped; releases it when the process ends.
 pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: CancellationToken) {
     let Takeover { leadership, lease_history, env, ending } = takeover;
     let Some(fence) = &handle.fence else { return };
@@ -53,7 +53,7 @@ pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: Cancella
         approved.borrow_and_update();
         let now = status.borrow_and_update().clone();
         let connection = connections.borrow_and_update().clone();
-        let wait = match (leadership.is_leader(), connection) {
+        let wait = match (leadership.may_write(), connection) {
             (false, _) => {
                 let reported = !matches!(fence.fence(), Ok(_) | Err(RegistryError::NoEpoch));
                 fence.set(FenceStatus::None);

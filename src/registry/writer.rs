@@ -60,7 +60,7 @@ impl RegistryHandle {
     /// # Errors
     /// The reason why nothing may be written now. Otherwise returns the fence that the batch has to compare.
     fn may_write(&self, leadership: &Leadership) -> Result<Option<Fence>> {
-        if !leadership.is_leader() {
+        if !leadership.may_write() {
             return Err(RegistryError::NotLeader);
         }
         if !self.is_sole() {

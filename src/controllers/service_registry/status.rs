@@ -95,7 +95,7 @@ impl Reporter {
         let now = self.views.env.now();
         let name = object.metadata.name.as_deref().unwrap_or_default();
         let held = held(self.views.guards.held(name, now).as_ref());
-        let [ready, connected, synced] = session(handle, rejection, self.writers.leadership.is_leader());
+        let [ready, connected, synced] = session(handle, rejection, self.writers.leadership.may_write());
         let generation = object.metadata.generation;
         let mut status = ServiceRegistryStatus {
             observed_generation: generation,
