@@ -22,7 +22,7 @@ pub(super) enum FenceStatus {
     Suspect(Epoch),
     /// Another holder raised the epoch, and no Lease explains that holder.
     InUse {
-        ours: Epoch,
+        ours: Option<Epoch>,
         found: String,
     },
 }
@@ -52,6 +52,8 @@ pub struct FenceState {
     /// The error of the last attempt to raise the epoch.
     last_error: Mutex<Option<RegistryError>>,
     pub(super) approved: watch::Sender<Option<String>>,
+    /// The epoch at which we, or the leader before us, stopped writing.
+    refused: Mutex<Option<String>>,
     /// The end of the time in which own records without an owner stay.
     pub(super) orphan_grace_until: watch::Sender<Option<Timestamp>>,
 }
@@ -67,6 +69,7 @@ impl FenceState {
             status,
             last_error: Mutex::default(),
             approved: watch::Sender::new(None),
+            refused: Mutex::default(),
             orphan_grace_until: watch::Sender::new(None),
         }
     }
@@ -143,6 +146,15 @@ impl FenceState {
         });
     }
 
+    /// Takes the epoch at which the leader before us stopped writing, from the status of the ServiceRegistry.
+    pub fn refuse(&self, value: &str) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(value.to_owned());
+    }
+
+    pub(super) fn refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The end of the time in which own records without an owner stay: an unexplained leader may have written them for
     /// a RegisteredService of another cluster.
     pub fn orphan_grace_until(&self) -> Option<Timestamp> {
@@ -160,9 +172,8 @@ impl FenceState {
     pub(super) fn ours(&self) -> Option<Epoch> {
         match &*self.status.borrow() {
             FenceStatus::None => None,
-            FenceStatus::Held(ours) | FenceStatus::Suspect(ours) | FenceStatus::InUse { ours, .. } => {
-                Some(ours.clone())
-            }
+            FenceStatus::Held(ours) | FenceStatus::Suspect(ours) => Some(ours.clone()),
+            FenceStatus::InUse { ours, .. } => ours.clone(),
         }
     }
 }

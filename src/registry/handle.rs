@@ -11,12 +11,14 @@ use futures::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{RegistryName, Revision, ServiceKey};
+use twinspan_core::plan::service::Incarnation;
 
 use super::fence::FenceState;
 use super::health::Health;
 use super::incarnation::LastKnown;
 use super::leases::LeasePool;
 use super::records::Affected;
+use super::settling::Settling;
 use super::view::RegistryView;
 use super::{Fence, Registry, RegistryError, Result, ServerStatus};
 
@@ -101,6 +103,7 @@ pub struct RegistryHandle {
     /// The etcd cluster in which no older ServiceRegistry is known to have the same keyspace.
     sole_in: Mutex<Option<u64>>,
     health: Health,
+    pub settling: Settling,
     /// Makes the session reconnect and relist.
     pub(super) start_over: Notify,
     /// Makes the session search for orphaned own records.
@@ -140,6 +143,7 @@ impl RegistryHandle {
             session_lock: tokio::sync::Mutex::default(),
             sole_in: Mutex::default(),
             health: Health::default(),
+            settling: Settling::default(),
             start_over: Notify::new(),
             find_orphans: Notify::new(),
             events,
@@ -204,7 +208,12 @@ impl RegistryHandle {
 
     /// The session has listed everything.
     pub(super) fn connected(&self, registry: Arc<dyn Registry>) {
-        self.view().set_all_listed();
+        let mut view = self.view();
+        view.set_all_listed();
+        if view.incarnation() != Incarnation::AsItWas {
+            self.settling.begin();
+        }
+        drop(view);
         // This session has relisted, so a request to the one before is done.
         let _ = self.start_over.notified().now_or_never();
         self.connection.send_replace(Some(registry));
@@ -267,6 +276,13 @@ impl RegistryHandle {
     /// Takes the result of the last writes for a RegisteredService.
     pub fn record_write_result(&self, by: &ServiceKey, error: Option<RegistryError>) {
         if self.health.write_result(by, error) {
+            self.send(RegistryEvent::Status { registry: self.name.clone() });
+        }
+    }
+
+    /// The hold of a RegisteredService that this incarnation brought is in its status, or there is none.
+    pub fn report_hold(&self, service: &ServiceKey, incarnation: Incarnation) {
+        if self.view().incarnation() == incarnation && self.settling.report(service) {
             self.send(RegistryEvent::Status { registry: self.name.clone() });
         }
     }

@@ -3,7 +3,7 @@
 //! - [`Registry`]: the calls of one connection. [`etcd`] implements them, and `fake` does for fault injection; both
 //!   pass the same contract test.
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
-//!   [`incarnation`]: detects an etcd that did not come back as it was.
+//!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
 //! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it.
 //! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first.
@@ -29,6 +29,7 @@ pub mod orphans;
 pub mod records;
 pub mod session;
 pub mod sessions;
+pub mod settling;
 pub mod takeover;
 pub mod view;
 pub mod writer;

@@ -178,12 +178,17 @@ impl Sessions {
 
     fn run_session(&mut self, name: &str, object: &ServiceRegistry, settings: SessionSettings) {
         let approved = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_EPOCH)).cloned();
+        let refused = object.status.as_ref().and_then(|status| status.epoch_in_use.clone());
+        let set_fence = |handle: &RegistryHandle| {
+            if let Some(fence) = &handle.fence {
+                refused.iter().for_each(|refused| fence.refuse(refused));
+                fence.approve(approved);
+            }
+        };
         let running = self.views.registries.running().get(name).cloned();
         let handle = match running {
             Some(running) if running.settings == settings => {
-                if let Some(fence) = &running.handle.fence {
-                    fence.approve(approved);
-                }
+                set_fence(&running.handle);
                 return;
             }
             Some(running) if running.settings.identity == settings.identity => {
@@ -200,9 +205,7 @@ impl Sessions {
                 RegistryHandle::new(name, &settings.identity, settings::last_known(object), self.events.clone())
             }
         };
-        if let Some(fence) = &handle.fence {
-            fence.approve(approved);
-        }
+        set_fence(&handle);
         let stop = self.stop.child_token();
         self.spawn_tasks(&handle, &settings, &stop);
         self.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
