@@ -19,6 +19,7 @@ struct Scene {
     /// Whether a watch, and not only a list, showed the endpoints.
     watched: bool,
     unseen: BTreeSet<IpAddr>,
+    grace_until: Option<Timestamp>,
     state: ExportState,
     departures: Departures,
     tags: Tags,
@@ -45,6 +46,7 @@ impl Scene {
             contested: BTreeMap::new(),
             watched: true,
             unseen: BTreeSet::new(),
+            grace_until: None,
             state: ExportState::default(),
             departures: Departures::new(),
             tags: Tags::new(),
@@ -123,7 +125,7 @@ impl Scene {
             proof: if self.watched { Proof::WatchEvent { unseen: &self.unseen } } else { Proof::RelistOnly },
             limits: LIMITS,
             context: GuardContext::default(),
-            grace_until: None,
+            grace_until: self.grace_until.filter(|until| self.now < *until),
             state: &self.state,
             now: self.now,
         })
@@ -414,4 +416,27 @@ fn a_slice_says_nothing_of_pods_that_nobody_saw_end() {
     assert!(scene.ops().is_empty());
     scene.now = at(1010);
     assert_eq!(scene.ops(), ["-p/echo/10.0.0.1:80"]);
+}
+
+#[test]
+fn after_an_unexplained_leader_only_what_ended_before_our_eyes_goes() {
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"])
+        .own("10.0.0.1:80", "c1/shop/echo")
+        .own("10.0.0.2:80", "c1/shop/echo")
+        .own("10.9.0.1:80", "c1/shop/echo");
+    scene.grace_until = Some(at(1300));
+    scene.watched = false;
+    let plan = scene.apply();
+    assert_eq!((plan.ops.len(), plan.requeue_at), (0, Some(at(1300))), "a clone's pod, perhaps");
+    // Its own endpoint ends before its eyes.
+    scene.watched = true;
+    scene.endpoints.remove(&addr("10.0.0.2:80"));
+    assert_eq!(scene.ops(), ["-p/echo/10.0.0.2:80"]);
+    scene.apply();
+    assert_eq!(scene.ops(), Vec::<String>::new(), "the other one still waits, whatever the watch shows now");
+    // Then the guard judges it as any that nothing explains.
+    scene.now = at(1300);
+    scene.apply();
+    scene.now = at(1311);
+    assert_eq!(scene.ops(), ["-p/echo/10.9.0.1:80"]);
 }

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::Timestamp;
-use crate::model::{InstanceAddr, NewService, PortSet, ServiceView};
+use crate::model::{InstanceAddr, NewService, PortSet, RecordKey, ServiceView};
 use crate::plan::departure::guard::{Guard, Limits};
 use crate::plan::departure::held::{HeldDeletions, Hold};
 use crate::plan::departure::registry_guard::ServiceDeletions;
@@ -222,7 +222,13 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
 
 /// Withdraws from former registries of the RegisteredService.
 fn withdraw_former(pass: &Pass<'_>, plan: &mut Plan) {
+    let current = pass.facts.fresh_registry();
     for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh()) {
+        let mut registry = registry.clone();
+        // Two registries without a common prefix may lie in one etcd: the same record is in both.
+        let kept = |key: &RecordKey| current.and_then(|current| current.snapshot.records.get(key));
+        registry.snapshot.under_other_names.retain(|key, record| kept(key) != Some(record));
+        let registry = &registry;
         let goal = ExportGoal { name: None, instances: &[], proof: Proof::SpecChange, limits: Limits::NONE };
         let export = pass.export(registry, goal);
         plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
