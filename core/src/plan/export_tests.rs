@@ -436,7 +436,5 @@ fn after_an_unexplained_leader_only_what_ended_before_our_eyes_goes() {
     assert_eq!(scene.ops(), Vec::<String>::new(), "the other one still waits, whatever the watch shows now");
     // Then the guard judges it as any that nothing explains.
     scene.now = at(1300);
-    scene.apply();
-    scene.now = at(1311);
     assert_eq!(scene.ops(), ["-p/echo/10.9.0.1:80"]);
 }

@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{LeaseId, RegistryName, ServiceKey};

@@ -102,7 +102,9 @@ pub(super) fn older_duplicates(known: Known<'_>, object: &ServiceRegistry) -> Ve
 /// The registry that a session has met.
 fn met(running: &Running) -> Option<LastKnown> {
     let etcd = running.handle.etcd()?;
-    let known = running.handle.view().last_known().cloned().unwrap_or_default();
+    // Until everything is listed, the view knows the incarnation of the session before.
+    let connected = running.handle.connection().is_ok();
+    let known = running.handle.view().last_known().filter(|_| connected).cloned().unwrap_or_default();
     Some(LastKnown { etcd, ..known })
 }
 

@@ -192,10 +192,13 @@ fn fenced(name: &str, day: u32, changes: &serde_json::Value) -> crate::api::Serv
 #[tokio::test(start_paused = true)]
 async fn two_etcds_with_one_cluster_id_serve_two_registries() {
     let bench = bench();
+    for endpoint in [MAIN, "http://west:2379"] {
+        etcd(endpoint).put("somebody/else", "", LeaseId::NONE);
+    }
     bench.put(fenced("main", 1, &json!({}))).await;
     bench.put(fenced("west", 2, &json!({}))).await;
     bench.after(STATUS_PACE).await;
-    assert_eq!(etcd("http://west:2379").records().len(), 2, "an epoch and an incarnation");
+    assert_eq!(etcd("http://west:2379").records().len(), 3, "an epoch and an incarnation");
     for name in ["main", "west"] {
         assert_eq!(bench.conditions(name)[0], "True Connected", "{name}");
         assert!(bench.handle(name).unwrap().is_sole(), "{name}");
@@ -206,6 +209,7 @@ async fn two_etcds_with_one_cluster_id_serve_two_registries() {
 #[tokio::test(start_paused = true)]
 async fn an_etcd_that_was_made_of_the_others_snapshot_is_another_one() {
     let bench = bench();
+    etcd(MAIN).put("somebody/else", "", LeaseId::NONE);
     let west = json!({"metadata": {"creationTimestamp": "2025-12-02T00:00:00Z"}});
     bench.put(fenced("main", 1, &json!({}))).await;
     bench.put(fenced("west", 2, &json!({"spec": {"etcd": {"endpoints": [MAIN]}}}))).await;
