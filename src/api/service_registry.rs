@@ -11,6 +11,7 @@ use twinspan_core::codec::Format;
 use twinspan_core::model::Revision;
 use twinspan_core::plan::trust;
 
+use super::hold::HoldStatus;
 use super::{Selector, schema};
 
 /// One etcd service registry, how to reach it, and who may use it.
@@ -285,6 +286,9 @@ pub struct ServiceRegistryStatus {
     /// The conditions in force, by type.
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// The hold of the registry as a whole, while there is one; the condition `DeletionsHeld` repeats it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
     /// The cluster ID in force.
     #[serde(rename = "clusterID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]

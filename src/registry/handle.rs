@@ -133,11 +133,14 @@ impl RegistryHandle {
     ) -> Arc<Self> {
         let status = SessionStatus { phase: Phase::Connecting, server: None, revision_at_last_session: 0 };
         let Identity { cluster_id, layout, ttl_seconds, fence_prefix, .. } = identity;
+        let leases = LeasePool::new(cluster_id, name, layout, *ttl_seconds);
+        let mut view = RegistryView::new(layout.clone(), cluster_id, before);
+        view.departures.set_our_leases(leases.ids());
         Arc::new(Self {
             name: name.to_owned(),
             cluster_id: cluster_id.clone(),
-            view: Mutex::new(RegistryView::new(layout.clone(), cluster_id, before)),
-            leases: LeasePool::new(cluster_id, name, layout, *ttl_seconds),
+            view: Mutex::new(view),
+            leases,
             fence: fence_prefix.as_ref().map(|prefix| FenceState::new(&format!("{prefix}{cluster_id}"), name)),
             layout: layout.clone(),
             names: watch::Sender::new(Names::default()),

@@ -58,8 +58,7 @@ pub trait Registry: Send + Sync + fmt::Debug {
     /// Every record whose key has this prefix, at one revision.
     async fn list(&self, key_prefix: &str) -> Result<ListResponse>;
 
-    /// Every change of keys with this prefix after the revision of its list. The registry answers progress requests
-    /// only once it has reached the revision.
+    /// Every change of keys with this prefix from the revision on, that revision included.
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>>;
 
     /// The current record of each key; `None` if the key does not exist.
@@ -92,7 +91,7 @@ pub struct WatchRange {
     /// Positive, and unique on the stream.
     pub watch_id: i64,
     pub key_prefix: String,
-    /// The revision of the list.
+    /// The revision after the one of the list.
     pub from: Revision,
 }
 

@@ -21,6 +21,7 @@ struct Scene {
     unseen: BTreeSet<IpAddr>,
     grace_until: Option<Timestamp>,
     state: ExportState,
+    imports: bool,
     departures: Departures,
     tags: Tags,
     now: Timestamp,
@@ -48,6 +49,7 @@ impl Scene {
             unseen: BTreeSet::new(),
             grace_until: None,
             state: ExportState::default(),
+            imports: true,
             departures: Departures::new(),
             tags: Tags::new(),
             now: at(1000),
@@ -127,6 +129,8 @@ impl Scene {
             context: GuardContext::default(),
             grace_until: self.grace_until.filter(|until| self.now < *until),
             state: &self.state,
+            imports: self.imports,
+            leads: true,
             now: self.now,
         })
     }
@@ -320,6 +324,8 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         context: GuardContext::default(),
         grace_until: None,
         state: &ExportState::default(),
+        imports: true,
+        leads: true,
         now: scene.now,
     });
     let keys: Vec<String> = plan.ops.iter().map(|op| op.key().to_string()).collect();

@@ -50,6 +50,22 @@ pub fn outer_pid() -> Result<u32> {
     link.to_str().and_then(|pid| pid.parse().ok()).context("/proc/self names no process")
 }
 
+/// The page `status` of `/proc`, which is the machine's, for a PID inside our namespace (proc_pid_status(5)).
+pub fn process_status(pid: u32) -> Result<String> {
+    let ours = std::fs::read_link("/proc/self/ns/pid")?;
+    let inner = format!("\t{pid}");
+    for process in std::fs::read_dir("/proc")?.flatten().map(|entry| entry.path()) {
+        let is_ours = std::fs::read_link(process.join("ns/pid")).is_ok_and(|of| of == ours);
+        // Processes may end while we look.
+        let status = std::fs::read_to_string(process.join("status")).unwrap_or_default();
+        let names = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        if is_ours && names.is_some_and(|pids| pids.ends_with(&inner)) {
+            return Ok(status);
+        }
+    }
+    bail!("no process {pid} in this namespace")
+}
+
 /// A running bed, for commands that enter it.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Access {

@@ -55,6 +55,7 @@ fn observed(spec: &Value) -> Observed {
     let cluster = ClusterFacts { service: Some(Arc::new(service(&[("rpc", true)]))), ..ClusterFacts::default() };
     Observed {
         facts: Facts {
+            term: None,
             key: ServiceKey::new("shop", "echo"),
             uid: String::new(),
             generation: None,

@@ -91,6 +91,9 @@ impl Reports {
                     self.postpone(&name, *last + STATUS_PACE, rejection);
                     continue;
                 }
+                if let Some(wait) = reporter.looks_again(&name) {
+                    self.postpone(&name, now + wait, rejection.clone());
+                }
                 match reporter.report(&name, rejection.as_ref()).await {
                     Ok(Reported::Written) => drop(written.insert(name, now)),
                     Ok(Reported::Nothing) => {}

@@ -19,7 +19,7 @@ use twinspan_core::plan::service::Incarnation;
 
 use super::duplicates::{Known, LastEtcd, Older, Verdicts, older_duplicates, same_keyspace};
 use super::settings::{self, Rejection};
-use crate::api::conditions::{DELETIONS_HELD, Reason, find_true};
+use crate::api::conditions::Reason;
 use crate::api::{APPROVE_EPOCH, ServiceRegistry};
 use crate::controllers::views::Views;
 use crate::registry::etcd::{EtcdConnector, Settings};
@@ -336,10 +336,6 @@ impl Sessions {
         self.spawn_tasks(&handle, &settings, &stop);
         self.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
         self.update_names(name);
-        let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        if let Some(held) = find_true(conditions, DELETIONS_HELD) {
-            self.views.guards.restore(name, held.last_transition_time.0);
-        }
     }
 
     fn spawn_tasks(&self, handle: &Arc<RegistryHandle>, settings: &SessionSettings, stop: &CancellationToken) {

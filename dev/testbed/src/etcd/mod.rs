@@ -1,8 +1,9 @@
 //! One etcd, as the store of the control plane or as a registry.
 //!
-//! Its faults are in [`faults`], its certificates are in [`tls`].
+//! Its faults are in [`faults`], its certificates are in [`tls`], and a [`proxy`] may stand before it.
 
 mod faults;
+mod proxy;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, Put
 use crate::part::Part;
 use crate::{eventually, namespace};
 
+pub use proxy::GrpcProxy;
 pub use tls::Tls;
 
 const PORT: u16 = 2379;

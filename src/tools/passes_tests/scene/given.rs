@@ -19,6 +19,9 @@ const OBJECTS: [&str; 4] = ["registeredService", "serviceRegistry", "service", "
 pub struct Given {
     /// Seconds after noon.
     pub time: i64,
+    /// Whether this process leads, and how often it has won the Lease.
+    pub leads: bool,
+    pub term: u64,
     /// Merged into a default; `null` where it is gone.
     pub registered_service: Option<Value>,
     /// Other RegisteredServices, merged into the same default.
@@ -66,6 +69,8 @@ impl Default for Given {
     fn default() -> Self {
         Self {
             time: 0,
+            leads: true,
+            term: 1,
             registered_service: Some(json!({})),
             siblings: Vec::new(),
             service_registry: Some(json!({})),
