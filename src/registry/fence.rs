@@ -5,6 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{RawRecord, RecordKey, Revision};
 use twinspan_core::plan::fence::Epoch;
@@ -14,7 +15,7 @@ use super::{Fence, Registry, RegistryError, Result};
 
 /// The state of our claim to the epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum FenceStatus {
+pub enum FenceStatus {
     /// Not the leader, or the epoch is not raised yet.
     None,
     Held(Epoch),
@@ -54,6 +55,8 @@ pub struct FenceState {
     pub(super) approved: watch::Sender<Option<String>>,
     /// The epoch at which we, or the leader before us, stopped writing.
     refused: Mutex<Option<String>>,
+    /// The last epoch that we raised, and when.
+    raised: Mutex<Option<(Instant, Epoch)>>,
     /// The end of the time in which own records without an owner stay.
     pub(super) orphan_grace_until: watch::Sender<Option<Timestamp>>,
 }
@@ -70,6 +73,7 @@ impl FenceState {
             last_error: Mutex::default(),
             approved: watch::Sender::new(None),
             refused: Mutex::default(),
+            raised: Mutex::default(),
             orphan_grace_until: watch::Sender::new(None),
         }
     }
@@ -117,6 +121,11 @@ impl FenceState {
         }
     }
 
+    /// A receiver that changes with the state of our claim.
+    pub fn changes(&self) -> watch::Receiver<FenceStatus> {
+        self.status.subscribe()
+    }
+
     /// A batch was rejected because the fence did not hold.
     pub fn suspect(&self) {
         self.status.send_if_modified(|status| match status {
@@ -143,6 +152,28 @@ impl FenceState {
             let changed = *approved != value;
             *approved = value;
             changed
+        });
+    }
+
+    /// The epoch was raised just now.
+    pub(super) fn set_raised(&self, to: &Epoch) {
+        *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), to.clone()));
+    }
+
+    /// The epoch that we raised after that time, if we did.
+    pub(super) fn raised_since(&self, since: Option<Instant>) -> Option<Epoch> {
+        let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        raised.as_ref().filter(|(at, _)| since.is_some_and(|since| *at >= since)).map(|(_, epoch)| epoch.clone())
+    }
+
+    /// Our epoch has to be raised anew, though it is the newest.
+    pub(super) fn raise_again(&self) {
+        self.status.send_if_modified(|status| {
+            let held = matches!(status, FenceStatus::Held(_));
+            if held {
+                *status = FenceStatus::None;
+            }
+            held
         });
     }
 

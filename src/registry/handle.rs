@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{RegistryName, Revision, ServiceKey};
 use twinspan_core::plan::service::Incarnation;
@@ -18,6 +19,7 @@ use super::health::Health;
 use super::incarnation::LastKnown;
 use super::leases::LeasePool;
 use super::records::Affected;
+use super::rivals::TakenNames;
 use super::settling::Settling;
 use super::view::RegistryView;
 use super::{Fence, Registry, RegistryError, Result, ServerStatus};
@@ -102,6 +104,10 @@ pub struct RegistryHandle {
     pub(super) session_lock: tokio::sync::Mutex<()>,
     /// The etcd cluster in which no older ServiceRegistry is known to have the same keyspace.
     sole_in: Mutex<Option<u64>>,
+    /// The names that older ServiceRegistries serve in the same etcd.
+    pub taken: TakenNames,
+    /// When the session had listed everything.
+    connected_at: Mutex<Option<Instant>>,
     health: Health,
     pub settling: Settling,
     /// Makes the session reconnect and relist.
@@ -142,6 +148,8 @@ impl RegistryHandle {
             status: watch::Sender::new(status),
             session_lock: tokio::sync::Mutex::default(),
             sole_in: Mutex::default(),
+            taken: TakenNames::default(),
+            connected_at: Mutex::default(),
             health: Health::default(),
             settling: Settling::default(),
             start_over: Notify::new(),
@@ -202,6 +210,11 @@ impl RegistryHandle {
         self.connection.borrow().clone().ok_or(RegistryError::NotConnected)
     }
 
+    /// When the last session had listed everything.
+    pub fn connected_at(&self) -> Option<Instant> {
+        *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn connections(&self) -> watch::Receiver<Option<Arc<dyn Registry>>> {
         self.connection.subscribe()
     }
@@ -216,6 +229,7 @@ impl RegistryHandle {
         drop(view);
         // This session has relisted, so a request to the one before is done.
         let _ = self.start_over.notified().now_or_never();
+        *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.connection.send_replace(Some(registry));
     }
 
@@ -276,21 +290,21 @@ impl RegistryHandle {
     /// Takes the result of the last writes for a RegisteredService.
     pub fn record_write_result(&self, by: &ServiceKey, error: Option<RegistryError>) {
         if self.health.write_result(by, error) {
-            self.send(RegistryEvent::Status { registry: self.name.clone() });
+            self.report();
         }
     }
 
     /// The hold of a RegisteredService that this incarnation brought is in its status, or there is none.
     pub fn report_hold(&self, service: &ServiceKey, incarnation: Incarnation) {
         if self.view().incarnation() == incarnation && self.settling.report(service) {
-            self.send(RegistryEvent::Status { registry: self.name.clone() });
+            self.report();
         }
     }
 
     /// Takes the result of the last keepalives.
     pub(super) fn record_keepalive_result(&self, error: Option<RegistryError>) {
         if self.health.keepalive_result(error) {
-            self.send(RegistryEvent::Status { registry: self.name.clone() });
+            self.report();
         }
     }
 
@@ -333,6 +347,11 @@ impl RegistryHandle {
         if !affected.is_empty() {
             self.send(RegistryEvent::Affected { registry: self.name.clone(), affected, by });
         }
+    }
+
+    /// Only the status of the ServiceRegistry may have changed.
+    pub fn report(&self) {
+        self.send(RegistryEvent::Status { registry: self.name.clone() });
     }
 
     /// Requeues every service of the registry.

@@ -5,7 +5,8 @@
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
 //!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
-//! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it.
+//! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
+//!   ServiceRegistries lead to one etcd.
 //! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first.
 //! - [`health`]: the writes and keepalives that a connected registry rejects.
 //! - [`handle`]: one registry for the rest of the operator; [`sessions`]: all handles; [`guards`]: their deletion
@@ -27,6 +28,7 @@ pub mod keepalive;
 pub mod leases;
 pub mod orphans;
 pub mod records;
+pub mod rivals;
 pub mod session;
 pub mod sessions;
 pub mod settling;

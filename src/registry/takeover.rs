@@ -202,6 +202,7 @@ async fn raise(
     } else {
         commit(registry, vec![epoch]).await?;
     }
+    fence.set_raised(to);
     handle.view().raised(to.counter, incarnation);
     Ok(())
 }

@@ -240,7 +240,13 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
 
 /// Withdraws from former registries of the RegisteredService.
 fn withdraw_former(pass: &Pass<'_>, plan: &mut Plan) {
+    let current = pass.facts.fresh_registry();
     for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh()) {
+        let mut registry = registry.clone();
+        // Two registries without a common prefix may lie in one etcd: the same record is in both.
+        let kept = |key: &RecordKey| current.and_then(|current| current.snapshot.records.get(key));
+        registry.snapshot.under_other_names.retain(|key, record| kept(key) != Some(record));
+        let registry = &registry;
         let goal =
             ExportGoal { name: None, instances: &[], imports: false, proof: Proof::SpecChange, limits: Limits::NONE };
         let export = pass.export(registry, goal);
