@@ -3,20 +3,23 @@
 //! Owns the state that the tasks of a registry share, and the events that tell the controllers about changes. Refuses
 //! to send requests: the session, the writer, the take-over and the keepalive task do.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use twinspan_core::codec::{Layout, Range};
-use twinspan_core::model::{RegistryName, Revision, ServiceKey};
+use twinspan_core::model::{LeaseId, RegistryName, Revision, ServiceKey};
 
 use super::fence::FenceState;
 use super::health::Health;
 use super::leases::LeasePool;
 use super::records::Affected;
 use super::view::RegistryView;
+use super::writer::COMMITS_AT_ONCE;
 use super::{Fence, Registry, RegistryError, Result, ServerStatus};
 
 /// The phase of a session.
@@ -93,13 +96,21 @@ pub struct RegistryHandle {
     /// `None` without a fence.
     pub fence: Option<FenceState>,
     names: watch::Sender<Names>,
+    /// The connection of a session that has listed everything, for plans.
     connection: watch::Sender<Option<Arc<dyn Registry>>>,
+    /// The connection of a session from its first answer on, for keepalives.
+    reachable: watch::Sender<Option<Arc<dyn Registry>>>,
+    records_known: AtomicBool,
+    /// Permits to commit.
+    pub(super) commits: Semaphore,
     status: watch::Sender<SessionStatus>,
     /// Held by the running session.
     pub(super) session_lock: tokio::sync::Mutex<()>,
     /// The etcd cluster in which no older ServiceRegistry is known to have the same keyspace.
     sole_in: Mutex<Option<u64>>,
     health: Health,
+    /// Notified when writes of another RegisteredService are refused.
+    pub(super) writes_refused: Notify,
     /// Makes the session reconnect and relist.
     pub(super) start_over: Notify,
     /// Makes the session search for orphaned own records.
@@ -132,10 +143,14 @@ impl RegistryHandle {
             layout: layout.clone(),
             names: watch::Sender::new(Names::default()),
             connection: watch::Sender::new(None),
+            reachable: watch::Sender::new(None),
+            records_known: AtomicBool::new(false),
+            commits: Semaphore::new(COMMITS_AT_ONCE),
             status: watch::Sender::new(status),
             session_lock: tokio::sync::Mutex::default(),
             sole_in: Mutex::default(),
             health: Health::default(),
+            writes_refused: Notify::new(),
             start_over: Notify::new(),
             find_orphans: Notify::new(),
             events,
@@ -198,6 +213,31 @@ impl RegistryHandle {
         self.connection.subscribe()
     }
 
+    /// The connection for keepalives, which wait for no list.
+    pub(super) fn reachable(&self) -> watch::Receiver<Option<Arc<dyn Registry>>> {
+        self.reachable.subscribe()
+    }
+
+    /// True once this process has listed every own record: the view names the leases that carry some.
+    pub(super) fn knows_its_records(&self) -> bool {
+        self.records_known.load(atomic::Ordering::Relaxed)
+    }
+
+    pub(super) fn set_records_known(&self) {
+        self.records_known.store(true, atomic::Ordering::Relaxed);
+    }
+
+    /// No session follows: nothing is kept alive over the last connection any more.
+    pub(super) fn ended(&self) {
+        self.reachable.send_replace(None);
+    }
+
+    /// The registry answers a session. Its connection serves keepalives until the next one answers, even if the session
+    /// ends before that.
+    pub(super) fn answered(&self, registry: Arc<dyn Registry>) {
+        self.reachable.send_replace(Some(registry));
+    }
+
     /// The session has listed everything.
     pub(super) fn connected(&self, registry: Arc<dyn Registry>) {
         self.view().set_all_listed();
@@ -249,17 +289,51 @@ impl RegistryHandle {
         self.health.first(leads)
     }
 
-    /// Takes the result of the last writes for a RegisteredService.
+    /// Takes the result of the last writes for a RegisteredService. Once its writes work again, the others' may as well.
     pub fn record_write_result(&self, by: &ServiceKey, error: Option<RegistryError>) {
+        let before = self.health.refused_services();
         if self.health.write_result(by, error) {
             self.send(RegistryEvent::Status { registry: self.name.clone() });
         }
+        let after = self.health.refused_services();
+        match after.len().cmp(&before.len()) {
+            Ordering::Less => self.retry_refused_writes(after),
+            Ordering::Equal => {}
+            Ordering::Greater => self.writes_refused.notify_one(),
+        }
     }
 
-    /// Takes the result of the last keepalives.
+    /// The RegisteredServices whose last writes the registry refused.
+    pub(super) fn refused_services(&self) -> BTreeSet<ServiceKey> {
+        self.health.refused_services()
+    }
+
+    fn retry_refused_writes(&self, owners: BTreeSet<ServiceKey>) {
+        self.notify(Affected { owners, ..Affected::default() });
+    }
+
+    /// etcd refuses one of our leases for the sake of some records on it. The owners of all of them are reconciled: what
+    /// may be written moves to another lease.
+    pub(super) fn lease_refused(&self, lease: LeaseId) {
+        if !self.leases.refuse(lease) {
+            return;
+        }
+        let owners = {
+            let view = self.view();
+            let on_it = |owner: &&ServiceKey| view.owned_by(owner).any(|record| record.lease == lease);
+            view.owners().filter(on_it).cloned().collect()
+        };
+        self.notify(Affected { owners, ..Affected::default() });
+    }
+
+    /// Takes the result of the last keepalives. Once they work again, writes may as well.
     pub(super) fn record_keepalive_result(&self, error: Option<RegistryError>) {
+        let works_again = error.is_none() && self.health.keepalives_fail();
         if self.health.keepalive_result(error) {
             self.send(RegistryEvent::Status { registry: self.name.clone() });
+        }
+        if works_again {
+            self.retry_refused_writes(self.health.refused_services());
         }
     }
 

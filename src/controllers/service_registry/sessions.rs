@@ -24,7 +24,8 @@ use crate::registry::etcd::{EtcdConnector, Settings};
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::sessions::{Registries, Running, SessionSettings};
 use crate::registry::takeover::Takeover;
-use crate::registry::{Connector, keepalive, session, takeover};
+use crate::registry::{Connector, keepalive, refused_writes, session, takeover};
+use crate::tasks;
 
 /// Time to withdraw the own records of a deleted registry; the rest expires with the leases.
 const WITHDRAW: Duration = Duration::from_secs(30);
@@ -217,8 +218,18 @@ impl Sessions {
         let connector = (self.connect)(&settings.connection);
         self.tasks.spawn(session::run(handle.clone(), connector, self.views.env.clone(), stop.clone()));
         if let Some(Upkeep { takeover, epochs }) = &self.upkeep {
-            self.tasks.spawn(keepalive::run(handle.clone(), stop.clone()));
-            epochs.spawn(takeover::run(handle.clone(), takeover.clone(), stop.clone()));
+            let (handle, takeover, stop) = (handle.clone(), takeover.clone(), stop.clone());
+            let (kept, until) = (handle.clone(), stop.clone());
+            self.tasks.spawn(async move {
+                tasks::repeated("keepalives", || keepalive::run(kept.clone(), until.clone())).await;
+            });
+            let (refused, until) = (handle.clone(), stop.clone());
+            self.tasks.spawn(async move {
+                tasks::repeated("refused writes", || refused_writes::run(refused.clone(), until.clone())).await;
+            });
+            epochs.spawn(async move {
+                tasks::repeated("take-over", || takeover::run(handle.clone(), takeover.clone(), stop.clone())).await;
+            });
         }
     }
 

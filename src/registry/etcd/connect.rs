@@ -63,7 +63,7 @@ impl EtcdConnector {
 
     async fn connect_to(&self, endpoint: &str) -> Result<EtcdRegistry> {
         let client = call("connect", CALL, Client::connect([endpoint], Some(self.options()))).await?;
-        let registry = EtcdRegistry { client, endpoint: endpoint.to_owned() };
+        let registry = EtcdRegistry::new(client, endpoint);
         // Connections are lazy: only an answer proves that the server is there.
         registry.status().await?;
         Ok(registry)

@@ -10,6 +10,7 @@ use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
 
 use super::call::{CALL, MAX_MESSAGE, PAGE, call};
+use super::limit::TxnLimit;
 use crate::registry::{Batch, ListResponse, MAX_BATCH, Outcome, ReadResponse, RegistryError, Result, TxnResponse};
 
 /// Records in one page of a list.
@@ -67,16 +68,26 @@ pub async fn list(client: KvClient, key_prefix: &str) -> Result<ListResponse> {
     listing.ok_or_else(|| RegistryError::Server("a list without an answer".to_owned()))
 }
 
-pub async fn read(client: KvClient, keys: &[RecordKey]) -> Result<ReadResponse> {
+pub async fn read(client: KvClient, keys: &[RecordKey], limit: &TxnLimit) -> Result<ReadResponse> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
     let mut reading = ReadResponse { revision: 0, records: Vec::new() };
-    for keys in keys.chunks(MAX_BATCH) {
-        let gets: Vec<TxnOp> = keys.iter().map(|key| TxnOp::get(key.as_bytes(), None)).collect();
-        let answer = call("read", CALL, client.txn(Txn::new().and_then(gets))).await?;
-        reading.revision = answer.header().map(ResponseHeader::revision).unwrap_or_default();
-        for (key, response) in keys.iter().zip(answer.op_responses()) {
+    let mut rest = keys;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(limit.get().min(rest.len()));
+        let gets: Vec<TxnOp> = now.iter().map(|key| TxnOp::get(key.as_bytes(), None)).collect();
+        let answer = match call("read", CALL, client.txn(Txn::new().and_then(gets))).await {
+            Ok(answer) => answer,
+            Err(error) if limit.learn(&error, now.len()) => continue,
+            Err(error) => return Err(error),
+        };
+        if reading.records.is_empty() {
+            // That of the first part: an absence in a later part is true of it as well, or the watch tells.
+            reading.revision = answer.header().map(ResponseHeader::revision).unwrap_or_default();
+        }
+        for (key, response) in now.iter().zip(answer.op_responses()) {
             reading.records.push((key.clone(), found(&response)));
         }
+        rest = later;
     }
     Ok(reading)
 }

@@ -5,7 +5,7 @@
 //!
 //! - [`settings`]: endpoints, TLS and user.
 //! - [`connect`]: one endpoint at a time. [`handshake`]: the reason why TLS fails.
-//! - [`call`]: the deadlines and limits of each call.
+//! - [`call`]: the deadlines and limits of each call. [`limit`]: the operations that one transaction may have.
 //! - [`kv`]: list, read and commit. [`watch`]: the watch stream.
 //! - [`examine`]: the checks of `doctor`. [`error`]: the translation of errors.
 
@@ -15,20 +15,24 @@ mod error;
 mod examine;
 mod handshake;
 mod kv;
+mod limit;
 mod settings;
 mod watch;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions};
-use twinspan_core::model::{LeaseId, RecordKey};
+use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions, ResponseHeader};
+use twinspan_core::model::{LeaseId, RecordKey, Revision};
 
 pub use connect::EtcdConnector;
 pub use examine::Examined;
 pub use settings::{Settings, TlsSettings};
 
 use self::call::{CALL, call};
+use self::limit::TxnLimit;
 use super::{
     Batch, Grant, KeepAlive, LeaseState, ListResponse, ReadResponse, Registry, RegistryError, Result, ServerStatus,
     TxnResponse, Watch, WatchRange,
@@ -39,6 +43,19 @@ use super::{
 pub struct EtcdRegistry {
     client: Client,
     endpoint: String,
+    limit: TxnLimit,
+    /// The highest revision in an answer of this connection.
+    reached: Arc<AtomicI64>,
+}
+
+impl EtcdRegistry {
+    fn new(client: Client, endpoint: &str) -> Self {
+        Self { client, endpoint: endpoint.to_owned(), limit: TxnLimit::new(), reached: Arc::default() }
+    }
+
+    fn reached(&self, revision: Revision) {
+        self.reached.fetch_max(revision, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for EtcdRegistry {
@@ -53,14 +70,17 @@ impl Registry for EtcdRegistry {
         let mut client = self.client.clone();
         let status = call("status", CALL, client.status()).await?;
         let header = status.header();
+        self.reached(header.map(ResponseHeader::revision).unwrap_or_default());
         Ok(ServerStatus {
-            cluster_id: header.map(etcd_client::ResponseHeader::cluster_id).unwrap_or_default(),
+            cluster_id: header.map(ResponseHeader::cluster_id).unwrap_or_default(),
             version: status.version().to_owned(),
         })
     }
 
     async fn list(&self, key_prefix: &str) -> Result<ListResponse> {
-        kv::list(self.client.kv_client(), key_prefix).await
+        let listing = kv::list(self.client.kv_client(), key_prefix).await?;
+        self.reached(listing.revision);
+        Ok(listing)
     }
 
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {
@@ -68,11 +88,22 @@ impl Registry for EtcdRegistry {
     }
 
     async fn read(&self, keys: &[RecordKey]) -> Result<ReadResponse> {
-        kv::read(self.client.kv_client(), keys).await
+        let reading = kv::read(self.client.kv_client(), keys, &self.limit).await?;
+        self.reached(reading.revision);
+        Ok(reading)
     }
 
     async fn commit(&self, batch: &Batch) -> Result<TxnResponse> {
-        kv::commit(self.client.kv_client(), batch).await
+        let committed = kv::commit(self.client.kv_client(), batch).await;
+        match &committed {
+            Ok(committed) => self.reached(committed.revision),
+            Err(error) => drop(self.limit.learn(error, batch.ops.len())),
+        }
+        committed
+    }
+
+    fn max_batch(&self) -> usize {
+        self.limit.get()
     }
 
     async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant> {
@@ -96,10 +127,16 @@ impl Registry for EtcdRegistry {
             keeper.keep_alive().await?;
             answers.message().await
         };
+        // The client drops the header of an answer that the lease is gone. What an earlier answer showed, the server
+        // had reached when it was asked.
+        let revision = self.reached.load(Ordering::Relaxed);
         let answer = tokio::time::timeout(CALL, twice).await;
         match answer {
-            Ok(Ok(Some(kept))) if kept.ttl() > 0 => Ok(KeepAlive::For(kept.ttl())),
-            Ok(Ok(Some(_)) | Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(KeepAlive::Gone),
+            Ok(Ok(Some(kept))) if kept.ttl() > 0 => {
+                self.reached(kept.header().map(ResponseHeader::revision).unwrap_or_default());
+                Ok(KeepAlive::For(kept.ttl()))
+            }
+            Ok(Ok(Some(_)) | Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(KeepAlive::Gone { revision }),
             Ok(Ok(None)) => Err(RegistryError::Server("a lease keepalive without an answer".to_owned())),
             Ok(Err(error)) => Err(error::meaning(&error)),
             Err(_) => Err(RegistryError::Timeout { what: "lease keepalive", seconds: CALL.as_secs() }),
