@@ -19,8 +19,7 @@ use super::health::Health;
 use super::leases::LeasePool;
 use super::records::Affected;
 use super::view::RegistryView;
-use super::writer::COMMITS_AT_ONCE;
-use super::{Fence, Registry, RegistryError, Result, ServerStatus};
+use super::{COMMITS_AT_ONCE, Fence, Registry, RegistryError, Result, ServerStatus};
 
 /// The phase of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -225,6 +224,16 @@ impl RegistryHandle {
 
     pub(super) fn set_records_known(&self) {
         self.records_known.store(true, atomic::Ordering::Relaxed);
+    }
+
+    /// The TTLs of leases that may carry own records, as status keeps them; `before` has those known so far. A former one
+    /// is forgotten once everything is listed and nothing hangs on its leases.
+    pub fn lease_ttls(&self, before: &[i64]) -> BTreeSet<i64> {
+        let mut ttls = self.leases.ttls_of(self.view().own_leases().keys().copied());
+        if !self.knows_its_records() {
+            ttls.extend(before);
+        }
+        ttls
     }
 
     /// No session follows: nothing is kept alive over the last connection any more.

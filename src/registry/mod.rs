@@ -48,6 +48,9 @@ pub type Result<T> = std::result::Result<T, RegistryError>;
 /// etcd allows 128 operations in one request by default, and the outer transaction counts as one (`--max-txn-ops`).
 pub const MAX_BATCH: usize = 127;
 
+/// Commits of one registry under way at a time.
+const COMMITS_AT_ONCE: usize = 32;
+
 /// One connection to a registry. Every call has its own deadline; none retries.
 #[async_trait]
 pub trait Registry: Send + Sync + fmt::Debug {

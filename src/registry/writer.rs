@@ -22,8 +22,6 @@ use crate::leadership::Leadership;
 /// The maximum of keys and values in one request, in bytes. etcd rejects requests above 1.5 MiB
 /// (`--max-request-bytes`); half a MiB remains for everything else.
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
-/// Commits of one registry under way at a time.
-pub(super) const COMMITS_AT_ONCE: usize = 32;
 /// The deadline of the wait for others' commits.
 const TURN: Duration = Duration::from_secs(60);
 /// Leases that one write may find refused.

@@ -305,9 +305,11 @@ async fn refusals(registry: &dyn Registry) -> Result<()> {
     ensure!(nothing.outcomes == [Outcome::Conflict(None)], "{nothing:?}");
     let after = registry.list(ROOT).await?;
     ensure!(after == before, "{} records", after.records.len());
-    // A delete behind a put of the same key is no duplicate, and finds the state before the batch.
-    let put_and_delete = registry.commit(&batch(vec![create("twice", "1"), delete()])).await?;
-    ensure!(put_and_delete.outcomes == [Outcome::Written, Outcome::Conflict(None)], "{put_and_delete:?}");
+    // A delete behind a put of the same key is no duplicate. It is compared with the state before the batch, and its
+    // answer has the state after the put.
+    let TxnResponse { revision, outcomes } = registry.commit(&batch(vec![create("twice", "1"), delete()])).await?;
+    let conflict = Outcome::Conflict(Some(found("twice", "1", revision)));
+    ensure!(outcomes == [Outcome::Written, conflict], "{outcomes:?}");
     Ok(())
 }
 

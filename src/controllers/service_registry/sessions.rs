@@ -204,6 +204,7 @@ impl Sessions {
         if let Some(fence) = &handle.fence {
             fence.approve(approved);
         }
+        handle.leases.set_former(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
         let stop = self.stop.child_token();
         self.spawn_tasks(&handle, &settings, &stop);
         self.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });

@@ -21,6 +21,9 @@ use crate::registry::RegistryError;
 use crate::registry::guards::RegistryHold;
 use crate::registry::handle::{Phase, RegistryHandle};
 
+/// The maximum of TTLs in the status.
+const MAX_TTLS: usize = 16;
+
 /// The result of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reported {
@@ -131,6 +134,8 @@ fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle) {
     let session = handle.status();
     status.cluster_id = Some(handle.cluster_id.clone());
     status.prefix = Some(handle.layout.prefix().to_owned());
+    // Longer ones matter longer.
+    status.lease_ttls = handle.lease_ttls(&status.lease_ttls).into_iter().rev().take(MAX_TTLS).collect();
     if let Some(server) = session.server.filter(|_| session.revision_at_last_session > 0) {
         status.etcd = Some(EtcdStatus {
             cluster_id: format!("{:x}", server.cluster_id),
