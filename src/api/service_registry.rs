@@ -310,6 +310,11 @@ pub struct ServiceRegistryStatus {
     pub epoch_in_use: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordCounts>,
+    /// The TTLs, in seconds, of the leases on which own records may hang: the one in force, and former ones until nothing
+    /// hangs on their leases any more.
+    #[serde(rename = "leaseTTLs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub lease_ttls: Vec<i64>,
 }
 
 /// How a registry came back.
