@@ -19,8 +19,12 @@ const BEAT: Duration = Duration::from_secs(1);
 const GAP: Duration = Duration::from_secs(4);
 
 /// The claim of this process to lead. Every door that writes asks it before each request; clones share the claim.
+///
+/// A dry run has a claim too, so that it judges and plans as a leader does; it holds no Lease, and no door accepts its
+/// claim.
 #[derive(Clone, Debug)]
 pub struct Leadership {
+    dry_run: bool,
     state: Arc<Mutex<State>>,
     leading: watch::Sender<bool>,
 }
@@ -36,10 +40,15 @@ impl Leadership {
     /// The claim of a process that does not lead yet.
     pub fn none() -> Self {
         let state = State { last_beat: None, term: Term(0) };
-        Self { state: Arc::new(Mutex::new(state)), leading: watch::Sender::new(false) }
+        Self { dry_run: false, state: Arc::new(Mutex::new(state)), leading: watch::Sender::new(false) }
     }
 
-    /// True if a request may be sent now.
+    /// The claim of a process that only plans; see [`Leadership::may_write`].
+    pub fn dry_run() -> Self {
+        Self { dry_run: true, ..Self::none() }
+    }
+
+    /// True if this process judges and plans as the leader now.
     pub fn is_leader(&self) -> bool {
         self.term().is_some()
     }
@@ -48,6 +57,15 @@ impl Leadership {
     pub fn term(&self) -> Option<Term> {
         let State { last_beat, term } = *self.lock();
         last_beat.is_some_and(|beat| beat.elapsed() < GAP).then_some(term)
+    }
+
+    /// True if a request that writes may be sent now; never in a dry run.
+    pub fn may_write(&self) -> bool {
+        !self.dry_run && self.is_leader()
+    }
+
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 
     /// A receiver that changes when the Lease is won or lost.
@@ -113,5 +131,15 @@ mod tests {
         assert!(!leadership.is_leader());
         leadership.acquired();
         assert_eq!(leadership.term(), Some(Term(2)), "another leadership is another term");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dry_run_leads_and_never_writes() {
+        let (real, dry) = (Leadership::none(), Leadership::dry_run());
+        assert!(!real.may_write() && !dry.may_write());
+        real.acquired();
+        dry.acquired();
+        assert!(real.is_leader() && real.may_write());
+        assert!(dry.is_leader() && !dry.may_write());
     }
 }

@@ -93,7 +93,7 @@ impl Reporter {
         let now = self.views.env.now();
         let name = object.metadata.name.as_deref().unwrap_or_default();
         let held = held(self.views.guards.held(name, now).as_ref());
-        let [ready, connected, synced] = session(handle, rejection, self.writers.leadership.is_leader());
+        let [ready, connected, synced] = session(handle, rejection, self.writers.leadership.may_write());
         let generation = object.metadata.generation;
         let mut status = ServiceRegistryStatus {
             observed_generation: generation,
@@ -132,10 +132,13 @@ fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle) {
     status.cluster_id = Some(handle.cluster_id.clone());
     status.prefix = Some(handle.layout.prefix().to_owned());
     if let Some(server) = session.server.filter(|_| session.revision_at_last_session > 0) {
+        let known = handle.view().last_known().cloned().unwrap_or_default();
         status.etcd = Some(EtcdStatus {
             cluster_id: format!("{:x}", server.cluster_id),
             version: server.version,
             revision_at_last_session: session.revision_at_last_session,
+            incarnation: known.incarnation,
+            epoch: known.epoch.and_then(|epoch| i64::try_from(epoch).ok()),
         });
         let counts = handle.view().counts();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);

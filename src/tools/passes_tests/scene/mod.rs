@@ -97,7 +97,7 @@ impl Scene {
 impl Given {
     fn pass(&self, memory: &Memory) -> Passed {
         let (now, checkpoints) = (at(self.time), &memory.checkpoints);
-        let mut views = Views::new(Env::of(move || now, || 0.5));
+        let mut views = Views::new(Env::standing(now, || 0.5));
         views.guards = memory.guards.clone();
         self.fill_cluster(&mut views.cluster(), memory.status.as_ref());
         let evidence = self.fill_registries(&views);
@@ -105,8 +105,8 @@ impl Given {
         let mut observed = observe(&views, checkpoints, &key(), self.leads.then_some(Term(self.term))).unwrap();
         self.override_facts(&mut observed, &evidence);
         read_pods(&views, &views.cluster(), &mut observed);
-        let validation = validate(&observed, self.dry_run);
-        let siblings = siblings::siblings(&views, checkpoints, &observed, validation.accepted(), self.dry_run);
+        let validation = validate(&observed);
+        let siblings = siblings::siblings(&views, checkpoints, &observed, validation.accepted());
         let checkpoint = &observed.checkpoint.planned;
         let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, now);
         let applied = self.errors.applied(&validation, &plan);
