@@ -37,10 +37,7 @@ impl Env {
     }
 
     /// A process that starts now. `wall` tells the time of day, and `chance` numbers from 0 to 1.
-    pub fn started_at(
-        wall: impl Fn() -> Timestamp,
-        chance: impl Fn() -> f64 + Send + Sync + 'static,
-    ) -> Self {
+    pub fn started_at(wall: impl Fn() -> Timestamp, chance: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
         Self { clock: Arc::new(ProcessClock::new(wall())), chance: Arc::new(chance) }
     }
 

@@ -316,6 +316,12 @@ pub struct EtcdStatus {
     pub version: String,
     /// The revision of the last complete list: written when a session begins, not with every change.
     pub revision_at_last_session: i64,
+    /// The random value of the incarnation key, which tells an etcd from a restored, an emptied and another one.
+    /// Written once every hold that follows from a change of it is in the status of its object, or is over.
+    #[schemars(length(max = 64))]
+    pub incarnation: Option<String>,
+    /// The highest counter of this cluster's epoch in that incarnation.
+    pub epoch: Option<i64>,
 }
 
 /// How many records the registry holds, by whose they are.

@@ -25,7 +25,9 @@ pub fn client(config: Config, env: &Env) -> kube::Result<Client> {
 
 type Answering<B> = BoxFuture<'static, Result<Response<B>, BoxError>>;
 
-fn reading_dates(env: &Env) -> MapFutureLayer<impl Fn(Answering<Box<DynBody>>) -> Answering<Box<DynBody>> + Clone + use<>> {
+fn reading_dates(
+    env: &Env,
+) -> MapFutureLayer<impl Fn(Answering<Box<DynBody>>) -> Answering<Box<DynBody>> + Clone + use<>> {
     let env = env.clone();
     MapFutureLayer::new(move |answering: Answering<Box<DynBody>>| -> Answering<Box<DynBody>> {
         let (env, sent) = (env.clone(), Instant::now());

@@ -98,9 +98,9 @@ impl Events {
         (Self { leadership, queue }, task)
     }
 
-    /// Queues an Event if this process leads.
+    /// Queues an Event if this process may write.
     pub fn publish(&self, about: About, reason: Reason, note: impl Into<String>) {
-        if !self.leadership.is_leader() {
+        if !self.leadership.may_write() {
             return;
         }
         if self.queue.try_send((about, reason, note.into())).is_err() {
@@ -124,7 +124,7 @@ async fn publish(
             },
         };
         // The Lease may have been lost while the Event waited.
-        if !leadership.is_leader() {
+        if !leadership.may_write() {
             continue;
         }
         let event = Event {

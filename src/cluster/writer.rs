@@ -39,8 +39,6 @@ pub struct ClusterWriter {
     view: Arc<Mutex<ClusterView>>,
     metrics: Arc<Metrics>,
     status_budget: Arc<StatusBudget>,
-    /// Rejects every write.
-    dry_run: bool,
 }
 
 impl fmt::Debug for ClusterWriter {
@@ -60,19 +58,13 @@ pub enum StatusWrite {
 }
 
 impl ClusterWriter {
-    pub fn new(
-        client: Client,
-        leadership: Leadership,
-        view: Arc<Mutex<ClusterView>>,
-        metrics: Arc<Metrics>,
-        dry_run: bool,
-    ) -> Self {
-        Self { client, leadership, view, metrics, status_budget: Arc::default(), dry_run }
+    pub fn new(client: Client, leadership: Leadership, view: Arc<Mutex<ClusterView>>, metrics: Arc<Metrics>) -> Self {
+        Self { client, leadership, view, metrics, status_budget: Arc::default() }
     }
 
     /// True if a request may be sent now.
     pub fn may_write(&self) -> bool {
-        !self.dry_run && self.leadership.is_leader()
+        self.leadership.may_write()
     }
 
     fn ask(&self) -> Result<()> {

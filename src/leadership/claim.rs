@@ -18,8 +18,12 @@ const BEAT: Duration = Duration::from_secs(1);
 const GAP: Duration = Duration::from_secs(4);
 
 /// The claim of this process to lead. Every door that writes asks it before each request; clones share the claim.
+///
+/// A dry run has a claim too, so that it judges and plans as a leader does; it holds no Lease, and no door accepts its
+/// claim.
 #[derive(Clone, Debug)]
 pub struct Leadership {
+    dry_run: bool,
     last_beat: Arc<Mutex<Option<Instant>>>,
     leading: watch::Sender<bool>,
 }
@@ -27,12 +31,26 @@ pub struct Leadership {
 impl Leadership {
     /// The claim of a process that does not lead yet.
     pub fn none() -> Self {
-        Self { last_beat: Arc::default(), leading: watch::Sender::new(false) }
+        Self { dry_run: false, last_beat: Arc::default(), leading: watch::Sender::new(false) }
     }
 
-    /// True if a request may be sent now.
+    /// The claim of a process that only plans; see [`Leadership::may_write`].
+    pub fn dry_run() -> Self {
+        Self { dry_run: true, ..Self::none() }
+    }
+
+    /// True if this process judges and plans as the leader now.
     pub fn is_leader(&self) -> bool {
         self.beat_age().is_some_and(|age| age < GAP)
+    }
+
+    /// True if a request that writes may be sent now; never in a dry run.
+    pub fn may_write(&self) -> bool {
+        !self.dry_run && self.is_leader()
+    }
+
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
     }
 
     /// A receiver that changes when the Lease is won or lost.
@@ -97,5 +115,15 @@ mod tests {
         assert!(!stopped.is_leader(), "a heartbeat after a gap does not bring the claim back");
         leadership.lost();
         assert!(!leadership.is_leader());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dry_run_leads_and_never_writes() {
+        let (real, dry) = (Leadership::none(), Leadership::dry_run());
+        assert!(!real.may_write() && !dry.may_write());
+        real.acquired();
+        dry.acquired();
+        assert!(real.is_leader() && real.may_write());
+        assert!(dry.is_leader() && !dry.may_write());
     }
 }

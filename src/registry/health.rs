@@ -67,7 +67,8 @@ fn lasts(error: &RegistryError) -> bool {
         | RegistryError::LeaseUnconfirmed(_)
         | RegistryError::Fenced
         | RegistryError::ClusterIdInUse { .. }
-        | RegistryError::LeaseGone => false,
+        | RegistryError::LeaseGone
+        | RegistryError::Panicked(_) => false,
         RegistryError::Unreachable(_)
         | RegistryError::Timeout { .. }
         | RegistryError::AuthFailed(_)
@@ -78,7 +79,10 @@ fn lasts(error: &RegistryError) -> bool {
         | RegistryError::WatchEnded(_)
         | RegistryError::Silent { .. }
         | RegistryError::NoSpace(_)
-        | RegistryError::Server(_) => true,
+        | RegistryError::Server(_)
+        | RegistryError::TooLarge(_)
+        | RegistryError::Rejected(_)
+        | RegistryError::TooManyOps => true,
     }
 }
 

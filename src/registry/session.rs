@@ -19,6 +19,7 @@ use twinspan_core::plan::departure::Evidence;
 use twinspan_core::plan::departure::evidence::LeaseLookUp;
 use twinspan_core::plan::service::Incarnation;
 
+use super::fence::FenceKeys;
 use super::handle::{Names, Phase, RegistryHandle};
 use super::records::Affected;
 use super::{Connector, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, orphans};
@@ -104,6 +105,8 @@ struct Session {
     next_watch_id: i64,
     /// The revision of the last list.
     listed: Revision,
+    /// The revision at which the keys of the fence were read. No list of this session may be older.
+    least_revision: Revision,
 }
 
 impl Session {
@@ -115,7 +118,14 @@ impl Session {
         look_ups: Arc<Semaphore>,
     ) -> Result<Self> {
         let server = registry.status().await?;
-        handle.view().begin();
+        let found = match &handle.fence {
+            Some(fence) => Some(fence.read(registry.as_ref()).await?),
+            None => None,
+        };
+        handle.view().begin(found.as_ref().map(FenceKeys::values));
+        if let (Some(fence), Some(found)) = (&handle.fence, &found) {
+            fence.found(found);
+        }
         handle.set_server(server);
         handle.set_phase(Phase::Listing);
         // A name that is added while others are listed follows after them.
@@ -131,6 +141,7 @@ impl Session {
             refused: BTreeMap::new(),
             next_watch_id: 1,
             listed: 0,
+            least_revision: found.map(|found| found.revision).unwrap_or_default(),
         };
         if session.handle.layout.root().is_none() {
             orphans::find(&session.handle, session.registry.as_ref()).await?;
@@ -203,6 +214,9 @@ impl Session {
     async fn start_following(&mut self, range: &Range) -> Result<Affected> {
         let key_prefix = self.handle.layout.key_prefix(range);
         let listing = self.registry.list(&key_prefix).await?;
+        if listing.revision < self.least_revision {
+            return Err(RegistryError::WatchEnded("another etcd answers than when the session began".to_owned()));
+        }
         let mut affected = self.handle.view().reset(range, &listing, self.env.now());
         // Immediately: the next list will not show these departures again.
         self.look_up(&mut affected);
@@ -236,8 +250,9 @@ impl Session {
         let handle = self.handle.clone();
         loop {
             let again = self.refused.values().min().copied();
+            let sign_of_life = self.followed.keys().next().map(|range| handle.layout.key_prefix(range));
             let item = tokio::select! {
-                item = next(&mut self.watch, self.registry.as_ref()) => item?,
+                item = next(&mut self.watch, self.registry.as_ref(), sign_of_life.as_ref()) => item?,
                 () = handle.start_over.notified() => {
                     return Err(RegistryError::WatchEnded("an answer was lost".to_owned()));
                 }
@@ -259,7 +274,28 @@ impl Session {
                 }
                 WatchItem::Progress(revision) => handle.view().progressed(revision, self.env.now()),
                 WatchItem::Alive => {}
+                WatchItem::Lost { watch_id, error } => {
+                    let affected = self.lost(watch_id, error).await?;
+                    handle.notify(affected);
+                }
             }
+        }
+    }
+
+    /// One watch ended. If one of its revisions is too large, its range is listed again; without read permission it
+    /// waits.
+    async fn lost(&mut self, watch_id: i64, error: RegistryError) -> Result<Affected> {
+        let Some(range) = self.followed.iter().find(|(_, id)| **id == watch_id).map(|(range, _)| range.clone()) else {
+            return Ok(Affected::default());
+        };
+        self.followed.remove(&range);
+        match error {
+            RegistryError::TooLarge(_) => {
+                warn!(registry = self.handle.name, %error, "a watch is too large; listing its range again");
+                self.catch_up().await
+            }
+            RegistryError::PermissionDenied(_) if range != Range::Everything => Ok(self.refuse(&range, error)),
+            error => Err(error),
         }
     }
 
@@ -280,8 +316,13 @@ async fn something_to_follow(names: &mut watch::Receiver<Names>, again: Option<I
     };
 }
 
-/// The next item. A silent watch may be dead: it gets a progress request, and a second silence ends the session.
-async fn next(watch: &mut Option<Box<dyn Watch>>, registry: &dyn Registry) -> Result<WatchItem> {
+/// The next item. A silent watch may be dead: it gets a progress request, and a second silence ends the session. Where
+/// the server answers no such requests, as etcd's proxy, a linearizable read of any permitted key is the sign of life.
+async fn next(
+    watch: &mut Option<Box<dyn Watch>>,
+    registry: &dyn Registry,
+    readable: Option<&String>,
+) -> Result<WatchItem> {
     let Some(watch) = watch else {
         tokio::time::sleep(SILENCE).await;
         registry.status().await?;
@@ -291,7 +332,13 @@ async fn next(watch: &mut Option<Box<dyn Watch>>, registry: &dyn Registry) -> Re
         return item;
     }
     let silent = RegistryError::Silent { seconds: 2 * SILENCE.as_secs() };
-    watch.request_progress().await?;
+    if !watch.request_progress().await? {
+        match readable {
+            Some(key) => drop(registry.read(&[key.as_str().into()]).await?),
+            None => drop(registry.status().await?),
+        }
+        return Ok(WatchItem::Alive);
+    }
     timeout(SILENCE, watch.next()).await.map_err(|_| silent)?
 }
 

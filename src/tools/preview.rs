@@ -110,9 +110,8 @@ pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
     let checkpoints = Checkpoints::default();
     let observed = observe(views, &checkpoints, key)?;
     let object = observed.object.as_ref()?;
-    // The dry-run setting of an operator does not matter for planned writes.
-    let validation = validate(&observed, false);
-    let siblings = siblings::siblings(views, &checkpoints, &observed, validation.accepted(), false);
+    let validation = validate(&observed);
+    let siblings = siblings::siblings(views, &checkpoints, &observed, validation.accepted());
     let now = views.env.now();
     let checkpoint = &observed.checkpoint.planned;
     let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, now);

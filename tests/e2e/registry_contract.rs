@@ -142,6 +142,7 @@ async fn seen(watch: &mut dyn Watch, first: i64) -> Result<()> {
         match next(watch).await? {
             WatchItem::Changes(more) => changes.extend(more),
             WatchItem::Progress(_) | WatchItem::Alive => {}
+            WatchItem::Lost { watch_id, error } => bail!("watch {watch_id} ended: {error}"),
         }
     }
     let put = |name, value, revision| Change::Put(found(name, value, revision));
@@ -200,7 +201,7 @@ async fn several(registry: &dyn Registry) -> Result<()> {
         match next(watch.as_mut()).await? {
             WatchItem::Progress(revision) if revision > from => break,
             WatchItem::Progress(_) | WatchItem::Alive => {}
-            WatchItem::Changes(changes) => bail!("nothing else happened: {changes:?}"),
+            other => bail!("nothing else happened: {other:?}"),
         }
     }
     watch.unwatch(1).await?;

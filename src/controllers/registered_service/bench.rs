@@ -72,10 +72,10 @@ pub async fn bench(registries: &[&str]) -> Bench {
     tokio::spawn(publishing);
     let metrics = Arc::new(Metrics::default());
     let view = views.cluster.clone();
-    let cluster = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone(), false);
+    let cluster = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone());
     let writers = Writers { cluster, events, leadership, metrics };
     let (sender, events) = mpsc::unbounded_channel();
-    let controller = Controller { views, writers, checkpoints: Checkpoints::default(), dry_run: false };
+    let controller = Controller { views, writers, checkpoints: Checkpoints::default() };
     let mut bench = Bench { api, etcds: BTreeMap::new(), controller, events, versions: 100, stop };
     bench.fill_cluster();
     for name in registries {
@@ -85,6 +85,15 @@ pub async fn bench(registries: &[&str]) -> Bench {
 }
 
 impl Bench {
+    /// The process has this claim from now on.
+    pub fn run_as(&mut self, leadership: &Leadership) {
+        let (events, publishing) = Events::new(self.api.client(), leadership.clone(), "a", self.stop.clone());
+        tokio::spawn(publishing);
+        let (view, metrics) = (self.controller.views.cluster.clone(), self.controller.writers.metrics.clone());
+        let cluster = ClusterWriter::new(self.api.client(), leadership.clone(), view, metrics.clone());
+        self.controller.writers = Writers { cluster, events, leadership: leadership.clone(), metrics };
+    }
+
     fn fill_cluster(&mut self) {
         {
             let mut view = self.controller.views.cluster();

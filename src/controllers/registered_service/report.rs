@@ -15,6 +15,7 @@ use twinspan_core::plan::service::Plan;
 use super::apply::Applied;
 use super::checkpoint::{Checkpoint, Counted, Unfinished};
 use super::controller::Controller;
+use super::dry_run;
 use super::observe::Observed;
 use super::pass::{Pass, PassOutcome};
 use super::status;
@@ -37,6 +38,9 @@ impl Controller {
         log(pass);
         let outcome = PassOutcome::of(validation, plan, applied);
         let mut checkpoint = next_checkpoint(observed, plan);
+        if applied.dry_run && outcome != PassOutcome::Waiting {
+            checkpoint.dry_run = dry_run::log(key, plan, &checkpoint.dry_run);
+        }
         checkpoint.unfinished = self.measure(pass, checkpoint.unfinished);
         checkpoint.counted = counted(observed, validation, plan, outcome);
         count(&self.writers.metrics, &observed.checkpoint.counted, &checkpoint.counted);

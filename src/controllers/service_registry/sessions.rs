@@ -197,7 +197,7 @@ impl Sessions {
                 }
                 // A ServiceRegistry that is created again finds its own records by comparison.
                 self.views.registries.draining().retain(|handle| handle.name != name);
-                RegistryHandle::new(name, &settings.identity, object.last_etcd(), self.events.clone())
+                RegistryHandle::new(name, &settings.identity, settings::last_known(object), self.events.clone())
             }
         };
         if let Some(fence) = &handle.fence {

@@ -120,7 +120,7 @@ impl Reporter {
         let resumes = self.views.guards.may_resume(name, &self.views.env);
         let before = find_true(&known.conditions, DELETIONS_HELD).filter(|_| resumes);
         let held = before.map_or_else(|| held(guard.as_ref()), goes_on);
-        let [ready, connected, synced] = session(handle, rejection, self.writers.leadership.is_leader());
+        let [ready, connected, synced] = session(handle, rejection, self.writers.leadership.may_write());
         let generation = object.metadata.generation;
         let mut status = ServiceRegistryStatus {
             observed_generation: generation,
@@ -160,10 +160,13 @@ fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle) {
     status.cluster_id = Some(handle.cluster_id.clone());
     status.prefix = Some(handle.layout.prefix().to_owned());
     if let Some(server) = session.server.filter(|_| session.revision_at_last_session > 0) {
+        let known = handle.view().last_known().cloned().unwrap_or_default();
         status.etcd = Some(EtcdStatus {
             cluster_id: format!("{:x}", server.cluster_id),
             version: server.version,
             revision_at_last_session: session.revision_at_last_session,
+            incarnation: known.incarnation,
+            epoch: known.epoch.and_then(|epoch| i64::try_from(epoch).ok()),
         });
         let counts = handle.view().counts();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);

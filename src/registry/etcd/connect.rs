@@ -63,9 +63,9 @@ impl EtcdConnector {
 
     async fn connect_to(&self, endpoint: &str) -> Result<EtcdRegistry> {
         let client = call("connect", CALL, Client::connect([endpoint], Some(self.options()))).await?;
-        let registry = EtcdRegistry { client, endpoint: endpoint.to_owned() };
+        let mut registry = EtcdRegistry { client, endpoint: endpoint.to_owned(), cluster_id: 0 };
         // Connections are lazy: only an answer proves that the server is there.
-        registry.status().await?;
+        registry.cluster_id = registry.status().await?.cluster_id;
         Ok(registry)
     }
 

@@ -16,6 +16,7 @@ const NOT_FOUND: i32 = 5;
 const PERMISSION_DENIED: i32 = 7;
 const RESOURCE_EXHAUSTED: i32 = 8;
 const FAILED_PRECONDITION: i32 = 9;
+const OUT_OF_RANGE: i32 = 11;
 const INTERNAL: i32 = 13;
 const UNAVAILABLE: i32 = 14;
 const UNAUTHENTICATED: i32 = 16;
@@ -54,15 +55,24 @@ fn of_status(code: i32, message: &str, text: &str) -> RegistryError {
         PERMISSION_DENIED => RegistryError::PermissionDenied(cut(message)),
         NOT_FOUND if message.contains("lease not found") => RegistryError::LeaseGone,
         RESOURCE_EXHAUSTED if message.contains("database space exceeded") => RegistryError::NoSpace(cut(message)),
+        INVALID_ARGUMENT if message.contains("too many operations in txn request") => RegistryError::TooManyOps,
+        INVALID_ARGUMENT => RegistryError::Rejected(cut(message)),
+        // Our own decoder (tonic), and a server or a proxy that is written in Go.
+        OUT_OF_RANGE if message.contains("message length too large") => RegistryError::TooLarge(cut(message)),
+        RESOURCE_EXHAUSTED if message.contains("larger than max") => RegistryError::TooLarge(cut(message)),
         UNAVAILABLE | DEADLINE_EXCEEDED => of_transport(text),
         _ => RegistryError::Server(cut(message)),
     }
 }
 
+/// Words of rustls about certificates and handshakes. Not "tls", which is also in its error for a peer that just went
+/// away ("peer closed connection without sending TLS close_notify").
+const TLS_FAILED: [&str; 4] = ["certificate", "handshake", "unknownissuer", "notvalidforname"];
+
 /// TLS fails below gRPC, which only reports that there is no connection.
 fn of_transport(text: &str) -> RegistryError {
     let lower = text.to_lowercase();
-    if ["certificate", "tls", "handshake", "unknownissuer", "notvalidforname"].iter().any(|word| lower.contains(word)) {
+    if TLS_FAILED.iter().any(|word| lower.contains(word)) {
         RegistryError::TlsFailed(cut(text))
     } else {
         RegistryError::Unreachable(cut(text))
@@ -88,4 +98,47 @@ fn chain(mut text: String, error: &dyn std::error::Error) -> String {
 
 fn cut(text: &str) -> String {
     text.chars().take(MAX_TEXT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_certificates_and_handshakes_are_failures_of_tls() {
+        let failed = |text: &str| matches!(of_transport(text), RegistryError::TlsFailed(_));
+        // What rustls 0.23 and tokio-rustls say of a killed server, and of one that we refuse or that refuses us.
+        let closed = "transport error: peer closed connection without sending TLS close_notify: \
+                      https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+        assert!(!failed(closed) && !failed("transport error: connection reset by peer"));
+        for text in [
+            "invalid peer certificate: UnknownIssuer",
+            "received fatal alert: CertificateRequired",
+            "received fatal alert: HandshakeFailure",
+            "tls handshake eof",
+        ] {
+            assert!(failed(text), "{text}");
+        }
+        assert!(of_transport(closed).is_ambiguous() && of_transport("tls handshake eof").is_ambiguous());
+    }
+
+    #[test]
+    fn a_request_that_is_refused_as_such_was_not_written() {
+        let of = |message: &str| of_status(INVALID_ARGUMENT, message, message);
+        assert_eq!(of("etcdserver: too many operations in txn request"), RegistryError::TooManyOps);
+        for text in ["etcdserver: duplicate key given in txn request", "etcdserver: request is too large"] {
+            assert_eq!(of(text), RegistryError::Rejected(text.to_owned()));
+            assert!(!of(text).is_ambiguous());
+        }
+    }
+
+    #[test]
+    fn answers_that_are_too_large_are_told_from_other_refusals_with_the_same_code() {
+        let too_large = |code, text: &str| matches!(of_status(code, text, text), RegistryError::TooLarge(_));
+        let decoded = "Error, decoded message length too large: found 17000000 bytes, the limit is: 16777216 bytes";
+        assert!(too_large(OUT_OF_RANGE, decoded));
+        assert!(too_large(RESOURCE_EXHAUSTED, "grpc: received message larger than max (17000000 vs. 16777216)"));
+        assert!(!too_large(OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted"));
+        assert!(!too_large(RESOURCE_EXHAUSTED, "etcdserver: too many requests"));
+    }
 }

@@ -6,15 +6,18 @@
 //! - [`settings`]: endpoints, TLS and user.
 //! - [`connect`]: one endpoint at a time. [`handshake`]: the reason why TLS fails.
 //! - [`call`]: the deadlines and limits of each call.
-//! - [`kv`]: list, read and commit. [`watch`]: the watch stream.
+//! - [`kv`]: read and commit. [`pages`]: the pages of a list.
+//! - [`watch`]: the watch stream. [`fragments`]: the events of one watch.
 //! - [`examine`]: the checks of `doctor`. [`error`]: the translation of errors.
 
 mod call;
 mod connect;
 mod error;
 mod examine;
+mod fragments;
 mod handshake;
 mod kv;
+mod pages;
 mod settings;
 mod watch;
 
@@ -39,6 +42,8 @@ use super::{
 pub struct EtcdRegistry {
     client: Client,
     endpoint: String,
+    /// From the answer that proved the connection. A proxy leaves it out of some answers.
+    cluster_id: u64,
 }
 
 impl fmt::Debug for EtcdRegistry {
@@ -60,7 +65,7 @@ impl Registry for EtcdRegistry {
     }
 
     async fn list(&self, key_prefix: &str) -> Result<ListResponse> {
-        kv::list(self.client.kv_client(), key_prefix).await
+        kv::list(self.client.kv_client(), key_prefix, self.cluster_id).await
     }
 
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {
@@ -90,17 +95,17 @@ impl Registry for EtcdRegistry {
     async fn keep_alive(&self, lease: LeaseId) -> Result<KeepAlive> {
         let mut client = self.client.lease_client();
         // One stream for each keepalive: keepalives are minutes apart, and an old stream may outlive its token. The
-        // client hides the first answer, which has the TTL, so a second request follows.
-        let twice = async {
-            let (mut keeper, mut answers) = client.keep_alive(lease.0).await?;
-            keeper.keep_alive().await?;
-            answers.message().await
+        // client hides the answer, which has the TTL. A second request on the stream would tell it, but etcd's proxy
+        // answers that one after a third of the TTL, so the look-up does.
+        let kept = async {
+            let stream = client.keep_alive(lease.0).await?;
+            let found = client.time_to_live(lease.0, None).await?;
+            drop(stream);
+            Ok(found)
         };
-        let answer = tokio::time::timeout(CALL, twice).await;
-        match answer {
-            Ok(Ok(Some(kept))) if kept.ttl() > 0 => Ok(KeepAlive::For(kept.ttl())),
-            Ok(Ok(Some(_)) | Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(KeepAlive::Gone),
-            Ok(Ok(None)) => Err(RegistryError::Server("a lease keepalive without an answer".to_owned())),
+        match tokio::time::timeout(CALL, kept).await {
+            Ok(Ok(found)) if found.ttl() > 0 => Ok(KeepAlive::For(found.granted_ttl())),
+            Ok(Ok(_) | Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(KeepAlive::Gone),
             Ok(Err(error)) => Err(error::meaning(&error)),
             Err(_) => Err(RegistryError::Timeout { what: "lease keepalive", seconds: CALL.as_secs() }),
         }

@@ -141,12 +141,17 @@ struct FakeWatch {
 impl FakeWatch {
     /// The next item, if one is ready.
     fn poll(&mut self) -> Result<Option<WatchItem>> {
-        let state = self.registry.server.lock();
+        let mut state = self.registry.server.lock();
         if state.faults.silent {
             return Ok(None);
         }
         if state.faults.away || state.generation != self.registry.generation {
             return Err(RegistryError::Unreachable("connection reset".to_owned()));
+        }
+        let ended = self.followed.iter().position(|followed| state.unwatched.contains_key(&followed.key_prefix));
+        if let Some(ended) = ended.map(|ended| self.followed.remove(ended)) {
+            let error = state.unwatched.remove(&ended.key_prefix);
+            return Ok(error.map(|error| WatchItem::Lost { watch_id: ended.watch_id, error }));
         }
         for followed in &mut self.followed {
             if followed.from < state.compacted {
@@ -200,9 +205,11 @@ impl Watch for FakeWatch {
         Ok(())
     }
 
-    async fn request_progress(&mut self) -> Result<()> {
-        drop(self.registry.ask("progress")?);
+    async fn request_progress(&mut self) -> Result<bool> {
+        if self.registry.ask("progress")?.faults.no_progress || self.followed.is_empty() {
+            return Ok(false);
+        }
         self.progress = true;
-        Ok(())
+        Ok(true)
     }
 }

@@ -35,6 +35,8 @@ pub struct Faults {
     pub slow: bool,
     /// The database is full and accepts only deletes.
     pub full: bool,
+    /// Progress requests are not answered, as by etcd's proxy.
+    pub no_progress: bool,
 }
 
 /// A copy of the server's state.
@@ -58,6 +60,8 @@ struct State {
     faults: Faults,
     /// Key prefixes whose lists fail, and their errors.
     unlisted: BTreeMap<String, RegistryError>,
+    /// Key prefixes whose watches end, and their errors.
+    unwatched: BTreeMap<String, RegistryError>,
     /// Leases without read permission; if there are any, the list of leases fails.
     secret_leases: BTreeSet<LeaseId>,
     /// Connections of an earlier generation are cut.
@@ -104,6 +108,12 @@ impl FakeEtcd {
             Some(error) => drop(state.unlisted.insert(key_prefix.to_owned(), error)),
             None => drop(state.unlisted.remove(key_prefix)),
         }
+    }
+
+    /// The watch of this key prefix ends with the error, once.
+    pub fn end_watch(&self, key_prefix: &str, error: RegistryError) {
+        self.lock().unwatched.insert(key_prefix.to_owned(), error);
+        self.changed.notify_waiters();
     }
 
     /// These leases carry keys that our user may not read: etcd lists neither these keys nor any leases.

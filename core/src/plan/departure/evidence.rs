@@ -113,6 +113,16 @@ impl DepartureTracker {
         }
     }
 
+    /// The lists since then were of an older state of the registry: what departed since proves nothing.
+    pub fn rolled_back_since(&mut self, since: Timestamp) {
+        for departure in self.by_name.values_mut().flat_map(BTreeMap::values_mut) {
+            let own = departure.record.as_ref().is_some_and(|record| record.own(&self.cluster_id).is_some());
+            if departure.at >= since && !own {
+                departure.evidence = Evidence::RolledBack;
+            }
+        }
+    }
+
     /// Takes a record that another registry, or an older state of it, has in an earlier form: the addresses that it
     /// gained since are missing.
     pub fn set_back(&mut self, layout: &Layout, before: &Arc<Record>, after: Option<&Record>, now: Timestamp) {

@@ -56,7 +56,6 @@ pub struct Given {
     pub reports: BTreeMap<String, ReportGiven>,
     /// Seconds until which orphans are left alone.
     pub orphan_grace_until: Option<i64>,
-    pub dry_run: bool,
     /// How the writes of the pass end.
     pub errors: ErrorsGiven,
 }
@@ -89,7 +88,6 @@ impl Default for Given {
             probes: BTreeMap::new(),
             reports: BTreeMap::new(),
             orphan_grace_until: None,
-            dry_run: false,
             errors: ErrorsGiven::default(),
         }
     }

@@ -105,8 +105,8 @@ impl Given {
         let mut observed = observe(&views, checkpoints, &key()).unwrap();
         self.override_facts(&mut observed, &evidence);
         read_pods(&views, &views.cluster(), &mut observed);
-        let validation = validate(&observed, self.dry_run);
-        let siblings = siblings::siblings(&views, checkpoints, &observed, validation.accepted(), self.dry_run);
+        let validation = validate(&observed);
+        let siblings = siblings::siblings(&views, checkpoints, &observed, validation.accepted());
         let checkpoint = &observed.checkpoint.planned;
         let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, now);
         let applied = self.errors.applied(&validation, &plan);

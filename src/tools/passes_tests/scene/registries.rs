@@ -45,8 +45,12 @@ impl Given {
             let (events, _) = mpsc::unbounded_channel();
             // Another process met another registry, or the same one later.
             let before = (self.incarnation != Incarnation::AsItWas).then_some((FIRST.0, FIRST.1 + 100));
-            let handle =
-                RegistryHandle::new(&name, &settings.identity, before.filter(|_| self.deletions.is_empty()), events);
+            let handle = RegistryHandle::new(
+                &name,
+                &settings.identity,
+                before.map(Into::into).filter(|_| self.deletions.is_empty()),
+                events,
+            );
             handle.set_server(ServerStatus { cluster_id: FIRST.0, version: "3.7.3".into() });
             handle.confirm_sole(Some(FIRST.0));
             if name == MAIN {
@@ -113,7 +117,7 @@ impl Given {
         let first = if self.deletions.is_empty() { came_back.unwrap_or(FIRST) } else { FIRST };
         let left = all.clone();
         all.extend(self.deletions.iter().flat_map(|deletion| gone(&deletion.records)));
-        view.begin();
+        view.begin(None);
         list(view, layout, ranges, &all, first, -3600);
         for (index, deletion) in self.deletions.iter().enumerate() {
             let revision = FIRST.1 + 1 + index as i64;
@@ -122,7 +126,7 @@ impl Given {
             all.retain(|key, _| !keys.contains(key));
             let affected = match (deletion.seen_by, came_back) {
                 (_, Some(other)) => {
-                    view.begin();
+                    view.begin(None);
                     list(view, layout, ranges, &all, other, deletion.at)
                 }
                 (SeenBy::List, None) => list(view, layout, ranges, &all, (FIRST.0, revision), deletion.at),
