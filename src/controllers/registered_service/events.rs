@@ -88,12 +88,7 @@ fn skipped(observed: &Observed, outcomes: &Outcomes, publish: &impl Fn(Reason, S
 }
 
 /// Publishes a hold that the last status does not have, and an approval that does not say which hold it releases.
-fn held(
-    observed: &Observed,
-    directions: &Directions,
-    checkpoint: &mut Checkpoint,
-    publish: &impl Fn(Reason, String),
-) {
+fn held(observed: &Observed, directions: &Directions, checkpoint: &mut Checkpoint, publish: &impl Fn(Reason, String)) {
     let Some((hold, hash)) = directions.hold().zip(directions.hash()) else { return };
     let held = directions.held();
     if observed.held_since() != Some(hold.since) {

@@ -183,7 +183,8 @@ impl Guard {
         while !rest.is_empty() {
             self.open_window(now, input.known.saturating_sub(allowed.len()), &rest);
             if self.hold.is_none() {
-                self.hold = self.resumable.or_else(|| self.limit_reached(input, &rest).then(|| self.begin(input, start)));
+                self.hold =
+                    self.resumable.or_else(|| self.limit_reached(input, &rest).then(|| self.begin(input, start)));
             }
             let Some(running) = self.hold else { return self.without_own_hold(input, allowed, rest) };
             let registry = registry_hold(input);

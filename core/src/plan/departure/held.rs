@@ -30,11 +30,7 @@ pub struct Hold {
 impl Hold {
     /// Two holds as one: it is new since the later of them began, and lasts until both have ended.
     pub fn and(self, other: Self) -> Self {
-        Self {
-            since: self.since.max(other.since),
-            until: self.until.max(other.until),
-            ends: self.ends.max(other.ends),
-        }
+        Self { since: self.since.max(other.since), until: self.until.max(other.until), ends: self.ends.max(other.ends) }
     }
 }
 

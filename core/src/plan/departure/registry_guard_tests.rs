@@ -104,7 +104,11 @@ fn a_hold_of_a_registry_ends_once_and_another_sweep_is_held_anew() {
     );
     let mut again = |n: usize| {
         let held = BTreeSet::from([format!("import {}", addr(100 + n))]);
-        registry.report(&rest[n].0, Some(ServiceDeletions { known: 2, held, ..ServiceDeletions::default() }), moment(400));
+        registry.report(
+            &rest[n].0,
+            Some(ServiceDeletions { known: 2, held, ..ServiceDeletions::default() }),
+            moment(400),
+        );
         registry.hold(at(400))
     };
     assert_eq!((0..9).map(&mut again).filter(Option::is_some).count(), 0);
