@@ -9,14 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{RegistryName, Revision, ServiceKey};
+use twinspan_core::plan::service::Incarnation;
 
 use super::fence::FenceState;
 use super::health::Health;
 use super::incarnation::LastKnown;
 use super::leases::LeasePool;
 use super::records::Affected;
+use super::rivals::TakenNames;
+use super::settling::Settling;
 use super::view::RegistryView;
 use super::{Fence, Registry, RegistryError, Result, ServerStatus};
 
@@ -100,7 +104,12 @@ pub struct RegistryHandle {
     pub(super) session_lock: tokio::sync::Mutex<()>,
     /// The etcd cluster in which no older ServiceRegistry is known to have the same keyspace.
     sole_in: Mutex<Option<u64>>,
+    /// The names that older ServiceRegistries serve in the same etcd.
+    pub taken: TakenNames,
+    /// When the session had listed everything.
+    connected_at: Mutex<Option<Instant>>,
     health: Health,
+    pub settling: Settling,
     /// Makes the session reconnect and relist.
     pub(super) start_over: Notify,
     /// Makes the session search for orphaned own records.
@@ -124,11 +133,14 @@ impl RegistryHandle {
     ) -> Arc<Self> {
         let status = SessionStatus { phase: Phase::Connecting, server: None, revision_at_last_session: 0 };
         let Identity { cluster_id, layout, ttl_seconds, fence_prefix, .. } = identity;
+        let leases = LeasePool::new(cluster_id, name, layout, *ttl_seconds);
+        let mut view = RegistryView::new(layout.clone(), cluster_id, before);
+        view.departures.set_our_leases(leases.ids());
         Arc::new(Self {
             name: name.to_owned(),
             cluster_id: cluster_id.clone(),
-            view: Mutex::new(RegistryView::new(layout.clone(), cluster_id, before)),
-            leases: LeasePool::new(cluster_id, name, layout, *ttl_seconds),
+            view: Mutex::new(view),
+            leases,
             fence: fence_prefix.as_ref().map(|prefix| FenceState::new(&format!("{prefix}{cluster_id}"), name)),
             layout: layout.clone(),
             names: watch::Sender::new(Names::default()),
@@ -136,7 +148,10 @@ impl RegistryHandle {
             status: watch::Sender::new(status),
             session_lock: tokio::sync::Mutex::default(),
             sole_in: Mutex::default(),
+            taken: TakenNames::default(),
+            connected_at: Mutex::default(),
             health: Health::default(),
+            settling: Settling::default(),
             start_over: Notify::new(),
             find_orphans: Notify::new(),
             events,
@@ -195,15 +210,26 @@ impl RegistryHandle {
         self.connection.borrow().clone().ok_or(RegistryError::NotConnected)
     }
 
+    /// When the last session had listed everything.
+    pub fn connected_at(&self) -> Option<Instant> {
+        *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn connections(&self) -> watch::Receiver<Option<Arc<dyn Registry>>> {
         self.connection.subscribe()
     }
 
     /// The session has listed everything.
     pub(super) fn connected(&self, registry: Arc<dyn Registry>) {
-        self.view().set_all_listed();
+        let mut view = self.view();
+        view.set_all_listed();
+        if view.incarnation() != Incarnation::AsItWas {
+            self.settling.begin();
+        }
+        drop(view);
         // This session has relisted, so a request to the one before is done.
         let _ = self.start_over.notified().now_or_never();
+        *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.connection.send_replace(Some(registry));
     }
 
@@ -264,14 +290,21 @@ impl RegistryHandle {
     /// Takes the result of the last writes for a RegisteredService.
     pub fn record_write_result(&self, by: &ServiceKey, error: Option<RegistryError>) {
         if self.health.write_result(by, error) {
-            self.send(RegistryEvent::Status { registry: self.name.clone() });
+            self.report();
+        }
+    }
+
+    /// The hold of a RegisteredService that this incarnation brought is in its status, or there is none.
+    pub fn report_hold(&self, service: &ServiceKey, incarnation: Incarnation) {
+        if self.view().incarnation() == incarnation && self.settling.report(service) {
+            self.report();
         }
     }
 
     /// Takes the result of the last keepalives.
     pub(super) fn record_keepalive_result(&self, error: Option<RegistryError>) {
         if self.health.keepalive_result(error) {
-            self.send(RegistryEvent::Status { registry: self.name.clone() });
+            self.report();
         }
     }
 
@@ -314,6 +347,11 @@ impl RegistryHandle {
         if !affected.is_empty() {
             self.send(RegistryEvent::Affected { registry: self.name.clone(), affected, by });
         }
+    }
+
+    /// Only the status of the ServiceRegistry may have changed.
+    pub fn report(&self) {
+        self.send(RegistryEvent::Status { registry: self.name.clone() });
     }
 
     /// Requeues every service of the registry.

@@ -232,10 +232,7 @@ impl Session {
             revision = listing.revision,
             "listed"
         );
-        // From the list's own revision, not the next one: etcd does not answer progress requests for a watch that
-        // begins in the future (`progressIfSync` of server/storage/mvcc, 3.5.8 and later). The view ignores repeated
-        // events.
-        let follow = WatchRange { watch_id: self.next_watch_id, key_prefix, from: listing.revision };
+        let follow = WatchRange { watch_id: self.next_watch_id, key_prefix, from: listing.revision + 1 };
         self.next_watch_id += 1;
         match &mut self.watch {
             Some(watch) => watch.follow(&follow).await?,

@@ -151,8 +151,8 @@ fn a_departure_is_explained_by_its_lease_and_ends_when_the_address_is_registered
     assert!(!view.departures.explain(look_up, Evidence::Deregistered), "once explained it stays so");
     view.apply(&[Change::Put(foreign("p/echo/some-other-key/10.0.0.1:80", 8))], at(0));
     assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::Deregistered)]);
-    // The look-up of the first departure does not explain a second one.
-    let again = view.apply(&[deleted("p/echo/some-other-key/10.0.0.1:80", 9)], at(20));
+    // The look-up of the first departure does not explain a second one, not even one at the same time.
+    let again = view.apply(&[deleted("p/echo/some-other-key/10.0.0.1:80", 9)], at(0));
     assert!(!view.departures.explain(look_up, Evidence::Deregistered));
     assert!(view.departures.explain(&again.look_ups[0], Evidence::Deregistered));
 }
@@ -231,6 +231,30 @@ fn several_records_of_a_service_deleted_in_one_revision_are_a_bulk_deletion() {
     let affected = reset(&mut view, &listing(9, &[]), at(0));
     assert!(affected.look_ups.iter().all(|look_up| look_up.if_it_lives == Evidence::BulkDeleted), "{affected:?}");
     assert_eq!(affected.look_ups.len(), 2);
+}
+
+#[test]
+fn healed_records_that_go_with_a_lease_of_ours_are_looked_up() {
+    let healed = |n: i64, lease| {
+        let marks = "c1/shop/echo\",\"twinspan.dev/healed\":\"true";
+        raw(&format!("p/echo/10.0.0.{n}:80"), n, lease, Some(marks))
+    };
+    let (ours, theirs) = (LeaseId(70), LeaseId(71));
+    for (lease, count, expected, if_it_lives) in [
+        (ours, 2, Evidence::LookingUp, Evidence::BulkDeleted),
+        (ours, 1, Evidence::LookingUp, Evidence::Deregistered),
+        (theirs, 2, Evidence::BulkDeleted, Evidence::BulkDeleted),
+    ] {
+        let mut view = view();
+        view.departures.set_our_leases([ours].into());
+        let records: Vec<RawRecord> = (1..=count).map(|n| healed(n, lease)).collect();
+        reset(&mut view, &listing(5, &records), at(0));
+        let all: Vec<Change> = records.iter().map(|record| deleted(&record.key.to_string(), 6)).collect();
+        let affected = view.apply(&all, at(0));
+        assert!(evidence(&view).iter().all(|(_, evidence)| *evidence == expected), "{:?}", evidence(&view));
+        assert!(affected.look_ups.iter().all(|look_up| look_up.if_it_lives == if_it_lives), "{affected:?}");
+        assert_eq!(affected.look_ups.is_empty(), expected != Evidence::LookingUp);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use etcd_client::{DeleteOptions, Txn, TxnOp};
 use twinspan::registry::etcd::{EtcdConnector, Settings};
 use twinspan::registry::fake::FakeEtcd;
 use twinspan::registry::{
@@ -12,20 +13,139 @@ use twinspan::registry::{
 };
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
+use twinspan_testbed::{Etcd, eventually};
 
-use crate::harness::{Suite, stories};
+use crate::harness::{SOON, Suite, stories};
 
-stories![etcd, memory];
+stories![etcd, memory, etcd_behind_its_proxy, values_and_revisions_of_any_size];
 
 async fn etcd(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let etcd = bed.start_registry("registry-contract").await?;
     let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
-    contract(&EtcdConnector::new(settings)).await
+    contract(&EtcdConnector::new(settings), true).await
 }
 
 async fn memory(_: Arc<Suite>) -> Result<()> {
-    contract(&FakeEtcd::new()).await
+    contract(&FakeEtcd::new(), true).await
+}
+
+/// The proxy numbers watches itself, and answers no progress request.
+async fn etcd_behind_its_proxy(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let etcd = bed.start_registry("registry-proxied-contract").await?;
+    let proxy = bed.start_grpc_proxy("grpc-proxy-contract", &etcd)?;
+    let settings = Settings { endpoints: vec![proxy.endpoint().to_owned()], tls: None, user: None };
+    let connector = EtcdConnector::new(settings);
+    let answers = || async { Ok(connector.connect().await?) };
+    eventually("the proxy answers", SOON, answers).await?;
+    contract(&connector, false).await
+}
+
+/// Strangers choose the size of values, and an administrator may let them be larger than any message that is read.
+async fn values_and_revisions_of_any_size(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    many_large(&bed.start_registry("registry-large").await?).await?;
+    one_huge(&bed.start_registry_with("registry-huge", &["--max-request-bytes=33554432"]).await?).await
+}
+
+fn connector_to(etcd: &Etcd) -> EtcdConnector {
+    EtcdConnector::new(Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None })
+}
+
+async fn many_large(etcd: &Etcd) -> Result<()> {
+    let registry = connector_to(etcd).connect().await?;
+    registry.grant(LEASE, 600).await?;
+    let before = registry.list(ROOT).await?.revision;
+    let mut stranger = etcd.client().await?.kv_client();
+
+    // 28 MB in 20 values, in a list, in a backlog, as the answers to one read and to one lost race.
+    let large = "x".repeat(1_400_000);
+    let names: Vec<String> = (0..20).map(|n| format!("large/{n:02}")).collect();
+    for name in &names {
+        stranger.put(key(name).as_bytes(), large.as_str(), None).await?;
+    }
+    registry.commit(&batch(vec![create("large/small", "1")])).await?;
+    let all = registry.list(ROOT).await?.records;
+    ensure!(all.len() == 21 && all.iter().filter(|record| record.is_too_long()).count() == 20, "{} records", all.len());
+    let mut watch = registry.watch(&follow(1, ROOT, before + 1)).await?;
+    let backlog = changes(watch.as_mut(), 21).await?;
+    let told: Vec<RawRecord> = backlog
+        .into_iter()
+        .filter_map(|change| if let Change::Put(record) = change { Some(record) } else { None })
+        .collect();
+    ensure!(told == all, "the backlog has what the list has");
+    let keys: Vec<RecordKey> = all.iter().map(|record| record.key.clone()).collect();
+    let read = registry.read(&keys).await?.records;
+    ensure!(read.iter().map(|(_, record)| record.as_ref()).eq(all.iter().map(Some)), "a read has what the list has");
+    let races = names.iter().map(|name| create(name, "1")).collect();
+    let lost = registry.commit(&batch(races)).await;
+    ensure!(matches!(&lost, Err(error) if error.is_ambiguous()), "{lost:?}");
+
+    // One revision of more than 16 MiB: only its watch ends.
+    let long = "k".repeat(20_000);
+    for n in 0..15 {
+        let puts = (0..60).map(|m| TxnOp::put(format!("{ROOT}mass/{n}-{m:03}-{long}"), "", None));
+        stranger.txn(Txn::new().and_then(puts.collect::<Vec<_>>())).await?;
+    }
+    let listed = registry.list(&format!("{ROOT}mass/")).await?;
+    ensure!(listed.records.len() == 900, "{} records", listed.records.len());
+    watch.follow(&follow(2, &format!("{ROOT}mass/"), listed.revision + 1)).await?;
+    watch.unwatch(1).await?;
+    watch.follow(&follow(3, &format!("{ROOT}small/"), listed.revision + 1)).await?;
+    stranger.delete(format!("{ROOT}mass/"), Some(DeleteOptions::new().with_prefix())).await?;
+    loop {
+        match next(watch.as_mut()).await? {
+            WatchItem::Lost { watch_id: 2, error: RegistryError::TooLarge(_) } => break,
+            WatchItem::Alive | WatchItem::Progress(_) => {}
+            other => bail!("{other:?}"),
+        }
+    }
+    registry.commit(&batch(vec![create("small/a", "1")])).await?;
+    ensure!(matches!(&changes(watch.as_mut(), 1).await?[..], [Change::Put(record)] if record.key == key("small/a")));
+
+    Ok(())
+}
+
+/// One value above the limit. The stream that it ends is followed by one that passes over it.
+async fn one_huge(etcd: &Etcd) -> Result<()> {
+    let connector = connector_to(etcd);
+    let registry = connector.connect().await?;
+    registry.grant(LEASE, 600).await?;
+    let mut stranger = etcd.client().await?.kv_client();
+    stranger.put(key("huge/a").as_bytes(), "x".repeat(17 << 20), None).await?;
+    let huge = registry.list(&format!("{ROOT}huge/")).await?;
+    ensure!(
+        huge.records.len() == 1 && huge.records.iter().all(RawRecord::is_too_long),
+        "{} records",
+        huge.records.len()
+    );
+    let mut watch = registry.watch(&follow(1, &format!("{ROOT}huge/"), huge.revision + 1)).await?;
+    let ended = next(watch.as_mut()).await;
+    ensure!(ended.is_err(), "{ended:?}");
+    let again = connector.connect().await?;
+    let mut watch = again.watch(&follow(1, &format!("{ROOT}huge/"), huge.revision + 1)).await?;
+    let quiet = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
+    ensure!(quiet.is_err(), "{quiet:?}");
+    ensure!(!watch.request_progress().await?, "etcd would not answer");
+    registry.commit(&batch(vec![create("huge/b", "1")])).await?;
+    ensure!(matches!(&changes(watch.as_mut(), 1).await?[..], [Change::Put(record)] if record.key == key("huge/b")));
+    ensure!(watch.request_progress().await?);
+    ensure!(matches!(next(watch.as_mut()).await?, WatchItem::Progress(_)));
+    Ok(())
+}
+
+/// The next changes, at least so many.
+async fn changes(watch: &mut dyn Watch, count: usize) -> Result<Vec<Change>> {
+    let mut found = Vec::new();
+    while found.len() < count {
+        match next(watch).await? {
+            WatchItem::Changes(more) => found.extend(more),
+            WatchItem::Progress(_) | WatchItem::Alive => {}
+            WatchItem::Lost { error, .. } => return Err(error.into()),
+        }
+    }
+    Ok(found)
 }
 
 const ROOT: &str = "root/";
@@ -51,30 +171,33 @@ fn found(name: &str, value: &str, mod_revision: i64) -> RawRecord {
     RawRecord { key: key(name), value: value.into(), mod_revision, lease: LEASE }
 }
 
-async fn contract(connector: &dyn Connector) -> Result<()> {
+async fn contract(connector: &dyn Connector, progress: bool) -> Result<()> {
     let registry = connector.connect().await?;
     let registry = registry.as_ref();
     let status = registry.status().await?;
     ensure!(status.cluster_id != 0);
     let empty = registry.list(ROOT).await?;
     ensure!(empty.records.is_empty() && empty.cluster_id == status.cluster_id, "{empty:?}");
-    let mut watch = registry.watch(&follow(1, ROOT, empty.revision)).await?;
+    let mut watch = registry.watch(&follow(1, ROOT, empty.revision + 1)).await?;
 
-    quiet(watch.as_mut()).await?;
+    quiet(watch.as_mut(), progress).await?;
     leases(registry).await?;
     let first = compare_and_swap(registry).await?;
-    seen(watch.as_mut(), first).await?;
+    seen(watch.as_mut(), first, progress).await?;
     fences(registry).await?;
-    several(registry).await?;
+    several(registry, progress).await?;
     large(registry).await?;
     expiry(registry).await
 }
 
 /// A watch without events reports progress on request, also after a wait that timed out.
-async fn quiet(watch: &mut dyn Watch) -> Result<()> {
+async fn quiet(watch: &mut dyn Watch, progress: bool) -> Result<()> {
     let nothing = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
     ensure!(nothing.is_err(), "nothing happened: {nothing:?}");
-    watch.request_progress().await?;
+    ensure!(watch.request_progress().await? == progress);
+    if !progress {
+        return Ok(());
+    }
     match next(watch).await? {
         WatchItem::Progress(_) => Ok(()),
         other => bail!("nothing happened: {other:?}"),
@@ -136,15 +259,8 @@ async fn compare_and_swap(registry: &dyn Registry) -> Result<i64> {
 }
 
 /// The watch reports all changes in order, and then progress.
-async fn seen(watch: &mut dyn Watch, first: i64) -> Result<()> {
-    let mut changes = Vec::new();
-    while changes.len() < 5 {
-        match next(watch).await? {
-            WatchItem::Changes(more) => changes.extend(more),
-            WatchItem::Progress(_) | WatchItem::Alive => {}
-            WatchItem::Lost { watch_id, error } => bail!("watch {watch_id} ended: {error}"),
-        }
-    }
+async fn seen(watch: &mut dyn Watch, first: i64, progress: bool) -> Result<()> {
+    let told = changes(watch, 5).await?;
     let put = |name, value, revision| Change::Put(found(name, value, revision));
     let expected = [
         put("a", "1", first),
@@ -153,8 +269,11 @@ async fn seen(watch: &mut dyn Watch, first: i64) -> Result<()> {
         put("b", "2", first + 1),
         Change::Delete { key: key("a"), revision: first + 2 },
     ];
-    ensure!(changes == expected, "{changes:?}");
-    watch.request_progress().await?;
+    ensure!(told == expected, "{told:?}");
+    ensure!(watch.request_progress().await? == progress);
+    if !progress {
+        return Ok(());
+    }
     match next(watch).await? {
         WatchItem::Progress(revision) => ensure!(revision >= first + 2, "{revision}"),
         other => bail!("nothing else happened: {other:?}"),
@@ -180,41 +299,29 @@ async fn fences(registry: &dyn Registry) -> Result<()> {
 
 /// Several ranges on one stream: each gets its own changes, also a range that is added later; a range that was given up
 /// gets none.
-async fn several(registry: &dyn Registry) -> Result<()> {
-    let from = registry.list(ROOT).await?.revision;
+async fn several(registry: &dyn Registry, progress: bool) -> Result<()> {
+    let from = registry.list(ROOT).await?.revision + 1;
     let (one, two) = (format!("{ROOT}one/"), format!("{ROOT}two/"));
     let mut watch = registry.watch(&follow(1, &one, from)).await?;
     registry.commit(&batch(vec![create("one/a", "1"), create("two/a", "1"), create("other", "1")])).await?;
     watch.follow(&follow(2, &two, from)).await?;
-    let mut told = Vec::new();
-    while told.len() < 2 {
-        if let WatchItem::Changes(changes) = next(watch.as_mut()).await? {
-            told.extend(changes);
-        }
-    }
+    let told = changes(watch.as_mut(), 2).await?;
     let mut keys: Vec<String> =
         told.iter().map(|c| if let Change::Put(record) = c { record.key.to_string() } else { String::new() }).collect();
     keys.sort();
     ensure!(keys == [format!("{one}a"), format!("{two}a")], "{keys:?}");
-    watch.request_progress().await?;
-    loop {
+    ensure!(watch.request_progress().await? == progress);
+    while progress {
         match next(watch.as_mut()).await? {
-            WatchItem::Progress(revision) if revision > from => break,
+            WatchItem::Progress(revision) if revision >= from => break,
             WatchItem::Progress(_) | WatchItem::Alive => {}
             other => bail!("nothing else happened: {other:?}"),
         }
     }
     watch.unwatch(1).await?;
     registry.commit(&batch(vec![create("one/b", "1"), create("two/b", "1")])).await?;
-    match next(watch.as_mut()).await? {
-        WatchItem::Changes(changes) => {
-            ensure!(
-                matches!(&changes[..], [Change::Put(record)] if record.key.to_string() == format!("{two}b")),
-                "{changes:?}"
-            );
-        }
-        other => bail!("a change was expected: {other:?}"),
-    }
+    let told = changes(watch.as_mut(), 1).await?;
+    ensure!(matches!(&told[..], [Change::Put(record)] if record.key.to_string() == format!("{two}b")), "{told:?}");
     Ok(())
 }
 
@@ -223,7 +330,7 @@ async fn several(registry: &dyn Registry) -> Result<()> {
 async fn large(registry: &dyn Registry) -> Result<()> {
     const RECORDS: usize = 20 * MAX_BATCH;
     let (many, value) = (format!("{ROOT}many/"), "x".repeat(3 * 1024));
-    let from = registry.list(&many).await?.revision;
+    let from = registry.list(&many).await?.revision + 1;
     for n in 0..20 {
         let ops = (0..MAX_BATCH).map(|m| create(&format!("many/{:05}", n * MAX_BATCH + m), &value)).collect();
         let committed = registry.commit(&batch(ops)).await?;
@@ -233,19 +340,14 @@ async fn large(registry: &dyn Registry) -> Result<()> {
     ensure!(listing.records.len() == RECORDS, "{} records", listing.records.len());
     ensure!(listing.records.is_sorted_by(|a, b| a.key < b.key));
     let mut watch = registry.watch(&follow(1, &many, from)).await?;
-    let mut told = 0;
-    while told < RECORDS {
-        if let WatchItem::Changes(changes) = next(watch.as_mut()).await? {
-            told += changes.len();
-        }
-    }
+    ensure!(changes(watch.as_mut(), RECORDS).await?.len() == RECORDS);
     Ok(())
 }
 
 /// A lease that ends deletes its records.
 async fn expiry(registry: &dyn Registry) -> Result<()> {
     let short = LeaseId(78);
-    let from = registry.list(ROOT).await?.revision;
+    let from = registry.list(ROOT).await?.revision + 1;
     ensure!(matches!(registry.grant(short, 5).await?, Grant::Granted(ttl) if ttl >= 5));
     registry.commit(&Batch { fence: None, lease: short, ops: vec![create("short", "1")] }).await?;
     let mut watch = registry.watch(&follow(1, ROOT, from)).await?;

@@ -48,7 +48,8 @@ impl Controller {
 
     async fn pass(&self, key: &ServiceKey, triggered: Timestamp) -> (PassOutcome, Action) {
         let started = Instant::now();
-        let Some(observed) = observe::observe(&self.views, &self.checkpoints, key) else {
+        let Some(observed) = observe::observe(&self.views, &self.checkpoints, key, self.writers.leadership.term())
+        else {
             // Once the views are complete, every RegisteredService is enqueued.
             return (PassOutcome::Waiting, Action::Await);
         };

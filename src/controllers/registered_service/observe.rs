@@ -9,7 +9,7 @@ use std::sync::Arc;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{Owner, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::held::HeldDeletions;
-use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, ViewState, ips_of};
+use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, Term, ViewState, ips_of};
 
 use super::{Checkpoint, Checkpoints};
 use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, held_since};
@@ -27,13 +27,15 @@ pub struct Observed {
     pub object: Option<Arc<RegisteredService>>,
     pub namespace: Option<Arc<NamespaceView>>,
     pub registry: Option<Arc<ServiceRegistry>>,
+    /// The older ServiceRegistry that serves the name in the same etcd, if one does.
+    pub taken_by: Option<String>,
     /// The reason why the records under the name are not known, if they are not.
     pub registry_failure: Option<RegistryError>,
     pub checkpoint: Checkpoint,
 }
 
-/// Observes one RegisteredService; `None` while the view of the cluster is not complete.
-pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey) -> Option<Observed> {
+/// Observes one RegisteredService for a pass in this term; `None` while the view of the cluster is not complete.
+pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term: Option<Term>) -> Option<Observed> {
     let view = views.cluster();
     if !view.unsynced().is_empty() {
         return None;
@@ -41,20 +43,23 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey) -> Op
     let object = view.registered_services.get(key).cloned();
     let uid = object.as_ref().and_then(|object| object.metadata.uid.clone()).unwrap_or_default();
     let registry = object.as_ref().and_then(|o| view.service_registries.get(&o.spec.registry_ref.name).cloned());
-    let checkpoint = checkpoint(checkpoints.get(key), object.is_some(), &uid);
+    let mut checkpoint = checkpoint(checkpoints.get(key), object.is_some(), &uid);
+    checkpoint.planned = checkpoint.planned.in_term(term, views.env.now());
     let mut observed = Observed {
         facts: Facts {
             key: key.clone(),
+            term,
             generation: object.as_ref().and_then(|object| object.metadata.generation),
             observed_generation: object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation),
             cluster: cluster_facts(&view, key, object.as_deref(), &uid),
             registry: None,
             former: Vec::new(),
-            probes: views.probes.answers(key),
+            probes: term.map(|term| views.probes.answers(key, term)).unwrap_or_default(),
             holds: HoldFacts::default(),
             uid,
         },
         namespace: view.namespaces.get(&key.namespace).cloned(),
+        taken_by: None,
         registry_failure: None,
         registry,
         object,
@@ -99,7 +104,13 @@ fn read_registries(views: &Views, observed: &mut Observed) {
         let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle)) {
             let Some(name) = name.clone() else { continue };
-            let snapshot = handle.view().snapshot(&name, &owner);
+            let mut snapshot = handle.view().snapshot(&name, &owner);
+            match handle.taken.get(&name) {
+                Some(taken) if taken.proven => observed.taken_by = Some(taken.by),
+                // Whether the name is taken is not known yet.
+                Some(_) => snapshot.state = ViewState::Unknown,
+                None => {}
+            }
             observed.registry_failure = failure(&handle, &name);
             observed.facts.holds = holds(views, observed, &handle.name);
             observed.facts.registry = Some(registry_facts(&handle, owner, Some(name), snapshot));
@@ -148,7 +159,7 @@ fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
     };
     let (registry_hold, let_go) = views.guards.hold(registry, key, &views.env);
     HoldFacts {
-        restored_hold_since: observed.held_since().filter(|_| planned.is_first_pass()),
+        restored_hold_since: observed.held_since().filter(|_| planned.term.is_none()),
         registry_hold,
         registry_let_go: planned.held.of_names(&let_go),
         api_server_ahead: views.env.api_server_ahead(),

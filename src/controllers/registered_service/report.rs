@@ -12,7 +12,6 @@ use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
 use twinspan_core::plan::service::Plan;
 
-use super::apply::Applied;
 use super::checkpoint::{Checkpoint, Counted, Unfinished};
 use super::controller::Controller;
 use super::dry_run;
@@ -20,6 +19,7 @@ use super::observe::Observed;
 use super::pass::{Pass, PassOutcome};
 use super::status;
 use super::validate::Validation;
+use crate::api::conditions::{DELETIONS_HELD, find_true};
 use crate::api::{RegisteredServiceStatus, held_since};
 use crate::cluster::ClusterError;
 use crate::cluster::writer::{Owner, StatusWrite};
@@ -30,6 +30,8 @@ use crate::telemetry::metrics::{Direction, Metrics, Skipped};
 
 /// Least time between two status writes of one RegisteredService.
 const STATUS_PACE: Duration = Duration::from_secs(5);
+/// Later passes are planned anew: a clock that was set back must not make a wait that no timer takes.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
 impl Controller {
     pub(super) async fn report(&self, pass: &Pass<'_>) -> (PassOutcome, Action) {
@@ -44,7 +46,7 @@ impl Controller {
         checkpoint.unfinished = self.measure(pass, checkpoint.unfinished);
         checkpoint.counted = counted(observed, validation, plan, outcome);
         count(&self.writers.metrics, &observed.checkpoint.counted, &checkpoint.counted);
-        let mut action = self.action(validation, plan, applied);
+        let mut action = self.action(pass);
         if let Some(object) = &observed.object {
             let desired = status::desired(observed, validation, plan, applied, self.views.env.now());
             let events = self.publish_events(object, pass, &mut checkpoint);
@@ -52,6 +54,7 @@ impl Controller {
             action = sooner(sooner(action, events), again);
         }
         self.report_to_registry_guard(observed, plan);
+        self.report_hold(observed, plan);
         if validation.gone {
             self.checkpoints.remove(key);
             self.views.interest().set(key, BTreeSet::new());
@@ -91,7 +94,7 @@ impl Controller {
     /// reconciled.
     fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
         let key: &ServiceKey = &observed.facts.key;
-        let leads = self.writers.leadership.is_leader();
+        let leads = observed.facts.term.is_some();
         let restored = observed.registry.as_ref().and_then(|object| held_since(&object.status.as_ref()?.conditions));
         let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| {
             if self.views.guards.report(&handle.name, key, deletions, restored, &self.views.env) {
@@ -111,6 +114,20 @@ impl Controller {
         }
     }
 
+    /// Tells the registry once the hold of the pass is in the status, or that there is none.
+    fn report_hold(&self, observed: &Observed, plan: &Plan) {
+        let Some(registry) = observed.facts.fresh_registry() else { return };
+        let key = &observed.facts.key;
+        let held = plan.directions.as_ref().is_some_and(|directions| directions.hold().is_some());
+        let status = self.views.cluster().registered_services.get(key).and_then(|object| object.status.clone());
+        let reported = status.is_some_and(|status| find_true(&status.conditions, DELETIONS_HELD).is_some());
+        if held == reported
+            && let Some(handle) = self.views.registries.get(&registry.name)
+        {
+            handle.report_hold(key, registry.snapshot.incarnation);
+        }
+    }
+
     /// Writes a changed status, at most once in [`STATUS_PACE`]. Returns the time to wait if it is too soon.
     async fn write_status(
         &self,
@@ -122,7 +139,9 @@ impl Controller {
         if desired == known || !self.writers.cluster.may_write() {
             return None;
         }
-        if let Some(wait) = checkpoint.status_written.and_then(|at| STATUS_PACE.checked_sub(at.elapsed())) {
+        if let Some(wait) = checkpoint.status_written.map(|at| STATUS_PACE.saturating_sub(at.elapsed()))
+            && !wait.is_zero()
+        {
             return Some(wait);
         }
         let owner = Owner { key: &observed.facts.key, uid: &observed.facts.uid };
@@ -140,14 +159,16 @@ impl Controller {
         }
     }
 
-    fn action(&self, validation: &Validation, plan: &Plan, applied: &Applied) -> Action {
+    fn action(&self, pass: &Pass<'_>) -> Action {
+        let Pass { observed, validation, plan, applied, .. } = *pass;
         if applied.failed() || applied.conflicts > 0 {
             return Action::Retry;
         }
         if validation.gone {
             return Action::Forget;
         }
-        match plan.requeue_at {
+        // No wait ends where nobody judges; a leadership begins with a pass over everything.
+        match plan.requeue_at.filter(|_| observed.facts.term.is_some()) {
             Some(at) => Action::RequeueAfter(until(at, self.views.env.now())),
             None => Action::Await,
         }
@@ -156,8 +177,10 @@ impl Controller {
 
 /// The wait until a time from the planners; never negative.
 fn until(at: Timestamp, now: Timestamp) -> Duration {
-    // Adds a little, because a pass that comes too early finds the same wait again.
-    at.duration_since(now).unsigned_abs().saturating_add(Duration::from_millis(5))
+    // A time that has passed meanwhile is no wait.
+    let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+    // A pass that comes too early finds the same wait again.
+    wait.min(LONGEST_WAIT) + Duration::from_millis(5)
 }
 
 /// Logs one readable line for each applied plan; errors say what to do.

@@ -24,7 +24,7 @@ pub fn siblings(
     let others: Vec<Sibling> = keys(views, observed)
         .iter()
         .filter_map(|key| {
-            let other = observe(views, checkpoints, key)?;
+            let other = observe(views, checkpoints, key, observed.facts.term)?;
             let accepted = validate(&other).accepted()?.clone();
             Some(Sibling { age: age(&other), accepted, facts: other.facts, checkpoint: other.checkpoint.planned })
         })

@@ -55,6 +55,7 @@ fn observed(spec: &Value) -> Observed {
     let cluster = ClusterFacts { service: Some(Arc::new(service(&[("rpc", true)]))), ..ClusterFacts::default() };
     Observed {
         facts: Facts {
+            term: None,
             key: ServiceKey::new("shop", "echo"),
             uid: String::new(),
             generation: None,
@@ -68,6 +69,7 @@ fn observed(spec: &Value) -> Observed {
         object: Some(Arc::new(object(spec))),
         namespace: Some(Arc::new(NamespaceView { uid: "n".into(), labels, deleting: false })),
         registry: Some(registry(&json!([{"namespaceSelector": {}, "registryNames": ["*"]}]))),
+        taken_by: None,
         registry_failure: None,
         checkpoint: Checkpoint::default(),
     }

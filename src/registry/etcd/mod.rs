@@ -22,6 +22,8 @@ mod settings;
 mod watch;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions};
@@ -44,6 +46,8 @@ pub struct EtcdRegistry {
     endpoint: String,
     /// From the answer that proved the connection. A proxy leaves it out of some answers.
     cluster_id: u64,
+    /// A watch has ended with an event that was too large.
+    too_large: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for EtcdRegistry {
@@ -69,7 +73,7 @@ impl Registry for EtcdRegistry {
     }
 
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {
-        watch::open(self.client.watch_client(), first).await
+        watch::open(self.client.watch_client(), first, self.too_large.clone()).await
     }
 
     async fn read(&self, keys: &[RecordKey]) -> Result<ReadResponse> {

@@ -86,7 +86,7 @@ pub struct GuardInput<'a> {
 pub struct GuardContext<'a> {
     /// Deletions that an administrator released.
     pub approved: &'a BTreeSet<InstanceAddr>,
-    /// Before the first plan of a process: the start of the hold that the status reports.
+    /// Before the first plan of a leadership: the start of the hold that the status reports.
     pub restored_hold_since: Option<Timestamp>,
     /// The hold of the whole registry.
     pub registry_hold: Option<Hold>,

@@ -32,6 +32,8 @@ pub struct ExportGoal<'a> {
     /// `None` withdraws every record.
     pub name: Option<&'a RegistryName>,
     pub instances: &'a [Instance],
+    /// Whether the import decides about healed records under the name.
+    pub imports: bool,
     pub proof: Proof<'a>,
     pub limits: Limits,
 }
@@ -52,7 +54,10 @@ impl Pass<'_> {
             proof: goal.proof,
             limits: goal.limits,
             context: self.guard_context(&self.facts.holds.approved.export, &self.facts.holds.registry_let_go.export),
+            imports: goal.imports,
+            grace_until: registry.orphan_grace_until.filter(|until| self.now < *until),
             state: &self.checkpoint.export,
+            leads: self.facts.term.is_some(),
             now: self.now,
         })
     }
@@ -78,6 +83,7 @@ impl Pass<'_> {
             others_ready,
             trust: Trust { cluster: &facts.cluster.trust, policy: &accepted.policy, pods: &facts.pods_of() },
             departures: &registry.snapshot.departures,
+            leads: facts.term.is_some(),
             started_after_rollback: registry.snapshot.incarnation != Incarnation::AsItWas,
             present: &present(facts, accepted),
             contested: &self.siblings.contested_imports,

@@ -19,11 +19,11 @@ mod outcomes;
 mod shared;
 mod siblings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::Timestamp;
-use crate::model::{InstanceAddr, NewService, PortSet, ServiceView};
+use crate::model::{InstanceAddr, NewService, PortSet, RecordKey, ServiceView};
 use crate::plan::departure::guard::{Guard, Limits};
 use crate::plan::departure::held::{HeldDeletions, Hold};
 use crate::plan::departure::registry_guard::ServiceDeletions;
@@ -33,8 +33,8 @@ use endpoints::EndpointState;
 use inputs::{ExportGoal, Pass};
 
 pub use accepted::{Accepted, AcceptedPort, Goal};
-pub use checkpoint::Checkpoint;
-pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, ViewState, ips_of};
+pub use checkpoint::{Checkpoint, Planned};
+pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, Term, ViewState, ips_of};
 pub use outcomes::{Counts, Outcomes};
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
@@ -112,13 +112,10 @@ impl Plan {
 
     /// The checkpoint for the next pass.
     pub fn checkpoint(&self, facts: &Facts, before: &Checkpoint) -> Checkpoint {
-        let mut checkpoint = Checkpoint {
-            uid: facts.uid.clone(),
-            generation: facts.generation,
-            relists: facts.cluster.relists,
-            ..before.clone()
-        };
+        let mut checkpoint = Checkpoint { uid: facts.uid.clone(), ..before.clone() };
         if let Some(directions) = &self.directions {
+            checkpoint.planned = Some(Planned { generation: facts.generation, relists: facts.cluster.relists });
+            checkpoint.term = facts.term;
             let registry = facts.registry.as_ref();
             let source = registry.and_then(|r| Some(format!("{}/{}", r.name, r.registry_name.as_ref()?)));
             checkpoint.source = source.unwrap_or_default();
@@ -183,6 +180,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
         ExportGoal {
             name: Some(&accepted.name),
             instances: &instances,
+            imports: accepted.imports,
             // The spec itself proves that the export is no longer wanted.
             proof: if accepted.exports { facts.proof(pass.checkpoint) } else { Proof::SpecChange },
             limits: accepted.limits,
@@ -195,7 +193,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
     };
     plan.slices = pass.slices(Some(accepted), &import.endpoints);
     plan.requeue_at = earlier(plan.requeue_at, earlier(export.requeue_at, import.requeue_at));
-    plan.records.push((registry.name.clone(), export.ops.iter().chain(&import.ops).cloned().collect()));
+    plan.records.push((registry.name.clone(), merged(&export, &import)));
     plan.outcomes = Outcomes::synced(registry, accepted, endpoints, &export, &import);
     let directions = Directions { export, import };
     let approval = &facts.holds.approval;
@@ -205,6 +203,13 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
     }
     plan.directions = Some(directions);
     plan
+}
+
+/// The operations of both directions. An export takes over a healed record at its key, in one update.
+fn merged(export: &export::Plan, import: &import::Plan) -> Vec<RecordOp> {
+    let exported: BTreeSet<&RecordKey> = export.ops.iter().map(RecordOp::key).collect();
+    let import = import.ops.iter().filter(|op| !exported.contains(op.key()));
+    export.ops.iter().chain(import).cloned().collect()
 }
 
 /// Withdraws everything. If only a re-list says that the Service is gone, the deletions go through the guard.
@@ -217,6 +222,7 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
             ExportGoal {
                 name: registry.registry_name.as_ref().filter(|_| guarded.is_some()),
                 instances: &[],
+                imports: true,
                 proof: if guarded.is_some() { pass.facts.proof(pass.checkpoint) } else { Proof::SpecChange },
                 limits: guarded.unwrap_or(Limits::NONE),
             },
@@ -234,16 +240,17 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
 
 /// Withdraws from former registries of the RegisteredService.
 fn withdraw_former(pass: &Pass<'_>, plan: &mut Plan) {
+    let current = pass.facts.fresh_registry();
     for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh()) {
-        // If nothing explains the leader before us, an owner that this process has never known may live in another
-        // cluster.
-        let unknown = pass.facts.uid.is_empty() && pass.checkpoint.is_first_pass();
-        let grace = registry.orphan_grace_until.filter(|until| unknown && pass.now < *until);
-        if let Some(until) = grace {
-            plan.requeue_at = earlier(plan.requeue_at, Some(until));
-            continue;
-        }
-        let goal = ExportGoal { name: None, instances: &[], proof: Proof::SpecChange, limits: Limits::NONE };
-        plan.records.push((registry.name.clone(), pass.export(registry, goal).ops));
+        let mut registry = registry.clone();
+        // Two registries without a common prefix may lie in one etcd: the same record is in both.
+        let kept = |key: &RecordKey| current.and_then(|current| current.snapshot.records.get(key));
+        registry.snapshot.under_other_names.retain(|key, record| kept(key) != Some(record));
+        let registry = &registry;
+        let goal =
+            ExportGoal { name: None, instances: &[], imports: false, proof: Proof::SpecChange, limits: Limits::NONE };
+        let export = pass.export(registry, goal);
+        plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
+        plan.records.push((registry.name.clone(), export.ops));
     }
 }

@@ -19,6 +19,9 @@ const OBJECTS: [&str; 4] = ["registeredService", "serviceRegistry", "service", "
 pub struct Given {
     /// Seconds after noon.
     pub time: i64,
+    /// Whether this process leads, and how often it has won the Lease.
+    pub leads: bool,
+    pub term: u64,
     /// Merged into a default; `null` where it is gone.
     pub registered_service: Option<Value>,
     /// Other RegisteredServices, merged into the same default.
@@ -49,6 +52,8 @@ pub struct Given {
     pub incarnation: Incarnation,
     /// The error of the session.
     pub failed: Option<String>,
+    /// The older ServiceRegistry that serves the name in the same etcd.
+    pub taken_by: Option<String>,
     /// Registry names that the registry refuses although it tells of others.
     pub refused_names: Vec<String>,
     pub probes: BTreeMap<String, ProbeGiven>,
@@ -64,6 +69,8 @@ impl Default for Given {
     fn default() -> Self {
         Self {
             time: 0,
+            leads: true,
+            term: 1,
             registered_service: Some(json!({})),
             siblings: Vec::new(),
             service_registry: Some(json!({})),
@@ -84,6 +91,7 @@ impl Default for Given {
             view: View::Fresh,
             incarnation: Incarnation::AsItWas,
             failed: None,
+            taken_by: None,
             refused_names: Vec::new(),
             probes: BTreeMap::new(),
             reports: BTreeMap::new(),

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use twinspan_core::Timestamp;
 use twinspan_core::model::{InstanceAddr, ServiceKey};
-use twinspan_core::plan::service::{self, Plan};
+use twinspan_core::plan::service::{self, Plan, Term};
 
 use crate::api::RegisteredServiceStatus;
 use crate::controllers::registered_service::checkpoint::{Checkpoint, Checkpoints};
@@ -102,7 +102,7 @@ impl Given {
         self.fill_cluster(&mut views.cluster(), memory.status.as_ref());
         let evidence = self.fill_registries(&views);
         self.fill_guards(&views);
-        let mut observed = observe(&views, checkpoints, &key()).unwrap();
+        let mut observed = observe(&views, checkpoints, &key(), self.leads.then_some(Term(self.term))).unwrap();
         self.override_facts(&mut observed, &evidence);
         read_pods(&views, &views.cluster(), &mut observed);
         let validation = validate(&observed);
