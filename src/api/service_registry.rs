@@ -11,6 +11,7 @@ use twinspan_core::codec::Format;
 use twinspan_core::model::Revision;
 use twinspan_core::plan::trust;
 
+use super::hold::HoldStatus;
 use super::{Selector, schema};
 
 /// One etcd service registry, how to reach it, and who may use it.
@@ -285,6 +286,9 @@ pub struct ServiceRegistryStatus {
     /// The conditions in force, by type.
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// The hold of the registry as a whole, while there is one; the condition `DeletionsHeld` repeats it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
     /// The cluster ID in force.
     #[serde(rename = "clusterID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -295,6 +299,15 @@ pub struct ServiceRegistryStatus {
     pub prefix: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd: Option<EtcdStatus>,
+    /// How the registry came back, until every hold that follows from it is in the status of its object, or is over.
+    /// Until then `etcd` describes the registry before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_as: Option<ReturnedAs>,
+    /// The epoch, `<counter>/<holder>`, of somebody else who uses our cluster ID. Nothing is written until it is
+    /// approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub epoch_in_use: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordCounts>,
     /// When an audit last compared all records with the registry. Written only together with another change of the
@@ -302,6 +315,20 @@ pub struct ServiceRegistryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub last_verified: Option<Time>,
+    /// The TTLs, in seconds, of the leases on which own records may hang: the one in force, and former ones until nothing
+    /// hangs on their leases any more.
+    #[serde(rename = "leaseTTLs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub lease_ttls: Vec<i64>,
+}
+
+/// How a registry came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReturnedAs {
+    /// Another etcd answers.
+    ClusterChanged,
+    /// The same etcd answers, at an older state.
+    RolledBack,
 }
 
 /// The etcd cluster behind the registry.

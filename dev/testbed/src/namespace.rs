@@ -18,7 +18,7 @@ const INSIDE: &str = "TWINSPAN_INSIDE_BED";
 /// The parts of a bed.
 const BED: [&str; 3] = ["controlplane", "coredns", "interop"];
 /// The parts that tests use besides.
-pub const ASKED: [&str; 3] = ["oracle", "helm", "prometheus"];
+pub const ASKED: [&str; 4] = ["oracle", "helm", "prometheus", "etcdutl"];
 
 /// Returns inside the namespaces. Outside, it builds the missing parts of a bed and these parts (which needs the
 /// network), and then replaces the process with one inside.

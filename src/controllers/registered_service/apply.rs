@@ -75,11 +75,19 @@ impl Controller {
         let mut applied = Applied::default();
         let mut refused = Vec::new();
         let handles = self.views.registries.all();
+        let mut reports = Vec::new();
         for (name, ops) in plan.records.iter().filter(|(_, ops)| !ops.is_empty()) {
             // The session may have ended since the observation.
             let Some(handle) = handles.iter().find(|handle| handle.name == *name) else { continue };
             let span = info_span!("write records", registry = handle.name, operations = ops.len());
             let report = handle.write(&self.writers.leadership, ops.clone()).instrument(span).await;
+            reports.push((handle, report));
+        }
+        for handle in &handles {
+            // A lease that etcd refuses expires with everything on it.
+            reports.push((handle, handle.leave_refused_leases(&self.writers.leadership, key).await));
+        }
+        for (handle, report) in reports {
             self.count(&report);
             handle.notify(report.found);
             handle.notify_others(report.wrote, key);

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
+use twinspan_core::Timestamp;
 use twinspan_core::model::{Owner, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::held::HeldDeletions;
 use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, Term, ViewState, ips_of};
 
 use super::{Checkpoint, Checkpoints};
-use crate::api::conditions::{DELETIONS_HELD, find_true};
-use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry};
+use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, held_since};
 use crate::cluster::convert::NamespaceView;
 use crate::cluster::view::ClusterView;
 use crate::controllers::views::Views;
@@ -27,6 +27,8 @@ pub struct Observed {
     pub object: Option<Arc<RegisteredService>>,
     pub namespace: Option<Arc<NamespaceView>>,
     pub registry: Option<Arc<ServiceRegistry>>,
+    /// The older ServiceRegistry that serves the name in the same etcd, if one does.
+    pub taken_by: Option<String>,
     /// The reason why the records under the name are not known, if they are not.
     pub registry_failure: Option<RegistryError>,
     pub checkpoint: Checkpoint,
@@ -57,6 +59,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
             uid,
         },
         namespace: view.namespaces.get(&key.namespace).cloned(),
+        taken_by: None,
         registry_failure: None,
         registry,
         object,
@@ -101,7 +104,13 @@ fn read_registries(views: &Views, observed: &mut Observed) {
         let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle)) {
             let Some(name) = name.clone() else { continue };
-            let snapshot = handle.view().snapshot(&name, &owner);
+            let mut snapshot = handle.view().snapshot(&name, &owner);
+            match handle.taken.get(&name) {
+                Some(taken) if taken.proven => observed.taken_by = Some(taken.by),
+                // Whether the name is taken is not known yet.
+                Some(_) => snapshot.state = ViewState::Unknown,
+                None => {}
+            }
             observed.registry_failure = failure(&handle, &name);
             observed.facts.holds = holds(views, observed, &handle.name);
             observed.facts.registry = Some(registry_facts(&handle, owner, Some(name), snapshot));
@@ -143,16 +152,17 @@ fn failure(handle: &RegistryHandle, name: &RegistryName) -> Option<RegistryError
 /// The holds and approvals in the objects and in the registry's guard.
 fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
     let (key, planned) = (&observed.facts.key, &observed.checkpoint.planned);
-    let conditions = observed.object.as_ref().and_then(|object| Some(&object.status.as_ref()?.conditions));
-    let held = conditions.and_then(|conditions| find_true(conditions, DELETIONS_HELD));
     let approval = observed.approval().map(ToOwned::to_owned);
     let approved: HeldDeletions = match &approval {
-        Some(hash) if *hash == planned.held.hash() => planned.held.clone(),
+        Some(_) if approval == planned.held_hash && approval != planned.carried_out => planned.held.clone(),
         _ => planned.held.of_names(&views.guards.released(registry, key)),
     };
+    let (registry_hold, let_go) = views.guards.hold(registry, key, &views.env);
     HoldFacts {
-        restored_hold_since: held.filter(|_| planned.term.is_none()).map(|held| held.last_transition_time.0),
-        registry_hold: views.guards.hold(registry, views.env.now()),
+        restored_hold_since: observed.held_since().filter(|_| planned.term.is_none()),
+        registry_hold,
+        registry_let_go: planned.held.of_names(&let_go),
+        api_server_ahead: views.env.api_server_ahead(),
         approved,
         approval,
     }
@@ -182,6 +192,11 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
 }
 
 impl Observed {
+    /// The start of the hold that the status reports.
+    pub fn held_since(&self) -> Option<Timestamp> {
+        held_since(&self.object.as_ref()?.status.as_ref()?.conditions)
+    }
+
     /// The hash that the annotation on the RegisteredService approves.
     pub fn approval(&self) -> Option<&str> {
         let annotations = self.object.as_ref()?.metadata.annotations.as_ref()?;

@@ -25,6 +25,10 @@ pub struct Checkpoint {
     pub export: ExportState,
     /// Deletions that wait for the guard; an approval names them.
     pub held: HeldDeletions,
+    /// The name of their hold, if there is one.
+    pub held_hash: Option<String>,
+    /// The approval that was carried out last: the hold of a whole registry may go on, and the same deletions come back.
+    pub carried_out: Option<String>,
 }
 
 /// The state of the cluster up to which deletions are explained.

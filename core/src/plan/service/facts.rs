@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
@@ -120,6 +122,10 @@ pub struct HoldFacts {
     pub restored_hold_since: Option<Timestamp>,
     /// The hold of the whole registry.
     pub registry_hold: Option<Hold>,
+    /// Deletions that an earlier hold of the whole registry let go.
+    pub registry_let_go: HeldDeletions,
+    /// How far the API server's clock is ahead of ours.
+    pub api_server_ahead: SignedDuration,
     /// The held deletions that an administrator releases.
     pub approved: HeldDeletions,
     /// The hash that the annotation of the RegisteredService names.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::endpoints::managed_addresses;
-use super::{Accepted, Checkpoint, Facts, Incarnation, RegistryFacts, Siblings};
+use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, Siblings};
 use crate::Timestamp;
 use crate::model::{Instance, InstanceAddr, Record, RecordKey, RegistryName, Slice, TargetPod};
 use crate::plan::departure::guard::{GuardContext, Limits};
@@ -53,8 +53,9 @@ impl Pass<'_> {
             departures: &registry.snapshot.departures,
             proof: goal.proof,
             limits: goal.limits,
-            context: self.guard_context(&self.facts.holds.approved.export),
+            context: self.guard_context(&self.facts.holds.approved.export, &self.facts.holds.registry_let_go.export),
             imports: goal.imports,
+            grace_until: registry.orphan_grace_until.filter(|until| self.now < *until),
             state: &self.checkpoint.export,
             leads: self.facts.term.is_some(),
             now: self.now,
@@ -89,7 +90,7 @@ impl Pass<'_> {
             to_adopt: &self.siblings.of(&registry.name).to_adopt,
             probes: &facts.probes,
             limits: accepted.limits,
-            context: self.guard_context(&facts.holds.approved.import),
+            context: self.guard_context(&facts.holds.approved.import, &facts.holds.registry_let_go.import),
             state: if known { &self.checkpoint.import } else { &fresh },
             now: self.now,
         })
@@ -117,9 +118,13 @@ impl Pass<'_> {
         })
     }
 
-    fn guard_context<'a>(&'a self, approved: &'a BTreeSet<InstanceAddr>) -> GuardContext<'a> {
-        let holds = &self.facts.holds;
-        GuardContext { approved, restored_hold_since: holds.restored_hold_since, registry_hold: holds.registry_hold }
+    fn guard_context<'a>(
+        &'a self,
+        approved: &'a BTreeSet<InstanceAddr>,
+        registry_let_go: &'a BTreeSet<InstanceAddr>,
+    ) -> GuardContext<'a> {
+        let HoldFacts { restored_hold_since, registry_hold, api_server_ahead, .. } = self.facts.holds;
+        GuardContext { approved, restored_hold_since, registry_hold, registry_let_go, api_server_ahead }
     }
 
     /// Imported endpoints with their zone, node and pod: a tag names the zone, or else the Node of the pod that has the

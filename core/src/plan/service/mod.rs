@@ -68,10 +68,17 @@ pub struct Directions {
 impl Directions {
     /// The hold of either direction.
     pub fn hold(&self) -> Option<Hold> {
-        let holds = [self.import.guard.hold, self.export.guard.hold];
-        let since = holds.iter().flatten().map(|hold| hold.since).min()?;
-        let until = holds.iter().flatten().map(|hold| hold.until).max()?;
-        Some(Hold { since, until })
+        [self.import.guard.hold, self.export.guard.hold].into_iter().flatten().reduce(Hold::and)
+    }
+
+    /// Whether the hold of an earlier process may go on: its deletions become unexplained one after the other.
+    pub fn may_resume(&self) -> bool {
+        self.import.state.guard.may_resume() || self.export.state.guard.may_resume()
+    }
+
+    /// The name of the hold, for its approval.
+    pub fn hash(&self) -> Option<String> {
+        Some(self.held().hash(self.hold()?.since))
     }
 
     /// The deletions that wait for the guard.
@@ -115,6 +122,10 @@ impl Plan {
             checkpoint.import = directions.import.state.clone();
             checkpoint.export = directions.export.state.clone();
             checkpoint.held = directions.held();
+            checkpoint.held_hash = directions.hash();
+            if !facts.holds.approved.is_empty() {
+                checkpoint.carried_out.clone_from(&facts.holds.approval);
+            }
         }
         checkpoint
     }
@@ -185,7 +196,8 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
     plan.records.push((registry.name.clone(), merged(&export, &import)));
     plan.outcomes = Outcomes::synced(registry, accepted, endpoints, &export, &import);
     let directions = Directions { export, import };
-    if facts.holds.approval.as_ref().is_some_and(|hash| *hash == directions.held().hash()) {
+    let approval = &facts.holds.approval;
+    if approval.is_some() && *approval == directions.hash() && *approval != pass.checkpoint.carried_out {
         // The approval came before this process knew the held deletions.
         plan.requeue_at = earlier(plan.requeue_at, Some(now));
     }
@@ -228,17 +240,17 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
 
 /// Withdraws from former registries of the RegisteredService.
 fn withdraw_former(pass: &Pass<'_>, plan: &mut Plan) {
+    let current = pass.facts.fresh_registry();
     for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh()) {
-        // If nothing explains the leader before us, an owner that this process has never known may live in another
-        // cluster.
-        let unknown = pass.facts.uid.is_empty() && pass.checkpoint.is_first_pass();
-        let grace = registry.orphan_grace_until.filter(|until| unknown && pass.now < *until);
-        if let Some(until) = grace {
-            plan.requeue_at = earlier(plan.requeue_at, Some(until));
-            continue;
-        }
+        let mut registry = registry.clone();
+        // Two registries without a common prefix may lie in one etcd: the same record is in both.
+        let kept = |key: &RecordKey| current.and_then(|current| current.snapshot.records.get(key));
+        registry.snapshot.under_other_names.retain(|key, record| kept(key) != Some(record));
+        let registry = &registry;
         let goal =
             ExportGoal { name: None, instances: &[], imports: false, proof: Proof::SpecChange, limits: Limits::NONE };
-        plan.records.push((registry.name.clone(), pass.export(registry, goal).ops));
+        let export = pass.export(registry, goal);
+        plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
+        plan.records.push((registry.name.clone(), export.ops));
     }
 }

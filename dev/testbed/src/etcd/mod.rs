@@ -28,6 +28,8 @@ const PORT: u16 = 2379;
 pub struct Etcd {
     part: Part,
     endpoint: String,
+    /// The URL of the only member for its peers.
+    peer: String,
     data: PathBuf,
     tls: Option<TlsOptions>,
     /// The administrator, once authentication is on.
@@ -85,7 +87,7 @@ impl Etcd {
         .into();
         args.extend_from_slice(flags);
         let part = Part::start(name, dir, &namespace::binary("controlplane")?, &args, &[])?;
-        Ok(Self { part, endpoint: client, data, tls: None, user: OnceLock::new() })
+        Ok(Self { part, endpoint: client, peer, data, tls: None, user: OnceLock::new() })
     }
 
     pub async fn ready(&self) -> Result<()> {

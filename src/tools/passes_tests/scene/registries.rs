@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{InstanceAddr, RawRecord, RecordKey, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::Evidence;
+use twinspan_core::plan::departure::registry_guard::Approval;
 
 use super::given::{Given, Incarnation, View};
 use super::records::{LeaseAnswer, RecordGiven, SeenBy, registry_error};
@@ -18,9 +19,9 @@ use crate::api::{APPROVE_DELETIONS, ServiceRegistry};
 use crate::controllers::registered_service::observe::Observed;
 use crate::controllers::service_registry::settings;
 use crate::controllers::views::Views;
-use crate::registry::guards::Guards;
 use crate::registry::handle::{Phase, RegistryHandle};
 use crate::registry::records::Affected;
+use crate::registry::rivals::Taken;
 use crate::registry::sessions::Running;
 use crate::registry::view::RegistryView;
 use crate::registry::{Change, ListResponse, ServerStatus};
@@ -53,6 +54,11 @@ impl Given {
             );
             handle.set_server(ServerStatus { cluster_id: FIRST.0, version: "3.7.3".into() });
             handle.confirm_sole(Some(FIRST.0));
+            if let Some(by) = &self.taken_by {
+                let names = self.registered_services().filter_map(|o| RegistryName::new(o.registry_name()).ok());
+                let taken = |name: RegistryName| (name, Taken { by: by.clone(), proven: true });
+                handle.taken.set(names.map(taken).collect());
+            }
             if name == MAIN {
                 self.fill_view(&handle, &object, &self.records, &mut looked_up);
             } else {
@@ -147,14 +153,14 @@ impl Given {
     }
 
     /// Other services report to the registry's guard, and its administrator approves.
-    pub fn fill_guards(&self, guards: &Guards) {
+    pub fn fill_guards(&self, Views { guards, env, .. }: &Views) {
         for (name, report) in &self.reports {
-            guards.report(MAIN, &ServiceKey::new("shop", name), Some(report.deletions()), at(self.time));
+            guards.report(MAIN, &ServiceKey::new("shop", name), Some(report.deletions()), None, env);
         }
         let registries = self.registry_objects();
         let annotations = registries.first().and_then(|object| object.metadata.annotations.as_ref());
         if let Some(hash) = annotations.and_then(|annotations| annotations.get(APPROVE_DELETIONS)) {
-            assert!(guards.approve(MAIN, hash, at(self.time)), "{:?}", guards.held(MAIN, at(self.time)));
+            assert_eq!(guards.approve(MAIN, hash, env), Approval::Released, "{:?}", guards.held(MAIN, env));
         }
     }
 
