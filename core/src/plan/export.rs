@@ -39,6 +39,9 @@ pub struct Input<'a> {
     pub proof: Proof<'a>,
     pub limits: Limits,
     pub context: GuardContext<'a>,
+    /// The service moved away from here: the addresses that are in its new place by now, whose records here go at once.
+    /// `None` where the service is at home, or its new place is not known yet.
+    pub moved: Option<&'a BTreeSet<InstanceAddr>>,
     pub state: &'a ExportState,
     pub now: Timestamp,
 }
@@ -107,7 +110,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         }
         deletes.extend(replaced_by(input, key, instance));
     }
-    let (mut at_once, unproven) = superfluous(input, &registered, &desired);
+    let (mut at_once, unproven) = superfluous(input, &registered, &desired, &awaited(&plan));
     ask_guard(input, &mut plan, &unproven, desired.len());
     let allowed = &plan.guard.allowed;
     at_once.extend(unproven.into_iter().filter(|(addr, _)| allowed.contains(addr)).map(|(_, record)| record));
@@ -156,6 +159,7 @@ fn superfluous<'a>(
     input: &Input<'a>,
     registered: &Registered,
     desired: &Desired<'_>,
+    awaited: &BTreeSet<InstanceAddr>,
 ) -> (Vec<&'a Record>, BTreeMap<InstanceAddr, &'a Record>) {
     let (mut at_once, mut unproven) = (Vec::new(), BTreeMap::new());
     for (key, record) in input.records.iter().chain(input.under_other_names) {
@@ -163,7 +167,7 @@ fn superfluous<'a>(
         let ours = match record.kind(&input.owner.cluster_id) {
             Kind::Own(owner) => owner == input.owner,
             // Healed records under the name in force belong to the import.
-            Kind::Healed(owner) => owner == input.owner && !here,
+            Kind::Healed(owner) => owner == input.owner && (!here || input.moved.is_some()),
             _ => false,
         };
         if !ours || desired.contains_key(key) || is_released(input, registered, record) {
@@ -174,15 +178,27 @@ fn superfluous<'a>(
         let renamed = desired
             .values()
             .any(|(instance, _)| instance.addresses().any(|a| record.endpoint_addresses().any(|b| a == b)));
+        // A record under another name stays until the one under the name in force is there.
+        if !here && record.endpoint_addresses().any(|addr| awaited.contains(&addr)) {
+            continue;
+        }
+        let moved = record.endpoint_addresses().any(|addr| input.moved.is_some_and(|moved| moved.contains(&addr)));
         let first = record.endpoint_addresses().next();
         match first {
-            Some(addr) if here && !registered && !renamed && !is_proven(input, addr) => {
+            Some(addr) if here && !registered && !renamed && !moved && !is_proven(input, addr) => {
                 unproven.insert(addr, *record);
             }
             _ => at_once.push(*record),
         }
     }
     (at_once, unproven)
+}
+
+/// Addresses that are exported soon, but are not under the name in force yet.
+fn awaited(plan: &Plan) -> BTreeSet<InstanceAddr> {
+    let awaited =
+        |instance: &&InstanceOutcome| matches!(instance.outcome, Outcome::ToBeExported | Outcome::ExportDelayed { .. });
+    plan.instances.iter().filter(awaited).filter_map(|instance| instance.subject.address()).collect()
 }
 
 /// An address that already waits for the guard keeps waiting, even if this plan has proof for others.

@@ -69,6 +69,7 @@ fn observed(spec: &Value) -> Observed {
         namespace: Some(Arc::new(NamespaceView { uid: "n".into(), labels, deleting: false })),
         registry: Some(registry(&json!([{"namespaceSelector": {}, "registryNames": ["*"]}]))),
         registry_failure: None,
+        former_registries: BTreeMap::new(),
         checkpoint: Checkpoint::default(),
     }
 }

@@ -3,6 +3,10 @@
 //! Owns the part that the planners need. It is lost with the process, so it refuses to be the only place of anything
 //! that safety depends on: deadlines are also on slices, holds in status, owners in records.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use super::facts::{Place, RegistryFacts};
 use crate::plan::departure::held::HeldDeletions;
 use crate::plan::export::ExportState;
 use crate::plan::import::ImportState;
@@ -20,11 +24,22 @@ pub struct Checkpoint {
     pub relists: u64,
     pub import: ImportState,
     pub export: ExportState,
+    /// The states of the exports in former places.
+    pub former: BTreeMap<Place, ExportState>,
     /// Deletions that wait for the guard; an approval names them.
     pub held: HeldDeletions,
 }
 
 impl Checkpoint {
+    /// The state of the export in a former place; before the first pass after a move it is the current one's.
+    pub fn former_export(&self, registry: &RegistryFacts) -> &ExportState {
+        static NEW: LazyLock<ExportState> = LazyLock::new(ExportState::default);
+        let known = self.former.get(&registry.place());
+        let here =
+            registry.registry_name.as_ref().is_some_and(|name| self.source == format!("{}/{name}", registry.name));
+        known.unwrap_or(if here { &self.export } else { &NEW })
+    }
+
     /// Whether no pass of this process has looked at the RegisteredService yet.
     pub fn is_first_pass(&self) -> bool {
         self.uid.is_empty()

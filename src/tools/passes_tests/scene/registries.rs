@@ -50,10 +50,10 @@ impl Given {
             handle.set_server(ServerStatus { cluster_id: FIRST.0, version: "3.7.3".into() });
             handle.confirm_sole(Some(FIRST.0));
             if name == MAIN {
-                self.fill_view(&handle, &object, &self.records, &mut looked_up);
+                self.fill_view(&handle, &object, &self.records, &mut looked_up, self.view);
             } else {
                 let records = self.former_records.get(&name).unwrap_or(&EMPTY);
-                self.fill_view(&handle, &object, records, &mut LookedUp::new());
+                self.fill_view(&handle, &object, records, &mut LookedUp::new(), View::Fresh);
             }
             let stop = CancellationToken::new();
             views.registries.running().insert(name, Running { handle, settings, stop });
@@ -67,9 +67,10 @@ impl Given {
         object: &ServiceRegistry,
         records: &BTreeMap<String, RecordGiven>,
         looked_up: &mut LookedUp,
+        state: View,
     ) {
         let failed = self.failed.as_deref().map(|error| Phase::Failed(registry_error(error)));
-        if self.view == View::Unknown {
+        if state == View::Unknown {
             handle.set_phase(failed.unwrap_or(Phase::Listing));
             return;
         }
@@ -86,7 +87,7 @@ impl Given {
             assert!(ranges.contains(&range), "{name} has no range of its own");
             view.refuse(&range, registry_error("PermissionDenied"));
         }
-        if self.view == View::Stale {
+        if state == View::Stale {
             view.set_stale();
         }
         drop(view);
