@@ -79,7 +79,7 @@ impl Given {
         let names = self.registered_services().filter_map(|object| RegistryName::new(object.registry_name()).ok());
         let names: Vec<RegistryName> = names.collect();
         let mut view = handle.view();
-        let layout = Layout::new(object.spec.format.into(), object.spec.effective_prefix());
+        let layout = object.spec.layout();
         let ranges: Vec<Range> = layout.ranges(&names).into_iter().collect();
         self.list_and_follow(&mut view, &layout, &ranges, records, looked_up);
         for name in &self.refused_names {
