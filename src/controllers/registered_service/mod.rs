@@ -80,3 +80,5 @@ mod bench;
 mod events_tests;
 #[cfg(test)]
 mod report_tests;
+#[cfg(test)]
+mod term_tests;
