@@ -83,3 +83,5 @@ mod events_tests;
 mod hold_tests;
 #[cfg(test)]
 mod report_tests;
+#[cfg(test)]
+mod term_tests;

@@ -176,7 +176,7 @@ impl Controller {
 }
 
 /// The wait until a time from the planners; never negative.
-fn until(at: Timestamp, now: Timestamp) -> Duration {
+pub(super) fn until(at: Timestamp, now: Timestamp) -> Duration {
     // A time that has passed meanwhile is no wait.
     let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
     // A pass that comes too early finds the same wait again.

@@ -21,6 +21,7 @@ stories![
     a_hold_lets_go_in_the_end,
     the_registry_as_a_whole,
     exports_that_only_a_list_lacks,
+    exports_that_vanish_while_nobody_runs,
 ];
 
 async fn the_registry_comes_back_empty(suite: Arc<Suite>) -> Result<()> {
@@ -189,12 +190,9 @@ async fn a_hold_lets_go_in_the_end(suite: Arc<Suite>) -> Result<()> {
 
 /// The API server comes back without the pods: no watch event showed their end, so their records stay until the
 /// approval. A pod whose end is seen loses its record without delay.
-async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
-    let bed = suite.own_bed().await?;
-    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
-    twinspan.ready().await?;
-    let sandbox = Sandbox::new(&bed, "guardexports").await?;
-    headless(&sandbox, "echo", json!({})).await?;
+/// Twelve exported pods.
+async fn twelve_pods(sandbox: &Sandbox<'_>) -> Result<Vec<SocketAddr>> {
+    headless(sandbox, "echo", json!({})).await?;
     let labels = [("app".to_owned(), "echo".to_owned())].into();
     let mut pods = Vec::new();
     for n in 0..12 {
@@ -204,6 +202,51 @@ async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
         pods.push(address);
     }
     sandbox.records_become("echo", &pods).await?;
+    Ok(pods)
+}
+
+/// While no replica runs, nothing shows how endpoints end.
+async fn exports_that_vanish_while_nobody_runs(suite: Arc<Suite>) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    first.ready().await?;
+    let sandbox = Sandbox::new(&bed, "guardstart").await?;
+    let pods = twelve_pods(&sandbox).await?;
+    first.part().stop().await?;
+    for n in 0..12 {
+        sandbox.pods.remove(&format!("pod-{n:02}")).await?;
+    }
+    eventually("no slice has an endpoint", SOON, || async {
+        let slices = sandbox.slices().list(&Default::default()).await?;
+        let mut labelled = slices.items.iter().filter(|slice| {
+            let labels = slice.metadata.labels.as_ref();
+            labels.and_then(|labels| labels.get("kubernetes.io/service-name")).is_some_and(|name| name == "echo")
+        });
+        ensure!(labelled.all(|slice| slice.endpoints.is_empty()));
+        Ok(())
+    })
+    .await?;
+
+    let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    second.ready().await?;
+    sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    let expected: BTreeSet<String> = pods.iter().map(ToString::to_string).collect();
+    holds("their records", Duration::from_secs(15), || async {
+        let found = sandbox.registered_addresses("echo").await?;
+        ensure!(found == expected, "{found:?}");
+        Ok(found)
+    })
+    .await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
+async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    twinspan.ready().await?;
+    let sandbox = Sandbox::new(&bed, "guardexports").await?;
+    let pods = twelve_pods(&sandbox).await?;
+    let labels = [("app".to_owned(), "echo".to_owned())].into();
 
     bed.cluster.apiserver.kill().await?;
     for kind in ["pods", "endpointslices"] {
