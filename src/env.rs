@@ -1,17 +1,26 @@
 //! The environment: time of day and chance, which enter the program only here.
 //!
-//! Owns both, and the backoff that needs chance. Everything else takes an [`Env`], so that a test or a simulation
-//! decides both. Refuses to measure durations: tokio's clock does, which tests can pause.
+//! Owns both, and the backoff that needs chance. Time of day is read once: from then on the process counts on the
+//! monotonic clock, so that a step of the machine's clock neither ends nor prolongs any wait. Everything else takes an
+//! [`Env`], so that a test or a simulation decides both. Refuses to measure durations: tokio's clock does, which tests
+//! can pause.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::SignedDuration;
+use tokio::time::Instant;
 use twinspan_core::Timestamp;
+
+/// A smaller difference between two clocks does not matter, and would have stored times written again and again.
+const NEGLIGIBLE: SignedDuration = SignedDuration::from_secs(2);
+/// The `Date` of an answer has whole seconds.
+const DATE_RESOLUTION: SignedDuration = SignedDuration::from_secs(1);
 
 #[derive(Clone)]
 pub struct Env {
-    now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    clock: Arc<dyn Clock>,
     chance: Arc<dyn Fn() -> f64 + Send + Sync>,
 }
 
@@ -24,25 +33,38 @@ impl fmt::Debug for Env {
 impl Env {
     /// The machine's clock and the thread's random numbers.
     pub fn real() -> Self {
-        Self { now: Arc::new(Timestamp::now), chance: Arc::new(rand::random::<f64>) }
+        Self::started_at(Timestamp::now, rand::random::<f64>)
     }
 
-    /// A clock and a source of numbers from 0 to 1 that a test decides.
+    /// A process that starts now. `wall` tells the time of day, and `chance` numbers from 0 to 1.
+    pub fn started_at(wall: impl Fn() -> Timestamp, chance: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
+        Self { clock: Arc::new(ProcessClock::new(wall())), chance: Arc::new(chance) }
+    }
+
+    /// A clock that stands still at a time, and a source of numbers from 0 to 1.
     #[cfg(test)]
-    pub fn of(
-        now: impl Fn() -> Timestamp + Send + Sync + 'static,
-        chance: impl Fn() -> f64 + Send + Sync + 'static,
-    ) -> Self {
-        Self { now: Arc::new(now), chance: Arc::new(chance) }
+    pub fn standing(now: Timestamp, chance: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
+        Self { clock: Arc::new(now), chance: Arc::new(chance) }
+    }
+
+    /// The time of the process: the API server's at its first answer, and monotonic from then on.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// How far the API server's clock is ahead of [`Env::now`], in whole seconds: zero until somebody sets it.
+    pub fn api_server_ahead(&self) -> SignedDuration {
+        self.clock.api_server_ahead()
+    }
+
+    /// The API server answered a request that was sent at `sent`, and its answer has this `Date`.
+    pub fn api_server_answered(&self, sent: Instant, date: Timestamp) {
+        self.clock.api_server_answered(sent, date);
     }
 
     /// A random number, for names that have to differ between processes.
     pub fn random_u32(&self) -> u32 {
         ((self.chance)() * f64::from(u32::MAX)) as u32
-    }
-
-    pub fn now(&self) -> Timestamp {
-        (self.now)()
     }
 
     /// Between half of the duration and all of it, so that processes that wait for the same event do not retry
@@ -58,17 +80,132 @@ impl Env {
     }
 }
 
+trait Clock: Send + Sync {
+    fn now(&self) -> Timestamp;
+    fn api_server_ahead(&self) -> SignedDuration;
+    fn api_server_answered(&self, sent: Instant, date: Timestamp);
+}
+
+/// The time of day at the start, and the monotonic time since.
+#[derive(Debug)]
+struct ProcessClock {
+    started: Instant,
+    wall: Timestamp,
+    api_server: Mutex<ApiServer>,
+}
+
+/// The API server's clock as its answers show it.
+#[derive(Debug, Default)]
+struct ApiServer {
+    answered: bool,
+    /// Its difference from ours at the first answer, which is added to our time.
+    at_first: SignedDuration,
+    /// The difference since.
+    ahead: SignedDuration,
+}
+
+impl ProcessClock {
+    fn new(wall: Timestamp) -> Self {
+        Self { started: Instant::now(), wall, api_server: Mutex::default() }
+    }
+
+    fn api_server(&self) -> MutexGuard<'_, ApiServer> {
+        self.api_server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn at(&self, at_first: SignedDuration, instant: Instant) -> Timestamp {
+        let elapsed = SignedDuration::try_from(instant.saturating_duration_since(self.started));
+        let since = elapsed.unwrap_or(SignedDuration::MAX).saturating_add(at_first);
+        self.wall.checked_add(since).unwrap_or(Timestamp::MAX)
+    }
+}
+
+impl Clock for ProcessClock {
+    fn now(&self) -> Timestamp {
+        self.at(self.api_server().at_first, Instant::now())
+    }
+
+    fn api_server_ahead(&self) -> SignedDuration {
+        let ahead = self.api_server().ahead;
+        if ahead.abs() < NEGLIGIBLE { SignedDuration::ZERO } else { SignedDuration::from_secs(ahead.as_secs()) }
+    }
+
+    fn api_server_answered(&self, sent: Instant, date: Timestamp) {
+        let mut api_server = self.api_server();
+        let at = |instant| self.at(api_server.at_first, instant);
+        // The server took its time at some moment between the request and the answer, and cut off the fraction.
+        let least = date.duration_since(at(Instant::now()));
+        let most = date.duration_since(at(sent)).saturating_add(DATE_RESOLUTION);
+        // No wait has begun before the first answer, for nothing is known without one. Later only what is stored takes
+        // a difference into account.
+        let ahead = api_server.ahead.clamp(least, most.max(least));
+        if api_server.answered {
+            api_server.ahead = ahead;
+        } else {
+            (api_server.answered, api_server.at_first) = (true, ahead);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Clock for Timestamp {
+    fn now(&self) -> Timestamp {
+        *self
+    }
+
+    fn api_server_ahead(&self) -> SignedDuration {
+        SignedDuration::ZERO
+    }
+
+    fn api_server_answered(&self, _: Instant, _: Timestamp) {}
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn backoff_doubles_up_to_its_cap_and_never_gives_up() {
-        let env = Env::of(|| Timestamp::UNIX_EPOCH, || 1.0);
+        let env = Env::standing(Timestamp::UNIX_EPOCH, || 1.0);
         let (base, cap) = (Duration::from_millis(100), Duration::from_secs(1));
         let waits: Vec<u128> = [1, 2, 3, 4, 5, 100].map(|n| env.backoff(n, base, cap).as_millis()).into();
         assert_eq!(waits, [100, 200, 400, 800, 1000, 1000]);
-        let low = Env::of(|| Timestamp::UNIX_EPOCH, || 0.0);
+        let low = Env::standing(Timestamp::UNIX_EPOCH, || 0.0);
         assert_eq!(low.backoff(1, base, cap), Duration::from_millis(50));
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_767_268_800 + seconds).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_of_the_machines_clock_changes_nothing() {
+        let wall = Arc::new(Mutex::new(at(0)));
+        let machine = wall.clone();
+        let env = Env::started_at(move || *machine.lock().unwrap(), || 0.5);
+        for step in [301, -3600] {
+            let before = env.now();
+            *wall.lock().unwrap() += SignedDuration::from_secs(step);
+            tokio::time::advance(Duration::from_secs(2)).await;
+            assert_eq!(env.now().duration_since(before), SignedDuration::from_secs(2), "a step of {step} s");
+        }
+        assert_eq!(env.now(), at(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_answer_of_the_api_server_sets_the_clock_and_later_ones_tell_the_difference() {
+        let env = Env::started_at(|| at(-3600), || 0.5);
+        env.api_server_answered(Instant::now(), at(0));
+        assert_eq!((env.now(), env.api_server_ahead()), (at(0), SignedDuration::ZERO));
+        // An answer that was long under way says little.
+        let sent = Instant::now();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        env.api_server_answered(sent, at(3));
+        assert_eq!((env.now(), env.api_server_ahead()), (at(10), SignedDuration::ZERO));
+        // Somebody set the API server's clock.
+        env.api_server_answered(Instant::now(), at(311));
+        assert_eq!((env.now(), env.api_server_ahead()), (at(10), SignedDuration::from_secs(301)));
+        env.api_server_answered(Instant::now(), at(10));
+        assert_eq!((env.now(), env.api_server_ahead()), (at(10), SignedDuration::ZERO), "less than a second");
     }
 }

@@ -89,7 +89,7 @@ reasons! {
     ClusterChanged [SYNCED]: "Another etcd cluster answers than before. What it lacks is put back where it is ours, and held where it is not.";
     RolledBack [SYNCED]: "The etcd cluster is at an older revision than before, as after a restore. What it lacks is treated as with ClusterChanged.";
     NotAccepted [EXPORTED, IMPORTED]: "The spec cannot be acted upon: see the condition Accepted.";
-    NotWritten [EXPORTED, IMPORTED]: "There is something to write, but `spec.suspend`, policy Observe or `--dry-run` forbids it.";
+    NotWritten [EXPORTED, IMPORTED]: "There is something to write, but `spec.suspend` or policy Observe forbids it.";
     RegistryUnavailable [EXPORTED, IMPORTED]: "The ServiceRegistry is not Ready, or does not tell of this name; the message says why. What is there is kept.";
     WriteFailed [IMPORTED]: "The API server refused a write; the message says which. It is tried again.";
     RegistryNotFound [ACCEPTED]: "There is no such ServiceRegistry: create it, or correct `spec.registryRef`.";

@@ -9,11 +9,13 @@
 
 pub mod conditions;
 pub mod crds;
+mod hold;
 mod registered_service;
 mod schema;
 mod selector;
 mod service_registry;
 
+pub use hold::{HoldStatus, held_since};
 pub use registered_service::{
     Counts, CreateService, DeletionGuard, Direction, Export, Import, IpFamilyPolicy, OnExpiry, OtherClusters, Policy,
     PortRef, RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef, ServiceRef,

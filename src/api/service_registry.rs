@@ -11,6 +11,7 @@ use twinspan_core::codec::Format;
 use twinspan_core::model::Revision;
 use twinspan_core::plan::trust;
 
+use super::hold::HoldStatus;
 use super::{Selector, schema};
 
 /// One etcd service registry, how to reach it, and who may use it.
@@ -285,6 +286,9 @@ pub struct ServiceRegistryStatus {
     /// The conditions in force, by type.
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// The hold of the registry as a whole, while there is one; the condition `DeletionsHeld` repeats it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
     /// The cluster ID in force.
     #[serde(rename = "clusterID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -317,6 +321,12 @@ pub struct EtcdStatus {
     pub version: String,
     /// The revision of the last complete list: written when a session begins, not with every change.
     pub revision_at_last_session: i64,
+    /// The random value of the incarnation key, which tells an etcd from a restored, an emptied and another one.
+    /// Written once every hold that follows from a change of it is in the status of its object, or is over.
+    #[schemars(length(max = 64))]
+    pub incarnation: Option<String>,
+    /// The highest counter of this cluster's epoch in that incarnation.
+    pub epoch: Option<i64>,
 }
 
 /// How many records the registry holds, by whose they are.

@@ -35,7 +35,8 @@ pub struct Args {
     /// Where traces go, as OTLP over gRPC, e.g. http://localhost:4317; without it there are none
     #[arg(long, env = "TWINSPAN_OTLP_ENDPOINT", value_name = "URL", value_parser = collector)]
     otlp_endpoint: Option<String>,
-    /// Plan and report, and write nothing; the leases of what is already written are kept alive
+    /// Plan and log as a leader does, and write nothing: no Lease, no epoch, no status; only the leases of existing own
+    /// records are kept alive
     #[arg(long, env = "TWINSPAN_DRY_RUN")]
     dry_run: bool,
 }

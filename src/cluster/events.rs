@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::api::{RegisteredService, ServiceRegistry};
+use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry};
 use crate::leadership::Leadership;
 
 /// Maximum of Events that wait to be published.
@@ -28,6 +28,7 @@ pub enum Reason {
     InstanceSkipped,
     LostRegistration,
     DeletionsHeld,
+    ApprovalRefused,
     /// On a ServiceRegistry.
     Disconnected,
     /// On a ServiceRegistry.
@@ -43,6 +44,7 @@ impl Reason {
             Self::InstanceSkipped => "InstanceSkipped",
             Self::LostRegistration => "LostRegistration",
             Self::DeletionsHeld => "DeletionsHeld",
+            Self::ApprovalRefused => "ApprovalRefused",
             Self::Disconnected => "Disconnected",
             Self::Connected => "Connected",
         }
@@ -55,9 +57,18 @@ impl Reason {
             | Self::InstanceSkipped
             | Self::LostRegistration
             | Self::DeletionsHeld
+            | Self::ApprovalRefused
             | Self::Disconnected => EventType::Warning,
         }
     }
+}
+
+/// The note about an approval that names a held set as versions before `status.hold` did.
+pub fn refused_approval(hash: &str) -> String {
+    format!(
+        "the annotation {APPROVE_DELETIONS} names the held deletions as former versions did, and would release them again \
+         and again; {APPROVE_DELETIONS}={hash} releases them once"
+    )
 }
 
 /// The object that an Event is about.
@@ -87,9 +98,9 @@ impl Events {
         (Self { leadership, queue }, task)
     }
 
-    /// Queues an Event if this process leads.
+    /// Queues an Event if this process may write.
     pub fn publish(&self, about: About, reason: Reason, note: impl Into<String>) {
-        if !self.leadership.is_leader() {
+        if !self.leadership.may_write() {
             return;
         }
         if self.queue.try_send((about, reason, note.into())).is_err() {
@@ -113,7 +124,7 @@ async fn publish(
             },
         };
         // The Lease may have been lost while the Event waited.
-        if !leadership.is_leader() {
+        if !leadership.may_write() {
             continue;
         }
         let event = Event {

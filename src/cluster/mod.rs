@@ -6,9 +6,11 @@
 //! - [`convert`]: API objects ↔ the model's nouns.
 //! - [`writer`]: slices, Services and status, each under the claim to lead; [`status_budget`]: the pace of status.
 //! - [`events`]: Kubernetes Events.
+//! - [`client`]: the client, which reads the API server's clock.
 //!
 //! Owns the watches, the view and the writes. Refuses to plan: the operations come from the planners.
 
+pub mod client;
 pub mod convert;
 pub mod error;
 pub mod events;

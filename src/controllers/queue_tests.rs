@@ -20,7 +20,7 @@ struct Bench {
 
 /// Passes that take so long, and end as it says for their number; the dice always fall highest.
 fn bench(takes: Duration, ends: impl Fn(usize) -> Action + Send + Sync + 'static) -> Bench {
-    let (enqueuer, queue) = new(Env::of(|| Timestamp::UNIX_EPOCH, || 1.0));
+    let (enqueuer, queue) = new(Env::standing(Timestamp::UNIX_EPOCH, || 1.0));
     let (began, stop) = (Instant::now(), CancellationToken::new());
     let (started, ended) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
     let (log, done) = (started.clone(), ended.clone());

@@ -38,13 +38,10 @@ impl Router {
                 Some(event) = sources.cluster.recv() => self.cluster_changed(&event),
                 Some(event) = sources.registry.recv() => self.registry_changed(event),
                 Some(ProbeEvent { services }) = sources.probe.recv() => self.enqueuer.enqueue_all(&services),
+                // A leader judges everything anew; one that led forgets its judgements.
                 Ok(()) = sources.leading.changed() => {
-                    if *sources.leading.borrow_and_update() {
-                        self.reconcile_everything();
-                    } else {
-                        // Failed writes are up to the next leader.
-                        self.send(Command::ReconcileAll);
-                    }
+                    sources.leading.borrow_and_update();
+                    self.reconcile_everything();
                 }
             }
         }
@@ -123,7 +120,7 @@ impl Router {
         }
     }
 
-    /// Reconciles everything, because the views are complete or this process began to lead.
+    /// Reconciles everything, because the views are complete or this process began or ceased to lead.
     fn reconcile_everything(&self) {
         self.enqueuer.enqueue_all(self.views.cluster().index.all());
         for handle in self.views.registries.all() {

@@ -166,14 +166,15 @@ async fn a_registry_wakes_those_that_refer_to_it_and_the_owners_of_its_records()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_leader_reconciles_everything_and_one_that_lost_the_lease_only_the_registries() {
+async fn a_process_that_begins_or_ceases_to_lead_reconciles_everything() {
     let mut bench = bench();
     bench.session_with_a_record_of("gone").await;
     bench.routed().await;
     bench.leading.send_replace(true);
-    assert_eq!(bench.routed().await, (services(&["gone", "w", "x", "y", "z"]), vec![Command::ReconcileAll]));
+    let everything = (services(&["gone", "w", "x", "y", "z"]), vec![Command::ReconcileAll]);
+    assert_eq!(bench.routed().await, everything);
     bench.leading.send_replace(false);
-    assert_eq!(bench.routed().await, (vec![], vec![Command::ReconcileAll]));
+    assert_eq!(bench.routed().await, everything, "it forgets its judgements");
     bench.stop.cancel();
 }
 

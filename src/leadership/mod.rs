@@ -48,6 +48,16 @@ pub async fn elect(client: Client, namespace: &str, identity: &str, leadership: 
     election.release().await;
 }
 
+/// Leads without an election until it is stopped: the only replica does, and a dry run, which no door lets write.
+pub async fn lead_alone(leadership: Leadership, stop: CancellationToken) {
+    leadership.acquired();
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = async { loop { leadership.heartbeat().await; leadership.acquired(); } } => {}
+    }
+    leadership.lost();
+}
+
 /// Runs while the Lease is held; ends by itself if the process was frozen.
 async fn lead(leadership: &Leadership) {
     leadership.acquired();

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::cluster;
 use crate::cluster::events::Events;
 use crate::cluster::watch::Watches;
 use crate::cluster::writer::ClusterWriter;
@@ -44,9 +45,21 @@ pub struct Settings {
     pub namespace: String,
     pub leader_elect: bool,
     pub admin_addr: SocketAddr,
+    /// Plans and logs as a leader, and writes nothing: no Lease is asked for either.
     pub dry_run: bool,
     /// Names this replica in the Lease and in Events.
     pub identity: String,
+}
+
+impl Settings {
+    /// Whether this process takes part in the election: it writes, and another replica may.
+    fn elects(&self) -> bool {
+        self.leader_elect && !self.dry_run
+    }
+
+    fn leadership(&self) -> Leadership {
+        if self.dry_run { Leadership::dry_run() } else { Leadership::none() }
+    }
 }
 
 /// The reason why the operator could not start, or had to end.
@@ -77,20 +90,20 @@ pub async fn run(
 ) -> Result<(), OperatorError> {
     // Retries inside the client would block a pass for minutes; every call has a deadline, and passes are repeated.
     config.default_retry = false;
-    let client = Client::try_from(config).map_err(Box::new)?;
+    let client = cluster::client::client(config, &env).map_err(Box::new)?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         identity = settings.identity,
         namespace = settings.namespace,
         "starting"
     );
-    if settings.leader_elect {
+    if settings.elects() {
         refuse_beside_another_release(&client, &settings.namespace, &env).await?;
     }
     // A task that breaks off stops the rest.
     let stop = stop.child_token();
     let lifetimes = Lifetimes::new(&stop);
-    let (views, leadership, metrics) = (Views::new(env), Leadership::none(), Arc::new(Metrics::default()));
+    let (views, leadership, metrics) = (Views::new(env), settings.leadership(), Arc::new(Metrics::default()));
     let writers = writers(&client, &settings, &views, &leadership, &metrics, &lifetimes);
     lifetimes
         .tasks
@@ -172,8 +185,8 @@ fn writers(
     let identity = &settings.identity;
     let (events, publishing) = Events::new(client.clone(), leadership.clone(), identity, lifetimes.election.clone());
     lifetimes.tasks.spawn("events", publishing);
-    let (view, dry_run) = (views.cluster.clone(), settings.dry_run);
-    let cluster = ClusterWriter::new(client.clone(), leadership.clone(), view, metrics.clone(), dry_run);
+    let view = views.cluster.clone();
+    let cluster = ClusterWriter::new(client.clone(), leadership.clone(), view, metrics.clone());
     Writers { cluster, events, leadership: leadership.clone(), metrics: metrics.clone() }
 }
 
@@ -219,8 +232,8 @@ async fn start_controllers(
         tasks: tasks.clone(),
     };
     watches.start(client, &settings.namespace);
-    let (views, dry_run) = (views.clone(), settings.dry_run);
-    let controller = registered_service::Controller { views, writers, checkpoints: Checkpoints::default(), dry_run };
+    let views = views.clone();
+    let controller = registered_service::Controller { views, writers, checkpoints: Checkpoints::default() };
     let passes = queue.run(move |key, triggered| controller.clone().reconcile(key, triggered), writing.clone());
     tasks.spawn("queue", passes)
 }
@@ -229,7 +242,8 @@ async fn start_controllers(
 async fn follow_leadership(leadership: Leadership, metrics: Arc<Metrics>, stop: CancellationToken) {
     let mut leading = leadership.changes();
     loop {
-        metrics.leader.set(u64::from(*leading.borrow_and_update()));
+        let leads = *leading.borrow_and_update() && !leadership.is_dry_run();
+        metrics.leader.set(u64::from(leads));
         tokio::select! {
             () = stop.cancelled() => return,
             changed = leading.changed() => if changed.is_err() { return },
@@ -240,7 +254,7 @@ async fn follow_leadership(leadership: Leadership, metrics: Arc<Metrics>, stop: 
 /// Reads the Lease before this process takes part in the election: its current holder explains epochs that are found
 /// later.
 async fn lease_history(client: &Client, settings: &Settings) -> LeaseHistory {
-    if !settings.leader_elect {
+    if !settings.elects() {
         return LeaseHistory::alone(&settings.identity);
     }
     let lease_history = LeaseHistory::new(client.clone(), &settings.namespace, &settings.identity);
@@ -251,14 +265,36 @@ async fn lease_history(client: &Client, settings: &Settings) -> LeaseHistory {
 }
 
 async fn lead(client: Client, settings: Settings, leadership: Leadership, stop: CancellationToken) {
-    if settings.leader_elect {
+    if settings.elects() {
         leadership::elect(client, &settings.namespace, &settings.identity, leadership, stop).await;
-        return;
+    } else {
+        leadership::lead_alone(leadership, stop).await;
     }
-    leadership.acquired();
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = async { loop { leadership.heartbeat().await; leadership.acquired(); } } => {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dry_run_takes_part_in_no_election_and_writes_nothing() {
+        for (leader_elect, dry_run, elects, writes) in [
+            (true, false, true, true),
+            (false, false, false, true),
+            (true, true, false, false),
+            (false, true, false, false),
+        ] {
+            let settings = Settings {
+                namespace: "n".to_owned(),
+                leader_elect,
+                admin_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+                dry_run,
+                identity: "me".to_owned(),
+            };
+            assert_eq!(settings.elects(), elects, "{settings:?}");
+            let leadership = settings.leadership();
+            leadership.acquired();
+            assert_eq!((leadership.is_leader(), leadership.may_write()), (true, writes), "{settings:?}");
+        }
     }
-    leadership.lost();
 }

@@ -23,7 +23,11 @@ pub fn parts(views: &Views, leadership: &Leadership) -> Vec<Part> {
             },
         })
         .collect();
-    let leads = if leadership.is_leader() { "this replica writes" } else { "this replica stands by" };
+    let leads = match (leadership.is_dry_run(), leadership.is_leader()) {
+        (true, _) => "a dry run, which writes nothing",
+        (false, true) => "this replica writes",
+        (false, false) => "this replica stands by",
+    };
     parts.push(Part { name: "leadership".to_owned(), state: PartState::Info(leads.to_owned()) });
     for handle in views.registries.all() {
         let state = match handle.status().phase {

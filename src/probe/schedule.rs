@@ -1,25 +1,29 @@
-//! The schedule of probes, and the last answer of each address.
+//! The schedule of probes, and the last answers of each address.
 //!
 //! Owns the pace (every second for ten seconds, then every five) and the limit of concurrent connections. Several
-//! services that ask for one address share its probes, and all get an event when its answer changes. Refuses to know
-//! the reason for a probe.
+//! services that ask for one address share its probes, and all get an event when its answer changes. Answers belong to
+//! the term that asked for them: another leadership begins without any. Refuses to know the reason for a probe.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use twinspan_core::Timestamp;
 use twinspan_core::model::{InstanceAddr, ServiceKey};
-use twinspan_core::plan::departure::Probe;
+use twinspan_core::plan::departure::{Answer, MISSING_ANSWERS, Probe};
+use twinspan_core::plan::service::Term;
 
 use super::{ProbeEvent, Prober};
 use crate::env::Env;
 use crate::leadership::Leadership;
 
-/// Concurrent connections.
+/// Concurrent connections …
 const AT_ONCE: usize = 64;
+/// … of which so many are not for addresses that were silent last, so that these do not delay the others.
+const PROMPT: usize = 16;
 /// The pace at first …
 const OFTEN: Duration = Duration::from_secs(1);
 /// … for so long …
@@ -36,8 +40,10 @@ pub struct Probes {
 
 #[derive(Debug, Default)]
 struct State {
+    /// The leadership that the answers belong to.
+    term: Option<Term>,
     asked: BTreeMap<InstanceAddr, Asked>,
-    of: HashMap<ServiceKey, BTreeSet<InstanceAddr>>,
+    of: BTreeMap<ServiceKey, BTreeSet<InstanceAddr>>,
 }
 
 #[derive(Debug)]
@@ -47,6 +53,12 @@ struct Asked {
     due: Instant,
     under_way: bool,
     last: Option<Probe>,
+}
+
+impl Asked {
+    fn new(by: BTreeSet<ServiceKey>, now: Instant) -> Self {
+        Self { by, began: now, due: now, under_way: false, last: None }
+    }
 }
 
 impl Probes {
@@ -74,13 +86,7 @@ impl Probes {
         }
         let now = Instant::now();
         for addr in addrs.difference(&before) {
-            let asked = state.asked.entry(*addr).or_insert_with(|| Asked {
-                by: BTreeSet::new(),
-                began: now,
-                due: now,
-                under_way: false,
-                last: None,
-            });
+            let asked = state.asked.entry(*addr).or_insert_with(|| Asked::new(BTreeSet::new(), now));
             asked.by.insert(service.clone());
         }
         if !addrs.is_empty() {
@@ -90,10 +96,10 @@ impl Probes {
         self.changed.notify_one();
     }
 
-    /// The last answers of the service's addresses.
-    pub fn answers(&self, service: &ServiceKey) -> BTreeMap<InstanceAddr, Probe> {
+    /// The last answers of the service's addresses in this term.
+    pub fn answers(&self, service: &ServiceKey, term: Term) -> BTreeMap<InstanceAddr, Probe> {
         let state = self.lock();
-        let addrs = state.of.get(service).into_iter().flatten();
+        let addrs = state.of.get(service).into_iter().flatten().filter(|_| state.term == Some(term));
         addrs.filter_map(|addr| Some((*addr, state.asked.get(addr)?.last?))).collect()
     }
 
@@ -106,23 +112,28 @@ impl Probes {
         env: Env,
         stop: CancellationToken,
     ) {
-        let permits = Arc::new(Semaphore::new(AT_ONCE));
+        let permits = Permits::default();
         let mut leading = leadership.changes();
         loop {
             leading.borrow_and_update();
-            let mut next = None;
-            if leadership.is_leader() {
-                let due;
-                (due, next) = self.due(Instant::now());
-                for addr in due {
-                    let Ok(permit) = permits.clone().acquire_owned().await else { return };
-                    let (probes, prober, events, env) = (self.clone(), prober.clone(), events.clone(), env.clone());
-                    tokio::spawn(async move {
-                        let answer = prober.probe(addr).await;
-                        drop(permit);
-                        probes.answered(addr, Probe { answer, since: env.now() }, &events);
-                    });
-                }
+            let term = leadership.term();
+            self.set_term(term);
+            let (due, next) = if term.is_some() { self.due(Instant::now()) } else { (Vec::new(), None) };
+            for (addr, silent) in due {
+                let (probes, prober, permits) = (self.clone(), prober.clone(), permits.clone());
+                let (leadership, events, env, stop) = (leadership.clone(), events.clone(), env.clone(), stop.clone());
+                tokio::spawn(async move {
+                    // A round of many addresses waits here, and beside the others.
+                    let Some(permit) = stop.run_until_cancelled(permits.acquire(silent)).await.flatten() else {
+                        return;
+                    };
+                    if leadership.term() != term {
+                        return;
+                    }
+                    let answer = prober.probe(addr).await;
+                    drop(permit);
+                    probes.answered(addr, answer, term, env.now(), &events);
+                });
             }
             let wait = async {
                 match next {
@@ -139,8 +150,20 @@ impl Probes {
         }
     }
 
-    /// Takes the addresses that are due. Returns them, and the time of the next one.
-    fn due(&self, now: Instant) -> (Vec<InstanceAddr>, Option<Instant>) {
+    /// Another leadership asks anew.
+    fn set_term(&self, term: Option<Term>) {
+        let mut state = self.lock();
+        if state.term != term {
+            state.term = term;
+            let now = Instant::now();
+            for asked in state.asked.values_mut() {
+                *asked = Asked::new(std::mem::take(&mut asked.by), now);
+            }
+        }
+    }
+
+    /// Takes the addresses that are due. Returns them, whether each was silent last, and the time of the next one.
+    fn due(&self, now: Instant) -> (Vec<(InstanceAddr, bool)>, Option<Instant>) {
         let mut state = self.lock();
         let mut due = Vec::new();
         for (addr, asked) in &mut state.asked {
@@ -148,24 +171,63 @@ impl Probes {
                 asked.under_way = true;
                 let pace = if now < asked.began + OFTEN_FOR { OFTEN } else { SELDOM };
                 asked.due = now + pace;
-                due.push(*addr);
+                due.push((*addr, asked.last.is_some_and(|last| last.answer == Answer::NoAnswer)));
             }
         }
         (due, state.asked.values().filter(|asked| !asked.under_way).map(|asked| asked.due).min())
     }
 
-    fn answered(&self, addr: InstanceAddr, probe: Probe, events: &mpsc::UnboundedSender<ProbeEvent>) {
+    fn answered(
+        &self,
+        addr: InstanceAddr,
+        answer: Answer,
+        term: Option<Term>,
+        now: Timestamp,
+        events: &mpsc::UnboundedSender<ProbeEvent>,
+    ) {
         let mut state = self.lock();
+        if state.term != term {
+            return;
+        }
         // No service asks for the address any more.
         let Some(asked) = state.asked.get_mut(&addr) else { return };
         asked.under_way = false;
-        let same = asked.last.is_some_and(|last| last.answer == probe.answer);
-        if !same {
-            asked.last = Some(probe);
+        let same = asked.last.filter(|last| last.answer == answer);
+        let (since, times) = same.map_or((now, 1), |last| (last.since, last.times.saturating_add(1)));
+        asked.last = Some(Probe { answer, since, times });
+        // Silence means nothing before.
+        let silence_counts = answer == Answer::NoAnswer && times == MISSING_ANSWERS;
+        if same.is_none() || silence_counts {
             // The router is gone only while the process ends.
             let _ = events.send(ProbeEvent { services: asked.by.clone() });
         }
         self.changed.notify_one();
+    }
+}
+
+/// The limit of concurrent connections.
+#[derive(Clone, Debug)]
+struct Permits {
+    all: Arc<Semaphore>,
+    prompt: Arc<Semaphore>,
+}
+
+impl Default for Permits {
+    fn default() -> Self {
+        Self { all: Arc::new(Semaphore::new(AT_ONCE - PROMPT)), prompt: Arc::new(Semaphore::new(PROMPT)) }
+    }
+}
+
+impl Permits {
+    async fn acquire(&self, silent: bool) -> Option<OwnedSemaphorePermit> {
+        if silent {
+            return self.all.clone().acquire_owned().await.ok();
+        }
+        tokio::select! {
+            biased;
+            permit = self.prompt.clone().acquire_owned() => permit.ok(),
+            permit = self.all.clone().acquire_owned() => permit.ok(),
+        }
     }
 }
 
@@ -217,16 +279,16 @@ mod tests {
         });
         tokio::time::sleep(Duration::from_secs(1)).await;
         asked(1..=2, "immediately when it leads");
-        assert_eq!(probes.answers(&one)[&addr].answer, Answer::Accepted);
-        let since = probes.answers(&two)[&addr].since;
+        assert_eq!(probes.answers(&one, Term(1))[&addr].answer, Answer::Accepted);
+        let since = probes.answers(&two, Term(1))[&addr].since;
         tokio::time::sleep(Duration::from_secs(100)).await;
-        asked(18..=27, "seldom after a while");
-        assert_eq!(probes.answers(&two)[&addr].since, since, "the same answer is the same since then");
+        asked(18..=29, "seldom after a while");
+        assert_eq!(probes.answers(&two, Term(1))[&addr].since, since, "the same answer is the same since then");
         *prober.answer.lock().unwrap() = Answer::NoAnswer;
         tokio::time::sleep(Duration::from_secs(6)).await;
-        assert_eq!(probes.answers(&one)[&addr].answer, Answer::NoAnswer);
+        assert_eq!(probes.answers(&one, Term(1))[&addr].answer, Answer::NoAnswer);
         probes.ask(&one, &BTreeSet::new());
-        assert!(probes.answers(&one).is_empty());
+        assert!(probes.answers(&one, Term(1)).is_empty());
         asked(1..=3, "one service still asks");
         probes.ask(&two, &BTreeSet::new());
         tokio::time::sleep(Duration::from_secs(60)).await;

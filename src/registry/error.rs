@@ -48,6 +48,8 @@ pub enum RegistryError {
     LeaseGone,
     #[error("the registry's database is full ({0}); compact and defragment it, then disarm the alarm")]
     NoSpace(String),
+    #[error("an answer or a request is too large ({0}); smaller ones follow")]
+    TooLarge(String),
     #[error("the registry answered with an error: {0}")]
     Server(String),
     #[error("the registry refuses the request itself ({0}); nothing of it was written")]
@@ -80,7 +82,9 @@ impl RegistryError {
             Self::NotLeader => Reason::NotLeader,
             Self::LeaseGone => Reason::LeaseGone,
             Self::NoSpace(_) => Reason::NoSpace,
-            Self::Server(_) | Self::Rejected(_) | Self::TooManyOps | Self::Panicked(_) => Reason::ServerError,
+            Self::TooLarge(_) | Self::Server(_) | Self::Rejected(_) | Self::TooManyOps | Self::Panicked(_) => {
+                Reason::ServerError
+            }
         }
     }
 
@@ -92,6 +96,9 @@ impl RegistryError {
     /// True if a write that failed with this error may have taken effect. An error of the transport never says whether
     /// the request arrived, TLS included: a connection that breaks off may look like a failure of TLS.
     pub fn is_ambiguous(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Timeout { .. } | Self::TlsFailed(_) | Self::Server(_))
+        matches!(
+            self,
+            Self::Unreachable(_) | Self::Timeout { .. } | Self::TlsFailed(_) | Self::TooLarge(_) | Self::Server(_)
+        )
     }
 }

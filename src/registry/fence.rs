@@ -1,14 +1,16 @@
-//! The fence of one registry: the epoch that every batch compares, and our claim to it.
+//! The fence of one registry: the epoch that every batch compares, our claim to it, and the incarnation key.
 //!
-//! Owns the epoch key and its state. Refuses to raise the epoch, which [`super::takeover`] does.
+//! Owns both keys, their reads and the state of the claim. Refuses to write them, which [`super::takeover`] does.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use twinspan_core::Timestamp;
+use twinspan_core::model::{RawRecord, RecordKey, Revision};
 use twinspan_core::plan::fence::Epoch;
 
-use super::{Fence, RegistryError, Result};
+use super::incarnation::{FenceValues, IncarnationKey};
+use super::{Fence, Registry, RegistryError, Result};
 
 /// The state of our claim to the epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +27,27 @@ pub(super) enum FenceStatus {
     },
 }
 
+/// The keys of the fence, at one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FenceKeys {
+    pub revision: Revision,
+    pub epoch: Option<RawRecord>,
+    pub incarnation: IncarnationKey,
+}
+
+impl FenceKeys {
+    pub fn values(&self) -> FenceValues {
+        let epoch = self.epoch.as_ref().and_then(|record| std::str::from_utf8(&record.value).ok());
+        let epoch = epoch.and_then(|text| text.parse::<Epoch>().ok()).map(|epoch| epoch.counter);
+        FenceValues { incarnation: self.incarnation.clone(), epoch }
+    }
+}
+
 /// The epoch of one registry.
 #[derive(Debug)]
 pub struct FenceState {
     key: String,
+    incarnation_key: String,
     pub(super) status: watch::Sender<FenceStatus>,
     /// The error of the last attempt to raise the epoch.
     last_error: Mutex<Option<RegistryError>>,
@@ -38,10 +57,13 @@ pub struct FenceState {
 }
 
 impl FenceState {
-    pub fn new(key: String) -> Self {
+    /// `prefix` is the start of all fences of this cluster. No ServiceRegistry has the empty name that the key of the
+    /// incarnation has in the place of one.
+    pub fn new(prefix: &str, registry: &str) -> Self {
         let status = watch::Sender::new(FenceStatus::None);
         Self {
-            key,
+            key: format!("{prefix}/{registry}"),
+            incarnation_key: format!("{prefix}//incarnation"),
             status,
             last_error: Mutex::default(),
             approved: watch::Sender::new(None),
@@ -51,6 +73,31 @@ impl FenceState {
 
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    pub fn incarnation_key(&self) -> &str {
+        &self.incarnation_key
+    }
+
+    /// Reads both keys in one transaction. A user that may not read the incarnation key still has the epoch.
+    ///
+    /// # Errors
+    /// The epoch key could not be read.
+    pub async fn read(&self, registry: &dyn Registry) -> Result<FenceKeys> {
+        let [epoch, incarnation] = [self.key.as_str(), self.incarnation_key.as_str()].map(RecordKey::from);
+        let (reading, readable) = match registry.read(&[epoch.clone(), incarnation]).await {
+            Ok(reading) => (reading, true),
+            Err(RegistryError::PermissionDenied(_)) => (registry.read(&[epoch]).await?, false),
+            Err(error) => return Err(error),
+        };
+        let mut records = reading.records.into_iter().map(|(_, record)| record);
+        let epoch = records.next().flatten();
+        let incarnation = match records.next().flatten() {
+            _ if !readable => IncarnationKey::Unreadable,
+            Some(record) => IncarnationKey::Value(String::from_utf8_lossy(&record.value).into_owned()),
+            None => IncarnationKey::Missing,
+        };
+        Ok(FenceKeys { revision: reading.revision, epoch, incarnation })
     }
 
     /// # Errors
@@ -76,6 +123,15 @@ impl FenceState {
             }
             _ => false,
         });
+    }
+
+    /// A session found these keys: an epoch that is not ours has to be raised again.
+    pub(super) fn found(&self, keys: &FenceKeys) {
+        let epoch = keys.epoch.as_ref().map(|record| record.value.as_slice());
+        let ours = self.ours().map(|ours| ours.to_string().into_bytes());
+        if ours.as_deref() != epoch || keys.incarnation == IncarnationKey::Missing {
+            self.suspect();
+        }
     }
 
     /// Takes the epoch that an administrator lets us raise, from the annotation of the ServiceRegistry.

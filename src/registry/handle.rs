@@ -16,6 +16,7 @@ use twinspan_core::model::{LeaseId, RegistryName, Revision, ServiceKey};
 
 use super::fence::FenceState;
 use super::health::Health;
+use super::incarnation::LastKnown;
 use super::leases::LeasePool;
 use super::records::Affected;
 use super::view::RegistryView;
@@ -124,21 +125,24 @@ impl fmt::Debug for RegistryHandle {
 }
 
 impl RegistryHandle {
-    /// `before` is the etcd cluster and the revision in the status, which an earlier process wrote.
+    /// `before` is the registry in the status, which an earlier process wrote.
     pub fn new(
         name: &str,
         identity: &Identity,
-        before: Option<(u64, Revision)>,
+        before: Option<LastKnown>,
         events: mpsc::UnboundedSender<RegistryEvent>,
     ) -> Arc<Self> {
         let status = SessionStatus { phase: Phase::Connecting, server: None, revision_at_last_session: 0 };
         let Identity { cluster_id, layout, ttl_seconds, fence_prefix, .. } = identity;
+        let leases = LeasePool::new(cluster_id, name, layout, *ttl_seconds);
+        let mut view = RegistryView::new(layout.clone(), cluster_id, before);
+        view.departures.set_our_leases(leases.ids());
         Arc::new(Self {
             name: name.to_owned(),
             cluster_id: cluster_id.clone(),
-            view: Mutex::new(RegistryView::new(layout.clone(), cluster_id, before)),
-            leases: LeasePool::new(cluster_id, name, layout, *ttl_seconds),
-            fence: fence_prefix.as_ref().map(|prefix| FenceState::new(format!("{prefix}{cluster_id}/{name}"))),
+            view: Mutex::new(view),
+            leases,
+            fence: fence_prefix.as_ref().map(|prefix| FenceState::new(&format!("{prefix}{cluster_id}"), name)),
             layout: layout.clone(),
             names: watch::Sender::new(Names::default()),
             connection: watch::Sender::new(None),
@@ -260,11 +264,22 @@ impl RegistryHandle {
         self.view().set_stale();
     }
 
+    /// The view, for an answer of this connection; `None` if the connection is no longer the session's: another etcd may
+    /// answer by now, whose revisions cannot be compared.
+    pub(super) fn view_of(&self, by: &dyn Registry) -> Option<MutexGuard<'_, RegistryView>> {
+        let view = self.view();
+        self.is_current(by).then_some(view)
+    }
+
+    fn is_current(&self, by: &dyn Registry) -> bool {
+        let current = self.connection.borrow().as_ref().map(Arc::as_ptr);
+        current.is_some_and(|current| std::ptr::addr_eq(current, by))
+    }
+
     /// The result of a write is unknown, so the session relists. If that session has already ended, the next one lists
     /// anyway.
     pub(super) fn write_unknown(&self, by: &dyn Registry) {
-        let current = self.connection.borrow().as_ref().map(Arc::as_ptr);
-        if current.is_some_and(|current| std::ptr::addr_eq(current, by)) {
+        if self.is_current(by) {
             self.start_over.notify_one();
         }
     }

@@ -93,6 +93,7 @@ fn lasts(error: &RegistryError) -> bool {
         | RegistryError::Silent { .. }
         | RegistryError::NoSpace(_)
         | RegistryError::Server(_)
+        | RegistryError::TooLarge(_)
         | RegistryError::Rejected(_)
         | RegistryError::TooManyOps => true,
     }

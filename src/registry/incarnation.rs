@@ -1,8 +1,9 @@
 //! The incarnation of a registry: the known etcd, the same etcd after a rollback, or another etcd cluster.
 //!
-//! Owns the evidence from the first list of a session. It counts until every range was listed once, even if the session
-//! ends before that. It comes from lists alone, because a member's own status may lag behind them. Refuses to know
-//! records.
+//! Owns the evidence: the keys that a session reads before its first list, that list's cluster ID and revision, and
+//! records whose revision went back. etcd's cluster ID is a hash of peer URLs and a token, so that a restored, an
+//! emptied and another etcd may have the known one. The evidence counts until every range was listed once, even if the
+//! session ends before that. Refuses to read keys and records.
 
 use std::collections::BTreeSet;
 
@@ -10,26 +11,68 @@ use twinspan_core::codec::Range;
 use twinspan_core::model::Revision;
 use twinspan_core::plan::service::Incarnation;
 
+/// The registry that answered last, from the status that an earlier process wrote or from this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastKnown {
+    /// The ID of the etcd cluster; 0 if it is unknown.
+    pub etcd: u64,
+    pub revision: Revision,
+    /// The value of the incarnation key; `None` before the first contact.
+    pub incarnation: Option<String>,
+    /// The highest counter of our epoch.
+    pub epoch: Option<u64>,
+    /// How the registry came back, while not every hold that follows from it is in the status of its object.
+    pub unsettled: Option<Incarnation>,
+}
+
+impl From<(u64, Revision)> for LastKnown {
+    fn from((etcd, revision): (u64, Revision)) -> Self {
+        Self { etcd, revision, ..Self::default() }
+    }
+}
+
+/// The keys of the fence that a session reads before its first list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FenceValues {
+    pub incarnation: IncarnationKey,
+    /// The counter of our epoch; `None` if there is no epoch.
+    pub epoch: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IncarnationKey {
+    /// Our user may not read it.
+    Unreadable,
+    Missing,
+    Value(String),
+}
+
 #[derive(Debug)]
 pub struct IncarnationTracker {
-    etcd_cluster_id: Option<u64>,
+    /// `None` before the first contact.
+    known: Option<LastKnown>,
+    /// The values that this session found; `None` without a fence.
+    found: Option<FenceValues>,
     incarnation: Incarnation,
     /// A session has listed every range since the incarnation changed.
     all_listed: bool,
     /// This session has received a list.
     first_list_seen: bool,
+    /// An answer contradicted the known revision of its key.
+    contradicted: bool,
     /// Ranges whose records are of the earlier incarnation.
     outdated_ranges: BTreeSet<Range>,
 }
 
 impl IncarnationTracker {
-    /// `etcd_cluster_id` is the one in the status, which an earlier process wrote.
-    pub fn new(etcd_cluster_id: Option<u64>) -> Self {
+    pub fn new(known: Option<LastKnown>) -> Self {
         Self {
-            etcd_cluster_id,
+            known,
+            found: None,
             incarnation: Incarnation::AsItWas,
             all_listed: true,
             first_list_seen: false,
+            contradicted: false,
             outdated_ranges: BTreeSet::new(),
         }
     }
@@ -38,9 +81,15 @@ impl IncarnationTracker {
         self.incarnation
     }
 
-    /// A session begins.
-    pub fn begin(&mut self) {
+    /// The registry that answers. Its revision and whether it is settled are not kept here.
+    pub fn known(&self) -> Option<&LastKnown> {
+        self.known.as_ref()
+    }
+
+    /// A session begins. `found` is `None` without a fence.
+    pub fn begin(&mut self, found: Option<FenceValues>) {
         self.first_list_seen = false;
+        self.found = found;
     }
 
     /// Every range was listed.
@@ -48,17 +97,32 @@ impl IncarnationTracker {
         self.all_listed = true;
     }
 
-    /// Takes the first list of a session. Returns true if etcd has another cluster ID, or a revision below `known`.
-    pub fn listed(&mut self, cluster_id: u64, revision: Revision, known: Revision) -> bool {
+    /// This process raised the epoch, and created the incarnation key if it was missing.
+    pub fn raised(&mut self, epoch: u64, incarnation: Option<String>) {
+        if let Some(known) = &mut self.known {
+            known.epoch = Some(epoch);
+            known.incarnation = incarnation.or_else(|| known.incarnation.take());
+        }
+    }
+
+    /// The server says that a key has an older revision than the known one.
+    pub fn set_contradicted(&mut self) {
+        self.contradicted = true;
+    }
+
+    pub fn is_contradicted(&self) -> bool {
+        self.contradicted
+    }
+
+    /// Takes the first list of a session. Returns true if it is not of the known registry, or of an older state of it.
+    pub fn listed(&mut self, cluster_id: u64, revision: Revision, known_revision: Revision) -> bool {
         if std::mem::replace(&mut self.first_list_seen, true) {
             return false;
         }
-        let incarnation = match self.etcd_cluster_id {
-            Some(before) if before != cluster_id => Incarnation::ClusterChanged,
-            Some(_) if revision < known => Incarnation::RolledBack,
-            _ => Incarnation::AsItWas,
-        };
-        self.etcd_cluster_id = Some(cluster_id);
+        let found = self.found.take();
+        let incarnation = self.judge(cluster_id, revision, known_revision, found.as_ref());
+        self.take_over(cluster_id, found);
+        self.contradicted = false;
         if incarnation != Incarnation::AsItWas {
             (self.incarnation, self.all_listed) = (incarnation, false);
             return true;
@@ -69,9 +133,60 @@ impl IncarnationTracker {
         false
     }
 
+    fn judge(
+        &self,
+        cluster_id: u64,
+        revision: Revision,
+        known_revision: Revision,
+        found: Option<&FenceValues>,
+    ) -> Incarnation {
+        let Some(known) = &self.known else { return Incarnation::AsItWas };
+        let value = found.map_or(&IncarnationKey::Unreadable, |found| &found.incarnation);
+        let (missing, differs) = match (&known.incarnation, value) {
+            (Some(_), IncarnationKey::Missing) => (true, false),
+            (Some(known), IncarnationKey::Value(found)) => (false, known != found),
+            // Nothing to compare with: the first contact with the key.
+            (None, _) | (_, IncarnationKey::Unreadable) => (false, false),
+        };
+        let epoch_went_back =
+            found.is_some_and(|found| found.epoch.unwrap_or_default() < known.epoch.unwrap_or_default());
+        // A proxy may answer without a cluster ID.
+        if differs || (known.etcd != cluster_id && known.etcd != 0 && cluster_id != 0) {
+            Incarnation::ClusterChanged
+        } else if missing || epoch_went_back || revision < known_revision || self.contradicted {
+            Incarnation::RolledBack
+        } else {
+            known.unsettled.unwrap_or(Incarnation::AsItWas)
+        }
+    }
+
+    /// What answers is the known registry from now on.
+    fn take_over(&mut self, cluster_id: u64, found: Option<FenceValues>) {
+        let known = self.known.take().unwrap_or_default();
+        let (incarnation, epoch) = match found {
+            None => (known.incarnation, known.epoch),
+            Some(FenceValues { incarnation, epoch }) => match incarnation {
+                IncarnationKey::Unreadable => (known.incarnation, epoch),
+                IncarnationKey::Missing => (None, epoch),
+                IncarnationKey::Value(value) => (Some(value), epoch),
+            },
+        };
+        let etcd = if cluster_id == 0 { known.etcd } else { cluster_id };
+        self.known = Some(LastKnown { etcd, incarnation, epoch, ..LastKnown::default() });
+    }
+
+    /// Records show, after the first list, that the registry is at an older state.
+    pub fn set_rolled_back(&mut self) {
+        (self.incarnation, self.all_listed) = (Incarnation::RolledBack, false);
+    }
+
     /// The view's records in these ranges are of the earlier incarnation.
     pub fn set_outdated(&mut self, ranges: BTreeSet<Range>) {
         self.outdated_ranges = ranges;
+    }
+
+    pub fn is_outdated(&self, range: &Range) -> bool {
+        self.outdated_ranges.contains(range)
     }
 
     /// Takes the list of a range. Returns true if the view's records in it are of the earlier incarnation.

@@ -59,8 +59,8 @@ pub trait Registry: Send + Sync + fmt::Debug {
     /// Every record whose key has this prefix, at one revision.
     async fn list(&self, key_prefix: &str) -> Result<ListResponse>;
 
-    /// Every change of keys with this prefix from the revision on, that revision included. The registry answers
-    /// progress requests only once it has reached the revision.
+    /// Every change of keys with this prefix after the revision of its list. The registry answers progress requests
+    /// only once it has reached the revision.
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>>;
 
     /// The current record of each key; `None` if the key does not exist.
@@ -99,6 +99,7 @@ pub struct WatchRange {
     /// Positive, and unique on the stream.
     pub watch_id: i64,
     pub key_prefix: String,
+    /// The revision of the list.
     pub from: Revision,
 }
 
@@ -119,8 +120,9 @@ pub trait Watch: Send {
     /// Stops watching one of the key prefixes.
     async fn unwatch(&mut self, watch_id: i64) -> Result<()>;
 
-    /// Requests a [`WatchItem::Progress`], which shows that the stream is alive.
-    async fn request_progress(&mut self) -> Result<()>;
+    /// Requests a [`WatchItem::Progress`], which shows that the stream is alive. Returns false if the server does not
+    /// answer such requests.
+    async fn request_progress(&mut self) -> Result<bool>;
 }
 
 /// The etcd member that answers.
@@ -152,6 +154,8 @@ pub enum WatchItem {
     Progress(Revision),
     /// The stream is alive, without any change.
     Alive,
+    /// One watch ended; the others go on.
+    Lost { watch_id: i64, error: RegistryError },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

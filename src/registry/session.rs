@@ -22,6 +22,7 @@ use twinspan_core::plan::departure::Evidence;
 use twinspan_core::plan::departure::evidence::LeaseLookUp;
 use twinspan_core::plan::service::Incarnation;
 
+use super::fence::FenceKeys;
 use super::handle::{Names, Phase, RegistryHandle};
 use super::records::Affected;
 use super::{Connector, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, orphans};
@@ -119,6 +120,8 @@ struct Session {
     search: Option<BoxFuture<'static, Result<()>>>,
     /// The next search, after one that failed.
     search_again: Option<Instant>,
+    /// The revision at which the keys of the fence were read. No list of this session may be older.
+    least_revision: Revision,
 }
 
 /// The silence of the registry. It counts whatever else the session does meanwhile.
@@ -145,7 +148,14 @@ impl Session {
     ) -> Result<Self> {
         let server = registry.status().await?;
         handle.answered(registry.clone());
-        handle.view().begin();
+        let found = match &handle.fence {
+            Some(fence) => Some(fence.read(registry.as_ref()).await?),
+            None => None,
+        };
+        handle.view().begin(found.as_ref().map(FenceKeys::values));
+        if let (Some(fence), Some(found)) = (&handle.fence, &found) {
+            fence.found(found);
+        }
         handle.set_server(server);
         handle.set_phase(Phase::Listing);
         // A name that is added while others are listed follows after them.
@@ -164,6 +174,7 @@ impl Session {
             silence: Silence::begin(false),
             search: None,
             search_again: None,
+            least_revision: found.map(|found| found.revision).unwrap_or_default(),
         };
         let affected = session.catch_up().await?;
         if session.handle.layout.root().is_some() {
@@ -220,15 +231,19 @@ impl Session {
         for range in known.difference(wanted) {
             self.handle.view().forget(range);
             let watch_id = self.followed.remove(range);
-            if self.followed.is_empty() {
-                // etcd never answers a progress request on a stream without watches.
-                self.watch = None;
-            }
+            self.drop_empty_stream();
             if let (Some(watch_id), Some(watch)) = (watch_id, &mut self.watch) {
                 watch.unwatch(watch_id).await?;
             }
         }
         Ok(())
+    }
+
+    /// etcd never answers a progress request on a stream without watches.
+    fn drop_empty_stream(&mut self) {
+        if self.followed.is_empty() {
+            self.watch = None;
+        }
     }
 
     /// A range without read permission affects only its own services, because every user can request a name
@@ -243,6 +258,9 @@ impl Session {
     async fn start_following(&mut self, range: &Range) -> Result<Affected> {
         let key_prefix = self.handle.layout.key_prefix(range);
         let listing = self.registry.list(&key_prefix).await?;
+        if listing.revision < self.least_revision {
+            return Err(RegistryError::WatchEnded("another etcd answers than when the session began".to_owned()));
+        }
         let mut affected = self.handle.view().reset(range, &listing, self.env.now());
         // Immediately: the next list will not show these departures again.
         self.look_up(&mut affected);
@@ -280,7 +298,7 @@ impl Session {
         loop {
             let again = self.refused.values().min().copied();
             tokio::select! {
-                item = next(&mut self.watch) => self.take(item?),
+                item = next(&mut self.watch) => self.take(item?).await?,
                 () = sleep_until(self.silence.until) => self.silent().await?,
                 () = handle.start_over.notified() => {
                     return Err(RegistryError::WatchEnded("an answer was lost".to_owned()));
@@ -296,7 +314,7 @@ impl Session {
         }
     }
 
-    fn take(&mut self, item: WatchItem) {
+    async fn take(&mut self, item: WatchItem) -> Result<()> {
         self.silence = Silence::begin(false);
         match item {
             WatchItem::Changes(changes) => {
@@ -306,10 +324,16 @@ impl Session {
             }
             WatchItem::Progress(revision) => self.handle.view().progressed(revision, self.env.now()),
             WatchItem::Alive => {}
+            WatchItem::Lost { watch_id, error } => {
+                let affected = self.lost(watch_id, error).await?;
+                self.handle.notify(affected);
+            }
         }
+        Ok(())
     }
 
-    /// A silent watch may be dead: it gets a progress request, and a second silence ends the session.
+    /// A silent watch may be dead: it gets a progress request, and a second silence ends the session. Where the server
+    /// answers no such requests, as etcd's proxy, a linearizable read of any permitted key is the sign of life.
     async fn silent(&mut self) -> Result<()> {
         let Some(watch) = &mut self.watch else {
             self.registry.status().await?;
@@ -318,12 +342,17 @@ impl Session {
         };
         // Nobody read the stream while the session did something else.
         if let Some(item) = watch.next().now_or_never() {
-            self.take(item?);
+            self.take(item?).await?;
         } else if self.silence.asked {
             return Err(RegistryError::Silent { seconds: 2 * SILENCE.as_secs() });
-        } else {
-            watch.request_progress().await?;
+        } else if watch.request_progress().await? {
             self.silence = Silence::begin(true);
+        } else {
+            match self.followed.keys().next().map(|range| self.handle.layout.key_prefix(range)) {
+                Some(key) => drop(self.registry.read(&[key.as_str().into()]).await?),
+                None => drop(self.registry.status().await?),
+            }
+            self.silence = Silence::begin(false);
         }
         Ok(())
     }
@@ -346,6 +375,24 @@ impl Session {
         self.handle.set_records_known();
         self.handle.notify(affected);
         Ok(())
+    }
+
+    /// One watch ended. If one of its revisions is too large, its range is listed again; without read permission it
+    /// waits.
+    async fn lost(&mut self, watch_id: i64, error: RegistryError) -> Result<Affected> {
+        let Some(range) = self.followed.iter().find(|(_, id)| **id == watch_id).map(|(range, _)| range.clone()) else {
+            return Ok(Affected::default());
+        };
+        self.followed.remove(&range);
+        self.drop_empty_stream();
+        match error {
+            RegistryError::TooLarge(_) => {
+                warn!(registry = self.handle.name, %error, "a watch is too large; listing its range again");
+                self.catch_up().await
+            }
+            RegistryError::PermissionDenied(_) if range != Range::Everything => Ok(self.refuse(&range, error)),
+            error => Err(error),
+        }
     }
 
     /// Looks up the leases of departed records.

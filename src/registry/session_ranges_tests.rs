@@ -144,6 +144,43 @@ async fn a_name_without_read_permission_affects_only_its_service() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_concerns_only_its_range() {
+    let bench = bench_of_ranges(&["echo", "order"]);
+    bench.server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
+    bench.fresh().await;
+    let (lists, connections) = (bench.server.calls("list"), bench.server.calls("status"));
+
+    // A revision that is too large is not delivered; the list shows what it did.
+    bench.server.end_watch("echo/", RegistryError::TooLarge("16 MiB".to_owned()));
+    bench.server.put("echo/2", "10.0.0.2:80", LeaseId::NONE);
+    bench.until("listed again", |b| b.keys().len() == 2).await;
+    bench.server.put("echo/3", "10.0.0.3:80", LeaseId::NONE);
+    bench.until("watched again", |b| b.keys().len() == 3).await;
+    assert_eq!(bench.server.calls("list"), lists + 1, "the other range is not listed again");
+
+    bench.server.end_watch("order/", RegistryError::PermissionDenied("permission denied".to_owned()));
+    bench.until("refused", |b| b.refusal("order").is_some()).await;
+    bench.until("permitted again", |b| b.refusal("order").is_none()).await;
+    assert_eq!(bench.server.calls("status"), connections, "the session goes on");
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_session_ends_because_its_last_range_was_given_up() {
+    let bench = bench_of_ranges(&["echo"]);
+    bench.fresh().await;
+    bench.handle.set_registered(names(&[]));
+    let connections = bench.server.calls("status");
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bench.handle.status().phase, Phase::Watching);
+    bench.handle.set_registered(names(&["echo"]));
+    bench.fresh().await;
+    assert!(bench.server.calls("status") >= connections);
+    assert!(bench.server.calls("list") == 2, "one session");
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
 async fn own_records_are_found_even_if_etcd_does_not_list_leases() {
     let bench = bench_of_ranges(&[]);
     let (readable, unreadable) = (bench.handle.leases.id(700), bench.handle.leases.id(3));

@@ -170,6 +170,21 @@ async fn every_end_of_a_session_is_the_start_of_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_is_the_sign_of_life_where_progress_is_not_answered() {
+    let bench = bench();
+    bench.server.set_faults(Faults { no_progress: true, ..Faults::default() });
+    bench.fresh().await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(bench.server.calls("list"), 1, "no session ended");
+    assert!(bench.server.calls("read") >= 50);
+    bench.server.put("p/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId::NONE);
+    bench.until("the event", |b| b.keys().len() == 1).await;
+    bench.server.set_faults(Faults { no_progress: true, away: true, ..Faults::default() });
+    bench.until("the end", |b| b.snapshot().state == ViewState::Stale).await;
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_lease_of_a_departed_record_is_looked_up() {
     let bench = bench();
     bench.server.grant_for(LeaseId(5), Duration::from_secs(3600));

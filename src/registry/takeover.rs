@@ -14,8 +14,9 @@ use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
 use twinspan_core::plan::fence::{Decision, Epoch, FenceInput, decide};
 
-use super::fence::{FenceState, FenceStatus};
+use super::fence::{FenceKeys, FenceState, FenceStatus};
 use super::handle::RegistryHandle;
+use super::incarnation::IncarnationKey;
 use super::{Batch, Outcome, Registry, RegistryError, Result};
 use crate::env::Env;
 use crate::leadership::{Leadership, LeaseHistory};
@@ -37,7 +38,7 @@ pub struct Takeover {
     pub ending: CancellationToken,
 }
 
-/// Raises the epoch whenever this process leads, until it is stopped; releases it when the process ends.
+/// Raises the epoch whenever this process leads and may write, until it is stopped; releases it when the process ends.
 pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: CancellationToken) {
     let Takeover { leadership, lease_history, env, ending } = takeover;
     let Some(fence) = &handle.fence else { return };
@@ -52,7 +53,7 @@ pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: Cancella
         approved.borrow_and_update();
         let now = status.borrow_and_update().clone();
         let connection = connections.borrow_and_update().clone();
-        let wait = match (leadership.is_leader(), connection) {
+        let wait = match (leadership.may_write(), connection) {
             (false, _) => {
                 let reported = !matches!(fence.fence(), Ok(_) | Err(RegistryError::NoEpoch));
                 fence.set(FenceStatus::None);
@@ -111,7 +112,8 @@ async fn take_over(
     lease_history: &LeaseHistory,
     env: &Env,
 ) -> Result<()> {
-    let found = read(fence, registry).await?;
+    let keys = fence.read(registry).await?;
+    let found = keys.epoch.clone();
     let text = found.as_ref().map(|record| String::from_utf8_lossy(&record.value).into_owned());
     let ours = fence.ours();
     let holder = text.as_deref().and_then(|text| text.parse::<Epoch>().ok()).map(|epoch| epoch.holder);
@@ -128,6 +130,9 @@ async fn take_over(
     match decision {
         Decision::Hold => {
             if let Some(ours) = ours {
+                if keys.incarnation == IncarnationKey::Missing {
+                    raise(handle, fence, registry, &keys, &ours, env).await?;
+                }
                 fence.set(FenceStatus::Held(ours));
             }
         }
@@ -145,7 +150,7 @@ async fn take_over(
             return Err(RegistryError::LeaseUnconfirmed("the Lease names another holder".to_owned()));
         }
         Decision::Raise { to, unexplained } => {
-            raise(fence, registry, found, &to).await?;
+            raise(handle, fence, registry, &keys, &to, env).await?;
             if unexplained {
                 let ttl = handle.leases.ttl();
                 warn!(
@@ -165,22 +170,55 @@ async fn take_over(
     Ok(())
 }
 
-async fn read(fence: &FenceState, registry: &dyn Registry) -> Result<Option<RawRecord>> {
-    let reading = registry.read(&[RecordKey::from(fence.key())]).await?;
-    Ok(reading.records.into_iter().next().and_then(|(_, record)| record))
+/// Raises the epoch, and creates the incarnation key where it is missing.
+async fn raise(
+    handle: &RegistryHandle,
+    fence: &FenceState,
+    registry: &dyn Registry,
+    keys: &FenceKeys,
+    to: &Epoch,
+    env: &Env,
+) -> Result<()> {
+    let mut incarnation = match &keys.incarnation {
+        IncarnationKey::Value(value) => Some(value.clone()),
+        IncarnationKey::Unreadable | IncarnationKey::Missing => None,
+    };
+    let epoch = write_epoch(fence, keys.epoch.as_ref(), to);
+    if keys.incarnation == IncarnationKey::Missing {
+        let value: String = (0..4).map(|_| format!("{:08x}", env.random_u32())).collect();
+        let (key, bytes) = (fence.incarnation_key().into(), value.clone().into_bytes());
+        match commit(registry, vec![epoch.clone(), RecordOp::Create { key, value: bytes }]).await {
+            Ok(Some(Outcome::Conflict(Some(found)))) => {
+                incarnation = Some(String::from_utf8_lossy(&found.value).into_owned());
+            }
+            Ok(_) => incarnation = Some(value),
+            // A user that may write the epoch alone can still lead.
+            Err(RegistryError::PermissionDenied(_)) => drop(commit(registry, vec![epoch]).await?),
+            Err(error) => return Err(error),
+        }
+    } else {
+        commit(registry, vec![epoch]).await?;
+    }
+    handle.view().raised(to.counter, incarnation);
+    Ok(())
 }
 
 /// Compare-and-swap on the record that was read: of two processes that raise, one wins.
-async fn raise(fence: &FenceState, registry: &dyn Registry, found: Option<RawRecord>, to: &Epoch) -> Result<()> {
+fn write_epoch(fence: &FenceState, found: Option<&RawRecord>, to: &Epoch) -> RecordOp {
     let (key, value) = (RecordKey::from(fence.key()), to.to_string().into_bytes());
-    let op = match found {
+    match found {
         None => RecordOp::Create { key, value },
         Some(found) => RecordOp::Update { key, value, if_revision: found.mod_revision, lease: found.lease },
-    };
+    }
+}
+
+/// Writes the epoch, which is the first operation. Returns the outcome of the second one.
+async fn commit(registry: &dyn Registry, ops: Vec<RecordOp>) -> Result<Option<Outcome>> {
     // Without a lease: the epoch must outlive every process that may still write under an older one.
-    let committed = registry.commit(&Batch { fence: None, lease: LeaseId::NONE, ops: vec![op] }).await?;
-    match committed.outcomes.first() {
-        Some(Outcome::Written) => Ok(()),
+    let committed = registry.commit(&Batch { fence: None, lease: LeaseId::NONE, ops }).await?;
+    let mut outcomes = committed.outcomes.into_iter();
+    match outcomes.next() {
+        Some(Outcome::Written) => Ok(outcomes.next()),
         _ => Err(RegistryError::NoEpoch),
     }
 }
@@ -190,9 +228,10 @@ async fn release(handle: &RegistryHandle, fence: &FenceState) {
     let FenceStatus::Held(ours) = fence.status.send_replace(FenceStatus::None) else { return };
     let Ok(registry) = handle.connection() else { return };
     let released = async {
-        let found = read(fence, registry.as_ref()).await?;
+        let found = fence.read(registry.as_ref()).await?.epoch;
         if found.as_ref().is_some_and(|record| record.value == ours.to_string().as_bytes()) {
-            raise(fence, registry.as_ref(), found, &Epoch { holder: String::new(), ..ours }).await?;
+            let nobody = Epoch { holder: String::new(), ..ours };
+            commit(registry.as_ref(), vec![write_epoch(fence, found.as_ref(), &nobody)]).await?;
         }
         Ok::<(), RegistryError>(())
     };

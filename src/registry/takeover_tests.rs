@@ -22,6 +22,10 @@ struct Replica {
 }
 
 fn replica(server: &FakeEtcd, name: &str) -> Replica {
+    replica_as(server, name, Leadership::none())
+}
+
+fn replica_as(server: &FakeEtcd, name: &str, leadership: Leadership) -> Replica {
     let (sender, events) = mpsc::unbounded_channel();
     let identity = Identity {
         uid: "u".into(),
@@ -31,7 +35,7 @@ fn replica(server: &FakeEtcd, name: &str) -> Replica {
         fence_prefix: Some("twinspan/".into()),
     };
     let handle = RegistryHandle::new("main", &identity, None, sender);
-    let (leadership, stop, ending) = (Leadership::none(), CancellationToken::new(), CancellationToken::new());
+    let (stop, ending) = (CancellationToken::new(), CancellationToken::new());
     let lease_history = LeaseHistory::alone(name);
     let leader = Takeover { leadership: leadership.clone(), lease_history, env: Env::real(), ending: ending.clone() };
     tokio::spawn(session::run(handle.clone(), Arc::new(server.clone()), Env::real(), stop.clone()));
@@ -198,4 +202,24 @@ async fn a_replica_that_stops_leading_clears_the_epoch_error() {
     a.leadership.lost();
     a.until("it need not be", |fence| *fence == Err(RegistryError::NoEpoch)).await;
     a.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_keeps_leases_alive_and_writes_nothing() {
+    let server = FakeEtcd::new();
+    server.grant_for(LeaseId(7), Duration::from_secs(60));
+    let own = r#"{"network":"tcp","address":"10.0.0.1:80","tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
+    server.put("p/echo/10.0.0.1:80", own, LeaseId(7));
+    let before = (server.records(), server.revision());
+    let dry = replica_as(&server, "dry", Leadership::dry_run());
+    dry.lead();
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert!(dry.leadership.is_leader());
+    let op = RecordOp::Delete { key: "p/echo/10.0.0.1:80".into(), if_revision: 1, lease: LeaseId(7) };
+    dry.handle.confirm_sole(dry.handle.etcd());
+    assert_eq!(dry.handle.write(&dry.leadership, vec![op]).await.error, Some(RegistryError::NotLeader));
+    dry.ending.cancel();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((server.records(), server.revision(), server.leases()), (before.0, before.1, vec![LeaseId(7)]));
+    dry.stop.cancel();
 }

@@ -17,7 +17,7 @@ use twinspan_core::plan::departure::Departures;
 use twinspan_core::plan::departure::evidence::DepartureTracker;
 use twinspan_core::plan::service::{Incarnation, Snapshot, ViewState};
 
-use super::incarnation::IncarnationTracker;
+use super::incarnation::{FenceValues, IncarnationTracker, LastKnown};
 use super::records::{Affected, Counts, RecordStore};
 use super::{Change, ListResponse, RegistryError};
 
@@ -31,6 +31,8 @@ pub struct RegistryView {
     refused: BTreeMap<Range, RegistryError>,
     incarnation: IncarnationTracker,
     revision: Revision,
+    /// The time of the first list of this session.
+    first_listed: Option<Timestamp>,
     pub(super) departures: DepartureTracker,
     /// Our deletes in flight: their events do not count as departures.
     deleting: BTreeMap<RecordKey, Revision>,
@@ -39,8 +41,8 @@ pub struct RegistryView {
 }
 
 impl RegistryView {
-    /// `before` is the etcd cluster and the revision in the status, which an earlier process wrote.
-    pub fn new(layout: Layout, cluster_id: impl Into<String>, before: Option<(u64, Revision)>) -> Self {
+    /// `before` is the registry in the status, which an earlier process wrote.
+    pub fn new(layout: Layout, cluster_id: impl Into<String>, before: Option<LastKnown>) -> Self {
         let cluster_id = cluster_id.into();
         Self {
             departures: DepartureTracker::new(layout.format(), cluster_id.clone()),
@@ -48,8 +50,9 @@ impl RegistryView {
             state: ViewState::Unknown,
             listed: BTreeSet::new(),
             refused: BTreeMap::new(),
-            incarnation: IncarnationTracker::new(before.map(|(cluster, _)| cluster)),
-            revision: before.map(|(_, revision)| revision).unwrap_or_default(),
+            revision: before.as_ref().map(|before| before.revision).unwrap_or_default(),
+            incarnation: IncarnationTracker::new(before),
+            first_listed: None,
             deleting: BTreeMap::new(),
             tombstones: BTreeMap::new(),
         }
@@ -138,10 +141,26 @@ impl RegistryView {
         self.records.owned_by(service)
     }
 
-    /// A session begins: it has listed nothing yet.
-    pub fn begin(&mut self) {
-        self.incarnation.begin();
+    /// A session begins: it has listed nothing yet. `found` are the keys of the fence, if there is one.
+    pub fn begin(&mut self, found: Option<FenceValues>) {
+        self.incarnation.begin(found);
         self.listed.clear();
+        self.first_listed = None;
+    }
+
+    /// The registry that answers.
+    pub fn last_known(&self) -> Option<&LastKnown> {
+        self.incarnation.known()
+    }
+
+    /// This process raised the epoch, and created the incarnation key if it was missing.
+    pub fn raised(&mut self, epoch: u64, incarnation: Option<String>) {
+        self.incarnation.raised(epoch, incarnation);
+    }
+
+    /// An answer contradicts what is known, as after a rollback: the session has to list everything anew.
+    pub fn is_contradicted(&self) -> bool {
+        self.incarnation.is_contradicted()
     }
 
     /// Every range was listed.
@@ -149,11 +168,21 @@ impl RegistryView {
         self.incarnation.set_all_listed();
     }
 
-    /// Enters the complete list of a range.
+    /// Enters the complete list of a range. It replaces what is known, but for what is newer than the list.
     pub fn reset(&mut self, range: &Range, listing: &ListResponse, now: Timestamp) -> Affected {
         let mut affected = Affected::default();
-        if self.incarnation.listed(listing.cluster_id, listing.revision, self.revision) {
-            self.incarnation.set_outdated(self.records.ranges());
+        let first_listed = *self.first_listed.get_or_insert(now);
+        let came_back = self.incarnation.listed(listing.cluster_id, listing.revision, self.revision);
+        if came_back || self.goes_back(range, listing) {
+            if !came_back {
+                self.incarnation.set_rolled_back();
+                // The ranges that this session listed before were judged as those of the known registry.
+                self.departures.rolled_back_since(first_listed);
+            }
+            let mut outdated = self.records.ranges();
+            outdated.retain(|range| !self.listed.contains(range));
+            outdated.insert(range.clone());
+            self.incarnation.set_outdated(outdated);
             // The other incarnation's revisions cannot be compared with known ones.
             self.tombstones.clear();
             self.revision = listing.revision;
@@ -196,6 +225,21 @@ impl RegistryView {
         self.state = ViewState::Fresh;
         self.departures.forget(now);
         affected
+    }
+
+    /// True if the list proves a rollback.
+    fn goes_back(&self, range: &Range, listing: &ListResponse) -> bool {
+        let proof = |raw: &RawRecord| self.contradicts(raw, listing.revision);
+        !self.incarnation.is_outdated(range) && listing.records.iter().any(proof)
+    }
+
+    /// True if the server has, at a revision, a record that the known one rules out: on one line of revisions, a key
+    /// never has an older revision than before, nor another value at the same one.
+    fn contradicts(&self, raw: &RawRecord, at: Revision) -> bool {
+        let differs =
+            |known: &Record| known.mod_revision == raw.mod_revision && *known != self.records.layout().decode(raw);
+        self.revision_of(&raw.key).is_some_and(|known| raw.mod_revision < known && known <= at)
+            || self.records.get(&raw.key).is_some_and(|known| differs(known))
     }
 
     /// A range cannot be listed: its records stay, but no plan may rest on them.
@@ -277,7 +321,7 @@ impl RegistryView {
     /// The watch has reported everything up to the revision.
     pub fn progressed(&mut self, revision: Revision, now: Timestamp) {
         self.revision = self.revision.max(revision);
-        self.tombstones.retain(|_, deleted| *deleted > self.revision);
+        self.tombstones.retain(|_, deleted| *deleted > revision);
         self.departures.forget(now);
     }
 
@@ -295,17 +339,31 @@ impl RegistryView {
     pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Affected {
         let mut affected = Affected::default();
         match record {
-            Some(raw) => self.put(raw, false, &mut affected),
+            Some(raw) => {
+                let contradicts = self.contradicts(raw, revision);
+                if contradicts {
+                    self.incarnation.set_contradicted();
+                }
+                self.put(raw, contradicts, &mut affected);
+            }
             None => {
                 if self.records.get(key).is_some_and(|known| known.mod_revision < revision) {
                     self.records.remove(key, &mut affected);
                 }
-                if revision > self.revision {
+                // Another range may have carried the view beyond the delete, which this range's watch still has to
+                // report.
+                if revision > self.revision || self.layout().root().is_none() {
                     self.tombstones.insert(key.clone(), revision);
                 }
             }
         }
         affected
+    }
+
+    /// The newest revision at which the key was written or deleted, as far as it is known.
+    fn revision_of(&self, key: &RecordKey) -> Option<Revision> {
+        let known = self.records.get(key).map(|record| record.mod_revision);
+        known.max(self.tombstones.get(key).copied())
     }
 
     /// One of our leases is gone: drops every record on it up to this revision, which the watch may not have reported
@@ -321,12 +379,8 @@ impl RegistryView {
     }
 
     fn put(&mut self, raw: &RawRecord, any_revision: bool, affected: &mut Affected) {
-        if !any_revision {
-            let known = self.records.get(&raw.key).map(|record| record.mod_revision);
-            let known = known.max(self.tombstones.get(&raw.key).copied());
-            if known.is_some_and(|known| known >= raw.mod_revision) {
-                return;
-            }
+        if !any_revision && self.revision_of(&raw.key).is_some_and(|known| known >= raw.mod_revision) {
+            return;
         }
         let Some(name) = self.records.name_of(&raw.key) else { return };
         let record = self.records.layout().decode(raw);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::registry::incarnation::IncarnationKey;
 use twinspan_core::codec::Format;
 use twinspan_core::plan::departure::Evidence;
 
@@ -14,7 +15,7 @@ fn view() -> RegistryView {
 
 /// A session begins and lists everything.
 fn reset(view: &mut RegistryView, listing: &ListResponse, now: Timestamp) -> Affected {
-    view.begin();
+    view.begin(None);
     let affected = view.reset(&Range::Everything, listing, now);
     view.set_all_listed();
     affected
@@ -150,8 +151,8 @@ fn a_departure_is_explained_by_its_lease_and_ends_when_the_address_is_registered
     assert!(!view.departures.explain(look_up, Evidence::Deregistered), "once explained it stays so");
     view.apply(&[Change::Put(foreign("p/echo/some-other-key/10.0.0.1:80", 8))], at(0));
     assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::Deregistered)]);
-    // The look-up of the first departure does not explain a second one.
-    let again = view.apply(&[deleted("p/echo/some-other-key/10.0.0.1:80", 9)], at(20));
+    // The look-up of the first departure does not explain a second one, not even one at the same time.
+    let again = view.apply(&[deleted("p/echo/some-other-key/10.0.0.1:80", 9)], at(0));
     assert!(!view.departures.explain(look_up, Evidence::Deregistered));
     assert!(view.departures.explain(&again.look_ups[0], Evidence::Deregistered));
 }
@@ -195,7 +196,7 @@ fn a_process_that_starts_knows_the_etcd_cluster_from_the_status() {
         (Some((1, 6)), Incarnation::RolledBack),
         (Some((2, 5)), Incarnation::ClusterChanged),
     ] {
-        let mut view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", before);
+        let mut view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", before.map(Into::into));
         reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
         assert_eq!((view.incarnation(), keys(&view).len()), (expected, 1), "{before:?}");
     }
@@ -233,6 +234,30 @@ fn several_records_of_a_service_deleted_in_one_revision_are_a_bulk_deletion() {
 }
 
 #[test]
+fn healed_records_that_go_with_a_lease_of_ours_are_looked_up() {
+    let healed = |n: i64, lease| {
+        let marks = "c1/shop/echo\",\"twinspan.dev/healed\":\"true";
+        raw(&format!("p/echo/10.0.0.{n}:80"), n, lease, Some(marks))
+    };
+    let (ours, theirs) = (LeaseId(70), LeaseId(71));
+    for (lease, count, expected, if_it_lives) in [
+        (ours, 2, Evidence::LookingUp, Evidence::BulkDeleted),
+        (ours, 1, Evidence::LookingUp, Evidence::Deregistered),
+        (theirs, 2, Evidence::BulkDeleted, Evidence::BulkDeleted),
+    ] {
+        let mut view = view();
+        view.departures.set_our_leases([ours].into());
+        let records: Vec<RawRecord> = (1..=count).map(|n| healed(n, lease)).collect();
+        reset(&mut view, &listing(5, &records), at(0));
+        let all: Vec<Change> = records.iter().map(|record| deleted(&record.key.to_string(), 6)).collect();
+        let affected = view.apply(&all, at(0));
+        assert!(evidence(&view).iter().all(|(_, evidence)| *evidence == expected), "{:?}", evidence(&view));
+        assert!(affected.look_ups.iter().all(|look_up| look_up.if_it_lives == if_it_lives), "{affected:?}");
+        assert_eq!(affected.look_ups.is_empty(), expected != Evidence::LookingUp);
+    }
+}
+
+#[test]
 fn a_go_zero_key_that_is_deleted_alone_deregistered() {
     let mut view = RegistryView::new(Layout::new(Format::GoZero, ""), "c1", None);
     let echo = Range::Service(RegistryName::new("echo").unwrap());
@@ -242,7 +267,7 @@ fn a_go_zero_key_that_is_deleted_alone_deregistered() {
         mod_revision: 1,
         lease: LEASE,
     };
-    view.begin();
+    view.begin(None);
     assert_eq!(view.snapshot(&super::tests::echo().0, &super::tests::echo().1).state, ViewState::Unknown);
     let records = [record("echo/1", "10.0.0.1:80"), record("echo/twinspan~c1~shop~echo~10.0.0.2:80", "10.0.0.2:80")];
     view.reset(&echo, &listing(5, &records), at(0));
@@ -303,4 +328,155 @@ fn departures_are_forgotten_when_they_no_longer_matter() {
     assert_eq!(evidence(&view).len(), 1);
     view.progressed(8, at(400));
     assert_eq!(evidence(&view), []);
+}
+
+fn list(view: &mut RegistryView, listing: &ListResponse) {
+    reset(view, listing, at(0));
+}
+
+/// K of this address with another value.
+fn changed(key: &str, mod_revision: Revision) -> RawRecord {
+    let mut raw = own(key, mod_revision);
+    raw.value = String::from_utf8(raw.value).unwrap().replace("10,", "20,").into();
+    raw
+}
+
+#[test]
+fn a_listed_revision_that_went_back_is_a_rollback_and_the_list_is_believed() {
+    let key = "p/echo/10.0.0.1:80";
+    for (after, why) in [
+        (changed(key, 500), "a snapshot that was restored with a higher revision"),
+        (changed(key, 900), "the first write on a new line of revisions"),
+    ] {
+        let mut view = view();
+        list(&mut view, &listing(950, &[own(key, 900), foreign("p/echo/10.0.0.2:80", 940)]));
+        list(&mut view, &listing(2000, std::slice::from_ref(&after)));
+        let (name, owner) = echo();
+        let record = view.snapshot(&name, &owner).records[&RecordKey::from(key)].clone();
+        assert_eq!(*record, view.layout().decode(&after), "{why}");
+        assert_eq!(view.incarnation(), Incarnation::RolledBack, "{why}");
+        assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::RolledBack)], "{why}");
+    }
+    // A record of ours that is newer than the list proves nothing.
+    let mut view = view();
+    list(&mut view, &listing(950, &[own(key, 900)]));
+    view.learnt(&key.into(), Some(&changed(key, 970)), 970);
+    list(&mut view, &listing(960, &[own(key, 900)]));
+    assert_eq!((view.incarnation(), keys(&view).len()), (Incarnation::AsItWas, 1));
+}
+
+#[test]
+fn a_range_that_went_back_makes_those_listed_before_it_unexplained_too() {
+    let mut view = RegistryView::new(Layout::new(Format::GoZero, ""), "c1", None);
+    let record = |key: &str, mod_revision| RawRecord {
+        key: key.into(),
+        value: b"10.0.0.1:80".to_vec(),
+        mod_revision,
+        lease: LEASE,
+    };
+    let range = |name: &str| Range::Service(RegistryName::new(name).unwrap());
+    view.begin(None);
+    view.reset(&range("echo"), &listing(950, &[record("echo/1", 900)]), at(0));
+    view.reset(&range("other"), &listing(950, &[record("other/1", 910)]), at(0));
+    view.set_all_listed();
+    view.begin(None);
+    view.reset(&range("echo"), &listing(2000, &[]), at(9));
+    assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::Deregistered)]);
+    view.reset(&range("other"), &listing(2000, &[record("other/1", 500)]), at(9));
+    assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::RolledBack)]);
+    assert_eq!(view.incarnation(), Incarnation::RolledBack);
+}
+
+#[test]
+fn a_lost_race_that_shows_an_older_record_is_believed_and_asks_for_a_list() {
+    let key = "p/echo/10.0.0.1:80";
+    let mut view = view();
+    list(&mut view, &listing(950, &[own(key, 900)]));
+    view.learnt(&key.into(), Some(&own(key, 900)), 960);
+    assert!(!view.is_contradicted());
+    view.learnt(&key.into(), Some(&changed(key, 500)), 2001);
+    assert!(view.is_contradicted());
+    let (name, owner) = echo();
+    assert_eq!(view.snapshot(&name, &owner).records[&RecordKey::from(key)].mod_revision, 500);
+    list(&mut view, &listing(2002, &[changed(key, 500)]));
+    assert_eq!((view.incarnation(), view.is_contradicted()), (Incarnation::RolledBack, false));
+}
+
+#[test]
+fn with_several_ranges_a_delete_of_ours_is_not_undone_by_an_older_event() {
+    let mut view = RegistryView::new(Layout::new(Format::GoZero, ""), "c1", None);
+    let own = |name: &str, mod_revision| RawRecord {
+        key: format!("{name}/twinspan~c1~shop~echo~10.0.0.1:80").as_str().into(),
+        value: b"10.0.0.1:80".to_vec(),
+        mod_revision,
+        lease: LEASE,
+    };
+    view.begin(None);
+    for name in ["echo", "other"] {
+        view.reset(&Range::Service(RegistryName::new(name).unwrap()), &listing(5, &[own(name, 4)]), at(0));
+    }
+    view.learnt(&own("echo", 4).key, None, 8);
+    // The other range is ahead of this one.
+    view.apply(&[Change::Put(own("other", 9))], at(0));
+    view.learnt(&own("echo", 4).key, None, 8);
+    view.apply(&[Change::Put(own("echo", 7))], at(0));
+    assert_eq!(keys(&view), Vec::<String>::new());
+
+    let mut view = RegistryView::new(Layout::new(Format::GoZero, ""), "c1", None);
+    view.begin(None);
+    for name in ["echo", "other"] {
+        view.reset(&Range::Service(RegistryName::new(name).unwrap()), &listing(5, &[own(name, 4)]), at(0));
+    }
+    view.apply(&[Change::Put(own("other", 9))], at(0));
+    view.learnt(&own("echo", 4).key, None, 8);
+    view.apply(&[Change::Put(own("echo", 7))], at(0));
+    assert_eq!(keys(&view), Vec::<String>::new(), "the answer came after the other range's event");
+}
+
+fn values(incarnation: IncarnationKey, epoch: Option<u64>) -> Option<FenceValues> {
+    Some(FenceValues { incarnation, epoch })
+}
+
+#[test]
+fn incarnation_and_epoch_tell_what_cluster_id_and_revision_do_not() {
+    let value = |text: &str| IncarnationKey::Value(text.to_owned());
+    let known = |incarnation: Option<&str>, epoch| LastKnown {
+        incarnation: incarnation.map(ToOwned::to_owned),
+        epoch,
+        ..LastKnown::from((1, 5))
+    };
+    for (known, found, expected) in [
+        (known(None, None), values(IncarnationKey::Missing, None), Incarnation::AsItWas),
+        (known(None, None), values(value("a"), Some(7)), Incarnation::AsItWas),
+        (known(Some("a"), Some(7)), values(value("a"), Some(7)), Incarnation::AsItWas),
+        (known(Some("a"), Some(7)), values(value("a"), Some(9)), Incarnation::AsItWas),
+        (known(Some("a"), Some(7)), values(value("a"), Some(6)), Incarnation::RolledBack),
+        (known(Some("a"), Some(7)), values(value("a"), None), Incarnation::RolledBack),
+        (known(Some("a"), Some(7)), values(IncarnationKey::Missing, None), Incarnation::RolledBack),
+        (known(Some("a"), Some(7)), values(value("b"), Some(7)), Incarnation::ClusterChanged),
+        (known(Some("a"), Some(7)), values(IncarnationKey::Unreadable, Some(7)), Incarnation::AsItWas),
+        (known(Some("a"), Some(7)), None, Incarnation::AsItWas),
+        (
+            LastKnown { unsettled: Some(Incarnation::RolledBack), ..known(Some("a"), Some(7)) },
+            values(value("a"), Some(8)),
+            Incarnation::RolledBack,
+        ),
+    ] {
+        let text = format!("{known:?} {found:?}");
+        let mut view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", Some(known));
+        view.begin(found.clone());
+        view.reset(&Range::Everything, &listing(9, &[]), at(0));
+        view.set_all_listed();
+        assert_eq!(view.incarnation(), expected, "{text}");
+        // Once it was met, it is the known one.
+        view.begin(found);
+        view.reset(&Range::Everything, &listing(9, &[]), at(0));
+        assert_eq!(view.incarnation(), Incarnation::AsItWas, "{text}");
+    }
+    // A proxy answers without a cluster ID.
+    let mut view = view();
+    list(&mut view, &listing(9, &[]));
+    list(&mut view, &ListResponse { cluster_id: 0, ..listing(9, &[]) });
+    list(&mut view, &listing(9, &[]));
+    assert_eq!(view.incarnation(), Incarnation::AsItWas);
 }

@@ -107,7 +107,7 @@ impl RegistryHandle {
     /// # Errors
     /// The reason why nothing may be written now. Otherwise returns the fence that the batch has to compare.
     fn may_write(&self, leadership: &Leadership) -> Result<Option<Fence>> {
-        if !leadership.is_leader() {
+        if !leadership.may_write() {
             return Err(RegistryError::NotLeader);
         }
         if !self.is_sole() {
@@ -300,7 +300,7 @@ async fn learn_answer(
 ) -> Result<()> {
     match answer {
         Ok(committed) => {
-            learn_outcomes(handle, batch, &committed, report);
+            learn_outcomes(handle, registry, batch, &committed, report);
             Ok(())
         }
         Err(RegistryError::LeaseGone) => {
@@ -318,9 +318,10 @@ async fn learn_answer(
             let keys: Vec<RecordKey> = batch.ops.iter().map(|op| op.key().clone()).collect();
             match registry.read(&keys).await {
                 Ok(reading) => {
-                    let mut view = handle.view();
-                    for (key, record) in &reading.records {
-                        report.found.add(view.learnt(key, record.as_ref(), reading.revision));
+                    if let Some(mut view) = handle.view_of(registry) {
+                        for (key, record) in &reading.records {
+                            report.found.add(view.learnt(key, record.as_ref(), reading.revision));
+                        }
                     }
                 }
                 Err(_) => handle.write_unknown(registry),
@@ -331,19 +332,29 @@ async fn learn_answer(
     }
 }
 
-fn learn_outcomes(handle: &RegistryHandle, batch: &Batch, committed: &TxnResponse, report: &mut WriteReport) {
-    let mut view = handle.view();
+fn learn_outcomes(
+    handle: &RegistryHandle,
+    registry: &dyn Registry,
+    batch: &Batch,
+    committed: &TxnResponse,
+    report: &mut WriteReport,
+) {
+    let mut view = handle.view_of(registry);
+    let mut learn = |key: &RecordKey, record: Option<&RawRecord>| match &mut view {
+        Some(view) => view.learnt(key, record, committed.revision),
+        None => Affected::default(),
+    };
     report.revision = committed.revision;
     for (op, outcome) in batch.ops.iter().zip(&committed.outcomes) {
         match outcome {
             Outcome::Conflict(found) => {
                 debug!(registry = handle.name, key = %op.key(), "lost a race");
                 report.conflicts += 1;
-                report.found.add(view.learnt(op.key(), found.as_ref(), committed.revision));
+                report.found.add(learn(op.key(), found.as_ref()));
             }
             Outcome::Written => {
                 let written = written(op, batch.lease, committed.revision);
-                report.wrote.add(view.learnt(op.key(), written.as_ref(), committed.revision));
+                report.wrote.add(learn(op.key(), written.as_ref()));
                 match op {
                     RecordOp::Create { .. } => report.created += 1,
                     RecordOp::Update { .. } => report.updated += 1,
@@ -351,6 +362,9 @@ fn learn_outcomes(handle: &RegistryHandle, batch: &Batch, committed: &TxnRespons
                 }
             }
         }
+    }
+    if view.is_some_and(|view| view.is_contradicted()) {
+        handle.write_unknown(registry);
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Serialize;
 use twinspan_core::codec::Layout;
 use twinspan_core::model::{Content, InstanceAddr, Record, RecordKey, ServiceKey};
-use twinspan_core::plan::service::{self, Facts, Plan};
+use twinspan_core::plan::service::{self, Facts, Plan, Term};
 use twinspan_core::plan::slices::{SliceOp, SliceSpec};
 use twinspan_core::plan::{RecordOp, service::RegistryFacts};
 
@@ -108,11 +108,11 @@ pub struct SliceChange {
 /// Previews one RegisteredService; `None` while the view of the cluster is not complete.
 pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
     let checkpoints = Checkpoints::default();
-    let observed = observe(views, &checkpoints, key)?;
+    // A leadership that begins now.
+    let observed = observe(views, &checkpoints, key, Some(Term(1)))?;
     let object = observed.object.as_ref()?;
-    // The dry-run setting of an operator does not matter for planned writes.
-    let validation = validate(&observed, false);
-    let siblings = siblings::siblings(views, &checkpoints, &observed, validation.accepted(), false);
+    let validation = validate(&observed);
+    let siblings = siblings::siblings(views, &checkpoints, &observed, validation.accepted());
     let now = views.env.now();
     let checkpoint = &observed.checkpoint.planned;
     let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, now);

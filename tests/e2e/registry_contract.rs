@@ -193,6 +193,7 @@ async fn seen(watch: &mut dyn Watch, first: i64) -> Result<()> {
         match next(watch).await? {
             WatchItem::Changes(more) => changes.extend(more),
             WatchItem::Progress(_) | WatchItem::Alive => {}
+            WatchItem::Lost { watch_id, error } => bail!("watch {watch_id} ended: {error}"),
         }
     }
     let put = |name, value, revision| Change::Put(found(name, value, revision));
@@ -251,7 +252,7 @@ async fn several(registry: &dyn Registry) -> Result<()> {
         match next(watch.as_mut()).await? {
             WatchItem::Progress(revision) if revision > from => break,
             WatchItem::Progress(_) | WatchItem::Alive => {}
-            WatchItem::Changes(changes) => bail!("nothing else happened: {changes:?}"),
+            other => bail!("nothing else happened: {other:?}"),
         }
     }
     watch.unwatch(1).await?;
@@ -298,7 +299,10 @@ async fn refusals(registry: &dyn Registry) -> Result<()> {
     }
     for bytes in [1600 * 1024, 3 * 1024 * 1024] {
         let refused = registry.commit(&batch(vec![create("huge", &"x".repeat(bytes))])).await;
-        ensure!(matches!(&refused, Err(RegistryError::Rejected(_))), "{bytes} bytes: {refused:?}");
+        ensure!(
+            matches!(&refused, Err(RegistryError::Rejected(_) | RegistryError::TooLarge(_))),
+            "{bytes} bytes: {refused:?}"
+        );
     }
     // No key ever has that revision: this asks for permission, and writes nothing.
     let nothing = registry.commit(&Batch { fence: None, lease: LeaseId::NONE, ops: vec![never("1")] }).await?;
@@ -338,6 +342,7 @@ async fn compaction(registry: &dyn Registry, server: Compacts<'_>) -> Result<()>
                 return Ok(());
             }
             WatchItem::Progress(_) | WatchItem::Alive => {}
+            WatchItem::Lost { error, .. } => bail!("the watch that had caught up ended: {error}"),
         }
     }
 }

@@ -20,6 +20,10 @@ pub trait Framework: Sync {
     /// The last segment of the key of an own record.
     fn last_segment(&self, owner: &Owner, instance: &Instance) -> String;
 
+    /// Whether the framework's own servers have their address as the last segment. In other formats it is an ID; one that
+    /// is an address, often that of another port of the server, only tells its host.
+    fn key_is_address(&self) -> bool;
+
     /// # Errors
     /// [`Undecodable`] where the framework's reader would skip the record or fail.
     fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable>;

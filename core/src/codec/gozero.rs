@@ -30,6 +30,11 @@ impl Framework for GoZero {
         key_owner(owner, &instance.addr)
     }
 
+    /// The ID of the lease, or `EtcdConf.ID`; hand-written registrars use addresses.
+    fn key_is_address(&self) -> bool {
+        false
+    }
+
     fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
         Ok(Registration {
             network: "tcp".to_owned(),

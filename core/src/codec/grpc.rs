@@ -36,6 +36,11 @@ impl Framework for Grpc {
         key_owner(owner, &instance.addr)
     }
 
+    /// Any text below the target; an address by convention of the library's examples.
+    fn key_is_address(&self) -> bool {
+        false
+    }
+
     fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
         let text = go_json::text(value);
         let mut found = Registration { network: "tcp".to_owned(), ..Registration::default() };

@@ -30,6 +30,10 @@ impl Framework for Hertz {
         instance.addr.to_string()
     }
 
+    fn key_is_address(&self) -> bool {
+        true
+    }
+
     fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
         kitex::decode(value)
     }

@@ -33,6 +33,10 @@ impl Framework for Kitex {
         instance.addr.to_string()
     }
 
+    fn key_is_address(&self) -> bool {
+        true
+    }
+
     fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
         decode(value)
     }

@@ -44,6 +44,11 @@ impl Framework for Kratos {
         key_owner(owner, &instance.addr.ip())
     }
 
+    /// Any text; many programs set it to the address of their HTTP server.
+    fn key_is_address(&self) -> bool {
+        false
+    }
+
     /// Also refuses `null`, which would end a reader's process.
     fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
         let text = go_json::text(value);

@@ -9,8 +9,8 @@ use super::format::Format;
 use super::framework::{Framework, Undecodable};
 use super::mark::marked;
 use crate::model::{
-    Content, HEALED_TAG, Instance, InstanceAddr, Listener, Mark, Owner, RawRecord, Reason, Record, RecordKey,
-    Registration, RegistryName, named_address,
+    Content, HEALED_TAG, Instance, InstanceAddr, Listener, MAX_VALUE, Mark, Owner, RawRecord, Reason, Record,
+    RecordKey, Registration, RegistryName, named_address,
 };
 
 /// A part of a registry that is listed and watched as a whole.
@@ -120,7 +120,12 @@ impl Layout {
     }
 
     pub fn decode(&self, raw: &RawRecord) -> Record {
-        let content = match self.framework().decode(&raw.value) {
+        let decoded = if raw.is_too_long() {
+            Err(Undecodable(format!("the value is longer than {MAX_VALUE} bytes and is not read")))
+        } else {
+            self.framework().decode(&raw.value)
+        };
+        let content = match decoded {
             Err(Undecodable(why)) => Content::Undecodable(why),
             Ok(registration) => Content::Registered {
                 listeners: self.listeners(&registration, &raw.key),
@@ -142,7 +147,7 @@ impl Layout {
             .is_some_and(|stated| self.split_key(key).is_none_or(|(name, _)| name != stated.as_bytes()));
         let listener = |endpoint: &String| {
             let (scheme, text) = framework.split_endpoint(endpoint);
-            let addr = match endpoint_address(registration, text, key) {
+            let addr = match self.endpoint_address(registration, text, key) {
                 Ok(_) if named_otherwise => Err(Reason::OtherName),
                 addr => addr,
             };
@@ -151,25 +156,37 @@ impl Layout {
         registration.endpoints.iter().map(listener).collect()
     }
 
+    /// The address that clients would dial, if an EndpointSlice may hold it and the key does not name another one.
+    fn endpoint_address(
+        &self,
+        registration: &Registration,
+        text: &str,
+        key: &RecordKey,
+    ) -> Result<InstanceAddr, Reason> {
+        if !registration.is_tcp() {
+            return Err(Reason::NotTCP);
+        }
+        let addr = InstanceAddr::parse(text)?;
+        if self.contradicts(key, addr) { Err(Reason::KeyValueMismatch) } else { Ok(addr) }
+    }
+
+    /// Whether the key names another address. Permission to write one key must not extend to the address that another
+    /// key names. A last segment that is not an address proves nothing: real servers and people use pod names and IDs
+    /// there. An ID that is an address tells the host alone, and one that no other host can dial, as `0.0.0.0:8000`,
+    /// not even that.
+    fn contradicts(&self, key: &RecordKey, addr: InstanceAddr) -> bool {
+        let segment = key.last_segment();
+        if self.framework().key_is_address() {
+            return named_address(&segment).is_some_and(|named| named != (addr.ip(), addr.port()));
+        }
+        InstanceAddr::parse(&segment).is_ok_and(|named| named.ip() != addr.ip())
+    }
+
     fn mark(&self, registration: &Registration, key: &RecordKey) -> Mark {
         match self.framework().mark(registration, key) {
             Mark::Owned(_) | Mark::Healed(_) if !self.may_hold_ours(key) => Mark::Unreadable,
             mark => mark,
         }
-    }
-}
-
-/// The address that clients would dial, if an EndpointSlice may hold it and the key does not name another one.
-fn endpoint_address(registration: &Registration, text: &str, key: &RecordKey) -> Result<InstanceAddr, Reason> {
-    if !registration.is_tcp() {
-        return Err(Reason::NotTCP);
-    }
-    let addr = InstanceAddr::parse(text)?;
-    // Permission to write one key must not extend to the address that another key names. A last segment that is not an
-    // address proves nothing: real servers and people use pod names and IDs there.
-    match named_address(&key.last_segment()) {
-        Some(named) if named != (addr.ip(), addr.port()) => Err(Reason::KeyValueMismatch),
-        _ => Ok(addr),
     }
 }
 

@@ -146,3 +146,50 @@ fn a_kratos_record_under_another_services_key_is_nobodys_endpoint() {
     assert_eq!(verdict("other"), Err(Reason::OtherName));
     assert_eq!(verdict(""), Err(Reason::OtherName));
 }
+
+/// Programs set the ID of a Kratos instance to the address of its HTTP server (go-kratos/kratos#1711); its own reader
+/// dials the endpoints and never looks at the ID.
+#[test]
+fn an_id_that_is_an_address_tells_the_host_alone() {
+    let verdicts = |format: Format, last: &str, endpoints: &[&str]| {
+        let layout = Layout::new(format, "p");
+        let value = match format {
+            Format::Kratos => serde_json::json!({"id": last, "name": "echo", "endpoints": endpoints}).to_string(),
+            Format::Grpc => serde_json::json!({"Op": 0, "Addr": endpoints[0]}).to_string(),
+            Format::GoZero => endpoints[0].to_owned(),
+            _ => serde_json::json!({"network": "tcp", "address": endpoints[0]}).to_string(),
+        };
+        let found = record(&layout, &format!("p/echo/{last}").as_str().into(), value.into_bytes());
+        found.listeners().iter().map(|listener| listener.addr).collect::<Vec<_>>()
+    };
+    let both = ["http://10.0.0.1:8000", "grpc://10.0.0.1:9000"];
+    for id in
+        ["10.0.0.1:8000", "10.0.0.1:9000", "10.0.0.1:1", "0.0.0.0:8000", "[::]:8000", "127.0.0.1:8000", "vm-1:8000"]
+    {
+        assert_eq!(verdicts(Format::Kratos, id, &both), [Ok(addr("10.0.0.1:8000")), Ok(addr("10.0.0.1:9000"))], "{id}");
+    }
+    let mismatch = Err(Reason::KeyValueMismatch);
+    assert_eq!(verdicts(Format::Kratos, "10.0.0.2:8000", &both), [mismatch, mismatch], "another host");
+    let mixed = ["http://10.0.0.1:8000", "grpc://10.0.0.2:9000"];
+    assert_eq!(verdicts(Format::Kratos, "10.0.0.1:8000", &mixed), [Ok(addr("10.0.0.1:8000")), mismatch]);
+    for format in [Format::GoZero, Format::Grpc] {
+        assert_eq!(verdicts(format, "10.0.0.1:8000", &["10.0.0.1:9000"]), [Ok(addr("10.0.0.1:9000"))], "{format:?}");
+        assert_eq!(verdicts(format, "10.0.0.2:8000", &["10.0.0.1:9000"]), [mismatch], "{format:?}");
+    }
+    for format in [Format::Kitex, Format::Hertz] {
+        assert_eq!(verdicts(format, "10.0.0.1:8000", &["10.0.0.1:9000"]), [mismatch], "{format:?}");
+        assert_eq!(verdicts(format, "0.0.0.0:9000", &["10.0.0.1:9000"]), [mismatch], "{format:?}");
+    }
+}
+
+#[test]
+fn a_value_that_is_too_long_decodes_in_no_format() {
+    for &format in Format::ALL {
+        let layout = layout(format);
+        let key = layout.key(&name(), &owner(), &instance(format, "10.0.0.1:80"));
+        let long = record(&layout, &key, vec![b'x'; MAX_VALUE + 1]);
+        let omitted = layout.decode(&RawRecord::without_value(key, 1, LeaseId(1)));
+        assert_eq!(long, omitted, "{format:?}");
+        assert_eq!(omitted.kind("c-1"), Kind::Undecodable, "{format:?}: not ours, whatever its key says");
+    }
+}

@@ -31,6 +31,10 @@ impl Framework for Toy {
         instance.addr.to_string()
     }
 
+    fn key_is_address(&self) -> bool {
+        true
+    }
+
     fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
         let text = std::str::from_utf8(value).map_err(|error| Undecodable(error.to_string()))?;
         let mut found = Registration { network: "tcp".to_owned(), ..Registration::default() };

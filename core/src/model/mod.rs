@@ -25,7 +25,9 @@ pub use owner::{HEALED_TAG, OWNER_TAG, Owner, TAG_PREFIX};
 pub use pod::{Labels, PodView, WEIGHT_ANNOTATION};
 pub use ports::{MAX_PORTS, PortSet};
 pub use reason::Reason;
-pub use record::{Content, Kind, LeaseId, Listener, Mark, RawRecord, Record, RecordKey, Registration, Revision};
+pub use record::{
+    Content, Kind, LeaseId, Listener, MAX_VALUE, Mark, RawRecord, Record, RecordKey, Registration, Revision,
+};
 pub use selector::{Operator, Requirement, Selector};
 pub use service::{NewService, ServicePortView, ServiceView, TrafficDistribution};
 pub use slice::{

@@ -71,13 +71,32 @@ impl fmt::Debug for RecordKey {
     }
 }
 
-/// A record as etcd returns it.
+/// The longest value that is read, in bytes. Whoever may write one key must not fill our memory with it. A record of
+/// a framework has a few hundred bytes.
+pub const MAX_VALUE: usize = 64 * 1024;
+
+/// The value of a record whose own value is too long to be kept. No format decodes it.
+const OMITTED: &[u8] = b"\xfftwinspan.dev: value omitted";
+
+/// A record as etcd returns it, but for a value above [`MAX_VALUE`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawRecord {
     pub key: RecordKey,
     pub value: Vec<u8>,
     pub mod_revision: Revision,
     pub lease: LeaseId,
+}
+
+impl RawRecord {
+    /// A record whose value is too long to be kept: its key is taken, and it decodes to nothing.
+    pub fn without_value(key: RecordKey, mod_revision: Revision, lease: LeaseId) -> Self {
+        Self { key, value: OMITTED.to_vec(), mod_revision, lease }
+    }
+
+    /// True if the value is too long, and is or was not kept.
+    pub fn is_too_long(&self) -> bool {
+        self.value.len() > MAX_VALUE || self.value == OMITTED
+    }
 }
 
 /// The content of a framework's record, before a planner judges it.

@@ -34,12 +34,16 @@ pub struct Input<'a> {
     pub contested: &'a BTreeMap<InstanceAddr, ContestedExport>,
     /// Records of this owner that another RegisteredService adopts: own ones under other names, and healed ones.
     pub to_release: &'a BTreeSet<RecordKey>,
+    /// Whether the import decides about healed records of this owner under the name.
+    pub imports: bool,
     pub departures: &'a Departures,
     /// The proof that endpoints ended since the last plan.
     pub proof: Proof<'a>,
     pub limits: Limits,
     pub context: GuardContext<'a>,
     pub state: &'a ExportState,
+    /// Whether this process leads. Only a leader judges; the others keep evidence.
+    pub leads: bool,
     pub now: Timestamp,
 }
 
@@ -64,12 +68,19 @@ pub enum ContestedExport {
     Younger,
 }
 
-/// The state that one plan hands to the next.
+/// The state that one plan hands to the next: evidence, and the judgements of the present leadership.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExportState {
-    /// Own records whose endpoint is gone without proof that it ended, with the time at which it was first missing.
+    /// Own records whose endpoint is gone without proof that it ended, with the time at which a leader first missed it.
     pub departing: BTreeMap<InstanceAddr, Timestamp>,
     pub guard: Guard,
+}
+
+impl ExportState {
+    /// The evidence without any judgement, for a leadership that begins now.
+    pub fn evidence(self, now: Timestamp) -> Self {
+        Self { departing: self.departing.into_keys().map(|addr| (addr, now)).collect(), guard: Guard::default() }
+    }
 }
 
 /// The operations, and the outcome of each instance.
@@ -97,8 +108,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         let value = || input.layout.encode(says);
         match input.records.get(key) {
             None => creates.push(RecordOp::Create { key: key.clone(), value: value() }),
-            // One update moves a record that we adopt from its former owner to us. An own record without a lease would
-            // outlive every process; writing it again gives it one.
+            // One update moves a record that we adopt from its former owner to us, and makes a healed one an export. An
+            // own record without a lease would outlive every process; writing it again gives it one.
             Some(record) if record.lease == LeaseId::NONE || !is_said(input, record, says) => {
                 let (if_revision, lease) = (record.mod_revision, record.lease);
                 updates.push(RecordOp::Update { key: key.clone(), value: value(), if_revision, lease });
@@ -162,8 +173,7 @@ fn superfluous<'a>(
         let here = input.name.is_some() && input.records.contains_key(key);
         let ours = match record.kind(&input.owner.cluster_id) {
             Kind::Own(owner) => owner == input.owner,
-            // Healed records under the name in force belong to the import.
-            Kind::Healed(owner) => owner == input.owner && !here,
+            Kind::Healed(owner) => owner == input.owner && !(here && input.imports),
             _ => false,
         };
         if !ours || desired.contains_key(key) || is_released(input, registered, record) {
@@ -174,9 +184,11 @@ fn superfluous<'a>(
         let renamed = desired
             .values()
             .any(|(instance, _)| instance.addresses().any(|a| record.endpoint_addresses().any(|b| a == b)));
+        // A healed record stands for no endpoint of the cluster, so no end of one has to be proven.
+        let healed = record.own(&input.owner.cluster_id).is_none();
         let first = record.endpoint_addresses().next();
         match first {
-            Some(addr) if here && !registered && !renamed && !is_proven(input, addr) => {
+            Some(addr) if here && !healed && !registered && !renamed && !is_proven(input, addr) => {
                 unproven.insert(addr, *record);
             }
             _ => at_once.push(*record),
@@ -199,6 +211,10 @@ fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAdd
     let since = |addr: &InstanceAddr| input.state.departing.get(addr).copied().unwrap_or(input.now);
     let unexplained: BTreeMap<InstanceAddr, Unexplained> =
         unproven.keys().map(|addr| (*addr, Unexplained { since: since(addr), rollback: false })).collect();
+    plan.state.departing = unexplained.iter().map(|(addr, unexplained)| (*addr, unexplained.since)).collect();
+    if !input.leads {
+        return;
+    }
     let mut guard = input.state.guard.clone();
     let foreign = input.records.values().any(|record| matches!(record.kind(&input.owner.cluster_id), Kind::Foreign));
     plan.guard = guard.decide(&GuardInput {
@@ -210,7 +226,6 @@ fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAdd
         now: input.now,
     });
     plan.requeue_at = earlier(plan.requeue_at, plan.guard.requeue_at);
-    plan.state.departing = unexplained.into_iter().map(|(addr, unexplained)| (addr, unexplained.since)).collect();
     plan.state.guard = guard;
 }
 
@@ -274,6 +289,7 @@ fn placement(
             waits.next().map_or(Ok(key), |until| Err(Outcome::ExportDelayed { until }))
         }
         Some(Kind::Own(_)) => Ok(key),
+        Some(Kind::Healed(owner)) if owner == input.owner => Ok(key),
         // A record of another writer, or an unreadable one, has the key that we would use.
         Some(_) => Err(Outcome::Skipped(Reason::Conflict)),
     }
@@ -332,11 +348,13 @@ fn record_outcomes(input: &Input<'_>, plan: &Plan, deletes: &[RecordOp]) -> Vec<
 type Registered<'a> = BTreeMap<(IpAddr, u16), &'a Record>;
 
 /// The records of other writers under the name, by the addresses that a client would call, regardless of key and form.
+/// A healed record of this owner counts for none: it ends where the cluster has the endpoint.
 fn registered_by_others<'a>(input: &Input<'a>) -> Registered<'a> {
     let mut registered = BTreeMap::new();
     for record in input.records.values() {
         match record.kind(&input.owner.cluster_id) {
             Kind::Own(_) | Kind::Undecodable => {}
+            Kind::Healed(owner) if owner == input.owner => {}
             Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => {
                 for addr in record.client_addresses() {
                     registered.entry(addr).or_insert(*record);

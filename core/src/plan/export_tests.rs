@@ -20,6 +20,7 @@ struct Scene {
     watched: bool,
     unseen: BTreeSet<IpAddr>,
     state: ExportState,
+    imports: bool,
     departures: Departures,
     tags: Tags,
     now: Timestamp,
@@ -46,6 +47,7 @@ impl Scene {
             watched: true,
             unseen: BTreeSet::new(),
             state: ExportState::default(),
+            imports: true,
             departures: Departures::new(),
             tags: Tags::new(),
             now: at(1000),
@@ -124,6 +126,8 @@ impl Scene {
             limits: LIMITS,
             context: GuardContext::default(),
             state: &self.state,
+            imports: self.imports,
+            leads: true,
             now: self.now,
         })
     }
@@ -316,6 +320,8 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         limits: LIMITS,
         context: GuardContext::default(),
         state: &ExportState::default(),
+        imports: true,
+        leads: true,
         now: scene.now,
     });
     let keys: Vec<String> = plan.ops.iter().map(|op| op.key().to_string()).collect();

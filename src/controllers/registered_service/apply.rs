@@ -29,6 +29,8 @@ pub struct Applied {
     pub created_service: bool,
     /// Revision of the last write to the registry.
     pub revision: i64,
+    /// A dry run held the planned writes back.
+    pub dry_run: bool,
     pub registry_error: Option<RegistryError>,
     pub cluster_error: Option<ClusterError>,
 }
@@ -44,11 +46,13 @@ impl Applied {
 }
 
 impl Controller {
-    /// Writes if this process leads and the pass may write; a standby only plans.
+    /// Writes if this process leads and the pass may write; a standby and a dry run only plan.
     pub(super) async fn apply(&self, observed: &Observed, validation: &Validation, plan: &Plan) -> Applied {
-        if !validation.writes || !self.writers.leadership.is_leader() {
+        let leadership = &self.writers.leadership;
+        if !validation.writes || !leadership.may_write() {
             self.record_results(&observed.facts.key, &[]);
-            return Applied::default();
+            let dry_run = validation.writes && leadership.is_dry_run();
+            return Applied { dry_run, ..Applied::default() };
         }
         // Both sides are written concurrently, because a slow registry must not delay DNS.
         let ((cluster, cluster_error), mut applied) =

@@ -6,6 +6,7 @@ use twinspan_core::model::LeaseId;
 use super::bench::{SERVICES, SLICES, STATUS_PACE, bench, key};
 use crate::api::RegisteredServiceStatus;
 use crate::controllers::queue::{Action, Finished};
+use crate::leadership::Leadership;
 use crate::registry::RegistryError;
 use crate::registry::fake::Faults;
 use crate::registry::handle::RegistryEvent;
@@ -70,14 +71,32 @@ async fn a_claim_without_a_heartbeat_ends_before_the_next_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dry_run_and_a_suspended_service_only_look() {
+async fn a_dry_run_plans_as_a_leader_and_sends_nothing() {
     let mut bench = bench(&["main"]).await;
     bench.ready(&["10.0.0.1"]);
-    bench.controller.dry_run = true;
-    bench.pass().await;
-    assert_eq!(bench.keys("main"), [""; 0]);
+    bench.server_registers("192.0.2.7:9000").await;
+    let before = bench.etcd().records();
+    let leadership = Leadership::dry_run();
+    leadership.acquired();
+    bench.run_as(&leadership);
+    let finished = bench.pass().await;
+    assert_eq!(finished.action, Action::Await);
+    assert_eq!((bench.etcd().records(), bench.etcd().leases().len()), (before, 0));
+    assert_eq!(bench.api.take(""), [], "neither slice nor status nor Event");
     assert_eq!(bench.metric(r#"twinspan_reconcile_total{outcome="observed"}"#), "1");
-    bench.controller.dry_run = false;
+    let logged = bench.controller.checkpoints.get(&key()).unwrap().dry_run;
+    assert!(logged.starts_with("create p/echo/10.0.0.1:80 in main, create EndpointSlice echo-"), "{logged}");
+
+    // A RegisteredService that is gone: its records would be withdrawn.
+    bench.unregister();
+    assert_eq!(bench.pass().await.action, Action::Forget);
+    assert_eq!(bench.api.take(""), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_service_only_looks() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
     for spec in [
         json!({"registryRef": {"name": "main"}, "suspend": true}),
         json!({"registryRef": {"name": "main"}, "policy": "Observe"}),

@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{LeaseId, RegistryName, ServiceKey};
@@ -63,8 +62,8 @@ pub fn key() -> ServiceKey {
 
 /// A leader, the headless Service `echo` and the registries, none of which has a record.
 pub async fn bench(registries: &[&str]) -> Bench {
-    let (began, noon) = (Instant::now(), Timestamp::from_second(1_767_268_800).unwrap());
-    let views = Views::new(Env::of(move || noon + began.elapsed(), || 0.5));
+    let noon = Timestamp::from_second(1_767_268_800).unwrap();
+    let views = Views::new(Env::started_at(|| noon, || 0.5));
     let (api, leadership, stop) = (FakeApi::default(), Leadership::none(), CancellationToken::new());
     leadership.acquired();
     let beating = leadership.clone();
@@ -73,10 +72,10 @@ pub async fn bench(registries: &[&str]) -> Bench {
     tokio::spawn(publishing);
     let metrics = Arc::new(Metrics::default());
     let view = views.cluster.clone();
-    let cluster = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone(), false);
+    let cluster = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone());
     let writers = Writers { cluster, events, leadership, metrics };
     let (sender, events) = mpsc::unbounded_channel();
-    let controller = Controller { views, writers, checkpoints: Checkpoints::default(), dry_run: false };
+    let controller = Controller { views, writers, checkpoints: Checkpoints::default() };
     let mut bench = Bench { api, etcds: BTreeMap::new(), controller, events, versions: 100, stop };
     bench.fill_cluster();
     for name in registries {
@@ -86,6 +85,15 @@ pub async fn bench(registries: &[&str]) -> Bench {
 }
 
 impl Bench {
+    /// The process has this claim from now on.
+    pub fn run_as(&mut self, leadership: &Leadership) {
+        let (events, publishing) = Events::new(self.api.client(), leadership.clone(), "a", self.stop.clone());
+        tokio::spawn(publishing);
+        let (view, metrics) = (self.controller.views.cluster.clone(), self.controller.writers.metrics.clone());
+        let cluster = ClusterWriter::new(self.api.client(), leadership.clone(), view, metrics.clone());
+        self.controller.writers = Writers { cluster, events, leadership: leadership.clone(), metrics };
+    }
+
     fn fill_cluster(&mut self) {
         {
             let mut view = self.controller.views.cluster();

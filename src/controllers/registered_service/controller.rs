@@ -12,6 +12,4 @@ pub struct Controller {
     pub views: Views,
     pub writers: Writers,
     pub checkpoints: Checkpoints,
-    /// Whether the controller only plans and reports, and writes nothing.
-    pub dry_run: bool,
 }

@@ -4,7 +4,7 @@
 //! - [`validate`]: the goal, and the settings that follow from the spec.
 //! - [`siblings`]: other RegisteredServices that want the same name or Service.
 //! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
-//! - [`apply`]: hands the operations to the writers.
+//! - [`apply`]: hands the operations to the writers; [`dry_run`]: logs them instead.
 //! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions; [`events`]: Events.
 //!
 //! Owns the order of these steps. Refuses to decide what to write.
@@ -12,6 +12,7 @@
 pub mod apply;
 pub mod checkpoint;
 mod controller;
+mod dry_run;
 mod events;
 pub mod observe;
 mod pass;
@@ -47,13 +48,13 @@ impl Controller {
 
     async fn pass(&self, key: &ServiceKey, triggered: Timestamp) -> (PassOutcome, Action) {
         let started = Instant::now();
-        let Some(observed) = observe::observe(&self.views, &self.checkpoints, key) else {
+        let Some(observed) = observe::observe(&self.views, &self.checkpoints, key, self.writers.leadership.term())
+        else {
             // Once the views are complete, every RegisteredService is enqueued.
             return (PassOutcome::Waiting, Action::Await);
         };
-        let validation = validate::validate(&observed, self.dry_run);
-        let siblings =
-            siblings::siblings(&self.views, &self.checkpoints, &observed, validation.accepted(), self.dry_run);
+        let validation = validate::validate(&observed);
+        let siblings = siblings::siblings(&self.views, &self.checkpoints, &observed, validation.accepted());
         let checkpoint = &observed.checkpoint.planned;
         let now = self.views.env.now();
         let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, triggered);

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
+use twinspan_core::Timestamp;
 use twinspan_core::model::{Owner, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::held::HeldDeletions;
-use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, ViewState, ips_of};
+use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, Term, ViewState, ips_of};
 
 use super::{Checkpoint, Checkpoints};
-use crate::api::conditions::{DELETIONS_HELD, find_true};
-use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry};
+use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, held_since};
 use crate::cluster::convert::NamespaceView;
 use crate::cluster::view::ClusterView;
 use crate::controllers::views::Views;
@@ -32,8 +32,8 @@ pub struct Observed {
     pub checkpoint: Checkpoint,
 }
 
-/// Observes one RegisteredService; `None` while the view of the cluster is not complete.
-pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey) -> Option<Observed> {
+/// Observes one RegisteredService for a pass in this term; `None` while the view of the cluster is not complete.
+pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term: Option<Term>) -> Option<Observed> {
     let view = views.cluster();
     if !view.unsynced().is_empty() {
         return None;
@@ -41,16 +41,18 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey) -> Op
     let object = view.registered_services.get(key).cloned();
     let uid = object.as_ref().and_then(|object| object.metadata.uid.clone()).unwrap_or_default();
     let registry = object.as_ref().and_then(|o| view.service_registries.get(&o.spec.registry_ref.name).cloned());
-    let checkpoint = checkpoint(checkpoints.get(key), object.is_some(), &uid);
+    let mut checkpoint = checkpoint(checkpoints.get(key), object.is_some(), &uid);
+    checkpoint.planned = checkpoint.planned.in_term(term, views.env.now());
     let mut observed = Observed {
         facts: Facts {
             key: key.clone(),
+            term,
             generation: object.as_ref().and_then(|object| object.metadata.generation),
             observed_generation: object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation),
             cluster: cluster_facts(&view, key, object.as_deref(), &uid),
             registry: None,
             former: Vec::new(),
-            probes: views.probes.answers(key),
+            probes: term.map(|term| views.probes.answers(key, term)).unwrap_or_default(),
             holds: HoldFacts::default(),
             uid,
         },
@@ -141,16 +143,17 @@ fn failure(handle: &RegistryHandle, name: &RegistryName) -> Option<RegistryError
 /// The holds and approvals in the objects and in the registry's guard.
 fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
     let (key, planned) = (&observed.facts.key, &observed.checkpoint.planned);
-    let conditions = observed.object.as_ref().and_then(|object| Some(&object.status.as_ref()?.conditions));
-    let held = conditions.and_then(|conditions| find_true(conditions, DELETIONS_HELD));
     let approval = observed.approval().map(ToOwned::to_owned);
     let approved: HeldDeletions = match &approval {
-        Some(hash) if *hash == planned.held.hash() => planned.held.clone(),
+        Some(_) if approval == planned.held_hash && approval != planned.carried_out => planned.held.clone(),
         _ => planned.held.of_names(&views.guards.released(registry, key)),
     };
+    let (registry_hold, let_go) = views.guards.hold(registry, key, &views.env);
     HoldFacts {
-        restored_hold_since: held.filter(|_| planned.is_first_pass()).map(|held| held.last_transition_time.0),
-        registry_hold: views.guards.hold(registry, views.env.now()),
+        restored_hold_since: observed.held_since().filter(|_| planned.term.is_none()),
+        registry_hold,
+        registry_let_go: planned.held.of_names(&let_go),
+        api_server_ahead: views.env.api_server_ahead(),
         approved,
         approval,
     }
@@ -180,6 +183,11 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
 }
 
 impl Observed {
+    /// The start of the hold that the status reports.
+    pub fn held_since(&self) -> Option<Timestamp> {
+        held_since(&self.object.as_ref()?.status.as_ref()?.conditions)
+    }
+
     /// The hash that the annotation on the RegisteredService approves.
     pub fn approval(&self) -> Option<&str> {
         let annotations = self.object.as_ref()?.metadata.annotations.as_ref()?;

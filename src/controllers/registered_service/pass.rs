@@ -31,7 +31,7 @@ pub enum PassOutcome {
     Rejected,
     /// A view is incomplete or not fresh.
     Waiting,
-    /// The RegisteredService is suspended, or only observes.
+    /// The RegisteredService is suspended, or only observes, or the process runs dry.
     Observed,
     Synced,
     Unchanged,
@@ -45,7 +45,7 @@ impl PassOutcome {
             Self::Rejected
         } else if !validation.gone && plan.directions.is_none() {
             Self::Waiting
-        } else if !validation.gone && !validation.writes {
+        } else if applied.dry_run || (!validation.gone && !validation.writes) {
             Self::Observed
         } else if applied.wrote() {
             Self::Synced

@@ -12,14 +12,14 @@ use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
 use twinspan_core::plan::service::Plan;
 
-use super::apply::Applied;
 use super::checkpoint::{Checkpoint, Counted, Unfinished};
 use super::controller::Controller;
+use super::dry_run;
 use super::observe::Observed;
 use super::pass::{Pass, PassOutcome};
 use super::status;
 use super::validate::Validation;
-use crate::api::RegisteredServiceStatus;
+use crate::api::{RegisteredServiceStatus, held_since};
 use crate::cluster::ClusterError;
 use crate::cluster::writer::{Owner, StatusWrite};
 use crate::controllers::queue::Action;
@@ -29,6 +29,8 @@ use crate::telemetry::metrics::{Direction, Metrics, Skipped};
 
 /// Least time between two status writes of one RegisteredService.
 const STATUS_PACE: Duration = Duration::from_secs(5);
+/// Later passes are planned anew: a clock that was set back must not make a wait that no timer takes.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
 impl Controller {
     pub(super) async fn report(&self, pass: &Pass<'_>) -> (PassOutcome, Action) {
@@ -37,10 +39,13 @@ impl Controller {
         log(pass);
         let outcome = PassOutcome::of(validation, plan, applied);
         let mut checkpoint = next_checkpoint(observed, plan);
+        if applied.dry_run && outcome != PassOutcome::Waiting {
+            checkpoint.dry_run = dry_run::log(key, plan, &checkpoint.dry_run);
+        }
         checkpoint.unfinished = self.measure(pass, checkpoint.unfinished);
         checkpoint.counted = counted(observed, validation, plan, outcome);
         count(&self.writers.metrics, &observed.checkpoint.counted, &checkpoint.counted);
-        let mut action = self.action(validation, plan, applied);
+        let mut action = self.action(pass);
         if let Some(object) = &observed.object {
             let desired = status::desired(observed, validation, plan, applied, self.views.env.now());
             let events = self.publish_events(object, pass, &mut checkpoint);
@@ -87,14 +92,18 @@ impl Controller {
     /// reconciled.
     fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
         let key: &ServiceKey = &observed.facts.key;
+        let leads = observed.facts.term.is_some();
+        let restored = observed.registry.as_ref().and_then(|object| held_since(&object.status.as_ref()?.conditions));
         let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| {
-            if self.views.guards.report(&handle.name, key, deletions, self.views.env.now()) {
+            if self.views.guards.report(&handle.name, key, deletions, restored, &self.views.env) {
                 handle.requeue_all();
             }
         };
         let current = observed.facts.registry.as_ref().map(|registry| registry.name.as_str());
         for handle in self.views.registries.all() {
             match &plan.directions {
+                // The next leader resumes the hold from the status.
+                _ if !leads => self.views.guards.forget(&handle.name),
                 _ if current != Some(handle.name.as_str()) => report(&handle, None),
                 Some(directions) => report(&handle, Some(directions.deletions())),
                 // The deletions are unknown now, so the last report stands.
@@ -114,7 +123,9 @@ impl Controller {
         if desired == known || !self.writers.cluster.may_write() {
             return None;
         }
-        if let Some(wait) = checkpoint.status_written.and_then(|at| STATUS_PACE.checked_sub(at.elapsed())) {
+        if let Some(wait) = checkpoint.status_written.map(|at| STATUS_PACE.saturating_sub(at.elapsed()))
+            && !wait.is_zero()
+        {
             return Some(wait);
         }
         let owner = Owner { key: &observed.facts.key, uid: &observed.facts.uid };
@@ -132,14 +143,16 @@ impl Controller {
         }
     }
 
-    fn action(&self, validation: &Validation, plan: &Plan, applied: &Applied) -> Action {
+    fn action(&self, pass: &Pass<'_>) -> Action {
+        let Pass { observed, validation, plan, applied, .. } = *pass;
         if applied.failed() || applied.conflicts > 0 {
             return Action::Retry;
         }
         if validation.gone {
             return Action::Forget;
         }
-        match plan.requeue_at {
+        // No wait ends where nobody judges; a leadership begins with a pass over everything.
+        match plan.requeue_at.filter(|_| observed.facts.term.is_some()) {
             Some(at) => Action::RequeueAfter(until(at, self.views.env.now())),
             None => Action::Await,
         }
@@ -148,8 +161,10 @@ impl Controller {
 
 /// The wait until a time from the planners; never negative.
 fn until(at: Timestamp, now: Timestamp) -> Duration {
-    // Adds a little, because a pass that comes too early finds the same wait again.
-    at.duration_since(now).unsigned_abs().saturating_add(Duration::from_millis(5))
+    // A time that has passed meanwhile is no wait.
+    let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+    // A pass that comes too early finds the same wait again.
+    wait.min(LONGEST_WAIT) + Duration::from_millis(5)
 }
 
 /// Logs one readable line for each applied plan; errors say what to do.

@@ -242,7 +242,7 @@ async fn a_hold_of_the_whole_registry_wakes_every_service_when_it_begins_and_whe
     bench.pass().await;
     assert_eq!(state(&mut bench), 1);
     let env = bench.controller.views.env.clone();
-    assert_eq!(bench.controller.views.guards.held("main", env.now()).unwrap().deletions, 12);
+    assert_eq!(bench.controller.views.guards.held("main", &env).unwrap().deletions, 12);
 
     // While the registry is away nothing is known anew: the hold stays and its time goes on.
     let since = |bench: &Bench| find(&bench.status().conditions, DELETIONS_HELD).unwrap().last_transition_time.clone();
@@ -253,7 +253,7 @@ async fn a_hold_of_the_whole_registry_wakes_every_service_when_it_begins_and_whe
     assert_eq!(bench.condition("Imported").0, "Unknown RegistryUnavailable");
     assert_eq!(bench.condition(DELETIONS_HELD), ("True Held".into(), message));
     assert_eq!(since(&bench), before);
-    assert_eq!(bench.controller.views.guards.held("main", env.now()).unwrap().deletions, 12);
+    assert_eq!(bench.controller.views.guards.held("main", &env).unwrap().deletions, 12);
     assert_eq!(bench.metric("twinspan_held_deletions"), "12");
 
     bench.etcd().set_faults(Faults::default());
@@ -262,7 +262,7 @@ async fn a_hold_of_the_whole_registry_wakes_every_service_when_it_begins_and_whe
     bench.unregister();
     bench.pass().await;
     assert_eq!(state(&mut bench), 1);
-    assert_eq!(bench.controller.views.guards.held("main", env.now()), None);
+    assert_eq!(bench.controller.views.guards.held("main", &env), None);
     assert_eq!(bench.metric("twinspan_held_deletions"), "0");
 }
 

@@ -20,13 +20,12 @@ pub fn siblings(
     checkpoints: &Checkpoints,
     observed: &Observed,
     accepted: Option<&Accepted>,
-    dry_run: bool,
 ) -> Siblings {
     let others: Vec<Sibling> = keys(views, observed)
         .iter()
         .filter_map(|key| {
-            let other = observe(views, checkpoints, key)?;
-            let accepted = validate(&other, dry_run).accepted()?.clone();
+            let other = observe(views, checkpoints, key, observed.facts.term)?;
+            let accepted = validate(&other).accepted()?.clone();
             Some(Sibling { age: age(&other), accepted, facts: other.facts, checkpoint: other.checkpoint.planned })
         })
         .collect();

@@ -23,7 +23,7 @@ use crate::api::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Validation {
     pub goal: Goal,
-    /// Whether the pass may write.
+    /// Whether the spec lets the pass write; a dry run writes nothing all the same.
     pub writes: bool,
     /// The reason why the RegisteredService cannot be acted upon.
     pub rejection: Option<Rejection>,
@@ -71,13 +71,13 @@ fn reject_and_withdraw<T>(reason: Reason, message: impl Into<String>) -> Check<T
     Err(Rejection { reason, message: message.into(), consequence: Consequence::Withdraw })
 }
 
-pub fn validate(observed: &Observed, dry_run: bool) -> Validation {
+pub fn validate(observed: &Observed) -> Validation {
     let Some(object) = &observed.object else {
         let goal = Goal::Withdraw { guarded: None };
-        return Validation { goal, writes: !dry_run, rejection: None, gone: true };
+        return Validation { goal, writes: true, rejection: None, gone: true };
     };
     // Without `writes`, leases of existing records are still kept alive, and nothing else is written.
-    let writes = !dry_run && !object.spec.suspend && object.spec.policy == Policy::Sync;
+    let writes = !object.spec.suspend && object.spec.policy == Policy::Sync;
     match accept(observed, object) {
         Ok(accepted) => Validation { goal: Goal::Sync(Box::new(accepted)), writes, rejection: None, gone: false },
         Err(rejection) => {

@@ -55,6 +55,7 @@ fn observed(spec: &Value) -> Observed {
     let cluster = ClusterFacts { service: Some(Arc::new(service(&[("rpc", true)]))), ..ClusterFacts::default() };
     Observed {
         facts: Facts {
+            term: None,
             key: ServiceKey::new("shop", "echo"),
             uid: String::new(),
             generation: None,
@@ -74,7 +75,7 @@ fn observed(spec: &Value) -> Observed {
 }
 
 fn accepted(observed: &Observed) -> Accepted {
-    match validate(observed, false).goal {
+    match validate(observed).goal {
         Goal::Sync(accepted) => *accepted,
         other => panic!("{other:?}"),
     }
@@ -82,12 +83,12 @@ fn accepted(observed: &Observed) -> Accepted {
 
 /// The reason, and whether records and slices are withdrawn.
 fn rejected(observed: &Observed) -> (Reason, bool) {
-    let validation = validate(observed, false);
+    let validation = validate(observed);
     (validation.rejection.as_ref().unwrap().reason, validation.withdraws())
 }
 
 fn is_accepted(observed: &Observed) -> bool {
-    validate(observed, false).goal.accepted().is_some()
+    validate(observed).goal.accepted().is_some()
 }
 
 #[test]
@@ -233,15 +234,13 @@ fn a_missing_service_is_created_where_asked_and_a_leaving_one_counts_as_missing(
 }
 
 #[test]
-fn suspended_observed_and_dry_runs_write_nothing_but_stay_accepted() {
-    for (spec, dry_run) in [(json!({"suspend": true}), false), (json!({"policy": "Observe"}), false), (json!({}), true)]
-    {
-        let validation = validate(&observed(&spec), dry_run);
+fn suspended_and_observed_services_write_nothing_but_stay_accepted() {
+    for spec in [json!({"suspend": true}), json!({"policy": "Observe"})] {
+        let validation = validate(&observed(&spec));
         assert!(validation.goal.accepted().is_some());
         assert!(!validation.writes && validation.accepted().is_none(), "{spec}");
     }
     let mut gone = observed(&json!({}));
     gone.object = None;
-    assert!(validate(&gone, false).writes && validate(&gone, false).gone);
-    assert!(!validate(&gone, true).writes);
+    assert!(validate(&gone).writes && validate(&gone).gone);
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use twinspan_core::Timestamp;
@@ -87,14 +86,14 @@ pub fn bench() -> Bench {
 }
 
 pub fn bench_of(leadership: Leadership) -> Bench {
-    let (began, noon) = (Instant::now(), Timestamp::from_second(1_767_268_800).unwrap());
-    let env = Env::of(move || noon + began.elapsed(), || 0.5);
+    let noon = Timestamp::from_second(1_767_268_800).unwrap();
+    let env = Env::started_at(|| noon, || 0.5);
     let (views, api, stop) = (Views::new(env.clone()), FakeApi::default(), CancellationToken::new());
     let (published, publishing) = Events::new(api.client(), leadership.clone(), "a", stop.clone());
     tokio::spawn(publishing);
     let metrics = Arc::new(Metrics::default());
     let view = views.cluster.clone();
-    let cluster_writer = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone(), false);
+    let cluster_writer = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone());
     let writers = Writers { cluster: cluster_writer, events: published, leadership: leadership.clone(), metrics };
     let (registry_events, registry) = mpsc::unbounded_channel();
     let (cluster, cluster_events) = mpsc::unbounded_channel();

@@ -224,7 +224,7 @@ async fn deletions_of_many_services_are_held_and_released_by_the_annotation() {
         let held = (0..5).map(|n| format!("import 10.0.{service}.{n}:80")).collect();
         let deletions = ServiceDeletions { known: 5, deleted: BTreeMap::new(), held };
         let key = ServiceKey::new("shop", format!("s{service}"));
-        guards.report("main", &key, Some(deletions), bench.views.env.now());
+        guards.report("main", &key, Some(deletions), None, &bench.views.env);
     }
     bench.handle("main").unwrap().requeue_all();
     bench.after(STATUS_PACE).await;

@@ -116,6 +116,9 @@ impl Controller {
         let due: Vec<String> = self.due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
         for name in due {
             self.due.remove(&name);
+            if let Some(wait) = self.reporter.looks_again(&name) {
+                self.due.insert(name.clone(), now + wait);
+            }
             let rejection = self.sessions.rejection(&name);
             match self.reporter.report(&name, rejection).await {
                 Ok(Reported::Written) => {

@@ -17,7 +17,7 @@ use twinspan_core::model::RegistryName;
 
 use super::duplicates::{LastEtcd, older_duplicate, same_keyspace};
 use super::settings::{self, Rejection};
-use crate::api::conditions::{DELETIONS_HELD, Reason, find_true};
+use crate::api::conditions::Reason;
 use crate::api::{APPROVE_EPOCH, ServiceRegistry};
 use crate::controllers::views::Views;
 use crate::registry::etcd::{EtcdConnector, Settings};
@@ -198,7 +198,7 @@ impl Sessions {
                 }
                 // A ServiceRegistry that is created again finds its own records by comparison.
                 self.views.registries.draining().retain(|handle| handle.name != name);
-                RegistryHandle::new(name, &settings.identity, object.last_etcd(), self.events.clone())
+                RegistryHandle::new(name, &settings.identity, settings::last_known(object), self.events.clone())
             }
         };
         if let Some(fence) = &handle.fence {
@@ -209,10 +209,6 @@ impl Sessions {
         self.spawn_tasks(&handle, &settings, &stop);
         self.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
         self.update_names(name);
-        let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        if let Some(held) = find_true(conditions, DELETIONS_HELD) {
-            self.views.guards.restore(name, held.last_transition_time.0);
-        }
     }
 
     fn spawn_tasks(&self, handle: &Arc<RegistryHandle>, settings: &SessionSettings, stop: &CancellationToken) {

@@ -140,8 +140,9 @@ async fn a_hold_in_the_status_goes_on_in_another_process() {
         deleted: Default::default(),
         held: (0..20).map(|n| format!("import 10.0.0.{n}:80")).collect(),
     };
-    bench.views.guards.report("main", &echo(), Some(deletions), bench.views.env.now());
-    let hold = bench.views.guards.hold("main", bench.views.env.now()).unwrap();
+    let (guards, env) = (&bench.views.guards, &bench.views.env);
+    guards.report("main", &echo(), Some(deletions), None, env);
+    let hold = guards.hold("main", &echo(), env).0.unwrap();
     assert_eq!(hold.since.to_string(), "2026-01-01T11:59:00Z");
 }
 

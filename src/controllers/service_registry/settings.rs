@@ -10,6 +10,7 @@ use crate::api::{FenceMode, ServiceRegistry, Tls};
 use crate::cluster::view::ClusterView;
 use crate::registry::etcd::{Settings, TlsSettings};
 use crate::registry::handle::Identity;
+use crate::registry::incarnation::LastKnown;
 use crate::registry::sessions::SessionSettings;
 
 /// The reason why there can be no session, for the `Connected` condition.
@@ -60,6 +61,14 @@ pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity
         ttl_seconds: spec.lease.ttl_seconds.into(),
         fence_prefix: (spec.fence.mode == FenceMode::Epoch).then(|| spec.fence.key_prefix.clone()),
     })
+}
+
+/// The registry that an earlier process met, from the status.
+pub fn last_known(object: &ServiceRegistry) -> Option<LastKnown> {
+    let (etcd, revision) = object.last_etcd()?;
+    let status = object.status.as_ref()?.etcd.as_ref()?;
+    let epoch = status.epoch.and_then(|epoch| u64::try_from(epoch).ok());
+    Some(LastKnown { etcd, revision, incarnation: status.incarnation.clone(), epoch, unsettled: None })
 }
 
 fn tls_settings(tls: &Tls, view: &ClusterView) -> Result<TlsSettings, Rejection> {

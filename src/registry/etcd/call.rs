@@ -12,8 +12,9 @@ use crate::registry::{RegistryError, Result};
 pub const CALL: Duration = Duration::from_secs(5);
 /// The deadline of one page of a list, which may hold megabytes.
 pub const PAGE: Duration = Duration::from_secs(20);
-/// A record has at most 1.5 MiB by default, but a page of a list or a catch-up of a watch has many records.
-pub const MAX_MESSAGE: usize = 256 * 1024 * 1024;
+/// The largest message that is read. etcd takes requests of at most 1.5 MiB by default, but an answer has many records,
+/// and strangers choose their size: a page of a list, or one revision of a watch, that is larger is not held in memory.
+pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
 /// Runs a call with a deadline, and translates its error.
 pub async fn call<T>(

@@ -63,9 +63,9 @@ impl EtcdConnector {
 
     async fn connect_to(&self, endpoint: &str) -> Result<EtcdRegistry> {
         let client = call("connect", CALL, Client::connect([endpoint], Some(self.options()))).await?;
-        let registry = EtcdRegistry::new(client, endpoint);
+        let mut registry = EtcdRegistry::new(client, endpoint);
         // Connections are lazy: only an answer proves that the server is there.
-        registry.status().await?;
+        registry.cluster_id = registry.status().await?.cluster_id;
         Ok(registry)
     }
 

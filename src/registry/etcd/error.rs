@@ -16,6 +16,7 @@ const NOT_FOUND: i32 = 5;
 const PERMISSION_DENIED: i32 = 7;
 const RESOURCE_EXHAUSTED: i32 = 8;
 const FAILED_PRECONDITION: i32 = 9;
+const OUT_OF_RANGE: i32 = 11;
 const INTERNAL: i32 = 13;
 const UNAVAILABLE: i32 = 14;
 const UNAUTHENTICATED: i32 = 16;
@@ -54,12 +55,11 @@ fn of_status(code: i32, message: &str, text: &str) -> RegistryError {
         PERMISSION_DENIED => RegistryError::PermissionDenied(cut(message)),
         NOT_FOUND if message.contains("lease not found") => RegistryError::LeaseGone,
         RESOURCE_EXHAUSTED if message.contains("database space exceeded") => RegistryError::NoSpace(cut(message)),
-        // gRPC's own limit, above that of etcd.
-        RESOURCE_EXHAUSTED if message.contains("received message larger than max") => {
-            RegistryError::Rejected(cut(message))
-        }
         INVALID_ARGUMENT if message.contains("too many operations in txn request") => RegistryError::TooManyOps,
         INVALID_ARGUMENT => RegistryError::Rejected(cut(message)),
+        // Our own decoder (tonic), and a server or a proxy that is written in Go.
+        OUT_OF_RANGE if message.contains("message length too large") => RegistryError::TooLarge(cut(message)),
+        RESOURCE_EXHAUSTED if message.contains("larger than max") => RegistryError::TooLarge(cut(message)),
         UNAVAILABLE | DEADLINE_EXCEEDED => of_transport(text),
         _ => RegistryError::Server(cut(message)),
     }
@@ -130,5 +130,15 @@ mod tests {
             assert_eq!(of(text), RegistryError::Rejected(text.to_owned()));
             assert!(!of(text).is_ambiguous());
         }
+    }
+
+    #[test]
+    fn answers_that_are_too_large_are_told_from_other_refusals_with_the_same_code() {
+        let too_large = |code, text: &str| matches!(of_status(code, text, text), RegistryError::TooLarge(_));
+        let decoded = "Error, decoded message length too large: found 17000000 bytes, the limit is: 16777216 bytes";
+        assert!(too_large(OUT_OF_RANGE, decoded));
+        assert!(too_large(RESOURCE_EXHAUSTED, "grpc: received message larger than max (17000000 vs. 16777216)"));
+        assert!(!too_large(OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted"));
+        assert!(!too_large(RESOURCE_EXHAUSTED, "etcdserver: too many requests"));
     }
 }

@@ -1,105 +1,87 @@
-//! The lists, reads and transactions of etcd.
+//! The reads and transactions of etcd.
 //!
-//! Owns the pages of a list and the form of a transaction. Refuses to know what values mean.
+//! Owns the form of a transaction, and its division if an answer is too large. Refuses to know what values mean.
 
+use etcd_client::proto::PbTxnOpResponse;
 use etcd_client::{
     Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, KvClient, PutOptions, ResponseHeader, Txn, TxnOp,
-    TxnOpResponse,
 };
-use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
-use super::call::{CALL, MAX_MESSAGE, PAGE, call};
+use super::call::{CALL, MAX_MESSAGE, call};
 use super::limit::TxnLimit;
+use super::pages::{self, Pages};
 use crate::registry::{Batch, ListResponse, MAX_BATCH, Outcome, ReadResponse, RegistryError, Result, TxnResponse};
 
-/// Records in one page of a list.
-const PAGE_SIZE: i64 = 2000;
-
-pub fn raw(kv: &KeyValue) -> RawRecord {
-    RawRecord {
-        key: RecordKey::new(kv.key()),
-        value: kv.value().to_vec(),
-        mod_revision: kv.mod_revision(),
-        lease: LeaseId(kv.lease()),
+/// `cluster_id` is that of the connection, for answers that do not tell it.
+pub async fn list(client: KvClient, key_prefix: &str, cluster_id: u64) -> Result<ListResponse> {
+    let mut pages = Pages::new(client, key_prefix);
+    let mut records = Vec::new();
+    while let Some(mut page) = pages.page().await? {
+        records.append(&mut page);
     }
+    let cluster_id = if pages.cluster_id() == 0 { cluster_id } else { pages.cluster_id() };
+    Ok(ListResponse { cluster_id, revision: pages.revision(), records })
 }
 
-/// The first key after all keys with this prefix.
-fn end_of(key_prefix: &[u8]) -> Vec<u8> {
-    let mut end = key_prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return end;
-        }
-    }
-    vec![0]
-}
-
-pub async fn list(client: KvClient, key_prefix: &str) -> Result<ListResponse> {
-    let mut client = client.max_decoding_message_size(MAX_MESSAGE);
-    let end = end_of(key_prefix.as_bytes());
-    let mut from = key_prefix.as_bytes().to_vec();
-    let mut listing: Option<ListResponse> = None;
-    loop {
-        let mut options = GetOptions::new().with_range(end.clone()).with_limit(PAGE_SIZE);
-        if let Some(listing) = &listing {
-            // All pages have the revision of the first: together they are one snapshot.
-            options = options.with_revision(listing.revision);
-        }
-        let mut answer = call("list", PAGE, client.get(from.clone(), Some(options))).await?;
-        let listing = listing.get_or_insert_with(|| ListResponse {
-            cluster_id: answer.header().map(ResponseHeader::cluster_id).unwrap_or_default(),
-            revision: answer.header().map(ResponseHeader::revision).unwrap_or_default(),
-            records: Vec::new(),
-        });
-        let more = answer.more();
-        let kvs = answer.take_kvs();
-        listing.records.extend(kvs.iter().map(raw));
-        match kvs.last() {
-            Some(last) if more => {
-                from = last.key().to_vec();
-                from.push(0);
-            }
-            _ => break,
-        }
-    }
-    listing.ok_or_else(|| RegistryError::Server("a list without an answer".to_owned()))
-}
-
+/// Reads the keys at one revision: the first answer fixes it for the others. An answer that is too large is asked for
+/// again in halves, and one value that is too large is left out.
 pub async fn read(client: KvClient, keys: &[RecordKey], limit: &TxnLimit) -> Result<ReadResponse> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
-    let mut reading = ReadResponse { revision: 0, records: Vec::new() };
-    let mut rest = keys;
+    let (mut rest, mut size, mut revision) = (keys, limit.get(), None);
+    let mut records = Vec::new();
     while !rest.is_empty() {
-        let (now, later) = rest.split_at(limit.get().min(rest.len()));
-        let gets: Vec<TxnOp> = now.iter().map(|key| TxnOp::get(key.as_bytes(), None)).collect();
-        let answer = match call("read", CALL, client.txn(Txn::new().and_then(gets))).await {
-            Ok(answer) => answer,
-            Err(error) if limit.learn(&error, now.len()) => continue,
-            Err(error) => return Err(error),
+        let (now, later) = rest.split_at(size.min(rest.len()));
+        let found = match get_all(&mut client, now, &mut revision, false).await {
+            Err(error) if limit.learn(&error, now.len()) => {
+                size = limit.get();
+                continue;
+            }
+            Err(RegistryError::TooLarge(_)) if now.len() > 1 => {
+                size = now.len() / 2;
+                continue;
+            }
+            Err(RegistryError::TooLarge(_)) if revision.is_none() => {
+                get_all(&mut client, now, &mut revision, true).await?;
+                continue;
+            }
+            Err(RegistryError::TooLarge(_)) => get_all(&mut client, now, &mut revision, true).await?,
+            found => found?,
         };
-        if reading.records.is_empty() {
-            // That of the first part: an absence in a later part is true of it as well, or the watch tells.
-            reading.revision = answer.header().map(ResponseHeader::revision).unwrap_or_default();
-        }
-        for (key, response) in now.iter().zip(answer.op_responses()) {
-            reading.records.push((key.clone(), found(&response)));
-        }
+        records.extend(now.iter().cloned().zip(found));
         rest = later;
     }
-    Ok(reading)
+    Ok(ReadResponse { revision: revision.unwrap_or_default(), records })
 }
 
-fn found(response: &TxnOpResponse) -> Option<RawRecord> {
+async fn get_all(
+    client: &mut KvClient,
+    keys: &[RecordKey],
+    revision: &mut Option<Revision>,
+    keys_only: bool,
+) -> Result<Vec<Option<RawRecord>>> {
+    let mut options = GetOptions::new().with_revision(revision.unwrap_or_default());
+    if keys_only {
+        options = options.with_keys_only();
+    }
+    let gets: Vec<TxnOp> = keys.iter().map(|key| TxnOp::get(key.as_bytes(), Some(options.clone()))).collect();
+    let answer = call("read", CALL, client.txn(Txn::new().and_then(gets))).await?;
+    revision.get_or_insert(answer.header().map(ResponseHeader::revision).unwrap_or_default());
+    let raw = if keys_only { pages::without_value } else { pages::raw };
+    Ok(answer.0.responses.into_iter().map(|op| found(op.response?, raw)).collect())
+}
+
+/// Takes the record out of the answer to a read of one key, without a copy.
+fn found(response: PbTxnOpResponse, raw: fn(KeyValue) -> RawRecord) -> Option<RawRecord> {
     match response {
-        TxnOpResponse::Get(get) => get.kvs().first().map(raw),
+        PbTxnOpResponse::ResponseRange(mut get) => get.kvs.pop().map(KeyValue).map(raw),
         _ => None,
     }
 }
 
-pub async fn commit(mut client: KvClient, batch: &Batch) -> Result<TxnResponse> {
+pub async fn commit(client: KvClient, batch: &Batch) -> Result<TxnResponse> {
+    let mut client = client.max_decoding_message_size(MAX_MESSAGE);
     if batch.ops.len() > MAX_BATCH {
         return Err(RegistryError::Server(format!(
             "a batch of {} operations; at most {MAX_BATCH} are possible",
@@ -114,16 +96,20 @@ pub async fn commit(mut client: KvClient, batch: &Batch) -> Result<TxnResponse> 
     if !answer.succeeded() {
         return Err(RegistryError::Fenced);
     }
-    let outcomes = answer
-        .op_responses()
-        .iter()
-        .map(|response| match response {
-            TxnOpResponse::Txn(inner) if inner.succeeded() => Outcome::Written,
-            TxnOpResponse::Txn(inner) => Outcome::Conflict(inner.op_responses().first().and_then(found)),
-            _ => Outcome::Conflict(None),
-        })
-        .collect();
-    Ok(TxnResponse { revision: answer.header().map(ResponseHeader::revision).unwrap_or_default(), outcomes })
+    let revision = answer.header().map(ResponseHeader::revision).unwrap_or_default();
+    let outcomes = answer.0.responses.into_iter().map(|op| outcome(op.response)).collect();
+    Ok(TxnResponse { revision, outcomes })
+}
+
+fn outcome(response: Option<PbTxnOpResponse>) -> Outcome {
+    match response {
+        Some(PbTxnOpResponse::ResponseTxn(inner)) if inner.succeeded => Outcome::Written,
+        Some(PbTxnOpResponse::ResponseTxn(inner)) => {
+            let lost_to = inner.responses.into_iter().next().and_then(|op| op.response);
+            Outcome::Conflict(lost_to.and_then(|response| found(response, pages::raw)))
+        }
+        _ => Outcome::Conflict(None),
+    }
 }
 
 fn transaction(op: &RecordOp, batch_lease: LeaseId) -> Txn {
@@ -141,16 +127,4 @@ fn transaction(op: &RecordOp, batch_lease: LeaseId) -> Txn {
         .when([Compare::mod_revision(key, CompareOp::Equal, if_revision)])
         .and_then([write])
         .or_else([TxnOp::get(key, None)])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_root_is_right_after_everything_that_begins_so() {
-        assert_eq!(end_of(b"a/"), b"a0");
-        assert_eq!(end_of(b"a\xff"), b"b");
-        assert_eq!(end_of(b"\xff"), b"\0", "which etcd takes for every key");
-    }
 }

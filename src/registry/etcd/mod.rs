@@ -6,16 +6,19 @@
 //! - [`settings`]: endpoints, TLS and user.
 //! - [`connect`]: one endpoint at a time. [`handshake`]: the reason why TLS fails.
 //! - [`call`]: the deadlines and limits of each call. [`limit`]: the operations that one transaction may have.
-//! - [`kv`]: list, read and commit. [`watch`]: the watch stream.
+//! - [`kv`]: read and commit. [`pages`]: the pages of a list.
+//! - [`watch`]: the watch stream. [`fragments`]: the events of one watch.
 //! - [`examine`]: the checks of `doctor`. [`error`]: the translation of errors.
 
 mod call;
 mod connect;
 mod error;
 mod examine;
+mod fragments;
 mod handshake;
 mod kv;
 mod limit;
+mod pages;
 mod settings;
 mod watch;
 
@@ -43,6 +46,8 @@ use super::{
 pub struct EtcdRegistry {
     client: Client,
     endpoint: String,
+    /// From the answer that proved the connection. A proxy leaves it out of some answers.
+    cluster_id: u64,
     limit: TxnLimit,
     /// The highest revision in an answer of this connection.
     reached: Arc<AtomicI64>,
@@ -50,7 +55,8 @@ pub struct EtcdRegistry {
 
 impl EtcdRegistry {
     fn new(client: Client, endpoint: &str) -> Self {
-        Self { client, endpoint: endpoint.to_owned(), limit: TxnLimit::new(), reached: Arc::default() }
+        let (limit, reached) = (TxnLimit::new(), Arc::default());
+        Self { client, endpoint: endpoint.to_owned(), cluster_id: 0, limit, reached }
     }
 
     fn reached(&self, revision: Revision) {
@@ -78,7 +84,7 @@ impl Registry for EtcdRegistry {
     }
 
     async fn list(&self, key_prefix: &str) -> Result<ListResponse> {
-        let listing = kv::list(self.client.kv_client(), key_prefix).await?;
+        let listing = kv::list(self.client.kv_client(), key_prefix, self.cluster_id).await?;
         self.reached(listing.revision);
         Ok(listing)
     }
@@ -121,23 +127,23 @@ impl Registry for EtcdRegistry {
     async fn keep_alive(&self, lease: LeaseId) -> Result<KeepAlive> {
         let mut client = self.client.lease_client();
         // One stream for each keepalive: keepalives are minutes apart, and an old stream may outlive its token. The
-        // client hides the first answer, which has the TTL, so a second request follows.
-        let twice = async {
-            let (mut keeper, mut answers) = client.keep_alive(lease.0).await?;
-            keeper.keep_alive().await?;
-            answers.message().await
+        // client hides the answer, which has the TTL. A second request on the stream would tell it, but etcd's proxy
+        // answers that one after a third of the TTL, so the look-up does.
+        let kept = async {
+            let stream = client.keep_alive(lease.0).await?;
+            let found = client.time_to_live(lease.0, None).await?;
+            drop(stream);
+            Ok(found)
         };
         // The client drops the header of an answer that the lease is gone. What an earlier answer showed, the server
         // had reached when it was asked.
         let revision = self.reached.load(Ordering::Relaxed);
-        let answer = tokio::time::timeout(CALL, twice).await;
-        match answer {
-            Ok(Ok(Some(kept))) if kept.ttl() > 0 => {
-                self.reached(kept.header().map(ResponseHeader::revision).unwrap_or_default());
-                Ok(KeepAlive::For(kept.ttl()))
+        match tokio::time::timeout(CALL, kept).await {
+            Ok(Ok(found)) if found.ttl() > 0 => {
+                self.reached(found.header().map(ResponseHeader::revision).unwrap_or_default());
+                Ok(KeepAlive::For(found.granted_ttl()))
             }
-            Ok(Ok(Some(_)) | Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(KeepAlive::Gone { revision }),
-            Ok(Ok(None)) => Err(RegistryError::Server("a lease keepalive without an answer".to_owned())),
+            Ok(Ok(_) | Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(KeepAlive::Gone { revision }),
             Ok(Err(error)) => Err(error::meaning(&error)),
             Err(_) => Err(RegistryError::Timeout { what: "lease keepalive", seconds: CALL.as_secs() }),
         }

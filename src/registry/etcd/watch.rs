@@ -1,109 +1,243 @@
 //! A watch stream of etcd, with several key prefixes.
 //!
-//! Owns the meaning of each response. For a watch at a compacted revision etcd answers `created` and then `canceled`
-//! with an empty reason, while the stream stays open (etcd 3.5 to 3.7); an expired token cancels in the same way. Both
-//! end the stream here. Refuses to open a stream again, which the session does.
+//! Owns the order of create requests and the meaning of each response. For a watch at a compacted revision etcd answers
+//! `created` and then `canceled` with an empty reason, while the stream stays open (etcd 3.5 to 3.7); an expired token
+//! cancels in the same way. Both end the stream here. Refuses to open a stream again, which the session does, and to
+//! put fragments together, which [`super::fragments`] does.
+//!
+//! etcd's grpc-proxy numbers watches itself and answers no progress request (server/proxy/grpcproxy/watch.go). So the
+//! number of a watch comes from the answer that created it: answers come in the order of requests, and one request is
+//! under way at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, VecDeque};
 
 use async_trait::async_trait;
-use etcd_client::{EventType, ResponseHeader, WatchClient, WatchOptions, WatchResponse, WatchStream};
-use twinspan_core::model::RecordKey;
+use etcd_client::{ResponseHeader, WatchClient, WatchOptions, WatchResponse, WatchStream};
 
 use super::call::{CALL, MAX_MESSAGE, call};
-use super::{error, kv};
-use crate::registry::{Change, RegistryError, Result, Watch, WatchItem, WatchRange};
+use super::error;
+use super::fragments::{Fragments, bytes_of};
+use crate::registry::{RegistryError, Result, Watch, WatchItem, WatchRange};
 
 /// The watch ID of a response for the whole stream, to a progress request (`InvalidWatchID` of server/storage/mvcc).
 const WHOLE_STREAM: i64 = -1;
 
 struct EtcdWatch {
     stream: WatchStream,
-    followed: BTreeSet<i64>,
+    /// The watches that exist, by the number that the server gave them.
+    created: BTreeMap<i64, Created>,
+    opening: Option<Opening>,
+    /// Ranges whose create request is not sent yet.
+    waiting: VecDeque<WatchRange>,
+    /// Numbers of watches to cancel.
+    unwanted: Vec<i64>,
+    /// Items that arrived while a create request was under way, with the ID of their watch.
+    ready: VecDeque<(i64, WatchItem)>,
+    /// The server took over the number that was asked for, as etcd does and its proxy does not.
+    answers_progress: bool,
 }
 
-fn options(follow: &WatchRange) -> WatchOptions {
-    // Not `with_fragment`: the client does not report which fragment is the last.
+struct Created {
+    watch_id: i64,
+    fragments: Fragments,
+}
+
+/// A create request without an answer.
+struct Opening {
+    range: WatchRange,
+    unwanted: bool,
+}
+
+fn options(range: &WatchRange) -> WatchOptions {
     WatchOptions::new()
         .with_prefix()
-        .with_start_revision(follow.from)
+        .with_start_revision(range.from)
         .with_progress_notify()
-        .with_watch_id(follow.watch_id)
+        .with_watch_id(range.watch_id)
+        .with_fragment()
+}
+
+impl Opening {
+    fn of(range: WatchRange) -> Self {
+        Self { range, unwanted: false }
+    }
 }
 
 pub async fn open(client: WatchClient, first: &WatchRange) -> Result<Box<dyn Watch>> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
     let stream = call("watch", CALL, client.watch(first.key_prefix.as_str(), Some(options(first)))).await?;
-    Ok(Box::new(EtcdWatch { stream, followed: BTreeSet::from([first.watch_id]) }))
+    Ok(Box::new(EtcdWatch {
+        stream,
+        created: BTreeMap::new(),
+        opening: Some(Opening::of(first.clone())),
+        waiting: VecDeque::new(),
+        unwanted: Vec::new(),
+        ready: VecDeque::new(),
+        answers_progress: true,
+    }))
 }
 
 #[async_trait]
 impl Watch for EtcdWatch {
     async fn next(&mut self) -> Result<WatchItem> {
         loop {
-            let message = self.stream.message().await.map_err(|e| error::meaning(&e))?;
-            let response = message.ok_or_else(|| RegistryError::WatchEnded("the stream ended".to_owned()))?;
-            if let Some(item) = self.item(&response)? {
+            if let Some((_, item)) = self.ready.pop_front() {
                 return Ok(item);
             }
+            self.send_requests().await?;
+            self.receive().await?;
         }
     }
 
     async fn follow(&mut self, another: &WatchRange) -> Result<()> {
-        // The request waits for buffer space if the server does not read.
-        call("watch", CALL, self.stream.watch(another.key_prefix.as_str(), Some(options(another)))).await?;
-        self.followed.insert(another.watch_id);
-        Ok(())
+        self.waiting.push_back(another.clone());
+        // The answer to the request before has mostly arrived while the session listed this range.
+        while self.opening.is_some() && self.bytes_ready() < MAX_MESSAGE {
+            self.receive().await?;
+        }
+        self.send_requests().await
     }
 
     async fn unwatch(&mut self, watch_id: i64) -> Result<()> {
-        self.followed.remove(&watch_id);
-        call("end of a watch", CALL, self.stream.cancel(watch_id)).await
+        self.waiting.retain(|range| range.watch_id != watch_id);
+        self.ready.retain(|(of, _)| *of != watch_id);
+        if let Some(opening) = self.opening.as_mut().filter(|opening| opening.range.watch_id == watch_id) {
+            opening.unwanted = true;
+        }
+        let number = self.created.iter().find(|(_, watch)| watch.watch_id == watch_id).map(|(number, _)| *number);
+        if let Some(number) = number {
+            self.created.remove(&number);
+            self.unwanted.push(number);
+        }
+        self.send_requests().await
     }
 
-    async fn request_progress(&mut self) -> Result<()> {
-        call("progress request", CALL, self.stream.request_progress()).await
+    async fn request_progress(&mut self) -> Result<bool> {
+        // A stream without a watch has no progress (`progressIfSync` of server/storage/mvcc).
+        if !self.answers_progress || self.created.is_empty() {
+            return Ok(false);
+        }
+        call("progress request", CALL, self.stream.request_progress()).await?;
+        Ok(true)
     }
 }
 
 impl EtcdWatch {
-    /// The item in a response, if it has one.
-    fn item(&self, response: &WatchResponse) -> Result<Option<WatchItem>> {
-        let watch_id = response.watch_id();
-        if watch_id != WHOLE_STREAM && !self.followed.contains(&watch_id) {
+    /// Cancels unwanted watches, and sends the next create request if none is under way. Requests wait for buffer space
+    /// if the server does not read.
+    async fn send_requests(&mut self) -> Result<()> {
+        while let Some(number) = self.unwanted.last() {
+            call("end of a watch", CALL, self.stream.cancel(*number)).await?;
+            self.unwanted.pop();
+        }
+        if self.opening.is_none()
+            && let Some(range) = self.waiting.front()
+        {
+            call("watch", CALL, self.stream.watch(range.key_prefix.as_str(), Some(options(range)))).await?;
+            self.opening = self.waiting.pop_front().map(Opening::of);
+        }
+        Ok(())
+    }
+
+    /// Waits for one response; while a create request is under way, not for ever.
+    async fn receive(&mut self) -> Result<()> {
+        let response = if self.opening.is_some() {
+            call("watch", CALL, self.stream.message()).await?
+        } else {
+            self.stream.message().await.map_err(|e| error::meaning(&e))?
+        };
+        self.take(response.ok_or_else(|| RegistryError::WatchEnded("the stream ended".to_owned()))?)
+    }
+
+    fn take(&mut self, response: WatchResponse) -> Result<()> {
+        if response.created() {
+            return self.take_created(&response);
+        }
+        let number = response.watch_id();
+        if number != WHOLE_STREAM && !self.created.contains_key(&number) {
             // The end of a canceled watch, or one of its last events.
-            return Ok(None);
+            return Ok(());
         }
         if response.compact_revision() > 0 {
             return Err(RegistryError::Compacted(response.compact_revision()));
         }
         if response.canceled() {
-            return Err(match response.cancel_reason() {
-                reason if reason.contains("permission denied") => RegistryError::PermissionDenied(reason.to_owned()),
-                reason => RegistryError::WatchEnded(reason.to_owned()),
-            });
+            return Err(reason(&response));
         }
-        let changes: Vec<Change> = response
-            .events()
-            .iter()
-            .filter_map(|event| {
-                let kv = event.kv()?;
-                Some(match event.event_type() {
-                    EventType::Put => Change::Put(kv::raw(kv)),
-                    EventType::Delete => Change::Delete { key: RecordKey::new(kv.key()), revision: kv.mod_revision() },
-                })
-            })
-            .collect();
-        if !changes.is_empty() {
-            return Ok(Some(WatchItem::Changes(changes)));
+        if response.events().is_empty() {
+            let item = self.progress(&response);
+            self.ready.push_back((WHOLE_STREAM, item));
+        } else {
+            self.take_events(number, response);
         }
-        // The answer to the watch request carries the current revision, but it does not prove that all events up to it
-        // have arrived. Nor does the progress of one watch prove that of the others.
-        if response.created() {
-            return Ok(None);
+        Ok(())
+    }
+
+    /// The answer to the create request. It carries the current revision, but it does not prove that all events up to
+    /// it have arrived.
+    fn take_created(&mut self, response: &WatchResponse) -> Result<()> {
+        let Some(Opening { range, unwanted, .. }) = self.opening.take() else {
+            return Err(RegistryError::WatchEnded("an answer without a request".to_owned()));
+        };
+        if response.canceled() {
+            return match reason(response) {
+                _ if unwanted => Ok(()),
+                // A matter of this range alone.
+                error @ RegistryError::PermissionDenied(_) => {
+                    self.ready.push_back((range.watch_id, WatchItem::Lost { watch_id: range.watch_id, error }));
+                    Ok(())
+                }
+                error => Err(error),
+            };
         }
-        let revision = response.header().map(ResponseHeader::revision).unwrap_or_default();
-        let all = watch_id == WHOLE_STREAM || self.followed.len() == 1;
-        Ok(Some(if all { WatchItem::Progress(revision) } else { WatchItem::Alive }))
+        let number = response.watch_id();
+        self.answers_progress &= number == range.watch_id;
+        if unwanted {
+            self.unwanted.push(number);
+        } else {
+            self.created.insert(number, Created { watch_id: range.watch_id, fragments: Fragments::after(range.from) });
+        }
+        Ok(())
+    }
+
+    /// The progress of one watch does not prove that of the others, nor that of one that is not created yet.
+    fn progress(&self, response: &WatchResponse) -> WatchItem {
+        let everything = response.watch_id() == WHOLE_STREAM || self.created.len() == 1;
+        if everything && self.opening.is_none() && self.waiting.is_empty() {
+            WatchItem::Progress(response.header().map(ResponseHeader::revision).unwrap_or_default())
+        } else {
+            WatchItem::Alive
+        }
+    }
+
+    fn take_events(&mut self, number: i64, response: WatchResponse) {
+        let Some(watch) = self.created.get_mut(&number) else { return };
+        let watch_id = watch.watch_id;
+        let item = match watch.fragments.add(response) {
+            Ok(changes) if changes.is_empty() => WatchItem::Alive,
+            Ok(changes) => WatchItem::Changes(changes),
+            Err(error) => {
+                self.created.remove(&number);
+                self.unwanted.push(number);
+                WatchItem::Lost { watch_id, error }
+            }
+        };
+        self.ready.push_back((watch_id, item));
+    }
+
+    fn bytes_ready(&self) -> usize {
+        let of = |item: &WatchItem| match item {
+            WatchItem::Changes(changes) => changes.iter().map(bytes_of).sum(),
+            _ => size_of::<WatchItem>(),
+        };
+        self.ready.iter().map(|(_, item)| of(item)).sum()
+    }
+}
+
+/// The reason why the server canceled a watch.
+fn reason(response: &WatchResponse) -> RegistryError {
+    match response.cancel_reason() {
+        reason if reason.contains("permission denied") => RegistryError::PermissionDenied(reason.to_owned()),
+        reason => RegistryError::WatchEnded(reason.to_owned()),
     }
 }

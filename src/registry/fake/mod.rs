@@ -43,6 +43,8 @@ pub struct Faults {
     pub no_lease_list: bool,
     /// The database is full and accepts only deletes.
     pub full: bool,
+    /// Progress requests are not answered, as by etcd's proxy.
+    pub no_progress: bool,
 }
 
 /// A copy of the server's state.
@@ -74,6 +76,8 @@ struct State {
     forbidden: BTreeSet<String>,
     /// etcd's `--max-txn-ops`.
     max_txn_ops: usize,
+    /// Key prefixes whose watches end, and their errors.
+    unwatched: BTreeMap<String, RegistryError>,
     /// Leases without read permission; if there are any, the list of leases fails.
     secret_leases: BTreeSet<LeaseId>,
     /// Connections of an earlier generation are cut.
@@ -98,6 +102,7 @@ impl Default for State {
             faults: Faults::default(),
             unlisted: BTreeMap::new(),
             unkept: BTreeMap::new(),
+            unwatched: BTreeMap::new(),
             forbidden: BTreeSet::new(),
             max_txn_ops: MAX_BATCH + 1,
             secret_leases: BTreeSet::new(),
@@ -144,6 +149,12 @@ impl FakeEtcd {
             Some(error) => drop(state.unlisted.insert(key_prefix.to_owned(), error)),
             None => drop(state.unlisted.remove(key_prefix)),
         }
+    }
+
+    /// The watch of this key prefix ends with the error, once.
+    pub fn end_watch(&self, key_prefix: &str, error: RegistryError) {
+        self.lock().unwatched.insert(key_prefix.to_owned(), error);
+        self.changed.notify_waiters();
     }
 
     /// These leases carry keys that our user may not read: etcd lists neither these keys nor any leases.

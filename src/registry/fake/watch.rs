@@ -36,12 +36,17 @@ impl FakeWatch {
 
     /// The next item, if one is ready.
     fn poll(&mut self) -> Result<Option<WatchItem>> {
-        let state = self.registry.server.lock();
+        let mut state = self.registry.server.lock();
         if state.faults.silent {
             return Ok(None);
         }
         if state.faults.away || state.generation != self.registry.generation {
             return Err(RegistryError::Unreachable("connection reset".to_owned()));
+        }
+        let ended = self.followed.iter().position(|followed| state.unwatched.contains_key(&followed.range.key_prefix));
+        if let Some(Followed { range, .. }) = ended.map(|ended| self.followed.remove(ended)) {
+            let error = state.unwatched.remove(&range.key_prefix);
+            return Ok(error.map(|error| WatchItem::Lost { watch_id: range.watch_id, error }));
         }
         for Followed { range, synced } in &mut self.followed {
             if !*synced && range.from < state.compacted {
@@ -98,9 +103,11 @@ impl Watch for FakeWatch {
         Ok(())
     }
 
-    async fn request_progress(&mut self) -> Result<()> {
-        drop(self.registry.ask("progress")?);
+    async fn request_progress(&mut self) -> Result<bool> {
+        if self.registry.ask("progress")?.faults.no_progress {
+            return Ok(false);
+        }
         self.progress = true;
-        Ok(())
+        Ok(true)
     }
 }

@@ -1,6 +1,7 @@
 //! The lifecycle of objects: a change or a deletion leaves nothing behind.
 
 mod deletion_orders;
+mod dry_run;
 mod replicas;
 
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ stories![
     a_registered_service,
     a_service_registry,
     what_we_write_is_what_kitex_reads;
-    modules: deletion_orders, replicas,
+    modules: deletion_orders, dry_run, replicas,
 ];
 
 async fn a_registered_service(suite: Arc<Suite>) -> Result<()> {

@@ -11,7 +11,7 @@ use twinspan_testbed::{Bed, Etcd, OPERATOR_NAMESPACE, TwinspanOptions, eventuall
 
 use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
-stories![a_restart_changes_nothing, a_second_release_refuses_to_start, dry_run_and_suspend_write_nothing];
+stories![a_restart_changes_nothing, a_second_release_refuses_to_start, observe_and_suspend_write_nothing];
 
 /// The default of `spec.fence.keyPrefix`.
 const EPOCHS: &str = "twinspan/";
@@ -135,7 +135,7 @@ async fn a_second_release_refuses_to_start(suite: Arc<Suite>) -> Result<()> {
     crate::safety::audit::no_denied_requests(bed)
 }
 
-async fn dry_run_and_suspend_write_nothing(suite: Arc<Suite>) -> Result<()> {
+async fn observe_and_suspend_write_nothing(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "passive").await?;
     sandbox.selector_service("echo", 80).await?;

@@ -28,6 +28,7 @@ const VERSIONS: [&str; 7] = [
 
 stories![
     kratos_has_several_ports,
+    a_kratos_id_that_is_an_address,
     kitex_without_a_prefix,
     hertz_names_are_lower_case,
     two_registries_in_different_formats;
@@ -208,6 +209,37 @@ async fn kratos_has_several_ports(suite: Arc<Suite>) -> Result<()> {
     server.part().stop().await?;
     by_port("rpc", [SocketAddr::from((ip, 9000))].into()).await?;
     by_port("web", [SocketAddr::from((ip, 8000))].into()).await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// Programs set the ID of an instance to the address of its HTTP server; Kratos' own reader dials the endpoints.
+async fn a_kratos_id_that_is_an_address(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let etcd = bed.start_registry("registry-kratos-ids").await?;
+    let sandbox = sandbox_of(bed, "kratosids", &etcd, Framework::Kratos, json!({})).await?;
+    sandbox.headless_on("echo", 8888).await?;
+    sandbox.register("echo", json!({"direction": "Import"})).await?;
+    let (named, bound, foreign) = (next_v4(), next_v4(), next_v4());
+    let put = async |id: String, ip: std::net::Ipv4Addr| {
+        let endpoints = [format!("http://{ip}:8000"), format!("grpc://{ip}:9000")];
+        let value = json!({"id": id, "name": "echo", "version": "", "metadata": null, "endpoints": endpoints});
+        etcd.put_leased(&format!("/microservices/echo/{id}"), &value.to_string(), 600).await
+    };
+    put(format!("{named}:8000"), named).await?;
+    put("0.0.0.0:8000".to_owned(), bound).await?;
+    put(format!("{}:8000", next_v4()), foreign).await?;
+    let found = resolve(Framework::Kratos, etcd.endpoint(), "echo", None, &[]).await?;
+    ensure!(found.iter().any(|instance| instance.address == format!("{named}:9000")), "{found:?}");
+    let grpc = |ip| SocketAddr::from((ip, 9000));
+    sandbox.imports_become("echo", &[grpc(named), grpc(bound)]).await?;
+    // An ID of another host speaks for an address that is not its own.
+    eventually("it is counted", SOON, || async {
+        let status = sandbox.registered().get("echo").await?.status.unwrap_or_default();
+        let skipped: Vec<_> = status.skipped.iter().map(|s| (s.instance.clone(), s.reason.as_str())).collect();
+        ensure!(skipped.contains(&(grpc(foreign).to_string(), "KeyValueMismatch")), "{skipped:?}");
+        Ok(())
+    })
+    .await?;
     sandbox.nothing_foreign_was_touched().await
 }
 

@@ -4,7 +4,7 @@
 //! list, missing because another registry answered) and the departures that are still fresh. Refuses to look up leases,
 //! which the registry's door does, and to decide about endpoints, which [`super::decide`] does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Departure, Departures, Evidence, FORGOTTEN_AFTER};
@@ -22,7 +22,8 @@ pub struct LeaseLookUp {
     pub name: Box<[u8]>,
     pub addrs: Vec<InstanceAddr>,
     pub lease: LeaseId,
-    pub at: Timestamp,
+    /// The number of the departure: a later one of the same address has another.
+    number: u64,
     /// The evidence that a live lease gives.
     pub if_it_lives: Evidence,
 }
@@ -39,17 +40,34 @@ enum Writer {
 pub struct DepartureTracker {
     format: Format,
     cluster_id: String,
-    by_name: BTreeMap<Box<[u8]>, Departures>,
+    /// Every ID that a lease of ours can have.
+    our_leases: BTreeSet<LeaseId>,
+    by_name: BTreeMap<Box<[u8]>, BTreeMap<InstanceAddr, Numbered>>,
+    /// The number of the last departure.
+    last: u64,
     forgotten_at: Option<Timestamp>,
+}
+
+/// A departure, told apart from others of the same address and time.
+#[derive(Clone, Debug)]
+struct Numbered {
+    number: u64,
+    departure: Departure,
 }
 
 impl DepartureTracker {
     pub fn new(format: Format, cluster_id: String) -> Self {
-        Self { format, cluster_id, by_name: BTreeMap::new(), forgotten_at: None }
+        Self { format, cluster_id, our_leases: BTreeSet::new(), by_name: BTreeMap::new(), last: 0, forgotten_at: None }
+    }
+
+    /// Healed records on these leases go when we lose a lease, which no program deleted in bulk.
+    pub fn set_our_leases(&mut self, leases: BTreeSet<LeaseId>) {
+        self.our_leases = leases;
     }
 
     pub fn of(&self, name: &[u8]) -> Departures {
-        self.by_name.get(name).cloned().unwrap_or_default()
+        let departures = self.by_name.get(name).into_iter().flatten();
+        departures.map(|(addr, numbered)| (*addr, numbered.departure.clone())).collect()
     }
 
     /// Ends the departures of these addresses, because a record has them now.
@@ -66,18 +84,25 @@ impl DepartureTracker {
         let mut look_ups = Vec::new();
         for record in gone {
             let Some(name) = name_of(layout, record) else { continue };
-            let evidence = match self.writer(record) {
+            let several = servers.get(&name).copied().unwrap_or_default() > 1;
+            let if_it_lives = if several { Evidence::BulkDeleted } else { Evidence::Deregistered };
+            let (evidence, if_it_lives) = match self.writer(record) {
                 // A server's own Deregister removes one key. Several own records that vanish together were deleted in
                 // bulk, and are put again without waiting.
                 Writer::Ourselves if ours > 1 => continue,
-                Writer::Ourselves => Evidence::LookingUp,
+                Writer::Ourselves => (Evidence::LookingUp, Evidence::Deregistered),
                 // Another Twinspan deletes in batches, and its leases carry many records.
-                Writer::OtherTwinspan if self.others_by_name(layout, gone, &name) > 1 => Evidence::Deregistered,
-                Writer::OtherTwinspan => Evidence::LookingUp,
-                Writer::Server if servers.get(&name).copied().unwrap_or_default() > 1 => Evidence::BulkDeleted,
-                Writer::Server => Evidence::LookingUp,
+                Writer::OtherTwinspan if self.others_by_name(layout, gone, &name) > 1 => {
+                    (Evidence::Deregistered, Evidence::Deregistered)
+                }
+                Writer::OtherTwinspan => (Evidence::LookingUp, Evidence::Deregistered),
+                // A lease of ours carries many healed records, and takes them along when it ends.
+                Writer::Server if several && !self.is_on_our_lease(record) => {
+                    (Evidence::BulkDeleted, Evidence::BulkDeleted)
+                }
+                Writer::Server => (Evidence::LookingUp, if_it_lives),
             };
-            look_ups.extend(self.depart(&name, record, evidence, Evidence::Deregistered, now));
+            look_ups.extend(self.depart(&name, record, evidence, if_it_lives, now));
         }
         look_ups
     }
@@ -113,6 +138,16 @@ impl DepartureTracker {
         }
     }
 
+    /// The lists since then were of an older state of the registry: what departed since proves nothing.
+    pub fn rolled_back_since(&mut self, since: Timestamp) {
+        for Numbered { departure, .. } in self.by_name.values_mut().flat_map(BTreeMap::values_mut) {
+            let own = departure.record.as_ref().is_some_and(|record| record.own(&self.cluster_id).is_some());
+            if departure.at >= since && !own {
+                departure.evidence = Evidence::RolledBack;
+            }
+        }
+    }
+
     /// Takes a record that another registry, or an older state of it, has in an earlier form: the addresses that it
     /// gained since are missing.
     pub fn set_back(&mut self, layout: &Layout, before: &Arc<Record>, after: Option<&Record>, now: Timestamp) {
@@ -122,8 +157,11 @@ impl DepartureTracker {
         }
         let still: Vec<InstanceAddr> = after.into_iter().flat_map(Record::endpoint_addresses).collect();
         for addr in before.endpoint_addresses().filter(|addr| !still.contains(addr)) {
-            let departure = Departure { evidence: Evidence::RolledBack, at: now, record: Some(before.clone()) };
-            self.by_name.entry(name.clone()).or_default().insert(addr, departure);
+            self.enter(
+                &name,
+                addr,
+                Departure { evidence: Evidence::RolledBack, at: now, record: Some(before.clone()) },
+            );
         }
     }
 
@@ -132,9 +170,9 @@ impl DepartureTracker {
         let Some(departures) = self.by_name.get_mut(&look_up.name) else { return false };
         let mut mattered = false;
         for addr in &look_up.addrs {
-            if let Some(departure) = departures.get_mut(addr)
+            if let Some(Numbered { number, departure }) = departures.get_mut(addr)
                 && departure.evidence == Evidence::LookingUp
-                && departure.at == look_up.at
+                && *number == look_up.number
             {
                 departure.evidence = evidence;
                 mattered = true;
@@ -150,7 +188,7 @@ impl DepartureTracker {
         }
         self.forgotten_at = Some(now);
         self.by_name.retain(|_, departures| {
-            departures.retain(|_, departure| now.duration_since(departure.at) < FORGOTTEN_AFTER);
+            departures.retain(|_, numbered| now.duration_since(numbered.departure.at) < FORGOTTEN_AFTER);
             !departures.is_empty()
         });
     }
@@ -174,12 +212,21 @@ impl DepartureTracker {
             Evidence::LookingUp if record.lease == LeaseId::NONE || takes_it_along => if_it_lives,
             evidence => evidence,
         };
-        let departures = self.by_name.entry(name.into()).or_default();
+        self.last += 1;
         for addr in &addrs {
-            departures.insert(*addr, Departure { evidence, at: now, record: Some(record.clone()) });
+            self.enter(name, *addr, Departure { evidence, at: now, record: Some(record.clone()) });
         }
-        let look_up = LeaseLookUp { name: name.into(), addrs, lease: record.lease, at: now, if_it_lives };
+        let look_up = LeaseLookUp { name: name.into(), addrs, lease: record.lease, number: self.last, if_it_lives };
         (evidence == Evidence::LookingUp).then_some(look_up)
+    }
+
+    fn enter(&mut self, name: &[u8], addr: InstanceAddr, departure: Departure) {
+        self.by_name.entry(name.into()).or_default().insert(addr, Numbered { number: self.last, departure });
+    }
+
+    /// Whether the record is a healed one of this cluster, on a lease of ours by its ID.
+    fn is_on_our_lease(&self, record: &Record) -> bool {
+        matches!(record.kind(&self.cluster_id), Kind::Healed(_)) && self.our_leases.contains(&record.lease)
     }
 
     fn writer(&self, record: &Record) -> Writer {

@@ -66,6 +66,12 @@ pub const LAST_ENDPOINT_STAYS: SignedDuration = SignedDuration::from_secs(35);
 /// An endpoint that neither refuses nor accepts for this long may be gone.
 pub const NO_ANSWER_FOR: SignedDuration = SignedDuration::from_secs(10);
 
+/// Fewer missing answers in a row prove nothing: packets get lost.
+pub const MISSING_ANSWERS: u32 = 3;
+
+/// A lookup of a lease that takes longer explains nothing any more.
+pub const LOOK_UP_TAKES: SignedDuration = SignedDuration::from_secs(30);
+
 /// The registry's view drops a departure after this long; planners keep their own copy of an open one.
 pub const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_secs(300);
 
@@ -113,6 +119,20 @@ pub enum Answer {
 pub struct Probe {
     pub answer: Answer,
     pub since: Timestamp,
+    /// How many times in a row.
+    pub times: u32,
+}
+
+impl Probe {
+    /// Whether so many answers are missing in a row that the silence is no lost packet.
+    fn is_missing(&self) -> bool {
+        self.answer == Answer::NoAnswer && self.times >= MISSING_ANSWERS
+    }
+
+    /// The end of the time for which an endpoint may stay silent.
+    fn silent_at(&self, now: Timestamp) -> Timestamp {
+        self.since.min(now) + NO_ANSWER_FOR
+    }
 }
 
 /// Everything that the decision about one endpoint rests on.
@@ -145,6 +165,7 @@ pub enum Decision {
     /// The server lives and only lost its registration. The endpoint stays until `until` while it accepts connections.
     Lost {
         until: Timestamp,
+        requeue_at: Timestamp,
     },
     /// The guard decides.
     Unexplained {
@@ -158,7 +179,7 @@ pub enum Decision {
 pub fn decide(input: &DepartureInput) -> Decision {
     let at = input.at.min(input.now);
     match input.evidence {
-        Evidence::LookingUp => Decision::Waiting { probe: false, requeue_at: None },
+        Evidence::LookingUp => looking_up(at + LOOK_UP_TAKES, input.now),
         Evidence::BulkDeleted | Evidence::LeaseUnreadable | Evidence::RolledBack => {
             Decision::Unexplained { since: at, probe: false }
         }
@@ -180,12 +201,22 @@ pub fn decide(input: &DepartureInput) -> Decision {
     }
 }
 
+/// A lookup that does not end in time leaves the lease unreadable.
+fn looking_up(until: Timestamp, now: Timestamp) -> Decision {
+    if now < until {
+        Decision::Waiting { probe: false, requeue_at: Some(until) }
+    } else {
+        Decision::Unexplained { since: until, probe: false }
+    }
+}
+
 fn last_one_left(input: &DepartureInput, at: Timestamp) -> Decision {
     let until = at + LAST_ENDPOINT_STAYS;
-    match input.probe.map(|probe| probe.answer) {
+    match input.probe {
         _ if input.now >= until => Decision::Gone,
-        None | Some(Answer::Accepted) => Decision::Waiting { probe: true, requeue_at: Some(until) },
-        Some(Answer::Refused | Answer::NoAnswer) => Decision::Gone,
+        Some(Probe { answer: Answer::Refused, .. }) => Decision::Gone,
+        Some(probe) if probe.is_missing() => Decision::Gone,
+        None | Some(_) => Decision::Waiting { probe: true, requeue_at: Some(until) },
     }
 }
 
@@ -194,18 +225,20 @@ fn probed(input: &DepartureInput, at: Timestamp) -> Decision {
     let until = input.lost_until.unwrap_or(at + input.keep_lost).min(input.now + input.keep_lost);
     match input.probe {
         Some(Probe { answer: Answer::Refused, .. }) => Decision::Gone,
-        Some(Probe { answer: Answer::NoAnswer, since }) if input.now >= since.min(input.now) + NO_ANSWER_FOR => {
-            Decision::Unexplained { since: since.min(input.now) + NO_ANSWER_FOR, probe: true }
+        Some(probe) if probe.is_missing() && input.now >= probe.silent_at(input.now) => {
+            Decision::Unexplained { since: probe.silent_at(input.now), probe: true }
         }
         _ if input.now >= until => Decision::Unexplained { since: until, probe: true },
         None => Decision::Waiting { probe: true, requeue_at: Some(until) },
-        Some(Probe { answer: Answer::Accepted, .. }) => Decision::Lost { until },
-        Some(Probe { answer: Answer::NoAnswer, since }) => {
-            let silent = since.min(input.now) + NO_ANSWER_FOR;
+        Some(Probe { answer: Answer::Accepted, .. }) => Decision::Lost { until, requeue_at: until },
+        Some(probe) => {
+            // Past that time, the next missing answer triggers the pass.
+            let silent = Some(probe.silent_at(input.now)).filter(|silent| *silent > input.now);
+            let requeue_at = silent.map_or(until, |silent| silent.min(until));
             match input.lost_until {
-                // The endpoint accepted once, so a missing answer proves nothing.
-                Some(_) => Decision::Lost { until },
-                None => Decision::Waiting { probe: true, requeue_at: Some(silent.min(until)) },
+                // The endpoint accepted once, so a missing answer proves nothing yet.
+                Some(_) => Decision::Lost { until, requeue_at },
+                None => Decision::Waiting { probe: true, requeue_at: Some(requeue_at) },
             }
         }
     }

@@ -39,7 +39,7 @@ fn case(evidence: Evidence) -> DepartureInput {
 }
 
 fn probe(answer: Answer, since: i64) -> Option<Probe> {
-    Some(Probe { answer, since: at(since) })
+    Some(Probe { answer, since: at(since), times: MISSING_ANSWERS })
 }
 
 fn unexplained(since: i64) -> Decision {
@@ -52,7 +52,7 @@ fn unexplained_and_asked(since: i64) -> Decision {
 }
 
 fn lost(until: i64) -> Decision {
-    Decision::Lost { until: at(until) }
+    Decision::Lost { until: at(until), requeue_at: at(until) }
 }
 
 #[test]
@@ -87,7 +87,9 @@ fn what_expired_is_probed() {
         (probe(Answer::Accepted, 0), Some(9000), 100, lost(3700)),
         (probe(Answer::NoAnswer, 1), None, 10, Decision::Waiting { probe: true, requeue_at: Some(at(11)) }),
         (probe(Answer::NoAnswer, 1), None, 11, unexplained_and_asked(11)),
-        (probe(Answer::NoAnswer, 500), Some(3600), 505, lost(3600)),
+        // A lost one that falls silent is judged again when its silence means something.
+        (probe(Answer::NoAnswer, 500), Some(3600), 505, Decision::Lost { until: at(3600), requeue_at: at(510) }),
+        (probe(Answer::NoAnswer, 500), Some(507), 505, Decision::Lost { until: at(507), requeue_at: at(507) }),
         (probe(Answer::NoAnswer, 500), Some(3600), 510, unexplained_and_asked(510)),
     ] {
         let input = DepartureInput { probe: answer, lost_until: lost_until.map(at), now: at(now), ..expired };
@@ -139,6 +141,27 @@ fn what_is_never_kept_is_never_probed() {
 }
 
 #[test]
-fn until_the_lease_was_looked_up_it_stays() {
-    assert_eq!(decide(&case(Evidence::LookingUp)), Decision::Waiting { probe: false, requeue_at: None });
+fn until_the_lease_was_looked_up_it_stays_and_a_lookup_that_does_not_end_explains_nothing() {
+    let looking_up = |now| decide(&DepartureInput { now: at(now), ..case(Evidence::LookingUp) });
+    assert_eq!(looking_up(0), Decision::Waiting { probe: false, requeue_at: Some(at(30)) });
+    assert_eq!(looking_up(29), Decision::Waiting { probe: false, requeue_at: Some(at(30)) });
+    assert_eq!(looking_up(30), unexplained(30));
+}
+
+#[test]
+fn a_missing_answer_means_nothing_before_it_was_missing_three_times() {
+    let missing = |times, now, input: DepartureInput| {
+        let probe = Some(Probe { answer: Answer::NoAnswer, since: at(0), times });
+        decide(&DepartureInput { probe, now: at(now), ..input })
+    };
+    let expired = case(Evidence::LeaseExpired);
+    assert_eq!(missing(2, 9, expired), Decision::Waiting { probe: true, requeue_at: Some(at(10)) });
+    assert_eq!(missing(2, 10, expired), Decision::Waiting { probe: true, requeue_at: Some(at(3600)) });
+    assert_eq!(missing(3, 10, expired), unexplained_and_asked(10));
+    let lost = DepartureInput { lost_until: Some(at(3600)), ..expired };
+    assert_eq!(missing(2, 60, lost), Decision::Lost { until: at(3600), requeue_at: at(3600) });
+    assert_eq!(missing(3, 60, lost), unexplained_and_asked(10));
+    let last = DepartureInput { last: true, ..case(Evidence::Deregistered) };
+    assert_eq!(missing(2, 2, last), Decision::Waiting { probe: true, requeue_at: Some(at(35)) });
+    assert_eq!(missing(3, 3, last), GONE);
 }

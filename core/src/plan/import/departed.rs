@@ -1,7 +1,8 @@
 //! Imported endpoints whose record is gone, and the ones among them that stay.
 //!
 //! Owns the list of those endpoints, and the step from their evidence and the decision about each to the guard's
-//! decision about all. Refuses to repeat rules: [`crate::plan::departure`] decides about one endpoint,
+//! decision about all. An endpoint can only be kept where it is: in our slices, or in a healed record of ours. Refuses
+//! to repeat rules: [`crate::plan::departure`] decides about one endpoint,
 //! [`crate::plan::departure::guard`] has the limits, and [`super::heal`] has the healed records.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,18 +13,31 @@ use super::heal::healed_by_us;
 use crate::Timestamp;
 use crate::model::{Content, InstanceAddr, Kind, Mark, PortSet, Record, RecordKey};
 use crate::plan::departure::guard::{GuardInput, Unexplained};
-use crate::plan::departure::{self, Decision, DepartureInput, Evidence};
+use crate::plan::departure::{self, Decision, Departure, DepartureInput, Evidence};
 use crate::plan::earlier;
 
 impl Departed {
-    /// The endpoints as the slices should have them.
+    /// The endpoints as the slices should have them. One that only a healed record names has to accept a connection
+    /// first.
     pub fn endpoints(&self, input: &Input<'_>) -> Vec<(InstanceAddr, Imported)> {
-        self.kept.iter().map(|(addr, departed)| (*addr, imported(input, *addr, departed))).collect()
+        let stays = |addr: &InstanceAddr| input.present.contains_key(addr) || self.lost.contains(addr);
+        let kept = self.kept.iter().filter(|(addr, _)| stays(addr));
+        kept.map(|(addr, departed)| (*addr, imported(input, *addr, departed))).collect()
+    }
+}
+
+impl Input<'_> {
+    /// The time of the first plan of this leadership; `None` while another process leads.
+    pub(super) fn judging_since(&self) -> Option<Timestamp> {
+        self.leads.then(|| self.state.judging_since.unwrap_or(self.now))
     }
 }
 
 /// Decides about every endpoint without a record. `plan` has the endpoints with a record.
 pub fn decide(input: &Input<'_>, plan: &Plan) -> Departed {
+    let Some(judging_since) = input.judging_since() else {
+        return Departed { kept: in_question(input, plan), ..Departed::default() };
+    };
     let mut all = Departed { guard_state: input.state.guard.clone(), ..Departed::default() };
     let last = plan.endpoints.is_empty() && !input.others_ready;
     let mut unexplained = BTreeMap::new();
@@ -36,15 +50,17 @@ pub fn decide(input: &Input<'_>, plan: &Plan) -> Departed {
                 all.ask(addr, probe);
                 all.kept.insert(addr, departed);
             }
-            Decision::Lost { until } => {
+            Decision::Lost { until, requeue_at } => {
                 all.lost.insert(addr);
                 all.ask(addr, true);
-                all.requeue_at = earlier(all.requeue_at, Some(until));
+                all.requeue_at = earlier(all.requeue_at, Some(requeue_at));
                 all.kept.insert(addr, DepartedEndpoint { lost_until: Some(until), ..departed });
             }
             Decision::Unexplained { since, probe } => {
                 all.ask(addr, probe);
                 let rollback = departed.evidence == Evidence::RolledBack;
+                // Time in which nobody judged does not count.
+                let since = since.max(judging_since);
                 unexplained.insert(addr, Unexplained { since, rollback });
                 all.kept.insert(addr, departed);
             }
@@ -102,10 +118,7 @@ fn in_question(input: &Input<'_>, plan: &Plan) -> BTreeMap<InstanceAddr, Departe
             found.insert(addr, departed);
         }
     }
-    let known = input.state.known.iter().flatten();
-    let all: BTreeSet<InstanceAddr> =
-        input.present.keys().chain(known).chain(input.state.departing.keys()).copied().collect();
-    for addr in all {
+    for addr in input.present.keys().copied() {
         if !wanted(&addr)
             && !found.contains_key(&addr)
             && let Some(departed) = departed(input, addr)
@@ -127,30 +140,36 @@ fn recorded(input: &Input<'_>, healed: &BTreeMap<RecordKey, &Record>) -> BTreeSe
     others.flat_map(|(_, record)| record.endpoint_addresses()).collect()
 }
 
-/// The evidence about the record of one endpoint. `None` if nothing is known: the record or the RegisteredService
-/// changed, or another program wrote into our slice. The endpoint is then no longer wanted, and is removed.
+/// The evidence about the record of one endpoint in our slices. `None` if there is none: the record or the
+/// RegisteredService changed, or another program wrote into our slice. The endpoint is then no longer wanted, and is
+/// removed.
 fn departed(input: &Input<'_>, addr: InstanceAddr) -> Option<DepartedEndpoint> {
+    let lost_until = lost_until(input, addr);
     let before = input.state.departing.get(&addr);
-    let seen = input.departures.get(&addr).filter(|seen| {
-        // A departure that already has a decision is not new, unless its evidence has changed.
-        before.is_none_or(|before| before.at != seen.at || before.evidence != seen.evidence)
-    });
-    let was_ours =
-        input.present.contains_key(&addr) || input.state.known.as_ref().is_some_and(|known| known.contains(&addr));
-    match (seen, before) {
-        (Some(seen), _) if was_ours => Some(DepartedEndpoint {
-            evidence: seen.evidence,
-            at: seen.at,
-            record: seen.record.clone(),
-            lost_until: lost_until(input, addr),
-        }),
-        (_, Some(before)) => Some(DepartedEndpoint { lost_until: lost_until(input, addr), ..before.clone() }),
-        (_, None) => {
-            let orphan = input.state.known.is_none() && input.present.get(&addr).is_some_and(|p| p.from_here);
-            let evidence = if input.started_after_rollback { Evidence::RolledBack } else { Evidence::NoRecordAtStart };
-            let lost_until = lost_until(input, addr);
-            orphan.then_some(DepartedEndpoint { evidence, at: input.now, record: None, lost_until })
-        }
+    if let Some(seen) = input.departures.get(&addr) {
+        let (evidence, record) = (evidence(input, seen), seen.record.clone());
+        return Some(DepartedEndpoint { evidence, at: seen.at, record, lost_until });
+    }
+    if let Some(before) = before {
+        return Some(DepartedEndpoint { lost_until, ..before.clone() });
+    }
+    // What another leader left behind without a record may live, or may be about to go.
+    let begins = input.leads && input.state.judging_since.is_none();
+    let orphan = begins && input.present.get(&addr).is_some_and(|present| present.from_here);
+    let evidence = if input.started_after_rollback { Evidence::RolledBack } else { Evidence::NoRecordAtStart };
+    orphan.then_some(DepartedEndpoint { evidence, at: input.now, record: None, lost_until })
+}
+
+/// The evidence as the importer sees it. A healed record stands for a server that lost its registration: however
+/// somebody else's goes, its server may live.
+fn evidence(input: &Input<'_>, seen: &Departure) -> Evidence {
+    let healed_by_others = seen.record.as_ref().is_some_and(
+        |record| matches!(record.kind(&input.owner.cluster_id), Kind::Healed(owner) if owner != input.owner),
+    );
+    match seen.evidence {
+        Evidence::RolledBack => Evidence::RolledBack,
+        _ if healed_by_others => Evidence::LeaseExpired,
+        evidence => evidence,
     }
 }
 
@@ -169,6 +188,8 @@ fn keepable(input: &Input<'_>, addr: InstanceAddr, departed: &DepartedEndpoint) 
 fn imported(input: &Input<'_>, addr: InstanceAddr, departed: &DepartedEndpoint) -> Imported {
     let present = input.present.get(&addr);
     let mut ports = present.map(|present| present.ports).unwrap_or_default();
+    // The slice has the name of a port that was chosen before.
+    let renamed = ports.is_empty();
     let mut zone_of_record = None;
     if let Some(record) = &departed.record
         && let Content::Registered { registration, listeners, .. } = &record.content
@@ -176,7 +197,7 @@ fn imported(input: &Input<'_>, addr: InstanceAddr, departed: &DepartedEndpoint) 
         zone_of_record = input.options.zone(registration);
         for (index, scheme) in input.options.schemes.iter().enumerate() {
             let first = listeners.iter().find(|listener| listener.scheme == *scheme);
-            if first.is_some_and(|listener| listener.addr == Ok(addr)) {
+            if renamed && first.is_some_and(|listener| listener.addr == Ok(addr)) {
                 ports.insert(PortSet::of(index));
             }
         }

@@ -1,8 +1,9 @@
 use super::*;
 use crate::model::{InstanceOutcome, LeaseId, RawRecord, Reason};
+use crate::plan::departure::guard::GuardDecision;
 use crate::plan::departure::{Answer, Evidence};
-use crate::plan::import::Present;
 use crate::plan::import::scene::{Scene, addr, at, lost, vm, waiting};
+use crate::plan::import::{ImportState, Present};
 use crate::plan::trust::PodOf;
 
 #[test]
@@ -132,6 +133,125 @@ fn another_registry_at_start_makes_orphans_of_it_unexplained_at_once() {
         (plan.probe.len(), plan.guard.held.len(), plan.guard.hold.map(|hold| hold.until)),
         (0, 3, Some(at(300)))
     );
+}
+
+#[test]
+fn memory_keeps_nothing_that_our_slices_do_not_have() {
+    let mut scene = Scene::of(3);
+    scene.goes(&vm(1), Evidence::LeaseExpired);
+    scene.step();
+    assert_eq!(scene.endpoints().len(), 3);
+    // Another replica removed it.
+    scene.present.remove(&addr(&vm(1)));
+    let plan = scene.plan();
+    assert!(!plan.endpoints.contains_key(&addr(&vm(1))), "{:?}", plan.endpoints);
+    assert_eq!((plan.probe.len(), plan.state.departing.len()), (0, 0));
+}
+
+#[test]
+fn a_lost_one_that_falls_silent_is_judged_again_when_its_silence_counts() {
+    let mut scene = Scene::of(4);
+    scene.goes(&vm(1), Evidence::LeaseExpired);
+    scene.answers(&vm(1), Answer::Accepted);
+    assert_eq!(scene.step().requeue_at, Some(at(3600)));
+    scene.now = 500;
+    scene.answers(&vm(1), Answer::NoAnswer);
+    let plan = scene.step();
+    assert_eq!((lost(&plan), plan.requeue_at), (1, Some(at(510))));
+    scene.now = 510;
+    assert_eq!(scene.step().requeue_at, Some(at(520)));
+    scene.now = 520;
+    scene.step();
+    assert_eq!(scene.endpoints(), [vm(2), vm(3), vm(4)]);
+}
+
+#[test]
+fn a_healed_record_of_another_owner_stands_for_its_server_however_it_goes() {
+    for owner in ["c2/shop/echo", "c1/shop/other"] {
+        for evidence in [Evidence::LookingUp, Evidence::Deregistered, Evidence::BulkDeleted, Evidence::LeaseExpired] {
+            let mut scene = Scene::of(2);
+            for n in 3..=6 {
+                scene.put(&vm(n), &format!(r#""twinspan.dev/owner":"{owner}","twinspan.dev/healed":"true""#));
+            }
+            scene.step();
+            assert_eq!(scene.endpoints().len(), 6, "it is imported as its server's own would be");
+            for n in 3..=6 {
+                scene.goes(&vm(n), evidence);
+            }
+            let plan = scene.step();
+            assert_eq!((scene.endpoints().len(), plan.probe.len()), (6, 4), "{owner}, {evidence:?}");
+            for n in 3..=5 {
+                scene.answers(&vm(n), Answer::Accepted);
+            }
+            scene.answers(&vm(6), Answer::Refused);
+            let plan = scene.step();
+            assert_eq!((scene.endpoints().len(), lost(&plan)), (5, 3), "{owner}, {evidence:?}");
+        }
+    }
+}
+
+#[test]
+fn a_healed_record_without_an_endpoint_is_probed_before_it_becomes_one() {
+    let mut scene = Scene::of(2);
+    scene.options.on_expiry = departure::OnExpiry::Heal;
+    scene.put(&vm(3), r#""twinspan.dev/owner":"c1/shop/echo","twinspan.dev/healed":"true""#);
+    let plan = scene.step();
+    assert_eq!((scene.endpoints(), plan.ops.len()), (vec![vm(1), vm(2)], 0));
+    assert_eq!(plan.probe, BTreeSet::from([addr(&vm(3))]));
+    scene.answers(&vm(3), Answer::Accepted);
+    scene.step();
+    assert_eq!(scene.endpoints(), [vm(1), vm(2), vm(3)]);
+}
+
+#[test]
+fn a_process_that_does_not_lead_keeps_evidence_and_judges_nothing() {
+    let mut scene = Scene { leads: false, ..Scene::of(12) };
+    scene.state = ImportState::default();
+    (1..=6).for_each(|n| scene.goes(&vm(n), Evidence::BulkDeleted));
+    scene.goes(&vm(7), Evidence::LeaseExpired);
+    scene.answers(&vm(7), Answer::Refused);
+    scene.goes(&vm(8), Evidence::Deregistered);
+    for _ in 0..3 {
+        scene.now += 400;
+        let plan = scene.step();
+        assert_eq!((scene.endpoints().len(), plan.probe.len(), plan.guard), (12, 0, GuardDecision::default()));
+        assert_eq!((plan.state.departing.len(), plan.state.judging_since), (8, None));
+    }
+    // The view has forgotten the departures, and the hold begins when a leader first rules.
+    scene.departures.clear();
+    scene.probes.clear();
+    scene.leads = true;
+    let plan = scene.step();
+    assert_eq!(plan.guard.hold.map(|hold| (hold.since, hold.until)), Some((at(1200), at(1500))));
+    assert_eq!((scene.endpoints().len(), plan.probe.len()), (11, 1), "only what left goes");
+}
+
+#[test]
+fn time_in_which_nobody_judged_is_no_quiet_time() {
+    let mut scene = Scene { leads: false, ..Scene::of(5) };
+    scene.goes(&vm(1), Evidence::LeaseUnreadable);
+    scene.step();
+    scene.now = 60;
+    scene.leads = true;
+    assert_eq!(scene.step().requeue_at, Some(at(70)));
+    scene.now = 70;
+    scene.step();
+    assert_eq!(scene.endpoints().len(), 4);
+}
+
+#[test]
+fn each_leadership_probes_what_it_finds_without_a_record_and_without_evidence() {
+    let mut scene = Scene::of(3);
+    scene.records.remove(&scene.key(&vm(1)));
+    assert!(!scene.plan().endpoints.contains_key(&addr(&vm(1))), "a leader has seen how its record changed");
+    scene.state = scene.state.clone().evidence();
+    let plan = scene.step();
+    assert_eq!((scene.endpoints().len(), plan.probe.len()), (3, 1));
+    // Its judgement is no evidence for the next one, whose probe begins anew.
+    scene.now = 50;
+    scene.probes.clear();
+    scene.state = scene.state.clone().evidence();
+    assert_eq!(scene.step().state.departing[&addr(&vm(1))].at, at(50));
 }
 
 #[test]

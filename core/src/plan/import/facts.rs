@@ -37,6 +37,8 @@ pub struct Input<'a> {
     pub others_ready: bool,
     pub trust: Trust<'a>,
     pub departures: &'a Departures,
+    /// Whether this process leads. Only a leader judges; the others keep evidence.
+    pub leads: bool,
     /// Whether the first list of this process came from another registry, or from an older state of it.
     pub started_after_rollback: bool,
     /// Endpoints in our slices now.
@@ -101,18 +103,28 @@ pub struct ContestedImport {
     pub holds: bool,
 }
 
-/// The state that one plan hands to the next.
+/// The state that one plan hands to the next: evidence, and the judgements of the present leadership. Slices and
+/// records say which endpoints exist; this state only explains them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImportState {
-    /// The endpoints that were wanted; `None` before the first plan of this process for this registry and name.
-    pub known: Option<BTreeSet<InstanceAddr>>,
+    /// The time of the first plan of this leadership for this registry and name; `None` while nothing was judged.
+    pub judging_since: Option<Timestamp>,
     pub shadows: Shadows,
-    /// Endpoints that stay although their record is gone.
+    /// Endpoints in our slices whose record is gone, with the evidence.
     pub departing: BTreeMap<InstanceAddr, DepartedEndpoint>,
     pub guard: Guard,
 }
 
-/// An endpoint that stays although its record is gone.
+impl ImportState {
+    /// The evidence without any judgement.
+    pub fn evidence(mut self) -> Self {
+        self.departing.retain(|_, departed| departed.evidence != Evidence::NoRecordAtStart);
+        self.departing.values_mut().for_each(|departed| departed.lost_until = None);
+        Self { judging_since: None, guard: Guard::default(), ..self }
+    }
+}
+
+/// An endpoint whose record is gone, with the evidence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DepartedEndpoint {
     pub evidence: Evidence,

@@ -88,7 +88,7 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
     plan.probe = departed.probe.clone();
     plan.guard = departed.guard.clone();
     plan.endpoints.extend(departed.endpoints(input));
-    plan.state.known = Some(plan.endpoints.keys().copied().collect());
+    plan.state.judging_since = input.judging_since();
     plan.state.departing.clone_from(&departed.kept);
     plan.state.guard = departed.guard_state.clone();
     plan.requeue_at = earlier(departed.requeue_at, plan.guard.requeue_at);
@@ -195,6 +195,8 @@ fn shown(record: &Record) -> Option<String> {
     record.listeners().first().map(|listener| listener.text.clone()).filter(|text| !text.is_empty())
 }
 
+#[cfg(test)]
+mod takeover_tests;
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

@@ -13,7 +13,7 @@ use crate::codec::{Format, Layout};
 use crate::model::{InstanceAddr, InstanceOutcome, LeaseId, Outcome, Owner, RawRecord, Record, RecordKey, ServiceKey};
 use crate::plan::RecordOp;
 use crate::plan::departure::guard::{GuardContext, Limits};
-use crate::plan::departure::{Answer, Departure, Departures, Evidence, Probe};
+use crate::plan::departure::{Answer, Departure, Departures, Evidence, MISSING_ANSWERS, Probe};
 use crate::plan::import::{self, ImportState, Options, Present};
 use crate::plan::trust::{Cluster, PodOf, Policy, Trust};
 
@@ -29,6 +29,7 @@ pub struct Scene {
     pub others_ready: bool,
     pub managed: BTreeSet<(std::net::IpAddr, u16)>,
     pub departures: Departures,
+    pub leads: bool,
     pub started_after_rollback: bool,
     pub present: BTreeMap<InstanceAddr, Present>,
     pub to_adopt: BTreeSet<RecordKey>,
@@ -85,6 +86,7 @@ impl Scene {
             others_ready: false,
             managed: BTreeSet::new(),
             departures: Departures::new(),
+            leads: true,
             started_after_rollback: false,
             present: BTreeMap::new(),
             to_adopt: BTreeSet::new(),
@@ -126,7 +128,7 @@ impl Scene {
     }
 
     pub fn answers(&mut self, address: &str, answer: Answer) {
-        self.probes.insert(addr(address), Probe { answer, since: at(self.now) });
+        self.probes.insert(addr(address), Probe { answer, since: at(self.now), times: MISSING_ANSWERS });
     }
 
     pub fn plan(&self) -> Plan {
@@ -139,6 +141,7 @@ impl Scene {
             others_ready: self.others_ready,
             trust: Trust { cluster: &Cluster::default(), policy: &Policy::default(), pods: &self.pods },
             departures: &self.departures,
+            leads: self.leads,
             started_after_rollback: self.started_after_rollback,
             present: &self.present,
             contested: &BTreeMap::new(),

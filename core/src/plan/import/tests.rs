@@ -85,6 +85,7 @@ impl Scene {
             others_ready: false,
             trust: Trust { cluster: &self.cluster, policy: &Policy::default(), pods: &self.pods },
             departures: &Departures::new(),
+            leads: true,
             started_after_rollback: false,
             present: &self.present,
             contested: &self.contested,
@@ -239,7 +240,7 @@ fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_v
         let here = Present { ports: PortSet::of(0), from_here: true, ..Present::default() };
         let present = present.then(|| (addr("10.0.0.1:80"), here)).into_iter().collect();
         // This is not the first plan of the process, so an endpoint without a record is not an orphan.
-        let state = ImportState { known: Some(BTreeSet::new()), ..ImportState::default() };
+        let state = ImportState { judging_since: Some(at(0)), ..ImportState::default() };
         Scene { present, contested, state, ..Scene::default() }.address("10.0.0.1:80")
     };
     let mine = vec!["10.0.0.1:80".to_owned()];

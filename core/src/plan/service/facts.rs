@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
@@ -21,6 +23,8 @@ use crate::plan::trust::{self, PodOf};
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub key: ServiceKey,
+    /// The term in which this process leads; `None` while it does not.
+    pub term: Option<Term>,
     /// UID of the RegisteredService; empty if it was deleted.
     pub uid: String,
     pub generation: Option<i64>,
@@ -35,6 +39,10 @@ pub struct Facts {
     pub probes: BTreeMap<InstanceAddr, Probe>,
     pub holds: HoldFacts,
 }
+
+/// The number of a leadership of this process: each one judges anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term(pub u64);
 
 /// The near side.
 #[derive(Clone, Debug, Default)]
@@ -110,10 +118,14 @@ pub enum Incarnation {
 /// Holds and approvals that come from the objects and from the registry as a whole.
 #[derive(Clone, Debug, Default)]
 pub struct HoldFacts {
-    /// Start of the hold that the status reports, before the first pass of this process.
+    /// Start of the hold that the status reports, before the first plan of this leadership.
     pub restored_hold_since: Option<Timestamp>,
     /// The hold of the whole registry.
     pub registry_hold: Option<Hold>,
+    /// Deletions that an earlier hold of the whole registry let go.
+    pub registry_let_go: HeldDeletions,
+    /// How far the API server's clock is ahead of ours.
+    pub api_server_ahead: SignedDuration,
     /// The held deletions that an administrator releases.
     pub approved: HeldDeletions,
     /// The hash that the annotation of the RegisteredService names.
@@ -140,12 +152,12 @@ impl Facts {
     /// The proof that endpoints of the cluster ended since the last pass: watch events, or a change of the spec, even
     /// one that was made while no operator ran.
     pub fn proof(&self, checkpoint: &super::Checkpoint) -> Proof<'_> {
-        let known = checkpoint.uid == self.uid;
-        let before = if known { Some(checkpoint.generation) } else { self.observed_generation.map(Some) };
+        let planned = checkpoint.planned.filter(|_| checkpoint.uid == self.uid);
+        let before = planned.map(|planned| planned.generation).or_else(|| self.observed_generation.map(Some));
         if before.is_some_and(|before| before != self.generation) {
             return Proof::SpecChange;
         }
-        if known && checkpoint.relists == self.cluster.relists {
+        if planned.is_some_and(|planned| planned.relists == self.cluster.relists) {
             return Proof::WatchEvent { unseen: &self.cluster.unseen };
         }
         Proof::RelistOnly

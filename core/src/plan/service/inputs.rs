@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::endpoints::managed_addresses;
-use super::{Accepted, Checkpoint, Facts, Incarnation, RegistryFacts, Siblings};
+use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, Siblings};
 use crate::Timestamp;
 use crate::model::{Instance, InstanceAddr, Record, RecordKey, RegistryName, Slice, TargetPod};
 use crate::plan::departure::guard::{GuardContext, Limits};
@@ -32,6 +32,8 @@ pub struct ExportGoal<'a> {
     /// `None` withdraws every record.
     pub name: Option<&'a RegistryName>,
     pub instances: &'a [Instance],
+    /// Whether the import decides about healed records under the name.
+    pub imports: bool,
     pub proof: Proof<'a>,
     pub limits: Limits,
 }
@@ -51,8 +53,10 @@ impl Pass<'_> {
             departures: &registry.snapshot.departures,
             proof: goal.proof,
             limits: goal.limits,
-            context: self.guard_context(&self.facts.holds.approved.export),
+            context: self.guard_context(&self.facts.holds.approved.export, &self.facts.holds.registry_let_go.export),
+            imports: goal.imports,
             state: &self.checkpoint.export,
+            leads: self.facts.term.is_some(),
             now: self.now,
         })
     }
@@ -78,13 +82,14 @@ impl Pass<'_> {
             others_ready,
             trust: Trust { cluster: &facts.cluster.trust, policy: &accepted.policy, pods: &facts.pods_of() },
             departures: &registry.snapshot.departures,
+            leads: facts.term.is_some(),
             started_after_rollback: registry.snapshot.incarnation != Incarnation::AsItWas,
             present: &present(facts, accepted),
             contested: &self.siblings.contested_imports,
             to_adopt: &self.siblings.of(&registry.name).to_adopt,
             probes: &facts.probes,
             limits: accepted.limits,
-            context: self.guard_context(&facts.holds.approved.import),
+            context: self.guard_context(&facts.holds.approved.import, &facts.holds.registry_let_go.import),
             state: if known { &self.checkpoint.import } else { &fresh },
             now: self.now,
         })
@@ -112,9 +117,13 @@ impl Pass<'_> {
         })
     }
 
-    fn guard_context<'a>(&'a self, approved: &'a BTreeSet<InstanceAddr>) -> GuardContext<'a> {
-        let holds = &self.facts.holds;
-        GuardContext { approved, restored_hold_since: holds.restored_hold_since, registry_hold: holds.registry_hold }
+    fn guard_context<'a>(
+        &'a self,
+        approved: &'a BTreeSet<InstanceAddr>,
+        registry_let_go: &'a BTreeSet<InstanceAddr>,
+    ) -> GuardContext<'a> {
+        let HoldFacts { restored_hold_since, registry_hold, api_server_ahead, .. } = self.facts.holds;
+        GuardContext { approved, restored_hold_since, registry_hold, registry_let_go, api_server_ahead }
     }
 
     /// Imported endpoints with their zone, node and pod: a tag names the zone, or else the Node of the pod that has the

@@ -19,11 +19,11 @@ mod outcomes;
 mod shared;
 mod siblings;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::Timestamp;
-use crate::model::{InstanceAddr, NewService, PortSet, ServiceView};
+use crate::model::{InstanceAddr, NewService, PortSet, RecordKey, ServiceView};
 use crate::plan::departure::guard::{Guard, Limits};
 use crate::plan::departure::held::{HeldDeletions, Hold};
 use crate::plan::departure::registry_guard::ServiceDeletions;
@@ -33,8 +33,8 @@ use endpoints::EndpointState;
 use inputs::{ExportGoal, Pass};
 
 pub use accepted::{Accepted, AcceptedPort, Goal};
-pub use checkpoint::Checkpoint;
-pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, ViewState, ips_of};
+pub use checkpoint::{Checkpoint, Planned};
+pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, Term, ViewState, ips_of};
 pub use outcomes::{Counts, Outcomes};
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
@@ -68,10 +68,17 @@ pub struct Directions {
 impl Directions {
     /// The hold of either direction.
     pub fn hold(&self) -> Option<Hold> {
-        let holds = [self.import.guard.hold, self.export.guard.hold];
-        let since = holds.iter().flatten().map(|hold| hold.since).min()?;
-        let until = holds.iter().flatten().map(|hold| hold.until).max()?;
-        Some(Hold { since, until })
+        [self.import.guard.hold, self.export.guard.hold].into_iter().flatten().reduce(Hold::and)
+    }
+
+    /// Whether the hold of an earlier process may go on: its deletions become unexplained one after the other.
+    pub fn may_resume(&self) -> bool {
+        self.import.state.guard.may_resume() || self.export.state.guard.may_resume()
+    }
+
+    /// The name of the hold, for its approval.
+    pub fn hash(&self) -> Option<String> {
+        Some(self.held().hash(self.hold()?.since))
     }
 
     /// The deletions that wait for the guard.
@@ -105,19 +112,20 @@ impl Plan {
 
     /// The checkpoint for the next pass.
     pub fn checkpoint(&self, facts: &Facts, before: &Checkpoint) -> Checkpoint {
-        let mut checkpoint = Checkpoint {
-            uid: facts.uid.clone(),
-            generation: facts.generation,
-            relists: facts.cluster.relists,
-            ..before.clone()
-        };
+        let mut checkpoint = Checkpoint { uid: facts.uid.clone(), ..before.clone() };
         if let Some(directions) = &self.directions {
+            checkpoint.planned = Some(Planned { generation: facts.generation, relists: facts.cluster.relists });
+            checkpoint.term = facts.term;
             let registry = facts.registry.as_ref();
             let source = registry.and_then(|r| Some(format!("{}/{}", r.name, r.registry_name.as_ref()?)));
             checkpoint.source = source.unwrap_or_default();
             checkpoint.import = directions.import.state.clone();
             checkpoint.export = directions.export.state.clone();
             checkpoint.held = directions.held();
+            checkpoint.held_hash = directions.hash();
+            if !facts.holds.approved.is_empty() {
+                checkpoint.carried_out.clone_from(&facts.holds.approval);
+            }
         }
         checkpoint
     }
@@ -172,6 +180,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
         ExportGoal {
             name: Some(&accepted.name),
             instances: &instances,
+            imports: accepted.imports,
             // The spec itself proves that the export is no longer wanted.
             proof: if accepted.exports { facts.proof(pass.checkpoint) } else { Proof::SpecChange },
             limits: accepted.limits,
@@ -184,15 +193,23 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
     };
     plan.slices = pass.slices(Some(accepted), &import.endpoints);
     plan.requeue_at = earlier(plan.requeue_at, earlier(export.requeue_at, import.requeue_at));
-    plan.records.push((registry.name.clone(), export.ops.iter().chain(&import.ops).cloned().collect()));
+    plan.records.push((registry.name.clone(), merged(&export, &import)));
     plan.outcomes = Outcomes::synced(registry, accepted, endpoints, &export, &import);
     let directions = Directions { export, import };
-    if facts.holds.approval.as_ref().is_some_and(|hash| *hash == directions.held().hash()) {
+    let approval = &facts.holds.approval;
+    if approval.is_some() && *approval == directions.hash() && *approval != pass.checkpoint.carried_out {
         // The approval came before this process knew the held deletions.
         plan.requeue_at = earlier(plan.requeue_at, Some(now));
     }
     plan.directions = Some(directions);
     plan
+}
+
+/// The operations of both directions. An export takes over a healed record at its key, in one update.
+fn merged(export: &export::Plan, import: &import::Plan) -> Vec<RecordOp> {
+    let exported: BTreeSet<&RecordKey> = export.ops.iter().map(RecordOp::key).collect();
+    let import = import.ops.iter().filter(|op| !exported.contains(op.key()));
+    export.ops.iter().chain(import).cloned().collect()
 }
 
 /// Withdraws everything. If only a re-list says that the Service is gone, the deletions go through the guard.
@@ -205,6 +222,7 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
             ExportGoal {
                 name: registry.registry_name.as_ref().filter(|_| guarded.is_some()),
                 instances: &[],
+                imports: true,
                 proof: if guarded.is_some() { pass.facts.proof(pass.checkpoint) } else { Proof::SpecChange },
                 limits: guarded.unwrap_or(Limits::NONE),
             },
@@ -231,7 +249,8 @@ fn withdraw_former(pass: &Pass<'_>, plan: &mut Plan) {
             plan.requeue_at = earlier(plan.requeue_at, Some(until));
             continue;
         }
-        let goal = ExportGoal { name: None, instances: &[], proof: Proof::SpecChange, limits: Limits::NONE };
+        let goal =
+            ExportGoal { name: None, instances: &[], imports: false, proof: Proof::SpecChange, limits: Limits::NONE };
         plan.records.push((registry.name.clone(), pass.export(registry, goal).ops));
     }
 }

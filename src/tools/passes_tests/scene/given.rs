@@ -19,6 +19,9 @@ const OBJECTS: [&str; 4] = ["registeredService", "serviceRegistry", "service", "
 pub struct Given {
     /// Seconds after noon.
     pub time: i64,
+    /// Whether this process leads, and how often it has won the Lease.
+    pub leads: bool,
+    pub term: u64,
     /// Merged into a default; `null` where it is gone.
     pub registered_service: Option<Value>,
     /// Other RegisteredServices, merged into the same default.
@@ -56,7 +59,6 @@ pub struct Given {
     pub reports: BTreeMap<String, ReportGiven>,
     /// Seconds until which orphans are left alone.
     pub orphan_grace_until: Option<i64>,
-    pub dry_run: bool,
     /// How the writes of the pass end.
     pub errors: ErrorsGiven,
 }
@@ -65,6 +67,8 @@ impl Default for Given {
     fn default() -> Self {
         Self {
             time: 0,
+            leads: true,
+            term: 1,
             registered_service: Some(json!({})),
             siblings: Vec::new(),
             service_registry: Some(json!({})),
@@ -89,7 +93,6 @@ impl Default for Given {
             probes: BTreeMap::new(),
             reports: BTreeMap::new(),
             orphan_grace_until: None,
-            dry_run: false,
             errors: ErrorsGiven::default(),
         }
     }

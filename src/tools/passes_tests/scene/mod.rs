@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use twinspan_core::Timestamp;
 use twinspan_core::model::{InstanceAddr, ServiceKey};
-use twinspan_core::plan::service::{self, Plan};
+use twinspan_core::plan::service::{self, Plan, Term};
 
 use crate::api::RegisteredServiceStatus;
 use crate::controllers::registered_service::checkpoint::{Checkpoint, Checkpoints};
@@ -97,22 +97,22 @@ impl Scene {
 impl Given {
     fn pass(&self, memory: &Memory) -> Passed {
         let (now, checkpoints) = (at(self.time), &memory.checkpoints);
-        let mut views = Views::new(Env::of(move || now, || 0.5));
+        let mut views = Views::new(Env::standing(now, || 0.5));
         views.guards = memory.guards.clone();
         self.fill_cluster(&mut views.cluster(), memory.status.as_ref());
         let evidence = self.fill_registries(&views);
-        self.fill_guards(&views.guards);
-        let mut observed = observe(&views, checkpoints, &key()).unwrap();
+        self.fill_guards(&views);
+        let mut observed = observe(&views, checkpoints, &key(), self.leads.then_some(Term(self.term))).unwrap();
         self.override_facts(&mut observed, &evidence);
         read_pods(&views, &views.cluster(), &mut observed);
-        let validation = validate(&observed, self.dry_run);
-        let siblings = siblings::siblings(&views, checkpoints, &observed, validation.accepted(), self.dry_run);
+        let validation = validate(&observed);
+        let siblings = siblings::siblings(&views, checkpoints, &observed, validation.accepted());
         let checkpoint = &observed.checkpoint.planned;
         let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, now);
         let applied = self.errors.applied(&validation, &plan);
         let status = status::desired(&observed, &validation, &plan, &applied, now);
         if let Some(directions) = &plan.directions {
-            views.guards.report(registries::MAIN, &key(), Some(directions.deletions()), now);
+            views.guards.report(registries::MAIN, &key(), Some(directions.deletions()), None, &views.env);
         }
         Passed { observed, validation, plan, status, now }
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use twinspan_core::model::{LeaseId, RawRecord};
 use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
-use twinspan_core::plan::departure::{Answer, Probe};
+use twinspan_core::plan::departure::{Answer, MISSING_ANSWERS, Probe};
 use twinspan_core::plan::service::Plan;
 
 use super::at;
@@ -123,7 +123,7 @@ impl ProbeGiven {
             "NoAnswer" => Answer::NoAnswer,
             other => panic!("no answer {other}"),
         };
-        Probe { answer, since: at(self.since) }
+        Probe { answer, since: at(self.since), times: MISSING_ANSWERS }
     }
 }
 

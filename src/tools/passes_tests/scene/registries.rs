@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{InstanceAddr, RawRecord, RecordKey, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::Evidence;
+use twinspan_core::plan::departure::registry_guard::Approval;
 
 use super::given::{Given, Incarnation, View};
 use super::records::{LeaseAnswer, RecordGiven, SeenBy, registry_error};
@@ -18,7 +19,6 @@ use crate::api::{APPROVE_DELETIONS, ServiceRegistry};
 use crate::controllers::registered_service::observe::Observed;
 use crate::controllers::service_registry::settings;
 use crate::controllers::views::Views;
-use crate::registry::guards::Guards;
 use crate::registry::handle::{Phase, RegistryHandle};
 use crate::registry::records::Affected;
 use crate::registry::sessions::Running;
@@ -45,8 +45,12 @@ impl Given {
             let (events, _) = mpsc::unbounded_channel();
             // Another process met another registry, or the same one later.
             let before = (self.incarnation != Incarnation::AsItWas).then_some((FIRST.0, FIRST.1 + 100));
-            let handle =
-                RegistryHandle::new(&name, &settings.identity, before.filter(|_| self.deletions.is_empty()), events);
+            let handle = RegistryHandle::new(
+                &name,
+                &settings.identity,
+                before.map(Into::into).filter(|_| self.deletions.is_empty()),
+                events,
+            );
             handle.set_server(ServerStatus { cluster_id: FIRST.0, version: "3.7.3".into() });
             handle.confirm_sole(Some(FIRST.0));
             if name == MAIN {
@@ -113,7 +117,7 @@ impl Given {
         let first = if self.deletions.is_empty() { came_back.unwrap_or(FIRST) } else { FIRST };
         let left = all.clone();
         all.extend(self.deletions.iter().flat_map(|deletion| gone(&deletion.records)));
-        view.begin();
+        view.begin(None);
         list(view, layout, ranges, &all, first, -3600);
         for (index, deletion) in self.deletions.iter().enumerate() {
             let revision = FIRST.1 + 1 + index as i64;
@@ -122,7 +126,7 @@ impl Given {
             all.retain(|key, _| !keys.contains(key));
             let affected = match (deletion.seen_by, came_back) {
                 (_, Some(other)) => {
-                    view.begin();
+                    view.begin(None);
                     list(view, layout, ranges, &all, other, deletion.at)
                 }
                 (SeenBy::List, None) => list(view, layout, ranges, &all, (FIRST.0, revision), deletion.at),
@@ -143,14 +147,14 @@ impl Given {
     }
 
     /// Other services report to the registry's guard, and its administrator approves.
-    pub fn fill_guards(&self, guards: &Guards) {
+    pub fn fill_guards(&self, Views { guards, env, .. }: &Views) {
         for (name, report) in &self.reports {
-            guards.report(MAIN, &ServiceKey::new("shop", name), Some(report.deletions()), at(self.time));
+            guards.report(MAIN, &ServiceKey::new("shop", name), Some(report.deletions()), None, env);
         }
         let registries = self.registry_objects();
         let annotations = registries.first().and_then(|object| object.metadata.annotations.as_ref());
         if let Some(hash) = annotations.and_then(|annotations| annotations.get(APPROVE_DELETIONS)) {
-            assert!(guards.approve(MAIN, hash, at(self.time)), "{:?}", guards.held(MAIN, at(self.time)));
+            assert_eq!(guards.approve(MAIN, hash, env), Approval::Released, "{:?}", guards.held(MAIN, env));
         }
     }
 
