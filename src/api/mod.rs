@@ -24,7 +24,8 @@ pub use registered_service::{
 pub use selector::{Operator, Requirement, Selector};
 pub use service_registry::{
     AllowedUse, Auth, EtcdConnection, EtcdStatus, Fence, FenceMode, ImportPolicy, LeaseSettings, RecordCounts,
-    RecordFormat, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus, Tls,
+    RecordFormat, ReturnedAs, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus,
+    Tls,
 };
 
 /// The API group.

@@ -299,6 +299,15 @@ pub struct ServiceRegistryStatus {
     pub prefix: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd: Option<EtcdStatus>,
+    /// How the registry came back, until every hold that follows from it is in the status of its object, or is over.
+    /// Until then `etcd` describes the registry before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_as: Option<ReturnedAs>,
+    /// The epoch, `<counter>/<holder>`, of somebody else who uses our cluster ID. Nothing is written until it is
+    /// approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub epoch_in_use: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordCounts>,
     /// The TTLs, in seconds, of the leases on which own records may hang: the one in force, and former ones until nothing
@@ -306,6 +315,15 @@ pub struct ServiceRegistryStatus {
     #[serde(rename = "leaseTTLs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub lease_ttls: Vec<i64>,
+}
+
+/// How a registry came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReturnedAs {
+    /// Another etcd answers.
+    ClusterChanged,
+    /// The same etcd answers, at an older state.
+    RolledBack,
 }
 
 /// The etcd cluster behind the registry.

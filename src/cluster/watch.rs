@@ -251,8 +251,13 @@ impl Watched for ServiceRegistry {
     fn put(view: &mut ClusterView, key: ObjectKey, mut object: Self) -> Vec<ClusterEvent> {
         object.metadata.managed_fields = None;
         let known = view.service_registries.get(&key.name);
-        let same = known
-            .is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
+        // An epoch at which the leader stops writing also stops its successor.
+        let in_use = |object: &Self| object.status.as_ref().and_then(|status| status.epoch_in_use.clone());
+        let same = known.is_some_and(|known| {
+            known.spec == object.spec
+                && without_status(&known.metadata) == without_status(&object.metadata)
+                && in_use(known) == in_use(&object)
+        });
         view.service_registries.insert(key.name.clone(), Arc::new(object));
         if same { Vec::new() } else { vec![ClusterEvent::ServiceRegistry(key.name)] }
     }

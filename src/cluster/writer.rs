@@ -177,7 +177,7 @@ impl ClusterWriter {
     /// Replaces the status of a ServiceRegistry; does nothing if the object is gone.
     pub async fn service_registry_status(&self, name: &str, status: &ServiceRegistryStatus) -> Result<StatusWrite> {
         let api: Api<ServiceRegistry> = Api::all(self.client.clone());
-        let optional = ["hold", "clusterID", "prefix", "etcd", "records"];
+        let optional = ["hold", "clusterID", "prefix", "etcd", "returnedAs", "epochInUse", "records"];
         let what = format!("patch the status of ServiceRegistry {name}");
         let written = self.send_status(api, name, what, status, &optional).await?;
         if written == StatusWrite::Written

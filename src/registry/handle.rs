@@ -11,14 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{LeaseId, RegistryName, Revision, ServiceKey};
+use twinspan_core::plan::service::Incarnation;
 
 use super::fence::FenceState;
 use super::health::Health;
 use super::incarnation::LastKnown;
 use super::leases::LeasePool;
 use super::records::Affected;
+use super::rivals::TakenNames;
+use super::settling::Settling;
 use super::view::RegistryView;
 use super::{COMMITS_AT_ONCE, Fence, Registry, RegistryError, Result, ServerStatus};
 
@@ -108,7 +112,12 @@ pub struct RegistryHandle {
     pub(super) session_lock: tokio::sync::Mutex<()>,
     /// The etcd cluster in which no older ServiceRegistry is known to have the same keyspace.
     sole_in: Mutex<Option<u64>>,
+    /// The names that older ServiceRegistries serve in the same etcd.
+    pub taken: TakenNames,
+    /// When the session had listed everything.
+    connected_at: Mutex<Option<Instant>>,
     health: Health,
+    pub settling: Settling,
     /// Notified when writes of another RegisteredService are refused.
     pub(super) writes_refused: Notify,
     /// Makes the session reconnect and relist.
@@ -152,7 +161,10 @@ impl RegistryHandle {
             status: watch::Sender::new(status),
             session_lock: tokio::sync::Mutex::default(),
             sole_in: Mutex::default(),
+            taken: TakenNames::default(),
+            connected_at: Mutex::default(),
             health: Health::default(),
+            settling: Settling::default(),
             writes_refused: Notify::new(),
             start_over: Notify::new(),
             find_orphans: Notify::new(),
@@ -212,6 +224,11 @@ impl RegistryHandle {
         self.connection.borrow().clone().ok_or(RegistryError::NotConnected)
     }
 
+    /// When the last session had listed everything.
+    pub fn connected_at(&self) -> Option<Instant> {
+        *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn connections(&self) -> watch::Receiver<Option<Arc<dyn Registry>>> {
         self.connection.subscribe()
     }
@@ -253,9 +270,15 @@ impl RegistryHandle {
 
     /// The session has listed everything.
     pub(super) fn connected(&self, registry: Arc<dyn Registry>) {
-        self.view().set_all_listed();
+        let mut view = self.view();
+        view.set_all_listed();
+        if view.incarnation() != Incarnation::AsItWas {
+            self.settling.begin();
+        }
+        drop(view);
         // This session has relisted, so a request to the one before is done.
         let _ = self.start_over.notified().now_or_never();
+        *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.connection.send_replace(Some(registry));
     }
 
@@ -317,13 +340,20 @@ impl RegistryHandle {
     pub fn record_write_result(&self, by: &ServiceKey, error: Option<RegistryError>) {
         let before = self.health.refused_services();
         if self.health.write_result(by, error) {
-            self.send(RegistryEvent::Status { registry: self.name.clone() });
+            self.report();
         }
         let after = self.health.refused_services();
         match after.len().cmp(&before.len()) {
             Ordering::Less => self.retry_refused_writes(after),
             Ordering::Equal => {}
             Ordering::Greater => self.writes_refused.notify_one(),
+        }
+    }
+
+    /// The hold of a RegisteredService that this incarnation brought is in its status, or there is none.
+    pub fn report_hold(&self, service: &ServiceKey, incarnation: Incarnation) {
+        if self.view().incarnation() == incarnation && self.settling.report(service) {
+            self.report();
         }
     }
 
@@ -354,7 +384,7 @@ impl RegistryHandle {
     pub(super) fn record_keepalive_result(&self, error: Option<RegistryError>) {
         let works_again = error.is_none() && self.health.keepalives_fail();
         if self.health.keepalive_result(error) {
-            self.send(RegistryEvent::Status { registry: self.name.clone() });
+            self.report();
         }
         if works_again {
             self.retry_refused_writes(self.health.refused_services());
@@ -400,6 +430,11 @@ impl RegistryHandle {
         if !affected.is_empty() {
             self.send(RegistryEvent::Affected { registry: self.name.clone(), affected, by });
         }
+    }
+
+    /// Only the status of the ServiceRegistry may have changed.
+    pub fn report(&self) {
+        self.send(RegistryEvent::Status { registry: self.name.clone() });
     }
 
     /// Requeues every service of the registry.

@@ -3,9 +3,10 @@
 //! - [`Registry`]: the calls of one connection. [`etcd`] implements them, and `fake` does for fault injection; both
 //!   pass the same contract test.
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
-//!   [`incarnation`]: detects an etcd that did not come back as it was.
+//!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
-//! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it.
+//! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
+//!   ServiceRegistries lead to one etcd.
 //! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first.
 //! - [`health`]: the writes and keepalives that a connected registry rejects; [`refused_writes`] has them tried again.
 //! - [`handle`]: one registry for the rest of the operator; [`sessions`]: all handles; [`guards`]: their deletion
@@ -28,8 +29,10 @@ pub mod leases;
 pub mod orphans;
 pub mod records;
 pub mod refused_writes;
+pub mod rivals;
 pub mod session;
 pub mod sessions;
+pub mod settling;
 pub mod takeover;
 pub mod view;
 pub mod writer;
@@ -59,8 +62,7 @@ pub trait Registry: Send + Sync + fmt::Debug {
     /// Every record whose key has this prefix, at one revision.
     async fn list(&self, key_prefix: &str) -> Result<ListResponse>;
 
-    /// Every change of keys with this prefix after the revision of its list. The registry answers progress requests
-    /// only once it has reached the revision.
+    /// Every change of keys with this prefix from the revision on, that revision included.
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>>;
 
     /// The current record of each key; `None` if the key does not exist.
@@ -99,7 +101,7 @@ pub struct WatchRange {
     /// Positive, and unique on the stream.
     pub watch_id: i64,
     pub key_prefix: String,
-    /// The revision of the list.
+    /// The revision after the one of the list.
     pub from: Revision,
 }
 

@@ -115,13 +115,13 @@ struct Session {
     next_watch_id: i64,
     /// The revision of the last list.
     listed: Revision,
+    /// The revision at which the keys of the fence were read. No list of this session may be older.
+    least_revision: Revision,
     silence: Silence,
     /// The search for orphaned own records that runs.
     search: Option<BoxFuture<'static, Result<()>>>,
     /// The next search, after one that failed.
     search_again: Option<Instant>,
-    /// The revision at which the keys of the fence were read. No list of this session may be older.
-    least_revision: Revision,
 }
 
 /// The silence of the registry. It counts whatever else the session does meanwhile.
@@ -171,10 +171,10 @@ impl Session {
             refused: BTreeMap::new(),
             next_watch_id: 1,
             listed: 0,
+            least_revision: found.map(|found| found.revision).unwrap_or_default(),
             silence: Silence::begin(false),
             search: None,
             search_again: None,
-            least_revision: found.map(|found| found.revision).unwrap_or_default(),
         };
         let affected = session.catch_up().await?;
         if session.handle.layout.root().is_some() {
@@ -231,19 +231,15 @@ impl Session {
         for range in known.difference(wanted) {
             self.handle.view().forget(range);
             let watch_id = self.followed.remove(range);
-            self.drop_empty_stream();
+            if self.followed.is_empty() {
+                // etcd never answers a progress request on a stream without watches.
+                self.watch = None;
+            }
             if let (Some(watch_id), Some(watch)) = (watch_id, &mut self.watch) {
                 watch.unwatch(watch_id).await?;
             }
         }
         Ok(())
-    }
-
-    /// etcd never answers a progress request on a stream without watches.
-    fn drop_empty_stream(&mut self) {
-        if self.followed.is_empty() {
-            self.watch = None;
-        }
     }
 
     /// A range without read permission affects only its own services, because every user can request a name
@@ -276,10 +272,7 @@ impl Session {
             revision = listing.revision,
             "listed"
         );
-        // From the list's own revision, not the next one: etcd does not answer progress requests for a watch that
-        // begins in the future (`progressIfSync` of server/storage/mvcc, 3.5.8 and later). The view ignores repeated
-        // events.
-        let follow = WatchRange { watch_id: self.next_watch_id, key_prefix, from: listing.revision };
+        let follow = WatchRange { watch_id: self.next_watch_id, key_prefix, from: listing.revision + 1 };
         self.next_watch_id += 1;
         match &mut self.watch {
             Some(watch) => watch.follow(&follow).await?,
@@ -314,6 +307,23 @@ impl Session {
         }
     }
 
+    /// One watch ended. If one of its revisions is too large, its range is listed again; without read permission it
+    /// waits.
+    async fn lost(&mut self, watch_id: i64, error: RegistryError) -> Result<Affected> {
+        let Some(range) = self.followed.iter().find(|(_, id)| **id == watch_id).map(|(range, _)| range.clone()) else {
+            return Ok(Affected::default());
+        };
+        self.followed.remove(&range);
+        match error {
+            RegistryError::TooLarge(_) => {
+                warn!(registry = self.handle.name, %error, "a watch is too large; listing its range again");
+                self.catch_up().await
+            }
+            RegistryError::PermissionDenied(_) if range != Range::Everything => Ok(self.refuse(&range, error)),
+            error => Err(error),
+        }
+    }
+
     async fn take(&mut self, item: WatchItem) -> Result<()> {
         self.silence = Silence::begin(false);
         match item {
@@ -332,8 +342,7 @@ impl Session {
         Ok(())
     }
 
-    /// A silent watch may be dead: it gets a progress request, and a second silence ends the session. Where the server
-    /// answers no such requests, as etcd's proxy, a linearizable read of any permitted key is the sign of life.
+    /// A silent watch may be dead: it gets a progress request, and a second silence ends the session.
     async fn silent(&mut self) -> Result<()> {
         let Some(watch) = &mut self.watch else {
             self.registry.status().await?;
@@ -345,14 +354,13 @@ impl Session {
             self.take(item?).await?;
         } else if self.silence.asked {
             return Err(RegistryError::Silent { seconds: 2 * SILENCE.as_secs() });
-        } else if watch.request_progress().await? {
-            self.silence = Silence::begin(true);
         } else {
-            match self.followed.keys().next().map(|range| self.handle.layout.key_prefix(range)) {
-                Some(key) => drop(self.registry.read(&[key.as_str().into()]).await?),
-                None => drop(self.registry.status().await?),
+            let asked = watch.request_progress().await?;
+            if !asked {
+                let range = self.followed.keys().next().map(|range| self.handle.layout.key_prefix(range));
+                read_something(self.registry.as_ref(), range).await?;
             }
-            self.silence = Silence::begin(false);
+            self.silence = Silence::begin(asked);
         }
         Ok(())
     }
@@ -377,30 +385,22 @@ impl Session {
         Ok(())
     }
 
-    /// One watch ended. If one of its revisions is too large, its range is listed again; without read permission it
-    /// waits.
-    async fn lost(&mut self, watch_id: i64, error: RegistryError) -> Result<Affected> {
-        let Some(range) = self.followed.iter().find(|(_, id)| **id == watch_id).map(|(range, _)| range.clone()) else {
-            return Ok(Affected::default());
-        };
-        self.followed.remove(&range);
-        self.drop_empty_stream();
-        match error {
-            RegistryError::TooLarge(_) => {
-                warn!(registry = self.handle.name, %error, "a watch is too large; listing its range again");
-                self.catch_up().await
-            }
-            RegistryError::PermissionDenied(_) if range != Range::Everything => Ok(self.refuse(&range, error)),
-            error => Err(error),
-        }
-    }
-
     /// Looks up the leases of departed records.
     fn look_up(&self, affected: &mut Affected) {
         for look_up in std::mem::take(&mut affected.look_ups) {
             tokio::spawn(explain(self.handle.clone(), self.registry.clone(), look_up, self.look_ups.clone()));
         }
     }
+}
+
+/// Where the server answers no progress requests, as etcd's proxy, a linearizable read of any permitted key is the sign
+/// of life.
+async fn read_something(registry: &dyn Registry, key: Option<String>) -> Result<()> {
+    match key {
+        Some(key) => drop(registry.read(&[key.as_str().into()]).await?),
+        None => drop(registry.status().await?),
+    }
+    Ok(())
 }
 
 /// Waits until names change, or a range is due for another attempt.

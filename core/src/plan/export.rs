@@ -41,6 +41,9 @@ pub struct Input<'a> {
     pub proof: Proof<'a>,
     pub limits: Limits,
     pub context: GuardContext<'a>,
+    /// Until then only records go whose endpoint ended before our eyes: nothing explains the leader before us, which may
+    /// be of another cluster with our ID and owners of the same names.
+    pub grace_until: Option<Timestamp>,
     pub state: &'a ExportState,
     /// Whether this process leads. Only a leader judges; the others keep evidence.
     pub leads: bool,
@@ -119,7 +122,12 @@ pub fn plan(input: &Input<'_>) -> Plan {
         deletes.extend(replaced_by(input, key, instance));
     }
     let (mut at_once, unproven) = superfluous(input, &registered, &desired);
-    ask_guard(input, &mut plan, &unproven, desired.len());
+    if let Some(until) = input.grace_until {
+        deletes.clear();
+        spare(input, &mut plan, &mut at_once, &unproven, until);
+    } else {
+        ask_guard(input, &mut plan, &unproven, desired.len());
+    }
     let allowed = &plan.guard.allowed;
     at_once.extend(unproven.into_iter().filter(|(addr, _)| allowed.contains(addr)).map(|(_, record)| record));
     deletes.extend(at_once.into_iter().map(delete));
@@ -205,6 +213,32 @@ fn is_proven(input: &Input<'_>, addr: InstanceAddr) -> bool {
         Proof::RelistOnly => false,
     };
     proven && !input.state.departing.contains_key(&addr)
+}
+
+/// Leaves records alone whose endpoint did not end before our eyes.
+fn spare(
+    input: &Input<'_>,
+    plan: &mut Plan,
+    at_once: &mut Vec<&Record>,
+    unproven: &BTreeMap<InstanceAddr, &Record>,
+    until: Timestamp,
+) {
+    let registered_now =
+        |addr: &InstanceAddr| input.instances.iter().any(|instance| instance.addresses().any(|a| a == *addr));
+    let spared_at_once = |record: &&Record| {
+        let addr = record.endpoint_addresses().next();
+        let watched = matches!(input.proof, Proof::WatchEvent { .. });
+        let here = input.name.is_some() && input.records.contains_key(&record.key);
+        !(watched && here && addr.is_some_and(|addr| !registered_now(&addr) && is_proven(input, addr)))
+    };
+    let spared: Vec<&Record> = at_once.extract_if(.., |record| spared_at_once(&record)).collect();
+    let since = |addr: &InstanceAddr| input.state.departing.get(addr).copied().unwrap_or(input.now);
+    let waiting = spared.iter().filter_map(|record| record.endpoint_addresses().next()).chain(unproven.keys().copied());
+    plan.state.departing = waiting.map(|addr| (addr, since(&addr))).collect();
+    plan.state.guard = input.state.guard.clone();
+    if !plan.state.departing.is_empty() || !spared.is_empty() {
+        plan.requeue_at = earlier(plan.requeue_at, Some(until));
+    }
 }
 
 fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAddr, &Record>, desired: usize) {

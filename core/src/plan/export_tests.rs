@@ -19,6 +19,7 @@ struct Scene {
     /// Whether a watch, and not only a list, showed the endpoints.
     watched: bool,
     unseen: BTreeSet<IpAddr>,
+    grace_until: Option<Timestamp>,
     state: ExportState,
     imports: bool,
     departures: Departures,
@@ -46,6 +47,7 @@ impl Scene {
             contested: BTreeMap::new(),
             watched: true,
             unseen: BTreeSet::new(),
+            grace_until: None,
             state: ExportState::default(),
             imports: true,
             departures: Departures::new(),
@@ -125,6 +127,7 @@ impl Scene {
             proof: if self.watched { Proof::WatchEvent { unseen: &self.unseen } } else { Proof::RelistOnly },
             limits: LIMITS,
             context: GuardContext::default(),
+            grace_until: self.grace_until.filter(|until| self.now < *until),
             state: &self.state,
             imports: self.imports,
             leads: true,
@@ -319,6 +322,7 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         proof: Proof::RelistOnly,
         limits: LIMITS,
         context: GuardContext::default(),
+        grace_until: None,
         state: &ExportState::default(),
         imports: true,
         leads: true,
@@ -418,4 +422,25 @@ fn a_slice_says_nothing_of_pods_that_nobody_saw_end() {
     assert!(scene.ops().is_empty());
     scene.now = at(1010);
     assert_eq!(scene.ops(), ["-p/echo/10.0.0.1:80"]);
+}
+
+#[test]
+fn after_an_unexplained_leader_only_what_ended_before_our_eyes_goes() {
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"])
+        .own("10.0.0.1:80", "c1/shop/echo")
+        .own("10.0.0.2:80", "c1/shop/echo")
+        .own("10.9.0.1:80", "c1/shop/echo");
+    scene.grace_until = Some(at(1300));
+    scene.watched = false;
+    let plan = scene.apply();
+    assert_eq!((plan.ops.len(), plan.requeue_at), (0, Some(at(1300))), "a clone's pod, perhaps");
+    // Its own endpoint ends before its eyes.
+    scene.watched = true;
+    scene.endpoints.remove(&addr("10.0.0.2:80"));
+    assert_eq!(scene.ops(), ["-p/echo/10.0.0.2:80"]);
+    scene.apply();
+    assert_eq!(scene.ops(), Vec::<String>::new(), "the other one still waits, whatever the watch shows now");
+    // Then the guard judges it as any that nothing explains.
+    scene.now = at(1300);
+    assert_eq!(scene.ops(), ["-p/echo/10.9.0.1:80"]);
 }

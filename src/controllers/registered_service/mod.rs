@@ -79,4 +79,6 @@ mod bench;
 #[cfg(test)]
 mod events_tests;
 #[cfg(test)]
+mod hold_tests;
+#[cfg(test)]
 mod report_tests;

@@ -27,6 +27,8 @@ pub struct Observed {
     pub object: Option<Arc<RegisteredService>>,
     pub namespace: Option<Arc<NamespaceView>>,
     pub registry: Option<Arc<ServiceRegistry>>,
+    /// The older ServiceRegistry that serves the name in the same etcd, if one does.
+    pub taken_by: Option<String>,
     /// The reason why the records under the name are not known, if they are not.
     pub registry_failure: Option<RegistryError>,
     pub checkpoint: Checkpoint,
@@ -57,6 +59,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
             uid,
         },
         namespace: view.namespaces.get(&key.namespace).cloned(),
+        taken_by: None,
         registry_failure: None,
         registry,
         object,
@@ -101,7 +104,13 @@ fn read_registries(views: &Views, observed: &mut Observed) {
         let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle)) {
             let Some(name) = name.clone() else { continue };
-            let snapshot = handle.view().snapshot(&name, &owner);
+            let mut snapshot = handle.view().snapshot(&name, &owner);
+            match handle.taken.get(&name) {
+                Some(taken) if taken.proven => observed.taken_by = Some(taken.by),
+                // Whether the name is taken is not known yet.
+                Some(_) => snapshot.state = ViewState::Unknown,
+                None => {}
+            }
             observed.registry_failure = failure(&handle, &name);
             observed.facts.holds = holds(views, observed, &handle.name);
             observed.facts.registry = Some(registry_facts(&handle, owner, Some(name), snapshot));

@@ -143,6 +143,13 @@ fn accept_registry<'a>(
         return reject(Reason::InvalidName, message);
     }
     allowed(observed, found, name)?;
+    if let Some(older) = &observed.taken_by {
+        let message = format!(
+            "ServiceRegistry {older} has the same etcd as {registry}, is older, and serves the name {name} there; set spec.registryName, \
+             or refer to {older}"
+        );
+        return reject(Reason::Conflict, message);
+    }
     Ok(found)
 }
 

@@ -3,10 +3,12 @@
 //! Owns the messages of its conditions, the Events about its connection, and the reading of the annotation that
 //! releases held deletions. Refuses to decide.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::registry_guard::Approval;
 use twinspan_core::plan::service::Incarnation;
 
@@ -15,7 +17,8 @@ use crate::api::conditions::{
     self, CONNECTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, READY, Reason, SYNCED, find_true,
 };
 use crate::api::{
-    APPROVE_DELETIONS, EtcdStatus, HoldStatus, RecordCounts, ServiceRegistry, ServiceRegistryStatus, held_since,
+    APPROVE_DELETIONS, EtcdStatus, HoldStatus, RecordCounts, ReturnedAs, ServiceRegistry, ServiceRegistryStatus,
+    held_since,
 };
 use crate::cluster::Result;
 use crate::cluster::events::{self, About};
@@ -26,10 +29,10 @@ use crate::registry::RegistryError;
 use crate::registry::guards::RegistryHold;
 use crate::registry::handle::{Phase, RegistryHandle};
 
-/// The maximum of TTLs in the status.
-const MAX_TTLS: usize = 16;
 /// Wait between two looks at a hold of an earlier process that has not gone on yet.
 const RESUMES: Duration = Duration::from_secs(10);
+/// The maximum of TTLs in the status.
+const MAX_TTLS: usize = 16;
 
 /// The result of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ pub enum Reported {
 }
 
 /// Reports the state of sessions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reporter {
     pub views: Views,
     pub writers: Writers,
@@ -131,7 +134,8 @@ impl Reporter {
             ..known.clone()
         };
         if let Some(handle) = handle {
-            describe(&mut status, handle);
+            let services = self.views.cluster().index.of_registry(name).into_iter().cloned().collect();
+            describe(&mut status, handle, &services);
         }
         status
     }
@@ -156,15 +160,31 @@ impl Reporter {
     }
 }
 
-/// The facts about the session besides its conditions.
-fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle) {
+/// The facts about the session besides its conditions. `services` refer to the registry.
+fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle, services: &BTreeSet<ServiceKey>) {
     let session = handle.status();
     status.cluster_id = Some(handle.cluster_id.clone());
     status.prefix = Some(handle.layout.prefix().to_owned());
     // Longer ones matter longer.
     status.lease_ttls = handle.lease_ttls(&status.lease_ttls).into_iter().rev().take(MAX_TTLS).collect();
-    if let Some(server) = session.server.filter(|_| session.revision_at_last_session > 0) {
-        let known = handle.view().last_known().cloned().unwrap_or_default();
+    status.epoch_in_use = match handle.fence() {
+        Ok(_) => None,
+        Err(RegistryError::ClusterIdInUse { value, .. }) => Some(value),
+        Err(_) => status.epoch_in_use.take(),
+    };
+    let Some(server) = session.server.filter(|_| session.revision_at_last_session > 0) else { return };
+    let (known, incarnation, counts) = {
+        let view = handle.view();
+        (view.last_known().cloned().unwrap_or_default(), view.incarnation(), view.counts())
+    };
+    // A process that ends before every hold is in a status leaves what tells its successor that there are some.
+    status.returned_as = match incarnation {
+        _ if handle.settling.finish(services) => None,
+        Incarnation::AsItWas => status.returned_as,
+        Incarnation::ClusterChanged => Some(ReturnedAs::ClusterChanged),
+        Incarnation::RolledBack => Some(ReturnedAs::RolledBack),
+    };
+    if status.returned_as.is_none() || status.etcd.is_none() {
         status.etcd = Some(EtcdStatus {
             cluster_id: format!("{:x}", server.cluster_id),
             version: server.version,
@@ -172,14 +192,13 @@ fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle) {
             incarnation: known.incarnation,
             epoch: known.epoch.and_then(|epoch| i64::try_from(epoch).ok()),
         });
-        let counts = handle.view().counts();
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        status.records = Some(RecordCounts {
-            own: count(counts.own),
-            foreign: count(counts.foreign),
-            undecodable: count(counts.undecodable),
-        });
     }
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    status.records = Some(RecordCounts {
+        own: count(counts.own),
+        foreign: count(counts.foreign),
+        undecodable: count(counts.undecodable),
+    });
 }
 
 fn held(held: Option<&RegistryHold>) -> DesiredCondition {

@@ -24,7 +24,7 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions, ResponseHeader};
@@ -48,15 +48,17 @@ pub struct EtcdRegistry {
     endpoint: String,
     /// From the answer that proved the connection. A proxy leaves it out of some answers.
     cluster_id: u64,
+    /// A watch has ended with an event that was too large.
+    too_large: Arc<AtomicBool>,
     limit: TxnLimit,
     /// The highest revision in an answer of this connection.
     reached: Arc<AtomicI64>,
 }
 
 impl EtcdRegistry {
-    fn new(client: Client, endpoint: &str) -> Self {
-        let (limit, reached) = (TxnLimit::new(), Arc::default());
-        Self { client, endpoint: endpoint.to_owned(), cluster_id: 0, limit, reached }
+    fn new(client: Client, endpoint: &str, too_large: Arc<AtomicBool>) -> Self {
+        let (endpoint, limit, reached) = (endpoint.to_owned(), TxnLimit::new(), Arc::default());
+        Self { client, endpoint, cluster_id: 0, too_large, limit, reached }
     }
 
     fn reached(&self, revision: Revision) {
@@ -90,7 +92,7 @@ impl Registry for EtcdRegistry {
     }
 
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {
-        watch::open(self.client.watch_client(), first).await
+        watch::open(self.client.watch_client(), first, self.too_large.clone()).await
     }
 
     async fn read(&self, keys: &[RecordKey]) -> Result<ReadResponse> {

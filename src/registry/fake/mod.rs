@@ -70,14 +70,14 @@ struct State {
     faults: Faults,
     /// Key prefixes whose lists fail, and their errors.
     unlisted: BTreeMap<String, RegistryError>,
+    /// Key prefixes whose watches end, and their errors.
+    unwatched: BTreeMap<String, RegistryError>,
     /// Leases whose keepalives fail, and their errors.
     unkept: BTreeMap<LeaseId, RegistryError>,
     /// Prefixes of keys that our user may not write.
     forbidden: BTreeSet<String>,
     /// etcd's `--max-txn-ops`.
     max_txn_ops: usize,
-    /// Key prefixes whose watches end, and their errors.
-    unwatched: BTreeMap<String, RegistryError>,
     /// Leases without read permission; if there are any, the list of leases fails.
     secret_leases: BTreeSet<LeaseId>,
     /// Connections of an earlier generation are cut.
@@ -101,8 +101,8 @@ impl Default for State {
             least_ttl_seconds: 0,
             faults: Faults::default(),
             unlisted: BTreeMap::new(),
-            unkept: BTreeMap::new(),
             unwatched: BTreeMap::new(),
+            unkept: BTreeMap::new(),
             forbidden: BTreeSet::new(),
             max_txn_ops: MAX_BATCH + 1,
             secret_leases: BTreeSet::new(),

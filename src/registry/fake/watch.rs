@@ -44,9 +44,9 @@ impl FakeWatch {
             return Err(RegistryError::Unreachable("connection reset".to_owned()));
         }
         let ended = self.followed.iter().position(|followed| state.unwatched.contains_key(&followed.range.key_prefix));
-        if let Some(Followed { range, .. }) = ended.map(|ended| self.followed.remove(ended)) {
-            let error = state.unwatched.remove(&range.key_prefix);
-            return Ok(error.map(|error| WatchItem::Lost { watch_id: range.watch_id, error }));
+        if let Some(ended) = ended.map(|ended| self.followed.remove(ended).range) {
+            let error = state.unwatched.remove(&ended.key_prefix);
+            return Ok(error.map(|error| WatchItem::Lost { watch_id: ended.watch_id, error }));
         }
         for Followed { range, synced } in &mut self.followed {
             if !*synced && range.from < state.compacted {
@@ -66,8 +66,7 @@ impl FakeWatch {
             }
         }
         let reached = self.followed.iter().all(|followed| state.revision + 1 >= followed.range.from);
-        // A stream without watches never answers (`progressIfSync`).
-        if reached && !self.followed.is_empty() && std::mem::take(&mut self.progress) {
+        if reached && std::mem::take(&mut self.progress) {
             return Ok(Some(WatchItem::Progress(state.revision)));
         }
         Ok(None)
@@ -104,7 +103,7 @@ impl Watch for FakeWatch {
     }
 
     async fn request_progress(&mut self) -> Result<bool> {
-        if self.registry.ask("progress")?.faults.no_progress {
+        if self.registry.ask("progress")?.faults.no_progress || self.followed.is_empty() {
             return Ok(false);
         }
         self.progress = true;

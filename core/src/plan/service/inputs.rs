@@ -55,6 +55,7 @@ impl Pass<'_> {
             limits: goal.limits,
             context: self.guard_context(&self.facts.holds.approved.export, &self.facts.holds.registry_let_go.export),
             imports: goal.imports,
+            grace_until: registry.orphan_grace_until.filter(|until| self.now < *until),
             state: &self.checkpoint.export,
             leads: self.facts.term.is_some(),
             now: self.now,

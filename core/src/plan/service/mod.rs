@@ -240,17 +240,17 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
 
 /// Withdraws from former registries of the RegisteredService.
 fn withdraw_former(pass: &Pass<'_>, plan: &mut Plan) {
+    let current = pass.facts.fresh_registry();
     for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh()) {
-        // If nothing explains the leader before us, an owner that this process has never known may live in another
-        // cluster.
-        let unknown = pass.facts.uid.is_empty() && pass.checkpoint.is_first_pass();
-        let grace = registry.orphan_grace_until.filter(|until| unknown && pass.now < *until);
-        if let Some(until) = grace {
-            plan.requeue_at = earlier(plan.requeue_at, Some(until));
-            continue;
-        }
+        let mut registry = registry.clone();
+        // Two registries without a common prefix may lie in one etcd: the same record is in both.
+        let kept = |key: &RecordKey| current.and_then(|current| current.snapshot.records.get(key));
+        registry.snapshot.under_other_names.retain(|key, record| kept(key) != Some(record));
+        let registry = &registry;
         let goal =
             ExportGoal { name: None, instances: &[], imports: false, proof: Proof::SpecChange, limits: Limits::NONE };
-        plan.records.push((registry.name.clone(), pass.export(registry, goal).ops));
+        let export = pass.export(registry, goal);
+        plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
+        plan.records.push((registry.name.clone(), export.ops));
     }
 }

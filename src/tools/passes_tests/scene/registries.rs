@@ -21,6 +21,7 @@ use crate::controllers::service_registry::settings;
 use crate::controllers::views::Views;
 use crate::registry::handle::{Phase, RegistryHandle};
 use crate::registry::records::Affected;
+use crate::registry::rivals::Taken;
 use crate::registry::sessions::Running;
 use crate::registry::view::RegistryView;
 use crate::registry::{Change, ListResponse, ServerStatus};
@@ -53,6 +54,11 @@ impl Given {
             );
             handle.set_server(ServerStatus { cluster_id: FIRST.0, version: "3.7.3".into() });
             handle.confirm_sole(Some(FIRST.0));
+            if let Some(by) = &self.taken_by {
+                let names = self.registered_services().filter_map(|o| RegistryName::new(o.registry_name()).ok());
+                let taken = |name: RegistryName| (name, Taken { by: by.clone(), proven: true });
+                handle.taken.set(names.map(taken).collect());
+            }
             if name == MAIN {
                 self.fill_view(&handle, &object, &self.records, &mut looked_up);
             } else {
