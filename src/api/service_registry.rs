@@ -326,6 +326,7 @@ pub struct ServiceRegistryStatus {
     /// hangs on their leases any more.
     #[serde(rename = "leaseTTLs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub lease_ttls: Vec<i64>,
 }
 

@@ -307,5 +307,4 @@ async fn a_former_ttl_is_known_until_nothing_hangs_on_its_leases() {
     bench.put(again(60)).await;
     bench.after(STATUS_PACE).await;
     assert_eq!(bench.status("main").lease_ttls, [60]);
-    assert!(!bench.handle("main").unwrap().leases.is_ours(former) || bench.status("main").lease_ttls == [60]);
 }
