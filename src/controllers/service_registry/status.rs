@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::registry_guard::Approval;
 use twinspan_core::plan::service::Incarnation;
@@ -68,6 +68,10 @@ impl Reporter {
         if status == known {
             return Ok(Reported::Nothing);
         }
+        // An audit alone is no reason to write.
+        let verified = handle.as_ref().and_then(|handle| handle.audit.last_verified());
+        let last_verified = verified.map(|at| Time(conditions::whole_seconds(at))).or(status.last_verified);
+        let status = ServiceRegistryStatus { last_verified, ..status };
         match self.writers.cluster.service_registry_status(name, &status).await? {
             StatusWrite::Written => {
                 self.publish_connection(&object, &known, &status);
@@ -109,6 +113,9 @@ impl Reporter {
         let metrics = &self.writers.metrics;
         metrics.set_records(name, counts.own, counts.foreign, counts.undecodable);
         metrics.set_session(name, handle.status().phase.label());
+        for (result, times) in handle.audit.take_results() {
+            metrics.audited(name, result.label(), times);
+        }
     }
 
     fn desired(
