@@ -8,7 +8,7 @@
 //! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
 //!   ServiceRegistries lead to one etcd.
 //! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first.
-//! - [`health`]: the writes and keepalives that a connected registry rejects.
+//! - [`health`]: the writes and keepalives that a connected registry rejects; [`refused_writes`] has them tried again.
 //! - [`handle`]: one registry for the rest of the operator; [`sessions`]: all handles; [`guards`]: their deletion
 //!   guards.
 //!
@@ -28,6 +28,7 @@ pub mod keepalive;
 pub mod leases;
 pub mod orphans;
 pub mod records;
+pub mod refused_writes;
 pub mod rivals;
 pub mod session;
 pub mod sessions;
@@ -47,8 +48,11 @@ pub use error::RegistryError;
 
 pub type Result<T> = std::result::Result<T, RegistryError>;
 
-/// etcd allows 128 operations in one request, and the outer transaction counts as one (`--max-txn-ops`).
+/// etcd allows 128 operations in one request by default, and the outer transaction counts as one (`--max-txn-ops`).
 pub const MAX_BATCH: usize = 127;
+
+/// Commits of one registry under way at a time.
+const COMMITS_AT_ONCE: usize = 32;
 
 /// One connection to a registry. Every call has its own deadline; none retries.
 #[async_trait]
@@ -69,7 +73,13 @@ pub trait Registry: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`RegistryError::Fenced`] if the fence does not hold; then nothing was written.
     /// After an [`RegistryError::is_ambiguous`] error the batch may have been written.
+    /// After [`RegistryError::TooManyOps`] nothing was written, and [`Registry::max_batch`] is smaller.
     async fn commit(&self, batch: &Batch) -> Result<TxnResponse>;
+
+    /// The maximum of operations in one batch.
+    fn max_batch(&self) -> usize {
+        MAX_BATCH
+    }
 
     async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant>;
 
@@ -210,7 +220,9 @@ pub enum Grant {
 pub enum KeepAlive {
     /// The lease lives for its whole TTL from now on, in seconds.
     For(i64),
-    Gone,
+    /// The lease is gone, and with it every record on it up to this revision, which the registry had reached when it was
+    /// asked. A later record is on a lease that was granted again.
+    Gone { revision: Revision },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,6 +18,7 @@ struct Scene {
     contested: BTreeMap<InstanceAddr, ContestedExport>,
     /// Whether a watch, and not only a list, showed the endpoints.
     watched: bool,
+    moved: Option<BTreeSet<InstanceAddr>>,
     unseen: BTreeSet<IpAddr>,
     grace_until: Option<Timestamp>,
     state: ExportState,
@@ -46,6 +47,7 @@ impl Scene {
             records: Vec::new(),
             contested: BTreeMap::new(),
             watched: true,
+            moved: None,
             unseen: BTreeSet::new(),
             grace_until: None,
             state: ExportState::default(),
@@ -128,6 +130,7 @@ impl Scene {
             limits: LIMITS,
             context: GuardContext::default(),
             grace_until: self.grace_until.filter(|until| self.now < *until),
+            moved: self.moved.as_ref(),
             state: &self.state,
             imports: self.imports,
             leads: true,
@@ -256,11 +259,25 @@ fn a_key_that_somebody_else_holds_is_a_conflict_and_is_left_alone() {
 #[test]
 fn records_under_an_old_name_are_withdrawn_and_other_owners_never_are() {
     let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
-    let scene = Scene::with_endpoints(&["10.0.0.1:80"])
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80"])
         .record("p/old-name/10.0.0.1:80", value, LEASE)
         .own("10.0.0.9:80", "c1/shop/other")
         .foreign("p/echo/10.0.0.8:80", "10.0.0.8:80");
-    assert_eq!(scene.ops(), ["+p/echo/10.0.0.1:80", "-p/old-name/10.0.0.1:80"]);
+    assert_eq!(scene.ops(), ["+p/echo/10.0.0.1:80"], "a create that is refused must not cost the old record");
+    scene.apply();
+    assert_eq!(scene.ops(), ["-p/old-name/10.0.0.1:80"]);
+}
+
+#[test]
+fn an_instance_that_moved_leaves_at_once_and_the_others_are_guarded_as_before() {
+    let mut scene = Scene::with_endpoints(&["10.0.0.3:80"])
+        .own("10.0.0.1:80", "c1/shop/echo")
+        .own("10.0.0.2:80", "c1/shop/echo")
+        .own("10.0.0.3:80", "c1/shop/echo");
+    scene.watched = false;
+    assert_eq!(scene.ops(), [""; 0], "only a list lacks them");
+    scene.moved = Some([addr("10.0.0.1:80")].into());
+    assert_eq!(scene.ops(), ["-p/echo/10.0.0.1:80"]);
 }
 
 #[test]
@@ -323,6 +340,7 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         limits: LIMITS,
         context: GuardContext::default(),
         grace_until: None,
+        moved: None,
         state: &ExportState::default(),
         imports: true,
         leads: true,

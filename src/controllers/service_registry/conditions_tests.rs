@@ -37,8 +37,9 @@ async fn a_registry_that_answers_is_ready_and_described() {
     let status = bench.status("main");
     assert_eq!((status.cluster_id.as_deref(), status.prefix.as_deref()), (Some("c1"), Some("p")));
     let (found, records) = (status.etcd.unwrap(), status.records.unwrap());
-    assert_eq!((found.cluster_id.as_str(), found.version.as_str(), found.revision_at_last_session), ("1", "memory", 3));
+    assert_eq!((found.cluster_id.as_str(), found.version.as_str(), found.revision_at_last_session), ("1", "memory", 4));
     assert_eq!((records.own, records.foreign, records.undecodable), (1, 1, 1));
+    assert_eq!(status.lease_ttls, [300]);
     assert_eq!(status.observed_generation, Some(1));
     assert_eq!(bench.events(), ["main Connected: connected to the registry"]);
     assert_eq!(bench.metric(r#"twinspan_registry_ready{registry="main"}"#).as_deref(), Some("1"));

@@ -27,7 +27,8 @@ use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::rivals::{self, Comparison, Taken};
 use crate::registry::sessions::{Registries, Running, SessionSettings};
 use crate::registry::takeover::Takeover;
-use crate::registry::{Connector, RegistryError, keepalive, session, takeover};
+use crate::registry::{Connector, RegistryError, keepalive, refused_writes, session, takeover};
+use crate::tasks;
 
 /// Time to withdraw the own records of a deleted registry; the rest expires with the leases.
 const WITHDRAW: Duration = Duration::from_secs(30);
@@ -332,6 +333,7 @@ impl Sessions {
             }
         };
         set_fence(&handle);
+        handle.leases.set_former(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
         let stop = self.stop.child_token();
         self.spawn_tasks(&handle, &settings, &stop);
         self.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
@@ -342,8 +344,18 @@ impl Sessions {
         let connector = (self.connect)(&settings.connection);
         self.tasks.spawn(session::run(handle.clone(), connector, self.views.env.clone(), stop.clone()));
         if let Some(Upkeep { takeover, epochs }) = &self.upkeep {
-            self.tasks.spawn(keepalive::run(handle.clone(), stop.clone()));
-            epochs.spawn(takeover::run(handle.clone(), takeover.clone(), stop.clone()));
+            let (handle, takeover, stop) = (handle.clone(), takeover.clone(), stop.clone());
+            let (kept, until) = (handle.clone(), stop.clone());
+            self.tasks.spawn(async move {
+                tasks::repeated("keepalives", || keepalive::run(kept.clone(), until.clone())).await;
+            });
+            let (refused, until) = (handle.clone(), stop.clone());
+            self.tasks.spawn(async move {
+                tasks::repeated("refused writes", || refused_writes::run(refused.clone(), until.clone())).await;
+            });
+            epochs.spawn(async move {
+                tasks::repeated("take-over", || takeover::run(handle.clone(), takeover.clone(), stop.clone())).await;
+            });
         }
     }
 

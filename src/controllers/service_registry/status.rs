@@ -31,6 +31,8 @@ use crate::registry::handle::{Phase, RegistryHandle};
 
 /// Wait between two looks at a hold of an earlier process that has not gone on yet.
 const RESUMES: Duration = Duration::from_secs(10);
+/// The maximum of TTLs in the status.
+const MAX_TTLS: usize = 16;
 
 /// The result of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +165,8 @@ fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle, service
     let session = handle.status();
     status.cluster_id = Some(handle.cluster_id.clone());
     status.prefix = Some(handle.layout.prefix().to_owned());
+    // Longer ones matter longer.
+    status.lease_ttls = handle.lease_ttls(&status.lease_ttls).into_iter().rev().take(MAX_TTLS).collect();
     status.epoch_in_use = match handle.fence() {
         Ok(_) => None,
         Err(RegistryError::ClusterIdInUse { value, .. }) => Some(value),

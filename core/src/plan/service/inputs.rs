@@ -10,7 +10,7 @@ use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, 
 use crate::Timestamp;
 use crate::model::{Instance, InstanceAddr, Record, RecordKey, RegistryName, Slice, TargetPod};
 use crate::plan::departure::guard::{GuardContext, Limits};
-use crate::plan::export::Proof;
+use crate::plan::export::{ExportState, Proof};
 use crate::plan::import::{ImportState, Imported, Present};
 use crate::plan::trust::Trust;
 use crate::plan::{export, import, slices};
@@ -36,11 +36,14 @@ pub struct ExportGoal<'a> {
     pub imports: bool,
     pub proof: Proof<'a>,
     pub limits: Limits,
+    /// See [`export::Input::moved`].
+    pub moved: Option<&'a BTreeSet<InstanceAddr>>,
+    pub state: &'a ExportState,
 }
 
 impl Pass<'_> {
     pub fn export(&self, registry: &RegistryFacts, goal: ExportGoal<'_>) -> export::Plan {
-        let shared = self.siblings.of(&registry.name);
+        let shared = self.siblings.of(registry);
         export::plan(&export::Input {
             layout: &registry.layout,
             owner: &registry.owner,
@@ -56,7 +59,8 @@ impl Pass<'_> {
             context: self.guard_context(&self.facts.holds.approved.export, &self.facts.holds.registry_let_go.export),
             imports: goal.imports,
             grace_until: registry.orphan_grace_until.filter(|until| self.now < *until),
-            state: &self.checkpoint.export,
+            moved: goal.moved,
+            state: goal.state,
             leads: self.facts.term.is_some(),
             now: self.now,
         })
@@ -87,7 +91,7 @@ impl Pass<'_> {
             started_after_rollback: registry.snapshot.incarnation != Incarnation::AsItWas,
             present: &present(facts, accepted),
             contested: &self.siblings.contested_imports,
-            to_adopt: &self.siblings.of(&registry.name).to_adopt,
+            to_adopt: &self.siblings.of(registry).to_adopt,
             probes: &facts.probes,
             limits: accepted.limits,
             context: self.guard_context(&facts.holds.approved.import, &facts.holds.registry_let_go.import),
