@@ -232,15 +232,19 @@ impl Session {
         for range in known.difference(wanted) {
             self.handle.view().forget(range);
             let watch_id = self.followed.remove(range);
-            if self.followed.is_empty() {
-                // etcd never answers a progress request on a stream without watches.
-                self.watch = None;
-            }
+            self.drop_empty_stream();
             if let (Some(watch_id), Some(watch)) = (watch_id, &mut self.watch) {
                 watch.unwatch(watch_id).await?;
             }
         }
         Ok(())
+    }
+
+    /// etcd never answers a progress request on a stream without watches.
+    fn drop_empty_stream(&mut self) {
+        if self.followed.is_empty() {
+            self.watch = None;
+        }
     }
 
     /// A range without read permission affects only its own services, because every user can request a name
@@ -322,6 +326,7 @@ impl Session {
             return Ok(Affected::default());
         };
         self.followed.remove(&range);
+        self.drop_empty_stream();
         match error {
             RegistryError::TooLarge(_) => {
                 warn!(registry = self.handle.name, %error, "a watch is too large; listing its range again");

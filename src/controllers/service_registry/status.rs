@@ -87,11 +87,11 @@ impl Reporter {
     pub fn release(&self, name: &str) {
         let Some(object) = self.views.cluster().service_registries.get(name).cloned() else { return };
         let Views { guards, env, .. } = &self.views;
-        if !self.writers.leadership.is_leader() {
+        let Some(term) = self.writers.leadership.term() else {
             guards.forget(name);
             return;
-        }
-        guards.resume(name, object.status.as_ref().and_then(|status| held_since(&status.conditions)), env);
+        };
+        guards.begin(name, term, object.status.as_ref().and_then(|status| held_since(&status.conditions)), env);
         let approval = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
         match approval.map(|hash| guards.approve(name, hash, env)) {
             Some(Approval::Released) => self.views.registries.get(name).iter().for_each(|handle| handle.requeue_all()),
