@@ -228,8 +228,9 @@ impl Audit<'_> {
         for (key, record) in found {
             match record {
                 Some(raw) if raw.mod_revision <= at && view.is_behind(key, raw.mod_revision) => {
+                    let Some(more) = view.correct(raw, now) else { continue };
                     lost.push((key, raw.mod_revision, "a put"));
-                    affected.add(view.learnt(key, Some(raw), now));
+                    affected.add(more);
                 }
                 None if view.has(key, at) => {
                     lost.push((key, at, "a delete"));

@@ -5,6 +5,7 @@
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
 //!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
 //! - [`audit`]: compares the view with etcd from time to time, because watches have lost events.
+//! - `reached`: how far the watch has told each name, which older answers must not undo.
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
 //! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
 //!   ServiceRegistries lead to one etcd.
@@ -29,6 +30,7 @@ pub mod incarnation;
 pub mod keepalive;
 pub mod leases;
 pub mod orphans;
+mod reached;
 pub mod records;
 pub mod refused_writes;
 pub mod rivals;

@@ -18,6 +18,7 @@ use twinspan_core::plan::departure::evidence::DepartureTracker;
 use twinspan_core::plan::service::{Incarnation, Snapshot, ViewState};
 
 use super::incarnation::{FenceValues, IncarnationTracker, LastKnown};
+use super::reached::Reached;
 use super::records::{Affected, Counts, RecordStore};
 use super::{Change, ListResponse, RegistryError};
 
@@ -31,6 +32,8 @@ pub struct RegistryView {
     refused: BTreeMap<Range, RegistryError>,
     incarnation: IncarnationTracker,
     revision: Revision,
+    /// An answer that is not newer than this adds nothing: the events after it may have undone what it shows.
+    reached: Reached,
     /// The time of the first list of this session.
     first_listed: Option<Timestamp>,
     pub(super) departures: DepartureTracker,
@@ -52,6 +55,7 @@ impl RegistryView {
             refused: BTreeMap::new(),
             revision: before.as_ref().map(|before| before.revision).unwrap_or_default(),
             incarnation: IncarnationTracker::new(before),
+            reached: Reached::default(),
             first_listed: None,
             deleting: BTreeMap::new(),
             tombstones: BTreeMap::new(),
@@ -145,6 +149,7 @@ impl RegistryView {
     pub fn begin(&mut self, found: Option<FenceValues>) {
         self.incarnation.begin(found);
         self.listed.clear();
+        self.reached = Reached::default();
         self.first_listed = None;
     }
 
@@ -220,6 +225,10 @@ impl RegistryView {
         let layout = self.records.layout();
         self.tombstones.retain(|key, revision| !in_range(layout, key, range) || newer(*revision));
         self.revision = self.revision.max(listing.revision);
+        match range {
+            Range::Everything => self.reached.set_all(listing.revision),
+            Range::Service(name) => self.reached.set(name.as_str().as_bytes(), listing.revision),
+        }
         self.listed.insert(range.clone());
         self.refused.remove(range);
         self.state = ViewState::Fresh;
@@ -272,6 +281,9 @@ impl RegistryView {
         self.listed.remove(range);
         self.refused.remove(range);
         self.incarnation.renew(range);
+        if let Range::Service(name) = range {
+            self.reached.forget(name.as_str().as_bytes());
+        }
         let keys: Vec<RecordKey> = self.records.in_range(range).map(|record| record.key.clone()).collect();
         for key in keys {
             self.records.remove(&key, &mut Affected::default());
@@ -305,6 +317,7 @@ impl RegistryView {
             if let Some(change) = together.first() {
                 self.revision = self.revision.max(change.revision());
             }
+            self.set_reached(together);
         }
         if self.listed.contains(&Range::Everything) {
             // One range has one order. With several ranges, only the progress of all rules out older events.
@@ -314,6 +327,22 @@ impl RegistryView {
         affected
     }
 
+    /// Events of one range arrive in order; nothing follows for the others.
+    fn set_reached(&mut self, together: &[Change]) {
+        let everything = self.listed.contains(&Range::Everything);
+        for change in together {
+            let key = match change {
+                Change::Put(raw) => &raw.key,
+                Change::Delete { key, .. } => key,
+            };
+            match self.records.layout().split_key(key) {
+                _ if everything => self.reached.set_all(change.revision()),
+                Some((name, _)) => self.reached.set(name, change.revision()),
+                None => {}
+            }
+        }
+    }
+
     fn is_our_delete(&self, record: &Record) -> bool {
         self.deleting.get(&record.key) == Some(&record.mod_revision)
     }
@@ -321,6 +350,7 @@ impl RegistryView {
     /// The watch has reported everything up to the revision.
     pub fn progressed(&mut self, revision: Revision, now: Timestamp) {
         self.revision = self.revision.max(revision);
+        self.reached.set_all(revision);
         self.tombstones.retain(|_, deleted| *deleted > revision);
         self.departures.forget(now);
     }
@@ -338,9 +368,12 @@ impl RegistryView {
     /// Enters the state of a key at a revision from an answer, ahead of the watch.
     pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Affected {
         let mut affected = Affected::default();
+        let contradicts = record.is_some_and(|raw| self.contradicts(raw, revision));
+        if !contradicts && self.reached_of(key) >= revision {
+            return affected;
+        }
         match record {
             Some(raw) => {
-                let contradicts = self.contradicts(raw, revision);
                 if contradicts {
                     self.incarnation.set_contradicted();
                 }
@@ -358,6 +391,21 @@ impl RegistryView {
             }
         }
         affected
+    }
+
+    fn reached_of(&self, key: &RecordKey) -> Revision {
+        self.records.layout().split_key(key).map(|(name, _)| self.reached.of(name)).unwrap_or_default()
+    }
+
+    /// Enters a record that a read found at a revision, and of which no event told. A read that later events have
+    /// overtaken proves nothing.
+    pub fn correct(&mut self, raw: &RawRecord, revision: Revision) -> Option<Affected> {
+        let mut affected = Affected::default();
+        if self.reached_of(&raw.key) > revision {
+            return None;
+        }
+        self.put(raw, false, &mut affected);
+        Some(affected)
     }
 
     /// The ranges that this session has listed.

@@ -480,3 +480,27 @@ fn incarnation_and_epoch_tell_what_cluster_id_and_revision_do_not() {
     list(&mut view, &listing(9, &[]));
     assert_eq!(view.incarnation(), Incarnation::AsItWas);
 }
+
+#[test]
+fn an_answer_that_events_have_overtaken_brings_no_record_back() {
+    for layout in [Layout::new(Format::Kitex, "p"), Layout::new(Format::Kitex, "")] {
+        let root = layout.service_root(&RegistryName::new("echo").unwrap());
+        let key: RecordKey = format!("{root}10.0.0.1:80").into();
+        let range = layout.ranges([&RegistryName::new("echo").unwrap()]).pop_first().unwrap();
+        let mut view = RegistryView::new(layout, "c1", None);
+        view.begin(None);
+        let listing = ListResponse { cluster_id: 1, revision: 10, records: Vec::new() };
+        view.reset(&range, &listing, Timestamp::UNIX_EPOCH);
+        let value = br#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":null}"#.to_vec();
+        let raw = RawRecord { key: key.clone(), value, mod_revision: 11, lease: LeaseId::NONE };
+        // Our create is answered late: its lease is revoked by then, and the watch has told both.
+        let events = [Change::Put(raw.clone()), Change::Delete { key: key.clone(), revision: 12 }];
+        view.apply(&events, Timestamp::UNIX_EPOCH);
+        view.learnt(&key, Some(&raw), 11);
+        assert_eq!(view.all().count(), 0, "{range:?}");
+        // An answer ahead of the watch counts at once.
+        let next = RawRecord { mod_revision: 13, ..raw };
+        view.learnt(&key, Some(&next), 13);
+        assert_eq!(view.all().count(), 1, "{range:?}");
+    }
+}
