@@ -56,7 +56,7 @@ impl Controller {
         }
         // Both sides are written concurrently, because a slow registry must not delay DNS.
         let ((cluster, cluster_error), mut applied) =
-            tokio::join!(self.write_cluster(observed, plan), self.write_registries(&observed.facts.key, plan));
+            tokio::join!(self.write_cluster(observed, plan), self.write_registries(observed, plan));
         applied.slices = cluster.slices;
         applied.created_service = cluster.created_service;
         applied.cluster_error = cluster_error;
@@ -71,7 +71,8 @@ impl Controller {
         }
     }
 
-    async fn write_registries(&self, key: &ServiceKey, plan: &Plan) -> Applied {
+    async fn write_registries(&self, observed: &Observed, plan: &Plan) -> Applied {
+        let key = &observed.facts.key;
         let mut applied = Applied::default();
         let mut refused = Vec::new();
         let handles = self.views.registries.all();
@@ -90,7 +91,12 @@ impl Controller {
         for (handle, report) in reports {
             self.count(&report);
             handle.notify(report.found);
-            handle.notify_others(report.wrote, key);
+            if observed.facts.is_moving() {
+                // Its own next pass withdraws from the former place what is in the new one now.
+                handle.notify(report.wrote);
+            } else {
+                handle.notify_others(report.wrote, key);
+            }
             applied.records.0 += report.created + report.updated;
             applied.records.1 += report.deleted;
             applied.conflicts += report.conflicts;

@@ -166,6 +166,18 @@ impl Bench {
         self.etcds.insert(name.to_owned(), etcd);
     }
 
+    /// This process wins the Lease.
+    pub fn lead(&self) {
+        let leadership = self.controller.writers.leadership.clone();
+        leadership.acquired();
+        tokio::spawn(async move { leadership.heartbeat().await });
+    }
+
+    /// Another process wins the Lease.
+    pub fn stand_by(&self) {
+        self.controller.writers.leadership.lost();
+    }
+
     /// The RegisteredService with this spec; its status stays.
     pub fn register(&self, spec: &Value) {
         let status = self.object().and_then(|object| object.status.clone());
