@@ -122,14 +122,19 @@ async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
 /// Six hundred records are put back at once: no lease gets more than it may carry, and each is granted once.
 async fn many_records_are_put_back_at_once(suite: Arc<Suite>) -> Result<()> {
     const RECORDS: usize = 600;
+    const SERVICES: usize = 30;
     let bed = &suite.shared().await?.bed;
     let registry = bed.start_registry("registry-many-at-once").await?;
     let sandbox = Sandbox::with_registry(bed, "many-at-once", &registry).await?;
-    sandbox.headless("echo").await?;
     sandbox.pod("echo", "pod", 80).await?;
     sandbox.pods.set_ready("pod", true).await?;
+    for n in 0..SERVICES {
+        let ports = json!([{"name": "rpc", "port": 80}]);
+        let spec = json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": ports});
+        sandbox.service(&format!("echo-{n}"), spec).await?;
+    }
     for n in 0..RECORDS {
-        let extra = json!({"service": {"name": "echo"}, "direction": "Export"});
+        let extra = json!({"service": {"name": format!("echo-{}", n % SERVICES)}, "direction": "Export"});
         sandbox.register(&format!("name-{n}"), extra).await?;
     }
     let root = format!("{}/", sandbox.name);
@@ -138,11 +143,11 @@ async fn many_records_are_put_back_at_once(suite: Arc<Suite>) -> Result<()> {
         ensure!(found.len() == RECORDS, "{} records", found.len());
         Ok(found)
     };
-    eventually("everything is exported", Duration::from_secs(60), exported).await?;
+    eventually("everything is exported", Duration::from_secs(120), exported).await?;
 
     registry.part().kill().await?;
     registry.start_empty().await?;
-    let records = eventually("everything is put back", Duration::from_secs(60), exported).await?;
+    let records = eventually("everything is put back", Duration::from_secs(120), exported).await?;
     let mut leases = BTreeMap::<i64, usize>::new();
     for (_, _, lease) in records.into_values() {
         *leases.entry(lease).or_default() += 1;
