@@ -100,7 +100,7 @@ fn a_batch_fits_into_one_request() {
     ops.insert(50, of(100, 2 * MAX_BATCH_BYTES));
     let mut sizes = Vec::new();
     while !ops.is_empty() {
-        let batch = next_batch(&mut ops, LeaseId(1), 500);
+        let batch = next_batch(&mut ops, LeaseId(1), 500, MAX_BATCH);
         sizes.push((batch.len(), batch.iter().map(bytes_of).sum::<usize>()));
     }
     let alone = sizes.iter().filter(|(_, bytes)| *bytes > MAX_BATCH_BYTES).collect::<Vec<_>>();
@@ -108,7 +108,7 @@ fn a_batch_fits_into_one_request() {
     assert_eq!(sizes.iter().map(|(ops, _)| ops).sum::<usize>(), 101);
     assert!(sizes.len() <= 8, "{sizes:?}");
     let mut small: Vec<RecordOp> = (0..200).map(|n| of(n, 100)).collect();
-    assert_eq!(next_batch(&mut small, LeaseId(1), 500).len(), MAX_BATCH);
+    assert_eq!(next_batch(&mut small, LeaseId(1), 500, MAX_BATCH).len(), MAX_BATCH);
 }
 
 #[tokio::test(start_paused = true)]

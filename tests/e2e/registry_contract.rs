@@ -17,17 +17,18 @@ use twinspan_testbed::{Etcd, eventually};
 
 use crate::harness::{SOON, Suite, stories};
 
-stories![etcd, memory, etcd_behind_its_proxy, values_and_revisions_of_any_size];
+stories![etcd, memory, few_operations, etcd_behind_its_proxy, values_and_revisions_of_any_size];
 
 async fn etcd(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let etcd = bed.start_registry("registry-contract").await?;
     let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
-    contract(&EtcdConnector::new(settings), true).await
+    contract(&EtcdConnector::new(settings), Server::Etcd(&etcd)).await
 }
 
 async fn memory(_: Arc<Suite>) -> Result<()> {
-    contract(&FakeEtcd::new(), true).await
+    let server = FakeEtcd::new();
+    contract(&server, Server::Memory(&server)).await
 }
 
 /// The proxy numbers watches itself, and answers no progress request.
@@ -39,7 +40,7 @@ async fn etcd_behind_its_proxy(suite: Arc<Suite>) -> Result<()> {
     let connector = EtcdConnector::new(settings);
     let answers = || async { Ok(connector.connect().await?) };
     eventually("the proxy answers", SOON, answers).await?;
-    contract(&connector, false).await
+    contract(&connector, Server::Proxy).await
 }
 
 /// Strangers choose the size of values, and an administrator may let them be larger than any message that is read.
@@ -148,6 +149,53 @@ async fn changes(watch: &mut dyn Watch, count: usize) -> Result<Vec<Change>> {
     Ok(found)
 }
 
+/// The server that answers.
+#[derive(Clone, Copy)]
+enum Server<'a> {
+    Etcd(&'a Etcd),
+    Memory(&'a FakeEtcd),
+    /// It answers no progress requests, and its watches follow those of others.
+    Proxy,
+}
+
+/// An etcd that allows fewer operations in a transaction than ours have: the limit is found out.
+async fn few_operations(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let etcd = bed.start_registry_with("registry-few-operations", &["--max-txn-ops=16"]).await?;
+    let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
+    few(&EtcdConnector::new(settings)).await?;
+    let server = FakeEtcd::new();
+    server.set_max_txn_ops(16);
+    few(&server).await
+}
+
+async fn few(connector: &dyn Connector) -> Result<()> {
+    let registry = connector.connect().await?;
+    registry.grant(LEASE, 600).await?;
+    let ops = |n: usize| (0..n).map(|n| create(&format!("few/{n}"), "1")).collect();
+    ensure!(registry.max_batch() == MAX_BATCH);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        ensure!(tries < 6, "the limit is not found: {}", registry.max_batch());
+        match registry.commit(&batch(ops(registry.max_batch()))).await {
+            Err(RegistryError::TooManyOps) => {}
+            Ok(committed) => {
+                ensure!(committed.outcomes.iter().all(|o| *o == Outcome::Written), "{committed:?}");
+                break;
+            }
+            Err(error) => bail!("{error}"),
+        }
+    }
+    ensure!(registry.max_batch() == 15, "{}", registry.max_batch());
+    // A new connection reads many keys at first.
+    let keys: Vec<RecordKey> = (0..MAX_BATCH).map(|n| key(&format!("few/{n}"))).collect();
+    let reading = connector.connect().await?.read(&keys).await?;
+    ensure!(reading.records.len() == MAX_BATCH);
+    ensure!(reading.records.iter().filter(|(_, record)| record.is_some()).count() == 15);
+    Ok(())
+}
+
 const ROOT: &str = "root/";
 const LEASE: LeaseId = LeaseId(77);
 
@@ -171,13 +219,15 @@ fn found(name: &str, value: &str, mod_revision: i64) -> RawRecord {
     RawRecord { key: key(name), value: value.into(), mod_revision, lease: LEASE }
 }
 
-async fn contract(connector: &dyn Connector, progress: bool) -> Result<()> {
+async fn contract(connector: &dyn Connector, server: Server<'_>) -> Result<()> {
+    let progress = !matches!(server, Server::Proxy);
     let registry = connector.connect().await?;
     let registry = registry.as_ref();
     let status = registry.status().await?;
     ensure!(status.cluster_id != 0);
     let empty = registry.list(ROOT).await?;
     ensure!(empty.records.is_empty() && empty.cluster_id == status.cluster_id, "{empty:?}");
+    ensure!(empty.revision == 1, "an empty etcd is at revision 1: {empty:?}");
     let mut watch = registry.watch(&follow(1, ROOT, empty.revision + 1)).await?;
 
     quiet(watch.as_mut(), progress).await?;
@@ -186,6 +236,9 @@ async fn contract(connector: &dyn Connector, progress: bool) -> Result<()> {
     seen(watch.as_mut(), first, progress).await?;
     fences(registry).await?;
     several(registry, progress).await?;
+    dead_leases(registry).await?;
+    refusals(registry).await?;
+    compaction(registry, server).await?;
     large(registry).await?;
     expiry(registry).await
 }
@@ -206,7 +259,7 @@ async fn quiet(watch: &mut dyn Watch, progress: bool) -> Result<()> {
 
 async fn leases(registry: &dyn Registry) -> Result<()> {
     ensure!(registry.look_up(LEASE).await? == LeaseState::Gone);
-    ensure!(registry.keep_alive(LEASE).await? == KeepAlive::Gone);
+    ensure!(matches!(registry.keep_alive(LEASE).await?, KeepAlive::Gone { revision: 1 }));
     let missing = registry.commit(&batch(vec![create("a", "1")])).await;
     ensure!(missing == Err(RegistryError::LeaseGone), "{missing:?}");
     ensure!(registry.grant(LEASE, 600).await? == Grant::Granted(600));
@@ -325,6 +378,82 @@ async fn several(registry: &dyn Registry, progress: bool) -> Result<()> {
     Ok(())
 }
 
+/// A missing lease fails the whole batch, but not for an operation that loses its race.
+async fn dead_leases(registry: &dyn Registry) -> Result<()> {
+    let first = registry.commit(&batch(vec![create("dead/a", "1"), create("dead/b", "1")])).await?.revision;
+    let dead = |ops| Batch { fence: None, lease: LeaseId(99), ops };
+    let update = || RecordOp::Update { key: key("dead/b"), value: b"2".to_vec(), if_revision: first, lease: LEASE };
+    let failed = registry.commit(&dead(vec![create("dead/c", "1"), update()])).await;
+    ensure!(failed == Err(RegistryError::LeaseGone), "{failed:?}");
+    ensure!(registry.list(ROOT).await?.revision == first, "nothing is written");
+    let lost = registry.commit(&dead(vec![create("dead/a", "x"), update()])).await?;
+    let expected = [Outcome::Conflict(Some(found("dead/a", "1", first))), Outcome::Written];
+    ensure!(lost.outcomes == expected, "{lost:?}");
+    Ok(())
+}
+
+/// A key that is put twice in one batch is refused, as is a request that is too large. Nothing is written.
+async fn refusals(registry: &dyn Registry) -> Result<()> {
+    let before = registry.list(ROOT).await?;
+    let never = |value: &str| RecordOp::Update {
+        key: key("twice"),
+        value: value.into(),
+        if_revision: -1,
+        lease: LeaseId::NONE,
+    };
+    let delete = || RecordOp::Delete { key: key("twice"), if_revision: 1, lease: LEASE };
+    for twice in [vec![create("twice", "1"), never("2")], vec![delete(), create("twice", "1")]] {
+        let refused = registry.commit(&batch(twice)).await;
+        ensure!(matches!(&refused, Err(RegistryError::Rejected(why)) if why.contains("duplicate key")), "{refused:?}");
+    }
+    for bytes in [1600 * 1024, 3 * 1024 * 1024] {
+        let refused = registry.commit(&batch(vec![create("huge", &"x".repeat(bytes))])).await;
+        ensure!(matches!(&refused, Err(RegistryError::Rejected(_))), "{bytes} bytes: {refused:?}");
+    }
+    // No key ever has that revision: this asks for permission, and writes nothing.
+    let nothing = registry.commit(&Batch { fence: None, lease: LeaseId::NONE, ops: vec![never("1")] }).await?;
+    ensure!(nothing.outcomes == [Outcome::Conflict(None)], "{nothing:?}");
+    let after = registry.list(ROOT).await?;
+    ensure!(after == before, "{} records", after.records.len());
+    // A delete behind a put of the same key is no duplicate. It is compared with the state before the batch, and its
+    // answer has the state after the put.
+    let TxnResponse { revision, outcomes } = registry.commit(&batch(vec![create("twice", "1"), delete()])).await?;
+    let conflict = Outcome::Conflict(Some(found("twice", "1", revision)));
+    ensure!(outcomes == [Outcome::Written, conflict], "{outcomes:?}");
+    Ok(())
+}
+
+/// A compaction ends a watch that has still to catch up from an earlier revision, and no other.
+async fn compaction(registry: &dyn Registry, server: Server<'_>) -> Result<()> {
+    let quiet_range = format!("{ROOT}quiet/");
+    let from = registry.list(&quiet_range).await?.revision;
+    let mut watch = registry.watch(&follow(1, &quiet_range, from)).await?;
+    watch.request_progress().await?;
+    ensure!(matches!(next(watch.as_mut()).await?, WatchItem::Progress(_)));
+    registry.commit(&batch(vec![create("loud/a", "1")])).await?;
+    registry.commit(&batch(vec![create("loud/b", "1")])).await?;
+    match server {
+        Server::Etcd(etcd) => etcd.compact().await?,
+        Server::Memory(server) => server.compact(),
+        Server::Proxy => return Ok(()),
+    }
+    let mut late = registry.watch(&follow(1, &quiet_range, from)).await?;
+    let ended = next(late.as_mut()).await;
+    let reason = ended.as_ref().err().and_then(|error| error.downcast_ref::<RegistryError>());
+    ensure!(matches!(reason, Some(RegistryError::Compacted(_) | RegistryError::WatchEnded(_))), "{ended:?}");
+    registry.commit(&batch(vec![create("quiet/a", "1")])).await?;
+    loop {
+        match next(watch.as_mut()).await? {
+            WatchItem::Changes(changes) => {
+                ensure!(matches!(&changes[..], [Change::Put(put)] if put.key == key("quiet/a")), "{changes:?}");
+                return Ok(());
+            }
+            WatchItem::Progress(_) | WatchItem::Alive => {}
+            WatchItem::Lost { error, .. } => bail!("{error}"),
+        }
+    }
+}
+
 /// The largest batch, a list of several pages, and responses larger than the 4 MB that gRPC accepts by default: one
 /// page, and the backlog of a watch.
 async fn large(registry: &dyn Registry) -> Result<()> {
@@ -358,6 +487,7 @@ async fn expiry(registry: &dyn Registry) -> Result<()> {
         }
     }
     ensure!(registry.look_up(short).await? == LeaseState::Gone);
-    ensure!(registry.keep_alive(short).await? == KeepAlive::Gone);
+    let reached = registry.list(ROOT).await?.revision;
+    ensure!(registry.keep_alive(short).await? == KeepAlive::Gone { revision: reached });
     Ok(())
 }

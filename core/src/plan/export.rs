@@ -44,6 +44,9 @@ pub struct Input<'a> {
     /// Until then only records go whose endpoint ended before our eyes: nothing explains the leader before us, which may
     /// be of another cluster with our ID and owners of the same names.
     pub grace_until: Option<Timestamp>,
+    /// The service moved away from here: the addresses that are in its new place by now, whose records here go at once.
+    /// `None` where the service is at home, or its new place is not known yet.
+    pub moved: Option<&'a BTreeSet<InstanceAddr>>,
     pub state: &'a ExportState,
     /// Whether this process leads. Only a leader judges; the others keep evidence.
     pub leads: bool,
@@ -121,7 +124,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         }
         deletes.extend(replaced_by(input, key, instance));
     }
-    let (mut at_once, unproven) = superfluous(input, &registered, &desired);
+    let (mut at_once, unproven) = superfluous(input, &registered, &desired, &awaited(&plan));
     if let Some(until) = input.grace_until {
         deletes.clear();
         spare(input, &mut plan, &mut at_once, &unproven, until);
@@ -175,6 +178,7 @@ fn superfluous<'a>(
     input: &Input<'a>,
     registered: &Registered,
     desired: &Desired<'_>,
+    awaited: &BTreeSet<InstanceAddr>,
 ) -> (Vec<&'a Record>, BTreeMap<InstanceAddr, &'a Record>) {
     let (mut at_once, mut unproven) = (Vec::new(), BTreeMap::new());
     for (key, record) in input.records.iter().chain(input.under_other_names) {
@@ -192,17 +196,29 @@ fn superfluous<'a>(
         let renamed = desired
             .values()
             .any(|(instance, _)| instance.addresses().any(|a| record.endpoint_addresses().any(|b| a == b)));
+        // A record under another name stays until the one under the name in force is there.
+        if !here && record.endpoint_addresses().any(|addr| awaited.contains(&addr)) {
+            continue;
+        }
+        let moved = record.endpoint_addresses().any(|addr| input.moved.is_some_and(|moved| moved.contains(&addr)));
         // A healed record stands for no endpoint of the cluster, so no end of one has to be proven.
         let healed = record.own(&input.owner.cluster_id).is_none();
         let first = record.endpoint_addresses().next();
         match first {
-            Some(addr) if here && !healed && !registered && !renamed && !is_proven(input, addr) => {
+            Some(addr) if here && !healed && !registered && !renamed && !moved && !is_proven(input, addr) => {
                 unproven.insert(addr, *record);
             }
             _ => at_once.push(*record),
         }
     }
     (at_once, unproven)
+}
+
+/// Addresses that are exported soon, but are not under the name in force yet.
+fn awaited(plan: &Plan) -> BTreeSet<InstanceAddr> {
+    let awaited =
+        |instance: &&InstanceOutcome| matches!(instance.outcome, Outcome::ToBeExported | Outcome::ExportDelayed { .. });
+    plan.instances.iter().filter(awaited).filter_map(|instance| instance.subject.address()).collect()
 }
 
 /// An address that already waits for the guard keeps waiting, even if this plan has proof for others.

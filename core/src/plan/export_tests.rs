@@ -18,10 +18,12 @@ struct Scene {
     contested: BTreeMap<InstanceAddr, ContestedExport>,
     /// Whether a watch, and not only a list, showed the endpoints.
     watched: bool,
+    moved: Option<BTreeSet<InstanceAddr>>,
     unseen: BTreeSet<IpAddr>,
     grace_until: Option<Timestamp>,
     state: ExportState,
     imports: bool,
+    leads: bool,
     departures: Departures,
     tags: Tags,
     now: Timestamp,
@@ -46,10 +48,12 @@ impl Scene {
             records: Vec::new(),
             contested: BTreeMap::new(),
             watched: true,
+            moved: None,
             unseen: BTreeSet::new(),
             grace_until: None,
             state: ExportState::default(),
             imports: true,
+            leads: true,
             departures: Departures::new(),
             tags: Tags::new(),
             now: at(1000),
@@ -128,9 +132,10 @@ impl Scene {
             limits: LIMITS,
             context: GuardContext::default(),
             grace_until: self.grace_until.filter(|until| self.now < *until),
+            moved: self.moved.as_ref(),
             state: &self.state,
             imports: self.imports,
-            leads: true,
+            leads: self.leads,
             now: self.now,
         })
     }
@@ -256,11 +261,25 @@ fn a_key_that_somebody_else_holds_is_a_conflict_and_is_left_alone() {
 #[test]
 fn records_under_an_old_name_are_withdrawn_and_other_owners_never_are() {
     let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
-    let scene = Scene::with_endpoints(&["10.0.0.1:80"])
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80"])
         .record("p/old-name/10.0.0.1:80", value, LEASE)
         .own("10.0.0.9:80", "c1/shop/other")
         .foreign("p/echo/10.0.0.8:80", "10.0.0.8:80");
-    assert_eq!(scene.ops(), ["+p/echo/10.0.0.1:80", "-p/old-name/10.0.0.1:80"]);
+    assert_eq!(scene.ops(), ["+p/echo/10.0.0.1:80"], "a create that is refused must not cost the old record");
+    scene.apply();
+    assert_eq!(scene.ops(), ["-p/old-name/10.0.0.1:80"]);
+}
+
+#[test]
+fn an_instance_that_moved_leaves_at_once_and_the_others_are_guarded_as_before() {
+    let mut scene = Scene::with_endpoints(&["10.0.0.3:80"])
+        .own("10.0.0.1:80", "c1/shop/echo")
+        .own("10.0.0.2:80", "c1/shop/echo")
+        .own("10.0.0.3:80", "c1/shop/echo");
+    scene.watched = false;
+    assert_eq!(scene.ops(), [""; 0], "only a list lacks them");
+    scene.moved = Some([addr("10.0.0.1:80")].into());
+    assert_eq!(scene.ops(), ["-p/echo/10.0.0.1:80"]);
 }
 
 #[test]
@@ -323,6 +342,7 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         limits: LIMITS,
         context: GuardContext::default(),
         grace_until: None,
+        moved: None,
         state: &ExportState::default(),
         imports: true,
         leads: true,
@@ -443,4 +463,45 @@ fn after_an_unexplained_leader_only_what_ended_before_our_eyes_goes() {
     // Then the guard judges it as any that nothing explains.
     scene.now = at(1300);
     assert_eq!(scene.ops(), ["-p/echo/10.9.0.1:80"]);
+}
+
+/// A process that does not lead keeps which endpoints nothing proved to have ended, whatever it sees later.
+#[test]
+fn a_standby_remembers_what_only_a_list_lacked_and_holds_nothing() {
+    let mine = "c1/shop/echo";
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    for n in 1..=3 {
+        scene = scene.own(&format!("10.0.0.{n}:80"), mine);
+    }
+    scene.leads = false;
+    // A list lacks the first, and an event shows the end of the second.
+    for (gone, watched) in [("10.0.0.1:80", false), ("10.0.0.2:80", true)] {
+        scene.endpoints.remove(&addr(gone));
+        scene.watched = watched;
+        let plan = scene.plan();
+        assert_eq!(plan.guard, GuardDecision::default());
+        scene.state = plan.state;
+    }
+    scene.leads = true;
+    scene.now = at(2000);
+    scene.state = scene.state.clone().evidence(scene.now);
+    assert_eq!(scene.ops(), ["-p/echo/10.0.0.2:80"]);
+    assert_eq!(scene.plan().requeue_at, Some(at(2010)), "nobody judged before");
+    // A new process has no event for either.
+    let new = Scene { state: ExportState::default(), watched: false, ..scene };
+    assert_eq!(new.ops(), Vec::<String>::new());
+}
+
+#[test]
+fn a_healed_record_of_ours_makes_room_for_the_export_of_its_address() {
+    let healed = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo","twinspan.dev/healed":"true"}}"#;
+    let other = healed.replace("shop/echo", "shop/other");
+    let pod = |key: &str, value: &str| Scene::with_endpoints(&["10.0.0.1:80"]).record(key, value, LEASE);
+    assert_eq!(pod("p/echo/10.0.0.1:80", healed).ops(), ["~p/echo/10.0.0.1:80"], "one update");
+    assert_eq!(pod("p/echo/by-hand", healed).ops(), ["+p/echo/10.0.0.1:80"], "the import withdraws the other");
+    assert_eq!(pod("p/echo/10.0.0.1:80", &other).ops(), Vec::<String>::new(), "its owner withdraws it");
+    let exports_only = |watched| Scene { imports: false, watched, ..pod("p/echo/by-hand", healed) };
+    for watched in [true, false] {
+        assert_eq!(exports_only(watched).ops(), ["+p/echo/10.0.0.1:80", "-p/echo/by-hand"]);
+    }
 }

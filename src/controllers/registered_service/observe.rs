@@ -4,10 +4,11 @@
 //! lock. Registers interest in the addresses under the same lock, so that no change in between is lost. Refuses to
 //! decide.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use twinspan_core::Timestamp;
-use twinspan_core::model::{Owner, RegistryName, ServiceKey};
+use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, Owner, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::held::HeldDeletions;
 use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, Term, ViewState, ips_of};
 
@@ -29,6 +30,8 @@ pub struct Observed {
     pub registry: Option<Arc<ServiceRegistry>>,
     /// The older ServiceRegistry that serves the name in the same etcd, if one does.
     pub taken_by: Option<String>,
+    /// The ServiceRegistries of the former places, by name.
+    pub former_registries: BTreeMap<String, Arc<ServiceRegistry>>,
     /// The reason why the records under the name are not known, if they are not.
     pub registry_failure: Option<RegistryError>,
     pub checkpoint: Checkpoint,
@@ -62,10 +65,15 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
         taken_by: None,
         registry_failure: None,
         registry,
+        former_registries: BTreeMap::new(),
         object,
         checkpoint,
     };
     read_registries(views, &mut observed);
+    for registry in &observed.facts.former {
+        let found = view.service_registries.get(&registry.name);
+        observed.former_registries.extend(found.map(|found| (registry.name.clone(), found.clone())));
+    }
     read_pods(views, &view, &mut observed);
     Some(observed)
 }
@@ -96,13 +104,15 @@ fn cluster_facts(view: &ClusterView, key: &ServiceKey, object: Option<&Registere
 }
 
 fn read_registries(views: &Views, observed: &mut Observed) {
-    let key = &observed.facts.key;
+    let key = observed.facts.key.clone();
     let current = observed.object.as_ref().filter(|_| observed.registry.is_some());
     let current = current.and_then(|object| views.registries.get(&object.spec.registry_ref.name));
     let name = observed.object.as_ref().and_then(|object| RegistryName::new(object.registry_name()).ok());
     for handle in views.registries.all() {
         let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle)) {
+        let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle));
+        read_former(&handle, &owner, name.as_ref().filter(|_| is_current), observed);
+        if is_current {
             let Some(name) = name.clone() else { continue };
             let mut snapshot = handle.view().snapshot(&name, &owner);
             match handle.taken.get(&name) {
@@ -114,8 +124,6 @@ fn read_registries(views: &Views, observed: &mut Observed) {
             observed.registry_failure = failure(&handle, &name);
             observed.facts.holds = holds(views, observed, &handle.name);
             observed.facts.registry = Some(registry_facts(&handle, owner, Some(name), snapshot));
-        } else if let Some(snapshot) = former(&handle, &owner) {
-            observed.facts.former.push(registry_facts(&handle, owner, None, snapshot));
         }
     }
 }
@@ -135,11 +143,42 @@ fn registry_facts(
     RegistryFacts { name, layout, owner, registry_name, orphan_grace_until, snapshot }
 }
 
-/// The records of an owner in a registry that it no longer refers to, if there are any.
-fn former(handle: &RegistryHandle, owner: &Owner) -> Option<Snapshot> {
+/// Reads the places in a registry that the RegisteredService no longer refers to: the names under which it has records,
+/// and the one from which it exported or imported last.
+fn read_former(handle: &RegistryHandle, owner: &Owner, current: Option<&RegistryName>, observed: &mut Observed) {
     let view = handle.view();
-    view.owned_by(&owner.service).next()?;
-    Some(view.snapshot_of_owner(owner))
+    if observed.object.is_none() {
+        if view.owned_by(&owner.service).next().is_some() {
+            let snapshot = view.snapshot_of_owner(owner);
+            drop(view);
+            observed.facts.former.push(registry_facts(handle, owner.clone(), None, snapshot));
+        }
+        return;
+    }
+    let mut names: BTreeSet<RegistryName> = view
+        .owned_by(&owner.service)
+        .filter_map(|record| RegistryName::new(std::str::from_utf8(handle.layout.split_key(&record.key)?.0).ok()?).ok())
+        .collect();
+    let slices = observed.facts.cluster.our_slices.iter();
+    let sources = slices.filter_map(|slice| slice.annotations.get(IMPORTED_FROM_ANNOTATION));
+    for source in sources.chain([&observed.checkpoint.planned.source]) {
+        let name = source.split_once('/').filter(|(registry, _)| *registry == handle.name);
+        names.extend(name.and_then(|(_, name)| RegistryName::new(name).ok()));
+    }
+    let places: Vec<(RegistryName, Snapshot)> = names
+        .into_iter()
+        .filter(|name| Some(name) != current)
+        .map(|name| {
+            let mut snapshot = view.snapshot(&name, owner);
+            // They are places of their own.
+            snapshot.under_other_names.clear();
+            (name, snapshot)
+        })
+        .collect();
+    drop(view);
+    for (name, snapshot) in places {
+        observed.facts.former.push(registry_facts(handle, owner.clone(), Some(name), snapshot));
+    }
 }
 
 fn failure(handle: &RegistryHandle, name: &RegistryName) -> Option<RegistryError> {

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -272,7 +273,20 @@ async fn a_service_that_is_withdrawn_has_nothing_and_holds_nothing() {
     bench.ready(&["10.0.0.1"]);
     bench.server_registers("192.0.2.7:9000").await;
     bench.pass().await;
+    // A move to a registry that does not exist: the former place goes on, and so do the counts.
     bench.register(&json!({"registryRef": {"name": "nowhere"}}));
+    bench.api.take("");
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!((bench.keys("main").len(), bench.api.take("endpointslices")), (2, vec![]));
+    assert_eq!(
+        (bench.condition("Accepted").0.as_str(), bench.status().instances.exported),
+        ("False RegistryNotFound", 1)
+    );
+    // The former place does not allow the name any more.
+    let mut object = bench.controller.views.cluster().service_registries["main"].clone();
+    Arc::make_mut(&mut object).spec.allowed.clear();
+    bench.controller.views.cluster().service_registries.insert("main".to_owned(), object);
     bench.after(STATUS_PACE).await;
     bench.pass().await;
     assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"]);

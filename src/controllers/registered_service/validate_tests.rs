@@ -71,6 +71,7 @@ fn observed(spec: &Value) -> Observed {
         registry: Some(registry(&json!([{"namespaceSelector": {}, "registryNames": ["*"]}]))),
         taken_by: None,
         registry_failure: None,
+        former_registries: BTreeMap::new(),
         checkpoint: Checkpoint::default(),
     }
 }

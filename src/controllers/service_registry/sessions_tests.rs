@@ -130,23 +130,6 @@ async fn names_that_come_later_are_followed_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_in_the_status_goes_on_in_another_process() {
-    let bench = bench();
-    let held = json!({"status": {"conditions": [{"type": "DeletionsHeld", "status": "True", "reason": "Held",
-        "message": "", "lastTransitionTime": "2026-01-01T11:59:00Z"}]}});
-    bench.put(registry("main", 1, &held)).await;
-    let deletions = twinspan_core::plan::departure::registry_guard::ServiceDeletions {
-        known: 20,
-        deleted: Default::default(),
-        held: (0..20).map(|n| format!("import 10.0.0.{n}:80")).collect(),
-    };
-    let (guards, env) = (&bench.views.guards, &bench.views.env);
-    guards.report("main", &echo(), Some(deletions), None, env);
-    let hold = guards.hold("main", &echo(), env).0.unwrap();
-    assert_eq!(hold.since.to_string(), "2026-01-01T11:59:00Z");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_viewer_follows_sessions_and_keeps_nothing_alive() {
     put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId(5));
     let (bench, stop) = (bench(), CancellationToken::new());
@@ -278,4 +261,33 @@ async fn a_status_that_is_not_answered_delays_no_session() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_former_ttl_is_known_until_nothing_hangs_on_its_leases() {
+    let bench = bench();
+    let with_ttl = |ttl: u32| registry("main", 1, &json!({"spec": {"lease": {"ttlSeconds": ttl}}}));
+    bench.put(with_ttl(3600)).await;
+    bench.after(STATUS_PACE).await;
+    let former = bench.handle("main").unwrap().leases.id(7);
+    etcd(MAIN).grant_for(former, Duration::from_secs(3600));
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", former);
+    assert_eq!(bench.status("main").lease_ttls, [3600]);
+    let again = |ttl: u32| {
+        let mut object = with_ttl(ttl);
+        object.status = Some(bench.status("main"));
+        object
+    };
+    for ttl in [60, 120] {
+        bench.put(again(ttl)).await;
+        bench.after(STATUS_PACE).await;
+        assert_eq!(bench.status("main").lease_ttls, [3600, i64::from(ttl)]);
+        let handle = bench.handle("main").unwrap();
+        assert!(handle.leases.is_ours(former) && handle.leases.is_ours(handle.leases.id(0)));
+    }
+    etcd(MAIN).delete(&["p/echo/10.0.0.1:80"]);
+    bench.after(STATUS_PACE).await;
+    bench.put(again(60)).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.status("main").lease_ttls, [60]);
 }

@@ -2,7 +2,6 @@
 //!
 //! Owns the reasons for which there can be no session. Refuses to start one.
 
-use twinspan_core::codec::Layout;
 use twinspan_core::model::ObjectKey;
 use twinspan_core::plan::service::Incarnation;
 
@@ -44,7 +43,7 @@ pub fn session_settings(object: &ServiceRegistry, view: &ClusterView) -> Result<
 /// The [`Rejection`] that its status has to tell.
 pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity, Rejection> {
     let spec = &object.spec;
-    let layout = Layout::new(spec.format.into(), spec.effective_prefix());
+    let layout = spec.layout();
     let cluster_id = match (&spec.cluster_id, view.cluster_uid()) {
         (Some(id), _) => id.clone(),
         (None, Some(uid)) => uid.to_owned(),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::registry_guard::Approval;
 use twinspan_core::plan::service::Incarnation;
@@ -31,6 +31,8 @@ use crate::registry::handle::{Phase, RegistryHandle};
 
 /// Wait between two looks at a hold of an earlier process that has not gone on yet.
 const RESUMES: Duration = Duration::from_secs(10);
+/// The maximum of TTLs in the status.
+const MAX_TTLS: usize = 16;
 
 /// The result of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,10 @@ impl Reporter {
         if status == known {
             return Ok(Reported::Nothing);
         }
+        // An audit alone is no reason to write.
+        let verified = handle.as_ref().and_then(|handle| handle.audit.last_verified());
+        let last_verified = verified.map(|at| Time(conditions::whole_seconds(at))).or(status.last_verified);
+        let status = ServiceRegistryStatus { last_verified, ..status };
         match self.writers.cluster.service_registry_status(name, &status).await? {
             StatusWrite::Written => {
                 self.publish_connection(&object, &known, &status);
@@ -81,11 +87,11 @@ impl Reporter {
     pub fn release(&self, name: &str) {
         let Some(object) = self.views.cluster().service_registries.get(name).cloned() else { return };
         let Views { guards, env, .. } = &self.views;
-        if !self.writers.leadership.is_leader() {
+        let Some(term) = self.writers.leadership.term() else {
             guards.forget(name);
             return;
-        }
-        guards.resume(name, object.status.as_ref().and_then(|status| held_since(&status.conditions)), env);
+        };
+        guards.begin(name, term, object.status.as_ref().and_then(|status| held_since(&status.conditions)), env);
         let approval = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
         match approval.map(|hash| guards.approve(name, hash, env)) {
             Some(Approval::Released) => self.views.registries.get(name).iter().for_each(|handle| handle.requeue_all()),
@@ -107,6 +113,9 @@ impl Reporter {
         let metrics = &self.writers.metrics;
         metrics.set_records(name, counts.own, counts.foreign, counts.undecodable);
         metrics.set_session(name, handle.status().phase.label());
+        for (result, times) in handle.audit.take_results() {
+            metrics.audited(name, result.label(), times);
+        }
     }
 
     fn desired(
@@ -163,6 +172,8 @@ fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle, service
     let session = handle.status();
     status.cluster_id = Some(handle.cluster_id.clone());
     status.prefix = Some(handle.layout.prefix().to_owned());
+    // Longer ones matter longer.
+    status.lease_ttls = handle.lease_ttls(&status.lease_ttls).into_iter().rev().take(MAX_TTLS).collect();
     status.epoch_in_use = match handle.fence() {
         Ok(_) => None,
         Err(RegistryError::ClusterIdInUse { value, .. }) => Some(value),

@@ -64,8 +64,7 @@ impl EtcdConnector {
 
     async fn connect_to(&self, endpoint: &str) -> Result<EtcdRegistry> {
         let client = call("connect", CALL, Client::connect([endpoint], Some(self.options()))).await?;
-        let (endpoint, too_large) = (endpoint.to_owned(), self.too_large.clone());
-        let mut registry = EtcdRegistry { client, endpoint, cluster_id: 0, too_large };
+        let mut registry = EtcdRegistry::new(client, endpoint, self.too_large.clone());
         // Connections are lazy: only an answer proves that the server is there.
         registry.cluster_id = registry.status().await?.cluster_id;
         Ok(registry)

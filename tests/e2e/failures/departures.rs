@@ -17,6 +17,8 @@ stories![
     expired_and_refused_goes_at_once,
     expired_and_accepted_is_lost_and_stays,
     expired_and_silent_goes_in_the_end,
+    a_lost_one_that_falls_silent_goes,
+    a_failover_brings_nothing_back,
     a_restart_neither_forgets_nor_extends,
     the_last_one_that_left_may_come_back,
     healed_within_10_s,
@@ -106,14 +108,8 @@ async fn expired_and_silent_goes_in_the_end(suite: Arc<Suite>) -> Result<()> {
     let sandbox = Sandbox::new(bed, "silent").await?;
     let stays = service(&sandbox, json!({})).await?;
     let address = SocketAddr::from((next_v4(), 9000));
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(address)?;
-    let _listener = socket.listen(0)?;
-    // The backlog is full, so a probe is neither refused nor accepted.
-    let mut waiting = Vec::new();
-    while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
-        waiting.push(stream);
-    }
+    let listener = short_backlog(address)?;
+    let _waiting = fall_silent(&listener).await?;
     let registered = Instant::now();
     sandbox.put_for("echo", blue(address), BRIEF_TTL).await?;
     sandbox.imports_become("echo", &[stays, address]).await?;
@@ -126,6 +122,104 @@ async fn expired_and_silent_goes_in_the_end(suite: Arc<Suite>) -> Result<()> {
     sandbox.imports_become_within("echo", &[stays], Duration::from_secs(60)).await?;
     let waited = registered.elapsed();
     ensure!(waited > Duration::from_secs(29), "its TTL, 10 s of silence, then 10 quiet ones: {waited:?}");
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// A listener whose backlog is soon full.
+fn short_backlog(address: SocketAddr) -> Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(address)?;
+    Ok(socket.listen(0)?)
+}
+
+/// Fills the backlog: from now on a connection is neither refused nor accepted.
+async fn fall_silent(listener: &TcpListener) -> Result<Vec<TcpStream>> {
+    let (address, mut waiting) = (listener.local_addr()?, Vec::new());
+    while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+        waiting.push(stream);
+    }
+    Ok(waiting)
+}
+
+/// The server lives on without its registration, and then its machine is switched off.
+async fn a_lost_one_that_falls_silent_goes(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let sandbox = Sandbox::new(bed, "lostsilent").await?;
+    let mut stay = vec![service(&sandbox, json!({})).await?];
+    stay.push(SocketAddr::from((next_v4(), 9000)));
+    sandbox.put("echo", blue(stay[1])).await?;
+    let address = SocketAddr::from((next_v4(), 9000));
+    let listener = Arc::new(short_backlog(address)?);
+    let accepting = tokio::spawn({
+        let listener = listener.clone();
+        async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                // Open until the other side closes it.
+                tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+            }
+        }
+    });
+    let lease = sandbox.put("echo", blue(address)).await?;
+    sandbox.imports_become("echo", &[&stay[..], &[address]].concat()).await?;
+    bed.registry.revoke(lease).await?;
+    eventually("it is lost", SOON, || async {
+        let counts = sandbox.counts("echo").await?;
+        ensure!(counts.lost == 1, "{counts:?}");
+        Ok(())
+    })
+    .await?;
+    // By now it is asked seldom.
+    holds("it stays", Duration::from_secs(12), || async { sandbox.imported("echo").await }).await?;
+    accepting.abort();
+    let _waiting = fall_silent(&listener).await?;
+    let silent = Instant::now();
+    sandbox.imports_become_within("echo", &stay, Duration::from_secs(40)).await?;
+    ensure!(silent.elapsed() > Duration::from_secs(15), "10 s of silence, then 10 quiet ones: {:?}", silent.elapsed());
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// A server died and its machine is off; the leader removed it, and then the leader dies too.
+async fn a_failover_brings_nothing_back(suite: Arc<Suite>) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    first.ready().await?;
+    eventually("the first leads", SOON, || async {
+        ensure!(first.metric("twinspan_leader").await? == Some(1.0));
+        Ok(())
+    })
+    .await?;
+    let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    second.ready().await?;
+    let sandbox = Sandbox::new(&bed, "failover").await?;
+    let stays = service(&sandbox, json!({})).await?;
+    let dead = SocketAddr::from((next_v4(), 9000));
+    let lease = sandbox.put("echo", blue(dead)).await?;
+    sandbox.imports_become("echo", &[stays, dead]).await?;
+    bed.registry.revoke(lease).await?;
+    sandbox.imports_become("echo", &[stays]).await?;
+    let listener = short_backlog(dead)?;
+    let _waiting = fall_silent(&listener).await?;
+    sandbox.condition("echo", "Ready", "True", "Synced").await?;
+
+    let versions = async || -> Result<BTreeMap<String, String>> {
+        let slices = sandbox.our_slices("echo").await?.into_iter().map(|slice| slice.metadata);
+        Ok(slices.map(|m| (m.name.unwrap_or_default(), m.resource_version.unwrap_or_default())).collect())
+    };
+    let before = versions().await?;
+    first.part().kill().await?;
+    eventually("the second leads", Duration::from_secs(40), || async {
+        ensure!(second.metric("twinspan_leader").await? == Some(1.0));
+        Ok(())
+    })
+    .await?;
+    // It works: another service is imported.
+    sandbox.service("other", serde_json::from_str(HEADLESS)?).await?;
+    sandbox.register("other", json!({})).await?;
+    let other = SocketAddr::from((next_v4(), 9000));
+    sandbox.put("other", blue(other)).await?;
+    sandbox.imports_become("other", &[other]).await?;
+    // Each write would have changed a version, also one that was taken back.
+    ensure!(versions().await? == before, "was {before:?}, is {:?}", versions().await?);
     sandbox.nothing_foreign_was_touched().await
 }
 

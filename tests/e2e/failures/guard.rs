@@ -19,8 +19,10 @@ stories![
     the_prefix_is_deleted,
     below_the_limits_it_waits_for_quiet,
     a_hold_lets_go_in_the_end,
+    a_hold_survives_a_failover,
     the_registry_as_a_whole,
     exports_that_only_a_list_lacks,
+    exports_that_vanish_while_nobody_runs,
 ];
 
 async fn the_registry_comes_back_empty(suite: Arc<Suite>) -> Result<()> {
@@ -187,14 +189,79 @@ async fn a_hold_lets_go_in_the_end(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
+/// The leader is killed: its successor resumes the holds as they were. An approval releases one hold of one service, and
+/// does not count when the same servers vanish again.
+async fn a_hold_survives_a_failover(suite: Arc<Suite>) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    let leader = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    leader.ready().await?;
+    let sandbox = Sandbox::new(&bed, "guardfailover").await?;
+    for name in ["echo", "other"] {
+        headless(&sandbox, name, json!({"import": {"onExpiry": "Remove"}})).await?;
+    }
+    let (vms, others) = (instances(&sandbox, "echo", 12).await?, instances(&sandbox, "other", 2).await?);
+    let standby = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    standby.ready().await?;
+    let vanish = async |service: &str, vms: &[SocketAddr]| {
+        let keys: Vec<String> = vms.iter().map(|vm| sandbox.key(service, vm)).collect();
+        bed.registry.delete_at_once(&keys).await
+    };
+    vanish("echo", &vms).await?;
+    vanish("other", &others).await?;
+    let hold_of = async |service: &str| {
+        let status = sandbox.registered().get(service).await?.status.unwrap_or_default();
+        status.hold.with_context(|| format!("no hold: {:?}", status.conditions))
+    };
+    let whole = async || {
+        let status = sandbox.registries().get(&sandbox.name).await?.status.unwrap_or_default();
+        status.hold.context("no hold of the registry")
+    };
+    let all = || async { Ok((hold_of("echo").await?, hold_of("other").await?, whole().await?)) };
+    eventually("they are held", SOON, all).await?;
+    // The last writes of the statuses follow within their pace.
+    holds("the holds", Duration::from_secs(12), || async {
+        Ok((sandbox.imported("echo").await?, sandbox.imported("other").await?))
+    })
+    .await?;
+    let before = all().await?;
+
+    leader.part().kill().await?;
+    eventually("the standby leads", Duration::from_secs(40), || async {
+        ensure!(standby.metric("twinspan_leader").await? == Some(1.0));
+        Ok(())
+    })
+    .await?;
+    holds("the holds after the failover", Duration::from_secs(15), all).await?;
+    let after = all().await?;
+    ensure!(after == before, "{after:?}, was {before:?}");
+    ensure!(sandbox.imported("echo").await? == vms.iter().copied().collect());
+
+    let (first, other, _) = before;
+    sandbox.registered().patch("echo", &PatchParams::default(), &approval(&first.hash)).await?;
+    sandbox.imports_become("echo", &[]).await?;
+    sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    ensure!(hold_of("other").await? == other, "the other service is still held");
+    ensure!(sandbox.imported("other").await?.len() == 2);
+
+    for vm in &vms {
+        sandbox.put("echo", *vm).await?;
+    }
+    sandbox.imports_become("echo", &vms).await?;
+    vanish("echo", &vms).await?;
+    let second = eventually("they are held again", SOON, || hold_of("echo")).await?;
+    ensure!(second.since > first.since && second.hash != first.hash, "{second:?} after {first:?}");
+    holds("the approval of the first hold does not count", Duration::from_secs(5), || sandbox.imported("echo")).await?;
+    ensure!(sandbox.imported("echo").await?.len() == 12);
+    sandbox.registered().patch("echo", &PatchParams::default(), &approval(&second.hash)).await?;
+    sandbox.imports_become("echo", &[]).await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
 /// The API server comes back without the pods: no watch event showed their end, so their records stay until the
 /// approval. A pod whose end is seen loses its record without delay.
-async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
-    let bed = suite.own_bed().await?;
-    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
-    twinspan.ready().await?;
-    let sandbox = Sandbox::new(&bed, "guardexports").await?;
-    headless(&sandbox, "echo", json!({})).await?;
+/// Twelve exported pods.
+async fn twelve_pods(sandbox: &Sandbox<'_>) -> Result<Vec<SocketAddr>> {
+    headless(sandbox, "echo", json!({})).await?;
     let labels = [("app".to_owned(), "echo".to_owned())].into();
     let mut pods = Vec::new();
     for n in 0..12 {
@@ -204,6 +271,51 @@ async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
         pods.push(address);
     }
     sandbox.records_become("echo", &pods).await?;
+    Ok(pods)
+}
+
+/// While no replica runs, nothing shows how endpoints end.
+async fn exports_that_vanish_while_nobody_runs(suite: Arc<Suite>) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    first.ready().await?;
+    let sandbox = Sandbox::new(&bed, "guardstart").await?;
+    let pods = twelve_pods(&sandbox).await?;
+    first.part().stop().await?;
+    for n in 0..12 {
+        sandbox.pods.remove(&format!("pod-{n:02}")).await?;
+    }
+    eventually("no slice has an endpoint", SOON, || async {
+        let slices = sandbox.slices().list(&Default::default()).await?;
+        let mut labelled = slices.items.iter().filter(|slice| {
+            let labels = slice.metadata.labels.as_ref();
+            labels.and_then(|labels| labels.get("kubernetes.io/service-name")).is_some_and(|name| name == "echo")
+        });
+        ensure!(labelled.all(|slice| slice.endpoints.is_empty()));
+        Ok(())
+    })
+    .await?;
+
+    let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    second.ready().await?;
+    sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?;
+    let expected: BTreeSet<String> = pods.iter().map(ToString::to_string).collect();
+    holds("their records", Duration::from_secs(15), || async {
+        let found = sandbox.registered_addresses("echo").await?;
+        ensure!(found == expected, "{found:?}");
+        Ok(found)
+    })
+    .await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
+async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    twinspan.ready().await?;
+    let sandbox = Sandbox::new(&bed, "guardexports").await?;
+    let pods = twelve_pods(&sandbox).await?;
+    let labels = [("app".to_owned(), "echo".to_owned())].into();
 
     bed.cluster.apiserver.kill().await?;
     for kind in ["pods", "endpointslices"] {

@@ -275,8 +275,9 @@ async fn lost(watched: &Watched<'_>) -> Result<()> {
     registry.revoke(lease).await?;
     let line = "twinspan_lost_instances";
     watched.one_shows(line, 1.0).await?;
-    // A standby sends no probes and therefore holds the deletion for good: that alone must not fire an alert.
-    watched.one_shows("twinspan_held_deletions", 1.0).await?;
+    // A standby judges nothing, so it holds nothing; it counts what the slices say.
+    watched.all_show(line, 1.0).await?;
+    watched.all_show("twinspan_held_deletions", 0.0).await?;
     watched.fires("TwinspanInstancesLost").await?;
     sandbox.unregister("echo").await?;
     watched.all_show(line, 0.0).await

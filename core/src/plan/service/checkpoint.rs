@@ -4,7 +4,11 @@
 //! that safety depends on: deadlines are also on slices, holds in status, owners in records. A process that does not
 //! lead hands on evidence only, and a leadership judges anew.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use super::Term;
+use super::facts::{Place, RegistryFacts};
 use crate::Timestamp;
 use crate::plan::departure::held::HeldDeletions;
 use crate::plan::export::ExportState;
@@ -23,6 +27,8 @@ pub struct Checkpoint {
     pub source: String,
     pub import: ImportState,
     pub export: ExportState,
+    /// The states of the exports in former places.
+    pub former: BTreeMap<Place, ExportState>,
     /// Deletions that wait for the guard; an approval names them.
     pub held: HeldDeletions,
     /// The name of their hold, if there is one.
@@ -46,7 +52,17 @@ impl Checkpoint {
             return self;
         }
         let (import, export) = (self.import.evidence(), self.export.evidence(now));
-        Self { term: None, import, export, held: HeldDeletions::default(), ..self }
+        let former = self.former.into_iter().map(|(place, export)| (place, export.evidence(now))).collect();
+        Self { term: None, import, export, former, held: HeldDeletions::default(), ..self }
+    }
+
+    /// The state of the export in a former place; before the first pass after a move it is the current one's.
+    pub fn former_export(&self, registry: &RegistryFacts) -> &ExportState {
+        static NEW: LazyLock<ExportState> = LazyLock::new(ExportState::default);
+        let known = self.former.get(&registry.place());
+        let here =
+            registry.registry_name.as_ref().is_some_and(|name| self.source == format!("{}/{name}", registry.name));
+        known.unwrap_or(if here { &self.export } else { &NEW })
     }
 
     /// Whether no pass of this process has looked at the RegisteredService yet.

@@ -10,7 +10,7 @@ use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, 
 use crate::Timestamp;
 use crate::model::{Instance, InstanceAddr, Record, RecordKey, RegistryName, Slice, TargetPod};
 use crate::plan::departure::guard::{GuardContext, Limits};
-use crate::plan::export::Proof;
+use crate::plan::export::{ExportState, Proof};
 use crate::plan::import::{ImportState, Imported, Present};
 use crate::plan::trust::Trust;
 use crate::plan::{export, import, slices};
@@ -36,11 +36,14 @@ pub struct ExportGoal<'a> {
     pub imports: bool,
     pub proof: Proof<'a>,
     pub limits: Limits,
+    /// See [`export::Input::moved`].
+    pub moved: Option<&'a BTreeSet<InstanceAddr>>,
+    pub state: &'a ExportState,
 }
 
 impl Pass<'_> {
     pub fn export(&self, registry: &RegistryFacts, goal: ExportGoal<'_>) -> export::Plan {
-        let shared = self.siblings.of(&registry.name);
+        let shared = self.siblings.of(registry);
         export::plan(&export::Input {
             layout: &registry.layout,
             owner: &registry.owner,
@@ -56,7 +59,8 @@ impl Pass<'_> {
             context: self.guard_context(&self.facts.holds.approved.export, &self.facts.holds.registry_let_go.export),
             imports: goal.imports,
             grace_until: registry.orphan_grace_until.filter(|until| self.now < *until),
-            state: &self.checkpoint.export,
+            moved: goal.moved,
+            state: goal.state,
             leads: self.facts.term.is_some(),
             now: self.now,
         })
@@ -87,7 +91,7 @@ impl Pass<'_> {
             started_after_rollback: registry.snapshot.incarnation != Incarnation::AsItWas,
             present: &present(facts, accepted),
             contested: &self.siblings.contested_imports,
-            to_adopt: &self.siblings.of(&registry.name).to_adopt,
+            to_adopt: &self.siblings.of(registry).to_adopt,
             probes: &facts.probes,
             limits: accepted.limits,
             context: self.guard_context(&facts.holds.approved.import, &facts.holds.registry_let_go.import),
@@ -142,7 +146,9 @@ impl Pass<'_> {
                 name: pod.name.clone(),
                 uid: pod.uid.clone(),
             });
-            let (ports, lost_until) = (imported.ports, imported.lost_until);
+            // Annotations outlive the process, so they have the API server's time.
+            let (ports, ahead) = (imported.ports, self.facts.holds.api_server_ahead);
+            let lost_until = imported.lost_until.and_then(|until| until.checked_add(ahead).ok());
             (*addr, slices::EndpointInfo { ports, lost_until, zone, node, pod })
         };
         imported.iter().map(info).collect()
@@ -152,7 +158,13 @@ impl Pass<'_> {
 /// The endpoints in the slices of the RegisteredService, under the ports and the registry in force.
 pub fn present(facts: &Facts, accepted: &Accepted) -> BTreeMap<InstanceAddr, Present> {
     let registry = facts.registry.as_ref().map_or("", |registry| registry.name.as_str());
-    slices::present(&plain(&facts.cluster.our_slices), &slice_ports(accepted), &accepted.source(registry))
+    let mut present =
+        slices::present(&plain(&facts.cluster.our_slices), &slice_ports(accepted), &accepted.source(registry));
+    for endpoint in present.values_mut() {
+        let until = endpoint.lost_until.map(|until| until.checked_sub(facts.holds.api_server_ahead).unwrap_or(until));
+        endpoint.lost_until = until;
+    }
+    present
 }
 
 fn slice_ports(accepted: &Accepted) -> Vec<slices::Port> {

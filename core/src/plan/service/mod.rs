@@ -4,9 +4,10 @@
 //!   the values that the last pass handed on; [`siblings`]: other RegisteredServices that share a name or a Service.
 //! - [`endpoints`]: the endpoints that may be exported; [`instances`]: their form in the registry.
 //! - [`inputs`]: the inputs of the planners of each direction.
+//! - [`moves`]: the places that a RegisteredService referred to before.
 //! - [`outcomes`]: the outcome of each instance, and the counts that follow from it.
 //!
-//! Owns the order of the steps: the created Service, former registries, export, import, slices. Refuses to know
+//! Owns the order of the steps: the created Service, export, import, slices, former places. Refuses to know
 //! handles, API objects and words for people: operations name their registry, and every instance has an outcome.
 
 mod accepted;
@@ -15,6 +16,7 @@ mod endpoints;
 mod facts;
 mod inputs;
 mod instances;
+mod moves;
 mod outcomes;
 mod shared;
 mod siblings;
@@ -27,14 +29,17 @@ use crate::model::{InstanceAddr, NewService, PortSet, RecordKey, ServiceView};
 use crate::plan::departure::guard::{Guard, Limits};
 use crate::plan::departure::held::{HeldDeletions, Hold};
 use crate::plan::departure::registry_guard::ServiceDeletions;
+use crate::plan::export::ExportState;
 use crate::plan::export::Proof;
 use crate::plan::{RecordOp, earlier, export, import, slices};
 use endpoints::EndpointState;
 use inputs::{ExportGoal, Pass};
+use moves::{NewPlace, any_goes_on, plan_former};
 
 pub use accepted::{Accepted, AcceptedPort, Goal};
 pub use checkpoint::{Checkpoint, Planned};
-pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, Term, ViewState, ips_of};
+pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, Place, RegistryFacts, Snapshot, Term, ViewState, ips_of};
+pub use moves::FormerGoals;
 pub use outcomes::{Counts, Outcomes};
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
@@ -56,6 +61,8 @@ pub struct Plan {
     /// An annotation of a pod that cannot be read, for the `Exported` condition.
     pub note: Option<String>,
     pub requeue_at: Option<Timestamp>,
+    /// The states of the exports in former places, for the next pass.
+    pub former: BTreeMap<Place, ExportState>,
 }
 
 /// The plans of both directions.
@@ -127,6 +134,8 @@ impl Plan {
                 checkpoint.carried_out.clone_from(&facts.holds.approval);
             }
         }
+        checkpoint.former.retain(|place, _| facts.former.iter().any(|registry| registry.place() == *place));
+        checkpoint.former.extend(self.former.clone());
         checkpoint
     }
 }
@@ -135,6 +144,7 @@ impl Plan {
 pub fn plan(
     facts: &Facts,
     goal: &Goal,
+    former: &FormerGoals,
     siblings: &Siblings,
     checkpoint: &Checkpoint,
     now: Timestamp,
@@ -142,13 +152,17 @@ pub fn plan(
 ) -> Plan {
     let pass = Pass { facts, siblings, checkpoint, now, triggered };
     match goal {
-        Goal::Sync(accepted) => sync(&pass, accepted),
-        Goal::Withdraw { guarded } => withdraw(&pass, *guarded),
-        Goal::LeaveAlone => Plan { outcomes: Outcomes::not_accepted(facts), ..Plan::default() },
+        Goal::Sync(accepted) => sync(&pass, accepted, former),
+        Goal::Withdraw { guarded } => withdraw(&pass, *guarded, former),
+        Goal::LeaveAlone => {
+            let mut plan = Plan { outcomes: Outcomes::not_accepted(facts), ..Plan::default() };
+            plan_former(&pass, former, None, &mut plan);
+            plan
+        }
     }
 }
 
-fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
+fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     let (facts, now) = (pass.facts, pass.now);
     let mut plan = Plan { create: accepted.create.clone(), ..Plan::default() };
     let uid = facts.cluster.service.as_ref().map(|service| service.uid.clone()).unwrap_or_default();
@@ -158,9 +172,9 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
         service.deleting || (service.name == accepted.service.name && !accepted.ports.is_empty())
     };
     plan.remove = facts.cluster.created_services.iter().filter(|service| !kept(service)).cloned().collect();
-    withdraw_former(pass, &mut plan);
     let endpoints = accepted.endpoints(facts);
     let Some(registry) = facts.fresh_registry() else {
+        plan_former(pass, former, None, &mut plan);
         plan.outcomes = Outcomes::unavailable(facts, accepted, endpoints);
         return plan;
     };
@@ -184,6 +198,8 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
             // The spec itself proves that the export is no longer wanted.
             proof: if accepted.exports { facts.proof(pass.checkpoint) } else { Proof::SpecChange },
             limits: accepted.limits,
+            moved: None,
+            state: &pass.checkpoint.export,
         },
     );
     let import = if accepted.imports {
@@ -194,6 +210,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
     plan.slices = pass.slices(Some(accepted), &import.endpoints);
     plan.requeue_at = earlier(plan.requeue_at, earlier(export.requeue_at, import.requeue_at));
     plan.records.push((registry.name.clone(), merged(&export, &import)));
+    plan_former(pass, former, Some(NewPlace { registry, accepted }), &mut plan);
     plan.outcomes = Outcomes::synced(registry, accepted, endpoints, &export, &import);
     let directions = Directions { export, import };
     let approval = &facts.holds.approval;
@@ -213,18 +230,24 @@ fn merged(export: &export::Plan, import: &import::Plan) -> Vec<RecordOp> {
 }
 
 /// Withdraws everything. If only a re-list says that the Service is gone, the deletions go through the guard.
-fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
+fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> Plan {
     let mut plan = Plan { outcomes: Outcomes::not_accepted(pass.facts), ..Plan::default() };
-    withdraw_former(pass, &mut plan);
+    plan_former(pass, former, None, &mut plan);
     if let Some(registry) = pass.facts.fresh_registry() {
+        let mut registry = registry.clone();
+        for other in pass.facts.former.iter().filter(|other| other.name == registry.name) {
+            registry.snapshot.under_other_names.retain(|key, _| !other.snapshot.records.contains_key(key));
+        }
         let export = pass.export(
-            registry,
+            &registry,
             ExportGoal {
                 name: registry.registry_name.as_ref().filter(|_| guarded.is_some()),
                 instances: &[],
                 imports: true,
                 proof: if guarded.is_some() { pass.facts.proof(pass.checkpoint) } else { Proof::SpecChange },
                 limits: guarded.unwrap_or(Limits::NONE),
+                moved: None,
+                state: &pass.checkpoint.export,
             },
         );
         plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
@@ -234,23 +257,8 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
             plan.directions = Some(Directions { export, ..Directions::default() });
         }
     }
-    plan.slices = pass.slices(None, &Default::default());
-    plan
-}
-
-/// Withdraws from former registries of the RegisteredService.
-fn withdraw_former(pass: &Pass<'_>, plan: &mut Plan) {
-    let current = pass.facts.fresh_registry();
-    for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh()) {
-        let mut registry = registry.clone();
-        // Two registries without a common prefix may lie in one etcd: the same record is in both.
-        let kept = |key: &RecordKey| current.and_then(|current| current.snapshot.records.get(key));
-        registry.snapshot.under_other_names.retain(|key, record| kept(key) != Some(record));
-        let registry = &registry;
-        let goal =
-            ExportGoal { name: None, instances: &[], imports: false, proof: Proof::SpecChange, limits: Limits::NONE };
-        let export = pass.export(registry, goal);
-        plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
-        plan.records.push((registry.name.clone(), export.ops));
+    if !any_goes_on(pass, former) {
+        plan.slices = pass.slices(None, &Default::default());
     }
+    plan
 }

@@ -1,8 +1,10 @@
 //! One etcd, as the store of the control plane or as a registry.
 //!
-//! Its faults are in [`faults`], its certificates are in [`tls`], and a [`proxy`] may stand before it.
+//! Its faults are in [`faults`], its certificates are in [`tls`], and a [`proxy`] or a [`lossy`] one may stand
+//! before it.
 
 mod faults;
+mod lossy;
 mod proxy;
 mod tls;
 
@@ -18,6 +20,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, Put
 use crate::part::Part;
 use crate::{eventually, namespace};
 
+pub use lossy::LossyProxy;
 pub use proxy::GrpcProxy;
 pub use tls::Tls;
 

@@ -108,11 +108,12 @@ impl Given {
         let validation = validate(&observed);
         let siblings = siblings::siblings(&views, checkpoints, &observed, validation.accepted());
         let checkpoint = &observed.checkpoint.planned;
-        let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, now);
+        let (facts, former) = (&observed.facts, &validation.former);
+        let plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, now);
         let applied = self.errors.applied(&validation, &plan);
         let status = status::desired(&observed, &validation, &plan, &applied, now);
         if let Some(directions) = &plan.directions {
-            views.guards.report(registries::MAIN, &key(), Some(directions.deletions()), None, &views.env);
+            views.guards.report(registries::MAIN, &key(), Some(directions.deletions()), &views.env);
         }
         Passed { observed, validation, plan, status, now }
     }

@@ -11,6 +11,7 @@ use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{InstanceAddr, RawRecord, RecordKey, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::Evidence;
 use twinspan_core::plan::departure::registry_guard::Approval;
+use twinspan_core::plan::service::Term;
 
 use super::given::{Given, Incarnation, View};
 use super::records::{LeaseAnswer, RecordGiven, SeenBy, registry_error};
@@ -60,10 +61,10 @@ impl Given {
                 handle.taken.set(names.map(taken).collect());
             }
             if name == MAIN {
-                self.fill_view(&handle, &object, &self.records, &mut looked_up);
+                self.fill_view(&handle, &object, &self.records, &mut looked_up, self.view);
             } else {
                 let records = self.former_records.get(&name).unwrap_or(&EMPTY);
-                self.fill_view(&handle, &object, records, &mut LookedUp::new());
+                self.fill_view(&handle, &object, records, &mut LookedUp::new(), View::Fresh);
             }
             let stop = CancellationToken::new();
             views.registries.running().insert(name, Running { handle, settings, stop });
@@ -77,9 +78,10 @@ impl Given {
         object: &ServiceRegistry,
         records: &BTreeMap<String, RecordGiven>,
         looked_up: &mut LookedUp,
+        state: View,
     ) {
         let failed = self.failed.as_deref().map(|error| Phase::Failed(registry_error(error)));
-        if self.view == View::Unknown {
+        if state == View::Unknown {
             handle.set_phase(failed.unwrap_or(Phase::Listing));
             return;
         }
@@ -88,7 +90,7 @@ impl Given {
         let names = self.registered_services().filter_map(|object| RegistryName::new(object.registry_name()).ok());
         let names: Vec<RegistryName> = names.collect();
         let mut view = handle.view();
-        let layout = Layout::new(object.spec.format.into(), object.spec.effective_prefix());
+        let layout = object.spec.layout();
         let ranges: Vec<Range> = layout.ranges(&names).into_iter().collect();
         self.list_and_follow(&mut view, &layout, &ranges, records, looked_up);
         for name in &self.refused_names {
@@ -96,7 +98,7 @@ impl Given {
             assert!(ranges.contains(&range), "{name} has no range of its own");
             view.refuse(&range, registry_error("PermissionDenied"));
         }
-        if self.view == View::Stale {
+        if state == View::Stale {
             view.set_stale();
         }
         drop(view);
@@ -154,8 +156,9 @@ impl Given {
 
     /// Other services report to the registry's guard, and its administrator approves.
     pub fn fill_guards(&self, Views { guards, env, .. }: &Views) {
+        guards.begin(MAIN, Term(self.term), None, env);
         for (name, report) in &self.reports {
-            guards.report(MAIN, &ServiceKey::new("shop", name), Some(report.deletions()), None, env);
+            guards.report(MAIN, &ServiceKey::new("shop", name), Some(report.deletions()), env);
         }
         let registries = self.registry_objects();
         let annotations = registries.first().and_then(|object| object.metadata.annotations.as_ref());
