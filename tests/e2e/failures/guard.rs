@@ -202,6 +202,12 @@ async fn a_hold_survives_a_failover(suite: Arc<Suite>) -> Result<()> {
     let (vms, others) = (instances(&sandbox, "echo", 12).await?, instances(&sandbox, "other", 2).await?);
     let standby = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     standby.ready().await?;
+    // A replica that saw the records go holds what one that starts later would ask and remove.
+    eventually("the standby follows the registry", SOON, || async {
+        ensure!(std::fs::read_to_string(standby.part().log())?.contains("listed registry="));
+        Ok(())
+    })
+    .await?;
     let vanish = async |service: &str, vms: &[SocketAddr]| {
         let keys: Vec<String> = vms.iter().map(|vm| sandbox.key(service, vm)).collect();
         bed.registry.delete_at_once(&keys).await
