@@ -247,7 +247,7 @@ fn spare(
         let here = input.name.is_some() && input.records.contains_key(&record.key);
         !(watched && here && addr.is_some_and(|addr| !registered_now(&addr) && is_proven(input, addr)))
     };
-    let spared: Vec<&Record> = at_once.extract_if(.., |record| spared_at_once(&record)).collect();
+    let spared: Vec<&Record> = at_once.extract_if(.., |record| spared_at_once(record)).collect();
     let since = |addr: &InstanceAddr| input.state.departing.get(addr).copied().unwrap_or(input.now);
     let waiting = spared.iter().filter_map(|record| record.endpoint_addresses().next()).chain(unproven.keys().copied());
     plan.state.departing = waiting.map(|addr| (addr, since(&addr))).collect();

@@ -141,7 +141,7 @@ impl Reporter {
             ..known.clone()
         };
         if let Some(handle) = handle {
-            let services = self.views.cluster().index.of_registry(name).into_iter().cloned().collect();
+            let services = self.views.cluster().index.of_registry(name).cloned().collect();
             describe(&mut status, handle, &services);
         }
         status

@@ -251,7 +251,7 @@ impl Guard {
     }
 
     fn open_window(&mut self, now: Timestamp, known: usize, all: &BTreeSet<InstanceAddr>) {
-        if !self.window.as_ref().is_some_and(|window| now < window.opened + WINDOW) {
+        if self.window.as_ref().is_none_or(|window| now >= window.opened + WINDOW) {
             let opened = self.first_arrival(all).unwrap_or(now);
             self.window = Some(Window { opened, known, deleted: BTreeSet::new() });
         }

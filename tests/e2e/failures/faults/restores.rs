@@ -80,8 +80,8 @@ async fn while_running(suite: Arc<Suite>, name: &str, how: Restore) -> Result<()
     scene.sandbox.records_become("echo", &scene.vms[..left]).await?;
     scene.sandbox.pods.set_ready("pod", true).await?;
     // The servers register again.
-    for vm in scene.vms[left..].to_vec() {
-        scene.sandbox.put("echo", vm).await?;
+    for vm in &scene.vms[left..] {
+        scene.sandbox.put("echo", *vm).await?;
     }
     scene.sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
     scene.synced().await?;
