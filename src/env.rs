@@ -13,6 +13,8 @@ use jiff::SignedDuration;
 use tokio::time::Instant;
 use twinspan_core::Timestamp;
 
+/// A smaller difference between two clocks does not matter, and would have stored times written again and again.
+const NEGLIGIBLE: SignedDuration = SignedDuration::from_secs(2);
 /// The `Date` of an answer has whole seconds.
 const DATE_RESOLUTION: SignedDuration = SignedDuration::from_secs(1);
 
@@ -50,7 +52,7 @@ impl Env {
         self.clock.now()
     }
 
-    /// How far the API server's clock is ahead of [`Env::now`]: zero until it, or the rate of one of the two, changes.
+    /// How far the API server's clock is ahead of [`Env::now`], in whole seconds: zero until somebody sets it.
     pub fn api_server_ahead(&self) -> SignedDuration {
         self.clock.api_server_ahead()
     }
@@ -124,7 +126,8 @@ impl Clock for ProcessClock {
     }
 
     fn api_server_ahead(&self) -> SignedDuration {
-        self.api_server().ahead
+        let ahead = self.api_server().ahead;
+        if ahead.abs() < NEGLIGIBLE { SignedDuration::ZERO } else { SignedDuration::from_secs(ahead.as_secs()) }
     }
 
     fn api_server_answered(&self, sent: Instant, date: Timestamp) {
@@ -203,6 +206,6 @@ mod tests {
         env.api_server_answered(Instant::now(), at(311));
         assert_eq!((env.now(), env.api_server_ahead()), (at(10), SignedDuration::from_secs(301)));
         env.api_server_answered(Instant::now(), at(10));
-        assert_eq!((env.now(), env.api_server_ahead()), (at(10), SignedDuration::from_secs(1)), "at most");
+        assert_eq!((env.now(), env.api_server_ahead()), (at(10), SignedDuration::ZERO), "less than a second");
     }
 }

@@ -11,7 +11,7 @@
 //! - [`leadership`]: the claim to lead; every writing door asks it before each request.
 //! - [`telemetry`]: logs, metrics, traces, and the pages for probes.
 //! - [`tools`]: commands that look from outside: parity, status, plan, explain, approve, doctor.
-//! - [`env`]: time of day and chance, the one door for both.
+//! - [`env`]: time of day and chance, the one door for both. [`tasks`]: what follows when a task breaks off.
 
 pub mod api;
 pub mod cli;
@@ -22,5 +22,6 @@ pub mod leadership;
 pub mod operator;
 pub mod probe;
 pub mod registry;
+pub mod tasks;
 pub mod telemetry;
 pub mod tools;

@@ -9,11 +9,13 @@
 
 pub mod conditions;
 pub mod crds;
+mod hold;
 mod registered_service;
 mod schema;
 mod selector;
 mod service_registry;
 
+pub use hold::{HoldStatus, held_since};
 pub use registered_service::{
     Counts, CreateService, DeletionGuard, Direction, Export, Import, IpFamilyPolicy, OnExpiry, OtherClusters, Policy,
     PortRef, RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef, ServiceRef,
@@ -22,7 +24,8 @@ pub use registered_service::{
 pub use selector::{Operator, Requirement, Selector};
 pub use service_registry::{
     AllowedUse, Auth, EtcdConnection, EtcdStatus, Fence, FenceMode, ImportPolicy, LeaseSettings, RecordCounts,
-    RecordFormat, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus, Tls,
+    RecordFormat, ReturnedAs, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus,
+    Tls,
 };
 
 /// The API group.

@@ -16,6 +16,7 @@ use twinspan_core::model::{Selector as TagSelector, ServiceKey};
 use twinspan_core::plan::departure::guard::Limits;
 use twinspan_core::plan::{departure, import};
 
+use super::hold::HoldStatus;
 use super::{Selector, schema};
 
 /// A service that exists in Kubernetes and in a registry, and what is synced between the two.
@@ -357,6 +358,9 @@ pub struct RegisteredServiceStatus {
     /// The conditions in force, by type.
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// The hold of the deletion guard, while there is one; the condition `DeletionsHeld` repeats it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
     #[serde(default)]
     pub instances: Counts,
     /// Examples of instances that are left out on one side, at most five; `instances.skipped` has the count.

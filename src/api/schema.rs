@@ -1,6 +1,6 @@
 //! Pieces of schema that attributes cannot express.
 //!
-//! Owns bounds of maps and conditions. Refuses to know the fields that use them.
+//! Owns bounds of maps, times and conditions. Refuses to know the fields that use them.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -11,6 +11,11 @@ pub fn small_map(_: &mut SchemaGenerator) -> Schema {
         "maxProperties": 32,
         "additionalProperties": {"type": "string", "maxLength": 1024}
     })
+}
+
+/// `metav1.Time`, bounded.
+pub fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "format": "date-time", "maxLength": 64})
 }
 
 /// `metav1.Condition` with the bounds of its Go type: the schema that k8s-openapi gives has none.

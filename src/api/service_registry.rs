@@ -7,10 +7,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use twinspan_core::codec::Format;
+use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::Revision;
 use twinspan_core::plan::trust;
 
+use super::hold::HoldStatus;
 use super::{Selector, schema};
 
 /// One etcd service registry, how to reach it, and who may use it.
@@ -41,12 +42,14 @@ use super::{Selector, schema};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.prefix) == has(oldSelf.prefix)").message("spec.prefix is immutable: create another ServiceRegistry instead").field_path(".prefix"))]
 #[x_kube(validation = Rule::new("has(self.clusterID) || !has(oldSelf.clusterID)").message("spec.clusterID cannot be removed once it is set: keep the ID that status.clusterID has").field_path(".clusterID"))]
-#[x_kube(validation = Rule::new("!has(self.prefix) || self.prefix != '' || self.format == 'Kitex'").message("spec.prefix: only Kitex may have an empty prefix; leave it out for the default of the format").field_path(".prefix"))]
+#[x_kube(validation = Rule::new("!has(self.prefix) || self.prefix != '' || self.format == 'Kitex' || self.leadingSlash").message("spec.prefix: only Kitex may have an empty prefix without spec.leadingSlash; leave it out for the default of the format").field_path(".prefix"))]
 #[x_kube(validation = Rule::new("self.format != 'Hertz' || !has(self.prefix) || self.prefix == 'hertz/registry-etcd'").message("spec.prefix: Hertz programs always use hertz/registry-etcd; leave it out").field_path(".prefix"))]
-#[x_kube(validation = Rule::new("has(self.prefix) ? !self.fence.keyPrefix.startsWith(self.prefix + '/') : \
-     self.format == 'Kitex' ? !self.fence.keyPrefix.startsWith('kitex/registry-etcd/') : \
+#[x_kube(validation = Rule::new("!self.leadingSlash || self.format != 'Hertz'").message("spec.leadingSlash: keys of Hertz programs never begin with a slash; leave it out").field_path(".leadingSlash"))]
+#[x_kube(validation = Rule::new("has(self.prefix) ? !self.fence.keyPrefix.startsWith((self.leadingSlash && self.prefix != '' && !self.prefix.startsWith('/') ? '/' : '') + self.prefix + '/') : \
+     self.format == 'Kitex' ? !self.fence.keyPrefix.startsWith((self.leadingSlash ? '/' : '') + 'kitex/registry-etcd/') : \
      self.format == 'Hertz' ? !self.fence.keyPrefix.startsWith('hertz/registry-etcd/') : \
-     self.format == 'Kratos' ? !self.fence.keyPrefix.startsWith('/microservices/') : true").message("spec.fence.keyPrefix lies under the prefix of the registry, where readers would take the fence for a service: choose one outside it, e.g. twinspan/").field_path(".fence.keyPrefix"))]
+     self.format == 'Kratos' ? !self.fence.keyPrefix.startsWith('/microservices/') : \
+     !self.leadingSlash || !self.fence.keyPrefix.startsWith('/')").message("spec.fence.keyPrefix lies under the prefix of the registry, where readers would take the fence for a service: choose one outside it, e.g. twinspan/").field_path(".fence.keyPrefix"))]
 #[allow(clippy::duplicated_attributes)] // printcolumns repeat their keys
 pub struct ServiceRegistrySpec {
     pub etcd: EtcdConnection,
@@ -55,11 +58,16 @@ pub struct ServiceRegistrySpec {
     pub format: RecordFormat,
     /// The start of every key of the registry: printable ASCII without `%`. Absent means the default of the format:
     /// `kitex/registry-etcd`, `hertz/registry-etcd` (the only one that Hertz knows), `/microservices` for Kratos, none
-    /// for GoZero and GRPC. Empty is legal for Kitex only. The one in force is in status. Immutable.
+    /// for GoZero and GRPC. Empty is legal for Kitex, and with `leadingSlash`. The one in force is in status. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253), regex(pattern = r"^[!-$&-~]*$"))]
     #[x_kube(validation = ("self == oldSelf", "spec.prefix is immutable: create another ServiceRegistry instead"))]
     pub prefix: Option<String>,
+    /// Puts one slash before every key, in any format but Hertz: with an empty prefix a service is at `/name/`. Keys that
+    /// begin with a slash anyway stay as they are. Immutable.
+    #[serde(default)]
+    #[x_kube(validation = ("self == oldSelf", "spec.leadingSlash is immutable: create another ServiceRegistry instead"))]
+    pub leading_slash: bool,
     /// Names this cluster in the records that it exports; no two clusters on one etcd may share it. Absent means the
     /// UID of the kube-system namespace; the one in force is in status, and it may only be set to that. Immutable.
     #[serde(default, rename = "clusterID", skip_serializing_if = "Option::is_none")]
@@ -85,6 +93,11 @@ impl ServiceRegistrySpec {
     /// The prefix in force.
     pub fn effective_prefix(&self) -> &str {
         self.prefix.as_deref().unwrap_or_else(|| Format::from(self.format).default_prefix())
+    }
+
+    /// Where the records lie.
+    pub fn layout(&self) -> Layout {
+        Layout::new(self.format.into(), self.effective_prefix()).with_leading_slash(self.leading_slash)
     }
 }
 
@@ -285,6 +298,9 @@ pub struct ServiceRegistryStatus {
     /// The conditions in force, by type.
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
+    /// The hold of the registry as a whole, while there is one; the condition `DeletionsHeld` repeats it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
     /// The cluster ID in force.
     #[serde(rename = "clusterID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -295,8 +311,31 @@ pub struct ServiceRegistryStatus {
     pub prefix: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd: Option<EtcdStatus>,
+    /// How the registry came back, until every hold that follows from it is in the status of its object, or is over.
+    /// Until then `etcd` describes the registry before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned_as: Option<ReturnedAs>,
+    /// The epoch, `<counter>/<holder>`, of somebody else who uses our cluster ID. Nothing is written until it is
+    /// approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub epoch_in_use: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordCounts>,
+    /// The TTLs, in seconds, of the leases on which own records may hang: the one in force, and former ones until nothing
+    /// hangs on their leases any more.
+    #[serde(rename = "leaseTTLs", default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub lease_ttls: Vec<i64>,
+}
+
+/// How a registry came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReturnedAs {
+    /// Another etcd answers.
+    ClusterChanged,
+    /// The same etcd answers, at an older state.
+    RolledBack,
 }
 
 /// The etcd cluster behind the registry.

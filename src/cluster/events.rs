@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::api::{RegisteredService, ServiceRegistry};
+use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry};
 use crate::leadership::Leadership;
 
 /// Maximum of Events that wait to be published.
@@ -28,6 +28,7 @@ pub enum Reason {
     InstanceSkipped,
     LostRegistration,
     DeletionsHeld,
+    ApprovalRefused,
     /// On a ServiceRegistry.
     Disconnected,
     /// On a ServiceRegistry.
@@ -43,6 +44,7 @@ impl Reason {
             Self::InstanceSkipped => "InstanceSkipped",
             Self::LostRegistration => "LostRegistration",
             Self::DeletionsHeld => "DeletionsHeld",
+            Self::ApprovalRefused => "ApprovalRefused",
             Self::Disconnected => "Disconnected",
             Self::Connected => "Connected",
         }
@@ -55,9 +57,18 @@ impl Reason {
             | Self::InstanceSkipped
             | Self::LostRegistration
             | Self::DeletionsHeld
+            | Self::ApprovalRefused
             | Self::Disconnected => EventType::Warning,
         }
     }
+}
+
+/// The note about an approval that names a held set as versions before `status.hold` did.
+pub fn refused_approval(hash: &str) -> String {
+    format!(
+        "the annotation {APPROVE_DELETIONS} names the held deletions as former versions did, and would release them again \
+         and again; {APPROVE_DELETIONS}={hash} releases them once"
+    )
 }
 
 /// The object that an Event is about.

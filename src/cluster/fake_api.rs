@@ -3,7 +3,7 @@
 //! Owns what a write answers: `resourceVersion`s, conflicts, merge patches and objects that are missing. Refuses to
 //! know any kind, and to list or watch: a test fills the view by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
@@ -26,6 +26,8 @@ struct State {
     received: Vec<Received>,
     /// Requests whose path contains the text are refused with the code.
     refused: BTreeMap<String, StatusCode>,
+    /// Requests whose path ends so are never answered.
+    stalled: BTreeSet<String>,
     version: u64,
 }
 
@@ -62,6 +64,11 @@ impl FakeApi {
         self.lock().refused.insert(path_part.to_owned(), StatusCode::from_u16(code).unwrap());
     }
 
+    /// Never answers a request whose path ends so.
+    pub fn stall(&self, path_end: &str) {
+        self.lock().stalled.insert(path_end.to_owned());
+    }
+
     /// Refuses nothing any more.
     pub fn accept(&self) {
         self.lock().refused.clear();
@@ -80,6 +87,10 @@ impl FakeApi {
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let received = Received { method: parts.method, path: parts.uri.path().to_owned(), body };
+        let stalled = self.lock().stalled.iter().any(|end| received.path.ends_with(end));
+        if stalled {
+            return std::future::pending().await;
+        }
         let answer = self.lock().answer(received);
         match answer {
             Ok(object) => (StatusCode::OK, object.to_string()),

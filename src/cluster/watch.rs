@@ -20,7 +20,6 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use twinspan_core::model::{ObjectKey, ServiceKey};
 
@@ -28,6 +27,7 @@ use super::convert;
 use super::view::{ClusterEvent, ClusterView, Kind, api_server_service};
 use crate::api::{RegisteredService, ServiceRegistry};
 use crate::env::Env;
+use crate::tasks::Tasks;
 
 /// Seconds after which the server ends a quiet watch; a dead connection is noticed 5 s later.
 const WATCH_TIMEOUT: u32 = 60;
@@ -57,7 +57,7 @@ pub struct Watches {
     pub events: mpsc::UnboundedSender<ClusterEvent>,
     pub env: Env,
     pub stop: CancellationToken,
-    pub tasks: TaskTracker,
+    pub tasks: Tasks,
 }
 
 impl Watches {
@@ -76,7 +76,7 @@ impl Watches {
 
     fn follow<K: Watched>(&self, api: Api<K>) {
         let Self { view, events, env, stop, .. } = self.clone();
-        self.tasks.spawn(follow::<K>(api, view, events, env, stop));
+        self.tasks.spawn(K::KIND.as_str(), follow::<K>(api, view, events, env, stop));
     }
 }
 
@@ -251,8 +251,13 @@ impl Watched for ServiceRegistry {
     fn put(view: &mut ClusterView, key: ObjectKey, mut object: Self) -> Vec<ClusterEvent> {
         object.metadata.managed_fields = None;
         let known = view.service_registries.get(&key.name);
-        let same = known
-            .is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
+        // An epoch at which the leader stops writing also stops its successor.
+        let in_use = |object: &Self| object.status.as_ref().and_then(|status| status.epoch_in_use.clone());
+        let same = known.is_some_and(|known| {
+            known.spec == object.spec
+                && without_status(&known.metadata) == without_status(&object.metadata)
+                && in_use(known) == in_use(&object)
+        });
         view.service_registries.insert(key.name.clone(), Arc::new(object));
         if same { Vec::new() } else { vec![ClusterEvent::ServiceRegistry(key.name)] }
     }

@@ -163,7 +163,7 @@ impl ClusterWriter {
         let Owner { key, uid } = owner;
         let api: Api<RegisteredService> = Api::namespaced(self.client.clone(), &key.namespace);
         let what = format!("patch the status of RegisteredService {key}");
-        let written = self.send_status(api, &key.name, what, status, &["skipped"]).await?;
+        let written = self.send_status(api, &key.name, what, status, &["hold", "skipped"]).await?;
         // The watch lags behind, and the next pass must not compare with the previous status.
         if written == StatusWrite::Written
             && let Some(object) = self.view().registered_services.get_mut(*key)
@@ -177,7 +177,7 @@ impl ClusterWriter {
     /// Replaces the status of a ServiceRegistry; does nothing if the object is gone.
     pub async fn service_registry_status(&self, name: &str, status: &ServiceRegistryStatus) -> Result<StatusWrite> {
         let api: Api<ServiceRegistry> = Api::all(self.client.clone());
-        let optional = ["clusterID", "prefix", "etcd", "records"];
+        let optional = ["hold", "clusterID", "prefix", "etcd", "returnedAs", "epochInUse", "records"];
         let what = format!("patch the status of ServiceRegistry {name}");
         let written = self.send_status(api, name, what, status, &optional).await?;
         if written == StatusWrite::Written

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::cluster;
 use crate::cluster::events::Events;
@@ -31,6 +31,7 @@ use crate::env::Env;
 use crate::leadership::{self, Leadership, LeaseHistory};
 use crate::probe::TcpProber;
 use crate::registry::takeover::Takeover;
+use crate::tasks::Tasks;
 use crate::telemetry::admin;
 use crate::telemetry::metrics::Metrics;
 
@@ -73,9 +74,11 @@ pub enum OperatorError {
          where more are wanted"
     )]
     AnotherRelease(String),
+    #[error("{0} broke off, and nothing goes on without it; please report this as a bug")]
+    Broken(&'static str),
 }
 
-/// Runs until it is stopped.
+/// Runs until it is stopped, or a task breaks off that nothing goes on without.
 ///
 /// # Errors
 /// [`OperatorError`] if it cannot run at all; it waits for everything that may still come.
@@ -97,21 +100,26 @@ pub async fn run(
     if settings.elects() {
         refuse_beside_another_release(&client, &settings.namespace, &env).await?;
     }
+    // A task that breaks off stops the rest.
+    let stop = stop.child_token();
     let lifetimes = Lifetimes::new(&stop);
     let (views, leadership, metrics) = (Views::new(env), settings.leadership(), Arc::new(Metrics::default()));
     let writers = writers(&client, &settings, &views, &leadership, &metrics, &lifetimes);
-    lifetimes.tasks.spawn(follow_leadership(leadership.clone(), metrics.clone(), lifetimes.election.clone()));
+    lifetimes
+        .tasks
+        .spawn("leadership metric", follow_leadership(leadership.clone(), metrics.clone(), lifetimes.election.clone()));
     let passes = start_controllers(&client, &settings, &views, writers, &lifetimes).await;
     let electing = lead(client, settings.clone(), leadership.clone(), lifetimes.election.clone());
-    let electing = lifetimes.tasks.spawn(electing);
+    let electing = lifetimes.tasks.spawn("election", electing);
 
     let parts: admin::Parts = Arc::new(move || readiness::parts(&views, &leadership));
     let address = settings.admin_addr;
     let served = admin::serve(address, parts, metrics, stop.clone()).await;
     // The server ends when the process stops or the address cannot be bound; both end the operator.
-    lifetimes.end(passes, electing).await;
+    let broken = lifetimes.end(passes, electing).await;
     info!("stopped");
-    served.map_err(|source| OperatorError::Admin { address, source })
+    served.map_err(|source| OperatorError::Admin { address, source })?;
+    broken.map_or(Ok(()), |task| Err(OperatorError::Broken(task)))
 }
 
 /// Refuses to start beside another release, because both would write.
@@ -135,7 +143,7 @@ struct Lifetimes {
     epochs: TaskTracker,
     /// Then the election ends, and everything else with it.
     election: CancellationToken,
-    tasks: TaskTracker,
+    tasks: Tasks,
 }
 
 impl Lifetimes {
@@ -145,26 +153,24 @@ impl Lifetimes {
             releasing: CancellationToken::new(),
             epochs: TaskTracker::new(),
             election: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks: Tasks::new(stop.clone()),
         }
     }
 
-    async fn end(self, passes: JoinHandle<()>, electing: JoinHandle<()>) {
+    /// Returns the task that broke off, if one did.
+    async fn end(self, passes: JoinHandle<()>, electing: JoinHandle<()>) -> Option<&'static str> {
         self.writing.cancel();
-        if passes.await.is_err() {
-            error!("the queue broke off");
-        }
+        // Their panics are logged already.
+        let _ = passes.await;
         self.releasing.cancel();
         self.epochs.close();
         if tokio::time::timeout(RELEASE, self.epochs.wait()).await.is_err() {
             warn!("a registry did not take its epoch back in time");
         }
         self.election.cancel();
-        if electing.await.is_err() {
-            error!("the election broke off");
-        }
-        self.tasks.close();
-        self.tasks.wait().await;
+        let _ = electing.await;
+        self.tasks.end().await;
+        self.tasks.broken()
     }
 }
 
@@ -178,7 +184,7 @@ fn writers(
 ) -> Writers {
     let identity = &settings.identity;
     let (events, publishing) = Events::new(client.clone(), leadership.clone(), identity, lifetimes.election.clone());
-    lifetimes.tasks.spawn(publishing);
+    lifetimes.tasks.spawn("events", publishing);
     let view = views.cluster.clone();
     let cluster = ClusterWriter::new(client.clone(), leadership.clone(), view, metrics.clone());
     Writers { cluster, events, leadership: leadership.clone(), metrics: metrics.clone() }
@@ -201,7 +207,7 @@ async fn start_controllers(
     let (enqueuer, queue) = queue::new(env.clone());
     let router = Router { views: views.clone(), enqueuer, registries: commands };
     let sources = Sources { cluster, registry, probe, leading: leadership.changes() };
-    tasks.spawn(router.run(sources, election.clone()));
+    tasks.spawn("router", router.run(sources, election.clone()));
 
     let history = lease_history(client, settings).await;
     let takeover = Takeover {
@@ -211,12 +217,13 @@ async fn start_controllers(
         ending: releasing.clone(),
     };
     let upkeep = Some(Upkeep { takeover, epochs: epochs.clone() });
-    let sessions = Sessions::new(views.clone(), registry_events, tasks.clone(), election.clone(), upkeep);
-    tasks.spawn(service_registry::Controller::new(writers.clone(), sessions).run(command_queue));
+    let sessions = Sessions::new(views.clone(), registry_events, tasks.tracker().clone(), election.clone(), upkeep);
+    let registries = service_registry::Controller::new(writers.clone(), sessions);
+    tasks.spawn("controller of ServiceRegistries", registries.run(command_queue));
     let (leading, stop) = (leadership.clone(), election.clone());
-    tasks.spawn(async move { history.poll(leading, stop).await });
+    tasks.spawn("history of the Lease", async move { history.poll(leading, stop).await });
     let (prober, stop) = (Arc::new(TcpProber), election.clone());
-    tasks.spawn(views.probes.clone().run(prober, leadership.clone(), probe_events, env.clone(), stop));
+    tasks.spawn("probes", views.probes.clone().run(prober, leadership.clone(), probe_events, env.clone(), stop));
     let watches = Watches {
         view: views.cluster.clone(),
         events: cluster_events,
@@ -227,7 +234,8 @@ async fn start_controllers(
     watches.start(client, &settings.namespace);
     let views = views.clone();
     let controller = registered_service::Controller { views, writers, checkpoints: Checkpoints::default() };
-    tasks.spawn(queue.run(move |key, triggered| controller.clone().reconcile(key, triggered), writing.clone()))
+    let passes = queue.run(move |key, triggered| controller.clone().reconcile(key, triggered), writing.clone());
+    tasks.spawn("queue", passes)
 }
 
 /// Keeps the metric for leadership up to date.

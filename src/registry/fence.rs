@@ -5,6 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{RawRecord, RecordKey, Revision};
 use twinspan_core::plan::fence::Epoch;
@@ -14,7 +15,7 @@ use super::{Fence, Registry, RegistryError, Result};
 
 /// The state of our claim to the epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum FenceStatus {
+pub enum FenceStatus {
     /// Not the leader, or the epoch is not raised yet.
     None,
     Held(Epoch),
@@ -22,7 +23,7 @@ pub(super) enum FenceStatus {
     Suspect(Epoch),
     /// Another holder raised the epoch, and no Lease explains that holder.
     InUse {
-        ours: Epoch,
+        ours: Option<Epoch>,
         found: String,
     },
 }
@@ -52,6 +53,10 @@ pub struct FenceState {
     /// The error of the last attempt to raise the epoch.
     last_error: Mutex<Option<RegistryError>>,
     pub(super) approved: watch::Sender<Option<String>>,
+    /// The epoch at which we, or the leader before us, stopped writing.
+    refused: Mutex<Option<String>>,
+    /// The last epoch that we raised, and when.
+    raised: Mutex<Option<(Instant, Epoch)>>,
     /// The end of the time in which own records without an owner stay.
     pub(super) orphan_grace_until: watch::Sender<Option<Timestamp>>,
 }
@@ -67,6 +72,8 @@ impl FenceState {
             status,
             last_error: Mutex::default(),
             approved: watch::Sender::new(None),
+            refused: Mutex::default(),
+            raised: Mutex::default(),
             orphan_grace_until: watch::Sender::new(None),
         }
     }
@@ -114,6 +121,11 @@ impl FenceState {
         }
     }
 
+    /// A receiver that changes with the state of our claim.
+    pub fn changes(&self) -> watch::Receiver<FenceStatus> {
+        self.status.subscribe()
+    }
+
     /// A batch was rejected because the fence did not hold.
     pub fn suspect(&self) {
         self.status.send_if_modified(|status| match status {
@@ -143,6 +155,37 @@ impl FenceState {
         });
     }
 
+    /// The epoch was raised just now.
+    pub(super) fn set_raised(&self, to: &Epoch) {
+        *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), to.clone()));
+    }
+
+    /// The epoch that we raised after that time, if we did.
+    pub(super) fn raised_since(&self, since: Option<Instant>) -> Option<Epoch> {
+        let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner);
+        raised.as_ref().filter(|(at, _)| since.is_some_and(|since| *at >= since)).map(|(_, epoch)| epoch.clone())
+    }
+
+    /// Our epoch has to be raised anew, though it is the newest.
+    pub(super) fn raise_again(&self) {
+        self.status.send_if_modified(|status| {
+            let held = matches!(status, FenceStatus::Held(_));
+            if held {
+                *status = FenceStatus::None;
+            }
+            held
+        });
+    }
+
+    /// Takes the epoch at which the leader before us stopped writing, from the status of the ServiceRegistry.
+    pub fn refuse(&self, value: &str) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(value.to_owned());
+    }
+
+    pub(super) fn refused(&self) -> Option<String> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The end of the time in which own records without an owner stay: an unexplained leader may have written them for
     /// a RegisteredService of another cluster.
     pub fn orphan_grace_until(&self) -> Option<Timestamp> {
@@ -160,9 +203,8 @@ impl FenceState {
     pub(super) fn ours(&self) -> Option<Epoch> {
         match &*self.status.borrow() {
             FenceStatus::None => None,
-            FenceStatus::Held(ours) | FenceStatus::Suspect(ours) | FenceStatus::InUse { ours, .. } => {
-                Some(ours.clone())
-            }
+            FenceStatus::Held(ours) | FenceStatus::Suspect(ours) => Some(ours.clone()),
+            FenceStatus::InUse { ours, .. } => ours.clone(),
         }
     }
 }

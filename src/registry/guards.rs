@@ -1,6 +1,7 @@
 //! The deletion guards of whole registries, shared by all services.
 //!
-//! Owns one guard for each ServiceRegistry. Refuses to decide: [`twinspan_core::plan::departure::registry_guard`] does.
+//! Owns one guard for each ServiceRegistry, from the first report of a leader until the process leads no more. Refuses
+//! to decide: [`twinspan_core::plan::departure::registry_guard`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::held::Hold;
-use twinspan_core::plan::departure::registry_guard::{RegistryGuard, ServiceDeletions};
+use twinspan_core::plan::departure::registry_guard::{Approval, Moment, RegistryGuard, ServiceDeletions};
+
+use crate::env::Env;
 
 /// The guards by the name of the ServiceRegistry; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -28,26 +31,44 @@ impl Guards {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the report of one service. Returns true if every service of the registry has to be reconciled.
+    /// Takes the report of one service, while this process leads. Returns true if every service of the registry has to
+    /// be reconciled. `restored` is the start of the hold that the status of the ServiceRegistry reports: the first
+    /// report of a leader resumes it.
     pub fn report(
         &self,
         registry: &str,
         service: &ServiceKey,
         deletions: Option<ServiceDeletions>,
-        now: Timestamp,
+        restored: Option<Timestamp>,
+        env: &Env,
     ) -> bool {
-        self.lock().entry(registry.to_owned()).or_default().report(service, deletions, now)
+        let (mut all, at) = (self.lock(), moment(env));
+        if deletions.is_none() && !all.contains_key(registry) {
+            return false;
+        }
+        let guard = all.entry(registry.to_owned()).or_insert_with(|| RegistryGuard::restored(restored, at));
+        guard.report(service, deletions, at)
     }
 
-    /// Restores a hold from the status.
-    pub fn restore(&self, registry: &str, since: Timestamp) {
-        self.lock().entry(registry.to_owned()).or_default().restore(since);
+    /// Begins a guard that resumes the hold of an earlier process, unless there is one.
+    pub fn resume(&self, registry: &str, restored: Option<Timestamp>, env: &Env) {
+        let at = moment(env);
+        self.lock().entry(registry.to_owned()).or_insert_with(|| RegistryGuard::restored(restored, at));
     }
 
-    /// Releases every held deletion if the hash identifies the held set. Returns true if every service has to be
-    /// reconciled.
-    pub fn approve(&self, registry: &str, hash: &str, now: Timestamp) -> bool {
-        self.lock().get_mut(registry).is_some_and(|guard| guard.approve(hash, now))
+    /// Whether the hold of an earlier process may still go on.
+    pub fn may_resume(&self, registry: &str, env: &Env) -> bool {
+        self.lock().get(registry).is_some_and(|guard| guard.may_resume(env.now()))
+    }
+
+    /// Notes that an approval was refused for the hold with this hash. Returns false if it was before.
+    pub fn refuse(&self, registry: &str, hash: &str) -> bool {
+        self.lock().get_mut(registry).is_some_and(|guard| guard.refuse(hash))
+    }
+
+    /// Releases every held deletion if the hash identifies the hold.
+    pub fn approve(&self, registry: &str, hash: &str, env: &Env) -> Approval {
+        self.lock().get_mut(registry).map_or(Approval::Other, |guard| guard.approve(hash, env.now()))
     }
 
     /// The approved deletions of a service.
@@ -55,18 +76,28 @@ impl Guards {
         self.lock().get(registry).and_then(|guard| guard.released(service).cloned()).unwrap_or_default()
     }
 
-    pub fn hold(&self, registry: &str, now: Timestamp) -> Option<Hold> {
-        self.lock().get(registry)?.hold(now)
+    /// The hold of a registry, and the deletions of a service that an earlier one let go.
+    pub fn hold(&self, registry: &str, service: &ServiceKey, env: &Env) -> (Option<Hold>, BTreeSet<String>) {
+        let (mut all, at) = (self.lock(), moment(env));
+        let Some(guard) = all.get_mut(registry) else { return Default::default() };
+        guard.end(at);
+        (guard.hold(at.now), guard.let_go(service).cloned().unwrap_or_default())
     }
 
     /// The hold with the number of its deletions and the hash that approves them.
-    pub fn held(&self, registry: &str, now: Timestamp) -> Option<RegistryHold> {
-        let all = self.lock();
-        let guard = all.get(registry)?;
-        Some(RegistryHold { hold: guard.hold(now)?, deletions: guard.deletions(), hash: guard.hash() })
+    pub fn held(&self, registry: &str, env: &Env) -> Option<RegistryHold> {
+        let (mut all, at) = (self.lock(), moment(env));
+        let guard = all.get_mut(registry)?;
+        guard.end(at);
+        Some(RegistryHold { hold: guard.hold(at.now)?, deletions: guard.deletions(), hash: guard.hash(at.now)? })
     }
 
+    /// Forgets a registry that is gone, or in which this process does not lead any more.
     pub fn forget(&self, registry: &str) {
         self.lock().remove(registry);
     }
+}
+
+fn moment(env: &Env) -> Moment {
+    Moment { now: env.now(), api_server_ahead: env.api_server_ahead() }
 }

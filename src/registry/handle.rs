@@ -3,22 +3,28 @@
 //! Owns the state that the tasks of a registry share, and the events that tell the controllers about changes. Refuses
 //! to send requests: the session, the writer, the take-over and the keepalive task do.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::time::Instant;
 use twinspan_core::codec::{Layout, Range};
-use twinspan_core::model::{RegistryName, Revision, ServiceKey};
+use twinspan_core::model::{LeaseId, RegistryName, Revision, ServiceKey};
+use twinspan_core::plan::service::Incarnation;
 
 use super::fence::FenceState;
 use super::health::Health;
 use super::incarnation::LastKnown;
 use super::leases::LeasePool;
 use super::records::Affected;
+use super::rivals::TakenNames;
+use super::settling::Settling;
 use super::view::RegistryView;
-use super::{Fence, Registry, RegistryError, Result, ServerStatus};
+use super::{COMMITS_AT_ONCE, Fence, Registry, RegistryError, Result, ServerStatus};
 
 /// The phase of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,13 +100,26 @@ pub struct RegistryHandle {
     /// `None` without a fence.
     pub fence: Option<FenceState>,
     names: watch::Sender<Names>,
+    /// The connection of a session that has listed everything, for plans.
     connection: watch::Sender<Option<Arc<dyn Registry>>>,
+    /// The connection of a session from its first answer on, for keepalives.
+    reachable: watch::Sender<Option<Arc<dyn Registry>>>,
+    records_known: AtomicBool,
+    /// Permits to commit.
+    pub(super) commits: Semaphore,
     status: watch::Sender<SessionStatus>,
     /// Held by the running session.
     pub(super) session_lock: tokio::sync::Mutex<()>,
     /// The etcd cluster in which no older ServiceRegistry is known to have the same keyspace.
     sole_in: Mutex<Option<u64>>,
+    /// The names that older ServiceRegistries serve in the same etcd.
+    pub taken: TakenNames,
+    /// When the session had listed everything.
+    connected_at: Mutex<Option<Instant>>,
     health: Health,
+    pub settling: Settling,
+    /// Notified when writes of another RegisteredService are refused.
+    pub(super) writes_refused: Notify,
     /// Makes the session reconnect and relist.
     pub(super) start_over: Notify,
     /// Makes the session search for orphaned own records.
@@ -136,10 +155,17 @@ impl RegistryHandle {
             layout: layout.clone(),
             names: watch::Sender::new(Names::default()),
             connection: watch::Sender::new(None),
+            reachable: watch::Sender::new(None),
+            records_known: AtomicBool::new(false),
+            commits: Semaphore::new(COMMITS_AT_ONCE),
             status: watch::Sender::new(status),
             session_lock: tokio::sync::Mutex::default(),
             sole_in: Mutex::default(),
+            taken: TakenNames::default(),
+            connected_at: Mutex::default(),
             health: Health::default(),
+            settling: Settling::default(),
+            writes_refused: Notify::new(),
             start_over: Notify::new(),
             find_orphans: Notify::new(),
             events,
@@ -198,15 +224,61 @@ impl RegistryHandle {
         self.connection.borrow().clone().ok_or(RegistryError::NotConnected)
     }
 
+    /// When the last session had listed everything.
+    pub fn connected_at(&self) -> Option<Instant> {
+        *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn connections(&self) -> watch::Receiver<Option<Arc<dyn Registry>>> {
         self.connection.subscribe()
     }
 
+    /// The connection for keepalives, which wait for no list.
+    pub(super) fn reachable(&self) -> watch::Receiver<Option<Arc<dyn Registry>>> {
+        self.reachable.subscribe()
+    }
+
+    /// True once this process has listed every own record: the view names the leases that carry some.
+    pub(super) fn knows_its_records(&self) -> bool {
+        self.records_known.load(atomic::Ordering::Relaxed)
+    }
+
+    pub(super) fn set_records_known(&self) {
+        self.records_known.store(true, atomic::Ordering::Relaxed);
+    }
+
+    /// The TTLs of leases that may carry own records, as status keeps them; `before` has those known so far. A former one
+    /// is forgotten once everything is listed and nothing hangs on its leases.
+    pub fn lease_ttls(&self, before: &[i64]) -> BTreeSet<i64> {
+        let mut ttls = self.leases.ttls_of(self.view().own_leases().keys().copied());
+        if !self.knows_its_records() {
+            ttls.extend(before);
+        }
+        ttls
+    }
+
+    /// No session follows: nothing is kept alive over the last connection any more.
+    pub(super) fn ended(&self) {
+        self.reachable.send_replace(None);
+    }
+
+    /// The registry answers a session. Its connection serves keepalives until the next one answers, even if the session
+    /// ends before that.
+    pub(super) fn answered(&self, registry: Arc<dyn Registry>) {
+        self.reachable.send_replace(Some(registry));
+    }
+
     /// The session has listed everything.
     pub(super) fn connected(&self, registry: Arc<dyn Registry>) {
-        self.view().set_all_listed();
+        let mut view = self.view();
+        view.set_all_listed();
+        if view.incarnation() != Incarnation::AsItWas {
+            self.settling.begin();
+        }
+        drop(view);
         // This session has relisted, so a request to the one before is done.
         let _ = self.start_over.notified().now_or_never();
+        *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.connection.send_replace(Some(registry));
     }
 
@@ -264,17 +336,58 @@ impl RegistryHandle {
         self.health.first(leads)
     }
 
-    /// Takes the result of the last writes for a RegisteredService.
+    /// Takes the result of the last writes for a RegisteredService. Once its writes work again, the others' may as well.
     pub fn record_write_result(&self, by: &ServiceKey, error: Option<RegistryError>) {
+        let before = self.health.refused_services();
         if self.health.write_result(by, error) {
-            self.send(RegistryEvent::Status { registry: self.name.clone() });
+            self.report();
+        }
+        let after = self.health.refused_services();
+        match after.len().cmp(&before.len()) {
+            Ordering::Less => self.retry_refused_writes(after),
+            Ordering::Equal => {}
+            Ordering::Greater => self.writes_refused.notify_one(),
         }
     }
 
-    /// Takes the result of the last keepalives.
+    /// The hold of a RegisteredService that this incarnation brought is in its status, or there is none.
+    pub fn report_hold(&self, service: &ServiceKey, incarnation: Incarnation) {
+        if self.view().incarnation() == incarnation && self.settling.report(service) {
+            self.report();
+        }
+    }
+
+    /// The RegisteredServices whose last writes the registry refused.
+    pub(super) fn refused_services(&self) -> BTreeSet<ServiceKey> {
+        self.health.refused_services()
+    }
+
+    fn retry_refused_writes(&self, owners: BTreeSet<ServiceKey>) {
+        self.notify(Affected { owners, ..Affected::default() });
+    }
+
+    /// etcd refuses one of our leases for the sake of some records on it. The owners of all of them are reconciled: what
+    /// may be written moves to another lease.
+    pub(super) fn lease_refused(&self, lease: LeaseId) {
+        if !self.leases.refuse(lease) {
+            return;
+        }
+        let owners = {
+            let view = self.view();
+            let on_it = |owner: &&ServiceKey| view.owned_by(owner).any(|record| record.lease == lease);
+            view.owners().filter(on_it).cloned().collect()
+        };
+        self.notify(Affected { owners, ..Affected::default() });
+    }
+
+    /// Takes the result of the last keepalives. Once they work again, writes may as well.
     pub(super) fn record_keepalive_result(&self, error: Option<RegistryError>) {
+        let works_again = error.is_none() && self.health.keepalives_fail();
         if self.health.keepalive_result(error) {
-            self.send(RegistryEvent::Status { registry: self.name.clone() });
+            self.report();
+        }
+        if works_again {
+            self.retry_refused_writes(self.health.refused_services());
         }
     }
 
@@ -317,6 +430,11 @@ impl RegistryHandle {
         if !affected.is_empty() {
             self.send(RegistryEvent::Affected { registry: self.name.clone(), affected, by });
         }
+    }
+
+    /// Only the status of the ServiceRegistry may have changed.
+    pub fn report(&self) {
+        self.send(RegistryEvent::Status { registry: self.name.clone() });
     }
 
     /// Requeues every service of the registry.

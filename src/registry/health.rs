@@ -3,8 +3,8 @@
 //! Owns the last errors, and the results that clear them. Refuses to know the state of the session, the fence and the
 //! Lease, which have errors of their own.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use twinspan_core::model::ServiceKey;
 
@@ -43,13 +43,26 @@ impl Health {
         })
     }
 
+    /// The RegisteredServices whose last writes were refused.
+    pub fn refused_services(&self) -> BTreeSet<ServiceKey> {
+        self.lock().writes.keys().cloned().collect()
+    }
+
+    pub fn keepalives_fail(&self) -> bool {
+        self.lock().keepalive.is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Errors> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The first error; only the leader has errors of writes.
     pub fn first(&self, leads: bool) -> Option<RegistryError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).first(leads).cloned()
+        self.lock().first(leads).cloned()
     }
 
     fn change(&self, change: impl FnOnce(&mut Errors)) -> bool {
-        let mut errors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut errors = self.lock();
         let before = errors.first(true).map(RegistryError::label);
         change(&mut errors);
         before != errors.first(true).map(RegistryError::label)

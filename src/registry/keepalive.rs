@@ -1,138 +1,187 @@
 //! The keepalives of the leases of own records.
 //!
-//! Owns their schedule. Every replica keeps the leases in its view alive, leader or not: an outage of the API server,
-//! which leaves no leader, must not empty the registry. Refuses to know who leads, which is safe because a keepalive
-//! changes no key.
+//! Owns their schedule: each lease a third of its TTL after the last, all of them on a new connection. They begin when
+//! a connection stands and wait for no list. Every replica keeps the leases in its view alive, leader or not: an outage
+//! of the API server, which leaves no leader, must not empty the registry. A process that has no view yet keeps alive
+//! those of our leases that the registry shows. Refuses to know who leads, which is safe because a keepalive changes no
+//! key.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, info, warn};
 use twinspan_core::model::LeaseId;
 
 use super::handle::RegistryHandle;
-use super::{KeepAlive, Registry, Result};
+use super::{KeepAlive, Registry, RegistryError, Result};
 
 /// Keepalives in flight at a time.
 const KEEPALIVES_AT_ONCE: usize = 8;
-/// Wait before a round that failed is repeated.
+/// Wait before a keepalive that failed is repeated.
 const RETRY: Duration = Duration::from_secs(2);
+/// The same for one that etcd refuses.
+const REFUSED_RETRY: Duration = Duration::from_secs(20);
 
-/// Sends keepalives until it is stopped: immediately on a new connection, then after a third of the shortest TTL.
+/// Sends keepalives until it is stopped.
 pub async fn run(handle: Arc<RegistryHandle>, stop: CancellationToken) {
-    let mut connections = handle.connections();
+    let mut connections = handle.reachable();
+    let mut keeper = Keeper::new(handle.clone());
     loop {
         let connected = connections.borrow_and_update().clone();
-        let wait = match connected {
-            None => Duration::MAX,
-            Some(registry) => {
-                let result = keep_all(&handle, registry.as_ref()).await;
-                handle.record_keepalive_result(result.as_ref().err().cloned());
-                result.map_or(RETRY, |shortest| handle.leases.interval(shortest))
+        let rounds = async {
+            let Some(registry) = connected else { return std::future::pending().await };
+            // A new connection may follow an outage, so every lease is due.
+            keeper.all_due();
+            loop {
+                keeper.round(registry.as_ref()).await;
+                tokio::select! {
+                    () = handle.leases.in_use.notified() => {}
+                    () = tokio::time::sleep_until(keeper.next()) => {}
+                }
             }
         };
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
-            // A new connection may follow an outage, so the leases need a keepalive immediately.
+            // An answer of the connection before does not count any more.
             changed = connections.changed() => if changed.is_err() { return },
-            () = handle.leases.granted.notified() => {}
-            () = tokio::time::sleep(wait.min(Duration::from_secs(86_400))) => {}
+            () = rounds => {}
         }
     }
 }
 
-/// One round. Returns the shortest TTL in seconds, or the first error.
-async fn keep_all(handle: &RegistryHandle, registry: &dyn Registry) -> Result<Option<i64>> {
-    let leases: Vec<LeaseId> = handle.view().own_leases().keys().copied().filter(|l| *l != LeaseId::NONE).collect();
-    let answers: Vec<(LeaseId, Result<KeepAlive>)> = futures::stream::iter(leases)
-        .map(|lease| async move { (lease, registry.keep_alive(lease).await) })
-        .buffer_unordered(KEEPALIVES_AT_ONCE)
-        .collect()
-        .await;
-    let mut all = Ok(None::<i64>);
-    for (lease, answer) in answers {
+struct Keeper {
+    handle: Arc<RegistryHandle>,
+    /// Those of our leases that the registry has shown to a process without a view.
+    shown: BTreeSet<LeaseId>,
+    /// This connection was asked for them.
+    looked: bool,
+    /// The next attempt for leases that do not wait for a third of their TTL.
+    again: BTreeMap<LeaseId, Instant>,
+    /// The errors of the last attempts.
+    errors: BTreeMap<LeaseId, RegistryError>,
+}
+
+impl Keeper {
+    fn new(handle: Arc<RegistryHandle>) -> Self {
+        Self { handle, shown: BTreeSet::new(), looked: false, again: BTreeMap::new(), errors: BTreeMap::new() }
+    }
+
+    fn all_due(&mut self) {
+        self.looked = false;
+        let now = Instant::now();
+        self.again = self.leases().into_iter().map(|lease| (lease, now)).collect();
+    }
+
+    /// The leases to keep alive: those that carry records or are about to.
+    fn leases(&self) -> BTreeSet<LeaseId> {
+        let mut leases: BTreeSet<LeaseId> = self.handle.view().own_leases().keys().copied().collect();
+        leases.extend(self.handle.leases.reserved());
+        if !self.handle.knows_its_records() {
+            leases.extend(&self.shown);
+        }
+        leases.remove(&LeaseId::NONE);
+        leases
+    }
+
+    /// The time of a lease's next keepalive. A lease of unknown age is due.
+    fn due(&self, lease: LeaseId) -> Option<Instant> {
+        self.again.get(&lease).copied().or_else(|| self.handle.leases.due(lease))
+    }
+
+    /// The time of the next round.
+    fn next(&self) -> Instant {
+        let now = Instant::now();
+        // Another leader may grant a lease at any time.
+        let longest = if self.has_to_look() { RETRY } else { self.handle.leases.ttl().div_f64(3.0) };
+        let due = self.leases().into_iter().map(|lease| self.due(lease).unwrap_or(now));
+        due.min().map_or(now + longest, |due| due.min(now + longest))
+    }
+
+    fn has_to_look(&self) -> bool {
+        !self.looked && !self.handle.knows_its_records()
+    }
+
+    /// Keeps alive what is due. Acts on each answer as it comes.
+    async fn round(&mut self, registry: &dyn Registry) {
+        if self.has_to_look() {
+            self.look_for_leases(registry).await;
+        }
+        let leases = self.leases();
+        self.again.retain(|lease, _| leases.contains(lease));
+        self.errors.retain(|lease, _| leases.contains(lease));
+        let now = Instant::now();
+        let due: Vec<LeaseId> =
+            leases.into_iter().filter(|lease| self.due(*lease).is_none_or(|at| at <= now)).collect();
+        let ask = |lease| async move {
+            let sent = Instant::now();
+            (lease, sent, registry.keep_alive(lease).await)
+        };
+        let mut answers = futures::stream::iter(due).map(ask).buffer_unordered(KEEPALIVES_AT_ONCE);
+        while let Some((lease, sent, answer)) = answers.next().await {
+            self.take(lease, sent, answer);
+        }
+        drop(answers);
+        self.handle.record_keepalive_result(self.errors.values().next().cloned());
+    }
+
+    fn take(&mut self, lease: LeaseId, sent: Instant, answer: Result<KeepAlive>) {
+        let name = &self.handle.name;
+        self.again.remove(&lease);
+        let before = self.errors.remove(&lease);
         match answer {
-            Ok(KeepAlive::For(seconds)) => {
-                handle.leases.lives(lease);
-                all = all.map(|shortest| Some(shortest.unwrap_or(seconds).min(seconds)));
-            }
-            Ok(KeepAlive::Gone) => {
+            Ok(KeepAlive::For(seconds)) => self.handle.leases.kept(lease, sent, seconds),
+            Ok(KeepAlive::Gone { revision }) => {
                 // etcd deletes its records with it. They are written again immediately under a new grant, even if the
                 // watch has not reported their deletion yet.
-                warn!(registry = handle.name, %lease, "a lease of ours is gone; its records are written again");
-                handle.leases.lost(lease);
-                let affected = handle.view().lease_lost(lease);
-                handle.notify(affected);
+                self.handle.leases.lost(lease);
+                self.shown.remove(&lease);
+                let affected = self.handle.view().lease_lost(lease, revision);
+                if !affected.is_empty() {
+                    warn!(registry = name, %lease, "a lease of ours is gone; its records are written again");
+                }
+                self.handle.notify(affected);
+                // Records that are newer than the answer are on a lease that was granted again.
+                self.again.insert(lease, Instant::now() + RETRY);
             }
             Err(error) => {
-                warn!(registry = handle.name, %lease, %error, "cannot keep a lease alive; trying again");
-                all = all.and(Err(error));
+                if before.as_ref().map(RegistryError::label) != Some(error.label()) {
+                    warn!(registry = name, %lease, %error, "cannot keep a lease alive; trying again");
+                }
+                let refused = matches!(error, RegistryError::PermissionDenied(_));
+                if refused {
+                    // A keepalive asks for no key, so other keys on the lease are the cause.
+                    self.handle.lease_refused(lease);
+                }
+                self.again.insert(lease, Instant::now() + if refused { REFUSED_RETRY } else { RETRY });
+                self.errors.insert(lease, error);
             }
         }
     }
-    all
+
+    /// Finds our leases before anything is listed. etcd lists none for a user that may not read every key on every lease
+    /// (`checkLeaseLeases` of server/etcdserver, 3.7): then any of them may exist.
+    async fn look_for_leases(&mut self, registry: &dyn Registry) {
+        let ours = self.handle.leases.ids();
+        match registry.leases().await {
+            Ok(all) => self.shown.extend(all.into_iter().filter(|lease| ours.contains(lease))),
+            Err(RegistryError::PermissionDenied(_)) => {
+                info!(registry = self.handle.name, "our user may list no leases; keeping all alive that may be ours");
+                self.shown = ours;
+            }
+            Err(error) => {
+                debug!(registry = self.handle.name, %error, "cannot list the leases; trying again");
+                return;
+            }
+        }
+        self.looked = true;
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::sync::mpsc;
-    use twinspan_core::codec::{Format, Layout};
-
-    use super::*;
-    use crate::env::Env;
-    use crate::registry::fake::FakeEtcd;
-    use crate::registry::handle::{Identity, RegistryEvent};
-    use crate::registry::session;
-
-    const OWN: &str =
-        r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
-
-    /// A replica that requests leases with this TTL.
-    fn replica(
-        server: &FakeEtcd,
-        ttl_seconds: i64,
-    ) -> (Arc<RegistryHandle>, mpsc::UnboundedReceiver<RegistryEvent>, CancellationToken) {
-        let (sender, events) = mpsc::unbounded_channel();
-        let (uid, cluster_id, layout) = ("u".into(), "c1".into(), Layout::new(Format::Kitex, "p"));
-        let identity = Identity { uid, cluster_id, layout, ttl_seconds, fence_prefix: None };
-        let (handle, stop) = (RegistryHandle::new("main", &identity, None, sender), CancellationToken::new());
-        tokio::spawn(session::run(handle.clone(), Arc::new(server.clone()), Env::real(), stop.clone()));
-        tokio::spawn(run(handle.clone(), stop.clone()));
-        (handle, events, stop)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn leases_from_before_a_change_of_the_ttl_are_kept_too() {
-        let server = FakeEtcd::new();
-        server.grant_for(LeaseId(7), Duration::from_secs(60));
-        server.put("p/echo/10.0.0.1:80", OWN, LeaseId(7));
-        let (handle, _events, stop) = replica(&server, 300);
-        tokio::time::sleep(Duration::from_secs(1000)).await;
-        assert_eq!(server.leases(), [LeaseId(7)]);
-        assert_eq!(handle.view().own_leases().len(), 1);
-        stop.cancel();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_ttl_of_the_server_counts_also_after_a_restart() {
-        let server = FakeEtcd::new();
-        server.set_least_ttl(120);
-        let (first, _events, stop) = replica(&server, 60);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let lease = match first.connection() {
-            Ok(connection) => first.leases.with_room(connection.as_ref(), &Default::default()).await.map(|(id, _)| id),
-            Err(error) => Err(error),
-        };
-        server.put("p/echo/10.0.0.1:80", OWN, lease.unwrap());
-        stop.cancel();
-        let (_second, _events, stop) = replica(&server, 60);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let before = server.calls("keep_alive");
-        tokio::time::sleep(Duration::from_secs(600)).await;
-        let keepalives = server.calls("keep_alive") - before;
-        assert!((14..=16).contains(&keepalives), "a third of 120 s: {keepalives} in 600 s");
-        stop.cancel();
-    }
-}
+#[path = "keepalive_tests.rs"]
+mod tests;

@@ -1,17 +1,19 @@
 //! The leases of own records in one registry.
 //!
 //! Owns their IDs, which follow from the registry's name and settings, so that a successor finds the same leases. Owns
-//! the limit of records on each; a lease without records expires. Source of the limit: revoking an etcd lease with many
-//! keys blocks the server (k8s.io/apiserver caps them at 1,000). Refuses to repeat keepalives, which
-//! [`super::keepalive`] does.
+//! the state of each: until when it is good, how many records are about to hang on it, the grant under way, and whether
+//! etcd refuses it. Owns the limit of records on each; a lease without records expires. Source of the limit: revoking an
+//! etcd lease with many keys blocks the server (k8s.io/apiserver caps them at 1,000). Refuses to repeat keepalives,
+//! which [`super::keepalive`] does, and to know which records are on a lease, which [`super::view`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
-use tracing::debug;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
 use twinspan_core::codec::Layout;
 use twinspan_core::model::LeaseId;
 
@@ -19,121 +21,310 @@ use super::{Grant, KeepAlive, Registry, RegistryError, Result};
 
 /// The maximum of records on one lease.
 pub const RECORDS_PER_LEASE: usize = 500;
-/// The maximum of leases of one registry.
+/// The maximum of leases of one registry, for each TTL.
 const LEASES: u32 = 1024;
+/// Leases that one search for room may find refused.
+const REFUSED_AT_ONCE: usize = 4;
+/// The deadline of the wait for another task's grant.
+const TURN: Duration = Duration::from_secs(15);
 
 fn seconds(ttl: i64) -> Duration {
     Duration::from_secs(u64::try_from(ttl.max(1)).unwrap_or(1))
 }
 
+/// One lease, as far as this process knows it.
+#[derive(Debug, Default)]
+struct Lease {
+    /// The time at which the last grant or keepalive that succeeded was sent, and the TTL of its answer.
+    kept: Option<(Instant, Duration)>,
+    /// Records in flight, which the view does not have yet.
+    reserved: usize,
+    /// Until then no new record uses the lease, because etcd refuses it for the sake of other records on it.
+    refused_until: Option<Instant>,
+    /// Held by the task that grants it or keeps it alive for its record.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Attempts to make it good that have ended, and the failure of the last: a task that waited for one shares it.
+    attempts: u64,
+    failure: Option<RegistryError>,
+}
+
+impl Lease {
+    fn is_alive(&self, now: Instant) -> bool {
+        self.kept.is_some_and(|(sent, ttl)| sent + ttl > now)
+    }
+
+    /// More than two thirds of the TTL are left, so that the next keepalive comes in time for a new record as well.
+    fn is_good(&self, now: Instant) -> bool {
+        self.kept.is_some_and(|(sent, ttl)| sent + ttl.div_f64(3.0) > now)
+    }
+}
+
 /// The leases of one registry.
 #[derive(Debug)]
 pub struct LeasePool {
+    /// Everything that the IDs follow from, but for the TTL.
     seed: String,
     ttl_seconds: i64,
-    /// The TTL in the server's last answer; the server may grant a longer one than requested.
+    /// The TTL in the server's last answer to a grant; the server may grant a longer one than requested.
     granted_seconds: Mutex<Option<i64>>,
-    /// Leases that live according to a grant or a keepalive.
-    living: Mutex<BTreeSet<LeaseId>>,
-    /// Records in flight, which the view does not have yet.
-    reserved: Mutex<BTreeMap<LeaseId, usize>>,
-    /// Notified when a lease was granted and its first keepalive is due.
-    pub(super) granted: Notify,
+    leases: Mutex<BTreeMap<LeaseId, Lease>>,
+    /// The IDs of leases with our TTL and with former ones.
+    ids: Mutex<BTreeMap<i64, BTreeSet<LeaseId>>>,
+    /// Notified when a live lease begins to carry records, or another task has kept it alive.
+    pub(super) in_use: Notify,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Room for records on a lease, given back when it is dropped.
+#[derive(Debug)]
+pub struct Room<'a> {
+    pool: &'a LeasePool,
+    pub lease: LeaseId,
+    records: usize,
+}
+
+impl Room<'_> {
+    pub fn records(&self) -> usize {
+        self.records
+    }
+
+    /// Gives back what is not needed.
+    pub fn shrink(&mut self, records: usize) {
+        let spare = self.records.saturating_sub(records);
+        self.records -= spare;
+        self.pool.release(self.lease, spare);
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.pool.release(self.lease, self.records);
+    }
 }
 
 impl LeasePool {
     pub fn new(cluster_id: &str, registry: &str, layout: &Layout, ttl_seconds: i64) -> Self {
-        let seed =
-            format!("{cluster_id}\n{registry}\n{}\n{}\n{ttl_seconds}", layout.format().as_str(), layout.prefix());
-        Self {
-            seed,
+        let pool = Self {
+            seed: format!("{cluster_id}\n{registry}\n{}\n{}", layout.format().as_str(), layout.prefix()),
             ttl_seconds,
             granted_seconds: Mutex::default(),
-            living: Mutex::default(),
-            reserved: Mutex::default(),
-            granted: Notify::new(),
+            leases: Mutex::default(),
+            ids: Mutex::default(),
+            in_use: Notify::new(),
+        };
+        pool.set_former(&[]);
+        pool
+    }
+
+    /// Takes the TTLs of earlier settings, on whose leases own records may still hang.
+    pub fn set_former(&self, ttls: &[i64]) {
+        let mut ids = lock(&self.ids);
+        ids.retain(|ttl, _| ttls.contains(ttl));
+        for ttl in ttls.iter().chain([&self.ttl_seconds]) {
+            ids.entry(*ttl).or_insert_with(|| (0..LEASES).map(|n| self.id_of(*ttl, n)).collect());
         }
     }
 
     /// The n-th lease's ID: positive, and the same for every replica with the same settings.
     pub fn id(&self, n: u32) -> LeaseId {
-        let digest = Sha256::digest(format!("{}\n{n}", self.seed));
+        self.id_of(self.ttl_seconds, n)
+    }
+
+    fn id_of(&self, ttl_seconds: i64, n: u32) -> LeaseId {
+        let digest = Sha256::digest(format!("{}\n{ttl_seconds}\n{n}", self.seed));
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&digest[..8]);
         LeaseId((i64::from_be_bytes(bytes) & i64::MAX).max(1))
     }
 
-    /// Every ID that one of our leases can have.
+    /// Every ID that one of our leases can have, those of former TTLs included.
     pub fn ids(&self) -> BTreeSet<LeaseId> {
-        (0..LEASES).map(|n| self.id(n)).collect()
+        lock(&self.ids).values().flatten().copied().collect()
     }
 
-    /// A live lease with room for at least one more record, and its room. Only the leader calls this.
+    /// True if one of our leases can have the ID.
+    pub fn is_ours(&self, lease: LeaseId) -> bool {
+        lock(&self.ids).values().any(|ids| ids.contains(&lease))
+    }
+
+    /// The TTLs, ours included, of the settings from which these leases' IDs follow.
+    pub fn ttls_of(&self, leases: impl IntoIterator<Item = LeaseId>) -> BTreeSet<i64> {
+        let ids = lock(&self.ids);
+        let of = |lease: LeaseId| ids.iter().find(|(_, ids)| ids.contains(&lease)).map(|(ttl, _)| *ttl);
+        leases.into_iter().filter_map(of).chain([self.ttl_seconds]).collect()
+    }
+
+    /// Room for up to `wanted` records on a live lease. Only the leader calls this.
+    ///
+    /// The room is reserved before anything is awaited, so that concurrent writes never share it. `carried` is the
+    /// number of records on a lease, as the view has it.
     ///
     /// # Errors
     /// The registry's error, or [`RegistryError::Server`] if all leases are full.
-    pub async fn with_room(
+    pub async fn room(
         &self,
         registry: &dyn Registry,
-        carried: &BTreeMap<LeaseId, usize>,
-    ) -> Result<(LeaseId, usize)> {
-        for n in 0..LEASES {
-            let lease = self.id(n);
-            let reserved = lock(&self.reserved).get(&lease).copied().unwrap_or_default();
-            let room = RECORDS_PER_LEASE.saturating_sub(carried.get(&lease).copied().unwrap_or_default() + reserved);
-            if room > 0 {
-                self.ensure_living(registry, lease).await?;
-                return Ok((lease, room));
+        carried: impl Fn(LeaseId) -> usize,
+        wanted: usize,
+    ) -> Result<Room<'_>> {
+        let mut refusal = RegistryError::Server(format!("{LEASES} leases with {RECORDS_PER_LEASE} records are full"));
+        for _ in 0..REFUSED_AT_ONCE {
+            let Some(room) = self.reserve(&carried, wanted) else { break };
+            let first = lock(&self.leases).get(&room.lease).is_some_and(|lease| lease.reserved == room.records);
+            match self.make_good(registry, room.lease).await {
+                Ok(asked) => {
+                    if asked || first {
+                        self.in_use.notify_one();
+                    }
+                    return Ok(room);
+                }
+                // A keepalive needs permission for every key on the lease.
+                Err(RegistryError::PermissionDenied(why)) => {
+                    let _ = self.refuse(room.lease);
+                    refusal = RegistryError::PermissionDenied(why);
+                }
+                Err(error) => return Err(error),
             }
         }
-        Err(RegistryError::Server(format!("{LEASES} leases with {RECORDS_PER_LEASE} records each are full")))
+        Err(refusal)
     }
 
-    async fn ensure_living(&self, registry: &dyn Registry, lease: LeaseId) -> Result<()> {
-        if lock(&self.living).contains(&lease) {
+    fn reserve(&self, carried: impl Fn(LeaseId) -> usize, wanted: usize) -> Option<Room<'_>> {
+        let now = Instant::now();
+        let mut leases = lock(&self.leases);
+        for n in 0..LEASES {
+            let id = self.id(n);
+            let lease = leases.entry(id).or_default();
+            if lease.refused_until.is_some_and(|until| until > now) {
+                continue;
+            }
+            let used = carried(id);
+            let records = RECORDS_PER_LEASE.saturating_sub(used + lease.reserved).min(wanted.max(1));
+            if records > 0 {
+                lease.reserved += records;
+                return Some(Room { pool: self, lease: id, records });
+            }
+        }
+        None
+    }
+
+    fn release(&self, id: LeaseId, records: usize) {
+        if let Some(lease) = lock(&self.leases).get_mut(&id) {
+            lease.reserved = lease.reserved.saturating_sub(records);
+        }
+    }
+
+    /// Grants a lease, or keeps it alive, unless it is good. One task does so at a time, and the others wait for it.
+    /// Returns true if this task did.
+    async fn make_good(&self, registry: &dyn Registry, id: LeaseId) -> Result<bool> {
+        let (turn, before) = {
+            let mut leases = lock(&self.leases);
+            let lease = leases.entry(id).or_default();
+            if lease.is_good(Instant::now()) {
+                return Ok(false);
+            }
+            (lease.turn.clone(), lease.attempts)
+        };
+        let seconds = TURN.as_secs();
+        let _turn =
+            timeout(TURN, turn.lock()).await.map_err(|_| RegistryError::Timeout { what: "lease grant", seconds })?;
+        let alive = {
+            let mut leases = lock(&self.leases);
+            let (lease, now) = (leases.entry(id).or_default(), Instant::now());
+            match &lease.failure {
+                _ if lease.is_good(now) => return Ok(false),
+                // Another attempt would fail as well.
+                Some(failure) if lease.attempts != before => return Err(failure.clone()),
+                _ => lease.is_alive(now),
+            }
+        };
+        let result = self.grant_or_keep(registry, id, alive).await;
+        if let Some(lease) = lock(&self.leases).get_mut(&id) {
+            lease.attempts += 1;
+            lease.failure = result.as_ref().err().cloned();
+        }
+        result.map(|()| true)
+    }
+
+    async fn grant_or_keep(&self, registry: &dyn Registry, id: LeaseId, alive: bool) -> Result<()> {
+        if alive && self.keep(registry, id).await? {
             return Ok(());
         }
-        let seconds = match registry.grant(lease, self.ttl_seconds).await? {
-            Grant::Granted(seconds) => seconds,
-            Grant::Exists => match registry.keep_alive(lease).await? {
-                KeepAlive::For(seconds) => seconds,
-                // The lease expired between the two requests: the next attempt grants it.
-                KeepAlive::Gone => return Err(RegistryError::LeaseGone),
-            },
-        };
-        *lock(&self.granted_seconds) = Some(seconds);
-        debug!(%lease, ttl = self.ttl_seconds, "lease is ready");
-        lock(&self.living).insert(lease);
-        self.granted.notify_one();
-        Ok(())
+        let sent = Instant::now();
+        match registry.grant(id, self.ttl_seconds).await? {
+            Grant::Granted(ttl) => {
+                debug!(lease = %id, ttl, "granted");
+                *lock(&self.granted_seconds) = Some(ttl);
+                self.kept(id, sent, ttl);
+                Ok(())
+            }
+            Grant::Exists if self.keep(registry, id).await? => Ok(()),
+            // The lease expired between the two requests: the next attempt grants it.
+            Grant::Exists => Err(RegistryError::LeaseGone),
+        }
     }
 
-    /// Reserves room for records in flight.
-    pub fn reserve(&self, lease: LeaseId, records: usize) {
-        *lock(&self.reserved).entry(lease).or_default() += records;
-    }
-
-    pub fn release(&self, lease: LeaseId, records: usize) {
-        let mut reserved = lock(&self.reserved);
-        if let Some(count) = reserved.get_mut(&lease) {
-            *count = count.saturating_sub(records);
-            if *count == 0 {
-                reserved.remove(&lease);
+    /// Returns false if the lease is gone.
+    async fn keep(&self, registry: &dyn Registry, id: LeaseId) -> Result<bool> {
+        let sent = Instant::now();
+        match registry.keep_alive(id).await? {
+            KeepAlive::For(ttl) => {
+                *lock(&self.granted_seconds) = Some(ttl);
+                self.kept(id, sent, ttl);
+                Ok(true)
+            }
+            KeepAlive::Gone { .. } => {
+                self.lost(id);
+                Ok(false)
             }
         }
+    }
+
+    /// A grant or a keepalive that was sent then succeeded: the lease lives for its TTL from then on.
+    pub(super) fn kept(&self, id: LeaseId, sent: Instant, ttl_seconds: i64) {
+        let mut leases = lock(&self.leases);
+        let lease = leases.entry(id).or_default();
+        lease.kept = Some((sent, seconds(ttl_seconds)));
+        lease.refused_until = None;
     }
 
     /// The lease is gone: it has to be granted again before its next use.
-    pub fn lost(&self, lease: LeaseId) {
-        lock(&self.living).remove(&lease);
+    pub fn lost(&self, id: LeaseId) {
+        if let Some(lease) = lock(&self.leases).get_mut(&id) {
+            (lease.kept, lease.refused_until) = (None, None);
+        }
     }
 
-    pub(super) fn lives(&self, lease: LeaseId) {
-        lock(&self.living).insert(lease);
+    /// etcd refuses the lease, because our user may not write every key on it. What it may write moves to another lease;
+    /// this one is tried again when it has expired. Returns true if it was not refused before.
+    pub(super) fn refuse(&self, id: LeaseId) -> bool {
+        let ttl = self.ttl();
+        let mut leases = lock(&self.leases);
+        let lease = leases.entry(id).or_default();
+        let now = Instant::now();
+        let news = lease.refused_until.is_none_or(|until| until <= now);
+        lease.refused_until = Some(now + 2 * ttl);
+        if news {
+            warn!(lease = %id, "our user may not write every record on a lease of ours; the others move to another one");
+        }
+        news
+    }
+
+    /// Leases that etcd refuses.
+    pub(super) fn refused(&self) -> BTreeSet<LeaseId> {
+        let now = Instant::now();
+        let leases = lock(&self.leases);
+        let refused = leases.iter().filter(|(_, lease)| lease.refused_until.is_some_and(|until| until > now));
+        refused.map(|(id, _)| *id).collect()
+    }
+
+    /// Live leases on which records are about to hang.
+    pub(super) fn reserved(&self) -> BTreeSet<LeaseId> {
+        let leases = lock(&self.leases);
+        leases.iter().filter(|(_, lease)| lease.reserved > 0 && lease.kept.is_some()).map(|(id, _)| *id).collect()
     }
 
     /// How long our records survive after the last replica stops.
@@ -141,37 +332,13 @@ impl LeasePool {
         seconds(lock(&self.granted_seconds).unwrap_or(self.ttl_seconds))
     }
 
-    /// Time until the next keepalives: a third of the shortest TTL. The last granted lease counts even if it carries no
-    /// record yet. Leases from before a change of `spec` keep their own TTL.
-    pub(super) fn interval(&self, shortest: Option<i64>) -> Duration {
-        let granted = *lock(&self.granted_seconds);
-        let ttl = shortest.into_iter().chain(granted).min().unwrap_or(self.ttl_seconds);
-        seconds(ttl).div_f64(3.0)
+    /// The time of a lease's next keepalive, a third of its TTL after the last; `None` if it is due already, because
+    /// nothing is known of it.
+    pub(super) fn due(&self, id: LeaseId) -> Option<Instant> {
+        lock(&self.leases).get(&id)?.kept.map(|(sent, ttl)| sent + ttl.div_f64(3.0))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use twinspan_core::codec::Format;
-
-    #[test]
-    fn ids_follow_from_the_settings_and_from_nothing_else() {
-        let pool = |cluster: &str, name: &str, prefix: &str, ttl| {
-            LeasePool::new(cluster, name, &Layout::new(Format::Kitex, prefix), ttl)
-        };
-        let main = pool("c", "main", "p", 300);
-        assert_eq!(main.id(3), pool("c", "main", "p", 300).id(3));
-        let others = [
-            main.id(1),
-            pool("d", "main", "p", 300).id(0),
-            pool("c", "x", "p", 300).id(0),
-            pool("c", "main", "q", 300).id(0),
-            pool("c", "main", "p", 60).id(0),
-        ];
-        for other in others {
-            assert!(other.0 > 0);
-            assert_ne!(other, main.id(0));
-        }
-    }
-}
+#[path = "leases_tests.rs"]
+mod tests;

@@ -3,11 +3,12 @@
 //! - [`Registry`]: the calls of one connection. [`etcd`] implements them, and `fake` does for fault injection; both
 //!   pass the same contract test.
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
-//!   [`incarnation`]: detects an etcd that did not come back as it was.
+//!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
-//! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it.
+//! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
+//!   ServiceRegistries lead to one etcd.
 //! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first.
-//! - [`health`]: the writes and keepalives that a connected registry rejects.
+//! - [`health`]: the writes and keepalives that a connected registry rejects; [`refused_writes`] has them tried again.
 //! - [`handle`]: one registry for the rest of the operator; [`sessions`]: all handles; [`guards`]: their deletion
 //!   guards.
 //!
@@ -27,8 +28,11 @@ pub mod keepalive;
 pub mod leases;
 pub mod orphans;
 pub mod records;
+pub mod refused_writes;
+pub mod rivals;
 pub mod session;
 pub mod sessions;
+pub mod settling;
 pub mod takeover;
 pub mod view;
 pub mod writer;
@@ -44,8 +48,11 @@ pub use error::RegistryError;
 
 pub type Result<T> = std::result::Result<T, RegistryError>;
 
-/// etcd allows 128 operations in one request, and the outer transaction counts as one (`--max-txn-ops`).
+/// etcd allows 128 operations in one request by default, and the outer transaction counts as one (`--max-txn-ops`).
 pub const MAX_BATCH: usize = 127;
+
+/// Commits of one registry under way at a time.
+const COMMITS_AT_ONCE: usize = 32;
 
 /// One connection to a registry. Every call has its own deadline; none retries.
 #[async_trait]
@@ -55,8 +62,7 @@ pub trait Registry: Send + Sync + fmt::Debug {
     /// Every record whose key has this prefix, at one revision.
     async fn list(&self, key_prefix: &str) -> Result<ListResponse>;
 
-    /// Every change of keys with this prefix after the revision of its list. The registry answers progress requests
-    /// only once it has reached the revision.
+    /// Every change of keys with this prefix from the revision on, that revision included.
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>>;
 
     /// The current record of each key; `None` if the key does not exist.
@@ -67,7 +73,13 @@ pub trait Registry: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`RegistryError::Fenced`] if the fence does not hold; then nothing was written.
     /// After an [`RegistryError::is_ambiguous`] error the batch may have been written.
+    /// After [`RegistryError::TooManyOps`] nothing was written, and [`Registry::max_batch`] is smaller.
     async fn commit(&self, batch: &Batch) -> Result<TxnResponse>;
+
+    /// The maximum of operations in one batch.
+    fn max_batch(&self) -> usize {
+        MAX_BATCH
+    }
 
     async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant>;
 
@@ -89,7 +101,7 @@ pub struct WatchRange {
     /// Positive, and unique on the stream.
     pub watch_id: i64,
     pub key_prefix: String,
-    /// The revision of the list.
+    /// The revision after the one of the list.
     pub from: Revision,
 }
 
@@ -208,7 +220,9 @@ pub enum Grant {
 pub enum KeepAlive {
     /// The lease lives for its whole TTL from now on, in seconds.
     For(i64),
-    Gone,
+    /// The lease is gone, and with it every record on it up to this revision, which the registry had reached when it was
+    /// asked. A later record is on a lease that was granted again.
+    Gone { revision: Revision },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,14 +3,17 @@
 //! Owns when to connect, list and watch. Compaction, an expired token, a cut connection and a silent server all end the
 //! same way: the view becomes stale, the next endpoint that answers gets a new connection, and complete lists make the
 //! view fresh. If all keys have one prefix, that is one range; otherwise each service is a range, and one stream
-//! watches all (`docs/decisions/0018`). Refuses to read records: it feeds the [`super::view`].
+//! watches all (`docs/decisions/0018`). Keepalives begin with the registry's first answer, before any list. Refuses to
+//! read records: it feeds the [`super::view`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use twinspan_core::codec::Range;
@@ -24,6 +27,7 @@ use super::handle::{Names, Phase, RegistryHandle};
 use super::records::Affected;
 use super::{Connector, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, orphans};
 use crate::env::Env;
+use crate::tasks;
 
 /// Silence after which the session requests progress; after as long again the server counts as dead.
 pub const SILENCE: Duration = Duration::from_secs(10);
@@ -36,6 +40,8 @@ const BACKOFF_CAP: Duration = Duration::from_secs(5);
 const SOUND_AFTER: Duration = Duration::from_secs(30);
 /// Wait before a range without read permission is tried again.
 const REFUSED_RETRY: Duration = Duration::from_secs(30);
+/// Time between two searches for orphaned own records, after one that failed.
+const ORPHANS_RETRY: Duration = Duration::from_secs(30);
 /// Lease look-ups in flight at a time.
 const LOOK_UPS: usize = 64;
 
@@ -68,6 +74,7 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env
         }
     }
     handle.disconnected();
+    handle.ended();
 }
 
 /// One session, from the connection to its end. Returns the error that ended it.
@@ -81,13 +88,16 @@ async fn once(
         let registry = connector.connect().await?;
         Session::begin(handle.clone(), registry, env.clone(), look_ups.clone()).await
     };
-    let ended = match began.await {
-        Ok(mut session) => session.follow().await,
-        Err(error) => Err(error),
+    let session = async {
+        match began.await {
+            Ok(mut session) => session.follow().await,
+            Err(error) => Err(error),
+        }
     };
-    match ended {
-        Ok(never) => match never {},
-        Err(error) => error,
+    match tasks::unbroken("session", session).await {
+        Ok(Ok(never)) => match never {},
+        Ok(Err(error)) => error,
+        Err(panic) => RegistryError::Panicked(panic),
     }
 }
 
@@ -107,6 +117,25 @@ struct Session {
     listed: Revision,
     /// The revision at which the keys of the fence were read. No list of this session may be older.
     least_revision: Revision,
+    silence: Silence,
+    /// The search for orphaned own records that runs.
+    search: Option<BoxFuture<'static, Result<()>>>,
+    /// The next search, after one that failed.
+    search_again: Option<Instant>,
+}
+
+/// The silence of the registry. It counts whatever else the session does meanwhile.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    until: Instant,
+    /// A progress request was sent, and nothing has come since.
+    asked: bool,
+}
+
+impl Silence {
+    fn begin(asked: bool) -> Self {
+        Self { until: Instant::now() + SILENCE, asked }
+    }
 }
 
 impl Session {
@@ -118,6 +147,7 @@ impl Session {
         look_ups: Arc<Semaphore>,
     ) -> Result<Self> {
         let server = registry.status().await?;
+        handle.answered(registry.clone());
         let found = match &handle.fence {
             Some(fence) => Some(fence.read(registry.as_ref()).await?),
             None => None,
@@ -142,11 +172,16 @@ impl Session {
             next_watch_id: 1,
             listed: 0,
             least_revision: found.map(|found| found.revision).unwrap_or_default(),
+            silence: Silence::begin(false),
+            search: None,
+            search_again: None,
         };
-        if session.handle.layout.root().is_none() {
-            orphans::find(&session.handle, session.registry.as_ref()).await?;
-        }
         let affected = session.catch_up().await?;
+        if session.handle.layout.root().is_some() {
+            session.handle.set_records_known();
+        } else {
+            session.search();
+        }
         let incarnation = session.handle.view().incarnation();
         if incarnation != Incarnation::AsItWas {
             warn!(
@@ -195,7 +230,12 @@ impl Session {
         let known = self.handle.view().ranges();
         for range in known.difference(wanted) {
             self.handle.view().forget(range);
-            if let (Some(watch_id), Some(watch)) = (self.followed.remove(range), &mut self.watch) {
+            let watch_id = self.followed.remove(range);
+            if self.followed.is_empty() {
+                // etcd never answers a progress request on a stream without watches.
+                self.watch = None;
+            }
+            if let (Some(watch_id), Some(watch)) = (watch_id, &mut self.watch) {
                 watch.unwatch(watch_id).await?;
             }
         }
@@ -232,14 +272,14 @@ impl Session {
             revision = listing.revision,
             "listed"
         );
-        // From the list's own revision, not the next one: etcd does not answer progress requests for a watch that
-        // begins in the future (`progressIfSync` of server/storage/mvcc, 3.5.8 and later). The view ignores repeated
-        // events.
-        let follow = WatchRange { watch_id: self.next_watch_id, key_prefix, from: listing.revision };
+        let follow = WatchRange { watch_id: self.next_watch_id, key_prefix, from: listing.revision + 1 };
         self.next_watch_id += 1;
         match &mut self.watch {
             Some(watch) => watch.follow(&follow).await?,
-            None => self.watch = Some(self.registry.watch(&follow).await?),
+            None => {
+                self.watch = Some(self.registry.watch(&follow).await?);
+                self.silence = Silence::begin(false);
+            }
         }
         self.followed.insert(range.clone(), follow.watch_id);
         self.refused.remove(range);
@@ -250,32 +290,17 @@ impl Session {
         let handle = self.handle.clone();
         loop {
             let again = self.refused.values().min().copied();
-            let sign_of_life = self.followed.keys().next().map(|range| handle.layout.key_prefix(range));
-            let item = tokio::select! {
-                item = next(&mut self.watch, self.registry.as_ref(), sign_of_life.as_ref()) => item?,
+            tokio::select! {
+                item = next(&mut self.watch) => self.take(item?).await?,
+                () = sleep_until(self.silence.until) => self.silent().await?,
                 () = handle.start_over.notified() => {
                     return Err(RegistryError::WatchEnded("an answer was lost".to_owned()));
                 }
-                () = handle.find_orphans.notified() => {
-                    orphans::find(&handle, self.registry.as_ref()).await?;
-                    continue;
-                }
+                () = handle.find_orphans.notified() => self.search(),
+                () = reached(self.search_again) => self.search(),
+                found = search_ends(&mut self.search) => self.searched(found).await?,
                 () = something_to_follow(&mut self.names, again) => {
                     let affected = self.catch_up().await?;
-                    handle.notify(affected);
-                    continue;
-                }
-            };
-            match item {
-                WatchItem::Changes(changes) => {
-                    let mut affected = handle.view().apply(&changes, self.env.now());
-                    self.look_up(&mut affected);
-                    handle.notify(affected);
-                }
-                WatchItem::Progress(revision) => handle.view().progressed(revision, self.env.now()),
-                WatchItem::Alive => {}
-                WatchItem::Lost { watch_id, error } => {
-                    let affected = self.lost(watch_id, error).await?;
                     handle.notify(affected);
                 }
             }
@@ -299,12 +324,83 @@ impl Session {
         }
     }
 
+    async fn take(&mut self, item: WatchItem) -> Result<()> {
+        self.silence = Silence::begin(false);
+        match item {
+            WatchItem::Changes(changes) => {
+                let mut affected = self.handle.view().apply(&changes, self.env.now());
+                self.look_up(&mut affected);
+                self.handle.notify(affected);
+            }
+            WatchItem::Progress(revision) => self.handle.view().progressed(revision, self.env.now()),
+            WatchItem::Alive => {}
+            WatchItem::Lost { watch_id, error } => {
+                let affected = self.lost(watch_id, error).await?;
+                self.handle.notify(affected);
+            }
+        }
+        Ok(())
+    }
+
+    /// A silent watch may be dead: it gets a progress request, and a second silence ends the session.
+    async fn silent(&mut self) -> Result<()> {
+        let Some(watch) = &mut self.watch else {
+            self.registry.status().await?;
+            self.silence = Silence::begin(false);
+            return Ok(());
+        };
+        // Nobody read the stream while the session did something else.
+        if let Some(item) = watch.next().now_or_never() {
+            self.take(item?).await?;
+        } else if self.silence.asked {
+            return Err(RegistryError::Silent { seconds: 2 * SILENCE.as_secs() });
+        } else {
+            let asked = watch.request_progress().await?;
+            if !asked {
+                let range = self.followed.keys().next().map(|range| self.handle.layout.key_prefix(range));
+                read_something(self.registry.as_ref(), range).await?;
+            }
+            self.silence = Silence::begin(asked);
+        }
+        Ok(())
+    }
+
+    /// Begins to search for orphaned own records. Neither the session nor a keepalive waits for it.
+    fn search(&mut self) {
+        let (handle, registry) = (self.handle.clone(), self.registry.clone());
+        self.search = Some(async move { orphans::find(&handle, registry.as_ref()).await }.boxed());
+        self.search_again = None;
+    }
+
+    async fn searched(&mut self, found: Result<()>) -> Result<()> {
+        self.search = None;
+        if let Err(error) = found {
+            warn!(registry = self.handle.name, %error, "cannot search for own records that nothing refers to; trying again");
+            self.search_again = Some(Instant::now() + ORPHANS_RETRY);
+            return Ok(());
+        }
+        let affected = self.catch_up().await?;
+        self.handle.set_records_known();
+        self.handle.notify(affected);
+        Ok(())
+    }
+
     /// Looks up the leases of departed records.
     fn look_up(&self, affected: &mut Affected) {
         for look_up in std::mem::take(&mut affected.look_ups) {
             tokio::spawn(explain(self.handle.clone(), self.registry.clone(), look_up, self.look_ups.clone()));
         }
     }
+}
+
+/// Where the server answers no progress requests, as etcd's proxy, a linearizable read of any permitted key is the sign
+/// of life.
+async fn read_something(registry: &dyn Registry, key: Option<String>) -> Result<()> {
+    match key {
+        Some(key) => drop(registry.read(&[key.as_str().into()]).await?),
+        None => drop(registry.status().await?),
+    }
+    Ok(())
 }
 
 /// Waits until names change, or a range is due for another attempt.
@@ -316,30 +412,26 @@ async fn something_to_follow(names: &mut watch::Receiver<Names>, again: Option<I
     };
 }
 
-/// The next item. A silent watch may be dead: it gets a progress request, and a second silence ends the session. Where
-/// the server answers no such requests, as etcd's proxy, a linearizable read of any permitted key is the sign of life.
-async fn next(
-    watch: &mut Option<Box<dyn Watch>>,
-    registry: &dyn Registry,
-    readable: Option<&String>,
-) -> Result<WatchItem> {
-    let Some(watch) = watch else {
-        tokio::time::sleep(SILENCE).await;
-        registry.status().await?;
-        return Ok(WatchItem::Alive);
-    };
-    if let Ok(item) = timeout(SILENCE, watch.next()).await {
-        return item;
+/// Waits for a time, or for ever.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
-    let silent = RegistryError::Silent { seconds: 2 * SILENCE.as_secs() };
-    if !watch.request_progress().await? {
-        match readable {
-            Some(key) => drop(registry.read(&[key.as_str().into()]).await?),
-            None => drop(registry.status().await?),
-        }
-        return Ok(WatchItem::Alive);
+}
+
+async fn search_ends(search: &mut Option<BoxFuture<'static, Result<()>>>) -> Result<()> {
+    match search {
+        Some(search) => search.await,
+        None => std::future::pending().await,
     }
-    timeout(SILENCE, watch.next()).await.map_err(|_| silent)?
+}
+
+async fn next(watch: &mut Option<Box<dyn Watch>>) -> Result<WatchItem> {
+    match watch {
+        Some(watch) => watch.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn explain(
@@ -349,7 +441,8 @@ async fn explain(
     permits: Arc<Semaphore>,
 ) {
     let _permit = permits.acquire().await;
-    let evidence = match registry.look_up(look_up.lease).await {
+    let answer = tasks::unbroken("look-up of a lease", registry.look_up(look_up.lease)).await;
+    let evidence = match answer.unwrap_or_else(|panic| Err(RegistryError::Panicked(panic))) {
         Ok(LeaseState::Lives) => look_up.if_it_lives,
         Ok(LeaseState::Gone) => Evidence::LeaseExpired,
         Err(error) => {

@@ -14,6 +14,8 @@ use crate::registry::keepalive;
 use crate::registry::writer::WriteReport;
 use twinspan_core::plan::service::{Snapshot, ViewState};
 
+#[path = "session_leases_tests.rs"]
+mod leases;
 #[path = "session_ranges_tests.rs"]
 mod ranges;
 
@@ -115,7 +117,7 @@ async fn lists_then_follows() {
     bench.until("the events", |b| b.keys() == ["p/echo/10.0.0.2:80"]).await;
     let SessionStatus { phase, server, revision_at_last_session } = bench.handle.status();
     assert_eq!((phase, server.unwrap().cluster_id), (Phase::Watching, 1));
-    assert!(revision_at_last_session <= 1);
+    assert!(revision_at_last_session <= 2);
     bench.stop.cancel();
 }
 
@@ -319,4 +321,100 @@ async fn an_answer_lost_with_its_connection_does_not_end_the_next_session() {
     bench.handle.write_unknown(connection.as_ref());
     bench.until("started over", |b| b.server.calls("list") == lists + 1).await;
     bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_counts_whatever_else_the_session_does() {
+    let bench = bench_of(Layout::new(Format::GoZero, ""), &["echo"]);
+    bench.fresh().await;
+    bench.server.set_faults(Faults { silent: true, ..Faults::default() });
+    // RegisteredServices come more often than the watch may be silent.
+    for n in 0..6 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        bench.handle.set_registered(names(&["echo", &format!("other-{n}")]));
+        if bench.snapshot().state == ViewState::Stale {
+            break;
+        }
+    }
+    let failed = |b: &Bench| matches!(b.handle.status().phase, Phase::Failed(RegistryError::Silent { .. }));
+    assert!(failed(&bench), "{:?}", bench.handle.status());
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_waited_while_the_session_was_busy_ends_no_silence() {
+    let bench = bench_of(Layout::new(Format::GoZero, ""), &["echo"]);
+    bench.fresh().await;
+    // Eleven slow lists last longer than one silence, and the watch has news meanwhile.
+    bench.server.set_faults(Faults { slow: true, ..Faults::default() });
+    let many: Vec<String> = (0..25).map(|n| format!("other-{n}")).chain(["echo".to_owned()]).collect();
+    bench.handle.set_registered(names(&many.iter().map(String::as_str).collect::<Vec<_>>()));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    bench.server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
+    bench.until("the change", |b| b.keys().len() == 1).await;
+    assert_eq!(bench.handle.status().phase, Phase::Watching);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_without_ranges_is_not_taken_for_a_silent_one() {
+    let bench = bench_of(Layout::new(Format::GoZero, ""), &["echo"]);
+    bench.fresh().await;
+    bench.handle.set_registered(names(&[]));
+    bench.until("given up", |b| b.snapshot().state == ViewState::Unknown).await;
+    let statuses = bench.server.calls("status");
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(bench.handle.status().phase, Phase::Watching);
+    assert!((11..=13).contains(&(bench.server.calls("status") - statuses)), "a sign of life from time to time");
+    bench.handle.set_registered(names(&["echo"]));
+    bench.server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
+    bench.until("followed again", |b| b.keys().len() == 1).await;
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_for_orphans_that_fails_neither_ends_nor_delays_the_session() {
+    let bench = bench_of(Layout::new(Format::GoZero, ""), &["echo"]);
+    bench.server.set_faults(Faults { no_lease_list: true, ..Faults::default() });
+    let (lost, lease) = ("lost/twinspan~c1~shop~gone~10.0.0.9:80", bench.handle.leases.id(5));
+    bench.server.grant_for(lease, Duration::from_secs(3600));
+    bench.server.put(lost, "10.0.0.9:80", lease);
+    bench.fresh().await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!((bench.handle.status().phase, bench.server.calls("list")), (Phase::Watching, 1));
+    bench.server.set_faults(Faults::default());
+    bench.until("found", |b| b.handle.owners().len() == 1).await;
+    bench.stop.cancel();
+}
+
+/// A connector that panics at first.
+struct Panics(std::sync::atomic::AtomicUsize, FakeEtcd);
+
+#[async_trait::async_trait]
+impl Connector for Panics {
+    async fn connect(&self) -> Result<Arc<dyn Registry>> {
+        assert!(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0, "the first time");
+        self.1.connect().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_breaks_off_ends_as_disconnected_and_begins_again() {
+    let bench = bench();
+    bench.fresh().await;
+    let stop = CancellationToken::new();
+    let connector = Panics(std::sync::atomic::AtomicUsize::new(0), bench.server.clone());
+    tokio::spawn(run(bench.handle.clone(), Arc::new(connector), Env::real(), stop.clone()));
+    bench.stop.cancel();
+    let failed = |b: &Bench| matches!(b.handle.status().phase, Phase::Failed(RegistryError::Panicked(_)));
+    for _ in 0..2000 {
+        if failed(&bench) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(failed(&bench), "{:?}", bench.handle.status());
+    assert_eq!(bench.snapshot().state, ViewState::Stale);
+    bench.fresh().await;
+    stop.cancel();
 }

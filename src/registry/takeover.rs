@@ -120,12 +120,14 @@ async fn take_over(
     // A live read of the Lease: shows if we hold it, and updates the history of its holders.
     let leads = lease_history.confirm().await.map_err(|error| RegistryError::LeaseUnconfirmed(error.to_string()))?;
     let approved = fence.approved.borrow().clone();
+    let refused = fence.refused();
     let decision = decide(&FenceInput {
         found: text.as_deref(),
         ours: ours.as_ref(),
         me: lease_history.identity(),
         explained: holder.as_deref().is_none_or(|holder| lease_history.held_recently(holder)),
         approved: approved.as_deref(),
+        refused: refused.as_deref(),
     });
     match decision {
         Decision::Hold => {
@@ -137,7 +139,8 @@ async fn take_over(
             }
         }
         Decision::InUse => {
-            let (Some(ours), Some(found)) = (ours, text) else { return Ok(()) };
+            let Some(found) = text else { return Ok(()) };
+            fence.refuse(&found);
             warn!(
                 registry = handle.name,
                 key = fence.key(),
@@ -199,6 +202,7 @@ async fn raise(
     } else {
         commit(registry, vec![epoch]).await?;
     }
+    fence.set_raised(to);
     handle.view().raised(to.counter, incarnation);
     Ok(())
 }

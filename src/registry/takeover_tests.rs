@@ -3,6 +3,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::plan::RecordOp;
+use twinspan_core::plan::service::Incarnation;
 
 use super::*;
 use crate::registry::Fence;
@@ -222,4 +223,79 @@ async fn a_dry_run_keeps_leases_alive_and_writes_nothing() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((server.records(), server.revision(), server.leases()), (before.0, before.1, vec![LeaseId(7)]));
     dry.stop.cancel();
+}
+
+const INCARNATION: &str = "twinspan/c1//incarnation";
+
+fn text_of(server: &FakeEtcd, key: &str) -> Option<String> {
+    server.records().get(key).map(|record| String::from_utf8_lossy(&record.value).into_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_incarnation_is_created_once_with_the_epoch() {
+    let server = FakeEtcd::new();
+    let a = replica(&server, "a");
+    a.lead();
+    a.holds_epoch("1/a").await;
+    let first = text_of(&server, INCARNATION).unwrap();
+    let [epoch, incarnation] = [KEY, INCARNATION].map(|key| server.records()[key].mod_revision);
+    assert_eq!((first.len(), epoch, server.records()[INCARNATION].lease), (32, incarnation, LeaseId::NONE));
+    let known = a.handle.view().last_known().cloned().unwrap();
+    assert_eq!((known.incarnation.as_ref(), known.epoch), (Some(&first), Some(1)));
+    let b = replica(&server, "b");
+    b.lead();
+    b.holds_epoch("2/b").await;
+    assert_eq!(text_of(&server, INCARNATION), Some(first));
+    assert_eq!(a.handle.view().incarnation(), Incarnation::AsItWas);
+    for replica in [a, b] {
+        replica.stop.cancel();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_emptied_etcd_with_a_higher_revision_is_told_by_its_missing_incarnation() {
+    let server = FakeEtcd::new();
+    let a = replica(&server, "a");
+    let empty = server.backup();
+    a.lead();
+    a.holds_epoch("1/a").await;
+    assert_eq!(a.write("10.0.0.1:80").await, None);
+    let first = text_of(&server, INCARNATION);
+    let known = server.revision();
+    server.restore(&empty);
+    for n in 0..known + 5 {
+        server.put("somebody/else", &n.to_string(), LeaseId::NONE);
+    }
+    a.until("the epoch is raised there", |fence| fence.is_ok() && text_of(&server, INCARNATION).is_some()).await;
+    assert_eq!(a.handle.view().incarnation(), Incarnation::RolledBack);
+    assert_ne!(text_of(&server, INCARNATION), first);
+    // A session after that finds what it knows.
+    server.cut();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(a.handle.view().incarnation(), Incarnation::AsItWas);
+    a.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_leader_stays_refused_in_its_successor() {
+    let server = FakeEtcd::new();
+    let a = replica(&server, "a");
+    a.lead();
+    a.holds_epoch("1/a").await;
+    server.put(KEY, "2/clone", LeaseId::NONE);
+    assert_eq!(a.write("10.0.0.1:80").await, Some(RegistryError::Fenced));
+    a.until("refused", |fence| matches!(fence, Err(RegistryError::ClusterIdInUse { .. }))).await;
+    a.stop.cancel();
+    // Its successor reads the value in the status of the ServiceRegistry; the clone raised it again since.
+    server.put(KEY, "3/clone", LeaseId::NONE);
+    let b = replica(&server, "b");
+    let fence = b.handle.fence.as_ref().unwrap();
+    fence.refuse("2/clone");
+    b.lead();
+    b.until("refused too", |fence| matches!(fence, Err(RegistryError::ClusterIdInUse { .. }))).await;
+    assert_eq!(epoch(&server).as_deref(), Some("3/clone"));
+    fence.approve(epoch(&server));
+    b.holds_epoch("4/b").await;
+    assert_eq!(fence.orphan_grace_until(), None, "an administrator says that the clone is gone");
+    b.stop.cancel();
 }

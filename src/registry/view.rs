@@ -366,11 +366,14 @@ impl RegistryView {
         known.max(self.tombstones.get(key).copied())
     }
 
-    /// One of our leases is gone: drops every record on it, which the watch may not have reported yet.
-    pub fn lease_lost(&mut self, lease: LeaseId) -> Affected {
+    /// One of our leases is gone: drops every record on it up to this revision, which the watch may not have reported
+    /// yet. A later one is on a lease that was granted again.
+    pub fn lease_lost(&mut self, lease: LeaseId, revision: Revision) -> Affected {
         let mut affected = Affected::default();
         for key in self.records.own_on_lease(lease) {
-            self.records.remove(&key, &mut affected);
+            if self.records.get(&key).is_some_and(|record| record.mod_revision <= revision) {
+                self.records.remove(&key, &mut affected);
+            }
         }
         affected
     }

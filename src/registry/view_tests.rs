@@ -287,7 +287,7 @@ fn a_lost_lease_drops_its_records_before_the_watch_reports_it() {
     let healed = raw("p/echo/10.0.0.3:80", 3, LeaseId(71), Some("c1/shop/echo\",\"twinspan.dev/healed\":\"true"));
     reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 1), own("p/old/10.0.0.2:80", 2), healed]), at(0));
     assert_eq!(view.own_leases().len(), 2, "what we put back hangs on leases of ours as well");
-    let affected = view.lease_lost(LeaseId(70));
+    let affected = view.lease_lost(LeaseId(70), 100);
     assert_eq!((affected.names.len(), affected.owners.len()), (2, 1));
     assert_eq!(keys(&view), ["p/echo/10.0.0.3:80"]);
     assert_eq!(view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0)), Affected::default(), "old news");

@@ -2,13 +2,19 @@
 //!
 //! Owns the check before each batch, the split of operations into batches, and the effect of each answer on the view.
 //! Refuses to repeat a write: an operation that lost its race, or whose answer was lost, is planned again from the
-//! registry's state. Only the deletes of a batch that a full database rejected are sent again.
+//! registry's state. Only what was refused as a whole is sent again: the deletes of a batch for which the database was
+//! full, a batch with too many operations, and one whose lease etcd refuses.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::timeout;
 use tracing::debug;
-use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision, ServiceKey};
 use twinspan_core::plan::RecordOp;
 
 use super::handle::RegistryHandle;
+use super::leases::Room;
 use super::records::Affected;
 use super::{Batch, Fence, MAX_BATCH, Outcome, Registry, RegistryError, Result, TxnResponse};
 use crate::leadership::Leadership;
@@ -16,6 +22,10 @@ use crate::leadership::Leadership;
 /// The maximum of keys and values in one request, in bytes. etcd rejects requests above 1.5 MiB
 /// (`--max-request-bytes`); half a MiB remains for everything else.
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
+/// The deadline of the wait for others' commits.
+const TURN: Duration = Duration::from_secs(60);
+/// Leases that one write may find refused.
+const REFUSED_AT_ONCE: usize = 4;
 
 /// The result of writing a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,10 +52,17 @@ impl RegistryHandle {
     /// the fence holds.
     pub async fn write(&self, leadership: &Leadership, ops: Vec<RecordOp>) -> WriteReport {
         let mut report = WriteReport::default();
-        let mut rest = ops;
+        let (mut rest, mut refused) = (ops, 0);
         while !rest.is_empty() {
             let only_deletes = rest.iter().all(is_delete);
-            let Err(error) = write_next(self, leadership, &mut rest, &mut report).await else { continue };
+            let error = match write_next(self, leadership, &mut rest, &mut report).await {
+                Ok(Next::Written) => continue,
+                Ok(Next::OnAnotherLease(_)) if refused < REFUSED_AT_ONCE => {
+                    refused += 1;
+                    continue;
+                }
+                Ok(Next::OnAnotherLease(error)) | Err(error) => error,
+            };
             let full = matches!(error, RegistryError::NoSpace(_));
             report.error = report.error.or(Some(error));
             if !full || only_deletes {
@@ -55,6 +72,36 @@ impl RegistryHandle {
             rest.retain(is_delete);
         }
         report
+    }
+
+    /// Moves a service's own records off leases that etcd refuses, with their values as they are.
+    pub async fn leave_refused_leases(&self, leadership: &Leadership, service: &ServiceKey) -> WriteReport {
+        let refused = self.leases.refused();
+        let own: BTreeMap<RecordKey, Revision> = if refused.is_empty() {
+            BTreeMap::new()
+        } else {
+            let view = self.view();
+            let on_them = view.owned_by(service).filter(|record| refused.contains(&record.lease));
+            on_them.map(|record| (record.key.clone(), record.mod_revision)).collect()
+        };
+        if own.is_empty() {
+            return WriteReport::default();
+        }
+        let keys: Vec<RecordKey> = own.keys().cloned().collect();
+        let read = async { self.connection()?.read(&keys).await };
+        let records = match read.await {
+            Ok(reading) => reading.records,
+            Err(error) => return WriteReport { error: Some(error), ..WriteReport::default() },
+        };
+        let unchanged = records.into_iter().filter_map(|(_, record)| record);
+        let unchanged = unchanged.filter(|record| own.get(&record.key) == Some(&record.mod_revision));
+        let moved = unchanged.map(|RawRecord { key, value, mod_revision, .. }| RecordOp::Update {
+            key,
+            value,
+            if_revision: mod_revision,
+            lease: LeaseId::NONE,
+        });
+        self.write(leadership, moved.collect()).await
     }
 
     /// # Errors
@@ -70,37 +117,98 @@ impl RegistryHandle {
     }
 }
 
-/// Takes the next batch out of the operations and writes it. Operations that a full database rejects go back.
+/// The way on after a batch.
+enum Next {
+    /// It was written, or has to be split.
+    Written,
+    /// etcd refuses its lease for the sake of other records; it went back.
+    OnAnotherLease(RegistryError),
+}
+
+/// Takes the next batch out of the operations and writes it. Operations that nothing was written of may go back.
 async fn write_next(
     handle: &RegistryHandle,
     leadership: &Leadership,
     ops: &mut Vec<RecordOp>,
     report: &mut WriteReport,
-) -> Result<()> {
+) -> Result<Next> {
+    let seconds = TURN.as_secs();
+    let _turn = timeout(TURN, handle.commits.acquire())
+        .await
+        .map_err(|_| RegistryError::Timeout { what: "turn to write", seconds })?;
     handle.may_write(leadership)?;
     let registry = handle.connection()?;
-    let (lease, room) = next_lease(handle, registry.as_ref(), ops).await?;
-    let now = next_batch(ops, lease, room);
-    let reserved = now.iter().filter(|op| needs_lease(op)).count();
-    handle.leases.reserve(lease, reserved);
+    off_refused_leases(handle, ops);
+    let mut room = room_for(handle, registry.as_ref(), ops).await?;
+    let lease = room.as_ref().map_or_else(|| fixed_lease(ops), |room| room.lease);
+    let max_batch = registry.max_batch();
+    let now = next_batch(ops, lease, room.as_ref().map_or(0, Room::records), max_batch);
+    if let Some(room) = &mut room {
+        room.shrink(now.iter().filter(|op| needs_lease(op)).count());
+    }
     // Checks again: granting the lease may have taken a while.
-    let fence = match handle.may_write(leadership) {
-        Ok(fence) => fence,
-        Err(error) => {
-            handle.leases.release(lease, reserved);
-            return Err(error);
-        }
-    };
+    let fence = handle.may_write(leadership)?;
     let batch = Batch { fence, lease, ops: now };
     mark_deletes(handle, &batch.ops, true);
     let answer = registry.commit(&batch).await;
     let outcome = learn_answer(handle, registry.as_ref(), &batch, answer, report).await;
     mark_deletes(handle, &batch.ops, false);
-    handle.leases.release(lease, reserved);
-    if let Err(RegistryError::NoSpace(_)) = &outcome {
-        ops.extend(batch.ops);
+    match outcome {
+        Ok(()) => Ok(Next::Written),
+        Err(RegistryError::TooManyOps) if registry.max_batch() < batch.ops.len() => {
+            ops.splice(0..0, batch.ops);
+            Ok(Next::Written)
+        }
+        Err(error @ RegistryError::NoSpace(_)) => {
+            ops.extend(batch.ops);
+            Err(error)
+        }
+        Err(error @ RegistryError::PermissionDenied(_)) => {
+            if !is_the_lease_refused(handle, leadership, registry.as_ref(), &batch).await? {
+                return Err(error);
+            }
+            handle.lease_refused(lease);
+            ops.splice(0..0, batch.ops);
+            Ok(Next::OnAnotherLease(error))
+        }
+        Err(error) => Err(error),
     }
-    outcome
+}
+
+/// True if our user may write every key of a batch that etcd refused: then other keys on its lease are the cause
+/// (`checkLeasePuts` of server/etcdserver/txn). Asks with a transaction that writes nothing, because no key ever has
+/// that revision.
+async fn is_the_lease_refused(
+    handle: &RegistryHandle,
+    leadership: &Leadership,
+    registry: &dyn Registry,
+    batch: &Batch,
+) -> Result<bool> {
+    const NEVER: Revision = -1;
+    if batch.lease == LeaseId::NONE || batch.ops.iter().all(is_delete) {
+        return Ok(false);
+    }
+    let never = |op: &RecordOp| RecordOp::Update {
+        key: op.key().clone(),
+        value: Vec::new(),
+        if_revision: NEVER,
+        lease: LeaseId::NONE,
+    };
+    let ops = batch.ops.iter().map(never).collect();
+    let fence = handle.may_write(leadership)?;
+    Ok(registry.commit(&Batch { fence, lease: LeaseId::NONE, ops }).await.is_ok())
+}
+
+/// Updates of records on a lease that etcd refuses move to another one.
+fn off_refused_leases(handle: &RegistryHandle, ops: &mut [RecordOp]) {
+    let refused = handle.leases.refused();
+    for op in ops {
+        if let RecordOp::Update { lease, .. } = op
+            && refused.contains(lease)
+        {
+            *lease = LeaseId::NONE;
+        }
+    }
 }
 
 fn is_delete(op: &RecordOp) -> bool {
@@ -115,27 +223,35 @@ fn needs_lease(op: &RecordOp) -> bool {
     }
 }
 
-/// The lease of the next batch, and its room for more records.
-async fn next_lease(handle: &RegistryHandle, registry: &dyn Registry, ops: &[RecordOp]) -> Result<(LeaseId, usize)> {
-    // The first operation with a lease of its own decides; a delete fits any lease.
-    let fixed = ops.iter().find_map(|op| match op {
+/// Room on a lease for the operations that need one.
+async fn room_for<'a>(
+    handle: &'a RegistryHandle,
+    registry: &dyn Registry,
+    ops: &[RecordOp],
+) -> Result<Option<Room<'a>>> {
+    let wanted = ops.iter().filter(|op| needs_lease(op)).count().min(MAX_BATCH);
+    if wanted == 0 {
+        return Ok(None);
+    }
+    let carried = |lease| handle.view().own_leases().get(&lease).copied().unwrap_or_default();
+    handle.leases.room(registry, carried, wanted).await.map(Some)
+}
+
+/// The first operation with a lease of its own decides; a delete fits any lease.
+fn fixed_lease(ops: &[RecordOp]) -> LeaseId {
+    let own = ops.iter().find_map(|op| match op {
         RecordOp::Update { lease, .. } if *lease != LeaseId::NONE => Some(*lease),
         _ => None,
     });
-    if ops.iter().any(needs_lease) {
-        let carried = handle.view().own_leases().clone();
-        handle.leases.with_room(registry, &carried).await
-    } else {
-        Ok((fixed.unwrap_or(LeaseId::NONE), 0))
-    }
+    own.unwrap_or(LeaseId::NONE)
 }
 
 /// Takes out the first operations that fit the lease and one request.
-fn next_batch(ops: &mut Vec<RecordOp>, lease: LeaseId, mut room: usize) -> Vec<RecordOp> {
+fn next_batch(ops: &mut Vec<RecordOp>, lease: LeaseId, mut room: usize, max_batch: usize) -> Vec<RecordOp> {
     let (mut now, mut later, mut bytes) = (Vec::new(), Vec::new(), 0);
     for op in std::mem::take(ops) {
         let size = bytes_of(&op);
-        let fits = now.len() < MAX_BATCH
+        let fits = now.len() < max_batch
             && (now.is_empty() || bytes + size <= MAX_BATCH_BYTES)
             && match &op {
                 RecordOp::Update { lease: other, .. } if *other != LeaseId::NONE => *other == lease,

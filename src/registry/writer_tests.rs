@@ -100,7 +100,7 @@ fn a_batch_fits_into_one_request() {
     ops.insert(50, of(100, 2 * MAX_BATCH_BYTES));
     let mut sizes = Vec::new();
     while !ops.is_empty() {
-        let batch = next_batch(&mut ops, LeaseId(1), 500);
+        let batch = next_batch(&mut ops, LeaseId(1), 500, MAX_BATCH);
         sizes.push((batch.len(), batch.iter().map(bytes_of).sum::<usize>()));
     }
     let alone = sizes.iter().filter(|(_, bytes)| *bytes > MAX_BATCH_BYTES).collect::<Vec<_>>();
@@ -108,5 +108,25 @@ fn a_batch_fits_into_one_request() {
     assert_eq!(sizes.iter().map(|(ops, _)| ops).sum::<usize>(), 101);
     assert!(sizes.len() <= 8, "{sizes:?}");
     let mut small: Vec<RecordOp> = (0..200).map(|n| of(n, 100)).collect();
-    assert_eq!(next_batch(&mut small, LeaseId(1), 500).len(), MAX_BATCH);
+    assert_eq!(next_batch(&mut small, LeaseId(1), 500, MAX_BATCH).len(), MAX_BATCH);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_an_earlier_connection_is_not_learnt() {
+    let bench = bench().await;
+    let first = bench.handle.connection().unwrap();
+    bench.server.cut();
+    while bench.handle.connection().map_or(true, |now| Arc::ptr_eq(&now, &first)) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // The revision of an etcd that is gone: no event and no list would remove its record again.
+    let batch = Batch { fence: None, lease: LeaseId(7), ops: vec![create("10.0.0.1:80")] };
+    let answer = Ok(TxnResponse { revision: 9000, outcomes: vec![Outcome::Written] });
+    let mut report = WriteReport::default();
+    learn_answer(&bench.handle, first.as_ref(), &batch, answer.clone(), &mut report).await.unwrap();
+    assert_eq!(bench.handle.view().counts().own, 0);
+    let now = bench.handle.connection().unwrap();
+    learn_answer(&bench.handle, now.as_ref(), &batch, answer, &mut report).await.unwrap();
+    assert_eq!(bench.handle.view().counts().own, 1);
+    bench.stop.cancel();
 }

@@ -115,7 +115,8 @@ pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
     let siblings = siblings::siblings(views, &checkpoints, &observed, validation.accepted());
     let now = views.env.now();
     let checkpoint = &observed.checkpoint.planned;
-    let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, now);
+    let (facts, former) = (&observed.facts, &validation.former);
+    let plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, now);
     let failed = observed.registry_failure.as_ref().map(ToString::to_string);
     let rejected = match (&observed.facts.registry, &observed.registry) {
         (None, Some(registry)) => {

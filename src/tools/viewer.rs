@@ -11,7 +11,6 @@ use std::time::Duration;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use twinspan_core::model::{Record, ServiceKey};
 
 use super::preview::{self, Preview};
@@ -23,6 +22,7 @@ use crate::controllers::service_registry::Sessions;
 use crate::controllers::views::Views;
 use crate::env::Env;
 use crate::leadership;
+use crate::tasks::Tasks;
 
 /// A part that did not sync in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ const POLL: Duration = Duration::from_millis(50);
 pub struct Viewer {
     client: Client,
     views: Views,
-    tasks: TaskTracker,
+    tasks: Tasks,
     stop: CancellationToken,
     namespace: String,
 }
@@ -61,8 +61,8 @@ impl fmt::Debug for Viewer {
 
 impl Viewer {
     pub fn start(client: &Client, operator_namespace: &str) -> Self {
-        let (stop, tasks, env) = (CancellationToken::new(), TaskTracker::new(), Env::real());
-        let views = Views::new(env.clone());
+        let (stop, env) = (CancellationToken::new(), Env::real());
+        let (views, tasks) = (Views::new(env.clone()), Tasks::new(stop.clone()));
         let (registry_events, registry) = mpsc::unbounded_channel();
         let (cluster_events, cluster) = mpsc::unbounded_channel();
         let (_, probe) = mpsc::unbounded_channel();
@@ -70,9 +70,9 @@ impl Viewer {
         let (commands, command_queue) = mpsc::unbounded_channel();
         let (enqueuer, _) = queue::new(env.clone());
         let router = Router { views: views.clone(), enqueuer, registries: commands };
-        tasks.spawn(router.run(Sources { cluster, registry, probe, leading }, stop.clone()));
-        let sessions = Sessions::new(views.clone(), registry_events, tasks.clone(), stop.clone(), None);
-        tasks.spawn(sessions.follow(command_queue));
+        tasks.spawn("router", router.run(Sources { cluster, registry, probe, leading }, stop.clone()));
+        let sessions = Sessions::new(views.clone(), registry_events, tasks.tracker().clone(), stop.clone(), None);
+        tasks.spawn("sessions", sessions.follow(command_queue));
         let (view, events) = (views.cluster.clone(), cluster_events);
         let watches = Watches { view, events, env, stop: stop.clone(), tasks: tasks.clone() };
         watches.start(client, operator_namespace);
@@ -135,7 +135,6 @@ impl Viewer {
 
     pub async fn end(self) {
         self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.tasks.end().await;
     }
 }

@@ -13,18 +13,22 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("twinspan_core::codec", &["model"]),
     ("twinspan_core::plan", &["model", "codec"]),
     ("twinspan::env", &[]),
+    ("twinspan::tasks", &[]),
     ("twinspan::telemetry", &[]),
     ("twinspan::leadership", &[]),
     ("twinspan::api", &["codec", "model", "plan"]),
     ("twinspan::probe", &["env", "leadership", "model", "plan"]),
-    ("twinspan::registry", &["api", "codec", "env", "leadership", "model", "plan"]),
-    ("twinspan::cluster", &["api", "env", "leadership", "model", "plan", "telemetry"]),
+    ("twinspan::registry", &["api", "codec", "env", "leadership", "model", "plan", "tasks"]),
+    ("twinspan::cluster", &["api", "env", "leadership", "model", "plan", "tasks", "telemetry"]),
     (
         "twinspan::controllers",
-        &["api", "cluster", "codec", "env", "leadership", "model", "plan", "probe", "registry", "telemetry"],
+        &["api", "cluster", "codec", "env", "leadership", "model", "plan", "probe", "registry", "tasks", "telemetry"],
     ),
-    ("twinspan::tools", &["api", "cluster", "codec", "controllers", "env", "leadership", "model", "plan", "registry"]),
-    ("twinspan::operator", &["cluster", "controllers", "env", "leadership", "probe", "registry", "telemetry"]),
+    (
+        "twinspan::tools",
+        &["api", "cluster", "codec", "controllers", "env", "leadership", "model", "plan", "registry", "tasks"],
+    ),
+    ("twinspan::operator", &["cluster", "controllers", "env", "leadership", "probe", "registry", "tasks", "telemetry"]),
     ("twinspan::cli", &["api", "env", "model", "operator", "telemetry", "tools"]),
 ];
 

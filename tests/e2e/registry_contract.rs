@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use etcd_client::{DeleteOptions, Txn, TxnOp};
 use twinspan::registry::etcd::{EtcdConnector, Settings};
 use twinspan::registry::fake::FakeEtcd;
 use twinspan::registry::{
@@ -12,20 +13,187 @@ use twinspan::registry::{
 };
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey};
 use twinspan_core::plan::RecordOp;
+use twinspan_testbed::{Etcd, eventually};
 
-use crate::harness::{Suite, stories};
+use crate::harness::{SOON, Suite, stories};
 
-stories![etcd, memory];
+stories![etcd, memory, few_operations, etcd_behind_its_proxy, values_and_revisions_of_any_size];
 
 async fn etcd(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let etcd = bed.start_registry("registry-contract").await?;
     let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
-    contract(&EtcdConnector::new(settings)).await
+    contract(&EtcdConnector::new(settings), Server::Etcd(&etcd)).await
 }
 
 async fn memory(_: Arc<Suite>) -> Result<()> {
-    contract(&FakeEtcd::new()).await
+    let server = FakeEtcd::new();
+    contract(&server, Server::Memory(&server)).await
+}
+
+/// The proxy numbers watches itself, and answers no progress request.
+async fn etcd_behind_its_proxy(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let etcd = bed.start_registry("registry-proxied-contract").await?;
+    let proxy = bed.start_grpc_proxy("grpc-proxy-contract", &etcd)?;
+    let settings = Settings { endpoints: vec![proxy.endpoint().to_owned()], tls: None, user: None };
+    let connector = EtcdConnector::new(settings);
+    let answers = || async { Ok(connector.connect().await?) };
+    eventually("the proxy answers", SOON, answers).await?;
+    contract(&connector, Server::Proxy).await
+}
+
+/// Strangers choose the size of values, and an administrator may let them be larger than any message that is read.
+async fn values_and_revisions_of_any_size(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    many_large(&bed.start_registry("registry-large").await?).await?;
+    one_huge(&bed.start_registry_with("registry-huge", &["--max-request-bytes=33554432"]).await?).await
+}
+
+fn connector_to(etcd: &Etcd) -> EtcdConnector {
+    EtcdConnector::new(Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None })
+}
+
+async fn many_large(etcd: &Etcd) -> Result<()> {
+    let registry = connector_to(etcd).connect().await?;
+    registry.grant(LEASE, 600).await?;
+    let before = registry.list(ROOT).await?.revision;
+    let mut stranger = etcd.client().await?.kv_client();
+
+    // 28 MB in 20 values, in a list, in a backlog, as the answers to one read and to one lost race.
+    let large = "x".repeat(1_400_000);
+    let names: Vec<String> = (0..20).map(|n| format!("large/{n:02}")).collect();
+    for name in &names {
+        stranger.put(key(name).as_bytes(), large.as_str(), None).await?;
+    }
+    registry.commit(&batch(vec![create("large/small", "1")])).await?;
+    let all = registry.list(ROOT).await?.records;
+    ensure!(all.len() == 21 && all.iter().filter(|record| record.is_too_long()).count() == 20, "{} records", all.len());
+    let mut watch = registry.watch(&follow(1, ROOT, before + 1)).await?;
+    let backlog = changes(watch.as_mut(), 21).await?;
+    let told: Vec<RawRecord> = backlog
+        .into_iter()
+        .filter_map(|change| if let Change::Put(record) = change { Some(record) } else { None })
+        .collect();
+    ensure!(told == all, "the backlog has what the list has");
+    let keys: Vec<RecordKey> = all.iter().map(|record| record.key.clone()).collect();
+    let read = registry.read(&keys).await?.records;
+    ensure!(read.iter().map(|(_, record)| record.as_ref()).eq(all.iter().map(Some)), "a read has what the list has");
+    let races = names.iter().map(|name| create(name, "1")).collect();
+    let lost = registry.commit(&batch(races)).await;
+    ensure!(matches!(&lost, Err(error) if error.is_ambiguous()), "{lost:?}");
+
+    // One revision of more than 16 MiB: only its watch ends.
+    let long = "k".repeat(20_000);
+    for n in 0..15 {
+        let puts = (0..60).map(|m| TxnOp::put(format!("{ROOT}mass/{n}-{m:03}-{long}"), "", None));
+        stranger.txn(Txn::new().and_then(puts.collect::<Vec<_>>())).await?;
+    }
+    let listed = registry.list(&format!("{ROOT}mass/")).await?;
+    ensure!(listed.records.len() == 900, "{} records", listed.records.len());
+    watch.follow(&follow(2, &format!("{ROOT}mass/"), listed.revision + 1)).await?;
+    watch.unwatch(1).await?;
+    watch.follow(&follow(3, &format!("{ROOT}small/"), listed.revision + 1)).await?;
+    stranger.delete(format!("{ROOT}mass/"), Some(DeleteOptions::new().with_prefix())).await?;
+    loop {
+        match next(watch.as_mut()).await? {
+            WatchItem::Lost { watch_id: 2, error: RegistryError::TooLarge(_) } => break,
+            WatchItem::Alive | WatchItem::Progress(_) => {}
+            other => bail!("{other:?}"),
+        }
+    }
+    registry.commit(&batch(vec![create("small/a", "1")])).await?;
+    ensure!(matches!(&changes(watch.as_mut(), 1).await?[..], [Change::Put(record)] if record.key == key("small/a")));
+
+    Ok(())
+}
+
+/// One value above the limit. The stream that it ends is followed by one that passes over it.
+async fn one_huge(etcd: &Etcd) -> Result<()> {
+    let connector = connector_to(etcd);
+    let registry = connector.connect().await?;
+    registry.grant(LEASE, 600).await?;
+    let mut stranger = etcd.client().await?.kv_client();
+    stranger.put(key("huge/a").as_bytes(), "x".repeat(17 << 20), None).await?;
+    let huge = registry.list(&format!("{ROOT}huge/")).await?;
+    ensure!(
+        huge.records.len() == 1 && huge.records.iter().all(RawRecord::is_too_long),
+        "{} records",
+        huge.records.len()
+    );
+    let mut watch = registry.watch(&follow(1, &format!("{ROOT}huge/"), huge.revision + 1)).await?;
+    let ended = next(watch.as_mut()).await;
+    ensure!(ended.is_err(), "{ended:?}");
+    let again = connector.connect().await?;
+    let mut watch = again.watch(&follow(1, &format!("{ROOT}huge/"), huge.revision + 1)).await?;
+    let quiet = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
+    ensure!(quiet.is_err(), "{quiet:?}");
+    ensure!(!watch.request_progress().await?, "etcd would not answer");
+    registry.commit(&batch(vec![create("huge/b", "1")])).await?;
+    ensure!(matches!(&changes(watch.as_mut(), 1).await?[..], [Change::Put(record)] if record.key == key("huge/b")));
+    ensure!(watch.request_progress().await?);
+    ensure!(matches!(next(watch.as_mut()).await?, WatchItem::Progress(_)));
+    Ok(())
+}
+
+/// The next changes, at least so many.
+async fn changes(watch: &mut dyn Watch, count: usize) -> Result<Vec<Change>> {
+    let mut found = Vec::new();
+    while found.len() < count {
+        match next(watch).await? {
+            WatchItem::Changes(more) => found.extend(more),
+            WatchItem::Progress(_) | WatchItem::Alive => {}
+            WatchItem::Lost { error, .. } => return Err(error.into()),
+        }
+    }
+    Ok(found)
+}
+
+/// The server that answers.
+#[derive(Clone, Copy)]
+enum Server<'a> {
+    Etcd(&'a Etcd),
+    Memory(&'a FakeEtcd),
+    /// It answers no progress requests, and its watches follow those of others.
+    Proxy,
+}
+
+/// An etcd that allows fewer operations in a transaction than ours have: the limit is found out.
+async fn few_operations(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let etcd = bed.start_registry_with("registry-few-operations", &["--max-txn-ops=16"]).await?;
+    let settings = Settings { endpoints: vec![etcd.endpoint().to_owned()], tls: None, user: None };
+    few(&EtcdConnector::new(settings)).await?;
+    let server = FakeEtcd::new();
+    server.set_max_txn_ops(16);
+    few(&server).await
+}
+
+async fn few(connector: &dyn Connector) -> Result<()> {
+    let registry = connector.connect().await?;
+    registry.grant(LEASE, 600).await?;
+    let ops = |n: usize| (0..n).map(|n| create(&format!("few/{n}"), "1")).collect();
+    ensure!(registry.max_batch() == MAX_BATCH);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        ensure!(tries < 6, "the limit is not found: {}", registry.max_batch());
+        match registry.commit(&batch(ops(registry.max_batch()))).await {
+            Err(RegistryError::TooManyOps) => {}
+            Ok(committed) => {
+                ensure!(committed.outcomes.iter().all(|o| *o == Outcome::Written), "{committed:?}");
+                break;
+            }
+            Err(error) => bail!("{error}"),
+        }
+    }
+    ensure!(registry.max_batch() == 15, "{}", registry.max_batch());
+    // A new connection reads many keys at first.
+    let keys: Vec<RecordKey> = (0..MAX_BATCH).map(|n| key(&format!("few/{n}"))).collect();
+    let reading = connector.connect().await?.read(&keys).await?;
+    ensure!(reading.records.len() == MAX_BATCH);
+    ensure!(reading.records.iter().filter(|(_, record)| record.is_some()).count() == 15);
+    Ok(())
 }
 
 const ROOT: &str = "root/";
@@ -51,30 +219,38 @@ fn found(name: &str, value: &str, mod_revision: i64) -> RawRecord {
     RawRecord { key: key(name), value: value.into(), mod_revision, lease: LEASE }
 }
 
-async fn contract(connector: &dyn Connector) -> Result<()> {
+async fn contract(connector: &dyn Connector, server: Server<'_>) -> Result<()> {
+    let progress = !matches!(server, Server::Proxy);
     let registry = connector.connect().await?;
     let registry = registry.as_ref();
     let status = registry.status().await?;
     ensure!(status.cluster_id != 0);
     let empty = registry.list(ROOT).await?;
     ensure!(empty.records.is_empty() && empty.cluster_id == status.cluster_id, "{empty:?}");
-    let mut watch = registry.watch(&follow(1, ROOT, empty.revision)).await?;
+    ensure!(empty.revision == 1, "an empty etcd is at revision 1: {empty:?}");
+    let mut watch = registry.watch(&follow(1, ROOT, empty.revision + 1)).await?;
 
-    quiet(watch.as_mut()).await?;
+    quiet(watch.as_mut(), progress).await?;
     leases(registry).await?;
     let first = compare_and_swap(registry).await?;
-    seen(watch.as_mut(), first).await?;
+    seen(watch.as_mut(), first, progress).await?;
     fences(registry).await?;
-    several(registry).await?;
+    several(registry, progress).await?;
+    dead_leases(registry).await?;
+    refusals(registry).await?;
+    compaction(registry, server).await?;
     large(registry).await?;
     expiry(registry).await
 }
 
 /// A watch without events reports progress on request, also after a wait that timed out.
-async fn quiet(watch: &mut dyn Watch) -> Result<()> {
+async fn quiet(watch: &mut dyn Watch, progress: bool) -> Result<()> {
     let nothing = tokio::time::timeout(Duration::from_secs(1), watch.next()).await;
     ensure!(nothing.is_err(), "nothing happened: {nothing:?}");
-    watch.request_progress().await?;
+    ensure!(watch.request_progress().await? == progress);
+    if !progress {
+        return Ok(());
+    }
     match next(watch).await? {
         WatchItem::Progress(_) => Ok(()),
         other => bail!("nothing happened: {other:?}"),
@@ -83,7 +259,7 @@ async fn quiet(watch: &mut dyn Watch) -> Result<()> {
 
 async fn leases(registry: &dyn Registry) -> Result<()> {
     ensure!(registry.look_up(LEASE).await? == LeaseState::Gone);
-    ensure!(registry.keep_alive(LEASE).await? == KeepAlive::Gone);
+    ensure!(matches!(registry.keep_alive(LEASE).await?, KeepAlive::Gone { revision: 1 }));
     let missing = registry.commit(&batch(vec![create("a", "1")])).await;
     ensure!(missing == Err(RegistryError::LeaseGone), "{missing:?}");
     ensure!(registry.grant(LEASE, 600).await? == Grant::Granted(600));
@@ -136,15 +312,8 @@ async fn compare_and_swap(registry: &dyn Registry) -> Result<i64> {
 }
 
 /// The watch reports all changes in order, and then progress.
-async fn seen(watch: &mut dyn Watch, first: i64) -> Result<()> {
-    let mut changes = Vec::new();
-    while changes.len() < 5 {
-        match next(watch).await? {
-            WatchItem::Changes(more) => changes.extend(more),
-            WatchItem::Progress(_) | WatchItem::Alive => {}
-            WatchItem::Lost { watch_id, error } => bail!("watch {watch_id} ended: {error}"),
-        }
-    }
+async fn seen(watch: &mut dyn Watch, first: i64, progress: bool) -> Result<()> {
+    let told = changes(watch, 5).await?;
     let put = |name, value, revision| Change::Put(found(name, value, revision));
     let expected = [
         put("a", "1", first),
@@ -153,8 +322,11 @@ async fn seen(watch: &mut dyn Watch, first: i64) -> Result<()> {
         put("b", "2", first + 1),
         Change::Delete { key: key("a"), revision: first + 2 },
     ];
-    ensure!(changes == expected, "{changes:?}");
-    watch.request_progress().await?;
+    ensure!(told == expected, "{told:?}");
+    ensure!(watch.request_progress().await? == progress);
+    if !progress {
+        return Ok(());
+    }
     match next(watch).await? {
         WatchItem::Progress(revision) => ensure!(revision >= first + 2, "{revision}"),
         other => bail!("nothing else happened: {other:?}"),
@@ -180,42 +352,106 @@ async fn fences(registry: &dyn Registry) -> Result<()> {
 
 /// Several ranges on one stream: each gets its own changes, also a range that is added later; a range that was given up
 /// gets none.
-async fn several(registry: &dyn Registry) -> Result<()> {
-    let from = registry.list(ROOT).await?.revision;
+async fn several(registry: &dyn Registry, progress: bool) -> Result<()> {
+    let from = registry.list(ROOT).await?.revision + 1;
     let (one, two) = (format!("{ROOT}one/"), format!("{ROOT}two/"));
     let mut watch = registry.watch(&follow(1, &one, from)).await?;
     registry.commit(&batch(vec![create("one/a", "1"), create("two/a", "1"), create("other", "1")])).await?;
     watch.follow(&follow(2, &two, from)).await?;
-    let mut told = Vec::new();
-    while told.len() < 2 {
-        if let WatchItem::Changes(changes) = next(watch.as_mut()).await? {
-            told.extend(changes);
-        }
-    }
+    let told = changes(watch.as_mut(), 2).await?;
     let mut keys: Vec<String> =
         told.iter().map(|c| if let Change::Put(record) = c { record.key.to_string() } else { String::new() }).collect();
     keys.sort();
     ensure!(keys == [format!("{one}a"), format!("{two}a")], "{keys:?}");
-    watch.request_progress().await?;
-    loop {
+    ensure!(watch.request_progress().await? == progress);
+    while progress {
         match next(watch.as_mut()).await? {
-            WatchItem::Progress(revision) if revision > from => break,
+            WatchItem::Progress(revision) if revision >= from => break,
             WatchItem::Progress(_) | WatchItem::Alive => {}
             other => bail!("nothing else happened: {other:?}"),
         }
     }
     watch.unwatch(1).await?;
     registry.commit(&batch(vec![create("one/b", "1"), create("two/b", "1")])).await?;
-    match next(watch.as_mut()).await? {
-        WatchItem::Changes(changes) => {
-            ensure!(
-                matches!(&changes[..], [Change::Put(record)] if record.key.to_string() == format!("{two}b")),
-                "{changes:?}"
-            );
-        }
-        other => bail!("a change was expected: {other:?}"),
-    }
+    let told = changes(watch.as_mut(), 1).await?;
+    ensure!(matches!(&told[..], [Change::Put(record)] if record.key.to_string() == format!("{two}b")), "{told:?}");
     Ok(())
+}
+
+/// A missing lease fails the whole batch, but not for an operation that loses its race.
+async fn dead_leases(registry: &dyn Registry) -> Result<()> {
+    let first = registry.commit(&batch(vec![create("dead/a", "1"), create("dead/b", "1")])).await?.revision;
+    let dead = |ops| Batch { fence: None, lease: LeaseId(99), ops };
+    let update = || RecordOp::Update { key: key("dead/b"), value: b"2".to_vec(), if_revision: first, lease: LEASE };
+    let failed = registry.commit(&dead(vec![create("dead/c", "1"), update()])).await;
+    ensure!(failed == Err(RegistryError::LeaseGone), "{failed:?}");
+    ensure!(registry.list(ROOT).await?.revision == first, "nothing is written");
+    let lost = registry.commit(&dead(vec![create("dead/a", "x"), update()])).await?;
+    let expected = [Outcome::Conflict(Some(found("dead/a", "1", first))), Outcome::Written];
+    ensure!(lost.outcomes == expected, "{lost:?}");
+    Ok(())
+}
+
+/// A key that is put twice in one batch is refused, as is a request that is too large. Nothing is written.
+async fn refusals(registry: &dyn Registry) -> Result<()> {
+    let before = registry.list(ROOT).await?;
+    let never = |value: &str| RecordOp::Update {
+        key: key("twice"),
+        value: value.into(),
+        if_revision: -1,
+        lease: LeaseId::NONE,
+    };
+    let delete = || RecordOp::Delete { key: key("twice"), if_revision: 1, lease: LEASE };
+    for twice in [vec![create("twice", "1"), never("2")], vec![delete(), create("twice", "1")]] {
+        let refused = registry.commit(&batch(twice)).await;
+        ensure!(matches!(&refused, Err(RegistryError::Rejected(why)) if why.contains("duplicate key")), "{refused:?}");
+    }
+    for bytes in [1600 * 1024, 3 * 1024 * 1024] {
+        let refused = registry.commit(&batch(vec![create("huge", &"x".repeat(bytes))])).await;
+        ensure!(matches!(&refused, Err(RegistryError::Rejected(_))), "{bytes} bytes: {refused:?}");
+    }
+    // No key ever has that revision: this asks for permission, and writes nothing.
+    let nothing = registry.commit(&Batch { fence: None, lease: LeaseId::NONE, ops: vec![never("1")] }).await?;
+    ensure!(nothing.outcomes == [Outcome::Conflict(None)], "{nothing:?}");
+    let after = registry.list(ROOT).await?;
+    ensure!(after == before, "{} records", after.records.len());
+    // A delete behind a put of the same key is no duplicate. It is compared with the state before the batch, and its
+    // answer has the state after the put.
+    let TxnResponse { revision, outcomes } = registry.commit(&batch(vec![create("twice", "1"), delete()])).await?;
+    let conflict = Outcome::Conflict(Some(found("twice", "1", revision)));
+    ensure!(outcomes == [Outcome::Written, conflict], "{outcomes:?}");
+    Ok(())
+}
+
+/// A compaction ends a watch that has still to catch up from an earlier revision, and no other.
+async fn compaction(registry: &dyn Registry, server: Server<'_>) -> Result<()> {
+    let quiet_range = format!("{ROOT}quiet/");
+    let from = registry.list(&quiet_range).await?.revision;
+    let mut watch = registry.watch(&follow(1, &quiet_range, from)).await?;
+    watch.request_progress().await?;
+    ensure!(matches!(next(watch.as_mut()).await?, WatchItem::Progress(_)));
+    registry.commit(&batch(vec![create("loud/a", "1")])).await?;
+    registry.commit(&batch(vec![create("loud/b", "1")])).await?;
+    match server {
+        Server::Etcd(etcd) => etcd.compact().await?,
+        Server::Memory(server) => server.compact(),
+        Server::Proxy => return Ok(()),
+    }
+    let mut late = registry.watch(&follow(1, &quiet_range, from)).await?;
+    let ended = next(late.as_mut()).await;
+    let reason = ended.as_ref().err().and_then(|error| error.downcast_ref::<RegistryError>());
+    ensure!(matches!(reason, Some(RegistryError::Compacted(_) | RegistryError::WatchEnded(_))), "{ended:?}");
+    registry.commit(&batch(vec![create("quiet/a", "1")])).await?;
+    loop {
+        match next(watch.as_mut()).await? {
+            WatchItem::Changes(changes) => {
+                ensure!(matches!(&changes[..], [Change::Put(put)] if put.key == key("quiet/a")), "{changes:?}");
+                return Ok(());
+            }
+            WatchItem::Progress(_) | WatchItem::Alive => {}
+            WatchItem::Lost { error, .. } => bail!("{error}"),
+        }
+    }
 }
 
 /// The largest batch, a list of several pages, and responses larger than the 4 MB that gRPC accepts by default: one
@@ -223,7 +459,7 @@ async fn several(registry: &dyn Registry) -> Result<()> {
 async fn large(registry: &dyn Registry) -> Result<()> {
     const RECORDS: usize = 20 * MAX_BATCH;
     let (many, value) = (format!("{ROOT}many/"), "x".repeat(3 * 1024));
-    let from = registry.list(&many).await?.revision;
+    let from = registry.list(&many).await?.revision + 1;
     for n in 0..20 {
         let ops = (0..MAX_BATCH).map(|m| create(&format!("many/{:05}", n * MAX_BATCH + m), &value)).collect();
         let committed = registry.commit(&batch(ops)).await?;
@@ -233,19 +469,14 @@ async fn large(registry: &dyn Registry) -> Result<()> {
     ensure!(listing.records.len() == RECORDS, "{} records", listing.records.len());
     ensure!(listing.records.is_sorted_by(|a, b| a.key < b.key));
     let mut watch = registry.watch(&follow(1, &many, from)).await?;
-    let mut told = 0;
-    while told < RECORDS {
-        if let WatchItem::Changes(changes) = next(watch.as_mut()).await? {
-            told += changes.len();
-        }
-    }
+    ensure!(changes(watch.as_mut(), RECORDS).await?.len() == RECORDS);
     Ok(())
 }
 
 /// A lease that ends deletes its records.
 async fn expiry(registry: &dyn Registry) -> Result<()> {
     let short = LeaseId(78);
-    let from = registry.list(ROOT).await?.revision;
+    let from = registry.list(ROOT).await?.revision + 1;
     ensure!(matches!(registry.grant(short, 5).await?, Grant::Granted(ttl) if ttl >= 5));
     registry.commit(&Batch { fence: None, lease: short, ops: vec![create("short", "1")] }).await?;
     let mut watch = registry.watch(&follow(1, ROOT, from)).await?;
@@ -256,6 +487,7 @@ async fn expiry(registry: &dyn Registry) -> Result<()> {
         }
     }
     ensure!(registry.look_up(short).await? == LeaseState::Gone);
-    ensure!(registry.keep_alive(short).await? == KeepAlive::Gone);
+    let reached = registry.list(ROOT).await?.revision;
+    ensure!(registry.keep_alive(short).await? == KeepAlive::Gone { revision: reached });
     Ok(())
 }

@@ -42,7 +42,7 @@ impl Framework for Grpc {
     }
 
     fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
-        let text = go_json::text(value);
+        let text = go_json::json_text(value);
         let mut found = Registration { network: "tcp".to_owned(), ..Registration::default() };
         let mut address = String::new();
         for (name, written, raw) in go_json::fields(&text)?.iter() {

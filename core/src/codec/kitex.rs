@@ -53,7 +53,7 @@ impl Framework for Kitex {
 /// # Errors
 /// [`Undecodable`] where a reader would skip the record with a warning.
 pub fn decode(value: &[u8]) -> Result<Registration, Undecodable> {
-    let text = go_json::text(value);
+    let text = go_json::json_text(value);
     let mut found = Registration::default();
     let mut address = String::new();
     for (name, written, raw) in go_json::fields(&text)?.iter() {

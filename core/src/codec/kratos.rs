@@ -51,7 +51,7 @@ impl Framework for Kratos {
 
     /// Also refuses `null`, which would end a reader's process.
     fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable> {
-        let text = go_json::text(value);
+        let text = go_json::json_text(value);
         if text.trim() == "null" {
             return Err(Undecodable("null, which ends the process of a Kratos reader".to_owned()));
         }

@@ -22,22 +22,32 @@ pub enum Range {
     Service(RegistryName),
 }
 
-/// The layout of one registry: a format and the prefix in force.
+/// The layout of one registry: a format, the prefix in force, and whether a slash precedes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     format: Format,
     prefix: String,
+    leading_slash: bool,
 }
 
 impl Layout {
     pub fn new(format: Format, prefix: impl Into<String>) -> Self {
-        Self { format, prefix: prefix.into() }
+        Self { format, prefix: prefix.into(), leading_slash: false }
+    }
+
+    /// Puts a slash before every key; nothing changes where keys begin with one anyway.
+    pub fn with_leading_slash(mut self, leading_slash: bool) -> Self {
+        if leading_slash && !self.prefix.is_empty() && !self.prefix.starts_with('/') {
+            self.prefix.insert(0, '/');
+        }
+        Self { leading_slash, ..self }
     }
 
     pub fn format(&self) -> Format {
         self.format
     }
 
+    /// The prefix with which keys begin.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
@@ -45,7 +55,7 @@ impl Layout {
     /// The start that all keys of the registry share, and no other key of the etcd. `None` where services lie at the
     /// top of the etcd, among keys of other programs.
     pub fn root(&self) -> Option<String> {
-        (!self.prefix.is_empty()).then(|| format!("{}/", self.prefix))
+        (!self.prefix.is_empty()).then(|| self.top())
     }
 
     /// The ranges to list and watch for these names: everything where all keys share a root, else each service by
@@ -72,7 +82,7 @@ impl Layout {
 
     /// The part of a key that precedes the name of the service.
     fn top(&self) -> String {
-        if self.prefix.is_empty() && !self.framework().has_leading_slash() {
+        if self.prefix.is_empty() && !self.leading_slash && !self.framework().has_leading_slash() {
             return String::new();
         }
         format!("{}/", self.prefix)

@@ -55,6 +55,42 @@ fn keys_are_those_that_readers_look_under() {
 }
 
 #[test]
+fn a_leading_slash_precedes_every_key_once() {
+    let layout = |format, prefix: &str| Layout::new(format, prefix).with_leading_slash(true);
+    for (format, prefix, root, common) in [
+        (Format::Grpc, "", "/echo/", None),
+        (Format::GoZero, "", "/echo/", None),
+        (Format::Kratos, "", "/echo/", None),
+        (Format::Kitex, "", "/echo/", None),
+        (Format::Grpc, "svc", "/svc/echo/", Some("/svc/")),
+        (Format::GoZero, "svc/", "/svc//echo/", Some("/svc//")),
+        (Format::Kitex, "kitex/registry-etcd", "/kitex/registry-etcd/echo/", Some("/kitex/registry-etcd/")),
+        (Format::Kratos, "/microservices", "/microservices/echo/", Some("/microservices/")),
+    ] {
+        let layout = layout(format, prefix);
+        assert_eq!(layout.service_root(&name()), root, "{format:?} {prefix}");
+        assert_eq!(layout.root().as_deref(), common, "{format:?} {prefix}");
+        let instance = instance(format, "10.0.0.1:80");
+        let key = layout.key(&name(), &owner(), &instance);
+        assert!(key.to_string().starts_with(root), "{key}");
+        assert_eq!(layout.split_key(&key).map(|(name, _)| name), Some(&b"echo"[..]));
+        let value = layout.encode(&layout.registration(&name(), &owner(), &instance));
+        assert_eq!(record(&layout, &key, value).kind("c-1"), Kind::Own(&owner()), "{format:?} {prefix}");
+    }
+    // Hand-written registrars: etcd's own examples and jetcd use keys such as this one.
+    let grpc = layout(Format::Grpc, "");
+    let key = RecordKey::from("/greeter/10.0.0.1:50051");
+    assert_eq!(grpc.split_key(&key), Some((&b"greeter"[..], &b"10.0.0.1:50051"[..])));
+    // The slash is part of the place.
+    assert!(!grpc.same_keyspace(&Layout::new(Format::Grpc, "")));
+    assert!(grpc.same_keyspace(&Layout::new(Format::Kitex, "")));
+    assert!(layout(Format::Kitex, "p").same_keyspace(&Layout::new(Format::Kitex, "/p")));
+    assert!(!layout(Format::Kitex, "p").same_keyspace(&Layout::new(Format::Kitex, "p")));
+    // A slash at the end of the prefix keeps its meaning.
+    assert_eq!(Layout::new(Format::Grpc, "/").service_root(&name()), "//echo/");
+}
+
+#[test]
 fn what_is_written_is_read_back_as_our_own_in_every_format() {
     for &format in Format::ALL {
         let layout = layout(format);

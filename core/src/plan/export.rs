@@ -41,6 +41,12 @@ pub struct Input<'a> {
     pub proof: Proof<'a>,
     pub limits: Limits,
     pub context: GuardContext<'a>,
+    /// Until then only records go whose endpoint ended before our eyes: nothing explains the leader before us, which may
+    /// be of another cluster with our ID and owners of the same names.
+    pub grace_until: Option<Timestamp>,
+    /// The service moved away from here: the addresses that are in its new place by now, whose records here go at once.
+    /// `None` where the service is at home, or its new place is not known yet.
+    pub moved: Option<&'a BTreeSet<InstanceAddr>>,
     pub state: &'a ExportState,
     /// Whether this process leads. Only a leader judges; the others keep evidence.
     pub leads: bool,
@@ -118,8 +124,13 @@ pub fn plan(input: &Input<'_>) -> Plan {
         }
         deletes.extend(replaced_by(input, key, instance));
     }
-    let (mut at_once, unproven) = superfluous(input, &registered, &desired);
-    ask_guard(input, &mut plan, &unproven, desired.len());
+    let (mut at_once, unproven) = superfluous(input, &registered, &desired, &awaited(&plan));
+    if let Some(until) = input.grace_until {
+        deletes.clear();
+        spare(input, &mut plan, &mut at_once, &unproven, until);
+    } else {
+        ask_guard(input, &mut plan, &unproven, desired.len());
+    }
     let allowed = &plan.guard.allowed;
     at_once.extend(unproven.into_iter().filter(|(addr, _)| allowed.contains(addr)).map(|(_, record)| record));
     deletes.extend(at_once.into_iter().map(delete));
@@ -167,6 +178,7 @@ fn superfluous<'a>(
     input: &Input<'a>,
     registered: &Registered,
     desired: &Desired<'_>,
+    awaited: &BTreeSet<InstanceAddr>,
 ) -> (Vec<&'a Record>, BTreeMap<InstanceAddr, &'a Record>) {
     let (mut at_once, mut unproven) = (Vec::new(), BTreeMap::new());
     for (key, record) in input.records.iter().chain(input.under_other_names) {
@@ -184,17 +196,29 @@ fn superfluous<'a>(
         let renamed = desired
             .values()
             .any(|(instance, _)| instance.addresses().any(|a| record.endpoint_addresses().any(|b| a == b)));
+        // A record under another name stays until the one under the name in force is there.
+        if !here && record.endpoint_addresses().any(|addr| awaited.contains(&addr)) {
+            continue;
+        }
+        let moved = record.endpoint_addresses().any(|addr| input.moved.is_some_and(|moved| moved.contains(&addr)));
         // A healed record stands for no endpoint of the cluster, so no end of one has to be proven.
         let healed = record.own(&input.owner.cluster_id).is_none();
         let first = record.endpoint_addresses().next();
         match first {
-            Some(addr) if here && !healed && !registered && !renamed && !is_proven(input, addr) => {
+            Some(addr) if here && !healed && !registered && !renamed && !moved && !is_proven(input, addr) => {
                 unproven.insert(addr, *record);
             }
             _ => at_once.push(*record),
         }
     }
     (at_once, unproven)
+}
+
+/// Addresses that are exported soon, but are not under the name in force yet.
+fn awaited(plan: &Plan) -> BTreeSet<InstanceAddr> {
+    let awaited =
+        |instance: &&InstanceOutcome| matches!(instance.outcome, Outcome::ToBeExported | Outcome::ExportDelayed { .. });
+    plan.instances.iter().filter(awaited).filter_map(|instance| instance.subject.address()).collect()
 }
 
 /// An address that already waits for the guard keeps waiting, even if this plan has proof for others.
@@ -205,6 +229,32 @@ fn is_proven(input: &Input<'_>, addr: InstanceAddr) -> bool {
         Proof::RelistOnly => false,
     };
     proven && !input.state.departing.contains_key(&addr)
+}
+
+/// Leaves records alone whose endpoint did not end before our eyes.
+fn spare(
+    input: &Input<'_>,
+    plan: &mut Plan,
+    at_once: &mut Vec<&Record>,
+    unproven: &BTreeMap<InstanceAddr, &Record>,
+    until: Timestamp,
+) {
+    let registered_now =
+        |addr: &InstanceAddr| input.instances.iter().any(|instance| instance.addresses().any(|a| a == *addr));
+    let spared_at_once = |record: &&Record| {
+        let addr = record.endpoint_addresses().next();
+        let watched = matches!(input.proof, Proof::WatchEvent { .. });
+        let here = input.name.is_some() && input.records.contains_key(&record.key);
+        !(watched && here && addr.is_some_and(|addr| !registered_now(&addr) && is_proven(input, addr)))
+    };
+    let spared: Vec<&Record> = at_once.extract_if(.., |record| spared_at_once(&record)).collect();
+    let since = |addr: &InstanceAddr| input.state.departing.get(addr).copied().unwrap_or(input.now);
+    let waiting = spared.iter().filter_map(|record| record.endpoint_addresses().next()).chain(unproven.keys().copied());
+    plan.state.departing = waiting.map(|addr| (addr, since(&addr))).collect();
+    plan.state.guard = input.state.guard.clone();
+    if !plan.state.departing.is_empty() || !spared.is_empty() {
+        plan.requeue_at = earlier(plan.requeue_at, Some(until));
+    }
 }
 
 fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAddr, &Record>, desired: usize) {

@@ -18,7 +18,9 @@ struct Scene {
     contested: BTreeMap<InstanceAddr, ContestedExport>,
     /// Whether a watch, and not only a list, showed the endpoints.
     watched: bool,
+    moved: Option<BTreeSet<InstanceAddr>>,
     unseen: BTreeSet<IpAddr>,
+    grace_until: Option<Timestamp>,
     state: ExportState,
     imports: bool,
     leads: bool,
@@ -46,7 +48,9 @@ impl Scene {
             records: Vec::new(),
             contested: BTreeMap::new(),
             watched: true,
+            moved: None,
             unseen: BTreeSet::new(),
+            grace_until: None,
             state: ExportState::default(),
             imports: true,
             leads: true,
@@ -127,6 +131,8 @@ impl Scene {
             proof: if self.watched { Proof::WatchEvent { unseen: &self.unseen } } else { Proof::RelistOnly },
             limits: LIMITS,
             context: GuardContext::default(),
+            grace_until: self.grace_until.filter(|until| self.now < *until),
+            moved: self.moved.as_ref(),
             state: &self.state,
             imports: self.imports,
             leads: self.leads,
@@ -255,11 +261,25 @@ fn a_key_that_somebody_else_holds_is_a_conflict_and_is_left_alone() {
 #[test]
 fn records_under_an_old_name_are_withdrawn_and_other_owners_never_are() {
     let value = r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
-    let scene = Scene::with_endpoints(&["10.0.0.1:80"])
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80"])
         .record("p/old-name/10.0.0.1:80", value, LEASE)
         .own("10.0.0.9:80", "c1/shop/other")
         .foreign("p/echo/10.0.0.8:80", "10.0.0.8:80");
-    assert_eq!(scene.ops(), ["+p/echo/10.0.0.1:80", "-p/old-name/10.0.0.1:80"]);
+    assert_eq!(scene.ops(), ["+p/echo/10.0.0.1:80"], "a create that is refused must not cost the old record");
+    scene.apply();
+    assert_eq!(scene.ops(), ["-p/old-name/10.0.0.1:80"]);
+}
+
+#[test]
+fn an_instance_that_moved_leaves_at_once_and_the_others_are_guarded_as_before() {
+    let mut scene = Scene::with_endpoints(&["10.0.0.3:80"])
+        .own("10.0.0.1:80", "c1/shop/echo")
+        .own("10.0.0.2:80", "c1/shop/echo")
+        .own("10.0.0.3:80", "c1/shop/echo");
+    scene.watched = false;
+    assert_eq!(scene.ops(), [""; 0], "only a list lacks them");
+    scene.moved = Some([addr("10.0.0.1:80")].into());
+    assert_eq!(scene.ops(), ["-p/echo/10.0.0.1:80"]);
 }
 
 #[test]
@@ -321,6 +341,8 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         proof: Proof::RelistOnly,
         limits: LIMITS,
         context: GuardContext::default(),
+        grace_until: None,
+        moved: None,
         state: &ExportState::default(),
         imports: true,
         leads: true,
@@ -420,6 +442,27 @@ fn a_slice_says_nothing_of_pods_that_nobody_saw_end() {
     assert!(scene.ops().is_empty());
     scene.now = at(1010);
     assert_eq!(scene.ops(), ["-p/echo/10.0.0.1:80"]);
+}
+
+#[test]
+fn after_an_unexplained_leader_only_what_ended_before_our_eyes_goes() {
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"])
+        .own("10.0.0.1:80", "c1/shop/echo")
+        .own("10.0.0.2:80", "c1/shop/echo")
+        .own("10.9.0.1:80", "c1/shop/echo");
+    scene.grace_until = Some(at(1300));
+    scene.watched = false;
+    let plan = scene.apply();
+    assert_eq!((plan.ops.len(), plan.requeue_at), (0, Some(at(1300))), "a clone's pod, perhaps");
+    // Its own endpoint ends before its eyes.
+    scene.watched = true;
+    scene.endpoints.remove(&addr("10.0.0.2:80"));
+    assert_eq!(scene.ops(), ["-p/echo/10.0.0.2:80"]);
+    scene.apply();
+    assert_eq!(scene.ops(), Vec::<String>::new(), "the other one still waits, whatever the watch shows now");
+    // Then the guard judges it as any that nothing explains.
+    scene.now = at(1300);
+    assert_eq!(scene.ops(), ["-p/echo/10.9.0.1:80"]);
 }
 
 /// A process that does not lead keeps which endpoints nothing proved to have ended, whatever it sees later.

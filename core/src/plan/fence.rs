@@ -48,6 +48,8 @@ pub struct FenceInput<'a> {
     pub explained: bool,
     /// The value that an administrator allows us to raise.
     pub approved: Option<&'a str>,
+    /// The value at which an earlier leader stopped writing.
+    pub refused: Option<&'a str>,
 }
 
 /// The reaction of the leader.
@@ -77,12 +79,23 @@ pub fn decide(input: &FenceInput<'_>) -> Decision {
     let counter = found.as_ref().map_or(0, |epoch| epoch.counter);
     match input.ours {
         Some(ours) if found.as_ref() == Some(ours) => Decision::Hold,
+        None if input.approved == Some(text) => raise(counter, false),
+        // A restart approves nothing: the holder that stopped the leader before us still writes.
+        None if !input.explained && is_refused(input, found.as_ref()) => Decision::InUse,
         None => raise(counter, !input.explained),
         // The key was deleted and made anew, or was restored with the registry.
         Some(ours) if counter < ours.counter => raise(ours.counter, false),
         Some(_) if input.explained || input.approved == Some(text) => raise(counter, false),
         Some(_) => Decision::InUse,
     }
+}
+
+/// True if an earlier leader stopped writing because of this holder, at this counter or a lower one.
+fn is_refused(input: &FenceInput<'_>, found: Option<&Epoch>) -> bool {
+    let refused = input.refused.and_then(|text| text.parse::<Epoch>().ok());
+    refused
+        .zip(found)
+        .is_some_and(|(refused, found)| found.holder == refused.holder && found.counter >= refused.counter)
 }
 
 #[cfg(test)]
@@ -124,7 +137,24 @@ mod tests {
             (Some("6/other"), Some("5/me"), false, Some("6/other"), raise(7, false)),
         ] {
             let ours = ours.map(|text| text.parse::<Epoch>().unwrap());
-            let input = FenceInput { found, ours: ours.as_ref(), me: "me", explained, approved };
+            let input = FenceInput { found, ours: ours.as_ref(), me: "me", explained, approved, refused: None };
+            assert_eq!(decide(&input), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_successor_stays_refused_by_the_holder_that_stopped_the_leader_before_it() {
+        let raise = |counter, unexplained| Decision::Raise { to: Epoch { counter, holder: "me".into() }, unexplained };
+        for (found, explained, approved, expected) in [
+            ("6/clone", false, None, Decision::InUse),
+            ("9/clone", false, None, Decision::InUse),
+            ("9/clone", false, Some("9/clone"), raise(10, false)),
+            ("5/clone", false, None, raise(6, true)),
+            ("9/other", false, None, raise(10, true)),
+            ("9/clone", true, None, raise(10, false)),
+        ] {
+            let input =
+                FenceInput { found: Some(found), ours: None, me: "me", explained, approved, refused: Some("6/clone") };
             assert_eq!(decide(&input), expected, "{input:?}");
         }
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::controlplane::{ControlPlane, Kind};
 use crate::dns::Dns;
-use crate::etcd::{Etcd, Tls};
+use crate::etcd::{Etcd, GrpcProxy, Tls};
 use crate::namespace::Access;
 use crate::twinspan::{Options, Twinspan};
 use crate::{Kubeconfig, access, address, deployment, namespace};
@@ -76,6 +76,11 @@ impl Bed {
         let (etcd, tls) = Etcd::spawn_tls(name, &self.dir, address::next_registry(self.net))?;
         etcd.ready().await?;
         Ok((etcd, tls))
+    }
+
+    /// etcd's own proxy before a registry.
+    pub fn start_grpc_proxy(&self, name: &str, beyond: &Etcd) -> Result<GrpcProxy> {
+        GrpcProxy::start(name, &self.dir, address::next_registry(self.net), beyond)
     }
 
     /// A registry of three members.

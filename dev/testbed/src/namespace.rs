@@ -18,7 +18,7 @@ const INSIDE: &str = "TWINSPAN_INSIDE_BED";
 /// The parts of a bed.
 const BED: [&str; 3] = ["controlplane", "coredns", "interop"];
 /// The parts that tests use besides.
-pub const ASKED: [&str; 3] = ["oracle", "helm", "prometheus"];
+pub const ASKED: [&str; 4] = ["oracle", "helm", "prometheus", "etcdutl"];
 
 /// Returns inside the namespaces. Outside, it builds the missing parts of a bed and these parts (which needs the
 /// network), and then replaces the process with one inside.
@@ -48,6 +48,22 @@ pub fn is_inside() -> bool {
 pub fn outer_pid() -> Result<u32> {
     let link = std::fs::read_link("/proc/self").context("no /proc")?;
     link.to_str().and_then(|pid| pid.parse().ok()).context("/proc/self names no process")
+}
+
+/// The page `status` of `/proc`, which is the machine's, for a PID inside our namespace (proc_pid_status(5)).
+pub fn process_status(pid: u32) -> Result<String> {
+    let ours = std::fs::read_link("/proc/self/ns/pid")?;
+    let inner = format!("\t{pid}");
+    for process in std::fs::read_dir("/proc")?.flatten().map(|entry| entry.path()) {
+        let is_ours = std::fs::read_link(process.join("ns/pid")).is_ok_and(|of| of == ours);
+        // Processes may end while we look.
+        let status = std::fs::read_to_string(process.join("status")).unwrap_or_default();
+        let names = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        if is_ours && names.is_some_and(|pids| pids.ends_with(&inner)) {
+            return Ok(status);
+        }
+    }
+    bail!("no process {pid} in this namespace")
 }
 
 /// A running bed, for commands that enter it.

@@ -47,9 +47,15 @@ impl Part {
 
     /// Starts it with the same arguments after it has ended.
     pub fn start_again(&self) -> Result<()> {
+        self.start_again_with(&[])
+    }
+
+    /// The same, with more arguments this time.
+    pub fn start_again_with(&self, more: &[&str]) -> Result<()> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut child = Command::new(&self.program)
             .args(&self.args)
+            .args(more)
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

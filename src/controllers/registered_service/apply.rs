@@ -56,7 +56,7 @@ impl Controller {
         }
         // Both sides are written concurrently, because a slow registry must not delay DNS.
         let ((cluster, cluster_error), mut applied) =
-            tokio::join!(self.write_cluster(observed, plan), self.write_registries(&observed.facts.key, plan));
+            tokio::join!(self.write_cluster(observed, plan), self.write_registries(observed, plan));
         applied.slices = cluster.slices;
         applied.created_service = cluster.created_service;
         applied.cluster_error = cluster_error;
@@ -71,18 +71,32 @@ impl Controller {
         }
     }
 
-    async fn write_registries(&self, key: &ServiceKey, plan: &Plan) -> Applied {
+    async fn write_registries(&self, observed: &Observed, plan: &Plan) -> Applied {
+        let key = &observed.facts.key;
         let mut applied = Applied::default();
         let mut refused = Vec::new();
         let handles = self.views.registries.all();
+        let mut reports = Vec::new();
         for (name, ops) in plan.records.iter().filter(|(_, ops)| !ops.is_empty()) {
             // The session may have ended since the observation.
             let Some(handle) = handles.iter().find(|handle| handle.name == *name) else { continue };
             let span = info_span!("write records", registry = handle.name, operations = ops.len());
             let report = handle.write(&self.writers.leadership, ops.clone()).instrument(span).await;
+            reports.push((handle, report));
+        }
+        for handle in &handles {
+            // A lease that etcd refuses expires with everything on it.
+            reports.push((handle, handle.leave_refused_leases(&self.writers.leadership, key).await));
+        }
+        for (handle, report) in reports {
             self.count(&report);
             handle.notify(report.found);
-            handle.notify_others(report.wrote, key);
+            if observed.facts.is_moving() {
+                // Its own next pass withdraws from the former place what is in the new one now.
+                handle.notify(report.wrote);
+            } else {
+                handle.notify_others(report.wrote, key);
+            }
             applied.records.0 += report.created + report.updated;
             applied.records.1 += report.deleted;
             applied.conflicts += report.conflicts;

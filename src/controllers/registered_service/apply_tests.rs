@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde_json::json;
 use twinspan_core::model::LeaseId;
 
-use super::bench::{SERVICES, SLICES, STATUS_PACE, bench, key};
+use super::bench::{Bench, SERVICES, SLICES, STATUS_PACE, bench, key};
 use crate::api::RegisteredServiceStatus;
 use crate::controllers::queue::{Action, Finished};
 use crate::leadership::Leadership;
@@ -124,7 +124,7 @@ async fn a_registry_that_refuses_costs_neither_the_other_registry_nor_the_cluste
     bench.register(&json!({"registryRef": {"name": "main"}}));
     bench.after(STATUS_PACE).await;
     assert_eq!(bench.pass().await, Finished { action: Action::Retry, keep_trigger_time: true });
-    assert_eq!((bench.keys("main"), bench.keys("old").len()), (vec!["p/echo/192.0.2.7:9000".to_owned()], 0));
+    assert_eq!((bench.keys("main"), bench.keys("old").len()), (vec!["p/echo/192.0.2.7:9000".to_owned()], 1));
     assert_eq!(bench.api.take(SLICES).len(), 1);
     assert_eq!(bench.condition("Imported").0, "True Synced");
     let (exported, message) = bench.condition("Exported");
@@ -288,12 +288,71 @@ async fn a_former_registry_that_refuses_does_not_keep_records_from_the_new_one()
     bench.ready(&["10.0.0.1"]);
     bench.register(&json!({"registryRef": {"name": "old"}}));
     bench.pass().await;
-    // The former one is written first.
     bench.etcds["old"].set_faults(Faults { answers_lost: true, ..Faults::default() });
     bench.register(&json!({"registryRef": {"name": "main"}}));
     bench.after(STATUS_PACE).await;
+    assert_ne!(bench.pass().await.action, Action::Retry);
+    assert_eq!((bench.keys("main").len(), bench.keys("old").len()), (1, 1));
     assert_eq!(bench.pass().await.action, Action::Retry);
     assert_eq!(bench.keys("main"), ["p/echo/10.0.0.1:80"]);
     assert!(matches!(bench.handle("old").problem(true), Some(RegistryError::Timeout { .. })));
     assert_eq!(bench.handle("main").problem(true), None);
+}
+
+/// Whether another pass was asked for after the last one.
+fn comes_again(bench: &mut Bench) -> bool {
+    let mut again = false;
+    while let Ok(event) = bench.events.try_recv() {
+        again |=
+            matches!(event, RegistryEvent::Affected { by: None, affected, .. } if affected.owners.contains(&key()));
+    }
+    again
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_puts_before_it_withdraws() {
+    let mut bench = bench(&["main", "old"]).await;
+    bench.ready(&["10.0.0.1", "10.0.0.2"]);
+    bench.register(&json!({"registryRef": {"name": "old"}}));
+    bench.pass().await;
+    // The new registry has no session: it is refused as a duplicate, or its Secret is missing.
+    let running = bench.controller.views.registries.running().remove("main").unwrap();
+    bench.register(&json!({"registryRef": {"name": "main"}}));
+    for (ready, registered) in [
+        (&["10.0.0.1", "10.0.0.2"][..], &["p/echo/10.0.0.1:80", "p/echo/10.0.0.2:80"][..]),
+        (&["10.0.0.2", "10.0.0.3"], &["p/echo/10.0.0.2:80", "p/echo/10.0.0.3:80"]),
+        (&[], &[]),
+        (&["10.0.0.4", "10.0.0.5"], &["p/echo/10.0.0.4:80", "p/echo/10.0.0.5:80"]),
+    ] {
+        bench.ready(ready);
+        bench.pass().await;
+        assert_eq!(bench.keys("old"), registered, "{ready:?}");
+    }
+    // It comes back, and refuses one write.
+    bench.controller.views.registries.running().insert("main".to_owned(), running);
+    bench.etcd().set_faults(Faults { full: true, ..Faults::default() });
+    assert_eq!(bench.pass().await.action, Action::Retry);
+    assert_eq!((bench.keys("main").len(), bench.keys("old").len()), (0, 2));
+    bench.etcd().set_faults(Faults::default());
+    comes_again(&mut bench);
+    bench.pass().await;
+    assert_eq!((bench.keys("main").len(), bench.keys("old").len()), (2, 2));
+    assert!(comes_again(&mut bench), "its own next pass withdraws from the former registry");
+    bench.pass().await;
+    assert_eq!((bench.keys("main").len(), bench.keys("old").len()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_name_that_is_refused_costs_no_record_under_the_old_one() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.pass().await;
+    bench.etcd().set_faults(Faults { full: true, ..Faults::default() });
+    bench.register(&json!({"registryRef": {"name": "main"}, "registryName": "echo.v2"}));
+    assert_eq!(bench.pass().await.action, Action::Retry);
+    assert_eq!(bench.keys("main"), ["p/echo/10.0.0.1:80"]);
+    bench.etcd().set_faults(Faults::default());
+    bench.pass().await;
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), ["p/echo.v2/10.0.0.1:80"]);
 }

@@ -4,13 +4,15 @@
 //! ones. Refuses to watch the API: a test says what the watches would have shown.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{LeaseId, RegistryName, ServiceKey};
@@ -21,7 +23,7 @@ use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry};
 use crate::cluster::convert;
 use crate::cluster::events::Events;
 use crate::cluster::fake_api::{FakeApi, Received};
-use crate::cluster::view::Kind;
+use crate::cluster::view::{ClusterView, Kind};
 use crate::cluster::writer::ClusterWriter;
 use crate::controllers::queue::Finished;
 use crate::controllers::service_registry::settings;
@@ -46,6 +48,8 @@ pub struct Bench {
     pub etcds: BTreeMap<String, FakeEtcd>,
     pub controller: Controller,
     pub events: mpsc::UnboundedReceiver<RegistryEvent>,
+    /// The time of day that the machine shows.
+    machine: Arc<Mutex<Timestamp>>,
     versions: u64,
     stop: CancellationToken,
 }
@@ -63,8 +67,24 @@ pub fn key() -> ServiceKey {
 /// A leader, the headless Service `echo` and the registries, none of which has a record.
 pub async fn bench(registries: &[&str]) -> Bench {
     let noon = Timestamp::from_second(1_767_268_800).unwrap();
-    let views = Views::new(Env::started_at(|| noon, || 0.5));
-    let (api, leadership, stop) = (FakeApi::default(), Leadership::none(), CancellationToken::new());
+    let (mut bench, sender) = process(FakeApi::default(), Arc::default(), noon);
+    bench.fill_cluster();
+    for name in registries {
+        bench.start_registry(name, FakeEtcd::new(), sender.clone()).await;
+    }
+    bench
+}
+
+/// A process that leads, on a machine whose clock shows this time.
+fn process(
+    api: FakeApi,
+    cluster: Arc<Mutex<ClusterView>>,
+    time: Timestamp,
+) -> (Bench, mpsc::UnboundedSender<RegistryEvent>) {
+    let machine = Arc::new(Mutex::new(time));
+    let (wall, leadership, stop) = (machine.clone(), Leadership::none(), CancellationToken::new());
+    let mut views = Views::new(Env::started_at(move || *wall.lock().unwrap(), || 0.5));
+    views.cluster = cluster;
     leadership.acquired();
     let beating = leadership.clone();
     tokio::spawn(async move { beating.heartbeat().await });
@@ -76,15 +96,28 @@ pub async fn bench(registries: &[&str]) -> Bench {
     let writers = Writers { cluster, events, leadership, metrics };
     let (sender, events) = mpsc::unbounded_channel();
     let controller = Controller { views, writers, checkpoints: Checkpoints::default() };
-    let mut bench = Bench { api, etcds: BTreeMap::new(), controller, events, versions: 100, stop };
-    bench.fill_cluster();
-    for name in registries {
-        bench.start_registry(name, sender.clone()).await;
-    }
-    bench
+    (Bench { api, etcds: BTreeMap::new(), controller, events, machine, versions: 100, stop }, sender)
 }
 
 impl Bench {
+    /// Another process on another machine, whose clock is wrong by so many seconds. The API server's is right.
+    pub async fn restarted(self, wrong_by: i64) -> Self {
+        let now = self.controller.views.env.now();
+        let wrong = now + SignedDuration::from_secs(wrong_by);
+        let (mut bench, sender) = process(self.api.clone(), self.controller.views.cluster.clone(), wrong);
+        bench.versions = self.versions + 1000;
+        bench.controller.views.env.api_server_answered(Instant::now(), now);
+        for (name, etcd) in self.etcds.clone() {
+            bench.start_registry(&name, etcd, sender.clone()).await;
+        }
+        bench
+    }
+
+    /// Somebody sets the clock of the machine.
+    pub fn step_clock(&self, seconds: i64) {
+        *self.machine.lock().unwrap() += SignedDuration::from_secs(seconds);
+    }
+
     /// The process has this claim from now on.
     pub fn run_as(&mut self, leadership: &Leadership) {
         let (events, publishing) = Events::new(self.api.client(), leadership.clone(), "a", self.stop.clone());
@@ -111,7 +144,7 @@ impl Bench {
         self.register(&json!({"registryRef": {"name": "main"}}));
     }
 
-    async fn start_registry(&mut self, name: &str, events: mpsc::UnboundedSender<RegistryEvent>) {
+    async fn start_registry(&mut self, name: &str, etcd: FakeEtcd, events: mpsc::UnboundedSender<RegistryEvent>) {
         let object: ServiceRegistry = parse(json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": name, "uid": name},
             "spec": {"etcd": {"endpoints": [format!("http://{name}:2379")]}, "format": "Kitex", "prefix": "p",
@@ -123,7 +156,7 @@ impl Bench {
         views.cluster().service_registries.insert(name.to_owned(), Arc::new(object));
         let handle = RegistryHandle::new(name, &settings.identity, None, events);
         handle.set_registered([RegistryName::new("echo").unwrap()].into());
-        let (etcd, stop) = (FakeEtcd::new(), self.stop.child_token());
+        let stop = self.stop.child_token();
         tokio::spawn(session::run(handle.clone(), Arc::new(etcd.clone()), views.env.clone(), stop.clone()));
         while handle.connection().is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;

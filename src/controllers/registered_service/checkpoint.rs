@@ -43,6 +43,8 @@ pub struct Checkpoint {
     pub status_written: Option<Instant>,
     /// The writes that a dry run logged last.
     pub dry_run: String,
+    /// The hash of the hold for which an Event has refused an approval.
+    pub refused: Option<String>,
     /// Changes that no Event has published yet, for each direction.
     pub pending_exports: Changes,
     pub pending_imports: Changes,

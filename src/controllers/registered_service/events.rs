@@ -15,11 +15,10 @@ use super::checkpoint::{Changes, Checkpoint};
 use super::controller::Controller;
 use super::observe::Observed;
 use super::pass::Pass;
-use super::status;
 use super::validate::Validation;
-use crate::api::conditions::{self, ACCEPTED, DELETIONS_HELD};
+use crate::api::conditions::{self, ACCEPTED};
 use crate::api::{APPROVE_DELETIONS, RegisteredService};
-use crate::cluster::events::{About, Reason};
+use crate::cluster::events::{self, About, Reason};
 
 /// Least time between two Events about changes in one direction; changes in between are counted together.
 const PACE: Duration = Duration::from_secs(30);
@@ -57,7 +56,7 @@ impl Controller {
         let pending = &mut checkpoint.pending_imports;
         let imports = changed(pending, imported, Reason::Imported, "imported", counts.imported);
         skipped(observed, outcomes, &publish);
-        held(observed, directions, &publish);
+        held(observed, directions, checkpoint, &publish);
         if let Some(lost) = outcomes.lost().find(|lost| !observed.checkpoint.lost.contains(lost)) {
             let what = if counts.healed > 0 { "put back" } else { "kept while it accepts connections" };
             publish(Reason::LostRegistration, format!("{lost} lost its registration and lives; it is {what}"));
@@ -88,18 +87,21 @@ fn skipped(observed: &Observed, outcomes: &Outcomes, publish: &impl Fn(Reason, S
     }
 }
 
-/// Publishes a hold that the last status does not have.
-fn held(observed: &Observed, directions: &Directions, publish: &impl Fn(Reason, String)) {
-    let known = status::before(observed, DELETIONS_HELD).is_some();
-    if let Some(hold) = directions.hold().filter(|_| !known) {
-        let held = directions.held();
+/// Publishes a hold that the last status does not have, and an approval that does not say which hold it releases.
+fn held(observed: &Observed, directions: &Directions, checkpoint: &mut Checkpoint, publish: &impl Fn(Reason, String)) {
+    let Some((hold, hash)) = directions.hold().zip(directions.hash()) else { return };
+    let held = directions.held();
+    if observed.held_since() != Some(hold.since) {
         let note = format!(
-            "{} deletions are held until {:.0}; the annotation {APPROVE_DELETIONS}={} releases them",
+            "{} deletions are held until {:.0}; the annotation {APPROVE_DELETIONS}={hash} releases them",
             held.len(),
             hold.until,
-            held.hash()
         );
         publish(Reason::DeletionsHeld, note);
+    }
+    if observed.approval() == Some(held.hash_of_set().as_str()) && checkpoint.refused.as_ref() != Some(&hash) {
+        publish(Reason::ApprovalRefused, events::refused_approval(&hash));
+        checkpoint.refused = Some(hash);
     }
 }
 

@@ -57,7 +57,8 @@ impl Controller {
         let siblings = siblings::siblings(&self.views, &self.checkpoints, &observed, validation.accepted());
         let checkpoint = &observed.checkpoint.planned;
         let now = self.views.env.now();
-        let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, triggered);
+        let (facts, former) = (&observed.facts, &validation.former);
+        let plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, triggered);
         let applied = self.apply(&observed, &validation, &plan).await;
         let took = started.elapsed();
         self.report(&Pass {
@@ -78,6 +79,8 @@ mod apply_tests;
 mod bench;
 #[cfg(test)]
 mod events_tests;
+#[cfg(test)]
+mod hold_tests;
 #[cfg(test)]
 mod report_tests;
 #[cfg(test)]

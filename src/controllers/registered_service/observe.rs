@@ -4,15 +4,16 @@
 //! lock. Registers interest in the addresses under the same lock, so that no change in between is lost. Refuses to
 //! decide.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use twinspan_core::model::{Owner, RegistryName, ServiceKey};
+use twinspan_core::Timestamp;
+use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, Owner, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::held::HeldDeletions;
 use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, Term, ViewState, ips_of};
 
 use super::{Checkpoint, Checkpoints};
-use crate::api::conditions::{DELETIONS_HELD, find_true};
-use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry};
+use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, held_since};
 use crate::cluster::convert::NamespaceView;
 use crate::cluster::view::ClusterView;
 use crate::controllers::views::Views;
@@ -27,6 +28,10 @@ pub struct Observed {
     pub object: Option<Arc<RegisteredService>>,
     pub namespace: Option<Arc<NamespaceView>>,
     pub registry: Option<Arc<ServiceRegistry>>,
+    /// The older ServiceRegistry that serves the name in the same etcd, if one does.
+    pub taken_by: Option<String>,
+    /// The ServiceRegistries of the former places, by name.
+    pub former_registries: BTreeMap<String, Arc<ServiceRegistry>>,
     /// The reason why the records under the name are not known, if they are not.
     pub registry_failure: Option<RegistryError>,
     pub checkpoint: Checkpoint,
@@ -57,12 +62,18 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
             uid,
         },
         namespace: view.namespaces.get(&key.namespace).cloned(),
+        taken_by: None,
         registry_failure: None,
         registry,
+        former_registries: BTreeMap::new(),
         object,
         checkpoint,
     };
     read_registries(views, &mut observed);
+    for registry in &observed.facts.former {
+        let found = view.service_registries.get(&registry.name);
+        observed.former_registries.extend(found.map(|found| (registry.name.clone(), found.clone())));
+    }
     read_pods(views, &view, &mut observed);
     Some(observed)
 }
@@ -93,20 +104,26 @@ fn cluster_facts(view: &ClusterView, key: &ServiceKey, object: Option<&Registere
 }
 
 fn read_registries(views: &Views, observed: &mut Observed) {
-    let key = &observed.facts.key;
+    let key = observed.facts.key.clone();
     let current = observed.object.as_ref().filter(|_| observed.registry.is_some());
     let current = current.and_then(|object| views.registries.get(&object.spec.registry_ref.name));
     let name = observed.object.as_ref().and_then(|object| RegistryName::new(object.registry_name()).ok());
     for handle in views.registries.all() {
         let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle)) {
+        let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle));
+        read_former(&handle, &owner, name.as_ref().filter(|_| is_current), observed);
+        if is_current {
             let Some(name) = name.clone() else { continue };
-            let snapshot = handle.view().snapshot(&name, &owner);
+            let mut snapshot = handle.view().snapshot(&name, &owner);
+            match handle.taken.get(&name) {
+                Some(taken) if taken.proven => observed.taken_by = Some(taken.by),
+                // Whether the name is taken is not known yet.
+                Some(_) => snapshot.state = ViewState::Unknown,
+                None => {}
+            }
             observed.registry_failure = failure(&handle, &name);
             observed.facts.holds = holds(views, observed, &handle.name);
             observed.facts.registry = Some(registry_facts(&handle, owner, Some(name), snapshot));
-        } else if let Some(snapshot) = former(&handle, &owner) {
-            observed.facts.former.push(registry_facts(&handle, owner, None, snapshot));
         }
     }
 }
@@ -126,11 +143,42 @@ fn registry_facts(
     RegistryFacts { name, layout, owner, registry_name, orphan_grace_until, snapshot }
 }
 
-/// The records of an owner in a registry that it no longer refers to, if there are any.
-fn former(handle: &RegistryHandle, owner: &Owner) -> Option<Snapshot> {
+/// Reads the places in a registry that the RegisteredService no longer refers to: the names under which it has records,
+/// and the one from which it exported or imported last.
+fn read_former(handle: &RegistryHandle, owner: &Owner, current: Option<&RegistryName>, observed: &mut Observed) {
     let view = handle.view();
-    view.owned_by(&owner.service).next()?;
-    Some(view.snapshot_of_owner(owner))
+    if observed.object.is_none() {
+        if view.owned_by(&owner.service).next().is_some() {
+            let snapshot = view.snapshot_of_owner(owner);
+            drop(view);
+            observed.facts.former.push(registry_facts(handle, owner.clone(), None, snapshot));
+        }
+        return;
+    }
+    let mut names: BTreeSet<RegistryName> = view
+        .owned_by(&owner.service)
+        .filter_map(|record| RegistryName::new(std::str::from_utf8(handle.layout.split_key(&record.key)?.0).ok()?).ok())
+        .collect();
+    let slices = observed.facts.cluster.our_slices.iter();
+    let sources = slices.filter_map(|slice| slice.annotations.get(IMPORTED_FROM_ANNOTATION));
+    for source in sources.chain([&observed.checkpoint.planned.source]) {
+        let name = source.split_once('/').filter(|(registry, _)| *registry == handle.name);
+        names.extend(name.and_then(|(_, name)| RegistryName::new(name).ok()));
+    }
+    let places: Vec<(RegistryName, Snapshot)> = names
+        .into_iter()
+        .filter(|name| Some(name) != current)
+        .map(|name| {
+            let mut snapshot = view.snapshot(&name, owner);
+            // They are places of their own.
+            snapshot.under_other_names.clear();
+            (name, snapshot)
+        })
+        .collect();
+    drop(view);
+    for (name, snapshot) in places {
+        observed.facts.former.push(registry_facts(handle, owner.clone(), Some(name), snapshot));
+    }
 }
 
 fn failure(handle: &RegistryHandle, name: &RegistryName) -> Option<RegistryError> {
@@ -143,16 +191,17 @@ fn failure(handle: &RegistryHandle, name: &RegistryName) -> Option<RegistryError
 /// The holds and approvals in the objects and in the registry's guard.
 fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
     let (key, planned) = (&observed.facts.key, &observed.checkpoint.planned);
-    let conditions = observed.object.as_ref().and_then(|object| Some(&object.status.as_ref()?.conditions));
-    let held = conditions.and_then(|conditions| find_true(conditions, DELETIONS_HELD));
     let approval = observed.approval().map(ToOwned::to_owned);
     let approved: HeldDeletions = match &approval {
-        Some(hash) if *hash == planned.held.hash() => planned.held.clone(),
+        Some(_) if approval == planned.held_hash && approval != planned.carried_out => planned.held.clone(),
         _ => planned.held.of_names(&views.guards.released(registry, key)),
     };
+    let (registry_hold, let_go) = views.guards.hold(registry, key, &views.env);
     HoldFacts {
-        restored_hold_since: held.filter(|_| planned.term.is_none()).map(|held| held.last_transition_time.0),
-        registry_hold: views.guards.hold(registry, views.env.now()),
+        restored_hold_since: observed.held_since().filter(|_| planned.term.is_none()),
+        registry_hold,
+        registry_let_go: planned.held.of_names(&let_go),
+        api_server_ahead: views.env.api_server_ahead(),
         approved,
         approval,
     }
@@ -182,6 +231,11 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
 }
 
 impl Observed {
+    /// The start of the hold that the status reports.
+    pub fn held_since(&self) -> Option<Timestamp> {
+        held_since(&self.object.as_ref()?.status.as_ref()?.conditions)
+    }
+
     /// The hash that the annotation on the RegisteredService approves.
     pub fn approval(&self) -> Option<&str> {
         let annotations = self.object.as_ref()?.metadata.annotations.as_ref()?;

@@ -19,7 +19,8 @@ use super::observe::Observed;
 use super::pass::{Pass, PassOutcome};
 use super::status;
 use super::validate::Validation;
-use crate::api::RegisteredServiceStatus;
+use crate::api::conditions::{DELETIONS_HELD, find_true};
+use crate::api::{RegisteredServiceStatus, held_since};
 use crate::cluster::ClusterError;
 use crate::cluster::writer::{Owner, StatusWrite};
 use crate::controllers::queue::Action;
@@ -53,6 +54,7 @@ impl Controller {
             action = sooner(sooner(action, events), again);
         }
         self.report_to_registry_guard(observed, plan);
+        self.report_hold(observed, plan);
         if validation.gone {
             self.checkpoints.remove(key);
             self.views.interest().set(key, BTreeSet::new());
@@ -93,19 +95,36 @@ impl Controller {
     fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
         let key: &ServiceKey = &observed.facts.key;
         let leads = observed.facts.term.is_some();
+        let restored = observed.registry.as_ref().and_then(|object| held_since(&object.status.as_ref()?.conditions));
         let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| {
-            if self.views.guards.report(&handle.name, key, deletions, self.views.env.now()) {
+            if self.views.guards.report(&handle.name, key, deletions, restored, &self.views.env) {
                 handle.requeue_all();
             }
         };
         let current = observed.facts.registry.as_ref().map(|registry| registry.name.as_str());
         for handle in self.views.registries.all() {
             match &plan.directions {
-                _ if !leads || current != Some(handle.name.as_str()) => report(&handle, None),
+                // The next leader resumes the hold from the status.
+                _ if !leads => self.views.guards.forget(&handle.name),
+                _ if current != Some(handle.name.as_str()) => report(&handle, None),
                 Some(directions) => report(&handle, Some(directions.deletions())),
                 // The deletions are unknown now, so the last report stands.
                 None => {}
             }
+        }
+    }
+
+    /// Tells the registry once the hold of the pass is in the status, or that there is none.
+    fn report_hold(&self, observed: &Observed, plan: &Plan) {
+        let Some(registry) = observed.facts.fresh_registry() else { return };
+        let key = &observed.facts.key;
+        let held = plan.directions.as_ref().is_some_and(|directions| directions.hold().is_some());
+        let status = self.views.cluster().registered_services.get(key).and_then(|object| object.status.clone());
+        let reported = status.is_some_and(|status| find_true(&status.conditions, DELETIONS_HELD).is_some());
+        if held == reported
+            && let Some(handle) = self.views.registries.get(&registry.name)
+        {
+            handle.report_hold(key, registry.snapshot.incarnation);
         }
     }
 

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -242,7 +243,7 @@ async fn a_hold_of_the_whole_registry_wakes_every_service_when_it_begins_and_whe
     bench.pass().await;
     assert_eq!(state(&mut bench), 1);
     let env = bench.controller.views.env.clone();
-    assert_eq!(bench.controller.views.guards.held("main", env.now()).unwrap().deletions, 12);
+    assert_eq!(bench.controller.views.guards.held("main", &env).unwrap().deletions, 12);
 
     // While the registry is away nothing is known anew: the hold stays and its time goes on.
     let since = |bench: &Bench| find(&bench.status().conditions, DELETIONS_HELD).unwrap().last_transition_time.clone();
@@ -253,7 +254,7 @@ async fn a_hold_of_the_whole_registry_wakes_every_service_when_it_begins_and_whe
     assert_eq!(bench.condition("Imported").0, "Unknown RegistryUnavailable");
     assert_eq!(bench.condition(DELETIONS_HELD), ("True Held".into(), message));
     assert_eq!(since(&bench), before);
-    assert_eq!(bench.controller.views.guards.held("main", env.now()).unwrap().deletions, 12);
+    assert_eq!(bench.controller.views.guards.held("main", &env).unwrap().deletions, 12);
     assert_eq!(bench.metric("twinspan_held_deletions"), "12");
 
     bench.etcd().set_faults(Faults::default());
@@ -262,7 +263,7 @@ async fn a_hold_of_the_whole_registry_wakes_every_service_when_it_begins_and_whe
     bench.unregister();
     bench.pass().await;
     assert_eq!(state(&mut bench), 1);
-    assert_eq!(bench.controller.views.guards.held("main", env.now()), None);
+    assert_eq!(bench.controller.views.guards.held("main", &env), None);
     assert_eq!(bench.metric("twinspan_held_deletions"), "0");
 }
 
@@ -272,7 +273,20 @@ async fn a_service_that_is_withdrawn_has_nothing_and_holds_nothing() {
     bench.ready(&["10.0.0.1"]);
     bench.server_registers("192.0.2.7:9000").await;
     bench.pass().await;
+    // A move to a registry that does not exist: the former place goes on, and so do the counts.
     bench.register(&json!({"registryRef": {"name": "nowhere"}}));
+    bench.api.take("");
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!((bench.keys("main").len(), bench.api.take("endpointslices")), (2, vec![]));
+    assert_eq!(
+        (bench.condition("Accepted").0.as_str(), bench.status().instances.exported),
+        ("False RegistryNotFound", 1)
+    );
+    // The former place does not allow the name any more.
+    let mut object = bench.controller.views.cluster().service_registries["main"].clone();
+    Arc::make_mut(&mut object).spec.allowed.clear();
+    bench.controller.views.cluster().service_registries.insert("main".to_owned(), object);
     bench.after(STATUS_PACE).await;
     bench.pass().await;
     assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"]);

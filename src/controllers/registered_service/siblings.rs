@@ -43,6 +43,8 @@ fn keys(views: &Views, observed: &Observed) -> BTreeSet<ServiceKey> {
     let view = views.cluster();
     let mut keys = view.index.siblings(&facts.key);
     for registry in facts.registry.iter().chain(&facts.former) {
+        let name = registry.registry_name.iter().map(|name| name.as_str().as_bytes());
+        keys.extend(name.flat_map(|name| view.index.of_name(&registry.name, name)).cloned());
         let names = registry.snapshot.under_other_names.keys().filter_map(|key| registry.layout.split_key(key));
         for (name, _) in names {
             keys.extend(view.index.of_name(&registry.name, name).cloned());

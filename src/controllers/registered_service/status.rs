@@ -12,7 +12,7 @@ use super::validate::Validation;
 use crate::api::conditions::{
     self, ACCEPTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, EXPORTED, IMPORTED, READY, Reason, find_true,
 };
-use crate::api::{APPROVE_DELETIONS, Counts, RegisteredServiceStatus, SkippedInstance};
+use crate::api::{APPROVE_DELETIONS, Counts, HoldStatus, RegisteredServiceStatus, SkippedInstance};
 use crate::cluster::ClusterError;
 
 /// The number of skipped instances that status names.
@@ -33,11 +33,15 @@ pub fn desired(
         conditions: conditions::set(&known.conditions, &conditions, generation, now),
         ..known
     };
-    if plan.directions.is_some() {
+    if let Some(directions) = &plan.directions {
+        if !goes_on(directions, &plan.outcomes) {
+            status.hold = directions.hold().zip(directions.hash()).map(|(hold, hash)| HoldStatus::new(hold, hash));
+        }
         status.instances = counts(&plan.outcomes.counts());
         status.skipped = samples(&plan.outcomes);
     } else if validation.withdraws() {
         // Everything is withdrawn, and nothing is left on either side.
+        status.hold = None;
         status.instances = Counts::default();
         status.skipped = Vec::new();
     }
@@ -93,10 +97,10 @@ fn desired_conditions(
         (_, None) => return Vec::new(),
     };
     let held = match &plan.directions {
-        Some(directions) => held(directions, &plan.outcomes),
+        Some(directions) if !goes_on(directions, &plan.outcomes) => held(directions, &plan.outcomes),
         None if validation.withdraws() => nothing_held(""),
         // The deletions are unknown now: a hold stays, and its time goes on.
-        None => before(observed, DELETIONS_HELD).map_or_else(
+        _ => before(observed, DELETIONS_HELD).map_or_else(
             || nothing_held(""),
             |held| DesiredCondition {
                 since: Some(held.last_transition_time.0),
@@ -121,8 +125,13 @@ fn nothing_held(message: impl Into<String>) -> DesiredCondition {
     DesiredCondition::new(DELETIONS_HELD, ConditionStatus::False, Reason::NothingHeld, message)
 }
 
+/// Whether the hold of an earlier process stays in the status: its deletions wait for the same evidence again.
+fn goes_on(directions: &Directions, outcomes: &Outcomes) -> bool {
+    directions.hold().is_none() && directions.may_resume() && outcomes.counts().held > 0
+}
+
 fn held(directions: &Directions, outcomes: &Outcomes) -> DesiredCondition {
-    let Some(hold) = directions.hold() else {
+    let Some((hold, hash)) = directions.hold().zip(directions.hash()) else {
         let message = match outcomes.counts().held {
             0 => String::new(),
             n => format!("{n} wait for more evidence; it comes by itself"),
@@ -132,11 +141,10 @@ fn held(directions: &Directions, outcomes: &Outcomes) -> DesiredCondition {
     let held = directions.held();
     let message = format!(
         "nothing shows that {} imported and {} exported instances ended; they stay until {:.0}, or until the \
-         annotation {APPROVE_DELETIONS}={} releases them",
+         annotation {APPROVE_DELETIONS}={hash} releases them",
         held.import.len(),
         held.export.len(),
         hold.until,
-        held.hash()
     );
     DesiredCondition {
         since: Some(hold.since),

@@ -43,7 +43,7 @@ async fn no_hold_begins_or_ends_where_nobody_leads() {
     for _ in 0..4 {
         bench.after(Duration::from_secs(100)).await;
         assert_eq!(bench.pass().await.action, Action::Await, "nothing ends by itself");
-        assert_eq!(guards.held("main", bench.controller.views.env.now()), None);
+        assert_eq!(guards.held("main", &bench.controller.views.env), None);
         assert_eq!(bench.metric("twinspan_held_deletions"), "0");
     }
     assert_eq!(bench.api.take(SLICES), []);
@@ -51,7 +51,7 @@ async fn no_hold_begins_or_ends_where_nobody_leads() {
     bench.pass().await;
     let now = bench.controller.views.env.now();
     assert!(held_since(&bench).is_some_and(|since| now.duration_since(since).as_secs() < 1), "{:?}", bench.status());
-    assert_eq!(guards.held("main", now).map(|held| held.deletions), Some(12));
+    assert_eq!(guards.held("main", &bench.controller.views.env).map(|held| held.deletions), Some(12));
     assert_eq!(bench.api.take(SLICES), []);
 }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use twinspan_core::codec::Format;
 use twinspan_core::model::{Family, NewService, RegistryName, Selector, ServiceKey, ServicePortView, ServiceView};
 use twinspan_core::plan::departure::guard::Limits;
-use twinspan_core::plan::service::{Accepted, AcceptedPort, Goal};
+use twinspan_core::plan::service::{Accepted, AcceptedPort, FormerGoals, Goal, RegistryFacts};
 use twinspan_core::plan::trust;
 
 use super::observe::Observed;
@@ -29,6 +29,8 @@ pub struct Validation {
     pub rejection: Option<Rejection>,
     /// Whether the RegisteredService was deleted.
     pub gone: bool,
+    /// The goal in each place that it referred to before; nothing stays in any other.
+    pub former: FormerGoals,
 }
 
 /// The reason for the `Accepted` condition.
@@ -57,7 +59,8 @@ impl Validation {
 
     /// Whether all records and slices are withdrawn.
     pub fn withdraws(&self) -> bool {
-        matches!(self.goal, Goal::Withdraw { .. })
+        let goes_on = self.former.values().any(|goal| matches!(goal, Goal::Sync(_)));
+        matches!(self.goal, Goal::Withdraw { .. }) && !goes_on
     }
 }
 
@@ -74,37 +77,95 @@ fn reject_and_withdraw<T>(reason: Reason, message: impl Into<String>) -> Check<T
 pub fn validate(observed: &Observed) -> Validation {
     let Some(object) = &observed.object else {
         let goal = Goal::Withdraw { guarded: None };
-        return Validation { goal, writes: true, rejection: None, gone: true };
+        return Validation { goal, writes: true, rejection: None, gone: true, former: FormerGoals::new() };
     };
     // Without `writes`, leases of existing records are still kept alive, and nothing else is written.
     let writes = !object.spec.suspend && object.spec.policy == Policy::Sync;
+    let former = former(observed, object);
     match accept(observed, object) {
-        Ok(accepted) => Validation { goal: Goal::Sync(Box::new(accepted)), writes, rejection: None, gone: false },
+        Ok(accepted) => {
+            Validation { goal: Goal::Sync(Box::new(accepted)), writes, rejection: None, gone: false, former }
+        }
         Err(rejection) => {
-            let goal = match rejection.consequence {
-                Consequence::Nothing => Goal::LeaveAlone,
-                Consequence::Withdraw => Goal::Withdraw { guarded: None },
-                Consequence::WithdrawGuarded(limits) => Goal::Withdraw { guarded: Some(limits) },
-            };
-            let writes = writes && goal != Goal::LeaveAlone;
-            Validation { goal, writes, rejection: Some(rejection), gone: false }
+            let goal = rejection.goal();
+            let writes = writes && (goal != Goal::LeaveAlone || !former.is_empty());
+            Validation { goal, writes, rejection: Some(rejection), gone: false, former }
         }
     }
 }
 
+impl Rejection {
+    fn goal(&self) -> Goal {
+        match self.consequence {
+            Consequence::Nothing => Goal::LeaveAlone,
+            Consequence::Withdraw => Goal::Withdraw { guarded: None },
+            Consequence::WithdrawGuarded(limits) => Goal::Withdraw { guarded: Some(limits) },
+        }
+    }
+}
+
+/// The goal in each former place: what the spec would be there, so that a move puts before it withdraws.
+fn former(observed: &Observed, object: &RegisteredService) -> FormerGoals {
+    let goal = |registry: &str, name: &RegistryName| {
+        let Some(found) = observed.former_registries.get(registry) else { return Goal::Withdraw { guarded: None } };
+        match accept_in(observed, object, found, name.clone()) {
+            Ok(accepted) => Goal::Sync(Box::new(accepted)),
+            Err(rejection) => rejection.goal(),
+        }
+    };
+    let places = observed.facts.former.iter().map(RegistryFacts::place);
+    places.filter_map(|place| Some((place.clone(), goal(&place.registry, place.name.as_ref()?)))).collect()
+}
+
 fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
+    namespace_stays(observed)?;
+    let name = match RegistryName::new(object.registry_name()) {
+        Ok(name) => name,
+        Err(error) => return reject(Reason::InvalidName, format!("{error}; set spec.registryName")),
+    };
+    let registry = &object.spec.registry_ref.name;
+    let Some(found) = observed.registry.as_deref() else {
+        return reject_and_withdraw(
+            Reason::RegistryNotFound,
+            format!("there is no ServiceRegistry {registry}; create it or correct spec.registryRef"),
+        );
+    };
+    let accepted = accept_in(observed, object, found, name)?;
+    if let Some(older) = &observed.taken_by {
+        let name = &accepted.name;
+        let message = format!(
+            "ServiceRegistry {older} has the same etcd as {registry}, is older, and serves the name {name} there; set \
+             spec.registryName, or refer to {older}"
+        );
+        return reject(Reason::Conflict, message);
+    }
+    Ok(accepted)
+}
+
+fn namespace_stays(observed: &Observed) -> Check<()> {
     if observed.namespace.as_ref().is_some_and(|namespace| namespace.deleting) {
         return reject_and_withdraw(
             Reason::NamespaceTerminating,
             "the namespace is being deleted; nothing more is written to it",
         );
     }
-    let name = match RegistryName::new(object.registry_name()) {
-        Ok(name) => name,
-        Err(error) => return reject(Reason::InvalidName, format!("{error}; set spec.registryName")),
-    };
-    let registry = accept_registry(observed, object, &name)?;
-    let spec = &object.spec;
+    Ok(())
+}
+
+/// The settings in one place: the registry has to carry the spec and to allow the name.
+fn accept_in(
+    observed: &Observed,
+    object: &RegisteredService,
+    registry: &ServiceRegistry,
+    name: RegistryName,
+) -> Check<Accepted> {
+    namespace_stays(observed)?;
+    let (format, spec) = (Format::from(registry.spec.format), &object.spec);
+    carried(object, format)?;
+    if let Some(message) = format.framework().name_error(&name) {
+        return reject(Reason::InvalidName, message);
+    }
+    allowed(observed, registry, &name)?;
     let accepted = Accepted {
         name,
         service: object.service_key(),
@@ -115,35 +176,13 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
         weight: spec.export.weight.into(),
         tags: spec.export.tags.clone(),
         tags_from_labels: spec.export.tags_from_pod_labels.iter().map(|t| (t.label.clone(), t.tag.clone())).collect(),
-        import: object.import_options(Format::from(registry.spec.format)),
+        import: object.import_options(format),
         limits: Limits::from(&spec.deletion_guard),
         policy: trust::Policy::from(&registry.spec.import_policy),
         create: None,
         amend: None,
     };
     accept_service(observed, object, accepted)
-}
-
-/// The registry, if its format can carry the spec and it allows the name.
-fn accept_registry<'a>(
-    observed: &'a Observed,
-    object: &RegisteredService,
-    name: &RegistryName,
-) -> Check<&'a ServiceRegistry> {
-    let registry = &object.spec.registry_ref.name;
-    let Some(found) = observed.registry.as_deref() else {
-        return reject_and_withdraw(
-            Reason::RegistryNotFound,
-            format!("there is no ServiceRegistry {registry}; create it or correct spec.registryRef"),
-        );
-    };
-    let format = Format::from(found.spec.format);
-    carried(object, format)?;
-    if let Some(message) = format.framework().name_error(name) {
-        return reject(Reason::InvalidName, message);
-    }
-    allowed(observed, found, name)?;
-    Ok(found)
 }
 
 /// Completes the settings with the Service, or with the Service that is to be created.

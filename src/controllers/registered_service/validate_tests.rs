@@ -69,7 +69,9 @@ fn observed(spec: &Value) -> Observed {
         object: Some(Arc::new(object(spec))),
         namespace: Some(Arc::new(NamespaceView { uid: "n".into(), labels, deleting: false })),
         registry: Some(registry(&json!([{"namespaceSelector": {}, "registryNames": ["*"]}]))),
+        taken_by: None,
         registry_failure: None,
+        former_registries: BTreeMap::new(),
         checkpoint: Checkpoint::default(),
     }
 }

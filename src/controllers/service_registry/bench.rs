@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{LeaseId, ServiceKey};
 
-use super::{Controller, Sessions, Upkeep};
+use super::{Command, Controller, Sessions, Upkeep};
 use crate::api::conditions::find;
 use crate::api::{RegisteredService, ServiceRegistry, ServiceRegistryStatus};
 use crate::cluster::events::Events;
@@ -67,6 +67,7 @@ pub struct Bench {
     pub writers: Writers,
     pub queue: Queue,
     cluster: mpsc::UnboundedSender<ClusterEvent>,
+    pub commands: mpsc::UnboundedSender<Command>,
     pub stop: CancellationToken,
 }
 
@@ -100,7 +101,7 @@ pub fn bench_of(leadership: Leadership) -> Bench {
     let (_, probe) = mpsc::unbounded_channel();
     let (commands, command_queue) = mpsc::unbounded_channel();
     let (enqueuer, queue) = queue::new(env.clone());
-    let router = Router { views: views.clone(), enqueuer, registries: commands };
+    let router = Router { views: views.clone(), enqueuer, registries: commands.clone() };
     let sources = Sources { cluster: cluster_events, registry, probe, leading: leadership.changes() };
     tokio::spawn(router.run(sources, stop.clone()));
     let tasks = TaskTracker::new();
@@ -121,7 +122,7 @@ pub fn bench_of(leadership: Leadership) -> Bench {
         });
         view.index.put(&echo(), &serde_json::from_value::<RegisteredService>(object).unwrap());
     }
-    Bench { api, views, writers, queue, cluster, stop }
+    Bench { api, views, writers, queue, cluster, commands, stop }
 }
 
 /// A sink for sessions that no controller reports about.

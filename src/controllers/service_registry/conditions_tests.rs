@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 use twinspan_core::model::{LeaseId, ObjectKey, ServiceKey};
 use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
+use twinspan_core::plan::service::Incarnation;
 
 use super::bench::{Bench, RECONNECT, STATUS_PACE, bench, bench_of, echo, etcd, put_own, registry};
+use crate::api::ReturnedAs;
 use crate::cluster::convert::{NamespaceView, SecretView};
 use crate::cluster::view::ClusterEvent;
 use crate::leadership::Leadership;
@@ -33,8 +35,9 @@ async fn a_registry_that_answers_is_ready_and_described() {
     let status = bench.status("main");
     assert_eq!((status.cluster_id.as_deref(), status.prefix.as_deref()), (Some("c1"), Some("p")));
     let (found, records) = (status.etcd.unwrap(), status.records.unwrap());
-    assert_eq!((found.cluster_id.as_str(), found.version.as_str(), found.revision_at_last_session), ("1", "memory", 3));
+    assert_eq!((found.cluster_id.as_str(), found.version.as_str(), found.revision_at_last_session), ("1", "memory", 4));
     assert_eq!((records.own, records.foreign, records.undecodable), (1, 1, 1));
+    assert_eq!(status.lease_ttls, [300]);
     assert_eq!(status.observed_generation, Some(1));
     assert_eq!(bench.events(), ["main Connected: connected to the registry"]);
     assert_eq!(bench.metric(r#"twinspan_registry_ready{registry="main"}"#).as_deref(), Some("1"));
@@ -212,7 +215,15 @@ async fn another_cluster_and_an_older_revision_are_told_apart() {
     server.put("somebody/else", "", LeaseId::NONE);
     bench.after(RECONNECT).await;
     assert_eq!(bench.conditions("main")[2], "True ClusterChanged");
-    assert_eq!(bench.status("main").etcd.unwrap().cluster_id, "2");
+    // Until each hold is in a status, ours tells the next process that holds are due.
+    let described = |bench: &Bench| (bench.status("main").etcd.unwrap().cluster_id, bench.status("main").returned_as);
+    assert_eq!(described(&bench), ("1".to_owned(), Some(ReturnedAs::ClusterChanged)));
+    bench.handle("main").unwrap().report_hold(&echo(), Incarnation::RolledBack);
+    bench.after(STATUS_PACE).await;
+    assert_eq!(described(&bench).1, Some(ReturnedAs::ClusterChanged), "that pass saw the former registry");
+    bench.handle("main").unwrap().report_hold(&echo(), Incarnation::ClusterChanged);
+    bench.after(STATUS_PACE).await;
+    assert_eq!(described(&bench), ("2".to_owned(), None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -223,7 +234,7 @@ async fn deletions_of_many_services_are_held_and_released_by_the_annotation() {
         let held = (0..5).map(|n| format!("import 10.0.{service}.{n}:80")).collect();
         let deletions = ServiceDeletions { known: 5, deleted: BTreeMap::new(), held };
         let key = ServiceKey::new("shop", format!("s{service}"));
-        guards.report("main", &key, Some(deletions), bench.views.env.now());
+        guards.report("main", &key, Some(deletions), None, &bench.views.env);
     }
     bench.handle("main").unwrap().requeue_all();
     bench.after(STATUS_PACE).await;

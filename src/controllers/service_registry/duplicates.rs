@@ -1,8 +1,9 @@
 //! Duplicates: ServiceRegistries with the same etcd, the same keyspace in it and the same cluster ID. The oldest has
 //! it.
 //!
-//! Owns the comparison. Endpoints have many spellings, so the deciding fact is the cluster ID with which etcd itself
-//! answers. Refuses to know the consequence.
+//! Owns the comparison. Endpoints have many spellings, and etcd's cluster ID only rules out: where two have the same
+//! one, [`crate::registry::rivals`] proves whether they are one etcd. Without a fence the cluster ID has to do. Refuses
+//! to know the consequence.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use super::settings;
 use crate::api::ServiceRegistry;
 use crate::cluster::view::ClusterView;
 use crate::registry::handle::Identity;
+use crate::registry::incarnation::LastKnown;
+use crate::registry::rivals::Comparison;
 use crate::registry::sessions::Running;
 
 /// The etcd that a session found behind these endpoints.
@@ -20,29 +23,49 @@ pub(super) struct LastEtcd {
     pub etcd: u64,
 }
 
+/// The endpoints of an older ServiceRegistry and of a younger one.
+pub(super) type Pair = (Vec<String>, Vec<String>);
+
+/// What was proven about pairs of ServiceRegistries, the older one first, while they had these endpoints.
+pub(super) type Verdicts = BTreeMap<(String, String), (Pair, Comparison)>;
+
+/// An older ServiceRegistry with the same keyspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Older {
+    pub name: String,
+    /// Whether it is known to lead to the same etcd; otherwise nothing rules it out.
+    pub proven: bool,
+    pub endpoints: Pair,
+}
+
+/// Everything that the comparison rests on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    pub view: &'a ClusterView,
+    pub running: &'a BTreeMap<String, Running>,
+    /// The etcd of this ServiceRegistry if it has no session.
+    pub last: Option<&'a LastEtcd>,
+    pub verdicts: &'a Verdicts,
+}
+
 /// Whether both would have the same records in one etcd, so that each would take the other's for its own.
 pub(super) fn same_keyspace(a: &Identity, b: &Identity) -> bool {
     a.cluster_id == b.cluster_id && a.layout.same_keyspace(&b.layout)
 }
 
-/// The older ServiceRegistry for the same registry, if there is one. `last` is the etcd of this one if it has no
-/// session.
-pub(super) fn older_duplicate(
-    view: &ClusterView,
-    running: &BTreeMap<String, Running>,
-    last: Option<&LastEtcd>,
-    object: &ServiceRegistry,
-) -> Option<String> {
+/// The older ServiceRegistries that have, or may have, the same keyspace of the same etcd.
+pub(super) fn older_duplicates(known: Known<'_>, object: &ServiceRegistry) -> Vec<Older> {
+    let Known { view, running, last, verdicts } = known;
     let age = |object: &ServiceRegistry| {
         (object.metadata.creation_timestamp.as_ref().map(|time| time.0), object.metadata.name.clone())
     };
     let identity = |object: &ServiceRegistry| settings::identity(object, view).ok();
-    let ours = identity(object)?;
+    let (Some(ours), Some(our_name)) = (identity(object), object.metadata.name.clone()) else { return Vec::new() };
     let endpoints = &object.spec.etcd.endpoints;
-    let etcd = match object.metadata.name.as_ref().and_then(|name| running.get(name)) {
-        Some(running) => running.handle.etcd(),
+    let our_last = match running.get(&our_name) {
+        Some(running) => met(running),
         // The status may still name the etcd of earlier endpoints.
-        None => last.filter(|last| last.endpoints == *endpoints).map(|last| last.etcd),
+        None => last.filter(|last| last.endpoints == *endpoints).map(|last| LastKnown::from((last.etcd, 0))),
     };
     let duplicate = |(name, other): (&String, &Arc<ServiceRegistry>)| {
         let runs = running.get(name);
@@ -51,12 +74,48 @@ pub(super) fn older_duplicate(
             return None;
         }
         let addressed = runs.map_or(&other.spec.etcd.endpoints, |running| &running.settings.connection.endpoints);
+        let endpoints = (addressed.clone(), endpoints.clone());
+        let older = |proven| Some(Older { name: name.clone(), proven, endpoints: endpoints.clone() });
+        if addressed.iter().any(|endpoint| endpoints.1.contains(endpoint)) {
+            return older(true);
+        }
         // A registry that is not connected counts with its last etcd, which has its records.
-        let found = runs.and_then(|running| running.handle.etcd()).or_else(|| other.last_etcd().map(|(etcd, _)| etcd));
-        let same_etcd = addressed.iter().any(|endpoint| endpoints.contains(endpoint));
-        (same_etcd || (etcd.is_some() && etcd == found)).then(|| name.clone())
+        let their_last = runs.and_then(met).or_else(|| settings::last_known(other))?;
+        let our_last = our_last.as_ref()?;
+        if differ(our_last.etcd, their_last.etcd) {
+            return None;
+        }
+        match (&ours.fence_prefix, &theirs.fence_prefix) {
+            (Some(a), Some(b)) if a == b && known_to_differ(our_last, &their_last) => return None,
+            (Some(_), Some(_)) => {}
+            _ => return older(true),
+        }
+        match verdicts.get(&(name.clone(), our_name.clone())) {
+            Some((at, Comparison::SameEtcd)) if *at == endpoints => older(true),
+            Some((at, Comparison::OtherEtcd)) if *at == endpoints => None,
+            _ => older(false),
+        }
     };
-    view.service_registries.iter().find_map(duplicate)
+    view.service_registries.iter().filter_map(duplicate).collect()
+}
+
+/// The registry that a session has met.
+fn met(running: &Running) -> Option<LastKnown> {
+    let etcd = running.handle.etcd()?;
+    // Until everything is listed, the view knows the incarnation of the session before.
+    let connected = running.handle.connection().is_ok();
+    let known = running.handle.view().last_known().filter(|_| connected).cloned().unwrap_or_default();
+    Some(LastKnown { etcd, ..known })
+}
+
+/// Two etcds have two cluster IDs; a proxy may hide them.
+fn differ(a: u64, b: u64) -> bool {
+    a != b && a != 0 && b != 0
+}
+
+/// One etcd has one incarnation.
+fn known_to_differ(a: &LastKnown, b: &LastKnown) -> bool {
+    a.incarnation.as_ref().zip(b.incarnation.as_ref()).is_some_and(|(a, b)| a != b)
 }
 
 #[cfg(test)]
@@ -79,20 +138,23 @@ mod tests {
         .unwrap()
     }
 
-    fn duplicate(older: ServiceRegistry, last: Option<u64>, prefix: &str) -> Option<String> {
+    fn duplicate(older: ServiceRegistry, last: Option<u64>, prefix: &str) -> Option<(String, bool)> {
         let younger = object("a", "2026-01-02T00:00:00Z", "http://b:2379", prefix, None);
         let mut view = ClusterView::default();
         for object in [older, younger.clone()] {
             view.service_registries.insert(object.metadata.name.clone().unwrap(), Arc::new(object));
         }
         let last = last.map(|etcd| LastEtcd { endpoints: younger.spec.etcd.endpoints.clone(), etcd });
-        older_duplicate(&view, &BTreeMap::new(), last.as_ref(), &younger)
+        let (running, verdicts) = (BTreeMap::new(), Verdicts::new());
+        let known = Known { view: &view, running: &running, last: last.as_ref(), verdicts: &verdicts };
+        older_duplicates(known, &younger).first().map(|older| (older.name.clone(), older.proven))
     }
 
     #[test]
     fn the_older_one_has_the_place_also_while_it_is_not_connected() {
         let older = |endpoint, etcd| object("z", "2026-01-01T00:00:00Z", endpoint, "p", etcd);
-        assert_eq!(duplicate(older("http://b:2379", None), None, "p").as_deref(), Some("z"), "the same endpoint");
+        let z = |proven| Some(("z".to_owned(), proven));
+        assert_eq!(duplicate(older("http://b:2379", None), None, "p"), z(true), "the same endpoint");
         assert_eq!(
             duplicate(older("http://a:2379", None), Some(10), "p"),
             None,
@@ -100,10 +162,13 @@ mod tests {
         );
         assert_eq!(duplicate(older("http://a:2379", Some("a")), None, "p"), None, "nor here, yet");
         assert_eq!(
-            duplicate(older("http://a:2379", Some("a")), Some(10), "p").as_deref(),
-            Some("z"),
-            "status tells where it was"
+            duplicate(older("http://a:2379", Some("a")), Some(10), "p"),
+            z(false),
+            "an etcd with the same cluster ID, which proves nothing"
         );
+        let mut unfenced = older("http://a:2379", Some("a"));
+        unfenced.spec.fence.mode = crate::api::FenceMode::None;
+        assert_eq!(duplicate(unfenced, Some(10), "p"), z(true), "without a fence nothing better is known");
         assert_eq!(duplicate(older("http://a:2379", Some("b")), Some(10), "p"), None, "another etcd");
         assert_eq!(duplicate(older("http://b:2379", None), None, "p/q"), None, "another place");
         let younger = object("z", "2026-01-03T00:00:00Z", "http://b:2379", "p", Some("a"));

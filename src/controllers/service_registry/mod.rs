@@ -2,31 +2,23 @@
 //!
 //! - [`sessions`]: starts and ends sessions; [`settings`]: the settings of each; [`duplicates`]: ServiceRegistries that
 //!   are the same registry.
-//! - [`status`]: the status and its Events.
+//! - [`status`]: the status and its Events; [`reports`]: their pace, in a task of its own.
 //!
-//! Owns the order of commands and the pace of status. Refuses to know records.
+//! Owns the order of commands. Refuses to know records.
 
 mod duplicates;
+mod reports;
 mod sessions;
 pub mod settings;
 mod status;
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tracing::warn;
 
-use self::status::{Reported, Reporter};
+use self::reports::Reports;
+use self::status::Reporter;
 use super::writers::Writers;
 
 pub use sessions::{Sessions, Upkeep};
-
-/// Least time between two status writes of one ServiceRegistry.
-const STATUS_PACE: Duration = Duration::from_secs(5);
-/// Wait before a throttled status is tried again.
-const STATUS_RETRY: Duration = Duration::from_millis(250);
 
 /// The commands of the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,32 +38,27 @@ pub enum Command {
 pub struct Controller {
     reporter: Reporter,
     sessions: Sessions,
-    reported: BTreeMap<String, Instant>,
-    due: BTreeMap<String, Instant>,
+    reports: Reports,
 }
 
 impl Controller {
     pub fn new(writers: Writers, sessions: Sessions) -> Self {
         let reporter = Reporter { views: sessions.views.clone(), writers };
-        Self { reporter, sessions, reported: BTreeMap::new(), due: BTreeMap::new() }
+        Self { reporter, sessions, reports: Reports::default() }
     }
 
     pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let stop = self.sessions.stop.clone();
-        loop {
-            let next = self.due.values().min().copied();
-            let wait = async {
-                match next {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
+        let reporting = self.reports.clone().run(self.reporter.clone(), stop.clone());
+        let obeying = async {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    Some(command) = commands.recv() => self.obey(command),
                 }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                Some(command) = commands.recv() => self.obey(command),
-                () = wait => self.report_due().await,
             }
-        }
+        };
+        tokio::join!(reporting, obeying);
     }
 
     fn obey(&mut self, command: Command) {
@@ -105,32 +92,8 @@ impl Controller {
         self.report_soon(name);
     }
 
-    fn report_soon(&mut self, name: &str) {
-        let now = Instant::now();
-        let at = self.reported.get(name).map_or(now, |last| now.max(*last + STATUS_PACE));
-        self.due.entry(name.to_owned()).or_insert(at);
-    }
-
-    async fn report_due(&mut self) {
-        let now = Instant::now();
-        let due: Vec<String> = self.due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
-        for name in due {
-            self.due.remove(&name);
-            let rejection = self.sessions.rejection(&name);
-            match self.reporter.report(&name, rejection).await {
-                Ok(Reported::Written) => {
-                    self.reported.insert(name, now);
-                }
-                Ok(Reported::Nothing) => {}
-                Ok(Reported::Throttled) => {
-                    self.due.insert(name, now + STATUS_RETRY);
-                }
-                Err(error) => {
-                    warn!(registry = name, %error, "cannot write the status of the ServiceRegistry; trying again");
-                    self.due.insert(name, now + STATUS_PACE);
-                }
-            }
-        }
+    fn report_soon(&self, name: &str) {
+        self.reports.soon(name, self.sessions.rejection(name));
     }
 }
 

@@ -5,7 +5,7 @@
 //! withdrawn. Refuses to know the content of records and to write status.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -13,23 +13,32 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+use twinspan_core::codec::Layout;
 use twinspan_core::model::RegistryName;
+use twinspan_core::plan::service::Incarnation;
 
-use super::duplicates::{LastEtcd, older_duplicate, same_keyspace};
+use super::duplicates::{Known, LastEtcd, Older, Verdicts, older_duplicates, same_keyspace};
 use super::settings::{self, Rejection};
-use crate::api::conditions::{DELETIONS_HELD, Reason, find_true};
+use crate::api::conditions::Reason;
 use crate::api::{APPROVE_EPOCH, ServiceRegistry};
 use crate::controllers::views::Views;
 use crate::registry::etcd::{EtcdConnector, Settings};
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
+use crate::registry::rivals::{self, Comparison, Taken};
 use crate::registry::sessions::{Registries, Running, SessionSettings};
 use crate::registry::takeover::Takeover;
-use crate::registry::{Connector, keepalive, session, takeover};
+use crate::registry::{Connector, RegistryError, keepalive, refused_writes, session, takeover};
+use crate::tasks;
 
 /// Time to withdraw the own records of a deleted registry; the rest expires with the leases.
 const WITHDRAW: Duration = Duration::from_secs(30);
 /// Interval at which a withdrawal is checked.
 const WITHDRAW_POLL: Duration = Duration::from_millis(200);
+/// First wait before two ServiceRegistries are compared again; doubled for each further one. A new connection and a
+/// raised epoch end it.
+const COMPARE_FIRST: Duration = Duration::from_millis(250);
+/// Longest wait: two that only a leader can tell apart cost a standby almost nothing.
+const COMPARE_CAP: Duration = Duration::from_secs(600);
 
 /// Starts and ends sessions.
 #[derive(Debug)]
@@ -46,6 +55,30 @@ pub struct Sessions {
     rejections: BTreeMap<String, Rejection>,
     /// The etcd of ServiceRegistries that were rejected as duplicates.
     last: BTreeMap<String, LastEtcd>,
+    rivalry: Rivalry,
+    /// Older ServiceRegistries that may lead to the same etcd, where a keyspace is its names.
+    rivals: BTreeMap<String, Vec<Older>>,
+    /// When each session that was confirmed had listed everything.
+    met: BTreeMap<String, Option<Instant>>,
+}
+
+/// The comparisons of ServiceRegistries with the same keyspace; clones share them.
+#[derive(Clone, Debug, Default)]
+struct Rivalry(Arc<Mutex<RivalryState>>);
+
+#[derive(Debug, Default)]
+struct RivalryState {
+    verdicts: Verdicts,
+    /// Younger and older ones that are being compared.
+    under_way: BTreeSet<(String, String)>,
+    /// Younger ones with a new verdict.
+    decided: BTreeSet<String>,
+}
+
+impl Rivalry {
+    fn lock(&self) -> MutexGuard<'_, RivalryState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The tasks that a replica runs for each session besides following it: keepalives, and the take-over of the epoch.
@@ -64,9 +97,21 @@ impl Sessions {
         stop: CancellationToken,
         upkeep: Option<Upkeep>,
     ) -> Self {
-        let (rejections, last) = (BTreeMap::new(), BTreeMap::new());
+        let (rejections, last, rivalry) = (BTreeMap::new(), BTreeMap::new(), Rivalry::default());
         let connect = |settings: &Settings| -> Arc<dyn Connector> { Arc::new(EtcdConnector::new(settings.clone())) };
-        Self { views, events, tasks, stop, upkeep, connect, rejections, last }
+        Self {
+            views,
+            events,
+            tasks,
+            stop,
+            upkeep,
+            connect,
+            rejections,
+            last,
+            rivalry,
+            rivals: BTreeMap::new(),
+            met: BTreeMap::new(),
+        }
     }
 
     /// The reason why there can be no session for a ServiceRegistry.
@@ -85,8 +130,22 @@ impl Sessions {
     /// ServiceRegistries.
     pub fn confirm(&mut self, name: &str) -> BTreeSet<String> {
         let handle = self.views.registries.get(name);
-        let learnt = handle.is_some_and(|handle| handle.etcd().is_some() && !handle.is_sole());
-        if learnt { self.reconcile(name) } else { BTreeSet::new() }
+        let Some(handle) = handle else { return BTreeSet::new() };
+        let learnt = handle.etcd().is_some() && !handle.is_sole();
+        let decided = self.rivalry.lock().decided.remove(name);
+        let returned = self.returned(&handle);
+        if learnt || decided || returned { self.reconcile(name) } else { BTreeSet::new() }
+    }
+
+    /// True once after another etcd, or an older state, answered: what was proven about the one before proves nothing.
+    fn returned(&mut self, handle: &RegistryHandle) -> bool {
+        let (name, at) = (&handle.name, handle.connected_at());
+        let met = self.met.insert(name.clone(), at);
+        let returned = met.is_some_and(|met| met != at) && handle.view().incarnation() != Incarnation::AsItWas;
+        if returned {
+            self.rivalry.lock().verdicts.retain(|(older, younger), _| older != name && younger != name);
+        }
+        returned
     }
 
     /// Starts or ends the session of a ServiceRegistry, and reconciles its possible duplicates. Returns all of them.
@@ -110,7 +169,7 @@ impl Sessions {
     }
 
     pub fn reconcile_one(&mut self, name: &str) {
-        let (object, settings, duplicate) = {
+        let (object, settings, older) = {
             let view = self.views.cluster();
             if !view.unsynced().is_empty() {
                 return;
@@ -118,22 +177,85 @@ impl Sessions {
             let object = view.service_registries.get(name).cloned();
             let settings = object.as_ref().map(|object| settings::session_settings(object, &view));
             let running = self.views.registries.running();
-            let duplicate =
-                object.as_ref().and_then(|object| older_duplicate(&view, &running, self.last.get(name), object));
-            (object, settings, duplicate)
+            let rivalry = self.rivalry.lock();
+            let known =
+                Known { view: &view, running: &running, last: self.last.get(name), verdicts: &rivalry.verdicts };
+            let older = object.as_ref().map(|object| older_duplicates(known, object)).unwrap_or_default();
+            (object, settings, older)
         };
-        match (object, settings, duplicate) {
-            (Some(object), _, Some(older)) => self.reject_duplicate(name, &object, &older),
-            (Some(object), Some(Ok(settings)), None) => {
+        let Some(object) = object else {
+            self.end(name);
+            return;
+        };
+        // Without a common prefix a keyspace is its names, and two ServiceRegistries work side by side.
+        let by_names = Layout::new(object.spec.format.into(), object.spec.effective_prefix()).root().is_none();
+        if let Some(older) = older.iter().find(|older| older.proven && !by_names) {
+            self.reject_duplicate(name, &object, &older.name);
+            return;
+        }
+        match settings {
+            Some(Ok(settings)) => {
                 self.rejections.remove(name);
                 self.run_session(name, &object, settings);
-                self.confirm_sole(name);
             }
-            (Some(object), Some(Err(rejection)), None) => {
-                self.reject(name, &object, rejection);
-                self.confirm_sole(name);
+            Some(Err(rejection)) => self.reject(name, &object, rejection),
+            None => {}
+        }
+        if by_names {
+            self.rivals.insert(name.to_owned(), older.clone());
+            self.update_taken(name);
+            self.confirm_sole(name);
+        } else if older.is_empty() {
+            self.confirm_sole(name);
+        } else if let Some(handle) = self.views.registries.get(name) {
+            handle.confirm_sole(None);
+        }
+        for older in older.into_iter().filter(|older| !older.proven) {
+            self.compare(name, older);
+        }
+    }
+
+    /// Finds out whether an older ServiceRegistry leads to the same etcd; the younger one waits meanwhile.
+    fn compare(&self, name: &str, older: Older) {
+        let pair = (older.name.clone(), name.to_owned());
+        let (Some(theirs), Some(ours)) = (self.views.registries.get(&older.name), self.views.registries.get(name))
+        else {
+            return;
+        };
+        if !self.rivalry.lock().under_way.insert(pair.clone()) {
+            return;
+        }
+        let (rivalry, registries, stop) = (self.rivalry.clone(), self.views.registries.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            let found = tokio::select! {
+                () = stop.cancelled() => None,
+                found = compare(&registries, &theirs, &ours) => found,
+            };
+            let mut state = rivalry.lock();
+            state.under_way.remove(&pair);
+            if let Some(found) = found {
+                state.decided.insert(pair.1.clone());
+                state.verdicts.insert(pair, (older.endpoints, found));
             }
-            _ => self.end(name),
+            drop(state);
+            ours.report();
+        });
+    }
+
+    /// Tells a session without a common prefix which of its names an older ServiceRegistry serves.
+    fn update_taken(&self, name: &str) {
+        let Some(handle) = self.views.registries.get(name) else { return };
+        let mut taken = BTreeMap::new();
+        {
+            let view = self.views.cluster();
+            for older in self.rivals.get(name).into_iter().flatten() {
+                for name in view.index.names_of_registry(&older.name).filter_map(|name| RegistryName::new(name).ok()) {
+                    taken.insert(name, Taken { by: older.name.clone(), proven: older.proven });
+                }
+            }
+        }
+        if handle.taken.set(taken) {
+            handle.requeue_all();
         }
     }
 
@@ -174,16 +296,26 @@ impl Sessions {
         let names = view.index.names_of_registry(name).filter_map(|name| RegistryName::new(name).ok()).collect();
         drop(view);
         handle.set_registered(names);
+        for (other, rivals) in &self.rivals {
+            if rivals.iter().any(|older| older.name == name) {
+                self.update_taken(other);
+            }
+        }
     }
 
     fn run_session(&mut self, name: &str, object: &ServiceRegistry, settings: SessionSettings) {
         let approved = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_EPOCH)).cloned();
+        let refused = object.status.as_ref().and_then(|status| status.epoch_in_use.clone());
+        let set_fence = |handle: &RegistryHandle| {
+            if let Some(fence) = &handle.fence {
+                refused.iter().for_each(|refused| fence.refuse(refused));
+                fence.approve(approved);
+            }
+        };
         let running = self.views.registries.running().get(name).cloned();
         let handle = match running {
             Some(running) if running.settings == settings => {
-                if let Some(fence) = &running.handle.fence {
-                    fence.approve(approved);
-                }
+                set_fence(&running.handle);
                 return;
             }
             Some(running) if running.settings.identity == settings.identity => {
@@ -200,25 +332,30 @@ impl Sessions {
                 RegistryHandle::new(name, &settings.identity, settings::last_known(object), self.events.clone())
             }
         };
-        if let Some(fence) = &handle.fence {
-            fence.approve(approved);
-        }
+        set_fence(&handle);
+        handle.leases.set_former(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
         let stop = self.stop.child_token();
         self.spawn_tasks(&handle, &settings, &stop);
         self.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
         self.update_names(name);
-        let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
-        if let Some(held) = find_true(conditions, DELETIONS_HELD) {
-            self.views.guards.restore(name, held.last_transition_time.0);
-        }
     }
 
     fn spawn_tasks(&self, handle: &Arc<RegistryHandle>, settings: &SessionSettings, stop: &CancellationToken) {
         let connector = (self.connect)(&settings.connection);
         self.tasks.spawn(session::run(handle.clone(), connector, self.views.env.clone(), stop.clone()));
         if let Some(Upkeep { takeover, epochs }) = &self.upkeep {
-            self.tasks.spawn(keepalive::run(handle.clone(), stop.clone()));
-            epochs.spawn(takeover::run(handle.clone(), takeover.clone(), stop.clone()));
+            let (handle, takeover, stop) = (handle.clone(), takeover.clone(), stop.clone());
+            let (kept, until) = (handle.clone(), stop.clone());
+            self.tasks.spawn(async move {
+                tasks::repeated("keepalives", || keepalive::run(kept.clone(), until.clone())).await;
+            });
+            let (refused, until) = (handle.clone(), stop.clone());
+            self.tasks.spawn(async move {
+                tasks::repeated("refused writes", || refused_writes::run(refused.clone(), until.clone())).await;
+            });
+            epochs.spawn(async move {
+                tasks::repeated("take-over", || takeover::run(handle.clone(), takeover.clone(), stop.clone())).await;
+            });
         }
     }
 
@@ -241,6 +378,9 @@ impl Sessions {
     fn end(&mut self, name: &str) {
         self.rejections.remove(name);
         self.last.remove(name);
+        self.rivals.remove(name);
+        self.met.remove(name);
+        self.rivalry.lock().verdicts.retain(|(older, younger), _| older != name && younger != name);
         self.views.guards.forget(name);
         let running = self.views.registries.running().remove(name);
         let Some(running) = running else { return };
@@ -255,6 +395,38 @@ impl Sessions {
         // The receiver is dropped only while the process ends.
         let _ = self.events.send(event);
     }
+}
+
+/// Compares the etcds of two sessions until it is known; `None` if one of them ends before that.
+async fn compare(
+    registries: &Registries,
+    theirs: &Arc<RegistryHandle>,
+    ours: &Arc<RegistryHandle>,
+) -> Option<Comparison> {
+    let runs = |handle: &Arc<RegistryHandle>| {
+        registries.get(&handle.name).is_some_and(|running| Arc::ptr_eq(&running, handle))
+    };
+    let (mut their_connection, mut our_connection) = (theirs.connections(), ours.connections());
+    let mut epoch = ours.fence.as_ref()?.changes();
+    let mut wait = COMPARE_FIRST;
+    while runs(theirs) && runs(ours) {
+        their_connection.borrow_and_update();
+        our_connection.borrow_and_update();
+        epoch.borrow_and_update();
+        match rivals::compare(theirs, ours).await {
+            // A user that may not read the other's key has nothing better than the cluster ID.
+            Err(RegistryError::PermissionDenied(_)) => return Some(Comparison::SameEtcd),
+            Ok(Comparison::Unproven) | Err(_) => {}
+            Ok(found) => return Some(found),
+        }
+        tokio::select! {
+            _ = their_connection.changed() => {}
+            _ = our_connection.changed() => {}
+            _ = epoch.changed() => {}
+            () = tokio::time::sleep(wait) => wait = (2 * wait).min(COMPARE_CAP),
+        }
+    }
+    None
 }
 
 /// Ends the session of a deleted ServiceRegistry once none of our records is left in it, or it takes too long.

@@ -140,8 +140,9 @@ async fn a_hold_in_the_status_goes_on_in_another_process() {
         deleted: Default::default(),
         held: (0..20).map(|n| format!("import 10.0.0.{n}:80")).collect(),
     };
-    bench.views.guards.report("main", &echo(), Some(deletions), bench.views.env.now());
-    let hold = bench.views.guards.hold("main", bench.views.env.now()).unwrap();
+    let (guards, env) = (&bench.views.guards, &bench.views.env);
+    guards.report("main", &echo(), Some(deletions), None, env);
+    let hold = guards.hold("main", &echo(), env).0.unwrap();
     assert_eq!(hold.since.to_string(), "2026-01-01T11:59:00Z");
 }
 
@@ -180,4 +181,131 @@ async fn an_incomplete_view_of_the_cluster_ends_no_session() {
     assert_eq!(sessions.names(), ["main".to_owned()].into(), "its session runs");
     sessions.reconcile("main");
     assert!(bench.handle("main").is_some());
+}
+
+/// The same ServiceRegistry with a fence.
+fn fenced(name: &str, day: u32, changes: &serde_json::Value) -> crate::api::ServiceRegistry {
+    let mut object = registry(name, day, changes);
+    object.spec.fence = crate::api::Fence::default();
+    object
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_etcds_with_one_cluster_id_serve_two_registries() {
+    let bench = bench();
+    for endpoint in [MAIN, "http://west:2379"] {
+        etcd(endpoint).put("somebody/else", "", LeaseId::NONE);
+    }
+    bench.put(fenced("main", 1, &json!({}))).await;
+    bench.put(fenced("west", 2, &json!({}))).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(etcd("http://west:2379").records().len(), 3, "an epoch and an incarnation");
+    for name in ["main", "west"] {
+        assert_eq!(bench.conditions(name)[0], "True Connected", "{name}");
+        assert!(bench.handle(name).unwrap().is_sole(), "{name}");
+    }
+    assert_eq!(bench.status("main").etcd.unwrap().cluster_id, bench.status("west").etcd.unwrap().cluster_id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_etcd_that_was_made_of_the_others_snapshot_is_another_one() {
+    let bench = bench();
+    etcd(MAIN).put("somebody/else", "", LeaseId::NONE);
+    let west = json!({"metadata": {"creationTimestamp": "2025-12-02T00:00:00Z"}});
+    bench.put(fenced("main", 1, &json!({}))).await;
+    bench.put(fenced("west", 2, &json!({"spec": {"etcd": {"endpoints": [MAIN]}}}))).await;
+    assert_eq!(bench.conditions("west")[0], "False Conflict", "the same endpoint");
+    etcd("http://west:2379").restore(&etcd(MAIN).backup());
+    bench.put(fenced("west", 2, &west)).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("west")[0], "True Connected");
+    let incarnation = |name: &str| bench.status(name).etcd.unwrap().incarnation;
+    assert_eq!(incarnation("main"), incarnation("west"), "a snapshot carries it along");
+    assert!(bench.handle("west").unwrap().is_sole());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_etcd_behind_two_endpoints_is_proven_by_an_epoch() {
+    alias(MAIN, "http://alias:2379");
+    let bench = bench();
+    bench.put(fenced("main", 1, &json!({}))).await;
+    bench.put(fenced("alias", 2, &json!({}))).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("alias"), ["False Conflict"; 3]);
+    assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
+    // It stays refused while the older one reconnects, and goes on when that one is gone.
+    etcd(MAIN).cut();
+    bench.after(RECONNECT).await;
+    assert_eq!(bench.conditions("alias")[0], "False Conflict");
+    bench.delete("main").await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("alias")[0], "True Connected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_prefix_two_registries_share_an_etcd_and_only_a_name_in_both_is_a_conflict() {
+    let bench = bench();
+    let of = |format: &str| json!({"spec": {"format": format, "prefix": null, "etcd": {"endpoints": [MAIN]}}});
+    bench.put(fenced("main", 1, &of("GoZero"))).await;
+    bench.put(fenced("grpc", 2, &of("GRPC"))).await;
+    bench.after(STATUS_PACE).await;
+    for name in ["main", "grpc"] {
+        assert_eq!(bench.conditions(name)[0], "True Connected", "{name}");
+        assert!(bench.handle(name).unwrap().is_sole(), "{name}");
+    }
+    let name = |text: &str| twinspan_core::model::RegistryName::new(text).unwrap();
+    let taken =
+        |name_: &str| bench.handle("grpc").unwrap().taken.get(&name(name_)).map(|taken| (taken.by, taken.proven));
+    assert_eq!(taken("echo"), Some(("main".to_owned(), true)), "shop/echo refers to main");
+    assert_eq!(taken("pay"), None);
+    assert_eq!(bench.handle("main").unwrap().taken.get(&name("echo")), None, "the older one serves it");
+    // It is free once nobody exports it to the older one.
+    bench.views.cluster().index.remove(&echo());
+    bench.cluster_shows(ClusterEvent::Names("main".into())).await;
+    assert_eq!(taken("echo"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_is_not_answered_delays_no_session() {
+    let bench = bench();
+    bench.api.stall("/serviceregistries/main/status");
+    bench.put(registry("main", 1, &json!({}))).await;
+    let object = registry("west", 2, &json!({"spec": {"prefix": "q"}}));
+    bench.views.cluster().service_registries.insert("west".into(), Arc::new(object));
+    let began = tokio::time::Instant::now();
+    bench.commands.send(Command::Reconcile("west".into())).unwrap();
+    while !bench.handle("west").is_some_and(|west| west.connection().is_ok()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_former_ttl_is_known_until_nothing_hangs_on_its_leases() {
+    let bench = bench();
+    let with_ttl = |ttl: u32| registry("main", 1, &json!({"spec": {"lease": {"ttlSeconds": ttl}}}));
+    bench.put(with_ttl(3600)).await;
+    bench.after(STATUS_PACE).await;
+    let former = bench.handle("main").unwrap().leases.id(7);
+    etcd(MAIN).grant_for(former, Duration::from_secs(3600));
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", former);
+    assert_eq!(bench.status("main").lease_ttls, [3600]);
+    let again = |ttl: u32| {
+        let mut object = with_ttl(ttl);
+        object.status = Some(bench.status("main"));
+        object
+    };
+    for ttl in [60, 120] {
+        bench.put(again(ttl)).await;
+        bench.after(STATUS_PACE).await;
+        assert_eq!(bench.status("main").lease_ttls, [3600, i64::from(ttl)]);
+        let handle = bench.handle("main").unwrap();
+        assert!(handle.leases.is_ours(former) && handle.leases.is_ours(handle.leases.id(0)));
+    }
+    etcd(MAIN).delete(&["p/echo/10.0.0.1:80"]);
+    bench.after(STATUS_PACE).await;
+    bench.put(again(60)).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.status("main").lease_ttls, [60]);
+    assert!(!bench.handle("main").unwrap().leases.is_ours(former) || bench.status("main").lease_ttls == [60]);
 }

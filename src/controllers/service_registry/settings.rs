@@ -2,11 +2,11 @@
 //!
 //! Owns the reasons for which there can be no session. Refuses to start one.
 
-use twinspan_core::codec::Layout;
 use twinspan_core::model::ObjectKey;
+use twinspan_core::plan::service::Incarnation;
 
 use crate::api::conditions::Reason;
-use crate::api::{FenceMode, ServiceRegistry, Tls};
+use crate::api::{FenceMode, ReturnedAs, ServiceRegistry, Tls};
 use crate::cluster::view::ClusterView;
 use crate::registry::etcd::{Settings, TlsSettings};
 use crate::registry::handle::Identity;
@@ -43,7 +43,7 @@ pub fn session_settings(object: &ServiceRegistry, view: &ClusterView) -> Result<
 /// The [`Rejection`] that its status has to tell.
 pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity, Rejection> {
     let spec = &object.spec;
-    let layout = Layout::new(spec.format.into(), spec.effective_prefix());
+    let layout = spec.layout();
     let cluster_id = match (&spec.cluster_id, view.cluster_uid()) {
         (Some(id), _) => id.clone(),
         (None, Some(uid)) => uid.to_owned(),
@@ -66,9 +66,14 @@ pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity
 /// The registry that an earlier process met, from the status.
 pub fn last_known(object: &ServiceRegistry) -> Option<LastKnown> {
     let (etcd, revision) = object.last_etcd()?;
-    let status = object.status.as_ref()?.etcd.as_ref()?;
-    let epoch = status.epoch.and_then(|epoch| u64::try_from(epoch).ok());
-    Some(LastKnown { etcd, revision, incarnation: status.incarnation.clone(), epoch, unsettled: None })
+    let status = object.status.as_ref()?;
+    let described = status.etcd.as_ref()?;
+    let epoch = described.epoch.and_then(|epoch| u64::try_from(epoch).ok());
+    let unsettled = status.returned_as.map(|returned| match returned {
+        ReturnedAs::ClusterChanged => Incarnation::ClusterChanged,
+        ReturnedAs::RolledBack => Incarnation::RolledBack,
+    });
+    Some(LastKnown { etcd, revision, incarnation: described.incarnation.clone(), epoch, unsettled })
 }
 
 fn tls_settings(tls: &Tls, view: &ClusterView) -> Result<TlsSettings, Rejection> {

@@ -3,15 +3,23 @@
 //! Owns the messages of its conditions, the Events about its connection, and the reading of the annotation that
 //! releases held deletions. Refuses to decide.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use twinspan_core::model::ServiceKey;
+use twinspan_core::plan::departure::registry_guard::Approval;
 use twinspan_core::plan::service::Incarnation;
 
 use super::settings::Rejection;
 use crate::api::conditions::{
     self, CONNECTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, READY, Reason, SYNCED, find_true,
 };
-use crate::api::{APPROVE_DELETIONS, EtcdStatus, RecordCounts, ServiceRegistry, ServiceRegistryStatus};
+use crate::api::{
+    APPROVE_DELETIONS, EtcdStatus, HoldStatus, RecordCounts, ReturnedAs, ServiceRegistry, ServiceRegistryStatus,
+    held_since,
+};
 use crate::cluster::Result;
 use crate::cluster::events::{self, About};
 use crate::cluster::writer::StatusWrite;
@@ -20,6 +28,11 @@ use crate::controllers::writers::Writers;
 use crate::registry::RegistryError;
 use crate::registry::guards::RegistryHold;
 use crate::registry::handle::{Phase, RegistryHandle};
+
+/// Wait between two looks at a hold of an earlier process that has not gone on yet.
+const RESUMES: Duration = Duration::from_secs(10);
+/// The maximum of TTLs in the status.
+const MAX_TTLS: usize = 16;
 
 /// The result of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +45,7 @@ pub enum Reported {
 }
 
 /// Reports the state of sessions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Reporter {
     pub views: Views,
     pub writers: Writers,
@@ -65,15 +78,30 @@ impl Reporter {
         }
     }
 
-    /// Lets the deletions go that an administrator approved, in every service of the registry.
+    /// Lets the deletions go that an administrator approved, in every service of the registry. The first call of a
+    /// leader resumes the hold that the status reports, before any status is written.
     pub fn release(&self, name: &str) {
         let Some(object) = self.views.cluster().service_registries.get(name).cloned() else { return };
-        let approval = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
-        if approval.is_some_and(|hash| self.views.guards.approve(name, hash, self.views.env.now()))
-            && let Some(handle) = self.views.registries.get(name)
-        {
-            handle.requeue_all();
+        let Views { guards, env, .. } = &self.views;
+        if !self.writers.leadership.is_leader() {
+            guards.forget(name);
+            return;
         }
+        guards.resume(name, object.status.as_ref().and_then(|status| held_since(&status.conditions)), env);
+        let approval = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
+        match approval.map(|hash| guards.approve(name, hash, env)) {
+            Some(Approval::Released) => self.views.registries.get(name).iter().for_each(|handle| handle.requeue_all()),
+            Some(Approval::NamesSetOnly { hash }) if guards.refuse(name, &hash) => {
+                let note = events::refused_approval(&hash);
+                self.writers.events.publish(About::ServiceRegistry(object), events::Reason::ApprovalRefused, note);
+            }
+            Some(Approval::NamesSetOnly { .. } | Approval::Other) | None => {}
+        }
+    }
+
+    /// The wait until the status has to be looked at again without a change; `None` if it need not be.
+    pub fn looks_again(&self, name: &str) -> Option<Duration> {
+        self.views.guards.may_resume(name, &self.views.env).then_some(RESUMES)
     }
 
     fn measure(&self, name: &str, handle: &RegistryHandle) {
@@ -92,16 +120,22 @@ impl Reporter {
     ) -> ServiceRegistryStatus {
         let now = self.views.env.now();
         let name = object.metadata.name.as_deref().unwrap_or_default();
-        let held = held(self.views.guards.held(name, now).as_ref());
+        let guard = self.views.guards.held(name, &self.views.env);
+        // Until the services have reported, the hold of an earlier process goes on.
+        let resumes = self.views.guards.may_resume(name, &self.views.env);
+        let before = find_true(&known.conditions, DELETIONS_HELD).filter(|_| resumes);
+        let held = before.map_or_else(|| held(guard.as_ref()), goes_on);
         let [ready, connected, synced] = session(handle, rejection, self.writers.leadership.may_write());
         let generation = object.metadata.generation;
         let mut status = ServiceRegistryStatus {
             observed_generation: generation,
+            hold: if resumes { known.hold.clone() } else { guard.map(|held| HoldStatus::new(held.hold, held.hash)) },
             conditions: conditions::set(&known.conditions, &[ready, connected, synced, held], generation, now),
             ..known.clone()
         };
         if let Some(handle) = handle {
-            describe(&mut status, handle);
+            let services = self.views.cluster().index.of_registry(name).into_iter().cloned().collect();
+            describe(&mut status, handle, &services);
         }
         status
     }
@@ -126,13 +160,31 @@ impl Reporter {
     }
 }
 
-/// The facts about the session besides its conditions.
-fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle) {
+/// The facts about the session besides its conditions. `services` refer to the registry.
+fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle, services: &BTreeSet<ServiceKey>) {
     let session = handle.status();
     status.cluster_id = Some(handle.cluster_id.clone());
     status.prefix = Some(handle.layout.prefix().to_owned());
-    if let Some(server) = session.server.filter(|_| session.revision_at_last_session > 0) {
-        let known = handle.view().last_known().cloned().unwrap_or_default();
+    // Longer ones matter longer.
+    status.lease_ttls = handle.lease_ttls(&status.lease_ttls).into_iter().rev().take(MAX_TTLS).collect();
+    status.epoch_in_use = match handle.fence() {
+        Ok(_) => None,
+        Err(RegistryError::ClusterIdInUse { value, .. }) => Some(value),
+        Err(_) => status.epoch_in_use.take(),
+    };
+    let Some(server) = session.server.filter(|_| session.revision_at_last_session > 0) else { return };
+    let (known, incarnation, counts) = {
+        let view = handle.view();
+        (view.last_known().cloned().unwrap_or_default(), view.incarnation(), view.counts())
+    };
+    // A process that ends before every hold is in a status leaves what tells its successor that there are some.
+    status.returned_as = match incarnation {
+        _ if handle.settling.finish(services) => None,
+        Incarnation::AsItWas => status.returned_as,
+        Incarnation::ClusterChanged => Some(ReturnedAs::ClusterChanged),
+        Incarnation::RolledBack => Some(ReturnedAs::RolledBack),
+    };
+    if status.returned_as.is_none() || status.etcd.is_none() {
         status.etcd = Some(EtcdStatus {
             cluster_id: format!("{:x}", server.cluster_id),
             version: server.version,
@@ -140,14 +192,13 @@ fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle) {
             incarnation: known.incarnation,
             epoch: known.epoch.and_then(|epoch| i64::try_from(epoch).ok()),
         });
-        let counts = handle.view().counts();
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        status.records = Some(RecordCounts {
-            own: count(counts.own),
-            foreign: count(counts.foreign),
-            undecodable: count(counts.undecodable),
-        });
     }
+    let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    status.records = Some(RecordCounts {
+        own: count(counts.own),
+        foreign: count(counts.foreign),
+        undecodable: count(counts.undecodable),
+    });
 }
 
 fn held(held: Option<&RegistryHold>) -> DesiredCondition {
@@ -162,6 +213,14 @@ fn held(held: Option<&RegistryHold>) -> DesiredCondition {
     DesiredCondition {
         since: Some(hold.since),
         ..DesiredCondition::new(DELETIONS_HELD, ConditionStatus::True, Reason::Held, message)
+    }
+}
+
+/// The condition as it was.
+fn goes_on(before: &Condition) -> DesiredCondition {
+    DesiredCondition {
+        since: Some(before.last_transition_time.0),
+        ..DesiredCondition::new(DELETIONS_HELD, ConditionStatus::True, Reason::Held, before.message.clone())
     }
 }
 

@@ -6,7 +6,7 @@
 //! `docs/decisions/0005`). Refuses to wait between attempts, which the session does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,11 +26,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct EtcdConnector {
     settings: Settings,
     next: AtomicUsize,
+    too_large: Arc<AtomicBool>,
 }
 
 impl EtcdConnector {
     pub fn new(settings: Settings) -> Self {
-        Self { settings, next: AtomicUsize::new(0) }
+        Self { settings, next: AtomicUsize::new(0), too_large: Arc::default() }
     }
 
     fn options(&self) -> ConnectOptions {
@@ -63,7 +64,7 @@ impl EtcdConnector {
 
     async fn connect_to(&self, endpoint: &str) -> Result<EtcdRegistry> {
         let client = call("connect", CALL, Client::connect([endpoint], Some(self.options()))).await?;
-        let mut registry = EtcdRegistry { client, endpoint: endpoint.to_owned(), cluster_id: 0 };
+        let mut registry = EtcdRegistry::new(client, endpoint, self.too_large.clone());
         // Connections are lazy: only an answer proves that the server is there.
         registry.cluster_id = registry.status().await?.cluster_id;
         Ok(registry)

@@ -43,8 +43,32 @@ pub fn meaning(error: &Error) -> RegistryError {
     }
 }
 
+/// The codes of etcd's errors by their texts. etcd's proxy passes on the text alone, with the code `Unknown`.
+const STATED: [(&str, i32); 15] = [
+    ("invalid auth token", UNAUTHENTICATED),
+    ("authentication failed", INVALID_ARGUMENT),
+    ("user name is empty", INVALID_ARGUMENT),
+    ("authentication is not enabled", FAILED_PRECONDITION),
+    ("permission denied", PERMISSION_DENIED),
+    ("requested lease not found", NOT_FOUND),
+    ("lease already exists", FAILED_PRECONDITION),
+    ("database space exceeded", RESOURCE_EXHAUSTED),
+    ("too many operations in txn request", INVALID_ARGUMENT),
+    ("duplicate key given", INVALID_ARGUMENT),
+    ("request is too large", INVALID_ARGUMENT),
+    ("no leader", UNAVAILABLE),
+    ("leader changed", UNAVAILABLE),
+    ("request timed out", UNAVAILABLE),
+    ("server stopped", UNAVAILABLE),
+];
+
+fn code_of(code: i32, message: &str) -> i32 {
+    let stated = STATED.iter().find(|(text, _)| code == UNKNOWN && message.contains(text));
+    stated.map_or(code, |(_, code)| *code)
+}
+
 fn of_status(code: i32, message: &str, text: &str) -> RegistryError {
-    match code {
+    match code_of(code, message) {
         UNAUTHENTICATED => RegistryError::AuthFailed(cut(message)),
         INVALID_ARGUMENT if message.contains("authentication failed") || message.contains("user name is empty") => {
             RegistryError::AuthFailed(cut(message))
@@ -55,6 +79,10 @@ fn of_status(code: i32, message: &str, text: &str) -> RegistryError {
         PERMISSION_DENIED => RegistryError::PermissionDenied(cut(message)),
         NOT_FOUND if message.contains("lease not found") => RegistryError::LeaseGone,
         RESOURCE_EXHAUSTED if message.contains("database space exceeded") => RegistryError::NoSpace(cut(message)),
+        // gRPC's own limit, above that of etcd.
+        RESOURCE_EXHAUSTED if message.contains("received message larger than max") => {
+            RegistryError::Rejected(cut(message))
+        }
         INVALID_ARGUMENT if message.contains("too many operations in txn request") => RegistryError::TooManyOps,
         INVALID_ARGUMENT => RegistryError::Rejected(cut(message)),
         // Our own decoder (tonic), and a server or a proxy that is written in Go.
@@ -80,7 +108,7 @@ fn of_transport(text: &str) -> RegistryError {
 }
 
 pub fn is_lease_exists(error: &Error) -> bool {
-    matches!(error, Error::GRpcStatus(status) if status.code() as i32 == FAILED_PRECONDITION && status.message().contains("lease already exists"))
+    matches!(error, Error::GRpcStatus(status) if code_of(status.code() as i32, status.message()) == FAILED_PRECONDITION && status.message().contains("lease already exists"))
 }
 
 /// Appends the texts of all causes, each once.
@@ -140,5 +168,16 @@ mod tests {
         assert!(too_large(RESOURCE_EXHAUSTED, "grpc: received message larger than max (17000000 vs. 16777216)"));
         assert!(!too_large(OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted"));
         assert!(!too_large(RESOURCE_EXHAUSTED, "etcdserver: too many requests"));
+    }
+
+    #[test]
+    fn errors_that_a_proxy_passes_on_keep_their_meaning() {
+        let of = |message: &str| of_status(UNKNOWN, message, message);
+        assert_eq!(of("etcdserver: requested lease not found"), RegistryError::LeaseGone);
+        assert_eq!(of("etcdserver: too many operations in txn request"), RegistryError::TooManyOps);
+        assert!(matches!(of("etcdserver: mvcc: database space exceeded"), RegistryError::NoSpace(_)));
+        assert!(matches!(of("etcdserver: permission denied"), RegistryError::PermissionDenied(_)));
+        assert!(matches!(of("etcdserver: no leader"), RegistryError::Unreachable(_)));
+        assert!(matches!(of("etcdserver: corrupt cluster"), RegistryError::Server(_)));
     }
 }

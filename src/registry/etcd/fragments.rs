@@ -12,16 +12,16 @@ use crate::registry::{Change, RegistryError, Result};
 
 #[derive(Debug)]
 pub struct Fragments {
-    /// Events up to this revision are in the list that the watch began after.
-    listed: Revision,
+    /// Events before this revision are in the list that the watch follows.
+    from: Revision,
     /// Events of the last revision so far, of which more may follow.
     partial: Vec<Change>,
     bytes: usize,
 }
 
 impl Fragments {
-    pub fn after(listed: Revision) -> Self {
-        Self { listed, partial: Vec::new(), bytes: 0 }
+    pub fn from(from: Revision) -> Self {
+        Self { from, partial: Vec::new(), bytes: 0 }
     }
 
     /// Takes a response, and returns the changes of all revisions that are complete with it. Values that are too long
@@ -33,7 +33,7 @@ impl Fragments {
         let more = response.0.fragment;
         let changes = response.0.events.into_iter().filter_map(|event| {
             let deleted = event.r#type == EventType::Delete as i32;
-            Some(change(KeyValue(event.kv?), deleted)).filter(|change| change.revision() > self.listed)
+            Some(change(KeyValue(event.kv?), deleted)).filter(|change| change.revision() >= self.from)
         });
         self.partial.extend(changes);
         let complete = match self.partial.last().map(Change::revision).filter(|_| more) {
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn events_of_one_revision_stay_together() {
-        let mut fragments = Fragments::after(4);
+        let mut fragments = Fragments::from(5);
         let first = vec![put("a", 4, 1), put("a", 5, 1), put("b", 6, 1), put("c", 6, 1)];
         assert_eq!(add(&mut fragments, first, true), [5], "4 is in the list, and 6 may go on");
         assert_eq!(add(&mut fragments, vec![put("d", 6, 1)], true), [0; 0]);
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn values_that_are_too_long_are_dropped_and_do_not_count() {
-        let mut fragments = Fragments::after(0);
+        let mut fragments = Fragments::from(1);
         for n in 0..40 {
             let events = vec![put("a", 1, MAX_VALUE + 1), put("b", 1, 1 << 20)];
             assert_eq!(add(&mut fragments, events, true), [0; 0], "{n}");
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_revision_above_the_limit_is_refused_and_several_below_it_are_not() {
         let events = |revision| (0..100).map(|n| put(&format!("{n:05}"), revision, MAX_VALUE)).collect::<Vec<_>>();
-        let mut fragments = Fragments::after(0);
+        let mut fragments = Fragments::from(1);
         for revision in 1..10 {
             add(&mut fragments, events(revision), true);
         }

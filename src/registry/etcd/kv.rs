@@ -10,6 +10,7 @@ use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
 use super::call::{CALL, MAX_MESSAGE, call};
+use super::limit::TxnLimit;
 use super::pages::{self, Pages};
 use crate::registry::{Batch, ListResponse, MAX_BATCH, Outcome, ReadResponse, RegistryError, Result, TxnResponse};
 
@@ -26,14 +27,18 @@ pub async fn list(client: KvClient, key_prefix: &str, cluster_id: u64) -> Result
 
 /// Reads the keys at one revision: the first answer fixes it for the others. An answer that is too large is asked for
 /// again in halves, and one value that is too large is left out.
-pub async fn read(client: KvClient, keys: &[RecordKey]) -> Result<ReadResponse> {
+pub async fn read(client: KvClient, keys: &[RecordKey], limit: &TxnLimit) -> Result<ReadResponse> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
-    let (mut rest, mut size, mut revision) = (keys, MAX_BATCH, None);
+    let (mut rest, mut size, mut revision) = (keys, limit.get(), None);
     let mut records = Vec::new();
     while !rest.is_empty() {
         let (now, later) = rest.split_at(size.min(rest.len()));
         let found = match get_all(&mut client, now, &mut revision, false).await {
-            Err(RegistryError::TooLarge(_) | RegistryError::TooManyOps) if now.len() > 1 => {
+            Err(error) if limit.learn(&error, now.len()) => {
+                size = limit.get();
+                continue;
+            }
+            Err(RegistryError::TooLarge(_)) if now.len() > 1 => {
                 size = now.len() / 2;
                 continue;
             }

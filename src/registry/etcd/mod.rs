@@ -5,7 +5,7 @@
 //!
 //! - [`settings`]: endpoints, TLS and user.
 //! - [`connect`]: one endpoint at a time. [`handshake`]: the reason why TLS fails.
-//! - [`call`]: the deadlines and limits of each call.
+//! - [`call`]: the deadlines and limits of each call. [`limit`]: the operations that one transaction may have.
 //! - [`kv`]: read and commit. [`pages`]: the pages of a list.
 //! - [`watch`]: the watch stream. [`fragments`]: the events of one watch.
 //! - [`examine`]: the checks of `doctor`. [`error`]: the translation of errors.
@@ -17,21 +17,25 @@ mod examine;
 mod fragments;
 mod handshake;
 mod kv;
+mod limit;
 mod pages;
 mod settings;
 mod watch;
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions};
-use twinspan_core::model::{LeaseId, RecordKey};
+use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions, ResponseHeader};
+use twinspan_core::model::{LeaseId, RecordKey, Revision};
 
 pub use connect::EtcdConnector;
 pub use examine::Examined;
 pub use settings::{Settings, TlsSettings};
 
 use self::call::{CALL, call};
+use self::limit::TxnLimit;
 use super::{
     Batch, Grant, KeepAlive, LeaseState, ListResponse, ReadResponse, Registry, RegistryError, Result, ServerStatus,
     TxnResponse, Watch, WatchRange,
@@ -44,6 +48,22 @@ pub struct EtcdRegistry {
     endpoint: String,
     /// From the answer that proved the connection. A proxy leaves it out of some answers.
     cluster_id: u64,
+    /// A watch has ended with an event that was too large.
+    too_large: Arc<AtomicBool>,
+    limit: TxnLimit,
+    /// The highest revision in an answer of this connection.
+    reached: Arc<AtomicI64>,
+}
+
+impl EtcdRegistry {
+    fn new(client: Client, endpoint: &str, too_large: Arc<AtomicBool>) -> Self {
+        let (endpoint, limit, reached) = (endpoint.to_owned(), TxnLimit::new(), Arc::default());
+        Self { client, endpoint, cluster_id: 0, too_large, limit, reached }
+    }
+
+    fn reached(&self, revision: Revision) {
+        self.reached.fetch_max(revision, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for EtcdRegistry {
@@ -58,26 +78,40 @@ impl Registry for EtcdRegistry {
         let mut client = self.client.clone();
         let status = call("status", CALL, client.status()).await?;
         let header = status.header();
+        self.reached(header.map(ResponseHeader::revision).unwrap_or_default());
         Ok(ServerStatus {
-            cluster_id: header.map(etcd_client::ResponseHeader::cluster_id).unwrap_or_default(),
+            cluster_id: header.map(ResponseHeader::cluster_id).unwrap_or_default(),
             version: status.version().to_owned(),
         })
     }
 
     async fn list(&self, key_prefix: &str) -> Result<ListResponse> {
-        kv::list(self.client.kv_client(), key_prefix, self.cluster_id).await
+        let listing = kv::list(self.client.kv_client(), key_prefix, self.cluster_id).await?;
+        self.reached(listing.revision);
+        Ok(listing)
     }
 
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {
-        watch::open(self.client.watch_client(), first).await
+        watch::open(self.client.watch_client(), first, self.too_large.clone()).await
     }
 
     async fn read(&self, keys: &[RecordKey]) -> Result<ReadResponse> {
-        kv::read(self.client.kv_client(), keys).await
+        let reading = kv::read(self.client.kv_client(), keys, &self.limit).await?;
+        self.reached(reading.revision);
+        Ok(reading)
     }
 
     async fn commit(&self, batch: &Batch) -> Result<TxnResponse> {
-        kv::commit(self.client.kv_client(), batch).await
+        let committed = kv::commit(self.client.kv_client(), batch).await;
+        match &committed {
+            Ok(committed) => self.reached(committed.revision),
+            Err(error) => drop(self.limit.learn(error, batch.ops.len())),
+        }
+        committed
+    }
+
+    fn max_batch(&self) -> usize {
+        self.limit.get()
     }
 
     async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant> {
@@ -103,9 +137,15 @@ impl Registry for EtcdRegistry {
             drop(stream);
             Ok(found)
         };
+        // The client drops the header of an answer that the lease is gone. What an earlier answer showed, the server
+        // had reached when it was asked.
+        let revision = self.reached.load(Ordering::Relaxed);
         match tokio::time::timeout(CALL, kept).await {
-            Ok(Ok(found)) if found.ttl() > 0 => Ok(KeepAlive::For(found.granted_ttl())),
-            Ok(Ok(_) | Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(KeepAlive::Gone),
+            Ok(Ok(found)) if found.ttl() > 0 => {
+                self.reached(found.header().map(ResponseHeader::revision).unwrap_or_default());
+                Ok(KeepAlive::For(found.granted_ttl()))
+            }
+            Ok(Ok(_) | Err(etcd_client::Error::LeaseKeepAliveError(_))) => Ok(KeepAlive::Gone { revision }),
             Ok(Err(error)) => Err(error::meaning(&error)),
             Err(_) => Err(RegistryError::Timeout { what: "lease keepalive", seconds: CALL.as_secs() }),
         }

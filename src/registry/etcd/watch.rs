@@ -8,8 +8,14 @@
 //! etcd's grpc-proxy numbers watches itself and answers no progress request (server/proxy/grpcproxy/watch.go). So the
 //! number of a watch comes from the answer that created it: answers come in the order of requests, and one request is
 //! under way at a time.
+//!
+//! A watch begins at the revision of its list, though its events are known: etcd answers no progress request while a
+//! watch begins in the future (`progressIfSync` of server/storage/mvcc, 3.5.8 and later). After an event that was too
+//! large to be read it begins one revision later, or the same event would end each stream.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use etcd_client::{ResponseHeader, WatchClient, WatchOptions, WatchResponse, WatchStream};
@@ -17,7 +23,7 @@ use etcd_client::{ResponseHeader, WatchClient, WatchOptions, WatchResponse, Watc
 use super::call::{CALL, MAX_MESSAGE, call};
 use super::error;
 use super::fragments::{Fragments, bytes_of};
-use crate::registry::{RegistryError, Result, Watch, WatchItem, WatchRange};
+use crate::registry::{RegistryError, Result, Revision, Watch, WatchItem, WatchRange};
 
 /// The watch ID of a response for the whole stream, to a progress request (`InvalidWatchID` of server/storage/mvcc).
 const WHOLE_STREAM: i64 = -1;
@@ -35,45 +41,57 @@ struct EtcdWatch {
     ready: VecDeque<(i64, WatchItem)>,
     /// The server took over the number that was asked for, as etcd does and its proxy does not.
     answers_progress: bool,
+    /// The revision that the server has reached.
+    revision: Revision,
+    /// A stream ended with an event that was too large.
+    too_large: Arc<AtomicBool>,
 }
 
 struct Created {
     watch_id: i64,
+    /// The revision at which it begins on the server.
+    start: Revision,
     fragments: Fragments,
 }
 
 /// A create request without an answer.
 struct Opening {
     range: WatchRange,
+    start: Revision,
     unwanted: bool,
 }
 
-fn options(range: &WatchRange) -> WatchOptions {
-    WatchOptions::new()
-        .with_prefix()
-        .with_start_revision(range.from)
-        .with_progress_notify()
-        .with_watch_id(range.watch_id)
-        .with_fragment()
-}
-
 impl Opening {
-    fn of(range: WatchRange) -> Self {
-        Self { range, unwanted: false }
+    fn of(range: &WatchRange, too_large: &AtomicBool) -> Self {
+        let start = if too_large.load(Ordering::Relaxed) { range.from } else { range.from - 1 };
+        Self { range: range.clone(), start: start.max(1), unwanted: false }
+    }
+
+    fn options(&self) -> Option<WatchOptions> {
+        let options = WatchOptions::new().with_prefix().with_start_revision(self.start).with_fragment();
+        Some(options.with_progress_notify().with_watch_id(self.range.watch_id))
+    }
+
+    fn key_prefix(&self) -> &str {
+        &self.range.key_prefix
     }
 }
 
-pub async fn open(client: WatchClient, first: &WatchRange) -> Result<Box<dyn Watch>> {
+/// `too_large` is shared by all streams to the same server.
+pub async fn open(client: WatchClient, first: &WatchRange, too_large: Arc<AtomicBool>) -> Result<Box<dyn Watch>> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
-    let stream = call("watch", CALL, client.watch(first.key_prefix.as_str(), Some(options(first)))).await?;
+    let opening = Opening::of(first, &too_large);
+    let stream = call("watch", CALL, client.watch(opening.key_prefix(), opening.options())).await?;
     Ok(Box::new(EtcdWatch {
         stream,
         created: BTreeMap::new(),
-        opening: Some(Opening::of(first.clone())),
+        opening: Some(opening),
         waiting: VecDeque::new(),
         unwanted: Vec::new(),
         ready: VecDeque::new(),
         answers_progress: true,
+        revision: 0,
+        too_large,
     }))
 }
 
@@ -114,7 +132,8 @@ impl Watch for EtcdWatch {
 
     async fn request_progress(&mut self) -> Result<bool> {
         // A stream without a watch has no progress (`progressIfSync` of server/storage/mvcc).
-        if !self.answers_progress || self.created.is_empty() {
+        let waits = self.created.values().any(|watch| watch.start > self.revision);
+        if !self.answers_progress || self.created.is_empty() || waits {
             return Ok(false);
         }
         call("progress request", CALL, self.stream.request_progress()).await?;
@@ -133,8 +152,10 @@ impl EtcdWatch {
         if self.opening.is_none()
             && let Some(range) = self.waiting.front()
         {
-            call("watch", CALL, self.stream.watch(range.key_prefix.as_str(), Some(options(range)))).await?;
-            self.opening = self.waiting.pop_front().map(Opening::of);
+            let opening = Opening::of(range, &self.too_large);
+            call("watch", CALL, self.stream.watch(opening.key_prefix(), opening.options())).await?;
+            self.waiting.pop_front();
+            self.opening = Some(opening);
         }
         Ok(())
     }
@@ -142,14 +163,18 @@ impl EtcdWatch {
     /// Waits for one response; while a create request is under way, not for ever.
     async fn receive(&mut self) -> Result<()> {
         let response = if self.opening.is_some() {
-            call("watch", CALL, self.stream.message()).await?
+            call("watch", CALL, self.stream.message()).await
         } else {
-            self.stream.message().await.map_err(|e| error::meaning(&e))?
+            self.stream.message().await.map_err(|e| error::meaning(&e))
         };
-        self.take(response.ok_or_else(|| RegistryError::WatchEnded("the stream ended".to_owned()))?)
+        if let Err(RegistryError::TooLarge(_)) = &response {
+            self.too_large.store(true, Ordering::Relaxed);
+        }
+        self.take(response?.ok_or_else(|| RegistryError::WatchEnded("the stream ended".to_owned()))?)
     }
 
     fn take(&mut self, response: WatchResponse) -> Result<()> {
+        self.revision = self.revision.max(response.header().map(ResponseHeader::revision).unwrap_or_default());
         if response.created() {
             return self.take_created(&response);
         }
@@ -176,7 +201,7 @@ impl EtcdWatch {
     /// The answer to the create request. It carries the current revision, but it does not prove that all events up to
     /// it have arrived.
     fn take_created(&mut self, response: &WatchResponse) -> Result<()> {
-        let Some(Opening { range, unwanted, .. }) = self.opening.take() else {
+        let Some(Opening { range, start, unwanted }) = self.opening.take() else {
             return Err(RegistryError::WatchEnded("an answer without a request".to_owned()));
         };
         if response.canceled() {
@@ -195,7 +220,8 @@ impl EtcdWatch {
         if unwanted {
             self.unwanted.push(number);
         } else {
-            self.created.insert(number, Created { watch_id: range.watch_id, fragments: Fragments::after(range.from) });
+            let fragments = Fragments::from(range.from);
+            self.created.insert(number, Created { watch_id: range.watch_id, start, fragments });
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
-//! One connection to the fake etcd, and its watch.
+//! One connection to the fake etcd.
 //!
-//! Owns the calls and the watch, with the faults that a test has set. Refuses to know how a transaction or an expired
-//! lease changes records, which [`super`] does.
+//! Owns the calls, with the faults that a test has set. Refuses to know how a transaction or an expired lease changes
+//! records ([`super::transaction`], [`super`]), and which changes a watch has seen ([`super::watch`]).
 
-use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,10 +12,11 @@ use tokio::time::Instant;
 use twinspan_core::model::{LeaseId, RecordKey};
 use twinspan_core::plan::RecordOp;
 
+use super::watch::FakeWatch;
 use super::{FakeEtcd, State};
 use crate::registry::{
-    Batch, Change, Grant, KeepAlive, LeaseState, ListResponse, ReadResponse, Registry, RegistryError, Result,
-    ServerStatus, TxnResponse, Watch, WatchItem, WatchRange,
+    Batch, Grant, KeepAlive, LeaseState, ListResponse, MAX_BATCH, ReadResponse, Registry, RegistryError, Result,
+    ServerStatus, TxnResponse, Watch, WatchRange,
 };
 
 /// One connection.
@@ -22,10 +24,15 @@ use crate::registry::{
 pub(super) struct FakeConnection {
     pub(super) server: FakeEtcd,
     pub(super) generation: u64,
+    max_batch: Arc<AtomicUsize>,
 }
 
 impl FakeConnection {
-    fn ask(&self, what: &'static str) -> Result<MutexGuard<'_, State>> {
+    pub(super) fn new(server: FakeEtcd, generation: u64) -> Self {
+        Self { server, generation, max_batch: Arc::new(AtomicUsize::new(MAX_BATCH)) }
+    }
+
+    pub(super) fn ask(&self, what: &'static str) -> Result<MutexGuard<'_, State>> {
         let mut state = self.server.lock();
         *state.calls.entry(what).or_default() += 1;
         if state.faults.refused {
@@ -54,13 +61,14 @@ impl Registry for FakeConnection {
         if let Some(error) = state.unlisted.get(key_prefix) {
             return Err(error.clone());
         }
-        let below = state.records.values().filter(|record| record.key.as_bytes().starts_with(key_prefix.as_bytes()));
+        let below = state.records.range(RecordKey::from(key_prefix)..).map(|(_, record)| record);
+        let below = below.take_while(|record| record.key.as_bytes().starts_with(key_prefix.as_bytes()));
         Ok(ListResponse { cluster_id: state.cluster_id, revision: state.revision, records: below.cloned().collect() })
     }
 
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {
         drop(self.ask("watch")?);
-        Ok(Box::new(FakeWatch { registry: self.clone(), followed: vec![first.clone()], progress: false }))
+        Ok(Box::new(FakeWatch::new(self.clone(), first)))
     }
 
     async fn read(&self, keys: &[RecordKey]) -> Result<ReadResponse> {
@@ -70,12 +78,25 @@ impl Registry for FakeConnection {
     }
 
     async fn commit(&self, batch: &Batch) -> Result<TxnResponse> {
+        let slow = {
+            let mut state = self.server.lock();
+            state.commits.0 += 1;
+            state.commits.1 = state.commits.1.max(state.commits.0);
+            state.faults.slow_commits
+        };
+        if slow {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.server.lock().commits.0 -= 1;
         let answer = {
             let mut state = self.ask("commit")?;
             if state.faults.full && !batch.ops.iter().all(|op| matches!(op, RecordOp::Delete { .. })) {
                 return Err(RegistryError::NoSpace("etcdserver: mvcc: database space exceeded".to_owned()));
             }
             let answer = state.commit(batch);
+            if answer == Err(RegistryError::TooManyOps) {
+                self.max_batch.fetch_min((batch.ops.len() / 2).max(1), Ordering::Relaxed);
+            }
             if state.faults.answers_lost {
                 Err(RegistryError::Timeout { what: "transaction", seconds: 5 })
             } else {
@@ -86,7 +107,15 @@ impl Registry for FakeConnection {
         answer
     }
 
+    fn max_batch(&self) -> usize {
+        self.max_batch.load(Ordering::Relaxed)
+    }
+
     async fn grant(&self, lease: LeaseId, ttl_seconds: i64) -> Result<Grant> {
+        let slow = self.server.lock().faults.slow_grants;
+        if slow {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
         let mut state = self.ask("grant")?;
         if state.leases.contains_key(&lease) {
             return Ok(Grant::Exists);
@@ -94,17 +123,27 @@ impl Registry for FakeConnection {
         let ttl_seconds = ttl_seconds.max(state.least_ttl_seconds);
         let ttl = Duration::from_secs(u64::try_from(ttl_seconds).unwrap_or(1));
         state.leases.insert(lease, (Instant::now() + ttl, ttl));
+        drop(state);
+        // A watch waits for the earliest expiry.
+        self.server.changed.notify_waiters();
         Ok(Grant::Granted(ttl_seconds))
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<KeepAlive> {
         let mut state = self.ask("keep_alive")?;
+        if let Some(error) = state.unkept.get(&lease) {
+            return Err(error.clone());
+        }
+        if state.carries_forbidden(lease) {
+            return Err(RegistryError::PermissionDenied("etcdserver: permission denied".to_owned()));
+        }
+        let revision = state.revision;
         Ok(match state.leases.get_mut(&lease) {
             Some((expires, ttl)) => {
                 *expires = Instant::now() + *ttl;
                 KeepAlive::For(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX))
             }
-            None => KeepAlive::Gone,
+            None => KeepAlive::Gone { revision },
         })
     }
 
@@ -115,6 +154,9 @@ impl Registry for FakeConnection {
 
     async fn leases(&self) -> Result<Vec<LeaseId>> {
         let state = self.ask("leases")?;
+        if state.faults.no_lease_list {
+            return Err(RegistryError::Timeout { what: "lease list", seconds: 5 });
+        }
         if !state.secret_leases.is_empty() {
             return Err(RegistryError::PermissionDenied("permission denied".to_owned()));
         }
@@ -128,88 +170,5 @@ impl Registry for FakeConnection {
         }
         let on_it = state.records.values().filter(|record| record.lease == lease);
         Ok(on_it.map(|record| record.key.clone()).collect())
-    }
-}
-
-struct FakeWatch {
-    registry: FakeConnection,
-    /// Each range, from its next revision on.
-    followed: Vec<WatchRange>,
-    progress: bool,
-}
-
-impl FakeWatch {
-    /// The next item, if one is ready.
-    fn poll(&mut self) -> Result<Option<WatchItem>> {
-        let mut state = self.registry.server.lock();
-        if state.faults.silent {
-            return Ok(None);
-        }
-        if state.faults.away || state.generation != self.registry.generation {
-            return Err(RegistryError::Unreachable("connection reset".to_owned()));
-        }
-        let ended = self.followed.iter().position(|followed| state.unwatched.contains_key(&followed.key_prefix));
-        if let Some(ended) = ended.map(|ended| self.followed.remove(ended)) {
-            let error = state.unwatched.remove(&ended.key_prefix);
-            return Ok(error.map(|error| WatchItem::Lost { watch_id: ended.watch_id, error }));
-        }
-        for followed in &mut self.followed {
-            if followed.from < state.compacted {
-                return Err(RegistryError::Compacted(state.compacted));
-            }
-            let matches = |key: &RecordKey| key.as_bytes().starts_with(followed.key_prefix.as_bytes());
-            let changes_of_range = state.history.iter().filter(|change| {
-                change.revision() >= followed.from
-                    && match change {
-                        Change::Put(record) => matches(&record.key),
-                        Change::Delete { key, .. } => matches(key),
-                    }
-            });
-            let changes: Vec<Change> = changes_of_range.cloned().collect();
-            if !changes.is_empty() {
-                followed.from = state.revision + 1;
-                return Ok(Some(WatchItem::Changes(changes)));
-            }
-        }
-        let reached = self.followed.iter().all(|followed| state.revision + 1 >= followed.from);
-        if reached && std::mem::take(&mut self.progress) {
-            return Ok(Some(WatchItem::Progress(state.revision)));
-        }
-        Ok(None)
-    }
-}
-
-#[async_trait]
-impl Watch for FakeWatch {
-    async fn next(&mut self) -> Result<WatchItem> {
-        // Leases expire on the clock, not on a notification.
-        const TICK: Duration = Duration::from_millis(100);
-        let changed = self.registry.server.changed.clone();
-        loop {
-            let notified = changed.notified();
-            if let Some(item) = self.poll()? {
-                return Ok(item);
-            }
-            let _ = tokio::time::timeout(TICK, notified).await;
-        }
-    }
-
-    async fn follow(&mut self, another: &WatchRange) -> Result<()> {
-        drop(self.registry.ask("watch")?);
-        self.followed.push(another.clone());
-        Ok(())
-    }
-
-    async fn unwatch(&mut self, watch_id: i64) -> Result<()> {
-        self.followed.retain(|followed| followed.watch_id != watch_id);
-        Ok(())
-    }
-
-    async fn request_progress(&mut self) -> Result<bool> {
-        if self.registry.ask("progress")?.faults.no_progress || self.followed.is_empty() {
-            return Ok(false);
-        }
-        self.progress = true;
-        Ok(true)
     }
 }

@@ -1,10 +1,13 @@
 //! A fake etcd in memory: revisions, leases, watches and compare-and-swap, with faults on demand.
 //!
 //! Owns the state of the server and the faults of tests. Passes the same contract test as the real etcd
-//! (`tests/e2e/registry_contract.rs`). Leases expire on tokio's clock, which tests can pause. Refuses to know the
-//! operator: it implements [`Connector`] and [`Registry`] alone.
+//! (`tests/e2e/registry_contract.rs`). Leases expire on tokio's clock, which tests can pause. [`connection`] has the
+//! calls, [`transaction`] the batches and [`watch`] the streams. Refuses to know the operator: it implements
+//! [`Connector`] and [`Registry`] alone.
 
 mod connection;
+mod transaction;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,9 +18,8 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
-use twinspan_core::plan::RecordOp;
 
-use super::{Batch, Change, Connector, Outcome, Registry, RegistryError, Result, TxnResponse};
+use super::{Change, Connector, MAX_BATCH, Registry, RegistryError, Result};
 use connection::FakeConnection;
 
 /// Faults that last until they are reset.
@@ -33,6 +35,12 @@ pub struct Faults {
     pub refused: bool,
     /// A list takes a second.
     pub slow: bool,
+    /// A grant takes a second.
+    pub slow_grants: bool,
+    /// A batch takes a tenth of a second.
+    pub slow_commits: bool,
+    /// The leases cannot be listed.
+    pub no_lease_list: bool,
     /// The database is full and accepts only deletes.
     pub full: bool,
     /// Progress requests are not answered, as by etcd's proxy.
@@ -47,12 +55,14 @@ pub struct Backup {
     leases: BTreeMap<LeaseId, (Instant, Duration)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     cluster_id: u64,
     revision: Revision,
     records: BTreeMap<RecordKey, RawRecord>,
+    /// In the order of revisions. A compaction leaves it, for watches that have caught up.
     history: Vec<Change>,
+    /// A watch that begins below this revision ends.
     compacted: Revision,
     leases: BTreeMap<LeaseId, (Instant, Duration)>,
     /// A shorter TTL is raised to this one, as by a server with slow elections.
@@ -62,12 +72,45 @@ struct State {
     unlisted: BTreeMap<String, RegistryError>,
     /// Key prefixes whose watches end, and their errors.
     unwatched: BTreeMap<String, RegistryError>,
+    /// Leases whose keepalives fail, and their errors.
+    unkept: BTreeMap<LeaseId, RegistryError>,
+    /// Prefixes of keys that our user may not write.
+    forbidden: BTreeSet<String>,
+    /// etcd's `--max-txn-ops`.
+    max_txn_ops: usize,
     /// Leases without read permission; if there are any, the list of leases fails.
     secret_leases: BTreeSet<LeaseId>,
     /// Connections of an earlier generation are cut.
     generation: u64,
+    /// Batches under way, and the most at a time.
+    commits: (usize, usize),
     /// The number of calls by method.
     calls: BTreeMap<&'static str, usize>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            cluster_id: 1,
+            // An empty etcd is at revision 1.
+            revision: 1,
+            records: BTreeMap::new(),
+            history: Vec::new(),
+            compacted: 0,
+            leases: BTreeMap::new(),
+            least_ttl_seconds: 0,
+            faults: Faults::default(),
+            unlisted: BTreeMap::new(),
+            unwatched: BTreeMap::new(),
+            unkept: BTreeMap::new(),
+            forbidden: BTreeSet::new(),
+            max_txn_ops: MAX_BATCH + 1,
+            secret_leases: BTreeSet::new(),
+            generation: 0,
+            commits: (0, 0),
+            calls: BTreeMap::new(),
+        }
+    }
 }
 
 /// The server; clones share it.
@@ -85,9 +128,7 @@ impl fmt::Debug for FakeEtcd {
 
 impl FakeEtcd {
     pub fn new() -> Self {
-        let server = Self::default();
-        server.lock().cluster_id = 1;
-        server
+        Self::default()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -121,17 +162,38 @@ impl FakeEtcd {
         self.lock().secret_leases.extend(leases);
     }
 
+    /// Keepalives of this lease fail with the error; `None` ends that.
+    pub fn fail_keepalives(&self, lease: LeaseId, error: Option<RegistryError>) {
+        let mut state = self.lock();
+        match error {
+            Some(error) => drop(state.unkept.insert(lease, error)),
+            None => drop(state.unkept.remove(&lease)),
+        }
+    }
+
+    /// Our user may not write keys with these prefixes any more; every other key stays permitted.
+    pub fn forbid_writes(&self, key_prefixes: &[&str]) {
+        self.lock().forbidden = key_prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
+    }
+
+    /// Sets etcd's `--max-txn-ops`.
+    pub fn set_max_txn_ops(&self, operations: usize) {
+        self.lock().max_txn_ops = operations;
+    }
+
     /// Ends every open connection.
     pub fn cut(&self) {
         self.lock().generation += 1;
         self.changed.notify_waiters();
     }
 
-    /// Drops the history: a watch from an earlier revision ends.
+    /// Compacts the history: a watch that begins at an earlier revision ends.
     pub fn compact(&self) {
-        let mut state = self.lock();
-        state.compacted = state.revision;
-        state.history.clear();
+        {
+            let mut state = self.lock();
+            state.compacted = state.revision;
+        }
+        self.changed.notify_waiters();
     }
 
     /// An empty cluster with another ID answers from now on.
@@ -140,7 +202,9 @@ impl FakeEtcd {
             let mut state = self.lock();
             let (cluster_id, generation) = (state.cluster_id + 1, state.generation + 1);
             let unlisted = std::mem::take(&mut state.unlisted);
-            *state = State { cluster_id, generation, unlisted, ..State::default() };
+            let (forbidden, max_txn_ops) = (std::mem::take(&mut state.forbidden), state.max_txn_ops);
+            let calls = std::mem::take(&mut state.calls);
+            *state = State { cluster_id, generation, unlisted, forbidden, max_txn_ops, calls, ..State::default() };
         }
         self.changed.notify_waiters();
     }
@@ -160,6 +224,7 @@ impl FakeEtcd {
             state.records.clone_from(&backup.records);
             state.leases.clone_from(&backup.leases);
             state.history.clear();
+            state.compacted = 0;
         }
         self.changed.notify_waiters();
     }
@@ -177,7 +242,9 @@ impl FakeEtcd {
     /// Deletes keys in one revision, as any client could.
     pub fn delete(&self, keys: &[&str]) {
         let mut state = self.lock();
-        state.revision += 1;
+        if keys.iter().any(|key| state.records.contains_key(&(*key).into())) {
+            state.revision += 1;
+        }
         for key in keys {
             state.delete(&(*key).into());
         }
@@ -202,6 +269,7 @@ impl FakeEtcd {
 
     pub fn grant_for(&self, lease: LeaseId, ttl: Duration) {
         self.lock().leases.insert(lease, (Instant::now() + ttl, ttl));
+        self.changed.notify_waiters();
     }
 
     pub fn records(&self) -> BTreeMap<String, RawRecord> {
@@ -221,9 +289,14 @@ impl FakeEtcd {
         self.lock().calls.get(what).copied().unwrap_or_default()
     }
 
+    /// The most batches that were under way at a time.
+    pub fn most_commits(&self) -> usize {
+        self.lock().commits.1
+    }
+
     fn connection(&self) -> FakeConnection {
         let generation = self.lock().generation;
-        FakeConnection { server: self.clone(), generation }
+        FakeConnection::new(self.clone(), generation)
     }
 }
 
@@ -248,6 +321,10 @@ impl State {
         }
     }
 
+    fn next_expiry(&self) -> Option<Instant> {
+        self.leases.values().map(|(at, _)| *at).min()
+    }
+
     /// Deletes the records of expired leases, in one revision each.
     fn expire(&mut self) {
         let now = Instant::now();
@@ -263,54 +340,5 @@ impl State {
                 self.delete(&key);
             }
         }
-    }
-
-    fn commit(&mut self, batch: &Batch) -> Result<TxnResponse> {
-        if let Some(fence) = &batch.fence {
-            let holds = self.records.get(&fence.key.as_str().into()).is_some_and(|r| r.value == fence.value.as_bytes());
-            if !holds {
-                return Err(RegistryError::Fenced);
-            }
-        }
-        let lease_of = |op: &RecordOp| match op {
-            RecordOp::Create { .. } => batch.lease,
-            RecordOp::Update { lease, .. } if *lease != LeaseId::NONE => *lease,
-            RecordOp::Update { .. } => batch.lease,
-            RecordOp::Delete { .. } => LeaseId::NONE,
-        };
-        // As in etcd, a missing lease fails the whole request, even if its operation would lose its race.
-        let missing = |op: &&RecordOp| lease_of(op) != LeaseId::NONE && !self.leases.contains_key(&lease_of(op));
-        if batch.ops.iter().any(|op| missing(&op)) {
-            return Err(RegistryError::LeaseGone);
-        }
-        let next = self.revision + 1;
-        let mut written = false;
-        let mut outcomes = Vec::new();
-        for op in &batch.ops {
-            let known = self.records.get(op.key()).cloned();
-            let revision = known.as_ref().map_or(0, |record| record.mod_revision);
-            let (expected, value) = match op {
-                RecordOp::Create { value, .. } => (0, Some(value)),
-                RecordOp::Update { value, if_revision, .. } => (*if_revision, Some(value)),
-                RecordOp::Delete { if_revision, .. } => (*if_revision, None),
-            };
-            if revision != expected {
-                outcomes.push(Outcome::Conflict(known));
-                continue;
-            }
-            self.revision = next;
-            written = true;
-            match value {
-                Some(value) => self.put(RawRecord {
-                    key: op.key().clone(),
-                    value: value.clone(),
-                    mod_revision: next,
-                    lease: lease_of(op),
-                }),
-                None => self.delete(op.key()),
-            }
-            outcomes.push(Outcome::Written);
-        }
-        Ok(TxnResponse { revision: if written { next } else { self.revision }, outcomes })
     }
 }

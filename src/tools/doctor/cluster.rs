@@ -20,7 +20,7 @@ use crate::api::crds;
 use crate::env::Env;
 use crate::leadership;
 
-/// The greatest good difference between the clocks: deadlines on slices and holds in status are times of day.
+/// The greatest good difference between the clocks: deadlines on slices and holds in status are times of the API server.
 const SKEW_SECONDS: f64 = 2.0;
 /// The policies in the chart and in `deploy/twinspan.yaml`: names, and the objects that each limits.
 const POLICIES: [(&str, &str); 2] = [("twinspan-endpointslices", "EndpointSlices"), ("twinspan-services", "Services")];
@@ -64,7 +64,7 @@ async fn answers(client: &Client, findings: &mut Findings<'_>) -> bool {
     if let Some(theirs) = date.and_then(|date| rfc2822::parse(date).ok()) {
         let skew = ours.duration_since(theirs.timestamp()).as_secs_f64().abs();
         if skew > SKEW_SECONDS {
-            findings.add(Level::Warn, format!("clocks differ by {skew:.0} s; deadlines of lost instances and holds are off by as much. Synchronise them"));
+            findings.add(Level::Warn, format!("clocks differ by {skew:.0} s: holds and deadlines follow the API server's clock, certificates and logs this machine's. Synchronise them"));
         } else {
             findings.add(Level::Ok, format!("clocks differ by less than {SKEW_SECONDS:.0} s"));
         }

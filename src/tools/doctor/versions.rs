@@ -2,9 +2,14 @@
 //!
 //! Owns the oldest good release of each minor version. Refuses to ask etcd.
 
+type Version = (u64, u64, u64);
+
 /// Oldest patch release of each minor that has every known fix of watches, stale reads and watch permissions (etcd's
-/// CHANGELOGs and GHSA-xg4h-6gfc-h4m8).
-const FLOORS: [(u64, u64, u64); 3] = [(3, 5, 33), (3, 6, 14), (3, 7, 1)];
+/// CHANGELOGs and GHSA-xg4h-6gfc-h4m8). The same releases are the first whose quota counts the nested transactions that
+/// our batches consist of (`costTxnReq`, etcd#22134).
+const FLOORS: [Version; 3] = [(3, 5, 33), (3, 6, 14), (3, 7, 1)];
+/// Oldest patch release of each minor that checks roles inside nested transactions (GHSA-rfx7-8w68-q57q).
+const CHECKS_ROLES: [Version; 3] = [(3, 4, 42), (3, 5, 28), (3, 6, 9)];
 
 /// The fault of a version, if it has one.
 pub fn complaint(version: &str) -> Option<String> {
@@ -15,12 +20,19 @@ pub fn complaint(version: &str) -> Option<String> {
     if (major, minor) > (newest.0, newest.1) {
         return None;
     }
-    match FLOORS.iter().find(|floor| (floor.0, floor.1) == (major, minor)) {
-        Some(floor) if patch >= floor.2 => None,
-        Some((major, minor, floor)) => Some(format!(
-            "etcd {version} has known faults of watches and permissions; update to {major}.{minor}.{floor} or newer"
+    let of_minor = |all: &[Version]| all.iter().find(|of| (of.0, of.1) == (major, minor)).map(|of| of.2);
+    let quota = "and lets us write to a full database";
+    let roles = match of_minor(&CHECKS_ROLES) {
+        Some(first) if patch < first => ", also where our user may only read",
+        None if (major, minor) < (3, 4) => ", also where our user may only read",
+        _ => "",
+    };
+    match of_minor(&FLOORS) {
+        Some(floor) if patch >= floor => None,
+        Some(floor) => Some(format!(
+            "etcd {version} has known faults of watches and permissions, {quota}{roles}; update to {major}.{minor}.{floor} or newer"
         )),
-        None => Some(format!("etcd {version} is no longer maintained; update to 3.5.33 or newer")),
+        None => Some(format!("etcd {version} is no longer maintained, {quota}{roles}; update to 3.5.33 or newer")),
     }
 }
 
@@ -42,6 +54,22 @@ mod tests {
         }
         for (old, wanted) in [("3.5.32", "3.5.33"), ("3.6.0", "3.6.14"), ("3.7.0", "3.7.1"), ("3.4.30", "3.5.33")] {
             assert!(complaint(old).is_some_and(|text| text.contains(wanted)), "{old}: {:?}", complaint(old));
+        }
+        let ignores = |version: &str, what: &str| complaint(version).is_some_and(|text| text.contains(what));
+        for (version, quota, roles) in [
+            ("3.4.41", true, true),
+            ("3.4.42", true, false),
+            ("3.5.27", true, true),
+            ("3.5.28", true, false),
+            ("3.5.32", true, false),
+            ("3.5.33", false, false),
+            ("3.6.8", true, true),
+            ("3.6.13", true, false),
+            ("3.7.0", true, false),
+            ("3.7.1", false, false),
+        ] {
+            assert_eq!(ignores(version, "full database"), quota, "{version}");
+            assert_eq!(ignores(version, "may only read"), roles, "{version}");
         }
         for odd in ["", "x", "3", "3.5", "3.5.x"] {
             assert!(complaint(odd).is_some(), "{odd}");

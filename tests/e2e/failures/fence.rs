@@ -18,6 +18,8 @@ stories![
     a_cloned_cluster_is_told_apart,
     two_clusters_on_one_etcd,
     two_service_registries_for_one_registry,
+    two_etcds_with_one_cluster_id,
+    two_formats_without_a_prefix_on_one_etcd,
 ];
 
 /// A ready pod of `echo`, without a process.
@@ -312,5 +314,70 @@ async fn two_service_registries_for_one_registry(suite: Arc<Suite>) -> Result<()
     sandbox.registries().delete(&again, &Default::default()).await?;
     ready(&sandbox, &mapped, "True", "Connected", SOON).await?;
     sandbox.records_become("later", &[address]).await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// etcd's cluster ID is a hash of peer URLs and a token, so that two may have the same one.
+async fn two_etcds_with_one_cluster_id(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let peer = "http://127.0.0.1:2380";
+    let flags = [format!("--initial-cluster=bed={peer}"), format!("--initial-advertise-peer-urls={peer}")];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let east = bed.start_registry_with("registry-east", &flags).await?;
+    let west = bed.start_registry_with("registry-west", &flags).await?;
+    let sandbox = Sandbox::with_registry(bed, "east", &east).await?;
+    sandbox.selector_service("echo", 80).await?;
+    let address = pod(&sandbox, "pod").await?;
+    sandbox.register("echo", json!({})).await?;
+    let other = format!("{}-west", sandbox.name);
+    another(&sandbox, &other, west.endpoint(), &sandbox.name).await?;
+    sandbox.register("far", json!({"registryRef": {"name": other}, "service": {"name": "echo"}})).await?;
+    sandbox.records_become("echo", &[address]).await?;
+    sandbox.condition("far", "Ready", "True", "Synced").await?;
+    let key = sandbox.key("far", address);
+    ensure!(west.dump(&key).await?.contains_key(&key), "nothing in the other etcd");
+    let mut ids = BTreeSet::new();
+    for name in [&sandbox.name, &other] {
+        ready(&sandbox, name, "True", "Connected", SOON).await?;
+        let status = sandbox.registries().get(name).await?.status.unwrap_or_default();
+        ids.insert(status.etcd.context("no etcd in the status")?.cluster_id);
+    }
+    ensure!(ids.len() == 1, "the etcds were to have one ID: {ids:?}");
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// Without a common prefix the place of a ServiceRegistry is its names.
+async fn two_formats_without_a_prefix_on_one_etcd(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let registry = bed.start_registry("registry-shared").await?;
+    let sandbox = Sandbox::without_registry_object(bed, "shared", &registry).await?;
+    let (gozero, grpc) = (format!("{}-a", sandbox.name), format!("{}-b", sandbox.name));
+    for (name, format) in [(&gozero, "GoZero"), (&grpc, "GRPC")] {
+        let object: ServiceRegistry = serde_json::from_value(json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": name},
+            "spec": {"etcd": {"endpoints": [registry.endpoint()]}, "format": format,
+                "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]},
+        }))?;
+        sandbox.registries().create(&Default::default(), &object).await?;
+    }
+    sandbox.selector_service("echo", 80).await?;
+    let address = pod(&sandbox, "pod").await?;
+    let to = |registry: &String, name: &str| json!({"registryRef": {"name": registry}, "registryName": name, "service": {"name": "echo"}});
+    sandbox.register("user", to(&gozero, "user.rpc")).await?;
+    sandbox.register("pay", to(&grpc, "pay.Payment")).await?;
+    for name in ["user", "pay"] {
+        sandbox.condition(name, "Ready", "True", "Synced").await?;
+    }
+    for name in ["user.rpc/", "pay.Payment/"] {
+        let records = registry.dump(name).await?;
+        ensure!(records.len() == 1 && records.values().all(|(value, ..)| value.contains(&address.to_string())));
+    }
+    for name in [&gozero, &grpc] {
+        ready(&sandbox, name, "True", "Connected", SOON).await?;
+    }
+    sandbox.register("both", to(&grpc, "user.rpc")).await?;
+    sandbox.condition("both", "Accepted", "False", "Conflict").await?;
+    sandbox.unregister("user").await?;
+    sandbox.condition("both", "Ready", "True", "Synced").await?;
     sandbox.nothing_foreign_was_touched().await
 }

@@ -3,9 +3,10 @@
 
 pub mod audit;
 mod bad_input;
+mod large_values;
 pub mod rbac;
 mod trust;
 
 use crate::harness::stories;
 
-stories![modules: bad_input, rbac, trust];
+stories![modules: bad_input, large_values, rbac, trust];

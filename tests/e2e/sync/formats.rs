@@ -30,6 +30,7 @@ stories![
     kratos_has_several_ports,
     a_kratos_id_that_is_an_address,
     kitex_without_a_prefix,
+    keys_that_begin_with_a_slash,
     hertz_names_are_lower_case,
     two_registries_in_different_formats;
     more: both_ways_for_each_format,
@@ -279,6 +280,43 @@ async fn kitex_without_a_prefix(suite: Arc<Suite>) -> Result<()> {
     .await?;
     sandbox.unregister("late").await?;
     sandbox.imports_become("echo", &[instance]).await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// Hand-written registrars put a slash before the name; `target` of gRPC's own library then begins with one.
+async fn keys_that_begin_with_a_slash(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let etcd = bed.start_registry("registry-leading-slash").await?;
+    let with_slash = json!({"prefix": "", "leadingSlash": true});
+    let sandbox = sandbox_of(bed, "leadingslash", &etcd, Framework::Grpc, with_slash).await?;
+    sandbox.headless_on("greeter", 50051).await?;
+    sandbox.register("greeter", json!({})).await?;
+    let vm = SocketAddr::from((next_v4(), 50051));
+    let value = json!({"Op": 0, "Addr": vm.to_string(), "Metadata": null}).to_string();
+    etcd.put_leased(&format!("/greeter/{vm}"), &value, 600).await?;
+    // The same name without the slash is another place.
+    let other = SocketAddr::from((next_v4(), 50051));
+    etcd.put_leased(&format!("greeter/{other}"), &value.replace(&vm.to_string(), &other.to_string()), 600).await?;
+    sandbox.imports_become("greeter", &[vm]).await?;
+    let pod = pod(&sandbox, Framework::Grpc, "greeter", "pod", 50051).await?;
+    eventually("the pod is exported beside it", SOON, || async {
+        let keys: Vec<String> = etcd.dump("/greeter/").await?.into_keys().collect();
+        let ours = keys
+            .iter()
+            .filter(|key| key.starts_with("/greeter/twinspan~") && key.ends_with(&pod.address().to_string()));
+        ensure!(keys.len() == 2 && ours.count() == 1, "{keys:?}");
+        Ok(())
+    })
+    .await?;
+    let object = sandbox.registry_condition("Ready", "True", "Synced").await?;
+    ensure!(object.spec.leading_slash && object.status.is_some_and(|status| status.prefix.as_deref() == Some("")));
+    sandbox.unregister("greeter").await?;
+    eventually("nothing of ours is left", SOON, || async {
+        let keys: Vec<String> = etcd.dump("/greeter/").await?.into_keys().collect();
+        ensure!(keys == [format!("/greeter/{vm}")], "{keys:?}");
+        Ok(())
+    })
+    .await?;
     sandbox.nothing_foreign_was_touched().await
 }
 

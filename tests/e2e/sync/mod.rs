@@ -4,6 +4,7 @@ mod cluster_side;
 mod conformance;
 mod export;
 pub mod formats;
+mod grpc_proxy;
 mod import;
 mod packing;
 mod self_registration;
@@ -11,4 +12,4 @@ mod sharing;
 
 use crate::harness::stories;
 
-stories![modules: cluster_side, conformance, export, formats, import, packing, self_registration, sharing];
+stories![modules: cluster_side, conformance, export, formats, grpc_proxy, import, packing, self_registration, sharing];

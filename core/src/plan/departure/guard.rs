@@ -2,7 +2,8 @@
 //!
 //! An unexplained deletion waits a little, because it is often the first of many. Many together are held, because a
 //! broken registry is more likely than the end of so many servers. Every hold ends, because a guard that never releases
-//! serves dead addresses (eureka#1073).
+//! serves dead addresses (eureka#1073). Deletions that become unexplained while a hold runs may be another wave: at its
+//! end they are judged anew.
 //!
 //! Owns the window, the limits and the hold. Refuses to know why a deletion is unexplained and from which side it
 //! deletes; the guard of a whole registry is [`super::registry_guard`].
@@ -11,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
-use super::held::Hold;
+use super::held::{Hold, Running};
 use crate::Timestamp;
 use crate::model::InstanceAddr;
 
@@ -47,9 +48,13 @@ pub struct Unexplained {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     window: Option<Window>,
-    held_since: Option<Timestamp>,
-    /// Start of the hold of an earlier process, from the status.
-    restored_hold_since: Option<Timestamp>,
+    hold: Option<Running>,
+    /// The hold of an earlier process, while its deletions may still become unexplained here.
+    resumable: Option<Running>,
+    last_since: Option<Timestamp>,
+    /// The time at which each deletion became unexplained.
+    arrivals: BTreeMap<InstanceAddr, Timestamp>,
+    decided_at: Option<Timestamp>,
     /// Deletions that were allowed and appear again because the view has not shown the write yet.
     released: BTreeSet<InstanceAddr>,
 }
@@ -76,7 +81,7 @@ pub struct GuardInput<'a> {
     pub now: Timestamp,
 }
 
-/// Holds and approvals that come from the objects and from the registry as a whole.
+/// Holds, approvals and time that come from the objects, the registry as a whole, and the API server.
 #[derive(Clone, Copy, Debug)]
 pub struct GuardContext<'a> {
     /// Deletions that an administrator released.
@@ -85,12 +90,22 @@ pub struct GuardContext<'a> {
     pub restored_hold_since: Option<Timestamp>,
     /// The hold of the whole registry.
     pub registry_hold: Option<Hold>,
+    /// Deletions that an earlier hold of the whole registry let go.
+    pub registry_let_go: &'a BTreeSet<InstanceAddr>,
+    /// How far the API server's clock is ahead of ours.
+    pub api_server_ahead: SignedDuration,
 }
 
 impl Default for GuardContext<'_> {
     fn default() -> Self {
         static NOTHING: BTreeSet<InstanceAddr> = BTreeSet::new();
-        Self { approved: &NOTHING, restored_hold_since: None, registry_hold: None }
+        Self {
+            approved: &NOTHING,
+            restored_hold_since: None,
+            registry_hold: None,
+            registry_let_go: &NOTHING,
+            api_server_ahead: SignedDuration::ZERO,
+        }
     }
 }
 
@@ -106,8 +121,12 @@ pub struct GuardDecision {
 }
 
 impl GuardDecision {
+    fn allowing(allowed: BTreeSet<InstanceAddr>) -> Self {
+        Self { allowed, ..Self::default() }
+    }
+
     fn holding(allowed: BTreeSet<InstanceAddr>, held: BTreeSet<InstanceAddr>, hold: Hold) -> Self {
-        Self { allowed, held, hold: Some(hold), requeue_at: Some(hold.until) }
+        Self { allowed, held, hold: Some(hold), requeue_at: Some(hold.ends) }
     }
 }
 
@@ -115,70 +134,140 @@ impl Guard {
     pub fn decide(&mut self, input: &GuardInput<'_>) -> GuardDecision {
         self.released.retain(|addr| input.unexplained.contains_key(addr));
         let all = input.unexplained.keys().copied().filter(|addr| !self.released.contains(addr)).collect();
+        self.note_arrivals(input, &all);
+        self.resume(input);
         let mut decision = self.decide_on(input, all);
         self.released.extend(&decision.allowed);
         decision.allowed.clone_from(&self.released);
+        self.decided_at = Some(input.now);
         decision
     }
 
+    /// Evidence may be older than the reason that it matters: a deletion that the last decision did not have becomes
+    /// unexplained after it.
+    fn note_arrivals(&mut self, input: &GuardInput<'_>, all: &BTreeSet<InstanceAddr>) {
+        self.arrivals.retain(|addr, _| all.contains(addr));
+        for addr in all {
+            let since = input.unexplained[addr].since;
+            let arrival = if self.decided_at.is_some_and(|before| since < before) { input.now } else { since };
+            self.arrivals.entry(*addr).or_insert(arrival);
+        }
+    }
+
+    /// Takes over the hold of an earlier process, and forgets it once its time is over.
+    fn resume(&mut self, input: &GuardInput<'_>) {
+        let (now, length, ahead) = (input.now, input.limits.hold, input.context.api_server_ahead);
+        if let Some(since) = input.context.restored_hold_since {
+            self.resumable = Running::resume(since, now, ahead, length);
+            self.last_since = Some(since);
+        }
+        self.resumable = self.resumable.filter(|hold| now < hold.ends(length));
+    }
+
     fn decide_on(&mut self, input: &GuardInput<'_>, all: BTreeSet<InstanceAddr>) -> GuardDecision {
-        let (now, hold) = (input.now, input.limits.hold);
-        // Nothing is unexplained yet, but the deletions that an earlier process held may still become so.
-        let restored = input.context.restored_hold_since.or(self.restored_hold_since);
-        self.restored_hold_since = restored.filter(|since| now < (*since).min(now) + hold);
+        let (now, length) = (input.now, input.limits.hold);
         if all.is_empty() {
-            self.held_since = None;
+            self.hold = None;
             self.window = self.window.take().filter(|window| now < window.opened + WINDOW);
             return GuardDecision::default();
         }
-        let limit = self.limit_reached(input, &all);
-        if self.held_since.is_none() {
-            self.held_since = self.restored_hold_since.or(limit.then_some(now));
-        }
-        let last = all.iter().map(|addr| input.unexplained[addr].since.min(now)).max().unwrap_or(now);
-        let (approved, rest): (BTreeSet<_>, BTreeSet<_>) =
+        self.open_window(now, input.known, &all);
+        let (mut allowed, mut rest): (BTreeSet<_>, BTreeSet<_>) =
             all.into_iter().partition(|addr| input.context.approved.contains(addr));
-        if rest.is_empty() {
-            return self.release(approved);
+        if !allowed.is_empty() {
+            // An approval releases one hold, once: deletions that came meanwhile are judged anew.
+            self.end_hold(&allowed);
         }
-        if let Some(since) = self.held_since {
-            let until = since.min(now) + hold;
-            if now >= until {
-                return self.release(approved.into_iter().chain(rest).collect());
+        // The start of a hold that begins now. Deletions that an ended hold did not cover are held from their own time.
+        let mut start = now;
+        while !rest.is_empty() {
+            self.open_window(now, input.known.saturating_sub(allowed.len()), &rest);
+            if self.hold.is_none() {
+                self.hold =
+                    self.resumable.or_else(|| self.limit_reached(input, &rest).then(|| self.begin(input, start)));
             }
-            self.count(&approved);
-            let until = until.max(input.context.registry_hold.map_or(until, |hold| hold.until));
-            return GuardDecision::holding(approved, rest, Hold { since, until });
+            let Some(running) = self.hold else { return self.without_own_hold(input, allowed, rest) };
+            let registry = registry_hold(input);
+            if now < running.ends(length) {
+                let own = running.hold(length);
+                return GuardDecision::holding(allowed, rest, registry.map_or(own, |hold| joint(own, hold)));
+            }
+            let (covered, others): (BTreeSet<_>, BTreeSet<_>) =
+                rest.into_iter().partition(|addr| running.covers(self.arrivals[addr], length));
+            if let Some(hold) = registry {
+                // The whole registry is held for longer.
+                let blocked: BTreeSet<_> = covered.difference(input.context.registry_let_go).copied().collect();
+                if !blocked.is_empty() {
+                    let going: BTreeSet<_> = covered.difference(&blocked).copied().collect();
+                    self.count(&going);
+                    allowed.extend(going);
+                    let held = blocked.into_iter().chain(others).collect();
+                    return GuardDecision::holding(allowed, held, joint(running.hold(length), hold));
+                }
+            }
+            self.end_hold(&covered);
+            allowed.extend(covered);
+            start = self.first_arrival(&others).unwrap_or(now);
+            rest = others;
         }
-        if let Some(hold) = input.context.registry_hold.filter(|hold| now < hold.until) {
-            self.count(&approved);
-            return GuardDecision::holding(approved, rest, hold);
-        }
-        let quiet = last + QUIET;
-        if now >= quiet {
-            return self.release(approved.into_iter().chain(rest).collect());
-        }
-        self.count(&approved);
-        GuardDecision { allowed: approved, held: rest, hold: None, requeue_at: Some(quiet) }
+        self.hold = None;
+        GuardDecision::allowing(allowed)
     }
 
-    fn limit_reached(&mut self, input: &GuardInput<'_>, all: &BTreeSet<InstanceAddr>) -> bool {
-        let first = all.iter().map(|addr| input.unexplained[addr].since).min().unwrap_or(input.now);
-        let open = self.window.as_ref().is_some_and(|window| input.now < window.opened + WINDOW);
-        if !open {
-            self.window = Some(Window { opened: first.min(input.now), known: input.known, deleted: BTreeSet::new() });
+    /// Deletions below the limits of the service wait for the end of the registry's hold, or for a quiet time.
+    fn without_own_hold(
+        &mut self,
+        input: &GuardInput<'_>,
+        mut allowed: BTreeSet<InstanceAddr>,
+        mut rest: BTreeSet<InstanceAddr>,
+    ) -> GuardDecision {
+        if let Some(hold) = registry_hold(input) {
+            let going: BTreeSet<_> = rest.intersection(input.context.registry_let_go).copied().collect();
+            let held: BTreeSet<_> = rest.difference(&going).copied().collect();
+            if !held.is_empty() {
+                self.count(&going);
+                allowed.extend(going);
+                return GuardDecision::holding(allowed, held, hold);
+            }
+            rest = going;
         }
+        let quiet = rest.iter().map(|addr| self.arrivals[addr]).max().unwrap_or(input.now) + QUIET;
+        if input.now >= quiet {
+            self.count(&rest);
+            allowed.extend(rest);
+            return GuardDecision::allowing(allowed);
+        }
+        GuardDecision { allowed, held: rest, hold: None, requeue_at: Some(quiet) }
+    }
+
+    fn begin(&mut self, input: &GuardInput<'_>, start: Timestamp) -> Running {
+        let running = Running::begin(start, input.context.api_server_ahead, self.last_since);
+        self.last_since = Some(running.since());
+        running
+    }
+
+    fn first_arrival(&self, of: &BTreeSet<InstanceAddr>) -> Option<Timestamp> {
+        of.iter().map(|addr| self.arrivals[addr]).min()
+    }
+
+    fn open_window(&mut self, now: Timestamp, known: usize, all: &BTreeSet<InstanceAddr>) {
+        if !self.window.as_ref().is_some_and(|window| now < window.opened + WINDOW) {
+            let opened = self.first_arrival(all).unwrap_or(now);
+            self.window = Some(Window { opened, known, deleted: BTreeSet::new() });
+        }
+    }
+
+    fn limit_reached(&self, input: &GuardInput<'_>, all: &BTreeSet<InstanceAddr>) -> bool {
         let Some(window) = &self.window else { return false };
         let (limits, would_go) = (input.limits, window.deleted.union(all).count());
         let many = window.known >= limits.min_instances && would_go * 100 > window.known * limits.max_delete_percent;
         many || input.would_be_empty || all.iter().any(|addr| input.unexplained[addr].rollback)
     }
 
-    fn release(&mut self, all: BTreeSet<InstanceAddr>) -> GuardDecision {
-        self.held_since = None;
-        self.restored_hold_since = None;
-        self.count(&all);
-        GuardDecision { allowed: all, ..GuardDecision::default() }
+    fn end_hold(&mut self, released: &BTreeSet<InstanceAddr>) {
+        self.hold = None;
+        self.resumable = None;
+        self.count(released);
     }
 
     fn count(&mut self, allowed: &BTreeSet<InstanceAddr>) {
@@ -187,11 +276,25 @@ impl Guard {
         }
     }
 
+    /// Whether the hold of an earlier process may still go on.
+    pub fn may_resume(&self) -> bool {
+        self.resumable.is_some()
+    }
+
     /// The deletions carried out in the window, for the registry's guard: the end of the window, and their number.
     pub fn deleted(&self) -> Option<(Timestamp, usize)> {
         let window = self.window.as_ref().filter(|window| !window.deleted.is_empty())?;
         Some((window.opened + WINDOW, window.deleted.len()))
     }
+}
+
+fn registry_hold(input: &GuardInput<'_>) -> Option<Hold> {
+    input.context.registry_hold.filter(|hold| input.now < hold.ends)
+}
+
+/// The hold of the service, which lasts at least as long as that of the registry.
+fn joint(own: Hold, registry: Hold) -> Hold {
+    Hold { since: own.since, ..own.and(registry) }
 }
 
 #[cfg(test)]

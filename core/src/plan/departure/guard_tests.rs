@@ -23,6 +23,9 @@ pub struct Service {
     approved: BTreeSet<InstanceAddr>,
     restored_hold_since: Option<Timestamp>,
     pub registry_hold: Option<Hold>,
+    pub registry_let_go: BTreeSet<InstanceAddr>,
+    /// Seconds by which the API server's clock is ahead.
+    ahead: i64,
 }
 
 impl Service {
@@ -35,6 +38,8 @@ impl Service {
             approved: BTreeSet::new(),
             restored_hold_since: None,
             registry_hold: None,
+            registry_let_go: BTreeSet::new(),
+            ahead: 0,
         }
     }
 
@@ -54,6 +59,8 @@ impl Service {
                 approved: &self.approved,
                 restored_hold_since: self.restored_hold_since,
                 registry_hold: self.registry_hold,
+                registry_let_go: &self.registry_let_go,
+                api_server_ahead: SignedDuration::from_secs(self.ahead),
             },
             now: at(now),
         });
@@ -130,12 +137,12 @@ fn what_went_in_the_window_counts_and_what_went_before_it_does_not() {
 }
 
 #[test]
-fn a_hold_lets_go_at_its_end_and_everything_that_came_meanwhile_with_it() {
+fn a_hold_lets_go_at_its_end() {
     let mut service = Service::of(12);
     service.lose(0..7, 0);
     let decision = service.decide(0);
     assert_eq!((counts(&decision), until(&decision), decision.requeue_at), ((0, 7), Some(at(300)), Some(at(300))));
-    service.lose(7..8, 200);
+    service.lose(7..8, 60);
     assert_eq!(until(&service.decide(299)), Some(at(300)), "the end does not move");
     assert_eq!(counts(&service.decide(300)), (8, 0));
     // An instance that comes back is no longer held; once none is held, the next hold starts afresh.
@@ -149,6 +156,50 @@ fn a_hold_lets_go_at_its_end_and_everything_that_came_meanwhile_with_it() {
 }
 
 #[test]
+fn another_wave_before_the_end_of_a_hold_is_held_for_its_own_time() {
+    let mut service = Service::of(100);
+    service.lose(0..51, 0);
+    service.decide(0);
+    // 30 of the 49 that are left then, and one that became unexplained at once although its evidence is old.
+    service.lose(51..80, 240);
+    service.unexplained.insert(addr(80), Unexplained { since: at(-500), rollback: false });
+    assert_eq!(service.decide(240).hold, Some(Hold { since: at(0), until: at(300), ends: at(300) }));
+    let decision = service.decide(300);
+    assert_eq!(counts(&decision), (51, 30));
+    assert_eq!(decision.hold, Some(Hold { since: at(240), until: at(540), ends: at(540) }));
+    assert_eq!(counts(&service.decide(539)), (0, 30));
+    assert_eq!(counts(&service.decide(540)), (30, 0));
+    // Few more than the first wave are no wave: they go once it was quiet.
+    let mut service = Service::of(100);
+    service.lose(0..51, 0);
+    service.decide(0);
+    service.lose(51..55, 295);
+    let decision = service.decide(300);
+    assert_eq!((counts(&decision), decision.hold, decision.requeue_at), ((51, 4), None, Some(at(305))));
+    assert_eq!(counts(&service.decide(305)), (4, 0));
+}
+
+#[test]
+fn waves_without_end_are_each_held_for_their_own_time_only() {
+    let mut service = Service::of(40);
+    service.limits.max_delete_percent = 0;
+    let mut went = BTreeMap::new();
+    for now in (0..2000).step_by(10) {
+        if let wave @ 0..10 = now / 100
+            && now % 100 == 0
+        {
+            let first = usize::try_from(wave).unwrap() * 4;
+            service.lose(first..first + 4, now);
+        }
+        went.extend(service.decide(now).allowed.into_iter().map(|addr| (addr, now)));
+    }
+    for n in 0..40 {
+        let held = went[&addr(n)] - i64::try_from(n / 4).unwrap() * 100;
+        assert_eq!(held, 300, "instance {n}");
+    }
+}
+
+#[test]
 fn approval_releases_what_was_approved_and_nothing_else() {
     let mut service = Service::of(12);
     service.lose(0..7, 0);
@@ -156,7 +207,9 @@ fn approval_releases_what_was_approved_and_nothing_else() {
     service.approved = shown.clone();
     service.lose(7..9, 5);
     let decision = service.decide(5);
-    assert_eq!((decision.allowed.clone(), decision.held.len(), until(&decision)), (shown, 2, Some(at(300))));
+    assert_eq!((decision.allowed.clone(), decision.held.len()), (shown, 2));
+    let hold = Hold { since: at(5), until: at(305), ends: at(305) };
+    assert_eq!(decision.hold, Some(hold), "the approval ended the hold, and the rest begins another");
     service.approved = decision.held;
     assert_eq!(counts(&service.decide(6)), (2, 0));
 }
@@ -176,26 +229,57 @@ fn a_restart_neither_forgets_a_hold_nor_begins_it_again() {
     assert_eq!(service.decide(0), GuardDecision::default());
     service.restored_hold_since = None;
     service.lose(0..1, 10);
-    assert_eq!(
-        service.decide(10).hold,
-        Some(Hold { since: at(-100), until: at(200) }),
-        "one of twelve, but it was held before"
-    );
+    let hold = Hold { since: at(-100), until: at(200), ends: at(200) };
+    assert_eq!(service.decide(10).hold, Some(hold), "one of twelve, but it was held before");
     assert_eq!(counts(&service.decide(200)), (1, 0));
     service.lose(1..10, 210);
     assert_eq!(until(&service.decide(210)), Some(at(510)), "that hold is over");
 }
 
 #[test]
-fn a_clock_that_was_set_back_prolongs_nothing() {
-    let mut service = Service::of(20);
-    service.lose(0..3, 0);
+fn a_resumed_hold_takes_its_age_from_the_api_server() {
+    for (ahead, ends) in [(0, 200), (-3600, 300), (150, 50)] {
+        let mut service = Service::of(12);
+        (service.restored_hold_since, service.ahead) = (Some(at(-100)), ahead);
+        service.lose(0..7, 0);
+        let hold = service.decide(0).hold.unwrap();
+        assert_eq!((hold.since, hold.ends), (at(-100), at(ends)), "{ahead} s ahead");
+    }
+    // Nobody ruled when its time was over.
+    let mut service = Service::of(12);
+    (service.restored_hold_since, service.ahead) = (Some(at(-100)), 301);
+    service.lose(0..7, 0);
+    assert_eq!(service.decide(0).hold, Some(Hold { since: at(301), until: at(601), ends: at(300) }));
+}
+
+#[test]
+fn an_approval_ends_the_hold_and_the_next_of_the_same_set_has_another_start() {
+    let mut service = Service::of(12);
+    service.lose(0..7, 0);
+    let first = service.decide(0);
+    service.approved = first.held.clone();
+    assert_eq!(counts(&service.decide(0)), (7, 0));
+    // The same instances come back within the same second, and vanish again.
+    (service.approved, service.known) = (BTreeSet::new(), 12);
     service.decide(0);
-    assert_eq!(service.decide(-1000).requeue_at, Some(at(-990)));
+    service.lose(0..7, 0);
+    let again = service.decide(0);
+    assert_eq!(again.held, first.held);
+    assert_ne!(again.hold.unwrap().since, first.hold.unwrap().since);
+}
+
+#[test]
+fn a_hold_of_the_registry_that_lasts_longer_keeps_what_it_covers() {
     let mut service = Service::of(12);
     service.lose(0..7, 0);
     service.decide(0);
-    assert_eq!(until(&service.decide(-1000)), Some(at(-700)));
+    service.registry_hold = Some(Hold { since: at(200), until: at(500), ends: at(500) });
+    let decision = service.decide(300);
+    assert_eq!((counts(&decision), until(&decision)), ((0, 7), Some(at(500))));
+    // An earlier hold of the registry let them go.
+    service.registry_let_go = service.unexplained.keys().take(3).copied().collect();
+    assert_eq!(counts(&service.decide(301)), (3, 4));
+    assert_eq!(counts(&service.decide(500)), (4, 0));
 }
 
 #[test]

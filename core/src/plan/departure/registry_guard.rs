@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
-use super::held::{self, Hold};
+use super::held::{self, Hold, Running};
 use crate::Timestamp;
 use crate::model::ServiceKey;
 
@@ -18,18 +18,23 @@ pub const REGISTRY_PERCENT: usize = 30;
 /// … for this time.
 pub const REGISTRY_HOLD: SignedDuration = SignedDuration::from_secs(300);
 
-/// The guard over all services of one registry.
+/// The guard over all services of one registry, while this process leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryGuard {
     services: BTreeMap<ServiceKey, ServiceDeletions>,
-    held_since: Option<Timestamp>,
-    /// Start of the hold of an earlier process, from the status.
-    restored_hold_since: Option<Timestamp>,
+    hold: Option<Running>,
+    /// The hold of an earlier process, while the services may still report its deletions.
+    resumable: Option<Running>,
+    last_since: Option<Timestamp>,
+    /// The time at which each held deletion was reported first.
+    arrivals: BTreeMap<ServiceKey, BTreeMap<String, Timestamp>>,
     /// Deletions that an administrator approved and that were not carried out yet.
     released: BTreeMap<ServiceKey, BTreeSet<String>>,
     /// Deletions that a hold released when its time ended. A service may still hold them; the registry does not hold
     /// them again.
     released_by_timeout: BTreeMap<ServiceKey, BTreeSet<String>>,
+    /// The hash of the hold for which an approval was refused.
+    refused: Option<String>,
 }
 
 /// The deletions of one service, as it reports them.
@@ -44,6 +49,26 @@ pub struct ServiceDeletions {
     pub held: BTreeSet<String>,
 }
 
+/// The time of a decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// On the clock of the process.
+    pub now: Timestamp,
+    /// How far the API server's clock is ahead of it.
+    pub api_server_ahead: SignedDuration,
+}
+
+/// The answer to an approval.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// Every service must be reconciled.
+    Released,
+    /// It names the held set as former versions did, which does not say which hold of it; the hash that does.
+    NamesSetOnly { hash: String },
+    /// It does not name the hold in force, or there is none.
+    Other,
+}
+
 impl ServiceDeletions {
     /// Deletions that were carried out and still count.
     fn counted(&self, now: Timestamp) -> usize {
@@ -52,19 +77,21 @@ impl ServiceDeletions {
 }
 
 impl RegistryGuard {
+    /// The guard of a process that begins to lead, and resumes the hold that the status reports.
+    pub fn restored(since: Option<Timestamp>, at: Moment) -> Self {
+        let resumable = since.and_then(|since| Running::resume(since, at.now, at.api_server_ahead, REGISTRY_HOLD));
+        Self { resumable, last_since: since, ..Self::default() }
+    }
+
     /// Takes the report of one service; `None` if the service is gone. Returns whether a hold began or ended, in which
     /// case every service must be reconciled.
-    pub fn report(&mut self, service: &ServiceKey, deletions: Option<ServiceDeletions>, now: Timestamp) -> bool {
+    pub fn report(&mut self, service: &ServiceKey, deletions: Option<ServiceDeletions>, at: Moment) -> bool {
         if deletions.is_none() && !self.services.contains_key(service) {
             // Every service sends this report to every registry that it does not refer to.
             return false;
         }
-        let before = self.held_since;
-        if before.is_some() && self.hold(now).is_none() {
-            self.released_by_timeout =
-                self.services.iter().map(|(service, own)| (service.clone(), own.held.clone())).collect();
-            self.held_since = None;
-        }
+        let ended = self.end(at);
+        let before = self.hold;
         match deletions {
             Some(deletions) if deletions != ServiceDeletions::default() => {
                 self.services.insert(service.clone(), deletions);
@@ -73,6 +100,17 @@ impl RegistryGuard {
                 self.services.remove(service);
             }
         }
+        self.follow(service, at.now);
+        if self.unreleased() == 0 {
+            self.hold = None;
+        } else if self.hold.is_none() && self.limit_reached(at.now) {
+            self.hold = Some(self.resumable.take().unwrap_or_else(|| self.begin(at.now, at)));
+        }
+        ended || before != self.hold
+    }
+
+    /// Keeps what is known about the deletions that a service holds, and forgets the others.
+    fn follow(&mut self, service: &ServiceKey, now: Timestamp) {
         let held = self.services.get(service).map(|own| own.held.clone()).unwrap_or_default();
         for released in [&mut self.released, &mut self.released_by_timeout] {
             if let Some(items) = released.get_mut(service) {
@@ -80,19 +118,53 @@ impl RegistryGuard {
             }
             released.retain(|_, items| !items.is_empty());
         }
+        let arrivals = self.arrivals.entry(service.clone()).or_default();
+        arrivals.retain(|item, _| held.contains(item));
+        for item in held {
+            arrivals.entry(item).or_insert(now);
+        }
+        self.arrivals.retain(|_, items| !items.is_empty());
+    }
+
+    /// Ends a hold whose time is over. Deletions that it did not cover are judged anew, and held from their own time.
+    /// Returns whether one ended.
+    pub fn end(&mut self, at: Moment) -> bool {
+        self.resumable = self.resumable.filter(|hold| at.now < hold.ends(REGISTRY_HOLD));
+        let mut ended = false;
+        while let Some(hold) = self.hold.filter(|hold| at.now >= hold.ends(REGISTRY_HOLD)) {
+            ended = true;
+            self.hold = None;
+            let mut first: Option<Timestamp> = None;
+            for (service, items) in &self.arrivals {
+                let let_go = self.released_by_timeout.entry(service.clone()).or_default();
+                for (item, arrival) in items.iter().filter(|(item, _)| !let_go.contains(*item)).collect::<Vec<_>>() {
+                    if hold.covers(*arrival, REGISTRY_HOLD) {
+                        let_go.insert(item.clone());
+                    } else {
+                        first = Some(first.map_or(*arrival, |first| first.min(*arrival)));
+                    }
+                }
+            }
+            if let Some(first) = first.filter(|_| self.limit_reached(at.now)) {
+                self.hold = Some(self.begin(first, at));
+            }
+        }
+        ended
+    }
+
+    fn begin(&mut self, began: Timestamp, at: Moment) -> Running {
+        let running = Running::begin(began, at.api_server_ahead, self.last_since);
+        self.last_since = Some(running.since());
+        running
+    }
+
+    fn limit_reached(&self, now: Timestamp) -> bool {
         let (going, known) = self.services.iter().fold((0, 0), |(going, known), (service, own)| {
-            let here =
-                own.counted(now) + own.held.len() - self.released_by_timeout.get(service).map_or(0, BTreeSet::len);
+            let let_go = self.released_by_timeout.get(service).map_or(0, BTreeSet::len);
+            let here = own.counted(now) + own.held.len().saturating_sub(let_go);
             (going + here, known + own.known.max(here))
         });
-        if self.unreleased() == 0 {
-            self.held_since = None;
-        } else if going >= REGISTRY_MIN && going * 100 > known * REGISTRY_PERCENT && self.held_since.is_none() {
-            let restored = self.restored_hold_since.take();
-            let restored = restored.filter(|since| now < (*since).min(now) + REGISTRY_HOLD);
-            self.held_since = restored.or(Some(now));
-        }
-        before.is_some() != self.held_since.is_some()
+        going >= REGISTRY_MIN && going * 100 > known * REGISTRY_PERCENT
     }
 
     /// The number of held deletions that are not released yet.
@@ -105,20 +177,22 @@ impl RegistryGuard {
         self.services.iter().map(of).sum()
     }
 
-    /// Restores a hold from the status after a restart: a new hold ends when the restored one would have.
-    pub fn restore(&mut self, since: Timestamp) {
-        self.restored_hold_since = Some(since);
-    }
-
-    /// Releases every held deletion if the hash names exactly this set. Returns whether it does, in which case every
-    /// service must be reconciled.
-    pub fn approve(&mut self, hash: &str, now: Timestamp) -> bool {
-        if self.hold(now).is_none() || hash != self.hash() {
-            return false;
+    /// Releases every held deletion if the hash names exactly this hold and this set.
+    pub fn approve(&mut self, hash: &str, now: Timestamp) -> Approval {
+        let Some(current) = self.hash(now) else { return Approval::Other };
+        if hash != current {
+            let of_set = held::hash_of_set(self.named());
+            return if hash == of_set { Approval::NamesSetOnly { hash: current } } else { Approval::Other };
         }
         self.released = self.services.iter().map(|(service, own)| (service.clone(), own.held.clone())).collect();
-        self.held_since = None;
-        true
+        self.hold = None;
+        self.resumable = None;
+        Approval::Released
+    }
+
+    /// Notes that an approval was refused for the hold with this hash. Returns false if it was before.
+    pub fn refuse(&mut self, hash: &str) -> bool {
+        self.refused.replace(hash.to_owned()).is_none_or(|before| before != hash)
     }
 
     /// Deletions of a service that an administrator approved.
@@ -126,19 +200,29 @@ impl RegistryGuard {
         self.released.get(service)
     }
 
-    /// The hold of the whole registry, if its limit was reached and no administrator approved.
-    pub fn hold(&self, now: Timestamp) -> Option<Hold> {
-        let since = self.held_since?;
-        let until = since.min(now) + REGISTRY_HOLD;
-        (now < until).then_some(Hold { since, until })
+    /// Deletions of a service that a hold let go when its time ended.
+    pub fn let_go(&self, service: &ServiceKey) -> Option<&BTreeSet<String>> {
+        self.released_by_timeout.get(service)
     }
 
-    /// Names every held deletion.
-    pub fn hash(&self) -> String {
-        let of = |(service, own): (&ServiceKey, &ServiceDeletions)| {
-            own.held.iter().map(|item| format!("{service} {item}")).collect::<Vec<_>>()
-        };
-        held::hash(self.services.iter().flat_map(of))
+    /// The hold of the whole registry, if its limit was reached and no administrator approved.
+    pub fn hold(&self, now: Timestamp) -> Option<Hold> {
+        let hold = self.hold?.hold(REGISTRY_HOLD);
+        (now < hold.ends).then_some(hold)
+    }
+
+    /// Whether the hold of an earlier process may still go on: the services report its deletions one after the other.
+    pub fn may_resume(&self, now: Timestamp) -> bool {
+        self.hold.is_none() && self.resumable.is_some_and(|hold| hold.covers(now, REGISTRY_HOLD))
+    }
+
+    /// Names the hold, for its approval.
+    pub fn hash(&self, now: Timestamp) -> Option<String> {
+        Some(held::hash(self.hold(now)?.since, self.named()))
+    }
+
+    fn named(&self) -> impl Iterator<Item = String> {
+        self.services.iter().flat_map(|(service, own)| own.held.iter().map(move |item| format!("{service} {item}")))
     }
 
     /// The number of deletions that are held for now.

@@ -2,6 +2,14 @@ use super::*;
 use crate::plan::departure::guard::tests::{LIMITS, Service, addr, at, counts, until};
 use crate::plan::departure::guard::{GuardContext, GuardInput};
 
+fn moment(now: i64) -> Moment {
+    Moment { now: at(now), api_server_ahead: SignedDuration::ZERO }
+}
+
+fn hold(since: i64) -> Hold {
+    Hold { since: at(since), until: at(since + 300), ends: at(since + 300) }
+}
+
 #[test]
 fn the_registry_as_a_whole_holds_what_each_service_would_let_go() {
     let mut registry = RegistryGuard::default();
@@ -10,10 +18,10 @@ fn the_registry_as_a_whole_holds_what_each_service_would_let_go() {
     for n in 0..20 {
         let held = BTreeSet::from([format!("import {}", addr(n))]);
         let own = ServiceDeletions { known: 3, held, ..ServiceDeletions::default() };
-        changed |= registry.report(&ServiceKey::new("ns", format!("s-{n:02}")), Some(own), at(0));
+        changed |= registry.report(&ServiceKey::new("ns", format!("s-{n:02}")), Some(own), moment(0));
     }
     assert!(changed);
-    assert_eq!((registry.hold(at(1)), registry.deletions()), (Some(Hold { since: at(0), until: at(300) }), 20));
+    assert_eq!((registry.hold(at(1)), registry.deletions()), (Some(hold(0)), 20));
     let mut service = Service::of(3);
     service.registry_hold = registry.hold(at(1));
     service.lose(0..1, 0);
@@ -27,8 +35,8 @@ fn the_registry_as_a_whole_holds_what_each_service_would_let_go() {
         limits: LIMITS,
         context: GuardContext {
             approved: &BTreeSet::from([addr(0)]),
-            restored_hold_since: None,
             registry_hold: service.registry_hold,
+            ..GuardContext::default()
         },
         now: at(21),
     };
@@ -48,7 +56,7 @@ fn twenty() -> (RegistryGuard, Vec<(ServiceKey, ServiceDeletions)>) {
             ..ServiceDeletions::default()
         };
         let key = ServiceKey::new("ns", format!("s-{n:02}"));
-        registry.report(&key, Some(own.clone()), at(0));
+        registry.report(&key, Some(own.clone()), moment(0));
         services.push((key, own));
     }
     (registry, services)
@@ -57,14 +65,14 @@ fn twenty() -> (RegistryGuard, Vec<(ServiceKey, ServiceDeletions)>) {
 #[test]
 fn what_was_approved_for_a_registry_goes_one_service_after_the_other() {
     let (mut registry, services) = twenty();
-    assert!(!registry.approve("something else", at(1)));
-    let hash = registry.hash();
-    assert!(registry.approve(&hash, at(1)));
+    assert_eq!(registry.approve("something else", at(1)), Approval::Other);
+    let hash = registry.hash(at(1)).unwrap();
+    assert_eq!(registry.approve(&hash, at(1)), Approval::Released);
     for (n, (key, own)) in services.iter().enumerate() {
         assert_eq!(registry.released(key), Some(&own.held), "service {n}, although others have gone already");
         assert_eq!(registry.hold(at(1)), None);
         let went = ServiceDeletions { known: 2, deleted: [(at(60), 1)].into(), ..ServiceDeletions::default() };
-        assert!(!registry.report(key, Some(went), at(1)));
+        assert!(!registry.report(key, Some(went), moment(1)));
         assert_eq!(registry.released(key), None);
     }
     // The approval does not cover later deletions.
@@ -72,9 +80,10 @@ fn what_was_approved_for_a_registry_goes_one_service_after_the_other() {
     assert!(registry.report(
         &services[0].0,
         Some(ServiceDeletions { known: 2, deleted: [(at(60), 1)].into(), held }),
-        at(2)
+        moment(2)
     ));
-    assert!(registry.hold(at(2)).is_some() && !registry.approve(&hash, at(2)));
+    assert!(registry.hold(at(2)).is_some());
+    assert_eq!(registry.approve(&hash, at(2)), Approval::Other);
 }
 
 #[test]
@@ -82,12 +91,12 @@ fn a_hold_of_a_registry_ends_once_and_another_sweep_is_held_anew() {
     let (mut registry, services) = twenty();
     // The end of the registry's hold is noticed, although one service holds its own deletions for longer.
     let (long, rest) = services.split_first().unwrap();
-    assert!(registry.report(&long.0, Some(long.1.clone()), at(300)));
+    assert!(registry.report(&long.0, Some(long.1.clone()), moment(300)));
     for (key, _) in rest {
         let went = ServiceDeletions { known: 2, deleted: [(at(60), 1)].into(), ..ServiceDeletions::default() };
-        registry.report(key, Some(went), at(301));
+        registry.report(key, Some(went), moment(301));
     }
-    registry.report(&long.0, Some(long.1.clone()), at(302));
+    registry.report(&long.0, Some(long.1.clone()), moment(302));
     assert_eq!(
         registry.hold(at(302)),
         None,
@@ -95,28 +104,68 @@ fn a_hold_of_a_registry_ends_once_and_another_sweep_is_held_anew() {
     );
     let mut again = |n: usize| {
         let held = BTreeSet::from([format!("import {}", addr(100 + n))]);
-        registry.report(&rest[n].0, Some(ServiceDeletions { known: 2, held, ..ServiceDeletions::default() }), at(400));
+        registry.report(
+            &rest[n].0,
+            Some(ServiceDeletions { known: 2, held, ..ServiceDeletions::default() }),
+            moment(400),
+        );
         registry.hold(at(400))
     };
     assert_eq!((0..9).map(&mut again).filter(Option::is_some).count(), 0);
-    assert_eq!((9..14).filter_map(&mut again).next(), Some(Hold { since: at(400), until: at(700) }));
+    assert_eq!((9..14).filter_map(&mut again).next(), Some(hold(400)));
 }
 
 #[test]
 fn a_hold_of_a_registry_survives_a_restart_and_is_not_prolonged() {
     let (_, services) = twenty();
-    let again = |now| {
-        let mut registry = RegistryGuard::default();
-        registry.restore(at(-100));
+    let again = |now, api_server_ahead| {
+        let moment = Moment { now: at(now), api_server_ahead: SignedDuration::from_secs(api_server_ahead) };
+        let mut registry = RegistryGuard::restored(Some(at(-100)), moment);
         let (first, rest) = services.split_first().unwrap();
-        registry.report(&first.0, Some(ServiceDeletions { known: 3, ..ServiceDeletions::default() }), at(now));
+        registry.report(&first.0, Some(ServiceDeletions { known: 3, ..ServiceDeletions::default() }), moment);
         for (key, own) in rest {
-            registry.report(key, Some(own.clone()), at(now));
+            registry.report(key, Some(own.clone()), moment);
         }
-        registry.hold(at(now))
+        registry.hold(at(now)).unwrap()
     };
-    assert_eq!(again(50), Some(Hold { since: at(-100), until: at(200) }));
-    assert_eq!(again(1000), Some(Hold { since: at(1000), until: at(1300) }), "another one, much later");
+    assert_eq!(again(50, 0), Hold { since: at(-100), until: at(200), ends: at(200) });
+    assert_eq!(again(50, -3600), Hold { since: at(-100), until: at(200), ends: at(350) }, "at most its length");
+    assert_eq!(again(1000, 0), hold(1000), "another one, much later");
+}
+
+#[test]
+fn an_approval_of_a_registry_releases_one_hold_once() {
+    let (mut registry, services) = twenty();
+    let of_set = held::hash_of_set(registry.named());
+    let hash = registry.hash(at(1)).unwrap();
+    let refused = Approval::NamesSetOnly { hash: hash.clone() };
+    assert_eq!(registry.approve(&of_set, at(1)), refused, "as former versions named it");
+    assert_eq!(registry.approve(&hash, at(1)), Approval::Released);
+    for (key, _) in &services {
+        registry.report(key, Some(ServiceDeletions { known: 2, ..ServiceDeletions::default() }), moment(1));
+    }
+    for (key, own) in &services {
+        registry.report(key, Some(own.clone()), moment(1000));
+    }
+    assert_eq!(registry.hold(at(1000)), Some(hold(1000)));
+    assert_eq!(registry.approve(&hash, at(1000)), Approval::Other, "a year later the same instances vanish");
+}
+
+#[test]
+fn another_wave_before_the_end_of_a_registrys_hold_is_held_for_its_own_time() {
+    let (mut registry, services) = twenty();
+    for (n, (key, own)) in services.iter().enumerate() {
+        let mut more = own.clone();
+        more.held.insert(format!("import {}", addr(100 + n)));
+        registry.report(key, Some(more), moment(240));
+    }
+    assert_eq!(registry.hold(at(299)), Some(hold(0)));
+    assert!(registry.end(moment(300)));
+    assert_eq!(registry.hold(at(300)), Some(hold(240)));
+    let (key, own) = &services[0];
+    assert_eq!(registry.let_go(key), Some(&own.held), "the first wave is not held again");
+    assert!(registry.end(moment(540)));
+    assert_eq!(registry.hold(at(540)), None);
 }
 
 #[test]
@@ -126,7 +175,7 @@ fn the_registry_as_a_whole_does_not_hold_few_or_a_small_part() {
         for n in 0..services {
             let held = BTreeSet::from([format!("import {}", addr(n))]);
             let own = ServiceDeletions { known: each, held, ..ServiceDeletions::default() };
-            registry.report(&ServiceKey::new("ns", format!("s-{n}")), Some(own), at(0));
+            registry.report(&ServiceKey::new("ns", format!("s-{n}")), Some(own), moment(0));
         }
         assert_eq!(registry.hold(at(0)).is_some(), held, "one of {each} in each of {services} services");
     }

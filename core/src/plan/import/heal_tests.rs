@@ -45,7 +45,7 @@ fn what_could_not_be_ours_or_is_too_large_is_kept_and_not_put_back() {
         let mut scene = healing(2);
         scene.put(
             &vm(1),
-            &format!(r#""lane":"{}""#, "x".repeat(if deep { 1 } else { crate::plan::import::heal::MAX_HEALED })),
+            &format!(r#""lane":"{}""#, "x".repeat(if deep { 1 } else { crate::plan::import::heal::MAX_HEALED - 128 })),
         );
         scene.step();
         scene.goes(&vm(1), Evidence::LeaseExpired);

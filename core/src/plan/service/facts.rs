@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
@@ -31,7 +33,7 @@ pub struct Facts {
     pub cluster: ClusterFacts,
     /// The registry that it refers to, if a session runs.
     pub registry: Option<RegistryFacts>,
-    /// Other registries that hold records of this owner, because it once referred to them.
+    /// Other places that hold records of this owner, or held some, because it once referred to them.
     pub former: Vec<RegistryFacts>,
     /// The answers to connections.
     pub probes: BTreeMap<InstanceAddr, Probe>,
@@ -71,7 +73,7 @@ pub struct RegistryFacts {
     pub name: String,
     pub layout: Layout,
     pub owner: Owner,
-    /// The service's name there; `None` in a former registry of the RegisteredService.
+    /// The service's name there; `None` where the RegisteredService was deleted.
     pub registry_name: Option<RegistryName>,
     /// The time until which records without an owner are left alone, because nothing explains the leader before us.
     pub orphan_grace_until: Option<Timestamp>,
@@ -120,13 +122,29 @@ pub struct HoldFacts {
     pub restored_hold_since: Option<Timestamp>,
     /// The hold of the whole registry.
     pub registry_hold: Option<Hold>,
+    /// Deletions that an earlier hold of the whole registry let go.
+    pub registry_let_go: HeldDeletions,
+    /// How far the API server's clock is ahead of ours.
+    pub api_server_ahead: SignedDuration,
     /// The held deletions that an administrator releases.
     pub approved: HeldDeletions,
     /// The hash that the annotation of the RegisteredService names.
     pub approval: Option<String>,
 }
 
+/// A name in a registry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub registry: String,
+    /// `None` stands for every name.
+    pub name: Option<RegistryName>,
+}
+
 impl RegistryFacts {
+    pub fn place(&self) -> Place {
+        Place { registry: self.name.clone(), name: self.registry_name.clone() }
+    }
+
     pub fn is_fresh(&self) -> bool {
         self.snapshot.state == ViewState::Fresh
     }
@@ -136,6 +154,11 @@ impl Facts {
     /// The facts about a registry, current or former.
     pub fn registry(&self, name: &str) -> Option<&RegistryFacts> {
         self.registry.iter().chain(&self.former).find(|registry| registry.name == name)
+    }
+
+    /// Whether records of ours are in another place than the one that the RegisteredService refers to.
+    pub fn is_moving(&self) -> bool {
+        self.former.iter().any(|registry| !registry.snapshot.records.is_empty())
     }
 
     /// The current registry, if its view is fresh. Unknown is not empty, and stale is not gone.

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::endpoints::managed_addresses;
-use super::{Accepted, Checkpoint, Facts, Incarnation, RegistryFacts, Siblings};
+use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, Siblings};
 use crate::Timestamp;
 use crate::model::{Instance, InstanceAddr, Record, RecordKey, RegistryName, Slice, TargetPod};
 use crate::plan::departure::guard::{GuardContext, Limits};
-use crate::plan::export::Proof;
+use crate::plan::export::{ExportState, Proof};
 use crate::plan::import::{ImportState, Imported, Present};
 use crate::plan::trust::Trust;
 use crate::plan::{export, import, slices};
@@ -36,11 +36,14 @@ pub struct ExportGoal<'a> {
     pub imports: bool,
     pub proof: Proof<'a>,
     pub limits: Limits,
+    /// See [`export::Input::moved`].
+    pub moved: Option<&'a BTreeSet<InstanceAddr>>,
+    pub state: &'a ExportState,
 }
 
 impl Pass<'_> {
     pub fn export(&self, registry: &RegistryFacts, goal: ExportGoal<'_>) -> export::Plan {
-        let shared = self.siblings.of(&registry.name);
+        let shared = self.siblings.of(registry);
         export::plan(&export::Input {
             layout: &registry.layout,
             owner: &registry.owner,
@@ -53,9 +56,11 @@ impl Pass<'_> {
             departures: &registry.snapshot.departures,
             proof: goal.proof,
             limits: goal.limits,
-            context: self.guard_context(&self.facts.holds.approved.export),
+            context: self.guard_context(&self.facts.holds.approved.export, &self.facts.holds.registry_let_go.export),
             imports: goal.imports,
-            state: &self.checkpoint.export,
+            grace_until: registry.orphan_grace_until.filter(|until| self.now < *until),
+            moved: goal.moved,
+            state: goal.state,
             leads: self.facts.term.is_some(),
             now: self.now,
         })
@@ -86,10 +91,10 @@ impl Pass<'_> {
             started_after_rollback: registry.snapshot.incarnation != Incarnation::AsItWas,
             present: &present(facts, accepted),
             contested: &self.siblings.contested_imports,
-            to_adopt: &self.siblings.of(&registry.name).to_adopt,
+            to_adopt: &self.siblings.of(registry).to_adopt,
             probes: &facts.probes,
             limits: accepted.limits,
-            context: self.guard_context(&facts.holds.approved.import),
+            context: self.guard_context(&facts.holds.approved.import, &facts.holds.registry_let_go.import),
             state: if known { &self.checkpoint.import } else { &fresh },
             now: self.now,
         })
@@ -117,9 +122,13 @@ impl Pass<'_> {
         })
     }
 
-    fn guard_context<'a>(&'a self, approved: &'a BTreeSet<InstanceAddr>) -> GuardContext<'a> {
-        let holds = &self.facts.holds;
-        GuardContext { approved, restored_hold_since: holds.restored_hold_since, registry_hold: holds.registry_hold }
+    fn guard_context<'a>(
+        &'a self,
+        approved: &'a BTreeSet<InstanceAddr>,
+        registry_let_go: &'a BTreeSet<InstanceAddr>,
+    ) -> GuardContext<'a> {
+        let HoldFacts { restored_hold_since, registry_hold, api_server_ahead, .. } = self.facts.holds;
+        GuardContext { approved, restored_hold_since, registry_hold, registry_let_go, api_server_ahead }
     }
 
     /// Imported endpoints with their zone, node and pod: a tag names the zone, or else the Node of the pod that has the

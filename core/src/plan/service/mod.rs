@@ -4,9 +4,10 @@
 //!   the values that the last pass handed on; [`siblings`]: other RegisteredServices that share a name or a Service.
 //! - [`endpoints`]: the endpoints that may be exported; [`instances`]: their form in the registry.
 //! - [`inputs`]: the inputs of the planners of each direction.
+//! - [`moves`]: the places that a RegisteredService referred to before.
 //! - [`outcomes`]: the outcome of each instance, and the counts that follow from it.
 //!
-//! Owns the order of the steps: the created Service, former registries, export, import, slices. Refuses to know
+//! Owns the order of the steps: the created Service, export, import, slices, former places. Refuses to know
 //! handles, API objects and words for people: operations name their registry, and every instance has an outcome.
 
 mod accepted;
@@ -15,6 +16,7 @@ mod endpoints;
 mod facts;
 mod inputs;
 mod instances;
+mod moves;
 mod outcomes;
 mod shared;
 mod siblings;
@@ -27,14 +29,17 @@ use crate::model::{InstanceAddr, NewService, PortSet, RecordKey, ServiceView};
 use crate::plan::departure::guard::{Guard, Limits};
 use crate::plan::departure::held::{HeldDeletions, Hold};
 use crate::plan::departure::registry_guard::ServiceDeletions;
+use crate::plan::export::ExportState;
 use crate::plan::export::Proof;
 use crate::plan::{RecordOp, earlier, export, import, slices};
 use endpoints::EndpointState;
 use inputs::{ExportGoal, Pass};
+use moves::{NewPlace, any_goes_on, plan_former};
 
 pub use accepted::{Accepted, AcceptedPort, Goal};
 pub use checkpoint::{Checkpoint, Planned};
-pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, Term, ViewState, ips_of};
+pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, Place, RegistryFacts, Snapshot, Term, ViewState, ips_of};
+pub use moves::FormerGoals;
 pub use outcomes::{Counts, Outcomes};
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
@@ -56,6 +61,8 @@ pub struct Plan {
     /// An annotation of a pod that cannot be read, for the `Exported` condition.
     pub note: Option<String>,
     pub requeue_at: Option<Timestamp>,
+    /// The states of the exports in former places, for the next pass.
+    pub former: BTreeMap<Place, ExportState>,
 }
 
 /// The plans of both directions.
@@ -68,10 +75,17 @@ pub struct Directions {
 impl Directions {
     /// The hold of either direction.
     pub fn hold(&self) -> Option<Hold> {
-        let holds = [self.import.guard.hold, self.export.guard.hold];
-        let since = holds.iter().flatten().map(|hold| hold.since).min()?;
-        let until = holds.iter().flatten().map(|hold| hold.until).max()?;
-        Some(Hold { since, until })
+        [self.import.guard.hold, self.export.guard.hold].into_iter().flatten().reduce(Hold::and)
+    }
+
+    /// Whether the hold of an earlier process may go on: its deletions become unexplained one after the other.
+    pub fn may_resume(&self) -> bool {
+        self.import.state.guard.may_resume() || self.export.state.guard.may_resume()
+    }
+
+    /// The name of the hold, for its approval.
+    pub fn hash(&self) -> Option<String> {
+        Some(self.held().hash(self.hold()?.since))
     }
 
     /// The deletions that wait for the guard.
@@ -115,6 +129,15 @@ impl Plan {
             checkpoint.import = directions.import.state.clone();
             checkpoint.export = directions.export.state.clone();
             checkpoint.held = directions.held();
+            checkpoint.held_hash = directions.hash();
+            if !facts.holds.approved.is_empty() {
+                checkpoint.carried_out.clone_from(&facts.holds.approval);
+            }
+        }
+        checkpoint.former.retain(|place, _| facts.former.iter().any(|registry| registry.place() == *place));
+        checkpoint.former.extend(self.former.clone());
+        if !self.former.is_empty() {
+            checkpoint.former_term = facts.term;
         }
         checkpoint
     }
@@ -124,6 +147,7 @@ impl Plan {
 pub fn plan(
     facts: &Facts,
     goal: &Goal,
+    former: &FormerGoals,
     siblings: &Siblings,
     checkpoint: &Checkpoint,
     now: Timestamp,
@@ -131,13 +155,17 @@ pub fn plan(
 ) -> Plan {
     let pass = Pass { facts, siblings, checkpoint, now, triggered };
     match goal {
-        Goal::Sync(accepted) => sync(&pass, accepted),
-        Goal::Withdraw { guarded } => withdraw(&pass, *guarded),
-        Goal::LeaveAlone => Plan { outcomes: Outcomes::not_accepted(facts), ..Plan::default() },
+        Goal::Sync(accepted) => sync(&pass, accepted, former),
+        Goal::Withdraw { guarded } => withdraw(&pass, *guarded, former),
+        Goal::LeaveAlone => {
+            let mut plan = Plan { outcomes: Outcomes::not_accepted(facts), ..Plan::default() };
+            plan_former(&pass, former, None, &mut plan);
+            plan
+        }
     }
 }
 
-fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
+fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     let (facts, now) = (pass.facts, pass.now);
     let mut plan = Plan { create: accepted.create.clone(), ..Plan::default() };
     let uid = facts.cluster.service.as_ref().map(|service| service.uid.clone()).unwrap_or_default();
@@ -147,9 +175,9 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
         service.deleting || (service.name == accepted.service.name && !accepted.ports.is_empty())
     };
     plan.remove = facts.cluster.created_services.iter().filter(|service| !kept(service)).cloned().collect();
-    withdraw_former(pass, &mut plan);
     let endpoints = accepted.endpoints(facts);
     let Some(registry) = facts.fresh_registry() else {
+        plan_former(pass, former, None, &mut plan);
         plan.outcomes = Outcomes::unavailable(facts, accepted, endpoints);
         return plan;
     };
@@ -173,6 +201,8 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
             // The spec itself proves that the export is no longer wanted.
             proof: if accepted.exports { facts.proof(pass.checkpoint) } else { Proof::SpecChange },
             limits: accepted.limits,
+            moved: None,
+            state: &pass.checkpoint.export,
         },
     );
     let import = if accepted.imports {
@@ -183,9 +213,11 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted) -> Plan {
     plan.slices = pass.slices(Some(accepted), &import.endpoints);
     plan.requeue_at = earlier(plan.requeue_at, earlier(export.requeue_at, import.requeue_at));
     plan.records.push((registry.name.clone(), merged(&export, &import)));
+    plan_former(pass, former, Some(NewPlace { registry, accepted }), &mut plan);
     plan.outcomes = Outcomes::synced(registry, accepted, endpoints, &export, &import);
     let directions = Directions { export, import };
-    if facts.holds.approval.as_ref().is_some_and(|hash| *hash == directions.held().hash()) {
+    let approval = &facts.holds.approval;
+    if approval.is_some() && *approval == directions.hash() && *approval != pass.checkpoint.carried_out {
         // The approval came before this process knew the held deletions.
         plan.requeue_at = earlier(plan.requeue_at, Some(now));
     }
@@ -201,18 +233,24 @@ fn merged(export: &export::Plan, import: &import::Plan) -> Vec<RecordOp> {
 }
 
 /// Withdraws everything. If only a re-list says that the Service is gone, the deletions go through the guard.
-fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
+fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> Plan {
     let mut plan = Plan { outcomes: Outcomes::not_accepted(pass.facts), ..Plan::default() };
-    withdraw_former(pass, &mut plan);
+    plan_former(pass, former, None, &mut plan);
     if let Some(registry) = pass.facts.fresh_registry() {
+        let mut registry = registry.clone();
+        for other in pass.facts.former.iter().filter(|other| other.name == registry.name) {
+            registry.snapshot.under_other_names.retain(|key, _| !other.snapshot.records.contains_key(key));
+        }
         let export = pass.export(
-            registry,
+            &registry,
             ExportGoal {
                 name: registry.registry_name.as_ref().filter(|_| guarded.is_some()),
                 instances: &[],
                 imports: true,
                 proof: if guarded.is_some() { pass.facts.proof(pass.checkpoint) } else { Proof::SpecChange },
                 limits: guarded.unwrap_or(Limits::NONE),
+                moved: None,
+                state: &pass.checkpoint.export,
             },
         );
         plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
@@ -222,23 +260,8 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>) -> Plan {
             plan.directions = Some(Directions { export, ..Directions::default() });
         }
     }
-    plan.slices = pass.slices(None, &Default::default());
-    plan
-}
-
-/// Withdraws from former registries of the RegisteredService.
-fn withdraw_former(pass: &Pass<'_>, plan: &mut Plan) {
-    for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh()) {
-        // If nothing explains the leader before us, an owner that this process has never known may live in another
-        // cluster.
-        let unknown = pass.facts.uid.is_empty() && pass.checkpoint.is_first_pass();
-        let grace = registry.orphan_grace_until.filter(|until| unknown && pass.now < *until);
-        if let Some(until) = grace {
-            plan.requeue_at = earlier(plan.requeue_at, Some(until));
-            continue;
-        }
-        let goal =
-            ExportGoal { name: None, instances: &[], imports: false, proof: Proof::SpecChange, limits: Limits::NONE };
-        plan.records.push((registry.name.clone(), pass.export(registry, goal).ops));
+    if !any_goes_on(pass, former) {
+        plan.slices = pass.slices(None, &Default::default());
     }
+    plan
 }

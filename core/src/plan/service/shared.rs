@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::RegistryFacts;
+use super::facts::Place;
 use crate::model::{InstanceAddr, RecordKey};
 use crate::plan::export::ContestedExport;
 use crate::plan::import::ContestedImport;
@@ -11,12 +13,12 @@ use crate::plan::import::ContestedImport;
 /// The addresses and records that siblings want too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Siblings {
-    pub(super) by_registry: BTreeMap<String, Shared>,
+    pub(super) by_place: BTreeMap<Place, Shared>,
     /// Addresses that siblings import into the same Service.
     pub contested_imports: BTreeMap<InstanceAddr, ContestedImport>,
 }
 
-/// The addresses and records of one registry that siblings want too.
+/// The addresses and records of one place that siblings want too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shared {
     /// Addresses that siblings want to export under the same name.
@@ -28,10 +30,10 @@ pub struct Shared {
 }
 
 impl Siblings {
-    /// The part that concerns one registry.
-    pub fn of(&self, registry: &str) -> &Shared {
+    /// The part that concerns one place.
+    pub fn of(&self, registry: &RegistryFacts) -> &Shared {
         static NONE: Shared =
             Shared { contested: BTreeMap::new(), to_release: BTreeSet::new(), to_adopt: BTreeSet::new() };
-        self.by_registry.get(registry).unwrap_or(&NONE)
+        self.by_place.get(&registry.place()).unwrap_or(&NONE)
     }
 }

@@ -35,7 +35,12 @@ pub fn weigh(facts: &Facts, age: &Age, accepted: Option<&Accepted>, others: &[Si
         let (mut to_release, to_adopt) = healed(registry, ourselves, others);
         to_release.extend(adopted_under_other_names(registry, others));
         let shared = Shared { contested: contested_exports(registry, age, others), to_release, to_adopt };
-        siblings.by_registry.insert(registry.name.clone(), shared);
+        siblings.by_place.insert(registry.place(), shared);
+    }
+    // A RegisteredService that moves away yields to all that stay, because they do not count it as a sibling there.
+    for registry in &facts.former {
+        let shared = siblings.by_place.get_mut(&registry.place());
+        shared.into_iter().flat_map(|shared| shared.contested.values_mut()).for_each(|c| *c = ContestedExport::Older);
     }
     siblings.contested_imports = contested_imports(facts, age, others, now);
     siblings

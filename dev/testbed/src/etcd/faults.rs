@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use etcd_client::{AlarmAction, AlarmOptions, AlarmType, DeleteOptions, Permission, Txn, TxnOp};
 
+use tokio::process::Command;
+
 use super::Etcd;
+use crate::namespace;
 
 impl Etcd {
     /// Starts etcd again with its data.
@@ -78,6 +81,49 @@ impl Etcd {
         std::fs::remove_dir_all(&self.data)?;
         copy(&self.saved(), &self.data)?;
         self.start_again().await
+    }
+
+    /// Starts etcd again from the copied data as a snapshot, with a revision that is higher than any before: only the
+    /// newest revision is raised, and no watch survives. The cluster ID stays.
+    pub async fn start_bumped(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.data)?;
+        let snapshot = self.saved().join("member/snap/db");
+        let output = Command::new(namespace::binary("etcdutl")?)
+            .args(["snapshot", "restore"])
+            .arg(&snapshot)
+            .arg("--data-dir")
+            .arg(&self.data)
+            .args(["--name=bed", "--skip-hash-check", "--bump-revision=1000000", "--mark-compacted"])
+            .arg(format!("--initial-cluster=bed={}", self.peer))
+            .arg(format!("--initial-advertise-peer-urls={}", self.peer))
+            .output()
+            .await
+            .context("cannot run etcdutl")?;
+        ensure!(output.status.success(), "etcdutl: {}", String::from_utf8_lossy(&output.stderr));
+        self.start_again().await
+    }
+
+    /// Starts etcd again from the copied data as the only member of a new cluster, as after the loss of the others.
+    pub async fn start_as_new_cluster(&self) -> Result<()> {
+        std::fs::remove_dir_all(&self.data)?;
+        copy(&self.saved(), &self.data)?;
+        self.part.start_again_with(&["--force-new-cluster"])?;
+        self.ready().await
+    }
+
+    pub async fn revision(&self) -> Result<i64> {
+        Ok(self.client().await?.status().await?.header().context("no header")?.revision())
+    }
+
+    /// Others write to etcd until its revision is above this one.
+    pub async fn write_past(&self, revision: i64) -> Result<()> {
+        while self.revision().await? <= revision {
+            let mut client = self.client().await?;
+            for _ in 0..20 {
+                client.put("somebody-else/key", "value", None).await?;
+            }
+        }
+        Ok(())
     }
 
     fn saved(&self) -> PathBuf {

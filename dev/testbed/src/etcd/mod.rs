@@ -1,8 +1,9 @@
 //! One etcd, as the store of the control plane or as a registry.
 //!
-//! Its faults are in [`faults`], its certificates are in [`tls`].
+//! Its faults are in [`faults`], its certificates are in [`tls`], and a [`proxy`] may stand before it.
 
 mod faults;
+mod proxy;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, Put
 use crate::part::Part;
 use crate::{eventually, namespace};
 
+pub use proxy::GrpcProxy;
 pub use tls::Tls;
 
 const PORT: u16 = 2379;
@@ -26,6 +28,8 @@ const PORT: u16 = 2379;
 pub struct Etcd {
     part: Part,
     endpoint: String,
+    /// The URL of the only member for its peers.
+    peer: String,
     data: PathBuf,
     tls: Option<TlsOptions>,
     /// The administrator, once authentication is on.
@@ -83,7 +87,7 @@ impl Etcd {
         .into();
         args.extend_from_slice(flags);
         let part = Part::start(name, dir, &namespace::binary("controlplane")?, &args, &[])?;
-        Ok(Self { part, endpoint: client, data, tls: None, user: OnceLock::new() })
+        Ok(Self { part, endpoint: client, peer, data, tls: None, user: OnceLock::new() })
     }
 
     pub async fn ready(&self) -> Result<()> {

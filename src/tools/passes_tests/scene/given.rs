@@ -52,6 +52,8 @@ pub struct Given {
     pub incarnation: Incarnation,
     /// The error of the session.
     pub failed: Option<String>,
+    /// The older ServiceRegistry that serves the name in the same etcd.
+    pub taken_by: Option<String>,
     /// Registry names that the registry refuses although it tells of others.
     pub refused_names: Vec<String>,
     pub probes: BTreeMap<String, ProbeGiven>,
@@ -89,6 +91,7 @@ impl Default for Given {
             view: View::Fresh,
             incarnation: Incarnation::AsItWas,
             failed: None,
+            taken_by: None,
             refused_names: Vec::new(),
             probes: BTreeMap::new(),
             reports: BTreeMap::new(),

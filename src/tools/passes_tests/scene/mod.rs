@@ -101,18 +101,19 @@ impl Given {
         views.guards = memory.guards.clone();
         self.fill_cluster(&mut views.cluster(), memory.status.as_ref());
         let evidence = self.fill_registries(&views);
-        self.fill_guards(&views.guards);
+        self.fill_guards(&views);
         let mut observed = observe(&views, checkpoints, &key(), self.leads.then_some(Term(self.term))).unwrap();
         self.override_facts(&mut observed, &evidence);
         read_pods(&views, &views.cluster(), &mut observed);
         let validation = validate(&observed);
         let siblings = siblings::siblings(&views, checkpoints, &observed, validation.accepted());
         let checkpoint = &observed.checkpoint.planned;
-        let plan = service::plan(&observed.facts, &validation.goal, &siblings, checkpoint, now, now);
+        let (facts, former) = (&observed.facts, &validation.former);
+        let plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, now);
         let applied = self.errors.applied(&validation, &plan);
         let status = status::desired(&observed, &validation, &plan, &applied, now);
         if let Some(directions) = &plan.directions {
-            views.guards.report(registries::MAIN, &key(), Some(directions.deletions()), now);
+            views.guards.report(registries::MAIN, &key(), Some(directions.deletions()), None, &views.env);
         }
         Passed { observed, validation, plan, status, now }
     }

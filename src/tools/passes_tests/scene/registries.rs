@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{InstanceAddr, RawRecord, RecordKey, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::Evidence;
+use twinspan_core::plan::departure::registry_guard::Approval;
 
 use super::given::{Given, Incarnation, View};
 use super::records::{LeaseAnswer, RecordGiven, SeenBy, registry_error};
@@ -18,9 +19,9 @@ use crate::api::{APPROVE_DELETIONS, ServiceRegistry};
 use crate::controllers::registered_service::observe::Observed;
 use crate::controllers::service_registry::settings;
 use crate::controllers::views::Views;
-use crate::registry::guards::Guards;
 use crate::registry::handle::{Phase, RegistryHandle};
 use crate::registry::records::Affected;
+use crate::registry::rivals::Taken;
 use crate::registry::sessions::Running;
 use crate::registry::view::RegistryView;
 use crate::registry::{Change, ListResponse, ServerStatus};
@@ -53,11 +54,16 @@ impl Given {
             );
             handle.set_server(ServerStatus { cluster_id: FIRST.0, version: "3.7.3".into() });
             handle.confirm_sole(Some(FIRST.0));
+            if let Some(by) = &self.taken_by {
+                let names = self.registered_services().filter_map(|o| RegistryName::new(o.registry_name()).ok());
+                let taken = |name: RegistryName| (name, Taken { by: by.clone(), proven: true });
+                handle.taken.set(names.map(taken).collect());
+            }
             if name == MAIN {
-                self.fill_view(&handle, &object, &self.records, &mut looked_up);
+                self.fill_view(&handle, &object, &self.records, &mut looked_up, self.view);
             } else {
                 let records = self.former_records.get(&name).unwrap_or(&EMPTY);
-                self.fill_view(&handle, &object, records, &mut LookedUp::new());
+                self.fill_view(&handle, &object, records, &mut LookedUp::new(), View::Fresh);
             }
             let stop = CancellationToken::new();
             views.registries.running().insert(name, Running { handle, settings, stop });
@@ -71,9 +77,10 @@ impl Given {
         object: &ServiceRegistry,
         records: &BTreeMap<String, RecordGiven>,
         looked_up: &mut LookedUp,
+        state: View,
     ) {
         let failed = self.failed.as_deref().map(|error| Phase::Failed(registry_error(error)));
-        if self.view == View::Unknown {
+        if state == View::Unknown {
             handle.set_phase(failed.unwrap_or(Phase::Listing));
             return;
         }
@@ -82,7 +89,7 @@ impl Given {
         let names = self.registered_services().filter_map(|object| RegistryName::new(object.registry_name()).ok());
         let names: Vec<RegistryName> = names.collect();
         let mut view = handle.view();
-        let layout = Layout::new(object.spec.format.into(), object.spec.effective_prefix());
+        let layout = object.spec.layout();
         let ranges: Vec<Range> = layout.ranges(&names).into_iter().collect();
         self.list_and_follow(&mut view, &layout, &ranges, records, looked_up);
         for name in &self.refused_names {
@@ -90,7 +97,7 @@ impl Given {
             assert!(ranges.contains(&range), "{name} has no range of its own");
             view.refuse(&range, registry_error("PermissionDenied"));
         }
-        if self.view == View::Stale {
+        if state == View::Stale {
             view.set_stale();
         }
         drop(view);
@@ -147,14 +154,14 @@ impl Given {
     }
 
     /// Other services report to the registry's guard, and its administrator approves.
-    pub fn fill_guards(&self, guards: &Guards) {
+    pub fn fill_guards(&self, Views { guards, env, .. }: &Views) {
         for (name, report) in &self.reports {
-            guards.report(MAIN, &ServiceKey::new("shop", name), Some(report.deletions()), at(self.time));
+            guards.report(MAIN, &ServiceKey::new("shop", name), Some(report.deletions()), None, env);
         }
         let registries = self.registry_objects();
         let annotations = registries.first().and_then(|object| object.metadata.annotations.as_ref());
         if let Some(hash) = annotations.and_then(|annotations| annotations.get(APPROVE_DELETIONS)) {
-            assert!(guards.approve(MAIN, hash, at(self.time)), "{:?}", guards.held(MAIN, at(self.time)));
+            assert_eq!(guards.approve(MAIN, hash, env), Approval::Released, "{:?}", guards.held(MAIN, env));
         }
     }
 

@@ -2,6 +2,7 @@
 //! restart is in `outages`, an empty data directory in `guard`.
 
 mod credentials;
+mod restores;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -18,6 +19,10 @@ stories![
     frozen_past_every_timeout,
     compacted_while_disconnected,
     restored_to_an_older_revision,
+    restores::a_snapshot_with_a_bumped_revision,
+    restores::a_new_cluster_of_a_member_that_lagged,
+    restores::an_emptied_volume_with_more_writes,
+    restores::emptied_between_two_runs,
     credentials::the_password_changes,
     credentials::tokens_expire,
     credentials::certificates_expire_and_are_rotated,

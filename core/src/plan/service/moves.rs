@@ -1,0 +1,108 @@
+//! Moves: the places that a RegisteredService referred to before.
+//!
+//! Owns the rule that a move puts before it withdraws: a former place goes on as before, additions and removals, and an
+//! instance leaves it once it is in the new place. Only where the former place itself gives a reason, for example that
+//! the name is not allowed there any more, everything leaves it at once. Refuses to validate: the operator's controller
+//! says what is the goal in each place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::inputs::{ExportGoal, Pass};
+use super::{Accepted, Goal, Place, Plan, RegistryFacts};
+use crate::model::{Instance, InstanceAddr, Record, RecordKey};
+use crate::plan::departure::guard::Limits;
+use crate::plan::earlier;
+use crate::plan::export::Proof;
+
+/// The goal in each former place. Everything leaves one that has none.
+pub type FormerGoals = BTreeMap<Place, Goal>;
+
+/// The place that takes the instances over, where its view is fresh and its goal is to sync.
+#[derive(Clone, Copy, Debug)]
+pub struct NewPlace<'a> {
+    pub registry: &'a RegistryFacts,
+    pub accepted: &'a Accepted,
+}
+
+/// Plans every former place. With a new place in the same registry, the export there counts the former names itself.
+pub fn plan_former(pass: &Pass<'_>, goals: &FormerGoals, new: Option<NewPlace<'_>>, plan: &mut Plan) {
+    let moved = new.map(|new| addresses(new.registry));
+    let same = |registry: &&RegistryFacts| new.is_some_and(|new| new.registry.name == registry.name);
+    for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh() && !same(registry)) {
+        let goal = goals.get(&registry.place()).unwrap_or(&Goal::Withdraw { guarded: None });
+        plan_place(pass, &without_shared(pass, registry), goal, new, moved.as_ref(), plan);
+    }
+}
+
+/// Two registries without a common prefix may lie in one etcd: a record that the current one has too is not a former one.
+fn without_shared(pass: &Pass<'_>, registry: &RegistryFacts) -> RegistryFacts {
+    let mut registry = registry.clone();
+    if let Some(current) = pass.facts.fresh_registry().filter(|current| current.name != registry.name) {
+        let shared = |key: &RecordKey, record: &Arc<Record>| current.snapshot.records.get(key) == Some(record);
+        registry.snapshot.records.retain(|key, record| !shared(key, record));
+        registry.snapshot.under_other_names.retain(|key, record| !shared(key, record));
+    }
+    registry
+}
+
+/// Whether one of the former places goes on.
+pub fn any_goes_on(pass: &Pass<'_>, goals: &FormerGoals) -> bool {
+    pass.facts.former.iter().any(|registry| matches!(goals.get(&registry.place()), Some(Goal::Sync(_))))
+}
+
+fn plan_place(
+    pass: &Pass<'_>,
+    registry: &RegistryFacts,
+    goal: &Goal,
+    new: Option<NewPlace<'_>>,
+    moved: Option<&BTreeSet<InstanceAddr>>,
+    plan: &mut Plan,
+) {
+    let state = pass.checkpoint.former_export(registry);
+    let everything = ExportGoal {
+        name: None,
+        instances: &[],
+        imports: moved.is_none(),
+        proof: Proof::SpecChange,
+        limits: Limits::NONE,
+        moved,
+        state,
+    };
+    let waits = |addr: &InstanceAddr| moved.is_none_or(|moved| !moved.contains(addr));
+    let (name, proof) = (registry.registry_name.as_ref(), pass.facts.proof(pass.checkpoint));
+    let waiting: Vec<Instance>;
+    let goal = match goal {
+        Goal::Sync(accepted) => {
+            waiting =
+                instances(pass, registry, accepted).into_iter().filter(|i| i.addresses().all(|a| waits(&a))).collect();
+            let proof = if accepted.exports { proof } else { Proof::SpecChange };
+            let goes_on = ExportGoal { name, instances: &waiting, proof, limits: accepted.limits, ..everything };
+            if waiting.is_empty() && moved.is_some() { everything } else { goes_on }
+        }
+        Goal::Withdraw { guarded: Some(limits) } => ExportGoal { name, proof, limits: *limits, ..everything },
+        Goal::Withdraw { guarded: None } => everything,
+        // The former place cannot carry the spec, so nothing says what belongs there until all have moved.
+        Goal::LeaveAlone => match new {
+            Some(new) if !new.accepted.ready(pass.facts).keys().any(waits) => everything,
+            _ => return,
+        },
+    };
+    let export = pass.export(registry, goal);
+    plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
+    plan.records.push((registry.name.clone(), export.ops));
+    plan.former.insert(registry.place(), export.state);
+}
+
+fn instances(pass: &Pass<'_>, registry: &RegistryFacts, accepted: &Accepted) -> Vec<Instance> {
+    if !accepted.exports {
+        return Vec::new();
+    }
+    super::instances::instances(pass.facts, accepted, registry.layout.format(), &accepted.ready(pass.facts)).0
+}
+
+/// The addresses that clients find in a place, whoever registered them.
+fn addresses(registry: &RegistryFacts) -> BTreeSet<InstanceAddr> {
+    let clients = registry.snapshot.records.values().flat_map(|record| record.client_addresses());
+    clients.filter_map(|(ip, port)| InstanceAddr::new(ip, port).ok()).collect()
+}

@@ -1,0 +1,98 @@
+//! Rivals: older ServiceRegistries that may lead to the same etcd.
+//!
+//! Owns the proof that two sessions lead to one etcd or to two, and the names that a rival serves. etcd's cluster ID
+//! proves nothing, because another etcd may have the same one, and neither does the incarnation, because a snapshot
+//! carries it along: only an epoch that was raised since both sessions began does. Refuses to know the consequence.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use twinspan_core::model::{RawRecord, RecordKey, RegistryName};
+use twinspan_core::plan::fence::Epoch;
+
+use super::handle::RegistryHandle;
+use super::{Registry, Result};
+
+/// What is known about two sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    SameEtcd,
+    OtherEtcd,
+    /// Not connected, or the epoch has to be raised first.
+    Unproven,
+}
+
+/// A name that an older ServiceRegistry serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The name of the older ServiceRegistry.
+    pub by: String,
+    /// Whether it is known to lead to the same etcd.
+    pub proven: bool,
+}
+
+/// The names of a registry without a common prefix that rivals serve.
+#[derive(Debug, Default)]
+pub struct TakenNames(Mutex<BTreeMap<RegistryName, Taken>>);
+
+impl TakenNames {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RegistryName, Taken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn get(&self, name: &RegistryName) -> Option<Taken> {
+        self.lock().get(name).cloned()
+    }
+
+    /// Returns true if they changed.
+    pub fn set(&self, taken: BTreeMap<RegistryName, Taken>) -> bool {
+        let mut known = self.lock();
+        let changed = *known != taken;
+        *known = taken;
+        changed
+    }
+}
+
+/// Compares the etcds of two sessions, by their epoch keys.
+///
+/// # Errors
+/// One of them does not answer, or its user may not read the other's key.
+pub async fn compare(older: &RegistryHandle, younger: &RegistryHandle) -> Result<Comparison> {
+    let (Some(theirs), Some(ours)) = (&older.fence, &younger.fence) else { return Ok(Comparison::Unproven) };
+    let keys = [RecordKey::from(theirs.key()), RecordKey::from(ours.key())];
+    let registry = younger.connection()?;
+    let Ok(rival) = older.connection() else {
+        // Nobody can ask the rival now, but its last session may have met an epoch that our etcd never had.
+        let found = epoch(read(registry.as_ref(), &keys[..1]).await?.first());
+        let known = older.view().last_known().and_then(|known| known.epoch);
+        let lower = known.is_some_and(|known| found.is_none_or(|found| found.counter < known));
+        return Ok(if lower { Comparison::OtherEtcd } else { Comparison::Unproven });
+    };
+    // A raise from before either session began may be in a snapshot that made one of the two etcds.
+    let began = older.connected_at().max(younger.connected_at());
+    let raised = ours.raised_since(began);
+    let before = read(rival.as_ref(), &keys).await?;
+    let found = read(registry.as_ref(), &keys).await?;
+    let after = read(rival.as_ref(), &keys).await?;
+    if before != after {
+        return Ok(Comparison::Unproven);
+    }
+    if before != found {
+        return Ok(Comparison::OtherEtcd);
+    }
+    match raised {
+        Some(raised) if epoch(found.get(1)).as_ref() == Some(&raised) => Ok(Comparison::SameEtcd),
+        _ => {
+            ours.raise_again();
+            Ok(Comparison::Unproven)
+        }
+    }
+}
+
+async fn read(registry: &dyn Registry, keys: &[RecordKey]) -> Result<Vec<Option<RawRecord>>> {
+    Ok(registry.read(keys).await?.records.into_iter().map(|(_, record)| record).collect())
+}
+
+fn epoch(record: Option<&Option<RawRecord>>) -> Option<Epoch> {
+    std::str::from_utf8(&record?.as_ref()?.value).ok()?.parse().ok()
+}
