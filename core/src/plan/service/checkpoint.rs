@@ -29,6 +29,8 @@ pub struct Checkpoint {
     pub export: ExportState,
     /// The states of the exports in former places.
     pub former: BTreeMap<Place, ExportState>,
+    /// The leadership that judged them, which may happen while the current place cannot be planned.
+    pub former_term: Option<Term>,
     /// Deletions that wait for the guard; an approval names them.
     pub held: HeldDeletions,
     /// The name of their hold, if there is one.
@@ -47,13 +49,16 @@ pub struct Planned {
 
 impl Checkpoint {
     /// The checkpoint for a pass in this term: of another term's states, only the evidence counts.
-    pub fn in_term(self, term: Option<Term>, now: Timestamp) -> Self {
+    pub fn in_term(mut self, term: Option<Term>, now: Timestamp) -> Self {
+        if term.is_none() || self.former_term != term {
+            self.former_term = None;
+            self.former = self.former.into_iter().map(|(place, export)| (place, export.evidence(now))).collect();
+        }
         if term.is_some() && self.term == term {
             return self;
         }
         let (import, export) = (self.import.evidence(), self.export.evidence(now));
-        let former = self.former.into_iter().map(|(place, export)| (place, export.evidence(now))).collect();
-        Self { term: None, import, export, former, held: HeldDeletions::default(), ..self }
+        Self { term: None, import, export, held: HeldDeletions::default(), held_hash: None, ..self }
     }
 
     /// The state of the export in a former place; before the first pass after a move it is the current one's.
@@ -68,5 +73,39 @@ impl Checkpoint {
     /// Whether no pass of this process has looked at the RegisteredService yet.
     pub fn is_first_pass(&self) -> bool {
         self.uid.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    #[test]
+    fn each_term_begins_with_evidence_and_former_places_count_by_themselves() {
+        let addr = crate::model::InstanceAddr::parse("10.0.0.1:80").unwrap();
+        let export = || ExportState { departing: [(addr, at(5))].into(), ..ExportState::default() };
+        let place = Place { registry: "old".into(), name: None };
+        let (one, two) = (Some(Term(1)), Some(Term(2)));
+        // The current place could not be planned yet.
+        let checkpoint = Checkpoint {
+            former: [(place.clone(), export())].into(),
+            former_term: one,
+            export: export(),
+            ..Checkpoint::default()
+        };
+        let since = |term| {
+            let checkpoint = checkpoint.clone().in_term(term, at(9));
+            (checkpoint.export.departing[&addr], checkpoint.former[&place].departing[&addr])
+        };
+        assert_eq!(since(one), (at(9), at(5)));
+        assert_eq!(since(two), (at(9), at(9)));
+        assert_eq!(since(None), (at(9), at(9)));
+        let judged = Checkpoint { term: one, held_hash: Some("h".into()), ..checkpoint };
+        assert_eq!(judged.clone().in_term(one, at(9)), judged);
+        assert_eq!(judged.in_term(None, at(9)).held_hash, None);
     }
 }

@@ -136,6 +136,9 @@ impl Plan {
         }
         checkpoint.former.retain(|place, _| facts.former.iter().any(|registry| registry.place() == *place));
         checkpoint.former.extend(self.former.clone());
+        if !self.former.is_empty() {
+            checkpoint.former_term = facts.term;
+        }
         checkpoint
     }
 }
