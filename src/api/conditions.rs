@@ -190,7 +190,7 @@ pub fn find_true<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Cond
 }
 
 /// The API keeps whole seconds: with fractions a status would never equal the stored one.
-fn whole_seconds(time: Timestamp) -> Timestamp {
+pub fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 

@@ -3,7 +3,7 @@
 //! Owns its fields, bounds, defaults and rules, and their conversion to the core. Refuses to know how a session uses
 //! them.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -322,10 +322,16 @@ pub struct ServiceRegistryStatus {
     pub epoch_in_use: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordCounts>,
+    /// When an audit last compared all records with the registry. Written only together with another change of the
+    /// status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub last_verified: Option<Time>,
     /// The TTLs, in seconds, of the leases on which own records may hang: the one in force, and former ones until nothing
     /// hangs on their leases any more.
     #[serde(rename = "leaseTTLs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
     pub lease_ttls: Vec<i64>,
 }
 

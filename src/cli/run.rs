@@ -3,8 +3,10 @@
 //! Owns its flags and their defaults. Refuses to compose the operator, which [`crate::operator`] does.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +41,33 @@ pub struct Args {
     /// records are kept alive
     #[arg(long, env = "TWINSPAN_DRY_RUN")]
     dry_run: bool,
+    /// How often each registry is compared with what its watch told: 5s to 24h
+    #[arg(
+        long,
+        env = "TWINSPAN_AUDIT_INTERVAL",
+        default_value = "10m",
+        value_name = "DURATION",
+        value_parser = audit_interval,
+        overrides_with = "audit_interval"
+    )]
+    audit_interval: Duration,
 }
+
+/// A number of seconds, minutes or hours.
+fn audit_interval(text: &str) -> Result<Duration, String> {
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        _ => return Err("it needs a unit: 30s, 10m, 1h".to_owned()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| "want a whole number and a unit: 10m".to_owned())?;
+    let interval = Duration::from_secs(number.saturating_mul(unit));
+    if AUDIT_INTERVALS.contains(&interval) { Ok(interval) } else { Err("want 5s to 24h".to_owned()) }
+}
+
+/// The shortest keeps audits rare beside the work of a registry; after the longest nobody would look any more.
+const AUDIT_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(86_400);
 
 /// Refuses TLS: the endpoint is an agent on the node or in the cluster, which forwards traces as its owner wants.
 fn collector(url: &str) -> Result<String, String> {
@@ -85,6 +113,7 @@ async fn operate(args: Args) -> Result<(), Error> {
         leader_elect: args.leader_elect,
         admin_addr: args.admin_addr,
         dry_run: args.dry_run,
+        audit_interval: args.audit_interval,
         identity,
     };
     let stop = CancellationToken::new();
@@ -100,4 +129,20 @@ async fn operate(args: Args) -> Result<(), Error> {
     });
     operator::run(config, settings, env, stop).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audit_intervals_have_a_unit_and_bounds() {
+        for (text, seconds) in [("5s", Some(5)), ("10m", Some(600)), ("24h", Some(86_400)), ("4s", None), ("25h", None)]
+        {
+            assert_eq!(audit_interval(text).ok(), seconds.map(Duration::from_secs), "{text}");
+        }
+        for odd in ["", "10", "m", "-5m", "1.5h", "18446744073709551615h", "ä"] {
+            assert!(audit_interval(odd).is_err(), "{odd}");
+        }
+    }
 }

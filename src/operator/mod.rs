@@ -47,6 +47,8 @@ pub struct Settings {
     pub admin_addr: SocketAddr,
     /// Plans and logs as a leader, and writes nothing: no Lease is asked for either.
     pub dry_run: bool,
+    /// The interval between two audits of each registry.
+    pub audit_interval: Duration,
     /// Names this replica in the Lease and in Events.
     pub identity: String,
 }
@@ -216,7 +218,7 @@ async fn start_controllers(
         env: env.clone(),
         ending: releasing.clone(),
     };
-    let upkeep = Some(Upkeep { takeover, epochs: epochs.clone() });
+    let upkeep = Some(Upkeep { takeover, audit_interval: settings.audit_interval, epochs: epochs.clone() });
     let sessions = Sessions::new(views.clone(), registry_events, tasks.tracker().clone(), election.clone(), upkeep);
     let registries = service_registry::Controller::new(writers.clone(), sessions);
     tasks.spawn("controller of ServiceRegistries", registries.run(command_queue));
@@ -289,6 +291,7 @@ mod tests {
                 leader_elect,
                 admin_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
                 dry_run,
+                audit_interval: Duration::from_secs(600),
                 identity: "me".to_owned(),
             };
             assert_eq!(settings.elects(), elects, "{settings:?}");

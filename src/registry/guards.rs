@@ -1,7 +1,6 @@
 //! The deletion guards of whole registries, shared by all services.
 //!
-//! Owns one guard for each ServiceRegistry, from the first report of a leader until the process leads no more. Refuses
-//! to decide: [`twinspan_core::plan::departure::registry_guard`] does.
+//! Owns one guard for each ServiceRegistry and term of leadership. Refuses to decide: [`twinspan_core::plan::departure::registry_guard`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +9,19 @@ use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::held::Hold;
 use twinspan_core::plan::departure::registry_guard::{Approval, Moment, RegistryGuard, ServiceDeletions};
+use twinspan_core::plan::service::Term;
 
 use crate::env::Env;
 
 /// The guards by the name of the ServiceRegistry; clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Guards(Arc<Mutex<BTreeMap<String, RegistryGuard>>>);
+pub struct Guards(Arc<Mutex<BTreeMap<String, InTerm>>>);
+
+#[derive(Debug)]
+struct InTerm {
+    term: Term,
+    guard: RegistryGuard,
+}
 
 /// The held deletions of a whole registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,59 +33,49 @@ pub struct RegistryHold {
 }
 
 impl Guards {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, RegistryGuard>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, InTerm>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the report of one service, while this process leads. Returns true if every service of the registry has to
-    /// be reconciled. `restored` is the start of the hold that the status of the ServiceRegistry reports: the first
-    /// report of a leader resumes it.
-    pub fn report(
-        &self,
-        registry: &str,
-        service: &ServiceKey,
-        deletions: Option<ServiceDeletions>,
-        restored: Option<Timestamp>,
-        env: &Env,
-    ) -> bool {
+    /// Begins the guard of a term, unless it has begun: it resumes the hold that the status of the ServiceRegistry
+    /// reports, and knows nothing of former terms.
+    pub fn begin(&self, registry: &str, term: Term, restored: Option<Timestamp>, env: &Env) {
         let (mut all, at) = (self.lock(), moment(env));
-        if deletions.is_none() && !all.contains_key(registry) {
-            return false;
+        // A pass of a former term may end after the next term began.
+        if all.get(registry).is_none_or(|current| current.term.0 < term.0) {
+            all.insert(registry.to_owned(), InTerm { term, guard: RegistryGuard::restored(restored, at) });
         }
-        let guard = all.entry(registry.to_owned()).or_insert_with(|| RegistryGuard::restored(restored, at));
-        guard.report(service, deletions, at)
     }
 
-    /// Begins a guard that resumes the hold of an earlier process, unless there is one.
-    pub fn resume(&self, registry: &str, restored: Option<Timestamp>, env: &Env) {
-        let at = moment(env);
-        self.lock().entry(registry.to_owned()).or_insert_with(|| RegistryGuard::restored(restored, at));
+    /// Takes the report of one service. Returns true if every service of the registry has to be reconciled.
+    pub fn report(&self, registry: &str, service: &ServiceKey, deletions: Option<ServiceDeletions>, env: &Env) -> bool {
+        self.lock().get_mut(registry).is_some_and(|all| all.guard.report(service, deletions, moment(env)))
     }
 
     /// Whether the hold of an earlier process may still go on.
     pub fn may_resume(&self, registry: &str, env: &Env) -> bool {
-        self.lock().get(registry).is_some_and(|guard| guard.may_resume(env.now()))
+        self.lock().get(registry).is_some_and(|all| all.guard.may_resume(env.now()))
     }
 
     /// Notes that an approval was refused for the hold with this hash. Returns false if it was before.
     pub fn refuse(&self, registry: &str, hash: &str) -> bool {
-        self.lock().get_mut(registry).is_some_and(|guard| guard.refuse(hash))
+        self.lock().get_mut(registry).is_some_and(|all| all.guard.refuse(hash))
     }
 
     /// Releases every held deletion if the hash identifies the hold.
     pub fn approve(&self, registry: &str, hash: &str, env: &Env) -> Approval {
-        self.lock().get_mut(registry).map_or(Approval::Other, |guard| guard.approve(hash, env.now()))
+        self.lock().get_mut(registry).map_or(Approval::Other, |all| all.guard.approve(hash, env.now()))
     }
 
     /// The approved deletions of a service.
     pub fn released(&self, registry: &str, service: &ServiceKey) -> BTreeSet<String> {
-        self.lock().get(registry).and_then(|guard| guard.released(service).cloned()).unwrap_or_default()
+        self.lock().get(registry).and_then(|all| all.guard.released(service).cloned()).unwrap_or_default()
     }
 
     /// The hold of a registry, and the deletions of a service that an earlier one let go.
     pub fn hold(&self, registry: &str, service: &ServiceKey, env: &Env) -> (Option<Hold>, BTreeSet<String>) {
         let (mut all, at) = (self.lock(), moment(env));
-        let Some(guard) = all.get_mut(registry) else { return Default::default() };
+        let Some(InTerm { guard, .. }) = all.get_mut(registry) else { return Default::default() };
         guard.end(at);
         (guard.hold(at.now), guard.let_go(service).cloned().unwrap_or_default())
     }
@@ -87,7 +83,7 @@ impl Guards {
     /// The hold with the number of its deletions and the hash that approves them.
     pub fn held(&self, registry: &str, env: &Env) -> Option<RegistryHold> {
         let (mut all, at) = (self.lock(), moment(env));
-        let guard = all.get_mut(registry)?;
+        let InTerm { guard, .. } = all.get_mut(registry)?;
         guard.end(at);
         Some(RegistryHold { hold: guard.hold(at.now)?, deletions: guard.deletions(), hash: guard.hash(at.now)? })
     }

@@ -16,6 +16,7 @@ use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{LeaseId, RegistryName, Revision, ServiceKey};
 use twinspan_core::plan::service::Incarnation;
 
+use super::audit::{AuditState, WatchProgress};
 use super::fence::FenceState;
 use super::health::Health;
 use super::incarnation::LastKnown;
@@ -97,6 +98,7 @@ pub struct RegistryHandle {
     pub layout: Layout,
     view: Mutex<RegistryView>,
     pub leases: LeasePool,
+    pub audit: AuditState,
     /// `None` without a fence.
     pub fence: Option<FenceState>,
     names: watch::Sender<Names>,
@@ -164,6 +166,7 @@ impl RegistryHandle {
             taken: TakenNames::default(),
             connected_at: Mutex::default(),
             health: Health::default(),
+            audit: AuditState::default(),
             settling: Settling::default(),
             writes_refused: Notify::new(),
             start_over: Notify::new(),
@@ -284,6 +287,7 @@ impl RegistryHandle {
 
     pub(super) fn disconnected(&self) {
         self.connection.send_replace(None);
+        self.audit.set_progress(WatchProgress::Unknown);
         self.view().set_stale();
     }
 

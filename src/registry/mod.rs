@@ -4,6 +4,7 @@
 //!   pass the same contract test.
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
 //!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
+//! - [`audit`]: compares the view with etcd from time to time, because watches have lost events.
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
 //! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
 //!   ServiceRegistries lead to one etcd.
@@ -15,6 +16,7 @@
 //! Owns the connections, the views and the writes of every registry. Refuses to plan: the operations come from the
 //! planners.
 
+pub mod audit;
 pub mod error;
 pub mod etcd;
 #[cfg(any(test, feature = "fake"))]
@@ -62,6 +64,10 @@ pub trait Registry: Send + Sync + fmt::Debug {
     /// Every record whose key has this prefix, at one revision.
     async fn list(&self, key_prefix: &str) -> Result<ListResponse>;
 
+    /// The records whose keys have this prefix, in key order, at a revision that this connection has delivered. Any
+    /// member may answer.
+    fn pages(&self, key_prefix: &str, at: Revision) -> Box<dyn RecordPages>;
+
     /// Every change of keys with this prefix from the revision on, that revision included.
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>>;
 
@@ -93,6 +99,13 @@ pub trait Registry: Send + Sync + fmt::Debug {
 
     /// The keys attached to a lease; none if it does not exist.
     async fn keys_of(&self, lease: LeaseId) -> Result<Vec<RecordKey>>;
+}
+
+/// A list, page by page.
+#[async_trait]
+pub trait RecordPages: Send {
+    /// `None` after the last page.
+    async fn next_page(&mut self) -> Result<Option<Vec<RawRecord>>>;
 }
 
 /// A key prefix to watch, and the ID that cancels the watch.

@@ -22,6 +22,7 @@ use twinspan_core::plan::departure::Evidence;
 use twinspan_core::plan::departure::evidence::LeaseLookUp;
 use twinspan_core::plan::service::Incarnation;
 
+use super::audit::WatchProgress;
 use super::fence::FenceKeys;
 use super::handle::{Names, Phase, RegistryHandle};
 use super::records::Affected;
@@ -231,15 +232,19 @@ impl Session {
         for range in known.difference(wanted) {
             self.handle.view().forget(range);
             let watch_id = self.followed.remove(range);
-            if self.followed.is_empty() {
-                // etcd never answers a progress request on a stream without watches.
-                self.watch = None;
-            }
+            self.drop_empty_stream();
             if let (Some(watch_id), Some(watch)) = (watch_id, &mut self.watch) {
                 watch.unwatch(watch_id).await?;
             }
         }
         Ok(())
+    }
+
+    /// etcd never answers a progress request on a stream without watches.
+    fn drop_empty_stream(&mut self) {
+        if self.followed.is_empty() {
+            self.watch = None;
+        }
     }
 
     /// A range without read permission affects only its own services, because every user can request a name
@@ -299,6 +304,13 @@ impl Session {
                 () = handle.find_orphans.notified() => self.search(),
                 () = reached(self.search_again) => self.search(),
                 found = search_ends(&mut self.search) => self.searched(found).await?,
+                () = handle.audit.progress_wanted.notified() => {
+                    if let Some(watch) = &mut self.watch
+                        && !watch.request_progress().await?
+                    {
+                        handle.audit.set_progress(WatchProgress::Unanswered);
+                    }
+                }
                 () = something_to_follow(&mut self.names, again) => {
                     let affected = self.catch_up().await?;
                     handle.notify(affected);
@@ -314,6 +326,7 @@ impl Session {
             return Ok(Affected::default());
         };
         self.followed.remove(&range);
+        self.drop_empty_stream();
         match error {
             RegistryError::TooLarge(_) => {
                 warn!(registry = self.handle.name, %error, "a watch is too large; listing its range again");
@@ -332,7 +345,10 @@ impl Session {
                 self.look_up(&mut affected);
                 self.handle.notify(affected);
             }
-            WatchItem::Progress(revision) => self.handle.view().progressed(revision, self.env.now()),
+            WatchItem::Progress(revision) => {
+                self.handle.view().progressed(revision, self.env.now());
+                self.handle.audit.set_progress(WatchProgress::Reached(revision));
+            }
             WatchItem::Alive => {}
             WatchItem::Lost { watch_id, error } => {
                 let affected = self.lost(watch_id, error).await?;
@@ -385,11 +401,20 @@ impl Session {
         Ok(())
     }
 
-    /// Looks up the leases of departed records.
     fn look_up(&self, affected: &mut Affected) {
-        for look_up in std::mem::take(&mut affected.look_ups) {
-            tokio::spawn(explain(self.handle.clone(), self.registry.clone(), look_up, self.look_ups.clone()));
-        }
+        look_up(&self.handle, &self.registry, &self.look_ups, affected);
+    }
+}
+
+/// Looks up the leases of departed records.
+pub(super) fn look_up(
+    handle: &Arc<RegistryHandle>,
+    registry: &Arc<dyn Registry>,
+    permits: &Arc<Semaphore>,
+    affected: &mut Affected,
+) {
+    for look_up in std::mem::take(&mut affected.look_ups) {
+        tokio::spawn(explain(handle.clone(), registry.clone(), look_up, permits.clone()));
     }
 }
 

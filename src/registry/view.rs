@@ -360,6 +360,38 @@ impl RegistryView {
         affected
     }
 
+    /// The ranges that this session has listed.
+    pub fn followed(&self) -> BTreeSet<Range> {
+        self.listed.clone()
+    }
+
+    /// The records of a range that are not newer than the revision.
+    pub fn up_to(&self, range: &Range, at: Revision) -> Vec<Arc<Record>> {
+        self.records.in_range(range).filter(|record| record.mod_revision <= at).cloned().collect()
+    }
+
+    /// True if the key has a record that is not newer than the revision.
+    pub fn has(&self, key: &RecordKey, at: Revision) -> bool {
+        self.records.get(key).is_some_and(|record| record.mod_revision <= at)
+    }
+
+    /// True if the view knows nothing of the key that is as new as the revision.
+    pub fn is_behind(&self, key: &RecordKey, revision: Revision) -> bool {
+        self.records.name_of(key).is_some() && self.revision_of(key).is_none_or(|known| known < revision)
+    }
+
+    /// Drops records that the registry no longer has, though no event told their deletion.
+    pub fn vanished(&mut self, keys: &BTreeSet<RecordKey>, now: Timestamp) -> Affected {
+        let mut affected = Affected::default();
+        let vanished: Vec<Arc<Record>> = keys.iter().filter_map(|key| self.records.get(key).cloned()).collect();
+        for record in &vanished {
+            self.records.remove(&record.key, &mut affected);
+        }
+        let vanished: Vec<_> = vanished.into_iter().filter(|record| !self.is_our_delete(record)).collect();
+        affected.look_ups = self.departures.unnoticed(self.records.layout(), &vanished, now);
+        affected
+    }
+
     /// The newest revision at which the key was written or deleted, as far as it is known.
     fn revision_of(&self, key: &RecordKey) -> Option<Revision> {
         let known = self.records.get(key).map(|record| record.mod_revision);

@@ -453,6 +453,7 @@ fn incarnation_and_epoch_tell_what_cluster_id_and_revision_do_not() {
         (known(Some("a"), Some(7)), values(value("a"), Some(6)), Incarnation::RolledBack),
         (known(Some("a"), Some(7)), values(value("a"), None), Incarnation::RolledBack),
         (known(Some("a"), Some(7)), values(IncarnationKey::Missing, None), Incarnation::RolledBack),
+        (known(Some("a"), Some(7)), values(IncarnationKey::Missing, Some(7)), Incarnation::RolledBack),
         (known(Some("a"), Some(7)), values(value("b"), Some(7)), Incarnation::ClusterChanged),
         (known(Some("a"), Some(7)), values(IncarnationKey::Unreadable, Some(7)), Incarnation::AsItWas),
         (known(Some("a"), Some(7)), None, Incarnation::AsItWas),

@@ -68,6 +68,13 @@ pub struct Session {
     pub state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Audit {
+    pub registry: String,
+    /// `agrees`, `differs`, `failed`.
+    pub result: &'static str,
+}
+
 /// Every metric, and the registry that prints them.
 pub struct Metrics {
     registry: Registry,
@@ -81,6 +88,7 @@ pub struct Metrics {
     pub services: Family<Services, Gauge>,
     pub ready: Family<OfRegistry, Gauge>,
     pub sessions: Family<Session, Gauge>,
+    pub audits: Family<Audit, Counter>,
     pub leader: Gauge<u64, AtomicU64>,
 }
 
@@ -108,6 +116,7 @@ impl Default for Metrics {
             services: Family::default(),
             ready: Family::default(),
             sessions: Family::default(),
+            audits: Family::default(),
             leader: Gauge::default(),
         };
         metrics.registered()
@@ -148,6 +157,7 @@ impl Metrics {
         r.register("services", "RegisteredServices, by how their last pass ended", self.services.clone());
         r.register("registry_ready", "1 while a ServiceRegistry is Ready, else 0", self.ready.clone());
         r.register("session_state", "1 for the state that the session of a registry is in", self.sessions.clone());
+        r.register("audits", "Audits of a registry at rest, by what they found", self.audits.clone());
         r.register("leader", "1 while this replica holds the Lease, else 0", self.leader.clone());
         r.register("build", "What this replica runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         self
@@ -157,6 +167,10 @@ impl Metrics {
         if times > 0 {
             self.writes.get_or_create(&Write { side, op, result }).inc_by(times as u64);
         }
+    }
+
+    pub fn audited(&self, registry: &str, result: &'static str, times: u64) {
+        self.audits.get_or_create(&Audit { registry: registry.to_owned(), result }).inc_by(times);
     }
 
     pub fn set_session(&self, registry: &str, state: &'static str) {
@@ -193,6 +207,9 @@ impl Metrics {
         for state in ["connecting", "listing", "watching", "failed"] {
             self.sessions.remove(&Session { registry: registry.to_owned(), state });
         }
+        for result in ["agrees", "differs", "failed"] {
+            self.audits.remove(&Audit { registry: registry.to_owned(), result });
+        }
         for kind in ["own", "foreign", "undecodable"] {
             self.records.remove(&Records { registry: registry.to_owned(), kind });
         }
@@ -222,6 +239,7 @@ mod tests {
         metrics.held.set(1);
         metrics.set_session("main", "watching");
         metrics.set_ready("main", true);
+        metrics.audited("main", "agrees", 2);
         metrics.moved(None, Some("failed"));
         metrics.moved(Some("failed"), Some("synced"));
         metrics.leader.set(1);
@@ -235,6 +253,7 @@ mod tests {
             "twinspan_held_deletions 1",
             "twinspan_session_state{registry=\"main\",state=\"watching\"} 1",
             "twinspan_session_state{registry=\"main\",state=\"failed\"} 0",
+            "twinspan_audits_total{registry=\"main\",result=\"agrees\"} 2",
             "twinspan_leader 1",
             "twinspan_lost_instances 0",
             "twinspan_registry_ready{registry=\"main\"} 1",

@@ -168,7 +168,9 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::LinkLocalAddress => "a link-local address means something on one link only",
         Reason::MulticastAddress => "a multicast address is no server",
         Reason::BroadcastAddress => "a broadcast address is no server",
-        Reason::Undecodable => "the value is none of the registry's format; see twinspan explain KEY",
+        Reason::Undecodable => {
+            "the value is none of the registry's format, or longer than 64 KiB; see twinspan explain KEY"
+        }
         Reason::NotTCP => "its network is not TCP, and only TCP ports are imported",
         Reason::KeyValueMismatch => "its key names another address than its value; one of them is wrong",
         Reason::OtherName => "its value names another service than its key, so clients pass over it",

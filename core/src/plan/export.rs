@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
-    Content, Instance, InstanceAddr, InstanceOutcome, Kind, LeaseId, Mark, Outcome, Owner, Reason, Record, RecordKey,
-    Registration, RegistryName, named_address,
+    Content, Instance, InstanceAddr, InstanceOutcome, Kind, LeaseId, MAX_VALUE, Mark, Outcome, Owner, Reason, Record,
+    RecordKey, Registration, RegistryName, named_address,
 };
 use crate::plan::departure::Departures;
 use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, GuardInput, Limits, Unexplained};
@@ -297,9 +297,13 @@ fn desired<'a>(input: &Input<'a>, registered: &Registered<'_>, plan: &mut Plan) 
         let outcome = match placement(input, registered, name, instance) {
             Ok(key) => {
                 let exported = instance.addresses().find_map(|addr| own.get(&addr));
-                let outcome = exported.map_or(Outcome::ToBeExported, |key| Outcome::Exported { key: (*key).clone() });
-                desired.insert(key, (instance, input.layout.registration(name, input.owner, instance)));
-                outcome
+                let registration = input.layout.registration(name, input.owner, instance);
+                if is_too_long(input.layout, &registration) {
+                    Outcome::Skipped(Reason::Undecodable)
+                } else {
+                    desired.insert(key, (instance, registration));
+                    exported.map_or(Outcome::ToBeExported, |key| Outcome::Exported { key: (*key).clone() })
+                }
             }
             Err(outcome) => outcome,
         };
@@ -315,6 +319,14 @@ fn desired<'a>(input: &Input<'a>, registered: &Registered<'_>, plan: &mut Plan) 
         }
     }
     desired
+}
+
+/// Whether nobody would read the record, ourselves included: with nearly all tags that the CRD allows, all of them long.
+fn is_too_long(layout: &Layout, registration: &Registration) -> bool {
+    /// JSON escapes a byte with six at most.
+    const ESCAPED: usize = 6;
+    let tags: usize = registration.tags.iter().map(|(tag, value)| tag.len() + value.len()).sum();
+    tags > MAX_VALUE / ESCAPED / 2 && layout.encode(registration).len() > MAX_VALUE
 }
 
 /// The key of the instance's record, or the outcome if it gets none.

@@ -505,3 +505,14 @@ fn a_healed_record_of_ours_makes_room_for_the_export_of_its_address() {
         assert_eq!(exports_only(watched).ops(), ["+p/echo/10.0.0.1:80", "-p/echo/by-hand"]);
     }
 }
+
+#[test]
+fn a_record_that_nobody_would_read_is_not_written() {
+    let mut scene = Scene::with_endpoints(&["10.0.0.1:80"]);
+    scene.tags = (0..32).map(|n| (format!("tag-{n}"), "\u{1F600}".repeat(1024))).collect();
+    let plan = scene.plan();
+    assert!(plan.ops.is_empty());
+    assert_eq!(plan.instances[0].outcome, Outcome::Skipped(Reason::Undecodable));
+    scene.tags = (0..32).map(|n| (format!("tag-{n}"), "x".repeat(1024))).collect();
+    assert_eq!(scene.plan().ops.len(), 1);
+}

@@ -181,7 +181,7 @@ fn values_reach_the_pod() {
             "--set",
             &format!("image.repository=registry.example:5000/team/twinspan,image.tag=1.2.3,image.digest={digest}"),
             "--set",
-            "image.pullSecrets={one,two},replicas=3,dryRun=true,listen=[::],log.format=json,log.filter=debug,traces.otlpEndpoint=http://collector:4317",
+            "image.pullSecrets={one,two},replicas=3,dryRun=true,auditInterval=1h,listen=[::],log.format=json,log.filter=debug,traces.otlpEndpoint=http://collector:4317",
             "--set",
             "priorityClassName=high,nodeSelector.disk=ssd,topologySpread.topologyKeys={rack},topologySpread.whenUnsatisfiable=DoNotSchedule",
             "--set-json",
@@ -201,6 +201,7 @@ fn values_reach_the_pod() {
             "--admin-addr=[::]:8080",
             "--log-format=json",
             "--otlp-endpoint=http://collector:4317",
+            "--audit-interval=1h",
             "--dry-run"
         ]
     );

@@ -33,7 +33,7 @@ pub use bed::{Bed, OPERATOR_NAMESPACE};
 pub use controlplane::{ControlPlane, Kind};
 pub use deployment::{container as twinspan_container, manifest as twinspan_manifest};
 pub use dns::{Dns, SrvTarget};
-pub use etcd::{Etcd, GrpcProxy, Tls};
+pub use etcd::{Etcd, GrpcProxy, LossyProxy, Tls};
 pub use interop::{Call, Caller, Framework, Resolved, Server, ServerOptions, resolve};
 pub use link::Link;
 pub use part::Part;

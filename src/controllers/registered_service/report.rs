@@ -30,7 +30,7 @@ use crate::telemetry::metrics::{Direction, Metrics, Skipped};
 
 /// Least time between two status writes of one RegisteredService.
 const STATUS_PACE: Duration = Duration::from_secs(5);
-/// Later passes are planned anew: a clock that was set back must not make a wait that no timer takes.
+/// Later passes are planned anew: a time in an object must not make a wait that no timer takes.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
 impl Controller {
@@ -94,18 +94,20 @@ impl Controller {
     /// reconciled.
     fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
         let key: &ServiceKey = &observed.facts.key;
-        let leads = observed.facts.term.is_some();
         let restored = observed.registry.as_ref().and_then(|object| held_since(&object.status.as_ref()?.conditions));
         let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| {
-            if self.views.guards.report(&handle.name, key, deletions, restored, &self.views.env) {
+            if self.views.guards.report(&handle.name, key, deletions, &self.views.env) {
                 handle.requeue_all();
             }
         };
         let current = observed.facts.registry.as_ref().map(|registry| registry.name.as_str());
+        if let Some((term, current)) = observed.facts.term.zip(current) {
+            self.views.guards.begin(current, term, restored, &self.views.env);
+        }
         for handle in self.views.registries.all() {
             match &plan.directions {
                 // The next leader resumes the hold from the status.
-                _ if !leads => self.views.guards.forget(&handle.name),
+                _ if observed.facts.term.is_none() => self.views.guards.forget(&handle.name),
                 _ if current != Some(handle.name.as_str()) => report(&handle, None),
                 Some(directions) => report(&handle, Some(directions.deletions())),
                 // The deletions are unknown now, so the last report stands.

@@ -107,7 +107,7 @@ pub fn bench_of(leadership: Leadership) -> Bench {
     let tasks = TaskTracker::new();
     let takeover =
         Takeover { leadership, lease_history: LeaseHistory::alone("me"), env, ending: CancellationToken::new() };
-    let upkeep = Some(Upkeep { takeover, epochs: tasks.clone() });
+    let upkeep = Some(Upkeep { takeover, audit_interval: Duration::from_secs(600), epochs: tasks.clone() });
     let mut sessions = Sessions::new(views.clone(), registry_events, tasks, stop.clone(), upkeep);
     sessions.connect = connect;
     tokio::spawn(Controller::new(writers.clone(), sessions).run(command_queue));

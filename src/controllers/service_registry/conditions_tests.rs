@@ -1,9 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use twinspan_core::model::{LeaseId, ObjectKey, ServiceKey};
+use twinspan_core::plan::departure::held;
 use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
 use twinspan_core::plan::service::Incarnation;
 
@@ -11,6 +12,7 @@ use super::bench::{Bench, RECONNECT, STATUS_PACE, bench, bench_of, echo, etcd, p
 use crate::api::ReturnedAs;
 use crate::cluster::convert::{NamespaceView, SecretView};
 use crate::cluster::view::ClusterEvent;
+use crate::controllers::views::Views;
 use crate::leadership::Leadership;
 use crate::registry::RegistryError;
 use crate::registry::fake::Faults;
@@ -234,7 +236,7 @@ async fn deletions_of_many_services_are_held_and_released_by_the_annotation() {
         let held = (0..5).map(|n| format!("import 10.0.{service}.{n}:80")).collect();
         let deletions = ServiceDeletions { known: 5, deleted: BTreeMap::new(), held };
         let key = ServiceKey::new("shop", format!("s{service}"));
-        guards.report("main", &key, Some(deletions), None, &bench.views.env);
+        guards.report("main", &key, Some(deletions), &bench.views.env);
     }
     bench.handle("main").unwrap().requeue_all();
     bench.after(STATUS_PACE).await;
@@ -252,6 +254,72 @@ async fn deletions_of_many_services_are_held_and_released_by_the_annotation() {
     bench.put(annotated(hash)).await;
     assert_eq!(guards.released("main", &ServiceKey::new("shop", "s0")).len(), 5);
     assert!(bench.queue.take_enqueued().contains(&echo()));
+}
+
+/// A ServiceRegistry whose status reports a hold that another process began at 11:59.
+fn held_by_another_process() -> Value {
+    json!({"status": {
+        "conditions": [{"type": "DeletionsHeld", "status": "True", "reason": "Held", "message": "until 12:04",
+            "lastTransitionTime": "2026-01-01T11:59:00Z"}],
+        "hold": {"since": "2026-01-01T11:59:00Z", "until": "2026-01-01T12:04:00Z", "hash": "0a1b2c3d4e5f"},
+    }})
+}
+
+fn twenty() -> ServiceDeletions {
+    let held = (0..20).map(|n| format!("import 10.0.0.{n}:80")).collect();
+    ServiceDeletions { known: 20, deleted: BTreeMap::new(), held }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_in_the_status_goes_on_in_another_process() {
+    let mut bench = bench();
+    bench.put(registry("main", 1, &held_by_another_process())).await;
+    bench.after(STATUS_PACE).await;
+    let before = bench.status("main").hold.unwrap();
+    assert_eq!((before.hash.as_str(), bench.message("main", "DeletionsHeld")), ("0a1b2c3d4e5f", "until 12:04".into()));
+    bench.views.guards.report("main", &echo(), Some(twenty()), &bench.views.env);
+    bench.handle("main").unwrap().requeue_all();
+    bench.after(STATUS_PACE).await;
+    let resumed = bench.status("main").hold.unwrap();
+    assert_eq!((&resumed.since, &resumed.until), (&before.since, &before.until));
+    let (hold, _) = bench.views.guards.hold("main", &echo(), &bench.views.env);
+    assert_eq!(hold.unwrap().ends.to_string(), "2026-01-01T12:04:00Z");
+    // The approval of the same set by its old name is refused.
+    let of_set = held::hash_of_set((0..20).map(|n| format!("shop/echo import 10.0.0.{n}:80")).collect::<BTreeSet<_>>());
+    let annotated = json!({"metadata": {"annotations": {"twinspan.dev/approve-deletions": of_set}}});
+    bench.events();
+    for _ in 0..2 {
+        bench.put(registry("main", 1, &annotated)).await;
+    }
+    let refused: Vec<String> = bench.events().into_iter().filter(|event| event.contains("ApprovalRefused")).collect();
+    assert!(refused.len() == 1 && refused[0].contains(&resumed.hash), "{refused:?}");
+    assert!(bench.views.guards.released("main", &echo()).is_empty());
+    bench.queue.take_enqueued();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_whose_deletions_nobody_reports_leaves_the_status() {
+    let bench = bench();
+    bench.put(registry("main", 1, &held_by_another_process())).await;
+    bench.after(Duration::from_secs(80)).await;
+    assert_eq!((bench.status("main").hold, bench.message("main", "DeletionsHeld")), (None, String::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_is_not_held_by_a_process_that_does_not_lead() {
+    let leadership = Leadership::none();
+    let bench = bench_of(leadership.clone());
+    bench.put(registry("main", 1, &held_by_another_process())).await;
+    let Views { guards, env, .. } = &bench.views;
+    assert!(!guards.report("main", &echo(), Some(twenty()), env));
+    assert_eq!(guards.hold("main", &echo(), env).0, None);
+    leadership.acquired();
+    bench.after(STATUS_PACE).await;
+    guards.report("main", &echo(), Some(twenty()), env);
+    assert_eq!(guards.hold("main", &echo(), env).0.unwrap().since.to_string(), "2026-01-01T11:59:00Z");
+    leadership.lost();
+    bench.after(STATUS_PACE).await;
+    assert_eq!(guards.hold("main", &echo(), env).0, None);
 }
 
 #[tokio::test(start_paused = true)]

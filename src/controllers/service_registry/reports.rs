@@ -91,17 +91,17 @@ impl Reports {
                     self.postpone(&name, *last + STATUS_PACE, rejection);
                     continue;
                 }
-                if let Some(wait) = reporter.looks_again(&name) {
-                    self.postpone(&name, now + wait, rejection.clone());
-                }
                 match reporter.report(&name, rejection.as_ref()).await {
-                    Ok(Reported::Written) => drop(written.insert(name, now)),
+                    Ok(Reported::Written) => drop(written.insert(name.clone(), now)),
                     Ok(Reported::Nothing) => {}
-                    Ok(Reported::Throttled) => self.postpone(&name, now + STATUS_RETRY, rejection),
+                    Ok(Reported::Throttled) => self.postpone(&name, now + STATUS_RETRY, rejection.clone()),
                     Err(error) => {
                         warn!(registry = name, %error, "cannot write the status of the ServiceRegistry; trying again");
-                        self.postpone(&name, now + STATUS_PACE, rejection);
+                        self.postpone(&name, now + STATUS_PACE, rejection.clone());
                     }
+                }
+                if let Some(wait) = reporter.looks_again(&name) {
+                    self.postpone(&name, now + wait, rejection);
                 }
             }
         }

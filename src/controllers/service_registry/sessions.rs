@@ -27,7 +27,7 @@ use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::rivals::{self, Comparison, Taken};
 use crate::registry::sessions::{Registries, Running, SessionSettings};
 use crate::registry::takeover::Takeover;
-use crate::registry::{Connector, RegistryError, keepalive, refused_writes, session, takeover};
+use crate::registry::{Connector, RegistryError, audit, keepalive, refused_writes, session, takeover};
 use crate::tasks;
 
 /// Time to withdraw the own records of a deleted registry; the rest expires with the leases.
@@ -81,10 +81,13 @@ impl Rivalry {
     }
 }
 
-/// The tasks that a replica runs for each session besides following it: keepalives, and the take-over of the epoch.
+/// The tasks that a replica runs for each session besides following it: keepalives, audits, and the take-over of the
+/// epoch.
 #[derive(Clone, Debug)]
 pub struct Upkeep {
     pub takeover: Takeover,
+    /// The interval between two audits of a registry.
+    pub audit_interval: Duration,
     /// The tasks that release epochs; they end before everything else.
     pub epochs: TaskTracker,
 }
@@ -343,7 +346,13 @@ impl Sessions {
     fn spawn_tasks(&self, handle: &Arc<RegistryHandle>, settings: &SessionSettings, stop: &CancellationToken) {
         let connector = (self.connect)(&settings.connection);
         self.tasks.spawn(session::run(handle.clone(), connector, self.views.env.clone(), stop.clone()));
-        if let Some(Upkeep { takeover, epochs }) = &self.upkeep {
+        if let Some(Upkeep { takeover, audit_interval, epochs }) = &self.upkeep {
+            let (audited, until) = (handle.clone(), stop.clone());
+            let (interval, env) = (*audit_interval, self.views.env.clone());
+            self.tasks.spawn(async move {
+                let begin = || audit::run(audited.clone(), interval, env.clone(), until.clone());
+                tasks::repeated("audits", begin).await;
+            });
             let (handle, takeover, stop) = (handle.clone(), takeover.clone(), stop.clone());
             let (kept, until) = (handle.clone(), stop.clone());
             self.tasks.spawn(async move {

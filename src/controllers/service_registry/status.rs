@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::registry_guard::Approval;
-use twinspan_core::plan::service::Incarnation;
+use twinspan_core::plan::service::{Incarnation, Term};
 
 use super::settings::Rejection;
 use crate::api::conditions::{
@@ -68,6 +68,10 @@ impl Reporter {
         if status == known {
             return Ok(Reported::Nothing);
         }
+        // An audit alone is no reason to write.
+        let verified = handle.as_ref().and_then(|handle| handle.audit.last_verified());
+        let last_verified = verified.map(|at| Time(conditions::whole_seconds(at))).or(status.last_verified);
+        let status = ServiceRegistryStatus { last_verified, ..status };
         match self.writers.cluster.service_registry_status(name, &status).await? {
             StatusWrite::Written => {
                 self.publish_connection(&object, &known, &status);
@@ -83,11 +87,11 @@ impl Reporter {
     pub fn release(&self, name: &str) {
         let Some(object) = self.views.cluster().service_registries.get(name).cloned() else { return };
         let Views { guards, env, .. } = &self.views;
-        if !self.writers.leadership.is_leader() {
+        let Some(term) = self.writers.leadership.term().map(Term) else {
             guards.forget(name);
             return;
-        }
-        guards.resume(name, object.status.as_ref().and_then(|status| held_since(&status.conditions)), env);
+        };
+        guards.begin(name, term, object.status.as_ref().and_then(|status| held_since(&status.conditions)), env);
         let approval = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_DELETIONS));
         match approval.map(|hash| guards.approve(name, hash, env)) {
             Some(Approval::Released) => self.views.registries.get(name).iter().for_each(|handle| handle.requeue_all()),
@@ -109,6 +113,9 @@ impl Reporter {
         let metrics = &self.writers.metrics;
         metrics.set_records(name, counts.own, counts.foreign, counts.undecodable);
         metrics.set_session(name, handle.status().phase.label());
+        for (result, times) in handle.audit.take_results() {
+            metrics.audited(name, result.label(), times);
+        }
     }
 
     fn desired(

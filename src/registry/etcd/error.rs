@@ -79,10 +79,6 @@ fn of_status(code: i32, message: &str, text: &str) -> RegistryError {
         PERMISSION_DENIED => RegistryError::PermissionDenied(cut(message)),
         NOT_FOUND if message.contains("lease not found") => RegistryError::LeaseGone,
         RESOURCE_EXHAUSTED if message.contains("database space exceeded") => RegistryError::NoSpace(cut(message)),
-        // gRPC's own limit, above that of etcd.
-        RESOURCE_EXHAUSTED if message.contains("received message larger than max") => {
-            RegistryError::Rejected(cut(message))
-        }
         INVALID_ARGUMENT if message.contains("too many operations in txn request") => RegistryError::TooManyOps,
         INVALID_ARGUMENT => RegistryError::Rejected(cut(message)),
         // Our own decoder (tonic), and a server or a proxy that is written in Go.

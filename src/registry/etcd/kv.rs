@@ -92,7 +92,12 @@ pub async fn commit(client: KvClient, batch: &Batch) -> Result<TxnResponse> {
         batch.fence.iter().map(|f| Compare::value(f.key.as_str(), CompareOp::Equal, f.value.as_str())).collect();
     // Each operation is a nested transaction: one that loses its race does not affect the others.
     let inner: Vec<TxnOp> = batch.ops.iter().map(|op| TxnOp::txn(transaction(op, batch.lease))).collect();
-    let answer = call("transaction", CALL, client.txn(Txn::new().when(fence).and_then(inner))).await?;
+    let answer = call("transaction", CALL, client.txn(Txn::new().when(fence).and_then(inner))).await;
+    let answer = answer.map_err(|error| match error {
+        // etcd's proxy did not send the request on.
+        RegistryError::TooLarge(why) if why.contains("trying to send") => RegistryError::Rejected(why),
+        error => error,
+    })?;
     if !answer.succeeded() {
         return Err(RegistryError::Fenced);
     }

@@ -36,9 +36,10 @@ pub use settings::{Settings, TlsSettings};
 
 use self::call::{CALL, call};
 use self::limit::TxnLimit;
+use self::pages::Pages;
 use super::{
-    Batch, Grant, KeepAlive, LeaseState, ListResponse, ReadResponse, Registry, RegistryError, Result, ServerStatus,
-    TxnResponse, Watch, WatchRange,
+    Batch, Grant, KeepAlive, LeaseState, ListResponse, ReadResponse, RecordPages, Registry, RegistryError, Result,
+    ServerStatus, TxnResponse, Watch, WatchRange,
 };
 
 /// A connection to one member.
@@ -89,6 +90,10 @@ impl Registry for EtcdRegistry {
         let listing = kv::list(self.client.kv_client(), key_prefix, self.cluster_id).await?;
         self.reached(listing.revision);
         Ok(listing)
+    }
+
+    fn pages(&self, key_prefix: &str, at: Revision) -> Box<dyn RecordPages> {
+        Box::new(Pages::at(self.client.kv_client(), key_prefix, at))
     }
 
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {

@@ -5,11 +5,12 @@
 //! Strangers choose the size of values, and a page has to fit into one message. A page that does not fit is asked for
 //! again with half as many keys; one key that does not fit is read without its value.
 
+use async_trait::async_trait;
 use etcd_client::{GetOptions, KeyValue, KvClient, ResponseHeader};
 use twinspan_core::model::{LeaseId, MAX_VALUE, RawRecord, RecordKey, Revision};
 
 use super::call::{MAX_MESSAGE, PAGE, call};
-use crate::registry::{RegistryError, Result};
+use crate::registry::{RecordPages, RegistryError, Result};
 
 /// Keys in the first page.
 const FIRST: i64 = 100;
@@ -36,6 +37,11 @@ impl Pages {
         let (next, end) = (Some(key_prefix.as_bytes().to_vec()), end_of(key_prefix.as_bytes()));
         let client = client.max_decoding_message_size(MAX_MESSAGE);
         Self { client, next, end, size: FIRST, revision: None, cluster_id: 0, serializable: false }
+    }
+
+    /// At an explicit revision, as any member has it. Without a revision, a proxy might answer from its cache.
+    pub fn at(client: KvClient, key_prefix: &str, revision: Revision) -> Self {
+        Self { revision: Some(revision), serializable: true, ..Self::new(client, key_prefix) }
     }
 
     /// The revision of the list; 0 before its first page.
@@ -87,6 +93,13 @@ impl Pages {
             self.size = (self.size * 2).min(MOST);
         }
         Ok(kvs.into_iter().map(if keys_only { without_value } else { raw }).collect())
+    }
+}
+
+#[async_trait]
+impl RecordPages for Pages {
+    async fn next_page(&mut self) -> Result<Option<Vec<RawRecord>>> {
+        self.page().await
     }
 }
 

@@ -131,6 +131,11 @@ impl Watch for EtcdWatch {
     }
 
     async fn request_progress(&mut self) -> Result<bool> {
+        // Whether the server answers shows with the answer to a create request.
+        while (self.opening.is_some() || !self.waiting.is_empty()) && self.bytes_ready() < MAX_MESSAGE {
+            self.send_requests().await?;
+            self.receive().await?;
+        }
         // A stream without a watch has no progress (`progressIfSync` of server/storage/mvcc).
         let waits = self.created.values().any(|watch| watch.start > self.revision);
         if !self.answers_progress || self.created.is_empty() || waits {

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
-use twinspan_core::model::{LeaseId, RecordKey};
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
 use super::watch::FakeWatch;
 use super::{FakeEtcd, State};
 use crate::registry::{
-    Batch, Grant, KeepAlive, LeaseState, ListResponse, MAX_BATCH, ReadResponse, Registry, RegistryError, Result,
-    ServerStatus, TxnResponse, Watch, WatchRange,
+    Batch, Grant, KeepAlive, LeaseState, ListResponse, MAX_BATCH, ReadResponse, RecordPages, Registry, RegistryError,
+    Result, ServerStatus, TxnResponse, Watch, WatchRange,
 };
 
 /// One connection.
@@ -64,6 +64,10 @@ impl Registry for FakeConnection {
         let below = state.records.range(RecordKey::from(key_prefix)..).map(|(_, record)| record);
         let below = below.take_while(|record| record.key.as_bytes().starts_with(key_prefix.as_bytes()));
         Ok(ListResponse { cluster_id: state.cluster_id, revision: state.revision, records: below.cloned().collect() })
+    }
+
+    fn pages(&self, key_prefix: &str, at: Revision) -> Box<dyn RecordPages> {
+        Box::new(FakePages { registry: self.clone(), key_prefix: key_prefix.to_owned(), at, done: false })
     }
 
     async fn watch(&self, first: &WatchRange) -> Result<Box<dyn Watch>> {
@@ -170,5 +174,27 @@ impl Registry for FakeConnection {
         }
         let on_it = state.records.values().filter(|record| record.lease == lease);
         Ok(on_it.map(|record| record.key.clone()).collect())
+    }
+}
+
+/// One page. Tests change no records between the revision and the page.
+struct FakePages {
+    registry: FakeConnection,
+    key_prefix: String,
+    at: Revision,
+    done: bool,
+}
+
+#[async_trait]
+impl RecordPages for FakePages {
+    async fn next_page(&mut self) -> Result<Option<Vec<RawRecord>>> {
+        if std::mem::replace(&mut self.done, true) {
+            return Ok(None);
+        }
+        let state = self.registry.ask("page")?;
+        let found = state.records.values().filter(|record| {
+            record.key.as_bytes().starts_with(self.key_prefix.as_bytes()) && record.mod_revision <= self.at
+        });
+        Ok(Some(found.cloned().collect()))
     }
 }

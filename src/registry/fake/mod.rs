@@ -72,6 +72,8 @@ struct State {
     unlisted: BTreeMap<String, RegistryError>,
     /// Key prefixes whose watches end, and their errors.
     unwatched: BTreeMap<String, RegistryError>,
+    /// Keys whose next change no watch reports.
+    swallowed: BTreeSet<RecordKey>,
     /// Leases whose keepalives fail, and their errors.
     unkept: BTreeMap<LeaseId, RegistryError>,
     /// Prefixes of keys that our user may not write.
@@ -102,6 +104,7 @@ impl Default for State {
             faults: Faults::default(),
             unlisted: BTreeMap::new(),
             unwatched: BTreeMap::new(),
+            swallowed: BTreeSet::new(),
             unkept: BTreeMap::new(),
             forbidden: BTreeSet::new(),
             max_txn_ops: MAX_BATCH + 1,
@@ -149,6 +152,11 @@ impl FakeEtcd {
             Some(error) => drop(state.unlisted.insert(key_prefix.to_owned(), error)),
             None => drop(state.unlisted.remove(key_prefix)),
         }
+    }
+
+    /// No watch reports the next change of the key.
+    pub fn swallow(&self, key: &str) {
+        self.lock().swallowed.insert(key.into());
     }
 
     /// The watch of this key prefix ends with the error, once.
@@ -311,12 +319,14 @@ impl Connector for FakeEtcd {
 
 impl State {
     fn put(&mut self, record: RawRecord) {
-        self.history.push(Change::Put(record.clone()));
+        if !self.swallowed.remove(&record.key) {
+            self.history.push(Change::Put(record.clone()));
+        }
         self.records.insert(record.key.clone(), record);
     }
 
     fn delete(&mut self, key: &RecordKey) {
-        if self.records.remove(key).is_some() {
+        if self.records.remove(key).is_some() && !self.swallowed.remove(key) {
             self.history.push(Change::Delete { key: key.clone(), revision: self.revision });
         }
     }

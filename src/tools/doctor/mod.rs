@@ -1,12 +1,14 @@
 //! The doctor: checks of a cluster and its registries, from the place where the command runs.
 //!
 //! - [`cluster`]: the API server, CRDs, permissions and the leader; [`registries`]: every endpoint of every registry.
+//! - [`audit`]: etcd, slices and own records, compared.
 //! - [`rbac`]: the permissions of the operator; [`versions`]: etcd versions with known faults.
 //! - [`request`]: the choice of checks; [`finding`]: the result of each.
 //!
 //! Owns the list of checks, and the advice for each finding. Refuses to change anything: permissions are asked for, and
 //! tried only in ways that cannot succeed.
 
+mod audit;
 mod cluster;
 mod finding;
 mod rbac;
@@ -14,6 +16,7 @@ mod registries;
 mod request;
 mod versions;
 
+pub use audit::audit;
 pub use finding::{Finding, Level, Report};
 pub use rbac::{Grant, Place, granted};
 pub use request::Request;

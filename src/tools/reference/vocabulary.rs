@@ -28,7 +28,7 @@ const YOU_WRITE: [Word; 4] = [
     (
         APPROVE_DELETIONS,
         "annotation of a RegisteredService",
-        "Releases held deletions; its value is the hash that the message of the condition `DeletionsHeld` names. `twinspan approve` sets it.",
+        "Releases one hold of deletions, once; its value is the hash in `status.hold`. `twinspan approve` sets it.",
     ),
     (APPROVE_DELETIONS, "annotation of a ServiceRegistry", "The same for what the registry as a whole holds."),
     (

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
@@ -11,7 +12,12 @@ use twinspan_testbed::{Link, eventually, next_v4, next_v6};
 
 use crate::harness::{SOON, Sandbox, Suite, stories};
 
-stories![tls_and_password, a_user_of_some_names_only, ipv6_and_endpoints_that_do_not_answer];
+stories![
+    tls_and_password,
+    a_user_of_some_names_only,
+    a_name_that_is_lost_takes_no_other_along,
+    ipv6_and_endpoints_that_do_not_answer
+];
 
 /// One endpoint refuses, one has a name that does not resolve, and one is IPv6.
 async fn ipv6_and_endpoints_that_do_not_answer(suite: Arc<Suite>) -> Result<()> {
@@ -81,6 +87,53 @@ async fn a_user_of_some_names_only(suite: Arc<Suite>) -> Result<()> {
     registry.put_leased("payment/1", &payment.to_string(), 600).await?;
     sandbox.imports_become_within("payment", &[payment], 3 * SOON).await?;
     sandbox.registry_condition("Synced", "True", "Synced").await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// The user loses one of two names whose records are on one lease: etcd refuses each keepalive of it, and the record of
+/// the other name moves to another lease before it ends.
+async fn a_name_that_is_lost_takes_no_other_along(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let registry = bed.start_registry("registry-lost-name").await?;
+    let sandbox = Sandbox::without_registry_object(bed, "lost-name", &registry).await?;
+    registry.require_password("twinspan", "secret", &["user/", "payment/", "twinspan/"]).await?;
+    let user = json!({"username": "twinspan", "password": "secret"});
+    create_secret(&sandbox, "user", "kubernetes.io/basic-auth", user).await?;
+    let auth = json!({"secretRef": {"name": format!("{}-user", sandbox.name)}});
+    sandbox.create_registry(json!({"format": "GoZero", "prefix": null, "etcd": {"auth": auth}})).await?;
+    for name in ["user", "payment"] {
+        sandbox.selector_service(name, 80).await?;
+        sandbox.pod(name, name, 80).await?;
+        sandbox.pods.set_ready(name, true).await?;
+        sandbox.register(name, json!({})).await?;
+    }
+    let own = |name: &'static str| {
+        let registry = &registry;
+        move || async move {
+            let found = registry.dump(&format!("{name}/")).await?;
+            found.into_iter().next().with_context(|| format!("no record of {name}"))
+        }
+    };
+    let (_, (_, _, payments)) = eventually("payment is exported", SOON, own("payment")).await?;
+    let (key, (value, _, lease)) = eventually("user is exported", SOON, own("user")).await?;
+    ensure!(lease == payments, "both are on one lease");
+    let created = registry.created_at(&key).await?;
+
+    registry.forbid("payment/").await?;
+    let moved = eventually("the other record moves", Duration::from_secs(60), || async {
+        let (_, (now, _, moved)) = own("user")().await?;
+        ensure!(moved != lease, "still on the lease that etcd refuses");
+        ensure!(now == value, "it has the same value");
+        Ok(moved)
+    });
+    let moved = moved.await?;
+    let gone = || async { Ok(ensure!(own("payment")().await.is_err(), "the lease still lives")) };
+    eventually("the lease ends, and with it the name that was lost", Duration::from_secs(120), gone).await?;
+    let (_, (_, _, lease)) = own("user")().await?;
+    ensure!(lease == moved && registry.created_at(&key).await? == created, "its record lived on without a break");
+    // The name is granted again.
+    registry.permit("payment/").await?;
+    eventually("payment is exported again", Duration::from_secs(60), own("payment")).await?;
     sandbox.nothing_foreign_was_touched().await
 }
 

@@ -19,6 +19,7 @@ stories![
     the_prefix_is_deleted,
     below_the_limits_it_waits_for_quiet,
     a_hold_lets_go_in_the_end,
+    a_hold_survives_a_failover,
     the_registry_as_a_whole,
     exports_that_only_a_list_lacks,
     exports_that_vanish_while_nobody_runs,
@@ -185,6 +186,80 @@ async fn a_hold_lets_go_in_the_end(suite: Arc<Suite>) -> Result<()> {
     sandbox.imports_become_within("echo", &vms[3..], Duration::from_secs(70)).await?;
     ensure!(vanished.elapsed() > Duration::from_secs(39), "{:?}", vanished.elapsed());
     sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// The leader is killed: its successor resumes the holds as they were. An approval releases one hold of one service, and
+/// does not count when the same servers vanish again.
+async fn a_hold_survives_a_failover(suite: Arc<Suite>) -> Result<()> {
+    let bed = suite.own_bed().await?;
+    let leader = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    leader.ready().await?;
+    let sandbox = Sandbox::new(&bed, "guardfailover").await?;
+    for name in ["echo", "other"] {
+        headless(&sandbox, name, json!({"import": {"onExpiry": "Remove"}})).await?;
+    }
+    let (vms, others) = (instances(&sandbox, "echo", 12).await?, instances(&sandbox, "other", 2).await?);
+    let standby = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    standby.ready().await?;
+    // A replica that saw the records go holds what one that starts later would ask and remove.
+    eventually("the standby follows the registry", SOON, || async {
+        ensure!(std::fs::read_to_string(standby.part().log())?.contains("listed registry="));
+        Ok(())
+    })
+    .await?;
+    let vanish = async |service: &str, vms: &[SocketAddr]| {
+        let keys: Vec<String> = vms.iter().map(|vm| sandbox.key(service, vm)).collect();
+        bed.registry.delete_at_once(&keys).await
+    };
+    vanish("echo", &vms).await?;
+    vanish("other", &others).await?;
+    let hold_of = async |service: &str| {
+        let status = sandbox.registered().get(service).await?.status.unwrap_or_default();
+        status.hold.with_context(|| format!("no hold: {:?}", status.conditions))
+    };
+    let whole = async || {
+        let status = sandbox.registries().get(&sandbox.name).await?.status.unwrap_or_default();
+        status.hold.context("no hold of the registry")
+    };
+    let all = || async { Ok((hold_of("echo").await?, hold_of("other").await?, whole().await?)) };
+    eventually("they are held", SOON, all).await?;
+    // The last writes of the statuses follow within their pace.
+    holds("the holds", Duration::from_secs(12), || async {
+        Ok((sandbox.imported("echo").await?, sandbox.imported("other").await?))
+    })
+    .await?;
+    let before = all().await?;
+
+    leader.part().kill().await?;
+    eventually("the standby leads", Duration::from_secs(40), || async {
+        ensure!(standby.metric("twinspan_leader").await? == Some(1.0));
+        Ok(())
+    })
+    .await?;
+    holds("the holds after the failover", Duration::from_secs(15), all).await?;
+    let after = all().await?;
+    ensure!(after == before, "{after:?}, was {before:?}");
+    ensure!(sandbox.imported("echo").await? == vms.iter().copied().collect());
+
+    let (first, other, _) = before;
+    sandbox.registered().patch("echo", &PatchParams::default(), &approval(&first.hash)).await?;
+    sandbox.imports_become("echo", &[]).await?;
+    sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
+    ensure!(hold_of("other").await? == other, "the other service is still held");
+    ensure!(sandbox.imported("other").await?.len() == 2);
+
+    for vm in &vms {
+        sandbox.put("echo", *vm).await?;
+    }
+    sandbox.imports_become("echo", &vms).await?;
+    vanish("echo", &vms).await?;
+    let second = eventually("they are held again", SOON, || hold_of("echo")).await?;
+    ensure!(second.since > first.since && second.hash != first.hash, "{second:?} after {first:?}");
+    holds("the approval of the first hold does not count", Duration::from_secs(5), || sandbox.imported("echo")).await?;
+    ensure!(sandbox.imported("echo").await?.len() == 12);
+    sandbox.registered().patch("echo", &PatchParams::default(), &approval(&second.hash)).await?;
+    sandbox.imports_become("echo", &[]).await?;
     sandbox.nothing_foreign_was_touched().await
 }
 

@@ -1,7 +1,7 @@
 //! Outages: one side is unreachable for a while. Nothing is lost or deleted, conditions say so, and sync continues
 //! without a restart.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 stories![
     the_registry_is_down_at_start,
     the_registry_is_away_for_20_s,
-    the_registry_comes_back_empty;
+    the_registry_comes_back_empty,
+    many_records_are_put_back_at_once;
     long: the_registry_is_away_for_90_s, the_api_server_is_away_for_two_lease_ttls,
 ];
 
@@ -116,6 +117,40 @@ async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
     sandbox.pods.set_ready("pod", false).await?;
     sandbox.records_become("echo", &[&vms[..], &[new]].concat()).await?;
     sandbox.nothing_foreign_was_touched().await
+}
+
+/// Six hundred records are put back at once: no lease gets more than it may carry, and each is granted once.
+async fn many_records_are_put_back_at_once(suite: Arc<Suite>) -> Result<()> {
+    const RECORDS: usize = 600;
+    let bed = &suite.shared().await?.bed;
+    let registry = bed.start_registry("registry-many-at-once").await?;
+    let sandbox = Sandbox::with_registry(bed, "many-at-once", &registry).await?;
+    sandbox.headless("echo").await?;
+    sandbox.pod("echo", "pod", 80).await?;
+    sandbox.pods.set_ready("pod", true).await?;
+    for n in 0..RECORDS {
+        let extra = json!({"service": {"name": "echo"}, "direction": "Export"});
+        sandbox.register(&format!("name-{n}"), extra).await?;
+    }
+    let root = format!("{}/", sandbox.name);
+    let exported = || async {
+        let found = registry.dump(&root).await?;
+        ensure!(found.len() == RECORDS, "{} records", found.len());
+        Ok(found)
+    };
+    eventually("everything is exported", Duration::from_secs(60), exported).await?;
+
+    registry.part().kill().await?;
+    registry.start_empty().await?;
+    let records = eventually("everything is put back", Duration::from_secs(60), exported).await?;
+    let mut leases = BTreeMap::<i64, usize>::new();
+    for (_, _, lease) in records.into_values() {
+        *leases.entry(lease).or_default() += 1;
+    }
+    ensure!(leases.values().all(|records| *records <= 500), "{leases:?}");
+    let grants = registry.metric("etcd_debugging_lease_granted_total").await?;
+    ensure!(grants <= 3.0, "{grants} grants for {leases:?}");
+    Ok(())
 }
 
 /// Another etcd cluster answers at the same address, and is empty: our records are put back, imported endpoints are

@@ -9,6 +9,7 @@ mod check;
 mod driver;
 mod witness;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -54,6 +55,8 @@ async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) 
     driver.comes_to_rest().await?;
     sandbox.nothing_foreign_was_touched().await?;
 
+    audits_found_nothing(bed.dir())?;
+
     let written = driver.written().await?;
     let history = witness.history().await?;
     let (events, requests) = (history.events.len(), history.requests.len());
@@ -70,6 +73,21 @@ async fn happens(suite: Arc<Suite>, operations: usize, prefix: bool, seed: u64) 
     plant(&sandbox).await?;
     let found: Vec<Kind> = check::check(&witness.history().await?, &written).iter().map(|v| v.kind).collect();
     ensure!(found == [Kind::ForeignTouched, Kind::NoLease, Kind::Unfenced], "{found:?}");
+    Ok(())
+}
+
+/// No replica, whether it still runs or not, found a difference in an audit.
+fn audits_found_nothing(dir: &Path) -> Result<()> {
+    let mut audits = 0;
+    for file in
+        std::fs::read_dir(dir)?.flatten().filter(|file| file.file_name().to_string_lossy().starts_with("twinspan-"))
+    {
+        let log = std::fs::read_to_string(file.path())?;
+        let found: Vec<&str> = log.lines().filter(|line| line.contains("found by the audit")).take(5).collect();
+        ensure!(found.is_empty(), "{found:#?}");
+        audits += log.lines().filter(|line| line.contains("audited")).count();
+    }
+    ensure!(audits > 0, "there were audits");
     Ok(())
 }
 

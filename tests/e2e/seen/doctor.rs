@@ -19,7 +19,7 @@ stories![what_is_wrong_and_what_to_do];
 /// The exit code and the output.
 async fn ask(bed: &Bed, registry: &str) -> Result<(i32, String)> {
     let output = Command::new(TWINSPAN)
-        .args(["doctor", registry])
+        .args(["doctor", registry, "--audit"])
         .arg(format!("--kubeconfig={}", bed.cluster.admin.path.display()))
         .output()
         .await?;

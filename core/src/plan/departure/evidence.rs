@@ -127,6 +127,19 @@ impl DepartureTracker {
         look_ups
     }
 
+    /// Takes the records whose deletion no event told: their leases prove nothing about a moment that nobody saw. Own
+    /// ones are missing as in a list. Returns the leases to look up.
+    pub fn unnoticed(&mut self, layout: &Layout, gone: &[Arc<Record>], now: Timestamp) -> Vec<LeaseLookUp> {
+        let (own, others): (Vec<_>, Vec<_>) =
+            gone.iter().cloned().partition(|record| record.own(&self.cluster_id).is_some());
+        for record in &others {
+            if let Some(name) = name_of(layout, record) {
+                self.depart(&name, record, Evidence::LeaseUnreadable, Evidence::LeaseUnreadable, now);
+            }
+        }
+        self.missing_in_a_list(layout, &own, now)
+    }
+
     /// Takes the records that another registry, or an older state of it, lacks. Own records are simply put back.
     pub fn rolled_back(&mut self, layout: &Layout, gone: &[Arc<Record>], now: Timestamp) {
         for record in gone {

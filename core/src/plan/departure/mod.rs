@@ -80,8 +80,7 @@ impl Departure {
     pub fn holds_export(&self, now: Timestamp) -> Option<Timestamp> {
         match self.evidence {
             Evidence::LookingUp | Evidence::Deregistered => {
-                // A clock that was set back must not prolong the wait.
-                let until = self.at.min(now) + AFTER_LEAVING;
+                let until = self.at + AFTER_LEAVING;
                 (now < until).then_some(until)
             }
             // Kitex gives up for good after five failed retries, so no server will register the instance. The records
@@ -130,8 +129,8 @@ impl Probe {
     }
 
     /// The end of the time for which an endpoint may stay silent.
-    fn silent_at(&self, now: Timestamp) -> Timestamp {
-        self.since.min(now) + NO_ANSWER_FOR
+    fn silent_at(&self) -> Timestamp {
+        self.since + NO_ANSWER_FOR
     }
 }
 
@@ -177,7 +176,7 @@ pub enum Decision {
 
 /// Applies the first rule that matches; `docs/departures.md` has the rules as a table.
 pub fn decide(input: &DepartureInput) -> Decision {
-    let at = input.at.min(input.now);
+    let at = input.at;
     match input.evidence {
         Evidence::LookingUp => looking_up(at + LOOK_UP_TAKES, input.now),
         Evidence::BulkDeleted | Evidence::LeaseUnreadable | Evidence::RolledBack => {
@@ -225,15 +224,15 @@ fn probed(input: &DepartureInput, at: Timestamp) -> Decision {
     let until = input.lost_until.unwrap_or(at + input.keep_lost).min(input.now + input.keep_lost);
     match input.probe {
         Some(Probe { answer: Answer::Refused, .. }) => Decision::Gone,
-        Some(probe) if probe.is_missing() && input.now >= probe.silent_at(input.now) => {
-            Decision::Unexplained { since: probe.silent_at(input.now), probe: true }
+        Some(probe) if probe.is_missing() && input.now >= probe.silent_at() => {
+            Decision::Unexplained { since: probe.silent_at(), probe: true }
         }
         _ if input.now >= until => Decision::Unexplained { since: until, probe: true },
         None => Decision::Waiting { probe: true, requeue_at: Some(until) },
         Some(Probe { answer: Answer::Accepted, .. }) => Decision::Lost { until, requeue_at: until },
         Some(probe) => {
             // Past that time, the next missing answer triggers the pass.
-            let silent = Some(probe.silent_at(input.now)).filter(|silent| *silent > input.now);
+            let silent = Some(probe.silent_at()).filter(|silent| *silent > input.now);
             let requeue_at = silent.map_or(until, |silent| silent.min(until));
             match input.lost_until {
                 // The endpoint accepted once, so a missing answer proves nothing yet.

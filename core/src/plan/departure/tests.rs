@@ -14,8 +14,6 @@ fn an_export_waits_ten_seconds_after_its_server_left_and_not_at_all_after_it_exp
         (Evidence::LeaseExpired, 0, None),
         (Evidence::BulkDeleted, 0, None),
         (Evidence::RolledBack, 0, None),
-        // A clock that was set back never prolongs a hold.
-        (Evidence::Deregistered, -100, Some(-90)),
     ] {
         let departure = Departure { evidence, at: at(0), record: None };
         assert_eq!(departure.holds_export(at(now)), until.map(at), "{evidence:?} at {now}");

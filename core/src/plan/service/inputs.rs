@@ -146,7 +146,9 @@ impl Pass<'_> {
                 name: pod.name.clone(),
                 uid: pod.uid.clone(),
             });
-            let (ports, lost_until) = (imported.ports, imported.lost_until);
+            // Annotations outlive the process, so they have the API server's time.
+            let (ports, ahead) = (imported.ports, self.facts.holds.api_server_ahead);
+            let lost_until = imported.lost_until.and_then(|until| until.checked_add(ahead).ok());
             (*addr, slices::EndpointInfo { ports, lost_until, zone, node, pod })
         };
         imported.iter().map(info).collect()
@@ -156,7 +158,13 @@ impl Pass<'_> {
 /// The endpoints in the slices of the RegisteredService, under the ports and the registry in force.
 pub fn present(facts: &Facts, accepted: &Accepted) -> BTreeMap<InstanceAddr, Present> {
     let registry = facts.registry.as_ref().map_or("", |registry| registry.name.as_str());
-    slices::present(&plain(&facts.cluster.our_slices), &slice_ports(accepted), &accepted.source(registry))
+    let mut present =
+        slices::present(&plain(&facts.cluster.our_slices), &slice_ports(accepted), &accepted.source(registry));
+    for endpoint in present.values_mut() {
+        let until = endpoint.lost_until.map(|until| until.checked_sub(facts.holds.api_server_ahead).unwrap_or(until));
+        endpoint.lost_until = until;
+    }
+    present
 }
 
 fn slice_ports(accepted: &Accepted) -> Vec<slices::Port> {

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use etcd_client::{AlarmAction, AlarmOptions, AlarmType, DeleteOptions, Permission, Txn, TxnOp};
+use etcd_client::{
+    AlarmAction, AlarmOptions, AlarmType, DeleteOptions, Permission, RoleRevokePermissionOptions, Txn, TxnOp,
+};
 
 use tokio::process::Command;
 
@@ -43,6 +45,13 @@ impl Etcd {
     pub async fn permit(&self, prefix: &str) -> Result<()> {
         let mut client = self.client().await?;
         client.role_grant_permission("sync", Permission::read_write(prefix).with_prefix()).await?;
+        Ok(())
+    }
+
+    /// Takes a prefix from the user again.
+    pub async fn forbid(&self, prefix: &str) -> Result<()> {
+        let options = RoleRevokePermissionOptions::new().with_prefix();
+        self.client().await?.role_revoke_permission("sync", prefix, Some(options)).await?;
         Ok(())
     }
 

@@ -1,8 +1,10 @@
 //! One etcd, as the store of the control plane or as a registry.
 //!
-//! Its faults are in [`faults`], its certificates are in [`tls`], and a [`proxy`] may stand before it.
+//! Its faults are in [`faults`], its certificates are in [`tls`], and a [`proxy`] or a [`lossy`] one may stand
+//! before it.
 
 mod faults;
+mod lossy;
 mod proxy;
 mod tls;
 
@@ -14,10 +16,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, PutOptions, TlsOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::part::Part;
 use crate::{eventually, namespace};
 
+pub use lossy::LossyProxy;
 pub use proxy::GrpcProxy;
 pub use tls::Tls;
 
@@ -136,6 +141,22 @@ impl Etcd {
     pub async fn delete(&self, key: &str) -> Result<()> {
         self.client().await?.delete(key, None).await?;
         Ok(())
+    }
+
+    /// The revision at which a key was created; it changes when the key is deleted and put again.
+    pub async fn created_at(&self, key: &str) -> Result<i64> {
+        let response = self.client().await?.get(key, None).await?;
+        Ok(response.kvs().first().with_context(|| format!("no key {key}"))?.create_revision())
+    }
+
+    /// A counter of etcd's own metrics.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let mut stream = TcpStream::connect(self.endpoint.trim_start_matches("http://")).await?;
+        stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: etcd\r\n\r\n").await?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await?;
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("no metric {name}"))?.trim().parse()?)
     }
 
     /// Everything under a prefix: value, `mod_revision` and lease by key.

@@ -113,7 +113,7 @@ impl Given {
         let applied = self.errors.applied(&validation, &plan);
         let status = status::desired(&observed, &validation, &plan, &applied, now);
         if let Some(directions) = &plan.directions {
-            views.guards.report(registries::MAIN, &key(), Some(directions.deletions()), None, &views.env);
+            views.guards.report(registries::MAIN, &key(), Some(directions.deletions()), &views.env);
         }
         Passed { observed, validation, plan, status, now }
     }

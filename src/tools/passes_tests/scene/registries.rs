@@ -11,6 +11,7 @@ use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{InstanceAddr, RawRecord, RecordKey, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::Evidence;
 use twinspan_core::plan::departure::registry_guard::Approval;
+use twinspan_core::plan::service::Term;
 
 use super::given::{Given, Incarnation, View};
 use super::records::{LeaseAnswer, RecordGiven, SeenBy, registry_error};
@@ -155,8 +156,9 @@ impl Given {
 
     /// Other services report to the registry's guard, and its administrator approves.
     pub fn fill_guards(&self, Views { guards, env, .. }: &Views) {
+        guards.begin(MAIN, Term(self.term), None, env);
         for (name, report) in &self.reports {
-            guards.report(MAIN, &ServiceKey::new("shop", name), Some(report.deletions()), None, env);
+            guards.report(MAIN, &ServiceKey::new("shop", name), Some(report.deletions()), env);
         }
         let registries = self.registry_objects();
         let annotations = registries.first().and_then(|object| object.metadata.annotations.as_ref());

