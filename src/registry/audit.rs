@@ -1,24 +1,24 @@
 //! The audit of a registry at rest: what etcd has, compared with the view.
 //!
-//! Owns the comparison, its interval, and what is known of the last ones. etcd has lost events of watches (etcd#18089,
+//! Owns the comparison and its interval. etcd has lost events of watches (etcd#18089,
 //! #19179), and nothing else would ever tell. Each range is read in pages at one revision, once the watch has reached
 //! it; a difference counts only if a linearizable read of its key confirms it. Refuses to judge: a record that is gone
 //! without an event is left to the guard.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-use twinspan_core::Timestamp;
 use twinspan_core::codec::Range;
 use twinspan_core::model::{RawRecord, Record, RecordKey, Revision};
 
 use super::handle::{RegistryEvent, RegistryHandle};
 use super::records::Affected;
+use super::verified::{AuditResult, WatchProgress};
 use super::view::RegistryView;
 use super::{MAX_BATCH, Registry, RegistryError, Result, session};
 use crate::env::Env;
@@ -35,76 +35,6 @@ const MOST_DIFFERENCES: usize = 1000;
 const LOGGED: usize = 20;
 /// Lease look-ups in flight at a time.
 const LOOK_UPS: usize = 16;
-
-/// The progress of a watch, as far as the server tells it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WatchProgress {
-    #[default]
-    Unknown,
-    /// Everything up to the revision has been delivered.
-    Reached(Revision),
-    /// The server does not answer requests for progress.
-    Unanswered,
-}
-
-/// The result of one audit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AuditResult {
-    Agrees,
-    Differs,
-    /// The registry could not be read, or the session ended meanwhile.
-    Failed,
-}
-
-impl AuditResult {
-    /// Bounded, for metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Agrees => "agrees",
-            Self::Differs => "differs",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// What the session, the audit and the status share.
-#[derive(Debug, Default)]
-pub struct AuditState {
-    progress: watch::Sender<WatchProgress>,
-    pub(super) progress_wanted: Notify,
-    log: Mutex<AuditLog>,
-}
-
-#[derive(Debug, Default)]
-struct AuditLog {
-    /// Results that no metric counts yet.
-    new: BTreeMap<AuditResult, u64>,
-    last_verified: Option<Timestamp>,
-}
-
-impl AuditState {
-    pub(super) fn set_progress(&self, progress: WatchProgress) {
-        self.progress.send_replace(progress);
-    }
-
-    /// The results since the last call, with their numbers.
-    pub fn take_results(&self) -> BTreeMap<AuditResult, u64> {
-        std::mem::take(&mut self.log.lock().unwrap_or_else(PoisonError::into_inner).new)
-    }
-
-    /// The time of the last audit that could read everything.
-    pub fn last_verified(&self) -> Option<Timestamp> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).last_verified
-    }
-
-    fn add(&self, result: AuditResult, now: Timestamp) {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        *log.new.entry(result).or_default() += 1;
-        if result != AuditResult::Failed {
-            log.last_verified = Some(now);
-        }
-    }
-}
 
 /// Audits until it is stopped, for the first time after a whole interval.
 pub async fn run(handle: Arc<RegistryHandle>, interval: Duration, env: Env, stop: CancellationToken) {
@@ -176,7 +106,7 @@ impl Audit<'_> {
     /// Waits until the view has every event up to the revision.
     async fn catch_up(&self, at: Revision) -> Result<()> {
         let state = &self.handle.audit;
-        let mut progress = state.progress.subscribe();
+        let mut progress = state.progress();
         let enough = |progress: &WatchProgress| match progress {
             WatchProgress::Unknown => false,
             WatchProgress::Reached(revision) => *revision >= at,

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use tokio::sync::mpsc;
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::{LeaseId, Owner, RegistryName, ServiceKey};

@@ -16,7 +16,6 @@ use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{LeaseId, RegistryName, Revision, ServiceKey};
 use twinspan_core::plan::service::Incarnation;
 
-use super::audit::{AuditState, WatchProgress};
 use super::fence::FenceState;
 use super::health::Health;
 use super::incarnation::LastKnown;
@@ -24,6 +23,7 @@ use super::leases::LeasePool;
 use super::records::Affected;
 use super::rivals::TakenNames;
 use super::settling::Settling;
+use super::verified::{AuditState, WatchProgress};
 use super::view::RegistryView;
 use super::{COMMITS_AT_ONCE, Fence, Registry, RegistryError, Result, ServerStatus};
 

@@ -4,7 +4,8 @@
 //!   pass the same contract test.
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
 //!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
-//! - [`audit`]: compares the view with etcd from time to time, because watches have lost events.
+//! - [`audit`]: compares the view with etcd from time to time, because watches have lost events; [`verified`]: what
+//!   is known of the last ones.
 //! - `reached`: how far the watch has told each name, which older answers must not undo.
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
 //! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
@@ -38,6 +39,7 @@ pub mod session;
 pub mod sessions;
 pub mod settling;
 pub mod takeover;
+pub mod verified;
 pub mod view;
 pub mod writer;
 

@@ -22,10 +22,10 @@ use twinspan_core::plan::departure::Evidence;
 use twinspan_core::plan::departure::evidence::LeaseLookUp;
 use twinspan_core::plan::service::Incarnation;
 
-use super::audit::WatchProgress;
 use super::fence::FenceKeys;
 use super::handle::{Names, Phase, RegistryHandle};
 use super::records::Affected;
+use super::verified::WatchProgress;
 use super::{Connector, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, orphans};
 use crate::env::Env;
 use crate::tasks;

@@ -431,11 +431,16 @@ async fn compaction(registry: &dyn Registry, server: Server<'_>) -> Result<()> {
     let quiet_range = format!("{ROOT}quiet/");
     let from = registry.list(&quiet_range).await?.revision;
     let mut watch = registry.watch(&follow(1, &quiet_range, from)).await?;
-    if !watch.request_progress().await? {
-        ensure!(matches!(server, Server::Proxy), "progress is not answered");
-        return Ok(());
+    // etcd answers once the watch has caught up, and otherwise not at all.
+    let mut reached = false;
+    while !reached {
+        if !watch.request_progress().await? {
+            ensure!(matches!(server, Server::Proxy), "progress is not answered");
+            return Ok(());
+        }
+        let item = tokio::time::timeout(Duration::from_secs(1), next(watch.as_mut())).await;
+        reached = matches!(item, Ok(Ok(WatchItem::Progress(_))));
     }
-    ensure!(matches!(next(watch.as_mut()).await?, WatchItem::Progress(_)));
     registry.commit(&batch(vec![create("loud/a", "1")])).await?;
     registry.commit(&batch(vec![create("loud/b", "1")])).await?;
     match server {

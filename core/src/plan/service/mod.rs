@@ -37,8 +37,8 @@ use inputs::{ExportGoal, Pass};
 use moves::{NewPlace, any_goes_on, plan_former};
 
 pub use accepted::{Accepted, AcceptedPort, Goal};
-pub use checkpoint::{Checkpoint, Planned};
-pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, Place, RegistryFacts, Snapshot, Term, ViewState, ips_of};
+pub use checkpoint::{Checkpoint, Place, Planned, Term};
+pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, ViewState, ips_of};
 pub use moves::FormerGoals;
 pub use outcomes::{Counts, Outcomes};
 pub use shared::{Shared, Siblings};

@@ -59,7 +59,7 @@ fn plan_place(
     moved: Option<&BTreeSet<InstanceAddr>>,
     plan: &mut Plan,
 ) {
-    let state = pass.checkpoint.former_export(registry);
+    let state = pass.checkpoint.former_export(&registry.place());
     let everything = ExportGoal {
         name: None,
         instances: &[],
