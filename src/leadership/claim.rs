@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
-use twinspan_core::plan::service::Term;
 
 /// Time between two heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
@@ -33,13 +32,13 @@ pub struct Leadership {
 struct State {
     last_beat: Option<Instant>,
     /// The number of times that the Lease was won.
-    term: Term,
+    term: u64,
 }
 
 impl Leadership {
     /// The claim of a process that does not lead yet.
     pub fn none() -> Self {
-        let state = State { last_beat: None, term: Term(0) };
+        let state = State { last_beat: None, term: 0 };
         Self { dry_run: false, state: Arc::new(Mutex::new(state)), leading: watch::Sender::new(false) }
     }
 
@@ -54,7 +53,7 @@ impl Leadership {
     }
 
     /// The term in which this process leads; each time that it wins the Lease begins another.
-    pub fn term(&self) -> Option<Term> {
+    pub fn term(&self) -> Option<u64> {
         let State { last_beat, term } = *self.lock();
         last_beat.is_some_and(|beat| beat.elapsed() < GAP).then_some(term)
     }
@@ -76,7 +75,7 @@ impl Leadership {
     /// The Lease was won.
     pub fn acquired(&self) {
         let mut state = self.lock();
-        *state = State { last_beat: Some(Instant::now()), term: Term(state.term.0 + 1) };
+        *state = State { last_beat: Some(Instant::now()), term: state.term + 1 };
         drop(state);
         self.leading.send_replace(true);
     }
@@ -130,7 +129,7 @@ mod tests {
         leadership.lost();
         assert!(!leadership.is_leader());
         leadership.acquired();
-        assert_eq!(leadership.term(), Some(Term(2)), "another leadership is another term");
+        assert_eq!(leadership.term(), Some(2), "another leadership is another term");
     }
 
     #[tokio::test(start_paused = true)]

@@ -116,7 +116,7 @@ impl Probes {
         let mut leading = leadership.changes();
         loop {
             leading.borrow_and_update();
-            let term = leadership.term();
+            let term = leadership.term().map(Term);
             self.set_term(term);
             let (due, next) = if term.is_some() { self.due(Instant::now()) } else { (Vec::new(), None) };
             for (addr, silent) in due {
@@ -127,7 +127,7 @@ impl Probes {
                     let Some(permit) = stop.run_until_cancelled(permits.acquire(silent)).await.flatten() else {
                         return;
                     };
-                    if leadership.term() != term {
+                    if leadership.term().map(Term) != term {
                         return;
                     }
                     let answer = prober.probe(addr).await;

@@ -66,7 +66,7 @@ impl Bench {
     }
 
     fn answer(&self, service: &ServiceKey, addr: InstanceAddr) -> Option<Probe> {
-        self.probes.answers(service, self.leadership.term()?).get(&addr).copied()
+        self.probes.answers(service, Term(self.leadership.term()?)).get(&addr).copied()
     }
 }
 
@@ -118,11 +118,11 @@ async fn each_term_asks_anew_and_believes_no_answer_of_another() {
     seconds(30).await;
     let silent = bench.answer(&one, addr).unwrap();
     assert!(silent.times > 3, "{silent:?}");
-    let first = bench.leadership.term().unwrap();
+    let first = Term(bench.leadership.term().unwrap());
     bench.leadership.lost();
     // A pass of the new term may run before anything else.
     bench.leads();
-    let again = bench.leadership.term().unwrap();
+    let again = Term(bench.leadership.term().unwrap());
     assert_eq!((bench.answer(&one, addr), first == again), (None, false));
     bench.answers(Answer::Accepted);
     seconds(10).await;

@@ -26,7 +26,7 @@ use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
-use twinspan_core::plan::service;
+use twinspan_core::plan::service::{self, Term};
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use controller::Controller;
@@ -48,8 +48,8 @@ impl Controller {
 
     async fn pass(&self, key: &ServiceKey, triggered: Timestamp) -> (PassOutcome, Action) {
         let started = Instant::now();
-        let Some(observed) = observe::observe(&self.views, &self.checkpoints, key, self.writers.leadership.term())
-        else {
+        let term = self.writers.leadership.term().map(Term);
+        let Some(observed) = observe::observe(&self.views, &self.checkpoints, key, term) else {
             // Once the views are complete, every RegisteredService is enqueued.
             return (PassOutcome::Waiting, Action::Await);
         };

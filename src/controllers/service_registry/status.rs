@@ -10,7 +10,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::registry_guard::Approval;
-use twinspan_core::plan::service::Incarnation;
+use twinspan_core::plan::service::{Incarnation, Term};
 
 use super::settings::Rejection;
 use crate::api::conditions::{
@@ -87,7 +87,7 @@ impl Reporter {
     pub fn release(&self, name: &str) {
         let Some(object) = self.views.cluster().service_registries.get(name).cloned() else { return };
         let Views { guards, env, .. } = &self.views;
-        let Some(term) = self.writers.leadership.term() else {
+        let Some(term) = self.writers.leadership.term().map(Term) else {
             guards.forget(name);
             return;
         };

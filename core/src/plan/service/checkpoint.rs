@@ -7,12 +7,23 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use super::Term;
-use super::facts::{Place, RegistryFacts};
 use crate::Timestamp;
+use crate::model::RegistryName;
 use crate::plan::departure::held::HeldDeletions;
 use crate::plan::export::ExportState;
 use crate::plan::import::ImportState;
+
+/// The number of a leadership of this process: each one judges anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term(pub u64);
+
+/// A name in a registry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub registry: String,
+    /// `None` stands for every name.
+    pub name: Option<RegistryName>,
+}
 
 /// The values that one pass hands to the next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,12 +73,10 @@ impl Checkpoint {
     }
 
     /// The state of the export in a former place; before the first pass after a move it is the current one's.
-    pub fn former_export(&self, registry: &RegistryFacts) -> &ExportState {
+    pub fn former_export(&self, place: &Place) -> &ExportState {
         static NEW: LazyLock<ExportState> = LazyLock::new(ExportState::default);
-        let known = self.former.get(&registry.place());
-        let here =
-            registry.registry_name.as_ref().is_some_and(|name| self.source == format!("{}/{name}", registry.name));
-        known.unwrap_or(if here { &self.export } else { &NEW })
+        let here = place.name.as_ref().is_some_and(|name| self.source == format!("{}/{name}", place.registry));
+        self.former.get(place).unwrap_or(if here { &self.export } else { &NEW })
     }
 
     /// Whether no pass of this process has looked at the RegisteredService yet.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
+use super::checkpoint::{Checkpoint, Place, Term};
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
@@ -39,10 +40,6 @@ pub struct Facts {
     pub probes: BTreeMap<InstanceAddr, Probe>,
     pub holds: HoldFacts,
 }
-
-/// The number of a leadership of this process: each one judges anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Term(pub u64);
 
 /// The near side.
 #[derive(Clone, Debug, Default)]
@@ -132,14 +129,6 @@ pub struct HoldFacts {
     pub approval: Option<String>,
 }
 
-/// A name in a registry.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    pub registry: String,
-    /// `None` stands for every name.
-    pub name: Option<RegistryName>,
-}
-
 impl RegistryFacts {
     pub fn place(&self) -> Place {
         Place { registry: self.name.clone(), name: self.registry_name.clone() }
@@ -168,7 +157,7 @@ impl Facts {
 
     /// The proof that endpoints of the cluster ended since the last pass: watch events, or a change of the spec, even
     /// one that was made while no operator ran.
-    pub fn proof(&self, checkpoint: &super::Checkpoint) -> Proof<'_> {
+    pub fn proof(&self, checkpoint: &Checkpoint) -> Proof<'_> {
         let planned = checkpoint.planned.filter(|_| checkpoint.uid == self.uid);
         let before = planned.map(|planned| planned.generation).or_else(|| self.observed_generation.map(Some));
         if before.is_some_and(|before| before != self.generation) {
@@ -199,7 +188,7 @@ impl Facts {
     }
 
     /// Every address whose trust, weight or tags may matter. The pods at these addresses are facts too.
-    pub fn ips_in_question(&self, checkpoint: &super::Checkpoint) -> BTreeSet<IpAddr> {
+    pub fn ips_in_question(&self, checkpoint: &Checkpoint) -> BTreeSet<IpAddr> {
         let mut ips = ips_of(&self.cluster.others_slices);
         ips.append(&mut ips_of(&self.cluster.our_slices));
         if let Some(registry) = &self.registry {

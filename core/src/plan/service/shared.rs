@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::RegistryFacts;
-use super::facts::Place;
+use super::checkpoint::Place;
 use crate::model::{InstanceAddr, RecordKey};
 use crate::plan::export::ContestedExport;
 use crate::plan::import::ContestedImport;
