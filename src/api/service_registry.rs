@@ -58,13 +58,13 @@ pub struct ServiceRegistrySpec {
     pub format: RecordFormat,
     /// The start of every key of the registry: printable ASCII without `%`. Absent means the default of the format:
     /// `kitex/registry-etcd`, `hertz/registry-etcd` (the only one that Hertz knows), `/microservices` for Kratos, none
-    /// for GoZero and GRPC. Empty is legal for Kitex, and with `leadingSlash`. The one in force is in status. Immutable.
+    /// for GoZero and GRPC. Empty is legal for Kitex and with `leadingSlash`. The one in force is in status. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253), regex(pattern = r"^[!-$&-~]*$"))]
     #[x_kube(validation = ("self == oldSelf", "spec.prefix is immutable: create another ServiceRegistry instead"))]
     pub prefix: Option<String>,
-    /// Puts one slash before every key, in any format but Hertz: with an empty prefix a service is at `/name/`. Keys that
-    /// begin with a slash anyway stay as they are. Immutable.
+    /// Puts one slash before every key, in any format but Hertz: with an empty prefix a service is at `/name/`. Keys
+    /// that begin with a slash anyway stay as they are. Immutable.
     #[serde(default)]
     #[x_kube(validation = ("self == oldSelf", "spec.leadingSlash is immutable: create another ServiceRegistry instead"))]
     pub leading_slash: bool,

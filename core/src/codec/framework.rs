@@ -20,8 +20,8 @@ pub trait Framework: Sync {
     /// The last segment of the key of an own record.
     fn last_segment(&self, owner: &Owner, instance: &Instance) -> String;
 
-    /// Whether the framework's own servers have their address as the last segment. In other formats it is an ID; one that
-    /// is an address, often that of another port of the server, only tells its host.
+    /// Whether the framework's own servers have their address as the last segment. In other formats it is an ID; one
+    /// that is an address, often that of another port of the server, only tells its host.
     fn key_is_address(&self) -> bool;
 
     /// # Errors

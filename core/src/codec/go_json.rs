@@ -3,9 +3,9 @@
 //!
 //! Owns the laxness and the strictness that the codecs share: field names match in any case, the last of several equal
 //! fields wins, `null` leaves a field unchanged (and a whole value of `null` is an empty object), unknown fields are
-//! ignored, invalid UTF-8 and the escape of half a surrogate pair become U+FFFD; but `10.0` and `"10"` are not integers, and one wrong field makes the whole
-//! value unreadable. Hertz' sonic behaves so with its default settings (seen with v1.15.0, see the golden data).
-//! Refuses to know any field.
+//! ignored, invalid UTF-8 and the escape of half a surrogate pair become U+FFFD; but `10.0` and `"10"` are no integers,
+//! and one wrong field makes the whole value unreadable. Hertz' sonic behaves so with its default settings (seen with
+//! v1.15.0, see the golden data). Refuses to know any field.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -34,7 +34,7 @@ use crate::plan::export::Proof;
 use crate::plan::{RecordOp, earlier, export, import, slices};
 use endpoints::EndpointState;
 use inputs::{ExportGoal, Pass};
-use moves::{NewPlace, any_goes_on, plan_former};
+use moves::{Former, NewPlace, any_goes_on, plan_former};
 
 pub use accepted::{Accepted, AcceptedPort, Goal};
 pub use checkpoint::{Checkpoint, Place, Planned, Term};
@@ -117,6 +117,12 @@ impl Plan {
             && self.records.iter().all(|(_, ops)| ops.is_empty())
     }
 
+    fn add(&mut self, former: Former) {
+        self.records.extend(former.records);
+        self.former.extend(former.states);
+        self.requeue_at = earlier(self.requeue_at, former.requeue_at);
+    }
+
     /// The checkpoint for the next pass.
     pub fn checkpoint(&self, facts: &Facts, before: &Checkpoint) -> Checkpoint {
         let mut checkpoint = Checkpoint { uid: facts.uid.clone(), ..before.clone() };
@@ -159,7 +165,7 @@ pub fn plan(
         Goal::Withdraw { guarded } => withdraw(&pass, *guarded, former),
         Goal::LeaveAlone => {
             let mut plan = Plan { outcomes: Outcomes::not_accepted(facts), ..Plan::default() };
-            plan_former(&pass, former, None, &mut plan);
+            plan.add(plan_former(&pass, former, None));
             plan
         }
     }
@@ -177,7 +183,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     plan.remove = facts.cluster.created_services.iter().filter(|service| !kept(service)).cloned().collect();
     let endpoints = accepted.endpoints(facts);
     let Some(registry) = facts.fresh_registry() else {
-        plan_former(pass, former, None, &mut plan);
+        plan.add(plan_former(pass, former, None));
         plan.outcomes = Outcomes::unavailable(facts, accepted, endpoints);
         return plan;
     };
@@ -213,7 +219,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     plan.slices = pass.slices(Some(accepted), &import.endpoints);
     plan.requeue_at = earlier(plan.requeue_at, earlier(export.requeue_at, import.requeue_at));
     plan.records.push((registry.name.clone(), merged(&export, &import)));
-    plan_former(pass, former, Some(NewPlace { registry, accepted }), &mut plan);
+    plan.add(plan_former(pass, former, Some(NewPlace { registry, accepted })));
     plan.outcomes = Outcomes::synced(registry, accepted, endpoints, &export, &import);
     let directions = Directions { export, import };
     let approval = &facts.holds.approval;
@@ -235,7 +241,7 @@ fn merged(export: &export::Plan, import: &import::Plan) -> Vec<RecordOp> {
 /// Withdraws everything. If only a re-list says that the Service is gone, the deletions go through the guard.
 fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> Plan {
     let mut plan = Plan { outcomes: Outcomes::not_accepted(pass.facts), ..Plan::default() };
-    plan_former(pass, former, None, &mut plan);
+    plan.add(plan_former(pass, former, None));
     if let Some(registry) = pass.facts.fresh_registry() {
         let mut registry = registry.clone();
         for other in pass.facts.former.iter().filter(|other| other.name == registry.name) {

@@ -8,12 +8,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::accepted::{Accepted, Goal};
+use super::checkpoint::Place;
+use super::facts::RegistryFacts;
 use super::inputs::{ExportGoal, Pass};
-use super::{Accepted, Goal, Place, Plan, RegistryFacts};
+use crate::Timestamp;
 use crate::model::{Instance, InstanceAddr, Record, RecordKey};
 use crate::plan::departure::guard::Limits;
-use crate::plan::earlier;
-use crate::plan::export::Proof;
+use crate::plan::export::{ExportState, Proof};
+use crate::plan::{RecordOp, earlier};
 
 /// The goal in each former place. Everything leaves one that has none.
 pub type FormerGoals = BTreeMap<Place, Goal>;
@@ -25,17 +28,27 @@ pub struct NewPlace<'a> {
     pub accepted: &'a Accepted,
 }
 
+/// The operations on the registries of former places, and the states of the exports there.
+#[derive(Clone, Debug, Default)]
+pub struct Former {
+    pub records: Vec<(String, Vec<RecordOp>)>,
+    pub states: BTreeMap<Place, ExportState>,
+    pub requeue_at: Option<Timestamp>,
+}
+
 /// Plans every former place. With a new place in the same registry, the export there counts the former names itself.
-pub fn plan_former(pass: &Pass<'_>, goals: &FormerGoals, new: Option<NewPlace<'_>>, plan: &mut Plan) {
+pub fn plan_former(pass: &Pass<'_>, goals: &FormerGoals, new: Option<NewPlace<'_>>) -> Former {
+    let mut plan = Former::default();
     let moved = new.map(|new| addresses(new.registry));
     let same = |registry: &&RegistryFacts| new.is_some_and(|new| new.registry.name == registry.name);
     for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh() && !same(registry)) {
         let goal = goals.get(&registry.place()).unwrap_or(&Goal::Withdraw { guarded: None });
-        plan_place(pass, &without_shared(pass, registry), goal, new, moved.as_ref(), plan);
+        plan_place(pass, &without_shared(pass, registry), goal, new, moved.as_ref(), &mut plan);
     }
+    plan
 }
 
-/// Two registries without a common prefix may lie in one etcd: a record that the current one has too is not a former one.
+/// Two registries without a common prefix may lie in one etcd: a record that the current one has too is no former one.
 fn without_shared(pass: &Pass<'_>, registry: &RegistryFacts) -> RegistryFacts {
     let mut registry = registry.clone();
     if let Some(current) = pass.facts.fresh_registry().filter(|current| current.name != registry.name) {
@@ -57,7 +70,7 @@ fn plan_place(
     goal: &Goal,
     new: Option<NewPlace<'_>>,
     moved: Option<&BTreeSet<InstanceAddr>>,
-    plan: &mut Plan,
+    plan: &mut Former,
 ) {
     let state = pass.checkpoint.former_export(&registry.place());
     let everything = ExportGoal {
@@ -91,7 +104,7 @@ fn plan_place(
     let export = pass.export(registry, goal);
     plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
     plan.records.push((registry.name.clone(), export.ops));
-    plan.former.insert(registry.place(), export.state);
+    plan.states.insert(registry.place(), export.state);
 }
 
 fn instances(pass: &Pass<'_>, registry: &RegistryFacts, accepted: &Accepted) -> Vec<Instance> {
