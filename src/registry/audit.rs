@@ -117,7 +117,10 @@ impl Audit<'_> {
             state.progress_wanted.notify_one();
             let asked = async { progress.wait_for(enough).await.map(|reached| *reached) };
             match timeout(ASK_AGAIN, asked).await {
-                Ok(Ok(WatchProgress::Unanswered)) => return Ok(sleep(SETTLE).await),
+                Ok(Ok(WatchProgress::Unanswered)) => {
+                    sleep(SETTLE).await;
+                    return Ok(());
+                }
                 Ok(Ok(_)) => return Ok(()),
                 Ok(Err(_)) | Err(_) => {}
             }

@@ -74,7 +74,10 @@ async fn a_lease_is_used_only_with_two_thirds_of_its_ttl_left() {
     let (registry, main) = (server.connect().await.unwrap(), pool("c", "main", "p", 60));
     let requests = || (server.calls("grant"), server.calls("keep_alive"));
     let seen = AtomicUsize::new(0);
-    let carried = |_| seen.fetch_add(1, Ordering::Relaxed) * 0;
+    let carried = |_| {
+        seen.fetch_add(1, Ordering::Relaxed);
+        0
+    };
     for (after, expected) in [(0, (1, 0)), (19, (1, 0)), (2, (1, 1)), (45, (1, 2)), (61, (2, 2))] {
         tokio::time::sleep(Duration::from_secs(after)).await;
         drop(main.room(registry.as_ref(), carried, 1).await.unwrap());

@@ -9,7 +9,7 @@
 //! - `reached`: how far the watch has told each name, which older answers must not undo.
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
 //! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
-//!   ServiceRegistries lead to one etcd.
+//!   ServiceRegistries lead to one etcd; [`taken_names`]: the names that an older one serves there.
 //! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first.
 //! - [`health`]: the writes and keepalives that a connected registry rejects; [`refused_writes`] has them tried again.
 //! - [`handle`]: one registry for the rest of the operator; [`sessions`]: all handles; [`guards`]: their deletion
@@ -38,6 +38,7 @@ pub mod rivals;
 pub mod session;
 pub mod sessions;
 pub mod settling;
+pub mod taken_names;
 pub mod takeover;
 pub mod verified;
 pub mod view;

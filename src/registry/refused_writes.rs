@@ -60,7 +60,7 @@ mod tests {
         let task = tokio::spawn(run(handle.clone(), stop.clone()));
         let mut reconciled = async || loop {
             if let Some(RegistryEvent::Affected { affected, .. }) = events.recv().await {
-                return affected.owners.into_iter().map(|owner| owner.name.to_string()).collect::<Vec<_>>();
+                return affected.owners.into_iter().map(|owner| owner.name).collect::<Vec<_>>();
             }
         };
         let service = |name: &str| ServiceKey::new("shop", name);

@@ -1,13 +1,11 @@
 //! Rivals: older ServiceRegistries that may lead to the same etcd.
 //!
-//! Owns the proof that two sessions lead to one etcd or to two, and the names that a rival serves. etcd's cluster ID
-//! proves nothing, because another etcd may have the same one, and neither does the incarnation, because a snapshot
-//! carries it along: only an epoch that was raised since both sessions began does. Refuses to know the consequence.
+//! Owns the proof that two sessions lead to one etcd or to two. etcd's cluster ID proves nothing, because another etcd may
+//! have the same one, and neither does the incarnation, because a snapshot carries it along: only an epoch that was raised
+//! since both sessions began does. Refuses to know the consequence; the names that a rival serves are in
+//! [`super::taken_names`].
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use twinspan_core::model::{RawRecord, RecordKey, RegistryName};
+use twinspan_core::model::{RawRecord, RecordKey};
 use twinspan_core::plan::fence::Epoch;
 
 use super::handle::RegistryHandle;
@@ -20,37 +18,6 @@ pub enum Comparison {
     OtherEtcd,
     /// Not connected, or the epoch has to be raised first.
     Unproven,
-}
-
-/// A name that an older ServiceRegistry serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// The name of the older ServiceRegistry.
-    pub by: String,
-    /// Whether it is known to lead to the same etcd.
-    pub proven: bool,
-}
-
-/// The names of a registry without a common prefix that rivals serve.
-#[derive(Debug, Default)]
-pub struct TakenNames(Mutex<BTreeMap<RegistryName, Taken>>);
-
-impl TakenNames {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<RegistryName, Taken>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn get(&self, name: &RegistryName) -> Option<Taken> {
-        self.lock().get(name).cloned()
-    }
-
-    /// Returns true if they changed.
-    pub fn set(&self, taken: BTreeMap<RegistryName, Taken>) -> bool {
-        let mut known = self.lock();
-        let changed = *known != taken;
-        *known = taken;
-        changed
-    }
 }
 
 /// Compares the etcds of two sessions, by their epoch keys.

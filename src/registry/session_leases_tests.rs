@@ -122,7 +122,7 @@ async fn a_refused_keepalive_has_the_owners_on_the_lease_reconciled() {
     let mut owners = BTreeSet::new();
     while let Ok(event) = bench._events.try_recv() {
         if let RegistryEvent::Affected { affected, .. } = event {
-            owners.extend(affected.owners.into_iter().map(|owner| owner.name.to_string()));
+            owners.extend(affected.owners.into_iter().map(|owner| owner.name));
         }
     }
     assert_eq!(owners, ["order".to_owned(), "payment".to_owned()].into());

@@ -350,6 +350,17 @@ async fn fences(registry: &dyn Registry) -> Result<()> {
     Ok(())
 }
 
+/// The next item but signs of life is progress up to the revision.
+async fn progress_to(watch: &mut dyn Watch, from: i64) -> Result<()> {
+    loop {
+        match next(watch).await? {
+            WatchItem::Progress(revision) if revision >= from => return Ok(()),
+            WatchItem::Progress(_) | WatchItem::Alive => {}
+            other => bail!("nothing else happened: {other:?}"),
+        }
+    }
+}
+
 /// Several ranges on one stream: each gets its own changes, also a range that is added later; a range that was given up
 /// gets none.
 async fn several(registry: &dyn Registry, progress: bool) -> Result<()> {
@@ -364,12 +375,8 @@ async fn several(registry: &dyn Registry, progress: bool) -> Result<()> {
     keys.sort();
     ensure!(keys == [format!("{one}a"), format!("{two}a")], "{keys:?}");
     ensure!(watch.request_progress().await? == progress);
-    while progress {
-        match next(watch.as_mut()).await? {
-            WatchItem::Progress(revision) if revision >= from => break,
-            WatchItem::Progress(_) | WatchItem::Alive => {}
-            other => bail!("nothing else happened: {other:?}"),
-        }
+    if progress {
+        progress_to(watch.as_mut(), from).await?;
     }
     watch.unwatch(1).await?;
     registry.commit(&batch(vec![create("one/b", "1"), create("two/b", "1")])).await?;

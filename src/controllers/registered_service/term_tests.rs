@@ -86,7 +86,7 @@ async fn a_standby_puts_back_nothing_that_the_leader_removed() {
     bench.after(Duration::from_secs(1)).await;
     bench.pass().await;
     // The leader removes the two, and ends.
-    let slice = ObjectKey::new("shop", &slice_name(&bench));
+    let slice = ObjectKey::new("shop", slice_name(&bench));
     bench.controller.views.cluster().slices.remove(&slice);
     bench.pass().await;
     bench.api.take("");

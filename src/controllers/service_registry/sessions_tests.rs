@@ -257,7 +257,7 @@ async fn a_status_that_is_not_answered_delays_no_session() {
     bench.views.cluster().service_registries.insert("west".into(), Arc::new(object));
     let began = tokio::time::Instant::now();
     bench.commands.send(Command::Reconcile("west".into())).unwrap();
-    while !bench.handle("west").is_some_and(|west| west.connection().is_ok()) {
+    while bench.handle("west").is_none_or(|west| west.connection().is_err()) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());

@@ -127,7 +127,10 @@ async fn a_name_that_is_lost_takes_no_other_along(suite: Arc<Suite>) -> Result<(
         Ok(moved)
     });
     let moved = moved.await?;
-    let gone = || async { Ok(ensure!(own("payment")().await.is_err(), "the lease still lives")) };
+    let gone = || async {
+        ensure!(own("payment")().await.is_err(), "the lease still lives");
+        Ok(())
+    };
     eventually("the lease ends, and with it the name that was lost", Duration::from_secs(120), gone).await?;
     let (_, (_, _, lease)) = own("user")().await?;
     ensure!(lease == moved && registry.created_at(&key).await? == created, "its record lived on without a break");

@@ -83,9 +83,9 @@ async fn beside_a_release_that_fails_over(suite: Arc<Suite>) -> Result<()> {
     for round in 0..3 {
         // A killed leader leaves a Lease that nobody renews; a stopped one releases it.
         if round == 0 {
-            release.part().kill().await?
+            release.part().kill().await?;
         } else {
-            release.part().stop().await?
+            release.part().stop().await?;
         }
         let before = written(&sandbox).await?;
         let key = sandbox.key("echo", pod);

@@ -12,14 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
-use super::held::{Hold, Running};
+use super::held::{Hold, Running, WINDOW};
 use crate::Timestamp;
 use crate::model::InstanceAddr;
 
 /// Below the limits, deletions are allowed once this time has passed without another.
 pub const QUIET: SignedDuration = SignedDuration::from_secs(10);
-/// Deletions count together for this time from the first.
-pub const WINDOW: SignedDuration = SignedDuration::from_secs(60);
 
 /// `spec.deletionGuard`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,9 +12,11 @@ use std::fmt::{Display, Write};
 use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
 
-use super::guard::WINDOW;
 use crate::Timestamp;
 use crate::model::InstanceAddr;
+
+/// Deletions count together for this time from the first.
+pub const WINDOW: SignedDuration = SignedDuration::from_secs(60);
 
 /// A hold as people see it, and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,7 +42,7 @@ pub struct RegistryGuard {
 pub struct ServiceDeletions {
     /// All current instances.
     pub known: usize,
-    /// Unexplained deletions that were carried out, by the end of the [`WINDOW`](super::guard::WINDOW) in which they
+    /// Unexplained deletions that were carried out, by the end of the [`WINDOW`](super::held::WINDOW) in which they
     /// count.
     pub deleted: BTreeMap<Timestamp, usize>,
     /// Deletions that are held for now: `import 10.0.0.1:80`, sorted.

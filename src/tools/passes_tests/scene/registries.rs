@@ -22,8 +22,8 @@ use crate::controllers::service_registry::settings;
 use crate::controllers::views::Views;
 use crate::registry::handle::{Phase, RegistryHandle};
 use crate::registry::records::Affected;
-use crate::registry::rivals::Taken;
 use crate::registry::sessions::Running;
+use crate::registry::taken_names::Taken;
 use crate::registry::view::RegistryView;
 use crate::registry::{Change, ListResponse, ServerStatus};
 
