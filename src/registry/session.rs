@@ -150,7 +150,12 @@ impl Session {
         let server = registry.status().await?;
         handle.answered(registry.clone());
         let found = match &handle.fence {
-            Some(fence) => Some(fence.read(registry.as_ref()).await?),
+            Some(fence) => match fence.read(registry.as_ref()).await {
+                Ok(found) => Some(found),
+                // Imports go on without the fence, and the takeover reports the error.
+                Err(RegistryError::PermissionDenied(_)) => None,
+                Err(error) => return Err(error),
+            },
             None => None,
         };
         handle.view().begin(found.as_ref().map(FenceKeys::values));

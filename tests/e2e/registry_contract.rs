@@ -85,12 +85,12 @@ async fn many_large(etcd: &Etcd) -> Result<()> {
 
     // One revision of more than 16 MiB: only its watch ends.
     let long = "k".repeat(20_000);
-    for n in 0..15 {
+    for n in 0..20 {
         let puts = (0..60).map(|m| TxnOp::put(format!("{ROOT}mass/{n}-{m:03}-{long}"), "", None));
         stranger.txn(Txn::new().and_then(puts.collect::<Vec<_>>())).await?;
     }
     let listed = registry.list(&format!("{ROOT}mass/")).await?;
-    ensure!(listed.records.len() == 900, "{} records", listed.records.len());
+    ensure!(listed.records.len() == 1200, "{} records", listed.records.len());
     watch.follow(&follow(2, &format!("{ROOT}mass/"), listed.revision + 1)).await?;
     watch.unwatch(1).await?;
     watch.follow(&follow(3, &format!("{ROOT}small/"), listed.revision + 1)).await?;

@@ -189,17 +189,23 @@ fn whole_registry() -> Value {
                 "tls": {"caSecretRef": {"name": "ca", "key": "ca.crt"}, "clientCertSecretRef": {"name": "c"}, "serverName": "etcd"},
                 "auth": {"secretRef": {"name": "user"}},
             },
-            "format": "Kitex", "prefix": "p", "clusterID": "c1", "lease": {"ttlSeconds": 300},
+            "format": "Kitex", "prefix": "p", "leadingSlash": false, "clusterID": "c1", "lease": {"ttlSeconds": 300},
             "fence": {"mode": "Epoch", "keyPrefix": "twinspan/"},
             "allowed": [{"namespaceSelector": selector(), "registryNames": ["*"]}],
             "importPolicy": {"allowCIDRs": ["10.0.0.0/8"], "denyCIDRs": ["10.1.0.0/16"], "podCIDRs": ["10.2.0.0/16"]},
         },
         "status": {
             "observedGeneration": 1, "conditions": conditions(), "clusterID": "c1", "prefix": "p",
-            "etcd": {"clusterID": "ab", "version": "3.6.0", "revisionAtLastSession": 1},
+            "etcd": {"clusterID": "ab", "version": "3.6.0", "revisionAtLastSession": 1, "incarnation": "i", "epoch": 1},
+            "hold": hold(), "returnedAs": "RolledBack", "epochInUse": "1/b", "leaseTTLs": [300],
+            "lastVerified": "2026-01-01T00:00:00Z",
             "records": {"own": 1, "foreign": 1, "undecodable": 1},
         },
     })
+}
+
+fn hold() -> Value {
+    json!({"since": "2026-01-01T00:00:00Z", "until": "2026-01-01T00:05:00Z", "hash": "abc"})
 }
 
 fn whole_service() -> Value {
@@ -216,7 +222,7 @@ fn whole_service() -> Value {
             "deletionGuard": {"minInstances": 10, "maxDeletePercent": 50, "holdSeconds": 300},
         },
         "status": {
-            "observedGeneration": 1, "conditions": conditions(),
+            "observedGeneration": 1, "conditions": conditions(), "hold": hold(),
             "instances": {"cluster": 1, "registry": 1, "exported": 1, "imported": 1, "lost": 1, "healed": 1, "skipped": 1, "held": 1},
             "skipped": [{"instance": "10.0.0.1:80", "reason": "Conflict"}],
         },

@@ -59,8 +59,16 @@ fn registry_cases() -> Vec<Case> {
     vec![
         case("spec.etcd", "|| self.endpoints.all(e, e.startsWith('http://'))", etcd(json!(["http://a", "https://b"]))),
         case("spec.etcd", "!has(self.tls)", registry(json!({"etcd": {"endpoints": ["http://a"], "tls": {}}}))),
-        case("spec", "self.prefix != ''", registry(json!({"format": "Kratos", "prefix": ""}))),
-        case("spec", "self.prefix != ''", registry(json!({"format": "GoZero", "prefix": ""}))),
+        case(
+            "spec",
+            "self.format == 'Kitex' || self.leadingSlash",
+            registry(json!({"format": "Kratos", "prefix": ""})),
+        ),
+        case(
+            "spec",
+            "self.format == 'Kitex' || self.leadingSlash",
+            registry(json!({"format": "GoZero", "prefix": ""})),
+        ),
         case("spec", "!self.leadingSlash", registry(json!({"format": "Hertz", "leadingSlash": true}))),
         case("spec", "self.prefix == 'hertz/registry-etcd'", registry(json!({"format": "Hertz", "prefix": "other"}))),
         case("spec", "keyPrefix", fence("Kitex", "kitex/registry-etcd/x")),

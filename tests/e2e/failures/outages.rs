@@ -15,9 +15,8 @@ use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 stories![
     the_registry_is_down_at_start,
     the_registry_is_away_for_20_s,
-    the_registry_comes_back_empty,
-    many_records_are_put_back_at_once;
-    long: the_registry_is_away_for_90_s, the_api_server_is_away_for_two_lease_ttls,
+    the_registry_comes_back_empty;
+    long: many_records_are_put_back_at_once, the_registry_is_away_for_90_s, the_api_server_is_away_for_two_lease_ttls,
 ];
 
 async fn the_registry_is_away_for_20_s(suite: Arc<Suite>) -> Result<()> {
@@ -123,9 +122,11 @@ async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
 async fn many_records_are_put_back_at_once(suite: Arc<Suite>) -> Result<()> {
     const RECORDS: usize = 600;
     const SERVICES: usize = 30;
-    let bed = &suite.shared().await?.bed;
+    let bed = suite.own_bed().await?;
+    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    twinspan.ready().await?;
     let registry = bed.start_registry("registry-many-at-once").await?;
-    let sandbox = Sandbox::with_registry(bed, "many-at-once", &registry).await?;
+    let sandbox = Sandbox::with_registry(&bed, "many-at-once", &registry).await?;
     sandbox.pod("echo", "pod", 80).await?;
     sandbox.pods.set_ready("pod", true).await?;
     for n in 0..SERVICES {

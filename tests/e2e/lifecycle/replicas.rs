@@ -19,6 +19,7 @@ const EPOCHS: &str = "twinspan/";
 /// The counter of the only epoch.
 async fn epoch(registry: &Etcd) -> Result<u64> {
     let mut epochs = registry.dump(EPOCHS).await?;
+    epochs.retain(|key, _| !key.ends_with("//incarnation"));
     ensure!(epochs.len() == 1, "{epochs:?}");
     let (_, (value, ..)) = epochs.pop_first().context("one")?;
     Ok(value.split('/').next().context("a counter")?.parse()?)

@@ -126,6 +126,11 @@ async fn objects(suite: Arc<Suite>) -> Result<()> {
     sandbox.patch("not-allowed", json!({"registryName": "exact"})).await?;
     sandbox.records_become("exact", &[pod.address()]).await?;
     sandbox.patch("not-allowed", json!({"registryName": "payment"})).await?;
+    // A name that is refused costs no record under the former one, until that one is refused as well.
+    sandbox.condition("not-allowed", "Accepted", "False", "NotAllowed").await?;
+    sandbox.records_become("exact", &[pod.address()]).await?;
+    let narrower = json!({"spec": {"allowed": [{"namespaceSelector": {"matchLabels": {"story": sandbox.name}}, "registryNames": ["ok.*"]}]}});
+    sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(narrower)).await?;
     sandbox.records_become("exact", &[]).await?;
     sandbox.nothing_foreign_was_touched().await
 }

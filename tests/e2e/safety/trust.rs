@@ -196,9 +196,14 @@ async fn a_hostile_namespace(suite: Arc<Suite>) -> Result<()> {
     intruder.patch("payment", json!({"registryRef": {"name": intruder.name}})).await?;
     intruder.records_become("payment", &[pod.address()]).await?;
     ensure!(sandbox.records("payment").await?.is_empty());
-    // The permission is withdrawn, and so are the records.
+    // A move to where the name is not allowed changes nothing, here or there.
     intruder.patch("payment", json!({"registryRef": {"name": sandbox.name}})).await?;
     intruder.condition("payment", "Accepted", "False", "NotAllowed").await?;
+    intruder.records_become("payment", &[pod.address()]).await?;
+    ensure!(sandbox.records("payment").await?.is_empty());
+    // The permission is withdrawn, and so are the records.
+    let nobody = json!({"spec": {"allowed": [{"namespaceSelector": {}, "registryNames": ["other"]}]}});
+    intruder.registries().patch(&intruder.name, &PatchParams::default(), &Patch::Merge(nobody)).await?;
     intruder.records_become("payment", &[]).await?;
     sandbox.nothing_foreign_was_touched().await
 }

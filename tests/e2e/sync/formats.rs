@@ -308,7 +308,7 @@ async fn keys_that_begin_with_a_slash(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
-    let object = sandbox.registry_condition("Ready", "True", "Synced").await?;
+    let object = sandbox.registry_condition("Ready", "True", "Connected").await?;
     ensure!(object.spec.leading_slash && object.status.is_some_and(|status| status.prefix.as_deref() == Some("")));
     sandbox.unregister("greeter").await?;
     eventually("nothing of ours is left", SOON, || async {
