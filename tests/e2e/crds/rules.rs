@@ -69,7 +69,11 @@ fn registry_cases() -> Vec<Case> {
             "self.format == 'Kitex' || self.leadingSlash",
             registry(json!({"format": "GoZero", "prefix": ""})),
         ),
-        case("spec", "!self.leadingSlash", registry(json!({"format": "Hertz", "leadingSlash": true}))),
+        case(
+            "spec",
+            "!self.leadingSlash || self.format != 'Hertz'",
+            registry(json!({"format": "Hertz", "leadingSlash": true})),
+        ),
         case("spec", "self.prefix == 'hertz/registry-etcd'", registry(json!({"format": "Hertz", "prefix": "other"}))),
         case("spec", "keyPrefix", fence("Kitex", "kitex/registry-etcd/x")),
         case("spec", "keyPrefix", fence("Hertz", "hertz/registry-etcd/")),
