@@ -327,8 +327,8 @@ pub struct ServiceRegistryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub last_verified: Option<Time>,
-    /// The TTLs, in seconds, of the leases on which own records may hang: the one in force, and former ones until nothing
-    /// hangs on their leases any more.
+    /// The TTLs, in seconds, of the leases on which own records may hang: the one in force, and former ones until
+    /// nothing hangs on their leases any more.
     #[serde(rename = "leaseTTLs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Set)]

@@ -128,8 +128,8 @@ impl Audit<'_> {
         Err(RegistryError::Timeout { what: "progress of a watch", seconds: CATCH_UP.as_secs() })
     }
 
-    /// Reads the range at the revision. Returns the keys whose record differs from the known one. Only records up to the
-    /// revision are compared.
+    /// Reads the range at the revision. Returns the keys whose record differs from the known one. Only records up to
+    /// the revision are compared.
     async fn compare(&mut self, range: &Range, key_prefix: &str, at: Revision) -> Result<BTreeSet<RecordKey>> {
         let mut known: Vec<Arc<Record>> = self.view()?.up_to(range, at);
         known.sort_unstable_by(|a, b| a.key.cmp(&b.key));

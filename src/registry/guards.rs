@@ -1,6 +1,7 @@
 //! The deletion guards of whole registries, shared by all services.
 //!
-//! Owns one guard for each ServiceRegistry and term of leadership. Refuses to decide: [`twinspan_core::plan::departure::registry_guard`] does.
+//! Owns one guard for each ServiceRegistry and term of leadership. Refuses to decide:
+//! [`twinspan_core::plan::departure::registry_guard`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

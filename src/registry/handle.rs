@@ -250,8 +250,8 @@ impl RegistryHandle {
         self.records_known.store(true, atomic::Ordering::Relaxed);
     }
 
-    /// The TTLs of leases that may carry own records, as status keeps them; `before` has those known so far. A former one
-    /// is forgotten once everything is listed and nothing hangs on its leases.
+    /// The TTLs of leases that may carry own records, as status keeps them; `before` has those known so far. A former
+    /// one is forgotten once everything is listed and nothing hangs on its leases.
     pub fn lease_ttls(&self, before: &[i64]) -> BTreeSet<i64> {
         let mut ttls = self.leases.ttls_of(self.view().own_leases().keys().copied());
         if !self.knows_its_records() {
@@ -291,8 +291,8 @@ impl RegistryHandle {
         self.view().set_stale();
     }
 
-    /// The view, for an answer of this connection; `None` if the connection is no longer the session's: another etcd may
-    /// answer by now, whose revisions cannot be compared.
+    /// The view, for an answer of this connection; `None` if the connection is no longer the session's: another etcd
+    /// may answer by now, whose revisions cannot be compared.
     pub(super) fn view_of(&self, by: &dyn Registry) -> Option<MutexGuard<'_, RegistryView>> {
         let view = self.view();
         self.is_current(by).then_some(view)
@@ -340,7 +340,8 @@ impl RegistryHandle {
         self.health.first(leads)
     }
 
-    /// Takes the result of the last writes for a RegisteredService. Once its writes work again, the others' may as well.
+    /// Takes the result of the last writes for a RegisteredService. Once its writes work again, the others' may as
+    /// well.
     pub fn record_write_result(&self, by: &ServiceKey, error: Option<RegistryError>) {
         let before = self.health.refused_services();
         if self.health.write_result(by, error) {
@@ -370,8 +371,8 @@ impl RegistryHandle {
         self.notify(Affected { owners, ..Affected::default() });
     }
 
-    /// etcd refuses one of our leases for the sake of some records on it. The owners of all of them are reconciled: what
-    /// may be written moves to another lease.
+    /// etcd refuses one of our leases for the sake of some records on it. The owners of all of them are reconciled:
+    /// what may be written moves to another lease.
     pub(super) fn lease_refused(&self, lease: LeaseId) {
         if !self.leases.refuse(lease) {
             return;

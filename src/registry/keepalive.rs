@@ -163,8 +163,8 @@ impl Keeper {
         }
     }
 
-    /// Finds our leases before anything is listed. etcd lists none for a user that may not read every key on every lease
-    /// (`checkLeaseLeases` of server/etcdserver, 3.7): then any of them may exist.
+    /// Finds our leases before anything is listed. etcd lists none for a user that may not read every key on every
+    /// lease (`checkLeaseLeases` of server/etcdserver, 3.7): then any of them may exist.
     async fn look_for_leases(&mut self, registry: &dyn Registry) {
         let ours = self.handle.leases.ids();
         match registry.leases().await {

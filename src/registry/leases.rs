@@ -2,8 +2,8 @@
 //!
 //! Owns their IDs, which follow from the registry's name and settings, so that a successor finds the same leases. Owns
 //! the state of each: until when it is good, how many records are about to hang on it, the grant under way, and whether
-//! etcd refuses it. Owns the limit of records on each; a lease without records expires. Source of the limit: revoking an
-//! etcd lease with many keys blocks the server (k8s.io/apiserver caps them at 1,000). Refuses to repeat keepalives,
+//! etcd refuses it. Owns the limit of records on each; a lease without records expires. Source of the limit: revoking
+//! an etcd lease with many keys blocks the server (k8s.io/apiserver caps them at 1,000). Refuses to repeat keepalives,
 //! which [`super::keepalive`] does, and to know which records are on a lease, which [`super::view`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -298,8 +298,8 @@ impl LeasePool {
         }
     }
 
-    /// etcd refuses the lease, because our user may not write every key on it. What it may write moves to another lease;
-    /// this one is tried again when it has expired. Returns true if it was not refused before.
+    /// etcd refuses the lease, because our user may not write every key on it. What it may write moves to another
+    /// lease; this one is tried again when it has expired. Returns true if it was not refused before.
     pub(super) fn refuse(&self, id: LeaseId) -> bool {
         let ttl = self.ttl();
         let mut leases = lock(&self.leases);

@@ -238,8 +238,8 @@ pub enum Grant {
 pub enum KeepAlive {
     /// The lease lives for its whole TTL from now on, in seconds.
     For(i64),
-    /// The lease is gone, and with it every record on it up to this revision, which the registry had reached when it was
-    /// asked. A later record is on a lease that was granted again.
+    /// The lease is gone, and with it every record on it up to this revision, which the registry had reached when it
+    /// was asked. A later record is on a lease that was granted again.
     Gone { revision: Revision },
 }
 

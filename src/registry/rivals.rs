@@ -1,8 +1,8 @@
 //! Rivals: older ServiceRegistries that may lead to the same etcd.
 //!
-//! Owns the proof that two sessions lead to one etcd or to two. etcd's cluster ID proves nothing, because another etcd may
-//! have the same one, and neither does the incarnation, because a snapshot carries it along: only an epoch that was raised
-//! since both sessions began does. Refuses to know the consequence; the names that a rival serves are in
+//! Owns the proof that two sessions lead to one etcd or to two. etcd's cluster ID proves nothing, because another etcd
+//! may have the same one, and neither does the incarnation, because a snapshot carries it along: only an epoch that was
+//! raised since both sessions began does. Refuses to know the consequence; the names that a rival serves are in
 //! [`super::taken_names`].
 
 use twinspan_core::model::{RawRecord, RecordKey};

@@ -1,8 +1,8 @@
 //! The settling of a registry that came back as an older or another one.
 //!
 //! Owns which RegisteredServices have said that the hold that follows from it is in their status, or that there is
-//! none. Until all have, the status of the ServiceRegistry keeps what tells the next process that holds are due. Refuses
-//! to know the holds.
+//! none. Until all have, the status of the ServiceRegistry keeps what tells the next process that holds are due.
+//! Refuses to know the holds.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};

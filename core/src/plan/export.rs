@@ -41,8 +41,8 @@ pub struct Input<'a> {
     pub proof: Proof<'a>,
     pub limits: Limits,
     pub context: GuardContext<'a>,
-    /// Until then only records go whose endpoint ended before our eyes: nothing explains the leader before us, which may
-    /// be of another cluster with our ID and owners of the same names.
+    /// Until then only records go whose endpoint ended before our eyes: nothing explains the leader before us, which
+    /// may be of another cluster with our ID and owners of the same names.
     pub grace_until: Option<Timestamp>,
     /// The service moved away from here: the addresses that are in its new place by now, whose records here go at once.
     /// `None` where the service is at home, or its new place is not known yet.
@@ -321,7 +321,8 @@ fn desired<'a>(input: &Input<'a>, registered: &Registered<'_>, plan: &mut Plan) 
     desired
 }
 
-/// Whether nobody would read the record, ourselves included: with nearly all tags that the CRD allows, all of them long.
+/// Whether nobody would read the record, ourselves included: with nearly all tags that the CRD allows, all of them
+/// long.
 fn is_too_long(layout: &Layout, registration: &Registration) -> bool {
     /// JSON escapes a byte with six at most.
     const ESCAPED: usize = 6;

@@ -20,7 +20,8 @@ use crate::api::crds;
 use crate::env::Env;
 use crate::leadership;
 
-/// The greatest good difference between the clocks: deadlines on slices and holds in status are times of the API server.
+/// The greatest good difference between the clocks: deadlines on slices and holds in status are times of the API
+/// server.
 const SKEW_SECONDS: f64 = 2.0;
 /// The policies in the chart and in `deploy/twinspan.yaml`: names, and the objects that each limits.
 const POLICIES: [(&str, &str); 2] = [("twinspan-endpointslices", "EndpointSlices"), ("twinspan-services", "Services")];

@@ -189,8 +189,8 @@ async fn a_hold_lets_go_in_the_end(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// The leader is killed: its successor resumes the holds as they were. An approval releases one hold of one service, and
-/// does not count when the same servers vanish again.
+/// The leader is killed: its successor resumes the holds as they were. An approval releases one hold of one service,
+/// and does not count when the same servers vanish again.
 async fn a_hold_survives_a_failover(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let leader = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;

@@ -16,8 +16,8 @@ const BYTES: usize = 1_400_000;
 /// The memory limit of the chart.
 const LIMIT_KB: usize = 512 * 1024;
 
-/// They take 280 MB of etcd, and neither stop the other names nor fill the operator's memory: not as changes, and not as
-/// a list at a start.
+/// They take 280 MB of etcd, and neither stop the other names nor fill the operator's memory: not as changes, and not
+/// as a list at a start.
 async fn two_hundred_values_of_1_4_mb(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.own_bed().await?;
     let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;

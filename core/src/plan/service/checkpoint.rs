@@ -46,7 +46,8 @@ pub struct Checkpoint {
     pub held: HeldDeletions,
     /// The name of their hold, if there is one.
     pub held_hash: Option<String>,
-    /// The approval that was carried out last: the hold of a whole registry may go on, and the same deletions come back.
+    /// The approval that was carried out last: the hold of a whole registry may go on, and the same deletions come
+    /// back.
     pub carried_out: Option<String>,
 }
 
