@@ -63,8 +63,8 @@ const WRITES: &[(&str, usize, &[&str])] = &[
 const CLUSTER: &str = "twinspan::cluster::writer";
 const EVENTS: &str = "twinspan::cluster::events";
 const REGISTRY: &str = "twinspan::registry::writer";
-/// The questions whether this process leads; `ask` and `may_write` are those of the doors themselves.
-const QUESTIONS: &[&str] = &["is_leader", "may_write", "ask"];
+/// The questions whether this process may write; `ask` is that of the doors themselves. That it leads is not enough.
+const QUESTIONS: &[&str] = &["may_write", "ask"];
 
 /// Every breach, in words.
 pub fn breaches(modules: &Modules) -> Vec<String> {
