@@ -160,7 +160,7 @@ impl IncarnationTracker {
         }
     }
 
-    /// What answers is the known registry from now on.
+    /// The registry that answers is the known one from now on.
     fn take_over(&mut self, cluster_id: u64, found: Option<FenceValues>) {
         let known = self.known.take().unwrap_or_default();
         let (incarnation, epoch) = match found {

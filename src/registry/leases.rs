@@ -298,8 +298,8 @@ impl LeasePool {
         }
     }
 
-    /// etcd refuses the lease, because our user may not write every key on it. What it may write moves to another
-    /// lease; this one is tried again when it has expired. Returns true if it was not refused before.
+    /// etcd refuses the lease, because our user may not write every key on it. A record that it may write moves to
+    /// another lease; this one is tried again when it has expired. Returns true if it was not refused before.
     pub(super) fn refuse(&self, id: LeaseId) -> bool {
         let ttl = self.ttl();
         let mut leases = lock(&self.leases);

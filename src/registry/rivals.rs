@@ -11,7 +11,7 @@ use twinspan_core::plan::fence::Epoch;
 use super::handle::RegistryHandle;
 use super::{Registry, Result};
 
-/// What is known about two sessions.
+/// The knowledge about two sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     SameEtcd,

@@ -1,4 +1,4 @@
-//! What the session, the audits and the status of a registry share.
+//! The state that the session, the audits and the status of a registry share.
 //!
 //! Owns the progress of the watch, as far as the server tells it, and the results of audits. Refuses to audit, which
 //! [`super::audit`] does.
@@ -41,7 +41,7 @@ impl AuditResult {
     }
 }
 
-/// What the session, the audit and the status share.
+/// The state that the session, the audit and the status share.
 #[derive(Debug, Default)]
 pub struct AuditState {
     progress: watch::Sender<WatchProgress>,

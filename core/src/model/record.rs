@@ -71,7 +71,7 @@ impl fmt::Debug for RecordKey {
     }
 }
 
-/// The longest value that is read, in bytes. Whoever may write one key must not fill our memory with it. A record of
+/// The longest value that is read, in bytes. A writer of one key must not fill our memory with it. A record of
 /// a framework has a few hundred bytes.
 pub const MAX_VALUE: usize = 64 * 1024;
 

@@ -26,7 +26,7 @@ pub(super) struct LastEtcd {
 /// The endpoints of an older ServiceRegistry and of a younger one.
 pub(super) type Pair = (Vec<String>, Vec<String>);
 
-/// What was proven about pairs of ServiceRegistries, the older one first, while they had these endpoints.
+/// The proofs about pairs of ServiceRegistries, the older one first, while they had these endpoints.
 pub(super) type Verdicts = BTreeMap<(String, String), (Pair, Comparison)>;
 
 /// An older ServiceRegistry with the same keyspace.

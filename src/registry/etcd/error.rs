@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn only_certificates_and_handshakes_are_failures_of_tls() {
         let failed = |text: &str| matches!(of_transport(text), RegistryError::TlsFailed(_));
-        // What rustls 0.23 and tokio-rustls say of a killed server, and of one that we refuse or that refuses us.
+        // The words of rustls 0.23 and tokio-rustls for a killed server, and of one that we refuse or that refuses us.
         let closed = "transport error: peer closed connection without sending TLS close_notify: \
                       https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
         assert!(!failed(closed) && !failed("transport error: connection reset by peer"));

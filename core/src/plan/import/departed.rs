@@ -153,7 +153,7 @@ fn departed(input: &Input<'_>, addr: InstanceAddr) -> Option<DepartedEndpoint> {
     if let Some(before) = before {
         return Some(DepartedEndpoint { lost_until, ..before.clone() });
     }
-    // What another leader left behind without a record may live, or may be about to go.
+    // An endpoint that another leader left without a record may live, or may be about to go.
     let begins = input.leads && input.state.judging_since.is_none();
     let orphan = begins && input.present.get(&addr).is_some_and(|present| present.from_here);
     let evidence = if input.started_after_rollback { Evidence::RolledBack } else { Evidence::NoRecordAtStart };
