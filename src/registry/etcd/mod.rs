@@ -142,8 +142,8 @@ impl Registry for EtcdRegistry {
             drop(stream);
             Ok(found)
         };
-        // The client drops the header of an answer that the lease is gone. When it was asked, the server had reached every
-        // revision of an earlier answer.
+        // The client drops the header of an answer that the lease is gone. When it was asked, the server had reached
+        // every revision of an earlier answer.
         let revision = self.reached.load(Ordering::Relaxed);
         match tokio::time::timeout(CALL, kept).await {
             Ok(Ok(found)) if found.ttl() > 0 => {
