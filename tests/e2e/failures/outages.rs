@@ -120,22 +120,22 @@ async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
 
 /// Six hundred records are put back at once: no lease gets more than it may carry, and each is granted once.
 async fn many_records_are_put_back_at_once(suite: Arc<Suite>) -> Result<()> {
-    const RECORDS: usize = 600;
-    const SERVICES: usize = 30;
+    const NAMES: usize = 30;
+    const PODS: usize = 20;
+    const RECORDS: usize = NAMES * PODS;
     let bed = suite.own_bed().await?;
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     twinspan.ready().await?;
     let registry = bed.start_registry("registry-many-at-once").await?;
     let sandbox = Sandbox::with_registry(&bed, "many-at-once", &registry).await?;
-    sandbox.pod("echo", "pod", 80).await?;
-    sandbox.pods.set_ready("pod", true).await?;
-    for n in 0..SERVICES {
-        let ports = json!([{"name": "rpc", "port": 80}]);
-        let spec = json!({"clusterIP": "None", "selector": {"app": "echo"}, "ports": ports});
-        sandbox.service(&format!("echo-{n}"), spec).await?;
+    sandbox.selector_service("echo", 80).await?;
+    for n in 0..PODS {
+        let name = format!("pod-{n}");
+        sandbox.pod("echo", &name, 80).await?;
+        sandbox.pods.set_ready(&name, true).await?;
     }
-    for n in 0..RECORDS {
-        let extra = json!({"service": {"name": format!("echo-{}", n % SERVICES)}, "direction": "Export"});
+    for n in 0..NAMES {
+        let extra = json!({"service": {"name": "echo"}, "direction": "Export"});
         sandbox.register(&format!("name-{n}"), extra).await?;
     }
     let root = format!("{}/", sandbox.name);

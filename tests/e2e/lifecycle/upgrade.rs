@@ -47,10 +47,15 @@ async fn leads(twinspan: &Twinspan) -> Result<()> {
     .await
 }
 
+/// The earlier version does not know the flag of the audits.
+fn options() -> TwinspanOptions {
+    TwinspanOptions { unknown: vec!["--audit-interval=".to_owned()], ..TwinspanOptions::default() }
+}
+
 /// Another version takes over, as a rolling update replaces pods; nothing changes.
 async fn replace(bed: &Bed, sandbox: &Sandbox<'_>, before: Twinspan, binary: &str) -> Result<Twinspan> {
     let (known, held) = (everything(sandbox).await?, hold(sandbox, "held").await?.context("no hold")?.1);
-    let after = bed.start_twinspan(binary, &TwinspanOptions::default())?;
+    let after = bed.start_twinspan(binary, &options())?;
     after.ready().await?;
     before.part().stop().await?;
     leads(&after).await?;
@@ -78,7 +83,7 @@ async fn replace(bed: &Bed, sandbox: &Sandbox<'_>, before: Twinspan, binary: &st
 async fn from_an_earlier_version_and_back(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let earlier = namespace::binary("earlier")?;
-    let first = bed.start_twinspan(&earlier, &TwinspanOptions::default())?;
+    let first = bed.start_twinspan(&earlier, &options())?;
     first.ready().await?;
     let sandbox = Sandbox::new(&bed, "upgrade").await?;
     // Own records and imports.
