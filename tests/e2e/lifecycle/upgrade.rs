@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use twinspan_testbed::{Bed, Server, ServerOptions, Twinspan, TwinspanOptions, eventually, holds, namespace, next_v4};
 
 use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
@@ -117,12 +119,16 @@ async fn from_an_earlier_version_and_back(suite: Arc<Suite>) -> Result<()> {
         Ok(())
     })
     .await?;
-    // Twelve that are held.
+    // Twelve that are held, and whose servers live.
+    let mut listening = JoinSet::new();
     sandbox.headless_without_selector("held", 9000).await?;
     sandbox.register("held", json!({"import": {"onExpiry": "Remove"}})).await?;
     let mut kept = Vec::new();
     for _ in 0..12 {
         let address = SocketAddr::from((next_v4(), 9000));
+        // A process that starts now has no evidence, so it probes: an endpoint that refuses would go at once.
+        let listener = TcpListener::bind(address).await?;
+        listening.spawn(async move { while listener.accept().await.is_ok() {} });
         sandbox.put("held", address).await?;
         kept.push(address);
     }
