@@ -4,7 +4,6 @@ mod deletion_orders;
 mod dry_run;
 mod moves;
 mod replicas;
-mod upgrade;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ stories![
     a_registered_service,
     a_service_registry,
     what_we_write_is_what_kitex_reads;
-    modules: deletion_orders, dry_run, moves, replicas, upgrade,
+    modules: deletion_orders, dry_run, moves, replicas,
 ];
 
 async fn a_registered_service(suite: Arc<Suite>) -> Result<()> {
