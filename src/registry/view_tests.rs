@@ -158,51 +158,6 @@ fn a_departure_is_explained_by_its_lease_and_ends_when_the_address_is_registered
 }
 
 #[test]
-fn records_missing_after_a_rollback_are_unexplained_and_own_ones_are_put_back() {
-    let another = ListResponse { cluster_id: 2, ..listing(9, &[]) };
-    for (second, returned) in [(another, Incarnation::ClusterChanged), (listing(4, &[]), Incarnation::RolledBack)] {
-        let mut view = view();
-        let first = [foreign("p/echo/10.0.0.1:80", 3), foreign("p/echo/pod", 4), own("p/echo/10.0.0.2:80", 5)];
-        let mut moved = first[1].clone();
-        moved.value = foreign("p/echo/10.0.0.7:80", 4).value;
-        reset(&mut view, &listing(5, &[first[0].clone(), moved, first[2].clone()]), at(0));
-        // One key has an earlier value there: its present address is missing too.
-        let mut before = first[1].clone();
-        before.value = foreign("p/echo/10.0.0.6:80", 2).value;
-        before.mod_revision = 2;
-        let affected = reset(&mut view, &ListResponse { records: vec![before], ..second.clone() }, at(0));
-        assert_eq!(affected.look_ups, [], "its leases say nothing");
-        let rolled_back = |address: &str| (address.to_owned(), Evidence::RolledBack);
-        assert_eq!(evidence(&view), [rolled_back("10.0.0.1:80"), rolled_back("10.0.0.7:80")]);
-        assert_eq!(view.incarnation(), returned);
-        // Revisions start anew: a lower revision may be newer.
-        view.apply(&[Change::Put(foreign("p/echo/10.0.0.1:80", second.revision + 1))], at(0));
-        assert_eq!(keys(&view).len(), 2);
-        let same = listing_of(&view, second.cluster_id);
-        reset(&mut view, &same, at(0));
-        assert_eq!(view.incarnation(), Incarnation::AsItWas);
-    }
-}
-
-fn listing_of(view: &RegistryView, cluster_id: u64) -> ListResponse {
-    ListResponse { cluster_id, revision: view.revision, records: Vec::new() }
-}
-
-#[test]
-fn a_process_that_starts_knows_the_etcd_cluster_from_the_status() {
-    for (before, expected) in [
-        (None, Incarnation::AsItWas),
-        (Some((1, 5)), Incarnation::AsItWas),
-        (Some((1, 6)), Incarnation::RolledBack),
-        (Some((2, 5)), Incarnation::ClusterChanged),
-    ] {
-        let mut view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", before.map(Into::into));
-        reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
-        assert_eq!((view.incarnation(), keys(&view).len()), (expected, 1), "{before:?}");
-    }
-}
-
-#[test]
 fn several_records_of_a_service_deleted_in_one_revision_are_a_bulk_deletion() {
     let records = [
         foreign("p/echo/10.0.0.1:80", 1),
@@ -330,78 +285,6 @@ fn departures_are_forgotten_when_they_no_longer_matter() {
     assert_eq!(evidence(&view), []);
 }
 
-fn list(view: &mut RegistryView, listing: &ListResponse) {
-    reset(view, listing, at(0));
-}
-
-/// K of this address with another value.
-fn changed(key: &str, mod_revision: Revision) -> RawRecord {
-    let mut raw = own(key, mod_revision);
-    raw.value = String::from_utf8(raw.value).unwrap().replace("10,", "20,").into();
-    raw
-}
-
-#[test]
-fn a_listed_revision_that_went_back_is_a_rollback_and_the_list_is_believed() {
-    let key = "p/echo/10.0.0.1:80";
-    for (after, why) in [
-        (changed(key, 500), "a snapshot that was restored with a higher revision"),
-        (changed(key, 900), "the first write on a new line of revisions"),
-    ] {
-        let mut view = view();
-        list(&mut view, &listing(950, &[own(key, 900), foreign("p/echo/10.0.0.2:80", 940)]));
-        list(&mut view, &listing(2000, std::slice::from_ref(&after)));
-        let (name, owner) = echo();
-        let record = view.snapshot(&name, &owner).records[&RecordKey::from(key)].clone();
-        assert_eq!(*record, view.layout().decode(&after), "{why}");
-        assert_eq!(view.incarnation(), Incarnation::RolledBack, "{why}");
-        assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::RolledBack)], "{why}");
-    }
-    // A record of ours that is newer than the list proves nothing.
-    let mut view = view();
-    list(&mut view, &listing(950, &[own(key, 900)]));
-    view.learnt(&key.into(), Some(&changed(key, 970)), 970);
-    list(&mut view, &listing(960, &[own(key, 900)]));
-    assert_eq!((view.incarnation(), keys(&view).len()), (Incarnation::AsItWas, 1));
-}
-
-#[test]
-fn a_range_that_went_back_makes_those_listed_before_it_unexplained_too() {
-    let mut view = RegistryView::new(Layout::new(Format::GoZero, ""), "c1", None);
-    let record = |key: &str, mod_revision| RawRecord {
-        key: key.into(),
-        value: b"10.0.0.1:80".to_vec(),
-        mod_revision,
-        lease: LEASE,
-    };
-    let range = |name: &str| Range::Service(RegistryName::new(name).unwrap());
-    view.begin(None);
-    view.reset(&range("echo"), &listing(950, &[record("echo/1", 900)]), at(0));
-    view.reset(&range("other"), &listing(950, &[record("other/1", 910)]), at(0));
-    view.set_all_listed();
-    view.begin(None);
-    view.reset(&range("echo"), &listing(2000, &[]), at(9));
-    assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::Deregistered)]);
-    view.reset(&range("other"), &listing(2000, &[record("other/1", 500)]), at(9));
-    assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::RolledBack)]);
-    assert_eq!(view.incarnation(), Incarnation::RolledBack);
-}
-
-#[test]
-fn a_lost_race_that_shows_an_older_record_is_believed_and_asks_for_a_list() {
-    let key = "p/echo/10.0.0.1:80";
-    let mut view = view();
-    list(&mut view, &listing(950, &[own(key, 900)]));
-    view.learnt(&key.into(), Some(&own(key, 900)), 960);
-    assert!(!view.is_contradicted());
-    view.learnt(&key.into(), Some(&changed(key, 500)), 2001);
-    assert!(view.is_contradicted());
-    let (name, owner) = echo();
-    assert_eq!(view.snapshot(&name, &owner).records[&RecordKey::from(key)].mod_revision, 500);
-    list(&mut view, &listing(2002, &[changed(key, 500)]));
-    assert_eq!((view.incarnation(), view.is_contradicted()), (Incarnation::RolledBack, false));
-}
-
 #[test]
 fn with_several_ranges_a_delete_of_ours_is_not_undone_by_an_older_event() {
     let mut view = RegistryView::new(Layout::new(Format::GoZero, ""), "c1", None);
@@ -433,55 +316,6 @@ fn with_several_ranges_a_delete_of_ours_is_not_undone_by_an_older_event() {
     assert_eq!(keys(&view), Vec::<String>::new(), "the answer came after the other range's event");
 }
 
-fn values(incarnation: IncarnationKey, epoch: Option<u64>) -> Option<FenceValues> {
-    Some(FenceValues { incarnation, epoch })
-}
-
-#[test]
-fn incarnation_and_epoch_tell_what_cluster_id_and_revision_do_not() {
-    let value = |text: &str| IncarnationKey::Value(text.to_owned());
-    let known = |incarnation: Option<&str>, epoch| LastKnown {
-        incarnation: incarnation.map(ToOwned::to_owned),
-        epoch,
-        ..LastKnown::from((1, 5))
-    };
-    for (known, found, expected) in [
-        (known(None, None), values(IncarnationKey::Missing, None), Incarnation::AsItWas),
-        (known(None, None), values(value("a"), Some(7)), Incarnation::AsItWas),
-        (known(Some("a"), Some(7)), values(value("a"), Some(7)), Incarnation::AsItWas),
-        (known(Some("a"), Some(7)), values(value("a"), Some(9)), Incarnation::AsItWas),
-        (known(Some("a"), Some(7)), values(value("a"), Some(6)), Incarnation::RolledBack),
-        (known(Some("a"), Some(7)), values(value("a"), None), Incarnation::RolledBack),
-        (known(Some("a"), Some(7)), values(IncarnationKey::Missing, None), Incarnation::RolledBack),
-        (known(Some("a"), Some(7)), values(IncarnationKey::Missing, Some(7)), Incarnation::RolledBack),
-        (known(Some("a"), Some(7)), values(value("b"), Some(7)), Incarnation::ClusterChanged),
-        (known(Some("a"), Some(7)), values(IncarnationKey::Unreadable, Some(7)), Incarnation::AsItWas),
-        (known(Some("a"), Some(7)), None, Incarnation::AsItWas),
-        (
-            LastKnown { unsettled: Some(Incarnation::RolledBack), ..known(Some("a"), Some(7)) },
-            values(value("a"), Some(8)),
-            Incarnation::RolledBack,
-        ),
-    ] {
-        let text = format!("{known:?} {found:?}");
-        let mut view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", Some(known));
-        view.begin(found.clone());
-        view.reset(&Range::Everything, &listing(9, &[]), at(0));
-        view.set_all_listed();
-        assert_eq!(view.incarnation(), expected, "{text}");
-        // Once it was met, it is the known one.
-        view.begin(found);
-        view.reset(&Range::Everything, &listing(9, &[]), at(0));
-        assert_eq!(view.incarnation(), Incarnation::AsItWas, "{text}");
-    }
-    // A proxy answers without a cluster ID.
-    let mut view = view();
-    list(&mut view, &listing(9, &[]));
-    list(&mut view, &ListResponse { cluster_id: 0, ..listing(9, &[]) });
-    list(&mut view, &listing(9, &[]));
-    assert_eq!(view.incarnation(), Incarnation::AsItWas);
-}
-
 #[test]
 fn an_answer_that_events_have_overtaken_brings_no_record_back() {
     for layout in [Layout::new(Format::Kitex, "p"), Layout::new(Format::Kitex, "")] {
@@ -505,3 +339,6 @@ fn an_answer_that_events_have_overtaken_brings_no_record_back() {
         assert_eq!(view.all().count(), 1, "{range:?}");
     }
 }
+
+#[path = "view_incarnation_tests.rs"]
+mod incarnation;
