@@ -9,6 +9,10 @@ use std::collections::BTreeMap;
 const SLICE_DIGEST: usize = 10;
 /// A time in the form of conditions and explanations, with every digit 0.
 const TIME: &str = "0000-00-00T00:00:00Z";
+/// The text before the name of a hold, which follows from its start.
+const APPROVAL: &str = "approve-deletions=";
+/// Hexadecimal digits of the name of a hold.
+const HOLD_DIGEST: usize = 12;
 
 /// Texts that are known before a run asks, with the placeholder of each.
 #[derive(Debug, Default)]
@@ -42,7 +46,8 @@ impl Placeholders {
         let mut numbers = Numbers::new();
         let mut lines: Vec<String> = Vec::new();
         for line in text.split('\n') {
-            lines.push(times(&of_line(line, &mut numbers, replaced), &mut numbers, replaced));
+            let line = times(&of_line(line, &mut numbers, replaced), &mut numbers, replaced);
+            lines.push(holds(&line, &mut numbers, replaced));
         }
         lines.join("\n")
     }
@@ -73,7 +78,7 @@ fn of_line(line: &str, numbers: &mut Numbers, replaced: &mut Replaced) -> String
         ("leader", Some(leader)) if leader.starts_with("twinspan-") => {
             format!("\"{}\"", number("leader", leader, numbers, replaced))
         }
-        ("name", Some(name)) => match name.rsplit_once('-').filter(|(_, digest)| is_digest(digest)) {
+        ("name", Some(name)) => match name.rsplit_once('-').filter(|(_, digest)| is_digest(digest, SLICE_DIGEST)) {
             Some((stem, digest)) => format!("\"{stem}-{}\"", number("digest", digest, numbers, replaced)),
             None => value.to_owned(),
         },
@@ -82,8 +87,8 @@ fn of_line(line: &str, numbers: &mut Numbers, replaced: &mut Replaced) -> String
     format!("{field}\": {value}{end}")
 }
 
-fn is_digest(text: &str) -> bool {
-    text.len() == SLICE_DIGEST && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+fn is_digest(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn times(line: &str, numbers: &mut Numbers, replaced: &mut Replaced) -> String {
@@ -98,6 +103,19 @@ fn times(line: &str, numbers: &mut Numbers, replaced: &mut Replaced) -> String {
                 said.push(first);
                 rest = &rest[first.len_utf8()..];
             }
+        }
+    }
+    said
+}
+
+fn holds(line: &str, numbers: &mut Numbers, replaced: &mut Replaced) -> String {
+    let mut parts = line.split(APPROVAL);
+    let mut said = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        said += APPROVAL;
+        match part.split_at_checked(HOLD_DIGEST).filter(|(digest, _)| is_digest(digest, HOLD_DIGEST)) {
+            Some((digest, rest)) => said += &(number("hold", digest, numbers, replaced) + rest),
+            None => said += part,
         }
     }
     said
