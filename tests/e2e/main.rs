@@ -30,12 +30,18 @@ const STORIES_AT_ONCE: usize = 8;
 
 stories![modules: chart, crds, docs, failures, lifecycle, random, registry_contract, safety, seen, sync];
 
+/// The parts that the stories need; the earlier version of Twinspan is built for the long ones alone.
+fn parts(arguments: &Arguments) -> Vec<&'static str> {
+    let long = arguments.ignored || arguments.include_ignored;
+    namespace::ASKED.into_iter().chain(long.then_some("earlier")).collect()
+}
+
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Stories mostly wait, so more of them run concurrently than there are cores.
     arguments.test_threads.get_or_insert(STORIES_AT_ONCE);
     if !arguments.list
-        && let Err(error) = namespace::enter(&namespace::ASKED)
+        && let Err(error) = namespace::enter(&parts(&arguments))
     {
         eprintln!("e2e: {error:#}");
         return ExitCode::FAILURE;

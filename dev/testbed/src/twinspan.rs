@@ -16,6 +16,8 @@ use crate::{Kubeconfig, OPERATOR_NAMESPACE, deployment, eventually};
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub args: Vec<String>,
+    /// Arguments of the chart, by their beginning, that an earlier version does not know.
+    pub unknown: Vec<String>,
     /// The namespace of its Lease and its Secrets; absent is the usual one.
     pub namespace: Option<String>,
     /// The file that it sees as `/etc/hosts`; absent is the machine's.
@@ -43,7 +45,9 @@ impl Twinspan {
         let container = deployment::container()?;
         let mut args = container.args.clone().unwrap_or_default();
         // Differences from a pod: several replicas share one machine, and no kubelet mounts a token.
-        args.retain(|arg| !arg.starts_with("--admin-addr="));
+        args.retain(|arg| {
+            !arg.starts_with("--admin-addr=") && !options.unknown.iter().any(|flag| arg.starts_with(flag))
+        });
         args.extend([format!("--admin-addr={admin}"), format!("--kubeconfig={}", kubeconfig.path.display())]);
         args.extend(options.args.iter().cloned());
         let namespace = options.namespace.as_deref().unwrap_or(OPERATOR_NAMESPACE);
