@@ -23,13 +23,15 @@ stories![
     restores::a_new_cluster_of_a_member_that_lagged,
     restores::an_emptied_volume_with_more_writes,
     restores::emptied_between_two_runs,
+    restores::bumped_between_two_runs,
     credentials::the_password_changes,
     credentials::tokens_expire,
     credentials::certificates_expire_and_are_rotated,
     a_member_of_three_is_killed_and_frozen,
     an_endpoints_name_leads_elsewhere,
     our_lease_is_revoked,
-    the_quota_is_used_up,
+    the_quota_is_used_up;
+    long: restores::bumped_between_two_runs_of_one_leader,
 ];
 
 /// A service with one exported pod and three imported servers.
