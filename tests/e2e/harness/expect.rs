@@ -52,8 +52,12 @@ impl Sandbox<'_> {
     }
 
     pub async fn records_become(&self, service: &str, expected: &[SocketAddr]) -> Result<()> {
+        self.records_become_within(service, expected, SOON).await
+    }
+
+    pub async fn records_become_within(&self, service: &str, expected: &[SocketAddr], within: Duration) -> Result<()> {
         let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
-        eventually("the registered addresses", SOON, || async {
+        eventually("the registered addresses", within, || async {
             let found = self.registered_addresses(service).await?;
             ensure!(found == expected, "registered {found:?}, want {expected:?}");
             Ok(())

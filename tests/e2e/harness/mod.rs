@@ -16,7 +16,7 @@ mod trials;
 use std::time::Duration;
 
 pub use records::{Record, record};
-pub use sandbox::{Sandbox, merge};
+pub use sandbox::{LEASE_TTL, Sandbox, merge};
 pub use suite::Suite;
 pub(crate) use trials::{stories, story_name};
 

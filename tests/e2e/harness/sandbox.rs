@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{Secret, Service};
@@ -15,6 +16,9 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use twinspan::api::{RegisteredService, ServiceRegistry};
 use twinspan_testbed::{Bed, Caller, Etcd, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, next_v4};
+
+/// The lease TTL of the ServiceRegistry of a sandbox: the shortest that is allowed.
+pub const LEASE_TTL: Duration = Duration::from_secs(60);
 
 /// A namespace, a ServiceRegistry with a prefix of its own, and foreign records and slices beside them that Twinspan
 /// must not touch.
@@ -125,7 +129,7 @@ impl<'a> Sandbox<'a> {
             "etcd": {"endpoints": [self.registry.endpoint()]},
             "format": "Kitex",
             "prefix": self.name,
-            "lease": {"ttlSeconds": 60},
+            "lease": {"ttlSeconds": LEASE_TTL.as_secs()},
             "allowed": [{"namespaceSelector": {"matchLabels": {"story": self.name}}, "registryNames": ["*"]}],
         });
         merge(&mut spec, extra);

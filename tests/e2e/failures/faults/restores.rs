@@ -11,10 +11,7 @@ use tokio::net::TcpListener;
 use twinspan_testbed::{Etcd, Link, TwinspanOptions, eventually, next_v4};
 
 use super::Scene;
-use crate::harness::{SOON, Sandbox, Suite, TWINSPAN};
-
-/// The lease TTL of a sandbox's ServiceRegistry.
-const TTL: Duration = Duration::from_secs(60);
+use crate::harness::{LEASE_TTL, SOON, Sandbox, Suite, TWINSPAN};
 
 /// The change of etcd's files that nobody announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,12 +190,8 @@ pub async fn bumped_between_two_runs_of_one_leader(suite: Arc<Suite>) -> Result<
     .await?;
     // The snapshot is older than the end of its leader, whose epoch nothing explains: for one TTL only what was seen to
     // end goes.
-    eventually("the record of the pod that ended goes", TTL + SOON, || async {
-        let found = scene.sandbox.registered_addresses("echo").await?;
-        ensure!(found.len() == 4 && !found.contains(&ended.to_string()), "{found:?}");
-        Ok(())
-    })
-    .await?;
+    let left = [&scene.vms[..3], &[scene.pod]].concat();
+    scene.sandbox.records_become_within("echo", &left, LEASE_TTL + SOON).await?;
     scene.sandbox.put("echo", newer).await?;
     scene.goes_on().await?;
     server.abort();
