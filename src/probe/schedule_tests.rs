@@ -167,3 +167,35 @@ async fn many_silent_addresses_delay_no_other() {
     seconds(60).await;
     bench.asked(0..=0, "another replica leads");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_term_begins_without_the_answers_and_the_pace_of_the_one_before() {
+    let bench = bench(Answer::NoAnswer);
+    let (addr, one) = (addr(0), service("one"));
+    bench.probes.ask(&one, &BTreeSet::from([addr]));
+    bench.leads();
+    seconds(30).await;
+    bench.leadership.lost();
+    bench.leads();
+    // The first probe of this term is under way.
+    tokio::time::sleep(SILENCE / 2).await;
+    assert_eq!(bench.answer(&one, addr), None);
+    bench.asked(13..=30, "in the term before");
+    seconds(9).await;
+    bench.asked(7..=10, "often, as after every beginning");
+    assert!(bench.answer(&one, addr).unwrap().times <= 10, "counted anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_of_the_term_before_that_is_answered_late_says_nothing() {
+    let bench = bench(Answer::NoAnswer);
+    let (addr, one) = (addr(0), service("one"));
+    bench.probes.ask(&one, &BTreeSet::from([addr]));
+    bench.leads();
+    tokio::time::sleep(SILENCE / 2).await;
+    bench.answers(Answer::Accepted);
+    bench.leadership.lost();
+    bench.leads();
+    tokio::time::sleep(SILENCE * 3 / 4).await;
+    assert_eq!(bench.answer(&one, addr).map(|probe| probe.answer), Some(Answer::Accepted));
+}
