@@ -101,3 +101,16 @@ async fn a_lease_that_etcd_refuses_is_left_for_the_next_one() {
     tokio::time::sleep(Duration::from_secs(121)).await;
     assert_eq!(main.room(registry.as_ref(), |_| 0, 1).await.unwrap().lease, main.id(0), "it has expired");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_ttl_of_a_lease_counts_from_the_request_on() {
+    let server = FakeEtcd::new();
+    server.set_faults(Faults { slow_grants: true, ..Faults::default() });
+    let (registry, main) = (server.connect().await.unwrap(), pool("c", "main", "p", 60));
+    let began = Instant::now();
+    drop(main.room(registry.as_ref(), |_| 0, 1).await.unwrap());
+    assert_eq!(began.elapsed(), Duration::from_secs(1), "the answer took a second");
+    tokio::time::sleep_until(began + Duration::from_millis(20_500)).await;
+    drop(main.room(registry.as_ref(), |_| 0, 1).await.unwrap());
+    assert_eq!(server.calls("keep_alive"), 1, "a third of its TTL is over");
+}
