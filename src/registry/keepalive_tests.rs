@@ -98,6 +98,8 @@ async fn keepalives_wait_for_no_list() {
 #[tokio::test(start_paused = true)]
 async fn once_everything_is_listed_only_leases_with_records_are_kept() {
     let server = FakeEtcd::new();
+    // The list comes after the first look for leases.
+    server.set_faults(Faults { slow: true, ..Faults::default() });
     let (handle, _events, stop) = replica(&server, 60);
     server.grant_for(handle.leases.id(0), Duration::from_secs(60));
     server.grant_for(handle.leases.id(1), Duration::from_secs(60));
@@ -153,5 +155,27 @@ async fn a_lease_that_cannot_be_kept_delays_no_other() {
     let before = server.calls("keep_alive");
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert!((80..=100).contains(&(server.calls("keep_alive") - before)), "{}", server.calls("keep_alive") - before);
+    stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_a_lease_is_gone_waits_for_no_other_answer() {
+    let server = FakeEtcd::new();
+    let (handle, _events, stop) = replica(&server, 60);
+    let [gone, slow] = [0, 1].map(|n| handle.leases.id(n));
+    for (n, lease) in [gone, slow].into_iter().enumerate() {
+        server.grant_for(lease, Duration::from_secs(60));
+        server.put(&format!("p/echo/10.0.0.{n}:80"), OWN, lease);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // No event tells what happens to the records.
+    server.set_faults(Faults { silent: true, ..Faults::default() });
+    server.revoke(gone);
+    server.delay_keepalives(slow);
+    let (connection, mut keeper) = (handle.connection().unwrap(), Keeper::new(handle.clone()));
+    keeper.all_due();
+    let round = tokio::time::timeout(Duration::from_secs(1), keeper.round(connection.as_ref())).await;
+    assert!(round.is_err(), "the other lease is not answered yet");
+    assert_eq!(handle.view().own_leases().keys().collect::<Vec<_>>(), [&slow]);
     stop.cancel();
 }

@@ -134,6 +134,10 @@ impl Registry for FakeConnection {
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<KeepAlive> {
+        let delayed = self.server.lock().delayed.contains(&lease);
+        if delayed {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
         let mut state = self.ask("keep_alive")?;
         if let Some(error) = state.unkept.get(&lease) {
             return Err(error.clone());

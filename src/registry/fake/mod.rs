@@ -76,6 +76,8 @@ struct State {
     swallowed: BTreeSet<RecordKey>,
     /// Leases whose keepalives fail, and their errors.
     unkept: BTreeMap<LeaseId, RegistryError>,
+    /// Leases whose keepalives take five seconds.
+    delayed: BTreeSet<LeaseId>,
     /// Prefixes of keys that our user may not write.
     forbidden: BTreeSet<String>,
     /// etcd's `--max-txn-ops`.
@@ -106,6 +108,7 @@ impl Default for State {
             unwatched: BTreeMap::new(),
             swallowed: BTreeSet::new(),
             unkept: BTreeMap::new(),
+            delayed: BTreeSet::new(),
             forbidden: BTreeSet::new(),
             max_txn_ops: MAX_BATCH + 1,
             secret_leases: BTreeSet::new(),
@@ -177,6 +180,11 @@ impl FakeEtcd {
             Some(error) => drop(state.unkept.insert(lease, error)),
             None => drop(state.unkept.remove(&lease)),
         }
+    }
+
+    /// Keepalives of this lease take five seconds.
+    pub fn delay_keepalives(&self, lease: LeaseId) {
+        self.lock().delayed.insert(lease);
     }
 
     /// Our user may not write keys with these prefixes any more; every other key stays permitted.
