@@ -76,6 +76,23 @@ async fn six_hundred_writes_after_an_emptied_etcd_fill_two_leases_by_two_grants(
 }
 
 #[tokio::test(start_paused = true)]
+async fn healed_records_that_go_with_a_lease_of_ours_have_expired() {
+    let bench = bench();
+    let lease = bench.handle.leases.id(3);
+    bench.server.grant_for(lease, Duration::from_secs(3600));
+    for n in 1..=2 {
+        let healed = value(&format!("10.0.0.{n}:80"))
+            .replace("null", r#"{"twinspan.dev/owner":"c1/shop/echo","twinspan.dev/healed":"true"}"#);
+        bench.server.put(&format!("p/echo/10.0.0.{n}:80"), &healed, lease);
+    }
+    bench.fresh().await;
+    bench.server.revoke(lease);
+    let expired = Evidence::LeaseExpired;
+    bench.until("both are explained", |b| b.evidence_of("echo") == [expired, expired]).await;
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_name_that_is_lost_does_not_take_its_neighbours_along() {
     let bench = bench();
     bench.fresh().await;
