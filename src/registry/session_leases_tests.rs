@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::registry::{Change, KeepAlive};
+use twinspan_core::model::RawRecord;
 
 /// Every change below the prefix, from now on.
 async fn witness(server: &FakeEtcd) -> Box<dyn Watch> {
@@ -123,6 +124,22 @@ async fn a_name_that_is_lost_does_not_take_its_neighbours_along() {
     // It may be written again: its lease is a new one.
     bench.server.forbid_writes(&[]);
     assert_eq!(bench.write(vec![create_of("payment", 8)]).await.created, 1);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_of_a_record_on_a_refused_lease_moves_it() {
+    let bench = bench();
+    bench.fresh().await;
+    for (n, name) in ["order", "payment"].into_iter().enumerate() {
+        bench.write(vec![create_of(name, n)]).await;
+    }
+    bench.server.forbid_writes(&["p/payment/"]);
+    let RawRecord { key, value, mod_revision, lease } = bench.server.records()["p/order/10.0.0.1:80"].clone();
+    let report = bench.write(vec![RecordOp::Update { key, value, if_revision: mod_revision, lease }]).await;
+    assert_eq!((report.updated, report.error), (1, None));
+    let [first, second] = [0, 1].map(|n| bench.handle.leases.id(n));
+    assert_eq!((lease, bench.server.records()["p/order/10.0.0.1:80"].lease), (first, second));
     bench.stop.cancel();
 }
 

@@ -299,6 +299,21 @@ async fn a_former_registry_that_refuses_does_not_keep_records_from_the_new_one()
     assert_eq!(bench.handle("main").problem(true), None);
 }
 
+#[tokio::test(start_paused = true)]
+async fn records_leave_a_lease_that_etcd_refuses_with_the_next_pass() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.pass().await;
+    let [first, second] = [0, 1].map(|n| bench.handle("main").leases.id(n));
+    // Another name on the same lease, which our user may not write any more.
+    bench.etcd().put("p/payment/10.0.0.9:80", "", first);
+    bench.etcd().forbid_writes(&["p/payment/"]);
+    bench.ready(&["10.0.0.1", "10.0.0.2"]);
+    assert_ne!(bench.pass().await.action, Action::Retry);
+    let leases: Vec<LeaseId> = bench.etcd().records().into_values().map(|record| record.lease).collect();
+    assert_eq!(leases, [second, second, first]);
+}
+
 /// Whether another pass was asked for after the last one.
 fn comes_again(bench: &mut Bench) -> bool {
     let mut again = false;
