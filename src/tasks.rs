@@ -106,7 +106,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert_eq!((tasks.broken(), stop.is_cancelled()), (None, false));
         tasks.spawn("breaks", async { panic!("{}", "why") });
-        stop.cancelled().await;
+        tokio::time::timeout(AGAIN, stop.cancelled()).await.unwrap();
         assert_eq!(tasks.broken(), Some("breaks"));
         ended.cancel();
         tasks.end().await;

@@ -278,6 +278,17 @@ async fn lead(client: Client, settings: Settings, leadership: Leadership, stop: 
 mod tests {
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn the_end_names_the_task_that_broke_off() {
+        let stop = CancellationToken::new();
+        let lifetimes = Lifetimes::new(&stop);
+        let passes = lifetimes.tasks.spawn("queue", async { panic!("{}", "why") });
+        let election = lifetimes.election.clone();
+        let electing = lifetimes.tasks.spawn("election", async move { election.cancelled().await });
+        tokio::time::timeout(Duration::from_secs(1), stop.cancelled()).await.unwrap();
+        assert_eq!(lifetimes.end(passes, electing).await, Some("queue"));
+    }
+
     #[test]
     fn a_dry_run_takes_part_in_no_election_and_writes_nothing() {
         for (leader_elect, dry_run, elects, writes) in [

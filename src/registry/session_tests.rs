@@ -387,6 +387,18 @@ async fn a_search_for_orphans_that_fails_neither_ends_nor_delays_the_session() {
     bench.stop.cancel();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_look_up_that_breaks_off_leaves_the_lease_unreadable() {
+    let bench = bench();
+    bench.server.grant_for(LeaseId(5), Duration::from_secs(3600));
+    bench.server.put("p/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId(5));
+    bench.fresh().await;
+    bench.server.set_faults(Faults { breaks_off: Some("look_up"), ..Faults::default() });
+    bench.server.delete(&["p/echo/10.0.0.1:80"]);
+    bench.until("unreadable", |b| b.evidence_of("echo") == [Evidence::LeaseUnreadable]).await;
+    bench.stop.cancel();
+}
+
 /// A connector that panics at first.
 struct Panics(std::sync::atomic::AtomicUsize, FakeEtcd);
 

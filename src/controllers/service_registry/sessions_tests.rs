@@ -9,6 +9,8 @@ use twinspan_core::model::LeaseId;
 use super::Command;
 use super::bench::{RECONNECT, STATUS_PACE, alias, bench, echo, etcd, put_own, registry, sessions_only};
 use crate::cluster::view::{ClusterEvent, ClusterView};
+use crate::registry::RegistryError;
+use crate::registry::fake::Faults;
 use crate::registry::handle::Phase;
 
 const MAIN: &str = "http://main:2379";
@@ -290,4 +292,38 @@ async fn a_former_ttl_is_known_until_nothing_hangs_on_its_leases() {
     bench.put(again(60)).await;
     bench.after(STATUS_PACE).await;
     assert_eq!(bench.status("main").lease_ttls, [60]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_of_a_registry_that_breaks_off_begins_again() {
+    let breaks_off = |call| etcd(MAIN).set_faults(Faults { breaks_off: Some(call), ..Faults::default() });
+    let bench = bench();
+    breaks_off("commit");
+    let fenced = json!({"spec": {"fence": {"mode": "Epoch", "keyPrefix": "twinspan/"}}});
+    bench.put(registry("main", 1, &fenced)).await;
+    let handle = bench.handle("main").unwrap();
+    assert!(matches!(handle.fence(), Ok(Some(_))), "the take-over");
+    let lease = handle.leases.id(0);
+    etcd(MAIN).grant_for(lease, handle.leases.ttl());
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", lease);
+    breaks_off("keep_alive");
+    bench.after(3 * handle.leases.ttl()).await;
+    assert!(etcd(MAIN).records().contains_key("p/echo/10.0.0.1:80"), "the keepalives");
+    breaks_off("page");
+    let pages = etcd(MAIN).calls("page");
+    bench.after(Duration::from_secs(1200)).await;
+    assert!(etcd(MAIN).calls("page") > pages, "the audits");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_whose_write_was_refused_is_tried_again_soon() {
+    let mut bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench.queue.take_enqueued();
+    let full = RegistryError::NoSpace("3 GB".into());
+    bench.handle("main").unwrap().record_write_result(&echo(), Some(full));
+    bench.after(Duration::from_secs(9)).await;
+    assert!(!bench.queue.take_enqueued().contains(&echo()));
+    bench.after(Duration::from_secs(2)).await;
+    assert!(bench.queue.take_enqueued().contains(&echo()));
 }

@@ -34,6 +34,8 @@ impl FakeConnection {
 
     pub(super) fn ask(&self, what: &'static str) -> Result<MutexGuard<'_, State>> {
         let mut state = self.server.lock();
+        let breaks_off = state.faults.breaks_off.take_if(|call| *call == what).is_some();
+        assert!(!breaks_off, "{what} breaks off");
         *state.calls.entry(what).or_default() += 1;
         if state.faults.refused {
             return Err(RegistryError::AuthFailed("invalid user ID or password".to_owned()));

@@ -45,6 +45,8 @@ pub struct Faults {
     pub full: bool,
     /// Progress requests are not answered, as by etcd's proxy.
     pub no_progress: bool,
+    /// The next call of this name panics.
+    pub breaks_off: Option<&'static str>,
 }
 
 /// A copy of the server's state.
