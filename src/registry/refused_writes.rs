@@ -51,32 +51,66 @@ mod tests {
     use crate::registry::RegistryError;
     use crate::registry::handle::{Identity, RegistryEvent};
 
-    #[tokio::test(start_paused = true)]
-    async fn refused_services_are_tried_in_turn_and_all_once_a_write_works() {
-        let (sender, mut events) = mpsc::unbounded_channel();
+    fn handle() -> (Arc<RegistryHandle>, mpsc::UnboundedReceiver<RegistryEvent>) {
+        let (sender, events) = mpsc::unbounded_channel();
         let (uid, cluster_id, layout) = ("u".into(), "c1".into(), Layout::new(Format::Kitex, "p"));
         let identity = Identity { uid, cluster_id, layout, ttl_seconds: 300, fence_prefix: None };
-        let (handle, stop) = (RegistryHandle::new("main", &identity, None, sender), CancellationToken::new());
-        let task = tokio::spawn(run(handle.clone(), stop.clone()));
-        let mut reconciled = async || loop {
-            if let Some(RegistryEvent::Affected { affected, .. }) = events.recv().await {
-                return affected.owners.into_iter().map(|owner| owner.name).collect::<Vec<_>>();
+        (RegistryHandle::new("main", &identity, None, sender), events)
+    }
+
+    /// The services that are reconciled next, if any are within a minute.
+    async fn reconciled(events: &mut mpsc::UnboundedReceiver<RegistryEvent>) -> Vec<String> {
+        let next = async {
+            loop {
+                if let Some(RegistryEvent::Affected { affected, .. }) = events.recv().await {
+                    return affected.owners.into_iter().map(|owner| owner.name).collect();
+                }
             }
         };
-        let service = |name: &str| ServiceKey::new("shop", name);
-        let (began, full) = (Instant::now(), || Some(RegistryError::NoSpace("3 GB".into())));
+        tokio::time::timeout(Duration::from_secs(60), next).await.unwrap_or_default()
+    }
+
+    fn service(name: &str) -> ServiceKey {
+        ServiceKey::new("shop", name)
+    }
+
+    fn full() -> Option<RegistryError> {
+        Some(RegistryError::NoSpace("3 GB".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_services_are_tried_in_turn_and_all_once_a_write_works() {
+        let ((handle, mut events), stop, began) = (handle(), CancellationToken::new(), Instant::now());
+        let task = tokio::spawn(run(handle.clone(), stop.clone()));
         for name in ["a", "b", "c"] {
             handle.record_write_result(&service(name), full());
         }
         for (name, at) in [("a", 10), ("b", 20), ("c", 30), ("a", 40)] {
-            assert_eq!((reconciled().await, began.elapsed().as_secs()), (vec![name.to_owned()], at));
+            assert_eq!((reconciled(&mut events).await, began.elapsed().as_secs()), (vec![name.to_owned()], at));
             handle.record_write_result(&service(name), full());
         }
         handle.record_write_result(&service("b"), None);
-        assert_eq!((reconciled().await, began.elapsed().as_secs()), (vec!["a".to_owned(), "c".to_owned()], 40));
+        assert_eq!(
+            (reconciled(&mut events).await, began.elapsed().as_secs()),
+            (vec!["a".to_owned(), "c".to_owned()], 40)
+        );
         handle.record_write_result(&service("a"), None);
         handle.record_write_result(&service("c"), None);
         stop.cancel();
         task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_refused_services_are_tried_once_keepalives_work_again() {
+        let ((handle, mut events), began) = (handle(), Instant::now());
+        for name in ["a", "b"] {
+            handle.record_write_result(&service(name), full());
+        }
+        handle.record_keepalive_result(full());
+        handle.record_keepalive_result(None);
+        assert_eq!(
+            (reconciled(&mut events).await, began.elapsed().as_secs()),
+            (vec!["a".to_owned(), "b".to_owned()], 0)
+        );
     }
 }
