@@ -277,6 +277,23 @@ async fn an_emptied_etcd_with_a_higher_revision_is_told_by_its_missing_incarnati
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_incarnation_that_is_missing_alone_is_told_and_created_again() {
+    let server = FakeEtcd::new();
+    let a = replica(&server, "a");
+    a.lead();
+    a.holds_epoch("1/a").await;
+    let first = text_of(&server, INCARNATION);
+    server.delete(&[INCARNATION]);
+    server.cut();
+    a.until("created again", |fence| fence.is_ok() && text_of(&server, INCARNATION).is_some()).await;
+    assert_eq!((a.handle.view().incarnation(), epoch(&server).as_deref()), (Incarnation::RolledBack, Some("1/a")));
+    let known = a.handle.view().last_known().cloned().unwrap();
+    assert_eq!(known.incarnation, text_of(&server, INCARNATION));
+    assert_ne!(known.incarnation, first);
+    a.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_leader_stays_refused_in_its_successor() {
     let server = FakeEtcd::new();
     let a = replica(&server, "a");
