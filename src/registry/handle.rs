@@ -216,6 +216,12 @@ impl RegistryHandle {
         self.layout.ranges(&all)
     }
 
+    /// Takes the TTLs of earlier settings, on whose leases own and healed records may still hang.
+    pub fn set_former_ttls(&self, ttls: &[i64]) {
+        self.leases.set_former(ttls);
+        self.view().departures.set_our_leases(self.leases.ids());
+    }
+
     /// Locks the view; never hold the guard across an await.
     pub fn view(&self) -> MutexGuard<'_, RegistryView> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)

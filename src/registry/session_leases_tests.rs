@@ -76,20 +76,26 @@ async fn six_hundred_writes_after_an_emptied_etcd_fill_two_leases_by_two_grants(
     bench.stop.cancel();
 }
 
+/// Whether the lease is one of the settings in force or of earlier ones.
 #[tokio::test(start_paused = true)]
 async fn healed_records_that_go_with_a_lease_of_ours_have_expired() {
     let bench = bench();
-    let lease = bench.handle.leases.id(3);
-    bench.server.grant_for(lease, Duration::from_secs(3600));
-    for n in 1..=2 {
-        let healed = value(&format!("10.0.0.{n}:80"))
-            .replace("null", r#"{"twinspan.dev/owner":"c1/shop/echo","twinspan.dev/healed":"true"}"#);
-        bench.server.put(&format!("p/echo/10.0.0.{n}:80"), &healed, lease);
-    }
+    let in_force = bench.handle.leases.ids();
+    bench.handle.set_former_ttls(&[90]);
+    let former = bench.handle.leases.ids().difference(&in_force).next().copied().unwrap();
     bench.fresh().await;
-    bench.server.revoke(lease);
-    let expired = Evidence::LeaseExpired;
-    bench.until("both are explained", |b| b.evidence_of("echo") == [expired, expired]).await;
+    for (n, lease) in [bench.handle.leases.id(3), former].into_iter().enumerate() {
+        bench.server.grant_for(lease, Duration::from_secs(3600));
+        for address in [format!("10.0.{n}.1:80"), format!("10.0.{n}.2:80")] {
+            let healed = value(&address)
+                .replace("null", r#"{"twinspan.dev/owner":"c1/shop/echo","twinspan.dev/healed":"true"}"#);
+            bench.server.put(&format!("p/echo/{address}"), &healed, lease);
+        }
+        bench.until("both are known", |b| b.keys().len() == 2).await;
+        bench.server.revoke(lease);
+        let expired = vec![Evidence::LeaseExpired; 2 * (n + 1)];
+        bench.until("both are explained", |b| b.evidence_of("echo") == expired).await;
+    }
     bench.stop.cancel();
 }
 

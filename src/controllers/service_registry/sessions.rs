@@ -337,7 +337,7 @@ impl Sessions {
             }
         };
         set_fence(&handle);
-        handle.leases.set_former(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
+        handle.set_former_ttls(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
         let stop = self.stop.child_token();
         self.spawn_tasks(&handle, &settings, &stop);
         self.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
