@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -160,18 +160,20 @@ async fn says(api: &Api<DynamicObject>, name: &str, kind: &str, wanted: [&str; 2
     .await
 }
 
-/// Waits until the lease of a record was kept alive lately.
-async fn is_kept_alive(sandbox: &Sandbox<'_>, key: &str) -> Result<()> {
+/// When the lease of a record ends unless it is kept alive.
+async fn lease_ends(sandbox: &Sandbox<'_>, key: &str) -> Result<Instant> {
     let (_, _, lease) = sandbox.registry.dump(key).await?.remove(key).context("the record")?;
-    let mut client = sandbox.registry.client().await?;
-    let before = client.lease_time_to_live(lease, None).await?.ttl();
-    eventually("its lease is kept alive", SOON, || {
-        let mut client = client.clone();
-        async move {
-            let left = client.lease_time_to_live(lease, None).await?.ttl();
-            ensure!(left > before, "{left} s are left");
-            Ok(())
-        }
+    let left = sandbox.registry.client().await?.lease_time_to_live(lease, None).await?.ttl();
+    Ok(Instant::now() + Duration::from_secs(u64::try_from(left)?))
+}
+
+/// Waits until the lease of a record was kept alive since.
+async fn is_kept_alive(sandbox: &Sandbox<'_>, key: &str, before: Instant) -> Result<()> {
+    eventually("its lease is kept alive", SOON, || async {
+        let later = lease_ends(sandbox, key).await?;
+        // The time that is left has whole seconds.
+        ensure!(later > before + Duration::from_secs(2), "it ends {:?} later", later - before);
+        Ok(())
     })
     .await
 }
@@ -197,6 +199,8 @@ async fn one_object_that_cannot_be_read_stops_no_other(suite: Arc<Suite>) -> Res
     other.records_become("e", &[kept.address()]).await?;
 
     first.part().stop().await?;
+    let (own, others_own) = (sandbox.key("d", pods[3].address()), other.key("e", kept.address()));
+    let ends = (lease_ends(&sandbox, &own).await?, lease_ends(&other, &others_own).await?);
     allow(&bed, "registeredservices.twinspan.dev", DIRECTION, "Sideways").await?;
     allow(&bed, "serviceregistries.twinspan.dev", OPERATOR, "Perhaps").await?;
     let kind = ApiResource::erase::<twinspan::api::RegisteredService>(&());
@@ -223,8 +227,8 @@ async fn one_object_that_cannot_be_read_stops_no_other(suite: Arc<Suite>) -> Res
     ensure!(message.contains("spec.allowed"), "{message}");
     says(&registries, &other.name, "Connected", ["True", "Connected"]).await?;
     says(&others, "e", "Accepted", ["False", "NotSupported"]).await?;
-    is_kept_alive(&sandbox, &sandbox.key("d", pods[3].address())).await?;
-    is_kept_alive(&other, &other.key("e", kept.address())).await?;
+    is_kept_alive(&sandbox, &own, ends.0).await?;
+    is_kept_alive(&other, &others_own, ends.1).await?;
     sandbox.records_become("d", &[pods[3].address()]).await?;
     other.records_become("e", &[kept.address()]).await?;
 
