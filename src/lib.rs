@@ -12,8 +12,10 @@
 //! - [`telemetry`]: logs, metrics, traces, and the pages for probes.
 //! - [`tools`]: commands that look from outside: parity, status, plan, explain, approve, doctor.
 //! - [`env`]: time of day and chance, the one door for both. [`tasks`]: what follows when a task breaks off.
+//!   [`causes`]: the text of an error.
 
 pub mod api;
+pub mod causes;
 pub mod cli;
 pub mod cluster;
 pub mod controllers;

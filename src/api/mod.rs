@@ -14,6 +14,7 @@ mod registered_service;
 mod schema;
 mod selector;
 mod service_registry;
+mod stored;
 
 pub use hold::{HoldStatus, held_since};
 pub use registered_service::{
@@ -27,6 +28,7 @@ pub use service_registry::{
     RecordFormat, ReturnedAs, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus,
     Tls,
 };
+pub use stored::{PartlyReadable, Stored, Unreadable};
 
 /// The API group.
 pub const GROUP: &str = "twinspan.dev";

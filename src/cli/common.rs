@@ -32,6 +32,9 @@ pub struct Common {
     pub operator_namespace: String,
 }
 
+/// A connection on which nothing was read for longer is dead; a quiet watch lasts a minute.
+const SILENCE: Duration = Duration::from_secs(70);
+
 /// A way to the cluster.
 pub struct Cluster {
     pub client: Client,
@@ -41,7 +44,9 @@ pub struct Cluster {
 
 impl Common {
     pub async fn reach(&self) -> Result<Cluster, Error> {
-        let config = config(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
+        let mut config = config(self.kubeconfig.as_deref(), self.context.as_deref()).await?;
+        // A connection that fell silent must not keep a command for ever.
+        (config.read_timeout, config.reset_reader_on_write) = (Some(SILENCE), true);
         let namespace = config.default_namespace.clone();
         Ok(Cluster { client: Client::try_from(config).map_err(Box::new)?, namespace })
     }

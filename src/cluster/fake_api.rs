@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -28,7 +29,14 @@ struct State {
     refused: BTreeMap<String, StatusCode>,
     /// Requests whose path ends so are never answered.
     stalled: BTreeSet<String>,
+    /// As many requests whose path ends so are never answered.
+    stalled_times: BTreeMap<String, usize>,
+    /// Every answer takes so long.
+    latency: Duration,
     version: u64,
+    /// Requests that are not answered yet, and the most that there were.
+    under_way: usize,
+    most_at_once: usize,
 }
 
 /// The server; clones are the same one.
@@ -69,6 +77,21 @@ impl FakeApi {
         self.lock().stalled.insert(path_end.to_owned());
     }
 
+    /// Never answers the next requests whose path ends so.
+    pub fn stall_next(&self, path_end: &str, times: usize) {
+        self.lock().stalled_times.insert(path_end.to_owned(), times);
+    }
+
+    /// Lets every answer take so long.
+    pub fn delay(&self, latency: Duration) {
+        self.lock().latency = latency;
+    }
+
+    /// The most requests that were under way at once.
+    pub fn most_at_once(&self) -> usize {
+        self.lock().most_at_once
+    }
+
     /// Refuses nothing any more.
     pub fn accept(&self) {
         self.lock().refused.clear();
@@ -87,11 +110,20 @@ impl FakeApi {
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let received = Received { method: parts.method, path: parts.uri.path().to_owned(), body };
-        let stalled = self.lock().stalled.iter().any(|end| received.path.ends_with(end));
+        let stalled = self.lock().stalls(&received.path);
         if stalled {
             return std::future::pending().await;
         }
-        let answer = self.lock().answer(received);
+        let (answer, latency) = {
+            let mut state = self.lock();
+            state.under_way += 1;
+            state.most_at_once = state.most_at_once.max(state.under_way);
+            (state.answer(received), state.latency)
+        };
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        self.lock().under_way -= 1;
         match answer {
             Ok(object) => (StatusCode::OK, object.to_string()),
             Err(code) => (code, status(code).to_string()),
@@ -111,6 +143,15 @@ fn status(code: StatusCode) -> Value {
 }
 
 impl State {
+    fn stalls(&mut self, path: &str) -> bool {
+        let next = self.stalled_times.iter_mut().find(|(end, left)| path.ends_with(end.as_str()) && **left > 0);
+        if let Some((_, left)) = next {
+            *left -= 1;
+            return true;
+        }
+        self.stalled.iter().any(|end| path.ends_with(end))
+    }
+
     fn answer(&mut self, received: Received) -> Result<Value, StatusCode> {
         self.received.push(received.clone());
         let Received { method, path, body } = received;

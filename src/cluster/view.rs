@@ -1,7 +1,8 @@
 //! The view of the cluster: the in-memory picture of the watched objects.
 //!
-//! Owns the objects and the set of synced kinds. Unknown is not empty: the absence of an object proves nothing until
-//! every kind has been listed once ([`ClusterView::unsynced`]). Refuses to do I/O.
+//! Owns the objects, the set of synced kinds, and when each kind was heard of. Unknown is not empty: the absence of an
+//! object proves nothing until every kind has been listed once ([`ClusterView::unsynced`]), and silence is not peace:
+//! nothing is deleted because of a kind that was not heard of ([`ClusterView::silent`]). Refuses to do I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,18 +10,21 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{CidrSet, ObjectKey, ServiceKey, ServiceView};
-use twinspan_core::plan::trust;
+use twinspan_core::model::{ObjectKey, ServiceKey, ServiceView};
 
-use super::convert::{NamespaceView, NodeView, SecretView};
+use super::convert::{NamespaceView, SecretView};
 use super::index::Index;
+use super::networks::{Networks, Range};
 use super::pods::Pods;
 use super::slices::Slices;
-use crate::api::{RegisteredService, ServiceRegistry};
+use crate::api::{RegisteredService, ServiceRegistry, Unreadable};
 
-/// Time after which a broken watch counts as recovered. Each further failure is reported within the longest backoff and
-/// a connection's timeout, so silence for longer means that the watch works.
-const BROKEN_FOR: SignedDuration = SignedDuration::from_secs(15);
+/// Time without a sign of life after which a kind counts as silent. A quiet watch is opened anew every minute, so a
+/// connection that was cut silently shows before.
+pub const SILENT_AFTER: SignedDuration = SignedDuration::from_secs(90);
+
+/// The namespace whose UID names the cluster.
+pub const KUBE_SYSTEM: &str = "kube-system";
 
 /// The kinds that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,26 +85,34 @@ pub enum ClusterEvent {
     Networks(Vec<(IpAddr, IpAddr)>),
     /// The first complete list of a kind arrived.
     Synced(Kind),
+    /// A kind fell silent, or was heard of again.
+    Heard,
 }
 
 #[derive(Debug, Default)]
 pub struct ClusterView {
     synced: BTreeSet<Kind>,
+    /// Every RegisteredService; a stand-in for one that this version cannot read.
     pub registered_services: BTreeMap<ServiceKey, Arc<RegisteredService>>,
+    /// Every ServiceRegistry; a stand-in for one that this version cannot read.
     pub service_registries: BTreeMap<String, Arc<ServiceRegistry>>,
+    /// RegisteredServices that are there, and refused.
+    pub unreadable_services: BTreeMap<ServiceKey, Arc<Unreadable>>,
+    /// ServiceRegistries that are there, and refused.
+    pub unreadable_registries: BTreeMap<String, Arc<Unreadable>>,
     pub services: BTreeMap<ServiceKey, Arc<ServiceView>>,
     pub namespaces: BTreeMap<String, Arc<NamespaceView>>,
     /// Secrets of the operator's own namespace.
     pub secrets: BTreeMap<ObjectKey, Arc<SecretView>>,
-    /// Kinds whose watch broke and has not reported since, with the time.
-    broken_watches: BTreeMap<Kind, Timestamp>,
+    /// When each kind was heard of last.
+    heard_at: BTreeMap<Kind, Timestamp>,
+    /// Kinds whose watch broke and was not opened since.
+    broken_watches: BTreeSet<Kind>,
     /// Counts the changes of a Service or its slices that a re-list showed, not a watch event.
     listings: BTreeMap<ServiceKey, u64>,
     pub slices: Slices,
     pub pods: Pods,
-    nodes: BTreeMap<String, Arc<NodeView>>,
-    service_cidrs: BTreeMap<String, Vec<String>>,
-    trust: Arc<trust::Cluster>,
+    pub networks: Networks,
     pub index: Index,
 }
 
@@ -115,28 +127,49 @@ impl ClusterView {
         self.synced.insert(kind)
     }
 
-    /// The watch of a kind broke, or a re-list replaces it.
-    pub fn watch_broken(&mut self, kind: Kind, now: Timestamp) {
-        self.broken_watches.insert(kind, now);
+    /// Whether these kinds were listed completely.
+    pub fn has_listed(&self, kinds: &[Kind]) -> bool {
+        kinds.iter().all(|kind| self.synced.contains(kind))
     }
 
-    /// The watch of a kind reports changes again.
-    pub fn watch_recovered(&mut self, kind: Kind) {
+    /// A kind was heard of: an object, a bookmark, a page of a list, or a watch that was opened.
+    pub fn heard(&mut self, kind: Kind, now: Timestamp) {
+        self.heard_at.insert(kind, now);
+    }
+
+    /// The time since a kind was heard of; `None` before its watch begins.
+    pub fn unheard_for(&self, kind: Kind, now: Timestamp) -> Option<SignedDuration> {
+        self.heard_at.get(&kind).map(|at| now.duration_since(*at).max(SignedDuration::ZERO))
+    }
+
+    /// Kinds that were not heard of for [`SILENT_AFTER`].
+    pub fn silent(&self, now: Timestamp) -> BTreeSet<Kind> {
+        let silent = |kind: &Kind| self.unheard_for(*kind, now).is_some_and(|since| since >= SILENT_AFTER);
+        Kind::ALL.into_iter().filter(silent).collect()
+    }
+
+    /// The watch of a kind broke, or a re-list replaces it.
+    pub fn watch_broken(&mut self, kind: Kind) {
+        self.broken_watches.insert(kind);
+    }
+
+    /// The watch of a kind was opened.
+    pub fn watch_opened(&mut self, kind: Kind) {
         self.broken_watches.remove(&kind);
     }
 
     /// True if the pod at this address vanished in a re-list, or the pod watch is broken. A slice change then proves
     /// nothing: its controller may not know more (`docs/decisions/0022`).
-    pub fn end_is_unseen(&self, ip: IpAddr, now: Timestamp) -> bool {
-        if self.pods.at(ip).next().is_none() {
-            return self.pods.ended_unseen(ip);
+    pub fn end_is_unseen(&self, ip: IpAddr) -> bool {
+        match self.pods.at(ip).next() {
+            None => self.pods.ended_unseen(ip),
+            Some(_) => self.broken_watches.contains(&Kind::Pod),
         }
-        self.broken_watches.get(&Kind::Pod).is_some_and(|since| now.duration_since(*since) < BROKEN_FOR)
     }
 
     /// The default cluster ID: the UID of kube-system, which lasts as long as the cluster.
     pub fn cluster_uid(&self) -> Option<&str> {
-        self.namespaces.get("kube-system").map(|namespace| namespace.uid.as_str())
+        self.namespaces.get(KUBE_SYSTEM).map(|namespace| namespace.uid.as_str())
     }
 
     /// A re-list changed a Service or its slices: the changes in between were not observed.
@@ -157,77 +190,11 @@ impl ClusterView {
             .collect()
     }
 
-    /// The addresses that the cluster itself uses.
-    pub fn trust(&self) -> Arc<trust::Cluster> {
-        self.trust.clone()
-    }
-
-    pub fn node(&self, name: &str) -> Option<&Arc<NodeView>> {
-        self.nodes.get(name)
-    }
-
-    pub fn node_names(&self) -> impl Iterator<Item = &String> {
-        self.nodes.keys()
-    }
-
-    pub fn service_cidr_names(&self) -> impl Iterator<Item = &String> {
-        self.service_cidrs.keys()
-    }
-
-    /// `None` removes the Node. Returns the affected ranges.
-    pub fn set_node(&mut self, name: &str, node: Option<NodeView>) -> Vec<(IpAddr, IpAddr)> {
-        if self.nodes.get(name).map(AsRef::as_ref) == node.as_ref() {
-            return Vec::new();
-        }
-        let before = match node {
-            Some(node) => self.nodes.insert(name.to_owned(), Arc::new(node)),
-            None => self.nodes.remove(name),
-        };
-        let mut affected = Vec::new();
-        for node in before.iter().chain(self.nodes.get(name)) {
-            affected.extend(node.addresses.iter().map(|ip| (*ip, *ip)));
-            affected.extend(ranges(&node.pod_cidrs));
-        }
-        self.rebuild_trust();
-        affected
-    }
-
-    /// `None` removes the ServiceCIDR. Returns the affected ranges.
-    pub fn set_service_cidr(&mut self, name: &str, cidrs: Option<Vec<String>>) -> Vec<(IpAddr, IpAddr)> {
-        if self.service_cidrs.get(name) == cidrs.as_ref() {
-            return Vec::new();
-        }
-        let before = match cidrs {
-            Some(cidrs) => self.service_cidrs.insert(name.to_owned(), cidrs),
-            None => self.service_cidrs.remove(name),
-        };
-        let affected = before.iter().chain(self.service_cidrs.get(name)).flat_map(|cidrs| ranges(cidrs)).collect();
-        self.rebuild_trust();
-        affected
-    }
-
     /// The endpoints of the API server's own Service changed. Returns the affected ranges.
-    pub fn api_servers_changed(&mut self) -> Vec<(IpAddr, IpAddr)> {
-        let before = self.trust.api_servers.clone();
-        self.rebuild_trust();
-        before.symmetric_difference(&self.trust.api_servers).map(|ip| (*ip, *ip)).collect()
-    }
-
-    fn rebuild_trust(&mut self) {
-        let mut trust = trust::Cluster::default();
-        for cidr in self.service_cidrs.values().flatten() {
-            trust.service_cidrs.insert(cidr);
-        }
-        for node in self.nodes.values() {
-            node.pod_cidrs.iter().for_each(|cidr| {
-                trust.pod_cidrs.insert(cidr);
-            });
-            trust.node_addresses.extend(&node.addresses);
-        }
-        for slice in self.slices.of_service(&api_server_service()) {
-            trust.api_servers.extend(slice.endpoints.iter().filter_map(|e| e.address.parse::<IpAddr>().ok()));
-        }
-        self.trust = Arc::new(trust);
+    pub fn api_servers_changed(&mut self) -> Vec<Range> {
+        let slices = self.slices.of_service(&api_server_service());
+        let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+        self.networks.set_api_servers(endpoints.filter_map(|e| e.address.parse().ok()).collect())
     }
 }
 
@@ -236,32 +203,39 @@ pub fn api_server_service() -> ServiceKey {
     ServiceKey::new("default", "kubernetes")
 }
 
-fn ranges(cidrs: &[String]) -> Vec<(IpAddr, IpAddr)> {
-    cidrs.iter().map(String::as_str).collect::<CidrSet>().ranges().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::convert;
+    use crate::cluster::convert::{self, NodeView};
 
     #[test]
     fn a_pod_may_end_unseen_while_pods_are_not_watched() {
         let key = ObjectKey::new("shop", "a");
         let ip: IpAddr = "10.0.0.1".parse().unwrap();
-        let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let mut pod = convert::pod(&Default::default());
         pod.ips = vec![ip];
         let mut view = ClusterView::default();
         view.pods.put(key.clone(), pod);
-        assert!(!view.end_is_unseen(ip, at(0)));
-        view.watch_broken(Kind::Pod, at(0));
-        assert!(view.end_is_unseen(ip, at(14)));
-        assert!(!view.end_is_unseen(ip, at(15)), "the watch goes on");
-        view.watch_recovered(Kind::Pod);
-        assert!(!view.end_is_unseen(ip, at(1)));
+        assert!(!view.end_is_unseen(ip));
+        view.watch_broken(Kind::Pod);
+        assert!(view.end_is_unseen(ip));
+        view.watch_opened(Kind::Pod);
+        assert!(!view.end_is_unseen(ip));
         view.pods.vanish(&key);
-        assert!(view.end_is_unseen(ip, at(100)));
+        assert!(view.end_is_unseen(ip));
+    }
+
+    #[test]
+    fn a_kind_is_silent_ninety_seconds_after_it_was_heard_of() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let mut view = ClusterView::default();
+        assert!(view.silent(at(1_000)).is_empty(), "no watch has begun");
+        Kind::ALL.into_iter().for_each(|kind| view.heard(kind, at(0)));
+        view.heard(Kind::Pod, at(10));
+        assert!(view.silent(at(89)).is_empty());
+        assert_eq!(view.silent(at(99)).len(), Kind::ALL.len() - 1);
+        assert_eq!(view.unheard_for(Kind::Pod, at(99)), Some(SignedDuration::from_secs(89)));
+        assert!(view.silent(at(100)).contains(&Kind::Pod));
     }
 
     #[test]
@@ -269,10 +243,10 @@ mod tests {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let mut view = ClusterView::default();
         let node = NodeView { addresses: vec![ip("192.0.2.1")], pod_cidrs: vec!["10.244.0.0/24".into()], zone: None };
-        let affected = view.set_node("n", Some(node.clone()));
+        let affected = view.networks.set_node("n", Some(node.clone()));
         assert_eq!(affected, [(ip("192.0.2.1"), ip("192.0.2.1")), (ip("10.244.0.0"), ip("10.244.0.255"))]);
-        assert!(view.set_node("n", Some(node)).is_empty(), "a heartbeat changes nothing");
-        view.set_service_cidr("kubernetes", Some(vec!["10.96.0.0/16".into()]));
+        assert!(view.networks.set_node("n", Some(node)).is_empty(), "a heartbeat changes nothing");
+        view.networks.set_service_cidr("kubernetes", Some(vec!["10.96.0.0/16".into()]));
         let api = serde_json::json!({
             "metadata": {"name": "s", "labels": {"kubernetes.io/service-name": "kubernetes"}},
             "addressType": "IPv4",
@@ -280,11 +254,11 @@ mod tests {
         });
         view.slices.put("default", convert::slice(serde_json::from_value(api).unwrap()));
         assert_eq!(view.api_servers_changed(), [(ip("192.0.2.9"), ip("192.0.2.9"))]);
-        let trust = view.trust();
+        let trust = view.networks.trust();
         assert!(trust.pod_cidrs.contains(ip("10.244.0.7")) && trust.service_cidrs.contains(ip("10.96.0.1")));
         assert!(trust.node_addresses.contains(&ip("192.0.2.1")) && trust.api_servers.contains(&ip("192.0.2.9")));
-        view.set_node("n", None);
-        assert!(view.trust().node_addresses.is_empty());
+        view.networks.set_node("n", None);
+        assert!(view.networks.trust().node_addresses.is_empty());
     }
 
     #[test]

@@ -1,54 +1,55 @@
-//! The watches that keep the view of the cluster true: one for each kind, reopened until it is stopped.
+//! The watches that keep the view of the cluster true: one for each kind, opened again until it is stopped.
 //!
-//! Owns how a kind enters the view. An object that a re-list does not name is removed, as if the watch had reported its
-//! deletion. Refuses to know the controllers: each change becomes a [`ClusterEvent`].
+//! Owns how a kind enters the view, and the clock of each watch: every page, every opening and every opened watch has
+//! a deadline, so that no silent connection freezes a kind (`docs/decisions/0031`). An object that a re-list does not
+//! name is removed, as if the watch had reported its deletion. Refuses to know the controllers: each change becomes a
+//! [`ClusterEvent`].
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
-use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::runtime::utils::Backoff;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
-use twinspan_core::model::{ObjectKey, ServiceKey};
+use tracing::{debug, info, warn};
+use twinspan_core::model::ObjectKey;
 
-use super::convert;
-use super::view::{ClusterEvent, ClusterView, Kind, api_server_service};
-use crate::api::{RegisteredService, ServiceRegistry};
+use super::client::WATCH_SECONDS;
+use super::kinds::Watched;
+use super::view::{ClusterEvent, ClusterView, Kind, SILENT_AFTER};
+use crate::api::{RegisteredService, ServiceRegistry, Stored};
+use crate::causes::chain;
 use crate::env::Env;
 use crate::tasks::Tasks;
 
-/// Seconds after which the server ends a quiet watch; a dead connection is noticed 5 s later.
-const WATCH_TIMEOUT: u32 = 60;
+/// The deadline of one page of a list: the API server itself gives up after a minute (`--request-timeout`).
+const PAGE: Duration = Duration::from_secs(60);
+/// Objects in one page, as in client-go.
+const PAGE_SIZE: u32 = 500;
+/// The deadline of opening a watch, which the API server answers before there is anything to tell.
+const OPEN: Duration = Duration::from_secs(10);
+/// The longest life of a watch. The server ends it earlier; one that it did not end is on a dead connection.
+const LIFE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 /// First wait after a watch failed; doubled for each further failure.
 const BACKOFF: Duration = Duration::from_millis(500);
-/// Longest wait.
+/// Longest wait: for a longer one a recovered API server would go unnoticed.
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
-
-/// The effect of each kind on the view. `put` and `remove` return the events to send.
-trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
-    const KIND: Kind;
-    fn list_begins(_view: &mut ClusterView) {}
-    /// The objects that a complete list names if they still exist.
-    fn known(view: &ClusterView) -> BTreeSet<ObjectKey>;
-    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent>;
-    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent>;
-    /// Removes an object that a re-list does not name.
-    fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        Self::remove(view, key)
-    }
-}
+/// A watch that lived so long works: the next failure is the first.
+const WORKS: Duration = Duration::from_secs(30);
+/// One that the server ended earlier than this is not opened again at once.
+const TOO_SHORT: Duration = Duration::from_secs(1);
+/// Least time between two warnings about one kind.
+const TELL: Duration = Duration::from_secs(60);
+/// Interval at which silence is noticed.
+const LISTEN: Duration = Duration::from_secs(5);
 
 /// Everything that the watches share.
 #[derive(Clone, Debug)]
@@ -56,6 +57,8 @@ pub struct Watches {
     pub view: Arc<Mutex<ClusterView>>,
     pub events: mpsc::UnboundedSender<ClusterEvent>,
     pub env: Env,
+    /// The address of the API server, for the log.
+    pub server: String,
     pub stop: CancellationToken,
     pub tasks: Tasks,
 }
@@ -63,8 +66,10 @@ pub struct Watches {
 impl Watches {
     /// Starts a watch for each kind.
     pub fn start(&self, client: &Client, operator_namespace: &str) {
-        self.follow::<RegisteredService>(Api::all(client.clone()));
-        self.follow::<ServiceRegistry>(Api::all(client.clone()));
+        let now = self.env.now();
+        Kind::ALL.into_iter().for_each(|kind| self.view().heard(kind, now));
+        self.follow::<Stored<RegisteredService>>(Api::all(client.clone()));
+        self.follow::<Stored<ServiceRegistry>>(Api::all(client.clone()));
         self.follow::<Service>(Api::all(client.clone()));
         self.follow::<EndpointSlice>(Api::all(client.clone()));
         self.follow::<Namespace>(Api::all(client.clone()));
@@ -72,108 +77,255 @@ impl Watches {
         self.follow::<Pod>(Api::all(client.clone()));
         self.follow::<Node>(Api::all(client.clone()));
         self.follow::<ServiceCIDR>(Api::all(client.clone()));
+        let watches = self.clone();
+        self.tasks.spawn("silent watches", async move {
+            tokio::select! {
+                () = watches.stop.cancelled() => {}
+                () = watches.listen() => {}
+            }
+        });
     }
 
     fn follow<K: Watched>(&self, api: Api<K>) {
-        let Self { view, events, env, stop, .. } = self.clone();
-        self.tasks.spawn(K::KIND.as_str(), follow::<K>(api, view, events, env, stop));
-    }
-}
-
-/// kube's own backoff grows to a minute, for which a recovered API server would go unnoticed.
-struct Retries {
-    env: Env,
-    failures: u32,
-}
-
-impl Iterator for Retries {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.failures += 1;
-        Some(self.env.backoff(self.failures, BACKOFF, BACKOFF_CAP))
-    }
-}
-
-impl Backoff for Retries {
-    fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
-async fn follow<K: Watched>(
-    api: Api<K>,
-    view: Arc<Mutex<ClusterView>>,
-    events: mpsc::UnboundedSender<ClusterEvent>,
-    env: Env,
-    stop: CancellationToken,
-) {
-    let config = watcher::Config::default().timeout(WATCH_TIMEOUT);
-    let mut stream = pin!(watcher(api, config).backoff(Retries { env: env.clone(), failures: 0 }));
-    let mut listing = BTreeSet::new();
-    loop {
-        let item = tokio::select! {
-            () = stop.cancelled() => return,
-            item = stream.next() => item,
-        };
-        match item {
-            // The stream of a watcher does not end; it backs off and continues after each error.
-            None => return,
-            Some(Err(error)) => {
-                warn!(kind = K::KIND.as_str(), %error, "cannot watch; trying again");
-                view.lock().unwrap_or_else(PoisonError::into_inner).watch_broken(K::KIND, env.now());
+        let watch = Watch::new(api, self.clone());
+        let stop = self.stop.clone();
+        self.tasks.spawn(K::KIND.as_str(), async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = watch.repeat() => {}
             }
-            Some(Ok(event)) => {
-                let affected = {
-                    let mut view = view.lock().unwrap_or_else(PoisonError::into_inner);
-                    match event {
-                        watcher::Event::Init => view.watch_broken(K::KIND, env.now()),
-                        watcher::Event::InitApply(_) => {}
-                        _ => view.watch_recovered(K::KIND),
-                    }
-                    enter::<K>(&mut view, event, &mut listing)
-                };
-                for event in affected {
-                    // The receiver is gone only while the process ends.
-                    let _ = events.send(event);
+        });
+    }
+
+    fn view(&self) -> MutexGuard<'_, ClusterView> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, events: Vec<ClusterEvent>) {
+        for event in events {
+            // The receiver is gone only while the process ends.
+            let _ = self.events.send(event);
+        }
+    }
+
+    /// Tells when a kind falls silent, and when it is heard of again.
+    async fn listen(&self) {
+        let mut known = BTreeSet::new();
+        loop {
+            sleep(LISTEN).await;
+            let silent = self.view().silent(self.env.now());
+            if silent != known {
+                let kinds: Vec<&str> = silent.iter().map(|kind| kind.as_str()).collect();
+                match kinds.as_slice() {
+                    [] => info!(server = self.server, "every kind is heard of again"),
+                    kinds => warn!(
+                        server = self.server,
+                        "no news for {} s of {}; nothing is deleted because of it",
+                        SILENT_AFTER.as_secs(),
+                        kinds.join(", ")
+                    ),
+                }
+                self.send(vec![ClusterEvent::Heard]);
+                known = silent;
+            }
+        }
+    }
+}
+
+/// The reason why a watch has to begin again.
+#[derive(Debug, thiserror::Error)]
+enum WatchError {
+    #[error("no answer to {what} within {} s", limit.as_secs())]
+    Timeout { what: &'static str, limit: Duration },
+    #[error("the watch was not ended in time; its connection is dead")]
+    Silent,
+    #[error("the API server no longer has the version that was seen last; listing again")]
+    Expired,
+    #[error("an answer has no resourceVersion")]
+    NoVersion,
+    #[error("an answer cannot be read: {0}; listing again")]
+    Unreadable(String),
+    #[error("not permitted to list and watch it: {0}; apply the chart or deploy/twinspan.yaml of this version")]
+    Forbidden(String),
+    #[error("{0}")]
+    Api(String),
+}
+
+impl From<kube::Error> for WatchError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) if status.code == 410 => Self::Expired,
+            kube::Error::Api(status) if status.is_forbidden() => Self::Forbidden(status.message),
+            kube::Error::SerdeError(error) => Self::Unreadable(error.to_string()),
+            error => Self::Api(chain(error.to_string(), &error)),
+        }
+    }
+}
+
+/// The watch of one kind.
+struct Watch<K> {
+    api: Api<K>,
+    watches: Watches,
+    /// The version from which the watch goes on; `None` before a complete list.
+    version: Option<String>,
+    failures: u32,
+    warned: Option<Instant>,
+    /// Whether the log says that it fails.
+    told: bool,
+}
+
+impl<K: Watched> Watch<K> {
+    fn new(api: Api<K>, watches: Watches) -> Self {
+        Self { api, watches, version: None, failures: 0, warned: None, told: false }
+    }
+
+    async fn repeat(mut self) {
+        loop {
+            let began = Instant::now();
+            let ended = self.follow().await;
+            if began.elapsed() >= WORKS {
+                self.failures = 0;
+            }
+            match ended {
+                Ok(()) if began.elapsed() >= TOO_SHORT => continue,
+                Ok(()) => {}
+                Err(error) => self.failed(&error),
+            }
+            self.failures = self.failures.saturating_add(1);
+            sleep(self.watches.env.backoff(self.failures, BACKOFF, BACKOFF_CAP)).await;
+        }
+    }
+
+    fn failed(&mut self, error: &WatchError) {
+        self.watches.view().watch_broken(K::KIND);
+        let (kind, server) = (K::KIND.as_str(), &self.watches.server);
+        if matches!(error, WatchError::Expired) || self.warned.is_some_and(|at| at.elapsed() < TELL) {
+            debug!(kind, server, %error, "cannot watch; trying again");
+        } else {
+            warn!(kind, server, %error, "cannot watch; trying again");
+            (self.warned, self.told) = (Some(Instant::now()), true);
+        }
+    }
+
+    /// Lists where nothing is known, and watches until the watch ends.
+    async fn follow(&mut self) -> Result<(), WatchError> {
+        let mut version = match self.version.take() {
+            Some(version) => version,
+            None => self.list().await?,
+        };
+        let followed = self.watch(&mut version).await;
+        self.version = match followed {
+            Err(WatchError::Expired | WatchError::NoVersion | WatchError::Unreadable(_)) => None,
+            _ => Some(version),
+        };
+        followed
+    }
+
+    /// Enters every object, page by page. Returns the version of the list.
+    async fn list(&self) -> Result<String, WatchError> {
+        {
+            let mut view = self.watches.view();
+            view.watch_broken(K::KIND);
+            K::list_begins(&mut view);
+        }
+        let (mut listed, mut params) = (BTreeSet::new(), ListParams::default().limit(PAGE_SIZE));
+        loop {
+            let page = timeout(PAGE, self.api.list(&params)).await;
+            let page = page.map_err(|_| WatchError::Timeout { what: "a list", limit: PAGE })??;
+            self.page(page.items, &mut listed);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => {
+                    let version = page.metadata.resource_version.filter(|version| !version.is_empty());
+                    let version = version.ok_or(WatchError::NoVersion)?;
+                    self.listed(&listed);
+                    return Ok(version);
                 }
             }
         }
     }
+
+    fn page(&self, objects: Vec<K>, listed: &mut BTreeSet<ObjectKey>) {
+        let mut affected = Vec::new();
+        let mut view = self.watches.view();
+        view.heard(K::KIND, self.watches.env.now());
+        for object in objects {
+            let key = key(&object);
+            listed.insert(key.clone());
+            let events = K::put(&mut view, key, object);
+            learnt_by_list(&mut view, &events);
+            affected.extend(events);
+        }
+        drop(view);
+        self.watches.send(affected);
+    }
+
+    fn listed(&self, listed: &BTreeSet<ObjectKey>) {
+        let mut view = self.watches.view();
+        let vanished: Vec<ObjectKey> = K::known(&view).difference(listed).cloned().collect();
+        debug!(kind = K::KIND.as_str(), objects = listed.len(), vanished = vanished.len(), "listed");
+        let mut affected: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::vanish(&mut view, key)).collect();
+        learnt_by_list(&mut view, &affected);
+        if view.set_synced(K::KIND) {
+            affected.push(ClusterEvent::Synced(K::KIND));
+        }
+        drop(view);
+        self.watches.send(affected);
+    }
+
+    /// Watches until the server ends the watch, as it was asked to.
+    async fn watch(&mut self, version: &mut String) -> Result<(), WatchError> {
+        let params = WatchParams::default().timeout(WATCH_SECONDS);
+        let opening = timeout(OPEN, self.api.watch(&params, version)).await;
+        let mut stream =
+            pin!(opening.map_err(|_| WatchError::Timeout { what: "the opening of a watch", limit: OPEN })??);
+        self.opened();
+        let end = Instant::now() + LIFE;
+        loop {
+            match timeout_at(end, stream.next()).await.map_err(|_| WatchError::Silent)? {
+                None => return Ok(()),
+                Some(event) => self.event(event?, version)?,
+            }
+        }
+    }
+
+    fn opened(&mut self) {
+        {
+            let mut view = self.watches.view();
+            view.heard(K::KIND, self.watches.env.now());
+            view.watch_opened(K::KIND);
+        }
+        if std::mem::take(&mut self.told) {
+            info!(kind = K::KIND.as_str(), server = self.watches.server, "watching again");
+        }
+    }
+
+    fn event(&self, event: WatchEvent<K>, version: &mut String) -> Result<(), WatchError> {
+        let mut view = self.watches.view();
+        view.heard(K::KIND, self.watches.env.now());
+        let affected = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                *version = version_of(&object)?;
+                K::put(&mut view, key(&object), object)
+            }
+            WatchEvent::Deleted(object) => {
+                *version = version_of(&object)?;
+                K::remove(&mut view, &key(&object))
+            }
+            WatchEvent::Bookmark(bookmark) => {
+                *version = bookmark.metadata.resource_version;
+                Vec::new()
+            }
+            WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
+        };
+        drop(view);
+        self.watches.send(affected);
+        Ok(())
+    }
 }
 
-fn enter<K: Watched>(
-    view: &mut ClusterView,
-    event: watcher::Event<K>,
-    listing: &mut BTreeSet<ObjectKey>,
-) -> Vec<ClusterEvent> {
-    match event {
-        watcher::Event::Init => {
-            listing.clear();
-            K::list_begins(view);
-            Vec::new()
-        }
-        watcher::Event::InitApply(object) => {
-            let key = key(&object);
-            listing.insert(key.clone());
-            let affected = K::put(view, key, object);
-            learnt_by_list(view, &affected);
-            affected
-        }
-        watcher::Event::InitDone => {
-            let vanished: Vec<ObjectKey> = K::known(view).difference(listing).cloned().collect();
-            debug!(kind = K::KIND.as_str(), objects = listing.len(), vanished = vanished.len(), "listed");
-            listing.clear();
-            let mut affected: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::vanish(view, key)).collect();
-            learnt_by_list(view, &affected);
-            if view.set_synced(K::KIND) {
-                affected.push(ClusterEvent::Synced(K::KIND));
-            }
-            affected
-        }
-        watcher::Event::Apply(object) => K::put(view, key(&object), object),
-        watcher::Event::Delete(object) => K::remove(view, &key(&object)),
-    }
+fn version_of<K: Resource>(object: &K) -> Result<String, WatchError> {
+    object.meta().resource_version.clone().filter(|version| !version.is_empty()).ok_or(WatchError::NoVersion)
 }
 
 /// A re-list shows neither when nor how something changed, so it does not prove that an endpoint ended.
@@ -189,235 +341,6 @@ fn key<K: Resource>(object: &K) -> ObjectKey {
     ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
 }
 
-impl Watched for RegisteredService {
-    const KIND: Kind = Kind::RegisteredService;
-
-    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.registered_services.keys().cloned().collect()
-    }
-
-    fn put(view: &mut ClusterView, key: ObjectKey, mut object: Self) -> Vec<ClusterEvent> {
-        object.metadata.managed_fields = None;
-        let known = view.registered_services.get(&key);
-        // Our own status writes come back as events, and affect no RegisteredService.
-        let same = known
-            .is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
-        if same {
-            view.registered_services.insert(key, Arc::new(object));
-            return Vec::new();
-        }
-        // RegisteredServices that shared a name or a Service with it, and those that do now.
-        let mut affected = view.index.siblings(&key);
-        let before = view.index.registry_and_name(&key);
-        view.index.put(&key, &object);
-        affected.extend(view.index.siblings(&key));
-        let names = moved(before, view.index.registry_and_name(&key));
-        view.registered_services.insert(key.clone(), Arc::new(object));
-        affected.insert(key);
-        names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
-    }
-
-    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        let mut affected = view.index.siblings(key);
-        let names = moved(view.index.registry_and_name(key), None);
-        view.index.remove(key);
-        view.registered_services.remove(key);
-        affected.insert(key.clone());
-        names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
-    }
-}
-
-/// The registries whose names changed because one RegisteredService did.
-fn moved(before: Option<(String, String)>, after: Option<(String, String)>) -> Vec<ClusterEvent> {
-    if before == after {
-        return Vec::new();
-    }
-    let registries: BTreeSet<String> = before.into_iter().chain(after).map(|(registry, _)| registry).collect();
-    registries.into_iter().map(ClusterEvent::Names).collect()
-}
-
-/// Metadata without the fields that every write changes.
-fn without_status(meta: &kube::api::ObjectMeta) -> kube::api::ObjectMeta {
-    kube::api::ObjectMeta { resource_version: None, managed_fields: None, ..meta.clone() }
-}
-
-impl Watched for ServiceRegistry {
-    const KIND: Kind = Kind::ServiceRegistry;
-
-    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.service_registries.keys().map(|name| ObjectKey::new("", name)).collect()
-    }
-
-    fn put(view: &mut ClusterView, key: ObjectKey, mut object: Self) -> Vec<ClusterEvent> {
-        object.metadata.managed_fields = None;
-        let known = view.service_registries.get(&key.name);
-        // An epoch at which the leader stops writing also stops its successor.
-        let in_use = |object: &Self| object.status.as_ref().and_then(|status| status.epoch_in_use.clone());
-        let same = known.is_some_and(|known| {
-            known.spec == object.spec
-                && without_status(&known.metadata) == without_status(&object.metadata)
-                && in_use(known) == in_use(&object)
-        });
-        view.service_registries.insert(key.name.clone(), Arc::new(object));
-        if same { Vec::new() } else { vec![ClusterEvent::ServiceRegistry(key.name)] }
-    }
-
-    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        view.service_registries.remove(&key.name);
-        vec![ClusterEvent::ServiceRegistry(key.name.clone())]
-    }
-}
-
-impl Watched for Service {
-    const KIND: Kind = Kind::Service;
-
-    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.services.keys().cloned().collect()
-    }
-
-    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        let service = convert::service(&object);
-        if view.services.get(&key).is_some_and(|known| **known == service) {
-            return Vec::new();
-        }
-        view.services.insert(key.clone(), Arc::new(service));
-        vec![ClusterEvent::Service(key)]
-    }
-
-    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        view.services.remove(key);
-        vec![ClusterEvent::Service(key.clone())]
-    }
-}
-
-impl Watched for EndpointSlice {
-    const KIND: Kind = Kind::EndpointSlice;
-
-    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.slices.listable()
-    }
-
-    fn list_begins(view: &mut ClusterView) {
-        view.slices.list_begins();
-    }
-
-    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        let services = view.slices.put(&key.namespace, convert::slice(object));
-        affected(view, services)
-    }
-
-    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        let services = view.slices.remove(key);
-        affected(view, services)
-    }
-}
-
-fn affected(view: &mut ClusterView, services: Vec<ServiceKey>) -> Vec<ClusterEvent> {
-    let mut events = Vec::new();
-    if services.contains(&api_server_service()) {
-        events.extend(networks(view.api_servers_changed()));
-    }
-    events.extend(services.into_iter().map(ClusterEvent::Service));
-    events
-}
-
-fn networks(ranges: Vec<(IpAddr, IpAddr)>) -> Option<ClusterEvent> {
-    (!ranges.is_empty()).then_some(ClusterEvent::Networks(ranges))
-}
-
-fn addresses(ips: Vec<IpAddr>) -> Vec<ClusterEvent> {
-    if ips.is_empty() { Vec::new() } else { vec![ClusterEvent::Addresses(ips)] }
-}
-
-impl Watched for Pod {
-    const KIND: Kind = Kind::Pod;
-
-    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.pods.keys()
-    }
-
-    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        addresses(view.pods.put(key, convert::pod(&object)))
-    }
-
-    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        addresses(view.pods.remove(key))
-    }
-
-    fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        addresses(view.pods.vanish(key))
-    }
-}
-
-impl Watched for Node {
-    const KIND: Kind = Kind::Node;
-
-    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.node_names().map(|name| ObjectKey::new("", name)).collect()
-    }
-
-    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        networks(view.set_node(&key.name, Some(convert::node(&object)))).into_iter().collect()
-    }
-
-    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        networks(view.set_node(&key.name, None)).into_iter().collect()
-    }
-}
-
-impl Watched for ServiceCIDR {
-    const KIND: Kind = Kind::ServiceCidr;
-
-    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.service_cidr_names().map(|name| ObjectKey::new("", name)).collect()
-    }
-
-    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        let cidrs = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
-        networks(view.set_service_cidr(&key.name, Some(cidrs))).into_iter().collect()
-    }
-
-    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        networks(view.set_service_cidr(&key.name, None)).into_iter().collect()
-    }
-}
-
-impl Watched for Namespace {
-    const KIND: Kind = Kind::Namespace;
-
-    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.namespaces.keys().map(|name| ObjectKey::new("", name)).collect()
-    }
-
-    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        let namespace = convert::namespace(&object);
-        if view.namespaces.get(&key.name).is_some_and(|known| **known == namespace) {
-            return Vec::new();
-        }
-        view.namespaces.insert(key.name.clone(), Arc::new(namespace));
-        vec![ClusterEvent::Namespace(key.name)]
-    }
-
-    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        view.namespaces.remove(&key.name);
-        vec![ClusterEvent::Namespace(key.name.clone())]
-    }
-}
-
-impl Watched for Secret {
-    const KIND: Kind = Kind::Secret;
-
-    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.secrets.keys().cloned().collect()
-    }
-
-    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        view.secrets.insert(key, Arc::new(convert::secret(object)));
-        vec![ClusterEvent::Secret]
-    }
-
-    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        view.secrets.remove(key);
-        vec![ClusterEvent::Secret]
-    }
-}
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

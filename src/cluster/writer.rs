@@ -1,12 +1,12 @@
 //! The writer of the cluster: slices by create and replace, our own Services, status by patch.
 //!
-//! Owns the check of the claim to lead, the deadline of each call, the pace of status writes, and the effect of an
-//! answer on the view. Slices are replaced with the `resourceVersion` in the view: server-side apply costs the API
+//! Owns the check of the claim to lead, the number and the deadline of calls, the pace of status writes, and the effect
+//! of an answer on the view. The API server is never asked for more at once than it takes, and a 429 is its pace and no
+//! failure. Slices are replaced with the `resourceVersion` in the view: server-side apply costs the API
 //! server twice as much, and does not notice other writers (`docs/decisions/0004`). Refuses to plan: the operations
 //! come from the planners.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,18 +17,26 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
 use twinspan_core::model::{NewService, ObjectKey, ServiceKey};
 use twinspan_core::plan::slices::SliceOp;
 
 use super::status_budget::StatusBudget;
 use super::view::ClusterView;
 use super::{ClusterError, Result, convert};
-use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry, ServiceRegistryStatus};
+use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry, ServiceRegistryStatus, Stored};
 use crate::leadership::Leadership;
 use crate::telemetry::metrics::Metrics;
 
 /// The deadline of one call; the API server's own SLO is 1 s at the 99th percentile.
 const CALL: Duration = Duration::from_secs(10);
+/// Calls at once: each one is a connection, and the API server queues and refuses what comes all at once.
+const CALLS_AT_ONCE: usize = 32;
+/// The longest time for which the API server may put a request off (429) before that is a failure.
+const PUT_OFF: Duration = Duration::from_secs(60);
+/// The shortest wait after a 429, whatever it names.
+const SHORTEST_PUT_OFF: Duration = Duration::from_secs(1);
 
 /// Writes slices, Services and statuses. Every method checks the claim to lead before its request, because the API
 /// server has no fence.
@@ -39,6 +47,7 @@ pub struct ClusterWriter {
     view: Arc<Mutex<ClusterView>>,
     metrics: Arc<Metrics>,
     status_budget: Arc<StatusBudget>,
+    calls: Arc<Semaphore>,
 }
 
 impl fmt::Debug for ClusterWriter {
@@ -59,7 +68,8 @@ pub enum StatusWrite {
 
 impl ClusterWriter {
     pub fn new(client: Client, leadership: Leadership, view: Arc<Mutex<ClusterView>>, metrics: Arc<Metrics>) -> Self {
-        Self { client, leadership, view, metrics, status_budget: Arc::default() }
+        let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
+        Self { client, leadership, view, metrics, status_budget: Arc::default(), calls }
     }
 
     /// True if a request may be sent now.
@@ -69,6 +79,31 @@ impl ClusterWriter {
 
     fn ask(&self) -> Result<()> {
         if self.may_write() { Ok(()) } else { Err(ClusterError::NotLeader) }
+    }
+
+    /// Sends a request once it is its turn. The deadline begins with the request and not with the wait for it; a
+    /// request that the API server puts off is sent again after the time that it names.
+    async fn call<T, F>(&self, what: impl Into<String>, request: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        let what = what.into();
+        // First come, first served. The semaphore is never closed.
+        let _permit = self.calls.acquire().await;
+        let put_off_until = Instant::now() + PUT_OFF;
+        loop {
+            // The Lease may have been lost meanwhile.
+            self.ask()?;
+            match tokio::time::timeout(CALL, request()).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(kube::Error::Api(status))) if status.code == 429 && Instant::now() < put_off_until => {
+                    let seconds = status.details.map_or(0, |details| u64::from(details.retry_after_seconds));
+                    sleep(Duration::from_secs(seconds).clamp(SHORTEST_PUT_OFF, CALL)).await;
+                }
+                Ok(Err(error)) => return Err(ClusterError::of(what, error)),
+                Err(_) => return Err(ClusterError::Timeout { what, seconds: CALL.as_secs() }),
+            }
+        }
     }
 
     fn view(&self) -> MutexGuard<'_, ClusterView> {
@@ -87,22 +122,23 @@ impl ClusterWriter {
     async fn send_slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<()> {
         let namespace = &owner.key.namespace;
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
+        let post = PostParams::default();
         let written = match op {
             SliceOp::Create(spec) => {
                 let object = convert::endpoint_slice(namespace, owner.reference(), spec, None);
                 let what = format!("create EndpointSlice {namespace}/{}", spec.name);
-                call(what, api.create(&PostParams::default(), &object)).await?
+                self.call(what, || api.create(&post, &object)).await?
             }
             SliceOp::Update { spec, if_version } => {
                 let object = convert::endpoint_slice(namespace, owner.reference(), spec, Some(if_version));
                 let what = format!("replace EndpointSlice {namespace}/{}", spec.name);
-                call(what, api.replace(&spec.name, &PostParams::default(), &object)).await?
+                self.call(what, || api.replace(&spec.name, &post, &object)).await?
             }
             SliceOp::Delete { name, if_version } => {
                 let preconditions = Preconditions { resource_version: Some(if_version.clone()), uid: None };
                 let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                 let what = format!("delete EndpointSlice {namespace}/{name}");
-                call(what, unless_gone(api.delete(name, &params))).await?;
+                self.call(what, || unless_gone(api.delete(name, &params))).await?;
                 self.view().slices.set_deleting(&ObjectKey::new(namespace, name));
                 return Ok(());
             }
@@ -130,7 +166,8 @@ impl ClusterWriter {
         }))
         .map_err(|e| ClusterError::Rejected { what: format!("Service {}", new.key), message: e.to_string() })?;
         let api: Api<Service> = Api::namespaced(self.client.clone(), &new.key.namespace);
-        call(format!("create Service {}", new.key), api.create(&PostParams::default(), &object)).await?;
+        let post = PostParams::default();
+        self.call(format!("create Service {}", new.key), || api.create(&post, &object)).await?;
         Ok(())
     }
 
@@ -140,7 +177,8 @@ impl ClusterWriter {
         let api: Api<Service> = Api::namespaced(self.client.clone(), &new.key.namespace);
         let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"ports": ports(new)}}));
         let what = format!("patch the ports of Service {}", new.key);
-        call(what, api.patch(&new.key.name, &PatchParams::default(), &patch)).await?;
+        let params = PatchParams::default();
+        self.call(what, || api.patch(&new.key.name, &params, &patch)).await?;
         Ok(())
     }
 
@@ -151,7 +189,7 @@ impl ClusterWriter {
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let what = format!("delete Service {key}");
-        call(what, unless_gone(api.delete(&key.name, &params))).await
+        self.call(what, || unless_gone(api.delete(&key.name, &params))).await
     }
 
     /// Replaces the status of a RegisteredService; does nothing if the object is gone.
@@ -161,7 +199,7 @@ impl ClusterWriter {
         status: &RegisteredServiceStatus,
     ) -> Result<StatusWrite> {
         let Owner { key, uid } = owner;
-        let api: Api<RegisteredService> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Stored<RegisteredService>> = Api::namespaced(self.client.clone(), &key.namespace);
         let what = format!("patch the status of RegisteredService {key}");
         let written = self.send_status(api, &key.name, what, status, &["hold", "skipped"]).await?;
         // The watch lags behind, and the next pass must not compare with the previous status.
@@ -176,7 +214,7 @@ impl ClusterWriter {
 
     /// Replaces the status of a ServiceRegistry; does nothing if the object is gone.
     pub async fn service_registry_status(&self, name: &str, status: &ServiceRegistryStatus) -> Result<StatusWrite> {
-        let api: Api<ServiceRegistry> = Api::all(self.client.clone());
+        let api: Api<Stored<ServiceRegistry>> = Api::all(self.client.clone());
         let optional = ["hold", "clusterID", "prefix", "etcd", "returnedAs", "epochInUse", "records"];
         let what = format!("patch the status of ServiceRegistry {name}");
         let written = self.send_status(api, name, what, status, &optional).await?;
@@ -213,7 +251,8 @@ impl ClusterWriter {
             }
         }
         let patch = Patch::Merge(patch);
-        call(what, unless_gone(api.patch_status(name, &PatchParams::default(), &patch))).await?;
+        let params = PatchParams::default();
+        self.call(what, || unless_gone(api.patch_status(name, &params, &patch))).await?;
         Ok(StatusWrite::Written)
     }
 }
@@ -231,15 +270,6 @@ impl Owner<'_> {
     }
 }
 
-async fn call<T>(what: impl Into<String>, future: impl Future<Output = kube::Result<T>>) -> Result<T> {
-    let what = what.into();
-    match tokio::time::timeout(CALL, future).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(ClusterError::of(what, error)),
-        Err(_) => Err(ClusterError::Timeout { what, seconds: CALL.as_secs() }),
-    }
-}
-
 /// A missing object needs neither a deletion nor a status.
 async fn unless_gone<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<()> {
     match call.await {
@@ -253,3 +283,7 @@ fn ports(new: &NewService) -> Vec<serde_json::Value> {
         |(name, number): &(String, i32)| json!({"name": name, "port": number, "targetPort": number, "protocol": "TCP"});
     new.ports.iter().map(port).collect()
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

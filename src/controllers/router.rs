@@ -9,7 +9,7 @@ use twinspan_core::model::ServiceKey;
 use super::queue::Enqueuer;
 use super::service_registry::Command;
 use super::views::Views;
-use crate::cluster::view::{ClusterEvent, ClusterView};
+use crate::cluster::view::{ClusterEvent, ClusterView, KUBE_SYSTEM};
 use crate::probe::ProbeEvent;
 use crate::registry::handle::RegistryEvent;
 
@@ -50,7 +50,12 @@ impl Router {
     fn cluster_changed(&self, event: &ClusterEvent) {
         let view = self.views.cluster();
         if !view.unsynced().is_empty() {
-            // Nothing may follow from an incomplete view; everything is reconciled once it is complete.
+            // No pass may follow from an incomplete view; everything is reconciled once it is complete. Sessions begin
+            // before, for leases have to be kept alive.
+            drop(view);
+            if concerns_sessions(event) {
+                self.send(Command::ReconcileAll);
+            }
             return;
         }
         match event {
@@ -59,7 +64,7 @@ impl Router {
             ClusterEvent::Service(service) => self.enqueue_with_siblings(&view, view.index.of_service(service)),
             ClusterEvent::Namespace(name) => {
                 self.enqueuer.enqueue_all(view.index.of_namespace(name));
-                if name == "kube-system" {
+                if name == KUBE_SYSTEM {
                     self.send(Command::ReconcileAll);
                 }
             }
@@ -80,7 +85,7 @@ impl Router {
                     self.enqueue_with_siblings(&view, index.of_range(*first, *last));
                 }
             }
-            ClusterEvent::Synced(_) => {
+            ClusterEvent::Synced(_) | ClusterEvent::Heard => {
                 drop(view);
                 self.reconcile_everything();
             }
@@ -96,16 +101,20 @@ impl Router {
                     keys.extend(view.index.siblings(key));
                     keys.insert(key.clone());
                 }
+                let complete = view.unsynced().is_empty();
                 drop(view);
-                keys.retain(|key| by.as_ref() != Some(key));
+                keys.retain(|key| complete && by.as_ref() != Some(key));
                 self.enqueuer.enqueue_all(&keys);
                 self.send(Command::Report(registry));
             }
             RegistryEvent::Status { registry } => self.send(Command::Report(registry)),
             RegistryEvent::State { registry } => {
-                self.enqueuer.enqueue_all(self.views.cluster().index.of_registry(&registry));
-                for handle in self.views.registries.all().iter().filter(|h| h.name == registry) {
-                    self.enqueuer.enqueue_all(&handle.owners());
+                // A session may begin before the view is complete, and no pass.
+                if self.views.cluster().unsynced().is_empty() {
+                    self.enqueuer.enqueue_all(self.views.cluster().index.of_registry(&registry));
+                    for handle in self.views.registries.all().iter().filter(|h| h.name == registry) {
+                        self.enqueuer.enqueue_all(&handle.owners());
+                    }
                 }
                 self.send(Command::Report(registry));
             }
@@ -135,12 +144,22 @@ impl Router {
     }
 }
 
+/// Whether sessions may begin, or be others, because of a change.
+fn concerns_sessions(event: &ClusterEvent) -> bool {
+    match event {
+        ClusterEvent::ServiceRegistry(_) | ClusterEvent::Secret | ClusterEvent::Synced(_) => true,
+        ClusterEvent::Namespace(name) => name == KUBE_SYSTEM,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
     use crate::api::RegisteredService;
+    use crate::cluster::view::Kind;
     use crate::controllers::queue;
     use crate::env::Env;
     use crate::registry::records::Affected;
@@ -148,6 +167,9 @@ mod tests {
     /// Two RegisteredServices under one name of one registry.
     fn views() -> Views {
         let views = Views::new(Env::real());
+        Kind::ALL.into_iter().for_each(|kind| {
+            views.cluster().set_synced(kind);
+        });
         for name in ["x", "y"] {
             let object: RegisteredService = serde_json::from_value(json!({
                 "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "metadata": {"name": name, "namespace": "shop"},

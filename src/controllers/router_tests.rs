@@ -145,9 +145,19 @@ async fn nothing_follows_from_an_incomplete_view() {
     let index = std::mem::take(&mut bench.views.cluster().index);
     *bench.views.cluster() = Default::default();
     bench.views.cluster().index = index;
-    for event in [ClusterEvent::RegisteredService(key("x")), ClusterEvent::Secret, ClusterEvent::Synced(Kind::Pod)] {
+    let system = ClusterEvent::Namespace("kube-system".into());
+    for event in
+        [ClusterEvent::RegisteredService(key("x")), ClusterEvent::Namespace("shop".into()), ClusterEvent::Heard]
+    {
         assert_eq!(bench.cluster(event).await, nothing());
     }
+    for event in
+        [ClusterEvent::ServiceRegistry("main".into()), ClusterEvent::Secret, ClusterEvent::Synced(Kind::Pod), system]
+    {
+        assert_eq!(bench.cluster(event).await, (vec![], vec![Command::ReconcileAll]), "sessions may begin");
+    }
+    bench.registry.send(RegistryEvent::State { registry: "main".into() }).unwrap();
+    assert_eq!(bench.routed().await, (vec![], vec![Command::Report("main".into())]), "no pass runs");
     bench.stop.cancel();
 }
 

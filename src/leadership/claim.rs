@@ -1,21 +1,17 @@
 //! The claim to lead, which each request checks first.
 //!
-//! Owns how long the claim holds without a heartbeat. The election runs beside the writers, so a process that resumes
-//! after a freeze could write before the election notices that its Lease expired. The claim therefore lives from
-//! heartbeat to heartbeat: a gap, which only a frozen process has, ends it for good, and the process has to win the
-//! Lease again (`docs/decisions/0006`). A Lease lasts 15 s and its holder gives up after 10 s without renewal, so a gap
-//! shorter than [`GAP`] is always inside the Lease. Refuses to know who else leads.
+//! Owns how long the claim holds without a renewal. The election runs beside the writers, so a process that resumes
+//! after a freeze could write before the election notices that its Lease expired. The claim therefore ends by itself
+//! [`RENEW_DEADLINE`] after the last request that won or renewed the Lease was *sent*, however late its answer came
+//! (`docs/decisions/0030`): a Lease lasts 15 s from the time at which others saw it, which is later. Refuses to know
+//! who else leads.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Time between two heartbeats.
-const BEAT: Duration = Duration::from_secs(1);
-/// A longer time without a heartbeat ends the claim.
-const GAP: Duration = Duration::from_secs(4);
+use super::RENEW_DEADLINE;
 
 /// The claim of this process to lead. Every door that writes asks it before each request; clones share the claim.
 ///
@@ -30,15 +26,34 @@ pub struct Leadership {
 
 #[derive(Clone, Copy, Debug)]
 struct State {
-    last_beat: Option<Instant>,
+    held: Option<Held>,
     /// The number of times that the Lease was won.
     term: u64,
+}
+
+/// How long the Lease is held.
+#[derive(Clone, Copy, Debug)]
+enum Held {
+    /// There is no election, and no other process.
+    Alone,
+    /// Unless it is renewed before.
+    Until(Instant),
+}
+
+impl State {
+    fn leads(&self) -> bool {
+        match self.held {
+            None => false,
+            Some(Held::Alone) => true,
+            Some(Held::Until(end)) => Instant::now() < end,
+        }
+    }
 }
 
 impl Leadership {
     /// The claim of a process that does not lead yet.
     pub fn none() -> Self {
-        let state = State { last_beat: None, term: 0 };
+        let state = State { held: None, term: 0 };
         Self { dry_run: false, state: Arc::new(Mutex::new(state)), leading: watch::Sender::new(false) }
     }
 
@@ -54,8 +69,8 @@ impl Leadership {
 
     /// The term in which this process leads; each time that it wins the Lease begins another.
     pub fn term(&self) -> Option<u64> {
-        let State { last_beat, term } = *self.lock();
-        last_beat.is_some_and(|beat| beat.elapsed() < GAP).then_some(term)
+        let state = *self.lock();
+        state.leads().then_some(state.term)
     }
 
     /// True if a request that writes may be sent now; never in a dry run.
@@ -72,29 +87,50 @@ impl Leadership {
         self.leading.subscribe()
     }
 
-    /// The Lease was won.
+    /// This process leads without an election, until it ends.
     pub fn acquired(&self) {
+        self.begin(Held::Alone);
+    }
+
+    /// The Lease was won by a request that was sent at this time. Returns whether it can still be relied on.
+    pub(super) fn acquired_at(&self, sent: Instant) -> bool {
+        let end = sent + RENEW_DEADLINE;
+        let lasts = Instant::now() < end;
+        if lasts {
+            self.begin(Held::Until(end));
+        }
+        lasts
+    }
+
+    fn begin(&self, held: Held) {
         let mut state = self.lock();
-        *state = State { last_beat: Some(Instant::now()), term: state.term + 1 };
+        *state = State { held: Some(held), term: state.term + 1 };
         drop(state);
         self.leading.send_replace(true);
     }
 
-    /// The Lease was lost or released.
-    pub fn lost(&self) {
-        self.lock().last_beat = None;
-        self.leading.send_replace(false);
+    /// The Lease was renewed by a request that was sent at this time. Returns false, and changes nothing, once the
+    /// claim has ended: the Lease has to be won again.
+    pub(super) fn renewed_at(&self, sent: Instant) -> bool {
+        let mut state = self.lock();
+        if state.leads() {
+            state.held = Some(Held::Until(sent + RENEW_DEADLINE));
+        }
+        state.leads()
     }
 
-    /// Beats until there is a gap.
-    pub async fn heartbeat(&self) {
-        loop {
-            tokio::time::sleep(BEAT).await;
-            if !self.is_leader() {
-                return;
-            }
-            self.lock().last_beat = Some(Instant::now());
+    /// The end of the claim without another renewal.
+    pub(super) fn ends(&self) -> Option<Instant> {
+        match self.lock().held {
+            Some(Held::Until(end)) => Some(end),
+            Some(Held::Alone) | None => None,
         }
+    }
+
+    /// The Lease was lost or released.
+    pub fn lost(&self) {
+        self.lock().held = None;
+        self.leading.send_replace(false);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -104,31 +140,29 @@ impl Leadership {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_claim_holds_while_it_beats_and_a_gap_ends_it_for_good() {
+    async fn a_claim_ends_by_itself_and_begins_with_the_request_that_won() {
         let leadership = Leadership::none();
         assert!(!leadership.is_leader());
-        leadership.acquired();
-        let beating = tokio::spawn({
-            let leadership = leadership.clone();
-            async move { leadership.heartbeat().await }
-        });
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        assert!(leadership.is_leader() && !beating.is_finished());
-
-        // The process is frozen: time passes and no task runs. A writer is the first to run afterwards.
-        tokio::time::advance(Duration::from_secs(5)).await;
-        let stopped = Leadership::none();
-        stopped.acquired();
-        stopped.lock().last_beat = Some(Instant::now() - Duration::from_secs(5));
-        assert!(!stopped.is_leader());
-        stopped.heartbeat().await;
-        assert!(!stopped.is_leader(), "a heartbeat after a gap does not bring the claim back");
-        leadership.lost();
+        let sent = Instant::now();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert!(leadership.acquired_at(sent), "the answer took 3 s");
+        tokio::time::advance(Duration::from_millis(6_999)).await;
+        assert!(leadership.is_leader());
+        let sent = Instant::now();
+        assert!(leadership.renewed_at(sent));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(!leadership.is_leader(), "the process was frozen");
+        assert!(!leadership.renewed_at(Instant::now()), "a claim that ended has to be won again");
         assert!(!leadership.is_leader());
-        leadership.acquired();
+        leadership.lost();
+        assert!(!leadership.acquired_at(sent), "its answer came after ten seconds");
+        assert!(!leadership.is_leader());
+        assert!(leadership.acquired_at(Instant::now()));
         assert_eq!(leadership.term(), Some(2), "another leadership is another term");
     }
 

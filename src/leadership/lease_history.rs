@@ -1,26 +1,17 @@
 //! The history of the Lease: its present and recent holders, from live reads.
 //!
 //! An epoch in a registry names the leader that raised it. Owns whether the Lease explains that name: this holder has
-//! the Lease, or had it within two lease durations. The election does not expose its reads, so this module reads the
-//! Lease too: when a process starts, every [`POLL`] while it stands by, and before it raises an epoch. Refuses to take
-//! part in the election.
+//! the Lease, or had it within two lease durations. The election hands its reads on; a live read comes before the
+//! election begins, and before an epoch is raised. Refuses to take part in the election.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
-use super::{LEASE, LEASE_DURATION, Leadership};
-
-/// The deadline of one read.
-pub(super) const CALL: Duration = Duration::from_secs(5);
-/// Time between two reads while the process stands by; shorter than a Lease lasts, so that no holder is missed.
-const POLL: Duration = Duration::from_secs(10);
+use super::{LEASE, LEASE_CALL, LEASE_DURATION};
 
 #[derive(Clone)]
 pub struct LeaseHistory {
@@ -56,13 +47,17 @@ impl LeaseHistory {
     /// The Lease could not be read.
     pub async fn confirm(&self) -> Result<bool, LeaseReadError> {
         let Some(api) = &self.api else { return Ok(true) };
-        let lease = timeout(CALL, api.get_opt(LEASE)).await.map_err(|_| LeaseReadError::Timeout)??;
+        let lease = timeout(LEASE_CALL, api.get_opt(LEASE)).await.map_err(|_| LeaseReadError::Timeout)??;
         let holder = lease.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default();
-        let ours = holder == self.identity;
+        self.saw(&holder);
+        Ok(holder == self.identity)
+    }
+
+    /// A read showed this holder.
+    pub(super) fn saw(&self, holder: &str) {
         let mut last_seen = self.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
         last_seen.retain(|_, at| at.elapsed() < 2 * LEASE_DURATION);
-        last_seen.insert(holder, Instant::now());
-        Ok(ours)
+        last_seen.insert(holder.to_owned(), Instant::now());
     }
 
     /// True if the Lease explains that this holder raised an epoch. A leader that ended left its epoch with an empty
@@ -73,27 +68,12 @@ impl LeaseHistory {
             || holder == self.identity
             || last_seen.get(holder).is_some_and(|at| at.elapsed() < 2 * LEASE_DURATION)
     }
-
-    /// Reads the Lease every [`POLL`] while this process does not lead.
-    pub async fn poll(&self, leadership: Leadership, stop: CancellationToken) {
-        loop {
-            if !leadership.is_leader()
-                && let Err(error) = self.confirm().await
-            {
-                debug!(%error, "cannot read the Lease");
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(POLL) => {}
-            }
-        }
-    }
 }
 
 /// The reasons why the Lease could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LeaseReadError {
-    #[error("the API server did not answer within {} s", CALL.as_secs())]
+    #[error("the API server did not answer within {} s", LEASE_CALL.as_secs())]
     Timeout,
     #[error("cannot read the Lease: {0}")]
     Api(Box<kube::Error>),
@@ -107,6 +87,8 @@ impl From<kube::Error> for LeaseReadError {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -11,8 +11,8 @@ use kube::{Api, Client};
 use tokio::time::timeout;
 use twinspan_core::Timestamp;
 
-use super::lease_history::{CALL, LeaseReadError};
-use super::{LEASE, LEASE_DURATION};
+use super::lease_history::LeaseReadError;
+use super::{LEASE, LEASE_CALL, LEASE_DURATION};
 
 /// The namespace of another release that renewed its Lease recently.
 ///
@@ -25,7 +25,7 @@ pub async fn another_release(
 ) -> Result<Option<String>, LeaseReadError> {
     let leases: Api<Lease> = Api::all(client);
     let ours = ListParams::default().fields(&format!("metadata.name={LEASE}"));
-    let found = timeout(CALL, leases.list(&ours)).await.map_err(|_| LeaseReadError::Timeout)??;
+    let found = timeout(LEASE_CALL, leases.list(&ours)).await.map_err(|_| LeaseReadError::Timeout)??;
     let others = found.items.into_iter().filter(|lease| lease.metadata.namespace.as_deref() != Some(namespace));
     Ok(others.filter(|lease| held(lease, now)).find_map(|lease| lease.metadata.namespace))
 }

@@ -1,16 +1,19 @@
 //! The composition of the operator: starts and stops everything.
 //!
-//! - [`readiness`]: the parts of `/readyz`.
+//! - [`readiness`]: the parts of `/readyz`; [`watch_age`]: the gauge of silent watches.
 //!
 //! Owns the order in which parts start and end. Refuses to know what any part does.
 
 mod readiness;
+mod watch_age;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use kube::{Client, Config};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +31,7 @@ use crate::controllers::service_registry::{self, Sessions, Upkeep};
 use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
 use crate::env::Env;
-use crate::leadership::{self, Leadership, LeaseHistory};
+use crate::leadership::{self, Election, Leadership, LeaseHistory};
 use crate::probe::TcpProber;
 use crate::registry::takeover::Takeover;
 use crate::tasks::Tasks;
@@ -64,6 +67,15 @@ impl Settings {
     }
 }
 
+/// The ways to the API server.
+#[derive(Clone)]
+struct Clients {
+    lease: Client,
+    rest: Client,
+    /// Its address, for the log.
+    server: String,
+}
+
 /// The reason why the operator could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
@@ -84,43 +96,44 @@ pub enum OperatorError {
 ///
 /// # Errors
 /// [`OperatorError`] if it cannot run at all; it waits for everything that may still come.
-pub async fn run(
-    mut config: Config,
-    settings: Settings,
-    env: Env,
-    stop: CancellationToken,
-) -> Result<(), OperatorError> {
-    // Retries inside the client would block a pass for minutes; every call has a deadline, and passes are repeated.
-    config.default_retry = false;
-    let client = cluster::client::client(config, &env).map_err(Box::new)?;
+pub async fn run(config: Config, settings: Settings, env: Env, stop: CancellationToken) -> Result<(), OperatorError> {
+    let server = config.cluster_url.to_string();
+    let clients = Clients {
+        lease: cluster::client::lease_client(config.clone(), &env).map_err(Box::new)?,
+        rest: cluster::client::client(config, &env).map_err(Box::new)?,
+        server,
+    };
     info!(
         version = env!("CARGO_PKG_VERSION"),
         identity = settings.identity,
         namespace = settings.namespace,
         "starting"
     );
+    let address = settings.admin_addr;
+    let listener = TcpListener::bind(address).await.map_err(|source| OperatorError::Admin { address, source })?;
     if settings.elects() {
-        refuse_beside_another_release(&client, &settings.namespace, &env).await?;
+        refuse_beside_another_release(&clients.lease, &settings.namespace, &env).await?;
     }
     // A task that breaks off stops the rest.
     let stop = stop.child_token();
     let lifetimes = Lifetimes::new(&stop);
     let (views, leadership, metrics) = (Views::new(env), settings.leadership(), Arc::new(Metrics::default()));
-    let writers = writers(&client, &settings, &views, &leadership, &metrics, &lifetimes);
+    let writers = writers(&clients.rest, &settings, &views, &leadership, &metrics, &lifetimes);
     lifetimes
         .tasks
         .spawn("leadership metric", follow_leadership(leadership.clone(), metrics.clone(), lifetimes.election.clone()));
-    let passes = start_controllers(&client, &settings, &views, writers, &lifetimes).await;
-    let electing = lead(client, settings.clone(), leadership.clone(), lifetimes.election.clone());
+    let measuring = watch_age::measure(views.clone(), metrics.clone(), lifetimes.election.clone());
+    lifetimes.tasks.spawn("ages of watches", measuring);
+    let history = lease_history(&clients.lease, &settings).await;
+    let electing = lead(&clients.lease, &settings, &history, &views.env, &leadership, &lifetimes.election);
+    let passes = start_controllers(&clients, &settings, &views, writers, history, &lifetimes);
     let electing = lifetimes.tasks.spawn("election", electing);
-
     let parts: admin::Parts = Arc::new(move || readiness::parts(&views, &leadership));
-    let address = settings.admin_addr;
-    let served = admin::serve(address, parts, metrics, stop.clone()).await;
-    // The server ends when the process stops or the address cannot be bound; both end the operator.
+    lifetimes.tasks.spawn("admin pages", admin::serve(listener, parts, metrics, lifetimes.election.clone()));
+
+    stop.cancelled().await;
     let broken = lifetimes.end(passes, electing).await;
     info!("stopped");
-    served.map_err(|source| OperatorError::Admin { address, source })?;
     broken.map_or(Ok(()), |task| Err(OperatorError::Broken(task)))
 }
 
@@ -193,11 +206,12 @@ fn writers(
 }
 
 /// Starts router, sessions, probes, watches and the queue, whose task it returns.
-async fn start_controllers(
-    client: &Client,
+fn start_controllers(
+    clients: &Clients,
     settings: &Settings,
     views: &Views,
     writers: Writers,
+    lease_history: LeaseHistory,
     lifetimes: &Lifetimes,
 ) -> JoinHandle<()> {
     let Lifetimes { tasks, epochs, election, releasing, writing } = lifetimes;
@@ -211,29 +225,23 @@ async fn start_controllers(
     let sources = Sources { cluster, registry, probe, leading: leadership.changes() };
     tasks.spawn("router", router.run(sources, election.clone()));
 
-    let history = lease_history(client, settings).await;
-    let takeover = Takeover {
-        leadership: leadership.clone(),
-        lease_history: history.clone(),
-        env: env.clone(),
-        ending: releasing.clone(),
-    };
+    let takeover =
+        Takeover { leadership: leadership.clone(), lease_history, env: env.clone(), ending: releasing.clone() };
     let upkeep = Some(Upkeep { takeover, audit_interval: settings.audit_interval, epochs: epochs.clone() });
     let sessions = Sessions::new(views.clone(), registry_events, tasks.tracker().clone(), election.clone(), upkeep);
     let registries = service_registry::Controller::new(writers.clone(), sessions);
     tasks.spawn("controller of ServiceRegistries", registries.run(command_queue));
-    let (leading, stop) = (leadership.clone(), election.clone());
-    tasks.spawn("history of the Lease", async move { history.poll(leading, stop).await });
     let (prober, stop) = (Arc::new(TcpProber), election.clone());
     tasks.spawn("probes", views.probes.clone().run(prober, leadership.clone(), probe_events, env.clone(), stop));
     let watches = Watches {
         view: views.cluster.clone(),
         events: cluster_events,
         env: env.clone(),
+        server: clients.server.clone(),
         stop: election.clone(),
         tasks: tasks.clone(),
     };
-    watches.start(client, &settings.namespace);
+    watches.start(&clients.rest, &settings.namespace);
     let views = views.clone();
     let controller = registered_service::Controller { views, writers, checkpoints: Checkpoints::default() };
     let passes = queue.run(move |key, triggered| controller.clone().reconcile(key, triggered), writing.clone());
@@ -266,11 +274,20 @@ async fn lease_history(client: &Client, settings: &Settings) -> LeaseHistory {
     lease_history
 }
 
-async fn lead(client: Client, settings: Settings, leadership: Leadership, stop: CancellationToken) {
+fn lead(
+    client: &Client,
+    settings: &Settings,
+    history: &LeaseHistory,
+    env: &Env,
+    leadership: &Leadership,
+    stop: &CancellationToken,
+) -> BoxFuture<'static, ()> {
+    let (leadership, stop) = (leadership.clone(), stop.clone());
     if settings.elects() {
-        leadership::elect(client, &settings.namespace, &settings.identity, leadership, stop).await;
+        let election = Election::new(client.clone(), &settings.namespace, history.clone(), env.clone());
+        Box::pin(election.run(leadership, stop))
     } else {
-        leadership::lead_alone(leadership, stop).await;
+        Box::pin(leadership::lead_alone(leadership, stop))
     }
 }
 

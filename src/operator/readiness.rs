@@ -1,10 +1,11 @@
 //! The parts of `/readyz`.
 //!
-//! Owns the choice of the parts that make a replica unready: the lists of the cluster. Leadership and registries do
-//! not: a standby is ready, and an unreachable registry affects only its own services, whose ServiceRegistry says so.
+//! Owns the choice of the parts that make a replica unready: the lists of the cluster. Leadership, registries and
+//! silent watches do not: a standby is ready, an unreachable registry affects only its own services, whose
+//! ServiceRegistry says so, and another replica would hear no more of the API server.
 //! Refuses to serve pages.
 
-use crate::cluster::view::Kind;
+use crate::cluster::view::{Kind, SILENT_AFTER};
 use crate::controllers::views::Views;
 use crate::leadership::Leadership;
 use crate::registry::handle::Phase;
@@ -23,6 +24,17 @@ pub fn parts(views: &Views, leadership: &Leadership) -> Vec<Part> {
             },
         })
         .collect();
+    let now = views.env.now();
+    for kind in Kind::ALL {
+        let age = views.cluster().unheard_for(kind, now).map(|age| age.as_secs());
+        if let Some(age) = age {
+            let silent = age >= SILENT_AFTER.as_secs();
+            let told = if silent { "no news for" } else { "heard of" };
+            let text =
+                format!("{told} {age} s{}", if silent { ", and nothing is deleted because of it" } else { " ago" });
+            parts.push(Part { name: format!("watch of {}s", kind.as_str()), state: PartState::Info(text) });
+        }
+    }
     let leads = match (leadership.is_dry_run(), leadership.is_leader()) {
         (true, _) => "a dry run, which writes nothing",
         (false, true) => "this replica writes",

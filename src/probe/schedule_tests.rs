@@ -52,8 +52,6 @@ fn bench(answer: Answer) -> Bench {
 impl Bench {
     fn leads(&self) {
         self.leadership.acquired();
-        let leadership = self.leadership.clone();
-        tokio::spawn(async move { leadership.heartbeat().await });
     }
 
     fn answers(&self, answer: Answer) {

@@ -49,8 +49,6 @@ impl Replica {
     /// Leads from now on, as if it had won the Lease.
     fn lead(&self) {
         self.leadership.acquired();
-        let leadership = self.leadership.clone();
-        tokio::spawn(async move { leadership.heartbeat().await });
     }
 
     async fn write(&self, address: &str) -> Option<RegistryError> {

@@ -75,6 +75,12 @@ pub struct Audit {
     pub result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfKind {
+    /// A kind that is watched.
+    pub kind: &'static str,
+}
+
 /// Every metric, and the registry that prints them.
 pub struct Metrics {
     registry: Registry,
@@ -90,6 +96,7 @@ pub struct Metrics {
     pub sessions: Family<Session, Gauge>,
     pub audits: Family<Audit, Counter>,
     pub leader: Gauge<u64, AtomicU64>,
+    pub watch_age: Family<OfKind, Gauge<f64, AtomicU64>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -118,6 +125,7 @@ impl Default for Metrics {
             sessions: Family::default(),
             audits: Family::default(),
             leader: Gauge::default(),
+            watch_age: Family::default(),
         };
         metrics.registered()
     }
@@ -159,6 +167,12 @@ impl Metrics {
         r.register("session_state", "1 for the state that the session of a registry is in", self.sessions.clone());
         r.register("audits", "Audits of a registry at rest, by what they found", self.audits.clone());
         r.register("leader", "1 while this replica holds the Lease, else 0", self.leader.clone());
+        r.register_with_unit(
+            "watch_age",
+            "Time since the API server told something about a kind of object",
+            Unit::Seconds,
+            self.watch_age.clone(),
+        );
         r.register("build", "What this replica runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         self
     }
@@ -243,6 +257,7 @@ mod tests {
         metrics.moved(None, Some("failed"));
         metrics.moved(Some("failed"), Some("synced"));
         metrics.leader.set(1);
+        metrics.watch_age.get_or_create(&OfKind { kind: "Pod" }).set(2.0);
         let text = metrics.print().unwrap();
         for line in [
             "twinspan_propagation_seconds_count{direction=\"import\"} 1",
@@ -255,6 +270,7 @@ mod tests {
             "twinspan_session_state{registry=\"main\",state=\"failed\"} 0",
             "twinspan_audits_total{registry=\"main\",result=\"agrees\"} 2",
             "twinspan_leader 1",
+            "twinspan_watch_age_seconds{kind=\"Pod\"} 2.0",
             "twinspan_lost_instances 0",
             "twinspan_registry_ready{registry=\"main\"} 1",
             "twinspan_services{state=\"synced\"} 1",

@@ -74,7 +74,9 @@ impl Viewer {
         let sessions = Sessions::new(views.clone(), registry_events, tasks.tracker().clone(), stop.clone(), None);
         tasks.spawn("sessions", sessions.follow(command_queue));
         let (view, events) = (views.cluster.clone(), cluster_events);
-        let watches = Watches { view, events, env, stop: stop.clone(), tasks: tasks.clone() };
+        // The person who asks knows the server's address.
+        let server = "the API server".to_owned();
+        let watches = Watches { view, events, env, server, stop: stop.clone(), tasks: tasks.clone() };
         watches.start(client, operator_namespace);
         Self { client: client.clone(), views, tasks, stop, namespace: operator_namespace.to_owned() }
     }

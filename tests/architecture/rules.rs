@@ -12,14 +12,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("twinspan_core::model", &[]),
     ("twinspan_core::codec", &["model"]),
     ("twinspan_core::plan", &["model", "codec"]),
+    ("twinspan::causes", &[]),
     ("twinspan::env", &[]),
     ("twinspan::tasks", &[]),
     ("twinspan::telemetry", &[]),
-    ("twinspan::leadership", &[]),
+    ("twinspan::leadership", &["causes", "env"]),
     ("twinspan::api", &["codec", "model", "plan"]),
     ("twinspan::probe", &["env", "leadership", "model", "plan"]),
-    ("twinspan::registry", &["api", "codec", "env", "leadership", "model", "plan", "tasks"]),
-    ("twinspan::cluster", &["api", "env", "leadership", "model", "plan", "tasks", "telemetry"]),
+    ("twinspan::registry", &["api", "causes", "codec", "env", "leadership", "model", "plan", "tasks"]),
+    ("twinspan::cluster", &["api", "causes", "env", "leadership", "model", "plan", "tasks", "telemetry"]),
     (
         "twinspan::controllers",
         &["api", "cluster", "codec", "env", "leadership", "model", "plan", "probe", "registry", "tasks", "telemetry"],
@@ -44,9 +45,10 @@ const ETCD: (&str, &str) = ("etcd_client", "twinspan::registry::etcd");
 
 /// A request that writes: the method, the least number of its arguments, and the modules that send it.
 const WRITES: &[(&str, usize, &[&str])] = &[
-    // The Kubernetes API. `approve` is a person's command; `rbac` creates SelfSubjectAccessReviews, which only ask.
-    ("create", 2, &[CLUSTER, "twinspan::tools::doctor::rbac"]),
-    ("replace", 3, &[CLUSTER]),
+    // The Kubernetes API. `approve` is a person's command; `rbac` creates SelfSubjectAccessReviews, which only ask; the
+    // election writes the Lease, by which the claim comes about.
+    ("create", 2, &[CLUSTER, ELECTION, "twinspan::tools::doctor::rbac"]),
+    ("replace", 3, &[CLUSTER, ELECTION]),
     ("replace_status", 3, &[]),
     ("patch", 3, &[CLUSTER, "twinspan::tools::approve"]),
     ("patch_status", 3, &[CLUSTER]),
@@ -61,6 +63,7 @@ const WRITES: &[(&str, usize, &[&str])] = &[
     ("txn", 1, &[ETCD.1]),
 ];
 const CLUSTER: &str = "twinspan::cluster::writer";
+const ELECTION: &str = "twinspan::leadership::election";
 const EVENTS: &str = "twinspan::cluster::events";
 const REGISTRY: &str = "twinspan::registry::writer";
 /// The questions whether this process may write; `ask` is that of the doors themselves. That it leads is not enough.

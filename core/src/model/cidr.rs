@@ -7,6 +7,26 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+/// A network without host bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cidr(IpNet);
+
+impl Cidr {
+    /// `10.0.0.0/8` or `fd00::/8`; host bits are ignored.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse::<IpNet>().ok().map(|net| Self(net.trunc()))
+    }
+
+    /// First and last address.
+    pub fn range(&self) -> (IpAddr, IpAddr) {
+        (self.0.network(), self.0.broadcast())
+    }
+
+    fn length(&self) -> (bool, u8) {
+        (self.0.addr().is_ipv4(), self.0.prefix_len())
+    }
+}
+
 /// Many networks. A query costs one lookup for each prefix length that occurs, not one for each network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CidrSet {
@@ -16,10 +36,22 @@ pub struct CidrSet {
 impl CidrSet {
     /// Adds `10.0.0.0/8` or `fd00::/8`; host bits are ignored. Returns whether the text is a network.
     pub fn insert(&mut self, text: &str) -> bool {
-        let Ok(net) = text.parse::<IpNet>() else { return false };
-        let net = net.trunc();
-        self.by_length.entry((net.addr().is_ipv4(), net.prefix_len())).or_default().insert(net);
+        let Some(net) = Cidr::parse(text) else { return false };
+        self.add(net);
         true
+    }
+
+    pub fn add(&mut self, net: Cidr) {
+        self.by_length.entry(net.length()).or_default().insert(net.0);
+    }
+
+    pub fn remove(&mut self, net: Cidr) {
+        if let Some(nets) = self.by_length.get_mut(&net.length()) {
+            nets.remove(&net.0);
+            if nets.is_empty() {
+                self.by_length.remove(&net.length());
+            }
+        }
     }
 
     pub fn extend(&mut self, other: &Self) {
@@ -79,5 +111,9 @@ mod tests {
         ranges.sort();
         assert_eq!(ranges[0], "10.0.0.7-10.0.0.7");
         assert_eq!(ranges[1], "10.96.0.0-10.96.255.255");
+        let (mut less, net) = (set, Cidr::parse("10.0.0.7/32").unwrap());
+        less.remove(net);
+        less.remove(net);
+        assert!(!less.contains([10, 0, 0, 7].into()) && less.contains([10, 96, 0, 1].into()));
     }
 }

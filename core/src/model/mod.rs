@@ -17,7 +17,7 @@ mod service;
 mod slice;
 
 pub use address::{Family, InstanceAddr, named_address};
-pub use cidr::CidrSet;
+pub use cidr::{Cidr, CidrSet};
 pub use instance::{Instance, Tags};
 pub use names::{InvalidName, ObjectKey, RegistryName, ServiceKey};
 pub use outcome::{InstanceOutcome, Outcome, Subject};

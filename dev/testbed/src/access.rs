@@ -1,5 +1,6 @@
 //! Identities of the bed's cluster: kubeconfigs, tokens, manifests.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +31,17 @@ impl Kubeconfig {
             "users": [{"name": user, "user": {"token": token}}],
             "contexts": [{"name": "bed", "context": {"cluster": "bed", "user": user}}],
         });
+        std::fs::write(&path, serde_yaml::to_string(&file)?)?;
+        Ok(Self { path })
+    }
+
+    /// The same user, who reaches the API server at another address.
+    pub fn through(&self, dir: &Path, address: SocketAddr) -> Result<Self> {
+        let mut file: serde_json::Value = serde_yaml::from_str(&std::fs::read_to_string(&self.path)?)?;
+        let cluster = &mut file["clusters"][0]["cluster"];
+        cluster["server"] = json!(format!("https://{address}"));
+        cluster["tls-server-name"] = json!("kubernetes");
+        let path = dir.join(format!("through-{}.kubeconfig", address.ip()));
         std::fs::write(&path, serde_yaml::to_string(&file)?)?;
         Ok(Self { path })
     }

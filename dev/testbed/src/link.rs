@@ -8,20 +8,21 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Forwards every connection to another address, unless it is cut.
+/// Forwards every connection to another address, unless it is cut or silenced.
 #[derive(Debug)]
 pub struct Link {
     address: SocketAddr,
     up: Arc<watch::Sender<bool>>,
+    silenced: Arc<watch::Sender<u64>>,
     task: JoinHandle<()>,
 }
 
 impl Link {
     pub async fn start(address: SocketAddr, to: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        let up = Arc::new(watch::Sender::new(true));
-        let task = tokio::spawn(run(listener, to, up.clone()));
-        Ok(Self { address, up, task })
+        let (up, silenced) = (Arc::new(watch::Sender::new(true)), Arc::new(watch::Sender::new(0)));
+        let task = tokio::spawn(run(listener, to, up.clone(), silenced.clone()));
+        Ok(Self { address, up, silenced, task })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -31,6 +32,12 @@ impl Link {
     /// Ends every connection, and each new one as soon as it is accepted.
     pub fn cut(&self) {
         self.up.send_replace(false);
+    }
+
+    /// Stops forwarding the present connections, and ends none of them: whoever has one hears nothing more. New ones
+    /// are forwarded.
+    pub fn silence(&self) {
+        self.silenced.send_modify(|times| *times += 1);
     }
 
     pub fn mend(&self) {
@@ -44,18 +51,21 @@ impl Drop for Link {
     }
 }
 
-async fn run(listener: TcpListener, to: SocketAddr, up: Arc<watch::Sender<bool>>) {
+async fn run(listener: TcpListener, to: SocketAddr, up: Arc<watch::Sender<bool>>, silenced: Arc<watch::Sender<u64>>) {
     while let Ok((mut stream, _)) = listener.accept().await {
-        let mut up = up.subscribe();
+        let (mut up, mut silenced) = (up.subscribe(), silenced.subscribe());
         if !*up.borrow() {
             continue;
         }
         tokio::spawn(async move {
             let Ok(mut beyond) = TcpStream::connect(to).await else { return };
-            tokio::select! {
-                _ = tokio::io::copy_bidirectional(&mut stream, &mut beyond) => {}
-                _ = up.wait_for(|up| !up) => {}
-            }
+            let silent = tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut stream, &mut beyond) => false,
+                _ = up.wait_for(|up| !up) => false,
+                Ok(()) = silenced.changed() => true,
+            };
+            // Both ends stay open until the link itself ends.
+            while silent && silenced.changed().await.is_ok() {}
         });
     }
 }

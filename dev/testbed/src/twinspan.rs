@@ -20,6 +20,8 @@ pub struct Options {
     pub unknown: Vec<String>,
     /// The namespace of its Lease and its Secrets; absent is the usual one.
     pub namespace: Option<String>,
+    /// How it reaches the API server; absent is directly.
+    pub kubeconfig: Option<Kubeconfig>,
     /// The file that it sees as `/etc/hosts`; absent is the machine's.
     pub hosts: Option<PathBuf>,
 }
@@ -48,6 +50,7 @@ impl Twinspan {
         args.retain(|arg| {
             !arg.starts_with("--admin-addr=") && !options.unknown.iter().any(|flag| arg.starts_with(flag))
         });
+        let kubeconfig = options.kubeconfig.as_ref().unwrap_or(kubeconfig);
         args.extend([format!("--admin-addr={admin}"), format!("--kubeconfig={}", kubeconfig.path.display())]);
         args.extend(options.args.iter().cloned());
         let namespace = options.namespace.as_deref().unwrap_or(OPERATOR_NAMESPACE);

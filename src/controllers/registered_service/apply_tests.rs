@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use serde_json::json;
 use twinspan_core::model::LeaseId;
 
@@ -56,18 +54,6 @@ async fn without_the_lease_nothing_is_written_on_either_side() {
     assert_eq!(bench.keys("main").len(), 2);
     assert_eq!(bench.api.take(SLICES).len(), 1);
     assert_eq!(bench.condition("Ready").0, "True Synced");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_claim_without_a_heartbeat_ends_before_the_next_write() {
-    let mut bench = bench(&["main"]).await;
-    bench.ready(&["10.0.0.1"]);
-    // The process is frozen: time goes on, nothing runs.
-    tokio::time::advance(Duration::from_secs(5)).await;
-    let controller = bench.controller.clone();
-    controller.clone().reconcile(key(), controller.views.env.now()).await;
-    assert_eq!(bench.keys("main"), [""; 0]);
-    assert_eq!(bench.api.take(""), []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,8 +86,6 @@ fn process(
     let mut views = Views::new(Env::started_at(move || *wall.lock().unwrap(), || 0.5));
     views.cluster = cluster;
     leadership.acquired();
-    let beating = leadership.clone();
-    tokio::spawn(async move { beating.heartbeat().await });
     let (events, publishing) = Events::new(api.client(), leadership.clone(), "a", stop.clone());
     tokio::spawn(publishing);
     let metrics = Arc::new(Metrics::default());
@@ -168,9 +166,7 @@ impl Bench {
 
     /// This process wins the Lease.
     pub fn lead(&self) {
-        let leadership = self.controller.writers.leadership.clone();
-        leadership.acquired();
-        tokio::spawn(async move { leadership.heartbeat().await });
+        self.controller.writers.leadership.acquired();
     }
 
     /// Another process wins the Lease.

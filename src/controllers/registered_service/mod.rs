@@ -82,6 +82,8 @@ mod events_tests;
 #[cfg(test)]
 mod hold_tests;
 #[cfg(test)]
+mod kept_tests;
+#[cfg(test)]
 mod report_tests;
 #[cfg(test)]
 mod term_tests;

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use twinspan_core::Timestamp;
 use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, Owner, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::held::HeldDeletions;
-use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, Term, ViewState, ips_of};
+use twinspan_core::plan::service::{
+    ClusterFacts, Facts, HoldFacts, RegistryFacts, Silent, Snapshot, Term, ViewState, ips_of,
+};
 
 use super::{Checkpoint, Checkpoints};
-use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, held_since};
+use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, Unreadable, held_since};
 use crate::cluster::convert::NamespaceView;
-use crate::cluster::view::ClusterView;
+use crate::cluster::view::{ClusterView, Kind};
 use crate::controllers::views::Views;
 use crate::registry::RegistryError;
 use crate::registry::handle::{Phase, RegistryHandle};
@@ -26,6 +28,10 @@ pub struct Observed {
     pub facts: Facts,
     /// `None` if the RegisteredService was deleted.
     pub object: Option<Arc<RegisteredService>>,
+    /// What this version cannot read of the RegisteredService, whose `object` is a stand-in then.
+    pub unreadable: Option<Arc<Unreadable>>,
+    /// ServiceRegistries that this version cannot read.
+    pub unreadable_registries: BTreeMap<String, Arc<Unreadable>>,
     pub namespace: Option<Arc<NamespaceView>>,
     pub registry: Option<Arc<ServiceRegistry>>,
     /// The older ServiceRegistry that serves the name in the same etcd, if one does.
@@ -54,7 +60,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
             term,
             generation: object.as_ref().and_then(|object| object.metadata.generation),
             observed_generation: object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation),
-            cluster: cluster_facts(&view, key, object.as_deref(), &uid),
+            cluster: cluster_facts(&view, key, object.as_deref(), &uid, views.env.now()),
             registry: None,
             former: Vec::new(),
             probes: term.map(|term| views.probes.answers(key, term)).unwrap_or_default(),
@@ -66,6 +72,8 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
         registry_failure: None,
         registry,
         former_registries: BTreeMap::new(),
+        unreadable: view.unreadable_services.get(key).cloned(),
+        unreadable_registries: view.unreadable_registries.clone(),
         object,
         checkpoint,
     };
@@ -88,11 +96,23 @@ fn checkpoint(last: Option<Checkpoint>, exists: bool, uid: &str) -> Checkpoint {
     }
 }
 
-fn cluster_facts(view: &ClusterView, key: &ServiceKey, object: Option<&RegisteredService>, uid: &str) -> ClusterFacts {
+fn cluster_facts(
+    view: &ClusterView,
+    key: &ServiceKey,
+    object: Option<&RegisteredService>,
+    uid: &str,
+    now: Timestamp,
+) -> ClusterFacts {
+    let silent = view.silent(now);
     let mut facts = ClusterFacts {
+        silent: Silent {
+            specs: silent.contains(&Kind::RegisteredService),
+            endpoints: silent.contains(&Kind::EndpointSlice) || silent.contains(&Kind::Pod),
+            services: silent.contains(&Kind::Service),
+        },
         our_slices: view.slices.of_owner(uid).into_iter().filter(|slice| slice.is_ours()).collect(),
         created_services: view.services_of_owner(&key.namespace, uid),
-        trust: view.trust(),
+        trust: view.networks.trust(),
         ..ClusterFacts::default()
     };
     if let Some(service) = object.map(RegisteredService::service_key) {
@@ -213,18 +233,17 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
     let ips = facts.ips_in_question(&checkpoint.planned);
     views.interest().set(&facts.key, ips.clone());
     let in_slices = ips_of(&facts.cluster.others_slices);
-    let now = views.env.now();
     for ip in ips {
         let pods: Vec<_> = view.pods.at(ip).cloned().collect();
         for node in pods.iter().filter_map(|pod| pod.node.as_ref()) {
-            if let Some(zone) = view.node(node).and_then(|node| node.zone.clone()) {
+            if let Some(zone) = view.networks.node(node).and_then(|node| node.zone.clone()) {
                 facts.cluster.zones.insert(node.clone(), zone);
             }
         }
         if !pods.is_empty() {
             facts.cluster.pods.insert(ip, pods);
         }
-        if !in_slices.contains(&ip) && view.end_is_unseen(ip, now) {
+        if !in_slices.contains(&ip) && view.end_is_unseen(ip) {
             facts.cluster.unseen.insert(ip);
         }
     }

@@ -14,6 +14,7 @@ use crate::api::conditions::{
 };
 use crate::api::{APPROVE_DELETIONS, Counts, HoldStatus, RegisteredServiceStatus, SkippedInstance};
 use crate::cluster::ClusterError;
+use crate::cluster::view::SILENT_AFTER;
 
 /// The number of skipped instances that status names.
 const SAMPLE: usize = 5;
@@ -206,6 +207,9 @@ fn waiting(
     accepted: &Accepted,
     plan: &Plan,
 ) -> Option<DesiredCondition> {
+    if let Some(silent) = silent(kind, observed) {
+        return Some(silent);
+    }
     if plan.directions.is_none() {
         let registry = observed.object.as_ref().map(|o| o.spec.registry_ref.name.clone()).unwrap_or_default();
         return Some(match observed.registry_failure.as_ref() {
@@ -235,6 +239,25 @@ fn waiting(
         ));
     }
     None
+}
+
+/// The condition while a kind that the direction rests on was not heard of for long.
+fn silent(kind: &'static str, observed: &Observed) -> Option<DesiredCondition> {
+    let silent = observed.facts.cluster.silent;
+    let kinds = [
+        (silent.specs, "RegisteredServices"),
+        (silent.endpoints && kind == EXPORTED, "EndpointSlices or Pods"),
+        (silent.services && kind == IMPORTED, "Services"),
+    ];
+    let unheard: Vec<&str> = kinds.into_iter().filter(|(silent, _)| *silent).map(|(_, kind)| kind).collect();
+    (!unheard.is_empty()).then(|| {
+        let message = format!(
+            "no news of {} from the API server for {} s; nothing is removed because of it",
+            unheard.join(" and "),
+            SILENT_AFTER.as_secs()
+        );
+        DesiredCondition::new(kind, ConditionStatus::Unknown, Reason::ClusterUnavailable, message)
+    })
 }
 
 /// The condition without a session, or before its first list; the status of the ServiceRegistry may have the reason.

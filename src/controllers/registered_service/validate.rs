@@ -79,6 +79,11 @@ pub fn validate(observed: &Observed) -> Validation {
         let goal = Goal::Withdraw { guarded: None };
         return Validation { goal, writes: true, rejection: None, gone: true, former: FormerGoals::new() };
     };
+    if let Some(unreadable) = &observed.unreadable {
+        let rejection = Rejection::unreadable(unreadable.message());
+        let former = observed.facts.former.iter().map(|place| (place.place(), Goal::LeaveAlone)).collect();
+        return Validation { goal: Goal::LeaveAlone, writes: false, rejection: Some(rejection), gone: false, former };
+    }
     // Without `writes`, leases of existing records are still kept alive, and nothing else is written.
     let writes = !object.spec.suspend && object.spec.policy == Policy::Sync;
     let former = former(observed, object);
@@ -95,6 +100,11 @@ pub fn validate(observed: &Observed) -> Validation {
 }
 
 impl Rejection {
+    /// Something that this version cannot read.
+    fn unreadable(message: String) -> Self {
+        Self { reason: Reason::NotSupported, message, consequence: Consequence::Nothing }
+    }
+
     fn goal(&self) -> Goal {
         match self.consequence {
             Consequence::Nothing => Goal::LeaveAlone,
@@ -160,6 +170,10 @@ fn accept_in(
     name: RegistryName,
 ) -> Check<Accepted> {
     namespace_stays(observed)?;
+    let registry_name = registry.metadata.name.as_deref().unwrap_or_default();
+    if let Some(unreadable) = observed.unreadable_registries.get(registry_name) {
+        return Err(Rejection::unreadable(format!("ServiceRegistry {registry_name}: {}", unreadable.message())));
+    }
     let (format, spec) = (Format::from(registry.spec.format), &object.spec);
     carried(object, format)?;
     if let Some(message) = format.framework().name_error(&name) {

@@ -54,6 +54,8 @@ fn observed(spec: &Value) -> Observed {
     let labels = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
     let cluster = ClusterFacts { service: Some(Arc::new(service(&[("rpc", true)]))), ..ClusterFacts::default() };
     Observed {
+        unreadable: None,
+        unreadable_registries: BTreeMap::new(),
         facts: Facts {
             term: None,
             key: ServiceKey::new("shop", "echo"),

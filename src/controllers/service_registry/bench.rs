@@ -81,8 +81,6 @@ impl Drop for Bench {
 pub fn bench() -> Bench {
     let leadership = Leadership::none();
     leadership.acquired();
-    let beating = leadership.clone();
-    tokio::spawn(async move { beating.heartbeat().await });
     bench_of(leadership)
 }
 

@@ -71,6 +71,7 @@ impl Controller {
             Command::ReconcileAll => {
                 for name in self.sessions.names() {
                     self.sessions.reconcile_one(&name);
+                    self.sessions.update_names(&name);
                     self.reconciled(&name);
                 }
             }
@@ -111,6 +112,7 @@ impl Sessions {
                 Some(Command::ReconcileAll) => {
                     for name in self.names() {
                         self.reconcile_one(&name);
+                        self.update_names(&name);
                     }
                 }
                 Some(Command::UpdateNames(name)) => self.update_names(&name),

@@ -175,10 +175,10 @@ impl Sessions {
     pub fn reconcile_one(&mut self, name: &str) {
         let (object, settings, older) = {
             let view = self.views.cluster();
-            if !view.unsynced().is_empty() {
+            let object = view.service_registries.get(name).cloned();
+            if !settings::are_known(&view, object.as_deref()) {
                 return;
             }
-            let object = view.service_registries.get(name).cloned();
             let settings = object.as_ref().map(|object| settings::session_settings(object, &view));
             let running = self.views.registries.running();
             let rivalry = self.rivalry.lock();

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use twinspan_core::model::LeaseId;
 
 use super::Command;
 use super::bench::{RECONNECT, STATUS_PACE, alias, bench, echo, etcd, put_own, registry, sessions_only};
-use crate::cluster::view::{ClusterEvent, ClusterView};
+use crate::api::Unreadable;
+use crate::cluster::convert::NamespaceView;
+use crate::cluster::view::{ClusterEvent, ClusterView, Kind};
 use crate::registry::RegistryError;
 use crate::registry::fake::Faults;
 use crate::registry::handle::Phase;
@@ -166,6 +169,56 @@ async fn an_incomplete_view_of_the_cluster_ends_no_session() {
     assert_eq!(sessions.names(), ["main".to_owned()].into(), "its session runs");
     sessions.reconcile("main");
     assert!(bench.handle("main").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_wait_for_the_kinds_that_make_their_settings_and_for_no_other() {
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId(5));
+    let mut bench = bench();
+    *bench.views.cluster() = ClusterView::default();
+    bench.views.cluster().set_synced(Kind::ServiceRegistry);
+    bench.put(registry("main", 1, &json!({}))).await;
+    assert!(bench.handle("main").is_none(), "its Secrets may not be known yet");
+    bench.views.cluster().set_synced(Kind::Secret);
+    bench.cluster_shows(ClusterEvent::Synced(Kind::Secret)).await;
+    assert!(bench.handle("main").is_some());
+    assert!(etcd(MAIN).calls("keep_alive") > 0, "no other kind is waited for");
+    assert_eq!(bench.queue.take_enqueued(), [], "and no pass runs");
+
+    // Without spec.clusterID the namespace kube-system is needed too.
+    bench.put(registry("west", 2, &json!({"spec": {"clusterID": null}}))).await;
+    assert!(bench.handle("west").is_none());
+    let system = NamespaceView { uid: "u".into(), labels: BTreeMap::new(), deleting: false };
+    bench.views.cluster().namespaces.insert("kube-system".into(), Arc::new(system));
+    bench.cluster_shows(ClusterEvent::Namespace("kube-system".into())).await;
+    assert_eq!(bench.handle("west").unwrap().cluster_id, "u");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_cannot_be_read_keeps_its_session_where_its_connection_can() {
+    let bench = bench();
+    let unreadable = |field: &str| {
+        let problems = vec![format!("spec.{field}: unknown variant `New`")];
+        Arc::new(Unreadable { fields: [field.to_owned()].into(), problems, raw: json!({}) })
+    };
+    bench.views.cluster().unreadable_registries.insert("main".into(), unreadable("allowed"));
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench.after(STATUS_PACE).await;
+    assert!(bench.handle("main").unwrap().connection().is_ok());
+    assert_eq!(bench.conditions("main"), ["False NotSupported", "True Connected", "True Synced"]);
+    assert!(bench.message("main", "Ready").contains("spec.allowed: unknown variant `New`"));
+    assert!(bench.events().iter().any(|event| event.starts_with("main NotAccepted: NotSupported: ")));
+
+    bench.views.cluster().unreadable_registries.insert("west".into(), unreadable("etcd"));
+    bench.put(registry("west", 2, &json!({}))).await;
+    assert!(bench.handle("west").is_none());
+    assert_eq!(bench.conditions("west"), ["False NotSupported"; 3]);
+
+    // A session that runs already goes on.
+    let before = bench.handle("main").unwrap();
+    bench.views.cluster().unreadable_registries.insert("main".into(), unreadable("etcd"));
+    bench.cluster_shows(ClusterEvent::ServiceRegistry("main".into())).await;
+    assert!(Arc::ptr_eq(&before, &bench.handle("main").unwrap()) && before.connection().is_ok());
 }
 
 /// The same ServiceRegistry with a fence.

@@ -7,7 +7,7 @@ use twinspan_core::plan::service::Incarnation;
 
 use crate::api::conditions::Reason;
 use crate::api::{FenceMode, ReturnedAs, ServiceRegistry, Tls};
-use crate::cluster::view::ClusterView;
+use crate::cluster::view::{ClusterView, Kind};
 use crate::registry::etcd::{Settings, TlsSettings};
 use crate::registry::handle::Identity;
 use crate::registry::incarnation::LastKnown;
@@ -26,9 +26,20 @@ impl Rejection {
     }
 }
 
+/// Whether everything was listed that makes the settings of a session. It waits for no other kind: leases have to be
+/// kept alive, whatever cannot be listed.
+pub fn are_known(view: &ClusterView, object: Option<&ServiceRegistry>) -> bool {
+    let named = object.is_none_or(|object| object.spec.cluster_id.is_some()) || view.cluster_uid().is_some();
+    view.has_listed(&[Kind::ServiceRegistry, Kind::Secret]) && (named || view.has_listed(&[Kind::Namespace]))
+}
+
 /// # Errors
 /// The [`Rejection`] that its status has to tell.
 pub fn session_settings(object: &ServiceRegistry, view: &ClusterView) -> Result<SessionSettings, Rejection> {
+    let unreadable = object.metadata.name.as_ref().and_then(|name| view.unreadable_registries.get(name));
+    if let Some(unreadable) = unreadable.filter(|it| !it.has_read(ServiceRegistry::CONNECTION_FIELDS)) {
+        return Err(Rejection::new(Reason::NotSupported, unreadable.message()));
+    }
     let spec = &object.spec;
     let identity = identity(object, view)?;
     let connection = Settings {

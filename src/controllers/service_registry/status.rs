@@ -22,6 +22,7 @@ use crate::api::{
 };
 use crate::cluster::Result;
 use crate::cluster::events::{self, About};
+use crate::cluster::view::Kind;
 use crate::cluster::writer::StatusWrite;
 use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
@@ -132,7 +133,13 @@ impl Reporter {
         let resumes = self.views.guards.may_resume(name, &self.views.env);
         let before = find_true(&known.conditions, DELETIONS_HELD).filter(|_| resumes);
         let held = before.map_or_else(|| held(guard.as_ref()), goes_on);
-        let [ready, connected, synced] = session(handle, rejection, self.writers.leadership.may_write());
+        let [mut ready, connected, synced] = session(handle, rejection, self.writers.leadership.may_write());
+        let unreadable = self.views.cluster().unreadable_registries.get(name).cloned();
+        if let Some(unreadable) = unreadable {
+            // The session goes on where the connection could be read.
+            let (status, reason) = (ConditionStatus::False, Reason::NotSupported);
+            ready = DesiredCondition::new(READY, status, reason, unreadable.message());
+        }
         let generation = object.metadata.generation;
         let mut status = ServiceRegistryStatus {
             observed_generation: generation,
@@ -141,8 +148,12 @@ impl Reporter {
             ..known.clone()
         };
         if let Some(handle) = handle {
-            let services = self.views.cluster().index.of_registry(name).cloned().collect();
-            describe(&mut status, handle, &services);
+            let view = self.views.cluster();
+            // Before all are listed nobody knows whose holds are still to be reported.
+            let services = view.has_listed(&[Kind::RegisteredService]);
+            let services = services.then(|| view.index.of_registry(name).cloned().collect());
+            drop(view);
+            describe(&mut status, handle, services.as_ref());
         }
         status
     }
@@ -154,7 +165,13 @@ impl Reporter {
         before: &ServiceRegistryStatus,
         after: &ServiceRegistryStatus,
     ) {
-        let connected = |status: &ServiceRegistryStatus| conditions::find(&status.conditions, CONNECTED).cloned();
+        let condition = |status: &ServiceRegistryStatus, kind| conditions::find(&status.conditions, kind).cloned();
+        let refused = |status| condition(status, READY).filter(|ready| ready.reason == Reason::NotSupported.as_str());
+        if let Some(ready) = refused(after).filter(|_| refused(before).is_none()) {
+            let note = format!("{}: {}", ready.reason, ready.message);
+            self.writers.events.publish(About::ServiceRegistry(object.clone()), events::Reason::NotAccepted, note);
+        }
+        let connected = |status: &ServiceRegistryStatus| condition(status, CONNECTED);
         let (before, Some(after)) = (connected(before), connected(after)) else { return };
         let changed = before.is_none_or(|before| before.status != after.status || before.reason != after.reason);
         let about = About::ServiceRegistry(object.clone());
@@ -167,8 +184,8 @@ impl Reporter {
     }
 }
 
-/// The facts about the session besides its conditions. `services` refer to the registry.
-fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle, services: &BTreeSet<ServiceKey>) {
+/// The facts about the session besides its conditions. `services` refer to the registry, if they are known.
+fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle, services: Option<&BTreeSet<ServiceKey>>) {
     let session = handle.status();
     status.cluster_id = Some(handle.cluster_id.clone());
     status.prefix = Some(handle.layout.prefix().to_owned());
@@ -186,7 +203,7 @@ fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle, service
     };
     // A process that ends before every hold is in a status leaves what tells its successor that there are some.
     status.returned_as = match incarnation {
-        _ if handle.settling.finish(services) => None,
+        _ if services.is_some_and(|services| handle.settling.finish(services)) => None,
         Incarnation::AsItWas => status.returned_as,
         Incarnation::ClusterChanged => Some(ReturnedAs::ClusterChanged),
         Incarnation::RolledBack => Some(ReturnedAs::RolledBack),

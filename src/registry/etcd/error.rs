@@ -5,6 +5,7 @@
 
 use etcd_client::Error;
 
+use crate::causes::chain;
 use crate::registry::RegistryError;
 
 // gRPC codes, https://grpc.io/docs/guides/status-codes/
@@ -105,19 +106,6 @@ fn of_transport(text: &str) -> RegistryError {
 
 pub fn is_lease_exists(error: &Error) -> bool {
     matches!(error, Error::GRpcStatus(status) if code_of(status.code() as i32, status.message()) == FAILED_PRECONDITION && status.message().contains("lease already exists"))
-}
-
-/// Appends the texts of all causes, each once.
-fn chain(mut text: String, error: &dyn std::error::Error) -> String {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn cut(text: &str) -> String {

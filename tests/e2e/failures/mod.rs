@@ -1,6 +1,7 @@
 //! Failures of Twinspan, the registry and the cluster, and the rules that keep a failure from becoming a loss:
-//! departures, the deletion guard, the fence, events that get lost.
+//! departures, the deletion guard, the fence, events that get lost, an API server that falls silent.
 
+mod api_server;
 mod connection;
 mod departures;
 mod faults;
@@ -12,4 +13,4 @@ mod registration_lost;
 
 use crate::harness::stories;
 
-stories![modules: connection, departures, faults, fence, guard, lost_events, outages, registration_lost];
+stories![modules: api_server, connection, departures, faults, fence, guard, lost_events, outages, registration_lost];

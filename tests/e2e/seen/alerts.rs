@@ -24,7 +24,8 @@ const STEP: Duration = Duration::from_secs(30);
 /// Longer than the longest `for`, which is 15 minutes.
 const LONG: usize = 33;
 /// The alerts that [`each_fires_for_its_fault`] provokes, in its order.
-const PROVOKED: [&str; 8] = [
+const PROVOKED: [&str; 9] = [
+    "TwinspanWatchSilent",
     "TwinspanRecordsRefused",
     "TwinspanServicesRejected",
     "TwinspanRegistryNotReady",
@@ -164,6 +165,7 @@ async fn each_fires_for_its_fault(suite: Arc<Suite>) -> Result<()> {
     ensure!(quiet.is_empty(), "an alert where all is well, pending or not: {quiet:#?}");
     watched.healthy = healthy[LONG - 3..].to_vec();
 
+    silent(&watched).await?;
     refused(&watched).await?;
     rejected(&watched).await?;
     not_ready(&watched).await?;
@@ -182,6 +184,24 @@ async fn each_fires_for_its_fault(suite: Arc<Suite>) -> Result<()> {
     none_fires(&[&watched.healthy[..], &watched.scrape(LONG).await?].concat()).await?;
     standby.part().stop().await?;
     watched.fires("TwinspanNoLeader").await?;
+    Ok(())
+}
+
+/// One replica hears nothing more of Pods: its age grows from scrape to scrape.
+async fn silent(watched: &Watched<'_>) -> Result<()> {
+    let line = "twinspan_watch_age_seconds{kind=\"Pod\"} ";
+    let mut scrapes = watched.scrape(LONG).await?;
+    let page = scrapes.first().and_then(|scrape| scrape.values().next()).context("a page")?.clone();
+    ensure!(page.contains(line), "{page}");
+    for (number, scrape) in scrapes.iter_mut().enumerate() {
+        let age = STEP.as_secs() * number as u64;
+        let page = scrape.values_mut().next().context("a page")?;
+        let aged =
+            page.lines().map(|known| if known.starts_with(line) { format!("{line}{age}") } else { known.to_owned() });
+        *page = aged.collect::<Vec<_>>().join("\n") + "\n";
+    }
+    let alert = fires("TwinspanWatchSilent", &[&watched.healthy[..], &scrapes].concat()).await?;
+    ensure!(alert.labels["severity"] == "warning", "{alert:?}");
     Ok(())
 }
 

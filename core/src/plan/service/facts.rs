@@ -59,8 +59,31 @@ pub struct ClusterFacts {
     pub pods: BTreeMap<IpAddr, Vec<Arc<PodView>>>,
     /// Addresses that no slice of another manager holds and whose pods ended without an event that showed it.
     pub unseen: BTreeSet<IpAddr>,
+    /// The kinds that were not heard of for long.
+    pub silent: Silent,
     /// The zones of the Nodes that those pods run on.
     pub zones: BTreeMap<String, String>,
+}
+
+/// The kinds that were not heard of for long: nothing is deleted because of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Silent {
+    /// RegisteredServices, on which every deletion rests.
+    pub specs: bool,
+    /// EndpointSlices or Pods, on which the end of an export rests.
+    pub endpoints: bool,
+    /// Services, on which the end of an import rests.
+    pub services: bool,
+}
+
+impl Silent {
+    pub fn exports(self) -> bool {
+        self.specs || self.endpoints
+    }
+
+    pub fn imports(self) -> bool {
+        self.specs || self.services
+    }
 }
 
 /// The state of one registry, from its view.

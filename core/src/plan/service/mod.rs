@@ -5,6 +5,7 @@
 //! - [`endpoints`]: the endpoints that may be exported; [`instances`]: their form in the registry.
 //! - [`inputs`]: the inputs of the planners of each direction.
 //! - [`moves`]: the places that a RegisteredService referred to before.
+//! - [`silence`]: deletions that rest on a kind that was not heard of.
 //! - [`outcomes`]: the outcome of each instance, and the counts that follow from it.
 //!
 //! Owns the order of the steps: the created Service, export, import, slices, former places. Refuses to know
@@ -20,6 +21,7 @@ mod moves;
 mod outcomes;
 mod shared;
 mod siblings;
+mod silence;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,10 +37,11 @@ use crate::plan::{RecordOp, earlier, export, import, slices};
 use endpoints::EndpointState;
 use inputs::{ExportGoal, Pass};
 use moves::{Former, NewPlace, any_goes_on, plan_former};
+use silence::Kept;
 
 pub use accepted::{Accepted, AcceptedPort, Goal};
 pub use checkpoint::{Checkpoint, Place, Planned, Term};
-pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, ViewState, ips_of};
+pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Silent, Snapshot, ViewState, ips_of};
 pub use moves::FormerGoals;
 pub use outcomes::{Counts, Outcomes};
 pub use shared::{Shared, Siblings};
@@ -160,7 +163,7 @@ pub fn plan(
     triggered: Timestamp,
 ) -> Plan {
     let pass = Pass { facts, siblings, checkpoint, now, triggered };
-    match goal {
+    let mut plan = match goal {
         Goal::Sync(accepted) => sync(&pass, accepted, former),
         Goal::Withdraw { guarded } => withdraw(&pass, *guarded, former),
         Goal::LeaveAlone => {
@@ -168,7 +171,12 @@ pub fn plan(
             plan.add(plan_former(&pass, former, None));
             plan
         }
-    }
+    };
+    let kept = Kept::of(facts, goal);
+    plan.records.iter_mut().for_each(|(_, ops)| kept.keep_records(ops));
+    kept.keep_endpoints(&mut plan.slices, &facts.cluster.our_slices);
+    plan.remove.retain(|_| !kept.imports);
+    plan
 }
 
 fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {

@@ -41,6 +41,8 @@ pub struct Given {
     pub unseen: Vec<String>,
     /// The watches of the API server are broken: its objects are as they were.
     pub api_server_away: bool,
+    /// Kinds of which the API server has told nothing for 100 s.
+    pub silent: Vec<String>,
     /// How often a list changed the Service.
     pub relists: u64,
     pub records: BTreeMap<String, RecordGiven>,
@@ -84,6 +86,7 @@ impl Default for Given {
             service_cidrs: Vec::new(),
             unseen: Vec::new(),
             api_server_away: false,
+            silent: Vec::new(),
             relists: 0,
             records: BTreeMap::new(),
             former_records: BTreeMap::new(),

@@ -89,6 +89,8 @@ impl Given {
     pub fn fill_cluster(&self, view: &mut ClusterView, status: Option<&RegisteredServiceStatus>) {
         for kind in Kind::ALL {
             view.set_synced(kind);
+            let silent = self.silent.iter().any(|name| name == kind.as_str());
+            view.heard(kind, at(self.time - if silent { 100 } else { 0 }));
         }
         let system = json!({"metadata": {"name": "kube-system", "uid": "cluster-uid"}});
         view.namespaces
@@ -129,13 +131,13 @@ impl Given {
             view.pods.vanish(&name);
         }
         if self.api_server_away {
-            Kind::ALL.into_iter().for_each(|kind| view.watch_broken(kind, at(self.time)));
+            Kind::ALL.into_iter().for_each(|kind| view.watch_broken(kind));
         }
         for (name, given) in &self.nodes {
             let node: Node = object(json!({"metadata": {"name": name}}), given);
-            view.set_node(name, Some(convert::node(&node)));
+            view.networks.set_node(name, Some(convert::node(&node)));
         }
-        view.set_service_cidr("kubernetes", Some(self.service_cidrs.clone()));
+        view.networks.set_service_cidr("kubernetes", Some(self.service_cidrs.clone()));
         for _ in 0..self.relists {
             view.learnt_by_list(&key());
         }

@@ -1,0 +1,293 @@
+//! The effect of each watched kind on the view, and the events that follow.
+//!
+//! Owns which change is worth an event: a status that we wrote ourselves is none. Refuses to know how a change arrives,
+//! which [`super::watch`] does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::Resource;
+use kube::api::ObjectMeta;
+use serde::de::DeserializeOwned;
+use tracing::warn;
+use twinspan_core::model::{ObjectKey, ServiceKey};
+
+use super::convert;
+use super::networks::Range;
+use super::view::{ClusterEvent, ClusterView, Kind, api_server_service};
+use crate::api::{RegisteredService, ServiceRegistry, Stored, Unreadable};
+
+/// The effect of a kind on the view. `put` and `remove` return the events to send.
+pub trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
+    const KIND: Kind;
+    fn list_begins(_view: &mut ClusterView) {}
+    /// The objects that a complete list names if they still exist.
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey>;
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent>;
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent>;
+    /// Removes an object that a re-list does not name.
+    fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        Self::remove(view, key)
+    }
+}
+
+impl Watched for Stored<RegisteredService> {
+    const KIND: Kind = Kind::RegisteredService;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.registered_services.keys().cloned().collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, Self { mut object, unreadable }: Self) -> Vec<ClusterEvent> {
+        object.metadata.managed_fields = None;
+        let known = view.registered_services.get(&key);
+        let refused = refuse(&mut view.unreadable_services, &key, unreadable, Self::KIND);
+        // Our own status writes come back as events, and affect no RegisteredService.
+        let same = known
+            .is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
+        if same && !refused {
+            view.registered_services.insert(key, Arc::new(object));
+            return Vec::new();
+        }
+        // RegisteredServices that shared a name or a Service with it, and those that do now.
+        let mut affected = view.index.siblings(&key);
+        let before = view.index.registry_and_name(&key);
+        view.index.put(&key, &object);
+        affected.extend(view.index.siblings(&key));
+        let names = moved(before, view.index.registry_and_name(&key));
+        view.registered_services.insert(key.clone(), Arc::new(object));
+        affected.insert(key);
+        names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        let mut affected = view.index.siblings(key);
+        let names = moved(view.index.registry_and_name(key), None);
+        view.index.remove(key);
+        view.registered_services.remove(key);
+        view.unreadable_services.remove(key);
+        affected.insert(key.clone());
+        names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
+    }
+}
+
+/// The registries whose names changed because one RegisteredService did.
+fn moved(before: Option<(String, String)>, after: Option<(String, String)>) -> Vec<ClusterEvent> {
+    if before == after {
+        return Vec::new();
+    }
+    let registries: BTreeSet<String> = before.into_iter().chain(after).map(|(registry, _)| registry).collect();
+    registries.into_iter().map(ClusterEvent::Names).collect()
+}
+
+/// Enters what cannot be read of an object, and says it once. Returns whether it is another than before.
+fn refuse<K: Ord + Clone + std::fmt::Display>(
+    refused: &mut BTreeMap<K, Arc<Unreadable>>,
+    key: &K,
+    unreadable: Option<Arc<Unreadable>>,
+    kind: Kind,
+) -> bool {
+    let essence = |unreadable: &Arc<Unreadable>| (unreadable.problems.clone(), unreadable.raw["spec"].clone());
+    let changed = refused.get(key).map(essence) != unreadable.as_ref().map(essence);
+    if let Some(unreadable) = unreadable.as_ref().filter(|_| changed) {
+        warn!(kind = kind.as_str(), name = %key, "{}", unreadable.message());
+    }
+    match unreadable {
+        Some(unreadable) => drop(refused.insert(key.clone(), unreadable)),
+        None => drop(refused.remove(key)),
+    }
+    changed
+}
+
+/// Metadata without the fields that every write changes.
+fn without_status(meta: &kube::api::ObjectMeta) -> ObjectMeta {
+    ObjectMeta { resource_version: None, managed_fields: None, ..meta.clone() }
+}
+
+impl Watched for Stored<ServiceRegistry> {
+    const KIND: Kind = Kind::ServiceRegistry;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.service_registries.keys().map(|name| ObjectKey::new("", name)).collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, Self { mut object, unreadable }: Self) -> Vec<ClusterEvent> {
+        object.metadata.managed_fields = None;
+        let known = view.service_registries.get(&key.name);
+        let refused = refuse(&mut view.unreadable_registries, &key.name, unreadable, Self::KIND);
+        // An epoch at which the leader stops writing also stops its successor.
+        let in_use = |object: &ServiceRegistry| object.status.as_ref().and_then(|status| status.epoch_in_use.clone());
+        let same = known.is_some_and(|known| {
+            known.spec == object.spec
+                && without_status(&known.metadata) == without_status(&object.metadata)
+                && in_use(known) == in_use(&object)
+        });
+        view.service_registries.insert(key.name.clone(), Arc::new(object));
+        if same && !refused { Vec::new() } else { vec![ClusterEvent::ServiceRegistry(key.name)] }
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.service_registries.remove(&key.name);
+        view.unreadable_registries.remove(&key.name);
+        vec![ClusterEvent::ServiceRegistry(key.name.clone())]
+    }
+}
+
+impl Watched for Service {
+    const KIND: Kind = Kind::Service;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.services.keys().cloned().collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        let service = convert::service(&object);
+        if view.services.get(&key).is_some_and(|known| **known == service) {
+            return Vec::new();
+        }
+        view.services.insert(key.clone(), Arc::new(service));
+        vec![ClusterEvent::Service(key)]
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.services.remove(key);
+        vec![ClusterEvent::Service(key.clone())]
+    }
+}
+
+impl Watched for EndpointSlice {
+    const KIND: Kind = Kind::EndpointSlice;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.slices.listable()
+    }
+
+    fn list_begins(view: &mut ClusterView) {
+        view.slices.list_begins();
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        let services = view.slices.put(&key.namespace, convert::slice(object));
+        affected(view, services)
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        let services = view.slices.remove(key);
+        affected(view, services)
+    }
+}
+
+fn affected(view: &mut ClusterView, services: Vec<ServiceKey>) -> Vec<ClusterEvent> {
+    let mut events = Vec::new();
+    if services.contains(&api_server_service()) {
+        events.extend(networks(view.api_servers_changed()));
+    }
+    events.extend(services.into_iter().map(ClusterEvent::Service));
+    events
+}
+
+fn networks(ranges: Vec<Range>) -> Option<ClusterEvent> {
+    (!ranges.is_empty()).then_some(ClusterEvent::Networks(ranges))
+}
+
+fn addresses(ips: Vec<IpAddr>) -> Vec<ClusterEvent> {
+    if ips.is_empty() { Vec::new() } else { vec![ClusterEvent::Addresses(ips)] }
+}
+
+impl Watched for Pod {
+    const KIND: Kind = Kind::Pod;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.pods.keys()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        addresses(view.pods.put(key, convert::pod(&object)))
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        addresses(view.pods.remove(key))
+    }
+
+    fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        addresses(view.pods.vanish(key))
+    }
+}
+
+impl Watched for Node {
+    const KIND: Kind = Kind::Node;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.networks.node_names().map(|name| ObjectKey::new("", name)).collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        networks(view.networks.set_node(&key.name, Some(convert::node(&object)))).into_iter().collect()
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        networks(view.networks.set_node(&key.name, None)).into_iter().collect()
+    }
+}
+
+impl Watched for ServiceCIDR {
+    const KIND: Kind = Kind::ServiceCidr;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.networks.service_cidr_names().map(|name| ObjectKey::new("", name)).collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        let cidrs = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
+        networks(view.networks.set_service_cidr(&key.name, Some(cidrs))).into_iter().collect()
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        networks(view.networks.set_service_cidr(&key.name, None)).into_iter().collect()
+    }
+}
+
+impl Watched for Namespace {
+    const KIND: Kind = Kind::Namespace;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.namespaces.keys().map(|name| ObjectKey::new("", name)).collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        let namespace = convert::namespace(&object);
+        if view.namespaces.get(&key.name).is_some_and(|known| **known == namespace) {
+            return Vec::new();
+        }
+        view.namespaces.insert(key.name.clone(), Arc::new(namespace));
+        vec![ClusterEvent::Namespace(key.name)]
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.namespaces.remove(&key.name);
+        vec![ClusterEvent::Namespace(key.name.clone())]
+    }
+}
+
+impl Watched for Secret {
+    const KIND: Kind = Kind::Secret;
+
+    fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
+        view.secrets.keys().cloned().collect()
+    }
+
+    fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
+        view.secrets.insert(key, Arc::new(convert::secret(object)));
+        vec![ClusterEvent::Secret]
+    }
+
+    fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.secrets.remove(key);
+        vec![ClusterEvent::Secret]
+    }
+}

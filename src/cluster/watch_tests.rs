@@ -1,0 +1,252 @@
+use std::collections::VecDeque;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use futures::stream;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+use twinspan_core::model::ServiceKey;
+
+use super::*;
+
+/// The answer to one request.
+enum Answer {
+    Json(Value),
+    Refused(u16),
+    /// Never.
+    Nothing,
+    /// Events of a watch, which then ends.
+    Ends(Vec<Value>),
+    /// Events of a watch, which then says nothing more.
+    Silent(Vec<Value>),
+}
+
+/// An API server that answers one request after the other as a test wants; afterwards it refuses all.
+#[derive(Clone, Default)]
+struct Server(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    answers: VecDeque<Answer>,
+    /// The time and the URI of each request.
+    requests: Vec<(Instant, String)>,
+}
+
+impl Server {
+    fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self(Arc::new(Mutex::new(State { answers: answers.into_iter().collect(), requests: Vec::new() })))
+    }
+
+    fn client(&self) -> Client {
+        let server = self.clone();
+        let answer = move |request: Request| {
+            let server = server.clone();
+            async move { server.answer(request.uri().to_string()).await }
+        };
+        Client::new(Router::new().fallback(answer), "default")
+    }
+
+    async fn answer(&self, uri: String) -> Response {
+        let answer = {
+            let mut state = self.0.lock().unwrap();
+            state.requests.push((Instant::now(), uri));
+            state.answers.pop_front().unwrap_or(Answer::Refused(503))
+        };
+        let lines =
+            |events: Vec<Value>| stream::iter(events.into_iter().map(|e| Ok::<_, std::io::Error>(format!("{e}\n"))));
+        let (code, body) = match answer {
+            Answer::Json(body) => (200, Body::from(body.to_string())),
+            Answer::Refused(code) => {
+                let status =
+                    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "code": code});
+                (code, Body::from(status.to_string()))
+            }
+            Answer::Nothing => return std::future::pending().await,
+            Answer::Ends(events) => (200, Body::from_stream(lines(events))),
+            Answer::Silent(events) => (200, Body::from_stream(lines(events).chain(stream::pending()))),
+        };
+        Response::builder().status(code).body(body).unwrap()
+    }
+
+    /// The requests so far: seconds since the start, and whether each is a watch, from which version.
+    fn requests(&self, start: Instant) -> Vec<(u64, String)> {
+        let version = |uri: &str| {
+            let watch = uri.contains("watch=true");
+            let version = uri.split(['?', '&']).find_map(|part| part.strip_prefix("resourceVersion="));
+            if watch { format!("watch {}", version.unwrap_or_default()) } else { "list".to_owned() }
+        };
+        self.0.lock().unwrap().requests.iter().map(|(at, uri)| ((*at - start).as_secs(), version(uri))).collect()
+    }
+}
+
+struct Bench {
+    server: Server,
+    watches: Watches,
+    events: mpsc::UnboundedReceiver<ClusterEvent>,
+    start: Instant,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.watches.stop.cancel();
+    }
+}
+
+/// The watch of one kind.
+fn watch<K: Watched>(api: impl FnOnce(Client) -> Api<K>, answers: impl IntoIterator<Item = Answer>) -> Bench {
+    let (sender, events) = mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let watches = Watches {
+        view: Arc::default(),
+        events: sender,
+        env: Env::started_at(jiff::Timestamp::now, || 1.0),
+        server: "https://api".to_owned(),
+        stop: stop.clone(),
+        tasks: Tasks::new(stop),
+    };
+    let server = Server::new(answers);
+    watches.view().heard(K::KIND, watches.env.now());
+    watches.follow(api(server.client()));
+    Bench { server, watches, events, start: Instant::now() }
+}
+
+impl Bench {
+    async fn after(&self, seconds: u64) -> Vec<(u64, String)> {
+        tokio::time::sleep_until(self.start + Duration::from_secs(seconds)).await;
+        self.server.requests(self.start)
+    }
+
+    fn unheard_for(&self, kind: Kind) -> SignedDuration {
+        self.watches.view().unheard_for(kind, self.watches.env.now()).unwrap()
+    }
+
+    fn events(&mut self) -> Vec<ClusterEvent> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+    }
+}
+
+fn service(name: &str, version: u64) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "shop", "resourceVersion": version.to_string()}, "spec": {}})
+}
+
+fn list(version: u64, items: &[Value]) -> Answer {
+    Answer::Json(
+        json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version.to_string()}, "items": items}),
+    )
+}
+
+fn event(kind: &str, object: &Value) -> Value {
+    json!({"type": kind, "object": object})
+}
+
+fn owned(requests: &[(u64, &str)]) -> Vec<(u64, String)> {
+    requests.iter().map(|(at, what)| (*at, (*what).to_owned())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_that_is_not_answered_is_tried_again() {
+    let bench = watch(Api::<Service>::all, [list(7, &[]), Answer::Nothing, Answer::Silent(vec![])]);
+    assert_eq!(bench.after(9).await, owned(&[(0, "list"), (0, "watch 7")]));
+    assert_eq!(bench.after(12).await, owned(&[(0, "list"), (0, "watch 7"), (10, "watch 7")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_is_not_answered_is_asked_for_again() {
+    let bench = watch(Api::<Service>::all, [Answer::Nothing, list(7, &[service("a", 1)]), Answer::Silent(vec![])]);
+    assert_eq!(bench.after(62).await, owned(&[(0, "list"), (60, "list"), (60, "watch 7")]));
+    assert!(bench.watches.view().services.contains_key(&ServiceKey::new("shop", "a")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_was_cut_silently_is_left_and_the_watch_goes_on_from_the_last_version() {
+    let bookmark = json!({"kind": "Service", "apiVersion": "v1", "metadata": {"resourceVersion": "12"}});
+    let events = vec![event("ADDED", &service("a", 9)), event("BOOKMARK", &bookmark)];
+    let bench = watch(
+        Api::<Service>::all,
+        [list(7, &[]), Answer::Silent(events), Answer::Ends(vec![]), Answer::Silent(vec![])],
+    );
+    assert_eq!(bench.after(64).await, owned(&[(0, "list"), (0, "watch 7")]));
+    assert_eq!(bench.unheard_for(Kind::Service).as_secs(), 64);
+    // One that the server ends is opened again, but not at once if it had only just begun.
+    assert_eq!(bench.after(68).await[2..], owned(&[(65, "watch 12"), (66, "watch 12")]));
+    assert!(bench.unheard_for(Kind::Service).as_secs() < 3);
+    assert!(bench.watches.view().silent(bench.watches.env.now()).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_back_off_although_each_attempt_begins_with_a_list() {
+    let bench = watch(Api::<Service>::all, []);
+    let times: Vec<u64> = bench.after(60).await.into_iter().map(|(at, _)| at).collect();
+    assert!(times.starts_with(&[0, 0, 1, 3, 7, 12, 17]), "{times:?}");
+    assert_eq!(times.len(), 15, "every five seconds at last");
+    assert!(bench.watches.view().silent(bench.watches.env.now()).is_empty());
+    bench.after(91).await;
+    assert!(bench.watches.view().silent(bench.watches.env.now()).contains(&Kind::Service));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_gone_leads_to_a_list_which_shows_what_went() {
+    let gone = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "too old", "code": 410});
+    let answers = [
+        list(7, &[service("a", 1), service("b", 2)]),
+        Answer::Ends(vec![event("ERROR", &gone)]),
+        list(20, &[service("b", 2)]),
+        Answer::Silent(vec![]),
+    ];
+    let mut bench = watch(Api::<Service>::all, answers);
+    assert_eq!(bench.after(5).await, owned(&[(0, "list"), (0, "watch 7"), (0, "list"), (0, "watch 20")]));
+    let [a, b] = ["a", "b"].map(|name| ServiceKey::new("shop", name));
+    assert_eq!(bench.watches.view().services.keys().collect::<Vec<_>>(), [&b]);
+    let service = |key: &ServiceKey| ClusterEvent::Service(key.clone());
+    assert_eq!(bench.events(), [service(&a), service(&b), ClusterEvent::Synced(Kind::Service), service(&a)]);
+    assert_eq!(bench.watches.view().listings(&a), 2, "no event showed how it went");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_cannot_be_read_is_present_and_refused_and_the_others_are_listed() {
+    let object = |name: &str, direction: &str, version: u64| {
+        json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+            "metadata": {"name": name, "namespace": "shop", "uid": name, "resourceVersion": version.to_string()},
+            "spec": {"registryRef": {"name": "main"}, "registryName": "n", "direction": direction}})
+    };
+    let answers = [
+        list(7, &[object("a", "Both", 1), object("b", "Sideways", 2)]),
+        Answer::Silent(vec![
+            event("MODIFIED", &object("a", "Sideways", 8)),
+            event("MODIFIED", &object("b", "Import", 9)),
+        ]),
+    ];
+    let mut bench = watch(Api::<Stored<RegisteredService>>::all, answers);
+    bench.after(1).await;
+    let [a, b] = ["a", "b"].map(|name| ServiceKey::new("shop", name));
+    {
+        let view = bench.watches.view();
+        assert!(view.has_listed(&[Kind::RegisteredService]));
+        assert_eq!(view.registered_services.keys().collect::<Vec<_>>(), [&a, &b]);
+        assert_eq!(view.unreadable_services.keys().collect::<Vec<_>>(), [&a], "the other one was corrected");
+        assert_eq!(view.index.of_name("main", b"n").count(), 2, "its name is known");
+    }
+    let changed = |key: &ServiceKey| ClusterEvent::RegisteredService(key.clone());
+    let events = bench.events();
+    assert!(events.ends_with(&[changed(&a), changed(&b), changed(&a), changed(&b)]), "{events:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_told_when_it_begins_and_when_it_ends() {
+    let mut bench = watch(Api::<Service>::all, []);
+    let watches = bench.watches.clone();
+    let listening = tokio::spawn(async move { watches.listen().await });
+    bench.after(89).await;
+    assert_eq!(bench.events(), []);
+    bench.after(96).await;
+    assert_eq!(bench.events(), [ClusterEvent::Heard]);
+    bench.after(200).await;
+    assert_eq!(bench.events(), [], "once");
+    bench.server.0.lock().unwrap().answers.extend([list(7, &[]), Answer::Silent(vec![])]);
+    bench.after(211).await;
+    assert_eq!(bench.events(), [ClusterEvent::Synced(Kind::Service), ClusterEvent::Heard]);
+    listening.abort();
+}

@@ -1,0 +1,143 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::bench::{Bench, SLICES, STATUS_PACE, bench, key};
+use crate::api::Unreadable;
+use crate::cluster::view::Kind;
+
+fn unreadable(field: &str) -> Arc<Unreadable> {
+    let (fields, problems) = ([field.to_owned()].into(), vec![format!("spec.{field}: unknown variant `New`")]);
+    Arc::new(Unreadable { fields, problems, raw: json!({}) })
+}
+
+/// One instance each way, written.
+async fn both_ways() -> Bench {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.server_registers("192.0.2.7:9000").await;
+    bench.pass().await;
+    assert_eq!(bench.keys("main").len(), 2);
+    assert_eq!(bench.api.take(SLICES).len(), 1);
+    bench.after(STATUS_PACE).await;
+    bench
+}
+
+/// The pod and the server are gone.
+async fn everything_ends(bench: &mut Bench) {
+    bench.ready(&[]);
+    bench.etcd().delete(&["p/echo/192.0.2.7:9000"]);
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registered_service_that_cannot_be_read_is_refused_and_nothing_of_it_is_touched() {
+    let mut bench = both_ways().await;
+    bench.events();
+    bench.controller.views.cluster().unreadable_services.insert(key(), unreadable("direction"));
+    everything_ends(&mut bench).await;
+    assert_eq!(bench.keys("main"), ["p/echo/10.0.0.1:80"]);
+    assert_eq!(bench.api.take(SLICES), []);
+    let (accepted, message) = bench.condition("Accepted");
+    assert_eq!(accepted, "False NotSupported");
+    assert!(message.contains("spec.direction: unknown variant `New`"), "{message}");
+    assert!(bench.events()[0].starts_with("NotAccepted: NotSupported: "));
+    assert_eq!(bench.metric(r#"twinspan_services{state="rejected"}"#), "1");
+
+    // Once it can be read it is synced.
+    bench.controller.views.cluster().unreadable_services.clear();
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_touched_in_a_registry_that_cannot_be_read() {
+    let mut bench = both_ways().await;
+    bench.controller.views.cluster().unreadable_registries.insert("main".to_owned(), unreadable("allowed"));
+    everything_ends(&mut bench).await;
+    assert_eq!(bench.keys("main"), ["p/echo/10.0.0.1:80"]);
+    assert_eq!(bench.api.take(SLICES), []);
+    let (accepted, message) = bench.condition("Accepted");
+    assert_eq!(accepted, "False NotSupported");
+    assert!(message.starts_with("ServiceRegistry main: "), "{message}");
+}
+
+/// Every kind is heard of now, and for so long only the kinds that are not silent.
+async fn silence(bench: &Bench, silent: &[Kind]) {
+    for _ in 0..10 {
+        let now = bench.controller.views.env.now();
+        for kind in Kind::ALL.into_iter().filter(|kind| !silent.contains(kind)) {
+            bench.controller.views.cluster().heard(kind, now);
+        }
+        bench.after(Duration::from_secs(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_record_is_deleted_while_slices_or_pods_are_silent() {
+    for kind in [Kind::EndpointSlice, Kind::Pod, Kind::RegisteredService] {
+        let mut bench = both_ways().await;
+        silence(&bench, &[]).await;
+        silence(&bench, &[kind]).await;
+        bench.ready(&["10.0.0.2"]);
+        bench.pass().await;
+        let both = ["p/echo/10.0.0.1:80", "p/echo/10.0.0.2:80", "p/echo/192.0.2.7:9000"];
+        assert_eq!(bench.keys("main"), both, "{kind:?}: additions go on");
+        let (exported, message) = bench.condition("Exported");
+        assert_eq!(exported, "Unknown ClusterUnavailable", "{kind:?}");
+        assert!(
+            message.starts_with("no news of ") && message.ends_with("nothing is removed because of it"),
+            "{message}"
+        );
+        assert_eq!(bench.condition("Ready").0, "False ClusterUnavailable");
+
+        let now = bench.controller.views.env.now();
+        bench.controller.views.cluster().heard(kind, now);
+        bench.after(STATUS_PACE).await;
+        bench.pass().await;
+        assert_eq!(bench.keys("main"), both[1..], "{kind:?}");
+        assert_eq!(bench.condition("Ready").0, "True Synced");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_endpoint_is_deleted_while_services_are_silent() {
+    let mut bench = both_ways().await;
+    bench.server_registers("192.0.2.8:9000").await;
+    bench.pass().await;
+    bench.api.take(SLICES);
+    silence(&bench, &[]).await;
+    silence(&bench, &[Kind::Service]).await;
+    bench.etcd().delete(&["p/echo/192.0.2.8:9000"]);
+    bench.ready(&[]);
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!(bench.api.take(SLICES), []);
+    assert_eq!(bench.condition("Imported").0, "Unknown ClusterUnavailable");
+    assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"], "exports rest on other kinds");
+    bench.remove_service();
+    bench.pass().await;
+    assert_eq!(bench.api.take(SLICES), [], "nor is it believed that the Service is gone");
+
+    let now = bench.controller.views.env.now();
+    bench.controller.views.cluster().heard(Kind::Service, now);
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!(bench.api.take(SLICES).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_not_allowed_any_more_is_withdrawn_whatever_is_silent() {
+    let bench = both_ways().await;
+    silence(&bench, &[]).await;
+    silence(&bench, &[Kind::EndpointSlice, Kind::Service]).await;
+    let mut object = (*bench.controller.views.cluster().service_registries["main"]).clone();
+    object.spec.allowed.clear();
+    bench.controller.views.cluster().service_registries.insert("main".into(), Arc::new(object));
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"]);
+    assert_eq!(bench.api.take(SLICES).len(), 1, "the slice is deleted");
+}
