@@ -29,6 +29,11 @@ impl Slices {
         keys.filter_map(|key| self.by_key.get(key).cloned()).collect()
     }
 
+    pub fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Slice>> {
+        let here = self.by_key.range(ObjectKey::new(namespace, "")..);
+        here.take_while(move |(key, _)| key.namespace == namespace).map(|(_, slice)| slice)
+    }
+
     /// A list of slices begins.
     pub fn list_begins(&mut self) {
         self.written_since_list.clear();

@@ -88,6 +88,8 @@ pub struct ClusterView {
     synced: BTreeSet<Kind>,
     pub registered_services: BTreeMap<ServiceKey, Arc<RegisteredService>>,
     pub service_registries: BTreeMap<String, Arc<ServiceRegistry>>,
+    /// ServiceRegistries that a re-list did not name: nobody saw how they went.
+    pub vanished_registries: BTreeSet<String>,
     pub services: BTreeMap<ServiceKey, Arc<ServiceView>>,
     pub namespaces: BTreeMap<String, Arc<NamespaceView>>,
     /// Secrets of the operator's own namespace.

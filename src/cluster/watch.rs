@@ -258,6 +258,7 @@ impl Watched for ServiceRegistry {
                 && without_status(&known.metadata) == without_status(&object.metadata)
                 && in_use(known) == in_use(&object)
         });
+        view.vanished_registries.remove(&key.name);
         view.service_registries.insert(key.name.clone(), Arc::new(object));
         if same { Vec::new() } else { vec![ClusterEvent::ServiceRegistry(key.name)] }
     }
@@ -265,6 +266,11 @@ impl Watched for ServiceRegistry {
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
         view.service_registries.remove(&key.name);
         vec![ClusterEvent::ServiceRegistry(key.name.clone())]
+    }
+
+    fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.vanished_registries.insert(key.name.clone());
+        Self::remove(view, key)
     }
 }
 

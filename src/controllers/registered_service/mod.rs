@@ -85,3 +85,5 @@ mod hold_tests;
 mod report_tests;
 #[cfg(test)]
 mod term_tests;
+#[cfg(test)]
+mod vanish_tests;

@@ -234,7 +234,7 @@ async fn deletions_of_many_services_are_held_and_released_by_the_annotation() {
     let guards = bench.views.guards.clone();
     for service in 0..4 {
         let held = (0..5).map(|n| format!("import 10.0.{service}.{n}:80")).collect();
-        let deletions = ServiceDeletions { known: 5, deleted: BTreeMap::new(), held };
+        let deletions = ServiceDeletions { known: 5, held, ..ServiceDeletions::default() };
         let key = ServiceKey::new("shop", format!("s{service}"));
         guards.report("main", &key, Some(deletions), &bench.views.env);
     }
@@ -267,7 +267,7 @@ fn held_by_another_process() -> Value {
 
 fn twenty() -> ServiceDeletions {
     let held = (0..20).map(|n| format!("import 10.0.0.{n}:80")).collect();
-    ServiceDeletions { known: 20, deleted: BTreeMap::new(), held }
+    ServiceDeletions { known: 20, held, ..ServiceDeletions::default() }
 }
 
 #[tokio::test(start_paused = true)]

@@ -74,7 +74,24 @@ pub struct RegistryFacts {
     pub registry_name: Option<RegistryName>,
     /// The time until which records without an owner are left alone, because nothing explains the leader before us.
     pub orphan_grace_until: Option<Timestamp>,
+    /// Present if the RegisteredService or the ServiceRegistry is gone, and perhaps many objects were lost at once.
+    pub vanished: Option<Vanished>,
     pub snapshot: Snapshot,
+}
+
+/// What is known about the own records in a registry after the end of the object that asked for them.
+#[derive(Clone, Debug, Default)]
+pub struct Vanished {
+    /// The addresses of own records whose endpoint is ready, or ended unseen.
+    pub ready: BTreeSet<InstanceAddr>,
+    /// The hold of the records that are left behind.
+    pub hold: Option<Hold>,
+    /// Deletions that an earlier hold let go.
+    pub let_go: BTreeSet<InstanceAddr>,
+    /// Deletions that an administrator released.
+    pub approved: BTreeSet<InstanceAddr>,
+    /// The number of RegisteredServices that still refer to the registry; `None` if the ServiceRegistry is gone.
+    pub remaining: Option<usize>,
 }
 
 /// Every record about one name and one owner.
@@ -197,6 +214,8 @@ impl Facts {
             );
             ips.extend(registry.snapshot.departures.keys().map(|addr| addr.ip()));
         }
+        let vanished = self.former.iter().filter_map(|registry| registry.vanished.as_ref());
+        ips.extend(vanished.flat_map(|vanished| &vanished.ready).map(|addr| addr.ip()));
         ips.extend(checkpoint.import.departing.keys().map(|addr| addr.ip()));
         ips
     }

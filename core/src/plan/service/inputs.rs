@@ -56,7 +56,7 @@ impl Pass<'_> {
             departures: &registry.snapshot.departures,
             proof: goal.proof,
             limits: goal.limits,
-            context: self.guard_context(&self.facts.holds.approved.export, &self.facts.holds.registry_let_go.export),
+            context: self.export_context(registry),
             imports: goal.imports,
             grace_until: registry.orphan_grace_until.filter(|until| self.now < *until),
             moved: goal.moved,
@@ -120,6 +120,20 @@ impl Pass<'_> {
             source: &accepted.map(|accepted| accepted.source(registry)).unwrap_or_default(),
             triggered: self.triggered,
         })
+    }
+
+    fn export_context<'a>(&'a self, registry: &'a RegistryFacts) -> GuardContext<'a> {
+        let holds = &self.facts.holds;
+        let Some(vanished) = &registry.vanished else {
+            return self.guard_context(&holds.approved.export, &holds.registry_let_go.export);
+        };
+        GuardContext {
+            approved: &vanished.approved,
+            restored_hold_since: None,
+            registry_hold: vanished.hold,
+            registry_let_go: &vanished.let_go,
+            api_server_ahead: holds.api_server_ahead,
+        }
     }
 
     fn guard_context<'a>(
