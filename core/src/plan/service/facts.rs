@@ -321,8 +321,9 @@ mod tests {
     fn the_pod_behind_an_endpoint_is_the_one_that_its_slice_names() {
         let pods = vec![pod("old", "shop", false), pod("new", "shop", false), pod("host", "shop", true)];
         let facts = |slices| facts(slices, pods.clone());
-        let found =
-            |facts: &Facts, port| facts.pod_of(InstanceAddr::new(IP.into(), port).unwrap()).map(|pod| pod.name.clone());
+        let found = |facts: &Facts, port| {
+            facts.pod_of(InstanceAddr::new(IP.into(), port).unwrap(), &facts.named_pods()).map(|pod| pod.name.clone())
+        };
         let named = facts(vec![slice(80, Some("new")), slice(90, Some("host")), slice(70, Some("gone"))]);
         assert_eq!(found(&named, 80).as_deref(), Some("new"), "the old one still has the address");
         assert_eq!(found(&named, 90).as_deref(), Some("host"), "on the host's network");
