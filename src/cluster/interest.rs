@@ -13,6 +13,8 @@ use twinspan_core::model::ServiceKey;
 pub struct AddressInterest {
     by_ip: BTreeMap<IpAddr, BTreeSet<ServiceKey>>,
     of: HashMap<ServiceKey, BTreeSet<IpAddr>>,
+    /// RegisteredServices that are gone and still look at something: no object says which Service is theirs.
+    gone: BTreeSet<ServiceKey>,
 }
 
 impl AddressInterest {
@@ -30,9 +32,26 @@ impl AddressInterest {
         for ip in ips.difference(&before) {
             self.by_ip.entry(*ip).or_default().insert(key.clone());
         }
-        if !ips.is_empty() {
+        if ips.is_empty() {
+            self.gone.remove(key);
+        } else {
             self.of.insert(key.clone(), ips);
         }
+    }
+
+    /// The same for a RegisteredService that is gone, or is there again.
+    pub fn set_gone(&mut self, key: &ServiceKey, gone: bool) {
+        if gone && self.of.contains_key(key) {
+            self.gone.insert(key.clone());
+        } else {
+            self.gone.remove(key);
+        }
+    }
+
+    /// RegisteredServices that are gone, any of which a slice of the namespace may concern.
+    pub fn gone_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ServiceKey> {
+        let here = self.gone.range(ServiceKey::new(namespace, "")..);
+        here.take_while(move |key| key.namespace == namespace)
     }
 
     pub fn of_ip(&self, ip: IpAddr) -> impl Iterator<Item = &ServiceKey> {
@@ -62,8 +81,11 @@ mod tests {
         assert_eq!(index.of_range(ip("fd77::"), ip("fd77::ffff")), BTreeSet::from([&a]));
         index.set(&a, ips(&["10.0.0.3"]));
         assert_eq!(index.of_ip(ip("10.0.0.2")).collect::<Vec<_>>(), [&b]);
+        index.set_gone(&b, true);
+        assert_eq!(index.gone_in("shop").collect::<Vec<_>>(), [&b]);
+        assert_eq!(index.gone_in("sho").count(), 0);
         index.set(&a, BTreeSet::new());
         index.set(&b, BTreeSet::new());
-        assert!(index.by_ip.is_empty() && index.of.is_empty());
+        assert!(index.by_ip.is_empty() && index.of.is_empty() && index.gone.is_empty());
     }
 }

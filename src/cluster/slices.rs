@@ -29,6 +29,11 @@ impl Slices {
         keys.filter_map(|key| self.by_key.get(key).cloned()).collect()
     }
 
+    pub fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Slice>> {
+        let here = self.by_key.range(ObjectKey::new(namespace, "")..);
+        here.take_while(move |(key, _)| key.namespace == namespace).map(|(_, slice)| slice)
+    }
+
     /// A list of slices begins.
     pub fn list_begins(&mut self) {
         self.written_since_list.clear();
@@ -41,8 +46,9 @@ impl Slices {
 
     /// Enters the slice in the answer to our own write.
     pub fn wrote(&mut self, namespace: &str, slice: Slice) {
-        self.written_since_list.insert(ObjectKey::new(namespace, &slice.name));
+        let key = ObjectKey::new(namespace, &slice.name);
         self.put(namespace, slice);
+        self.written_since_list.insert(key);
     }
 
     /// Enters a slice if it is newer than the known version: the watch may lag behind the answers to our own writes
@@ -75,6 +81,8 @@ impl Slices {
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Vec<ServiceKey> {
+        // Whoever reports it, or its end, has read it after our write.
+        self.written_since_list.remove(key);
         let Some(slice) = self.by_key.remove(key) else { return Vec::new() };
         if let Some(uid) = &slice.owner_uid
             && let Some(keys) = self.by_owner.get_mut(uid)

@@ -61,7 +61,10 @@ impl Router {
         match event {
             ClusterEvent::RegisteredService(key) => self.enqueuer.enqueue(key),
             ClusterEvent::Names(registry) => self.send(Command::UpdateNames(registry.clone())),
-            ClusterEvent::Service(service) => self.enqueue_with_siblings(&view, view.index.of_service(service)),
+            ClusterEvent::Service(service) => {
+                self.enqueue_with_siblings(&view, view.index.of_service(service));
+                self.enqueuer.enqueue_all(self.views.interest().gone_in(&service.namespace));
+            }
             ClusterEvent::Namespace(name) => {
                 self.enqueuer.enqueue_all(view.index.of_namespace(name));
                 if name == KUBE_SYSTEM {

@@ -29,8 +29,20 @@ struct InTerm {
 pub struct RegistryHold {
     pub deletions: usize,
     pub hold: Hold,
+    /// The number of RegisteredServices that are gone, if the hold is of theirs too.
+    pub gone: usize,
     /// Identifies the held set, for its approval.
     pub hash: String,
+}
+
+/// The effect of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Nothing,
+    /// The status of the ServiceRegistry says something else.
+    Status,
+    /// Every service of the registry has to be reconciled.
+    Everything,
 }
 
 impl Guards {
@@ -48,9 +60,22 @@ impl Guards {
         }
     }
 
-    /// Takes the report of one service. Returns true if every service of the registry has to be reconciled.
-    pub fn report(&self, registry: &str, service: &ServiceKey, deletions: Option<ServiceDeletions>, env: &Env) -> bool {
-        self.lock().get_mut(registry).is_some_and(|all| all.guard.report(service, deletions, moment(env)))
+    /// Takes the report of one service.
+    pub fn report(
+        &self,
+        registry: &str,
+        service: &ServiceKey,
+        deletions: Option<ServiceDeletions>,
+        env: &Env,
+    ) -> Effect {
+        let mut all = self.lock();
+        let Some(InTerm { guard, .. }) = all.get_mut(registry) else { return Effect::Nothing };
+        let renamed = guard.renames(service, deletions.as_ref());
+        match guard.report(service, deletions, moment(env)) {
+            true => Effect::Everything,
+            false if renamed => Effect::Status,
+            false => Effect::Nothing,
+        }
     }
 
     /// Whether the hold of an earlier process may still go on.
@@ -81,12 +106,20 @@ impl Guards {
         (guard.hold(at.now), guard.let_go(service).cloned().unwrap_or_default())
     }
 
+    /// The same for a RegisteredService that is gone.
+    pub fn hold_of_gone(&self, registry: &str, service: &ServiceKey, env: &Env) -> (Option<Hold>, BTreeSet<String>) {
+        let (hold, let_go) = self.hold(registry, service, env);
+        let gone = self.lock().get(registry).and_then(|all| all.guard.hold_of_gone(env.now()));
+        (hold.and(gone), let_go)
+    }
+
     /// The hold with the number of its deletions and the hash that approves them.
     pub fn held(&self, registry: &str, env: &Env) -> Option<RegistryHold> {
         let (mut all, at) = (self.lock(), moment(env));
         let InTerm { guard, .. } = all.get_mut(registry)?;
         guard.end(at);
-        Some(RegistryHold { hold: guard.hold(at.now)?, deletions: guard.deletions(), hash: guard.hash(at.now)? })
+        let (deletions, gone) = (guard.deletions(), guard.gone());
+        Some(RegistryHold { hold: guard.hold(at.now)?, deletions, gone, hash: guard.hash(at.now)? })
     }
 
     /// Forgets a registry that is gone, or in which this process does not lead any more.

@@ -19,6 +19,7 @@ use twinspan_core::plan::service::Incarnation;
 use super::fence::FenceState;
 use super::health::Health;
 use super::incarnation::LastKnown;
+use super::kept::Kept;
 use super::leases::LeasePool;
 use super::records::Affected;
 use super::settling::Settling;
@@ -90,6 +91,18 @@ pub struct Identity {
     pub fence_prefix: Option<String>,
 }
 
+impl Identity {
+    /// Whether both have the same records: perhaps with another lease, fence or ServiceRegistry.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.cluster_id == other.cluster_id && self.layout == other.layout
+    }
+
+    /// Whether one session can serve both: a ServiceRegistry that was created again has another UID.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        *self == Self { uid: self.uid.clone(), ..other.clone() }
+    }
+}
+
 /// Shared by the session, the writer, the take-over, the keepalive task and the controllers.
 pub struct RegistryHandle {
     /// The name of the ServiceRegistry.
@@ -119,6 +132,7 @@ pub struct RegistryHandle {
     /// When the session had listed everything.
     connected_at: Mutex<Option<Instant>>,
     health: Health,
+    pub kept: Kept,
     pub settling: Settling,
     /// Notified when writes of another RegisteredService are refused.
     pub(super) writes_refused: Notify,
@@ -166,6 +180,7 @@ impl RegistryHandle {
             taken: TakenNames::default(),
             connected_at: Mutex::default(),
             health: Health::default(),
+            kept: Kept::default(),
             audit: AuditState::default(),
             settling: Settling::default(),
             writes_refused: Notify::new(),

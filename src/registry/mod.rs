@@ -13,7 +13,7 @@
 //! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first.
 //! - [`health`]: the writes and keepalives that a connected registry rejects; [`refused_writes`] has them tried again.
 //! - [`handle`]: one registry for the rest of the operator; [`sessions`]: all handles; [`guards`]: their deletion
-//!   guards.
+//!   guards; [`kept`]: those whose ServiceRegistry is gone.
 //!
 //! Owns the connections, the views and the writes of every registry. Refuses to plan: the operations come from the
 //! planners.
@@ -29,6 +29,7 @@ pub mod handle;
 pub mod health;
 pub mod incarnation;
 pub mod keepalive;
+pub mod kept;
 pub mod leases;
 pub mod orphans;
 mod reached;

@@ -22,7 +22,7 @@ pub struct SessionSettings {
 #[derive(Clone, Debug, Default)]
 pub struct Registries {
     running: Arc<Mutex<BTreeMap<String, Running>>>,
-    draining: Arc<Mutex<Vec<Arc<RegistryHandle>>>>,
+    draining: Arc<Mutex<Vec<Draining>>>,
 }
 
 /// A session that runs.
@@ -31,6 +31,14 @@ pub struct Running {
     pub handle: Arc<RegistryHandle>,
     pub settings: SessionSettings,
     pub stop: CancellationToken,
+}
+
+/// The session of a ServiceRegistry that is gone, until its own records are withdrawn.
+#[derive(Clone, Debug)]
+pub struct Draining {
+    pub running: Running,
+    /// The ServiceRegistry is there again, and the session serves it.
+    pub adopted: CancellationToken,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -46,7 +54,7 @@ impl Registries {
     /// Every session in name order, then those of deleted ServiceRegistries.
     pub fn all(&self) -> Vec<Arc<RegistryHandle>> {
         let mut all: Vec<_> = lock(&self.running).values().map(|running| running.handle.clone()).collect();
-        all.extend(lock(&self.draining).iter().cloned());
+        all.extend(lock(&self.draining).iter().map(|draining| draining.running.handle.clone()));
         all
     }
 
@@ -57,7 +65,7 @@ impl Registries {
 
     /// Sessions of deleted ServiceRegistries whose own records are being withdrawn; never hold the guard across an
     /// await.
-    pub fn draining(&self) -> MutexGuard<'_, Vec<Arc<RegistryHandle>>> {
+    pub fn draining(&self) -> MutexGuard<'_, Vec<Draining>> {
         lock(&self.draining)
     }
 }

@@ -63,6 +63,9 @@ pub enum Proof<'a> {
     WatchEvent { unseen: &'a BTreeSet<IpAddr> },
     /// Only a list lacks the endpoints, which proves nothing.
     RelistOnly,
+    /// The RegisteredService or its ServiceRegistry is gone, perhaps lost with others: only endpoints ended that are
+    /// not `ready`.
+    OwnerGone { ready: &'a BTreeSet<InstanceAddr> },
 }
 
 /// Another RegisteredService wants to export the same address under the same name.
@@ -124,7 +127,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         }
         deletes.extend(replaced_by(input, key, instance));
     }
-    let (mut at_once, unproven) = superfluous(input, &registered, &desired, &awaited(&plan));
+    let (mut at_once, unproven): (Vec<&Record>, Unproven<'_>) =
+        superfluous(input, &registered, &desired, &awaited(&plan));
     if let Some(until) = input.grace_until {
         deletes.clear();
         spare(input, &mut plan, &mut at_once, &unproven, until);
@@ -132,7 +136,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         ask_guard(input, &mut plan, &unproven, desired.len());
     }
     let allowed = &plan.guard.allowed;
-    at_once.extend(unproven.into_iter().filter(|(addr, _)| allowed.contains(addr)).map(|(_, record)| record));
+    at_once.extend(unproven.into_iter().filter(|(addr, _)| allowed.contains(addr)).flat_map(|(_, records)| records));
     deletes.extend(at_once.into_iter().map(delete));
     deletes.sort_by(|a, b| a.key().cmp(b.key()));
     deletes.dedup();
@@ -172,6 +176,9 @@ fn replaced_by<'a>(
     })
 }
 
+/// Records without proof that their endpoint ended, by its address: one owner may have several, under former names.
+type Unproven<'a> = BTreeMap<InstanceAddr, Vec<&'a Record>>;
+
 /// Own records that no instance needs: those to delete now, and by address those without proof that their endpoint
 /// ended.
 fn superfluous<'a>(
@@ -179,8 +186,9 @@ fn superfluous<'a>(
     registered: &Registered,
     desired: &Desired<'_>,
     awaited: &BTreeSet<InstanceAddr>,
-) -> (Vec<&'a Record>, BTreeMap<InstanceAddr, &'a Record>) {
-    let (mut at_once, mut unproven) = (Vec::new(), BTreeMap::new());
+) -> (Vec<&'a Record>, Unproven<'a>) {
+    let (mut at_once, mut unproven) = (Vec::new(), Unproven::new());
+    let owner_gone = matches!(input.proof, Proof::OwnerGone { .. });
     for (key, record) in input.records.iter().chain(input.under_other_names) {
         let here = input.name.is_some() && input.records.contains_key(key);
         let ours = match record.kind(&input.owner.cluster_id) {
@@ -205,8 +213,10 @@ fn superfluous<'a>(
         let healed = record.own(&input.owner.cluster_id).is_none();
         let first = record.endpoint_addresses().next();
         match first {
-            Some(addr) if here && !healed && !registered && !renamed && !moved && !is_proven(input, addr) => {
-                unproven.insert(addr, *record);
+            Some(addr)
+                if (here || owner_gone) && !healed && !registered && !renamed && !moved && !is_proven(input, addr) =>
+            {
+                unproven.entry(addr).or_default().push(*record);
             }
             _ => at_once.push(*record),
         }
@@ -227,18 +237,14 @@ fn is_proven(input: &Input<'_>, addr: InstanceAddr) -> bool {
         Proof::SpecChange => true,
         Proof::WatchEvent { unseen } => !unseen.contains(&addr.ip()),
         Proof::RelistOnly => false,
+        // An endpoint that ended while its record was held does not wait any longer.
+        Proof::OwnerGone { ready } => return !ready.contains(&addr),
     };
     proven && !input.state.departing.contains_key(&addr)
 }
 
 /// Leaves records alone whose endpoint did not end before our eyes.
-fn spare(
-    input: &Input<'_>,
-    plan: &mut Plan,
-    at_once: &mut Vec<&Record>,
-    unproven: &BTreeMap<InstanceAddr, &Record>,
-    until: Timestamp,
-) {
+fn spare(input: &Input<'_>, plan: &mut Plan, at_once: &mut Vec<&Record>, unproven: &Unproven<'_>, until: Timestamp) {
     let registered_now =
         |addr: &InstanceAddr| input.instances.iter().any(|instance| instance.addresses().any(|a| a == *addr));
     let spared_at_once = |record: &&Record| {
@@ -257,7 +263,7 @@ fn spare(
     }
 }
 
-fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAddr, &Record>, desired: usize) {
+fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &Unproven<'_>, desired: usize) {
     let since = |addr: &InstanceAddr| input.state.departing.get(addr).copied().unwrap_or(input.now);
     let unexplained: BTreeMap<InstanceAddr, Unexplained> =
         unproven.keys().map(|addr| (*addr, Unexplained { since: since(addr), rollback: false })).collect();
@@ -270,7 +276,7 @@ fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &BTreeMap<InstanceAdd
     plan.guard = guard.decide(&GuardInput {
         unexplained: &unexplained,
         known: desired + unexplained.len(),
-        would_be_empty: desired == 0 && !foreign,
+        would_be_empty: desired == 0 && !foreign && !matches!(input.proof, Proof::OwnerGone { .. }),
         limits: input.limits,
         context: input.context,
         now: input.now,

@@ -87,3 +87,5 @@ mod kept_tests;
 mod report_tests;
 #[cfg(test)]
 mod term_tests;
+#[cfg(test)]
+mod vanish_tests;

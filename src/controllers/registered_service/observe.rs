@@ -5,16 +5,19 @@
 //! decide.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use twinspan_core::Timestamp;
-use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, Owner, RegistryName, ServiceKey};
+use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, InstanceAddr, Owner, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::held::HeldDeletions;
+use twinspan_core::plan::departure::registry_guard::REGISTRY_MIN;
 use twinspan_core::plan::service::{
-    ClusterFacts, Facts, HoldFacts, RegistryFacts, Silent, Snapshot, Term, ViewState, ips_of,
+    ClusterFacts, Facts, HoldFacts, RegistryFacts, Silent, Snapshot, Term, Vanished, ViewState, ips_of, ready_in,
 };
 
 use super::{Checkpoint, Checkpoints};
+use crate::api::conditions::{IMPORTED, find_true};
 use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, Unreadable, held_since};
 use crate::cluster::convert::NamespaceView;
 use crate::cluster::view::{ClusterView, Kind};
@@ -60,6 +63,10 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
             term,
             generation: object.as_ref().and_then(|object| object.metadata.generation),
             observed_generation: object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation),
+            imported_before: object.as_ref().is_some_and(|object| {
+                let status = object.status.as_ref();
+                status.is_some_and(|status| find_true(&status.conditions, IMPORTED).is_some())
+            }),
             cluster: cluster_facts(&view, key, object.as_deref(), &uid, views.env.now()),
             registry: None,
             former: Vec::new(),
@@ -77,9 +84,11 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
         object,
         checkpoint,
     };
-    read_registries(views, &mut observed);
+    read_registries(views, &view, &mut observed);
     for registry in &observed.facts.former {
-        let found = view.service_registries.get(&registry.name);
+        // The ServiceRegistry of that name may be another one by now.
+        let found =
+            view.service_registries.get(&registry.name).filter(|_| views.registries.get(&registry.name).is_some());
         observed.former_registries.extend(found.map(|found| (registry.name.clone(), found.clone())));
     }
     read_pods(views, &view, &mut observed);
@@ -123,7 +132,7 @@ fn cluster_facts(
     facts
 }
 
-fn read_registries(views: &Views, observed: &mut Observed) {
+fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
     let key = observed.facts.key.clone();
     let current = observed.object.as_ref().filter(|_| observed.registry.is_some());
     let current = current.and_then(|object| views.registries.get(&object.spec.registry_ref.name));
@@ -131,7 +140,7 @@ fn read_registries(views: &Views, observed: &mut Observed) {
     for handle in views.registries.all() {
         let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
         let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle));
-        read_former(&handle, &owner, name.as_ref().filter(|_| is_current), observed);
+        read_former(views, view, &handle, name.as_ref().filter(|_| is_current), observed);
         if is_current {
             let Some(name) = name.clone() else { continue };
             let mut snapshot = handle.view().snapshot(&name, &owner);
@@ -160,18 +169,59 @@ fn registry_facts(
     }
     let orphan_grace_until = handle.fence.as_ref().and_then(|fence| fence.orphan_grace_until());
     let (name, layout) = (handle.name.clone(), handle.layout.clone());
-    RegistryFacts { name, layout, owner, registry_name, orphan_grace_until, snapshot }
+    RegistryFacts { name, layout, owner, registry_name, orphan_grace_until, vanished: None, snapshot }
+}
+
+/// What an object that is gone leaves behind in a registry; `None` if it was hardly lost with many others.
+fn vanished(views: &Views, view: &ClusterView, handle: &RegistryHandle, observed: &Observed) -> Option<Vanished> {
+    let (key, env, kept) = (&observed.facts.key, &views.env, handle.kept.hold());
+    let deleted = observed.object.is_none() && views.registries.get(&handle.name).is_some();
+    if kept.is_none() && !(deleted && may_be_many(view, handle)) {
+        return None;
+    }
+    let mut found = Vanished::default();
+    let held_export = |names: &BTreeSet<String>, export: &BTreeSet<InstanceAddr>| {
+        HeldDeletions { export: export.clone(), ..HeldDeletions::default() }.of_names(names).export
+    };
+    let owned = handle.view().owned_by(key).flat_map(|record| record.endpoint_addresses().next()).collect();
+    found.ready = ready_in(view.slices.of_namespace(&key.namespace), &owned);
+    found.ready.extend(owned.iter().filter(|addr| view.end_is_unseen(addr.ip())));
+    if kept.is_some() {
+        return Some(Vanished { hold: kept, ..found });
+    }
+    found.remaining = Some(view.index.of_registry(&handle.name).count());
+    let (hold, let_go) = views.guards.hold_of_gone(&handle.name, key, env);
+    found.hold = hold;
+    found.let_go = held_export(&let_go, &found.ready);
+    found.approved = held_export(&views.guards.released(&handle.name, key), &found.ready);
+    Some(found)
+}
+
+/// Whether the registry has, or had, so many RegisteredServices that its guard may ever hold what they leave behind.
+fn may_be_many(view: &ClusterView, handle: &RegistryHandle) -> bool {
+    let remaining = view.index.of_registry(&handle.name).take(REGISTRY_MIN).count();
+    let gone = handle.owners().into_iter().filter(|owner| !view.registered_services.contains_key(owner));
+    remaining + gone.take(REGISTRY_MIN - remaining).count() >= REGISTRY_MIN
 }
 
 /// Reads the places in a registry that the RegisteredService no longer refers to: the names under which it has records,
 /// and the one from which it exported or imported last.
-fn read_former(handle: &RegistryHandle, owner: &Owner, current: Option<&RegistryName>, observed: &mut Observed) {
+fn read_former(
+    views: &Views,
+    cluster: &ClusterView,
+    handle: &RegistryHandle,
+    current: Option<&RegistryName>,
+    observed: &mut Observed,
+) {
+    let owner = &Owner { cluster_id: handle.cluster_id.clone(), service: observed.facts.key.clone() };
+    let vanished = vanished(views, cluster, handle, observed);
     let view = handle.view();
     if observed.object.is_none() {
         if view.owned_by(&owner.service).next().is_some() {
             let snapshot = view.snapshot_of_owner(owner);
             drop(view);
-            observed.facts.former.push(registry_facts(handle, owner.clone(), None, snapshot));
+            let facts = registry_facts(handle, owner.clone(), None, snapshot);
+            observed.facts.former.push(RegistryFacts { vanished, ..facts });
         }
         return;
     }
@@ -197,7 +247,8 @@ fn read_former(handle: &RegistryHandle, owner: &Owner, current: Option<&Registry
         .collect();
     drop(view);
     for (name, snapshot) in places {
-        observed.facts.former.push(registry_facts(handle, owner.clone(), Some(name), snapshot));
+        let facts = registry_facts(handle, owner.clone(), Some(name), snapshot);
+        observed.facts.former.push(RegistryFacts { vanished: vanished.clone(), ..facts });
     }
 }
 
@@ -231,8 +282,16 @@ fn holds(views: &Views, observed: &Observed, registry: &str) -> HoldFacts {
 pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observed) {
     let Observed { facts, checkpoint, .. } = observed;
     let ips = facts.ips_in_question(&checkpoint.planned);
-    views.interest().set(&facts.key, ips.clone());
+    {
+        let mut interest = views.interest();
+        interest.set(&facts.key, ips.clone());
+        interest.set_gone(&facts.key, observed.object.is_none());
+    }
     let in_slices = ips_of(&facts.cluster.others_slices);
+    let external = facts.cluster.service.iter().flat_map(|service| &service.external_ips).copied();
+    let external: BTreeSet<IpAddr> = external.collect();
+    let leads_to_service = |ip: &&IpAddr| view.cluster_ips.contains(*ip) || external.contains(*ip);
+    facts.cluster.service_ips = ips.iter().filter(leads_to_service).copied().collect();
     for ip in ips {
         let pods: Vec<_> = view.pods.at(ip).cloned().collect();
         for node in pods.iter().filter_map(|pod| pod.node.as_ref()) {

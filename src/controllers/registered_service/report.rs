@@ -25,6 +25,7 @@ use crate::cluster::ClusterError;
 use crate::cluster::writer::{Owner, StatusWrite};
 use crate::controllers::queue::Action;
 use crate::registry::RegistryError;
+use crate::registry::guards::Effect;
 use crate::registry::handle::RegistryHandle;
 use crate::telemetry::metrics::{Direction, Metrics, Skipped};
 
@@ -55,7 +56,7 @@ impl Controller {
         }
         self.report_to_registry_guard(observed, plan);
         self.report_hold(observed, plan);
-        if validation.gone {
+        if validation.gone && action == Action::Forget {
             self.checkpoints.remove(key);
             self.views.interest().set(key, BTreeSet::new());
             self.views.probes.ask(key, &BTreeSet::new());
@@ -95,20 +96,36 @@ impl Controller {
     fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
         let key: &ServiceKey = &observed.facts.key;
         let restored = observed.registry.as_ref().and_then(|object| held_since(&object.status.as_ref()?.conditions));
-        let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| {
-            if self.views.guards.report(&handle.name, key, deletions, &self.views.env) {
-                handle.requeue_all();
-            }
+        let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| match self.views.guards.report(
+            &handle.name,
+            key,
+            deletions,
+            &self.views.env,
+        ) {
+            Effect::Everything => handle.requeue_all(),
+            Effect::Status => handle.report(),
+            Effect::Nothing => {}
         };
         let current = observed.facts.registry.as_ref().map(|registry| registry.name.as_str());
         if let Some((term, current)) = observed.facts.term.zip(current) {
             self.views.guards.begin(current, term, restored, &self.views.env);
         }
+        for name in plan.left_behind.keys() {
+            let Some(term) = observed.facts.term else { break };
+            let object = self.views.cluster().service_registries.get(name).cloned();
+            let restored = object.and_then(|object| held_since(&object.status.as_ref()?.conditions));
+            self.views.guards.begin(name, term, restored, &self.views.env);
+        }
+        // A registry that is not fresh says nothing about what is left behind there.
+        let unknown = |name: &str| observed.facts.former.iter().any(|place| place.name == name && !place.is_fresh());
         for handle in self.views.registries.all() {
             match &plan.directions {
                 // The next leader resumes the hold from the status.
                 _ if observed.facts.term.is_none() => self.views.guards.forget(&handle.name),
-                _ if current != Some(handle.name.as_str()) => report(&handle, None),
+                None if observed.object.is_none() && unknown(&handle.name) => {}
+                _ if current != Some(handle.name.as_str()) => {
+                    report(&handle, plan.left_behind.get(&handle.name).cloned());
+                }
                 Some(directions) => report(&handle, Some(directions.deletions())),
                 // The deletions are unknown now, so the last report stands.
                 None => {}
@@ -166,12 +183,10 @@ impl Controller {
         if applied.failed() || applied.conflicts > 0 {
             return Action::Retry;
         }
-        if validation.gone {
-            return Action::Forget;
-        }
         // No wait ends where nobody judges; a leadership begins with a pass over everything.
         match plan.requeue_at.filter(|_| observed.facts.term.is_some()) {
             Some(at) => Action::RequeueAfter(until(at, self.views.env.now())),
+            None if validation.gone => Action::Forget,
             None => Action::Await,
         }
     }
@@ -233,7 +248,9 @@ fn counted(observed: &Observed, validation: &Validation, plan: &Plan, outcome: P
         let counts = plan.outcomes.counts();
         plan.outcomes.skipped().for_each(|(_, reason)| *counted.skipped.entry(reason).or_default() += 1);
         (counted.held, counted.lost) = (counts.held, counts.lost);
-    } else if observed.object.is_some() {
+    } else if observed.object.is_none() {
+        counted.held = plan.left_behind.values().map(|deletions| deletions.held.len()).sum();
+    } else {
         counted = Counted { state: counted.state, ..observed.checkpoint.counted.clone() };
     }
     counted

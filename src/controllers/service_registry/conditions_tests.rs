@@ -16,6 +16,7 @@ use crate::controllers::views::Views;
 use crate::leadership::Leadership;
 use crate::registry::RegistryError;
 use crate::registry::fake::Faults;
+use crate::registry::guards::Effect;
 use crate::registry::handle::Phase;
 
 const MAIN: &str = "http://main:2379";
@@ -234,7 +235,7 @@ async fn deletions_of_many_services_are_held_and_released_by_the_annotation() {
     let guards = bench.views.guards.clone();
     for service in 0..4 {
         let held = (0..5).map(|n| format!("import 10.0.{service}.{n}:80")).collect();
-        let deletions = ServiceDeletions { known: 5, deleted: BTreeMap::new(), held };
+        let deletions = ServiceDeletions { known: 5, held, ..ServiceDeletions::default() };
         let key = ServiceKey::new("shop", format!("s{service}"));
         guards.report("main", &key, Some(deletions), &bench.views.env);
     }
@@ -267,7 +268,7 @@ fn held_by_another_process() -> Value {
 
 fn twenty() -> ServiceDeletions {
     let held = (0..20).map(|n| format!("import 10.0.0.{n}:80")).collect();
-    ServiceDeletions { known: 20, deleted: BTreeMap::new(), held }
+    ServiceDeletions { known: 20, held, ..ServiceDeletions::default() }
 }
 
 #[tokio::test(start_paused = true)]
@@ -311,7 +312,7 @@ async fn a_registry_is_not_held_by_a_process_that_does_not_lead() {
     let bench = bench_of(leadership.clone());
     bench.put(registry("main", 1, &held_by_another_process())).await;
     let Views { guards, env, .. } = &bench.views;
-    assert!(!guards.report("main", &echo(), Some(twenty()), env));
+    assert_eq!(guards.report("main", &echo(), Some(twenty()), env), Effect::Nothing);
     assert_eq!(guards.hold("main", &echo(), env).0, None);
     leadership.acquired();
     bench.after(STATUS_PACE).await;

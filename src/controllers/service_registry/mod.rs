@@ -1,11 +1,12 @@
 //! ServiceRegistry: a session for each, made from its spec and Secrets, and its status.
 //!
-//! - [`sessions`]: starts and ends sessions; [`settings`]: the settings of each; [`duplicates`]: ServiceRegistries that
-//!   are the same registry.
+//! - [`sessions`]: starts and ends sessions; [`draining`]: those whose ServiceRegistry is gone; [`settings`]: the
+//!   settings of each; [`duplicates`]: ServiceRegistries that are the same registry.
 //! - [`status`]: the status and its Events; [`reports`]: their pace, in a task of its own.
 //!
 //! Owns the order of commands. Refuses to know records.
 
+mod draining;
 mod duplicates;
 mod reports;
 mod sessions;

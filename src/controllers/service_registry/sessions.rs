@@ -1,8 +1,9 @@
 //! Sessions: one runs for each ServiceRegistry that can be used.
 //!
 //! Owns the start and the end of sessions, and the rule that no two serve the same registry. A changed connection
-//! replaces the session and keeps the view; a deleted ServiceRegistry keeps its session until its own records are
-//! withdrawn. Refuses to know the content of records and to write status.
+//! replaces the session and keeps the view; a session whose ServiceRegistry is gone goes on in [`super::draining`]
+//! until its own records are withdrawn, or the ServiceRegistry is there again. Refuses to know the content of records
+//! and to write status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use twinspan_core::codec::Layout;
 use twinspan_core::model::RegistryName;
 use twinspan_core::plan::service::Incarnation;
 
+use super::draining;
 use super::duplicates::{Known, LastEtcd, Older, Verdicts, older_duplicates, same_keyspace};
 use super::settings::{self, Rejection};
 use crate::api::conditions::Reason;
@@ -25,16 +27,12 @@ use crate::controllers::views::Views;
 use crate::registry::etcd::{EtcdConnector, Settings};
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::rivals::{self, Comparison};
-use crate::registry::sessions::{Registries, Running, SessionSettings};
+use crate::registry::sessions::{Draining, Registries, Running, SessionSettings};
 use crate::registry::taken_names::Taken;
 use crate::registry::takeover::Takeover;
 use crate::registry::{Connector, RegistryError, audit, keepalive, refused_writes, session, takeover};
 use crate::tasks;
 
-/// Time to withdraw the own records of a deleted registry; the rest expires with the leases.
-const WITHDRAW: Duration = Duration::from_secs(30);
-/// Interval at which a withdrawal is checked.
-const WITHDRAW_POLL: Duration = Duration::from_millis(200);
 /// First wait before two ServiceRegistries are compared again; doubled for each further one. A new connection and a
 /// raised epoch end it.
 const COMPARE_FIRST: Duration = Duration::from_millis(250);
@@ -61,6 +59,8 @@ pub struct Sessions {
     rivals: BTreeMap<String, Vec<Older>>,
     /// When each session that was confirmed had listed everything.
     met: BTreeMap<String, Option<Instant>>,
+    /// ServiceRegistries that wait until the place of their predecessor of the same name is empty.
+    waiting: BTreeSet<String>,
 }
 
 /// The comparisons of ServiceRegistries with the same keyspace; clones share them.
@@ -115,6 +115,7 @@ impl Sessions {
             rivalry,
             rivals: BTreeMap::new(),
             met: BTreeMap::new(),
+            waiting: BTreeSet::new(),
         }
     }
 
@@ -134,7 +135,9 @@ impl Sessions {
     /// ServiceRegistries.
     pub fn confirm(&mut self, name: &str) -> BTreeSet<String> {
         let handle = self.views.registries.get(name);
-        let Some(handle) = handle else { return BTreeSet::new() };
+        let Some(handle) = handle else {
+            return if self.waiting.contains(name) { self.reconcile(name) } else { BTreeSet::new() };
+        };
         let learnt = handle.etcd().is_some() && !handle.is_sole();
         let decided = self.rivalry.lock().decided.remove(name);
         let returned = self.returned(&handle);
@@ -316,23 +319,37 @@ impl Sessions {
                 fence.approve(approved);
             }
         };
+        self.adopt(name, &settings);
         let running = self.views.registries.running().get(name).cloned();
         let handle = match running {
             Some(running) if running.settings == settings => {
                 set_fence(&running.handle);
                 return;
             }
-            Some(running) if running.settings.identity == settings.identity => {
+            Some(running) if running.settings.identity.is_alike(&settings.identity) => {
+                if running.settings.connection == settings.connection {
+                    info!(registry = name, "the ServiceRegistry was created again; its session goes on");
+                    set_fence(&running.handle);
+                    running.handle.requeue_all();
+                    self.views.registries.running().insert(name.to_owned(), Running { settings, ..running });
+                    self.update_names(name);
+                    return;
+                }
                 info!(registry = name, "the connection of the ServiceRegistry changed; connecting anew");
                 running.stop.cancel();
                 running.handle
             }
             other => {
-                if let Some(running) = other {
-                    running.stop.cancel();
+                match other {
+                    Some(running) if running.settings.identity.is_same_place(&settings.identity) => {
+                        running.stop.cancel();
+                    }
+                    Some(_) => self.retire(name, None),
+                    None => {}
                 }
-                // A ServiceRegistry that is created again finds its own records by comparison.
-                self.views.registries.draining().retain(|handle| handle.name != name);
+                if !self.may_begin(name, &settings) {
+                    return;
+                }
                 RegistryHandle::new(name, &settings.identity, settings::last_known(object), self.events.clone())
             }
         };
@@ -384,9 +401,57 @@ impl Sessions {
         self.rejections.insert(name.to_owned(), rejection);
     }
 
+    /// Takes a session back that drains, if it can serve the ServiceRegistry that is there again.
+    fn adopt(&self, name: &str, settings: &SessionSettings) {
+        let fits = |draining: &mut Draining| {
+            let running = &draining.running;
+            running.handle.name == name && running.settings.identity.is_alike(&settings.identity)
+        };
+        let adopted: Vec<Draining> = self.views.registries.draining().extract_if(.., fits).collect();
+        for Draining { running, adopted } in adopted {
+            adopted.cancel();
+            running.handle.kept.set(None);
+            self.views.registries.running().insert(name.to_owned(), running);
+        }
+    }
+
+    /// Whether a session of another place may begin: two of one name would raise one epoch in turns. Otherwise what is
+    /// in the former place is withdrawn now.
+    fn may_begin(&mut self, name: &str, settings: &SessionSettings) -> bool {
+        let mut draining = self.views.registries.draining();
+        // A ServiceRegistry that is created again in its place finds its own records by comparison.
+        let here = |draining: &mut Draining| {
+            let running = &draining.running;
+            running.handle.name == name && running.settings.identity.is_same_place(&settings.identity)
+        };
+        for Draining { running, adopted } in draining.extract_if(.., here) {
+            adopted.cancel();
+            running.stop.cancel();
+        }
+        let former = draining.iter().find(|draining| draining.running.handle.name == name);
+        let Some(former) = former else {
+            self.waiting.remove(name);
+            return true;
+        };
+        if self.waiting.insert(name.to_owned()) {
+            former.running.handle.kept.set(None);
+            former.running.handle.requeue_all();
+            info!(registry = name, "waiting until what was exported to the former place is withdrawn");
+        }
+        false
+    }
+
     /// Ends the session of a ServiceRegistry that is gone.
     fn end(&mut self, name: &str) {
+        let unseen = self.views.cluster().vanished_registries.remove(name);
+        self.retire(name, Some(unseen));
+    }
+
+    /// Lets a session drain. `lost` says whether the object may be lost: `None` if another took its place, and true if
+    /// only a list lacks it.
+    fn retire(&mut self, name: &str, lost: Option<bool>) {
         self.rejections.remove(name);
+        self.waiting.remove(name);
         self.last.remove(name);
         self.rivals.remove(name);
         self.met.remove(name);
@@ -394,11 +459,9 @@ impl Sessions {
         self.views.guards.forget(name);
         let running = self.views.registries.running().remove(name);
         let Some(running) = running else { return };
-        info!(registry = name, "the ServiceRegistry is gone; withdrawing what was exported to it");
-        self.views.registries.draining().push(running.handle.clone());
+        draining::begin(&self.views, running, lost, &self.tasks, &self.stop);
         // The owners of its records are reconciled, and withdraw them.
         self.send(RegistryEvent::State { registry: name.to_owned() });
-        self.tasks.spawn(drain(self.views.registries.clone(), running, self.stop.clone()));
     }
 
     fn send(&self, event: RegistryEvent) {
@@ -437,17 +500,4 @@ async fn compare(
         }
     }
     None
-}
-
-/// Ends the session of a deleted ServiceRegistry once none of our records is left in it, or it takes too long.
-async fn drain(registries: Registries, running: Running, stop: CancellationToken) {
-    let deadline = Instant::now() + WITHDRAW;
-    while Instant::now() < deadline && !running.handle.owners().is_empty() {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            () = tokio::time::sleep(WITHDRAW_POLL) => {}
-        }
-    }
-    running.stop.cancel();
-    registries.draining().retain(|handle| !Arc::ptr_eq(handle, &running.handle));
 }

@@ -226,11 +226,15 @@ fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle, service
 }
 
 fn held(held: Option<&RegistryHold>) -> DesiredCondition {
-    let Some(RegistryHold { deletions, hold, hash }) = held else {
+    let Some(RegistryHold { deletions, gone, hold, hash }) = held else {
         return DesiredCondition::new(DELETIONS_HELD, ConditionStatus::False, Reason::NothingHeld, "");
     };
+    let many = match gone {
+        0 => "many services".to_owned(),
+        gone => format!("many services, of which {gone} RegisteredServices are gone,"),
+    };
     let message = format!(
-        "nothing shows that {deletions} instances of many services ended; they stay until {:.0}, or until the annotation \
+        "nothing shows that {deletions} instances of {many} ended; they stay until {:.0}, or until the annotation \
          {APPROVE_DELETIONS}={hash} releases them",
         hold.until
     );

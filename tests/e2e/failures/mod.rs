@@ -10,7 +10,11 @@ mod guard;
 mod lost_events;
 mod outages;
 mod registration_lost;
+mod vanished;
 
 use crate::harness::stories;
 
-stories![modules: api_server, connection, departures, faults, fence, guard, lost_events, outages, registration_lost];
+stories![
+    modules: api_server, connection, departures, faults, fence, guard, lost_events, outages, registration_lost,
+    vanished,
+];

@@ -31,7 +31,7 @@ pub struct Limits {
 
 impl Limits {
     /// No limit is ever reached, because every deletion is intended.
-    pub const NONE: Self = Self { min_instances: 0, max_delete_percent: 100, hold: SignedDuration::ZERO };
+    pub const NONE: Self = Self { min_instances: usize::MAX, max_delete_percent: 100, hold: SignedDuration::ZERO };
 }
 
 /// A deletion that nothing explains.

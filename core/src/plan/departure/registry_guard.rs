@@ -1,13 +1,16 @@
 //! The deletion guard over all services of one registry.
 //!
-//! Owns the limit and the hold of the whole registry. Refuses to know why a deletion is unexplained; each service
+//! It also holds what many RegisteredServices leave behind that are gone at once: a control plane that was restored, or
+//! a CRD that was deleted, is more likely than the end of so many services. Fewer of them are a decision of people.
+//!
+//! Owns the limits and the hold of the whole registry. Refuses to know why a deletion is unexplained; each service
 //! reports its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
-use super::held::{self, Hold, Running};
+use super::held::{self, Hold, Running, WINDOW};
 use crate::Timestamp;
 use crate::model::ServiceKey;
 
@@ -35,6 +38,12 @@ pub struct RegistryGuard {
     released_by_timeout: BTreeMap<ServiceKey, BTreeSet<String>>,
     /// The hash of the hold for which an approval was refused.
     refused: Option<String>,
+    /// RegisteredServices that are gone, with the time of their first report.
+    gone: BTreeMap<ServiceKey, Timestamp>,
+    /// RegisteredServices that still refer to the registry, by the last report of one that is gone.
+    remaining: usize,
+    /// Whether the hold is also one of the deletions of RegisteredServices that are gone.
+    holds_gone: bool,
 }
 
 /// The deletions of one service, as it reports them.
@@ -47,6 +56,8 @@ pub struct ServiceDeletions {
     pub deleted: BTreeMap<Timestamp, usize>,
     /// Deletions that are held for now: `import 10.0.0.1:80`, sorted.
     pub held: BTreeSet<String>,
+    /// If the RegisteredService itself is gone, the number of those that still refer to the registry.
+    pub remaining: Option<usize>,
 }
 
 /// The time of a decision.
@@ -67,6 +78,11 @@ pub enum Approval {
     NamesSetOnly { hash: String },
     /// It does not name the hold in force, or there is none.
     Other,
+}
+
+/// Whether so many of a registry's RegisteredServices are gone that a loss of objects is more likely than a decision.
+pub fn is_mass(gone: usize, remaining: usize) -> bool {
+    gone >= REGISTRY_MIN && gone * 100 > (gone + remaining) * REGISTRY_PERCENT
 }
 
 impl ServiceDeletions {
@@ -91,7 +107,8 @@ impl RegistryGuard {
             return false;
         }
         let ended = self.end(at);
-        let before = self.hold;
+        let before = (self.hold, self.holds_gone);
+        self.note_gone(service, deletions.as_ref(), at.now);
         match deletions {
             Some(deletions) if deletions != ServiceDeletions::default() => {
                 self.services.insert(service.clone(), deletions);
@@ -106,7 +123,40 @@ impl RegistryGuard {
         } else if self.hold.is_none() && self.limit_reached(at.now) {
             self.hold = Some(self.resumable.take().unwrap_or_else(|| self.begin(at.now, at)));
         }
-        ended || before != self.hold
+        self.holds_gone = self.hold.is_some() && (self.holds_gone || self.is_mass());
+        ended || before != (self.hold, self.holds_gone)
+    }
+
+    /// Whether the report changes what a hold in force holds, so that it has another name.
+    pub fn renames(&self, service: &ServiceKey, deletions: Option<&ServiceDeletions>) -> bool {
+        let held = |own: Option<&ServiceDeletions>| own.map(|own| own.held.clone()).unwrap_or_default();
+        self.hold.is_some() && held(self.services.get(service)) != held(deletions)
+    }
+
+    /// RegisteredServices count together while they have something to withdraw, and for a [`WINDOW`] from their first
+    /// report.
+    fn note_gone(&mut self, service: &ServiceKey, deletions: Option<&ServiceDeletions>, now: Timestamp) {
+        match deletions.map(|deletions| deletions.remaining) {
+            Some(Some(remaining)) => {
+                self.gone.entry(service.clone()).or_insert(now);
+                self.remaining = remaining;
+            }
+            // It is there again.
+            Some(None) => drop(self.gone.remove(service)),
+            None => {}
+        }
+        let services = &self.services;
+        let withdraws = |key: &ServiceKey| services.get(key).is_some_and(|own| own.remaining.is_some());
+        self.gone.retain(|key, since| withdraws(key) || now < *since + WINDOW);
+    }
+
+    fn is_mass(&self) -> bool {
+        is_mass(self.gone.len(), self.remaining)
+    }
+
+    /// Whether the hold is one of this service's deletions too.
+    fn concerns(&self, own: &ServiceDeletions) -> bool {
+        own.remaining.is_none() || self.holds_gone || self.is_mass()
     }
 
     /// Keeps what is known about the deletions that a service holds, and forgets the others.
@@ -133,7 +183,7 @@ impl RegistryGuard {
         let mut ended = false;
         while let Some(hold) = self.hold.filter(|hold| at.now >= hold.ends(REGISTRY_HOLD)) {
             ended = true;
-            self.hold = None;
+            (self.hold, self.holds_gone) = (None, false);
             let mut first: Option<Timestamp> = None;
             for (service, items) in &self.arrivals {
                 let let_go = self.released_by_timeout.entry(service.clone()).or_default();
@@ -147,6 +197,7 @@ impl RegistryGuard {
             }
             if let Some(first) = first.filter(|_| self.limit_reached(at.now)) {
                 self.hold = Some(self.begin(first, at));
+                self.holds_gone = self.is_mass();
             }
         }
         ended
@@ -159,12 +210,19 @@ impl RegistryGuard {
     }
 
     fn limit_reached(&self, now: Timestamp) -> bool {
-        let (going, known) = self.services.iter().fold((0, 0), |(going, known), (service, own)| {
+        let (mut going, mut known, mut left_behind) = (0, 0, 0);
+        for (service, own) in &self.services {
             let let_go = self.released_by_timeout.get(service).map_or(0, BTreeSet::len);
-            let here = own.counted(now) + own.held.len().saturating_sub(let_go);
-            (going + here, known + own.known.max(here))
-        });
-        going >= REGISTRY_MIN && going * 100 > known * REGISTRY_PERCENT
+            let held = own.held.len().saturating_sub(let_go);
+            if own.remaining.is_some() {
+                left_behind += held;
+                continue;
+            }
+            let here = own.counted(now) + held;
+            (going, known) = (going + here, known + own.known.max(here));
+        }
+        let instances = going >= REGISTRY_MIN && going * 100 > known * REGISTRY_PERCENT;
+        instances || (left_behind > 0 && self.is_mass())
     }
 
     /// The number of held deletions that are not released yet.
@@ -174,7 +232,7 @@ impl RegistryGuard {
             let counts = |item: &&String| !released.iter().flatten().any(|items| items.contains(*item));
             own.held.iter().filter(counts).count()
         };
-        self.services.iter().map(of).sum()
+        self.services.iter().filter(|(_, own)| self.concerns(own)).map(of).sum()
     }
 
     /// Releases every held deletion if the hash names exactly this hold and this set.
@@ -185,7 +243,7 @@ impl RegistryGuard {
             return if hash == of_set { Approval::NamesSetOnly { hash: current } } else { Approval::Other };
         }
         self.released = self.services.iter().map(|(service, own)| (service.clone(), own.held.clone())).collect();
-        self.hold = None;
+        (self.hold, self.holds_gone) = (None, false);
         self.resumable = None;
         Approval::Released
     }
@@ -211,6 +269,16 @@ impl RegistryGuard {
         (now < hold.ends).then_some(hold)
     }
 
+    /// The same for a RegisteredService that is gone: below the limit of those, nothing of theirs is held.
+    pub fn hold_of_gone(&self, now: Timestamp) -> Option<Hold> {
+        self.hold(now).filter(|_| self.holds_gone)
+    }
+
+    /// The number of RegisteredServices that are gone, if their deletions are held.
+    pub fn gone(&self) -> usize {
+        if self.holds_gone { self.gone.len() } else { 0 }
+    }
+
     /// Whether the hold of an earlier process may still go on: the services report its deletions one after the other.
     pub fn may_resume(&self, now: Timestamp) -> bool {
         self.hold.is_none() && self.resumable.is_some_and(|hold| hold.covers(now, REGISTRY_HOLD))
@@ -222,12 +290,13 @@ impl RegistryGuard {
     }
 
     fn named(&self) -> impl Iterator<Item = String> {
-        self.services.iter().flat_map(|(service, own)| own.held.iter().map(move |item| format!("{service} {item}")))
+        let concerned = self.services.iter().filter(|(_, own)| self.concerns(own));
+        concerned.flat_map(|(service, own)| own.held.iter().map(move |item| format!("{service} {item}")))
     }
 
     /// The number of deletions that are held for now.
     pub fn deletions(&self) -> usize {
-        self.services.values().map(|own| own.held.len()).sum()
+        self.services.values().filter(|own| self.concerns(own)).map(|own| own.held.len()).sum()
     }
 }
 

@@ -79,7 +79,7 @@ fn what_was_approved_for_a_registry_goes_one_service_after_the_other() {
     let held = BTreeSet::from([format!("import {}", addr(99))]);
     assert!(registry.report(
         &services[0].0,
-        Some(ServiceDeletions { known: 2, deleted: [(at(60), 1)].into(), held }),
+        Some(ServiceDeletions { known: 2, deleted: [(at(60), 1)].into(), held, ..ServiceDeletions::default() }),
         moment(2)
     ));
     assert!(registry.hold(at(2)).is_some());
@@ -179,4 +179,57 @@ fn the_registry_as_a_whole_does_not_hold_few_or_a_small_part() {
         }
         assert_eq!(registry.hold(at(0)).is_some(), held, "one of {each} in each of {services} services");
     }
+}
+
+/// The report of a RegisteredService that is gone and leaves one record behind.
+fn gone(registry: &mut RegistryGuard, n: usize, remaining: usize, now: i64) -> bool {
+    let held = BTreeSet::from([format!("export {}", addr(n))]);
+    let own = ServiceDeletions { held, remaining: Some(remaining), ..ServiceDeletions::default() };
+    registry.report(&ServiceKey::new("ns", format!("s-{n:02}")), Some(own), moment(now))
+}
+
+#[test]
+fn many_registered_services_that_go_within_a_minute_leave_their_records_behind() {
+    for (services, remaining, seconds_between, held) in
+        [(50, 10, 0, true), (10, 23, 5, true), (10, 24, 5, false), (9, 0, 0, false)]
+    {
+        let mut registry = RegistryGuard::default();
+        for n in 0..services {
+            gone(&mut registry, n, remaining + services - n - 1, n as i64 * seconds_between);
+        }
+        assert_eq!(registry.hold(at(59)).is_some(), held, "{services} of {}", services + remaining);
+        assert_eq!(registry.hold_of_gone(at(59)).is_some(), held);
+    }
+    // Nothing is left behind by the first ones, and the last ones come later.
+    let mut registry = RegistryGuard::default();
+    for n in 0..10 {
+        gone(&mut registry, n, 9 - n, 0);
+        registry.report(&ServiceKey::new("ns", format!("s-{n:02}")), None, moment(if n < 5 { 0 } else { 30 }));
+    }
+    assert_eq!(registry.hold(at(30)), None, "none of them had anything to withdraw at the end");
+    gone(&mut registry, 10, 0, 61);
+    assert_eq!(registry.hold(at(61)), None, "the others went more than a minute ago");
+}
+
+#[test]
+fn a_hold_of_those_that_are_gone_lasts_while_others_come_back_and_is_no_one_elses() {
+    let mut registry = RegistryGuard::default();
+    assert_eq!((0..12).filter(|n| gone(&mut registry, *n, 0, 0)).count(), 1);
+    let hash = registry.hash(at(1)).unwrap();
+    assert_eq!((registry.deletions(), registry.gone(), registry.hold_of_gone(at(1))), (12, 12, Some(hold(0))));
+    for n in 0..9 {
+        let there = ServiceDeletions { known: 1, ..ServiceDeletions::default() };
+        registry.report(&ServiceKey::new("ns", format!("s-{n:02}")), Some(there), moment(20));
+    }
+    assert_eq!((registry.deletions(), registry.hold_of_gone(at(21))), (3, Some(hold(0))), "three to come");
+    assert_eq!(registry.approve(&hash, at(21)), Approval::Other);
+    let hash = registry.hash(at(21)).unwrap();
+    assert_eq!(registry.approve(&hash, at(21)), Approval::Released);
+    assert_eq!(registry.released(&ServiceKey::new("ns", "s-11")).map(BTreeSet::len), Some(1));
+
+    // Many instances of services that exist are held; one that is gone goes.
+    let (mut registry, _) = twenty();
+    gone(&mut registry, 99, 20, 0);
+    assert_eq!((registry.hold(at(1)), registry.hold_of_gone(at(1))), (Some(hold(0)), None));
+    assert_eq!(registry.deletions(), 20);
 }

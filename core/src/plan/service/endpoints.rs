@@ -73,6 +73,24 @@ fn withheld(endpoint: &SliceEndpoint, exported_family: bool, unmanaged: bool) ->
     }
 }
 
+/// Those of the addresses that are ready endpoints of any slice which others manage, whatever its Service.
+pub fn ready_in<'a>(
+    slices: impl IntoIterator<Item = &'a Arc<Slice>>,
+    wanted: &BTreeSet<InstanceAddr>,
+) -> BTreeSet<InstanceAddr> {
+    let mut ready = BTreeSet::new();
+    for slice in slices.into_iter().filter(|slice| !slice.is_ours()) {
+        let is_ready = |endpoint: &&SliceEndpoint| endpoint.is_ready() && !endpoint.is_terminating();
+        for endpoint in slice.endpoints.iter().filter(is_ready) {
+            let Ok(ip) = endpoint.address.parse::<IpAddr>() else { continue };
+            let ports = slice.ports.iter().filter(|port| port.protocol == TCP).filter_map(|port| port.number);
+            let addresses = ports.filter_map(|number| InstanceAddr::new(ip, number).ok());
+            ready.extend(addresses.filter(|addr| wanted.contains(addr)));
+        }
+    }
+    ready
+}
+
 /// Every address in slices, ready or not, at any port.
 pub fn managed_addresses(slices: &[Arc<Slice>]) -> BTreeSet<(IpAddr, u16)> {
     let mut managed = BTreeSet::new();

@@ -41,7 +41,10 @@ use silence::Kept;
 
 pub use accepted::{Accepted, AcceptedPort, Goal};
 pub use checkpoint::{Checkpoint, Place, Planned, Term};
-pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Silent, Snapshot, ViewState, ips_of};
+pub use endpoints::ready_in;
+pub use facts::{
+    ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Silent, Snapshot, Vanished, ViewState, ips_of,
+};
 pub use moves::FormerGoals;
 pub use outcomes::{Counts, Outcomes};
 pub use shared::{Shared, Siblings};
@@ -66,6 +69,8 @@ pub struct Plan {
     pub requeue_at: Option<Timestamp>,
     /// The states of the exports in former places, for the next pass.
     pub former: BTreeMap<Place, ExportState>,
+    /// What a RegisteredService that is gone still has to withdraw, by registry.
+    pub left_behind: BTreeMap<String, ServiceDeletions>,
 }
 
 /// The plans of both directions.
@@ -123,6 +128,7 @@ impl Plan {
     fn add(&mut self, former: Former) {
         self.records.extend(former.records);
         self.former.extend(former.states);
+        self.left_behind.extend(former.left_behind);
         self.requeue_at = earlier(self.requeue_at, former.requeue_at);
     }
 
@@ -274,7 +280,9 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> P
             plan.directions = Some(Directions { export, ..Directions::default() });
         }
     }
-    if !any_goes_on(pass, former) {
+    // Nothing says yet that a ServiceRegistry which vanished is gone for good.
+    let may_come_back = pass.facts.former.iter().any(|registry| registry.vanished.is_some());
+    if !any_goes_on(pass, former) && !may_come_back {
         plan.slices = pass.slices(None, &Default::default());
     }
     plan

@@ -2,8 +2,9 @@
 //!
 //! Owns the rule that a move puts before it withdraws: a former place goes on as before, additions and removals, and an
 //! instance leaves it once it is in the new place. Only where the former place itself gives a reason, for example that
-//! the name is not allowed there any more, everything leaves it at once. Refuses to validate: the operator's controller
-//! says what is the goal in each place.
+//! the name is not allowed there any more, everything leaves it at once. Where the RegisteredService or the
+//! ServiceRegistry is gone, perhaps with many others, the records of ready endpoints wait. Refuses to validate: the
+//! operator's controller says what is the goal in each place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use super::inputs::{ExportGoal, Pass};
 use crate::Timestamp;
 use crate::model::{Instance, InstanceAddr, Record, RecordKey};
 use crate::plan::departure::guard::Limits;
+use crate::plan::departure::held::HeldDeletions;
+use crate::plan::departure::registry_guard::ServiceDeletions;
 use crate::plan::export::{ExportState, Proof};
 use crate::plan::{RecordOp, earlier};
 
@@ -33,6 +36,8 @@ pub struct NewPlace<'a> {
 pub struct Former {
     pub records: Vec<(String, Vec<RecordOp>)>,
     pub states: BTreeMap<Place, ExportState>,
+    /// The deletions of a RegisteredService that is gone, by registry.
+    pub left_behind: BTreeMap<String, ServiceDeletions>,
     pub requeue_at: Option<Timestamp>,
 }
 
@@ -77,7 +82,10 @@ fn plan_place(
         name: None,
         instances: &[],
         imports: moved.is_none(),
-        proof: Proof::SpecChange,
+        proof: match &registry.vanished {
+            Some(vanished) => Proof::OwnerGone { ready: &vanished.ready },
+            None => Proof::SpecChange,
+        },
         limits: Limits::NONE,
         moved,
         state,
@@ -103,6 +111,12 @@ fn plan_place(
     };
     let export = pass.export(registry, goal);
     plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
+    if let Some(vanished) = registry.vanished.as_ref().filter(|vanished| vanished.remaining.is_some()) {
+        let held = HeldDeletions { export: export.guard.held.clone(), ..HeldDeletions::default() };
+        let deletions =
+            ServiceDeletions { held: held.named(), remaining: vanished.remaining, ..ServiceDeletions::default() };
+        plan.left_behind.insert(registry.name.clone(), deletions);
+    }
     plan.records.push((registry.name.clone(), export.ops));
     plan.states.insert(registry.place(), export.state);
 }

@@ -1,0 +1,176 @@
+//! RegisteredServices and ServiceRegistries that are gone, alone and with many others.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use twinspan_core::Timestamp;
+use twinspan_core::model::{LeaseId, ServiceKey};
+use twinspan_core::plan::departure::held::Hold;
+
+use super::bench::{Bench, SLICES, STATUS_PACE, bench, settle};
+use crate::api::RegisteredService;
+use crate::controllers::queue::{Action, Finished};
+use crate::registry::sessions::Draining;
+
+const QUIET: Duration = Duration::from_secs(10);
+
+fn owner(n: usize) -> ServiceKey {
+    ServiceKey::new("shop", format!("s-{n:02}"))
+}
+
+fn ip(n: usize) -> String {
+    format!("10.0.1.{n}")
+}
+
+/// Own records of this many RegisteredServices, each of one ready pod. Only those from `gone` on exist.
+async fn exported(services: usize, gone: usize) -> Bench {
+    let mut bench = bench(&["main"]).await;
+    let ips: Vec<String> = (0..services).map(ip).collect();
+    bench.ready(&ips.iter().map(String::as_str).collect::<Vec<_>>());
+    for (n, ip) in ips.iter().enumerate() {
+        let tags = json!({"twinspan.dev/owner": format!("c1/{}", owner(n))});
+        let value = json!({"network": "tcp", "address": format!("{ip}:80"), "weight": 10, "tags": tags});
+        bench.etcd().put(&format!("p/s-{n:02}/{ip}:80"), &value.to_string(), LeaseId::NONE);
+    }
+    for n in gone..services {
+        exists(&bench, n);
+    }
+    settle().await;
+    bench
+}
+
+fn exists(bench: &Bench, n: usize) {
+    let object: RegisteredService = serde_json::from_value(json!({
+        "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+        "metadata": {"name": owner(n).name, "namespace": "shop", "uid": format!("uid-of-{n}"), "generation": 1},
+        "spec": {"registryRef": {"name": "main"}, "service": {"name": "echo"}, "suspend": true},
+    }))
+    .unwrap();
+    let mut view = bench.controller.views.cluster();
+    view.index.put(&owner(n), &object);
+    view.registered_services.insert(owner(n), object.into());
+}
+
+async fn pass(bench: &Bench, n: usize) -> Finished {
+    let finished = bench.controller.clone().reconcile(owner(n), bench.controller.views.env.now()).await;
+    settle().await;
+    finished
+}
+
+/// A pass over the first ones. Returns the records of all that are left.
+async fn passes(bench: &Bench, services: usize) -> usize {
+    for n in 0..services {
+        pass(bench, n).await;
+    }
+    bench.keys("main").len()
+}
+
+fn hold(bench: &Bench) -> Option<(usize, usize, String)> {
+    let views = &bench.controller.views;
+    views.guards.held("main", &views.env).map(|held| (held.deletions, held.gone, held.hash))
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_that_are_gone_leave_the_records_of_ready_endpoints_behind_for_a_hold() {
+    let mut bench = exported(20, 14).await;
+    assert_eq!(passes(&bench, 14).await, 20);
+    let (deletions, gone, _) = hold(&bench).expect("a hold");
+    assert_eq!((deletions, gone), (14, 14));
+    assert_eq!(bench.metric("twinspan_held_deletions"), "14");
+    // The next pass knows how long it waits.
+    let Action::RequeueAfter(wait) = pass(&bench, 0).await.action else { panic!("it forgets what it holds") };
+    assert!(wait > Duration::from_secs(200), "{wait:?}");
+    bench.after(QUIET * 3).await;
+    assert_eq!(passes(&bench, 14).await, 20);
+    // A pod that ends does not wait.
+    let ips: Vec<String> = (1..20).map(ip).collect();
+    bench.ready(&ips.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(passes(&bench, 1).await, 19);
+    // Those that come back have nothing to wait for, and the others still wait.
+    (1..6).for_each(|n| exists(&bench, n));
+    assert_eq!(passes(&bench, 14).await, 19);
+    assert_eq!(hold(&bench).map(|(deletions, ..)| deletions), Some(8));
+    bench.after(Duration::from_secs(300)).await;
+    passes(&bench, 14).await;
+    assert_eq!(passes(&bench, 14).await, 11, "a hold ends");
+    assert_eq!(hold(&bench), None);
+    assert_eq!(bench.metric("twinspan_held_deletions"), "0");
+    assert_eq!(pass(&bench, 13).await.action, Action::Forget);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_approval_on_the_registry_releases_what_many_left_behind() {
+    let bench = exported(12, 12).await;
+    passes(&bench, 12).await;
+    // Another process finds the owners by their marks.
+    let bench = bench.restarted(0).await;
+    assert_eq!(passes(&bench, 12).await, 12);
+    let (_, _, hash) = hold(&bench).expect("a hold");
+    let views = &bench.controller.views;
+    views.guards.approve("main", &hash, &views.env);
+    assert_eq!(passes(&bench, 12).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_of_many_go_after_a_quiet_time_and_few_of_few_at_once() {
+    let bench = exported(12, 3).await;
+    assert_eq!(passes(&bench, 3).await, 12);
+    assert_eq!(hold(&bench), None);
+    bench.after(QUIET).await;
+    assert_eq!(passes(&bench, 3).await, 9);
+    let bench = exported(5, 5).await;
+    assert_eq!(passes(&bench, 5).await, 0);
+}
+
+/// The ServiceRegistry is gone; its session is kept until then.
+fn retired(bench: &Bench, kept: bool) {
+    let views = &bench.controller.views;
+    views.cluster().service_registries.remove("main");
+    let running = views.registries.running().remove("main").unwrap();
+    let ends = Timestamp::MAX;
+    running.handle.kept.set(kept.then_some(Hold { since: views.env.now(), until: ends, ends }));
+    views.registries.draining().push(Draining { running, adopted: CancellationToken::new() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_vanished_keeps_ready_endpoints_on_both_sides() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1", "10.0.0.2"]);
+    bench.server_registers("192.0.2.1:9000").await;
+    bench.pass().await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.keys("main").len(), 3);
+    bench.api.take(SLICES);
+    retired(&bench, true);
+    bench.ready(&["10.0.0.2"]);
+    bench.pass().await;
+    assert_eq!(bench.condition("Accepted").0, "False RegistryNotFound");
+    assert_eq!(bench.keys("main"), ["p/echo/10.0.0.2:80", "p/echo/192.0.2.1:9000"], "only an ended pod goes");
+    assert!(bench.api.take(SLICES).is_empty(), "nothing is imported or removed");
+    bench.controller.views.registries.draining()[0].running.handle.kept.set(None);
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), ["p/echo/192.0.2.1:9000"]);
+    assert_eq!(bench.api.take(SLICES).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_may_be_a_dead_pods_waits_for_an_answer_in_the_next_process() {
+    let bench = bench(&["main"]).await;
+    bench.server_registers("192.0.2.1:9000").await;
+    bench.pass().await;
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!(bench.status().instances.imported, 1);
+    // It was a pod of the Service when it registered itself; no slice of ours has it.
+    let bench = bench.restarted(0).await;
+    bench.server_registers("10.0.0.7:80").await;
+    bench.api.take(SLICES);
+    let Action::RequeueAfter(wait) = bench.pass().await.action else { panic!("it waits for the answer") };
+    assert!(wait <= Duration::from_secs(3), "{wait:?}");
+    assert!(bench.api.take(SLICES).is_empty());
+    // Nobody answers in time: a firewall may be between them.
+    bench.after(Duration::from_secs(3)).await;
+    bench.pass().await;
+    assert_eq!(bench.api.take(SLICES).len(), 1);
+}

@@ -1,0 +1,101 @@
+//! Sessions whose ServiceRegistry is gone.
+//!
+//! Owns how long each goes on: until its own records are withdrawn. Where the object was perhaps lost with many others
+//! (a CRD that was deleted, a restored control plane), nothing of a ready endpoint is withdrawn for as long as a hold
+//! lasts, and the session serves the object that comes back. Refuses to withdraw: the owners of the records do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+use twinspan_core::Timestamp;
+use twinspan_core::plan::departure::guard::QUIET;
+use twinspan_core::plan::departure::held;
+use twinspan_core::plan::departure::registry_guard::{REGISTRY_HOLD, REGISTRY_MIN, is_mass};
+
+use crate::controllers::views::Views;
+use crate::registry::handle::RegistryHandle;
+use crate::registry::sessions::{Draining, Running};
+
+/// Time to withdraw the own records of a deleted registry; the rest expires with the leases.
+const WITHDRAW: Duration = Duration::from_secs(30);
+/// Interval at which a withdrawal is checked.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Begins to drain a session. `lost` is true if only a list lacks the ServiceRegistry, and absent if another took its
+/// place.
+pub(super) fn begin(
+    views: &Views,
+    running: Running,
+    lost: Option<bool>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    let (handle, gone_at) = (&running.handle, views.env.now());
+    let keep = match lost {
+        Some(true) => Some(REGISTRY_HOLD),
+        // It may be the first of many objects that go now.
+        Some(false) if handle.owners().len() >= REGISTRY_MIN => Some(QUIET),
+        Some(false) | None => None,
+    };
+    if lost == Some(true) {
+        info!(registry = handle.name, "a list lacks the ServiceRegistry; what was exported to it stays for a while");
+    } else {
+        info!(registry = handle.name, "the ServiceRegistry is gone; withdrawing what was exported to it");
+    }
+    keep_for(views, handle, gone_at, keep);
+    let draining = Draining { running, adopted: CancellationToken::new() };
+    views.registries.draining().push(draining.clone());
+    let (views, stop) = (views.clone(), stop.clone());
+    tasks.spawn(async move {
+        let adopted = draining.adopted.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = adopted.cancelled() => return,
+            () = drain(&views, &draining.running.handle, gone_at) => {}
+        }
+        let handle = &draining.running.handle;
+        draining.running.stop.cancel();
+        views.registries.draining().retain(|other| !Arc::ptr_eq(&other.running.handle, handle));
+        // Another ServiceRegistry of the same name may wait.
+        handle.report();
+    });
+}
+
+fn keep_for(views: &Views, handle: &RegistryHandle, gone_at: Timestamp, length: Option<SignedDuration>) {
+    let hold = |length| held::Running::begin(gone_at, views.env.api_server_ahead(), None).hold(length);
+    handle.kept.set(length.map(hold));
+}
+
+/// Returns once none of our records is left, or it takes too long.
+async fn drain(views: &Views, handle: &RegistryHandle, gone_at: Timestamp) {
+    let mut waits_for_more = handle.kept.hold().is_some_and(|hold| hold.ends <= gone_at + QUIET);
+    while let Some(hold) = handle.kept.hold() {
+        if waits_for_more && many_are_gone(views, handle) {
+            waits_for_more = false;
+            keep_for(views, handle, gone_at, Some(REGISTRY_HOLD));
+            info!(registry = handle.name, "many RegisteredServices are gone too; what they exported stays for a while");
+            handle.requeue_all();
+        } else if views.env.now() >= hold.ends {
+            handle.kept.set(None);
+            handle.requeue_all();
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    let deadline = Instant::now() + WITHDRAW;
+    while Instant::now() < deadline && !handle.owners().is_empty() {
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Whether the objects that refer to the registry went with it.
+fn many_are_gone(views: &Views, handle: &RegistryHandle) -> bool {
+    let owners = handle.owners();
+    let view = views.cluster();
+    let gone = owners.iter().filter(|owner| !view.registered_services.contains_key(*owner)).count();
+    is_mass(gone, view.index.of_registry(&handle.name).count())
+}
