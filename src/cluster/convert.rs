@@ -45,6 +45,9 @@ impl std::fmt::Debug for SecretView {
 pub fn service(object: &Service) -> ServiceView {
     let spec = object.spec.clone().unwrap_or_default();
     let ports = spec.ports.unwrap_or_default();
+    let ips = |texts: Vec<String>| texts.iter().filter_map(|text| text.parse().ok()).collect::<Vec<IpAddr>>();
+    let balancer = object.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.clone());
+    let balanced = balancer.unwrap_or_default().into_iter().filter_map(|ingress| ingress.ip);
     ServiceView {
         name: object.name_any(),
         uid: object.uid().unwrap_or_default(),
@@ -65,6 +68,8 @@ pub fn service(object: &Service) -> ServiceView {
                 app_protocol: port.app_protocol,
             })
             .collect(),
+        cluster_ips: ips(spec.cluster_ips.unwrap_or_default()),
+        external_ips: ips(spec.external_ips.unwrap_or_default().into_iter().chain(balanced).collect()),
         families: spec.ip_families.unwrap_or_default().iter().filter_map(|f| Family::parse(f)).collect(),
         labels: object.labels().clone(),
         owner_uid: owner(object.meta()),

@@ -3,7 +3,7 @@
 //! Owns the pods at each address, and the addresses of pods whose end was not observed. Refuses to know which Service
 //! selects a pod.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,9 +13,14 @@ use twinspan_core::model::{ObjectKey, PodView};
 pub struct Pods {
     by_key: HashMap<ObjectKey, Arc<PodView>>,
     by_ip: HashMap<IpAddr, Vec<ObjectKey>>,
-    /// Addresses of pods that vanished in a re-list, until another pod has them.
-    ended_unseen: HashSet<IpAddr>,
+    /// Addresses of pods that vanished in a re-list, until another pod has them; by their order, the oldest go beyond
+    /// [`MAX_UNSEEN`].
+    ended_unseen: HashMap<IpAddr, u64>,
+    vanished: u64,
 }
+
+/// Addresses that are remembered after a pod vanished: more pods than a large cluster has.
+const MAX_UNSEEN: u64 = 200_000;
 
 impl Pods {
     /// The running pods with the address.
@@ -30,7 +35,7 @@ impl Pods {
 
     /// True if the last pod with the address vanished in a re-list.
     pub fn ended_unseen(&self, ip: IpAddr) -> bool {
-        self.ended_unseen.contains(&ip)
+        self.ended_unseen.contains_key(&ip)
     }
 
     /// Enters a pod. Returns the affected addresses; none if the pod is unchanged.
@@ -66,7 +71,14 @@ impl Pods {
     /// Removes a pod that a re-list does not name.
     pub fn vanish(&mut self, key: &ObjectKey) -> Vec<IpAddr> {
         let ips = self.remove(key);
-        self.ended_unseen.extend(&ips);
+        for ip in &ips {
+            self.vanished += 1;
+            self.ended_unseen.insert(*ip, self.vanished);
+        }
+        if self.ended_unseen.len() as u64 > MAX_UNSEEN {
+            let newer = self.vanished - MAX_UNSEEN / 2;
+            self.ended_unseen.retain(|_, order| *order > newer);
+        }
         ips
     }
 }

@@ -46,8 +46,9 @@ impl Slices {
 
     /// Enters the slice in the answer to our own write.
     pub fn wrote(&mut self, namespace: &str, slice: Slice) {
-        self.written_since_list.insert(ObjectKey::new(namespace, &slice.name));
+        let key = ObjectKey::new(namespace, &slice.name);
         self.put(namespace, slice);
+        self.written_since_list.insert(key);
     }
 
     /// Enters a slice if it is newer than the known version: the watch may lag behind the answers to our own writes
@@ -80,6 +81,8 @@ impl Slices {
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Vec<ServiceKey> {
+        // Whoever reports it, or its end, has read it after our write.
+        self.written_since_list.remove(key);
         let Some(slice) = self.by_key.remove(key) else { return Vec::new() };
         if let Some(uid) = &slice.owner_uid
             && let Some(keys) = self.by_owner.get_mut(uid)

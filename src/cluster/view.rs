@@ -91,6 +91,8 @@ pub struct ClusterView {
     /// ServiceRegistries that a re-list did not name: nobody saw how they went.
     pub vanished_registries: BTreeSet<String>,
     pub services: BTreeMap<ServiceKey, Arc<ServiceView>>,
+    /// The ClusterIPs of all Services: ServiceCIDRs may be wrong, or not served.
+    pub cluster_ips: BTreeSet<IpAddr>,
     pub namespaces: BTreeMap<String, Arc<NamespaceView>>,
     /// Secrets of the operator's own namespace.
     pub secrets: BTreeMap<ObjectKey, Arc<SecretView>>,
@@ -143,6 +145,11 @@ impl ClusterView {
 
     /// A re-list changed a Service or its slices: the changes in between were not observed.
     pub fn learnt_by_list(&mut self, service: &ServiceKey) {
+        // Nobody asks about a Service that no RegisteredService names.
+        if self.index.of_service(service).next().is_none() {
+            self.listings.remove(service);
+            return;
+        }
         *self.listings.entry(service.clone()).or_default() += 1;
     }
 
@@ -226,7 +233,7 @@ impl ClusterView {
             });
             trust.node_addresses.extend(&node.addresses);
         }
-        for slice in self.slices.of_service(&api_server_service()) {
+        for slice in self.slices.of_service(&api_server_service()).iter().filter(|slice| !slice.is_ours()) {
             trust.api_servers.extend(slice.endpoints.iter().filter_map(|e| e.address.parse::<IpAddr>().ok()));
         }
         self.trust = Arc::new(trust);
@@ -282,6 +289,14 @@ mod tests {
         });
         view.slices.put("default", convert::slice(serde_json::from_value(api).unwrap()));
         assert_eq!(view.api_servers_changed(), [(ip("192.0.2.9"), ip("192.0.2.9"))]);
+        let ours = serde_json::json!({
+            "metadata": {"name": "ours", "labels": {"kubernetes.io/service-name": "kubernetes",
+                "endpointslice.kubernetes.io/managed-by": "twinspan.dev"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["192.0.2.99"]}],
+        });
+        view.slices.put("default", convert::slice(serde_json::from_value(ours).unwrap()));
+        assert!(view.api_servers_changed().is_empty(), "an import into that Service");
         let trust = view.trust();
         assert!(trust.pod_cidrs.contains(ip("10.244.0.7")) && trust.service_cidrs.contains(ip("10.96.0.1")));
         assert!(trust.node_addresses.contains(&ip("192.0.2.1")) && trust.api_servers.contains(&ip("192.0.2.9")));

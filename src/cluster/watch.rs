@@ -286,14 +286,31 @@ impl Watched for Service {
         if view.services.get(&key).is_some_and(|known| **known == service) {
             return Vec::new();
         }
+        let mut events = cluster_ips_change(view, &key, &service.cluster_ips);
         view.services.insert(key.clone(), Arc::new(service));
-        vec![ClusterEvent::Service(key)]
+        events.push(ClusterEvent::Service(key));
+        events
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        let mut events = cluster_ips_change(view, key, &[]);
         view.services.remove(key);
-        vec![ClusterEvent::Service(key.clone())]
+        events.push(ClusterEvent::Service(key.clone()));
+        events
     }
+}
+
+/// No two Services have one ClusterIP.
+fn cluster_ips_change(view: &mut ClusterView, key: &ObjectKey, now: &[IpAddr]) -> Vec<ClusterEvent> {
+    let before = view.services.get(key).map(|known| known.cluster_ips.clone()).unwrap_or_default();
+    if before == now {
+        return Vec::new();
+    }
+    for ip in &before {
+        view.cluster_ips.remove(ip);
+    }
+    view.cluster_ips.extend(now);
+    addresses(before.into_iter().chain(now.iter().copied()).collect())
 }
 
 impl Watched for EndpointSlice {
@@ -418,12 +435,81 @@ impl Watched for Secret {
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        view.secrets.insert(key, Arc::new(convert::secret(object)));
+        // Helm's own, one for each release and revision, may be 1 MB each, and no ServiceRegistry can use them.
+        if object.type_.as_deref() == Some("helm.sh/release.v1") {
+            return Vec::new();
+        }
+        let secret = convert::secret(object);
+        if view.secrets.get(&key).is_some_and(|known| known.data == secret.data) {
+            return Vec::new();
+        }
+        view.secrets.insert(key, Arc::new(secret));
         vec![ClusterEvent::Secret]
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
         view.secrets.remove(key);
         vec![ClusterEvent::Secret]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn put<K: Watched>(view: &mut ClusterView, object: serde_json::Value) -> Vec<ClusterEvent> {
+        let object: K = serde_json::from_value(object).unwrap();
+        K::put(view, key(&object), object)
+    }
+
+    #[test]
+    fn cluster_ips_follow_their_services_and_affect_whoever_looks_at_them() {
+        let mut view = ClusterView::default();
+        let service = |ip: &str| {
+            json!({"metadata": {"name": "echo", "namespace": "shop"},
+                "spec": {"clusterIP": ip, "clusterIPs": [ip], "externalIPs": ["192.0.2.7"]},
+                "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}, {"hostname": "lb.example"}]}}})
+        };
+        let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let echo = ServiceKey::new("shop", "echo");
+        let events = put::<Service>(&mut view, service("10.96.0.1"));
+        let changed = ClusterEvent::Addresses(ips(&["10.96.0.1"]));
+        assert_eq!(events, [changed.clone(), ClusterEvent::Service(echo.clone())]);
+        assert_eq!(view.services[&echo].external_ips, ips(&["192.0.2.7", "192.0.2.8"]));
+        put::<Service>(&mut view, service("10.96.0.2"));
+        assert_eq!(view.cluster_ips.iter().copied().collect::<Vec<_>>(), ips(&["10.96.0.2"]));
+        assert_eq!(put::<Service>(&mut view, service("None")).len(), 2);
+        assert!(view.cluster_ips.is_empty(), "headless");
+        put::<Service>(&mut view, service("10.96.0.1"));
+        assert!(Service::remove(&mut view, &echo).contains(&changed) && view.cluster_ips.is_empty());
+    }
+
+    #[test]
+    fn a_registry_that_a_list_lacks_is_told_from_one_that_was_deleted() {
+        let mut view = ClusterView::default();
+        let main = ObjectKey::new("", "main");
+        let object = json!({"metadata": {"name": "main"}, "spec": {"etcd": {"endpoints": []}, "format": "Kitex",
+            "allowed": []}});
+        put::<ServiceRegistry>(&mut view, object.clone());
+        ServiceRegistry::remove(&mut view, &main);
+        assert!(view.vanished_registries.is_empty());
+        put::<ServiceRegistry>(&mut view, object.clone());
+        ServiceRegistry::vanish(&mut view, &main);
+        assert!(view.vanished_registries.contains("main"));
+        put::<ServiceRegistry>(&mut view, object);
+        assert!(view.vanished_registries.is_empty());
+    }
+
+    #[test]
+    fn helms_secrets_are_not_kept() {
+        let mut view = ClusterView::default();
+        let secret = |kind: &str, data: &str| json!({"metadata": {"name": "s", "namespace": "twinspan"}, "type": kind, "data": {"password": data}});
+        assert!(put::<Secret>(&mut view, secret("helm.sh/release.v1", "eA==")).is_empty());
+        assert!(view.secrets.is_empty());
+        assert_eq!(put::<Secret>(&mut view, secret("Opaque", "eA==")), [ClusterEvent::Secret]);
+        assert!(put::<Secret>(&mut view, secret("Opaque", "eA==")).is_empty(), "an annotation changed");
+        assert_eq!(put::<Secret>(&mut view, secret("Opaque", "eQ==")), [ClusterEvent::Secret]);
     }
 }

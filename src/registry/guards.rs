@@ -35,6 +35,16 @@ pub struct RegistryHold {
     pub hash: String,
 }
 
+/// The effect of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Nothing,
+    /// The status of the ServiceRegistry says something else.
+    Status,
+    /// Every service of the registry has to be reconciled.
+    Everything,
+}
+
 impl Guards {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, InTerm>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -50,9 +60,22 @@ impl Guards {
         }
     }
 
-    /// Takes the report of one service. Returns true if every service of the registry has to be reconciled.
-    pub fn report(&self, registry: &str, service: &ServiceKey, deletions: Option<ServiceDeletions>, env: &Env) -> bool {
-        self.lock().get_mut(registry).is_some_and(|all| all.guard.report(service, deletions, moment(env)))
+    /// Takes the report of one service.
+    pub fn report(
+        &self,
+        registry: &str,
+        service: &ServiceKey,
+        deletions: Option<ServiceDeletions>,
+        env: &Env,
+    ) -> Effect {
+        let mut all = self.lock();
+        let Some(InTerm { guard, .. }) = all.get_mut(registry) else { return Effect::Nothing };
+        let renamed = guard.renames(service, deletions.as_ref());
+        match guard.report(service, deletions, moment(env)) {
+            true => Effect::Everything,
+            false if renamed => Effect::Status,
+            false => Effect::Nothing,
+        }
     }
 
     /// Whether the hold of an earlier process may still go on.

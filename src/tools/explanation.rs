@@ -176,16 +176,20 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::OtherName => "its value names another service than its key, so clients pass over it",
         Reason::NoSuchScheme => "it has no address with the scheme of a chosen port; see spec.service.ports[].scheme",
         Reason::APIServerAddress => "it is the API server's address, which no registry may put into a Service",
-        Reason::ServiceAddress => "it lies in a Service range, and traffic would go in a circle",
+        Reason::ServiceAddress => "it is an address of a Service, and traffic would go in a circle",
         Reason::NodeAddress => "it is a Node's address; spec.importPolicy.allowCIDRs of the ServiceRegistry permits it",
         Reason::OtherNamespacesPod => "it is the pod of another namespace",
         Reason::NoSuchPod => "it lies in a pod range, and no pod has it: its record was left behind",
         Reason::DeniedCIDR => "spec.importPolicy.denyCIDRs of the ServiceRegistry refuses it",
         Reason::NotInAllowCIDRs => "spec.importPolicy.allowCIDRs of the ServiceRegistry does not name it",
+        Reason::FamilyNotServed => "the Service does not serve its IP family; see spec.ipFamilyPolicy of the Service",
         Reason::NotSelected => "its tags do not match spec.import.tagSelector",
         Reason::OtherCluster => "another cluster's Twinspan exported it; spec.import.otherClusters All imports it",
         Reason::FormerEndpoint => {
             "it was a pod of the Service, and its record was left behind; registering anew imports it"
+        }
+        Reason::TooManySlices => {
+            "the name's records would fill more than 500 slices; fewer port numbers among its servers need fewer"
         }
         Reason::Conflict => "an older RegisteredService, or somebody's record under our key, has it",
     }

@@ -58,11 +58,14 @@ reasons! {
     NoSuchPod,
     DeniedCIDR,
     NotInAllowCIDRs,
+    /// The Service does not serve the address's IP family.
+    FamilyNotServed,
     // The record is sound, but the RegisteredService does not select it.
     NotSelected,
     // The record is sound, but another record, object or cluster has the address or the right to it.
     OtherCluster,
     FormerEndpoint,
+    TooManySlices,
     Conflict,
 }
 

@@ -4,6 +4,7 @@
 //! to the API types.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::model::{Family, ServiceKey};
 
@@ -17,6 +18,9 @@ pub struct ServiceView {
     pub selector: bool,
     pub traffic: TrafficDistribution,
     pub ports: Vec<ServicePortView>,
+    pub cluster_ips: Vec<IpAddr>,
+    /// `externalIPs`, and the addresses of its load balancer.
+    pub external_ips: Vec<IpAddr>,
     /// The first is the primary one.
     pub families: Vec<Family>,
     pub labels: BTreeMap<String, String>,

@@ -127,7 +127,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         }
         deletes.extend(replaced_by(input, key, instance));
     }
-    let (mut at_once, unproven): (Vec<&Record>, Unproven<'_>) = superfluous(input, &registered, &desired, &awaited(&plan));
+    let (mut at_once, unproven): (Vec<&Record>, Unproven<'_>) =
+        superfluous(input, &registered, &desired, &awaited(&plan));
     if let Some(until) = input.grace_until {
         deletes.clear();
         spare(input, &mut plan, &mut at_once, &unproven, until);
@@ -213,12 +214,7 @@ fn superfluous<'a>(
         let first = record.endpoint_addresses().next();
         match first {
             Some(addr)
-                if (here || owner_gone)
-                    && !healed
-                    && !registered
-                    && !renamed
-                    && !moved
-                    && !is_proven(input, addr) =>
+                if (here || owner_gone) && !healed && !registered && !renamed && !moved && !is_proven(input, addr) =>
             {
                 unproven.entry(addr).or_default().push(*record);
             }
@@ -248,13 +244,7 @@ fn is_proven(input: &Input<'_>, addr: InstanceAddr) -> bool {
 }
 
 /// Leaves records alone whose endpoint did not end before our eyes.
-fn spare(
-    input: &Input<'_>,
-    plan: &mut Plan,
-    at_once: &mut Vec<&Record>,
-    unproven: &Unproven<'_>,
-    until: Timestamp,
-) {
+fn spare(input: &Input<'_>, plan: &mut Plan, at_once: &mut Vec<&Record>, unproven: &Unproven<'_>, until: Timestamp) {
     let registered_now =
         |addr: &InstanceAddr| input.instances.iter().any(|instance| instance.addresses().any(|a| a == *addr));
     let spared_at_once = |record: &&Record| {

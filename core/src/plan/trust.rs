@@ -48,6 +48,8 @@ pub struct Trust<'a> {
     pub policy: &'a Policy,
     /// The pods among the addresses in question.
     pub pods: &'a BTreeMap<IpAddr, PodOf>,
+    /// The ClusterIPs of any Service among them, and the external addresses of the Service itself.
+    pub services: &'a BTreeSet<IpAddr>,
 }
 
 impl Trust<'_> {
@@ -56,7 +58,7 @@ impl Trust<'_> {
         let pod = self.pods.get(&ip).copied();
         if self.cluster.api_servers.contains(&ip) {
             Some(Reason::APIServerAddress)
-        } else if self.cluster.service_cidrs.contains(ip) {
+        } else if self.cluster.service_cidrs.contains(ip) || self.services.contains(&ip) {
             Some(Reason::ServiceAddress)
         } else if self.policy.deny.contains(ip) {
             Some(Reason::DeniedCIDR)
@@ -100,6 +102,7 @@ mod tests {
             (ip("198.51.100.8"), PodOf::SameNamespace),
             (ip("203.0.113.9"), PodOf::SameNamespace),
         ]);
+        let services = BTreeSet::from([ip("198.51.100.99")]);
         let open = Policy::default();
         let strict = Policy {
             allow: set(&["198.51.100.0/24", "192.0.2.11/32", "10.96.0.0/16", "192.0.2.1/32", "10.244.0.0/16"]),
@@ -113,6 +116,7 @@ mod tests {
             ("192.0.2.1", Some(Reason::APIServerAddress), Some(Reason::APIServerAddress)),
             ("10.96.0.1", Some(Reason::ServiceAddress), Some(Reason::ServiceAddress)),
             ("fd96::1", Some(Reason::ServiceAddress), Some(Reason::ServiceAddress)),
+            ("198.51.100.99", Some(Reason::ServiceAddress), Some(Reason::ServiceAddress)),
             // A pod of the same namespace is allowed, one of another never; an address in a pod range without a pod is
             // suspect.
             ("10.244.0.5", None, None),
@@ -128,7 +132,8 @@ mod tests {
             ("198.51.100.200", None, Some(Reason::DeniedCIDR)),
             ("203.0.113.9", None, Some(Reason::DeniedCIDR)),
         ] {
-            let judge = |policy| Trust { cluster: &cluster, policy, pods: &pods }.refusal(ip(address));
+            let judge =
+                |policy| Trust { cluster: &cluster, policy, pods: &pods, services: &services }.refusal(ip(address));
             assert_eq!(judge(&open), without_policy, "{address} without a policy");
             assert_eq!(judge(&strict), with_policy, "{address} with a policy");
         }

@@ -20,7 +20,9 @@ pub struct Pods {
 impl Pods {
     pub async fn in_namespace(client: &Client, namespace: &str) -> Result<Self> {
         let nodes: Api<Node> = Api::all(client.clone());
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": NODE}}))?;
+        // As most clusters have them; the pods of a story have addresses outside.
+        let spec = json!({"podCIDR": "10.79.0.0/24", "podCIDRs": ["10.79.0.0/24"]});
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": NODE}, "spec": spec}))?;
         match nodes.create(&PostParams::default(), &node).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.is_already_exists() => {}

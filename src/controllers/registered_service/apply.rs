@@ -140,8 +140,9 @@ impl Controller {
         let owner = Owner { key: &facts.key, uid: &facts.uid };
         if let Some(new) = &plan.create {
             match writer.create_service(&owner, new).await {
-                // Another program created the Service meanwhile: the watch will show it.
-                Ok(()) | Err(ClusterError::Conflict { .. }) => applied.created_service = true,
+                Ok(()) => applied.created_service = true,
+                // Another program created the Service meanwhile, or the old one is still going: the watch will show it.
+                Err(ClusterError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

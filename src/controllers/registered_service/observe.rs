@@ -5,6 +5,7 @@
 //! decide.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use twinspan_core::Timestamp;
@@ -16,6 +17,7 @@ use twinspan_core::plan::service::{
 };
 
 use super::{Checkpoint, Checkpoints};
+use crate::api::conditions::{IMPORTED, find_true};
 use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, held_since};
 use crate::cluster::convert::NamespaceView;
 use crate::cluster::view::ClusterView;
@@ -57,6 +59,10 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
             term,
             generation: object.as_ref().and_then(|object| object.metadata.generation),
             observed_generation: object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation),
+            imported_before: object.as_ref().is_some_and(|object| {
+                let status = object.status.as_ref();
+                status.is_some_and(|status| find_true(&status.conditions, IMPORTED).is_some())
+            }),
             cluster: cluster_facts(&view, key, object.as_deref(), &uid),
             registry: None,
             former: Vec::new(),
@@ -75,7 +81,8 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
     read_registries(views, &view, &mut observed);
     for registry in &observed.facts.former {
         // The ServiceRegistry of that name may be another one by now.
-        let found = view.service_registries.get(&registry.name).filter(|_| views.registries.get(&registry.name).is_some());
+        let found =
+            view.service_registries.get(&registry.name).filter(|_| views.registries.get(&registry.name).is_some());
         observed.former_registries.extend(found.map(|found| (registry.name.clone(), found.clone())));
     }
     read_pods(views, &view, &mut observed);
@@ -264,6 +271,10 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
     }
     let in_slices = ips_of(&facts.cluster.others_slices);
     let now = views.env.now();
+    let external = facts.cluster.service.iter().flat_map(|service| &service.external_ips).copied();
+    let external: BTreeSet<IpAddr> = external.collect();
+    let leads_to_service = |ip: &&IpAddr| view.cluster_ips.contains(*ip) || external.contains(*ip);
+    facts.cluster.service_ips = ips.iter().filter(leads_to_service).copied().collect();
     for ip in ips {
         let pods: Vec<_> = view.pods.at(ip).cloned().collect();
         for node in pods.iter().filter_map(|pod| pod.node.as_ref()) {

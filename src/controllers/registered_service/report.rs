@@ -25,6 +25,7 @@ use crate::cluster::ClusterError;
 use crate::cluster::writer::{Owner, StatusWrite};
 use crate::controllers::queue::Action;
 use crate::registry::RegistryError;
+use crate::registry::guards::Effect;
 use crate::registry::handle::RegistryHandle;
 use crate::telemetry::metrics::{Direction, Metrics, Skipped};
 
@@ -95,10 +96,15 @@ impl Controller {
     fn report_to_registry_guard(&self, observed: &Observed, plan: &Plan) {
         let key: &ServiceKey = &observed.facts.key;
         let restored = observed.registry.as_ref().and_then(|object| held_since(&object.status.as_ref()?.conditions));
-        let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| {
-            if self.views.guards.report(&handle.name, key, deletions, &self.views.env) {
-                handle.requeue_all();
-            }
+        let report = |handle: &RegistryHandle, deletions: Option<ServiceDeletions>| match self.views.guards.report(
+            &handle.name,
+            key,
+            deletions,
+            &self.views.env,
+        ) {
+            Effect::Everything => handle.requeue_all(),
+            Effect::Status => handle.report(),
+            Effect::Nothing => {}
         };
         let current = observed.facts.registry.as_ref().map(|registry| registry.name.as_str());
         if let Some((term, current)) = observed.facts.term.zip(current) {

@@ -153,3 +153,24 @@ async fn a_registry_that_vanished_keeps_ready_endpoints_on_both_sides() {
     assert_eq!(bench.keys("main"), ["p/echo/192.0.2.1:9000"]);
     assert_eq!(bench.api.take(SLICES).len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_may_be_a_dead_pods_waits_for_an_answer_in_the_next_process() {
+    let bench = bench(&["main"]).await;
+    bench.server_registers("192.0.2.1:9000").await;
+    bench.pass().await;
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!(bench.status().instances.imported, 1);
+    // It was a pod of the Service when it registered itself; no slice of ours has it.
+    let bench = bench.restarted(0).await;
+    bench.server_registers("10.0.0.7:80").await;
+    bench.api.take(SLICES);
+    let Action::RequeueAfter(wait) = bench.pass().await.action else { panic!("it waits for the answer") };
+    assert!(wait <= Duration::from_secs(3), "{wait:?}");
+    assert!(bench.api.take(SLICES).is_empty());
+    // Nobody answers in time: a firewall may be between them.
+    bench.after(Duration::from_secs(3)).await;
+    bench.pass().await;
+    assert_eq!(bench.api.take(SLICES).len(), 1);
+}

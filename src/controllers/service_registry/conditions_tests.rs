@@ -16,6 +16,7 @@ use crate::controllers::views::Views;
 use crate::leadership::Leadership;
 use crate::registry::RegistryError;
 use crate::registry::fake::Faults;
+use crate::registry::guards::Effect;
 use crate::registry::handle::Phase;
 
 const MAIN: &str = "http://main:2379";
@@ -311,7 +312,7 @@ async fn a_registry_is_not_held_by_a_process_that_does_not_lead() {
     let bench = bench_of(leadership.clone());
     bench.put(registry("main", 1, &held_by_another_process())).await;
     let Views { guards, env, .. } = &bench.views;
-    assert!(!guards.report("main", &echo(), Some(twenty()), env));
+    assert_eq!(guards.report("main", &echo(), Some(twenty()), env), Effect::Nothing);
     assert_eq!(guards.hold("main", &echo(), env).0, None);
     leadership.acquired();
     bench.after(STATUS_PACE).await;

@@ -57,6 +57,11 @@ async fn registry(request: &Request<'_>, name: &str, object: &ServiceRegistry) -
         Ok(settings) => endpoints(name, settings, &names(request, name).await, &mut findings).await,
         Err(error) => findings.add(Level::Fail, error.to_string()),
     }
+    let in_clear = object.spec.etcd.endpoints.iter().find(|endpoint| endpoint.starts_with("http://"));
+    if let Some(endpoint) = in_clear.filter(|_| object.spec.etcd.auth.is_some()) {
+        let what = format!("{endpoint}: the password of spec.etcd.auth goes in clear; use https:// and spec.etcd.tls");
+        findings.add(Level::Warn, what);
+    }
     if object.spec.allowed.is_empty() {
         findings.add(Level::Warn, "spec.allowed is empty: no namespace may use it");
     }

@@ -54,7 +54,9 @@ fn every_reason_that_a_pass_can_give_is_in_a_file() {
     }
     let missing: Vec<_> = wanted.difference(&given).collect();
     assert!(missing.is_empty(), "no file has these reasons of conditions: {missing:?}");
-    let skipped = model::Reason::ALL.iter().map(|reason| reason.label());
+    // A file with hundreds of records shows nothing that `plan::import::tests` does not.
+    let skipped = model::Reason::ALL.iter().filter(|reason| **reason != model::Reason::TooManySlices);
+    let skipped = skipped.map(|reason| reason.label());
     let missing: Vec<_> = skipped.chain(states()).filter(|state| !explained.contains(*state)).collect();
     assert!(missing.is_empty(), "no file has these outcomes: {missing:?}");
 }

@@ -9,7 +9,8 @@ mod guard;
 mod lost_events;
 mod outages;
 mod registration_lost;
+mod vanished;
 
 use crate::harness::stories;
 
-stories![modules: connection, departures, faults, fence, guard, lost_events, outages, registration_lost];
+stories![modules: connection, departures, faults, fence, guard, lost_events, outages, registration_lost, vanished];

@@ -106,10 +106,11 @@ async fn what_is_wrong_and_what_to_do(suite: Arc<Suite>) -> Result<()> {
     sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(spec)).await?;
     let (_, text) = ask(bed, &sandbox.name).await?;
     let (read, write) = (format!("may not read \"{}/\"", sandbox.name), format!("may not write \"{}/", sandbox.name));
-    complaints(&text, &[read.as_str(), &write, "may not write \"twinspan/", "no namespace may use it"])?;
+    let clear = "the password of spec.etcd.auth goes in clear";
+    complaints(&text, &[read.as_str(), &write, "may not write \"twinspan/", clear, "no namespace may use it"])?;
     sandbox.secrets().delete("doctor", &DeleteParams::default()).await?;
     let (_, text) = ask(bed, &sandbox.name).await?;
-    complaints(&text, &["there is no Secret doctor", "no namespace may use it"])?;
+    complaints(&text, &["there is no Secret doctor", clear, "no namespace may use it"])?;
 
     // A missing verb, and a missing CRD.
     let back = json!({"spec": {"etcd": {"endpoints": [sandbox.registry.endpoint()], "auth": null}, "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]}});

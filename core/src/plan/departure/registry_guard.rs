@@ -127,6 +127,12 @@ impl RegistryGuard {
         ended || before != (self.hold, self.holds_gone)
     }
 
+    /// Whether the report changes what a hold in force holds, so that it has another name.
+    pub fn renames(&self, service: &ServiceKey, deletions: Option<&ServiceDeletions>) -> bool {
+        let held = |own: Option<&ServiceDeletions>| own.map(|own| own.held.clone()).unwrap_or_default();
+        self.hold.is_some() && held(self.services.get(service)) != held(deletions)
+    }
+
     /// RegisteredServices count together while they have something to withdraw, and for a [`WINDOW`] from their first
     /// report.
     fn note_gone(&mut self, service: &ServiceKey, deletions: Option<&ServiceDeletions>, now: Timestamp) {

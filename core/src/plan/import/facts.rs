@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
-    InstanceAddr, InstanceOutcome, Owner, PortSet, Record, RecordKey, Registration, Revision, Selector,
+    Family, InstanceAddr, InstanceOutcome, Owner, PortSet, Record, RecordKey, Registration, Revision, Selector,
 };
 use crate::plan::RecordOp;
 use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, Limits};
@@ -31,6 +31,8 @@ pub struct Input<'a> {
     /// Every record under the name, by any writer.
     pub records: &'a BTreeMap<RecordKey, &'a Record>,
     pub options: &'a Options,
+    /// The IP families that the Service serves.
+    pub families: &'a [Family],
     /// Addresses in slices of the Service that Twinspan does not manage, ready or not, at any of their ports.
     pub managed_by_others: &'a BTreeSet<(IpAddr, u16)>,
     /// Whether the Service has ready endpoints that Twinspan does not manage.
@@ -41,6 +43,9 @@ pub struct Input<'a> {
     pub leads: bool,
     /// Whether the first list of this process came from another registry, or from an older state of it.
     pub started_after_rollback: bool,
+    /// Whether the records of the first plan may be of pods that died before this process looked: it synced before, and
+    /// no Node says which addresses are pods'.
+    pub may_be_dead: bool,
     /// Endpoints in our slices now.
     pub present: &'a BTreeMap<InstanceAddr, Present>,
     /// Addresses that other RegisteredServices import into the same Service.
@@ -110,6 +115,8 @@ pub struct ImportState {
     /// The time of the first plan of this leadership for this registry and name; `None` while nothing was judged.
     pub judging_since: Option<Timestamp>,
     pub shadows: Shadows,
+    /// Records that the first plan found, and whose servers have not been asked; `None` before that plan.
+    pub doubted: Option<Shadows>,
     /// Endpoints in our slices whose record is gone, with the evidence.
     pub departing: BTreeMap<InstanceAddr, DepartedEndpoint>,
     pub guard: Guard,

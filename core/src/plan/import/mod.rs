@@ -2,11 +2,15 @@
 //!
 //! - [`facts`]: the values that the decision rests on, and those that it returns.
 //! - [`departed`]: endpoints whose record is gone; [`heal`]: the records that stand for lost registrations.
+//! - [`bounds`]: the number of slices that may be filled.
+//! - [`doubted`]: records of pods that may have died before this process looked.
 //!
 //! Owns the rule about which records become endpoints, and the reason for each of the others. Refuses to know slices:
 //! how endpoints are packed is [`super::slices`]. The Service and namespace never come from a record.
 
+mod bounds;
 mod departed;
+mod doubted;
 mod facts;
 mod heal;
 #[cfg(test)]
@@ -14,7 +18,9 @@ mod scene;
 
 use std::collections::BTreeSet;
 
+use self::doubted::Doubt;
 use self::facts::Departed;
+use crate::Timestamp;
 use crate::model::{
     Content, InstanceAddr, InstanceOutcome, Kind, Outcome, PortSet, Reason, Record, RecordKey, Registration,
 };
@@ -45,6 +51,10 @@ pub fn plan(input: &Input<'_>) -> Plan {
         }
     }
     plan.endpoints.retain(|_, imported| !imported.ports.is_empty());
+    for addr in bounds::beyond(&plan.endpoints, |addr| input.present.contains_key(addr)) {
+        plan.endpoints.remove(&addr);
+        plan.skipped.push(InstanceOutcome::skipped(addr.to_string(), Reason::TooManySlices));
+    }
     plan.outcomes = outcomes(input, &plan, &departed);
     plan
 }
@@ -56,8 +66,19 @@ pub fn uncontested(input: &Input<'_>) -> Plan {
 
 fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
     let mut plan = Plan::default();
+    let mut doubted = Shadows::new();
     for (key, record) in input.records {
         match decide(input, record) {
+            RecordDecision::Doubted(endpoints, until) => {
+                doubted.insert(key.clone(), record.mod_revision);
+                if until.is_some() {
+                    plan.probe.extend(endpoints.iter().map(|(addr, _)| *addr));
+                    plan.requeue_at = earlier(plan.requeue_at, until);
+                }
+                let waits =
+                    |addr| InstanceOutcome { counts: false, ..InstanceOutcome::held(addr, Outcome::ToBeImported) };
+                plan.skipped.extend(endpoints.into_iter().map(|(addr, _)| waits(addr)));
+            }
             RecordDecision::Endpoints(endpoints) => {
                 for (addr, imported) in endpoints {
                     if input.trust.pods.contains_key(&addr.ip()) {
@@ -85,13 +106,14 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
     let healing = heal::heal(input, &departed);
     plan.ops = healing.ops;
     departed.healed = healing.addresses;
-    plan.probe = departed.probe.clone();
+    plan.probe.extend(&departed.probe);
+    plan.state.doubted = Some(doubted);
     plan.guard = departed.guard.clone();
     plan.endpoints.extend(departed.endpoints(input));
     plan.state.judging_since = input.judging_since();
     plan.state.departing.clone_from(&departed.kept);
     plan.state.guard = departed.guard_state.clone();
-    plan.requeue_at = earlier(departed.requeue_at, plan.guard.requeue_at);
+    plan.requeue_at = earlier(plan.requeue_at, earlier(departed.requeue_at, plan.guard.requeue_at));
     (plan, departed)
 }
 
@@ -116,6 +138,8 @@ fn outcomes(input: &Input<'_>, plan: &Plan, departed: &Departed) -> Vec<Instance
 
 enum RecordDecision {
     Endpoints(Vec<(InstanceAddr, Imported)>),
+    /// The pod may have died before this process looked; with the time at which the doubt ends.
+    Doubted(Vec<(InstanceAddr, Imported)>, Option<Timestamp>),
     /// The cluster has this endpoint already, from a controller that knows its readiness.
     Shadowed,
     /// We exported the record: importing it would keep it alive for ever. Or we put it back: [`departed`] decides about
@@ -160,7 +184,11 @@ fn decide(input: &Input<'_>, record: &Record) -> RecordDecision {
         }
     }
     match refused {
-        _ if !endpoints.is_empty() => RecordDecision::Endpoints(endpoints),
+        _ if !endpoints.is_empty() => match doubted::of(input, record, &endpoints) {
+            Doubt::None => RecordDecision::Endpoints(endpoints),
+            Doubt::Open { until } => RecordDecision::Doubted(endpoints, until),
+            Doubt::Dead => RecordDecision::Skip(Reason::FormerEndpoint, shown(record)),
+        },
         Some((reason, text)) => RecordDecision::Skip(reason, Some(text).filter(|text| !text.is_empty())),
         None if shadowed => RecordDecision::Shadowed,
         None => RecordDecision::Skip(Reason::NoSuchScheme, shown(record)),
@@ -175,6 +203,9 @@ fn imported(input: &Input<'_>, registration: &Registration, index: usize) -> Imp
 fn address(input: &Input<'_>, record: &Record, addr: InstanceAddr) -> Result<Option<InstanceAddr>, Reason> {
     if input.managed_by_others.contains(&(addr.ip(), addr.port())) {
         return Ok(None);
+    }
+    if !input.families.contains(&addr.family()) {
+        return Err(Reason::FamilyNotServed);
     }
     let is_pod = input.trust.pods.contains_key(&addr.ip());
     if !is_pod && is_shadow(input, &record.key, record) {

@@ -10,7 +10,9 @@ use jiff::SignedDuration;
 use super::{Input, Plan};
 use crate::Timestamp;
 use crate::codec::{Format, Layout};
-use crate::model::{InstanceAddr, InstanceOutcome, LeaseId, Outcome, Owner, RawRecord, Record, RecordKey, ServiceKey};
+use crate::model::{
+    Family, InstanceAddr, InstanceOutcome, LeaseId, Outcome, Owner, RawRecord, Record, RecordKey, ServiceKey,
+};
 use crate::plan::RecordOp;
 use crate::plan::departure::guard::{GuardContext, Limits};
 use crate::plan::departure::{Answer, Departure, Departures, Evidence, MISSING_ANSWERS, Probe};
@@ -34,6 +36,7 @@ pub struct Scene {
     pub present: BTreeMap<InstanceAddr, Present>,
     pub to_adopt: BTreeSet<RecordKey>,
     pub probes: BTreeMap<InstanceAddr, Probe>,
+    pub may_be_dead: bool,
     pub restored_hold_since: Option<Timestamp>,
     pub state: ImportState,
     pub revision: i64,
@@ -91,6 +94,7 @@ impl Scene {
             present: BTreeMap::new(),
             to_adopt: BTreeSet::new(),
             probes: BTreeMap::new(),
+            may_be_dead: false,
             restored_hold_since: None,
             state: ImportState::default(),
             revision: 100,
@@ -137,12 +141,19 @@ impl Scene {
             owner: &self.owner,
             records: &self.records.iter().map(|(key, record)| (key.clone(), record)).collect(),
             options: &self.options,
+            families: &[Family::V4, Family::V6],
             managed_by_others: &self.managed,
             others_ready: self.others_ready,
-            trust: Trust { cluster: &Cluster::default(), policy: &Policy::default(), pods: &self.pods },
+            trust: Trust {
+                cluster: &Cluster::default(),
+                policy: &Policy::default(),
+                pods: &self.pods,
+                services: &BTreeSet::new(),
+            },
             departures: &self.departures,
             leads: self.leads,
             started_after_rollback: self.started_after_rollback,
+            may_be_dead: self.may_be_dead,
             present: &self.present,
             contested: &BTreeMap::new(),
             to_adopt: &self.to_adopt,

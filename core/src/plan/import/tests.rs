@@ -3,11 +3,12 @@ use std::net::IpAddr;
 
 use jiff::SignedDuration;
 
+use super::bounds::MAX_SLICES;
 use super::*;
 use crate::Timestamp;
 use crate::codec::{Format, Layout};
 use crate::model::{
-    Instance, LeaseId, OWNER_TAG, Operator, Owner, RawRecord, RegistryName, Requirement, ServiceKey, Tags,
+    Family, Instance, LeaseId, OWNER_TAG, Operator, Owner, RawRecord, RegistryName, Requirement, ServiceKey, Tags,
 };
 use crate::plan::departure::Departures;
 use crate::plan::departure::guard::{GuardContext, Limits};
@@ -24,6 +25,7 @@ struct Scene {
     managed_by_others: BTreeSet<(IpAddr, u16)>,
     present: BTreeMap<InstanceAddr, Present>,
     state: ImportState,
+    families: &'static [Family],
 }
 
 impl Default for Scene {
@@ -39,6 +41,7 @@ impl Default for Scene {
             managed_by_others: BTreeSet::new(),
             present: BTreeMap::new(),
             state: ImportState::default(),
+            families: &[Family::V4, Family::V6],
         }
     }
 }
@@ -81,12 +84,19 @@ impl Scene {
             owner: &self.owner,
             records: &records,
             options: &self.options,
+            families: self.families,
             managed_by_others: &self.managed_by_others,
             others_ready: false,
-            trust: Trust { cluster: &self.cluster, policy: &Policy::default(), pods: &self.pods },
+            trust: Trust {
+                cluster: &self.cluster,
+                policy: &Policy::default(),
+                pods: &self.pods,
+                services: &BTreeSet::new(),
+            },
             departures: &Departures::new(),
             leads: true,
             started_after_rollback: false,
+            may_be_dead: false,
             present: &self.present,
             contested: &self.contested,
             to_adopt: &BTreeSet::new(),
@@ -205,6 +215,33 @@ fn what_trust_refuses_has_its_reason() {
     scene.cluster.service_cidrs.insert("10.0.0.1/32");
     assert_eq!(scene.endpoints(), ["10.0.0.2:80"]);
     assert_eq!(scene.skipped(), [("10.0.0.1:80".to_owned(), Reason::ServiceAddress)]);
+}
+
+#[test]
+fn a_family_that_the_service_does_not_serve_is_left_out() {
+    let mut scene = Scene::default().address("10.0.0.1:80").address("[fd77::1]:80");
+    assert_eq!(scene.endpoints(), ["10.0.0.1:80", "[fd77::1]:80"]);
+    scene.families = &[Family::V4];
+    assert_eq!(scene.endpoints(), ["10.0.0.1:80"]);
+    assert_eq!(scene.skipped(), [("[fd77::1]:80".to_owned(), Reason::FamilyNotServed)]);
+}
+
+#[test]
+fn the_slices_of_one_name_are_bounded_and_those_that_are_there_stay() {
+    let mut scene = Scene::default();
+    for port in 1..=MAX_SLICES + 20 {
+        scene = scene.address(&format!("10.0.0.1:{port}"));
+    }
+    let last = addr(&format!("10.0.0.1:{}", MAX_SLICES + 20));
+    scene.present.insert(last, Present { ports: PortSet::of(0), from_here: true, ..Present::default() });
+    // Endpoints at a port that has a slice need no other.
+    scene = scene.address("10.0.0.2:1");
+    let plan = scene.plan();
+    assert_eq!(plan.endpoints.len(), MAX_SLICES + 1);
+    assert!(plan.endpoints.contains_key(&last) && plan.endpoints.contains_key(&addr("10.0.0.2:1")));
+    let skipped = scene.skipped();
+    assert_eq!(skipped.len(), 20);
+    assert_eq!(skipped[0], (format!("10.0.0.1:{MAX_SLICES}"), Reason::TooManySlices));
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Facts {
     pub generation: Option<i64>,
     /// The generation in its status.
     pub observed_generation: Option<i64>,
+    /// Whether its status says that the registry's instances were imported.
+    pub imported_before: bool,
     pub cluster: ClusterFacts,
     /// The registry that it refers to, if a session runs.
     pub registry: Option<RegistryFacts>,
@@ -55,6 +57,8 @@ pub struct ClusterFacts {
     pub created_services: Vec<Arc<ServiceView>>,
     /// The addresses that the cluster itself uses.
     pub trust: Arc<trust::Cluster>,
+    /// Those of the addresses in question that lead to a Service: ClusterIPs of any, and the external ones of this.
+    pub service_ips: BTreeSet<IpAddr>,
     /// Pods that have one of the addresses in question.
     pub pods: BTreeMap<IpAddr, Vec<Arc<PodView>>>,
     /// Addresses that no slice of another manager holds and whose pods ended without an event that showed it.
@@ -156,6 +160,9 @@ impl RegistryFacts {
     }
 }
 
+/// The UIDs of pods by address and port.
+pub type NamedPods<'a> = BTreeMap<(IpAddr, u16), Vec<&'a str>>;
+
 impl Facts {
     /// The facts about a registry, current or former.
     pub fn registry(&self, name: &str) -> Option<&RegistryFacts> {
@@ -192,15 +199,38 @@ impl Facts {
         for (ip, pods) in &self.cluster.pods {
             let mut own = pods.iter().filter(|pod| !pod.host_network).map(|pod| pod.namespace == self.key.namespace);
             if let Some(first) = own.next() {
-                let same = first || own.any(|same| same);
+                // While two pods have the address, nobody knows which of them answers.
+                let same = first && own.all(|same| same);
                 pods_of.insert(*ip, if same { PodOf::SameNamespace } else { PodOf::OtherNamespace });
             }
         }
         pods_of
     }
 
+    /// The UIDs of the pods that slices of others name at each address.
+    pub fn named_pods(&self) -> NamedPods<'_> {
+        let mut named = NamedPods::new();
+        for slice in &self.cluster.others_slices {
+            for endpoint in &slice.endpoints {
+                let (Some(pod), Ok(ip)) = (&endpoint.pod, endpoint.address.parse()) else { continue };
+                for port in slice.ports.iter().filter_map(|port| port.number) {
+                    named.entry((ip, port)).or_default().push(&pod.uid);
+                }
+            }
+        }
+        named
+    }
+
+    /// The pod behind an endpoint that others manage: the one that its slice names, which may be on the host's network,
+    /// or else the one that has the address.
+    pub fn pod_of(&self, addr: InstanceAddr, named: &NamedPods<'_>) -> Option<&Arc<PodView>> {
+        let Some(named) = named.get(&(addr.ip(), addr.port())) else { return self.pod_with_address(addr.ip()) };
+        let pods = self.cluster.pods.get(&addr.ip())?;
+        named.iter().find_map(|uid| pods.iter().find(|pod| pod.uid == **uid))
+    }
+
     /// The pod of the namespace that has the address, if the address is the pod's own.
-    pub fn pod_at(&self, ip: IpAddr) -> Option<&Arc<PodView>> {
+    pub fn pod_with_address(&self, ip: IpAddr) -> Option<&Arc<PodView>> {
         self.cluster.pods.get(&ip)?.iter().find(|pod| !pod.host_network && pod.namespace == self.key.namespace)
     }
 
@@ -224,4 +254,90 @@ impl Facts {
 /// The addresses in slices, ready or not.
 pub fn ips_of(slices: &[Arc<Slice>]) -> BTreeSet<IpAddr> {
     slices.iter().flat_map(|slice| &slice.endpoints).filter_map(|endpoint| endpoint.address.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{AddressType, Family, Labels, SliceEndpoint, SlicePort, TCP, TargetPod};
+
+    const IP: [u8; 4] = [10, 0, 0, 1];
+
+    fn pod(name: &str, namespace: &str, host_network: bool) -> Arc<PodView> {
+        Arc::new(PodView {
+            namespace: namespace.into(),
+            name: name.into(),
+            uid: format!("uid-of-{name}"),
+            ips: vec![IP.into()],
+            node: None,
+            host_network,
+            ended: false,
+            weight: None,
+            labels: Labels::default(),
+        })
+    }
+
+    /// The endpoint `10.0.0.1:port` of this pod.
+    fn slice(port: u16, pod: Option<&str>) -> Arc<Slice> {
+        let named =
+            |name: &str| TargetPod { namespace: "shop".into(), name: name.into(), uid: format!("uid-of-{name}") };
+        let port = SlicePort { name: String::new(), protocol: TCP.into(), number: Some(port), app_protocol: None };
+        Arc::new(Slice {
+            name: "s".into(),
+            resource_version: "1".into(),
+            service: Some("echo".into()),
+            managed_by: None,
+            owner_uid: None,
+            deleting: false,
+            address_type: AddressType::Ip(Family::V4),
+            ports: vec![port],
+            endpoints: vec![SliceEndpoint { pod: pod.map(named), ..SliceEndpoint::ready(IP.into()) }],
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+        })
+    }
+
+    fn facts(slices: Vec<Arc<Slice>>, pods: Vec<Arc<PodView>>) -> Facts {
+        Facts {
+            key: ServiceKey::new("shop", "echo"),
+            term: None,
+            uid: String::new(),
+            generation: None,
+            observed_generation: None,
+            imported_before: false,
+            cluster: ClusterFacts {
+                others_slices: slices,
+                pods: [(IP.into(), pods)].into(),
+                ..ClusterFacts::default()
+            },
+            registry: None,
+            former: Vec::new(),
+            probes: BTreeMap::new(),
+            holds: HoldFacts::default(),
+        }
+    }
+
+    #[test]
+    fn the_pod_behind_an_endpoint_is_the_one_that_its_slice_names() {
+        let pods = vec![pod("old", "shop", false), pod("new", "shop", false), pod("host", "shop", true)];
+        let facts = |slices| facts(slices, pods.clone());
+        let found = |facts: &Facts, port| {
+            facts.pod_of(InstanceAddr::new(IP.into(), port).unwrap(), &facts.named_pods()).map(|pod| pod.name.clone())
+        };
+        let named = facts(vec![slice(80, Some("new")), slice(90, Some("host")), slice(70, Some("gone"))]);
+        assert_eq!(found(&named, 80).as_deref(), Some("new"), "the old one still has the address");
+        assert_eq!(found(&named, 90).as_deref(), Some("host"), "on the host's network");
+        assert_eq!(found(&named, 70), None);
+        assert_eq!(found(&facts(vec![slice(80, None)]), 80).as_deref(), Some("old"), "no slice names one");
+    }
+
+    #[test]
+    fn an_address_that_pods_of_two_namespaces_have_is_nobodys_own() {
+        let of = |pods: Vec<Arc<PodView>>| facts(Vec::new(), pods).pods_of().get(&IpAddr::from(IP)).copied();
+        let (ours, theirs) = (pod("a", "shop", false), pod("b", "bank", false));
+        assert_eq!(of(vec![ours.clone()]), Some(PodOf::SameNamespace));
+        assert_eq!(of(vec![ours.clone(), theirs.clone()]), Some(PodOf::OtherNamespace));
+        assert_eq!(of(vec![theirs, ours]), Some(PodOf::OtherNamespace));
+        assert_eq!(of(vec![pod("h", "bank", true)]), None);
+    }
 }

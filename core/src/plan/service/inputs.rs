@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::endpoints::managed_addresses;
 use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, Siblings};
 use crate::Timestamp;
-use crate::model::{Instance, InstanceAddr, Record, RecordKey, RegistryName, Slice, TargetPod};
+use crate::model::{Family, Instance, InstanceAddr, Record, RecordKey, RegistryName, Slice, TargetPod};
 use crate::plan::departure::guard::{GuardContext, Limits};
 use crate::plan::export::{ExportState, Proof};
 use crate::plan::import::{ImportState, Imported, Present};
@@ -83,12 +83,22 @@ impl Pass<'_> {
             owner: &registry.owner,
             records: &borrowed(&registry.snapshot.records),
             options: &accepted.import,
+            families: families(facts),
             managed_by_others: &managed_addresses(&facts.cluster.others_slices),
             others_ready,
-            trust: Trust { cluster: &facts.cluster.trust, policy: &accepted.policy, pods: &facts.pods_of() },
+            trust: Trust {
+                cluster: &facts.cluster.trust,
+                policy: &accepted.policy,
+                pods: &facts.pods_of(),
+                services: &facts.cluster.service_ips,
+            },
             departures: &registry.snapshot.departures,
             leads: facts.term.is_some(),
             started_after_rollback: registry.snapshot.incarnation != Incarnation::AsItWas,
+            may_be_dead: self.checkpoint.planned.is_none()
+                && facts.imported_before
+                && facts.cluster.trust.pod_cidrs.is_empty()
+                && accepted.policy.pod_cidrs.is_empty(),
             present: &present(facts, accepted),
             contested: &self.siblings.contested_imports,
             to_adopt: &self.siblings.of(registry).to_adopt,
@@ -152,7 +162,7 @@ impl Pass<'_> {
         imported: &BTreeMap<InstanceAddr, Imported>,
     ) -> BTreeMap<InstanceAddr, slices::EndpointInfo> {
         let info = |(addr, imported): (&InstanceAddr, &Imported)| {
-            let pod = self.facts.pod_at(addr.ip());
+            let pod = self.facts.pod_with_address(addr.ip());
             let node = pod.and_then(|pod| pod.node.clone());
             let zone = imported.zone.clone().or_else(|| self.facts.cluster.zones.get(node.as_ref()?).cloned());
             let pod = pod.map(|pod| TargetPod {
@@ -166,6 +176,16 @@ impl Pass<'_> {
             (*addr, slices::EndpointInfo { ports, lost_until, zone, node, pod })
         };
         imported.iter().map(info).collect()
+    }
+}
+
+/// The families of endpoints that somebody reads: kube-proxy passes over those that a ClusterIP does not have, and a
+/// headless Service serves both to whoever asks.
+fn families(facts: &Facts) -> &[Family] {
+    const BOTH: &[Family] = &[Family::V4, Family::V6];
+    match &facts.cluster.service {
+        Some(service) if !service.headless && !service.families.is_empty() => &service.families,
+        _ => BOTH,
     }
 }
 

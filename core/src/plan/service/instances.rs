@@ -25,13 +25,14 @@ pub fn instances(
             group.push((accepted.ports[index].scheme.clone(), *addr));
         }
     }
+    let named = facts.named_pods();
     let mut note = None;
     let instance = |mut endpoints: Vec<(String, InstanceAddr)>| {
         let index = |scheme: &String| accepted.ports.iter().position(|port| port.scheme == *scheme);
         endpoints.sort_by_key(|(scheme, addr)| (index(scheme), *addr));
         let addr = endpoints.iter().map(|(_, addr)| *addr).min()?;
         let mut instance = Instance { addr, endpoints, weight: accepted.weight, tags: accepted.tags.clone() };
-        if let Some(pod) = facts.pod_at(addr.ip()) {
+        if let Some(pod) = facts.pod_of(addr, &named) {
             match weight(pod) {
                 Ok(weight) => instance.weight = weight.unwrap_or(accepted.weight),
                 Err(text) => {

@@ -113,11 +113,8 @@ fn plan_place(
     plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
     if let Some(vanished) = registry.vanished.as_ref().filter(|vanished| vanished.remaining.is_some()) {
         let held = HeldDeletions { export: export.guard.held.clone(), ..HeldDeletions::default() };
-        let deletions = ServiceDeletions {
-            held: held.named(),
-            remaining: vanished.remaining,
-            ..ServiceDeletions::default()
-        };
+        let deletions =
+            ServiceDeletions { held: held.named(), remaining: vanished.remaining, ..ServiceDeletions::default() };
         plan.left_behind.insert(registry.name.clone(), deletions);
     }
     plan.records.push((registry.name.clone(), export.ops));

@@ -1,0 +1,38 @@
+//! The number of slices that the records of one name may fill.
+//!
+//! Every port number that a record names needs a slice of its own, which each node of the cluster watches, so whoever
+//! may write the registry could fill the cluster's API with them. Owns the bound: endpoints that our slices have stay,
+//! and then the first by address come. Refuses to know how endpoints are packed: it counts full slices.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::facts::Imported;
+use crate::model::{Family, InstanceAddr, PortSet};
+use crate::plan::slices::MAX_ENDPOINTS;
+
+/// The most slices of one RegisteredService.
+pub const MAX_SLICES: usize = 500;
+
+/// The endpoints beyond the bound.
+pub(super) fn beyond(
+    endpoints: &BTreeMap<InstanceAddr, Imported>,
+    is_present: impl Fn(&InstanceAddr) -> bool,
+) -> BTreeSet<InstanceAddr> {
+    let mut beyond = BTreeSet::new();
+    if endpoints.len() <= MAX_SLICES {
+        return beyond;
+    }
+    let mut groups: BTreeMap<(Family, PortSet, u16), usize> = BTreeMap::new();
+    let mut slices = 0;
+    let (first, then): (Vec<_>, Vec<_>) = endpoints.iter().partition(|(addr, _)| is_present(addr));
+    for (addr, imported) in first.into_iter().chain(then) {
+        let full = groups.get(&(addr.family(), imported.ports, addr.port())).is_none_or(|n| n % MAX_ENDPOINTS == 0);
+        if full && slices == MAX_SLICES {
+            beyond.insert(*addr);
+            continue;
+        }
+        slices += usize::from(full);
+        *groups.entry((addr.family(), imported.ports, addr.port())).or_default() += 1;
+    }
+    beyond
+}
