@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -28,6 +29,10 @@ struct State {
     refused: BTreeMap<String, StatusCode>,
     /// Requests whose path ends so are never answered.
     stalled: BTreeSet<String>,
+    /// The time from a write to its answer.
+    answers_after: Duration,
+    /// Fields that the server does not keep, as paths.
+    dropped: BTreeSet<String>,
     version: u64,
 }
 
@@ -69,6 +74,16 @@ impl FakeApi {
         self.lock().stalled.insert(path_end.to_owned());
     }
 
+    /// Drops a field of everything that is patched, as a server does whose schema does not have it.
+    pub fn drop_field(&self, path: &str) {
+        self.lock().dropped.insert(path.to_owned());
+    }
+
+    /// Answers each request so long after it took effect.
+    pub fn answer_after(&self, time: Duration) {
+        self.lock().answers_after = time;
+    }
+
     /// Refuses nothing any more.
     pub fn accept(&self) {
         self.lock().refused.clear();
@@ -91,7 +106,13 @@ impl FakeApi {
         if stalled {
             return std::future::pending().await;
         }
-        let answer = self.lock().answer(received);
+        let (answer, after) = {
+            let mut state = self.lock();
+            (state.answer(received), state.answers_after)
+        };
+        if !after.is_zero() {
+            tokio::time::sleep(after).await;
+        }
         match answer {
             Ok(object) => (StatusCode::OK, object.to_string()),
             Err(code) => (code, status(code).to_string()),
@@ -129,7 +150,15 @@ impl State {
             }
             "PATCH" => {
                 let mut object = self.objects.get(&path).cloned().ok_or(StatusCode::NOT_FOUND)?;
+                let wanted =
+                    ["uid", "resourceVersion"].map(|field| (&body["metadata"][field], &object["metadata"][field]));
+                if wanted.into_iter().any(|(wanted, found)| !wanted.is_null() && wanted != found) {
+                    return Err(StatusCode::CONFLICT);
+                }
                 merge(&mut object, body);
+                for field in self.dropped.iter().map(|field| field.split('/')) {
+                    drop_field(&mut object, field);
+                }
                 Ok(self.write(path, object))
             }
             "DELETE" => {
@@ -160,6 +189,14 @@ impl State {
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path, object.clone());
         object
+    }
+}
+
+fn drop_field<'a>(from: &mut Value, mut path: impl Iterator<Item = &'a str>) {
+    let Some((field, fields)) = path.next().zip(from.as_object_mut()) else { return };
+    match fields.get_mut(field) {
+        Some(inner) if inner.is_object() => drop_field(inner, path),
+        _ => drop(fields.remove(field)),
     }
 }
 

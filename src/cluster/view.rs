@@ -16,6 +16,7 @@ use super::convert::{NamespaceView, NodeView, SecretView};
 use super::index::Index;
 use super::pods::Pods;
 use super::slices::Slices;
+use super::status_queue::Object;
 use crate::api::{RegisteredService, ServiceRegistry};
 
 /// Time after which a broken watch counts as recovered. Each further failure is reported within the longest backoff and
@@ -71,6 +72,10 @@ pub enum ClusterEvent {
     /// A RegisteredService that refers to this ServiceRegistry was added, removed or renamed.
     Names(String),
     ServiceRegistry(String),
+    /// The watch shows another status than the one that was known.
+    StatusChanged(Object),
+    /// The API server has the status that was handed over last.
+    StatusWritten(Object),
     /// The Service, or a slice that names it.
     Service(ServiceKey),
     Namespace(String),

@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 use twinspan_core::model::{ObjectKey, ServiceKey};
 
 use super::convert;
+use super::status_queue::Object;
 use super::view::{ClusterEvent, ClusterView, Kind, api_server_service};
 use crate::api::{RegisteredService, ServiceRegistry};
 use crate::env::Env;
@@ -44,6 +45,10 @@ trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + S
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey>;
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent>;
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent>;
+    /// Whether the answer to a status write of ours was newer.
+    fn is_outdated(_view: &ClusterView, _key: &ObjectKey, _object: &Self) -> bool {
+        false
+    }
     /// Removes an object that a re-list does not name.
     fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
         Self::remove(view, key)
@@ -171,6 +176,7 @@ fn enter<K: Watched>(
             }
             affected
         }
+        watcher::Event::Apply(object) if K::is_outdated(view, &key(&object), &object) => Vec::new(),
         watcher::Event::Apply(object) => K::put(view, key(&object), object),
         watcher::Event::Delete(object) => K::remove(view, &key(&object)),
     }
@@ -199,12 +205,11 @@ impl Watched for RegisteredService {
     fn put(view: &mut ClusterView, key: ObjectKey, mut object: Self) -> Vec<ClusterEvent> {
         object.metadata.managed_fields = None;
         let known = view.registered_services.get(&key);
-        // Our own status writes come back as events, and affect no RegisteredService.
-        let same = known
-            .is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
-        if same {
+        // A status affects no RegisteredService; its writer tells its own from those of others.
+        if let Some(known) = known.filter(|known| is_same(known.as_ref(), &object, |o| &o.spec)) {
+            let changed = (known.status != object.status).then(|| Object::RegisteredService(key.clone()));
             view.registered_services.insert(key, Arc::new(object));
-            return Vec::new();
+            return changed.map(ClusterEvent::StatusChanged).into_iter().collect();
         }
         // RegisteredServices that shared a name or a Service with it, and those that do now.
         let mut affected = view.index.siblings(&key);
@@ -215,6 +220,11 @@ impl Watched for RegisteredService {
         view.registered_services.insert(key.clone(), Arc::new(object));
         affected.insert(key);
         names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
+    }
+
+    fn is_outdated(view: &ClusterView, key: &ObjectKey, object: &Self) -> bool {
+        let known = view.registered_services.get(key).map(AsRef::as_ref);
+        known.is_some_and(|known| is_older(object, known) && is_same(known, object, |o| &o.spec))
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
@@ -236,6 +246,18 @@ fn moved(before: Option<(String, String)>, after: Option<(String, String)>) -> V
     registries.into_iter().map(ClusterEvent::Names).collect()
 }
 
+/// Whether two versions of an object differ in their status at most.
+fn is_same<K: Resource, S: PartialEq>(known: &K, object: &K, spec: impl Fn(&K) -> &S) -> bool {
+    spec(known) == spec(object) && without_status(known.meta()) == without_status(object.meta())
+}
+
+/// Whether the answer to a write of ours has shown a later version. Versions of one kind are ordered (KEP-5504), but
+/// for those before a restored API server, which a list shows.
+fn is_older<K: Resource>(object: &K, known: &K) -> bool {
+    let version = |object: &K| object.meta().resource_version.as_ref()?.parse::<u64>().ok();
+    version(object).zip(version(known)).is_some_and(|(object, known)| object < known)
+}
+
 /// Metadata without the fields that every write changes.
 fn without_status(meta: &kube::api::ObjectMeta) -> kube::api::ObjectMeta {
     kube::api::ObjectMeta { resource_version: None, managed_fields: None, ..meta.clone() }
@@ -253,13 +275,20 @@ impl Watched for ServiceRegistry {
         let known = view.service_registries.get(&key.name);
         // An epoch at which the leader stops writing also stops its successor.
         let in_use = |object: &Self| object.status.as_ref().and_then(|status| status.epoch_in_use.clone());
-        let same = known.is_some_and(|known| {
-            known.spec == object.spec
-                && without_status(&known.metadata) == without_status(&object.metadata)
-                && in_use(known) == in_use(&object)
-        });
-        view.service_registries.insert(key.name.clone(), Arc::new(object));
-        if same { Vec::new() } else { vec![ClusterEvent::ServiceRegistry(key.name)] }
+        let same =
+            known.filter(|known| is_same(known.as_ref(), &object, |o| &o.spec) && in_use(known) == in_use(&object));
+        let event = match same {
+            None => Some(ClusterEvent::ServiceRegistry(key.name.clone())),
+            Some(known) if known.status == object.status => None,
+            Some(_) => Some(ClusterEvent::StatusChanged(Object::ServiceRegistry(key.name.clone()))),
+        };
+        view.service_registries.insert(key.name, Arc::new(object));
+        event.into_iter().collect()
+    }
+
+    fn is_outdated(view: &ClusterView, key: &ObjectKey, object: &Self) -> bool {
+        let known = view.service_registries.get(&key.name).map(AsRef::as_ref);
+        known.is_some_and(|known| is_older(object, known) && is_same(known, object, |o| &o.spec))
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {

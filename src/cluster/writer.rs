@@ -1,9 +1,8 @@
-//! The writer of the cluster: slices by create and replace, our own Services, status by patch.
+//! The writer of the cluster: slices by create and replace, and our own Services.
 //!
-//! Owns the check of the claim to lead, the deadline of each call, the pace of status writes, and the effect of an
-//! answer on the view. Slices are replaced with the `resourceVersion` in the view: server-side apply costs the API
-//! server twice as much, and does not notice other writers (`docs/decisions/0004`). Refuses to plan: the operations
-//! come from the planners.
+//! Owns the check of the claim to lead, the deadline of each call, and the effect of an answer on the view. Slices are
+//! replaced with the `resourceVersion` in the view: server-side apply costs the API server twice as much, and does not
+//! notice other writers (`docs/decisions/0004`). Refuses to plan: the operations come from the planners.
 
 use std::fmt;
 use std::future::Future;
@@ -15,22 +14,19 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
-use serde::Serialize;
 use serde_json::json;
 use twinspan_core::model::{NewService, ObjectKey, ServiceKey};
 use twinspan_core::plan::slices::SliceOp;
 
-use super::status_budget::StatusBudget;
 use super::view::ClusterView;
 use super::{ClusterError, Result, convert};
-use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry, ServiceRegistryStatus};
 use crate::leadership::Leadership;
 use crate::telemetry::metrics::Metrics;
 
 /// The deadline of one call; the API server's own SLO is 1 s at the 99th percentile.
 const CALL: Duration = Duration::from_secs(10);
 
-/// Writes slices, Services and statuses. Every method checks the claim to lead before its request, because the API
+/// Writes slices and Services. Every method checks the claim to lead before its request, because the API
 /// server has no fence.
 #[derive(Clone)]
 pub struct ClusterWriter {
@@ -38,7 +34,6 @@ pub struct ClusterWriter {
     leadership: Leadership,
     view: Arc<Mutex<ClusterView>>,
     metrics: Arc<Metrics>,
-    status_budget: Arc<StatusBudget>,
 }
 
 impl fmt::Debug for ClusterWriter {
@@ -47,19 +42,9 @@ impl fmt::Debug for ClusterWriter {
     }
 }
 
-/// The result of a status write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatusWrite {
-    Written,
-    /// The budget of status writes is spent; try again after this time.
-    Throttled(Duration),
-    /// This process does not lead, or runs dry.
-    NotLeader,
-}
-
 impl ClusterWriter {
     pub fn new(client: Client, leadership: Leadership, view: Arc<Mutex<ClusterView>>, metrics: Arc<Metrics>) -> Self {
-        Self { client, leadership, view, metrics, status_budget: Arc::default() }
+        Self { client, leadership, view, metrics }
     }
 
     /// True if a request may be sent now.
@@ -153,69 +138,6 @@ impl ClusterWriter {
         let what = format!("delete Service {key}");
         call(what, unless_gone(api.delete(&key.name, &params))).await
     }
-
-    /// Replaces the status of a RegisteredService; does nothing if the object is gone.
-    pub async fn registered_service_status(
-        &self,
-        owner: &Owner<'_>,
-        status: &RegisteredServiceStatus,
-    ) -> Result<StatusWrite> {
-        let Owner { key, uid } = owner;
-        let api: Api<RegisteredService> = Api::namespaced(self.client.clone(), &key.namespace);
-        let what = format!("patch the status of RegisteredService {key}");
-        let written = self.send_status(api, &key.name, what, status, &["hold", "skipped"]).await?;
-        // The watch lags behind, and the next pass must not compare with the previous status.
-        if written == StatusWrite::Written
-            && let Some(object) = self.view().registered_services.get_mut(*key)
-            && object.metadata.uid.as_deref() == Some(uid)
-        {
-            Arc::make_mut(object).status = Some(status.clone());
-        }
-        Ok(written)
-    }
-
-    /// Replaces the status of a ServiceRegistry; does nothing if the object is gone.
-    pub async fn service_registry_status(&self, name: &str, status: &ServiceRegistryStatus) -> Result<StatusWrite> {
-        let api: Api<ServiceRegistry> = Api::all(self.client.clone());
-        let optional = ["hold", "clusterID", "prefix", "etcd", "returnedAs", "epochInUse", "records"];
-        let what = format!("patch the status of ServiceRegistry {name}");
-        let written = self.send_status(api, name, what, status, &optional).await?;
-        if written == StatusWrite::Written
-            && let Some(object) = self.view().service_registries.get_mut(name)
-        {
-            Arc::make_mut(object).status = Some(status.clone());
-        }
-        Ok(written)
-    }
-
-    async fn send_status<K>(
-        &self,
-        api: Api<K>,
-        name: &str,
-        what: String,
-        status: &impl Serialize,
-        optional: &[&str],
-    ) -> Result<StatusWrite>
-    where
-        K: Clone + fmt::Debug + serde::de::DeserializeOwned,
-    {
-        if !self.may_write() {
-            return Ok(StatusWrite::NotLeader);
-        }
-        if let Err(wait) = self.status_budget.take() {
-            return Ok(StatusWrite::Throttled(wait));
-        }
-        let mut patch = json!({"status": status});
-        // A merge patch keeps the fields that it does not name, so a removed field has to be named.
-        for field in optional {
-            if patch["status"].get(field).is_none() {
-                patch["status"][field] = serde_json::Value::Null;
-            }
-        }
-        let patch = Patch::Merge(patch);
-        call(what, unless_gone(api.patch_status(name, &PatchParams::default(), &patch))).await?;
-        Ok(StatusWrite::Written)
-    }
 }
 
 /// The RegisteredService that a write belongs to.
@@ -231,16 +153,24 @@ impl Owner<'_> {
     }
 }
 
-async fn call<T>(what: impl Into<String>, future: impl Future<Output = kube::Result<T>>) -> Result<T> {
+pub(super) async fn call<T>(what: impl Into<String>, future: impl Future<Output = kube::Result<T>>) -> Result<T> {
+    call_within(CALL, what, future).await
+}
+
+pub(super) async fn call_within<T>(
+    deadline: Duration,
+    what: impl Into<String>,
+    future: impl Future<Output = kube::Result<T>>,
+) -> Result<T> {
     let what = what.into();
-    match tokio::time::timeout(CALL, future).await {
+    match tokio::time::timeout(deadline, future).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(ClusterError::of(what, error)),
-        Err(_) => Err(ClusterError::Timeout { what, seconds: CALL.as_secs() }),
+        Err(_) => Err(ClusterError::Timeout { what, seconds: deadline.as_secs() }),
     }
 }
 
-/// A missing object needs neither a deletion nor a status.
+/// A missing object needs no deletion.
 async fn unless_gone<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<()> {
     match call.await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),

@@ -85,6 +85,7 @@ pub struct Metrics {
     pub skipped: Family<Skipped, Gauge>,
     pub held: Gauge,
     pub lost: Gauge,
+    pub statuses_waiting: Gauge,
     pub services: Family<Services, Gauge>,
     pub ready: Family<OfRegistry, Gauge>,
     pub sessions: Family<Session, Gauge>,
@@ -113,6 +114,7 @@ impl Default for Metrics {
             skipped: Family::default(),
             held: Gauge::default(),
             lost: Gauge::default(),
+            statuses_waiting: Gauge::default(),
             services: Family::default(),
             ready: Family::default(),
             sessions: Family::default(),
@@ -154,6 +156,7 @@ impl Metrics {
             "Instances that are still endpoints although their registration was lost",
             self.lost.clone(),
         );
+        r.register("statuses_waiting", "Statuses that wait to be written", self.statuses_waiting.clone());
         r.register("services", "RegisteredServices, by how their last pass ended", self.services.clone());
         r.register("registry_ready", "1 while a ServiceRegistry is Ready, else 0", self.ready.clone());
         r.register("session_state", "1 for the state that the session of a registry is in", self.sessions.clone());
@@ -256,6 +259,7 @@ mod tests {
             "twinspan_audits_total{registry=\"main\",result=\"agrees\"} 2",
             "twinspan_leader 1",
             "twinspan_lost_instances 0",
+            "twinspan_statuses_waiting 0",
             "twinspan_registry_ready{registry=\"main\"} 1",
             "twinspan_services{state=\"synced\"} 1",
             "twinspan_services{state=\"failed\"} 0",

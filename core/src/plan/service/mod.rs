@@ -40,7 +40,7 @@ pub use accepted::{Accepted, AcceptedPort, Goal};
 pub use checkpoint::{Checkpoint, Place, Planned, Term};
 pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, ViewState, ips_of};
 pub use moves::FormerGoals;
-pub use outcomes::{Counts, Outcomes};
+pub use outcomes::{Counts, Outcomes, Progress, Written};
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
 
