@@ -1,8 +1,8 @@
 //! The requests for one Event: `events.k8s.io/v1`.
 //!
-//! Owns the deadline, the name and the series. The name follows from the content, so that an Event whose answer was
-//! lost is not published twice; one that repeats within [`SERIES`] counts up the last, as in client-go. Refuses to know
-//! when an Event is sent, which [`super::events`] does.
+//! Owns the check of the claim to lead, the deadline, the name and the series. The name follows from the content, so
+//! that an Event whose answer was lost is not published twice; one that repeats within [`SERIES`] counts up the last,
+//! as in client-go. Refuses to know when an Event is sent, which [`super::events`] does.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,14 +12,14 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::events::{About, Reason};
 use super::writer::call_within;
 use super::{ClusterError, Result};
 use crate::env::Env;
+use crate::leadership::Leadership;
 
 /// The deadline of one request.
 const CALL: Duration = Duration::from_secs(5);
@@ -33,10 +33,18 @@ const NAME: usize = 200;
 const CLUSTER_SCOPED: &str = "default";
 const CONTROLLER: &str = "twinspan";
 
+/// The word for why there is an Event, and its type.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) struct Reason {
+    pub word: &'static str,
+    pub kind: &'static str,
+}
+
 /// Publishes Events.
 #[derive(Clone)]
 pub(super) struct EventApi {
     client: Client,
+    leadership: Leadership,
     env: Env,
     replica: String,
     /// The Events that may repeat, by name.
@@ -56,26 +64,26 @@ impl std::fmt::Debug for EventApi {
 }
 
 impl EventApi {
-    pub fn new(client: Client, env: Env, replica: &str) -> Self {
-        Self { client, env, replica: replica.to_owned(), series: BTreeMap::new() }
+    pub fn new(client: Client, leadership: Leadership, env: Env, replica: &str) -> Self {
+        Self { client, leadership, env, replica: replica.to_owned(), series: BTreeMap::new() }
     }
 
-    pub async fn publish(&mut self, about: &About, reason: Reason, note: &str) -> Result<()> {
-        let regarding = match about {
-            About::RegisteredService(object) => object.object_ref(&()),
-            About::ServiceRegistry(object) => object.object_ref(&()),
-        };
+    fn ask(&self) -> Result<()> {
+        if self.leadership.may_write() { Ok(()) } else { Err(ClusterError::NotLeader) }
+    }
+
+    pub async fn publish(&mut self, regarding: &ObjectReference, reason: Reason, note: &str) -> Result<()> {
         let note = truncated(note);
-        let name = self.name(&regarding, reason, note);
+        let name = self.name(regarding, reason, note);
         let now = Instant::now();
         self.series.retain(|_, series| series.last + SERIES > now);
         let known = self.series.get(&name).map(|series| series.count);
         let count = match known {
-            Some(count) => self.repeat(&regarding, reason, note, &name, count + 1).await?,
-            None => match self.create(&regarding, reason, note, &name).await {
+            Some(count) => self.repeat(regarding, reason, note, &name, count + 1).await?,
+            None => match self.first(regarding, reason, note, &name).await {
                 Ok(()) => 1,
                 // Its answer was lost, or it is older than the series.
-                Err(ClusterError::Conflict { .. }) => self.repeat(&regarding, reason, note, &name, 2).await?,
+                Err(ClusterError::Conflict { .. }) => self.repeat(regarding, reason, note, &name, 2).await?,
                 Err(error) => return Err(error),
             },
         };
@@ -92,6 +100,7 @@ impl EventApi {
         name: &str,
         count: i32,
     ) -> Result<i32> {
+        self.ask()?;
         let last = MicroTime(self.env.now());
         let patch = Patch::Merge(json!({"series": {"count": count, "lastObservedTime": last}}));
         let (api, what) = (self.api(regarding), format!("patch Event {name}"));
@@ -104,16 +113,17 @@ impl EventApi {
         if call_within(CALL, what, patched).await? {
             return Ok(count);
         }
-        self.create(regarding, reason, note, name).await.map(|()| 1)
+        self.first(regarding, reason, note, name).await.map(|()| 1)
     }
 
-    async fn create(&self, regarding: &ObjectReference, reason: Reason, note: &str, name: &str) -> Result<()> {
+    async fn first(&self, regarding: &ObjectReference, reason: Reason, note: &str, name: &str) -> Result<()> {
+        self.ask()?;
         let event = Event {
             metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
             action: Some("Sync".to_owned()),
-            reason: Some(reason.as_str().to_owned()),
+            reason: Some(reason.word.to_owned()),
             note: Some(note.to_owned()),
-            type_: Some(reason.kind().to_owned()),
+            type_: Some(reason.kind.to_owned()),
             event_time: Some(MicroTime(self.env.now())),
             regarding: Some(regarding.clone()),
             reporting_controller: Some(CONTROLLER.to_owned()),

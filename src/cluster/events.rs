@@ -10,14 +10,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kube::Client;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Client, Resource};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use twinspan_core::model;
 
-use super::event_api::EventApi;
+use super::event_api::{self, EventApi};
 use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry};
 use crate::env::Env;
 use crate::leadership::Leadership;
@@ -51,7 +52,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub(super) fn as_str(self) -> &'static str {
+    fn as_str(self) -> &'static str {
         match self {
             Self::Exported => "Exported",
             Self::Imported => "Imported",
@@ -65,7 +66,7 @@ impl Reason {
         }
     }
 
-    pub(super) fn kind(self) -> &'static str {
+    fn kind(self) -> &'static str {
         match self {
             Self::Exported | Self::Imported | Self::Connected => "Normal",
             Self::NotAccepted
@@ -94,6 +95,13 @@ pub enum About {
 }
 
 impl About {
+    fn reference(&self) -> ObjectReference {
+        match self {
+            Self::RegisteredService(object) => object.object_ref(&()),
+            Self::ServiceRegistry(object) => object.object_ref(&()),
+        }
+    }
+
     fn uid(&self) -> String {
         let meta = match self {
             Self::RegisteredService(object) => &object.metadata,
@@ -191,7 +199,7 @@ impl Events {
     /// The queue, and its publisher. `replica` is the reporting instance.
     pub fn new(client: Client, leadership: Leadership, env: Env, replica: &str) -> (Self, Publisher) {
         let events = Self { leadership, state: Arc::default(), added: Arc::default() };
-        let api = EventApi::new(client, env, replica);
+        let api = EventApi::new(client, events.leadership.clone(), env, replica);
         (events.clone(), Publisher { events, api })
     }
 
@@ -285,7 +293,8 @@ impl Publisher {
         if !self.events.leadership.may_write() {
             return;
         }
-        let Err(error) = self.api.publish(&about, key.1, &note.text()).await else { return };
+        let reason = event_api::Reason { word: key.1.as_str(), kind: key.1.kind() };
+        let Err(error) = self.api.publish(&about.reference(), reason, &note.text()).await else { return };
         let mut state = self.events.state();
         if state.warned.is_none_or(|at| at.elapsed() >= WARNING_PACE) {
             state.warned = Some(Instant::now());
