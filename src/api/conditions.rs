@@ -110,7 +110,7 @@ reasons! {
     SecretInvalid [CONNECTED, SYNCED, EXPORTED]: "A Secret that the spec names lacks a key, or holds something that cannot be read: correct it.";
     ClusterIDUnknown [CONNECTED, SYNCED]: "The namespace kube-system, whose UID names the cluster, is not there: set `spec.clusterID`.";
     ClusterIDInUse [CONNECTED, SYNCED, EXPORTED]: "Another cluster writes with our cluster ID. Give one of them another, or approve the epoch if that cluster is gone.";
-    Conflict [CONNECTED, SYNCED, ACCEPTED]: "An older ServiceRegistry has the same etcd, prefix and cluster ID: delete one, or change its prefix. Without a prefix only the same name in both is a conflict.";
+    Conflict [CONNECTED, SYNCED, ACCEPTED]: "An older ServiceRegistry has the same etcd, prefix and cluster ID: delete one, or change its prefix. Without a prefix only the same name in both is a conflict. Or too many older RegisteredServices have the name.";
     NoSpace [CONNECTED, SYNCED, EXPORTED]: "The database of etcd is full: compact and defragment it, then disarm the alarm.";
     ServerError [CONNECTED, SYNCED, EXPORTED]: "etcd answered with an error; the message has it. It is tried again.";
     LeaseGone [CONNECTED, SYNCED, EXPORTED]: "An etcd lease ended under its records. It is granted again, and they are put back.";

@@ -379,10 +379,14 @@ pub struct Counts {
     /// Foreign records under the name: those of servers that registered themselves, of other clusters' Twinspan and of
     /// people.
     pub registry: i64,
-    /// Own records: those that this RegisteredService exported.
+    /// Own records that are in the registry: those that this RegisteredService exported.
     pub exported: i64,
-    /// Endpoints in slices that Twinspan manages for it.
+    /// Endpoints that are in slices that Twinspan manages for it.
     pub imported: i64,
+    /// Records and endpoints that are planned and not there: with policy Observe, while suspended, or where a write is
+    /// refused. Absent means none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<i64>,
     /// Imported endpoints that lost their registration but still accept connections.
     pub lost: i64,
     /// Lost registrations that Twinspan put back.

@@ -1,26 +1,43 @@
 //! Kubernetes Events: what `kubectl describe` shows beneath an object.
 //!
-//! Owns the reasons, the check of the claim to lead, and the queue that keeps a slow API server from delaying a sync. A
-//! full queue drops the Event, but neither the log line nor the metric. Refuses to know when an Event is due, which the
-//! controllers decide.
+//! Owns the reasons, the check of the claim to lead, and the pace. A reason is told about an object at most every
+//! [`PACE`], and an object has a budget as in client-go's spam filter, because whoever writes a registry must not fill
+//! the API server with Events. What happens in between is told together, by the latest note (`docs/decisions/0033`).
+//! Refuses to know when an Event is due, which the controllers decide, and its requests, which [`super::event_api`]
+//! makes.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use k8s_controller::events::{Event, EventRecorder};
-use kube::Client;
-use kube::runtime::events::{EventType, Reporter};
-use tokio::sync::mpsc;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+use twinspan_core::model;
 
+use super::calls::Calls;
+use super::event_api::{self, EventApi};
 use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry};
+use crate::env::Env;
 use crate::leadership::Leadership;
 
-/// Maximum of Events that wait to be published.
+/// Least time between two Events of one reason about one object.
+const PACE: Duration = Duration::from_secs(30);
+/// The Events about one object that may come at once, and the time after which it may have one more.
+const BURST: u32 = 25;
+const REFILL: Duration = Duration::from_secs(300);
+/// Maximum of Events that wait.
 const QUEUE: usize = 1000;
+/// The times that an Event is sent if no answer says that it was published.
+const ATTEMPTS: u32 = 3;
+/// Least time between two warnings about Events that cannot be published.
+const WARNING_PACE: Duration = Duration::from_secs(60);
 
 /// The reason of an Event; the set is fixed, because users' tools match these words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     Exported,
     Imported,
@@ -50,15 +67,15 @@ impl Reason {
         }
     }
 
-    fn kind(self) -> EventType {
+    fn kind(self) -> &'static str {
         match self {
-            Self::Exported | Self::Imported | Self::Connected => EventType::Normal,
+            Self::Exported | Self::Imported | Self::Connected => "Normal",
             Self::NotAccepted
             | Self::InstanceSkipped
             | Self::LostRegistration
             | Self::DeletionsHeld
             | Self::ApprovalRefused
-            | Self::Disconnected => EventType::Warning,
+            | Self::Disconnected => "Warning",
         }
     }
 }
@@ -78,68 +95,221 @@ pub enum About {
     ServiceRegistry(Arc<ServiceRegistry>),
 }
 
+impl About {
+    fn reference(&self) -> ObjectReference {
+        match self {
+            Self::RegisteredService(object) => object.object_ref(&()),
+            Self::ServiceRegistry(object) => object.object_ref(&()),
+        }
+    }
+
+    fn uid(&self) -> String {
+        let meta = match self {
+            Self::RegisteredService(object) => &object.metadata,
+            Self::ServiceRegistry(object) => &object.metadata,
+        };
+        meta.uid.clone().unwrap_or_default()
+    }
+}
+
+/// The note of an Event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    Text(String),
+    /// Instances that were added and removed.
+    Changes {
+        verb: &'static str,
+        added: usize,
+        removed: usize,
+        in_all: usize,
+    },
+    /// New reasons to leave instances out, each with an example.
+    Skipped(BTreeMap<model::Reason, String>),
+}
+
+impl Note {
+    /// One note for two Events.
+    fn then(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Changes { added, removed, .. }, Self::Changes { verb, added: a, removed: r, in_all }) => {
+                Self::Changes { verb, added: added + a, removed: removed + r, in_all }
+            }
+            (Self::Skipped(mut reasons), Self::Skipped(more)) => {
+                reasons.extend(more);
+                Self::Skipped(reasons)
+            }
+            (_, later) => later,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Changes { verb, added, removed, in_all } => format!("{verb} +{added} -{removed}; {in_all} in all"),
+            Self::Skipped(reasons) => {
+                let examples: Vec<String> =
+                    reasons.iter().map(|(reason, example)| format!("{reason}: {example}")).collect();
+                format!("{}; status.skipped has more", examples.join(", "))
+            }
+        }
+    }
+}
+
+/// Events of one reason about one object.
+type Key = (String, Reason);
+
+#[derive(Debug)]
+struct Waiting {
+    about: About,
+    note: Note,
+    due: Instant,
+    /// Its place among those that are due.
+    number: u64,
+    attempts: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The leadership in which the Events were queued.
+    term: Option<u64>,
+    waiting: BTreeMap<Key, Waiting>,
+    numbered: u64,
+    /// The time before which a reason is not told again.
+    paced: BTreeMap<Key, Instant>,
+    /// The time at which the budget of an object is whole again; none is missing from one that is not here.
+    budgets: BTreeMap<String, Instant>,
+    warned: Option<Instant>,
+}
+
+/// Queues Events; clones share the queue.
 #[derive(Clone, Debug)]
 pub struct Events {
     leadership: Leadership,
-    queue: mpsc::Sender<(About, Reason, String)>,
+    state: Arc<Mutex<State>>,
+    added: Arc<Notify>,
+}
+
+/// Publishes the queued Events, one after another: a slow API server delays nothing else.
+#[derive(Debug)]
+pub struct Publisher {
+    events: Events,
+    api: EventApi,
 }
 
 impl Events {
-    /// The sender, and the task that publishes until it is stopped.
-    pub fn new(
-        client: Client,
-        leadership: Leadership,
-        instance: &str,
-        stop: CancellationToken,
-    ) -> (Self, impl Future<Output = ()> + use<>) {
-        let (queue, receiver) = mpsc::channel(QUEUE);
-        let reporter = Reporter { controller: "twinspan".to_owned(), instance: Some(instance.to_owned()) };
-        let task = publish(EventRecorder::new(client, reporter), leadership.clone(), receiver, stop);
-        (Self { leadership, queue }, task)
+    /// The queue, and its publisher. `replica` is the reporting instance.
+    pub fn new(calls: Calls, env: Env, replica: &str) -> (Self, Publisher) {
+        let leadership = calls.leadership.clone();
+        let events = Self { leadership, state: Arc::default(), added: Arc::default() };
+        let api = EventApi::new(calls, env, replica);
+        (events.clone(), Publisher { events, api })
     }
 
-    /// Queues an Event if this process may write.
-    pub fn publish(&self, about: About, reason: Reason, note: impl Into<String>) {
-        if !self.leadership.may_write() {
-            return;
+    /// Locks the state; a leadership that ended took along what waited.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let term = self.leadership.term().filter(|_| self.leadership.may_write());
+        if state.term != term {
+            state.term = term;
+            state.waiting.clear();
         }
-        if self.queue.try_send((about, reason, note.into())).is_err() {
-            debug!(reason = reason.as_str(), "too many Events wait; one is dropped");
+        state
+    }
+
+    /// Queues an Event if this process may write. A full queue drops it, but neither the log line nor the metric.
+    pub fn publish(&self, about: About, reason: Reason, note: Note) {
+        let mut state = self.state();
+        if state.term.is_some() {
+            state.add((about.uid(), reason), about, note, Instant::now(), 0);
+            self.added.notify_one();
         }
     }
 }
 
-async fn publish(
-    recorder: EventRecorder,
-    leadership: Leadership,
-    mut queue: mpsc::Receiver<(About, Reason, String)>,
-    stop: CancellationToken,
-) {
-    loop {
-        let (about, reason, note) = tokio::select! {
-            () = stop.cancelled() => return,
-            next = queue.recv() => match next {
-                Some(next) => next,
-                None => return,
-            },
+impl State {
+    fn add(&mut self, key: Key, about: About, note: Note, not_before: Instant, attempts: u32) {
+        if let Some(known) = self.waiting.remove(&key) {
+            let note = known.note.then(note);
+            self.waiting.insert(key, Waiting { about, note, ..known });
+        } else if self.waiting.len() < QUEUE {
+            self.numbered += 1;
+            let due = self.paced.get(&key).map_or(not_before, |paced| not_before.max(*paced));
+            self.waiting.insert(key, Waiting { about, note, due, number: self.numbered, attempts });
+        } else {
+            debug!(reason = key.1.as_str(), "too many Events wait; one is dropped");
+        }
+    }
+
+    /// Takes the Event that is published next.
+    ///
+    /// # Errors
+    /// The time at which there will be one.
+    fn next(&mut self) -> Result<(Key, Waiting), Option<Instant>> {
+        let now = Instant::now();
+        let due = |key: &Key, waiting: &Waiting| {
+            let whole = self.budgets.get(&key.0);
+            whole.and_then(|at| at.checked_sub(REFILL * (BURST - 1))).map_or(waiting.due, |free| free.max(waiting.due))
         };
+        let next = self.waiting.iter().map(|(key, waiting)| ((due(key, waiting).max(now), waiting.number), key)).min();
+        let ((at, _), key) = next.ok_or(None)?;
+        if at > now {
+            return Err(Some(at));
+        }
+        let key = key.clone();
+        let waiting = self.waiting.remove(&key).ok_or(None)?;
+        self.paced.retain(|_, at| *at > now);
+        self.paced.insert(key.clone(), now + PACE);
+        self.budgets.retain(|_, whole| *whole > now);
+        let whole = self.budgets.entry(key.0.clone()).or_insert(now);
+        *whole += REFILL;
+        Ok((key, waiting))
+    }
+}
+
+impl Publisher {
+    /// Publishes until it is stopped.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let next = self.events.state().next();
+            let (added, due) = (self.events.added.clone(), next.as_ref().err().copied().flatten());
+            let work = async {
+                match (next, due) {
+                    (Ok((key, waiting)), _) => self.send(key, waiting).await,
+                    (Err(_), Some(at)) => tokio::select! {
+                        () = sleep_until(at) => {}
+                        () = added.notified() => {}
+                    },
+                    (Err(_), None) => added.notified().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = work => {}
+            }
+        }
+    }
+
+    async fn send(&mut self, key: Key, waiting: Waiting) {
+        let Waiting { about, note, attempts, .. } = waiting;
         // The Lease may have been lost while the Event waited.
-        if !leadership.may_write() {
-            continue;
+        if !self.events.leadership.may_write() {
+            return;
         }
-        let event = Event {
-            type_: reason.kind(),
-            reason: reason.as_str().to_owned(),
-            action: "Sync".to_owned(),
-            note: Some(note),
-            related: None,
-        };
-        let published = match &about {
-            About::RegisteredService(object) => recorder.publish(object.as_ref(), &event).await,
-            About::ServiceRegistry(object) => recorder.publish(object.as_ref(), &event).await,
-        };
-        if let Err(error) = published {
-            warn!(reason = reason.as_str(), %error, "cannot publish an Event");
+        let reason = event_api::Reason { word: key.1.as_str(), kind: key.1.kind() };
+        let Err(error) = self.api.publish(&about.reference(), reason, &note.text()).await else { return };
+        let mut state = self.events.state();
+        if state.warned.is_none_or(|at| at.elapsed() >= WARNING_PACE) {
+            state.warned = Some(Instant::now());
+            warn!(reason = key.1.as_str(), %error, "cannot publish an Event");
+        } else {
+            debug!(reason = key.1.as_str(), %error, "cannot publish an Event");
         }
+        if attempts + 1 >= ATTEMPTS || state.term.is_none() {
+            return;
+        }
+        // What came meanwhile is later.
+        let later = state.waiting.remove(&key);
+        let note = later.map_or(note.clone(), |later| note.then(later.note));
+        state.add(key, about, note, Instant::now() + PACE, attempts + 1);
     }
 }

@@ -31,8 +31,10 @@ struct State {
     stalled: BTreeSet<String>,
     /// As many requests whose path ends so are never answered.
     stalled_times: BTreeMap<String, usize>,
-    /// Every answer takes so long.
+    /// The time from a request's effect to its answer.
     latency: Duration,
+    /// Fields that the server does not keep, as paths.
+    dropped: BTreeSet<String>,
     version: u64,
     /// Requests that are not answered yet, and the most that there were.
     under_way: usize,
@@ -82,7 +84,7 @@ impl FakeApi {
         self.lock().stalled_times.insert(path_end.to_owned(), times);
     }
 
-    /// Lets every answer take so long.
+    /// Answers each request so long after it took effect.
     pub fn delay(&self, latency: Duration) {
         self.lock().latency = latency;
     }
@@ -90,6 +92,11 @@ impl FakeApi {
     /// The most requests that were under way at once.
     pub fn most_at_once(&self) -> usize {
         self.lock().most_at_once
+    }
+
+    /// Drops a field of everything that is patched, as a server does whose schema does not have it.
+    pub fn drop_field(&self, path: &str) {
+        self.lock().dropped.insert(path.to_owned());
     }
 
     /// Refuses nothing any more.
@@ -170,7 +177,15 @@ impl State {
             }
             "PATCH" => {
                 let mut object = self.objects.get(&path).cloned().ok_or(StatusCode::NOT_FOUND)?;
+                let wanted =
+                    ["uid", "resourceVersion"].map(|field| (&body["metadata"][field], &object["metadata"][field]));
+                if wanted.into_iter().any(|(wanted, found)| !wanted.is_null() && wanted != found) {
+                    return Err(StatusCode::CONFLICT);
+                }
                 merge(&mut object, body);
+                for field in self.dropped.iter().map(|field| field.split('/')) {
+                    drop_field(&mut object, field);
+                }
                 Ok(self.write(path, object))
             }
             "DELETE" => {
@@ -201,6 +216,14 @@ impl State {
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path, object.clone());
         object
+    }
+}
+
+fn drop_field<'a>(from: &mut Value, mut path: impl Iterator<Item = &'a str>) {
+    let Some((field, fields)) = path.next().zip(from.as_object_mut()) else { return };
+    match fields.get_mut(field) {
+        Some(inner) if inner.is_object() => drop_field(inner, path),
+        _ => drop(fields.remove(field)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The effect of each watched kind on the view, and the events that follow.
 //!
-//! Owns which change is worth an event: a status that we wrote ourselves is none. Refuses to know how a change arrives,
-//! which [`super::watch`] does.
+//! Owns which change is worth an event: a status affects nothing but its writer, which tells its own from those of
+//! others. Refuses to know how a change arrives, which [`super::watch`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -19,6 +19,7 @@ use twinspan_core::model::{ObjectKey, ServiceKey};
 
 use super::convert;
 use super::networks::Range;
+use super::status_queue::Object;
 use super::view::{ClusterEvent, ClusterView, Kind, api_server_service};
 use crate::api::{RegisteredService, ServiceRegistry, Stored, Unreadable};
 
@@ -30,6 +31,10 @@ pub trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey>;
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent>;
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent>;
+    /// Whether the answer to a status write of ours was newer.
+    fn is_outdated(_view: &ClusterView, _key: &ObjectKey, _object: &Self) -> bool {
+        false
+    }
     /// Removes an object that a re-list does not name.
     fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
         Self::remove(view, key)
@@ -47,12 +52,12 @@ impl Watched for Stored<RegisteredService> {
         object.metadata.managed_fields = None;
         let known = view.registered_services.get(&key);
         let refused = refuse(&mut view.unreadable_services, &key, unreadable, Self::KIND);
-        // Our own status writes come back as events, and affect no RegisteredService.
-        let same = known
-            .is_some_and(|k| k.spec == object.spec && without_status(&k.metadata) == without_status(&object.metadata));
-        if same && !refused {
+        // A status affects no RegisteredService; its writer tells its own from those of others.
+        let same = known.filter(|known| !refused && is_same(known.as_ref(), &object, |o| &o.spec));
+        if let Some(known) = same {
+            let changed = (known.status != object.status).then(|| Object::RegisteredService(key.clone()));
             view.registered_services.insert(key, Arc::new(object));
-            return Vec::new();
+            return changed.map(ClusterEvent::StatusChanged).into_iter().collect();
         }
         // RegisteredServices that shared a name or a Service with it, and those that do now.
         let mut affected = view.index.siblings(&key);
@@ -63,6 +68,11 @@ impl Watched for Stored<RegisteredService> {
         view.registered_services.insert(key.clone(), Arc::new(object));
         affected.insert(key);
         names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
+    }
+
+    fn is_outdated(view: &ClusterView, key: &ObjectKey, Self { object, .. }: &Self) -> bool {
+        let known = view.registered_services.get(key).map(AsRef::as_ref);
+        known.is_some_and(|known| is_older(object, known) && is_same(known, object, |o| &o.spec))
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
@@ -104,6 +114,18 @@ fn refuse<K: Ord + Clone + std::fmt::Display>(
     changed
 }
 
+/// Whether two versions of an object differ in their status at most.
+fn is_same<K: Resource, S: PartialEq>(known: &K, object: &K, spec: impl Fn(&K) -> &S) -> bool {
+    spec(known) == spec(object) && without_status(known.meta()) == without_status(object.meta())
+}
+
+/// Whether the answer to a write of ours has shown a later version. Versions of one kind are ordered (KEP-5504), but
+/// for those before a restored API server, which a list shows.
+fn is_older<K: Resource>(object: &K, known: &K) -> bool {
+    let version = |object: &K| object.meta().resource_version.as_ref()?.parse::<u64>().ok();
+    version(object).zip(version(known)).is_some_and(|(object, known)| object < known)
+}
+
 /// Metadata without the fields that every write changes.
 fn without_status(meta: &kube::api::ObjectMeta) -> ObjectMeta {
     ObjectMeta { resource_version: None, managed_fields: None, ..meta.clone() }
@@ -122,14 +144,22 @@ impl Watched for Stored<ServiceRegistry> {
         let refused = refuse(&mut view.unreadable_registries, &key.name, unreadable, Self::KIND);
         // An epoch at which the leader stops writing also stops its successor.
         let in_use = |object: &ServiceRegistry| object.status.as_ref().and_then(|status| status.epoch_in_use.clone());
-        let same = known.is_some_and(|known| {
-            known.spec == object.spec
-                && without_status(&known.metadata) == without_status(&object.metadata)
-                && in_use(known) == in_use(&object)
+        let same = known.filter(|known| {
+            !refused && is_same(known.as_ref(), &object, |o| &o.spec) && in_use(known) == in_use(&object)
         });
+        let event = match same {
+            None => Some(ClusterEvent::ServiceRegistry(key.name.clone())),
+            Some(known) if known.status == object.status => None,
+            Some(_) => Some(ClusterEvent::StatusChanged(Object::ServiceRegistry(key.name.clone()))),
+        };
         view.vanished_registries.remove(&key.name);
-        view.service_registries.insert(key.name.clone(), Arc::new(object));
-        if same && !refused { Vec::new() } else { vec![ClusterEvent::ServiceRegistry(key.name)] }
+        view.service_registries.insert(key.name, Arc::new(object));
+        event.into_iter().collect()
+    }
+
+    fn is_outdated(view: &ClusterView, key: &ObjectKey, Self { object, .. }: &Self) -> bool {
+        let known = view.service_registries.get(&key.name).map(AsRef::as_ref);
+        known.is_some_and(|known| is_older(object, known) && is_same(known, object, |o| &o.spec))
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {

@@ -5,16 +5,22 @@
 //! - [`index`] and [`interest`]: the RegisteredServices that a change affects.
 //! - [`watch`]: keeps the view true; [`kinds`]: the effect of each kind on it.
 //! - [`convert`]: API objects ↔ the model's nouns.
-//! - [`writer`]: slices, Services and status, each under the claim to lead; [`status_budget`]: the pace of status.
-//! - [`events`]: Kubernetes Events.
+//! - [`writer`]: slices and Services, each under the claim to lead.
+//! - [`status_writer`]: statuses, beside the passes; [`status_queue`]: their order and pace; `status_patch`: one patch.
+//! - [`events`]: Kubernetes Events; `event_api`: the requests for one.
+//! - [`calls`]: the number, the deadlines and the pace of the requests of these three.
 //! - [`client`]: the clients, with their deadlines, which read the API server's clock.
 //!
 //! Owns the watches, the view and the writes. Refuses to plan: the operations come from the planners.
 
+pub mod calls;
 pub mod client;
 pub mod convert;
 pub mod error;
+mod event_api;
 pub mod events;
+#[cfg(test)]
+mod events_tests;
 #[cfg(test)]
 pub mod fake_api;
 pub mod index;
@@ -23,7 +29,11 @@ mod kinds;
 pub mod networks;
 pub mod pods;
 pub mod slices;
-pub mod status_budget;
+mod status_patch;
+pub mod status_queue;
+pub mod status_writer;
+#[cfg(test)]
+mod status_writer_tests;
 pub mod view;
 pub mod watch;
 pub mod writer;

@@ -17,6 +17,7 @@ use super::index::Index;
 use super::networks::{Networks, Range};
 use super::pods::Pods;
 use super::slices::Slices;
+use super::status_queue::Object;
 use crate::api::{RegisteredService, ServiceRegistry, Unreadable};
 
 /// Time without a sign of life after which a kind counts as silent. A quiet watch is opened anew every minute, so a
@@ -75,6 +76,10 @@ pub enum ClusterEvent {
     /// A RegisteredService that refers to this ServiceRegistry was added, removed or renamed.
     Names(String),
     ServiceRegistry(String),
+    /// The watch shows another status than the one that was known.
+    StatusChanged(Object),
+    /// The API server has the status that was handed over last.
+    StatusWritten(Object),
     /// The Service, or a slice that names it.
     Service(ServiceKey),
     Namespace(String),

@@ -306,7 +306,8 @@ impl<K: Watched> Watch<K> {
         let affected = match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 *version = version_of(&object)?;
-                K::put(&mut view, key(&object), object)
+                let key = key(&object);
+                if K::is_outdated(&view, &key, &object) { Vec::new() } else { K::put(&mut view, key, object) }
             }
             WatchEvent::Deleted(object) => {
                 *version = version_of(&object)?;

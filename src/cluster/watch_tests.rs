@@ -197,8 +197,13 @@ async fn a_version_that_is_gone_leads_to_a_list_which_shows_what_went() {
         Answer::Silent(vec![]),
     ];
     let mut bench = watch(Api::<Service>::all, answers);
-    assert_eq!(bench.after(5).await, owned(&[(0, "list"), (0, "watch 7"), (0, "list"), (0, "watch 20")]));
     let [a, b] = ["a", "b"].map(|name| ServiceKey::new("shop", name));
+    let named: RegisteredService = serde_json::from_value(json!({
+        "metadata": {"name": "a", "namespace": "shop"}, "spec": {"registryRef": {"name": "main"}},
+    }))
+    .unwrap();
+    bench.watches.view().index.put(&a, &named);
+    assert_eq!(bench.after(5).await, owned(&[(0, "list"), (0, "watch 7"), (0, "list"), (0, "watch 20")]));
     assert_eq!(bench.watches.view().services.keys().collect::<Vec<_>>(), [&b]);
     let service = |key: &ServiceKey| ClusterEvent::Service(key.clone());
     assert_eq!(bench.events(), [service(&a), service(&b), ClusterEvent::Synced(Kind::Service), service(&a)]);

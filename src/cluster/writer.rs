@@ -1,53 +1,34 @@
-//! The writer of the cluster: slices by create and replace, our own Services, status by patch.
+//! The writer of the cluster: slices by create and replace, and our own Services.
 //!
-//! Owns the check of the claim to lead, the number and the deadline of calls, the pace of status writes, and the effect
-//! of an answer on the view. The API server is never asked for more at once than it takes, and a 429 is its pace and no
-//! failure. Slices are replaced with the `resourceVersion` in the view: server-side apply costs the API
-//! server twice as much, and does not notice other writers (`docs/decisions/0004`). Refuses to plan: the operations
-//! come from the planners.
+//! Owns the check of the claim to lead, and the effect of an answer on the view. Slices are replaced with the
+//! `resourceVersion` in the view: server-side apply costs the API server twice as much, and does not notice other
+//! writers (`docs/decisions/0004`). Refuses to plan: the operations come from the planners; and to know the pace of
+//! requests, which [`super::calls`] keeps.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client};
-use serde::Serialize;
 use serde_json::json;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
 use twinspan_core::model::{NewService, ObjectKey, ServiceKey};
 use twinspan_core::plan::slices::SliceOp;
 
-use super::status_budget::StatusBudget;
+use super::calls::Calls;
 use super::view::ClusterView;
 use super::{ClusterError, Result, convert};
-use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry, ServiceRegistryStatus, Stored};
-use crate::leadership::Leadership;
 use crate::telemetry::metrics::Metrics;
 
-/// The deadline of one call; the API server's own SLO is 1 s at the 99th percentile.
-const CALL: Duration = Duration::from_secs(10);
-/// Calls at once: each one is a connection, and the API server queues and refuses what comes all at once.
-const CALLS_AT_ONCE: usize = 32;
-/// The longest time for which the API server may put a request off (429) before that is a failure.
-const PUT_OFF: Duration = Duration::from_secs(60);
-/// The shortest wait after a 429, whatever it names.
-const SHORTEST_PUT_OFF: Duration = Duration::from_secs(1);
-
-/// Writes slices, Services and statuses. Every method checks the claim to lead before its request, because the API
-/// server has no fence.
+/// Writes slices and Services. Every method checks the claim to lead before its request, because the API server has no
+/// fence.
 #[derive(Clone)]
 pub struct ClusterWriter {
-    client: Client,
-    leadership: Leadership,
+    calls: Calls,
     view: Arc<Mutex<ClusterView>>,
     metrics: Arc<Metrics>,
-    status_budget: Arc<StatusBudget>,
-    calls: Arc<Semaphore>,
 }
 
 impl fmt::Debug for ClusterWriter {
@@ -56,54 +37,13 @@ impl fmt::Debug for ClusterWriter {
     }
 }
 
-/// The result of a status write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatusWrite {
-    Written,
-    /// The budget of status writes is spent; try again after this time.
-    Throttled(Duration),
-    /// This process does not lead, or runs dry.
-    NotLeader,
-}
-
 impl ClusterWriter {
-    pub fn new(client: Client, leadership: Leadership, view: Arc<Mutex<ClusterView>>, metrics: Arc<Metrics>) -> Self {
-        let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE));
-        Self { client, leadership, view, metrics, status_budget: Arc::default(), calls }
-    }
-
-    /// True if a request may be sent now.
-    pub fn may_write(&self) -> bool {
-        self.leadership.may_write()
+    pub fn new(calls: Calls, view: Arc<Mutex<ClusterView>>, metrics: Arc<Metrics>) -> Self {
+        Self { calls, view, metrics }
     }
 
     fn ask(&self) -> Result<()> {
-        if self.may_write() { Ok(()) } else { Err(ClusterError::NotLeader) }
-    }
-
-    /// Sends a request once it is its turn. The deadline begins with the request and not with the wait for it; a
-    /// request that the API server puts off is sent again after the time that it names.
-    async fn call<T, F>(&self, what: impl Into<String>, request: impl Fn() -> F) -> Result<T>
-    where
-        F: Future<Output = kube::Result<T>>,
-    {
-        let what = what.into();
-        // First come, first served. The semaphore is never closed.
-        let _permit = self.calls.acquire().await;
-        let put_off_until = Instant::now() + PUT_OFF;
-        loop {
-            // The Lease may have been lost meanwhile.
-            self.ask()?;
-            match tokio::time::timeout(CALL, request()).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(kube::Error::Api(status))) if status.code == 429 && Instant::now() < put_off_until => {
-                    let seconds = status.details.map_or(0, |details| u64::from(details.retry_after_seconds));
-                    sleep(Duration::from_secs(seconds).clamp(SHORTEST_PUT_OFF, CALL)).await;
-                }
-                Ok(Err(error)) => return Err(ClusterError::of(what, error)),
-                Err(_) => return Err(ClusterError::Timeout { what, seconds: CALL.as_secs() }),
-            }
-        }
+        self.calls.ask()
     }
 
     fn view(&self) -> MutexGuard<'_, ClusterView> {
@@ -121,24 +61,24 @@ impl ClusterWriter {
 
     async fn send_slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<()> {
         let namespace = &owner.key.namespace;
-        let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<EndpointSlice> = Api::namespaced(self.calls.client.clone(), namespace);
         let post = PostParams::default();
         let written = match op {
             SliceOp::Create(spec) => {
                 let object = convert::endpoint_slice(namespace, owner.reference(), spec, None);
                 let what = format!("create EndpointSlice {namespace}/{}", spec.name);
-                self.call(what, || api.create(&post, &object)).await?
+                self.calls.call(what, || api.create(&post, &object)).await?
             }
             SliceOp::Update { spec, if_version } => {
                 let object = convert::endpoint_slice(namespace, owner.reference(), spec, Some(if_version));
                 let what = format!("replace EndpointSlice {namespace}/{}", spec.name);
-                self.call(what, || api.replace(&spec.name, &post, &object)).await?
+                self.calls.call(what, || api.replace(&spec.name, &post, &object)).await?
             }
             SliceOp::Delete { name, if_version } => {
                 let preconditions = Preconditions { resource_version: Some(if_version.clone()), uid: None };
                 let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                 let what = format!("delete EndpointSlice {namespace}/{name}");
-                self.call(what, || unless_gone(api.delete(name, &params))).await?;
+                self.calls.call(what, || unless_gone(api.delete(name, &params))).await?;
                 self.view().slices.set_deleting(&ObjectKey::new(namespace, name));
                 return Ok(());
             }
@@ -165,95 +105,31 @@ impl ClusterWriter {
             "spec": spec,
         }))
         .map_err(|e| ClusterError::Rejected { what: format!("Service {}", new.key), message: e.to_string() })?;
-        let api: Api<Service> = Api::namespaced(self.client.clone(), &new.key.namespace);
+        let api: Api<Service> = Api::namespaced(self.calls.client.clone(), &new.key.namespace);
         let post = PostParams::default();
-        self.call(format!("create Service {}", new.key), || api.create(&post, &object)).await?;
+        self.calls.call(format!("create Service {}", new.key), || api.create(&post, &object)).await?;
         Ok(())
     }
 
     /// Sets the ports of a Service that was created for a RegisteredService, if its UID still matches.
     pub async fn amend_service(&self, new: &NewService, uid: &str) -> Result<()> {
         self.ask()?;
-        let api: Api<Service> = Api::namespaced(self.client.clone(), &new.key.namespace);
+        let api: Api<Service> = Api::namespaced(self.calls.client.clone(), &new.key.namespace);
         let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"ports": ports(new)}}));
         let what = format!("patch the ports of Service {}", new.key);
         let params = PatchParams::default();
-        self.call(what, || api.patch(&new.key.name, &params, &patch)).await?;
+        self.calls.call(what, || api.patch(&new.key.name, &params, &patch)).await?;
         Ok(())
     }
 
     /// Deletes a Service that was created for a RegisteredService, if its UID still matches.
     pub async fn delete_service(&self, key: &ServiceKey, uid: &str) -> Result<()> {
         self.ask()?;
-        let api: Api<Service> = Api::namespaced(self.client.clone(), &key.namespace);
+        let api: Api<Service> = Api::namespaced(self.calls.client.clone(), &key.namespace);
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let what = format!("delete Service {key}");
-        self.call(what, || unless_gone(api.delete(&key.name, &params))).await
-    }
-
-    /// Replaces the status of a RegisteredService; does nothing if the object is gone.
-    pub async fn registered_service_status(
-        &self,
-        owner: &Owner<'_>,
-        status: &RegisteredServiceStatus,
-    ) -> Result<StatusWrite> {
-        let Owner { key, uid } = owner;
-        let api: Api<Stored<RegisteredService>> = Api::namespaced(self.client.clone(), &key.namespace);
-        let what = format!("patch the status of RegisteredService {key}");
-        let written = self.send_status(api, &key.name, what, status, &["hold", "skipped"]).await?;
-        // The watch lags behind, and the next pass must not compare with the previous status.
-        if written == StatusWrite::Written
-            && let Some(object) = self.view().registered_services.get_mut(*key)
-            && object.metadata.uid.as_deref() == Some(uid)
-        {
-            Arc::make_mut(object).status = Some(status.clone());
-        }
-        Ok(written)
-    }
-
-    /// Replaces the status of a ServiceRegistry; does nothing if the object is gone.
-    pub async fn service_registry_status(&self, name: &str, status: &ServiceRegistryStatus) -> Result<StatusWrite> {
-        let api: Api<Stored<ServiceRegistry>> = Api::all(self.client.clone());
-        let optional = ["hold", "clusterID", "prefix", "etcd", "returnedAs", "epochInUse", "records"];
-        let what = format!("patch the status of ServiceRegistry {name}");
-        let written = self.send_status(api, name, what, status, &optional).await?;
-        if written == StatusWrite::Written
-            && let Some(object) = self.view().service_registries.get_mut(name)
-        {
-            Arc::make_mut(object).status = Some(status.clone());
-        }
-        Ok(written)
-    }
-
-    async fn send_status<K>(
-        &self,
-        api: Api<K>,
-        name: &str,
-        what: String,
-        status: &impl Serialize,
-        optional: &[&str],
-    ) -> Result<StatusWrite>
-    where
-        K: Clone + fmt::Debug + serde::de::DeserializeOwned,
-    {
-        if !self.may_write() {
-            return Ok(StatusWrite::NotLeader);
-        }
-        if let Err(wait) = self.status_budget.take() {
-            return Ok(StatusWrite::Throttled(wait));
-        }
-        let mut patch = json!({"status": status});
-        // A merge patch keeps the fields that it does not name, so a removed field has to be named.
-        for field in optional {
-            if patch["status"].get(field).is_none() {
-                patch["status"][field] = serde_json::Value::Null;
-            }
-        }
-        let patch = Patch::Merge(patch);
-        let params = PatchParams::default();
-        self.call(what, || unless_gone(api.patch_status(name, &params, &patch))).await?;
-        Ok(StatusWrite::Written)
+        self.calls.call(what, || unless_gone(api.delete(&key.name, &params))).await
     }
 }
 
@@ -270,7 +146,7 @@ impl Owner<'_> {
     }
 }
 
-/// A missing object needs neither a deletion nor a status.
+/// A missing object needs no deletion.
 async fn unless_gone<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<()> {
     match call.await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),

@@ -1,15 +1,19 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
 use twinspan_core::model::{Family, SlicePort};
 use twinspan_core::plan::slices::SliceSpec;
 
 use super::*;
 use crate::cluster::fake_api::FakeApi;
+use crate::leadership::Leadership;
 
 const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
 
 fn writer(api: &FakeApi) -> (ClusterWriter, Leadership) {
     let leadership = Leadership::none();
     leadership.acquired();
-    (ClusterWriter::new(api.client(), leadership.clone(), Arc::default(), Arc::default()), leadership)
+    (ClusterWriter::new(Calls::new(api.client(), leadership.clone()), Arc::default(), Arc::default()), leadership)
 }
 
 async fn create(writer: &ClusterWriter, name: String) -> Result<()> {

@@ -15,6 +15,8 @@ pub mod views;
 pub mod writers;
 
 #[cfg(test)]
+mod outage_tests;
+#[cfg(test)]
 mod queue_tests;
 #[cfg(test)]
 mod router_tests;

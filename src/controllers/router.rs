@@ -9,6 +9,8 @@ use twinspan_core::model::ServiceKey;
 use super::queue::Enqueuer;
 use super::service_registry::Command;
 use super::views::Views;
+use crate::cluster::status_queue::Object;
+use crate::cluster::status_writer::{Change, StatusWriter};
 use crate::cluster::view::{ClusterEvent, ClusterView, KUBE_SYSTEM};
 use crate::probe::ProbeEvent;
 use crate::registry::handle::RegistryEvent;
@@ -19,6 +21,8 @@ pub struct Router {
     pub views: Views,
     pub enqueuer: Enqueuer,
     pub registries: mpsc::UnboundedSender<Command>,
+    /// `None` in a viewer.
+    pub statuses: Option<StatusWriter>,
 }
 
 /// The sources of changes: each door, and the claim to lead.
@@ -75,6 +79,18 @@ impl Router {
                 self.send(Command::Reconcile(name.clone()));
                 self.enqueuer.enqueue_all(view.index.of_registry(name));
             }
+            ClusterEvent::StatusChanged(object) => {
+                drop(view);
+                match self.statuses.as_ref().map(|statuses| statuses.judge(object)) {
+                    Some(Change::Ours) => self.status_written(object),
+                    Some(Change::Foreign) => self.compare_status(object),
+                    Some(Change::Ignored) | None => {}
+                }
+            }
+            ClusterEvent::StatusWritten(object) => {
+                drop(view);
+                self.status_written(object);
+            }
             ClusterEvent::Secret => self.send(Command::ReconcileAll),
             ClusterEvent::Addresses(ips) => {
                 let index = self.views.interest();
@@ -93,6 +109,24 @@ impl Router {
                 self.reconcile_everything();
             }
         }
+    }
+
+    /// Somebody else changed a status.
+    fn compare_status(&self, object: &Object) {
+        match object {
+            Object::ServiceRegistry(name) => self.send(Command::Report(name.clone())),
+            Object::RegisteredService(key) => self.enqueuer.enqueue(key),
+        }
+    }
+
+    /// The status of a ServiceRegistry that came back as another one waits for those of its RegisteredServices.
+    fn status_written(&self, object: &Object) {
+        let Object::RegisteredService(key) = object else { return };
+        let view = self.views.cluster();
+        let registry = view.registered_services.get(key).map(|object| object.spec.registry_ref.name.clone());
+        drop(view);
+        let settles = |name: &String| self.views.registries.get(name).is_some_and(|handle| handle.settling.is_due());
+        registry.filter(settles).into_iter().for_each(|name| self.send(Command::Report(name)));
     }
 
     fn registry_changed(&self, event: RegistryEvent) {
@@ -188,7 +222,7 @@ mod tests {
     async fn what_one_wrote_concerns_the_others_and_the_status_of_the_registry() {
         let (registries, mut commands) = mpsc::unbounded_channel();
         let (enqueuer, mut queue) = queue::new(Env::real());
-        let router = Router { views: views(), enqueuer, registries };
+        let router = Router { views: views(), enqueuer, registries, statuses: None };
         let [x, y] = ["x", "y"].map(|name| ServiceKey::new("shop", name));
         let affected =
             Affected { names: [b"echo"[..].into()].into(), owners: [x.clone()].into(), look_ups: Vec::new() };

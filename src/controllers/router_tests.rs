@@ -67,7 +67,7 @@ fn bench() -> Bench {
     let (enqueuer, queue) = queue::new(Env::real());
     let stop = CancellationToken::new();
     let sources = Sources { cluster: cluster_events, registry: registry_events, probe: probe_events, leading: changes };
-    tokio::spawn(Router { views: views.clone(), enqueuer, registries }.run(sources, stop.clone()));
+    tokio::spawn(Router { views: views.clone(), enqueuer, registries, statuses: None }.run(sources, stop.clone()));
     Bench { views, cluster, registry, probe, leading, commands, queue, stop }
 }
 

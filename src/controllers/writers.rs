@@ -4,7 +4,14 @@
 
 use std::sync::Arc;
 
-use crate::cluster::events::Events;
+use kube::Client;
+use tokio::sync::mpsc;
+
+use super::views::Views;
+use crate::cluster::calls::Calls;
+use crate::cluster::events::{Events, Publisher};
+use crate::cluster::status_writer::StatusWriter;
+use crate::cluster::view::ClusterEvent;
 use crate::cluster::writer::ClusterWriter;
 use crate::leadership::Leadership;
 use crate::telemetry::metrics::Metrics;
@@ -13,8 +20,28 @@ use crate::telemetry::metrics::Metrics;
 #[derive(Clone, Debug)]
 pub struct Writers {
     pub cluster: ClusterWriter,
+    pub statuses: StatusWriter,
     pub events: Events,
     /// Asked by [`RegistryHandle::write`](crate::registry::handle::RegistryHandle::write).
     pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
+}
+
+impl Writers {
+    /// The writers of a replica, and the publisher of their Events, which has to run as [`Writers::statuses`] has to.
+    /// `events` learns of the statuses that were written.
+    pub fn new(
+        client: &Client,
+        views: &Views,
+        leadership: &Leadership,
+        replica: &str,
+        events: mpsc::UnboundedSender<ClusterEvent>,
+    ) -> (Self, Publisher) {
+        let (metrics, view, env) = (Arc::new(Metrics::default()), &views.cluster, &views.env);
+        let calls = Calls::new(client.clone(), leadership.clone());
+        let cluster = ClusterWriter::new(calls.clone(), view.clone(), metrics.clone());
+        let statuses = StatusWriter::new(calls.clone(), view.clone(), env.clone(), metrics.clone(), events);
+        let (events, publisher) = Events::new(calls, env.clone(), replica);
+        (Self { cluster, statuses, events, leadership: leadership.clone(), metrics }, publisher)
+    }
 }

@@ -21,9 +21,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::cluster;
-use crate::cluster::events::Events;
+use crate::cluster::view::ClusterEvent;
 use crate::cluster::watch::Watches;
-use crate::cluster::writer::ClusterWriter;
 use crate::controllers::queue;
 use crate::controllers::registered_service::{self, Checkpoints};
 use crate::controllers::router::{Router, Sources};
@@ -117,16 +116,18 @@ pub async fn run(config: Config, settings: Settings, env: Env, stop: Cancellatio
     // A task that breaks off stops the rest.
     let stop = stop.child_token();
     let lifetimes = Lifetimes::new(&stop);
-    let (views, leadership, metrics) = (Views::new(env), settings.leadership(), Arc::new(Metrics::default()));
-    let writers = writers(&clients.rest, &settings, &views, &leadership, &metrics, &lifetimes);
-    lifetimes
-        .tasks
-        .spawn("leadership metric", follow_leadership(leadership.clone(), metrics.clone(), lifetimes.election.clone()));
-    let measuring = watch_age::measure(views.clone(), metrics.clone(), lifetimes.election.clone());
-    lifetimes.tasks.spawn("ages of watches", measuring);
+    let (views, leadership) = (Views::new(env), settings.leadership());
+    let (events, cluster) = mpsc::unbounded_channel();
+    let (writers, publisher) = Writers::new(&clients.rest, &views, &leadership, &settings.identity, events.clone());
+    let metrics = writers.metrics.clone();
+    let (tasks, election) = (&lifetimes.tasks, &lifetimes.election);
+    tasks.spawn("events", publisher.run(election.clone()));
+    tasks.spawn("statuses", writers.statuses.clone().run(lifetimes.writing.clone()));
+    tasks.spawn("leadership metric", follow_leadership(leadership.clone(), metrics.clone(), election.clone()));
+    tasks.spawn("ages of watches", watch_age::measure(views.clone(), metrics.clone(), election.clone()));
     let history = lease_history(&clients.lease, &settings).await;
-    let electing = lead(&clients.lease, &settings, &history, &views.env, &leadership, &lifetimes.election);
-    let passes = start_controllers(&clients, &settings, &views, writers, history, &lifetimes);
+    let electing = lead(&clients.lease, &settings, &history, &views.env, &leadership, election);
+    let passes = start_controllers(&clients, &settings, &views, writers, (events, cluster), history, &lifetimes);
     let electing = lifetimes.tasks.spawn("election", electing);
     let parts: admin::Parts = Arc::new(move || readiness::parts(&views, &leadership));
     lifetimes.tasks.spawn("admin pages", admin::serve(listener, parts, metrics, lifetimes.election.clone()));
@@ -189,39 +190,24 @@ impl Lifetimes {
     }
 }
 
-fn writers(
-    client: &Client,
-    settings: &Settings,
-    views: &Views,
-    leadership: &Leadership,
-    metrics: &Arc<Metrics>,
-    lifetimes: &Lifetimes,
-) -> Writers {
-    let identity = &settings.identity;
-    let (events, publishing) = Events::new(client.clone(), leadership.clone(), identity, lifetimes.election.clone());
-    lifetimes.tasks.spawn("events", publishing);
-    let view = views.cluster.clone();
-    let cluster = ClusterWriter::new(client.clone(), leadership.clone(), view, metrics.clone());
-    Writers { cluster, events, leadership: leadership.clone(), metrics: metrics.clone() }
-}
-
 /// Starts router, sessions, probes, watches and the queue, whose task it returns.
 fn start_controllers(
     clients: &Clients,
     settings: &Settings,
     views: &Views,
     writers: Writers,
+    (cluster_events, cluster): (mpsc::UnboundedSender<ClusterEvent>, mpsc::UnboundedReceiver<ClusterEvent>),
     lease_history: LeaseHistory,
     lifetimes: &Lifetimes,
 ) -> JoinHandle<()> {
     let Lifetimes { tasks, epochs, election, releasing, writing } = lifetimes;
     let (env, leadership) = (&views.env, &writers.leadership);
     let (registry_events, registry) = mpsc::unbounded_channel();
-    let (cluster_events, cluster) = mpsc::unbounded_channel();
     let (probe_events, probe) = mpsc::unbounded_channel();
     let (commands, command_queue) = mpsc::unbounded_channel();
     let (enqueuer, queue) = queue::new(env.clone());
-    let router = Router { views: views.clone(), enqueuer, registries: commands };
+    let router =
+        Router { views: views.clone(), enqueuer, registries: commands, statuses: Some(writers.statuses.clone()) };
     let sources = Sources { cluster, registry, probe, leading: leadership.changes() };
     tasks.spawn("router", router.run(sources, election.clone()));
 

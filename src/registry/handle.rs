@@ -376,9 +376,9 @@ impl RegistryHandle {
         }
     }
 
-    /// The hold of a RegisteredService that this incarnation brought is in its status, or there is none.
-    pub fn report_hold(&self, service: &ServiceKey, incarnation: Incarnation) {
-        if self.view().incarnation() == incarnation && self.settling.report(service) {
+    /// Whether a RegisteredService has a hold that this incarnation brought.
+    pub fn report_hold(&self, service: &ServiceKey, incarnation: Incarnation, holds: bool) {
+        if self.view().incarnation() == incarnation && self.settling.report(service, holds) {
             self.report();
         }
     }

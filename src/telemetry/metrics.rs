@@ -91,6 +91,7 @@ pub struct Metrics {
     pub skipped: Family<Skipped, Gauge>,
     pub held: Gauge,
     pub lost: Gauge,
+    pub statuses_waiting: Gauge,
     pub services: Family<Services, Gauge>,
     pub ready: Family<OfRegistry, Gauge>,
     pub sessions: Family<Session, Gauge>,
@@ -120,6 +121,7 @@ impl Default for Metrics {
             skipped: Family::default(),
             held: Gauge::default(),
             lost: Gauge::default(),
+            statuses_waiting: Gauge::default(),
             services: Family::default(),
             ready: Family::default(),
             sessions: Family::default(),
@@ -162,6 +164,7 @@ impl Metrics {
             "Instances that are still endpoints although their registration was lost",
             self.lost.clone(),
         );
+        r.register("statuses_waiting", "Statuses that wait to be written", self.statuses_waiting.clone());
         r.register("services", "RegisteredServices, by how their last pass ended", self.services.clone());
         r.register("registry_ready", "1 while a ServiceRegistry is Ready, else 0", self.ready.clone());
         r.register("session_state", "1 for the state that the session of a registry is in", self.sessions.clone());
@@ -272,6 +275,7 @@ mod tests {
             "twinspan_leader 1",
             "twinspan_watch_age_seconds{kind=\"Pod\"} 2.0",
             "twinspan_lost_instances 0",
+            "twinspan_statuses_waiting 0",
             "twinspan_registry_ready{registry=\"main\"} 1",
             "twinspan_services{state=\"synced\"} 1",
             "twinspan_services{state=\"failed\"} 0",

@@ -69,7 +69,7 @@ impl Viewer {
         let (_, leading) = watch::channel(false);
         let (commands, command_queue) = mpsc::unbounded_channel();
         let (enqueuer, _) = queue::new(env.clone());
-        let router = Router { views: views.clone(), enqueuer, registries: commands };
+        let router = Router { views: views.clone(), enqueuer, registries: commands, statuses: None };
         tasks.spawn("router", router.run(Sources { cluster, registry, probe, leading }, stop.clone()));
         let sessions = Sessions::new(views.clone(), registry_events, tasks.tracker().clone(), stop.clone(), None);
         tasks.spawn("sessions", sessions.follow(command_queue));

@@ -83,7 +83,8 @@ fn a_method_of_a_door_that_does_not_ask_is_found() {
     // Each time the other methods of the door still ask.
     for (door, asking, silent, functions) in [
         ("src/cluster/writer.rs", "self.ask()?;\n        let outcome", "let outcome", &["send_slice"][..]),
-        ("src/cluster/events.rs", "if !leadership.may_write() {", "if queue.is_closed() {", &["publish"]),
+        ("src/cluster/event_api.rs", "self.ask()?;", "", &["repeat", "first"]),
+        ("src/cluster/status_writer.rs", "if !self.leadership.may_write() {", "if false {", &["exchange"]),
         (
             "src/registry/writer.rs",
             "handle.may_write(leadership)",

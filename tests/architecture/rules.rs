@@ -47,15 +47,15 @@ const ETCD: (&str, &str) = ("etcd_client", "twinspan::registry::etcd");
 const WRITES: &[(&str, usize, &[&str])] = &[
     // The Kubernetes API. `approve` is a person's command; `rbac` creates SelfSubjectAccessReviews, which only ask; the
     // election writes the Lease, by which the claim comes about.
-    ("create", 2, &[CLUSTER, ELECTION, "twinspan::tools::doctor::rbac"]),
+    ("create", 2, &[CLUSTER, EVENTS, ELECTION, "twinspan::tools::doctor::rbac"]),
     ("replace", 3, &[CLUSTER, ELECTION]),
     ("replace_status", 3, &[]),
-    ("patch", 3, &[CLUSTER, "twinspan::tools::approve"]),
-    ("patch_status", 3, &[CLUSTER]),
+    ("patch", 3, &[CLUSTER, EVENTS, "twinspan::tools::approve"]),
+    ("patch_status", 3, &[STATUSES]),
     ("patch_metadata", 3, &[]),
     ("delete", 2, &[CLUSTER]),
     ("delete_collection", 2, &[]),
-    ("publish", 2, &[EVENTS, "twinspan::controllers"]),
+    ("publish", 2, &[EVENTS, "twinspan::cluster::events", "twinspan::controllers"]),
     // etcd. A takeover raises the epoch; a keepalive changes no key, so every replica sends it.
     ("commit", 1, &[REGISTRY, "twinspan::registry::takeover"]),
     ("grant", 2, &["twinspan::registry::leases", ETCD.1]),
@@ -64,7 +64,8 @@ const WRITES: &[(&str, usize, &[&str])] = &[
 ];
 const CLUSTER: &str = "twinspan::cluster::writer";
 const ELECTION: &str = "twinspan::leadership::election";
-const EVENTS: &str = "twinspan::cluster::events";
+const EVENTS: &str = "twinspan::cluster::event_api";
+const STATUSES: &str = "twinspan::cluster::status_writer";
 const REGISTRY: &str = "twinspan::registry::writer";
 /// The questions whether this process may write; `ask` is that of the doors themselves. That it leads is not enough.
 const QUESTIONS: &[&str] = &["may_write", "ask"];
@@ -76,7 +77,7 @@ pub fn breaches(modules: &Modules) -> Vec<String> {
     found.extend(circles(modules));
     found.extend(modules.iter().filter(|(name, _)| name.starts_with("twinspan_core")).flat_map(|(_, m)| impure(m)));
     found.extend(modules.iter().flat_map(|(name, module)| writes(name, module)));
-    found.extend([CLUSTER, EVENTS, REGISTRY].iter().flat_map(|door| unasked(&modules[*door])));
+    found.extend([CLUSTER, EVENTS, STATUSES, REGISTRY].iter().flat_map(|door| unasked(&modules[*door])));
     found
 }
 

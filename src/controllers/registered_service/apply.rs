@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tracing::field::Empty;
 use tracing::{Instrument, info_span};
-use twinspan_core::model::ServiceKey;
-use twinspan_core::plan::service::Plan;
+use twinspan_core::model::{ServiceKey, Slice};
+use twinspan_core::plan::service::{Plan, Written};
 
 use super::controller::Controller;
 use super::observe::Observed;
@@ -61,6 +61,21 @@ impl Controller {
         applied.created_service = cluster.created_service;
         applied.cluster_error = cluster_error;
         applied
+    }
+
+    /// What the views show of the RegisteredService: they learn from the answers to writes.
+    pub(super) fn written(&self, observed: &Observed) -> Written {
+        let key = &observed.facts.key;
+        let ours = |slice: &Arc<Slice>| slice.is_ours();
+        let slices: Vec<_> =
+            self.views.cluster().slices.of_owner(&observed.facts.uid).into_iter().filter(ours).collect();
+        let mut records = Vec::new();
+        for handle in self.views.registries.all() {
+            let view = handle.view();
+            let own = view.owned_by(key).filter(|record| record.own(&handle.cluster_id).is_some());
+            records.extend(own.cloned());
+        }
+        Written::new(records.iter().map(AsRef::as_ref), &slices)
     }
 
     /// Records the result of the last writes of each registry; a registry without writes has no error.

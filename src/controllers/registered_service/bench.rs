@@ -21,10 +21,8 @@ use super::{Checkpoints, Controller};
 use crate::api::conditions::find;
 use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry};
 use crate::cluster::convert;
-use crate::cluster::events::Events;
 use crate::cluster::fake_api::{FakeApi, Received};
-use crate::cluster::view::{ClusterView, Kind};
-use crate::cluster::writer::ClusterWriter;
+use crate::cluster::view::{ClusterEvent, ClusterView, Kind};
 use crate::controllers::queue::Finished;
 use crate::controllers::service_registry::settings;
 use crate::controllers::views::Views;
@@ -35,7 +33,6 @@ use crate::registry::fake::FakeEtcd;
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::session;
 use crate::registry::sessions::Running;
-use crate::telemetry::metrics::Metrics;
 
 pub const PATH: &str = "/apis/twinspan.dev/v1alpha1/namespaces/shop/registeredservices/echo";
 pub const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
@@ -48,6 +45,7 @@ pub struct Bench {
     pub etcds: BTreeMap<String, FakeEtcd>,
     pub controller: Controller,
     pub events: mpsc::UnboundedReceiver<RegistryEvent>,
+    pub cluster_events: mpsc::UnboundedReceiver<ClusterEvent>,
     /// The time of day that the machine shows.
     machine: Arc<Mutex<Timestamp>>,
     versions: u64,
@@ -75,6 +73,20 @@ pub async fn bench(registries: &[&str]) -> Bench {
     bench
 }
 
+/// The writers of a process, and the statuses of which they tell.
+fn start_writers(
+    api: &FakeApi,
+    views: &Views,
+    leadership: &Leadership,
+    stop: &CancellationToken,
+) -> (Writers, mpsc::UnboundedReceiver<ClusterEvent>) {
+    let (sender, events) = mpsc::unbounded_channel();
+    let (writers, publisher) = Writers::new(&api.client(), views, leadership, "a", sender);
+    tokio::spawn(publisher.run(stop.clone()));
+    tokio::spawn(writers.statuses.clone().run(stop.clone()));
+    (writers, events)
+}
+
 /// A process that leads, on a machine whose clock shows this time.
 fn process(
     api: FakeApi,
@@ -86,15 +98,11 @@ fn process(
     let mut views = Views::new(Env::started_at(move || *wall.lock().unwrap(), || 0.5));
     views.cluster = cluster;
     leadership.acquired();
-    let (events, publishing) = Events::new(api.client(), leadership.clone(), "a", stop.clone());
-    tokio::spawn(publishing);
-    let metrics = Arc::new(Metrics::default());
-    let view = views.cluster.clone();
-    let cluster = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone());
-    let writers = Writers { cluster, events, leadership, metrics };
+    let (writers, cluster_events) = start_writers(&api, &views, &leadership, &stop);
     let (sender, events) = mpsc::unbounded_channel();
     let controller = Controller { views, writers, checkpoints: Checkpoints::default() };
-    (Bench { api, etcds: BTreeMap::new(), controller, events, machine, versions: 100, stop }, sender)
+    let etcds = BTreeMap::new();
+    (Bench { api, etcds, controller, events, cluster_events, machine, versions: 100, stop }, sender)
 }
 
 impl Bench {
@@ -118,11 +126,8 @@ impl Bench {
 
     /// The process has this claim from now on.
     pub fn run_as(&mut self, leadership: &Leadership) {
-        let (events, publishing) = Events::new(self.api.client(), leadership.clone(), "a", self.stop.clone());
-        tokio::spawn(publishing);
-        let (view, metrics) = (self.controller.views.cluster.clone(), self.controller.writers.metrics.clone());
-        let cluster = ClusterWriter::new(self.api.client(), leadership.clone(), view, metrics.clone());
-        self.controller.writers = Writers { cluster, events, leadership: leadership.clone(), metrics };
+        (self.controller.writers, self.cluster_events) =
+            start_writers(&self.api, &self.controller.views, leadership, &self.stop);
     }
 
     fn fill_cluster(&mut self) {

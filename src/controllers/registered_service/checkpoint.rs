@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::time::Instant;
+use twinspan_core::Timestamp;
 use twinspan_core::model::{InstanceAddr, Reason, ServiceKey};
-use twinspan_core::plan::service;
+use twinspan_core::plan::service::{self, Term};
 
 /// The checkpoints by RegisteredService; clones share them.
 #[derive(Clone, Debug, Default)]
@@ -36,18 +36,28 @@ impl Checkpoints {
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {
     pub planned: service::Checkpoint,
-    /// Instances that lost their registration; a new one is worth an Event.
-    pub lost: BTreeSet<InstanceAddr>,
+    pub told: Told,
     pub counted: Counted,
     pub unfinished: Unfinished,
-    pub status_written: Option<Instant>,
     /// The writes that a dry run logged last.
     pub dry_run: String,
-    /// The hash of the hold for which an Event has refused an approval.
+}
+
+/// What Events have told, so that each is told once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The leadership in which it was told; another process may have led before.
+    pub term: Option<Term>,
+    /// Reason and message of a rejection.
+    pub rejection: Option<(String, String)>,
+    /// The start of a hold.
+    pub hold: Option<Timestamp>,
+    /// The reasons for which instances are left out.
+    pub skipped: BTreeSet<String>,
+    /// Instances that lost their registration; `None` if those that are found first were told.
+    pub lost: Option<BTreeSet<InstanceAddr>>,
+    /// The hash of the hold for which an approval was refused.
     pub refused: Option<String>,
-    /// Changes that no Event has published yet, for each direction.
-    pub pending_exports: Changes,
-    pub pending_imports: Changes,
 }
 
 /// The values of the RegisteredService that are in the gauges now. They outlive the object, so that they can be
@@ -66,12 +76,4 @@ pub struct Counted {
 pub struct Unfinished {
     pub export: bool,
     pub import: bool,
-}
-
-/// Changes of one direction since its last Event.
-#[derive(Clone, Debug, Default)]
-pub struct Changes {
-    pub added: usize,
-    pub removed: usize,
-    pub published: Option<Instant>,
 }

@@ -1,151 +1,132 @@
 //! Events about a RegisteredService.
 //!
-//! Owns the rule about when to publish. Under churn one Event stands for many changes, because a busy cluster must not
-//! fill its API server with Events. Refuses to decide: every Event follows from the outcomes and from the result of the
-//! writes.
+//! Owns the rule about what is worth an Event, and the memory of what was told: each is told once, whether or not a
+//! status says so by now. Refuses to decide: every Event follows from the outcomes and from the result of the writes.
+//! The pace is that of [`crate::cluster::events`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::warn;
-use twinspan_core::plan::service::{Directions, Outcomes};
+use twinspan_core::plan::service::{Directions, Outcomes, Term};
 
-use super::checkpoint::{Changes, Checkpoint};
+use super::checkpoint::Told;
 use super::controller::Controller;
 use super::observe::Observed;
 use super::pass::Pass;
 use super::validate::Validation;
-use crate::api::conditions::{self, ACCEPTED};
-use crate::api::{APPROVE_DELETIONS, RegisteredService};
-use crate::cluster::events::{self, About, Reason};
-
-/// Least time between two Events about changes in one direction; changes in between are counted together.
-const PACE: Duration = Duration::from_secs(30);
+use crate::api::conditions::{self, ACCEPTED, ConditionStatus};
+use crate::api::{APPROVE_DELETIONS, RegisteredService, RegisteredServiceStatus, held_since};
+use crate::cluster::events::{self, About, Note, Reason};
 
 impl Controller {
-    /// Publishes the Events of a pass, if this process leads. Returns the time that the counted changes still have to
-    /// wait.
-    pub(super) fn publish_events(
-        &self,
-        object: &Arc<RegisteredService>,
-        pass: &Pass<'_>,
-        checkpoint: &mut Checkpoint,
-    ) -> Option<Duration> {
-        if !self.writers.leadership.is_leader() {
-            return None;
+    /// Publishes the Events of a pass, if this process leads. Returns what has been told by then.
+    pub(super) fn publish_events(&self, object: &Arc<RegisteredService>, pass: &Pass<'_>) -> Told {
+        let Pass { observed, validation, plan, applied, written, .. } = pass;
+        let Some(term) = observed.facts.term.filter(|_| self.writers.leadership.is_leader()) else {
+            return Told::default();
+        };
+        let mut told = observed.checkpoint.told.clone();
+        if told.term != Some(term) {
+            told = Told::by_status(term, object.status.as_ref());
         }
-        let Pass { observed, validation, plan, applied, .. } = pass;
-        let publish = |reason, note: String| {
+        let publish = |reason, note: Note| {
             self.writers.events.publish(About::RegisteredService(object.clone()), reason, note);
         };
-        not_accepted(observed, validation, &publish);
-        let directions = plan.directions.as_ref()?;
-        let (outcomes, counts) = (&plan.outcomes, plan.outcomes.counts());
+        not_accepted(observed, validation, &mut told, &publish);
+        let Some(directions) = plan.directions.as_ref() else { return told };
+        let (outcomes, progress) = (&plan.outcomes, plan.outcomes.progress(written));
         let imported = if applied.slices > 0 { (plan.slices.added, plan.slices.removed) } else { (0, 0) };
-        let changed = |changes: &mut Changes, change, reason, verb: &str, in_all: usize| match changes.add(change) {
-            Batch::Empty => None,
-            Batch::Later(wait) => Some(wait),
-            Batch::Now(added, removed) => {
-                publish(reason, format!("{verb} +{added} -{removed}; {in_all} in all"));
-                None
+        let changed = |reason, verb, (added, removed), in_all| {
+            if (added, removed) != (0, 0) {
+                publish(reason, Note::Changes { verb, added, removed, in_all });
             }
         };
-        let pending = &mut checkpoint.pending_exports;
-        let exports = changed(pending, applied.records, Reason::Exported, "exported", counts.exported);
-        let pending = &mut checkpoint.pending_imports;
-        let imports = changed(pending, imported, Reason::Imported, "imported", counts.imported);
-        skipped(observed, outcomes, &publish);
-        held(observed, directions, checkpoint, &publish);
-        if let Some(lost) = outcomes.lost().find(|lost| !observed.checkpoint.lost.contains(lost)) {
-            let what = if counts.healed > 0 { "put back" } else { "kept while it accepts connections" };
-            publish(Reason::LostRegistration, format!("{lost} lost its registration and lives; it is {what}"));
+        changed(Reason::Exported, "exported", applied.records, progress.exported);
+        changed(Reason::Imported, "imported", imported, progress.imported);
+        skipped(outcomes, &mut told, &publish);
+        held(observed, directions, &mut told, &publish);
+        lost(outcomes, &mut told, &publish);
+        told
+    }
+}
+
+impl Told {
+    /// What the leader before has told, as far as the status shows it.
+    fn by_status(term: Term, status: Option<&RegisteredServiceStatus>) -> Self {
+        let (term, lost) = (Some(term), Some(BTreeSet::new()));
+        let Some(status) = status else { return Self { term, lost, ..Self::default() } };
+        let accepted = conditions::find(&status.conditions, ACCEPTED);
+        let rejected = accepted.filter(|accepted| accepted.status != ConditionStatus::True.as_str());
+        let some_are_lost = status.instances.lost + status.instances.healed > 0;
+        Self {
+            term,
+            rejection: rejected.map(|rejected| (rejected.reason.clone(), rejected.message.clone())),
+            hold: held_since(&status.conditions),
+            skipped: status.skipped.iter().map(|skipped| skipped.reason.clone()).collect(),
+            lost: lost.filter(|_| !some_are_lost),
+            refused: None,
         }
-        [exports, imports].into_iter().flatten().min()
     }
 }
 
-/// Publishes a rejection that the last status does not have.
-fn not_accepted(observed: &Observed, validation: &Validation, publish: &impl Fn(Reason, String)) {
-    let Some(rejection) = &validation.rejection else { return };
-    let (key, reason, message) = (&observed.facts.key, rejection.reason.as_str(), &rejection.message);
-    let status = observed.object.as_ref().and_then(|object| object.status.as_ref());
-    let known = status.and_then(|status| conditions::find(&status.conditions, ACCEPTED));
-    if known.is_none_or(|known| known.reason != reason || known.message != *message) {
-        warn!("not accepted {key}: {reason}: {message}");
-        publish(Reason::NotAccepted, format!("{reason}: {message}"));
+/// Tells a rejection.
+fn not_accepted(observed: &Observed, validation: &Validation, told: &mut Told, publish: &impl Fn(Reason, Note)) {
+    let rejection = validation.rejection.as_ref();
+    let rejection = rejection.map(|rejection| (rejection.reason.as_str().to_owned(), rejection.message.clone()));
+    if let Some((reason, message)) = rejection.as_ref().filter(|now| told.rejection.as_ref() != Some(*now)) {
+        warn!("not accepted {}: {reason}: {message}", observed.facts.key);
+        publish(Reason::NotAccepted, Note::Text(format!("{reason}: {message}")));
+    }
+    told.rejection = rejection;
+}
+
+/// Tells reasons that the last pass did not have.
+fn skipped(outcomes: &Outcomes, told: &mut Told, publish: &impl Fn(Reason, Note)) {
+    let (mut all, mut new) = (BTreeSet::new(), BTreeMap::new());
+    for (example, reason) in outcomes.skipped() {
+        if all.insert(reason.label().to_owned()) && !told.skipped.contains(reason.label()) {
+            new.insert(reason, example.subject.to_string());
+        }
+    }
+    told.skipped = all;
+    if !new.is_empty() {
+        publish(Reason::InstanceSkipped, Note::Skipped(new));
     }
 }
 
-/// Publishes a reason that the last pass did not have.
-fn skipped(observed: &Observed, outcomes: &Outcomes, publish: &impl Fn(Reason, String)) {
-    let checkpoint = &observed.checkpoint;
-    let known = checkpoint.planned.uid == observed.facts.uid;
-    let new = outcomes.skipped().filter(|(_, reason)| !known || !checkpoint.counted.skipped.contains_key(reason));
-    if let Some((example, reason)) = new.min_by_key(|(_, reason)| *reason) {
-        publish(Reason::InstanceSkipped, format!("{reason}: {}; status.skipped has more", example.subject));
-    }
-}
-
-/// Publishes a hold that the last status does not have, and an approval that does not say which hold it releases.
-fn held(observed: &Observed, directions: &Directions, checkpoint: &mut Checkpoint, publish: &impl Fn(Reason, String)) {
-    let Some((hold, hash)) = directions.hold().zip(directions.hash()) else { return };
+/// Tells a hold, and an approval that does not say which hold it releases.
+fn held(observed: &Observed, directions: &Directions, told: &mut Told, publish: &impl Fn(Reason, Note)) {
+    let Some((hold, hash)) = directions.hold().zip(directions.hash()) else {
+        // One that may go on has been told.
+        told.hold = told.hold.filter(|_| directions.may_resume());
+        return;
+    };
     let held = directions.held();
-    if observed.held_since() != Some(hold.since) {
+    let since = conditions::whole_seconds(hold.since);
+    if told.hold != Some(since) {
         let note = format!(
             "{} deletions are held until {:.0}; the annotation {APPROVE_DELETIONS}={hash} releases them",
             held.len(),
             hold.until,
         );
-        publish(Reason::DeletionsHeld, note);
+        publish(Reason::DeletionsHeld, Note::Text(note));
     }
-    if observed.approval() == Some(held.hash_of_set().as_str()) && checkpoint.refused.as_ref() != Some(&hash) {
-        publish(Reason::ApprovalRefused, events::refused_approval(&hash));
-        checkpoint.refused = Some(hash);
-    }
-}
-
-/// The changes of one direction for an Event.
-#[derive(Debug, PartialEq, Eq)]
-enum Batch {
-    Empty,
-    /// Changes wait, because the last Event is too recent.
-    Later(Duration),
-    /// The numbers of instances added and removed since the last Event.
-    Now(usize, usize),
-}
-
-impl Changes {
-    fn add(&mut self, (added, removed): (usize, usize)) -> Batch {
-        self.added += added;
-        self.removed += removed;
-        if (self.added, self.removed) == (0, 0) {
-            return Batch::Empty;
-        }
-        if let Some(wait) = self.published.and_then(|at| PACE.checked_sub(at.elapsed())).filter(|wait| !wait.is_zero())
-        {
-            return Batch::Later(wait);
-        }
-        self.published = Some(Instant::now());
-        Batch::Now(std::mem::take(&mut self.added), std::mem::take(&mut self.removed))
+    told.hold = Some(since);
+    if observed.approval() == Some(held.hash_of_set().as_str()) && told.refused.as_ref() != Some(&hash) {
+        publish(Reason::ApprovalRefused, Note::Text(events::refused_approval(&hash)));
+        told.refused = Some(hash);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_first_change_is_told_at_once_and_later_ones_together() {
-        let mut changes = Changes::default();
-        assert_eq!(changes.add((0, 0)), Batch::Empty);
-        assert_eq!(changes.add((1, 0)), Batch::Now(1, 0));
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(changes.add((2, 1)), Batch::Later(Duration::from_secs(20)));
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(changes.add((3, 0)), Batch::Later(Duration::from_secs(10)));
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(changes.add((0, 0)), Batch::Now(5, 1));
-        assert_eq!(changes.add((0, 0)), Batch::Empty);
+/// Tells an instance that lost its registration.
+fn lost(outcomes: &Outcomes, told: &mut Told, publish: &impl Fn(Reason, Note)) {
+    let all: BTreeSet<_> = outcomes.lost().collect();
+    let new = told.lost.as_ref().and_then(|told| all.iter().find(|lost| !told.contains(*lost)));
+    if let Some(lost) = new {
+        let what = if outcomes.counts().healed > 0 { "put back" } else { "kept while it accepts connections" };
+        let note = format!("{lost} lost its registration and lives; it is {what}");
+        publish(Reason::LostRegistration, Note::Text(note));
     }
+    told.lost = Some(all);
 }

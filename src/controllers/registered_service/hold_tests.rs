@@ -131,6 +131,7 @@ async fn an_approval_releases_one_hold_once() {
     let second = hold(&bench);
     assert!(second.since > first.since && second.hash != first.hash, "{first:?} {second:?}");
     assert_eq!(bench.status().instances.imported, 9);
+    bench.after(Duration::from_secs(31)).await;
     let held: Vec<String> = bench.events().into_iter().filter(|event| event.starts_with("DeletionsHeld")).collect();
     assert!(held.len() == 1 && held[0].contains(&second.hash), "{held:?}");
     bench.annotate(APPROVE_DELETIONS, &second.hash);

@@ -2,7 +2,7 @@
 //!
 //! - [`observe`]: everything that the pass rests on, read from the views at one moment, as values.
 //! - [`validate`]: the goal, and the settings that follow from the spec.
-//! - [`siblings`]: other RegisteredServices that want the same name or Service.
+//! - [`siblings`]: other RegisteredServices that want the same name or Service; [`crowd`]: how many may share a name.
 //! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
 //! - [`apply`]: hands the operations to the writers; [`dry_run`]: logs them instead.
 //! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions; [`events`]: Events.
@@ -12,6 +12,7 @@
 pub mod apply;
 pub mod checkpoint;
 mod controller;
+mod crowd;
 mod dry_run;
 mod events;
 pub mod observe;
@@ -60,16 +61,17 @@ impl Controller {
         let (facts, former) = (&observed.facts, &validation.former);
         let plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, triggered);
         let applied = self.apply(&observed, &validation, &plan).await;
+        let written = self.written(&observed);
         let took = started.elapsed();
         self.report(&Pass {
             observed: &observed,
             validation: &validation,
             plan: &plan,
             applied: &applied,
+            written: &written,
             triggered,
             took,
         })
-        .await
     }
 }
 
@@ -77,6 +79,8 @@ impl Controller {
 mod apply_tests;
 #[cfg(test)]
 mod bench;
+#[cfg(test)]
+mod crowd_tests;
 #[cfg(test)]
 mod events_tests;
 #[cfg(test)]

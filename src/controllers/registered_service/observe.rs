@@ -16,6 +16,7 @@ use twinspan_core::plan::service::{
     ClusterFacts, Facts, HoldFacts, RegistryFacts, Silent, Snapshot, Term, Vanished, ViewState, ips_of, ready_in,
 };
 
+use super::crowd::is_crowded_out;
 use super::{Checkpoint, Checkpoints};
 use crate::api::conditions::{IMPORTED, find_true};
 use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, Unreadable, held_since};
@@ -39,11 +40,19 @@ pub struct Observed {
     pub registry: Option<Arc<ServiceRegistry>>,
     /// The older ServiceRegistry that serves the name in the same etcd, if one does.
     pub taken_by: Option<String>,
+    /// Whether too many older RegisteredServices have the name.
+    pub crowded_out: bool,
     /// The ServiceRegistries of the former places, by name.
     pub former_registries: BTreeMap<String, Arc<ServiceRegistry>>,
     /// The reason why the records under the name are not known, if they are not.
     pub registry_failure: Option<RegistryError>,
     pub checkpoint: Checkpoint,
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The work of passes: each observes itself and its siblings.
+    pub static OBSERVATIONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 /// Observes one RegisteredService for a pass in this term; `None` while the view of the cluster is not complete.
@@ -52,6 +61,8 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
     if !view.unsynced().is_empty() {
         return None;
     }
+    #[cfg(test)]
+    OBSERVATIONS.set(OBSERVATIONS.get() + 1);
     let object = view.registered_services.get(key).cloned();
     let uid = object.as_ref().and_then(|object| object.metadata.uid.clone()).unwrap_or_default();
     let registry = object.as_ref().and_then(|o| view.service_registries.get(&o.spec.registry_ref.name).cloned());
@@ -76,6 +87,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
         },
         namespace: view.namespaces.get(&key.namespace).cloned(),
         taken_by: None,
+        crowded_out: object.is_some() && is_crowded_out(&view, key),
         registry_failure: None,
         registry,
         former_registries: BTreeMap::new(),

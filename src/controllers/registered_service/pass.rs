@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use twinspan_core::Timestamp;
-use twinspan_core::plan::service::Plan;
+use twinspan_core::plan::service::{Plan, Written};
 
 use super::apply::Applied;
 use super::observe::Observed;
@@ -19,6 +19,8 @@ pub(super) struct Pass<'a> {
     pub validation: &'a Validation,
     pub plan: &'a Plan,
     pub applied: &'a Applied,
+    /// What is written on each side, now that they are done.
+    pub written: &'a Written,
     /// The time of the change that triggered the pass.
     pub triggered: Timestamp,
     pub took: Duration,

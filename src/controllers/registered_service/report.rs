@@ -1,11 +1,11 @@
 //! The report of a pass: log line, metrics, status, Events, checkpoint, and the action that follows.
 //!
-//! Owns the measurements and the time of the next pass. Refuses to decide: it reads the outcomes.
+//! Owns the measurements and the time of the next pass. Nothing waits here: status and Events are handed over to their
+//! writers, and no pass runs because one of them waits. Refuses to decide: it reads the outcomes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
@@ -19,23 +19,20 @@ use super::observe::Observed;
 use super::pass::{Pass, PassOutcome};
 use super::status;
 use super::validate::Validation;
-use crate::api::conditions::{DELETIONS_HELD, find_true};
-use crate::api::{RegisteredServiceStatus, held_since};
+use crate::api::{RegisteredService, held_since};
 use crate::cluster::ClusterError;
-use crate::cluster::writer::{Owner, StatusWrite};
+use crate::cluster::status_queue::{Object, Status};
 use crate::controllers::queue::Action;
 use crate::registry::RegistryError;
 use crate::registry::guards::Effect;
 use crate::registry::handle::RegistryHandle;
 use crate::telemetry::metrics::{Direction, Metrics, Skipped};
 
-/// Least time between two status writes of one RegisteredService.
-const STATUS_PACE: Duration = Duration::from_secs(5);
 /// Later passes are planned anew: a time in an object must not make a wait that no timer takes.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
 impl Controller {
-    pub(super) async fn report(&self, pass: &Pass<'_>) -> (PassOutcome, Action) {
+    pub(super) fn report(&self, pass: &Pass<'_>) -> (PassOutcome, Action) {
         let Pass { observed, validation, plan, applied, .. } = *pass;
         let key = &observed.facts.key;
         log(pass);
@@ -47,15 +44,16 @@ impl Controller {
         checkpoint.unfinished = self.measure(pass, checkpoint.unfinished);
         checkpoint.counted = counted(observed, validation, plan, outcome);
         count(&self.writers.metrics, &observed.checkpoint.counted, &checkpoint.counted);
-        let mut action = self.action(pass);
         if let Some(object) = &observed.object {
-            let desired = status::desired(observed, validation, plan, applied, self.views.env.now());
-            let events = self.publish_events(object, pass, &mut checkpoint);
-            let again = self.write_status(observed, &mut checkpoint, desired).await;
-            action = sooner(sooner(action, events), again);
+            checkpoint.told = self.publish_events(object, pass);
+            self.hand_over_status(object, pass);
         }
         self.report_to_registry_guard(observed, plan);
         self.report_hold(observed, plan);
+        if validation.gone {
+            self.writers.statuses.forget(&Object::RegisteredService(key.clone()));
+        }
+        let action = self.action(pass);
         if validation.gone && action == Action::Forget {
             self.checkpoints.remove(key);
             self.views.interest().set(key, BTreeSet::new());
@@ -133,49 +131,25 @@ impl Controller {
         }
     }
 
-    /// Tells the registry once the hold of the pass is in the status, or that there is none.
+    /// Tells the registry whether the pass holds something; it waits until the status says so too.
     fn report_hold(&self, observed: &Observed, plan: &Plan) {
         let Some(registry) = observed.facts.fresh_registry() else { return };
         let key = &observed.facts.key;
-        let held = plan.directions.as_ref().is_some_and(|directions| directions.hold().is_some());
-        let status = self.views.cluster().registered_services.get(key).and_then(|object| object.status.clone());
-        let reported = status.is_some_and(|status| find_true(&status.conditions, DELETIONS_HELD).is_some());
-        if held == reported
-            && let Some(handle) = self.views.registries.get(&registry.name)
-        {
-            handle.report_hold(key, registry.snapshot.incarnation);
+        let holds = plan.directions.as_ref().is_some_and(|directions| directions.hold().is_some());
+        if let Some(handle) = self.views.registries.get(&registry.name) {
+            handle.report_hold(key, registry.snapshot.incarnation, holds);
         }
     }
 
-    /// Writes a changed status, at most once in [`STATUS_PACE`]. Returns the time to wait if it is too soon.
-    async fn write_status(
-        &self,
-        observed: &Observed,
-        checkpoint: &mut Checkpoint,
-        desired: RegisteredServiceStatus,
-    ) -> Option<Duration> {
-        let known = observed.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
-        if desired == known || !self.writers.cluster.may_write() {
-            return None;
-        }
-        if let Some(wait) = checkpoint.status_written.map(|at| STATUS_PACE.saturating_sub(at.elapsed()))
-            && !wait.is_zero()
-        {
-            return Some(wait);
-        }
-        let owner = Owner { key: &observed.facts.key, uid: &observed.facts.uid };
-        match self.writers.cluster.registered_service_status(&owner, &desired).await {
-            Ok(StatusWrite::Written) => {
-                checkpoint.status_written = Some(Instant::now());
-                None
-            }
-            Ok(StatusWrite::Throttled(wait)) => Some(wait),
-            Ok(StatusWrite::NotLeader) => None,
-            Err(error) => {
-                warn!("cannot write the status of {}: {error}", observed.facts.key);
-                Some(STATUS_PACE)
-            }
-        }
+    /// Hands the status over to its writer.
+    fn hand_over_status(&self, object: &RegisteredService, pass: &Pass<'_>) {
+        let Pass { observed, validation, plan, applied, written, .. } = *pass;
+        let statuses = &self.writers.statuses;
+        // What waits to be written is newer than what the API server has.
+        let known = statuses.latest_of_service(object).or_else(|| object.status.clone()).unwrap_or_default();
+        let status = status::desired(observed, known, validation, plan, (applied, written), self.views.env.now());
+        let (key, uid) = (observed.facts.key.clone(), &observed.facts.uid);
+        statuses.hand_over(Object::RegisteredService(key), uid, Status::RegisteredService(Box::new(status)));
     }
 
     fn action(&self, pass: &Pass<'_>) -> Action {
@@ -234,11 +208,7 @@ fn log(pass: &Pass<'_>) {
 fn next_checkpoint(observed: &Observed, plan: &Plan) -> Checkpoint {
     let last = &observed.checkpoint;
     let planned = plan.checkpoint(&observed.facts, &last.planned);
-    let mut checkpoint = Checkpoint { planned, ..last.clone() };
-    if plan.directions.is_some() {
-        checkpoint.lost = plan.outcomes.lost().collect();
-    }
-    checkpoint
+    Checkpoint { planned, ..last.clone() }
 }
 
 /// The counts of a pass for the gauges; unknown ones keep their last value.
@@ -270,12 +240,4 @@ fn count(metrics: &Metrics, before: &Counted, now: &Counted) {
     metrics.lost.inc_by(gauge(now.lost));
     metrics.lost.dec_by(gauge(before.lost));
     metrics.moved(before.state, now.state);
-}
-
-fn sooner(action: Action, again: Option<Duration>) -> Action {
-    match (action, again) {
-        (Action::Await, Some(wait)) => Action::RequeueAfter(wait),
-        (Action::RequeueAfter(a), Some(b)) => Action::RequeueAfter(a.min(b)),
-        (action, _) => action,
-    }
 }

@@ -1,7 +1,8 @@
 //! Siblings of a RegisteredService, from the views.
 //!
 //! Owns the rule about which RegisteredServices are siblings: those that share a name, a Service, or the name of one of
-//! our records. Refuses to decide which of them has an address, which the core does.
+//! our records. Each pass looks at all of them, so a change of one costs the square of their number: only so many
+//! share a name ([`super::crowd`]). Refuses to decide which of them has an address, which the core does.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +11,7 @@ use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::service::{Accepted, Age, Sibling, Siblings, weigh};
 
 use super::Checkpoints;
+use super::crowd::oldest;
 use super::observe::{Observed, observe};
 use super::validate::validate;
 use crate::controllers::views::Views;
@@ -21,6 +23,10 @@ pub fn siblings(
     observed: &Observed,
     accepted: Option<&Accepted>,
 ) -> Siblings {
+    if observed.crowded_out && observed.facts.former.is_empty() {
+        // It adds nothing, so whoever wants the same does not matter.
+        return Siblings::default();
+    }
     let others: Vec<Sibling> = keys(views, observed)
         .iter()
         .filter_map(|key| {
@@ -41,13 +47,18 @@ fn age(observed: &Observed) -> Age {
 fn keys(views: &Views, observed: &Observed) -> BTreeSet<ServiceKey> {
     let facts = &observed.facts;
     let view = views.cluster();
-    let mut keys = view.index.siblings(&facts.key);
+    let mut keys = BTreeSet::new();
+    if let Some((registry, name)) = view.index.registry_and_name(&facts.key) {
+        keys.extend(oldest(&view, &registry, name.as_bytes()));
+    }
+    let service = observed.object.as_ref().map(|object| object.service_key());
+    keys.extend(service.iter().flat_map(|service| view.index.of_service(service)).cloned());
     for registry in facts.registry.iter().chain(&facts.former) {
         let name = registry.registry_name.iter().map(|name| name.as_str().as_bytes());
-        keys.extend(name.flat_map(|name| view.index.of_name(&registry.name, name)).cloned());
+        keys.extend(name.flat_map(|name| oldest(&view, &registry.name, name)));
         let names = registry.snapshot.under_other_names.keys().filter_map(|key| registry.layout.split_key(key));
         for (name, _) in names {
-            keys.extend(view.index.of_name(&registry.name, name).cloned());
+            keys.extend(oldest(&view, &registry.name, name));
         }
     }
     keys.remove(&facts.key);

@@ -4,7 +4,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use twinspan_core::Timestamp;
-use twinspan_core::plan::service::{self, Accepted, Directions, Goal, Outcomes, Plan};
+use twinspan_core::plan::service::{Accepted, Directions, Goal, Outcomes, Plan, Written};
 
 use super::apply::Applied;
 use super::observe::Observed;
@@ -19,49 +19,74 @@ use crate::cluster::view::SILENT_AFTER;
 /// The number of skipped instances that status names.
 const SAMPLE: usize = 5;
 
+/// The right status now. `known` is the last one.
 pub fn desired(
     observed: &Observed,
+    known: RegisteredServiceStatus,
     validation: &Validation,
     plan: &Plan,
-    applied: &Applied,
+    (applied, written): (&Applied, &Written),
     now: Timestamp,
 ) -> RegisteredServiceStatus {
-    let known = observed.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
     let generation = observed.facts.generation;
-    let conditions = desired_conditions(observed, validation, plan, applied);
+    // Where nothing is planned the counts are not known now, so the last ones stay.
+    let instances = if plan.directions.is_some() {
+        counts(&plan.outcomes, written)
+    } else if validation.withdraws() {
+        left(written)
+    } else {
+        known.instances.clone()
+    };
+    let conditions = desired_conditions(observed, &known, &instances, validation, plan, applied);
     let mut status = RegisteredServiceStatus {
         observed_generation: generation,
         conditions: conditions::set(&known.conditions, &conditions, generation, now),
+        instances,
         ..known
     };
     if let Some(directions) = &plan.directions {
         if !goes_on(directions, &plan.outcomes) {
             status.hold = directions.hold().zip(directions.hash()).map(|(hold, hash)| HoldStatus::new(hold, hash));
         }
-        status.instances = counts(&plan.outcomes.counts());
         status.skipped = samples(&plan.outcomes);
     } else if validation.withdraws() {
-        // Everything is withdrawn, and nothing is left on either side.
         status.hold = None;
-        status.instances = Counts::default();
         status.skipped = Vec::new();
     }
-    // The counts are unknown now, so the last ones stay.
     status
 }
 
-fn counts(counts: &service::Counts) -> Counts {
-    let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+fn number(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// What is left of everything that is withdrawn.
+fn left(written: &Written) -> Counts {
+    let (exported, imported) = (number(written.records), number(written.imported.len()));
+    Counts { exported, imported, ..Counts::default() }
+}
+
+fn counts(outcomes: &Outcomes, written: &Written) -> Counts {
+    let (counts, progress) = (outcomes.counts(), outcomes.progress(written));
     Counts {
         cluster: number(counts.cluster),
         registry: number(counts.registry),
-        exported: number(counts.exported),
-        imported: number(counts.imported),
+        exported: number(progress.exported),
+        imported: number(progress.imported),
+        pending: (progress.pending > 0).then(|| number(progress.pending)),
         lost: number(counts.lost),
         healed: number(counts.healed),
         skipped: number(counts.skipped),
         held: number(counts.held),
     }
+}
+
+/// The counts in words: what people read first.
+fn summary(counts: &Counts) -> String {
+    let always = [(counts.exported, "exported"), (counts.imported, "imported"), (counts.skipped, "skipped")];
+    let seldom = [(counts.pending.unwrap_or_default(), "pending"), (counts.lost, "lost"), (counts.held, "held")];
+    let told = always.into_iter().chain(seldom.into_iter().filter(|(n, _)| *n > 0));
+    told.map(|(n, what)| format!("{n} {what}")).collect::<Vec<_>>().join(", ")
 }
 
 fn samples(outcomes: &Outcomes) -> Vec<SkippedInstance> {
@@ -76,6 +101,8 @@ fn samples(outcomes: &Outcomes) -> Vec<SkippedInstance> {
 
 fn desired_conditions(
     observed: &Observed,
+    known: &RegisteredServiceStatus,
+    instances: &Counts,
     validation: &Validation,
     plan: &Plan,
     applied: &Applied,
@@ -101,7 +128,7 @@ fn desired_conditions(
         Some(directions) if !goes_on(directions, &plan.outcomes) => held(directions, &plan.outcomes),
         None if validation.withdraws() => nothing_held(""),
         // The deletions are unknown now: a hold stays, and its time goes on.
-        _ => before(observed, DELETIONS_HELD).map_or_else(
+        _ => find_true(&known.conditions, DELETIONS_HELD).map_or_else(
             || nothing_held(""),
             |held| DesiredCondition {
                 since: Some(held.last_transition_time.0),
@@ -112,7 +139,7 @@ fn desired_conditions(
     let first_not_true =
         [&accepted, &exported, &imported].into_iter().find(|condition| condition.status != ConditionStatus::True);
     let ready = match first_not_true {
-        None => DesiredCondition::new(READY, ConditionStatus::True, Reason::Synced, ""),
+        None => DesiredCondition::new(READY, ConditionStatus::True, Reason::Synced, summary(instances)),
         Some(condition) => {
             let pending = condition.status == ConditionStatus::Unknown && condition.reason == Reason::Pending;
             let status = if pending { ConditionStatus::Unknown } else { ConditionStatus::False };

@@ -13,6 +13,7 @@ use twinspan_core::plan::departure::guard::Limits;
 use twinspan_core::plan::service::{Accepted, AcceptedPort, FormerGoals, Goal, RegistryFacts};
 use twinspan_core::plan::trust;
 
+use super::crowd::MOST;
 use super::observe::Observed;
 use crate::api::conditions::Reason;
 use crate::api::{
@@ -146,6 +147,14 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
         let message = format!(
             "ServiceRegistry {older} has the same etcd as {registry}, is older, and serves the name {name} there; set \
              spec.registryName, or refer to {older}"
+        );
+        return reject(Reason::Conflict, message);
+    }
+    if observed.crowded_out {
+        let message = format!(
+            "{MOST} older RegisteredServices have the name {} in ServiceRegistry {registry}, and no more may share one; set \
+             spec.registryName, or delete some of them",
+            accepted.name
         );
         return reject(Reason::Conflict, message);
     }

@@ -75,6 +75,7 @@ fn observed(spec: &Value) -> Observed {
         namespace: Some(Arc::new(NamespaceView { uid: "n".into(), labels, deleting: false })),
         registry: Some(registry(&json!([{"namespaceSelector": {}, "registryNames": ["*"]}]))),
         taken_by: None,
+        crowded_out: false,
         registry_failure: None,
         former_registries: BTreeMap::new(),
         checkpoint: Checkpoint::default(),

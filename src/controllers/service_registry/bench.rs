@@ -19,10 +19,8 @@ use twinspan_core::model::{LeaseId, ServiceKey};
 use super::{Command, Controller, Sessions, Upkeep};
 use crate::api::conditions::find;
 use crate::api::{RegisteredService, ServiceRegistry, ServiceRegistryStatus};
-use crate::cluster::events::Events;
 use crate::cluster::fake_api::FakeApi;
 use crate::cluster::view::{ClusterEvent, Kind};
-use crate::cluster::writer::ClusterWriter;
 use crate::controllers::queue::{self, Queue};
 use crate::controllers::router::{Router, Sources};
 use crate::controllers::views::Views;
@@ -34,7 +32,6 @@ use crate::registry::etcd::Settings;
 use crate::registry::fake::FakeEtcd;
 use crate::registry::handle::RegistryHandle;
 use crate::registry::takeover::Takeover;
-use crate::telemetry::metrics::Metrics;
 
 /// Longer than the least time between two status writes.
 pub const STATUS_PACE: Duration = Duration::from_secs(6);
@@ -88,18 +85,20 @@ pub fn bench_of(leadership: Leadership) -> Bench {
     let noon = Timestamp::from_second(1_767_268_800).unwrap();
     let env = Env::started_at(|| noon, || 0.5);
     let (views, api, stop) = (Views::new(env.clone()), FakeApi::default(), CancellationToken::new());
-    let (published, publishing) = Events::new(api.client(), leadership.clone(), "a", stop.clone());
-    tokio::spawn(publishing);
-    let metrics = Arc::new(Metrics::default());
-    let view = views.cluster.clone();
-    let cluster_writer = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone());
-    let writers = Writers { cluster: cluster_writer, events: published, leadership: leadership.clone(), metrics };
     let (registry_events, registry) = mpsc::unbounded_channel();
     let (cluster, cluster_events) = mpsc::unbounded_channel();
+    let (writers, publisher) = Writers::new(&api.client(), &views, &leadership, "a", cluster.clone());
+    tokio::spawn(publisher.run(stop.clone()));
+    tokio::spawn(writers.statuses.clone().run(stop.clone()));
     let (_, probe) = mpsc::unbounded_channel();
     let (commands, command_queue) = mpsc::unbounded_channel();
     let (enqueuer, queue) = queue::new(env.clone());
-    let router = Router { views: views.clone(), enqueuer, registries: commands.clone() };
+    let router = Router {
+        views: views.clone(),
+        enqueuer,
+        registries: commands.clone(),
+        statuses: Some(writers.statuses.clone()),
+    };
     let sources = Sources { cluster: cluster_events, registry, probe, leading: leadership.changes() };
     tokio::spawn(router.run(sources, stop.clone()));
     let tasks = TaskTracker::new();

@@ -2,7 +2,7 @@
 //!
 //! - [`sessions`]: starts and ends sessions; [`draining`]: those whose ServiceRegistry is gone; [`settings`]: the
 //!   settings of each; [`duplicates`]: ServiceRegistries that are the same registry.
-//! - [`status`]: the status and its Events; [`reports`]: their pace, in a task of its own.
+//! - [`status`]: the status and its Events; [`reports`]: the reports that are due.
 //!
 //! Owns the order of commands. Refuses to know records.
 
@@ -125,7 +125,7 @@ impl Sessions {
 }
 
 #[cfg(test)]
-mod bench;
+pub(super) mod bench;
 #[cfg(test)]
 mod conditions_tests;
 #[cfg(test)]

@@ -1,24 +1,17 @@
-//! The pace of the statuses of ServiceRegistries: at most one write of each in [`STATUS_PACE`].
+//! The reports about ServiceRegistries that are due.
 //!
-//! Owns the queue of due reports, one for each name, and the task that writes them beside the sessions: a slow API
-//! server delays no session. Refuses to know what a status says, which [`super::status`] does.
+//! Owns the queue of due reports, one for each name, and the task that makes them beside the sessions. Refuses to know
+//! what a status says, which [`super::status`] does, and when it is written, which its writer does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use super::settings::Rejection;
-use super::status::{Reported, Reporter};
-
-/// Least time between two status writes of one ServiceRegistry.
-const STATUS_PACE: Duration = Duration::from_secs(5);
-/// Wait before a throttled status is tried again.
-const STATUS_RETRY: Duration = Duration::from_millis(250);
+use super::status::{Reporter, Told};
 
 /// A report that is due.
 #[derive(Debug)]
@@ -68,9 +61,9 @@ impl Reports {
         taken
     }
 
-    /// Writes what is due until it is stopped.
+    /// Reports what is due until it is stopped.
     pub async fn run(self, reporter: Reporter, stop: CancellationToken) {
-        let mut written: BTreeMap<String, Instant> = BTreeMap::new();
+        let mut told = Told::default();
         loop {
             let next = self.next();
             let wait = async {
@@ -85,21 +78,8 @@ impl Reports {
                 () = wait => {}
             }
             let now = Instant::now();
-            written.retain(|_, last| *last + STATUS_PACE > now);
             for (name, Due { rejection, .. }) in self.take(now) {
-                if let Some(last) = written.get(&name) {
-                    self.postpone(&name, *last + STATUS_PACE, rejection);
-                    continue;
-                }
-                match reporter.report(&name, rejection.as_ref()).await {
-                    Ok(Reported::Written) => drop(written.insert(name.clone(), now)),
-                    Ok(Reported::Nothing) => {}
-                    Ok(Reported::Throttled) => self.postpone(&name, now + STATUS_RETRY, rejection.clone()),
-                    Err(error) => {
-                        warn!(registry = name, %error, "cannot write the status of the ServiceRegistry; trying again");
-                        self.postpone(&name, now + STATUS_PACE, rejection.clone());
-                    }
-                }
+                reporter.report(&name, rejection.as_ref(), &mut told);
                 if let Some(wait) = reporter.looks_again(&name) {
                     self.postpone(&name, now + wait, rejection);
                 }

@@ -3,7 +3,7 @@
 //! Owns the messages of its conditions, the Events about its connection, and the reading of the annotation that
 //! releases held deletions. Refuses to decide.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +20,9 @@ use crate::api::{
     APPROVE_DELETIONS, EtcdStatus, HoldStatus, RecordCounts, ReturnedAs, ServiceRegistry, ServiceRegistryStatus,
     held_since,
 };
-use crate::cluster::Result;
-use crate::cluster::events::{self, About};
+use crate::cluster::events::{self, About, Note};
+use crate::cluster::status_queue::{Object, Status};
 use crate::cluster::view::Kind;
-use crate::cluster::writer::StatusWrite;
 use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
 use crate::registry::RegistryError;
@@ -35,14 +34,14 @@ const RESUMES: Duration = Duration::from_secs(10);
 /// The maximum of TTLs in the status.
 const MAX_TTLS: usize = 16;
 
-/// The result of a report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reported {
-    Written,
-    /// Nothing was written, because nothing changed or this process does not lead.
-    Nothing,
-    /// The budget for status writes is used up for the moment.
-    Throttled,
+/// What an Event told last about each ServiceRegistry.
+#[derive(Debug, Default)]
+pub struct Told {
+    term: Option<u64>,
+    /// The status and the reason of its condition.
+    connections: BTreeMap<String, (String, String)>,
+    /// The message about one that this version cannot read.
+    refusals: BTreeMap<String, Option<String>>,
 }
 
 /// Reports the state of sessions.
@@ -53,34 +52,35 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Writes the status where it changed. `rejection` is why there can be no session.
-    pub async fn report(&self, name: &str, rejection: Option<&Rejection>) -> Result<Reported> {
+    /// Hands the status over to its writer, and publishes its Events. `rejection` is why there can be
+    /// no session.
+    pub fn report(&self, name: &str, rejection: Option<&Rejection>, told: &mut Told) {
         let handle = self.views.registries.get(name);
         if let Some(handle) = &handle {
             self.measure(name, handle);
         }
+        let status_of = Object::ServiceRegistry(name.to_owned());
         let Some(object) = self.views.cluster().service_registries.get(name).cloned() else {
-            return Ok(Reported::Nothing);
+            told.connections.remove(name);
+            told.refusals.remove(name);
+            self.writers.statuses.forget(&status_of);
+            return;
         };
-        let known = object.status.clone().unwrap_or_default();
         self.release(name);
-        let status = self.desired(&object, &known, handle.as_deref(), rejection);
+        let shown = object.status.clone().unwrap_or_default();
+        // What waits to be written is newer than what the API server has.
+        let waiting = self.writers.statuses.latest_of_registry(&object);
+        let known = waiting.as_ref().unwrap_or(&shown);
+        let mut status = self.desired(&object, known, handle.as_deref(), rejection);
         self.writers.metrics.set_ready(name, find_true(&status.conditions, READY).is_some());
-        if status == known {
-            return Ok(Reported::Nothing);
-        }
+        self.publish_events(&object, &shown, &status, told);
         // An audit alone is no reason to write.
-        let verified = handle.as_ref().and_then(|handle| handle.audit.last_verified());
-        let last_verified = verified.map(|at| Time(conditions::whole_seconds(at))).or(status.last_verified);
-        let status = ServiceRegistryStatus { last_verified, ..status };
-        match self.writers.cluster.service_registry_status(name, &status).await? {
-            StatusWrite::Written => {
-                self.publish_connection(&object, &known, &status);
-                Ok(Reported::Written)
-            }
-            StatusWrite::Throttled(_) => Ok(Reported::Throttled),
-            StatusWrite::NotLeader => Ok(Reported::Nothing),
+        if status != *known {
+            let verified = handle.as_ref().and_then(|handle| handle.audit.last_verified());
+            status.last_verified = verified.map(|at| Time(conditions::whole_seconds(at))).or(status.last_verified);
         }
+        let uid = object.metadata.uid.as_deref().unwrap_or_default();
+        self.writers.statuses.hand_over(status_of, uid, Status::ServiceRegistry(Box::new(status)));
     }
 
     /// Lets the deletions go that an administrator approved, in every service of the registry. The first call of a
@@ -98,7 +98,11 @@ impl Reporter {
             Some(Approval::Released) => self.views.registries.get(name).iter().for_each(|handle| handle.requeue_all()),
             Some(Approval::NamesSetOnly { hash }) if guards.refuse(name, &hash) => {
                 let note = events::refused_approval(&hash);
-                self.writers.events.publish(About::ServiceRegistry(object), events::Reason::ApprovalRefused, note);
+                self.writers.events.publish(
+                    About::ServiceRegistry(object),
+                    events::Reason::ApprovalRefused,
+                    Note::Text(note),
+                );
             }
             Some(Approval::NamesSetOnly { .. } | Approval::Other) | None => {}
         }
@@ -148,44 +152,81 @@ impl Reporter {
             ..known.clone()
         };
         if let Some(handle) = handle {
-            let view = self.views.cluster();
-            // Before all are listed nobody knows whose holds are still to be reported.
-            let services = view.has_listed(&[Kind::RegisteredService]);
-            let services = services.then(|| view.index.of_registry(name).cloned().collect());
-            drop(view);
+            let services = self.holds_in_statuses(name);
             describe(&mut status, handle, services.as_ref());
         }
         status
     }
 
-    /// Publishes an Event if the connection was made or lost.
-    fn publish_connection(
+    /// The RegisteredServices of a registry, and whether the status of each reports a hold. Before all are listed nobody
+    /// knows whose holds are still to be reported.
+    fn holds_in_statuses(&self, name: &str) -> Option<BTreeMap<ServiceKey, bool>> {
+        let view = self.views.cluster();
+        if !view.has_listed(&[Kind::RegisteredService]) {
+            return None;
+        }
+        let reports = |key: &ServiceKey| {
+            let status = view.registered_services.get(key).and_then(|object| object.status.as_ref());
+            status.is_some_and(|status| find_true(&status.conditions, DELETIONS_HELD).is_some())
+        };
+        Some(view.index.of_registry(name).map(|key| (key.clone(), reports(key))).collect())
+    }
+
+    /// Publishes an Event if the object became unreadable, or the connection was made or lost, since the last one. The
+    /// first time in a leadership the status in the API server says what was told.
+    fn publish_events(
         &self,
         object: &Arc<ServiceRegistry>,
-        before: &ServiceRegistryStatus,
-        after: &ServiceRegistryStatus,
+        shown: &ServiceRegistryStatus,
+        status: &ServiceRegistryStatus,
+        told: &mut Told,
     ) {
-        let condition = |status: &ServiceRegistryStatus, kind| conditions::find(&status.conditions, kind).cloned();
-        let refused = |status| condition(status, READY).filter(|ready| ready.reason == Reason::NotSupported.as_str());
-        if let Some(ready) = refused(after).filter(|_| refused(before).is_none()) {
-            let note = format!("{}: {}", ready.reason, ready.message);
-            self.writers.events.publish(About::ServiceRegistry(object.clone()), events::Reason::NotAccepted, note);
+        let term = self.writers.leadership.term();
+        if told.term != term {
+            *told = Told { term, ..Told::default() };
         }
-        let connected = |status: &ServiceRegistryStatus| condition(status, CONNECTED);
-        let (before, Some(after)) = (connected(before), connected(after)) else { return };
-        let changed = before.is_none_or(|before| before.status != after.status || before.reason != after.reason);
+        if term.is_none() {
+            return;
+        }
+        let name = object.metadata.name.clone().unwrap_or_default();
         let about = About::ServiceRegistry(object.clone());
-        let events = &self.writers.events;
-        match after.status.as_str() {
-            "True" if changed => events.publish(about, events::Reason::Connected, "connected to the registry"),
-            "False" if changed => events.publish(about, events::Reason::Disconnected, after.message),
-            _ => {}
+        let refusal = |status: &ServiceRegistryStatus| {
+            let ready = conditions::find(&status.conditions, READY);
+            ready.filter(|ready| ready.reason == Reason::NotSupported.as_str()).map(|ready| ready.message.clone())
+        };
+        let now = refusal(status);
+        let before = told.refusals.insert(name.clone(), now.clone()).unwrap_or_else(|| refusal(shown));
+        if let Some(message) = now.filter(|now| before.as_ref() != Some(now)) {
+            let note = Note::Text(format!("{}: {message}", Reason::NotSupported.as_str()));
+            self.writers.events.publish(about.clone(), events::Reason::NotAccepted, note);
         }
+        let Some(now) = conditions::find(&status.conditions, CONNECTED) else { return };
+        if now.status == ConditionStatus::Unknown.as_str() {
+            return;
+        }
+        let of = |condition: &Condition| (condition.status.clone(), condition.reason.clone());
+        let before = told.connections.get(&name).cloned();
+        let before = before.or_else(|| conditions::find(&shown.conditions, CONNECTED).map(of));
+        told.connections.insert(name, of(now));
+        if before == Some(of(now)) {
+            return;
+        }
+        let (reason, note) = if now.status == ConditionStatus::True.as_str() {
+            (events::Reason::Connected, "connected to the registry".to_owned())
+        } else {
+            (events::Reason::Disconnected, now.message.clone())
+        };
+        self.writers.events.publish(about, reason, Note::Text(note));
     }
 }
 
-/// The facts about the session besides its conditions. `services` refer to the registry, if they are known.
-fn describe(status: &mut ServiceRegistryStatus, handle: &RegistryHandle, services: Option<&BTreeSet<ServiceKey>>) {
+/// The facts about the session besides its conditions. `services` refer to the registry, if they are known; the value
+/// is whether their status reports a hold.
+fn describe(
+    status: &mut ServiceRegistryStatus,
+    handle: &RegistryHandle,
+    services: Option<&BTreeMap<ServiceKey, bool>>,
+) {
     let session = handle.status();
     status.cluster_id = Some(handle.cluster_id.clone());
     status.prefix = Some(handle.layout.prefix().to_owned());

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use kube::api::ListParams;
 use serde_json::json;
+use twinspan::api::RegisteredServiceStatus;
 use twinspan_testbed::{TwinspanOptions, eventually, next_v4};
 
 use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
@@ -15,7 +17,8 @@ use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 stories![
     the_registry_is_down_at_start,
     the_registry_is_away_for_20_s,
-    the_registry_comes_back_empty;
+    the_registry_comes_back_empty,
+    statuses_cost_no_passes;
     long: many_records_are_put_back_at_once, the_registry_is_away_for_90_s, the_api_server_is_away_for_two_lease_ttls,
 ];
 
@@ -115,6 +118,56 @@ async fn registry_away(suite: Arc<Suite>, away: Duration) -> Result<()> {
     sandbox.imports_become("echo", &[&vms[..], &[new]].concat()).await?;
     sandbox.pods.set_ready("pod", false).await?;
     sandbox.records_become("echo", &[&vms[..], &[new]].concat()).await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// Two hundred statuses that wait to be written cost no passes, and that of the registry does not wait behind them.
+async fn statuses_cost_no_passes(suite: Arc<Suite>) -> Result<()> {
+    const NAMES: usize = 200;
+    let bed = suite.own_bed().await?;
+    let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    twinspan.ready().await?;
+    let registry = bed.start_registry("registry-statuses").await?;
+    let sandbox = Sandbox::with_registry(&bed, "statuses", &registry).await?;
+    for n in 0..NAMES {
+        let name = format!("name-{n}");
+        sandbox.headless_without_selector(&name, 80).await?;
+        sandbox.register(&name, json!({})).await?;
+    }
+    let all_say = |reason: &'static str| {
+        let services = sandbox.registered();
+        let all = move || {
+            let services = services.clone();
+            async move {
+                let all = services.list(&ListParams::default()).await?.items;
+                let says = |status: &RegisteredServiceStatus| {
+                    status.conditions.iter().any(|c| c.type_ == "Exported" && c.reason == reason)
+                };
+                let found = all.iter().filter(|object| object.status.as_ref().is_some_and(says)).count();
+                ensure!(found == NAMES, "{found} say {reason}");
+                Ok(())
+            }
+        };
+        eventually(reason, Duration::from_secs(60), all)
+    };
+    let passes = || async {
+        let mut all = 0.0;
+        for outcome in ["failed", "rejected", "waiting", "observed", "synced", "unchanged"] {
+            let series = format!("twinspan_reconcile_total{{outcome=\"{outcome}\"}}");
+            all += twinspan.metric(&series).await?.unwrap_or_default();
+        }
+        Ok::<_, anyhow::Error>(all)
+    };
+    all_say("Synced").await?;
+    let before = passes().await?;
+    registry.part().kill().await?;
+    sandbox.registry_condition("Connected", "False", "Unreachable").await?;
+    all_say("RegistryUnavailable").await?;
+    registry.start_again().await?;
+    sandbox.registry_condition("Connected", "True", "Connected").await?;
+    all_say("Synced").await?;
+    let cost = passes().await? - before;
+    ensure!(cost <= 6.0 * NAMES as f64, "{cost} passes for {NAMES} services and two changes");
     sandbox.nothing_foreign_was_touched().await
 }
 

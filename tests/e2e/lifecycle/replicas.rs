@@ -145,7 +145,8 @@ async fn observe_and_suspend_write_nothing(suite: Arc<Suite>) -> Result<()> {
     sandbox.register("echo", json!({"policy": "Observe"})).await?;
     // Observe: status says what would be written, and nothing is written.
     let object = sandbox.condition("echo", "Exported", "False", "NotWritten").await?;
-    ensure!(object.status.is_some_and(|s| s.instances.cluster == 1));
+    let counts = object.status.unwrap_or_default().instances;
+    ensure!((counts.cluster, counts.exported, counts.pending) == (1, 0, Some(1)), "{counts:?}");
     ensure!(sandbox.records("echo").await?.is_empty());
     sandbox.patch("echo", json!({"policy": "Sync"})).await?;
     sandbox.records_become("echo", &[pod.address()]).await?;

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 use twinspan_testbed::{eventually, holds, next_v4};
 
 use crate::harness::{SOON, Sandbox, Suite, record, stories};
 use crate::safety::audit::audited;
 
-stories![every_condition_from_the_first_visit, paced_under_churn_and_silent_at_rest];
+stories![every_condition_from_the_first_visit, paced_under_churn_and_silent_at_rest, put_right_after_others];
 
 async fn every_condition_from_the_first_visit(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
@@ -38,6 +38,28 @@ async fn every_condition_from_the_first_visit(suite: Arc<Suite>) -> Result<()> {
         ensure!(status.observed_generation == Some(1), "{name}: {:?}", status.observed_generation);
     }
     sandbox.condition("nowhere", "Accepted", "False", "RegistryNotFound").await?;
+    sandbox.nothing_foreign_was_touched().await
+}
+
+/// A status that somebody else changed, or emptied, is right again without any other change.
+async fn put_right_after_others(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let sandbox = Sandbox::new(bed, "putright").await?;
+    sandbox.headless_without_selector("user", 80).await?;
+    sandbox.register("user", json!({})).await?;
+    let object = sandbox.condition("user", "Ready", "True", "Synced").await?;
+    let ready = object.status.iter().flat_map(|status| &status.conditions).find(|c| c.type_ == "Ready");
+    ensure!(ready.is_some_and(|ready| ready.message == "0 exported, 0 imported, 0 skipped"), "{ready:?}");
+    let wrong = json!({"status": {"conditions": [{"type": "Ready", "status": "False", "reason": "Unreachable",
+        "message": "by hand", "lastTransitionTime": "2026-01-01T00:00:00Z"}], "instances": {"exported": 99}}});
+    let params = PatchParams::default();
+    sandbox.registered().patch_status("user", &params, &Patch::Merge(&wrong)).await?;
+    sandbox.registry_condition("Connected", "True", "Connected").await?;
+    sandbox.registries().patch_status(&sandbox.name, &params, &Patch::Merge(&wrong)).await?;
+    sandbox.condition("user", "Ready", "True", "Synced").await?;
+    ensure!(sandbox.counts("user").await?.exported == 0);
+    sandbox.registry_condition("Ready", "True", "Connected").await?;
+    sandbox.registry_condition("Connected", "True", "Connected").await?;
     sandbox.nothing_foreign_was_touched().await
 }
 

@@ -46,7 +46,7 @@ pub use facts::{
     ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Silent, Snapshot, Vanished, ViewState, ips_of,
 };
 pub use moves::FormerGoals;
-pub use outcomes::{Counts, Outcomes};
+pub use outcomes::{Counts, Outcomes, Progress, Written};
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
 

@@ -3,11 +3,12 @@
 //! Owns the choice of the outcome that counts if one address has several. Refuses to decide: each outcome comes from
 //! the planner that decided.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::endpoints::{EndpointState, addresses};
 use super::{Accepted, Facts, RegistryFacts};
-use crate::model::{InstanceAddr, InstanceOutcome, Outcome, Reason};
+use crate::model::{InstanceAddr, InstanceOutcome, Outcome, Reason, Record, Slice};
 use crate::plan::{export, import};
 
 /// Every instance of a pass, by the side on which it was found.
@@ -34,15 +35,71 @@ pub struct Counts {
     pub cluster: usize,
     /// Foreign records under the name.
     pub registry: usize,
-    pub exported: usize,
-    pub imported: usize,
     pub lost: usize,
     pub healed: usize,
     pub skipped: usize,
     pub held: usize,
 }
 
+/// The instances that are written on each side at a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The number of own records. One may have several addresses.
+    pub records: usize,
+    /// The addresses in own records.
+    pub exported: BTreeSet<InstanceAddr>,
+    /// The addresses in slices of ours.
+    pub imported: BTreeSet<InstanceAddr>,
+}
+
+/// What is written of a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub exported: usize,
+    pub imported: usize,
+    /// Instances that are planned on the other side, and are not there.
+    pub pending: usize,
+}
+
+impl Written {
+    /// The instances in these own records and in these slices.
+    pub fn new<'a>(records: impl IntoIterator<Item = &'a Record>, slices: &[Arc<Slice>]) -> Self {
+        let mut written = Self::default();
+        for record in records {
+            // While a RegisteredService moves, its records are in two places.
+            let mut anew = false;
+            for addr in record.endpoint_addresses() {
+                anew |= written.exported.insert(addr);
+            }
+            written.records += usize::from(anew);
+        }
+        let stay: Vec<Arc<Slice>> = slices.iter().filter(|slice| !slice.deleting).cloned().collect();
+        written.imported.extend(addresses(&stay));
+        written
+    }
+}
+
 impl Outcomes {
+    /// What is written of the plan, if the views show `written`.
+    pub fn progress(&self, written: &Written) -> Progress {
+        let among = |instance: &InstanceOutcome, there: &BTreeSet<InstanceAddr>| {
+            instance.subject.address().is_some_and(|addr| there.contains(&addr))
+        };
+        let known: BTreeSet<InstanceAddr> =
+            self.imported.iter().filter_map(|instance| instance.subject.address()).collect();
+        let count = |all: &[InstanceOutcome], matches: &dyn Fn(&InstanceOutcome) -> bool| {
+            all.iter().filter(|instance| instance.counts && matches(instance)).count()
+        };
+        let missing_exports = |i: &InstanceOutcome| i.outcome.is_exported() && !among(i, &written.exported);
+        let missing_imports = |i: &InstanceOutcome| i.outcome.is_imported() && !among(i, &written.imported);
+        Progress {
+            exported: written.records,
+            imported: count(&self.imported, &|instance| among(instance, &written.imported))
+                + written.imported.difference(&known).count(),
+            pending: count(&self.ready, &missing_exports) + count(&self.imported, &missing_imports),
+        }
+    }
+
     /// The outcomes of a RegisteredService that cannot be acted upon: all have one reason.
     pub(super) fn not_accepted(facts: &Facts) -> Self {
         let cluster = &facts.cluster;
@@ -143,8 +200,6 @@ impl Outcomes {
         Counts {
             cluster: self.ready.len(),
             registry: self.foreign_records,
-            exported: count(&|instance| instance.outcome.is_exported()),
-            imported: count(&|instance| instance.outcome.is_imported()),
             lost: count(&|instance| !instance.held && matches!(instance.outcome, Outcome::Lost { .. })),
             healed: count(&|instance| matches!(instance.outcome, Outcome::ToBeHealed { .. } | Outcome::Healed { .. })),
             skipped: self.skipped().count(),
@@ -165,5 +220,48 @@ impl Outcomes {
             }
         }
         (by_address, rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RecordKey;
+
+    fn addr(text: &str) -> InstanceAddr {
+        InstanceAddr::parse(text).unwrap()
+    }
+
+    #[test]
+    fn counts_say_what_is_written_and_what_is_only_planned() {
+        let key = RecordKey::from("p/echo/10.0.0.1:80");
+        let of = |text: &str, outcome| InstanceOutcome::of(addr(text), outcome);
+        let second_port = |text: &str| InstanceOutcome { counts: false, ..of(text, Outcome::Imported) };
+        let outcomes = Outcomes {
+            ready: vec![of("10.0.0.1:80", Outcome::Exported { key }), of("10.0.0.2:80", Outcome::ToBeExported)],
+            imported: vec![
+                of("192.0.2.1:80", Outcome::Imported),
+                second_port("192.0.2.1:81"),
+                of("192.0.2.2:80", Outcome::ToBeImported),
+            ],
+            ..Outcomes::default()
+        };
+        let set = |all: &[&str]| all.iter().map(|text| addr(text)).collect::<BTreeSet<_>>();
+        let before = Written {
+            records: 1,
+            exported: set(&["10.0.0.1:80"]),
+            imported: set(&["192.0.2.1:80", "192.0.2.1:81", "192.0.2.9:80"]),
+        };
+        let found = outcomes.progress(&before);
+        assert_eq!((found.exported, found.imported, found.pending), (1, 2, 2), "one is to go and is still there");
+        let after = Written {
+            records: 2,
+            exported: set(&["10.0.0.1:80", "10.0.0.2:80"]),
+            imported: set(&["192.0.2.1:80", "192.0.2.1:81", "192.0.2.2:80"]),
+        };
+        let found = outcomes.progress(&after);
+        assert_eq!((found.exported, found.imported, found.pending), (2, 2, 0));
+        let nothing = outcomes.progress(&Written::default());
+        assert_eq!((nothing.exported, nothing.imported, nothing.pending), (0, 0, 4));
     }
 }

@@ -16,10 +16,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use twinspan_core::Timestamp;
-use twinspan_core::model::{InstanceAddr, ServiceKey};
-use twinspan_core::plan::service::{self, Plan, Term};
+use twinspan_core::model::{InstanceAddr, InstanceOutcome, Outcome, ServiceKey};
+use twinspan_core::plan::service::{self, Plan, Term, Written};
 
 use crate::api::RegisteredServiceStatus;
+use crate::controllers::registered_service::apply::Applied;
 use crate::controllers::registered_service::checkpoint::{Checkpoint, Checkpoints};
 use crate::controllers::registered_service::observe::{Observed, observe, read_pods};
 use crate::controllers::registered_service::validate::{Validation, validate};
@@ -111,11 +112,37 @@ impl Given {
         let (facts, former) = (&observed.facts, &validation.former);
         let plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, now);
         let applied = self.errors.applied(&validation, &plan);
-        let status = status::desired(&observed, &validation, &plan, &applied, now);
+        let written = self.written(&observed, &validation, &plan, &applied);
+        let known = observed.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
+        let status = status::desired(&observed, known, &validation, &plan, (&applied, &written), now);
         if let Some(directions) = &plan.directions {
             views.guards.report(registries::MAIN, &key(), Some(directions.deletions()), &views.env);
         }
         Passed { observed, validation, plan, status, now }
+    }
+}
+
+impl Given {
+    /// What there is after the writes, as far as they succeed.
+    fn written(&self, observed: &Observed, validation: &Validation, plan: &Plan, applied: &Applied) -> Written {
+        let facts = &observed.facts;
+        let own = facts.registry.iter().chain(&facts.former).flat_map(|registry| {
+            let records = registry.snapshot.records.values().chain(registry.snapshot.under_other_names.values());
+            records.filter(|record| record.own(&registry.owner.cluster_id) == Some(&registry.owner))
+        });
+        let mut written = Written::new(own.map(AsRef::as_ref), &facts.cluster.our_slices);
+        let writes = self.leads && validation.writes && (plan.directions.is_some() || validation.withdraws());
+        if writes && applied.registry_error.is_none() {
+            let stays = |i: &&InstanceOutcome| i.outcome.is_exported() || i.outcome == Outcome::RecordWithoutEndpoint;
+            let exported: Vec<_> = plan.outcomes.ready.iter().chain(&plan.outcomes.records).filter(stays).collect();
+            written.records = exported.iter().filter(|instance| instance.counts).count();
+            written.exported = exported.iter().filter_map(|instance| instance.subject.address()).collect();
+        }
+        if writes && applied.cluster_error.is_none() {
+            let imported = plan.outcomes.imported.iter().filter(|instance| instance.outcome.is_imported());
+            written.imported = imported.filter_map(|instance| instance.subject.address()).collect();
+        }
+        written
     }
 }
 

@@ -1,0 +1,275 @@
+//! The statuses that wait to be written: which is the next one, and when.
+//!
+//! Owns the order and the pace. The latest status of an object replaces the one before. One object is written at most
+//! every [`PACE`], all together [`PER_SECOND`] times a second: statuses, which people read, must not cost the API
+//! server the capacity that slices need. A status whose `DeletionsHeld` changes goes first, then those of
+//! ServiceRegistries; within a class the one that waits longest, so that objects that change all the time hold up no
+//! other. Refuses to do I/O and to know what a status says.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use twinspan_core::model::ServiceKey;
+
+use crate::api::{RegisteredServiceStatus, ServiceRegistryStatus};
+
+/// Least time between two writes of one status.
+pub const PACE: Duration = Duration::from_secs(5);
+/// Writes a second, over all objects.
+const PER_SECOND: u32 = 20;
+/// Writes that are under way at once; more wait.
+const UNDER_WAY: usize = 16;
+
+/// An object with a status of ours.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Object {
+    ServiceRegistry(String),
+    RegisteredService(ServiceKey),
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ServiceRegistry(name) => write!(f, "ServiceRegistry {name}"),
+            Self::RegisteredService(key) => write!(f, "RegisteredService {key}"),
+        }
+    }
+}
+
+/// The status of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Status {
+    ServiceRegistry(Box<ServiceRegistryStatus>),
+    RegisteredService(Box<RegisteredServiceStatus>),
+}
+
+/// The order of statuses; the first goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    /// People have to act while there is a hold, and the next leader resumes it from the status.
+    Hold,
+    ServiceRegistry,
+    RegisteredService,
+}
+
+/// A status that waits, or is under way.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    pub uid: String,
+    pub status: Status,
+    class: Class,
+    /// Its place among those of its class.
+    number: u64,
+    due: Instant,
+    /// Writes that failed one after another.
+    pub failures: u32,
+    /// The `resourceVersion` that turned out to be outdated.
+    pub outdated: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub struct StatusQueue {
+    waiting: BTreeMap<Object, Waiting>,
+    under_way: BTreeMap<Object, Waiting>,
+    /// The time before which an object is not written again.
+    paced: BTreeMap<Object, Instant>,
+    numbered: u64,
+    /// The time of the next permit; in the past after a quiet time.
+    next_permit: Option<Instant>,
+}
+
+impl StatusQueue {
+    /// The latest status of an object with this UID, if it is not written yet.
+    pub fn latest(&self, object: &Object, uid: &str) -> Option<&Status> {
+        let waiting = self.waiting.get(object).or_else(|| self.under_way.get(object));
+        waiting.filter(|waiting| waiting.uid == uid).map(|waiting| &waiting.status)
+    }
+
+    pub fn is_under_way(&self, object: &Object) -> bool {
+        self.under_way.contains_key(object)
+    }
+
+    /// The number of statuses that wait.
+    pub fn count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Adds the latest status of an object. `hold_changes` if it begins or ends a hold.
+    pub fn put(&mut self, object: Object, uid: &str, status: Status, hold_changes: bool) {
+        let now = Instant::now();
+        let class = match object {
+            _ if hold_changes => Class::Hold,
+            Object::ServiceRegistry(_) => Class::ServiceRegistry,
+            Object::RegisteredService(_) => Class::RegisteredService,
+        };
+        let due = self.paced.get(&object).map_or(now, |paced| now.max(*paced));
+        let waiting = self.waiting.entry(object).or_insert_with(|| {
+            self.numbered += 1;
+            let (uid, status) = (String::new(), status.clone());
+            Waiting { uid, status, class, number: self.numbered, due, failures: 0, outdated: None }
+        });
+        uid.clone_into(&mut waiting.uid);
+        (waiting.status, waiting.class, waiting.due) = (status, class, waiting.due.min(due));
+    }
+
+    pub fn remove(&mut self, object: &Object) {
+        self.waiting.remove(object);
+    }
+
+    /// Forgets everything that waits. What is under way ends by itself.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// The object whose status is to be written now.
+    ///
+    /// # Errors
+    /// The time at which there may be one; `None` if something else has to happen first.
+    pub fn next(&self) -> Result<Object, Option<Instant>> {
+        if self.under_way.len() >= UNDER_WAY {
+            return Err(None);
+        }
+        let now = Instant::now();
+        let startable = || self.waiting.iter().filter(|(object, _)| !self.under_way.contains_key(object));
+        let ready = startable().filter(|(_, waiting)| waiting.due <= now);
+        match ready.min_by_key(|(_, waiting)| (waiting.class, waiting.number)) {
+            Some((object, _)) if self.permit(now) <= now => Ok(object.clone()),
+            Some(_) => Err(Some(self.permit(now))),
+            None => Err(startable().map(|(_, waiting)| waiting.due).min()),
+        }
+    }
+
+    /// The status that waits for an object.
+    pub fn get(&self, object: &Object) -> Option<&Waiting> {
+        self.waiting.get(object)
+    }
+
+    /// The time of the next permit: [`PER_SECOND`] a second, in one burst after a quiet second.
+    fn permit(&self, now: Instant) -> Instant {
+        let earliest = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
+        self.next_permit.map_or(earliest, |at| at.max(earliest))
+    }
+
+    /// The status of an object is sent now.
+    pub fn start(&mut self, object: &Object) -> Option<Waiting> {
+        let now = Instant::now();
+        let waiting = self.waiting.remove(object)?;
+        self.next_permit = Some(self.permit(now) + Duration::from_secs(1) / PER_SECOND);
+        self.under_way.insert(object.clone(), waiting.clone());
+        self.paced.retain(|_, paced| *paced > now);
+        self.paced.insert(object.clone(), now + PACE);
+        Some(waiting)
+    }
+
+    /// A write ended for good.
+    pub fn end(&mut self, object: &Object) {
+        self.under_way.remove(object);
+    }
+
+    /// A write has to be repeated after this time, with the latest status then.
+    pub fn retry(&mut self, object: &Object, after: Duration, sent: Waiting) {
+        self.under_way.remove(object);
+        let due = Instant::now() + after;
+        let Waiting { number, failures, outdated, .. } = sent.clone();
+        let waiting = self.waiting.entry(object.clone()).or_insert(sent);
+        (waiting.number, waiting.failures, waiting.outdated, waiting.due) = (number, failures, outdated, due);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &str) -> Object {
+        Object::RegisteredService(ServiceKey::new("shop", name))
+    }
+
+    fn registry(name: &str) -> Object {
+        Object::ServiceRegistry(name.to_owned())
+    }
+
+    /// A status that can be told from others.
+    fn status(generation: i64) -> Status {
+        let status = RegisteredServiceStatus { observed_generation: Some(generation), ..Default::default() };
+        Status::RegisteredService(Box::new(status))
+    }
+
+    fn write_next(queue: &mut StatusQueue) -> Result<Object, Option<Instant>> {
+        let object = queue.next()?;
+        queue.start(&object).unwrap();
+        queue.end(&object);
+        Ok(object)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn twenty_a_second_and_no_more_than_a_second_saved_up() {
+        let mut queue = StatusQueue::default();
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        (0..1000).for_each(|n| queue.put(service(&n.to_string()), "uid", status(0), false));
+        let (mut at_once, start) = (0, Instant::now());
+        while write_next(&mut queue).is_ok() {
+            at_once += 1;
+        }
+        assert!((20..=21).contains(&at_once), "{at_once} at once");
+        let mut more = 0;
+        while start.elapsed() < Duration::from_secs(10) {
+            match write_next(&mut queue) {
+                Ok(_) => more += 1,
+                Err(at) => tokio::time::sleep_until(at.unwrap()).await,
+            }
+        }
+        assert!((195..=205).contains(&more), "{more} in 10 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_goes_first_then_registries_then_whoever_waits_longest() {
+        let mut queue = StatusQueue::default();
+        for name in ["c", "b", "a"] {
+            queue.put(service(name), "uid", status(0), false);
+        }
+        queue.put(registry("main"), "uid", status(0), false);
+        queue.put(service("held"), "uid", status(0), true);
+        // The latest counts, at the place of the first.
+        queue.put(service("c"), "uid", status(1), false);
+        assert_eq!(queue.latest(&service("c"), "uid"), Some(&status(1)));
+        assert_eq!(queue.latest(&service("c"), "another"), None);
+        let order: Vec<Object> = std::iter::from_fn(|| write_next(&mut queue).ok()).collect();
+        assert_eq!(order, [service("held"), registry("main"), service("c"), service("b"), service("a")]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_object_is_written_every_five_seconds_and_never_twice_at_once() {
+        let mut queue = StatusQueue::default();
+        let start = Instant::now();
+        queue.put(service("a"), "uid", status(0), false);
+        let sent = queue.start(&queue.next().unwrap()).unwrap();
+        queue.put(service("a"), "uid", status(1), false);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert_eq!(queue.next(), Err(None), "the answer is waited for");
+        assert_eq!(queue.latest(&service("a"), "uid"), Some(&status(1)));
+        queue.retry(&service("a"), Duration::from_secs(2), Waiting { failures: 1, ..sent });
+        assert_eq!(queue.next(), Err(Some(start + Duration::from_secs(8))));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let again = queue.start(&queue.next().unwrap()).unwrap();
+        assert_eq!((again.status, again.failures), (status(1), 1), "the latest, and the failures go on");
+        queue.end(&service("a"));
+        queue.put(service("a"), "uid", status(2), false);
+        assert_eq!(queue.next(), Err(Some(start + Duration::from_secs(13))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn some_that_get_no_answer_hold_up_the_rest_only_beyond_the_bound() {
+        let mut queue = StatusQueue::default();
+        for n in 0..=UNDER_WAY {
+            queue.put(service(&n.to_string()), "uid", status(0), false);
+        }
+        for _ in 0..UNDER_WAY {
+            queue.start(&queue.next().unwrap()).unwrap();
+        }
+        assert_eq!(queue.next(), Err(None));
+        queue.end(&service("0"));
+        assert!(queue.next().is_ok());
+    }
+}
