@@ -91,7 +91,8 @@ reasons! {
     NotAccepted [EXPORTED, IMPORTED]: "The spec cannot be acted upon: see the condition Accepted.";
     NotWritten [EXPORTED, IMPORTED]: "There is something to write, but `spec.suspend` or policy Observe forbids it.";
     RegistryUnavailable [EXPORTED, IMPORTED]: "The ServiceRegistry is not Ready, or does not tell of this name; the message says why. What is there is kept.";
-    WriteFailed [IMPORTED]: "The API server refused a write; the message says which. It is tried again.";
+    WriteFailed [EXPORTED, IMPORTED]: "A write to the API server failed; the message says which. It is tried again.";
+    RefusedByCluster [EXPORTED, IMPORTED]: "The API server refuses a slice or the Service, by a quota or a policy; the message has its words. It costs that port alone, and is tried again.";
     RegistryNotFound [ACCEPTED]: "There is no such ServiceRegistry: create it, or correct `spec.registryRef`.";
     NotAllowed [ACCEPTED]: "The ServiceRegistry does not allow the namespace that name: its administrator grants it in `spec.allowed`.";
     ServiceMissing [ACCEPTED]: "There is no such Service: create it, or set `spec.service.create`.";
@@ -99,7 +100,7 @@ reasons! {
     PortAmbiguous [ACCEPTED]: "The Service has several ports: name one in `spec.service.ports`.";
     ExternalName [ACCEPTED]: "The Service is an ExternalName, which has no endpoints: use another.";
     InvalidName [ACCEPTED]: "The registry cannot hold that name, or its clients would never find it: set `spec.registryName`.";
-    NotSupported [ACCEPTED]: "The format of the registry has no place for something in the spec; the message names it. Remove it.";
+    NotSupported [ACCEPTED]: "The format of the registry has no place for something in the spec, or this version cannot read it; the message names it. Remove it, or run the version that knows it.";
     NamespaceTerminating [ACCEPTED]: "The namespace is being deleted; nothing more is written to it.";
     Unreachable [CONNECTED, SYNCED, EXPORTED]: "No endpoint answers, or none in time: check `spec.etcd.endpoints`, the health of etcd and the network between.";
     AuthFailed [CONNECTED, SYNCED, EXPORTED]: "The registry refuses the user: check the Secret of `spec.etcd.auth`.";

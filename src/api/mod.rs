@@ -11,6 +11,7 @@ pub mod conditions;
 pub mod crds;
 mod hold;
 mod registered_service;
+pub mod salvage;
 mod schema;
 mod selector;
 mod service_registry;

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{CidrSet, ObjectKey, ServiceKey, ServiceView};
+use twinspan_core::model::{CidrSet, ObjectKey, ServiceKey, ServiceView, Slice};
 use twinspan_core::plan::trust;
 
 use super::convert::{NamespaceView, NodeView, SecretView};
 use super::index::Index;
 use super::pods::Pods;
 use super::slices::Slices;
-use crate::api::{RegisteredService, ServiceRegistry};
+use crate::api::{RegisteredService, ServiceRegistry, salvage};
 
 /// Time after which a broken watch counts as recovered. Each further failure is reported within the longest backoff and
 /// a connection's timeout, so silence for longer means that the watch works.
@@ -73,6 +73,11 @@ pub enum ClusterEvent {
     ServiceRegistry(String),
     /// The Service, or a slice that names it.
     Service(ServiceKey),
+    /// Slices of these Services were written by this RegisteredService, which knows it.
+    Wrote {
+        services: Vec<ServiceKey>,
+        by: ServiceKey,
+    },
     Namespace(String),
     Secret,
     /// Pods with these addresses, present or earlier, changed.
@@ -83,10 +88,22 @@ pub enum ClusterEvent {
     Synced(Kind),
 }
 
+/// A RegisteredService that cannot be decoded.
+#[derive(Debug)]
+pub struct Unreadable {
+    pub uid: String,
+    /// The fields that can be read; `None` if the registry or a name cannot.
+    pub object: Option<Arc<RegisteredService>>,
+    /// The first field that cannot be read, and why.
+    pub message: String,
+}
+
 #[derive(Debug, Default)]
 pub struct ClusterView {
     synced: BTreeSet<Kind>,
     pub registered_services: BTreeMap<ServiceKey, Arc<RegisteredService>>,
+    /// RegisteredServices that cannot be decoded. They are present and refused, never gone.
+    pub unreadable: BTreeMap<ServiceKey, Arc<Unreadable>>,
     pub service_registries: BTreeMap<String, Arc<ServiceRegistry>>,
     pub services: BTreeMap<ServiceKey, Arc<ServiceView>>,
     pub namespaces: BTreeMap<String, Arc<NamespaceView>>,
@@ -132,6 +149,36 @@ impl ClusterView {
             return self.pods.ended_unseen(ip);
         }
         self.broken_watches.get(&Kind::Pod).is_some_and(|since| now.duration_since(*since) < BROKEN_FOR)
+    }
+
+    /// Enters a RegisteredService that cannot be decoded, as far as it can be read.
+    pub fn put_unreadable(&mut self, key: &ServiceKey, object: &serde_json::Value, message: String) {
+        let uid = object.pointer("/metadata/uid").and_then(|uid| uid.as_str()).unwrap_or_default().to_owned();
+        let read = salvage::registered_service(object).map(Arc::new);
+        self.registered_services.remove(key);
+        self.index.remove(key);
+        if let Some(read) = &read {
+            self.index.put(key, read);
+        }
+        self.unreadable.insert(key.clone(), Arc::new(Unreadable { uid, object: read, message }));
+    }
+
+    /// Whether no RegisteredService has this UID, or the one of this key has it.
+    pub fn may_keep(&self, key: &ServiceKey, owner_uid: Option<&str>) -> bool {
+        owner_uid.is_none_or(|uid| self.index.of_uid(uid).is_none_or(|owner| owner == key))
+    }
+
+    /// The RegisteredService that has to look after a slice of ours that nobody owns.
+    pub fn stray(&self, namespace: &str, slice: &Slice) -> Option<ServiceKey> {
+        let keeper = slice.keeper.as_ref().filter(|_| slice.is_ours())?;
+        let owned = slice.owner_uid.as_ref().is_some_and(|uid| self.index.of_uid(uid).is_some());
+        (!owned).then(|| ServiceKey::new(namespace, keeper))
+    }
+
+    /// RegisteredServices of which not even the names can be read: whatever changes in the namespace concerns them.
+    pub fn nameless(&self, namespace: &str) -> Vec<ServiceKey> {
+        let here = self.unreadable.iter().filter(|(key, read)| key.namespace == namespace && read.object.is_none());
+        here.map(|(key, _)| key.clone()).collect()
     }
 
     /// The default cluster ID: the UID of kube-system, which lasts as long as the cluster.

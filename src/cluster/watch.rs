@@ -193,7 +193,7 @@ impl Watched for RegisteredService {
     const KIND: Kind = Kind::RegisteredService;
 
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey> {
-        view.registered_services.keys().cloned().collect()
+        view.registered_services.keys().chain(view.unreadable.keys()).cloned().collect()
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, mut object: Self) -> Vec<ClusterEvent> {
@@ -212,6 +212,7 @@ impl Watched for RegisteredService {
         view.index.put(&key, &object);
         affected.extend(view.index.siblings(&key));
         let names = moved(before, view.index.registry_and_name(&key));
+        view.unreadable.remove(&key);
         view.registered_services.insert(key.clone(), Arc::new(object));
         affected.insert(key);
         names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
@@ -222,6 +223,7 @@ impl Watched for RegisteredService {
         let names = moved(view.index.registry_and_name(key), None);
         view.index.remove(key);
         view.registered_services.remove(key);
+        view.unreadable.remove(key);
         affected.insert(key.clone());
         names.into_iter().chain(affected.into_iter().map(ClusterEvent::RegisteredService)).collect()
     }
@@ -302,8 +304,17 @@ impl Watched for EndpointSlice {
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        let services = view.slices.put(&key.namespace, convert::slice(object));
-        affected(view, services)
+        let others = convert::others_metadata(&object.metadata);
+        let slice = convert::slice(object);
+        let stray = view.stray(&key.namespace, &slice);
+        let version = slice.resource_version.clone();
+        let services = view.slices.put(&key.namespace, slice);
+        if view.slices.version(&key) == Some(version.as_str()) {
+            view.slices.set_others(&key, others);
+        }
+        let mut events = affected(view, services);
+        events.extend(stray.map(ClusterEvent::RegisteredService));
+        events
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {

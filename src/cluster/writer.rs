@@ -17,11 +17,13 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde::Serialize;
 use serde_json::json;
+use tokio::sync::mpsc;
 use twinspan_core::model::{NewService, ObjectKey, ServiceKey};
 use twinspan_core::plan::slices::SliceOp;
 
+use super::convert::OthersMetadata;
 use super::status_budget::StatusBudget;
-use super::view::ClusterView;
+use super::view::{ClusterEvent, ClusterView};
 use super::{ClusterError, Result, convert};
 use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry, ServiceRegistryStatus};
 use crate::leadership::Leadership;
@@ -39,6 +41,7 @@ pub struct ClusterWriter {
     view: Arc<Mutex<ClusterView>>,
     metrics: Arc<Metrics>,
     status_budget: Arc<StatusBudget>,
+    events: mpsc::UnboundedSender<ClusterEvent>,
 }
 
 impl fmt::Debug for ClusterWriter {
@@ -58,8 +61,15 @@ pub enum StatusWrite {
 }
 
 impl ClusterWriter {
-    pub fn new(client: Client, leadership: Leadership, view: Arc<Mutex<ClusterView>>, metrics: Arc<Metrics>) -> Self {
-        Self { client, leadership, view, metrics, status_budget: Arc::default() }
+    /// `events` takes what the view learnt from answers, because the watch will show nothing new.
+    pub fn new(
+        client: Client,
+        leadership: Leadership,
+        view: Arc<Mutex<ClusterView>>,
+        metrics: Arc<Metrics>,
+        events: mpsc::UnboundedSender<ClusterEvent>,
+    ) -> Self {
+        Self { client, leadership, view, metrics, status_budget: Arc::default(), events }
     }
 
     /// True if a request may be sent now.
@@ -75,40 +85,50 @@ impl ClusterWriter {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes one slice of a RegisteredService, and enters the answer into the view.
+    /// Writes one slice of a RegisteredService, enters the answer into the view, and tells the others of its Service.
     pub async fn slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<()> {
         self.ask()?;
         let outcome = self.send_slice(owner, op).await;
-        let result = outcome.as_ref().map_or_else(ClusterError::label, |()| "ok");
+        let result = outcome.as_ref().map_or_else(ClusterError::label, |_| "ok");
         self.metrics.wrote("cluster", op.label(), result, 1);
-        outcome
+        let services = outcome?;
+        // The receiver is dropped only while the process ends.
+        let _ = self.events.send(ClusterEvent::Wrote { services, by: owner.key.clone() });
+        Ok(())
     }
 
-    async fn send_slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<()> {
+    /// Returns the affected Services.
+    async fn send_slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<Vec<ServiceKey>> {
         let namespace = &owner.key.namespace;
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), namespace);
         let written = match op {
             SliceOp::Create(spec) => {
-                let object = convert::endpoint_slice(namespace, owner.reference(), spec, None);
+                let object =
+                    convert::endpoint_slice(namespace, owner.reference(), spec, None, OthersMetadata::default());
                 let what = format!("create EndpointSlice {namespace}/{}", spec.name);
                 call(what, api.create(&PostParams::default(), &object)).await?
             }
             SliceOp::Update { spec, if_version } => {
-                let object = convert::endpoint_slice(namespace, owner.reference(), spec, Some(if_version));
+                let others = self.view().slices.others(&ObjectKey::new(namespace, &spec.name));
+                let object = convert::endpoint_slice(namespace, owner.reference(), spec, Some(if_version), others);
                 let what = format!("replace EndpointSlice {namespace}/{}", spec.name);
                 call(what, api.replace(&spec.name, &PostParams::default(), &object)).await?
             }
-            SliceOp::Delete { name, if_version } => {
+            SliceOp::Delete { name, if_version, .. } => {
                 let preconditions = Preconditions { resource_version: Some(if_version.clone()), uid: None };
                 let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                 let what = format!("delete EndpointSlice {namespace}/{name}");
                 call(what, unless_gone(api.delete(name, &params))).await?;
-                self.view().slices.set_deleting(&ObjectKey::new(namespace, name));
-                return Ok(());
+                return Ok(self.view().slices.set_deleting(&ObjectKey::new(namespace, name)));
             }
         };
-        self.view().slices.wrote(namespace, convert::slice(written));
-        Ok(())
+        let others = convert::others_metadata(&written.metadata);
+        let slice = convert::slice(written);
+        let key = ObjectKey::new(namespace, &slice.name);
+        let mut view = self.view();
+        let services = view.slices.wrote(namespace, slice);
+        view.slices.set_others(&key, others);
+        Ok(services)
     }
 
     /// Creates a Service without a selector, so that only our endpoints belong to it. Garbage collection deletes it

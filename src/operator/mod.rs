@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::cluster;
 use crate::cluster::events::Events;
+use crate::cluster::view::ClusterEvent;
 use crate::cluster::watch::Watches;
 use crate::cluster::writer::ClusterWriter;
 use crate::controllers::queue;
@@ -106,11 +107,13 @@ pub async fn run(
     let stop = stop.child_token();
     let lifetimes = Lifetimes::new(&stop);
     let (views, leadership, metrics) = (Views::new(env), settings.leadership(), Arc::new(Metrics::default()));
-    let writers = writers(&client, &settings, &views, &leadership, &metrics, &lifetimes);
+    let (cluster_events, cluster) = mpsc::unbounded_channel();
+    let writers = writers(&client, &settings, &views, &leadership, &metrics, &lifetimes, cluster_events.clone());
     lifetimes
         .tasks
         .spawn("leadership metric", follow_leadership(leadership.clone(), metrics.clone(), lifetimes.election.clone()));
-    let passes = start_controllers(&client, &settings, &views, writers, &lifetimes).await;
+    let cluster = (cluster_events, cluster);
+    let passes = start_controllers(&client, &settings, &views, writers, &lifetimes, cluster).await;
     let electing = lead(client, settings.clone(), leadership.clone(), lifetimes.election.clone());
     let electing = lifetimes.tasks.spawn("election", electing);
 
@@ -183,12 +186,13 @@ fn writers(
     leadership: &Leadership,
     metrics: &Arc<Metrics>,
     lifetimes: &Lifetimes,
+    told: mpsc::UnboundedSender<ClusterEvent>,
 ) -> Writers {
     let identity = &settings.identity;
     let (events, publishing) = Events::new(client.clone(), leadership.clone(), identity, lifetimes.election.clone());
     lifetimes.tasks.spawn("events", publishing);
     let view = views.cluster.clone();
-    let cluster = ClusterWriter::new(client.clone(), leadership.clone(), view, metrics.clone());
+    let cluster = ClusterWriter::new(client.clone(), leadership.clone(), view, metrics.clone(), told);
     Writers { cluster, events, leadership: leadership.clone(), metrics: metrics.clone() }
 }
 
@@ -199,11 +203,11 @@ async fn start_controllers(
     views: &Views,
     writers: Writers,
     lifetimes: &Lifetimes,
+    (cluster_events, cluster): (mpsc::UnboundedSender<ClusterEvent>, mpsc::UnboundedReceiver<ClusterEvent>),
 ) -> JoinHandle<()> {
     let Lifetimes { tasks, epochs, election, releasing, writing } = lifetimes;
     let (env, leadership) = (&views.env, &writers.leadership);
     let (registry_events, registry) = mpsc::unbounded_channel();
-    let (cluster_events, cluster) = mpsc::unbounded_channel();
     let (probe_events, probe) = mpsc::unbounded_channel();
     let (commands, command_queue) = mpsc::unbounded_channel();
     let (enqueuer, queue) = queue::new(env.clone());

@@ -187,6 +187,9 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::FormerEndpoint => {
             "it was a pod of the Service, and its record was left behind; registering anew imports it"
         }
+        Reason::RefusedByCluster => {
+            "the API server refuses the slice that would hold it, by a quota or a policy; the condition Imported has its words"
+        }
         Reason::Conflict => "an older RegisteredService, or somebody's record under our key, has it",
     }
 }

@@ -64,6 +64,8 @@ reasons! {
     OtherCluster,
     FormerEndpoint,
     Conflict,
+    /// The API server refuses the slice that would hold it: a quota, or an admission policy.
+    RefusedByCluster,
 }
 
 impl fmt::Display for Reason {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{LeaseId, RegistryName, ServiceKey};
+use twinspan_core::model::{LeaseId, ObjectKey, RegistryName, ServiceKey};
 
 use super::{Checkpoints, Controller};
 use crate::api::conditions::find;
@@ -23,7 +23,7 @@ use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry};
 use crate::cluster::convert;
 use crate::cluster::events::Events;
 use crate::cluster::fake_api::{FakeApi, Received};
-use crate::cluster::view::{ClusterView, Kind};
+use crate::cluster::view::{ClusterEvent, ClusterView, Kind};
 use crate::cluster::writer::ClusterWriter;
 use crate::controllers::queue::Finished;
 use crate::controllers::service_registry::settings;
@@ -48,6 +48,8 @@ pub struct Bench {
     pub etcds: BTreeMap<String, FakeEtcd>,
     pub controller: Controller,
     pub events: mpsc::UnboundedReceiver<RegistryEvent>,
+    /// What the writer of the cluster told.
+    pub heard: mpsc::UnboundedReceiver<ClusterEvent>,
     /// The time of day that the machine shows.
     machine: Arc<Mutex<Timestamp>>,
     versions: u64,
@@ -92,11 +94,12 @@ fn process(
     tokio::spawn(publishing);
     let metrics = Arc::new(Metrics::default());
     let view = views.cluster.clone();
-    let cluster = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone());
+    let (told, heard) = mpsc::unbounded_channel();
+    let cluster = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone(), told);
     let writers = Writers { cluster, events, leadership, metrics };
     let (sender, events) = mpsc::unbounded_channel();
     let controller = Controller { views, writers, checkpoints: Checkpoints::default() };
-    (Bench { api, etcds: BTreeMap::new(), controller, events, machine, versions: 100, stop }, sender)
+    (Bench { api, etcds: BTreeMap::new(), controller, events, heard, machine, versions: 100, stop }, sender)
 }
 
 impl Bench {
@@ -123,7 +126,9 @@ impl Bench {
         let (events, publishing) = Events::new(self.api.client(), leadership.clone(), "a", self.stop.clone());
         tokio::spawn(publishing);
         let (view, metrics) = (self.controller.views.cluster.clone(), self.controller.writers.metrics.clone());
-        let cluster = ClusterWriter::new(self.api.client(), leadership.clone(), view, metrics.clone());
+        let (told, heard) = mpsc::unbounded_channel();
+        self.heard = heard;
+        let cluster = ClusterWriter::new(self.api.client(), leadership.clone(), view, metrics.clone(), told);
         self.controller.writers = Writers { cluster, events, leadership: leadership.clone(), metrics };
     }
 
@@ -207,6 +212,37 @@ impl Bench {
         view.registered_services.remove(&key());
     }
 
+    /// The watch shows a slice as the API has it, or that it is gone.
+    pub fn show_slice(&self, name: &str) {
+        let key = ObjectKey::new("shop", name);
+        let mut view = self.controller.views.cluster();
+        match self.api.object(&format!("{SLICES}/{name}")) {
+            Some(object) => {
+                let slice: EndpointSlice = parse(object);
+                let others = convert::others_metadata(&slice.metadata);
+                view.slices.put("shop", convert::slice(slice));
+                view.slices.set_others(&key, others);
+            }
+            None => drop(view.slices.remove(&key)),
+        }
+    }
+
+    /// What the administrator allows in a registry.
+    pub fn allow(&self, registry: &str, names: &[&str]) {
+        let mut view = self.controller.views.cluster();
+        let object = Arc::make_mut(view.service_registries.get_mut(registry).unwrap());
+        object.spec.allowed = parse(json!([{"namespaceSelector": {}, "registryNames": names}]));
+    }
+
+    /// The watch shows a RegisteredService that cannot be decoded.
+    pub fn register_unreadable(&self, spec: &Value) {
+        let object = json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+            "metadata": {"name": "echo", "namespace": "shop", "uid": "uid-1", "generation": 2}, "spec": spec,
+        });
+        self.controller.views.cluster().put_unreadable(&key(), &object, "unknown variant".into());
+    }
+
     pub fn put_service(&self, service: &Value) {
         let service = convert::service(&parse::<Service>(service.clone()));
         let mut view = self.controller.views.cluster();
@@ -219,6 +255,11 @@ impl Bench {
 
     /// The Service has these ready endpoints.
     pub fn ready(&mut self, addresses: &[&str]) {
+        self.ready_at("rpc", addresses);
+    }
+
+    /// The Service has these ready endpoints, at a port of this name.
+    pub fn ready_at(&mut self, port: &str, addresses: &[&str]) {
         self.versions += 1;
         let endpoints: Vec<Value> =
             addresses.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
@@ -226,7 +267,7 @@ impl Bench {
             "metadata": {"name": "echo-abc", "namespace": "shop", "resourceVersion": self.versions.to_string(),
                 "labels": {"kubernetes.io/service-name": "echo",
                     "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}},
-            "addressType": "IPv4", "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}], "endpoints": endpoints,
+            "addressType": "IPv4", "ports": [{"name": port, "port": 80, "protocol": "TCP"}], "endpoints": endpoints,
         }));
         self.controller.views.cluster().slices.put("shop", convert::slice(slice));
     }

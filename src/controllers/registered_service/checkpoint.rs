@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
+use twinspan_core::Timestamp;
 use twinspan_core::model::{InstanceAddr, Reason, ServiceKey};
 use twinspan_core::plan::service;
 
@@ -40,6 +41,10 @@ pub struct Checkpoint {
     pub lost: BTreeSet<InstanceAddr>,
     pub counted: Counted,
     pub unfinished: Unfinished,
+    /// Since when slices of ours wait that an unknown RegisteredService owns.
+    pub strays_since: Option<Timestamp>,
+    /// Passes in a row whose writes to the cluster lost a race.
+    pub lost_races: u32,
     pub status_written: Option<Instant>,
     /// The writes that a dry run logged last.
     pub dry_run: String,

@@ -58,8 +58,9 @@ impl Controller {
         let checkpoint = &observed.checkpoint.planned;
         let now = self.views.env.now();
         let (facts, former) = (&observed.facts, &validation.former);
-        let plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, triggered);
+        let mut plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, triggered);
         let applied = self.apply(&observed, &validation, &plan).await;
+        plan.leave_out(&applied.refused);
         let took = started.elapsed();
         self.report(&Pass {
             observed: &observed,
@@ -82,6 +83,14 @@ mod events_tests;
 #[cfg(test)]
 mod hold_tests;
 #[cfg(test)]
+mod reduced_tests;
+#[cfg(test)]
 mod report_tests;
+#[cfg(test)]
+mod revoked_tests;
+#[cfg(test)]
+mod slices_tests;
+#[cfg(test)]
+mod stray_tests;
 #[cfg(test)]
 mod term_tests;

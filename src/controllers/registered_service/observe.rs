@@ -5,17 +5,21 @@
 //! decide.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, Owner, RegistryName, ServiceKey};
+use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, Owner, RegistryName, ServiceKey, Slice};
 use twinspan_core::plan::departure::held::HeldDeletions;
-use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, Term, ViewState, ips_of};
+use twinspan_core::plan::service::{
+    ClusterFacts, Facts, HoldFacts, RegistryFacts, Snapshot, Term, ViewState, ips_of, ready_addresses,
+};
 
 use super::{Checkpoint, Checkpoints};
 use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, held_since};
 use crate::cluster::convert::NamespaceView;
-use crate::cluster::view::ClusterView;
+use crate::cluster::view::{ClusterView, Unreadable};
 use crate::controllers::views::Views;
 use crate::registry::RegistryError;
 use crate::registry::handle::{Phase, RegistryHandle};
@@ -24,8 +28,12 @@ use crate::registry::handle::{Phase, RegistryHandle};
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub facts: Facts,
-    /// `None` if the RegisteredService was deleted.
+    /// As far as it can be read; `None` if the RegisteredService was deleted, or cannot be read at all.
     pub object: Option<Arc<RegisteredService>>,
+    /// The reason why it cannot be decoded, if it cannot.
+    pub unreadable: Option<Arc<Unreadable>>,
+    /// Addresses of ready endpoints in the namespace, where nothing says which Service is meant.
+    pub ready_in_namespace: BTreeSet<IpAddr>,
     pub namespace: Option<Arc<NamespaceView>>,
     pub registry: Option<Arc<ServiceRegistry>>,
     /// The older ServiceRegistry that serves the name in the same etcd, if one does.
@@ -43,10 +51,21 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
     if !view.unsynced().is_empty() {
         return None;
     }
-    let object = view.registered_services.get(key).cloned();
-    let uid = object.as_ref().and_then(|object| object.metadata.uid.clone()).unwrap_or_default();
+    let unreadable = view.unreadable.get(key).cloned();
+    let salvaged = || unreadable.as_ref().and_then(|unreadable| unreadable.object.clone());
+    // One that waits for a finalizer is gone, as for the built-in controllers: nothing is made for it any more.
+    let stays = |object: &Arc<RegisteredService>| object.metadata.deletion_timestamp.is_none();
+    let object = view.registered_services.get(key).cloned().or_else(salvaged).filter(stays);
+    let unreadable = unreadable.filter(|unreadable| unreadable.object.as_ref().is_none_or(stays));
+    let uid = object.as_ref().and_then(|object| object.metadata.uid.clone());
+    let uid = uid.or_else(|| Some(unreadable.as_ref()?.uid.clone())).unwrap_or_default();
+    let nameless = object.is_none() && unreadable.is_some();
     let registry = object.as_ref().and_then(|o| view.service_registries.get(&o.spec.registry_ref.name).cloned());
-    let mut checkpoint = checkpoint(checkpoints.get(key), object.is_some(), &uid);
+    let registry = registry.filter(|registry| registry.metadata.deletion_timestamp.is_none());
+    let last = checkpoints.get(key);
+    let strays = strays(&view, key, last.as_ref(), &uid, views.env.now());
+    let mut checkpoint = checkpoint(last, object.is_some(), &uid);
+    checkpoint.strays_since = strays.since;
     checkpoint.planned = checkpoint.planned.in_term(term, views.env.now());
     let mut observed = Observed {
         facts: Facts {
@@ -54,7 +73,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
             term,
             generation: object.as_ref().and_then(|object| object.metadata.generation),
             observed_generation: object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation),
-            cluster: cluster_facts(&view, key, object.as_deref(), &uid),
+            cluster: cluster_facts(&view, key, object.as_deref(), &uid, strays),
             registry: None,
             former: Vec::new(),
             probes: term.map(|term| views.probes.answers(key, term)).unwrap_or_default(),
@@ -66,12 +85,15 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
         registry_failure: None,
         registry,
         former_registries: BTreeMap::new(),
+        ready_in_namespace: if nameless { ready_in_namespace(&view, key) } else { BTreeSet::new() },
         object,
+        unreadable,
         checkpoint,
     };
     read_registries(views, &mut observed);
     for registry in &observed.facts.former {
         let found = view.service_registries.get(&registry.name);
+        let found = found.filter(|found| found.metadata.deletion_timestamp.is_none());
         observed.former_registries.extend(found.map(|found| (registry.name.clone(), found.clone())));
     }
     read_pods(views, &view, &mut observed);
@@ -88,9 +110,56 @@ fn checkpoint(last: Option<Checkpoint>, exists: bool, uid: &str) -> Checkpoint {
     }
 }
 
-fn cluster_facts(view: &ClusterView, key: &ServiceKey, object: Option<&RegisteredService>, uid: &str) -> ClusterFacts {
+fn ready_in_namespace(view: &ClusterView, key: &ServiceKey) -> BTreeSet<IpAddr> {
+    let slices = view.slices.of_namespace(&key.namespace);
+    let others: Vec<_> = slices.into_iter().filter(|slice| !slice.is_ours()).collect();
+    ready_addresses(&others, true)
+}
+
+/// Slices of ours that tell of a RegisteredService and that no RegisteredService owns.
+#[derive(Debug, Default)]
+struct Strays {
+    /// Those that may be taken over, or deleted if it is gone.
+    slices: Vec<Arc<Slice>>,
+    /// Since when others wait, and until when: their owner may have been created a moment ago, and not be in the view.
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+/// An owner that this process never knew may still appear.
+const STRAYS_WAIT: SignedDuration = SignedDuration::from_secs(30);
+
+fn strays(view: &ClusterView, key: &ServiceKey, last: Option<&Checkpoint>, uid: &str, now: Timestamp) -> Strays {
+    let mut strays = Strays::default();
+    let since = last.and_then(|last| last.strays_since).unwrap_or(now);
+    for slice in view.slices.of_keeper(key) {
+        let owner = slice.owner_uid.as_deref();
+        if slice.deleting || owner == Some(uid) || !view.may_keep(key, owner) {
+            continue;
+        }
+        let known = owner.is_none_or(|owner| {
+            view.index.of_uid(owner).is_some() || last.is_some_and(|last| last.planned.uid == owner)
+        });
+        if known || now >= since + STRAYS_WAIT {
+            strays.slices.push(slice);
+        } else {
+            (strays.since, strays.until) = (Some(since), Some(since + STRAYS_WAIT));
+        }
+    }
+    strays
+}
+
+fn cluster_facts(
+    view: &ClusterView,
+    key: &ServiceKey,
+    object: Option<&RegisteredService>,
+    uid: &str,
+    strays: Strays,
+) -> ClusterFacts {
+    let owned = view.slices.of_owner(uid).into_iter().filter(|slice| slice.is_ours());
     let mut facts = ClusterFacts {
-        our_slices: view.slices.of_owner(uid).into_iter().filter(|slice| slice.is_ours()).collect(),
+        our_slices: owned.chain(strays.slices).collect(),
+        strays_until: strays.until,
         created_services: view.services_of_owner(&key.namespace, uid),
         trust: view.trust(),
         ..ClusterFacts::default()
@@ -147,7 +216,7 @@ fn registry_facts(
 /// and the one from which it exported or imported last.
 fn read_former(handle: &RegistryHandle, owner: &Owner, current: Option<&RegistryName>, observed: &mut Observed) {
     let view = handle.view();
-    if observed.object.is_none() {
+    if observed.is_gone() {
         if view.owned_by(&owner.service).next().is_some() {
             let snapshot = view.snapshot_of_owner(owner);
             drop(view);
@@ -231,6 +300,11 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
 }
 
 impl Observed {
+    /// Whether the RegisteredService was deleted. One that cannot be read is there.
+    pub fn is_gone(&self) -> bool {
+        self.object.is_none() && self.unreadable.is_none()
+    }
+
     /// The start of the hold that the status reports.
     pub fn held_since(&self) -> Option<Timestamp> {
         held_since(&self.object.as_ref()?.status.as_ref()?.conditions)

@@ -10,8 +10,10 @@ use tracing::{debug, info, warn};
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
+use twinspan_core::plan::earlier;
 use twinspan_core::plan::service::Plan;
 
+use super::apply::Applied;
 use super::checkpoint::{Checkpoint, Counted, Unfinished};
 use super::controller::Controller;
 use super::dry_run;
@@ -23,7 +25,7 @@ use crate::api::conditions::{DELETIONS_HELD, find_true};
 use crate::api::{RegisteredServiceStatus, held_since};
 use crate::cluster::ClusterError;
 use crate::cluster::writer::{Owner, StatusWrite};
-use crate::controllers::queue::Action;
+use crate::controllers::queue::{Action, PACE};
 use crate::registry::RegistryError;
 use crate::registry::handle::RegistryHandle;
 use crate::telemetry::metrics::{Direction, Metrics, Skipped};
@@ -39,9 +41,9 @@ impl Controller {
         let key = &observed.facts.key;
         log(pass);
         let outcome = PassOutcome::of(validation, plan, applied);
-        let mut checkpoint = next_checkpoint(observed, plan);
+        let mut checkpoint = next_checkpoint(observed, plan, applied, self.views.env.now());
         if applied.dry_run && outcome != PassOutcome::Waiting {
-            checkpoint.dry_run = dry_run::log(key, plan, &checkpoint.dry_run);
+            checkpoint.dry_run = dry_run::log(key, &plan.written(validation.writes), &checkpoint.dry_run);
         }
         checkpoint.unfinished = self.measure(pass, checkpoint.unfinished);
         checkpoint.counted = counted(observed, validation, plan, outcome);
@@ -57,6 +59,10 @@ impl Controller {
         self.report_hold(observed, plan);
         if validation.gone {
             self.checkpoints.remove(key);
+            if checkpoint.strays_since.is_some() {
+                let waits = Checkpoint { strays_since: checkpoint.strays_since, ..Checkpoint::default() };
+                self.checkpoints.set(key, waits);
+            }
             self.views.interest().set(key, BTreeSet::new());
             self.views.probes.ask(key, &BTreeSet::new());
         } else {
@@ -166,12 +172,16 @@ impl Controller {
         if applied.failed() || applied.conflicts > 0 {
             return Action::Retry;
         }
-        if validation.gone {
-            return Action::Forget;
+        let (now, refusals) = (self.views.env.now(), &observed.checkpoint.planned.refused);
+        if refusals.lacks(&applied.refused, now) {
+            // What else the group needs is planned without what was refused.
+            return Action::RequeueAfter(PACE);
         }
+        let again = (!applied.refused.is_empty()).then(|| refusals.next_attempt(now)).flatten();
         // No wait ends where nobody judges; a leadership begins with a pass over everything.
-        match plan.requeue_at.filter(|_| observed.facts.term.is_some()) {
-            Some(at) => Action::RequeueAfter(until(at, self.views.env.now())),
+        match earlier(plan.requeue_at, again).filter(|_| observed.facts.term.is_some()) {
+            Some(at) => Action::RequeueAfter(until(at, now)),
+            None if validation.gone => Action::Forget,
             None => Action::Await,
         }
     }
@@ -211,15 +221,22 @@ fn log(pass: &Pass<'_>) {
     }
     match &applied.cluster_error {
         Some(ClusterError::NotLeader) | None => {}
-        Some(ClusterError::Conflict { what }) => debug!("{key}: {what} was changed by somebody else; planning again"),
+        Some(error @ ClusterError::Conflict { .. }) => debug!("{key}: {error}"),
         Some(error) => warn!("cannot import {key}: {error}"),
+    }
+    for (group, message) in &applied.refused {
+        warn!("cannot import {group} into {key}: {message}");
     }
 }
 
-fn next_checkpoint(observed: &Observed, plan: &Plan) -> Checkpoint {
+fn next_checkpoint(observed: &Observed, plan: &Plan, applied: &Applied, now: Timestamp) -> Checkpoint {
     let last = &observed.checkpoint;
     let planned = plan.checkpoint(&observed.facts, &last.planned);
     let mut checkpoint = Checkpoint { planned, ..last.clone() };
+    if applied.attempted {
+        checkpoint.planned.refused = last.planned.refused.after(&applied.refused, now);
+        checkpoint.lost_races = if applied.lost_race() { last.lost_races.saturating_add(1) } else { 0 };
+    }
     if plan.directions.is_some() {
         checkpoint.lost = plan.outcomes.lost().collect();
     }

@@ -67,6 +67,8 @@ fn observed(spec: &Value) -> Observed {
             holds: HoldFacts::default(),
         },
         object: Some(Arc::new(object(spec))),
+        unreadable: None,
+        ready_in_namespace: BTreeSet::new(),
         namespace: Some(Arc::new(NamespaceView { uid: "n".into(), labels, deleting: false })),
         registry: Some(registry(&json!([{"namespaceSelector": {}, "registryNames": ["*"]}]))),
         taken_by: None,

@@ -94,7 +94,8 @@ pub fn bench_of(leadership: Leadership) -> Bench {
     tokio::spawn(publishing);
     let metrics = Arc::new(Metrics::default());
     let view = views.cluster.clone();
-    let cluster_writer = ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone());
+    let cluster_writer =
+        ClusterWriter::new(api.client(), leadership.clone(), view, metrics.clone(), mpsc::unbounded_channel().0);
     let writers = Writers { cluster: cluster_writer, events: published, leadership: leadership.clone(), metrics };
     let (registry_events, registry) = mpsc::unbounded_channel();
     let (cluster, cluster_events) = mpsc::unbounded_channel();

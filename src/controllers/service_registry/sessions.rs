@@ -178,7 +178,9 @@ impl Sessions {
             if !view.unsynced().is_empty() {
                 return;
             }
-            let object = view.service_registries.get(name).cloned();
+            // One that waits for a finalizer is gone.
+            let stays = |object: &Arc<ServiceRegistry>| object.metadata.deletion_timestamp.is_none();
+            let object = view.service_registries.get(name).cloned().filter(stays);
             let settings = object.as_ref().map(|object| settings::session_settings(object, &view));
             let running = self.views.registries.running();
             let rivalry = self.rivalry.lock();

@@ -138,6 +138,7 @@ impl Scene {
             records: &self.records.iter().map(|(key, record)| (key.clone(), record)).collect(),
             options: &self.options,
             managed_by_others: &self.managed,
+            pods_of_others: &self.managed,
             others_ready: self.others_ready,
             trust: Trust { cluster: &Cluster::default(), policy: &Policy::default(), pods: &self.pods },
             departures: &self.departures,

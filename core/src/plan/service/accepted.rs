@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::Facts;
 use super::endpoints::{EndpointState, classify};
+use super::reduced::Reduced;
 use crate::model::{Family, InstanceAddr, NewService, PortSet, RegistryName, ServiceKey, ServicePortView};
 use crate::plan::departure::guard::Limits;
 use crate::plan::{import, trust};
@@ -19,15 +20,17 @@ pub enum Goal {
     /// Withdraw everything. `guarded` has the limits if perhaps only a list shows the reason; without limits the reason
     /// is certain.
     Withdraw { guarded: Option<Limits> },
-    /// Leave everything as it is: the spec cannot be understood, and nothing says that the instances ended.
-    LeaveAlone,
+    /// Withdraw everything at once, even where the spec forbids to write: the name is not allowed.
+    Revoke,
+    /// Add nothing, and remove what ended: the spec cannot be carried out.
+    Reduce(Box<Reduced>),
 }
 
 impl Goal {
     pub fn accepted(&self) -> Option<&Accepted> {
         match self {
             Self::Sync(accepted) => Some(accepted),
-            Self::Withdraw { .. } | Self::LeaveAlone => None,
+            Self::Withdraw { .. } | Self::Revoke | Self::Reduce(_) => None,
         }
     }
 }

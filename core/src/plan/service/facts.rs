@@ -51,6 +51,8 @@ pub struct ClusterFacts {
     pub relists: u64,
     /// Slices that this RegisteredService owns, whatever Service they name.
     pub our_slices: Vec<Arc<Slice>>,
+    /// The time until which other slices wait whose owner may still appear.
+    pub strays_until: Option<Timestamp>,
     /// Services that were created for it, whatever their names.
     pub created_services: Vec<Arc<ServiceView>>,
     /// The addresses that the cluster itself uses.

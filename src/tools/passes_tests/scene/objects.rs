@@ -175,8 +175,14 @@ impl SliceGiven {
                 "Terminating" => (false, true),
                 other => panic!("no state {other}"),
             };
-            json!({"addresses": [address],
-                "conditions": {"ready": ready, "serving": ready, "terminating": terminating}})
+            let mut endpoint = json!({"addresses": [address],
+                "conditions": {"ready": ready, "serving": ready, "terminating": terminating}});
+            if !self.ours && self.managed_by == built_in() {
+                // The built-in controller names the pod of each endpoint.
+                endpoint["targetRef"] =
+                    json!({"kind": "Pod", "namespace": self.namespace, "name": address, "uid": address});
+            }
+            endpoint
         };
         let endpoints: Vec<Value> = self.endpoints.iter().map(endpoint).collect();
         let managed_by = if self.ours { "twinspan.dev" } else { &self.managed_by };
