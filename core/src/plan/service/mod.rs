@@ -305,7 +305,7 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> P
             },
         );
         plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
-        plan.records.push((registry.name.clone(), export.ops.clone()));
+        plan.records.push((registry.name, export.ops.clone()));
         if guarded.is_some() {
             plan.outcomes.records.clone_from(&export.records);
             plan.directions = Some(Directions { export, ..Directions::default() });

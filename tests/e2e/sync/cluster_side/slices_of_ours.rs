@@ -30,7 +30,9 @@ pub async fn what_others_put_there_stays(suite: Arc<Suite>) -> Result<()> {
     let name = sandbox.our_slices("user").await?.pop().and_then(|s| s.metadata.name).context("a slice")?;
     let patch = |metadata: Value| {
         let (api, name) = (sandbox.slices(), name.clone());
-        async move { api.patch(&name, &PatchParams::default(), &Patch::Merge(json!({"metadata": metadata}))).await }
+        // As every program that calls itself by its own name.
+        let params = PatchParams { field_manager: Some("mesh".to_owned()), ..PatchParams::default() };
+        async move { api.patch(&name, &params, &Patch::Merge(json!({"metadata": metadata}))).await }
     };
     let theirs = json!({"finalizers": ["mesh.example/drain"], "labels": {"mesh.example/on": "yes"},
         "annotations": {"mesh.example/note": "x"}});
