@@ -3,11 +3,11 @@
 //! Owns the settings, and the endpoints that may be exported under them. Refuses to know reasons and messages: the
 //! operator's validation reads the spec and explains a rejection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::Facts;
 use super::endpoints::{EndpointState, classify};
-use super::reduced::Reduced;
 use crate::model::{Family, InstanceAddr, NewService, PortSet, RegistryName, ServiceKey, ServicePortView};
 use crate::plan::departure::guard::Limits;
 use crate::plan::{import, trust};
@@ -56,6 +56,16 @@ pub struct Accepted {
     pub create: Option<NewService>,
     /// A Service that we created and that needs other ports.
     pub amend: Option<NewService>,
+}
+
+/// The settings under which instances only go. They are those of the spec as far as it can be read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reduced {
+    pub import: import::Options,
+    pub limits: Limits,
+    pub policy: trust::Policy,
+    /// Own records at these addresses stay, at whatever port: see [`super::ready_addresses`].
+    pub ready: BTreeSet<IpAddr>,
 }
 
 /// A port of the Service, and its scheme in the registry.

@@ -60,6 +60,11 @@ pub fn classify(
     states
 }
 
+/// Addresses of ready endpoints in the slices of other managers, at whatever port.
+pub fn ready_addresses(slices: &[Arc<Slice>], has_selector: bool) -> BTreeSet<IpAddr> {
+    ready_anywhere(slices, has_selector).into_iter().map(|addr| addr.ip()).collect()
+}
+
 /// The addresses of endpoints that are ready at any TCP port.
 pub fn ready_anywhere(slices: &[Arc<Slice>], has_selector: bool) -> BTreeSet<InstanceAddr> {
     let names: BTreeSet<&str> = slices.iter().flat_map(|slice| &slice.ports).map(|port| port.name.as_str()).collect();

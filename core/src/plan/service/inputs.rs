@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::accepted::Reduced;
 use super::endpoints::managed_addresses;
 use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, Siblings};
 use crate::Timestamp;
@@ -42,6 +43,32 @@ pub struct ExportGoal<'a> {
     /// See [`export::Input::moved`].
     pub moved: Option<&'a BTreeSet<InstanceAddr>>,
     pub state: &'a ExportState,
+}
+
+impl<'a> ExportGoal<'a> {
+    /// The export of a spec that cannot be carried out: it only withdraws.
+    pub fn reduced(
+        pass: &'a Pass<'_>,
+        reduced: &'a Reduced,
+        registry: &'a RegistryFacts,
+        state: &'a ExportState,
+    ) -> Self {
+        // The change of the spec does not say that an endpoint ended.
+        let proof = match pass.facts.proof(pass.checkpoint) {
+            Proof::SpecChange => Proof::RelistOnly,
+            proof => proof,
+        };
+        Self {
+            name: registry.registry_name.as_ref(),
+            instances: &[],
+            stays: Some(&reduced.ready),
+            imports: true,
+            proof,
+            limits: reduced.limits,
+            moved: None,
+            state,
+        }
+    }
 }
 
 /// The settings of an import.

@@ -41,13 +41,14 @@ use crate::plan::{RecordOp, earlier, export, import, slices};
 use endpoints::EndpointState;
 use inputs::{ExportGoal, ImportGoal, Pass};
 use moves::{Former, NewPlace, any_goes_on, plan_former};
+use reduced::Reduction;
 
-pub use accepted::{Accepted, AcceptedPort, Goal};
+pub use accepted::{Accepted, AcceptedPort, Goal, Reduced};
 pub use checkpoint::{Checkpoint, Place, Planned, Term};
+pub use endpoints::ready_addresses;
 pub use facts::{ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Snapshot, ViewState, ips_of};
 pub use moves::FormerGoals;
 pub use outcomes::{Counts, Outcomes};
-pub use reduced::{Reduced, ready_addresses};
 pub use revoked::Revoked;
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
@@ -204,7 +205,7 @@ pub fn plan(
             }
             plan
         }
-        Goal::Reduce(reduced) => reduced::plan(&pass, reduced, former),
+        Goal::Reduce(reduced) => reduce(&pass, reduced, former),
     };
     plan.records.splice(0..0, revoked.records.iter().cloned());
     plan.slices.add_missing(&revoked.slices);
@@ -283,6 +284,33 @@ fn merged(export: &export::Plan, import: &import::Plan) -> Vec<RecordOp> {
     let exported: BTreeSet<&RecordKey> = export.ops.iter().map(RecordOp::key).collect();
     let import = import.ops.iter().filter(|op| !exported.contains(op.key()));
     export.ops.iter().chain(import).cloned().collect()
+}
+
+/// Adds nothing, and removes what ended.
+fn reduce(pass: &Pass<'_>, reduced: &Reduced, former: &FormerGoals) -> Plan {
+    let mut plan = Plan::default();
+    plan.add(plan_former(pass, former, None));
+    let Reduction { export, import, slices } = reduced::plan(pass, reduced);
+    if export.is_none() && import.is_none() {
+        plan.outcomes = Outcomes::not_accepted(pass.facts);
+        return plan;
+    }
+    let mut directions = Directions::default();
+    if let Some((registry, export)) = export {
+        plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
+        plan.records.push((registry, export.ops.clone()));
+        directions.export = export;
+    }
+    if let Some((registry, import, source)) = import {
+        plan.requeue_at = earlier(plan.requeue_at, import.requeue_at);
+        plan.records.push((registry, import.ops.clone()));
+        directions.source = Some(source);
+        directions.import = import;
+    }
+    plan.slices = slices;
+    plan.outcomes = Outcomes::reduced(pass.facts, &directions.export, &directions.import);
+    plan.directions = Some(directions);
+    plan
 }
 
 /// Withdraws everything. If only a re-list says that the Service is gone, the deletions go through the guard.

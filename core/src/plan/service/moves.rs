@@ -12,7 +12,6 @@ use super::accepted::{Accepted, Goal};
 use super::checkpoint::Place;
 use super::facts::RegistryFacts;
 use super::inputs::{ExportGoal, Pass};
-use super::reduced;
 use crate::Timestamp;
 use crate::model::{Instance, InstanceAddr, Record, RecordKey};
 use crate::plan::departure::guard::Limits;
@@ -103,7 +102,7 @@ fn plan_place(
         // The former place cannot carry the spec: what did not end stays until all have moved.
         Goal::Reduce(reduced) => match new {
             Some(new) if !new.accepted.ready(pass.facts).keys().any(waits) => everything,
-            _ => ExportGoal { moved, ..reduced::goal(pass, reduced, registry, state) },
+            _ => ExportGoal { moved, ..ExportGoal::reduced(pass, reduced, registry, state) },
         },
     };
     let export = pass.export(registry, goal);
