@@ -315,14 +315,20 @@ impl RegisteredService {
 
     /// `spec.import`, as the planner of the core takes it.
     pub fn import_options(&self, format: Format) -> import::Options {
-        let import = &self.spec.import;
+        self.spec.import.options(self.schemes(format))
+    }
+}
+
+impl Import {
+    /// As the planner of the core takes it, with the scheme of each port.
+    pub fn options(&self, schemes: Vec<String>) -> import::Options {
         import::Options {
-            schemes: self.schemes(format),
-            other_clusters: import.other_clusters == OtherClusters::All,
-            tag_selector: TagSelector::from(&import.tag_selector),
-            zone_tag: import.zone_tag.clone(),
-            on_expiry: import.on_expiry.into(),
-            keep_lost: SignedDuration::from_secs(import.keep_lost_seconds.into()),
+            schemes,
+            other_clusters: self.other_clusters == OtherClusters::All,
+            tag_selector: TagSelector::from(&self.tag_selector),
+            zone_tag: self.zone_tag.clone(),
+            on_expiry: self.on_expiry.into(),
+            keep_lost: SignedDuration::from_secs(self.keep_lost_seconds.into()),
         }
     }
 }
@@ -405,4 +411,8 @@ pub struct SkippedInstance {
     /// Why, as one word.
     #[schemars(length(max = 64))]
     pub reason: String,
+    /// The words of whoever refuses it, where somebody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub message: Option<String>,
 }

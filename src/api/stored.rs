@@ -28,7 +28,7 @@ pub struct Stored<K> {
 /// An object that this version cannot read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unreadable {
-    /// The names of the fields of its spec that cannot be read, or that have such a field.
+    /// The fields of its spec that cannot be read: `direction`, `service.create`.
     pub fields: BTreeSet<String>,
     /// The reason for each, for people.
     pub problems: Vec<String>,
@@ -37,17 +37,20 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    /// Whether these fields of the spec are as they were stored.
+    /// Whether these fields of the spec, with all that they have, are as they were stored.
     pub fn has_read(&self, fields: &[&str]) -> bool {
-        fields.iter().all(|field| !self.fields.contains(*field))
+        let within = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let whole = |field: &str| self.fields.iter().all(|unread| !within(unread, field) && !within(field, unread));
+        // A spec that is no object has no field that could be read.
+        self.raw["spec"].is_object() && fields.iter().all(|field| whole(field))
     }
 
     /// The sentence for the status.
     pub fn message(&self) -> String {
         let problems = self.problems.join("; ");
         format!(
-            "this version of Twinspan cannot read it ({problems}); what is there is kept. Run the version that knows it, or \
-             correct it"
+            "this version of Twinspan cannot read it ({problems}); nothing is added for it, and only what ended goes. Run the \
+             version that knows it, or correct it"
         )
     }
 }
@@ -56,12 +59,26 @@ impl Unreadable {
 pub trait PartlyReadable: Resource<DynamicType = ()> + DeserializeOwned {
     /// A spec with the fields that every object has, all empty.
     fn smallest_spec() -> Value;
+
+    /// Makes a stand-in careful: what cannot be read may forbid something.
+    fn be_careful(&mut self, _unreadable: &Unreadable) {}
 }
 
 impl PartlyReadable for RegisteredService {
     fn smallest_spec() -> Value {
         json!({"registryRef": {"name": ""}})
     }
+
+    fn be_careful(&mut self, unreadable: &Unreadable) {
+        // One that cannot be read may forbid to write.
+        self.spec.suspend |= !unreadable.has_read(&["suspend", "policy"]);
+    }
+}
+
+impl RegisteredService {
+    /// The fields of the spec that name its registry and its Service: with their defaults the object would mean another
+    /// place.
+    pub const NAMES: &[&str] = &["registryRef", "registryName", "service.name"];
 }
 
 impl PartlyReadable for ServiceRegistry {
@@ -101,7 +118,7 @@ fn in_part<K: PartlyReadable>(raw: Value, error: &serde_json::Error) -> Result<S
     // A status is ours, and the next one replaces it: what cannot be read of it is no reason to refuse the object.
     readable["status"] = json!({});
     Pruned::default().prune::<K>(&mut readable, &["status"], &raw["status"]);
-    let object = K::deserialize(&readable)?;
+    let mut object = K::deserialize(&readable)?;
     if pruned.problems.is_empty() && raw["spec"].is_object() {
         return Ok(Stored { object, unreadable: None });
     }
@@ -109,6 +126,7 @@ fn in_part<K: PartlyReadable>(raw: Value, error: &serde_json::Error) -> Result<S
         pruned.unread(&["spec"], &error.to_string());
     }
     let unreadable = Unreadable { fields: pruned.fields, problems: pruned.problems, raw };
+    object.be_careful(&unreadable);
     Ok(Stored { object, unreadable: Some(Arc::new(unreadable)) })
 }
 
@@ -139,7 +157,7 @@ impl Pruned {
     }
 
     fn unread(&mut self, path: &[&str], why: &str) {
-        self.fields.extend(path.get(1).map(|field| (*field).to_owned()));
+        self.fields.extend(path.split_first().map(|(_, field)| field.join(".")).filter(|field| !field.is_empty()));
         self.problems.push(format!("{}: {why}", path.join(".")));
     }
 }
@@ -194,10 +212,11 @@ mod tests {
             "service": {"name": "svc", "create": "Somehow"}, "export": {"weight": 3}});
         let Stored { object, unreadable } = service(&spec, &json!({"observedGeneration": 7}));
         let unreadable = unreadable.unwrap();
-        assert_eq!(unreadable.fields, ["direction", "service"].map(str::to_owned).into());
+        assert_eq!(unreadable.fields, ["direction", "service.create"].map(str::to_owned).into());
         assert!(unreadable.problems[0].starts_with("spec.direction: unknown variant `Sideways`"), "{unreadable:?}");
         assert!(unreadable.problems[1].starts_with("spec.service.create: "), "{unreadable:?}");
         assert!(unreadable.has_read(&["registryRef", "registryName"]) && !unreadable.has_read(&["service"]));
+        assert!(unreadable.has_read(RegisteredService::NAMES) && unreadable.has_read(&["service.name"]));
         assert_eq!(unreadable.raw["spec"], spec);
         assert_eq!((object.spec.registry_ref.name.as_str(), object.registry_name().as_str()), ("main", "echo"));
         assert_eq!((object.service_key().name.as_str(), object.spec.direction), ("svc", Direction::Both));
@@ -223,6 +242,35 @@ mod tests {
         assert!(service(&json!("text"), &Value::Null).unreadable.is_some());
         let nothing: Result<Stored<RegisteredService>, _> = serde_json::from_str("{\"metadata\": 1}");
         nothing.unwrap_err();
+    }
+
+    #[test]
+    fn names_that_cannot_be_read_are_told_from_other_fields() {
+        for spec in [
+            json!({}),
+            json!("text"),
+            json!({"registryRef": "main"}),
+            json!({"registryRef": {"name": ["main"]}}),
+            json!({"registryRef": {"name": "main"}, "registryName": {"text": "pay"}}),
+            json!({"registryRef": {"name": "main"}, "service": {"name": 7}}),
+        ] {
+            let unreadable = service(&spec, &Value::Null).unreadable.unwrap();
+            assert!(!unreadable.has_read(RegisteredService::NAMES), "{spec}");
+        }
+    }
+
+    #[test]
+    fn whoever_may_not_want_writes_gets_none() {
+        for (spec, suspended) in [
+            (json!({"policy": "Sometimes", "suspend": false}), true),
+            (json!({"suspend": "perhaps"}), true),
+            (json!({"suspend": true, "direction": "Sideways"}), true),
+            (json!({"policy": "Sync", "direction": "Sideways"}), false),
+        ] {
+            let mut whole = spec.clone();
+            whole["registryRef"] = json!({"name": "main"});
+            assert_eq!(service(&whole, &Value::Null).object.spec.suspend, suspended, "{spec}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Owns the mapping, and drops every field that no planner reads, so that views stay small. Refuses to decide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, ObjectReference, Pod, Secret, Service};
@@ -12,10 +12,11 @@ use k8s_openapi::api::discovery::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 use twinspan_core::model::{
-    AddressType, Family, Hints, Labels, MANAGED_BY_LABEL, PodView, SERVICE_NAME_LABEL, ServicePortView, ServiceView,
-    Slice, SliceEndpoint, SlicePort, TCP, TargetPod, TrafficDistribution, WEIGHT_ANNOTATION,
+    AddressType, Family, Hints, IMPORTED_FROM_ANNOTATION, Labels, MANAGED_BY_LABEL, PodView, SERVICE_NAME_LABEL,
+    ServicePortView, ServiceView, Slice, SliceEndpoint, SlicePort, TCP, TargetPod, TrafficDistribution,
+    WEIGHT_ANNOTATION,
 };
-use twinspan_core::plan::slices::SliceSpec;
+use twinspan_core::plan::slices::{self, SliceSpec};
 
 use crate::api::{GROUP, RegisteredService, VERSION};
 
@@ -72,7 +73,7 @@ pub fn service(object: &Service) -> ServiceView {
         external_ips: ips(spec.external_ips.unwrap_or_default().into_iter().chain(balanced).collect()),
         families: spec.ip_families.unwrap_or_default().iter().filter_map(|f| Family::parse(f)).collect(),
         labels: object.labels().clone(),
-        owner_uid: owner(object.meta()),
+        owner_uid: owner(object.meta()).map(|owner| owner.uid.clone()),
         deleting: object.meta().deletion_timestamp.is_some(),
     }
 }
@@ -129,13 +130,49 @@ pub fn secret(object: Secret) -> SecretView {
 }
 
 /// The RegisteredService that owns an object.
-fn owner(meta: &ObjectMeta) -> Option<String> {
-    let group = format!("{GROUP}/");
-    meta.owner_references
-        .iter()
-        .flatten()
-        .find(|o| o.kind == "RegisteredService" && o.api_version.starts_with(&group))
-        .map(|o| o.uid.clone())
+fn owner(meta: &ObjectMeta) -> Option<&OwnerReference> {
+    meta.owner_references.iter().flatten().find(|owner| is_ours(owner))
+}
+
+fn is_ours(owner: &OwnerReference) -> bool {
+    let of_group = owner.api_version.strip_prefix(GROUP).is_some_and(|version| version.starts_with('/'));
+    owner.kind == "RegisteredService" && of_group
+}
+
+/// The metadata of a slice that other programs put there, and that a replacement has to keep.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OthersMetadata {
+    pub finalizers: Vec<String>,
+    pub owners: Vec<OwnerReference>,
+}
+
+pub fn others_metadata(meta: &ObjectMeta) -> OthersMetadata {
+    let owners = meta.owner_references.iter().flatten().filter(|owner| !is_ours(owner));
+    OthersMetadata { finalizers: meta.finalizers.clone().unwrap_or_default(), owners: owners.cloned().collect() }
+}
+
+/// The name of the RegisteredService that a slice which Twinspan filled belongs to.
+fn keeper(meta: &ObjectMeta) -> Option<String> {
+    if let Some(owner) = owner(meta) {
+        return Some(owner.name.clone());
+    }
+    let filled = meta.annotations.as_ref().is_some_and(|all| all.contains_key(IMPORTED_FROM_ANNOTATION));
+    let controlled = meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
+    let name = meta.name.as_deref().filter(|_| filled && !controlled)?;
+    Some(slices::owner_in_name(name).unwrap_or(name).to_owned())
+}
+
+/// Labels that only managers other than the one that writes the endpoints set: `metadata.managedFields` tells.
+fn others_labels(meta: &ObjectMeta) -> BTreeSet<String> {
+    let (mut ours, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for manager in meta.managed_fields.iter().flatten() {
+        let Some(fields) = manager.fields_v1.as_ref().map(|fields| &fields.0) else { continue };
+        let labels = fields.pointer("/f:metadata/f:labels").and_then(|labels| labels.as_object());
+        let labels = labels.into_iter().flatten().filter_map(|(field, _)| field.strip_prefix("f:"));
+        let of = if fields.get("f:endpoints").is_some() { &mut ours } else { &mut others };
+        of.extend(labels.map(ToOwned::to_owned));
+    }
+    others.difference(&ours).cloned().collect()
 }
 
 pub fn owner_reference(name: &str, uid: &str) -> OwnerReference {
@@ -151,7 +188,8 @@ pub fn owner_reference(name: &str, uid: &str) -> OwnerReference {
 }
 
 pub fn slice(object: EndpointSlice) -> Slice {
-    let owner_uid = owner(&object.metadata);
+    let owner_uid = owner(&object.metadata).map(|owner| owner.uid.clone());
+    let (keeper, others_labels) = (keeper(&object.metadata), others_labels(&object.metadata));
     let labels = object.metadata.labels.unwrap_or_default();
     let address_type = Family::parse(&object.address_type).map_or(AddressType::Other, AddressType::Ip);
     let mut slice = Slice {
@@ -160,6 +198,8 @@ pub fn slice(object: EndpointSlice) -> Slice {
         service: labels.get(SERVICE_NAME_LABEL).cloned(),
         managed_by: labels.get(MANAGED_BY_LABEL).cloned(),
         owner_uid,
+        keeper,
+        others_labels,
         deleting: object.metadata.deletion_timestamp.is_some(),
         address_type,
         ports: object.ports.unwrap_or_default().into_iter().map(port).collect(),
@@ -226,20 +266,25 @@ fn target_ref(pod: &TargetPod) -> ObjectReference {
     }
 }
 
-/// The slice as sent to the API server; with `if_version` it replaces only this resourceVersion.
+/// The slice as sent to the API server; with `if_version` it replaces only this resourceVersion, and keeps what others
+/// put there.
 pub fn endpoint_slice(
     namespace: &str,
     owner: OwnerReference,
     spec: &SliceSpec,
     if_version: Option<&str>,
+    others: OthersMetadata,
 ) -> EndpointSlice {
+    // Only one owner may be the controller.
+    let owners = others.owners.into_iter().filter(|other| other.controller != Some(true));
     EndpointSlice {
         metadata: ObjectMeta {
             name: Some(spec.name.clone()),
             namespace: Some(namespace.to_owned()),
             labels: Some(spec.labels.clone()),
             annotations: Some(spec.annotations.clone()),
-            owner_references: Some(vec![owner]),
+            owner_references: Some(std::iter::once(owner).chain(owners).collect()),
+            finalizers: Some(others.finalizers).filter(|finalizers| !finalizers.is_empty()),
             resource_version: if_version.map(ToOwned::to_owned),
             ..ObjectMeta::default()
         },
@@ -301,7 +346,13 @@ mod tests {
             labels: slice.labels.clone(),
             annotations: slice.annotations.clone(),
         };
-        let again = super::slice(endpoint_slice("shop", owner_reference("echo", "u"), &spec, Some("7")));
+        let again = super::slice(endpoint_slice(
+            "shop",
+            owner_reference("echo", "u"),
+            &spec,
+            Some("7"),
+            OthersMetadata::default(),
+        ));
         assert_eq!(again, slice);
     }
 }

@@ -1,14 +1,21 @@
 //! The errors of the Kubernetes API, as texts for the operator of the cluster.
 //!
-//! Owns the text and the metric's label of each error. Refuses to know the consequence of an error.
+//! Owns the text and the metric's label of each error, and tells the ways apart in which a write is refused:
+//! permission, quota, policy. Refuses to know the consequence of an error.
+
+use kube::core::Status;
 
 /// Errors of the Kubernetes API.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    #[error("{what} was changed by somebody else meanwhile; planning again")]
-    Conflict { what: String },
+    #[error("cannot {what}: it changed meanwhile, or somebody else's has its name ({message}); planning again")]
+    Conflict { what: String, message: String },
     #[error("not permitted to {what}: {message}; apply the chart or deploy/twinspan.yaml of this version")]
     Forbidden { what: String, message: String },
+    #[error("a quota refuses to {what}: {message}; raise the quota, or make room in it")]
+    Quota { what: String, message: String },
+    #[error("a policy refuses to {what}: {message}; whoever keeps the policy can except Twinspan's service account")]
+    Policy { what: String, message: String },
     #[error("the API server refuses {what}: {message}")]
     Rejected { what: String, message: String },
     #[error("the API server did not answer within {seconds} s ({what})")]
@@ -29,6 +36,8 @@ impl ClusterError {
         match self {
             Self::Conflict { .. } => "conflict",
             Self::Forbidden { .. } => "forbidden",
+            Self::Quota { .. } => "quota",
+            Self::Policy { .. } => "policy",
             Self::Rejected { .. } => "rejected",
             Self::Timeout { .. } => "timeout",
             Self::Unreachable { .. } => "unreachable",
@@ -36,17 +45,96 @@ impl ClusterError {
         }
     }
 
+    /// Whether the API server refuses this object for good, and would refuse it again.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Quota { .. } | Self::Policy { .. } | Self::Rejected { .. })
+    }
+
+    /// Whether further requests would end like this one, whatever they write.
+    pub fn is_everywhere(&self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::NotLeader)
+    }
+
     pub fn of(what: impl Into<String>, error: kube::Error) -> Self {
         let what = what.into();
         match error {
-            kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => Self::Conflict { what },
-            kube::Error::Api(status) if status.is_forbidden() || status.code == 401 => {
-                Self::Forbidden { what, message: status.message }
+            // What is replaced and is not there was deleted meanwhile: a lost race too.
+            kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() || status.is_not_found() => {
+                Self::Conflict { what, message: status.message }
+            }
+            kube::Error::Api(status) if matches!(status.code, 401 | 403 | 422) || is_admission(&status) => {
+                refused(what, *status)
             }
             kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 => {
                 Self::Rejected { what, message: status.message }
             }
             source => Self::Unreachable { what, source: Box::new(source) },
+        }
+    }
+}
+
+/// Nothing but the message tells who refused: `k8s.io/apiserver` words it in `authorization` ("User … cannot …"), in
+/// `admission/plugin/resourcequota` ("exceeded quota", "failed quota") and in the two kinds of policies
+/// ("… denied the request", "… denied request").
+fn refused(what: String, status: Status) -> ClusterError {
+    let (code, message) = (status.code, status.message);
+    if code == 401 || (message.contains("User \"") && message.contains(" cannot ")) {
+        ClusterError::Forbidden { what, message }
+    } else if message.contains("exceeded quota") || message.contains("failed quota") {
+        ClusterError::Quota { what, message }
+    } else if code == 403 || message.contains("denied") {
+        ClusterError::Policy { what, message }
+    } else {
+        ClusterError::Rejected { what, message }
+    }
+}
+
+/// A webhook chooses its code itself.
+fn is_admission(status: &Status) -> bool {
+    (400..500).contains(&status.code) && status.message.contains("denied the request")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(code: u16, message: &str) -> &'static str {
+        let reason = match code {
+            404 => "NotFound",
+            409 => "Conflict",
+            _ => "",
+        };
+        let status = Status { code, message: message.to_owned(), reason: reason.to_owned(), ..Status::default() };
+        ClusterError::of("create EndpointSlice shop/echo", kube::Error::Api(Box::new(status))).label()
+    }
+
+    #[test]
+    fn permission_quota_and_policy_are_told_apart() {
+        let rbac = "endpointslices.discovery.k8s.io is forbidden: User \"system:serviceaccount:twinspan:twinspan\" cannot \
+                    create resource \"endpointslices\" in API group \"discovery.k8s.io\" in the namespace \"shop\"";
+        let quota = "services \"echo\" is forbidden: exceeded quota: q, requested: count/services=1, used: \
+                     count/services=0, limited: count/services=0";
+        let policy = "endpointslices.discovery.k8s.io \"echo\" is forbidden: ValidatingAdmissionPolicy 'no-ssh' with \
+                      binding 'no-ssh' denied request: port 22 is not for services";
+        let webhook = "admission webhook \"v.example.org\" denied the request: no";
+        let openshift = "endpointslices \"echo\" is forbidden: endpoint port TCP:22623 is not allowed";
+        for (code, message, label) in [
+            (403, rbac, "forbidden"),
+            (401, "Unauthorized", "forbidden"),
+            (403, quota, "quota"),
+            (403, policy, "policy"),
+            (422, policy, "policy"),
+            (403, webhook, "policy"),
+            (400, webhook, "policy"),
+            (403, openshift, "policy"),
+            (422, "EndpointSlice.discovery.k8s.io \"echo\" is invalid: ports: Too many", "rejected"),
+            (400, "bad", "rejected"),
+            (404, "endpointslices \"echo\" not found", "conflict"),
+            (409, "changed", "conflict"),
+            (429, "slow down", "unreachable"),
+            (500, "failed calling webhook", "unreachable"),
+        ] {
+            assert_eq!(of(code, message), label, "{code} {message}");
         }
     }
 }

@@ -27,6 +27,8 @@ struct State {
     received: Vec<Received>,
     /// Requests whose path contains the text are refused with the code.
     refused: BTreeMap<String, StatusCode>,
+    /// Requests whose body contains the text are refused with the code and these words.
+    refused_bodies: Vec<(String, StatusCode, String)>,
     /// Requests whose path ends so are never answered.
     stalled: BTreeSet<String>,
     /// As many requests whose path ends so are never answered.
@@ -62,7 +64,10 @@ impl FakeApi {
 
     /// Keeps an object that another client wrote.
     pub fn put(&self, path: &str, object: Value) {
-        self.lock().objects.insert(path.to_owned(), object);
+        let mut state = self.lock();
+        let version = object["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok());
+        state.version = state.version.max(version.unwrap_or_default());
+        state.objects.insert(path.to_owned(), object);
     }
 
     pub fn object(&self, path: &str) -> Option<Value> {
@@ -72,6 +77,11 @@ impl FakeApi {
     /// Refuses every request whose path contains the text, until [`FakeApi::accept`].
     pub fn refuse(&self, path_part: &str, code: u16) {
         self.lock().refused.insert(path_part.to_owned(), StatusCode::from_u16(code).unwrap());
+    }
+
+    /// Refuses every request whose body contains the text, in these words, until [`FakeApi::accept`].
+    pub fn refuse_bodies(&self, text: &str, code: u16, words: &str) {
+        self.lock().refused_bodies.push((text.to_owned(), StatusCode::from_u16(code).unwrap(), words.to_owned()));
     }
 
     /// Never answers a request whose path ends so.
@@ -101,7 +111,9 @@ impl FakeApi {
 
     /// Refuses nothing any more.
     pub fn accept(&self) {
-        self.lock().refused.clear();
+        let mut state = self.lock();
+        state.refused.clear();
+        state.refused_bodies.clear();
     }
 
     /// The requests since the last call whose path contains the text; the others stay.
@@ -125,7 +137,7 @@ impl FakeApi {
             let mut state = self.lock();
             state.under_way += 1;
             state.most_at_once = state.most_at_once.max(state.under_way);
-            (state.answer(received), state.latency)
+            (state.asked(received), state.latency)
         };
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
@@ -133,19 +145,22 @@ impl FakeApi {
         self.lock().under_way -= 1;
         match answer {
             Ok(object) => (StatusCode::OK, object.to_string()),
-            Err(code) => (code, status(code).to_string()),
+            Err((code, words)) => (code, status(code, &words).to_string()),
         }
     }
 }
 
-fn status(code: StatusCode) -> Value {
+/// As the API server words a missing permission.
+const FORBIDDEN: &str = "it is forbidden: User \"twinspan\" cannot do this";
+
+fn status(code: StatusCode, words: &str) -> Value {
     let reason = match code {
         StatusCode::CONFLICT => "Conflict",
         StatusCode::NOT_FOUND => "NotFound",
         StatusCode::FORBIDDEN => "Forbidden",
         _ => "Refused",
     };
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "as the test wants it", "reason": reason,
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": words, "reason": reason,
         "code": code.as_u16()})
 }
 
@@ -157,6 +172,16 @@ impl State {
             return true;
         }
         self.stalled.iter().any(|end| path.ends_with(end))
+    }
+
+    fn asked(&mut self, received: Received) -> Result<Value, (StatusCode, String)> {
+        let body = received.body.to_string();
+        if let Some((_, code, words)) = self.refused_bodies.iter().find(|(text, ..)| body.contains(text)) {
+            self.received.push(received);
+            return Err((*code, words.clone()));
+        }
+        let words = |code| if code == StatusCode::FORBIDDEN { FORBIDDEN } else { "as the test wants it" };
+        self.answer(received).map_err(|code| (code, words(code).to_owned()))
     }
 
     fn answer(&mut self, received: Received) -> Result<Value, StatusCode> {

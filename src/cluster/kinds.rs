@@ -62,7 +62,11 @@ impl Watched for Stored<RegisteredService> {
         // RegisteredServices that shared a name or a Service with it, and those that do now.
         let mut affected = view.index.siblings(&key);
         let before = view.index.registry_and_name(&key);
-        view.index.put(&key, &object);
+        if view.is_nameless(&key) {
+            view.index.remove(&key);
+        } else {
+            view.index.put(&key, &object);
+        }
         affected.extend(view.index.siblings(&key));
         let names = moved(before, view.index.registry_and_name(&key));
         view.registered_services.insert(key.clone(), Arc::new(object));
@@ -225,8 +229,17 @@ impl Watched for EndpointSlice {
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        let services = view.slices.put(&key.namespace, convert::slice(object));
-        affected(view, services)
+        let others = convert::others_metadata(&object.metadata);
+        let slice = convert::slice(object);
+        let stray = view.stray(&key.namespace, &slice);
+        let version = slice.resource_version.clone();
+        let services = view.slices.put(&key.namespace, slice);
+        if view.slices.version(&key) == Some(version.as_str()) {
+            view.slices.set_others(&key, others);
+        }
+        let mut events = affected(view, services);
+        events.extend(stray.map(ClusterEvent::RegisteredService));
+        events
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {

@@ -25,7 +25,7 @@ mod events_tests;
 pub mod fake_api;
 pub mod index;
 pub mod interest;
-mod kinds;
+pub mod kinds;
 pub mod networks;
 pub mod pods;
 pub mod slices;

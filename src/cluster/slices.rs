@@ -8,11 +8,17 @@ use std::sync::Arc;
 
 use twinspan_core::model::{ObjectKey, ServiceKey, Slice};
 
+use super::convert::OthersMetadata;
+
 #[derive(Debug, Default)]
 pub struct Slices {
     by_key: BTreeMap<ObjectKey, Arc<Slice>>,
     by_service: BTreeMap<ServiceKey, BTreeSet<String>>,
     by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// Slices that Twinspan filled, by the RegisteredService that their reference or name tells of.
+    by_keeper: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
+    /// What other programs put onto slices of ours, where they did.
+    others: BTreeMap<ObjectKey, OthersMetadata>,
     /// Slices written since the current list began: the list may lack them.
     written_since_list: BTreeSet<ObjectKey>,
 }
@@ -34,6 +40,37 @@ impl Slices {
         here.take_while(move |(key, _)| key.namespace == namespace).map(|(_, slice)| slice)
     }
 
+    /// Slices of ours that tell of the RegisteredService, by an owner reference with whatever UID or by their name.
+    pub fn of_keeper(&self, key: &ServiceKey) -> Vec<Arc<Slice>> {
+        let keys = self.by_keeper.get(key).into_iter().flatten();
+        keys.filter_map(|key| self.by_key.get(key).cloned()).collect()
+    }
+
+    /// The RegisteredServices that slices of ours tell of.
+    pub fn keepers(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.by_keeper.keys()
+    }
+
+    /// The version of a slice that is known.
+    pub fn version(&self, key: &ObjectKey) -> Option<&str> {
+        self.by_key.get(key).map(|slice| slice.resource_version.as_str())
+    }
+
+    /// What other programs put onto a slice.
+    pub fn others(&self, key: &ObjectKey) -> OthersMetadata {
+        self.others.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Enters what other programs put onto a slice of ours, as its last version shows it.
+    pub fn set_others(&mut self, key: &ObjectKey, others: OthersMetadata) {
+        let ours = self.by_key.get(key).is_some_and(|slice| slice.is_ours());
+        if ours && others != OthersMetadata::default() {
+            self.others.insert(key.clone(), others);
+        } else {
+            self.others.remove(key);
+        }
+    }
+
     /// A list of slices begins.
     pub fn list_begins(&mut self) {
         self.written_since_list.clear();
@@ -44,11 +81,13 @@ impl Slices {
         self.by_key.keys().filter(|key| !self.written_since_list.contains(key)).cloned().collect()
     }
 
-    /// Enters the slice in the answer to our own write.
-    pub fn wrote(&mut self, namespace: &str, slice: Slice) {
+    /// Enters the slice in the answer to our own write. Returns the affected Services: the watch will show a version
+    /// that is known already.
+    pub fn wrote(&mut self, namespace: &str, slice: Slice) -> Vec<ServiceKey> {
         let key = ObjectKey::new(namespace, &slice.name);
-        self.put(namespace, slice);
+        let services = self.put(namespace, slice);
         self.written_since_list.insert(key);
+        services
     }
 
     /// Enters a slice if it is newer than the known version: the watch may lag behind the answers to our own writes
@@ -69,21 +108,34 @@ impl Slices {
         if let Some(uid) = &slice.owner_uid {
             self.by_owner.entry(uid.clone()).or_default().insert(key.clone());
         }
+        if let Some(keeper) = keeper(namespace, &slice) {
+            self.by_keeper.entry(keeper).or_default().insert(key.clone());
+        }
         self.by_key.insert(key, Arc::new(slice));
         affected
     }
 
     /// The API server accepted our delete: the slice no longer counts, and the watch will report when it is gone.
-    pub fn set_deleting(&mut self, key: &ObjectKey) {
-        if let Some(slice) = self.by_key.get_mut(key) {
-            Arc::make_mut(slice).deleting = true;
-        }
+    /// Returns the affected Service.
+    pub fn set_deleting(&mut self, key: &ObjectKey) -> Vec<ServiceKey> {
+        let Some(slice) = self.by_key.get_mut(key) else { return Vec::new() };
+        Arc::make_mut(slice).deleting = true;
+        slice.service.iter().map(|service| ServiceKey::new(&key.namespace, service)).collect()
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Vec<ServiceKey> {
         // Whoever reports it, or its end, has read it after our write.
         self.written_since_list.remove(key);
         let Some(slice) = self.by_key.remove(key) else { return Vec::new() };
+        self.others.remove(key);
+        if let Some(keeper) = keeper(&key.namespace, &slice)
+            && let Some(keys) = self.by_keeper.get_mut(&keeper)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.by_keeper.remove(&keeper);
+            }
+        }
         if let Some(uid) = &slice.owner_uid
             && let Some(keys) = self.by_owner.get_mut(uid)
         {
@@ -103,6 +155,10 @@ impl Slices {
         }
         vec![service]
     }
+}
+
+fn keeper(namespace: &str, slice: &Slice) -> Option<ServiceKey> {
+    slice.keeper.as_ref().filter(|_| slice.is_ours()).map(|name| ServiceKey::new(namespace, name))
 }
 
 fn is_newer(incoming: &str, known: &str) -> bool {
@@ -125,6 +181,8 @@ mod tests {
             service: service.map(Into::into),
             managed_by: None,
             owner_uid: owner.map(Into::into),
+            keeper: None,
+            others_labels: BTreeSet::new(),
             deleting: false,
             address_type: AddressType::Ip(Family::V4),
             ports: Vec::new(),

@@ -244,8 +244,8 @@ async fn a_change_that_the_watch_shows_first_is_compared_once_the_answer_is_ther
     bench.api.delay(Duration::from_secs(1));
     hand_over();
     tokio::time::sleep(Duration::from_millis(500)).await;
-    // The first version of the fake API is 1.
-    show("1", Some(wanted.clone()));
+    // The next version of the fake API is 8.
+    show("8", Some(wanted.clone()));
     assert_eq!(bench.writer.judge(&main), Change::Ignored, "the answer will tell");
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bench.writer.judge(&main), Change::Ours);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{ObjectKey, ServiceKey, ServiceView};
+use twinspan_core::model::{ObjectKey, ServiceKey, ServiceView, Slice};
 
 use super::convert::{NamespaceView, SecretView};
 use super::index::Index;
@@ -82,6 +82,11 @@ pub enum ClusterEvent {
     StatusWritten(Object),
     /// The Service, or a slice that names it.
     Service(ServiceKey),
+    /// Slices of these Services were written by this RegisteredService, which knows it.
+    Wrote {
+        services: Vec<ServiceKey>,
+        by: ServiceKey,
+    },
     Namespace(String),
     Secret,
     /// Pods with these addresses, present or earlier, changed.
@@ -174,6 +179,39 @@ impl ClusterView {
             None => self.pods.ended_unseen(ip),
             Some(_) => self.broken_watches.contains(&Kind::Pod),
         }
+    }
+
+    /// Whether not even the names of a RegisteredService can be read, so that nobody knows which place it means.
+    pub fn is_nameless(&self, key: &ServiceKey) -> bool {
+        self.unreadable_services.get(key).is_some_and(|unreadable| !unreadable.has_read(RegisteredService::NAMES))
+    }
+
+    /// Whether a RegisteredService is there, and not waiting for somebody's finalizer.
+    pub fn stays(&self, key: &ServiceKey) -> bool {
+        self.registered_services.get(key).is_some_and(|object| object.metadata.deletion_timestamp.is_none())
+    }
+
+    /// The RegisteredServices that refer to a registry and stay.
+    pub fn staying_in(&self, registry: &str) -> impl Iterator<Item = &ServiceKey> {
+        self.index.of_registry(registry).into_iter().filter(|key| self.stays(key))
+    }
+
+    /// Whether no RegisteredService has this UID, or the one of this key has it.
+    pub fn may_keep(&self, key: &ServiceKey, owner_uid: Option<&str>) -> bool {
+        owner_uid.is_none_or(|uid| self.index.of_uid(uid).is_none_or(|owner| owner == key))
+    }
+
+    /// The RegisteredService that has to look after a slice of ours that nobody owns.
+    pub fn stray(&self, namespace: &str, slice: &Slice) -> Option<ServiceKey> {
+        let keeper = slice.keeper.as_ref().filter(|_| slice.is_ours())?;
+        let owned = slice.owner_uid.as_ref().is_some_and(|uid| self.index.of_uid(uid).is_some());
+        (!owned).then(|| ServiceKey::new(namespace, keeper))
+    }
+
+    /// RegisteredServices of which not even the names can be read: whatever changes in the namespace concerns them.
+    pub fn nameless(&self, namespace: &str) -> Vec<ServiceKey> {
+        let here = self.unreadable_services.keys().filter(|key| key.namespace == namespace && self.is_nameless(key));
+        here.cloned().collect()
     }
 
     /// The default cluster ID: the UID of kube-system, which lasts as long as the cluster.

@@ -14,11 +14,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
+use tokio::sync::mpsc;
 use twinspan_core::model::{NewService, ObjectKey, ServiceKey};
 use twinspan_core::plan::slices::SliceOp;
 
 use super::calls::Calls;
-use super::view::ClusterView;
+use super::convert::OthersMetadata;
+use super::view::{ClusterEvent, ClusterView};
 use super::{ClusterError, Result, convert};
 use crate::telemetry::metrics::Metrics;
 
@@ -29,6 +31,7 @@ pub struct ClusterWriter {
     calls: Calls,
     view: Arc<Mutex<ClusterView>>,
     metrics: Arc<Metrics>,
+    events: mpsc::UnboundedSender<ClusterEvent>,
 }
 
 impl fmt::Debug for ClusterWriter {
@@ -38,8 +41,14 @@ impl fmt::Debug for ClusterWriter {
 }
 
 impl ClusterWriter {
-    pub fn new(calls: Calls, view: Arc<Mutex<ClusterView>>, metrics: Arc<Metrics>) -> Self {
-        Self { calls, view, metrics }
+    /// `events` takes what the view learnt from answers, because the watch will show nothing new.
+    pub fn new(
+        calls: Calls,
+        view: Arc<Mutex<ClusterView>>,
+        metrics: Arc<Metrics>,
+        events: mpsc::UnboundedSender<ClusterEvent>,
+    ) -> Self {
+        Self { calls, view, metrics, events }
     }
 
     fn ask(&self) -> Result<()> {
@@ -50,41 +59,51 @@ impl ClusterWriter {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes one slice of a RegisteredService, and enters the answer into the view.
+    /// Writes one slice of a RegisteredService, enters the answer into the view, and tells the others of its Service.
     pub async fn slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<()> {
         self.ask()?;
         let outcome = self.send_slice(owner, op).await;
-        let result = outcome.as_ref().map_or_else(ClusterError::label, |()| "ok");
+        let result = outcome.as_ref().map_or_else(ClusterError::label, |_| "ok");
         self.metrics.wrote("cluster", op.label(), result, 1);
-        outcome
+        let services = outcome?;
+        // The receiver is dropped only while the process ends.
+        let _ = self.events.send(ClusterEvent::Wrote { services, by: owner.key.clone() });
+        Ok(())
     }
 
-    async fn send_slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<()> {
+    /// Returns the affected Services.
+    async fn send_slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<Vec<ServiceKey>> {
         let namespace = &owner.key.namespace;
         let api: Api<EndpointSlice> = Api::namespaced(self.calls.client.clone(), namespace);
         let post = PostParams::default();
         let written = match op {
             SliceOp::Create(spec) => {
-                let object = convert::endpoint_slice(namespace, owner.reference(), spec, None);
+                let object =
+                    convert::endpoint_slice(namespace, owner.reference(), spec, None, OthersMetadata::default());
                 let what = format!("create EndpointSlice {namespace}/{}", spec.name);
                 self.calls.call(what, || api.create(&post, &object)).await?
             }
             SliceOp::Update { spec, if_version } => {
-                let object = convert::endpoint_slice(namespace, owner.reference(), spec, Some(if_version));
+                let others = self.view().slices.others(&ObjectKey::new(namespace, &spec.name));
+                let object = convert::endpoint_slice(namespace, owner.reference(), spec, Some(if_version), others);
                 let what = format!("replace EndpointSlice {namespace}/{}", spec.name);
                 self.calls.call(what, || api.replace(&spec.name, &post, &object)).await?
             }
-            SliceOp::Delete { name, if_version } => {
+            SliceOp::Delete { name, if_version, .. } => {
                 let preconditions = Preconditions { resource_version: Some(if_version.clone()), uid: None };
                 let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                 let what = format!("delete EndpointSlice {namespace}/{name}");
                 self.calls.call(what, || unless_gone(api.delete(name, &params))).await?;
-                self.view().slices.set_deleting(&ObjectKey::new(namespace, name));
-                return Ok(());
+                return Ok(self.view().slices.set_deleting(&ObjectKey::new(namespace, name)));
             }
         };
-        self.view().slices.wrote(namespace, convert::slice(written));
-        Ok(())
+        let others = convert::others_metadata(&written.metadata);
+        let slice = convert::slice(written);
+        let key = ObjectKey::new(namespace, &slice.name);
+        let mut view = self.view();
+        let services = view.slices.wrote(namespace, slice);
+        view.slices.set_others(&key, others);
+        Ok(services)
     }
 
     /// Creates a Service without a selector, so that only our endpoints belong to it. Garbage collection deletes it

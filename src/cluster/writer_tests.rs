@@ -13,7 +13,15 @@ const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
 fn writer(api: &FakeApi) -> (ClusterWriter, Leadership) {
     let leadership = Leadership::none();
     leadership.acquired();
-    (ClusterWriter::new(Calls::new(api.client(), leadership.clone()), Arc::default(), Arc::default()), leadership)
+    (
+        ClusterWriter::new(
+            Calls::new(api.client(), leadership.clone()),
+            Arc::default(),
+            Arc::default(),
+            mpsc::unbounded_channel().0,
+        ),
+        leadership,
+    )
 }
 
 async fn create(writer: &ClusterWriter, name: String) -> Result<()> {

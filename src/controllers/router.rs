@@ -67,7 +67,13 @@ impl Router {
             ClusterEvent::Names(registry) => self.send(Command::UpdateNames(registry.clone())),
             ClusterEvent::Service(service) => {
                 self.enqueue_with_siblings(&view, view.index.of_service(service));
+                self.enqueuer.enqueue_all(&view.nameless(&service.namespace));
                 self.enqueuer.enqueue_all(self.views.interest().gone_in(&service.namespace));
+            }
+            ClusterEvent::Wrote { services, by } => {
+                for key in services.iter().flat_map(|service| view.index.of_service(service)).filter(|key| *key != by) {
+                    self.enqueuer.enqueue(key);
+                }
             }
             ClusterEvent::Namespace(name) => {
                 self.enqueuer.enqueue_all(view.index.of_namespace(name));
@@ -78,6 +84,9 @@ impl Router {
             ClusterEvent::ServiceRegistry(name) => {
                 self.send(Command::Reconcile(name.clone()));
                 self.enqueuer.enqueue_all(view.index.of_registry(name));
+                drop(view);
+                // A RegisteredService that moved away may have records there under a name that is not allowed any more.
+                self.enqueue_owners(name);
             }
             ClusterEvent::StatusChanged(object) => {
                 drop(view);
@@ -149,12 +158,17 @@ impl Router {
                 // A session may begin before the view is complete, and no pass.
                 if self.views.cluster().unsynced().is_empty() {
                     self.enqueuer.enqueue_all(self.views.cluster().index.of_registry(&registry));
-                    for handle in self.views.registries.all().iter().filter(|h| h.name == registry) {
-                        self.enqueuer.enqueue_all(&handle.owners());
-                    }
+                    self.enqueue_owners(&registry);
                 }
                 self.send(Command::Report(registry));
             }
+        }
+    }
+
+    /// Enqueues the owners of records in a registry, whatever they refer to now.
+    fn enqueue_owners(&self, registry: &str) {
+        for handle in self.views.registries.all().iter().filter(|handle| handle.name == registry) {
+            self.enqueuer.enqueue_all(&handle.owners());
         }
     }
 
@@ -168,7 +182,13 @@ impl Router {
 
     /// Reconciles everything, because the views are complete or this process began or ceased to lead.
     fn reconcile_everything(&self) {
-        self.enqueuer.enqueue_all(self.views.cluster().index.all());
+        {
+            let view = self.views.cluster();
+            self.enqueuer.enqueue_all(view.index.all());
+            self.enqueuer.enqueue_all(view.unreadable_services.keys());
+            // Slices may tell of RegisteredServices that are gone.
+            self.enqueuer.enqueue_all(view.slices.keepers());
+        }
         for handle in self.views.registries.all() {
             self.enqueuer.enqueue_all(&handle.owners());
         }
@@ -216,6 +236,26 @@ mod tests {
             views.cluster().index.put(&ServiceKey::new("shop", name), &object);
         }
         views
+    }
+
+    #[tokio::test]
+    async fn a_slice_that_one_wrote_concerns_the_others_of_its_service() {
+        let (registries, _commands) = mpsc::unbounded_channel();
+        let (enqueuer, mut queue) = queue::new(Env::real());
+        let views = views();
+        Kind::ALL.into_iter().for_each(|kind| {
+            views.cluster().set_synced(kind);
+        });
+        let (x, z) = (ServiceKey::new("shop", "x"), ServiceKey::new("shop", "z"));
+        let object: RegisteredService = serde_json::from_value(json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "metadata": {"name": "z", "namespace": "shop"},
+            "spec": {"registryRef": {"name": "other"}, "service": {"name": "x"}},
+        }))
+        .unwrap();
+        views.cluster().index.put(&z, &object);
+        let router = Router { views, enqueuer, registries, statuses: None };
+        router.cluster_changed(&ClusterEvent::Wrote { services: vec![x.clone()], by: x });
+        assert_eq!(queue.take_enqueued(), [z]);
     }
 
     #[tokio::test]

@@ -29,7 +29,7 @@ pub struct Writers {
 
 impl Writers {
     /// The writers of a replica, and the publisher of their Events, which has to run as [`Writers::statuses`] has to.
-    /// `events` learns of the statuses that were written.
+    /// `events` learns of the slices and the statuses that were written.
     pub fn new(
         client: &Client,
         views: &Views,
@@ -39,7 +39,7 @@ impl Writers {
     ) -> (Self, Publisher) {
         let (metrics, view, env) = (Arc::new(Metrics::default()), &views.cluster, &views.env);
         let calls = Calls::new(client.clone(), leadership.clone());
-        let cluster = ClusterWriter::new(calls.clone(), view.clone(), metrics.clone());
+        let cluster = ClusterWriter::new(calls.clone(), view.clone(), metrics.clone(), events.clone());
         let statuses = StatusWriter::new(calls.clone(), view.clone(), env.clone(), metrics.clone(), events);
         let (events, publisher) = Events::new(calls, env.clone(), replica);
         (Self { cluster, statuses, events, leadership: leadership.clone(), metrics }, publisher)

@@ -191,6 +191,9 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::TooManySlices => {
             "the name's records would fill more than 500 slices; fewer port numbers among its servers need fewer"
         }
+        Reason::RefusedByCluster => {
+            "the API server refuses the slice that would hold it, by a quota or a policy; the condition Imported has its words"
+        }
         Reason::Conflict => "an older RegisteredService, or somebody's record under our key, has it",
     }
 }

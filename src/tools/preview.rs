@@ -129,6 +129,7 @@ pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
     let unknown = needs_registry && observed.facts.fresh_registry().is_none();
     let unavailable = failed.or(rejected).filter(|_| unknown);
     let refused = validation.rejection.as_ref().map(|r| (r.reason.as_str().to_owned(), r.message.clone()));
+    let revokes = !plan.written(false).is_empty();
     Some(Preview {
         namespace: key.namespace.clone(),
         name: key.name.clone(),
@@ -137,8 +138,8 @@ pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
         refused,
         pending: unknown && unavailable.is_none(),
         unavailable,
-        writes: validation.writes,
-        changes: changes(&observed.facts, &plan),
+        writes: validation.writes || revokes,
+        changes: changes(&observed.facts, &plan.written(validation.writes || !revokes)),
         instances: explanations(&observed, &validation, &plan),
     })
 }

@@ -67,6 +67,8 @@ reasons! {
     FormerEndpoint,
     TooManySlices,
     Conflict,
+    /// The API server refuses the slice that would hold it: a quota, or an admission policy.
+    RefusedByCluster,
 }
 
 impl fmt::Display for Reason {

@@ -3,7 +3,7 @@
 //! Owns the labels and annotations that name the Service and the manager of a slice. Refuses to know the API machinery:
 //! the operator maps slices from and to the API type.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::Timestamp;
@@ -116,6 +116,11 @@ pub struct Slice {
     pub managed_by: Option<String>,
     /// UID of the RegisteredService that owns the slice, if one does.
     pub owner_uid: Option<String>,
+    /// Name of the RegisteredService that the slice belongs to, as its owner reference or else its own name says;
+    /// `None` where another controller has it, or it was not filled by Twinspan.
+    pub keeper: Option<String>,
+    /// Labels that another program put there, by key.
+    pub others_labels: BTreeSet<String>,
     /// Has a deletionTimestamp; a finalizer may keep it for a while.
     pub deleting: bool,
     pub address_type: AddressType,

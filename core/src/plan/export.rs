@@ -26,6 +26,9 @@ pub struct Input<'a> {
     /// The instances that should be in the registry: ready endpoints at the chosen ports, in slices that Twinspan does
     /// not manage.
     pub instances: &'a [Instance],
+    /// Own records at these addresses stay as they are, although no instance asks for them. `None` where the instances
+    /// are known.
+    pub stays: Option<&'a BTreeSet<IpAddr>>,
     /// Every record under the name, by any writer.
     pub records: &'a BTreeMap<RecordKey, &'a Record>,
     /// This owner's records under other names, from before the name was changed.
@@ -127,13 +130,14 @@ pub fn plan(input: &Input<'_>) -> Plan {
         }
         deletes.extend(replaced_by(input, key, instance));
     }
+    let staying = stay(input, &mut plan);
     let (mut at_once, unproven): (Vec<&Record>, Unproven<'_>) =
         superfluous(input, &registered, &desired, &awaited(&plan));
     if let Some(until) = input.grace_until {
         deletes.clear();
         spare(input, &mut plan, &mut at_once, &unproven, until);
     } else {
-        ask_guard(input, &mut plan, &unproven, desired.len());
+        ask_guard(input, &mut plan, &unproven, desired.len() + staying);
     }
     let allowed = &plan.guard.allowed;
     at_once.extend(unproven.into_iter().filter(|(addr, _)| allowed.contains(addr)).flat_map(|(_, records)| records));
@@ -146,6 +150,24 @@ pub fn plan(input: &Input<'_>) -> Plan {
     plan.ops.append(&mut updates);
     plan.ops.append(&mut deletes);
     plan
+}
+
+/// Enters the own records that stay as they are. Returns their number.
+fn stay(input: &Input<'_>, plan: &mut Plan) -> usize {
+    let own = |record: &&&Record| record.own(&input.owner.cluster_id) == Some(input.owner) && stays(input, record);
+    let staying: Vec<&Record> = input.records.values().filter(own).copied().collect();
+    for record in &staying {
+        let exported = |addr| InstanceOutcome::of(addr, Outcome::Exported { key: record.key.clone() });
+        let each = record.endpoint_addresses().map(exported).enumerate();
+        plan.instances.extend(each.map(|(n, instance)| InstanceOutcome { counts: n == 0, ..instance }));
+    }
+    staying.len()
+}
+
+fn stays(input: &Input<'_>, record: &Record) -> bool {
+    let moved = |addr: &InstanceAddr| input.moved.is_some_and(|moved| moved.contains(addr));
+    let mut addresses = record.endpoint_addresses();
+    input.stays.is_some_and(|stays| addresses.any(|addr| stays.contains(&addr.ip()) && !moved(&addr)))
 }
 
 fn delete(record: &Record) -> RecordOp {
@@ -196,7 +218,7 @@ fn superfluous<'a>(
             Kind::Healed(owner) => owner == input.owner && !(here && input.imports),
             _ => false,
         };
-        if !ours || desired.contains_key(key) || is_released(input, registered, record) {
+        if !ours || desired.contains_key(key) || stays(input, record) || is_released(input, registered, record) {
             continue;
         }
         let registered = record.endpoint_addresses().any(|addr| registered.contains_key(&(addr.ip(), addr.port())));

@@ -1,14 +1,17 @@
 //! The writes of a plan: hands its operations to the writers.
 //!
-//! Owns the order of writes on each side, which stop at the first error; the next pass plans the rest again. Refuses to
-//! decide whether a request may be sent: each writer asks the claim to lead itself.
+//! Owns the order of writes on each side. In a registry they stop at the first error, and in the cluster an error stops
+//! only the slices of the same group; the next pass plans the rest again. Refuses to decide whether a request may be
+//! sent: each writer asks the claim to lead itself.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::field::Empty;
 use tracing::{Instrument, info_span};
 use twinspan_core::model::{ServiceKey, Slice};
 use twinspan_core::plan::service::{Plan, Written};
+use twinspan_core::plan::slices::{SliceGroup, SliceOp};
 
 use super::controller::Controller;
 use super::observe::Observed;
@@ -32,12 +35,24 @@ pub struct Applied {
     /// A dry run held the planned writes back.
     pub dry_run: bool,
     pub registry_error: Option<RegistryError>,
+    /// The first error that is no group's own.
     pub cluster_error: Option<ClusterError>,
+    /// Groups of slices that the API server refused for good.
+    pub refused: BTreeMap<SliceGroup, String>,
+    /// Whether the Service itself was refused, or could not be written.
+    pub service_failed: bool,
+    /// Whether the writers were asked to write.
+    pub attempted: bool,
 }
 
 impl Applied {
     pub fn wrote(&self) -> bool {
         self.records != (0, 0) || self.slices > 0 || self.created_service
+    }
+
+    /// Whether a write to the cluster lost a race.
+    pub fn lost_race(&self) -> bool {
+        matches!(self.cluster_error, Some(ClusterError::Conflict { .. }))
     }
 
     pub fn failed(&self) -> bool {
@@ -46,21 +61,28 @@ impl Applied {
 }
 
 impl Controller {
-    /// Writes if this process leads and the pass may write; a standby and a dry run only plan.
+    /// Writes if this process leads and the pass may write; a standby and a dry run only plan. Where the spec forbids
+    /// to write, only what is not allowed any more is withdrawn.
     pub(super) async fn apply(&self, observed: &Observed, validation: &Validation, plan: &Plan) -> Applied {
         let leadership = &self.writers.leadership;
-        if !validation.writes || !leadership.may_write() {
+        let plan = &*plan.written(validation.writes);
+        let writes = validation.writes || !plan.is_empty();
+        if !writes || !leadership.may_write() {
             self.record_results(&observed.facts.key, &[]);
-            let dry_run = validation.writes && leadership.is_dry_run();
+            let dry_run = writes && leadership.is_dry_run();
             return Applied { dry_run, ..Applied::default() };
         }
         // Both sides are written concurrently, because a slow registry must not delay DNS.
-        let ((cluster, cluster_error), mut applied) =
+        let (cluster, registries) =
             tokio::join!(self.write_cluster(observed, plan), self.write_registries(observed, plan));
-        applied.slices = cluster.slices;
-        applied.created_service = cluster.created_service;
-        applied.cluster_error = cluster_error;
-        applied
+        Applied {
+            records: registries.records,
+            conflicts: registries.conflicts,
+            revision: registries.revision,
+            registry_error: registries.registry_error,
+            attempted: true,
+            ..cluster
+        }
     }
 
     /// What the views show of the RegisteredService: they learn from the answers to writes.
@@ -136,16 +158,56 @@ impl Controller {
         }
     }
 
-    async fn write_cluster(&self, observed: &Observed, plan: &Plan) -> (Applied, Option<ClusterError>) {
+    async fn write_cluster(&self, observed: &Observed, plan: &Plan) -> Applied {
         let mut applied = Applied::default();
         let span = info_span!("write slices", slices = Empty);
         let writes = self.write_services_and_slices(observed, plan, &mut applied);
-        let error = writes.instrument(span.clone()).await.err();
+        if let Err(error) = writes.instrument(span.clone()).await {
+            applied.cluster_error = Some(error);
+        }
         span.record("slices", applied.slices);
-        (applied, error)
+        applied
     }
 
+    /// Returns an error that would meet every further request; the others are in `applied`.
     async fn write_services_and_slices(
+        &self,
+        observed: &Observed,
+        plan: &Plan,
+        applied: &mut Applied,
+    ) -> Result<(), ClusterError> {
+        // A Service that is refused must not keep endpoints that ended.
+        let written = self.write_services(observed, plan, applied).await;
+        applied.service_failed = written.is_err();
+        let owner = Owner { key: &observed.facts.key, uid: &observed.facts.uid };
+        let mut groups: BTreeMap<Option<SliceGroup>, Vec<&SliceOp>> = BTreeMap::new();
+        for op in &plan.slices.ops {
+            groups.entry(op.group()).or_default().push(op);
+        }
+        let mut failed = written.err();
+        if let Some(error) = failed.take_if(|error| error.is_everywhere()) {
+            return Err(error);
+        }
+        for (group, ops) in groups {
+            for op in ops {
+                match (self.writers.cluster.slice(&owner, op).await, group) {
+                    (Ok(()), _) => {
+                        applied.slices += 1;
+                        continue;
+                    }
+                    (Err(error), _) if error.is_everywhere() => return Err(error),
+                    (Err(error), Some(group)) if error.is_refusal() => {
+                        applied.refused.insert(group, error.to_string());
+                    }
+                    (Err(error), _) => drop(failed.get_or_insert(error)),
+                }
+                break;
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn write_services(
         &self,
         observed: &Observed,
         plan: &Plan,
@@ -167,10 +229,6 @@ impl Controller {
         for service in &plan.remove {
             let key = ServiceKey::new(&facts.key.namespace, &service.name);
             writer.delete_service(&key, &service.uid).await?;
-        }
-        for op in &plan.slices.ops {
-            writer.slice(&owner, op).await?;
-            applied.slices += 1;
         }
         Ok(())
     }

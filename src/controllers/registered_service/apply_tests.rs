@@ -249,7 +249,13 @@ async fn a_deleted_service_is_withdrawn_and_forgotten() {
     assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"], "what others registered stays");
     assert_eq!(bench.handle("main").owners(), []);
     assert!(bench.controller.checkpoints.get(&key()).is_none());
-    assert_eq!(bench.api.take(""), [], "slices go with their owner, and there is no status any more");
+    let written = bench.api.take("");
+    assert_eq!(
+        (written.len(), written[0].method.as_str()),
+        (1, "DELETE"),
+        "no status any more, and no collector is needed"
+    );
+    assert!(written[0].path.starts_with(SLICES), "{written:?}");
     assert_eq!(bench.metric(r#"twinspan_services{state="synced"}"#), "0");
 }
 

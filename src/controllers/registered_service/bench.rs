@@ -15,13 +15,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{LeaseId, RegistryName, ServiceKey};
+use twinspan_core::model::{LeaseId, ObjectKey, RegistryName, ServiceKey};
 
 use super::{Checkpoints, Controller};
 use crate::api::conditions::find;
-use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry};
+use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry, Stored};
 use crate::cluster::convert;
 use crate::cluster::fake_api::{FakeApi, Received};
+use crate::cluster::kinds::Watched;
 use crate::cluster::view::{ClusterEvent, ClusterView, Kind};
 use crate::controllers::queue::Finished;
 use crate::controllers::service_registry::settings;
@@ -208,6 +209,38 @@ impl Bench {
         view.registered_services.remove(&key());
     }
 
+    /// The watch shows a slice as the API has it, or that it is gone.
+    pub fn show_slice(&self, name: &str) {
+        let key = ObjectKey::new("shop", name);
+        let mut view = self.controller.views.cluster();
+        match self.api.object(&format!("{SLICES}/{name}")) {
+            Some(object) => {
+                let slice: EndpointSlice = parse(object);
+                let others = convert::others_metadata(&slice.metadata);
+                view.slices.put("shop", convert::slice(slice));
+                view.slices.set_others(&key, others);
+            }
+            None => drop(view.slices.remove(&key)),
+        }
+    }
+
+    /// What the administrator allows in a registry.
+    pub fn allow(&self, registry: &str, names: &[&str]) {
+        let mut view = self.controller.views.cluster();
+        let object = Arc::make_mut(view.service_registries.get_mut(registry).unwrap());
+        object.spec.allowed = parse(json!([{"namespaceSelector": {}, "registryNames": names}]));
+    }
+
+    /// The watch shows a RegisteredService that cannot be read.
+    pub fn register_unreadable(&self, spec: &Value) {
+        let object = json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+            "metadata": {"name": "echo", "namespace": "shop", "uid": "uid-1", "generation": 2}, "spec": spec,
+        });
+        let stored: Stored<RegisteredService> = parse(object);
+        Watched::put(&mut self.controller.views.cluster(), key(), stored);
+    }
+
     pub fn put_service(&self, service: &Value) {
         let service = convert::service(&parse::<Service>(service.clone()));
         let mut view = self.controller.views.cluster();
@@ -220,6 +253,11 @@ impl Bench {
 
     /// The Service has these ready endpoints.
     pub fn ready(&mut self, addresses: &[&str]) {
+        self.ready_at("rpc", addresses);
+    }
+
+    /// The Service has these ready endpoints, at a port of this name.
+    pub fn ready_at(&mut self, port: &str, addresses: &[&str]) {
         self.versions += 1;
         let endpoints: Vec<Value> =
             addresses.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
@@ -227,7 +265,7 @@ impl Bench {
             "metadata": {"name": "echo-abc", "namespace": "shop", "resourceVersion": self.versions.to_string(),
                 "labels": {"kubernetes.io/service-name": "echo",
                     "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}},
-            "addressType": "IPv4", "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}], "endpoints": endpoints,
+            "addressType": "IPv4", "ports": [{"name": port, "port": 80, "protocol": "TCP"}], "endpoints": endpoints,
         }));
         self.controller.views.cluster().slices.put("shop", convert::slice(slice));
     }

@@ -39,6 +39,10 @@ pub struct Checkpoint {
     pub told: Told,
     pub counted: Counted,
     pub unfinished: Unfinished,
+    /// Since when slices of ours wait that an unknown RegisteredService owns.
+    pub strays_since: Option<Timestamp>,
+    /// Passes in a row whose writes to the cluster lost a race.
+    pub lost_races: u32,
     /// The writes that a dry run logged last.
     pub dry_run: String,
 }

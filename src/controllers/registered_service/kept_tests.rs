@@ -9,7 +9,7 @@ use crate::cluster::view::Kind;
 
 fn unreadable(field: &str) -> Arc<Unreadable> {
     let (fields, problems) = ([field.to_owned()].into(), vec![format!("spec.{field}: unknown variant `New`")]);
-    Arc::new(Unreadable { fields, problems, raw: json!({}) })
+    Arc::new(Unreadable { fields, problems, raw: json!({"spec": {}}) })
 }
 
 /// One instance each way, written.
@@ -24,22 +24,26 @@ async fn both_ways() -> Bench {
     bench
 }
 
-/// The pod and the server are gone.
-async fn everything_ends(bench: &mut Bench) {
-    bench.ready(&[]);
+/// Others replace the pod and the server: what ended goes, and nothing comes.
+async fn everything_is_replaced(bench: &mut Bench) {
+    bench.ready(&["10.0.0.2"]);
     bench.etcd().delete(&["p/echo/192.0.2.7:9000"]);
+    bench.server_registers("192.0.2.8:9000").await;
     bench.after(STATUS_PACE).await;
     bench.pass().await;
+    assert_eq!(bench.keys("main"), ["p/echo/192.0.2.8:9000"]);
+    let slices = bench.api.take(SLICES);
+    assert_eq!((slices.len(), slices[0].method.as_str()), (1, "DELETE"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registered_service_that_cannot_be_read_is_refused_and_nothing_of_it_is_touched() {
+async fn a_registered_service_that_cannot_be_read_is_refused_and_only_what_ended_goes() {
     let mut bench = both_ways().await;
     bench.events();
     bench.controller.views.cluster().unreadable_services.insert(key(), unreadable("direction"));
-    everything_ends(&mut bench).await;
-    assert_eq!(bench.keys("main"), ["p/echo/10.0.0.1:80"]);
-    assert_eq!(bench.api.take(SLICES), []);
+    bench.pass().await;
+    assert_eq!((bench.keys("main").len(), bench.api.take(SLICES).len()), (2, 0), "both live");
+    everything_is_replaced(&mut bench).await;
     let (accepted, message) = bench.condition("Accepted");
     assert_eq!(accepted, "False NotSupported");
     assert!(message.contains("spec.direction: unknown variant `New`"), "{message}");
@@ -50,19 +54,39 @@ async fn a_registered_service_that_cannot_be_read_is_refused_and_nothing_of_it_i
     bench.controller.views.cluster().unreadable_services.clear();
     bench.after(STATUS_PACE).await;
     bench.pass().await;
-    assert_eq!(bench.keys("main"), [""; 0]);
+    assert_eq!(bench.keys("main"), ["p/echo/10.0.0.2:80", "p/echo/192.0.2.8:9000"]);
+    assert_eq!(bench.api.take(SLICES).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_touched_in_a_registry_that_cannot_be_read() {
+async fn one_whose_names_cannot_be_read_is_told_all_the_same() {
+    let bench = both_ways().await;
+    bench.events();
+    bench.register_unreadable(&json!({"registryRef": "main"}));
+    bench.pass().await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!((bench.keys("main").len(), bench.api.take(SLICES).len()), (2, 0));
+    assert_eq!(bench.condition("Accepted").0, "False NotSupported");
+    assert!(bench.events()[0].starts_with("NotAccepted: NotSupported: "));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_registry_that_cannot_be_read_only_what_ended_goes() {
     let mut bench = both_ways().await;
+    bench.allow("main", &[]);
     bench.controller.views.cluster().unreadable_registries.insert("main".to_owned(), unreadable("allowed"));
-    everything_ends(&mut bench).await;
-    assert_eq!(bench.keys("main"), ["p/echo/10.0.0.1:80"]);
-    assert_eq!(bench.api.take(SLICES), []);
+    bench.pass().await;
+    assert_eq!((bench.keys("main").len(), bench.api.take(SLICES).len()), (2, 0), "nobody knows whom it allows");
+    everything_is_replaced(&mut bench).await;
     let (accepted, message) = bench.condition("Accepted");
     assert_eq!(accepted, "False NotSupported");
     assert!(message.starts_with("ServiceRegistry main: "), "{message}");
+
+    // A name that is certainly not allowed goes, whatever else cannot be read.
+    bench.controller.views.cluster().unreadable_registries.insert("main".to_owned(), unreadable("importPolicy"));
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!(bench.condition("Accepted").0, "False NotAllowed");
 }
 
 /// Every kind is heard of now, and for so long only the kinds that are not silent.

@@ -59,9 +59,10 @@ impl Controller {
         let checkpoint = &observed.checkpoint.planned;
         let now = self.views.env.now();
         let (facts, former) = (&observed.facts, &validation.former);
-        let plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, triggered);
+        let mut plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, triggered);
         let applied = self.apply(&observed, &validation, &plan).await;
         let written = self.written(&observed);
+        plan.leave_out(&applied.refused);
         let took = started.elapsed();
         self.report(&Pass {
             observed: &observed,
@@ -88,7 +89,15 @@ mod hold_tests;
 #[cfg(test)]
 mod kept_tests;
 #[cfg(test)]
+mod reduced_tests;
+#[cfg(test)]
 mod report_tests;
+#[cfg(test)]
+mod revoked_tests;
+#[cfg(test)]
+mod slices_tests;
+#[cfg(test)]
+mod stray_tests;
 #[cfg(test)]
 mod term_tests;
 #[cfg(test)]

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, InstanceAddr, Owner, RegistryName, ServiceKey};
+use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, InstanceAddr, Owner, RegistryName, ServiceKey, Slice};
 use twinspan_core::plan::departure::held::HeldDeletions;
 use twinspan_core::plan::departure::registry_guard::REGISTRY_MIN;
 use twinspan_core::plan::service::{
-    ClusterFacts, Facts, HoldFacts, RegistryFacts, Silent, Snapshot, Term, Vanished, ViewState, ips_of, ready_in,
+    ClusterFacts, Facts, HoldFacts, RegistryFacts, Silent, Snapshot, Term, Vanished, ViewState, ips_of,
+    ready_addresses, ready_in,
 };
 
 use super::crowd::is_crowded_out;
@@ -30,12 +32,16 @@ use crate::registry::handle::{Phase, RegistryHandle};
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub facts: Facts,
-    /// `None` if the RegisteredService was deleted.
+    /// As far as it can be read; `None` if the RegisteredService was deleted, or cannot be read at all.
     pub object: Option<Arc<RegisteredService>>,
-    /// What this version cannot read of the RegisteredService, whose `object` is a stand-in then.
+    /// The object whose names cannot be read, for its status and Events alone.
+    pub nameless: Option<Arc<RegisteredService>>,
+    /// What this version cannot read of the RegisteredService.
     pub unreadable: Option<Arc<Unreadable>>,
     /// ServiceRegistries that this version cannot read.
     pub unreadable_registries: BTreeMap<String, Arc<Unreadable>>,
+    /// Addresses of ready endpoints in the namespace, where nothing says which Service is meant.
+    pub ready_in_namespace: BTreeSet<IpAddr>,
     pub namespace: Option<Arc<NamespaceView>>,
     pub registry: Option<Arc<ServiceRegistry>>,
     /// The older ServiceRegistry that serves the name in the same etcd, if one does.
@@ -63,10 +69,17 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
     }
     #[cfg(test)]
     OBSERVATIONS.set(OBSERVATIONS.get() + 1);
-    let object = view.registered_services.get(key).cloned();
-    let uid = object.as_ref().and_then(|object| object.metadata.uid.clone()).unwrap_or_default();
+    // One that waits for a finalizer is gone, as for the built-in controllers: nothing is made for it any more.
+    let found = view.registered_services.get(key).filter(|_| view.stays(key)).cloned();
+    let unreadable = view.unreadable_services.get(key).filter(|_| found.is_some()).cloned();
+    let uid = found.as_ref().and_then(|object| object.metadata.uid.clone()).unwrap_or_default();
+    let (nameless, object) = if view.is_nameless(key) { (found, None) } else { (None, found) };
     let registry = object.as_ref().and_then(|o| view.service_registries.get(&o.spec.registry_ref.name).cloned());
-    let mut checkpoint = checkpoint(checkpoints.get(key), object.is_some(), &uid);
+    let registry = registry.filter(|registry| registry.metadata.deletion_timestamp.is_none());
+    let last = checkpoints.get(key);
+    let strays = strays(&view, key, last.as_ref(), &uid, views.env.now());
+    let mut checkpoint = checkpoint(last, object.is_some(), &uid);
+    checkpoint.strays_since = strays.since;
     checkpoint.planned = checkpoint.planned.in_term(term, views.env.now());
     let mut observed = Observed {
         facts: Facts {
@@ -78,7 +91,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
                 let status = object.status.as_ref();
                 status.is_some_and(|status| find_true(&status.conditions, IMPORTED).is_some())
             }),
-            cluster: cluster_facts(&view, key, object.as_deref(), &uid, views.env.now()),
+            cluster: cluster_facts(&view, key, object.as_deref(), &uid, strays, views.env.now()),
             registry: None,
             former: Vec::new(),
             probes: term.map(|term| views.probes.answers(key, term)).unwrap_or_default(),
@@ -91,16 +104,19 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
         registry_failure: None,
         registry,
         former_registries: BTreeMap::new(),
-        unreadable: view.unreadable_services.get(key).cloned(),
         unreadable_registries: view.unreadable_registries.clone(),
+        ready_in_namespace: if nameless.is_some() { ready_in_namespace(&view, key) } else { BTreeSet::new() },
+        nameless,
         object,
+        unreadable,
         checkpoint,
     };
     read_registries(views, &view, &mut observed);
     for registry in &observed.facts.former {
-        // The ServiceRegistry of that name may be another one by now.
+        // The ServiceRegistry of that name may be another one by now, and one that waits for a finalizer is gone.
         let found =
             view.service_registries.get(&registry.name).filter(|_| views.registries.get(&registry.name).is_some());
+        let found = found.filter(|found| found.metadata.deletion_timestamp.is_none());
         observed.former_registries.extend(found.map(|found| (registry.name.clone(), found.clone())));
     }
     read_pods(views, &view, &mut observed);
@@ -117,21 +133,63 @@ fn checkpoint(last: Option<Checkpoint>, exists: bool, uid: &str) -> Checkpoint {
     }
 }
 
+fn ready_in_namespace(view: &ClusterView, key: &ServiceKey) -> BTreeSet<IpAddr> {
+    let slices = view.slices.of_namespace(&key.namespace);
+    let others: Vec<_> = slices.filter(|slice| !slice.is_ours()).cloned().collect();
+    ready_addresses(&others, true)
+}
+
+/// Slices of ours that tell of a RegisteredService and that no RegisteredService owns.
+#[derive(Debug, Default)]
+struct Strays {
+    /// Those that may be taken over, or deleted if it is gone.
+    slices: Vec<Arc<Slice>>,
+    /// Since when others wait, and until when: their owner may have been created a moment ago, and not be in the view.
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+/// An owner that this process never knew may still appear.
+const STRAYS_WAIT: SignedDuration = SignedDuration::from_secs(30);
+
+fn strays(view: &ClusterView, key: &ServiceKey, last: Option<&Checkpoint>, uid: &str, now: Timestamp) -> Strays {
+    let mut strays = Strays::default();
+    let since = last.and_then(|last| last.strays_since).unwrap_or(now);
+    for slice in view.slices.of_keeper(key) {
+        let owner = slice.owner_uid.as_deref();
+        if slice.deleting || owner == Some(uid) || !view.may_keep(key, owner) {
+            continue;
+        }
+        let known = owner.is_none_or(|owner| {
+            view.index.of_uid(owner).is_some() || last.is_some_and(|last| last.planned.uid == owner)
+        });
+        if known || now >= since + STRAYS_WAIT {
+            strays.slices.push(slice);
+        } else {
+            (strays.since, strays.until) = (Some(since), Some(since + STRAYS_WAIT));
+        }
+    }
+    strays
+}
+
 fn cluster_facts(
     view: &ClusterView,
     key: &ServiceKey,
     object: Option<&RegisteredService>,
     uid: &str,
+    strays: Strays,
     now: Timestamp,
 ) -> ClusterFacts {
     let silent = view.silent(now);
+    let owned = view.slices.of_owner(uid).into_iter().filter(|slice| slice.is_ours());
     let mut facts = ClusterFacts {
         silent: Silent {
             specs: silent.contains(&Kind::RegisteredService),
             endpoints: silent.contains(&Kind::EndpointSlice) || silent.contains(&Kind::Pod),
             services: silent.contains(&Kind::Service),
         },
-        our_slices: view.slices.of_owner(uid).into_iter().filter(|slice| slice.is_ours()).collect(),
+        our_slices: owned.chain(strays.slices).collect(),
+        strays_until: strays.until,
         created_services: view.services_of_owner(&key.namespace, uid),
         trust: view.networks.trust(),
         ..ClusterFacts::default()
@@ -187,7 +245,7 @@ fn registry_facts(
 /// What an object that is gone leaves behind in a registry; `None` if it was hardly lost with many others.
 fn vanished(views: &Views, view: &ClusterView, handle: &RegistryHandle, observed: &Observed) -> Option<Vanished> {
     let (key, env, kept) = (&observed.facts.key, &views.env, handle.kept.hold());
-    let deleted = observed.object.is_none() && views.registries.get(&handle.name).is_some();
+    let deleted = observed.is_gone() && views.registries.get(&handle.name).is_some();
     if kept.is_none() && !(deleted && may_be_many(view, handle)) {
         return None;
     }
@@ -201,7 +259,7 @@ fn vanished(views: &Views, view: &ClusterView, handle: &RegistryHandle, observed
     if kept.is_some() {
         return Some(Vanished { hold: kept, ..found });
     }
-    found.remaining = Some(view.index.of_registry(&handle.name).count());
+    found.remaining = Some(view.staying_in(&handle.name).count());
     let (hold, let_go) = views.guards.hold_of_gone(&handle.name, key, env);
     found.hold = hold;
     found.let_go = held_export(&let_go, &found.ready);
@@ -211,8 +269,8 @@ fn vanished(views: &Views, view: &ClusterView, handle: &RegistryHandle, observed
 
 /// Whether the registry has, or had, so many RegisteredServices that its guard may ever hold what they leave behind.
 fn may_be_many(view: &ClusterView, handle: &RegistryHandle) -> bool {
-    let remaining = view.index.of_registry(&handle.name).take(REGISTRY_MIN).count();
-    let gone = handle.owners().into_iter().filter(|owner| !view.registered_services.contains_key(owner));
+    let remaining = view.staying_in(&handle.name).take(REGISTRY_MIN).count();
+    let gone = handle.owners().into_iter().filter(|owner| !view.stays(owner));
     remaining + gone.take(REGISTRY_MIN - remaining).count() >= REGISTRY_MIN
 }
 
@@ -228,7 +286,7 @@ fn read_former(
     let owner = &Owner { cluster_id: handle.cluster_id.clone(), service: observed.facts.key.clone() };
     let vanished = vanished(views, cluster, handle, observed);
     let view = handle.view();
-    if observed.object.is_none() {
+    if observed.is_gone() {
         if view.owned_by(&owner.service).next().is_some() {
             let snapshot = view.snapshot_of_owner(owner);
             drop(view);
@@ -297,7 +355,7 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
     {
         let mut interest = views.interest();
         interest.set(&facts.key, ips.clone());
-        interest.set_gone(&facts.key, observed.object.is_none());
+        interest.set_gone(&facts.key, observed.object.is_none() && observed.unreadable.is_none());
     }
     let in_slices = ips_of(&facts.cluster.others_slices);
     let external = facts.cluster.service.iter().flat_map(|service| &service.external_ips).copied();
@@ -321,6 +379,16 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
 }
 
 impl Observed {
+    /// Whether the RegisteredService was deleted. One that cannot be read is there.
+    pub fn is_gone(&self) -> bool {
+        self.object.is_none() && self.unreadable.is_none()
+    }
+
+    /// The object to which the status and Events belong.
+    pub fn shown(&self) -> Option<&Arc<RegisteredService>> {
+        self.object.as_ref().or(self.nameless.as_ref())
+    }
+
     /// The start of the hold that the status reports.
     pub fn held_since(&self) -> Option<Timestamp> {
         held_since(&self.object.as_ref()?.status.as_ref()?.conditions)

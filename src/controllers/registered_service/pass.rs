@@ -41,7 +41,7 @@ pub enum PassOutcome {
 
 impl PassOutcome {
     pub(super) fn of(validation: &Validation, plan: &Plan, applied: &Applied) -> Self {
-        if applied.failed() {
+        if applied.failed() || !applied.refused.is_empty() {
             Self::Failed
         } else if validation.rejection.is_some() {
             Self::Rejected

@@ -10,8 +10,10 @@ use tracing::{debug, info, warn};
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
+use twinspan_core::plan::earlier;
 use twinspan_core::plan::service::Plan;
 
+use super::apply::Applied;
 use super::checkpoint::{Checkpoint, Counted, Unfinished};
 use super::controller::Controller;
 use super::dry_run;
@@ -22,7 +24,7 @@ use super::validate::Validation;
 use crate::api::{RegisteredService, held_since};
 use crate::cluster::ClusterError;
 use crate::cluster::status_queue::{Object, Status};
-use crate::controllers::queue::Action;
+use crate::controllers::queue::{Action, PACE};
 use crate::registry::RegistryError;
 use crate::registry::guards::Effect;
 use crate::registry::handle::RegistryHandle;
@@ -37,14 +39,14 @@ impl Controller {
         let key = &observed.facts.key;
         log(pass);
         let outcome = PassOutcome::of(validation, plan, applied);
-        let mut checkpoint = next_checkpoint(observed, plan);
+        let mut checkpoint = next_checkpoint(observed, plan, applied, self.views.env.now());
         if applied.dry_run && outcome != PassOutcome::Waiting {
-            checkpoint.dry_run = dry_run::log(key, plan, &checkpoint.dry_run);
+            checkpoint.dry_run = dry_run::log(key, &plan.written(validation.writes), &checkpoint.dry_run);
         }
         checkpoint.unfinished = self.measure(pass, checkpoint.unfinished);
         checkpoint.counted = counted(observed, validation, plan, outcome);
         count(&self.writers.metrics, &observed.checkpoint.counted, &checkpoint.counted);
-        if let Some(object) = &observed.object {
+        if let Some(object) = observed.shown() {
             checkpoint.told = self.publish_events(object, pass);
             self.hand_over_status(object, pass);
         }
@@ -157,9 +159,15 @@ impl Controller {
         if applied.failed() || applied.conflicts > 0 {
             return Action::Retry;
         }
+        let (now, refusals) = (self.views.env.now(), &observed.checkpoint.planned.refused);
+        if refusals.lacks(&applied.refused, now) {
+            // What else the group needs is planned without what was refused.
+            return Action::RequeueAfter(PACE);
+        }
+        let again = (!applied.refused.is_empty()).then(|| refusals.next_attempt(now)).flatten();
         // No wait ends where nobody judges; a leadership begins with a pass over everything.
-        match plan.requeue_at.filter(|_| observed.facts.term.is_some()) {
-            Some(at) => Action::RequeueAfter(until(at, self.views.env.now())),
+        match earlier(plan.requeue_at, again).filter(|_| observed.facts.term.is_some()) {
+            Some(at) => Action::RequeueAfter(until(at, now)),
             None if validation.gone => Action::Forget,
             None => Action::Await,
         }
@@ -200,15 +208,23 @@ fn log(pass: &Pass<'_>) {
     }
     match &applied.cluster_error {
         Some(ClusterError::NotLeader) | None => {}
-        Some(ClusterError::Conflict { what }) => debug!("{key}: {what} was changed by somebody else; planning again"),
+        Some(error @ ClusterError::Conflict { .. }) => debug!("{key}: {error}"),
         Some(error) => warn!("cannot import {key}: {error}"),
+    }
+    for (group, message) in &applied.refused {
+        warn!("cannot import {group} into {key}: {message}");
     }
 }
 
-fn next_checkpoint(observed: &Observed, plan: &Plan) -> Checkpoint {
+fn next_checkpoint(observed: &Observed, plan: &Plan, applied: &Applied, now: Timestamp) -> Checkpoint {
     let last = &observed.checkpoint;
     let planned = plan.checkpoint(&observed.facts, &last.planned);
-    Checkpoint { planned, ..last.clone() }
+    let mut checkpoint = Checkpoint { planned, ..last.clone() };
+    if applied.attempted {
+        checkpoint.planned.refused = last.planned.refused.after(&applied.refused, now);
+        checkpoint.lost_races = if applied.lost_race() { last.lost_races.saturating_add(1) } else { 0 };
+    }
+    checkpoint
 }
 
 /// The counts of a pass for the gauges; unknown ones keep their last value.

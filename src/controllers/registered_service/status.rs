@@ -4,7 +4,9 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use twinspan_core::Timestamp;
+use twinspan_core::model::{InstanceOutcome, Reason as SkipReason};
 use twinspan_core::plan::service::{Accepted, Directions, Goal, Outcomes, Plan, Written};
+use twinspan_core::plan::slices::SliceGroup;
 
 use super::apply::Applied;
 use super::observe::Observed;
@@ -18,6 +20,10 @@ use crate::cluster::view::SILENT_AFTER;
 
 /// The number of skipped instances that status names.
 const SAMPLE: usize = 5;
+/// The longest message about one of them, in characters.
+const MESSAGE: usize = 256;
+/// A race that is lost so many times in a row is reported.
+const LOST_RACES: u32 = 3;
 
 /// The right status now. `known` is the last one.
 pub fn desired(
@@ -48,7 +54,7 @@ pub fn desired(
         if !goes_on(directions, &plan.outcomes) {
             status.hold = directions.hold().zip(directions.hash()).map(|(hold, hash)| HoldStatus::new(hold, hash));
         }
-        status.skipped = samples(&plan.outcomes);
+        status.skipped = samples(plan);
     } else if validation.withdraws() {
         status.hold = None;
         status.skipped = Vec::new();
@@ -89,14 +95,19 @@ fn summary(counts: &Counts) -> String {
     told.map(|(n, what)| format!("{n} {what}")).collect::<Vec<_>>().join(", ")
 }
 
-fn samples(outcomes: &Outcomes) -> Vec<SkippedInstance> {
-    let skipped = outcomes.skipped().take(SAMPLE);
-    skipped
-        .map(|(instance, reason)| SkippedInstance {
-            instance: instance.subject.to_string(),
-            reason: reason.label().to_owned(),
-        })
-        .collect()
+fn samples(plan: &Plan) -> Vec<SkippedInstance> {
+    let skipped: Vec<_> = plan.outcomes.skipped().collect();
+    let message = |instance: &InstanceOutcome, reason| {
+        let group = SliceGroup::from(instance.subject.address()?);
+        let words = plan.slices.refused.get(&group).filter(|_| reason == SkipReason::RefusedByCluster)?;
+        Some(words.chars().take(MESSAGE).collect())
+    };
+    let sample = |(instance, reason): &(&InstanceOutcome, SkipReason)| SkippedInstance {
+        instance: instance.subject.to_string(),
+        reason: reason.label().to_owned(),
+        message: message(instance, *reason),
+    };
+    skipped.iter().take(SAMPLE).map(sample).collect()
 }
 
 fn desired_conditions(
@@ -110,8 +121,8 @@ fn desired_conditions(
     let (accepted, exported, imported) = match (&validation.goal, &validation.rejection) {
         (Goal::Sync(accepted), _) => (
             DesiredCondition::new(ACCEPTED, ConditionStatus::True, Reason::Accepted, ""),
-            exported(accepted, plan, applied).condition(observed, validation, accepted, plan),
-            imported(accepted, applied).condition(observed, validation, accepted, plan),
+            exported(accepted, plan, applied).condition(observed, validation, accepted, plan, applied),
+            imported(observed, accepted, plan, applied).condition(observed, validation, accepted, plan, applied),
         ),
         (_, Some(rejection)) => {
             let not = |kind| {
@@ -197,11 +208,29 @@ fn exported<'a>(accepted: &Accepted, plan: &'a Plan, applied: &Applied) -> Direc
     Direction { kind: EXPORTED, requested: accepted.exports, without: "Import", failure, note }
 }
 
-fn imported(accepted: &Accepted, applied: &Applied) -> Direction<'static> {
-    // A lost race is planned again immediately; it is not a state to report.
-    let error = applied.cluster_error.as_ref().filter(|error| !matches!(error, ClusterError::Conflict { .. }));
-    let failure = error.map(|error| (Reason::WriteFailed, error.to_string()));
+fn imported(observed: &Observed, accepted: &Accepted, plan: &Plan, applied: &Applied) -> Direction<'static> {
+    // A lost race is planned again immediately; it is a state to report only if it is lost again and again.
+    let races = observed.checkpoint.lost_races.saturating_add(1);
+    let error = applied.cluster_error.as_ref().filter(|_| !applied.lost_race() || races >= LOST_RACES);
+    let failure = error.map(cluster_failure).or_else(|| refused(plan));
     Direction { kind: IMPORTED, requested: accepted.imports, without: "Export", failure, note: "" }
+}
+
+fn cluster_failure(error: &ClusterError) -> (Reason, String) {
+    let reason = if error.is_refusal() { Reason::RefusedByCluster } else { Reason::WriteFailed };
+    (reason, error.to_string())
+}
+
+/// The groups of slices that the API server refuses, with its words for the first.
+fn refused(plan: &Plan) -> Option<(Reason, String)> {
+    let refused = &plan.slices.refused;
+    let (first, words) = refused.first_key_value()?;
+    let more = match refused.len() {
+        1 => String::new(),
+        n => format!(" and {} more", n - 1),
+    };
+    let message = format!("{first}{more}: {words}. Endpoints that ended are removed, and others are not affected");
+    Some((Reason::RefusedByCluster, message))
 }
 
 impl Direction<'_> {
@@ -211,12 +240,13 @@ impl Direction<'_> {
         validation: &Validation,
         accepted: &Accepted,
         plan: &Plan,
+        applied: &Applied,
     ) -> DesiredCondition {
         if !self.requested {
             let message = format!("spec.direction is {}", self.without);
             return DesiredCondition::new(self.kind, ConditionStatus::True, Reason::NotRequested, message);
         }
-        if let Some(waiting) = waiting(self.kind, observed, validation, accepted, plan) {
+        if let Some(waiting) = waiting(self.kind, observed, validation, accepted, plan, applied) {
             return waiting;
         }
         match self.failure {
@@ -233,6 +263,7 @@ fn waiting(
     validation: &Validation,
     accepted: &Accepted,
     plan: &Plan,
+    applied: &Applied,
 ) -> Option<DesiredCondition> {
     if let Some(silent) = silent(kind, observed) {
         return Some(silent);
@@ -248,6 +279,12 @@ fn waiting(
             ),
             None => pending(kind, observed, &registry),
         });
+    }
+    let service_error = applied.cluster_error.as_ref().filter(|_| applied.service_failed);
+    if let (Some(_), Some(error)) = (&plan.create, service_error) {
+        // Neither direction has anything without the Service.
+        let (reason, message) = cluster_failure(error);
+        return Some(DesiredCondition::new(kind, ConditionStatus::False, reason, message));
     }
     if plan.create.is_some() {
         return Some(DesiredCondition::new(

@@ -1,23 +1,25 @@
 //! Validation: the goal of a pass, from the spec and the objects that it names.
 //!
 //! Owns the reasons of the `Accepted` condition, and the consequence of a rejection for existing records and slices.
-//! They are withdrawn if it is certain that nothing belongs there (the Service or the registry is gone, the name is not
-//! allowed). They stay if only the spec cannot be understood, because nothing says that the instances ended. Refuses to
-//! plan.
+//! They are withdrawn if it is certain that nothing belongs there (the Service or the registry is gone), and even where
+//! the spec forbids to write if the name is not allowed, which is judged first. If only the spec cannot be carried out,
+//! nothing is added and what ended is removed (`docs/decisions/0034`). Refuses to plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use twinspan_core::codec::Format;
 use twinspan_core::model::{Family, NewService, RegistryName, Selector, ServiceKey, ServicePortView, ServiceView};
 use twinspan_core::plan::departure::guard::Limits;
-use twinspan_core::plan::service::{Accepted, AcceptedPort, FormerGoals, Goal, RegistryFacts};
+use twinspan_core::plan::service::{
+    Accepted, AcceptedPort, FormerGoals, Goal, Reduced, RegistryFacts, ready_addresses,
+};
 use twinspan_core::plan::trust;
 
 use super::crowd::MOST;
 use super::observe::Observed;
 use crate::api::conditions::Reason;
 use crate::api::{
-    AllowedUse, CreateService, Export, IpFamilyPolicy, OnExpiry, Policy, RegisteredService, ServiceRegistry,
+    AllowedUse, CreateService, Export, Import, IpFamilyPolicy, OnExpiry, Policy, RegisteredService, ServiceRegistry,
 };
 
 /// The goal, and the reason for it.
@@ -45,9 +47,11 @@ pub struct Rejection {
 /// The consequence of a rejection for existing records and slices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Consequence {
-    /// Nothing changes, because only the spec cannot be understood.
-    Nothing,
+    /// Nothing is added and what ended is removed, because only the spec cannot be carried out.
+    Reduce,
     Withdraw,
+    /// Withdraw whatever the spec says about writing, because the administrator does not allow the name.
+    Revoke,
     /// Withdraw within the limits, because perhaps only a list shows the reason.
     WithdrawGuarded(Limits),
 }
@@ -61,14 +65,14 @@ impl Validation {
     /// Whether all records and slices are withdrawn.
     pub fn withdraws(&self) -> bool {
         let goes_on = self.former.values().any(|goal| matches!(goal, Goal::Sync(_)));
-        matches!(self.goal, Goal::Withdraw { .. }) && !goes_on
+        matches!(self.goal, Goal::Withdraw { .. } | Goal::Revoke) && !goes_on
     }
 }
 
 type Check<T> = Result<T, Rejection>;
 
 fn reject<T>(reason: Reason, message: impl Into<String>) -> Check<T> {
-    Err(Rejection { reason, message: message.into(), consequence: Consequence::Nothing })
+    Err(Rejection { reason, message: message.into(), consequence: Consequence::Reduce })
 }
 
 fn reject_and_withdraw<T>(reason: Reason, message: impl Into<String>) -> Check<T> {
@@ -76,61 +80,77 @@ fn reject_and_withdraw<T>(reason: Reason, message: impl Into<String>) -> Check<T
 }
 
 pub fn validate(observed: &Observed) -> Validation {
-    let Some(object) = &observed.object else {
+    if observed.is_gone() {
         let goal = Goal::Withdraw { guarded: None };
         return Validation { goal, writes: true, rejection: None, gone: true, former: FormerGoals::new() };
-    };
-    if let Some(unreadable) = &observed.unreadable {
-        let rejection = Rejection::unreadable(unreadable.message());
-        let former = observed.facts.former.iter().map(|place| (place.place(), Goal::LeaveAlone)).collect();
-        return Validation { goal: Goal::LeaveAlone, writes: false, rejection: Some(rejection), gone: false, former };
     }
     // Without `writes`, leases of existing records are still kept alive, and nothing else is written.
-    let writes = !object.spec.suspend && object.spec.policy == Policy::Sync;
-    let former = former(observed, object);
-    match accept(observed, object) {
+    let writes = observed.object.as_ref().is_none_or(|o| !o.spec.suspend && o.spec.policy == Policy::Sync);
+    let former = former(observed);
+    match accept(observed) {
         Ok(accepted) => {
             Validation { goal: Goal::Sync(Box::new(accepted)), writes, rejection: None, gone: false, former }
         }
         Err(rejection) => {
-            let goal = rejection.goal();
-            let writes = writes && (goal != Goal::LeaveAlone || !former.is_empty());
+            let goal = rejection.goal(observed, observed.registry.as_deref());
             Validation { goal, writes, rejection: Some(rejection), gone: false, former }
         }
     }
 }
 
 impl Rejection {
-    /// Something that this version cannot read.
-    fn unreadable(message: String) -> Self {
-        Self { reason: Reason::NotSupported, message, consequence: Consequence::Nothing }
-    }
-
-    fn goal(&self) -> Goal {
+    fn goal(&self, observed: &Observed, registry: Option<&ServiceRegistry>) -> Goal {
         match self.consequence {
-            Consequence::Nothing => Goal::LeaveAlone,
+            Consequence::Reduce => Goal::Reduce(Box::new(reduced(observed, registry))),
             Consequence::Withdraw => Goal::Withdraw { guarded: None },
+            Consequence::Revoke => Goal::Revoke,
             Consequence::WithdrawGuarded(limits) => Goal::Withdraw { guarded: Some(limits) },
         }
     }
 }
 
+/// The settings of a spec that cannot be carried out, as far as they are known.
+fn reduced(observed: &Observed, registry: Option<&ServiceRegistry>) -> Reduced {
+    let object = observed.object.as_deref();
+    let cluster = &observed.facts.cluster;
+    let selector = cluster.service.as_ref().is_some_and(|service| service.selector);
+    let import =
+        object.zip(registry).map(|(object, registry)| object.import_options(Format::from(registry.spec.format)));
+    let guard = object.map(|object| object.spec.deletion_guard.clone()).unwrap_or_default();
+    let policy = registry.or_else(|| observed.former_registries.values().next().map(AsRef::as_ref));
+    Reduced {
+        import: import.unwrap_or_else(|| Import::default().options(vec![String::new()])),
+        limits: Limits::from(&guard),
+        policy: policy.map(|registry| trust::Policy::from(&registry.spec.import_policy)).unwrap_or_default(),
+        ready: if object.is_some() {
+            ready_addresses(&cluster.others_slices, selector)
+        } else {
+            observed.ready_in_namespace.clone()
+        },
+    }
+}
+
 /// The goal in each former place: what the spec would be there, so that a move puts before it withdraws.
-fn former(observed: &Observed, object: &RegisteredService) -> FormerGoals {
+fn former(observed: &Observed) -> FormerGoals {
     let goal = |registry: &str, name: &RegistryName| {
         let Some(found) = observed.former_registries.get(registry) else { return Goal::Withdraw { guarded: None } };
-        match accept_in(observed, object, found, name.clone()) {
+        match accept_in(observed, found, name.clone()) {
             Ok(accepted) => Goal::Sync(Box::new(accepted)),
-            Err(rejection) => rejection.goal(),
+            Err(rejection) => rejection.goal(observed, Some(found)),
         }
     };
     let places = observed.facts.former.iter().map(RegistryFacts::place);
     places.filter_map(|place| Some((place.clone(), goal(&place.registry, place.name.as_ref()?)))).collect()
 }
 
-fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
+fn accept(observed: &Observed) -> Check<Accepted> {
+    let object = read(observed)?;
+    let name = RegistryName::new(object.registry_name());
+    if let (Ok(name), Some(registry)) = (&name, &observed.registry) {
+        allowed(observed, registry, name)?;
+    }
     namespace_stays(observed)?;
-    let name = match RegistryName::new(object.registry_name()) {
+    let name = match name {
         Ok(name) => name,
         Err(error) => return reject(Reason::InvalidName, format!("{error}; set spec.registryName")),
     };
@@ -141,7 +161,7 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
             format!("there is no ServiceRegistry {registry}; create it or correct spec.registryRef"),
         );
     };
-    let accepted = accept_in(observed, object, found, name)?;
+    let accepted = accept_in(observed, found, name)?;
     if let Some(older) = &observed.taken_by {
         let name = &accepted.name;
         let message = format!(
@@ -161,6 +181,15 @@ fn accept(observed: &Observed, object: &RegisteredService) -> Check<Accepted> {
     Ok(accepted)
 }
 
+/// The object, as far as it can be read.
+fn read(observed: &Observed) -> Check<&RegisteredService> {
+    match (&observed.object, &observed.unreadable) {
+        (Some(object), _) => Ok(object),
+        (None, Some(unreadable)) => reject(Reason::NotSupported, unreadable.message()),
+        (None, None) => reject(Reason::NotSupported, "the RegisteredService is gone"),
+    }
+}
+
 fn namespace_stays(observed: &Observed) -> Check<()> {
     if observed.namespace.as_ref().is_some_and(|namespace| namespace.deleting) {
         return reject_and_withdraw(
@@ -171,24 +200,24 @@ fn namespace_stays(observed: &Observed) -> Check<()> {
     Ok(())
 }
 
-/// The settings in one place: the registry has to carry the spec and to allow the name.
-fn accept_in(
-    observed: &Observed,
-    object: &RegisteredService,
-    registry: &ServiceRegistry,
-    name: RegistryName,
-) -> Check<Accepted> {
+/// The settings in one place: the registry has to allow the name and to carry the spec. Whether it allows the name is
+/// judged first, so that nothing in the spec, which is the tenant's, keeps a name that the administrator took back.
+fn accept_in(observed: &Observed, registry: &ServiceRegistry, name: RegistryName) -> Check<Accepted> {
+    allowed(observed, registry, &name)?;
     namespace_stays(observed)?;
     let registry_name = registry.metadata.name.as_deref().unwrap_or_default();
     if let Some(unreadable) = observed.unreadable_registries.get(registry_name) {
-        return Err(Rejection::unreadable(format!("ServiceRegistry {registry_name}: {}", unreadable.message())));
+        return reject(Reason::NotSupported, format!("ServiceRegistry {registry_name}: {}", unreadable.message()));
+    }
+    let object = read(observed)?;
+    if let Some(unreadable) = &observed.unreadable {
+        return reject(Reason::NotSupported, unreadable.message());
     }
     let (format, spec) = (Format::from(registry.spec.format), &object.spec);
     carried(object, format)?;
     if let Some(message) = format.framework().name_error(&name) {
         return reject(Reason::InvalidName, message);
     }
-    allowed(observed, registry, &name)?;
     let accepted = Accepted {
         name,
         service: object.service_key(),
@@ -310,6 +339,12 @@ fn carried(object: &RegisteredService, format: Format) -> Check<()> {
 }
 
 fn allowed(observed: &Observed, registry: &ServiceRegistry, name: &RegistryName) -> Check<()> {
+    let registry_name = registry.metadata.name.as_deref().unwrap_or_default();
+    let unreadable = observed.unreadable_registries.get(registry_name);
+    if unreadable.is_some_and(|unreadable| !unreadable.has_read(&["allowed"])) {
+        // Nobody knows whom it allows; that it cannot be read is a reason of its own.
+        return Ok(());
+    }
     // An unknown namespace has no labels.
     let none = BTreeMap::new();
     let labels = observed.namespace.as_ref().map_or(&none, |namespace| &namespace.labels);
@@ -320,14 +355,12 @@ fn allowed(observed: &Observed, registry: &ServiceRegistry, name: &RegistryName)
     if registry.spec.allowed.iter().any(gives) {
         return Ok(());
     }
-    let registry = registry.metadata.name.as_deref().unwrap_or_default();
-    reject_and_withdraw(
-        Reason::NotAllowed,
-        format!(
-            "ServiceRegistry {registry} does not allow namespace {} the name {name}; its administrator grants it in spec.allowed",
-            observed.facts.key.namespace
-        ),
-    )
+    let namespace = &observed.facts.key.namespace;
+    let message = format!(
+        "ServiceRegistry {registry_name} does not allow namespace {namespace} the name {name}; its administrator grants it \
+         in spec.allowed"
+    );
+    Err(Rejection { reason: Reason::NotAllowed, message, consequence: Consequence::Revoke })
 }
 
 /// Matches a pattern in which `*` stands for any number of characters.

@@ -56,8 +56,6 @@ fn observed(spec: &Value) -> Observed {
     let labels = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
     let cluster = ClusterFacts { service: Some(Arc::new(service(&[("rpc", true)]))), ..ClusterFacts::default() };
     Observed {
-        unreadable: None,
-        unreadable_registries: BTreeMap::new(),
         facts: Facts {
             term: None,
             key: ServiceKey::new("shop", "echo"),
@@ -72,6 +70,10 @@ fn observed(spec: &Value) -> Observed {
             holds: HoldFacts::default(),
         },
         object: Some(Arc::new(object(spec))),
+        nameless: None,
+        unreadable: None,
+        unreadable_registries: BTreeMap::new(),
+        ready_in_namespace: BTreeSet::new(),
         namespace: Some(Arc::new(NamespaceView { uid: "n".into(), labels, deleting: false })),
         registry: Some(registry(&json!([{"namespaceSelector": {}, "registryNames": ["*"]}]))),
         taken_by: None,

@@ -96,6 +96,6 @@ async fn drain(views: &Views, handle: &RegistryHandle, gone_at: Timestamp) {
 fn many_are_gone(views: &Views, handle: &RegistryHandle) -> bool {
     let owners = handle.owners();
     let view = views.cluster();
-    let gone = owners.iter().filter(|owner| !view.registered_services.contains_key(*owner)).count();
-    is_mass(gone, view.index.of_registry(&handle.name).count())
+    let gone = owners.iter().filter(|owner| !view.stays(owner)).count();
+    is_mass(gone, view.staying_in(&handle.name).count())
 }

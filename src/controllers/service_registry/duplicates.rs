@@ -96,7 +96,8 @@ pub(super) fn older_duplicates(known: Known<'_>, object: &ServiceRegistry) -> Ve
             _ => older(false),
         }
     };
-    view.service_registries.iter().filter_map(duplicate).collect()
+    let stays = |(_, object): &(&String, &Arc<ServiceRegistry>)| object.metadata.deletion_timestamp.is_none();
+    view.service_registries.iter().filter(stays).filter_map(duplicate).collect()
 }
 
 /// The registry that a session has met.

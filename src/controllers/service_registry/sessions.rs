@@ -178,7 +178,9 @@ impl Sessions {
     pub fn reconcile_one(&mut self, name: &str) {
         let (object, settings, older) = {
             let view = self.views.cluster();
-            let object = view.service_registries.get(name).cloned();
+            // One that waits for a finalizer is gone.
+            let stays = |object: &Arc<ServiceRegistry>| object.metadata.deletion_timestamp.is_none();
+            let object = view.service_registries.get(name).cloned().filter(stays);
             if !settings::are_known(&view, object.as_deref()) {
                 return;
             }

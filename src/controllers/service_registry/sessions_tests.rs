@@ -277,7 +277,7 @@ async fn a_registry_that_cannot_be_read_keeps_its_session_where_its_connection_c
     let bench = bench();
     let unreadable = |field: &str| {
         let problems = vec![format!("spec.{field}: unknown variant `New`")];
-        Arc::new(Unreadable { fields: [field.to_owned()].into(), problems, raw: json!({}) })
+        Arc::new(Unreadable { fields: [field.to_owned()].into(), problems, raw: json!({"spec": {}}) })
     };
     bench.views.cluster().unreadable_registries.insert("main".into(), unreadable("allowed"));
     bench.put(registry("main", 1, &json!({}))).await;

@@ -10,10 +10,11 @@ use twinspan_core::plan::service::Plan;
 use twinspan_core::plan::slices::{SliceOp, SliceSpec};
 
 use super::scene::Passed;
+use crate::api::SkippedInstance;
 use crate::tools::preview::explanations;
 
 pub fn of(passed: &Passed) -> Value {
-    let Passed { observed, validation, plan, status, now } = passed;
+    let Passed { observed, validation, plan, status, now, .. } = passed;
     let outcomes: Map<String, Value> = explanations(observed, validation, plan)
         .into_iter()
         .map(|explanation| (explanation.instance, json!(format!("{}: {}", explanation.state, explanation.text))))
@@ -31,8 +32,7 @@ pub fn of(passed: &Passed) -> Value {
         .filter(|(_, n)| **n != json!(0))
         .map(|(k, n)| (k.clone(), n.clone()))
         .collect();
-    let skipped: Vec<String> =
-        status.skipped.iter().map(|skipped| format!("{} {}", skipped.instance, skipped.reason)).collect();
+    let skipped: Vec<String> = status.skipped.iter().map(skipped_in_words).collect();
     json!({
         "writes": validation.writes,
         "operations": operations(plan),
@@ -42,6 +42,11 @@ pub fn of(passed: &Passed) -> Value {
         "conditions": conditions,
         "requeueAfter": plan.requeue_at.map(|at| seconds(at, *now)),
     })
+}
+
+fn skipped_in_words(skipped: &SkippedInstance) -> String {
+    let words = skipped.message.iter().map(|message| format!(": {message}"));
+    format!("{} {}{}", skipped.instance, skipped.reason, words.collect::<String>())
 }
 
 fn seconds(at: Timestamp, now: Timestamp) -> i64 {
@@ -80,7 +85,7 @@ fn slice(op: &SliceOp) -> String {
         SliceOp::Update { spec, if_version } => {
             format!("replace EndpointSlice {} if version {if_version} {}", spec.name, endpoints(spec))
         }
-        SliceOp::Delete { name, if_version } => format!("delete EndpointSlice {name} if version {if_version}"),
+        SliceOp::Delete { name, if_version, .. } => format!("delete EndpointSlice {name} if version {if_version}"),
     }
 }
 

@@ -83,7 +83,9 @@ impl Simulated {
             endpoints: &endpoints,
             existing: &existing,
             source: SOURCE,
+            refused: &slices::Refusals::default(),
             triggered: Timestamp::UNIX_EPOCH,
+            now: Timestamp::UNIX_EPOCH,
         });
         for op in &plan.ops {
             self.version += 1;
@@ -119,6 +121,8 @@ fn stored(spec: &SliceSpec, version: u64) -> Slice {
         service: spec.labels.get(SERVICE_NAME_LABEL).cloned(),
         managed_by: spec.labels.get(MANAGED_BY_LABEL).cloned(),
         owner_uid: Some("uid".to_owned()),
+        keeper: None,
+        others_labels: std::collections::BTreeSet::new(),
         deleting: false,
         address_type: AddressType::Ip(spec.family),
         ports: vec![spec.port.clone()],

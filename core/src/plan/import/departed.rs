@@ -101,7 +101,7 @@ fn departure_input(input: &Input<'_>, addr: InstanceAddr, departed: &DepartedEnd
 }
 
 /// Every endpoint without a record, with the evidence about its record.
-fn in_question(input: &Input<'_>, plan: &Plan) -> BTreeMap<InstanceAddr, DepartedEndpoint> {
+pub fn in_question(input: &Input<'_>, plan: &Plan) -> BTreeMap<InstanceAddr, DepartedEndpoint> {
     let healed = healed_by_us(input);
     let mut found = BTreeMap::new();
     let recorded = recorded(input, &healed);

@@ -9,7 +9,7 @@
 
 use jiff::SignedDuration;
 
-use super::facts::{Imported, Input};
+use super::facts::{Imported, Input, Shadows};
 use crate::Timestamp;
 use crate::model::{InstanceAddr, Record};
 use crate::plan::departure::Answer;
@@ -49,6 +49,17 @@ pub(super) fn of(input: &Input<'_>, record: &Record, endpoints: &[(InstanceAddr,
         Doubt::None
     } else {
         Doubt::Open { until: Some(until) }
+    }
+}
+
+/// The records that stay in doubt where no record becomes an endpoint.
+pub(super) fn still(input: &Input<'_>) -> Shadows {
+    match &input.state.doubted {
+        Some(doubted) => doubted.clone(),
+        None if input.may_be_dead => {
+            input.records.iter().map(|(key, record)| (key.clone(), record.mod_revision)).collect()
+        }
+        None => Shadows::new(),
     }
 }
 

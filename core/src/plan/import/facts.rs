@@ -19,8 +19,9 @@ use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, Limits};
 use crate::plan::departure::{Departures, Evidence, OnExpiry, Probe};
 use crate::plan::trust::Trust;
 
-/// Records whose address is, or was, an endpoint that others manage: `mod_revision` by key. A dead pod's own record
-/// outlives it by its TTL, and must not bring it back.
+/// Records whose address is, or was, that of a pod: `mod_revision` by key. A dead pod's own record outlives it by its
+/// TTL, and must not bring it back. A server whose address somebody wrote into a slice or into Endpoints lives on
+/// without them, so its record casts no shadow.
 pub type Shadows = BTreeMap<RecordKey, Revision>;
 
 /// Everything that the plan rests on.
@@ -35,6 +36,8 @@ pub struct Input<'a> {
     pub families: &'a [Family],
     /// Addresses in slices of the Service that Twinspan does not manage, ready or not, at any of their ports.
     pub managed_by_others: &'a BTreeSet<(IpAddr, u16)>,
+    /// Those among them that name a pod.
+    pub pods_of_others: &'a BTreeSet<(IpAddr, u16)>,
     /// Whether the Service has ready endpoints that Twinspan does not manage.
     pub others_ready: bool,
     pub trust: Trust<'a>,

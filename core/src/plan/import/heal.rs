@@ -57,11 +57,18 @@ pub fn heal(input: &Input<'_>, departed: &Departed) -> Healing {
             }
         }
     }
-    for (key, record) in healed.iter().filter(|(key, _)| !kept.contains(key)) {
-        let (if_revision, lease) = (record.mod_revision, record.lease);
-        healing.ops.push(RecordOp::Delete { key: key.clone(), if_revision, lease });
-    }
+    healing.ops.extend(healed.iter().filter(|(key, _)| !kept.contains(key)).map(|(_, record)| delete(record)));
     healing
+}
+
+/// Withdraws healed records whose endpoint ended, and leaves the others as they are.
+pub fn withdraw_ended(input: &Input<'_>, departed: &Departed) -> Vec<RecordOp> {
+    let ended = |record: &&Record| !record.endpoint_addresses().any(|addr| departed.kept.contains_key(&addr));
+    healed_by_us(input).into_values().filter(ended).map(delete).collect()
+}
+
+fn delete(record: &Record) -> RecordOp {
+    RecordOp::Delete { key: record.key.clone(), if_revision: record.mod_revision, lease: record.lease }
 }
 
 /// The operation that puts a lost record back. `None` if the record would be read back as another writer's, or is too

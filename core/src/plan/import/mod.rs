@@ -43,11 +43,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
         } else if let (false, Some(present)) = (contest.holds, present) {
             // The endpoint stays in our slice until the other's slice holds it, so that it never vanishes when it
             // changes hands.
-            plan.endpoints.entry(*addr).or_insert_with(|| Imported {
-                ports: present.ports,
-                zone: present.zone.clone(),
-                lost_until: None,
-            });
+            plan.endpoints.entry(*addr).or_insert_with(|| imported_before(present));
         }
     }
     plan.endpoints.retain(|_, imported| !imported.ports.is_empty());
@@ -62,6 +58,32 @@ pub fn plan(input: &Input<'_>) -> Plan {
 /// The plan as if no other RegisteredService imported into the Service.
 pub fn uncontested(input: &Input<'_>) -> Plan {
     with_departed(input).0
+}
+
+/// The plan for a spec that cannot be carried out: no record becomes an endpoint, and an endpoint stays unless the
+/// evidence about its record, or trust, says that it goes.
+pub fn reduce(input: &Input<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let asked = departed::in_question(input, &plan);
+    for (addr, present) in input.present.iter().filter(|(addr, _)| !asked.contains_key(*addr)) {
+        let managed = input.managed_by_others.contains(&(addr.ip(), addr.port()));
+        let held_by_sibling = input.contested.get(addr).is_some_and(|contest| contest.holds);
+        if !managed && !held_by_sibling && input.trust.refusal(addr.ip()).is_none() {
+            plan.endpoints.insert(*addr, imported_before(present));
+        }
+    }
+    let departed = departed::decide(input, &plan);
+    plan.ops = heal::withdraw_ended(input, &departed);
+    plan.state.shadows.clone_from(&input.state.shadows);
+    plan.state.doubted = Some(doubted::still(input));
+    finish(input, &mut plan, &departed);
+    plan.endpoints.retain(|addr, _| input.present.contains_key(addr));
+    plan.outcomes = outcomes(input, &plan, &departed);
+    plan
+}
+
+fn imported_before(present: &Present) -> Imported {
+    Imported { ports: present.ports, zone: present.zone.clone(), lost_until: None }
 }
 
 fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
@@ -90,7 +112,13 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
                 }
             }
             RecordDecision::Shadowed => {
-                plan.state.shadows.insert(key.clone(), record.mod_revision);
+                let of_pod = |addr: InstanceAddr| {
+                    let named = input.pods_of_others.contains(&(addr.ip(), addr.port()));
+                    named || input.trust.pods.contains_key(&addr.ip())
+                };
+                if record.endpoint_addresses().any(of_pod) || is_shadow(input, key, record) {
+                    plan.state.shadows.insert(key.clone(), record.mod_revision);
+                }
             }
             RecordDecision::Skip(reason, instance) => {
                 if reason == Reason::FormerEndpoint {
@@ -106,15 +134,20 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
     let healing = heal::heal(input, &departed);
     plan.ops = healing.ops;
     departed.healed = healing.addresses;
-    plan.probe.extend(&departed.probe);
     plan.state.doubted = Some(doubted);
+    finish(input, &mut plan, &departed);
+    (plan, departed)
+}
+
+/// Enters the endpoints that stay without a record, and the state for the next plan.
+fn finish(input: &Input<'_>, plan: &mut Plan, departed: &Departed) {
+    plan.probe.extend(&departed.probe);
     plan.guard = departed.guard.clone();
     plan.endpoints.extend(departed.endpoints(input));
     plan.state.judging_since = input.judging_since();
     plan.state.departing.clone_from(&departed.kept);
     plan.state.guard = departed.guard_state.clone();
     plan.requeue_at = earlier(plan.requeue_at, earlier(departed.requeue_at, plan.guard.requeue_at));
-    (plan, departed)
 }
 
 /// The outcome of each endpoint.
@@ -217,7 +250,7 @@ fn address(input: &Input<'_>, record: &Record, addr: InstanceAddr) -> Result<Opt
     }
 }
 
-/// Whether the record stood for an endpoint of another controller, and is unchanged since.
+/// Whether the record stood for a pod, and is unchanged since.
 fn is_shadow(input: &Input<'_>, key: &RecordKey, record: &Record) -> bool {
     input.state.shadows.get(key) == Some(&record.mod_revision)
 }

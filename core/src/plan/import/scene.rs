@@ -143,6 +143,7 @@ impl Scene {
             options: &self.options,
             families: &[Family::V4, Family::V6],
             managed_by_others: &self.managed,
+            pods_of_others: &self.managed,
             others_ready: self.others_ready,
             trust: Trust {
                 cluster: &Cluster::default(),

@@ -23,6 +23,7 @@ struct Scene {
     cluster: Cluster,
     contested: BTreeMap<InstanceAddr, ContestedImport>,
     managed_by_others: BTreeSet<(IpAddr, u16)>,
+    pods_of_others: BTreeSet<(IpAddr, u16)>,
     present: BTreeMap<InstanceAddr, Present>,
     state: ImportState,
     families: &'static [Family],
@@ -39,6 +40,7 @@ impl Default for Scene {
             cluster: Cluster::default(),
             contested: BTreeMap::new(),
             managed_by_others: BTreeSet::new(),
+            pods_of_others: BTreeSet::new(),
             present: BTreeMap::new(),
             state: ImportState::default(),
             families: &[Family::V4, Family::V6],
@@ -74,6 +76,7 @@ impl Scene {
     fn managed(mut self, address: &str) -> Self {
         let addr = addr(address);
         self.managed_by_others.insert((addr.ip(), addr.port()));
+        self.pods_of_others.insert((addr.ip(), addr.port()));
         self
     }
 
@@ -86,6 +89,7 @@ impl Scene {
             options: &self.options,
             families: self.families,
             managed_by_others: &self.managed_by_others,
+            pods_of_others: &self.pods_of_others,
             others_ready: false,
             trust: Trust {
                 cluster: &self.cluster,
@@ -293,6 +297,16 @@ fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_v
     let unwanted = |holds| Scene { records: Vec::new(), ..with(true, contest(false, holds)) };
     assert_eq!(unwanted(false).endpoints(), mine);
     assert_eq!(unwanted(true).endpoints(), none);
+}
+
+#[test]
+fn a_server_in_hand_written_endpoints_is_imported_once_they_go() {
+    let mut scene = Scene::default().address("10.0.0.1:80").managed("10.0.0.1:80");
+    scene.pods_of_others.clear();
+    scene.state = scene.plan().state;
+    assert_eq!((scene.endpoints(), scene.state.shadows.len()), (Vec::new(), 0));
+    scene.managed_by_others.clear();
+    assert_eq!(scene.endpoints(), ["10.0.0.1:80"]);
 }
 
 #[test]

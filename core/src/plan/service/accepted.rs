@@ -3,7 +3,8 @@
 //! Owns the settings, and the endpoints that may be exported under them. Refuses to know reasons and messages: the
 //! operator's validation reads the spec and explains a rejection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::Facts;
 use super::endpoints::{EndpointState, classify};
@@ -19,15 +20,17 @@ pub enum Goal {
     /// Withdraw everything. `guarded` has the limits if perhaps only a list shows the reason; without limits the reason
     /// is certain.
     Withdraw { guarded: Option<Limits> },
-    /// Leave everything as it is: the spec cannot be understood, and nothing says that the instances ended.
-    LeaveAlone,
+    /// Withdraw everything at once, even where the spec forbids to write: the name is not allowed.
+    Revoke,
+    /// Add nothing, and remove what ended: the spec cannot be carried out.
+    Reduce(Box<Reduced>),
 }
 
 impl Goal {
     pub fn accepted(&self) -> Option<&Accepted> {
         match self {
             Self::Sync(accepted) => Some(accepted),
-            Self::Withdraw { .. } | Self::LeaveAlone => None,
+            Self::Withdraw { .. } | Self::Revoke | Self::Reduce(_) => None,
         }
     }
 }
@@ -53,6 +56,16 @@ pub struct Accepted {
     pub create: Option<NewService>,
     /// A Service that we created and that needs other ports.
     pub amend: Option<NewService>,
+}
+
+/// The settings under which instances only go. They are those of the spec as far as it can be read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reduced {
+    pub import: import::Options,
+    pub limits: Limits,
+    pub policy: trust::Policy,
+    /// Own records at these addresses stay, at whatever port: see [`super::ready_addresses`].
+    pub ready: BTreeSet<IpAddr>,
 }
 
 /// A port of the Service, and its scheme in the registry.

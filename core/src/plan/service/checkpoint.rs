@@ -12,6 +12,7 @@ use crate::model::RegistryName;
 use crate::plan::departure::held::HeldDeletions;
 use crate::plan::export::ExportState;
 use crate::plan::import::ImportState;
+use crate::plan::slices::Refusals;
 
 /// The number of a leadership of this process: each one judges anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Checkpoint {
     pub former: BTreeMap<Place, ExportState>,
     /// The leadership that judged them, which may happen while the current place cannot be planned.
     pub former_term: Option<Term>,
+    /// Groups of slices that the API server refuses.
+    pub refused: Refusals,
     /// Deletions that wait for the guard; an approval names them.
     pub held: HeldDeletions,
     /// The name of their hold, if there is one.

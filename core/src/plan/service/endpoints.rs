@@ -60,6 +60,20 @@ pub fn classify(
     states
 }
 
+/// Addresses of ready endpoints in the slices of other managers, at whatever port.
+pub fn ready_addresses(slices: &[Arc<Slice>], has_selector: bool) -> BTreeSet<IpAddr> {
+    ready_anywhere(slices, has_selector).into_iter().map(|addr| addr.ip()).collect()
+}
+
+/// The addresses of endpoints that are ready at any TCP port.
+pub fn ready_anywhere(slices: &[Arc<Slice>], has_selector: bool) -> BTreeSet<InstanceAddr> {
+    let names: BTreeSet<&str> = slices.iter().flat_map(|slice| &slice.ports).map(|port| port.name.as_str()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    let states = classify(slices, &names, &[Family::V4, Family::V6], has_selector);
+    let ready = |(addr, state)| matches!(state, EndpointState::Ready(_)).then_some(addr);
+    states.into_iter().filter_map(ready).collect()
+}
+
 /// The reason why an endpoint at a chosen port is not exported.
 fn withheld(endpoint: &SliceEndpoint, exported_family: bool, unmanaged: bool) -> Option<Outcome> {
     if endpoint.is_terminating() {
@@ -91,13 +105,14 @@ pub fn ready_in<'a>(
     ready
 }
 
-/// Every address in slices, ready or not, at any port.
-pub fn managed_addresses(slices: &[Arc<Slice>]) -> BTreeSet<(IpAddr, u16)> {
+/// Every address in slices, ready or not, at any port, of the endpoints that are meant.
+pub fn managed_addresses(slices: &[Arc<Slice>], meant: impl Fn(&SliceEndpoint) -> bool) -> BTreeSet<(IpAddr, u16)> {
     let mut managed = BTreeSet::new();
     for slice in slices {
         for number in slice.ports.iter().filter_map(|port| port.number) {
             // Slices of other managers may hold forms that we would not write, so they are read as leniently as a key.
-            let named = slice.endpoints.iter().filter_map(|e| match e.address.parse::<IpAddr>() {
+            let endpoints = slice.endpoints.iter().filter(|endpoint| meant(endpoint));
+            let named = endpoints.filter_map(|e| match e.address.parse::<IpAddr>() {
                 Ok(ip) => Some((ip.to_canonical(), number)),
                 Err(_) => named_address(&format!("{}:{number}", e.address)),
             });
@@ -149,6 +164,8 @@ mod tests {
             service: Some("echo".into()),
             managed_by: Some("endpointslice-controller.k8s.io".into()),
             owner_uid: None,
+            keeper: None,
+            others_labels: BTreeSet::new(),
             deleting: false,
             address_type,
             ports: ports.collect(),
@@ -211,6 +228,6 @@ mod tests {
             vec![endpoint("10.0.0.3", Some(false), Some(true))],
         )];
         let ip: IpAddr = [10, 0, 0, 3].into();
-        assert_eq!(managed_addresses(&slices), BTreeSet::from([(ip, 80), (ip, 90)]));
+        assert_eq!(managed_addresses(&slices, |_| true), BTreeSet::from([(ip, 80), (ip, 90)]));
     }
 }

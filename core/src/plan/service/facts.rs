@@ -53,6 +53,8 @@ pub struct ClusterFacts {
     pub relists: u64,
     /// Slices that this RegisteredService owns, whatever Service they name.
     pub our_slices: Vec<Arc<Slice>>,
+    /// The time until which other slices wait whose owner may still appear.
+    pub strays_until: Option<Timestamp>,
     /// Services that were created for it, whatever their names.
     pub created_services: Vec<Arc<ServiceView>>,
     /// The addresses that the cluster itself uses.
@@ -311,6 +313,8 @@ mod tests {
             service: Some("echo".into()),
             managed_by: None,
             owner_uid: None,
+            keeper: None,
+            others_labels: BTreeSet::new(),
             deleting: false,
             address_type: AddressType::Ip(Family::V4),
             ports: vec![port],

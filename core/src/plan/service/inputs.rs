@@ -3,8 +3,10 @@
 //! Owns the way from facts to each planner's input. Refuses to decide.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::accepted::Reduced;
 use super::endpoints::managed_addresses;
 use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, Siblings};
 use crate::Timestamp;
@@ -12,7 +14,7 @@ use crate::model::{Family, Instance, InstanceAddr, Record, RecordKey, RegistryNa
 use crate::plan::departure::guard::{GuardContext, Limits};
 use crate::plan::export::{ExportState, Proof};
 use crate::plan::import::{ImportState, Imported, Present};
-use crate::plan::trust::Trust;
+use crate::plan::trust::{self, Trust};
 use crate::plan::{export, import, slices};
 
 /// The values that both directions and the slices share.
@@ -32,6 +34,8 @@ pub struct ExportGoal<'a> {
     /// `None` withdraws every record.
     pub name: Option<&'a RegistryName>,
     pub instances: &'a [Instance],
+    /// See [`export::Input::stays`].
+    pub stays: Option<&'a BTreeSet<IpAddr>>,
     /// Whether the import decides about healed records under the name.
     pub imports: bool,
     pub proof: Proof<'a>,
@@ -39,6 +43,51 @@ pub struct ExportGoal<'a> {
     /// See [`export::Input::moved`].
     pub moved: Option<&'a BTreeSet<InstanceAddr>>,
     pub state: &'a ExportState,
+}
+
+impl<'a> ExportGoal<'a> {
+    /// The export of a spec that cannot be carried out: it only withdraws.
+    pub fn reduced(
+        pass: &'a Pass<'_>,
+        reduced: &'a Reduced,
+        registry: &'a RegistryFacts,
+        state: &'a ExportState,
+    ) -> Self {
+        // The change of the spec does not say that an endpoint ended.
+        let proof = match pass.facts.proof(pass.checkpoint) {
+            Proof::SpecChange => Proof::RelistOnly,
+            proof => proof,
+        };
+        Self {
+            name: registry.registry_name.as_ref(),
+            instances: &[],
+            stays: Some(&reduced.ready),
+            imports: true,
+            proof,
+            limits: reduced.limits,
+            moved: None,
+            state,
+        }
+    }
+}
+
+/// The settings of an import.
+#[derive(Clone, Debug)]
+pub struct ImportGoal<'a> {
+    pub options: &'a import::Options,
+    pub policy: &'a trust::Policy,
+    pub limits: Limits,
+    /// Endpoints in our slices now.
+    pub present: &'a BTreeMap<InstanceAddr, Present>,
+    /// Registry and name.
+    pub source: String,
+}
+
+impl<'a> ImportGoal<'a> {
+    pub fn of(accepted: &'a Accepted, present: &'a BTreeMap<InstanceAddr, Present>, source: String) -> Self {
+        let Accepted { import: options, policy, limits, .. } = accepted;
+        Self { options, policy, limits: *limits, present, source }
+    }
 }
 
 impl Pass<'_> {
@@ -49,6 +98,7 @@ impl Pass<'_> {
             owner: &registry.owner,
             name: goal.name,
             instances: goal.instances,
+            stays: goal.stays,
             records: &borrowed(&registry.snapshot.records),
             under_other_names: &borrowed(&registry.snapshot.under_other_names),
             contested: &shared.contested,
@@ -70,25 +120,26 @@ impl Pass<'_> {
     pub fn import(
         &self,
         registry: &RegistryFacts,
-        accepted: &Accepted,
+        goal: &ImportGoal<'_>,
         others_ready: bool,
         planner: impl Fn(&import::Input<'_>) -> import::Plan,
     ) -> import::Plan {
         let facts = self.facts;
         // The state of another registry or name says nothing about this one.
         let fresh = ImportState::default();
-        let known = self.checkpoint.source == accepted.source(&registry.name);
+        let known = self.checkpoint.source == goal.source;
         planner(&import::Input {
             layout: &registry.layout,
             owner: &registry.owner,
             records: &borrowed(&registry.snapshot.records),
-            options: &accepted.import,
+            options: goal.options,
             families: families(facts),
-            managed_by_others: &managed_addresses(&facts.cluster.others_slices),
+            managed_by_others: &managed_addresses(&facts.cluster.others_slices, |_| true),
+            pods_of_others: &managed_addresses(&facts.cluster.others_slices, |endpoint| endpoint.pod.is_some()),
             others_ready,
             trust: Trust {
                 cluster: &facts.cluster.trust,
-                policy: &accepted.policy,
+                policy: goal.policy,
                 pods: &facts.pods_of(),
                 services: &facts.cluster.service_ips,
             },
@@ -98,12 +149,12 @@ impl Pass<'_> {
             may_be_dead: self.checkpoint.planned.is_none()
                 && facts.imported_before
                 && facts.cluster.trust.pod_cidrs.is_empty()
-                && accepted.policy.pod_cidrs.is_empty(),
-            present: &present(facts, accepted),
+                && goal.policy.pod_cidrs.is_empty(),
+            present: goal.present,
             contested: &self.siblings.contested_imports,
             to_adopt: &self.siblings.of(registry).to_adopt,
             probes: &facts.probes,
-            limits: accepted.limits,
+            limits: goal.limits,
             context: self.guard_context(&facts.holds.approved.import, &facts.holds.registry_let_go.import),
             state: if known { &self.checkpoint.import } else { &fresh },
             now: self.now,
@@ -128,7 +179,24 @@ impl Pass<'_> {
             endpoints: &self.endpoint_infos(imported),
             existing: &plain(&facts.cluster.our_slices),
             source: &accepted.map(|accepted| accepted.source(registry)).unwrap_or_default(),
+            refused: &self.checkpoint.refused,
             triggered: self.triggered,
+            now: self.now,
+        })
+    }
+
+    /// The deletion of slices of ours.
+    pub fn without(&self, slices: &[&Slice]) -> slices::Plan {
+        slices::plan(&slices::Input {
+            owner: &self.facts.key,
+            owner_uid: &self.facts.uid,
+            service: None,
+            endpoints: &BTreeMap::new(),
+            existing: slices,
+            source: "",
+            refused: &slices::Refusals::default(),
+            triggered: self.triggered,
+            now: self.now,
         })
     }
 
@@ -192,8 +260,12 @@ fn families(facts: &Facts) -> &[Family] {
 /// The endpoints in the slices of the RegisteredService, under the ports and the registry in force.
 pub fn present(facts: &Facts, accepted: &Accepted) -> BTreeMap<InstanceAddr, Present> {
     let registry = facts.registry.as_ref().map_or("", |registry| registry.name.as_str());
-    let mut present =
-        slices::present(&plain(&facts.cluster.our_slices), &slice_ports(accepted), &accepted.source(registry));
+    let source = accepted.source(registry);
+    on_our_clock(facts, slices::present(&plain(&facts.cluster.our_slices), &slice_ports(accepted), &source))
+}
+
+/// Annotations have the API server's time.
+pub fn on_our_clock(facts: &Facts, mut present: BTreeMap<InstanceAddr, Present>) -> BTreeMap<InstanceAddr, Present> {
     for endpoint in present.values_mut() {
         let until = endpoint.lost_until.map(|until| until.checked_sub(facts.holds.api_server_ahead).unwrap_or(until));
         endpoint.lost_until = until;

@@ -6,6 +6,8 @@
 //! - [`inputs`]: the inputs of the planners of each direction.
 //! - [`moves`]: the places that a RegisteredService referred to before.
 //! - [`silence`]: deletions that rest on a kind that was not heard of.
+//! - [`reduced`]: a spec that cannot be carried out adds nothing, and goes on removing.
+//! - [`revoked`]: places whose administrator does not allow the name.
 //! - [`outcomes`]: the outcome of each instance, and the counts that follow from it.
 //!
 //! Owns the order of the steps: the created Service, export, import, slices, former places. Refuses to know
@@ -19,34 +21,40 @@ mod inputs;
 mod instances;
 mod moves;
 mod outcomes;
+mod reduced;
+mod revoked;
 mod shared;
 mod siblings;
 mod silence;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::Timestamp;
-use crate::model::{InstanceAddr, NewService, PortSet, RecordKey, ServiceView};
+use crate::model::{InstanceAddr, NewService, Outcome, PortSet, RecordKey, ServiceView};
 use crate::plan::departure::guard::{Guard, Limits};
 use crate::plan::departure::held::{HeldDeletions, Hold};
 use crate::plan::departure::registry_guard::ServiceDeletions;
 use crate::plan::export::ExportState;
 use crate::plan::export::Proof;
+use crate::plan::slices::SliceGroup;
 use crate::plan::{RecordOp, earlier, export, import, slices};
 use endpoints::EndpointState;
-use inputs::{ExportGoal, Pass};
+use inputs::{ExportGoal, ImportGoal, Pass};
 use moves::{Former, NewPlace, any_goes_on, plan_former};
+use reduced::Reduction;
 use silence::Kept;
 
-pub use accepted::{Accepted, AcceptedPort, Goal};
+pub use accepted::{Accepted, AcceptedPort, Goal, Reduced};
 pub use checkpoint::{Checkpoint, Place, Planned, Term};
-pub use endpoints::ready_in;
+pub use endpoints::{ready_addresses, ready_in};
 pub use facts::{
     ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Silent, Snapshot, Vanished, ViewState, ips_of,
 };
 pub use moves::FormerGoals;
 pub use outcomes::{Counts, Outcomes, Progress, Written};
+pub use revoked::Revoked;
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
 
@@ -61,6 +69,8 @@ pub struct Plan {
     /// The operations on each registry, by its name.
     pub records: Vec<(String, Vec<RecordOp>)>,
     pub slices: slices::Plan,
+    /// The part of the operations that is written even where the spec forbids to write.
+    pub revoked: Revoked,
     /// Absent if nothing could be planned because the registry's view is not fresh.
     pub directions: Option<Directions>,
     pub outcomes: Outcomes,
@@ -78,6 +88,8 @@ pub struct Plan {
 pub struct Directions {
     pub export: export::Plan,
     pub import: import::Plan,
+    /// Registry and name of the import, where they are not those that the RegisteredService refers to.
+    pub source: Option<String>,
 }
 
 impl Directions {
@@ -125,6 +137,26 @@ impl Plan {
             && self.records.iter().all(|(_, ops)| ops.is_empty())
     }
 
+    /// The part that is written: everything, or where the spec forbids to write only what is not allowed any more.
+    pub fn written(&self, writes: bool) -> Cow<'_, Self> {
+        if writes {
+            return Cow::Borrowed(self);
+        }
+        let Revoked { records, slices } = self.revoked.clone();
+        Cow::Owned(Self { records, slices, ..Self::default() })
+    }
+
+    /// The API server refused these groups of slices: their endpoints are left out.
+    pub fn leave_out(&mut self, refused: &BTreeMap<SliceGroup, String>) {
+        let left_out = self.outcomes.imported.iter().filter(|instance| instance.outcome == Outcome::ToBeImported);
+        let left_out = left_out.filter_map(|instance| instance.subject.address());
+        let left_out: BTreeSet<InstanceAddr> =
+            left_out.filter(|addr| refused.contains_key(&SliceGroup::from(*addr))).collect();
+        self.outcomes.leave_out(&left_out);
+        self.slices.left_out.extend(left_out);
+        self.slices.refused.extend(refused.clone());
+    }
+
     fn add(&mut self, former: Former) {
         self.records.extend(former.records);
         self.former.extend(former.states);
@@ -140,7 +172,7 @@ impl Plan {
             checkpoint.term = facts.term;
             let registry = facts.registry.as_ref();
             let source = registry.and_then(|r| Some(format!("{}/{}", r.name, r.registry_name.as_ref()?)));
-            checkpoint.source = source.unwrap_or_default();
+            checkpoint.source = directions.source.clone().or(source).unwrap_or_default();
             checkpoint.import = directions.import.state.clone();
             checkpoint.export = directions.export.state.clone();
             checkpoint.held = directions.held();
@@ -169,19 +201,29 @@ pub fn plan(
     triggered: Timestamp,
 ) -> Plan {
     let pass = Pass { facts, siblings, checkpoint, now, triggered };
+    let revoked = revoked::plan(&pass, goal, former);
     let mut plan = match goal {
         Goal::Sync(accepted) => sync(&pass, accepted, former),
         Goal::Withdraw { guarded } => withdraw(&pass, *guarded, former),
-        Goal::LeaveAlone => {
+        Goal::Revoke => {
             let mut plan = Plan { outcomes: Outcomes::not_accepted(facts), ..Plan::default() };
             plan.add(plan_former(&pass, former, None));
+            if !any_goes_on(&pass, former) {
+                plan.slices = pass.slices(None, &Default::default());
+            }
             plan
         }
+        Goal::Reduce(reduced) => reduce(&pass, reduced, former),
     };
     let kept = Kept::of(facts, goal);
     plan.records.iter_mut().for_each(|(_, ops)| kept.keep_records(ops));
     kept.keep_endpoints(&mut plan.slices, &facts.cluster.our_slices);
     plan.remove.retain(|_| !kept.imports);
+    // What an administrator took back goes whatever is silent.
+    plan.records.splice(0..0, revoked.records.iter().cloned());
+    plan.slices.add_missing(&revoked.slices);
+    plan.revoked = revoked;
+    plan.requeue_at = earlier(plan.requeue_at, facts.cluster.strays_until);
     plan
 }
 
@@ -201,6 +243,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
         plan.outcomes = Outcomes::unavailable(facts, accepted, endpoints);
         return plan;
     };
+    let registry = &*revoked::without(registry, facts, former);
     let ready = endpoints.iter().filter_map(|(addr, state)| match state {
         EndpointState::Ready(ports) => Some((*addr, *ports)),
         EndpointState::Withheld(_) => None,
@@ -217,6 +260,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
         ExportGoal {
             name: Some(&accepted.name),
             instances: &instances,
+            stays: None,
             imports: accepted.imports,
             // The spec itself proves that the export is no longer wanted.
             proof: if accepted.exports { facts.proof(pass.checkpoint) } else { Proof::SpecChange },
@@ -226,7 +270,8 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
         },
     );
     let import = if accepted.imports {
-        pass.import(registry, accepted, !ready.is_empty(), import::plan)
+        let (present, source) = (inputs::present(facts, accepted), accepted.source(&registry.name));
+        pass.import(registry, &ImportGoal::of(accepted, &present, source), !ready.is_empty(), import::plan)
     } else {
         import::Plan::default()
     };
@@ -234,8 +279,10 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     plan.requeue_at = earlier(plan.requeue_at, earlier(export.requeue_at, import.requeue_at));
     plan.records.push((registry.name.clone(), merged(&export, &import)));
     plan.add(plan_former(pass, former, Some(NewPlace { registry, accepted })));
+    plan.requeue_at = earlier(plan.requeue_at, plan.slices.requeue_at);
     plan.outcomes = Outcomes::synced(registry, accepted, endpoints, &export, &import);
-    let directions = Directions { export, import };
+    plan.outcomes.leave_out(&plan.slices.left_out);
+    let directions = Directions { export, import, source: None };
     let approval = &facts.holds.approval;
     if approval.is_some() && *approval == directions.hash() && *approval != pass.checkpoint.carried_out {
         // The approval came before this process knew the held deletions.
@@ -252,20 +299,45 @@ fn merged(export: &export::Plan, import: &import::Plan) -> Vec<RecordOp> {
     export.ops.iter().chain(import).cloned().collect()
 }
 
+/// Adds nothing, and removes what ended.
+fn reduce(pass: &Pass<'_>, reduced: &Reduced, former: &FormerGoals) -> Plan {
+    let mut plan = Plan::default();
+    plan.add(plan_former(pass, former, None));
+    let Reduction { export, import, slices } = reduced::plan(pass, reduced);
+    if export.is_none() && import.is_none() {
+        plan.outcomes = Outcomes::not_accepted(pass.facts);
+        return plan;
+    }
+    let mut directions = Directions::default();
+    if let Some((registry, export)) = export {
+        plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
+        plan.records.push((registry, export.ops.clone()));
+        directions.export = export;
+    }
+    if let Some((registry, import, source)) = import {
+        plan.requeue_at = earlier(plan.requeue_at, import.requeue_at);
+        plan.records.push((registry, import.ops.clone()));
+        directions.source = Some(source);
+        directions.import = import;
+    }
+    plan.slices = slices;
+    plan.outcomes = Outcomes::reduced(pass.facts, &directions.export, &directions.import);
+    plan.directions = Some(directions);
+    plan
+}
+
 /// Withdraws everything. If only a re-list says that the Service is gone, the deletions go through the guard.
 fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> Plan {
     let mut plan = Plan { outcomes: Outcomes::not_accepted(pass.facts), ..Plan::default() };
     plan.add(plan_former(pass, former, None));
     if let Some(registry) = pass.facts.fresh_registry() {
-        let mut registry = registry.clone();
-        for other in pass.facts.former.iter().filter(|other| other.name == registry.name) {
-            registry.snapshot.under_other_names.retain(|key, _| !other.snapshot.records.contains_key(key));
-        }
+        let registry = reduced::without_former(pass.facts, registry);
         let export = pass.export(
             &registry,
             ExportGoal {
                 name: registry.registry_name.as_ref().filter(|_| guarded.is_some()),
                 instances: &[],
+                stays: None,
                 imports: true,
                 proof: if guarded.is_some() { pass.facts.proof(pass.checkpoint) } else { Proof::SpecChange },
                 limits: guarded.unwrap_or(Limits::NONE),
@@ -274,14 +346,18 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> P
             },
         );
         plan.requeue_at = earlier(plan.requeue_at, export.requeue_at);
-        plan.records.push((registry.name.clone(), export.ops.clone()));
+        plan.records.push((registry.name, export.ops.clone()));
         if guarded.is_some() {
             plan.outcomes.records.clone_from(&export.records);
             plan.directions = Some(Directions { export, ..Directions::default() });
         }
     }
     // Nothing says yet that a ServiceRegistry which vanished is gone for good.
-    let may_come_back = pass.facts.former.iter().any(|registry| registry.vanished.is_some());
+    let may_come_back = pass
+        .facts
+        .former
+        .iter()
+        .any(|registry| registry.vanished.as_ref().is_some_and(|vanished| vanished.remaining.is_none()));
     if !any_goes_on(pass, former) && !may_come_back {
         plan.slices = pass.slices(None, &Default::default());
     }

@@ -48,6 +48,9 @@ pub fn plan_former(pass: &Pass<'_>, goals: &FormerGoals, new: Option<NewPlace<'_
     let same = |registry: &&RegistryFacts| new.is_some_and(|new| new.registry.name == registry.name);
     for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh() && !same(registry)) {
         let goal = goals.get(&registry.place()).unwrap_or(&Goal::Withdraw { guarded: None });
+        if *goal == Goal::Revoke {
+            continue;
+        }
         plan_place(pass, &without_shared(pass, registry), goal, new, moved.as_ref(), &mut plan);
     }
     plan
@@ -81,6 +84,7 @@ fn plan_place(
     let everything = ExportGoal {
         name: None,
         instances: &[],
+        stays: None,
         imports: moved.is_none(),
         proof: match &registry.vanished {
             Some(vanished) => Proof::OwnerGone { ready: &vanished.ready },
@@ -102,11 +106,11 @@ fn plan_place(
             if waiting.is_empty() && moved.is_some() { everything } else { goes_on }
         }
         Goal::Withdraw { guarded: Some(limits) } => ExportGoal { name, proof, limits: *limits, ..everything },
-        Goal::Withdraw { guarded: None } => everything,
-        // The former place cannot carry the spec, so nothing says what belongs there until all have moved.
-        Goal::LeaveAlone => match new {
+        Goal::Withdraw { guarded: None } | Goal::Revoke => everything,
+        // The former place cannot carry the spec: what did not end stays until all have moved.
+        Goal::Reduce(reduced) => match new {
             Some(new) if !new.accepted.ready(pass.facts).keys().any(waits) => everything,
-            _ => return,
+            _ => ExportGoal { moved, ..ExportGoal::reduced(pass, reduced, registry, state) },
         },
     };
     let export = pass.export(registry, goal);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::endpoints::{EndpointState, addresses};
+use super::endpoints::{EndpointState, addresses, ready_anywhere};
 use super::{Accepted, Facts, RegistryFacts};
 use crate::model::{InstanceAddr, InstanceOutcome, Outcome, Reason, Record, Slice};
 use crate::plan::{export, import};
@@ -117,6 +117,36 @@ impl Outcomes {
         Self { withheld, skipped, ..Self::default() }
     }
 
+    /// The outcomes of a RegisteredService whose spec cannot be carried out: what is there, and what goes.
+    pub(super) fn reduced(facts: &Facts, export: &export::Plan, import: &import::Plan) -> Self {
+        let Self { withheld, skipped, .. } = Self::not_accepted(facts);
+        let exported: BTreeMap<InstanceAddr, &InstanceOutcome> =
+            export.instances.iter().filter_map(|instance| Some((instance.subject.address()?, instance))).collect();
+        let selector = facts.cluster.service.as_ref().is_some_and(|service| service.selector);
+        let ready = ready_anywhere(&facts.cluster.others_slices, selector);
+        let of = |addr: &InstanceAddr| {
+            let exported = exported.get(addr).map(|exported| (*exported).clone());
+            exported.unwrap_or_else(|| InstanceOutcome::of(*addr, Outcome::NotAccepted))
+        };
+        let elsewhere = exported.iter().filter(|(addr, _)| !ready.contains(*addr));
+        let foreign = facts.registry.iter().flat_map(|registry| {
+            let cluster_id = &registry.owner.cluster_id;
+            registry.snapshot.records.values().filter(|record| record.ours(cluster_id).is_none())
+        });
+        let waiting = export.records.iter().filter_map(|instance| instance.subject.address());
+        let known: BTreeSet<InstanceAddr> = ready.iter().chain(exported.keys()).copied().chain(waiting).collect();
+        let unknown =
+            |instance: &InstanceOutcome| !instance.subject.address().is_some_and(|addr| known.contains(&addr));
+        Self {
+            ready: ready.iter().map(of).collect(),
+            withheld: withheld.into_iter().filter(unknown).collect(),
+            records: export.records.iter().cloned().chain(elsewhere.map(|(_, exported)| (*exported).clone())).collect(),
+            imported: import.outcomes.clone(),
+            skipped,
+            foreign_records: foreign.count(),
+        }
+    }
+
     /// The outcomes while the registry's view is not fresh.
     pub(super) fn unavailable(
         facts: &Facts,
@@ -161,6 +191,14 @@ impl Outcomes {
             outcomes.ready.clone_from(&export.instances);
         }
         outcomes
+    }
+
+    /// Endpoints that the API server does not take.
+    pub(super) fn leave_out(&mut self, addresses: &BTreeSet<InstanceAddr>) {
+        let left_out = |instance: &InstanceOutcome| instance.subject.address().is_some_and(|a| addresses.contains(&a));
+        let refused = self.imported.extract_if(.., |instance| left_out(instance));
+        let skipped = |instance| InstanceOutcome { outcome: Outcome::Skipped(Reason::RefusedByCluster), ..instance };
+        self.skipped.extend(refused.map(skipped));
     }
 
     fn enter(&mut self, endpoints: BTreeMap<InstanceAddr, EndpointState>, ready: &Outcome) {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::inputs::{Pass, present};
+use super::inputs::{ImportGoal, Pass, present};
 use super::shared::{Shared, Siblings};
 use super::{Accepted, Checkpoint, Facts, RegistryFacts};
 use crate::Timestamp;
@@ -163,6 +163,8 @@ impl Sibling {
         let alone = Siblings::default();
         let pass = Pass { facts: &self.facts, siblings: &alone, checkpoint: &self.checkpoint, now, triggered: now };
         let others_ready = !self.accepted.ready(&self.facts).is_empty();
-        pass.import(registry, &self.accepted, others_ready, import::uncontested).endpoints.into_keys()
+        let (present, source) = (present(&self.facts, &self.accepted), self.accepted.source(&registry.name));
+        let goal = ImportGoal::of(&self.accepted, &present, source);
+        pass.import(registry, &goal, others_ready, import::uncontested).endpoints.into_keys()
     }
 }

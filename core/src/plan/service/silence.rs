@@ -23,14 +23,16 @@ impl Kept {
     pub fn of(facts: &Facts, goal: &Goal) -> Self {
         let silent = facts.cluster.silent;
         let (exports, imports) = match goal {
-            // The spec, the registry or an administrator says that nothing belongs there.
+            // The spec says that nothing belongs there.
             Goal::Withdraw { guarded: None } => (silent.specs, silent.specs),
+            // The ServiceRegistry says so, whatever the spec says.
+            Goal::Revoke => (false, false),
             // The Service is missing.
             Goal::Withdraw { guarded: Some(_) } => {
                 let any = silent.exports() || silent.imports();
                 (any, any)
             }
-            Goal::Sync(_) | Goal::LeaveAlone => (silent.exports(), silent.imports()),
+            Goal::Sync(_) | Goal::Reduce(_) => (silent.exports(), silent.imports()),
         };
         Self { exports, imports }
     }

@@ -1,12 +1,15 @@
 //! Slices: the EndpointSlices to write so that together they hold the imported endpoints.
 //!
 //! Owns the shape of a slice that Twinspan manages and the order of writes. Packing within one group is [`pack`]; names
-//! are [`name`]. Follows the built-in EndpointSlice controller (`reconciler.go` of k8s.io/endpointslice): one group for
+//! are [`name`]; slices that only lose endpoints are [`shrink`]; groups that the API server does not take are
+//! [`refused`]. Follows the built-in EndpointSlice controller (`reconciler.go` of k8s.io/endpointslice): one group for
 //! each address family, port and number, at most 100 endpoints in a slice, as few writes as possible, and no write that
 //! makes an endpoint vanish before its new place exists. Refuses to touch a slice that it was not given as one of ours.
 
 mod name;
 mod pack;
+mod refused;
+mod shrink;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +19,13 @@ use crate::model::{
     MANAGED_BY_LABEL, PortSet, SERVICE_NAME_LABEL, ServiceKey, Slice, SliceEndpoint, SlicePort, TCP,
     TRIGGER_TIME_ANNOTATION, TargetPod, TrafficDistribution,
 };
+use crate::plan::earlier;
 use crate::plan::import::Present;
 
+pub use name::owner_in_name;
 pub use pack::MAX_ENDPOINTS;
+pub use refused::{Refusal, Refusals, SliceGroup};
+pub use shrink::{Kept, shrink};
 
 /// Everything that the plan rests on.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +41,11 @@ pub struct Input<'a> {
     pub existing: &'a [&'a Slice],
     /// The source of the endpoints: `<ServiceRegistry>/<registryName>`.
     pub source: &'a str,
+    /// The groups that the API server refuses.
+    pub refused: &'a Refusals,
     /// The time of the change that triggered the pass.
     pub triggered: Timestamp,
+    pub now: Timestamp,
 }
 
 /// Everything about an endpoint besides its address.
@@ -82,6 +92,8 @@ pub enum SliceOp {
     Delete {
         name: String,
         if_version: String,
+        /// `None` if the slice has no port.
+        group: Option<SliceGroup>,
     },
 }
 
@@ -92,6 +104,17 @@ impl SliceOp {
             Self::Create(_) => "create",
             Self::Update { .. } => "update",
             Self::Delete { .. } => "delete",
+        }
+    }
+
+    /// The group that the slice belongs to once it is written. Operations on different groups do not depend on each
+    /// other.
+    pub fn group(&self) -> Option<SliceGroup> {
+        match self {
+            Self::Create(spec) | Self::Update { spec, .. } => {
+                Some(SliceGroup { family: spec.family, number: spec.port.number? })
+            }
+            Self::Delete { group, .. } => *group,
         }
     }
 }
@@ -116,20 +139,64 @@ pub struct Plan {
     pub added: usize,
     /// Endpoints that a slice had and none will have.
     pub removed: usize,
+    /// Endpoints that no slice has because the API server refuses their group, and its words for each group.
+    pub left_out: BTreeSet<InstanceAddr>,
+    pub refused: BTreeMap<SliceGroup, String>,
+    /// The time of the next attempt.
+    pub requeue_at: Option<Timestamp>,
+}
+
+impl Plan {
+    /// Adds the operations of another plan on slices that this one leaves alone.
+    pub fn add_missing(&mut self, other: &Self) {
+        let planned: BTreeSet<&str> = self.ops.iter().map(op_name).collect();
+        let missing: Vec<SliceOp> = other.ops.iter().filter(|op| !planned.contains(op_name(op))).cloned().collect();
+        if !missing.is_empty() {
+            self.added += other.added;
+            self.removed += other.removed;
+            self.ops.extend(missing);
+        }
+    }
 }
 
 pub fn plan(input: &Input<'_>) -> Plan {
     let mut existing: Vec<&Slice> = input.existing.iter().copied().filter(|slice| !slice.deleting).collect();
     existing.sort_by(|a, b| a.name.cmp(&b.name));
-
-    let placed = match &input.service {
-        Some(service) => place(input, service, &existing),
-        None => Placed { deletes: existing.clone(), ..Placed::default() },
+    let Some(service) = &input.service else {
+        let mut plan = Plan::default();
+        count(&mut plan, &BTreeSet::new(), &existing);
+        emit(&mut plan, input, Placed { deletes: existing, ..Placed::default() });
+        return plan;
     };
+    let is_refused = |group: SliceGroup| input.refused.standing(group, input.now).is_some();
+    let (refused, open): (Vec<&Slice>, Vec<&Slice>) =
+        existing.iter().partition(|slice| SliceGroup::of(slice).is_some_and(is_refused));
+    let (closed, wanted): (Endpoints<'_>, Endpoints<'_>) =
+        input.endpoints.iter().partition(|(addr, _)| is_refused(SliceGroup::from(**addr)));
     let mut plan = Plan::default();
-    count(&mut plan, input, &existing);
-    emit(&mut plan, input, placed);
+    emit(&mut plan, input, place(input, service, &open, &wanted));
+    leave_out(&mut plan, input, &refused, &closed);
+    let after = input.endpoints.keys().filter(|addr| !plan.left_out.contains(*addr)).copied().collect();
+    count(&mut plan, &after, &existing);
     plan
+}
+
+type Endpoints<'a> = BTreeMap<&'a InstanceAddr, &'a EndpointInfo>;
+
+/// Plans for the groups that the API server refuses: their slices only lose endpoints.
+fn leave_out(plan: &mut Plan, input: &Input<'_>, slices: &[&Slice], endpoints: &Endpoints<'_>) {
+    let present = present(slices, &[], "");
+    plan.left_out = endpoints.keys().map(|addr| **addr).filter(|addr| !present.contains_key(addr)).collect();
+    let refusal = |group| Some((group, input.refused.standing(group, input.now)?));
+    let groups: BTreeSet<SliceGroup> = endpoints.keys().map(|addr| SliceGroup::from(**addr)).collect();
+    for (group, refusal) in groups.into_iter().filter_map(refusal) {
+        plan.refused.insert(group, refusal.message.clone());
+        plan.requeue_at = earlier(plan.requeue_at, Some(refusal.until));
+    }
+    let may = |slice: &&&Slice| SliceGroup::of(slice).is_none_or(|group| input.refused.may_shrink(group, input.now));
+    let may_shrink: Vec<&Slice> = slices.iter().filter(may).copied().collect();
+    let kept = endpoints.iter().map(|(addr, known)| (**addr, known.lost_until)).collect();
+    plan.ops.extend(shrink(&may_shrink, &kept, input.triggered).ops);
 }
 
 /// The slices before new ones take the place of deleted ones.
@@ -143,11 +210,16 @@ struct Placed<'a> {
 /// The values that all endpoints of a slice share: family, index of the port, number.
 type Group = (Family, usize, u16);
 
-fn place<'a>(input: &Input<'_>, service: &Service<'_>, existing: &[&'a Slice]) -> Placed<'a> {
+fn place<'a>(
+    input: &Input<'_>,
+    service: &Service<'_>,
+    existing: &[&'a Slice],
+    endpoints: &Endpoints<'_>,
+) -> Placed<'a> {
     let mut wanted: BTreeMap<Group, BTreeMap<String, SliceEndpoint>> = BTreeMap::new();
-    for (addr, known) in input.endpoints {
+    for (addr, known) in endpoints {
         for index in known.ports.indexes().filter(|index| *index < service.ports.len()) {
-            let endpoint = endpoint(*addr, known, service.traffic);
+            let endpoint = endpoint(**addr, known, service.traffic);
             let group = (addr.family(), index, addr.port());
             wanted.entry(group).or_default().insert(endpoint.address.clone(), endpoint);
         }
@@ -205,7 +277,7 @@ fn group_of(slice: &Slice, service: &Service<'_>) -> Option<Group> {
 /// Whether a slice has wrong labels, annotations or ports.
 fn metadata_differs(input: &Input<'_>, service: &Service<'_>, group: Group, slice: &Slice) -> bool {
     slice.ports != [port(service, group)]
-        || slice.labels != labels(service)
+        || slice.labels != labels(service, Some(slice))
         || slice.owner_uid.as_deref() != Some(input.owner_uid)
         || slice.annotations.get(IMPORTED_FROM_ANNOTATION).map(String::as_str) != Some(input.source)
 }
@@ -238,20 +310,25 @@ fn emit(plan: &mut Plan, input: &Input<'_>, placed: Placed<'_>) {
             let port = &service.ports[group.1].name;
             let name = name::unused(input.owner, input.owner_uid, (group.0, port, group.2), &taken);
             taken.insert(name.clone());
-            creates.push(spec(input, service, group, name, endpoints, BTreeMap::new()));
+            creates.push(spec(input, service, group, name, endpoints, None));
         }
         for (slice, group, endpoints) in placed.updates {
-            let spec = spec(input, service, group, slice.name.clone(), endpoints, slice.annotations.clone());
+            let spec = spec(input, service, group, slice.name.clone(), endpoints, Some(slice));
             updates.push(SliceOp::Update { spec, if_version: slice.resource_version.clone() });
         }
     }
     for slice in placed.deletes {
-        deletes.push(SliceOp::Delete { name: slice.name.clone(), if_version: slice.resource_version.clone() });
+        deletes.push(delete(slice));
     }
     creates.sort_by(|a, b| a.name.cmp(&b.name));
     updates.sort_by(|a, b| op_name(a).cmp(op_name(b)));
     deletes.sort_by(|a, b| op_name(a).cmp(op_name(b)));
     plan.ops = creates.into_iter().map(SliceOp::Create).chain(updates).chain(deletes).collect();
+}
+
+fn delete(slice: &Slice) -> SliceOp {
+    let (name, if_version) = (slice.name.clone(), slice.resource_version.clone());
+    SliceOp::Delete { name, if_version, group: SliceGroup::of(slice) }
 }
 
 fn op_name(op: &SliceOp) -> &str {
@@ -267,17 +344,30 @@ fn spec(
     group: Group,
     name: String,
     endpoints: Vec<SliceEndpoint>,
-    mut annotations: BTreeMap<String, String>,
+    before: Option<&Slice>,
 ) -> SliceSpec {
+    let mut annotations = before.map(|slice| slice.annotations.clone()).unwrap_or_default();
     annotations.insert(TRIGGER_TIME_ANNOTATION.to_owned(), input.triggered.to_string());
     annotations.insert(IMPORTED_FROM_ANNOTATION.to_owned(), input.source.to_owned());
+    lost_annotation(&mut annotations, &endpoints);
+    SliceSpec {
+        name,
+        family: group.0,
+        port: port(service, group),
+        endpoints,
+        labels: labels(service, before),
+        annotations,
+    }
+}
+
+/// Writes the deadlines of endpoints that lost their registration into the annotation.
+fn lost_annotation(annotations: &mut BTreeMap<String, String>, endpoints: &[SliceEndpoint]) {
     annotations.remove(LOST_UNTIL_ANNOTATION);
     let lost = endpoints.iter().filter_map(|e| Some(format!("{}={}", e.address, e.lost_until?)));
     let lost = lost.collect::<Vec<_>>().join(",");
     if !lost.is_empty() {
         annotations.insert(LOST_UNTIL_ANNOTATION.to_owned(), lost);
     }
-    SliceSpec { name, family: group.0, port: port(service, group), endpoints, labels: labels(service), annotations }
 }
 
 fn port(service: &Service<'_>, (_, index, number): Group) -> SlicePort {
@@ -290,9 +380,13 @@ fn port(service: &Service<'_>, (_, index, number): Group) -> SlicePort {
     }
 }
 
-/// The Service's labels and our own, as `setEndpointSliceLabels` of k8s.io/endpointslice has it.
-fn labels(service: &Service<'_>) -> BTreeMap<String, String> {
-    let mut labels = service.labels.clone();
+/// The Service's labels and our own, as `setEndpointSliceLabels` of k8s.io/endpointslice has it, and those that another
+/// program put onto the slice.
+fn labels(service: &Service<'_>, before: Option<&Slice>) -> BTreeMap<String, String> {
+    let others =
+        before.into_iter().flat_map(|slice| slice.others_labels.iter().filter_map(|l| slice.labels.get_key_value(l)));
+    let mut labels: BTreeMap<String, String> = others.map(|(label, value)| (label.clone(), value.clone())).collect();
+    labels.extend(service.labels.clone());
     labels.remove(HEADLESS_LABEL);
     if service.headless {
         labels.insert(HEADLESS_LABEL.to_owned(), String::new());
@@ -303,12 +397,10 @@ fn labels(service: &Service<'_>) -> BTreeMap<String, String> {
 }
 
 /// Counts the changes of the plan over the endpoints of all slices together.
-fn count(plan: &mut Plan, input: &Input<'_>, existing: &[&Slice]) {
+fn count(plan: &mut Plan, after: &BTreeSet<InstanceAddr>, existing: &[&Slice]) {
     let before: BTreeSet<InstanceAddr> = present(existing, &[], "").into_keys().collect();
-    let after: BTreeSet<InstanceAddr> =
-        if input.service.is_some() { input.endpoints.keys().copied().collect() } else { BTreeSet::new() };
     plan.added = after.difference(&before).count();
-    plan.removed = before.difference(&after).count();
+    plan.removed = before.difference(after).count();
 }
 
 /// The endpoints that slices of ours hold now, under the ports and the source in force.

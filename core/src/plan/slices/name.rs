@@ -16,6 +16,8 @@ type Group<'a> = (Family, &'a str, u16);
 
 /// Room for `-`, the digest and nothing else within the 253 characters of an object name.
 const MAX_STEM: usize = 200;
+/// Bytes of the digest.
+const DIGEST: usize = 5;
 
 /// The first name of the group that nothing has yet.
 pub fn unused(owner: &ServiceKey, owner_uid: &str, group: Group<'_>, taken: &BTreeSet<String>) -> String {
@@ -29,9 +31,15 @@ pub fn unused(owner: &ServiceKey, owner_uid: &str, group: Group<'_>, taken: &BTr
     }
 }
 
+/// The name of the owner in the name of a slice; cut if it was too long.
+pub fn owner_in_name(slice: &str) -> Option<&str> {
+    let (stem, digest) = slice.rsplit_once('-')?;
+    (digest.len() == DIGEST * 2 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(stem)
+}
+
 fn nth(owner: &ServiceKey, owner_uid: &str, (family, port, number): Group<'_>, index: u32) -> String {
     let digest = Sha256::digest(format!("{owner_uid} {} {port} {number} {index}", family.as_str()));
-    let digest: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = digest.iter().take(DIGEST).map(|byte| format!("{byte:02x}")).collect();
     let stem: String = owner.name.chars().take(MAX_STEM).collect();
     // A stem that was cut may end in a dot, and a dot must not precede a dash.
     format!("{}-{digest}", stem.trim_end_matches(['.', '-']))
@@ -48,6 +56,9 @@ mod tests {
         let group = (Family::V4, "rpc", 8888);
         let first = unused(&owner, "uid", group, &BTreeSet::new());
         assert_eq!(first, unused(&owner, "uid", group, &BTreeSet::new()));
+        let short = unused(&ServiceKey::new("shop", "a-b"), "uid", group, &BTreeSet::new());
+        assert_eq!(owner_in_name(&short), Some("a-b"));
+        assert_eq!(owner_in_name("echo-abc"), None);
         assert!(first.len() <= 253 && !first.contains(".-"), "{first}");
 
         let others = [

@@ -16,6 +16,7 @@ struct Scene {
     has_service: bool,
     endpoints: BTreeSet<InstanceAddr>,
     existing: Vec<Slice>,
+    refused: Refusals,
 }
 
 fn addr(text: &str) -> InstanceAddr {
@@ -40,6 +41,7 @@ impl Scene {
             has_service: true,
             endpoints,
             existing: Vec::new(),
+            refused: Refusals::default(),
         }
     }
 
@@ -59,7 +61,9 @@ impl Scene {
             endpoints: &self.endpoints.iter().map(|addr| (*addr, self.known.clone())).collect(),
             existing: &existing,
             source: &self.source,
+            refused: &self.refused,
             triggered: Timestamp::UNIX_EPOCH,
+            now: Timestamp::UNIX_EPOCH,
         })
     }
 
@@ -78,7 +82,7 @@ impl Scene {
                     assert_eq!(slice.address_type, AddressType::Ip(spec.family), "addressType is immutable");
                     *slice = stored(spec, &format!("{if_version}+"));
                 }
-                SliceOp::Delete { name, if_version } => {
+                SliceOp::Delete { name, if_version, .. } => {
                     assert_eq!(&self.existing.iter().find(|s| &s.name == name).unwrap().resource_version, if_version);
                     self.existing.retain(|s| &s.name != name);
                 }
@@ -108,6 +112,8 @@ fn stored(spec: &SliceSpec, resource_version: &str) -> Slice {
         service: spec.labels.get(SERVICE_NAME_LABEL).cloned(),
         managed_by: spec.labels.get(MANAGED_BY_LABEL).cloned(),
         owner_uid: Some(UID.into()),
+        keeper: None,
+        others_labels: BTreeSet::new(),
         deleting: false,
         address_type: AddressType::Ip(spec.family),
         ports: vec![spec.port.clone()],

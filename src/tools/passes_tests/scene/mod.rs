@@ -59,6 +59,7 @@ pub struct Passed {
     pub observed: Observed,
     pub validation: Validation,
     pub plan: Plan,
+    pub applied: Applied,
     pub status: RegisteredServiceStatus,
     pub now: Timestamp,
 }
@@ -87,7 +88,9 @@ impl Scene {
             let mut given = self.given.clone();
             merge(&mut given, earlier.clone());
             let passed = Given::read(name, given).pass(&memory);
-            let planned = passed.plan.checkpoint(&passed.observed.facts, &passed.observed.checkpoint.planned);
+            let before = &passed.observed.checkpoint.planned;
+            let mut planned = passed.plan.checkpoint(&passed.observed.facts, before);
+            planned.refused = before.refused.after(&passed.applied.refused, passed.now);
             memory.checkpoints.set(&key(), Checkpoint { planned, ..Checkpoint::default() });
             memory.status = Some(passed.status);
         }
@@ -110,15 +113,16 @@ impl Given {
         let siblings = siblings::siblings(&views, checkpoints, &observed, validation.accepted());
         let checkpoint = &observed.checkpoint.planned;
         let (facts, former) = (&observed.facts, &validation.former);
-        let plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, now);
+        let mut plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, now);
         let applied = self.errors.applied(&validation, &plan);
+        plan.leave_out(&applied.refused);
         let written = self.written(&observed, &validation, &plan, &applied);
         let known = observed.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
         let status = status::desired(&observed, known, &validation, &plan, (&applied, &written), now);
         if let Some(directions) = &plan.directions {
             views.guards.report(registries::MAIN, &key(), Some(directions.deletions()), &views.env);
         }
-        Passed { observed, validation, plan, status, now }
+        Passed { observed, validation, plan, applied, status, now }
     }
 }
 

@@ -119,7 +119,7 @@ impl Given {
             view.services.insert(ServiceKey::new("shop", &service.name), Arc::new(service));
         }
         for (version, given) in self.slices.iter().enumerate() {
-            view.slices.put(&given.namespace, convert::slice(given.object(version + 1)));
+            view.slices.put(&given.namespace, convert::slice(given.object(version + 1, &self.pods)));
         }
         view.api_servers_changed();
         for (name, given) in &self.pods {
@@ -169,7 +169,7 @@ impl Given {
 }
 
 impl SliceGiven {
-    fn object(&self, version: usize) -> EndpointSlice {
+    fn object(&self, version: usize, pods: &BTreeMap<String, PodGiven>) -> EndpointSlice {
         let endpoint = |(address, state): (&String, &String)| {
             let (ready, terminating) = match state.as_str() {
                 "Ready" => (true, false),
@@ -177,8 +177,16 @@ impl SliceGiven {
                 "Terminating" => (false, true),
                 other => panic!("no state {other}"),
             };
-            json!({"addresses": [address],
-                "conditions": {"ready": ready, "serving": ready, "terminating": terminating}})
+            let mut endpoint = json!({"addresses": [address],
+                "conditions": {"ready": ready, "serving": ready, "terminating": terminating}});
+            if !self.ours && self.managed_by == built_in() {
+                // The built-in controller names the pod of each endpoint; one that the file does not give has ended.
+                let has = |(_, pod): &(&String, &PodGiven)| pod.ip == *address && pod.namespace == self.namespace;
+                let pod = pods.iter().find(has).map_or(address, |(name, _)| name);
+                endpoint["targetRef"] = json!({"kind": "Pod", "namespace": self.namespace, "name": pod,
+                    "uid": format!("{pod}-uid")});
+            }
+            endpoint
         };
         let endpoints: Vec<Value> = self.endpoints.iter().map(endpoint).collect();
         let managed_by = if self.ours { "twinspan.dev" } else { &self.managed_by };

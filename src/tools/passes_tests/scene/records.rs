@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use serde_json::json;
-use twinspan_core::model::{LeaseId, RawRecord};
+use twinspan_core::model::{Family, LeaseId, RawRecord};
 use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
 use twinspan_core::plan::departure::{Answer, MISSING_ANSWERS, Probe};
 use twinspan_core::plan::service::Plan;
+use twinspan_core::plan::slices::SliceGroup;
 
 use super::at;
 use crate::cluster::ClusterError;
@@ -148,13 +149,15 @@ impl ReportGiven {
 pub struct ErrorsGiven {
     registry: Option<String>,
     cluster: Option<String>,
+    /// The API server's words about groups of slices, by their port numbers.
+    refused: BTreeMap<u16, String>,
 }
 
 impl ErrorsGiven {
     /// An error needs a write.
     pub fn applied(&self, validation: &Validation, plan: &Plan) -> Applied {
         let records = validation.writes && plan.records.iter().any(|(_, ops)| !ops.is_empty());
-        let slices = validation.writes && !plan.slices.ops.is_empty();
+        let slices = validation.writes && (!plan.slices.ops.is_empty() || plan.create.is_some());
         assert!((records || self.registry.is_none()) && (slices || self.cluster.is_none()), "no write: {self:?}");
         Applied {
             registry_error: self.registry.as_deref().map(registry_error),
@@ -163,12 +166,26 @@ impl ErrorsGiven {
                     what: "create EndpointSlices in shop".into(),
                     message: "no permission".into(),
                 },
-                "Conflict" => ClusterError::Conflict { what: "EndpointSlice shop/echo-abc".into() },
+                "Conflict" => ClusterError::Conflict {
+                    what: "replace EndpointSlice shop/echo-abc".into(),
+                    message: "the object has been modified".into(),
+                },
+                "Quota" => ClusterError::Quota {
+                    what: "create Service shop/echo".into(),
+                    message: "exceeded quota: q, requested: count/services=1".into(),
+                },
                 other => panic!("no error {other}"),
             }),
+            refused: self.refused.iter().map(|(number, words)| (group(*number), words.clone())).collect(),
+            service_failed: plan.create.is_some() && self.cluster.is_some(),
+            attempted: true,
             ..Applied::default()
         }
     }
+}
+
+fn group(number: u16) -> SliceGroup {
+    SliceGroup { family: Family::V4, number }
 }
 
 /// By the name of its variant.

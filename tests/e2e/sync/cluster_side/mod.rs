@@ -1,6 +1,9 @@
-//! Every form of endpoint that a Kubernetes user can create is exported, and every form of Service is imported into.
+//! Every form of endpoint that a Kubernetes user can create is exported, and every form of Service is imported into;
+//! what stands in the way costs nothing else.
 
+mod obstacles;
 mod services;
+mod slices_of_ours;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -29,6 +32,14 @@ stories![
     not_ready_addresses_that_are_published,
     services::a_port_without_a_name_and_another_port,
     services::a_created_service_follows_its_spec,
+    obstacles::a_port_that_a_policy_refuses,
+    obstacles::a_service_that_a_quota_refuses,
+    obstacles::a_renamed_port_keeps_no_dead_instance,
+    obstacles::a_name_that_was_taken_back,
+    slices_of_ours::what_others_put_there_stays,
+    slices_of_ours::slices_go_without_the_garbage_collector,
+    slices_of_ours::servers_in_hand_written_endpoints_stay,
+    slices_of_ours::an_address_that_changes_hands,
 ];
 
 async fn hand_written_slices(suite: Arc<Suite>) -> Result<()> {
