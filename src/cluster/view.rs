@@ -193,7 +193,7 @@ impl ClusterView {
 
     /// The RegisteredServices that refer to a registry and stay.
     pub fn staying_in(&self, registry: &str) -> impl Iterator<Item = &ServiceKey> {
-        self.index.of_registry(registry).into_iter().filter(|key| self.stays(key))
+        self.index.of_registry(registry).filter(|key| self.stays(key))
     }
 
     /// Whether no RegisteredService has this UID, or the one of this key has it.

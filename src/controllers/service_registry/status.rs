@@ -158,8 +158,8 @@ impl Reporter {
         status
     }
 
-    /// The RegisteredServices of a registry, and whether the status of each reports a hold. Before all are listed nobody
-    /// knows whose holds are still to be reported.
+    /// The RegisteredServices of a registry, and whether the status of each reports a hold. Before all are listed
+    /// nobody knows whose holds are still to be reported.
     fn holds_in_statuses(&self, name: &str) -> Option<BTreeMap<ServiceKey, bool>> {
         let view = self.views.cluster();
         if !view.has_listed(&[Kind::RegisteredService]) {
