@@ -17,7 +17,7 @@ pub(super) const MOST: usize = 32;
 
 /// The RegisteredServices of a name that are not crowded out.
 pub(super) fn oldest(view: &ClusterView, registry: &str, name: &[u8]) -> BTreeSet<ServiceKey> {
-    let mut keys: Vec<&ServiceKey> = view.index.of_name(registry, name).collect();
+    let mut keys: Vec<&ServiceKey> = view.index.of_name(registry, name).filter(|key| view.stays(key)).collect();
     if keys.len() > MOST {
         keys.sort_by_cached_key(|key| age_in(view, key));
         keys.truncate(MOST);
@@ -28,7 +28,7 @@ pub(super) fn oldest(view: &ClusterView, registry: &str, name: &[u8]) -> BTreeSe
 /// Whether enough older RegisteredServices have its name.
 pub(super) fn is_crowded_out(view: &ClusterView, key: &ServiceKey) -> bool {
     let Some((registry, name)) = view.index.registry_and_name(key) else { return false };
-    let all = || view.index.of_name(&registry, name.as_bytes());
+    let all = || view.index.of_name(&registry, name.as_bytes()).filter(|other| view.stays(other));
     let ours = age_in(view, key);
     all().count() > MOST && all().filter(|other| age_in(view, other) < ours).count() >= MOST
 }

@@ -1,7 +1,9 @@
 //! RegisteredServices and ServiceRegistries that are gone, alone and with many others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use twinspan_core::Timestamp;
@@ -97,6 +99,36 @@ async fn many_that_are_gone_leave_the_records_of_ready_endpoints_behind_for_a_ho
     assert_eq!(hold(&bench), None);
     assert_eq!(bench.metric("twinspan_held_deletions"), "0");
     assert_eq!(pass(&bench, 13).await.action, Action::Forget);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_that_wait_for_a_finalizer_are_gone_too() {
+    let bench = exported(20, 0).await;
+    for n in 0..8 {
+        let mut view = bench.controller.views.cluster();
+        view.index.remove(&owner(n));
+        view.registered_services.remove(&owner(n));
+    }
+    for n in 8..14 {
+        let mut view = bench.controller.views.cluster();
+        let object = Arc::make_mut(view.registered_services.get_mut(&owner(n)).unwrap());
+        object.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    }
+    assert_eq!(passes(&bench, 14).await, 20);
+    let (deletions, gone, _) = hold(&bench).expect("a hold");
+    assert_eq!((deletions, gone), (14, 14));
+}
+
+#[tokio::test(start_paused = true)]
+async fn slices_of_one_of_many_that_is_gone_do_not_wait_for_its_records() {
+    let bench = exported(20, 0).await;
+    bench.server_registers("192.0.2.7:9000").await;
+    bench.pass().await;
+    assert_eq!(bench.api.take(SLICES).len(), 1);
+    bench.unregister();
+    bench.pass().await;
+    let written = bench.api.take(SLICES);
+    assert_eq!((written.len(), written[0].method.as_str()), (1, "DELETE"));
 }
 
 #[tokio::test(start_paused = true)]

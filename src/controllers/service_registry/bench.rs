@@ -117,7 +117,9 @@ pub fn bench_of(leadership: Leadership) -> Bench {
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
             "metadata": {"name": "echo", "namespace": "shop", "uid": "uid-1"}, "spec": {"registryRef": {"name": "main"}},
         });
-        view.index.put(&echo(), &serde_json::from_value::<RegisteredService>(object).unwrap());
+        let object: RegisteredService = serde_json::from_value(object).unwrap();
+        view.index.put(&echo(), &object);
+        view.registered_services.insert(echo(), Arc::new(object));
     }
     Bench { api, views, writers, queue, cluster, commands, stop }
 }

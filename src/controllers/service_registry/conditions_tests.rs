@@ -9,7 +9,7 @@ use twinspan_core::plan::departure::registry_guard::ServiceDeletions;
 use twinspan_core::plan::service::Incarnation;
 
 use super::bench::{Bench, RECONNECT, STATUS_PACE, bench, bench_of, echo, etcd, put_own, registry};
-use crate::api::ReturnedAs;
+use crate::api::{RegisteredService, ReturnedAs};
 use crate::cluster::convert::{NamespaceView, SecretView};
 use crate::cluster::view::ClusterEvent;
 use crate::controllers::views::Views;
@@ -224,6 +224,12 @@ async fn another_cluster_and_an_older_revision_are_told_apart() {
     bench.handle("main").unwrap().report_hold(&echo(), Incarnation::RolledBack, false);
     bench.after(STATUS_PACE).await;
     assert_eq!(described(&bench).1, Some(ReturnedAs::ClusterChanged), "that pass saw the former registry");
+    // Nobody waits for one that waits for a finalizer.
+    let waiting = json!({"metadata": {"name": "old", "namespace": "shop", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"registryRef": {"name": "main"}}});
+    let waiting: RegisteredService = serde_json::from_value(waiting).unwrap();
+    bench.views.cluster().index.put(&waiting.key(), &waiting);
+    bench.views.cluster().registered_services.insert(waiting.key(), Arc::new(waiting));
     bench.handle("main").unwrap().report_hold(&echo(), Incarnation::ClusterChanged, false);
     bench.after(STATUS_PACE).await;
     assert_eq!(described(&bench), ("2".to_owned(), None));

@@ -169,7 +169,7 @@ impl Reporter {
             let status = view.registered_services.get(key).and_then(|object| object.status.as_ref());
             status.is_some_and(|status| find_true(&status.conditions, DELETIONS_HELD).is_some())
         };
-        Some(view.index.of_registry(name).map(|key| (key.clone(), reports(key))).collect())
+        Some(view.staying_in(name).map(|key| (key.clone(), reports(key))).collect())
     }
 
     /// Publishes an Event if the object became unreadable, or the connection was made or lost, since the last one. The

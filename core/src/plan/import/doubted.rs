@@ -115,6 +115,16 @@ mod tests {
     }
 
     #[test]
+    fn a_spec_that_cannot_be_carried_out_ends_no_doubt() {
+        let mut scene = restarted();
+        scene.state = scene.plan_with(crate::plan::import::reduce).state;
+        scene.may_be_dead = false;
+        scene.state = scene.plan_with(crate::plan::import::reduce).state;
+        assert_eq!(scene.step().probe.iter().map(ToString::to_string).collect::<Vec<_>>(), [vm(2)]);
+        assert_eq!(scene.endpoints(), [vm(1)]);
+    }
+
+    #[test]
     fn a_standby_keeps_the_doubt_until_it_leads() {
         let mut scene = restarted();
         scene.leads = false;

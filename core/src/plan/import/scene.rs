@@ -136,7 +136,11 @@ impl Scene {
     }
 
     pub fn plan(&self) -> Plan {
-        import::plan(&Input {
+        self.plan_with(import::plan)
+    }
+
+    pub fn plan_with(&self, planner: impl Fn(&Input<'_>) -> Plan) -> Plan {
+        planner(&Input {
             layout: &self.layout,
             owner: &self.owner,
             records: &self.records.iter().map(|(key, record)| (key.clone(), record)).collect(),

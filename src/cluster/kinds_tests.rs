@@ -1,0 +1,58 @@
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::*;
+
+fn put<K: Watched>(view: &mut ClusterView, object: serde_json::Value) -> Vec<ClusterEvent> {
+    let object: K = serde_json::from_value(object).unwrap();
+    K::put(view, ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any()), object)
+}
+
+#[test]
+fn cluster_ips_follow_their_services_and_affect_whoever_looks_at_them() {
+    let mut view = ClusterView::default();
+    let service = |ip: &str| {
+        json!({"metadata": {"name": "echo", "namespace": "shop"},
+            "spec": {"clusterIP": ip, "clusterIPs": [ip], "externalIPs": ["192.0.2.7"]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.8"}, {"hostname": "lb.example"}]}}})
+    };
+    let ips = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+    let echo = ServiceKey::new("shop", "echo");
+    let events = put::<Service>(&mut view, service("10.96.0.1"));
+    let changed = ClusterEvent::Addresses(ips(&["10.96.0.1"]));
+    assert_eq!(events, [changed.clone(), ClusterEvent::Service(echo.clone())]);
+    assert_eq!(view.services[&echo].external_ips, ips(&["192.0.2.7", "192.0.2.8"]));
+    put::<Service>(&mut view, service("10.96.0.2"));
+    assert_eq!(view.cluster_ips.iter().copied().collect::<Vec<_>>(), ips(&["10.96.0.2"]));
+    assert_eq!(put::<Service>(&mut view, service("None")).len(), 2);
+    assert!(view.cluster_ips.is_empty(), "headless");
+    put::<Service>(&mut view, service("10.96.0.1"));
+    assert!(Service::remove(&mut view, &echo).contains(&changed) && view.cluster_ips.is_empty());
+}
+
+#[test]
+fn a_registry_that_a_list_lacks_is_told_from_one_that_was_deleted() {
+    let mut view = ClusterView::default();
+    let main = ObjectKey::new("", "main");
+    let object = json!({"metadata": {"name": "main"}, "spec": {"etcd": {"endpoints": []}, "format": "Kitex",
+        "allowed": []}});
+    put::<Stored<ServiceRegistry>>(&mut view, object.clone());
+    Stored::<ServiceRegistry>::remove(&mut view, &main);
+    assert!(view.vanished_registries.is_empty());
+    put::<Stored<ServiceRegistry>>(&mut view, object.clone());
+    Stored::<ServiceRegistry>::vanish(&mut view, &main);
+    assert!(view.vanished_registries.contains("main"));
+    put::<Stored<ServiceRegistry>>(&mut view, object);
+    assert!(view.vanished_registries.is_empty());
+}
+
+#[test]
+fn helms_secrets_are_not_kept() {
+    let mut view = ClusterView::default();
+    let secret = |kind: &str, data: &str| json!({"metadata": {"name": "s", "namespace": "twinspan"}, "type": kind, "data": {"password": data}});
+    assert!(put::<Secret>(&mut view, secret("helm.sh/release.v1", "eA==")).is_empty());
+    assert!(view.secrets.is_empty());
+    assert_eq!(put::<Secret>(&mut view, secret("Opaque", "eA==")), [ClusterEvent::Secret]);
+    assert!(put::<Secret>(&mut view, secret("Opaque", "eA==")).is_empty(), "an annotation changed");
+    assert_eq!(put::<Secret>(&mut view, secret("Opaque", "eQ==")), [ClusterEvent::Secret]);
+}
