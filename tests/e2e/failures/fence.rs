@@ -145,8 +145,8 @@ async fn a_cloned_cluster_is_told_apart(suite: Arc<Suite>) -> Result<()> {
     })
     .await?;
     let winner = 1 - loser;
-    // If the loser led first, the winner found an epoch that nothing explains: for one TTL it removes only records whose
-    // endpoint it saw end.
+    // If the loser led first, the winner found an epoch that nothing explains: for one TTL it removes only records
+    // whose endpoint it saw end.
     clones[winner].records_become_within("echo", &[pods[winner]], LEASE_TTL + SOON).await?;
     holds("only one of them writes", Duration::from_secs(8), || registry.dump("")).await?;
     clones[loser].condition("echo", "Exported", "False", "ClusterIDInUse").await?;
