@@ -39,6 +39,7 @@ async fn behind_the_proxy(suite: Arc<Suite>, rest: Duration) -> Result<()> {
     let proxied = Sandbox::without_registry_object(bed, "proxied", &etcd).await?;
     proxied.create_registry(json!({"etcd": {"endpoints": [proxy.endpoint()]}})).await?;
     let both = [&direct, &proxied];
+    let mut pods = Vec::new();
     for sandbox in both {
         sandbox.headless("echo").await?;
         sandbox.register("echo", json!({})).await?;
@@ -49,9 +50,13 @@ async fn behind_the_proxy(suite: Arc<Suite>, rest: Duration) -> Result<()> {
         sandbox.records_become("echo", &[]).await?;
         sandbox.pods.set_ready("pod", true).await?;
         sandbox.records_become("echo", &[pod.address()]).await?;
+        pods.push(pod);
     }
     let [without, with] = medians(both).await?;
     ensure!(with <= (without * 3).max(UNNOTICED), "a change took {without:?} without and {with:?} with the proxy");
+    for (sandbox, pod) in both.iter().zip(&pods) {
+        sandbox.records_become("echo", &[pod.address()]).await?;
+    }
 
     let ended = sessions_ended(&shared.twinspan, &proxied.name)?;
     let records = proxied.records("echo").await?;
