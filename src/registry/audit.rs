@@ -2,8 +2,8 @@
 //!
 //! Owns the comparison and its interval. etcd has lost events of watches (etcd#18089,
 //! #19179), and nothing else would ever tell. Each range is read in pages at one revision, once the watch has reached
-//! it; a difference counts only if a linearizable read of its key confirms it. Refuses to judge: a record that is gone
-//! without an event is left to the guard.
+//! it; a difference counts only if a linearizable read of its key confirms it and its range is followed still. Refuses
+//! to judge: a record that is gone without an event is left to the guard.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, MutexGuard};
@@ -91,14 +91,16 @@ impl Audit<'_> {
         self.catch_up(at).await?;
         let mut suspects = self.compare(range, &key_prefix, at).await?.into_iter().collect::<VecDeque<_>>();
         if suspects.len() > MOST_DIFFERENCES {
-            self.found += suspects.len();
-            self.handle.write_unknown(self.registry.as_ref());
+            if self.view()?.is_listed(range) {
+                self.found += suspects.len();
+                self.handle.write_unknown(self.registry.as_ref());
+            }
             return Ok(());
         }
         while !suspects.is_empty() {
             let keys: Vec<RecordKey> = suspects.drain(..suspects.len().min(MAX_BATCH)).collect();
             let reading = self.registry.read(&keys).await?;
-            self.confirm(&reading.records, at, reading.revision)?;
+            self.confirm(range, &reading.records, at, reading.revision)?;
         }
         Ok(())
     }
@@ -153,11 +155,20 @@ impl Audit<'_> {
     }
 
     /// Corrects the view where a linearizable read contradicts it too. A change after the revision of the audit is the
-    /// watch's matter.
-    fn confirm(&mut self, found: &[(RecordKey, Option<RawRecord>)], at: Revision, now: Revision) -> Result<()> {
+    /// watch's matter, and so is a range that was forgotten since the audit began: its next list is still to come.
+    fn confirm(
+        &mut self,
+        range: &Range,
+        found: &[(RecordKey, Option<RawRecord>)],
+        at: Revision,
+        now: Revision,
+    ) -> Result<()> {
         let (mut affected, mut vanished) = (Affected::default(), BTreeSet::new());
         let mut lost = Vec::new();
         let mut view = self.view()?;
+        if !view.is_listed(range) {
+            return Ok(());
+        }
         for (key, record) in found {
             match record {
                 Some(raw) if raw.mod_revision <= at && view.is_behind(key, raw.mod_revision) => {

@@ -157,3 +157,22 @@ async fn a_moment_stands_for_progress_that_is_not_answered() {
     assert!(bench.handle.audit.last_verified().is_some());
     bench.stop.cancel();
 }
+
+/// A RegisteredService that goes and comes back while an audit runs takes its range along.
+#[tokio::test(start_paused = true)]
+async fn a_range_that_is_forgotten_meanwhile_is_no_difference() {
+    let bench = bench();
+    for n in 0..=MOST_DIFFERENCES {
+        bench.put(&format!("10.0.{}.{}:80", n / 250, n % 250 + 1), "");
+    }
+    bench.until("listed", |b| b.keys().len() == MOST_DIFFERENCES + 1).await;
+    let registry = bench.handle.connection().unwrap();
+    let mut audit = Audit { handle: &bench.handle, registry: &registry, env: &Env::real(), found: 0, records: 0 };
+    bench.handle.view().forget(&Range::Everything);
+    audit.range(&Range::Everything).await.unwrap();
+    assert_eq!((audit.found, audit.records), (0, MOST_DIFFERENCES + 1));
+    bench.server.delete(&["p/echo/10.0.0.1:80"]);
+    audit.range(&Range::Everything).await.unwrap();
+    assert_eq!((audit.found, bench.keys().len()), (0, 0), "nothing is entered before the list is there");
+    bench.stop.cancel();
+}

@@ -413,6 +413,11 @@ impl RegistryView {
         self.listed.clone()
     }
 
+    /// True if this session has listed the range and follows it still.
+    pub fn is_listed(&self, range: &Range) -> bool {
+        self.listed.contains(range)
+    }
+
     /// The records of a range that are not newer than the revision.
     pub fn up_to(&self, range: &Range, at: Revision) -> Vec<Arc<Record>> {
         self.records.in_range(range).filter(|record| record.mod_revision <= at).cloned().collect()

@@ -21,6 +21,7 @@ fn another(path: &str, schema: &Value) -> Value {
         "image.digest" => json!(format!("sha256:{}", "0".repeat(64))),
         "traces.otlpEndpoint" => json!("http://collector:4317"),
         "metrics.serviceMonitor.interval" => json!("45s"),
+        "auditInterval" => json!("1h"),
         "tolerations" => json!([{"key": "a", "operator": "Exists"}]),
         "serviceRegistries" => {
             json!({"main": {"etcd": {"endpoints": ["http://etcd:2379"]}, "format": "Kitex", "allowed": []}})

@@ -198,7 +198,7 @@ pub async fn bumped_between_two_runs_of_one_leader(suite: Arc<Suite>) -> Result<
     Ok(())
 }
 
-/// What [`Etcd::start_bumped`] restores. etcd runs again afterwards.
+/// Saves the data that [`Etcd::start_bumped`] restores. etcd runs again afterwards.
 async fn take_snapshot(registry: &Etcd) -> Result<()> {
     // An etcd that is killed may leave its newest writes in the log alone, where no snapshot has them.
     registry.part().stop().await?;
