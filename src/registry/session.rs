@@ -37,6 +37,8 @@ const BACKOFF: Duration = Duration::from_millis(250);
 /// Longest wait between two attempts. Short enough for a lease with the shortest TTL, 60 s: if its last keepalive was
 /// 20 s before an outage of 30 s, the next one is still in time.
 const BACKOFF_CAP: Duration = Duration::from_secs(5);
+/// Least time between two reports of one kind of failure in other words.
+const WORDS_PACE: Duration = Duration::from_secs(60);
 /// A session that lasted this long resets the backoff.
 const SOUND_AFTER: Duration = Duration::from_secs(30);
 /// Wait before a range without read permission is tried again.
@@ -54,6 +56,7 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env
         lock = handle.session_lock.lock() => lock,
     };
     let mut failures = 0;
+    let mut told: Option<(String, Instant)> = None;
     let look_ups = Arc::new(Semaphore::new(LOOK_UPS));
     loop {
         let started = Instant::now();
@@ -68,7 +71,14 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env
         failures += 1;
         let wait = env.backoff(failures, BACKOFF, BACKOFF_CAP);
         warn!(registry = handle.name, error = %ended, wait_ms = wait.as_millis(), "session ended; connecting again");
+        let text = ended.to_string();
         handle.set_phase(Phase::Failed(ended));
+        // A failure of the same kind requeues nothing, but its words may be others: those of other settings count at
+        // once, and of a server that tells the same in turns only now and then.
+        if told.as_ref().is_none_or(|(before, at)| *before != text && at.elapsed() >= WORDS_PACE) {
+            told = Some((text, Instant::now()));
+            handle.report();
+        }
         tokio::select! {
             () = stop.cancelled() => break,
             () = tokio::time::sleep(wait) => {}

@@ -14,6 +14,8 @@ use crate::registry::keepalive;
 use crate::registry::writer::WriteReport;
 use twinspan_core::plan::service::{Snapshot, ViewState};
 
+#[path = "session_ends_tests.rs"]
+mod ends;
 #[path = "session_leases_tests.rs"]
 mod leases;
 #[path = "session_ranges_tests.rs"]
@@ -397,36 +399,4 @@ async fn a_look_up_that_breaks_off_leaves_the_lease_unreadable() {
     bench.server.delete(&["p/echo/10.0.0.1:80"]);
     bench.until("unreadable", |b| b.evidence_of("echo") == [Evidence::LeaseUnreadable]).await;
     bench.stop.cancel();
-}
-
-/// A connector that panics at first.
-struct Panics(std::sync::atomic::AtomicUsize, FakeEtcd);
-
-#[async_trait::async_trait]
-impl Connector for Panics {
-    async fn connect(&self) -> Result<Arc<dyn Registry>> {
-        assert!(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 0, "the first time");
-        self.1.connect().await
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_session_that_breaks_off_ends_as_disconnected_and_begins_again() {
-    let bench = bench();
-    bench.fresh().await;
-    let stop = CancellationToken::new();
-    let connector = Panics(std::sync::atomic::AtomicUsize::new(0), bench.server.clone());
-    tokio::spawn(run(bench.handle.clone(), Arc::new(connector), Env::real(), stop.clone()));
-    bench.stop.cancel();
-    let failed = |b: &Bench| matches!(b.handle.status().phase, Phase::Failed(RegistryError::Panicked(_)));
-    for _ in 0..2000 {
-        if failed(&bench) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert!(failed(&bench), "{:?}", bench.handle.status());
-    assert_eq!(bench.snapshot().state, ViewState::Stale);
-    bench.fresh().await;
-    stop.cancel();
 }

@@ -1,17 +1,20 @@
 //! ServiceRegistry: a session for each, made from its spec and Secrets, and its status.
 //!
-//! - [`sessions`]: starts and ends sessions; [`draining`]: those whose ServiceRegistry is gone; [`settings`]: the
-//!   settings of each; [`duplicates`]: ServiceRegistries that are the same registry.
+//! - [`sessions`]: starts and ends sessions; [`upkeep`]: the tasks besides each; [`draining`]: those whose
+//!   ServiceRegistry is gone; [`settings`]: the settings of each.
+//! - [`duplicates`]: ServiceRegistries that are the same registry; [`comparisons`]: how that is found out.
 //! - [`status`]: the status and its Events; [`reports`]: the reports that are due.
 //!
 //! Owns the order of commands. Refuses to know records.
 
+mod comparisons;
 mod draining;
 mod duplicates;
 mod reports;
 mod sessions;
 pub mod settings;
 mod status;
+mod upkeep;
 
 use tokio::sync::mpsc;
 
@@ -19,7 +22,8 @@ use self::reports::Reports;
 use self::status::Reporter;
 use super::writers::Writers;
 
-pub use sessions::{Sessions, Upkeep};
+pub use sessions::Sessions;
+pub use upkeep::Upkeep;
 
 /// The commands of the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +131,10 @@ impl Sessions {
 #[cfg(test)]
 pub(super) mod bench;
 #[cfg(test)]
+mod comparisons_tests;
+#[cfg(test)]
 mod conditions_tests;
+#[cfg(test)]
+mod draining_tests;
 #[cfg(test)]
 mod sessions_tests;

@@ -6,8 +6,7 @@
 //! and to write status.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -18,26 +17,19 @@ use twinspan_core::codec::Layout;
 use twinspan_core::model::RegistryName;
 use twinspan_core::plan::service::Incarnation;
 
+use super::comparisons::Comparisons;
 use super::draining;
-use super::duplicates::{Known, LastEtcd, Older, Verdicts, older_duplicates, same_keyspace};
+use super::duplicates::{Known, LastEtcd, Older, older_duplicates, same_keyspace};
 use super::settings::{self, Rejection};
+use super::upkeep::Upkeep;
 use crate::api::conditions::Reason;
 use crate::api::{APPROVE_EPOCH, ServiceRegistry};
 use crate::controllers::views::Views;
 use crate::registry::etcd::{EtcdConnector, Settings};
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
-use crate::registry::rivals::{self, Comparison};
-use crate::registry::sessions::{Draining, Registries, Running, SessionSettings};
+use crate::registry::sessions::{Draining, Running, SessionSettings};
 use crate::registry::taken_names::Taken;
-use crate::registry::takeover::Takeover;
-use crate::registry::{Connector, RegistryError, audit, keepalive, refused_writes, session, takeover};
-use crate::tasks;
-
-/// First wait before two ServiceRegistries are compared again; doubled for each further one. A new connection and a
-/// raised epoch end it.
-const COMPARE_FIRST: Duration = Duration::from_millis(250);
-/// Longest wait: two that only a leader can tell apart cost a standby almost nothing.
-const COMPARE_CAP: Duration = Duration::from_secs(600);
+use crate::registry::{Connector, session};
 
 /// Starts and ends sessions.
 #[derive(Debug)]
@@ -46,7 +38,7 @@ pub struct Sessions {
     pub events: mpsc::UnboundedSender<RegistryEvent>,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
-    /// Absent in a viewer, which neither writes nor keeps leases alive.
+    /// Absent in a viewer.
     pub upkeep: Option<Upkeep>,
     /// Makes the connector of a session; a test connects to a registry in memory instead.
     pub(super) connect: fn(&Settings) -> Arc<dyn Connector>,
@@ -54,43 +46,13 @@ pub struct Sessions {
     rejections: BTreeMap<String, Rejection>,
     /// The etcd of ServiceRegistries that were rejected as duplicates.
     last: BTreeMap<String, LastEtcd>,
-    rivalry: Rivalry,
+    comparisons: Comparisons,
     /// Older ServiceRegistries that may lead to the same etcd, where a keyspace is its names.
     rivals: BTreeMap<String, Vec<Older>>,
     /// When each session that was confirmed had listed everything.
     met: BTreeMap<String, Option<Instant>>,
     /// ServiceRegistries that wait until the place of their predecessor of the same name is empty.
     waiting: BTreeSet<String>,
-}
-
-/// The comparisons of ServiceRegistries with the same keyspace; clones share them.
-#[derive(Clone, Debug, Default)]
-struct Rivalry(Arc<Mutex<RivalryState>>);
-
-#[derive(Debug, Default)]
-struct RivalryState {
-    verdicts: Verdicts,
-    /// Younger and older ones that are being compared.
-    under_way: BTreeSet<(String, String)>,
-    /// Younger ones with a new verdict.
-    decided: BTreeSet<String>,
-}
-
-impl Rivalry {
-    fn lock(&self) -> MutexGuard<'_, RivalryState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The tasks that a replica runs for each session besides following it: keepalives, audits, and the take-over of the
-/// epoch.
-#[derive(Clone, Debug)]
-pub struct Upkeep {
-    pub takeover: Takeover,
-    /// The interval between two audits of a registry.
-    pub audit_interval: Duration,
-    /// The tasks that release epochs; they end before everything else.
-    pub epochs: TaskTracker,
 }
 
 impl Sessions {
@@ -101,7 +63,6 @@ impl Sessions {
         stop: CancellationToken,
         upkeep: Option<Upkeep>,
     ) -> Self {
-        let (rejections, last, rivalry) = (BTreeMap::new(), BTreeMap::new(), Rivalry::default());
         let connect = |settings: &Settings| -> Arc<dyn Connector> { Arc::new(EtcdConnector::new(settings.clone())) };
         Self {
             views,
@@ -110,9 +71,9 @@ impl Sessions {
             stop,
             upkeep,
             connect,
-            rejections,
-            last,
-            rivalry,
+            rejections: BTreeMap::new(),
+            last: BTreeMap::new(),
+            comparisons: Comparisons::default(),
             rivals: BTreeMap::new(),
             met: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -139,7 +100,7 @@ impl Sessions {
             return if self.waiting.contains(name) { self.reconcile(name) } else { BTreeSet::new() };
         };
         let learnt = handle.etcd().is_some() && !handle.is_sole();
-        let decided = self.rivalry.lock().decided.remove(name);
+        let decided = self.comparisons.is_decided(name);
         let returned = self.returned(&handle);
         if learnt || decided || returned { self.reconcile(name) } else { BTreeSet::new() }
     }
@@ -150,7 +111,7 @@ impl Sessions {
         let met = self.met.insert(name.clone(), at);
         let returned = met.is_some_and(|met| met != at) && handle.view().incarnation() != Incarnation::AsItWas;
         if returned {
-            self.rivalry.lock().verdicts.retain(|(older, younger), _| older != name && younger != name);
+            self.comparisons.forget(name);
         }
         returned
     }
@@ -186,9 +147,8 @@ impl Sessions {
             }
             let settings = object.as_ref().map(|object| settings::session_settings(object, &view));
             let running = self.views.registries.running();
-            let rivalry = self.rivalry.lock();
-            let known =
-                Known { view: &view, running: &running, last: self.last.get(name), verdicts: &rivalry.verdicts };
+            let verdicts = self.comparisons.verdicts();
+            let known = Known { view: &view, running: &running, last: self.last.get(name), verdicts: &verdicts };
             let older = object.as_ref().map(|object| older_duplicates(known, object)).unwrap_or_default();
             (object, settings, older)
         };
@@ -220,35 +180,8 @@ impl Sessions {
             handle.confirm_sole(None);
         }
         for older in older.into_iter().filter(|older| !older.proven) {
-            self.compare(name, older);
+            self.comparisons.start(&self.views.registries, name, older, &self.tasks, &self.stop);
         }
-    }
-
-    /// Finds out whether an older ServiceRegistry leads to the same etcd; the younger one waits meanwhile.
-    fn compare(&self, name: &str, older: Older) {
-        let pair = (older.name.clone(), name.to_owned());
-        let (Some(theirs), Some(ours)) = (self.views.registries.get(&older.name), self.views.registries.get(name))
-        else {
-            return;
-        };
-        if !self.rivalry.lock().under_way.insert(pair.clone()) {
-            return;
-        }
-        let (rivalry, registries, stop) = (self.rivalry.clone(), self.views.registries.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            let found = tokio::select! {
-                () = stop.cancelled() => None,
-                found = compare(&registries, &theirs, &ours) => found,
-            };
-            let mut state = rivalry.lock();
-            state.under_way.remove(&pair);
-            if let Some(found) = found {
-                state.decided.insert(pair.1.clone());
-                state.verdicts.insert(pair, (older.endpoints, found));
-            }
-            drop(state);
-            ours.report();
-        });
     }
 
     /// Tells a session without a common prefix which of its names an older ServiceRegistry serves.
@@ -358,34 +291,13 @@ impl Sessions {
         set_fence(&handle);
         handle.set_former_ttls(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
         let stop = self.stop.child_token();
-        self.spawn_tasks(&handle, &settings, &stop);
+        let (connector, env) = ((self.connect)(&settings.connection), self.views.env.clone());
+        self.tasks.spawn(session::run(handle.clone(), connector, env, stop.clone()));
+        if let Some(upkeep) = &self.upkeep {
+            upkeep.start(&handle, &self.views.env, &self.tasks, &stop);
+        }
         self.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
         self.update_names(name);
-    }
-
-    fn spawn_tasks(&self, handle: &Arc<RegistryHandle>, settings: &SessionSettings, stop: &CancellationToken) {
-        let connector = (self.connect)(&settings.connection);
-        self.tasks.spawn(session::run(handle.clone(), connector, self.views.env.clone(), stop.clone()));
-        if let Some(Upkeep { takeover, audit_interval, epochs }) = &self.upkeep {
-            let (audited, until) = (handle.clone(), stop.clone());
-            let (interval, env) = (*audit_interval, self.views.env.clone());
-            self.tasks.spawn(async move {
-                let begin = || audit::run(audited.clone(), interval, env.clone(), until.clone());
-                tasks::repeated("audits", begin).await;
-            });
-            let (handle, takeover, stop) = (handle.clone(), takeover.clone(), stop.clone());
-            let (kept, until) = (handle.clone(), stop.clone());
-            self.tasks.spawn(async move {
-                tasks::repeated("keepalives", || keepalive::run(kept.clone(), until.clone())).await;
-            });
-            let (refused, until) = (handle.clone(), stop.clone());
-            self.tasks.spawn(async move {
-                tasks::repeated("refused writes", || refused_writes::run(refused.clone(), until.clone())).await;
-            });
-            epochs.spawn(async move {
-                tasks::repeated("take-over", || takeover::run(handle.clone(), takeover.clone(), stop.clone())).await;
-            });
-        }
     }
 
     /// Rejects a spec or Secrets that cannot be used. A running session continues, because nothing says that it should
@@ -457,7 +369,7 @@ impl Sessions {
         self.last.remove(name);
         self.rivals.remove(name);
         self.met.remove(name);
-        self.rivalry.lock().verdicts.retain(|(older, younger), _| older != name && younger != name);
+        self.comparisons.forget(name);
         self.views.guards.forget(name);
         let running = self.views.registries.running().remove(name);
         let Some(running) = running else { return };
@@ -470,36 +382,4 @@ impl Sessions {
         // The receiver is dropped only while the process ends.
         let _ = self.events.send(event);
     }
-}
-
-/// Compares the etcds of two sessions until it is known; `None` if one of them ends before that.
-async fn compare(
-    registries: &Registries,
-    theirs: &Arc<RegistryHandle>,
-    ours: &Arc<RegistryHandle>,
-) -> Option<Comparison> {
-    let runs = |handle: &Arc<RegistryHandle>| {
-        registries.get(&handle.name).is_some_and(|running| Arc::ptr_eq(&running, handle))
-    };
-    let (mut their_connection, mut our_connection) = (theirs.connections(), ours.connections());
-    let mut epoch = ours.fence.as_ref()?.changes();
-    let mut wait = COMPARE_FIRST;
-    while runs(theirs) && runs(ours) {
-        their_connection.borrow_and_update();
-        our_connection.borrow_and_update();
-        epoch.borrow_and_update();
-        match rivals::compare(theirs, ours).await {
-            // A user that may not read the other's key has nothing better than the cluster ID.
-            Err(RegistryError::PermissionDenied(_)) => return Some(Comparison::SameEtcd),
-            Ok(Comparison::Unproven) | Err(_) => {}
-            Ok(found) => return Some(found),
-        }
-        tokio::select! {
-            _ = their_connection.changed() => {}
-            _ = our_connection.changed() => {}
-            _ = epoch.changed() => {}
-            () = tokio::time::sleep(wait) => wait = (2 * wait).min(COMPARE_CAP),
-        }
-    }
-    None
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use twinspan_core::model::LeaseId;
 
 use super::Command;
-use super::bench::{RECONNECT, STATUS_PACE, alias, bench, echo, etcd, put_own, registry, sessions_only};
+use super::bench::{STATUS_PACE, alias, bench, echo, etcd, put_own, registry, sessions_only};
 use crate::api::Unreadable;
 use crate::cluster::convert::NamespaceView;
 use crate::cluster::view::{ClusterEvent, ClusterView, Kind};
@@ -17,49 +17,6 @@ use crate::registry::fake::Faults;
 use crate::registry::handle::Phase;
 
 const MAIN: &str = "http://main:2379";
-
-#[tokio::test(start_paused = true)]
-async fn of_two_for_one_keyspace_the_older_one_runs_and_the_younger_follows_it() {
-    let bench = bench();
-    let same = json!({"spec": {"etcd": {"endpoints": [MAIN]}}});
-    bench.put(registry("main", 2, &json!({}))).await;
-    assert_eq!(bench.conditions("main")[0], "True Connected");
-    // One that is older comes back later: the younger one gives way.
-    bench.put(registry("older", 1, &same)).await;
-    bench.after(STATUS_PACE).await;
-    assert_eq!(
-        (bench.conditions("older")[0].as_str(), bench.conditions("main")),
-        ("True Connected", ["False Conflict"; 3].map(String::from))
-    );
-    assert!(
-        bench.message("main", "Ready").starts_with("ServiceRegistry older has the same etcd, prefix and cluster ID")
-    );
-    assert!(bench.handle("main").is_none());
-    bench.delete("older").await;
-    bench.after(STATUS_PACE).await;
-    assert_eq!(bench.conditions("main")[0], "True Connected");
-    assert!(bench.handle("main").unwrap().is_sole());
-}
-
-#[tokio::test(start_paused = true)]
-async fn two_names_of_one_etcd_are_found_out_before_anything_is_written() {
-    alias(MAIN, "http://alias:2379");
-    let mut bench = bench();
-    bench.put(registry("main", 1, &json!({}))).await;
-    bench.put(registry("alias", 2, &json!({}))).await;
-    bench.after(STATUS_PACE).await;
-    assert_eq!(bench.conditions("alias"), ["False Conflict"; 3]);
-    assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
-    // It stays so while the older one is connected elsewhere for a while: its records are there.
-    etcd(MAIN).cut();
-    bench.after(RECONNECT).await;
-    assert_eq!(bench.conditions("alias")[0], "False Conflict");
-    // Another place in the same etcd is another registry.
-    bench.put(registry("alias", 2, &json!({"spec": {"prefix": "q"}}))).await;
-    bench.after(STATUS_PACE).await;
-    assert_eq!(bench.conditions("alias")[0], "True Connected");
-    bench.queue.take_enqueued();
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_changed_connection_keeps_the_view_and_another_identity_does_not() {
@@ -80,119 +37,6 @@ async fn a_changed_connection_keeps_the_view_and_another_identity_does_not() {
     let third = bench.handle("main").unwrap();
     assert!(!Arc::ptr_eq(&first, &third));
     assert_eq!((third.layout.prefix(), third.view().counts().own), ("q", 0));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_deleted_registry_is_followed_until_its_records_are_withdrawn() {
-    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
-    let mut bench = bench();
-    bench.put(registry("main", 1, &json!({}))).await;
-    let handle = bench.handle("main").unwrap();
-    bench.queue.take_enqueued();
-    bench.delete("main").await;
-    assert!(bench.handle("main").is_none());
-    assert_eq!(bench.views.registries.all().len(), 1, "its records can still be withdrawn");
-    assert!(bench.queue.take_enqueued().contains(&echo()), "by their owner");
-    assert_eq!(bench.metric(r#"twinspan_registry_ready{registry="main"}"#), None);
-    assert_eq!(handle.status().phase, Phase::Watching);
-    etcd(MAIN).delete(&["p/echo/10.0.0.1:80"]);
-    bench.after(Duration::from_secs(1)).await;
-    assert!(bench.views.registries.all().is_empty());
-    assert!(handle.connection().is_err());
-}
-
-#[tokio::test(start_paused = true)]
-async fn records_that_nobody_withdraws_do_not_keep_a_deleted_registry_for_ever() {
-    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
-    let bench = bench();
-    bench.put(registry("main", 1, &json!({}))).await;
-    bench.delete("main").await;
-    bench.after(Duration::from_secs(31)).await;
-    assert!(bench.views.registries.all().is_empty());
-    assert!(etcd(MAIN).records().contains_key("p/echo/10.0.0.1:80"), "they expire with their lease");
-
-    // One that comes back within that time finds its records again.
-    bench.put(registry("main", 1, &json!({}))).await;
-    bench.delete("main").await;
-    bench.put(registry("main", 1, &json!({}))).await;
-    assert_eq!(bench.views.registries.all().len(), 1);
-    assert_eq!(bench.handle("main").unwrap().view().counts().own, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_registry_that_is_replaced_at_once_withdraws_its_old_place() {
-    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
-    let mut bench = bench();
-    bench.put(registry("main", 1, &json!({}))).await;
-    bench.queue.take_enqueued();
-    let other = json!({"metadata": {"uid": "another"}, "spec": {"prefix": "q"}});
-    bench.put(registry("main", 2, &other)).await;
-    assert!(bench.handle("main").is_none());
-    assert_eq!(bench.views.registries.all()[0].layout.prefix(), "p");
-    assert!(bench.queue.take_enqueued().contains(&echo()), "the owner withdraws its record");
-    etcd(MAIN).delete(&["p/echo/10.0.0.1:80"]);
-    bench.after(Duration::from_secs(1)).await;
-    assert_eq!(bench.handle("main").unwrap().layout.prefix(), "q");
-    assert_eq!(bench.views.registries.all().len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_registry_that_only_a_list_lacks_goes_on_until_it_is_there_again() {
-    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
-    let bench = bench();
-    bench.put(registry("main", 1, &json!({}))).await;
-    let handle = bench.handle("main").unwrap();
-    bench.views.cluster().vanished_registries.insert("main".into());
-    bench.delete("main").await;
-    bench.after(Duration::from_secs(200)).await;
-    assert!(handle.kept.hold().is_some() && handle.status().phase == Phase::Watching);
-    let again = registry("main", 2, &json!({"metadata": {"uid": "another"}}));
-    bench.put(again.clone()).await;
-    assert!(Arc::ptr_eq(&handle, &bench.handle("main").unwrap()), "the session serves the new object");
-    assert_eq!((handle.kept.hold(), bench.views.registries.all().len()), (None, 1));
-    bench.after(Duration::from_secs(400)).await;
-    assert!(handle.connection().is_ok(), "nothing ends it later");
-    // Created again within one event, it is the same session too.
-    bench.put(registry("main", 3, &json!({"metadata": {"uid": "third"}}))).await;
-    assert!(Arc::ptr_eq(&handle, &bench.handle("main").unwrap()));
-
-    bench.views.cluster().vanished_registries.insert("main".into());
-    bench.delete("main").await;
-    bench.after(Duration::from_secs(301)).await;
-    assert_eq!(handle.kept.hold(), None, "its owners withdraw now");
-    bench.after(Duration::from_secs(31)).await;
-    assert!(bench.views.registries.all().is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_registry_that_goes_with_its_services_is_kept_and_one_that_goes_alone_is_not() {
-    for with_services in [true, false] {
-        let bench = bench();
-        for n in 0..12 {
-            let owner = format!("c1/shop/s-{n:02}");
-            let value = json!({"network": "tcp", "address": format!("10.0.1.{n}:80"), "weight": 10,
-                "tags": {"twinspan.dev/owner": owner}});
-            etcd(MAIN).put(&format!("p/s-{n:02}/10.0.1.{n}:80"), &value.to_string(), LeaseId::NONE);
-            if !with_services {
-                let key = twinspan_core::model::ServiceKey::new("shop", format!("s-{n:02}"));
-                let object: crate::api::RegisteredService = serde_json::from_value(json!({
-                    "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
-                    "metadata": {"name": key.name, "namespace": "shop", "uid": key.name},
-                    "spec": {"registryRef": {"name": "main"}},
-                }))
-                .unwrap();
-                let mut view = bench.views.cluster();
-                view.index.put(&key, &object);
-                view.registered_services.insert(key, Arc::new(object));
-            }
-        }
-        bench.put(registry("main", 1, &json!({}))).await;
-        let handle = bench.handle("main").unwrap();
-        bench.delete("main").await;
-        bench.after(Duration::from_secs(60)).await;
-        assert_eq!(handle.kept.hold().is_some(), with_services);
-        assert_eq!(bench.views.registries.all().is_empty(), !with_services);
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -300,87 +144,6 @@ async fn a_registry_that_cannot_be_read_keeps_its_session_where_its_connection_c
 }
 
 /// The same ServiceRegistry with a fence.
-fn fenced(name: &str, day: u32, changes: &serde_json::Value) -> crate::api::ServiceRegistry {
-    let mut object = registry(name, day, changes);
-    object.spec.fence = crate::api::Fence::default();
-    object
-}
-
-#[tokio::test(start_paused = true)]
-async fn two_etcds_with_one_cluster_id_serve_two_registries() {
-    let bench = bench();
-    for endpoint in [MAIN, "http://west:2379"] {
-        etcd(endpoint).put("somebody/else", "", LeaseId::NONE);
-    }
-    bench.put(fenced("main", 1, &json!({}))).await;
-    bench.put(fenced("west", 2, &json!({}))).await;
-    bench.after(STATUS_PACE).await;
-    assert_eq!(etcd("http://west:2379").records().len(), 3, "an epoch and an incarnation");
-    for name in ["main", "west"] {
-        assert_eq!(bench.conditions(name)[0], "True Connected", "{name}");
-        assert!(bench.handle(name).unwrap().is_sole(), "{name}");
-    }
-    assert_eq!(bench.status("main").etcd.unwrap().cluster_id, bench.status("west").etcd.unwrap().cluster_id);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_etcd_that_was_made_of_the_others_snapshot_is_another_one() {
-    let bench = bench();
-    etcd(MAIN).put("somebody/else", "", LeaseId::NONE);
-    let west = json!({"metadata": {"creationTimestamp": "2025-12-02T00:00:00Z"}});
-    bench.put(fenced("main", 1, &json!({}))).await;
-    bench.put(fenced("west", 2, &json!({"spec": {"etcd": {"endpoints": [MAIN]}}}))).await;
-    assert_eq!(bench.conditions("west")[0], "False Conflict", "the same endpoint");
-    etcd("http://west:2379").restore(&etcd(MAIN).backup());
-    bench.put(fenced("west", 2, &west)).await;
-    bench.after(STATUS_PACE).await;
-    assert_eq!(bench.conditions("west")[0], "True Connected");
-    let incarnation = |name: &str| bench.status(name).etcd.unwrap().incarnation;
-    assert_eq!(incarnation("main"), incarnation("west"), "a snapshot carries it along");
-    assert!(bench.handle("west").unwrap().is_sole());
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_etcd_behind_two_endpoints_is_proven_by_an_epoch() {
-    alias(MAIN, "http://alias:2379");
-    let bench = bench();
-    bench.put(fenced("main", 1, &json!({}))).await;
-    bench.put(fenced("alias", 2, &json!({}))).await;
-    bench.after(STATUS_PACE).await;
-    assert_eq!(bench.conditions("alias"), ["False Conflict"; 3]);
-    assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
-    // It stays refused while the older one reconnects, and goes on when that one is gone.
-    etcd(MAIN).cut();
-    bench.after(RECONNECT).await;
-    assert_eq!(bench.conditions("alias")[0], "False Conflict");
-    bench.delete("main").await;
-    bench.after(STATUS_PACE).await;
-    assert_eq!(bench.conditions("alias")[0], "True Connected");
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_a_prefix_two_registries_share_an_etcd_and_only_a_name_in_both_is_a_conflict() {
-    let bench = bench();
-    let of = |format: &str| json!({"spec": {"format": format, "prefix": null, "etcd": {"endpoints": [MAIN]}}});
-    bench.put(fenced("main", 1, &of("GoZero"))).await;
-    bench.put(fenced("grpc", 2, &of("GRPC"))).await;
-    bench.after(STATUS_PACE).await;
-    for name in ["main", "grpc"] {
-        assert_eq!(bench.conditions(name)[0], "True Connected", "{name}");
-        assert!(bench.handle(name).unwrap().is_sole(), "{name}");
-    }
-    let name = |text: &str| twinspan_core::model::RegistryName::new(text).unwrap();
-    let taken =
-        |name_: &str| bench.handle("grpc").unwrap().taken.get(&name(name_)).map(|taken| (taken.by, taken.proven));
-    assert_eq!(taken("echo"), Some(("main".to_owned(), true)), "shop/echo refers to main");
-    assert_eq!(taken("pay"), None);
-    assert_eq!(bench.handle("main").unwrap().taken.get(&name("echo")), None, "the older one serves it");
-    // It is free once nobody exports it to the older one.
-    bench.views.cluster().index.remove(&echo());
-    bench.cluster_shows(ClusterEvent::Names("main".into())).await;
-    assert_eq!(taken("echo"), None);
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_status_that_is_not_answered_delays_no_session() {
     let bench = bench();

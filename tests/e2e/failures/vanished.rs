@@ -19,7 +19,11 @@ use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
 stories![registered_services_that_a_restored_control_plane_lacks, custom_resources_deleted_and_put_back];
 
-const SERVICES: usize = 12;
+const SERVICES: usize = 60;
+/// Those that the restored control plane still has, and the last of the others.
+const KEPT: usize = 10;
+const ENDS: usize = SERVICES - 1;
+const COMES_BACK: usize = SERVICES - 2;
 
 /// RegisteredServices of one pod each, the first of which also imports a server.
 async fn exported(sandbox: &Sandbox<'_>) -> Result<Vec<(String, SocketAddr)>> {
@@ -53,14 +57,14 @@ async fn registered(sandbox: &Sandbox<'_>, services: &[(String, SocketAddr)]) ->
     Ok(found)
 }
 
-/// Ten of twelve RegisteredServices are gone from the cluster's etcd when the API server and Twinspan come back.
+/// Fifty of sixty RegisteredServices are gone from the cluster's etcd when the API server and Twinspan come back.
 async fn registered_services_that_a_restored_control_plane_lacks(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     twinspan.ready().await?;
     let sandbox = Sandbox::new(&bed, "restored").await?;
     let services = exported(&sandbox).await?;
-    let kept: BTreeSet<&String> = services.iter().map(|(name, _)| name).take(2).collect();
+    let kept: BTreeSet<&String> = services.iter().map(|(name, _)| name).take(KEPT).collect();
     let before: Vec<_> = sandbox.registered().list(&Default::default()).await?.items;
 
     bed.cluster.apiserver.kill().await?;
@@ -76,13 +80,13 @@ async fn registered_services_that_a_restored_control_plane_lacks(suite: Arc<Suit
     holds("what is ready stays", Duration::from_secs(12), all).await?;
     ensure!(all().await? == SERVICES, "{} are left", all().await?);
     // A pod that ends does not wait.
-    sandbox.pods.remove(&services[11].0).await?;
-    sandbox.records_become(&services[11].0, &[]).await?;
+    sandbox.pods.remove(&services[ENDS].0).await?;
+    sandbox.records_become(&services[ENDS].0, &[]).await?;
     // Those that come back are synced at once.
-    for object in before.iter().filter(|object| object.name_any() == services[10].0) {
+    for object in before.iter().filter(|object| object.name_any() == services[COMES_BACK].0) {
         sandbox.registered().create(&PostParams::default(), &again(object)?).await?;
     }
-    sandbox.condition(&services[10].0, "Ready", "True", "Synced").await?;
+    sandbox.condition(&services[COMES_BACK].0, "Ready", "True", "Synced").await?;
     ensure!(all().await? == SERVICES - 1);
 
     let hold = held.status.and_then(|status| status.hold).context("no hold in the status")?;
@@ -90,17 +94,18 @@ async fn registered_services_that_a_restored_control_plane_lacks(suite: Arc<Suit
         let status = sandbox.registries().get(&sandbox.name).await?.status.context("no status")?;
         let now = status.hold.context("no hold")?;
         let message = status.conditions.iter().find(|c| c.type_ == "DeletionsHeld").map(|c| c.message.clone());
-        ensure!(message.as_ref().is_some_and(|m| m.contains("that 8 instances")), "{message:?}");
+        let left = format!("that {} instances", COMES_BACK - KEPT);
+        ensure!(message.as_ref().is_some_and(|m| m.contains(&left)), "{message:?}");
         ensure!(now.hash != hold.hash && now.since == hold.since, "{now:?}");
         Ok(now.hash)
     })
     .await?;
     let approval = json!({"metadata": {"annotations": {"twinspan.dev/approve-deletions": hash}}});
     sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(approval)).await?;
-    for (name, _) in &services[2..10] {
+    for (name, _) in &services[KEPT..COMES_BACK] {
         sandbox.records_become(name, &[]).await?;
     }
-    ensure!(all().await? == 3, "those that exist stay");
+    ensure!(all().await? == KEPT + 1, "those that exist stay");
     sandbox.registry_condition("DeletionsHeld", "False", "NothingHeld").await?;
     sandbox.nothing_foreign_was_touched().await
 }

@@ -9,10 +9,14 @@ use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::process::Command;
 use tokio::task::JoinSet;
-use twinspan_testbed::{Bed, Server, ServerOptions, Twinspan, TwinspanOptions, eventually, holds, namespace, next_v4};
+use twinspan_testbed::{
+    Bed, Server, ServerOptions, Twinspan, TwinspanOptions, apply_file, eventually, holds, namespace, next_v4,
+};
 
 use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
+use crate::safety::audit::audited;
 
 stories![long: from_an_earlier_version_and_back];
 
@@ -21,6 +25,8 @@ const FENCE: &str = "twinspan/";
 const APPROVE: &str = "twinspan.dev/approve-deletions";
 /// Longer than a pass, a probe, and the quiet time of the guard.
 const SETTLED: Duration = Duration::from_secs(15);
+/// Longer than the pace of a status.
+const REST: Duration = Duration::from_secs(8);
 
 /// Every key but those of the fence, and every slice, each with its revision.
 async fn everything(sandbox: &Sandbox<'_>) -> Result<BTreeMap<String, String>> {
@@ -54,6 +60,44 @@ fn options() -> TwinspanOptions {
     TwinspanOptions { unknown: vec!["--audit-interval=".to_owned()], ..TwinspanOptions::default() }
 }
 
+/// The CRDs become those of a version, before or after its process takes over.
+async fn crds_become_those_of(bed: &Bed, sandbox: &Sandbox<'_>, binary: &str) -> Result<()> {
+    let known = everything(sandbox).await?;
+    crds_of(bed, binary).await?;
+    holds("keys and slices after other CRDs came", REST, || async { everything(sandbox).await }).await?;
+    ensure!(everything(sandbox).await? == known, "other CRDs changed something");
+    Ok(())
+}
+
+/// Applies the CRDs that a version prints.
+async fn crds_of(bed: &Bed, binary: &str) -> Result<()> {
+    let crds = Command::new(binary).arg("crds").output().await?;
+    ensure!(crds.status.success(), "{}", String::from_utf8_lossy(&crds.stderr));
+    let path = bed.dir().join("crds.yaml");
+    std::fs::write(&path, crds.stdout)?;
+    apply_file(&bed.client(), &path).await
+}
+
+/// Waits until Twinspan writes nothing to the API server but its Lease.
+async fn comes_to_rest(bed: &Bed) -> Result<()> {
+    let writes = || async {
+        let of_writes = |event: &serde_json::Value| {
+            let written = ["create", "update", "patch", "delete"].iter().any(|verb| event["verb"] == *verb);
+            written && event["objectRef"]["resource"] != "leases"
+        };
+        Ok::<_, anyhow::Error>(audited(bed)?.into_iter().filter(of_writes).count())
+    };
+    eventually("nothing is written at rest", Duration::from_secs(60), || async {
+        let before = writes().await?;
+        ensure!(before > 0, "the audit log shows what it wrote");
+        tokio::time::sleep(REST).await;
+        let after = writes().await?;
+        ensure!(before == after, "{} requests within {REST:?}", after - before);
+        Ok(())
+    })
+    .await
+}
+
 /// Another version takes over, as a rolling update replaces pods; nothing changes.
 async fn replace(bed: &Bed, sandbox: &Sandbox<'_>, before: Twinspan, binary: &str) -> Result<Twinspan> {
     let (known, held) = (everything(sandbox).await?, hold(sandbox, "held").await?.context("no hold")?.1);
@@ -80,6 +124,9 @@ async fn replace(bed: &Bed, sandbox: &Sandbox<'_>, before: Twinspan, binary: &st
         })
         .await?;
     }
+    if binary == TWINSPAN {
+        comes_to_rest(bed).await?;
+    }
     Ok(after)
 }
 
@@ -90,6 +137,7 @@ async fn from_an_earlier_version_and_back(suite: Arc<Suite>) -> Result<()> {
         return Ok(());
     }
     let bed = suite.own_bed().await?;
+    crds_of(&bed, &earlier).await?;
     let first = bed.start_twinspan(&earlier, &options())?;
     first.ready().await?;
     let sandbox = Sandbox::new(&bed, "upgrade").await?;
@@ -141,10 +189,17 @@ async fn from_an_earlier_version_and_back(suite: Arc<Suite>) -> Result<()> {
     sandbox.registry.delete_prefix(&sandbox.key("held", "")).await?;
     sandbox.condition("held", "DeletionsHeld", "True", "Held").await?;
 
+    // Helm leaves the CRDs as they are; whoever upgrades applies them before or after it.
     let second = replace(&bed, &sandbox, first, TWINSPAN).await?;
     let fence: BTreeSet<String> = bed.registry.dump(FENCE).await?.into_keys().collect();
     ensure!(fence.iter().filter(|key| key.ends_with(&sandbox.name)).count() == 1 && fence.len() <= 2, "{fence:?}");
+    crds_become_those_of(&bed, &sandbox, TWINSPAN).await?;
+    comes_to_rest(&bed).await?;
     let third = replace(&bed, &sandbox, second, &earlier).await?;
+    let fourth = replace(&bed, &sandbox, third, TWINSPAN).await?;
+    crds_become_those_of(&bed, &sandbox, &earlier).await?;
+    comes_to_rest(&bed).await?;
+    let last = replace(&bed, &sandbox, fourth, &earlier).await?;
 
     // The earlier version takes the approval.
     let (message, _) = hold(&sandbox, "held").await?.context("no hold")?;
@@ -153,6 +208,6 @@ async fn from_an_earlier_version_and_back(suite: Arc<Suite>) -> Result<()> {
     let approval = Patch::Merge(json!({"metadata": {"annotations": {APPROVE: hash}}}));
     sandbox.registered().patch("held", &PatchParams::default(), &approval).await?;
     sandbox.imports_become("held", &[]).await?;
-    third.part().check_running()?;
+    last.part().check_running()?;
     sandbox.nothing_foreign_was_touched().await
 }

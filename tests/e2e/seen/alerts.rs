@@ -190,9 +190,13 @@ async fn each_fires_for_its_fault(suite: Arc<Suite>) -> Result<()> {
 /// One replica hears nothing more of Pods: its age grows from scrape to scrape.
 async fn silent(watched: &Watched<'_>) -> Result<()> {
     let line = "twinspan_watch_age_seconds{kind=\"Pod\"} ";
+    eventually("the first replica measures", SOON, || async {
+        let (_, page) = watched.replicas[0].get("/metrics").await?;
+        ensure!(page.contains(line), "{page}");
+        Ok(())
+    })
+    .await?;
     let mut scrapes = watched.scrape(LONG).await?;
-    let page = scrapes.first().and_then(|scrape| scrape.values().next()).context("a page")?.clone();
-    ensure!(page.contains(line), "{page}");
     for (number, scrape) in scrapes.iter_mut().enumerate() {
         let age = STEP.as_secs() * number as u64;
         let page = scrape.values_mut().next().context("a page")?;

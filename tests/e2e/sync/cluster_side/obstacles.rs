@@ -18,6 +18,8 @@ use crate::harness::{SOON, Sandbox, Suite};
 
 /// The time in which other ports must follow.
 const AT_ONCE: Duration = Duration::from_secs(2);
+/// The time in which whoever ended must be gone.
+const ENDED: Duration = Duration::from_secs(10);
 /// The longest wait before a refused group is tried again, with some room.
 const TRIED_AGAIN: Duration = Duration::from_secs(75);
 
@@ -155,8 +157,8 @@ pub async fn a_renamed_port_keeps_no_dead_instance(suite: Arc<Suite>) -> Result<
     sandbox.pods.remove("a").await?;
     sandbox.pods.remove("b").await?;
     sandbox.registry.delete(&sandbox.key("echo", leaves)).await?;
-    sandbox.records_become("echo", &[stays]).await?;
-    sandbox.imports_become("echo", &[stays]).await?;
+    sandbox.records_become_within("echo", &[stays], ENDED).await?;
+    sandbox.imports_become_within("echo", &[stays], ENDED).await?;
     sandbox.patch("echo", json!({"service": {"ports": [{"name": "grpc"}]}})).await?;
     sandbox.records_become("echo", &[c, stays]).await?;
     sandbox.imports_become("echo", &[stays]).await?;

@@ -11,9 +11,9 @@ use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use serde_json::{Value, json};
-use twinspan_testbed::{eventually, holds, next_v4};
+use twinspan_testbed::{TwinspanOptions, eventually, holds, next_v4};
 
-use crate::harness::{SOON, Sandbox, Suite};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN};
 
 fn vm() -> SocketAddr {
     SocketAddr::from((next_v4(), 9000))
@@ -125,10 +125,13 @@ pub async fn servers_in_hand_written_endpoints_stay(suite: Arc<Suite>) -> Result
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// The older of two RegisteredServices of one Service begins to want what the younger has.
+/// The older of two RegisteredServices of one Service begins to want what the younger has; a restart finds nothing to
+/// write.
 pub async fn an_address_that_changes_hands(suite: Arc<Suite>) -> Result<()> {
-    let bed = &suite.shared().await?.bed;
-    let sandbox = Sandbox::new(bed, "hands").await?;
+    let bed = suite.own_bed().await?;
+    let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    first.ready().await?;
+    let sandbox = Sandbox::new(&bed, "hands").await?;
     sandbox.headless_without_selector("user", 80).await?;
     let older = json!({"registryName": "user", "service": {"name": "user"}, "direction": "Export"});
     sandbox.register("older", older).await?;
@@ -143,7 +146,8 @@ pub async fn an_address_that_changes_hands(suite: Arc<Suite>) -> Result<()> {
         let labels = ListParams::default().labels("endpointslice.kubernetes.io/managed-by=twinspan.dev");
         Ok::<_, anyhow::Error>(sandbox.slices().list(&labels).await?.items)
     };
-    eventually("the older has it, in one slice", SOON, || async {
+    // Two seconds, doubled for a busy machine.
+    eventually("the older has it, in one slice", Duration::from_secs(4), || async {
         let slices = slices().await?;
         let owners: BTreeSet<_> =
             slices.iter().flat_map(|s| s.metadata.owner_references.iter().flatten().map(|o| o.name.as_str())).collect();
@@ -153,5 +157,20 @@ pub async fn an_address_that_changes_hands(suite: Arc<Suite>) -> Result<()> {
     })
     .await?;
     sandbox.dns_becomes("user", &[address]).await?;
+
+    for name in ["older", "younger"] {
+        sandbox.seen(name).await?;
+    }
+    let before = slices().await?;
+    first.part().stop().await?;
+    let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
+    second.ready().await?;
+    eventually("it leads", SOON, || async {
+        ensure!(second.metric("twinspan_leader").await? == Some(1.0));
+        Ok(())
+    })
+    .await?;
+    holds("the slices after a restart", Duration::from_secs(5), slices).await?;
+    ensure!(slices().await? == before, "the restart wrote: {before:?}");
     sandbox.nothing_foreign_was_touched().await
 }

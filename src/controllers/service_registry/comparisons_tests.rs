@@ -1,0 +1,131 @@
+use serde_json::json;
+use twinspan_core::model::LeaseId;
+
+use super::bench::{RECONNECT, STATUS_PACE, alias, bench, echo, etcd, registry};
+use crate::cluster::view::ClusterEvent;
+
+const MAIN: &str = "http://main:2379";
+
+#[tokio::test(start_paused = true)]
+async fn of_two_for_one_keyspace_the_older_one_runs_and_the_younger_follows_it() {
+    let bench = bench();
+    let same = json!({"spec": {"etcd": {"endpoints": [MAIN]}}});
+    bench.put(registry("main", 2, &json!({}))).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    // One that is older comes back later: the younger one gives way.
+    bench.put(registry("older", 1, &same)).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(
+        (bench.conditions("older")[0].as_str(), bench.conditions("main")),
+        ("True Connected", ["False Conflict"; 3].map(String::from))
+    );
+    assert!(
+        bench.message("main", "Ready").starts_with("ServiceRegistry older has the same etcd, prefix and cluster ID")
+    );
+    assert!(bench.handle("main").is_none());
+    bench.delete("older").await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    assert!(bench.handle("main").unwrap().is_sole());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_names_of_one_etcd_are_found_out_before_anything_is_written() {
+    alias(MAIN, "http://alias:2379");
+    let mut bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench.put(registry("alias", 2, &json!({}))).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("alias"), ["False Conflict"; 3]);
+    assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
+    // It stays so while the older one is connected elsewhere for a while: its records are there.
+    etcd(MAIN).cut();
+    bench.after(RECONNECT).await;
+    assert_eq!(bench.conditions("alias")[0], "False Conflict");
+    // Another place in the same etcd is another registry.
+    bench.put(registry("alias", 2, &json!({"spec": {"prefix": "q"}}))).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("alias")[0], "True Connected");
+    bench.queue.take_enqueued();
+}
+
+fn fenced(name: &str, day: u32, changes: &serde_json::Value) -> crate::api::ServiceRegistry {
+    let mut object = registry(name, day, changes);
+    object.spec.fence = crate::api::Fence::default();
+    object
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_etcds_with_one_cluster_id_serve_two_registries() {
+    let bench = bench();
+    for endpoint in [MAIN, "http://west:2379"] {
+        etcd(endpoint).put("somebody/else", "", LeaseId::NONE);
+    }
+    bench.put(fenced("main", 1, &json!({}))).await;
+    bench.put(fenced("west", 2, &json!({}))).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(etcd("http://west:2379").records().len(), 3, "an epoch and an incarnation");
+    for name in ["main", "west"] {
+        assert_eq!(bench.conditions(name)[0], "True Connected", "{name}");
+        assert!(bench.handle(name).unwrap().is_sole(), "{name}");
+    }
+    assert_eq!(bench.status("main").etcd.unwrap().cluster_id, bench.status("west").etcd.unwrap().cluster_id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_etcd_that_was_made_of_the_others_snapshot_is_another_one() {
+    let bench = bench();
+    etcd(MAIN).put("somebody/else", "", LeaseId::NONE);
+    let west = json!({"metadata": {"creationTimestamp": "2025-12-02T00:00:00Z"}});
+    bench.put(fenced("main", 1, &json!({}))).await;
+    bench.put(fenced("west", 2, &json!({"spec": {"etcd": {"endpoints": [MAIN]}}}))).await;
+    assert_eq!(bench.conditions("west")[0], "False Conflict", "the same endpoint");
+    etcd("http://west:2379").restore(&etcd(MAIN).backup());
+    bench.put(fenced("west", 2, &west)).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("west")[0], "True Connected");
+    let incarnation = |name: &str| bench.status(name).etcd.unwrap().incarnation;
+    assert_eq!(incarnation("main"), incarnation("west"), "a snapshot carries it along");
+    assert!(bench.handle("west").unwrap().is_sole());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_etcd_behind_two_endpoints_is_proven_by_an_epoch() {
+    alias(MAIN, "http://alias:2379");
+    let bench = bench();
+    bench.put(fenced("main", 1, &json!({}))).await;
+    bench.put(fenced("alias", 2, &json!({}))).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("alias"), ["False Conflict"; 3]);
+    assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
+    // It stays refused while the older one reconnects, and goes on when that one is gone.
+    etcd(MAIN).cut();
+    bench.after(RECONNECT).await;
+    assert_eq!(bench.conditions("alias")[0], "False Conflict");
+    bench.delete("main").await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("alias")[0], "True Connected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_prefix_two_registries_share_an_etcd_and_only_a_name_in_both_is_a_conflict() {
+    let bench = bench();
+    let of = |format: &str| json!({"spec": {"format": format, "prefix": null, "etcd": {"endpoints": [MAIN]}}});
+    bench.put(fenced("main", 1, &of("GoZero"))).await;
+    bench.put(fenced("grpc", 2, &of("GRPC"))).await;
+    bench.after(STATUS_PACE).await;
+    for name in ["main", "grpc"] {
+        assert_eq!(bench.conditions(name)[0], "True Connected", "{name}");
+        assert!(bench.handle(name).unwrap().is_sole(), "{name}");
+    }
+    let name = |text: &str| twinspan_core::model::RegistryName::new(text).unwrap();
+    let taken =
+        |name_: &str| bench.handle("grpc").unwrap().taken.get(&name(name_)).map(|taken| (taken.by, taken.proven));
+    assert_eq!(taken("echo"), Some(("main".to_owned(), true)), "shop/echo refers to main");
+    assert_eq!(taken("pay"), None);
+    assert_eq!(bench.handle("main").unwrap().taken.get(&name("echo")), None, "the older one serves it");
+    // It is free once nobody exports it to the older one.
+    bench.views.cluster().index.remove(&echo());
+    bench.cluster_shows(ClusterEvent::Names("main".into())).await;
+    assert_eq!(taken("echo"), None);
+}

@@ -1,0 +1,123 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use twinspan_core::model::LeaseId;
+
+use super::bench::{bench, echo, etcd, put_own, registry};
+use crate::registry::handle::Phase;
+
+const MAIN: &str = "http://main:2379";
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_registry_is_followed_until_its_records_are_withdrawn() {
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+    let mut bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    let handle = bench.handle("main").unwrap();
+    bench.queue.take_enqueued();
+    bench.delete("main").await;
+    assert!(bench.handle("main").is_none());
+    assert_eq!(bench.views.registries.all().len(), 1, "its records can still be withdrawn");
+    assert!(bench.queue.take_enqueued().contains(&echo()), "by their owner");
+    assert_eq!(bench.metric(r#"twinspan_registry_ready{registry="main"}"#), None);
+    assert_eq!(handle.status().phase, Phase::Watching);
+    etcd(MAIN).delete(&["p/echo/10.0.0.1:80"]);
+    bench.after(Duration::from_secs(1)).await;
+    assert!(bench.views.registries.all().is_empty());
+    assert!(handle.connection().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_nobody_withdraws_do_not_keep_a_deleted_registry_for_ever() {
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+    let bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench.delete("main").await;
+    bench.after(Duration::from_secs(31)).await;
+    assert!(bench.views.registries.all().is_empty());
+    assert!(etcd(MAIN).records().contains_key("p/echo/10.0.0.1:80"), "they expire with their lease");
+
+    // One that comes back within that time finds its records again.
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench.delete("main").await;
+    bench.put(registry("main", 1, &json!({}))).await;
+    assert_eq!(bench.views.registries.all().len(), 1);
+    assert_eq!(bench.handle("main").unwrap().view().counts().own, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_replaced_at_once_withdraws_its_old_place() {
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+    let mut bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench.queue.take_enqueued();
+    let other = json!({"metadata": {"uid": "another"}, "spec": {"prefix": "q"}});
+    bench.put(registry("main", 2, &other)).await;
+    assert!(bench.handle("main").is_none());
+    assert_eq!(bench.views.registries.all()[0].layout.prefix(), "p");
+    assert!(bench.queue.take_enqueued().contains(&echo()), "the owner withdraws its record");
+    etcd(MAIN).delete(&["p/echo/10.0.0.1:80"]);
+    bench.after(Duration::from_secs(1)).await;
+    assert_eq!(bench.handle("main").unwrap().layout.prefix(), "q");
+    assert_eq!(bench.views.registries.all().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_only_a_list_lacks_goes_on_until_it_is_there_again() {
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+    let bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    let handle = bench.handle("main").unwrap();
+    bench.views.cluster().vanished_registries.insert("main".into());
+    bench.delete("main").await;
+    bench.after(Duration::from_secs(200)).await;
+    assert!(handle.kept.hold().is_some() && handle.status().phase == Phase::Watching);
+    let again = registry("main", 2, &json!({"metadata": {"uid": "another"}}));
+    bench.put(again.clone()).await;
+    assert!(Arc::ptr_eq(&handle, &bench.handle("main").unwrap()), "the session serves the new object");
+    assert_eq!((handle.kept.hold(), bench.views.registries.all().len()), (None, 1));
+    bench.after(Duration::from_secs(400)).await;
+    assert!(handle.connection().is_ok(), "nothing ends it later");
+    // Created again within one event, it is the same session too.
+    bench.put(registry("main", 3, &json!({"metadata": {"uid": "third"}}))).await;
+    assert!(Arc::ptr_eq(&handle, &bench.handle("main").unwrap()));
+
+    bench.views.cluster().vanished_registries.insert("main".into());
+    bench.delete("main").await;
+    bench.after(Duration::from_secs(301)).await;
+    assert_eq!(handle.kept.hold(), None, "its owners withdraw now");
+    bench.after(Duration::from_secs(31)).await;
+    assert!(bench.views.registries.all().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_goes_with_its_services_is_kept_and_one_that_goes_alone_is_not() {
+    for with_services in [true, false] {
+        let bench = bench();
+        for n in 0..12 {
+            let owner = format!("c1/shop/s-{n:02}");
+            let value = json!({"network": "tcp", "address": format!("10.0.1.{n}:80"), "weight": 10,
+                "tags": {"twinspan.dev/owner": owner}});
+            etcd(MAIN).put(&format!("p/s-{n:02}/10.0.1.{n}:80"), &value.to_string(), LeaseId::NONE);
+            if !with_services {
+                let key = twinspan_core::model::ServiceKey::new("shop", format!("s-{n:02}"));
+                let object: crate::api::RegisteredService = serde_json::from_value(json!({
+                    "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+                    "metadata": {"name": key.name, "namespace": "shop", "uid": key.name},
+                    "spec": {"registryRef": {"name": "main"}},
+                }))
+                .unwrap();
+                let mut view = bench.views.cluster();
+                view.index.put(&key, &object);
+                view.registered_services.insert(key, Arc::new(object));
+            }
+        }
+        bench.put(registry("main", 1, &json!({}))).await;
+        let handle = bench.handle("main").unwrap();
+        bench.delete("main").await;
+        bench.after(Duration::from_secs(60)).await;
+        assert_eq!(handle.kept.hold().is_some(), with_services);
+        assert_eq!(bench.views.registries.all().is_empty(), !with_services);
+    }
+}
