@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::net::TcpListener;
 use twinspan_testbed::prometheus::{Alert, Scrape, alerts};
@@ -245,26 +247,27 @@ async fn not_ready(watched: &Watched<'_>) -> Result<()> {
 }
 
 /// etcd refuses every write when its quota is used up, and can still be read.
+/// A quota refuses slices: both sides can be read, and the registry is ready.
 async fn failing(watched: &Watched<'_>) -> Result<()> {
-    let registry = watched.bed.start_registry("registry-full").await?;
-    let sandbox = Sandbox::with_registry(watched.bed, "full", &registry).await?;
-    watched.ready(&sandbox).await?;
-    sandbox.selector_service("echo", 80).await?;
+    let sandbox = watched.sandbox("full").await?;
+    let quotas: Api<ResourceQuota> = Api::namespaced(watched.bed.client(), &sandbox.name);
+    let count = "count/endpointslices.discovery.k8s.io";
+    let quota: ResourceQuota = serde_json::from_value(json!({
+        "metadata": {"name": "small"}, "spec": {"hard": {count: "0"}},
+        "status": {"hard": {count: "0"}, "used": {count: "0"}},
+    }))?;
+    quotas.create(&PostParams::default(), &quota).await?;
+    // No controller of the bed counts; admission takes the status.
+    quotas.patch_status("small", &PatchParams::default(), &Patch::Merge(json!({"status": quota.status}))).await?;
     sandbox.register("echo", json!({})).await?;
-    let first = sandbox.pod("echo", "first", 80).await?;
-    sandbox.pods.set_ready("first", true).await?;
-    sandbox.records_become("echo", &[first.address()]).await?;
-    registry.no_space(true).await?;
-    let second = sandbox.pod("echo", "second", 80).await?;
-    sandbox.pods.set_ready("second", true).await?;
+    sandbox.put("echo", SocketAddr::from((next_v4(), 9000))).await?;
     let line = "twinspan_services{state=\"failed\"}";
     watched.one_shows(line, 1.0).await?;
     watched.fires("TwinspanServicesFailing").await?;
-    registry.no_space(false).await?;
-    sandbox.records_become("echo", &[first.address(), second.address()]).await?;
-    watched.all_show(line, 0.0).await?;
     sandbox.unregister("echo").await?;
-    watched.forgets(&sandbox).await
+    watched.all_show(line, 0.0).await?;
+    sandbox.registry.delete_prefix(&sandbox.key("echo", "")).await?;
+    Ok(())
 }
 
 async fn held(watched: &Watched<'_>) -> Result<()> {
