@@ -29,7 +29,6 @@ fn another(path: &str, schema: &Value) -> Value {
         "hostAliases" => json!([{"ip": "192.0.2.1", "hostnames": ["etcd"]}]),
         "dnsConfig.options" => json!([{"name": "ndots", "value": "1"}]),
         "networkPolicy.dnsPorts" => json!([54]),
-        "auditInterval" => json!("1h"),
         "metrics.prometheusRule.runbookBaseURL" => json!("https://runbooks.example/twinspan"),
         _ if path.starts_with("resources.") => json!("7"),
         _ if ON.contains(&path) => json!(false),

@@ -37,7 +37,7 @@ pub use etcd::{Etcd, GrpcProxy, LossyProxy, Tls};
 pub use interop::{Call, Caller, Framework, Resolved, Server, ServerOptions, resolve};
 pub use link::Link;
 pub use part::Part;
-pub use pods::Pods;
+pub use pods::{NODE, Pods};
 pub use twinspan::{Options as TwinspanOptions, Twinspan};
 pub use wait::{eventually, holds};
 

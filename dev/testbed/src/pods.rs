@@ -9,7 +9,8 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-const NODE: &str = "bed-node";
+/// The Node of every pod of the bed. A story may create it first, in its own way.
+pub const NODE: &str = "bed-node";
 
 /// The pods of one namespace.
 #[derive(Clone, Debug)]

@@ -109,15 +109,37 @@ fn process(
 impl Bench {
     /// Another process on another machine, whose clock is wrong by so many seconds. The API server's is right.
     pub async fn restarted(self, wrong_by: i64) -> Self {
+        let (mut bench, sender) = self.again(wrong_by);
+        bench.start_registries(&self.etcds, &sender).await;
+        bench
+    }
+
+    /// Another process, which writes a status before a session begins.
+    pub async fn restarted_while_the_registries_were_away(self) -> Self {
+        let (mut bench, sender) = self.again(0);
+        bench.pass().await;
+        bench.after(STATUS_PACE).await;
+        bench.start_registries(&self.etcds, &sender).await;
+        bench
+    }
+
+    fn again(&self, wrong_by: i64) -> (Self, mpsc::UnboundedSender<RegistryEvent>) {
         let now = self.controller.views.env.now();
         let wrong = now + SignedDuration::from_secs(wrong_by);
         let (mut bench, sender) = process(self.api.clone(), self.controller.views.cluster.clone(), wrong);
         bench.versions = self.versions + 1000;
         bench.controller.views.env.api_server_answered(Instant::now(), now);
-        for (name, etcd) in self.etcds.clone() {
-            bench.start_registry(&name, etcd, sender.clone()).await;
+        (bench, sender)
+    }
+
+    async fn start_registries(
+        &mut self,
+        etcds: &BTreeMap<String, FakeEtcd>,
+        events: &mpsc::UnboundedSender<RegistryEvent>,
+    ) {
+        for (name, etcd) in etcds {
+            self.start_registry(name, etcd.clone(), events.clone()).await;
         }
-        bench
     }
 
     /// Somebody sets the clock of the machine.

@@ -10,6 +10,9 @@ use twinspan_core::Timestamp;
 use twinspan_core::model::{InstanceAddr, Reason, ServiceKey};
 use twinspan_core::plan::service::{self, Term};
 
+use crate::api::RegisteredService;
+use crate::api::conditions::{IMPORTED, find_true};
+
 /// The checkpoints by RegisteredService; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoints(Arc<Mutex<BTreeMap<ServiceKey, Checkpoint>>>);
@@ -39,12 +42,34 @@ pub struct Checkpoint {
     pub told: Told,
     pub counted: Counted,
     pub unfinished: Unfinished,
+    pub found: Option<Found>,
     /// Since when slices of ours wait that an unknown RegisteredService owns.
     pub strays_since: Option<Timestamp>,
     /// Passes in a row whose writes to the cluster lost a race.
     pub lost_races: u32,
     /// The writes that a dry run logged last.
     pub dry_run: String,
+}
+
+/// The status that a leadership found. Its own first status, before it can plan, would tell nothing of the one before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub term: Option<Term>,
+    /// The generation that was processed.
+    pub generation: Option<i64>,
+    /// Whether the registry was read for it, though it may not be possible now.
+    pub imported: bool,
+}
+
+impl Found {
+    pub fn new(object: Option<&RegisteredService>, term: Option<Term>) -> Self {
+        let Some(status) = object.and_then(|object| object.status.as_ref()) else {
+            return Self { term, ..Self::default() };
+        };
+        let counted = status.instances.imported > 0 || status.instances.registry > 0;
+        let imported = counted || find_true(&status.conditions, IMPORTED).is_some();
+        Self { term, generation: status.observed_generation, imported }
+    }
 }
 
 /// What Events have told, so that each is told once.

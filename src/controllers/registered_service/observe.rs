@@ -18,9 +18,9 @@ use twinspan_core::plan::service::{
     ready_addresses, ready_in,
 };
 
+use super::checkpoint::Found;
 use super::crowd::is_crowded_out;
 use super::{Checkpoint, Checkpoints};
-use crate::api::conditions::{IMPORTED, find_true};
 use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, Unreadable, held_since};
 use crate::cluster::convert::NamespaceView;
 use crate::cluster::view::{ClusterView, Kind};
@@ -80,17 +80,17 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
     let strays = strays(&view, key, last.as_ref(), &uid, views.env.now());
     let mut checkpoint = checkpoint(last, object.is_some(), &uid);
     checkpoint.strays_since = strays.since;
+    let before = checkpoint.found.as_ref().filter(|found| found.term == term && term.is_some()).cloned();
+    let before = before.unwrap_or_else(|| Found::new(object.as_deref(), term));
+    checkpoint.found = Some(before.clone());
     checkpoint.planned = checkpoint.planned.in_term(term, views.env.now());
     let mut observed = Observed {
         facts: Facts {
             key: key.clone(),
             term,
             generation: object.as_ref().and_then(|object| object.metadata.generation),
-            observed_generation: object.as_ref().and_then(|object| object.status.as_ref()?.observed_generation),
-            imported_before: object.as_ref().is_some_and(|object| {
-                let status = object.status.as_ref();
-                status.is_some_and(|status| find_true(&status.conditions, IMPORTED).is_some())
-            }),
+            observed_generation: before.generation,
+            imported_before: before.imported,
             cluster: cluster_facts(&view, key, object.as_deref(), &uid, strays, views.env.now()),
             registry: None,
             former: Vec::new(),

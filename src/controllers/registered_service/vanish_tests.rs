@@ -181,23 +181,58 @@ async fn a_registry_that_vanished_keeps_ready_endpoints_on_both_sides() {
     assert_eq!(bench.api.take(SLICES).len(), 1);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_record_that_may_be_a_dead_pods_waits_for_an_answer_in_the_next_process() {
+/// An endpoint was imported, and then this process began, in one way or the other.
+async fn begun_again(at_once: bool) -> Bench {
     let bench = bench(&["main"]).await;
     bench.server_registers("192.0.2.1:9000").await;
     bench.pass().await;
     bench.after(STATUS_PACE).await;
     bench.pass().await;
     assert_eq!(bench.status().instances.imported, 1);
-    // It was a pod of the Service when it registered itself; no slice of ours has it.
-    let bench = bench.restarted(0).await;
-    bench.server_registers("10.0.0.7:80").await;
-    bench.api.take(SLICES);
-    let Action::RequeueAfter(wait) = bench.pass().await.action else { panic!("it waits for the answer") };
-    assert!(wait <= Duration::from_secs(3), "{wait:?}");
-    assert!(bench.api.take(SLICES).is_empty());
-    // Nobody answers in time: a firewall may be between them.
-    bench.after(Duration::from_secs(3)).await;
-    bench.pass().await;
-    assert_eq!(bench.api.take(SLICES).len(), 1);
+    if at_once { bench.restarted(0).await } else { bench.restarted_while_the_registries_were_away().await }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_may_be_a_dead_pods_waits_for_an_answer_in_the_next_process() {
+    for at_once in [true, false] {
+        let bench = begun_again(at_once).await;
+        assert_eq!(
+            bench.condition("Imported").0 == "True Synced",
+            at_once,
+            "the process told that it does not know yet"
+        );
+        // It was a pod of the Service when it registered itself; no slice of ours has it.
+        bench.server_registers("10.0.0.7:80").await;
+        bench.api.take(SLICES);
+        let Action::RequeueAfter(wait) = bench.pass().await.action else { panic!("it waits for the answer") };
+        assert!(wait <= Duration::from_secs(3), "{wait:?}");
+        assert!(bench.api.take(SLICES).is_empty());
+        // Nobody answers in time: a firewall may be between them.
+        bench.after(Duration::from_secs(3)).await;
+        bench.pass().await;
+        assert_eq!(bench.api.take(SLICES).len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spec_that_changed_while_nobody_ran_is_no_accident_also_if_the_registry_is_away_at_first() {
+    for at_once in [true, false] {
+        let mut bench = bench(&["main"]).await;
+        let ips: Vec<String> = (0..12).map(ip).collect();
+        bench.ready(&ips.iter().map(String::as_str).collect::<Vec<_>>());
+        bench.pass().await;
+        bench.after(STATUS_PACE).await;
+        assert_eq!(bench.keys("main").len(), 12);
+        bench.register(&json!({"registryRef": {"name": "main"}, "export": {"weight": 5}}));
+        bench.ready(&[]);
+        {
+            let mut view = bench.controller.views.cluster();
+            let object = Arc::make_mut(view.registered_services.get_mut(&super::bench::key()).unwrap());
+            object.metadata.generation = Some(2);
+        }
+        let bench =
+            if at_once { bench.restarted(0).await } else { bench.restarted_while_the_registries_were_away().await };
+        bench.pass().await;
+        assert_eq!(bench.keys("main"), Vec::<String>::new(), "{:?}", bench.condition("DeletionsHeld"));
+    }
 }

@@ -4,6 +4,7 @@ mod deletion_orders;
 mod dry_run;
 mod moves;
 mod replicas;
+mod start_up;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ stories![
     a_registered_service,
     a_service_registry,
     what_we_write_is_what_kitex_reads;
-    modules: deletion_orders, dry_run, moves, replicas, upgrade,
+    modules: deletion_orders, dry_run, moves, replicas, start_up, upgrade,
 ];
 
 async fn a_registered_service(suite: Arc<Suite>) -> Result<()> {

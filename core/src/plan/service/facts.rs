@@ -29,9 +29,9 @@ pub struct Facts {
     /// UID of the RegisteredService; empty if it was deleted.
     pub uid: String,
     pub generation: Option<i64>,
-    /// The generation in its status.
+    /// The generation in the status that this term found.
     pub observed_generation: Option<i64>,
-    /// Whether its status says that the registry's instances were imported.
+    /// Whether the registry was read for it before this term.
     pub imported_before: bool,
     pub cluster: ClusterFacts,
     /// The registry that it refers to, if a session runs.
