@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::finding::{Finding, Findings, Level};
 use super::rbac::{self, Subject};
 use super::request::Request;
+use super::versions;
 use crate::api::crds;
 use crate::env::Env;
 use crate::leadership;
@@ -60,7 +61,10 @@ async fn answers(client: &Client, findings: &mut Findings<'_>) -> bool {
     };
     let ours = Env::real().now();
     let version = client.apiserver_version().await.map(|info| info.git_version).unwrap_or_default();
-    findings.add(Level::Ok, format!("Kubernetes {version} answers in {} ms", took.as_millis()));
+    match versions::kubernetes_complaint(&version) {
+        None => findings.add(Level::Ok, format!("Kubernetes {version} answers in {} ms", took.as_millis())),
+        Some(complaint) => findings.add(Level::Fail, complaint),
+    }
     let date = response.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
     if let Some(theirs) = date.and_then(|date| rfc2822::parse(date).ok()) {
         let skew = ours.duration_since(theirs.timestamp()).as_secs_f64().abs();

@@ -1,6 +1,6 @@
-//! The etcd versions that are known to lose watches or to answer wrongly.
+//! The versions of servers that Twinspan cannot work with, and of etcd those that lose watches or answer wrongly.
 //!
-//! Owns the oldest good release of each minor version. Refuses to ask etcd.
+//! Owns the oldest good releases. Refuses to ask a server.
 
 type Version = (u64, u64, u64);
 
@@ -36,6 +36,18 @@ pub fn complaint(version: &str) -> Option<String> {
     }
 }
 
+/// The fault of a version of Kubernetes such as `v1.33.2`, if it has one. Before 1.33 there is no ServiceCIDR API of v1,
+/// by which addresses of Service ranges are refused, and the operator waits for it.
+pub fn kubernetes_complaint(version: &str) -> Option<String> {
+    let mut parts = version.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse::<u64>().ok());
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(1), Some(minor)) if minor < 33 => Some(format!(
+            "Kubernetes {version} has no ServiceCIDRs of networking.k8s.io/v1, and the operator waits for them; update to 1.33 or newer"
+        )),
+        _ => None,
+    }
+}
+
 fn parse(version: &str) -> Option<(u64, u64, u64)> {
     let core = version.split(['-', '+']).next()?;
     let mut parts = core.split('.').map(|part| part.parse().ok());
@@ -46,6 +58,16 @@ fn parse(version: &str) -> Option<(u64, u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_oldest_kubernetes() {
+        for fine in ["v1.33.0", "v1.37.2", "v1.33.5-gke.1", "v2.0.0", ""] {
+            assert_eq!(kubernetes_complaint(fine), None, "{fine}");
+        }
+        for old in ["v1.32.9", "v1.32.4-eks-1", "1.31.0+k3s1"] {
+            assert!(kubernetes_complaint(old).is_some_and(|text| text.contains("1.33 or newer")), "{old}");
+        }
+    }
 
     #[test]
     fn the_floors() {
