@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::join;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, ObjectList, WatchEvent, WatchParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -229,20 +230,26 @@ impl<K: Watched> Watch<K> {
             K::list_begins(&mut view);
         }
         let (mut listed, mut params) = (BTreeSet::new(), ListParams::default().limit(PAGE_SIZE));
+        let mut page = self.fetch(&params).await?;
         loop {
-            let page = timeout(PAGE, self.api.list(&params)).await;
-            let page = page.map_err(|_| WatchError::Timeout { what: "a list", limit: PAGE })??;
-            self.page(page.items, &mut listed);
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params.continue_token = Some(token),
-                None => {
-                    let version = page.metadata.resource_version.filter(|version| !version.is_empty());
-                    let version = version.ok_or(WatchError::NoVersion)?;
-                    self.listed(&listed);
-                    return Ok(version);
-                }
-            }
+            let (objects, meta) = (page.items, page.metadata);
+            let Some(token) = meta.continue_.filter(|token| !token.is_empty()) else {
+                let version = meta.resource_version.filter(|version| !version.is_empty());
+                let version = version.ok_or(WatchError::NoVersion)?;
+                self.page(objects, &mut listed);
+                self.listed(&listed);
+                return Ok(version);
+            };
+            params.continue_token = Some(token);
+            // The API server works on the next page meanwhile.
+            let (next, ()) = join(self.fetch(&params), async { self.page(objects, &mut listed) }).await;
+            page = next?;
         }
+    }
+
+    async fn fetch(&self, params: &ListParams) -> Result<ObjectList<K>, WatchError> {
+        let page = timeout(PAGE, self.api.list(params)).await;
+        Ok(page.map_err(|_| WatchError::Timeout { what: "a list", limit: PAGE })??)
     }
 
     fn page(&self, objects: Vec<K>, listed: &mut BTreeSet<ObjectKey>) {
