@@ -202,6 +202,45 @@ async fn without_the_lease_nothing_is_written_and_what_waited_is_forgotten() {
     assert_eq!(bench.sent(60).await, [], "the new leadership compares everything by itself");
     bench.hand_over("echo", exported(3));
     assert_eq!(bench.sent(1).await.len(), 1);
+
+    // It is lost and won again while a status waits.
+    bench.api.refuse(STATUS, 500);
+    bench.hand_over("echo", exported(4));
+    assert_eq!(bench.sent(6).await.len(), 1);
+    bench.leadership.lost();
+    bench.lead();
+    bench.api.accept();
+    assert_eq!(bench.sent(60).await, [], "it is of the leadership before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leadership_compares_every_status_once() {
+    let bench = bench();
+    bench.api.drop_field("status/observedGeneration");
+    let asked = || RegisteredServiceStatus { observed_generation: Some(1), ..exported(1) };
+    bench.hand_over("echo", asked());
+    assert_eq!(bench.sent(30).await.len(), 1);
+
+    // Somebody changes it while nobody leads.
+    bench.leadership.lost();
+    bench.api.put(&path("echo"), service("echo", "uid-1", "50", &serde_json::to_value(exported(9)).unwrap()));
+    bench.shows("echo");
+    assert_eq!(bench.writer.judge(&echo()), Change::Ignored);
+    bench.hand_over("echo", asked());
+    assert_eq!(bench.sent(30).await, []);
+    bench.lead();
+    bench.hand_over("echo", asked());
+    assert_eq!((bench.sent(30).await.len(), bench.status("echo")), (1, exported(1)), "it is put right");
+    bench.hand_over("echo", asked());
+    assert_eq!(bench.sent(30).await, [], "once");
+
+    // What the API server dropped for one leadership it may keep in the next.
+    bench.leadership.lost();
+    bench.lead();
+    bench.hand_over("echo", asked());
+    assert_eq!(bench.sent(30).await.len(), 1);
+    bench.hand_over("echo", asked());
+    assert_eq!(bench.sent(30).await, [], "once");
 }
 
 #[tokio::test(start_paused = true)]
