@@ -56,3 +56,20 @@ fn helms_secrets_are_not_kept() {
     assert!(put::<Secret>(&mut view, secret("Opaque", "eA==")).is_empty(), "an annotation changed");
     assert_eq!(put::<Secret>(&mut view, secret("Opaque", "eQ==")), [ClusterEvent::Secret]);
 }
+
+#[test]
+fn a_slice_that_nobody_owns_concerns_the_one_that_it_tells_of() {
+    let mut view = ClusterView::default();
+    let owner = json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "name": "echo", "uid": "u"});
+    let slice = |version: &str| {
+        json!({"metadata": {"name": "s", "namespace": "shop", "resourceVersion": version, "ownerReferences": [owner],
+                "labels": {"kubernetes.io/service-name": "web", "endpointslice.kubernetes.io/managed-by": "twinspan.dev"}},
+            "addressType": "IPv4", "endpoints": []})
+    };
+    let web = ClusterEvent::Service(ServiceKey::new("shop", "web"));
+    let keeper = ClusterEvent::RegisteredService(ServiceKey::new("shop", "echo"));
+    assert_eq!(put::<EndpointSlice>(&mut view, slice("1")), [web.clone(), keeper], "nobody knows the owner");
+    let object = json!({"metadata": {"name": "echo", "namespace": "shop", "uid": "u"}, "spec": {"registryRef": {"name": "main"}}});
+    put::<Stored<RegisteredService>>(&mut view, object);
+    assert_eq!(put::<EndpointSlice>(&mut view, slice("2")), [web]);
+}
