@@ -102,6 +102,16 @@ async fn a_deleted_registry_is_followed_until_its_records_are_withdrawn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_registry_that_waits_for_a_finalizer_has_no_session() {
+    let bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    assert!(bench.handle("main").is_some());
+    let waits = json!({"metadata": {"deletionTimestamp": "2026-01-01T12:00:00Z", "finalizers": ["example.org/wait"]}});
+    bench.put(registry("main", 1, &waits)).await;
+    assert!(bench.handle("main").is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn records_that_nobody_withdraws_do_not_keep_a_deleted_registry_for_ever() {
     put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
     let bench = bench();
