@@ -199,6 +199,7 @@ async fn a_missing_service_is_created_followed_and_removed() {
     // The watch has not shown it yet: that it is there already is no error.
     assert_eq!(bench.pass().await.action, Action::Await);
     assert_eq!(bench.metric(r#"twinspan_reconcile_total{outcome="failed"}"#), "0");
+    assert_eq!(bench.metric(r#"twinspan_reconcile_total{outcome="synced"}"#), "1", "only the first pass created it");
 
     bench.api.take("");
     let mut object = bench.api.object(&format!("{SERVICES}/echo")).unwrap();
