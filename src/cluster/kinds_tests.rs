@@ -73,3 +73,25 @@ fn a_slice_that_nobody_owns_concerns_the_one_that_it_tells_of() {
     put::<Stored<RegisteredService>>(&mut view, object);
     assert_eq!(put::<EndpointSlice>(&mut view, slice("2")), [web]);
 }
+
+#[test]
+fn a_status_is_told_as_one_and_concerns_nobody_else() {
+    let mut view = ClusterView::default();
+    let service = |version: &str, imported: i64| {
+        json!({"metadata": {"name": "echo", "namespace": "shop", "uid": "u", "resourceVersion": version},
+            "spec": {"registryRef": {"name": "main"}}, "status": {"instances": {"imported": imported}}})
+    };
+    put::<Stored<RegisteredService>>(&mut view, service("1", 1));
+    assert_eq!(put::<Stored<RegisteredService>>(&mut view, service("2", 1)), []);
+    let changed = ClusterEvent::StatusChanged(Object::RegisteredService(ServiceKey::new("shop", "echo")));
+    assert_eq!(put::<Stored<RegisteredService>>(&mut view, service("3", 2)), [changed]);
+
+    let registry = |version: &str, prefix: &str| {
+        json!({"metadata": {"name": "main", "resourceVersion": version}, "status": {"prefix": prefix},
+            "spec": {"etcd": {"endpoints": []}, "format": "Kitex", "allowed": []}})
+    };
+    put::<Stored<ServiceRegistry>>(&mut view, registry("1", "p"));
+    assert_eq!(put::<Stored<ServiceRegistry>>(&mut view, registry("2", "p")), []);
+    let changed = ClusterEvent::StatusChanged(Object::ServiceRegistry("main".to_owned()));
+    assert_eq!(put::<Stored<ServiceRegistry>>(&mut view, registry("3", "q")), [changed]);
+}
