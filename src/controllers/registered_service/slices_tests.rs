@@ -231,3 +231,13 @@ async fn a_server_whose_hand_written_endpoints_go_is_imported() {
     bench.pass().await;
     assert_eq!(writes(&bench), ["POST 80 192.0.2.7"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_cluster_ip_of_a_service_is_not_imported() {
+    let bench = bench(&["main"]).await;
+    bench.controller.views.cluster().cluster_ips.insert("10.96.0.7".parse().unwrap());
+    bench.server_registers("10.96.0.7:80").await;
+    bench.pass().await;
+    assert_eq!(writes(&bench), [""; 0]);
+    assert_eq!(bench.status().skipped[0].reason, "ServiceAddress");
+}
