@@ -84,16 +84,86 @@ fn read_date<B>(env: &Env, sent: Instant, response: &Response<B>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use http::Request;
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
     use twinspan_core::Timestamp;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A machine whose clock is far behind.
+    fn env() -> Env {
+        Env::started_at(|| Timestamp::UNIX_EPOCH, || 0.5)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_sets_the_clock() {
-        let env = Env::started_at(|| Timestamp::UNIX_EPOCH, || 0.5);
+        let env = env();
         let response = |date: &str| Response::builder().header(DATE, date).body(()).unwrap();
         read_date(&env, Instant::now(), &response("about noon"));
         assert_eq!(env.now(), Timestamp::UNIX_EPOCH);
         read_date(&env, Instant::now(), &response("Thu, 01 Jan 2026 12:00:00 GMT"));
         assert_eq!(env.now().to_string(), "2026-01-01T12:00:00Z");
+    }
+
+    /// Answers each request in full, or with half of its body, or not at all, as its path says.
+    async fn serve(mut stream: TcpStream) {
+        let mut received = Vec::new();
+        while stream.read_buf(&mut received).await.is_ok_and(|read| read > 0) {
+            if !received.ends_with(b"\r\n\r\n") {
+                continue;
+            }
+            let body = match received.split(|byte| *byte == b' ').nth(1) {
+                Some(b"/whole") => "{}",
+                Some(b"/half") => "{",
+                _ => std::future::pending().await,
+            };
+            let head = "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2026 12:00:00 GMT\r\nContent-Type: application/json\r\n";
+            let answer = format!("{head}Content-Length: 2\r\n\r\n{body}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            received.clear();
+        }
+    }
+
+    /// The configuration of a server that runs as long as the test.
+    async fn server() -> Config {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream));
+            }
+        });
+        Config::new(format!("http://{address}").parse().unwrap())
+    }
+
+    async fn get(client: &Client, path: &str) -> Result<Value, String> {
+        let request = Request::get(path).body(Vec::new()).unwrap();
+        let answer = timeout(Duration::from_secs(30), client.request::<Value>(request)).await;
+        answer.expect("no deadline ended it").map_err(|error| crate::causes::chain(error.to_string(), &error))
+    }
+
+    #[tokio::test]
+    async fn both_clients_read_the_api_servers_clock() {
+        for make in [client, lease_client] {
+            let env = env();
+            let client = make(server().await, &env).unwrap();
+            get(&client, "/whole").await.unwrap();
+            let since: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+            assert!(env.now() >= since && env.now() < since + HOUR, "{}", env.now());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_and_a_body_that_do_not_come_end_a_request() {
+        let soon = Duration::from_millis(100);
+        let client = with_deadlines(server().await, &env(), soon, HOUR).unwrap();
+        let error = get(&client, "/nothing").await.unwrap_err();
+        assert!(error.contains("the API server did not answer within"), "{error}");
+        let client = with_deadlines(server().await, &env(), HOUR, soon).unwrap();
+        get(&client, "/half").await.unwrap_err();
     }
 }

@@ -56,3 +56,42 @@ fn helms_secrets_are_not_kept() {
     assert!(put::<Secret>(&mut view, secret("Opaque", "eA==")).is_empty(), "an annotation changed");
     assert_eq!(put::<Secret>(&mut view, secret("Opaque", "eQ==")), [ClusterEvent::Secret]);
 }
+
+#[test]
+fn a_slice_that_nobody_owns_concerns_the_one_that_it_tells_of() {
+    let mut view = ClusterView::default();
+    let owner = json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "name": "echo", "uid": "u"});
+    let slice = |version: &str| {
+        json!({"metadata": {"name": "s", "namespace": "shop", "resourceVersion": version, "ownerReferences": [owner],
+                "labels": {"kubernetes.io/service-name": "web", "endpointslice.kubernetes.io/managed-by": "twinspan.dev"}},
+            "addressType": "IPv4", "endpoints": []})
+    };
+    let web = ClusterEvent::Service(ServiceKey::new("shop", "web"));
+    let keeper = ClusterEvent::RegisteredService(ServiceKey::new("shop", "echo"));
+    assert_eq!(put::<EndpointSlice>(&mut view, slice("1")), [web.clone(), keeper], "nobody knows the owner");
+    let object = json!({"metadata": {"name": "echo", "namespace": "shop", "uid": "u"}, "spec": {"registryRef": {"name": "main"}}});
+    put::<Stored<RegisteredService>>(&mut view, object);
+    assert_eq!(put::<EndpointSlice>(&mut view, slice("2")), [web]);
+}
+
+#[test]
+fn a_status_is_told_as_one_and_concerns_nobody_else() {
+    let mut view = ClusterView::default();
+    let service = |version: &str, imported: i64| {
+        json!({"metadata": {"name": "echo", "namespace": "shop", "uid": "u", "resourceVersion": version},
+            "spec": {"registryRef": {"name": "main"}}, "status": {"instances": {"imported": imported}}})
+    };
+    put::<Stored<RegisteredService>>(&mut view, service("1", 1));
+    assert_eq!(put::<Stored<RegisteredService>>(&mut view, service("2", 1)), []);
+    let changed = ClusterEvent::StatusChanged(Object::RegisteredService(ServiceKey::new("shop", "echo")));
+    assert_eq!(put::<Stored<RegisteredService>>(&mut view, service("3", 2)), [changed]);
+
+    let registry = |version: &str, prefix: &str| {
+        json!({"metadata": {"name": "main", "resourceVersion": version}, "status": {"prefix": prefix},
+            "spec": {"etcd": {"endpoints": []}, "format": "Kitex", "allowed": []}})
+    };
+    put::<Stored<ServiceRegistry>>(&mut view, registry("1", "p"));
+    assert_eq!(put::<Stored<ServiceRegistry>>(&mut view, registry("2", "p")), []);
+    let changed = ClusterEvent::StatusChanged(Object::ServiceRegistry("main".to_owned()));
+    assert_eq!(put::<Stored<ServiceRegistry>>(&mut view, registry("3", "q")), [changed]);
+}

@@ -142,6 +142,26 @@ async fn a_status_of_an_older_version_is_compared_again_and_then_written() {
     let late = json!({"metadata": {"resourceVersion": "7"}, "status": exported(50)});
     let _ = bench.api.client().request::<Value>(patch(&late)).await.unwrap_err();
     assert_eq!(bench.api.object(&path("echo")).unwrap()["status"]["instances"]["exported"], 1);
+
+    // Somebody else wrote what is right.
+    bench.sent(30).await;
+    bench.api.put(&path("echo"), service("echo", "uid-1", "50", &serde_json::to_value(exported(2)).unwrap()));
+    bench.hand_over("echo", exported(2));
+    assert_eq!((bench.sent(30).await.len(), bench.status("echo")), (1, exported(2)), "the conflict alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_the_watch_shows_during_a_write_is_compared_again() {
+    let mut bench = bench();
+    bench.api.delay(Duration::from_secs(1));
+    bench.hand_over("echo", exported(1));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    bench.api.put(&path("echo"), service("echo", "uid-1", "50", &serde_json::to_value(exported(9)).unwrap()));
+    bench.shows("echo");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.status("echo"), exported(9), "the answer is older");
+    assert_eq!(bench.events.try_recv().ok(), Some(ClusterEvent::StatusChanged(echo())));
+    assert_eq!(bench.writer.judge(&echo()), Change::Foreign);
 }
 
 fn patch(body: &Value) -> axum::http::Request<Vec<u8>> {
@@ -162,6 +182,15 @@ async fn another_object_of_the_same_name_does_not_get_the_status_of_the_one_befo
     bench.writer.hand_over(echo(), "uid-2", Status::RegisteredService(Box::new(exported(2))));
     bench.sent(30).await;
     assert_eq!(bench.status("echo"), exported(2));
+
+    // It is replaced while its status waits.
+    let hand_over = |n| bench.writer.hand_over(echo(), "uid-2", Status::RegisteredService(Box::new(exported(n))));
+    hand_over(3);
+    assert_eq!(bench.sent(1).await.len(), 1);
+    hand_over(4);
+    bench.api.put(&path("echo"), service("echo", "uid-3", "50", &Value::Null));
+    bench.shows("echo");
+    assert_eq!(bench.sent(30).await, []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,6 +231,69 @@ async fn without_the_lease_nothing_is_written_and_what_waited_is_forgotten() {
     assert_eq!(bench.sent(60).await, [], "the new leadership compares everything by itself");
     bench.hand_over("echo", exported(3));
     assert_eq!(bench.sent(1).await.len(), 1);
+
+    // It is lost and won again while a status waits.
+    bench.api.refuse(STATUS, 500);
+    bench.hand_over("echo", exported(4));
+    assert_eq!(bench.sent(6).await.len(), 1);
+    bench.leadership.lost();
+    bench.lead();
+    bench.api.accept();
+    assert_eq!(bench.sent(60).await, [], "it is of the leadership before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leadership_compares_every_status_once() {
+    let bench = bench();
+    bench.api.drop_field("status/observedGeneration");
+    let asked = || RegisteredServiceStatus { observed_generation: Some(1), ..exported(1) };
+    bench.hand_over("echo", asked());
+    assert_eq!(bench.sent(30).await.len(), 1);
+
+    // Somebody changes it while nobody leads.
+    bench.leadership.lost();
+    bench.api.put(&path("echo"), service("echo", "uid-1", "50", &serde_json::to_value(exported(9)).unwrap()));
+    bench.shows("echo");
+    assert_eq!(bench.writer.judge(&echo()), Change::Ignored);
+    bench.hand_over("echo", asked());
+    assert_eq!(bench.sent(30).await, []);
+    bench.lead();
+    bench.hand_over("echo", asked());
+    assert_eq!((bench.sent(30).await.len(), bench.status("echo")), (1, exported(1)), "it is put right");
+    bench.hand_over("echo", asked());
+    assert_eq!(bench.sent(30).await, [], "once");
+
+    // What the API server dropped for one leadership it may keep in the next.
+    bench.leadership.lost();
+    bench.lead();
+    bench.hand_over("echo", asked());
+    assert_eq!(bench.sent(30).await.len(), 1);
+    bench.hand_over("echo", asked());
+    assert_eq!(bench.sent(30).await, [], "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_whose_hold_begins_or_ends_is_sent_first() {
+    let bench = bench();
+    let names = ["a", "b", "c", "held"];
+    for name in names {
+        bench.api.put(&path(name), service(name, "uid-1", "7", &Value::Null));
+        bench.shows(name);
+    }
+    let condition = json!([{"type": "DeletionsHeld", "status": "True", "reason": "Held", "message": "",
+        "lastTransitionTime": "2026-01-01T12:00:00Z"}]);
+    let held = RegisteredServiceStatus { conditions: serde_json::from_value(condition).unwrap(), ..exported(1) };
+    names.into_iter().for_each(|name| bench.hand_over(name, if name == "held" { held.clone() } else { exported(1) }));
+    assert_eq!(bench.sent(1).await[0].path, path("held") + STATUS);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+
+    // While it lasts it is a status like others.
+    let held = RegisteredServiceStatus { conditions: held.conditions, ..exported(2) };
+    names.into_iter().for_each(|name| bench.hand_over(name, if name == "held" { held.clone() } else { exported(2) }));
+    assert_eq!(bench.sent(1).await[0].path, path("a") + STATUS);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    names.into_iter().for_each(|name| bench.hand_over(name, exported(3)));
+    assert_eq!(bench.sent(1).await[0].path, path("held") + STATUS);
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,3 +76,14 @@ async fn a_request_that_is_put_off_is_sent_again_and_a_lost_lease_ends_it() {
     assert_eq!(call.await.unwrap().unwrap_err().label(), "not_leader");
     assert!(api.object(&format!("{SLICES}/c")).is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_not_answered_ends_after_ten_seconds() {
+    let api = FakeApi::default();
+    api.stall("/endpointslices");
+    let (writer, _) = writer(&api);
+    let started = Instant::now();
+    let error = create(&writer, "s".to_owned()).await.unwrap_err();
+    assert!(matches!(error, ClusterError::Timeout { .. }), "{error}");
+    assert_eq!(started.elapsed(), Duration::from_secs(10));
+}

@@ -6,13 +6,14 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use twinspan_core::codec::{Format, Layout};
-use twinspan_core::model::{LeaseId, ServiceKey};
+use twinspan_core::model::{LeaseId, ServiceKey, Slice};
 
 use super::queue::{self, Queue};
 use super::router::{Router, Sources};
 use super::service_registry::Command;
 use super::views::Views;
 use crate::api::RegisteredService;
+use crate::cluster::convert;
 use crate::cluster::view::{ClusterEvent, Kind};
 use crate::env::Env;
 use crate::probe::ProbeEvent;
@@ -104,6 +105,16 @@ impl Bench {
     }
 }
 
+/// A slice of ours that tells of a RegisteredService.
+fn slice_of(owner: &str) -> Slice {
+    let owner =
+        json!([{"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "name": owner, "uid": "u"}]);
+    let labels = json!({"endpointslice.kubernetes.io/managed-by": "twinspan.dev"});
+    let slice = json!({"metadata": {"name": "s", "resourceVersion": "1", "labels": labels, "ownerReferences": owner},
+        "addressType": "IPv4", "endpoints": []});
+    convert::slice(serde_json::from_value(slice).unwrap())
+}
+
 fn nothing() -> (Vec<String>, Vec<Command>) {
     (vec![], vec![])
 }
@@ -179,9 +190,10 @@ async fn a_registry_wakes_those_that_refer_to_it_and_the_owners_of_its_records()
 async fn a_process_that_begins_or_ceases_to_lead_reconciles_everything() {
     let mut bench = bench();
     bench.session_with_a_record_of("gone").await;
+    bench.views.cluster().slices.put("shop", slice_of("left"));
     bench.routed().await;
     bench.leading.send_replace(true);
-    let everything = (services(&["gone", "w", "x", "y", "z"]), vec![Command::ReconcileAll]);
+    let everything = (services(&["gone", "left", "w", "x", "y", "z"]), vec![Command::ReconcileAll]);
     assert_eq!(bench.routed().await, everything);
     bench.leading.send_replace(false);
     assert_eq!(bench.routed().await, everything, "it forgets its judgements");

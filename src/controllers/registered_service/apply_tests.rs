@@ -98,6 +98,22 @@ async fn a_suspended_service_only_looks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_may_not_be_withdrawn_is_counted() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.server_registers("192.0.2.7:9000").await;
+    bench.pass().await;
+    bench.after(STATUS_PACE).await;
+    bench.put_service(&json!({"metadata": {"name": "echo", "namespace": "shop", "uid": "service-uid"},
+        "spec": {"type": "ExternalName", "externalName": "example.org"}}));
+    bench.register(&json!({"registryRef": {"name": "main"}, "suspend": true}));
+    bench.pass().await;
+    let (status, keys) = (bench.status(), bench.keys("main"));
+    assert_eq!((status.instances.exported, status.instances.imported, keys.len()), (1, 1, 2), "{status:?}");
+    assert_eq!(bench.condition("Accepted").0, "False ExternalName");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_registry_that_refuses_costs_neither_the_other_registry_nor_the_cluster() {
     let mut bench = bench(&["main", "old"]).await;
     bench.ready(&["10.0.0.1"]);
@@ -199,6 +215,7 @@ async fn a_missing_service_is_created_followed_and_removed() {
     // The watch has not shown it yet: that it is there already is no error.
     assert_eq!(bench.pass().await.action, Action::Await);
     assert_eq!(bench.metric(r#"twinspan_reconcile_total{outcome="failed"}"#), "0");
+    assert_eq!(bench.metric(r#"twinspan_reconcile_total{outcome="synced"}"#), "1", "only the first pass created it");
 
     bench.api.take("");
     let mut object = bench.api.object(&format!("{SERVICES}/echo")).unwrap();

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use twinspan_core::model::ServiceKey;
 
 use super::bench::{Bench, bench};
-use super::crowd::MOST;
+use super::crowd::{MOST, oldest};
 use super::observe::OBSERVATIONS;
 use crate::api::RegisteredService;
 use crate::api::conditions::find;
@@ -64,6 +65,14 @@ async fn a_change_of_a_name_costs_little_more_however_many_want_it() {
     assert!(many <= 2 * some, "{some} observations with 40, {many} with 160");
 }
 
+/// The reason of its condition Accepted, and the instances that it imports.
+fn accepted(bench: &Bench, n: usize) -> (String, i64) {
+    let view = bench.controller.views.cluster();
+    let status = view.registered_services[&key(n)].status.clone().unwrap();
+    let accepted = find(&status.conditions, "Accepted").unwrap();
+    (accepted.reason.clone(), status.instances.imported)
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_oldest_share_a_name_and_the_others_are_told() {
     let bench = bench(&["main"]).await;
@@ -71,15 +80,9 @@ async fn the_oldest_share_a_name_and_the_others_are_told() {
     bench.server_registers("192.0.2.1:9000").await;
     passes(&bench, MOST + 2).await;
     bench.after(Duration::from_secs(10)).await;
-    let accepted = |n: usize| {
-        let view = bench.controller.views.cluster();
-        let status = view.registered_services[&key(n)].status.clone().unwrap();
-        let accepted = find(&status.conditions, "Accepted").unwrap();
-        (accepted.reason.clone(), status.instances.imported)
-    };
-    assert_eq!(accepted(MOST - 1), ("Accepted".to_owned(), 1));
+    assert_eq!(accepted(&bench, MOST - 1), ("Accepted".to_owned(), 1));
     for n in [MOST, MOST + 1] {
-        assert_eq!(accepted(n), ("Conflict".to_owned(), 0));
+        assert_eq!(accepted(&bench, n), ("Conflict".to_owned(), 0));
     }
 
     // One goes, and the next has its place.
@@ -90,6 +93,25 @@ async fn the_oldest_share_a_name_and_the_others_are_told() {
     }
     passes(&bench, MOST + 2).await;
     bench.after(Duration::from_secs(10)).await;
-    assert_eq!(accepted(MOST), ("Accepted".to_owned(), 1));
-    assert_eq!(accepted(MOST + 1).0, "Conflict");
+    assert_eq!(accepted(&bench, MOST), ("Accepted".to_owned(), 1));
+    assert_eq!(accepted(&bench, MOST + 1).0, "Conflict");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_for_a_finalizer_does_not_count() {
+    let bench = bench(&["main"]).await;
+    fill(&bench, MOST + 2);
+    {
+        let mut view = bench.controller.views.cluster();
+        let first = Arc::make_mut(view.registered_services.get_mut(&key(0)).unwrap());
+        first.metadata.finalizers = Some(vec!["example.org/wait".to_owned()]);
+        first.metadata.deletion_timestamp = Some(Time(bench.controller.views.env.now()));
+    }
+    bench.server_registers("192.0.2.1:9000").await;
+    passes(&bench, MOST + 2).await;
+    bench.after(Duration::from_secs(10)).await;
+    assert_eq!(accepted(&bench, MOST), ("Accepted".to_owned(), 1), "it has the place of the first");
+    assert_eq!(accepted(&bench, MOST + 1).0, "Conflict");
+    let siblings = oldest(&bench.controller.views.cluster(), "main", b"echo");
+    assert_eq!(siblings, (1..=MOST).map(key).collect());
 }

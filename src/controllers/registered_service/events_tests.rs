@@ -211,6 +211,7 @@ async fn an_instance_that_lost_its_registration_is_probed_and_told_once() {
     bench.after(STATUS_PACE).await;
     assert_eq!(bench.status().instances.lost, 1);
     assert_eq!(bench.metric("twinspan_lost_instances"), "1");
+    bench.after(Duration::from_secs(31)).await;
     bench.pass().await;
     assert_eq!(bench.events(), [""; 0]);
     bench.unregister();

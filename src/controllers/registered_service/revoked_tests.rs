@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::bench::{Bench, SLICES, STATUS_PACE, bench};
@@ -43,6 +45,18 @@ async fn a_name_that_was_taken_back_goes_whatever_the_spec_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_was_taken_back_goes_from_a_namespace_that_is_being_deleted_too() {
+    let bench = revoked(&json!({"registryRef": {"name": "main"}, "suspend": true})).await;
+    {
+        let mut view = bench.controller.views.cluster();
+        Arc::make_mut(view.namespaces.get_mut("shop").unwrap()).deleting = true;
+    }
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"]);
+    assert_eq!(bench.condition("Accepted").0, "False NotAllowed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dry_run_withdraws_nothing_either() {
     let mut bench = revoked(&json!({"registryRef": {"name": "main"}, "suspend": true})).await;
     let leadership = Leadership::dry_run();
@@ -58,6 +72,7 @@ async fn a_former_name_or_registry_is_no_refuge() {
         json!({"registryRef": {"name": "main"}, "registryName": "other", "suspend": true}),
         json!({"registryRef": {"name": "second"}, "policy": "Observe"}),
         json!({"registryRef": {"name": "second"}, "registryName": "a/b", "suspend": true}),
+        json!({"registryRef": {"name": "second"}, "service": {"ports": [{"name": "rpc", "scheme": "http"}]}}),
     ] {
         let mut bench = bench(&["main", "second"]).await;
         bench.ready(&["10.0.0.1"]);

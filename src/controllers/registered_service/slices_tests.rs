@@ -38,6 +38,7 @@ async fn a_port_that_a_policy_refuses_costs_no_other_port() {
     bench.after(STATUS_PACE - Duration::from_secs(2)).await;
     bench.pass().await;
     assert_eq!(writes(&bench), [""; 0], "it has its own backoff");
+    assert_eq!(bench.metric(r#"twinspan_services{state="failed"}"#), "1", "and is refused meanwhile");
     bench.server_registers("192.0.2.9:9000").await;
     bench.etcd().delete(&["p/echo/192.0.2.8:30000"]);
     bench.after(Duration::from_millis(500)).await;
@@ -202,10 +203,42 @@ async fn what_others_put_onto_our_slice_stays() {
     bench.server_registers("192.0.2.8:9000").await;
     bench.after(Duration::from_millis(500)).await;
     bench.pass().await;
-    let replaced = &bench.api.take(SLICES)[0].body["metadata"];
+    let replaced = bench.api.take(SLICES)[0].body["metadata"].clone();
     assert_eq!(replaced["finalizers"], json!(["mesh.example/drain"]));
     assert_eq!(replaced["labels"]["mesh.example/on"], "yes");
     assert_eq!(replaced["annotations"]["mesh.example/note"], "x");
     let owners: Vec<&Value> = replaced["ownerReferences"].as_array().unwrap().iter().map(|o| &o["uid"]).collect();
     assert_eq!(owners, [&json!("uid-1"), &json!("m-uid")]);
+
+    // The watch has not shown our write yet.
+    bench.server_registers("192.0.2.9:9000").await;
+    bench.after(Duration::from_millis(500)).await;
+    bench.pass().await;
+    let again = &bench.api.take(SLICES)[0].body["metadata"];
+    assert_eq!(again["finalizers"], replaced["finalizers"]);
+    assert_eq!(again["ownerReferences"], replaced["ownerReferences"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_hand_written_endpoints_go_is_imported() {
+    let mut bench = bench(&["main"]).await;
+    bench.register(&json!({"registryRef": {"name": "main"}, "direction": "Import"}));
+    bench.server_registers("192.0.2.7:80").await;
+    // They name no pod.
+    bench.ready(&["192.0.2.7"]);
+    bench.pass().await;
+    assert_eq!(writes(&bench), [""; 0]);
+    bench.ready(&[]);
+    bench.pass().await;
+    assert_eq!(writes(&bench), ["POST 80 192.0.2.7"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cluster_ip_of_a_service_is_not_imported() {
+    let bench = bench(&["main"]).await;
+    bench.controller.views.cluster().cluster_ips.insert("10.96.0.7".parse().unwrap());
+    bench.server_registers("10.96.0.7:80").await;
+    bench.pass().await;
+    assert_eq!(writes(&bench), [""; 0]);
+    assert_eq!(bench.status().skipped[0].reason, "ServiceAddress");
 }

@@ -4,8 +4,10 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use twinspan_core::Timestamp;
+use twinspan_core::model::ServiceKey;
 
 use super::bench::{Bench, SLICES, bench, key};
+use crate::api::RegisteredService;
 use crate::controllers::queue::Action;
 
 /// Two servers, imported; returns the bench and the name of the slice.
@@ -23,7 +25,8 @@ async fn synced() -> (Bench, String) {
 fn owners(bench: &Bench, name: &str, owners: &Value) {
     let path = format!("{SLICES}/{name}");
     let mut object = bench.api.object(&path).unwrap();
-    object["metadata"]["resourceVersion"] = json!("500");
+    let version: u64 = object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+    object["metadata"]["resourceVersion"] = json!((version + 100).to_string());
     object["metadata"]["ownerReferences"] = owners.clone();
     bench.api.put(&path, object);
     bench.show_slice(name);
@@ -32,6 +35,12 @@ fn owners(bench: &Bench, name: &str, owners: &Value) {
 #[tokio::test(start_paused = true)]
 async fn a_slice_without_its_owner_is_taken_back() {
     let (bench, name) = synced().await;
+    owners(&bench, &name, &json!([]));
+    bench.pass().await;
+    let written = bench.api.take(SLICES);
+    assert_eq!((written.len(), written[0].method.as_str()), (1, "PUT"), "nothing else is wrong with it");
+    assert_eq!(written[0].body["metadata"]["ownerReferences"][0]["uid"], "uid-1");
+
     owners(&bench, &name, &json!([]));
     bench.etcd().delete(&["p/echo/192.0.2.7:9000"]);
     bench.after(Duration::from_millis(500)).await;
@@ -55,6 +64,24 @@ async fn a_slice_that_another_controller_has_is_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slice_whose_owner_is_another_one_is_left_to_it() {
+    let (bench, name) = synced().await;
+    let other = json!({
+        "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+        "metadata": {"name": "other", "namespace": "shop", "uid": "uid-2"}, "spec": {"registryRef": {"name": "main"}},
+    });
+    let other: RegisteredService = serde_json::from_value(other).unwrap();
+    bench.controller.views.cluster().index.put(&ServiceKey::new("shop", "other"), &other);
+    // The name in the reference is wrong, and the UID counts.
+    let owner = json!([{"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "name": "echo",
+        "uid": "uid-2", "controller": true}]);
+    owners(&bench, &name, &owner);
+    bench.unregister();
+    bench.pass().await;
+    assert_eq!(bench.api.take(SLICES), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slice_without_an_owner_goes_once_nobody_stands_for_it() {
     let (bench, name) = synced().await;
     owners(&bench, &name, &json!([]));
@@ -64,7 +91,7 @@ async fn a_slice_without_an_owner_goes_once_nobody_stands_for_it() {
     assert_eq!(bench.pass().await.action, Action::Forget);
     let written = bench.api.take(SLICES);
     assert_eq!((written.len(), written[0].method.as_str()), (1, "DELETE"));
-    assert_eq!(written[0].body["preconditions"]["resourceVersion"], "500");
+    assert_eq!(written[0].body["preconditions"]["resourceVersion"], stray.resource_version);
 }
 
 fn slice(bench: &Bench) -> twinspan_core::model::Slice {

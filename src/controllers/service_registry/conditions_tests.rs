@@ -11,6 +11,7 @@ use twinspan_core::plan::service::Incarnation;
 use super::bench::{Bench, RECONNECT, STATUS_PACE, bench, bench_of, echo, etcd, put_own, registry};
 use crate::api::{RegisteredService, ReturnedAs};
 use crate::cluster::convert::{NamespaceView, SecretView};
+use crate::cluster::status_queue::Object;
 use crate::cluster::view::ClusterEvent;
 use crate::controllers::views::Views;
 use crate::leadership::Leadership;
@@ -345,6 +346,39 @@ async fn only_the_leader_writes_a_status_and_a_new_one_writes_at_once() {
     etcd(MAIN).cut();
     bench.after(RECONNECT).await;
     assert_eq!(bench.api.take(""), []);
+}
+
+/// Somebody empties the status of `main`, and the watch shows it.
+async fn somebody_empties_the_status(bench: &Bench, version: &str) {
+    let object = registry("main", 1, &json!({"metadata": {"resourceVersion": version}}));
+    bench.api.put("/apis/twinspan.dev/v1alpha1/serviceregistries/main", serde_json::to_value(&object).unwrap());
+    bench.views.cluster().service_registries.insert("main".to_owned(), Arc::new(object));
+    bench.cluster_shows(ClusterEvent::StatusChanged(Object::ServiceRegistry("main".to_owned()))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_somebody_else_changed_is_put_right() {
+    let leadership = Leadership::none();
+    leadership.acquired();
+    let mut bench = bench_of(leadership.clone());
+    bench.put(registry("main", 1, &json!({}))).await;
+    somebody_empties_the_status(&bench, "500").await;
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    let of_service = ClusterEvent::StatusChanged(Object::RegisteredService(echo()));
+    bench.queue.take_enqueued();
+    bench.cluster_shows(of_service.clone()).await;
+    assert_eq!(bench.queue.take_enqueued(), [echo()]);
+
+    // While this process does not lead it is none of its business, and it compares everything once it leads.
+    leadership.lost();
+    bench.after(STATUS_PACE).await;
+    bench.queue.take_enqueued();
+    somebody_empties_the_status(&bench, "900").await;
+    bench.cluster_shows(of_service).await;
+    assert_eq!((bench.conditions("main")[0].as_str(), bench.queue.take_enqueued()), ("", vec![]));
+    leadership.acquired();
+    bench.after(STATUS_PACE).await;
+    assert_eq!((bench.conditions("main")[0].as_str(), bench.queue.take_enqueued()), ("True Connected", vec![echo()]));
 }
 
 #[tokio::test(start_paused = true)]

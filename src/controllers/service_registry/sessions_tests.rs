@@ -221,3 +221,13 @@ async fn a_service_whose_write_was_refused_is_tried_again_soon() {
     bench.after(Duration::from_secs(2)).await;
     assert!(bench.queue.take_enqueued().contains(&echo()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_waits_for_a_finalizer_has_no_session() {
+    let bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    assert!(bench.handle("main").is_some());
+    let waits = json!({"metadata": {"deletionTimestamp": "2026-01-01T12:00:00Z", "finalizers": ["example.org/wait"]}});
+    bench.put(registry("main", 1, &waits)).await;
+    assert!(bench.handle("main").is_none());
+}

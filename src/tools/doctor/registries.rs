@@ -124,3 +124,35 @@ fn member(endpoint: &str, examined: &Examined, findings: &mut Findings<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::fake_api::FakeApi;
+
+    #[tokio::test]
+    async fn a_password_that_goes_in_clear_is_told() {
+        let api = FakeApi::default();
+        let request = Request {
+            client: api.client(),
+            operator_namespace: "twinspan",
+            service_account: "twinspan",
+            registries: &[],
+        };
+        for (endpoint, auth, told) in [
+            ("http://etcd:2379", json!({"secretRef": {"name": "user"}}), true),
+            ("https://etcd:2379", json!({"secretRef": {"name": "user"}}), false),
+            ("http://etcd:2379", json!(null), false),
+        ] {
+            let object = json!({"metadata": {"name": "main"}, "spec": {"format": "Kitex", "allowed": [],
+                "etcd": {"endpoints": ["https://other:2379", endpoint], "auth": auth}}});
+            // The API server has no Secret and no namespace, so nothing is connected to.
+            let found = registry(&request, "main", &serde_json::from_value(object).unwrap()).await;
+            let clear = found.iter().find(|finding| finding.text.contains("goes in clear"));
+            assert_eq!(clear.map(|finding| finding.level), told.then_some(Level::Warn), "{found:?}");
+            assert!(clear.is_none_or(|finding| finding.text.starts_with(endpoint)), "{found:?}");
+        }
+    }
+}
