@@ -36,7 +36,7 @@ pub fn complaint(version: &str) -> Option<String> {
     }
 }
 
-/// The fault of a version of Kubernetes such as `v1.33.2`, if it has one. Before 1.33 there is no ServiceCIDR API of v1,
+/// The fault of a version of Kubernetes such as `v1.33.2`, if it has one. Before 1.33 there is no ServiceCIDR of v1,
 /// by which addresses of Service ranges are refused, and the operator waits for it.
 pub fn kubernetes_complaint(version: &str) -> Option<String> {
     let mut parts = version.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse::<u64>().ok());
