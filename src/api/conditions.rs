@@ -93,7 +93,7 @@ reasons! {
     RegistryUnavailable [EXPORTED, IMPORTED]: "The ServiceRegistry is not Ready, or does not tell of this name; the message says why. What is there is kept.";
     ClusterUnavailable [EXPORTED, IMPORTED]: "The API server told nothing for 90 s of a kind of object that the direction rests on; the message names it. Nothing is removed because of it; see `/readyz?verbose` and the log.";
     WriteFailed [EXPORTED, IMPORTED]: "A write to the API server failed; the message says which. It is tried again.";
-    RefusedByCluster [EXPORTED, IMPORTED]: "The API server refuses a slice or the Service, by a quota or a policy; the message has its words. It costs that port alone, and is tried again.";
+    RefusedByCluster [EXPORTED, IMPORTED]: "The API server refuses a slice or the Service, by a quota, a policy, or because the operator lacks the permission; the message has its words. It costs that port alone, and is tried again.";
     RegistryNotFound [ACCEPTED]: "There is no such ServiceRegistry: create it, or correct `spec.registryRef`.";
     NotAllowed [ACCEPTED]: "The ServiceRegistry does not allow the namespace that name: its administrator grants it in `spec.allowed`.";
     ServiceMissing [ACCEPTED]: "There is no such Service: create it, or set `spec.service.create`.";

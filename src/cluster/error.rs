@@ -47,12 +47,12 @@ impl ClusterError {
 
     /// Whether the API server refuses this object for good, and would refuse it again.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Quota { .. } | Self::Policy { .. } | Self::Rejected { .. })
+        matches!(self, Self::Forbidden { .. } | Self::Quota { .. } | Self::Policy { .. } | Self::Rejected { .. })
     }
 
-    /// Whether further requests would end like this one, whatever they write.
-    pub fn is_everywhere(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::NotLeader)
+    /// Whether no answer came in time: of the API server, or of a webhook behind it.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Timeout { .. })
     }
 
     pub fn of(what: impl Into<String>, error: kube::Error) -> Self {
@@ -82,16 +82,17 @@ fn refused(what: String, status: Status) -> ClusterError {
         ClusterError::Forbidden { what, message }
     } else if message.contains("exceeded quota") || message.contains("failed quota") {
         ClusterError::Quota { what, message }
-    } else if code == 403 || message.contains("denied") {
+    } else if code == 403 || message.contains("denied") || message.contains("failed calling webhook") {
         ClusterError::Policy { what, message }
     } else {
         ClusterError::Rejected { what, message }
     }
 }
 
-/// A webhook chooses its code itself.
+/// A webhook chooses its code itself; one that cannot be asked is a 500 (`admission/plugin/webhook`).
 fn is_admission(status: &Status) -> bool {
-    (400..500).contains(&status.code) && status.message.contains("denied the request")
+    ((400..500).contains(&status.code) && status.message.contains("denied the request"))
+        || status.message.contains("failed calling webhook")
 }
 
 #[cfg(test)]
@@ -126,13 +127,14 @@ mod tests {
             (422, policy, "policy"),
             (403, webhook, "policy"),
             (400, webhook, "policy"),
+            (500, "Internal error occurred: failed calling webhook \"v.example.org\": connection refused", "policy"),
+            (500, "etcdserver: leader changed", "unreachable"),
             (403, openshift, "policy"),
             (422, "EndpointSlice.discovery.k8s.io \"echo\" is invalid: ports: Too many", "rejected"),
             (400, "bad", "rejected"),
             (404, "endpointslices \"echo\" not found", "conflict"),
             (409, "changed", "conflict"),
             (429, "slow down", "unreachable"),
-            (500, "failed calling webhook", "unreachable"),
         ] {
             assert_eq!(of(code, message), label, "{code} {message}");
         }

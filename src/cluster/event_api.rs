@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::calls::Calls;
+use super::turns::Line;
 use super::{ClusterError, Result};
 use crate::env::Env;
 
@@ -110,7 +111,7 @@ impl EventApi {
                 other => other.map(|_| true),
             }
         };
-        if self.calls.call_within(CALL, what, patched).await? {
+        if self.calls.call_once(Line::Reports, CALL, what, patched).await? {
             return Ok(count);
         }
         self.first(regarding, reason, note, name).await.map(|()| 1)
@@ -132,7 +133,7 @@ impl EventApi {
         };
         let (api, params) = (self.api(regarding), PostParams::default());
         let what = format!("create Event {name}");
-        self.calls.call_within(CALL, what, || api.create(&params, &event)).await.map(drop)
+        self.calls.call_once(Line::Reports, CALL, what, || api.create(&params, &event)).await.map(drop)
     }
 
     fn api(&self, regarding: &ObjectReference) -> Api<Event> {

@@ -8,7 +8,7 @@
 //! - [`writer`]: slices and Services, each under the claim to lead.
 //! - [`status_writer`]: statuses, beside the passes; [`status_queue`]: their order and pace; `status_patch`: one patch.
 //! - [`events`]: Kubernetes Events; `event_api`: the requests for one.
-//! - [`calls`]: the number, the deadlines and the pace of the requests of these three.
+//! - [`calls`]: the deadlines and the pace of the requests of these three; `turns`: their number and order.
 //! - [`client`]: the clients, with their deadlines, which read the API server's clock.
 //!
 //! Owns the watches, the view and the writes. Refuses to plan: the operations come from the planners.
@@ -34,6 +34,7 @@ pub mod status_queue;
 pub mod status_writer;
 #[cfg(test)]
 mod status_writer_tests;
+mod turns;
 pub mod view;
 pub mod watch;
 pub mod writer;

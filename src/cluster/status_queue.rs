@@ -111,7 +111,11 @@ impl StatusQueue {
             Waiting { uid, status, class, number: self.numbered, due, failures: 0, outdated: None }
         });
         uid.clone_into(&mut waiting.uid);
-        (waiting.status, waiting.class, waiting.due) = (status, class, waiting.due.min(due));
+        (waiting.status, waiting.class) = (status, class);
+        // One that failed waits for its own time.
+        if waiting.failures == 0 {
+            waiting.due = waiting.due.min(due);
+        }
     }
 
     pub fn remove(&mut self, object: &Object) {
@@ -221,6 +225,19 @@ mod tests {
             }
         }
         assert!((195..=205).contains(&more), "{more} in 10 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_failed_waits_for_its_own_time_whatever_is_handed_over() {
+        let mut queue = StatusQueue::default();
+        queue.put(service("a"), "uid", status(0), false);
+        let sent = queue.start(&queue.next().unwrap()).unwrap();
+        queue.retry(&service("a"), Duration::from_secs(60), Waiting { failures: 1, ..sent });
+        tokio::time::sleep(PACE).await;
+        queue.put(service("a"), "uid", status(1), false);
+        assert_eq!(queue.next(), Err(Some(Instant::now() + Duration::from_secs(55))));
+        tokio::time::sleep(Duration::from_secs(55)).await;
+        assert_eq!(queue.next(), Ok(service("a")));
     }
 
     #[tokio::test(start_paused = true)]

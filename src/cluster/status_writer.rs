@@ -22,9 +22,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::calls::Calls;
+use super::calls::{Calls, unless_gone};
 use super::status_patch::Known;
 use super::status_queue::{Object, PACE, Status, StatusQueue, Waiting};
+use super::turns::Line;
 use super::view::{ClusterEvent, ClusterView};
 use super::{ClusterError, Result};
 use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry, ServiceRegistryStatus, Stored};
@@ -280,12 +281,15 @@ impl StatusWriter {
         Ok(match object {
             Object::ServiceRegistry(name) => {
                 let api: Api<Stored<ServiceRegistry>> = Api::all(client);
-                let written = calls.call(what, || unless_gone(api.patch_status(name, &params, &patch))).await?;
+                let written =
+                    calls.call(Line::Reports, what, || unless_gone(api.patch_status(name, &params, &patch))).await?;
                 written.map(|stored| Known::from(&stored.object))
             }
             Object::RegisteredService(key) => {
                 let api: Api<Stored<RegisteredService>> = Api::namespaced(client, &key.namespace);
-                let written = calls.call(what, || unless_gone(api.patch_status(&key.name, &params, &patch))).await?;
+                let written = calls
+                    .call(Line::Reports, what, || unless_gone(api.patch_status(&key.name, &params, &patch)))
+                    .await?;
                 written.map(|stored| Known::from(&stored.object))
             }
         })
@@ -296,11 +300,17 @@ impl StatusWriter {
         Ok(match object {
             Object::ServiceRegistry(name) => {
                 let api: Api<Stored<ServiceRegistry>> = Api::all(client);
-                self.calls.call(what, || api.get_opt(name)).await?.map(|stored| Known::from(&stored.object))
+                self.calls
+                    .call(Line::Reports, what, || api.get_opt(name))
+                    .await?
+                    .map(|stored| Known::from(&stored.object))
             }
             Object::RegisteredService(key) => {
                 let api: Api<Stored<RegisteredService>> = Api::namespaced(client, &key.namespace);
-                self.calls.call(what, || api.get_opt(&key.name)).await?.map(|stored| Known::from(&stored.object))
+                self.calls
+                    .call(Line::Reports, what, || api.get_opt(&key.name))
+                    .await?
+                    .map(|stored| Known::from(&stored.object))
             }
         })
     }
@@ -356,13 +366,5 @@ impl State {
                 .get(object)
                 .and_then(|answer| answer.differs.as_ref())
                 .is_some_and(|(asked, became)| asked == status && known.status.as_ref() == Some(became))
-    }
-}
-
-/// A missing object needs no status.
-async fn unless_gone<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<Option<T>> {
-    match call.await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
-        other => other.map(Some),
     }
 }

@@ -18,8 +18,9 @@ use tokio::sync::mpsc;
 use twinspan_core::model::{NewService, ObjectKey, ServiceKey};
 use twinspan_core::plan::slices::SliceOp;
 
-use super::calls::Calls;
+use super::calls::{Calls, unless_gone};
 use super::convert::OthersMetadata;
+use super::turns::Line;
 use super::view::{ClusterEvent, ClusterView};
 use super::{ClusterError, Result, convert};
 use crate::telemetry::metrics::Metrics;
@@ -75,25 +76,26 @@ impl ClusterWriter {
     async fn send_slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<Vec<ServiceKey>> {
         let namespace = &owner.key.namespace;
         let api: Api<EndpointSlice> = Api::namespaced(self.calls.client.clone(), namespace);
+        let line = Line::Namespace(namespace.to_owned());
         let post = PostParams::default();
         let written = match op {
             SliceOp::Create(spec) => {
                 let object =
                     convert::endpoint_slice(namespace, owner.reference(), spec, None, OthersMetadata::default());
                 let what = format!("create EndpointSlice {namespace}/{}", spec.name);
-                self.calls.call(what, || api.create(&post, &object)).await?
+                self.calls.call(line, what, || api.create(&post, &object)).await?
             }
             SliceOp::Update { spec, if_version } => {
                 let others = self.view().slices.others(&ObjectKey::new(namespace, &spec.name));
                 let object = convert::endpoint_slice(namespace, owner.reference(), spec, Some(if_version), others);
                 let what = format!("replace EndpointSlice {namespace}/{}", spec.name);
-                self.calls.call(what, || api.replace(&spec.name, &post, &object)).await?
+                self.calls.call(line, what, || api.replace(&spec.name, &post, &object)).await?
             }
             SliceOp::Delete { name, if_version, .. } => {
                 let preconditions = Preconditions { resource_version: Some(if_version.clone()), uid: None };
                 let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                 let what = format!("delete EndpointSlice {namespace}/{name}");
-                self.calls.call(what, || unless_gone(api.delete(name, &params))).await?;
+                self.calls.call(line, what, || unless_gone(api.delete(name, &params))).await?;
                 return Ok(self.view().slices.set_deleting(&ObjectKey::new(namespace, name)));
             }
         };
@@ -126,7 +128,9 @@ impl ClusterWriter {
         .map_err(|e| ClusterError::Rejected { what: format!("Service {}", new.key), message: e.to_string() })?;
         let api: Api<Service> = Api::namespaced(self.calls.client.clone(), &new.key.namespace);
         let post = PostParams::default();
-        self.calls.call(format!("create Service {}", new.key), || api.create(&post, &object)).await?;
+        self.calls
+            .call(line_of(&new.key), format!("create Service {}", new.key), || api.create(&post, &object))
+            .await?;
         Ok(())
     }
 
@@ -137,7 +141,7 @@ impl ClusterWriter {
         let patch = Patch::Merge(json!({"metadata": {"uid": uid}, "spec": {"ports": ports(new)}}));
         let what = format!("patch the ports of Service {}", new.key);
         let params = PatchParams::default();
-        self.calls.call(what, || api.patch(&new.key.name, &params, &patch)).await?;
+        self.calls.call(line_of(&new.key), what, || api.patch(&new.key.name, &params, &patch)).await?;
         Ok(())
     }
 
@@ -148,7 +152,7 @@ impl ClusterWriter {
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let what = format!("delete Service {key}");
-        self.calls.call(what, || unless_gone(api.delete(&key.name, &params))).await
+        self.calls.call(line_of(key), what, || unless_gone(api.delete(&key.name, &params))).await.map(drop)
     }
 }
 
@@ -165,12 +169,8 @@ impl Owner<'_> {
     }
 }
 
-/// A missing object needs no deletion.
-async fn unless_gone<T>(call: impl Future<Output = kube::Result<T>>) -> kube::Result<()> {
-    match call.await {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-        other => other.map(drop),
-    }
+fn line_of(key: &ServiceKey) -> Line {
+    Line::Namespace(key.namespace.clone())
 }
 
 fn ports(new: &NewService) -> Vec<serde_json::Value> {

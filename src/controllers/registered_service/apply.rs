@@ -22,6 +22,9 @@ use crate::registry::RegistryError;
 use crate::registry::handle::RegistryHandle;
 use crate::registry::writer::WriteReport;
 
+/// Groups of slices that may get no answer in one pass: a webhook may be slow for one port, the API server for all.
+const MOST_UNANSWERED: usize = 2;
+
 /// The result of the writes.
 #[derive(Debug, Default)]
 pub struct Applied {
@@ -43,6 +46,8 @@ pub struct Applied {
     pub service_failed: bool,
     /// Whether the writers were asked to write.
     pub attempted: bool,
+    /// Whether groups of slices were not tried, because others got no answer.
+    pub left_over: bool,
 }
 
 impl Applied {
@@ -169,7 +174,7 @@ impl Controller {
         applied
     }
 
-    /// Returns an error that would meet every further request; the others are in `applied`.
+    /// Returns the first error that is no group's own; those are in `applied`.
     async fn write_services_and_slices(
         &self,
         observed: &Observed,
@@ -184,22 +189,30 @@ impl Controller {
         for op in &plan.slices.ops {
             groups.entry(op.group()).or_default().push(op);
         }
+        let mut groups: Vec<_> = groups.into_iter().collect();
+        let first = observed.checkpoint.unanswered_passes.checked_rem(groups.len()).unwrap_or_default();
+        groups.rotate_left(first);
         let mut failed = written.err();
-        if let Some(error) = failed.take_if(|error| error.is_everywhere()) {
-            return Err(error);
-        }
+        let mut unanswered = usize::from(failed.as_ref().is_some_and(ClusterError::is_unanswered));
         for (group, ops) in groups {
+            if unanswered >= MOST_UNANSWERED || matches!(failed, Some(ClusterError::NotLeader)) {
+                applied.left_over = true;
+                break;
+            }
             for op in ops {
                 match (self.writers.cluster.slice(&owner, op).await, group) {
                     (Ok(()), _) => {
                         applied.slices += 1;
                         continue;
                     }
-                    (Err(error), _) if error.is_everywhere() => return Err(error),
                     (Err(error), Some(group)) if error.is_refusal() => {
                         applied.refused.insert(group, error.to_string());
                     }
-                    (Err(error), _) => drop(failed.get_or_insert(error)),
+                    (Err(error @ ClusterError::NotLeader), _) => failed = Some(error),
+                    (Err(error), _) => {
+                        unanswered += usize::from(error.is_unanswered());
+                        failed.get_or_insert(error);
+                    }
                 }
                 break;
             }

@@ -47,6 +47,8 @@ pub struct Checkpoint {
     pub strays_since: Option<Timestamp>,
     /// Passes in a row whose writes to the cluster lost a race.
     pub lost_races: u32,
+    /// Passes in a row that left groups of slices over. Each begins with another group.
+    pub unanswered_passes: usize,
     /// The writes that a dry run logged last.
     pub dry_run: String,
 }

@@ -221,7 +221,8 @@ fn next_checkpoint(observed: &Observed, plan: &Plan, applied: &Applied, now: Tim
     let planned = plan.checkpoint(&observed.facts, &last.planned);
     let mut checkpoint = Checkpoint { planned, ..last.clone() };
     if applied.attempted {
-        checkpoint.planned.refused = last.planned.refused.after(&applied.refused, now);
+        checkpoint.planned.refused = last.planned.refused.after(&applied.refused, !applied.left_over, now);
+        checkpoint.unanswered_passes = if applied.left_over { last.unanswered_passes.wrapping_add(1) } else { 0 };
         checkpoint.lost_races = if applied.lost_race() { last.lost_races.saturating_add(1) } else { 0 };
     }
     checkpoint

@@ -72,6 +72,48 @@ async fn a_port_that_a_policy_refuses_costs_no_other_port() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_port_that_gets_no_answer_costs_the_others_little() {
+    let bench = bench(&["main"]).await;
+    for server in ["192.0.2.1:9000", "192.0.2.2:9001", "192.0.2.3:9002"] {
+        bench.server_registers(server).await;
+    }
+    bench.api.stall_next("/endpointslices", 2);
+    assert_eq!(bench.pass().await.action, Action::Retry);
+    assert_eq!(writes(&bench), [""; 0], "two without an answer are enough");
+    assert_eq!(bench.condition("Imported").0, "False WriteFailed");
+    bench.api.stall_next("/endpointslices", 1);
+    bench.pass().await;
+    assert_eq!(writes(&bench), ["POST 9002 192.0.2.3", "POST 9000 192.0.2.1"], "another one was the first");
+    bench.pass().await;
+    assert_eq!(writes(&bench), ["POST 9001 192.0.2.2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_is_refused_is_tried_again_by_itself() {
+    let bench = bench(&["main"]).await;
+    for server in ["192.0.2.1:9000", "192.0.2.2:9001", "192.0.2.3:9002"] {
+        bench.server_registers(server).await;
+    }
+    bench.pass().await;
+    bench.api.take(SLICES);
+    bench.api.refuse("endpointslices", 403);
+    bench.etcd().delete(&["p/echo/192.0.2.1:9000"]);
+    bench.after(Duration::from_millis(500)).await;
+    bench.pass().await;
+    bench.pass().await;
+    // Whatever else has it looked at meanwhile.
+    let Action::RequeueAfter(wait) = bench.pass().await.action else { panic!("it waits for the next attempt") };
+    assert!(wait <= Duration::from_secs(5), "{wait:?}");
+    assert_eq!(bench.metric(r#"twinspan_writes_total{side="cluster",op="delete",result="forbidden"}"#), "2");
+    assert_eq!(bench.metric(r#"twinspan_services{state="failed"}"#), "1");
+    assert_eq!(writes(&bench), ["DELETE", "DELETE"]);
+    bench.api.accept();
+    bench.after(wait).await;
+    bench.pass().await;
+    assert_eq!(writes(&bench), ["DELETE"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn removals_pass_where_an_addition_to_the_same_slice_is_refused() {
     let bench = bench(&["main"]).await;
     for server in ["192.0.2.6:9000", "192.0.2.7:9000", "192.0.2.8:9000"] {

@@ -188,7 +188,10 @@ fn leave_out(plan: &mut Plan, input: &Input<'_>, slices: &[&Slice], endpoints: &
     let present = present(slices, &[], "");
     plan.left_out = endpoints.keys().map(|addr| **addr).filter(|addr| !present.contains_key(addr)).collect();
     let refusal = |group| Some((group, input.refused.standing(group, input.now)?));
-    let groups: BTreeSet<SliceGroup> = endpoints.keys().map(|addr| SliceGroup::from(**addr)).collect();
+    // A group that is not wanted any more is refused as long as its removal is.
+    let stuck = slices.iter().filter_map(|slice| SliceGroup::of(slice));
+    let stuck = stuck.filter(|group| !input.refused.may_shrink(*group, input.now));
+    let groups: BTreeSet<SliceGroup> = endpoints.keys().map(|addr| SliceGroup::from(**addr)).chain(stuck).collect();
     for (group, refusal) in groups.into_iter().filter_map(refusal) {
         plan.refused.insert(group, refusal.message.clone());
         plan.requeue_at = earlier(plan.requeue_at, Some(refusal.until));

@@ -71,14 +71,16 @@ impl Refusals {
         !self.standing(group, now).is_some_and(|refusal| refusal.removals)
     }
 
-    /// The refusals after a pass that wrote: those that still stand, and those that it met.
-    pub fn after(&self, met: &BTreeMap<SliceGroup, String>, now: Timestamp) -> Self {
+    /// The refusals after a pass that wrote: those that still stand, and those that it met. Where it did not try every
+    /// group, those that it did not meet stay as they were.
+    pub fn after(&self, met: &BTreeMap<SliceGroup, String>, tried_all: bool, now: Timestamp) -> Self {
         let groups: BTreeSet<SliceGroup> = self.0.keys().chain(met.keys()).copied().collect();
         let next = |group: SliceGroup| match (self.standing(group, now), met.get(&group)) {
             (Some(standing), None) => Some(standing.clone()),
             (Some(standing), Some(_)) => Some(Refusal { removals: true, ..standing.clone() }),
             // The attempt that was due succeeded, or nothing had to be written any more.
-            (None, None) => None,
+            (None, None) if tried_all => None,
+            (None, None) => self.0.get(&group).cloned(),
             (None, Some(message)) => {
                 let attempts = self.0.get(&group).map_or(1, |before| before.attempts.saturating_add(1));
                 let doublings = attempts.saturating_sub(1).min(DOUBLINGS);
@@ -112,30 +114,32 @@ mod tests {
     fn each_group_backs_off_by_itself_up_to_a_minute() {
         let [a, b] = [80, 90].map(|number| SliceGroup { family: Family::V4, number });
         let met = |group: SliceGroup| BTreeMap::from([(group, "no".to_owned())]);
-        let mut refusals = Refusals::default().after(&met(a), at(0));
+        let mut refusals = Refusals::default().after(&met(a), true, at(0));
         assert!(refusals.standing(a, at(4)).is_some() && refusals.standing(b, at(4)).is_none());
         let (mut now, mut waits) = (at(0), Vec::new());
         for _ in 0..6 {
             let until = refusals.next_attempt(now).unwrap();
             waits.push(until.duration_since(now).as_secs());
             now = until;
-            refusals = refusals.after(&met(a), now);
+            refusals = refusals.after(&met(a), true, now);
         }
         assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
-        let both = refusals.after(&met(b), now);
+        let both = refusals.after(&met(b), true, now);
         assert_eq!(both.next_attempt(now), Some(now + SignedDuration::from_secs(5)));
         assert!(both.standing(a, now).is_some());
         let late = now + SignedDuration::from_secs(100);
-        assert_eq!(both.after(&BTreeMap::new(), late), Refusals::default(), "the attempts succeeded");
+        assert_eq!(both.after(&BTreeMap::new(), true, late), Refusals::default(), "the attempts succeeded");
+        let untried = both.after(&BTreeMap::new(), false, late).after(&met(a), true, late);
+        assert_eq!(untried.next_attempt(late), Some(late + LONGEST_WAIT), "nobody tried, so it goes on as it was");
     }
 
     #[test]
     fn removals_that_are_refused_too_wait_for_the_next_attempt() {
         let group = SliceGroup { family: Family::V4, number: 80 };
         let met = BTreeMap::from([(group, "no".to_owned())]);
-        let once = Refusals::default().after(&met, at(0));
+        let once = Refusals::default().after(&met, true, at(0));
         assert!(once.may_shrink(group, at(1)) && !once.lacks(&met, at(1)));
-        let twice = once.after(&met, at(1));
+        let twice = once.after(&met, true, at(1));
         assert!(!twice.may_shrink(group, at(1)) && twice.may_shrink(group, at(5)));
     }
 }

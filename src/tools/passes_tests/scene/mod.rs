@@ -90,7 +90,7 @@ impl Scene {
             let passed = Given::read(name, given).pass(&memory);
             let before = &passed.observed.checkpoint.planned;
             let mut planned = passed.plan.checkpoint(&passed.observed.facts, before);
-            planned.refused = before.refused.after(&passed.applied.refused, passed.now);
+            planned.refused = before.refused.after(&passed.applied.refused, true, passed.now);
             memory.checkpoints.set(&key(), Checkpoint { planned, ..Checkpoint::default() });
             memory.status = Some(passed.status);
         }

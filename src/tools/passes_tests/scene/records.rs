@@ -162,10 +162,7 @@ impl ErrorsGiven {
         Applied {
             registry_error: self.registry.as_deref().map(registry_error),
             cluster_error: self.cluster.as_deref().map(|error| match error {
-                "Forbidden" => ClusterError::Forbidden {
-                    what: "create EndpointSlices in shop".into(),
-                    message: "no permission".into(),
-                },
+                "Timeout" => ClusterError::Timeout { what: "create EndpointSlices in shop".into(), seconds: 10 },
                 "Conflict" => ClusterError::Conflict {
                     what: "replace EndpointSlice shop/echo-abc".into(),
                     message: "the object has been modified".into(),
