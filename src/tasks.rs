@@ -35,8 +35,11 @@ fn text(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Runs a task until it ends; one that breaks off begins again.
-pub async fn repeated<F: Future<Output = ()>>(name: &str, task: impl Fn() -> F) {
-    while unbroken(name, task()).await.is_err() {
+pub async fn repeated<T, F: Future<Output = T>>(name: &str, task: impl Fn() -> F) -> T {
+    loop {
+        if let Ok(ended) = unbroken(name, task()).await {
+            return ended;
+        }
         tokio::time::sleep(AGAIN).await;
     }
 }

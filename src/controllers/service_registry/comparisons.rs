@@ -3,18 +3,19 @@
 //! Owns the tasks that compare, their pace and the verdicts. Refuses to know how two etcds are told apart, which
 //! [`crate::registry::rivals`] does, and the consequence.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::duplicates::{Older, Verdicts};
+use super::duplicates::{Older, Pair, Verdicts};
 use crate::registry::RegistryError;
 use crate::registry::handle::RegistryHandle;
 use crate::registry::rivals::{self, Comparison};
 use crate::registry::sessions::Registries;
+use crate::tasks;
 
 /// First wait before two ServiceRegistries are compared again; doubled for each further one. A new connection and a
 /// raised epoch end it.
@@ -29,10 +30,27 @@ pub(super) struct Comparisons(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     verdicts: Verdicts,
-    /// Younger and older ones that are being compared.
-    under_way: BTreeSet<(String, String)>,
+    /// The task of each pair that is being compared, the older one first.
+    under_way: BTreeMap<(String, String), Arc<Task>>,
     /// Younger ones with a new verdict.
     decided: BTreeSet<String>,
+}
+
+/// A task, by what it compares.
+#[derive(Debug)]
+struct Task {
+    theirs: Arc<RegistryHandle>,
+    ours: Arc<RegistryHandle>,
+    endpoints: Pair,
+    stop: CancellationToken,
+}
+
+impl Task {
+    fn compares_the_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.theirs, &other.theirs)
+            && Arc::ptr_eq(&self.ours, &other.ours)
+            && self.endpoints == other.endpoints
+    }
 }
 
 impl Comparisons {
@@ -50,9 +68,14 @@ impl Comparisons {
         self.lock().decided.remove(younger)
     }
 
-    /// Whatever was proven about a ServiceRegistry proves nothing any more.
+    /// Whatever was proven about a ServiceRegistry proves nothing any more, and neither does what is being compared.
     pub fn forget(&self, name: &str) {
-        self.lock().verdicts.retain(|(older, younger), _| older != name && younger != name);
+        let mut state = self.lock();
+        state.verdicts.retain(|(older, younger), _| older != name && younger != name);
+        state.decided.remove(name);
+        for (_, task) in state.under_way.extract_if(.., |(older, younger), _| older == name || younger == name) {
+            task.stop.cancel();
+        }
     }
 
     /// Finds out whether an older ServiceRegistry leads to the same etcd; the younger one waits meanwhile.
@@ -66,24 +89,39 @@ impl Comparisons {
     ) {
         let pair = (older.name.clone(), name.to_owned());
         let (Some(theirs), Some(ours)) = (registries.get(&older.name), registries.get(name)) else { return };
-        if !self.lock().under_way.insert(pair.clone()) {
-            return;
+        let task = Arc::new(Task { theirs, ours, endpoints: older.endpoints, stop: stop.child_token() });
+        {
+            let mut state = self.lock();
+            if state.under_way.get(&pair).is_some_and(|former| former.compares_the_same(&task)) {
+                return;
+            }
+            if let Some(former) = state.under_way.insert(pair.clone(), task.clone()) {
+                former.stop.cancel();
+            }
         }
-        let (all, registries, stop) = (self.clone(), registries.clone(), stop.clone());
+        let (all, registries) = (self.clone(), registries.clone());
         tasks.spawn(async move {
             let found = tokio::select! {
-                () = stop.cancelled() => None,
-                found = compare(&registries, &theirs, &ours) => found,
+                () = task.stop.cancelled() => None,
+                found = tasks::repeated("comparison", || compare(&registries, &task.theirs, &task.ours)) => found,
             };
-            let mut state = all.lock();
-            state.under_way.remove(&pair);
-            if let Some(found) = found {
-                state.decided.insert(pair.1.clone());
-                state.verdicts.insert(pair, (older.endpoints, found));
-            }
-            drop(state);
-            ours.report();
+            all.end(pair, &task, found);
+            // The younger one waits no more, or waits for another task.
+            task.ours.report();
         });
+    }
+
+    /// Takes the result of a task, unless the pair was forgotten or has another task by now.
+    fn end(&self, pair: (String, String), task: &Arc<Task>, found: Option<Comparison>) {
+        let mut state = self.lock();
+        if !state.under_way.get(&pair).is_some_and(|current| Arc::ptr_eq(current, task)) {
+            return;
+        }
+        state.under_way.remove(&pair);
+        if let Some(found) = found {
+            state.decided.insert(pair.1.clone());
+            state.verdicts.insert(pair, (task.endpoints.clone(), found));
+        }
     }
 }
 

@@ -1,10 +1,25 @@
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use twinspan_core::model::LeaseId;
 
-use super::bench::{RECONNECT, STATUS_PACE, alias, bench, echo, etcd, registry};
+use super::bench::{Bench, RECONNECT, STATUS_PACE, alias, bench, bench_of, echo, etcd, put_own, registry};
+use super::comparisons::Comparisons;
+use super::duplicates::Older;
 use crate::cluster::view::ClusterEvent;
+use crate::leadership::Leadership;
+use crate::registry::fake::Faults;
+use crate::registry::handle::RegistryHandle;
+use crate::registry::rivals::Comparison;
 
 const MAIN: &str = "http://main:2379";
+const WEST: &str = "http://west:2379";
+/// A comparison that proves nothing so long waits minutes for its next attempt.
+const SLEEPY: Duration = Duration::from_secs(1800);
 
 #[tokio::test(start_paused = true)]
 async fn of_two_for_one_keyspace_the_older_one_runs_and_the_younger_follows_it() {
@@ -58,13 +73,13 @@ fn fenced(name: &str, day: u32, changes: &serde_json::Value) -> crate::api::Serv
 #[tokio::test(start_paused = true)]
 async fn two_etcds_with_one_cluster_id_serve_two_registries() {
     let bench = bench();
-    for endpoint in [MAIN, "http://west:2379"] {
+    for endpoint in [MAIN, WEST] {
         etcd(endpoint).put("somebody/else", "", LeaseId::NONE);
     }
     bench.put(fenced("main", 1, &json!({}))).await;
     bench.put(fenced("west", 2, &json!({}))).await;
     bench.after(STATUS_PACE).await;
-    assert_eq!(etcd("http://west:2379").records().len(), 3, "an epoch and an incarnation");
+    assert_eq!(etcd(WEST).records().len(), 3, "an epoch and an incarnation");
     for name in ["main", "west"] {
         assert_eq!(bench.conditions(name)[0], "True Connected", "{name}");
         assert!(bench.handle(name).unwrap().is_sole(), "{name}");
@@ -80,7 +95,7 @@ async fn an_etcd_that_was_made_of_the_others_snapshot_is_another_one() {
     bench.put(fenced("main", 1, &json!({}))).await;
     bench.put(fenced("west", 2, &json!({"spec": {"etcd": {"endpoints": [MAIN]}}}))).await;
     assert_eq!(bench.conditions("west")[0], "False Conflict", "the same endpoint");
-    etcd("http://west:2379").restore(&etcd(MAIN).backup());
+    etcd(WEST).restore(&etcd(MAIN).backup());
     bench.put(fenced("west", 2, &west)).await;
     bench.after(STATUS_PACE).await;
     assert_eq!(bench.conditions("west")[0], "True Connected");
@@ -128,4 +143,81 @@ async fn without_a_prefix_two_registries_share_an_etcd_and_only_a_name_in_both_i
     bench.views.cluster().index.remove(&echo());
     bench.cluster_shows(ClusterEvent::Names("main".into())).await;
     assert_eq!(taken("echo"), None);
+}
+
+/// Two etcds with one cluster ID.
+async fn main_and_west(bench: &Bench) {
+    for endpoint in [MAIN, WEST] {
+        etcd(endpoint).put("somebody/else", "", LeaseId::NONE);
+    }
+    bench.put(fenced("main", 1, &json!({}))).await;
+    bench.put(fenced("west", 2, &json!({}))).await;
+    bench.after(STATUS_PACE).await;
+}
+
+/// Begins to compare them, apart from what the controller compares.
+fn start(comparisons: &Comparisons, bench: &Bench) {
+    let older = Older { name: "main".into(), proven: false, endpoints: (vec![MAIN.into()], vec![WEST.into()]) };
+    comparisons.start(&bench.views.registries, "west", older, &TaskTracker::new(), &CancellationToken::new());
+}
+
+fn verdicts(comparisons: &Comparisons) -> Vec<Comparison> {
+    comparisons.verdicts().into_values().map(|(_, found)| found).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_from_before_says_nothing_about_those_that_are_there_now() {
+    let (bench, comparisons) = (bench(), Comparisons::default());
+    main_and_west(&bench).await;
+    start(&comparisons, &bench);
+    comparisons.forget("main");
+    bench.after(STATUS_PACE).await;
+    assert_eq!(verdicts(&comparisons), []);
+    assert!(!comparisons.is_decided("west"));
+    start(&comparisons, &bench);
+    comparisons.forget("west");
+    start(&comparisons, &bench);
+    bench.after(STATUS_PACE).await;
+    assert_eq!(verdicts(&comparisons), [Comparison::OtherEtcd], "by the second task");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_session_does_not_wait_for_the_comparison_of_the_one_before() {
+    let (bench, comparisons) = (bench(), Comparisons::default());
+    main_and_west(&bench).await;
+    let west = bench.views.registries.running()["west"].clone();
+    let mut idle = west.clone();
+    idle.handle = RegistryHandle::new("west", &west.settings.identity, None, mpsc::unbounded_channel().0);
+    bench.views.registries.running().insert("west".into(), idle);
+    start(&comparisons, &bench);
+    bench.after(SLEEPY).await;
+    assert_eq!(verdicts(&comparisons), []);
+    bench.views.registries.running().insert("west".into(), west);
+    start(&comparisons, &bench);
+    bench.after(STATUS_PACE).await;
+    assert_eq!(verdicts(&comparisons), [Comparison::OtherEtcd]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_that_breaks_off_begins_again() {
+    let (bench, comparisons) = (bench(), Comparisons::default());
+    main_and_west(&bench).await;
+    etcd(MAIN).set_faults(Faults { breaks_off: Some("read"), ..Faults::default() });
+    start(&comparisons, &bench);
+    bench.after(STATUS_PACE).await;
+    assert_eq!(verdicts(&comparisons), [Comparison::OtherEtcd]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_younger_one_does_not_wait_for_an_older_one_that_is_gone() {
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+    // Only a leader could tell them apart.
+    let bench = bench_of(Leadership::none());
+    main_and_west(&bench).await;
+    bench.after(SLEEPY).await;
+    let west = bench.handle("west").unwrap();
+    assert!(!west.is_sole());
+    bench.delete("main").await;
+    assert_eq!(bench.views.registries.draining().len(), 1);
+    assert!(Arc::ptr_eq(&west, &bench.handle("west").unwrap()) && west.is_sole());
 }

@@ -58,12 +58,20 @@ pub(super) fn begin(
             () = adopted.cancelled() => return,
             () = drain(&views, &draining.running.handle, gone_at) => {}
         }
-        let handle = &draining.running.handle;
-        draining.running.stop.cancel();
-        views.registries.draining().retain(|other| !Arc::ptr_eq(&other.running.handle, handle));
-        // Another ServiceRegistry of the same name may wait.
-        handle.report();
+        if take(&views, &draining) {
+            draining.running.stop.cancel();
+            // Another ServiceRegistry of the same name may wait.
+            draining.running.handle.report();
+        }
     });
+}
+
+/// Takes a session off the list, so that nothing can adopt it; false if it was adopted before. It may drain again since
+/// then.
+fn take(views: &Views, draining: &Draining) -> bool {
+    let mut all = views.registries.draining();
+    let ours = |other: &mut Draining| Arc::ptr_eq(&other.running.handle, &draining.running.handle);
+    !draining.adopted.is_cancelled() && all.extract_if(.., ours).count() > 0
 }
 
 fn keep_for(views: &Views, handle: &RegistryHandle, gone_at: Timestamp, length: Option<SignedDuration>) {

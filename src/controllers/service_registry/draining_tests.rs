@@ -92,6 +92,18 @@ async fn a_registry_that_only_a_list_lacks_goes_on_until_it_is_there_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_is_being_adopted_as_its_time_ends_goes_on() {
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+    let bench = bench();
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench.delete("main").await;
+    // Between the two steps of an adoption the session is on neither list.
+    let adopted = bench.views.registries.draining().pop().unwrap();
+    bench.after(Duration::from_secs(31)).await;
+    assert!(!adopted.running.stop.is_cancelled() && adopted.running.handle.connection().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_registry_that_goes_with_its_services_is_kept_and_one_that_goes_alone_is_not() {
     for with_services in [true, false] {
         let bench = bench();

@@ -53,30 +53,48 @@ pub(super) fn same_keyspace(a: &Identity, b: &Identity) -> bool {
     a.cluster_id == b.cluster_id && a.layout.same_keyspace(&b.layout)
 }
 
+/// The registry that a ServiceRegistry means.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub identity: Identity,
+    endpoints: Vec<String>,
+}
+
+/// The registry that a ServiceRegistry means; absent while that is unknown. One whose connection this version cannot
+/// read keeps the registry of its session, and has none without: it is nobody's duplicate.
+pub(super) fn place(known: Known<'_>, object: &ServiceRegistry) -> Option<Place> {
+    match settings::identity(object, known.view) {
+        Ok(identity) => Some(Place { identity, endpoints: object.spec.etcd.endpoints.clone() }),
+        Err(_) => known.running.get(object.metadata.name.as_ref()?).map(in_session),
+    }
+}
+
+fn in_session(Running { settings, .. }: &Running) -> Place {
+    Place { identity: settings.identity.clone(), endpoints: settings.connection.endpoints.clone() }
+}
+
 /// The older ServiceRegistries that have, or may have, the same keyspace of the same etcd.
 pub(super) fn older_duplicates(known: Known<'_>, object: &ServiceRegistry) -> Vec<Older> {
     let Known { view, running, last, verdicts } = known;
     let age = |object: &ServiceRegistry| {
         (object.metadata.creation_timestamp.as_ref().map(|time| time.0), object.metadata.name.clone())
     };
-    let identity = |object: &ServiceRegistry| settings::identity(object, view).ok();
-    let (Some(ours), Some(our_name)) = (identity(object), object.metadata.name.clone()) else { return Vec::new() };
-    let endpoints = &object.spec.etcd.endpoints;
+    let (Some(ours), Some(our_name)) = (place(known, object), object.metadata.name.clone()) else { return Vec::new() };
+    let Place { identity: ours, endpoints } = ours;
     let our_last = match running.get(&our_name) {
         Some(running) => met(running),
         // The status may still name the etcd of earlier endpoints.
-        None => last.filter(|last| last.endpoints == *endpoints).map(|last| LastKnown::from((last.etcd, 0))),
+        None => last.filter(|last| last.endpoints == endpoints).map(|last| LastKnown::from((last.etcd, 0))),
     };
     let duplicate = |(name, other): (&String, &Arc<ServiceRegistry>)| {
         let runs = running.get(name);
-        let theirs = runs.map(|running| running.settings.identity.clone()).or_else(|| identity(other))?;
+        let Place { identity: theirs, endpoints: addressed } = runs.map(in_session).or_else(|| place(known, other))?;
         if age(other) >= age(object) || !same_keyspace(&ours, &theirs) {
             return None;
         }
-        let addressed = runs.map_or(&other.spec.etcd.endpoints, |running| &running.settings.connection.endpoints);
-        let endpoints = (addressed.clone(), endpoints.clone());
+        let endpoints = (addressed, endpoints.clone());
         let older = |proven| Some(Older { name: name.clone(), proven, endpoints: endpoints.clone() });
-        if addressed.iter().any(|endpoint| endpoints.1.contains(endpoint)) {
+        if endpoints.0.iter().any(|endpoint| endpoints.1.contains(endpoint)) {
             return older(true);
         }
         // A registry that is not connected counts with its last etcd, which has its records.

@@ -13,13 +13,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use twinspan_core::codec::Layout;
 use twinspan_core::model::RegistryName;
 use twinspan_core::plan::service::Incarnation;
 
 use super::comparisons::Comparisons;
 use super::draining;
-use super::duplicates::{Known, LastEtcd, Older, older_duplicates, same_keyspace};
+use super::duplicates::{Known, LastEtcd, Older, older_duplicates, place, same_keyspace};
 use super::settings::{self, Rejection};
 use super::upkeep::Upkeep;
 use crate::api::conditions::Reason;
@@ -137,7 +136,7 @@ impl Sessions {
     }
 
     pub fn reconcile_one(&mut self, name: &str) {
-        let (object, settings, older) = {
+        let (object, settings, place, older) = {
             let view = self.views.cluster();
             // One that waits for a finalizer is gone.
             let stays = |object: &Arc<ServiceRegistry>| object.metadata.deletion_timestamp.is_none();
@@ -149,15 +148,16 @@ impl Sessions {
             let running = self.views.registries.running();
             let verdicts = self.comparisons.verdicts();
             let known = Known { view: &view, running: &running, last: self.last.get(name), verdicts: &verdicts };
+            let place = object.as_ref().and_then(|object| place(known, object));
             let older = object.as_ref().map(|object| older_duplicates(known, object)).unwrap_or_default();
-            (object, settings, older)
+            (object, settings, place, older)
         };
         let Some(object) = object else {
             self.end(name);
             return;
         };
         // Without a common prefix a keyspace is its names, and two ServiceRegistries work side by side.
-        let by_names = Layout::new(object.spec.format.into(), object.spec.effective_prefix()).root().is_none();
+        let by_names = place.is_some_and(|place| place.identity.layout.root().is_none());
         if let Some(older) = older.iter().find(|older| older.proven && !by_names) {
             self.reject_duplicate(name, &object, &older.name);
             return;

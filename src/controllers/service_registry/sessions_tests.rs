@@ -116,13 +116,14 @@ async fn sessions_wait_for_the_kinds_that_make_their_settings_and_for_no_other()
     assert_eq!(bench.handle("west").unwrap().cluster_id, "u");
 }
 
+fn unreadable(field: &str) -> Arc<Unreadable> {
+    let problems = vec![format!("spec.{field}: unknown variant `New`")];
+    Arc::new(Unreadable { fields: [field.to_owned()].into(), problems, raw: json!({"spec": {}}) })
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_registry_that_cannot_be_read_keeps_its_session_where_its_connection_can() {
     let bench = bench();
-    let unreadable = |field: &str| {
-        let problems = vec![format!("spec.{field}: unknown variant `New`")];
-        Arc::new(Unreadable { fields: [field.to_owned()].into(), problems, raw: json!({"spec": {}}) })
-    };
     bench.views.cluster().unreadable_registries.insert("main".into(), unreadable("allowed"));
     bench.put(registry("main", 1, &json!({}))).await;
     bench.after(STATUS_PACE).await;
@@ -143,7 +144,40 @@ async fn a_registry_that_cannot_be_read_keeps_its_session_where_its_connection_c
     assert!(Arc::ptr_eq(&before, &bench.handle("main").unwrap()) && before.connection().is_ok());
 }
 
-/// The same ServiceRegistry with a fence.
+#[tokio::test(start_paused = true)]
+async fn a_registry_whose_place_cannot_be_read_is_a_duplicate_only_by_its_session() {
+    // As the stand-ins have it: Kitex with its default prefix.
+    let of = |name, day, format: &str| {
+        registry(name, day, &json!({"spec": {"format": format, "prefix": null, "etcd": {"endpoints": [MAIN]}}}))
+    };
+    let bench = bench();
+    // After a restart nothing tells what the older one means.
+    bench.views.cluster().unreadable_registries.insert("older".into(), unreadable("format"));
+    bench.put(of("older", 1, "Kitex")).await;
+    bench.put(of("main", 2, "Kitex")).await;
+    let main = bench.handle("main").unwrap();
+    assert_eq!(bench.conditions("older"), ["False NotSupported"; 3]);
+    assert_eq!(bench.conditions("main")[0], "True Connected");
+    assert!(main.connection().is_ok() && main.is_sole());
+
+    // Its session does tell: of an older one, of a younger one, and of one that shares the etcd by its names.
+    bench.put(of("zero", 1, "GoZero")).await;
+    for (name, day, format) in [("older", 1, "Hertz"), ("younger", 3, "Kratos"), ("names", 4, "GRPC")] {
+        bench.views.cluster().unreadable_registries.remove(name);
+        bench.put(of(name, day, format)).await;
+        let handle = bench.handle(name).unwrap();
+        bench.views.cluster().unreadable_registries.insert(name.into(), unreadable("format"));
+        bench.put(of(name, day, "Kitex")).await;
+        bench.put(of("main", 2, "Kitex")).await;
+        for (name, handle) in [(name, &handle), ("main", &main)] {
+            assert!(bench.handle(name).is_some_and(|it| Arc::ptr_eq(&it, handle)), "{name}");
+            assert!(handle.connection().is_ok() && handle.is_sole(), "{name}");
+        }
+    }
+    bench.put(of("same", 5, "Hertz")).await;
+    assert_eq!(bench.conditions("same")[0], "False Conflict", "the session of the older one has the place");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_status_that_is_not_answered_delays_no_session() {
     let bench = bench();

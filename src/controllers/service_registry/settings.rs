@@ -36,10 +36,6 @@ pub fn are_known(view: &ClusterView, object: Option<&ServiceRegistry>) -> bool {
 /// # Errors
 /// The [`Rejection`] that its status has to tell.
 pub fn session_settings(object: &ServiceRegistry, view: &ClusterView) -> Result<SessionSettings, Rejection> {
-    let unreadable = object.metadata.name.as_ref().and_then(|name| view.unreadable_registries.get(name));
-    if let Some(unreadable) = unreadable.filter(|it| !it.has_read(ServiceRegistry::CONNECTION_FIELDS)) {
-        return Err(Rejection::new(Reason::NotSupported, unreadable.message()));
-    }
     let spec = &object.spec;
     let identity = identity(object, view)?;
     let connection = Settings {
@@ -50,9 +46,15 @@ pub fn session_settings(object: &ServiceRegistry, view: &ClusterView) -> Result<
     Ok(SessionSettings { identity, connection })
 }
 
+/// The identity of its registry. A stand-in has defaults where a field cannot be read, which would mean another one.
+///
 /// # Errors
 /// The [`Rejection`] that its status has to tell.
 pub fn identity(object: &ServiceRegistry, view: &ClusterView) -> Result<Identity, Rejection> {
+    let unreadable = object.metadata.name.as_ref().and_then(|name| view.unreadable_registries.get(name));
+    if let Some(unreadable) = unreadable.filter(|it| !it.has_read(ServiceRegistry::CONNECTION_FIELDS)) {
+        return Err(Rejection::new(Reason::NotSupported, unreadable.message()));
+    }
     let spec = &object.spec;
     let layout = spec.layout();
     let cluster_id = match (&spec.cluster_id, view.cluster_uid()) {
