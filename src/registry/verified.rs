@@ -75,7 +75,7 @@ impl AuditState {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).last_verified
     }
 
-    pub(super) fn add(&self, result: AuditResult, now: Timestamp) {
+    pub(crate) fn add(&self, result: AuditResult, now: Timestamp) {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         *log.new.entry(result).or_default() += 1;
         if result != AuditResult::Failed {

@@ -19,6 +19,7 @@ use crate::registry::RegistryError;
 use crate::registry::fake::Faults;
 use crate::registry::guards::Effect;
 use crate::registry::handle::Phase;
+use crate::registry::verified::AuditResult;
 
 const MAIN: &str = "http://main:2379";
 
@@ -379,6 +380,24 @@ async fn a_status_that_somebody_else_changed_is_put_right() {
     leadership.acquired();
     bench.after(STATUS_PACE).await;
     assert_eq!((bench.conditions("main")[0].as_str(), bench.queue.take_enqueued()), ("True Connected", vec![echo()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_alone_writes_nothing_also_where_the_api_server_drops_a_field() {
+    let bench = bench();
+    bench.api.drop_field("status/prefix");
+    bench.put(registry("main", 1, &json!({}))).await;
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.status("main").prefix, None);
+    bench.api.take("/status");
+    let handle = bench.handle("main").unwrap();
+    for _ in 0..3 {
+        handle.audit.add(AuditResult::Agrees, bench.views.env.now());
+        handle.report();
+        bench.after(STATUS_PACE).await;
+    }
+    assert!(bench.api.take("/status").is_empty());
+    assert_eq!(bench.status("main").last_verified, None);
 }
 
 #[tokio::test(start_paused = true)]

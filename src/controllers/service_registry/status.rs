@@ -42,6 +42,8 @@ pub struct Told {
     connections: BTreeMap<String, (String, String)>,
     /// The message about one that this version cannot read.
     refusals: BTreeMap<String, Option<String>>,
+    /// The status that was handed over last. An API server that drops a field never has it.
+    statuses: BTreeMap<String, ServiceRegistryStatus>,
 }
 
 /// Reports the state of sessions.
@@ -63,6 +65,7 @@ impl Reporter {
         let Some(object) = self.views.cluster().service_registries.get(name).cloned() else {
             told.connections.remove(name);
             told.refusals.remove(name);
+            told.statuses.remove(name);
             self.writers.statuses.forget(&status_of);
             return;
         };
@@ -75,10 +78,17 @@ impl Reporter {
         self.writers.metrics.set_ready(name, find_true(&status.conditions, READY).is_some());
         self.publish_events(&object, &shown, &status, told);
         // An audit alone is no reason to write.
-        if status != *known {
+        let last = told.statuses.get(name);
+        let last = last.filter(|last| {
+            **last == ServiceRegistryStatus { last_verified: last.last_verified.clone(), ..status.clone() }
+        });
+        if let Some(last) = last {
+            status.last_verified.clone_from(&last.last_verified);
+        } else if status != *known {
             let verified = handle.as_ref().and_then(|handle| handle.audit.last_verified());
             status.last_verified = verified.map(|at| Time(conditions::whole_seconds(at))).or(status.last_verified);
         }
+        told.statuses.insert(name.to_owned(), status.clone());
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         self.writers.statuses.hand_over(status_of, uid, Status::ServiceRegistry(Box::new(status)));
     }
