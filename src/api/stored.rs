@@ -130,7 +130,7 @@ fn in_part<K: PartlyReadable>(raw: Value, error: &serde_json::Error) -> Result<S
     Ok(Stored { object, unreadable: Some(Arc::new(unreadable)) })
 }
 
-/// What was left out.
+/// The fields that were left out.
 #[derive(Default)]
 struct Pruned {
     fields: BTreeSet<String>,

@@ -1,8 +1,8 @@
 //! The requests to the Kubernetes API that write, and those that a write needs: how many at once, for how long, how
 //! often.
 //!
-//! Owns the check of the claim to lead right before a request, the deadlines, and the pace of the API server: it is never
-//! asked for more at once than it takes ([`super::turns`]), and a 429 is its pace and no failure.
+//! Owns the check of the claim to lead right before a request, the deadlines, and the pace of the API server: it is
+//! never asked for more at once than it takes ([`super::turns`]), and a 429 is its pace and no failure.
 //! Refuses to know what a request says, which the doors [`super::writer`], [`super::status_writer`] and
 //! [`super::event_api`] do.
 
@@ -51,7 +51,7 @@ impl Calls {
     }
 
     /// # Errors
-    /// This process may not write.
+    /// [`ClusterError::NotLeader`], where this process may not write.
     pub fn ask(&self) -> Result<()> {
         if self.may_write() { Ok(()) } else { Err(ClusterError::NotLeader) }
     }

@@ -58,7 +58,7 @@ impl ClusterError {
     pub fn of(what: impl Into<String>, error: kube::Error) -> Self {
         let what = what.into();
         match error {
-            // What is replaced and is not there was deleted meanwhile: a lost race too.
+            // An object that is replaced and is not there was deleted meanwhile: a lost race too.
             kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() || status.is_not_found() => {
                 Self::Conflict { what, message: status.message }
             }

@@ -307,7 +307,7 @@ impl Publisher {
         if attempts + 1 >= ATTEMPTS || state.term.is_none() {
             return;
         }
-        // What came meanwhile is later.
+        // A note that came meanwhile is later.
         let later = state.waiting.remove(&key);
         let note = later.map_or(note.clone(), |later| note.then(later.note));
         state.add(key, about, note, Instant::now() + PACE, attempts + 1);

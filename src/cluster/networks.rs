@@ -87,7 +87,7 @@ impl Networks {
             None => self.nodes.remove(name),
         };
         let mut affected = Vec::new();
-        // What both have is added before it is removed, and so never missing.
+        // A network that both have is added before it is removed, and so never missing.
         for node in after.iter() {
             for ip in &node.addresses {
                 if self.node_addresses.add(ip) {

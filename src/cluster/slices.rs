@@ -17,7 +17,7 @@ pub struct Slices {
     by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
     /// Slices that Twinspan filled, by the RegisteredService that their reference or name tells of.
     by_keeper: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
-    /// What other programs put onto slices of ours, where they did.
+    /// The marks of other programs on slices of ours, where there are some.
     others: BTreeMap<ObjectKey, OthersMetadata>,
     /// Slices written since the current list began: the list may lack them.
     written_since_list: BTreeSet<ObjectKey>,
@@ -56,7 +56,7 @@ impl Slices {
         self.by_key.get(key).map(|slice| slice.resource_version.as_str())
     }
 
-    /// What other programs put onto a slice.
+    /// The marks of other programs on a slice.
     pub fn others(&self, key: &ObjectKey) -> OthersMetadata {
         self.others.get(key).cloned().unwrap_or_default()
     }
@@ -124,7 +124,7 @@ impl Slices {
     }
 
     pub fn remove(&mut self, key: &ObjectKey) -> Vec<ServiceKey> {
-        // Whoever reports it, or its end, has read it after our write.
+        // An event that reports it, or its end, was read after our write.
         self.written_since_list.remove(key);
         let Some(slice) = self.by_key.remove(key) else { return Vec::new() };
         self.others.remove(key);

@@ -43,7 +43,7 @@ const WARNING_PACE: Duration = Duration::from_secs(60);
 /// A change of a status that a watch showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is what this process wrote.
+    /// The status that this process wrote.
     Ours,
     /// Somebody else changed it, and it has to be compared with the right one.
     Foreign,
@@ -76,7 +76,7 @@ struct State {
     warned: Option<Instant>,
 }
 
-/// What the API server made of a status.
+/// The form in which the API server keeps a status.
 #[derive(Clone, Debug)]
 struct Answer {
     version: String,
@@ -204,7 +204,7 @@ impl StatusWriter {
                 () = stop.cancelled() => return,
                 Some(()) = sending.next() => {}
                 () = self.changed.notified() => {}
-                // What waited is forgotten.
+                // The queue is forgotten.
                 Ok(()) = leading.changed() => drop(leading.borrow_and_update()),
                 () = wait => {}
             }

@@ -138,7 +138,7 @@ async fn a_status_of_an_older_version_is_compared_again_and_then_written() {
     assert_eq!(versions, [&json!("7"), &json!("8")]);
     assert_eq!(bench.api.object(&path("echo")).unwrap()["status"]["instances"]["exported"], 1);
 
-    // What an earlier leader sends late changes nothing.
+    // A write that an earlier leader sends late changes nothing.
     let late = json!({"metadata": {"resourceVersion": "7"}, "status": exported(50)});
     let _ = bench.api.client().request::<Value>(patch(&late)).await.unwrap_err();
     assert_eq!(bench.api.object(&path("echo")).unwrap()["status"]["instances"]["exported"], 1);
@@ -183,7 +183,7 @@ async fn another_object_of_the_same_name_does_not_get_the_status_of_the_one_befo
     bench.sent(30).await;
     assert_eq!(bench.status("echo"), exported(2));
 
-    // It is replaced while its status waits.
+    // The object is replaced while its status waits.
     let hand_over = |n| bench.writer.hand_over(echo(), "uid-2", Status::RegisteredService(Box::new(exported(n))));
     hand_over(3);
     assert_eq!(bench.sent(1).await.len(), 1);
@@ -232,7 +232,7 @@ async fn without_the_lease_nothing_is_written_and_what_waited_is_forgotten() {
     bench.hand_over("echo", exported(3));
     assert_eq!(bench.sent(1).await.len(), 1);
 
-    // It is lost and won again while a status waits.
+    // The Lease is lost and won again while a status waits.
     bench.api.refuse(STATUS, 500);
     bench.hand_over("echo", exported(4));
     assert_eq!(bench.sent(6).await.len(), 1);
@@ -263,7 +263,7 @@ async fn a_new_leadership_compares_every_status_once() {
     bench.hand_over("echo", asked());
     assert_eq!(bench.sent(30).await, [], "once");
 
-    // What the API server dropped for one leadership it may keep in the next.
+    // A field that the API server dropped for one leadership it may keep in the next.
     bench.leadership.lost();
     bench.lead();
     bench.hand_over("echo", asked());

@@ -1,8 +1,8 @@
 //! Turns: which request is the next one while more wait than the API server is asked for at once.
 //!
 //! Owns the number and the order. Statuses and Events take every other turn; the rest of the turns go around the
-//! namespaces whose slices and Services wait, so that a namespace whose webhooks are slow costs the others little. Within
-//! one of them first come is first served. Refuses to know requests and their deadlines.
+//! namespaces whose slices and Services wait, so that a namespace whose webhooks are slow costs the others little.
+//! Within one of them first come is first served. Refuses to know requests and their deadlines.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;

@@ -87,7 +87,7 @@ impl Leadership {
         self.leading.subscribe()
     }
 
-    /// This process leads without an election, until it ends.
+    /// The process leads without an election, until it ends.
     pub fn acquired(&self) {
         self.begin(Held::Alone);
     }

@@ -23,7 +23,7 @@ use crate::env::Env;
 /// The result of one attempt to take or renew the Lease.
 #[derive(Debug)]
 enum Attempt {
-    /// It is ours, by a request that was sent at this time.
+    /// Ours, by a request that was sent at this time.
     Won(Instant),
     HeldByAnother,
 }

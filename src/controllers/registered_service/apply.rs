@@ -90,7 +90,7 @@ impl Controller {
         }
     }
 
-    /// What the views show of the RegisteredService: they learn from the answers to writes.
+    /// The writes of the RegisteredService that the views show: they learn from the answers to writes.
     pub(super) fn written(&self, observed: &Observed) -> Written {
         let key = &observed.facts.key;
         let ours = |slice: &Arc<Slice>| slice.is_ours();

@@ -246,7 +246,7 @@ impl Bench {
         }
     }
 
-    /// What the administrator allows in a registry.
+    /// The names that the administrator allows in a registry.
     pub fn allow(&self, registry: &str, names: &[&str]) {
         let mut view = self.controller.views.cluster();
         let object = Arc::make_mut(view.service_registries.get_mut(registry).unwrap());

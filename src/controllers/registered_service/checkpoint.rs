@@ -74,7 +74,7 @@ impl Found {
     }
 }
 
-/// What Events have told, so that each is told once.
+/// The facts that Events have told, so that each is told once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// The leadership in which it was told; another process may have led before.

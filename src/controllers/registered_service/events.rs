@@ -52,7 +52,7 @@ impl Controller {
 }
 
 impl Told {
-    /// What the leader before has told, as far as the status shows it.
+    /// The facts that the leader before has told, as far as the status shows it.
     fn by_status(term: Term, status: Option<&RegisteredServiceStatus>) -> Self {
         let (term, lost) = (Some(term), Some(BTreeSet::new()));
         let Some(status) = status else { return Self { term, lost, ..Self::default() } };

@@ -71,7 +71,7 @@ async fn a_reason_to_skip_is_told_once() {
     assert_eq!(bench.events(), [""; 0]);
 }
 
-/// Whoever writes the registry makes no Event for each write.
+/// A busy writer of the registry makes no Event for each write.
 #[tokio::test(start_paused = true)]
 async fn bad_records_that_come_and_go_are_told_now_and_then() {
     let bench = bench(&["main"]).await;
@@ -111,7 +111,7 @@ async fn a_rejection_is_told_once_and_another_one_again() {
     assert_eq!(bench.events().len(), 1);
 }
 
-/// What was told does not depend on a status that waits to be written.
+/// An Event that was told does not depend on a status that waits to be written.
 #[tokio::test(start_paused = true)]
 async fn a_rejection_and_a_hold_are_told_once_while_no_status_can_be_written() {
     let bench = bench(&["main"]).await;

@@ -36,7 +36,7 @@ pub struct Observed {
     pub object: Option<Arc<RegisteredService>>,
     /// The object whose names cannot be read, for its status and Events alone.
     pub nameless: Option<Arc<RegisteredService>>,
-    /// What this version cannot read of the RegisteredService.
+    /// The fields that this version cannot read of the RegisteredService.
     pub unreadable: Option<Arc<Unreadable>>,
     /// ServiceRegistries that this version cannot read.
     pub unreadable_registries: BTreeMap<String, Arc<Unreadable>>,
@@ -142,7 +142,7 @@ fn ready_in_namespace(view: &ClusterView, key: &ServiceKey) -> BTreeSet<IpAddr> 
 /// Slices of ours that tell of a RegisteredService and that no RegisteredService owns.
 #[derive(Debug, Default)]
 struct Strays {
-    /// Those that may be taken over, or deleted if it is gone.
+    /// The ones that may be taken over, or deleted if it is gone.
     slices: Vec<Arc<Slice>>,
     /// Since when others wait, and until when: their owner may have been created a moment ago, and not be in the view.
     since: Option<Timestamp>,
@@ -242,7 +242,7 @@ fn registry_facts(
     RegistryFacts { name, layout, owner, registry_name, orphan_grace_until, vanished: None, snapshot }
 }
 
-/// What an object that is gone leaves behind in a registry; `None` if it was hardly lost with many others.
+/// The records that an object leaves behind that is gone in a registry; `None` if it was hardly lost with many others.
 fn vanished(views: &Views, view: &ClusterView, handle: &RegistryHandle, observed: &Observed) -> Option<Vanished> {
     let (key, env, kept) = (&observed.facts.key, &views.env, handle.kept.hold());
     let deleted = observed.is_gone() && views.registries.get(&handle.name).is_some();

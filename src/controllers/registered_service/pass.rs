@@ -19,7 +19,7 @@ pub(super) struct Pass<'a> {
     pub validation: &'a Validation,
     pub plan: &'a Plan,
     pub applied: &'a Applied,
-    /// What is written on each side, now that they are done.
+    /// The instances that are written on each side, now that they are done.
     pub written: &'a Written,
     /// The time of the change that triggered the pass.
     pub triggered: Timestamp,

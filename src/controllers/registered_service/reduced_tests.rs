@@ -76,7 +76,7 @@ async fn a_suspended_spec_that_cannot_be_carried_out_changes_nothing() {
     assert_eq!((bench.keys("main").len(), bench.api.take(SLICES).len()), (3, 0));
 }
 
-/// What a RegisteredService that cannot be decoded does with a replaced pod and a VM that left.
+/// A RegisteredService that cannot be decoded, with a replaced pod and a VM that left.
 async fn unreadable(spec: &Value) -> (Vec<String>, Vec<Value>) {
     let mut bench = synced().await;
     bench.register_unreadable(spec);

@@ -147,7 +147,7 @@ impl Controller {
     fn hand_over_status(&self, object: &RegisteredService, pass: &Pass<'_>) {
         let Pass { observed, validation, plan, applied, written, .. } = *pass;
         let statuses = &self.writers.statuses;
-        // What waits to be written is newer than what the API server has.
+        // The status that waits to be written is newer than the one that the API server has.
         let known = statuses.latest_of_service(object).or_else(|| object.status.clone()).unwrap_or_default();
         let status = status::desired(observed, known, validation, plan, (applied, written), self.views.env.now());
         let (key, uid) = (observed.facts.key.clone(), &observed.facts.uid);
@@ -161,7 +161,7 @@ impl Controller {
         }
         let (now, refusals) = (self.views.env.now(), &observed.checkpoint.planned.refused);
         if refusals.lacks(&applied.refused, now) {
-            // What else the group needs is planned without what was refused.
+            // The rest of the group is planned without what was refused.
             return Action::RequeueAfter(PACE);
         }
         let again = (!applied.refused.is_empty()).then(|| refusals.next_attempt(now)).flatten();

@@ -24,7 +24,7 @@ pub fn siblings(
     accepted: Option<&Accepted>,
 ) -> Siblings {
     if observed.crowded_out && observed.facts.former.is_empty() {
-        // It adds nothing, so whoever wants the same does not matter.
+        // A RegisteredService that adds nothing has no rivals.
         return Siblings::default();
     }
     let others: Vec<Sibling> = keys(views, observed)

@@ -266,7 +266,7 @@ async fn a_server_whose_hand_written_endpoints_go_is_imported() {
     let mut bench = bench(&["main"]).await;
     bench.register(&json!({"registryRef": {"name": "main"}, "direction": "Import"}));
     bench.server_registers("192.0.2.7:80").await;
-    // They name no pod.
+    // The endpoints name no pod.
     bench.ready(&["192.0.2.7"]);
     bench.pass().await;
     assert_eq!(writes(&bench), [""; 0]);

@@ -66,7 +66,7 @@ fn number(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// What is left of everything that is withdrawn.
+/// The rest of everything that is withdrawn.
 fn left(written: &Written) -> Counts {
     let (exported, imported) = (number(written.records), number(written.imported.len()));
     Counts { exported, imported, ..Counts::default() }

@@ -1,9 +1,9 @@
 //! Validation: the goal of a pass, from the spec and the objects that it names.
 //!
 //! Owns the reasons of the `Accepted` condition, and the consequence of a rejection for existing records and slices.
-//! They are withdrawn if it is certain that nothing belongs there (the Service or the registry is gone), and even where
-//! the spec forbids to write if the name is not allowed, which is judged first. If only the spec cannot be carried out,
-//! nothing is added and what ended is removed (`docs/decisions/0034`). Refuses to plan.
+//! Records are withdrawn if it is certain that nothing belongs there (the Service or the registry is gone), and even
+//! where the spec forbids to write if the name is not allowed, which is judged first. If only the spec cannot be
+//! carried out, nothing is added and what ended is removed (`docs/decisions/0034`). Refuses to plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 

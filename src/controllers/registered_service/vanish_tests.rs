@@ -89,7 +89,7 @@ async fn many_that_are_gone_leave_the_records_of_ready_endpoints_behind_for_a_ho
     let ips: Vec<String> = (1..20).map(ip).collect();
     bench.ready(&ips.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(passes(&bench, 1).await, 19);
-    // Those that come back have nothing to wait for, and the others still wait.
+    // The ones that come back have nothing to wait for, and the others still wait.
     (1..6).for_each(|n| exists(&bench, n));
     assert_eq!(passes(&bench, 14).await, 19);
     assert_eq!(hold(&bench).map(|(deletions, ..)| deletions), Some(8));
@@ -201,7 +201,7 @@ async fn a_record_that_may_be_a_dead_pods_waits_for_an_answer_in_the_next_proces
             at_once,
             "the process told that it does not know yet"
         );
-        // It was a pod of the Service when it registered itself; no slice of ours has it.
+        // The server was a pod of the Service when it registered itself; no slice of ours has it.
         bench.server_registers("10.0.0.7:80").await;
         bench.api.take(SLICES);
         let Action::RequeueAfter(wait) = bench.pass().await.action else { panic!("it waits for the answer") };

@@ -58,7 +58,7 @@ impl Comparisons {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was found so far.
+    /// The verdicts so far.
     pub fn verdicts(&self) -> Verdicts {
         self.lock().verdicts.clone()
     }
@@ -73,9 +73,13 @@ impl Comparisons {
         let mut state = self.lock();
         state.verdicts.retain(|(older, younger), _| older != name && younger != name);
         state.decided.remove(name);
-        for (_, task) in state.under_way.extract_if(.., |(older, younger), _| older == name || younger == name) {
-            task.stop.cancel();
-        }
+        state.under_way.retain(|(older, younger), task| {
+            let stays = older != name && younger != name;
+            if !stays {
+                task.stop.cancel();
+            }
+            stays
+        });
     }
 
     /// Finds out whether an older ServiceRegistry leads to the same etcd; the younger one waits meanwhile.

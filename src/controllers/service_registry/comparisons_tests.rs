@@ -53,7 +53,7 @@ async fn two_names_of_one_etcd_are_found_out_before_anything_is_written() {
     bench.after(STATUS_PACE).await;
     assert_eq!(bench.conditions("alias"), ["False Conflict"; 3]);
     assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
-    // It stays so while the older one is connected elsewhere for a while: its records are there.
+    // The younger one stays so while the older one is connected elsewhere for a while: its records are there.
     etcd(MAIN).cut();
     bench.after(RECONNECT).await;
     assert_eq!(bench.conditions("alias")[0], "False Conflict");
@@ -113,7 +113,7 @@ async fn one_etcd_behind_two_endpoints_is_proven_by_an_epoch() {
     bench.after(STATUS_PACE).await;
     assert_eq!(bench.conditions("alias"), ["False Conflict"; 3]);
     assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
-    // It stays refused while the older one reconnects, and goes on when that one is gone.
+    // The name stays refused while the older one reconnects, and goes on when that one is gone.
     etcd(MAIN).cut();
     bench.after(RECONNECT).await;
     assert_eq!(bench.conditions("alias")[0], "False Conflict");
@@ -139,7 +139,7 @@ async fn without_a_prefix_two_registries_share_an_etcd_and_only_a_name_in_both_i
     assert_eq!(taken("echo"), Some(("main".to_owned(), true)), "shop/echo refers to main");
     assert_eq!(taken("pay"), None);
     assert_eq!(bench.handle("main").unwrap().taken.get(&name("echo")), None, "the older one serves it");
-    // It is free once nobody exports it to the older one.
+    // The name is free once nobody exports it to the older one.
     bench.views.cluster().index.remove(&echo());
     bench.cluster_shows(ClusterEvent::Names("main".into())).await;
     assert_eq!(taken("echo"), None);

@@ -38,7 +38,7 @@ pub(super) fn begin(
     let (handle, gone_at) = (&running.handle, views.env.now());
     let keep = match lost {
         Some(true) => Some(REGISTRY_HOLD),
-        // It may be the first of many objects that go now.
+        // The object may be the first of many objects that go now.
         Some(false) if handle.owners().len() >= REGISTRY_MIN => Some(QUIET),
         Some(false) | None => None,
     };

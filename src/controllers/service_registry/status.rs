@@ -34,7 +34,7 @@ const RESUMES: Duration = Duration::from_secs(10);
 /// The maximum of TTLs in the status.
 const MAX_TTLS: usize = 16;
 
-/// What an Event told last about each ServiceRegistry.
+/// The facts that an Event told last about each ServiceRegistry.
 #[derive(Debug, Default)]
 pub struct Told {
     term: Option<u64>,
@@ -71,7 +71,7 @@ impl Reporter {
         };
         self.release(name);
         let shown = object.status.clone().unwrap_or_default();
-        // What waits to be written is newer than what the API server has.
+        // The status that waits to be written is newer than the one that the API server has.
         let waiting = self.writers.statuses.latest_of_registry(&object);
         let known = waiting.as_ref().unwrap_or(&shown);
         let mut status = self.desired(&object, known, handle.as_deref(), rejection);

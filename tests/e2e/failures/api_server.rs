@@ -64,7 +64,7 @@ async fn a_standby_leads_although_its_connections_are_silent_and_a_half_request_
     second_link.silence();
     first.part().kill().await?;
     leads(&second, SOON).await?;
-    // It writes through a connection that it opened since.
+    // The standby writes through a connection that it opened since.
     let vm = SocketAddr::from((next_v4(), 9000));
     sandbox.put("echo", vm).await?;
     sandbox.imports_become("echo", &[vm]).await?;
@@ -110,7 +110,7 @@ async fn every_watch_lives_again_after_silence(suite: Arc<Suite>) -> Result<()> 
     let slices = sandbox.our_slices("echo").await?;
 
     link.silence();
-    // What changes now is not seen yet.
+    // A change now is not seen yet.
     sandbox.pods.set_ready("pod", false).await?;
     eventually("it tells that it hears nothing", Duration::from_secs(60), || async {
         ensure!(oldest(&twinspan).await? > 20.0);
@@ -232,7 +232,7 @@ async fn one_object_that_cannot_be_read_stops_no_other(suite: Arc<Suite>) -> Res
     sandbox.records_become("d", &[pods[3].address()]).await?;
     other.records_become("e", &[kept.address()]).await?;
 
-    // Whoever corrects it has it synced.
+    // Once it is corrected it is synced.
     write(&services, "d", &json!({"direction": "Both"})).await?;
     sandbox.condition("d", "Ready", "True", "Synced").await?;
     sandbox.nothing_foreign_was_touched().await?;

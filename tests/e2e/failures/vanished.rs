@@ -20,7 +20,7 @@ use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 stories![registered_services_that_a_restored_control_plane_lacks, custom_resources_deleted_and_put_back];
 
 const SERVICES: usize = 60;
-/// Those that the restored control plane still has, and the last of the others.
+/// The number that the restored control plane still has, and two of the others.
 const KEPT: usize = 10;
 const ENDS: usize = SERVICES - 1;
 const COMES_BACK: usize = SERVICES - 2;
@@ -82,7 +82,7 @@ async fn registered_services_that_a_restored_control_plane_lacks(suite: Arc<Suit
     // A pod that ends does not wait.
     sandbox.pods.remove(&services[ENDS].0).await?;
     sandbox.records_become(&services[ENDS].0, &[]).await?;
-    // Those that come back are synced at once.
+    // The ones that come back are synced at once.
     for object in before.iter().filter(|object| object.name_any() == services[COMES_BACK].0) {
         sandbox.registered().create(&PostParams::default(), &again(object)?).await?;
     }

@@ -51,7 +51,7 @@ async fn records_of_dead_pods(suite: Arc<Suite>) -> Result<()> {
     first.part().stop().await?;
     let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     second.ready().await?;
-    // It works: another server is imported.
+    // The process works: another server is imported.
     let other = SocketAddr::from((next_v4(), 9000));
     let _listener = TcpListener::bind(other).await?;
     sandbox.put("echo", other).await?;

@@ -1,7 +1,7 @@
 //! The deletion guard over all services of one registry.
 //!
-//! It also holds what many RegisteredServices leave behind that are gone at once: a control plane that was restored, or
-//! a CRD that was deleted, is more likely than the end of so many services. Fewer of them are a decision of people.
+//! The guard also holds what many RegisteredServices leave behind that are gone at once: a control plane that was
+//! restored, or a CRD that was deleted, is more likely than the end of so many services. A few are a decision of people.
 //!
 //! Owns the limits and the hold of the whole registry. Refuses to know why a deletion is unexplained; each service
 //! reports its own.
@@ -141,7 +141,7 @@ impl RegistryGuard {
                 self.gone.entry(service.clone()).or_insert(now);
                 self.remaining = remaining;
             }
-            // It is there again.
+            // The object is there again.
             Some(None) => drop(self.gone.remove(service)),
             None => {}
         }

@@ -17,7 +17,7 @@ use crate::plan::departure::Answer;
 /// An address that has not answered within this time is imported: its server may be behind a firewall.
 const ANSWERS_WITHIN: SignedDuration = SignedDuration::from_secs(2);
 
-/// What follows for a record with a sound address.
+/// The consequence for a record with a sound address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
     None,

@@ -36,7 +36,7 @@ pub struct Input<'a> {
     pub families: &'a [Family],
     /// Addresses in slices of the Service that Twinspan does not manage, ready or not, at any of their ports.
     pub managed_by_others: &'a BTreeSet<(IpAddr, u16)>,
-    /// Those among them that name a pod.
+    /// The ones among them that name a pod.
     pub pods_of_others: &'a BTreeSet<(IpAddr, u16)>,
     /// Whether the Service has ready endpoints that Twinspan does not manage.
     pub others_ready: bool,

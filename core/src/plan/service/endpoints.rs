@@ -87,7 +87,7 @@ fn withheld(endpoint: &SliceEndpoint, exported_family: bool, unmanaged: bool) ->
     }
 }
 
-/// Those of the addresses that are ready endpoints of any slice which others manage, whatever its Service.
+/// The addresses that are ready endpoints of any slice which others manage, whatever its Service.
 pub fn ready_in<'a>(
     slices: impl IntoIterator<Item = &'a Arc<Slice>>,
     wanted: &BTreeSet<InstanceAddr>,

@@ -59,7 +59,7 @@ pub struct ClusterFacts {
     pub created_services: Vec<Arc<ServiceView>>,
     /// The addresses that the cluster itself uses.
     pub trust: Arc<trust::Cluster>,
-    /// Those of the addresses in question that lead to a Service: ClusterIPs of any, and the external ones of this.
+    /// The addresses in question that lead to a Service: ClusterIPs of any, and the external ones of this.
     pub service_ips: BTreeSet<IpAddr>,
     /// Pods that have one of the addresses in question.
     pub pods: BTreeMap<IpAddr, Vec<Arc<PodView>>>,
@@ -108,7 +108,7 @@ pub struct RegistryFacts {
     pub snapshot: Snapshot,
 }
 
-/// What is known about the own records in a registry after the end of the object that asked for them.
+/// Facts about the own records in a registry after the end of the object that asked for them.
 #[derive(Clone, Debug, Default)]
 pub struct Vanished {
     /// The addresses of own records whose endpoint is ready, or ended unseen.

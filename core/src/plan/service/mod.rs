@@ -79,7 +79,7 @@ pub struct Plan {
     pub requeue_at: Option<Timestamp>,
     /// The states of the exports in former places, for the next pass.
     pub former: BTreeMap<Place, ExportState>,
-    /// What a RegisteredService that is gone still has to withdraw, by registry.
+    /// Records that a RegisteredService that is gone still has to withdraw, by registry.
     pub left_behind: BTreeMap<String, ServiceDeletions>,
 }
 
@@ -219,7 +219,7 @@ pub fn plan(
     plan.records.iter_mut().for_each(|(_, ops)| kept.keep_records(ops));
     kept.keep_endpoints(&mut plan.slices, &facts.cluster.our_slices);
     plan.remove.retain(|_| !kept.imports);
-    // What an administrator took back goes whatever is silent.
+    // A grant that an administrator took back ends whatever is silent.
     plan.records.splice(0..0, revoked.records.iter().cloned());
     plan.slices.add_missing(&revoked.slices);
     plan.revoked = revoked;

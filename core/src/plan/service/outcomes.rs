@@ -52,7 +52,7 @@ pub struct Written {
     pub imported: BTreeSet<InstanceAddr>,
 }
 
-/// What is written of a plan.
+/// The part of a plan that is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     pub exported: usize,
@@ -80,7 +80,7 @@ impl Written {
 }
 
 impl Outcomes {
-    /// What is written of the plan, if the views show `written`.
+    /// The part of the plan that is written, if the views show `written`.
     pub fn progress(&self, written: &Written) -> Progress {
         let among = |instance: &InstanceOutcome, there: &BTreeSet<InstanceAddr>| {
             instance.subject.address().is_some_and(|addr| there.contains(&addr))

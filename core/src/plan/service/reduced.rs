@@ -13,7 +13,7 @@ use crate::model::{IMPORTED_FROM_ANNOTATION, InstanceAddr, RegistryName, Slice};
 use crate::plan::import::Imported;
 use crate::plan::{export, import, slices};
 
-/// What goes in the current place, and in the one that the slices were filled from.
+/// The removals in the current place, and in the one that the slices were filled from.
 #[derive(Clone, Debug, Default)]
 pub struct Reduction {
     /// The registry and the export.

@@ -31,7 +31,7 @@ pub fn plan(pass: &Pass<'_>, goal: &Goal, former: &FormerGoals) -> Revoked {
     let places: Vec<&RegistryFacts> = current.chain(formers).collect();
     let records = places.iter().filter(|registry| registry.is_fresh()).map(|registry| {
         let mut registry = (*registry).clone();
-        // They are places of their own.
+        // Former places are places of their own.
         registry.snapshot.under_other_names.clear();
         let everything = ExportGoal {
             name: None,

@@ -127,7 +127,7 @@ impl Given {
 }
 
 impl Given {
-    /// What there is after the writes, as far as they succeed.
+    /// The state after the writes, as far as they succeed.
     fn written(&self, observed: &Observed, validation: &Validation, plan: &Plan, applied: &Applied) -> Written {
         let facts = &observed.facts;
         let own = facts.registry.iter().chain(&facts.former).flat_map(|registry| {

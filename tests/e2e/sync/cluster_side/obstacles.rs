@@ -1,4 +1,4 @@
-//! What stands in the way of one port, one Service or one spec, and costs nothing else: policies, quotas, grants that
+//! Obstacles in the way of one port, one Service or one spec, which cost nothing else: policies, quotas, grants that
 //! are taken back, specs that cannot be carried out.
 
 use std::collections::BTreeMap;
