@@ -1,7 +1,7 @@
 //! The deletion guard over all services of one registry.
 //!
 //! The guard also holds what many RegisteredServices leave behind that are gone at once: a control plane that was
-//! restored, or a CRD that was deleted, is more likely than the end of so many services. A few are a decision of people.
+//! restored, or a CRD that was deleted, is more likely than the end of so many services. A few are people's decision.
 //!
 //! Owns the limits and the hold of the whole registry. Refuses to know why a deletion is unexplained; each service
 //! reports its own.
