@@ -176,6 +176,8 @@ async fn a_registry_whose_place_cannot_be_read_is_a_duplicate_only_by_its_sessio
     }
     bench.put(of("same", 5, "Hertz")).await;
     assert_eq!(bench.conditions("same")[0], "False Conflict", "the session of the older one has the place");
+    bench.put(of("oldest", 1, "Kratos")).await;
+    assert!(bench.handle("younger").is_none() && bench.handle("oldest").unwrap().is_sole(), "and gives way with it");
 }
 
 #[tokio::test(start_paused = true)]
