@@ -131,6 +131,7 @@ async fn print_metrics(State(shown): State<Shown>) -> Response {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -152,6 +153,33 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("ok"), "{answer}");
         stop.cancel();
         timeout(Duration::from_secs(2), serving).await.expect("it waits for the half request").unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_have_a_number_and_heads_a_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        tokio::spawn(serve(listener, Arc::new(Vec::new), Arc::default(), stop.clone()));
+        let mut halves = Vec::new();
+        let began = Instant::now();
+        for _ in 0..CONNECTIONS {
+            let mut half = TcpStream::connect(address).await.unwrap();
+            half.write_all(b"GET /livez HT").await.unwrap();
+            halves.push(half);
+        }
+        let mut beyond = TcpStream::connect(address).await.unwrap();
+        beyond.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        beyond.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("ok"), "{answer}");
+        let waited = began.elapsed();
+        assert!(waited >= HEADER && waited < 2 * HEADER, "the heads have {waited:?}");
+        for mut half in halves {
+            let mut rest = Vec::new();
+            half.read_to_end(&mut rest).await.unwrap();
+            assert!(!rest.starts_with(b"HTTP/1.1 200"), "{rest:?}");
+        }
+        stop.cancel();
     }
 
     #[test]
