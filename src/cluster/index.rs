@@ -5,9 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 
 use crate::api::RegisteredService;
+
+/// The order of RegisteredServices that share a name: the ones that wait for a finalizer are last, then by their age.
+type Turn = (bool, Timestamp, ServiceKey);
 
 /// The references of a RegisteredService.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,13 +21,14 @@ struct Refers {
     registry_name: String,
     service: ServiceKey,
     uid: String,
+    turn: Turn,
 }
 
 #[derive(Debug, Default)]
 pub struct Index {
     known: BTreeMap<ServiceKey, Refers>,
     by_service: BTreeMap<ServiceKey, BTreeSet<ServiceKey>>,
-    by_registry: BTreeMap<String, BTreeMap<String, BTreeSet<ServiceKey>>>,
+    by_registry: BTreeMap<String, BTreeMap<String, BTreeSet<Turn>>>,
     by_uid: BTreeMap<String, ServiceKey>,
 }
 
@@ -35,10 +40,15 @@ impl Index {
             registry_name: object.registry_name(),
             service: object.service_key(),
             uid: object.metadata.uid.clone().unwrap_or_default(),
+            turn: (
+                object.metadata.deletion_timestamp.is_some(),
+                object.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
+                key.clone(),
+            ),
         };
         self.by_service.entry(refers.service.clone()).or_default().insert(key.clone());
         let names = self.by_registry.entry(refers.registry.clone()).or_default();
-        names.entry(refers.registry_name.clone()).or_default().insert(key.clone());
+        names.entry(refers.registry_name.clone()).or_default().insert(refers.turn.clone());
         self.by_uid.insert(refers.uid.clone(), key.clone());
         self.known.insert(key.clone(), refers);
     }
@@ -53,7 +63,7 @@ impl Index {
         }
         if let Some(names) = self.by_registry.get_mut(&refers.registry) {
             if let Some(keys) = names.get_mut(&refers.registry_name) {
-                keys.remove(key);
+                keys.remove(&refers.turn);
                 if keys.is_empty() {
                     names.remove(&refers.registry_name);
                 }
@@ -70,7 +80,7 @@ impl Index {
     }
 
     pub fn of_registry(&self, registry: &str) -> impl Iterator<Item = &ServiceKey> {
-        self.by_registry.get(registry).into_iter().flat_map(BTreeMap::values).flatten()
+        self.by_registry.get(registry).into_iter().flat_map(BTreeMap::values).flatten().map(|(_, _, key)| key)
     }
 
     /// The registry that a RegisteredService refers to, and its name there.
@@ -86,7 +96,28 @@ impl Index {
     /// RegisteredServices by a name from keys.
     pub fn of_name(&self, registry: &str, name: &[u8]) -> impl Iterator<Item = &ServiceKey> {
         let keys = std::str::from_utf8(name).ok().and_then(|name| self.by_registry.get(registry)?.get(name));
-        keys.into_iter().flatten()
+        keys.into_iter().flatten().map(|(_, _, key)| key)
+    }
+
+    /// So many of the RegisteredServices of a name that wait for no finalizer, the oldest first.
+    pub fn oldest_of_name(&self, registry: &str, name: &[u8], most: usize) -> impl Iterator<Item = &ServiceKey> {
+        let keys = std::str::from_utf8(name).ok().and_then(|name| self.by_registry.get(registry)?.get(name));
+        keys.into_iter().flatten().take_while(|(waits, ..)| !waits).map(|(_, _, key)| key).take(most)
+    }
+
+    /// Whether so many older RegisteredServices share its name.
+    pub fn has_older(&self, key: &ServiceKey, least: usize) -> bool {
+        let Some(refers) = self.known.get(key) else { return false };
+        let all = self.by_registry.get(&refers.registry).and_then(|names| names.get(&refers.registry_name));
+        all.is_some_and(|all| all.range(..&refers.turn).take(least).count() >= least)
+    }
+
+    /// RegisteredServices of a name, and the ones that share a Service with one of them.
+    pub fn around_name(&self, registry: &str, name: &[u8]) -> BTreeSet<ServiceKey> {
+        let services = self.of_name(registry, name).filter_map(|key| Some(&self.known.get(key)?.service));
+        let services: BTreeSet<&ServiceKey> = services.collect();
+        let by_service = services.into_iter().flat_map(|service| self.of_service(service));
+        self.of_name(registry, name).chain(by_service).cloned().collect()
     }
 
     pub fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ServiceKey> {
@@ -121,6 +152,27 @@ mod tests {
             "spec": {"registryRef": {"name": registry}, "registryName": name, "service": {"name": service}}
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_name_knows_its_oldest_and_one_that_waits_for_a_finalizer_is_none_of_them() {
+        let mut index = Index::default();
+        let keys: Vec<ServiceKey> = ["c", "b", "a"].map(|name| ServiceKey::new("shop", name)).into();
+        for (day, key) in keys.iter().enumerate() {
+            let mut object = object(key, "main", "echo", None, &key.name);
+            let made = format!("2026-01-0{}T00:00:00Z", day + 1);
+            object.metadata.creation_timestamp = serde_json::from_value(serde_json::json!(made)).unwrap();
+            index.put(key, &object);
+        }
+        let oldest = |index: &Index| index.oldest_of_name("main", b"echo", 2).cloned().collect::<Vec<_>>();
+        assert_eq!(oldest(&index), keys[..2]);
+        assert!(index.has_older(&keys[2], 2) && !index.has_older(&keys[1], 2));
+        let mut waits = object(&keys[0], "main", "echo", None, "c");
+        waits.metadata.deletion_timestamp = serde_json::from_value(serde_json::json!("2026-01-09T00:00:00Z")).unwrap();
+        index.put(&keys[0], &waits);
+        assert_eq!(oldest(&index), keys[1..]);
+        assert!(!index.has_older(&keys[2], 2));
+        assert_eq!(index.around_name("main", b"echo"), keys.into_iter().collect());
     }
 
     #[test]

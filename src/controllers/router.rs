@@ -143,10 +143,7 @@ impl Router {
             RegistryEvent::Affected { registry, affected, by } => {
                 let view = self.views.cluster();
                 let mut keys = affected.owners;
-                for key in affected.names.iter().flat_map(|name| view.index.of_name(&registry, name)) {
-                    keys.extend(view.index.siblings(key));
-                    keys.insert(key.clone());
-                }
+                keys.extend(affected.names.iter().flat_map(|name| view.index.around_name(&registry, name)));
                 let complete = view.unsynced().is_empty();
                 drop(view);
                 keys.retain(|key| complete && by.as_ref() != Some(key));

@@ -106,6 +106,8 @@ async fn one_that_waits_for_a_finalizer_does_not_count() {
         let first = Arc::make_mut(view.registered_services.get_mut(&key(0)).unwrap());
         first.metadata.finalizers = Some(vec!["example.org/wait".to_owned()]);
         first.metadata.deletion_timestamp = Some(Time(bench.controller.views.env.now()));
+        let first = first.clone();
+        view.index.put(&key(0), &first);
     }
     bench.server_registers("192.0.2.1:9000").await;
     passes(&bench, MOST + 2).await;
