@@ -20,7 +20,7 @@ use super::handle::{RegistryEvent, RegistryHandle};
 use super::records::Affected;
 use super::verified::{AuditResult, WatchProgress};
 use super::view::RegistryView;
-use super::{MAX_BATCH, Registry, RegistryError, Result, session};
+use super::{MAX_BATCH, Registry, RegistryError, Result, look_ups};
 use crate::env::Env;
 
 /// Time in which the watch reaches the revision of the audit.
@@ -192,7 +192,7 @@ impl Audit<'_> {
             }
         }
         let permits = Arc::new(Semaphore::new(LOOK_UPS));
-        session::look_up(self.handle, self.registry, &permits, &mut affected);
+        look_ups::start(self.handle, self.registry, &permits, &mut affected);
         self.handle.notify(affected);
         Ok(())
     }

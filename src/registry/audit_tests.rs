@@ -9,6 +9,7 @@ use twinspan_core::plan::service::{Snapshot, ViewState};
 use super::*;
 use crate::registry::fake::{FakeEtcd, Faults};
 use crate::registry::handle::Identity;
+use crate::registry::session;
 
 const INTERVAL: Duration = Duration::from_secs(60);
 

@@ -6,6 +6,7 @@
 //!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
 //! - [`audit`]: compares the view with etcd from time to time, because watches have lost events; [`verified`]: what
 //!   is known of the last ones.
+//! - `look_ups`: how a departed record went, by its lease.
 //! - `reached`: how far the watch has told each name, which older answers must not undo.
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
 //! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
@@ -31,6 +32,7 @@ pub mod incarnation;
 pub mod keepalive;
 pub mod kept;
 pub mod leases;
+mod look_ups;
 pub mod orphans;
 mod reached;
 pub mod records;

@@ -15,18 +15,16 @@ use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 use twinspan_core::codec::Range;
 use twinspan_core::model::Revision;
-use twinspan_core::plan::departure::Evidence;
-use twinspan_core::plan::departure::evidence::LeaseLookUp;
 use twinspan_core::plan::service::Incarnation;
 
 use super::fence::FenceKeys;
 use super::handle::{Names, Phase, RegistryHandle};
 use super::records::Affected;
 use super::verified::WatchProgress;
-use super::{Connector, LeaseState, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, orphans};
+use super::{Connector, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, look_ups, orphans};
 use crate::env::Env;
 use crate::tasks;
 
@@ -417,19 +415,7 @@ impl Session {
     }
 
     fn look_up(&self, affected: &mut Affected) {
-        look_up(&self.handle, &self.registry, &self.look_ups, affected);
-    }
-}
-
-/// Looks up the leases of departed records.
-pub(super) fn look_up(
-    handle: &Arc<RegistryHandle>,
-    registry: &Arc<dyn Registry>,
-    permits: &Arc<Semaphore>,
-    affected: &mut Affected,
-) {
-    for look_up in std::mem::take(&mut affected.look_ups) {
-        tokio::spawn(explain(handle.clone(), registry.clone(), look_up, permits.clone()));
+        look_ups::start(&self.handle, &self.registry, &self.look_ups, affected);
     }
 }
 
@@ -471,28 +457,6 @@ async fn next(watch: &mut Option<Box<dyn Watch>>) -> Result<WatchItem> {
     match watch {
         Some(watch) => watch.next().await,
         None => std::future::pending().await,
-    }
-}
-
-async fn explain(
-    handle: Arc<RegistryHandle>,
-    registry: Arc<dyn Registry>,
-    look_up: LeaseLookUp,
-    permits: Arc<Semaphore>,
-) {
-    let _permit = permits.acquire().await;
-    let answer = tasks::unbroken("look-up of a lease", registry.look_up(look_up.lease)).await;
-    let evidence = match answer.unwrap_or_else(|panic| Err(RegistryError::Panicked(panic))) {
-        Ok(LeaseState::Lives) => look_up.if_it_lives,
-        Ok(LeaseState::Gone) => Evidence::LeaseExpired,
-        Err(error) => {
-            debug!(registry = handle.name, lease = %look_up.lease, %error, "cannot look up a departed record's lease");
-            Evidence::LeaseUnreadable
-        }
-    };
-    if handle.view().departures.explain(&look_up, evidence) {
-        let names = [look_up.name.clone()].into();
-        handle.notify(Affected { names, ..Affected::default() });
     }
 }
 

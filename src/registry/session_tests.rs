@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::{LeaseId, Owner, RecordKey, RegistryName, ServiceKey};
 use twinspan_core::plan::RecordOp;
+use twinspan_core::plan::departure::Evidence;
 
 use super::*;
 use crate::leadership::Leadership;

@@ -21,6 +21,12 @@ const WEST: &str = "http://west:2379";
 /// A comparison that proves nothing so long waits minutes for its next attempt.
 const SLEEPY: Duration = Duration::from_secs(1800);
 
+async fn alias_is_rejected(bench: &Bench) {
+    bench.after(STATUS_PACE).await;
+    assert_eq!(bench.conditions("alias"), ["False Conflict"; 3]);
+    assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_two_for_one_keyspace_the_older_one_runs_and_the_younger_follows_it() {
     let bench = bench();
@@ -50,9 +56,7 @@ async fn two_names_of_one_etcd_are_found_out_before_anything_is_written() {
     let mut bench = bench();
     bench.put(registry("main", 1, &json!({}))).await;
     bench.put(registry("alias", 2, &json!({}))).await;
-    bench.after(STATUS_PACE).await;
-    assert_eq!(bench.conditions("alias"), ["False Conflict"; 3]);
-    assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
+    alias_is_rejected(&bench).await;
     // The younger one stays so while the older one is connected elsewhere for a while: its records are there.
     etcd(MAIN).cut();
     bench.after(RECONNECT).await;
@@ -110,9 +114,7 @@ async fn one_etcd_behind_two_endpoints_is_proven_by_an_epoch() {
     let bench = bench();
     bench.put(fenced("main", 1, &json!({}))).await;
     bench.put(fenced("alias", 2, &json!({}))).await;
-    bench.after(STATUS_PACE).await;
-    assert_eq!(bench.conditions("alias"), ["False Conflict"; 3]);
-    assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
+    alias_is_rejected(&bench).await;
     // The name stays refused while the older one reconnects, and goes on when that one is gone.
     etcd(MAIN).cut();
     bench.after(RECONNECT).await;

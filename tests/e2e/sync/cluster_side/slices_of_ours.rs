@@ -19,15 +19,22 @@ fn vm() -> SocketAddr {
     SocketAddr::from((next_v4(), 9000))
 }
 
+/// An imported server of the Service `user`, and the name of its slice.
+async fn one_import(sandbox: &Sandbox<'_>) -> Result<(SocketAddr, String)> {
+    sandbox.headless_without_selector("user", 80).await?;
+    sandbox.register("user", json!({})).await?;
+    let address = vm();
+    sandbox.put("user", address).await?;
+    sandbox.imports_become("user", &[address]).await?;
+    let name = sandbox.our_slices("user").await?.pop().and_then(|slice| slice.metadata.name).context("a slice")?;
+    Ok((address, name))
+}
+
 pub async fn what_others_put_there_stays(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "theirs").await?;
-    sandbox.headless_without_selector("user", 80).await?;
-    sandbox.register("user", json!({})).await?;
-    let (first, second) = (vm(), vm());
-    sandbox.put("user", first).await?;
-    sandbox.imports_become("user", &[first]).await?;
-    let name = sandbox.our_slices("user").await?.pop().and_then(|s| s.metadata.name).context("a slice")?;
+    let (first, name) = one_import(&sandbox).await?;
+    let second = vm();
     let patch = |metadata: Value| {
         let (api, name) = (sandbox.slices(), name.clone());
         // As every program that calls itself by its own name.
@@ -71,12 +78,8 @@ pub async fn what_others_put_there_stays(suite: Arc<Suite>) -> Result<()> {
 pub async fn slices_go_without_the_garbage_collector(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "orphaned").await?;
-    sandbox.headless_without_selector("user", 80).await?;
-    sandbox.register("user", json!({})).await?;
-    let (first, second) = (vm(), vm());
-    sandbox.put("user", first).await?;
-    sandbox.imports_become("user", &[first]).await?;
-    let name = sandbox.our_slices("user").await?.pop().and_then(|s| s.metadata.name).context("a slice")?;
+    let (first, name) = one_import(&sandbox).await?;
+    let second = vm();
     // Somebody strips the reference: it is put back, and the slice is corrected as before.
     let stripped = Patch::Merge(json!({"metadata": {"ownerReferences": null}}));
     sandbox.slices().patch(&name, &PatchParams::default(), &stripped).await?;
