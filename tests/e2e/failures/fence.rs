@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::discovery::v1::Endpoint;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 use twinspan::api::ServiceRegistry;
@@ -120,7 +121,17 @@ async fn a_cloned_cluster_is_told_apart(suite: Arc<Suite>) -> Result<()> {
     let mut pods = Vec::new();
     for sandbox in [&one, &two] {
         sandbox.selector_service("echo", 80).await?;
-        pods.push(pod(sandbox, "pod").await?);
+        let address = pod(sandbox, "pod").await?;
+        // A clone whose Service has no ready endpoint yet holds the records that it finds, for longer than a TTL.
+        eventually("the pod is ready in a slice", SOON, || async {
+            let slices = sandbox.slices().list(&Default::default()).await?.items;
+            let mut endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+            let ready = |endpoint: &Endpoint| endpoint.conditions.as_ref().and_then(|is| is.ready) == Some(true);
+            ensure!(endpoints.any(ready), "{slices:?}");
+            Ok(())
+        })
+        .await?;
+        pods.push(address);
         sandbox.register("echo", json!({})).await?;
     }
     let spec = || json!({"clusterID": "production"});
