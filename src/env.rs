@@ -1,16 +1,20 @@
-//! The environment: time of day and chance, which enter the program only here.
+//! The environment: time of day, chance and the executor of tasks, which enter the program only here.
 //!
-//! Owns both, and the backoff that needs chance. Time of day is read once: from then on the process counts on the
+//! Owns them, and the backoff that needs chance. Time of day is read once: from then on the process counts on the
 //! monotonic clock, so that a step of the machine's clock neither ends nor prolongs any wait. Everything else takes an
-//! [`Env`], so that a test or a simulation decides both. Refuses to measure durations: tokio's clock does, which tests
+//! [`Env`], so that a test or a simulation decides them. Refuses to measure durations: tokio's clock does, which tests
 //! can pause.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::{BoxFuture, Either};
 use jiff::SignedDuration;
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use twinspan_core::Timestamp;
 
 /// A smaller difference between two clocks does not matter, and would have stored times written again and again.
@@ -22,6 +26,13 @@ const DATE_RESOLUTION: SignedDuration = SignedDuration::from_secs(1);
 pub struct Env {
     clock: Arc<dyn Clock>,
     chance: Arc<dyn Fn() -> f64 + Send + Sync>,
+    executor: Option<Arc<dyn Executor>>,
+}
+
+/// Runs the tasks of a process in place of tokio, and decides their order and their end.
+pub trait Executor: Send + Sync {
+    /// Takes a task over, until its end or until the returned guard is dropped.
+    fn submit(&self, task: BoxFuture<'static, ()>) -> Box<dyn Send>;
 }
 
 impl fmt::Debug for Env {
@@ -32,19 +43,67 @@ impl fmt::Debug for Env {
 
 impl Env {
     /// The machine's clock and the thread's random numbers.
+    #[expect(clippy::disallowed_methods, reason = "the door")]
     pub fn real() -> Self {
         Self::started_at(Timestamp::now, rand::random::<f64>)
     }
 
     /// A process that starts now. `wall` tells the time of day, and `chance` numbers from 0 to 1.
     pub fn started_at(wall: impl Fn() -> Timestamp, chance: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
-        Self { clock: Arc::new(ProcessClock::new(wall())), chance: Arc::new(chance) }
+        Self { clock: Arc::new(ProcessClock::new(wall())), chance: Arc::new(chance), executor: None }
+    }
+
+    /// The same environment for tasks that an executor runs.
+    pub fn run_by(self, executor: Arc<dyn Executor>) -> Self {
+        Self { executor: Some(executor), ..self }
+    }
+
+    /// Starts a task that nobody waits for.
+    pub fn spawn<F: Future<Output: Send> + Send + 'static>(&self, task: F) {
+        #[expect(clippy::disallowed_methods, reason = "the door")]
+        tokio::spawn(self.task(task));
+    }
+
+    /// Starts a task of a tracker.
+    pub fn spawn_on<F>(&self, tracker: &TaskTracker, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        #[expect(clippy::disallowed_methods, reason = "the door")]
+        tracker.spawn(self.task(task))
+    }
+
+    /// Starts a task of a set.
+    pub fn spawn_in<F>(&self, set: &mut JoinSet<F::Output>, task: F)
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        #[expect(clippy::disallowed_methods, reason = "the door")]
+        set.spawn(self.task(task));
+    }
+
+    /// The future of a task: the task itself, or its end where an executor runs it. A process that the executor ended
+    /// has tasks without an end.
+    fn task<F>(&self, task: F) -> impl Future<Output = F::Output> + Send + 'static + use<F>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        let Some(executor) = self.executor.clone() else { return Either::Left(task) };
+        Either::Right(async move {
+            let (ended, end) = oneshot::channel();
+            // The receiver is gone only if the task was aborted.
+            let _running = executor.submit(Box::pin(async move { drop(ended.send(task.await)) }));
+            match end.await {
+                Ok(output) => output,
+                Err(_) => std::future::pending().await,
+            }
+        })
     }
 
     /// A clock that stands still at a time, and a source of numbers from 0 to 1.
     #[cfg(test)]
     pub fn standing(now: Timestamp, chance: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
-        Self { clock: Arc::new(now), chance: Arc::new(chance) }
+        Self { clock: Arc::new(now), chance: Arc::new(chance), executor: None }
     }
 
     /// The time of the process: the API server's at its first answer, and monotonic from then on.

@@ -11,8 +11,11 @@
 //! - [`leadership`]: the claim to lead; every writing door asks it before each request.
 //! - [`telemetry`]: logs, metrics, traces, and the pages for probes.
 //! - [`tools`]: commands that look from outside: parity, status, plan, explain, approve, doctor.
-//! - [`env`]: time of day and chance, the one door for both. [`tasks`]: what follows when a task breaks off.
+//! - [`env`]: the one door to time of day, chance and tokio's tasks. [`tasks`]: what follows when a task breaks off.
 //!   [`causes`]: the text of an error.
+
+// Tests start the parts that they need by themselves.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod api;
 pub mod causes;

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
+use crate::env::Env;
+
 /// Wait before a task begins again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -50,17 +52,18 @@ pub struct Tasks {
     tracker: TaskTracker,
     broken: Arc<OnceLock<&'static str>>,
     stop: CancellationToken,
+    env: Env,
 }
 
 impl Tasks {
     /// `stop` is cancelled when a task breaks off.
-    pub fn new(stop: CancellationToken) -> Self {
-        Self { tracker: TaskTracker::new(), broken: Arc::default(), stop }
+    pub fn new(stop: CancellationToken, env: Env) -> Self {
+        Self { tracker: TaskTracker::new(), broken: Arc::default(), stop, env }
     }
 
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         let (broken, stop) = (self.broken.clone(), self.stop.clone());
-        self.tracker.spawn(async move {
+        self.env.spawn_on(&self.tracker, async move {
             if unbroken(name, task).await.is_err() {
                 // Only the first one matters: others may break off because of it.
                 let _ = broken.set(name);
@@ -102,7 +105,7 @@ mod tests {
         assert_eq!(runs.load(Ordering::Relaxed), 3);
 
         let (stop, ended) = (CancellationToken::new(), CancellationToken::new());
-        let tasks = Tasks::new(stop.clone());
+        let tasks = Tasks::new(stop.clone(), Env::real());
         tasks.spawn("ends", async {});
         let until = ended.clone();
         tasks.spawn("waits", async move { until.cancelled().await });

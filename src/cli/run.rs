@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::env::Env;
-use crate::operator::{self, OperatorError, Settings};
+use crate::operator::{self, OperatorError, Outside, Settings};
 use crate::telemetry::logs;
 use crate::telemetry::traces::Traces;
 
@@ -111,7 +111,6 @@ async fn operate(args: Args) -> Result<(), Error> {
     let settings = Settings {
         namespace: args.namespace,
         leader_elect: args.leader_elect,
-        admin_addr: args.admin_addr,
         dry_run: args.dry_run,
         audit_interval: args.audit_interval,
         identity,
@@ -120,14 +119,16 @@ async fn operate(args: Args) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let told = stop.clone();
-    tokio::spawn(async move {
+    env.spawn(async move {
         tokio::select! {
+            biased;
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         told.cancel();
     });
-    operator::run(config, settings, env, stop).await?;
+    let outside = Outside::open(config, args.admin_addr, &env).await?;
+    operator::run(outside, settings, env, stop).await?;
     Ok(())
 }
 

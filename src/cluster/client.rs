@@ -8,14 +8,14 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use http::Response;
 use http::header::DATE;
+use http::{Request, Response};
 use jiff::fmt::rfc2822;
-use kube::client::{ClientBuilder, DynBody};
+use kube::client::{Body, ClientBuilder, DynBody};
 use kube::{Client, Config};
 use tokio::time::{Instant, timeout};
-use tower::BoxError;
 use tower::util::MapFutureLayer;
+use tower::{BoxError, Service};
 
 use crate::env::Env;
 use crate::leadership::LEASE_CALL;
@@ -53,7 +53,20 @@ fn with_deadlines(mut config: Config, env: &Env, answer: Duration, silence: Dura
     Ok(ClientBuilder::try_from(config)?.with_layer(&answered_within(answer, env)).build())
 }
 
-type Answering<B> = BoxFuture<'static, Result<Response<B>, BoxError>>;
+/// The clients over another transport: of the Lease, and of everything else. Nothing below the deadline of an answer is
+/// that of the real ones.
+pub fn over<S>(transport: &S, env: &Env) -> (Client, Client)
+where
+    S: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError, Future = Answering<Box<DynBody>>>,
+    S: Clone + Send + Sync + 'static,
+{
+    let over =
+        |limit| ClientBuilder::new(transport.clone(), "default").with_layer(&answered_within(limit, env)).build();
+    (over(LEASE_CALL), over(ANSWER))
+}
+
+/// The future of an answer.
+pub type Answering<B> = BoxFuture<'static, Result<Response<B>, BoxError>>;
 
 fn answered_within(
     limit: Duration,

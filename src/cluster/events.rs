@@ -276,6 +276,7 @@ impl Publisher {
                 match (next, due) {
                     (Ok((key, waiting)), _) => self.send(key, waiting).await,
                     (Err(_), Some(at)) => tokio::select! {
+                        biased;
                         () = sleep_until(at) => {}
                         () = added.notified() => {}
                     },
@@ -283,6 +284,7 @@ impl Publisher {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = work => {}
             }

@@ -4,7 +4,7 @@
 //! the same lock under which it reads the pods, so that no change is lost in between. Refuses to know why an address
 //! matters.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use twinspan_core::model::ServiceKey;
@@ -12,7 +12,7 @@ use twinspan_core::model::ServiceKey;
 #[derive(Debug, Default)]
 pub struct AddressInterest {
     by_ip: BTreeMap<IpAddr, BTreeSet<ServiceKey>>,
-    of: HashMap<ServiceKey, BTreeSet<IpAddr>>,
+    of: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
     /// RegisteredServices that are gone and still look at something: no object says which Service is theirs.
     gone: BTreeSet<ServiceKey>,
 }

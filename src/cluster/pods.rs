@@ -3,7 +3,7 @@
 //! Owns the pods at each address, and the addresses of pods whose end was not observed. Refuses to know which Service
 //! selects a pod.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use twinspan_core::model::{ObjectKey, PodView};
 
 #[derive(Debug, Default)]
 pub struct Pods {
-    by_key: HashMap<ObjectKey, Arc<PodView>>,
-    by_ip: HashMap<IpAddr, Vec<ObjectKey>>,
+    by_key: BTreeMap<ObjectKey, Arc<PodView>>,
+    by_ip: BTreeMap<IpAddr, Vec<ObjectKey>>,
     /// Addresses of pods that vanished in a re-list, until another pod has them; by their order, the oldest go beyond
     /// [`MAX_UNSEEN`].
-    ended_unseen: HashMap<IpAddr, u64>,
+    ended_unseen: BTreeMap<IpAddr, u64>,
     vanished: u64,
 }
 

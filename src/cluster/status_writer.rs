@@ -201,6 +201,7 @@ impl StatusWriter {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 Some(()) = sending.next() => {}
                 () = self.changed.notified() => {}

@@ -81,6 +81,7 @@ impl Watches {
         let watches = self.clone();
         self.tasks.spawn("silent watches", async move {
             tokio::select! {
+                biased;
                 () = watches.stop.cancelled() => {}
                 () = watches.listen() => {}
             }
@@ -92,6 +93,7 @@ impl Watches {
         let stop = self.stop.clone();
         self.tasks.spawn(K::KIND.as_str(), async move {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = watch.repeat() => {}
             }

@@ -104,7 +104,7 @@ fn watch<K: Watched>(api: impl FnOnce(Client) -> Api<K>, answers: impl IntoItera
         env: Env::started_at(jiff::Timestamp::now, || 1.0),
         server: "https://api".to_owned(),
         stop: stop.clone(),
-        tasks: Tasks::new(stop),
+        tasks: Tasks::new(stop, Env::real()),
     };
     let server = Server::new(answers);
     watches.view().heard(K::KIND, watches.env.now());

@@ -4,20 +4,20 @@
 //! [`PACE`]. Each service has one pass at a time, and all services run concurrently, so that a slow answer for one
 //! delays no other. Failures back off and are retried for ever. Refuses to know what a pass does.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::sync::mpsc;
-use tokio::task::{Id, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::time::{DelayQueue, delay_queue};
-use tracing::error;
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 
 use crate::env::Env;
+use crate::tasks;
 
 /// Least time between the starts of two passes over one service.
 pub const PACE: Duration = Duration::from_millis(200);
@@ -79,7 +79,7 @@ impl Enqueuer {
 /// The enqueuer, and the queue that it fills.
 pub fn new(env: Env) -> (Enqueuer, Queue) {
     let (sender, marks) = mpsc::unbounded_channel();
-    (Enqueuer { env: env.clone(), sender }, Queue { env, marks, entries: HashMap::new(), delays: DelayQueue::new() })
+    (Enqueuer { env: env.clone(), sender }, Queue { env, marks, entries: BTreeMap::new(), delays: DelayQueue::new() })
 }
 
 #[derive(Debug)]
@@ -99,7 +99,7 @@ struct Entry {
 pub struct Queue {
     env: Env,
     marks: mpsc::UnboundedReceiver<(ServiceKey, Timestamp)>,
-    entries: HashMap<ServiceKey, Entry>,
+    entries: BTreeMap<ServiceKey, Entry>,
     delays: DelayQueue<ServiceKey>,
 }
 
@@ -117,9 +117,9 @@ impl Queue {
         Fut: Future<Output = Finished> + Send + 'static,
     {
         let mut running = JoinSet::new();
-        let mut keys: HashMap<Id, ServiceKey> = HashMap::new();
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 mark = self.marks.recv() => match mark {
                     Some((key, at)) => self.marked(key, at),
@@ -128,21 +128,15 @@ impl Queue {
                 Some(due) = self.delays.next() => {
                     let key = due.into_inner();
                     if let Some(triggered) = self.start(&key) {
-                        let handle = running.spawn(pass(key.clone(), triggered));
-                        keys.insert(handle.id(), key);
+                        let pass = pass(key.clone(), triggered);
+                        let pass = async move { (key, tasks::unbroken("pass", pass).await) };
+                        self.env.spawn_in(&mut running, pass);
                     }
                 }
-                Some(ended) = running.join_next_with_id() => {
-                    let (id, how) = match ended {
-                        Ok((id, how)) => (id, how),
-                        Err(failure) => {
-                            // A panic in one pass must not affect the others.
-                            error!(%failure, "a pass broke off");
-                            (failure.id(), Action::Retry.into())
-                        }
-                    };
-                    if let Some(key) = keys.remove(&id) {
-                        self.ended(key, how);
+                Some(ended) = running.join_next() => {
+                    // A panic in one pass must not affect the others. Nothing aborts a pass here.
+                    if let Ok((key, how)) = ended {
+                        self.ended(key, how.unwrap_or_else(|_| Action::Retry.into()));
                     }
                 }
             }

@@ -38,6 +38,7 @@ impl Router {
     pub async fn run(self, mut sources: Sources, stop: CancellationToken) {
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 Some(event) = sources.cluster.recv() => self.cluster_changed(&event),
                 Some(event) = sources.registry.recv() => self.registry_changed(event),

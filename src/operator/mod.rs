@@ -1,9 +1,11 @@
 //! The composition of the operator: starts and stops everything.
 //!
-//! - [`readiness`]: the parts of `/readyz`; [`watch_age`]: the gauge of silent watches.
+//! - [`outside`]: the ways out of the process. [`readiness`]: the parts of `/readyz`. [`watch_age`]: the gauge of
+//!   silent watches.
 //!
 //! Owns the order in which parts start and end. Refuses to know what any part does.
 
+mod outside;
 mod readiness;
 mod watch_age;
 
@@ -12,15 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use kube::{Client, Config};
-use tokio::net::TcpListener;
+use kube::Client;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::cluster;
 use crate::cluster::view::ClusterEvent;
 use crate::cluster::watch::Watches;
 use crate::controllers::queue;
@@ -31,11 +31,12 @@ use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
 use crate::env::Env;
 use crate::leadership::{self, Election, Leadership, LeaseHistory};
-use crate::probe::TcpProber;
 use crate::registry::takeover::Takeover;
 use crate::tasks::Tasks;
 use crate::telemetry::admin;
 use crate::telemetry::metrics::Metrics;
+
+pub use outside::Outside;
 
 /// Time to release epochs when the process ends.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -46,7 +47,6 @@ pub struct Settings {
     /// Our own namespace, for Secrets and the Lease.
     pub namespace: String,
     pub leader_elect: bool,
-    pub admin_addr: SocketAddr,
     /// Plans and logs as a leader, and writes nothing: no Lease is asked for either.
     pub dry_run: bool,
     /// The interval between two audits of each registry.
@@ -64,15 +64,6 @@ impl Settings {
     fn leadership(&self) -> Leadership {
         if self.dry_run { Leadership::dry_run() } else { Leadership::none() }
     }
-}
-
-/// The ways to the API server.
-#[derive(Clone)]
-struct Clients {
-    lease: Client,
-    rest: Client,
-    /// Its address, for the log.
-    server: String,
 }
 
 /// The reason why the operator could not start, or had to end.
@@ -95,42 +86,43 @@ pub enum OperatorError {
 ///
 /// # Errors
 /// [`OperatorError`] if it cannot run at all; it waits for everything that may still come.
-pub async fn run(config: Config, settings: Settings, env: Env, stop: CancellationToken) -> Result<(), OperatorError> {
-    let server = config.cluster_url.to_string();
-    let clients = Clients {
-        lease: cluster::client::lease_client(config.clone(), &env).map_err(Box::new)?,
-        rest: cluster::client::client(config, &env).map_err(Box::new)?,
-        server,
-    };
+pub async fn run(
+    mut outside: Outside,
+    settings: Settings,
+    env: Env,
+    stop: CancellationToken,
+) -> Result<(), OperatorError> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         identity = settings.identity,
         namespace = settings.namespace,
         "starting"
     );
-    let address = settings.admin_addr;
-    let listener = TcpListener::bind(address).await.map_err(|source| OperatorError::Admin { address, source })?;
     if settings.elects() {
-        refuse_beside_another_release(&clients.lease, &settings.namespace, &env).await?;
+        refuse_beside_another_release(&outside.lease, &settings.namespace, &env).await?;
     }
     // A task that breaks off stops the rest.
     let stop = stop.child_token();
-    let lifetimes = Lifetimes::new(&stop);
+    let lifetimes = Lifetimes::new(&stop, &env);
     let (views, leadership) = (Views::new(env), settings.leadership());
     let (events, cluster) = mpsc::unbounded_channel();
-    let (writers, publisher) = Writers::new(&clients.rest, &views, &leadership, &settings.identity, events.clone());
+    let (writers, publisher) = Writers::new(&outside.rest, &views, &leadership, &settings.identity, events.clone());
     let metrics = writers.metrics.clone();
     let (tasks, election) = (&lifetimes.tasks, &lifetimes.election);
     tasks.spawn("events", publisher.run(election.clone()));
     tasks.spawn("statuses", writers.statuses.clone().run(lifetimes.writing.clone()));
     tasks.spawn("leadership metric", follow_leadership(leadership.clone(), metrics.clone(), election.clone()));
     tasks.spawn("ages of watches", watch_age::measure(views.clone(), metrics.clone(), election.clone()));
-    let history = lease_history(&clients.lease, &settings).await;
-    let electing = lead(&clients.lease, &settings, &history, &views.env, &leadership, election);
-    let passes = start_controllers(&clients, &settings, &views, writers, (events, cluster), history, &lifetimes);
+    let history = lease_history(&outside.lease, &settings).await;
+    let electing = lead(&outside.lease, &settings, &history, &views.env, &leadership, election);
+    let passes = start_controllers(&outside, &settings, &views, writers, (events, cluster), history, &lifetimes);
     let electing = lifetimes.tasks.spawn("election", electing);
-    let parts: admin::Parts = Arc::new(move || readiness::parts(&views, &leadership));
-    lifetimes.tasks.spawn("admin pages", admin::serve(listener, parts, metrics, lifetimes.election.clone()));
+    if let Some(listener) = outside.admin.take() {
+        let env = views.env.clone();
+        let parts: admin::Parts = Arc::new(move || readiness::parts(&views, &leadership));
+        let pages = admin::serve(listener, parts, metrics, env, lifetimes.election.clone());
+        lifetimes.tasks.spawn("admin pages", pages);
+    }
 
     stop.cancelled().await;
     let broken = lifetimes.end(passes, electing).await;
@@ -163,13 +155,13 @@ struct Lifetimes {
 }
 
 impl Lifetimes {
-    fn new(stop: &CancellationToken) -> Self {
+    fn new(stop: &CancellationToken, env: &Env) -> Self {
         Self {
             writing: stop.child_token(),
             releasing: CancellationToken::new(),
             epochs: TaskTracker::new(),
             election: CancellationToken::new(),
-            tasks: Tasks::new(stop.clone()),
+            tasks: Tasks::new(stop.clone(), env.clone()),
         }
     }
 
@@ -192,7 +184,7 @@ impl Lifetimes {
 
 /// Starts router, sessions, probes, watches and the queue, whose task it returns.
 fn start_controllers(
-    clients: &Clients,
+    outside: &Outside,
     settings: &Settings,
     views: &Views,
     writers: Writers,
@@ -214,20 +206,22 @@ fn start_controllers(
     let takeover =
         Takeover { leadership: leadership.clone(), lease_history, env: env.clone(), ending: releasing.clone() };
     let upkeep = Some(Upkeep { takeover, audit_interval: settings.audit_interval, epochs: epochs.clone() });
-    let sessions = Sessions::new(views.clone(), registry_events, tasks.tracker().clone(), election.clone(), upkeep);
+    let connect = outside.connect.clone();
+    let sessions =
+        Sessions::new(views.clone(), registry_events, tasks.tracker().clone(), election.clone(), upkeep, connect);
     let registries = service_registry::Controller::new(writers.clone(), sessions);
     tasks.spawn("controller of ServiceRegistries", registries.run(command_queue));
-    let (prober, stop) = (Arc::new(TcpProber), election.clone());
+    let (prober, stop) = (outside.prober.clone(), election.clone());
     tasks.spawn("probes", views.probes.clone().run(prober, leadership.clone(), probe_events, env.clone(), stop));
     let watches = Watches {
         view: views.cluster.clone(),
         events: cluster_events,
         env: env.clone(),
-        server: clients.server.clone(),
+        server: outside.server.clone(),
         stop: election.clone(),
         tasks: tasks.clone(),
     };
-    watches.start(&clients.rest, &settings.namespace);
+    watches.start(&outside.rest, &settings.namespace);
     let views = views.clone();
     let controller = registered_service::Controller { views, writers, checkpoints: Checkpoints::default() };
     let passes = queue.run(move |key, triggered| controller.clone().reconcile(key, triggered), writing.clone());
@@ -241,6 +235,7 @@ async fn follow_leadership(leadership: Leadership, metrics: Arc<Metrics>, stop: 
         let leads = *leading.borrow_and_update() && !leadership.is_dry_run();
         metrics.leader.set(u64::from(leads));
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             changed = leading.changed() => if changed.is_err() { return },
         }
@@ -284,7 +279,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_names_the_task_that_broke_off() {
         let stop = CancellationToken::new();
-        let lifetimes = Lifetimes::new(&stop);
+        let lifetimes = Lifetimes::new(&stop, &Env::real());
         let passes = lifetimes.tasks.spawn("queue", async { panic!("{}", "why") });
         let election = lifetimes.election.clone();
         let electing = lifetimes.tasks.spawn("election", async move { election.cancelled().await });
@@ -303,7 +298,6 @@ mod tests {
             let settings = Settings {
                 namespace: "n".to_owned(),
                 leader_elect,
-                admin_addr: SocketAddr::from(([127, 0, 0, 1], 0)),
                 dry_run,
                 audit_interval: Duration::from_secs(600),
                 identity: "me".to_owned(),

@@ -26,6 +26,7 @@ pub async fn measure(views: Views, metrics: Arc<Metrics>, stop: CancellationToke
             }
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = sleep(INTERVAL) => {}
         }

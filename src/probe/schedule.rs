@@ -122,7 +122,8 @@ impl Probes {
             for (addr, silent) in due {
                 let (probes, prober, permits) = (self.clone(), prober.clone(), permits.clone());
                 let (leadership, events, env, stop) = (leadership.clone(), events.clone(), env.clone(), stop.clone());
-                tokio::spawn(async move {
+                let environment = env.clone();
+                environment.spawn(async move {
                     // A round of many addresses waits here, and beside the others.
                     let Some(permit) = stop.run_until_cancelled(permits.acquire(silent)).await.flatten() else {
                         return;
@@ -142,6 +143,7 @@ impl Probes {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = self.changed.notified() => {}
                 _ = leading.changed() => {}

@@ -40,11 +40,13 @@ const LOOK_UPS: usize = 16;
 pub async fn run(handle: Arc<RegistryHandle>, interval: Duration, env: Env, stop: CancellationToken) {
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = sleep(env.jittered(interval)) => {}
         }
         let Ok(registry) = handle.connection() else { continue };
         let found = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             found = audit(&handle, &registry, &env) => found,
         };
@@ -192,7 +194,7 @@ impl Audit<'_> {
             }
         }
         let permits = Arc::new(Semaphore::new(LOOK_UPS));
-        look_ups::start(self.handle, self.registry, &permits, &mut affected);
+        look_ups::start(self.handle, self.registry, &permits, self.env, &mut affected);
         self.handle.notify(affected);
         Ok(())
     }

@@ -39,6 +39,7 @@ pub async fn run(handle: Arc<RegistryHandle>, stop: CancellationToken) {
             loop {
                 keeper.round(registry.as_ref()).await;
                 tokio::select! {
+                    biased;
                     () = handle.leases.in_use.notified() => {}
                     () = tokio::time::sleep_until(keeper.next()) => {}
                 }

@@ -13,6 +13,7 @@ use twinspan_core::plan::departure::evidence::LeaseLookUp;
 use super::handle::RegistryHandle;
 use super::records::Affected;
 use super::{LeaseState, Registry, RegistryError};
+use crate::env::Env;
 use crate::tasks;
 
 /// Looks up the leases of departed records.
@@ -20,10 +21,11 @@ pub(super) fn start(
     handle: &Arc<RegistryHandle>,
     registry: &Arc<dyn Registry>,
     permits: &Arc<Semaphore>,
+    env: &Env,
     affected: &mut Affected,
 ) {
     for look_up in std::mem::take(&mut affected.look_ups) {
-        tokio::spawn(explain(handle.clone(), registry.clone(), look_up, permits.clone()));
+        env.spawn(explain(handle.clone(), registry.clone(), look_up, permits.clone()));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The far side's door: every request to a service registry goes through here.
 //!
 //! - [`Registry`]: the calls of one connection. [`etcd`] implements them, and `fake` does for fault injection; both
-//!   pass the same contract test.
+//!   pass the same contract test. [`Connect`]: makes the connector of a session.
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
 //!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
 //! - [`audit`]: compares the view with etcd from time to time, because watches have lost events; [`verified`]: what
@@ -20,6 +20,7 @@
 //! planners.
 
 pub mod audit;
+mod connect;
 pub mod error;
 pub mod etcd;
 #[cfg(any(test, feature = "fake"))]
@@ -54,6 +55,7 @@ use async_trait::async_trait;
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
+pub use connect::Connect;
 pub use error::RegistryError;
 
 pub type Result<T> = std::result::Result<T, RegistryError>;

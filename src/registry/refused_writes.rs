@@ -22,12 +22,14 @@ pub async fn run(handle: Arc<RegistryHandle>, stop: CancellationToken) {
     let mut last: Option<ServiceKey> = None;
     loop {
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = handle.writes_refused.notified() => {}
         }
         // Until none waits any more.
         loop {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(PACE) => {}
             }

@@ -50,6 +50,7 @@ const LOOK_UPS: usize = 64;
 /// cleanup would hit the new session.
 pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env: Env, stop: CancellationToken) {
     let _lock = tokio::select! {
+        biased;
         () = stop.cancelled() => return,
         lock = handle.session_lock.lock() => lock,
     };
@@ -59,6 +60,7 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env
     loop {
         let started = Instant::now();
         let ended = tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             ended = once(&handle, connector.as_ref(), &env, &look_ups) => ended,
         };
@@ -78,6 +80,7 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env
             handle.report();
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => break,
             () = tokio::time::sleep(wait) => {}
         }
@@ -309,6 +312,7 @@ impl Session {
         loop {
             let again = self.refused.values().min().copied();
             tokio::select! {
+                biased;
                 item = next(&mut self.watch) => self.take(item?).await?,
                 () = sleep_until(self.silence.until) => self.silent().await?,
                 () = handle.start_over.notified() => {
@@ -415,7 +419,7 @@ impl Session {
     }
 
     fn look_up(&self, affected: &mut Affected) {
-        look_ups::start(&self.handle, &self.registry, &self.look_ups, affected);
+        look_ups::start(&self.handle, &self.registry, &self.look_ups, &self.env, affected);
     }
 }
 

@@ -92,6 +92,7 @@ pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: Cancella
             },
         };
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             () = ending.cancelled() => break,
             _ = leading.changed() => {}

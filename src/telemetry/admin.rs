@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::metrics::Metrics;
+use crate::env::Env;
 
 /// Connections at once; later ones wait to be accepted.
 const CONNECTIONS: usize = 64;
@@ -60,7 +61,7 @@ struct Shown {
 }
 
 /// Serves until it is stopped, and then waits for no connection.
-pub async fn serve(listener: TcpListener, parts: Parts, metrics: Arc<Metrics>, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, parts: Parts, metrics: Arc<Metrics>, env: Env, stop: CancellationToken) {
     let router = Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
@@ -69,12 +70,13 @@ pub async fn serve(listener: TcpListener, parts: Parts, metrics: Arc<Metrics>, s
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             accepted = listener.accept(), if connections.len() < CONNECTIONS => accepted,
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, _)) => drop(connections.spawn(timeout(CONNECTION, connection(stream, router.clone())))),
+            Ok((stream, _)) => env.spawn_in(&mut connections, timeout(CONNECTION, connection(stream, router.clone()))),
             Err(error) => {
                 // One that went away before it was accepted, or no file is left for it.
                 debug!(%error, "cannot accept a connection");
@@ -143,7 +145,7 @@ mod tests {
     async fn the_end_waits_for_no_open_connection_and_half_a_request_keeps_none() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let serving = tokio::spawn(serve(listener, Arc::new(Vec::new), Arc::default(), stop.clone()));
+        let serving = tokio::spawn(serve(listener, Arc::new(Vec::new), Arc::default(), Env::real(), stop.clone()));
         let mut half = TcpStream::connect(address).await.unwrap();
         half.write_all(b"GET /livez HT").await.unwrap();
         let mut whole = TcpStream::connect(address).await.unwrap();
@@ -159,7 +161,7 @@ mod tests {
     async fn connections_have_a_number_and_heads_a_time() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        tokio::spawn(serve(listener, Arc::new(Vec::new), Arc::default(), stop.clone()));
+        tokio::spawn(serve(listener, Arc::new(Vec::new), Arc::default(), Env::real(), stop.clone()));
         let mut halves = Vec::new();
         let began = Instant::now();
         for _ in 0..CONNECTIONS {

@@ -22,6 +22,7 @@ use crate::controllers::service_registry::Sessions;
 use crate::controllers::views::Views;
 use crate::env::Env;
 use crate::leadership;
+use crate::registry::Connect;
 use crate::tasks::Tasks;
 
 /// A part that did not sync in time.
@@ -62,7 +63,7 @@ impl fmt::Debug for Viewer {
 impl Viewer {
     pub fn start(client: &Client, operator_namespace: &str) -> Self {
         let (stop, env) = (CancellationToken::new(), Env::real());
-        let (views, tasks) = (Views::new(env.clone()), Tasks::new(stop.clone()));
+        let (views, tasks) = (Views::new(env.clone()), Tasks::new(stop.clone(), env.clone()));
         let (registry_events, registry) = mpsc::unbounded_channel();
         let (cluster_events, cluster) = mpsc::unbounded_channel();
         let (_, probe) = mpsc::unbounded_channel();
@@ -71,7 +72,9 @@ impl Viewer {
         let (enqueuer, _) = queue::new(env.clone());
         let router = Router { views: views.clone(), enqueuer, registries: commands, statuses: None };
         tasks.spawn("router", router.run(Sources { cluster, registry, probe, leading }, stop.clone()));
-        let sessions = Sessions::new(views.clone(), registry_events, tasks.tracker().clone(), stop.clone(), None);
+        let connect = Connect::to_etcd();
+        let sessions =
+            Sessions::new(views.clone(), registry_events, tasks.tracker().clone(), stop.clone(), None, connect);
         tasks.spawn("sessions", sessions.follow(command_queue));
         let (view, events) = (views.cluster.clone(), cluster_events);
         // The person who asks knows the server's address.

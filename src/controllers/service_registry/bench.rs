@@ -27,7 +27,7 @@ use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
 use crate::env::Env;
 use crate::leadership::{Leadership, LeaseHistory};
-use crate::registry::Connector;
+use crate::registry::Connect;
 use crate::registry::etcd::Settings;
 use crate::registry::fake::FakeEtcd;
 use crate::registry::handle::RegistryHandle;
@@ -43,8 +43,8 @@ thread_local! {
     static ETCDS: RefCell<BTreeMap<String, FakeEtcd>> = RefCell::default();
 }
 
-fn connect(settings: &Settings) -> Arc<dyn Connector> {
-    Arc::new(etcd(&settings.endpoints[0]))
+fn connect() -> Connect {
+    Connect::by(|settings: &Settings| Arc::new(etcd(&settings.endpoints[0])))
 }
 
 /// The etcd behind an endpoint.
@@ -105,8 +105,7 @@ pub fn bench_of(leadership: Leadership) -> Bench {
     let takeover =
         Takeover { leadership, lease_history: LeaseHistory::alone("me"), env, ending: CancellationToken::new() };
     let upkeep = Some(Upkeep { takeover, audit_interval: Duration::from_secs(600), epochs: tasks.clone() });
-    let mut sessions = Sessions::new(views.clone(), registry_events, tasks, stop.clone(), upkeep);
-    sessions.connect = connect;
+    let sessions = Sessions::new(views.clone(), registry_events, tasks, stop.clone(), upkeep, connect());
     tokio::spawn(Controller::new(writers.clone(), sessions).run(command_queue));
     {
         let mut view = views.cluster();
@@ -127,9 +126,7 @@ pub fn bench_of(leadership: Leadership) -> Bench {
 /// A sink for sessions that no controller reports about.
 pub fn sessions_only(views: &Views, stop: &CancellationToken) -> Sessions {
     let (events, _) = mpsc::unbounded_channel();
-    let mut sessions = Sessions::new(views.clone(), events, TaskTracker::new(), stop.clone(), None);
-    sessions.connect = connect;
-    sessions
+    Sessions::new(views.clone(), events, TaskTracker::new(), stop.clone(), None, connect())
 }
 
 pub fn echo() -> ServiceKey {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::duplicates::{Older, Pair, Verdicts};
+use crate::controllers::views::Views;
 use crate::registry::RegistryError;
 use crate::registry::handle::RegistryHandle;
 use crate::registry::rivals::{self, Comparison};
@@ -83,15 +84,8 @@ impl Comparisons {
     }
 
     /// Finds out whether an older ServiceRegistry leads to the same etcd; the younger one waits meanwhile.
-    pub fn start(
-        &self,
-        registries: &Registries,
-        name: &str,
-        older: Older,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) {
-        let pair = (older.name.clone(), name.to_owned());
+    pub fn start(&self, views: &Views, name: &str, older: Older, tasks: &TaskTracker, stop: &CancellationToken) {
+        let (registries, pair) = (&views.registries, (older.name.clone(), name.to_owned()));
         let (Some(theirs), Some(ours)) = (registries.get(&older.name), registries.get(name)) else { return };
         let task = Arc::new(Task { theirs, ours, endpoints: older.endpoints, stop: stop.child_token() });
         {
@@ -104,8 +98,9 @@ impl Comparisons {
             }
         }
         let (all, registries) = (self.clone(), registries.clone());
-        tasks.spawn(async move {
+        views.env.spawn_on(tasks, async move {
             let found = tokio::select! {
+                biased;
                 () = task.stop.cancelled() => None,
                 found = tasks::repeated("comparison", || compare(&registries, &task.theirs, &task.ours)) => found,
             };
@@ -152,6 +147,7 @@ async fn compare(
             Ok(found) => return Some(found),
         }
         tokio::select! {
+            biased;
             _ = their_connection.changed() => {}
             _ = our_connection.changed() => {}
             _ = epoch.changed() => {}

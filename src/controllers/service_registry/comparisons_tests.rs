@@ -160,7 +160,7 @@ async fn main_and_west(bench: &Bench) {
 /// Begins to compare them, apart from what the controller compares.
 fn start(comparisons: &Comparisons, bench: &Bench) {
     let older = Older { name: "main".into(), proven: false, endpoints: (vec![MAIN.into()], vec![WEST.into()]) };
-    comparisons.start(&bench.views.registries, "west", older, &TaskTracker::new(), &CancellationToken::new());
+    comparisons.start(&bench.views, "west", older, &TaskTracker::new(), &CancellationToken::new());
 }
 
 fn verdicts(comparisons: &Comparisons) -> Vec<Comparison> {

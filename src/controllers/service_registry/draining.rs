@@ -50,10 +50,11 @@ pub(super) fn begin(
     keep_for(views, handle, gone_at, keep);
     let draining = Draining { running, adopted: CancellationToken::new() };
     views.registries.draining().push(draining.clone());
-    let (views, stop) = (views.clone(), stop.clone());
-    tasks.spawn(async move {
+    let (views, env, stop) = (views.clone(), views.env.clone(), stop.clone());
+    env.spawn_on(tasks, async move {
         let adopted = draining.adopted.clone();
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = adopted.cancelled() => return,
             () = drain(&views, &draining.running.handle, gone_at) => {}

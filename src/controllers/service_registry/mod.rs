@@ -58,6 +58,7 @@ impl Controller {
         let obeying = async {
             loop {
                 tokio::select! {
+                    biased;
                     () = stop.cancelled() => return,
                     Some(command) = commands.recv() => self.obey(command),
                 }
@@ -109,6 +110,7 @@ impl Sessions {
         let stop = self.stop.clone();
         loop {
             let command = tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 command = commands.recv() => command,
             };

@@ -73,6 +73,7 @@ impl Reports {
                 }
             };
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = self.added.notified() => {}
                 () = wait => {}

@@ -24,11 +24,10 @@ use super::upkeep::Upkeep;
 use crate::api::conditions::Reason;
 use crate::api::{APPROVE_EPOCH, ServiceRegistry};
 use crate::controllers::views::Views;
-use crate::registry::etcd::{EtcdConnector, Settings};
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::sessions::{Draining, Running, SessionSettings};
 use crate::registry::taken_names::Taken;
-use crate::registry::{Connector, session};
+use crate::registry::{Connect, session};
 
 /// Starts and ends sessions.
 #[derive(Debug)]
@@ -39,8 +38,7 @@ pub struct Sessions {
     pub stop: CancellationToken,
     /// Absent in a viewer.
     pub upkeep: Option<Upkeep>,
-    /// Makes the connector of a session; a test connects to a registry in memory instead.
-    pub(super) connect: fn(&Settings) -> Arc<dyn Connector>,
+    connect: Connect,
     /// Why there can be no session.
     rejections: BTreeMap<String, Rejection>,
     /// The etcd of ServiceRegistries that were rejected as duplicates.
@@ -61,8 +59,8 @@ impl Sessions {
         tasks: TaskTracker,
         stop: CancellationToken,
         upkeep: Option<Upkeep>,
+        connect: Connect,
     ) -> Self {
-        let connect = |settings: &Settings| -> Arc<dyn Connector> { Arc::new(EtcdConnector::new(settings.clone())) };
         Self {
             views,
             events,
@@ -180,7 +178,7 @@ impl Sessions {
             handle.confirm_sole(None);
         }
         for older in older.into_iter().filter(|older| !older.proven) {
-            self.comparisons.start(&self.views.registries, name, older, &self.tasks, &self.stop);
+            self.comparisons.start(&self.views, name, older, &self.tasks, &self.stop);
         }
     }
 
@@ -291,8 +289,8 @@ impl Sessions {
         set_fence(&handle);
         handle.set_former_ttls(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
         let stop = self.stop.child_token();
-        let (connector, env) = ((self.connect)(&settings.connection), self.views.env.clone());
-        self.tasks.spawn(session::run(handle.clone(), connector, env, stop.clone()));
+        let (connector, env) = (self.connect.connector(&settings.connection), self.views.env.clone());
+        env.spawn_on(&self.tasks, session::run(handle.clone(), connector, env.clone(), stop.clone()));
         if let Some(upkeep) = &self.upkeep {
             upkeep.start(&handle, &self.views.env, &self.tasks, &stop);
         }

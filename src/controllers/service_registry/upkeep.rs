@@ -28,21 +28,21 @@ pub struct Upkeep {
 impl Upkeep {
     /// Starts the tasks of a session.
     pub(super) fn start(&self, handle: &Arc<RegistryHandle>, env: &Env, all: &TaskTracker, stop: &CancellationToken) {
-        let (audited, interval, env, until) = (handle.clone(), self.audit_interval, env.clone(), stop.clone());
-        all.spawn(async move {
-            let begin = || audit::run(audited.clone(), interval, env.clone(), until.clone());
+        let (audited, interval, now, until) = (handle.clone(), self.audit_interval, env.clone(), stop.clone());
+        env.spawn_on(all, async move {
+            let begin = || audit::run(audited.clone(), interval, now.clone(), until.clone());
             tasks::repeated("audits", begin).await;
         });
         let (kept, until) = (handle.clone(), stop.clone());
-        all.spawn(async move {
+        env.spawn_on(all, async move {
             tasks::repeated("keepalives", || keepalive::run(kept.clone(), until.clone())).await;
         });
         let (refused, until) = (handle.clone(), stop.clone());
-        all.spawn(async move {
+        env.spawn_on(all, async move {
             tasks::repeated("refused writes", || refused_writes::run(refused.clone(), until.clone())).await;
         });
         let (handle, takeover, stop) = (handle.clone(), self.takeover.clone(), stop.clone());
-        self.epochs.spawn(async move {
+        env.spawn_on(&self.epochs, async move {
             tasks::repeated("take-over", || takeover::run(handle.clone(), takeover.clone(), stop.clone())).await;
         });
     }

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use etcd_client::{Certificate, ConnectOptions, Identity, TlsOptions};
 
 use super::call::{CALL, call};
+use super::dial::{Dialer, Tcp};
 use super::settings::{CONNECT, Settings, TlsSettings};
 use super::{EtcdRegistry, handshake};
 use crate::registry::{Connector, Registry, RegistryError, Result};
@@ -25,13 +26,20 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct EtcdConnector {
     settings: Settings,
+    dialer: Arc<dyn Dialer>,
     next: AtomicUsize,
     too_large: Arc<AtomicBool>,
 }
 
 impl EtcdConnector {
+    /// Connects over TCP.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, next: AtomicUsize::new(0), too_large: Arc::default() }
+        Self::over(settings, Arc::new(Tcp))
+    }
+
+    /// Connects in another way.
+    pub fn over(settings: Settings, dialer: Arc<dyn Dialer>) -> Self {
+        Self { settings, dialer, next: AtomicUsize::new(0), too_large: Arc::default() }
     }
 
     fn options(&self) -> ConnectOptions {
@@ -63,7 +71,7 @@ impl EtcdConnector {
     }
 
     async fn connect_to(&self, endpoint: &str) -> Result<EtcdRegistry> {
-        let client = call("connect", CALL, Client::connect([endpoint], Some(self.options()))).await?;
+        let client = call("connect", CALL, self.dialer.dial(endpoint, self.options())).await?;
         let mut registry = EtcdRegistry::new(client, endpoint, self.too_large.clone());
         // Connections are lazy: only an answer proves that the server is there.
         registry.cluster_id = registry.status().await?.cluster_id;

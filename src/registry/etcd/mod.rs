@@ -4,7 +4,7 @@
 //! session does.
 //!
 //! - [`settings`]: endpoints, TLS and user.
-//! - [`connect`]: one endpoint at a time. [`handshake`]: the reason why TLS fails.
+//! - [`connect`]: one endpoint at a time. [`dial`]: the way to one. [`handshake`]: the reason why TLS fails.
 //! - [`call`]: the deadlines and limits of each call. [`limit`]: the operations that one transaction may have.
 //! - [`kv`]: read and commit. [`pages`]: the pages of a list.
 //! - [`watch`]: the watch stream. [`fragments`]: the events of one watch.
@@ -12,6 +12,7 @@
 
 mod call;
 mod connect;
+mod dial;
 mod error;
 mod examine;
 mod fragments;
@@ -31,6 +32,7 @@ use etcd_client::{Client, LeaseGrantOptions, LeaseTimeToLiveOptions, ResponseHea
 use twinspan_core::model::{LeaseId, RecordKey, Revision};
 
 pub use connect::EtcdConnector;
+pub use dial::Dialer;
 pub use examine::Examined;
 pub use settings::{Settings, TlsSettings};
 

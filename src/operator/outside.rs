@@ -1,0 +1,59 @@
+//! The outside of the process: the clients of the API server, the connectors of registries, the prober and the address
+//! of the admin pages.
+//!
+//! Owns how a real process gets them. Refuses to use any of them. A simulation hands in its own.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use kube::{Client, Config};
+use tokio::net::TcpListener;
+
+use super::OperatorError;
+use crate::cluster;
+use crate::env::Env;
+use crate::probe::{Prober, TcpProber};
+use crate::registry::Connect;
+
+/// The ways out of the process.
+pub struct Outside {
+    /// The client of the Lease, with connections of its own.
+    pub lease: Client,
+    /// The client of everything else.
+    pub rest: Client,
+    /// The address of the API server, for the log.
+    pub server: String,
+    pub connect: Connect,
+    pub prober: Arc<dyn Prober>,
+    /// Where the admin pages are served; nowhere in a simulation.
+    pub admin: Option<TcpListener>,
+}
+
+impl fmt::Debug for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outside").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+impl Outside {
+    /// The real outside.
+    ///
+    /// # Errors
+    /// [`OperatorError::Client`] if the configuration cannot be used, [`OperatorError::Admin`] if the address cannot.
+    pub async fn open(config: Config, admin: SocketAddr, env: &Env) -> Result<Self, OperatorError> {
+        let server = config.cluster_url.to_string();
+        let lease = cluster::client::lease_client(config.clone(), env).map_err(Box::new)?;
+        let rest = cluster::client::client(config, env).map_err(Box::new)?;
+        let failed = |source| OperatorError::Admin { address: admin, source };
+        let listener = TcpListener::bind(admin).await.map_err(failed)?;
+        Ok(Self {
+            lease,
+            rest,
+            server,
+            connect: Connect::to_etcd(),
+            prober: Arc::new(TcpProber),
+            admin: Some(listener),
+        })
+    }
+}
