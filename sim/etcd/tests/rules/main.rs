@@ -1,0 +1,53 @@
+//! The rules of etcd, asked of the fake one through etcd-client.
+
+#![allow(clippy::expect_used)]
+
+mod auth;
+mod kv;
+mod lease;
+mod members;
+mod restore;
+mod watch;
+
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions, Error};
+use sim_etcd::{Etcd, Options};
+use tonic::{Code, Status};
+
+fn one() -> Etcd {
+    Etcd::new(Options::default())
+}
+
+fn three() -> Etcd {
+    Etcd::new(Options { members: 3, ..Options::default() })
+}
+
+/// A client of one member, as the operator makes its clients.
+async fn client(etcd: &Etcd, member: usize) -> Client {
+    connect(etcd, member, ConnectOptions::new().with_require_leader(true))
+        .await
+        .expect("no user, no answer to wait for")
+}
+
+async fn connect(etcd: &Etcd, member: usize, options: ConnectOptions) -> Result<Client, Error> {
+    let channel = tower::util::BoxCloneSyncService::new(etcd.member(member));
+    Client::from_channel(etcd_client::Channel::Custom(channel), Some(options)).await
+}
+
+/// The code and the message of a refusal.
+fn refusal<T>(answer: Result<T, Error>) -> (Code, String) {
+    match answer {
+        Err(Error::GRpcStatus(status)) => said(&status),
+        Err(other) => (Code::Unknown, other.to_string()),
+        Ok(_) => (Code::Ok, String::new()),
+    }
+}
+
+fn said(status: &Status) -> (Code, String) {
+    (status.code(), status.message().to_owned())
+}
+
+async fn is_silent<T>(answer: impl Future<Output = T>) -> bool {
+    tokio::time::timeout(Duration::from_secs(1), answer).await.is_err()
+}
