@@ -1,0 +1,87 @@
+//! Both sides equal the truth, and at rest nothing is written.
+//!
+//! Owns I2. Refuses to know how the two sides became equal.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::removals::{address_of, endpoints_of, service_of};
+use super::stores::decode;
+use super::{Violation, is_replica};
+use crate::wire::Sent;
+use crate::world::{NAMESPACE, World, service_name};
+
+/// The first difference between the two sides and the truth; `None` if they are equal.
+pub fn difference(world: &World) -> Option<String> {
+    (0..world.size.services).find_map(|service| difference_of(world, service))
+}
+
+fn difference_of(world: &World, service: usize) -> Option<String> {
+    let name = service_name(service);
+    let (mut registered, mut exported) = (BTreeSet::new(), BTreeSet::new());
+    for (key, record) in world.etcd.records() {
+        let Some((addr, of)) = address_of(&key) else { continue };
+        let record = decode(&key, &record);
+        if of != name {
+            continue;
+        }
+        if world.clusters.iter().any(|cluster| record.own(&cluster.name).is_some()) {
+            exported.insert(addr);
+        } else if world.clusters.iter().all(|cluster| record.ours(&cluster.name).is_none()) {
+            registered.insert(addr);
+        }
+    }
+    let instances = world.truth.of_service(service);
+    let pods: BTreeSet<SocketAddr> = instances
+        .iter()
+        .filter(|(_, instance)| instance.cluster.is_some() && instance.serves)
+        .map(|(addr, _)| *addr)
+        .collect();
+    if exported != pods {
+        return Some(format!("{name}: exported {exported:?}, ready {pods:?}"));
+    }
+    let vms: BTreeSet<SocketAddr> =
+        instances.iter().filter(|(_, instance)| instance.cluster.is_none()).map(|(addr, _)| *addr).collect();
+    let wanted: BTreeSet<SocketAddr> = registered.intersection(&vms).copied().collect();
+    for cluster in &world.clusters {
+        let slices = cluster.kube.all("endpointslices");
+        let ours = slices.iter().filter(|slice| service_of(slice) == Some(name.as_str()));
+        let imported: BTreeSet<SocketAddr> = ours.flat_map(endpoints_of).collect();
+        // A server that lives and lost its registration may stay.
+        let may_stay = |addr: &SocketAddr| instances.get(addr).is_some_and(|instance| instance.lives);
+        let missing = wanted.difference(&imported).next();
+        let superfluous = imported.difference(&wanted).find(|addr| !may_stay(addr));
+        if missing.is_some() || superfluous.is_some() {
+            return Some(format!("{name} in {}: imported {imported:?}, registered {wanted:?}", cluster.name));
+        }
+    }
+    None
+}
+
+/// True while a RegisteredService announces that it holds deletions.
+pub fn holds(world: &World) -> bool {
+    world.clusters.iter().any(|cluster| {
+        (0..world.size.services).any(|service| {
+            let object = cluster.kube.get("registeredservices", NAMESPACE, &service_name(service));
+            object.is_some_and(|object| {
+                let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                conditions.iter().any(|c| c["type"] == "DeletionsHeld" && c["status"] == "True")
+            })
+        })
+    })
+}
+
+/// Judges the messages of a time in which nothing changed.
+pub fn quiet(log: &[Sent], from: Duration, to: Duration) -> Vec<Violation> {
+    let within = log.iter().filter(|sent| sent.at > from && sent.at <= to && is_replica(&sent.by));
+    within
+        .filter(|sent| {
+            let what = sent.what.as_str();
+            let lease = what.contains("/leases/") || what.contains("LeaseTimeToLive") || what.contains("Status");
+            let watch = what.starts_with("GET") && what.contains("watch=true");
+            !(lease || watch)
+        })
+        .map(|sent| Violation::new("I2", sent.at, format!("at rest {} sent {} to {}", sent.by, sent.what, sent.to)))
+        .collect()
+}

@@ -1,0 +1,101 @@
+//! Who changed what, by the complete histories of both stores.
+//!
+//! Owns I1 (foreign things stay untouched), I4 (no own record without a lease) and I9 (one leader writes). Refuses to know
+//! why anything was changed.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use twinspan_core::codec::{Format, Layout};
+use twinspan_core::model::{Kind, LeaseId, RawRecord, Record, RecordKey};
+
+use super::{Violation, cluster_of, is_replica};
+use crate::world::{PREFIX, REGISTRY, World};
+
+/// What the operator may change in a cluster.
+const MAY_CHANGE: [&str; 3] = ["endpointslices", "leases", "events"];
+
+/// Judges both histories.
+pub fn check(world: &World) -> Vec<Violation> {
+    let mut violations = registry(world);
+    violations.extend(clusters(world));
+    violations
+}
+
+/// Decodes a record as Kitex wrote it.
+pub fn decode(key: &[u8], record: &sim_etcd::Record) -> Record {
+    Layout::new(Format::Kitex, PREFIX).decode(&RawRecord {
+        key: RecordKey::new(key.to_vec()),
+        value: record.value.clone(),
+        mod_revision: record.mod_revision,
+        lease: LeaseId(record.lease),
+    })
+}
+
+fn registry(world: &World) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut epochs: BTreeMap<String, String> = BTreeMap::new();
+    let mut incarnation = 0;
+    for change in world.etcd.history() {
+        if change.incarnation != incarnation {
+            incarnation = change.incarnation;
+            epochs.clear();
+        }
+        let key = String::from_utf8_lossy(&change.key).into_owned();
+        if let Some(rest) = key.strip_prefix("twinspan/") {
+            let value = change.after.as_ref().map(|record| String::from_utf8_lossy(&record.value).into_owned());
+            if let Some(cluster) = rest.strip_suffix(&format!("/{REGISTRY}")) {
+                epochs.insert(cluster.to_owned(), value.unwrap_or_default());
+            }
+            continue;
+        }
+        let by = &change.author;
+        let mut breach = |invariant, text: String| violations.push(Violation::new(invariant, change.time, text));
+        let own = change.after.as_ref().map(|after| decode(&change.key, after));
+        let is_ours = own.as_ref().is_some_and(|own| world.clusters.iter().any(|c| own.ours(&c.name).is_some()));
+        if is_ours && change.after.as_ref().is_some_and(|after| after.lease == 0) && is_replica(by) {
+            breach("I4", format!("{by} wrote {key} without a lease"));
+        }
+        if !is_replica(by) {
+            continue;
+        }
+        let cluster = cluster_of(by);
+        let epoch = epochs.get(cluster).map(String::as_str).unwrap_or_default();
+        if epoch.split_once('/').map(|(_, holder)| holder) != Some(by.as_str()) {
+            breach("I9", format!("{by} wrote {key} under the epoch {epoch:?}"));
+        }
+        if let Some(before) = &change.before {
+            let before = decode(&change.key, before);
+            if !matches!(before.kind(cluster), Kind::Own(_)) && before.ours(cluster).is_none() {
+                breach("I1", format!("{by} changed {key}, which is not its own"));
+            }
+        }
+    }
+    violations
+}
+
+fn clusters(world: &World) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for cluster in &world.clusters {
+        for change in cluster.kube.changes(0).iter().filter(|change| is_replica(&change.author)) {
+            let what = format!("{} {}/{}", change.resource, change.namespace, change.name);
+            let mut breach = |text: String| violations.push(Violation::new("I1", change.at, text));
+            if cluster_of(&change.author) != cluster.name {
+                breach(format!("{} changed {what} of cluster {}", change.author, cluster.name));
+            }
+            let permitted = MAY_CHANGE.contains(&&*change.resource) || change.subresource == "status";
+            if !permitted {
+                breach(format!("{} changed {what}", change.author));
+            }
+            if &*change.resource == "endpointslices" {
+                let ours = |slice: &Value| {
+                    slice["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == "twinspan.dev"
+                };
+                if change.before.as_deref().is_some_and(|before| !ours(before)) {
+                    breach(format!("{} changed {what}, which is not its own", change.author));
+                }
+            }
+        }
+    }
+    violations
+}

@@ -1,0 +1,173 @@
+//! One run: a plan from its beginning to the verdict.
+//!
+//! Owns the phases: calm, storm, healing, rest, a failover at rest. Refuses to judge by itself, which [`crate::check`]
+//! does.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::check::{Violation, doors, removals, rest, stores};
+use crate::dice::Dice;
+use crate::on_virtual_time;
+use crate::plan::Plan;
+use crate::scheduler::Scheduler;
+use crate::trace::Trace;
+use crate::wire::fate::Rates;
+use crate::world::World;
+
+/// Time in which a world that begins comes to rest.
+const BEGINNING: Duration = Duration::from_secs(120);
+/// Time in which both sides are equal after the last fault and the last announced hold: a silent connection, the
+/// longest backoff of a pass and a server's tick.
+const CONVERGENCE: Duration = Duration::from_secs(100);
+/// The longest hold, and what may follow it.
+const LONGEST: Duration = Duration::from_secs(1200);
+/// Length of the rest.
+const REST: Duration = Duration::from_secs(60);
+
+/// What a run showed.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub violations: Vec<Violation>,
+    /// A number that differs where two runs differ.
+    pub trace: u64,
+    pub lines: Vec<String>,
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Virtual time.
+    pub length: Duration,
+    pub polls: u64,
+}
+
+/// Runs a plan on a thread of its own. `prints` shows the trace.
+pub fn run(plan: &Plan, prints: bool) -> Outcome {
+    let plan = plan.clone();
+    on_virtual_time(move || async move {
+        let trace = Trace::begin(prints);
+        let scheduler = Scheduler::new(plan.seed, plan.size.shuffle);
+        let world = World::new(plan.seed, plan.size, spec(plan.seed), &scheduler, &trace);
+        let main = scheduler.process("main");
+        let violations = Arc::new(Mutex::new(Vec::new()));
+        let (found, phases) = (violations.clone(), world.clone());
+        scheduler
+            .run(main, async move {
+                let all = course(&phases, &plan).await;
+                found.lock().unwrap_or_else(PoisonError::into_inner).extend(all);
+            })
+            .await;
+        let mut violations = violations.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        violations.extend(scheduler.panics().iter().map(|panic| Violation::new("panic", world.now(), panic.as_str())));
+        violations.sort_by_key(|violation| violation.at);
+        Outcome {
+            violations,
+            trace: trace.hash(),
+            lines: trace.all(),
+            faults: world.wire.counts(),
+            length: world.now(),
+            polls: scheduler.turns(),
+        }
+    })
+}
+
+/// What the RegisteredServices of a run ask for.
+fn spec(seed: u64) -> serde_json::Value {
+    let mut dice = Dice::new(seed, "spec");
+    let on_expiry = *dice.pick(&["Probe", "Probe", "Heal", "Remove"]).unwrap_or(&"Probe");
+    let hold = *dice.pick(&[60, 300]).unwrap_or(&60);
+    json!({"import": {"onExpiry": on_expiry}, "deletionGuard": {"holdSeconds": hold}})
+}
+
+async fn course(world: &World, plan: &Plan) -> Vec<Violation> {
+    world.set_up();
+    world.start_vms();
+    for cluster in 0..plan.size.clusters {
+        for service in 0..plan.size.services {
+            (0..plan.size.pods).for_each(|_| world.add_pod(cluster, service));
+        }
+    }
+    world.vms.iter().for_each(|vm| vm.start(world));
+    world.replicas.iter().for_each(|replica| replica.start(world));
+    let mut violations = equal_within(world, BEGINNING, "at the beginning").await;
+    if !violations.is_empty() {
+        return violations;
+    }
+    let calm = world.now();
+    world.trace.add("run", "the storm begins");
+    storm(world, plan).await;
+    heal(world);
+    world.trace.add("run", "the storm is over");
+    violations.extend(equal_within(world, CONVERGENCE, "after the storm").await);
+    if violations.is_empty() {
+        violations.extend(at_rest(world).await);
+    }
+    violations.extend(doors::check(&world.wire.log()));
+    violations.extend(stores::check(world));
+    violations.extend(removals::check(world, calm));
+    for replica in &world.replicas {
+        let ended = replica.ended_by_themselves();
+        violations.extend(ended.iter().map(|how| Violation::new("end", world.now(), format!("{}: {how}", replica.name))));
+    }
+    violations
+}
+
+async fn storm(world: &World, plan: &Plan) {
+    let (backup, began) = (world.etcd.snapshot(), world.now());
+    for timed in &plan.ops {
+        sleep((began + timed.at).saturating_sub(world.now())).await;
+        world.apply(timed.op, &backup);
+    }
+    let end = plan.ops.iter().map(|timed| timed.at + timed.op.length()).max().unwrap_or_default().max(plan.storm);
+    sleep((began + end).saturating_sub(world.now()) + Duration::from_millis(1)).await;
+}
+
+/// Ends every fault that is left.
+fn heal(world: &World) {
+    world.wire.heal();
+    world.wire.set_rates(Rates::default());
+    for cluster in &world.clusters {
+        (0..world.size.servers).for_each(|server| cluster.kube.clear_failures(server));
+    }
+    for replica in &world.replicas {
+        if let Some(process) = replica.process() {
+            world.scheduler.thaw(process);
+        }
+        replica.start(world);
+    }
+}
+
+/// Waits until both sides equal the truth for a moment, not counting announced holds.
+async fn equal_within(world: &World, within: Duration, when: &str) -> Vec<Violation> {
+    let began = world.now();
+    let mut counted_from = began;
+    let mut equal_since = None;
+    loop {
+        let difference = rest::difference(world);
+        let now = world.now();
+        if rest::holds(world) {
+            counted_from = now;
+        }
+        match difference {
+            None if equal_since.is_some_and(|since| now >= since + Duration::from_secs(5)) => return Vec::new(),
+            None => drop(equal_since.get_or_insert(now)),
+            Some(difference) if now > counted_from + within || now > began + LONGEST => {
+                return vec![Violation::new("I2", now, format!("{when} the sides differ: {difference}"))];
+            }
+            Some(_) => equal_since = None,
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Rest, and then a failover, after which nothing is written either.
+async fn at_rest(world: &World) -> Vec<Violation> {
+    // Statuses and Events follow what they tell of.
+    sleep(Duration::from_secs(70)).await;
+    let from = world.now();
+    sleep(REST).await;
+    let mut violations = rest::quiet(&world.wire.log(), from, world.now());
+    violations.truncate(3);
+    violations
+}

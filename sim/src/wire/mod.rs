@@ -1,0 +1,384 @@
+//! The wire: carries every message between a replica and a server, and decides its fate.
+//!
+//! - [`fate`]: the draw. [`body`]: frames. [`kube`]: the way to an API server. [`etcd`]: the way to an etcd member.
+//!
+//! Owns links, partitions, the numbers of messages and their fates by script. A request that was sent is carried in a
+//! task of the wire: it arrives, and is applied, though its sender died, froze or gave up. Refuses to know what is said.
+
+mod body;
+pub mod etcd;
+pub mod fate;
+pub mod kube;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{HeaderValue, Request, Response};
+use http_body::Body;
+use tokio::sync::{oneshot, watch};
+use tokio::time::sleep;
+use tower::BoxError;
+
+use crate::dice::hash;
+use crate::scheduler::{ProcessId, Scheduler};
+use crate::trace::Trace;
+use body::Incoming;
+use fate::{Fate, Loss, Rates};
+
+/// The header that tells a server who asks.
+const AUTHOR: &str = "sim-author";
+
+/// One direction between two parties.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Link {
+    pub from: String,
+    pub to: String,
+}
+
+impl Link {
+    pub fn new(from: &str, to: &str) -> Self {
+        Self { from: from.to_owned(), to: to.to_owned() }
+    }
+
+    fn back(&self) -> Self {
+        Self { from: self.to.clone(), to: self.from.clone() }
+    }
+}
+
+/// One that sends: a replica, under the name that stays with it, and its process.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// The same after a restart: partitions and fates go by it.
+    pub name: String,
+    /// Another one after each restart: the author of changes.
+    pub author: String,
+    pub process: ProcessId,
+}
+
+/// What befalls the sender of one message: the moments of a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    CrashBefore,
+    CrashAfter,
+    CrashAfterAnswer,
+    Freeze,
+    LoseAnswer,
+    Late,
+}
+
+impl Moment {
+    pub const ALL: [Self; 6] =
+        [Self::CrashBefore, Self::CrashAfter, Self::CrashAfterAnswer, Self::Freeze, Self::LoseAnswer, Self::Late];
+}
+
+/// Length of a [`Moment::Freeze`].
+const FREEZE: Duration = Duration::from_secs(20);
+/// Delay of [`Moment::Late`].
+const LATE: Duration = Duration::from_secs(25);
+
+/// A message that was sent.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub at: Duration,
+    /// The author.
+    pub by: String,
+    pub to: String,
+    /// The method and the path.
+    pub what: String,
+    pub body: Bytes,
+}
+
+/// The wire; clones share it.
+#[derive(Clone)]
+pub struct Wire(Arc<Shared>);
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wire")
+    }
+}
+
+struct Shared {
+    seed: u64,
+    scheduler: Scheduler,
+    process: ProcessId,
+    trace: Trace,
+    /// Raised whenever a link opens or closes.
+    changes: watch::Sender<u64>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    rates: Rates,
+    closed: BTreeMap<Link, usize>,
+    numbers: BTreeMap<Link, u64>,
+    /// Messages of each sender, by its name.
+    sent: BTreeMap<String, u64>,
+    script: BTreeMap<(String, u64), Moment>,
+    /// Scripted moments that came.
+    met: BTreeSet<(String, u64)>,
+    counts: BTreeMap<&'static str, u64>,
+    log: Vec<Sent>,
+}
+
+impl Wire {
+    pub fn new(seed: u64, scheduler: &Scheduler, trace: &Trace) -> Self {
+        let process = scheduler.process("wire");
+        Self(Arc::new(Shared {
+            seed,
+            scheduler: scheduler.clone(),
+            process,
+            trace: trace.clone(),
+            changes: watch::Sender::new(0),
+            state: Mutex::default(),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.scheduler.spawn(self.0.process, task);
+    }
+
+    /// From now on messages meet these fates.
+    pub fn set_rates(&self, rates: Rates) {
+        self.state().rates = rates;
+    }
+
+    /// This befalls the sender at its message of that number.
+    pub fn script(&self, sender: &str, number: u64, moment: Moment) {
+        self.state().script.insert((sender.to_owned(), number), moment);
+    }
+
+    /// True if every scripted moment came.
+    pub fn met_all(&self) -> bool {
+        let state = self.state();
+        state.script.keys().all(|key| state.met.contains(key))
+    }
+
+    /// The number of messages that a sender has sent.
+    pub fn sent_by(&self, sender: &str) -> u64 {
+        self.state().sent.get(sender).copied().unwrap_or_default()
+    }
+
+    /// Every message so far that could write.
+    pub fn log(&self) -> Vec<Sent> {
+        self.state().log.clone()
+    }
+
+    /// How often each kind of fate came.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.state().counts.clone()
+    }
+
+    /// Counts a fault.
+    pub fn count(&self, kind: &'static str) {
+        *self.state().counts.entry(kind).or_default() += 1;
+    }
+
+    /// Closes a direction; it opens once it was opened as often as it was closed.
+    pub fn close(&self, link: &Link) {
+        *self.state().closed.entry(link.clone()).or_default() += 1;
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    pub fn open(&self, link: &Link) {
+        {
+            let mut state = self.state();
+            if let Some(count) = state.closed.get_mut(link) {
+                *count -= 1;
+                if *count == 0 {
+                    state.closed.remove(link);
+                }
+            }
+        }
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Opens everything.
+    pub fn heal(&self) {
+        self.state().closed.clear();
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    pub fn is_open(&self, link: &Link) -> bool {
+        !self.state().closed.contains_key(link)
+    }
+
+    async fn until_open(&self, link: &Link) {
+        let mut changes = self.0.changes.subscribe();
+        while !self.is_open(link) {
+            // The sender lives as long as we.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Ends once one of both directions has been closed for as long as pings wait for their answer.
+    fn out_of_reach(&self, link: Link) -> BoxFuture<'static, ()> {
+        let wire = self.clone();
+        let back = link.back();
+        Box::pin(async move {
+            let mut changes = wire.0.changes.subscribe();
+            loop {
+                changes.borrow_and_update();
+                if wire.is_open(&link) && wire.is_open(&back) {
+                    let _ = changes.changed().await;
+                    continue;
+                }
+                let opened = async {
+                    loop {
+                        let _ = changes.changed().await;
+                        if wire.is_open(&link) && wire.is_open(&back) {
+                            return;
+                        }
+                    }
+                };
+                if tokio::time::timeout(PINGS, opened).await.is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    fn frame_delay(&self, link: &Link, number: u64) -> Duration {
+        Duration::from_millis(hash(self.0.seed, &[&link.from, &link.to, "frame"], number) % 3)
+    }
+
+    fn next(&self, sender: &Sender, to: &str) -> (Fate, Option<Moment>) {
+        let link = Link::new(&sender.name, to);
+        let mut state = self.state();
+        let number = state.numbers.entry(link).or_default();
+        *number += 1;
+        let number = *number;
+        let count = state.sent.entry(sender.name.clone()).or_default();
+        *count += 1;
+        let key = (sender.name.clone(), *count);
+        let moment = state.script.get(&key).copied();
+        if moment.is_some() {
+            state.met.insert(key);
+        }
+        (Fate::draw(self.0.seed, state.rates, &sender.name, to, number), moment)
+    }
+
+    /// Carries a request and its answer. `summary` is a line for the trace; `silence` breaks the answer's body.
+    async fn carry<B, R>(
+        self,
+        sender: Sender,
+        to: String,
+        summary: String,
+        mut request: Request<B>,
+        ask: impl FnOnce(Request<B>) -> BoxFuture<'static, Result<Response<R>, BoxError>> + Send + 'static,
+        silence: Option<Duration>,
+    ) -> Result<Response<Incoming>, BoxError>
+    where
+        B: Send + 'static,
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let (mut fate, moment) = self.next(&sender, &to);
+        self.befall(&sender, moment, &mut fate).await;
+        let author = HeaderValue::from_str(&sender.author)?;
+        request.headers_mut().insert(AUTHOR, author);
+        self.0.trace.add(&sender.name, &format!("→ {to} {summary}"));
+        let link = Link::new(&sender.name, &to);
+        let (answer, answered) = oneshot::channel();
+        let (wire, there) = (self.clone(), link.clone());
+        let crash_at = (moment == Some(Moment::CrashAfter)).then_some(sender.process);
+        let crash_answered = (moment == Some(Moment::CrashAfterAnswer)).then_some(sender.process);
+        self.spawn(async move {
+            sleep(fate.request_delay).await;
+            wire.until_open(&there).await;
+            if let Some(process) = crash_at {
+                wire.0.scheduler.crash(process);
+            }
+            match fate.request {
+                Loss::None => {}
+                Loss::Broken => {
+                    wire.count("request lost");
+                    let _ = answer.send(Err::<Response<Incoming>, BoxError>("the connection broke".into()));
+                    return;
+                }
+                Loss::Silent => {
+                    wire.count("request silent");
+                    return hold(answer).await;
+                }
+            }
+            let response = ask(request).await;
+            sleep(fate.answer_delay).await;
+            let back = there.back();
+            wire.until_open(&back).await;
+            if let Some(process) = crash_answered {
+                wire.0.scheduler.crash(process);
+            }
+            let text = response.as_ref().map_or_else(ToString::to_string, |response| response.status().to_string());
+            wire.0.trace.add(&there.to, &format!("→ {} {summary}: {text}", there.from));
+            match fate.answer {
+                Loss::None => {}
+                Loss::Broken => {
+                    wire.count("answer lost");
+                    let _ = answer.send(Err("the connection broke".into()));
+                    return;
+                }
+                Loss::Silent => {
+                    wire.count("answer silent");
+                    return hold(answer).await;
+                }
+            }
+            let carried = response.map(|response| response.map(|body| body::carry(&wire, back, body, fate, silence)));
+            // The sender may have given up.
+            let _ = answer.send(carried);
+        });
+        tokio::select! {
+            biased;
+            answer = answered => answer.unwrap_or_else(|_| Err("the wire broke".into())),
+            () = self.out_of_reach(link) => Err("the connection is dead".into()),
+        }
+    }
+
+    async fn befall(&self, sender: &Sender, moment: Option<Moment>, fate: &mut Fate) {
+        let scheduler = &self.0.scheduler;
+        if let Some(moment) = moment {
+            self.0.trace.add(&sender.name, &format!("meets {moment:?}"));
+        }
+        match moment {
+            Some(Moment::CrashBefore) => {
+                let (scheduler, process) = (scheduler.clone(), sender.process);
+                self.spawn(async move { scheduler.crash(process) });
+                std::future::pending::<()>().await;
+            }
+            Some(Moment::Freeze) => {
+                scheduler.freeze(sender.process);
+                let (scheduler, process) = (scheduler.clone(), sender.process);
+                self.spawn(async move {
+                    sleep(FREEZE).await;
+                    scheduler.thaw(process);
+                });
+                tokio::task::yield_now().await;
+            }
+            Some(Moment::LoseAnswer) => fate.answer = Loss::Broken,
+            Some(Moment::Late) => fate.request_delay = LATE,
+            Some(Moment::CrashAfter | Moment::CrashAfterAnswer) | None => {}
+        }
+    }
+
+    fn log_request(&self, by: &str, to: &str, what: &str, body: Bytes) {
+        let at = self.0.trace.elapsed();
+        let sent = Sent { at, by: by.to_owned(), to: to.to_owned(), what: what.to_owned(), body };
+        self.state().log.push(sent);
+    }
+}
+
+/// HTTP/2 pings and the time for their answer (`registry/etcd/connect.rs`).
+const PINGS: Duration = Duration::from_secs(15);
+
+/// Says nothing for as long as somebody listens.
+async fn hold<T>(mut answer: oneshot::Sender<T>) {
+    answer.closed().await;
+}

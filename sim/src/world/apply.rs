@@ -1,0 +1,284 @@
+//! The operations of a plan, carried out.
+//!
+//! Owns the way from an [`Op`] to the faults of servers, links and processes, and the end of each fault. Refuses to draw.
+
+use std::time::Duration;
+
+use sim_etcd::{Restore, Snapshot};
+use sim_kube::{Failure, Status};
+use tokio::time::sleep;
+
+use super::World;
+use crate::plan::{Op, Side, Way};
+use crate::wire::Link;
+use crate::wire::fate::Rates;
+
+impl World {
+    fn after(&self, seconds: u64, end: impl FnOnce(&Self) + Send + 'static) {
+        let world = self.clone();
+        self.act(async move {
+            sleep(Duration::from_secs(seconds)).await;
+            end(&world);
+        });
+    }
+
+    /// Everybody may have lost what it knew of every service.
+    fn meddle_all(&self) {
+        (0..self.size.services).for_each(|service| self.truth.meddle(service, self.now()));
+    }
+
+    /// Carries one operation out. `backup` is the registry as it was when the storm began.
+    pub fn apply(&self, op: Op, backup: &Snapshot) {
+        self.trace.add("plan", &format!("{op:?}"));
+        if op.is_fault() {
+            self.impair(op.length());
+        }
+        let cluster_of = |cluster: usize| cluster % self.clusters.len();
+        let service_of = |service: usize| service % self.size.services;
+        match op {
+            Op::PodAdd { cluster, service } => self.add_pod(cluster_of(cluster), service_of(service)),
+            Op::PodDelete { pod } => self.with_pod(pod, |world, pod| world.delete_pod(pod)),
+            Op::PodUnready { pod, seconds } => self.with_pod(pod, |world, pod| {
+                world.set_pod_ready(pod, false);
+                let pod = pod.clone();
+                world.after(seconds, move |world| world.set_pod_ready(&pod, true));
+            }),
+            Op::ScaleToZero { cluster, service, seconds } => {
+                let (cluster, service) = (cluster_of(cluster), service_of(service));
+                let pods = self.pods().into_iter().filter(|pod| pod.cluster == cluster && pod.service == service);
+                let pods: Vec<_> = pods.collect();
+                pods.iter().for_each(|pod| self.delete_pod(pod));
+                let count = pods.len();
+                self.after(seconds, move |world| (0..count).for_each(|_| world.add_pod(cluster, service)));
+            }
+            Op::VmStart { vm } => self.with_vm(vm, |world, n| world.vms[n].start(world)),
+            Op::VmStop { vm } => self.with_vm(vm, |world, n| world.vms[n].stop(world)),
+            Op::VmKill { vm } => self.with_vm(vm, |world, n| world.vms[n].kill(world)),
+            Op::VmFreeze { vm, seconds } => self.with_vm(vm, |world, n| {
+                world.vms[n].set_frozen(world, true);
+                world.after(seconds, move |world| world.vms[n].set_frozen(world, false));
+            }),
+            Op::VmLoses { vm } => self.with_vm(vm, |world, n| {
+                world.truth.meddle(world.vms[n].service, world.now());
+                world.vms[n].lose(world);
+            }),
+            Op::DeleteKey { vm } => self.with_vm(vm, |world, n| world.delete_key(n)),
+            Op::DeletePrefix { service } => self.delete_prefix(service_of(service)),
+            Op::Junk { service } => self.write_junk(service_of(service)),
+            Op::Suspend { cluster, service, seconds } => {
+                self.suspend(cluster_of(cluster), service_of(service), seconds);
+            }
+            Op::Recreate { cluster, service, seconds } => {
+                self.recreate(cluster_of(cluster), service_of(service), seconds);
+            }
+            Op::Approve { cluster, service } => self.approve(cluster_of(cluster), service_of(service)),
+            Op::DeleteSlice { cluster, service } => self.delete_slice(cluster_of(cluster), service_of(service)),
+            Op::Crash { .. } | Op::Stop { .. } | Op::Freeze { .. } | Op::Clock { .. } | Op::Partition { .. } => {
+                self.apply_to_replica(op);
+            }
+            Op::Messages { kind, seconds } => {
+                self.wire.set_rates(rates(kind));
+                self.after(seconds, |world| world.wire.set_rates(Rates::default()));
+            }
+            _ => self.apply_to_servers(op, backup),
+        }
+    }
+
+    fn with_pod(&self, number: usize, act: impl FnOnce(&Self, &super::servers::Pod)) {
+        let pods = self.pods();
+        if let Some(pod) = number.checked_rem(pods.len()).and_then(|at| pods.get(at)) {
+            act(self, pod);
+        }
+    }
+
+    fn with_vm(&self, number: usize, act: impl FnOnce(&Self, usize)) {
+        if let Some(at) = number.checked_rem(self.vms.len()) {
+            act(self, at);
+        }
+    }
+
+    fn apply_to_replica(&self, op: Op) {
+        let (Op::Crash { replica, .. }
+        | Op::Stop { replica, .. }
+        | Op::Freeze { replica, .. }
+        | Op::Clock { replica, .. }
+        | Op::Partition { replica, .. }) = op
+        else {
+            return;
+        };
+        let number = replica % self.replicas.len();
+        let replica = &self.replicas[number];
+        match op {
+            Op::Crash { polls, seconds, .. } => {
+                self.wire.count("crash");
+                if let Some(process) = replica.process() {
+                    self.scheduler.crash_after(process, polls);
+                }
+                // One that is idle may not come to its crash.
+                self.after(5, move |world| world.replicas[number].crash(world));
+                self.after(5 + seconds, move |world| world.replicas[number].start(world));
+            }
+            Op::Stop { seconds, .. } => {
+                self.wire.count("stop");
+                replica.stop(self);
+                self.after(35, move |world| world.replicas[number].crash(world));
+                self.after(36 + seconds, move |world| world.replicas[number].start(world));
+            }
+            Op::Freeze { seconds, .. } => {
+                self.wire.count("freeze");
+                if let Some(process) = replica.process() {
+                    self.scheduler.freeze(process);
+                    self.after(seconds, move |world| world.scheduler.thaw(process));
+                }
+            }
+            Op::Clock { seconds, .. } => {
+                self.wire.count("clock");
+                replica.set_skew(seconds);
+            }
+            Op::Partition { side, way, seconds, .. } => {
+                self.wire.count("partition");
+                let others: Vec<String> = match side {
+                    Side::Cluster => self.clusters[replica.cluster].servers.clone(),
+                    Side::Registry => (0..self.size.members).map(|n| format!("etcd-{n}")).collect(),
+                };
+                let there = others.iter().map(|other| Link::new(&replica.name, other));
+                let back = others.iter().map(|other| Link::new(other, &replica.name));
+                let links: Vec<Link> = match way {
+                    Way::Both => there.chain(back).collect(),
+                    Way::There => there.collect(),
+                    Way::Back => back.collect(),
+                };
+                links.iter().for_each(|link| self.wire.close(link));
+                self.after(seconds, move |world| links.iter().for_each(|link| world.wire.open(link)));
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_to_servers(&self, op: Op, backup: &Snapshot) {
+        let member_of = |member: usize| member % self.size.members;
+        let cluster_of = |cluster: usize| cluster % self.clusters.len();
+        let server_of = |server: usize| server % self.size.servers;
+        match op {
+            Op::EtcdDown { member, seconds } => {
+                self.wire.count("etcd down");
+                let member = member_of(member);
+                self.etcd.set_down(member, true);
+                self.after(seconds, move |world| world.etcd.set_down(member, false));
+            }
+            Op::EtcdFrozen { member, seconds } => {
+                self.wire.count("etcd frozen");
+                let member = member_of(member);
+                self.etcd.set_frozen(member, true);
+                self.after(seconds, move |world| world.etcd.set_frozen(member, false));
+            }
+            Op::EtcdNoLeader { seconds } => {
+                self.wire.count("etcd no leader");
+                self.etcd.set_no_leader(true);
+                self.after(seconds, |world| world.etcd.set_no_leader(false));
+            }
+            Op::EtcdLeaderMoved => {
+                self.wire.count("etcd leader moved");
+                self.etcd.move_leader();
+            }
+            Op::EtcdWatchesCut => {
+                self.wire.count("etcd watches cut");
+                self.etcd.cut_watches();
+            }
+            Op::EtcdWatchesStalled { seconds } => {
+                self.wire.count("etcd watches stalled");
+                self.etcd.stall_watches(true);
+                self.after(seconds, |world| world.etcd.stall_watches(false));
+            }
+            Op::EtcdCompacted => {
+                self.wire.count("etcd compacted");
+                self.etcd.compact(None);
+            }
+            Op::EtcdFull { seconds } => {
+                self.wire.count("etcd full");
+                self.etcd.set_quota_full(true);
+                self.after(seconds, |world| world.etcd.set_quota_full(false));
+            }
+            Op::EtcdRestored { new_cluster_id, bumped } => {
+                self.wire.count("etcd restored");
+                self.meddle_all();
+                let bump_revision = bumped.then_some(1_000_000);
+                self.etcd.restore(backup.clone(), Restore { new_cluster_id, bump_revision });
+            }
+            Op::EtcdEmptied { new_cluster_id } => {
+                self.wire.count("etcd emptied");
+                self.meddle_all();
+                self.etcd.empty(new_cluster_id);
+            }
+            Op::ApiDown { cluster, server, seconds } => {
+                self.wire.count("api down");
+                let (cluster, server) = (cluster_of(cluster), server_of(server));
+                self.clusters[cluster].kube.set_down(server, true);
+                self.after(seconds, move |world| world.clusters[cluster].kube.set_down(server, false));
+            }
+            Op::ApiFrozen { cluster, server, seconds } => {
+                self.wire.count("api frozen");
+                let (cluster, server) = (cluster_of(cluster), server_of(server));
+                self.clusters[cluster].kube.set_frozen(server, true);
+                self.after(seconds, move |world| world.clusters[cluster].kube.set_frozen(server, false));
+            }
+            Op::ApiWatchesCut { cluster } => {
+                self.wire.count("api watches cut");
+                let kube = &self.clusters[cluster_of(cluster)].kube;
+                (0..self.size.servers).for_each(|server| kube.cut_watches(server));
+            }
+            Op::ApiWatchesStalled { cluster, seconds } => {
+                self.wire.count("api watches stalled");
+                let cluster = cluster_of(cluster);
+                let set = move |world: &Self, stalled| {
+                    let kube = &world.clusters[cluster].kube;
+                    (0..world.size.servers).for_each(|server| kube.stall_watches(server, stalled));
+                };
+                set(self, true);
+                self.after(seconds, move |world| set(world, false));
+            }
+            Op::ApiCompacted { cluster } => {
+                self.wire.count("api compacted");
+                self.clusters[cluster_of(cluster)].kube.compact();
+            }
+            Op::ApiLags { cluster, server, seconds } => {
+                self.wire.count("api lags");
+                let (cluster, server) = (cluster_of(cluster), server_of(server));
+                self.clusters[cluster].kube.set_lag(server, Duration::from_secs(seconds));
+                self.after(60, move |world| world.clusters[cluster].kube.set_lag(server, Duration::ZERO));
+            }
+            Op::ApiErrors { cluster, code, count, applied } => {
+                self.wire.count("api errors");
+                let kube = &self.clusters[cluster_of(cluster)].kube;
+                let status = status(code);
+                for server in 0..self.size.servers {
+                    let failure = Failure { verb: None, resource: None, status: status.clone(), after_applying: applied };
+                    kube.fail_next(server, count as usize, failure);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn status(code: u16) -> Status {
+    match code {
+        429 => Status::too_many_requests(1),
+        503 => Status::unavailable(),
+        504 => Status::timeout(),
+        _ => Status::internal("the simulation"),
+    }
+}
+
+/// The fates of messages in a bad time.
+fn rates(kind: u64) -> Rates {
+    let few = 300;
+    match kind {
+        0 => Rates { late: few, ..Rates::default() },
+        1 => Rates { lost: few, answer_lost: few, ..Rates::default() },
+        2 => Rates { silent: 100, answer_silent: 100, ..Rates::default() },
+        3 => Rates { cut: 1000, ..Rates::default() },
+        4 => Rates { stalled: 500, ..Rates::default() },
+        _ => Rates { late: 20, lost: 50, answer_lost: 50, silent: 20, answer_silent: 20, cut: 200, stalled: 100 },
+    }
+}

@@ -1,0 +1,257 @@
+//! The world: clusters, an etcd, replicas of the operator, servers and people.
+//!
+//! - [`truth`]: which servers live. [`replica`]: processes of the operator. [`servers`]: pods and servers outside.
+//!   [`people`]: what persons do. [`apply`]: carries the operations of a plan out.
+//!
+//! Owns what a run begins with. Refuses to judge what happens, which [`crate::check`] does.
+
+pub mod apply;
+pub mod people;
+pub mod replica;
+pub mod servers;
+pub mod truth;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sim_etcd::Etcd;
+use sim_kube::Cluster;
+use twinspan_core::Timestamp;
+
+use crate::dice::Dice;
+use crate::plan::Size;
+use crate::scheduler::{ProcessId, Scheduler};
+use crate::trace::Trace;
+use crate::wire::Wire;
+use replica::Replica;
+use servers::Vm;
+use truth::Truth;
+
+/// The prefix of the registry, Kitex' own.
+pub const PREFIX: &str = "kitex/registry-etcd";
+/// The namespace of the services.
+pub const NAMESPACE: &str = "shop";
+/// The namespace of the operator.
+pub const OPERATOR: &str = "twinspan-system";
+/// The name of the ServiceRegistry.
+pub const REGISTRY: &str = "main";
+/// The lease TTL of own records, in seconds.
+pub const LEASE_TTL: u64 = 60;
+/// The time after which a controller of Kubernetes acts upon a change.
+const DELAY: Duration = Duration::from_millis(50);
+/// The beginning of time.
+const BASE: i64 = 1_767_225_600;
+
+/// One Kubernetes cluster.
+#[derive(Debug)]
+pub struct KubeCluster {
+    pub name: String,
+    pub kube: Cluster,
+    /// The names of its API servers on the wire.
+    pub servers: Vec<String>,
+}
+
+/// Everything; clones share it.
+#[derive(Clone)]
+pub struct World(Arc<Everything>);
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("World")
+    }
+}
+
+impl fmt::Debug for Everything {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "World({})", self.seed)
+    }
+}
+
+impl std::ops::Deref for World {
+    type Target = Everything;
+
+    fn deref(&self) -> &Everything {
+        &self.0
+    }
+}
+
+/// What there is.
+pub struct Everything {
+    pub seed: u64,
+    pub size: Size,
+    pub scheduler: Scheduler,
+    pub trace: Trace,
+    pub wire: Wire,
+    pub truth: Truth,
+    pub clusters: Vec<KubeCluster>,
+    pub etcd: Etcd,
+    pub replicas: Vec<Replica>,
+    pub vms: Vec<Vm>,
+    pub spec: Value,
+    /// The process of actors and of Kubernetes' own controllers.
+    pub actors: ProcessId,
+    dice: Mutex<Dice>,
+    addresses: Mutex<u32>,
+    pods: Mutex<BTreeMap<String, servers::Pod>>,
+    /// The times of the faults that may keep replicas from their work.
+    impaired: Mutex<Vec<(Duration, Duration)>>,
+}
+
+/// The name of a service, in Kubernetes and in the registry.
+pub fn service_name(service: usize) -> String {
+    format!("echo-{service}")
+}
+
+/// The time of day at a virtual time.
+pub fn time_of_day(elapsed: Duration, skew: i64) -> Timestamp {
+    let seconds = BASE + elapsed.as_secs() as i64 + skew;
+    Timestamp::new(seconds, elapsed.subsec_nanos() as i32).unwrap_or(Timestamp::MAX)
+}
+
+impl World {
+    /// A world in which nothing runs yet. `spec` is merged into the spec of every RegisteredService.
+    pub fn new(seed: u64, size: Size, spec: Value, scheduler: &Scheduler, trace: &Trace) -> Self {
+        let wire = Wire::new(seed, scheduler, trace);
+        let clusters: Vec<KubeCluster> = (0..size.clusters).map(|n| kube_cluster(n, size.servers)).collect();
+        let replicas = (0..size.clusters * size.replicas).map(|n| Replica::new(n, n / size.replicas)).collect();
+        let vms = (0..size.services * size.vms).map(|n| Vm::new(n, n % size.services)).collect();
+        let options = sim_etcd::Options { members: size.members, ..sim_etcd::Options::default() };
+        Self(Arc::new(Everything {
+            seed,
+            size,
+            scheduler: scheduler.clone(),
+            trace: trace.clone(),
+            wire,
+            truth: Truth::default(),
+            clusters,
+            etcd: Etcd::new(options),
+            replicas,
+            vms,
+            spec,
+            actors: scheduler.process("actors"),
+            dice: Mutex::new(Dice::new(seed, "actors")),
+            addresses: Mutex::default(),
+            pods: Mutex::default(),
+            impaired: Mutex::default(),
+        }))
+    }
+
+    pub fn now(&self) -> Duration {
+        self.trace.elapsed()
+    }
+
+    /// A fault lasts from now on for so long.
+    pub fn impair(&self, length: Duration) {
+        let now = self.now();
+        self.impaired.lock().unwrap_or_else(PoisonError::into_inner).push((now, now + length));
+    }
+
+    /// Whether a fault lasted at any moment of this time.
+    pub fn was_impaired(&self, from: Duration, to: Duration) -> bool {
+        let faults = self.impaired.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.iter().any(|(began, ended)| *began <= to && *ended >= from)
+    }
+
+    /// A number below the limit, for actors.
+    pub fn draw(&self, limit: u64) -> u64 {
+        self.dice.lock().unwrap_or_else(PoisonError::into_inner).below(limit)
+    }
+
+    /// Starts a task of an actor.
+    pub fn act(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.scheduler.spawn(self.actors, task);
+    }
+
+    /// Enters the objects of every cluster, and starts Kubernetes' own controllers.
+    pub fn set_up(&self) {
+        for (number, cluster) in self.clusters.iter().enumerate() {
+            for name in [NAMESPACE, OPERATOR] {
+                let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+                self.kubectl(cluster.kube.create("setup", namespace));
+            }
+            self.kubectl(cluster.kube.create("setup", self.service_registry(number)));
+            for service in 0..self.size.services {
+                self.kubectl(cluster.kube.create("setup", service_object(service)));
+                self.kubectl(cluster.kube.create("setup", self.registered_service(service)));
+            }
+            let kube = cluster.kube.clone();
+            self.act(async move { kube.garbage_collector(DELAY).await });
+            let (kube, seed) = (cluster.kube.clone(), self.seed);
+            self.act(async move { kube.endpoint_slice_controller(DELAY, seed).await });
+            let kube = cluster.kube.clone();
+            self.act(async move { kube.namespace_controller(DELAY).await });
+        }
+    }
+
+    /// A request of a person or of a controller of Kubernetes. A refusal is a line of the trace.
+    pub fn kubectl<T>(&self, answer: Result<T, sim_kube::Status>) -> Option<T> {
+        match answer {
+            Ok(done) => Some(done),
+            Err(status) => {
+                self.trace.add("kubectl", &format!("is refused: {status:?}"));
+                None
+            }
+        }
+    }
+
+    fn service_registry(&self, cluster: usize) -> Value {
+        let endpoints: Vec<String> = (0..self.size.members).map(|n| format!("http://etcd-{n}:2379")).collect();
+        let name = self.clusters.get(cluster).map_or("", |cluster| cluster.name.as_str());
+        json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": REGISTRY},
+            "spec": {
+                "etcd": {"endpoints": endpoints}, "format": "Kitex", "prefix": PREFIX,
+                "lease": {"ttlSeconds": LEASE_TTL}, "clusterID": name,
+                "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}],
+            },
+        })
+    }
+
+    /// The RegisteredService of a service.
+    pub fn registered_service(&self, service: usize) -> Value {
+        let mut object = json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+            "metadata": {"name": service_name(service), "namespace": NAMESPACE},
+            "spec": {"registryRef": {"name": REGISTRY}},
+        });
+        if let (Some(spec), Some(more)) = (object["spec"].as_object_mut(), self.spec.as_object()) {
+            spec.extend(more.clone());
+        }
+        object
+    }
+}
+
+fn kube_cluster(number: usize, servers: usize) -> KubeCluster {
+    let name = if number == 0 { "a" } else { "b" }.to_owned();
+    let options = sim_kube::Options {
+        crds: crds(),
+        base: time_of_day(Duration::ZERO, 0),
+        servers,
+        ..sim_kube::Options::default()
+    };
+    let servers = (0..servers).map(|n| format!("api-{name}{n}")).collect();
+    KubeCluster { kube: Cluster::new(options), servers, name }
+}
+
+/// The CRDs of the operator.
+fn crds() -> Vec<Value> {
+    let texts = [
+        include_str!("../../../crds/registeredservices.yaml"),
+        include_str!("../../../crds/serviceregistries.yaml"),
+    ];
+    texts.iter().flat_map(|text| sim_kube::read_yaml(text).unwrap_or_default()).collect()
+}
+
+fn service_object(service: usize) -> Value {
+    let name = service_name(service);
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "clusterIP": "None", "clusterIPs": ["None"], "ipFamilies": ["IPv4"], "selector": {"app": name},
+            "ports": [{"name": "rpc", "port": 80, "targetPort": 80, "protocol": "TCP"}],
+        },
+    })
+}

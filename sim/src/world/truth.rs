@@ -1,0 +1,88 @@
+//! The truth: which servers live, which of them serve, and when that changed.
+//!
+//! Owns the instances, pods and servers outside alike. Refuses to know what either side says about them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// An instance of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub service: usize,
+    /// The cluster of a pod; `None` for a server outside.
+    pub cluster: Option<usize>,
+    /// Something listens at the address.
+    pub lives: bool,
+    /// Clients are to be sent to it: a pod that is ready, a server that wants to be registered.
+    pub serves: bool,
+    /// Answers no connection although it lives.
+    pub frozen: bool,
+}
+
+/// Everything that is true; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Truth(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    instances: BTreeMap<SocketAddr, Instance>,
+    /// When each instance began or ceased to serve.
+    changes: BTreeMap<SocketAddr, Vec<(Duration, bool)>>,
+    /// When a person, or a fault that loses data, changed what a service is to be.
+    meddled: BTreeMap<usize, Vec<Duration>>,
+}
+
+impl Truth {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters an instance, or changes one.
+    pub fn set(&self, addr: SocketAddr, service: usize, cluster: Option<usize>, lives: bool, serves: bool, now: Duration) {
+        let mut state = self.state();
+        let instance =
+            state.instances.entry(addr).or_insert(Instance { service, cluster, lives, serves: !serves, frozen: false });
+        let changed = instance.serves != serves;
+        (instance.service, instance.cluster, instance.lives, instance.serves) = (service, cluster, lives, serves);
+        if changed {
+            state.changes.entry(addr).or_default().push((now, serves));
+        }
+    }
+
+    /// True if the instance served at every moment of this time.
+    pub fn served(&self, addr: SocketAddr, from: Duration, to: Duration) -> bool {
+        let state = self.state();
+        let Some(changes) = state.changes.get(&addr) else { return false };
+        let before = changes.iter().rev().find(|(at, _)| *at <= from);
+        before.is_some_and(|(_, serves)| *serves)
+            && !changes.iter().any(|(at, serves)| *at > from && *at <= to && !serves)
+    }
+
+    pub fn set_frozen(&self, addr: SocketAddr, frozen: bool) {
+        if let Some(instance) = self.state().instances.get_mut(&addr) {
+            instance.frozen = frozen;
+        }
+    }
+
+    pub fn get(&self, addr: SocketAddr) -> Option<Instance> {
+        self.state().instances.get(&addr).cloned()
+    }
+
+    pub fn of_service(&self, service: usize) -> BTreeMap<SocketAddr, Instance> {
+        let state = self.state();
+        let of = state.instances.iter().filter(|(_, instance)| instance.service == service);
+        of.map(|(addr, instance)| (*addr, instance.clone())).collect()
+    }
+
+    /// A person or a loss of data changed what a service is to be.
+    pub fn meddle(&self, service: usize, now: Duration) {
+        self.state().meddled.entry(service).or_default().push(now);
+    }
+
+    /// Whether that was so within this time.
+    pub fn meddled_between(&self, service: usize, from: Duration, to: Duration) -> bool {
+        self.state().meddled.get(&service).into_iter().flatten().any(|at| *at >= from && *at <= to)
+    }
+}
