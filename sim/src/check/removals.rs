@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::stores::decode;
 use super::{Violation, is_replica};
+use crate::world::history::RESTORE;
 use crate::world::servers::VMS;
 use crate::world::{PREFIX, World, service_name};
 
@@ -42,7 +43,7 @@ fn meddled(world: &World, name: &str, at: Duration) -> bool {
 
 fn records(world: &World, calm: Duration) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for change in world.etcd.history().iter().filter(|change| change.time > calm && change.after.is_none()) {
+    for change in world.registry_history().iter().filter(|change| change.time > calm && change.after.is_none()) {
         let Some((addr, name)) = address_of(&change.key) else { continue };
         let Some(before) = &change.before else { continue };
         let before = decode(&change.key, before);
@@ -72,9 +73,9 @@ struct Presence(BTreeMap<Vec<u8>, Vec<(Duration, bool)>>);
 impl Presence {
     fn of(world: &World) -> Self {
         let mut all: BTreeMap<Vec<u8>, Vec<(Duration, bool)>> = BTreeMap::new();
-        for change in world.etcd.history() {
+        for change in world.registry_history() {
             // A replica may heal what a server registered.
-            let there = change.after.is_some() && (change.author == VMS || change.author == "restore");
+            let there = change.after.is_some() && (change.author == VMS || change.author == RESTORE);
             let gone = change.after.is_none();
             if there || gone {
                 all.entry(change.key.clone()).or_default().push((change.time, there));

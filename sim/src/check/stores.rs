@@ -35,12 +35,7 @@ pub fn decode(key: &[u8], record: &sim_etcd::Record) -> Record {
 fn registry(world: &World) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut epochs: BTreeMap<String, String> = BTreeMap::new();
-    let mut incarnation = 0;
-    for change in world.etcd.history() {
-        if change.incarnation != incarnation {
-            incarnation = change.incarnation;
-            epochs.clear();
-        }
+    for change in world.registry_history() {
         let key = String::from_utf8_lossy(&change.key).into_owned();
         if let Some(rest) = key.strip_prefix("twinspan/") {
             let value = change.after.as_ref().map(|record| String::from_utf8_lossy(&record.value).into_owned());

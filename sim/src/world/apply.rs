@@ -203,12 +203,12 @@ impl World {
                 self.wire.count("etcd restored");
                 self.meddle_all();
                 let bump_revision = bumped.then_some(1_000_000);
-                self.etcd.restore(backup.clone(), Restore { new_cluster_id, bump_revision });
+                self.replace_registry(|etcd| etcd.restore(backup.clone(), Restore { new_cluster_id, bump_revision }));
             }
             Op::EtcdEmptied { new_cluster_id } => {
                 self.wire.count("etcd emptied");
                 self.meddle_all();
-                self.etcd.empty(new_cluster_id);
+                self.replace_registry(|etcd| etcd.empty(new_cluster_id));
             }
             Op::ApiDown { cluster, server, seconds } => {
                 self.wire.count("api down");

@@ -1,11 +1,13 @@
 //! The world: clusters, an etcd, replicas of the operator, servers and people.
 //!
 //! - [`truth`]: which servers live. [`replica`]: processes of the operator. [`servers`]: pods and servers outside.
-//!   [`people`]: what persons do. [`apply`]: carries the operations of a plan out.
+//!   [`people`]: what persons do. [`history`]:
+//!   what happened to the registry. [`apply`]: carries the operations of a plan out.
 //!
 //! Owns what a run begins with. Refuses to judge what happens, which [`crate::check`] does.
 
 pub mod apply;
+pub mod history;
 pub mod people;
 pub mod replica;
 pub mod servers;
@@ -96,6 +98,8 @@ pub struct Everything {
     dice: Mutex<Dice>,
     addresses: Mutex<u32>,
     pods: Mutex<BTreeMap<String, servers::Pod>>,
+    /// What each restore of the registry changed, and the index in its history.
+    replaced: Mutex<Vec<(usize, Vec<sim_etcd::Change>)>>,
     /// The times of the faults that may keep replicas from their work.
     impaired: Mutex<Vec<(Duration, Duration)>>,
 }
@@ -135,6 +139,7 @@ impl World {
             dice: Mutex::new(Dice::new(seed, "actors")),
             addresses: Mutex::default(),
             pods: Mutex::default(),
+            replaced: Mutex::default(),
             impaired: Mutex::default(),
         }))
     }

@@ -27,8 +27,8 @@ use crate::wire::Sender;
 use crate::wire::etcd::ToMembers;
 use crate::wire::kube::ToApiServers;
 
-/// The interval between two audits of a registry.
-const AUDITS: Duration = Duration::from_secs(600);
+/// The interval between two audits of a registry: longer than a run, so that rest is rest.
+const AUDITS: Duration = Duration::from_secs(86_400);
 /// Time after which a connection that nobody answers is given up (`probe/connect.rs`).
 const NO_ANSWER: Duration = Duration::from_secs(3);
 
