@@ -14,6 +14,7 @@ mod history;
 mod key_range;
 mod leases;
 mod members;
+pub mod promises;
 mod range;
 mod requests;
 mod service;
