@@ -12,6 +12,7 @@ mod chart;
 mod crds;
 mod docs;
 mod failures;
+mod faithful;
 mod harness;
 mod lifecycle;
 mod random;
@@ -28,7 +29,7 @@ use twinspan_testbed::namespace;
 
 const STORIES_AT_ONCE: usize = 8;
 
-stories![modules: chart, crds, docs, failures, lifecycle, random, registry_contract, safety, seen, sync];
+stories![modules: chart, crds, docs, failures, faithful, lifecycle, random, registry_contract, safety, seen, sync];
 
 /// The parts that the stories need; the earlier version of Twinspan is built for the long ones alone.
 fn parts(arguments: &Arguments) -> Vec<&'static str> {
