@@ -117,8 +117,10 @@ impl Cluster {
             // Nothing has these names yet.
             let _ = cluster.create("kube-apiserver", namespace);
         }
-        for server in &mut cluster.state().servers {
-            *server = Faults::default();
+        {
+            let mut state = cluster.state();
+            let State { store, servers, .. } = &mut *state;
+            servers.iter_mut().for_each(|server| server.restart(store));
         }
         cluster
     }

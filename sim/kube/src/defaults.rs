@@ -72,7 +72,8 @@ fn drop_nulls(value: &mut Value) {
 
 fn service(object: &mut Value, before: Option<&Value>, identities: &mut Identities, taken: &Taken<'_>) {
     set(object, "spec", json!({}));
-    set(object, "status", json!({"loadBalancer": {}}));
+    set(object, "status", json!({}));
+    set(&mut object["status"], "loadBalancer", json!({}));
     let selects = object["spec"]["selector"].as_object().is_some_and(|selector| !selector.is_empty());
     let spec = &mut object["spec"];
     set(spec, "type", json!("ClusterIP"));
@@ -128,8 +129,12 @@ fn service(object: &mut Value, before: Option<&Value>, identities: &mut Identiti
 }
 
 fn endpoint_slice(object: &mut Value) {
-    set(object, "endpoints", Value::Null);
-    set(object, "ports", Value::Null);
+    // Stored as protobuf, which does not tell an empty list from none.
+    for list in ["endpoints", "ports"] {
+        if object[list].as_array().is_none_or(Vec::is_empty) {
+            object[list] = Value::Null;
+        }
+    }
     for endpoint in each(object, "endpoints") {
         set(endpoint, "conditions", json!({}));
     }
@@ -142,6 +147,10 @@ fn endpoint_slice(object: &mut Value) {
 fn pod(object: &mut Value) {
     set(object, "spec", json!({}));
     set(object, "status", json!({}));
+    for condition in each(&mut object["status"], "conditions") {
+        set(condition, "lastProbeTime", Value::Null);
+        set(condition, "lastTransitionTime", Value::Null);
+    }
     let spec = &mut object["spec"];
     for (field, value) in [
         ("restartPolicy", json!("Always")),

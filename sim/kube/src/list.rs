@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{Cluster, State};
-use crate::kinds::Kind;
+use crate::kinds::{Family, Kind};
 use crate::path::{Path, Query};
 use crate::selector::Selector;
 use crate::status::{Cause, Status};
@@ -108,6 +108,10 @@ impl Cluster {
             }
         }
         let mut metadata = json!({"resourceVersion": revision.to_string()});
+        if matches!(rules.family, Family::Custom { .. }) {
+            // Lists of custom resources name it always.
+            metadata["continue"] = json!("");
+        }
         if more {
             metadata["continue"] = json!(Continue { revision: Some(revision), after: last.to_owned() }.encode());
             if selector.is_empty() {
@@ -197,7 +201,7 @@ impl Cluster {
 
 /// A list object. The items of built-in kinds do not repeat their type, those of custom resources do.
 fn list(rules: &Kind, metadata: Value, mut items: Vec<Value>) -> Value {
-    if !matches!(rules.family, crate::kinds::Family::Custom { .. }) {
+    if !matches!(rules.family, Family::Custom { .. }) {
         for fields in items.iter_mut().filter_map(Value::as_object_mut) {
             fields.remove("kind");
             fields.remove("apiVersion");

@@ -3,6 +3,7 @@
 //! Owns the endpoint of a pod and the packing into slices (`k8s.io/endpointslice/{reconciler,utils}.go`, v0.37.2), in a
 //! fixed order. Refuses to write.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
@@ -56,11 +57,11 @@ pub fn plan(service: &Value, pods: &[&Value], existing: &[&Value]) -> Vec<SliceO
 
 fn pack(service: &Value, family: &str, groups: BTreeMap<String, (Value, Group)>, existing: &[&Value]) -> Vec<SliceOp> {
     let (mut replaced, mut deleted, mut created) = (Vec::new(), Vec::new(), Vec::new());
-    let in_no_group = existing.iter().filter(|slice| !groups.contains_key(&slice["ports"].to_string()));
+    let in_no_group = existing.iter().filter(|slice| !groups.contains_key(&ports_of(slice).to_string()));
     deleted.extend(in_no_group.map(|slice| Value::clone(slice)));
     for (ports, mut wanted) in groups.into_values() {
         let mut slices: Vec<(Value, bool)> = Vec::new();
-        for slice in existing.iter().filter(|slice| slice["ports"] == ports) {
+        for slice in existing.iter().filter(|slice| *ports_of(slice) == ports) {
             let mut kept = Value::clone(slice);
             let endpoints = slice["endpoints"].as_array().into_iter().flatten();
             let still: Vec<Value> = endpoints
@@ -101,6 +102,11 @@ fn pack(service: &Value, family: &str, groups: BTreeMap<String, (Value, Group)>,
     }
     let created = created.into_iter().map(SliceOp::Create);
     created.chain(replaced.into_iter().map(SliceOp::Replace)).chain(deleted.into_iter().map(SliceOp::Delete)).collect()
+}
+
+/// No ports are stored as null.
+fn ports_of(slice: &Value) -> Cow<'_, Value> {
+    if slice["ports"].is_null() { Cow::Owned(json!([])) } else { Cow::Borrowed(&slice["ports"]) }
 }
 
 fn length(slice: &Value) -> usize {

@@ -7,13 +7,14 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use crate::kinds::Kind;
+use crate::kinds::{Family, Kind};
 
 /// A request that failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     /// The HTTP code.
     pub code: u16,
+    /// Empty for an error of the storage that nobody interprets.
     pub reason: String,
     pub message: String,
     /// `details` of the object; `Null` if there are none. `retryAfterSeconds` in it becomes the header `Retry-After`.
@@ -94,12 +95,10 @@ impl Status {
         status
     }
 
-    pub fn already_exists(kind: &Kind, name: &str) -> Self {
-        Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", kind.qualified())).about(
-            name,
-            &kind.group,
-            &kind.plural,
-        )
+    pub fn already_exists(kind: &Kind, name: &str, is_being_deleted: bool) -> Self {
+        let begin = if is_being_deleted { "object is being deleted: " } else { "" };
+        let message = format!("{begin}{} \"{name}\" already exists", kind.qualified());
+        Self::new(409, "AlreadyExists", message).about(name, &kind.group, &kind.plural)
     }
 
     pub fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
@@ -109,12 +108,25 @@ impl Status {
 
     /// The conflict of a delete, which names the kind where others name the resource (`rest.BeforeDelete`).
     pub fn conflict_of_kind(kind: &Kind, name: &str, why: &str) -> Self {
-        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.qualified_kind());
-        Self::new(409, "Conflict", message).about(name, &kind.group, &kind.kind)
+        // Events are those of `v1`.
+        let is_event = matches!(kind.family, Family::Event);
+        let (what, group) =
+            if is_event { ("Event".to_owned(), "") } else { (kind.qualified_kind(), kind.group.as_str()) };
+        let message = format!("Operation cannot be fulfilled on {what} \"{name}\": {why}");
+        Self::new(409, "Conflict", message).about(name, group, &kind.kind)
     }
 
     pub fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
+        if matches!(kind.family, Family::Event) {
+            // Checked as an Event of `v1`.
+            return Self::invalid_as("Event", "", "Event", name, causes);
+        }
         Self::invalid_as(&kind.qualified_kind(), &kind.group, &kind.kind, name, causes)
+    }
+
+    /// An object of another kind, for a custom resource.
+    pub fn other_kind(group: &str, kind: &str, name: &str, cause: Cause) -> Self {
+        Self::invalid_as(&format!("{kind}.{group}"), group, kind, name, &[cause])
     }
 
     /// The same, which names the resource (`Store.Update`).
@@ -128,7 +140,8 @@ impl Status {
     }
 
     fn invalid_as(what: &str, group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
-        let all: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        let mut all: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+        all.dedup();
         let errors = match all.as_slice() {
             [one] => one.clone(),
             more => format!("[{}]", more.join(", ")),
@@ -236,9 +249,11 @@ impl Status {
             "metadata": metadata,
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
             "code": self.code,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = json!(self.reason);
+        }
         if !self.details.is_null() {
             status["details"] = self.details.clone();
         }

@@ -23,7 +23,7 @@ pub fn prepare_for_create(kind: &Kind, object: &mut Value) {
             object["metadata"]["generation"] = json!(1);
         }
         Family::EndpointSlice => object["metadata"]["generation"] = json!(1),
-        Family::Service => remove(object, "status"),
+        Family::Service => object["status"] = json!({"loadBalancer": {}}),
         Family::Namespace => {
             object["status"] = json!({"phase": "Active"});
             let finalizers = object["spec"]["finalizers"].as_array().cloned().unwrap_or_default();
@@ -91,7 +91,9 @@ pub fn check_update(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let uid = &new["metadata"]["uid"];
     if *uid != old["metadata"]["uid"] {
-        causes.push(Cause::invalid("metadata.uid", uid, "field is immutable"));
+        // Custom resources are checked twice.
+        let times = if matches!(kind.family, Family::Custom { .. }) { 2 } else { 1 };
+        causes.extend(vec![Cause::invalid("metadata.uid", uid, "field is immutable"); times]);
     }
     if matches!(kind.family, Family::EndpointSlice) && new["addressType"] != old["addressType"] {
         causes.push(Cause::invalid("addressType", &new["addressType"], "field is immutable"));
@@ -105,6 +107,15 @@ pub fn check(kind: &Kind, object: &Value) -> Vec<Cause> {
         Family::Custom { schema, .. } => schema.check(object),
         Family::EndpointSlice if object["addressType"].as_str().is_none_or(str::is_empty) => {
             vec![Cause::required("addressType", "")]
+        }
+        // Events about objects without a namespace are in `default`.
+        Family::Event => {
+            let regarding = object["regarding"]["namespace"].as_str().unwrap_or_default();
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            let fits = !regarding.is_empty() || namespace == "default";
+            let cause =
+                || Cause::invalid("involvedObject.namespace", &json!(regarding), "does not match event.namespace");
+            if fits { Vec::new() } else { vec![cause()] }
         }
         _ => Vec::new(),
     }

@@ -71,7 +71,7 @@ impl<'a> Writer<'a> {
     pub fn create(&mut self, kind: usize, namespace: &str, mut object: Value) -> Result<Arc<Value>, Status> {
         let rules = self.kind(kind);
         check_type(rules, &mut object)?;
-        self.check_namespace(rules, namespace, &mut object)?;
+        check_namespace(rules, namespace, &mut object)?;
         let metadata = &mut object["metadata"];
         if metadata["name"].as_str().is_none_or(str::is_empty) {
             let Some(begin) = metadata["generateName"].as_str().filter(|begin| !begin.is_empty()) else {
@@ -83,7 +83,7 @@ impl<'a> Writer<'a> {
         let name = metadata["name"].as_str().unwrap_or_default().to_owned();
         self.check_may_create(rules, namespace, &name)?;
         if metadata["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
-            return Err(Status::internal("resourceVersion should not be set on objects to be created"));
+            return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
         if let Some(fields) = metadata.as_object_mut() {
             for field in ["resourceVersion", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"] {
@@ -92,15 +92,16 @@ impl<'a> Writer<'a> {
         }
         metadata["uid"] = json!(self.identities.uid());
         metadata["creationTimestamp"] = json!(clock::seconds(self.clock.now()));
-        strategy::prepare_for_create(rules, &mut object);
         self.complete(rules, &mut object, None);
+        strategy::prepare_for_create(rules, &mut object);
         let causes = strategy::check(rules, &object);
         if !causes.is_empty() {
             return Err(Status::invalid(rules, &name, &causes));
         }
         let key = rules.key(namespace, &name);
-        if self.store.get(kind, &key).is_some() {
-            return Err(Status::already_exists(rules, &name));
+        if let Some(found) = self.store.get(kind, &key) {
+            let is_deleted = found["metadata"].get("deletionTimestamp").is_some();
+            return Err(Status::already_exists(rules, &name, is_deleted));
         }
         let origin = self.origin("");
         Ok(self.store.write(kind, &key, Some(object), origin).unwrap_or_default())
@@ -114,6 +115,13 @@ impl<'a> Writer<'a> {
         let Target { kind, namespace, name, is_status } = target;
         let rules = self.kind(kind);
         let key = rules.key(namespace, name);
+        let update = match update {
+            Update::Replace(mut object) => {
+                check_address(rules, target, &mut object)?;
+                Update::Replace(object)
+            }
+            Update::Merge(patch) => Update::Merge(patch),
+        };
         let found = self.store.get(kind, &key).cloned();
         let Some(old) = found else {
             return match update {
@@ -124,8 +132,7 @@ impl<'a> Writer<'a> {
             };
         };
         let mut new = match update {
-            Update::Replace(mut object) => {
-                self.check_address(rules, target, &mut object)?;
+            Update::Replace(object) => {
                 let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
                 check_uid(rules, target, uid, old["metadata"]["uid"].as_str().unwrap_or_default())?;
                 object
@@ -133,7 +140,7 @@ impl<'a> Writer<'a> {
             Update::Merge(patch) => {
                 let mut object = Value::clone(&old);
                 merge(&mut object, &patch);
-                self.check_address(rules, target, &mut object)?;
+                check_address(rules, target, &mut object)?;
                 object
             }
         };
@@ -148,9 +155,9 @@ impl<'a> Writer<'a> {
             return Err(Status::conflict(rules, name, MODIFIED));
         }
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"].clone();
+        self.complete(rules, &mut new, Some(&old));
         strategy::prepare_for_update(rules, is_status, &mut new, &old);
         keep_system_fields(&mut new, &old);
-        self.complete(rules, &mut new, Some(&old));
         let causes: Vec<Cause> =
             strategy::check_update(rules, &new, &old).into_iter().chain(strategy::check(rules, &new)).collect();
         if !causes.is_empty() {
@@ -169,40 +176,12 @@ impl<'a> Writer<'a> {
 
     fn create_by_replace(&mut self, target: Target<'_>, mut object: Value) -> Result<Written, Status> {
         let rules = self.kind(target.kind);
-        self.check_address(rules, target, &mut object)?;
         check_uid(rules, target, object["metadata"]["uid"].as_str().unwrap_or_default(), "")?;
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.remove("resourceVersion");
         }
         let object = self.create(target.kind, target.namespace, object)?;
         Ok(Written { object, created: true })
-    }
-
-    /// Checks that the object is the one in the URL.
-    fn check_address(&self, rules: &Kind, target: Target<'_>, object: &mut Value) -> Result<(), Status> {
-        check_type(rules, object)?;
-        self.check_namespace(rules, target.namespace, object)?;
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        if name != target.name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                target.name
-            )));
-        }
-        Ok(())
-    }
-
-    fn check_namespace(&self, rules: &Kind, namespace: &str, object: &mut Value) -> Result<(), Status> {
-        let named = object["metadata"]["namespace"].as_str().unwrap_or_default();
-        let wanted = if rules.namespaced { namespace } else { "" };
-        if !named.is_empty() && named != wanted {
-            let message = "the namespace of the provided object does not match the namespace sent on the request";
-            return Err(Status::bad_request(message));
-        }
-        if rules.namespaced {
-            object["metadata"]["namespace"] = json!(namespace);
-        }
-        Ok(())
     }
 
     /// A namespace has to exist, and to take objects (the admission plug-in NamespaceLifecycle).
@@ -246,18 +225,62 @@ fn check_type(rules: &Kind, object: &mut Value) -> Result<(), Status> {
         object["metadata"] = json!({});
     }
     let api_version = rules.api_version();
-    for (field, wanted, what) in [("apiVersion", api_version.as_str(), "API version"), ("kind", &rules.kind, "kind")] {
+    for (field, wanted) in [("apiVersion", &api_version), ("kind", &rules.kind)] {
         match object[field].as_str().unwrap_or_default() {
             "" => object[field] = json!(wanted),
             found if found == wanted => {}
-            found => {
-                return Err(Status::bad_request(format!(
-                    "the {what} in the data ({found}) does not match the expected {what} ({wanted})"
-                )));
-            }
+            found => return Err(other_type(rules, field, found, wanted, object)),
         }
     }
     Ok(())
+}
+
+fn check_namespace(rules: &Kind, namespace: &str, object: &mut Value) -> Result<(), Status> {
+    let Some(metadata) = object["metadata"].as_object_mut() else { return Ok(()) };
+    // A namespace that the kind does not have is passed over.
+    let named = metadata.remove("namespace").filter(|_| rules.namespaced);
+    if named.as_ref().and_then(Value::as_str).is_some_and(|named| !named.is_empty() && named != namespace) {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(message));
+    }
+    if rules.namespaced {
+        metadata.insert("namespace".to_owned(), json!(namespace));
+    }
+    Ok(())
+}
+
+/// Checks that the object is the one in the URL.
+fn check_address(rules: &Kind, target: Target<'_>, object: &mut Value) -> Result<(), Status> {
+    check_type(rules, object)?;
+    check_namespace(rules, target.namespace, object)?;
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    if name != target.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            target.name
+        )));
+    }
+    Ok(())
+}
+
+/// The refusal of an object of another type, which custom resources word in a way of their own.
+fn other_type(rules: &Kind, field: &str, found: &str, wanted: &str, object: &Value) -> Status {
+    if matches!(rules.family, Family::Custom { .. }) {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let cause = Cause::invalid(field, &json!(found), &format!("must be {wanted}"));
+        let kind = object["kind"].as_str().unwrap_or_default();
+        return Status::other_kind(&rules.group, kind, name, cause);
+    }
+    Status::bad_request(if field == "kind" {
+        format!(
+            "{found} in version \"{}\" cannot be handled as a {wanted}: no kind \"{found}\" is registered for version \
+             \"{}\" in scheme \"pkg/runtime/scheme.go:110\"",
+            rules.version,
+            rules.api_version()
+        )
+    } else {
+        format!("the API version in the data ({found}) does not match the expected API version ({wanted})")
+    })
 }
 
 /// The UID in an object that replaces another is a precondition (`rest.defaultUpdatedObjectInfo`).

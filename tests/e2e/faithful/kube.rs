@@ -1,0 +1,124 @@
+//! The fake kube-apiserver answers as the real one does.
+//!
+//! - [`operations`]: the requests, from a seed; [`objects`]: valid objects of each kind.
+//! - [`side`]: one of the two servers, with numbers in place of what each makes up; [`watches`]: open watches of both.
+//!
+//! Owns the run and the comparison. Refuses to judge an answer by anything but the other one.
+
+mod objects;
+mod operations;
+mod side;
+mod watches;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use kube::Client;
+use kube::api::{Api, DeleteParams, DynamicObject};
+use kube::core::{ApiResource, GroupVersionKind};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+use sim_kube::{Cluster, Options};
+use twinspan_testbed::{apply_file, eventually, repository};
+
+use self::operations::Operations;
+use self::side::Side;
+use self::watches::Watches;
+use crate::harness::{SOON, Suite};
+
+const OPERATIONS: usize = 2_000;
+/// Differences that are told; the first may cause those that follow.
+const TOLD: usize = 20;
+/// The group of our CRDs in this story: Twinspan must not act on its objects.
+const GROUP: &str = "faithful.example";
+const CRDS: [&str; 2] = ["registeredservices", "serviceregistries"];
+
+/// `TWINSPAN_SEED` names the operations.
+pub async fn kube_apiserver(suite: Arc<Suite>) -> Result<()> {
+    let seed = std::env::var("TWINSPAN_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let client = suite.shared().await?.bed.client();
+    let crds = crds()?;
+    let file = suite.dir().join("faithful-crds.yaml");
+    std::fs::write(&file, crds.iter().map(|crd| format!("---\n{crd}\n")).collect::<String>())?;
+    apply_file(&client, &file).await?;
+    let result = compare(&client, &crds, seed).await.with_context(|| format!("with TWINSPAN_SEED={seed}"));
+    for crd in CRDS {
+        let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &ApiResource::from_gvk(&kind));
+        api.delete(&format!("{crd}.{GROUP}"), &DeleteParams::default()).await?;
+    }
+    result
+}
+
+/// Twinspan's CRDs in a group of their own.
+fn crds() -> Result<Vec<Value>> {
+    let read = |name: &str| -> Result<Value> {
+        let text = std::fs::read_to_string(repository().join(format!("crds/{name}.yaml")))?;
+        let mut crd = sim_kube::read_yaml(&text)?.into_iter().next().context("an empty file")?;
+        crd["metadata"]["name"] = json!(format!("{name}.{GROUP}"));
+        crd["spec"]["group"] = json!(GROUP);
+        // Short names of two groups would be ambiguous.
+        crd["spec"]["names"]["shortNames"] = json!([]);
+        crd["spec"]["names"]["categories"] = json!([]);
+        Ok(crd)
+    };
+    CRDS.into_iter().map(read).collect()
+}
+
+async fn compare(client: &Client, crds: &[Value], seed: u64) -> Result<()> {
+    let cluster = Cluster::new(Options { crds: crds.to_vec(), ..Options::default() });
+    let fake = Client::new(cluster.server(0), "default");
+    // The API server begins to serve a kind with the first request for it.
+    for crd in CRDS {
+        eventually("the kind is served", SOON, || async {
+            let request = http::Request::get(format!("/apis/{GROUP}/v1alpha1/{crd}")).body(Vec::new())?;
+            Ok(client.request_text(request).await?)
+        })
+        .await?;
+    }
+    let mut sides = [Side::new(client.clone()), Side::new(fake)];
+    let mut operations = Operations::new(StdRng::seed_from_u64(seed));
+    let mut watches = Watches::default();
+    let mut differences = Vec::new();
+    for number in 0..OPERATIONS {
+        let operation = operations.next();
+        let mut answers = Vec::new();
+        for side in &mut sides {
+            answers.push(side.send(&operation).await.with_context(|| format!("{operation:?}"))?);
+        }
+        if answers[0] != answers[1] {
+            differences.push(format!("{number}: {operation}\n  real {}\n  fake {}", answers[0], answers[1]));
+        }
+        operations.learn(&operation, &answers[0]);
+        if answers[0] != answers[1] {
+            // One difference is not to cause others.
+            for removal in operations.forget(&operation) {
+                for side in &mut sides {
+                    side.send(&removal).await?;
+                }
+            }
+            together(&mut sides);
+        }
+        if let Some(step) = operations.watch() {
+            let found = watches.step(step, &mut sides).await?;
+            if found.is_some() {
+                together(&mut sides);
+            }
+            differences.extend(found);
+        }
+        if differences.len() >= TOLD {
+            break;
+        }
+    }
+    let all = differences.len();
+    ensure!(all == 0, "{all} differences:\n{}", differences.join("\n"));
+    eprintln!("faithful: {OPERATIONS} operations, {} events of watches, seed {seed}", watches.events);
+    Ok(())
+}
+
+/// Both sides number alike from here on.
+fn together(sides: &mut [Side; 2]) {
+    let [(a, b), (c, d)] = [sides[0].numbers(), sides[1].numbers()];
+    sides.iter_mut().for_each(|side| side.number_from((a.max(c), b.max(d))));
+}
