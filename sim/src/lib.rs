@@ -2,6 +2,7 @@
 //!
 //! - [`dice`], [`plan`]: a run as plain data, made from a seed. [`run`]: carries it out.
 //! - [`scheduler`]: tasks and processes. [`wire`]: messages and their fates. [`trace`]: what happened.
+//! - [`moments`]: every single fault at every message. [`many`]: many runs on all cores.
 //! - [`world`]: what runs. [`check`]: the oracles.
 //!
 //! Owns determinism: a seed gives one run, byte for byte. Refuses to change the operator: both client libraries, every
@@ -9,6 +10,8 @@
 
 pub mod check;
 pub mod dice;
+pub mod many;
+pub mod moments;
 pub mod plan;
 pub mod run;
 pub mod scheduler;

@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::dice::Dice;
+use crate::wire::Moment;
 
 /// How large a world is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,9 +174,17 @@ impl Op {
 pub struct Plan {
     pub seed: u64,
     pub size: Size,
+    /// What each RegisteredService asks for besides its registry.
+    pub spec: Value,
     /// Length of the storm.
     pub storm: Duration,
     pub ops: Vec<Timed>,
+    /// After the storm one replica of each cluster and a quorum of the registry are healed, the rest never.
+    pub core: bool,
+    /// What befalls one replica at one of its messages in the storm: the number of the replica, and of the message.
+    pub moment: Option<(usize, u64, Moment)>,
+    /// Whether the run goes on until it is seen to rest.
+    pub rests: bool,
 }
 
 impl Plan {
@@ -203,7 +213,11 @@ impl Plan {
             ops.extend(op.map(|op| Timed { at, op }));
         }
         ops.sort_by_key(|timed| timed.at);
-        Self { seed, size, storm, ops }
+        let on_expiry = *dice.pick(&["Probe", "Probe", "Heal", "Remove"]).unwrap_or(&"Probe");
+        let hold = *dice.pick(&[60, 300]).unwrap_or(&60);
+        let spec = json!({"import": {"onExpiry": on_expiry}, "deletionGuard": {"holdSeconds": hold}});
+        let core = dice.permille(200);
+        Self { seed, size, spec, storm, ops, core, moment: None, rests: true }
     }
 }
 

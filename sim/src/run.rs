@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::Value;
 use tokio::time::sleep;
 
+use crate::check::clients::Clients;
 use crate::check::{Violation, doors, removals, rest, stores};
-use crate::dice::Dice;
 use crate::on_virtual_time;
-use crate::plan::Plan;
+use crate::plan::{Plan, Size};
 use crate::scheduler::Scheduler;
 use crate::trace::Trace;
 use crate::wire::fate::Rates;
@@ -40,25 +40,59 @@ pub struct Outcome {
     /// Virtual time.
     pub length: Duration,
     pub polls: u64,
+    /// Messages of each replica since the storm began.
+    pub messages: BTreeMap<String, u64>,
 }
 
 /// Runs a plan on a thread of its own. `prints` shows the trace.
 pub fn run(plan: &Plan, prints: bool) -> Outcome {
     let plan = plan.clone();
+    stage(plan.seed, plan.size, plan.spec.clone(), prints, move |world| async move { course(&world, &plan).await })
+}
+
+/// Runs a scene on a thread of its own: `scene` acts in a world in which nothing runs yet, and returns what it found.
+/// Every message and both histories are judged afterwards.
+pub fn stage<F>(
+    seed: u64,
+    size: Size,
+    spec: Value,
+    prints: bool,
+    scene: impl FnOnce(World) -> F + Send + 'static,
+) -> Outcome
+where
+    F: Future<Output = Vec<Violation>> + Send + 'static,
+{
     on_virtual_time(move || async move {
         let trace = Trace::begin(prints);
-        let scheduler = Scheduler::new(plan.seed, plan.size.shuffle);
-        let world = World::new(plan.seed, plan.size, spec(plan.seed), &scheduler, &trace);
+        let scheduler = Scheduler::new(seed, size.shuffle);
+        let world = World::new(seed, size, spec, &scheduler, &trace);
         let main = scheduler.process("main");
         let violations = Arc::new(Mutex::new(Vec::new()));
-        let (found, phases) = (violations.clone(), world.clone());
+        let (found, acting) = (violations.clone(), world.clone());
         scheduler
             .run(main, async move {
-                let all = course(&phases, &plan).await;
+                let clients = Clients::default();
+                let (asking, there) = (clients.clone(), acting.clone());
+                acting.act(async move {
+                    there.until_calm().await;
+                    asking.ask(there).await;
+                });
+                let mut all = scene(acting.clone()).await;
+                all.extend(clients.found());
+                all.extend(doors::check(&acting.wire.log()));
+                all.extend(stores::check(&acting));
+                if let Some(calm) = acting.calm() {
+                    all.extend(removals::check(&acting, calm));
+                }
                 found.lock().unwrap_or_else(PoisonError::into_inner).extend(all);
             })
             .await;
         let mut violations = violations.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let ends = world.replicas.iter().flat_map(|replica| {
+            let ended = replica.ended_by_themselves();
+            ended.into_iter().map(|how| Violation::new("end", world.now(), format!("{}: {how}", replica.name)))
+        });
+        violations.extend(ends);
         violations.extend(scheduler.panics().iter().map(|panic| Violation::new("panic", world.now(), panic.as_str())));
         violations.sort_by_key(|violation| violation.at);
         Outcome {
@@ -68,53 +102,53 @@ pub fn run(plan: &Plan, prints: bool) -> Outcome {
             faults: world.wire.counts(),
             length: world.now(),
             polls: scheduler.turns(),
+            messages: world.messages(),
         }
     })
 }
 
-/// What the RegisteredServices of a run ask for.
-fn spec(seed: u64) -> serde_json::Value {
-    let mut dice = Dice::new(seed, "spec");
-    let on_expiry = *dice.pick(&["Probe", "Probe", "Heal", "Remove"]).unwrap_or(&"Probe");
-    let hold = *dice.pick(&[60, 300]).unwrap_or(&60);
-    json!({"import": {"onExpiry": on_expiry}, "deletionGuard": {"holdSeconds": hold}})
+/// Begins a world with everything running, and waits until both sides are equal.
+pub async fn begin(world: &World) -> Vec<Violation> {
+    world.set_up();
+    world.start_vms();
+    for cluster in 0..world.size.clusters {
+        for service in 0..world.size.services {
+            (0..world.size.pods).for_each(|_| world.add_pod(cluster, service));
+        }
+    }
+    // The others start later, if at all.
+    let first = world.size.vms.div_ceil(2) * world.size.services;
+    world.vms.iter().take(first).for_each(|vm| vm.start(world));
+    world.replicas.iter().for_each(|replica| replica.start(world));
+    let violations = equal_within(world, BEGINNING, "at the beginning").await;
+    world.set_calm();
+    violations
 }
 
 async fn course(world: &World, plan: &Plan) -> Vec<Violation> {
-    world.set_up();
-    world.start_vms();
-    for cluster in 0..plan.size.clusters {
-        for service in 0..plan.size.services {
-            (0..plan.size.pods).for_each(|_| world.add_pod(cluster, service));
-        }
-    }
-    world.vms.iter().for_each(|vm| vm.start(world));
-    world.replicas.iter().for_each(|replica| replica.start(world));
-    let mut violations = equal_within(world, BEGINNING, "at the beginning").await;
+    let mut violations = begin(world).await;
     if !violations.is_empty() {
         return violations;
     }
-    let calm = world.now();
     world.trace.add("run", "the storm begins");
     storm(world, plan).await;
-    heal(world);
+    heal(world, plan.core);
     world.trace.add("run", "the storm is over");
     violations.extend(equal_within(world, CONVERGENCE, "after the storm").await);
-    if violations.is_empty() {
+    if violations.is_empty() && plan.rests {
         violations.extend(at_rest(world).await);
-    }
-    violations.extend(doors::check(&world.wire.log()));
-    violations.extend(stores::check(world));
-    violations.extend(removals::check(world, calm));
-    for replica in &world.replicas {
-        let ended = replica.ended_by_themselves();
-        violations.extend(ended.iter().map(|how| Violation::new("end", world.now(), format!("{}: {how}", replica.name))));
     }
     violations
 }
 
 async fn storm(world: &World, plan: &Plan) {
     let (backup, began) = (world.etcd.snapshot(), world.now());
+    if let Some((replica, number, moment)) = plan.moment
+        && let Some(replica) = world.replicas.get(replica)
+    {
+        world.wire.script(&replica.name, world.wire.sent_by(&replica.name) + number, moment);
+    }
+    world.count_messages();
     for timed in &plan.ops {
         sleep((began + timed.at).saturating_sub(world.now())).await;
         world.apply(timed.op, &backup);
@@ -123,23 +157,34 @@ async fn storm(world: &World, plan: &Plan) {
     sleep((began + end).saturating_sub(world.now()) + Duration::from_millis(1)).await;
 }
 
-/// Ends every fault that is left.
-fn heal(world: &World) {
+/// Ends every fault that is left; or heals a core alone: one replica of each cluster. The others are frozen for ever,
+/// whatever they hold.
+pub fn heal(world: &World, core: bool) {
     world.wire.heal();
     world.wire.set_rates(Rates::default());
     for cluster in &world.clusters {
         (0..world.size.servers).for_each(|server| cluster.kube.clear_failures(server));
     }
-    for replica in &world.replicas {
+    for (number, replica) in world.replicas.iter().enumerate() {
+        let is_core = number % world.size.replicas == 0;
+        if core && !is_core {
+            if let Some(process) = replica.process() {
+                world.scheduler.freeze(process);
+            }
+            continue;
+        }
         if let Some(process) = replica.process() {
             world.scheduler.thaw(process);
         }
         replica.start(world);
     }
+    if core && world.size.members == 3 {
+        world.etcd.set_down(2, true);
+    }
 }
 
 /// Waits until both sides equal the truth for a moment, not counting announced holds.
-async fn equal_within(world: &World, within: Duration, when: &str) -> Vec<Violation> {
+pub async fn equal_within(world: &World, within: Duration, when: &str) -> Vec<Violation> {
     let began = world.now();
     let mut counted_from = began;
     let mut equal_since = None;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::future::BoxFuture;
+use tokio::sync::oneshot::error::TryRecvError;
 use twinspan::env::Executor;
 
 use crate::dice::Dice;
@@ -259,7 +260,8 @@ impl Scheduler {
         });
         let drive = poll_fn(|cx| {
             for _ in 0..POLLS_IN_A_ROW {
-                if end.try_recv().is_ok() {
+                // A first task that breaks off is the end too.
+                if !matches!(end.try_recv(), Err(TryRecvError::Empty)) {
                     return Poll::Ready(());
                 }
                 lock(&self.0).driver = Some(cx.waker().clone());

@@ -15,11 +15,12 @@ use super::stores::decode;
 use super::{Violation, is_replica};
 use crate::world::history::RESTORE;
 use crate::world::servers::VMS;
+use crate::world::truth::Meddling;
 use crate::world::{PREFIX, World, service_name};
 
 /// The oldest news on which a replica may act: the longest partition or freeze, and a lease that ends after it.
 const NEWS: Duration = Duration::from_secs(200);
-/// What a person did, or a loss of data, justifies removals for so long: a hold, and the news of it.
+/// What a person did justifies removals for so long: a hold, and the news of it.
 const MEDDLED: Duration = Duration::from_secs(500);
 
 /// Judges the removals of a run. `calm` is the time at which both sides were equal for the first time.
@@ -38,7 +39,7 @@ pub fn address_of(key: &[u8]) -> Option<(SocketAddr, &str)> {
 
 fn meddled(world: &World, name: &str, at: Duration) -> bool {
     let service = (0..world.size.services).find(|service| service_name(*service) == name);
-    service.is_none_or(|service| world.truth.meddled_between(service, at.saturating_sub(MEDDLED), at))
+    service.is_none_or(|service| world.truth.meddled_between(service, Meddling::Wish, at.saturating_sub(MEDDLED), at))
 }
 
 fn records(world: &World, calm: Duration) -> Vec<Violation> {

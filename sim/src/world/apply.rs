@@ -9,6 +9,7 @@ use sim_kube::{Failure, Status};
 use tokio::time::sleep;
 
 use super::World;
+use super::truth::Meddling;
 use crate::plan::{Op, Side, Way};
 use crate::wire::Link;
 use crate::wire::fate::Rates;
@@ -24,7 +25,7 @@ impl World {
 
     /// Everybody may have lost what it knew of every service.
     fn meddle_all(&self) {
-        (0..self.size.services).for_each(|service| self.truth.meddle(service, self.now()));
+        (0..self.size.services).for_each(|service| self.truth.meddle(service, Meddling::Loss, self.now()));
     }
 
     /// Carries one operation out. `backup` is the registry as it was when the storm began.
@@ -59,7 +60,7 @@ impl World {
                 world.after(seconds, move |world| world.vms[n].set_frozen(world, false));
             }),
             Op::VmLoses { vm } => self.with_vm(vm, |world, n| {
-                world.truth.meddle(world.vms[n].service, world.now());
+                world.truth.meddle(world.vms[n].service, Meddling::Loss, world.now());
                 world.vms[n].lose(world);
             }),
             Op::DeleteKey { vm } => self.with_vm(vm, |world, n| world.delete_key(n)),

@@ -21,6 +21,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sim_etcd::Etcd;
 use sim_kube::Cluster;
+use tokio::sync::watch;
 use twinspan_core::Timestamp;
 
 use crate::dice::Dice;
@@ -102,6 +103,10 @@ pub struct Everything {
     replaced: Mutex<Vec<(usize, Vec<sim_etcd::Change>)>>,
     /// The times of the faults that may keep replicas from their work.
     impaired: Mutex<Vec<(Duration, Duration)>>,
+    /// When both sides were equal for the first time.
+    calm: watch::Sender<Option<Duration>>,
+    /// Messages of each replica when the storm began.
+    sent_before: Mutex<BTreeMap<String, u64>>,
 }
 
 /// The name of a service, in Kubernetes and in the registry.
@@ -141,11 +146,41 @@ impl World {
             pods: Mutex::default(),
             replaced: Mutex::default(),
             impaired: Mutex::default(),
+            calm: watch::Sender::new(None),
+            sent_before: Mutex::default(),
         }))
     }
 
     pub fn now(&self) -> Duration {
         self.trace.elapsed()
+    }
+
+    /// Both sides are equal for the first time: from now on clients are watched.
+    pub fn set_calm(&self) {
+        self.calm.send_replace(Some(self.now()));
+    }
+
+    /// When that was.
+    pub fn calm(&self) -> Option<Duration> {
+        *self.calm.borrow()
+    }
+
+    /// Waits for it.
+    pub async fn until_calm(&self) {
+        // The sender lives as long as the world.
+        let _ = self.calm.subscribe().wait_for(Option::is_some).await;
+    }
+
+    /// The storm begins: messages are counted from now on.
+    pub fn count_messages(&self) {
+        let counts = self.replicas.iter().map(|replica| (replica.name.clone(), self.wire.sent_by(&replica.name)));
+        *self.sent_before.lock().unwrap_or_else(PoisonError::into_inner) = counts.collect();
+    }
+
+    /// The messages of each replica since then.
+    pub fn messages(&self) -> BTreeMap<String, u64> {
+        let before = self.sent_before.lock().unwrap_or_else(PoisonError::into_inner);
+        before.iter().map(|(name, count)| (name.clone(), self.wire.sent_by(name) - count)).collect()
     }
 
     /// A fault lasts from now on for so long.
@@ -241,13 +276,14 @@ fn kube_cluster(number: usize, servers: usize) -> KubeCluster {
     KubeCluster { kube: Cluster::new(options), servers, name }
 }
 
-/// The CRDs of the operator.
+/// The CRDs of the operator, of a version that knows one more direction.
 fn crds() -> Vec<Value> {
     let texts = [
         include_str!("../../../crds/registeredservices.yaml"),
         include_str!("../../../crds/serviceregistries.yaml"),
     ];
-    texts.iter().flat_map(|text| sim_kube::read_yaml(text).unwrap_or_default()).collect()
+    let newer = |text: &&str| text.replace("- Export\n", "- Export\n                - Sideways\n");
+    texts.iter().map(newer).flat_map(|text| sim_kube::read_yaml(&text).unwrap_or_default()).collect()
 }
 
 fn service_object(service: usize) -> Value {

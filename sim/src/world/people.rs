@@ -3,18 +3,25 @@
 //! Owns what each of their commands does, and enters in the truth that a service was meddled with. Refuses to decide
 //! when.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::truth::Meddling;
 use super::{NAMESPACE, PREFIX, World, service_name};
 
 const PERSON: &str = "person";
 
+/// An address that somebody wrote as junk.
+pub fn is_junk(addr: SocketAddr) -> bool {
+    ["10.1.1.1:1", "127.0.0.1:80"].contains(&addr.to_string().as_str())
+}
+
 impl World {
     fn meddle(&self, service: usize) {
-        self.truth.meddle(service, self.now());
+        self.truth.meddle(service, Meddling::Wish, self.now());
     }
 
     /// Deletes one key of the registry.

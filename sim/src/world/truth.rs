@@ -21,6 +21,15 @@ pub struct Instance {
     pub frozen: bool,
 }
 
+/// Why a service is not what its instances are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meddling {
+    /// A person asked for it.
+    Wish,
+    /// The registry lost data.
+    Loss,
+}
+
 /// Everything that is true; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Truth(Arc<Mutex<State>>);
@@ -30,8 +39,8 @@ struct State {
     instances: BTreeMap<SocketAddr, Instance>,
     /// When each instance began or ceased to serve.
     changes: BTreeMap<SocketAddr, Vec<(Duration, bool)>>,
-    /// When a person, or a fault that loses data, changed what a service is to be.
-    meddled: BTreeMap<usize, Vec<Duration>>,
+    /// When somebody meddled with a service.
+    meddled: BTreeMap<usize, Vec<(Meddling, Duration)>>,
 }
 
 impl Truth {
@@ -76,13 +85,15 @@ impl Truth {
         of.map(|(addr, instance)| (*addr, instance.clone())).collect()
     }
 
-    /// A person or a loss of data changed what a service is to be.
-    pub fn meddle(&self, service: usize, now: Duration) {
-        self.state().meddled.entry(service).or_default().push(now);
+    /// Somebody meddles with a service.
+    pub fn meddle(&self, service: usize, how: Meddling, now: Duration) {
+        self.state().meddled.entry(service).or_default().push((how, now));
     }
 
     /// Whether that was so within this time.
-    pub fn meddled_between(&self, service: usize, from: Duration, to: Duration) -> bool {
-        self.state().meddled.get(&service).into_iter().flatten().any(|at| *at >= from && *at <= to)
+    pub fn meddled_between(&self, service: usize, how: Meddling, from: Duration, to: Duration) -> bool {
+        let state = self.state();
+        let mut all = state.meddled.get(&service).into_iter().flatten();
+        all.any(|(kind, at)| *kind == how && *at >= from && *at <= to)
     }
 }
