@@ -4,7 +4,7 @@ CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
 
-.PHONY: help setup setup-node testbed parts build crds manifests docs image demo node test test-long test-node lint deny clean
+.PHONY: help setup setup-node testbed parts build crds manifests docs image demo node test test-long test-node sim soak lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,12 @@ test-long: parts ## The stories that take minutes by their nature
 
 test-node: setup-node ## The story of the image and the chart on one real node; needs root
 	$(CARGO) test --workspace --test story -- --ignored
+
+sim: setup ## Run one seed of the simulation: SEED=n, TRACE=1 for every message, SHRINK=1 for a story
+	$(CARGO) run --quiet -p twinspan-sim
+
+soak: setup ## Run many seeds of the simulation: SEED=first, SEEDS=number
+	SEEDS=$(or $(SEEDS),100000) $(CARGO) run --quiet -p twinspan-sim
 
 lint: setup ## Formatting, width of comments, clippy, Go vet
 	$(CARGO) fmt --all --check

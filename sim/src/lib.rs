@@ -1,6 +1,7 @@
 //! The whole operator in simulation: replicas, API servers, etcd, servers and people on one thread and virtual time.
 //!
-//! - [`dice`], [`plan`]: a run as plain data, made from a seed. [`run`]: carries it out.
+//! - [`dice`], [`plan`]: a run as plain data, made from a seed. [`run`]: carries it out. [`shrink`]: the
+//!   fewest operations that break an invariant.
 //! - [`scheduler`]: tasks and processes. [`wire`]: messages and their fates. [`trace`]: what happened.
 //! - [`moments`]: every single fault at every message. [`many`]: many runs on all cores.
 //! - [`world`]: what runs. [`check`]: the oracles.
@@ -15,6 +16,7 @@ pub mod moments;
 pub mod plan;
 pub mod run;
 pub mod scheduler;
+pub mod shrink;
 pub mod trace;
 pub mod wire;
 pub mod world;

@@ -1,46 +1,62 @@
-//! `sim`: runs one seed, or many.
+//! `sim`: runs one seed and tells what happened, or many and tells which failed.
+//!
+//! - `SEED=n`: one seed. `TRACE=1` prints every message; `SHRINK=1` shrinks a seed that breaks an invariant to a story.
+//! - `SEED=n SEEDS=m`: so many seeds from that one on, on all cores, with a line for every thousand of them.
 //!
 //! Owns the command line. Refuses to judge: a violation is printed, and the exit code tells.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
+use twinspan_sim::many::{Sum, run_all};
 use twinspan_sim::plan::Plan;
 use twinspan_sim::run::run;
+use twinspan_sim::shrink::{Shrunk, shrink};
 
 /// Lines of the trace that a failure shows.
 const LAST_LINES: usize = 40;
+/// Seeds between two lines.
+const CHUNK: u64 = 1000;
 
-#[expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program for people, which measures real time")]
+#[expect(clippy::print_stdout, reason = "a program for people")]
 fn main() -> ExitCode {
     let number = |name: &str, or: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or);
-    let (first, count, prints) = (number("SEED", 1), number("SEEDS", 1), number("TRACE", 0) > 0);
-    let started = Instant::now();
-    let (mut failed, mut virtual_time, mut polls) = (0, std::time::Duration::ZERO, 0);
-    for seed in first..first + count {
-        let outcome = run(&Plan::of(seed), prints);
-        virtual_time += outcome.length;
-        polls += outcome.polls;
-        if !outcome.violations.is_empty() {
-            failed += 1;
-            println!("seed {seed}:");
-            for violation in outcome.violations.iter().take(8) {
-                println!("  {violation}");
-            }
-            if count == 1 && !prints {
-                let from = outcome.lines.len().saturating_sub(LAST_LINES);
-                outcome.lines[from..].iter().for_each(|line| println!("    {line}"));
-            }
-        }
-        if count == 1 {
-            println!("trace {:x}, {} lines, faults {:?}", outcome.trace, outcome.lines.len(), outcome.faults);
-        }
+    let (first, count) = (number("SEED", 1), number("SEEDS", 1));
+    let holds = if count > 1 {
+        many(first, count)
+    } else if number("SHRINK", 0) > 0 {
+        let shrunk = shrink(&Plan::of(first));
+        println!("{}", shrunk.as_ref().map_or("no violation".to_owned(), Shrunk::story));
+        shrunk.is_none()
+    } else {
+        one(first, number("TRACE", 0) > 0)
+    };
+    if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[expect(clippy::print_stdout, reason = "a program for people")]
+fn one(seed: u64, prints: bool) -> bool {
+    let outcome = run(&Plan::of(seed), prints);
+    if !outcome.violations.is_empty() && !prints {
+        let from = outcome.lines.len().saturating_sub(LAST_LINES);
+        outcome.lines.iter().skip(from).for_each(|line| println!("    {line}"));
     }
-    let wall = started.elapsed().as_secs_f64();
-    println!(
-        "{count} seeds, {failed} with violations, {:.0} virtual seconds and {polls} polls in {wall:.1} s: {:.2} seeds/s",
-        virtual_time.as_secs_f64(),
-        count as f64 / wall
-    );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    outcome.violations.iter().for_each(|violation| println!("  {violation}"));
+    println!("seed {seed}: trace {:x}, {} lines, faults {:?}", outcome.trace, outcome.lines.len(), outcome.faults);
+    outcome.violations.is_empty()
+}
+
+#[expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program for people, which measures real time")]
+fn many(first: u64, count: u64) -> bool {
+    let (started, mut total) = (Instant::now(), Sum::default());
+    let mut from = first;
+    while from < first + count {
+        let to = (from + CHUNK).min(first + count);
+        let sum = run_all((from..to).map(|seed| (format!("SEED={seed}"), Plan::of(seed))), usize::MAX);
+        total.merge(sum);
+        let wall = started.elapsed().as_secs_f64();
+        println!("seeds {first} to {}, {wall:.0} s, {:.1} a second: {total}", to - 1, total.runs as f64 / wall);
+        from = to;
+    }
+    total.failed.is_empty()
 }

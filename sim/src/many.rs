@@ -38,6 +38,19 @@ impl Sum {
     }
 }
 
+impl Sum {
+    /// Adds what other runs showed.
+    pub fn merge(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.length += other.length;
+        self.polls += other.polls;
+        self.failed.extend(other.failed);
+        for (kind, count) in other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+    }
+}
+
 impl fmt::Display for Sum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let days = self.length.as_secs_f64() / 86_400.0;

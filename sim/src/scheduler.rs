@@ -11,9 +11,11 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::oneshot::error::TryRecvError;
+use tokio::time::Instant;
 use twinspan::env::Executor;
 
 use crate::dice::Dice;
@@ -66,6 +68,7 @@ struct Process {
     name: String,
     dead: bool,
     frozen: bool,
+    thawed_at: Option<Instant>,
     polls: u64,
     crash_at: Option<u64>,
     /// Called once when it dies.
@@ -226,6 +229,7 @@ impl Scheduler {
         let mut state = lock(&self.0);
         if let Some(thawing) = state.processes.get_mut(process as usize) {
             thawing.frozen = false;
+            thawing.thawed_at = Some(Instant::now());
         }
         let woken: Vec<TaskId> =
             state.tasks.iter().filter(|(_, task)| task.process == process && task.ready).map(|(id, _)| *id).collect();
@@ -234,6 +238,13 @@ impl Scheduler {
 
     pub fn is_frozen(&self, process: ProcessId) -> bool {
         lock(&self.0).processes.get(process as usize).is_some_and(|process| process.frozen)
+    }
+
+    /// True if the process thawed within this time: what it was about to do before it froze, it does now.
+    pub fn thawed_within(&self, process: ProcessId, time: Duration) -> bool {
+        let state = lock(&self.0);
+        let thawed = state.processes.get(process as usize).and_then(|process| process.thawed_at);
+        thawed.is_some_and(|at| at.elapsed() <= time)
     }
 
     pub fn is_dead(&self, process: ProcessId) -> bool {

@@ -4,12 +4,14 @@
 //! why anything was changed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::{Kind, LeaseId, RawRecord, Record, RecordKey};
 
 use super::{Violation, cluster_of, is_replica};
+use crate::wire::Sent;
 use crate::world::{PREFIX, REGISTRY, World};
 
 /// What the operator may change in a cluster.
@@ -19,6 +21,7 @@ const MAY_CHANGE: [&str; 3] = ["endpointslices", "leases", "events"];
 pub fn check(world: &World) -> Vec<Violation> {
     let mut violations = registry(world);
     violations.extend(clusters(world));
+    violations.extend(leases(world));
     violations
 }
 
@@ -89,6 +92,37 @@ fn clusters(world: &World) -> Vec<Violation> {
                 if change.before.as_deref().is_some_and(|before| !ours(before)) {
                     breach(format!("{} changed {what}, which is not its own", change.author));
                 }
+            }
+        }
+    }
+    violations
+}
+
+/// Whoever writes slices and statuses holds the Lease when it sends.
+fn leases(world: &World) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let log = world.wire.log();
+    for cluster in &world.clusters {
+        let holders: Vec<(Duration, String)> = cluster
+            .kube
+            .changes(0)
+            .iter()
+            .filter(|change| &*change.resource == "leases")
+            .map(|change| {
+                let lease = change.after.as_deref().cloned().unwrap_or_default();
+                (change.at, lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+            })
+            .collect();
+        let writes = |sent: &&Sent| {
+            let here = cluster.servers.contains(&sent.to);
+            let concerned = sent.what.contains("/endpointslices") || sent.what.contains("/status");
+            here && concerned && !sent.what.starts_with("GET") && !sent.thawed
+        };
+        for sent in log.iter().filter(writes) {
+            let holder = holders.iter().rev().find(|(at, _)| *at <= sent.at).map_or("", |(_, holder)| holder.as_str());
+            if holder != sent.by {
+                let text = format!("{} sent {} while {holder:?} held the Lease", sent.by, sent.what);
+                violations.push(Violation::new("I9", sent.at, text));
             }
         }
     }

@@ -85,7 +85,7 @@ impl Service<Request<Body>> for ToMember {
                 Body::new(body::carry(&this.wire, there, body, Fate::default(), None))
             } else {
                 let bytes: Bytes = body.collect().await?.to_bytes();
-                this.wire.log_request(&this.sender.author, &this.to, &path, bytes.clone());
+                this.wire.log_request(&this.sender, &this.to, &path, bytes.clone());
                 Body::new(Full::new(bytes))
             };
             let mut member = this.etcd.member(this.index);

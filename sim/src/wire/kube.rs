@@ -55,7 +55,7 @@ impl Service<Request<Body>> for ToApiServers {
             let path = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
             let summary = format!("{} {path}", parts.method);
             if parts.method != Method::GET {
-                this.wire.log_request(&this.sender.author, &to, &summary, body.clone());
+                this.wire.log_request(&this.sender, &to, &summary, body.clone());
             }
             let request = Request::from_parts(parts, Body::from(body));
             let mut server = this.cluster.server(index);

@@ -91,6 +91,8 @@ pub struct Sent {
     /// The method and the path.
     pub what: String,
     pub body: Bytes,
+    /// The sender was stopped just before: what it asked then may have changed.
+    pub thawed: bool,
 }
 
 /// The wire; clones share it.
@@ -369,13 +371,16 @@ impl Wire {
         }
     }
 
-    fn log_request(&self, by: &str, to: &str, what: &str, body: Bytes) {
+    fn log_request(&self, by: &Sender, to: &str, what: &str, body: Bytes) {
         let at = self.0.trace.elapsed();
-        let sent = Sent { at, by: by.to_owned(), to: to.to_owned(), what: what.to_owned(), body };
+        let thawed = self.0.scheduler.thawed_within(by.process, THAWED);
+        let sent = Sent { at, by: by.author.clone(), to: to.to_owned(), what: what.to_owned(), body, thawed };
         self.state().log.push(sent);
     }
 }
 
+/// A process that thawed sends what it was about to send within this time.
+const THAWED: Duration = Duration::from_millis(100);
 /// HTTP/2 pings and the time for their answer (`registry/etcd/connect.rs`).
 const PINGS: Duration = Duration::from_secs(15);
 
