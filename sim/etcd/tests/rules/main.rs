@@ -7,6 +7,7 @@ mod kv;
 mod lease;
 mod members;
 mod restore;
+mod twice;
 mod watch;
 
 use std::time::Duration;
