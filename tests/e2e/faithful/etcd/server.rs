@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::operations::{Operation, STREAMS};
 
 /// A watch that is behind catches up within 100 ms, and some more on a machine that is busy.
-const CATCH_UP: Duration = Duration::from_millis(300);
+const CATCH_UP: Duration = Duration::from_millis(250);
 /// A stream that said nothing for so long has said all.
 const SILENCE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -227,7 +227,6 @@ impl Server {
         tokio::time::sleep(CATCH_UP).await;
         let open = self.streams.iter_mut().flatten();
         let all = join_all(open.map(async |stream| {
-            stream.drain().await?;
             stream.sender.request_progress().await?;
             stream.drain().await
         }));
