@@ -33,7 +33,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// What the promises need of a request that was sent; nothing of a cancel or of a request for progress.
+    /// The part of a sent request that the promises depend on: none of a cancel, or of a request for progress.
     pub fn sent(request: PbWatchRequest) -> Option<Self> {
         let Some(PbWatchRequestUnion::CreateRequest(create)) = request.request_union else { return None };
         Some(Self::Create(WatchRequest {
@@ -71,7 +71,7 @@ pub enum Promise {
 pub struct Violation {
     pub promise: Promise,
     pub watch_id: i64,
-    /// What came, or did not come.
+    /// The event or response that came, or should have come.
     pub detail: String,
 }
 

@@ -51,7 +51,7 @@ impl Drop for Open {
     }
 }
 
-/// What a stream can do now.
+/// The next step of a stream.
 enum Next {
     Send(PbWatchResponse),
     Wait,

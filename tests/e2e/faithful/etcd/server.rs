@@ -25,7 +25,7 @@ const CATCH_UP: Duration = Duration::from_millis(250);
 const SILENCE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the responses of a stream said of each watch: control answers in order, and events in order.
+/// The responses of a stream by watch: control answers in order, and events in order.
 type Told = BTreeMap<i64, (Vec<PbWatchResponse>, Vec<PbEvent>)>;
 
 #[derive(Debug, Default)]
@@ -222,7 +222,7 @@ impl Server {
         String::new()
     }
 
-    /// What all streams said since the last time, once they have said all, and progress.
+    /// The responses of all streams since the last time, once all have come, and progress.
     pub async fn told(&mut self) -> Result<Vec<Told>> {
         tokio::time::sleep(CATCH_UP).await;
         let open = self.streams.iter_mut().flatten();
