@@ -6,6 +6,7 @@ mod auth;
 mod kv;
 mod lease;
 mod members;
+mod promises;
 mod restore;
 mod twice;
 mod watch;

@@ -314,7 +314,7 @@ impl Generator {
 
     fn large(&mut self) -> Operation {
         // The limits of etcd and of gRPC: 1.5 MiB, and 512 KiB more.
-        Operation::Large(self.pick(&[1_572_000, 1_572_900, 1_600_000, 2_097_100, 3_000_000]))
+        Operation::Large(self.pick(&[1_572_830, 1_572_840, 1_600_000, 2_097_100, 3_000_000]))
     }
 
     fn watch(&mut self) -> Operation {
