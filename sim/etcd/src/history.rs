@@ -15,8 +15,8 @@ pub struct Change {
     pub revision: i64,
     /// The time since the cluster was made.
     pub time: Duration,
-    /// Who asked: the header `sim-author` of a request, or the name that a direct call gave; `etcd` for an expired
-    /// lease.
+    /// The name of the caller: the header `sim-author` of a request, or the name that a direct call gave; `etcd` for an
+    /// expired lease.
     pub author: String,
     pub key: Vec<u8>,
     pub before: Option<Record>,

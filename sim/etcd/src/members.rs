@@ -65,6 +65,8 @@ pub(crate) struct Members {
     pub(crate) term: u64,
     /// No leader is elected as long as this is set.
     pub(crate) barred: bool,
+    /// The leader has stopped, and leads no more even if it starts again; the others do not know yet.
+    lost: bool,
     elect_at: Option<Duration>,
     pub(crate) leaderless_since: Option<Duration>,
 }
@@ -77,6 +79,7 @@ impl Members {
             leader: Some(0),
             term: 2,
             barred: false,
+            lost: false,
             elect_at: None,
             leaderless_since: None,
         }
@@ -98,13 +101,14 @@ impl Members {
     /// A leader runs with a quorum: proposals are committed.
     pub(crate) fn commits(&self) -> bool {
         let leads = self.leader.and_then(|leader| self.list.get(leader)).is_some_and(MemberState::runs);
-        leads && self.has_quorum()
+        leads && !self.lost && self.has_quorum()
     }
 
     /// Looks at the leader after a member has changed.
     pub(crate) fn review(&mut self, now: Duration) {
         let gone = |member: &MemberState| !member.is_up();
-        if self.barred || self.leader.and_then(|leader| self.list.get(leader)).is_some_and(gone) {
+        self.lost |= self.leader.and_then(|leader| self.list.get(leader)).is_some_and(gone);
+        if self.barred {
             self.leader = None;
         }
         if self.barred || self.commits() {
@@ -112,7 +116,7 @@ impl Members {
         } else if self.elect_at.is_none() {
             // The only member needs nobody's vote.
             let alone = self.list.iter().filter(|member| !member.removed).count() == 1;
-            let wait = if alone && self.leader.is_none() { Duration::ZERO } else { ELECTION };
+            let wait = if alone && (self.lost || self.leader.is_none()) { Duration::ZERO } else { ELECTION };
             self.elect_at = Some(now + wait);
         }
         self.note_leader(now);
@@ -137,7 +141,7 @@ impl Members {
         if self.has_quorum() {
             return self.move_leader(now);
         }
-        // Those that still run see that the leader is gone; a cluster of frozen members sees nothing.
+        // Members that still run see that the leader is gone; a cluster of frozen members sees nothing.
         if self.list.iter().any(MemberState::runs) {
             self.leader = None;
             self.note_leader(now);
@@ -156,6 +160,7 @@ impl Members {
 
     pub(crate) fn lead(&mut self, leader: usize, now: Duration) {
         self.leader = Some(leader);
+        self.lost = false;
         self.term += 1;
         self.elect_at = None;
         self.note_leader(now);
@@ -199,6 +204,18 @@ mod tests {
         members.list[0].frozen = false;
         members.review(10 * S);
         assert!(members.commits() && !members.elect(12 * S) && members.term == 2);
+    }
+
+    #[test]
+    fn a_leader_that_restarts_is_elected_anew() {
+        let mut members = Members::new(3);
+        members.list[0].down = true;
+        members.review(10 * S);
+        assert_eq!(members.leader, Some(0), "the others do not know yet");
+        members.list[0].down = false;
+        members.review(10 * S);
+        assert!(!members.commits());
+        assert!(members.elect(11 * S) && members.commits() && members.term == 3);
     }
 
     #[test]

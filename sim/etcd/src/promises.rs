@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
-use etcd_client::proto::{PbEvent, PbWatchRequest, PbWatchRequestUnion, PbWatchResponse};
+use etcd_client::proto::{PbEvent, PbKeyValue, PbWatchRequest, PbWatchRequestUnion, PbWatchResponse};
 
 use crate::history::Change;
 use crate::key_range::KeyRange;
@@ -33,7 +33,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// What the promises need of a request that was sent; nothing of a cancel or of a request for progress.
+    /// The part of a sent request that the promises depend on: none of a cancel, or of a request for progress.
     pub fn sent(request: PbWatchRequest) -> Option<Self> {
         let Some(PbWatchRequestUnion::CreateRequest(create)) = request.request_union else { return None };
         Some(Self::Create(WatchRequest {
@@ -71,7 +71,7 @@ pub enum Promise {
 pub struct Violation {
     pub promise: Promise,
     pub watch_id: i64,
-    /// What came, or did not come.
+    /// The event or response that came, or should have come.
     pub detail: String,
 }
 
@@ -81,8 +81,8 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The violations on one stream. The history is that of the incarnation in which the stream was open, in order; a former
-/// record that a compaction has taken may lack.
+/// The violations on one stream. The history is that of the incarnation in which the stream was open, in order; a
+/// former record that a compaction has taken may lack.
 pub fn violations(history: &[Change], stream: &[Message]) -> Vec<Violation> {
     let mut check = Check { history, pending: VecDeque::new(), watches: BTreeMap::new(), found: Vec::new() };
     for message in stream {
@@ -199,7 +199,8 @@ impl<'a> Check<'a> {
             match expected.filter(|change| is_of(event, change)) {
                 Some(change) => {
                     watch.position += next.unwrap_or(0) + 1;
-                    if let Some(detail) = wrong_previous(event, change, watch.request.prev_kv) {
+                    let before = before_revision(&self.history[..watch.position], change);
+                    if let Some(detail) = wrong_previous(event, before.as_ref(), watch.request.prev_kv) {
                         broken(Promise::PrevKv, detail);
                     }
                 }
@@ -230,10 +231,17 @@ fn is_of(event: &PbEvent, change: &Change) -> bool {
     }
 }
 
-fn wrong_previous(event: &PbEvent, change: &Change, asked: bool) -> Option<String> {
+/// The record before the revision of a change: a transaction may change a key twice. The change is the last of
+/// `history`.
+fn before_revision(history: &[Change], change: &Change) -> Option<PbKeyValue> {
+    let of_revision = &history[history.partition_point(|other| other.revision < change.revision)..];
+    let first = of_revision.iter().find(|other| other.key == change.key)?;
+    first.before.as_ref().map(|record| record.to_pb(&change.key))
+}
+
+fn wrong_previous(event: &PbEvent, before: Option<&PbKeyValue>, asked: bool) -> Option<String> {
     let previous = event.prev_kv.as_ref()?;
-    let right = change.before.as_ref().map(|record| record.to_pb(&change.key));
-    (!asked || right.as_ref() != Some(previous)).then(|| format!("{previous:?} came instead of {right:?}"))
+    (!asked || before != Some(previous)).then(|| format!("{previous:?} came instead of {before:?}"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a committed request does.
+//! The effects of committed requests.
 //!
 //! Owns the order of the checks at the time of applying: quota, permissions, leases (`server/etcdserver/apply` of etcd
 //! 3.7). Refuses to know the wire, and to wait.
@@ -17,7 +17,7 @@ use crate::store::View;
 use crate::txn::{self, Path};
 use crate::write::{Write, check_put};
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Caller {
     pub(crate) author: String,

@@ -76,11 +76,13 @@ pub(crate) struct Store {
     keys: BTreeMap<Vec<u8>, Vec<Version>>,
     /// Events of each revision, in the order of their sub-revisions.
     log: BTreeMap<i64, Vec<Event>>,
+    /// The compaction whose data is gone.
+    pruned: i64,
 }
 
 impl Store {
     pub(crate) fn new() -> Self {
-        Self { head: View::NEW, keys: BTreeMap::new(), log: BTreeMap::new() }
+        Self { head: View::NEW, keys: BTreeMap::new(), log: BTreeMap::new(), pruned: View::NEW.compacted }
     }
 
     /// The newest revision, and the revision compacted last.
@@ -126,9 +128,10 @@ impl Store {
     /// Removes what no reader can ask for who has seen the compaction of this revision: all versions before it but the
     /// last one of each key.
     pub(crate) fn prune(&mut self, compacted: i64) {
-        if self.log.first_key_value().is_none_or(|(first, _)| *first >= compacted) {
+        if compacted <= self.pruned {
             return;
         }
+        self.pruned = compacted;
         self.log = self.log.split_off(&compacted);
         self.keys.retain(|_, versions| {
             let after = versions.partition_point(|version| version.revision <= compacted);

@@ -20,6 +20,8 @@ pub(crate) struct Stream {
     /// Told when there is something to send.
     pub(crate) wake: Arc<Notify>,
     ended: Option<Error>,
+    /// The client has sent its last request: etcd ends the stream.
+    finished: bool,
     next_progress: Duration,
 }
 
@@ -30,6 +32,7 @@ impl Stream {
             require_leader,
             wake: Arc::default(),
             ended: None,
+            finished: false,
             next_progress: now + PROGRESS_INTERVAL,
         }
     }
@@ -37,6 +40,15 @@ impl Stream {
     pub(crate) fn end(&mut self, error: Error) {
         self.ended.get_or_insert(error);
         self.wake.notify_one();
+    }
+
+    pub(crate) fn finish(&mut self) {
+        self.finished = true;
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
     }
 
     pub(crate) fn ended(&self) -> Option<Error> {

@@ -18,7 +18,7 @@ use crate::store::{KeyChange, Store, View};
 pub(crate) struct Write<'a> {
     store: &'a mut Store,
     leases: &'a mut Leases,
-    /// What the transaction sees before its first change.
+    /// The state that the transaction sees before its first change.
     view: View,
     changes: Vec<KeyChange>,
 }

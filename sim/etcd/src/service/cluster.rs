@@ -22,7 +22,7 @@ use crate::error::Error;
 const NOSPACE: i32 = 1;
 /// The default of `--quota-backend-bytes` (`DefaultQuotaBytes` of `server/storage/quota.go`).
 const QUOTA_BYTES: i64 = 2 * 1024 * 1024 * 1024;
-/// Some size of a database: nothing is stored in a file.
+/// The size of a database in bytes, made up: nothing is stored in a file.
 const DB_BYTES: i64 = 32 * 1024;
 
 fn never<T>(what: &str) -> Result<T, Status> {

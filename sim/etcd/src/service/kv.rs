@@ -17,10 +17,11 @@ use crate::state::State;
 use crate::write::{check_delete_request, check_put_request};
 use crate::{range, txn, txn_request};
 
-/// What gRPC allows beyond a request (`grpcOverheadBytes` of `server/embed/config.go`).
+/// Bytes that gRPC allows beyond a request (`grpcOverheadBytes` of `server/embed/config.go`).
 const GRPC_OVERHEAD: usize = 512 * 1024;
-/// Bytes of a proposal around its request: the header with the request's ID, and the tags.
-const PROPOSAL_OVERHEAD: usize = 20;
+/// Bytes of a proposal around its request: the header with an ID of nine bytes, and the tags and lengths of both
+/// (`InternalRaftRequest` of `api/etcdserverpb/raft_internal.proto`).
+const PROPOSAL_OVERHEAD: usize = 17;
 
 impl Member {
     /// gRPC refuses what is far too large, before anybody looks at the request.

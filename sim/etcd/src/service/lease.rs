@@ -9,14 +9,24 @@ use etcd_client::proto::{
     PbLeaseLeasesResponse, PbLeaseRevokeRequest, PbLeaseRevokeResponse, PbLeaseService, PbLeaseStatus,
     PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse,
 };
-use futures::Stream;
-use futures::stream;
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Headers, Member, REQUEST_TIMEOUT, of};
 use crate::error::Error;
 use crate::requests::Caller;
 use crate::state::State;
+
+/// A task that ends with its stream.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 type Renewals = Streaming<PbLeaseKeepAliveRequest>;
 
@@ -120,16 +130,29 @@ impl PbLeaseService for Member {
         &self,
         request: Request<Renewals>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let open = (self.clone(), of(&request)?, request.into_inner());
-        let answers = stream::unfold(Some(open), |open| async move {
-            let (member, headers, mut inbound) = open?;
-            match member.next_renewal(&headers, &mut inbound).await {
-                Ok(Some(response)) => Some((Ok(response), Some((member, headers, inbound)))),
-                Ok(None) => None,
-                Err(status) => Some((Err(status), None)),
+        let (headers, mut inbound) = (of(&request)?, request.into_inner());
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        let (member, breaks) = (self.clone(), headers.breaks);
+        // A renewal that arrived has its effect, whether the client reads the answer or not.
+        let renewals = AbortOnDrop(tokio::spawn(async move {
+            while let Some(next) = member.next_renewal(&headers, &mut inbound).await.transpose() {
+                let ended = next.is_err();
+                if answer.send(next).is_err() || ended {
+                    return;
+                }
             }
+        }));
+        // etcd sends its headers with the first answer: until then a stream is not open.
+        let Some(first) = answers.recv().await.transpose()? else {
+            return Ok(Response::new(Box::pin(stream::empty())));
+        };
+        let open = (self.clone(), renewals, answers);
+        let rest = stream::unfold(open, move |(member, renewals, mut answers)| async move {
+            let answer = answers.recv().await?;
+            let answer = member.thawed(Some(breaks)).await.map_err(Status::from).and(answer);
+            Some((answer, (member, renewals, answers)))
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(stream::iter([Ok(first)]).chain(rest))))
     }
 
     async fn lease_time_to_live(

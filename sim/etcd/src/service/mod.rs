@@ -45,7 +45,7 @@ pub struct Member {
     index: usize,
 }
 
-/// What the headers of a request say.
+/// The headers of a request, as far as a member reads them.
 #[derive(Clone, Debug)]
 struct Headers {
     author: String,

@@ -7,13 +7,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use etcd_client::proto::{PbWatchRequest, PbWatchRequestUnion, PbWatchResponse, PbWatchService};
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Headers, Member, of};
 use crate::error::Error;
 use crate::state::State;
+use crate::store::View;
 use crate::streams;
 use crate::watch::{Creation, Watchers};
 
@@ -23,29 +25,38 @@ const NO_DELETE: i32 = 1;
 
 /// An open stream; the cluster forgets it when it is dropped.
 struct Open {
+    watch: Watch,
+    wake: Arc<Notify>,
+    /// Reads requests, whether the client reads answers or not.
+    reader: JoinHandle<()>,
+}
+
+/// A stream of the member, by its number.
+#[derive(Clone)]
+struct Watch {
     member: Member,
     headers: Headers,
     id: u64,
-    wake: Arc<Notify>,
-    inbound: Streaming<PbWatchRequest>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.member.etcd.with(|state| {
-            if let Some(member) = state.members.get_mut(self.member.index) {
-                member.streams.remove(&self.id);
+        self.reader.abort();
+        let Watch { member, id, .. } = &self.watch;
+        member.etcd.with(|state| {
+            if let Some(member) = state.members.get_mut(member.index) {
+                member.streams.remove(id);
             }
         });
     }
 }
 
-/// What a stream can do now.
+/// The next step of a stream.
 enum Next {
     Send(PbWatchResponse),
-    Read,
-    /// The member is frozen.
     Wait,
+    /// The client has sent its last request.
+    End,
 }
 
 impl Open {
@@ -59,43 +70,54 @@ impl Open {
             found.ok_or(Error::Unreachable)?.streams.insert(id, stream);
             Ok((id, wake))
         })?;
-        Ok(Self { member, headers, id, wake, inbound })
+        let watch = Watch { member, headers, id };
+        let reader = tokio::spawn(watch.clone().read(inbound));
+        Ok(Self { watch, wake, reader })
     }
 
-    async fn next(&mut self) -> Result<Option<PbWatchResponse>, Status> {
+    async fn next(&self) -> Result<Option<PbWatchResponse>, Status> {
         loop {
-            let next = self.member.etcd.with(|state| self.look(state))?;
-            match next {
+            match self.watch.member.etcd.with(|state| self.watch.look(state))? {
                 Next::Send(response) => return Ok(Some(response)),
                 Next::Wait => self.wake.notified().await,
-                Next::Read => {
-                    let message = tokio::select! {
-                        biased;
-                        () = self.wake.notified() => continue,
-                        message = self.inbound.message() => message?,
-                    };
-                    let Some(PbWatchRequest { request_union }) = message else { return Ok(None) };
-                    self.member.thawed(Some(self.headers.breaks)).await?;
-                    self.member.etcd.with(|state| self.handle(state, request_union));
-                }
+                Next::End => return Ok(None),
             }
         }
     }
+}
+
+impl Watch {
+    /// Takes requests until the client ends them, or the stream breaks. A member that is frozen takes none.
+    async fn read(self, mut inbound: Streaming<PbWatchRequest>) {
+        while let Ok(Some(PbWatchRequest { request_union })) = inbound.message().await {
+            if self.member.thawed(Some(self.headers.breaks)).await.is_err() {
+                return;
+            }
+            self.member.etcd.with(|state| self.handle(state, request_union));
+        }
+        self.member.etcd.with(|state| {
+            if let Some(stream) = self.stream(state) {
+                stream.finish();
+            }
+        });
+    }
+
+    fn stream<'a>(&self, state: &'a mut State) -> Option<&'a mut streams::Stream> {
+        state.members.get_mut(self.member.index)?.streams.get_mut(&self.id)
+    }
 
     fn look(&self, state: &mut State) -> Result<Next, Error> {
-        let Some(member) = state.members.list.get_mut(self.member.index) else { return Err(Error::Unreachable) };
-        let frozen = member.is_up() && member.frozen;
-        let stream = member.streams.get_mut(&self.id).ok_or(Error::Unreachable)?;
-        if frozen {
-            return Ok(Next::Wait);
+        let member = state.members.get(self.member.index).ok_or(Error::Unreachable)?;
+        let (frozen, stalled) = (member.is_up() && member.frozen, state.stalled);
+        let stream = self.stream(state).ok_or(Error::Unreachable)?;
+        match stream.ended() {
+            _ if frozen => return Ok(Next::Wait),
+            Some(error) => return Err(error),
+            None if stream.is_finished() => return Ok(Next::End),
+            None if stalled => return Ok(Next::Wait),
+            None => {}
         }
-        if let Some(error) = stream.ended() {
-            return Err(error);
-        }
-        if state.stalled {
-            return Ok(Next::Read);
-        }
-        let Some(mut response) = stream.watchers.pop() else { return Ok(Next::Read) };
+        let Some(mut response) = stream.watchers.pop() else { return Ok(Next::Wait) };
         if let Some(header) = &mut response.header {
             self.member.identify(state, header);
         }
@@ -145,10 +167,11 @@ impl Open {
         }
     }
 
-    fn change(&self, state: &mut State, change: impl FnOnce(&mut Watchers, crate::store::View)) {
-        let Some(member) = state.members.get_mut(self.member.index) else { return };
-        if let Some(stream) = member.streams.get_mut(&self.id) {
-            change(&mut stream.watchers, member.view);
+    fn change(&self, state: &mut State, change: impl FnOnce(&mut Watchers, View)) {
+        let Some(view) = self.member.state(state).map(|member| member.view) else { return };
+        if let Some(stream) = self.stream(state) {
+            change(&mut stream.watchers, view);
+            stream.wake_if_ready();
         }
     }
 }
@@ -159,14 +182,16 @@ impl PbWatchService for Member {
 
     async fn watch(&self, request: Request<Streaming<PbWatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let open = Open::new(self.clone(), of(&request)?, request.into_inner())?;
-        let answers = stream::unfold(Some(open), |open| async move {
-            let mut open = open?;
+        // etcd sends its headers with the first response: until then a stream is not open.
+        let Some(first) = open.next().await? else { return Ok(Response::new(Box::pin(stream::empty()))) };
+        let rest = stream::unfold(Some(open), |open| async move {
+            let open = open?;
             match open.next().await {
                 Ok(Some(response)) => Some((Ok(response), Some(open))),
                 Ok(None) => None,
                 Err(status) => Some((Err(status), None)),
             }
         });
-        Ok(Response::new(Box::pin(answers)))
+        Ok(Response::new(Box::pin(stream::iter([Ok(first)]).chain(rest))))
     }
 }

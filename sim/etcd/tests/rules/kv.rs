@@ -4,7 +4,7 @@ use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, Txn
 use sim_etcd::Error;
 use tonic::Code;
 
-use crate::{client, one, refusal};
+use crate::{client, named, one, refusal};
 
 fn create(key: &str, lease: i64) -> TxnOp {
     let put = TxnOp::put(key, "1", Some(PutOptions::new().with_lease(lease)));
@@ -137,7 +137,7 @@ async fn what_is_compacted_cannot_be_read() {
 async fn the_history_names_authors_and_what_was_before() {
     let etcd = one();
     etcd.put("kitex", "a", "1", 0).expect("put");
-    client(&etcd, 0).await.put("a", "2", None).await.expect("put");
+    named(&etcd, "replica").await.put("a", "2", None).await.expect("put");
     assert_eq!(etcd.put("kitex", "a", "3", 99), Err(Error::LeaseNotFound));
     assert_eq!(etcd.delete("person", b"a"), Some(4));
     assert_eq!(etcd.delete("person", b"a"), None);
@@ -151,7 +151,7 @@ async fn the_history_names_authors_and_what_was_before() {
         told,
         [
             (2, "kitex".to_owned(), None, bytes("1")),
-            (3, "unknown".to_owned(), bytes("1"), bytes("2")),
+            (3, "replica".to_owned(), bytes("1"), bytes("2")),
             (4, "person".to_owned(), bytes("2"), None),
         ]
     );

@@ -66,6 +66,18 @@ async fn keepalives_are_answered_with_the_ttl_and_zero_once_it_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_keepalive_has_its_effect_though_nobody_reads_the_answer() {
+    let etcd = one();
+    etcd.grant(7, 10).expect("granted");
+    let (mut keeper, answers) = client(&etcd, 0).await.lease_client().keep_alive(7).await.expect("a stream");
+    sleep(9 * S).await;
+    keeper.keep_alive().await.expect("sent");
+    sleep(S).await;
+    assert_eq!(etcd.leases()[&7].remaining, 9 * S);
+    drop(answers);
+}
+
+#[tokio::test(start_paused = true)]
 async fn time_to_live_tells_keys_if_asked() {
     let etcd = one();
     etcd.grant(7, 10).expect("granted");

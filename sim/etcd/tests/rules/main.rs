@@ -6,14 +6,18 @@ mod auth;
 mod kv;
 mod lease;
 mod members;
+mod promises;
 mod restore;
+mod twice;
 mod watch;
 
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, Error};
-use sim_etcd::{Etcd, Options};
+use etcd_client::{Channel, Client, ConnectOptions, Error};
+use sim_etcd::{AUTHOR_HEADER, Etcd, Options};
 use tonic::{Code, Status};
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
 
 fn one() -> Etcd {
     Etcd::new(Options::default())
@@ -31,8 +35,18 @@ async fn client(etcd: &Etcd, member: usize) -> Client {
 }
 
 async fn connect(etcd: &Etcd, member: usize, options: ConnectOptions) -> Result<Client, Error> {
-    let channel = tower::util::BoxCloneSyncService::new(etcd.member(member));
-    Client::from_channel(etcd_client::Channel::Custom(channel), Some(options)).await
+    let channel = BoxCloneSyncService::new(etcd.member(member));
+    Client::from_channel(Channel::Custom(channel), Some(options)).await
+}
+
+/// A client whose requests name their author.
+async fn named(etcd: &Etcd, author: &'static str) -> Client {
+    let name = move |mut request: http::Request<tonic::body::Body>| {
+        request.headers_mut().insert(AUTHOR_HEADER, http::HeaderValue::from_static(author));
+        request
+    };
+    let channel = BoxCloneSyncService::new(etcd.member(0).map_request(name));
+    Client::from_channel(Channel::Custom(channel), None).await.expect("no user, no answer to wait for")
 }
 
 /// The code and the message of a refusal.

@@ -77,6 +77,19 @@ async fn another_member_leads_when_the_leader_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_wait_for_the_election() {
+    let etcd = three();
+    let mut client = client(&etcd, 1).await;
+    let mut stream = client.watch("a", None).await.expect("a stream");
+    stream.message().await.expect("created");
+    etcd.set_down(0, true);
+    let before = Instant::now();
+    client.put("a", "1", None).await.expect("put");
+    assert_eq!(before.elapsed(), S);
+    assert_eq!(stream.message().await.expect("an answer").expect("the stream lives on").events().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_leader_a_request_times_out_after_seven_seconds() {
     let etcd = one();
     let mut client = connect(&etcd, 0, ConnectOptions::new()).await.expect("a client");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{Error, EventType, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{Error, EventType, Txn, TxnOp, WatchFilterType, WatchOptions, WatchResponse, WatchStream};
 use sim_etcd::{Etcd, WatchFaults};
 use tokio::time::sleep;
 use tonic::Code;
@@ -191,6 +191,58 @@ async fn former_records_are_told_if_asked_for_and_not_compacted() {
     let mut stream = open(&etcd, "a", from(4)).await;
     let answer = next(&mut stream).await;
     assert_eq!((before(&answer), told(&answer)[0].0.as_str()), (vec![None], "delete"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_revision_comes_in_fragments_if_asked_for() {
+    let etcd = one();
+    let mut whole = open(&etcd, "a/", prefix()).await;
+    let mut pieces = open(&etcd, "a/", prefix().with_fragment()).await;
+    let mut client = client(&etcd, 0).await;
+    let put = |n| TxnOp::put(format!("a/{n}"), vec![0; 500_000], None);
+    client.txn(Txn::new().and_then([put(0), put(1)])).await.expect("txn");
+    assert_eq!(next(&mut whole).await.events().len(), 2);
+    assert_eq!(next(&mut pieces).await.events().len(), 2, "small enough for one");
+    for key in ["a/2", "a/3", "a/4"] {
+        etcd.put("test", key, vec![0; 1_000_000], 0).expect("put");
+    }
+    let from = prefix().with_fragment().with_start_revision(3);
+    let opened = client.watch_client().max_decoding_message_size(usize::MAX).watch("a/", Some(from)).await;
+    let mut late = opened.expect("a stream");
+    let mut flags = Vec::new();
+    for _ in 0..4 {
+        let answer = next(&mut late).await;
+        flags.push((answer.created(), answer.0.fragment, answer.events().len()));
+    }
+    assert_eq!(flags, [(true, false, 0), (false, true, 1), (false, true, 1), (false, false, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn filters_keep_events_back() {
+    let etcd = one();
+    let mut deletes = open(&etcd, "a", WatchOptions::new().with_filters([WatchFilterType::NoPut])).await;
+    let mut puts = open(&etcd, "a", WatchOptions::new().with_filters([WatchFilterType::NoDelete])).await;
+    put(&etcd, "a");
+    etcd.delete("test", b"a");
+    assert_eq!(told(&next(&mut deletes).await)[0].0, "delete");
+    assert_eq!(told(&next(&mut puts).await)[0].0, "put");
+    assert!(is_silent(puts.message()).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_open_once_the_first_watch_is_answered() {
+    let etcd = one();
+    etcd.set_frozen(0, true);
+    let mut client = client(&etcd, 0).await;
+    let opening = tokio::spawn(async move { client.watch("a", None).await });
+    sleep(60 * S).await;
+    assert!(!opening.is_finished());
+    etcd.set_frozen(0, false);
+    let mut stream = opening.await.expect("the task ends").expect("a stream");
+    // A watch begins where the member took the request, though nobody has read its answer yet.
+    put(&etcd, "a");
+    assert!(next(&mut stream).await.created());
+    assert_eq!(told(&next(&mut stream).await)[0].2, 2);
 }
 
 #[tokio::test(start_paused = true)]

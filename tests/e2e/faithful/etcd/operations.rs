@@ -3,21 +3,23 @@
 //! Owns the choice: all calls that the operator makes, right and wrong. Refuses to send them.
 
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp};
-use rand::rngs::StdRng;
 use rand::RngExt;
+use rand::rngs::StdRng;
 use sim_etcd::Etcd;
 use sim_etcd::promises::WatchRequest;
 
 pub const STREAMS: usize = 4;
 /// Leases that operations name; some do not exist at any time.
 const LEASES: i64 = 8;
+/// Operations at the beginning of a round that only cancel and close watches, and compact.
+const SETTLED: usize = 8;
 const EPOCH: &str = "p/epoch";
 
 #[derive(Clone, Debug)]
 pub enum Operation {
     Get(Vec<u8>, GetOptions),
     Put(Vec<u8>, Vec<u8>, PutOptions),
-    /// A put of so many bytes.
+    /// A put of so many bytes, and a delete.
     Large(usize),
     Delete(Vec<u8>, DeleteOptions),
     Txn(Txn),
@@ -39,20 +41,33 @@ pub enum Operation {
 pub struct Generator {
     rng: StdRng,
     etcd: Etcd,
-    /// Every watch is in sync: a compaction takes nothing from it.
-    pub compaction_allowed: bool,
+    /// Every watch is in sync for so many operations: a compaction takes nothing from it, and a cancel cuts nothing
+    /// off.
+    settled: usize,
     compacted: i64,
 }
 
 impl Generator {
     pub fn new(rng: StdRng, etcd: Etcd) -> Self {
-        Self { rng, etcd, compaction_allowed: false, compacted: 0 }
+        Self { rng, etcd, settled: 0, compacted: 0 }
+    }
+
+    /// Every watch is in sync now.
+    pub fn begin_round(&mut self) {
+        self.settled = SETTLED;
     }
 
     pub fn next(&mut self) -> Operation {
-        if std::mem::take(&mut self.compaction_allowed) && self.one_in(3) {
-            self.compacted = self.etcd.revision() - self.below(20);
-            return Operation::Compact(self.compacted);
+        if self.settled > 0 {
+            self.settled -= 1;
+            return match self.below(8) {
+                0..=4 => Operation::Cancel(self.stream(), self.below(9)),
+                5..=6 => Operation::Close(self.stream()),
+                _ => {
+                    self.compacted = self.etcd.revision() - self.below(20);
+                    Operation::Compact(self.compacted)
+                }
+            };
         }
         match self.below(100) {
             0..=14 => self.get(),
@@ -69,9 +84,7 @@ impl Generator {
             86 => Operation::Leases,
             87..=88 => Operation::Revoke(self.lease()),
             89 => Operation::Compact(self.pick(&[self.compacted, -1, i64::MAX])),
-            90..=97 => self.watch(),
-            98 => Operation::Cancel(self.stream(), self.below(9)),
-            _ => Operation::Close(self.stream()),
+            _ => self.watch(),
         }
     }
 
@@ -301,7 +314,7 @@ impl Generator {
 
     fn large(&mut self) -> Operation {
         // The limits of etcd and of gRPC: 1.5 MiB, and 512 KiB more.
-        Operation::Large(self.pick(&[1_572_000, 1_572_900, 1_600_000, 2_097_100, 3_000_000]))
+        Operation::Large(self.pick(&[1_572_830, 1_572_840, 1_600_000, 2_097_100, 3_000_000]))
     }
 
     fn watch(&mut self) -> Operation {

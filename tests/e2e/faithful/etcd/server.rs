@@ -1,29 +1,31 @@
 //! One of the two servers: operations are sent to it, and its answers noted.
 //!
-//! Owns what makes answers comparable: IDs of cluster and member, terms and remaining TTLs are left out, and the responses
-//! of a watch are taken apart, for it is chance how many events come in one. Refuses to compare.
+//! Owns what makes answers comparable: IDs of cluster and member, terms and remaining TTLs are left out, and the
+//! responses of a watch are taken apart, for it is chance how many events come in one. Refuses to compare.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use etcd_client::proto::{PbEvent, PbResponseHeader, PbTxnOpResponse, PbTxnResponse, PbWatchResponse};
 use etcd_client::{
-    Client, Error, LeaseGrantOptions, LeaseTimeToLiveOptions, WatchFilterType, WatchOptions, WatchStream,
+    Client, Error, LeaseGrantOptions, LeaseTimeToLiveOptions, WatchFilterType, WatchOptions, WatchRequestSender,
+    WatchStream,
 };
 use futures::future::join_all;
 use sim_etcd::promises::{Message, WatchRequest};
+use tokio::sync::mpsc;
 
 use super::operations::{Operation, STREAMS};
 
-/// A watch that is behind catches up within 100 ms.
-const CATCH_UP: Duration = Duration::from_millis(150);
+/// A watch that is behind catches up within 100 ms, and some more on a machine that is busy.
+const CATCH_UP: Duration = Duration::from_millis(250);
 /// A stream that said nothing for so long has said all.
-const SILENCE: Duration = Duration::from_millis(60);
+const SILENCE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the responses of a stream said of each watch: control answers in order, and events in order.
+/// The responses of a stream by watch: control answers in order, and events in order.
 type Told = BTreeMap<i64, (Vec<PbWatchResponse>, Vec<PbEvent>)>;
 
 #[derive(Debug, Default)]
@@ -33,7 +35,9 @@ pub struct Answered {
 }
 
 struct Stream {
-    open: WatchStream,
+    sender: WatchRequestSender,
+    /// Read by a task of its own: unread responses would fill the window of the connection, and hold up every call.
+    responses: mpsc::UnboundedReceiver<Result<PbWatchResponse, Error>>,
     messages: Vec<Message>,
     /// Messages that were told of already.
     told: usize,
@@ -75,8 +79,10 @@ impl Server {
         let answer = match operation {
             Operation::Watch(stream, request) => return self.watch(*stream, request).await,
             Operation::Cancel(stream, id) => return self.cancel(*stream, *id).await,
-            Operation::Close(stream) => return self.close(*stream).await,
-            other => tokio::time::timeout(PATIENCE, self.call(other)).await.context("no answer")?,
+            Operation::Close(stream) => return Ok(self.close(*stream)),
+            other => tokio::time::timeout(PATIENCE, self.call(other))
+                .await
+                .with_context(|| format!("no answer to {other:?}"))?,
         };
         match answer {
             Ok(answer) => Ok(answer),
@@ -104,6 +110,7 @@ impl Server {
             Operation::Large(bytes) => {
                 let mut answer = self.client.put("large", vec![b'x'; bytes], None).await?.0;
                 without_ids(&mut answer.header);
+                self.client.delete("large", None).await?;
                 Ok(text(&answer))
             }
             Operation::Delete(key, options) => {
@@ -177,12 +184,13 @@ impl Server {
         let options = options(request);
         let stream = match &mut self.streams[index] {
             Some(stream) => {
-                stream.open.watch(request.key.clone(), Some(options)).await?;
+                stream.sender.watch(request.key.clone(), Some(options)).await?;
                 stream
             }
             none => {
-                let open = self.client.watch(request.key.clone(), Some(options)).await?;
-                none.insert(Stream { open, messages: Vec::new(), told: 0 })
+                let mut client = self.client.watch_client().max_decoding_message_size(usize::MAX);
+                let open = client.watch(request.key.clone(), Some(options)).await?;
+                none.insert(Stream::new(open))
             }
         };
         stream.messages.push(Message::Create(request.clone()));
@@ -194,31 +202,32 @@ impl Server {
         }
     }
 
+    /// Returns once the watch is cancelled; an unknown one is not answered.
     async fn cancel(&mut self, index: usize, id: i64) -> Result<String> {
-        tokio::time::sleep(CATCH_UP).await;
         let Some(stream) = &mut self.streams[index] else { return Ok(String::new()) };
-        stream.drain().await?;
-        stream.open.cancel(id).await?;
-        stream.drain().await?;
-        Ok(String::new())
-    }
-
-    async fn close(&mut self, index: usize) -> Result<String> {
-        tokio::time::sleep(CATCH_UP).await;
-        if let Some(mut stream) = self.streams[index].take() {
-            stream.drain().await?;
-            self.closed.push(stream);
+        stream.sender.cancel(id).await?;
+        if !stream.ids().contains(&id) {
+            return Ok(String::new());
         }
-        Ok(String::new())
+        loop {
+            let answer = tokio::time::timeout(PATIENCE, stream.next()).await.context("no watch is cancelled")??;
+            if answer.canceled && answer.watch_id == id {
+                return Ok(text(&answer));
+            }
+        }
     }
 
-    /// What all streams said since the last time, once they have said all, and progress.
+    fn close(&mut self, index: usize) -> String {
+        self.closed.extend(self.streams[index].take());
+        String::new()
+    }
+
+    /// The responses of all streams since the last time, once all have come, and progress.
     pub async fn told(&mut self) -> Result<Vec<Told>> {
         tokio::time::sleep(CATCH_UP).await;
         let open = self.streams.iter_mut().flatten();
         let all = join_all(open.map(async |stream| {
-            stream.drain().await?;
-            stream.open.request_progress().await?;
+            stream.sender.request_progress().await?;
             stream.drain().await
         }));
         all.await.into_iter().collect::<Result<()>>()?;
@@ -228,8 +237,22 @@ impl Server {
 }
 
 impl Stream {
+    fn new(open: WatchStream) -> Self {
+        let (sender, mut stream) = open.split();
+        let (read, responses) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(response) = stream.message().await.transpose() {
+                let ended = response.is_err();
+                if read.send(response.map(|response| response.0)).is_err() || ended {
+                    return;
+                }
+            }
+        });
+        Self { sender, responses, messages: Vec::new(), told: 0 }
+    }
+
     async fn next(&mut self) -> Result<PbWatchResponse> {
-        let mut response = self.open.message().await?.context("the stream ended")?.0;
+        let mut response = self.responses.recv().await.context("the stream ended")??;
         without_ids(&mut response.header);
         self.messages.push(Message::Response(response.clone()));
         Ok(response)
@@ -240,6 +263,20 @@ impl Stream {
             answer?;
         }
         Ok(())
+    }
+
+    /// The IDs that are taken: a watch that a compaction has ended keeps its own until it is cancelled.
+    fn ids(&self) -> BTreeSet<i64> {
+        let mut ids = BTreeSet::new();
+        for message in &self.messages {
+            let Message::Response(response) = message else { continue };
+            if response.created && !response.canceled {
+                ids.insert(response.watch_id);
+            } else if response.canceled && response.compact_revision == 0 {
+                ids.remove(&response.watch_id);
+            }
+        }
+        ids
     }
 
     fn told(&mut self) -> Told {
