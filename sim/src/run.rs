@@ -136,7 +136,7 @@ async fn course(world: &World, plan: &Plan) -> Vec<Violation> {
     world.trace.add("run", "the storm is over");
     violations.extend(equal_within(world, CONVERGENCE, "after the storm").await);
     if violations.is_empty() && plan.rests {
-        violations.extend(at_rest(world).await);
+        violations.extend(at_rest(world, !plan.core && plan.seed % 3 == 0).await);
     }
     violations
 }
@@ -206,13 +206,25 @@ pub async fn equal_within(world: &World, within: Duration, when: &str) -> Vec<Vi
     }
 }
 
-/// Rest, and then a failover, after which nothing is written either.
-async fn at_rest(world: &World) -> Vec<Violation> {
+/// Rest, in which nothing is written; then a restart of every replica, which writes neither a record nor a slice.
+async fn at_rest(world: &World, restarts: bool) -> Vec<Violation> {
     // Statuses and Events follow what they tell of.
     sleep(Duration::from_secs(70)).await;
     let from = world.now();
     sleep(REST).await;
     let mut violations = rest::quiet(&world.wire.log(), from, world.now());
     violations.truncate(3);
+    if restarts {
+        let from = world.now();
+        for replica in &world.replicas {
+            replica.crash(world);
+        }
+        sleep(Duration::from_secs(2)).await;
+        for replica in &world.replicas {
+            replica.start(world);
+        }
+        sleep(REST).await;
+        violations.extend(rest::untouched(world, from));
+    }
     violations
 }

@@ -85,3 +85,25 @@ pub fn quiet(log: &[Sent], from: Duration, to: Duration) -> Vec<Violation> {
         .map(|sent| Violation::new("I2", sent.at, format!("at rest {} sent {} to {}", sent.by, sent.what, sent.to)))
         .collect()
 }
+
+/// Judges a time in which nothing changed but the replicas: no record and no slice is written (I6).
+pub fn untouched(world: &World, from: Duration) -> Vec<Violation> {
+    let history = world.registry_history();
+    let records = history.iter().filter(|change| change.time > from && is_replica(&change.author));
+    let records = records.filter(|change| address_of(&change.key).is_some());
+    let mut violations: Vec<Violation> = records
+        .map(|change| {
+            let key = String::from_utf8_lossy(&change.key);
+            Violation::new("I6", change.time, format!("a restart made {} write {key}", change.author))
+        })
+        .collect();
+    for cluster in &world.clusters {
+        let changes = cluster.kube.changes(0);
+        let slices = changes.iter().filter(|c| c.at > from && is_replica(&c.author) && &*c.resource == "endpointslices");
+        violations.extend(slices.map(|change| {
+            Violation::new("I6", change.at, format!("a restart made {} write {}", change.author, change.name))
+        }));
+    }
+    violations.truncate(3);
+    violations
+}
