@@ -37,6 +37,8 @@ mod switches;
 mod tests;
 mod watch;
 mod write;
+#[cfg(test)]
+mod write_tests;
 
 pub use cluster::{Cluster, Options, Snapshot, read_yaml};
 pub use faults::{Failure, Verb};

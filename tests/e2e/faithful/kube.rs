@@ -92,7 +92,7 @@ async fn compare(client: &Client, crds: &[Value], seed: u64) -> Result<()> {
         }
         operations.learn(&operation, &answers[0]);
         if answers[0] != answers[1] {
-            // One difference is not to cause others.
+            // A difference is not to cause others.
             for removal in operations.forget(&operation) {
                 for side in &mut sides {
                     side.send(&removal).await?;
