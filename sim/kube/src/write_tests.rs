@@ -125,3 +125,20 @@ async fn equal_runs_give_equal_histories() {
     };
     assert_eq!(run(), run());
 }
+
+#[tokio::test(start_paused = true)]
+async fn answers_tell_the_time_and_requests_their_author() {
+    let cluster = cluster();
+    let client = kube::Client::new(cluster.server(0), "default");
+    tokio::time::sleep(std::time::Duration::from_secs(90)).await;
+    let request =
+        http::Request::post("/apis/example.com/v1/namespaces/default/things").header(crate::AUTHOR, "replica-a");
+    let body = kube::client::Body::from(thing(1).to_string().into_bytes());
+    let answer = client.send(request.body(body).unwrap()).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["date"]),
+        (201, &"Thu, 01 Jan 2026 00:01:30 GMT".parse().unwrap())
+    );
+    let change = cluster.changes(0).pop().unwrap();
+    assert_eq!((&*change.author, &*change.resource, change.at.as_secs()), ("replica-a", "things", 90));
+}
