@@ -37,7 +37,7 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// One server without custom resources, at the beginning of 2026 in UTC.
+    /// A single server without custom resources, at the beginning of 2026 in UTC.
     fn default() -> Self {
         let base = Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH);
         Self { crds: Vec::new(), base, history: 1000, servers: 1 }
@@ -47,7 +47,7 @@ impl Default for Options {
 /// Reads the documents of a YAML file, such as CustomResourceDefinitions.
 ///
 /// # Errors
-/// What YAML cannot be read.
+/// YAML that cannot be read.
 pub fn read_yaml(text: &str) -> Result<Vec<Value>, serde_yaml::Error> {
     let documents: Result<Vec<Value>, _> = serde_yaml::Deserializer::from_str(text).map(Value::deserialize).collect();
     Ok(documents?.into_iter().filter(|document| !document.is_null()).collect())
@@ -125,7 +125,7 @@ impl Cluster {
         cluster
     }
 
-    /// One API server: the service that a `kube::Client` takes. A number that there is not names the last.
+    /// An API server by its number: the service that a `kube::Client` takes. A number beyond the last names the last.
     pub fn server(&self, index: usize) -> Server {
         let last = self.state().servers.len().saturating_sub(1);
         Server::new(self.clone(), index.min(last))

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::clock;
@@ -16,7 +17,7 @@ use crate::write::{Target, Writer};
 
 /// The effect of a graceful deletion.
 enum Grace {
-    /// It is under way, and the request changes nothing.
+    /// The deletion is under way, and the request changes nothing.
     Pending,
     /// The object stays for so many seconds.
     Seconds(i64),
@@ -139,9 +140,14 @@ impl Writer<'_> {
         let known = object["metadata"].get("deletionTimestamp").is_some();
         let before = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or_default();
         let ended = ["Failed", "Succeeded"].iter().any(|phase| object["status"]["phase"] == *phase);
+        let mut until = None;
         let period = match asked {
             _ if known && before == 0 => return Grace::None,
-            Some(seconds) if known && seconds < before => seconds,
+            Some(seconds) if known && seconds < before => {
+                let (end, seconds) = self.shortened(&object["metadata"], before, seconds);
+                until = Some(end);
+                seconds
+            }
             _ if known => return Grace::Pending,
             _ if ended || object["spec"]["nodeName"].as_str().is_none_or(str::is_empty) => 0,
             Some(seconds) => seconds,
@@ -152,9 +158,21 @@ impl Writer<'_> {
             count_up(metadata);
         }
         let wait = Duration::from_secs(u64::try_from(period).unwrap_or_default());
-        metadata["deletionTimestamp"] = json!(clock::seconds(self.clock.after(wait)));
+        metadata["deletionTimestamp"] = json!(clock::seconds(until.unwrap_or_else(|| self.clock.after(wait))));
         metadata["deletionGracePeriodSeconds"] = json!(period);
         Grace::Seconds(period)
+    }
+
+    /// The end of a shorter grace, which began when the longer one did but never ends in the past.
+    fn shortened(&self, metadata: &Value, before: i64, seconds: i64) -> (Timestamp, i64) {
+        let now = self.clock.now();
+        let known = metadata["deletionTimestamp"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+        let end = known.and_then(|known| known.checked_add(SignedDuration::from_secs(seconds - before)).ok());
+        match end.filter(|end| *end >= now) {
+            Some(end) => (end, seconds),
+            // A second is left, so that the kubelet has the last word.
+            None => (now, seconds.min(1)),
+        }
     }
 }
 

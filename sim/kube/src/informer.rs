@@ -7,7 +7,7 @@ use crate::store::Change;
 
 impl Cluster {
     /// Waits until there were more changes than `seen` and a server answers. Returns how many there were.
-    pub(crate) async fn more_changes(&self, seen: usize) -> usize {
+    pub async fn more_changes(&self, seen: usize) -> usize {
         self.until(|| {
             let changes = self.state().store.changes().len();
             (changes > seen && self.is_any_up()).then_some(changes)

@@ -7,9 +7,9 @@
 //! - Below: `store` (versions and history), `write` and `delete` (the rules of every kind), `strategy`, `defaults` and
 //!   `schema` (those of each), `list` and `watch`.
 //!
-//! Owns the behaviour of kube-apiserver that a controller can see, from sources of Kubernetes v1.37.2. Refuses to know
-//! what runs against it: objects are JSON. Admission, CEL rules, patterns, RBAC, field management and
-//! server-side apply are left to the real one.
+//! Owns the behaviour of kube-apiserver that a controller can see, from the sources of Kubernetes v1.37.2. Refuses to
+//! know what runs against it: objects are JSON. The real server alone has CEL rules, patterns, RBAC, field management,
+//! server-side apply, and admission but for namespaces that terminate.
 
 mod clock;
 mod cluster;
@@ -37,6 +37,8 @@ mod switches;
 mod tests;
 mod watch;
 mod write;
+#[cfg(test)]
+mod write_tests;
 
 pub use cluster::{Cluster, Options, Snapshot, read_yaml};
 pub use faults::{Failure, Verb};

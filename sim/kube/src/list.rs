@@ -170,7 +170,7 @@ impl Cluster {
     ///
     /// # Errors
     /// 504 "Too large resource version", after three seconds.
-    async fn wait_for(&self, server: usize, revision: u64) -> Result<(), Status> {
+    pub(crate) async fn wait_for(&self, server: usize, revision: u64) -> Result<(), Status> {
         let end = Instant::now() + WAIT;
         loop {
             let changed = self.any_change();

@@ -50,7 +50,7 @@ impl Cluster {
                 let object_name = metadata["name"].as_str().unwrap_or_default();
                 if metadata.get("deletionTimestamp").is_none() {
                     let options: Value = json!({"preconditions": {"uid": metadata["uid"]}});
-                    // One that is gone already needs no deletion.
+                    // An object that is gone already needs no deletion.
                     let _ = self.delete_with(AUTHOR, &rules.plural, name, object_name, &options);
                 }
                 left |= self.get(&rules.plural, name, object_name).is_some();

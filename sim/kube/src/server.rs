@@ -1,4 +1,4 @@
-//! One API server as a tower service: requests in, answers out.
+//! An API server as a tower service: requests in, answers out.
 //!
 //! Owns what HTTP adds: methods, codes, headers, and the faults of the server as its clients meet them. A request takes
 //! effect while its future is polled, and no sooner. Refuses the rules of each request.
@@ -31,7 +31,7 @@ pub const AUTHOR: &str = "sim-author";
 /// The body of an answer; that of a watch ends when the watch does.
 pub type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// One API server; clones are the same one.
+/// An API server; clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Server {
     cluster: Cluster,
@@ -140,7 +140,7 @@ impl Server {
                 Ok(Answer::Object(200, Arc::new(cluster.list_by_http(self.index, kind, &path, &query).await?)))
             }
             Verb::Watch => {
-                let events = cluster.watch_by_http(self.index, kind, &path, &query)?;
+                let events = cluster.watch_by_http(self.index, kind, &path, &query).await?;
                 let frames = events.map(|event| event.map(Frame::data));
                 Ok(Answer::Watch(StreamBody::new(frames).boxed_unsync()))
             }

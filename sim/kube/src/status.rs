@@ -31,9 +31,9 @@ impl fmt::Display for Status {
 
 impl std::error::Error for Status {}
 
-/// One reason why an object is invalid.
+/// A reason why an object is invalid.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cause {
+pub(crate) struct Cause {
     pub field: String,
     pub reason: &'static str,
     pub message: String,
@@ -80,7 +80,7 @@ impl Status {
         self
     }
 
-    pub fn not_found(kind: &Kind, name: &str) -> Self {
+    pub(crate) fn not_found(kind: &Kind, name: &str) -> Self {
         Self::new(404, "NotFound", format!("{} \"{name}\" not found", kind.qualified())).about(
             name,
             &kind.group,
@@ -95,19 +95,19 @@ impl Status {
         status
     }
 
-    pub fn already_exists(kind: &Kind, name: &str, is_being_deleted: bool) -> Self {
+    pub(crate) fn already_exists(kind: &Kind, name: &str, is_being_deleted: bool) -> Self {
         let begin = if is_being_deleted { "object is being deleted: " } else { "" };
         let message = format!("{begin}{} \"{name}\" already exists", kind.qualified());
         Self::new(409, "AlreadyExists", message).about(name, &kind.group, &kind.plural)
     }
 
-    pub fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
+    pub(crate) fn conflict(kind: &Kind, name: &str, why: &str) -> Self {
         let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.qualified());
         Self::new(409, "Conflict", message).about(name, &kind.group, &kind.plural)
     }
 
     /// The conflict of a delete, which names the kind where others name the resource (`rest.BeforeDelete`).
-    pub fn conflict_of_kind(kind: &Kind, name: &str, why: &str) -> Self {
+    pub(crate) fn conflict_of_kind(kind: &Kind, name: &str, why: &str) -> Self {
         // Events are those of `v1`.
         let is_event = matches!(kind.family, Family::Event);
         let (what, group) =
@@ -116,7 +116,7 @@ impl Status {
         Self::new(409, "Conflict", message).about(name, group, &kind.kind)
     }
 
-    pub fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
+    pub(crate) fn invalid(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
         if matches!(kind.family, Family::Event) {
             // Checked as an Event of `v1`.
             return Self::invalid_as("Event", "", "Event", name, causes);
@@ -125,23 +125,27 @@ impl Status {
     }
 
     /// An object of another kind, for a custom resource.
-    pub fn other_kind(group: &str, kind: &str, name: &str, cause: Cause) -> Self {
+    pub(crate) fn other_kind(group: &str, kind: &str, name: &str, cause: Cause) -> Self {
         Self::invalid_as(&format!("{kind}.{group}"), group, kind, name, &[cause])
     }
 
     /// The same, which names the resource (`Store.Update`).
-    pub fn invalid_resource(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
+    pub(crate) fn invalid_resource(kind: &Kind, name: &str, causes: &[Cause]) -> Self {
         Self::invalid_as(&kind.qualified(), &kind.group, &kind.plural, name, causes)
     }
 
     /// A request whose parameters are invalid.
-    pub fn invalid_list_options(causes: &[Cause]) -> Self {
+    pub(crate) fn invalid_list_options(causes: &[Cause]) -> Self {
         Self::invalid_as("ListOptions.meta.k8s.io", "meta.k8s.io", "ListOptions", "", causes)
     }
 
     fn invalid_as(what: &str, group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
-        let mut all: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
-        all.dedup();
+        let mut all: Vec<String> = Vec::new();
+        for error in causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)) {
+            if !all.contains(&error) {
+                all.push(error);
+            }
+        }
         let errors = match all.as_slice() {
             [one] => one.clone(),
             more => format!("[{}]", more.join(", ")),
@@ -161,7 +165,7 @@ impl Status {
     }
 
     /// RBAC refuses.
-    pub fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {
+    pub(crate) fn forbidden(kind: &Kind, name: &str, why: &str) -> Self {
         let subject = if name.is_empty() { String::new() } else { format!(" \"{name}\"") };
         Self::new(403, "Forbidden", format!("{}{subject} is forbidden: {why}", kind.qualified())).about(
             name,
@@ -171,7 +175,7 @@ impl Status {
     }
 
     /// A namespace that terminates takes no new objects.
-    pub fn namespace_terminates(kind: &Kind, name: &str, namespace: &str) -> Self {
+    pub(crate) fn namespace_terminates(kind: &Kind, name: &str, namespace: &str) -> Self {
         let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
         let mut status = Self::forbidden(kind, name, &why);
         status.details["causes"] = json!([{

@@ -158,7 +158,7 @@ impl Store {
         objects.into_iter().collect()
     }
 
-    /// One object after so many changes.
+    /// An object after so many changes.
     pub fn get_at(&self, kind: usize, key: &str, changes: usize) -> Option<Arc<Value>> {
         if changes >= self.changes.len() {
             return self.get(kind, key).cloned();

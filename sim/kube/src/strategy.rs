@@ -89,16 +89,29 @@ pub fn prepare_for_update(kind: &Kind, is_status: bool, new: &mut Value, old: &V
 /// The reasons why an update is invalid.
 pub fn check_update(kind: &Kind, new: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
+    let added = new_finalizers(new, old);
+    if old["metadata"].get("deletionTimestamp").is_some() && !added.is_empty() {
+        let why = "no new finalizers can be added if the object is being deleted, found new finalizers";
+        causes.push(Cause::forbidden("metadata.finalizers", &format!("{why} []string{{{}}}", added.join(", "))));
+    }
     let uid = &new["metadata"]["uid"];
     if *uid != old["metadata"]["uid"] {
-        // Custom resources are checked twice.
-        let times = if matches!(kind.family, Family::Custom { .. }) { 2 } else { 1 };
-        causes.extend(vec![Cause::invalid("metadata.uid", uid, "field is immutable"); times]);
+        causes.push(Cause::invalid("metadata.uid", uid, "field is immutable"));
+    }
+    if matches!(kind.family, Family::Custom { .. }) {
+        // The metadata of custom resources is checked twice.
+        causes.extend(causes.clone());
     }
     if matches!(kind.family, Family::EndpointSlice) && new["addressType"] != old["addressType"] {
         causes.push(Cause::invalid("addressType", &new["addressType"], "field is immutable"));
     }
     causes
+}
+
+fn new_finalizers(new: &Value, old: &Value) -> Vec<String> {
+    let all = |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    let before = all(old);
+    all(new).iter().filter(|finalizer| !before.contains(finalizer)).map(Value::to_string).collect()
 }
 
 /// The reasons why an object is invalid, whoever sends it.

@@ -142,6 +142,12 @@ async fn a_watch_shows_changes_bookmarks_and_its_end() {
 async fn a_watcher_lists_again_after_the_window_is_gone() {
     let (cluster, client) = cluster();
     cluster.create("person", slice("a", "10.0.0.1")).unwrap();
+    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+        let mut events = watcher(api(&client), config).boxed();
+        let first =
+            [events.next().await, events.next().await, events.next().await].map(|event| event.unwrap().unwrap());
+        assert!(matches!(first, [watcher::Event::Init, watcher::Event::InitApply(_), watcher::Event::InitDone]));
+    }
     let mut events = watcher(api(&client), watcher::Config::default()).boxed();
     let next = async |events: &mut futures::stream::BoxStream<
         '_,
@@ -298,6 +304,18 @@ async fn pods_terminate_gracefully() {
     pods.delete("waits", &DeleteParams::default()).await.unwrap();
     let waiting = cluster.get("pods", "default", "waits").unwrap();
     assert_eq!(waiting["metadata"]["deletionGracePeriodSeconds"], 30);
+    sleep(Duration::from_secs(10)).await;
+    let shorter = |seconds: u64| {
+        let options = json!({"gracePeriodSeconds": seconds});
+        cluster.delete_with("person", "pods", "default", "waits", &options).unwrap()["metadata"].clone()
+    };
+    assert_eq!(shorter(40), waiting["metadata"], "never longer");
+    assert_eq!(shorter(20)["deletionTimestamp"], "2026-01-01T00:00:20Z");
+    let over = shorter(5);
+    assert_eq!(
+        (&over["deletionTimestamp"], &over["deletionGracePeriodSeconds"]),
+        (&json!("2026-01-01T00:00:10Z"), &json!(1))
+    );
     cluster.delete_with("kubelet", "pods", "default", "waits", &json!({"gracePeriodSeconds": 0})).unwrap();
     assert!(cluster.get("pods", "default", "waits").is_none());
 }

@@ -63,7 +63,7 @@ impl Cluster {
     ///
     /// # Errors
     /// A request that cannot be understood; what goes wrong later is an ERROR event.
-    pub(crate) fn watch_by_http(
+    pub(crate) async fn watch_by_http(
         &self,
         server: usize,
         kind: usize,
@@ -76,6 +76,12 @@ impl Cluster {
         let version = query.text("resourceVersion");
         let from = if version.is_empty() { 0 } else { number(version)? };
         let all_first = query.flag("sendInitialEvents");
+        let late = if all_first == Some(true) {
+            let wanted = if version.is_empty() { self.state().store.revision() } else { from };
+            self.wait_for(server, wanted).await.err()
+        } else {
+            None
+        };
         let now = Instant::now();
         let life = query.number("timeoutSeconds").filter(|seconds| *seconds > 0).map_or(LIFE, Duration::from_secs);
         let end = now + life;
@@ -100,7 +106,10 @@ impl Cluster {
             is_over: false,
         };
         let oldest = faults.oldest(store, kind);
-        if all_first == Some(true) || (all_first.is_none() && from == 0) {
+        if let Some(status) = late {
+            watch.initial.push_back(line("ERROR", &status.to_json()));
+            watch.is_over = true;
+        } else if all_first == Some(true) || (all_first.is_none() && from == 0) {
             let objects = store.list_at(kind, seen).into_iter().map(|(_, object)| object);
             let chosen = objects.filter(|object| watch.concerns(&object["metadata"]) && watch.selector.matches(object));
             watch.initial = chosen.map(|object| line("ADDED", &object)).collect();

@@ -20,7 +20,7 @@ use crate::{defaults, strategy};
 /// The conflict of two writers.
 const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
-/// One request that writes.
+/// A request that writes.
 #[derive(Debug)]
 pub struct Writer<'a> {
     pub kinds: &'a [Kind],
@@ -72,6 +72,8 @@ impl<'a> Writer<'a> {
         let rules = self.kind(kind);
         check_type(rules, &mut object)?;
         check_namespace(rules, namespace, &mut object)?;
+        let asked = object["metadata"]["name"].as_str().unwrap_or_default();
+        self.check_may_create(rules, namespace, asked)?;
         let metadata = &mut object["metadata"];
         if metadata["name"].as_str().is_none_or(str::is_empty) {
             let Some(begin) = metadata["generateName"].as_str().filter(|begin| !begin.is_empty()) else {
@@ -81,7 +83,6 @@ impl<'a> Writer<'a> {
             metadata["name"] = json!(self.identities.name(begin));
         }
         let name = metadata["name"].as_str().unwrap_or_default().to_owned();
-        self.check_may_create(rules, namespace, &name)?;
         if metadata["resourceVersion"].as_str().is_some_and(|version| !version.is_empty()) {
             return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
         }

@@ -26,8 +26,12 @@ pub const KINDS: [Kind; 7] = [
     kind("events.k8s.io", "v1", "Event", "events"),
     Kind { has_status: true, ..kind("", "v1", "Service", "services") },
     Kind { has_status: true, ..kind("", "v1", "Pod", "pods") },
-    Kind { has_status: true, ..kind(GROUP, "v1alpha1", "RegisteredService", "registeredservices") },
-    Kind { has_status: true, namespaced: false, ..kind(GROUP, "v1alpha1", "ServiceRegistry", "serviceregistries") },
+    Kind { has_status: true, ..kind(GROUP, "v1alpha1", "FaithfulRegisteredService", "faithfulregisteredservices") },
+    Kind {
+        has_status: true,
+        namespaced: false,
+        ..kind(GROUP, "v1alpha1", "FaithfulServiceRegistry", "faithfulserviceregistries")
+    },
 ];
 
 impl Kind {
@@ -98,7 +102,7 @@ impl Kind {
                 }
                 json!({"spec": spec})
             }
-            "RegisteredService" => {
+            "FaithfulRegisteredService" => {
                 let mut spec = json!({"registryRef": {"name": "main"}, "unknown": variant});
                 if !variant.is_multiple_of(3) {
                     spec["export"] = json!({"weight": 1 + variant});
@@ -124,9 +128,11 @@ impl Kind {
             }
             ("Service", _) => json!({"spec": {"ports": [{"name": "rpc", "port": 9000 + variant, "targetPort": 9000,
                 "protocol": "TCP"}]}}),
-            ("RegisteredService", 1) => json!({"spec": {"import": {"onExpiry": "Heal"}}}),
-            ("RegisteredService", _) => json!({"spec": {"registryName": format!("name-{variant}"), "export": null}}),
-            ("ServiceRegistry", _) => json!({"spec": {"lease": {"ttlSeconds": 60 + variant}}}),
+            ("FaithfulRegisteredService", 1) => json!({"spec": {"import": {"onExpiry": "Heal"}}}),
+            ("FaithfulRegisteredService", _) => {
+                json!({"spec": {"registryName": format!("name-{variant}"), "export": null}})
+            }
+            ("FaithfulServiceRegistry", _) => json!({"spec": {"lease": {"ttlSeconds": 60 + variant}}}),
             _ => json!({"metadata": {"annotations": {"note": variant.to_string()}}}),
         }
     }

@@ -17,7 +17,7 @@ use super::watches::Step;
 
 /// The namespaces of the story. The last one does not exist.
 const NAMESPACES: [&str; 3] = ["faithful-a", "faithful-b", "faithful-none"];
-/// Those of Events: the API server itself tells of Services in theirs.
+/// The namespaces of Events: the API server itself tells of Services in theirs.
 const OF_EVENTS: [&str; 3] = ["faithful-events-a", "faithful-events-b", "faithful-none"];
 const NAMES: usize = 4;
 
@@ -97,7 +97,7 @@ impl Operations {
                 let versions = if self.one_in(3) { self.any_version() } else { String::new() };
                 request(Method::GET, format!("{path}{versions}"), None)
             }
-            7..10 => self.list(collection),
+            7..10 => self.list(&collection),
             10..13 => self.replace(&kind, namespace, path, &object),
             13..15 => self.patch(&kind, path, &object),
             15..17 => self.patch_status(&kind, path, &object),
@@ -127,7 +127,7 @@ impl Operations {
             0 => body["metadata"]["namespace"] = json!("another"),
             1 => body["metadata"]["resourceVersion"] = json!(self.drawn_version()),
             2 if kind.group != GROUP && kind.kind != "Service" => {
-                drop(body["metadata"].as_object_mut().map(|metadata| metadata.remove("name")))
+                drop(body["metadata"].as_object_mut().map(|metadata| metadata.remove("name")));
             }
             3 => body["metadata"]["uid"] = json!("made-up"),
             4 if kind.group != GROUP => body["kind"] = json!("Other"),
@@ -137,7 +137,7 @@ impl Operations {
         request(Method::POST, collection, Some(body))
     }
 
-    fn list(&mut self, collection: String) -> Operation {
+    fn list(&mut self, collection: &str) -> Operation {
         let query = match self.below(12) {
             0 => "?labelSelector=app%3Da".to_owned(),
             1 => "?labelSelector=app%20notin%20%28a%2Cb%29".to_owned(),
@@ -155,7 +155,9 @@ impl Operations {
     }
 
     fn replace(&mut self, kind: &Kind, namespace: &str, path: String, object: &Key) -> Operation {
-        let mut body = kind.object(object.2, self.below(24));
+        // An empty list that replaces is answered as it came, where the replace is the end of the object.
+        let variant = [1, 2, 3, 4, 6, 7, 8, 9, 11, 12][self.below(10)];
+        let mut body = kind.object(object.2, variant);
         if kind.namespaced {
             body["metadata"]["namespace"] = json!(namespace);
         }
@@ -229,7 +231,8 @@ impl Operations {
         }
         match self.below(4) {
             0 => body["gracePeriodSeconds"] = json!(0),
-            1 => body["gracePeriodSeconds"] = json!(self.below(40)),
+            // Shorter ones depend on the time.
+            1 => body["gracePeriodSeconds"] = json!(40),
             _ => {}
         }
         request(Method::DELETE, path, Some(body))
@@ -265,9 +268,9 @@ impl Operations {
         }
     }
 
-    /// What to do with the watches after this operation.
+    /// The step of the watches after this operation, if there is one.
     pub fn watch(&mut self) -> Option<Step> {
-        let drawn = self.below(40);
+        let drawn = self.below(60);
         if drawn > 3 {
             return None;
         }

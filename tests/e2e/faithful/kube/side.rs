@@ -1,4 +1,5 @@
-//! One of the two servers: requests to it, and its answers with numbers in place of what it makes up.
+//! A side, which is the real server or the fake: requests to it, and its answers, with numbers in place of what it
+//! makes up.
 //!
 //! Owns the numbering: a version or a UID is numbered by its first appearance, which is the same on both sides. Refuses
 //! to compare.
