@@ -1,0 +1,134 @@
+//! Foreign changes: writes of Twinspan to what is not its own.
+//!
+//! Owns the reading of the servers' own logs, which name the author of each request. Refuses to believe Twinspan.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use twinspan_testbed::{Etcd, Request, requests};
+
+use crate::sides::{EPOCHS, History};
+
+const USER: &str = "system:serviceaccount:twinspan-system:twinspan";
+
+/// What the logs show.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Foreign changes, in words.
+    pub violations: Vec<String>,
+    /// Writes of Twinspan that were looked at.
+    pub writes: usize,
+    /// Writes that compared with a revision that the watch did not see, for it was away then.
+    pub unseen: usize,
+}
+
+/// Looks at every write of the replicas, whose addresses are these, in the registry and in the cluster.
+pub fn look(members: &[Etcd], replicas: &[Ipv4Addr], audit_log: &Path, history: &History) -> Result<Found> {
+    let mut found = Found::default();
+    for member in members {
+        for request in requests(member.part().log())? {
+            let by_us =
+                request.remote.rsplit_once(':').is_some_and(|(ip, _)| replicas.iter().any(|r| ip == r.to_string()));
+            if by_us {
+                found.request(&request, history);
+            }
+        }
+    }
+    let text = std::fs::read(audit_log).with_context(|| format!("cannot read {}", audit_log.display()))?;
+    let text = String::from_utf8_lossy(&text);
+    // The last line may be incomplete.
+    for event in text.lines().filter(|l| l.contains(USER)).filter_map(|l| serde_json::from_str::<Value>(l).ok()) {
+        found.audited(&event, history);
+    }
+    Ok(found)
+}
+
+impl Found {
+    /// A write to a key has to compare that key, with absence or with a revision at which it was Twinspan's.
+    fn request(&mut self, request: &Request, history: &History) {
+        if request.kind != "Txn" {
+            self.violations.push(format!("a {} without a transaction: {}", request.kind, request.content));
+            return;
+        }
+        let compared = compares(&request.content);
+        for key in written(&request.content).into_iter().filter(|key| !key.starts_with(EPOCHS)) {
+            self.writes += 1;
+            let violation = match compared.get(&key) {
+                None => Some("no compare of the key"),
+                Some(None) => None,
+                Some(Some(revision)) => match history.keys.get(&(key.clone(), *revision)) {
+                    Some((true, _)) => None,
+                    Some((false, _)) => Some("the record was somebody else's"),
+                    None => {
+                        self.unseen += 1;
+                        None
+                    }
+                },
+            };
+            if let Some(why) = violation {
+                self.violations.push(format!("{key}: {why}: {}", request.content));
+            }
+        }
+    }
+
+    fn audited(&mut self, event: &Value, history: &History) {
+        let writes = ["create", "update", "patch", "delete", "deletecollection"];
+        let accepted = event["responseStatus"]["code"].as_u64().is_some_and(|code| (200..300).contains(&code));
+        let verb = event["verb"].as_str().unwrap_or_default();
+        if event["user"]["username"] != USER || !accepted || !writes.contains(&verb) {
+            return;
+        }
+        self.writes += 1;
+        let object = &event["objectRef"];
+        let text = |field: &str| object[field].as_str().unwrap_or_default();
+        let (resource, name) = (text("resource"), text("name"));
+        let foreign = match (resource, text("subresource")) {
+            // A new slice touches nothing. One that was never seen came and went between two lists.
+            ("endpointslices", "") => {
+                verb != "create" && history.slices.get(name).is_some_and(|m| !m.contains("twinspan.dev"))
+            }
+            ("registeredservices" | "serviceregistries", "status") | ("events", "") => false,
+            ("leases", "") => text("namespace") != "twinspan-system",
+            _ => true,
+        };
+        if foreign {
+            self.violations.push(format!("{verb} of {resource} {name}"));
+        }
+    }
+}
+
+/// The keys that a transaction compares: with a revision, or with absence.
+fn compares(content: &str) -> BTreeMap<String, Option<i64>> {
+    let mut found = BTreeMap::new();
+    for compare in content.split("compare:<").skip(1) {
+        let compare = compare.split(" > ").next().unwrap_or_default();
+        let Some(key) = quoted(compare, "key:") else { continue };
+        let number = |field: &str| {
+            let rest = compare.split(field).nth(1)?;
+            rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<i64>().ok()
+        };
+        let revision = number("mod_revision:").or_else(|| number("create_revision:")).filter(|revision| *revision > 0);
+        let by_revision = ["target:MOD", "target:CREATE", "target:VERSION"].iter().any(|t| compare.contains(t));
+        if by_revision {
+            found.insert(key, revision);
+        }
+    }
+    found
+}
+
+/// The keys that a transaction puts or deletes.
+fn written(content: &str) -> Vec<String> {
+    ["request_put:<", "request_delete_range:<"]
+        .iter()
+        .flat_map(|op| content.split(op).skip(1))
+        .filter_map(|rest| quoted(rest, "key:"))
+        .collect()
+}
+
+fn quoted(text: &str, field: &str) -> Option<String> {
+    let rest = text.split(field).nth(1)?.strip_prefix('"')?;
+    Some(rest.split('"').next()?.to_owned())
+}

@@ -1,0 +1,161 @@
+//! `make chaos`: several faults at once on real parts, under churn, and what callers see of them.
+//!
+//! - [`schedule`]: which [`fault`]s, from a seed. [`bed`]: the parts, each on a host of its own.
+//! - [`inject`]: carries the faults out, with [`nft`] and [`registry`]. [`supervisor`], [`kubelet`]: bring back what ended.
+//! - [`churn`]: the load. [`truth`]: who lives. [`sides`]: what both sides say.
+//! - [`calls`], [`samples`], [`foreign`]: what is measured. [`verdict`]: the bounds. [`report`], [`timeline`]: the words
+//!   and the picture.
+
+mod bed;
+mod calls;
+mod churn;
+mod fault;
+mod foreign;
+mod inject;
+mod kubelet;
+mod nft;
+mod registry;
+mod report;
+mod run;
+mod samples;
+mod schedule;
+mod sides;
+mod supervisor;
+mod timeline;
+mod truth;
+mod verdict;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use twinspan_testbed::{namespace, repository};
+
+use crate::run::Plan;
+use crate::schedule::{Abilities, schedule};
+
+const USAGE: &str = "usage: chaos [--minutes N] [--seed N] [--rest SECONDS] [--keep] [--write]
+  --minutes N     the length of the part with faults; 10
+  --seed N        the schedule; drawn if absent
+  --rest SECONDS  how long nothing may be written in the end; 60
+  --keep          keep the logs of a run that passed
+  --write         write the table and the timeline into docs/";
+/// Where the table of a run is in docs/reliability.md.
+const MARKS: [&str; 2] = ["<!-- run -->\n", "<!-- end of run -->\n"];
+
+#[derive(Clone, Copy, Debug)]
+struct Arguments {
+    minutes: u64,
+    seed: Option<u64>,
+    rest: u64,
+    keep: bool,
+    write: bool,
+}
+
+fn main() -> ExitCode {
+    let outcome = arguments().and_then(chaos);
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chaos: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn arguments() -> Result<Arguments> {
+    let mut parsed = Arguments { minutes: 10, seed: None, rest: 60, keep: false, write: false };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let mut number = || -> Result<u64> {
+            words.next().and_then(|n| n.parse().ok()).with_context(|| format!("{word} needs a number\n{USAGE}"))
+        };
+        match word.as_str() {
+            "--minutes" => parsed.minutes = number()?.max(1),
+            "--seed" => parsed.seed = Some(number()?),
+            "--rest" => parsed.rest = number()?,
+            "--keep" => parsed.keep = true,
+            "--write" => parsed.write = true,
+            _ => bail!("{USAGE}"),
+        }
+    }
+    Ok(parsed)
+}
+
+fn chaos(arguments: Arguments) -> Result<bool> {
+    namespace::enter_with_hosts(&["etcdutl"])?;
+    let seed = arguments
+        .seed
+        .unwrap_or_else(|| u64::from(std::process::id()) ^ u64::from(namespace::outer_pid().unwrap_or(1)));
+    let window = Duration::from_secs(arguments.minutes * 60);
+    let abilities = Abilities { delay: can_delay(), clock: bed::has_faketime() };
+    if !abilities.delay {
+        println!("this kernel has no netem: no fault delays packets");
+    }
+    if !abilities.clock {
+        println!("libfaketime is missing (dev/setup chaos): no fault moves a clock");
+    }
+    let faults = schedule(seed, window, abilities);
+    println!("seed {seed}, {} faults: when, for how long, what", faults.len());
+    faults.iter().for_each(|fault| println!("  {fault}"));
+    let plan = Plan { seed, window, rest: Duration::from_secs(arguments.rest), faults };
+
+    let dir = std::env::temp_dir().join(format!("twinspan-chaos-{}", namespace::outer_pid()?));
+    let binary = std::env::current_exe()?.with_file_name("twinspan").display().to_string();
+    let outcome = tokio::runtime::Runtime::new()?.block_on(async {
+        tokio::select! {
+            outcome = run::run(&plan, &dir, &binary) => outcome,
+            // This is the first process of its PID namespace: without a handler Ctrl-C would do nothing.
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    });
+    let outcome = outcome.with_context(|| format!("seed {seed}; logs are in {}", dir.display()))?;
+
+    let why = verdict::verdict(&outcome.measured);
+    let table = report::table(&plan, &outcome, &why);
+    println!("\n{table}\n{}", report::details(&outcome));
+    let picture = timeline::draw(&plan, &outcome);
+    let target = repository().join("target/chaos");
+    std::fs::create_dir_all(&target)?;
+    std::fs::write(target.join("reliability.md"), &table)?;
+    std::fs::write(target.join("reliability.svg"), &picture)?;
+    if arguments.write {
+        write(&repository().join("docs"), &table, &picture)?;
+    }
+    if why.is_empty() && !arguments.keep {
+        std::fs::remove_dir_all(&dir).or_else(unmounted)?;
+    } else {
+        println!("logs are in {}", dir.display());
+    }
+    Ok(why.is_empty())
+}
+
+/// The root of a mounted file system stays until its namespace ends.
+fn unmounted(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::ResourceBusy { Ok(()) } else { Err(error) }
+}
+
+/// Puts the table between the marks of the document, and the picture beside it.
+fn write(docs: &Path, table: &str, picture: &str) -> Result<()> {
+    let page: PathBuf = docs.join("reliability.md");
+    let text = std::fs::read_to_string(&page)?;
+    let [begin, end] = MARKS.map(|mark| text.find(mark));
+    let (begin, end) = begin.zip(end).context("docs/reliability.md has lost its marks")?;
+    let text = format!("{}{table}{}", &text[..begin + MARKS[0].len()], &text[end..]);
+    std::fs::write(page, text)?;
+    std::fs::write(docs.join("reliability.svg"), picture)?;
+    Ok(())
+}
+
+/// True if the kernel can delay packets, by a try on the loopback interface of the bed.
+fn can_delay() -> bool {
+    let tc =
+        |words: &str| Command::new("tc").args(words.split(' ')).output().is_ok_and(|output| output.status.success());
+    let can = tc("qdisc add dev lo root netem delay 1ms");
+    if can {
+        tc("qdisc del dev lo root");
+    }
+    can
+}

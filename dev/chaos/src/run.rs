@@ -1,0 +1,336 @@
+//! One run from its first to its last second.
+//!
+//! Owns the order: a healthy bed, faults under churn, the way back to equality, and rest. Refuses to judge.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::time::{Instant, sleep, timeout};
+use twinspan_testbed::{eventually, namespace};
+
+use crate::bed::{Bed, NAMESPACE, SYNCED};
+use crate::calls::{Call, tally};
+use crate::churn::Churn;
+use crate::fault::{Fault, PODS, REPLICAS, Target, VMS};
+use crate::foreign;
+use crate::inject::Injector;
+use crate::kubelet::Kubelet;
+use crate::samples::{self, Lag, Side, Wrong};
+use crate::sides::{self, Seen, Sides};
+use crate::supervisor::Supervisor;
+use crate::truth::Truth;
+use crate::verdict::{self, Measured};
+
+/// How long a run waits for equality before it gives up: the longest hold, and the longest bound.
+const PATIENCE: Duration = Duration::from_secs(300 + 90 + 30);
+/// Statuses follow what they report by up to 5 s, and Events too.
+const STATUSES: Duration = Duration::from_secs(10);
+const DNS_PACE: Duration = Duration::from_millis(100);
+
+/// What a run is asked for.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub window: Duration,
+    pub rest: Duration,
+    pub faults: Vec<Fault>,
+}
+
+/// One sample.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub at: Duration,
+    pub lag: Duration,
+    pub wrong: BTreeMap<(Side, Wrong), usize>,
+}
+
+/// One question to the cluster's DNS.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub at: Duration,
+    /// The number of addresses; none if there was no answer.
+    pub answer: Option<usize>,
+}
+
+/// Everything that a run measured.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub measured: Measured,
+    pub foreign: foreign::Found,
+    pub calls: [Vec<Call>; 2],
+    pub samples: Vec<Sample>,
+    pub asked: Vec<Asked>,
+    pub changes: usize,
+    pub writes: usize,
+    /// When both sides were equal, from the beginning of the run.
+    pub equal_at: Option<Duration>,
+    /// The last moment at which the guard held removals after the last fault.
+    pub held_until: Option<Duration>,
+    /// What differed last, where they never became equal; and what was written at rest.
+    pub differences: Vec<String>,
+    pub at_rest: Vec<String>,
+    pub failures: Vec<String>,
+    pub ended: BTreeMap<String, usize>,
+    /// The most memory of each replica, in KiB.
+    pub memory: Vec<u64>,
+}
+
+pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
+    let bed = Bed::start(dir, binary).await?;
+    println!("waiting until both sides are equal and every server answers");
+    eventually("both sides are equal", Duration::from_secs(60), || async {
+        let seen = Seen::now(&bed).await?;
+        let all = seen.all(SYNCED).len();
+        anyhow::ensure!(seen.differences().is_empty() && all == VMS + PODS, "{seen:?}");
+        Ok(())
+    })
+    .await?;
+    bed.serves().await?;
+    let marks = bed.clients.each_ref().map(|client| client.mark());
+
+    let start = Instant::now();
+    let (truth, supervisor, kubelet, sides) =
+        (Truth::default(), Supervisor::default(), Kubelet::new(), Sides::default());
+    for target in bed.hosts.keys().filter(|target| matches!(target, Target::Vm(_) | Target::Pod(_))) {
+        truth.add(bed.host(*target)?.address(), *target);
+        truth.serving(*target, Duration::ZERO, true);
+        truth.wanted(*target, Duration::ZERO, true);
+    }
+    let churn = Churn {
+        bed: &bed,
+        faults: &plan.faults,
+        supervisor: &supervisor,
+        truth: &truth,
+        kubelet: &kubelet,
+        start,
+        changes: Default::default(),
+        stopped: Default::default(),
+    };
+    let injector = Injector {
+        bed: &bed,
+        supervisor: &supervisor,
+        truth: &truth,
+        kubelet: &kubelet,
+        start,
+        failures: Mutex::default(),
+    };
+    let notes = Notes::default();
+    let background = async {
+        tokio::join!(
+            supervisor.run(&bed, &truth, start),
+            kubelet.run(&bed.pod_objects, &truth, start),
+            sides.run(&bed),
+            notes.sample(&bed, &truth, &sides, start),
+            notes.ask(&bed, start),
+        );
+    };
+    let story = async {
+        let stop = async {
+            tokio::time::sleep_until(start + plan.window).await;
+            churn.stop();
+        };
+        tokio::join!(injector.run(&plan.faults), churn.run(plan.seed), stop);
+        let last = start.elapsed();
+        println!("{:>6.1} s  all faults have ended", last.as_secs_f64());
+        settle(&bed, start, last, plan, &sides).await
+    };
+    let settled = tokio::select! {
+        settled = story => settled,
+        () = background => anyhow::bail!("the background ended"),
+    };
+
+    let instances = truth.instances();
+    let calls = [0, 1].map(|n| -> Vec<Call> {
+        let lines = bed.clients[n].part().stamped_since(marks[n]);
+        lines.iter().filter_map(|(at, line)| Call::read(line, at.saturating_duration_since(start))).collect()
+    });
+    let history = sides.history();
+    let replicas: Vec<_> = (0..REPLICAS).map(|n| bed.hosts[&Target::Replica(n)].address()).collect();
+    let foreign = foreign::look(&bed.members, &replicas, &bed.cluster.audit_log, &history)?;
+    let failures = injector.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let measured = Measured {
+        foreign: foreign.violations.len(),
+        synced: tally(&calls[0], &instances, &plan.faults),
+        control: tally(&calls[1], &instances, &plan.faults),
+        late: verdict::late_calls(&calls[0], &instances, &plan.faults),
+        equal_after: settled.equal_after,
+        bound: verdict::bound(&plan.faults),
+        writes_at_rest: settled.at_rest.len(),
+        failures: failures.len(),
+    };
+    let inner = notes.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(Outcome {
+        measured,
+        foreign,
+        calls,
+        samples: inner.samples,
+        asked: inner.asked,
+        changes: churn.changes.load(Ordering::Relaxed),
+        writes: history.writes,
+        equal_at: settled.equal_at,
+        held_until: settled.held_until,
+        differences: settled.differences,
+        at_rest: settled.at_rest,
+        failures,
+        ended: supervisor.ended(),
+        memory: inner.memory,
+    })
+}
+
+#[derive(Debug, Default)]
+struct Settled {
+    equal_after: Option<Duration>,
+    equal_at: Option<Duration>,
+    held_until: Option<Duration>,
+    differences: Vec<String>,
+    at_rest: Vec<String>,
+}
+
+/// Waits until both sides are equal and hold what the cluster's pods and the servers on VMs say, and then until nothing
+/// should be written any more.
+async fn settle(bed: &Bed, start: Instant, last: Duration, plan: &Plan, sides: &Sides) -> Settled {
+    let mut settled = Settled::default();
+    // Twinspan's time begins when the others are at rest: Kubernetes' own controllers, after what they missed.
+    let mut others = last;
+    loop {
+        let now = start.elapsed();
+        match look(bed).await {
+            Ok(state) => {
+                if state.held {
+                    settled.held_until = Some(now);
+                }
+                if !state.others.is_empty() {
+                    others = now;
+                }
+                settled.differences = state.others.into_iter().chain(state.differences).collect();
+                if settled.differences.is_empty() && !state.held {
+                    let since = others.max(settled.held_until.unwrap_or_default());
+                    settled.equal_after = Some(now.saturating_sub(since));
+                    settled.equal_at = Some(now);
+                    break;
+                }
+            }
+            Err(error) => settled.differences = vec![format!("{error:#}")],
+        }
+        if now > last + PATIENCE {
+            println!("{:>6.1} s  the sides do not become equal", now.as_secs_f64());
+            return settled;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    println!("{:>6.1} s  both sides are equal", start.elapsed().as_secs_f64());
+    sleep(STATUSES).await;
+    match rest(bed, plan.rest, sides).await {
+        Ok(written) => settled.at_rest = written,
+        Err(error) => settled.at_rest = vec![format!("cannot look: {error:#}")],
+    }
+    settled
+}
+
+/// What was written in this time by Twinspan.
+async fn rest(bed: &Bed, rest: Duration, sides: &Sides) -> Result<Vec<String>> {
+    let (before, writes) = (sides::versions(bed).await?, sides.history().writes);
+    sleep(rest).await;
+    let after = sides::versions(bed).await?;
+    let mut written: Vec<String> = before
+        .iter()
+        .filter(|(name, version)| after.get(*name) != Some(*version))
+        .map(|(name, version)| format!("{name}: {version} became {:?}", after.get(name)))
+        .chain(after.keys().filter(|name| !before.contains_key(*name)).map(|name| format!("{name} is new")))
+        .collect();
+    let more = sides.history().writes - writes;
+    if written.is_empty() && more > 0 {
+        written.push(format!("{more} changes that came and went"));
+    }
+    Ok(written)
+}
+
+struct State {
+    held: bool,
+    /// What others than Twinspan have not done yet.
+    others: Vec<String>,
+    differences: Vec<String>,
+}
+
+async fn look(bed: &Bed) -> Result<State> {
+    let (held, seen, pods) = (sides::holds(bed).await?, Seen::now(bed).await?, sides::ready_pods(bed).await?);
+    let controlled = |name: &String| *name == SYNCED || crate::bed::CHURNED.contains(&name.as_str());
+    let ready: BTreeMap<_, _> = seen
+        .ready
+        .iter()
+        .filter(|(name, ips)| controlled(name) && !ips.is_empty())
+        .map(|(n, ips)| (n.clone(), ips.clone()))
+        .collect();
+    let others = if ready == pods {
+        Vec::new()
+    } else {
+        vec![format!("ready pods in {NAMESPACE} are {pods:?}, Kubernetes' own slices have {ready:?}")]
+    };
+    let mut differences: Vec<String> =
+        seen.differences().iter().map(|(name, ip, side)| format!("{name} {ip} is not in the {side}")).collect();
+    let all = seen.all(SYNCED).len();
+    if all != VMS + PODS {
+        differences.push(format!("{all} instances of {SYNCED}, {} live", VMS + PODS));
+    }
+    Ok(State { held, others, differences })
+}
+
+#[derive(Debug, Default)]
+struct Notes(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    samples: Vec<Sample>,
+    asked: Vec<Asked>,
+    memory: Vec<u64>,
+}
+
+impl Notes {
+    fn note(&self, change: impl FnOnce(&mut Inner)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    async fn sample(&self, bed: &Bed, truth: &Truth, sides: &Sides, start: Instant) {
+        let mut lag = Lag::default();
+        self.note(|inner| inner.memory = vec![0; REPLICAS]);
+        let mut pace = tokio::time::interval(samples::PACE);
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        // The watches have to list first.
+        sleep(Duration::from_secs(2)).await;
+        for round in 0u64.. {
+            pace.tick().await;
+            let (at, seen, instances) = (start.elapsed(), sides.seen(), truth.instances());
+            let lag = lag.sample(seen.differences(), &instances, at);
+            let sample = Sample { at, lag, wrong: samples::wrong(&seen, &instances, at) };
+            self.note(|inner| inner.samples.push(sample));
+            if round % 20 == 0 {
+                for (n, replica) in bed.replicas.iter().enumerate() {
+                    let used = replica.part().pid().ok().and_then(|pid| memory(pid).ok()).unwrap_or(0);
+                    self.note(|inner| inner.memory[n] = inner.memory[n].max(used));
+                }
+            }
+        }
+    }
+
+    async fn ask(&self, bed: &Bed, start: Instant) {
+        let name = format!("{SYNCED}.{NAMESPACE}.svc.cluster.local.");
+        loop {
+            let at = start.elapsed();
+            let answer = timeout(Duration::from_secs(2), bed.dns.addresses(&name)).await;
+            let answer = answer.ok().and_then(Result::ok).map(|addresses| addresses.len());
+            self.note(|inner| inner.asked.push(Asked { at, answer }));
+            sleep(DNS_PACE).await;
+        }
+    }
+}
+
+/// Resident memory of a process in KiB.
+fn memory(pid: u32) -> Result<u64> {
+    let status = namespace::process_status(pid)?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
+}
