@@ -26,7 +26,7 @@ const PODS_EACH: usize = 8;
 const RECORDS_EACH: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Between two changes of one kind.
-const POD_PACE: Duration = Duration::from_millis(70);
+const POD_PACE: Duration = Duration::from_millis(50);
 const RECORD_PACE: Duration = Duration::from_millis(160);
 const READINESS_PACE: Duration = Duration::from_secs(3);
 const VM_PACE: Duration = Duration::from_secs(12);

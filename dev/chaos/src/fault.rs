@@ -121,11 +121,16 @@ impl Action {
             Self::Kill(target) | Self::Freeze(target) | Self::Isolate(target) | Self::Impair(target, _) => vec![target],
             Self::Cut { from, to, .. } => vec![from, to],
             Self::Clock(replica, _) => vec![Target::Replica(replica)],
-            Self::NoSpace(member) => vec![Target::Member(member)],
+            Self::NoSpace(member) | Self::Defragment(member) => vec![Target::Member(member)],
             Self::FillDisk => vec![Target::Member(SMALL_DISK)],
             Self::RemoveMember(_) | Self::Restore | Self::Empty => (0..MEMBERS).map(Target::Member).collect(),
-            Self::MoveLeader | Self::Defragment(_) | Self::Compact => Vec::new(),
+            Self::MoveLeader | Self::Compact => Vec::new(),
         }
+    }
+
+    /// True if it is done in a moment, and has no end.
+    pub fn is_momentary(self) -> bool {
+        matches!(self, Self::MoveLeader | Self::Defragment(_) | Self::Compact)
     }
 
     /// True if a connection may be cut so that neither end hears of it.

@@ -132,3 +132,78 @@ fn quoted(text: &str, field: &str) -> Option<String> {
     let rest = text.split(field).nth(1)?.strip_prefix('"')?;
     Some(rest.split('"').next()?.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    const KEY: &str = "kitex/registry-etcd/user/10.77.3.1:9000";
+
+    /// A batch as etcd v3.7 logs it: the epoch outside, and one transaction inside for each key.
+    fn batch(compare: &str, operation: &str) -> Request {
+        let content = format!(
+            "compare:<target:VALUE key:\"twinspan/c/main\" value_size:21 > success:<request_txn:<{compare}\
+             success:<{operation}:<key:\"{KEY}\" value_size:135 lease:4545 >> failure:<request_range:{{key:\"{KEY}\"}}>>> failure:<>"
+        );
+        Request { kind: "Txn".to_owned(), remote: "10.77.1.10:60490".to_owned(), content }
+    }
+
+    fn compare(revision: i64) -> String {
+        format!("compare:<target:MOD  key:\"{KEY}\"  mod_revision:{revision}> ")
+    }
+
+    /// Revision 7 was Twinspan's, 8 was somebody else's.
+    fn found(request: &Request) -> Found {
+        let at = |revision| (KEY.to_owned(), revision);
+        let keys = BTreeMap::from([(at(7), (true, false)), (at(8), (false, true))]);
+        let mut found = Found::default();
+        found.request(request, &History { keys, ..History::default() });
+        found
+    }
+
+    #[test]
+    fn own_and_absent_records_may_be_written() {
+        for revision in [0, 7] {
+            let found = found(&batch(&compare(revision), "request_put"));
+            assert_eq!((found.violations.len(), found.writes, found.unseen), (0, 1, 0), "{revision}");
+        }
+        assert_eq!(found(&batch(&compare(99), "request_delete_range")).unseen, 1);
+    }
+
+    #[test]
+    fn the_record_of_somebody_else_may_not_be_written() {
+        for operation in ["request_put", "request_delete_range"] {
+            assert_eq!(found(&batch(&compare(8), operation)).violations.len(), 1, "{operation}");
+            assert_eq!(found(&batch("compare:<> ", operation)).violations.len(), 1, "{operation}");
+        }
+        let put = Request { kind: "Put".to_owned(), ..batch(&compare(7), "request_put") };
+        assert_eq!(found(&put).violations.len(), 1);
+    }
+
+    #[test]
+    fn only_own_objects_of_the_cluster_may_be_written() {
+        let manager = |name: &str| BTreeSet::from([name.to_owned()]);
+        let slices = BTreeMap::from([
+            ("own".to_owned(), manager("twinspan.dev")),
+            ("bystander".to_owned(), manager("somebody-else.example")),
+        ]);
+        let history = History { slices, ..History::default() };
+        let violations = |verb: &str, resource: &str, name: &str, code: u64| {
+            let mut found = Found::default();
+            let object = json!({"resource": resource, "name": name, "namespace": "shop"});
+            let event = json!({"verb": verb, "objectRef": object, "user": {"username": USER}, "responseStatus": {"code": code}});
+            found.audited(&event, &history);
+            found.violations.len()
+        };
+        assert_eq!(violations("update", "endpointslices", "own", 200), 0);
+        assert_eq!(violations("update", "endpointslices", "bystander", 200), 1);
+        assert_eq!(violations("update", "endpointslices", "bystander", 403), 0);
+        assert_eq!(violations("delete", "services", "user", 200), 1);
+        assert_eq!(violations("get", "services", "user", 200), 0);
+        assert_eq!(violations("update", "leases", "other", 200), 1);
+    }
+}

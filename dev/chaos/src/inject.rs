@@ -2,7 +2,7 @@
 //!
 //! Owns the undoing of each. Refuses to choose them, and to judge what follows.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,7 +12,6 @@ use twinspan_testbed::Etcd;
 
 use crate::bed::{Bed, clock_file};
 use crate::fault::{Action, Fault, SMALL_DISK, Target};
-use crate::kubelet::Kubelet;
 use crate::supervisor::Supervisor;
 use crate::truth::Truth;
 use crate::{nft, registry};
@@ -25,10 +24,11 @@ pub struct Injector<'a> {
     pub bed: &'a Bed,
     pub supervisor: &'a Supervisor,
     pub truth: &'a Truth,
-    pub kubelet: &'a Kubelet,
     /// The beginning of the run.
     pub start: Instant,
-    /// Faults that could not begin or end, and why.
+    /// Faults that could not begin: an etcd without a quorum moves no leader.
+    pub skipped: Mutex<Vec<String>>,
+    /// Faults that could not be undone, and why.
     pub failures: Mutex<Vec<String>>,
 }
 
@@ -42,7 +42,9 @@ impl Injector<'_> {
         sleep_until(self.start + fault.at).await;
         println!("{:>6.1} s  {}", self.start.elapsed().as_secs_f64(), fault.action);
         if let Err(error) = self.begin(number, fault.action).await {
-            self.failed(format!("{}: cannot begin: {error:#}", fault.action));
+            println!("        it cannot begin: {error:#}");
+            self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(fault.action.to_string());
+            return;
         }
         sleep_until(self.start + fault.ends()).await;
         for attempt in 1..=TRIES {
@@ -57,7 +59,7 @@ impl Injector<'_> {
 
     fn failed(&self, what: String) {
         println!("        {what}");
-        self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(what);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
     async fn begin(&self, number: usize, action: Action) -> Result<()> {
@@ -135,9 +137,6 @@ impl Injector<'_> {
     /// The server of an instance stops or goes on answering.
     fn lives(&self, target: Target, alive: bool) {
         self.truth.serving(target, self.start.elapsed(), alive);
-        if let Target::Pod(pod) = target {
-            self.kubelet.alive(pod, alive);
-        }
     }
 
     async fn kill_all_members(&self) -> Result<()> {

@@ -2,79 +2,60 @@
 //!
 //! Owns what the API server should hold for each pod. Refuses to know why a server does not answer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::join_all;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, timeout};
 use twinspan_testbed::Pods;
 
 use crate::fault::{PODS, Target};
 use crate::truth::Truth;
 
-/// Three probes that fail, one a second (KubeletConfiguration's probes are set per pod: periodSeconds 1,
-/// failureThreshold 3).
-pub const PROBES: Duration = Duration::from_secs(3);
-const RETRY: Duration = Duration::from_millis(500);
+/// `periodSeconds` and `failureThreshold` of the readiness probe (core/v1 Probe); one success is enough.
+const PERIOD: Duration = Duration::from_secs(1);
+const FAILURES: u32 = 3;
+/// Until a pod whose server does not answer is not ready.
+pub const PROBES: Duration = Duration::from_secs(PERIOD.as_secs() * FAILURES as u64);
 const DEADLINE: Duration = Duration::from_secs(3);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct State {
-    /// The server answers probes.
-    alive: bool,
-    /// The program says that it is ready.
-    willing: bool,
-}
 
 #[derive(Debug)]
 pub struct Kubelet {
-    states: Vec<watch::Sender<State>>,
+    /// Whether the program in each pod says that it is ready.
+    willing: Vec<AtomicBool>,
 }
 
 impl Kubelet {
     /// Every pod is ready.
     pub fn new() -> Self {
-        let ready = State { alive: true, willing: true };
-        Self { states: (0..PODS).map(|_| watch::Sender::new(ready)).collect() }
-    }
-
-    pub fn alive(&self, pod: usize, alive: bool) {
-        self.states[pod].send_modify(|state| state.alive = alive);
+        Self { willing: (0..PODS).map(|_| AtomicBool::new(true)).collect() }
     }
 
     pub fn willing(&self, pod: usize, willing: bool) {
-        self.states[pod].send_modify(|state| state.willing = willing);
+        self.willing[pod].store(willing, Ordering::Relaxed);
     }
 
-    /// Writes until it is dropped. The times of `truth` are counted from `start`.
+    /// Probes and writes until it is dropped. The times of `truth` are counted from `start`.
     pub async fn run(&self, pods: &Pods, truth: &Truth, start: Instant) {
-        join_all(self.states.iter().enumerate().map(|(pod, state)| follow(pods, pod, state.subscribe(), truth, start)))
-            .await;
+        join_all((0..PODS).map(|pod| self.follow(pods, pod, truth, start))).await;
     }
-}
 
-async fn follow(pods: &Pods, pod: usize, mut states: watch::Receiver<State>, truth: &Truth, start: Instant) {
-    let target = Target::Pod(pod);
-    let mut written = true;
-    loop {
-        let state = *states.borrow_and_update();
-        let ready = state.alive && state.willing;
-        if ready == written {
-            if states.changed().await.is_err() {
-                return;
-            }
-            continue;
-        }
-        if !state.alive {
-            sleep(PROBES).await;
-        }
-        match write(pods, target, ready).await {
-            Ok(()) => {
+    async fn follow(&self, pods: &Pods, pod: usize, truth: &Truth, start: Instant) {
+        let target = Target::Pod(pod);
+        let (mut written, mut failed) = (true, 0);
+        let mut probes = interval(PERIOD);
+        probes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            probes.tick().await;
+            let alive = truth.serves(target, start.elapsed());
+            failed = if alive { 0 } else { failed + 1 };
+            let ready = failed < FAILURES && (alive || written) && self.willing[pod].load(Ordering::Relaxed);
+            // Without an API server the next probe tries again.
+            if ready != written && write(pods, target, ready).await.is_ok() {
                 written = ready;
                 truth.wanted(target, start.elapsed(), ready);
             }
-            Err(_) => sleep(RETRY).await,
         }
     }
 }

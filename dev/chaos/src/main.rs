@@ -1,10 +1,11 @@
 //! `make chaos`: several faults at once on real parts, under churn, and what callers see of them.
 //!
 //! - [`schedule`]: which [`fault`]s, from a seed. [`bed`]: the parts, each on a host of its own.
-//! - [`inject`]: carries the faults out, with [`nft`] and [`registry`]. [`supervisor`], [`kubelet`]: bring back what ended.
+//! - [`inject`]: carries the faults out, with [`nft`] and [`registry`]. [`supervisor`]: brings back what ended.
+//!   [`kubelet`]: writes the readiness of pods.
 //! - [`churn`]: the load. [`truth`]: who lives. [`sides`]: what both sides say.
-//! - [`calls`], [`samples`], [`foreign`]: what is measured. [`verdict`]: the bounds. [`report`], [`timeline`]: the words
-//!   and the picture.
+//! - [`calls`], [`samples`], [`foreign`]: what is measured. [`verdict`]: the bounds. [`report`], [`timeline`]: the
+//!   words and the picture.
 
 mod bed;
 mod calls;

@@ -79,7 +79,8 @@ pub fn table(plan: &Plan, outcome: &Outcome, why: &[String]) -> String {
 pub fn details(outcome: &Outcome) -> String {
     let mut text = String::new();
     let lists = [
-        ("faults that could not begin or end", &outcome.failures),
+        ("faults that could not begin", &outcome.skipped),
+        ("faults that could not be undone", &outcome.failures),
         ("foreign changes", &outcome.foreign.violations),
         ("differences", &outcome.differences),
         ("written at rest", &outcome.at_rest),

@@ -29,6 +29,10 @@ use crate::verdict::{self, Measured};
 const PATIENCE: Duration = Duration::from_secs(300 + 90 + 30);
 /// Statuses follow what they report by up to 5 s, and Events too.
 const STATUSES: Duration = Duration::from_secs(10);
+/// Beyond the bound, to learn whether they become equal at all.
+const GRACE: Duration = Duration::from_secs(60);
+/// Between two words of what is waited for.
+const TOLD: Duration = Duration::from_secs(15);
 const DNS_PACE: Duration = Duration::from_millis(100);
 
 /// What a run is asked for.
@@ -73,6 +77,8 @@ pub struct Outcome {
     /// What differed last, where they never became equal; and what was written at rest.
     pub differences: Vec<String>,
     pub at_rest: Vec<String>,
+    /// Faults that could not begin, and those that could not be undone.
+    pub skipped: Vec<String>,
     pub failures: Vec<String>,
     pub ended: BTreeMap<String, usize>,
     /// The most memory of each replica, in KiB.
@@ -114,8 +120,8 @@ pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
         bed: &bed,
         supervisor: &supervisor,
         truth: &truth,
-        kubelet: &kubelet,
         start,
+        skipped: Mutex::default(),
         failures: Mutex::default(),
     };
     let notes = Notes::default();
@@ -151,6 +157,7 @@ pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
     let history = sides.history();
     let replicas: Vec<_> = (0..REPLICAS).map(|n| bed.hosts[&Target::Replica(n)].address()).collect();
     let foreign = foreign::look(&bed.members, &replicas, &bed.cluster.audit_log, &history)?;
+    let skipped = injector.skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
     let failures = injector.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     let measured = Measured {
         foreign: foreign.violations.len(),
@@ -175,6 +182,7 @@ pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
         held_until: settled.held_until,
         differences: settled.differences,
         at_rest: settled.at_rest,
+        skipped,
         failures,
         ended: supervisor.ended(),
         memory: inner.memory,
@@ -196,6 +204,7 @@ async fn settle(bed: &Bed, start: Instant, last: Duration, plan: &Plan, sides: &
     let mut settled = Settled::default();
     // Twinspan's time begins when the others are at rest: Kubernetes' own controllers, after what they missed.
     let mut others = last;
+    let mut told = Instant::now();
     loop {
         let now = start.elapsed();
         match look(bed).await {
@@ -216,9 +225,19 @@ async fn settle(bed: &Bed, start: Instant, last: Duration, plan: &Plan, sides: &
             }
             Err(error) => settled.differences = vec![format!("{error:#}")],
         }
-        if now > last + PATIENCE {
+        let since = last.max(others).max(settled.held_until.unwrap_or_default());
+        if now > last + PATIENCE || now > since + verdict::bound(&plan.faults) + GRACE {
             println!("{:>6.1} s  the sides do not become equal", now.as_secs_f64());
             return settled;
+        }
+        if told.elapsed() > TOLD {
+            told = Instant::now();
+            let what = if settled.differences.is_empty() {
+                "held by the guard".to_owned()
+            } else {
+                settled.differences.join("; ")
+            };
+            println!("{:>6.1} s  {what}", now.as_secs_f64());
         }
         sleep(Duration::from_millis(500)).await;
     }

@@ -75,7 +75,10 @@ impl Dice {
         }
         let lasts = self.between(SHORTEST, LONGEST).min(left);
         loop {
-            let fault = Fault { at, lasts, action: self.action(abilities) };
+            let action = self.action(abilities);
+            // What is done in a moment needs no more time than that.
+            let lasts = if action.is_momentary() { Duration::from_millis(SHORTEST) } else { lasts };
+            let fault = Fault { at, lasts, action };
             let beside = || others.iter().filter(|o| o.overlaps(at.saturating_sub(APART), fault.ends() + APART));
             let touched = fault.action.touches();
             if !beside().any(|other| other.action.touches().iter().any(|target| touched.contains(target))) {

@@ -75,10 +75,11 @@ pub fn draw(plan: &Plan, outcome: &Outcome) -> String {
         .map(|sample| (x(sample.at), lag_at + LAG * (1.0 - sample.lag.as_secs_f64() / highest)))
         .map(|(x, y)| format!("{x:.1},{y:.1}"))
         .collect();
-    let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"#2f6f3e\"/>", straight(points).join(" "));
+    let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"#2f6f3e\"/>", straight(&points).join(" "));
     for (at, what) in [(outcome.held_until, "last hold ends"), (outcome.equal_at, "equal")] {
         let Some(at) = at.map(x) else { continue };
-        let _ = writeln!(svg, "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"30\" y2=\"{:.1}\" stroke=\"#444\"/>", lag_at + LAG);
+        let _ =
+            writeln!(svg, "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"30\" y2=\"{:.1}\" stroke=\"#444\"/>", lag_at + LAG);
         let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\">{what}</text>", at + 2.0, lag_at - 4.0);
     }
     svg.push_str("</svg>\n");
@@ -111,7 +112,7 @@ fn ticks(calls: &[Call], x: &dyn Fn(Duration) -> f64) -> Vec<f64> {
 }
 
 /// Without the points between two equal heights.
-fn straight(points: Vec<String>) -> Vec<String> {
+fn straight(points: &[String]) -> Vec<String> {
     let height = |point: &String| point.split(',').nth(1).map(ToOwned::to_owned);
     let between = |n: usize| {
         n > 0

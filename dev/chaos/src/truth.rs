@@ -69,6 +69,11 @@ impl Truth {
         }
     }
 
+    /// True if the server of the host runs then.
+    pub fn serves(&self, target: Target, at: Duration) -> bool {
+        self.lock().values().any(|instance| instance.target == target && instance.serving.at(at).0)
+    }
+
     pub fn instances(&self) -> BTreeMap<Ipv4Addr, Instance> {
         self.lock().clone()
     }

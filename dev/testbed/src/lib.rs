@@ -3,7 +3,8 @@
 //!
 //! - [`namespace`]: runs the program again inside the namespace.
 //! - [`Bed`]: one control plane, its DNS, and registries beside it.
-//! - [`Part`]: one process. [`Link`]: one connection that can be cut. [`Host`]: a network namespace of its own for a part.
+//! - [`Part`]: one process. [`Link`]: one connection that can be cut. [`Host`]: a network namespace of its own for
+//!   parts.
 //! - [`oracle`]: Kubernetes' own code, for expected values. [`prometheus`]: Prometheus' own code, for firing alerts.
 //!
 //! Errors address the person who runs a test, so they are texts with a context (`anyhow`).

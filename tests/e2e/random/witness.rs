@@ -1,7 +1,6 @@
 //! The witness: an independent record of the events in a registry.
 //!
-//! Owns a watch of every key; etcd's own log has every request with its compares. Refuses to
-//! judge.
+//! Owns a watch of every key; etcd's own log has every request with its compares. Refuses to judge.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
