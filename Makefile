@@ -48,11 +48,11 @@ demo: testbed ## Tell the story on real parts; KEEP=1 leaves it running
 	@$(CARGO) build --quiet -p twinspan -p twinspan-demo
 	@target/debug/demo $(if $(KEEP),--keep)
 
-chaos: setup-chaos testbed ## Break several parts at once, under churn; MINUTES=10 SEED=n REST=60 KEEP=1 WRITE=1 are options
+chaos: setup-chaos testbed ## Break several parts at once, under churn; options: MINUTES=10 SEED=n REST=60 SECOND=1 KEEP=1 WRITE=1
 	@dev/parts/build etcdutl >/dev/null
 	@$(CARGO) build --quiet -p twinspan -p twinspan-chaos
 	@target/debug/chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(REST),--rest $(REST)) \
-		$(if $(KEEP),--keep) $(if $(WRITE),--write)
+		$(if $(SECOND),--second) $(if $(KEEP),--keep) $(if $(WRITE),--write)
 
 node: setup-node ## Run the image and the chart on one real node until Ctrl-C; needs root
 	@$(CARGO) build --quiet --workspace --bin node

@@ -21,6 +21,7 @@ use twinspan_testbed::{
 };
 
 use crate::fault::{MEMBERS, PODS, REPLICAS, SMALL_DISK, Target, VMS};
+use crate::second::Second;
 
 pub const NAMESPACE: &str = "shop";
 /// The service that is synced, with servers on both sides; its name is the same on both.
@@ -59,6 +60,7 @@ pub struct Bed {
     /// The client of the synced service, and of the control.
     pub clients: [Caller; 2],
     pub pod_objects: Pods,
+    pub second: Option<Second>,
 }
 
 /// Every host, with the end of its address in `10.77.0.0/16`.
@@ -106,8 +108,8 @@ pub fn clock_file(dir: &Path, replica: usize) -> PathBuf {
 }
 
 impl Bed {
-    /// Starts everything below `dir`.
-    pub async fn start(dir: &Path, binary: &str) -> Result<Self> {
+    /// Starts everything below `dir`, with a second cluster if it is wanted.
+    pub async fn start(dir: &Path, binary: &str, second: bool) -> Result<Self> {
         std::fs::create_dir_all(dir)?;
         let mut hosts = BTreeMap::new();
         for (target, (net, host)) in addresses() {
@@ -149,8 +151,13 @@ impl Bed {
             })
             .collect::<Result<_>>()?;
 
-        create_objects(&cluster.client, &members).await?;
+        create_objects(&cluster.client, &endpoints(&members)).await?;
+        plant_foreign(&cluster.client, &members).await?;
         let pod_objects = Pods::in_namespace(&cluster.client, NAMESPACE).await?;
+        let second = match second {
+            true => Some(Second::start(&dir.join("second"), binary, &endpoints(&members)).await?),
+            false => None,
+        };
         let endpoints = endpoints(&members).join(",");
         let registered = ServerOptions { ttl: Some(TTL), ..ServerOptions::default() };
         let mut vms = Vec::new();
@@ -177,7 +184,7 @@ impl Bed {
         };
         let clients = [caller(SYNCED)?, caller(CONTROL)?];
         let dir = dir.to_owned();
-        Ok(Self { dir, hosts, cluster, dns, members, replicas, vms, pods, clients, pod_objects })
+        Ok(Self { dir, hosts, cluster, dns, members, replicas, vms, pods, clients, pod_objects, second })
     }
 
     pub fn client(&self) -> Client {
@@ -243,13 +250,14 @@ fn clock(dir: &Path, replica: usize) -> Result<Vec<(String, String)>> {
     Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
 }
 
-async fn create_objects(client: &Client, members: &[Etcd]) -> Result<()> {
+/// Creates what a user would: a ServiceRegistry at these URLs, and for each name a Service and a RegisteredService.
+pub async fn create_objects(client: &Client, endpoints: &[String]) -> Result<()> {
     let once = PostParams::default();
     let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
     Api::all(client.clone()).create(&once, &namespace).await?;
     let registry: ServiceRegistry = serde_json::from_value(json!({
         "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": "main"},
-        "spec": {"etcd": {"endpoints": endpoints(members)}, "format": "Kitex",
+        "spec": {"etcd": {"endpoints": endpoints}, "format": "Kitex",
             "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]},
     }))?;
     Api::all(client.clone()).create(&once, &registry).await?;
@@ -269,8 +277,12 @@ async fn create_objects(client: &Client, members: &[Etcd]) -> Result<()> {
         }))?;
         Api::namespaced(client.clone(), NAMESPACE).create(&once, &registered).await?;
     }
+    Ok(())
+}
+
+async fn plant_foreign(client: &Client, members: &[Etcd]) -> Result<()> {
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), NAMESPACE);
-    slices.create(&once, &serde_json::from_value(bystander())?).await?;
+    slices.create(&PostParams::default(), &serde_json::from_value(bystander())?).await?;
     eventually("foreign records are planted", Duration::from_secs(20), || async {
         for key in [format!("{PREFIX}{SYNCED}/no-json"), format!("{PREFIX}bystander/10.77.250.1:7000")] {
             members[0].put(&key, "{").await?;

@@ -26,7 +26,7 @@ pub struct Found {
 }
 
 /// Looks at every write of the replicas, whose addresses are these, in the registry and in the cluster.
-pub fn look(members: &[Etcd], replicas: &[Ipv4Addr], audit_log: &Path, history: &History) -> Result<Found> {
+pub fn look(members: &[Etcd], replicas: &[Ipv4Addr], audit_logs: &[&Path], history: &History) -> Result<Found> {
     let mut found = Found::default();
     for member in members {
         for request in requests(member.part().log())? {
@@ -37,11 +37,13 @@ pub fn look(members: &[Etcd], replicas: &[Ipv4Addr], audit_log: &Path, history: 
             }
         }
     }
-    let text = std::fs::read(audit_log).with_context(|| format!("cannot read {}", audit_log.display()))?;
-    let text = String::from_utf8_lossy(&text);
-    // The last line may be incomplete.
-    for event in text.lines().filter(|l| l.contains(USER)).filter_map(|l| serde_json::from_str::<Value>(l).ok()) {
-        found.audited(&event, history);
+    for log in audit_logs {
+        let text = std::fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
+        let text = String::from_utf8_lossy(&text);
+        // The last line may be incomplete.
+        for event in text.lines().filter(|l| l.contains(USER)).filter_map(|l| serde_json::from_str::<Value>(l).ok()) {
+            found.audited(&event, history);
+        }
     }
     Ok(found)
 }

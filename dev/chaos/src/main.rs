@@ -1,6 +1,6 @@
 //! `make chaos`: several faults at once on real parts, under churn, and what callers see of them.
 //!
-//! - [`schedule`]: which [`fault`]s, from a seed. [`bed`]: the parts, each on a host of its own.
+//! - [`schedule`]: which [`fault`]s, from a seed. [`bed`], [`second`]: the parts, each on a host of its own.
 //! - [`inject`]: carries the faults out, with [`nft`] and [`registry`]. [`supervisor`]: brings back what ended.
 //!   [`kubelet`]: writes the readiness of pods.
 //! - [`churn`]: the load. [`truth`]: who lives. [`sides`]: what both sides say.
@@ -20,6 +20,7 @@ mod report;
 mod run;
 mod samples;
 mod schedule;
+mod second;
 mod sides;
 mod supervisor;
 mod timeline;
@@ -36,10 +37,12 @@ use twinspan_testbed::{namespace, repository};
 use crate::run::Plan;
 use crate::schedule::{Abilities, schedule};
 
-const USAGE: &str = "usage: chaos [--minutes N] [--seed N] [--rest SECONDS] [--keep] [--write]
+const USAGE: &str = "usage: chaos [--minutes N] [--seed N] [--rest SECONDS] [--second] [--list] [--keep] [--write]
   --minutes N     the length of the part with faults; 10
   --seed N        the schedule; drawn if absent
   --rest SECONDS  how long nothing may be written in the end; 60
+  --second        a second cluster with the same names; off, for it needs another core
+  --list          print the faults of the seed, and end
   --keep          keep the logs of a run that passed
   --write         write the table and the timeline into docs/";
 /// Where the table of a run is in docs/reliability.md.
@@ -50,6 +53,8 @@ struct Arguments {
     minutes: u64,
     seed: Option<u64>,
     rest: u64,
+    second: bool,
+    list: bool,
     keep: bool,
     write: bool,
 }
@@ -67,7 +72,8 @@ fn main() -> ExitCode {
 }
 
 fn arguments() -> Result<Arguments> {
-    let mut parsed = Arguments { minutes: 10, seed: None, rest: 60, keep: false, write: false };
+    let mut parsed =
+        Arguments { minutes: 10, seed: None, rest: 60, second: false, list: false, keep: false, write: false };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut number = || -> Result<u64> {
@@ -77,6 +83,8 @@ fn arguments() -> Result<Arguments> {
             "--minutes" => parsed.minutes = number()?.max(1),
             "--seed" => parsed.seed = Some(number()?),
             "--rest" => parsed.rest = number()?,
+            "--second" => parsed.second = true,
+            "--list" => parsed.list = true,
             "--keep" => parsed.keep = true,
             "--write" => parsed.write = true,
             _ => bail!("{USAGE}"),
@@ -101,7 +109,10 @@ fn chaos(arguments: Arguments) -> Result<bool> {
     let faults = schedule(seed, window, abilities);
     println!("seed {seed}, {} faults: when, for how long, what", faults.len());
     faults.iter().for_each(|fault| println!("  {fault}"));
-    let plan = Plan { seed, window, rest: Duration::from_secs(arguments.rest), faults };
+    if arguments.list {
+        return Ok(true);
+    }
+    let plan = Plan { seed, window, rest: Duration::from_secs(arguments.rest), second: arguments.second, faults };
 
     let dir = std::env::temp_dir().join(format!("twinspan-chaos-{}", namespace::outer_pid()?));
     let binary = std::env::current_exe()?.with_file_name("twinspan").display().to_string();

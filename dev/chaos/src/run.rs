@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep, timeout};
-use twinspan_testbed::{eventually, namespace};
+use twinspan_testbed::{Twinspan, eventually, namespace};
 
 use crate::bed::{Bed, NAMESPACE, SYNCED};
 use crate::calls::{Call, tally};
@@ -41,6 +41,8 @@ pub struct Plan {
     pub seed: u64,
     pub window: Duration,
     pub rest: Duration,
+    /// With a second cluster.
+    pub second: bool,
     pub faults: Vec<Fault>,
 }
 
@@ -86,7 +88,7 @@ pub struct Outcome {
 }
 
 pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
-    let bed = Bed::start(dir, binary).await?;
+    let bed = Bed::start(dir, binary, plan.second).await?;
     println!("waiting until both sides are equal and every server answers");
     eventually("both sides are equal", Duration::from_secs(60), || async {
         let seen = Seen::now(&bed).await?;
@@ -156,7 +158,11 @@ pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
     });
     let history = sides.history();
     let replicas: Vec<_> = (0..REPLICAS).map(|n| bed.hosts[&Target::Replica(n)].address()).collect();
-    let foreign = foreign::look(&bed.members, &replicas, &bed.cluster.audit_log, &history)?;
+    let second = bed.second.as_ref();
+    let replicas: Vec<_> = replicas.into_iter().chain(second.map(|second| second.address)).collect();
+    let logs = [Some(&bed.cluster), second.map(|second| &second.cluster)];
+    let logs: Vec<&Path> = logs.into_iter().flatten().map(|cluster| cluster.audit_log.as_path()).collect();
+    let foreign = foreign::look(&bed.members, &replicas, &logs, &history)?;
     let skipped = injector.skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
     let failures = injector.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     let measured = Measured {
@@ -284,13 +290,21 @@ async fn look(bed: &Bed) -> Result<State> {
         .filter(|(name, ips)| controlled(name) && !ips.is_empty())
         .map(|(n, ips)| (n.clone(), ips.clone()))
         .collect();
-    let others = if ready == pods {
-        Vec::new()
-    } else {
-        vec![format!("ready pods in {NAMESPACE} are {pods:?}, Kubernetes' own slices have {ready:?}")]
-    };
+    let mut others = Vec::new();
+    if ready != pods {
+        others.push(format!("ready pods in {NAMESPACE} are {pods:?}, Kubernetes' own slices have {ready:?}"));
+    }
+    for vm in (0..VMS).map(Target::Vm) {
+        let ip = bed.host(vm)?.address();
+        let registered =
+            [&seen.registered, &seen.exported].iter().any(|side| side.get(SYNCED).is_some_and(|all| all.contains(&ip)));
+        if !registered {
+            others.push(format!("the server on {vm} has no record, its own or a healed one"));
+        }
+    }
     let mut differences: Vec<String> =
         seen.differences().iter().map(|(name, ip, side)| format!("{name} {ip} is not in the {side}")).collect();
+    differences.extend(sides::second_lacks(bed, &seen).await?);
     let all = seen.all(SYNCED).len();
     if all != VMS + PODS {
         differences.push(format!("{all} instances of {SYNCED}, {} live", VMS + PODS));
@@ -315,7 +329,9 @@ impl Notes {
 
     async fn sample(&self, bed: &Bed, truth: &Truth, sides: &Sides, start: Instant) {
         let mut lag = Lag::default();
-        self.note(|inner| inner.memory = vec![0; REPLICAS]);
+        let replicas: Vec<&Twinspan> =
+            bed.replicas.iter().chain(bed.second.iter().map(|second| &second.replica)).collect();
+        self.note(|inner| inner.memory = vec![0; replicas.len()]);
         let mut pace = tokio::time::interval(samples::PACE);
         pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         // The watches have to list first.
@@ -327,7 +343,7 @@ impl Notes {
             let sample = Sample { at, lag, wrong: samples::wrong(&seen, &instances, at) };
             self.note(|inner| inner.samples.push(sample));
             if round % 20 == 0 {
-                for (n, replica) in bed.replicas.iter().enumerate() {
+                for (n, replica) in replicas.iter().enumerate() {
                     let used = replica.part().pid().ok().and_then(|pid| memory(pid).ok()).unwrap_or(0);
                     self.note(|inner| inner.memory[n] = inner.memory[n].max(used));
                 }

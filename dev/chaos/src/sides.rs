@@ -13,6 +13,7 @@ use etcd_client::{EventType, GetOptions, KeyValue, WatchOptions};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::runtime::watcher::{self, watcher};
 use tokio::time::{sleep, timeout};
@@ -248,6 +249,22 @@ pub async fn ready_pods(bed: &Bed) -> Result<Addresses> {
     Ok(found)
 }
 
+/// Where the endpoints of the second cluster, if there is one, differ from the registry.
+pub async fn second_lacks(bed: &Bed, seen: &Seen) -> Result<Vec<String>> {
+    let Some(second) = &bed.second else { return Ok(Vec::new()) };
+    let mut there = Seen::default();
+    let slices: Api<EndpointSlice> = Api::namespaced(second.client(), NAMESPACE);
+    timeout(DEADLINE, slices.list(&ListParams::default()))
+        .await??
+        .items
+        .iter()
+        .for_each(|slice| there.add_slice(slice));
+    // Records of both kinds are foreign ones there.
+    there.registered = seen.registered.clone();
+    there.exported = seen.exported.clone();
+    Ok(there.differences().iter().map(|(name, ip, side)| format!("second: {name} {ip} is not in the {side}")).collect())
+}
+
 /// The versions of everything that Twinspan may write: records, epochs, slices, objects with a status.
 pub async fn versions(bed: &Bed) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
@@ -256,41 +273,48 @@ pub async fn versions(bed: &Bed) -> Result<BTreeMap<String, String>> {
             found.insert(text(kv.key()), kv.mod_revision().to_string());
         }
     }
-    let mut add = |kind: &str, metadata: kube::api::ObjectMeta| {
-        let name = format!("{kind}/{}", metadata.name.unwrap_or_default());
-        found.insert(name, metadata.resource_version.unwrap_or_default());
-    };
-    let all = ListParams::default();
-    let ours = ListParams::default().labels(&format!("{MANAGER}={OURS}"));
-    let slices: Api<EndpointSlice> = Api::namespaced(bed.client(), NAMESPACE);
-    timeout(DEADLINE, slices.list(&ours)).await??.items.into_iter().for_each(|o| add("slice", o.metadata));
-    let services: Api<RegisteredService> = Api::namespaced(bed.client(), NAMESPACE);
-    timeout(DEADLINE, services.list(&all)).await??.items.into_iter().for_each(|o| add("rsvc", o.metadata));
-    let registries: Api<ServiceRegistry> = Api::all(bed.client());
-    timeout(DEADLINE, registries.list(&all)).await??.items.into_iter().for_each(|o| add("svcreg", o.metadata));
+    for (cluster, client) in clients(bed) {
+        let mut add = |kind: &str, metadata: kube::api::ObjectMeta| {
+            let name = format!("{cluster}{kind}/{}", metadata.name.unwrap_or_default());
+            found.insert(name, metadata.resource_version.unwrap_or_default());
+        };
+        let all = ListParams::default();
+        let ours = ListParams::default().labels(&format!("{MANAGER}={OURS}"));
+        let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), NAMESPACE);
+        timeout(DEADLINE, slices.list(&ours)).await??.items.into_iter().for_each(|o| add("slice", o.metadata));
+        let services: Api<RegisteredService> = Api::namespaced(client.clone(), NAMESPACE);
+        timeout(DEADLINE, services.list(&all)).await??.items.into_iter().for_each(|o| add("rsvc", o.metadata));
+        let registries: Api<ServiceRegistry> = Api::all(client);
+        timeout(DEADLINE, registries.list(&all)).await??.items.into_iter().for_each(|o| add("svcreg", o.metadata));
+    }
     Ok(found)
 }
 
-/// True if the guard holds removals, of a service or of the registry.
+/// The clusters, by what is put before the names of their objects.
+fn clients(bed: &Bed) -> Vec<(&'static str, Client)> {
+    let second = bed.second.as_ref().map(|second| ("second ", second.client()));
+    [("", bed.client())].into_iter().chain(second).collect()
+}
+
+/// True if a guard holds removals, of a service or of the registry.
 pub async fn holds(bed: &Bed) -> Result<bool> {
     let all = ListParams::default();
-    let held = |object: serde_json::Value| {
-        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.iter().any(|c| c["type"] == "DeletionsHeld" && c["status"] == "True")
+    let mut objects = Vec::new();
+    for (_, client) in clients(bed) {
+        let services: Api<RegisteredService> = Api::namespaced(client.clone(), NAMESPACE);
+        for object in timeout(DEADLINE, services.list(&all)).await??.items {
+            objects.push(serde_json::to_value(object)?);
+        }
+        let registries: Api<ServiceRegistry> = Api::all(client);
+        for object in timeout(DEADLINE, registries.list(&all)).await??.items {
+            objects.push(serde_json::to_value(object)?);
+        }
+    }
+    let holds = |object: &serde_json::Value| {
+        let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+        conditions.into_iter().any(|c| c["type"] == "DeletionsHeld" && c["status"] == "True")
     };
-    let services: Api<RegisteredService> = Api::namespaced(bed.client(), NAMESPACE);
-    for object in timeout(DEADLINE, services.list(&all)).await??.items {
-        if held(serde_json::to_value(object)?) {
-            return Ok(true);
-        }
-    }
-    let registries: Api<ServiceRegistry> = Api::all(bed.client());
-    for object in timeout(DEADLINE, registries.list(&all)).await??.items {
-        if held(serde_json::to_value(object)?) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(objects.iter().any(holds))
 }
 
 async fn list_registry(bed: &Bed) -> Result<Vec<KeyValue>> {
@@ -317,4 +341,31 @@ fn record(kv: &KeyValue) -> Option<(Ipv4Addr, bool)> {
 
 fn label<'a>(slice: &'a EndpointSlice, name: &str) -> &'a str {
     slice.metadata.labels.as_ref().and_then(|labels| labels.get(name)).map_or("", String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VM: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 1);
+    const POD: Ipv4Addr = Ipv4Addr::new(10, 77, 3, 1);
+
+    fn seen(registered: &[Ipv4Addr], exported: &[Ipv4Addr], ready: &[Ipv4Addr], imported: &[Ipv4Addr]) -> Seen {
+        let of = |ips: &[Ipv4Addr]| Addresses::from([(SYNCED.to_owned(), ips.iter().copied().collect())]);
+        Seen { registered: of(registered), exported: of(exported), ready: of(ready), imported: of(imported) }
+    }
+
+    #[test]
+    fn both_sides_are_equal_whoever_wrote_what() {
+        assert!(seen(&[VM], &[POD], &[POD], &[VM]).differences().is_empty());
+        // A healed record, and a pod that registered itself.
+        assert!(seen(&[POD], &[VM], &[POD], &[VM]).differences().is_empty());
+    }
+
+    #[test]
+    fn a_difference_names_the_side_that_lacks_it() {
+        let lacks = |seen: Seen| seen.differences().into_iter().map(|(_, ip, side)| (ip, side)).collect::<Vec<_>>();
+        assert_eq!(lacks(seen(&[VM], &[], &[], &[])), [(VM, "cluster")]);
+        assert_eq!(lacks(seen(&[VM], &[], &[POD], &[VM])), [(POD, "registry")]);
+    }
 }

@@ -123,3 +123,25 @@ fn straight(points: &[String]) -> Vec<String> {
     let kept: Vec<usize> = (0..points.len()).filter(|n| !between(*n)).collect();
     kept.into_iter().map(|n| points[n].clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{Action, Target};
+
+    #[test]
+    fn faults_at_once_have_rows_of_their_own() {
+        let fault = |at, lasts| Fault {
+            at: Duration::from_secs(at),
+            lasts: Duration::from_secs(lasts),
+            action: Action::Kill(Target::Dns),
+        };
+        assert_eq!(lanes(&[fault(0, 40), fault(10, 5), fault(39, 5), fault(45, 5)]), [0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn a_line_keeps_its_corners() {
+        let points = ["0,1", "1,1", "2,1", "3,5"].map(ToOwned::to_owned);
+        assert_eq!(straight(&points), ["0,1", "2,1", "3,5"]);
+    }
+}
