@@ -232,6 +232,14 @@ fn mount_small_disk(data: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes all files of a bed that is no longer up.
+pub fn remove(dir: &Path) -> Result<()> {
+    let disk = dir.join(Target::Member(SMALL_DISK).to_string());
+    let unmounted = Command::new("umount").arg("--lazy").arg(&disk).status()?;
+    ensure!(unmounted.success(), "cannot unmount {}", disk.display());
+    std::fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))
+}
+
 /// The variables by which a replica's clock can be moved while it runs; libfaketime(1).
 fn clock(dir: &Path, replica: usize) -> Result<Vec<(String, String)>> {
     if !has_faketime() {

@@ -137,16 +137,11 @@ fn chaos(arguments: Arguments) -> Result<bool> {
         write(&repository().join("docs"), &table, &picture)?;
     }
     if why.is_empty() && !arguments.keep {
-        std::fs::remove_dir_all(&dir).or_else(unmounted)?;
+        bed::remove(&dir)?;
     } else {
         println!("logs are in {}", dir.display());
     }
     Ok(why.is_empty())
-}
-
-/// The root of a mounted file system stays until its namespace ends.
-fn unmounted(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::ResourceBusy { Ok(()) } else { Err(error) }
 }
 
 /// Puts the table between the marks of the document, and the picture beside it.

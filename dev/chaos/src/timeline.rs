@@ -13,6 +13,8 @@ const WIDTH: f64 = 1200.0;
 const LEFT: f64 = 130.0;
 const ROW: f64 = 15.0;
 const LAG: f64 = 120.0;
+/// The width of a letter on a bar.
+const LETTER: f64 = 4.3;
 /// Ticks of calls that failed within one such part of the width are one tick.
 const TICK: f64 = 1.0;
 
@@ -20,7 +22,8 @@ const TICK: f64 = 1.0;
 pub fn draw(plan: &Plan, outcome: &Outcome) -> String {
     let end = outcome.samples.last().map_or(plan.window, |sample| sample.at).max(plan.window);
     let x = |at: Duration| LEFT + at.as_secs_f64() / end.as_secs_f64() * (WIDTH - LEFT - 20.0);
-    let lanes = lanes(&plan.faults);
+    let letter = end.mul_f64(LETTER / (WIDTH - LEFT - 20.0));
+    let lanes = lanes(&plan.faults, letter);
     let count = lanes.iter().max().map_or(1, |last| last + 1);
     let calls_at = 30.0 + count as f64 * ROW + 15.0;
     let lag_at = calls_at + 60.0;
@@ -86,14 +89,16 @@ pub fn draw(plan: &Plan, outcome: &Outcome) -> String {
     svg
 }
 
-/// A row for each fault, so that no two at once share one, and each has room for its words.
-fn lanes(faults: &[Fault]) -> Vec<usize> {
+/// A row for each fault, so that no two at once share one, and each has room for its words. A letter is as wide as so
+/// much time.
+fn lanes(faults: &[Fault], letter: Duration) -> Vec<usize> {
     let mut free: Vec<Duration> = Vec::new();
     faults
         .iter()
         .map(|fault| {
             let lane = free.iter().position(|from| *from <= fault.at).unwrap_or(free.len());
-            let until = fault.ends().max(fault.at + Duration::from_secs(30));
+            let words = fault.action.to_string().chars().count();
+            let until = fault.ends().max(fault.at + letter * u32::try_from(words).unwrap_or(u32::MAX));
             if lane == free.len() {
                 free.push(until)
             } else {
@@ -136,7 +141,10 @@ mod tests {
             lasts: Duration::from_secs(lasts),
             action: Action::Kill(Target::Dns),
         };
-        assert_eq!(lanes(&[fault(0, 40), fault(10, 5), fault(39, 5), fault(45, 5)]), [0, 1, 2, 0]);
+        let faults = [fault(0, 40), fault(10, 5), fault(39, 5), fault(45, 5)];
+        assert_eq!(lanes(&faults, Duration::from_millis(100)), [0, 1, 1, 0]);
+        // "kill coredns" has twelve letters.
+        assert_eq!(lanes(&faults, Duration::from_secs(3)), [0, 1, 2, 0]);
     }
 
     #[test]
