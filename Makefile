@@ -61,9 +61,9 @@ node: setup-node ## Run the image and the chart on one real node until Ctrl-C; n
 test: parts ## Every test but the long stories
 	$(CARGO) test --workspace
 
-test-long: parts ## The stories that take minutes by their nature
+test-long: parts setup-chaos ## The stories that take minutes by their nature
 	$(CARGO) test --test e2e -- --ignored
-	$(MAKE) chaos MINUTES=1 SEED=1 REST=20
+	$(CARGO) test --workspace --test minute -- --ignored
 	$(MAKE) test-node
 
 test-node: setup-node ## The story of the image and the chart on one real node; needs root

@@ -153,6 +153,12 @@ impl Action {
         let touched = self.touches();
         touched.is_empty() || touched.iter().any(|target| !servers(target))
     }
+
+    /// True if a client of the registry may hear of a change late.
+    pub fn delays_clients(self) -> bool {
+        let touched = self.touches();
+        touched.is_empty() || touched.iter().any(|target| matches!(target, Target::Member(_) | Target::Client))
+    }
 }
 
 impl fmt::Display for Action {

@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use twinspan_testbed::{namespace, repository};
 
 use crate::run::Plan;
@@ -115,7 +115,9 @@ fn chaos(arguments: Arguments) -> Result<bool> {
     let plan = Plan { seed, window, rest: Duration::from_secs(arguments.rest), second: arguments.second, faults };
 
     let dir = std::env::temp_dir().join(format!("twinspan-chaos-{}", namespace::outer_pid()?));
-    let binary = std::env::current_exe()?.with_file_name("twinspan").display().to_string();
+    let binary = std::env::current_exe()?.with_file_name("twinspan");
+    ensure!(binary.exists(), "{} is missing; build it with `cargo build`", binary.display());
+    let binary = binary.display().to_string();
     let outcome = tokio::runtime::Runtime::new()?.block_on(async {
         tokio::select! {
             outcome = run::run(&plan, &dir, &binary) => outcome,

@@ -30,7 +30,8 @@ pub fn table(plan: &Plan, outcome: &Outcome, why: &[String]) -> String {
     both("failed, to dead pods", &|t| t.dead_pods.to_string());
     both("longest time without an answer", &|t| seconds(t.silence));
     let mut one = |what: &str, value: String| rows.push((what.to_owned(), value, String::new()));
-    one("calls to dead pods beyond the bound", m.late.to_string());
+    one("calls to dead servers on VMs that the control did not list", m.late.vms.to_string());
+    one("calls to dead pods beyond the bound", m.late.pods.to_string());
     let unanswered = outcome.asked.iter().filter(|asked| asked.answer.is_none()).count();
     let empty = outcome.asked.iter().filter(|asked| asked.answer == Some(0)).count();
     one(

@@ -3,6 +3,7 @@
 //! Owns the order: a healthy bed, faults under churn, the way back to equality, and rest. Refuses to judge.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +13,7 @@ use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep, timeout};
 use twinspan_testbed::{Twinspan, eventually, namespace};
 
-use crate::bed::{Bed, NAMESPACE, SYNCED};
+use crate::bed::{Bed, CONTROL, NAMESPACE, SYNCED};
 use crate::calls::{Call, tally};
 use crate::churn::Churn;
 use crate::fault::{Fault, PODS, REPLICAS, Target, VMS};
@@ -22,7 +23,7 @@ use crate::kubelet::Kubelet;
 use crate::samples::{self, Lag, Side, Wrong};
 use crate::sides::{self, Seen, Sides};
 use crate::supervisor::Supervisor;
-use crate::truth::Truth;
+use crate::truth::{Timeline, Truth};
 use crate::verdict::{self, Measured};
 
 /// How long a run waits for equality before it gives up: the longest hold, and the longest bound.
@@ -165,17 +166,17 @@ pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
     let foreign = foreign::look(&bed.members, &replicas, &logs, &history)?;
     let skipped = injector.skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
     let failures = injector.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let inner = notes.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     let measured = Measured {
         foreign: foreign.violations.len(),
         synced: tally(&calls[0], &instances, &plan.faults),
         control: tally(&calls[1], &instances, &plan.faults),
-        late: verdict::late_calls(&calls[0], &instances, &plan.faults),
+        late: verdict::late_calls(&calls[0], &instances, &inner.control, &plan.faults),
         equal_after: settled.equal_after,
         bound: verdict::bound(&plan.faults),
         writes_at_rest: settled.at_rest.len(),
         failures: failures.len(),
     };
-    let inner = notes.0.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(Outcome {
         measured,
         foreign,
@@ -320,6 +321,8 @@ struct Inner {
     samples: Vec<Sample>,
     asked: Vec<Asked>,
     memory: Vec<u64>,
+    /// When each VM was listed under the name of the control.
+    control: BTreeMap<Ipv4Addr, Timeline>,
 }
 
 impl Notes {
@@ -341,7 +344,13 @@ impl Notes {
             let (at, seen, instances) = (start.elapsed(), sides.seen(), truth.instances());
             let lag = lag.sample(seen.differences(), &instances, at);
             let sample = Sample { at, lag, wrong: samples::wrong(&seen, &instances, at) };
-            self.note(|inner| inner.samples.push(sample));
+            let listed = seen.registered.get(CONTROL).cloned().unwrap_or_default();
+            self.note(|inner| {
+                inner.samples.push(sample);
+                for ip in instances.keys() {
+                    inner.control.entry(*ip).or_default().set(at, listed.contains(ip));
+                }
+            });
             if round % 20 == 0 {
                 for (n, replica) in replicas.iter().enumerate() {
                     let used = replica.part().pid().ok().and_then(|pid| memory(pid).ok()).unwrap_or(0);
