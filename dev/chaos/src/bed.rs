@@ -276,12 +276,10 @@ pub async fn create_objects(client: &Client, endpoints: &[String]) -> Result<()>
             "spec": {"clusterIP": "None", "selector": {"app": name}, "ports": ports},
         }))?;
         Api::namespaced(client.clone(), NAMESPACE).create(&once, &service).await?;
-        // Kitex stops registering for good after five failures in a row, so what lives is put back. A short hold lets a
-        // run end soon.
+        // A short hold lets a run end soon.
         let registered: RegisteredService = serde_json::from_value(json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "metadata": {"name": name},
-            "spec": {"registryRef": {"name": "main"}, "import": {"onExpiry": "Heal"},
-                "deletionGuard": {"holdSeconds": 60}},
+            "spec": {"registryRef": {"name": "main"}, "deletionGuard": {"holdSeconds": 60}},
         }))?;
         Api::namespaced(client.clone(), NAMESPACE).create(&once, &registered).await?;
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns the undoing of each. Refuses to choose them, and to judge what follows.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -132,6 +133,16 @@ impl Injector<'_> {
             let _ = part.kill().await;
         }
         Ok(())
+    }
+
+    /// Starts hosts again.
+    pub async fn restart(&self, targets: &BTreeSet<Target>) {
+        for target in targets {
+            println!("{:>6.1} s  {target} is started again", self.start.elapsed().as_secs_f64());
+            // Nothing of it fails.
+            let _ = self.kill(*target).await;
+            self.supervisor.keep(*target);
+        }
     }
 
     /// The server of an instance stops or goes on answering.

@@ -3,7 +3,7 @@
 //! - [`schedule`]: which [`fault`]s, from a seed. [`bed`], [`second`]: the parts, each on a host of its own.
 //! - [`inject`]: carries the faults out, with [`nft`] and [`registry`]. [`supervisor`]: brings back what ended.
 //!   [`kubelet`]: writes the readiness of pods.
-//! - [`churn`]: the load. [`truth`]: who lives. [`sides`]: what both sides say.
+//! - [`run`]: one run. [`settle`]: its end. [`churn`]: the load. [`truth`]: who lives. [`sides`]: what both sides say.
 //! - [`calls`], [`samples`], [`foreign`]: what is measured. [`verdict`]: the bounds. [`report`], [`timeline`]: the
 //!   words and the picture.
 
@@ -21,6 +21,7 @@ mod run;
 mod samples;
 mod schedule;
 mod second;
+mod settle;
 mod sides;
 mod supervisor;
 mod timeline;

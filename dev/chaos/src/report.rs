@@ -56,6 +56,7 @@ pub fn table(plan: &Plan, outcome: &Outcome, why: &[String]) -> String {
     one("Twinspan's writes to records and slices", outcome.writes.to_string());
     let equal = m.equal_after.map_or("never".to_owned(), seconds);
     one("equal after the last fault and hold", format!("{equal} (bound {:.0} s)", m.bound.as_secs_f64()));
+    one("machines whose servers registered no more", outcome.settled.restarted.to_string());
     one(&format!("writes in {} at rest", seconds(plan.rest)), m.writes_at_rest.to_string());
     one(
         "foreign changes",
@@ -83,8 +84,8 @@ pub fn details(outcome: &Outcome) -> String {
         ("faults that could not begin", &outcome.skipped),
         ("faults that could not be undone", &outcome.failures),
         ("foreign changes", &outcome.foreign.violations),
-        ("differences", &outcome.differences),
-        ("written at rest", &outcome.at_rest),
+        ("differences", &outcome.settled.differences),
+        ("written at rest", &outcome.settled.at_rest),
     ];
     for (what, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
         let _ = writeln!(text, "{what}:");

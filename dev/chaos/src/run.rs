@@ -1,6 +1,6 @@
 //! One run from its first to its last second.
 //!
-//! Owns the order: a healthy bed, faults under churn, the way back to equality, and rest. Refuses to judge.
+//! Owns the order: a healthy bed, faults under churn, and [`settle`]. Refuses to judge.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -21,19 +21,12 @@ use crate::foreign;
 use crate::inject::Injector;
 use crate::kubelet::Kubelet;
 use crate::samples::{self, Lag, Side, Wrong};
-use crate::sides::{self, Seen, Sides};
+use crate::settle::{Settled, settle};
+use crate::sides::{Seen, Sides};
 use crate::supervisor::Supervisor;
 use crate::truth::{Timeline, Truth};
 use crate::verdict::{self, Measured};
 
-/// How long a run waits for equality before it gives up: the longest hold, and the longest bound.
-const PATIENCE: Duration = Duration::from_secs(300 + 90 + 30);
-/// Statuses follow what they report by up to 5 s, and Events too.
-const STATUSES: Duration = Duration::from_secs(10);
-/// Beyond the bound, to learn whether they become equal at all.
-const GRACE: Duration = Duration::from_secs(60);
-/// Between two words of what is waited for.
-const TOLD: Duration = Duration::from_secs(15);
 const DNS_PACE: Duration = Duration::from_millis(100);
 
 /// What a run is asked for.
@@ -73,13 +66,7 @@ pub struct Outcome {
     pub asked: Vec<Asked>,
     pub changes: usize,
     pub writes: usize,
-    /// When both sides were equal, from the beginning of the run.
-    pub equal_at: Option<Duration>,
-    /// The last moment at which the guard held removals after the last fault.
-    pub held_until: Option<Duration>,
-    /// What differed last, where they never became equal; and what was written at rest.
-    pub differences: Vec<String>,
-    pub at_rest: Vec<String>,
+    pub settled: Settled,
     /// Faults that could not begin, and those that could not be undone.
     pub skipped: Vec<String>,
     pub failures: Vec<String>,
@@ -145,7 +132,7 @@ pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
         tokio::join!(injector.run(&plan.faults), churn.run(plan.seed), stop);
         let last = start.elapsed();
         println!("{:>6.1} s  all faults have ended", last.as_secs_f64());
-        settle(&bed, start, last, plan, &sides).await
+        settle(&bed, &injector, last, plan, &sides).await
     };
     let settled = tokio::select! {
         settled = story => settled,
@@ -185,132 +172,12 @@ pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
         asked: inner.asked,
         changes: churn.changes.load(Ordering::Relaxed),
         writes: history.writes,
-        equal_at: settled.equal_at,
-        held_until: settled.held_until,
-        differences: settled.differences,
-        at_rest: settled.at_rest,
+        settled,
         skipped,
         failures,
         ended: supervisor.ended(),
         memory: inner.memory,
     })
-}
-
-#[derive(Debug, Default)]
-struct Settled {
-    equal_after: Option<Duration>,
-    equal_at: Option<Duration>,
-    held_until: Option<Duration>,
-    differences: Vec<String>,
-    at_rest: Vec<String>,
-}
-
-/// Waits until both sides are equal and hold what the cluster's pods and the servers on VMs say, and then until nothing
-/// should be written any more.
-async fn settle(bed: &Bed, start: Instant, last: Duration, plan: &Plan, sides: &Sides) -> Settled {
-    let mut settled = Settled::default();
-    // Twinspan's time begins when the others are at rest: Kubernetes' own controllers, after what they missed.
-    let mut others = last;
-    let mut told = Instant::now();
-    loop {
-        let now = start.elapsed();
-        match look(bed).await {
-            Ok(state) => {
-                if state.held {
-                    settled.held_until = Some(now);
-                }
-                if !state.others.is_empty() {
-                    others = now;
-                }
-                settled.differences = state.others.into_iter().chain(state.differences).collect();
-                if settled.differences.is_empty() && !state.held {
-                    let since = others.max(settled.held_until.unwrap_or_default());
-                    settled.equal_after = Some(now.saturating_sub(since));
-                    settled.equal_at = Some(now);
-                    break;
-                }
-            }
-            Err(error) => settled.differences = vec![format!("{error:#}")],
-        }
-        let since = last.max(others).max(settled.held_until.unwrap_or_default());
-        if now > last + PATIENCE || now > since + verdict::bound(&plan.faults) + GRACE {
-            println!("{:>6.1} s  the sides do not become equal", now.as_secs_f64());
-            return settled;
-        }
-        if told.elapsed() > TOLD {
-            told = Instant::now();
-            let what = if settled.differences.is_empty() {
-                "held by the guard".to_owned()
-            } else {
-                settled.differences.join("; ")
-            };
-            println!("{:>6.1} s  {what}", now.as_secs_f64());
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
-    println!("{:>6.1} s  both sides are equal", start.elapsed().as_secs_f64());
-    sleep(STATUSES).await;
-    match rest(bed, plan.rest, sides).await {
-        Ok(written) => settled.at_rest = written,
-        Err(error) => settled.at_rest = vec![format!("cannot look: {error:#}")],
-    }
-    settled
-}
-
-/// What was written in this time by Twinspan.
-async fn rest(bed: &Bed, rest: Duration, sides: &Sides) -> Result<Vec<String>> {
-    let (before, writes) = (sides::versions(bed).await?, sides.history().writes);
-    sleep(rest).await;
-    let after = sides::versions(bed).await?;
-    let mut written: Vec<String> = before
-        .iter()
-        .filter(|(name, version)| after.get(*name) != Some(*version))
-        .map(|(name, version)| format!("{name}: {version} became {:?}", after.get(name)))
-        .chain(after.keys().filter(|name| !before.contains_key(*name)).map(|name| format!("{name} is new")))
-        .collect();
-    let more = sides.history().writes - writes;
-    if written.is_empty() && more > 0 {
-        written.push(format!("{more} changes that came and went"));
-    }
-    Ok(written)
-}
-
-struct State {
-    held: bool,
-    /// What others than Twinspan have not done yet.
-    others: Vec<String>,
-    differences: Vec<String>,
-}
-
-async fn look(bed: &Bed) -> Result<State> {
-    let (held, seen, pods) = (sides::holds(bed).await?, Seen::now(bed).await?, sides::ready_pods(bed).await?);
-    let controlled = |name: &String| *name == SYNCED || crate::bed::CHURNED.contains(&name.as_str());
-    let ready: BTreeMap<_, _> = seen
-        .ready
-        .iter()
-        .filter(|(name, ips)| controlled(name) && !ips.is_empty())
-        .map(|(n, ips)| (n.clone(), ips.clone()))
-        .collect();
-    let mut others = Vec::new();
-    if ready != pods {
-        others.push(format!("ready pods in {NAMESPACE} are {pods:?}, Kubernetes' own slices have {ready:?}"));
-    }
-    for vm in (0..VMS).map(Target::Vm) {
-        let ip = bed.host(vm)?.address();
-        let registered =
-            [&seen.registered, &seen.exported].iter().any(|side| side.get(SYNCED).is_some_and(|all| all.contains(&ip)));
-        if !registered {
-            others.push(format!("the server on {vm} has no record, its own or a healed one"));
-        }
-    }
-    let mut differences: Vec<String> =
-        seen.differences().iter().map(|(name, ip, side)| format!("{name} {ip} is not in the {side}")).collect();
-    differences.extend(sides::second_lacks(bed, &seen).await?);
-    let all = seen.all(SYNCED).len();
-    if all != VMS + PODS {
-        differences.push(format!("{all} instances of {SYNCED}, {} live", VMS + PODS));
-    }
-    Ok(State { held, others, differences })
 }
 
 #[derive(Debug, Default)]

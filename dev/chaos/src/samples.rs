@@ -48,7 +48,6 @@ pub fn wrong(seen: &Seen, instances: &BTreeMap<Ipv4Addr, Instance>, now: Duratio
                 add(wrong);
             }
         }
-        // A healed record is Twinspan's, and its server is on a VM.
         let unknown = listed.iter().filter(|ip| !instances.contains_key(ip)).count();
         (0..unknown).for_each(|_| add(Wrong::Ghost));
     }

@@ -79,7 +79,7 @@ pub fn draw(plan: &Plan, outcome: &Outcome) -> String {
         .map(|(x, y)| format!("{x:.1},{y:.1}"))
         .collect();
     let _ = writeln!(svg, "<polyline points=\"{}\" fill=\"none\" stroke=\"#2f6f3e\"/>", straight(&points).join(" "));
-    for (at, what) in [(outcome.held_until, "last hold ends"), (outcome.equal_at, "equal")] {
+    for (at, what) in [(outcome.settled.held_until, "last hold ends"), (outcome.settled.equal_at, "equal")] {
         let Some(at) = at.map(x) else { continue };
         let _ =
             writeln!(svg, "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"30\" y2=\"{:.1}\" stroke=\"#444\"/>", lag_at + LAG);
