@@ -14,7 +14,7 @@ use crate::sides::{EPOCHS, History};
 
 const USER: &str = "system:serviceaccount:twinspan-system:twinspan";
 
-/// What the logs show.
+/// The findings in the logs.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
     /// Foreign changes, in words.

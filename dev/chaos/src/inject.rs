@@ -129,7 +129,7 @@ impl Injector<'_> {
         self.supervisor.leave(target);
         self.lives(target, false);
         for part in self.bed.parts(target) {
-            // One that has ended by itself is where it should be.
+            // A part that has ended by itself is where it should be.
             let _ = part.kill().await;
         }
         Ok(())

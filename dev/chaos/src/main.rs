@@ -122,7 +122,7 @@ fn chaos(arguments: Arguments) -> Result<bool> {
     let outcome = tokio::runtime::Runtime::new()?.block_on(async {
         tokio::select! {
             outcome = run::run(&plan, &dir, &binary) => outcome,
-            // This is the first process of its PID namespace: without a handler Ctrl-C would do nothing.
+            // Without a handler Ctrl-C does nothing to the first process of a PID namespace.
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }
     });

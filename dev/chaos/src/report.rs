@@ -62,6 +62,7 @@ pub fn table(plan: &Plan, outcome: &Outcome, why: &[String]) -> String {
         "foreign changes",
         format!("{} in {} writes ({} not comparable)", m.foreign, outcome.foreign.writes, outcome.foreign.unseen),
     );
+    one("replicas that ended by themselves", m.crashes.to_string());
     let memory: Vec<String> = outcome.memory.iter().map(|kib| format!("{} MiB", kib / 1024)).collect();
     one("most memory of the replicas", memory.join(", "));
 
@@ -77,7 +78,7 @@ pub fn table(plan: &Plan, outcome: &Outcome, why: &[String]) -> String {
     text
 }
 
-/// What went wrong in detail, for whoever looks for the cause.
+/// The details of a failure, for the search for its cause.
 pub fn details(outcome: &Outcome) -> String {
     let mut text = String::new();
     let lists = [

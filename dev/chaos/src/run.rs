@@ -29,7 +29,7 @@ use crate::verdict::{self, Measured};
 
 const DNS_PACE: Duration = Duration::from_millis(100);
 
-/// What a run is asked for.
+/// The order for a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
@@ -56,7 +56,7 @@ pub struct Asked {
     pub answer: Option<usize>,
 }
 
-/// Everything that a run measured.
+/// All measures of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub measured: Measured,
@@ -154,6 +154,7 @@ pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
     let skipped = injector.skipped.into_inner().unwrap_or_else(PoisonError::into_inner);
     let failures = injector.failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     let inner = notes.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let ended = supervisor.ended();
     let measured = Measured {
         foreign: foreign.violations.len(),
         synced: tally(&calls[0], &instances, &plan.faults),
@@ -162,6 +163,7 @@ pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
         equal_after: settled.equal_after,
         bound: verdict::bound(&plan.faults),
         writes_at_rest: settled.at_rest.len(),
+        crashes: ended.iter().filter(|(part, _)| part.starts_with("twinspan-")).map(|(_, times)| times).sum(),
         failures: failures.len(),
     };
     Ok(Outcome {
@@ -175,7 +177,7 @@ pub async fn run(plan: &Plan, dir: &Path, binary: &str) -> Result<Outcome> {
         settled,
         skipped,
         failures,
-        ended: supervisor.ended(),
+        ended,
         memory: inner.memory,
     })
 }

@@ -37,7 +37,7 @@ pub enum Wrong {
     Ghost,
 }
 
-/// Everything that is wrong at a moment, by side and kind, in instances.
+/// The number of instances that are wrong at a moment, by side and kind.
 pub fn wrong(seen: &Seen, instances: &BTreeMap<Ipv4Addr, Instance>, now: Duration) -> BTreeMap<(Side, Wrong), usize> {
     let mut found = BTreeMap::new();
     for (side, listed) in [(Side::Cluster, &seen.imported), (Side::Registry, &seen.exported)] {

@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(300);
 /// Two faults of one part are apart by this.
 const APART: Duration = Duration::from_secs(2);
 
-/// What the machine lets the bed do.
+/// The faults that a machine is able to make, of those that not every machine is.
 #[derive(Clone, Copy, Debug)]
 pub struct Abilities {
     /// `netem` is in the kernel.
@@ -76,7 +76,7 @@ impl Dice {
         let lasts = self.between(SHORTEST, LONGEST).min(left);
         loop {
             let action = self.action(abilities);
-            // What is done in a moment needs no more time than that.
+            // An action that is done in a moment needs no more time than that.
             let lasts = if action.is_momentary() { Duration::from_millis(SHORTEST) } else { lasts };
             let fault = Fault { at, lasts, action };
             let beside = || others.iter().filter(|o| o.overlaps(at.saturating_sub(APART), fault.ends() + APART));

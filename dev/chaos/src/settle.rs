@@ -38,9 +38,9 @@ pub struct Settled {
     pub held_until: Option<Duration>,
     /// Machines that were started again, for their servers registered no more.
     pub restarted: usize,
-    /// What differed last, where they never became equal.
+    /// The last differences, where the sides never became equal.
     pub differences: Vec<String>,
-    /// What was written at rest.
+    /// Twinspan's writes at rest.
     pub at_rest: Vec<String>,
 }
 
@@ -103,7 +103,7 @@ pub async fn settle(bed: &Bed, injector: &Injector<'_>, last: Duration, plan: &P
     settled
 }
 
-/// What was written in this time by Twinspan.
+/// The writes of Twinspan in this time.
 async fn rest(bed: &Bed, rest: Duration, sides: &Sides) -> Result<Vec<String>> {
     let (before, writes) = (sides::versions(bed).await?, sides.history().writes);
     sleep(rest).await;
@@ -123,7 +123,7 @@ async fn rest(bed: &Bed, rest: Duration, sides: &Sides) -> Result<Vec<String>> {
 
 struct State {
     held: bool,
-    /// What others than Twinspan have not done yet.
+    /// Work that others than Twinspan have not done yet.
     others: Vec<String>,
     /// The machines on which a server has no record of its own.
     unregistered: BTreeSet<Target>,

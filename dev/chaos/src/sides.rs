@@ -1,4 +1,4 @@
-//! What each side says, by watches of its own.
+//! The state of each side, by watches of its own.
 //!
 //! Owns the present state of both, their history as far as it was seen, and the count of Twinspan's writes. Refuses to
 //! judge, and to ask Twinspan.
@@ -61,14 +61,14 @@ impl Seen {
         found
     }
 
-    /// Everything under a name.
+    /// All addresses under a name.
     pub fn all(&self, name: &str) -> BTreeSet<Ipv4Addr> {
         let sides = [&self.registered, &self.exported, &self.ready, &self.imported];
         sides.into_iter().filter_map(|side| side.get(name)).flatten().copied().collect()
     }
 }
 
-/// What the watches have seen.
+/// The present state and the history, as the watches saw them.
 #[derive(Debug, Default)]
 pub struct Sides {
     records: Mutex<BTreeMap<String, (Ipv4Addr, bool)>>,
@@ -76,7 +76,7 @@ pub struct Sides {
     history: Mutex<History>,
 }
 
-/// What was seen of every key and every slice.
+/// The history of every key and every slice, as far as it was seen.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     /// For a key at a revision: whether a record of Twinspan was seen there, and whether one of somebody else. Both are

@@ -61,7 +61,7 @@ impl Supervisor {
                     }
                     if !soon || expected.contains(target) {
                         tried.insert(part.name().to_owned(), Instant::now());
-                        // It is tried again.
+                        // A start that fails is tried again.
                         let _ = part.start_again();
                     }
                 }

@@ -78,7 +78,7 @@ pub fn late_calls(
 /// Until when calls may fail: so long after the news, or after the faults that delay it.
 fn allowed(news: Duration, bound: Duration, faults: &[Fault], delays: fn(Action) -> bool) -> Duration {
     let mut until = news + bound;
-    // What carries the news is broken itself: the bound begins when that has ended, and that may be so again.
+    // While the way of the news is broken itself, the bound waits for the end of that, and that may be so again.
     for _ in 0..faults.len() {
         let broken = faults.iter().filter(|fault| delays(fault.action) && fault.overlaps(news, until));
         let healed = broken.map(|fault| {
@@ -94,7 +94,7 @@ fn allowed(news: Duration, bound: Duration, faults: &[Fault], delays: fn(Action)
     until
 }
 
-/// What a run measured and is judged by.
+/// The measures by which a run is judged.
 #[derive(Clone, Debug)]
 pub struct Measured {
     pub foreign: usize,
@@ -105,6 +105,9 @@ pub struct Measured {
     pub equal_after: Option<Duration>,
     pub bound: Duration,
     pub writes_at_rest: usize,
+    /// How often a replica ended by itself.
+    pub crashes: usize,
+    /// Faults that could not be undone.
     pub failures: usize,
 }
 
@@ -133,6 +136,7 @@ pub fn verdict(m: &Measured) -> Vec<String> {
         ),
     }
     fails(m.writes_at_rest > 0, format!("{} writes at rest", m.writes_at_rest));
+    fails(m.crashes > 0, format!("replicas ended by themselves {} times", m.crashes));
     fails(m.failures > 0, format!("{} faults could not be undone", m.failures));
     why
 }
@@ -214,6 +218,7 @@ mod tests {
             equal_after: Some(s(9)),
             bound: s(10),
             writes_at_rest: 0,
+            crashes: 0,
             failures: 0,
         };
         assert!(verdict(&clean).is_empty());
@@ -226,6 +231,7 @@ mod tests {
             Measured { equal_after: None, ..clean.clone() },
             Measured { equal_after: Some(s(11)), ..clean.clone() },
             Measured { writes_at_rest: 1, ..clean.clone() },
+            Measured { crashes: 1, ..clean.clone() },
             Measured { failures: 1, ..clean.clone() },
         ];
         assert!(cases.iter().all(|case| verdict(case).len() == 1));
