@@ -1,6 +1,6 @@
 //! The bed of a run: every part on a host of its own.
 //!
-//! Owns which part is where, and its start. Refuses to change anything after that.
+//! Owns which part is where, its start, and its files. Refuses to change anything while it runs.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -151,7 +151,7 @@ impl Bed {
             })
             .collect::<Result<_>>()?;
 
-        create_objects(&cluster.client, &endpoints(&members)).await?;
+        create_objects(&cluster.client, &endpoints(&members), &json!({})).await?;
         plant_foreign(&cluster.client, &members).await?;
         let pod_objects = Pods::in_namespace(&cluster.client, NAMESPACE).await?;
         let second = match second {
@@ -258,8 +258,9 @@ fn clock(dir: &Path, replica: usize) -> Result<Vec<(String, String)>> {
     Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
 }
 
-/// Creates what a user would: a ServiceRegistry at these URLs, and for each name a Service and a RegisteredService.
-pub async fn create_objects(client: &Client, endpoints: &[String]) -> Result<()> {
+/// Creates what a user would: a ServiceRegistry at these URLs, and for each name a Service and a RegisteredService with
+/// this `spec.import`.
+pub async fn create_objects(client: &Client, endpoints: &[String], import: &Value) -> Result<()> {
     let once = PostParams::default();
     let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
     Api::all(client.clone()).create(&once, &namespace).await?;
@@ -279,7 +280,7 @@ pub async fn create_objects(client: &Client, endpoints: &[String]) -> Result<()>
         // A short hold lets a run end soon.
         let registered: RegisteredService = serde_json::from_value(json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "metadata": {"name": name},
-            "spec": {"registryRef": {"name": "main"}, "deletionGuard": {"holdSeconds": 60}},
+            "spec": {"registryRef": {"name": "main"}, "import": import, "deletionGuard": {"holdSeconds": 60}},
         }))?;
         Api::namespaced(client.clone(), NAMESPACE).create(&once, &registered).await?;
     }

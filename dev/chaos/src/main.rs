@@ -6,6 +6,8 @@
 //! - [`run`]: one run. [`settle`]: its end. [`churn`]: the load. [`truth`]: who lives. [`sides`]: what both sides say.
 //! - [`calls`], [`samples`], [`foreign`]: what is measured. [`verdict`]: the bounds. [`report`], [`timeline`]: the
 //!   words and the picture.
+//!
+//! Owns the command line, and where the results of a run go. Refuses to know how a run goes.
 
 mod bed;
 mod calls;

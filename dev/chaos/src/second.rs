@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use kube::Client;
+use serde_json::json;
 use twinspan_testbed::{
     ControlPlane, Host, Kind, OPERATOR_NAMESPACE, Places, Twinspan, TwinspanOptions, apply_file, twinspan_manifest,
 };
@@ -45,7 +46,7 @@ impl Second {
         let replica = host("replica-b")?;
         let (place, address) = (replica.place(dir), replica.address());
         let replica = Twinspan::start(place, address, binary, &operator, &TwinspanOptions::default())?;
-        bed::create_objects(&cluster.client, endpoints).await?;
+        bed::create_objects(&cluster.client, endpoints, &json!({"otherClusters": "All"})).await?;
         replica.ready().await?;
         Ok(Self { cluster, replica, address })
     }
