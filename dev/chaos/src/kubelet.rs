@@ -18,6 +18,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 const FAILURES: u32 = 3;
 /// Until a pod whose server does not answer is not ready.
 pub const PROBES: Duration = Duration::from_secs(PERIOD.as_secs() * FAILURES as u64);
+/// Every so many probes the status is compared anyway (`syncPeriod`, pkg/kubelet/status/status_manager.go, v1.37).
+const AGAIN: u32 = 10;
 const DEADLINE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
@@ -43,17 +45,22 @@ impl Kubelet {
 
     async fn follow(&self, pods: &Pods, pod: usize, truth: &Truth, start: Instant) {
         let target = Target::Pod(pod);
-        let (mut written, mut failed) = (true, 0);
+        let (mut ready, mut failed) = (true, 0u32);
+        // The last answer of the API server; none if the last request may still be under way.
+        let mut written = Some(true);
         let mut probes = interval(PERIOD);
         probes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for number in 1u32.. {
             probes.tick().await;
             let alive = truth.serves(target, start.elapsed());
             failed = if alive { 0 } else { failed + 1 };
-            let ready = failed < FAILURES && (alive || written) && self.willing[pod].load(Ordering::Relaxed);
-            // Without an API server the next probe tries again.
-            if ready != written && write(pods, target, ready).await.is_ok() {
-                written = ready;
+            ready = failed < FAILURES && (alive || ready) && self.willing[pod].load(Ordering::Relaxed);
+            if written == Some(ready) && !number.is_multiple_of(AGAIN) {
+                continue;
+            }
+            // A request that was given up may be carried out later, over the one after it.
+            written = write(pods, target, ready).await.is_ok().then_some(ready);
+            if written.is_some() {
                 truth.wanted(target, start.elapsed(), ready);
             }
         }
