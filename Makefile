@@ -4,7 +4,7 @@ CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
 
-.PHONY: help setup setup-node testbed parts build crds manifests docs image demo node test test-long test-node sim soak lint deny clean
+.PHONY: help setup setup-node setup-chaos testbed parts build crds manifests docs image demo chaos node test test-long test-node sim soak lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,6 +14,9 @@ setup: ## Install what a fresh Debian or Ubuntu lacks, or name it
 
 setup-node: ## The same, with what a real node runs: containerd, runc, nftables, CNI plugins
 	@dev/setup node
+
+setup-chaos: ## The same, with what breaks networks and clocks: nftables, libfaketime
+	@dev/setup chaos
 
 testbed: setup
 	@dev/parts/build controlplane >/dev/null
@@ -45,6 +48,12 @@ demo: testbed ## Tell the story on real parts; KEEP=1 leaves it running
 	@$(CARGO) build --quiet -p twinspan -p twinspan-demo
 	@target/debug/demo $(if $(KEEP),--keep)
 
+chaos: setup-chaos testbed ## Break several parts at once, under churn; options: MINUTES=10 SEED=n REST=60 SECOND=1 KEEP=1 WRITE=1
+	@dev/parts/build etcdutl >/dev/null
+	@$(CARGO) build --quiet -p twinspan -p twinspan-chaos
+	@target/debug/chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(REST),--rest $(REST)) \
+		$(if $(SECOND),--second) $(if $(KEEP),--keep) $(if $(WRITE),--write)
+
 node: setup-node ## Run the image and the chart on one real node until Ctrl-C; needs root
 	@$(CARGO) build --quiet --workspace --bin node
 	@target/debug/node
@@ -52,8 +61,9 @@ node: setup-node ## Run the image and the chart on one real node until Ctrl-C; n
 test: parts ## Every test but the long stories
 	$(CARGO) test --workspace
 
-test-long: parts ## The stories that take minutes by their nature
+test-long: parts setup-chaos ## The stories that take minutes by their nature
 	$(CARGO) test --test e2e -- --ignored
+	$(CARGO) test --workspace --test minute -- --ignored
 	$(MAKE) test-node
 
 test-node: setup-node ## The story of the image and the chart on one real node; needs root

@@ -6,11 +6,13 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudwego/kitex/client"
 	"github.com/cloudwego/kitex/client/genericclient"
 	"github.com/cloudwego/kitex/pkg/discovery"
+	"github.com/cloudwego/kitex/pkg/endpoint"
 	"github.com/cloudwego/kitex/pkg/generic"
 	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/registry"
@@ -96,8 +98,23 @@ func kitexResolver(where etcdFlags) (discovery.Resolver, error) {
 	return etcd.NewEtcdResolver(where.list(), etcd.WithEtcdServicePrefix(where.prefix))
 }
 
-// kitexClient calls all the time and says who answered: its load balancer polls
-// the registry every 5 s, as any Kitex client's does. With -host it knows no
+// calledKey is where a call's context has the address that the load balancer chose.
+type calledKey struct{}
+
+// noteCalled keeps the chosen address, which the error of a failed call does not always name.
+func noteCalled(next endpoint.Endpoint) endpoint.Endpoint {
+	return func(ctx context.Context, request, response interface{}) error {
+		called, noted := ctx.Value(calledKey{}).(*atomic.Value)
+		if to := rpcinfo.GetRPCInfo(ctx).To(); noted && to != nil && to.Address() != nil {
+			called.Store(to.Address().String())
+		}
+		return next(ctx, request, response)
+	}
+}
+
+// kitexClient calls all the time and says who answered, whom a failed call was
+// for, and how many milliseconds each call took: its load balancer polls the
+// registry every 5 s, as any Kitex client's does. With -host it knows no
 // registry and calls a name or an address, as programs in pods do.
 func kitexClient(args []string) error {
 	set := flag.NewFlagSet("kitex-client", flag.ExitOnError)
@@ -122,6 +139,7 @@ func kitexClient(args []string) error {
 	}
 	caller, err := genericclient.NewClient(where.service, g,
 		target,
+		client.WithInstanceMW(noteCalled),
 		client.WithConnectTimeout(time.Second),
 		client.WithRPCTimeout(2*time.Second))
 	if err != nil {
@@ -129,12 +147,17 @@ func kitexClient(args []string) error {
 	}
 	say("started", nil)
 	for {
-		answer, err := caller.GenericCall(context.Background(), "Whoami", `"client"`)
+		// A timed-out call may still be noting its address while this one goes on.
+		called := new(atomic.Value)
+		began := time.Now()
+		answer, err := caller.GenericCall(context.WithValue(context.Background(), calledKey{}, called), "Whoami", `"client"`)
+		call := map[string]any{"took": time.Since(began).Milliseconds()}
 		if err != nil {
-			say("call", map[string]any{"error": err.Error()})
+			call["error"], call["to"] = err.Error(), called.Load()
 		} else {
-			say("call", map[string]any{"from": answer})
+			call["from"] = answer
 		}
+		say("call", call)
 		time.Sleep(*interval)
 	}
 }

@@ -87,7 +87,7 @@ impl Bed {
     pub async fn start_three(&self, name: &str) -> Result<Vec<Etcd>> {
         let members: Vec<(String, Ipv4Addr)> =
             (0..3).map(|n| (format!("{name}-{n}"), address::next_registry(self.net))).collect();
-        let spawn = |(name, ip): &(String, Ipv4Addr)| Etcd::spawn_member(name, &self.dir, *ip, &members);
+        let spawn = |(name, ip): &(String, Ipv4Addr)| Etcd::spawn_member(name, &self.dir, *ip, &members, &[]);
         let all: Vec<Etcd> = members.iter().map(spawn).collect::<Result<_>>()?;
         for member in &all {
             member.ready().await?;

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::{Api, Client};
 
 use crate::etcd::Etcd;
+use crate::network::Place;
 use crate::part::Part;
 use crate::pki::Authority;
 use crate::{Kubeconfig, access, eventually, namespace, repository};
@@ -33,7 +34,7 @@ pub struct Kind {
 
 impl Kind {
     /// Pods are objects without processes.
-    pub(crate) const WITHOUT_NODES: Self = Self {
+    pub const WITHOUT_NODES: Self = Self {
         users: &[],
         apiserver: &[
             "--authorization-mode=RBAC",
@@ -47,6 +48,14 @@ impl Kind {
         // Before the controllers start: the garbage collector looks for new kinds only every 30 s.
         manifests: &["crds/serviceregistries.yaml", "crds/registeredservices.yaml"],
     };
+}
+
+/// Where the parts of a control plane run.
+#[derive(Clone, Debug)]
+pub struct Places {
+    pub etcd: Place,
+    pub apiserver: Place,
+    pub controller_manager: Place,
 }
 
 pub struct ControlPlane {
@@ -68,7 +77,14 @@ impl std::fmt::Debug for ControlPlane {
 
 impl ControlPlane {
     pub async fn start(dir: &Path, ip: Ipv4Addr, etcd_ip: Ipv4Addr, kind: Kind) -> Result<Self> {
-        let etcd = Etcd::spawn("cluster-etcd", dir, etcd_ip, &[])?;
+        let here = || Place::from(dir);
+        let places = Places { etcd: here(), apiserver: here(), controller_manager: here() };
+        Self::start_on(dir, places, ip, etcd_ip, kind).await
+    }
+
+    /// The same with a place for each part. Keys, kubeconfigs and the audit log are in `dir`.
+    pub async fn start_on(dir: &Path, places: Places, ip: Ipv4Addr, etcd_ip: Ipv4Addr, kind: Kind) -> Result<Self> {
+        let etcd = Etcd::spawn("cluster-etcd", places.etcd, etcd_ip, &[])?;
         let pki = Authority::create(&dir.join("pki"))?;
         let (cert, key) = pki.issue(
             "apiserver",
@@ -117,7 +133,7 @@ impl ControlPlane {
         ];
         flags.extend(kind.apiserver.iter().map(|flag| (*flag).to_owned()));
         let binary = namespace::binary("controlplane")?;
-        let apiserver = Part::start("kube-apiserver", dir, &binary, &flags, &[])?;
+        let apiserver = Part::start("kube-apiserver", places.apiserver, &binary, &flags, &[])?;
         let client = admin.client().await?;
         api_ready(&client, &apiserver).await?;
 
@@ -134,7 +150,8 @@ impl ControlPlane {
             format!("--root-ca-file={}", show(&ca)),
         ];
         flags.extend(kind.controller_manager.iter().map(|flag| (*flag).to_owned()));
-        let controller_manager = Part::start("kube-controller-manager", dir, &binary, &flags, &[])?;
+        let controller_manager =
+            Part::start("kube-controller-manager", places.controller_manager, &binary, &flags, &[])?;
         Ok(Self { etcd, apiserver, controller_manager, admin, client, audit_log, server, ca })
     }
 
@@ -154,7 +171,7 @@ impl ControlPlane {
     }
 
     /// The kubeconfig of an existing ServiceAccount.
-    pub(crate) async fn account(&self, dir: &Path, namespace: &str, name: &str) -> Result<Kubeconfig> {
+    pub async fn account(&self, dir: &Path, namespace: &str, name: &str) -> Result<Kubeconfig> {
         let token = access::token(&self.client, namespace, name).await?;
         self.kubeconfig(dir, name, &token)
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -15,6 +14,7 @@ use kube::Client;
 use tokio::net::TcpStream;
 
 use crate::controlplane::ControlPlane;
+use crate::network::Place;
 use crate::part::Part;
 use crate::{access, eventually, namespace, repository};
 
@@ -34,7 +34,10 @@ pub struct Dns {
 }
 
 impl Dns {
-    pub(crate) async fn start(dir: &Path, ip: Ipv4Addr, cluster: &ControlPlane) -> Result<Self> {
+    /// Starts it without waiting for it.
+    pub async fn start(place: impl Into<Place>, ip: Ipv4Addr, cluster: &ControlPlane) -> Result<Self> {
+        let place = place.into();
+        let dir = place.dir();
         let client: &Client = &cluster.client;
         access::apply_file(client, &repository().join("dev/testbed/manifests/coredns.yaml")).await?;
         let kubeconfig = cluster.account(dir, "kube-system", "coredns").await?;
@@ -48,7 +51,7 @@ impl Dns {
             ),
         )?;
         let args = ["-conf".to_owned(), corefile.display().to_string()];
-        let part = Part::start("coredns", dir, &namespace::binary("coredns")?, &args, &[])?;
+        let part = Part::start("coredns", place, &namespace::binary("coredns")?, &args, &[])?;
         let address = SocketAddr::from((ip, 53));
         let config = ResolverConfig::from_name_servers(vec![NameServerConfig::udp_and_tcp(IpAddr::V4(ip))]);
         let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -60,7 +63,8 @@ impl Dns {
         Ok(Self { part, address, resolver: builder.build()? })
     }
 
-    pub(crate) async fn ready(&self) -> Result<()> {
+    /// Waits until it answers.
+    pub async fn ready(&self) -> Result<()> {
         eventually("CoreDNS answers", Duration::from_secs(30), || async {
             self.part.check_running()?;
             TcpStream::connect(self.address).await?;

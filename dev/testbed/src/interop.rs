@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use tokio::process::Command;
 
+use crate::network::Place;
 use crate::part::Part;
 use crate::{eventually, namespace};
 
@@ -74,7 +74,7 @@ pub struct Server {
 
 impl Server {
     pub async fn start(
-        dir: &Path,
+        place: impl Into<Place>,
         etcd: &str,
         service: &str,
         address: SocketAddr,
@@ -106,7 +106,7 @@ impl Server {
         }
         let at = address.to_string().replace([':', '[', ']'], "_");
         let name = format!("{}-server-{service}-{at}", framework.program());
-        let part = Part::start(&name, dir, &namespace::binary("interop")?, &args, &env)?;
+        let part = Part::start(&name, place, &namespace::binary("interop")?, &args, &env)?;
         let server = Self { part, address };
         eventually("the server serves", Duration::from_secs(20), || async {
             server.part.check_running()?;
@@ -147,11 +147,30 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub fn start(dir: &Path, framework: Framework, etcd: &str, service: &str, prefix: Option<&str>) -> Result<Self> {
+    pub fn start(
+        place: impl Into<Place>,
+        framework: Framework,
+        etcd: &str,
+        service: &str,
+        prefix: Option<&str>,
+    ) -> Result<Self> {
+        Self::start_every(place, framework, etcd, service, prefix, None)
+    }
+
+    /// The same with so much time between two calls, which Kitex alone lets one choose.
+    pub fn start_every(
+        place: impl Into<Place>,
+        framework: Framework,
+        etcd: &str,
+        service: &str,
+        prefix: Option<&str>,
+        interval: Option<Duration>,
+    ) -> Result<Self> {
         let program = format!("{}-client", framework.program());
         let mut args = vec![program.clone(), format!("-service={service}"), format!("-etcd={etcd}")];
         args.extend(prefix.map(|prefix| format!("-prefix={prefix}")));
-        let part = Part::start(&format!("{program}-{service}"), dir, &namespace::binary("interop")?, &args, &[])?;
+        args.extend(interval.map(|interval| format!("-interval={}ms", interval.as_millis())));
+        let part = Part::start(&format!("{program}-{service}"), place, &namespace::binary("interop")?, &args, &[])?;
         Ok(Self { part })
     }
 

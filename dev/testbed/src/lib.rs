@@ -3,7 +3,8 @@
 //!
 //! - [`namespace`]: runs the program again inside the namespace.
 //! - [`Bed`]: one control plane, its DNS, and registries beside it.
-//! - [`Part`]: one process. [`Link`]: one connection that can be cut.
+//! - [`Part`]: one process. [`Link`]: one connection that can be cut. [`Host`]: a network namespace of its own for
+//!   parts.
 //! - [`oracle`]: Kubernetes' own code, for expected values. [`prometheus`]: Prometheus' own code, for firing alerts.
 //!
 //! Errors address the person who runs a test, so they are texts with a context (`anyhow`).
@@ -19,6 +20,7 @@ mod etcd;
 mod interop;
 mod link;
 pub mod namespace;
+mod network;
 pub mod oracle;
 mod part;
 mod pki;
@@ -30,12 +32,13 @@ mod wait;
 pub use access::{Kubeconfig, apply_file};
 pub use address::{next_v4, next_v6};
 pub use bed::{Bed, OPERATOR_NAMESPACE};
-pub use controlplane::{ControlPlane, Kind};
+pub use controlplane::{ControlPlane, Kind, Places};
 pub use deployment::{container as twinspan_container, manifest as twinspan_manifest};
 pub use dns::{Dns, SrvTarget};
-pub use etcd::{Etcd, GrpcProxy, LossyProxy, Tls};
+pub use etcd::{Etcd, GrpcProxy, LossyProxy, Request, Tls, requests};
 pub use interop::{Call, Caller, Framework, Resolved, Server, ServerOptions, resolve};
 pub use link::Link;
+pub use network::{Host, OBSERVER, Place};
 pub use part::Part;
 pub use pods::{NODE, Pods};
 pub use twinspan::{Options as TwinspanOptions, Twinspan};

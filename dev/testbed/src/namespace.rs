@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::repository;
+use crate::{network, repository};
 
 const INSIDE: &str = "TWINSPAN_INSIDE_BED";
 /// The parts of a bed.
@@ -23,14 +23,20 @@ pub const ASKED: [&str; 4] = ["oracle", "helm", "prometheus", "etcdutl"];
 /// Returns inside the namespaces. Outside, it builds the missing parts of a bed and these parts (which needs the
 /// network), and then replaces the process with one inside.
 pub fn enter(parts: &[&str]) -> Result<()> {
-    if is_inside() {
-        return set_up();
-    }
+    if is_inside() { set_up() } else { unshare(&[], parts) }
+}
+
+/// The same for a bed whose parts are on [`network::Host`]s of their own, which also takes a mount namespace.
+pub fn enter_with_hosts(parts: &[&str]) -> Result<()> {
+    if is_inside() { network::set_up() } else { unshare(&["--mount"], parts) }
+}
+
+fn unshare(more: &[&str], parts: &[&str]) -> Result<()> {
     let mut command = Command::new("unshare");
     if !is_root()? {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--net", "--pid", "--fork", "--kill-child", "--"]);
+    command.args(more).args(["--net", "--pid", "--fork", "--kill-child", "--"]);
     can_unshare(&command)?;
     for part in BED.iter().chain(parts) {
         command.env(variable(part), build(part)?);

@@ -10,6 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::network::Place;
 
 /// How long a process may take to end after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -23,7 +26,7 @@ pub struct Part {
     env: Vec<(String, String)>,
     log: PathBuf,
     child: Mutex<Option<Child>>,
-    lines: Arc<Mutex<Vec<String>>>,
+    lines: Arc<Mutex<Vec<(Instant, String)>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -31,13 +34,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Part {
-    pub fn start(name: &str, dir: &Path, program: &str, args: &[String], env: &[(&str, String)]) -> Result<Self> {
+    pub fn start(
+        name: &str,
+        place: impl Into<Place>,
+        program: &str,
+        args: &[String],
+        env: &[(&str, String)],
+    ) -> Result<Self> {
+        let place = place.into();
+        let (program, args) = place.command(program, args);
         let part = Self {
             name: name.to_owned(),
-            program: program.to_owned(),
-            args: args.to_vec(),
+            program,
+            args,
             env: env.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
-            log: dir.join(format!("{name}.log")),
+            log: place.dir().join(format!("{name}.log")),
             child: Mutex::new(None),
             lines: Arc::default(),
         };
@@ -79,12 +90,17 @@ impl Part {
 
     /// Standard output so far.
     pub fn lines(&self) -> Vec<String> {
-        lock(&self.lines).clone()
+        self.lines_since(0)
     }
 
     /// The lines after the first `from`.
     pub fn lines_since(&self, from: usize) -> Vec<String> {
-        lock(&self.lines).get(from..).map(<[String]>::to_vec).unwrap_or_default()
+        self.stamped_since(from).into_iter().map(|(_, line)| line).collect()
+    }
+
+    /// The same, with the moment at which each was read.
+    pub fn stamped_since(&self, from: usize) -> Vec<(Instant, String)> {
+        lock(&self.lines).get(from..).map(<[_]>::to_vec).unwrap_or_default()
     }
 
     pub fn line_count(&self) -> usize {
@@ -157,11 +173,15 @@ impl Part {
     }
 }
 
-async fn collect(stdout: tokio::process::ChildStdout, mut log: std::fs::File, lines: Arc<Mutex<Vec<String>>>) {
+async fn collect(
+    stdout: tokio::process::ChildStdout,
+    mut log: std::fs::File,
+    lines: Arc<Mutex<Vec<(Instant, String)>>>,
+) {
     use std::io::Write;
     let mut reader = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = reader.next_line().await {
         let _ = writeln!(log, "{line}");
-        lock(&lines).push(line);
+        lock(&lines).push((Instant::now(), line));
     }
 }

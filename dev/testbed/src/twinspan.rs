@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::network::Place;
 use crate::part::Part;
 use crate::{Kubeconfig, OPERATOR_NAMESPACE, deployment, eventually};
 
@@ -24,6 +25,8 @@ pub struct Options {
     pub kubeconfig: Option<Kubeconfig>,
     /// The file that it sees as `/etc/hosts`; absent is the machine's.
     pub hosts: Option<PathBuf>,
+    /// Variables of its environment besides those of the chart.
+    pub env: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -33,8 +36,9 @@ pub struct Twinspan {
 }
 
 impl Twinspan {
-    pub(crate) fn start(
-        dir: &Path,
+    /// Starts it without waiting for it, as the user of `kubeconfig` unless the options name another.
+    pub fn start(
+        place: impl Into<Place>,
         ip: Ipv4Addr,
         binary: &str,
         kubeconfig: &Kubeconfig,
@@ -58,12 +62,13 @@ impl Twinspan {
         // The logs of a failed story need more detail than those of a user.
         let filter = std::env::var("TWINSPAN_LOG").unwrap_or_else(|_| "info,kube_client=off,twinspan=debug".to_owned());
         env.push(("RUST_LOG".to_owned(), filter));
+        env.extend(options.env.iter().cloned());
         let env: Vec<(&str, String)> = env.iter().map(|(variable, value)| (variable.as_str(), value.clone())).collect();
         let (program, args) = match &options.hosts {
             Some(hosts) => ("unshare", with_hosts(hosts, binary, args)),
             None => (binary, args),
         };
-        Ok(Self { part: Part::start(&name, dir, program, &args, &env)?, admin })
+        Ok(Self { part: Part::start(&name, place, program, &args, &env)?, admin })
     }
 
     pub fn part(&self) -> &Part {

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use super::witness::{Event, History, Record, Request};
+use twinspan_testbed::Request;
+
+use super::witness::{Event, History, Record};
 
 /// The writes of the test itself; every other write is Twinspan's.
 #[derive(Clone, Debug, Default)]

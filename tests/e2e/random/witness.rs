@@ -1,7 +1,6 @@
 //! The witness: an independent record of the events in a registry.
 //!
-//! Owns a watch of every key, and the reading of etcd's own log, which has every request with its compares. Refuses to
-//! judge.
+//! Owns a watch of every key; etcd's own log has every request with its compares. Refuses to judge.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use etcd_client::{EventType, WatchOptions};
-use serde_json::Value;
-use twinspan_testbed::{Etcd, eventually};
+use twinspan_testbed::{Etcd, Request, eventually, requests};
 
 /// One key at one revision.
 #[derive(Clone, Debug)]
@@ -26,13 +24,6 @@ pub struct Event {
 pub struct Record {
     pub value: String,
     pub lease: i64,
-}
-
-/// One write request in etcd's log: `Put`, `DeleteRange` or `Txn`, and its content.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub kind: String,
-    pub content: String,
 }
 
 #[derive(Clone, Debug)]
@@ -90,9 +81,8 @@ impl Witness {
             Ok(seen.iter().filter(|event| !event.key.starts_with("witness/")).cloned().collect::<Vec<_>>())
         })
         .await?;
-        let text = std::fs::read_to_string(&self.log)?;
-        let lines = text.lines().filter(|line| line.contains("\"request stats\""));
-        let requests = lines.filter_map(request).filter(|request| !request.content.contains("witness/")).collect();
+        let requests = requests(&self.log)?;
+        let requests = requests.into_iter().filter(|request| !request.content.contains("witness/")).collect();
         Ok(History { events, requests })
     }
 }
@@ -101,15 +91,4 @@ impl Drop for Witness {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-fn request(line: &str) -> Option<Request> {
-    // The last line may be incomplete.
-    let line: Value = serde_json::from_str(line).ok()?;
-    let kind = line["response type"].as_str()?.strip_prefix("/etcdserverpb.KV/")?.to_owned();
-    let content = line["request content"].as_str()?.to_owned();
-    // The log has no content for a transaction that failed, and such a transaction wrote nothing.
-    let writes = ["request_put:", "request_delete_range:"].iter().any(|op| content.contains(op));
-    let kept = matches!(kind.as_str(), "Put" | "DeleteRange") || (kind == "Txn" && writes);
-    kept.then_some(Request { kind, content })
 }

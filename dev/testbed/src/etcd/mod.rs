@@ -6,6 +6,7 @@
 mod faults;
 mod lossy;
 mod proxy;
+mod requests;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -19,11 +20,13 @@ use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, Put
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::network::Place;
 use crate::part::Part;
 use crate::{eventually, namespace};
 
 pub use lossy::LossyProxy;
 pub use proxy::GrpcProxy;
+pub use requests::{Request, requests};
 pub use tls::Tls;
 
 const PORT: u16 = 2379;
@@ -43,14 +46,14 @@ pub struct Etcd {
 
 impl Etcd {
     /// Starts it without waiting for it.
-    pub fn spawn(name: &str, dir: &Path, ip: Ipv4Addr, flags: &[String]) -> Result<Self> {
-        Self::spawn_with(name, dir, ip, "http", flags)
+    pub fn spawn(name: &str, place: impl Into<Place>, ip: Ipv4Addr, flags: &[String]) -> Result<Self> {
+        Self::spawn_with(name, place.into(), ip, "http", flags)
     }
 
     /// Starts it with TLS, for clients with a certificate only.
     pub(crate) fn spawn_tls(name: &str, dir: &Path, ip: Ipv4Addr) -> Result<(Self, Tls)> {
         let tls = Tls::create(&dir.join(format!("{name}-pki")), ip)?;
-        let mut etcd = Self::spawn_with(name, dir, ip, "https", &tls.flags())?;
+        let mut etcd = Self::spawn_with(name, dir.into(), ip, "https", &tls.flags())?;
         let (cert, key) = tls.client_certificate("administrator", None)?;
         let ca = Certificate::from_pem(tls.ca()?);
         etcd.tls = Some(TlsOptions::new().ca_certificate(ca).identity(Identity::from_pem(cert, key)));
@@ -58,21 +61,28 @@ impl Etcd {
     }
 
     /// Starts one member of several, which answers once most of them run.
-    pub(crate) fn spawn_member(name: &str, dir: &Path, ip: Ipv4Addr, members: &[(String, Ipv4Addr)]) -> Result<Self> {
+    pub fn spawn_member(
+        name: &str,
+        place: impl Into<Place>,
+        ip: Ipv4Addr,
+        members: &[(String, Ipv4Addr)],
+        more: &[&str],
+    ) -> Result<Self> {
         let peers: Vec<String> = members.iter().map(|(name, ip)| format!("{name}=http://{ip}:{}", PORT + 1)).collect();
         // etcd uses the last of repeated flags.
-        let flags = [
+        let mut flags = vec![
             format!("--name={name}"),
             format!("--initial-cluster={}", peers.join(",")),
             // Members that get no processor for a second must not cause an election.
             "--heartbeat-interval=300".to_owned(),
             "--election-timeout=3000".to_owned(),
         ];
-        Self::spawn_with(name, dir, ip, "http", &flags)
+        flags.extend(more.iter().map(|flag| (*flag).to_owned()));
+        Self::spawn_with(name, place.into(), ip, "http", &flags)
     }
 
-    fn spawn_with(name: &str, dir: &Path, ip: Ipv4Addr, scheme: &str, flags: &[String]) -> Result<Self> {
-        let data = dir.join(name);
+    fn spawn_with(name: &str, place: Place, ip: Ipv4Addr, scheme: &str, flags: &[String]) -> Result<Self> {
+        let data = place.dir().join(name);
         let client = format!("{scheme}://{ip}:{PORT}");
         let peer = format!("http://{ip}:{}", PORT + 1);
         let mut args: Vec<String> = [
@@ -91,7 +101,7 @@ impl Etcd {
         .map(ToOwned::to_owned)
         .into();
         args.extend_from_slice(flags);
-        let part = Part::start(name, dir, &namespace::binary("controlplane")?, &args, &[])?;
+        let part = Part::start(name, place, &namespace::binary("controlplane")?, &args, &[])?;
         Ok(Self { part, endpoint: client, peer, data, tls: None, user: OnceLock::new() })
     }
 
@@ -106,6 +116,11 @@ impl Etcd {
 
     pub fn part(&self) -> &Part {
         &self.part
+    }
+
+    /// The directory of its data.
+    pub fn data(&self) -> &Path {
+        &self.data
     }
 
     /// Client URL.
