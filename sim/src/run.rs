@@ -26,6 +26,8 @@ const BEGINNING: Duration = Duration::from_secs(120);
 const CONVERGENCE: Duration = Duration::from_secs(100);
 /// The longest hold, and what may follow it.
 const LONGEST: Duration = Duration::from_secs(1200);
+/// Time after the last change in which statuses and Events may follow.
+const QUIET: Duration = Duration::from_secs(75);
 /// Length of the rest.
 const REST: Duration = Duration::from_secs(60);
 
@@ -209,12 +211,16 @@ pub async fn equal_within(world: &World, within: Duration, when: &str) -> Vec<Vi
 /// Rest, in which nothing is written; then a restart of every replica, which writes neither a record nor a slice.
 async fn at_rest(world: &World, restarts: bool) -> Vec<Violation> {
     // Statuses and Events follow what they tell of.
-    sleep(Duration::from_secs(70)).await;
+    let began = world.now();
+    while world.now() < began + LONGEST && (rest::holds(world) || world.now() < rest::last_change(world) + QUIET) {
+        sleep(Duration::from_secs(5)).await;
+    }
     let from = world.now();
     sleep(REST).await;
     let mut violations = rest::quiet(&world.wire.log(), from, world.now());
     violations.truncate(3);
-    if restarts {
+    // A hold that goes on is judged anew.
+    if restarts && !rest::holds(world) {
         let from = world.now();
         for replica in &world.replicas {
             replica.crash(world);

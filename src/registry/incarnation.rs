@@ -51,6 +51,8 @@ pub enum IncarnationKey {
 pub struct IncarnationTracker {
     /// `None` before the first contact.
     known: Option<LastKnown>,
+    /// The highest counter of our epoch, whatever became of the registry since.
+    highest_epoch: u64,
     /// The values that this session found; `None` without a fence.
     found: Option<FenceValues>,
     incarnation: Incarnation,
@@ -66,8 +68,10 @@ pub struct IncarnationTracker {
 
 impl IncarnationTracker {
     pub fn new(known: Option<LastKnown>) -> Self {
+        let highest_epoch = known.as_ref().and_then(|known| known.epoch).unwrap_or_default();
         Self {
             known,
+            highest_epoch,
             found: None,
             incarnation: Incarnation::AsItWas,
             all_listed: true,
@@ -99,10 +103,15 @@ impl IncarnationTracker {
 
     /// This process raised the epoch, and created the incarnation key if it was missing.
     pub fn raised(&mut self, epoch: u64, incarnation: Option<String>) {
+        self.highest_epoch = self.highest_epoch.max(epoch);
         if let Some(known) = &mut self.known {
             known.epoch = Some(epoch);
             known.incarnation = incarnation.or_else(|| known.incarnation.take());
         }
+    }
+
+    pub fn highest_epoch(&self) -> u64 {
+        self.highest_epoch
     }
 
     /// The server says that a key has an older revision than the known one.
@@ -163,6 +172,8 @@ impl IncarnationTracker {
     /// The registry that answers is the known one from now on.
     fn take_over(&mut self, cluster_id: u64, found: Option<FenceValues>) {
         let known = self.known.take().unwrap_or_default();
+        let epoch = found.as_ref().and_then(|found| found.epoch);
+        self.highest_epoch = self.highest_epoch.max(epoch.unwrap_or_default());
         let (incarnation, epoch) = match found {
             None => (known.incarnation, known.epoch),
             Some(FenceValues { incarnation, epoch }) => match incarnation {

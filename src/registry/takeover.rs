@@ -125,6 +125,7 @@ async fn take_over(
     let decision = decide(&FenceInput {
         found: text.as_deref(),
         ours: ours.as_ref(),
+        known: handle.view().highest_epoch(),
         me: lease_history.identity(),
         explained: holder.as_deref().is_none_or(|holder| lease_history.held_recently(holder)),
         approved: approved.as_deref(),

@@ -163,6 +163,11 @@ impl RegistryView {
         self.incarnation.raised(epoch, incarnation);
     }
 
+    /// The highest counter of our epoch that was ever seen.
+    pub fn highest_epoch(&self) -> u64 {
+        self.incarnation.highest_epoch()
+    }
+
     /// An answer contradicts what is known, as after a rollback: the session has to list everything anew.
     pub fn is_contradicted(&self) -> bool {
         self.incarnation.is_contradicted()

@@ -42,6 +42,9 @@ pub struct FenceInput<'a> {
     pub found: Option<&'a str>,
     /// The epoch that this leader raised; `None` if it has just become the leader.
     pub ours: Option<&'a Epoch>,
+    /// The highest counter that this cluster is known to have raised in the registry. A registry that lost its data has
+    /// a lower one, and one that gets it back has to have a lower one than ours.
+    pub known: u64,
     /// The identity of this process.
     pub me: &'a str,
     /// Whether the holder of the found epoch is, or lately was, the holder of the Lease.
@@ -69,7 +72,7 @@ pub enum Decision {
 
 pub fn decide(input: &FenceInput<'_>) -> Decision {
     let raise = |above: u64, unexplained| Decision::Raise {
-        to: Epoch { counter: above.saturating_add(1), holder: input.me.to_owned() },
+        to: Epoch { counter: above.max(input.known).saturating_add(1), holder: input.me.to_owned() },
         unexplained,
     };
     let ours = input.ours.map_or(0, |epoch| epoch.counter);
@@ -137,7 +140,8 @@ mod tests {
             (Some("6/other"), Some("5/me"), false, Some("6/other"), raise(7, false)),
         ] {
             let ours = ours.map(|text| text.parse::<Epoch>().unwrap());
-            let input = FenceInput { found, ours: ours.as_ref(), me: "me", explained, approved, refused: None };
+            let ours = ours.as_ref();
+            let input = FenceInput { found, ours, known: 0, me: "me", explained, approved, refused: None };
             assert_eq!(decide(&input), expected, "{input:?}");
         }
     }
@@ -153,9 +157,29 @@ mod tests {
             ("9/other", false, None, raise(10, true)),
             ("9/clone", true, None, raise(10, false)),
         ] {
-            let input =
-                FenceInput { found: Some(found), ours: None, me: "me", explained, approved, refused: Some("6/clone") };
+            let (found, refused) = (Some(found), Some("6/clone"));
+            let input = FenceInput { found, ours: None, known: 0, me: "me", explained, approved, refused };
             assert_eq!(decide(&input), expected, "{input:?}");
         }
+    }
+
+    /// A registry was emptied while nobody led, a new leader raised its epoch there, and a backup was restored: its
+    /// epoch is older than ours.
+    #[test]
+    fn a_counter_never_goes_back_with_the_registry() {
+        let known = FenceInput {
+            found: None,
+            ours: None,
+            known: 4,
+            me: "me",
+            explained: false,
+            approved: None,
+            refused: None,
+        };
+        let ours = Epoch { counter: 5, holder: "me".into() };
+        assert_eq!(decide(&known), Decision::Raise { to: ours.clone(), unexplained: false });
+        let restored = FenceInput { found: Some("4/before"), ours: Some(&ours), ..known };
+        let to = Epoch { counter: 6, holder: "me".into() };
+        assert_eq!(decide(&restored), Decision::Raise { to, unexplained: false });
     }
 }

@@ -44,6 +44,10 @@ fn difference_of(world: &World, service: usize) -> Option<String> {
     let vms: BTreeSet<SocketAddr> =
         instances.iter().filter(|(_, instance)| instance.cluster.is_none()).map(|(addr, _)| *addr).collect();
     let wanted: BTreeSet<SocketAddr> = registered.intersection(&vms).copied().collect();
+    let dead = wanted.iter().find(|addr| !instances.get(*addr).is_some_and(|instance| instance.lives));
+    if let Some(dead) = dead {
+        return Some(format!("{name}: {dead} is dead, and its lease has not ended yet"));
+    }
     for cluster in &world.clusters {
         let slices = cluster.kube.all("endpointslices");
         let ours = slices.iter().filter(|slice| service_of(slice) == Some(name.as_str()));
@@ -70,6 +74,18 @@ pub fn holds(world: &World) -> bool {
             })
         })
     })
+}
+
+/// When a record, a slice or a pod changed for the last time.
+pub fn last_change(world: &World) -> Duration {
+    let history = world.registry_history();
+    let records = history.iter().rev().find(|change| address_of(&change.key).is_some()).map(|change| change.time);
+    let objects = world.clusters.iter().filter_map(|cluster| {
+        let changes = cluster.kube.changes(0);
+        let counts = |resource: &str| ["endpointslices", "pods", "registeredservices"].contains(&resource);
+        changes.iter().rev().find(|change| counts(&change.resource) && change.subresource.is_empty()).map(|c| c.at)
+    });
+    objects.chain(records).max().unwrap_or_default()
 }
 
 /// Judges the messages of a time in which nothing changed.
