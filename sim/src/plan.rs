@@ -55,66 +55,171 @@ pub enum Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op {
     /// A pod is created, and becomes ready.
-    PodAdd { cluster: usize, service: usize },
+    PodAdd {
+        cluster: usize,
+        service: usize,
+    },
     /// A pod is deleted gracefully.
-    PodDelete { pod: usize },
+    PodDelete {
+        pod: usize,
+    },
     /// The readiness probe of a pod fails for a while.
-    PodUnready { pod: usize, seconds: u64 },
+    PodUnready {
+        pod: usize,
+        seconds: u64,
+    },
     /// All pods of a service are deleted, and as many are created later.
-    ScaleToZero { cluster: usize, service: usize, seconds: u64 },
+    ScaleToZero {
+        cluster: usize,
+        service: usize,
+        seconds: u64,
+    },
     /// A server outside registers.
-    VmStart { vm: usize },
+    VmStart {
+        vm: usize,
+    },
     /// It deregisters and ends.
-    VmStop { vm: usize },
+    VmStop {
+        vm: usize,
+    },
     /// It ends without a word.
-    VmKill { vm: usize },
+    VmKill {
+        vm: usize,
+    },
     /// It answers nobody and prolongs nothing for a while.
-    VmFreeze { vm: usize, seconds: u64 },
+    VmFreeze {
+        vm: usize,
+        seconds: u64,
+    },
     /// Its lease is revoked; it registers again at its next tick.
-    VmLoses { vm: usize },
+    VmLoses {
+        vm: usize,
+    },
     /// A person deletes the key of a server outside.
-    DeleteKey { vm: usize },
+    DeleteKey {
+        vm: usize,
+    },
     /// A person deletes all keys of a service.
-    DeletePrefix { service: usize },
+    DeletePrefix {
+        service: usize,
+    },
     /// Somebody writes what nobody can read.
-    Junk { service: usize },
+    Junk {
+        service: usize,
+    },
     /// A person suspends a RegisteredService for a while.
-    Suspend { cluster: usize, service: usize, seconds: u64 },
+    Suspend {
+        cluster: usize,
+        service: usize,
+        seconds: u64,
+    },
     /// A person deletes a RegisteredService and creates it again.
-    Recreate { cluster: usize, service: usize, seconds: u64 },
+    Recreate {
+        cluster: usize,
+        service: usize,
+        seconds: u64,
+    },
     /// A person approves what is held.
-    Approve { cluster: usize, service: usize },
+    Approve {
+        cluster: usize,
+        service: usize,
+    },
     /// A person deletes one of our slices.
-    DeleteSlice { cluster: usize, service: usize },
+    DeleteSlice {
+        cluster: usize,
+        service: usize,
+    },
     /// A replica crashes after so many polls, and another process takes its place.
-    Crash { replica: usize, polls: u64, seconds: u64 },
+    Crash {
+        replica: usize,
+        polls: u64,
+        seconds: u64,
+    },
     /// A replica is told to stop (SIGTERM), and another process takes its place.
-    Stop { replica: usize, seconds: u64 },
-    Freeze { replica: usize, seconds: u64 },
+    Stop {
+        replica: usize,
+        seconds: u64,
+    },
+    Freeze {
+        replica: usize,
+        seconds: u64,
+    },
     /// The clock of the process that starts next is wrong by so many seconds.
-    Clock { replica: usize, seconds: i64 },
-    Partition { replica: usize, side: Side, way: Way, seconds: u64 },
-    EtcdDown { member: usize, seconds: u64 },
-    EtcdFrozen { member: usize, seconds: u64 },
-    EtcdNoLeader { seconds: u64 },
+    Clock {
+        replica: usize,
+        seconds: i64,
+    },
+    Partition {
+        replica: usize,
+        side: Side,
+        way: Way,
+        seconds: u64,
+    },
+    EtcdDown {
+        member: usize,
+        seconds: u64,
+    },
+    EtcdFrozen {
+        member: usize,
+        seconds: u64,
+    },
+    EtcdNoLeader {
+        seconds: u64,
+    },
     EtcdLeaderMoved,
     EtcdWatchesCut,
-    EtcdWatchesStalled { seconds: u64 },
+    EtcdWatchesStalled {
+        seconds: u64,
+    },
     EtcdCompacted,
-    EtcdFull { seconds: u64 },
+    EtcdFull {
+        seconds: u64,
+    },
     /// The registry is restored to its state at the start of the storm.
-    EtcdRestored { new_cluster_id: bool, bumped: bool },
-    EtcdEmptied { new_cluster_id: bool },
-    ApiDown { cluster: usize, server: usize, seconds: u64 },
-    ApiFrozen { cluster: usize, server: usize, seconds: u64 },
-    ApiWatchesCut { cluster: usize },
-    ApiWatchesStalled { cluster: usize, seconds: u64 },
-    ApiCompacted { cluster: usize },
-    ApiLags { cluster: usize, server: usize, seconds: u64 },
+    EtcdRestored {
+        new_cluster_id: bool,
+        bumped: bool,
+    },
+    EtcdEmptied {
+        new_cluster_id: bool,
+    },
+    ApiDown {
+        cluster: usize,
+        server: usize,
+        seconds: u64,
+    },
+    ApiFrozen {
+        cluster: usize,
+        server: usize,
+        seconds: u64,
+    },
+    ApiWatchesCut {
+        cluster: usize,
+    },
+    ApiWatchesStalled {
+        cluster: usize,
+        seconds: u64,
+    },
+    ApiCompacted {
+        cluster: usize,
+    },
+    ApiLags {
+        cluster: usize,
+        server: usize,
+        seconds: u64,
+    },
     /// The next requests fail with a status, some of them after they took effect.
-    ApiErrors { cluster: usize, code: u16, count: u64, applied: bool },
+    ApiErrors {
+        cluster: usize,
+        code: u16,
+        count: u64,
+        applied: bool,
+    },
     /// Messages meet bad fates for a while; `kind` chooses which.
-    Messages { kind: u64, seconds: u64 },
+    Messages {
+        kind: u64,
+        seconds: u64,
+    },
 }
 
 impl Op {

@@ -43,7 +43,7 @@ pub struct Outcome {
     pub length: Duration,
     pub polls: u64,
     /// Messages of each replica since the storm began.
-    pub messages: BTreeMap<String, u64>,
+    pub messages: Vec<u64>,
 }
 
 /// Runs a plan on a thread of its own. `prints` shows the trace.
@@ -145,10 +145,10 @@ async fn course(world: &World, plan: &Plan) -> Vec<Violation> {
 
 async fn storm(world: &World, plan: &Plan) {
     let (backup, began) = (world.etcd.snapshot(), world.now());
-    if let Some((replica, number, moment)) = plan.moment
-        && let Some(replica) = world.replicas.get(replica)
-    {
-        world.wire.script(&replica.name, world.wire.sent_by(&replica.name) + number, moment);
+    world.count_replicas_from_the_leader();
+    if let Some((replica, number, moment)) = plan.moment {
+        let name = &world.replica(replica).name;
+        world.wire.script(name, world.wire.sent_by(name) + number, moment);
     }
     world.count_messages();
     for timed in &plan.ops {

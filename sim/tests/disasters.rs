@@ -12,8 +12,7 @@ use twinspan_sim::plan::{Op, Size};
 use twinspan_sim::run::{begin, equal_within, stage};
 use twinspan_sim::world::{NAMESPACE, PREFIX, REGISTRY, World, service_name};
 
-const SIZE: Size =
-    Size { clusters: 1, replicas: 2, services: 1, servers: 1, members: 1, vms: 4, pods: 3, shuffle: 0 };
+const SIZE: Size = Size { clusters: 1, replicas: 2, services: 1, servers: 1, members: 1, vms: 4, pods: 3, shuffle: 0 };
 /// Time for both sides to be equal again.
 const SOON: Duration = Duration::from_secs(100);
 
@@ -52,7 +51,8 @@ fn keys(world: &World) -> Vec<String> {
 
 fn endpoints(world: &World) -> usize {
     let slices = world.clusters[0].kube.all("endpointslices");
-    let ours = slices.iter().filter(|s| s["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == "twinspan.dev");
+    let ours =
+        slices.iter().filter(|s| s["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == "twinspan.dev");
     ours.map(|slice| slice["endpoints"].as_array().map_or(0, Vec::len)).sum()
 }
 

@@ -167,15 +167,8 @@ mod tests {
     /// epoch is older than ours.
     #[test]
     fn a_counter_never_goes_back_with_the_registry() {
-        let known = FenceInput {
-            found: None,
-            ours: None,
-            known: 4,
-            me: "me",
-            explained: false,
-            approved: None,
-            refused: None,
-        };
+        let known =
+            FenceInput { found: None, ours: None, known: 4, me: "me", explained: false, approved: None, refused: None };
         let ours = Epoch { counter: 5, holder: "me".into() };
         assert_eq!(decide(&known), Decision::Raise { to: ours.clone(), unexplained: false });
         let restored = FenceInput { found: Some("4/before"), ours: Some(&ours), ..known };

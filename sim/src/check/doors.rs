@@ -20,7 +20,9 @@ const GRPC_HEAD: usize = 5;
 pub fn check(log: &[Sent]) -> Vec<Violation> {
     let wrong = |sent: &Sent| {
         let found = if sent.to.starts_with("etcd") { at_registry(sent) } else { at_cluster(sent) };
-        found.err().map(|why| Violation::new(DOOR, sent.at, format!("{} sent {} to {}: {why}", sent.by, sent.what, sent.to)))
+        found
+            .err()
+            .map(|why| Violation::new(DOOR, sent.at, format!("{} sent {} to {}: {why}", sent.by, sent.what, sent.to)))
     };
     log.iter().filter_map(wrong).collect()
 }
@@ -72,7 +74,9 @@ fn compares_value(compare: &PbCompare) -> bool {
 
 /// The key of one operation.
 fn operation(txn: &PbTxnRequest) -> Result<Vec<u8>, String> {
-    let [compare] = txn.compare.as_slice() else { return Err("an operation compares more than one revision".to_owned()) };
+    let [compare] = txn.compare.as_slice() else {
+        return Err("an operation compares more than one revision".to_owned());
+    };
     if !matches!(compare.target_union, Some(PbTargetUnion::ModRevision(_))) {
         return Err("an operation compares no mod_revision".to_owned());
     }

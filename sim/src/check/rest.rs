@@ -115,7 +115,8 @@ pub fn untouched(world: &World, from: Duration) -> Vec<Violation> {
         .collect();
     for cluster in &world.clusters {
         let changes = cluster.kube.changes(0);
-        let slices = changes.iter().filter(|c| c.at > from && is_replica(&c.author) && &*c.resource == "endpointslices");
+        let slices =
+            changes.iter().filter(|c| c.at > from && is_replica(&c.author) && &*c.resource == "endpointslices");
         violations.extend(slices.map(|change| {
             Violation::new("I6", change.at, format!("a restart made {} write {}", change.author, change.name))
         }));

@@ -45,13 +45,8 @@ impl Dialer for ToMembers {
             return Err(Error::InvalidArgs(format!("nobody is at {endpoint}")));
         };
         let to = endpoint.trim_start_matches("http://").split(':').next().unwrap_or_default().to_owned();
-        let member = ToMember {
-            wire: self.wire.clone(),
-            etcd: etcd.clone(),
-            index: *index,
-            to,
-            sender: self.sender.clone(),
-        };
+        let member =
+            ToMember { wire: self.wire.clone(), etcd: etcd.clone(), index: *index, to, sender: self.sender.clone() };
         Client::from_channel(Channel::Custom(BoxCloneSyncService::new(member)), Some(options)).await
     }
 }

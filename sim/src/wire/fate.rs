@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn a_fate_follows_from_the_message_alone() {
-        let rates = Rates { late: 50, lost: 500, silent: 500, answer_lost: 500, answer_silent: 500, cut: 500, stalled: 500 };
+        let rates =
+            Rates { late: 50, lost: 500, silent: 500, answer_lost: 500, answer_silent: 500, cut: 500, stalled: 500 };
         let draw = |number| Fate::draw(7, rates, "a-0", "etcd-0", number);
         assert_eq!(draw(3), draw(3));
         let fates: Vec<Fate> = (0..2000).map(draw).collect();

@@ -9,6 +9,7 @@ use sim_kube::{Failure, Status};
 use tokio::time::sleep;
 
 use super::World;
+use super::replica::Replica;
 use super::truth::Meddling;
 use crate::plan::{Op, Side, Way};
 use crate::wire::Link;
@@ -107,8 +108,13 @@ impl World {
         else {
             return;
         };
-        let number = replica % self.replicas.len();
-        let replica = &self.replicas[number];
+        let replica = self.replica(replica);
+        let name = replica.name.clone();
+        let again = move |world: &Self, act: fn(&Replica, &Self)| {
+            if let Some(replica) = world.replicas.iter().find(|replica| replica.name == name) {
+                act(replica, world);
+            }
+        };
         match op {
             Op::Crash { polls, seconds, .. } => {
                 self.wire.count("crash");
@@ -116,14 +122,16 @@ impl World {
                     self.scheduler.crash_after(process, polls);
                 }
                 // One that is idle may not come to its crash.
-                self.after(5, move |world| world.replicas[number].crash(world));
-                self.after(5 + seconds, move |world| world.replicas[number].start(world));
+                let start = again.clone();
+                self.after(5, move |world| again(world, Replica::crash));
+                self.after(5 + seconds, move |world| start(world, Replica::start));
             }
             Op::Stop { seconds, .. } => {
                 self.wire.count("stop");
                 replica.stop(self);
-                self.after(35, move |world| world.replicas[number].crash(world));
-                self.after(36 + seconds, move |world| world.replicas[number].start(world));
+                let start = again.clone();
+                self.after(35, move |world| again(world, Replica::crash));
+                self.after(36 + seconds, move |world| start(world, Replica::start));
             }
             Op::Freeze { seconds, .. } => {
                 self.wire.count("freeze");
@@ -253,7 +261,8 @@ impl World {
                 let kube = &self.clusters[cluster_of(cluster)].kube;
                 let status = status(code);
                 for server in 0..self.size.servers {
-                    let failure = Failure { verb: None, resource: None, status: status.clone(), after_applying: applied };
+                    let failure =
+                        Failure { verb: None, resource: None, status: status.clone(), after_applying: applied };
                     kube.fail_next(server, count as usize, failure);
                 }
             }

@@ -105,6 +105,8 @@ pub struct Everything {
     impaired: Mutex<Vec<(Duration, Duration)>>,
     /// When both sides were equal for the first time.
     calm: watch::Sender<Option<Duration>>,
+    /// The replica that is counted as the first.
+    first_replica: Mutex<usize>,
     /// Messages of each replica when the storm began.
     sent_before: Mutex<BTreeMap<String, u64>>,
 }
@@ -147,6 +149,7 @@ impl World {
             replaced: Mutex::default(),
             impaired: Mutex::default(),
             calm: watch::Sender::new(None),
+            first_replica: Mutex::default(),
             sent_before: Mutex::default(),
         }))
     }
@@ -171,16 +174,33 @@ impl World {
         let _ = self.calm.subscribe().wait_for(Option::is_some).await;
     }
 
+    /// From now on the replica that leads the first cluster is the first one.
+    pub fn count_replicas_from_the_leader(&self) {
+        let lease = self.clusters.first().and_then(|cluster| cluster.kube.get("leases", OPERATOR, "twinspan"));
+        let holder = lease.and_then(|lease| lease["spec"]["holderIdentity"].as_str().map(ToOwned::to_owned));
+        let name = holder.unwrap_or_default();
+        let name = name.split('#').next().unwrap_or_default();
+        let first = self.replicas.iter().position(|replica| replica.name == name).unwrap_or_default();
+        *self.first_replica.lock().unwrap_or_else(PoisonError::into_inner) = first;
+    }
+
+    /// A replica by its number, counted from the leader of the first cluster; modulo their number.
+    pub fn replica(&self, number: usize) -> &Replica {
+        let first = *self.first_replica.lock().unwrap_or_else(PoisonError::into_inner);
+        &self.replicas[(first + number) % self.replicas.len()]
+    }
+
     /// The storm begins: messages are counted from now on.
     pub fn count_messages(&self) {
         let counts = self.replicas.iter().map(|replica| (replica.name.clone(), self.wire.sent_by(&replica.name)));
         *self.sent_before.lock().unwrap_or_else(PoisonError::into_inner) = counts.collect();
     }
 
-    /// The messages of each replica since then.
-    pub fn messages(&self) -> BTreeMap<String, u64> {
+    /// The messages of each replica since then, the first one first.
+    pub fn messages(&self) -> Vec<u64> {
         let before = self.sent_before.lock().unwrap_or_else(PoisonError::into_inner);
-        before.iter().map(|(name, count)| (name.clone(), self.wire.sent_by(name) - count)).collect()
+        let since = |name: &String| self.wire.sent_by(name) - before.get(name).copied().unwrap_or_default();
+        (0..self.replicas.len()).map(|number| since(&self.replica(number).name)).collect()
     }
 
     /// A fault lasts from now on for so long.
@@ -278,10 +298,8 @@ fn kube_cluster(number: usize, servers: usize) -> KubeCluster {
 
 /// The CRDs of the operator, of a version that knows one more direction.
 fn crds() -> Vec<Value> {
-    let texts = [
-        include_str!("../../../crds/registeredservices.yaml"),
-        include_str!("../../../crds/serviceregistries.yaml"),
-    ];
+    let texts =
+        [include_str!("../../../crds/registeredservices.yaml"), include_str!("../../../crds/serviceregistries.yaml")];
     let newer = |text: &&str| text.replace("- Export\n", "- Export\n                - Sideways\n");
     texts.iter().map(newer).flat_map(|text| sim_kube::read_yaml(&text).unwrap_or_default()).collect()
 }

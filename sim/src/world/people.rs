@@ -91,7 +91,11 @@ impl World {
         let name = service_name(service);
         let Some(object) = kube.kube.get("registeredservices", NAMESPACE, &name) else { return };
         if let Some(hash) = object["status"]["hold"]["hash"].as_str() {
-            self.patch(cluster, service, json!({"metadata": {"annotations": {"twinspan.dev/approve-deletions": hash}}}));
+            self.patch(
+                cluster,
+                service,
+                json!({"metadata": {"annotations": {"twinspan.dev/approve-deletions": hash}}}),
+            );
         }
     }
 

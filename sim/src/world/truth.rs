@@ -49,7 +49,15 @@ impl Truth {
     }
 
     /// Enters an instance, or changes one.
-    pub fn set(&self, addr: SocketAddr, service: usize, cluster: Option<usize>, lives: bool, serves: bool, now: Duration) {
+    pub fn set(
+        &self,
+        addr: SocketAddr,
+        service: usize,
+        cluster: Option<usize>,
+        lives: bool,
+        serves: bool,
+        now: Duration,
+    ) {
         let mut state = self.state();
         let instance =
             state.instances.entry(addr).or_insert(Instance { service, cluster, lives, serves: !serves, frozen: false });
