@@ -35,7 +35,7 @@ fn owner() -> impl Strategy<Value = Owner> {
 }
 
 proptest! {
-    #![proptest_config(repeatable(600))]
+    #![proptest_config(repeatable(400))]
 
     #[test]
     fn any_bytes_are_a_record_of_their_own_and_an_undecodable_one_is_not_ours(

@@ -34,6 +34,8 @@ enum Writer {
     OtherCluster,
     /// We put it back for its server.
     Healed,
+    /// Another cluster put it back.
+    HealedElsewhere,
 }
 
 /// The state of both sides.
@@ -65,6 +67,7 @@ fn scene() -> impl Strategy<Value = Scene> {
         Writer::Sibling,
         Writer::OtherCluster,
         Writer::Healed,
+        Writer::HealedElsewhere,
     ]);
     let few = || prop::collection::btree_set(1_u8..5, 0..4);
     let direction = prop::sample::select(vec![(true, true), (true, true), (true, false), (false, true)]);
@@ -123,7 +126,8 @@ fn good(layout: &Layout, host: u8, writer: Writer) -> RawRecord {
         Writer::Sibling => writes(&owner(US, "other")),
         Writer::OtherCluster => writes(&owner("c2", "echo")),
         Writer::Healed if format.heals() => (key, layout.healed(&says, &owner(US, "echo"))),
-        Writer::Healed => (key, says),
+        Writer::HealedElsewhere if format.heals() => (key, layout.healed(&says, &owner("c2", "echo"))),
+        Writer::Healed | Writer::HealedElsewhere => (key, says),
     };
     RawRecord { key, value: layout.encode(&says), mod_revision: 100 + i64::from(host), lease: LEASE }
 }
@@ -317,7 +321,7 @@ fn unique(records: impl IntoIterator<Item = RawRecord>) -> BTreeMap<RecordKey, R
 }
 
 proptest! {
-    #![proptest_config(repeatable(500))]
+    #![proptest_config(repeatable(350))]
 
     #[test]
     fn a_pass_over_any_records_touches_only_those_that_this_cluster_wrote((scene, others) in with_others()) {
