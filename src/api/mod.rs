@@ -10,11 +10,15 @@
 pub mod conditions;
 pub mod crds;
 mod hold;
+#[cfg(test)]
+mod properties;
 mod registered_service;
 mod schema;
 mod selector;
 mod service_registry;
 mod stored;
+#[cfg(test)]
+pub mod testing;
 
 pub use hold::{HoldStatus, held_since};
 pub use registered_service::{

@@ -31,7 +31,9 @@ pub trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned
     fn known(view: &ClusterView) -> BTreeSet<ObjectKey>;
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent>;
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent>;
-    /// Whether the answer to a status write of ours was newer.
+    /// A list of this version is complete, or the watch has told everything up to it.
+    fn set_told(_view: &mut ClusterView, _version: &str) {}
+    /// Whether the answer to a write of ours was newer.
     fn is_outdated(_view: &ClusterView, _key: &ObjectKey, _object: &Self) -> bool {
         false
     }
@@ -226,6 +228,14 @@ impl Watched for EndpointSlice {
 
     fn list_begins(view: &mut ClusterView) {
         view.slices.list_begins();
+    }
+
+    fn set_told(view: &mut ClusterView, version: &str) {
+        view.slices.set_told(version);
+    }
+
+    fn is_outdated(view: &ClusterView, key: &ObjectKey, object: &Self) -> bool {
+        object.metadata.resource_version.as_ref().is_some_and(|version| view.slices.is_outdated(key, version))
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {

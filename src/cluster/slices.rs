@@ -21,6 +21,9 @@ pub struct Slices {
     others: BTreeMap<ObjectKey, OthersMetadata>,
     /// Slices written since the current list began: the list may lack them.
     written_since_list: BTreeSet<ObjectKey>,
+    /// The resourceVersion up to which a list and the watch after it have told everything; `None` where versions cannot
+    /// be compared.
+    told: Option<u64>,
 }
 
 impl Slices {
@@ -76,15 +79,38 @@ impl Slices {
         self.written_since_list.clear();
     }
 
-    /// Slices that a complete list names if they still exist.
+    /// A list of this version is complete, or the watch has told everything up to it.
+    pub fn set_told(&mut self, version: &str) {
+        self.told = version.parse().ok();
+    }
+
+    /// Slices that the last complete list names if they still exist.
     pub fn listable(&self) -> BTreeSet<ObjectKey> {
-        self.by_key.keys().filter(|key| !self.written_since_list.contains(key)).cloned().collect()
+        let lacks = |(key, slice): &(&ObjectKey, &Arc<Slice>)| {
+            self.written_since_list.contains(*key) && !self.was_told(&slice.resource_version)
+        };
+        self.by_key.iter().filter(|entry| !lacks(entry)).map(|(key, _)| key.clone()).collect()
+    }
+
+    fn was_told(&self, version: &str) -> bool {
+        self.told.zip(version.parse::<u64>().ok()).is_some_and(|(told, version)| version <= told)
+    }
+
+    /// Whether the answer to our own write is newer than a version that the watch shows, or at which it shows the end
+    /// of a slice of this name.
+    pub fn is_outdated(&self, key: &ObjectKey, version: &str) -> bool {
+        let written = self.by_key.get(key).filter(|_| self.written_since_list.contains(key));
+        written.is_some_and(|written| is_newer(&written.resource_version, version))
     }
 
     /// Enters the slice in the answer to our own write. Returns the affected Services: the watch will show a version
-    /// that is known already.
+    /// that is known already. An answer that comes later than the watch adds nothing: a later event, or a list, may
+    /// have shown that the slice is gone.
     pub fn wrote(&mut self, namespace: &str, slice: Slice) -> Vec<ServiceKey> {
         let key = ObjectKey::new(namespace, &slice.name);
+        if self.was_told(&slice.resource_version) {
+            return Vec::new();
+        }
         let services = self.put(namespace, slice);
         self.written_since_list.insert(key);
         services
@@ -115,10 +141,11 @@ impl Slices {
         affected
     }
 
-    /// The API server accepted our delete: the slice no longer counts, and the watch will report when it is gone.
-    /// Returns the affected Service.
-    pub fn set_deleting(&mut self, key: &ObjectKey) -> Vec<ServiceKey> {
-        let Some(slice) = self.by_key.get_mut(key) else { return Vec::new() };
+    /// The API server accepted our delete of this version: the slice no longer counts, and the watch will report when
+    /// it is gone. A later one of its name counts. Returns the affected Service.
+    pub fn set_deleting(&mut self, key: &ObjectKey, version: &str) -> Vec<ServiceKey> {
+        let known = self.by_key.get_mut(key).filter(|slice| slice.resource_version == version);
+        let Some(slice) = known else { return Vec::new() };
         Arc::make_mut(slice).deleting = true;
         slice.service.iter().map(|service| ServiceKey::new(&key.namespace, service)).collect()
     }
@@ -213,6 +240,40 @@ mod tests {
         assert_eq!(slices.of_service(&service("a")), []);
         assert_eq!(slices.remove(&ObjectKey::new("shop", "s")), [service("b")]);
         assert_eq!(slices.of_service(&service("b")), []);
+    }
+
+    #[test]
+    fn an_answer_that_comes_later_than_the_watch_adds_nothing() {
+        let mut slices = Slices::default();
+        slices.list_begins();
+        slices.set_told("10");
+        // The watch showed the slice at 11, and its end at 12.
+        slices.set_told("12");
+        assert_eq!(slices.wrote("shop", slice("s", "11", Some("echo"), None)), []);
+        assert_eq!(slices.of_service(&service("echo")), []);
+        assert_eq!(slices.wrote("shop", slice("s", "13", Some("echo"), None)), [service("echo")]);
+    }
+
+    #[test]
+    fn a_list_that_was_read_after_the_end_of_a_written_slice_removes_it() {
+        let mut slices = Slices::default();
+        slices.list_begins();
+        slices.wrote("shop", slice("s", "11", Some("echo"), None));
+        slices.set_told("12");
+        assert_eq!(slices.listable(), BTreeSet::from([ObjectKey::new("shop", "s")]));
+    }
+
+    #[test]
+    fn the_end_of_an_earlier_slice_of_the_name_does_not_end_a_written_one() {
+        let mut slices = Slices::default();
+        let key = ObjectKey::new("shop", "s");
+        slices.put("shop", slice("s", "1", Some("echo"), None));
+        slices.wrote("shop", slice("s", "3", Some("echo"), None));
+        assert!(slices.is_outdated(&key, "2") && !slices.is_outdated(&key, "4"));
+        // The answer to a delete comes after the name was used again.
+        assert_eq!(slices.set_deleting(&key, "1"), []);
+        assert!(!slices.of_service(&service("echo"))[0].deleting);
+        assert_eq!(slices.set_deleting(&key, "3"), [service("echo")]);
     }
 
     #[test]

@@ -239,7 +239,7 @@ impl<K: Watched> Watch<K> {
                 let version = meta.resource_version.filter(|version| !version.is_empty());
                 let version = version.ok_or(WatchError::NoVersion)?;
                 self.page(objects, &mut listed);
-                self.listed(&listed);
+                self.listed(&listed, &version);
                 return Ok(version);
             };
             params.continue_token = Some(token);
@@ -269,8 +269,9 @@ impl<K: Watched> Watch<K> {
         self.watches.send(affected);
     }
 
-    fn listed(&self, listed: &BTreeSet<ObjectKey>) {
+    fn listed(&self, listed: &BTreeSet<ObjectKey>, version: &str) {
         let mut view = self.watches.view();
+        K::set_told(&mut view, version);
         let vanished: Vec<ObjectKey> = K::known(&view).difference(listed).cloned().collect();
         debug!(kind = K::KIND.as_str(), objects = listed.len(), vanished = vanished.len(), "listed");
         let mut affected: Vec<ClusterEvent> = vanished.iter().flat_map(|key| K::vanish(&mut view, key)).collect();
@@ -316,11 +317,17 @@ impl<K: Watched> Watch<K> {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 *version = version_of(&object)?;
                 let key = key(&object);
-                if K::is_outdated(&view, &key, &object) { Vec::new() } else { K::put(&mut view, key, object) }
+                let outdated = K::is_outdated(&view, &key, &object);
+                K::set_told(&mut view, version);
+                if outdated { Vec::new() } else { K::put(&mut view, key, object) }
             }
+            // Its version is that of the deletion (`etcd3/watcher.go` of k8s.io/apiserver).
             WatchEvent::Deleted(object) => {
                 *version = version_of(&object)?;
-                K::remove(&mut view, &key(&object))
+                let key = key(&object);
+                let outdated = K::is_outdated(&view, &key, &object);
+                K::set_told(&mut view, version);
+                if outdated { Vec::new() } else { K::remove(&mut view, &key) }
             }
             WatchEvent::Bookmark(bookmark) => {
                 *version = bookmark.metadata.resource_version;

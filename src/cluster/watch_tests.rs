@@ -11,6 +11,9 @@ use twinspan_core::model::ServiceKey;
 
 use super::*;
 
+#[path = "watch_properties.rs"]
+mod properties;
+
 /// The answer to one request.
 enum Answer {
     Json(Value),
@@ -94,8 +97,8 @@ impl Drop for Bench {
     }
 }
 
-/// The watch of one kind.
-fn watch<K: Watched>(api: impl FnOnce(Client) -> Api<K>, answers: impl IntoIterator<Item = Answer>) -> Bench {
+/// The part that watches of all kinds share, and the events that they send.
+fn watches() -> (Watches, mpsc::UnboundedReceiver<ClusterEvent>) {
     let (sender, events) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     let watches = Watches {
@@ -106,6 +109,12 @@ fn watch<K: Watched>(api: impl FnOnce(Client) -> Api<K>, answers: impl IntoItera
         stop: stop.clone(),
         tasks: Tasks::new(stop, Env::real()),
     };
+    (watches, events)
+}
+
+/// The watch of one kind.
+fn watch<K: Watched>(api: impl FnOnce(Client) -> Api<K>, answers: impl IntoIterator<Item = Answer>) -> Bench {
+    let (watches, events) = watches();
     let server = Server::new(answers);
     watches.view().heard(K::KIND, watches.env.now());
     watches.follow(api(server.client()));

@@ -96,15 +96,18 @@ impl ClusterWriter {
                 let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                 let what = format!("delete EndpointSlice {namespace}/{name}");
                 self.calls.call(line, what, || unless_gone(api.delete(name, &params))).await?;
-                return Ok(self.view().slices.set_deleting(&ObjectKey::new(namespace, name)));
+                return Ok(self.view().slices.set_deleting(&ObjectKey::new(namespace, name), if_version));
             }
         };
         let others = convert::others_metadata(&written.metadata);
         let slice = convert::slice(written);
         let key = ObjectKey::new(namespace, &slice.name);
         let mut view = self.view();
+        let version = slice.resource_version.clone();
         let services = view.slices.wrote(namespace, slice);
-        view.slices.set_others(&key, others);
+        if view.slices.version(&key) == Some(version.as_str()) {
+            view.slices.set_others(&key, others);
+        }
         Ok(services)
     }
 

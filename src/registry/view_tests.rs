@@ -342,3 +342,5 @@ fn an_answer_that_events_have_overtaken_brings_no_record_back() {
 
 #[path = "view_incarnation_tests.rs"]
 mod incarnation;
+#[path = "view_properties.rs"]
+mod properties;

@@ -25,18 +25,6 @@ pub use framework::{Framework, Undecodable};
 pub use layout::{Layout, Range};
 
 #[cfg(test)]
-pub(crate) mod testing {
-    use proptest::prelude::*;
-    use serde_json::Value;
-
-    /// JSON without fractions: they do not always survive a round trip.
-    pub fn arbitrary_json_value() -> impl Strategy<Value = Value> {
-        let leaf = prop_oneof![
-            Just(Value::Null),
-            any::<bool>().prop_map(Value::from),
-            any::<i64>().prop_map(Value::from),
-            ".{0,8}".prop_map(Value::from),
-        ];
-        leaf.prop_recursive(2, 8, 3, |inner| prop::collection::vec(inner, 0..3).prop_map(Value::from))
-    }
-}
+mod properties;
+#[cfg(test)]
+pub(crate) mod testing;

@@ -294,7 +294,9 @@ fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &Unproven<'_>, desire
         return;
     }
     let mut guard = input.state.guard.clone();
-    let foreign = input.records.values().any(|record| matches!(record.kind(&input.owner.cluster_id), Kind::Foreign));
+    // A record without an address that a client can dial leaves the service as empty as none.
+    let is_foreign = |record: &&Record| matches!(record.kind(&input.owner.cluster_id), Kind::Foreign);
+    let foreign = input.records.values().any(|record| is_foreign(record) && record.client_addresses().next().is_some());
     plan.guard = guard.decide(&GuardInput {
         unexplained: &unexplained,
         known: desired + unexplained.len(),

@@ -29,6 +29,24 @@ fn what_only_a_list_does_not_name_any_more_goes_as_the_guard_says() {
 }
 
 #[test]
+fn records_that_no_client_can_dial_do_not_stand_for_the_last_instance() {
+    let empty = || {
+        let mut scene = Scene::with_endpoints(&["10.0.0.1:80"]);
+        scene.apply();
+        scene.watched = false;
+        scene.endpoints.clear();
+        scene
+    };
+    let holds = |mut scene: Scene| scene.apply().guard.hold.is_some();
+    for value in
+        ["{}", "null", r#"{"network":"unix","address":"/run/echo"}"#, r#"{"network":"tcp","address":"?"}"#, "{"]
+    {
+        assert!(holds(empty().record("p/echo/junk", value, LEASE)), "{value}");
+    }
+    assert!(!holds(empty().foreign("p/echo/10.0.0.9:80", "10.0.0.9:80")), "a server is left");
+}
+
+#[test]
 fn a_slice_says_nothing_of_pods_that_nobody_saw_end() {
     let mut scene = Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
     scene.apply();

@@ -21,6 +21,8 @@ mod inputs;
 mod instances;
 mod moves;
 mod outcomes;
+#[cfg(test)]
+mod properties;
 mod reduced;
 mod revoked;
 mod shared;
