@@ -1,7 +1,8 @@
 //! The oracles: they judge a run from outside.
 //!
 //! - [`doors`]: what every request may look like. [`stores`]: who changed what, and whether it was its own.
-//!   [`removals`]: nothing that serves is taken away. [`clients`]: what clients see. [`rest`]: both sides equal the truth, and nothing is written.
+//!   [`removals`]: nothing that serves is taken away. [`clients`]: what clients see. [`rest`]: both sides equal the
+//!   truth, and nothing is written.
 //!
 //! Owns the violations. Refuses to know a planner: the stores, their histories and the truth are all that they read.
 

@@ -1,7 +1,7 @@
 //! Who changed what, by the complete histories of both stores.
 //!
-//! Owns I1 (foreign things stay untouched), I4 (no own record without a lease) and I9 (one leader writes). Refuses to know
-//! why anything was changed.
+//! Owns I1 (foreign things stay untouched), I4 (no own record without a lease) and I9 (one leader writes). Refuses to
+//! know why anything was changed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 //! - [`fate`]: the draw. [`body`]: frames. [`kube`]: the way to an API server. [`etcd`]: the way to an etcd member.
 //!
 //! Owns links, partitions, the numbers of messages and their fates by script. A request that was sent is carried in a
-//! task of the wire: it arrives, and is applied, though its sender died, froze or gave up. Refuses to know what is said.
+//! task of the wire: it arrives, and is applied, though its sender died, froze or gave up. Refuses to know its content.
 
 mod body;
 pub mod etcd;

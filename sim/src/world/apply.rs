@@ -1,6 +1,7 @@
 //! The operations of a plan, carried out.
 //!
-//! Owns the way from an [`Op`] to the faults of servers, links and processes, and the end of each fault. Refuses to draw.
+//! Owns the way from an [`Op`] to the faults of servers, links and processes, and the end of each fault. Refuses to
+//! draw.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Servers: pods with their kubelet, and servers outside that register as Kitex does.
 //!
 //! Owns their lives, and writes them into the truth first. Refuses to know Twinspan. A server outside grants a lease of
-//! 60 s, prolongs it every 20 s, and registers anew at a tick of 30 s once its lease is gone (kitex-contrib/registry-etcd
-//! v0.3, `etcd_registry.go`).
+//! 60 s, prolongs it every 20 s, and registers anew at a tick of 30 s once its lease is gone (`etcd_registry.go` of
+//! kitex-contrib/registry-etcd v0.3).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
