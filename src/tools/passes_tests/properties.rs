@@ -3,7 +3,7 @@
 //! Owns that every pass ends with conditions in the words of the API. Refuses to know which reason is right: files and
 //! the tests of validation do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -55,6 +55,12 @@ fn surroundings() -> impl Strategy<Value = Value> {
         json!({"records": records, "view": view, "service": service, "leads": leads,
             "slices": [{"name": "echo-1", "endpoints": ready}]})
     })
+}
+
+/// Secrets by name, and their data.
+fn secrets() -> impl Strategy<Value = BTreeMap<String, BTreeMap<String, String>>> {
+    let data = prop::collection::btree_map("(ca|tls)\\.(crt|key)", ".{0,4}", 0..3);
+    prop::collection::btree_map(".{0,4}", data, 0..2)
 }
 
 /// Puts the records under the name `echo`.
@@ -127,19 +133,21 @@ proptest! {
     #[test]
     fn a_session_has_settings_or_a_reason_of_the_api(
         spec in service_registry_spec(),
-        secrets in prop::collection::btree_map(".{0,4}", prop::collection::btree_map("(ca|tls)\\.(crt|key)", ".{0,4}", 0..3), 0..2),
+        secrets in secrets(),
         named in any::<bool>(),
     ) {
         let object: ServiceRegistry =
             serde_json::from_value(object_of("ServiceRegistry", "main", &spec, &Value::Null)).unwrap();
         let mut view = ClusterView::default();
         for (name, data) in secrets {
-            let data: serde_json::Map<_, _> = data.into_iter().map(|(key, text)| (key, json!(ByteString(text.into())))).collect();
+            let data = data.into_iter().map(|(key, text)| (key, json!(ByteString(text.into()))));
+            let data: serde_json::Map<_, _> = data.collect();
             let secret: Secret = serde_json::from_value(json!({"metadata": {"name": name}, "data": data})).unwrap();
             Watched::put(&mut view, ObjectKey::new("twinspan", &name), secret);
         }
         if named {
-            let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "kube-system", "uid": "u"}})).unwrap();
+            let namespace = json!({"metadata": {"name": "kube-system", "uid": "u"}});
+            let namespace: Namespace = serde_json::from_value(namespace).unwrap();
             Watched::put(&mut view, ObjectKey::new("", "kube-system"), namespace);
         }
         match settings::session_settings(&object, &view) {

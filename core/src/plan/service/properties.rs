@@ -328,7 +328,8 @@ proptest! {
         let records = unique(scene.good().into_iter().chain(others));
         let all: Vec<RawRecord> = records.values().cloned().collect();
         let plans = scene.passes(&all);
-        for op in plans.iter().flat_map(|plan| plan.records.iter().chain(&plan.revoked.records)).flat_map(|(_, ops)| ops) {
+        let all_ops = plans.iter().flat_map(|plan| plan.records.iter().chain(&plan.revoked.records));
+        for op in all_ops.flat_map(|(_, ops)| ops) {
             let known = records.get(op.key());
             match op {
                 RecordOp::Create { .. } => prop_assert!(known.is_none(), "{:?}", op),
