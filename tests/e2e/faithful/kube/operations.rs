@@ -97,7 +97,7 @@ impl Operations {
                 let versions = if self.one_in(3) { self.any_version() } else { String::new() };
                 request(Method::GET, format!("{path}{versions}"), None)
             }
-            7..10 => self.list(collection),
+            7..10 => self.list(&collection),
             10..13 => self.replace(&kind, namespace, path, &object),
             13..15 => self.patch(&kind, path, &object),
             15..17 => self.patch_status(&kind, path, &object),
@@ -127,7 +127,7 @@ impl Operations {
             0 => body["metadata"]["namespace"] = json!("another"),
             1 => body["metadata"]["resourceVersion"] = json!(self.drawn_version()),
             2 if kind.group != GROUP && kind.kind != "Service" => {
-                drop(body["metadata"].as_object_mut().map(|metadata| metadata.remove("name")))
+                drop(body["metadata"].as_object_mut().map(|metadata| metadata.remove("name")));
             }
             3 => body["metadata"]["uid"] = json!("made-up"),
             4 if kind.group != GROUP => body["kind"] = json!("Other"),
@@ -137,7 +137,7 @@ impl Operations {
         request(Method::POST, collection, Some(body))
     }
 
-    fn list(&mut self, collection: String) -> Operation {
+    fn list(&mut self, collection: &str) -> Operation {
         let query = match self.below(12) {
             0 => "?labelSelector=app%3Da".to_owned(),
             1 => "?labelSelector=app%20notin%20%28a%2Cb%29".to_owned(),
