@@ -12,7 +12,7 @@ use crate::api::RegisteredService;
 use crate::api::conditions::find;
 use crate::cluster::view::ClusterEvent;
 use crate::env::Env;
-use crate::registry::fake::Faults;
+use crate::registry::testing::Faults;
 
 const SERVICES: usize = 2000;
 

@@ -18,10 +18,10 @@ use crate::cluster::view::{ClusterEvent, Kind};
 use crate::env::Env;
 use crate::probe::ProbeEvent;
 use crate::registry::etcd::Settings;
-use crate::registry::fake::FakeEtcd;
 use crate::registry::handle::{Identity, RegistryEvent, RegistryHandle};
 use crate::registry::session;
 use crate::registry::sessions::{Running, SessionSettings};
+use crate::registry::testing::FakeEtcd;
 
 struct Bench {
     views: Views,

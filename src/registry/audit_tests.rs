@@ -7,9 +7,9 @@ use twinspan_core::plan::departure::Evidence;
 use twinspan_core::plan::service::{Snapshot, ViewState};
 
 use super::*;
-use crate::registry::fake::{FakeEtcd, Faults};
 use crate::registry::handle::Identity;
 use crate::registry::session;
+use crate::registry::testing::{FakeEtcd, Faults};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -151,6 +151,8 @@ async fn a_moment_stands_for_progress_that_is_not_answered() {
     bench.server.set_faults(Faults { no_progress: true, ..Faults::default() });
     bench.put("10.0.0.1:80", "");
     bench.until("listed", |b| b.keys().len() == 1).await;
+    // The watch begins at the revision of the list.
+    sleep(Duration::from_secs(1)).await;
     bench.server.swallow("p/echo/10.0.0.1:80");
     bench.server.delete(&["p/echo/10.0.0.1:80"]);
     assert_eq!(bench.audited().await, [(AuditResult::Differs, 1)].into());

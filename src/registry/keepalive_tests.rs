@@ -3,9 +3,9 @@ use twinspan_core::codec::{Format, Layout};
 
 use super::*;
 use crate::env::Env;
-use crate::registry::fake::{FakeEtcd, Faults};
 use crate::registry::handle::{Identity, RegistryEvent};
 use crate::registry::session;
+use crate::registry::testing::{FakeEtcd, Faults};
 
 const OWN: &str =
     r#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":{"twinspan.dev/owner":"c1/shop/echo"}}"#;
@@ -38,8 +38,7 @@ async fn leases_from_before_a_change_of_the_ttl_are_kept_too() {
 
 #[tokio::test(start_paused = true)]
 async fn the_ttl_of_the_server_counts_also_after_a_restart() {
-    let server = FakeEtcd::new();
-    server.set_least_ttl(120);
+    let server = FakeEtcd::with_least_ttl(120);
     let (first, _events, stop) = replica(&server, 60);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let connection = first.connection().unwrap();
@@ -55,12 +54,6 @@ async fn the_ttl_of_the_server_counts_also_after_a_restart() {
     stop.cancel();
 }
 
-/// A replica with these leases, whose lists fail.
-fn unlisted(server: &FakeEtcd) {
-    let unavailable = RegistryError::Timeout { what: "list", seconds: 20 };
-    server.fail_lists("p/", Some(unavailable));
-}
-
 #[tokio::test(start_paused = true)]
 async fn keepalives_wait_for_no_list() {
     let server = FakeEtcd::new();
@@ -74,7 +67,7 @@ async fn keepalives_wait_for_no_list() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     // An outage of 30 s, after which lists fail: the view names the leases.
     server.set_faults(Faults { away: true, ..Faults::default() });
-    unlisted(&server);
+    server.fail_lists("p/", true);
     tokio::time::sleep(Duration::from_secs(30)).await;
     server.set_faults(Faults::default());
     tokio::time::sleep(Duration::from_secs(3 * 60)).await;
@@ -85,12 +78,13 @@ async fn keepalives_wait_for_no_list() {
     for hidden in [false, true] {
         if hidden {
             server.grant_for(LeaseId(8), Duration::from_secs(86_400));
-            server.hide_leases(&[LeaseId(8)]);
+            server.put("hidden/1", "", LeaseId(8));
+            server.forbid_reads(&["hidden/"]);
         }
         let (handle, _events, stop) = replica(&server, 60);
         tokio::time::sleep(Duration::from_secs(3 * 60)).await;
         assert!(handle.connection().is_err());
-        assert_eq!(server.records().len(), 2, "hidden: {hidden}");
+        assert_eq!(server.records().len(), 2 + usize::from(hidden), "hidden: {hidden}");
         stop.cancel();
     }
 }
@@ -146,11 +140,11 @@ async fn a_lease_that_cannot_be_kept_delays_no_other() {
         server.grant_for(handle.leases.id(n), Duration::from_secs(60));
         server.put(&format!("p/echo/10.0.0.{n}:80"), OWN, handle.leases.id(n));
     }
-    server.fail_keepalives(handle.leases.id(1), Some(RegistryError::Timeout { what: "lease keepalive", seconds: 5 }));
-    tokio::time::sleep(Duration::from_secs(50)).await;
+    server.stall_keepalives(handle.leases.id(1), true);
+    tokio::time::sleep(Duration::from_secs(40)).await;
     assert!(matches!(handle.problem(false), Some(RegistryError::Timeout { .. })));
-    server.fail_keepalives(handle.leases.id(1), None);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    server.stall_keepalives(handle.leases.id(1), false);
+    tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!((handle.problem(false), server.records().len()), (None, 3), "tried again before it expired");
     let before = server.calls("keep_alive");
     tokio::time::sleep(Duration::from_secs(600)).await;
@@ -171,7 +165,7 @@ async fn an_answer_that_a_lease_is_gone_waits_for_no_other_answer() {
     // No event tells what happens to the records.
     server.set_faults(Faults { silent: true, ..Faults::default() });
     server.revoke(gone);
-    server.delay_keepalives(slow);
+    server.stall_keepalives(slow, true);
     let (connection, mut keeper) = (handle.connection().unwrap(), Keeper::new(handle.clone()));
     keeper.all_due();
     let round = tokio::time::timeout(Duration::from_secs(1), keeper.round(connection.as_ref())).await;

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::registry::Connector;
-use crate::registry::fake::{FakeEtcd, Faults};
+use crate::registry::testing::{FakeEtcd, Faults};
 use twinspan_core::codec::Format;
 
 fn pool(cluster: &str, name: &str, prefix: &str, ttl: i64) -> LeasePool {

@@ -1,7 +1,7 @@
 //! The far side's door: every request to a service registry goes through here.
 //!
-//! - [`Registry`]: the calls of one connection. [`etcd`] implements them, and `fake` does for fault injection; both
-//!   pass the same contract test. [`Connect`]: makes the connector of a session.
+//! - [`Registry`]: the calls of one connection, which [`etcd`] implements. [`Connect`]: makes the connector of a
+//!   session.
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
 //!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
 //! - [`audit`]: compares the view with etcd from time to time, because watches have lost events; [`verified`]: what
@@ -23,8 +23,6 @@ pub mod audit;
 mod connect;
 pub mod error;
 pub mod etcd;
-#[cfg(any(test, feature = "fake"))]
-pub mod fake;
 pub mod fence;
 pub mod guards;
 pub mod handle;
@@ -44,6 +42,8 @@ pub mod sessions;
 pub mod settling;
 pub mod taken_names;
 pub mod takeover;
+#[cfg(test)]
+pub mod testing;
 pub mod verified;
 pub mod view;
 pub mod writer;

@@ -49,7 +49,6 @@ async fn a_name_added_while_others_are_listed_is_watched_after_them() {
 
 #[tokio::test(start_paused = true)]
 async fn another_etcd_counts_until_every_range_was_listed() {
-    let unavailable = RegistryError::Timeout { what: "list", seconds: 20 };
     for (emptied, expected) in [(true, Incarnation::ClusterChanged), (false, Incarnation::RolledBack)] {
         let bench = bench_of_ranges(&["echo", "order"]);
         let backup = bench.server.backup();
@@ -58,21 +57,21 @@ async fn another_etcd_counts_until_every_range_was_listed() {
         }
         bench.fresh().await;
         // The first session with the other etcd lists one of two services, the next ones list none.
-        bench.server.fail_lists("order/", Some(unavailable.clone()));
+        bench.server.fail_lists("order/", true);
         if emptied {
             bench.server.replace_with_empty();
         } else {
             bench.server.restore(&backup);
         }
         bench.until("the first list", |b| b.keys().is_empty()).await;
-        bench.server.fail_lists("echo/", Some(unavailable.clone()));
+        bench.server.fail_lists("echo/", true);
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(bench.snapshot_of("order").records.len(), 1, "what was there is kept");
         let server = bench.handle.status();
         assert_eq!(server.revision_at_last_session, 0, "nothing to compare with yet");
 
-        bench.server.fail_lists("echo/", None);
-        bench.server.fail_lists("order/", None);
+        bench.server.fail_lists("echo/", false);
+        bench.server.fail_lists("order/", false);
         bench.fresh().await;
         let rolled_back = Evidence::RolledBack;
         assert_eq!(bench.evidence_of("echo"), [rolled_back, rolled_back], "{expected:?}");
@@ -91,7 +90,7 @@ async fn the_lease_of_a_record_missing_from_a_list_is_looked_up_even_if_the_sess
     bench.server.grant_for(LeaseId(6), Duration::from_secs(3600));
     bench.server.put("/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId(6));
     bench.until("listed", |b| b.keys().len() == 1 && b.handle.connection().is_ok()).await;
-    bench.server.fail_lists("/order/", Some(RegistryError::Timeout { what: "list", seconds: 20 }));
+    bench.server.fail_lists("/order/", true);
     bench.server.set_faults(Faults { away: true, ..Faults::default() });
     bench.until("cut off", |b| b.snapshot().state == ViewState::Stale).await;
     bench.server.delete(&["/echo/10.0.0.1:80"]);
@@ -103,12 +102,11 @@ async fn the_lease_of_a_record_missing_from_a_list_is_looked_up_even_if_the_sess
 
 #[tokio::test(start_paused = true)]
 async fn a_name_without_read_permission_affects_only_its_service() {
-    let denied = RegistryError::PermissionDenied("permission denied".to_owned());
     let bench = bench_of_ranges(&["echo", "order"]);
     for key in ["echo/1", "order/1", "other/1"] {
         bench.server.put(key, "10.0.0.1:80", LeaseId::NONE);
     }
-    bench.server.fail_lists("other/", Some(denied.clone()));
+    bench.server.forbid_reads(&["other/"]);
     bench.fresh().await;
     // A RegisteredService with a name that our user may not read.
     bench.handle.set_registered(names(&["echo", "order", "other"]));
@@ -118,7 +116,7 @@ async fn a_name_without_read_permission_affects_only_its_service() {
     assert_eq!((is(&bench, "echo"), bench.handle.status().phase), ((ViewState::Fresh, 1), Phase::Watching));
 
     // Another name loses its permission while no session is connected: its records stay.
-    bench.server.fail_lists("order/", Some(denied.clone()));
+    bench.server.forbid_reads(&["order/", "other/"]);
     bench.server.cut();
     bench.until("refused as well", |b| b.refusal("order").is_some() && b.handle.connection().is_ok()).await;
     assert_eq!((is(&bench, "order"), is(&bench, "echo")), ((ViewState::Unknown, 1), (ViewState::Fresh, 1)));
@@ -127,15 +125,14 @@ async fn a_name_without_read_permission_affects_only_its_service() {
     assert_eq!((bench.server.calls("list") - lists, phase), (2 * 10, Phase::Watching), "tried again from time to time");
 
     // One name gets its permission back, and no RegisteredService requests the other any more.
-    bench.server.fail_lists("order/", None);
+    bench.server.forbid_reads(&["other/"]);
     bench.until("read again", |b| is(b, "order") == (ViewState::Fresh, 1)).await;
     assert_eq!(bench.refusal("order"), None);
     bench.handle.set_registered(names(&["echo", "order"]));
     bench.until("forgotten", |b| b.refusal("other").is_none()).await;
 
     // If no range may be read, the error is the registry's.
-    bench.server.fail_lists("echo/", Some(denied.clone()));
-    bench.server.fail_lists("order/", Some(denied));
+    bench.server.forbid_reads(&["echo/", "order/", "other/"]);
     bench.server.cut();
     let failed = |b: &Bench| matches!(b.handle.status().phase, Phase::Failed(RegistryError::PermissionDenied(_)));
     bench.until("failed", failed).await;
@@ -150,17 +147,28 @@ async fn a_watch_that_ends_concerns_only_its_range() {
     bench.fresh().await;
     let (lists, connections) = (bench.server.calls("list"), bench.server.calls("status"));
 
-    // A revision that is too large is not delivered; the list shows what it did.
-    bench.server.end_watch("echo/", RegistryError::TooLarge("16 MiB".to_owned()));
-    bench.server.put("echo/2", "10.0.0.2:80", LeaseId::NONE);
-    bench.until("listed again", |b| b.keys().len() == 2).await;
+    // A revision of more than 16 MiB is not delivered; the list shows what it did.
+    let long = "x".repeat(20_000);
+    for n in 0..900 {
+        bench.server.put(&format!("echo/long-{n}-{long}"), "10.0.0.2:80", LeaseId::NONE);
+    }
+    bench.until("the long keys", |b| b.keys().len() == 901).await;
+    bench.server.delete_prefix("echo/long-");
+    bench.until("listed again", |b| b.keys().len() == 1).await;
     bench.server.put("echo/3", "10.0.0.3:80", LeaseId::NONE);
-    bench.until("watched again", |b| b.keys().len() == 3).await;
+    bench.until("watched again", |b| b.keys().len() == 2).await;
     assert_eq!(bench.server.calls("list"), lists + 1, "the other range is not listed again");
 
-    bench.server.end_watch("order/", RegistryError::PermissionDenied("permission denied".to_owned()));
-    bench.until("refused", |b| b.refusal("order").is_some()).await;
-    bench.until("permitted again", |b| b.refusal("order").is_none()).await;
+    // A range loses its permission between its list and its watch, which waits for the answer to the one before.
+    bench.server.set_faults(Faults { silent: true, ..Faults::default() });
+    bench.handle.set_registered(names(&["echo", "late", "later", "order"]));
+    bench.until("both are listed", |b| b.server.calls("list") == lists + 3).await;
+    bench.server.forbid_reads(&["later/"]);
+    bench.server.set_faults(Faults::default());
+    bench.until("refused", |b| b.refusal("later").is_some()).await;
+    assert_eq!(bench.server.calls("list"), lists + 3, "by its watch");
+    bench.server.forbid_reads(&[]);
+    bench.until("permitted again", |b| b.refusal("later").is_none()).await;
     assert_eq!(bench.server.calls("status"), connections, "the session goes on");
     bench.stop.cancel();
 }
@@ -190,7 +198,7 @@ async fn own_records_are_found_even_if_etcd_does_not_list_leases() {
         bench.server.grant_for(lease, Duration::from_secs(3600));
         bench.server.put(key, "10.0.0.9:80", lease);
     }
-    bench.server.hide_leases(&[unreadable]);
+    bench.server.forbid_reads(&["else/"]);
     bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
     bench.stop.cancel();
 }

@@ -9,9 +9,9 @@ use twinspan_core::plan::departure::Evidence;
 
 use super::*;
 use crate::leadership::Leadership;
-use crate::registry::fake::{FakeEtcd, Faults};
 use crate::registry::handle::{Identity, RegistryEvent, SessionStatus};
 use crate::registry::keepalive;
+use crate::registry::testing::{FakeEtcd, Faults};
 use crate::registry::writer::WriteReport;
 use twinspan_core::plan::service::{Snapshot, ViewState};
 
@@ -330,7 +330,7 @@ async fn an_answer_lost_with_its_connection_does_not_end_the_next_session() {
 async fn silence_counts_whatever_else_the_session_does() {
     let bench = bench_of(Layout::new(Format::GoZero, ""), &["echo"]);
     bench.fresh().await;
-    bench.server.set_faults(Faults { silent: true, ..Faults::default() });
+    bench.server.set_faults(Faults { progress_lost: true, ..Faults::default() });
     // RegisteredServices come more often than the watch may be silent.
     for n in 0..6 {
         tokio::time::sleep(Duration::from_secs(5)).await;

@@ -7,8 +7,8 @@ use twinspan_core::plan::service::Incarnation;
 
 use super::*;
 use crate::registry::Fence;
-use crate::registry::fake::{FakeEtcd, Faults};
 use crate::registry::handle::{Identity, RegistryEvent};
+use crate::registry::testing::{FakeEtcd, Faults};
 use crate::registry::{keepalive, session};
 
 const KEY: &str = "twinspan/c1/main";

@@ -8,9 +8,9 @@ use twinspan_core::model::ServiceKey;
 
 use super::*;
 use crate::env::Env;
-use crate::registry::fake::{FakeEtcd, Faults};
 use crate::registry::handle::{Identity, RegistryEvent};
 use crate::registry::session;
+use crate::registry::testing::{FakeEtcd, Faults};
 
 /// A session on a fake etcd.
 struct Bench {

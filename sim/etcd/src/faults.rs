@@ -110,6 +110,11 @@ impl Etcd {
         self.with(|state| state.quota_full = full);
     }
 
+    /// Operations in a transaction at most from now on, as after a restart with another `--max-txn-ops`.
+    pub fn set_max_txn_ops(&self, operations: usize) {
+        self.with(|state| state.options.max_txn_ops = operations);
+    }
+
     /// Breaks every watch stream.
     pub fn cut_watches(&self) {
         self.with(|state| state.end_streams(Error::Unreachable, |_| true));

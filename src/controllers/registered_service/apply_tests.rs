@@ -6,8 +6,8 @@ use crate::api::RegisteredServiceStatus;
 use crate::controllers::queue::{Action, Finished};
 use crate::leadership::Leadership;
 use crate::registry::RegistryError;
-use crate::registry::fake::Faults;
 use crate::registry::handle::RegistryEvent;
+use crate::registry::testing::Faults;
 
 #[tokio::test(start_paused = true)]
 async fn one_pass_writes_both_sides_and_the_next_one_nothing() {

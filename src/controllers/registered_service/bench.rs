@@ -30,10 +30,10 @@ use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
 use crate::env::Env;
 use crate::leadership::Leadership;
-use crate::registry::fake::FakeEtcd;
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::session;
 use crate::registry::sessions::Running;
+use crate::registry::testing::FakeEtcd;
 
 pub const PATH: &str = "/apis/twinspan.dev/v1alpha1/namespaces/shop/registeredservices/echo";
 pub const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
@@ -187,6 +187,8 @@ impl Bench {
         while handle.connection().is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        // etcd lets its watches catch up ten times a second.
+        tokio::time::sleep(Duration::from_millis(150)).await;
         handle.confirm_sole(handle.etcd());
         views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
         self.etcds.insert(name.to_owned(), etcd);

@@ -7,8 +7,8 @@ use super::bench::{Bench, PATH, STATUS_PACE, bench, key};
 use crate::api::Counts;
 use crate::api::conditions::{DELETIONS_HELD, find};
 use crate::controllers::queue::{Action, Finished};
-use crate::registry::fake::Faults;
 use crate::registry::handle::RegistryEvent;
+use crate::registry::testing::Faults;
 
 /// Requests for the status.
 const STATUS: &str = "/status";
@@ -166,7 +166,7 @@ async fn propagation_is_measured_from_the_change_to_the_write_that_took_effect()
     bench.controller.clone().reconcile(key(), changed).await;
     assert_eq!(bench.metric(count), "1");
     let seconds: f64 = bench.metric(r#"twinspan_propagation_seconds_sum{direction="export"}"#).parse().unwrap();
-    assert!((2.0..2.5).contains(&seconds), "{seconds}");
+    assert!((7.0..7.5).contains(&seconds), "{seconds}: the answer that was lost was awaited for 5 s");
     bench.pass().await;
     assert_eq!(bench.metric(count), "1", "nothing was written");
     bench.server_registers("192.0.2.7:9000").await;

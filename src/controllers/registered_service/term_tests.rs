@@ -9,7 +9,7 @@ use super::bench::{Bench, SLICES, STATUS_PACE, bench};
 use super::report::until;
 use crate::api::conditions::{DELETIONS_HELD, find};
 use crate::controllers::queue::Action;
-use crate::registry::fake::Faults;
+use crate::registry::testing::Faults;
 
 /// Twelve servers, imported.
 async fn twelve() -> (Bench, Vec<String>) {

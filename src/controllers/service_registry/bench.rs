@@ -29,9 +29,9 @@ use crate::env::Env;
 use crate::leadership::{Leadership, LeaseHistory};
 use crate::registry::Connect;
 use crate::registry::etcd::Settings;
-use crate::registry::fake::FakeEtcd;
 use crate::registry::handle::RegistryHandle;
 use crate::registry::takeover::Takeover;
+use crate::registry::testing::FakeEtcd;
 
 /// Longer than the least time between two status writes.
 pub const STATUS_PACE: Duration = Duration::from_secs(6);

@@ -12,9 +12,9 @@ use super::comparisons::Comparisons;
 use super::duplicates::Older;
 use crate::cluster::view::ClusterEvent;
 use crate::leadership::Leadership;
-use crate::registry::fake::Faults;
 use crate::registry::handle::RegistryHandle;
 use crate::registry::rivals::Comparison;
+use crate::registry::testing::Faults;
 
 const MAIN: &str = "http://main:2379";
 const WEST: &str = "http://west:2379";

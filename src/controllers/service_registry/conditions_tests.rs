@@ -16,9 +16,9 @@ use crate::cluster::view::ClusterEvent;
 use crate::controllers::views::Views;
 use crate::leadership::Leadership;
 use crate::registry::RegistryError;
-use crate::registry::fake::Faults;
 use crate::registry::guards::Effect;
 use crate::registry::handle::Phase;
+use crate::registry::testing::Faults;
 use crate::registry::verified::AuditResult;
 
 const MAIN: &str = "http://main:2379";
@@ -40,7 +40,7 @@ async fn a_registry_that_answers_is_ready_and_described() {
     let status = bench.status("main");
     assert_eq!((status.cluster_id.as_deref(), status.prefix.as_deref()), (Some("c1"), Some("p")));
     let (found, records) = (status.etcd.unwrap(), status.records.unwrap());
-    assert_eq!((found.cluster_id.as_str(), found.version.as_str(), found.revision_at_last_session), ("1", "memory", 4));
+    assert_eq!((found.cluster_id.as_str(), found.version.as_str(), found.revision_at_last_session), ("1", "3.6.14", 4));
     assert_eq!((records.own, records.foreign, records.undecodable), (1, 1, 1));
     assert_eq!(status.lease_ttls, [300]);
     assert_eq!(status.observed_generation, Some(1));
@@ -188,7 +188,7 @@ async fn what_a_registry_refuses_to_write_is_told_although_it_is_followed() {
 
 #[tokio::test(start_paused = true)]
 async fn names_that_the_user_may_not_read_are_counted_in_the_message() {
-    etcd(MAIN).fail_lists("echo/", Some(RegistryError::PermissionDenied("no".into())));
+    etcd(MAIN).forbid_reads(&["echo/"]);
     let bench = bench();
     {
         let object = json!({

@@ -13,8 +13,8 @@ use crate::api::Unreadable;
 use crate::cluster::convert::NamespaceView;
 use crate::cluster::view::{ClusterEvent, ClusterView, Kind};
 use crate::registry::RegistryError;
-use crate::registry::fake::Faults;
 use crate::registry::handle::Phase;
+use crate::registry::testing::Faults;
 
 const MAIN: &str = "http://main:2379";
 
@@ -58,6 +58,7 @@ async fn names_that_come_later_are_followed_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_viewer_follows_sessions_and_keeps_nothing_alive() {
+    etcd(MAIN).grant_for(LeaseId(5), Duration::from_secs(3600));
     put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId(5));
     let (bench, stop) = (bench(), CancellationToken::new());
     let views = bench.views.clone();
@@ -95,6 +96,7 @@ async fn an_incomplete_view_of_the_cluster_ends_no_session() {
 
 #[tokio::test(start_paused = true)]
 async fn sessions_wait_for_the_kinds_that_make_their_settings_and_for_no_other() {
+    etcd(MAIN).grant_for(LeaseId(5), Duration::from_secs(3600));
     put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId(5));
     let mut bench = bench();
     *bench.views.cluster() = ClusterView::default();
