@@ -138,7 +138,7 @@ async fn course(world: &World, plan: &Plan) -> Vec<Violation> {
     world.trace.add("run", "the storm is over");
     violations.extend(equal_within(world, CONVERGENCE, "after the storm").await);
     if violations.is_empty() && plan.rests {
-        violations.extend(at_rest(world, !plan.core && plan.seed % 3 == 0).await);
+        violations.extend(at_rest(world, !plan.core && plan.seed.is_multiple_of(3)).await);
     }
     violations
 }

@@ -60,7 +60,7 @@ impl Service<Request<Body>> for ToApiServers {
             let request = Request::from_parts(parts, Body::from(body));
             let mut server = this.cluster.server(index);
             let ask = move |request| -> futures::future::BoxFuture<'static, _> {
-                Box::pin(async move { server.call(request).await.map_err(Into::into) })
+                Box::pin(async move { server.call(request).await })
             };
             let response = this.wire.carry(this.sender, to, summary, request, ask, Some(SILENCE)).await?;
             Ok(response.map(|body| Box::new(body) as Box<DynBody>))

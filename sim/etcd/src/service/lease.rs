@@ -126,7 +126,6 @@ impl PbLeaseService for Member {
 
     type LeaseKeepAliveStream = Pin<Box<dyn Stream<Item = Result<PbLeaseKeepAliveResponse, Status>> + Send>>;
 
-    #[expect(clippy::disallowed_methods, reason = "a task of the server, which lives as long as its stream")]
     async fn lease_keep_alive(
         &self,
         request: Request<Renewals>,

@@ -60,7 +60,6 @@ enum Next {
 }
 
 impl Open {
-    #[expect(clippy::disallowed_methods, reason = "a task of the server, which lives as long as its stream")]
     fn new(member: Member, headers: Headers, inbound: Streaming<PbWatchRequest>) -> Result<Self, Error> {
         let (id, wake) = member.etcd.with(|state| {
             state.streams_opened += 1;
