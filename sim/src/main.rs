@@ -1,6 +1,7 @@
 //! `sim`: runs one seed and tells what happened, or many and tells which failed.
 //!
-//! - `SEED=n`: one seed. `TRACE=1` prints every message; `SHRINK=1` shrinks a seed that breaks an invariant to a story.
+//! - `SEED=n`: one seed. `TRACE=1` prints every message; `SHRINK=1` shrinks a seed that breaks an invariant to a story
+//!   and its plan, for `sim/found`.
 //! - `SEED=n SEEDS=m`: so many seeds from that one on, on all cores, with a line for every thousand of them.
 //!
 //! Owns the command line. Refuses to judge: a violation is printed, and the exit code tells.
@@ -27,6 +28,8 @@ fn main() -> ExitCode {
     } else if number("SHRINK", 0) > 0 {
         let shrunk = shrink(&Plan::of(first));
         println!("{}", shrunk.as_ref().map_or("no violation".to_owned(), Shrunk::story));
+        let plan = shrunk.as_ref().and_then(|shrunk| serde_json::to_string(&shrunk.plan).ok());
+        println!("{}", plan.unwrap_or_default());
         shrunk.is_none()
     } else {
         one(first, number("TRACE", 0) > 0)
