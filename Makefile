@@ -4,7 +4,7 @@ CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
 
-.PHONY: help setup setup-node setup-chaos testbed parts build crds manifests docs image demo chaos node test test-long test-node sim soak lint deny clean
+.PHONY: help setup setup-node setup-chaos testbed parts build crds manifests docs image demo chaos node test test-long test-node sim soak mutants lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,9 +75,13 @@ sim: setup ## Run one seed of the simulation: SEED=n, TRACE=1 for every message,
 soak: setup ## Run many seeds of the simulation: SEED=first, SEEDS=number
 	SEEDS=$(or $(SEEDS),100000) $(CARGO) run --quiet -p twinspan-sim
 
-lint: setup ## Formatting, width of comments, clippy, Go vet
+mutants: setup ## Ask which of 25 deliberate faults the simulation notices: SEEDS=number
+	@dev/mutants
+
+lint: setup ## Formatting, width of comments, clippy, Go vet, the patch of the mutants
 	$(CARGO) fmt --all --check
 	dev/comment-width
+	git apply --check sim/mutants.patch
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	for part in dev/parts/*/; do (cd $$part && test -z "$$(gofmt -l .)") || exit 1; done
 	for part in interop oracle; do (cd dev/parts/$$part && CGO_ENABLED=0 go vet ./...) || exit 1; done

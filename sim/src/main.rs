@@ -3,6 +3,7 @@
 //! - `SEED=n`: one seed. `TRACE=1` prints every message; `SHRINK=1` shrinks a seed that breaks an invariant to a story
 //!   and its plan, for `sim/found`.
 //! - `SEED=n SEEDS=m`: so many seeds from that one on, on all cores, with a line for every thousand of them.
+//!   `FIRST=1` runs them one after the other, up to the first that breaks an invariant.
 //!
 //! Owns the command line. Refuses to judge: a violation is printed, and the exit code tells.
 
@@ -23,7 +24,9 @@ const CHUNK: u64 = 1000;
 fn main() -> ExitCode {
     let number = |name: &str, or: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or);
     let (first, count) = (number("SEED", 1), number("SEEDS", 1));
-    let holds = if count > 1 {
+    let holds = if number("FIRST", 0) > 0 {
+        until_the_first(first, count)
+    } else if count > 1 {
         many(first, count)
     } else if number("SHRINK", 0) > 0 {
         let shrunk = shrink(&Plan::of(first));
@@ -47,6 +50,20 @@ fn one(seed: u64, prints: bool) -> bool {
     outcome.violations.iter().for_each(|violation| println!("  {violation}"));
     println!("seed {seed}: trace {:x}, {} lines, faults {:?}", outcome.trace, outcome.lines.len(), outcome.faults);
     outcome.violations.is_empty()
+}
+
+#[expect(clippy::print_stdout, reason = "a program for people")]
+fn until_the_first(first: u64, count: u64) -> bool {
+    for seed in first..first + count {
+        let outcome = run(&Plan::of(seed), false);
+        if !outcome.violations.is_empty() {
+            println!("seed {seed}:");
+            outcome.violations.iter().take(3).for_each(|violation| println!("  {violation}"));
+            return false;
+        }
+    }
+    println!("{count} seeds, 0 with violations");
+    true
 }
 
 #[expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program for people, which measures real time")]

@@ -236,10 +236,6 @@ impl Scheduler {
         woken.into_iter().for_each(|id| state.wake(id));
     }
 
-    pub fn is_frozen(&self, process: ProcessId) -> bool {
-        lock(&self.0).processes.get(process as usize).is_some_and(|process| process.frozen)
-    }
-
     /// True if the process thawed within this time: what it was about to do before it froze, it does now.
     pub fn thawed_within(&self, process: ProcessId, time: Duration) -> bool {
         let state = lock(&self.0);

@@ -10,7 +10,7 @@ pub mod etcd;
 pub mod fate;
 pub mod kube;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -123,8 +123,6 @@ struct State {
     /// Messages of each sender, by its name.
     sent: BTreeMap<String, u64>,
     script: BTreeMap<(String, u64), Moment>,
-    /// Scripted moments that came.
-    met: BTreeSet<(String, u64)>,
     counts: BTreeMap<&'static str, u64>,
     log: Vec<Sent>,
 }
@@ -158,12 +156,6 @@ impl Wire {
     /// This befalls the sender at its message of that number.
     pub fn script(&self, sender: &str, number: u64, moment: Moment) {
         self.state().script.insert((sender.to_owned(), number), moment);
-    }
-
-    /// True if every scripted moment came.
-    pub fn met_all(&self) -> bool {
-        let state = self.state();
-        state.script.keys().all(|key| state.met.contains(key))
     }
 
     /// The number of messages that a sender has sent.
@@ -264,9 +256,6 @@ impl Wire {
         *count += 1;
         let key = (sender.name.clone(), *count);
         let moment = state.script.get(&key).copied();
-        if moment.is_some() {
-            state.met.insert(key);
-        }
         (Fate::draw(self.0.seed, state.rates, &sender.name, to, number), moment)
     }
 
