@@ -31,7 +31,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 
 fn functions() -> Functions {
     let mut files = Vec::new();
-    for folder in ["core/src", "src", "tests"] {
+    for folder in ["core/src", "sim/tests", "src", "tests"] {
         rust_files(&root().join(folder), &mut files);
     }
     let mut all = Functions::new();
