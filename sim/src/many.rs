@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::plan::Plan;
 use crate::run::{Outcome, run};
 
-/// What many runs showed.
+/// The sum of many outcomes.
 #[derive(Debug, Default)]
 pub struct Sum {
     pub runs: usize,

@@ -26,12 +26,13 @@ const BEGINNING: Duration = Duration::from_secs(120);
 const CONVERGENCE: Duration = Duration::from_secs(100);
 /// The longest hold, and what may follow it.
 const LONGEST: Duration = Duration::from_secs(1200);
-/// Time after the last change in which statuses and Events may follow.
+/// Time after the last change, or the end of the storm, in which another replica may take over, and statuses and Events
+/// may follow.
 const QUIET: Duration = Duration::from_secs(75);
 /// Length of the rest.
 const REST: Duration = Duration::from_secs(60);
 
-/// What a run showed.
+/// The outcome of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub violations: Vec<Violation>,
@@ -212,7 +213,8 @@ pub async fn equal_within(world: &World, within: Duration, when: &str) -> Vec<Vi
 async fn at_rest(world: &World, restarts: bool) -> Vec<Violation> {
     // Statuses and Events follow what they tell of.
     let began = world.now();
-    while world.now() < began + LONGEST && (rest::holds(world) || world.now() < rest::last_change(world) + QUIET) {
+    let quiet = |world: &World| !rest::holds(world) && world.now() >= rest::last_change(world).max(began) + QUIET;
+    while world.now() < began + LONGEST && !quiet(world) {
         sleep(Duration::from_secs(5)).await;
     }
     let from = world.now();

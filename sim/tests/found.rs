@@ -1,4 +1,4 @@
-//! What the simulation found, each as the shrunk plan that showed it: it stays mended.
+//! The finds of the simulation, each as the shrunk plan that showed it: they stay mended.
 
 use std::path::Path;
 

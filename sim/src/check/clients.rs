@@ -1,4 +1,4 @@
-//! What clients see, every second.
+//! The answers that clients get, every second.
 //!
 //! Owns T1 (a service with a living instance never resolves to nothing) and T2 (no client is sent to an address that
 //! nobody ever ran): a Kitex client reads the registry, a DNS reader all ready endpoints of all slices. Refuses to know

@@ -1,4 +1,4 @@
-//! What every request at a door may look like.
+//! The forms that a request at a door may have.
 //!
 //! Owns the forms of transactions and of requests to the API server. Refuses to know whether a request was wise. A form
 //! that is not listed here is a violation: a new one is added with its reason.

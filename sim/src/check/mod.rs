@@ -1,6 +1,6 @@
 //! The oracles: they judge a run from outside.
 //!
-//! - [`doors`]: what every request may look like. [`stores`]: who changed what, and whether it was its own.
+//! - [`doors`]: the forms of requests. [`stores`]: who changed what, and whether it was its own.
 //!   [`removals`]: nothing that serves is taken away. [`clients`]: what clients see. [`rest`]: both sides equal the
 //!   truth, and nothing is written.
 //!

@@ -20,7 +20,7 @@ use crate::world::{PREFIX, World, service_name};
 
 /// The oldest news on which a replica may act: the longest partition or freeze, and a lease that ends after it.
 const NEWS: Duration = Duration::from_secs(200);
-/// What a person did justifies removals for so long: a hold, and the news of it.
+/// The wish of a person justifies removals for so long: a hold, and the news of it.
 const MEDDLED: Duration = Duration::from_secs(500);
 
 /// Judges the removals of a run. `calm` is the time at which both sides were equal for the first time.

@@ -14,7 +14,7 @@ use super::{Violation, cluster_of, is_replica};
 use crate::wire::Sent;
 use crate::world::{PREFIX, REGISTRY, World};
 
-/// What the operator may change in a cluster.
+/// Resources that the operator may change in a cluster.
 const MAY_CHANGE: [&str; 3] = ["endpointslices", "leases", "events"];
 
 /// Judges both histories.
@@ -98,7 +98,7 @@ fn clusters(world: &World) -> Vec<Violation> {
     violations
 }
 
-/// Whoever writes slices and statuses holds the Lease when it sends.
+/// A process that writes slices and statuses holds the Lease when it sends.
 fn leases(world: &World) -> Vec<Violation> {
     let mut violations = Vec::new();
     let log = world.wire.log();

@@ -26,7 +26,7 @@ pub struct Rates {
     pub stalled: u64,
 }
 
-/// What happens to one request and its answer.
+/// The fate of one request and its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fate {
     pub request_delay: Duration,

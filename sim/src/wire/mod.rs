@@ -60,7 +60,7 @@ pub struct Sender {
     pub process: ProcessId,
 }
 
-/// What befalls the sender of one message: the moments of a scenario.
+/// A fault of the sender at one message: the moments of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Moment {
     CrashBefore,

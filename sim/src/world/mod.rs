@@ -81,7 +81,7 @@ impl std::ops::Deref for World {
     }
 }
 
-/// What there is.
+/// The parts of a world.
 pub struct Everything {
     pub seed: u64,
     pub size: Size,
