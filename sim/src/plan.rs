@@ -279,14 +279,14 @@ impl Op {
 pub struct Plan {
     pub seed: u64,
     pub size: Size,
-    /// What each RegisteredService asks for besides its registry.
+    /// The fields of each RegisteredService besides its registry.
     pub spec: Value,
     /// Length of the storm.
     pub storm: Duration,
     pub ops: Vec<Timed>,
     /// After the storm one replica of each cluster and a quorum of the registry are healed, the rest never.
     pub core: bool,
-    /// What befalls one replica at one of its messages in the storm: the number of the replica, and of the message.
+    /// A fault of one replica at one of its messages in the storm: the number of the replica, and of the message.
     pub moment: Option<(usize, u64, Moment)>,
     /// Whether the run goes on until it is seen to rest.
     pub rests: bool,

@@ -177,7 +177,7 @@ impl Scheduler {
             state.ready.remove(&at);
         }
         drop(state);
-        // What a task owns may wake others.
+        // The drop of what a task owns may wake others.
         drop(task);
     }
 

@@ -110,7 +110,7 @@ impl Search {
 }
 
 impl Shrunk {
-    /// What happened, for a person.
+    /// The course of events, for a person.
     pub fn story(&self) -> String {
         let mut story = String::new();
         let Plan { seed, size, storm, ops, .. } = &self.plan;

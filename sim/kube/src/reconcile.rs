@@ -1,4 +1,4 @@
-//! Which EndpointSlices a Service needs, and the fewest writes to have them.
+//! The EndpointSlices that a Service needs, and the fewest writes to have them.
 //!
 //! Owns the endpoint of a pod and the packing into slices (`k8s.io/endpointslice/{reconciler,utils}.go`, v0.37.2), in a
 //! fixed order. Refuses to write.

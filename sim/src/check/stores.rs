@@ -1,4 +1,4 @@
-//! Who changed what, by the complete histories of both stores.
+//! The authors of all changes, by the complete histories of both stores.
 //!
 //! Owns I1 (foreign things stay untouched), I4 (no own record without a lease) and I9 (one leader writes). Refuses to
 //! know why anything was changed.

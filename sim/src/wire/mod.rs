@@ -153,7 +153,7 @@ impl Wire {
         self.state().rates = rates;
     }
 
-    /// This befalls the sender at its message of that number.
+    /// Plans a fault of the sender at its message of that number.
     pub fn script(&self, sender: &str, number: u64, moment: Moment) {
         self.state().script.insert((sender.to_owned(), number), moment);
     }

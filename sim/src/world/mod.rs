@@ -99,7 +99,7 @@ pub struct Everything {
     dice: Mutex<Dice>,
     addresses: Mutex<u32>,
     pods: Mutex<BTreeMap<String, servers::Pod>>,
-    /// What each restore of the registry changed, and the index in its history.
+    /// The changes that each restore of the registry made, and their index in its history.
     replaced: Mutex<Vec<(usize, Vec<sim_etcd::Change>)>>,
     /// The times of the faults that may keep replicas from their work.
     impaired: Mutex<Vec<(Duration, Duration)>>,
