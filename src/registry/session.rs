@@ -309,12 +309,14 @@ impl Session {
 
     async fn follow(&mut self) -> Result<std::convert::Infallible> {
         let handle = self.handle.clone();
+        // The stream may always have more items, and names may change during each list. So they take turns.
+        let mut stream_had_turn = false;
         loop {
             let again = self.refused.values().min().copied();
+            let turn_of_names = stream_had_turn && names_wait(&self.names, again);
             tokio::select! {
                 biased;
-                item = next(&mut self.watch) => self.take(item?).await?,
-                () = sleep_until(self.silence.until) => self.silent().await?,
+                // First what is rare, and keeps nothing else waiting.
                 () = handle.start_over.notified() => {
                     return Err(RegistryError::WatchEnded("an answer was lost".to_owned()));
                 }
@@ -328,7 +330,14 @@ impl Session {
                         handle.audit.set_progress(WatchProgress::Unanswered);
                     }
                 }
+                item = next(&mut self.watch), if !turn_of_names => {
+                    stream_had_turn = true;
+                    self.take(item?).await?;
+                }
+                // After the stream, whose items end the silence, and before the names, which do not.
+                () = sleep_until(self.silence.until) => self.silent().await?,
                 () = something_to_follow(&mut self.names, again) => {
+                    stream_had_turn = false;
                     let affected = self.catch_up().await?;
                     handle.notify(affected);
                 }
@@ -431,6 +440,11 @@ async fn read_something(registry: &dyn Registry, key: Option<String>) -> Result<
         None => drop(registry.status().await?),
     }
     Ok(())
+}
+
+/// Whether [`something_to_follow`] would not wait.
+fn names_wait(names: &watch::Receiver<Names>, again: Option<Instant>) -> bool {
+    names.has_changed().unwrap_or(false) || again.is_some_and(|at| at <= Instant::now())
 }
 
 /// Waits until names change, or a range is due for another attempt.

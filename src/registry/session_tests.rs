@@ -21,6 +21,8 @@ mod ends;
 mod leases;
 #[path = "session_ranges_tests.rs"]
 mod ranges;
+#[path = "session_turns_tests.rs"]
+mod turns;
 
 struct Bench {
     server: FakeEtcd,
