@@ -36,17 +36,27 @@ pub struct Sources {
 
 impl Router {
     pub async fn run(self, mut sources: Sources, stop: CancellationToken) {
+        // The cluster and the registries may always have more events. So they take turns.
+        let mut registry_had_turn = false;
         loop {
+            let turn_of_cluster = registry_had_turn && !sources.cluster.is_empty();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                Some(event) = sources.cluster.recv() => self.cluster_changed(&event),
-                Some(event) = sources.registry.recv() => self.registry_changed(event),
-                Some(ProbeEvent { services }) = sources.probe.recv() => self.enqueuer.enqueue_all(&services),
                 // A leader judges everything anew; one that led forgets its judgements.
                 Ok(()) = sources.leading.changed() => {
                     sources.leading.borrow_and_update();
                     self.reconcile_everything();
+                }
+                // Probes have a pace, so that their answers keep nothing else waiting.
+                Some(ProbeEvent { services }) = sources.probe.recv() => self.enqueuer.enqueue_all(&services),
+                Some(event) = sources.registry.recv(), if !turn_of_cluster => {
+                    registry_had_turn = true;
+                    self.registry_changed(event);
+                }
+                Some(event) = sources.cluster.recv() => {
+                    registry_had_turn = false;
+                    self.cluster_changed(&event);
                 }
             }
         }

@@ -209,3 +209,45 @@ async fn an_answer_to_a_probe_wakes_those_that_asked() {
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert!(bench.cluster.send(ClusterEvent::Secret).is_err(), "it has ended");
 }
+
+#[tokio::test(start_paused = true)]
+async fn neither_the_claim_to_lead_nor_a_probe_waits_for_a_busy_cluster_and_busy_registries() {
+    let mut bench = bench();
+    for _ in 0..1000 {
+        bench.cluster.send(ClusterEvent::RegisteredService(key("x"))).unwrap();
+        bench.cluster.send(ClusterEvent::Names("main".into())).unwrap();
+        bench.registry.send(RegistryEvent::Status { registry: "main".into() }).unwrap();
+    }
+    bench.probe.send(ProbeEvent { services: [key("probed")].into() }).unwrap();
+    bench.leading.send_replace(true);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(bench.commands.try_recv().ok(), Some(Command::ReconcileAll), "the claim is first");
+    let enqueued = bench.queue.take_enqueued();
+    assert_eq!(enqueued.iter().position(|service| *service == key("probed")), Some(4), "after those of the claim");
+    assert_eq!(enqueued.len(), 4 + 1 + 1000);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_cluster_and_a_busy_registry_take_turns() {
+    let mut bench = bench();
+    let update = || ClusterEvent::Names("main".into());
+    let report = || RegistryEvent::Status { registry: "main".into() };
+    for _ in 0..100 {
+        bench.cluster.send(update()).unwrap();
+        bench.registry.send(report()).unwrap();
+    }
+    let (_, commands) = bench.routed().await;
+    let both = [Command::Report("main".into()), Command::UpdateNames("main".into())];
+    assert_eq!(commands, both.iter().cycle().take(200).cloned().collect::<Vec<_>>());
+    // One that has nothing leaves the other all turns.
+    for _ in 0..3 {
+        bench.registry.send(report()).unwrap();
+    }
+    assert_eq!(bench.routed().await.1, vec![Command::Report("main".into()); 3]);
+    for _ in 0..3 {
+        bench.cluster.send(update()).unwrap();
+    }
+    assert_eq!(bench.routed().await.1, vec![Command::UpdateNames("main".into()); 3]);
+    bench.stop.cancel();
+}
