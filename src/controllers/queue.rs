@@ -27,6 +27,9 @@ const BACKOFF: Duration = Duration::from_millis(100);
 const BACKOFF_CAP: Duration = Duration::from_secs(60);
 /// Time that running passes have to finish when everything stops.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Changes that may come before the start or the end of the next pass. Many changes of one service are one pass, so
+/// they come first; but there may always be more.
+const CHANGES_IN_A_ROW: usize = 100;
 
 /// The action after a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,13 +121,13 @@ impl Queue {
     {
         let mut running = JoinSet::new();
         loop {
+            for _ in 0..CHANGES_IN_A_ROW {
+                let Ok((key, at)) = self.marks.try_recv() else { break };
+                self.marked(key, at);
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                mark = self.marks.recv() => match mark {
-                    Some((key, at)) => self.marked(key, at),
-                    None => break,
-                },
                 Some(due) = self.delays.next() => {
                     let key = due.into_inner();
                     if let Some(triggered) = self.start(&key) {
@@ -139,6 +142,10 @@ impl Queue {
                         self.ended(key, how.unwrap_or_else(|_| Action::Retry.into()));
                     }
                 }
+                mark = self.marks.recv() => match mark {
+                    Some((key, at)) => self.marked(key, at),
+                    None => break,
+                },
             }
         }
         let drain = async { while running.join_next().await.is_some() {} };

@@ -137,3 +137,24 @@ async fn nobody_who_enqueues_is_the_end() {
     drop(enqueuer);
     queue.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn passes_start_and_end_however_many_changes_come() {
+    let bench = bench(Duration::ZERO, |number| match number {
+        0 => Action::RequeueAfter(Duration::ZERO),
+        _ => Action::Await,
+    });
+    bench.enqueuer.enqueue(&ServiceKey::new("shop", "echo"));
+    // The clock stands, because the queue never rests: a second pass follows from the end of the first.
+    for _ in 0..1000 {
+        for _ in 0..200 {
+            bench.enqueuer.enqueue(&ServiceKey::new("shop", "busy"));
+        }
+        tokio::task::yield_now().await;
+        if bench.ended() >= 3 {
+            bench.stop.cancel();
+            return;
+        }
+    }
+    panic!("{} passes have ended", bench.ended());
+}
