@@ -126,6 +126,8 @@ pub struct WatchRange {
     pub key_prefix: String,
     /// The revision after the one of the list.
     pub from: Revision,
+    /// The cluster ID of the list; 0 if the server told none, as a proxy may.
+    pub cluster_id: u64,
 }
 
 /// Opens connections, each time to the next endpoint that answers.

@@ -127,6 +127,9 @@ struct Session {
     next_watch_id: i64,
     /// The revision of the last list.
     listed: Revision,
+    /// The cluster ID of the server as the session began; 0 if it told none. A connection that is made anew below us
+    /// may lead to another one.
+    cluster_id: u64,
     /// The revision at which the keys of the fence were read. No list of this session may be older.
     least_revision: Revision,
     silence: Silence,
@@ -173,6 +176,7 @@ impl Session {
         if let (Some(fence), Some(found)) = (&handle.fence, &found) {
             fence.found(found);
         }
+        let cluster_id = server.cluster_id;
         handle.set_server(server);
         handle.set_phase(Phase::Listing);
         // A name that is added while others are listed follows after them.
@@ -188,6 +192,7 @@ impl Session {
             refused: BTreeMap::new(),
             next_watch_id: 1,
             listed: 0,
+            cluster_id,
             least_revision: found.map(|found| found.revision).unwrap_or_default(),
             silence: Silence::begin(false),
             search: None,
@@ -275,7 +280,8 @@ impl Session {
     async fn start_following(&mut self, range: &Range) -> Result<Affected> {
         let key_prefix = self.handle.layout.key_prefix(range);
         let listing = self.registry.list(&key_prefix).await?;
-        if listing.revision < self.least_revision {
+        let another = listing.cluster_id != self.cluster_id && listing.cluster_id != 0 && self.cluster_id != 0;
+        if another || listing.revision < self.least_revision {
             return Err(RegistryError::WatchEnded("another etcd answers than when the session began".to_owned()));
         }
         let mut affected = self.handle.view().reset(range, &listing, self.env.now());
@@ -293,7 +299,8 @@ impl Session {
             revision = listing.revision,
             "listed"
         );
-        let follow = WatchRange { watch_id: self.next_watch_id, key_prefix, from: listing.revision + 1 };
+        let (watch_id, cluster_id) = (self.next_watch_id, listing.cluster_id);
+        let follow = WatchRange { watch_id, key_prefix, from: listing.revision + 1, cluster_id };
         self.next_watch_id += 1;
         match &mut self.watch {
             Some(watch) => watch.follow(&follow).await?,

@@ -7,7 +7,7 @@ use twinspan_core::model::RawRecord;
 /// Every change below the prefix, from now on.
 async fn witness(server: &FakeEtcd) -> Box<dyn Watch> {
     let from = server.revision() + 1;
-    let range = WatchRange { watch_id: 1, key_prefix: "p/".to_owned(), from };
+    let range = WatchRange { watch_id: 1, key_prefix: "p/".to_owned(), from, cluster_id: 0 };
     server.connect().await.unwrap().watch(&range).await.unwrap()
 }
 

@@ -84,7 +84,12 @@ impl Pages {
         }
         let mut answer = call("list", PAGE, self.client.get(from, Some(options))).await?;
         if let Some(header) = answer.header() {
-            self.cluster_id = ResponseHeader::cluster_id(header);
+            let answers = ResponseHeader::cluster_id(header);
+            if self.cluster_id != 0 && answers != 0 && answers != self.cluster_id {
+                let text = "another etcd answers than when the list began".to_owned();
+                return Err(RegistryError::WatchEnded(text));
+            }
+            self.cluster_id = answers;
             self.revision.get_or_insert(header.revision());
         }
         let (more, kvs) = (answer.more(), answer.take_kvs());

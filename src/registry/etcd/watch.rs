@@ -77,6 +77,14 @@ impl Opening {
     }
 }
 
+/// True if the watch is on another etcd than its list, or on an older state of the same one: the connection was made
+/// anew in between. Such a watch would say nothing until that etcd reaches the revision of the list, and then tell the
+/// wrong things. A proxy may tell neither cluster ID nor revision (`watchBroadcast.add` of server/proxy/grpcproxy).
+fn leads_elsewhere(range: &WatchRange, header: &ResponseHeader) -> bool {
+    let another = header.cluster_id() != range.cluster_id && header.cluster_id() != 0 && range.cluster_id != 0;
+    another || (header.revision() > 0 && header.revision() < range.from - 1)
+}
+
 /// `too_large` is shared by all streams to the same server.
 pub async fn open(client: WatchClient, first: &WatchRange, too_large: Arc<AtomicBool>) -> Result<Box<dyn Watch>> {
     let mut client = client.max_decoding_message_size(MAX_MESSAGE);
@@ -220,6 +228,15 @@ impl EtcdWatch {
                 error => Err(error),
             };
         }
+        if let Some(header) = response.header().filter(|header| leads_elsewhere(&range, header)) {
+            let (cluster, revision) = (header.cluster_id(), header.revision());
+            let text = format!(
+                "etcd {cluster:x} at revision {revision} answers the watch, and etcd {:x} answered its list at revision {}",
+                range.cluster_id,
+                range.from - 1
+            );
+            return Err(RegistryError::WatchEnded(text));
+        }
         let number = response.watch_id();
         self.answers_progress &= number == range.watch_id;
         if unwanted {
@@ -270,5 +287,27 @@ fn reason(response: &WatchResponse) -> RegistryError {
     match response.cancel_reason() {
         reason if reason.contains("permission denied") => RegistryError::PermissionDenied(reason.to_owned()),
         reason => RegistryError::WatchEnded(reason.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etcd_client::proto::{PbResponseHeader, PbWatchResponse};
+
+    use super::*;
+
+    #[test]
+    fn a_watch_is_followed_only_on_the_etcd_that_answered_its_list() {
+        let range = WatchRange { watch_id: 1, key_prefix: "p/".to_owned(), from: 11, cluster_id: 7 };
+        let leads_elsewhere = |range: &WatchRange, cluster_id, revision| {
+            let header = PbResponseHeader { cluster_id, revision, ..PbResponseHeader::default() };
+            let response = WatchResponse(PbWatchResponse { header: Some(header), ..PbWatchResponse::default() });
+            super::leads_elsewhere(range, response.header().unwrap())
+        };
+        assert!(!leads_elsewhere(&range, 7, 10) && !leads_elsewhere(&range, 7, 12));
+        assert!(leads_elsewhere(&range, 8, 12), "another cluster");
+        assert!(leads_elsewhere(&range, 7, 9), "an older state");
+        assert!(!leads_elsewhere(&range, 0, 0), "a proxy that tells neither");
+        assert!(!leads_elsewhere(&WatchRange { cluster_id: 0, ..range }, 8, 12), "a list through such a proxy");
     }
 }

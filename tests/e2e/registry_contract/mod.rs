@@ -129,7 +129,7 @@ const ROOT: &str = "root/";
 const LEASE: LeaseId = LeaseId(77);
 
 fn follow(watch_id: i64, key_prefix: &str, from: i64) -> WatchRange {
-    WatchRange { watch_id, key_prefix: key_prefix.to_owned(), from }
+    WatchRange { watch_id, key_prefix: key_prefix.to_owned(), from, cluster_id: 0 }
 }
 
 fn key(name: &str) -> RecordKey {
