@@ -210,7 +210,8 @@ fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
     for handle in views.registries.all() {
         let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
         let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle));
-        read_former(views, view, &handle, name.as_ref().filter(|_| is_current), observed);
+        let is_home = current.as_ref().is_some_and(|current| have_one_keyspace(current, &handle));
+        read_former(views, view, &handle, name.as_ref().filter(|_| is_current || is_home), observed);
         if is_current {
             let Some(name) = name.clone() else { continue };
             let mut snapshot = handle.view().snapshot(&name, &owner);
@@ -225,6 +226,12 @@ fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
             observed.facts.registry = Some(registry_facts(&handle, owner, Some(name), snapshot));
         }
     }
+}
+
+/// Whether both have the same keys in one etcd. Without a common prefix two ServiceRegistries work side by side, each
+/// for its own names, and a record has one place for both.
+fn have_one_keyspace(a: &RegistryHandle, b: &RegistryHandle) -> bool {
+    a.etcd().is_some() && a.etcd() == b.etcd() && a.cluster_id == b.cluster_id && a.layout.same_keyspace(&b.layout)
 }
 
 fn registry_facts(
@@ -275,7 +282,7 @@ fn may_be_many(view: &ClusterView, handle: &RegistryHandle) -> bool {
 }
 
 /// Reads the places in a registry that the RegisteredService no longer refers to: the names under which it has records,
-/// and the one from which it exported or imported last.
+/// and the one from which it exported or imported last. `current` is its name there, if it has its place there.
 fn read_former(
     views: &Views,
     cluster: &ClusterView,
@@ -310,7 +317,7 @@ fn read_former(
         .filter(|name| Some(name) != current)
         .map(|name| {
             let mut snapshot = view.snapshot(&name, owner);
-            // They are places of their own.
+            // Records under other names have places of their own.
             snapshot.under_other_names.clear();
             (name, snapshot)
         })
