@@ -59,7 +59,8 @@ node: setup-node ## Run the image and the chart on one real node until Ctrl-C; n
 	@target/debug/node
 
 test: parts ## Every test but the long stories
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --exclude twinspan-sim
+	$(CARGO) test --profile sim -p twinspan-sim
 
 test-long: parts setup-chaos ## The stories that take minutes by their nature
 	$(CARGO) test --test e2e -- --ignored
@@ -70,10 +71,10 @@ test-node: setup-node ## The story of the image and the chart on one real node; 
 	$(CARGO) test --workspace --test story -- --ignored
 
 sim: setup ## Run one seed of the simulation: SEED=n, TRACE=1 for every message, SHRINK=1 for a story
-	$(CARGO) run --quiet -p twinspan-sim
+	$(CARGO) run --quiet --profile sim -p twinspan-sim
 
 soak: setup ## Run many seeds of the simulation: SEED=first, SEEDS=number
-	SEEDS=$(or $(SEEDS),100000) $(CARGO) run --quiet -p twinspan-sim
+	SEEDS=$(or $(SEEDS),100000) $(CARGO) run --quiet --profile sim -p twinspan-sim
 
 mutants: setup ## Ask which of 25 deliberate faults the simulation notices: SEEDS=number
 	@dev/mutants
