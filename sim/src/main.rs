@@ -2,6 +2,7 @@
 //!
 //! - `SEED=n`: one seed. `TRACE=1` prints every message; `SHRINK=1` shrinks a seed that breaks an invariant to a story
 //!   and its plan, for `sim/found`.
+//! - `PLAN=file`: the plan of a file, such as those of `sim/found`, in place of a seed's.
 //! - `SEED=n SEEDS=m`: so many seeds from that one on, on all cores, with a line for every thousand of them.
 //!   `FIRST=1` runs them one after the other, up to the first that breaks an invariant.
 //!
@@ -35,19 +36,32 @@ fn main() -> ExitCode {
         println!("{}", plan.unwrap_or_default());
         shrunk.is_none()
     } else {
-        one(first, number("TRACE", 0) > 0)
+        match plan(first) {
+            Ok(plan) => one(&plan, number("TRACE", 0) > 0),
+            Err(error) => {
+                println!("{error}");
+                false
+            }
+        }
     };
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The plan of the file that is named, or else of the seed.
+fn plan(seed: u64) -> std::io::Result<Plan> {
+    let Ok(path) = std::env::var("PLAN") else { return Ok(Plan::of(seed)) };
+    Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
+}
+
 #[expect(clippy::print_stdout, reason = "a program for people")]
-fn one(seed: u64, prints: bool) -> bool {
-    let outcome = run(&Plan::of(seed), prints);
+fn one(plan: &Plan, prints: bool) -> bool {
+    let outcome = run(plan, prints);
     if !outcome.violations.is_empty() && !prints {
         let from = outcome.lines.len().saturating_sub(LAST_LINES);
         outcome.lines.iter().skip(from).for_each(|line| println!("    {line}"));
     }
     outcome.violations.iter().for_each(|violation| println!("  {violation}"));
+    let seed = plan.seed;
     println!("seed {seed}: trace {:x}, {} lines, faults {:?}", outcome.trace, outcome.lines.len(), outcome.faults);
     outcome.violations.is_empty()
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::plan::{Op, Plan, Size, Timed};
 use crate::run::run;
-use crate::wire::Moment;
+use crate::wire::{Part, Scripted};
 
 /// The names of the scenarios.
 pub const SCENARIOS: [&str; 5] = ["register", "roll", "fail over", "heal", "sweep"];
@@ -41,7 +41,18 @@ pub fn scenario(name: &str) -> Plan {
             (ops, json!({"import": {"onExpiry": "Remove"}, "deletionGuard": {"holdSeconds": 60}}), 20)
         }
     };
-    let size = Size { clusters: 1, replicas: 2, services: 1, servers: 1, members: 1, vms: 2, pods: 2, shuffle: 0 };
+    let size = Size {
+        clusters: 1,
+        replicas: 2,
+        services: 1,
+        servers: 1,
+        members: 1,
+        vms: 2,
+        pods: 2,
+        shuffle: 0,
+        control: None,
+        bare: false,
+    };
     let storm = Duration::from_secs(seconds + AFTERWARDS);
     Plan { seed: 1, size, spec, storm, ops, core: false, moment: None, rests: false }
 }
@@ -54,11 +65,15 @@ pub fn all_of(name: &str) -> Vec<(String, Plan)> {
     let reference = run(&quiet, false);
     // The other one leads after a failover.
     let replica = usize::from(name == "fail over");
-    let count = reference.messages.get(replica).copied().unwrap_or_default();
-    let moments = (1..=count).flat_map(|number| Moment::ALL.map(|moment| (number, moment)));
-    let with = |(number, moment)| {
-        let label = format!("{name}, message {number}: {moment:?}");
-        (label, Plan { moment: Some((replica, number, moment)), ..plan.clone() })
-    };
-    moments.map(with).collect()
+    let mut all = Vec::new();
+    for (part, counts) in [(Part::Request, &reference.messages), (Part::Frame, &reference.frames)] {
+        for number in 1..=counts.get(replica).copied().unwrap_or_default() {
+            all.extend(part.moments().iter().map(|moment| {
+                let label = format!("{name}, {part:?} {number}: {moment:?}");
+                let moment = Some(Scripted { replica, part, number, moment: *moment });
+                (label, Plan { moment, ..plan.clone() })
+            }));
+        }
+    }
+    all
 }

@@ -11,12 +11,14 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::check::clients::Clients;
-use crate::check::{Violation, doors, removals, rest, stores};
+use crate::check::state::State;
+use crate::check::{Violation, claims, doors, evidence, latency, news, removals, rest, state, stores};
 use crate::on_virtual_time;
-use crate::plan::{Plan, Size};
+use crate::plan::{Op, Plan, Size};
 use crate::scheduler::Scheduler;
 use crate::trace::Trace;
 use crate::wire::fate::Rates;
+use crate::wire::{Call, Part, Scripted};
 use crate::world::World;
 
 /// Time in which a world that begins comes to rest.
@@ -45,12 +47,29 @@ pub struct Outcome {
     pub polls: u64,
     /// Messages of each replica since the storm began.
     pub messages: Vec<u64>,
+    /// Frames of streams that each replica got since then.
+    pub frames: Vec<u64>,
+    /// When the storm began.
+    pub calm: Duration,
+    /// Calls that failed, of clients that ask the side on which the instance is by itself.
+    pub failed_calls: u64,
+    /// When each instance came to a side and went from it, in order and without times.
+    pub turns: BTreeMap<String, Vec<bool>>,
 }
 
 /// Runs a plan on a thread of its own. `prints` shows the trace.
 pub fn run(plan: &Plan, prints: bool) -> Outcome {
     let plan = plan.clone();
-    stage(plan.seed, plan.size, plan.spec.clone(), prints, move |world| async move { course(&world, &plan).await })
+    stage(plan.seed, plan.size, plan.spec.clone(), prints, move |world| async move {
+        world.enter_faults();
+        let mut violations = course(&world, &plan).await;
+        if let Some(calm) = world.calm().filter(|_| plan.size.control.is_none()) {
+            violations.extend(evidence::check(&world, calm));
+            violations.extend(latency::check(&world, calm));
+            violations.extend(news::check(&world, calm));
+        }
+        violations
+    })
 }
 
 /// Runs a scene on a thread of its own: `scene` acts in a world in which nothing runs yet, and returns what it found.
@@ -70,11 +89,10 @@ where
         let scheduler = Scheduler::new(seed, size.shuffle);
         let world = World::new(seed, size, spec, &scheduler, &trace);
         let main = scheduler.process("main");
-        let violations = Arc::new(Mutex::new(Vec::new()));
-        let (found, acting) = (violations.clone(), world.clone());
+        let (violations, clients) = (Arc::new(Mutex::new(Vec::new())), Clients::default());
+        let (found, acting, calls) = (violations.clone(), world.clone(), clients.clone());
         scheduler
             .run(main, async move {
-                let clients = Clients::default();
                 let (asking, there) = (clients.clone(), acting.clone());
                 acting.act(async move {
                     there.until_calm().await;
@@ -84,6 +102,7 @@ where
                 all.extend(clients.found());
                 all.extend(doors::check(&acting.wire.log()));
                 all.extend(stores::check(&acting));
+                all.extend(claims::check(&acting, &acting.wire.log()));
                 if let Some(calm) = acting.calm() {
                     all.extend(removals::check(&acting, calm));
                 }
@@ -98,20 +117,34 @@ where
         violations.extend(ends);
         violations.extend(scheduler.panics().iter().map(|panic| Violation::new("panic", world.now(), panic.as_str())));
         violations.sort_by_key(|violation| violation.at);
-        Outcome {
+        let outcome = Outcome {
             violations,
             trace: trace.hash(),
             lines: trace.all(),
             faults: world.wire.counts(),
             length: world.now(),
             polls: scheduler.turns(),
-            messages: world.messages(),
-        }
+            messages: world.messages(Part::Request),
+            frames: world.messages(Part::Frame),
+            calm: world.calm().unwrap_or_default(),
+            failed_calls: calls.failed_calls(),
+            turns: state::turns(&world),
+        };
+        scheduler.crash_all();
+        outcome
     })
 }
 
 /// Begins a world with everything running, and waits until both sides are equal.
 pub async fn begin(world: &World) -> Vec<Violation> {
+    set_up(world);
+    world.replicas.iter().for_each(|replica| replica.start(world));
+    let violations = equal_within(world, BEGINNING, "at the beginning").await;
+    world.set_calm();
+    violations
+}
+
+fn set_up(world: &World) {
     world.set_up();
     world.start_vms();
     for cluster in 0..world.size.clusters {
@@ -122,13 +155,16 @@ pub async fn begin(world: &World) -> Vec<Violation> {
     // The others start later, if at all.
     let first = world.size.vms.div_ceil(2) * world.size.services;
     world.vms.iter().take(first).for_each(|vm| vm.start(world));
-    world.replicas.iter().for_each(|replica| replica.start(world));
-    let violations = equal_within(world, BEGINNING, "at the beginning").await;
-    world.set_calm();
-    violations
 }
 
 async fn course(world: &World, plan: &Plan) -> Vec<Violation> {
+    if let Some(calm) = plan.size.control {
+        set_up(world);
+        sleep(calm).await;
+        world.set_calm();
+        storm(world, plan).await;
+        return Vec::new();
+    }
     let mut violations = begin(world).await;
     if !violations.is_empty() {
         return violations;
@@ -140,6 +176,9 @@ async fn course(world: &World, plan: &Plan) -> Vec<Violation> {
     violations.extend(equal_within(world, CONVERGENCE, "after the storm").await);
     if violations.is_empty() && plan.rests {
         violations.extend(at_rest(world, !plan.core && plan.seed.is_multiple_of(3)).await);
+        if violations.is_empty() && !plan.core && plan.seed.is_multiple_of(5) {
+            violations.extend(from_nothing(world).await);
+        }
     }
     violations
 }
@@ -147,9 +186,10 @@ async fn course(world: &World, plan: &Plan) -> Vec<Violation> {
 async fn storm(world: &World, plan: &Plan) {
     let (backup, began) = (world.etcd.snapshot(), world.now());
     world.count_replicas_from_the_leader();
-    if let Some((replica, number, moment)) = plan.moment {
+    if let Some(Scripted { replica, part, number, moment }) = plan.moment {
+        world.impair(Op::Trap { replica, call: Call::Txn, skip: 0, moment });
         let name = &world.replica(replica).name;
-        world.wire.script(name, world.wire.sent_by(name) + number, moment);
+        world.wire.script(name, part, world.wire.sent_by(name, part) + number, moment);
     }
     world.count_messages();
     for timed in &plan.ops {
@@ -158,11 +198,16 @@ async fn storm(world: &World, plan: &Plan) {
     }
     let end = plan.ops.iter().map(|timed| timed.at + timed.op.length()).max().unwrap_or_default().max(plan.storm);
     sleep((began + end).saturating_sub(world.now()) + Duration::from_millis(1)).await;
+    world.end_storm();
 }
 
 /// Ends every fault that is left; or heals a core alone: one replica of each cluster. The others are frozen for ever,
 /// whatever they hold.
 pub fn heal(world: &World, core: bool) {
+    if core {
+        // The leader may be among those that stop.
+        world.impair(Op::Freeze { replica: 0, seconds: 20 });
+    }
     world.wire.heal();
     world.wire.set_rates(Rates::default());
     for cluster in &world.clusters {
@@ -235,4 +280,18 @@ async fn at_rest(world: &World, restarts: bool) -> Vec<Violation> {
         violations.extend(rest::untouched(world, from));
     }
     violations
+}
+
+/// Everything that replicas made is deleted while none runs: the state that they make anew is the same.
+async fn from_nothing(world: &World) -> Vec<Violation> {
+    if rest::holds(world) || state::keeps_lost_ones(world) {
+        return Vec::new();
+    }
+    let before = State::of(world);
+    world.replicas.iter().for_each(|replica| replica.crash(world));
+    state::delete_everything(world);
+    sleep(Duration::from_secs(2)).await;
+    world.replicas.iter().for_each(|replica| replica.start(world));
+    let violations = equal_within(world, CONVERGENCE, "from nothing").await;
+    if violations.is_empty() { before.compare(&State::of(world), world) } else { violations }
 }

@@ -201,6 +201,12 @@ impl Scheduler {
         last_words.into_iter().for_each(|word| word());
     }
 
+    /// Ends every process. Tasks own what owns this scheduler, so that nothing would ever be freed without it.
+    pub fn crash_all(&self) {
+        let count = lock(&self.0).processes.len() as ProcessId;
+        (0..count).for_each(|process| self.crash(process));
+    }
+
     /// Crashes a process after so many more polls of its tasks, wherever that is.
     pub fn crash_after(&self, process: ProcessId, polls: u64) {
         if let Some(process) = lock(&self.0).processes.get_mut(process as usize) {

@@ -10,9 +10,21 @@ use tokio::time::sleep;
 use twinspan_sim::check::{Violation, rest};
 use twinspan_sim::plan::{Op, Size};
 use twinspan_sim::run::{begin, equal_within, stage};
-use twinspan_sim::world::{NAMESPACE, PREFIX, REGISTRY, World, service_name};
+use twinspan_sim::world::keys::PREFIX;
+use twinspan_sim::world::{NAMESPACE, REGISTRY, World, service_name};
 
-const SIZE: Size = Size { clusters: 1, replicas: 2, services: 1, servers: 1, members: 1, vms: 4, pods: 3, shuffle: 0 };
+const SIZE: Size = Size {
+    clusters: 1,
+    replicas: 2,
+    services: 1,
+    servers: 1,
+    members: 1,
+    vms: 4,
+    pods: 3,
+    shuffle: 0,
+    control: None,
+    bare: false,
+};
 /// Time for both sides to be equal again.
 const SOON: Duration = Duration::from_secs(100);
 

@@ -296,16 +296,16 @@ impl Cluster {
     }
 
     /// An object, by the plural name of its kind; the namespace of a kind without them is empty.
-    pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Value> {
+    pub fn get(&self, resource: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let kind = self.kind(resource)?;
         let key = self.0.kinds[kind].key(namespace, name);
-        self.state().store.get(kind, &key).map(|object| Value::clone(object))
+        self.state().store.get(kind, &key).cloned()
     }
 
     /// All objects of a kind, in the order of their keys.
-    pub fn all(&self, resource: &str) -> Vec<Value> {
+    pub fn all(&self, resource: &str) -> Vec<Arc<Value>> {
         let Some(kind) = self.kind(resource) else { return Vec::new() };
-        self.state().store.all(kind).map(|(_, object)| Value::clone(object)).collect()
+        self.state().store.all(kind).map(|(_, object)| object.clone()).collect()
     }
 
     /// Every applied change from the given one on, in order; none is ever forgotten.

@@ -1,23 +1,23 @@
 //! The answers that clients get, every second.
 //!
-//! Owns T1 (a service with a living instance never resolves to nothing) and T2 (no client is sent to an address that
-//! nobody ever ran): a Kitex client reads the registry, a DNS reader all ready endpoints of all slices. Refuses to know
-//! which side an instance comes from.
+//! Owns T1 (a service with a living instance never resolves to nothing), T2 (no client is sent to an address that
+//! nobody ever ran) and I10 (in a quiet time both clients see the same instances): a Kitex client reads the registry, a
+//! DNS reader all ready endpoints of all slices. Refuses to know which side an instance comes from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::sleep;
 
-use super::Violation;
-use super::removals::{address_of, endpoints_of};
+use super::removals::{address_of, ready_endpoints_of};
 use super::stores::decode;
-use crate::world::people::is_junk;
+use super::{Violation, rest};
+use crate::world::people::{alias_name, is_junk};
 use crate::world::truth::Meddling;
-use crate::world::{World, service_name};
+use crate::world::{NAMESPACE, World, service_name};
 
 /// The interval at which clients ask.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -28,10 +28,16 @@ const WISH: Duration = Duration::from_secs(500);
 /// A fault and the lease that ends because of it.
 const FAULT: Duration = Duration::from_secs(200);
 
+/// The longest way of news while nothing is wrong: a server that died is removed once a connection was refused.
+const NEWS: Duration = Duration::from_secs(8);
+/// The time after a fault or a deed of a person in which the two sides may differ.
+const UNSETTLED: Duration = Duration::from_secs(110);
+
 /// Asks until the run ends.
 #[derive(Clone, Debug, Default)]
 pub struct Clients {
     found: Arc<Mutex<Vec<Violation>>>,
+    failed_calls: Arc<AtomicU64>,
 }
 
 /// One client: of the registry, or of the DNS of one cluster, and its service.
@@ -43,13 +49,49 @@ impl Clients {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The calls that failed until the storm was over. Each client calls each instance of its answer once a second;
+    /// those count that its side has without the bridge: servers outside in the registry, pods in the DNS of their
+    /// cluster.
+    pub fn failed_calls(&self) -> u64 {
+        self.failed_calls.load(Ordering::Relaxed)
+    }
+
+    fn call(&self, world: &World, answers: &BTreeMap<View, BTreeSet<SocketAddr>>) {
+        let all = answers.iter().flat_map(|((side, _), answer)| answer.iter().map(|addr| (*side, *addr)));
+        let of_side = all.filter_map(|(side, addr)| world.truth.get(addr).filter(|instance| instance.cluster == side));
+        let failed = of_side.filter(|instance| !instance.lives || instance.frozen).count();
+        self.failed_calls.fetch_add(failed as u64, Ordering::Relaxed);
+    }
+
     /// Runs until it is dropped.
     pub async fn ask(self, world: World) {
         let mut known: BTreeMap<View, BTreeMap<SocketAddr, Duration>> = BTreeMap::new();
         let mut told = BTreeSet::new();
+        let mut differs: Option<((View, SocketAddr), Duration)> = None;
         loop {
             sleep(INTERVAL).await;
-            for (view, answer) in answers(&world) {
+            let all = answers(&world);
+            if !world.has_stormed() {
+                self.call(&world, &all);
+            }
+            if world.size.control.is_some() {
+                continue;
+            }
+            let difference = unequal(&world, &all);
+            differs = difference.map(|found| match &differs {
+                Some((before, since)) if *before == found => (found, *since),
+                _ => (found, world.now()),
+            });
+            if let Some(((view, addr), since)) = &differs
+                && world.now() >= *since + NEWS
+                && told.insert((*view, "I10"))
+            {
+                let name = view.0.and_then(|side| world.clusters.get(side)).map_or("", |cluster| &cluster.name);
+                let text = format!("the registry and DNS of {name} differ about {addr} of echo-{}", view.1);
+                let violation = Violation::new("I10", world.now(), text);
+                self.found.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+            }
+            for (view, answer) in all {
                 let before = known.entry(view).or_default();
                 let verdict = judge(&world, view, before, &answer);
                 before.retain(|addr, _| answer.contains(addr));
@@ -70,10 +112,10 @@ fn answers(world: &World) -> BTreeMap<View, BTreeSet<SocketAddr>> {
     let mut answers = BTreeMap::new();
     let services: BTreeMap<String, usize> = (0..world.size.services).map(|n| (service_name(n), n)).collect();
     services.values().for_each(|service| drop(answers.insert((None, *service), BTreeSet::new())));
-    for (key, record) in world.etcd.records() {
-        let Some((addr, name)) = address_of(&key) else { continue };
+    for (key, record) in world.records().iter() {
+        let Some((addr, name)) = address_of(key) else { continue };
         let Some(service) = services.get(name) else { continue };
-        if decode(&key, &record).endpoint_addresses().next().is_some() {
+        if decode(key, record).endpoint_addresses().next().is_some() {
             answers.entry((None, *service)).or_insert_with(BTreeSet::new).insert(addr);
         }
     }
@@ -82,18 +124,48 @@ fn answers(world: &World) -> BTreeMap<View, BTreeSet<SocketAddr>> {
         for slice in cluster.kube.all("endpointslices") {
             let name = slice["metadata"]["labels"]["kubernetes.io/service-name"].as_str().unwrap_or_default();
             let Some(service) = services.get(name) else { continue };
-            answers.entry((Some(number), *service)).or_insert_with(BTreeSet::new).extend(endpoints_of(&ready(slice)));
+            answers.entry((Some(number), *service)).or_insert_with(BTreeSet::new).extend(ready_endpoints_of(&slice));
         }
     }
     answers
 }
 
-/// The slice with its ready endpoints alone.
-fn ready(mut slice: Value) -> Value {
-    if let Some(endpoints) = slice["endpoints"].as_array_mut() {
-        endpoints.retain(|endpoint| endpoint["conditions"]["ready"] != false);
+/// The first instance that one client sees and the other does not, though no fault has come for a while. A server that
+/// lives and lost its record stays an endpoint.
+fn unequal(world: &World, answers: &BTreeMap<View, BTreeSet<SocketAddr>>) -> Option<(View, SocketAddr)> {
+    let now = world.now();
+    let quiet_since = now.saturating_sub(UNSETTLED);
+    if !world.was_quiet(quiet_since, now) || rest::holds(world) {
+        return None;
     }
-    slice
+    for ((side, service), answer) in answers.iter().filter(|((side, _), _)| side.is_some()) {
+        if world.truth.anyhow_between(*service, quiet_since, now) {
+            continue;
+        }
+        let cluster = side.and_then(|side| world.clusters.get(side));
+        let mut registered = answers.get(&(None, *service)).cloned().unwrap_or_default();
+        // A second name gives the Service what is registered under it too.
+        let alias = alias_name(*service);
+        if cluster.is_some_and(|cluster| cluster.kube.get("registeredservices", NAMESPACE, &alias).is_some()) {
+            let records = world.records();
+            registered.extend(
+                records.keys().filter_map(|key| address_of(key)).filter(|(_, of)| *of == alias).map(|(addr, _)| addr),
+            );
+        }
+        // Pods of another cluster are imported only where a RegisteredService asks for them.
+        let elsewhere = |addr: &SocketAddr| {
+            world.truth.get(*addr).is_some_and(|instance| instance.cluster.is_some_and(|of| Some(of) != *side))
+        };
+        let missing = registered.difference(answer).find(|addr| !is_junk(**addr) && !elsewhere(addr));
+        let lives = |addr: &SocketAddr| {
+            world.truth.get(*addr).is_some_and(|instance| instance.lives && instance.cluster.is_none())
+        };
+        let superfluous = answer.difference(&registered).find(|addr| !lives(addr));
+        if let Some(addr) = missing.or(superfluous) {
+            return Some(((*side, *service), *addr));
+        }
+    }
+    None
 }
 
 fn judge(

@@ -9,12 +9,45 @@ use serde_json::Value;
 
 use super::{Violation, cluster_of};
 use crate::wire::Sent;
-use crate::world::{PREFIX, REGISTRY};
+use crate::world::REGISTRY;
+use crate::world::keys::is_record;
+use crate::world::people::OTHER;
 
 /// The invariant that the forms serve.
 const DOOR: &str = "door";
 /// Bytes before the message in a gRPC frame.
-const GRPC_HEAD: usize = 5;
+pub const GRPC_HEAD: usize = 5;
+
+/// An operation of a transaction of ours.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    pub key: Vec<u8>,
+    /// The `mod_revision` that it compares.
+    pub version: i64,
+    pub deletes: bool,
+}
+
+/// The operations of the transaction in a request.
+pub fn operations(request: &[u8]) -> Vec<Operation> {
+    let Ok(txn) = PbTxnRequest::decode(request.get(GRPC_HEAD..).unwrap_or_default()) else { return Vec::new() };
+    let inner = txn.success.into_iter().filter_map(|op| match op.request {
+        Some(PbTxnOpRequest::RequestTxn(inner)) => Some(inner),
+        _ => None,
+    });
+    let operation = |txn: PbTxnRequest| {
+        let compare = txn.compare.into_iter().next()?;
+        let Some(PbTargetUnion::ModRevision(version)) = compare.target_union else { return None };
+        let deletes = txn.success.iter().any(|op| matches!(op.request, Some(PbTxnOpRequest::RequestDeleteRange(_))));
+        Some(Operation { key: compare.key, version, deletes })
+    };
+    inner.filter_map(operation).collect()
+}
+
+/// The key of the epoch that the transaction in a request compares.
+pub fn fence(request: &[u8]) -> Option<Vec<u8>> {
+    let txn = PbTxnRequest::decode(request.get(GRPC_HEAD..)?).ok()?;
+    txn.compare.into_iter().next().map(|compare| compare.key)
+}
 
 /// Judges all messages of a run.
 pub fn check(log: &[Sent]) -> Vec<Violation> {
@@ -44,10 +77,13 @@ fn transaction(txn: &PbTxnRequest, cluster: &str) -> Result<(), String> {
     if txn.compare.is_empty() && reads {
         return Ok(());
     }
-    let fence = format!("twinspan/{cluster}/{REGISTRY}");
+    let fences = [REGISTRY, OTHER].map(|registry| format!("twinspan/{cluster}/{registry}").into_bytes());
+    // Without a prefix a second ServiceRegistry may serve a name that the first one does not.
+    let bare = |key: &[u8]| key.starts_with(b"/");
+    let by_other = txn.compare.first().is_some_and(|compare| compare.key == fences[1]);
     let fenced = match txn.compare.as_slice() {
         [] => false,
-        [compare] => compare.key == fence.as_bytes() && compares_value(compare),
+        [compare] => fences.contains(&compare.key) && compares_value(compare),
         _ => return Err("it compares more than the epoch".to_owned()),
     };
     for op in &txn.success {
@@ -56,9 +92,9 @@ fn transaction(txn: &PbTxnRequest, cluster: &str) -> Result<(), String> {
         };
         let key = operation(inner)?;
         let text = String::from_utf8_lossy(&key).into_owned();
-        let ours = text.starts_with(&format!("{PREFIX}/"));
+        let ours = is_record(&key);
         let epoch = text.starts_with(&format!("twinspan/{cluster}/"));
-        match (ours, epoch, fenced) {
+        match (ours, epoch, fenced && (!by_other || bare(&key))) {
             (true, _, true) | (_, true, false) => {}
             (true, _, false) => return Err(format!("{text} is written without the epoch")),
             (_, true, true) => return Err(format!("{text} is written under the epoch")),
@@ -83,7 +119,7 @@ fn operation(txn: &PbTxnRequest) -> Result<Vec<u8>, String> {
     let [op] = txn.success.as_slice() else { return Err("an operation has several steps".to_owned()) };
     let key = match &op.request {
         Some(PbTxnOpRequest::RequestPut(put)) => {
-            let record = put.key.starts_with(PREFIX.as_bytes());
+            let record = is_record(&put.key);
             if record && put.lease == 0 {
                 return Err("a record is written without a lease".to_owned());
             }

@@ -1,15 +1,23 @@
 //! The oracles: they judge a run from outside.
 //!
-//! - [`doors`]: the forms of requests. [`stores`]: who changed what, and whether it was its own.
-//!   [`removals`]: nothing that serves is taken away. [`clients`]: what clients see. [`rest`]: both sides equal the
-//!   truth, and nothing is written.
+//! - [`doors`]: the forms of requests. [`claims`]: who may send them. [`stores`]: who changed what, and whether it was
+//!   its own.
+//! - [`removals`]: nothing that serves is taken away. [`evidence`]: the least time between a cause and a removal.
+//!   [`latency`]: the longest.
+//! - [`news`]: what a replica was told. [`state`]: what it made. [`clients`]: what clients see. [`rest`]: both sides
+//!   equal the truth, and nothing is written.
 //!
 //! Owns the violations. Refuses to know a planner: the stores, their histories and the truth are all that they read.
 
+pub mod claims;
 pub mod clients;
 pub mod doors;
+pub mod evidence;
+pub mod latency;
+pub mod news;
 pub mod removals;
 pub mod rest;
+pub mod state;
 pub mod stores;
 
 use std::fmt;

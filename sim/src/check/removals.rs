@@ -14,9 +14,10 @@ use serde_json::Value;
 use super::stores::decode;
 use super::{Violation, is_replica};
 use crate::world::history::RESTORE;
+pub use crate::world::keys::address_of;
 use crate::world::servers::VMS;
 use crate::world::truth::Meddling;
-use crate::world::{PREFIX, World, service_name};
+use crate::world::{World, service_name};
 
 /// The oldest news on which a replica may act: the longest partition or freeze, and a lease that ends after it.
 const NEWS: Duration = Duration::from_secs(200);
@@ -28,13 +29,6 @@ pub fn check(world: &World, calm: Duration) -> Vec<Violation> {
     let mut violations = records(world, calm);
     violations.extend(endpoints(world, calm));
     violations
-}
-
-/// The address and the service of a key.
-pub fn address_of(key: &[u8]) -> Option<(SocketAddr, &str)> {
-    let text = std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?.strip_prefix('/')?;
-    let (name, addr) = text.rsplit_once('/')?;
-    Some((addr.parse().ok()?, name))
 }
 
 fn meddled(world: &World, name: &str, at: Duration) -> bool {
@@ -92,11 +86,20 @@ impl Presence {
     }
 }
 
-/// The endpoints in a slice of ours.
+/// The endpoints of a slice.
 pub fn endpoints_of(slice: &Value) -> BTreeSet<SocketAddr> {
+    endpoints_where(slice, |_| true)
+}
+
+/// The endpoints of a slice to which clients are sent.
+pub fn ready_endpoints_of(slice: &Value) -> BTreeSet<SocketAddr> {
+    endpoints_where(slice, |endpoint| endpoint["conditions"]["ready"] != false)
+}
+
+fn endpoints_where(slice: &Value, is: impl Fn(&Value) -> bool) -> BTreeSet<SocketAddr> {
     let ports = slice["ports"].as_array().into_iter().flatten().filter_map(|port| port["port"].as_u64());
     let ports: Vec<u16> = ports.filter_map(|port| u16::try_from(port).ok()).collect();
-    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten().filter(|endpoint| is(endpoint));
     let addresses = endpoints.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
     let ips: Vec<std::net::IpAddr> =
         addresses.filter_map(|address| address.as_str().and_then(|text| text.parse().ok())).collect();
@@ -111,9 +114,34 @@ pub fn service_of(slice: &Value) -> Option<&str> {
         .flatten()
 }
 
+/// An endpoint that a replica took out of the slices of a service.
+#[derive(Clone, Debug)]
+pub struct Removed {
+    pub at: Duration,
+    pub by: String,
+    pub cluster: usize,
+    pub name: String,
+    pub addr: SocketAddr,
+}
+
 fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
     let (mut violations, presence) = (Vec::new(), Presence::of(world));
-    for cluster in &world.clusters {
+    for Removed { at, by, cluster: _, name, addr } in removed_endpoints(world, calm) {
+        let from = at.saturating_sub(NEWS);
+        let key = world.key_of(&name, &addr.to_string());
+        let registered = presence.throughout(key.as_bytes(), from, at);
+        if registered && world.truth.served(addr, from, at) && !meddled(world, &name, at) {
+            let text = format!("{by} removed {name}/{addr}, which serves and is registered");
+            violations.push(Violation::new("I5", at, text));
+        }
+    }
+    violations
+}
+
+/// Every endpoint that a replica took out since then.
+pub fn removed_endpoints(world: &World, calm: Duration) -> Vec<Removed> {
+    let mut removed = Vec::new();
+    for (number, cluster) in world.clusters.iter().enumerate() {
         let mut slices: BTreeMap<String, (String, BTreeSet<SocketAddr>)> = BTreeMap::new();
         for change in cluster.kube.changes(0).iter().filter(|change| &*change.resource == "endpointslices") {
             let after = change.after.as_deref();
@@ -130,17 +158,14 @@ fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
             if change.at <= calm || !is_replica(&change.author) {
                 continue;
             }
-            for addr in before.difference(&union(&slices)) {
-                let from = change.at.saturating_sub(NEWS);
-                let key = format!("{PREFIX}/{name}/{addr}");
-                let registered = presence.throughout(key.as_bytes(), from, change.at);
-                let serves = world.truth.served(*addr, from, change.at);
-                if registered && serves && !meddled(world, &name, change.at) {
-                    let text = format!("{} removed {name}/{addr}, which serves and is registered", change.author);
-                    violations.push(Violation::new("I5", change.at, text));
-                }
-            }
+            removed.extend(before.difference(&union(&slices)).map(|addr| Removed {
+                at: change.at,
+                by: change.author.to_string(),
+                cluster: number,
+                name: name.clone(),
+                addr: *addr,
+            }));
         }
     }
-    violations
+    removed
 }

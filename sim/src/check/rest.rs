@@ -6,10 +6,13 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::removals::{address_of, endpoints_of, service_of};
 use super::stores::decode;
 use super::{Violation, is_replica};
 use crate::wire::Sent;
+use crate::world::people::alias_name;
 use crate::world::{NAMESPACE, World, service_name};
 
 /// The first difference between the two sides and the truth; `None` if they are equal.
@@ -20,9 +23,9 @@ pub fn difference(world: &World) -> Option<String> {
 fn difference_of(world: &World, service: usize) -> Option<String> {
     let name = service_name(service);
     let (mut registered, mut exported) = (BTreeSet::new(), BTreeSet::new());
-    for (key, record) in world.etcd.records() {
-        let Some((addr, of)) = address_of(&key) else { continue };
-        let record = decode(&key, &record);
+    for (key, record) in world.records().iter() {
+        let Some((addr, of)) = address_of(key) else { continue };
+        let record = decode(key, record);
         if of != name {
             continue;
         }
@@ -49,9 +52,16 @@ fn difference_of(world: &World, service: usize) -> Option<String> {
         return Some(format!("{name}: {dead} is dead, and its lease has not ended yet"));
     }
     for cluster in &world.clusters {
+        let mut wanted = wanted.clone();
+        let alias = alias_name(service);
+        if cluster.kube.get("registeredservices", NAMESPACE, &alias).is_some() {
+            let records = world.records();
+            let of_alias = records.keys().filter_map(|key| address_of(key)).filter(|(_, of)| *of == alias);
+            wanted.extend(of_alias.map(|(addr, _)| addr).filter(|addr| vms.contains(addr)));
+        }
         let slices = cluster.kube.all("endpointslices");
         let ours = slices.iter().filter(|slice| service_of(slice) == Some(name.as_str()));
-        let imported: BTreeSet<SocketAddr> = ours.flat_map(endpoints_of).collect();
+        let imported: BTreeSet<SocketAddr> = ours.flat_map(|slice| endpoints_of(slice)).collect();
         // A server that lives and lost its registration may stay.
         let may_stay = |addr: &SocketAddr| instances.get(addr).is_some_and(|instance| instance.lives);
         let missing = wanted.difference(&imported).next();
@@ -118,7 +128,11 @@ pub fn untouched(world: &World, from: Duration) -> Vec<Violation> {
         let slices =
             changes.iter().filter(|c| c.at > from && is_replica(&c.author) && &*c.resource == "endpointslices");
         violations.extend(slices.map(|change| {
-            Violation::new("I6", change.at, format!("a restart made {} write {}", change.author, change.name))
+            let endpoints =
+                |slice: Option<&Value>| slice.map(|slice| slice["endpoints"].to_string()).unwrap_or_default();
+            let (before, after) = (endpoints(change.before.as_deref()), endpoints(change.after.as_deref()));
+            let text = format!("a restart made {} write {}: {before} → {after}", change.author, change.name);
+            Violation::new("I6", change.at, text)
         }));
     }
     violations.truncate(3);

@@ -12,7 +12,8 @@ use twinspan_core::model::{Kind, LeaseId, RawRecord, Record, RecordKey};
 
 use super::{Violation, cluster_of, is_replica};
 use crate::wire::Sent;
-use crate::world::{PREFIX, REGISTRY, World};
+use crate::world::keys::prefix_of;
+use crate::world::{REGISTRY, World};
 
 /// Resources that the operator may change in a cluster.
 const MAY_CHANGE: [&str; 3] = ["endpointslices", "leases", "events"];
@@ -27,7 +28,7 @@ pub fn check(world: &World) -> Vec<Violation> {
 
 /// Decodes a record as Kitex wrote it.
 pub fn decode(key: &[u8], record: &sim_etcd::Record) -> Record {
-    Layout::new(Format::Kitex, PREFIX).decode(&RawRecord {
+    Layout::new(Format::Kitex, prefix_of(key)).decode(&RawRecord {
         key: RecordKey::new(key.to_vec()),
         value: record.value.clone(),
         mod_revision: record.mod_revision,

@@ -16,6 +16,7 @@ use tower::BoxError;
 
 use super::fate::{Fate, Loss};
 use super::{Link, Wire};
+use crate::scheduler::ProcessId;
 
 /// Frames under way in one stream at most; a server that is ahead of its reader waits.
 const WINDOW: usize = 64;
@@ -60,8 +61,16 @@ impl Body for Incoming {
     }
 }
 
-/// Carries a body from its sender to its receiver, in a task of the wire. `silence` breaks it at the receiver.
-pub(super) fn carry<B>(wire: &Wire, back: Link, body: B, fate: Fate, silence: Option<Duration>) -> Incoming
+/// Carries a body from its sender to its receiver, in a task of the wire. `silence` breaks it at the receiver. `reader`
+/// is the process that reads a stream, and whose faults may be planned at a frame.
+pub(super) fn carry<B>(
+    wire: &Wire,
+    back: Link,
+    body: B,
+    fate: Fate,
+    silence: Option<Duration>,
+    reader: Option<ProcessId>,
+) -> Incoming
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -69,12 +78,12 @@ where
     let (sender, frames) = mpsc::channel(WINDOW);
     let unreachable = wire.out_of_reach(back.clone());
     let pumped = wire.clone();
-    wire.spawn(async move { pump(&pumped, &back, body, fate, sender).await });
+    wire.spawn(async move { pump(&pumped, &back, body, fate, reader, sender).await });
     let silence = silence.map(|limit| (limit, Box::pin(sleep(limit))));
     Incoming { frames, silence, unreachable, ended: false }
 }
 
-async fn pump<B>(wire: &Wire, back: &Link, body: B, fate: Fate, sender: mpsc::Sender<Item>)
+async fn pump<B>(wire: &Wire, back: &Link, body: B, fate: Fate, reader: Option<ProcessId>, sender: mpsc::Sender<Item>)
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -89,7 +98,7 @@ where
             frame = body.frame() => frame,
         };
         let Some(frame) = frame.map(|frame| frame.map_err(Into::into)) else { break };
-        match fate.stream.filter(|(after, _)| count >= *after) {
+        match fate.stream.filter(|(after, _)| count >= *after && !wire.is_healed()) {
             Some((_, Loss::Broken)) => {
                 wire.count("stream cut");
                 let _ = sender.send(Err("the connection broke".into())).await;
@@ -103,9 +112,16 @@ where
             None => {}
         }
         if count > 0 {
-            sleep(wire.frame_delay(back, count)).await;
+            sleep(wire.frame_delay(back)).await;
         }
         wire.until_open(back).await;
+        if let Some(process) = reader.filter(|_| count > 0)
+            && !wire.arrives(&back.to, process).await
+        {
+            wire.count("stream cut");
+            let _ = sender.send(Err("the connection broke".into())).await;
+            return;
+        }
         count += 1;
         if sender.send(frame).await.is_err() {
             return;

@@ -3,14 +3,17 @@
 //! Owns the transport below etcd's client, and the dialer that hands it out. Refuses to answer.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use etcd_client::proto::PbLeaseKeepAliveResponse;
 use etcd_client::{Channel, Client, ConnectOptions, Error};
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
+use prost::Message;
 use sim_etcd::Etcd;
 use tonic::body::Body;
 use tower::util::BoxCloneSyncService;
@@ -18,6 +21,7 @@ use tower::{BoxError, Service};
 use twinspan::registry::etcd::Dialer;
 
 use super::{Link, Sender, Wire, body};
+use crate::check::doors::{self, GRPC_HEAD};
 use crate::wire::fate::Fate;
 
 /// Calls whose request is one message.
@@ -51,6 +55,27 @@ impl Dialer for ToMembers {
     }
 }
 
+/// The operations of a transaction, for the trace: a write, its key, and the version over which it is.
+fn operations(request: &Bytes) -> String {
+    let mut text = String::new();
+    for operation in doors::operations(request) {
+        let key = String::from_utf8_lossy(&operation.key).into_owned();
+        let key = key.rsplitn(3, '/').take(2).collect::<Vec<_>>();
+        let what = if operation.deletes { "delete" } else { "put" };
+        // A String takes everything.
+        let _ =
+            write!(text, " {what} {} over {}", key.into_iter().rev().collect::<Vec<_>>().join("/"), operation.version);
+    }
+    text
+}
+
+/// The lease that an answer to a keepalive says is gone: its TTL is not positive (`Lessor.Renew` of etcd's
+/// `server/lease/lessor.go`).
+fn gone_lease(frame: &Bytes) -> Option<i64> {
+    let answer = PbLeaseKeepAliveResponse::decode(frame.get(GRPC_HEAD..)?).ok()?;
+    (answer.ttl <= 0).then_some(answer.id)
+}
+
 /// The connection to one member.
 #[derive(Clone)]
 struct ToMember {
@@ -75,22 +100,36 @@ impl Service<Request<Body>> for ToMember {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let path = parts.uri.path().to_owned();
-            let body = if STREAMING.contains(&path.as_str()) {
+            let mut summary = path.rsplit('/').next().unwrap_or_default().to_owned();
+            let (body, number) = if STREAMING.contains(&path.as_str()) {
                 let there = Link::new(&this.sender.name, &this.to);
-                Body::new(body::carry(&this.wire, there, body, Fate::default(), None))
+                (Body::new(body::carry(&this.wire, there, body, Fate::default(), None, None)), None)
             } else {
                 let bytes: Bytes = body.collect().await?.to_bytes();
-                this.wire.log_request(&this.sender, &this.to, &path, bytes.clone());
-                Body::new(Full::new(bytes))
+                let number = this.wire.log_request(&this.sender, &this.to, &path, bytes.clone());
+                if summary == "Txn" {
+                    summary += &operations(&bytes);
+                }
+                (Body::new(Full::new(bytes)), Some(number))
             };
             let mut member = this.etcd.member(this.index);
             let ask = move |request| -> BoxFuture<'static, Result<Response<Body>, BoxError>> {
                 Box::pin(async move { member.call(request).await })
             };
-            let summary = path.rsplit('/').next().unwrap_or_default().to_owned();
             let request = Request::from_parts(parts, body);
+            let (wire, author) = (this.wire.clone(), this.sender.author.clone());
+            let keepalive = summary == "LeaseKeepAlive";
             let response = this.wire.carry(this.sender, this.to, summary, request, ask, None).await?;
-            Ok(response.map(Body::new))
+            number.into_iter().for_each(|number| wire.answered(number));
+            Ok(response.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    wire.heard(&author);
+                    if let Some(lease) = frame.data_ref().filter(|_| keepalive).and_then(gone_lease) {
+                        wire.lease_gone(&author, lease);
+                    }
+                    frame
+                }))
+            }))
         })
     }
 }

@@ -24,6 +24,8 @@ pub struct Rates {
     pub cut: u64,
     /// A stream stays open and says nothing more.
     pub stalled: u64,
+    /// A frame of a stream, and with it all that follow, is up to 20 s late.
+    pub frame_late: u64,
 }
 
 /// The fate of one request and its answer.
@@ -46,6 +48,13 @@ pub enum Loss {
     Broken,
     /// The sender hears nothing.
     Silent,
+}
+
+/// How long a frame of a stream is under way.
+pub fn frame_delay(seed: u64, rates: Rates, from: &str, to: &str, number: u64) -> Duration {
+    let draw = |what: &str, limit: u64| hash(seed, &[from, to, what], number) % limit;
+    let late = draw("late frame", 10_000) < rates.frame_late;
+    Duration::from_millis(if late { draw("how late a frame", 20_000) } else { draw("frame", 3) })
 }
 
 impl Fate {
@@ -90,8 +99,16 @@ mod tests {
 
     #[test]
     fn a_fate_follows_from_the_message_alone() {
-        let rates =
-            Rates { late: 50, lost: 500, silent: 500, answer_lost: 500, answer_silent: 500, cut: 500, stalled: 500 };
+        let rates = Rates {
+            late: 50,
+            lost: 500,
+            silent: 500,
+            answer_lost: 500,
+            answer_silent: 500,
+            cut: 500,
+            stalled: 500,
+            frame_late: 0,
+        };
         let draw = |number| Fate::draw(7, rates, "a-0", "etcd-0", number);
         assert_eq!(draw(3), draw(3));
         let fates: Vec<Fate> = (0..2000).map(draw).collect();

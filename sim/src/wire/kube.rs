@@ -11,7 +11,7 @@ use sim_kube::Cluster;
 use tower::{BoxError, Service};
 use twinspan::cluster::client::Answering;
 
-use super::{Sender, Wire};
+use super::{Part, Sender, Wire};
 use crate::dice::hash;
 
 /// The read timeout of the real client (`cluster/client.rs`).
@@ -47,14 +47,14 @@ impl Service<Request<Body>> for ToApiServers {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
-            let block = this.wire.sent_by(&this.sender.name) / IN_A_ROW;
+            let block = this.wire.sent_by(&this.sender.name, Part::Request) / IN_A_ROW;
             let index = hash(this.wire.0.seed, &[&this.sender.name, "server"], block) as usize % this.servers.len();
             let to = this.servers.get(index).cloned().unwrap_or_default();
             let (parts, body) = request.into_parts();
             let body = body.collect_bytes().await?;
             let path = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
             let summary = format!("{} {path}", parts.method);
-            if parts.method != Method::GET {
+            if parts.method != Method::GET || path.contains("/leases/") {
                 this.wire.log_request(&this.sender, &to, &summary, body.clone());
             }
             let request = Request::from_parts(parts, Body::from(body));

@@ -1,6 +1,7 @@
 //! The wire: carries every message between a replica and a server, and decides its fate.
 //!
-//! - [`fate`]: the draw. [`body`]: frames. [`kube`]: the way to an API server. [`etcd`]: the way to an etcd member.
+//! - [`fate`]: the draw. [`trap`]: faults at one message. [`body`]: frames. [`kube`]: the way to an API server.
+//!   [`etcd`]: the way to an etcd member.
 //!
 //! Owns links, partitions, the numbers of messages and their fates by script. A request that was sent is carried in a
 //! task of the wire: it arrives, and is applied, though its sender died, froze or gave up. Refuses to know its content.
@@ -9,6 +10,7 @@ mod body;
 pub mod etcd;
 pub mod fate;
 pub mod kube;
+mod trap;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,16 +21,16 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response};
 use http_body::Body;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 use tower::BoxError;
 
-use crate::dice::hash;
 use crate::scheduler::{ProcessId, Scheduler};
 use crate::trace::Trace;
 use body::Incoming;
 use fate::{Fate, Loss, Rates};
+pub use trap::{Call, Moment, Part, Scripted};
+use trap::{FREEZE, LATE, Traps};
 
 /// The header that tells a server who asks.
 const AUTHOR: &str = "sim-author";
@@ -60,27 +62,6 @@ pub struct Sender {
     pub process: ProcessId,
 }
 
-/// A fault of the sender at one message: the moments of a scenario.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Moment {
-    CrashBefore,
-    CrashAfter,
-    CrashAfterAnswer,
-    Freeze,
-    LoseAnswer,
-    Late,
-}
-
-impl Moment {
-    pub const ALL: [Self; 6] =
-        [Self::CrashBefore, Self::CrashAfter, Self::CrashAfterAnswer, Self::Freeze, Self::LoseAnswer, Self::Late];
-}
-
-/// Length of a [`Moment::Freeze`].
-const FREEZE: Duration = Duration::from_secs(20);
-/// Delay of [`Moment::Late`].
-const LATE: Duration = Duration::from_secs(25);
-
 /// A message that was sent.
 #[derive(Clone, Debug)]
 pub struct Sent {
@@ -93,6 +74,17 @@ pub struct Sent {
     pub body: Bytes,
     /// The sender was stopped just before: what it asked then may have changed.
     pub thawed: bool,
+    /// When the sender got the answer of a call to etcd.
+    pub answered: Option<Duration>,
+}
+
+/// The answer to a keepalive that says that its lease is gone.
+#[derive(Clone, Debug)]
+pub struct LeaseGone {
+    pub at: Duration,
+    /// The author of the keepalive.
+    pub told: String,
+    pub lease: i64,
 }
 
 /// The wire; clones share it.
@@ -120,11 +112,31 @@ struct State {
     rates: Rates,
     closed: BTreeMap<Link, usize>,
     numbers: BTreeMap<Link, u64>,
+    /// Frames of streams so far.
+    frames: BTreeMap<Link, u64>,
     /// Messages of each sender, by its name.
-    sent: BTreeMap<String, u64>,
-    script: BTreeMap<(String, u64), Moment>,
+    sent: BTreeMap<(Part, String), u64>,
+    script: BTreeMap<(Part, String, u64), Moment>,
+    /// By the name of the sender.
+    traps: BTreeMap<String, Traps>,
     counts: BTreeMap<&'static str, u64>,
     log: Vec<Sent>,
+    /// Streams that were to break later do not any more.
+    healed: bool,
+    /// When each sender got something from etcd, at most one time a second.
+    heard: BTreeMap<String, Vec<Duration>>,
+    leases_gone: Vec<LeaseGone>,
+    /// The sender, the message and the fault of each moment that came.
+    met: Vec<(Duration, String, String, Moment)>,
+}
+
+impl State {
+    /// Counts a message; the fault that is planned at it.
+    fn scripted(&mut self, part: Part, sender: &str) -> Option<Moment> {
+        let count = self.sent.entry((part, sender.to_owned())).or_default();
+        *count += 1;
+        self.script.get(&(part, sender.to_owned(), *count)).copied()
+    }
 }
 
 impl Wire {
@@ -154,18 +166,56 @@ impl Wire {
     }
 
     /// Plans a fault of the sender at its message of that number.
-    pub fn script(&self, sender: &str, number: u64, moment: Moment) {
-        self.state().script.insert((sender.to_owned(), number), moment);
+    pub fn script(&self, sender: &str, part: Part, number: u64, moment: Moment) {
+        self.state().script.insert((part, sender.to_owned(), number), moment);
     }
 
-    /// The number of messages that a sender has sent.
-    pub fn sent_by(&self, sender: &str) -> u64 {
-        self.state().sent.get(sender).copied().unwrap_or_default()
+    /// Plans a fault of the sender at a message of this kind, after so many others of it.
+    pub fn trap(&self, sender: &str, call: Call, skip: u64, moment: Moment) {
+        self.state().traps.entry(sender.to_owned()).or_default().set(call, skip, moment);
     }
 
-    /// Every message so far that could write.
+    /// The number of messages that a sender has sent, or of frames that it has got.
+    pub fn sent_by(&self, sender: &str, part: Part) -> u64 {
+        self.state().sent.get(&(part, sender.to_owned())).copied().unwrap_or_default()
+    }
+
+    /// Every message so far that could write, and every read of a Lease.
     pub fn log(&self) -> Vec<Sent> {
         self.state().log.clone()
+    }
+
+    /// Whether a sender got something from etcd within this time.
+    pub fn heard_from_etcd(&self, author: &str, from: Duration, to: Duration) -> bool {
+        self.state().heard.get(author).is_some_and(|times| times.iter().any(|at| *at >= from && *at <= to))
+    }
+
+    /// Every answer to a keepalive that told of the end of a lease.
+    pub fn leases_gone(&self) -> Vec<LeaseGone> {
+        self.state().leases_gone.clone()
+    }
+
+    fn heard(&self, author: &str) {
+        const PAUSE: Duration = Duration::from_secs(1);
+        let now = self.0.trace.elapsed();
+        let mut state = self.state();
+        let times = state.heard.entry(author.to_owned()).or_default();
+        if times.last().is_none_or(|last| now >= *last + PAUSE) {
+            times.push(now);
+        }
+    }
+
+    /// The fault that a process met last, up to this time, and the message.
+    pub fn met_last(&self, author: &str, at: Duration) -> Option<(String, Moment)> {
+        let state = self.state();
+        let mut met = state.met.iter().rev();
+        let last = met.find(|(when, by, _, _)| by == author && *when <= at);
+        last.map(|(_, _, message, moment)| (message.clone(), *moment))
+    }
+
+    fn lease_gone(&self, author: &str, lease: i64) {
+        let at = self.0.trace.elapsed();
+        self.state().leases_gone.push(LeaseGone { at, told: author.to_owned(), lease });
     }
 
     /// How often each kind of fate came.
@@ -197,9 +247,14 @@ impl Wire {
         self.0.changes.send_modify(|count| *count += 1);
     }
 
-    /// Opens everything.
+    /// Opens everything, and takes all traps away.
     pub fn heal(&self) {
-        self.state().closed.clear();
+        {
+            let mut state = self.state();
+            state.closed.clear();
+            state.traps.clear();
+            state.healed = true;
+        }
         self.0.changes.send_modify(|count| *count += 1);
     }
 
@@ -242,20 +297,31 @@ impl Wire {
         })
     }
 
-    fn frame_delay(&self, link: &Link, number: u64) -> Duration {
-        Duration::from_millis(hash(self.0.seed, &[&link.from, &link.to, "frame"], number) % 3)
+    fn is_healed(&self) -> bool {
+        self.state().healed
     }
 
-    fn next(&self, sender: &Sender, to: &str) -> (Fate, Option<Moment>) {
+    /// How long the next frame of a stream is under way.
+    fn frame_delay(&self, link: &Link) -> Duration {
+        let mut state = self.state();
+        let number = state.frames.entry(link.clone()).or_default();
+        *number += 1;
+        let number = *number;
+        let delay = fate::frame_delay(self.0.seed, state.rates, &link.from, &link.to, number);
+        if delay >= NOTABLE {
+            *state.counts.entry("frame late").or_default() += 1;
+        }
+        delay
+    }
+
+    fn next(&self, sender: &Sender, to: &str, summary: &str) -> (Fate, Option<Moment>) {
         let link = Link::new(&sender.name, to);
         let mut state = self.state();
+        let trapped = state.traps.get_mut(&sender.name).and_then(|traps| traps.sprung(summary));
         let number = state.numbers.entry(link).or_default();
         *number += 1;
         let number = *number;
-        let count = state.sent.entry(sender.name.clone()).or_default();
-        *count += 1;
-        let key = (sender.name.clone(), *count);
-        let moment = state.script.get(&key).copied();
+        let moment = state.scripted(Part::Request, &sender.name).or(trapped);
         (Fate::draw(self.0.seed, state.rates, &sender.name, to, number), moment)
     }
 
@@ -274,15 +340,21 @@ impl Wire {
         R: Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        let (mut fate, moment) = self.next(&sender, &to);
-        self.befall(&sender, moment, &mut fate).await;
+        let (mut fate, moment) = self.next(&sender, &to, &summary);
+        if fate.request_delay.max(fate.answer_delay) >= NOTABLE {
+            self.count("message late");
+        }
+        self.befall(&sender, &summary, moment, &mut fate).await;
         let author = HeaderValue::from_str(&sender.author)?;
         request.headers_mut().insert(AUTHOR, author);
         self.0.trace.add(&sender.name, &format!("→ {to} {summary}"));
         let link = Link::new(&sender.name, &to);
         let (answer, answered) = oneshot::channel();
         let (wire, there) = (self.clone(), link.clone());
+        let streams = summary == "Watch" || summary == "LeaseKeepAlive" || summary.contains("watch=true");
+        let reader = streams.then_some(sender.process);
         let crash_at = (moment == Some(Moment::CrashAfter)).then_some(sender.process);
+        let freeze_answered = (moment == Some(Moment::FreezeAnswered)).then_some(sender.process);
         let crash_answered = (moment == Some(Moment::CrashAfterAnswer)).then_some(sender.process);
         self.spawn(async move {
             sleep(fate.request_delay).await;
@@ -323,7 +395,11 @@ impl Wire {
                     return hold(answer).await;
                 }
             }
-            let carried = response.map(|response| response.map(|body| body::carry(&wire, back, body, fate, silence)));
+            if let Some(process) = freeze_answered {
+                wire.freeze(process);
+            }
+            let carried =
+                response.map(|response| response.map(|body| body::carry(&wire, back, body, fate, silence, reader)));
             // The sender may have given up.
             let _ = answer.send(carried);
         });
@@ -334,9 +410,27 @@ impl Wire {
         }
     }
 
-    async fn befall(&self, sender: &Sender, moment: Option<Moment>, fate: &mut Fate) {
+    /// A frame of a stream arrives at its reader: whether it is delivered, and the stream goes on.
+    async fn arrives(&self, reader: &str, process: ProcessId) -> bool {
+        let scheduler = &self.0.scheduler;
+        let Some(moment) = self.state().scripted(Part::Frame, reader) else { return true };
+        self.0.trace.add(reader, &format!("meets {moment:?} as a frame arrives"));
+        match moment {
+            Moment::CrashBefore => scheduler.crash(process),
+            // After the frame has been read.
+            Moment::CrashAfter | Moment::CrashAfterAnswer => scheduler.crash_after(process, 2),
+            Moment::Freeze | Moment::FreezeAnswered => self.freeze(process),
+            Moment::Late => sleep(LATE).await,
+            Moment::LoseAnswer => return false,
+        }
+        true
+    }
+
+    async fn befall(&self, sender: &Sender, summary: &str, moment: Option<Moment>, fate: &mut Fate) {
         let scheduler = &self.0.scheduler;
         if let Some(moment) = moment {
+            let at = self.0.trace.elapsed();
+            self.state().met.push((at, sender.author.clone(), summary.to_owned(), moment));
             self.0.trace.add(&sender.name, &format!("meets {moment:?}"));
         }
         match moment {
@@ -346,28 +440,45 @@ impl Wire {
                 std::future::pending::<()>().await;
             }
             Some(Moment::Freeze) => {
-                scheduler.freeze(sender.process);
-                let (scheduler, process) = (scheduler.clone(), sender.process);
-                self.spawn(async move {
-                    sleep(FREEZE).await;
-                    scheduler.thaw(process);
-                });
+                self.freeze(sender.process);
                 tokio::task::yield_now().await;
             }
             Some(Moment::LoseAnswer) => fate.answer = Loss::Broken,
             Some(Moment::Late) => fate.request_delay = LATE,
-            Some(Moment::CrashAfter | Moment::CrashAfterAnswer) | None => {}
+            Some(Moment::CrashAfter | Moment::CrashAfterAnswer | Moment::FreezeAnswered) | None => {}
         }
     }
 
-    fn log_request(&self, by: &Sender, to: &str, what: &str, body: Bytes) {
+    fn freeze(&self, process: ProcessId) {
+        let scheduler = self.0.scheduler.clone();
+        scheduler.freeze(process);
+        self.spawn(async move {
+            sleep(FREEZE).await;
+            scheduler.thaw(process);
+        });
+    }
+
+    fn answered(&self, request: usize) {
+        let now = self.0.trace.elapsed();
+        if let Some(sent) = self.state().log.get_mut(request) {
+            sent.answered = Some(now);
+        }
+    }
+
+    /// Enters a request into the log, and returns its number there.
+    fn log_request(&self, by: &Sender, to: &str, what: &str, body: Bytes) -> usize {
         let at = self.0.trace.elapsed();
         let thawed = self.0.scheduler.thawed_within(by.process, THAWED);
-        let sent = Sent { at, by: by.author.clone(), to: to.to_owned(), what: what.to_owned(), body, thawed };
-        self.state().log.push(sent);
+        let answered = None;
+        let sent = Sent { at, by: by.author.clone(), to: to.to_owned(), what: what.to_owned(), body, thawed, answered };
+        let mut state = self.state();
+        state.log.push(sent);
+        state.log.len() - 1
     }
 }
 
+/// A message that is under way for so long is late.
+const NOTABLE: Duration = Duration::from_millis(500);
 /// A process that thawed sends what it was about to send within this time.
 const THAWED: Duration = Duration::from_millis(100);
 /// HTTP/2 pings and the time for their answer (`registry/etcd/connect.rs`).

@@ -34,7 +34,7 @@ impl World {
     pub fn apply(&self, op: Op, backup: &Snapshot) {
         self.trace.add("plan", &format!("{op:?}"));
         if op.is_fault() {
-            self.impair(op.length());
+            self.impair(op);
         }
         let cluster_of = |cluster: usize| cluster % self.clusters.len();
         let service_of = |service: usize| service % self.size.services;
@@ -65,6 +65,15 @@ impl World {
                 world.truth.meddle(world.vms[n].service, Meddling::Loss, world.now());
                 world.vms[n].lose(world);
             }),
+            Op::LostUnseen { vm, seconds } => {
+                self.wire.count("lost unseen");
+                self.replicas.iter().for_each(|replica| replica.crash(self));
+                self.after(seconds, |world| world.replicas.iter().for_each(|replica| replica.start(world)));
+                self.with_vm(vm, |world, n| {
+                    world.truth.meddle(world.vms[n].service, Meddling::Loss, world.now());
+                    world.vms[n].lose(world);
+                });
+            }
             Op::DeleteKey { vm } => self.with_vm(vm, |world, n| world.delete_key(n)),
             Op::DeletePrefix { service } => self.delete_prefix(service_of(service)),
             Op::Junk { service } => self.write_junk(service_of(service)),
@@ -75,8 +84,21 @@ impl World {
                 self.recreate(cluster_of(cluster), service_of(service), seconds);
             }
             Op::Approve { cluster, service } => self.approve(cluster_of(cluster), service_of(service)),
+            Op::JunkAtPod { pod, seconds } => self.with_pod(pod, |world, pod| world.junk_at_pod(pod, seconds)),
+            Op::Duplicate { cluster, service, seconds } => {
+                self.duplicate(cluster_of(cluster), service_of(service), seconds);
+            }
+            Op::Clone { cluster, seconds } => self.clone_raises(cluster_of(cluster), seconds),
+            Op::Hostile { cluster } => self.be_hostile(cluster_of(cluster)),
+            Op::LeaseRevoked { pod } => self.with_pod(pod, |world, pod| world.revoke_lease(pod)),
+            Op::Alias { cluster, vm } => self.with_vm(vm, |world, n| world.alias(cluster_of(cluster), n)),
             Op::DeleteSlice { cluster, service } => self.delete_slice(cluster_of(cluster), service_of(service)),
-            Op::Crash { .. } | Op::Stop { .. } | Op::Freeze { .. } | Op::Clock { .. } | Op::Partition { .. } => {
+            Op::Crash { .. }
+            | Op::Stop { .. }
+            | Op::Freeze { .. }
+            | Op::Clock { .. }
+            | Op::Trap { .. }
+            | Op::Partition { .. } => {
                 self.apply_to_replica(op);
             }
             Op::Messages { kind, seconds } => {
@@ -105,6 +127,7 @@ impl World {
         | Op::Stop { replica, .. }
         | Op::Freeze { replica, .. }
         | Op::Clock { replica, .. }
+        | Op::Trap { replica, .. }
         | Op::Partition { replica, .. }) = op
         else {
             return;
@@ -144,6 +167,12 @@ impl World {
             Op::Clock { seconds, .. } => {
                 self.wire.count("clock");
                 replica.set_skew(seconds);
+            }
+            Op::Trap { call, skip, moment, .. } => {
+                self.wire.count("trap");
+                self.wire.trap(&replica.name, call, skip, moment);
+                // Nothing ends a process that was crashed.
+                self.after(60, move |world| again(world, Replica::start));
             }
             Op::Partition { side, way, seconds, .. } => {
                 self.wire.count("partition");
@@ -247,6 +276,28 @@ impl World {
                 set(self, true);
                 self.after(seconds, move |world| set(world, false));
             }
+            Op::ApiBlind { cluster, seconds } => {
+                self.wire.count("api blind");
+                let cluster = cluster_of(cluster);
+                let servers = 0..self.size.servers;
+                servers.for_each(|server| self.clusters[cluster].kube.stall_watches(server, true));
+                self.after(seconds, move |world| {
+                    let kube = &world.clusters[cluster].kube;
+                    kube.compact();
+                    for server in 0..world.size.servers {
+                        kube.cut_watches(server);
+                        kube.stall_watches(server, false);
+                    }
+                });
+            }
+            Op::KindRefused { cluster, kind, seconds } => {
+                self.wire.count("kind refused");
+                let (cluster, kind) = (cluster_of(cluster), KINDS[kind % KINDS.len()]);
+                self.clusters[cluster].kube.refuse_list(kind, true);
+                self.replicas.iter().for_each(|replica| replica.crash(self));
+                self.after(1, |world| world.replicas.iter().for_each(|replica| replica.start(world)));
+                self.after(seconds, move |world| world.clusters[cluster].kube.refuse_list(kind, false));
+            }
             Op::ApiCompacted { cluster } => {
                 self.wire.count("api compacted");
                 self.clusters[cluster_of(cluster)].kube.compact();
@@ -272,6 +323,18 @@ impl World {
     }
 }
 
+/// Kinds that a replica lists.
+const KINDS: [&str; 8] = [
+    "endpointslices",
+    "services",
+    "pods",
+    "namespaces",
+    "registeredservices",
+    "nodes",
+    "servicecidrs",
+    "serviceregistries",
+];
+
 fn status(code: u16) -> Status {
     match code {
         429 => Status::too_many_requests(1),
@@ -283,13 +346,23 @@ fn status(code: u16) -> Status {
 
 /// The fates of messages in a bad time.
 fn rates(kind: u64) -> Rates {
-    let few = 300;
+    let (few, streams) = (300, 3000);
     match kind {
         0 => Rates { late: few, ..Rates::default() },
-        1 => Rates { lost: few, answer_lost: few, ..Rates::default() },
-        2 => Rates { silent: 100, answer_silent: 100, ..Rates::default() },
-        3 => Rates { cut: 1000, ..Rates::default() },
-        4 => Rates { stalled: 500, ..Rates::default() },
-        _ => Rates { late: 20, lost: 50, answer_lost: 50, silent: 20, answer_silent: 20, cut: 200, stalled: 100 },
+        1 => Rates { lost: 2 * few, answer_lost: few, ..Rates::default() },
+        2 => Rates { silent: 2 * few, answer_silent: few, ..Rates::default() },
+        3 => Rates { cut: streams, ..Rates::default() },
+        4 => Rates { stalled: streams, ..Rates::default() },
+        5 => Rates { frame_late: streams, ..Rates::default() },
+        _ => Rates {
+            late: 20,
+            lost: 50,
+            answer_lost: 50,
+            silent: 50,
+            answer_silent: 50,
+            cut: 500,
+            stalled: 500,
+            frame_late: 50,
+        },
     }
 }

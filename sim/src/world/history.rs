@@ -3,12 +3,15 @@
 //! Owns the changes that no request made: a restored or emptied etcd has other records from one moment to the next.
 //! Refuses to judge.
 
-use std::collections::BTreeSet;
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
 
-use sim_etcd::Change;
+use sim_etcd::{Change, Record};
 
 use super::World;
+
+/// The records of a version of the registry: how often it was replaced, and how often it was changed.
+pub type Records = ((u32, usize), Arc<BTreeMap<Vec<u8>, Record>>);
 
 /// The author of what a restore changes.
 pub const RESTORE: &str = "restore";
@@ -33,6 +36,16 @@ impl World {
         });
         let at = self.etcd.changes_len();
         self.replaced.lock().unwrap_or_else(PoisonError::into_inner).push((at, changes.collect()));
+    }
+
+    /// All records by key, as they are committed.
+    pub fn records(&self) -> Arc<BTreeMap<Vec<u8>, Record>> {
+        let version = (self.etcd.incarnation(), self.etcd.changes_len());
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        if records.0 != version {
+            *records = (version, Arc::new(self.etcd.records()));
+        }
+        records.1.clone()
     }
 
     /// Every change of the registry, in order.

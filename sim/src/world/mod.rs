@@ -1,13 +1,15 @@
 //! The world: clusters, an etcd, replicas of the operator, servers and people.
 //!
 //! - [`truth`]: which servers live. [`replica`]: processes of the operator. [`servers`]: pods and servers outside.
-//!   [`people`]: what persons do. [`history`]:
-//!   what happened to the registry. [`apply`]: carries the operations of a plan out.
+//!   [`people`]: what persons do. [`history`]: what happened to the registry. [`apply`]: carries the operations of a
+//!   plan out. [`faults`]: when each fault lasted. [`keys`]: the form of keys.
 //!
 //! Owns what a run begins with. Refuses to judge what happens, which [`crate::check`] does.
 
 pub mod apply;
+mod faults;
 pub mod history;
+pub mod keys;
 pub mod people;
 pub mod replica;
 pub mod servers;
@@ -15,6 +17,7 @@ pub mod truth;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,16 +28,14 @@ use tokio::sync::watch;
 use twinspan_core::Timestamp;
 
 use crate::dice::Dice;
-use crate::plan::Size;
+use crate::plan::{Op, Size};
 use crate::scheduler::{ProcessId, Scheduler};
 use crate::trace::Trace;
-use crate::wire::Wire;
+use crate::wire::{Part, Wire};
 use replica::Replica;
 use servers::Vm;
 use truth::Truth;
 
-/// The prefix of the registry, Kitex' own.
-pub const PREFIX: &str = "kitex/registry-etcd";
 /// The namespace of the services.
 pub const NAMESPACE: &str = "shop";
 /// The namespace of the operator.
@@ -101,14 +102,22 @@ pub struct Everything {
     pods: Mutex<BTreeMap<String, servers::Pod>>,
     /// The changes that each restore of the registry made, and their index in its history.
     replaced: Mutex<Vec<(usize, Vec<sim_etcd::Change>)>>,
-    /// The times of the faults that may keep replicas from their work.
-    impaired: Mutex<Vec<(Duration, Duration)>>,
+    /// The records that were read last.
+    records: Mutex<history::Records>,
+    /// The faults so far, and when each began and ended.
+    faults: Mutex<Vec<(Duration, Duration, Op)>>,
+    /// When each process of the operator started.
+    starts: Mutex<BTreeMap<String, Duration>>,
+    /// Whether the storm is over.
+    ended: AtomicBool,
+    /// Whether every fault is entered, so that a time without one is a quiet time.
+    enters_faults: AtomicBool,
     /// When both sides were equal for the first time.
     calm: watch::Sender<Option<Duration>>,
     /// The replica that is counted as the first.
     first_replica: Mutex<usize>,
     /// Messages of each replica when the storm began.
-    sent_before: Mutex<BTreeMap<String, u64>>,
+    sent_before: Mutex<BTreeMap<(Part, String), u64>>,
 }
 
 /// The name of a service, in Kubernetes and in the registry.
@@ -147,7 +156,11 @@ impl World {
             addresses: Mutex::default(),
             pods: Mutex::default(),
             replaced: Mutex::default(),
-            impaired: Mutex::default(),
+            records: Mutex::default(),
+            faults: Mutex::default(),
+            starts: Mutex::default(),
+            ended: AtomicBool::new(false),
+            enters_faults: AtomicBool::new(false),
             calm: watch::Sender::new(None),
             first_replica: Mutex::default(),
             sent_before: Mutex::default(),
@@ -166,6 +179,16 @@ impl World {
     /// When that was.
     pub fn calm(&self) -> Option<Duration> {
         *self.calm.borrow()
+    }
+
+    /// The storm ends.
+    pub fn end_storm(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was.
+    pub fn has_stormed(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     /// Waits for it.
@@ -192,27 +215,19 @@ impl World {
 
     /// The storm begins: messages are counted from now on.
     pub fn count_messages(&self) {
-        let counts = self.replicas.iter().map(|replica| (replica.name.clone(), self.wire.sent_by(&replica.name)));
+        let parts = [Part::Request, Part::Frame];
+        let names = self.replicas.iter().flat_map(|replica| parts.map(|part| (part, replica.name.clone())));
+        let counts = names.map(|(part, name)| ((part, name.clone()), self.wire.sent_by(&name, part)));
         *self.sent_before.lock().unwrap_or_else(PoisonError::into_inner) = counts.collect();
     }
 
     /// The messages of each replica since then, the first one first.
-    pub fn messages(&self) -> Vec<u64> {
+    pub fn messages(&self, part: Part) -> Vec<u64> {
         let before = self.sent_before.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = |name: &String| self.wire.sent_by(name) - before.get(name).copied().unwrap_or_default();
+        let since = |name: &String| {
+            self.wire.sent_by(name, part) - before.get(&(part, name.clone())).copied().unwrap_or_default()
+        };
         (0..self.replicas.len()).map(|number| since(&self.replica(number).name)).collect()
-    }
-
-    /// A fault lasts from now on for so long.
-    pub fn impair(&self, length: Duration) {
-        let now = self.now();
-        self.impaired.lock().unwrap_or_else(PoisonError::into_inner).push((now, now + length));
-    }
-
-    /// Whether a fault lasted at any moment of this time.
-    pub fn was_impaired(&self, from: Duration, to: Duration) -> bool {
-        let faults = self.impaired.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.iter().any(|(began, ended)| *began <= to && *ended >= from)
     }
 
     /// A number below the limit, for actors.
@@ -263,7 +278,7 @@ impl World {
         json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": REGISTRY},
             "spec": {
-                "etcd": {"endpoints": endpoints}, "format": "Kitex", "prefix": PREFIX,
+                "etcd": {"endpoints": endpoints}, "format": "Kitex", "prefix": self.prefix(),
                 "lease": {"ttlSeconds": LEASE_TTL}, "clusterID": name,
                 "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}],
             },

@@ -90,6 +90,9 @@ impl Replica {
 
     /// Starts a process, unless one runs.
     pub fn start(&self, world: &World) {
+        if world.size.control.is_some() {
+            return;
+        }
         let stop = CancellationToken::new();
         let (sender, skew) = {
             let mut slot = self.slot();
@@ -103,6 +106,7 @@ impl Replica {
             (Sender { name: self.name.clone(), author, process }, slot.skew)
         };
         world.trace.add(&self.name, &format!("starts as {}", sender.author));
+        world.starts(&sender.author);
         let dead = world.clone();
         let index = world.replicas.iter().position(|replica| replica.name == self.name);
         world.scheduler.on_death(sender.process, move || {

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::{LEASE_TTL, NAMESPACE, PREFIX, World, service_name};
+use super::{LEASE_TTL, NAMESPACE, World, service_name};
 
 /// The author of what servers outside write.
 pub const VMS: &str = "vms";
@@ -47,7 +47,7 @@ struct VmState {
 
 impl Vm {
     pub fn new(number: usize, service: usize) -> Self {
-        let addr = SocketAddr::from(([198, 51, 100, (number % 250 + 1) as u8], 9000));
+        let addr = SocketAddr::from(([198, 51, 100, (number % 250 + 1) as u8], 9000 + (number / 2 % 2) as u16));
         Self { service, addr, state: Mutex::default(), changed: Notify::new() }
     }
 
@@ -55,8 +55,8 @@ impl Vm {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn key(&self) -> String {
-        format!("{PREFIX}/{}/{}", service_name(self.service), self.addr)
+    pub fn key(&self, world: &World) -> String {
+        world.key(self.service, self.addr)
     }
 
     fn tell(&self, world: &World) {
@@ -84,7 +84,7 @@ impl Vm {
         self.tell(world);
         if lease.is_some() {
             // Without a leader the key stays until its lease expires.
-            world.etcd.delete(VMS, self.key().as_bytes());
+            world.etcd.delete(VMS, self.key(world).as_bytes());
         }
     }
 
@@ -107,7 +107,7 @@ impl Vm {
     pub fn lose(&self, world: &World) {
         let lease = self.state().lease;
         if let Some(lease) = lease {
-            // It may have expired by itself.
+            // The lease may have expired by itself.
             let _ = world.etcd.revoke("somebody", lease);
         }
     }
@@ -115,7 +115,7 @@ impl Vm {
     fn register(&self, world: &World) -> Option<i64> {
         let lease = world.etcd.grant(0, LEASE_TTL as i64).ok()?;
         let value = json!({"network": "tcp", "address": self.addr.to_string(), "weight": 10, "tags": null});
-        world.etcd.put(VMS, self.key(), value.to_string(), lease).ok()?;
+        world.etcd.put(VMS, self.key(world), value.to_string(), lease).ok()?;
         Some(lease)
     }
 

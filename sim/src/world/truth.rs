@@ -21,6 +21,9 @@ pub struct Instance {
     pub frozen: bool,
 }
 
+/// When something began (`true`) and ended, in order.
+pub type Turns = Vec<(Duration, bool)>;
+
 /// Why a service is not what its instances are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meddling {
@@ -38,7 +41,9 @@ pub struct Truth(Arc<Mutex<State>>);
 struct State {
     instances: BTreeMap<SocketAddr, Instance>,
     /// When each instance began or ceased to serve.
-    changes: BTreeMap<SocketAddr, Vec<(Duration, bool)>>,
+    changes: BTreeMap<SocketAddr, Turns>,
+    /// When each instance began or ceased to live.
+    lives: BTreeMap<SocketAddr, Turns>,
     /// When somebody meddled with a service.
     meddled: BTreeMap<usize, Vec<(Meddling, Duration)>>,
 }
@@ -62,9 +67,14 @@ impl Truth {
         let instance =
             state.instances.entry(addr).or_insert(Instance { service, cluster, lives, serves: !serves, frozen: false });
         let changed = instance.serves != serves;
+        let lived = instance.lives;
         (instance.service, instance.cluster, instance.lives, instance.serves) = (service, cluster, lives, serves);
         if changed {
             state.changes.entry(addr).or_default().push((now, serves));
+        }
+        let known = state.lives.entry(addr).or_default();
+        if known.is_empty() || lived != lives {
+            known.push((now, lives));
         }
     }
 
@@ -75,6 +85,34 @@ impl Truth {
         let before = changes.iter().rev().find(|(at, _)| *at <= from);
         before.is_some_and(|(_, serves)| *serves)
             && !changes.iter().any(|(at, serves)| *at > from && *at <= to && !serves)
+    }
+
+    /// When each instance died and lived no more for so long.
+    pub fn deaths(&self, least: Duration, now: Duration) -> Vec<(SocketAddr, Instance, Duration)> {
+        let state = self.state();
+        let mut deaths = Vec::new();
+        for (addr, lives) in &state.lives {
+            let Some(instance) = state.instances.get(addr) else { continue };
+            let ends = lives.iter().skip(1).map(|(at, _)| *at).chain([now]);
+            let dead = lives.iter().zip(ends).filter(|((at, lives), end)| !lives && *at + least <= *end);
+            deaths.extend(dead.map(|((at, _), _)| (*addr, instance.clone(), *at)));
+        }
+        deaths
+    }
+
+    /// The last time up to this one at which the instance began or ceased to serve.
+    pub fn last_change(&self, addr: SocketAddr, at: Duration) -> Option<(Duration, bool)> {
+        self.state().changes.get(&addr)?.iter().rev().find(|(time, _)| *time <= at).copied()
+    }
+
+    /// When each instance of a service began or ceased to serve, and its cluster.
+    pub fn changes(&self) -> Vec<(SocketAddr, Instance, Turns)> {
+        let state = self.state();
+        let all = state
+            .instances
+            .iter()
+            .map(|(addr, instance)| (*addr, instance.clone(), state.changes.get(addr).cloned().unwrap_or_default()));
+        all.collect()
     }
 
     pub fn set_frozen(&self, addr: SocketAddr, frozen: bool) {
@@ -96,6 +134,11 @@ impl Truth {
     /// Somebody meddles with a service.
     pub fn meddle(&self, service: usize, how: Meddling, now: Duration) {
         self.state().meddled.entry(service).or_default().push((how, now));
+    }
+
+    /// Whether somebody meddled with a service within this time, whichever way.
+    pub fn anyhow_between(&self, service: usize, from: Duration, to: Duration) -> bool {
+        [Meddling::Wish, Meddling::Loss].iter().any(|how| self.meddled_between(service, *how, from, to))
     }
 
     /// Whether that was so within this time.

@@ -1,0 +1,165 @@
+//! Nothing is written without the claim to lead.
+//!
+//! Owns I9 as the doors see it: whoever writes has renewed the Lease within the renew deadline, and whoever raises an
+//! epoch holds the Lease as it read it last. Refuses to know whether a write took effect: the epoch and the version of
+//! an object may have saved it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use etcd_client::proto::{PbTxnOpRequest, PbTxnRequest};
+use prost::Message;
+use serde_json::Value;
+
+use super::doors::GRPC_HEAD;
+use super::{Violation, cluster_of, is_replica};
+use crate::wire::{Moment, Sent};
+use crate::world::keys::is_record;
+use crate::world::people::CLONE;
+use crate::world::{REGISTRY, World};
+
+/// The time for which a renewal counts (`RENEW_DEADLINE` of `src/leadership/mod.rs`).
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The holders of the Lease of a cluster, and since when.
+struct Lease(Vec<(Duration, String)>);
+
+impl Lease {
+    fn of(world: &World, cluster: &str) -> Self {
+        let cluster = world.clusters.iter().find(|known| known.name == cluster);
+        let changes = cluster.map(|cluster| cluster.kube.changes(0)).unwrap_or_default();
+        let leases = changes.iter().filter(|change| &*change.resource == "leases");
+        let holder = |value: &Value| value["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
+        Self(leases.map(|change| (change.at, change.after.as_deref().map(holder).unwrap_or_default())).collect())
+    }
+
+    /// Whether a request of the holder won or renewed it within this time.
+    fn renewed(&self, by: &str, from: Duration, to: Duration) -> bool {
+        self.0.iter().any(|(at, holder)| *at >= from && *at <= to && holder == by)
+    }
+
+    /// Whether it was renewed often enough throughout this time that the claim never ended.
+    fn kept(&self, by: &str, from: Duration, to: Duration) -> bool {
+        const PAUSE: Duration = Duration::from_secs(6);
+        let first = from.saturating_sub(PAUSE);
+        let mut last = first;
+        for (at, holder) in self.0.iter().filter(|(at, _)| *at >= first && *at <= to) {
+            if holder != by || *at > last + PAUSE {
+                return false;
+            }
+            last = *at;
+        }
+        to <= last + PAUSE
+    }
+
+    /// Whether this was the holder at any moment of this time.
+    fn held(&self, by: &str, from: Duration, to: Duration) -> bool {
+        let before = self.0.iter().rev().find(|(at, _)| *at <= from);
+        before.is_some_and(|(_, holder)| holder == by) || self.renewed(by, from, to)
+    }
+}
+
+/// Whether a stopped process had asked before it was stopped: the client's buffer has a task of its own. Not so if it
+/// was stopped as it learned the outcome of the write before.
+fn was_under_way(world: &World, sent: &Sent) -> bool {
+    let after_a_write = |(message, moment): (String, Moment)| {
+        moment == Moment::FreezeAnswered && message.contains("/endpointslices") && !message.starts_with("GET")
+    };
+    sent.thawed && !sent.to.starts_with("etcd") && !world.wire.met_last(&sent.by, sent.at).is_some_and(after_a_write)
+}
+
+/// Whether a process led its cluster at a time.
+pub fn leads(world: &World, author: &str, at: Duration) -> bool {
+    Lease::of(world, cluster_of(author)).renewed(author, at.saturating_sub(DEADLINE), at)
+}
+
+/// Judges all messages of a run.
+pub fn check(world: &World, log: &[Sent]) -> Vec<Violation> {
+    let leases: BTreeMap<&str, Lease> =
+        world.clusters.iter().map(|cluster| (cluster.name.as_str(), Lease::of(world, &cluster.name))).collect();
+    let mut last_reads: BTreeMap<&str, Duration> = BTreeMap::new();
+    let mut violations = Vec::new();
+    for sent in log.iter().filter(|sent| is_replica(&sent.by)) {
+        let Some(lease) = leases.get(cluster_of(&sent.by)) else { continue };
+        if sent.what.contains("/leases/") {
+            if sent.what.starts_with("GET") {
+                last_reads.insert(&sent.by, sent.at);
+            }
+            continue;
+        }
+        let (writes, raises) = if sent.to.starts_with("etcd") {
+            of_registry(sent)
+        } else {
+            // Statuses and Events are sent through a buffer of the client, in which a frozen process may leave them.
+            (sent.what.contains("/endpointslices") || sent.what.contains("/services/"), false)
+        };
+        if writes && !was_under_way(world, sent) && !lease.renewed(&sent.by, sent.at.saturating_sub(DEADLINE), sent.at)
+        {
+            let text = format!("{} sent {} to {} without a claim to lead", sent.by, sent.what, sent.to);
+            violations.push(Violation::new("I9", sent.at, text));
+        }
+        let read = last_reads.get(sent.by.as_str()).copied().unwrap_or_default();
+        if raises && !lease.held(&sent.by, read, sent.at) {
+            let text = format!("{} raised the epoch, although the Lease named another holder", sent.by);
+            violations.push(Violation::new("I9", sent.at, text));
+        }
+    }
+    violations.extend(over_clones(world, &leases));
+    violations
+}
+
+/// A leader that a clone displaced does not raise the epoch over it by itself.
+fn over_clones(world: &World, leases: &BTreeMap<&str, Lease>) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for cluster in &world.clusters {
+        let key = format!("twinspan/{}/{REGISTRY}", cluster.name).into_bytes();
+        let holder = |record: &sim_etcd::Record| {
+            String::from_utf8_lossy(&record.value).split_once('/').map(|(_, holder)| holder.to_owned())
+        };
+        let mut displaced: Option<(String, Duration, Vec<u8>)> = None;
+        for change in world.registry_history().iter().filter(|change| change.key == key) {
+            let before = change.before.as_ref().and_then(holder).unwrap_or_default();
+            if change.author == CLONE {
+                let epoch = change.after.as_ref().map(|after| after.value.clone()).unwrap_or_default();
+                displaced = is_replica(&before).then_some((before, change.time, epoch));
+                continue;
+            }
+            let Some((by, since, epoch)) = displaced.take() else { continue };
+            let leads = leases.get(cluster.name.as_str()).is_some_and(|lease| lease.kept(&by, since, change.time));
+            let approved = cluster.kube.changes(0).iter().any(|object| {
+                let annotation = |value: &Value| {
+                    value["metadata"]["annotations"]["twinspan.dev/approve-epoch"].as_str().map(ToOwned::to_owned)
+                };
+                object.at <= change.time
+                    && object.after.as_deref().and_then(annotation).is_some_and(|text| text.as_bytes() == epoch)
+            });
+            if change.author == by && leads && !approved {
+                let text = format!("{by} raised the epoch over a clone's, which nobody approved");
+                violations.push(Violation::new("I9", change.time, text));
+            }
+        }
+    }
+    violations
+}
+
+/// Whether a message to the registry writes records, and whether it raises an epoch.
+fn of_registry(sent: &Sent) -> (bool, bool) {
+    if !sent.what.ends_with("/Txn") {
+        return (false, false);
+    }
+    let Ok(txn) = PbTxnRequest::decode(sent.body.get(GRPC_HEAD..).unwrap_or_default()) else { return (false, false) };
+    let inner = txn.success.iter().filter_map(|op| match &op.request {
+        Some(PbTxnOpRequest::RequestTxn(inner)) => Some(&inner.success),
+        _ => None,
+    });
+    let (mut writes, mut raises) = (false, false);
+    for op in inner.flatten() {
+        match &op.request {
+            Some(PbTxnOpRequest::RequestPut(put)) if is_record(&put.key) => writes = true,
+            Some(PbTxnOpRequest::RequestPut(put)) => raises |= put.value.ends_with(format!("/{}", sent.by).as_bytes()),
+            Some(PbTxnOpRequest::RequestDeleteRange(_)) => writes = true,
+            _ => {}
+        }
+    }
+    (writes, raises)
+}

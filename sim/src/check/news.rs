@@ -1,0 +1,136 @@
+//! A replica acts upon the news that it has, and upon no other.
+//!
+//! Owns three rules about what was delivered to a replica: it removes nothing from a cluster while its registry says
+//! nothing (I5), the end of a lease that a keepalive tells is made good at once (I4), and a write never rests on an
+//! older version than the one that the replica wrote itself (I10). Refuses to know a view.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::doors::{Operation, fence, operations};
+use super::removals::{address_of, removed_endpoints};
+use super::stores::decode;
+use super::{Violation, claims, is_replica};
+use crate::plan::Op;
+use crate::wire::Sent;
+use crate::world::keys::is_record;
+use crate::world::people::{OTHER, PERSON};
+use crate::world::{World, service_name};
+
+/// A session asks a silent registry after 10 s, and ends after 20 s (`SILENCE` of `src/registry/session.rs`).
+const SILENCE: Duration = Duration::from_secs(25);
+/// The time in which records are written again under another lease.
+const REACTION: Duration = Duration::from_secs(4);
+
+/// When a process asked for a write, and when it knew of it.
+type Known = Vec<(Duration, Duration)>;
+
+/// Judges a run. `calm` is the time at which both sides were equal for the first time.
+pub fn check(world: &World, calm: Duration) -> Vec<Violation> {
+    let mut violations = deaf(world, calm);
+    violations.extend(told_of_gone_leases(world, calm));
+    violations.extend(older_versions(world, &world.wire.log()));
+    violations
+}
+
+/// Endpoints that went although the registry had not said a word. What people do in the cluster needs no registry.
+fn deaf(world: &World, calm: Duration) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for removed in removed_endpoints(world, calm) {
+        let from = removed.at.saturating_sub(SILENCE);
+        let decided = world.clusters[removed.cluster]
+            .kube
+            .changes(0)
+            .into_iter()
+            .any(|change| &*change.author == PERSON && change.at >= from && change.at <= removed.at);
+        if !decided && !world.wire.heard_from_etcd(&removed.by, from, removed.at) {
+            let text = format!("{} removed {}/{}, and its registry was silent", removed.by, removed.name, removed.addr);
+            violations.push(Violation::new("I5", removed.at, text));
+        }
+    }
+    violations
+}
+
+/// Faults that keep no answer of the registry away and no replica from writing: a session outlives a short silence.
+fn is_harmless(op: Op) -> bool {
+    const SHORT: u64 = 9;
+    match op {
+        Op::EtcdWatchesStalled { seconds } => seconds <= SHORT,
+        other => matches!(other, Op::EtcdWatchesCut | Op::EtcdCompacted),
+    }
+}
+
+/// The records of a lease that is gone come back at once.
+fn told_of_gone_leases(world: &World, calm: Duration) -> Vec<Violation> {
+    let (history, mut violations) = (world.registry_history(), Vec::new());
+    for gone in world.wire.leases_gone().into_iter().filter(|gone| gone.at > calm) {
+        let by = gone.at + REACTION;
+        if world.was_impaired_by(gone.at.saturating_sub(SILENCE), by, |op| !is_harmless(op))
+            || by > world.now()
+            || !claims::leads(world, &gone.told, gone.at)
+        {
+            continue;
+        }
+        let mut at_end = BTreeMap::new();
+        for change in history.iter().take_while(|change| change.time <= by) {
+            at_end.insert(&change.key, change);
+        }
+        let lost = at_end.into_values().filter(|change| {
+            let of_lease = change.before.as_ref().is_some_and(|before| before.lease == gone.lease);
+            change.after.is_none() && change.time <= gone.at && of_lease
+        });
+        for change in lost {
+            let (Some((addr, name)), Some(before)) = (address_of(&change.key), &change.before) else { continue };
+            let service = (0..world.size.services).find(|service| service_name(*service) == name);
+            let record = decode(&change.key, before);
+            let own = world.clusters.iter().any(|cluster| record.own(&cluster.name).is_some());
+            let meddled = service.is_none_or(|n| world.truth.anyhow_between(n, gone.at.saturating_sub(SILENCE), by));
+            if own && !meddled && world.truth.served(addr, gone.at.saturating_sub(SILENCE), by) {
+                let text = format!(
+                    "a keepalive told {} that the lease of {name}/{addr} is gone, and no record came",
+                    gone.told
+                );
+                violations.push(Violation::new("I4", by, text));
+            }
+        }
+    }
+    violations
+}
+
+/// Writes over another version of a key than the one that the replica wrote, and of which it had the answer.
+fn older_versions(world: &World, log: &[Sent]) -> Vec<Violation> {
+    let (history, mut violations) = (world.registry_history(), Vec::new());
+    let mut by_key: BTreeMap<&[u8], Vec<&sim_etcd::Change>> = BTreeMap::new();
+    for change in &history {
+        by_key.entry(&change.key).or_default().push(change);
+    }
+    // The keys that each process writes, when it asked and when it knew.
+    let mut written: BTreeMap<(&str, Vec<u8>), Known> = BTreeMap::new();
+    for sent in log.iter().filter(|sent| is_replica(&sent.by)) {
+        // A second ServiceRegistry for the same place has a view of its own.
+        let other = || fence(&sent.body).is_some_and(|key| key.ends_with(OTHER.as_bytes()));
+        if !sent.what.ends_with("/Txn") || other() {
+            continue;
+        }
+        for Operation { key, version, .. } in operations(&sent.body).into_iter().filter(|op| is_record(&op.key)) {
+            let changes = by_key.get(key.as_slice()).map(Vec::as_slice).unwrap_or_default();
+            let last = changes.iter().rev().find(|change| change.time <= sent.at);
+            let answers = written.entry((&sent.by, key.clone())).or_default();
+            if let Some(last) = last.filter(|last| last.author == sent.by) {
+                let known =
+                    answers.iter().any(|(asked, knew)| *asked <= last.time && last.time <= *knew && *knew < sent.at);
+                let now = last.after.as_ref().map_or(0, |record| record.mod_revision);
+                if known && now != version {
+                    let text = format!(
+                        "{} wrote {} over version {version}, though it had written version {now} itself",
+                        sent.by,
+                        key.escape_ascii()
+                    );
+                    violations.push(Violation::new("I10", sent.at, text));
+                }
+            }
+            answers.extend(sent.answered.map(|knew| (sent.at, knew)));
+        }
+    }
+    violations
+}
