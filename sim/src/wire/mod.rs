@@ -1,15 +1,17 @@
 //! The wire: carries every message between a replica and a server, and decides its fate.
 //!
-//! - [`fate`]: the draw. [`trap`]: faults at one message. [`body`]: frames. [`kube`]: the way to an API server.
-//!   [`etcd`]: the way to an etcd member.
+//! - [`fate`]: the draw. [`trap`]: faults at one message. [`links`]: partitions. [`body`]: frames. [`log`]: what was
+//!   sent and heard. [`kube`]: the way to an API server. [`etcd`]: the way to an etcd member.
 //!
-//! Owns links, partitions, the numbers of messages and their fates by script. A request that was sent is carried in a
+//! Owns the numbers of messages and their fates by script. A request that was sent is carried in a
 //! task of the wire: it arrives, and is applied, though its sender died, froze or gave up. Refuses to know its content.
 
 mod body;
 pub mod etcd;
 pub mod fate;
 pub mod kube;
+mod links;
+mod log;
 mod trap;
 
 use std::collections::BTreeMap;
@@ -29,28 +31,13 @@ use crate::scheduler::{ProcessId, Scheduler};
 use crate::trace::Trace;
 use body::Incoming;
 use fate::{Fate, Loss, Rates};
+pub use links::Link;
+pub use log::{LeaseGone, Sent};
 pub use trap::{Call, Moment, Part, Scripted};
 use trap::{FREEZE, LATE, Traps};
 
 /// The header that tells a server who asks.
 const AUTHOR: &str = "sim-author";
-
-/// One direction between two parties.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Link {
-    pub from: String,
-    pub to: String,
-}
-
-impl Link {
-    pub fn new(from: &str, to: &str) -> Self {
-        Self { from: from.to_owned(), to: to.to_owned() }
-    }
-
-    fn back(&self) -> Self {
-        Self { from: self.to.clone(), to: self.from.clone() }
-    }
-}
 
 /// One that sends: a replica, under the name that stays with it, and its process.
 #[derive(Clone, Debug)]
@@ -60,31 +47,6 @@ pub struct Sender {
     /// Another one after each restart: the author of changes.
     pub author: String,
     pub process: ProcessId,
-}
-
-/// A message that was sent.
-#[derive(Clone, Debug)]
-pub struct Sent {
-    pub at: Duration,
-    /// The author.
-    pub by: String,
-    pub to: String,
-    /// The method and the path.
-    pub what: String,
-    pub body: Bytes,
-    /// The sender was stopped just before: what it asked then may have changed.
-    pub thawed: bool,
-    /// When the sender got the answer of a call to etcd.
-    pub answered: Option<Duration>,
-}
-
-/// The answer to a keepalive that says that its lease is gone.
-#[derive(Clone, Debug)]
-pub struct LeaseGone {
-    pub at: Duration,
-    /// The author of the keepalive.
-    pub told: String,
-    pub lease: i64,
 }
 
 /// The wire; clones share it.
@@ -180,44 +142,6 @@ impl Wire {
         self.state().sent.get(&(part, sender.to_owned())).copied().unwrap_or_default()
     }
 
-    /// Every message so far that could write, and every read of a Lease.
-    pub fn log(&self) -> Vec<Sent> {
-        self.state().log.clone()
-    }
-
-    /// Whether a sender got something from etcd within this time.
-    pub fn heard_from_etcd(&self, author: &str, from: Duration, to: Duration) -> bool {
-        self.state().heard.get(author).is_some_and(|times| times.iter().any(|at| *at >= from && *at <= to))
-    }
-
-    /// Every answer to a keepalive that told of the end of a lease.
-    pub fn leases_gone(&self) -> Vec<LeaseGone> {
-        self.state().leases_gone.clone()
-    }
-
-    fn heard(&self, author: &str) {
-        const PAUSE: Duration = Duration::from_secs(1);
-        let now = self.0.trace.elapsed();
-        let mut state = self.state();
-        let times = state.heard.entry(author.to_owned()).or_default();
-        if times.last().is_none_or(|last| now >= *last + PAUSE) {
-            times.push(now);
-        }
-    }
-
-    /// The fault that a process met last, up to this time, and the message.
-    pub fn met_last(&self, author: &str, at: Duration) -> Option<(String, Moment)> {
-        let state = self.state();
-        let mut met = state.met.iter().rev();
-        let last = met.find(|(when, by, _, _)| by == author && *when <= at);
-        last.map(|(_, _, message, moment)| (message.clone(), *moment))
-    }
-
-    fn lease_gone(&self, author: &str, lease: i64) {
-        let at = self.0.trace.elapsed();
-        self.state().leases_gone.push(LeaseGone { at, told: author.to_owned(), lease });
-    }
-
     /// How often each kind of fate came.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.state().counts.clone()
@@ -226,25 +150,6 @@ impl Wire {
     /// Counts a fault.
     pub fn count(&self, kind: &'static str) {
         *self.state().counts.entry(kind).or_default() += 1;
-    }
-
-    /// Closes a direction; it opens once it was opened as often as it was closed.
-    pub fn close(&self, link: &Link) {
-        *self.state().closed.entry(link.clone()).or_default() += 1;
-        self.0.changes.send_modify(|count| *count += 1);
-    }
-
-    pub fn open(&self, link: &Link) {
-        {
-            let mut state = self.state();
-            if let Some(count) = state.closed.get_mut(link) {
-                *count -= 1;
-                if *count == 0 {
-                    state.closed.remove(link);
-                }
-            }
-        }
-        self.0.changes.send_modify(|count| *count += 1);
     }
 
     /// Opens everything, and takes all traps away.
@@ -256,45 +161,6 @@ impl Wire {
             state.healed = true;
         }
         self.0.changes.send_modify(|count| *count += 1);
-    }
-
-    pub fn is_open(&self, link: &Link) -> bool {
-        !self.state().closed.contains_key(link)
-    }
-
-    async fn until_open(&self, link: &Link) {
-        let mut changes = self.0.changes.subscribe();
-        while !self.is_open(link) {
-            // The sender lives as long as we.
-            let _ = changes.changed().await;
-        }
-    }
-
-    /// Ends once one of both directions has been closed for as long as pings wait for their answer.
-    fn out_of_reach(&self, link: Link) -> BoxFuture<'static, ()> {
-        let wire = self.clone();
-        let back = link.back();
-        Box::pin(async move {
-            let mut changes = wire.0.changes.subscribe();
-            loop {
-                changes.borrow_and_update();
-                if wire.is_open(&link) && wire.is_open(&back) {
-                    let _ = changes.changed().await;
-                    continue;
-                }
-                let opened = async {
-                    loop {
-                        let _ = changes.changed().await;
-                        if wire.is_open(&link) && wire.is_open(&back) {
-                            return;
-                        }
-                    }
-                };
-                if tokio::time::timeout(PINGS, opened).await.is_err() {
-                    return;
-                }
-            }
-        })
     }
 
     fn is_healed(&self) -> bool {
@@ -457,32 +323,10 @@ impl Wire {
             scheduler.thaw(process);
         });
     }
-
-    fn answered(&self, request: usize) {
-        let now = self.0.trace.elapsed();
-        if let Some(sent) = self.state().log.get_mut(request) {
-            sent.answered = Some(now);
-        }
-    }
-
-    /// Enters a request into the log, and returns its number there.
-    fn log_request(&self, by: &Sender, to: &str, what: &str, body: Bytes) -> usize {
-        let at = self.0.trace.elapsed();
-        let thawed = self.0.scheduler.thawed_within(by.process, THAWED);
-        let answered = None;
-        let sent = Sent { at, by: by.author.clone(), to: to.to_owned(), what: what.to_owned(), body, thawed, answered };
-        let mut state = self.state();
-        state.log.push(sent);
-        state.log.len() - 1
-    }
 }
 
 /// A message that is under way for so long is late.
 const NOTABLE: Duration = Duration::from_millis(500);
-/// A process that thawed sends what it was about to send within this time.
-const THAWED: Duration = Duration::from_millis(100);
-/// HTTP/2 pings and the time for their answer (`registry/etcd/connect.rs`).
-const PINGS: Duration = Duration::from_secs(15);
 
 /// Says nothing for as long as somebody listens.
 async fn hold<T>(mut answer: oneshot::Sender<T>) {
