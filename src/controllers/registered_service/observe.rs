@@ -228,10 +228,11 @@ fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
     }
 }
 
-/// Whether both have the same keys in one etcd. Without a common prefix two ServiceRegistries work side by side, each
-/// for its own names, and a record has one place for both.
+/// Whether both have the same keys in one etcd, as two ServiceRegistries without a common prefix have: they work side
+/// by side, each for its own names, and a record has one place for both.
 fn have_one_keyspace(a: &RegistryHandle, b: &RegistryHandle) -> bool {
-    a.etcd().is_some() && a.etcd() == b.etcd() && a.cluster_id == b.cluster_id && a.layout.same_keyspace(&b.layout)
+    let by_names = a.layout.root().is_none() && a.layout.same_keyspace(&b.layout);
+    by_names && a.cluster_id == b.cluster_id && a.etcd().is_some() && a.etcd() == b.etcd()
 }
 
 fn registry_facts(
