@@ -11,6 +11,8 @@ use twinspan_core::codec::Range;
 use twinspan_core::model::Revision;
 use twinspan_core::plan::service::Incarnation;
 
+use super::are_two_etcds;
+
 /// The registry that answered last, from the status that an earlier process wrote or from this process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastKnown {
@@ -159,8 +161,7 @@ impl IncarnationTracker {
         };
         let epoch_went_back =
             found.is_some_and(|found| found.epoch.unwrap_or_default() < known.epoch.unwrap_or_default());
-        // A proxy may answer without a cluster ID.
-        if differs || (known.etcd != cluster_id && known.etcd != 0 && cluster_id != 0) {
+        if differs || are_two_etcds(known.etcd, cluster_id) {
             Incarnation::ClusterChanged
         } else if missing || epoch_went_back || revision < known_revision || self.contradicted {
             Incarnation::RolledBack

@@ -66,6 +66,11 @@ pub const MAX_BATCH: usize = 127;
 /// Commits of one registry under way at a time.
 const COMMITS_AT_ONCE: usize = 32;
 
+/// Whether two cluster IDs are those of two etcds. 0 is none, as a proxy may tell.
+pub const fn are_two_etcds(a: u64, b: u64) -> bool {
+    a != b && a != 0 && b != 0
+}
+
 /// One connection to a registry. Every call has its own deadline; none retries.
 #[async_trait]
 pub trait Registry: Send + Sync + fmt::Debug {

@@ -24,7 +24,9 @@ use super::fence::FenceKeys;
 use super::handle::{Names, Phase, RegistryHandle};
 use super::records::Affected;
 use super::verified::WatchProgress;
-use super::{Connector, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, look_ups, orphans};
+use super::{
+    Connector, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, are_two_etcds, look_ups, orphans,
+};
 use crate::env::Env;
 use crate::tasks;
 
@@ -280,8 +282,7 @@ impl Session {
     async fn start_following(&mut self, range: &Range) -> Result<Affected> {
         let key_prefix = self.handle.layout.key_prefix(range);
         let listing = self.registry.list(&key_prefix).await?;
-        let another = listing.cluster_id != self.cluster_id && listing.cluster_id != 0 && self.cluster_id != 0;
-        if another || listing.revision < self.least_revision {
+        if are_two_etcds(listing.cluster_id, self.cluster_id) || listing.revision < self.least_revision {
             return Err(RegistryError::WatchEnded("another etcd answers than when the session began".to_owned()));
         }
         let mut affected = self.handle.view().reset(range, &listing, self.env.now());

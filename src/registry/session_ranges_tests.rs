@@ -202,3 +202,23 @@ async fn own_records_are_found_even_if_etcd_does_not_list_leases() {
     bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
     bench.stop.cancel();
 }
+
+/// etcd was replaced after the session had met it, or between two lists, and the connection made anew below the
+/// session.
+#[tokio::test(start_paused = true)]
+async fn a_list_of_another_etcd_than_the_one_that_the_session_met_ends_it() {
+    let server = FakeEtcd::new();
+    let (sender, _events) = mpsc::unbounded_channel();
+    let handle = RegistryHandle::new("main", &identity(Layout::new(Format::GoZero, ""), None), None, sender);
+    handle.set_registered(names(&["echo"]));
+    let look_ups = Arc::new(Semaphore::new(LOOK_UPS));
+    let registry = server.connect().await.unwrap();
+    let mut session = Session::begin(handle.clone(), registry, Env::real(), look_ups).await.unwrap();
+    for (met, ends) in [(7, true), (0, false), (1, false)] {
+        session.cluster_id = met;
+        handle.set_registered(names(&["echo", &format!("met-{met}")]));
+        let listed = session.catch_up().await;
+        assert_eq!(matches!(listed, Err(RegistryError::WatchEnded(_))), ends, "{met}: {listed:?}");
+        assert_eq!(listed.is_err(), ends, "{met}");
+    }
+}

@@ -7,11 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use etcd_client::proto::{PbTxnOpRequest, PbTxnRequest};
-use prost::Message;
 use serde_json::Value;
 
-use super::doors::GRPC_HEAD;
+use super::doors::{Operation, operations};
 use super::{Violation, cluster_of, is_replica};
 use crate::wire::{Moment, Sent};
 use crate::world::keys::is_record;
@@ -147,19 +145,9 @@ fn of_registry(sent: &Sent) -> (bool, bool) {
     if !sent.what.ends_with("/Txn") {
         return (false, false);
     }
-    let Ok(txn) = PbTxnRequest::decode(sent.body.get(GRPC_HEAD..).unwrap_or_default()) else { return (false, false) };
-    let inner = txn.success.iter().filter_map(|op| match &op.request {
-        Some(PbTxnOpRequest::RequestTxn(inner)) => Some(&inner.success),
-        _ => None,
-    });
-    let (mut writes, mut raises) = (false, false);
-    for op in inner.flatten() {
-        match &op.request {
-            Some(PbTxnOpRequest::RequestPut(put)) if is_record(&put.key) => writes = true,
-            Some(PbTxnOpRequest::RequestPut(put)) => raises |= put.value.ends_with(format!("/{}", sent.by).as_bytes()),
-            Some(PbTxnOpRequest::RequestDeleteRange(_)) => writes = true,
-            _ => {}
-        }
-    }
-    (writes, raises)
+    let operations = operations(&sent.body);
+    let ours = format!("/{}", sent.by).into_bytes();
+    let raises = |op: &Operation| op.value.as_ref().is_some_and(|value| value.ends_with(&ours));
+    let writes = operations.iter().any(|op| is_record(&op.key));
+    (writes, operations.iter().any(|op| !is_record(&op.key) && raises(op)))
 }

@@ -15,9 +15,9 @@ use tokio::time::sleep;
 use super::removals::{address_of, ready_endpoints_of};
 use super::stores::decode;
 use super::{Violation, rest};
-use crate::world::people::{alias_name, is_junk};
+use crate::world::people::is_junk;
 use crate::world::truth::Meddling;
-use crate::world::{NAMESPACE, World, service_name};
+use crate::world::{World, service_name};
 
 /// The interval at which clients ask.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -145,13 +145,7 @@ fn unequal(world: &World, answers: &BTreeMap<View, BTreeSet<SocketAddr>>) -> Opt
         let cluster = side.and_then(|side| world.clusters.get(side));
         let mut registered = answers.get(&(None, *service)).cloned().unwrap_or_default();
         // A second name gives the Service what is registered under it too.
-        let alias = alias_name(*service);
-        if cluster.is_some_and(|cluster| cluster.kube.get("registeredservices", NAMESPACE, &alias).is_some()) {
-            let records = world.records();
-            registered.extend(
-                records.keys().filter_map(|key| address_of(key)).filter(|(_, of)| *of == alias).map(|(addr, _)| addr),
-            );
-        }
+        registered.extend(cluster.iter().flat_map(|cluster| rest::under_alias(world, cluster, *service)));
         // Pods of another cluster are imported only where a RegisteredService asks for them.
         let elsewhere = |addr: &SocketAddr| {
             world.truth.get(*addr).is_some_and(|instance| instance.cluster.is_some_and(|of| Some(of) != *side))

@@ -24,7 +24,8 @@ pub struct Operation {
     pub key: Vec<u8>,
     /// The `mod_revision` that it compares.
     pub version: i64,
-    pub deletes: bool,
+    /// `None` for a delete.
+    pub value: Option<Vec<u8>>,
 }
 
 /// The operations of the transaction in a request.
@@ -37,8 +38,11 @@ pub fn operations(request: &[u8]) -> Vec<Operation> {
     let operation = |txn: PbTxnRequest| {
         let compare = txn.compare.into_iter().next()?;
         let Some(PbTargetUnion::ModRevision(version)) = compare.target_union else { return None };
-        let deletes = txn.success.iter().any(|op| matches!(op.request, Some(PbTxnOpRequest::RequestDeleteRange(_))));
-        Some(Operation { key: compare.key, version, deletes })
+        let value = txn.success.into_iter().find_map(|op| match op.request {
+            Some(PbTxnOpRequest::RequestPut(put)) => Some(put.value),
+            _ => None,
+        });
+        Some(Operation { key: compare.key, version, value })
     };
     inner.filter_map(operation).collect()
 }
@@ -78,8 +82,6 @@ fn transaction(txn: &PbTxnRequest, cluster: &str) -> Result<(), String> {
         return Ok(());
     }
     let fences = [REGISTRY, OTHER].map(|registry| format!("twinspan/{cluster}/{registry}").into_bytes());
-    // Without a prefix a second ServiceRegistry may serve a name that the first one does not.
-    let bare = |key: &[u8]| key.starts_with(b"/");
     let by_other = txn.compare.first().is_some_and(|compare| compare.key == fences[1]);
     let fenced = match txn.compare.as_slice() {
         [] => false,
@@ -94,14 +96,33 @@ fn transaction(txn: &PbTxnRequest, cluster: &str) -> Result<(), String> {
         let text = String::from_utf8_lossy(&key).into_owned();
         let ours = is_record(&key);
         let epoch = text.starts_with(&format!("twinspan/{cluster}/"));
-        match (ours, epoch, fenced && (!by_other || bare(&key))) {
+        // Without a prefix a second ServiceRegistry may serve a name that the first one does not.
+        match (ours, epoch, fenced && (!by_other || key.starts_with(b"/"))) {
             (true, _, true) | (_, true, false) => {}
             (true, _, false) => return Err(format!("{text} is written without the epoch")),
             (_, true, true) => return Err(format!("{text} is written under the epoch")),
             _ => return Err(format!("{text} is no key of ours")),
         }
+        if ours && value_of(inner).is_some_and(|value| is_of_other(value) != by_other) {
+            return Err(format!(
+                "{text} is written through a ServiceRegistry that its RegisteredService does not name"
+            ));
+        }
     }
     Ok(())
+}
+
+fn value_of(txn: &PbTxnRequest) -> Option<&[u8]> {
+    txn.success.iter().find_map(|op| match &op.request {
+        Some(PbTxnOpRequest::RequestPut(put)) => Some(put.value.as_slice()),
+        _ => None,
+    })
+}
+
+/// Whether the mark of a record names a RegisteredService of the second ServiceRegistry.
+fn is_of_other(value: &[u8]) -> bool {
+    let name = format!("/{OTHER}-");
+    value.windows(name.len()).any(|part| part == name.as_bytes())
 }
 
 fn compares_value(compare: &PbCompare) -> bool {

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::removals::{Removed, address_of, removed_endpoints};
-use super::stores::decode;
+use super::stores::{decode, is_foreign};
 use super::{Violation, is_replica};
 use crate::plan::{Op, Side};
 use crate::world::history::RESTORE;
@@ -50,10 +50,7 @@ fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
         let last = history.iter().rev().find(|change| change.key == key && change.time <= at);
         let Some(gone) = last.filter(|change| change.after.is_none() && !is_replica(&change.author)) else { continue };
         let from = gone.time.saturating_sub(Duration::from_secs(1));
-        let of_server = gone.before.as_ref().is_some_and(|before| {
-            let before = decode(&key, before);
-            world.clusters.iter().all(|cluster| before.ours(&cluster.name).is_none())
-        });
+        let of_server = gone.before.as_ref().is_some_and(|before| is_foreign(world, &key, before));
         if !of_server || !world.truth.served(addr, from, at) || meddled(world, service, gone.time, at) {
             continue;
         }
@@ -61,10 +58,7 @@ fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
             change.after.is_none()
                 && (change.incarnation, change.revision) == (gone.incarnation, gone.revision)
                 && address_of(&change.key).is_some_and(|(_, of)| of == name)
-                && change.before.as_ref().is_some_and(|before| {
-                    let before = decode(&change.key, before);
-                    world.clusters.iter().all(|cluster| before.ours(&cluster.name).is_none())
-                })
+                && change.before.as_ref().is_some_and(|before| is_foreign(world, &change.key, before))
         });
         let (least, why) = if gone.author == RESTORE {
             (if world.is_restore_evident(gone.time, &by) { ROLLBACK } else { Duration::ZERO }, "a rollback")

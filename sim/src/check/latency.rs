@@ -4,14 +4,13 @@
 //! seconds, a pod that is not has none, and a server that died is no endpoint once its lease has ended and a connection
 //! was refused (`docs/departures.md`). Refuses to know storms.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::Value;
-
-use super::Violation;
 use super::removals::{endpoints_of, service_of};
 use super::stores::decode;
+use super::{Violation, rest};
 use crate::world::{LEASE_TTL, World, service_name};
 
 /// The time for which an own delete that counts as a departure would hold the export back (`LAST` of
@@ -72,7 +71,9 @@ fn dead_servers(world: &World, calm: Duration) -> Vec<Violation> {
         for cluster in &world.clusters {
             let changes = cluster.kube.changes(0);
             let held = changes.iter().any(|change| {
-                change.at >= at.saturating_sub(BEFORE) && change.at <= by && change.after.as_deref().is_some_and(holds)
+                change.at >= at.saturating_sub(BEFORE)
+                    && change.at <= by
+                    && change.after.as_deref().is_some_and(rest::announces_hold)
             });
             let name = service_name(instance.service);
             if !held && is_endpoint(&changes, &name, addr, by) {
@@ -84,17 +85,10 @@ fn dead_servers(world: &World, calm: Duration) -> Vec<Violation> {
     violations
 }
 
-/// Whether a RegisteredService announces that it holds deletions.
-fn holds(object: &Value) -> bool {
-    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    conditions.iter().any(|condition| condition["type"] == "DeletionsHeld" && condition["status"] == "True")
-}
-
 /// Whether a slice of the service had the address at a time.
 fn is_endpoint(changes: &[sim_kube::Change], service: &str, addr: SocketAddr, at: Duration) -> bool {
     let slices = changes.iter().filter(|change| &*change.resource == "endpointslices" && change.at <= at);
-    let last: std::collections::BTreeMap<&str, &sim_kube::Change> =
-        slices.map(|change| (&*change.name, change)).collect();
+    let last: BTreeMap<&str, &sim_kube::Change> = slices.map(|change| (&*change.name, change)).collect();
     let mut now = last.values().filter_map(|change| change.after.as_deref());
     now.any(|slice| service_of(slice) == Some(service) && endpoints_of(slice).contains(&addr))
 }

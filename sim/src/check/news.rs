@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::doors::{Operation, fence, operations};
 use super::removals::{address_of, removed_endpoints};
-use super::stores::decode;
+use super::stores::is_own;
 use super::{Violation, claims, is_replica};
 use crate::plan::Op;
 use crate::wire::Sent;
@@ -82,8 +82,7 @@ fn told_of_gone_leases(world: &World, calm: Duration) -> Vec<Violation> {
         for change in lost {
             let (Some((addr, name)), Some(before)) = (address_of(&change.key), &change.before) else { continue };
             let service = (0..world.size.services).find(|service| service_name(*service) == name);
-            let record = decode(&change.key, before);
-            let own = world.clusters.iter().any(|cluster| record.own(&cluster.name).is_some());
+            let own = is_own(world, &change.key, before);
             let meddled = service.is_none_or(|n| world.truth.anyhow_between(n, gone.at.saturating_sub(SILENCE), by));
             if own && !meddled && world.truth.served(addr, gone.at.saturating_sub(SILENCE), by) {
                 let text = format!(

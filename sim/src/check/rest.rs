@@ -9,11 +9,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::removals::{address_of, endpoints_of, service_of};
-use super::stores::decode;
+use super::stores::{is_foreign, is_own};
 use super::{Violation, is_replica};
 use crate::wire::Sent;
 use crate::world::people::alias_name;
-use crate::world::{NAMESPACE, World, service_name};
+use crate::world::{KubeCluster, NAMESPACE, World, service_name};
 
 /// The first difference between the two sides and the truth; `None` if they are equal.
 pub fn difference(world: &World) -> Option<String> {
@@ -25,13 +25,12 @@ fn difference_of(world: &World, service: usize) -> Option<String> {
     let (mut registered, mut exported) = (BTreeSet::new(), BTreeSet::new());
     for (key, record) in world.records().iter() {
         let Some((addr, of)) = address_of(key) else { continue };
-        let record = decode(key, record);
         if of != name {
             continue;
         }
-        if world.clusters.iter().any(|cluster| record.own(&cluster.name).is_some()) {
+        if is_own(world, key, record) {
             exported.insert(addr);
-        } else if world.clusters.iter().all(|cluster| record.ours(&cluster.name).is_none()) {
+        } else if is_foreign(world, key, record) {
             registered.insert(addr);
         }
     }
@@ -53,12 +52,7 @@ fn difference_of(world: &World, service: usize) -> Option<String> {
     }
     for cluster in &world.clusters {
         let mut wanted = wanted.clone();
-        let alias = alias_name(service);
-        if cluster.kube.get("registeredservices", NAMESPACE, &alias).is_some() {
-            let records = world.records();
-            let of_alias = records.keys().filter_map(|key| address_of(key)).filter(|(_, of)| *of == alias);
-            wanted.extend(of_alias.map(|(addr, _)| addr).filter(|addr| vms.contains(addr)));
-        }
+        wanted.extend(under_alias(world, cluster, service).intersection(&vms));
         let slices = cluster.kube.all("endpointslices");
         let ours = slices.iter().filter(|slice| service_of(slice) == Some(name.as_str()));
         let imported: BTreeSet<SocketAddr> = ours.flat_map(|slice| endpoints_of(slice)).collect();
@@ -78,12 +72,26 @@ pub fn holds(world: &World) -> bool {
     world.clusters.iter().any(|cluster| {
         (0..world.size.services).any(|service| {
             let object = cluster.kube.get("registeredservices", NAMESPACE, &service_name(service));
-            object.is_some_and(|object| {
-                let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-                conditions.iter().any(|c| c["type"] == "DeletionsHeld" && c["status"] == "True")
-            })
+            object.is_some_and(|object| announces_hold(&object))
         })
     })
+}
+
+/// Whether a RegisteredService announces that it holds deletions.
+pub fn announces_hold(object: &Value) -> bool {
+    let conditions = object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    conditions.iter().any(|condition| condition["type"] == "DeletionsHeld" && condition["status"] == "True")
+}
+
+/// The addresses under the second name of a service, if the cluster imports them.
+pub fn under_alias(world: &World, cluster: &KubeCluster, service: usize) -> BTreeSet<SocketAddr> {
+    let alias = alias_name(service);
+    if cluster.kube.get("registeredservices", NAMESPACE, &alias).is_none() {
+        return BTreeSet::new();
+    }
+    let records = world.records();
+    let all = records.keys().filter_map(|key| address_of(key));
+    all.filter(|(_, of)| *of == alias).map(|(addr, _)| addr).collect()
 }
 
 /// When a record, a slice or a pod changed for the last time.

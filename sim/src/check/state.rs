@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::removals::{address_of, service_of};
-use super::stores::decode;
+use super::stores::{decode, is_own};
 use super::{Violation, is_replica};
 use crate::world::people::PERSON;
 use crate::world::truth::Meddling;
@@ -24,7 +24,7 @@ impl State {
     pub fn of(world: &World) -> Self {
         let mut all = BTreeMap::new();
         for (key, record) in world.records().iter() {
-            if own(world, key, record) {
+            if is_own(world, key, record) {
                 let text = decode(key, record);
                 let addresses: Vec<String> = text.endpoint_addresses().map(|addr| addr.to_string()).collect();
                 all.insert(String::from_utf8_lossy(key).into_owned(), addresses.join(" "));
@@ -56,18 +56,13 @@ impl State {
     }
 }
 
-fn own(world: &World, key: &[u8], record: &sim_etcd::Record) -> bool {
-    let record = decode(key, record);
-    world.clusters.iter().any(|cluster| record.own(&cluster.name).is_some())
-}
-
 /// People delete everything that replicas made.
 pub fn delete_everything(world: &World) {
     for service in 0..world.size.services {
         world.truth.meddle(service, Meddling::Wish, world.now());
     }
     for (key, record) in world.records().iter() {
-        if own(world, key, record) {
+        if is_own(world, key, record) {
             world.etcd.delete(PERSON, key);
         }
     }

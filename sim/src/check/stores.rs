@@ -36,6 +36,18 @@ pub fn decode(key: &[u8], record: &sim_etcd::Record) -> Record {
     })
 }
 
+/// Whether the record is one that a cluster exports.
+pub fn is_own(world: &World, key: &[u8], record: &sim_etcd::Record) -> bool {
+    let record = decode(key, record);
+    world.clusters.iter().any(|cluster| record.own(&cluster.name).is_some())
+}
+
+/// Whether the record is one that a server wrote itself, and that nobody exports or heals.
+pub fn is_foreign(world: &World, key: &[u8], record: &sim_etcd::Record) -> bool {
+    let record = decode(key, record);
+    world.clusters.iter().all(|cluster| record.ours(&cluster.name).is_none())
+}
+
 fn registry(world: &World) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut epochs: BTreeMap<String, String> = BTreeMap::new();

@@ -61,7 +61,7 @@ fn operations(request: &Bytes) -> String {
     for operation in doors::operations(request) {
         let key = String::from_utf8_lossy(&operation.key).into_owned();
         let key = key.rsplitn(3, '/').take(2).collect::<Vec<_>>();
-        let what = if operation.deletes { "delete" } else { "put" };
+        let what = operation.value.map_or("delete", |_| "put");
         // A String takes everything.
         let _ =
             write!(text, " {what} {} over {}", key.into_iter().rev().collect::<Vec<_>>().join("/"), operation.version);

@@ -232,7 +232,9 @@ fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
 /// by side, each for its own names, and a record has one place for both.
 fn have_one_keyspace(a: &RegistryHandle, b: &RegistryHandle) -> bool {
     let by_names = a.layout.root().is_none() && a.layout.same_keyspace(&b.layout);
-    by_names && a.cluster_id == b.cluster_id && a.etcd().is_some() && a.etcd() == b.etcd()
+    // An etcd that tells no cluster ID may be any.
+    let one_etcd = a.etcd() == b.etcd() && a.etcd().is_some_and(|id| id != 0);
+    by_names && a.cluster_id == b.cluster_id && one_etcd
 }
 
 fn registry_facts(

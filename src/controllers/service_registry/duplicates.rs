@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::settings;
 use crate::api::ServiceRegistry;
 use crate::cluster::view::ClusterView;
+use crate::registry::are_two_etcds;
 use crate::registry::handle::Identity;
 use crate::registry::incarnation::LastKnown;
 use crate::registry::rivals::Comparison;
@@ -100,7 +101,7 @@ pub(super) fn older_duplicates(known: Known<'_>, object: &ServiceRegistry) -> Ve
         // A registry that is not connected counts with its last etcd, which has its records.
         let their_last = runs.and_then(met).or_else(|| settings::last_known(other))?;
         let our_last = our_last.as_ref()?;
-        if differ(our_last.etcd, their_last.etcd) {
+        if are_two_etcds(our_last.etcd, their_last.etcd) {
             return None;
         }
         match (&ours.fence_prefix, &theirs.fence_prefix) {
@@ -125,11 +126,6 @@ fn met(running: &Running) -> Option<LastKnown> {
     let connected = running.handle.connection().is_ok();
     let known = running.handle.view().last_known().filter(|_| connected).cloned().unwrap_or_default();
     Some(LastKnown { etcd, ..known })
-}
-
-/// Two etcds have two cluster IDs; a proxy may hide them.
-fn differ(a: u64, b: u64) -> bool {
-    a != b && a != 0 && b != 0
 }
 
 /// One etcd has one incarnation.

@@ -10,7 +10,7 @@ use etcd_client::{GetOptions, KeyValue, KvClient, ResponseHeader};
 use twinspan_core::model::{LeaseId, MAX_VALUE, RawRecord, RecordKey, Revision};
 
 use super::call::{MAX_MESSAGE, PAGE, call};
-use crate::registry::{RecordPages, RegistryError, Result};
+use crate::registry::{RecordPages, RegistryError, Result, are_two_etcds};
 
 /// Keys in the first page.
 const FIRST: i64 = 100;
@@ -84,12 +84,11 @@ impl Pages {
         }
         let mut answer = call("list", PAGE, self.client.get(from, Some(options))).await?;
         if let Some(header) = answer.header() {
-            let answers = ResponseHeader::cluster_id(header);
-            if self.cluster_id != 0 && answers != 0 && answers != self.cluster_id {
-                let text = "another etcd answers than when the list began".to_owned();
-                return Err(RegistryError::WatchEnded(text));
+            let cluster_id = ResponseHeader::cluster_id(header);
+            if are_two_etcds(cluster_id, self.cluster_id) {
+                return Err(RegistryError::WatchEnded("another etcd answers than when the list began".to_owned()));
             }
-            self.cluster_id = answers;
+            self.cluster_id = cluster_id;
             self.revision.get_or_insert(header.revision());
         }
         let (more, kvs) = (answer.more(), answer.take_kvs());

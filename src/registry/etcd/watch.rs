@@ -23,7 +23,7 @@ use etcd_client::{ResponseHeader, WatchClient, WatchOptions, WatchResponse, Watc
 use super::call::{CALL, MAX_MESSAGE, call};
 use super::error;
 use super::fragments::{Fragments, bytes_of};
-use crate::registry::{RegistryError, Result, Revision, Watch, WatchItem, WatchRange};
+use crate::registry::{RegistryError, Result, Revision, Watch, WatchItem, WatchRange, are_two_etcds};
 
 /// The watch ID of a response for the whole stream, to a progress request (`InvalidWatchID` of server/storage/mvcc).
 const WHOLE_STREAM: i64 = -1;
@@ -81,8 +81,8 @@ impl Opening {
 /// anew in between. Such a watch would say nothing until that etcd reaches the revision of the list, and then tell the
 /// wrong things. A proxy may tell neither cluster ID nor revision (`watchBroadcast.add` of server/proxy/grpcproxy).
 fn leads_elsewhere(range: &WatchRange, header: &ResponseHeader) -> bool {
-    let another = header.cluster_id() != range.cluster_id && header.cluster_id() != 0 && range.cluster_id != 0;
-    another || (header.revision() > 0 && header.revision() < range.from - 1)
+    let is_older = header.revision() > 0 && header.revision() < range.from - 1;
+    is_older || are_two_etcds(header.cluster_id(), range.cluster_id)
 }
 
 /// `too_large` is shared by all streams to the same server.
