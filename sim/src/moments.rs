@@ -52,6 +52,8 @@ pub fn scenario(name: &str) -> Plan {
         shuffle: 0,
         control: None,
         bare: false,
+        password: false,
+        audited: false,
     };
     let storm = Duration::from_secs(seconds + AFTERWARDS);
     Plan { seed: 1, size, spec, storm, ops, core: false, moment: None, rests: false }

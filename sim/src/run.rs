@@ -264,7 +264,7 @@ async fn at_rest(world: &World, restarts: bool) -> Vec<Violation> {
     }
     let from = world.now();
     sleep(REST).await;
-    let mut violations = rest::quiet(&world.wire.log(), from, world.now());
+    let mut violations = rest::quiet(world, from);
     violations.truncate(3);
     // A hold that goes on is judged anew.
     if restarts && !rest::holds(world) {

@@ -88,13 +88,15 @@ impl Search {
     }
 
     fn make_smaller(&mut self) {
-        let smaller: [fn(Size) -> Size; 7] = [
+        let smaller: [fn(Size) -> Size; 9] = [
             |size| Size { clusters: 1, ..size },
             |size| Size { replicas: 1, ..size },
             |size| Size { services: 1, ..size },
             |size| Size { servers: 1, ..size },
             |size| Size { members: 1, ..size },
             |size| Size { shuffle: 0, ..size },
+            |size| Size { password: false, ..size },
+            |size| Size { audited: false, ..size },
             |size| Size { vms: 1, pods: 1, ..size },
         ];
         for make in smaller {

@@ -24,6 +24,8 @@ const SIZE: Size = Size {
     shuffle: 0,
     control: None,
     bare: false,
+    password: false,
+    audited: false,
 };
 /// Time for both sides to be equal again.
 const SOON: Duration = Duration::from_secs(100);

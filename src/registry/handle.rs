@@ -394,7 +394,7 @@ impl RegistryHandle {
 
     /// etcd refuses one of our leases for the sake of some records on it. The owners of all of them are reconciled:
     /// what may be written moves to another lease.
-    pub(super) fn lease_refused(&self, lease: LeaseId) {
+    pub(crate) fn lease_refused(&self, lease: LeaseId) {
         if !self.leases.refuse(lease) {
             return;
         }

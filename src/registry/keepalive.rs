@@ -61,6 +61,8 @@ struct Keeper {
     shown: BTreeSet<LeaseId>,
     /// This connection was asked for them.
     looked: bool,
+    /// The last time at which all that may be ours were taken for shown.
+    guessed: Option<Instant>,
     /// The next attempt for leases that do not wait for a third of their TTL.
     again: BTreeMap<LeaseId, Instant>,
     /// The errors of the last attempts.
@@ -69,7 +71,8 @@ struct Keeper {
 
 impl Keeper {
     fn new(handle: Arc<RegistryHandle>) -> Self {
-        Self { handle, shown: BTreeSet::new(), looked: false, again: BTreeMap::new(), errors: BTreeMap::new() }
+        let (shown, again, errors) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        Self { handle, shown, looked: false, guessed: None, again, errors }
     }
 
     fn all_due(&mut self) {
@@ -165,14 +168,19 @@ impl Keeper {
     }
 
     /// Finds our leases before anything is listed. etcd lists none for a user that may not read every key on every
-    /// lease (`checkLeaseLeases` of server/etcdserver, 3.7): then any of them may exist.
+    /// lease (`checkLeaseLeases` of server/etcdserver, 3.7): then any of them may exist. A third of a TTL passes before
+    /// all of them are asked for again, however often a connection ends in between.
     async fn look_for_leases(&mut self, registry: &dyn Registry) {
         let ours = self.handle.leases.ids();
         match registry.leases().await {
             Ok(all) => self.shown.extend(all.into_iter().filter(|lease| ours.contains(lease))),
             Err(RegistryError::PermissionDenied(_)) => {
+                let third = self.handle.leases.ttl().div_f64(3.0);
+                if self.guessed.is_some_and(|at| at.elapsed() < third) {
+                    return;
+                }
                 info!(registry = self.handle.name, "our user may list no leases; keeping all alive that may be ours");
-                self.shown = ours;
+                (self.shown, self.guessed) = (ours, Some(Instant::now()));
             }
             Err(error) => {
                 debug!(registry = self.handle.name, %error, "cannot list the leases; trying again");

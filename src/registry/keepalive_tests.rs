@@ -90,6 +90,20 @@ async fn keepalives_wait_for_no_list() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_ends_again_and_again_asks_for_each_possible_lease_once_in_a_third_of_a_ttl() {
+    let server = FakeEtcd::new();
+    server.grant_for(LeaseId(8), Duration::from_secs(86_400));
+    server.put("hidden/1", "", LeaseId(8));
+    server.forbid_reads(&["hidden/", "p/"]);
+    let (handle, _events, stop) = replica(&server, 60);
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert!(handle.connection().is_err());
+    assert!(server.calls("leases") > 3, "the sessions: {}", server.calls("leases"));
+    assert_eq!(server.calls("keep_alive"), handle.leases.ids().len());
+    stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
 async fn once_everything_is_listed_only_leases_with_records_are_kept() {
     let server = FakeEtcd::new();
     // The list comes after the first look for leases.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use tracing::warn;
 use twinspan_core::Timestamp;
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{
@@ -374,8 +375,12 @@ impl RegistryView {
     pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Affected {
         let mut affected = Affected::default();
         let contradicts = record.is_some_and(|raw| self.contradicts(raw, revision));
-        if !contradicts && self.reached_of(key) >= revision {
-            return affected;
+        let reached = self.reached_of(key);
+        if !contradicts && reached >= revision {
+            if !self.is_behind_answer(key, record, revision, reached) {
+                return affected;
+            }
+            warn!(%key, revision, "the watch did not tell of a change; an answer shows it");
         }
         match record {
             Some(raw) => {
@@ -396,6 +401,25 @@ impl RegistryView {
             }
         }
         affected
+    }
+
+    /// True if the watch has told everything up to an answer, and yet lost what the answer shows (etcd issue 18089): the
+    /// known record is older than the one of the answer, or than its revision, at which the key is gone.
+    fn is_behind_answer(
+        &self,
+        key: &RecordKey,
+        record: Option<&RawRecord>,
+        revision: Revision,
+        reached: Revision,
+    ) -> bool {
+        let known = self.records.get(key).map(|record| record.mod_revision);
+        match (record, known) {
+            (Some(raw), Some(known)) => known < raw.mod_revision,
+            // Later events may have deleted it again.
+            (Some(_), None) => reached == revision,
+            (None, Some(known)) => known < revision,
+            (None, None) => false,
+        }
     }
 
     fn reached_of(&self, key: &RecordKey) -> Revision {
@@ -426,6 +450,17 @@ impl RegistryView {
     /// The records of a range that are not newer than the revision.
     pub fn up_to(&self, range: &Range, at: Revision) -> Vec<Arc<Record>> {
         self.records.in_range(range).filter(|record| record.mod_revision <= at).cloned().collect()
+    }
+
+    /// True if the key has a record.
+    pub fn has_any(&self, key: &RecordKey) -> bool {
+        self.records.get(key).is_some()
+    }
+
+    /// What a change of the key affects.
+    pub fn followers_of(&self, key: &RecordKey) -> Affected {
+        let name = self.layout().split_key(key).map(|(name, _)| name.into());
+        Affected { names: name.into_iter().collect(), ..Affected::default() }
     }
 
     /// True if the key has a record that is not newer than the revision.

@@ -121,6 +121,26 @@ fn only_newer_changes_count_from_any_source() {
 }
 
 #[test]
+fn an_answer_shows_what_the_watch_lost() {
+    let mut view = view();
+    let keys_of = |first: u16| [format!("p/echo/10.0.0.{first}:80"), format!("p/echo/10.0.0.{}:80", first + 1)];
+    let [gone, changed] = keys_of(2);
+    reset(&mut view, &listing(9, &[own(&gone, 5), own(&changed, 6)]), at(0));
+    // Progress covers the delete at 10, the put at 11 and another one at 12, of which no event came.
+    view.progressed(12, at(0));
+    assert!(view.learnt(&gone.as_str().into(), None, 10).names.contains("echo".as_bytes()));
+    view.learnt(&changed.as_str().into(), Some(&own(&changed, 11)), 11);
+    let [new, later] = keys_of(4);
+    view.learnt(&new.as_str().into(), Some(&own(&new, 12)), 12);
+    assert_eq!(keys(&view), [changed.clone(), new.clone()]);
+    // An older answer proves nothing: the record may have been deleted since, or written.
+    view.learnt(&later.as_str().into(), Some(&own(&later, 8)), 8);
+    view.learnt(&new.as_str().into(), None, 11);
+    view.learnt(&changed.as_str().into(), Some(&own(&changed, 6)), 9);
+    assert_eq!(keys(&view), [changed, new]);
+}
+
+#[test]
 fn a_list_removes_missing_records_but_not_those_written_while_it_was_in_flight() {
     let mut view = view();
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3), foreign("p/echo/10.0.0.2:80", 4)]), at(0));

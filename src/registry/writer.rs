@@ -6,6 +6,7 @@
 //! full, a batch with too many operations, and one whose lease etcd refuses.
 
 use std::collections::BTreeMap;
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -16,6 +17,7 @@ use twinspan_core::plan::RecordOp;
 use super::handle::RegistryHandle;
 use super::leases::Room;
 use super::records::Affected;
+use super::view::RegistryView;
 use super::{Batch, Fence, MAX_BATCH, Outcome, Registry, RegistryError, Result, TxnResponse};
 use crate::leadership::Leadership;
 
@@ -340,21 +342,26 @@ fn learn_outcomes(
     report: &mut WriteReport,
 ) {
     let mut view = handle.view_of(registry);
-    let mut learn = |key: &RecordKey, record: Option<&RawRecord>| match &mut view {
-        Some(view) => view.learnt(key, record, committed.revision),
-        None => Affected::default(),
-    };
+    let learn =
+        |view: &mut Option<MutexGuard<'_, RegistryView>>, key: &RecordKey, record: Option<&RawRecord>| match view {
+            Some(view) => view.learnt(key, record, committed.revision),
+            None => Affected::default(),
+        };
     report.revision = committed.revision;
     for (op, outcome) in batch.ops.iter().zip(&committed.outcomes) {
         match outcome {
             Outcome::Conflict(found) => {
                 debug!(registry = handle.name, key = %op.key(), "lost a race");
                 report.conflicts += 1;
-                report.found.add(learn(op.key(), found.as_ref()));
+                report.found.add(learn(&mut view, op.key(), found.as_ref()));
             }
             Outcome::Written => {
                 let written = written(op, batch.lease, committed.revision);
-                report.wrote.add(learn(op.key(), written.as_ref()));
+                report.wrote.add(learn(&mut view, op.key(), written.as_ref()));
+                // Later events came first, and not the one of this write: only another pass finds out.
+                if let Some(view) = view.as_ref().filter(|view| written.is_some() && !view.has_any(op.key())) {
+                    report.found.add(view.followers_of(op.key()));
+                }
                 match op {
                     RecordOp::Create { .. } => report.created += 1,
                     RecordOp::Update { .. } => report.updated += 1,

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use twinspan_core::Timestamp;
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::ServiceKey;
 
@@ -109,6 +110,25 @@ fn a_batch_fits_into_one_request() {
     assert!(sizes.len() <= 8, "{sizes:?}");
     let mut small: Vec<RecordOp> = (0..200).map(|n| of(n, 100)).collect();
     assert_eq!(next_batch(&mut small, LeaseId(1), 500, MAX_BATCH).len(), MAX_BATCH);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_the_watch_did_not_tell_of_is_looked_at_again() {
+    let bench = bench().await;
+    let registry = bench.handle.connection().unwrap();
+    let batch = Batch { fence: None, lease: LeaseId(7), ops: vec![create("10.0.0.1:80")] };
+    let learn = async |revision| {
+        let answer = Ok(TxnResponse { revision, outcomes: vec![Outcome::Written] });
+        let mut report = WriteReport::default();
+        learn_answer(&bench.handle, registry.as_ref(), &batch, answer, &mut report).await.unwrap();
+        report.found.names.into_iter().map(|name| String::from_utf8_lossy(&name).into_owned()).collect::<Vec<_>>()
+    };
+    bench.handle.view().progressed(9000, Timestamp::UNIX_EPOCH);
+    assert_eq!(learn(8999).await, ["echo"], "it may be gone, or its event may be lost");
+    assert_eq!(bench.handle.view().counts().own, 0);
+    assert!(learn(9000).await.is_empty());
+    assert_eq!(bench.handle.view().counts().own, 1);
+    bench.stop.cancel();
 }
 
 #[tokio::test(start_paused = true)]

@@ -54,6 +54,12 @@ impl Leases {
         Self { min_ttl, entries: BTreeMap::new(), chosen: 0 }
     }
 
+    /// IDs that are chosen do not come again, whatever data is restored: etcd makes them of the time
+    /// (`idutil.Generator`).
+    pub(crate) fn choose_after(&mut self, before: &Self) {
+        self.chosen = self.chosen.max(before.chosen);
+    }
+
     /// Returns the ID and the TTL in seconds. An ID of 0 is chosen here.
     pub(crate) fn grant(&mut self, id: i64, ttl: i64, now: Duration) -> Result<(i64, i64), Error> {
         if ttl > MAX_TTL {

@@ -248,6 +248,7 @@ impl State {
     pub(crate) fn replace(&mut self, store: Store, mut leases: Leases, auth: AuthStore) {
         self.incarnation += 1;
         leases.promote(self.now, ELECTION);
+        leases.choose_after(&self.leases);
         self.store = store;
         self.leases = leases;
         self.auth = auth;

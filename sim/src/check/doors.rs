@@ -18,6 +18,9 @@ const DOOR: &str = "door";
 /// Bytes before the message in a gRPC frame.
 pub const GRPC_HEAD: usize = 5;
 
+/// A revision that no key ever has: with it a replica asks whether it may write a key, and writes nothing.
+pub const NEVER: i64 = -1;
+
 /// An operation of a transaction of ours.
 #[derive(Clone, Debug)]
 pub struct Operation {
@@ -71,7 +74,9 @@ fn at_registry(sent: &Sent) -> Result<(), String> {
             let txn = PbTxnRequest::decode(message).map_err(|error| error.to_string())?;
             transaction(&txn, cluster_of(&sent.by))
         }
-        "Range" | "LeaseGrant" | "LeaseTimeToLive" | "LeaseLeases" | "LeaseRevoke" | "Status" => Ok(()),
+        "Range" | "LeaseGrant" | "LeaseTimeToLive" | "LeaseLeases" | "LeaseRevoke" | "Status" | "Authenticate" => {
+            Ok(())
+        }
         other => Err(format!("nobody expects a {other}")),
     }
 }
@@ -103,7 +108,7 @@ fn transaction(txn: &PbTxnRequest, cluster: &str) -> Result<(), String> {
             (_, true, true) => return Err(format!("{text} is written under the epoch")),
             _ => return Err(format!("{text} is no key of ours")),
         }
-        if ours && value_of(inner).is_some_and(|value| is_of_other(value) != by_other) {
+        if ours && value_of(inner).is_some_and(|value| !value.is_empty() && is_of_other(value) != by_other) {
             return Err(format!(
                 "{text} is written through a ServiceRegistry that its RegisteredService does not name"
             ));
@@ -134,17 +139,17 @@ fn operation(txn: &PbTxnRequest) -> Result<Vec<u8>, String> {
     let [compare] = txn.compare.as_slice() else {
         return Err("an operation compares more than one revision".to_owned());
     };
-    if !matches!(compare.target_union, Some(PbTargetUnion::ModRevision(_))) {
+    let Some(PbTargetUnion::ModRevision(version)) = compare.target_union else {
         return Err("an operation compares no mod_revision".to_owned());
-    }
+    };
     let [op] = txn.success.as_slice() else { return Err("an operation has several steps".to_owned()) };
     let key = match &op.request {
         Some(PbTxnOpRequest::RequestPut(put)) => {
             let record = is_record(&put.key);
-            if record && put.lease == 0 {
+            if record && put.lease == 0 && version != NEVER {
                 return Err("a record is written without a lease".to_owned());
             }
-            if record && !put.value.windows(8).any(|part| part == b"twinspan") {
+            if record && version != NEVER && !put.value.windows(8).any(|part| part == b"twinspan") {
                 return Err("a record is written without our mark".to_owned());
             }
             &put.key
@@ -172,6 +177,9 @@ fn at_cluster(sent: &Sent) -> Result<(), String> {
             demand(text("/metadata/resourceVersion"), "a PUT without resourceVersion")
         }
         "POST" if resource("leases") || resource("events") => Ok(()),
+        "POST" if resource("services") => {
+            demand(body["metadata"]["ownerReferences"].is_array(), "a Service without an owner")
+        }
         "POST" if resource("endpointslices") => {
             let labelled = body["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == "twinspan.dev";
             demand(labelled, "a slice without our label")?;

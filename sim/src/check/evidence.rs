@@ -93,6 +93,9 @@ fn disturbs_registry(op: Op) -> bool {
             | Op::EtcdFull { .. }
             | Op::EtcdRestored { .. }
             | Op::EtcdEmptied { .. }
+            | Op::EtcdForbids { .. }
+            | Op::EtcdPassword { .. }
+            | Op::EventsLost { .. }
             | Op::Messages { .. }
             | Op::Freeze { .. }
             | Op::Trap { .. }

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::doors::{Operation, fence, operations};
+use super::doors::{NEVER, Operation, fence, operations};
 use super::removals::{address_of, removed_endpoints};
 use super::stores::is_own;
-use super::{Violation, claims, is_replica};
+use super::{Violation, claims, cluster_of, is_replica};
 use crate::plan::Op;
 use crate::wire::Sent;
 use crate::world::keys::is_record;
@@ -60,6 +60,20 @@ fn is_harmless(op: Op) -> bool {
     }
 }
 
+/// Whether an administrator changed a ServiceRegistry of the process's cluster within this time. A session that begins
+/// anew writes once its watch is there.
+fn is_reconnected(world: &World, author: &str, from: Duration, to: Duration) -> bool {
+    let cluster = world.clusters.iter().find(|cluster| cluster.name == cluster_of(author));
+    cluster.is_some_and(|cluster| {
+        cluster.kube.changes(0).iter().any(|change| {
+            &*change.resource == "serviceregistries"
+                && &*change.author == PERSON
+                && change.at >= from
+                && change.at <= to
+        })
+    })
+}
+
 /// The records of a lease that is gone come back at once.
 fn told_of_gone_leases(world: &World, calm: Duration) -> Vec<Violation> {
     let (history, mut violations) = (world.registry_history(), Vec::new());
@@ -68,6 +82,7 @@ fn told_of_gone_leases(world: &World, calm: Duration) -> Vec<Violation> {
         if world.was_impaired_by(gone.at.saturating_sub(SILENCE), by, |op| !is_harmless(op))
             || by > world.now()
             || !claims::leads(world, &gone.told, gone.at)
+            || is_reconnected(world, &gone.told, gone.at.saturating_sub(SILENCE), by)
         {
             continue;
         }
@@ -111,7 +126,9 @@ fn older_versions(world: &World, log: &[Sent]) -> Vec<Violation> {
         if !sent.what.ends_with("/Txn") || other() {
             continue;
         }
-        for Operation { key, version, .. } in operations(&sent.body).into_iter().filter(|op| is_record(&op.key)) {
+        for Operation { key, version, .. } in
+            operations(&sent.body).into_iter().filter(|op| is_record(&op.key) && op.version != NEVER)
+        {
             let changes = by_key.get(key.as_slice()).map(Vec::as_slice).unwrap_or_default();
             let last = changes.iter().rev().find(|change| change.time <= sent.at);
             let answers = written.entry((&sent.by, key.clone())).or_default();

@@ -94,7 +94,9 @@ fn clusters(world: &World) -> Vec<Violation> {
             if cluster_of(&change.author) != cluster.name {
                 breach(format!("{} changed {what} of cluster {}", change.author, cluster.name));
             }
-            let permitted = MAY_CHANGE.contains(&&*change.resource) || change.subresource == "status";
+            // A Service is made where a RegisteredService asks for one.
+            let creates = &*change.resource == "services" && change.before.is_none();
+            let permitted = creates || MAY_CHANGE.contains(&&*change.resource) || change.subresource == "status";
             if !permitted {
                 breach(format!("{} changed {what}", change.author));
             }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::{Op, Side, Timed, Way};
+use super::{Op, Side, Size, Timed, Way};
 use crate::dice::Dice;
 use crate::wire::{Call, Moment};
 
@@ -49,6 +49,35 @@ pub fn load_op(dice: &mut Dice) -> Option<Op> {
         33 => Op::Hostile { cluster },
         _ => Op::DeleteSlice { cluster, service },
     })
+}
+
+/// What administrators of the registry do, and what its watches lose.
+pub fn administration(dice: &mut Dice, size: Size, storm: Duration) -> Vec<Timed> {
+    let mut ops = Vec::new();
+    let mut draw = |dice: &mut Dice, times: u64, op: &dyn Fn(&mut Dice, usize, u64) -> Op| {
+        for _ in 0..times {
+            let at = Duration::from_millis(dice.below(storm.as_millis() as u64));
+            let (number, seconds) = (dice.below(2) as usize, dice.between(5, 60));
+            ops.push(Timed { at, op: op(dice, number, seconds) });
+        }
+    };
+    if size.password {
+        let times = dice.between(1, 2);
+        draw(dice, times, &|dice, service, seconds| Op::EtcdForbids { service, reads: dice.permille(500), seconds });
+        let times = dice.between(0, 2);
+        draw(dice, times, &|_, _, seconds| Op::EtcdPassword { seconds });
+    }
+    if size.audited {
+        let times = dice.between(1, 3);
+        draw(dice, times, &|_, _, seconds| Op::EventsLost { seconds });
+    }
+    let times = u64::from(dice.permille(80));
+    draw(dice, times, &|_, cluster, seconds| Op::Reconnect { cluster, seconds });
+    let times = u64::from(dice.permille(80) && !size.bare);
+    draw(dice, times, &|_, cluster, seconds| Op::Move { cluster, seconds });
+    let times = u64::from(dice.permille(80));
+    draw(dice, times, &|dice, cluster, seconds| Op::Created { cluster, service: dice.below(2) as usize, seconds });
+    ops
 }
 
 /// Kinds of faults.

@@ -38,6 +38,12 @@ pub struct Size {
     /// Keys have no prefix, so that each name is a range of its own.
     #[serde(default)]
     pub bare: bool,
+    /// The registry asks for a password, and knows what the user may read and write.
+    #[serde(default)]
+    pub password: bool,
+    /// Replicas audit the registry within the run, and its watches may lose events.
+    #[serde(default)]
+    pub audited: bool,
     /// No replica ever runs: the control. The storm begins this long after the beginning, as in the run beside it.
     #[serde(default)]
     pub control: Option<Duration>,
@@ -85,6 +91,10 @@ pub struct Plan {
 
 /// So many of a thousand seeds have a theme.
 const THEMED: u64 = 400;
+/// So many have a registry with a password.
+const PASSWORDS: u64 = 150;
+/// In so many replicas audit the registry.
+const AUDITED: u64 = 200;
 
 impl Plan {
     /// The plan of a seed.
@@ -100,6 +110,8 @@ impl Plan {
             pods: dice.between(1, 4) as usize,
             shuffle: *dice.pick(&[0, 0, 100, 500]).unwrap_or(&0),
             bare: dice.permille(250),
+            password: false,
+            audited: false,
             control: None,
         };
         let storm = Duration::from_secs(dice.between(40, 150));
@@ -108,7 +120,6 @@ impl Plan {
             Some(theme) => theme.ops(&mut dice, storm),
             None => draw::ops(&mut dice, storm),
         };
-        ops.sort_by_key(|timed| timed.at);
         let on_expiry = *dice.pick(&["Probe", "Probe", "Heal", "Remove"]).unwrap_or(&"Probe");
         let hold = *dice.pick(&[60, 300]).unwrap_or(&60);
         let mut spec = json!({"import": {"onExpiry": on_expiry}, "deletionGuard": {"holdSeconds": hold}});
@@ -116,6 +127,11 @@ impl Plan {
             theme.fit(&mut size, &mut spec);
         }
         let core = dice.permille(200);
+        // Of dice of their own: a seed keeps what else it draws.
+        let mut dice = Dice::new(seed, "administrators");
+        (size.password, size.audited) = (dice.permille(PASSWORDS), dice.permille(AUDITED));
+        ops.extend(draw::administration(&mut dice, size, storm));
+        ops.sort_by_key(|timed| timed.at);
         Self { seed, size, spec, storm, ops, core, moment: None, rests: true }
     }
 }

@@ -113,6 +113,22 @@ pub enum Op {
     LeaseRevoked {
         pod: usize,
     },
+    /// An administrator names other endpoints of the registry for a while, the first of which nobody answers.
+    Reconnect {
+        cluster: usize,
+        seconds: u64,
+    },
+    /// An administrator creates the ServiceRegistry again with another prefix, and later with its own.
+    Move {
+        cluster: usize,
+        seconds: u64,
+    },
+    /// A RegisteredService that creates its Service imports a service too, for a while.
+    Created {
+        cluster: usize,
+        service: usize,
+        seconds: u64,
+    },
     /// A person deletes one of our slices.
     DeleteSlice {
         cluster: usize,
@@ -183,6 +199,21 @@ pub enum Op {
     },
     EtcdEmptied {
         new_cluster_id: bool,
+    },
+    /// The user of the replicas may not write the records of a service for a while, nor `reads` them.
+    EtcdForbids {
+        service: usize,
+        reads: bool,
+        seconds: u64,
+    },
+    /// The user gets another password; the Secret follows later.
+    EtcdPassword {
+        seconds: u64,
+    },
+    /// The next events of records are lost on their way to each replica, though the watch goes on (etcd issues 18089
+    /// and 19179).
+    EventsLost {
+        seconds: u64,
     },
     ApiDown {
         cluster: usize,
@@ -260,6 +291,9 @@ impl Op {
                 | Self::Hostile { .. }
                 | Self::LeaseRevoked { .. }
                 | Self::DeleteSlice { .. }
+                | Self::Reconnect { .. }
+                | Self::Move { .. }
+                | Self::Created { .. }
         )
     }
 
@@ -285,6 +319,9 @@ impl Op {
             | Self::JunkAtPod { seconds, .. }
             | Self::Duplicate { seconds, .. }
             | Self::LostUnseen { seconds, .. }
+            | Self::Reconnect { seconds, .. }
+            | Self::Move { seconds, .. }
+            | Self::Created { seconds, .. }
             | Self::Messages { seconds, .. } => seconds,
             Self::Crash { seconds, .. } => 5 + seconds,
             Self::Stop { seconds, .. } => 36 + seconds,
@@ -292,6 +329,10 @@ impl Op {
             // A leader that raises an unexplained epoch is careful for one lease TTL.
             Self::Clone { seconds, .. } => 90 + seconds,
             Self::Alias { .. } => 20,
+            // A session tries a range again that it may not read, and a lease that it may not write.
+            Self::EtcdForbids { seconds, .. } | Self::EtcdPassword { seconds } => 40 + seconds,
+            // The next audit finds them.
+            Self::EventsLost { seconds } => 80 + seconds,
             // A freeze, or a crash after which another process has to be started.
             Self::Trap { .. } | Self::ApiLags { .. } => 60,
             _ => 0,

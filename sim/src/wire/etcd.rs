@@ -117,17 +117,17 @@ impl Service<Request<Body>> for ToMember {
                 Box::pin(async move { member.call(request).await })
             };
             let request = Request::from_parts(parts, body);
-            let (wire, author) = (this.wire.clone(), this.sender.author.clone());
-            let keepalive = summary == "LeaseKeepAlive";
+            let (wire, sender) = (this.wire.clone(), this.sender.clone());
+            let (keepalive, watch) = (summary == "LeaseKeepAlive", summary == "Watch");
             let response = this.wire.carry(this.sender, this.to, summary, request, ask, None).await?;
             number.into_iter().for_each(|number| wire.answered(number));
             Ok(response.map(|body| {
                 Body::new(body.map_frame(move |frame| {
-                    wire.heard(&author);
+                    wire.heard(&sender.author);
                     if let Some(lease) = frame.data_ref().filter(|_| keepalive).and_then(gone_lease) {
-                        wire.lease_gone(&author, lease);
+                        wire.lease_gone(&sender.author, lease);
                     }
-                    frame
+                    if watch { frame.map_data(|data| wire.without_lost_events(&sender.name, data)) } else { frame }
                 }))
             }))
         })

@@ -1,10 +1,11 @@
 //! The wire: carries every message between a replica and a server, and decides its fate.
 //!
 //! - [`fate`]: the draw. [`trap`]: faults at one message. [`links`]: partitions. [`body`]: frames. [`log`]: what was
-//!   sent and heard. [`kube`]: the way to an API server. [`etcd`]: the way to an etcd member.
+//!   sent and heard. [`losses`]: events that a watch never tells. [`kube`]: the way to an API server. [`etcd`]: the way
+//!   to an etcd member.
 //!
-//! Owns the numbers of messages and their fates by script. A request that was sent is carried in a
-//! task of the wire: it arrives, and is applied, though its sender died, froze or gave up. Refuses to know its content.
+//! Owns the numbers of messages and their fates by script. A request that was sent is carried in a task of the wire: it
+//! arrives, and is applied, though its sender died, froze or gave up. Refuses to know its content.
 
 mod body;
 pub mod etcd;
@@ -12,9 +13,10 @@ pub mod fate;
 pub mod kube;
 mod links;
 mod log;
+mod losses;
 mod trap;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -81,6 +83,8 @@ struct State {
     script: BTreeMap<(Part, String, u64), Moment>,
     /// By the name of the sender.
     traps: BTreeMap<String, Traps>,
+    /// The names of the senders that are not told of their next events.
+    losing: BTreeSet<String>,
     counts: BTreeMap<&'static str, u64>,
     log: Vec<Sent>,
     /// Streams that were to break later do not any more.
@@ -158,6 +162,7 @@ impl Wire {
             let mut state = self.state();
             state.closed.clear();
             state.traps.clear();
+            state.losing.clear();
             state.healed = true;
         }
         self.0.changes.send_modify(|count| *count += 1);

@@ -1,12 +1,11 @@
 //! The operations of a plan, carried out.
 //!
-//! Owns the way from an [`Op`] to the faults of servers, links and processes, and the end of each fault. Refuses to
-//! draw.
+//! Owns the way from an [`Op`] to what people do and to the faults of links and processes, and the end of each fault;
+//! those of servers are in [`super::outages`]. Refuses to draw.
 
 use std::time::Duration;
 
-use sim_etcd::{Restore, Snapshot};
-use sim_kube::{Failure, Status};
+use sim_etcd::Snapshot;
 use tokio::time::sleep;
 
 use super::World;
@@ -17,17 +16,12 @@ use crate::wire::Link;
 use crate::wire::fate::Rates;
 
 impl World {
-    fn after(&self, seconds: u64, end: impl FnOnce(&Self) + Send + 'static) {
+    pub(super) fn after(&self, seconds: u64, end: impl FnOnce(&Self) + Send + 'static) {
         let world = self.clone();
         self.act(async move {
             sleep(Duration::from_secs(seconds)).await;
             end(&world);
         });
-    }
-
-    /// Everybody may have lost what it knew of every service.
-    fn meddle_all(&self) {
-        (0..self.size.services).for_each(|service| self.truth.meddle(service, Meddling::Loss, self.now()));
     }
 
     /// Carries one operation out. `backup` is the registry as it was when the storm began.
@@ -93,6 +87,11 @@ impl World {
             Op::LeaseRevoked { pod } => self.with_pod(pod, |world, pod| world.revoke_lease(pod)),
             Op::Alias { cluster, vm } => self.with_vm(vm, |world, n| world.alias(cluster_of(cluster), n)),
             Op::DeleteSlice { cluster, service } => self.delete_slice(cluster_of(cluster), service_of(service)),
+            Op::Reconnect { cluster, seconds } => self.reconnect(cluster_of(cluster), seconds),
+            Op::Move { cluster, seconds } => self.move_registry(cluster_of(cluster), seconds),
+            Op::Created { cluster, service, seconds } => {
+                self.create_with_service(cluster_of(cluster), service_of(service), seconds);
+            }
             Op::Crash { .. }
             | Op::Stop { .. }
             | Op::Freeze { .. }
@@ -192,155 +191,6 @@ impl World {
             }
             _ => {}
         }
-    }
-
-    fn apply_to_servers(&self, op: Op, backup: &Snapshot) {
-        let member_of = |member: usize| member % self.size.members;
-        let cluster_of = |cluster: usize| cluster % self.clusters.len();
-        let server_of = |server: usize| server % self.size.servers;
-        match op {
-            Op::EtcdDown { member, seconds } => {
-                self.wire.count("etcd down");
-                let member = member_of(member);
-                self.etcd.set_down(member, true);
-                self.after(seconds, move |world| world.etcd.set_down(member, false));
-            }
-            Op::EtcdFrozen { member, seconds } => {
-                self.wire.count("etcd frozen");
-                let member = member_of(member);
-                self.etcd.set_frozen(member, true);
-                self.after(seconds, move |world| world.etcd.set_frozen(member, false));
-            }
-            Op::EtcdNoLeader { seconds } => {
-                self.wire.count("etcd no leader");
-                self.etcd.set_no_leader(true);
-                self.after(seconds, |world| world.etcd.set_no_leader(false));
-            }
-            Op::EtcdLeaderMoved => {
-                self.wire.count("etcd leader moved");
-                self.etcd.move_leader();
-            }
-            Op::EtcdWatchesCut => {
-                self.wire.count("etcd watches cut");
-                self.etcd.cut_watches();
-            }
-            Op::EtcdWatchesStalled { seconds } => {
-                self.wire.count("etcd watches stalled");
-                self.etcd.stall_watches(true);
-                self.after(seconds, |world| world.etcd.stall_watches(false));
-            }
-            Op::EtcdCompacted => {
-                self.wire.count("etcd compacted");
-                self.etcd.compact(None);
-            }
-            Op::EtcdFull { seconds } => {
-                self.wire.count("etcd full");
-                self.etcd.set_quota_full(true);
-                self.after(seconds, |world| world.etcd.set_quota_full(false));
-            }
-            Op::EtcdRestored { new_cluster_id, bumped } => {
-                self.wire.count("etcd restored");
-                self.meddle_all();
-                let bump_revision = bumped.then_some(1_000_000);
-                self.replace_registry(|etcd| etcd.restore(backup.clone(), Restore { new_cluster_id, bump_revision }));
-            }
-            Op::EtcdEmptied { new_cluster_id } => {
-                self.wire.count("etcd emptied");
-                self.meddle_all();
-                self.replace_registry(|etcd| etcd.empty(new_cluster_id));
-            }
-            Op::ApiDown { cluster, server, seconds } => {
-                self.wire.count("api down");
-                let (cluster, server) = (cluster_of(cluster), server_of(server));
-                self.clusters[cluster].kube.set_down(server, true);
-                self.after(seconds, move |world| world.clusters[cluster].kube.set_down(server, false));
-            }
-            Op::ApiFrozen { cluster, server, seconds } => {
-                self.wire.count("api frozen");
-                let (cluster, server) = (cluster_of(cluster), server_of(server));
-                self.clusters[cluster].kube.set_frozen(server, true);
-                self.after(seconds, move |world| world.clusters[cluster].kube.set_frozen(server, false));
-            }
-            Op::ApiWatchesCut { cluster } => {
-                self.wire.count("api watches cut");
-                let kube = &self.clusters[cluster_of(cluster)].kube;
-                (0..self.size.servers).for_each(|server| kube.cut_watches(server));
-            }
-            Op::ApiWatchesStalled { cluster, seconds } => {
-                self.wire.count("api watches stalled");
-                let cluster = cluster_of(cluster);
-                let set = move |world: &Self, stalled| {
-                    let kube = &world.clusters[cluster].kube;
-                    (0..world.size.servers).for_each(|server| kube.stall_watches(server, stalled));
-                };
-                set(self, true);
-                self.after(seconds, move |world| set(world, false));
-            }
-            Op::ApiBlind { cluster, seconds } => {
-                self.wire.count("api blind");
-                let cluster = cluster_of(cluster);
-                let servers = 0..self.size.servers;
-                servers.for_each(|server| self.clusters[cluster].kube.stall_watches(server, true));
-                self.after(seconds, move |world| {
-                    let kube = &world.clusters[cluster].kube;
-                    kube.compact();
-                    for server in 0..world.size.servers {
-                        kube.cut_watches(server);
-                        kube.stall_watches(server, false);
-                    }
-                });
-            }
-            Op::KindRefused { cluster, kind, seconds } => {
-                self.wire.count("kind refused");
-                let (cluster, kind) = (cluster_of(cluster), KINDS[kind % KINDS.len()]);
-                self.clusters[cluster].kube.refuse_list(kind, true);
-                self.replicas.iter().for_each(|replica| replica.crash(self));
-                self.after(1, |world| world.replicas.iter().for_each(|replica| replica.start(world)));
-                self.after(seconds, move |world| world.clusters[cluster].kube.refuse_list(kind, false));
-            }
-            Op::ApiCompacted { cluster } => {
-                self.wire.count("api compacted");
-                self.clusters[cluster_of(cluster)].kube.compact();
-            }
-            Op::ApiLags { cluster, server, seconds } => {
-                self.wire.count("api lags");
-                let (cluster, server) = (cluster_of(cluster), server_of(server));
-                self.clusters[cluster].kube.set_lag(server, Duration::from_secs(seconds));
-                self.after(60, move |world| world.clusters[cluster].kube.set_lag(server, Duration::ZERO));
-            }
-            Op::ApiErrors { cluster, code, count, applied } => {
-                self.wire.count("api errors");
-                let kube = &self.clusters[cluster_of(cluster)].kube;
-                let status = status(code);
-                for server in 0..self.size.servers {
-                    let failure =
-                        Failure { verb: None, resource: None, status: status.clone(), after_applying: applied };
-                    kube.fail_next(server, count as usize, failure);
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Kinds that a replica lists.
-const KINDS: [&str; 8] = [
-    "endpointslices",
-    "services",
-    "pods",
-    "namespaces",
-    "registeredservices",
-    "nodes",
-    "servicecidrs",
-    "serviceregistries",
-];
-
-fn status(code: u16) -> Status {
-    match code {
-        429 => Status::too_many_requests(1),
-        503 => Status::unavailable(),
-        504 => Status::timeout(),
-        _ => Status::internal("the simulation"),
     }
 }
 

@@ -9,6 +9,8 @@ use super::{World, service_name};
 
 /// The prefix of Kitex.
 pub const PREFIX: &str = "kitex/registry-etcd";
+/// The prefix of a ServiceRegistry that was moved.
+pub const MOVED: &str = "moved/registry-etcd";
 /// The beginnings of the names of a world without a prefix.
 const NAMES: [&str; 3] = ["/echo-", "/alias-", "/other"];
 
@@ -31,10 +33,10 @@ impl World {
 
 /// The prefix of the registry that has the key.
 pub fn prefix_of(key: &[u8]) -> &'static str {
-    if key.starts_with(PREFIX.as_bytes()) { PREFIX } else { "" }
+    [PREFIX, MOVED].into_iter().find(|prefix| key.starts_with(prefix.as_bytes())).unwrap_or_default()
 }
 
-/// The address and the name of a key.
+/// The address and the name of a key at the place to which all ServiceRegistries belong in the end.
 pub fn address_of(key: &[u8]) -> Option<(SocketAddr, &str)> {
     let text = std::str::from_utf8(key).ok()?;
     let text = text.strip_prefix(PREFIX).unwrap_or(text);
@@ -44,5 +46,5 @@ pub fn address_of(key: &[u8]) -> Option<(SocketAddr, &str)> {
 
 /// True for the key of a record, and not of a fence.
 pub fn is_record(key: &[u8]) -> bool {
-    key.starts_with(PREFIX.as_bytes()) || NAMES.iter().any(|name| key.starts_with(name.as_bytes()))
+    !prefix_of(key).is_empty() || NAMES.iter().any(|name| key.starts_with(name.as_bytes()))
 }

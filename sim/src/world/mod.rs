@@ -1,16 +1,20 @@
 //! The world: clusters, an etcd, replicas of the operator, servers and people.
 //!
 //! - [`truth`]: which servers live. [`replica`]: processes of the operator. [`servers`]: pods and servers outside.
-//!   [`people`]: what persons do. [`history`]: what happened to the registry. [`apply`]: carries the operations of a
-//!   plan out. [`faults`]: when each fault lasted. [`keys`]: the form of keys.
+//!   [`people`]: what persons do. [`administrators`]: what administrators of the registry do. [`permissions`]: what
+//!   its user may do. [`history`]: what happened to the registry. [`apply`]: carries the operations of a
+//!   plan out, with [`outages`] of servers. [`faults`]: when each fault lasted. [`keys`]: the form of keys.
 //!
 //! Owns what a run begins with. Refuses to judge what happens, which [`crate::check`] does.
 
+pub mod administrators;
 pub mod apply;
 mod faults;
 pub mod history;
 pub mod keys;
+mod outages;
 pub mod people;
+mod permissions;
 pub mod replica;
 pub mod servers;
 pub mod truth;
@@ -18,7 +22,7 @@ pub mod truth;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -102,6 +106,8 @@ pub struct Everything {
     pods: Mutex<BTreeMap<String, servers::Pod>>,
     /// The changes that each restore of the registry made, and their index in its history.
     replaced: Mutex<Vec<(usize, Vec<sim_etcd::Change>)>>,
+    /// What the user of the replicas may do in the registry.
+    permissions: Mutex<permissions::Permissions>,
     /// The records that were read last.
     records: Mutex<history::Records>,
     /// The faults so far, and when each began and ended.
@@ -156,6 +162,7 @@ impl World {
             addresses: Mutex::default(),
             pods: Mutex::default(),
             replaced: Mutex::default(),
+            permissions: Mutex::default(),
             records: Mutex::default(),
             faults: Mutex::default(),
             starts: Mutex::default(),
@@ -242,10 +249,15 @@ impl World {
 
     /// Enters the objects of every cluster, and starts Kubernetes' own controllers.
     pub fn set_up(&self) {
+        self.permit();
+        self.settle_elsewhere();
         for (number, cluster) in self.clusters.iter().enumerate() {
             for name in [NAMESPACE, OPERATOR] {
                 let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
                 self.kubectl(cluster.kube.create("setup", namespace));
+            }
+            if self.size.password {
+                self.kubectl(cluster.kube.create("setup", self.secret()));
             }
             self.kubectl(cluster.kube.create("setup", self.service_registry(number)));
             for service in 0..self.size.services {
@@ -272,13 +284,21 @@ impl World {
         }
     }
 
+    /// The endpoints of the registry.
+    fn endpoints(&self) -> Vec<String> {
+        (0..self.size.members).map(|n| format!("http://etcd-{n}:2379")).collect()
+    }
+
     fn service_registry(&self, cluster: usize) -> Value {
-        let endpoints: Vec<String> = (0..self.size.members).map(|n| format!("http://etcd-{n}:2379")).collect();
+        let mut etcd = json!({"endpoints": self.endpoints()});
+        if self.size.password {
+            etcd["auth"] = json!({"secretRef": {"name": permissions::SECRET}});
+        }
         let name = self.clusters.get(cluster).map_or("", |cluster| cluster.name.as_str());
         json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": REGISTRY},
             "spec": {
-                "etcd": {"endpoints": endpoints}, "format": "Kitex", "prefix": self.prefix(),
+                "etcd": etcd, "format": "Kitex", "prefix": self.prefix(),
                 "lease": {"ttlSeconds": LEASE_TTL}, "clusterID": name,
                 "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}],
             },
@@ -302,7 +322,7 @@ impl World {
 fn kube_cluster(number: usize, servers: usize) -> KubeCluster {
     let name = if number == 0 { "a" } else { "b" }.to_owned();
     let options = sim_kube::Options {
-        crds: crds(),
+        crds: CRDS.get_or_init(crds).clone(),
         base: time_of_day(Duration::ZERO, 0),
         servers,
         ..sim_kube::Options::default()
@@ -310,6 +330,9 @@ fn kube_cluster(number: usize, servers: usize) -> KubeCluster {
     let servers = (0..servers).map(|n| format!("api-{name}{n}")).collect();
     KubeCluster { kube: Cluster::new(options), servers, name }
 }
+
+/// Read once in a process.
+static CRDS: OnceLock<Vec<Value>> = OnceLock::new();
 
 /// The CRDs of the operator, of a version that knows one more direction.
 fn crds() -> Vec<Value> {

@@ -32,7 +32,7 @@ pub fn is_junk(addr: SocketAddr) -> bool {
 }
 
 impl World {
-    fn meddle(&self, service: usize) {
+    pub(super) fn meddle(&self, service: usize) {
         self.truth.meddle(service, Meddling::Wish, self.now());
     }
 
@@ -92,7 +92,7 @@ impl World {
 
     /// Creates a ServiceRegistry for the same place, and a RegisteredService that refers to it; deletes both later.
     pub fn duplicate(&self, cluster: usize, service: usize, seconds: u64) {
-        let Some(kube) = self.clusters.get(cluster) else { return };
+        let Some(kube) = self.clusters.get(cluster).filter(|_| !self.is_moved(cluster)) else { return };
         self.meddle(service);
         let mut registry = self.service_registry(cluster);
         registry["metadata"]["name"] = json!(OTHER);

@@ -27,8 +27,10 @@ use crate::wire::Sender;
 use crate::wire::etcd::ToMembers;
 use crate::wire::kube::ToApiServers;
 
-/// The interval between two audits of a registry: longer than a run, so that rest is rest.
-const AUDITS: Duration = Duration::from_secs(86_400);
+/// The interval between two audits of a registry, in a world with audits.
+const AUDITS: Duration = Duration::from_secs(60);
+/// The interval in another world: longer than a run.
+const NO_AUDITS: Duration = Duration::from_secs(86_400);
 /// Time after which a connection that nobody answers is given up (`probe/connect.rs`).
 const NO_ANSWER: Duration = Duration::from_secs(3);
 
@@ -165,7 +167,7 @@ async fn run(world: World, cluster: usize, sender: Sender, skew: i64, stop: Canc
         namespace: OPERATOR.to_owned(),
         leader_elect: true,
         dry_run: false,
-        audit_interval: AUDITS,
+        audit_interval: if world.size.audited { AUDITS } else { NO_AUDITS },
         identity: sender.author,
     };
     match operator::run(outside, settings, env, stop).await {

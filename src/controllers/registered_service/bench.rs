@@ -51,6 +51,8 @@ pub struct Bench {
     machine: Arc<Mutex<Timestamp>>,
     versions: u64,
     stop: CancellationToken,
+    /// The prefix of every registry.
+    prefix: &'static str,
 }
 
 impl Drop for Bench {
@@ -70,6 +72,19 @@ pub async fn bench(registries: &[&str]) -> Bench {
     bench.fill_cluster();
     for name in registries {
         bench.start_registry(name, FakeEtcd::new(), sender.clone()).await;
+    }
+    bench
+}
+
+/// The same with registries in one etcd, whose keys have no prefix: each name is a range of its own.
+pub async fn bench_side_by_side(registries: &[&str]) -> Bench {
+    let noon = Timestamp::from_second(1_767_268_800).unwrap();
+    let (mut bench, sender) = process(FakeApi::default(), Arc::default(), noon);
+    bench.prefix = "";
+    bench.fill_cluster();
+    let etcd = FakeEtcd::new();
+    for name in registries {
+        bench.start_registry(name, etcd.clone(), sender.clone()).await;
     }
     bench
 }
@@ -103,7 +118,7 @@ fn process(
     let (sender, events) = mpsc::unbounded_channel();
     let controller = Controller { views, writers, checkpoints: Checkpoints::default() };
     let etcds = BTreeMap::new();
-    (Bench { api, etcds, controller, events, cluster_events, machine, versions: 100, stop }, sender)
+    (Bench { api, etcds, controller, events, cluster_events, machine, versions: 100, stop, prefix: "p" }, sender)
 }
 
 impl Bench {
@@ -128,6 +143,7 @@ impl Bench {
         let wrong = now + SignedDuration::from_secs(wrong_by);
         let (mut bench, sender) = process(self.api.clone(), self.controller.views.cluster.clone(), wrong);
         bench.versions = self.versions + 1000;
+        bench.prefix = self.prefix;
         bench.controller.views.env.api_server_answered(Instant::now(), now);
         (bench, sender)
     }
@@ -173,7 +189,7 @@ impl Bench {
     async fn start_registry(&mut self, name: &str, etcd: FakeEtcd, events: mpsc::UnboundedSender<RegistryEvent>) {
         let object: ServiceRegistry = parse(json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": name, "uid": name},
-            "spec": {"etcd": {"endpoints": [format!("http://{name}:2379")]}, "format": "Kitex", "prefix": "p",
+            "spec": {"etcd": {"endpoints": [format!("http://{name}:2379")]}, "format": "Kitex", "prefix": self.prefix,
                 "clusterID": "c1", "fence": {"mode": "None"},
                 "allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]},
         }));

@@ -95,6 +95,8 @@ mod report_tests;
 #[cfg(test)]
 mod revoked_tests;
 #[cfg(test)]
+mod side_by_side_tests;
+#[cfg(test)]
 mod slices_tests;
 #[cfg(test)]
 mod stray_tests;
