@@ -403,8 +403,8 @@ impl RegistryView {
         affected
     }
 
-    /// True if the watch has told everything up to an answer, and yet lost what the answer shows (etcd issue 18089): the
-    /// known record is older than the one of the answer, or than its revision, at which the key is gone.
+    /// True if the watch has told everything up to an answer, and yet lost what the answer shows (etcd issue 18089):
+    /// the known record is older than the one of the answer, or than its revision, at which the key is gone.
     fn is_behind_answer(
         &self,
         key: &RecordKey,

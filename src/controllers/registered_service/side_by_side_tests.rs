@@ -1,7 +1,7 @@
 use super::bench::{bench_side_by_side, key};
 use crate::controllers::queue::Action;
 
-/// Without a common prefix two ServiceRegistries of one etcd follow the names of their own, and each may see the other's.
+/// Without a common prefix two ServiceRegistries of one etcd follow names of their own, and may see each other's.
 #[tokio::test(start_paused = true)]
 async fn another_service_registry_of_the_same_keys_is_no_former_place() {
     let mut bench = bench_side_by_side(&["main", "other"]).await;
