@@ -1,20 +1,6 @@
-use super::bench::{bench_side_by_side, key};
-use crate::controllers::queue::Action;
+use super::bench::bench_side_by_side;
 
 /// Without a common prefix two ServiceRegistries of one etcd follow names of their own, and may see each other's.
-#[tokio::test(start_paused = true)]
-async fn another_service_registry_of_the_same_keys_is_no_former_place() {
-    let mut bench = bench_side_by_side(&["main", "other"]).await;
-    bench.ready(&["10.0.0.1"]);
-    assert_ne!(bench.pass().await.action, Action::Retry);
-    assert_eq!(bench.keys("main"), ["/echo/10.0.0.1:80"]);
-    let known = || bench.handle("other").view().owned_by(&key()).next().is_some();
-    assert!(known(), "the other one sees the record too");
-    let revision = bench.etcd().revision();
-    assert_ne!(bench.pass().await.action, Action::Retry);
-    assert_eq!(bench.etcd().revision(), revision, "it is where it belongs");
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_record_leaves_a_refused_lease_through_its_own_service_registry() {
     let mut bench = bench_side_by_side(&["main", "other"]).await;
