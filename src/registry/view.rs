@@ -1,26 +1,28 @@
 //! The view of a registry: the in-memory picture of every record that is followed.
 //!
-//! Owns the order of changes: a list, a watch event or the answer to our own write is older or newer than the known
-//! state, and only newer ones count (`docs/decisions/0003`). [`super::records`] indexes the records,
+//! - [`answers`]: what answers to single requests tell, ahead of the watch or in its place. [`snapshots`]: what a pass
+//!   reads.
+//!
+//! Owns the order of changes: a list, a watch event or an answer is older or newer than the known state, and only newer
+//! ones count (`docs/decisions/0003`). [`super::records`] indexes the records,
 //! [`twinspan_core::plan::departure::evidence`] classifies their departures, and [`super::incarnation`] detects another
 //! etcd. Refuses to do I/O.
+
+mod answers;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tracing::warn;
 use twinspan_core::Timestamp;
 use twinspan_core::codec::{Layout, Range};
-use twinspan_core::model::{
-    InstanceAddr, LeaseId, Owner, RawRecord, Record, RecordKey, RegistryName, Revision, ServiceKey,
-};
-use twinspan_core::plan::departure::Departures;
+use twinspan_core::model::{InstanceAddr, RawRecord, Record, RecordKey, Revision};
 use twinspan_core::plan::departure::evidence::DepartureTracker;
-use twinspan_core::plan::service::{Incarnation, Snapshot, ViewState};
+use twinspan_core::plan::service::{Incarnation, ViewState};
 
 use super::incarnation::{FenceValues, IncarnationTracker, LastKnown};
 use super::reached::Reached;
-use super::records::{Affected, Counts, RecordStore};
+use super::records::{Affected, RecordStore};
 use super::{Change, ListResponse, RegistryError};
 
 #[derive(Debug)]
@@ -75,75 +77,11 @@ impl RegistryView {
         self.incarnation.incarnation()
     }
 
-    pub fn counts(&self) -> Counts {
-        self.records.counts()
-    }
-
     /// The connection is gone: the records stay, but no plan may rest on them.
     pub fn set_stale(&mut self) {
         if self.state == ViewState::Fresh {
             self.state = ViewState::Stale;
         }
-    }
-
-    /// Every RegisteredService of this cluster that owns a record.
-    pub fn owners(&self) -> impl Iterator<Item = &ServiceKey> {
-        self.records.owners()
-    }
-
-    /// The names that have own or healed records of this cluster.
-    pub fn names_of_ours(&self) -> BTreeSet<RegistryName> {
-        self.records.names_of_ours()
-    }
-
-    /// The leases of own and healed records of this cluster, with the number of records on each.
-    pub fn own_leases(&self) -> &BTreeMap<LeaseId, usize> {
-        self.records.leases()
-    }
-
-    /// Every record, in key order.
-    pub fn all(&self) -> impl Iterator<Item = &Record> {
-        self.records.in_range(&Range::Everything).map(Arc::as_ref)
-    }
-
-    pub fn snapshot(&self, name: &RegistryName, owner: &Owner) -> Snapshot {
-        let records = self.records.of_name(name.as_str().as_bytes());
-        let under_other_names = self.owned_by(&owner.service).filter(|r| !records.contains_key(&r.key));
-        Snapshot {
-            state: self.state_of(name),
-            incarnation: self.incarnation(),
-            revision: self.revision,
-            under_other_names: under_other_names.map(|r| (r.key.clone(), r.clone())).collect(),
-            departures: self.departures.of(name.as_str().as_bytes()),
-            records,
-        }
-    }
-
-    /// Only the owner's records, for a RegisteredService that no longer refers to this registry.
-    pub fn snapshot_of_owner(&self, owner: &Owner) -> Snapshot {
-        Snapshot {
-            state: self.state,
-            incarnation: self.incarnation(),
-            revision: self.revision,
-            records: BTreeMap::new(),
-            under_other_names: self.owned_by(&owner.service).map(|r| (r.key.clone(), r.clone())).collect(),
-            departures: Departures::new(),
-        }
-    }
-
-    /// The error of a name whose range cannot be listed while others can.
-    pub fn refusal(&self, name: &RegistryName) -> Option<&RegistryError> {
-        self.refused.get(&Range::Service(name.clone()))
-    }
-
-    fn state_of(&self, name: &RegistryName) -> ViewState {
-        let listed = self.listed.contains(&Range::Everything) || self.listed.contains(&Range::Service(name.clone()));
-        if listed { self.state } else { ViewState::Unknown }
-    }
-
-    /// Every own record of a RegisteredService, whatever its name.
-    pub fn owned_by(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<Record>> {
-        self.records.owned_by(service)
     }
 
     /// A session begins: it has listed nothing yet. `found` are the keys of the fence, if there is one.
@@ -361,80 +299,8 @@ impl RegistryView {
         self.departures.forget(now);
     }
 
-    /// We are about to send a delete.
-    pub fn deleting(&mut self, key: &RecordKey, if_revision: Revision) {
-        self.deleting.insert(key.clone(), if_revision);
-    }
-
-    /// The delete is no longer in flight, whether it succeeded or not.
-    pub fn not_deleting(&mut self, key: &RecordKey) {
-        self.deleting.remove(key);
-    }
-
-    /// Enters the state of a key at a revision from an answer, ahead of the watch.
-    pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Affected {
-        let mut affected = Affected::default();
-        let contradicts = record.is_some_and(|raw| self.contradicts(raw, revision));
-        let reached = self.reached_of(key);
-        if !contradicts && reached >= revision {
-            if !self.is_behind_answer(key, record, revision, reached) {
-                return affected;
-            }
-            warn!(%key, revision, "the watch did not tell of a change; an answer shows it");
-        }
-        match record {
-            Some(raw) => {
-                if contradicts {
-                    self.incarnation.set_contradicted();
-                }
-                self.put(raw, contradicts, &mut affected);
-            }
-            None => {
-                if self.records.get(key).is_some_and(|known| known.mod_revision < revision) {
-                    self.records.remove(key, &mut affected);
-                }
-                // Another range may have carried the view beyond the delete, which this range's watch still has to
-                // report.
-                if revision > self.revision || self.layout().root().is_none() {
-                    self.tombstones.insert(key.clone(), revision);
-                }
-            }
-        }
-        affected
-    }
-
-    /// True if the watch has told everything up to an answer, and yet lost what the answer shows (etcd issue 18089):
-    /// the known record is older than the one of the answer, or than its revision, at which the key is gone.
-    fn is_behind_answer(
-        &self,
-        key: &RecordKey,
-        record: Option<&RawRecord>,
-        revision: Revision,
-        reached: Revision,
-    ) -> bool {
-        let known = self.records.get(key).map(|record| record.mod_revision);
-        match (record, known) {
-            (Some(raw), Some(known)) => known < raw.mod_revision,
-            // Later events may have deleted it again.
-            (Some(_), None) => reached == revision,
-            (None, Some(known)) => known < revision,
-            (None, None) => false,
-        }
-    }
-
     fn reached_of(&self, key: &RecordKey) -> Revision {
         self.records.layout().split_key(key).map(|(name, _)| self.reached.of(name)).unwrap_or_default()
-    }
-
-    /// Enters a record that a read found at a revision, and of which no event told. A read that later events have
-    /// overtaken proves nothing.
-    pub fn correct(&mut self, raw: &RawRecord, revision: Revision) -> Option<Affected> {
-        let mut affected = Affected::default();
-        if self.reached_of(&raw.key) > revision {
-            return None;
-        }
-        self.put(raw, false, &mut affected);
-        Some(affected)
     }
 
     /// The ranges that this session has listed.
@@ -447,60 +313,10 @@ impl RegistryView {
         self.listed.contains(range)
     }
 
-    /// The records of a range that are not newer than the revision.
-    pub fn up_to(&self, range: &Range, at: Revision) -> Vec<Arc<Record>> {
-        self.records.in_range(range).filter(|record| record.mod_revision <= at).cloned().collect()
-    }
-
-    /// True if the key has a record.
-    pub fn has_any(&self, key: &RecordKey) -> bool {
-        self.records.get(key).is_some()
-    }
-
-    /// What a change of the key affects.
-    pub fn followers_of(&self, key: &RecordKey) -> Affected {
-        let name = self.layout().split_key(key).map(|(name, _)| name.into());
-        Affected { names: name.into_iter().collect(), ..Affected::default() }
-    }
-
-    /// True if the key has a record that is not newer than the revision.
-    pub fn has(&self, key: &RecordKey, at: Revision) -> bool {
-        self.records.get(key).is_some_and(|record| record.mod_revision <= at)
-    }
-
-    /// True if the view knows nothing of the key that is as new as the revision.
-    pub fn is_behind(&self, key: &RecordKey, revision: Revision) -> bool {
-        self.records.name_of(key).is_some() && self.revision_of(key).is_none_or(|known| known < revision)
-    }
-
-    /// Drops records that the registry no longer has, though no event told their deletion.
-    pub fn vanished(&mut self, keys: &BTreeSet<RecordKey>, now: Timestamp) -> Affected {
-        let mut affected = Affected::default();
-        let vanished: Vec<Arc<Record>> = keys.iter().filter_map(|key| self.records.get(key).cloned()).collect();
-        for record in &vanished {
-            self.records.remove(&record.key, &mut affected);
-        }
-        let vanished: Vec<_> = vanished.into_iter().filter(|record| !self.is_our_delete(record)).collect();
-        affected.look_ups = self.departures.unnoticed(self.records.layout(), &vanished, now);
-        affected
-    }
-
     /// The newest revision at which the key was written or deleted, as far as it is known.
     fn revision_of(&self, key: &RecordKey) -> Option<Revision> {
         let known = self.records.get(key).map(|record| record.mod_revision);
         known.max(self.tombstones.get(key).copied())
-    }
-
-    /// One of our leases is gone: drops every record on it up to this revision, which the watch may not have reported
-    /// yet. A later one is on a lease that was granted again.
-    pub fn lease_lost(&mut self, lease: LeaseId, revision: Revision) -> Affected {
-        let mut affected = Affected::default();
-        for key in self.records.own_on_lease(lease) {
-            if self.records.get(&key).is_some_and(|record| record.mod_revision <= revision) {
-                self.records.remove(&key, &mut affected);
-            }
-        }
-        affected
     }
 
     fn put(&mut self, raw: &RawRecord, any_revision: bool, affected: &mut Affected) {

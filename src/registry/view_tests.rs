@@ -1,7 +1,10 @@
+use twinspan_core::codec::Format;
+use twinspan_core::model::{LeaseId, Owner, RegistryName, ServiceKey};
+use twinspan_core::plan::departure::Evidence;
+
 use super::*;
 use crate::registry::incarnation::IncarnationKey;
-use twinspan_core::codec::Format;
-use twinspan_core::plan::departure::Evidence;
+use crate::registry::records::Counts;
 
 const LEASE: LeaseId = LeaseId(7);
 

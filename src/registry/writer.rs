@@ -6,7 +6,6 @@
 //! full, a batch with too many operations, and one whose lease etcd refuses.
 
 use std::collections::BTreeMap;
-use std::sync::MutexGuard;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -17,7 +16,6 @@ use twinspan_core::plan::RecordOp;
 use super::handle::RegistryHandle;
 use super::leases::Room;
 use super::records::Affected;
-use super::view::RegistryView;
 use super::{Batch, Fence, MAX_BATCH, Outcome, Registry, RegistryError, Result, TxnResponse};
 use crate::leadership::Leadership;
 
@@ -302,7 +300,10 @@ async fn learn_answer(
 ) -> Result<()> {
     match answer {
         Ok(committed) => {
-            learn_outcomes(handle, registry, batch, &committed, report);
+            let lacking = learn_outcomes(handle, registry, batch, &committed, report);
+            if !lacking.is_empty() {
+                learn_by_reading(handle, registry, &lacking, report).await;
+            }
             Ok(())
         }
         Err(RegistryError::LeaseGone) => {
@@ -316,52 +317,59 @@ async fn learn_answer(
             Err(RegistryError::Fenced)
         }
         Err(error) if error.is_ambiguous() => {
-            // The batch may have been written. The next plan needs the result, so read it; if that fails too, relist.
+            // The batch may have been written, and the next plan needs the result.
             let keys: Vec<RecordKey> = batch.ops.iter().map(|op| op.key().clone()).collect();
-            match registry.read(&keys).await {
-                Ok(reading) => {
-                    if let Some(mut view) = handle.view_of(registry) {
-                        for (key, record) in &reading.records {
-                            report.found.add(view.learnt(key, record.as_ref(), reading.revision));
-                        }
-                    }
-                }
-                Err(_) => handle.write_unknown(registry),
-            }
+            learn_by_reading(handle, registry, &keys, report).await;
             Err(error)
         }
         Err(error) => Err(error),
     }
 }
 
+/// Reads the keys, for the outcome of a write is not known from its answer; if that fails too, the session lists
+/// everything again.
+async fn learn_by_reading(
+    handle: &RegistryHandle,
+    registry: &dyn Registry,
+    keys: &[RecordKey],
+    report: &mut WriteReport,
+) {
+    match registry.read(keys).await {
+        Ok(reading) => {
+            if let Some(mut view) = handle.view_of(registry) {
+                for (key, record) in &reading.records {
+                    report.found.add(view.learnt(key, record.as_ref(), reading.revision));
+                }
+            }
+        }
+        Err(_) => handle.write_unknown(registry),
+    }
+}
+
+/// Returns the keys of written records that the view has no more, or never had.
 fn learn_outcomes(
     handle: &RegistryHandle,
     registry: &dyn Registry,
     batch: &Batch,
     committed: &TxnResponse,
     report: &mut WriteReport,
-) {
+) -> Vec<RecordKey> {
     let mut view = handle.view_of(registry);
-    let learn =
-        |view: &mut Option<MutexGuard<'_, RegistryView>>, key: &RecordKey, record: Option<&RawRecord>| match view {
-            Some(view) => view.learnt(key, record, committed.revision),
-            None => Affected::default(),
-        };
+    let mut learn = |key: &RecordKey, record: Option<&RawRecord>| match &mut view {
+        Some(view) => view.learnt(key, record, committed.revision),
+        None => Affected::default(),
+    };
     report.revision = committed.revision;
     for (op, outcome) in batch.ops.iter().zip(&committed.outcomes) {
         match outcome {
             Outcome::Conflict(found) => {
                 debug!(registry = handle.name, key = %op.key(), "lost a race");
                 report.conflicts += 1;
-                report.found.add(learn(&mut view, op.key(), found.as_ref()));
+                report.found.add(learn(op.key(), found.as_ref()));
             }
             Outcome::Written => {
                 let written = written(op, batch.lease, committed.revision);
-                report.wrote.add(learn(&mut view, op.key(), written.as_ref()));
-                // Later events came first, and not the one of this write: only another pass finds out.
-                if let Some(view) = view.as_ref().filter(|view| written.is_some() && !view.has_any(op.key())) {
-                    report.found.add(view.followers_of(op.key()));
-                }
+                report.wrote.add(learn(op.key(), written.as_ref()));
                 match op {
                     RecordOp::Create { .. } => report.created += 1,
                     RecordOp::Update { .. } => report.updated += 1,
@@ -370,9 +378,17 @@ fn learn_outcomes(
             }
         }
     }
-    if view.is_some_and(|view| view.is_contradicted()) {
+    let Some(view) = view else { return Vec::new() };
+    let lacking = batch.ops.iter().zip(&committed.outcomes).filter(|(op, outcome)| {
+        !is_delete(op) && **outcome == Outcome::Written && view.lacks(op.key(), committed.revision)
+    });
+    let lacking = lacking.map(|(op, _)| op.key().clone()).collect();
+    let is_contradicted = view.is_contradicted();
+    drop(view);
+    if is_contradicted {
         handle.write_unknown(registry);
     }
+    lacking
 }
 
 /// The record of the key after the operation.

@@ -51,7 +51,7 @@ pub fn load_op(dice: &mut Dice) -> Option<Op> {
     })
 }
 
-/// What administrators of the registry do, and what its watches lose.
+/// The deeds of administrators of the registry, and the losses of its watches.
 pub fn administration(dice: &mut Dice, size: Size, storm: Duration) -> Vec<Timed> {
     let mut ops = Vec::new();
     let mut draw = |dice: &mut Dice, times: u64, op: &dyn Fn(&mut Dice, usize, u64) -> Op| {

@@ -106,7 +106,7 @@ pub struct Everything {
     pods: Mutex<BTreeMap<String, servers::Pod>>,
     /// The changes that each restore of the registry made, and their index in its history.
     replaced: Mutex<Vec<(usize, Vec<sim_etcd::Change>)>>,
-    /// What the user of the replicas may do in the registry.
+    /// The permissions of the user of the replicas in the registry.
     permissions: Mutex<permissions::Permissions>,
     /// The records that were read last.
     records: Mutex<history::Records>,

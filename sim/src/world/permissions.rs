@@ -22,7 +22,7 @@ const ELSEWHERE: &str = "elsewhere/";
 /// The end of all keys, as etcd's requests name it.
 const END: &[u8] = &[0];
 
-/// What is not as usual.
+/// Departures from what the user usually may do.
 #[derive(Debug, Default)]
 pub(super) struct Permissions {
     /// How often the password was changed.

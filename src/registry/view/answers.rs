@@ -1,0 +1,134 @@
+//! What answers to single requests tell of a key, ahead of the watch or in its place.
+//!
+//! Owns the rule by which an answer counts: where the watch has told everything up to it, only what no order of events
+//! explains. Refuses to send a request.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tracing::warn;
+use twinspan_core::Timestamp;
+use twinspan_core::codec::Range;
+use twinspan_core::model::{LeaseId, RawRecord, Record, RecordKey, Revision};
+
+use super::RegistryView;
+use crate::registry::records::Affected;
+
+impl RegistryView {
+    /// We are about to send a delete.
+    pub fn deleting(&mut self, key: &RecordKey, if_revision: Revision) {
+        self.deleting.insert(key.clone(), if_revision);
+    }
+
+    /// The delete is no longer in flight, whether it succeeded or not.
+    pub fn not_deleting(&mut self, key: &RecordKey) {
+        self.deleting.remove(key);
+    }
+
+    /// Enters the state of a key at a revision from an answer, ahead of the watch.
+    pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Affected {
+        let mut affected = Affected::default();
+        let contradicts = record.is_some_and(|raw| self.contradicts(raw, revision));
+        let reached = self.reached_of(key);
+        if !contradicts && reached >= revision {
+            if !self.is_behind_answer(key, record, revision, reached) {
+                return affected;
+            }
+            warn!(%key, revision, "the watch did not tell of a change; an answer shows it");
+        }
+        match record {
+            Some(raw) => {
+                if contradicts {
+                    self.incarnation.set_contradicted();
+                }
+                self.put(raw, contradicts, &mut affected);
+            }
+            None => {
+                if self.records.get(key).is_some_and(|known| known.mod_revision < revision) {
+                    self.records.remove(key, &mut affected);
+                }
+                // Another range may have carried the view beyond the delete, which this range's watch still has to
+                // report.
+                if revision > self.revision || self.layout().root().is_none() {
+                    self.tombstones.insert(key.clone(), revision);
+                }
+            }
+        }
+        affected
+    }
+
+    /// True if the watch has told everything up to an answer, and yet lost what the answer shows (etcd issue 18089):
+    /// the known record is older than the one of the answer, or than its revision, at which the key is gone.
+    fn is_behind_answer(
+        &self,
+        key: &RecordKey,
+        record: Option<&RawRecord>,
+        revision: Revision,
+        reached: Revision,
+    ) -> bool {
+        let known = self.records.get(key).map(|record| record.mod_revision);
+        match (record, known) {
+            (Some(raw), Some(known)) => known < raw.mod_revision,
+            // Later events may have deleted it again.
+            (Some(_), None) => reached == revision,
+            (None, Some(known)) => known < revision,
+            (None, None) => false,
+        }
+    }
+
+    /// Enters a record that a read found at a revision, and of which no event told. A read that later events have
+    /// overtaken proves nothing.
+    pub fn correct(&mut self, raw: &RawRecord, revision: Revision) -> Option<Affected> {
+        let mut affected = Affected::default();
+        if self.reached_of(&raw.key) > revision {
+            return None;
+        }
+        self.put(raw, false, &mut affected);
+        Some(affected)
+    }
+
+    /// The records of a range that are not newer than the revision.
+    pub fn up_to(&self, range: &Range, at: Revision) -> Vec<Arc<Record>> {
+        self.records.in_range(range).filter(|record| record.mod_revision <= at).cloned().collect()
+    }
+
+    /// True if a record of ours at the revision is not known, although the watch has told later events: it is gone, or
+    /// its own event was lost.
+    pub fn lacks(&self, key: &RecordKey, revision: Revision) -> bool {
+        self.records.get(key).is_none() && self.reached_of(key) > revision
+    }
+
+    /// True if the key has a record that is not newer than the revision.
+    pub fn has(&self, key: &RecordKey, at: Revision) -> bool {
+        self.records.get(key).is_some_and(|record| record.mod_revision <= at)
+    }
+
+    /// True if the view knows nothing of the key that is as new as the revision.
+    pub fn is_behind(&self, key: &RecordKey, revision: Revision) -> bool {
+        self.records.name_of(key).is_some() && self.revision_of(key).is_none_or(|known| known < revision)
+    }
+
+    /// Drops records that the registry no longer has, though no event told their deletion.
+    pub fn vanished(&mut self, keys: &BTreeSet<RecordKey>, now: Timestamp) -> Affected {
+        let mut affected = Affected::default();
+        let vanished: Vec<Arc<Record>> = keys.iter().filter_map(|key| self.records.get(key).cloned()).collect();
+        for record in &vanished {
+            self.records.remove(&record.key, &mut affected);
+        }
+        let vanished: Vec<_> = vanished.into_iter().filter(|record| !self.is_our_delete(record)).collect();
+        affected.look_ups = self.departures.unnoticed(self.records.layout(), &vanished, now);
+        affected
+    }
+
+    /// One of our leases is gone: drops every record on it up to this revision, which the watch may not have reported
+    /// yet. A later one is on a lease that was granted again.
+    pub fn lease_lost(&mut self, lease: LeaseId, revision: Revision) -> Affected {
+        let mut affected = Affected::default();
+        for key in self.records.own_on_lease(lease) {
+            if self.records.get(&key).is_some_and(|record| record.mod_revision <= revision) {
+                self.records.remove(&key, &mut affected);
+            }
+        }
+        affected
+    }
+}

@@ -1,0 +1,81 @@
+//! What a pass, a status and the upkeep of leases read of the view.
+//!
+//! Owns the snapshots of names and of owners, and the lists of both. Refuses to change anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use twinspan_core::codec::Range;
+use twinspan_core::model::{LeaseId, Owner, Record, RegistryName, ServiceKey};
+use twinspan_core::plan::departure::Departures;
+use twinspan_core::plan::service::{Snapshot, ViewState};
+
+use super::RegistryView;
+use crate::registry::RegistryError;
+use crate::registry::records::Counts;
+
+impl RegistryView {
+    pub fn counts(&self) -> Counts {
+        self.records.counts()
+    }
+
+    /// Every RegisteredService of this cluster that owns a record.
+    pub fn owners(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.records.owners()
+    }
+
+    /// The names that have own or healed records of this cluster.
+    pub fn names_of_ours(&self) -> BTreeSet<RegistryName> {
+        self.records.names_of_ours()
+    }
+
+    /// The leases of own and healed records of this cluster, with the number of records on each.
+    pub fn own_leases(&self) -> &BTreeMap<LeaseId, usize> {
+        self.records.leases()
+    }
+
+    /// Every record, in key order.
+    pub fn all(&self) -> impl Iterator<Item = &Record> {
+        self.records.in_range(&Range::Everything).map(Arc::as_ref)
+    }
+
+    pub fn snapshot(&self, name: &RegistryName, owner: &Owner) -> Snapshot {
+        let records = self.records.of_name(name.as_str().as_bytes());
+        let under_other_names = self.owned_by(&owner.service).filter(|r| !records.contains_key(&r.key));
+        Snapshot {
+            state: self.state_of(name),
+            incarnation: self.incarnation(),
+            revision: self.revision,
+            under_other_names: under_other_names.map(|r| (r.key.clone(), r.clone())).collect(),
+            departures: self.departures.of(name.as_str().as_bytes()),
+            records,
+        }
+    }
+
+    /// Only the owner's records, for a RegisteredService that no longer refers to this registry.
+    pub fn snapshot_of_owner(&self, owner: &Owner) -> Snapshot {
+        Snapshot {
+            state: self.state,
+            incarnation: self.incarnation(),
+            revision: self.revision,
+            records: BTreeMap::new(),
+            under_other_names: self.owned_by(&owner.service).map(|r| (r.key.clone(), r.clone())).collect(),
+            departures: Departures::new(),
+        }
+    }
+
+    /// The error of a name whose range cannot be listed while others can.
+    pub fn refusal(&self, name: &RegistryName) -> Option<&RegistryError> {
+        self.refused.get(&Range::Service(name.clone()))
+    }
+
+    fn state_of(&self, name: &RegistryName) -> ViewState {
+        let listed = self.listed.contains(&Range::Everything) || self.listed.contains(&Range::Service(name.clone()));
+        if listed { self.state } else { ViewState::Unknown }
+    }
+
+    /// Every own record of a RegisteredService, whatever its name.
+    pub fn owned_by(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<Record>> {
+        self.records.owned_by(service)
+    }
+}
