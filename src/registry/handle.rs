@@ -4,7 +4,7 @@
 //! to send requests: the session, the writer, the take-over and the keepalive task do.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -294,12 +294,9 @@ impl RegistryHandle {
 
     /// The session has listed everything.
     pub(super) fn connected(&self, registry: Arc<dyn Registry>) {
-        let mut view = self.view();
-        view.set_all_listed();
-        if view.incarnation() != Incarnation::AsItWas {
+        if self.view().incarnation() != Incarnation::AsItWas {
             self.settling.begin();
         }
-        drop(view);
         // This session has relisted, so a request to the one before is done.
         let _ = self.start_over.notified().now_or_never();
         *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
@@ -381,6 +378,19 @@ impl RegistryHandle {
         if self.view().incarnation() == incarnation && self.settling.report(service, holds) {
             self.report();
         }
+    }
+
+    /// Whether nothing is left to settle for these RegisteredServices; the value is whether the status of each reports
+    /// a hold. A session that has yet to list everything may bring other evidence.
+    pub fn settles(&self, services: &BTreeMap<ServiceKey, bool>) -> bool {
+        if !self.settling.is_due() {
+            return true;
+        }
+        let settled = self.connection().is_ok() && self.settling.finish(services);
+        if settled {
+            self.view().set_settled();
+        }
+        settled
     }
 
     /// The RegisteredServices whose last writes the registry refused.

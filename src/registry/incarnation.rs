@@ -2,8 +2,9 @@
 //!
 //! Owns the evidence: the keys that a session reads before its first list, that list's cluster ID and revision, and
 //! records whose revision went back. etcd's cluster ID is a hash of peer URLs and a token, so that a restored, an
-//! emptied and another etcd may have the known one. The evidence counts until every range was listed once, even if the
-//! session ends before that. Refuses to read keys and records.
+//! emptied and another etcd may have the known one. The evidence counts until every hold that follows from it is in a
+//! status, however many sessions end before that: a standby lists everything and holds nothing. Refuses to read keys
+//! and records.
 
 use std::collections::BTreeSet;
 
@@ -58,8 +59,8 @@ pub struct IncarnationTracker {
     /// The values that this session found; `None` without a fence.
     found: Option<FenceValues>,
     incarnation: Incarnation,
-    /// A session has listed every range since the incarnation changed.
-    all_listed: bool,
+    /// Every hold that follows from the incarnation is in a status.
+    settled: bool,
     /// This session has received a list.
     first_list_seen: bool,
     /// An answer contradicted the known revision of its key.
@@ -76,7 +77,7 @@ impl IncarnationTracker {
             highest_epoch,
             found: None,
             incarnation: Incarnation::AsItWas,
-            all_listed: true,
+            settled: true,
             first_list_seen: false,
             contradicted: false,
             outdated_ranges: BTreeSet::new(),
@@ -98,9 +99,9 @@ impl IncarnationTracker {
         self.found = found;
     }
 
-    /// Every range was listed.
-    pub fn set_all_listed(&mut self) {
-        self.all_listed = true;
+    /// Every hold that follows from the incarnation is in a status.
+    pub fn set_settled(&mut self) {
+        self.settled = true;
     }
 
     /// This process raised the epoch, and created the incarnation key if it was missing.
@@ -135,10 +136,10 @@ impl IncarnationTracker {
         self.take_over(cluster_id, found);
         self.contradicted = false;
         if incarnation != Incarnation::AsItWas {
-            (self.incarnation, self.all_listed) = (incarnation, false);
+            (self.incarnation, self.settled) = (incarnation, false);
             return true;
         }
-        if self.all_listed {
+        if self.settled {
             self.incarnation = incarnation;
         }
         false
@@ -189,7 +190,7 @@ impl IncarnationTracker {
 
     /// Records show, after the first list, that the registry is at an older state.
     pub fn set_rolled_back(&mut self) {
-        (self.incarnation, self.all_listed) = (Incarnation::RolledBack, false);
+        (self.incarnation, self.settled) = (Incarnation::RolledBack, false);
     }
 
     /// The view's records in these ranges are of the earlier incarnation.

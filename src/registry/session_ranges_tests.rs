@@ -48,7 +48,7 @@ async fn a_name_added_while_others_are_listed_is_watched_after_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_etcd_counts_until_every_range_was_listed() {
+async fn another_etcd_counts_until_every_hold_is_in_a_status() {
     for (emptied, expected) in [(true, Incarnation::ClusterChanged), (false, Incarnation::RolledBack)] {
         let bench = bench_of_ranges(&["echo", "order"]);
         let backup = bench.server.backup();
@@ -78,8 +78,17 @@ async fn another_etcd_counts_until_every_range_was_listed() {
         assert_eq!(bench.evidence_of("order"), [rolled_back], "{expected:?}");
         assert!(bench.snapshot_of("order").records.is_empty());
         assert_eq!(bench.snapshot().incarnation, expected);
+        // A standby has listed everything, and held nothing.
+        for _ in 0..2 {
+            let session = bench.handle.connection().unwrap();
+            bench.server.cut();
+            let is_next = |now: Arc<dyn Registry>| !Arc::ptr_eq(&now, &session);
+            bench.until("the next session", |b| b.handle.connection().is_ok_and(is_next)).await;
+            assert_eq!(bench.snapshot().incarnation, expected);
+        }
+        assert!(bench.handle.settles(&BTreeMap::new()), "no RegisteredService has a hold");
         bench.server.cut();
-        bench.until("the next session", |b| b.snapshot().incarnation == Incarnation::AsItWas).await;
+        bench.until("the session after", |b| b.snapshot().incarnation == Incarnation::AsItWas).await;
         bench.stop.cancel();
     }
 }

@@ -35,7 +35,7 @@ impl Settling {
 
     /// Returns true if nothing is left to settle for these RegisteredServices, with whether the status of each reports
     /// a hold.
-    pub fn finish(&self, services: &BTreeMap<ServiceKey, bool>) -> bool {
+    pub(super) fn finish(&self, services: &BTreeMap<ServiceKey, bool>) -> bool {
         let mut settled = self.lock();
         let reported = |settled: &BTreeMap<ServiceKey, bool>| {
             services.iter().all(|(service, reports)| settled.get(service) == Some(reports))

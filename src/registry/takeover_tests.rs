@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -267,7 +268,8 @@ async fn an_emptied_etcd_with_a_higher_revision_is_told_by_its_missing_incarnati
     a.until("the epoch is raised there", |fence| fence.is_ok() && text_of(&server, INCARNATION).is_some()).await;
     assert_eq!(a.handle.view().incarnation(), Incarnation::RolledBack);
     assert_ne!(text_of(&server, INCARNATION), first);
-    // A session after that finds what it knows.
+    // A session after that finds what it knows, once no hold is to follow.
+    assert!(a.handle.settles(&BTreeMap::new()));
     server.cut();
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(a.handle.view().incarnation(), Incarnation::AsItWas);

@@ -112,9 +112,9 @@ impl RegistryView {
         self.incarnation.is_contradicted()
     }
 
-    /// Every range was listed.
-    pub fn set_all_listed(&mut self) {
-        self.incarnation.set_all_listed();
+    /// Every hold that follows from the incarnation is in a status.
+    pub fn set_settled(&mut self) {
+        self.incarnation.set_settled();
     }
 
     /// Enters the complete list of a range. It replaces what is known, but for what is newer than the list.

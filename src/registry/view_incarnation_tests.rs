@@ -95,7 +95,7 @@ fn a_range_that_went_back_makes_those_listed_before_it_unexplained_too() {
     view.begin(None);
     view.reset(&range("echo"), &listing(950, &[record("echo/1", 900)]), at(0));
     view.reset(&range("other"), &listing(950, &[record("other/1", 910)]), at(0));
-    view.set_all_listed();
+    view.set_settled();
     view.begin(None);
     view.reset(&range("echo"), &listing(2000, &[]), at(9));
     assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::Deregistered)]);
@@ -153,7 +153,7 @@ fn incarnation_and_epoch_tell_what_cluster_id_and_revision_do_not() {
         let mut view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", Some(known));
         view.begin(found.clone());
         view.reset(&Range::Everything, &listing(9, &[]), at(0));
-        view.set_all_listed();
+        view.set_settled();
         assert_eq!(view.incarnation(), expected, "{text}");
         // Once it was met, it is the known one.
         view.begin(found);

@@ -253,7 +253,7 @@ impl Story {
         self.told[range] = Some(at);
         self.tell(range, at);
         if self.told.iter().all(Option::is_some) {
-            self.view.set_all_listed();
+            self.view.set_settled();
         }
     }
 

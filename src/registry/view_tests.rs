@@ -20,7 +20,7 @@ fn view() -> RegistryView {
 fn reset(view: &mut RegistryView, listing: &ListResponse, now: Timestamp) -> Affected {
     view.begin(None);
     let affected = view.reset(&Range::Everything, listing, now);
-    view.set_all_listed();
+    view.set_settled();
     affected
 }
 

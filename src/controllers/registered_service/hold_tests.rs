@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
+use twinspan_core::plan::service::Incarnation;
 
-use super::bench::{Bench, STATUS_PACE, bench};
+use super::bench::{Bench, STATUS_PACE, bench, key};
 use crate::api::conditions::{DELETIONS_HELD, find};
 use crate::api::{APPROVE_DELETIONS, HoldStatus};
 
@@ -178,4 +179,28 @@ async fn another_wave_begins_another_hold_when_the_first_ends() {
     assert!(bench.events().iter().any(|event| event.starts_with("DeletionsHeld: 3 deletions")));
     seconds(&bench, 290).await;
     assert_eq!((bench.status().hold, bench.status().instances.imported), (None, 0));
+}
+
+/// A standby sees the rollback too, and what follows from it is still to do when it wins the Lease, however many
+/// sessions came in between.
+#[tokio::test(start_paused = true)]
+async fn a_rollback_that_a_standby_saw_is_held_once_it_leads() {
+    let bench = bench(&["main"]).await;
+    let backup = bench.etcd().backup();
+    come(&bench).await;
+    bench.stand_by();
+    bench.etcd().restore(&backup);
+    for _ in 0..2 {
+        bench.etcd().cut();
+        bench.after(Duration::from_secs(30)).await;
+        bench.pass().await;
+        assert_eq!(bench.handle("main").view().incarnation(), Incarnation::RolledBack);
+        assert!(!bench.handle("main").settles(&[(key(), false)].into()), "a standby holds nothing");
+    }
+    bench.lead();
+    bench.pass().await;
+    bench.after(STATUS_PACE).await;
+    bench.pass().await;
+    assert_eq!((bench.status().instances.imported, bench.status().hold.is_some()), (9, true));
+    assert!(bench.handle("main").settles(&[(key(), true)].into()));
 }

@@ -133,9 +133,10 @@ impl Controller {
         }
     }
 
-    /// Tells the registry whether the pass holds something; it waits until the status says so too.
+    /// Tells the registry whether the pass holds something; it waits until the status says so too. Without the Lease a
+    /// pass holds nothing, whatever is due.
     fn report_hold(&self, observed: &Observed, plan: &Plan) {
-        let Some(registry) = observed.facts.fresh_registry() else { return };
+        let Some(registry) = observed.facts.fresh_registry().filter(|_| observed.facts.term.is_some()) else { return };
         let key = &observed.facts.key;
         let holds = plan.directions.as_ref().is_some_and(|directions| directions.hold().is_some());
         if let Some(handle) = self.views.registries.get(&registry.name) {

@@ -254,7 +254,7 @@ fn describe(
     };
     // A process that ends before every hold is in a status leaves what tells its successor that there are some.
     status.returned_as = match incarnation {
-        _ if services.is_some_and(|services| handle.settling.finish(services)) => None,
+        _ if services.is_some_and(|services| handle.settles(services)) => None,
         Incarnation::AsItWas => status.returned_as,
         Incarnation::ClusterChanged => Some(ReturnedAs::ClusterChanged),
         Incarnation::RolledBack => Some(ReturnedAs::RolledBack),

@@ -197,6 +197,6 @@ fn list(
         let records = records.values().filter(within).cloned().collect();
         affected.add(view.reset(range, &ListResponse { cluster_id, revision, records }, at(time)));
     }
-    view.set_all_listed();
+    view.set_settled();
     affected
 }
