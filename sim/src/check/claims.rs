@@ -115,6 +115,8 @@ fn over_clones(world: &World, leases: &BTreeMap<&str, Lease>) -> Vec<Violation> 
             String::from_utf8_lossy(&record.value).split_once('/').map(|(_, holder)| holder.to_owned())
         };
         let mut displaced: Option<(String, Duration, Vec<u8>)> = None;
+        // When an epoch was raised last, and by whom.
+        let mut raised = Duration::ZERO;
         for change in world.registry_history().iter().filter(|change| change.key == key) {
             let before = change.before.as_ref().and_then(holder).unwrap_or_default();
             if change.author == CLONE {
@@ -122,8 +124,10 @@ fn over_clones(world: &World, leases: &BTreeMap<&str, Lease>) -> Vec<Violation> 
                 displaced = is_replica(&before).then_some((before, change.time, epoch));
                 continue;
             }
+            let term = std::mem::replace(&mut raised, change.time);
             let Some((by, since, epoch)) = displaced.take() else { continue };
-            let leads = leases.get(cluster.name.as_str()).is_some_and(|lease| lease.kept(&by, since, change.time));
+            // One that lost its claim in between begins a term, as a successor does.
+            let leads = leases.get(cluster.name.as_str()).is_some_and(|lease| lease.kept(&by, term, change.time));
             let approved = cluster.kube.changes(0).iter().any(|object| {
                 let annotation = |value: &Value| {
                     value["metadata"]["annotations"]["twinspan.dev/approve-epoch"].as_str().map(ToOwned::to_owned)

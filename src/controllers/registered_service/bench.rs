@@ -32,7 +32,7 @@ use crate::env::Env;
 use crate::leadership::Leadership;
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::session;
-use crate::registry::sessions::Running;
+use crate::registry::sessions::{Running, SessionSettings};
 use crate::registry::testing::FakeEtcd;
 
 pub const PATH: &str = "/apis/twinspan.dev/v1alpha1/namespaces/shop/registeredservices/echo";
@@ -186,7 +186,19 @@ impl Bench {
         self.register(&json!({"registryRef": {"name": "main"}}));
     }
 
-    async fn start_registry(&mut self, name: &str, etcd: FakeEtcd, events: mpsc::UnboundedSender<RegistryEvent>) {
+    /// A ServiceRegistry whose etcd has never answered, in place of the one with this name.
+    pub fn replace_by_one_without_a_session(&self, name: &str) {
+        let (sender, _) = mpsc::unbounded_channel();
+        let (handle, settings) = self.registry(name, sender);
+        let stop = self.stop.child_token();
+        self.controller.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
+    }
+
+    fn registry(
+        &self,
+        name: &str,
+        events: mpsc::UnboundedSender<RegistryEvent>,
+    ) -> (Arc<RegistryHandle>, SessionSettings) {
         let object: ServiceRegistry = parse(json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": name, "uid": name},
             "spec": {"etcd": {"endpoints": [format!("http://{name}:2379")]}, "format": "Kitex", "prefix": self.prefix,
@@ -198,6 +210,12 @@ impl Bench {
         views.cluster().service_registries.insert(name.to_owned(), Arc::new(object));
         let handle = RegistryHandle::new(name, &settings.identity, None, events);
         handle.set_registered([RegistryName::new("echo").unwrap()].into());
+        (handle, settings)
+    }
+
+    async fn start_registry(&mut self, name: &str, etcd: FakeEtcd, events: mpsc::UnboundedSender<RegistryEvent>) {
+        let (handle, settings) = self.registry(name, events);
+        let views = &self.controller.views;
         let stop = self.stop.child_token();
         tokio::spawn(session::run(handle.clone(), Arc::new(etcd.clone()), views.env.clone(), stop.clone()));
         while handle.connection().is_err() {

@@ -232,9 +232,18 @@ fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
 /// by side, each for its own names, and a record has one place for both.
 fn have_one_keyspace(a: &RegistryHandle, b: &RegistryHandle) -> bool {
     let by_names = a.layout.root().is_none() && a.layout.same_keyspace(&b.layout);
+    by_names && a.cluster_id == b.cluster_id && may_be_one_etcd(known_etcd(a), known_etcd(b))
+}
+
+/// Before an etcd has ever answered it may be the other one: what may be the place of a record is no former place.
+fn may_be_one_etcd(a: Option<u64>, b: Option<u64>) -> bool {
     // An etcd that tells no cluster ID may be any.
-    let one_etcd = a.etcd() == b.etcd() && a.etcd().is_some_and(|id| id != 0);
-    by_names && a.cluster_id == b.cluster_id && one_etcd
+    a.zip(b).is_none_or(|(a, b)| a == b && a != 0)
+}
+
+/// The cluster ID of the etcd that answered last, this process or one before it.
+fn known_etcd(handle: &RegistryHandle) -> Option<u64> {
+    handle.etcd().or_else(|| handle.view().last_known().map(|known| known.etcd))
 }
 
 fn registry_facts(

@@ -1,4 +1,4 @@
-use super::bench::bench_side_by_side;
+use super::bench::{bench_side_by_side, key};
 
 /// Without a common prefix two ServiceRegistries of one etcd follow names of their own, and may see each other's.
 #[tokio::test(start_paused = true)]
@@ -14,4 +14,17 @@ async fn a_record_leaves_a_refused_lease_through_its_own_service_registry() {
     bench.handle("main").lease_refused(lease);
     bench.pass().await;
     assert_ne!(bench.etcd().records()["/echo/10.0.0.1:80"].lease, lease);
+}
+
+/// A new process follows the other one's names at once, and its own once its etcd has answered.
+#[tokio::test(start_paused = true)]
+async fn another_service_registry_of_the_same_keys_is_no_former_place_before_the_own_one_has_answered() {
+    let mut bench = bench_side_by_side(&["main", "other"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.pass().await;
+    assert!(bench.handle("other").view().owned_by(&key()).next().is_some(), "the other one sees the record too");
+    bench.replace_by_one_without_a_session("main");
+    bench.ready(&["10.0.0.1", "10.0.0.2"]);
+    bench.pass().await;
+    assert_eq!(bench.keys("other"), ["/echo/10.0.0.1:80"]);
 }
