@@ -30,6 +30,9 @@ const FAULT: Duration = Duration::from_secs(200);
 
 /// The longest way of news while nothing is wrong: a server that died is removed once a connection was refused.
 const NEWS: Duration = Duration::from_secs(8);
+/// The same where nobody opens a connection: the quiet time of the guard (`QUIET` of
+/// `core/src/plan/departure/guard.rs`).
+const NEWS_WITHOUT_PROBES: Duration = Duration::from_secs(12);
 /// The time after a fault or a deed of a person in which the two sides may differ.
 const UNSETTLED: Duration = Duration::from_secs(110);
 
@@ -88,7 +91,7 @@ impl Clients {
                 _ => (found, world.now()),
             });
             if let Some(((view, addr), since)) = &differs
-                && world.now() >= *since + NEWS
+                && world.now() >= *since + if removes(&world) { NEWS_WITHOUT_PROBES } else { NEWS }
                 && told.insert((*view, "I10"))
             {
                 let name = view.0.and_then(|side| world.clusters.get(side)).map_or("", |cluster| &cluster.name);
@@ -175,6 +178,11 @@ fn unequal(world: &World, answers: &BTreeMap<View, BTreeSet<SocketAddr>>) -> Opt
     None
 }
 
+/// Whether the end of a lease removes an endpoint.
+fn removes(world: &World) -> bool {
+    world.spec["import"]["onExpiry"] == "Remove"
+}
+
 fn judge(
     world: &World,
     view: View,
@@ -199,9 +207,8 @@ fn judge(
     // Without the bridge the leases end; a registry that lost its data has nothing. The end of a lease is what `Remove`
     // removes an endpoint for.
     let loss = world.truth.meddled_between(service, Meddling::Loss, now.saturating_sub(FAULT), now);
-    let removes = world.spec["import"]["onExpiry"] == "Remove";
-    let excused =
-        side.is_none() && world.was_impaired(now.saturating_sub(FAULT), now) || loss && (side.is_none() || removes);
+    let excused = side.is_none() && world.was_impaired(now.saturating_sub(FAULT), now)
+        || loss && (side.is_none() || removes(world));
     let (addr, _) = lost.filter(|_| !wished && !excused)?;
     Some(Violation::new("T1", now, format!("{who} has no living instance of echo-{service}, and had {addr}")))
 }

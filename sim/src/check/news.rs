@@ -35,15 +35,23 @@ pub fn check(world: &World, calm: Duration) -> Vec<Violation> {
 
 /// Endpoints that went although the registry had not said a word. What people do in the cluster needs no registry.
 fn deaf(world: &World, calm: Duration) -> Vec<Violation> {
-    let mut violations = Vec::new();
+    let (mut violations, log) = (Vec::new(), world.wire.log());
     for removed in removed_endpoints(world, calm) {
-        let from = removed.at.saturating_sub(SILENCE);
+        // A request may be under way for as long as a partition lasts.
+        let write = |sent: &&Sent| {
+            sent.by == removed.by
+                && sent.at <= removed.at
+                && sent.what.contains("/endpointslices")
+                && !sent.what.starts_with("GET")
+        };
+        let decision = log.iter().rev().find(write).map_or(removed.at, |sent| sent.at);
+        let from = decision.saturating_sub(SILENCE);
         let decided = world.clusters[removed.cluster]
             .kube
             .changes(0)
             .into_iter()
-            .any(|change| &*change.author == PERSON && change.at >= from && change.at <= removed.at);
-        if !decided && !world.wire.heard_from_etcd(&removed.by, from, removed.at) {
+            .any(|change| &*change.author == PERSON && change.at >= from && change.at <= decision);
+        if !decided && !world.wire.heard_from_etcd(&removed.by, from, decision) {
             let text = format!("{} removed {}/{}, and its registry was silent", removed.by, removed.name, removed.addr);
             violations.push(Violation::new("I5", removed.at, text));
         }
