@@ -1,4 +1,4 @@
-//! What answers to single requests tell of a key, ahead of the watch or in its place.
+//! Answers to single requests, which tell of a key ahead of the watch or in its place.
 //!
 //! Owns the rule by which an answer counts: where the watch has told everything up to it, only what no order of events
 //! explains. Refuses to send a request.

@@ -1,4 +1,4 @@
-//! What a pass, a status and the upkeep of leases read of the view.
+//! Reads of the view by a pass, a status and the upkeep of leases.
 //!
 //! Owns the snapshots of names and of owners, and the lists of both. Refuses to change anything.
 
