@@ -87,6 +87,11 @@ pub enum ClusterEvent {
         services: Vec<ServiceKey>,
         by: ServiceKey,
     },
+    /// This RegisteredService keeps endpoints of the Service only until the slices of another one hold them.
+    Yielded {
+        service: ServiceKey,
+        by: ServiceKey,
+    },
     Namespace(String),
     Secret,
     /// Pods with these addresses, present or earlier, changed.

@@ -72,6 +72,12 @@ impl ClusterWriter {
         Ok(())
     }
 
+    /// Tells the others of a Service that this RegisteredService keeps endpoints only until their slices hold them.
+    pub fn tell_yielded(&self, service: &ServiceKey, by: &ServiceKey) {
+        // The receiver is dropped only while the process ends.
+        let _ = self.events.send(ClusterEvent::Yielded { service: service.clone(), by: by.clone() });
+    }
+
     /// Returns the affected Services.
     async fn send_slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<Vec<ServiceKey>> {
         let namespace = &owner.key.namespace;

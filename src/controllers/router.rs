@@ -81,11 +81,8 @@ impl Router {
                 self.enqueuer.enqueue_all(&view.nameless(&service.namespace));
                 self.enqueuer.enqueue_all(self.views.interest().gone_in(&service.namespace));
             }
-            ClusterEvent::Wrote { services, by } => {
-                for key in services.iter().flat_map(|service| view.index.of_service(service)).filter(|key| *key != by) {
-                    self.enqueuer.enqueue(key);
-                }
-            }
+            ClusterEvent::Wrote { services, by } => self.enqueue_others(&view, services, by),
+            ClusterEvent::Yielded { service, by } => self.enqueue_others(&view, [service], by),
             ClusterEvent::Namespace(name) => {
                 self.enqueuer.enqueue_all(view.index.of_namespace(name));
                 if name == KUBE_SYSTEM {
@@ -188,6 +185,18 @@ impl Router {
         }
     }
 
+    /// Enqueues the other RegisteredServices of these Services.
+    fn enqueue_others<'a>(
+        &self,
+        view: &ClusterView,
+        services: impl IntoIterator<Item = &'a ServiceKey>,
+        by: &ServiceKey,
+    ) {
+        for key in services.into_iter().flat_map(|service| view.index.of_service(service)).filter(|key| *key != by) {
+            self.enqueuer.enqueue(key);
+        }
+    }
+
     /// Reconciles everything, because the views are complete or this process began or ceased to lead.
     fn reconcile_everything(&self) {
         {
@@ -247,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_slice_that_one_wrote_concerns_the_others_of_its_service() {
+    async fn a_slice_that_one_wrote_or_an_endpoint_that_it_yields_concerns_the_others_of_its_service() {
         let (registries, _commands) = mpsc::unbounded_channel();
         let (enqueuer, mut queue) = queue::new(Env::real());
         let views = views();
@@ -262,8 +271,10 @@ mod tests {
         .unwrap();
         views.cluster().index.put(&z, &object);
         let router = Router { views, enqueuer, registries, statuses: None };
-        router.cluster_changed(&ClusterEvent::Wrote { services: vec![x.clone()], by: x });
-        assert_eq!(queue.take_enqueued(), [z]);
+        router.cluster_changed(&ClusterEvent::Wrote { services: vec![x.clone()], by: x.clone() });
+        assert_eq!(queue.take_enqueued(), [z.clone()]);
+        router.cluster_changed(&ClusterEvent::Yielded { service: x, by: z });
+        assert_eq!(queue.take_enqueued(), [ServiceKey::new("shop", "x")]);
     }
 
     #[tokio::test]

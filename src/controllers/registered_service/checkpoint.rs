@@ -42,6 +42,8 @@ pub struct Checkpoint {
     pub told: Told,
     pub counted: Counted,
     pub unfinished: Unfinished,
+    /// The yielded endpoints of which the other RegisteredServices of the Service were told.
+    pub yielded: BTreeSet<InstanceAddr>,
     pub found: Option<Found>,
     /// Since when slices of ours wait that an unknown RegisteredService owns.
     pub strays_since: Option<Timestamp>,

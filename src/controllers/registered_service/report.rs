@@ -63,7 +63,12 @@ impl Controller {
         } else {
             let probe = plan.directions.as_ref().map(|directions| directions.import.probe.clone());
             self.views.probes.ask(key, &probe.unwrap_or_default());
+            let yields = !checkpoint.yielded.is_subset(&observed.checkpoint.yielded);
             self.checkpoints.set(key, checkpoint);
+            if let (true, Some(accepted)) = (yields, validation.accepted()) {
+                // The others weigh the checkpoint that is set now.
+                self.writers.cluster.tell_yielded(&accepted.service, key);
+            }
         }
         (outcome, action)
     }
@@ -221,6 +226,9 @@ fn next_checkpoint(observed: &Observed, plan: &Plan, applied: &Applied, now: Tim
     let last = &observed.checkpoint;
     let planned = plan.checkpoint(&observed.facts, &last.planned);
     let mut checkpoint = Checkpoint { planned, ..last.clone() };
+    if let Some(directions) = &plan.directions {
+        checkpoint.yielded.clone_from(&directions.import.yielded);
+    }
     if applied.attempted {
         checkpoint.planned.refused = last.planned.refused.after(&applied.refused, !applied.left_over, now);
         checkpoint.unanswered_passes = if applied.left_over { last.unanswered_passes.wrapping_add(1) } else { 0 };

@@ -160,6 +160,9 @@ pub struct Plan {
     pub endpoints: BTreeMap<InstanceAddr, Imported>,
     /// Operations on healed records: put back, brought up to date, or withdrawn.
     pub ops: Vec<RecordOp>,
+    /// Endpoints that stay only until the slices of another RegisteredService hold them. Its pass may find no change
+    /// that would show this: time, or the answer to a connection, ends a claim.
+    pub yielded: BTreeSet<InstanceAddr>,
     /// One for each endpoint.
     pub outcomes: Vec<InstanceOutcome>,
     /// Records that are left out, in key order, then addresses that an older RegisteredService has.

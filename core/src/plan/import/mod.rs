@@ -17,6 +17,7 @@ mod heal;
 mod scene;
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 use self::doubted::Doubt;
 use self::facts::Departed;
@@ -43,7 +44,10 @@ pub fn plan(input: &Input<'_>) -> Plan {
         } else if let (false, Some(present)) = (contest.holds, present) {
             // The endpoint stays in our slice until the other's slice holds it, so that it never vanishes when it
             // changes hands.
-            plan.endpoints.entry(*addr).or_insert_with(|| imported_before(present));
+            if let Entry::Vacant(gap) = plan.endpoints.entry(*addr) {
+                gap.insert(imported_before(present));
+                plan.yielded.insert(*addr);
+            }
         }
     }
     plan.endpoints.retain(|_, imported| !imported.ports.is_empty());

@@ -297,6 +297,10 @@ fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_v
     let unwanted = |holds| Scene { records: Vec::new(), ..with(true, contest(false, holds)) };
     assert_eq!(unwanted(false).endpoints(), mine);
     assert_eq!(unwanted(true).endpoints(), none);
+    // The other one is told then, and only then: nothing else may have shown it that the claim ended.
+    let yields = |scene: Scene| scene.plan().yielded.len();
+    assert_eq!([yields(unwanted(false)), yields(unwanted(true))], [1, 0]);
+    assert_eq!([false, true].map(|older| yields(with(true, contest(older, false)))), [0, 0]);
 }
 
 #[test]
