@@ -74,7 +74,7 @@ sim: setup ## Run one seed of the simulation: SEED=n, TRACE=1 for every message,
 	$(CARGO) run --quiet --profile sim -p twinspan-sim
 
 soak: setup ## Run many seeds of the simulation: SEED=first, SEEDS=number
-	SEEDS=$(or $(SEEDS),100000) $(CARGO) run --quiet --profile sim -p twinspan-sim
+	SEEDS=$(or $(SEEDS),100000) $(CARGO) run --quiet --profile soak -p twinspan-sim
 
 mutants: setup ## Ask which of 25 deliberate faults the simulation notices: SEEDS=number
 	@dev/mutants

@@ -1,7 +1,5 @@
 //! Faults of an etcd: restarts, lost and restored data, revoked leases, compaction, alarms, changed passwords.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context, Result, ensure};
 use etcd_client::{
     AlarmAction, AlarmOptions, AlarmType, DeleteOptions, Permission, RoleRevokePermissionOptions, Txn, TxnOp,
@@ -21,7 +19,7 @@ impl Etcd {
 
     /// Starts etcd again without data: another cluster, as after a lost volume.
     pub async fn start_empty(&self) -> Result<()> {
-        std::fs::remove_dir_all(&self.data)?;
+        self.data.remove()?;
         self.start_again().await
     }
 
@@ -82,26 +80,25 @@ impl Etcd {
 
     /// Copies the data for [`Etcd::start_restored`]. etcd must not run.
     pub fn save(&self) -> Result<()> {
-        copy(&self.data, &self.saved())
+        Ok(self.data.save()?)
     }
 
     /// Starts etcd again with the copied data: an older revision of the same cluster, as after a restore.
     pub async fn start_restored(&self) -> Result<()> {
-        std::fs::remove_dir_all(&self.data)?;
-        copy(&self.saved(), &self.data)?;
+        self.data.restore()?;
         self.start_again().await
     }
 
     /// Starts etcd again from the copied data as a snapshot, with a revision that is higher than any before: only the
     /// newest revision is raised, and no watch survives. The cluster ID stays.
     pub async fn start_bumped(&self) -> Result<()> {
-        std::fs::remove_dir_all(&self.data)?;
-        let snapshot = self.saved().join("member/snap/db");
+        self.data.remove()?;
+        let snapshot = self.data.saved().join("member/snap/db");
         let output = Command::new(namespace::binary("etcdutl")?)
             .args(["snapshot", "restore"])
             .arg(&snapshot)
             .arg("--data-dir")
-            .arg(&self.data)
+            .arg(self.data.dir())
             .args(["--name=bed", "--skip-hash-check", "--bump-revision=1000000", "--mark-compacted"])
             .arg(format!("--initial-cluster=bed={}", self.peer))
             .arg(format!("--initial-advertise-peer-urls={}", self.peer))
@@ -114,8 +111,7 @@ impl Etcd {
 
     /// Starts etcd again from the copied data as the only member of a new cluster, as after the loss of the others.
     pub async fn start_as_new_cluster(&self) -> Result<()> {
-        std::fs::remove_dir_all(&self.data)?;
-        copy(&self.saved(), &self.data)?;
+        self.data.restore()?;
         self.part.start_again_with(&["--force-new-cluster"])?;
         self.ready().await
     }
@@ -133,10 +129,6 @@ impl Etcd {
             }
         }
         Ok(())
-    }
-
-    fn saved(&self) -> PathBuf {
-        self.data.with_extension("saved")
     }
 
     /// Compacts every revision but the last.
@@ -158,18 +150,4 @@ impl Etcd {
         client.alarm(action, AlarmType::Nospace, Some(options)).await?;
         Ok(())
     }
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            std::fs::copy(entry.path(), &target)?;
-        }
-    }
-    Ok(())
 }

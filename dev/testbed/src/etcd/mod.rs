@@ -3,6 +3,7 @@
 //! Its faults are in [`faults`], its certificates are in [`tls`], and a [`proxy`] or a [`lossy`] one may stand
 //! before it.
 
+mod data;
 mod faults;
 mod lossy;
 mod proxy;
@@ -11,7 +12,7 @@ mod tls;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use tokio::net::TcpStream;
 use crate::network::Place;
 use crate::part::Part;
 use crate::{eventually, namespace};
+
+use data::Data;
 
 pub use lossy::LossyProxy;
 pub use proxy::GrpcProxy;
@@ -38,7 +41,8 @@ pub struct Etcd {
     endpoint: String,
     /// The URL of the only member for its peers.
     peer: String,
-    data: PathBuf,
+    /// Dropped after the process.
+    data: Data,
     tls: Option<TlsOptions>,
     /// The administrator, once authentication is on.
     user: OnceLock<(String, String)>,
@@ -102,7 +106,7 @@ impl Etcd {
         .into();
         args.extend_from_slice(flags);
         let part = Part::start(name, place, &namespace::binary("controlplane")?, &args, &[])?;
-        Ok(Self { part, endpoint: client, peer, data, tls: None, user: OnceLock::new() })
+        Ok(Self { part, endpoint: client, peer, data: Data::new(data), tls: None, user: OnceLock::new() })
     }
 
     pub async fn ready(&self) -> Result<()> {
@@ -120,7 +124,7 @@ impl Etcd {
 
     /// The directory of its data.
     pub fn data(&self) -> &Path {
-        &self.data
+        self.data.dir()
     }
 
     /// Client URL.
