@@ -184,6 +184,12 @@ pub enum Kind<'a> {
     Undecodable,
 }
 
+#[cfg(test)]
+thread_local! {
+    /// The work of plans: how often one looked at the addresses of a record.
+    pub static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl Record {
     pub fn kind(&self, cluster_id: &str) -> Kind<'_> {
         match &self.content {
@@ -224,6 +230,8 @@ impl Record {
 
     /// The addresses of the record that an EndpointSlice may hold.
     pub fn endpoint_addresses(&self) -> impl Iterator<Item = InstanceAddr> {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         self.listeners().iter().filter_map(|listener| listener.addr.ok())
     }
 

@@ -115,6 +115,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let registered = registered_by_others(input);
     let desired = desired(input, &registered, &mut plan);
 
+    let of_siblings = of_siblings(input);
     let (mut creates, mut updates, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
     for (key, (instance, says)) in &desired {
         let value = || input.layout.encode(says);
@@ -128,7 +129,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
             }
             Some(_) => {}
         }
-        deletes.extend(replaced_by(input, key, instance));
+        deletes.extend(replaced_by(&of_siblings, key, instance));
     }
     let staying = stay(input, &mut plan);
     let (mut at_once, unproven): (Vec<&Record>, Unproven<'_>) =
@@ -185,17 +186,29 @@ fn is_said(input: &Input<'_>, record: &Record, says: &Registration) -> bool {
     }
 }
 
+/// Records that other RegisteredServices of this cluster own, by their addresses.
+type OfSiblings<'a> = BTreeMap<InstanceAddr, Vec<&'a Record>>;
+
+fn of_siblings<'a>(input: &Input<'a>) -> OfSiblings<'a> {
+    let mut by_address = OfSiblings::new();
+    for record in input.records.values() {
+        if record.own(&input.owner.cluster_id).is_some_and(|owner| owner != input.owner) {
+            for addr in record.endpoint_addresses() {
+                by_address.entry(addr).or_default().push(*record);
+            }
+        }
+    }
+    by_address
+}
+
 /// If keys name their owner, a change of owner is a new key beside the old one: both are in one batch.
 fn replaced_by<'a>(
-    input: &'a Input<'_>,
+    of_siblings: &'a OfSiblings<'_>,
     key: &'a RecordKey,
     instance: &'a Instance,
 ) -> impl Iterator<Item = RecordOp> + 'a {
-    input.records.iter().filter_map(move |(other, record)| {
-        let owner = record.own(&input.owner.cluster_id)?;
-        let same = record.endpoint_addresses().any(|addr| instance.addresses().any(|ours| ours == addr));
-        (owner != input.owner && other != key && same).then(|| delete(record))
-    })
+    let same = instance.addresses().filter_map(|addr| of_siblings.get(&addr)).flatten();
+    same.filter(move |record| record.key != *key).map(|record| delete(record))
 }
 
 /// Records without proof that their endpoint ended, by its address: one owner may have several, under former names.
@@ -211,6 +224,7 @@ fn superfluous<'a>(
 ) -> (Vec<&'a Record>, Unproven<'a>) {
     let (mut at_once, mut unproven) = (Vec::new(), Unproven::new());
     let owner_gone = matches!(input.proof, Proof::OwnerGone { .. });
+    let exported: BTreeSet<InstanceAddr> = desired.values().flat_map(|(instance, _)| instance.addresses()).collect();
     for (key, record) in input.records.iter().chain(input.under_other_names) {
         let here = input.name.is_some() && input.records.contains_key(key);
         let ours = match record.kind(&input.owner.cluster_id) {
@@ -223,9 +237,7 @@ fn superfluous<'a>(
         }
         let registered = record.endpoint_addresses().any(|addr| registered.contains_key(&(addr.ip(), addr.port())));
         // The instance of an outdated key has another key now.
-        let renamed = desired
-            .values()
-            .any(|(instance, _)| instance.addresses().any(|a| record.endpoint_addresses().any(|b| a == b)));
+        let renamed = record.endpoint_addresses().any(|addr| exported.contains(&addr));
         // A record under another name stays until the one under the name in force is there.
         if !here && record.endpoint_addresses().any(|addr| awaited.contains(&addr)) {
             continue;
@@ -267,13 +279,12 @@ fn is_proven(input: &Input<'_>, addr: InstanceAddr) -> bool {
 
 /// Leaves records alone whose endpoint did not end before our eyes.
 fn spare(input: &Input<'_>, plan: &mut Plan, at_once: &mut Vec<&Record>, unproven: &Unproven<'_>, until: Timestamp) {
-    let registered_now =
-        |addr: &InstanceAddr| input.instances.iter().any(|instance| instance.addresses().any(|a| a == *addr));
+    let ready: BTreeSet<InstanceAddr> = input.instances.iter().flat_map(Instance::addresses).collect();
     let spared_at_once = |record: &&Record| {
         let addr = record.endpoint_addresses().next();
         let watched = matches!(input.proof, Proof::WatchEvent { .. });
         let here = input.name.is_some() && input.records.contains_key(&record.key);
-        !(watched && here && addr.is_some_and(|addr| !registered_now(&addr) && is_proven(input, addr)))
+        !(watched && here && addr.is_some_and(|addr| !ready.contains(&addr) && is_proven(input, addr)))
     };
     let spared: Vec<&Record> = at_once.extract_if(.., |record| spared_at_once(record)).collect();
     let since = |addr: &InstanceAddr| input.state.departing.get(addr).copied().unwrap_or(input.now);

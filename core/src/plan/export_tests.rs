@@ -1,6 +1,6 @@
 use super::*;
 use crate::codec::Format;
-use crate::model::{LeaseId, RawRecord, ServiceKey, Tags};
+use crate::model::{LOOKS, LeaseId, RawRecord, ServiceKey, Tags};
 use crate::plan::departure::{Departure, Evidence};
 use jiff::SignedDuration;
 
@@ -432,3 +432,30 @@ fn a_record_that_nobody_would_read_is_not_written() {
 
 #[path = "export_guard_tests.rs"]
 mod guard;
+
+/// The times at which a plan looked at a record, for so many records: half of them of endpoints that are there, a
+/// quarter of endpoints that ended, and a quarter of another RegisteredService.
+fn looks_at(records: usize) -> usize {
+    let address = |n: usize| format!("10.0.{}.{}:80", n / 250, n % 250 + 1);
+    let mut scene = Scene::with_endpoints(&[]);
+    for n in 0..records {
+        let owner = if n % 4 == 1 { "c1/shop/canary" } else { "c1/shop/echo" };
+        scene = scene.own(&address(n), owner);
+        if n % 4 != 2 {
+            scene.endpoints.insert(addr(&address(n)));
+        }
+    }
+    LOOKS.set(0);
+    assert_eq!(
+        scene.plan().ops.len(),
+        records / 2,
+        "an update for each of the other's, and a delete for each that ended"
+    );
+    LOOKS.get()
+}
+
+#[test]
+fn the_work_of_a_plan_grows_as_the_number_of_records() {
+    let (few, many) = (looks_at(100), looks_at(1000));
+    assert!(few >= 100 && many <= 10 * few, "{few} looks for 100 records, {many} for 1,000");
+}
