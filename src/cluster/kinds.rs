@@ -193,7 +193,7 @@ impl Watched for Service {
             return Vec::new();
         }
         let mut events = cluster_ips_change(view, &key, &service.cluster_ips);
-        view.services.insert(key.clone(), Arc::new(service));
+        view.services.put(key.clone(), service);
         events.push(ClusterEvent::Service(key));
         events
     }

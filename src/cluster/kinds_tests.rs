@@ -21,7 +21,7 @@ fn cluster_ips_follow_their_services_and_affect_whoever_looks_at_them() {
     let events = put::<Service>(&mut view, service("10.96.0.1"));
     let changed = ClusterEvent::Addresses(ips(&["10.96.0.1"]));
     assert_eq!(events, [changed.clone(), ClusterEvent::Service(echo.clone())]);
-    assert_eq!(view.services[&echo].external_ips, ips(&["192.0.2.7", "192.0.2.8"]));
+    assert_eq!(view.services.get(&echo).unwrap().external_ips, ips(&["192.0.2.7", "192.0.2.8"]));
     put::<Service>(&mut view, service("10.96.0.2"));
     assert_eq!(view.cluster_ips.iter().copied().collect::<Vec<_>>(), ips(&["10.96.0.2"]));
     assert_eq!(put::<Service>(&mut view, service("None")).len(), 2);

@@ -1,7 +1,7 @@
 //! The near side's door: the operator's requests to the Kubernetes API, except those for its Lease, go through here.
 //!
-//! - [`view`]: the in-memory picture of the cluster, with [`pods`] by address, [`slices`] by Service and owner, and the
-//!   cluster's own [`networks`].
+//! - [`view`]: the in-memory picture of the cluster, with [`pods`] by address, [`services`] by owner, [`slices`] by
+//!   Service and owner, and the cluster's own [`networks`].
 //! - [`index`] and [`interest`]: the RegisteredServices that a change affects.
 //! - [`watch`]: keeps the view true; [`kinds`]: the effect of each kind on it.
 //! - [`convert`]: API objects ↔ the model's nouns.
@@ -28,6 +28,7 @@ pub mod interest;
 pub mod kinds;
 pub mod networks;
 pub mod pods;
+pub mod services;
 pub mod slices;
 mod status_patch;
 pub mod status_queue;

@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{ObjectKey, ServiceKey, ServiceView, Slice};
+use twinspan_core::model::{ObjectKey, ServiceKey, Slice};
 
 use super::convert::{NamespaceView, SecretView};
 use super::index::Index;
 use super::networks::{Networks, Range};
 use super::pods::Pods;
+use super::services::Services;
 use super::slices::Slices;
 use super::status_queue::Object;
 use crate::api::{RegisteredService, ServiceRegistry, Unreadable};
@@ -117,7 +118,7 @@ pub struct ClusterView {
     pub unreadable_registries: BTreeMap<String, Arc<Unreadable>>,
     /// ServiceRegistries that a re-list did not name: nobody saw how they went.
     pub vanished_registries: BTreeSet<String>,
-    pub services: BTreeMap<ServiceKey, Arc<ServiceView>>,
+    pub services: Services,
     /// The ClusterIPs of all Services: ServiceCIDRs may be wrong, or not served.
     pub cluster_ips: BTreeSet<IpAddr>,
     pub namespaces: BTreeMap<String, Arc<NamespaceView>>,
@@ -236,15 +237,6 @@ impl ClusterView {
 
     pub fn listings(&self, service: &ServiceKey) -> u64 {
         self.listings.get(service).copied().unwrap_or_default()
-    }
-
-    /// Services that were created for a RegisteredService.
-    pub fn services_of_owner(&self, namespace: &str, uid: &str) -> Vec<Arc<ServiceView>> {
-        let first = ServiceKey::new(namespace, "");
-        let here = self.services.range(first..).take_while(|(key, _)| key.namespace == namespace);
-        here.filter(|(_, service)| service.owner_uid.as_deref() == Some(uid))
-            .map(|(_, service)| service.clone())
-            .collect()
     }
 
     /// The endpoints of the API server's own Service changed. Returns the affected ranges.

@@ -166,7 +166,7 @@ async fn an_opening_that_is_not_answered_is_tried_again() {
 async fn a_page_that_is_not_answered_is_asked_for_again() {
     let bench = watch(Api::<Service>::all, [Answer::Nothing, list(7, &[service("a", 1)]), Answer::Silent(vec![])]);
     assert_eq!(bench.after(62).await, owned(&[(0, "list"), (60, "list"), (60, "watch 7")]));
-    assert!(bench.watches.view().services.contains_key(&ServiceKey::new("shop", "a")));
+    assert!(bench.watches.view().services.get(&ServiceKey::new("shop", "a")).is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,7 +40,7 @@ async fn fill(bench: &mut Bench) {
             .put(&format!("/apis/twinspan.dev/v1alpha1/namespaces/shop/registeredservices/{name}"), object.clone());
         let object: RegisteredService = serde_json::from_value(object).unwrap();
         let mut view = bench.views.cluster();
-        view.services.insert(key(n), Arc::new(service));
+        view.services.put(key(n), service);
         view.index.put(&key(n), &object);
         view.registered_services.insert(key(n), Arc::new(object));
     }

@@ -302,7 +302,7 @@ impl Bench {
     pub fn put_service(&self, service: &Value) {
         let service = convert::service(&parse::<Service>(service.clone()));
         let mut view = self.controller.views.cluster();
-        view.services.insert(ServiceKey::new("shop", &service.name), Arc::new(service));
+        view.services.put(ServiceKey::new("shop", &service.name), service);
     }
 
     pub fn remove_service(&self) {

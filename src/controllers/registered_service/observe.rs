@@ -190,7 +190,7 @@ fn cluster_facts(
         },
         our_slices: owned.chain(strays.slices).collect(),
         strays_until: strays.until,
-        created_services: view.services_of_owner(&key.namespace, uid),
+        created_services: view.services.of_owner(&key.namespace, uid),
         trust: view.networks.trust(),
         ..ClusterFacts::default()
     };

@@ -116,7 +116,7 @@ impl Given {
                     "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}]},
             });
             let service = convert::service(&object::<Service>(default, given));
-            view.services.insert(ServiceKey::new("shop", &service.name), Arc::new(service));
+            view.services.put(ServiceKey::new("shop", &service.name), service);
         }
         for (version, given) in self.slices.iter().enumerate() {
             view.slices.put(&given.namespace, convert::slice(given.object(version + 1, &self.pods)));
