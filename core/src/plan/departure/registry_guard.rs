@@ -24,7 +24,7 @@ pub const REGISTRY_HOLD: SignedDuration = SignedDuration::from_secs(300);
 /// The guard over all services of one registry, while this process leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistryGuard {
-    services: BTreeMap<ServiceKey, ServiceDeletions>,
+    services: Reports,
     hold: Option<Running>,
     /// The hold of an earlier process, while the services may still report its deletions.
     resumable: Option<Running>,
@@ -44,6 +44,42 @@ pub struct RegistryGuard {
     remaining: usize,
     /// Whether the hold is also one of the deletions of RegisteredServices that are gone.
     holds_gone: bool,
+}
+
+/// The last report of each service. Nearly all say that nothing is deleted, and no report costs a look at those.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Reports {
+    all: BTreeMap<ServiceKey, ServiceDeletions>,
+    /// The services that delete something, or hold it.
+    deleting: BTreeSet<ServiceKey>,
+    /// All instances of the RegisteredServices that are there.
+    known: usize,
+}
+
+impl Reports {
+    fn get(&self, service: &ServiceKey) -> Option<&ServiceDeletions> {
+        self.all.get(service)
+    }
+
+    /// Takes a report; `None` forgets the service.
+    fn set(&mut self, service: &ServiceKey, report: Option<ServiceDeletions>) {
+        self.known += report.as_ref().map_or(0, ServiceDeletions::instances);
+        let deletes = report.as_ref().is_some_and(|own| !own.held.is_empty() || !own.deleted.is_empty());
+        let before = match report {
+            Some(report) => self.all.insert(service.clone(), report),
+            None => self.all.remove(service),
+        };
+        self.known -= before.map_or(0, |before| before.instances());
+        if deletes {
+            self.deleting.insert(service.clone());
+        } else {
+            self.deleting.remove(service);
+        }
+    }
+
+    fn deleting(&self) -> impl Iterator<Item = (&ServiceKey, &ServiceDeletions)> {
+        self.deleting.iter().filter_map(|service| self.all.get_key_value(service))
+    }
 }
 
 /// The deletions of one service, as it reports them.
@@ -86,6 +122,11 @@ pub fn is_mass(gone: usize, remaining: usize) -> bool {
 }
 
 impl ServiceDeletions {
+    /// The instances of a RegisteredService that is there.
+    fn instances(&self) -> usize {
+        if self.remaining.is_none() { self.known } else { 0 }
+    }
+
     /// Deletions that were carried out and still count.
     fn counted(&self, now: Timestamp) -> usize {
         self.deleted.iter().filter(|(end, _)| now < **end).map(|(_, count)| count).sum()
@@ -102,21 +143,14 @@ impl RegistryGuard {
     /// Takes the report of one service; `None` if the service is gone. Returns whether a hold began or ended, in which
     /// case every service must be reconciled.
     pub fn report(&mut self, service: &ServiceKey, deletions: Option<ServiceDeletions>, at: Moment) -> bool {
-        if deletions.is_none() && !self.services.contains_key(service) {
+        if deletions.is_none() && self.services.get(service).is_none() {
             // Every service sends this report to every registry that it does not refer to.
             return false;
         }
         let ended = self.end(at);
         let before = (self.hold, self.holds_gone);
         self.note_gone(service, deletions.as_ref(), at.now);
-        match deletions {
-            Some(deletions) if deletions != ServiceDeletions::default() => {
-                self.services.insert(service.clone(), deletions);
-            }
-            _ => {
-                self.services.remove(service);
-            }
-        }
+        self.services.set(service, deletions.filter(|deletions| *deletions != ServiceDeletions::default()));
         self.follow(service, at.now);
         if self.unreleased() == 0 {
             self.hold = None;
@@ -210,8 +244,8 @@ impl RegistryGuard {
     }
 
     fn limit_reached(&self, now: Timestamp) -> bool {
-        let (mut going, mut known, mut left_behind) = (0, 0, 0);
-        for (service, own) in &self.services {
+        let (mut going, mut known, mut left_behind) = (0, self.services.known, 0);
+        for (service, own) in self.services.deleting() {
             let let_go = self.released_by_timeout.get(service).map_or(0, BTreeSet::len);
             let held = own.held.len().saturating_sub(let_go);
             if own.remaining.is_some() {
@@ -219,7 +253,7 @@ impl RegistryGuard {
                 continue;
             }
             let here = own.counted(now) + held;
-            (going, known) = (going + here, known + own.known.max(here));
+            (going, known) = (going + here, known + here.saturating_sub(own.known));
         }
         let instances = going >= REGISTRY_MIN && going * 100 > known * REGISTRY_PERCENT;
         instances || (left_behind > 0 && self.is_mass())
@@ -232,7 +266,7 @@ impl RegistryGuard {
             let counts = |item: &&String| !released.iter().flatten().any(|items| items.contains(*item));
             own.held.iter().filter(counts).count()
         };
-        self.services.iter().filter(|(_, own)| self.concerns(own)).map(of).sum()
+        self.services.deleting().filter(|(_, own)| self.concerns(own)).map(of).sum()
     }
 
     /// Releases every held deletion if the hash names exactly this hold and this set.
@@ -242,7 +276,7 @@ impl RegistryGuard {
             let of_set = held::hash_of_set(self.named());
             return if hash == of_set { Approval::NamesSetOnly { hash: current } } else { Approval::Other };
         }
-        self.released = self.services.iter().map(|(service, own)| (service.clone(), own.held.clone())).collect();
+        self.released = self.services.deleting().map(|(service, own)| (service.clone(), own.held.clone())).collect();
         (self.hold, self.holds_gone) = (None, false);
         self.resumable = None;
         Approval::Released
@@ -290,13 +324,13 @@ impl RegistryGuard {
     }
 
     fn named(&self) -> impl Iterator<Item = String> {
-        let concerned = self.services.iter().filter(|(_, own)| self.concerns(own));
+        let concerned = self.services.deleting().filter(|(_, own)| self.concerns(own));
         concerned.flat_map(|(service, own)| own.held.iter().map(move |item| format!("{service} {item}")))
     }
 
     /// The number of deletions that are held for now.
     pub fn deletions(&self) -> usize {
-        self.services.values().filter(|own| self.concerns(own)).map(|own| own.held.len()).sum()
+        self.services.deleting().filter(|(_, own)| self.concerns(own)).map(|(_, own)| own.held.len()).sum()
     }
 }
 

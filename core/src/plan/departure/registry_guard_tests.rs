@@ -45,6 +45,25 @@ fn the_registry_as_a_whole_holds_what_each_service_would_let_go() {
     assert_eq!(counts(&service.decide(300)), (1, 0));
 }
 
+#[test]
+fn reports_that_delete_nothing_are_only_summed_up() {
+    let mut registry = RegistryGuard::default();
+    let key = |n: usize| ServiceKey::new("ns", format!("s-{n:02}"));
+    for round in 0..3 {
+        for n in 0..30 {
+            let held = BTreeSet::from_iter((n < round).then(|| "import 10.0.0.1:80".to_owned()));
+            let own = ServiceDeletions { known: n + round, held, ..ServiceDeletions::default() };
+            registry.report(&key(n), Some(own), moment(0));
+        }
+        assert_eq!(registry.services.known, (0..30).map(|n| n + round).sum::<usize>());
+        assert_eq!(registry.services.deleting().count(), round);
+    }
+    registry.report(&key(29), None, moment(0));
+    let gone = ServiceDeletions { known: 30, remaining: Some(28), ..ServiceDeletions::default() };
+    registry.report(&key(28), Some(gone), moment(0));
+    assert_eq!(registry.services.known, (0..28).map(|n| n + 2).sum::<usize>(), "one is gone, and one says so itself");
+}
+
 /// 20 services that hold one instance each.
 fn twenty() -> (RegistryGuard, Vec<(ServiceKey, ServiceDeletions)>) {
     let mut registry = RegistryGuard::default();
