@@ -25,6 +25,8 @@ pub const RECORDS_PER_LEASE: usize = 500;
 const LEASES: u32 = 1024;
 /// Leases that one search for room may find refused.
 const REFUSED_AT_ONCE: usize = 4;
+/// A search for room begins anew from the first lease after this time.
+const FULL_FOR: Duration = Duration::from_secs(1);
 /// The deadline of the wait for another task's grant.
 const TURN: Duration = Duration::from_secs(15);
 
@@ -68,6 +70,10 @@ pub struct LeasePool {
     /// The TTL in the server's last answer to a grant; the server may grant a longer one than requested.
     granted_seconds: Mutex<Option<i64>>,
     leases: Mutex<BTreeMap<LeaseId, Lease>>,
+    /// The IDs of leases with our TTL, in the order in which they are filled.
+    in_order: Vec<LeaseId>,
+    /// A search for room found the first so many leases full, and when.
+    full: Mutex<Option<(Instant, usize)>>,
     /// The IDs of leases with our TTL and with former ones.
     ids: Mutex<BTreeMap<i64, BTreeSet<LeaseId>>>,
     /// Notified when a live lease begins to carry records, or another task has kept it alive.
@@ -107,30 +113,38 @@ impl Drop for Room<'_> {
 
 impl LeasePool {
     pub fn new(cluster_id: &str, registry: &str, layout: &Layout, ttl_seconds: i64) -> Self {
-        let pool = Self {
+        let mut pool = Self {
             seed: format!("{cluster_id}\n{registry}\n{}\n{}", layout.format().as_str(), layout.prefix()),
             ttl_seconds,
+            in_order: Vec::new(),
+            full: Mutex::default(),
             granted_seconds: Mutex::default(),
             leases: Mutex::default(),
             ids: Mutex::default(),
             in_use: Notify::new(),
         };
-        pool.set_former(&[]);
+        pool.in_order = pool.ids_of(ttl_seconds).collect();
+        lock(&pool.ids).insert(ttl_seconds, pool.in_order.iter().copied().collect());
         pool
     }
 
     /// Takes the TTLs of earlier settings, on whose leases own records may still hang.
     pub fn set_former(&self, ttls: &[i64]) {
         let mut ids = lock(&self.ids);
-        ids.retain(|ttl, _| ttls.contains(ttl));
-        for ttl in ttls.iter().chain([&self.ttl_seconds]) {
-            ids.entry(*ttl).or_insert_with(|| (0..LEASES).map(|n| self.id_of(*ttl, n)).collect());
+        ids.retain(|ttl, _| ttls.contains(ttl) || *ttl == self.ttl_seconds);
+        for ttl in ttls {
+            ids.entry(*ttl).or_insert_with(|| self.ids_of(*ttl).collect());
         }
     }
 
     /// The n-th lease's ID: positive, and the same for every replica with the same settings.
+    #[cfg(test)]
     pub fn id(&self, n: u32) -> LeaseId {
         self.id_of(self.ttl_seconds, n)
+    }
+
+    fn ids_of(&self, ttl_seconds: i64) -> impl Iterator<Item = LeaseId> {
+        (0..LEASES).map(move |n| self.id_of(ttl_seconds, n))
     }
 
     fn id_of(&self, ttl_seconds: i64, n: u32) -> LeaseId {
@@ -194,9 +208,26 @@ impl LeasePool {
 
     fn reserve(&self, carried: impl Fn(LeaseId) -> usize, wanted: usize) -> Option<Room<'_>> {
         let now = Instant::now();
+        // Many records at once must not ask each full lease again; room that records gave back is found soon.
+        let mut full = lock(&self.full);
+        let (since, first) = full.filter(|(at, _)| *at + FULL_FOR > now).unwrap_or((now, 0));
+        let (filled, open) = self.in_order.split_at(first);
+        let found = self.reserve_on(open, &carried, wanted).map(|(n, room)| (first + n, room));
+        let found = found.or_else(|| self.reserve_on(filled, &carried, wanted));
+        *full = found.as_ref().map(|(n, _)| (since, *n));
+        found.map(|(_, room)| room)
+    }
+
+    /// Room on the first of these leases that has some, and its place among them.
+    fn reserve_on(
+        &self,
+        ids: &[LeaseId],
+        carried: impl Fn(LeaseId) -> usize,
+        wanted: usize,
+    ) -> Option<(usize, Room<'_>)> {
+        let now = Instant::now();
         let mut leases = lock(&self.leases);
-        for n in 0..LEASES {
-            let id = self.id(n);
+        for (n, id) in ids.iter().copied().enumerate() {
             let lease = leases.entry(id).or_default();
             if lease.refused_until.is_some_and(|until| until > now) {
                 continue;
@@ -205,7 +236,7 @@ impl LeasePool {
             let records = RECORDS_PER_LEASE.saturating_sub(used + lease.reserved).min(wanted.max(1));
             if records > 0 {
                 lease.reserved += records;
-                return Some(Room { pool: self, lease: id, records });
+                return Some((n, Room { pool: self, lease: id, records }));
             }
         }
         None

@@ -57,6 +57,26 @@ async fn concurrent_writes_never_share_room_nor_a_grant() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn full_leases_are_asked_once_a_second_and_their_room_counts_again() {
+    let server = FakeEtcd::new();
+    let (registry, main) = (server.connect().await.unwrap(), pool("c", "main", "p", 60));
+    let (asked, carried) = (AtomicUsize::new(0), AtomicUsize::new(500));
+    let count = |id: LeaseId| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        if (0..100).any(|n| main.id(n) == id) { carried.load(Ordering::Relaxed) } else { 0 }
+    };
+    let mut on = Vec::new();
+    for _ in 0..50 {
+        on.push(main.room(registry.as_ref(), count, 1).await.unwrap().lease);
+    }
+    assert!(on.iter().all(|lease| *lease == main.id(100)));
+    assert_eq!(asked.load(Ordering::Relaxed), 101 + 49, "100 full leases, and the one with room each time");
+    carried.store(499, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(main.room(registry.as_ref(), count, 1).await.unwrap().lease, main.id(0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_grant_that_fails_fails_for_all_that_waited_and_is_tried_again_later() {
     let server = FakeEtcd::new();
     let (registry, main) = (server.connect().await.unwrap(), pool("c", "main", "p", 60));
