@@ -1,10 +1,11 @@
 //! The queue: the time at which each RegisteredService is reconciled.
 //!
-//! Owns pace and retries. The first change of a quiet service is reconciled immediately, a busy service at most every
-//! [`PACE`]. Each service has one pass at a time, and all services run concurrently, so that a slow answer for one
-//! delays no other. Failures back off and are retried for ever. Refuses to know what a pass does.
+//! Owns pace and retries. The first changes of a quiet service are reconciled immediately, a busy service at most every
+//! [`PACE`]: a service has [`BURST`] passes in hand, and gets one back for each [`PACE`]. A change of everything spends
+//! no pass in hand. Each service has one pass at a time, and all services run concurrently, so that a slow answer for
+//! one delays no other. Failures back off and are retried for ever. Refuses to know what a pass does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -19,8 +20,11 @@ use twinspan_core::model::ServiceKey;
 use crate::env::Env;
 use crate::tasks;
 
-/// Least time between the starts of two passes over one service.
+/// Least time between the starts of two passes over one service that is busy.
 pub const PACE: Duration = Duration::from_millis(200);
+/// Passes that a quiet service may have one after the other: a server that leaves costs two, and a rolling update a few
+/// in a second.
+pub const BURST: u32 = 10;
 /// First wait after a failure; it doubles with each further failure.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait after failures.
@@ -59,17 +63,38 @@ impl From<Action> for Finished {
     }
 }
 
+/// A service that changed.
+#[derive(Debug)]
+struct Mark {
+    key: ServiceKey,
+    at: Timestamp,
+    /// Whether everything changed, perhaps for the second time in a moment.
+    with_all: bool,
+}
+
 /// Enqueues services that changed.
 #[derive(Clone, Debug)]
 pub struct Enqueuer {
     env: Env,
-    sender: mpsc::UnboundedSender<(ServiceKey, Timestamp)>,
+    sender: mpsc::UnboundedSender<Mark>,
 }
 
 impl Enqueuer {
     pub fn enqueue(&self, key: &ServiceKey) {
+        self.mark(key, false);
+    }
+
+    fn mark(&self, key: &ServiceKey, with_all: bool) {
         // The receiver is dropped only while the process ends.
-        let _ = self.sender.send((key.clone(), self.env.now()));
+        let _ = self.sender.send(Mark { key: key.clone(), at: self.env.now(), with_all });
+    }
+
+    /// Enqueues the services of a registry, or of everything: several such changes within [`PACE`] are one pass over
+    /// each, after the first.
+    pub fn enqueue_round<'a>(&self, keys: impl IntoIterator<Item = &'a ServiceKey>) {
+        for key in keys {
+            self.mark(key, true);
+        }
     }
 
     pub fn enqueue_all<'a>(&self, keys: impl IntoIterator<Item = &'a ServiceKey>) {
@@ -82,7 +107,9 @@ impl Enqueuer {
 /// The enqueuer, and the queue that it fills.
 pub fn new(env: Env) -> (Enqueuer, Queue) {
     let (sender, marks) = mpsc::unbounded_channel();
-    (Enqueuer { env: env.clone(), sender }, Queue { env, marks, entries: BTreeMap::new(), delays: DelayQueue::new() })
+    let queue =
+        Queue { env: env.clone(), marks, entries: BTreeMap::new(), due: VecDeque::new(), delays: DelayQueue::new() };
+    (Enqueuer { env, sender }, queue)
 }
 
 #[derive(Debug)]
@@ -93,16 +120,30 @@ struct Entry {
     /// The time of the first change that a pass has seen; while a pass runs, and afterwards if it left the change
     /// unanswered.
     in_flight_since: Option<Timestamp>,
-    scheduled: Option<(delay_queue::Key, Instant)>,
+    scheduled: Option<Scheduled>,
     started: Option<Instant>,
+    /// The time at which all passes are in hand again.
+    full_at: Option<Instant>,
+    /// Whether each change that no pass has seen yet was one of everything.
+    with_all: bool,
     failures: u32,
+}
+
+/// The next pass over a service.
+#[derive(Clone, Copy, Debug)]
+enum Scheduled {
+    /// As soon as the changes are seen that wait.
+    Due,
+    At(delay_queue::Key, Instant),
 }
 
 #[derive(Debug)]
 pub struct Queue {
     env: Env,
-    marks: mpsc::UnboundedReceiver<(ServiceKey, Timestamp)>,
+    marks: mpsc::UnboundedReceiver<Mark>,
     entries: BTreeMap<ServiceKey, Entry>,
+    /// Services whose pass is due now: a timer would be up to a millisecond late.
+    due: VecDeque<ServiceKey>,
     delays: DelayQueue<ServiceKey>,
 }
 
@@ -110,7 +151,7 @@ impl Queue {
     /// The services that were enqueued since the last call.
     #[cfg(test)]
     pub fn take_enqueued(&mut self) -> Vec<ServiceKey> {
-        std::iter::from_fn(|| self.marks.try_recv().ok()).map(|(key, _)| key).collect()
+        std::iter::from_fn(|| self.marks.try_recv().ok()).map(|mark| mark.key).collect()
     }
 
     /// Runs passes until it is stopped. A pass gets its service and the time of the change that led to it.
@@ -122,19 +163,18 @@ impl Queue {
         let mut running = JoinSet::new();
         loop {
             for _ in 0..CHANGES_IN_A_ROW {
-                let Ok((key, at)) = self.marks.try_recv() else { break };
-                self.marked(key, at);
+                let Ok(mark) = self.marks.try_recv() else { break };
+                self.marked(mark);
+            }
+            while let Some(key) = self.due.pop_front() {
+                self.start(&key, &pass, &mut running);
             }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 Some(due) = self.delays.next() => {
                     let key = due.into_inner();
-                    if let Some(triggered) = self.start(&key) {
-                        let pass = pass(key.clone(), triggered);
-                        let pass = async move { (key, tasks::unbroken("pass", pass).await) };
-                        self.env.spawn_in(&mut running, pass);
-                    }
+                    self.start(&key, &pass, &mut running);
                 }
                 Some(ended) = running.join_next() => {
                     // A panic in one pass must not affect the others. Nothing aborts a pass here.
@@ -143,7 +183,7 @@ impl Queue {
                     }
                 }
                 mark = self.marks.recv() => match mark {
-                    Some((key, at)) => self.marked(key, at),
+                    Some(mark) => self.marked(mark),
                     None => break,
                 },
             }
@@ -154,34 +194,48 @@ impl Queue {
         let _ = tokio::time::timeout(DRAIN, drain).await;
     }
 
-    fn marked(&mut self, key: ServiceKey, at: Timestamp) {
-        let now = Instant::now();
+    fn marked(&mut self, Mark { key, at, with_all }: Mark) {
         let entry = self.entries.entry(key.clone()).or_insert(Entry {
             running: false,
             changed: None,
             in_flight_since: None,
             scheduled: None,
             started: None,
+            full_at: None,
+            with_all,
             failures: 0,
         });
+        entry.with_all = with_all && (entry.with_all || entry.changed.is_none());
         entry.changed.get_or_insert(at);
         if !entry.running {
-            let at = entry.started.map_or(now, |started| now.max(started + PACE));
-            schedule(&mut self.delays, entry, key, at);
+            let at = entry.earliest(Instant::now());
+            self.schedule(key, at);
         }
     }
 
-    fn start(&mut self, key: &ServiceKey) -> Option<Timestamp> {
+    /// Starts the pass that is due.
+    fn start<F, Fut>(
+        &mut self,
+        key: &ServiceKey,
+        pass: &F,
+        running: &mut JoinSet<(ServiceKey, Result<Finished, String>)>,
+    ) where
+        F: Fn(ServiceKey, Timestamp) -> Fut,
+        Fut: Future<Output = Finished> + Send + 'static,
+    {
         let now = self.env.now();
-        let entry = self.entries.get_mut(key)?;
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let started = Instant::now();
         entry.scheduled = None;
         entry.running = true;
-        entry.started = Some(Instant::now());
+        entry.started = Some(started);
+        entry.full_at = Some(entry.full_at.map_or(started, |at| at.max(started)) + PACE);
         // A change that an earlier pass left unanswered is older than later ones.
         let triggered = entry.in_flight_since.or(entry.changed).unwrap_or(now);
         entry.changed = None;
         entry.in_flight_since = Some(triggered);
-        Some(triggered)
+        let (key, pass) = (key.clone(), pass(key.clone(), triggered));
+        self.env.spawn_in(running, async move { (key, tasks::unbroken("pass", pass).await) });
     }
 
     fn ended(&mut self, key: ServiceKey, Finished { action, keep_trigger_time }: Finished) {
@@ -190,34 +244,53 @@ impl Queue {
         entry.running = false;
         entry.in_flight_since = entry.in_flight_since.filter(|_| keep_trigger_time);
         entry.failures = if action == Action::Retry { entry.failures + 1 } else { 0 };
-        match action {
-            Action::Forget if entry.changed.is_none() => {
+        let changed = entry.changed.is_some().then(|| entry.earliest(now));
+        let again = match action {
+            Action::Forget if changed.is_none() => {
                 self.entries.remove(&key);
                 return;
             }
-            Action::Await | Action::Forget => {}
-            Action::RequeueAfter(wait) => schedule(&mut self.delays, entry, key.clone(), now + wait),
-            Action::Retry => {
-                let wait = self.env.backoff(entry.failures, BACKOFF, BACKOFF_CAP);
-                schedule(&mut self.delays, entry, key.clone(), now + wait);
-            }
+            Action::Await | Action::Forget => None,
+            Action::RequeueAfter(wait) => Some(now + wait),
+            Action::Retry => Some(now + self.env.backoff(entry.failures, BACKOFF, BACKOFF_CAP)),
+        };
+        if let Some(at) = again.into_iter().chain(changed).min() {
+            self.schedule(key, at);
         }
-        if entry.changed.is_some() {
-            let at = entry.started.map_or(now, |started| now.max(started + PACE));
-            schedule(&mut self.delays, entry, key, at);
+    }
+
+    /// Schedules a pass; an earlier time replaces a later one.
+    fn schedule(&mut self, key: ServiceKey, at: Instant) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let is_due = at <= Instant::now();
+        match entry.scheduled {
+            Some(Scheduled::Due) => {}
+            Some(Scheduled::At(_, before)) if before <= at => {}
+            Some(Scheduled::At(delayed, _)) if is_due => {
+                self.delays.remove(&delayed);
+                entry.scheduled = Some(Scheduled::Due);
+                self.due.push_back(key);
+            }
+            Some(Scheduled::At(delayed, _)) => {
+                self.delays.reset_at(&delayed, at);
+                entry.scheduled = Some(Scheduled::At(delayed, at));
+            }
+            None if is_due => {
+                entry.scheduled = Some(Scheduled::Due);
+                self.due.push_back(key);
+            }
+            None => entry.scheduled = Some(Scheduled::At(self.delays.insert_at(key, at), at)),
         }
     }
 }
 
-/// Schedules a pass; an earlier time replaces a later one.
-fn schedule(delays: &mut DelayQueue<ServiceKey>, entry: &mut Entry, key: ServiceKey, at: Instant) {
-    match &entry.scheduled {
-        Some((_, due)) if *due <= at => {}
-        Some((scheduled, _)) => {
-            delays.reset_at(scheduled, at);
-            entry.scheduled = Some((*scheduled, at));
-        }
-        None => entry.scheduled = Some((delays.insert_at(key, at), at)),
+impl Entry {
+    /// The earliest start of the pass that its changes ask for.
+    fn earliest(&self, now: Instant) -> Instant {
+        let paced = if self.with_all { self.started.map(|started| started + PACE) } else { None };
+        // The last pass in hand may be spent.
+        let in_hand = self.full_at.and_then(|full| (full + PACE).checked_sub(PACE * BURST));
+        now.max(paced.unwrap_or(now)).max(in_hand.unwrap_or(now))
     }
 }
 
@@ -273,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_change_of_a_quiet_service_is_at_once_and_a_busy_one_is_paced() {
+    async fn the_first_changes_of_a_quiet_service_are_at_once_and_a_busy_one_is_paced() {
         let bench = bench(Duration::ZERO, |_| Action::Await);
         for _ in 0..50 {
             bench.enqueue("busy");
@@ -281,9 +354,26 @@ mod tests {
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
         let times = bench.times("busy");
-        assert!(times[0] < 5, "{times:?}");
-        assert!(times.windows(2).all(|w| w[1] - w[0] >= 200), "{times:?}");
-        assert!((3..=4).contains(&times.len()), "half a second of churn: {times:?}");
+        let (first, paced) = times.split_at(10);
+        assert!(first.iter().zip(0..).all(|(time, n)| *time == 10 * n), "without waiting for a timer: {times:?}");
+        assert!(paced.windows(2).all(|w| w[1] - w[0] >= 200), "{times:?}");
+        assert_eq!(paced.len(), 3, "half a second of churn: {times:?}");
+        bench.stop.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_of_everything_in_a_row_are_one_pass_and_keep_no_other_change_waiting() {
+        let bench = bench(Duration::ZERO, |_| Action::Await);
+        let keys = ["a", "b"].map(|name| ServiceKey::new("ns", name));
+        for _ in 0..5 {
+            bench.enqueuer.enqueue_round(&keys);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bench.enqueue("b");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let paced = [0, 200].map(|from| from..from + 2);
+        assert!(bench.times("a").iter().zip(&paced).all(|(time, at)| at.contains(time)), "{:?}", bench.times("a"));
+        assert_eq!((bench.times("a").len(), bench.times("b")), (2, vec![0, 50]));
         bench.stop.cancel();
     }
 

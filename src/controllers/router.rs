@@ -91,7 +91,7 @@ impl Router {
             }
             ClusterEvent::ServiceRegistry(name) => {
                 self.send(Command::Reconcile(name.clone()));
-                self.enqueuer.enqueue_all(view.index.of_registry(name));
+                self.enqueuer.enqueue_round(view.index.of_registry(name));
                 drop(view);
                 // A RegisteredService that moved away may have records there under a name that is not allowed any more.
                 self.enqueue_owners(name);
@@ -162,7 +162,7 @@ impl Router {
             RegistryEvent::State { registry } => {
                 // A session may begin before the view is complete, and no pass.
                 if self.views.cluster().unsynced().is_empty() {
-                    self.enqueuer.enqueue_all(self.views.cluster().index.of_registry(&registry));
+                    self.enqueuer.enqueue_round(self.views.cluster().index.of_registry(&registry));
                     self.enqueue_owners(&registry);
                 }
                 self.send(Command::Report(registry));
@@ -173,7 +173,7 @@ impl Router {
     /// Enqueues the owners of records in a registry, whatever they refer to now.
     fn enqueue_owners(&self, registry: &str) {
         for handle in self.views.registries.all().iter().filter(|handle| handle.name == registry) {
-            self.enqueuer.enqueue_all(&handle.owners());
+            self.enqueuer.enqueue_round(&handle.owners());
         }
     }
 
@@ -201,13 +201,13 @@ impl Router {
     fn reconcile_everything(&self) {
         {
             let view = self.views.cluster();
-            self.enqueuer.enqueue_all(view.index.all());
-            self.enqueuer.enqueue_all(view.unreadable_services.keys());
+            self.enqueuer.enqueue_round(view.index.all());
+            self.enqueuer.enqueue_round(view.unreadable_services.keys());
             // Slices may tell of RegisteredServices that are gone.
-            self.enqueuer.enqueue_all(view.slices.keepers());
+            self.enqueuer.enqueue_round(view.slices.keepers());
         }
         for handle in self.views.registries.all() {
-            self.enqueuer.enqueue_all(&handle.owners());
+            self.enqueuer.enqueue_round(&handle.owners());
         }
         self.send(Command::ReconcileAll);
     }
