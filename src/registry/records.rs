@@ -48,9 +48,11 @@ pub struct Counts {
 pub struct RecordStore {
     layout: Layout,
     cluster_id: String,
-    names: BTreeMap<Box<[u8]>, BTreeMap<RecordKey, Arc<Record>>>,
+    /// By name; a snapshot shares the records of its name until one of them changes.
+    names: BTreeMap<Box<[u8]>, Arc<BTreeMap<RecordKey, Arc<Record>>>>,
     own: BTreeMap<ServiceKey, BTreeSet<RecordKey>>,
-    leases: BTreeMap<LeaseId, usize>,
+    /// The own and healed records of this cluster on each lease.
+    leases: BTreeMap<LeaseId, BTreeSet<RecordKey>>,
     counts: Counts,
 }
 
@@ -91,15 +93,9 @@ impl RecordStore {
         self.layout.ranges(&names)
     }
 
-    /// The leases of own and healed records of this cluster, with the number of records on each.
-    pub fn leases(&self) -> &BTreeMap<LeaseId, usize> {
+    /// The leases of own and healed records of this cluster, with the records on each.
+    pub fn leases(&self) -> &BTreeMap<LeaseId, BTreeSet<RecordKey>> {
         &self.leases
-    }
-
-    /// The own and healed records on a lease.
-    pub fn own_on_lease(&self, lease: LeaseId) -> Vec<RecordKey> {
-        let own = self.own.values().flatten();
-        own.filter(|key| self.get(key).is_some_and(|record| record.lease == lease)).cloned().collect()
     }
 
     /// Every own record of a RegisteredService, under any name.
@@ -107,7 +103,7 @@ impl RecordStore {
         self.own.get(service).into_iter().flatten().filter_map(|key| self.get(key))
     }
 
-    pub fn of_name(&self, name: &[u8]) -> BTreeMap<RecordKey, Arc<Record>> {
+    pub fn of_name(&self, name: &[u8]) -> Arc<BTreeMap<RecordKey, Arc<Record>>> {
         self.names.get(name).cloned().unwrap_or_default()
     }
 
@@ -118,9 +114,10 @@ impl RecordStore {
     /// The records of a range, in key order.
     pub fn in_range(&self, range: &Range) -> Box<dyn Iterator<Item = &Arc<Record>> + '_> {
         match range {
-            Range::Everything => Box::new(self.names.values().flat_map(BTreeMap::values)),
+            Range::Everything => Box::new(self.names.values().flat_map(|records| records.values())),
             Range::Service(name) => {
-                Box::new(self.names.get(name.as_str().as_bytes()).into_iter().flat_map(BTreeMap::values))
+                let records = self.names.get(name.as_str().as_bytes());
+                Box::new(records.into_iter().flat_map(|records| records.values()))
             }
         }
     }
@@ -137,17 +134,19 @@ impl RecordStore {
         if let Some(owner) = record.ours(&self.cluster_id) {
             affected.owners.insert(owner.service.clone());
             self.own.entry(owner.service.clone()).or_default().insert(record.key.clone());
-            *self.leases.entry(record.lease).or_default() += 1;
+            self.leases.entry(record.lease).or_default().insert(record.key.clone());
         }
         *self.counter(&record) += 1;
-        self.names.entry(name.clone()).or_default().insert(record.key.clone(), Arc::new(record));
+        let records = Arc::make_mut(self.names.entry(name.clone()).or_default());
+        records.insert(record.key.clone(), Arc::new(record));
         affected.names.insert(name);
     }
 
     /// Takes a record out.
     pub fn remove(&mut self, key: &RecordKey, affected: &mut Affected) {
         let Some(name) = self.name_of(key) else { return };
-        let Some(records) = self.names.get_mut(&name) else { return };
+        let Some(records) = self.names.get_mut(&name).filter(|records| records.contains_key(key)) else { return };
+        let records = Arc::make_mut(records);
         let Some(record) = records.remove(key) else { return };
         if records.is_empty() {
             self.names.remove(&name);
@@ -160,9 +159,9 @@ impl RecordStore {
                     self.own.remove(&owner.service);
                 }
             }
-            if let Some(count) = self.leases.get_mut(&record.lease) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
+            if let Some(keys) = self.leases.get_mut(&record.lease) {
+                keys.remove(key);
+                if keys.is_empty() {
                     self.leases.remove(&record.lease);
                 }
             }

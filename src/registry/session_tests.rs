@@ -212,7 +212,8 @@ async fn writes_use_leases_with_derived_ids_and_at_most_500_records() {
     let report = bench.write(ops).await;
     assert_eq!((report.created, report.error, report.conflicts), (600, None, 0));
     let expected = [bench.handle.leases.id(0), bench.handle.leases.id(1)];
-    let mut counts: Vec<(LeaseId, usize)> = bench.handle.view().own_leases().iter().map(|(l, n)| (*l, *n)).collect();
+    let mut counts: Vec<(LeaseId, usize)> =
+        bench.handle.view().own_leases().iter().map(|(lease, keys)| (*lease, keys.len())).collect();
     counts.sort_by_key(|(_, n)| *n);
     assert_eq!(counts, [(expected[1], 100), (expected[0], 500)]);
     assert!(bench.server.records().values().all(|r| expected.contains(&r.lease)), "no own record without a lease");

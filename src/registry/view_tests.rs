@@ -95,7 +95,7 @@ fn records_are_found_by_name_and_by_owner_and_counted() {
     assert_eq!(affected.names.len(), 2);
     assert_eq!(affected.owners.iter().map(ToString::to_string).collect::<Vec<_>>(), ["shop/echo"]);
     assert_eq!(view.counts(), Counts { own: 2, foreign: 2, undecodable: 1 });
-    assert_eq!(view.own_leases(), &BTreeMap::from([(LeaseId(70), 2)]));
+    assert_eq!((view.own_leases().len(), view.own_leases()[&LeaseId(70)].len()), (1, 2));
     let (name, owner) = echo();
     let snapshot = view.snapshot(&name, &owner);
     assert_eq!(snapshot.records.len(), 4);
@@ -294,7 +294,7 @@ fn several_own_records_deleted_in_one_revision_are_not_looked_up() {
     let all = ["p/echo/10.0.0.1:80", "p/echo/10.0.0.2:80", "p/echo/10.0.0.3:80"].map(|key| deleted(key, 6));
     view.apply(&all, at(0));
     assert_eq!(evidence(&view), [("10.0.0.3:80".to_owned(), Evidence::LookingUp)]);
-    assert_eq!(view.own_leases(), &BTreeMap::new());
+    assert!(view.own_leases().is_empty());
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! registry's state. Only what was refused as a whole is sent again: the deletes of a batch for which the database was
 //! full, a batch with too many operations, and one whose lease etcd refuses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -233,7 +233,7 @@ async fn room_for<'a>(
     if wanted == 0 {
         return Ok(None);
     }
-    let carried = |lease| handle.view().own_leases().get(&lease).copied().unwrap_or_default();
+    let carried = |lease| handle.view().own_leases().get(&lease).map_or(0, BTreeSet::len);
     handle.leases.room(registry, carried, wanted).await.map(Some)
 }
 

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::model::{InstanceAddr, Owner, Reason, Tags, named_address};
 
@@ -28,12 +29,13 @@ impl fmt::Display for LeaseId {
     }
 }
 
-/// A registry key. It is bytes: other programs may write keys that are not UTF-8. Displayed lossily.
+/// A registry key. It is bytes: other programs may write keys that are not UTF-8. Displayed lossily. Clones share them,
+/// because each record's key is in several indexes and in each snapshot.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RecordKey(Box<[u8]>);
+pub struct RecordKey(Arc<[u8]>);
 
 impl RecordKey {
-    pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
         Self(bytes.into())
     }
 

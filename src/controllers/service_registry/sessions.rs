@@ -232,10 +232,12 @@ impl Sessions {
     /// Sends a session the names of the RegisteredServices that refer to its registry.
     pub fn update_names(&self, name: &str) {
         let Some(handle) = self.views.registries.get(name) else { return };
-        let view = self.views.cluster();
-        let names = view.index.names_of_registry(name).filter_map(|name| RegistryName::new(name).ok()).collect();
-        drop(view);
-        handle.set_registered(names);
+        if handle.layout.root().is_none() {
+            let view = self.views.cluster();
+            let names = view.index.names_of_registry(name).filter_map(|name| RegistryName::new(name).ok()).collect();
+            drop(view);
+            handle.set_registered(names);
+        }
         for (other, rivals) in &self.rivals {
             if rivals.iter().any(|older| older.name == name) {
                 self.update_taken(other);

@@ -124,7 +124,7 @@ impl RegistryView {
     /// yet. A later one is on a lease that was granted again.
     pub fn lease_lost(&mut self, lease: LeaseId, revision: Revision) -> Affected {
         let mut affected = Affected::default();
-        for key in self.records.own_on_lease(lease) {
+        for key in self.records.leases().get(&lease).cloned().unwrap_or_default() {
             if self.records.get(&key).is_some_and(|record| record.mod_revision <= revision) {
                 self.records.remove(&key, &mut affected);
             }

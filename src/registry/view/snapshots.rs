@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use twinspan_core::codec::Range;
-use twinspan_core::model::{LeaseId, Owner, Record, RegistryName, ServiceKey};
+use twinspan_core::model::{LeaseId, Owner, Record, RecordKey, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::Departures;
 use twinspan_core::plan::service::{Snapshot, ViewState};
 
@@ -29,8 +29,8 @@ impl RegistryView {
         self.records.names_of_ours()
     }
 
-    /// The leases of own and healed records of this cluster, with the number of records on each.
-    pub fn own_leases(&self) -> &BTreeMap<LeaseId, usize> {
+    /// The leases of own and healed records of this cluster, with the records on each.
+    pub fn own_leases(&self) -> &BTreeMap<LeaseId, BTreeSet<RecordKey>> {
         self.records.leases()
     }
 
@@ -58,7 +58,7 @@ impl RegistryView {
             state: self.state,
             incarnation: self.incarnation(),
             revision: self.revision,
-            records: BTreeMap::new(),
+            records: Arc::default(),
             under_other_names: self.owned_by(&owner.service).map(|r| (r.key.clone(), r.clone())).collect(),
             departures: Departures::new(),
         }

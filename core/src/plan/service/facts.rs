@@ -130,7 +130,7 @@ pub struct Snapshot {
     pub incarnation: Incarnation,
     pub revision: Revision,
     /// Every record under the name, by any writer.
-    pub records: BTreeMap<RecordKey, Arc<Record>>,
+    pub records: Arc<BTreeMap<RecordKey, Arc<Record>>>,
     /// The owner's records under other names.
     pub under_other_names: BTreeMap<RecordKey, Arc<Record>>,
     pub departures: Departures,

@@ -61,7 +61,7 @@ fn without_shared(pass: &Pass<'_>, registry: &RegistryFacts) -> RegistryFacts {
     let mut registry = registry.clone();
     if let Some(current) = pass.facts.fresh_registry().filter(|current| current.name != registry.name) {
         let shared = |key: &RecordKey, record: &Arc<Record>| current.snapshot.records.get(key) == Some(record);
-        registry.snapshot.records.retain(|key, record| !shared(key, record));
+        Arc::make_mut(&mut registry.snapshot.records).retain(|key, record| !shared(key, record));
         registry.snapshot.under_other_names.retain(|key, record| !shared(key, record));
     }
     registry

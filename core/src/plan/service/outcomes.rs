@@ -107,7 +107,7 @@ impl Outcomes {
         let mut withheld: Vec<InstanceOutcome> =
             addresses(&cluster.others_slices).chain(addresses(&cluster.our_slices)).map(of).collect();
         let mut skipped = Vec::new();
-        for (key, record) in facts.registry.iter().flat_map(|registry| &registry.snapshot.records) {
+        for (key, record) in facts.registry.iter().flat_map(|registry| registry.snapshot.records.iter()) {
             withheld.extend(record.endpoint_addresses().map(of));
             if record.endpoint_addresses().next().is_none() {
                 let unnamed = InstanceOutcome::skipped(key.to_string(), Reason::AddressMissing);

@@ -256,7 +256,7 @@ impl Scene {
                     state: ViewState::Fresh,
                     incarnation: Incarnation::AsItWas,
                     revision: 2000,
-                    records: here,
+                    records: Arc::new(here),
                     under_other_names: elsewhere,
                     departures: BTreeMap::new(),
                 },
