@@ -247,23 +247,28 @@ impl Watched for EndpointSlice {
         if view.slices.version(&key) == Some(version.as_str()) {
             view.slices.set_others(&key, others);
         }
-        let mut events = affected(view, services);
+        let writer = if services.is_empty() { None } else { view.slices.echo(&key, &version) };
+        let mut events = affected(view, services, writer);
         events.extend(stray.map(ClusterEvent::RegisteredService));
         events
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
         let services = view.slices.remove(key);
-        affected(view, services)
+        affected(view, services, None)
     }
 }
 
-fn affected(view: &mut ClusterView, services: Vec<ServiceKey>) -> Vec<ClusterEvent> {
+/// The events of a slice that changed; its writer knows its own write.
+fn affected(view: &mut ClusterView, services: Vec<ServiceKey>, writer: Option<ServiceKey>) -> Vec<ClusterEvent> {
     let mut events = Vec::new();
     if services.contains(&api_server_service()) {
         events.extend(networks(view.api_servers_changed()));
     }
-    events.extend(services.into_iter().map(ClusterEvent::Service));
+    match writer {
+        Some(by) => events.push(ClusterEvent::Wrote { services, by }),
+        None => events.extend(services.into_iter().map(ClusterEvent::Service)),
+    }
     events
 }
 

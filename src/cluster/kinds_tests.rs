@@ -95,3 +95,26 @@ fn a_status_is_told_as_one_and_concerns_nobody_else() {
     let changed = ClusterEvent::StatusChanged(Object::ServiceRegistry("main".to_owned()));
     assert_eq!(put::<Stored<ServiceRegistry>>(&mut view, registry("3", "q")), [changed]);
 }
+
+#[test]
+fn the_watch_may_show_a_slice_before_its_writer_has_the_answer() {
+    let mut view = ClusterView::default();
+    let slice = |version: &str| {
+        json!({"metadata": {"name": "s", "namespace": "shop", "resourceVersion": version,
+                "labels": {"kubernetes.io/service-name": "web", "endpointslice.kubernetes.io/managed-by": "twinspan.dev"}},
+            "addressType": "IPv4", "endpoints": []})
+    };
+    let (web, by, key) = (ServiceKey::new("shop", "web"), ServiceKey::new("shop", "echo"), ObjectKey::new("shop", "s"));
+    let told = ClusterEvent::Wrote { services: vec![web.clone()], by: by.clone() };
+    view.slices.begin_write(&key, &by);
+    assert_eq!(put::<EndpointSlice>(&mut view, slice("5")), [told.clone()]);
+    assert!(!view.slices.end_write(&key, Some("5")), "its own write was shown");
+    assert_eq!(put::<EndpointSlice>(&mut view, slice("6")), [ClusterEvent::Service(web)]);
+    view.slices.begin_write(&key, &by);
+    for version in ["7", "8"] {
+        assert_eq!(put::<EndpointSlice>(&mut view, slice(version)), [told.clone()]);
+    }
+    assert!(view.slices.end_write(&key, Some("7")), "somebody changed it again");
+    view.slices.begin_write(&key, &by);
+    assert!(!view.slices.end_write(&key, None), "the write failed, and nothing was shown");
+}

@@ -19,6 +19,8 @@ pub struct Slices {
     by_keeper: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
     /// The marks of other programs on slices of ours, where there are some.
     others: BTreeMap<ObjectKey, OthersMetadata>,
+    /// Slices that are being written.
+    writing: BTreeMap<ObjectKey, Writing>,
     /// Slices written since the current list began: the list may lack them.
     written_since_list: BTreeSet<ObjectKey>,
     /// The resourceVersion up to which a list and the watch after it have told everything; `None` where versions cannot
@@ -26,7 +28,34 @@ pub struct Slices {
     told: Option<u64>,
 }
 
+/// A write of a slice that has not been answered.
+#[derive(Debug)]
+struct Writing {
+    by: ServiceKey,
+    /// The last version that the watch showed meanwhile.
+    seen: Option<String>,
+}
+
 impl Slices {
+    /// A RegisteredService is about to write a slice.
+    pub fn begin_write(&mut self, key: &ObjectKey, by: &ServiceKey) {
+        self.writing.insert(key.clone(), Writing { by: by.clone(), seen: None });
+    }
+
+    /// The write was answered with this version, or failed. Returns true if the watch showed another version meanwhile,
+    /// of which the writer was not told.
+    pub fn end_write(&mut self, key: &ObjectKey, version: Option<&str>) -> bool {
+        let seen = self.writing.remove(key).and_then(|writing| writing.seen);
+        seen.is_some_and(|seen| Some(seen.as_str()) != version)
+    }
+
+    /// The watch shows a version of a slice: its writer, who need not be told, if it is being written.
+    pub fn echo(&mut self, key: &ObjectKey, version: &str) -> Option<ServiceKey> {
+        let writing = self.writing.get_mut(key)?;
+        writing.seen = Some(version.to_owned());
+        Some(writing.by.clone())
+    }
+
     pub fn of_service(&self, service: &ServiceKey) -> Vec<Arc<Slice>> {
         let names = self.by_service.get(service).into_iter().flatten();
         names.filter_map(|name| self.by_key.get(&ObjectKey::new(&service.namespace, name)).cloned()).collect()

@@ -63,7 +63,10 @@ impl ClusterWriter {
     /// Writes one slice of a RegisteredService, enters the answer into the view, and tells the others of its Service.
     pub async fn slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<()> {
         self.ask()?;
-        let outcome = self.send_slice(owner, op).await;
+        let key = ObjectKey::new(&owner.key.namespace, op.name());
+        let mut in_flight = InFlight::begin(self, &key, owner.key);
+        let outcome = self.send_slice(owner, op, &mut in_flight).await;
+        drop(in_flight);
         let result = outcome.as_ref().map_or_else(ClusterError::label, |_| "ok");
         self.metrics.wrote("cluster", op.label(), result, 1);
         let services = outcome?;
@@ -79,7 +82,12 @@ impl ClusterWriter {
     }
 
     /// Returns the affected Services.
-    async fn send_slice(&self, owner: &Owner<'_>, op: &SliceOp) -> Result<Vec<ServiceKey>> {
+    async fn send_slice(
+        &self,
+        owner: &Owner<'_>,
+        op: &SliceOp,
+        in_flight: &mut InFlight<'_>,
+    ) -> Result<Vec<ServiceKey>> {
         let namespace = &owner.key.namespace;
         let api: Api<EndpointSlice> = Api::namespaced(self.calls.client.clone(), namespace);
         let line = Line::Namespace(namespace.to_owned());
@@ -114,6 +122,7 @@ impl ClusterWriter {
         if view.slices.version(&key) == Some(version.as_str()) {
             view.slices.set_others(&key, others);
         }
+        in_flight.answered = Some(version);
         Ok(services)
     }
 
@@ -162,6 +171,31 @@ impl ClusterWriter {
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let what = format!("delete Service {key}");
         self.calls.call(line_of(key), what, || unless_gone(api.delete(&key.name, &params))).await.map(drop)
+    }
+}
+
+/// A write of a slice in flight, of which the view knows: the watch may show it before its answer comes.
+struct InFlight<'a> {
+    writer: &'a ClusterWriter,
+    key: &'a ObjectKey,
+    by: &'a ServiceKey,
+    /// The version in the answer.
+    answered: Option<String>,
+}
+
+impl<'a> InFlight<'a> {
+    fn begin(writer: &'a ClusterWriter, key: &'a ObjectKey, by: &'a ServiceKey) -> Self {
+        writer.view().slices.begin_write(key, by);
+        Self { writer, key, by, answered: None }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if self.writer.view().slices.end_write(self.key, self.answered.as_deref()) {
+            // Somebody else changed the slice meanwhile. The receiver is dropped only while the process ends.
+            let _ = self.writer.events.send(ClusterEvent::RegisteredService(self.by.clone()));
+        }
     }
 }
 

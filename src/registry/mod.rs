@@ -197,6 +197,13 @@ pub enum Change {
 }
 
 impl Change {
+    pub fn key(&self) -> &RecordKey {
+        match self {
+            Self::Put(record) => &record.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+
     pub fn revision(&self) -> Revision {
         match self {
             Self::Put(record) => record.mod_revision,

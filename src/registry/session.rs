@@ -375,9 +375,13 @@ impl Session {
         self.silence = Silence::begin(false);
         match item {
             WatchItem::Changes(changes) => {
-                let mut affected = self.handle.view().apply(&changes, self.env.now());
+                let (mut affected, echoes) = {
+                    let mut view = self.handle.view();
+                    (view.apply(&changes, self.env.now()), view.take_echoes())
+                };
                 self.look_up(&mut affected);
                 self.handle.notify(affected);
+                echoes.into_iter().for_each(|(writer, affected)| self.handle.notify_others(affected, &writer));
             }
             WatchItem::Progress(revision) => {
                 self.handle.view().progressed(revision, self.env.now());

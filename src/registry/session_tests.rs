@@ -92,7 +92,7 @@ impl Bench {
         let leadership = Leadership::none();
         leadership.acquired();
         self.handle.confirm_sole(self.handle.etcd());
-        self.handle.write(&leadership, ops).await
+        self.handle.write(&leadership, &ServiceKey::new("shop", "echo"), ops).await
     }
 
     /// Waits on the paused clock.
@@ -288,7 +288,8 @@ async fn every_replica_keeps_leases_alive_and_empty_ones_expire() {
 async fn nothing_is_written_without_the_lease() {
     let bench = bench();
     bench.fresh().await;
-    let refused = bench.handle.write(&Leadership::none(), vec![create("10.0.0.1:80")]).await;
+    let by = ServiceKey::new("shop", "echo");
+    let refused = bench.handle.write(&Leadership::none(), &by, vec![create("10.0.0.1:80")]).await;
     assert_eq!(refused.error, Some(RegistryError::NotLeader));
     assert!(bench.server.records().is_empty());
     bench.stop.cancel();

@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use twinspan_core::codec::{Format, Layout};
+use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::RecordOp;
 use twinspan_core::plan::service::Incarnation;
 
@@ -60,7 +61,7 @@ impl Replica {
         let leadership = Leadership::none();
         leadership.acquired();
         self.handle.confirm_sole(self.handle.etcd());
-        self.handle.write(&leadership, vec![op]).await.error
+        self.handle.write(&leadership, &ServiceKey::new("shop", "echo"), vec![op]).await.error
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Result<Option<Fence>>) -> bool) {
@@ -217,7 +218,8 @@ async fn a_dry_run_keeps_leases_alive_and_writes_nothing() {
     assert!(dry.leadership.is_leader());
     let op = RecordOp::Delete { key: "p/echo/10.0.0.1:80".into(), if_revision: 1, lease: LeaseId(7) };
     dry.handle.confirm_sole(dry.handle.etcd());
-    assert_eq!(dry.handle.write(&dry.leadership, vec![op]).await.error, Some(RegistryError::NotLeader));
+    let by = ServiceKey::new("shop", "echo");
+    assert_eq!(dry.handle.write(&dry.leadership, &by, vec![op]).await.error, Some(RegistryError::NotLeader));
     dry.ending.cancel();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((server.records(), server.revision(), server.leases()), (before.0, before.1, vec![LeaseId(7)]));

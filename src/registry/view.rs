@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use twinspan_core::Timestamp;
 use twinspan_core::codec::{Layout, Range};
-use twinspan_core::model::{InstanceAddr, RawRecord, Record, RecordKey, Revision};
+use twinspan_core::model::{InstanceAddr, RawRecord, Record, RecordKey, Revision, ServiceKey};
 use twinspan_core::plan::departure::evidence::DepartureTracker;
 use twinspan_core::plan::service::{Incarnation, ViewState};
 
@@ -42,6 +42,10 @@ pub struct RegistryView {
     pub(super) departures: DepartureTracker,
     /// Our deletes in flight: their events do not count as departures.
     deleting: BTreeMap<RecordKey, Revision>,
+    /// The RegisteredServices whose writes are in flight, by key: their events are echoes.
+    writing: BTreeMap<RecordKey, ServiceKey>,
+    /// The effects of echoes, which the writer knows, until somebody takes them.
+    echoes: BTreeMap<ServiceKey, Affected>,
     /// Revisions of our deletes that the watch has not reported yet: an older event must not bring the record back.
     tombstones: BTreeMap<RecordKey, Revision>,
 }
@@ -61,6 +65,8 @@ impl RegistryView {
             reached: Reached::default(),
             first_listed: None,
             deleting: BTreeMap::new(),
+            writing: BTreeMap::new(),
+            echoes: BTreeMap::new(),
             tombstones: BTreeMap::new(),
         }
     }
@@ -234,27 +240,32 @@ impl RegistryView {
         }
     }
 
-    /// Enters events of the watch, in order.
+    /// Enters events of the watch, in order. The effects of [`Self::take_echoes`] are not among the returned ones.
     pub fn apply(&mut self, changes: &[Change], now: Timestamp) -> Affected {
         let mut affected = Affected::default();
         // Events of one revision always arrive together.
         for together in changes.chunk_by(|a, b| a.revision() == b.revision()) {
             let mut deleted = Vec::new();
             for change in together {
+                let mut own = Affected::default();
                 match change {
-                    Change::Put(raw) => self.put(raw, false, &mut affected),
+                    Change::Put(raw) => self.put(raw, false, &mut own),
                     Change::Delete { key, revision } => {
                         if self.tombstones.get(key).is_some_and(|deleted| deleted <= revision) {
                             self.tombstones.remove(key);
                         }
                         let known = self.records.get(key).filter(|record| record.mod_revision < *revision).cloned();
                         if let Some(record) = known {
-                            self.records.remove(key, &mut affected);
+                            self.records.remove(key, &mut own);
                             if !self.is_our_delete(&record) {
                                 deleted.push(record);
                             }
                         }
                     }
+                }
+                match self.writing.get(change.key()).filter(|_| !own.is_empty()) {
+                    Some(writer) => self.echoes.entry(writer.clone()).or_default().add(own),
+                    None => affected.add(own),
                 }
             }
             affected.look_ups.extend(self.departures.deleted_together(self.records.layout(), &deleted, now));
@@ -275,11 +286,7 @@ impl RegistryView {
     fn set_reached(&mut self, together: &[Change]) {
         let everything = self.listed.contains(&Range::Everything);
         for change in together {
-            let key = match change {
-                Change::Put(raw) => &raw.key,
-                Change::Delete { key, .. } => key,
-            };
-            match self.records.layout().split_key(key) {
+            match self.records.layout().split_key(change.key()) {
                 _ if everything => self.reached.set_all(change.revision()),
                 Some((name, _)) => self.reached.set(name, change.revision()),
                 None => {}

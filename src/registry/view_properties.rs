@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+use twinspan_core::model::LeaseId;
+use twinspan_core::plan::RecordOp;
+
 use super::*;
 use crate::api::testing::repeatable;
 
@@ -54,12 +57,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// An answer under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     key: usize,
     /// The revision of the write, or at which the key was read.
     at: Revision,
-    write: bool,
+    /// The operation, if it was a write.
+    op: Option<RecordOp>,
 }
 
 #[derive(Debug)]
@@ -160,20 +164,20 @@ impl Story {
             Step::Put(key, other) => drop(self.commit(&[key].into_iter().chain(other).collect(), true)),
             Step::Delete(key, other) => drop(self.commit(&[key].into_iter().chain(other).collect(), false)),
             Step::PutOurs(key) if !self.waits(key) && self.now(key) == self.found(key) => {
-                let at = self.commit(&[key].into(), true);
-                self.answers.push_back(Pending { key, at, write: true });
+                let if_revision = self.now(key).unwrap_or_default();
+                let op = RecordOp::Update { key: self.key(key), value: Vec::new(), if_revision, lease: LeaseId::NONE };
+                self.write(key, op);
             }
             Step::DeleteOurs(key) if !self.waits(key) && self.now(key) == self.found(key) => {
                 if let Some(known) = self.now(key) {
-                    self.view.deleting(&self.key(key), known);
-                    let at = self.commit(&[key].into(), false);
-                    self.answers.push_back(Pending { key, at, write: true });
+                    let lease = LeaseId::NONE;
+                    self.write(key, RecordOp::Delete { key: self.key(key), if_revision: known, lease });
                 }
             }
             Step::PutOurs(_) | Step::DeleteOurs(_) => {}
             Step::Read(key) => {
                 let at = self.revision();
-                self.answers.push_back(Pending { key, at, write: false });
+                self.answers.push_back(Pending { key, at, op: None });
             }
             Step::Answer(index) => self.answer(index),
             Step::Events(of, count) => self.events(range(of, self), count),
@@ -190,17 +194,26 @@ impl Story {
 
     /// One write of a key is under way at a time.
     fn waits(&self, key: usize) -> bool {
-        self.answers.iter().any(|pending| pending.key == key && pending.write)
+        self.answers.iter().any(|pending| pending.key == key && pending.op.is_some())
+    }
+
+    fn write(&mut self, key: usize, op: RecordOp) {
+        self.view.begin_write(&ServiceKey::new("shop", "echo"), &op);
+        let at = self.commit(&[key].into(), !matches!(op, RecordOp::Delete { .. }));
+        self.answers.push_back(Pending { key, at, op: Some(op) });
     }
 
     fn answer(&mut self, index: usize) {
         let index = index.min(self.answers.len().saturating_sub(1));
-        let Some(Pending { key, at, write }) = self.answers.remove(index) else { return };
+        let Some(Pending { key, at, op }) = self.answers.remove(index) else { return };
         let raw = self.at(key, at).map(|revision| self.raw(key, revision));
         let name = self.key(key);
         self.view.learnt(&name, raw.as_ref(), at);
-        if write {
-            self.view.not_deleting(&name);
+        if let Some(op) = op {
+            // No event told the writer of the key meanwhile.
+            let knows = self.found(key) == self.at(key, at);
+            assert!(knows || self.view.is_overtaken(&op, at), "nobody tells the writer of {op:?} at {at}");
+            self.view.end_write(&op);
         }
         self.newest[key] = self.newest[key].max(at);
     }

@@ -1,5 +1,6 @@
 use twinspan_core::codec::Format;
 use twinspan_core::model::{LeaseId, Owner, RegistryName, ServiceKey};
+use twinspan_core::plan::RecordOp;
 use twinspan_core::plan::departure::Evidence;
 
 use super::*;
@@ -275,7 +276,8 @@ fn a_lost_lease_drops_its_records_before_the_watch_reports_it() {
 fn our_own_deletes_are_not_departures() {
     let mut view = view();
     reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 3), own("p/echo/10.0.0.2:80", 4)]), at(0));
-    view.deleting(&"p/echo/10.0.0.1:80".into(), 3);
+    let op = RecordOp::Delete { key: "p/echo/10.0.0.1:80".into(), if_revision: 3, lease: LeaseId(70) };
+    view.begin_write(&ServiceKey::new("shop", "echo"), &op);
     view.apply(&[deleted("p/echo/10.0.0.1:80", 6)], at(0));
     assert_eq!(evidence(&view), []);
     // A delete by another client does: a server that shares the key deregistered.
@@ -367,3 +369,30 @@ fn an_answer_that_events_have_overtaken_brings_no_record_back() {
 mod incarnation;
 #[path = "view_properties.rs"]
 mod properties;
+
+#[test]
+fn an_event_of_a_write_in_flight_concerns_the_others_and_a_later_change_concerns_the_writer_too() {
+    let mut view = view();
+    let by = ServiceKey::new("shop", "echo");
+    reset(&mut view, &listing(5, &[own("p/echo/10.0.0.1:80", 3)]), at(0));
+    let key = || RecordKey::from("p/echo/10.0.0.1:80");
+    let update = RecordOp::Update { key: key(), value: Vec::new(), if_revision: 3, lease: LEASE };
+    view.begin_write(&by, &update);
+    let change = |revision| Change::Put(own("p/echo/10.0.0.1:80", revision));
+    let other = Change::Put(own("p/echo/10.0.0.2:80", 7));
+    let affected = view.apply(&[change(6), other], at(0));
+    assert_eq!((affected.names.len(), affected.owners.len()), (1, 1), "the other key is nobody's write");
+    let echoes = view.take_echoes();
+    assert!(echoes.keys().eq([&by]) && echoes[&by].names.contains("echo".as_bytes()), "{echoes:?}");
+    assert!(!view.is_overtaken(&update, 6) && view.take_echoes().is_empty());
+    view.apply(&[change(8)], at(0));
+    assert!(view.is_overtaken(&update, 6), "somebody wrote it after us");
+    view.apply(&[deleted("p/echo/10.0.0.1:80", 9)], at(0));
+    assert!(view.is_overtaken(&update, 6), "somebody deleted it after us");
+    let delete = RecordOp::Delete { key: key(), if_revision: 8, lease: LEASE };
+    assert!(!view.is_overtaken(&delete, 9));
+    view.end_write(&update);
+    drop(view.take_echoes());
+    assert_eq!(view.apply(&[change(10)], at(0)).owners, [by].into());
+    assert!(view.is_overtaken(&delete, 9) && view.take_echoes().is_empty());
+}

@@ -3,7 +3,7 @@
 //! Owns the check before each batch, the split of operations into batches, and the effect of each answer on the view.
 //! Refuses to repeat a write: an operation that lost its race, or whose answer was lost, is planned again from the
 //! registry's state. Only what was refused as a whole is sent again: the deletes of a batch for which the database was
-//! full, a batch with too many operations, and one whose lease etcd refuses.
+//! full, a batch with too many operations, and one whose lease etcd refuses or has no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::leadership::Leadership;
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
 /// The deadline of the wait for others' commits.
 const TURN: Duration = Duration::from_secs(60);
-/// Leases that one write may find refused.
+/// Leases that one write may find refused, or gone.
 const REFUSED_AT_ONCE: usize = 4;
 
 /// The result of writing a plan.
@@ -50,18 +50,18 @@ impl RegistryHandle {
     ///
     /// Checks before each batch that this process leads, that no other ServiceRegistry has the same keyspace, and that
     /// the fence holds.
-    pub async fn write(&self, leadership: &Leadership, ops: Vec<RecordOp>) -> WriteReport {
+    pub async fn write(&self, leadership: &Leadership, by: &ServiceKey, ops: Vec<RecordOp>) -> WriteReport {
         let mut report = WriteReport::default();
         let (mut rest, mut refused) = (ops, 0);
         while !rest.is_empty() {
             let only_deletes = rest.iter().all(is_delete);
-            let error = match write_next(self, leadership, &mut rest, &mut report).await {
+            let error = match write_next(self, leadership, by, &mut rest, &mut report).await {
                 Ok(Next::Written) => continue,
-                Ok(Next::OnAnotherLease(_)) if refused < REFUSED_AT_ONCE => {
+                Ok(Next::WithAnotherLease(_)) if refused < REFUSED_AT_ONCE => {
                     refused += 1;
                     continue;
                 }
-                Ok(Next::OnAnotherLease(error)) | Err(error) => error,
+                Ok(Next::WithAnotherLease(error)) | Err(error) => error,
             };
             let full = matches!(error, RegistryError::NoSpace(_));
             report.error = report.error.or(Some(error));
@@ -101,7 +101,7 @@ impl RegistryHandle {
             if_revision: mod_revision,
             lease: LeaseId::NONE,
         });
-        self.write(leadership, moved.collect()).await
+        self.write(leadership, service, moved.collect()).await
     }
 
     /// # Errors
@@ -121,14 +121,16 @@ impl RegistryHandle {
 enum Next {
     /// It was written, or has to be split.
     Written,
-    /// etcd refuses its lease for the sake of other records; it went back.
-    OnAnotherLease(RegistryError),
+    /// etcd refuses its lease for the sake of other records, or the lease is gone; it went back, and gets another one,
+    /// or the same once it is granted again.
+    WithAnotherLease(RegistryError),
 }
 
 /// Takes the next batch out of the operations and writes it. Operations that nothing was written of may go back.
 async fn write_next(
     handle: &RegistryHandle,
     leadership: &Leadership,
+    by: &ServiceKey,
     ops: &mut Vec<RecordOp>,
     report: &mut WriteReport,
 ) -> Result<Next> {
@@ -149,10 +151,10 @@ async fn write_next(
     // Checks again: granting the lease may have taken a while.
     let fence = handle.may_write(leadership)?;
     let batch = Batch { fence, lease, ops: now };
-    mark_deletes(handle, &batch.ops, true);
+    let in_flight = InFlight::begin(handle, by, &batch.ops);
     let answer = registry.commit(&batch).await;
     let outcome = learn_answer(handle, registry.as_ref(), &batch, answer, report).await;
-    mark_deletes(handle, &batch.ops, false);
+    drop(in_flight);
     match outcome {
         Ok(()) => Ok(Next::Written),
         Err(RegistryError::TooManyOps) if registry.max_batch() < batch.ops.len() => {
@@ -169,7 +171,13 @@ async fn write_next(
             }
             handle.lease_refused(lease);
             ops.splice(0..0, batch.ops);
-            Ok(Next::OnAnotherLease(error))
+            Ok(Next::WithAnotherLease(error))
+        }
+        // etcd checks every lease before it applies anything (`checkTxn` of server/etcdserver/txn, etcd 3.7).
+        // A record that lost its lease waits for no backoff.
+        Err(error @ RegistryError::LeaseGone) if room.is_some() => {
+            ops.splice(0..0, batch.ops);
+            Ok(Next::WithAnotherLease(error))
         }
         Err(error) => Err(error),
     }
@@ -281,13 +289,26 @@ fn bytes_of(op: &RecordOp) -> usize {
     3 * op.key().as_bytes().len() + value
 }
 
-/// Tells the view which deletes are in flight: their events do not count as departures.
-fn mark_deletes(handle: &RegistryHandle, ops: &[RecordOp], under_way: bool) {
-    let mut view = handle.view();
-    for op in ops {
-        if let RecordOp::Delete { key, if_revision, .. } = op {
-            if under_way { view.deleting(key, *if_revision) } else { view.not_deleting(key) }
-        }
+/// The operations of a batch in flight, of which the view knows: no event of a delete counts as a departure, and the
+/// writer need not be told of its own writes.
+struct InFlight<'a> {
+    handle: &'a RegistryHandle,
+    ops: &'a [RecordOp],
+}
+
+impl<'a> InFlight<'a> {
+    fn begin(handle: &'a RegistryHandle, by: &ServiceKey, ops: &'a [RecordOp]) -> Self {
+        let mut view = handle.view();
+        ops.iter().for_each(|op| view.begin_write(by, op));
+        drop(view);
+        Self { handle, ops }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut view = self.handle.view();
+        self.ops.iter().for_each(|op| view.end_write(op));
     }
 }
 
@@ -383,6 +404,11 @@ fn learn_outcomes(
         !is_delete(op) && **outcome == Outcome::Written && view.lacks(op.key(), committed.revision)
     });
     let lacking = lacking.map(|(op, _)| op.key().clone()).collect();
+    for (op, _) in batch.ops.iter().zip(&committed.outcomes).filter(|(_, outcome)| **outcome == Outcome::Written) {
+        if view.is_overtaken(op, committed.revision) {
+            report.found.names.extend(handle.layout.split_key(op.key()).map(|(name, _)| Box::from(name)));
+        }
+    }
     let is_contradicted = view.is_contradicted();
     drop(view);
     if is_contradicted {

@@ -47,7 +47,7 @@ impl Bench {
         let leadership = Leadership::none();
         leadership.acquired();
         self.handle.confirm_sole(self.handle.etcd());
-        self.handle.write(&leadership, ops).await
+        self.handle.write(&leadership, &ServiceKey::new("shop", "echo"), ops).await
     }
 }
 
@@ -150,5 +150,19 @@ async fn an_answer_of_an_earlier_connection_is_not_learnt() {
     let now = bench.handle.connection().unwrap();
     learn_answer(&bench.handle, now.as_ref(), &batch, answer, &mut report).await.unwrap();
     assert_eq!(bench.handle.view().counts().own, 1);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_whose_lease_is_gone_gets_it_again_at_once() {
+    let bench = bench().await;
+    assert_eq!(bench.write(vec![create("10.0.0.1:80")]).await.created, 1);
+    let lease = bench.handle.leases.id(0);
+    bench.server.revoke(lease);
+    let began = tokio::time::Instant::now();
+    let report = bench.write(vec![create("10.0.0.2:80")]).await;
+    assert_eq!((report.created, report.error), (1, None));
+    assert!(began.elapsed() < std::time::Duration::from_millis(50), "{:?}", began.elapsed());
+    assert_eq!(bench.server.records()["p/echo/10.0.0.2:80"].lease, lease);
     bench.stop.cancel();
 }

@@ -12,8 +12,8 @@ use twinspan_core::model::{Kind, LeaseId, RawRecord, Record, RecordKey};
 
 use super::{Violation, cluster_of, is_replica};
 use crate::wire::Sent;
+use crate::world::World;
 use crate::world::keys::prefix_of;
-use crate::world::{REGISTRY, World};
 
 /// Resources that the operator may change in a cluster.
 const MAY_CHANGE: [&str; 3] = ["endpointslices", "leases", "events"];
@@ -50,13 +50,14 @@ pub fn is_foreign(world: &World, key: &[u8], record: &sim_etcd::Record) -> bool 
 
 fn registry(world: &World) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let mut epochs: BTreeMap<String, String> = BTreeMap::new();
+    // By cluster and ServiceRegistry: two of them may have one etcd, and each writes under its own.
+    let mut epochs: BTreeMap<(String, String), String> = BTreeMap::new();
     for change in world.registry_history() {
         let key = String::from_utf8_lossy(&change.key).into_owned();
         if let Some(rest) = key.strip_prefix("twinspan/") {
             let value = change.after.as_ref().map(|record| String::from_utf8_lossy(&record.value).into_owned());
-            if let Some(cluster) = rest.strip_suffix(&format!("/{REGISTRY}")) {
-                epochs.insert(cluster.to_owned(), value.unwrap_or_default());
+            if let Some((cluster, registry)) = rest.split_once('/') {
+                epochs.insert((cluster.to_owned(), registry.to_owned()), value.unwrap_or_default());
             }
             continue;
         }
@@ -71,9 +72,9 @@ fn registry(world: &World) -> Vec<Violation> {
             continue;
         }
         let cluster = cluster_of(by);
-        let epoch = epochs.get(cluster).map(String::as_str).unwrap_or_default();
-        if epoch.split_once('/').map(|(_, holder)| holder) != Some(by.as_str()) {
-            breach("I9", format!("{by} wrote {key} under the epoch {epoch:?}"));
+        let of_cluster = || epochs.iter().filter(|((of, _), _)| of == cluster).map(|(_, epoch)| epoch);
+        if of_cluster().all(|epoch| epoch.split_once('/').map(|(_, holder)| holder) != Some(by.as_str())) {
+            breach("I9", format!("{by} wrote {key} under the epochs {:?}", of_cluster().collect::<Vec<_>>()));
         }
         if let Some(before) = &change.before {
             let before = decode(&change.key, before);

@@ -59,6 +59,11 @@ impl World {
         (0..self.size.services).for_each(|service| self.meddle(service));
         let mut object = self.service_registry(cluster);
         object["spec"]["prefix"] = json!(prefix);
+        // An approval of an epoch is not lost on the way.
+        let before = kube.kube.get("serviceregistries", "", REGISTRY);
+        if let Some(annotations) = before.map(|object| object["metadata"]["annotations"].clone()) {
+            object["metadata"]["annotations"] = annotations;
+        }
         self.kubectl(kube.kube.delete(PERSON, "serviceregistries", "", REGISTRY));
         self.kubectl(kube.kube.create(PERSON, object));
     }

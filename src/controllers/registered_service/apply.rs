@@ -123,7 +123,7 @@ impl Controller {
             // The session may have ended since the observation.
             let Some(handle) = handles.iter().find(|handle| handle.name == *name) else { continue };
             let span = info_span!("write records", registry = handle.name, operations = ops.len());
-            let report = handle.write(&self.writers.leadership, ops.clone()).instrument(span).await;
+            let report = handle.write(&self.writers.leadership, key, ops.clone()).instrument(span).await;
             reports.push((handle, report));
         }
         let places: BTreeSet<&str> =

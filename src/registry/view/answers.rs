@@ -3,26 +3,43 @@
 //! Owns the rule by which an answer counts: where the watch has told everything up to it, only what no order of events
 //! explains. Refuses to send a request.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tracing::warn;
 use twinspan_core::Timestamp;
 use twinspan_core::codec::Range;
-use twinspan_core::model::{LeaseId, RawRecord, Record, RecordKey, Revision};
+use twinspan_core::model::{LeaseId, RawRecord, Record, RecordKey, Revision, ServiceKey};
+use twinspan_core::plan::RecordOp;
 
 use super::RegistryView;
 use crate::registry::records::Affected;
 
 impl RegistryView {
-    /// We are about to send a delete.
-    pub fn deleting(&mut self, key: &RecordKey, if_revision: Revision) {
-        self.deleting.insert(key.clone(), if_revision);
+    /// A RegisteredService is about to send an operation.
+    pub fn begin_write(&mut self, by: &ServiceKey, op: &RecordOp) {
+        self.writing.insert(op.key().clone(), by.clone());
+        if let RecordOp::Delete { key, if_revision, .. } = op {
+            self.deleting.insert(key.clone(), *if_revision);
+        }
     }
 
-    /// The delete is no longer in flight, whether it succeeded or not.
-    pub fn not_deleting(&mut self, key: &RecordKey) {
-        self.deleting.remove(key);
+    /// The operation is no longer in flight, whether it succeeded or not.
+    pub fn end_write(&mut self, op: &RecordOp) {
+        self.writing.remove(op.key());
+        self.deleting.remove(op.key());
+    }
+
+    /// The effects of events that came while a RegisteredService wrote their keys: they concern the others.
+    pub fn take_echoes(&mut self) -> BTreeMap<ServiceKey, Affected> {
+        std::mem::take(&mut self.echoes)
+    }
+
+    /// True if an event has shown a later state of the key than the write at this revision left: then the writer was
+    /// told of nothing, and does not know it.
+    pub fn is_overtaken(&self, op: &RecordOp, revision: Revision) -> bool {
+        let is_gone = || !matches!(op, RecordOp::Delete { .. }) && self.reached_of(op.key()) > revision;
+        self.records.get(op.key()).map_or_else(is_gone, |known| known.mod_revision > revision)
     }
 
     /// Enters the state of a key at a revision from an answer, ahead of the watch.

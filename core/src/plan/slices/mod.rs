@@ -107,6 +107,14 @@ impl SliceOp {
         }
     }
 
+    /// The name of the slice.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Create(spec) | Self::Update { spec, .. } => &spec.name,
+            Self::Delete { name, .. } => name,
+        }
+    }
+
     /// The group that the slice belongs to once it is written. Operations on different groups do not depend on each
     /// other.
     pub fn group(&self) -> Option<SliceGroup> {
