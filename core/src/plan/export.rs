@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::Timestamp;
 use crate::codec::Layout;
@@ -30,9 +31,9 @@ pub struct Input<'a> {
     /// are known.
     pub stays: Option<&'a BTreeSet<IpAddr>>,
     /// Every record under the name, by any writer.
-    pub records: &'a BTreeMap<RecordKey, &'a Record>,
+    pub records: &'a BTreeMap<RecordKey, Arc<Record>>,
     /// This owner's records under other names, from before the name was changed.
-    pub under_other_names: &'a BTreeMap<RecordKey, &'a Record>,
+    pub under_other_names: &'a BTreeMap<RecordKey, Arc<Record>>,
     /// Addresses that other RegisteredServices want to export under the name.
     pub contested: &'a BTreeMap<InstanceAddr, ContestedExport>,
     /// Records of this owner that another RegisteredService adopts: own ones under other names, and healed ones.
@@ -155,8 +156,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
 
 /// Enters the own records that stay as they are. Returns their number.
 fn stay(input: &Input<'_>, plan: &mut Plan) -> usize {
-    let own = |record: &&&Record| record.own(&input.owner.cluster_id) == Some(input.owner) && stays(input, record);
-    let staying: Vec<&Record> = input.records.values().filter(own).copied().collect();
+    let own = |record: &&Record| record.own(&input.owner.cluster_id) == Some(input.owner) && stays(input, record);
+    let staying: Vec<&Record> = input.records.values().map(AsRef::as_ref).filter(own).collect();
     for record in &staying {
         let exported = |addr| InstanceOutcome::of(addr, Outcome::Exported { key: record.key.clone() });
         let each = record.endpoint_addresses().map(exported).enumerate();
@@ -194,7 +195,7 @@ fn of_siblings<'a>(input: &Input<'a>) -> OfSiblings<'a> {
     for record in input.records.values() {
         if record.own(&input.owner.cluster_id).is_some_and(|owner| owner != input.owner) {
             for addr in record.endpoint_addresses() {
-                by_address.entry(addr).or_default().push(*record);
+                by_address.entry(addr).or_default().push(record.as_ref());
             }
         }
     }
@@ -250,9 +251,9 @@ fn superfluous<'a>(
             Some(addr)
                 if (here || owner_gone) && !healed && !registered && !renamed && !moved && !is_proven(input, addr) =>
             {
-                unproven.entry(addr).or_default().push(*record);
+                unproven.entry(addr).or_default().push(record.as_ref());
             }
-            _ => at_once.push(*record),
+            _ => at_once.push(record.as_ref()),
         }
     }
     (at_once, unproven)
@@ -306,7 +307,7 @@ fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &Unproven<'_>, desire
     }
     let mut guard = input.state.guard.clone();
     // A record without an address that a client can dial leaves the service as empty as none.
-    let is_foreign = |record: &&Record| matches!(record.kind(&input.owner.cluster_id), Kind::Foreign);
+    let is_foreign = |record: &Record| matches!(record.kind(&input.owner.cluster_id), Kind::Foreign);
     let foreign = input.records.values().any(|record| is_foreign(record) && record.client_addresses().next().is_some());
     plan.guard = guard.decide(&GuardInput {
         unexplained: &unexplained,
@@ -461,7 +462,7 @@ fn registered_by_others<'a>(input: &Input<'a>) -> Registered<'a> {
             Kind::Healed(owner) if owner == input.owner => {}
             Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => {
                 for addr in record.client_addresses() {
-                    registered.entry(addr).or_insert(*record);
+                    registered.entry(addr).or_insert(record.as_ref());
                 }
             }
         }

@@ -108,7 +108,7 @@ impl Scene {
         let (records, under_other_names): (BTreeMap<_, _>, BTreeMap<_, _>) = self
             .records
             .iter()
-            .map(|r| (r.key.clone(), r))
+            .map(|r| (r.key.clone(), Arc::new(r.clone())))
             .partition(|(key, _)| key.as_bytes().starts_with(here.as_bytes()));
         let instance = |addr: &InstanceAddr| {
             let mut instance = Instance::single(*addr, 10, self.tags.clone());
@@ -328,7 +328,7 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         .record("p/a/10.0.0.1:80", value, LEASE)
         .record("p/b/10.0.0.1:80", value, LEASE)
         .record("p/c/10.0.0.1:80", &healed, LEASE);
-    let records: BTreeMap<_, _> = scene.records.iter().map(|r| (r.key.clone(), r)).collect();
+    let records: BTreeMap<_, _> = scene.records.iter().map(|r| (r.key.clone(), Arc::new(r.clone()))).collect();
     let plan = plan(&Input {
         layout: &scene.layout,
         owner: &scene.owner,

@@ -30,7 +30,7 @@ pub struct Input<'a> {
     pub layout: &'a Layout,
     pub owner: &'a Owner,
     /// Every record under the name, by any writer.
-    pub records: &'a BTreeMap<RecordKey, &'a Record>,
+    pub records: &'a BTreeMap<RecordKey, Arc<Record>>,
     pub options: &'a Options,
     /// The IP families that the Service serves.
     pub families: &'a [Family],

@@ -25,11 +25,16 @@ pub struct Healing {
 
 /// Records that we put back for their servers.
 pub fn healed_by_us<'a>(input: &Input<'a>) -> BTreeMap<RecordKey, &'a Record> {
-    let ours = |record: &&Record| match record.kind(&input.owner.cluster_id) {
+    let ours = |record: &Record| match record.kind(&input.owner.cluster_id) {
         Kind::Healed(owner) => owner == input.owner || input.to_adopt.contains(&record.key),
         _ => false,
     };
-    input.records.iter().filter(|(_, record)| ours(record)).map(|(key, record)| (key.clone(), *record)).collect()
+    input
+        .records
+        .iter()
+        .filter(|(_, record)| ours(record))
+        .map(|(key, record)| (key.clone(), record.as_ref()))
+        .collect()
 }
 
 /// Puts lost registrations back, and withdraws those whose endpoint ended or registered itself again.

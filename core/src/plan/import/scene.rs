@@ -143,7 +143,7 @@ impl Scene {
         planner(&Input {
             layout: &self.layout,
             owner: &self.owner,
-            records: &self.records.iter().map(|(key, record)| (key.clone(), record)).collect(),
+            records: &self.records.iter().map(|(key, record)| (key.clone(), Arc::new(record.clone()))).collect(),
             options: &self.options,
             families: &[Family::V4, Family::V6],
             managed_by_others: &self.managed,

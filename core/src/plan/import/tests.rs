@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::SignedDuration;
 
@@ -81,7 +82,7 @@ impl Scene {
     }
 
     fn plan(&self) -> Plan {
-        let records: BTreeMap<_, _> = self.records.iter().map(|r| (r.key.clone(), r)).collect();
+        let records: BTreeMap<_, _> = self.records.iter().map(|r| (r.key.clone(), Arc::new(r.clone()))).collect();
         plan(&Input {
             layout: &self.layout,
             owner: &self.owner,

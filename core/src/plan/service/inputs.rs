@@ -10,7 +10,7 @@ use super::accepted::Reduced;
 use super::endpoints::managed_addresses;
 use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, Siblings};
 use crate::Timestamp;
-use crate::model::{Family, Instance, InstanceAddr, Record, RecordKey, RegistryName, Slice, TargetPod};
+use crate::model::{Family, Instance, InstanceAddr, RegistryName, Slice, TargetPod};
 use crate::plan::departure::guard::{GuardContext, Limits};
 use crate::plan::export::{ExportState, Proof};
 use crate::plan::import::{ImportState, Imported, Present};
@@ -99,8 +99,8 @@ impl Pass<'_> {
             name: goal.name,
             instances: goal.instances,
             stays: goal.stays,
-            records: &borrowed(&registry.snapshot.records),
-            under_other_names: &borrowed(&registry.snapshot.under_other_names),
+            records: &registry.snapshot.records,
+            under_other_names: &registry.snapshot.under_other_names,
             contested: &shared.contested,
             to_release: &shared.to_release,
             departures: &registry.snapshot.departures,
@@ -131,7 +131,7 @@ impl Pass<'_> {
         planner(&import::Input {
             layout: &registry.layout,
             owner: &registry.owner,
-            records: &borrowed(&registry.snapshot.records),
+            records: &registry.snapshot.records,
             options: goal.options,
             families: families(facts),
             managed_by_others: &managed_addresses(&facts.cluster.others_slices, |_| true),
@@ -283,8 +283,4 @@ fn slice_ports(accepted: &Accepted) -> Vec<slices::Port> {
 
 fn plain(slices: &[Arc<Slice>]) -> Vec<&Slice> {
     slices.iter().map(AsRef::as_ref).collect()
-}
-
-fn borrowed(records: &BTreeMap<RecordKey, Arc<Record>>) -> BTreeMap<RecordKey, &Record> {
-    records.iter().map(|(key, record)| (key.clone(), record.as_ref())).collect()
 }
