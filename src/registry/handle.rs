@@ -297,6 +297,8 @@ impl RegistryHandle {
         if self.view().incarnation() != Incarnation::AsItWas {
             self.settling.begin();
         }
+        // The list may show leases that nobody knew, and that end soon.
+        self.leases.in_use.notify_one();
         // This session has relisted, so a request to the one before is done.
         let _ = self.start_over.notified().now_or_never();
         *self.connected_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());

@@ -76,7 +76,8 @@ pub struct LeasePool {
     full: Mutex<Option<(Instant, usize)>>,
     /// The IDs of leases with our TTL and with former ones.
     ids: Mutex<BTreeMap<i64, BTreeSet<LeaseId>>>,
-    /// Notified when a live lease begins to carry records, or another task has kept it alive.
+    /// Notified when a live lease begins to carry records, another task has kept it alive, or a session has listed
+    /// everything.
     pub(super) in_use: Notify,
 }
 

@@ -24,6 +24,7 @@ use super::fence::FenceKeys;
 use super::handle::{Names, Phase, RegistryHandle};
 use super::records::Affected;
 use super::verified::WatchProgress;
+use super::view::Listing;
 use super::{
     Connector, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, are_two_etcds, look_ups, orphans,
 };
@@ -285,23 +286,18 @@ impl Session {
         if are_two_etcds(listing.cluster_id, self.cluster_id) || listing.revision < self.least_revision {
             return Err(RegistryError::WatchEnded("another etcd answers than when the session began".to_owned()));
         }
-        let mut affected = self.handle.view().reset(range, &listing, self.env.now());
+        let listing = Listing::decoded(&self.handle.layout, listing).await;
+        let (cluster_id, revision, records) = (listing.cluster_id, listing.revision, listing.records.len());
+        let mut affected = self.handle.view().reset(range, listing, self.env.now());
         // Immediately: the next list will not show these departures again.
         self.look_up(&mut affected);
         if let Range::Service(name) = range {
             // The services of the name wait for the list itself, even an empty one.
             affected.names.insert(name.as_str().as_bytes().into());
         }
-        self.listed = listing.revision;
-        info!(
-            registry = self.handle.name,
-            key_prefix,
-            records = listing.records.len(),
-            revision = listing.revision,
-            "listed"
-        );
-        let (watch_id, cluster_id) = (self.next_watch_id, listing.cluster_id);
-        let follow = WatchRange { watch_id, key_prefix, from: listing.revision + 1, cluster_id };
+        self.listed = revision;
+        info!(registry = self.handle.name, key_prefix, records, revision, "listed");
+        let follow = WatchRange { watch_id: self.next_watch_id, key_prefix, from: revision + 1, cluster_id };
         self.next_watch_id += 1;
         match &mut self.watch {
             Some(watch) => watch.follow(&follow).await?,

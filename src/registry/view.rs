@@ -25,6 +25,30 @@ use super::reached::Reached;
 use super::records::{Affected, RecordStore};
 use super::{Change, ListResponse, RegistryError};
 
+/// A complete list of a range, decoded.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub cluster_id: u64,
+    pub revision: Revision,
+    pub records: Vec<Record>,
+}
+
+impl Listing {
+    /// Records that are decoded before somebody else has a turn.
+    const IN_A_ROW: usize = 500;
+
+    /// Decodes a list. The view is not locked meanwhile, and other tasks of the process go on.
+    pub async fn decoded(layout: &Layout, list: ListResponse) -> Self {
+        let ListResponse { cluster_id, revision, records: raw } = list;
+        let mut records = Vec::with_capacity(raw.len());
+        for some in raw.chunks(Self::IN_A_ROW) {
+            records.extend(some.iter().map(|raw| layout.decode(raw)));
+            tokio::task::yield_now().await;
+        }
+        Self { cluster_id, revision, records }
+    }
+}
+
 #[derive(Debug)]
 pub struct RegistryView {
     records: RecordStore,
@@ -123,12 +147,19 @@ impl RegistryView {
         self.incarnation.set_settled();
     }
 
+    /// Decodes a list and enters it.
+    #[cfg(test)]
+    pub fn reset_to(&mut self, range: &Range, list: &ListResponse, now: Timestamp) -> Affected {
+        let records = list.records.iter().map(|raw| self.layout().decode(raw)).collect();
+        self.reset(range, Listing { cluster_id: list.cluster_id, revision: list.revision, records }, now)
+    }
+
     /// Enters the complete list of a range. It replaces what is known, but for what is newer than the list.
-    pub fn reset(&mut self, range: &Range, listing: &ListResponse, now: Timestamp) -> Affected {
+    pub fn reset(&mut self, range: &Range, listing: Listing, now: Timestamp) -> Affected {
         let mut affected = Affected::default();
         let first_listed = *self.first_listed.get_or_insert(now);
         let came_back = self.incarnation.listed(listing.cluster_id, listing.revision, self.revision);
-        if came_back || self.goes_back(range, listing) {
+        if came_back || self.goes_back(range, &listing) {
             if !came_back {
                 self.incarnation.set_rolled_back();
                 // The ranges that this session listed before were judged as those of the known registry.
@@ -145,7 +176,7 @@ impl RegistryView {
         let another = self.incarnation.renew(range);
         let newer = |revision: Revision| !another && revision > listing.revision;
 
-        let listed: BTreeSet<&RecordKey> = listing.records.iter().map(|raw| &raw.key).collect();
+        let listed: BTreeSet<&RecordKey> = listing.records.iter().map(|record| &record.key).collect();
         let vanished: Vec<Arc<Record>> = self
             .records
             .in_range(range)
@@ -162,12 +193,12 @@ impl RegistryView {
         } else {
             affected.look_ups = self.departures.missing_in_a_list(self.records.layout(), &vanished, now);
         }
-        for raw in &listing.records {
-            if !self.tombstones.get(&raw.key).copied().is_some_and(newer) {
-                let before = self.records.get(&raw.key).cloned();
-                self.put(raw, another, &mut affected);
+        for record in listing.records {
+            if !self.tombstones.get(&record.key).copied().is_some_and(newer) {
+                let (key, before) = (record.key.clone(), self.records.get(&record.key).cloned());
+                self.put(record, another, &mut affected);
                 if let (true, Some(before)) = (another, before) {
-                    let after = self.records.get(&raw.key).cloned();
+                    let after = self.records.get(&key).cloned();
                     self.departures.set_back(self.records.layout(), &before, after.as_deref(), now);
                 }
             }
@@ -187,18 +218,17 @@ impl RegistryView {
     }
 
     /// True if the list proves a rollback.
-    fn goes_back(&self, range: &Range, listing: &ListResponse) -> bool {
-        let proof = |raw: &RawRecord| self.contradicts(raw, listing.revision);
+    fn goes_back(&self, range: &Range, listing: &Listing) -> bool {
+        let proof = |record: &Record| self.contradicts(record, listing.revision);
         !self.incarnation.is_outdated(range) && listing.records.iter().any(proof)
     }
 
     /// True if the server has, at a revision, a record that the known one rules out: on one line of revisions, a key
     /// never has an older revision than before, nor another value at the same one.
-    fn contradicts(&self, raw: &RawRecord, at: Revision) -> bool {
-        let differs =
-            |known: &Record| known.mod_revision == raw.mod_revision && *known != self.records.layout().decode(raw);
-        self.revision_of(&raw.key).is_some_and(|known| raw.mod_revision < known && known <= at)
-            || self.records.get(&raw.key).is_some_and(|known| differs(known))
+    fn contradicts(&self, record: &Record, at: Revision) -> bool {
+        let differs = |known: &Record| known.mod_revision == record.mod_revision && known != record;
+        self.revision_of(&record.key).is_some_and(|known| record.mod_revision < known && known <= at)
+            || self.records.get(&record.key).is_some_and(|known| differs(known))
     }
 
     /// A range cannot be listed: its records stay, but no plan may rest on them.
@@ -249,7 +279,7 @@ impl RegistryView {
             for change in together {
                 let mut own = Affected::default();
                 match change {
-                    Change::Put(raw) => self.put(raw, false, &mut own),
+                    Change::Put(raw) => self.put(self.records.layout().decode(raw), false, &mut own),
                     Change::Delete { key, revision } => {
                         if self.tombstones.get(key).is_some_and(|deleted| deleted <= revision) {
                             self.tombstones.remove(key);
@@ -326,13 +356,12 @@ impl RegistryView {
         known.max(self.tombstones.get(key).copied())
     }
 
-    fn put(&mut self, raw: &RawRecord, any_revision: bool, affected: &mut Affected) {
-        if !any_revision && self.revision_of(&raw.key).is_some_and(|known| known >= raw.mod_revision) {
+    fn put(&mut self, record: Record, any_revision: bool, affected: &mut Affected) {
+        if !any_revision && self.revision_of(&record.key).is_some_and(|known| known >= record.mod_revision) {
             return;
         }
-        let Some(name) = self.records.name_of(&raw.key) else { return };
-        let record = self.records.layout().decode(raw);
-        if self.records.get(&raw.key).is_some_and(|known| **known == record) {
+        let Some(name) = self.records.name_of(&record.key) else { return };
+        if self.records.get(&record.key).is_some_and(|known| **known == record) {
             return;
         }
         let addrs: Vec<InstanceAddr> = record.endpoint_addresses().collect();

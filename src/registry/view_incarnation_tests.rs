@@ -93,13 +93,13 @@ fn a_range_that_went_back_makes_those_listed_before_it_unexplained_too() {
     };
     let range = |name: &str| Range::Service(RegistryName::new(name).unwrap());
     view.begin(None);
-    view.reset(&range("echo"), &listing(950, &[record("echo/1", 900)]), at(0));
-    view.reset(&range("other"), &listing(950, &[record("other/1", 910)]), at(0));
+    view.reset_to(&range("echo"), &listing(950, &[record("echo/1", 900)]), at(0));
+    view.reset_to(&range("other"), &listing(950, &[record("other/1", 910)]), at(0));
     view.set_settled();
     view.begin(None);
-    view.reset(&range("echo"), &listing(2000, &[]), at(9));
+    view.reset_to(&range("echo"), &listing(2000, &[]), at(9));
     assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::Deregistered)]);
-    view.reset(&range("other"), &listing(2000, &[record("other/1", 500)]), at(9));
+    view.reset_to(&range("other"), &listing(2000, &[record("other/1", 500)]), at(9));
     assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::RolledBack)]);
     assert_eq!(view.incarnation(), Incarnation::RolledBack);
 }
@@ -152,12 +152,12 @@ fn incarnation_and_epoch_tell_what_cluster_id_and_revision_do_not() {
         let text = format!("{known:?} {found:?}");
         let mut view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", Some(known));
         view.begin(found.clone());
-        view.reset(&Range::Everything, &listing(9, &[]), at(0));
+        view.reset_to(&Range::Everything, &listing(9, &[]), at(0));
         view.set_settled();
         assert_eq!(view.incarnation(), expected, "{text}");
         // Once it was met, it is the known one.
         view.begin(found);
-        view.reset(&Range::Everything, &listing(9, &[]), at(0));
+        view.reset_to(&Range::Everything, &listing(9, &[]), at(0));
         assert_eq!(view.incarnation(), Incarnation::AsItWas, "{text}");
     }
     // A proxy answers without a cluster ID.

@@ -258,7 +258,7 @@ impl Story {
         };
         let here = (0..KEYS).filter(|key| self.range_of(*key) == range);
         let records = here.filter_map(|key| Some(self.raw(key, self.at(key, at)?))).collect();
-        self.view.reset(
+        self.view.reset_to(
             &self.ranges[range].clone(),
             &ListResponse { cluster_id: 1, revision: at, records },
             super::at(0),

@@ -20,7 +20,7 @@ fn view() -> RegistryView {
 /// A session begins and lists everything.
 fn reset(view: &mut RegistryView, listing: &ListResponse, now: Timestamp) -> Affected {
     view.begin(None);
-    let affected = view.reset(&Range::Everything, listing, now);
+    let affected = view.reset_to(&Range::Everything, listing, now);
     view.set_settled();
     affected
 }
@@ -249,7 +249,7 @@ fn a_go_zero_key_that_is_deleted_alone_deregistered() {
     view.begin(None);
     assert_eq!(view.snapshot(&super::tests::echo().0, &super::tests::echo().1).state, ViewState::Unknown);
     let records = [record("echo/1", "10.0.0.1:80"), record("echo/twinspan~c1~shop~echo~10.0.0.2:80", "10.0.0.2:80")];
-    view.reset(&echo, &listing(5, &records), at(0));
+    view.reset_to(&echo, &listing(5, &records), at(0));
     assert_eq!((keys(&view).len(), view.names_of_ours().len()), (2, 1));
     let affected = view.apply(&[deleted("echo/1", 6)], at(0));
     assert_eq!(
@@ -321,7 +321,7 @@ fn with_several_ranges_a_delete_of_ours_is_not_undone_by_an_older_event() {
     };
     view.begin(None);
     for name in ["echo", "other"] {
-        view.reset(&Range::Service(RegistryName::new(name).unwrap()), &listing(5, &[own(name, 4)]), at(0));
+        view.reset_to(&Range::Service(RegistryName::new(name).unwrap()), &listing(5, &[own(name, 4)]), at(0));
     }
     view.learnt(&own("echo", 4).key, None, 8);
     // The other range is ahead of this one.
@@ -333,7 +333,7 @@ fn with_several_ranges_a_delete_of_ours_is_not_undone_by_an_older_event() {
     let mut view = RegistryView::new(Layout::new(Format::GoZero, ""), "c1", None);
     view.begin(None);
     for name in ["echo", "other"] {
-        view.reset(&Range::Service(RegistryName::new(name).unwrap()), &listing(5, &[own(name, 4)]), at(0));
+        view.reset_to(&Range::Service(RegistryName::new(name).unwrap()), &listing(5, &[own(name, 4)]), at(0));
     }
     view.apply(&[Change::Put(own("other", 9))], at(0));
     view.learnt(&own("echo", 4).key, None, 8);
@@ -350,7 +350,7 @@ fn an_answer_that_events_have_overtaken_brings_no_record_back() {
         let mut view = RegistryView::new(layout, "c1", None);
         view.begin(None);
         let listing = ListResponse { cluster_id: 1, revision: 10, records: Vec::new() };
-        view.reset(&range, &listing, Timestamp::UNIX_EPOCH);
+        view.reset_to(&range, &listing, Timestamp::UNIX_EPOCH);
         let value = br#"{"network":"tcp","address":"10.0.0.1:80","weight":10,"tags":null}"#.to_vec();
         let raw = RawRecord { key: key.clone(), value, mod_revision: 11, lease: LeaseId::NONE };
         // Our create is answered late: its lease is revoked by then, and the watch has told both.

@@ -45,20 +45,21 @@ impl RegistryView {
     /// Enters the state of a key at a revision from an answer, ahead of the watch.
     pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Affected {
         let mut affected = Affected::default();
-        let contradicts = record.is_some_and(|raw| self.contradicts(raw, revision));
+        let record = record.map(|raw| self.layout().decode(raw));
+        let contradicts = record.as_ref().is_some_and(|record| self.contradicts(record, revision));
         let reached = self.reached_of(key);
         if !contradicts && reached >= revision {
-            if !self.is_behind_answer(key, record, revision, reached) {
+            if !self.is_behind_answer(key, record.as_ref(), revision, reached) {
                 return affected;
             }
             warn!(%key, revision, "the watch did not tell of a change; an answer shows it");
         }
         match record {
-            Some(raw) => {
+            Some(record) => {
                 if contradicts {
                     self.incarnation.set_contradicted();
                 }
-                self.put(raw, contradicts, &mut affected);
+                self.put(record, contradicts, &mut affected);
             }
             None => {
                 if self.records.get(key).is_some_and(|known| known.mod_revision < revision) {
@@ -79,13 +80,13 @@ impl RegistryView {
     fn is_behind_answer(
         &self,
         key: &RecordKey,
-        record: Option<&RawRecord>,
+        record: Option<&Record>,
         revision: Revision,
         reached: Revision,
     ) -> bool {
         let known = self.records.get(key).map(|record| record.mod_revision);
         match (record, known) {
-            (Some(raw), Some(known)) => known < raw.mod_revision,
+            (Some(record), Some(known)) => known < record.mod_revision,
             // Later events may have deleted it again.
             (Some(_), None) => reached == revision,
             (None, Some(known)) => known < revision,
@@ -100,7 +101,7 @@ impl RegistryView {
         if self.reached_of(&raw.key) > revision {
             return None;
         }
-        self.put(raw, false, &mut affected);
+        self.put(self.layout().decode(raw), false, &mut affected);
         Some(affected)
     }
 

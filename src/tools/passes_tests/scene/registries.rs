@@ -195,7 +195,7 @@ fn list(
         let prefix = layout.key_prefix(range);
         let within = |record: &&RawRecord| record.key.as_bytes().starts_with(prefix.as_bytes());
         let records = records.values().filter(within).cloned().collect();
-        affected.add(view.reset(range, &ListResponse { cluster_id, revision, records }, at(time)));
+        affected.add(view.reset_to(range, &ListResponse { cluster_id, revision, records }, at(time)));
     }
     view.set_settled();
     affected
