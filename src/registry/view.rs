@@ -137,6 +137,17 @@ impl RegistryView {
         self.incarnation.highest_epoch()
     }
 
+    /// The newest revision that is known.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// An answer contradicts what is known: no plan may rest on it.
+    pub fn set_contradicted(&mut self) {
+        self.incarnation.set_contradicted();
+        self.set_stale();
+    }
+
     /// An answer contradicts what is known, as after a rollback: the session has to list everything anew.
     pub fn is_contradicted(&self) -> bool {
         self.incarnation.is_contradicted()

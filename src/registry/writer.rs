@@ -153,7 +153,7 @@ async fn write_next(
     let batch = Batch { fence, lease, ops: now };
     let in_flight = InFlight::begin(handle, by, &batch.ops);
     let answer = registry.commit(&batch).await;
-    let outcome = learn_answer(handle, registry.as_ref(), &batch, answer, report).await;
+    let outcome = learn_answer(handle, registry.as_ref(), in_flight.known, &batch, answer, report).await;
     drop(in_flight);
     match outcome {
         Ok(()) => Ok(Next::Written),
@@ -294,14 +294,15 @@ fn bytes_of(op: &RecordOp) -> usize {
 struct InFlight<'a> {
     handle: &'a RegistryHandle,
     ops: &'a [RecordOp],
+    /// The revision that was known before it was sent.
+    known: Revision,
 }
 
 impl<'a> InFlight<'a> {
     fn begin(handle: &'a RegistryHandle, by: &ServiceKey, ops: &'a [RecordOp]) -> Self {
         let mut view = handle.view();
         ops.iter().for_each(|op| view.begin_write(by, op));
-        drop(view);
-        Self { handle, ops }
+        Self { handle, ops, known: view.revision() }
     }
 }
 
@@ -315,12 +316,18 @@ impl Drop for InFlight<'_> {
 async fn learn_answer(
     handle: &RegistryHandle,
     registry: &dyn Registry,
+    known: Revision,
     batch: &Batch,
     answer: Result<TxnResponse>,
     report: &mut WriteReport,
 ) -> Result<()> {
     match answer {
         Ok(committed) => {
+            let written = committed.outcomes.contains(&Outcome::Written);
+            if written && committed.revision <= known {
+                // Another etcd answered, or an older one: a write has a revision of its own. Nothing is known any more.
+                start_over(handle, registry);
+            }
             let lacking = learn_outcomes(handle, registry, batch, &committed, report);
             if !lacking.is_empty() {
                 learn_by_reading(handle, registry, &lacking, report).await;
@@ -344,6 +351,15 @@ async fn learn_answer(
             Err(error)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// No plan may rest on the view before the session has listed everything again.
+fn start_over(handle: &RegistryHandle, registry: &dyn Registry) {
+    if let Some(mut view) = handle.view_of(registry) {
+        view.set_contradicted();
+        drop(view);
+        handle.write_unknown(registry);
     }
 }
 

@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::ServiceKey;
+use twinspan_core::plan::service::{Incarnation, ViewState};
 
 use super::*;
 use crate::env::Env;
@@ -127,7 +128,7 @@ async fn a_write_that_the_watch_did_not_tell_of_is_read() {
     }
     assert_eq!(bench.handle.view().counts().own, 0);
     let mut report = WriteReport::default();
-    learn_answer(&bench.handle, registry.as_ref(), &batch, answer, &mut report).await.unwrap();
+    learn_answer(&bench.handle, registry.as_ref(), 0, &batch, answer, &mut report).await.unwrap();
     assert_eq!(bench.handle.view().counts().own, 1);
     assert!(report.found.owners.contains(&ServiceKey::new("shop", "echo")));
     bench.stop.cancel();
@@ -145,10 +146,10 @@ async fn an_answer_of_an_earlier_connection_is_not_learnt() {
     let batch = Batch { fence: None, lease: LeaseId(7), ops: vec![create("10.0.0.1:80")] };
     let answer = Ok(TxnResponse { revision: 9000, outcomes: vec![Outcome::Written] });
     let mut report = WriteReport::default();
-    learn_answer(&bench.handle, first.as_ref(), &batch, answer.clone(), &mut report).await.unwrap();
+    learn_answer(&bench.handle, first.as_ref(), 0, &batch, answer.clone(), &mut report).await.unwrap();
     assert_eq!(bench.handle.view().counts().own, 0);
     let now = bench.handle.connection().unwrap();
-    learn_answer(&bench.handle, now.as_ref(), &batch, answer, &mut report).await.unwrap();
+    learn_answer(&bench.handle, now.as_ref(), 0, &batch, answer, &mut report).await.unwrap();
     assert_eq!(bench.handle.view().counts().own, 1);
     bench.stop.cancel();
 }
@@ -164,5 +165,28 @@ async fn a_record_whose_lease_is_gone_gets_it_again_at_once() {
     assert_eq!((report.created, report.error), (1, None));
     assert!(began.elapsed() < std::time::Duration::from_millis(50), "{:?}", began.elapsed());
     assert_eq!(bench.server.records()["p/echo/10.0.0.2:80"].lease, lease);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_with_a_revision_that_was_known_before_tells_of_another_etcd() {
+    let bench = bench().await;
+    for n in 0..9 {
+        bench.server.put("p/echo/10.0.0.9:80", &format!("{n}"), LeaseId::NONE);
+    }
+    assert_eq!(bench.write(vec![create("10.0.0.1:80")]).await.created, 1);
+    // The watch tells of them.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.server.set_faults(Faults { silent: true, ..Faults::default() });
+    bench.server.replace_with_empty();
+    let report = bench.write(vec![create("10.0.0.2:80")]).await;
+    assert_eq!(report.created, 1, "{report:?}");
+    assert_ne!(bench.handle.view().state(), ViewState::Fresh, "no plan may rest on what the other etcd had");
+    bench.server.set_faults(Faults::default());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let view = bench.handle.view();
+    assert_eq!((view.state(), view.all().count()), (ViewState::Fresh, 1));
+    assert_ne!(view.incarnation(), Incarnation::AsItWas);
+    drop(view);
     bench.stop.cancel();
 }
