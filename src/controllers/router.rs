@@ -272,7 +272,7 @@ mod tests {
         views.cluster().index.put(&z, &object);
         let router = Router { views, enqueuer, registries, statuses: None };
         router.cluster_changed(&ClusterEvent::Wrote { services: vec![x.clone()], by: x.clone() });
-        assert_eq!(queue.take_enqueued(), [z.clone()]);
+        assert_eq!(queue.take_enqueued(), std::slice::from_ref(&z));
         router.cluster_changed(&ClusterEvent::Yielded { service: x, by: z });
         assert_eq!(queue.take_enqueued(), [ServiceKey::new("shop", "x")]);
     }

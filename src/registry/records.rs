@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use twinspan_core::codec::{Layout, Range};
-use twinspan_core::model::{Kind, LeaseId, Record, RecordKey, RegistryName, ServiceKey};
+use twinspan_core::model::{Kind, LeaseId, Record, RecordKey, Records, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::evidence::LeaseLookUp;
 
 /// The names, owners and leases that a change affects. Their RegisteredServices must be reconciled.
@@ -49,7 +49,7 @@ pub struct RecordStore {
     layout: Layout,
     cluster_id: String,
     /// By name; a snapshot shares the records of its name until one of them changes.
-    names: BTreeMap<Box<[u8]>, Arc<BTreeMap<RecordKey, Arc<Record>>>>,
+    names: BTreeMap<Box<[u8]>, Arc<Records>>,
     own: BTreeMap<ServiceKey, BTreeSet<RecordKey>>,
     /// The own and healed records of this cluster on each lease.
     leases: BTreeMap<LeaseId, BTreeSet<RecordKey>>,
@@ -103,7 +103,7 @@ impl RecordStore {
         self.own.get(service).into_iter().flatten().filter_map(|key| self.get(key))
     }
 
-    pub fn of_name(&self, name: &[u8]) -> Arc<BTreeMap<RecordKey, Arc<Record>>> {
+    pub fn of_name(&self, name: &[u8]) -> Arc<Records> {
         self.names.get(name).cloned().unwrap_or_default()
     }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use twinspan_core::Timestamp;
 use twinspan_core::codec::{Layout, Range};
-use twinspan_core::model::{InstanceAddr, RawRecord, Record, RecordKey, Revision, ServiceKey};
+use twinspan_core::model::{InstanceAddr, Record, RecordKey, Revision, ServiceKey};
 use twinspan_core::plan::departure::evidence::DepartureTracker;
 use twinspan_core::plan::service::{Incarnation, ViewState};
 

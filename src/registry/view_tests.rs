@@ -1,5 +1,5 @@
 use twinspan_core::codec::Format;
-use twinspan_core::model::{LeaseId, Owner, RegistryName, ServiceKey};
+use twinspan_core::model::{LeaseId, Owner, RawRecord, RegistryName, ServiceKey};
 use twinspan_core::plan::RecordOp;
 use twinspan_core::plan::departure::Evidence;
 

@@ -28,7 +28,7 @@ pub use reason::Reason;
 #[cfg(test)]
 pub use record::LOOKS;
 pub use record::{
-    Content, Kind, LeaseId, Listener, MAX_VALUE, Mark, RawRecord, Record, RecordKey, Registration, Revision,
+    Content, Kind, LeaseId, Listener, MAX_VALUE, Mark, RawRecord, Record, RecordKey, Records, Registration, Revision,
 };
 pub use selector::{Operator, Requirement, Selector};
 pub use service::{NewService, ServicePortView, ServiceView, TrafficDistribution};

@@ -172,6 +172,9 @@ pub struct Record {
     pub content: Content,
 }
 
+/// Records by key.
+pub type Records = BTreeMap<RecordKey, Arc<Record>>;
+
 /// The writer of a record, seen from one cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind<'a> {

@@ -5,13 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
     Content, Instance, InstanceAddr, InstanceOutcome, Kind, LeaseId, MAX_VALUE, Mark, Outcome, Owner, Reason, Record,
-    RecordKey, Registration, RegistryName, named_address,
+    RecordKey, Records, Registration, RegistryName, named_address,
 };
 use crate::plan::departure::Departures;
 use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, GuardInput, Limits, Unexplained};
@@ -31,9 +30,9 @@ pub struct Input<'a> {
     /// are known.
     pub stays: Option<&'a BTreeSet<IpAddr>>,
     /// Every record under the name, by any writer.
-    pub records: &'a BTreeMap<RecordKey, Arc<Record>>,
+    pub records: &'a Records,
     /// This owner's records under other names, from before the name was changed.
-    pub under_other_names: &'a BTreeMap<RecordKey, Arc<Record>>,
+    pub under_other_names: &'a Records,
     /// Addresses that other RegisteredServices want to export under the name.
     pub contested: &'a BTreeMap<InstanceAddr, ContestedExport>,
     /// Records of this owner that another RegisteredService adopts: own ones under other names, and healed ones.

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::codec::Format;
 use crate::model::{LOOKS, LeaseId, RawRecord, ServiceKey, Tags};

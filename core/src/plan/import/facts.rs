@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
-    Family, InstanceAddr, InstanceOutcome, Owner, PortSet, Record, RecordKey, Registration, Revision, Selector,
+    Family, InstanceAddr, InstanceOutcome, Owner, PortSet, Record, RecordKey, Records, Registration, Revision, Selector,
 };
 use crate::plan::RecordOp;
 use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, Limits};
@@ -30,7 +30,7 @@ pub struct Input<'a> {
     pub layout: &'a Layout,
     pub owner: &'a Owner,
     /// Every record under the name, by any writer.
-    pub records: &'a BTreeMap<RecordKey, Arc<Record>>,
+    pub records: &'a Records,
     pub options: &'a Options,
     /// The IP families that the Service serves.
     pub families: &'a [Family],

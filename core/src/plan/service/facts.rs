@@ -12,9 +12,7 @@ use jiff::SignedDuration;
 use super::checkpoint::{Checkpoint, Place, Term};
 use crate::Timestamp;
 use crate::codec::Layout;
-use crate::model::{
-    InstanceAddr, Owner, PodView, Record, RecordKey, RegistryName, Revision, ServiceKey, ServiceView, Slice,
-};
+use crate::model::{InstanceAddr, Owner, PodView, Records, RegistryName, Revision, ServiceKey, ServiceView, Slice};
 use crate::plan::departure::held::{HeldDeletions, Hold};
 use crate::plan::departure::{Departures, Probe};
 use crate::plan::export::Proof;
@@ -130,9 +128,9 @@ pub struct Snapshot {
     pub incarnation: Incarnation,
     pub revision: Revision,
     /// Every record under the name, by any writer.
-    pub records: Arc<BTreeMap<RecordKey, Arc<Record>>>,
+    pub records: Arc<Records>,
     /// The owner's records under other names.
-    pub under_other_names: BTreeMap<RecordKey, Arc<Record>>,
+    pub under_other_names: Records,
     pub departures: Departures,
 }
 
