@@ -63,7 +63,10 @@ fn plan(bed: &mut Bed, random: &mut StdRng, direction: Direction, seconds: u32) 
         .map(|address| Instance { service: service(GROUP, direction, random.random_range(0..SERVICES)), address })
         .collect();
     let coming: Vec<(Instance, bool)> = instances.iter().map(|instance| (instance.clone(), true)).collect();
-    instances.shuffle(random);
+    // None goes soon after it came: a bridge may write neither, and no event would tell a latency.
+    let (early, late) = instances.split_at_mut(half / 2);
+    early.shuffle(random);
+    late.shuffle(random);
     let going = instances.into_iter().map(|instance| (instance, false));
     let planned = |(n, (instance, present))| Planned { after: Duration::from_secs(1) * n / RATE, instance, present };
     (0..).zip(coming.into_iter().chain(going)).map(planned).collect()

@@ -30,6 +30,9 @@ pub async fn run(run: &mut Run, size: usize) -> Result<()> {
     for direction in Direction::BOTH {
         one_direction(run, &group, direction, size, rounds).await?;
     }
+    for bridge in Bridge::BOTH {
+        run.bed.clear(bridge, &group).await?;
+    }
     Ok(())
 }
 

@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     let outcome = if words.next_if(|word| word == bed::IDEAL).is_some() {
         ideal(words)
     } else {
-        arguments(words).and_then(bench)
+        arguments(words).and_then(|arguments| bench(&arguments))
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -102,7 +102,7 @@ fn ideal(words: impl Iterator<Item = String>) -> Result<bool> {
     Ok(true)
 }
 
-fn bench(arguments: Arguments) -> Result<bool> {
+fn bench(arguments: &Arguments) -> Result<bool> {
     let names = scenarios::names(arguments.form);
     if arguments.list {
         names.iter().for_each(|name| println!("{name}"));

@@ -28,7 +28,7 @@ pub async fn run(run: &mut Run, direction: Direction, size: usize) -> Result<()>
     .await?;
     let process = run.bed.process(Bridge::Twinspan, GROUP)?;
     process.quiet(QUIET).await?;
-    let seconds = run.form.pick(20, 30);
+    let seconds = run.form.pick(15, 30);
     let before = process.cpu()?;
     sleep(Duration::from_secs(seconds)).await;
     let cpu = (process.cpu()? - before).as_secs_f64();

@@ -61,6 +61,8 @@ fn scenarios(form: Form) -> Vec<Scenario> {
     use Direction::{Export, Import};
     let sizes: &[usize] = form.pick(&[1000], &[1000, 10_000]);
     let mut all = vec![Scenario::Floors, Scenario::Resolution, Scenario::Latency(0), Scenario::Spaced, Scenario::Burst];
+    let instances: &[usize] = form.pick(&[100, 5000], &[100, 5000, 10_000]);
+    all.extend(instances.iter().copied().map(Scenario::Large));
     for size in sizes.iter().copied() {
         all.extend([
             Scenario::Cold(Import, size),
@@ -78,8 +80,6 @@ fn scenarios(form: Form) -> Vec<Scenario> {
             all.push(Scenario::Churn(Export));
         }
     }
-    let instances: &[usize] = form.pick(&[100, 5000], &[100, 5000, 10_000]);
-    all.extend(instances.iter().copied().map(Scenario::Large));
     all
 }
 

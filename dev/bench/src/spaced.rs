@@ -18,10 +18,10 @@ const APART: Duration = Duration::from_millis(150);
 const BURST: u32 = 5;
 const WITHIN_BURST: Duration = Duration::from_millis(45);
 /// After a round, until no pace and no echo of it is left.
-const REST: Duration = Duration::from_millis(700);
+const REST: Duration = Duration::from_millis(450);
 
 pub async fn spaced(run: &mut Run) -> Result<()> {
-    let (rounds, changes) = run.form.pick((2, 8), (10, 30));
+    let (rounds, changes) = run.form.pick((2, 6), (10, 30));
     let found = run_rounds(run, rounds, changes, APART).await?;
     for (direction, subjects) in found {
         run.report.compare("150 ms apart", &direction, &subjects, Bridge::BOTH.map(Bridge::label));

@@ -28,8 +28,8 @@ use import::Imports;
 
 /// The line by which the process tells that both sides are equal for the first time.
 pub const READY: &str = "ready";
-/// API writes under way at once.
-const API_WRITES: usize = 32;
+/// API writes under way at once: the number with which the floors are best.
+const API_WRITES: usize = 16;
 /// Transactions under way at once.
 const COMMITS: usize = 4;
 
@@ -68,7 +68,7 @@ enum Event {
     },
     /// Every slice was listed.
     Listed,
-    Replaced(Result<EndpointSlice>),
+    Replaced(Result<Box<EndpointSlice>>),
     Committed {
         keys: Vec<String>,
         revision: Result<i64>,
@@ -153,7 +153,7 @@ impl Bridge {
                     slice => self.exports.source(&name, slice.as_deref()),
                 }
             }
-            Event::Replaced(slice) => self.imports.replaced(&slice?),
+            Event::Replaced(slice) => self.imports.replaced(slice?.as_ref()),
             Event::Committed { keys, revision } => self.exports.committed(&keys, revision?),
         }
         Ok(false)
@@ -179,7 +179,7 @@ impl Bridge {
                     None => api.create(&once, &slice).await,
                     Some(_) => api.replace(name, &once, &slice).await,
                 };
-                let written = written.with_context(|| format!("cannot write the slice {name}"));
+                let written = written.map(Box::new).with_context(|| format!("cannot write the slice {name}"));
                 // Nobody listens once the bridge has ended.
                 let _ = events.send(Event::Replaced(written));
             });
