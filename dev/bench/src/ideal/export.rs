@@ -13,7 +13,7 @@ use crate::registry::{BATCH, Write};
 #[derive(Debug)]
 pub struct Exports {
     place: Place,
-    /// What each slice asks for.
+    /// The instances that each slice wants to export.
     sources: BTreeMap<String, BTreeSet<(String, Ipv4Addr)>>,
     /// The revisions of the own records.
     revisions: BTreeMap<String, i64>,
