@@ -61,7 +61,7 @@ pub async fn beside(run: &mut Run, others: usize) -> Result<()> {
 }
 
 async fn rounds<'a>(run: &mut Run, scenario: &str, subjects: [(&'a str, Bridge); 2]) -> Result<Found<'a>> {
-    let (rounds, cycles) = run.form.pick((5, 1), (10, 15));
+    let (rounds, cycles) = run.form.pick((4, 1), (10, 15));
     let mut lines: BTreeMap<(Bridge, &str), Line> = BTreeMap::new();
     for bridge in subjects.map(|(_, bridge)| bridge) {
         for direction in Direction::BOTH {
