@@ -137,8 +137,13 @@ impl Controller {
             self.count(&report);
             handle.notify(report.found);
             if observed.facts.is_moving() {
-                // Its own next pass withdraws from the former place what is in the new one now.
-                handle.notify(report.wrote);
+                // Its own next pass withdraws from the former place what is in the new one now, whether the answer or
+                // the watch was the first to show it.
+                let mut wrote = report.wrote;
+                if report.created + report.updated + report.deleted > 0 {
+                    wrote.owners.insert(key.clone());
+                }
+                handle.notify(wrote);
             } else {
                 handle.notify_others(report.wrote, key);
             }

@@ -293,6 +293,13 @@ fn may_be_many(view: &ClusterView, handle: &RegistryHandle) -> bool {
     remaining + gone.take(REGISTRY_MIN - remaining).count() >= REGISTRY_MIN
 }
 
+/// Whether a ServiceRegistry is gone and its session does not know yet: then nobody has decided whether it was lost
+/// with many other objects, and nothing may be withdrawn.
+fn is_undecided(views: &Views, view: &ClusterView, handle: &RegistryHandle) -> bool {
+    let stays = view.service_registries.get(&handle.name).is_some_and(|o| o.metadata.deletion_timestamp.is_none());
+    !stays && views.registries.get(&handle.name).is_some()
+}
+
 /// Reads the places in a registry that the RegisteredService no longer refers to: the names under which it has records,
 /// and the one from which it exported or imported last. `current` is its name there, if it has its place there.
 fn read_former(
@@ -304,10 +311,12 @@ fn read_former(
 ) {
     let owner = &Owner { cluster_id: handle.cluster_id.clone(), service: observed.facts.key.clone() };
     let vanished = vanished(views, cluster, handle, observed);
+    let undecided = is_undecided(views, cluster, handle);
     let view = handle.view();
     if observed.is_gone() {
         if view.owned_by(&owner.service).next().is_some() {
-            let snapshot = view.snapshot_of_owner(owner);
+            let mut snapshot = view.snapshot_of_owner(owner);
+            snapshot.state = if undecided { ViewState::Unknown } else { snapshot.state };
             drop(view);
             let facts = registry_facts(handle, owner.clone(), None, snapshot);
             observed.facts.former.push(RegistryFacts { vanished, ..facts });
@@ -331,6 +340,7 @@ fn read_former(
             let mut snapshot = view.snapshot(&name, owner);
             // Records under other names have places of their own.
             snapshot.under_other_names.clear();
+            snapshot.state = if undecided { ViewState::Unknown } else { snapshot.state };
             (name, snapshot)
         })
         .collect();
