@@ -236,3 +236,17 @@ async fn a_spec_that_changed_while_nobody_ran_is_no_accident_also_if_the_registr
         assert_eq!(bench.keys("main"), Vec::<String>::new(), "{:?}", bench.condition("DeletionsHeld"));
     }
 }
+
+/// A pass may come before the session learns that its ServiceRegistry is gone, perhaps with many other objects.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_withdrawn_before_somebody_decided_about_a_registry_that_is_gone() {
+    let mut bench = bench(&["main"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.pass().await;
+    bench.controller.views.cluster().service_registries.clear();
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), ["p/echo/10.0.0.1:80"]);
+    retired(&bench, false);
+    bench.pass().await;
+    assert!(bench.keys("main").is_empty(), "one of few goes at once");
+}
