@@ -1,9 +1,9 @@
 //! The queue: the time at which each RegisteredService is reconciled.
 //!
 //! Owns pace and retries. The first changes of a quiet service are reconciled immediately, a busy service at most every
-//! [`PACE`]: a service has [`BURST`] passes in hand, and gets one back for each [`PACE`]. A change of everything spends
-//! no pass in hand. Each service has one pass at a time, and all services run concurrently, so that a slow answer for
-//! one delays no other. Failures back off and are retried for ever. Refuses to know what a pass does.
+//! [`PACE`]: a service has [`BURST`] passes in hand, and gets one back for each [`PACE`]. A change of everything waits
+//! for the pace, whatever is in hand. Each service has one pass at a time, and all services run concurrently, so that a
+//! slow answer for one delays no other. Failures back off and are retried for ever. Refuses to know what a pass does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
