@@ -3,6 +3,8 @@
 //! Owns the reasons, the check of the claim to lead, and the pace. A reason is told about an object at most every
 //! [`PACE`], and an object has a budget as in client-go's spam filter, because whoever writes a registry must not fill
 //! the API server with Events. What happens in between is told together, by the latest note (`docs/decisions/0033`).
+//! All together are at most [`PER_SECOND`], warnings first: where a thousand services change at once, slices need the
+//! API server.
 //! Refuses to know when an Event is due, which the controllers decide, and its requests, which [`super::event_api`]
 //! makes.
 
@@ -20,6 +22,7 @@ use twinspan_core::model;
 
 use super::calls::Calls;
 use super::event_api::{self, EventApi};
+use super::pace::Pace;
 use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry};
 use crate::env::Env;
 use crate::leadership::Leadership;
@@ -29,6 +32,8 @@ const PACE: Duration = Duration::from_secs(30);
 /// The Events about one object that may come at once, and the time after which it may have one more.
 const BURST: u32 = 25;
 const REFILL: Duration = Duration::from_secs(300);
+/// Events a second, about all objects.
+const PER_SECOND: u32 = 10;
 /// Maximum of Events that wait.
 const QUEUE: usize = 1000;
 /// The times that an Event is sent if no answer says that it was published.
@@ -67,16 +72,20 @@ impl Reason {
         }
     }
 
-    fn kind(self) -> &'static str {
+    fn is_warning(self) -> bool {
         match self {
-            Self::Exported | Self::Imported | Self::Connected => "Normal",
+            Self::Exported | Self::Imported | Self::Connected => false,
             Self::NotAccepted
             | Self::InstanceSkipped
             | Self::LostRegistration
             | Self::DeletionsHeld
             | Self::ApprovalRefused
-            | Self::Disconnected => "Warning",
+            | Self::Disconnected => true,
         }
+    }
+
+    fn kind(self) -> &'static str {
+        if self.is_warning() { "Warning" } else { "Normal" }
     }
 }
 
@@ -168,17 +177,25 @@ struct Waiting {
     attempts: u32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// The leadership in which the Events were queued.
     term: Option<u64>,
     waiting: BTreeMap<Key, Waiting>,
     numbered: u64,
+    pace: Pace,
     /// The time before which a reason is not told again.
     paced: BTreeMap<Key, Instant>,
     /// The time at which the budget of an object is whole again; none is missing from one that is not here.
     budgets: BTreeMap<String, Instant>,
     warned: Option<Instant>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let (term, waiting, paced, budgets, warned) = Default::default();
+        Self { term, waiting, numbered: 0, pace: Pace::new(PER_SECOND), paced, budgets, warned }
+    }
 }
 
 /// Queues Events; clones share the queue.
@@ -216,7 +233,8 @@ impl Events {
         state
     }
 
-    /// Queues an Event if this process may write. A full queue drops it, but neither the log line nor the metric.
+    /// Queues an Event if this process may write. A full queue drops it, or for a warning the latest that is none, but
+    /// neither the log line nor the metric.
     pub fn publish(&self, about: About, reason: Reason, note: Note) {
         let mut state = self.state();
         if state.term.is_some() {
@@ -231,7 +249,7 @@ impl State {
         if let Some(known) = self.waiting.remove(&key) {
             let note = known.note.then(note);
             self.waiting.insert(key, Waiting { about, note, ..known });
-        } else if self.waiting.len() < QUEUE {
+        } else if self.waiting.len() < QUEUE || key.1.is_warning() && self.drop_latest_normal() {
             self.numbered += 1;
             let due = self.paced.get(&key).map_or(not_before, |paced| not_before.max(*paced));
             self.waiting.insert(key, Waiting { about, note, due, number: self.numbered, attempts });
@@ -240,23 +258,36 @@ impl State {
         }
     }
 
+    /// Returns false if every Event that waits is a warning.
+    fn drop_latest_normal(&mut self) -> bool {
+        let normal = self.waiting.iter().filter(|((_, reason), _)| !reason.is_warning());
+        let latest = normal.max_by_key(|(_, waiting)| waiting.number).map(|(key, _)| key.clone());
+        latest.is_some_and(|key| self.waiting.remove(&key).is_some())
+    }
+
     /// Takes the Event that is published next.
     ///
     /// # Errors
     /// The time at which there will be one.
     fn next(&mut self) -> Result<(Key, Waiting), Option<Instant>> {
         let now = Instant::now();
+        let paced = self.pace.next(now);
+        if paced > now {
+            return Err((!self.waiting.is_empty()).then_some(paced));
+        }
         let due = |key: &Key, waiting: &Waiting| {
             let whole = self.budgets.get(&key.0);
             whole.and_then(|at| at.checked_sub(REFILL * (BURST - 1))).map_or(waiting.due, |free| free.max(waiting.due))
         };
-        let next = self.waiting.iter().map(|(key, waiting)| ((due(key, waiting).max(now), waiting.number), key)).min();
-        let ((at, _), key) = next.ok_or(None)?;
+        let order = |key: &Key, waiting: &Waiting| (due(key, waiting).max(now), !key.1.is_warning(), waiting.number);
+        let next = self.waiting.iter().map(|(key, waiting)| (order(key, waiting), key)).min();
+        let ((at, ..), key) = next.ok_or(None)?;
         if at > now {
             return Err(Some(at));
         }
         let key = key.clone();
         let waiting = self.waiting.remove(&key).ok_or(None)?;
+        self.pace.take(now);
         self.paced.retain(|_, at| *at > now);
         self.paced.insert(key.clone(), now + PACE);
         self.budgets.retain(|_, whole| *whole > now);

@@ -96,6 +96,24 @@ async fn an_object_has_a_budget_and_others_have_theirs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ten_a_second_are_told_and_a_warning_waits_for_none_of_the_others() {
+    let bench = bench();
+    for n in 0..2000 {
+        bench.publish(&format!("echo-{n}"), Reason::Imported, "news");
+    }
+    let told = bench.requests(10).await.len();
+    assert!((100..=111).contains(&told), "{told} in 10 s");
+    for n in 0..200 {
+        bench.publish(&format!("more-{n}"), Reason::Imported, "news");
+    }
+    // The queue is full.
+    bench.publish("broken", Reason::NotAccepted, "a warning");
+    let next = bench.requests(1).await;
+    assert_eq!(next[0].1["regarding"]["name"], "broken", "{next:?}");
+    assert!((800..1000).contains(&bench.requests(200).await.len()), "the rest of a thousand");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_repeats_counts_up_its_series_and_one_whose_answer_was_lost_is_not_doubled() {
     let bench = bench();
     bench.api.delay(Duration::from_secs(10));

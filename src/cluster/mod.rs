@@ -8,7 +8,7 @@
 //! - [`writer`]: slices and Services, each under the claim to lead.
 //! - [`status_writer`]: statuses, beside the passes; [`status_queue`]: their order and pace; `status_patch`: one patch.
 //! - [`events`]: Kubernetes Events; `event_api`: the requests for one.
-//! - [`calls`]: the deadlines and the pace of the requests of these three; `turns`: their number and order.
+//! - [`calls`]: the deadlines of the requests of these three; `turns`: their number and order; `pace`: their rate.
 //! - [`client`]: the clients, with their deadlines, which read the API server's clock.
 //!
 //! Owns the watches, the view and the writes. Refuses to plan: the operations come from the planners.
@@ -27,6 +27,7 @@ pub mod index;
 pub mod interest;
 pub mod kinds;
 pub mod networks;
+mod pace;
 pub mod pods;
 pub mod services;
 pub mod slices;

@@ -165,7 +165,13 @@ impl StatusWriter {
             state.queue.put(object, uid, status, hold_changes);
             self.changed.notify_one();
         }
-        self.metrics.statuses_waiting.set(i64::try_from(state.queue.count()).unwrap_or(i64::MAX));
+        drop(state);
+        self.count_waiting();
+    }
+
+    fn count_waiting(&self) {
+        let count = self.state().queue.count();
+        self.metrics.statuses_waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// The origin of a status in the view.
@@ -194,6 +200,7 @@ impl StatusWriter {
                     Err(due) => break due,
                 }
             };
+            self.count_waiting();
             let wait = async {
                 match due {
                     Some(at) => sleep_until(at).await,
@@ -225,7 +232,6 @@ impl StatusWriter {
                 continue;
             };
             let Some(waiting) = state.queue.start(&object) else { continue };
-            self.metrics.statuses_waiting.set(i64::try_from(state.queue.count()).unwrap_or(i64::MAX));
             return Ok(Job { object, waiting, known });
         }
     }
@@ -355,6 +361,8 @@ impl StatusWriter {
         let mut state = self.state();
         state.queue.remove(object);
         state.answers.remove(object);
+        drop(state);
+        self.count_waiting();
     }
 }
 

@@ -384,11 +384,11 @@ impl RegistryHandle {
 
     /// Whether nothing is left to settle for these RegisteredServices; the value is whether the status of each reports
     /// a hold. A session that has yet to list everything may bring other evidence.
-    pub fn settles(&self, services: &BTreeMap<ServiceKey, bool>) -> bool {
+    pub fn settles(&self, services: impl FnOnce() -> BTreeMap<ServiceKey, bool>) -> bool {
         if !self.settling.is_due() {
             return true;
         }
-        let settled = self.connection().is_ok() && self.settling.finish(services);
+        let settled = self.connection().is_ok() && self.settling.finish(&services());
         if settled {
             self.view().set_settled();
         }

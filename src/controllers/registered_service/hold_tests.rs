@@ -195,12 +195,12 @@ async fn a_rollback_that_a_standby_saw_is_held_once_it_leads() {
         bench.after(Duration::from_secs(30)).await;
         bench.pass().await;
         assert_eq!(bench.handle("main").view().incarnation(), Incarnation::RolledBack);
-        assert!(!bench.handle("main").settles(&[(key(), false)].into()), "a standby holds nothing");
+        assert!(!bench.handle("main").settles(|| [(key(), false)].into()), "a standby holds nothing");
     }
     bench.lead();
     bench.pass().await;
     bench.after(STATUS_PACE).await;
     bench.pass().await;
     assert_eq!((bench.status().instances.imported, bench.status().hold.is_some()), (9, true));
-    assert!(bench.handle("main").settles(&[(key(), true)].into()));
+    assert!(bench.handle("main").settles(|| [(key(), true)].into()));
 }

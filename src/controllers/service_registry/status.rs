@@ -162,24 +162,21 @@ impl Reporter {
             ..known.clone()
         };
         if let Some(handle) = handle {
-            let services = self.holds_in_statuses(name);
-            describe(&mut status, handle, services.as_ref());
+            // Before all are listed nobody knows whose holds are still to be reported.
+            let listed = self.views.cluster().has_listed(&[Kind::RegisteredService]);
+            describe(&mut status, handle, listed.then_some(|| self.holds_in_statuses(name)));
         }
         status
     }
 
-    /// The RegisteredServices of a registry, and whether the status of each reports a hold. Before all are listed
-    /// nobody knows whose holds are still to be reported.
-    fn holds_in_statuses(&self, name: &str) -> Option<BTreeMap<ServiceKey, bool>> {
+    /// The RegisteredServices of a registry, and whether the status of each reports a hold.
+    fn holds_in_statuses(&self, name: &str) -> BTreeMap<ServiceKey, bool> {
         let view = self.views.cluster();
-        if !view.has_listed(&[Kind::RegisteredService]) {
-            return None;
-        }
         let reports = |key: &ServiceKey| {
             let status = view.registered_services.get(key).and_then(|object| object.status.as_ref());
             status.is_some_and(|status| find_true(&status.conditions, DELETIONS_HELD).is_some())
         };
-        Some(view.staying_in(name).map(|key| (key.clone(), reports(key))).collect())
+        view.staying_in(name).map(|key| (key.clone(), reports(key))).collect()
     }
 
     /// Publishes an Event if the object became unreadable, or the connection was made or lost, since the last one. The
@@ -231,11 +228,11 @@ impl Reporter {
 }
 
 /// The facts about the session besides its conditions. `services` refer to the registry, if they are known; the value
-/// is whether their status reports a hold.
+/// is whether their status reports a hold. Only a registry that has something to settle asks for them.
 fn describe(
     status: &mut ServiceRegistryStatus,
     handle: &RegistryHandle,
-    services: Option<&BTreeMap<ServiceKey, bool>>,
+    services: Option<impl FnOnce() -> BTreeMap<ServiceKey, bool>>,
 ) {
     let session = handle.status();
     status.cluster_id = Some(handle.cluster_id.clone());
