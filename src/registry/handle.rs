@@ -10,12 +10,13 @@ use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{LeaseId, RegistryName, Revision, ServiceKey};
 use twinspan_core::plan::service::Incarnation;
 
+use super::commits::Commits;
 use super::fence::FenceState;
 use super::health::Health;
 use super::incarnation::LastKnown;
@@ -26,7 +27,7 @@ use super::settling::Settling;
 use super::taken_names::TakenNames;
 use super::verified::{AuditState, WatchProgress};
 use super::view::RegistryView;
-use super::{COMMITS_AT_ONCE, Fence, Registry, RegistryError, Result, ServerStatus};
+use super::{Fence, Registry, RegistryError, Result, ServerStatus};
 
 /// The phase of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,8 +121,7 @@ pub struct RegistryHandle {
     /// The connection of a session from its first answer on, for keepalives.
     reachable: watch::Sender<Option<Arc<dyn Registry>>>,
     records_known: AtomicBool,
-    /// Permits to commit.
-    pub(super) commits: Semaphore,
+    pub(super) commits: Commits,
     status: watch::Sender<SessionStatus>,
     /// Held by the running session.
     pub(super) session_lock: tokio::sync::Mutex<()>,
@@ -173,7 +173,7 @@ impl RegistryHandle {
             connection: watch::Sender::new(None),
             reachable: watch::Sender::new(None),
             records_known: AtomicBool::new(false),
-            commits: Semaphore::new(COMMITS_AT_ONCE),
+            commits: Commits::default(),
             status: watch::Sender::new(status),
             session_lock: tokio::sync::Mutex::default(),
             sole_in: Mutex::default(),

@@ -11,7 +11,8 @@
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
 //! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
 //!   ServiceRegistries lead to one etcd; [`taken_names`]: the names that an older one serves there.
-//! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first.
+//! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first. [`commits`]: the
+//!   services that share one; `batch`: what fits into it; `outcomes`: what its answer means.
 //! - [`health`]: the writes and keepalives that a connected registry rejects; [`refused_writes`] has them tried again.
 //! - [`handle`]: one registry for the rest of the operator; [`sessions`]: all handles; [`guards`]: their deletion
 //!   guards; [`kept`]: those whose ServiceRegistry is gone.
@@ -20,6 +21,10 @@
 //! planners.
 
 pub mod audit;
+mod batch;
+pub mod commits;
+#[cfg(test)]
+mod commits_tests;
 mod connect;
 pub mod error;
 pub mod etcd;
@@ -33,6 +38,7 @@ pub mod kept;
 pub mod leases;
 mod look_ups;
 pub mod orphans;
+mod outcomes;
 mod reached;
 pub mod records;
 pub mod refused_writes;
@@ -62,9 +68,6 @@ pub type Result<T> = std::result::Result<T, RegistryError>;
 
 /// etcd allows 128 operations in one request by default, and the outer transaction counts as one (`--max-txn-ops`).
 pub const MAX_BATCH: usize = 127;
-
-/// Commits of one registry under way at a time.
-const COMMITS_AT_ONCE: usize = 32;
 
 /// Whether two cluster IDs are those of two etcds. 0 is none, as a proxy may tell.
 pub const fn are_two_etcds(a: u64, b: u64) -> bool {

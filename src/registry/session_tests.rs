@@ -9,10 +9,10 @@ use twinspan_core::plan::departure::Evidence;
 
 use super::*;
 use crate::leadership::Leadership;
+use crate::registry::commits::WriteReport;
 use crate::registry::handle::{Identity, RegistryEvent, SessionStatus};
 use crate::registry::keepalive;
 use crate::registry::testing::{FakeEtcd, Faults};
-use crate::registry::writer::WriteReport;
 use twinspan_core::plan::service::{Snapshot, ViewState};
 
 #[path = "session_ends_tests.rs"]

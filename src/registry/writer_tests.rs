@@ -9,9 +9,11 @@ use twinspan_core::plan::service::{Incarnation, ViewState};
 
 use super::*;
 use crate::env::Env;
+use crate::registry::batch::{MAX_BATCH_BYTES, bytes_of};
 use crate::registry::handle::{Identity, RegistryEvent};
 use crate::registry::session;
 use crate::registry::testing::{FakeEtcd, Faults};
+use crate::registry::{Outcome, TxnResponse};
 
 /// A session on a fake etcd.
 struct Bench {
@@ -99,17 +101,34 @@ fn a_batch_fits_into_one_request() {
     let mut ops: Vec<RecordOp> = (0..100).map(|n| of(n, 60 * 1024)).collect();
     // An operation that is too large by itself gets a batch of its own.
     ops.insert(50, of(100, 2 * MAX_BATCH_BYTES));
+    let mut group = [Submission::new(&ServiceKey::new("shop", "echo"), ops)];
     let mut sizes = Vec::new();
-    while !ops.is_empty() {
-        let batch = next_batch(&mut ops, LeaseId(1), 500, MAX_BATCH);
+    while !group[0].ops.is_empty() {
+        let (batch, _) = next_batch(&mut group, LeaseId(1), 500, MAX_BATCH);
         sizes.push((batch.len(), batch.iter().map(bytes_of).sum::<usize>()));
     }
     let alone = sizes.iter().filter(|(_, bytes)| *bytes > MAX_BATCH_BYTES).collect::<Vec<_>>();
     assert!(matches!(alone[..], [(1, _)]), "{sizes:?}");
     assert_eq!(sizes.iter().map(|(ops, _)| ops).sum::<usize>(), 101);
     assert!(sizes.len() <= 8, "{sizes:?}");
-    let mut small: Vec<RecordOp> = (0..200).map(|n| of(n, 100)).collect();
-    assert_eq!(next_batch(&mut small, LeaseId(1), 500, MAX_BATCH).len(), MAX_BATCH);
+    group[0].ops = (0..200).map(|n| of(n, 100)).collect();
+    assert_eq!(next_batch(&mut group, LeaseId(1), 500, MAX_BATCH).0.len(), MAX_BATCH);
+}
+
+#[test]
+fn services_share_a_batch_but_for_a_key_and_each_keeps_its_order() {
+    let submission = |name: &str, ops| Submission::new(&ServiceKey::new("shop", name), ops);
+    let delete =
+        |address: &str| RecordOp::Delete { key: format!("p/echo/{address}").into(), if_revision: 1, lease: LeaseId(1) };
+    let mut group = [
+        submission("a", vec![create("10.0.0.1:80")]),
+        submission("b", vec![create("10.0.0.1:80"), delete("10.0.0.2:80")]),
+        submission("c", vec![delete("10.0.0.3:80"), create("10.0.0.4:80")]),
+    ];
+    let (ops, of) = next_batch(&mut group, LeaseId(1), 500, MAX_BATCH);
+    assert_eq!((ops.len(), of), (3, vec![0, 2, 2]));
+    assert_eq!(group.each_ref().map(|submission| submission.ops.len()), [0, 2, 0], "a delete never goes ahead");
+    assert_eq!(next_batch(&mut group, LeaseId(1), 500, MAX_BATCH).1, [1, 1]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,10 +146,10 @@ async fn a_write_that_the_watch_did_not_tell_of_is_read() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(bench.handle.view().counts().own, 0);
-    let mut report = WriteReport::default();
-    learn_answer(&bench.handle, registry.as_ref(), 0, &batch, answer, &mut report).await.unwrap();
+    let mut reports = [WriteReport::default()];
+    learn_answer(&bench.handle, registry.as_ref(), 0, (&batch, &[0]), answer, &mut reports).await.unwrap();
     assert_eq!(bench.handle.view().counts().own, 1);
-    assert!(report.found.owners.contains(&ServiceKey::new("shop", "echo")));
+    assert!(reports[0].found.owners.contains(&ServiceKey::new("shop", "echo")));
     bench.stop.cancel();
 }
 
@@ -145,11 +164,11 @@ async fn an_answer_of_an_earlier_connection_is_not_learnt() {
     // The revision of an etcd that is gone: no event and no list would remove its record again.
     let batch = Batch { fence: None, lease: LeaseId(7), ops: vec![create("10.0.0.1:80")] };
     let answer = Ok(TxnResponse { revision: 9000, outcomes: vec![Outcome::Written] });
-    let mut report = WriteReport::default();
-    learn_answer(&bench.handle, first.as_ref(), 0, &batch, answer.clone(), &mut report).await.unwrap();
+    let mut reports = [WriteReport::default()];
+    learn_answer(&bench.handle, first.as_ref(), 0, (&batch, &[0]), answer.clone(), &mut reports).await.unwrap();
     assert_eq!(bench.handle.view().counts().own, 0);
     let now = bench.handle.connection().unwrap();
-    learn_answer(&bench.handle, now.as_ref(), 0, &batch, answer, &mut report).await.unwrap();
+    learn_answer(&bench.handle, now.as_ref(), 0, (&batch, &[0]), answer, &mut reports).await.unwrap();
     assert_eq!(bench.handle.view().counts().own, 1);
     bench.stop.cancel();
 }

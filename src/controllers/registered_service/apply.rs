@@ -19,8 +19,8 @@ use super::validate::Validation;
 use crate::cluster::ClusterError;
 use crate::cluster::writer::Owner;
 use crate::registry::RegistryError;
+use crate::registry::commits::WriteReport;
 use crate::registry::handle::RegistryHandle;
-use crate::registry::writer::WriteReport;
 
 /// Groups of slices that may get no answer in one pass: a webhook may be slow for one port, the API server for all.
 const MOST_UNANSWERED: usize = 2;

@@ -1,0 +1,163 @@
+//! The answer to a transaction: its effect on the view, and on the reports of those who wrote.
+//!
+//! Owns the outcome of each operation, and of a transaction whose answer was lost: its keys are read. Refuses to write,
+//! and to write again.
+
+use std::collections::BTreeMap;
+
+use tracing::debug;
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
+use twinspan_core::plan::RecordOp;
+
+use super::batch::is_delete;
+use super::commits::WriteReport;
+use super::handle::RegistryHandle;
+use super::records::Affected;
+use super::{Batch, Outcome, Registry, RegistryError, Result, TxnResponse};
+
+/// Enters the answer into the view and into the reports of those whose operations the batch has; `of` has the report of
+/// each operation. `known` is the revision that was known before the batch was sent.
+///
+/// # Errors
+/// The answer's.
+pub(super) async fn learn_answer(
+    handle: &RegistryHandle,
+    registry: &dyn Registry,
+    known: Revision,
+    (batch, of): (&Batch, &[usize]),
+    answer: Result<TxnResponse>,
+    reports: &mut [WriteReport],
+) -> Result<()> {
+    match answer {
+        Ok(committed) => {
+            let written = committed.outcomes.contains(&Outcome::Written);
+            if written && committed.revision <= known {
+                // Another etcd answered, or an older one: a write has a revision of its own. Nothing is known any more.
+                start_over(handle, registry);
+            }
+            let lacking = learn_outcomes(handle, registry, (batch, of), &committed, reports);
+            if !lacking.is_empty() {
+                learn_by_reading(handle, registry, &lacking, reports).await;
+            }
+            Ok(())
+        }
+        Err(RegistryError::LeaseGone) => {
+            handle.leases.lost(batch.lease);
+            Err(RegistryError::LeaseGone)
+        }
+        Err(RegistryError::Fenced) => {
+            if let Some(fence) = &handle.fence {
+                fence.suspect();
+            }
+            Err(RegistryError::Fenced)
+        }
+        Err(error) if error.is_ambiguous() => {
+            // The batch may have been written, and the next plan needs the result.
+            let keys = batch.ops.iter().map(|op| op.key().clone()).zip(of.iter().copied()).collect();
+            learn_by_reading(handle, registry, &keys, reports).await;
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// No plan may rest on the view before the session has listed everything again.
+fn start_over(handle: &RegistryHandle, registry: &dyn Registry) {
+    if let Some(mut view) = handle.view_of(registry) {
+        view.set_contradicted();
+        drop(view);
+        handle.write_unknown(registry);
+    }
+}
+
+/// Reads the keys, for the outcome of a write is not known from its answer; if that fails too, the session lists
+/// everything again. Each key has its report.
+async fn learn_by_reading(
+    handle: &RegistryHandle,
+    registry: &dyn Registry,
+    keys: &BTreeMap<RecordKey, usize>,
+    reports: &mut [WriteReport],
+) {
+    let asked: Vec<RecordKey> = keys.keys().cloned().collect();
+    match registry.read(&asked).await {
+        Ok(reading) => {
+            if let Some(mut view) = handle.view_of(registry) {
+                for (key, record) in &reading.records {
+                    let learnt = view.learnt(key, record.as_ref(), reading.revision);
+                    if let Some(report) = keys.get(key).and_then(|of| reports.get_mut(*of)) {
+                        report.found.add(learnt);
+                    }
+                }
+            }
+        }
+        Err(_) => handle.write_unknown(registry),
+    }
+}
+
+/// Returns the keys of written records that the view has no more, or never had, each with its report.
+fn learn_outcomes(
+    handle: &RegistryHandle,
+    registry: &dyn Registry,
+    (batch, of): (&Batch, &[usize]),
+    committed: &TxnResponse,
+    reports: &mut [WriteReport],
+) -> BTreeMap<RecordKey, usize> {
+    let mut view = handle.view_of(registry);
+    let mut learn = |key: &RecordKey, record: Option<&RawRecord>| match &mut view {
+        Some(view) => view.learnt(key, record, committed.revision),
+        None => Affected::default(),
+    };
+    for ((op, outcome), of) in batch.ops.iter().zip(&committed.outcomes).zip(of) {
+        let Some(report) = reports.get_mut(*of) else { continue };
+        report.revision = committed.revision;
+        match outcome {
+            Outcome::Conflict(found) => {
+                debug!(registry = handle.name, key = %op.key(), "lost a race");
+                report.conflicts += 1;
+                report.found.add(learn(op.key(), found.as_ref()));
+            }
+            Outcome::Written => {
+                let written = written(op, batch.lease, committed.revision);
+                report.wrote.add(learn(op.key(), written.as_ref()));
+                match op {
+                    RecordOp::Create { .. } => report.created += 1,
+                    RecordOp::Update { .. } => report.updated += 1,
+                    RecordOp::Delete { .. } => report.deleted += 1,
+                }
+            }
+        }
+    }
+    let Some(view) = view else { return BTreeMap::new() };
+    let mut lacking = BTreeMap::new();
+    for ((op, outcome), of) in batch.ops.iter().zip(&committed.outcomes).zip(of) {
+        if *outcome != Outcome::Written {
+            continue;
+        }
+        if !is_delete(op) && view.lacks(op.key(), committed.revision) {
+            lacking.insert(op.key().clone(), *of);
+        }
+        if view.is_overtaken(op, committed.revision)
+            && let Some(report) = reports.get_mut(*of)
+        {
+            report.found.names.extend(handle.layout.split_key(op.key()).map(|(name, _)| Box::from(name)));
+        }
+    }
+    let is_contradicted = view.is_contradicted();
+    drop(view);
+    if is_contradicted {
+        handle.write_unknown(registry);
+    }
+    lacking
+}
+
+/// The record of the key after the operation.
+fn written(op: &RecordOp, batch_lease: LeaseId, revision: Revision) -> Option<RawRecord> {
+    let (key, value, lease) = match op {
+        RecordOp::Create { key, value } => (key, value, batch_lease),
+        RecordOp::Update { key, value, lease, .. } => {
+            (key, value, if *lease == LeaseId::NONE { batch_lease } else { *lease })
+        }
+        RecordOp::Delete { .. } => return None,
+    };
+    Some(RawRecord { key: key.clone(), value: value.clone(), mod_revision: revision, lease })
+}
