@@ -1,4 +1,4 @@
-//! A pace: so many requests a second, and those of one quiet second at once.
+//! A pace: so many requests a second, and a few at once after a quiet time.
 //!
 //! Owns the time of the next request. Refuses to know requests, and to wait.
 
@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The most that is saved up.
-const SAVED: Duration = Duration::from_secs(1);
+/// The most that is saved up. A start with many services is no quiet time: more requests at once would take the API
+/// server, and new connections, from their slices and records.
+const SAVED: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub struct Pace {
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_a_second_and_no_more_than_a_second_saved_up() {
+    async fn so_many_a_second_and_a_few_saved_up() {
         let mut pace = Pace::new(20);
         tokio::time::sleep(Duration::from_secs(100)).await;
         let start = Instant::now();
@@ -47,7 +48,7 @@ mod tests {
             pace.take(start);
             at_once += 1;
         }
-        assert!((20..=21).contains(&at_once), "{at_once} at once");
+        assert!((5..=6).contains(&at_once), "{at_once} at once");
         let mut more = 0;
         while start.elapsed() < Duration::from_secs(10) {
             tokio::time::sleep_until(pace.next(Instant::now())).await;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// Turns at once: each is a connection, and the API server queues and refuses requests that come all at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 16;
 
 /// The waiting line of a request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
