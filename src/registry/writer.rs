@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tracing::debug;
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision, ServiceKey};
 use twinspan_core::plan::RecordOp;
 
@@ -152,6 +153,7 @@ async fn write_group(handle: &RegistryHandle, leadership: &Leadership, group: &m
         }
         Err(error) => {
             let together = concerned.len() > 1;
+            debug!(registry = handle.name, services = concerned.len(), %error, "a batch was not written");
             if together && depends_on_operations(&error) {
                 handle.commits.set_alone(concerned.iter().map(|submission| &submission.by));
             }
@@ -206,6 +208,7 @@ async fn write_next(
     let batch = Batch { fence, lease, ops: now };
     let in_flight = InFlight::begin(handle, &batch.ops, &of, group);
     let answer = registry.commit(&batch).await;
+    debug!(registry = handle.name, services = concerned.len(), operations = batch.ops.len(), "sent a batch");
     let mut reports: Vec<WriteReport> = group.iter_mut().map(|s| std::mem::take(&mut s.report)).collect();
     let outcome = learn_answer(handle, registry.as_ref(), in_flight.known, (&batch, &of), answer, &mut reports).await;
     drop(in_flight);
