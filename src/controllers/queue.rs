@@ -2,16 +2,19 @@
 //!
 //! Owns pace and retries. The first changes of a quiet service are reconciled immediately, a busy service at most every
 //! [`PACE`]: a service has [`BURST`] passes in hand, and gets one back for each [`PACE`]. A change of everything waits
-//! for the pace, whatever is in hand. Each service has one pass at a time, and all services run concurrently, so that a
-//! slow answer for one delays no other. Failures back off and are retried for ever. Refuses to know what a pass does.
+//! for the pace, whatever is in hand. Each service has one pass at a time. [`PLACES`] of them run at once, so that a
+//! start with ten thousand services does not hold all their plans; a pass that waits for an answer leaves its place
+//! after [`PLACE_HELD`], so that a slow answer for one delays no other for longer. Failures back off and are retried
+//! for ever. Refuses to know what a pass does.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::time::{DelayQueue, delay_queue};
 use twinspan_core::Timestamp;
@@ -24,11 +27,15 @@ use crate::tasks;
 pub const PACE: Duration = Duration::from_millis(200);
 /// Passes that a quiet service may have one after the other: a server that leaves costs two, and a rolling update a few
 /// in a second.
-pub const BURST: u32 = 10;
+const BURST: u32 = 10;
 /// First wait after a failure; it doubles with each further failure.
 const BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait after failures.
 const BACKOFF_CAP: Duration = Duration::from_secs(60);
+/// Passes at once, but for those that have waited for an answer for longer than [`PLACE_HELD`]. Far more than writes at
+/// once, so that those never lack one.
+const PLACES: usize = 256;
+const PLACE_HELD: Duration = Duration::from_secs(1);
 /// Time that running passes have to finish when everything stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Changes that may come before the start or the end of the next pass. Many changes of one service are one pass, so
@@ -107,8 +114,8 @@ impl Enqueuer {
 /// The enqueuer, and the queue that it fills.
 pub fn new(env: Env) -> (Enqueuer, Queue) {
     let (sender, marks) = mpsc::unbounded_channel();
-    let queue =
-        Queue { env: env.clone(), marks, entries: BTreeMap::new(), due: VecDeque::new(), delays: DelayQueue::new() };
+    let (entries, due, delays) = Default::default();
+    let queue = Queue { env: env.clone(), marks, entries, due, delays, places: Arc::new(Semaphore::new(PLACES)) };
     (Enqueuer { env, sender }, queue)
 }
 
@@ -132,7 +139,7 @@ struct Entry {
 /// The next pass over a service.
 #[derive(Clone, Copy, Debug)]
 enum Scheduled {
-    /// As soon as the changes are seen that wait.
+    /// As soon as the changes are seen that wait, and there is a place.
     Due,
     At(delay_queue::Key, Instant),
 }
@@ -145,6 +152,7 @@ pub struct Queue {
     /// Services whose pass is due now: a timer would be up to a millisecond late.
     due: VecDeque<ServiceKey>,
     delays: DelayQueue<ServiceKey>,
+    places: Arc<Semaphore>,
 }
 
 impl Queue {
@@ -166,15 +174,18 @@ impl Queue {
                 let Ok(mark) = self.marks.try_recv() else { break };
                 self.marked(mark);
             }
-            while let Some(key) = self.due.pop_front() {
-                self.start(&key, &pass, &mut running);
+            while !self.due.is_empty()
+                && let Ok(place) = self.places.clone().try_acquire_owned()
+            {
+                self.start_next(place, &pass, &mut running);
             }
+            let places = self.places.clone();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(due) = self.delays.next() => {
-                    let key = due.into_inner();
-                    self.start(&key, &pass, &mut running);
+                Some(delayed) = self.delays.next() => self.is_due(delayed.into_inner()),
+                Ok(place) = places.acquire_owned(), if !self.due.is_empty() => {
+                    self.start_next(place, &pass, &mut running);
                 }
                 Some(ended) = running.join_next() => {
                     // A panic in one pass must not affect the others. Nothing aborts a pass here.
@@ -191,7 +202,7 @@ impl Queue {
         let drain = async { while running.join_next().await.is_some() {} };
         // A pass that still runs after that is aborted; every write is a compare-and-swap, so the next leader repairs
         // the rest.
-        let _ = tokio::time::timeout(DRAIN, drain).await;
+        let _ = timeout(DRAIN, drain).await;
     }
 
     fn marked(&mut self, Mark { key, at, with_all }: Mark) {
@@ -213,10 +224,18 @@ impl Queue {
         }
     }
 
-    /// Starts the pass that is due.
-    fn start<F, Fut>(
+    /// The delay of a pass has ended.
+    fn is_due(&mut self, key: ServiceKey) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.scheduled = Some(Scheduled::Due);
+            self.due.push_back(key);
+        }
+    }
+
+    /// Starts the pass that has been due for the longest time.
+    fn start_next<F, Fut>(
         &mut self,
-        key: &ServiceKey,
+        place: OwnedSemaphorePermit,
         pass: &F,
         running: &mut JoinSet<(ServiceKey, Result<Finished, String>)>,
     ) where
@@ -224,7 +243,8 @@ impl Queue {
         Fut: Future<Output = Finished> + Send + 'static,
     {
         let now = self.env.now();
-        let Some(entry) = self.entries.get_mut(key) else { return };
+        let Some(key) = self.due.pop_front() else { return };
+        let Some(entry) = self.entries.get_mut(&key) else { return };
         let started = Instant::now();
         entry.scheduled = None;
         entry.running = true;
@@ -234,8 +254,8 @@ impl Queue {
         let triggered = entry.in_flight_since.or(entry.changed).unwrap_or(now);
         entry.changed = None;
         entry.in_flight_since = Some(triggered);
-        let (key, pass) = (key.clone(), pass(key.clone(), triggered));
-        self.env.spawn_in(running, async move { (key, tasks::unbroken("pass", pass).await) });
+        let pass = pass(key.clone(), triggered);
+        self.env.spawn_in(running, async move { (key, in_place(place, tasks::unbroken("pass", pass)).await) });
     }
 
     fn ended(&mut self, key: ServiceKey, Finished { action, keep_trigger_time }: Finished) {
@@ -280,6 +300,18 @@ impl Queue {
                 self.due.push_back(key);
             }
             None => entry.scheduled = Some(Scheduled::At(self.delays.insert_at(key, at), at)),
+        }
+    }
+}
+
+/// Runs a pass, which has a place for some time.
+async fn in_place<T>(place: OwnedSemaphorePermit, pass: impl Future<Output = T>) -> T {
+    let mut pass = std::pin::pin!(pass);
+    match timeout(PLACE_HELD, &mut pass).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            drop(place);
+            pass.await
         }
     }
 }

@@ -159,3 +159,40 @@ async fn passes_start_and_end_however_many_changes_come() {
     }
     panic!("{} passes have ended", bench.ended());
 }
+
+#[tokio::test(start_paused = true)]
+async fn passes_at_once_are_bounded_and_those_that_wait_for_an_answer_leave_their_place() {
+    let bench = bench(Duration::from_secs(60), |_| Action::Await);
+    let keys: Vec<ServiceKey> = (0..1000).map(|n| ServiceKey::new("shop", format!("echo-{n}"))).collect();
+    bench.enqueuer.enqueue_all(&keys);
+    let mut under_way = Vec::new();
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        under_way.push(bench.started.lock().unwrap().len());
+        tokio::time::sleep(Duration::from_millis(101)).await;
+    }
+    assert_eq!(under_way, [256, 512, 768, 1000, 1000]);
+    // One whose time comes, or that changes, meanwhile starts as well.
+    bench.enqueuer.enqueue(&ServiceKey::new("shop", "another"));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(bench.started.lock().unwrap().len(), 1001);
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_a_service_whose_delay_ended_while_there_was_no_place_is_seen_by_that_pass() {
+    let bench = bench(Duration::from_millis(500), |n| {
+        if n == 0 { Action::RequeueAfter(Duration::from_secs(2)) } else { Action::Await }
+    });
+    let echo = ServiceKey::new("shop", "echo");
+    bench.enqueuer.enqueue(&echo);
+    tokio::time::sleep(Duration::from_millis(2_400)).await;
+    let others: Vec<ServiceKey> = (0..300).map(|n| ServiceKey::new("shop", format!("echo-{n}"))).collect();
+    bench.enqueuer.enqueue_all(&others);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(bench.started.lock().unwrap().len(), 1 + 256);
+    bench.enqueuer.enqueue(&echo);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(bench.started.lock().unwrap().len(), 1 + 300 + 1);
+    bench.stop.cancel();
+}
