@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use super::doors::{NEVER, Operation, fence, operations};
 use super::removals::{address_of, removed_endpoints};
-use super::stores::is_own;
+use super::stores::{decode, is_own};
 use super::{Violation, claims, cluster_of, is_replica};
 use crate::plan::Op;
 use crate::wire::Sent;
 use crate::world::keys::is_record;
 use crate::world::people::{OTHER, PERSON};
-use crate::world::{World, service_name};
+use crate::world::{KubeCluster, World, service_name};
 
 /// A session asks a silent registry after 10 s, and ends after 20 s (`SILENCE` of `src/registry/session.rs`).
 const SILENCE: Duration = Duration::from_secs(25);
@@ -82,6 +82,27 @@ fn is_reconnected(world: &World, author: &str, from: Duration, to: Duration) -> 
     })
 }
 
+/// Whether the RegisteredService of an own record was suspended or did not exist at any moment of this time: then
+/// what is gone is not written (`spec.suspend` of `docs/api.md`), however long ago a person did that.
+fn is_idle(world: &World, key: &[u8], record: &sim_etcd::Record, from: Duration, to: Duration) -> bool {
+    let record = decode(key, record);
+    let is_idle_in = |cluster: &KubeCluster| {
+        let Some(owner) = record.own(&cluster.name) else { return false };
+        let mut idle = true;
+        for change in cluster.kube.changes(0).iter().filter(|change| {
+            &*change.resource == "registeredservices"
+                && change.namespace == owner.service.namespace
+                && change.name == owner.service.name
+                && change.at <= to
+        }) {
+            let now = change.after.as_deref().is_none_or(|object| object["spec"]["suspend"] == true);
+            idle = now || idle && change.at > from;
+        }
+        idle
+    };
+    world.clusters.iter().any(is_idle_in)
+}
+
 /// The records of a lease that is gone come back at once.
 fn told_of_gone_leases(world: &World, calm: Duration) -> Vec<Violation> {
     let (history, mut violations) = (world.registry_history(), Vec::new());
@@ -106,7 +127,8 @@ fn told_of_gone_leases(world: &World, calm: Duration) -> Vec<Violation> {
             let (Some((addr, name)), Some(before)) = (address_of(&change.key), &change.before) else { continue };
             let service = (0..world.size.services).find(|service| service_name(*service) == name);
             let own = is_own(world, &change.key, before);
-            let meddled = service.is_none_or(|n| world.truth.anyhow_between(n, gone.at.saturating_sub(SILENCE), by));
+            let meddled = service.is_none_or(|n| world.truth.anyhow_between(n, gone.at.saturating_sub(SILENCE), by))
+                || is_idle(world, &change.key, before, gone.at, by);
             if own && !meddled && world.truth.served(addr, gone.at.saturating_sub(SILENCE), by) {
                 let text = format!(
                     "a keepalive told {} that the lease of {name}/{addr} is gone, and no record came",
