@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::sleep;
+use twinspan_core::Timestamp;
 
 use super::removals::{address_of, ready_endpoints_of};
 use super::stores::decode;
 use super::{Violation, rest};
 use crate::world::people::is_junk;
 use crate::world::truth::Meddling;
-use crate::world::{World, service_name};
+use crate::world::{KubeCluster, REGISTRY, World, service_name, time_of_day};
 
 /// The interval at which clients ask.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -200,7 +201,7 @@ fn judge(
         return None;
     }
     // Somebody is gone from the answer though it serves, and nobody is left.
-    let lost = before.iter().find(|(addr, since)| {
+    let mut lost = before.iter().filter(|(addr, since)| {
         !answer.contains(addr) && now >= **since + KNOWN && world.truth.served(**addr, **since, now)
     });
     let wished = world.truth.meddled_between(service, Meddling::Wish, now.saturating_sub(WISH), now);
@@ -209,6 +210,42 @@ fn judge(
     let loss = world.truth.meddled_between(service, Meddling::Loss, now.saturating_sub(FAULT), now);
     let excused = side.is_none() && world.was_impaired(now.saturating_sub(FAULT), now)
         || loss && (side.is_none() || removes(world));
-    let (addr, _) = lost.filter(|_| !wished && !excused)?;
+    if wished || excused {
+        return None;
+    }
+    let was_held = |addr: &SocketAddr| side.is_some_and(|n| was_held(world, &world.clusters[n], service, *addr));
+    let (addr, _) = lost.find(|(addr, _)| !was_held(addr))?;
     Some(Violation::new("T1", now, format!("{who} has no living instance of echo-{service}, and had {addr}")))
+}
+
+/// Whether an endpoint went because a hold has ended that a status showed: its record was gone when the hold began, or
+/// became so while the hold took others up, and it has not come back. A guard that never let go would serve dead
+/// addresses (`docs/departures.md`), so the design excepts this from T1: a registry may refuse a server for longer.
+fn was_held(world: &World, cluster: &KubeCluster, service: usize, addr: SocketAddr) -> bool {
+    /// Others join a hold for so long, or for half of it (`WINDOW` of `core/src/plan/departure/held.rs`).
+    const JOINED: Duration = Duration::from_secs(60);
+    /// Holds have whole seconds, and so has the clock of the API server.
+    const ROUNDED: Duration = Duration::from_secs(2);
+    let (now, name) = (world.now(), service_name(service));
+    let key = world.key_of(&name, &addr.to_string()).into_bytes();
+    let history = world.registry_history();
+    let Some(gone) = history.iter().rev().find(|change| change.key == key).filter(|change| change.after.is_none())
+    else {
+        return false;
+    };
+    let time = |hold: &serde_json::Value, field: &str| hold[field].as_str()?.parse::<Timestamp>().ok();
+    let explains = |hold: &serde_json::Value| {
+        let (Some(since), Some(until)) = (time(hold, "since"), time(hold, "until")) else { return false };
+        let length = until.duration_since(since).unsigned_abs();
+        let joined = since + JOINED.min(length / 2);
+        until <= time_of_day(now + ROUNDED, 0) && time_of_day(gone.time, 0) <= joined + ROUNDED
+    };
+    let changes = cluster.kube.changes(0);
+    [("registeredservices", name.as_str()), ("serviceregistries", REGISTRY)].into_iter().any(|(resource, name)| {
+        let of = changes.iter().rev().filter(|change| &*change.resource == resource && &*change.name == name);
+        // A status may be that of a moment ago: it shows the hold until the next one is written.
+        let earlier = of.clone().filter(|change| change.at < now.saturating_sub(NEWS)).take(1);
+        let shown = of.take_while(|change| change.at >= now.saturating_sub(NEWS)).chain(earlier);
+        shown.filter_map(|change| change.after.as_deref()).any(|object| explains(&object["status"]["hold"]))
+    })
 }
