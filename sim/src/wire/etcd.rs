@@ -27,6 +27,9 @@ use crate::wire::fate::Fate;
 /// Calls whose request is one message.
 const STREAMING: [&str; 2] = ["/etcdserverpb.Watch/Watch", "/etcdserverpb.Lease/LeaseKeepAlive"];
 
+/// The status of an answer, in its trailers, or in its headers if there is no message.
+const STATUS: &str = "grpc-status";
+
 /// Dials the members by their endpoints.
 #[derive(Clone, Debug)]
 pub struct ToMembers {
@@ -120,10 +123,13 @@ impl Service<Request<Body>> for ToMember {
             let (wire, sender) = (this.wire.clone(), this.sender.clone());
             let (keepalive, watch) = (summary == "LeaseKeepAlive", summary == "Watch");
             let response = this.wire.carry(this.sender, this.to, summary, request, ask, None).await?;
-            number.into_iter().for_each(|number| wire.answered(number));
+            // The client takes an answer once its status has come: behind the message, or without one in its place.
+            let refused = response.headers().contains_key(STATUS);
+            number.filter(|_| refused).into_iter().for_each(|number| wire.answered(number));
             Ok(response.map(|body| {
                 Body::new(body.map_frame(move |frame| {
                     wire.heard(&sender.author);
+                    number.filter(|_| frame.is_trailers()).into_iter().for_each(|number| wire.answered(number));
                     if let Some(lease) = frame.data_ref().filter(|_| keepalive).and_then(gone_lease) {
                         wire.lease_gone(&sender.author, lease);
                     }
