@@ -59,6 +59,8 @@ pub struct RegistryView {
     refused: BTreeMap<Range, RegistryError>,
     incarnation: IncarnationTracker,
     revision: Revision,
+    /// The newest revision of an answer to a write or a read, which the watch may not have reached yet.
+    answered: Revision,
     /// An answer that is not newer than this adds nothing: the events after it may have undone what it shows.
     reached: Reached,
     /// The time of the first list of this session.
@@ -86,6 +88,7 @@ impl RegistryView {
             refused: BTreeMap::new(),
             revision: before.as_ref().map(|before| before.revision).unwrap_or_default(),
             incarnation: IncarnationTracker::new(before),
+            answered: 0,
             reached: Reached::default(),
             first_listed: None,
             deleting: BTreeMap::new(),
@@ -117,6 +120,8 @@ impl RegistryView {
     /// A session begins: it has listed nothing yet. `found` are the keys of the fence, if there is one.
     pub fn begin(&mut self, found: Option<FenceValues>) {
         self.incarnation.begin(found);
+        // Every answer came before the first list is asked for, so an older list is one of an older state.
+        self.revision = self.newest_revision();
         self.listed.clear();
         self.reached = Reached::default();
         self.first_listed = None;
@@ -137,9 +142,9 @@ impl RegistryView {
         self.incarnation.highest_epoch()
     }
 
-    /// The newest revision that is known.
-    pub fn revision(&self) -> Revision {
-        self.revision
+    /// The newest revision that is known, from the watch or from an answer.
+    pub fn newest_revision(&self) -> Revision {
+        self.revision.max(self.answered)
     }
 
     /// An answer contradicts what is known: no plan may rest on it.
@@ -182,7 +187,7 @@ impl RegistryView {
             self.incarnation.set_outdated(outdated);
             // The other incarnation's revisions cannot be compared with known ones.
             self.tombstones.clear();
-            self.revision = listing.revision;
+            (self.revision, self.answered) = (listing.revision, 0);
         }
         let another = self.incarnation.renew(range);
         let newer = |revision: Revision| !another && revision > listing.revision;

@@ -74,12 +74,30 @@ fn a_listed_revision_that_went_back_is_a_rollback_and_the_list_is_believed() {
         assert_eq!(view.incarnation(), Incarnation::RolledBack, "{why}");
         assert_eq!(evidence(&view), [("10.0.0.2:80".to_owned(), Evidence::RolledBack)], "{why}");
     }
-    // A record of ours that is newer than the list proves nothing.
+    // A record that we wrote while the list was in flight proves nothing.
     let mut view = view();
     list(&mut view, &listing(950, &[own(key, 900)]));
     view.learnt(&key.into(), Some(&changed(key, 970)), 970);
-    list(&mut view, &listing(960, &[own(key, 900)]));
+    view.reset_to(&Range::Everything, &listing(960, &[own(key, 900)]), at(0));
     assert_eq!((view.incarnation(), keys(&view).len()), (Incarnation::AsItWas, 1));
+}
+
+/// The watch was silent, so that the newest known revision is that of an answer.
+#[test]
+fn the_first_list_of_a_session_that_is_older_than_an_answer_before_it_is_a_rollback() {
+    let [theirs, ours, later] = [foreign("p/echo/10.0.0.2:80", 940), own("p/echo/1", 951), own("p/echo/3", 952)];
+    let mut view = view();
+    list(&mut view, &listing(950, std::slice::from_ref(&theirs)));
+    view.learnt(&ours.key, Some(&ours), 951);
+    list(&mut view, &listing(951, &[theirs.clone(), ours.clone()]));
+    assert_eq!((view.incarnation(), keys(&view).len()), (Incarnation::AsItWas, 2));
+    view.learnt(&later.key, Some(&later), 952);
+    list(&mut view, &listing(951, &[theirs.clone(), ours.clone()]));
+    assert_eq!((view.incarnation(), keys(&view).len()), (Incarnation::RolledBack, 2), "the later one is gone");
+    // Revisions go on from there.
+    view.learnt(&later.key, Some(&later), 952);
+    list(&mut view, &listing(952, &[theirs, ours, later]));
+    assert_eq!((view.incarnation(), keys(&view).len()), (Incarnation::AsItWas, 3));
 }
 
 #[test]

@@ -149,7 +149,8 @@ fn a_list_removes_missing_records_but_not_those_written_while_it_was_in_flight()
     let mut view = view();
     reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3), foreign("p/echo/10.0.0.2:80", 4)]), at(0));
     view.learnt(&"p/echo/10.0.0.3:80".into(), Some(&own("p/echo/10.0.0.3:80", 9)), 9);
-    let affected = reset(&mut view, &listing(8, &[foreign("p/echo/10.0.0.2:80", 4)]), at(0));
+    let in_flight = listing(8, &[foreign("p/echo/10.0.0.2:80", 4)]);
+    let affected = view.reset_to(&Range::Everything, &in_flight, at(0));
     assert_eq!(keys(&view), ["p/echo/10.0.0.2:80", "p/echo/10.0.0.3:80"]);
     assert_eq!(affected.look_ups.len(), 1, "how it went has to be looked up: {affected:?}");
     assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::LookingUp)]);

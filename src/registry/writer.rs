@@ -319,7 +319,7 @@ impl<'a> InFlight<'a> {
                 view.begin_write(&submission.by, op);
             }
         }
-        Self { handle, ops, known: view.revision() }
+        Self { handle, ops, known: view.newest_revision() }
     }
 }
 

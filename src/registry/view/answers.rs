@@ -45,6 +45,7 @@ impl RegistryView {
     /// Enters the state of a key at a revision from an answer, ahead of the watch.
     pub fn learnt(&mut self, key: &RecordKey, record: Option<&RawRecord>, revision: Revision) -> Affected {
         let mut affected = Affected::default();
+        self.answered = self.answered.max(revision);
         let record = record.map(|raw| self.layout().decode(raw));
         let contradicts = record.as_ref().is_some_and(|record| self.contradicts(record, revision));
         let reached = self.reached_of(key);
