@@ -34,6 +34,22 @@ impl From<(u64, Revision)> for LastKnown {
     }
 }
 
+/// Without a known incarnation there is nothing to compare with: it is the first contact with the key.
+impl LastKnown {
+    fn misses(&self, found: &IncarnationKey) -> bool {
+        self.incarnation.is_some() && *found == IncarnationKey::Missing
+    }
+
+    fn differs(&self, found: &IncarnationKey) -> bool {
+        matches!((&self.incarnation, found), (Some(known), IncarnationKey::Value(found)) if known != found)
+    }
+
+    /// Whether the incarnation key, as it was found now, is one of the known registry.
+    pub fn explains(&self, found: &IncarnationKey) -> bool {
+        !self.misses(found) && !self.differs(found)
+    }
+}
+
 /// The keys of the fence that a session reads before its first list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FenceValues {
@@ -154,12 +170,7 @@ impl IncarnationTracker {
     ) -> Incarnation {
         let Some(known) = &self.known else { return Incarnation::AsItWas };
         let value = found.map_or(&IncarnationKey::Unreadable, |found| &found.incarnation);
-        let (missing, differs) = match (&known.incarnation, value) {
-            (Some(_), IncarnationKey::Missing) => (true, false),
-            (Some(known), IncarnationKey::Value(found)) => (false, known != found),
-            // Nothing to compare with: the first contact with the key.
-            (None, _) | (_, IncarnationKey::Unreadable) => (false, false),
-        };
+        let (missing, differs) = (known.misses(value), known.differs(value));
         let epoch_went_back =
             found.is_some_and(|found| found.epoch.unwrap_or_default() < known.epoch.unwrap_or_default());
         if differs || are_two_etcds(known.etcd, cluster_id) {

@@ -31,8 +31,9 @@ pub(super) async fn learn_answer(
     match answer {
         Ok(committed) => {
             let written = committed.outcomes.contains(&Outcome::Written);
-            if written && committed.revision <= known {
-                // Another etcd answered, or an older one: a write has a revision of its own. Nothing is known any more.
+            // A write has a revision of its own, and a lost race one that is no older than what was known before.
+            if committed.revision < known || written && committed.revision == known {
+                // Another etcd answered, or an older state of it. Nothing is known any more.
                 start_over(handle, registry);
             }
             let lacking = learn_outcomes(handle, registry, (batch, of), &committed, reports);
@@ -61,8 +62,9 @@ pub(super) async fn learn_answer(
     }
 }
 
-/// No plan may rest on the view before the session has listed everything again.
-fn start_over(handle: &RegistryHandle, registry: &dyn Registry) {
+/// An answer came from another etcd, or from an older state: no plan may rest on the view before the session has listed
+/// everything again.
+pub(super) fn start_over(handle: &RegistryHandle, registry: &dyn Registry) {
     if let Some(mut view) = handle.view_of(registry) {
         view.set_contradicted();
         drop(view);
@@ -72,14 +74,17 @@ fn start_over(handle: &RegistryHandle, registry: &dyn Registry) {
 
 /// Reads the keys, for the outcome of a write is not known from its answer; if that fails too, the session lists
 /// everything again. Each key has its report.
-async fn learn_by_reading(
+pub(super) async fn learn_by_reading(
     handle: &RegistryHandle,
     registry: &dyn Registry,
     keys: &BTreeMap<RecordKey, usize>,
     reports: &mut [WriteReport],
 ) {
     let asked: Vec<RecordKey> = keys.keys().cloned().collect();
+    let known = handle.view().newest_revision();
     match registry.read(&asked).await {
+        // As with the answer to a write, whatever this etcd lacks.
+        Ok(reading) if reading.revision < known => start_over(handle, registry),
         Ok(reading) => {
             if let Some(mut view) = handle.view_of(registry) {
                 for (key, record) in &reading.records {

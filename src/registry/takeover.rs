@@ -17,6 +17,7 @@ use twinspan_core::plan::fence::{Decision, Epoch, FenceInput, decide};
 use super::fence::{FenceKeys, FenceState, FenceStatus};
 use super::handle::RegistryHandle;
 use super::incarnation::IncarnationKey;
+use super::outcomes::start_over;
 use super::{Batch, Outcome, Registry, RegistryError, Result};
 use crate::env::Env;
 use crate::leadership::{Leadership, LeaseHistory};
@@ -113,7 +114,14 @@ async fn take_over(
     lease_history: &LeaseHistory,
     env: &Env,
 ) -> Result<()> {
+    let before = handle.view().newest_revision();
     let keys = fence.read(registry).await?;
+    if keys.revision < before || handle.view().last_known().is_some_and(|known| !known.explains(&keys.incarnation)) {
+        // The session has to judge that by its next list. An incarnation key that is created before would make another
+        // etcd, or an older state, look like the known one.
+        start_over(handle, registry);
+        return Err(RegistryError::WatchEnded("another etcd answers than when the session began".to_owned()));
+    }
     let found = keys.epoch.clone();
     let text = found.as_ref().map(|record| String::from_utf8_lossy(&record.value).into_owned());
     let ours = fence.ours();

@@ -318,3 +318,26 @@ async fn a_refused_leader_stays_refused_in_its_successor() {
     assert_eq!(fence.orphan_grace_until(), None, "an administrator says that the clone is gone");
     b.stop.cancel();
 }
+
+/// The other state has more revisions than the known one, and the watch says nothing of it.
+#[tokio::test(start_paused = true)]
+async fn a_lost_incarnation_key_is_not_created_before_the_session_has_judged() {
+    let server = FakeEtcd::new();
+    let backup = server.backup();
+    let a = replica(&server, "a");
+    a.lead();
+    a.holds_epoch("1/a").await;
+    server.set_faults(Faults { silent: true, ..Faults::default() });
+    server.restore(&backup);
+    (0..30).for_each(|n| server.put("p/echo/10.0.0.9:80", &format!("{n}"), LeaseId::NONE));
+    let (registry, fence) = (a.handle.connection().unwrap(), a.handle.fence.as_ref().unwrap());
+    let (history, records) = (LeaseHistory::alone("a"), server.records());
+    let taken = take_over(&a.handle, fence, registry.as_ref(), &history, &Env::real()).await;
+    assert!(matches!(taken, Err(RegistryError::WatchEnded(_))), "{taken:?}");
+    assert_eq!(server.records(), records);
+    server.set_faults(Faults::default());
+    a.holds_epoch("2/a").await;
+    assert_eq!(a.handle.view().incarnation(), Incarnation::RolledBack);
+    assert_eq!(server.records().len(), 3, "the epoch and the incarnation are there again");
+    a.stop.cancel();
+}

@@ -11,6 +11,7 @@ use super::*;
 use crate::env::Env;
 use crate::registry::batch::{MAX_BATCH_BYTES, bytes_of};
 use crate::registry::handle::{Identity, RegistryEvent};
+use crate::registry::outcomes::learn_by_reading;
 use crate::registry::session;
 use crate::registry::testing::{FakeEtcd, Faults};
 use crate::registry::{Outcome, TxnResponse};
@@ -208,4 +209,33 @@ async fn a_write_with_a_revision_that_was_known_before_tells_of_another_etcd() {
     assert_ne!(view.incarnation(), Incarnation::AsItWas);
     drop(view);
     bench.stop.cancel();
+}
+
+/// A delete that lost its race, and a read after an answer was lost, show nothing but an older revision.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_older_than_what_was_known_before_tells_of_another_etcd() {
+    for reads in [false, true] {
+        let bench = bench().await;
+        assert_eq!(bench.write(vec![create("10.0.0.1:80")]).await.created, 1);
+        let record = bench.server.records()["p/echo/10.0.0.1:80"].clone();
+        let delete =
+            RecordOp::Delete { key: record.key.clone(), if_revision: record.mod_revision, lease: record.lease };
+        bench.server.set_faults(Faults { silent: true, ..Faults::default() });
+        bench.server.replace_with_empty();
+        if reads {
+            let registry = bench.handle.connection().unwrap();
+            let (keys, mut reports) = ([(record.key, 0)].into(), [WriteReport::default()]);
+            learn_by_reading(&bench.handle, registry.as_ref(), &keys, &mut reports).await;
+        } else {
+            assert_eq!(bench.write(vec![delete]).await.conflicts, 1);
+        }
+        assert_ne!(bench.handle.view().state(), ViewState::Fresh, "reads: {reads}");
+        bench.server.set_faults(Faults::default());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let view = bench.handle.view();
+        assert_eq!((view.state(), view.all().count()), (ViewState::Fresh, 0));
+        assert_ne!(view.incarnation(), Incarnation::AsItWas);
+        drop(view);
+        bench.stop.cancel();
+    }
 }
