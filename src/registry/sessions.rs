@@ -63,6 +63,18 @@ impl Registries {
         lock(&self.running)
     }
 
+    /// Whether two sessions have an endpoint in common, and so lead to one etcd (as for duplicates).
+    pub fn have_an_endpoint_in_common(&self, a: &RegistryHandle, b: &RegistryHandle) -> bool {
+        let endpoints = |of: &RegistryHandle| {
+            let is = |running: &Running| std::ptr::eq(running.handle.as_ref(), of);
+            let found = lock(&self.running).get(&of.name).filter(|running| is(running)).cloned();
+            let drains = || lock(&self.draining).iter().map(|draining| draining.running.clone()).find(is);
+            found.or_else(drains).map(|running| running.settings.connection.endpoints).unwrap_or_default()
+        };
+        let theirs = endpoints(b);
+        endpoints(a).iter().any(|endpoint| theirs.contains(endpoint))
+    }
+
     /// Sessions of deleted ServiceRegistries whose own records are being withdrawn; never hold the guard across an
     /// await.
     pub fn draining(&self) -> MutexGuard<'_, Vec<Draining>> {

@@ -194,6 +194,14 @@ impl Bench {
         self.controller.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
     }
 
+    /// These ServiceRegistries have an endpoint in common.
+    pub fn share_an_endpoint(&self, registries: &[&str]) {
+        let mut running = self.controller.views.registries.running();
+        for name in registries {
+            running.get_mut(*name).unwrap().settings.connection.endpoints.push("http://etcd:2379".to_owned());
+        }
+    }
+
     fn registry(
         &self,
         name: &str,

@@ -210,7 +210,7 @@ fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
     for handle in views.registries.all() {
         let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
         let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle));
-        let is_home = current.as_ref().is_some_and(|current| have_one_keyspace(current, &handle));
+        let is_home = current.as_ref().is_some_and(|current| have_one_keyspace(views, current, &handle));
         read_former(views, view, &handle, name.as_ref().filter(|_| is_current || is_home), observed);
         if is_current {
             let Some(name) = name.clone() else { continue };
@@ -230,9 +230,12 @@ fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
 
 /// Whether both have the same keys in one etcd, as two ServiceRegistries without a common prefix have: they work side
 /// by side, each for its own names, and a record has one place for both.
-fn have_one_keyspace(a: &RegistryHandle, b: &RegistryHandle) -> bool {
+fn have_one_keyspace(views: &Views, a: &RegistryHandle, b: &RegistryHandle) -> bool {
     let by_names = a.layout.root().is_none() && a.layout.same_keyspace(&b.layout);
-    by_names && a.cluster_id == b.cluster_id && may_be_one_etcd(known_etcd(a), known_etcd(b))
+    // Of two sessions with an endpoint in common, one may have yet to meet the etcd that answers there now.
+    let is_one_etcd =
+        || may_be_one_etcd(known_etcd(a), known_etcd(b)) || views.registries.have_an_endpoint_in_common(a, b);
+    by_names && a.cluster_id == b.cluster_id && is_one_etcd()
 }
 
 /// Before an etcd has ever answered it may be the other one: what may be the place of a record is no former place.

@@ -1,4 +1,5 @@
 use super::bench::{bench_side_by_side, key};
+use crate::registry::ServerStatus;
 
 /// Without a common prefix two ServiceRegistries of one etcd follow names of their own, and may see each other's.
 #[tokio::test(start_paused = true)]
@@ -27,4 +28,22 @@ async fn another_service_registry_of_the_same_keys_is_no_former_place_before_the
     bench.ready(&["10.0.0.1", "10.0.0.2"]);
     bench.pass().await;
     assert_eq!(bench.keys("other"), ["/echo/10.0.0.1:80"]);
+}
+
+/// etcd came back with another cluster ID, and only the session of the other one has met it.
+#[tokio::test(start_paused = true)]
+async fn another_service_registry_at_the_same_endpoint_is_no_former_place_whatever_etcd_each_has_met() {
+    for (shares, records) in [(true, 1), (false, 2)] {
+        let mut bench = bench_side_by_side(&["main", "other"]).await;
+        bench.ready(&["10.0.0.1"]);
+        bench.pass().await;
+        bench.replace_by_one_without_a_session("main");
+        bench.handle("main").set_server(ServerStatus { cluster_id: 99, version: String::new() });
+        if shares {
+            bench.share_an_endpoint(&["main", "other"]);
+        }
+        bench.ready(&["10.0.0.1", "10.0.0.2"]);
+        bench.pass().await;
+        assert_eq!(bench.keys("other").len(), records, "another etcd is a former place");
+    }
 }
