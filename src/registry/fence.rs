@@ -182,7 +182,17 @@ impl FenceState {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(value.to_owned());
     }
 
-    pub(super) fn refused(&self) -> Option<String> {
+    /// Takes over what the session of a former place refused, or a session with other settings: a clone that writes under
+    /// our fence does so wherever our records are.
+    pub fn refuse_like(&self, former: &Self) {
+        if self.key == former.key
+            && let Some(refused) = former.refused()
+        {
+            self.refuse(&refused);
+        }
+    }
+
+    pub fn refused(&self) -> Option<String> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

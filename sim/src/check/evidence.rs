@@ -117,6 +117,10 @@ fn records(world: &World, calm: Duration) -> Vec<Violation> {
             continue;
         };
         let blind = world.blind(cluster).into_iter().find(|(from, to)| *from < ended && ended < *to);
+        // One that had ended before, and served again unseen, goes for that end.
+        if blind.is_some_and(|(from, _)| !world.truth.served(addr, from, from)) {
+            continue;
+        }
         // A list that nobody planned may tell before the watches do.
         let known = if ended + Duration::from_secs(1) < started { Some(started) } else { blind.map(|_| ended) };
         let Some(known) = known.filter(|known| change.time < *known + QUIET) else { continue };

@@ -50,6 +50,8 @@ pub struct Sessions {
     met: BTreeMap<String, Option<Instant>>,
     /// ServiceRegistries that wait until the place of their predecessor of the same name is empty.
     waiting: BTreeSet<String>,
+    /// The session before, of those whose next one has yet to begin.
+    former: BTreeMap<String, Arc<RegistryHandle>>,
 }
 
 impl Sessions {
@@ -74,6 +76,7 @@ impl Sessions {
             rivals: BTreeMap::new(),
             met: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            former: BTreeMap::new(),
         }
     }
 
@@ -275,6 +278,7 @@ impl Sessions {
                 running.handle
             }
             other => {
+                let former = other.as_ref().map(|running| running.handle.clone());
                 match other {
                     Some(running) if running.settings.identity.is_same_place(&settings.identity) => {
                         running.stop.cancel();
@@ -282,6 +286,7 @@ impl Sessions {
                     Some(_) => self.retire(name, None),
                     None => {}
                 }
+                self.former.extend(former.map(|handle| (name.to_owned(), handle)));
                 if !self.may_begin(name, &settings) {
                     return;
                 }
@@ -289,6 +294,12 @@ impl Sessions {
             }
         };
         set_fence(&handle);
+        // A status may have yet to tell of it.
+        if let Some(former) = self.former.remove(name)
+            && let (Some(fence), Some(former)) = (&handle.fence, &former.fence)
+        {
+            fence.refuse_like(former);
+        }
         handle.set_former_ttls(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
         let stop = self.stop.child_token();
         let (connector, env) = (self.connect.connector(&settings.connection), self.views.env.clone());
@@ -369,6 +380,7 @@ impl Sessions {
         self.last.remove(name);
         self.rivals.remove(name);
         self.met.remove(name);
+        self.former.remove(name);
         self.comparisons.forget(name);
         self.views.guards.forget(name);
         let running = self.views.registries.running().remove(name);
