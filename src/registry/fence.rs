@@ -182,7 +182,7 @@ impl FenceState {
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(value.to_owned());
     }
 
-    /// Takes over what the session of a former place refused, or a session with other settings: a clone that writes under
+    /// Takes over what the session before refused, at a former place or with other settings: a clone that writes under
     /// our fence does so wherever our records are.
     pub fn refuse_like(&self, former: &Self) {
         if self.key == former.key
