@@ -183,12 +183,17 @@ impl FenceState {
     }
 
     /// Takes over what the session before refused, at a former place or with other settings: a clone that writes under
-    /// our fence does so wherever our records are.
-    pub fn refuse_like(&self, former: &Self) {
-        if self.key == former.key
-            && let Some(refused) = former.refused()
-        {
+    /// our fence does so wherever our records are. `same_etcd`: the epoch that the session before held is ours here
+    /// too, so that a higher one that nothing explains is a clone's, although nobody has met it yet.
+    pub fn succeed(&self, former: &Self, same_etcd: bool) {
+        if self.key != former.key {
+            return;
+        }
+        if let Some(refused) = former.refused() {
             self.refuse(&refused);
+        }
+        if let Some(ours) = former.ours().filter(|_| same_etcd) {
+            self.set(FenceStatus::Suspect(ours));
         }
     }
 

@@ -114,7 +114,7 @@ pub struct RegistryHandle {
     pub leases: LeasePool,
     pub audit: AuditState,
     /// `None` without a fence.
-    pub fence: Option<FenceState>,
+    pub fence: Option<Arc<FenceState>>,
     names: watch::Sender<Names>,
     /// The connection of a session that has listed everything, for plans.
     connection: watch::Sender<Option<Arc<dyn Registry>>>,
@@ -167,7 +167,7 @@ impl RegistryHandle {
             cluster_id: cluster_id.clone(),
             view: Mutex::new(view),
             leases,
-            fence: fence_prefix.as_ref().map(|prefix| FenceState::new(&format!("{prefix}{cluster_id}"), name)),
+            fence: fence_prefix.as_ref().map(|start| FenceState::new(&format!("{start}{cluster_id}"), name).into()),
             layout: layout.clone(),
             names: watch::Sender::new(Names::default()),
             connection: watch::Sender::new(None),
@@ -195,7 +195,7 @@ impl RegistryHandle {
     /// # Errors
     /// The epoch is not ours, or not raised yet, so nothing may be written.
     pub fn fence(&self) -> Result<Option<Fence>> {
-        self.fence.as_ref().map(FenceState::fence).transpose()
+        self.fence.as_deref().map(FenceState::fence).transpose()
     }
 
     pub(super) fn names(&self) -> watch::Receiver<Names> {

@@ -144,7 +144,11 @@ async fn a_missing_or_older_epoch_is_raised_again() {
     server.put(KEY, "6/", LeaseId::NONE);
     a.lead();
     a.holds_epoch("7/a").await;
-    assert_eq!(a.handle.fence.as_ref().and_then(FenceState::orphan_grace_until), None, "the last leader gave it back");
+    assert_eq!(
+        a.handle.fence.as_deref().and_then(FenceState::orphan_grace_until),
+        None,
+        "the last leader gave it back"
+    );
     for change in ["deleted", "set back"] {
         match change {
             "deleted" => server.delete(&[KEY]),
@@ -187,7 +191,7 @@ async fn the_epoch_is_released_at_the_end_and_an_unexplained_one_spares_orphans(
     let b = replica(&server, "b");
     b.lead();
     b.holds_epoch("5/b").await;
-    let after = b.handle.fence.as_ref().and_then(FenceState::orphan_grace_until).unwrap();
+    let after = b.handle.fence.as_deref().and_then(FenceState::orphan_grace_until).unwrap();
     let seconds = after.duration_since(Timestamp::now()).as_secs();
     assert!((50..=60).contains(&seconds), "one lease TTL: {seconds} s");
     b.stop.cancel();
@@ -340,4 +344,34 @@ async fn a_lost_incarnation_key_is_not_created_before_the_session_has_judged() {
     assert_eq!(a.handle.view().incarnation(), Incarnation::RolledBack);
     assert_eq!(server.records().len(), 3, "the epoch and the incarnation are there again");
     a.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_follows_another_keeps_its_epoch_and_knows_a_clones_that_nobody_met() {
+    let server = FakeEtcd::new();
+    let follow = |former: &Replica, same_etcd: bool| {
+        former.stop.cancel();
+        let next = replica(&server, "a");
+        let fences = next.handle.fence.as_ref().zip(former.handle.fence.as_ref());
+        let (fence, former) = fences.unwrap();
+        fence.succeed(former, same_etcd);
+        next.lead();
+        next
+    };
+    let first = replica(&server, "a");
+    first.lead();
+    first.holds_epoch("1/a").await;
+    let second = follow(&first, true);
+    second.holds_epoch("1/a").await;
+
+    server.put(KEY, "7/clone", LeaseId::NONE);
+    let third = follow(&second, true);
+    third.until("a clone", |fence| matches!(fence, Err(RegistryError::ClusterIdInUse { .. }))).await;
+    assert_eq!(epoch(&server).as_deref(), Some("7/clone"));
+
+    // At another etcd, the epoch that was held says nothing; what was refused still counts.
+    server.put(KEY, "7/somebody", LeaseId::NONE);
+    let fourth = follow(&third, false);
+    fourth.holds_epoch("8/a").await;
+    fourth.stop.cancel();
 }

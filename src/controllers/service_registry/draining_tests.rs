@@ -65,24 +65,29 @@ async fn a_registry_that_is_replaced_at_once_withdraws_its_old_place() {
 
 #[tokio::test(start_paused = true)]
 async fn an_epoch_that_was_refused_in_the_former_place_stays_refused_whether_or_not_a_status_told_so() {
-    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
-    let bench = bench();
     let main = |prefix: &str, ttl: u32| {
         let fence = json!({"mode": "Epoch", "keyPrefix": "twinspan/"});
         registry("main", 1, &json!({"spec": {"prefix": prefix, "fence": fence, "lease": {"ttlSeconds": ttl}}}))
     };
-    bench.put(main("p", 300)).await;
-    let former = bench.handle("main").unwrap();
-    bench.put(main("q", 300)).await;
-    assert!(bench.handle("main").is_none(), "it waits for the withdrawal");
-    former.fence.as_ref().unwrap().refuse("7/clone");
-    etcd(MAIN).delete(&["p/echo/10.0.0.1:80"]);
-    bench.after(Duration::from_secs(1)).await;
-    let refused = || bench.handle("main").unwrap().fence.as_ref().unwrap().refused();
-    assert_eq!(refused().as_deref(), Some("7/clone"));
-    // Another TTL is another session of the same place.
-    bench.put(main("q", 90)).await;
-    assert_eq!(refused().as_deref(), Some("7/clone"));
+    for created_again in [false, true] {
+        put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+        let bench = bench();
+        bench.put(main("p", 300)).await;
+        let former = bench.handle("main").unwrap();
+        if created_again {
+            bench.delete("main").await;
+        }
+        bench.put(main("q", 300)).await;
+        assert!(bench.handle("main").is_none(), "it waits for the withdrawal");
+        former.fence.as_ref().unwrap().refuse("7/clone");
+        etcd(MAIN).delete(&["p/echo/10.0.0.1:80"]);
+        bench.after(Duration::from_secs(1)).await;
+        let refused = || bench.handle("main").unwrap().fence.as_ref().unwrap().refused();
+        assert_eq!(refused().as_deref(), Some("7/clone"));
+        // Another TTL is another session of the same place.
+        bench.put(main("q", 90)).await;
+        assert_eq!(refused().as_deref(), Some("7/clone"));
+    }
 }
 
 #[tokio::test(start_paused = true)]

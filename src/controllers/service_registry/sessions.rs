@@ -24,6 +24,7 @@ use super::upkeep::Upkeep;
 use crate::api::conditions::Reason;
 use crate::api::{APPROVE_EPOCH, ServiceRegistry};
 use crate::controllers::views::Views;
+use crate::registry::fence::FenceState;
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
 use crate::registry::sessions::{Draining, Running, SessionSettings};
 use crate::registry::taken_names::Taken;
@@ -51,7 +52,20 @@ pub struct Sessions {
     /// ServiceRegistries that wait until the place of their predecessor of the same name is empty.
     waiting: BTreeSet<String>,
     /// The session before, of those whose next one has yet to begin.
-    former: BTreeMap<String, Arc<RegistryHandle>>,
+    former: BTreeMap<String, Former>,
+}
+
+/// All that a session leaves to the next one of its name.
+#[derive(Debug)]
+struct Former {
+    fence: Option<Arc<FenceState>>,
+    endpoints: Vec<String>,
+}
+
+impl From<&Running> for Former {
+    fn from(running: &Running) -> Self {
+        Self { fence: running.handle.fence.clone(), endpoints: running.settings.connection.endpoints.clone() }
+    }
 }
 
 impl Sessions {
@@ -278,15 +292,14 @@ impl Sessions {
                 running.handle
             }
             other => {
-                let former = other.as_ref().map(|running| running.handle.clone());
                 match other {
                     Some(running) if running.settings.identity.is_same_place(&settings.identity) => {
                         running.stop.cancel();
+                        self.former.insert(name.to_owned(), Former::from(&running));
                     }
                     Some(_) => self.retire(name, None),
                     None => {}
                 }
-                self.former.extend(former.map(|handle| (name.to_owned(), handle)));
                 if !self.may_begin(name, &settings) {
                     return;
                 }
@@ -295,10 +308,10 @@ impl Sessions {
         };
         set_fence(&handle);
         // A status may have yet to tell of it.
-        if let Some(former) = self.former.remove(name)
-            && let (Some(fence), Some(former)) = (&handle.fence, &former.fence)
+        if let Some(Former { fence: Some(fence_before), endpoints }) = self.former.remove(name)
+            && let Some(fence) = &handle.fence
         {
-            fence.refuse_like(former);
+            fence.succeed(&fence_before, settings.connection.endpoints.iter().any(|one| endpoints.contains(one)));
         }
         handle.set_former_ttls(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
         let stop = self.stop.child_token();
@@ -352,12 +365,14 @@ impl Sessions {
         for Draining { running, adopted } in draining.extract_if(.., here) {
             adopted.cancel();
             running.stop.cancel();
+            self.former.insert(name.to_owned(), Former::from(&running));
         }
         let former = draining.iter().find(|draining| draining.running.handle.name == name);
         let Some(former) = former else {
             self.waiting.remove(name);
             return true;
         };
+        self.former.insert(name.to_owned(), Former::from(&former.running));
         if self.waiting.insert(name.to_owned()) {
             former.running.handle.kept.set(None);
             former.running.handle.requeue_all();
