@@ -4,7 +4,7 @@ CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
 
-.PHONY: help setup setup-node setup-chaos testbed parts build crds manifests docs image demo bench chaos node test test-long test-node sim soak mutants lint deny clean
+.PHONY: help setup setup-node setup-chaos testbed parts build crds manifests docs image demo bench soak-churn chaos node test test-long test-node sim soak mutants lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,10 @@ demo: testbed ## Tell the story on real parts; KEEP=1 leaves it running
 bench: testbed ## Measure Twinspan beside an ideal bridge of raw clients; options: QUICK=1 ONLY=name SEED=n
 	@$(CARGO) build --quiet --release -p twinspan -p twinspan-bench
 	@target/release/bench $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
+
+soak-churn: testbed ## Change instances at 50 a second for an hour, and compare both sides; options: MINUTES=60 SEED=n
+	@$(CARGO) build --quiet --release -p twinspan -p twinspan-bench
+	@target/release/bench --soak $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 chaos: setup-chaos testbed ## Break several parts at once, under churn; options: MINUTES=10 SEED=n REST=60 SECOND=1 KEEP=1 WRITE=1
 	@dev/parts/build etcdutl >/dev/null

@@ -32,7 +32,8 @@ pub async fn run(run: &mut Run, direction: Direction) -> Result<()> {
     for _ in 0..rounds {
         for bridge in Bridge::BOTH {
             let mut line = Line::new(&run.bed, bridge, GROUP, direction).await?;
-            let plan = plan(&mut run.bed, &mut random, direction, seconds);
+            let load = Load { group: GROUP, services: SERVICES, rate: RATE, seconds };
+            let plan = plan(&mut run.bed, &mut random, direction, load);
             let process = run.bed.process(bridge, GROUP)?;
             let before = process.cpu()?;
             let samples = line.follow(&plan).await?.iter().map(|sample| sample.bridged).collect();
@@ -55,19 +56,31 @@ pub async fn run(run: &mut Run, direction: Direction) -> Result<()> {
     Ok(())
 }
 
-fn plan(bed: &mut Bed, random: &mut StdRng, direction: Direction, seconds: u32) -> Vec<Planned> {
-    let half = usize::try_from(RATE * seconds / 2).unwrap_or_default();
-    let mut instances: Vec<Instance> = bed
-        .fresh(half)
-        .into_iter()
-        .map(|address| Instance { service: service(GROUP, direction, random.random_range(0..SERVICES)), address })
-        .collect();
+/// The rate and the place of changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    pub group: &'static str,
+    pub services: usize,
+    /// Changes a second.
+    pub rate: u32,
+    pub seconds: u32,
+}
+
+/// Instances that come in the first half, and go in the second.
+pub fn plan(bed: &mut Bed, random: &mut StdRng, direction: Direction, load: Load) -> Vec<Planned> {
+    let half = usize::try_from(load.rate * load.seconds / 2).unwrap_or_default();
+    let instance = |address| {
+        let service = service(load.group, direction, random.random_range(0..load.services));
+        Instance { service, address }
+    };
+    let mut instances: Vec<Instance> = bed.fresh(half).into_iter().map(instance).collect();
     let coming: Vec<(Instance, bool)> = instances.iter().map(|instance| (instance.clone(), true)).collect();
     // None goes soon after it came: a bridge may write neither, and no event would tell a latency.
     let (early, late) = instances.split_at_mut(half / 2);
     early.shuffle(random);
     late.shuffle(random);
     let going = instances.into_iter().map(|instance| (instance, false));
-    let planned = |(n, (instance, present))| Planned { after: Duration::from_secs(1) * n / RATE, instance, present };
+    let planned =
+        |(n, (instance, present))| Planned { after: Duration::from_secs(1) * n / load.rate, instance, present };
     (0..).zip(coming.into_iter().chain(going)).map(planned).collect()
 }

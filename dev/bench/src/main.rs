@@ -5,9 +5,11 @@
 //!   costs.
 //! - [`scenarios`]: their order; a new one is a file and a line there. [`floors`], [`latency`], [`spaced`], [`large`],
 //!   [`churn`], [`cold`], [`restart`], [`rest`]: the measurements. [`run`]: the state that one leaves for the next.
+//!   [`soak`]: changes for a long time, which has a verdict.
 //! - [`stats`]: percentiles and ratios. [`report`]: the table. [`pictures`], [`svg`]: the pictures. [`machine`].
 //!
-//! Owns the command line, and where the results of a run go. Refuses to judge: a figure is never a verdict.
+//! Owns the command line, and where the results of a run go. Refuses to judge: a figure is never a verdict, but
+//! for those of a soak.
 
 mod bed;
 mod churn;
@@ -30,11 +32,12 @@ mod rest;
 mod restart;
 mod run;
 mod scenarios;
+mod soak;
 mod spaced;
 mod stats;
 mod svg;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -51,6 +54,7 @@ const USAGE: &str = "usage: bench [--quick] [--only NAME] [--seed N] [--twinspan
   --only NAME      one scenario, or all whose names begin with NAME and a dash
   --seed N         the order of the churn; 1
   --twinspan PATH  the operator; the binary beside this one if absent
+  --soak MINUTES   change instances for so long in place of the scenarios, and compare both sides
   --list           print the names of the scenarios, and end";
 
 #[derive(Debug)]
@@ -59,6 +63,7 @@ struct Arguments {
     only: Option<String>,
     seed: u64,
     twinspan: Option<PathBuf>,
+    soak: Option<usize>,
     list: bool,
 }
 
@@ -80,7 +85,8 @@ fn main() -> ExitCode {
 }
 
 fn arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
-    let mut parsed = Arguments { form: Form::Full, only: None, seed: 1, twinspan: None, list: false };
+    let (form, seed) = (Form::Full, 1);
+    let mut parsed = Arguments { form, only: None, seed, twinspan: None, soak: None, list: false };
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} needs a value\n{USAGE}"));
         match word.as_str() {
@@ -88,6 +94,7 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
             "--only" => parsed.only = Some(value()?),
             "--seed" => parsed.seed = value()?.parse().context("--seed needs a number")?,
             "--twinspan" => parsed.twinspan = Some(PathBuf::from(value()?)),
+            "--soak" => parsed.soak = Some(value()?.parse().context("--soak needs minutes")?),
             "--list" => parsed.list = true,
             _ => bail!("{USAGE}"),
         }
@@ -117,6 +124,9 @@ fn bench(arguments: &Arguments) -> Result<bool> {
     let binary = arguments.twinspan.clone().unwrap_or(beside);
     ensure!(binary.exists(), "{} is missing; build it with `cargo build --release`", binary.display());
 
+    if let Some(minutes) = arguments.soak {
+        return soak(minutes, arguments.seed, &dir, &binary.display().to_string());
+    }
     let start = Instant::now();
     let mut report = tokio::runtime::Runtime::new()?.block_on(async {
         let bed = Bed::start(&dir, &binary.display().to_string()).await?;
@@ -145,4 +155,22 @@ fn bench(arguments: &Arguments) -> Result<bool> {
         println!("logs are in {}", dir.display());
     }
     Ok(report.failures.is_empty())
+}
+
+/// Runs the soak, and writes its report beside those of the scenarios.
+fn soak(minutes: usize, seed: u64, dir: &Path, binary: &str) -> Result<bool> {
+    let outcome = tokio::runtime::Runtime::new()?.block_on(async {
+        let mut bed = Bed::start(dir, binary).await?;
+        tokio::select! {
+            outcome = soak::run(&mut bed, minutes, seed) => outcome,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    });
+    let report = outcome.with_context(|| format!("logs are in {}", dir.display()))?;
+    let target = repository().join("target/bench");
+    std::fs::create_dir_all(&target)?;
+    std::fs::write(target.join("soak.md"), &report)?;
+    println!("\n{report}");
+    let _ = std::fs::remove_dir_all(dir);
+    Ok(true)
 }
