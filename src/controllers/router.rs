@@ -8,6 +8,7 @@ use twinspan_core::model::ServiceKey;
 
 use super::queue::Enqueuer;
 use super::service_registry::Command;
+use super::service_registry::settings::last_known;
 use super::views::Views;
 use crate::cluster::status_queue::Object;
 use crate::cluster::status_writer::{Change, StatusWriter};
@@ -63,6 +64,10 @@ impl Router {
     }
 
     fn cluster_changed(&self, event: &ClusterEvent) {
+        if let ClusterEvent::ServiceRegistry(name) | ClusterEvent::StatusChanged(Object::ServiceRegistry(name)) = event
+        {
+            self.tell_session(name);
+        }
         let view = self.views.cluster();
         if !view.unsynced().is_empty() {
             // No pass may follow from an incomplete view; everything is reconciled once it is complete. Sessions begin
@@ -125,6 +130,15 @@ impl Router {
                 drop(view);
                 self.reconcile_everything();
             }
+        }
+    }
+
+    /// The session of a replica that does not lead learns from the status what the leader wrote into the registry since
+    /// that session began.
+    fn tell_session(&self, name: &str) {
+        let known = self.views.cluster().service_registries.get(name).and_then(|object| last_known(object));
+        if let Some((handle, known)) = self.views.registries.get(name).zip(known) {
+            handle.view().told(&known);
         }
     }
 

@@ -129,6 +129,12 @@ impl IncarnationTracker {
         }
     }
 
+    /// The status tells of the registry that the leader knows. A session meets the epoch as it begins, and the leader
+    /// may raise it after that: the counter of the next leader has to be higher whatever becomes of the registry.
+    pub fn told(&mut self, told: &LastKnown) {
+        self.highest_epoch = self.highest_epoch.max(told.epoch.unwrap_or_default());
+    }
+
     pub fn highest_epoch(&self) -> u64 {
         self.highest_epoch
     }

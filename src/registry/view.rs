@@ -137,6 +137,11 @@ impl RegistryView {
         self.incarnation.raised(epoch, incarnation);
     }
 
+    /// The status tells of the registry that the leader knows.
+    pub fn told(&mut self, told: &LastKnown) {
+        self.incarnation.told(told);
+    }
+
     /// The highest counter of our epoch that was ever seen.
     pub fn highest_epoch(&self) -> u64 {
         self.incarnation.highest_epoch()

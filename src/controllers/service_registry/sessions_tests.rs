@@ -8,10 +8,12 @@ use tokio_util::sync::CancellationToken;
 use twinspan_core::model::LeaseId;
 
 use super::Command;
-use super::bench::{STATUS_PACE, alias, bench, echo, etcd, put_own, registry, sessions_only};
+use super::bench::{STATUS_PACE, alias, bench, bench_of, echo, etcd, put_own, registry, sessions_only};
 use crate::api::Unreadable;
 use crate::cluster::convert::NamespaceView;
+use crate::cluster::status_queue::Object;
 use crate::cluster::view::{ClusterEvent, ClusterView, Kind};
+use crate::leadership::Leadership;
 use crate::registry::RegistryError;
 use crate::registry::handle::Phase;
 use crate::registry::testing::Faults;
@@ -268,4 +270,22 @@ async fn a_registry_that_waits_for_a_finalizer_has_no_session() {
     let waits = json!({"metadata": {"deletionTimestamp": "2026-01-01T12:00:00Z", "finalizers": ["example.org/wait"]}});
     bench.put(registry("main", 1, &waits)).await;
     assert!(bench.handle("main").is_none());
+}
+
+/// Its session met no epoch. The leader raised it since, and the registry lost it before this replica leads: a backup
+/// that comes back has to have a lower one than ours.
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_does_not_lead_learns_from_the_status_how_often_the_epoch_was_raised() {
+    let leadership = Leadership::none();
+    let bench = bench_of(leadership.clone());
+    let fenced = |status| registry("main", 1, &json!({"spec": {"fence": {"mode": "Epoch"}}, "status": status}));
+    bench.put(fenced(json!({}))).await;
+    assert_eq!(bench.handle("main").unwrap().view().highest_epoch(), 0);
+    let met = json!({"clusterID": "1", "version": "3.7.3", "revisionAtLastSession": 1, "epoch": 3});
+    bench.views.cluster().service_registries.insert("main".into(), Arc::new(fenced(json!({"etcd": met}))));
+    bench.cluster_shows(ClusterEvent::StatusChanged(Object::ServiceRegistry("main".into()))).await;
+    leadership.acquired();
+    bench.after(Duration::from_secs(1)).await;
+    let epoch = etcd(MAIN).records().remove("twinspan/c1/main").map(|record| record.value);
+    assert_eq!(epoch.as_deref().map(String::from_utf8_lossy).as_deref(), Some("4/me"));
 }
