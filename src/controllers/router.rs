@@ -174,6 +174,8 @@ impl Router {
             }
             RegistryEvent::Status { registry } => self.send(Command::Report(registry)),
             RegistryEvent::State { registry } => {
+                // A status may have come while the session began.
+                self.tell_session(&registry);
                 // A session may begin before the view is complete, and no pass.
                 if self.views.cluster().unsynced().is_empty() {
                     self.enqueuer.enqueue_round(self.views.cluster().index.of_registry(&registry));

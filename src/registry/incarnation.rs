@@ -129,10 +129,20 @@ impl IncarnationTracker {
         }
     }
 
-    /// The status tells of the registry that the leader knows. A session meets the epoch as it begins, and the leader
-    /// may raise it after that: the counter of the next leader has to be higher whatever becomes of the registry.
-    pub fn told(&mut self, told: &LastKnown) {
+    /// The status tells of the registry that the leader knows. A session meets the keys of the fence as it begins, and
+    /// the leader may create them and raise the epoch after that: the counter of the next leader has to be higher
+    /// whatever becomes of the registry, and the next session has to miss what the leader wrote. `is_listed` is false
+    /// while a session begins: the keys that it found may be older than the status.
+    pub fn told(&mut self, told: &LastKnown, is_listed: bool) {
         self.highest_epoch = self.highest_epoch.max(told.epoch.unwrap_or_default());
+        // Of a registry that came back, the status may tell what it was before.
+        let as_it_was = is_listed && self.incarnation == Incarnation::AsItWas && told.unsettled.is_none();
+        let Some(known) = self.known.as_mut().filter(|_| as_it_was) else { return };
+        let same = known.incarnation.is_none() || known.incarnation == told.incarnation;
+        if same && told.incarnation.is_some() && !are_two_etcds(known.etcd, told.etcd) {
+            known.incarnation.clone_from(&told.incarnation);
+            known.epoch = known.epoch.max(told.epoch);
+        }
     }
 
     pub fn highest_epoch(&self) -> u64 {

@@ -139,7 +139,7 @@ impl RegistryView {
 
     /// The status tells of the registry that the leader knows.
     pub fn told(&mut self, told: &LastKnown) {
-        self.incarnation.told(told);
+        self.incarnation.told(told, self.state == ViewState::Fresh);
     }
 
     /// The highest counter of our epoch that was ever seen.

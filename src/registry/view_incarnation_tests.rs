@@ -185,3 +185,52 @@ fn incarnation_and_epoch_tell_what_cluster_id_and_revision_do_not() {
     list(&mut view, &listing(9, &[]));
     assert_eq!(view.incarnation(), Incarnation::AsItWas);
 }
+
+/// The session of a replica that does not lead may have begun before the first leader created the incarnation key.
+#[test]
+fn the_status_tells_a_replica_that_does_not_lead_of_the_incarnation_and_the_epoch() {
+    let value = |text: &str| IncarnationKey::Value(text.to_owned());
+    let told = |incarnation: &str, epoch| LastKnown {
+        incarnation: Some(incarnation.to_owned()),
+        epoch: Some(epoch),
+        ..LastKnown::from((1, 5))
+    };
+    let session = |view: &mut RegistryView, found, told: Option<&LastKnown>| {
+        view.begin(found);
+        // Its list may be older than a status that comes meanwhile.
+        told.iter().for_each(|told| view.told(told));
+        view.reset_to(&Range::Everything, &listing(9, &[]), at(0));
+    };
+    for (told, found, expected) in [
+        (told("a", 2), values(value("a"), Some(2)), Incarnation::AsItWas),
+        (told("a", 2), values(value("a"), Some(3)), Incarnation::AsItWas),
+        (told("a", 2), values(value("a"), Some(1)), Incarnation::RolledBack),
+        (told("a", 2), values(IncarnationKey::Missing, None), Incarnation::RolledBack),
+        (told("a", 2), values(value("b"), Some(2)), Incarnation::ClusterChanged),
+        // The status tells of another etcd than the session met, or of the registry before it came back.
+        (LastKnown { etcd: 2, ..told("a", 2) }, values(value("b"), Some(1)), Incarnation::AsItWas),
+        (
+            LastKnown { unsettled: Some(Incarnation::RolledBack), ..told("a", 2) },
+            values(value("b"), Some(1)),
+            Incarnation::AsItWas,
+        ),
+    ] {
+        let text = format!("{told:?} {found:?}");
+        let mut view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", None);
+        session(&mut view, values(IncarnationKey::Missing, None), Some(&told));
+        assert_eq!(view.incarnation(), Incarnation::AsItWas, "{text}");
+        view.told(&told);
+        view.set_stale();
+        session(&mut view, found, None);
+        assert_eq!((view.incarnation(), view.highest_epoch() >= 2), (expected, true), "{text}");
+    }
+    // Once a session met another incarnation, a status that is late adds nothing.
+    let mut view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", Some(told("a", 2)));
+    session(&mut view, values(value("b"), Some(1)), None);
+    view.told(&told("a", 2));
+    view.set_settled();
+    session(&mut view, values(value("b"), Some(1)), Some(&told("a", 2)));
+    view.told(&told("a", 2));
+    session(&mut view, values(value("b"), Some(1)), None);
+    assert_eq!(view.incarnation(), Incarnation::AsItWas);
+}

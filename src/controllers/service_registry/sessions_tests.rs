@@ -289,3 +289,22 @@ async fn a_replica_that_does_not_lead_learns_from_the_status_how_often_the_epoch
     let epoch = etcd(MAIN).records().remove("twinspan/c1/main").map(|record| record.value);
     assert_eq!(epoch.as_deref().map(String::from_utf8_lossy).as_deref(), Some("4/me"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_comes_while_a_session_begins_tells_it_of_the_incarnation_once_it_has_begun() {
+    let bench = bench_of(Leadership::none());
+    etcd(MAIN).fail_lists("p/", true);
+    bench.put(registry("main", 1, &json!({}))).await;
+    let met = json!({"clusterID": "0", "version": "3.7.3", "revisionAtLastSession": 1, "incarnation": "a", "epoch": 3});
+    let object = registry("main", 1, &json!({"status": {"etcd": met}}));
+    bench.views.cluster().service_registries.insert("main".into(), Arc::new(object));
+    bench.cluster_shows(ClusterEvent::StatusChanged(Object::ServiceRegistry("main".into()))).await;
+    let incarnation = || {
+        let handle = bench.handle("main").unwrap();
+        handle.view().last_known().and_then(|known| known.incarnation.clone())
+    };
+    assert_eq!(incarnation(), None);
+    etcd(MAIN).fail_lists("p/", false);
+    bench.after(Duration::from_secs(31)).await;
+    assert_eq!(incarnation().as_deref(), Some("a"));
+}
