@@ -296,7 +296,7 @@ impl RegistryView {
         let mut affected = Affected::default();
         // Events of one revision always arrive together.
         for together in changes.chunk_by(|a, b| a.revision() == b.revision()) {
-            let mut deleted = Vec::new();
+            let (mut deleted, mut unknown) = (Vec::new(), Vec::new());
             for change in together {
                 let mut own = Affected::default();
                 match change {
@@ -311,6 +311,8 @@ impl RegistryView {
                             if !self.is_our_delete(&record) {
                                 deleted.push(record);
                             }
+                        } else {
+                            unknown.push(key);
                         }
                     }
                 }
@@ -319,7 +321,8 @@ impl RegistryView {
                     None => affected.add(own),
                 }
             }
-            affected.look_ups.extend(self.departures.deleted_together(self.records.layout(), &deleted, now));
+            let layout = self.records.layout();
+            affected.look_ups.extend(self.departures.deleted_together(layout, &deleted, &unknown, now));
             if let Some(change) = together.first() {
                 self.revision = self.revision.max(change.revision());
             }

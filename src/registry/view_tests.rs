@@ -214,6 +214,21 @@ fn several_records_of_a_service_deleted_in_one_revision_are_a_bulk_deletion() {
 }
 
 #[test]
+fn a_record_deleted_in_one_revision_with_keys_of_which_no_event_told_is_deleted_in_bulk() {
+    // The put of the second key was lost, or an answer told of its end before the watch does.
+    for (other, expected) in [("p/echo/10.0.0.2:80", Evidence::BulkDeleted), ("p/other/1", Evidence::LookingUp)] {
+        let mut view = view();
+        reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
+        view.apply(&[deleted("p/echo/10.0.0.1:80", 6), deleted(other, 6)], at(0));
+        assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), expected)], "with {other}");
+    }
+    let mut view = view();
+    reset(&mut view, &listing(5, &[foreign("p/echo/10.0.0.1:80", 3)]), at(0));
+    view.apply(&[deleted("p/echo/10.0.0.2:80", 6), deleted("p/echo/10.0.0.1:80", 7)], at(0));
+    assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::LookingUp)], "one after the other");
+}
+
+#[test]
 fn healed_records_that_go_with_a_lease_of_ours_are_looked_up() {
     let healed = |n: i64, lease| {
         let marks = "c1/shop/echo\",\"twinspan.dev/healed\":\"true";

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{Departure, Departures, Evidence, FORGOTTEN_AFTER};
 use crate::Timestamp;
 use crate::codec::{Format, Layout};
-use crate::model::{InstanceAddr, Kind, LeaseId, Record};
+use crate::model::{InstanceAddr, Kind, LeaseId, Record, RecordKey};
 use jiff::SignedDuration;
 
 /// Interval at which departures that are too old to matter are dropped.
@@ -77,9 +77,19 @@ impl DepartureTracker {
         }
     }
 
-    /// Takes the records that were deleted in one revision. Returns the leases to look up.
-    pub fn deleted_together(&mut self, layout: &Layout, gone: &[Arc<Record>], now: Timestamp) -> Vec<LeaseLookUp> {
-        let servers = self.servers_by_name(layout, gone);
+    /// Takes the records that were deleted in one revision. `unknown` are its other keys: no event told of their
+    /// records, and what is deleted with them is deleted in bulk all the same. Returns the leases to look up.
+    pub fn deleted_together(
+        &mut self,
+        layout: &Layout,
+        gone: &[Arc<Record>],
+        unknown: &[&RecordKey],
+        now: Timestamp,
+    ) -> Vec<LeaseLookUp> {
+        let mut servers = self.servers_by_name(layout, gone);
+        for (name, _) in unknown.iter().filter_map(|key| layout.split_key(key)) {
+            *servers.entry(name.into()).or_default() += 1;
+        }
         let ours = gone.iter().filter(|record| record.own(&self.cluster_id).is_some()).count();
         let mut look_ups = Vec::new();
         for record in gone {
