@@ -106,7 +106,7 @@ async fn the_lease_of_a_record_missing_from_a_list_is_looked_up_even_if_the_sess
     bench.server.delete(&["/echo/10.0.0.1:80"]);
     bench.server.set_faults(Faults::default());
     bench.until("the list", |b| b.keys().is_empty()).await;
-    bench.until("explained", |b| b.evidence_of("echo") == [Evidence::Deregistered]).await;
+    bench.until("explained", |b| b.evidence_of("echo") == [Evidence::DeregisteredUnseen]).await;
     bench.stop.cancel();
 }
 

@@ -116,7 +116,7 @@ fn a_range_that_went_back_makes_those_listed_before_it_unexplained_too() {
     view.set_settled();
     view.begin(None);
     view.reset_to(&range("echo"), &listing(2000, &[]), at(9));
-    assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::Deregistered)]);
+    assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::DeregisteredUnseen)]);
     view.reset_to(&range("other"), &listing(2000, &[record("other/1", 500)]), at(9));
     assert_eq!(evidence(&view), [("10.0.0.1:80".to_owned(), Evidence::RolledBack)]);
     assert_eq!(view.incarnation(), Incarnation::RolledBack);

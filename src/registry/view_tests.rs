@@ -157,6 +157,24 @@ fn a_list_removes_missing_records_but_not_those_written_while_it_was_in_flight()
 }
 
 #[test]
+fn a_server_whose_record_only_a_list_lacks_deregistered_unseen() {
+    let records = [
+        foreign("p/echo/10.0.0.1:80", 1),
+        raw("p/other/10.0.0.2:80", 2, LEASE, Some("c2/shop/other")),
+        own("p/echo/10.0.0.3:80", 3),
+        raw("p/third/10.0.0.4:80", 4, LeaseId::NONE, None),
+    ];
+    let mut view = view();
+    reset(&mut view, &listing(5, &records), at(0));
+    let affected = reset(&mut view, &listing(9, &[]), at(0));
+    let if_they_live: Vec<_> = affected.look_ups.iter().map(|look_up| (&*look_up.name, look_up.if_it_lives)).collect();
+    let (seen, unseen) = (Evidence::Deregistered, Evidence::DeregisteredUnseen);
+    // A Twinspan holds its records on leases that live on, and a lease of ours is looked up.
+    assert_eq!(if_they_live, [(&b"echo"[..], unseen), (&b"echo"[..], seen), (&b"other"[..], seen)]);
+    assert_eq!(view.departures.of(b"third").values().next().unwrap().evidence, unseen, "without a lease as well");
+}
+
+#[test]
 fn a_departure_is_explained_by_its_lease_and_ends_when_the_address_is_registered_again() {
     let mut view = view();
     reset(

@@ -130,7 +130,7 @@ impl DepartureTracker {
                 Writer::Ourselves | Writer::OtherTwinspan => Evidence::Deregistered,
                 // An ended lease explains each record by itself; several deleted records may have been deleted in bulk.
                 Writer::Server if servers.get(&name).copied().unwrap_or_default() > 1 => Evidence::BulkDeleted,
-                Writer::Server => Evidence::Deregistered,
+                Writer::Server => Evidence::DeregisteredUnseen,
             };
             look_ups.extend(self.depart(&name, record, Evidence::LookingUp, if_it_lives, now));
         }

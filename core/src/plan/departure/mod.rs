@@ -28,6 +28,9 @@ pub enum Evidence {
     LookingUp,
     /// The key was deleted while its lease lived, or had none: a server deregistered.
     Deregistered,
+    /// A list lacks the key, and the lease that it was last seen on lives. Its server most likely deregistered; but it
+    /// may have registered under another lease meanwhile and lost that one, or others that went with it may be back.
+    DeregisteredUnseen,
     /// The lease is gone: a server died, or lost the registry.
     LeaseExpired,
     /// An endpoint was in our slices when this process started, and no record is behind it.
@@ -59,9 +62,9 @@ pub type Departures = BTreeMap<InstanceAddr, Departure>;
 /// that time, and a call to it meanwhile fails.
 pub const AFTER_LEAVING: SignedDuration = SignedDuration::from_secs(10);
 
-/// The last endpoint of a service stays this long after its server deregistered, while it accepts connections: a Kitex
-/// server puts its record back at its 30 s tick (`ObserveDelay` of registry-etcd v0.2.6).
-pub const LAST_ENDPOINT_STAYS: SignedDuration = SignedDuration::from_secs(35);
+/// The last endpoint of a service, and one whose server deregistered unseen, stays this long while it accepts
+/// connections: a Kitex server puts its record back at its 30 s tick (`ObserveDelay` of registry-etcd v0.2.6).
+pub const STAYS_AFTER_LEAVING: SignedDuration = SignedDuration::from_secs(35);
 
 /// An endpoint that neither refuses nor accepts for this long may be gone.
 pub const NO_ANSWER_FOR: SignedDuration = SignedDuration::from_secs(10);
@@ -79,7 +82,7 @@ impl Departure {
     /// The time until which an endpoint at this address is not exported; `None` once that time has passed.
     pub fn holds_export(&self, now: Timestamp) -> Option<Timestamp> {
         match self.evidence {
-            Evidence::LookingUp | Evidence::Deregistered => {
+            Evidence::LookingUp | Evidence::Deregistered | Evidence::DeregisteredUnseen => {
                 let until = self.at + AFTER_LEAVING;
                 (now < until).then_some(until)
             }
@@ -182,8 +185,9 @@ pub fn decide(input: &DepartureInput) -> Decision {
         Evidence::BulkDeleted | Evidence::LeaseUnreadable | Evidence::RolledBack => {
             Decision::Unexplained { since: at, probe: false }
         }
-        Evidence::Deregistered if input.last && input.keepable => last_one_left(input, at),
-        Evidence::Deregistered => Decision::Gone,
+        Evidence::Deregistered if input.last && input.keepable => may_come_back(input, at),
+        Evidence::DeregisteredUnseen if input.keepable => may_come_back(input, at),
+        Evidence::Deregistered | Evidence::DeregisteredUnseen => Decision::Gone,
         Evidence::LeaseExpired | Evidence::NoRecordAtStart if !input.keepable => {
             Decision::Unexplained { since: at, probe: false }
         }
@@ -209,8 +213,8 @@ fn looking_up(until: Timestamp, now: Timestamp) -> Decision {
     }
 }
 
-fn last_one_left(input: &DepartureInput, at: Timestamp) -> Decision {
-    let until = at + LAST_ENDPOINT_STAYS;
+fn may_come_back(input: &DepartureInput, at: Timestamp) -> Decision {
+    let until = at + STAYS_AFTER_LEAVING;
     match input.probe {
         _ if input.now >= until => Decision::Gone,
         Some(Probe { answer: Answer::Refused, .. }) => Decision::Gone,

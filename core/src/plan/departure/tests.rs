@@ -10,6 +10,7 @@ fn an_export_waits_ten_seconds_after_its_server_left_and_not_at_all_after_it_exp
         (Evidence::Deregistered, 0, Some(10)),
         (Evidence::Deregistered, 9, Some(10)),
         (Evidence::Deregistered, 10, None),
+        (Evidence::DeregisteredUnseen, 9, Some(10)),
         (Evidence::LookingUp, 9, Some(10)),
         (Evidence::LeaseExpired, 0, None),
         (Evidence::BulkDeleted, 0, None),
@@ -68,6 +69,23 @@ fn what_left_goes_at_once_and_the_last_one_only_once_it_stops_accepting() {
         assert_eq!(decide(&DepartureInput { probe: answer, now: at(now), ..last }), expected, "{answer:?} at {now}");
     }
     assert_eq!(decide(&DepartureInput { keepable: false, ..last }), GONE, "a pod's readiness is known better");
+}
+
+#[test]
+fn one_of_several_that_left_unseen_stays_while_it_accepts_as_the_last_one_does() {
+    let unseen = case(Evidence::DeregisteredUnseen);
+    let last = DepartureInput { last: true, ..case(Evidence::Deregistered) };
+    for (answer, now) in [
+        (None, 0),
+        (probe(Answer::Accepted, 0), 34),
+        (probe(Answer::Accepted, 0), 35),
+        (probe(Answer::Refused, 0), 1),
+        (probe(Answer::NoAnswer, 0), 1),
+    ] {
+        let asked = |input| decide(&DepartureInput { probe: answer, now: at(now), ..input });
+        assert_eq!(asked(unseen), asked(last), "{answer:?} at {now}");
+    }
+    assert_eq!(decide(&DepartureInput { keepable: false, ..unseen }), GONE, "a pod's readiness is known better");
 }
 
 #[test]

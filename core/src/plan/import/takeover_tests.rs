@@ -13,9 +13,10 @@ use crate::plan::trust::PodOf;
 
 /// Addresses in use.
 const ADDRESSES: usize = 8;
-const EVIDENCE: [Evidence; 7] = [
+const EVIDENCE: [Evidence; 8] = [
     Evidence::LookingUp,
     Evidence::Deregistered,
+    Evidence::DeregisteredUnseen,
     Evidence::LeaseExpired,
     Evidence::NoRecordAtStart,
     Evidence::BulkDeleted,
