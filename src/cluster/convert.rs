@@ -223,7 +223,7 @@ fn port(port: EndpointPort) -> SlicePort {
 fn endpoint(endpoint: Endpoint) -> Option<SliceEndpoint> {
     let conditions = endpoint.conditions.unwrap_or_default();
     Some(SliceEndpoint {
-        address: endpoint.addresses.into_iter().next()?,
+        address: endpoint.addresses.first()?.as_str().into(),
         ready: conditions.ready,
         serving: conditions.serving,
         terminating: conditions.terminating,
@@ -299,7 +299,7 @@ pub fn endpoint_slice(
             .endpoints
             .iter()
             .map(|endpoint| Endpoint {
-                addresses: vec![endpoint.address.clone()],
+                addresses: vec![endpoint.address.to_string()],
                 conditions: Some(EndpointConditions {
                     ready: endpoint.ready,
                     serving: endpoint.serving,

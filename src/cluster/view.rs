@@ -243,7 +243,7 @@ impl ClusterView {
     pub fn api_servers_changed(&mut self) -> Vec<Range> {
         let slices = self.slices.of_service(&api_server_service());
         let endpoints = slices.iter().filter(|slice| !slice.is_ours()).flat_map(|slice| &slice.endpoints);
-        self.networks.set_api_servers(endpoints.filter_map(|e| e.address.parse().ok()).collect())
+        self.networks.set_api_servers(endpoints.filter_map(|e| e.address.ip()).collect())
     }
 }
 

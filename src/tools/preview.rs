@@ -220,7 +220,7 @@ fn slice(facts: &Facts, op: &SliceOp) -> SliceChange {
     let mut before: Vec<String> = Vec::new();
     if let Some(slice) = found {
         for number in slice.ports.iter().filter_map(|port| port.number) {
-            before.extend(slice.endpoints.iter().map(|endpoint| instance(&endpoint.address, number)));
+            before.extend(slice.endpoints.iter().map(|endpoint| instance(&endpoint.address.to_string(), number)));
         }
     }
     let after = match op {
@@ -237,7 +237,7 @@ fn slice(facts: &Facts, op: &SliceOp) -> SliceChange {
 
 fn endpoints(spec: &SliceSpec) -> Vec<String> {
     let number = spec.port.number.unwrap_or_default();
-    spec.endpoints.iter().map(|endpoint| instance(&endpoint.address, number)).collect()
+    spec.endpoints.iter().map(|endpoint| instance(&endpoint.address.to_string(), number)).collect()
 }
 
 fn instance(address: &str, port: u16) -> String {

@@ -68,7 +68,12 @@ pub trait Framework: Sync {
         if !self.has_tags() {
             return plain;
         }
-        marked(Registration { weight: instance.weight, tags: instance.tags.clone(), ..plain }, owner)
+        marked(Registration { weight: instance.weight, tags: instance.tags.as_ref().clone(), ..plain }, owner)
+    }
+
+    /// Whether a registration is the one that an own record holds.
+    fn says(&self, name: &RegistryName, owner: &Owner, instance: &Instance, says: &Registration) -> bool {
+        *says == self.registration(name, owner, instance)
     }
 
     /// Scheme and `host:port` of one of the endpoints of a registration. The scheme is empty in formats without

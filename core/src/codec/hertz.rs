@@ -46,6 +46,10 @@ impl Framework for Hertz {
         true
     }
 
+    fn says(&self, _name: &RegistryName, owner: &Owner, instance: &Instance, says: &Registration) -> bool {
+        kitex::says(owner, instance, says)
+    }
+
     /// Hertz clients take the name from the host of a request and lower-case it.
     fn name_error(&self, name: &RegistryName) -> Option<String> {
         name.as_str().bytes().any(|b| b.is_ascii_uppercase()).then(|| {

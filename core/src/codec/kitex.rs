@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::framework::{Framework, Undecodable};
 use super::go_json;
-use crate::model::{Instance, Owner, Registration};
+use crate::model::{Instance, OWNER_TAG, Owner, Registration, RegistryName};
 
 #[derive(Debug)]
 pub struct Kitex;
@@ -48,6 +48,10 @@ impl Framework for Kitex {
     fn has_tags(&self) -> bool {
         true
     }
+
+    fn says(&self, _name: &RegistryName, owner: &Owner, instance: &Instance, says: &Registration) -> bool {
+        self::says(owner, instance, says)
+    }
 }
 
 /// # Errors
@@ -72,6 +76,18 @@ pub fn decode(value: &[u8]) -> Result<Registration, Undecodable> {
 pub fn encode(registration: &Registration) -> Vec<u8> {
     // Writing to memory fails only for maps whose keys are not strings; these keys are.
     serde_json::to_vec(&Encoded(registration)).unwrap_or_default()
+}
+
+/// Whether a registration is the one of an own record, without making that one: each pass asks it of every instance.
+pub fn says(owner: &Owner, instance: &Instance, says: &Registration) -> bool {
+    let Registration { network, endpoints, weight, tags, rest } = says;
+    let others = tags.iter().filter(|(tag, _)| *tag != OWNER_TAG);
+    network == "tcp"
+        && matches!(endpoints.as_slice(), [address] if instance.addr.is_written(address))
+        && *weight == instance.weight
+        && tags.get(OWNER_TAG).is_some_and(|text| owner.is_written(text))
+        && others.eq(instance.tags.iter().filter(|(tag, _)| *tag != OWNER_TAG))
+        && rest.is_empty()
 }
 
 struct Encoded<'a>(&'a Registration);

@@ -100,7 +100,7 @@ impl Framework for Kratos {
             network: "tcp".to_owned(),
             endpoints: instance.endpoints.iter().map(|(scheme, addr)| format!("{scheme}://{addr}")).collect(),
             weight: instance.weight,
-            tags: instance.tags.clone(),
+            tags: instance.tags.as_ref().clone(),
             rest: texts.into_iter().map(|(field, text)| (field.to_owned(), text.into())).collect(),
         };
         registration.tags.insert(WEIGHT.to_owned(), instance.weight.to_string());

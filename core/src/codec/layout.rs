@@ -110,12 +110,22 @@ impl Layout {
 
     /// The key of an own record.
     pub fn key(&self, name: &RegistryName, owner: &Owner, instance: &Instance) -> RecordKey {
-        format!("{}{}", self.service_root(name), self.framework().last_segment(owner, instance)).into()
+        self.keys(name, owner).of(instance)
+    }
+
+    /// The keys of an owner's records under a name.
+    pub fn keys<'a>(&self, name: &RegistryName, owner: &'a Owner) -> Keys<'a> {
+        Keys { format: self.format, root: self.service_root(name), owner }
     }
 
     /// The registration that an own record holds.
     pub fn registration(&self, name: &RegistryName, owner: &Owner, instance: &Instance) -> Registration {
         self.framework().registration(name, owner, instance)
+    }
+
+    /// Whether a registration is the one that an own record of this instance holds.
+    pub fn says(&self, name: &RegistryName, owner: &Owner, instance: &Instance, says: &Registration) -> bool {
+        self.framework().says(name, owner, instance, says)
     }
 
     /// A lost registration that is put back: as its server wrote it, with the marks.
@@ -197,6 +207,26 @@ impl Layout {
             Mark::Owned(_) | Mark::Healed(_) if !self.may_hold_ours(key) => Mark::Unreadable,
             mark => mark,
         }
+    }
+}
+
+/// The keys of one owner's records under one name.
+#[derive(Debug)]
+pub struct Keys<'a> {
+    format: Format,
+    root: String,
+    owner: &'a Owner,
+}
+
+impl Keys<'_> {
+    pub fn of(&self, instance: &Instance) -> RecordKey {
+        format!("{}{}", self.root, self.format.framework().last_segment(self.owner, instance)).into()
+    }
+
+    /// Whether a key is the one of an instance.
+    pub fn is_of(&self, instance: &Instance, key: &RecordKey) -> bool {
+        let rest = key.as_bytes().strip_prefix(self.root.as_bytes());
+        rest.is_some_and(|rest| rest == self.format.framework().last_segment(self.owner, instance).as_bytes())
     }
 }
 

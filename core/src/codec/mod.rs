@@ -22,7 +22,7 @@ mod toy;
 
 pub use format::Format;
 pub use framework::{Framework, Undecodable};
-pub use layout::{Layout, Range};
+pub use layout::{Keys, Layout, Range};
 
 #[cfg(test)]
 mod properties;

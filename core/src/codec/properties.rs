@@ -9,7 +9,9 @@ use proptest::prelude::*;
 
 use super::Format;
 use super::testing::{US, layout, record, repeatable};
-use crate::model::{Content, Instance, InstanceAddr, Kind, LeaseId, Owner, RawRecord, RegistryName, ServiceKey};
+use crate::model::{
+    Content, Instance, InstanceAddr, Kind, LeaseId, OWNER_TAG, Owner, RawRecord, RegistryName, ServiceKey,
+};
 
 /// An instance as the planners hand it over, in one format.
 fn exported(format: Format) -> impl Strategy<Value = Instance> {
@@ -24,7 +26,7 @@ fn exported(format: Format) -> impl Strategy<Value = Instance> {
                 if format.has_schemes() { schemes.into_iter().collect() } else { vec![String::new()] };
             let endpoints = schemes.into_iter().map(|scheme| (scheme, addr)).collect();
             let carried = format.has_tags();
-            Some(Instance { addr, endpoints, weight, tags: if carried { tags } else { Default::default() } })
+            Some(Instance { addr, endpoints, weight, tags: if carried { tags.into() } else { Default::default() } })
         },
     )
 }
@@ -96,5 +98,32 @@ proptest! {
         prop_assert_eq!(decoded.endpoint_addresses().collect::<Vec<_>>(), addresses);
         let Content::Registered { registration, .. } = decoded.content else { panic!("undecodable") };
         prop_assert_eq!(registration, says);
+    }
+
+    #[test]
+    fn a_registration_says_an_instance_if_it_is_the_one_of_that_instance_and_no_other(
+        (layout, instance) in layout().prop_flat_map(|layout| (Just(layout.clone()), exported(layout.format()))),
+        owner in owner(),
+        change in 0_u8..10,
+    ) {
+        let name = RegistryName::new("echo").unwrap();
+        let own = layout.registration(&name, &owner, &instance);
+        let mut other = own.clone();
+        match change {
+            0 => other.network = "udp".into(),
+            1 => other.endpoints.push(String::new()),
+            2 => other.endpoints[0].push('0'),
+            3 => other.weight += 1,
+            4 => drop(other.tags.insert("zone".into(), "another".into())),
+            5 => drop(other.tags.insert(OWNER_TAG.into(), format!("{owner}x"))),
+            6 => drop(other.tags.remove(OWNER_TAG)),
+            7 => drop(other.rest.insert("more".into(), true.into())),
+            8 => drop(other.tags.pop_first()),
+            _ => {}
+        }
+        prop_assert_eq!(layout.says(&name, &owner, &instance, &other), own == other, "{:?}", other);
+        let keys = layout.keys(&name, &owner);
+        prop_assert!(keys.is_of(&instance, &layout.key(&name, &owner, &instance)));
+        prop_assert!(!keys.is_of(&instance, &"p/echo/another".into()));
     }
 }

@@ -7,7 +7,7 @@
 //! in an EndpointSlice), KEP-4858 (leading zeros and IPv4-mapped forms), RFC 5952 (canonical IPv6 text), Go's
 //! `net.SplitHostPort` (brackets).
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::model::Reason;
@@ -72,6 +72,20 @@ impl InstanceAddr {
         let (host, port) = split(text)?;
         let ip = parse_ip(host)?;
         Self::new(ip, parse_port(port)?)
+    }
+
+    /// Whether the text is this address as it is displayed.
+    pub fn is_written(self, text: &str) -> bool {
+        /// The rest of the text, behind all that was written so far.
+        struct Rest<'a>(&'a str);
+        impl fmt::Write for Rest<'_> {
+            fn write_str(&mut self, part: &str) -> fmt::Result {
+                self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+                Ok(())
+            }
+        }
+        let mut rest = Rest(text);
+        write!(rest, "{self}").is_ok() && rest.0.is_empty()
     }
 
     pub fn ip(self) -> IpAddr {

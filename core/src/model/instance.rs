@@ -3,6 +3,7 @@
 //! Owns its addresses, weight and tags. Refuses to know the bytes and the key of its record ([`crate::codec`]).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::model::InstanceAddr;
 
@@ -19,13 +20,14 @@ pub struct Instance {
     pub endpoints: Vec<(String, InstanceAddr)>,
     /// 1 to 10,000. Kitex readers turn 0 and less into 10 (`defaultWeight` in `etcd_resolver.go` of registry-etcd).
     pub weight: i64,
-    pub tags: Tags,
+    /// Shared among the instances of a service, most of which have the same.
+    pub tags: Arc<Tags>,
 }
 
 impl Instance {
     /// One that listens on one address.
     pub fn single(addr: InstanceAddr, weight: i64, tags: Tags) -> Self {
-        Self { addr, endpoints: vec![(String::new(), addr)], weight, tags }
+        Self { addr, endpoints: vec![(String::new(), addr)], weight, tags: Arc::new(tags) }
     }
 
     pub fn addresses(&self) -> impl Iterator<Item = InstanceAddr> {

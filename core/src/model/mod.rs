@@ -33,6 +33,6 @@ pub use record::{
 pub use selector::{Operator, Requirement, Selector};
 pub use service::{NewService, ServicePortView, ServiceView, TrafficDistribution};
 pub use slice::{
-    AddressType, HEADLESS_LABEL, Hints, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL,
-    SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort, TCP, TRIGGER_TIME_ANNOTATION, TargetPod,
+    AddressType, EndpointAddress, HEADLESS_LABEL, Hints, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION, MANAGED_BY,
+    MANAGED_BY_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort, TCP, TRIGGER_TIME_ANNOTATION, TargetPod,
 };

@@ -29,6 +29,16 @@ impl fmt::Display for Owner {
     }
 }
 
+impl Owner {
+    /// Whether the text is this mark.
+    pub fn is_written(&self, text: &str) -> bool {
+        let Self { cluster_id, service: ServiceKey { namespace, name } } = self;
+        let rest = text.strip_prefix(cluster_id.as_str()).and_then(|rest| rest.strip_prefix('/'));
+        let rest = rest.and_then(|rest| rest.strip_prefix(namespace.as_str())).and_then(|rest| rest.strip_prefix('/'));
+        rest == Some(name.as_str())
+    }
+}
+
 /// The text is not an owner mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an owner mark: want <clusterID>/<namespace>/<RegisteredService>")]

@@ -4,6 +4,7 @@
 //! the operator maps slices from and to the API type.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::Timestamp;
@@ -59,11 +60,47 @@ pub struct Hints {
     pub nodes: Vec<String>,
 }
 
+/// The address of an endpoint: an IP, read once, or any other text of another manager.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EndpointAddress {
+    /// Written as Rust displays it, which is the canonical form of RFC 5952.
+    Ip(IpAddr),
+    Text(Box<str>),
+}
+
+impl EndpointAddress {
+    /// The IP, in whatever form it is written.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(ip) => Some(*ip),
+            Self::Text(text) => text.parse().ok(),
+        }
+    }
+}
+
+impl From<&str> for EndpointAddress {
+    fn from(text: &str) -> Self {
+        match text.parse::<IpAddr>() {
+            Ok(ip) if ip.to_string() == text => Self::Ip(ip),
+            _ => Self::Text(text.into()),
+        }
+    }
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip) => ip.fmt(f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
 /// One endpoint with its first address: the API defines no meaning for others, and kube-proxy reads only the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceEndpoint {
     /// As written; the slices of other managers may hold addresses that Twinspan would refuse.
-    pub address: String,
+    pub address: EndpointAddress,
     /// Absent means true.
     pub ready: Option<bool>,
     /// Absent means true.
@@ -82,7 +119,7 @@ impl SliceEndpoint {
     /// An endpoint that Twinspan writes: always with all three conditions.
     pub fn ready(ip: IpAddr) -> Self {
         Self {
-            address: ip.to_string(),
+            address: EndpointAddress::Ip(ip),
             ready: Some(true),
             serving: Some(true),
             terminating: Some(false),
@@ -139,10 +176,10 @@ impl Slice {
     pub fn read_lost_until(&mut self) {
         let Some(text) = self.annotations.get(LOST_UNTIL_ANNOTATION) else { return };
         let entries = text.split(',').filter_map(|entry| entry.split_once('='));
-        let until: BTreeMap<&str, Timestamp> =
-            entries.filter_map(|(address, time)| Some((address, time.parse().ok()?))).collect();
+        let until: BTreeMap<EndpointAddress, Timestamp> =
+            entries.filter_map(|(address, time)| Some((address.into(), time.parse().ok()?))).collect();
         for endpoint in &mut self.endpoints {
-            endpoint.lost_until = until.get(endpoint.address.as_str()).copied();
+            endpoint.lost_until = until.get(&endpoint.address).copied();
         }
     }
 }

@@ -120,7 +120,7 @@ fn ready(slice: &Slice, port: &str) -> BTreeSet<InstanceAddr> {
     }
     let numbers = slice.ports.iter().filter(|p| p.name == port && p.protocol == TCP).filter_map(|p| p.number);
     let ready = slice.endpoints.iter().filter(|e| e.ready != Some(false) && e.terminating != Some(true));
-    let ips: Vec<_> = ready.filter_map(|e| e.address.parse().ok()).collect();
+    let ips: Vec<_> = ready.filter_map(|e| e.address.ip()).collect();
     numbers.flat_map(|number| ips.iter().filter_map(move |ip| InstanceAddr::new(*ip, number).ok())).collect()
 }
 

@@ -92,7 +92,7 @@ fn slice(op: &SliceOp) -> String {
 fn endpoints(spec: &SliceSpec) -> String {
     let number = spec.port.number.unwrap_or_default();
     let endpoint = |endpoint: &SliceEndpoint| {
-        let ip = endpoint.address.parse().unwrap();
+        let ip = endpoint.address.ip().unwrap();
         let mut text = InstanceAddr::new(ip, number).unwrap().to_string();
         text.extend(endpoint.zone.iter().map(|zone| format!(" zone {zone}")));
         text.extend(endpoint.lost_until.iter().map(|until| format!(" lost until {until}")));

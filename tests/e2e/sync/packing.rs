@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -54,7 +54,7 @@ impl Simulated {
             slice.owner_uid = Some("uid".to_owned());
             slice.annotations.insert(IMPORTED_FROM_ANNOTATION.to_owned(), SOURCE.to_owned());
             for endpoint in &mut slice.endpoints {
-                *endpoint = SliceEndpoint::ready(endpoint.address.parse()?);
+                *endpoint = SliceEndpoint::ready(endpoint.address.ip().context("no IP")?);
             }
             simulated.slices.insert(slice.name.clone(), slice);
         }

@@ -5,6 +5,7 @@
 //! to repeat rules: [`crate::plan::departure`] decides about one endpoint,
 //! [`crate::plan::departure::guard`] has the limits, and [`super::heal`] has the healed records.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -104,7 +105,7 @@ fn departure_input(input: &Input<'_>, addr: InstanceAddr, departed: &DepartedEnd
 pub fn in_question(input: &Input<'_>, plan: &Plan) -> BTreeMap<InstanceAddr, DepartedEndpoint> {
     let healed = healed_by_us(input);
     let mut found = BTreeMap::new();
-    let recorded = recorded(input, &healed);
+    let recorded = LazyCell::new(|| recorded(input, &healed));
     let wanted = |addr: &InstanceAddr| plan.endpoints.contains_key(addr) || recorded.contains(addr);
     for record in healed.values() {
         for addr in record.endpoint_addresses().filter(|addr| !wanted(addr)) {

@@ -82,7 +82,10 @@ impl Options {
     /// The zone that a registration's tag names. A zone is a label value in Kubernetes; a tag that is not a legal one
     /// names no zone.
     pub fn zone(&self, registration: &Registration) -> Option<String> {
-        let zone = registration.tags.get(&self.zone_tag).filter(|_| !self.zone_tag.is_empty())?;
+        if self.zone_tag.is_empty() {
+            return None;
+        }
+        let zone = registration.tags.get(&self.zone_tag)?;
         let is_outer = |c: char| c.is_ascii_alphanumeric();
         let is_inner = |c: char| is_outer(c) || matches!(c, '-' | '_' | '.');
         let legal = zone.starts_with(is_outer) && zone.ends_with(is_outer) && zone.chars().all(is_inner);

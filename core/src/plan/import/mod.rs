@@ -16,6 +16,7 @@ mod heal;
 #[cfg(test)]
 mod scene;
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 
@@ -55,7 +56,11 @@ pub fn plan(input: &Input<'_>) -> Plan {
         plan.endpoints.remove(&addr);
         plan.skipped.push(InstanceOutcome::skipped(addr.to_string(), Reason::TooManySlices));
     }
-    plan.outcomes = outcomes(input, &plan, &departed);
+    let by_address = LazyCell::new(|| registered(input));
+    // All others are there because of a record.
+    let in_question = |addr: &InstanceAddr| departed.kept.contains_key(addr) || input.contested.contains_key(addr);
+    let is_registered = |addr: &InstanceAddr| !in_question(addr) || by_address.contains(addr);
+    plan.outcomes = outcomes(input, &plan, &departed, is_registered);
     plan
 }
 
@@ -82,7 +87,8 @@ pub fn reduce(input: &Input<'_>) -> Plan {
     plan.state.doubted = Some(doubted::still(input));
     finish(input, &mut plan, &departed);
     plan.endpoints.retain(|addr, _| input.present.contains_key(addr));
-    plan.outcomes = outcomes(input, &plan, &departed);
+    let by_address = registered(input);
+    plan.outcomes = outcomes(input, &plan, &departed, |addr| by_address.contains(addr));
     plan
 }
 
@@ -154,13 +160,21 @@ fn finish(input: &Input<'_>, plan: &mut Plan, departed: &Departed) {
     plan.requeue_at = earlier(plan.requeue_at, earlier(departed.requeue_at, plan.guard.requeue_at));
 }
 
+/// The addresses of all records.
+fn registered(input: &Input<'_>) -> BTreeSet<InstanceAddr> {
+    input.records.values().flat_map(|record| record.endpoint_addresses()).collect()
+}
+
 /// The outcome of each endpoint.
-fn outcomes(input: &Input<'_>, plan: &Plan, departed: &Departed) -> Vec<InstanceOutcome> {
-    let registered: BTreeSet<InstanceAddr> =
-        input.records.values().flat_map(|record| record.endpoint_addresses()).collect();
+fn outcomes(
+    input: &Input<'_>,
+    plan: &Plan,
+    departed: &Departed,
+    is_registered: impl Fn(&InstanceAddr) -> bool,
+) -> Vec<InstanceOutcome> {
     let outcome = |(addr, imported): (&InstanceAddr, &Imported)| {
         let lost = imported.lost_until.filter(|until| *until > input.now);
-        let outcome = match (registered.contains(addr), lost) {
+        let outcome = match (is_registered(addr), lost) {
             (true, Some(until)) if departed.healed.contains(addr) => Outcome::Healed { until },
             (false, Some(until)) if departed.healed.contains(addr) => Outcome::ToBeHealed { until },
             (_, Some(until)) => Outcome::Lost { until },

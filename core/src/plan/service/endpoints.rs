@@ -41,7 +41,7 @@ pub fn classify(
                 chosen.insert(PortSet::of(index));
             }
             for endpoint in &slice.endpoints {
-                let ip = endpoint.address.parse::<IpAddr>().ok();
+                let ip = endpoint.address.ip();
                 let Some(addr) = ip.and_then(|ip| InstanceAddr::new(ip, number).ok()) else { continue };
                 let withheld = if chosen.is_empty() {
                     Some(Outcome::OtherPort { port: port.name.clone() })
@@ -96,7 +96,7 @@ pub fn ready_in<'a>(
     for slice in slices.into_iter().filter(|slice| !slice.is_ours()) {
         let is_ready = |endpoint: &&SliceEndpoint| endpoint.is_ready() && !endpoint.is_terminating();
         for endpoint in slice.endpoints.iter().filter(is_ready) {
-            let Ok(ip) = endpoint.address.parse::<IpAddr>() else { continue };
+            let Some(ip) = endpoint.address.ip() else { continue };
             let ports = slice.ports.iter().filter(|port| port.protocol == TCP).filter_map(|port| port.number);
             let addresses = ports.filter_map(|number| InstanceAddr::new(ip, number).ok());
             ready.extend(addresses.filter(|addr| wanted.contains(addr)));
@@ -112,9 +112,9 @@ pub fn managed_addresses(slices: &[Arc<Slice>], meant: impl Fn(&SliceEndpoint) -
         for number in slice.ports.iter().filter_map(|port| port.number) {
             // Slices of other managers may hold forms that we would not write, so they are read as leniently as a key.
             let endpoints = slice.endpoints.iter().filter(|endpoint| meant(endpoint));
-            let named = endpoints.filter_map(|e| match e.address.parse::<IpAddr>() {
-                Ok(ip) => Some((ip.to_canonical(), number)),
-                Err(_) => named_address(&format!("{}:{number}", e.address)),
+            let named = endpoints.filter_map(|e| match e.address.ip() {
+                Some(ip) => Some((ip.to_canonical(), number)),
+                None => named_address(&format!("{}:{number}", e.address)),
             });
             managed.extend(named);
         }
@@ -126,7 +126,7 @@ pub fn managed_addresses(slices: &[Arc<Slice>], meant: impl Fn(&SliceEndpoint) -
 pub fn addresses(slices: &[Arc<Slice>]) -> impl Iterator<Item = InstanceAddr> {
     slices.iter().flat_map(|slice| {
         let ports = slice.ports.iter().filter(|port| port.protocol == TCP).filter_map(|port| port.number);
-        let ips = move || slice.endpoints.iter().filter_map(|endpoint| endpoint.address.parse::<IpAddr>().ok());
+        let ips = move || slice.endpoints.iter().filter_map(|endpoint| endpoint.address.ip());
         ports.flat_map(move |port| ips().filter_map(move |ip| InstanceAddr::new(ip, port).ok()))
     })
 }

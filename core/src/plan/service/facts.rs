@@ -235,7 +235,7 @@ impl Facts {
         let mut named = NamedPods::new();
         for slice in &self.cluster.others_slices {
             for endpoint in &slice.endpoints {
-                let (Some(pod), Ok(ip)) = (&endpoint.pod, endpoint.address.parse()) else { continue };
+                let (Some(pod), Some(ip)) = (&endpoint.pod, endpoint.address.ip()) else { continue };
                 for port in slice.ports.iter().filter_map(|port| port.number) {
                     named.entry((ip, port)).or_default().push(&pod.uid);
                 }
@@ -276,7 +276,7 @@ impl Facts {
 
 /// The addresses in slices, ready or not.
 pub fn ips_of(slices: &[Arc<Slice>]) -> BTreeSet<IpAddr> {
-    slices.iter().flat_map(|slice| &slice.endpoints).filter_map(|endpoint| endpoint.address.parse().ok()).collect()
+    slices.iter().flat_map(|slice| &slice.endpoints).filter_map(|endpoint| endpoint.address.ip()).collect()
 }
 
 #[cfg(test)]

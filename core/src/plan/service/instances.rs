@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::{Accepted, Facts};
 use crate::codec::Format;
@@ -25,13 +26,14 @@ pub fn instances(
             group.push((accepted.ports[index].scheme.clone(), *addr));
         }
     }
+    let tags = Arc::new(accepted.tags.clone());
     let named = facts.named_pods();
     let mut note = None;
     let instance = |mut endpoints: Vec<(String, InstanceAddr)>| {
         let index = |scheme: &String| accepted.ports.iter().position(|port| port.scheme == *scheme);
         endpoints.sort_by_key(|(scheme, addr)| (index(scheme), *addr));
         let addr = endpoints.iter().map(|(_, addr)| *addr).min()?;
-        let mut instance = Instance { addr, endpoints, weight: accepted.weight, tags: accepted.tags.clone() };
+        let mut instance = Instance { addr, endpoints, weight: accepted.weight, tags: tags.clone() };
         if let Some(pod) = facts.pod_of(addr, &named) {
             match weight(pod) {
                 Ok(weight) => instance.weight = weight.unwrap_or(accepted.weight),
@@ -40,7 +42,9 @@ pub fn instances(
                 }
             }
             for (label, tag) in &accepted.tags_from_labels {
-                instance.tags.extend(pod.labels.get(label).map(|value| (tag.clone(), value.to_owned())));
+                if let Some(value) = pod.labels.get(label) {
+                    Arc::make_mut(&mut instance.tags).insert(tag.clone(), value.to_owned());
+                }
             }
         }
         Some(instance)

@@ -44,6 +44,9 @@ pub struct Former {
 /// Plans every former place. With a new place in the same registry, the export there counts the former names itself.
 pub fn plan_former(pass: &Pass<'_>, goals: &FormerGoals, new: Option<NewPlace<'_>>) -> Former {
     let mut plan = Former::default();
+    if pass.facts.former.is_empty() {
+        return plan;
+    }
     let moved = new.map(|new| addresses(new.registry));
     let same = |registry: &&RegistryFacts| new.is_some_and(|new| new.registry.name == registry.name);
     for registry in pass.facts.former.iter().filter(|registry| registry.is_fresh() && !same(registry)) {

@@ -15,7 +15,7 @@ use crate::codec::testing::{US, layout, record, repeatable};
 use crate::codec::{Format, Layout};
 use crate::model::{
     AddressType, Family, Instance, InstanceOutcome, Kind, LeaseId, MANAGED_BY, Outcome, Owner, RawRecord, RegistryName,
-    Selector, ServiceKey, ServicePortView, Slice, SliceEndpoint, SlicePort, TCP, Tags, TrafficDistribution,
+    Selector, ServiceKey, ServicePortView, Slice, SliceEndpoint, SlicePort, TCP, TrafficDistribution,
 };
 use crate::plan::departure::OnExpiry;
 use crate::plan::import::Options;
@@ -109,8 +109,12 @@ fn scheme(format: Format) -> String {
 /// A good record as its writer writes it.
 fn good(layout: &Layout, host: u8, writer: Writer) -> RawRecord {
     let format = layout.format();
-    let instance =
-        Instance { addr: addr(host), endpoints: vec![(scheme(format), addr(host))], weight: 10, tags: Tags::new() };
+    let instance = Instance {
+        addr: addr(host),
+        endpoints: vec![(scheme(format), addr(host))],
+        weight: 10,
+        tags: Default::default(),
+    };
     let writes =
         |owner: &Owner| (layout.key(&name(), owner, &instance), layout.registration(&name(), owner, &instance));
     let (own_key, mut says) = writes(&owner(US, "echo"));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::accepted::Goal;
 use super::facts::Facts;
-use crate::model::Slice;
+use crate::model::{EndpointAddress, Slice};
 use crate::plan::RecordOp;
 use crate::plan::slices::{self, SliceOp};
 
@@ -56,7 +56,7 @@ fn only_adds(op: &SliceOp, ours: &[Arc<Slice>]) -> bool {
     match op {
         SliceOp::Create(_) => true,
         SliceOp::Update { spec, .. } => {
-            let stay: BTreeSet<&String> = spec.endpoints.iter().map(|endpoint| &endpoint.address).collect();
+            let stay: BTreeSet<&EndpointAddress> = spec.endpoints.iter().map(|endpoint| &endpoint.address).collect();
             let mut before = ours.iter().filter(|slice| slice.name == spec.name).flat_map(|slice| &slice.endpoints);
             before.all(|endpoint| stay.contains(&endpoint.address))
         }

@@ -12,6 +12,7 @@ mod refused;
 mod shrink;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crate::Timestamp;
 use crate::model::{
@@ -24,6 +25,7 @@ use crate::plan::import::Present;
 
 pub use name::owner_in_name;
 pub use pack::MAX_ENDPOINTS;
+use pack::Wanted;
 pub use refused::{Refusal, Refusals, SliceGroup};
 pub use shrink::{Kept, shrink};
 
@@ -172,20 +174,22 @@ pub fn plan(input: &Input<'_>) -> Plan {
     existing.sort_by(|a, b| a.name.cmp(&b.name));
     let Some(service) = &input.service else {
         let mut plan = Plan::default();
-        count(&mut plan, &BTreeSet::new(), &existing);
-        emit(&mut plan, input, Placed { deletes: existing, ..Placed::default() });
+        emit(&mut plan, input, Placed { deletes: existing.clone(), ..Placed::default() });
+        count(&mut plan, |_| false, 0, &existing);
         return plan;
     };
     let is_refused = |group: SliceGroup| input.refused.standing(group, input.now).is_some();
     let (refused, open): (Vec<&Slice>, Vec<&Slice>) =
         existing.iter().partition(|slice| SliceGroup::of(slice).is_some_and(is_refused));
-    let (closed, wanted): (Endpoints<'_>, Endpoints<'_>) =
-        input.endpoints.iter().partition(|(addr, _)| is_refused(SliceGroup::from(**addr)));
+    let is_closed = |addr: &InstanceAddr| is_refused(SliceGroup::from(*addr));
+    let closed: Endpoints<'_> = input.endpoints.iter().filter(|(addr, _)| is_closed(addr)).collect();
+    let wanted = input.endpoints.iter().filter(|(addr, _)| !is_closed(addr));
     let mut plan = Plan::default();
-    emit(&mut plan, input, place(input, service, &open, &wanted));
+    emit(&mut plan, input, place(input, service, &open, wanted));
     leave_out(&mut plan, input, &refused, &closed);
-    let after = input.endpoints.keys().filter(|addr| !plan.left_out.contains(*addr)).copied().collect();
-    count(&mut plan, &after, &existing);
+    let left_out = plan.left_out.clone();
+    let is_wanted = |addr: &InstanceAddr| input.endpoints.contains_key(addr) && !left_out.contains(addr);
+    count(&mut plan, is_wanted, input.endpoints.len() - left_out.len(), &existing);
     plan
 }
 
@@ -225,16 +229,22 @@ fn place<'a>(
     input: &Input<'_>,
     service: &Service<'_>,
     existing: &[&'a Slice],
-    endpoints: &Endpoints<'_>,
+    endpoints: impl Iterator<Item = (&'a InstanceAddr, &'a EndpointInfo)>,
 ) -> Placed<'a> {
-    let mut wanted: BTreeMap<Group, BTreeMap<String, SliceEndpoint>> = BTreeMap::new();
+    let mut wanted: BTreeMap<Group, Wanted<&EndpointInfo>> = BTreeMap::new();
     for (addr, known) in endpoints {
         for index in known.ports.indexes().filter(|index| *index < service.ports.len()) {
-            let endpoint = endpoint(**addr, known, service.traffic);
             let group = (addr.family(), index, addr.port());
-            wanted.entry(group).or_default().insert(endpoint.address.clone(), endpoint);
+            wanted.entry(group).or_default().insert(addr.ip(), known);
         }
     }
+    let made = |endpoints: Wanted<&EndpointInfo>| -> Vec<SliceEndpoint> {
+        endpoints.into_iter().map(|(ip, known)| endpoint(ip, known, service.traffic)).collect()
+    };
+    let is_written = |written: &SliceEndpoint, ip: IpAddr, known: &&EndpointInfo| {
+        // An endpoint without anything but its conditions needs no memory.
+        *written == endpoint(ip, known, service.traffic)
+    };
     let mut groups: BTreeMap<Group, Vec<&'a Slice>> = wanted.keys().map(|group| (*group, Vec::new())).collect();
     let mut placed = Placed::default();
     for slice in existing {
@@ -244,11 +254,10 @@ fn place<'a>(
         }
     }
     for (group, members) in groups {
-        let packed = pack::pack(wanted.remove(&group).unwrap_or_default(), &members, |slice| {
-            metadata_differs(input, service, group, slice)
-        });
-        placed.updates.extend(packed.updates.into_iter().map(|(slice, endpoints)| (slice, group, endpoints)));
-        placed.creates.extend(packed.creates.into_iter().map(|endpoints| (group, endpoints)));
+        let wanted = wanted.remove(&group).unwrap_or_default();
+        let packed = pack::pack(wanted, &members, |slice| metadata_differs(input, service, group, slice), is_written);
+        placed.updates.extend(packed.updates.into_iter().map(|(slice, endpoints)| (slice, group, made(endpoints))));
+        placed.creates.extend(packed.creates.into_iter().map(|endpoints| (group, made(endpoints))));
         placed.deletes.extend(packed.deletes);
     }
     reuse(&mut placed, service);
@@ -256,8 +265,8 @@ fn place<'a>(
 }
 
 /// Hints as `trafficdist.go` of k8s.io/endpointslice gives them.
-fn endpoint(addr: InstanceAddr, known: &EndpointInfo, traffic: TrafficDistribution) -> SliceEndpoint {
-    let mut endpoint = SliceEndpoint::ready(addr.ip());
+fn endpoint(ip: IpAddr, known: &EndpointInfo, traffic: TrafficDistribution) -> SliceEndpoint {
+    let mut endpoint = SliceEndpoint::ready(ip);
     endpoint.zone.clone_from(&known.zone);
     endpoint.node.clone_from(&known.node);
     endpoint.pod.clone_from(&known.pod);
@@ -408,10 +417,14 @@ fn labels(service: &Service<'_>, before: Option<&Slice>) -> BTreeMap<String, Str
 }
 
 /// Counts the changes of the plan over the endpoints of all slices together.
-fn count(plan: &mut Plan, after: &BTreeSet<InstanceAddr>, existing: &[&Slice]) {
+fn count(plan: &mut Plan, is_wanted: impl Fn(&InstanceAddr) -> bool, wanted: usize, existing: &[&Slice]) {
+    if plan.ops.is_empty() {
+        return;
+    }
     let before: BTreeSet<InstanceAddr> = present(existing, &[], "").into_keys().collect();
-    plan.added = after.difference(&before).count();
-    plan.removed = before.difference(after).count();
+    let stay = before.iter().filter(|addr| is_wanted(addr)).count();
+    plan.added = wanted - stay;
+    plan.removed = before.len() - stay;
 }
 
 /// The endpoints that slices of ours hold now, under the ports and the source in force.
@@ -422,7 +435,7 @@ pub fn present(slices: &[&Slice], ports: &[Port], source: &str) -> BTreeMap<Inst
         for port in &slice.ports {
             let index = ports.iter().position(|known| known.name == port.name).or((ports.len() == 1).then_some(0));
             for endpoint in &slice.endpoints {
-                let addr = endpoint.address.parse().ok().and_then(|ip| InstanceAddr::new(ip, port.number?).ok());
+                let addr = endpoint.address.ip().and_then(|ip| InstanceAddr::new(ip, port.number?).ok());
                 let Some(addr) = addr else { continue };
                 let entry = present.entry(addr).or_default();
                 entry.ports.insert(index.map(PortSet::of).unwrap_or_default());

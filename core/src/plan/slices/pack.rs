@@ -6,47 +6,53 @@
 //! only to balance slices.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::model::{Slice, SliceEndpoint};
 
 /// The most endpoints in one slice; the built-in controller's default (`--max-endpoints-per-slice`).
 pub const MAX_ENDPOINTS: usize = 100;
 
-#[derive(Debug, Default)]
-pub struct Packed<'a> {
-    pub updates: Vec<(&'a Slice, Vec<SliceEndpoint>)>,
-    pub creates: Vec<Vec<SliceEndpoint>>,
+/// The endpoints of slices by their addresses, with everything else about them.
+pub type Wanted<T> = BTreeMap<IpAddr, T>;
+
+#[derive(Debug)]
+pub struct Packed<'a, T> {
+    pub updates: Vec<(&'a Slice, Wanted<T>)>,
+    pub creates: Vec<Wanted<T>>,
     pub deletes: Vec<&'a Slice>,
 }
 
-struct Bin<'a> {
+struct Bin<'a, T> {
     slice: &'a Slice,
-    endpoints: BTreeMap<String, SliceEndpoint>,
+    endpoints: Wanted<T>,
     changed: bool,
 }
 
-impl Bin<'_> {
+impl<T> Bin<'_, T> {
     fn room(&self) -> usize {
         MAX_ENDPOINTS.saturating_sub(self.endpoints.len())
     }
 
-    fn fill(&mut self, wanted: &mut BTreeMap<String, SliceEndpoint>) {
+    fn fill(&mut self, wanted: &mut Wanted<T>) {
         while self.room() > 0 {
-            let Some((address, endpoint)) = wanted.pop_first() else { return };
-            self.endpoints.insert(address, endpoint);
+            let Some((ip, endpoint)) = wanted.pop_first() else { return };
+            self.endpoints.insert(ip, endpoint);
             self.changed = true;
         }
     }
 }
 
-/// Packs `wanted` (by address) into `slices` (in name order). `metadata_differs` says whether a slice must be written
-/// in any case.
-pub fn pack<'a>(
-    mut wanted: BTreeMap<String, SliceEndpoint>,
+/// Packs `wanted` into `slices` (in name order). `metadata_differs` says whether a slice must be written in any case,
+/// and `is_written` whether an endpoint of a slice is the wanted one: most are, and none of those is made anew.
+pub fn pack<'a, T>(
+    mut wanted: Wanted<T>,
     slices: &[&'a Slice],
     metadata_differs: impl Fn(&Slice) -> bool,
-) -> Packed<'a> {
-    let mut bins: Vec<Bin<'a>> = slices.iter().map(|slice| keep(slice, &mut wanted, metadata_differs(slice))).collect();
+    is_written: impl Fn(&SliceEndpoint, IpAddr, &T) -> bool,
+) -> Packed<'a, T> {
+    let keep = |slice: &&'a Slice| keep(slice, &mut wanted, metadata_differs(slice), &is_written);
+    let mut bins: Vec<Bin<'a, T>> = slices.iter().map(keep).collect();
 
     // Fullest first, then by name: a stable sort keeps the name order among equals.
     let mut order: Vec<usize> = (0..bins.len()).collect();
@@ -54,17 +60,17 @@ pub fn pack<'a>(
     for &at in order.iter().filter(|at| bins[**at].changed).collect::<Vec<_>>() {
         bins[at].fill(&mut wanted);
     }
-    let mut packed = Packed::default();
+    let mut packed = Packed { updates: Vec::new(), creates: Vec::new(), deletes: Vec::new() };
     while !wanted.is_empty() {
         let fits = order.iter().copied().find(|at| !bins[*at].changed && bins[*at].room() >= wanted.len());
         match fits {
             Some(at) => bins[at].fill(&mut wanted),
             None => {
-                let rest = match wanted.keys().nth(MAX_ENDPOINTS).cloned() {
+                let rest = match wanted.keys().nth(MAX_ENDPOINTS).copied() {
                     Some(first_of_rest) => wanted.split_off(&first_of_rest),
                     None => BTreeMap::new(),
                 };
-                packed.creates.push(std::mem::replace(&mut wanted, rest).into_values().collect());
+                packed.creates.push(std::mem::replace(&mut wanted, rest));
             }
         }
     }
@@ -72,20 +78,25 @@ pub fn pack<'a>(
         if bin.endpoints.is_empty() {
             packed.deletes.push(bin.slice);
         } else if bin.changed {
-            packed.updates.push((bin.slice, bin.endpoints.into_values().collect()));
+            packed.updates.push((bin.slice, bin.endpoints));
         }
     }
     packed
 }
 
 /// The endpoints that may stay in a slice. An endpoint that two slices hold stays in the first.
-fn keep<'a>(slice: &'a Slice, wanted: &mut BTreeMap<String, SliceEndpoint>, mut changed: bool) -> Bin<'a> {
-    let mut endpoints = BTreeMap::new();
+fn keep<'a, T>(
+    slice: &'a Slice,
+    wanted: &mut Wanted<T>,
+    mut changed: bool,
+    is_written: impl Fn(&SliceEndpoint, IpAddr, &T) -> bool,
+) -> Bin<'a, T> {
+    let mut endpoints = Wanted::new();
     for endpoint in &slice.endpoints {
-        match wanted.remove(&endpoint.address) {
-            Some(wanted) => {
-                changed |= wanted != *endpoint;
-                endpoints.insert(wanted.address.clone(), wanted);
+        match endpoint.address.ip().and_then(|ip| wanted.remove_entry(&ip)) {
+            Some((ip, wanted)) => {
+                changed |= !is_written(endpoint, ip, &wanted);
+                endpoints.insert(ip, wanted);
             }
             None => changed = true,
         }

@@ -23,7 +23,7 @@ pub fn shrink(slices: &[&Slice], kept: &Kept, triggered: Timestamp) -> Plan {
     for slice in slices {
         let (AddressType::Ip(family), [port]) = (slice.address_type, slice.ports.as_slice()) else { continue };
         let Some(number) = port.number else { continue };
-        let addr = |endpoint: &SliceEndpoint| InstanceAddr::new(endpoint.address.parse().ok()?, number).ok();
+        let addr = |endpoint: &SliceEndpoint| InstanceAddr::new(endpoint.address.ip()?, number).ok();
         before.extend(slice.endpoints.iter().filter_map(addr));
         let stays = |endpoint: &SliceEndpoint| {
             let until = *kept.get(&addr(endpoint)?)?;

@@ -95,9 +95,7 @@ impl Scene {
         let mut held = Vec::new();
         for slice in &self.existing {
             for endpoint in &slice.endpoints {
-                held.push(
-                    InstanceAddr::new(endpoint.address.parse().unwrap(), slice.ports[0].number.unwrap()).unwrap(),
-                );
+                held.push(InstanceAddr::new(endpoint.address.ip().unwrap(), slice.ports[0].number.unwrap()).unwrap());
             }
         }
         held.sort();
@@ -138,7 +136,7 @@ fn a_slice_has_all_three_conditions_and_the_labels_that_consumers_need() {
     let plan = scene.plan();
     let [SliceOp::Create(spec)] = plan.ops.as_slice() else { panic!("{plan:?}") };
     let endpoint = &spec.endpoints[0];
-    assert_eq!(endpoint.address, "10.0.0.1");
+    assert_eq!(endpoint.address, "10.0.0.1".into());
     assert_eq!((endpoint.ready, endpoint.serving, endpoint.terminating), (Some(true), Some(true), Some(false)));
     assert_eq!(
         spec.port,

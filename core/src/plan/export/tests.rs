@@ -1,9 +1,11 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::*;
-use crate::codec::Format;
-use crate::model::{LOOKS, LeaseId, RawRecord, ServiceKey, Tags};
-use crate::plan::departure::{Departure, Evidence};
+use crate::codec::{Format, Layout};
+use crate::model::{LOOKS, LeaseId, Owner, RawRecord, Reason, RegistryName, ServiceKey, Tags};
+use crate::plan::departure::guard::{GuardContext, Limits};
+use crate::plan::departure::{Departure, Departures, Evidence};
 use jiff::SignedDuration;
 
 const LEASE: LeaseId = LeaseId(7);
@@ -432,7 +434,7 @@ fn a_record_that_nobody_would_read_is_not_written() {
     assert_eq!(scene.plan().ops.len(), 1);
 }
 
-#[path = "export_guard_tests.rs"]
+#[path = "guard_tests.rs"]
 mod guard;
 
 /// The times at which a plan looked at a record, for so many records: half of them of endpoints that are there, a

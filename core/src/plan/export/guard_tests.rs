@@ -1,6 +1,7 @@
 //! Exports whose end nothing proves: what the guard decides, and what a process does that does not lead.
 
 use super::*;
+use crate::plan::departure::guard::GuardDecision;
 
 #[test]
 fn what_only_a_list_does_not_name_any_more_goes_as_the_guard_says() {

@@ -1,0 +1,46 @@
+//! The records of other writers, by the addresses of their servers.
+//!
+//! Owns the question who else registered an address. Refuses to know the consequence.
+
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::facts::Input;
+use crate::model::{InstanceAddr, Kind, Record};
+
+/// The records of other writers under the name, by the addresses that a client would call, regardless of key and form.
+/// A healed record of this owner counts for none: it ends where the cluster has the endpoint.
+#[derive(Debug)]
+pub(super) struct Registered<'b, 'a> {
+    input: &'b Input<'a>,
+    /// Read at the first question: nobody asks where nothing is exported.
+    by_address: OnceCell<BTreeMap<(IpAddr, u16), &'a Record>>,
+}
+
+impl<'b, 'a> Registered<'b, 'a> {
+    pub fn by_others(input: &'b Input<'a>) -> Self {
+        Self { input, by_address: OnceCell::new() }
+    }
+
+    /// The first record that a client would call at an address.
+    pub fn at(&self, addr: InstanceAddr) -> Option<&'a Record> {
+        self.by_address.get_or_init(|| self.read()).get(&(addr.ip(), addr.port())).copied()
+    }
+
+    fn read(&self) -> BTreeMap<(IpAddr, u16), &'a Record> {
+        let mut by_address = BTreeMap::new();
+        for record in self.input.records.values() {
+            match record.kind(&self.input.owner.cluster_id) {
+                Kind::Own(_) | Kind::Undecodable => {}
+                Kind::Healed(owner) if owner == self.input.owner => {}
+                Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => {
+                    for addr in record.client_addresses() {
+                        by_address.entry(addr).or_insert(record.as_ref());
+                    }
+                }
+            }
+        }
+        by_address
+    }
+}
