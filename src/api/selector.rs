@@ -82,8 +82,8 @@ mod tests {
 
     fn selects(selector: &str, labels: &[(&str, &str)]) -> bool {
         let selector: Selector = serde_json::from_str(selector).unwrap();
-        model::Selector::from(&selector)
-            .matches(&labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        let labels: BTreeMap<String, String> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        model::Selector::from(&selector).matches(|label| labels.get(label))
     }
 
     #[test]

@@ -192,6 +192,9 @@ pub fn slice(object: EndpointSlice) -> Slice {
     let (keeper, others_labels) = (keeper(&object.metadata), others_labels(&object.metadata));
     let labels = object.metadata.labels.unwrap_or_default();
     let address_type = Family::parse(&object.address_type).map_or(AddressType::Other, AddressType::Ip);
+    let mut endpoints: Vec<SliceEndpoint> = object.endpoints.into_iter().filter_map(endpoint).collect();
+    // The list is made in the room of the API's endpoints, which take more.
+    endpoints.shrink_to_fit();
     let mut slice = Slice {
         name: object.metadata.name.unwrap_or_default(),
         resource_version: object.metadata.resource_version.unwrap_or_default(),
@@ -203,7 +206,7 @@ pub fn slice(object: EndpointSlice) -> Slice {
         deleting: object.metadata.deletion_timestamp.is_some(),
         address_type,
         ports: object.ports.unwrap_or_default().into_iter().map(port).collect(),
-        endpoints: object.endpoints.into_iter().filter_map(endpoint).collect(),
+        endpoints,
         labels,
         annotations: object.metadata.annotations.unwrap_or_default(),
     };
@@ -229,14 +232,18 @@ fn endpoint(endpoint: Endpoint) -> Option<SliceEndpoint> {
         terminating: conditions.terminating,
         zone: endpoint.zone,
         node: endpoint.node_name,
-        pod: endpoint.target_ref.filter(|r| r.kind.as_deref() == Some("Pod")).map(|r| TargetPod {
-            namespace: r.namespace.unwrap_or_default(),
-            name: r.name.unwrap_or_default(),
-            uid: r.uid.unwrap_or_default(),
-        }),
-        hints: endpoint.hints.map(hints).unwrap_or_default(),
+        pod: endpoint.target_ref.filter(|r| r.kind.as_deref() == Some("Pod")).map(pod_of).map(Box::new),
+        hints: endpoint.hints.map(hints).and_then(Hints::boxed),
         lost_until: None,
     })
+}
+
+fn pod_of(target: ObjectReference) -> TargetPod {
+    TargetPod {
+        namespace: target.namespace.unwrap_or_default(),
+        name: target.name.unwrap_or_default(),
+        uid: target.uid.unwrap_or_default(),
+    }
 }
 
 fn hints(hints: EndpointHints) -> Hints {
@@ -307,8 +314,8 @@ pub fn endpoint_slice(
                 }),
                 zone: endpoint.zone.clone(),
                 node_name: endpoint.node.clone(),
-                target_ref: endpoint.pod.as_ref().map(target_ref),
-                hints: endpoint_hints(&endpoint.hints),
+                target_ref: endpoint.pod.as_deref().map(target_ref),
+                hints: endpoint.hints.as_deref().and_then(endpoint_hints),
                 ..Endpoint::default()
             })
             .collect(),

@@ -34,7 +34,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates of the core. `std` is checked apart.
-const CORE_CRATES: &[&str] = &["ipnet", "jiff", "serde", "serde_json", "sha2", "std", "thiserror"];
+const CORE_CRATES: &[&str] = &["ipnet", "jiff", "litemap", "serde", "serde_json", "sha2", "std", "thiserror"];
 /// Parts of `std` that do I/O, read a clock, or share state.
 const IMPURE: &[&str] = &["env", "fs", "io", "process", "sync::mpsc", "sync::Mutex", "sync::RwLock", "thread", "time"];
 /// Ends of the names of things that are alive.

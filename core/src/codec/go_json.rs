@@ -11,11 +11,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::framework::Undecodable;
+use crate::model::Tags;
 
 /// Longest explanation kept for a value that does not decode, in characters. Any program may write a value of any size.
 const MAX_EXPLANATION: usize = 120;
@@ -127,7 +128,7 @@ pub fn set_integer<T: std::str::FromStr>(name: &str, raw: &RawValue, field: &mut
 ///
 /// # Errors
 /// [`Undecodable`] where the value is of another type.
-pub fn set_map(name: &str, raw: &RawValue, field: &mut BTreeMap<String, String>) -> Result<(), Undecodable> {
+pub fn set_map(name: &str, raw: &RawValue, field: &mut Tags) -> Result<(), Undecodable> {
     type Given = BTreeMap<String, Option<String>>;
     let given: Option<Given> =
         serde_json::from_str(raw.get()).map_err(|error| undecodable(&format_args!("{name}: {error}")))?;
@@ -136,6 +137,16 @@ pub fn set_map(name: &str, raw: &RawValue, field: &mut BTreeMap<String, String>)
         Some(given) => field.extend(given.into_iter().map(|(key, text)| (key, text.unwrap_or_default()))),
     }
     Ok(())
+}
+
+/// Tags as Go writes a map of texts: an object, whose fields are in the order of their names.
+#[derive(Debug)]
+pub struct Map<'a>(pub &'a Tags);
+
+impl Serialize for Map<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter())
+    }
 }
 
 /// Keeps a field that no reader looks at. Drops a value that serde_json cannot hold, such as a number out of its range.

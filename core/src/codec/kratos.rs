@@ -141,7 +141,7 @@ impl Serialize for Encoded<'_> {
         for field in [ID, NAME, VERSION] {
             object.serialize_entry(field, text(self.0, field))?;
         }
-        object.serialize_entry("metadata", &self.0.tags)?;
+        object.serialize_entry("metadata", &go_json::Map(&self.0.tags))?;
         object.serialize_entry("endpoints", &self.0.endpoints)?;
         for (field, value) in self.0.rest.iter().filter(|(field, _)| ![ID, NAME, VERSION].contains(&field.as_str())) {
             object.serialize_entry(field, value)?;
@@ -212,6 +212,7 @@ mod tests {
             for (field, text) in [ID, NAME, VERSION].iter().zip(texts) {
                 rest.insert((*field).to_owned(), Value::String(text));
             }
+            let tags = tags.into_iter().collect();
             let registration = Registration { network: "tcp".to_owned(), endpoints, weight, tags, rest };
             prop_assert_eq!(Kratos.decode(&Kratos.encode(&registration)), Ok(registration));
         }

@@ -14,7 +14,7 @@ fn addr(text: &str) -> InstanceAddr {
 }
 
 fn instance(format: Format, text: &str) -> Instance {
-    let mut instance = Instance::single(addr(text), 20, Tags::from([("lane".to_owned(), "blue".to_owned())]));
+    let mut instance = Instance::single(addr(text), 20, Tags::from_iter([("lane".to_owned(), "blue".to_owned())]));
     if format.has_schemes() {
         instance.endpoints = vec![("grpc".to_owned(), instance.addr), ("http".to_owned(), addr("10.0.0.1:81"))];
     }
@@ -168,7 +168,7 @@ fn a_healed_registration_says_what_its_server_said_and_who_put_it_back() {
         let Content::Registered { registration: healed, .. } = &after.content else { panic!("{after:?}") };
         assert_eq!((&healed.rest, healed.weight), (&registration.rest, registration.weight), "{format:?}");
         assert_eq!(healed.rest["more"], "2", "{format:?}");
-        assert_eq!(healed.tags["a"], "1");
+        assert_eq!(healed.tags.get("a").unwrap(), "1");
     }
 }
 

@@ -36,7 +36,7 @@ pub fn key_mark(key: &RecordKey) -> Mark {
         [Some(cluster_id), Some(namespace), Some(name), Some(_address), None]
             if ![cluster_id, namespace, name].iter().any(|part| part.is_empty()) =>
         {
-            Mark::Owned(Owner { cluster_id: cluster_id.to_owned(), service: ServiceKey::new(namespace, name) })
+            Mark::Owned(Owner { cluster_id: cluster_id.to_owned(), service: ServiceKey::new(namespace, name) }.into())
         }
         _ => Mark::Unreadable,
     }
@@ -47,9 +47,9 @@ pub fn tag_mark(registration: &Registration) -> Mark {
     match registration.tags.get(OWNER_TAG) {
         None if registration.tags.contains_key(HEALED_TAG) => Mark::Unreadable,
         None => Mark::None,
-        Some(text) => match text.parse() {
-            Ok(owner) if registration.tags.contains_key(HEALED_TAG) => Mark::Healed(owner),
-            Ok(owner) => Mark::Owned(owner),
+        Some(text) => match text.parse::<Owner>() {
+            Ok(owner) if registration.tags.contains_key(HEALED_TAG) => Mark::Healed(owner.into()),
+            Ok(owner) => Mark::Owned(owner.into()),
             Err(_) => Mark::Unreadable,
         },
     }
@@ -63,8 +63,8 @@ mod tests {
     fn marks_in_keys_name_an_owner_or_nobody() {
         let mark = |last: &str| key_mark(&format!("echo/{last}").into());
         let owner = Owner { cluster_id: "c-1".into(), service: ServiceKey::new("shop", "echo.v1") };
-        assert_eq!(mark("twinspan~c-1~shop~echo.v1~10.0.0.1:80"), Mark::Owned(owner.clone()));
-        assert_eq!(mark(&key_owner(&owner, &"10.0.0.1:80")), Mark::Owned(owner));
+        assert_eq!(mark("twinspan~c-1~shop~echo.v1~10.0.0.1:80"), Mark::Owned(owner.clone().into()));
+        assert_eq!(mark(&key_owner(&owner, &"10.0.0.1:80")), Mark::Owned(owner.into()));
         for text in ["7587870460981677828", "10.0.0.1:80", "pod-1", "twinspanx~a~b~c~d", ""] {
             assert_eq!(mark(text), Mark::None, "{text}");
         }

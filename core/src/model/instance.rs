@@ -2,13 +2,14 @@
 //!
 //! Owns its addresses, weight and tags. Refuses to know the bytes and the key of its record ([`crate::codec`]).
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use litemap::LiteMap;
 
 use crate::model::InstanceAddr;
 
-/// Tags in a fixed order, so that the same instance gives the same bytes.
-pub type Tags = BTreeMap<String, String>;
+/// Tags in the order of their names, so that the same instance gives the same bytes.
+pub type Tags = LiteMap<String, String>;
 
 /// The content of a record that Twinspan writes. The network is always TCP: Twinspan exports nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -130,9 +130,9 @@ pub enum Mark {
     /// None: a server or a person wrote it.
     None,
     /// Exported by the cluster that the owner names.
-    Owned(Owner),
+    Owned(Arc<Owner>),
     /// Put back for a server that lost its registration, by the cluster that the owner names.
-    Healed(Owner),
+    Healed(Arc<Owner>),
     /// An owner mark that does not parse, or one at a key where it does not belong: some Twinspan wrote it, but its
     /// cluster is unknown.
     Unreadable,

@@ -29,9 +29,10 @@ pub enum Operator {
 impl Selector {
     /// Whether the selector selects the pairs, as Kubernetes matches labels (`labels.Requirement` of
     /// k8s.io/apimachinery): `NotIn` and `DoesNotExist` hold if the key is absent.
-    pub fn matches(&self, pairs: &BTreeMap<String, String>) -> bool {
-        self.match_labels.iter().all(|(key, value)| pairs.get(key) == Some(value))
-            && self.requirements.iter().all(|requirement| requirement.holds(pairs.get(&requirement.key)))
+    /// `value_of` has the value of each key.
+    pub fn matches<'a>(&self, value_of: impl Fn(&str) -> Option<&'a String>) -> bool {
+        self.match_labels.iter().all(|(key, value)| value_of(key) == Some(value))
+            && self.requirements.iter().all(|requirement| requirement.holds(value_of(&requirement.key)))
     }
 }
 

@@ -60,6 +60,13 @@ pub struct Hints {
     pub nodes: Vec<String>,
 }
 
+impl Hints {
+    /// `None` where there are none.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
 /// The address of an endpoint: an IP, read once, or any other text of another manager.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EndpointAddress {
@@ -109,8 +116,10 @@ pub struct SliceEndpoint {
     pub terminating: Option<bool>,
     pub zone: Option<String>,
     pub node: Option<String>,
-    pub pod: Option<TargetPod>,
-    pub hints: Hints,
+    /// Endpoints of servers have neither a pod nor hints, and no room for them.
+    pub pod: Option<Box<TargetPod>>,
+    /// Absent where there are none.
+    pub hints: Option<Box<Hints>>,
     /// From [`LOST_UNTIL_ANNOTATION`]; whole seconds.
     pub lost_until: Option<Timestamp>,
 }
@@ -126,7 +135,7 @@ impl SliceEndpoint {
             zone: None,
             node: None,
             pod: None,
-            hints: Hints::default(),
+            hints: None,
             lost_until: None,
         }
     }

@@ -349,7 +349,7 @@ fn allowed(observed: &Observed, registry: &ServiceRegistry, name: &RegistryName)
     let none = BTreeMap::new();
     let labels = observed.namespace.as_ref().map_or(&none, |namespace| &namespace.labels);
     let gives = |allowed: &AllowedUse| {
-        Selector::from(&allowed.namespace_selector).matches(labels)
+        Selector::from(&allowed.namespace_selector).matches(|label| labels.get(label))
             && allowed.registry_names.iter().any(|pattern| matches_wildcard(pattern, name.as_str()))
     };
     if registry.spec.allowed.iter().any(gives) {

@@ -99,7 +99,7 @@ fn is_said(input: &Input<'_>, name: &RegistryName, record: &Record, instance: &I
     match &record.content {
         Content::Registered { registration, mark: Mark::Owned(owner), .. } => {
             record.lease != LeaseId::NONE
-                && owner == input.owner
+                && **owner == *input.owner
                 && input.layout.says(name, input.owner, instance, registration)
         }
         _ => false,

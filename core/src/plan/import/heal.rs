@@ -91,7 +91,7 @@ impl Healing {
     fn bring_up_to_date(&mut self, input: &Input<'_>, record: &Record) {
         let Content::Registered { registration, mark: Mark::Healed(owner), .. } = &record.content else { return };
         let again = self.ops.iter().any(|op| *op.key() == record.key);
-        if !again && (owner != input.owner || record.lease == LeaseId::NONE) {
+        if !again && (**owner != *input.owner || record.lease == LeaseId::NONE) {
             let value = input.layout.encode(&input.layout.healed(registration, input.owner));
             let (if_revision, lease) = (record.mod_revision, record.lease);
             self.ops.push(RecordOp::Update { key: record.key.clone(), value, if_revision, lease });

@@ -26,7 +26,7 @@ fn a_lost_registration_is_put_back_as_it_was_and_ends_with_its_endpoint() {
     let record = &scene.records[&scene.key(&vm(1))];
     assert_eq!(record.kind(US), Kind::Healed(&scene.owner));
     let Content::Registered { registration, .. } = &record.content else { panic!("{record:?}") };
-    assert_eq!((registration.weight, registration.tags["lane"].as_str()), (7, "blue"));
+    assert_eq!((registration.weight, registration.tags.get("lane").unwrap().as_str()), (7, "blue"));
     assert!(registration.rest.contains_key("more"));
     assert_eq!(scene.endpoints(), [vm(1), vm(2)]);
     let plan = scene.step();

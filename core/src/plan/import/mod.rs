@@ -217,7 +217,7 @@ fn decide(input: &Input<'_>, record: &Record) -> RecordDecision {
     if listeners.is_empty() {
         return RecordDecision::Skip(Reason::AddressMissing, None);
     }
-    if !input.options.tag_selector.matches(&registration.tags) {
+    if !input.options.tag_selector.matches(|tag| registration.tags.get(tag)) {
         return RecordDecision::Skip(Reason::NotSelected, shown(record));
     }
     let mut endpoints = Vec::new();

@@ -316,7 +316,7 @@ mod tests {
             deleting: false,
             address_type: AddressType::Ip(Family::V4),
             ports: vec![port],
-            endpoints: vec![SliceEndpoint { pod: pod.map(named), ..SliceEndpoint::ready(IP.into()) }],
+            endpoints: vec![SliceEndpoint { pod: pod.map(named).map(Box::new), ..SliceEndpoint::ready(IP.into()) }],
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
         })

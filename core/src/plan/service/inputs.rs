@@ -10,7 +10,7 @@ use super::accepted::Reduced;
 use super::endpoints::managed_addresses;
 use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, Siblings};
 use crate::Timestamp;
-use crate::model::{Family, Instance, InstanceAddr, RegistryName, Slice, TargetPod};
+use crate::model::{Family, Instance, InstanceAddr, PodView, RegistryName, Slice, TargetPod};
 use crate::plan::departure::guard::{GuardContext, Limits};
 use crate::plan::export::{ExportState, Proof};
 use crate::plan::import::{ImportState, Imported, Present};
@@ -233,11 +233,12 @@ impl Pass<'_> {
             let pod = self.facts.pod_with_address(addr.ip());
             let node = pod.and_then(|pod| pod.node.clone());
             let zone = imported.zone.clone().or_else(|| self.facts.cluster.zones.get(node.as_ref()?).cloned());
-            let pod = pod.map(|pod| TargetPod {
+            let target = |pod: &Arc<PodView>| TargetPod {
                 namespace: pod.namespace.clone(),
                 name: pod.name.clone(),
                 uid: pod.uid.clone(),
-            });
+            };
+            let pod = pod.map(target).map(Box::new);
             // Annotations outlive the process, so they have the API server's time.
             let (ports, ahead) = (imported.ports, self.facts.holds.api_server_ahead);
             let lost_until = imported.lost_until.and_then(|until| until.checked_add(ahead).ok());

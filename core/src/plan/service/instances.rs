@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{Accepted, Facts};
 use crate::codec::Format;
-use crate::model::{Instance, InstanceAddr, PodView, PortSet, WEIGHT_ANNOTATION};
+use crate::model::{Instance, InstanceAddr, PodView, PortSet, Tags, WEIGHT_ANNOTATION};
 
 /// The instances, and a note about the first annotation that cannot be read.
 pub fn instances(
@@ -26,7 +26,7 @@ pub fn instances(
             group.push((accepted.ports[index].scheme.clone(), *addr));
         }
     }
-    let tags = Arc::new(accepted.tags.clone());
+    let tags: Arc<Tags> = Arc::new(accepted.tags.clone().into_iter().collect());
     let named = facts.named_pods();
     let mut note = None;
     let instance = |mut endpoints: Vec<(String, InstanceAddr)>| {

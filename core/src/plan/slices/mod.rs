@@ -16,8 +16,8 @@ use std::net::IpAddr;
 
 use crate::Timestamp;
 use crate::model::{
-    AddressType, Family, HEADLESS_LABEL, IMPORTED_FROM_ANNOTATION, InstanceAddr, LOST_UNTIL_ANNOTATION, MANAGED_BY,
-    MANAGED_BY_LABEL, PortSet, SERVICE_NAME_LABEL, ServiceKey, Slice, SliceEndpoint, SlicePort, TCP,
+    AddressType, Family, HEADLESS_LABEL, Hints, IMPORTED_FROM_ANNOTATION, InstanceAddr, LOST_UNTIL_ANNOTATION,
+    MANAGED_BY, MANAGED_BY_LABEL, PortSet, SERVICE_NAME_LABEL, ServiceKey, Slice, SliceEndpoint, SlicePort, TCP,
     TRIGGER_TIME_ANNOTATION, TargetPod, TrafficDistribution,
 };
 use crate::plan::earlier;
@@ -59,7 +59,7 @@ pub struct EndpointInfo {
     pub lost_until: Option<Timestamp>,
     pub zone: Option<String>,
     pub node: Option<String>,
-    pub pod: Option<TargetPod>,
+    pub pod: Option<Box<TargetPod>>,
 }
 
 /// The fields that slices take over from their Service.
@@ -272,12 +272,9 @@ fn endpoint(ip: IpAddr, known: &EndpointInfo, traffic: TrafficDistribution) -> S
     endpoint.pod.clone_from(&known.pod);
     // The annotation has whole seconds.
     endpoint.lost_until = known.lost_until.map(|until| Timestamp::from_second(until.as_second()).unwrap_or(until));
-    if traffic != TrafficDistribution::Anywhere {
-        endpoint.hints.zones.extend(known.zone.clone());
-    }
-    if traffic == TrafficDistribution::SameNode {
-        endpoint.hints.nodes.extend(known.node.clone());
-    }
+    let zone = known.zone.clone().filter(|_| traffic != TrafficDistribution::Anywhere);
+    let node = known.node.clone().filter(|_| traffic == TrafficDistribution::SameNode);
+    endpoint.hints = Hints { zones: zone.into_iter().collect(), nodes: node.into_iter().collect() }.boxed();
     endpoint
 }
 

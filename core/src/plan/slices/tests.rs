@@ -271,7 +271,7 @@ fn an_endpoint_that_two_slices_hold_stays_in_one() {
 
 #[test]
 fn what_is_known_of_an_endpoint_is_said_and_hints_only_where_the_service_asks_for_them() {
-    let pod = TargetPod { namespace: "shop".into(), name: "a".into(), uid: "u".into() };
+    let pod = Box::new(TargetPod { namespace: "shop".into(), name: "a".into(), uid: "u".into() });
     let mut scene = Scene::wanting(many(1, 80));
     scene.known.zone = Some("z1".into());
     scene.known.node = Some("n1".into());
@@ -280,7 +280,7 @@ fn what_is_known_of_an_endpoint_is_said_and_hints_only_where_the_service_asks_fo
     let endpoint = |scene: &Scene| scene.existing[0].endpoints[0].clone();
     let expected = (Some("z1".to_owned()), Some("n1".to_owned()), Some(pod));
     assert_eq!((endpoint(&scene).zone, endpoint(&scene).node, endpoint(&scene).pod), expected);
-    assert_eq!(endpoint(&scene).hints, Hints::default());
+    assert_eq!(endpoint(&scene).hints, None);
     for (traffic, zones, nodes) in [
         (TrafficDistribution::SameZone, vec!["z1".to_owned()], vec![]),
         (TrafficDistribution::SameNode, vec!["z1".to_owned()], vec!["n1".to_owned()]),
@@ -288,7 +288,7 @@ fn what_is_known_of_an_endpoint_is_said_and_hints_only_where_the_service_asks_fo
     ] {
         scene.traffic = traffic;
         assert_eq!(signs(&scene.apply()), "u", "in place");
-        assert_eq!(endpoint(&scene).hints, Hints { zones, nodes });
+        assert_eq!(endpoint(&scene).hints, Hints { zones, nodes }.boxed());
     }
 }
 
