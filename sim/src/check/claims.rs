@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
+use sim_kube::Change;
 
 use super::doors::{Operation, operations};
 use super::{Violation, cluster_of, is_replica};
@@ -58,12 +59,40 @@ impl Lease {
 }
 
 /// Whether a stopped process had asked before it was stopped: the client's buffer has a task of its own. Not so if it
-/// was stopped as it learned the outcome of the write before.
+/// was stopped as it learned the outcome of the write before: the writes of one RegisteredService follow one another.
+/// Those of another one run beside them, and one of them may have been in the buffer at that moment.
 fn was_under_way(world: &World, sent: &Sent) -> bool {
-    let after_a_write = |(message, moment): (String, Moment)| {
-        moment == Moment::FreezeAnswered && message.contains("/endpointslices") && !message.starts_with("GET")
-    };
-    sent.thawed && !sent.to.starts_with("etcd") && !world.wire.met_last(&sent.by, sent.at).is_some_and(after_a_write)
+    let before = world.wire.met_last(&sent.by, sent.at).filter(|met| met.moment == Moment::FreezeAnswered);
+    let before = before.and_then(|met| met.request);
+    let follows = before.is_some_and(|before| {
+        let cluster = world.clusters.iter().find(|known| known.name == cluster_of(&sent.by));
+        let changes = cluster.map(|cluster| cluster.kube.changes(0)).unwrap_or_default();
+        writes_slice(&before) && !have_other_owners(&before, sent, &changes)
+    });
+    sent.thawed && !sent.to.starts_with("etcd") && !follows
+}
+
+fn writes_slice(sent: &Sent) -> bool {
+    sent.what.contains("/endpointslices") && !sent.what.starts_with("GET")
+}
+
+/// Whether two requests write what belongs to different RegisteredServices, for all that is known.
+fn have_other_owners(one: &Sent, other: &Sent, changes: &[Change]) -> bool {
+    owner(one, changes).zip(owner(other, changes)).is_some_and(|(one, other)| one != other)
+}
+
+/// The RegisteredService to which belongs what a request writes; a request to delete only names the object.
+fn owner(sent: &Sent, changes: &[Change]) -> Option<String> {
+    let owner = |object: &Value| object["metadata"]["ownerReferences"][0]["name"].as_str().map(ToOwned::to_owned);
+    let by_body = serde_json::from_slice(&sent.body).ok().and_then(|object| owner(&object));
+    by_body.or_else(|| {
+        let path = sent.what.split(['?', ' ']).nth(1).unwrap_or_default();
+        let mut path = path.rsplit('/');
+        let (name, resource) = (path.next()?, path.next()?);
+        let mut before = changes.iter().rev().filter(|change| change.at <= sent.at);
+        let last = before.find(|change| &*change.resource == resource && change.name == name)?;
+        last.after.as_deref().or(last.before.as_deref()).and_then(owner)
+    })
 }
 
 /// Whether a process led its cluster at a time.
@@ -91,8 +120,8 @@ pub fn check(world: &World, log: &[Sent]) -> Vec<Violation> {
             // Statuses and Events are sent through a buffer of the client, in which a frozen process may leave them.
             (sent.what.contains("/endpointslices") || sent.what.contains("/services/"), false)
         };
-        if writes && !was_under_way(world, sent) && !lease.renewed(&sent.by, sent.at.saturating_sub(DEADLINE), sent.at)
-        {
+        let claims = || lease.renewed(&sent.by, sent.at.saturating_sub(DEADLINE), sent.at);
+        if writes && !was_under_way(world, sent) && !claims() {
             let text = format!("{} sent {} to {} without a claim to lead", sent.by, sent.what, sent.to);
             violations.push(Violation::new("I9", sent.at, text));
         }
@@ -162,4 +191,46 @@ fn of_registry(sent: &Sent) -> (bool, bool) {
     let raises = |op: &Operation| op.value.as_ref().is_some_and(|value| value.ends_with(&ours));
     let writes = operations.iter().any(|op| is_record(&op.key));
     (writes, operations.iter().any(|op| !is_record(&op.key) && raises(op)))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn requests_of_two_registered_services_have_other_owners() {
+        let slice = |owner: &str| json!({"metadata": {"ownerReferences": [{"name": owner}]}});
+        let sent = |what: &str, body: Bytes| Sent {
+            at: Duration::from_secs(2),
+            by: "a-0#1".to_owned(),
+            to: "api-a0".to_owned(),
+            what: format!("{what}?"),
+            body,
+            thawed: true,
+            answered: None,
+        };
+        let slices = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices";
+        let creates = |owner: &str| sent(&format!("POST {slices}"), slice(owner).to_string().into());
+        let deletes = sent(&format!("DELETE {slices}/echo-x"), Bytes::new());
+        let change = Change {
+            revision: 1,
+            at: Duration::from_secs(1),
+            author: "a-0#1".into(),
+            resource: "endpointslices".into(),
+            namespace: "shop".to_owned(),
+            name: "echo-x".to_owned(),
+            subresource: "",
+            before: None,
+            after: Some(slice("echo").into()),
+        };
+        let changes = [change];
+        assert!(have_other_owners(&creates("echo"), &creates("alias"), &changes));
+        assert!(have_other_owners(&creates("alias"), &deletes, &changes));
+        assert!(!have_other_owners(&creates("echo"), &creates("echo"), &changes));
+        assert!(!have_other_owners(&creates("echo"), &deletes, &changes));
+        assert!(!have_other_owners(&creates("alias"), &deletes, &[]), "nobody knows whose slice it deletes");
+    }
 }

@@ -27,6 +27,17 @@ pub struct Sent {
     pub answered: Option<Duration>,
 }
 
+/// A fault that a process met at one of its messages.
+#[derive(Clone, Debug)]
+pub struct Met {
+    pub at: Duration,
+    /// The author.
+    pub by: String,
+    pub moment: Moment,
+    /// The message, where the log has it.
+    pub request: Option<Sent>,
+}
+
 /// The answer to a keepalive that says that its lease is gone.
 #[derive(Clone, Debug)]
 pub struct LeaseGone {
@@ -62,12 +73,18 @@ impl Wire {
         }
     }
 
-    /// The fault that a process met last, up to this time, and the message.
-    pub fn met_last(&self, author: &str, at: Duration) -> Option<(String, Moment)> {
+    /// The fault that a process met last before this time.
+    pub fn met_last(&self, author: &str, before: Duration) -> Option<Met> {
         let state = self.state();
-        let mut met = state.met.iter().rev();
-        let last = met.find(|(when, by, _, _)| by == author && *when <= at);
-        last.map(|(_, _, message, moment)| (message.clone(), *moment))
+        state.met.iter().rev().find(|met| met.by == author && met.at < before).cloned()
+    }
+
+    /// Enters a fault that a message meets right after it was sent.
+    pub(super) fn meets(&self, by: &Sender, summary: &str, moment: Moment) {
+        let (at, by) = (self.0.trace.elapsed(), by.author.clone());
+        let mut state = self.state();
+        let request = state.log.last().filter(|sent| sent.by == by && sent.at == at && sent.what == summary).cloned();
+        state.met.push(Met { at, by, moment, request });
     }
 
     pub(super) fn lease_gone(&self, author: &str, lease: i64) {

@@ -34,7 +34,7 @@ use crate::trace::Trace;
 use body::Incoming;
 use fate::{Fate, Loss, Rates};
 pub use links::Link;
-pub use log::{LeaseGone, Sent};
+pub use log::{LeaseGone, Met, Sent};
 pub use trap::{Call, Moment, Part, Scripted};
 use trap::{FREEZE, LATE, Traps};
 
@@ -92,8 +92,8 @@ struct State {
     /// When each sender got something from etcd, at most one time a second.
     heard: BTreeMap<String, Vec<Duration>>,
     leases_gone: Vec<LeaseGone>,
-    /// The sender, the message and the fault of each moment that came.
-    met: Vec<(Duration, String, String, Moment)>,
+    /// The moments that came.
+    met: Vec<Met>,
 }
 
 impl State {
@@ -300,8 +300,7 @@ impl Wire {
     async fn befall(&self, sender: &Sender, summary: &str, moment: Option<Moment>, fate: &mut Fate) {
         let scheduler = &self.0.scheduler;
         if let Some(moment) = moment {
-            let at = self.0.trace.elapsed();
-            self.state().met.push((at, sender.author.clone(), summary.to_owned(), moment));
+            self.meets(sender, summary, moment);
             self.0.trace.add(&sender.name, &format!("meets {moment:?}"));
         }
         match moment {
