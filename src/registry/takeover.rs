@@ -41,7 +41,7 @@ pub struct Takeover {
 
 /// Raises the epoch whenever this process leads and may write, until it is stopped; releases it when the process ends.
 pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: CancellationToken) {
-    let Takeover { leadership, lease_history, env, ending } = takeover;
+    let Takeover { leadership, env, ending, .. } = &takeover;
     let Some(fence) = &handle.fence else { return };
     let mut leading = leadership.changes();
     let mut connections = handle.connections();
@@ -68,7 +68,7 @@ pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: Cancella
             }
             (true, None) => Duration::MAX,
             (true, Some(_)) if matches!(now, FenceStatus::Held(_)) => Duration::MAX,
-            (true, Some(registry)) => match take_over(&handle, fence, registry.as_ref(), &lease_history, &env).await {
+            (true, Some(registry)) => match take_over(&handle, fence, registry.as_ref(), &takeover).await {
                 Ok(()) => {
                     failures = 0;
                     *fence.last_error() = None;
@@ -111,9 +111,9 @@ async fn take_over(
     handle: &RegistryHandle,
     fence: &FenceState,
     registry: &dyn Registry,
-    lease_history: &LeaseHistory,
-    env: &Env,
+    takeover: &Takeover,
 ) -> Result<()> {
+    let lease_history = &takeover.lease_history;
     let before = handle.view().newest_revision();
     let keys = fence.read(registry).await?;
     if keys.revision < before || handle.view().last_known().is_some_and(|known| !known.explains(&keys.incarnation)) {
@@ -142,8 +142,8 @@ async fn take_over(
     match decision {
         Decision::Hold => {
             if let Some(ours) = ours {
-                if keys.incarnation == IncarnationKey::Missing {
-                    raise(handle, fence, registry, &keys, &ours, env).await?;
+                if keys.incarnation == IncarnationKey::Missing && leads {
+                    raise(handle, fence, registry, &keys, &ours, takeover).await?;
                 }
                 fence.set(FenceStatus::Held(ours));
             }
@@ -163,7 +163,7 @@ async fn take_over(
             return Err(RegistryError::LeaseUnconfirmed("the Lease names another holder".to_owned()));
         }
         Decision::Raise { to, unexplained } => {
-            raise(handle, fence, registry, &keys, &to, env).await?;
+            raise(handle, fence, registry, &keys, &to, takeover).await?;
             if unexplained {
                 let ttl = handle.leases.ttl();
                 warn!(
@@ -172,7 +172,7 @@ async fn take_over(
                     ttl_seconds = ttl.as_secs(),
                     "nothing explains who held the epoch before; own records without an owner are left alone for one lease TTL"
                 );
-                let after = env.now().checked_add(ttl).unwrap_or(Timestamp::MAX);
+                let after = takeover.env.now().checked_add(ttl).unwrap_or(Timestamp::MAX);
                 fence.orphan_grace_until.send_replace(Some(after));
             }
             info!(registry = handle.name, epoch = %to, "raised the epoch");
@@ -183,34 +183,38 @@ async fn take_over(
     Ok(())
 }
 
-/// Raises the epoch, and creates the incarnation key where it is missing.
+/// Raises the epoch, and creates the incarnation key where it is missing. Asks for the claim before each request.
 async fn raise(
     handle: &RegistryHandle,
     fence: &FenceState,
     registry: &dyn Registry,
     keys: &FenceKeys,
     to: &Epoch,
-    env: &Env,
+    takeover: &Takeover,
 ) -> Result<()> {
+    let write = async |ops| {
+        // The claim may have ended while an answer was awaited: the Lease that was ours may be another's by now.
+        if takeover.leadership.may_write() { commit(registry, ops).await } else { Err(RegistryError::NotLeader) }
+    };
     let mut incarnation = match &keys.incarnation {
         IncarnationKey::Value(value) => Some(value.clone()),
         IncarnationKey::Unreadable | IncarnationKey::Missing => None,
     };
     let epoch = write_epoch(fence, keys.epoch.as_ref(), to);
     if keys.incarnation == IncarnationKey::Missing {
-        let value: String = (0..4).map(|_| format!("{:08x}", env.random_u32())).collect();
+        let value: String = (0..4).map(|_| format!("{:08x}", takeover.env.random_u32())).collect();
         let (key, bytes) = (fence.incarnation_key().into(), value.clone().into_bytes());
-        match commit(registry, vec![epoch.clone(), RecordOp::Create { key, value: bytes }]).await {
+        match write(vec![epoch.clone(), RecordOp::Create { key, value: bytes }]).await {
             Ok(Some(Outcome::Conflict(Some(found)))) => {
                 incarnation = Some(String::from_utf8_lossy(&found.value).into_owned());
             }
             Ok(_) => incarnation = Some(value),
             // A user that may write the epoch alone can still lead.
-            Err(RegistryError::PermissionDenied(_)) => drop(commit(registry, vec![epoch]).await?),
+            Err(RegistryError::PermissionDenied(_)) => drop(write(vec![epoch]).await?),
             Err(error) => return Err(error),
         }
     } else {
-        commit(registry, vec![epoch]).await?;
+        write(vec![epoch]).await?;
     }
     fence.set_raised(to);
     handle.view().raised(to.counter, incarnation);

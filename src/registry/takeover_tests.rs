@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::json;
 use tokio::sync::mpsc;
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::ServiceKey;
@@ -8,6 +9,7 @@ use twinspan_core::plan::RecordOp;
 use twinspan_core::plan::service::Incarnation;
 
 use super::*;
+use crate::cluster::fake_api::FakeApi;
 use crate::registry::Fence;
 use crate::registry::handle::{Identity, RegistryEvent};
 use crate::registry::testing::{FakeEtcd, Faults};
@@ -29,6 +31,10 @@ fn replica(server: &FakeEtcd, name: &str) -> Replica {
 }
 
 fn replica_as(server: &FakeEtcd, name: &str, leadership: Leadership) -> Replica {
+    replica_with(server, leadership, LeaseHistory::alone(name))
+}
+
+fn replica_with(server: &FakeEtcd, leadership: Leadership, lease_history: LeaseHistory) -> Replica {
     let (sender, events) = mpsc::unbounded_channel();
     let identity = Identity {
         uid: "u".into(),
@@ -39,7 +45,6 @@ fn replica_as(server: &FakeEtcd, name: &str, leadership: Leadership) -> Replica 
     };
     let handle = RegistryHandle::new("main", &identity, None, sender);
     let (stop, ending) = (CancellationToken::new(), CancellationToken::new());
-    let lease_history = LeaseHistory::alone(name);
     let leader = Takeover { leadership: leadership.clone(), lease_history, env: Env::real(), ending: ending.clone() };
     tokio::spawn(session::run(handle.clone(), Arc::new(server.clone()), Env::real(), stop.clone()));
     tokio::spawn(keepalive::run(handle.clone(), stop.clone()));
@@ -335,8 +340,10 @@ async fn a_lost_incarnation_key_is_not_created_before_the_session_has_judged() {
     server.restore(&backup);
     (0..30).for_each(|n| server.put("p/echo/10.0.0.9:80", &format!("{n}"), LeaseId::NONE));
     let (registry, fence) = (a.handle.connection().unwrap(), a.handle.fence.as_ref().unwrap());
-    let (history, records) = (LeaseHistory::alone("a"), server.records());
-    let taken = take_over(&a.handle, fence, registry.as_ref(), &history, &Env::real()).await;
+    let (lease_history, records) = (LeaseHistory::alone("a"), server.records());
+    let leader =
+        Takeover { leadership: a.leadership.clone(), lease_history, env: Env::real(), ending: a.ending.clone() };
+    let taken = take_over(&a.handle, fence, registry.as_ref(), &leader).await;
     assert!(matches!(taken, Err(RegistryError::WatchEnded(_))), "{taken:?}");
     assert_eq!(server.records(), records);
     server.set_faults(Faults::default());
@@ -374,4 +381,50 @@ async fn a_session_that_follows_another_keeps_its_epoch_and_knows_a_clones_that_
     let fourth = follow(&third, false);
     fourth.holds_epoch("8/a").await;
     fourth.stop.cancel();
+}
+
+/// A replica that reads the Lease from this API server.
+fn replica_of(api: &FakeApi, server: &FakeEtcd) -> Replica {
+    replica_with(server, Leadership::none(), LeaseHistory::new(api.client(), "ns", "a"))
+}
+
+fn set_holder(api: &FakeApi, holder: &str) {
+    let lease = json!({"metadata": {"name": "twinspan", "namespace": "ns"}, "spec": {"holderIdentity": holder}});
+    api.put("/apis/coordination.k8s.io/v1/namespaces/ns/leases/twinspan", lease);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_ends_while_the_lease_is_read_raises_no_epoch() {
+    let (server, api) = (FakeEtcd::new(), FakeApi::default());
+    set_holder(&api, "a");
+    api.delay(Duration::from_secs(2));
+    let a = replica_of(&api, &server);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    a.lead();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    a.leadership.lost();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(server.records().is_empty(), "{:?}", server.records());
+    a.lead();
+    a.holds_epoch("1/a").await;
+    a.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_incarnation_is_not_created_while_the_lease_names_another_holder() {
+    let (server, api) = (FakeEtcd::new(), FakeApi::default());
+    set_holder(&api, "a");
+    let a = replica_of(&api, &server);
+    a.lead();
+    a.holds_epoch("1/a").await;
+    set_holder(&api, "b");
+    server.delete(&[INCARNATION]);
+    let before = server.records();
+    server.cut();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(server.records(), before);
+    set_holder(&api, "a");
+    server.cut();
+    a.until("created again", |fence| fence.is_ok() && text_of(&server, INCARNATION).is_some()).await;
+    a.stop.cancel();
 }

@@ -1,8 +1,8 @@
 //! Nothing is written without the claim to lead.
 //!
-//! Owns I9 as the doors see it: whoever writes has renewed the Lease within the renew deadline, and whoever raises an
-//! epoch holds the Lease as it read it last. Refuses to know whether a write took effect: the epoch and the version of
-//! an object may have saved it.
+//! Owns I9 as the doors see it: whoever writes or raises an epoch has renewed the Lease within the renew deadline, and
+//! whoever raises an epoch holds the Lease as it read it last. Refuses to know whether a write took effect: the epoch
+//! and the version of an object may have saved it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -121,7 +121,7 @@ pub fn check(world: &World, log: &[Sent]) -> Vec<Violation> {
             (sent.what.contains("/endpointslices") || sent.what.contains("/services/"), false)
         };
         let claims = || lease.renewed(&sent.by, sent.at.saturating_sub(DEADLINE), sent.at);
-        if writes && !was_under_way(world, sent) && !claims() {
+        if (writes || raises) && !was_under_way(world, sent) && !claims() {
             let text = format!("{} sent {} to {} without a claim to lead", sent.by, sent.what, sent.to);
             violations.push(Violation::new("I9", sent.at, text));
         }
