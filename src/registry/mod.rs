@@ -4,6 +4,7 @@
 //!   session.
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
 //!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
+//!   `silence`: until when its watch counts.
 //! - [`audit`]: compares the view with etcd from time to time, because watches have lost events; [`verified`]: what
 //!   is known of the last ones.
 //! - `look_ups`: how a departed record went, by its lease.
@@ -46,6 +47,7 @@ pub mod rivals;
 pub mod session;
 pub mod sessions;
 pub mod settling;
+mod silence;
 pub mod taken_names;
 pub mod takeover;
 #[cfg(test)]

@@ -23,6 +23,7 @@ use twinspan_core::plan::service::Incarnation;
 use super::fence::FenceKeys;
 use super::handle::{Names, Phase, RegistryHandle};
 use super::records::Affected;
+use super::silence::Silence;
 use super::verified::WatchProgress;
 use super::view::Listing;
 use super::{
@@ -31,8 +32,6 @@ use super::{
 use crate::env::Env;
 use crate::tasks;
 
-/// Silence after which the session requests progress; after as long again the server counts as dead.
-pub const SILENCE: Duration = Duration::from_secs(10);
 /// First wait after a failure; doubled for each further one.
 const BACKOFF: Duration = Duration::from_millis(250);
 /// Longest wait between two attempts. Short enough for a lease with the shortest TTL, 60 s: if its last keepalive was
@@ -142,20 +141,6 @@ struct Session {
     search_again: Option<Instant>,
 }
 
-/// The silence of the registry. It counts whatever else the session does meanwhile.
-#[derive(Clone, Copy, Debug)]
-struct Silence {
-    until: Instant,
-    /// A progress request was sent, and nothing has come since.
-    asked: bool,
-}
-
-impl Silence {
-    fn begin(asked: bool) -> Self {
-        Self { until: Instant::now() + SILENCE, asked }
-    }
-}
-
 impl Session {
     /// Connects the view with the registry: lists everything and watches it from there.
     async fn begin(
@@ -197,7 +182,7 @@ impl Session {
             listed: 0,
             cluster_id,
             least_revision: found.map(|found| found.revision).unwrap_or_default(),
-            silence: Silence::begin(false),
+            silence: Silence::begin(),
             search: None,
             search_again: None,
         };
@@ -282,7 +267,9 @@ impl Session {
 
     async fn start_following(&mut self, range: &Range) -> Result<Affected> {
         let key_prefix = self.handle.layout.key_prefix(range);
-        let listing = self.registry.list(&key_prefix).await?;
+        let listing = self.registry.list(&key_prefix).await;
+        self.silence.answered();
+        let listing = listing?;
         if are_two_etcds(listing.cluster_id, self.cluster_id) || listing.revision < self.least_revision {
             return Err(RegistryError::WatchEnded("another etcd answers than when the session began".to_owned()));
         }
@@ -303,7 +290,7 @@ impl Session {
             Some(watch) => watch.follow(&follow).await?,
             None => {
                 self.watch = Some(self.registry.watch(&follow).await?);
-                self.silence = Silence::begin(false);
+                self.silence = Silence::begin();
             }
         }
         self.followed.insert(range.clone(), follow.watch_id);
@@ -368,7 +355,9 @@ impl Session {
     }
 
     async fn take(&mut self, item: WatchItem) -> Result<()> {
-        self.silence = Silence::begin(false);
+        // After a sleep of the process, the item may be as old as the sleep, and nothing may have come since.
+        self.silence.check()?;
+        self.silence = Silence::begin();
         match item {
             WatchItem::Changes(changes) => {
                 let (mut affected, echoes) = {
@@ -396,21 +385,25 @@ impl Session {
     async fn silent(&mut self) -> Result<()> {
         let Some(watch) = &mut self.watch else {
             self.registry.status().await?;
-            self.silence = Silence::begin(false);
+            self.silence = Silence::begin();
             return Ok(());
         };
         // Nobody read the stream while the session did something else.
         if let Some(item) = watch.next().now_or_never() {
             self.take(item?).await?;
         } else if self.silence.asked {
-            return Err(RegistryError::Silent { seconds: 2 * SILENCE.as_secs() });
+            return Err(Silence::error());
         } else {
+            self.silence.check()?;
             let asked = watch.request_progress().await?;
             if !asked {
                 let range = self.followed.keys().next().map(|range| self.handle.layout.key_prefix(range));
                 read_something(self.registry.as_ref(), range).await?;
             }
-            self.silence = Silence::begin(asked);
+            match asked {
+                true => self.silence.ask(),
+                false => self.silence = Silence::begin(),
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
+use crate::registry::silence::SILENCE;
 
 /// More items than any of these tests waits for.
 const MANY: usize = 10_000;
@@ -167,4 +168,37 @@ async fn a_silent_stream_is_noticed_although_names_always_change() {
     assert!(matches!(ended, Ok(Ok(Err(RegistryError::Silent { .. })))), "{ended:?}");
     assert!(began.elapsed() < 2 * SILENCE + Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(bench.counts.followed() > 10, "names came all the time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_sleep_of_the_process_nothing_counts_that_was_heard_before() {
+    for news in [false, true] {
+        let bench = bench();
+        bench.fresh().await;
+        bench.server.set_faults(Faults { progress_lost: true, ..Faults::default() });
+        if news {
+            // The stream has it as the process goes on, and nobody knows for how long.
+            bench.server.put("p/echo/10.0.0.1:80", &value("10.0.0.1:80"), LeaseId::NONE);
+        }
+        tokio::time::advance(2 * SILENCE).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let failed = matches!(bench.handle.status().phase, Phase::Failed(RegistryError::Silent { .. }));
+        assert!(failed, "{news}: {:?}", bench.handle.status());
+        assert_eq!(bench.snapshot().state, ViewState::Stale, "{news}");
+        bench.fresh().await;
+        bench.stop.cancel();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_slept_for_less_asks_and_waits_for_no_more_than_is_left() {
+    let bench = bench();
+    bench.fresh().await;
+    bench.server.set_faults(Faults { progress_lost: true, ..Faults::default() });
+    tokio::time::advance(SILENCE * 3 / 2).await;
+    tokio::time::sleep(SILENCE / 2 - Duration::from_millis(100)).await;
+    assert_eq!(bench.snapshot().state, ViewState::Fresh);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(bench.snapshot().state, ViewState::Stale);
+    bench.stop.cancel();
 }
