@@ -38,6 +38,8 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unexplained {
     pub since: Timestamp,
+    /// The time of the departure. A later one of the same address is another.
+    pub departed: Timestamp,
     /// Another registry, or an older state of it, answered: the guard holds every such deletion.
     pub rollback: bool,
 }
@@ -50,6 +52,8 @@ pub struct Guard {
     /// The hold of an earlier process, while its deletions may still become unexplained here.
     resumable: Option<Running>,
     last_since: Option<Timestamp>,
+    /// The departure behind each deletion.
+    departed: BTreeMap<InstanceAddr, Timestamp>,
     /// The time at which each deletion became unexplained.
     arrivals: BTreeMap<InstanceAddr, Timestamp>,
     decided_at: Option<Timestamp>,
@@ -130,7 +134,7 @@ impl GuardDecision {
 
 impl Guard {
     pub fn decide(&mut self, input: &GuardInput<'_>) -> GuardDecision {
-        self.released.retain(|addr| input.unexplained.contains_key(addr));
+        self.forget_former(input);
         let all = input.unexplained.keys().copied().filter(|addr| !self.released.contains(addr)).collect();
         self.note_arrivals(input, &all);
         self.resume(input);
@@ -139,6 +143,20 @@ impl Guard {
         decision.allowed.clone_from(&self.released);
         self.decided_at = Some(input.now);
         decision
+    }
+
+    /// Forgets deletions that are none any more. A record may come back and go again between two decisions: that is
+    /// another deletion, which no hold covers that began before, and which nobody allowed.
+    fn forget_former(&mut self, input: &GuardInput<'_>) {
+        let is_same = |addr: &InstanceAddr, departed: &Timestamp| {
+            input.unexplained.get(addr).is_some_and(|unexplained| unexplained.departed <= *departed)
+        };
+        self.departed.retain(|addr, departed| is_same(addr, departed));
+        self.arrivals.retain(|addr, _| self.departed.contains_key(addr));
+        self.released.retain(|addr| self.departed.contains_key(addr));
+        for (addr, unexplained) in input.unexplained {
+            self.departed.entry(*addr).or_insert(unexplained.departed);
+        }
     }
 
     /// Evidence may be older than the reason that it matters: a deletion that the last decision did not have becomes

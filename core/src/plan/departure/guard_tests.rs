@@ -45,7 +45,7 @@ impl Service {
 
     pub fn lose(&mut self, instances: std::ops::Range<usize>, since: i64) {
         for n in instances {
-            self.unexplained.insert(addr(n), Unexplained { since: at(since), rollback: false });
+            self.unexplained.insert(addr(n), unexplained(since));
         }
     }
 
@@ -70,6 +70,10 @@ impl Service {
         }
         decision
     }
+}
+
+fn unexplained(since: i64) -> Unexplained {
+    Unexplained { since: at(since), departed: at(since), rollback: false }
 }
 
 pub fn counts(decision: &GuardDecision) -> (usize, usize) {
@@ -162,7 +166,7 @@ fn another_wave_before_the_end_of_a_hold_is_held_for_its_own_time() {
     service.decide(0);
     // 30 of the 49 that are left then, and one that became unexplained at once although its evidence is old.
     service.lose(51..80, 240);
-    service.unexplained.insert(addr(80), Unexplained { since: at(-500), rollback: false });
+    service.unexplained.insert(addr(80), unexplained(-500));
     assert_eq!(service.decide(240).hold, Some(Hold { since: at(0), until: at(300), ends: at(300) }));
     let decision = service.decide(300);
     assert_eq!(counts(&decision), (51, 30));
@@ -217,7 +221,7 @@ fn approval_releases_what_was_approved_and_nothing_else() {
 #[test]
 fn another_or_an_older_registry_holds_any_deletion() {
     let mut service = Service::of(100);
-    service.unexplained.insert(addr(0), Unexplained { since: at(0), rollback: true });
+    service.unexplained.insert(addr(0), Unexplained { rollback: true, ..unexplained(0) });
     assert_eq!(until(&service.decide(0)), Some(at(300)));
 }
 
@@ -293,4 +297,34 @@ fn what_was_let_go_is_not_held_again_because_its_write_failed() {
     service.known = 12;
     service.lose(0..7, 0);
     assert_eq!(service.decide(301), GuardDecision { allowed, ..GuardDecision::default() });
+}
+
+#[test]
+fn what_came_back_and_went_again_between_two_decisions_is_another_deletion() {
+    let mut service = Service::of(12);
+    service.lose(0..7, 0);
+    service.decide(0);
+    // Nobody decided while six of the records were back: they went with something else.
+    service.lose(0..6, 250);
+    let decision = service.decide(301);
+    assert_eq!((counts(&decision), until(&decision)), ((1, 6), Some(at(550))));
+    assert_eq!(counts(&service.decide(549)), (0, 6));
+    let allowed = service.decide(550).allowed;
+    assert_eq!(allowed.len(), 6);
+    // The slices still hold the endpoints, and the records of four came back and went again.
+    service.known = 12;
+    service.lose(0..4, 551);
+    service.lose(4..6, 250);
+    let decision = service.decide(552);
+    assert_eq!((decision.allowed, decision.held.len()), (BTreeSet::from([addr(4), addr(5)]), 4));
+}
+
+#[test]
+fn a_deletion_that_becomes_unexplained_later_and_later_is_the_same() {
+    let mut service = Service::of(1);
+    for now in 0..300 {
+        service.unexplained.insert(addr(0), Unexplained { since: at(now), ..unexplained(0) });
+        assert_eq!(until(&service.decide(now)), Some(at(300)));
+    }
+    assert_eq!(counts(&service.decide(300)), (1, 0));
 }

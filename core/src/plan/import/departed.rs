@@ -62,7 +62,7 @@ pub fn decide(input: &Input<'_>, plan: &Plan) -> Departed {
                 let rollback = departed.evidence == Evidence::RolledBack;
                 // Time in which nobody judged does not count.
                 let since = since.max(judging_since);
-                unexplained.insert(addr, Unexplained { since, rollback });
+                unexplained.insert(addr, Unexplained { since, departed: departed.at, rollback });
                 all.kept.insert(addr, departed);
             }
         }

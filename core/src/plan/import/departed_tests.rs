@@ -240,6 +240,18 @@ fn time_in_which_nobody_judged_is_no_quiet_time() {
 }
 
 #[test]
+fn a_record_that_was_back_between_two_plans_is_held_anew() {
+    let mut scene = Scene::of(1);
+    scene.goes(&vm(1), Evidence::RolledBack);
+    scene.step();
+    // The registry was emptied again, and no plan had seen the record in between.
+    scene.departures.get_mut(&addr(&vm(1))).unwrap().at = at(290);
+    scene.now = 310;
+    let hold = scene.step().guard.hold.map(|hold| (hold.since, hold.until));
+    assert_eq!((scene.endpoints(), hold), (vec![vm(1)], Some((at(290), at(590)))));
+}
+
+#[test]
 fn each_leadership_probes_what_it_finds_without_a_record_and_without_evidence() {
     let mut scene = Scene::of(3);
     scene.records.remove(&scene.key(&vm(1)));
