@@ -209,7 +209,7 @@ impl Guard {
                 return GuardDecision::holding(allowed, rest, registry.map_or(own, |hold| joint(own, hold)));
             }
             let (covered, others): (BTreeSet<_>, BTreeSet<_>) =
-                rest.into_iter().partition(|addr| running.covers(self.arrivals[addr], length));
+                rest.into_iter().partition(|addr| self.is_covered(addr, running, length));
             if let Some(hold) = registry {
                 // The whole registry is held for longer.
                 let blocked: BTreeSet<_> = covered.difference(input.context.registry_let_go).copied().collect();
@@ -254,6 +254,10 @@ impl Guard {
             return GuardDecision::allowing(allowed);
         }
         GuardDecision { allowed, held: rest, hold: None, requeue_at: Some(quiet) }
+    }
+
+    fn is_covered(&self, addr: &InstanceAddr, by: Running, length: SignedDuration) -> bool {
+        by.covers_departed(self.departed[addr], self.arrivals[addr], length)
     }
 
     fn begin(&mut self, input: &GuardInput<'_>, start: Timestamp) -> Running {

@@ -232,12 +232,34 @@ fn a_restart_neither_forgets_a_hold_nor_begins_it_again() {
     // Nothing is unexplained at first: missing instances are probed before they are judged.
     assert_eq!(service.decide(0), GuardDecision::default());
     service.restored_hold_since = None;
-    service.lose(0..1, 10);
+    service.unexplained.insert(addr(0), Unexplained { departed: at(0), ..unexplained(10) });
     let hold = Hold { since: at(-100), until: at(200), ends: at(200) };
     assert_eq!(service.decide(10).hold, Some(hold), "one of twelve, but it was held before");
     assert_eq!(counts(&service.decide(200)), (1, 0));
     service.lose(1..10, 210);
     assert_eq!(until(&service.decide(210)), Some(at(510)), "that hold is over");
+}
+
+#[test]
+fn what_a_process_saw_depart_itself_is_not_of_the_hold_that_it_resumed() {
+    let mut service = Service::of(12);
+    service.restored_hold_since = Some(at(-280));
+    service.decide(0);
+    service.restored_hold_since = None;
+    service.unexplained.insert(addr(0), Unexplained { departed: at(0), ..unexplained(10) });
+    // Their records were there as it took over.
+    service.lose(1..8, 12);
+    assert_eq!(until(&service.decide(12)), Some(at(20)));
+    let decision = service.decide(20);
+    assert_eq!((counts(&decision), until(&decision)), ((1, 7), Some(at(312))));
+    // So soon after the true start of a hold they are of the same wave.
+    let mut service = Service::of(12);
+    service.restored_hold_since = Some(at(-10));
+    service.decide(0);
+    service.restored_hold_since = None;
+    service.lose(0..7, 40);
+    service.decide(40);
+    assert_eq!(counts(&service.decide(290)), (7, 0));
 }
 
 #[test]

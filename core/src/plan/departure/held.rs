@@ -85,6 +85,13 @@ impl Running {
     pub fn covers(&self, arrival: Timestamp, length: SignedDuration) -> bool {
         arrival <= plus(self.covers_from, WINDOW.min(length / 2))
     }
+
+    /// The same for a deletion whose departure is known. A process that resumed the hold judges what was missing then
+    /// for the first time; what it saw depart itself the earlier process cannot have held, so the true start counts.
+    pub fn covers_departed(&self, departed: Timestamp, arrival: Timestamp, length: SignedDuration) -> bool {
+        let was_missing = departed <= self.covers_from && self.covers(arrival, length);
+        was_missing || arrival <= plus(self.began, WINDOW.min(length / 2))
+    }
 }
 
 fn plus(time: Timestamp, duration: SignedDuration) -> Timestamp {
