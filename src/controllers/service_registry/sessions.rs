@@ -340,7 +340,7 @@ impl Sessions {
     }
 
     /// Takes a session back that drains, if it can serve the ServiceRegistry that is there again.
-    fn adopt(&self, name: &str, settings: &SessionSettings) {
+    fn adopt(&mut self, name: &str, settings: &SessionSettings) {
         let fits = |draining: &mut Draining| {
             let running = &draining.running;
             running.handle.name == name && running.settings.identity.is_alike(&settings.identity)
@@ -350,6 +350,8 @@ impl Sessions {
             adopted.cancel();
             running.handle.kept.set(None);
             self.views.registries.running().insert(name.to_owned(), running);
+            // The session that was to follow never begins.
+            self.former.remove(name);
         }
     }
 

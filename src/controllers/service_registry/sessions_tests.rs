@@ -272,7 +272,7 @@ async fn a_registry_that_waits_for_a_finalizer_has_no_session() {
     assert!(bench.handle("main").is_none());
 }
 
-/// Its session met no epoch. The leader raised it since, and the registry lost it before this replica leads: a backup
+/// The session met no epoch. The leader raised it since, and the registry lost it before this replica leads: a backup
 /// that comes back has to have a lower one than ours.
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_does_not_lead_learns_from_the_status_how_often_the_epoch_was_raised() {

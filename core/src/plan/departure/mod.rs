@@ -28,7 +28,7 @@ pub enum Evidence {
     LookingUp,
     /// The key was deleted while its lease lived, or had none: a server deregistered.
     Deregistered,
-    /// A list lacks the key, and the lease that it was last seen on lives. Its server most likely deregistered; but it
+    /// A list lacks the key, and the lease that it was last seen on lives. The server most likely deregistered; but it
     /// may have registered under another lease meanwhile and lost that one, or others that went with it may be back.
     DeregisteredUnseen,
     /// The lease is gone: a server died, or lost the registry.

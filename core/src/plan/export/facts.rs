@@ -21,7 +21,7 @@ pub struct Input<'a> {
     /// `None` withdraws every record of the owner.
     pub name: Option<&'a RegistryName>,
     /// The instances that should be in the registry: ready endpoints at the chosen ports, in slices that Twinspan does
-    /// not manage.
+    /// not manage. No two have one key.
     pub instances: &'a [Instance],
     /// Own records at these addresses stay as they are, although no instance asks for them. `None` where the instances
     /// are known.

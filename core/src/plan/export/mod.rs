@@ -30,7 +30,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
 
     let of_siblings = of_siblings(input);
     let (mut creates, mut updates, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
-    for (key, Write { says, record, .. }) in &desired.writes {
+    for (key, Write { says, record }) in &desired.writes {
         let value = input.layout.encode(says);
         match record {
             None => creates.push(RecordOp::Create { key: key.clone(), value }),

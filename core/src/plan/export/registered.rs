@@ -14,7 +14,7 @@ use crate::model::{InstanceAddr, Kind, Record};
 #[derive(Debug)]
 pub(super) struct Registered<'b, 'a> {
     input: &'b Input<'a>,
-    /// Read at the first question: nobody asks where nothing is exported.
+    /// Read at the first question: nobody asks where there is neither an instance nor an own record to end.
     by_address: OnceCell<BTreeMap<(IpAddr, u16), &'a Record>>,
 }
 

@@ -242,7 +242,7 @@ fn place<'a>(
         endpoints.into_iter().map(|(ip, known)| endpoint(ip, known, service.traffic)).collect()
     };
     let is_written = |written: &SliceEndpoint, ip: IpAddr, known: &&EndpointInfo| {
-        // An endpoint without anything but its conditions needs no memory.
+        // Making one allocates nothing where it has no zone, node, pod or hints.
         *written == endpoint(ip, known, service.traffic)
     };
     let mut groups: BTreeMap<Group, Vec<&'a Slice>> = wanted.keys().map(|group| (*group, Vec::new())).collect();
