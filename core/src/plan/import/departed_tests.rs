@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::{InstanceOutcome, LeaseId, RawRecord, Reason};
+use crate::model::{InstanceOutcome, LeaseId, Outcome, RawRecord, Reason};
 use crate::plan::departure::guard::GuardDecision;
 use crate::plan::departure::{Answer, Evidence};
 use crate::plan::import::scene::{Scene, addr, at, lost, vm, waiting};
@@ -37,6 +37,8 @@ fn nothing_goes_before_its_lease_was_looked_up() {
     scene.goes(&vm(1), Evidence::LookingUp);
     let plan = scene.step();
     assert_eq!((scene.endpoints().len(), waiting(&plan), plan.probe.len()), (2, 1, 0));
+    let told: Vec<&Outcome> = plan.outcomes.iter().map(|instance| &instance.outcome).collect();
+    assert_eq!(told, [&Outcome::EndpointWithoutRecord, &Outcome::Imported]);
     scene.departures.get_mut(&addr(&vm(1))).unwrap().evidence = Evidence::Deregistered;
     scene.step();
     assert_eq!(scene.endpoints(), [vm(2)]);
