@@ -52,6 +52,40 @@ impl Direction {
     }
 }
 
+/// The size of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub services: usize,
+    /// Of each service.
+    pub instances: usize,
+}
+
+impl Shape {
+    /// Services of the usual size.
+    pub const fn of(services: usize) -> Self {
+        Self { services, instances: INSTANCES }
+    }
+
+    /// Instances of all services.
+    pub const fn all(self) -> usize {
+        self.services * self.instances
+    }
+
+    /// Its part of the name of a scenario.
+    pub fn label(self) -> String {
+        match self.instances {
+            INSTANCES => self.services.to_string(),
+            instances => format!("{}x{instances}", self.services),
+        }
+    }
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} × {}", self.services, self.instances)
+    }
+}
+
 /// A bridge that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Bridge {
@@ -114,6 +148,7 @@ pub struct Bed {
     pub etcd: etcd_client::Client,
     binary: String,
     twinspan: Option<Twinspan>,
+    standby: Option<Twinspan>,
     ideals: BTreeMap<String, Ideal>,
     namespaces: BTreeSet<String>,
     /// The number of addresses that instances have had.
@@ -127,8 +162,9 @@ impl Bed {
         let etcd = registry::connect(testbed.registry.endpoint()).await?;
         let admin = testbed.client();
         cluster::create_registry(&admin, REGISTRY, testbed.registry.endpoint(), "bench/twinspan").await?;
-        let (twinspan, ideals, namespaces) = (None, BTreeMap::new(), BTreeSet::new());
-        Ok(Self { testbed, admin, operator, etcd, binary: binary.to_owned(), twinspan, ideals, namespaces, next: 0 })
+        let (ideals, namespaces, binary) = (BTreeMap::new(), BTreeSet::new(), binary.to_owned());
+        let (twinspan, standby) = (None, None);
+        Ok(Self { testbed, admin, operator, etcd, binary, twinspan, standby, ideals, namespaces, next: 0 })
     }
 
     /// Addresses that no instance has had.
@@ -146,12 +182,31 @@ impl Bed {
         Ok(())
     }
 
-    /// Starts Twinspan without waiting for it. Its log is that of the chart, not that of a failed story.
-    pub fn start_twinspan(&mut self) -> Result<&Twinspan> {
+    /// Its log is that of the chart, not that of a failed story.
+    fn replica(&self) -> Result<Twinspan> {
         let env = vec![("RUST_LOG".to_owned(), "info,kube_client=off".to_owned())];
-        let options = TwinspanOptions { env, ..TwinspanOptions::default() };
-        let started = self.testbed.start_twinspan(&self.binary, &options)?;
+        self.testbed.start_twinspan(&self.binary, &TwinspanOptions { env, ..TwinspanOptions::default() })
+    }
+
+    /// Starts Twinspan without waiting for it.
+    pub fn start_twinspan(&mut self) -> Result<&Twinspan> {
+        let started = self.replica()?;
         Ok(self.twinspan.insert(started))
+    }
+
+    /// Starts a second replica beside the one that leads, without waiting for it.
+    pub fn start_standby(&mut self) -> Result<&Twinspan> {
+        let started = self.replica()?;
+        Ok(self.standby.insert(started))
+    }
+
+    /// Kills the replica that leads; the standby takes its place here, and in time its Lease.
+    pub async fn kill_leader(&mut self) -> Result<()> {
+        let standby = self.standby.take().context("no standby")?;
+        match self.twinspan.replace(standby) {
+            Some(leader) => leader.part().kill().await,
+            None => Ok(()),
+        }
     }
 
     pub async fn stop_twinspan(&mut self) -> Result<()> {
@@ -212,20 +267,13 @@ impl Bed {
 
     /// Makes services of a group with instances on the side from which they come: records of servers, or slices by
     /// hand, 100 endpoints to a slice.
-    pub async fn seed(
-        &mut self,
-        bridge: Bridge,
-        group: &str,
-        direction: Direction,
-        services: usize,
-        instances: usize,
-    ) -> Result<()> {
+    pub async fn seed(&mut self, bridge: Bridge, group: &str, direction: Direction, shape: Shape) -> Result<()> {
         let place = bridge.place(group);
         self.create_namespace(&place.namespace).await?;
-        let names: Vec<String> = (0..services).map(|n| service(group, direction, n)).collect();
+        let names: Vec<String> = (0..shape.services).map(|n| service(group, direction, n)).collect();
         let (mut records, mut slices): (Vec<(String, String)>, Vec<EndpointSlice>) = Default::default();
         for name in &names {
-            let addresses = self.fresh(instances);
+            let addresses = self.fresh(shape.instances);
             match direction {
                 Direction::Import => {
                     records.extend(addresses.iter().map(|a| (place.key(name, *a), records::value(*a, None))));
@@ -271,17 +319,17 @@ impl Bed {
     }
 
     /// Makes both directions of a group at both places, and waits until both bridges have written everything.
-    pub async fn prepare(&mut self, group: &str, services: usize, instances: usize) -> Result<()> {
+    pub async fn prepare(&mut self, group: &str, shape: Shape) -> Result<()> {
         for bridge in Bridge::BOTH {
             for direction in Direction::BOTH {
-                self.seed(bridge, group, direction, services, instances).await?;
+                self.seed(bridge, group, direction, shape).await?;
             }
         }
         self.start_ideal(group)?.ready().await?;
         self.twinspan_leads().await?;
         for direction in Direction::BOTH {
             let mut feed = self.written(Bridge::Twinspan, group, direction).await?;
-            feed.until_count(services * instances, Instant::now() + SYNCED).await?;
+            feed.until_count(shape.all(), Instant::now() + SYNCED).await?;
         }
         Ok(())
     }

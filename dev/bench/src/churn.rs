@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-use crate::bed::{Bed, Bridge, Direction, INSTANCES, service};
+use crate::bed::{Bed, Bridge, Direction, Shape, service};
 use crate::cold::{self, GROUP};
 use crate::feed::Instance;
 use crate::line::{Line, Planned};
@@ -22,8 +22,8 @@ const RATE: u32 = 200;
 pub const SERVICES: usize = 1000;
 
 pub async fn run(run: &mut Run, direction: Direction) -> Result<()> {
-    cold::settle(run, direction, SERVICES).await?;
-    run.bed.seed(Bridge::Ideal, GROUP, direction, SERVICES, INSTANCES).await?;
+    cold::settle(run, direction, Shape::of(SERVICES)).await?;
+    run.bed.seed(Bridge::Ideal, GROUP, direction, Shape::of(SERVICES)).await?;
     run.bed.start_ideal(GROUP)?.ready().await?;
     let (rounds, seconds) = run.form.pick((1, 10), (3, 30));
     let mut random = StdRng::seed_from_u64(run.seed);

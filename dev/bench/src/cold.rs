@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::Instant;
 
-use crate::bed::{Bed, Bridge, Direction, INSTANCES, SYNCED};
+use crate::bed::{Bed, Bridge, Direction, SYNCED, Shape};
 use crate::counters;
 use crate::floors;
 use crate::process::Memory;
@@ -37,15 +37,15 @@ struct Cost {
 }
 
 /// Measures the cold start of both bridges beside the floor. Twinspan's services stay as the settled ones.
-pub async fn run(run: &mut Run, direction: Direction, size: usize) -> Result<()> {
+pub async fn run(run: &mut Run, direction: Direction, shape: Shape) -> Result<()> {
     run.base().await?;
     run.bed.stop_twinspan().await?;
     let mut floors = vec![floor(run, direction).await?];
-    let ideal = ideal(run, direction, size).await?;
+    let ideal = ideal(run, direction, shape).await?;
     floors.push(floor(run, direction).await?);
-    let cost = start(run, direction, size).await?;
+    let cost = start(run, direction, shape).await?;
 
-    let (scenario, unit) = (format!("cold {}, {size} × {INSTANCES}", direction.label()), unit(direction));
+    let (scenario, unit) = (format!("cold {}, {shape}", direction.label()), unit(direction));
     let row = |measure: &str, subject: &str, rate: f64| Row::new(&scenario, measure, subject).rate(rate, unit);
     let to_floor = |rate: f64| Ratio::of(&floors.iter().map(|floor| (rate, *floor)).collect::<Vec<_>>());
     let seconds = |of: Duration| format!("{} s", number(of.as_secs_f64()));
@@ -67,16 +67,16 @@ pub async fn run(run: &mut Run, direction: Direction, size: usize) -> Result<()>
     run.report.rows.push(row);
     let panel = format!("{}: s until all is written, by instances", direction.label());
     for (bridge, start) in [(Bridge::Ideal, &ideal), (Bridge::Twinspan, &cost.start)] {
-        run.report.size(&panel, bridge.label(), (size * INSTANCES) as f64, start.last.as_secs_f64());
+        run.report.size(&panel, bridge.label(), shape.all() as f64, start.last.as_secs_f64());
     }
     Ok(())
 }
 
 /// Makes sure that so many services are settled, and that Twinspan leads.
-pub async fn settle(run: &mut Run, direction: Direction, size: usize) -> Result<()> {
+pub async fn settle(run: &mut Run, direction: Direction, shape: Shape) -> Result<()> {
     run.base().await?;
-    if run.settled != Some((direction, size)) {
-        start(run, direction, size).await?;
+    if run.settled != Some((direction, shape)) {
+        start(run, direction, shape).await?;
     }
     run.bed.twinspan_leads().await
 }
@@ -107,47 +107,47 @@ async fn floor(run: &mut Run, direction: Direction) -> Result<f64> {
     }
 }
 
-async fn ideal(run: &mut Run, direction: Direction, size: usize) -> Result<Start> {
+async fn ideal(run: &mut Run, direction: Direction, shape: Shape) -> Result<Start> {
     let bed = &mut run.bed;
     bed.clear(Bridge::Ideal, GROUP).await?;
-    bed.seed(Bridge::Ideal, GROUP, direction, size, INSTANCES).await?;
+    bed.seed(Bridge::Ideal, GROUP, direction, shape).await?;
     let mut feed = bed.written(Bridge::Ideal, GROUP, direction).await?;
     let begin = Instant::now();
     bed.start_ideal(GROUP)?;
-    let span = feed.until_count(size * INSTANCES, begin + SYNCED).await?;
-    let started = measured(begin, span, direction, size)?;
+    let span = feed.until_count(shape.all(), begin + SYNCED).await?;
+    let started = measured(begin, span, direction, shape)?;
     bed.clear(Bridge::Ideal, GROUP).await?;
     Ok(started)
 }
 
-async fn start(run: &mut Run, direction: Direction, size: usize) -> Result<Cost> {
+async fn start(run: &mut Run, direction: Direction, shape: Shape) -> Result<Cost> {
     run.settled = None;
     let bed = &mut run.bed;
     bed.clear(Bridge::Twinspan, GROUP).await?;
-    bed.seed(Bridge::Twinspan, GROUP, direction, size, INSTANCES).await?;
+    bed.seed(Bridge::Twinspan, GROUP, direction, shape).await?;
     let (refused, grants) = (refused(bed).await?, grants(bed).await?);
     let mut feed = bed.written(Bridge::Twinspan, GROUP, direction).await?;
     let begin = Instant::now();
     bed.start_twinspan()?;
-    let span = feed.until_count(size * INSTANCES, begin + SYNCED).await?;
+    let span = feed.until_count(shape.all(), begin + SYNCED).await?;
     let process = bed.process(Bridge::Twinspan, GROUP)?;
     let cost = Cost {
-        start: measured(begin, span, direction, size)?,
+        start: measured(begin, span, direction, shape)?,
         memory: process.memory()?,
         cpu: process.cpu()?,
         refused: self::refused(bed).await? - refused,
         grants: self::grants(bed).await? - grants,
     };
     bed.twinspan_leads().await?;
-    run.settled = Some((direction, size));
+    run.settled = Some((direction, shape));
     Ok(cost)
 }
 
-fn measured(begin: Instant, span: Option<(Instant, Instant)>, direction: Direction, size: usize) -> Result<Start> {
+fn measured(begin: Instant, span: Option<(Instant, Instant)>, direction: Direction, shape: Shape) -> Result<Start> {
     let (first, last) = span.context("nothing was written")?;
     let writes = match direction {
-        Direction::Import => size - 1,
-        Direction::Export => size * INSTANCES - INSTANCES,
+        Direction::Import => shape.services - 1,
+        Direction::Export => shape.all() - shape.instances,
     };
     Ok(Start { first: first - begin, last: last - begin, rate: floors::rate(span, writes)? })
 }

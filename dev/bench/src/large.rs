@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::sleep;
 
-use crate::bed::{Bridge, Direction};
+use crate::bed::{Bridge, Direction, Shape};
 use crate::line::Line;
 use crate::report::{Report, Rounds, Row};
 use crate::run::Run;
@@ -22,7 +22,7 @@ const PAIRS: usize = 2;
 pub async fn run(run: &mut Run, size: usize) -> Result<()> {
     run.base().await?;
     let group = format!("large{size}");
-    run.bed.prepare(&group, 1, size).await?;
+    run.bed.prepare(&group, Shape { services: 1, instances: size }).await?;
     for bridge in Bridge::BOTH {
         run.bed.process(bridge, &group)?.quiet(Duration::from_secs(20)).await?;
     }

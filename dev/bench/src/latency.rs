@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::sleep;
 
-use crate::bed::{BASE, Bed, Bridge, Direction, SERVICES, service};
+use crate::bed::{BASE, Bed, Bridge, Direction, SERVICES, Shape, service};
 use crate::cold;
 use crate::feed::Instance;
 use crate::line::{Line, Sample};
@@ -26,7 +26,8 @@ const MEASURES: [&str; 5] = [
     "export: endpoint removed → etcd event",
 ];
 
-type Found<'a> = BTreeMap<&'static str, BTreeMap<&'a str, Rounds>>;
+/// Rounds by measure, and by subject.
+pub type Found<'a> = BTreeMap<&'static str, BTreeMap<&'a str, Rounds>>;
 
 /// The ideal bridge beside itself, in two halves of the rounds.
 pub async fn resolution(run: &mut Run) -> Result<()> {
@@ -39,7 +40,7 @@ pub async fn resolution(run: &mut Run) -> Result<()> {
 pub async fn beside(run: &mut Run, others: usize) -> Result<()> {
     match others {
         0 => run.base().await?,
-        _ => cold::settle(run, Direction::Import, others).await?,
+        _ => cold::settle(run, Direction::Import, Shape::of(others)).await?,
     }
     let both = Bridge::BOTH.map(|bridge| (bridge.label(), bridge));
     let found = rounds(run, &format!("latency beside {others}"), both).await?;
@@ -60,39 +61,51 @@ pub async fn beside(run: &mut Run, others: usize) -> Result<()> {
     Ok(())
 }
 
-async fn rounds<'a>(run: &mut Run, scenario: &str, subjects: [(&'a str, Bridge); 2]) -> Result<Found<'a>> {
+/// Both bridges in turns, and their rows.
+pub async fn rounds<'a>(run: &mut Run, scenario: &str, subjects: [(&'a str, Bridge); 2]) -> Result<Found<'a>> {
     let (rounds, cycles) = run.form.pick((4, 1), (10, 15));
-    let mut lines: BTreeMap<(Bridge, &str), Line> = BTreeMap::new();
-    for bridge in subjects.map(|(_, bridge)| bridge) {
-        for direction in Direction::BOTH {
-            lines.insert((bridge, direction.label()), Line::new(&run.bed, bridge, BASE, direction).await?);
-        }
-    }
-    let mut found: Found<'a> = BTreeMap::new();
-    for round in 0..rounds {
+    let mut found = Found::new();
+    for n in 0..rounds {
         let mut order = subjects;
-        if round % 2 == 1 {
+        if n % 2 == 1 {
             order.reverse();
         }
         for (subject, bridge) in order {
-            let mut samples: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
-            for direction in Direction::BOTH {
-                let Some(line) = lines.get_mut(&(bridge, direction.label())) else { continue };
-                for _ in 0..cycles {
-                    cycle(&mut run.bed, line, direction, &mut samples).await?;
-                }
-            }
-            for (measure, samples) in samples {
-                found.entry(measure).or_default().entry(subject).or_default().push(samples);
-            }
+            round(run, bridge, subject, cycles, &mut found).await?;
         }
     }
+    report(run, scenario, &found, subjects.map(|(subject, _)| subject));
+    Ok(found)
+}
+
+/// One round of one subject: so many cycles in each direction.
+pub async fn round<'a>(
+    run: &mut Run,
+    bridge: Bridge,
+    subject: &'a str,
+    cycles: usize,
+    found: &mut Found<'a>,
+) -> Result<()> {
+    let mut samples: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+    for direction in Direction::BOTH {
+        let mut line = Line::new(&run.bed, bridge, BASE, direction).await?;
+        for _ in 0..cycles {
+            cycle(&mut run.bed, &mut line, direction, &mut samples).await?;
+        }
+    }
+    for (measure, samples) in samples {
+        found.entry(measure).or_default().entry(subject).or_default().push(samples);
+    }
+    Ok(())
+}
+
+/// The rows of all measures: a subject, and the one beside which it was measured.
+pub fn report(run: &mut Run, scenario: &str, found: &Found, [below, measured]: [&str; 2]) {
     for measure in MEASURES {
         if let Some(rounds) = found.get(measure) {
-            run.report.compare(scenario, measure, rounds, subjects.map(|(subject, _)| subject));
+            run.report.compare(scenario, measure, rounds, [below, measured]);
         }
     }
-    Ok(found)
 }
 
 /// One instance comes to each service, and goes again.

@@ -4,24 +4,27 @@
 //!   the [`feed`]s of both sides. [`records`], [`registry`], [`cluster`]: raw clients. [`process`], [`counters`]: the
 //!   costs.
 //! - [`scenarios`]: their order; a new one is a file and a line there. [`floors`], [`latency`], [`spaced`], [`large`],
-//!   [`churn`], [`cold`], [`restart`], [`rest`]: the measurements. [`run`]: the state that one leaves for the next.
-//!   [`soak`]: changes for a long time, which has a verdict.
+//!   [`churn`], [`cold`], [`lost`], [`restart`], [`takeover`], [`rest`], [`beside`], [`crowd`]: the measurements.
+//!   [`run`]: the state that one leaves for the next. [`soak`]: changes for a long time, which has a verdict.
 //! - [`stats`]: percentiles and ratios. [`report`]: the table. [`pictures`], [`svg`]: the pictures. [`machine`].
 //!
 //! Owns the command line, and where the results of a run go. Refuses to judge: a figure is never a verdict, but
 //! for those of a soak.
 
 mod bed;
+mod beside;
 mod churn;
 mod cluster;
 mod cold;
 mod counters;
+mod crowd;
 mod feed;
 mod floors;
 mod ideal;
 mod large;
 mod latency;
 mod line;
+mod lost;
 mod machine;
 mod pictures;
 mod process;
@@ -36,6 +39,7 @@ mod soak;
 mod spaced;
 mod stats;
 mod svg;
+mod takeover;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
 use tokio::time::{Instant, sleep};
 
-use crate::bed::{Bed, Bridge, Direction, INSTANCES};
+use crate::bed::{Bed, Bridge, Direction, Shape};
 use crate::cold::{self, GROUP};
 use crate::floors;
 use crate::process::QUIET;
@@ -23,8 +23,8 @@ use crate::stats::Ratio;
 const POLL: Duration = Duration::from_millis(10);
 const DEADLINE: Duration = Duration::from_secs(120);
 
-pub async fn run(run: &mut Run, direction: Direction, size: usize) -> Result<()> {
-    cold::settle(run, direction, size).await?;
+pub async fn run(run: &mut Run, direction: Direction, shape: Shape) -> Result<()> {
+    cold::settle(run, direction, shape).await?;
     run.bed.process(Bridge::Twinspan, GROUP)?.quiet(DEADLINE).await?;
     let (mut ready, mut leads, mut lists, mut quiet) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut cpu, mut writes) = (Vec::new(), 0);
@@ -43,7 +43,7 @@ pub async fn run(run: &mut Run, direction: Direction, size: usize) -> Result<()>
         cpu.push(process.cpu()?.as_secs_f64());
         writes += differences(&before, &versions(&run.bed).await?);
     }
-    let scenario = format!("restart in sync, {} {size} × {INSTANCES}", direction.label());
+    let scenario = format!("restart in sync, {} {shape}", direction.label());
     let rounds = |measured: &[f64]| measured.iter().copied().zip(lists.iter().copied()).collect::<Vec<_>>();
     run.report.rows.push(Row::new(&scenario, "raw lists", "raw").samples(&lists));
     let all = |of: &[f64]| of.iter().map(|one| number(*one)).collect::<Vec<_>>().join(", ");
@@ -60,7 +60,7 @@ pub async fn run(run: &mut Run, direction: Direction, size: usize) -> Result<()>
 }
 
 /// The times until a Twinspan that was just started is ready, and until it leads.
-async fn started(bed: &Bed, start: Instant) -> Result<(Duration, Duration)> {
+pub async fn started(bed: &Bed, start: Instant) -> Result<(Duration, Duration)> {
     let twinspan = bed.twinspan()?;
     let (mut ready, mut leads) = (None, None);
     while start.elapsed() < DEADLINE {

@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 
-use crate::bed::{BASE, Bed, Direction, INSTANCES, SERVICES};
+use crate::bed::{BASE, Bed, Direction, SERVICES, Shape};
 use crate::report::Report;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Run {
     pub form: Form,
     pub seed: u64,
     /// The services that stay settled.
-    pub settled: Option<(Direction, usize)>,
+    pub settled: Option<(Direction, Shape)>,
     pub prepared: bool,
 }
 
@@ -40,7 +40,7 @@ impl Run {
     /// Makes the small services that most scenarios change, once, and makes sure that Twinspan leads.
     pub async fn base(&mut self) -> Result<()> {
         if !self.prepared {
-            self.bed.prepare(BASE, SERVICES, INSTANCES).await?;
+            self.bed.prepare(BASE, Shape::of(SERVICES)).await?;
             self.prepared = true;
         }
         self.bed.twinspan_leads().await

@@ -5,9 +5,14 @@
 use anyhow::Result;
 use tokio::time::Instant;
 
-use crate::bed::Direction;
+use crate::bed::{Direction, Shape};
+use crate::crowd::Crowd;
 use crate::run::{Form, Run};
-use crate::{churn, cold, floors, large, latency, report, rest, restart, spaced};
+use crate::{beside, churn, cold, crowd, floors, large, latency, lost, report, rest, restart, spaced, takeover};
+
+/// Records about which nobody asks: of many clusters that change, and as many as a registry may hold.
+const CROWDS: [Crowd; 2] =
+    [Crowd { clusters: 250, records: 1000, rate: 250 }, Crowd { clusters: 99, records: 10_000, rate: 0 }];
 
 #[derive(Clone, Copy, Debug)]
 enum Scenario {
@@ -17,11 +22,16 @@ enum Scenario {
     Latency(usize),
     Spaced,
     Burst,
-    Cold(Direction, usize),
-    Restart(Direction, usize),
-    Rest(Direction, usize),
+    Cold(Direction, Shape),
+    Statuses(Direction, Shape),
+    Restart(Direction, Shape),
+    TakeOver(Direction, Shape),
+    Rest(Direction, Shape),
     Churn(Direction),
+    Lost(Shape),
     Large(usize),
+    Beside,
+    Crowd(Crowd),
 }
 
 impl Scenario {
@@ -32,11 +42,16 @@ impl Scenario {
             Self::Latency(others) => format!("latency-{others}"),
             Self::Spaced => "spaced".to_owned(),
             Self::Burst => "burst".to_owned(),
-            Self::Cold(direction, size) => format!("cold-{}-{size}", direction.label()),
-            Self::Restart(direction, size) => format!("restart-{}-{size}", direction.label()),
-            Self::Rest(direction, size) => format!("rest-{}-{size}", direction.label()),
+            Self::Cold(direction, shape) => format!("cold-{}-{}", direction.label(), shape.label()),
+            Self::Statuses(direction, shape) => format!("statuses-{}-{}", direction.label(), shape.label()),
+            Self::Restart(direction, shape) => format!("restart-{}-{}", direction.label(), shape.label()),
+            Self::TakeOver(direction, shape) => format!("takeover-{}-{}", direction.label(), shape.label()),
+            Self::Rest(direction, shape) => format!("rest-{}-{}", direction.label(), shape.label()),
             Self::Churn(direction) => format!("churn-{}", direction.label()),
+            Self::Lost(shape) => format!("lost-{}", shape.all()),
             Self::Large(size) => format!("large-{size}"),
+            Self::Beside => "beside".to_owned(),
+            Self::Crowd(crowd) => format!("crowd-{}", crowd.all()),
         }
     }
 
@@ -47,11 +62,16 @@ impl Scenario {
             Self::Latency(others) => latency::beside(run, others).await,
             Self::Spaced => spaced::spaced(run).await,
             Self::Burst => spaced::burst(run).await,
-            Self::Cold(direction, size) => cold::run(run, direction, size).await,
-            Self::Restart(direction, size) => restart::run(run, direction, size).await,
-            Self::Rest(direction, size) => rest::run(run, direction, size).await,
+            Self::Cold(direction, shape) => cold::run(run, direction, shape).await,
+            Self::Statuses(direction, shape) => rest::statuses(run, direction, shape).await,
+            Self::Restart(direction, shape) => restart::run(run, direction, shape).await,
+            Self::TakeOver(direction, shape) => takeover::run(run, direction, shape).await,
+            Self::Rest(direction, shape) => rest::run(run, direction, shape).await,
             Self::Churn(direction) => churn::run(run, direction).await,
+            Self::Lost(shape) => lost::run(run, shape).await,
             Self::Large(size) => large::run(run, size).await,
+            Self::Beside => beside::run(run).await,
+            Self::Crowd(crowd) => crowd::run(run, crowd).await,
         }
     }
 }
@@ -59,26 +79,26 @@ impl Scenario {
 /// The scenarios of a form. Those that need settled services follow the cold start that makes them.
 fn scenarios(form: Form) -> Vec<Scenario> {
     use Direction::{Export, Import};
-    let sizes: &[usize] = form.pick(&[1000], &[1000, 10_000]);
     let mut all = vec![Scenario::Floors, Scenario::Resolution, Scenario::Latency(0), Scenario::Spaced, Scenario::Burst];
     let instances: &[usize] = form.pick(&[100, 5000], &[100, 5000, 10_000]);
     all.extend(instances.iter().copied().map(Scenario::Large));
-    for size in sizes.iter().copied() {
-        all.extend([
-            Scenario::Cold(Import, size),
-            Scenario::Restart(Import, size),
-            Scenario::Latency(size),
-            Scenario::Rest(Import, size),
-        ]);
-        if size == churn::SERVICES {
-            all.push(Scenario::Churn(Import));
-        }
+    let usual = Shape::of(churn::SERVICES);
+    all.extend([Scenario::Cold(Import, usual), Scenario::Statuses(Import, usual), Scenario::Restart(Import, usual)]);
+    all.extend([Scenario::Latency(usual.services), Scenario::Rest(Import, usual), Scenario::Churn(Import)]);
+    if form == Form::Full {
+        all.extend(CROWDS.map(Scenario::Crowd));
+        all.push(Scenario::Beside);
+        let (many, wide) = (Shape::of(10_000), Shape { services: 1000, instances: 100 });
+        all.extend([Scenario::Cold(Import, many), Scenario::Statuses(Import, many), Scenario::Restart(Import, many)]);
+        all.extend([Scenario::Latency(many.services), Scenario::Rest(Import, many), Scenario::TakeOver(Import, many)]);
+        all.extend([Scenario::Cold(Import, wide), Scenario::Restart(Import, wide), Scenario::Rest(Import, wide)]);
     }
-    for size in sizes.iter().copied() {
-        all.extend([Scenario::Cold(Export, size), Scenario::Restart(Export, size)]);
-        if size == churn::SERVICES {
-            all.push(Scenario::Churn(Export));
-        }
+    all.extend([Scenario::Cold(Export, usual), Scenario::Restart(Export, usual), Scenario::Churn(Export)]);
+    if form == Form::Full {
+        all.extend([Scenario::Lost(Shape::of(500))]);
+        let (many, wide) = (Shape::of(10_000), Shape { services: 1000, instances: 100 });
+        all.extend([Scenario::Cold(Export, many), Scenario::Restart(Export, many), Scenario::Rest(Export, many)]);
+        all.extend([Scenario::Cold(Export, wide), Scenario::Rest(Export, wide)]);
     }
     all
 }

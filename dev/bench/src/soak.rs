@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::time::Instant;
 
-use crate::bed::{Bed, Bridge, Direction, INSTANCES, SYNCED, beginning};
+use crate::bed::{Bed, Bridge, Direction, SYNCED, Shape, beginning};
 use crate::churn::{Load, plan};
 use crate::counters;
 use crate::feed::{Feed, Instance};
@@ -62,12 +62,12 @@ struct Counted {
 /// The verdict, in words, or the reason why there is none.
 pub async fn run(bed: &mut Bed, minutes: usize, seed: u64) -> Result<String> {
     for direction in Direction::BOTH {
-        bed.seed(Bridge::Twinspan, GROUP, direction, SERVICES, INSTANCES).await?;
+        bed.seed(Bridge::Twinspan, GROUP, direction, Shape::of(SERVICES)).await?;
     }
     bed.twinspan_leads().await?;
     for direction in Direction::BOTH {
         let mut feed = bed.written(Bridge::Twinspan, GROUP, direction).await?;
-        feed.until_count(SERVICES * INSTANCES, Instant::now() + SYNCED).await?;
+        feed.until_count(Shape::of(SERVICES).all(), Instant::now() + SYNCED).await?;
     }
     let before = counted(bed).await?;
     let [mut import, mut export] = [
