@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 
+use super::groups::Groups;
 use crate::api::RegisteredService;
 
 /// The order of RegisteredServices that share a name: the ones that wait for a finalizer are last, then by their age.
@@ -27,8 +28,9 @@ struct Refers {
 #[derive(Debug, Default)]
 pub struct Index {
     known: BTreeMap<ServiceKey, Refers>,
-    by_service: BTreeMap<ServiceKey, BTreeSet<ServiceKey>>,
-    by_registry: BTreeMap<String, BTreeMap<String, BTreeSet<Turn>>>,
+    by_service: Groups<ServiceKey, ServiceKey>,
+    /// By name.
+    by_registry: BTreeMap<String, Groups<String, Turn>>,
     by_uid: BTreeMap<String, ServiceKey>,
 }
 
@@ -46,28 +48,18 @@ impl Index {
                 key.clone(),
             ),
         };
-        self.by_service.entry(refers.service.clone()).or_default().insert(key.clone());
+        self.by_service.insert(refers.service.clone(), key.clone());
         let names = self.by_registry.entry(refers.registry.clone()).or_default();
-        names.entry(refers.registry_name.clone()).or_default().insert(refers.turn.clone());
+        names.insert(refers.registry_name.clone(), refers.turn.clone());
         self.by_uid.insert(refers.uid.clone(), key.clone());
         self.known.insert(key.clone(), refers);
     }
 
     pub fn remove(&mut self, key: &ServiceKey) {
         let Some(refers) = self.known.remove(key) else { return };
-        if let Some(keys) = self.by_service.get_mut(&refers.service) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_service.remove(&refers.service);
-            }
-        }
+        self.by_service.remove(&refers.service, key);
         if let Some(names) = self.by_registry.get_mut(&refers.registry) {
-            if let Some(keys) = names.get_mut(&refers.registry_name) {
-                keys.remove(&refers.turn);
-                if keys.is_empty() {
-                    names.remove(&refers.registry_name);
-                }
-            }
+            names.remove(&refers.registry_name, &refers.turn);
             if names.is_empty() {
                 self.by_registry.remove(&refers.registry);
             }
@@ -76,11 +68,11 @@ impl Index {
     }
 
     pub fn of_service(&self, service: &ServiceKey) -> impl Iterator<Item = &ServiceKey> {
-        self.by_service.get(service).into_iter().flatten()
+        self.by_service.of(service)
     }
 
     pub fn of_registry(&self, registry: &str) -> impl Iterator<Item = &ServiceKey> {
-        self.by_registry.get(registry).into_iter().flat_map(BTreeMap::values).flatten().map(|(_, _, key)| key)
+        self.by_registry.get(registry).into_iter().flat_map(Groups::values).map(|(_, _, key)| key)
     }
 
     /// The registry that a RegisteredService refers to, and its name there.
@@ -90,26 +82,29 @@ impl Index {
 
     /// The names of RegisteredServices in a registry.
     pub fn names_of_registry(&self, registry: &str) -> impl Iterator<Item = &String> {
-        self.by_registry.get(registry).into_iter().flat_map(BTreeMap::keys)
+        self.by_registry.get(registry).into_iter().flat_map(Groups::keys)
     }
 
     /// RegisteredServices by a name from keys.
     pub fn of_name(&self, registry: &str, name: &[u8]) -> impl Iterator<Item = &ServiceKey> {
-        let keys = std::str::from_utf8(name).ok().and_then(|name| self.by_registry.get(registry)?.get(name));
-        keys.into_iter().flatten().map(|(_, _, key)| key)
+        self.turns(registry, name).map(|(_, _, key)| key)
+    }
+
+    fn turns(&self, registry: &str, name: &[u8]) -> impl Iterator<Item = &Turn> {
+        let found = std::str::from_utf8(name).ok().and_then(|name| Some((self.by_registry.get(registry)?, name)));
+        found.into_iter().flat_map(|(names, name)| names.of(name))
     }
 
     /// So many of the RegisteredServices of a name that wait for no finalizer, the oldest first.
     pub fn oldest_of_name(&self, registry: &str, name: &[u8], most: usize) -> impl Iterator<Item = &ServiceKey> {
-        let keys = std::str::from_utf8(name).ok().and_then(|name| self.by_registry.get(registry)?.get(name));
-        keys.into_iter().flatten().take_while(|(waits, ..)| !waits).map(|(_, _, key)| key).take(most)
+        self.turns(registry, name).take_while(|(waits, ..)| !waits).map(|(_, _, key)| key).take(most)
     }
 
     /// Whether so many older RegisteredServices share its name.
     pub fn has_older(&self, key: &ServiceKey, least: usize) -> bool {
         let Some(refers) = self.known.get(key) else { return false };
-        let all = self.by_registry.get(&refers.registry).and_then(|names| names.get(&refers.registry_name));
-        all.is_some_and(|all| all.range(..&refers.turn).take(least).count() >= least)
+        let all = self.turns(&refers.registry, refers.registry_name.as_bytes());
+        all.take_while(|turn| **turn < refers.turn).take(least).count() >= least
     }
 
     /// RegisteredServices of a name, and the ones that share a Service with one of them.

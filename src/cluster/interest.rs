@@ -6,36 +6,35 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use twinspan_core::model::ServiceKey;
 
+/// One entry for each address of each RegisteredService: nearly every address has one alone, for which a set of its
+/// own would take ten times the memory.
 #[derive(Debug, Default)]
 pub struct AddressInterest {
-    by_ip: BTreeMap<IpAddr, BTreeSet<ServiceKey>>,
-    of: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
+    by_ip: BTreeSet<(IpAddr, Arc<ServiceKey>)>,
+    /// In order.
+    of: BTreeMap<Arc<ServiceKey>, Box<[IpAddr]>>,
     /// RegisteredServices that are gone and still look at something: no object says which Service is theirs.
     gone: BTreeSet<ServiceKey>,
 }
 
 impl AddressInterest {
     /// Sets the addresses that a RegisteredService looks at now; an empty set removes it.
-    pub fn set(&mut self, key: &ServiceKey, ips: BTreeSet<IpAddr>) {
-        let before = self.of.remove(key).unwrap_or_default();
-        for ip in before.difference(&ips) {
-            if let Some(keys) = self.by_ip.get_mut(ip) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.by_ip.remove(ip);
-                }
-            }
+    pub fn set(&mut self, key: &ServiceKey, ips: &BTreeSet<IpAddr>) {
+        let (key, before) = self.of.remove_entry(key).unwrap_or_else(|| (Arc::new(key.clone()), Box::default()));
+        for ip in before.iter().filter(|ip| !ips.contains(ip)) {
+            self.by_ip.remove(&(*ip, key.clone()));
         }
-        for ip in ips.difference(&before) {
-            self.by_ip.entry(*ip).or_default().insert(key.clone());
+        for ip in ips.iter().filter(|ip| before.binary_search(ip).is_err()) {
+            self.by_ip.insert((*ip, key.clone()));
         }
         if ips.is_empty() {
-            self.gone.remove(key);
+            self.gone.remove(&*key);
         } else {
-            self.of.insert(key.clone(), ips);
+            self.of.insert(key, ips.iter().copied().collect());
         }
     }
 
@@ -55,12 +54,18 @@ impl AddressInterest {
     }
 
     pub fn of_ip(&self, ip: IpAddr) -> impl Iterator<Item = &ServiceKey> {
-        self.by_ip.get(&ip).into_iter().flatten()
+        self.entries(ip, ip)
     }
 
     /// RegisteredServices that look at an address from the first to the last, both included.
     pub fn of_range(&self, first: IpAddr, last: IpAddr) -> BTreeSet<&ServiceKey> {
-        self.by_ip.range(first..=last).flat_map(|(_, keys)| keys).collect()
+        self.entries(first, last).collect()
+    }
+
+    fn entries(&self, first: IpAddr, last: IpAddr) -> impl Iterator<Item = &ServiceKey> {
+        // No key is less than the one without a name.
+        let from = (first, Arc::new(ServiceKey::new("", "")));
+        self.by_ip.range(from..).take_while(move |(ip, _)| *ip <= last).map(|(_, key)| &**key)
     }
 }
 
@@ -74,18 +79,18 @@ mod tests {
         let ips = |texts: &[&str]| texts.iter().map(|t| ip(t)).collect::<BTreeSet<_>>();
         let (a, b) = (ServiceKey::new("shop", "a"), ServiceKey::new("shop", "b"));
         let mut index = AddressInterest::default();
-        index.set(&a, ips(&["10.0.0.1", "10.0.0.2", "fd77::1"]));
-        index.set(&b, ips(&["10.0.0.2"]));
+        index.set(&a, &ips(&["10.0.0.1", "10.0.0.2", "fd77::1"]));
+        index.set(&b, &ips(&["10.0.0.2"]));
         assert_eq!(index.of_ip(ip("10.0.0.2")).collect::<Vec<_>>(), [&a, &b]);
         assert_eq!(index.of_range(ip("10.0.0.2"), ip("10.0.0.255")), BTreeSet::from([&a, &b]));
         assert_eq!(index.of_range(ip("fd77::"), ip("fd77::ffff")), BTreeSet::from([&a]));
-        index.set(&a, ips(&["10.0.0.3"]));
+        index.set(&a, &ips(&["10.0.0.3"]));
         assert_eq!(index.of_ip(ip("10.0.0.2")).collect::<Vec<_>>(), [&b]);
         index.set_gone(&b, true);
         assert_eq!(index.gone_in("shop").collect::<Vec<_>>(), [&b]);
         assert_eq!(index.gone_in("sho").count(), 0);
-        index.set(&a, BTreeSet::new());
-        index.set(&b, BTreeSet::new());
+        index.set(&a, &BTreeSet::new());
+        index.set(&b, &BTreeSet::new());
         assert!(index.by_ip.is_empty() && index.of.is_empty() && index.gone.is_empty());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`view`]: the in-memory picture of the cluster, with [`pods`] by address, [`services`] by owner, [`slices`] by
 //!   Service and owner, and the cluster's own [`networks`].
-//! - [`index`] and [`interest`]: the RegisteredServices that a change affects.
+//! - [`index`] and [`interest`]: the RegisteredServices that a change affects. [`groups`]: the form of both.
 //! - [`watch`]: keeps the view true; [`kinds`]: the effect of each kind on it.
 //! - [`convert`]: API objects ↔ the model's nouns.
 //! - [`writer`]: slices and Services, each under the claim to lead.
@@ -23,6 +23,7 @@ pub mod events;
 mod events_tests;
 #[cfg(test)]
 pub mod fake_api;
+pub mod groups;
 pub mod index;
 pub mod interest;
 pub mod kinds;

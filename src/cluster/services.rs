@@ -3,16 +3,18 @@
 //! Owns both indexes, so that a pass finds its own Services without a look at the others of the namespace. Refuses to
 //! know ports and addresses.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use twinspan_core::model::{ServiceKey, ServiceView};
+
+use super::groups::Groups;
 
 #[derive(Debug, Default)]
 pub struct Services {
     by_key: BTreeMap<ServiceKey, Arc<ServiceView>>,
     /// By the UID of the RegisteredService.
-    by_owner: BTreeMap<String, BTreeSet<ServiceKey>>,
+    by_owner: Groups<String, ServiceKey>,
 }
 
 impl Services {
@@ -27,24 +29,19 @@ impl Services {
     pub fn put(&mut self, key: ServiceKey, service: ServiceView) {
         self.remove(&key);
         if let Some(owner) = &service.owner_uid {
-            self.by_owner.entry(owner.clone()).or_default().insert(key.clone());
+            self.by_owner.insert(owner.clone(), key.clone());
         }
         self.by_key.insert(key, Arc::new(service));
     }
 
     pub fn remove(&mut self, key: &ServiceKey) {
         let Some(owner) = self.by_key.remove(key).and_then(|service| service.owner_uid.clone()) else { return };
-        if let Some(keys) = self.by_owner.get_mut(&owner) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_owner.remove(&owner);
-            }
-        }
+        self.by_owner.remove(&owner, key);
     }
 
     /// The Services of a namespace that were created for a RegisteredService.
     pub fn of_owner(&self, namespace: &str, uid: &str) -> Vec<Arc<ServiceView>> {
-        let keys = self.by_owner.get(uid).into_iter().flatten().filter(|key| key.namespace == namespace);
+        let keys = self.by_owner.of(uid).filter(|key| key.namespace == namespace);
         keys.filter_map(|key| self.by_key.get(key)).cloned().collect()
     }
 }
@@ -72,6 +69,6 @@ mod tests {
         services.remove(&key("b"));
         services.remove(&key("b"));
         assert!(services.of_owner("shop", "uid-1").is_empty() && services.get(&key("b")).is_none());
-        assert_eq!((services.of_owner("shop", "uid-2").len(), services.by_owner.len()), (1, 2));
+        assert_eq!((services.of_owner("shop", "uid-2").len(), services.by_owner.keys().count()), (1, 2));
     }
 }

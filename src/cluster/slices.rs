@@ -9,14 +9,15 @@ use std::sync::Arc;
 use twinspan_core::model::{ObjectKey, ServiceKey, Slice};
 
 use super::convert::OthersMetadata;
+use super::groups::Groups;
 
 #[derive(Debug, Default)]
 pub struct Slices {
-    by_key: BTreeMap<ObjectKey, Arc<Slice>>,
-    by_service: BTreeMap<ServiceKey, BTreeSet<String>>,
-    by_owner: BTreeMap<String, BTreeSet<ObjectKey>>,
+    by_key: BTreeMap<Arc<ObjectKey>, Arc<Slice>>,
+    by_service: Groups<ServiceKey, String>,
+    by_owner: Groups<String, Arc<ObjectKey>>,
     /// Slices that Twinspan filled, by the RegisteredService that their reference or name tells of.
-    by_keeper: BTreeMap<ServiceKey, BTreeSet<ObjectKey>>,
+    by_keeper: Groups<ServiceKey, Arc<ObjectKey>>,
     /// The marks of other programs on slices of ours, where there are some.
     others: BTreeMap<ObjectKey, OthersMetadata>,
     /// Slices that are being written.
@@ -57,13 +58,13 @@ impl Slices {
     }
 
     pub fn of_service(&self, service: &ServiceKey) -> Vec<Arc<Slice>> {
-        let names = self.by_service.get(service).into_iter().flatten();
+        let names = self.by_service.of(service);
         names.filter_map(|name| self.by_key.get(&ObjectKey::new(&service.namespace, name)).cloned()).collect()
     }
 
     /// Slices with an owner reference to the RegisteredService.
     pub fn of_owner(&self, uid: &str) -> Vec<Arc<Slice>> {
-        let keys = self.by_owner.get(uid).into_iter().flatten();
+        let keys = self.by_owner.of(uid);
         keys.filter_map(|key| self.by_key.get(key).cloned()).collect()
     }
 
@@ -74,7 +75,7 @@ impl Slices {
 
     /// Slices of ours that tell of the RegisteredService, by an owner reference with whatever UID or by their name.
     pub fn of_keeper(&self, key: &ServiceKey) -> Vec<Arc<Slice>> {
-        let keys = self.by_keeper.get(key).into_iter().flatten();
+        let keys = self.by_keeper.of(key);
         keys.filter_map(|key| self.by_key.get(key).cloned()).collect()
     }
 
@@ -115,10 +116,10 @@ impl Slices {
 
     /// Slices that the last complete list names if they still exist.
     pub fn listable(&self) -> BTreeSet<ObjectKey> {
-        let lacks = |(key, slice): &(&ObjectKey, &Arc<Slice>)| {
+        let lacks = |(key, slice): &(&Arc<ObjectKey>, &Arc<Slice>)| {
             self.written_since_list.contains(*key) && !self.was_told(&slice.resource_version)
         };
-        self.by_key.iter().filter(|entry| !lacks(entry)).map(|(key, _)| key.clone()).collect()
+        self.by_key.iter().filter(|entry| !lacks(entry)).map(|(key, _)| ObjectKey::clone(key)).collect()
     }
 
     fn was_told(&self, version: &str) -> bool {
@@ -153,18 +154,19 @@ impl Slices {
             return Vec::new();
         }
         let mut affected = self.remove(&key);
+        let key = Arc::new(key);
         if let Some(service) = &slice.service {
             let service = ServiceKey::new(namespace, service);
-            self.by_service.entry(service.clone()).or_default().insert(slice.name.clone());
+            self.by_service.insert(service.clone(), slice.name.clone());
             if !affected.contains(&service) {
                 affected.push(service);
             }
         }
         if let Some(uid) = &slice.owner_uid {
-            self.by_owner.entry(uid.clone()).or_default().insert(key.clone());
+            self.by_owner.insert(uid.clone(), key.clone());
         }
         if let Some(keeper) = keeper(namespace, &slice) {
-            self.by_keeper.entry(keeper).or_default().insert(key.clone());
+            self.by_keeper.insert(keeper, key.clone());
         }
         self.by_key.insert(key, Arc::new(slice));
         affected
@@ -182,33 +184,18 @@ impl Slices {
     pub fn remove(&mut self, key: &ObjectKey) -> Vec<ServiceKey> {
         // An event that reports it, or its end, was read after our write.
         self.written_since_list.remove(key);
-        let Some(slice) = self.by_key.remove(key) else { return Vec::new() };
-        self.others.remove(key);
-        if let Some(keeper) = keeper(&key.namespace, &slice)
-            && let Some(keys) = self.by_keeper.get_mut(&keeper)
-        {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_keeper.remove(&keeper);
-            }
+        let Some((key, slice)) = self.by_key.remove_entry(key) else { return Vec::new() };
+        self.others.remove(&*key);
+        if let Some(keeper) = keeper(&key.namespace, &slice) {
+            self.by_keeper.remove(&keeper, &key);
         }
-        if let Some(uid) = &slice.owner_uid
-            && let Some(keys) = self.by_owner.get_mut(uid)
-        {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_owner.remove(uid);
-            }
+        if let Some(uid) = &slice.owner_uid {
+            self.by_owner.remove(uid, &key);
         }
         let Some(service) = slice.service.as_ref().map(|name| ServiceKey::new(&key.namespace, name)) else {
             return Vec::new();
         };
-        if let Some(names) = self.by_service.get_mut(&service) {
-            names.remove(&slice.name);
-            if names.is_empty() {
-                self.by_service.remove(&service);
-            }
-        }
+        self.by_service.remove(&service, &slice.name);
         vec![service]
     }
 }

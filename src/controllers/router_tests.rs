@@ -126,7 +126,7 @@ fn services(names: &[&str]) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn each_change_of_the_cluster_reaches_those_that_it_affects_and_no_others() {
     let mut bench = bench();
-    bench.views.interest().set(&key("w"), ["10.0.0.1".parse().unwrap(), "10.9.0.1".parse().unwrap()].into());
+    bench.views.interest().set(&key("w"), &["10.0.0.1".parse().unwrap(), "10.9.0.1".parse().unwrap()].into());
     let ip = |text: &str| text.parse().unwrap();
     for (event, names, commands) in [
         (ClusterEvent::RegisteredService(key("x")), services(&["x"]), vec![]),

@@ -2,9 +2,12 @@
 //!
 //! Owns the examples. Refuses to know how memory is counted.
 
+use std::net::IpAddr;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use twinspan::api::{RegisteredService, Stored};
+use twinspan::cluster::interest::AddressInterest;
 use twinspan::cluster::kinds::Watched;
 use twinspan::cluster::view::ClusterView;
 use twinspan::registry::view::{Listing, RegistryView};
@@ -24,6 +27,7 @@ pub fn all() -> Vec<(&'static str, f64)> {
         ("an endpoint of a pod, with its node and zone", bytes_each(|| objects(MANY / 100, pods_slice))),
         ("a pod", bytes_each(|| objects(MANY, pod))),
         ("a Service", bytes_each(|| objects(MANY, service))),
+        ("an address at which a RegisteredService looks", bytes_each(|| interest(MANY))),
         ("a RegisteredService", bytes_each(|| registered_services(MANY))),
         ("allocations: a new record enters the view", record_enters()),
     ]
@@ -60,6 +64,16 @@ fn record_enters() -> f64 {
     let mut view = view(100, |n| value(n, "null"));
     let changes = [Change::Put(record(500, &value(500, "null")))];
     blocks(|| view.apply(&changes, Timestamp::UNIX_EPOCH))
+}
+
+/// The interest in so many addresses, ten to a RegisteredService.
+fn interest(many: usize) -> AddressInterest {
+    let mut interest = AddressInterest::default();
+    for service in 0..many / 10 {
+        let ips = (0..10).map(|n| address(service * 10 + n).parse::<IpAddr>().unwrap());
+        interest.set(&ObjectKey::new("shop", format!("echo-{service}")), &ips.collect());
+    }
+    interest
 }
 
 fn objects(many: usize, make: fn(usize) -> Value) -> ClusterView {

@@ -13,21 +13,21 @@ use twinspan_core::plan::service::{self, Term};
 use crate::api::RegisteredService;
 use crate::api::conditions::{IMPORTED, find_true};
 
-/// The checkpoints by RegisteredService; clones share them.
+/// The checkpoints by RegisteredService; clones share them. They are large, and a map leaves room between its entries.
 #[derive(Clone, Debug, Default)]
-pub struct Checkpoints(Arc<Mutex<BTreeMap<ServiceKey, Checkpoint>>>);
+pub struct Checkpoints(Arc<Mutex<BTreeMap<ServiceKey, Box<Checkpoint>>>>);
 
 impl Checkpoints {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceKey, Checkpoint>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ServiceKey, Box<Checkpoint>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn get(&self, key: &ServiceKey) -> Option<Checkpoint> {
-        self.lock().get(key).cloned()
+        self.lock().get(key).map(|checkpoint| Checkpoint::clone(checkpoint))
     }
 
     pub fn set(&self, key: &ServiceKey, checkpoint: Checkpoint) {
-        self.lock().insert(key.clone(), checkpoint);
+        self.lock().insert(key.clone(), Box::new(checkpoint));
     }
 
     pub fn remove(&self, key: &ServiceKey) {

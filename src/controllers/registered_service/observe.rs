@@ -386,7 +386,7 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
     let ips = facts.ips_in_question(&checkpoint.planned);
     {
         let mut interest = views.interest();
-        interest.set(&facts.key, ips.clone());
+        interest.set(&facts.key, &ips);
         interest.set_gone(&facts.key, observed.object.is_none() && observed.unreadable.is_none());
     }
     let in_slices = ips_of(&facts.cluster.others_slices);

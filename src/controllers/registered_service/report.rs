@@ -58,7 +58,7 @@ impl Controller {
         let action = self.action(pass);
         if validation.gone && action == Action::Forget {
             self.checkpoints.remove(key);
-            self.views.interest().set(key, BTreeSet::new());
+            self.views.interest().set(key, &BTreeSet::new());
             self.views.probes.ask(key, &BTreeSet::new());
         } else {
             let probe = plan.directions.as_ref().map(|directions| directions.import.probe.clone());
