@@ -26,7 +26,8 @@ use crate::cluster::convert::NamespaceView;
 use crate::cluster::view::{ClusterView, Kind};
 use crate::controllers::views::Views;
 use crate::registry::RegistryError;
-use crate::registry::handle::{Phase, RegistryHandle};
+use crate::registry::handle::RegistryHandle;
+use crate::registry::phase::Phase;
 
 /// The facts of a pass, and the objects that only the validation and the report read.
 #[derive(Clone, Debug)]
