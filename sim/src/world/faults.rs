@@ -53,16 +53,7 @@ impl World {
 
     /// The times in which nothing that changed in a cluster was ever told by a watch.
     pub fn blind(&self, cluster: usize) -> Vec<(Duration, Duration)> {
-        let clusters = self.clusters.len();
-        let blinds = |op: &Op| matches!(op, Op::ApiBlind { cluster: of, .. } if of % clusters == cluster);
-        let stalls = |op: &Op| blinds(op) || matches!(op, Op::ApiWatchesStalled { .. });
-        let faults = self.faults();
-        let all = faults.iter().filter(|(_, _, op)| blinds(op)).map(|(began, ended, _)| {
-            // The first stall that ends lets every watch go on.
-            let ends = faults.iter().filter(|(_, to, op)| stalls(op) && to > began).map(|(_, to, _)| *to);
-            (*began, ends.min().unwrap_or(*ended))
-        });
-        all.collect()
+        untold(&self.faults(), self.clusters.len(), cluster)
     }
 
     /// A process of the operator starts.
@@ -74,5 +65,45 @@ impl World {
     /// When a process of the operator started.
     pub fn started(&self, author: &str) -> Option<Duration> {
         self.starts.lock().unwrap_or_else(PoisonError::into_inner).get(author).copied()
+    }
+}
+
+/// The blind times of a cluster. The first stall that ends lets every watch of the cluster go on; a stall that loses
+/// nothing then tells all that came before, whether a blind time was to follow or not.
+fn untold(faults: &[(Duration, Duration, Op)], clusters: usize, cluster: usize) -> Vec<(Duration, Duration)> {
+    let blinds = |op: &Op| matches!(op, Op::ApiBlind { cluster: of, .. } if of % clusters == cluster);
+    let stalls = |op: &Op| matches!(op, Op::ApiWatchesStalled { cluster: of, .. } if of % clusters == cluster);
+    let blind = faults.iter().filter(|(_, _, op)| blinds(op));
+    let all = blind.filter_map(|(began, ended, _)| {
+        let first_end = |of: &dyn Fn(&Op) -> bool| {
+            faults.iter().filter(|(_, to, op)| of(op) && to > began).map(|(_, to, _)| *to).min()
+        };
+        let end = first_end(&blinds).unwrap_or(*ended);
+        first_end(&stalls).is_none_or(|goes_on| end < goes_on).then_some((*began, end))
+    });
+    all.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The times of faults of 20 s and more, by the second at which each begins.
+    fn untold_of(faults: &[(u64, Op)]) -> Vec<(u64, u64)> {
+        let from = |began: u64, op: Op| (Duration::from_secs(began), Duration::from_secs(began) + op.length(), op);
+        let faults: Vec<_> = faults.iter().map(|(began, op)| from(*began, *op)).collect();
+        untold(&faults, 2, 0).iter().map(|(from, to)| (from.as_secs(), to.as_secs())).collect()
+    }
+
+    #[test]
+    fn a_stall_that_ends_in_a_blind_time_tells_what_came_before() {
+        let blind = |cluster, seconds| Op::ApiBlind { cluster, seconds };
+        let stalled = |cluster, seconds| Op::ApiWatchesStalled { cluster, seconds };
+        assert_eq!(untold_of(&[(10, blind(0, 90))]), [(10, 100)]);
+        assert_eq!(untold_of(&[(10, blind(0, 90)), (50, stalled(0, 20))]), [], "watches went on at 70 s");
+        assert_eq!(untold_of(&[(5, stalled(0, 20)), (10, blind(0, 90))]), [], "or soon");
+        assert_eq!(untold_of(&[(10, blind(0, 90)), (50, stalled(0, 60))]), [(10, 100)], "too late");
+        assert_eq!(untold_of(&[(10, blind(0, 90)), (50, stalled(1, 20))]), [(10, 100)], "of another cluster");
+        assert_eq!(untold_of(&[(10, blind(0, 90)), (50, blind(0, 20))]), [(10, 70), (50, 70)], "nothing is told");
     }
 }
