@@ -40,15 +40,13 @@ impl World {
         self.faults().iter().any(|(began, ended, op)| *began <= to && *ended >= from && of(*op))
     }
 
-    /// Whether a process can see that the registry was replaced at this time: by its cluster ID, or by revisions if it
-    /// ran before.
+    /// Whether a process can see that the registry was replaced at this time: by its cluster ID, or by keys and
+    /// revisions if it ran before.
     pub fn is_restore_evident(&self, at: Duration, author: &str) -> bool {
-        let ran = self.started(author).is_some_and(|started| started < at);
-        self.faults().iter().filter(|(began, _, _)| *began == at).any(|(_, _, op)| match op {
-            Op::EtcdRestored { new_cluster_id: true, .. } | Op::EtcdEmptied { new_cluster_id: true } => true,
-            Op::EtcdRestored { bumped, .. } => ran && !bumped,
-            _ => ran,
-        })
+        let started = self.started(author).filter(|started| *started < at);
+        let has_met = started.is_some_and(|started| self.wire.heard_from_etcd(author, started, at));
+        let faults = self.faults();
+        faults.iter().any(|(began, _, op)| *began == at && shows_itself(*op, started.is_some(), has_met))
     }
 
     /// The times in which nothing that changed in a cluster was ever told by a watch.
@@ -65,6 +63,17 @@ impl World {
     /// When a process of the operator started.
     pub fn started(&self, author: &str) -> Option<Duration> {
         self.starts.lock().unwrap_or_else(PoisonError::into_inner).get(author).copied()
+    }
+}
+
+/// Whether a process sees that the registry was replaced, if it ran before, and if it has heard from it. The status has
+/// the incarnation key, which an emptied registry lacks and a backup has. A backup's revision is older than those that
+/// the process has met; the status only has the one at which a session began.
+fn shows_itself(op: Op, ran: bool, has_met: bool) -> bool {
+    match op {
+        Op::EtcdRestored { new_cluster_id: true, .. } | Op::EtcdEmptied { new_cluster_id: true } => true,
+        Op::EtcdRestored { bumped, .. } => has_met && !bumped,
+        _ => ran,
     }
 }
 
@@ -88,7 +97,7 @@ fn untold(faults: &[(Duration, Duration, Op)], clusters: usize, cluster: usize) 
 mod tests {
     use super::*;
 
-    /// The times of faults of 20 s and more, by the second at which each begins.
+    /// The blind times of the first of two clusters, in seconds, by faults and when each begins.
     fn untold_of(faults: &[(u64, Op)]) -> Vec<(u64, u64)> {
         let from = |began: u64, op: Op| (Duration::from_secs(began), Duration::from_secs(began) + op.length(), op);
         let faults: Vec<_> = faults.iter().map(|(began, op)| from(*began, *op)).collect();
@@ -105,5 +114,17 @@ mod tests {
         assert_eq!(untold_of(&[(10, blind(0, 90)), (50, stalled(0, 60))]), [(10, 100)], "too late");
         assert_eq!(untold_of(&[(10, blind(0, 90)), (50, stalled(1, 20))]), [(10, 100)], "of another cluster");
         assert_eq!(untold_of(&[(10, blind(0, 90)), (50, blind(0, 20))]), [(10, 70), (50, 70)], "nothing is told");
+    }
+
+    #[test]
+    fn an_older_state_of_the_registry_shows_itself_to_those_that_have_met_a_newer_one() {
+        let restored = |new_cluster_id, bumped| Op::EtcdRestored { new_cluster_id, bumped };
+        let emptied = |new_cluster_id| Op::EtcdEmptied { new_cluster_id };
+        assert!(shows_itself(restored(false, false), true, true));
+        assert!(!shows_itself(restored(false, false), true, false), "the status has an older revision");
+        assert!(!shows_itself(restored(false, true), true, true));
+        assert!(shows_itself(emptied(false), true, false), "the status has the incarnation key");
+        assert!(shows_itself(restored(true, false), false, false));
+        assert!(shows_itself(emptied(true), false, false));
     }
 }
