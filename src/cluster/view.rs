@@ -126,6 +126,8 @@ pub struct ClusterView {
     pub secrets: BTreeMap<ObjectKey, Arc<SecretView>>,
     /// When each kind was heard of last.
     heard_at: BTreeMap<Kind, Timestamp>,
+    /// Whether a kind that was silent was heard of since somebody asked.
+    silence_ended: bool,
     /// Kinds whose watch broke and was not opened since.
     broken_watches: BTreeSet<Kind>,
     /// Counts the changes of a Service or its slices that a re-list showed, not a watch event.
@@ -154,7 +156,14 @@ impl ClusterView {
 
     /// A kind was heard of: an object, a bookmark, a page of a list, or a watch that was opened.
     pub fn heard(&mut self, kind: Kind, now: Timestamp) {
+        self.silence_ended |= self.is_silent(kind, now);
         self.heard_at.insert(kind, now);
+    }
+
+    /// Whether a silence ended since the last call. A pass may have met it, however short it was, and kept what it
+    /// would have deleted.
+    pub fn take_silence_ended(&mut self) -> bool {
+        std::mem::take(&mut self.silence_ended)
     }
 
     /// The time since a kind was heard of; `None` before its watch begins.
@@ -164,8 +173,11 @@ impl ClusterView {
 
     /// Kinds that were not heard of for [`SILENT_AFTER`].
     pub fn silent(&self, now: Timestamp) -> BTreeSet<Kind> {
-        let silent = |kind: &Kind| self.unheard_for(*kind, now).is_some_and(|since| since >= SILENT_AFTER);
-        Kind::ALL.into_iter().filter(silent).collect()
+        Kind::ALL.into_iter().filter(|kind| self.is_silent(*kind, now)).collect()
+    }
+
+    fn is_silent(&self, kind: Kind, now: Timestamp) -> bool {
+        self.unheard_for(kind, now).is_some_and(|since| since >= SILENT_AFTER)
     }
 
     /// The watch of a kind broke, or a re-list replaces it.

@@ -116,7 +116,10 @@ impl Watches {
         let mut known = BTreeSet::new();
         loop {
             sleep(LISTEN).await;
-            let silent = self.view().silent(self.env.now());
+            let (silent, ended) = {
+                let mut view = self.view();
+                (view.silent(self.env.now()), view.take_silence_ended())
+            };
             if silent != known {
                 let kinds: Vec<&str> = silent.iter().map(|kind| kind.as_str()).collect();
                 match kinds.as_slice() {
@@ -128,9 +131,12 @@ impl Watches {
                         kinds.join(", ")
                     ),
                 }
-                self.send(vec![ClusterEvent::Heard]);
-                known = silent;
             }
+            // A silence between two looks counts too: a pass may have met it.
+            if ended || silent != known {
+                self.send(vec![ClusterEvent::Heard]);
+            }
+            known = silent;
         }
     }
 }

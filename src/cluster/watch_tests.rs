@@ -264,3 +264,21 @@ async fn silence_is_told_when_it_begins_and_when_it_ends() {
     assert_eq!(bench.events(), [ClusterEvent::Synced(Kind::Service), ClusterEvent::Heard]);
     listening.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_silence_between_two_looks_is_told_once_it_has_ended() {
+    let mut bench = watch(Api::<Service>::all, []);
+    let watches = bench.watches.clone();
+    let listening = tokio::spawn(async move { watches.listen().await });
+    let hear = |bench: &Bench| bench.watches.view().heard(Kind::Service, bench.watches.env.now());
+    bench.after(1).await;
+    hear(&bench);
+    bench.after(92).await;
+    assert!(bench.watches.view().silent(bench.watches.env.now()).contains(&Kind::Service));
+    hear(&bench);
+    bench.after(96).await;
+    assert_eq!(bench.events(), [ClusterEvent::Heard], "a pass may have met it");
+    bench.after(101).await;
+    assert_eq!(bench.events(), [], "once");
+    listening.abort();
+}
