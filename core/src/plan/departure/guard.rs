@@ -38,8 +38,11 @@ impl Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unexplained {
     pub since: Timestamp,
-    /// The time of the departure. A later one of the same address is another.
+    /// The time of the departure, or at which the process missed what had departed. A later one of the same address is
+    /// another.
     pub departed: Timestamp,
+    /// Whether the process saw it depart: it was there until then.
+    pub saw: bool,
     /// Another registry, or an older state of it, answered: the guard holds every such deletion.
     pub rollback: bool,
 }
@@ -209,7 +212,7 @@ impl Guard {
                 return GuardDecision::holding(allowed, rest, registry.map_or(own, |hold| joint(own, hold)));
             }
             let (covered, others): (BTreeSet<_>, BTreeSet<_>) =
-                rest.into_iter().partition(|addr| self.is_covered(addr, running, length));
+                rest.into_iter().partition(|addr| self.is_covered(addr, running, input));
             if let Some(hold) = registry {
                 // The whole registry is held for longer.
                 let blocked: BTreeSet<_> = covered.difference(input.context.registry_let_go).copied().collect();
@@ -256,8 +259,9 @@ impl Guard {
         GuardDecision { allowed, held: rest, hold: None, requeue_at: Some(quiet) }
     }
 
-    fn is_covered(&self, addr: &InstanceAddr, by: Running, length: SignedDuration) -> bool {
-        by.covers_departed(self.departed[addr], self.arrivals[addr], length)
+    fn is_covered(&self, addr: &InstanceAddr, by: Running, input: &GuardInput<'_>) -> bool {
+        let saw = input.unexplained[addr].saw;
+        by.covers_departed(self.departed[addr], saw, self.arrivals[addr], input.limits.hold)
     }
 
     fn begin(&mut self, input: &GuardInput<'_>, start: Timestamp) -> Running {

@@ -73,7 +73,7 @@ impl Service {
 }
 
 fn unexplained(since: i64) -> Unexplained {
-    Unexplained { since: at(since), departed: at(since), rollback: false }
+    Unexplained { since: at(since), departed: at(since), saw: true, rollback: false }
 }
 
 pub fn counts(decision: &GuardDecision) -> (usize, usize) {
@@ -232,7 +232,7 @@ fn a_restart_neither_forgets_a_hold_nor_begins_it_again() {
     // Nothing is unexplained at first: missing instances are probed before they are judged.
     assert_eq!(service.decide(0), GuardDecision::default());
     service.restored_hold_since = None;
-    service.unexplained.insert(addr(0), Unexplained { departed: at(0), ..unexplained(10) });
+    service.unexplained.insert(addr(0), Unexplained { departed: at(0), saw: false, ..unexplained(10) });
     let hold = Hold { since: at(-100), until: at(200), ends: at(200) };
     assert_eq!(service.decide(10).hold, Some(hold), "one of twelve, but it was held before");
     assert_eq!(counts(&service.decide(200)), (1, 0));
@@ -246,7 +246,7 @@ fn what_a_process_saw_depart_itself_is_not_of_the_hold_that_it_resumed() {
     service.restored_hold_since = Some(at(-280));
     service.decide(0);
     service.restored_hold_since = None;
-    service.unexplained.insert(addr(0), Unexplained { departed: at(0), ..unexplained(10) });
+    service.unexplained.insert(addr(0), Unexplained { departed: at(0), saw: false, ..unexplained(10) });
     // Their records were there as it took over.
     service.lose(1..8, 12);
     assert_eq!(until(&service.decide(12)), Some(at(20)));
@@ -260,6 +260,21 @@ fn what_a_process_saw_depart_itself_is_not_of_the_hold_that_it_resumed() {
     service.lose(0..7, 40);
     service.decide(40);
     assert_eq!(counts(&service.decide(290)), (7, 0));
+}
+
+#[test]
+fn what_a_process_saw_depart_before_it_resumed_a_hold_is_of_it_if_it_departed_soon_after_its_start() {
+    let mut service = Service::of(12);
+    service.restored_hold_since = Some(at(-280));
+    for (n, departed, saw) in [(0, -275, true), (1, -220, true), (2, -219, true), (3, -1, true), (4, -1, false)] {
+        let seen = Unexplained { since: at(0), departed: at(departed), saw, rollback: true };
+        service.unexplained.insert(addr(n), seen);
+    }
+    assert_eq!(until(&service.decide(0)), Some(at(20)));
+    service.restored_hold_since = None;
+    let decision = service.decide(20);
+    assert_eq!(decision.allowed, BTreeSet::from([addr(0), addr(1), addr(4)]));
+    assert_eq!((decision.held.len(), until(&decision)), (2, Some(at(300))));
 }
 
 #[test]

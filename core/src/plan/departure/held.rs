@@ -87,10 +87,12 @@ impl Running {
     }
 
     /// The same for a deletion whose departure is known. A process that resumed the hold judges what was missing then
-    /// for the first time; what it saw depart itself the earlier process cannot have held, so the true start counts.
-    pub fn covers_departed(&self, departed: Timestamp, arrival: Timestamp, length: SignedDuration) -> bool {
-        let was_missing = departed <= self.covers_from && self.covers(arrival, length);
-        was_missing || arrival <= plus(self.began, WINDOW.min(length / 2))
+    /// for the first time. Of what it `saw` depart itself, before that or after, the earlier process took up only what
+    /// went so soon after the true start.
+    pub fn covers_departed(&self, departed: Timestamp, saw: bool, arrival: Timestamp, length: SignedDuration) -> bool {
+        let is_early = |time: Timestamp| time <= plus(self.began, WINDOW.min(length / 2));
+        let was_missing = departed <= self.covers_from && (!saw || is_early(departed));
+        was_missing && self.covers(arrival, length) || is_early(arrival)
     }
 }
 

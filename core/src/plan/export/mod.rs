@@ -208,7 +208,9 @@ fn spare(input: &Input<'_>, plan: &mut Plan, at_once: &mut Vec<&Record>, unprove
 
 fn ask_guard(input: &Input<'_>, plan: &mut Plan, unproven: &Unproven<'_>, desired: usize) {
     let since = |addr: &InstanceAddr| input.state.departing.get(addr).copied().unwrap_or(input.now);
-    let of = |addr: &InstanceAddr| Unexplained { since: since(addr), departed: since(addr), rollback: false };
+    // Only a list lacks the endpoint, so nobody saw when it went.
+    let of =
+        |addr: &InstanceAddr| Unexplained { since: since(addr), departed: since(addr), saw: false, rollback: false };
     let unexplained: BTreeMap<InstanceAddr, Unexplained> = unproven.keys().map(|addr| (*addr, of(addr))).collect();
     plan.state.departing = unexplained.iter().map(|(addr, unexplained)| (*addr, unexplained.since)).collect();
     if !input.leads {

@@ -62,7 +62,7 @@ pub fn decide(input: &Input<'_>, plan: &Plan) -> Departed {
                 let rollback = departed.evidence == Evidence::RolledBack;
                 // Time in which nobody judged does not count.
                 let since = since.max(judging_since);
-                unexplained.insert(addr, Unexplained { since, departed: departed.at, rollback });
+                unexplained.insert(addr, Unexplained { since, departed: departed.at, saw: departed.saw, rollback });
                 all.kept.insert(addr, departed);
             }
         }
@@ -113,6 +113,7 @@ pub fn in_question(input: &Input<'_>, plan: &Plan) -> BTreeMap<InstanceAddr, Dep
             let departed = DepartedEndpoint {
                 evidence: Evidence::LeaseExpired,
                 at: before.map_or(input.now, |before| before.at),
+                saw: before.is_some_and(|before| before.saw),
                 record: before.and_then(|before| before.record.clone()).or_else(|| Some(Arc::new((*record).clone()))),
                 lost_until: lost_until(input, addr),
             };
@@ -149,7 +150,7 @@ fn departed(input: &Input<'_>, addr: InstanceAddr) -> Option<DepartedEndpoint> {
     let before = input.state.departing.get(&addr);
     if let Some(seen) = input.departures.get(&addr) {
         let (evidence, record) = (evidence(input, seen), seen.record.clone());
-        return Some(DepartedEndpoint { evidence, at: seen.at, record, lost_until });
+        return Some(DepartedEndpoint { evidence, at: seen.at, saw: true, record, lost_until });
     }
     if let Some(before) = before {
         return Some(DepartedEndpoint { lost_until, ..before.clone() });
@@ -158,7 +159,7 @@ fn departed(input: &Input<'_>, addr: InstanceAddr) -> Option<DepartedEndpoint> {
     let begins = input.leads && input.state.judging_since.is_none();
     let orphan = begins && input.present.get(&addr).is_some_and(|present| present.from_here);
     let evidence = if input.started_after_rollback { Evidence::RolledBack } else { Evidence::NoRecordAtStart };
-    orphan.then_some(DepartedEndpoint { evidence, at: input.now, record: None, lost_until })
+    orphan.then_some(DepartedEndpoint { evidence, at: input.now, saw: false, record: None, lost_until })
 }
 
 /// The evidence as the importer sees it. A healed record stands for a server that lost its registration: however

@@ -254,6 +254,25 @@ fn a_record_that_was_back_between_two_plans_is_held_anew() {
 }
 
 #[test]
+fn what_a_standby_saw_go_late_in_a_hold_is_held_anew_once_it_leads() {
+    for (standby, until) in [(true, Some(at(560))), (false, None)] {
+        let mut scene = Scene::of(1);
+        (scene.leads, scene.now) = (false, 250);
+        scene.goes(&vm(1), Evidence::RolledBack);
+        scene.state = scene.plan().state.evidence();
+        if !standby {
+            scene.restart();
+            scene.started_after_rollback = true;
+        }
+        (scene.leads, scene.now, scene.restored_hold_since) = (true, 260, Some(at(0)));
+        assert_eq!(scene.step().guard.hold.map(|hold| hold.until), Some(at(300)));
+        scene.now = 300;
+        let held = scene.step().guard.hold.map(|hold| hold.until);
+        assert_eq!((held, scene.endpoints().len()), (until, usize::from(standby)));
+    }
+}
+
+#[test]
 fn each_leadership_probes_what_it_finds_without_a_record_and_without_evidence() {
     let mut scene = Scene::of(3);
     scene.records.remove(&scene.key(&vm(1)));

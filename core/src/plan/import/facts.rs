@@ -142,6 +142,8 @@ impl ImportState {
 pub struct DepartedEndpoint {
     pub evidence: Evidence,
     pub at: Timestamp,
+    /// Whether this process saw the record go then. It missed one otherwise that had gone before.
+    pub saw: bool,
     /// The last state of the record; `None` if this process never saw it.
     pub record: Option<Arc<Record>>,
     pub lost_until: Option<Timestamp>,
