@@ -92,6 +92,8 @@ pub struct ServiceDeletions {
     pub deleted: BTreeMap<Timestamp, usize>,
     /// Deletions that are held for now: `import 10.0.0.1:80`, sorted.
     pub held: BTreeSet<String>,
+    /// The time of the departure, for each of them that the process saw depart itself.
+    pub seen: BTreeMap<String, Timestamp>,
     /// If the RegisteredService itself is gone, the number of those that still refer to the registry.
     pub remaining: Option<usize>,
 }
@@ -195,15 +197,17 @@ impl RegistryGuard {
 
     /// Keeps what is known about the deletions that a service holds, and forgets the others.
     fn follow(&mut self, service: &ServiceKey, now: Timestamp) {
-        let held = self.services.get(service).map(|own| own.held.clone()).unwrap_or_default();
+        let own = self.services.get(service).cloned().unwrap_or_default();
+        let (held, seen) = (own.held, own.seen);
+        let arrivals = self.arrivals.entry(service.clone()).or_default();
+        // What came back and went again since the last report is another deletion.
+        arrivals.retain(|item, arrival| held.contains(item) && seen.get(item).is_none_or(|seen| seen <= arrival));
         for released in [&mut self.released, &mut self.released_by_timeout] {
             if let Some(items) = released.get_mut(service) {
-                items.retain(|item| held.contains(item));
+                items.retain(|item| arrivals.contains_key(item));
             }
             released.retain(|_, items| !items.is_empty());
         }
-        let arrivals = self.arrivals.entry(service.clone()).or_default();
-        arrivals.retain(|item, _| held.contains(item));
         for item in held {
             arrivals.entry(item).or_insert(now);
         }
@@ -221,8 +225,11 @@ impl RegistryGuard {
             let mut first: Option<Timestamp> = None;
             for (service, items) in &self.arrivals {
                 let let_go = self.released_by_timeout.entry(service.clone()).or_default();
+                let seen = self.services.get(service).map(|own| &own.seen);
                 for (item, arrival) in items.iter().filter(|(item, _)| !let_go.contains(*item)).collect::<Vec<_>>() {
-                    if hold.covers(*arrival, REGISTRY_HOLD) {
+                    let seen = seen.and_then(|seen| seen.get(item)).copied();
+                    let departed = seen.unwrap_or(Timestamp::MIN);
+                    if hold.covers_departed(departed, seen.is_some(), *arrival, REGISTRY_HOLD) {
                         let_go.insert(item.clone());
                     } else {
                         first = Some(first.map_or(*arrival, |first| first.min(*arrival)));

@@ -188,6 +188,33 @@ fn another_wave_before_the_end_of_a_registrys_hold_is_held_for_its_own_time() {
 }
 
 #[test]
+fn what_a_process_saw_depart_itself_is_not_of_the_registrys_hold_that_it_resumed() {
+    let (_, services) = twenty();
+    let mut registry = RegistryGuard::restored(Some(at(-290)), moment(0));
+    let saw = |own: &ServiceDeletions, when: i64| {
+        let seen = own.held.iter().map(|item| (item.clone(), at(when))).collect();
+        ServiceDeletions { known: 1, seen, ..own.clone() }
+    };
+    // Ten were missing as it took over, and ten departed after that.
+    for (n, (key, own)) in services.iter().enumerate() {
+        let (own, now) = if n < 10 { (ServiceDeletions { known: 1, ..own.clone() }, 0) } else { (saw(own, 5), 5) };
+        registry.report(key, Some(own), moment(now));
+    }
+    assert_eq!(registry.hold(at(9)), Some(hold(-290)));
+    assert!(registry.end(moment(10)));
+    assert_eq!(registry.hold(at(10)), Some(hold(5)));
+    let (first, last) = (&services[0], &services[19]);
+    assert_eq!(registry.let_go(&first.0), Some(&first.1.held));
+    assert!(registry.let_go(&last.0).is_none_or(BTreeSet::is_empty));
+    // A record came back and went again between two reports.
+    registry.report(&first.0, Some(saw(&first.1, 20)), moment(30));
+    assert!(registry.let_go(&first.0).is_none_or(BTreeSet::is_empty));
+    assert!(registry.end(moment(305)));
+    assert_eq!(registry.let_go(&first.0), Some(&first.1.held));
+    assert_eq!(registry.hold(at(305)), None);
+}
+
+#[test]
 fn the_registry_as_a_whole_does_not_hold_few_or_a_small_part() {
     for (services, each, held) in [(9, 3, false), (10, 3, true), (10, 4, false), (40, 10, false)] {
         let mut registry = RegistryGuard::default();

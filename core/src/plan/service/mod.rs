@@ -120,6 +120,7 @@ impl Directions {
         let mut deletions = ServiceDeletions {
             known: self.import.endpoints.len() + self.export.exported() + self.export.guard.held.len(),
             held: self.held().named(),
+            seen: self.import.guard.held.iter().filter_map(|addr| self.seen(addr)).collect(),
             ..ServiceDeletions::default()
         };
         let guards = [&self.import.state.guard, &self.export.state.guard];
@@ -127,6 +128,13 @@ impl Directions {
             *deletions.deleted.entry(end).or_default() += count;
         }
         deletions
+    }
+
+    /// The name and the time of a departure that the process saw itself.
+    fn seen(&self, addr: &InstanceAddr) -> Option<(String, Timestamp)> {
+        let departed = self.import.state.departing.get(addr).filter(|departed| departed.saw)?;
+        let alone = HeldDeletions { import: BTreeSet::from([*addr]), ..HeldDeletions::default() };
+        Some((alone.named().pop_first()?, departed.at))
     }
 }
 
