@@ -101,6 +101,7 @@ where
                 let mut all = scene(acting.clone()).await;
                 all.extend(clients.found());
                 all.extend(doors::check(&acting.wire.log()));
+                all.extend(doors::check_deletes(&acting, &acting.wire.log()));
                 all.extend(stores::check(&acting));
                 all.extend(claims::check(&acting, &acting.wire.log()));
                 if let Some(calm) = acting.calm() {

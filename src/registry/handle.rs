@@ -457,4 +457,16 @@ impl RegistryHandle {
     pub fn owners(&self) -> Vec<ServiceKey> {
         self.view().owners().cloned().collect()
     }
+
+    /// Whether both would have the same keys in one etcd, without a common prefix.
+    pub fn has_same_keys(&self, other: &Self) -> bool {
+        self.layout.root().is_none() && self.layout.same_keyspace(&other.layout) && self.cluster_id == other.cluster_id
+    }
+
+    /// Whether there are own records that nobody else has to withdraw: without a common prefix, those on our leases.
+    pub fn has_own_records(&self) -> bool {
+        let view = self.view();
+        let ours = |lease| self.layout.root().is_some() || self.leases.is_ours(lease);
+        view.owners().any(|owner| view.owned_by(owner).any(|record| ours(record.lease)))
+    }
 }

@@ -120,7 +120,7 @@ async fn a_name_that_is_lost_does_not_take_its_neighbours_along() {
     let leadership = Leadership::none();
     leadership.acquired();
     for (name, moved) in [("order", 1), ("payment", 0), ("user", 1)] {
-        let report = bench.handle.leave_refused_leases(&leadership, &ServiceKey::new("shop", name)).await;
+        let report = bench.handle.leave_refused_leases(&leadership, &ServiceKey::new("shop", name), None).await;
         assert_eq!((report.updated, report.error.is_some()), (moved, name == "payment"), "{name}: {report:?}");
     }
     let values = |name: &str| bench.server.records().into_iter().filter(|(key, _)| key.contains(name)).count();

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::debug;
-use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision, ServiceKey};
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey, RegistryName, Revision, ServiceKey};
 use twinspan_core::plan::RecordOp;
 
 use super::batch::{fixed_lease, is_delete, needs_lease, next_batch};
@@ -73,14 +73,27 @@ impl RegistryHandle {
         }
     }
 
-    /// Moves a service's own records off leases that etcd refuses, with their values as they are.
-    pub async fn leave_refused_leases(&self, leadership: &Leadership, service: &ServiceKey) -> WriteReport {
+    /// Moves a service's own records off leases that etcd refuses, with their values as they are. `current` is the name
+    /// for which the service refers to this registry, if it does. Another ServiceRegistry may have the same keys: only
+    /// records of that name, and those on our own leases, come to a lease of ours, which ends with us.
+    pub async fn leave_refused_leases(
+        &self,
+        leadership: &Leadership,
+        service: &ServiceKey,
+        current: Option<&RegistryName>,
+    ) -> WriteReport {
         let refused = self.leases.refused();
         let own: BTreeMap<RecordKey, Revision> = if refused.is_empty() {
             BTreeMap::new()
         } else {
             let view = self.view();
+            let in_place = |key: &RecordKey| {
+                let name = self.layout.split_key(key).map(|(name, _)| name);
+                current.is_some_and(|current| name == Some(current.as_str().as_bytes()))
+            };
+            let is_alone = self.layout.root().is_some();
             let on_them = view.owned_by(service).filter(|record| refused.contains(&record.lease));
+            let on_them = on_them.filter(|r| is_alone || self.leases.is_ours(r.lease) || in_place(&r.key));
             on_them.map(|record| (record.key.clone(), record.mod_revision)).collect()
         };
         if own.is_empty() {

@@ -3,15 +3,17 @@
 //! Owns the forms of transactions and of requests to the API server. Refuses to know whether a request was wise. A form
 //! that is not listed here is a violation: a new one is added with its reason.
 
+use std::time::Duration;
+
 use etcd_client::proto::{PbCompare, PbTargetUnion, PbTxnOpRequest, PbTxnRequest};
 use prost::Message;
 use serde_json::Value;
 
-use super::{Violation, cluster_of};
+use super::{Violation, cluster_of, is_replica};
 use crate::wire::Sent;
-use crate::world::REGISTRY;
 use crate::world::keys::is_record;
 use crate::world::people::OTHER;
+use crate::world::{REGISTRY, World};
 
 /// The invariant that the forms serve.
 const DOOR: &str = "door";
@@ -65,6 +67,44 @@ pub fn check(log: &[Sent]) -> Vec<Violation> {
             .map(|why| Violation::new(DOOR, sent.at, format!("{} sent {} to {}: {why}", sent.by, sent.what, sent.to)))
     };
     log.iter().filter_map(wrong).collect()
+}
+
+/// A record is deleted through the ServiceRegistry that its RegisteredService names, as long as that exists: without a
+/// prefix another one may see it too. One that a replica took over from another RegisteredService is updated.
+pub fn check_deletes(world: &World, log: &[Sent]) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    if !world.size.bare {
+        return violations;
+    }
+    let history = world.registry_history();
+    for sent in log.iter().filter(|sent| is_replica(&sent.by) && sent.what.ends_with("/Txn")) {
+        let by_other = fence(&sent.body).is_some_and(|key| key.ends_with(format!("/{OTHER}").as_bytes()));
+        for op in operations(&sent.body).into_iter().filter(|op| op.value.is_none() && is_record(&op.key)) {
+            let written = history.iter().rev().filter(|change| change.time <= sent.at && change.key == op.key);
+            let written = written.filter(|change| is_replica(&change.author)).find_map(|change| {
+                let record = change.after.as_ref().filter(|record| record.mod_revision == op.version)?;
+                Some((change.time, is_of_other(&record.value)))
+            });
+            let Some((since, of_other)) = written else { continue };
+            let names = if of_other { OTHER } else { REGISTRY };
+            if of_other != by_other && existed(world, cluster_of(&sent.by), names, since, sent.at) {
+                let text = String::from_utf8_lossy(&op.key);
+                let text = format!("{} deleted {text} through a ServiceRegistry that is not its own", sent.by);
+                violations.push(Violation::new(DOOR, sent.at, text));
+            }
+        }
+    }
+    violations
+}
+
+/// Whether a ServiceRegistry was there all of this time.
+fn existed(world: &World, cluster: &str, name: &str, from: Duration, to: Duration) -> bool {
+    let cluster = world.clusters.iter().find(|known| known.name == cluster);
+    let changes = cluster.map(|cluster| cluster.kube.changes(0)).unwrap_or_default();
+    let ours = changes.iter().filter(|change| &*change.resource == "serviceregistries" && change.name == name);
+    let until = ours.filter(|change| change.at <= to);
+    let (before, since): (Vec<_>, Vec<_>) = until.partition(|change| change.at <= from);
+    before.last().is_some_and(|change| change.after.is_some()) && since.iter().all(|change| change.after.is_some())
 }
 
 fn at_registry(sent: &Sent) -> Result<(), String> {

@@ -4,7 +4,7 @@
 //! only the slices of the same group; the next pass plans the rest again. Refuses to decide whether a request may be
 //! sent: each writer asks the claim to lead itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tracing::field::Empty;
@@ -126,12 +126,15 @@ impl Controller {
             let report = handle.write(&self.writers.leadership, key, ops.clone()).instrument(span).await;
             reports.push((handle, report));
         }
-        let places: BTreeSet<&str> =
-            observed.facts.registry.iter().chain(&observed.facts.former).map(|place| place.name.as_str()).collect();
-        for handle in handles.iter().filter(|handle| places.contains(handle.name.as_str())) {
-            // A lease that etcd refuses expires with everything on it. Another ServiceRegistry may know the same keys,
-            // and its leases end with it.
-            reports.push((handle, handle.leave_refused_leases(&self.writers.leadership, key).await));
+        let facts = &observed.facts;
+        for handle in &handles {
+            let current = facts.registry.as_ref().filter(|place| place.name == handle.name);
+            if current.is_none() && facts.former.iter().all(|place| place.name != handle.name) {
+                continue;
+            }
+            // A lease that etcd refuses expires with everything on it.
+            let name = current.and_then(|place| place.registry_name.as_ref());
+            reports.push((handle, handle.leave_refused_leases(&self.writers.leadership, key, name).await));
         }
         for (handle, report) in reports {
             self.count(&report);

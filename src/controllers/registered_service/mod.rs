@@ -1,6 +1,7 @@
 //! RegisteredService: one pass is observe → validate → siblings → plan → apply → report.
 //!
-//! - [`observe`]: everything that the pass rests on, read from the views at one moment, as values.
+//! - [`observe`]: everything that the pass rests on, read from the views at one moment, as a value ([`observed`]);
+//!   [`places`]: where it has records, and which ServiceRegistry may write them.
 //! - [`validate`]: the goal, and the settings that follow from the spec.
 //! - [`siblings`]: other RegisteredServices that want the same name or Service; [`crowd`]: how many may share a name.
 //! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
@@ -16,7 +17,9 @@ mod crowd;
 mod dry_run;
 mod events;
 pub mod observe;
+mod observed;
 mod pass;
+mod places;
 mod report;
 pub mod siblings;
 pub mod status;

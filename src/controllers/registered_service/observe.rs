@@ -10,51 +10,21 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, InstanceAddr, Owner, RegistryName, ServiceKey, Slice};
+use twinspan_core::model::{Owner, RegistryName, ServiceKey, Slice};
 use twinspan_core::plan::departure::held::HeldDeletions;
-use twinspan_core::plan::departure::registry_guard::REGISTRY_MIN;
-use twinspan_core::plan::service::{
-    ClusterFacts, Facts, HoldFacts, RegistryFacts, Silent, Snapshot, Term, Vanished, ViewState, ips_of,
-    ready_addresses, ready_in,
-};
+use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, Silent, Term, ViewState, ips_of, ready_addresses};
 
 use super::checkpoint::Found;
 use super::crowd::is_crowded_out;
+pub use super::observed::Observed;
+use super::places::{Claim, Claims, have_one_keyspace, read_former, registry_facts};
 use super::{Checkpoint, Checkpoints};
-use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, Unreadable, held_since};
-use crate::cluster::convert::NamespaceView;
+use crate::api::RegisteredService;
 use crate::cluster::view::{ClusterView, Kind};
 use crate::controllers::views::Views;
 use crate::registry::RegistryError;
 use crate::registry::handle::RegistryHandle;
 use crate::registry::phase::Phase;
-
-/// The facts of a pass, and the objects that only the validation and the report read.
-#[derive(Clone, Debug)]
-pub struct Observed {
-    pub facts: Facts,
-    /// As far as it can be read; `None` if the RegisteredService was deleted, or cannot be read at all.
-    pub object: Option<Arc<RegisteredService>>,
-    /// The object whose names cannot be read, for its status and Events alone.
-    pub nameless: Option<Arc<RegisteredService>>,
-    /// The fields that this version cannot read of the RegisteredService.
-    pub unreadable: Option<Arc<Unreadable>>,
-    /// ServiceRegistries that this version cannot read.
-    pub unreadable_registries: BTreeMap<String, Arc<Unreadable>>,
-    /// Addresses of ready endpoints in the namespace, where nothing says which Service is meant.
-    pub ready_in_namespace: BTreeSet<IpAddr>,
-    pub namespace: Option<Arc<NamespaceView>>,
-    pub registry: Option<Arc<ServiceRegistry>>,
-    /// The older ServiceRegistry that serves the name in the same etcd, if one does.
-    pub taken_by: Option<String>,
-    /// Whether too many older RegisteredServices have the name.
-    pub crowded_out: bool,
-    /// The ServiceRegistries of the former places, by name.
-    pub former_registries: BTreeMap<String, Arc<ServiceRegistry>>,
-    /// The reason why the records under the name are not known, if they are not.
-    pub registry_failure: Option<RegistryError>,
-    pub checkpoint: Checkpoint,
-}
 
 #[cfg(test)]
 thread_local! {
@@ -104,6 +74,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
         crowded_out: object.is_some() && is_crowded_out(&view, key),
         registry_failure: None,
         registry,
+        unclaimed: BTreeSet::new(),
         former_registries: BTreeMap::new(),
         unreadable_registries: view.unreadable_registries.clone(),
         ready_in_namespace: if nameless.is_some() { ready_in_namespace(&view, key) } else { BTreeSet::new() },
@@ -212,10 +183,12 @@ fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
         let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
         let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle));
         let is_home = current.as_ref().is_some_and(|current| have_one_keyspace(views, current, &handle));
-        read_former(views, view, &handle, name.as_ref().filter(|_| is_current || is_home), observed);
+        let claims = Claims::of(views, &handle, observed);
+        read_former(views, view, &claims, name.as_ref().filter(|_| is_current || is_home), observed);
         if is_current {
             let Some(name) = name.clone() else { continue };
             let mut snapshot = handle.view().snapshot(&name, &owner);
+            snapshot.under_other_names.retain(|_, record| claims.of_record(record) != Claim::Another);
             match handle.taken.get(&name) {
                 Some(taken) if taken.proven => observed.taken_by = Some(taken.by),
                 // Whether the name is taken is not known yet.
@@ -226,132 +199,6 @@ fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
             observed.facts.holds = holds(views, observed, &handle.name);
             observed.facts.registry = Some(registry_facts(&handle, owner, Some(name), snapshot));
         }
-    }
-}
-
-/// Whether both have the same keys in one etcd, as two ServiceRegistries without a common prefix have: they work side
-/// by side, each for its own names, and a record has one place for both.
-fn have_one_keyspace(views: &Views, a: &RegistryHandle, b: &RegistryHandle) -> bool {
-    let by_names = a.layout.root().is_none() && a.layout.same_keyspace(&b.layout);
-    // Of two sessions with an endpoint in common, one may have yet to meet the etcd that answers there now.
-    let is_one_etcd =
-        || may_be_one_etcd(known_etcd(a), known_etcd(b)) || views.registries.have_an_endpoint_in_common(a, b);
-    by_names && a.cluster_id == b.cluster_id && is_one_etcd()
-}
-
-/// Before an etcd has ever answered it may be the other one: what may be the place of a record is no former place.
-fn may_be_one_etcd(a: Option<u64>, b: Option<u64>) -> bool {
-    // An etcd that tells no cluster ID may be any.
-    a.zip(b).is_none_or(|(a, b)| a == b && a != 0)
-}
-
-/// The cluster ID of the etcd that answered last, this process or one before it.
-fn known_etcd(handle: &RegistryHandle) -> Option<u64> {
-    handle.etcd().or_else(|| handle.view().last_known().map(|known| known.etcd))
-}
-
-fn registry_facts(
-    handle: &RegistryHandle,
-    owner: Owner,
-    registry_name: Option<RegistryName>,
-    mut snapshot: Snapshot,
-) -> RegistryFacts {
-    if !handle.is_sole() {
-        // Records that look like ours may belong to another ServiceRegistry.
-        snapshot.state = ViewState::Unknown;
-    }
-    let orphan_grace_until = handle.fence.as_ref().and_then(|fence| fence.orphan_grace_until());
-    let (name, layout) = (handle.name.clone(), handle.layout.clone());
-    RegistryFacts { name, layout, owner, registry_name, orphan_grace_until, vanished: None, snapshot }
-}
-
-/// The records that an object leaves behind that is gone in a registry; `None` if it was hardly lost with many others.
-fn vanished(views: &Views, view: &ClusterView, handle: &RegistryHandle, observed: &Observed) -> Option<Vanished> {
-    let (key, env, kept) = (&observed.facts.key, &views.env, handle.kept.hold());
-    let deleted = observed.is_gone() && views.registries.get(&handle.name).is_some();
-    if kept.is_none() && !(deleted && may_be_many(view, handle)) {
-        return None;
-    }
-    let mut found = Vanished::default();
-    let held_export = |names: &BTreeSet<String>, export: &BTreeSet<InstanceAddr>| {
-        HeldDeletions { export: export.clone(), ..HeldDeletions::default() }.of_names(names).export
-    };
-    let owned = handle.view().owned_by(key).flat_map(|record| record.endpoint_addresses().next()).collect();
-    found.ready = ready_in(view.slices.of_namespace(&key.namespace), &owned);
-    found.ready.extend(owned.iter().filter(|addr| view.end_is_unseen(addr.ip())));
-    if kept.is_some() {
-        return Some(Vanished { hold: kept, ..found });
-    }
-    found.remaining = Some(view.staying_in(&handle.name).count());
-    let (hold, let_go) = views.guards.hold_of_gone(&handle.name, key, env);
-    found.hold = hold;
-    found.let_go = held_export(&let_go, &found.ready);
-    found.approved = held_export(&views.guards.released(&handle.name, key), &found.ready);
-    Some(found)
-}
-
-/// Whether the registry has, or had, so many RegisteredServices that its guard may ever hold what they leave behind.
-fn may_be_many(view: &ClusterView, handle: &RegistryHandle) -> bool {
-    let remaining = view.staying_in(&handle.name).take(REGISTRY_MIN).count();
-    let gone = handle.owners().into_iter().filter(|owner| !view.stays(owner));
-    remaining + gone.take(REGISTRY_MIN - remaining).count() >= REGISTRY_MIN
-}
-
-/// Whether a ServiceRegistry is gone and its session does not know yet: then nobody has decided whether it was lost
-/// with many other objects, and nothing may be withdrawn.
-fn is_undecided(views: &Views, view: &ClusterView, handle: &RegistryHandle) -> bool {
-    let stays = view.service_registries.get(&handle.name).is_some_and(|o| o.metadata.deletion_timestamp.is_none());
-    !stays && views.registries.get(&handle.name).is_some()
-}
-
-/// Reads the places in a registry that the RegisteredService no longer refers to: the names under which it has records,
-/// and the one from which it exported or imported last. `current` is its name there, if it has its place there.
-fn read_former(
-    views: &Views,
-    cluster: &ClusterView,
-    handle: &RegistryHandle,
-    current: Option<&RegistryName>,
-    observed: &mut Observed,
-) {
-    let owner = &Owner { cluster_id: handle.cluster_id.clone(), service: observed.facts.key.clone() };
-    let vanished = vanished(views, cluster, handle, observed);
-    let undecided = is_undecided(views, cluster, handle);
-    let view = handle.view();
-    if observed.is_gone() {
-        if view.owned_by(&owner.service).next().is_some() {
-            let mut snapshot = view.snapshot_of_owner(owner);
-            snapshot.state = if undecided { ViewState::Unknown } else { snapshot.state };
-            drop(view);
-            let facts = registry_facts(handle, owner.clone(), None, snapshot);
-            observed.facts.former.push(RegistryFacts { vanished, ..facts });
-        }
-        return;
-    }
-    let mut names: BTreeSet<RegistryName> = view
-        .owned_by(&owner.service)
-        .filter_map(|record| RegistryName::new(std::str::from_utf8(handle.layout.split_key(&record.key)?.0).ok()?).ok())
-        .collect();
-    let slices = observed.facts.cluster.our_slices.iter();
-    let sources = slices.filter_map(|slice| slice.annotations.get(IMPORTED_FROM_ANNOTATION));
-    for source in sources.chain([&observed.checkpoint.planned.source]) {
-        let name = source.split_once('/').filter(|(registry, _)| *registry == handle.name);
-        names.extend(name.and_then(|(_, name)| RegistryName::new(name).ok()));
-    }
-    let places: Vec<(RegistryName, Snapshot)> = names
-        .into_iter()
-        .filter(|name| Some(name) != current)
-        .map(|name| {
-            let mut snapshot = view.snapshot(&name, owner);
-            // Records under other names have places of their own.
-            snapshot.under_other_names.clear();
-            snapshot.state = if undecided { ViewState::Unknown } else { snapshot.state };
-            (name, snapshot)
-        })
-        .collect();
-    drop(view);
-    for (name, snapshot) in places {
-        let facts = registry_facts(handle, owner.clone(), Some(name), snapshot);
-        observed.facts.former.push(RegistryFacts { vanished: vanished.clone(), ..facts });
     }
 }
 
@@ -408,28 +255,5 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
         if !in_slices.contains(&ip) && view.end_is_unseen(ip) {
             facts.cluster.unseen.insert(ip);
         }
-    }
-}
-
-impl Observed {
-    /// Whether the RegisteredService was deleted. One that cannot be read is there.
-    pub fn is_gone(&self) -> bool {
-        self.object.is_none() && self.unreadable.is_none()
-    }
-
-    /// The object to which the status and Events belong.
-    pub fn shown(&self) -> Option<&Arc<RegisteredService>> {
-        self.object.as_ref().or(self.nameless.as_ref())
-    }
-
-    /// The start of the hold that the status reports.
-    pub fn held_since(&self) -> Option<Timestamp> {
-        held_since(&self.object.as_ref()?.status.as_ref()?.conditions)
-    }
-
-    /// The hash that the annotation on the RegisteredService approves.
-    pub fn approval(&self) -> Option<&str> {
-        let annotations = self.object.as_ref()?.metadata.annotations.as_ref()?;
-        annotations.get(APPROVE_DELETIONS).map(String::as_str)
     }
 }

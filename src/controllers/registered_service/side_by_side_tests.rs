@@ -1,3 +1,5 @@
+use twinspan_core::model::RegistryName;
+
 use super::bench::{bench_side_by_side, key};
 use crate::registry::ServerStatus;
 
@@ -33,17 +35,84 @@ async fn another_service_registry_of_the_same_keys_is_no_former_place_before_the
 /// etcd came back with another cluster ID, and only the session of the other one has met it.
 #[tokio::test(start_paused = true)]
 async fn another_service_registry_at_the_same_endpoint_is_no_former_place_whatever_etcd_each_has_met() {
-    for (shares, records) in [(true, 1), (false, 2)] {
+    let (one, three) = ("/echo/10.0.0.1:80", "/echo/10.0.0.3:80");
+    for (shares, records) in [(true, vec![one, three]), (false, vec![three])] {
         let mut bench = bench_side_by_side(&["main", "other"]).await;
-        bench.ready(&["10.0.0.1"]);
+        bench.ready(&["10.0.0.1", "10.0.0.3"]);
         bench.pass().await;
         bench.replace_by_one_without_a_session("main");
         bench.handle("main").set_server(ServerStatus { cluster_id: 99, version: String::new() });
         if shares {
             bench.share_an_endpoint(&["main", "other"]);
         }
-        bench.ready(&["10.0.0.1", "10.0.0.2"]);
+        bench.ready(&["10.0.0.2", "10.0.0.3"]);
         bench.pass().await;
-        assert_eq!(bench.keys("other").len(), records, "another etcd is a former place");
+        assert_eq!(bench.keys("other"), records, "from another etcd it withdraws what ended, and adds nothing");
     }
+}
+
+/// A RegisteredService is gone, and the ServiceRegistry that wrote its record cannot withdraw it at the moment.
+#[tokio::test(start_paused = true)]
+async fn what_is_left_behind_is_withdrawn_by_the_service_registry_on_whose_lease_it_hangs() {
+    let mut bench = bench_side_by_side(&["main", "other"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.pass().await;
+    let lease = bench.etcd().records()["/echo/10.0.0.1:80"].lease;
+    bench.unregister();
+    bench.handle("other").lease_refused(lease);
+    bench.handle("main").confirm_sole(None);
+    let revision = bench.etcd().revision();
+    bench.pass().await;
+    assert_eq!(bench.etcd().revision(), revision, "neither deleted nor moved to a lease of the other one");
+    bench.handle("main").confirm_sole(bench.handle("main").etcd());
+    bench.pass().await;
+    assert!(bench.keys("main").is_empty());
+}
+
+/// The ServiceRegistry exists, but nothing leads to its etcd: a Secret is missing, for example.
+#[tokio::test(start_paused = true)]
+async fn a_service_registry_without_a_session_leaves_its_records_to_no_other_one() {
+    let mut bench = bench_side_by_side(&["main", "other"]).await;
+    bench.ready(&["10.0.0.1", "10.0.0.3"]);
+    bench.pass().await;
+    let before = bench.etcd().records();
+    bench.controller.views.registries.running().remove("main");
+    bench.ready(&["10.0.0.1", "10.0.0.2"]);
+    bench.pass().await;
+    assert_eq!(bench.etcd().records(), before);
+}
+
+/// The session of a ServiceRegistry that is gone ended before it had withdrawn everything.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_claims_any_more_is_withdrawn_and_not_taken_over() {
+    let mut bench = bench_side_by_side(&["main", "other"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.pass().await;
+    bench.controller.views.registries.running().remove("main");
+    bench.controller.views.cluster().service_registries.remove("main");
+    bench.ready(&["10.0.0.1", "10.0.0.2"]);
+    bench.pass().await;
+    assert!(bench.keys("other").is_empty(), "{:?}", bench.keys("other"));
+}
+
+/// A RegisteredService that refers to another ServiceRegistry now leaves the place that was its own.
+#[tokio::test(start_paused = true)]
+async fn a_former_place_of_the_same_keys_goes_on_until_everything_has_moved() {
+    let mut bench = bench_side_by_side(&["main", "other"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.pass().await;
+    let lease = bench.etcd().records()["/echo/10.0.0.1:80"].lease;
+    bench.register(&serde_json::json!({"registryRef": {"name": "other"}, "registryName": "echo2"}));
+    bench.handle("other").set_registered(["echo", "echo2"].map(|name| RegistryName::new(name).unwrap()).into());
+    bench.after(std::time::Duration::from_secs(1)).await;
+    bench.handle("other").confirm_sole(None);
+    bench.ready(&["10.0.0.1", "10.0.0.2"]);
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), ["/echo/10.0.0.1:80", "/echo/10.0.0.2:80"], "the new place cannot be written");
+    assert!(bench.etcd().records().values().all(|record| record.lease == lease));
+    bench.handle("other").confirm_sole(bench.handle("other").etcd());
+    bench.pass().await;
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), ["/echo2/10.0.0.1:80", "/echo2/10.0.0.2:80"]);
+    assert!(bench.etcd().records().values().all(|record| record.lease != lease));
 }

@@ -11,7 +11,7 @@ use twinspan_core::codec::Format;
 use twinspan_core::model::{Family, NewService, RegistryName, Selector, ServiceKey, ServicePortView, ServiceView};
 use twinspan_core::plan::departure::guard::Limits;
 use twinspan_core::plan::service::{
-    Accepted, AcceptedPort, FormerGoals, Goal, Reduced, RegistryFacts, ready_addresses,
+    Accepted, AcceptedPort, FormerGoals, Goal, Place, Reduced, RegistryFacts, ready_addresses,
 };
 use twinspan_core::plan::trust;
 
@@ -132,15 +132,21 @@ fn reduced(observed: &Observed, registry: Option<&ServiceRegistry>) -> Reduced {
 
 /// The goal in each former place: what the spec would be there, so that a move puts before it withdraws.
 fn former(observed: &Observed) -> FormerGoals {
-    let goal = |registry: &str, name: &RegistryName| {
-        let Some(found) = observed.former_registries.get(registry) else { return Goal::Withdraw { guarded: None } };
+    let goal = |place: &Place, name: &RegistryName| {
+        let found = observed.former_registries.get(&place.registry);
+        let Some(found) = found else { return Goal::Withdraw { guarded: None } };
         match accept_in(observed, found, name.clone()) {
+            // The ServiceRegistry never served it, as far as is known, and does not begin to.
+            Ok(_) if observed.unclaimed.contains(place) && observed.registry.is_none() => {
+                Goal::Withdraw { guarded: None }
+            }
+            Ok(_) if observed.unclaimed.contains(place) => Goal::Reduce(Box::new(reduced(observed, Some(found)))),
             Ok(accepted) => Goal::Sync(Box::new(accepted)),
             Err(rejection) => rejection.goal(observed, Some(found)),
         }
     };
     let places = observed.facts.former.iter().map(RegistryFacts::place);
-    places.filter_map(|place| Some((place.clone(), goal(&place.registry, place.name.as_ref()?)))).collect()
+    places.filter_map(|place| Some((place.clone(), goal(&place, place.name.as_ref()?)))).collect()
 }
 
 fn accept(observed: &Observed) -> Check<Accepted> {

@@ -79,6 +79,7 @@ fn observed(spec: &Value) -> Observed {
         taken_by: None,
         crowded_out: false,
         registry_failure: None,
+        unclaimed: BTreeSet::new(),
         former_registries: BTreeMap::new(),
         checkpoint: Checkpoint::default(),
     }

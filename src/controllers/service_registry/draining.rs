@@ -63,8 +63,14 @@ pub(super) fn begin(
             draining.running.stop.cancel();
             // Another ServiceRegistry of the same name may wait.
             draining.running.handle.report();
+            leave_to_others(&views, &draining.running.handle);
         }
     });
+}
+
+/// Without a common prefix other ServiceRegistries may see what is left, and withdraw it from now on.
+fn leave_to_others(views: &Views, handle: &RegistryHandle) {
+    views.registries.all().iter().filter(|other| handle.has_same_keys(other)).for_each(|other| other.requeue_all());
 }
 
 /// Takes a session off the list, so that nothing can adopt it; false if it was adopted before. It may drain again since
@@ -96,7 +102,7 @@ async fn drain(views: &Views, handle: &RegistryHandle, gone_at: Timestamp) {
         tokio::time::sleep(POLL).await;
     }
     let deadline = Instant::now() + WITHDRAW;
-    while Instant::now() < deadline && !handle.owners().is_empty() {
+    while Instant::now() < deadline && handle.has_own_records() {
         tokio::time::sleep(POLL).await;
     }
 }

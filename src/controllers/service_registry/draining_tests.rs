@@ -46,6 +46,36 @@ async fn records_that_nobody_withdraws_do_not_keep_a_deleted_registry_for_ever()
     assert_eq!(bench.handle("main").unwrap().view().counts().own, 1);
 }
 
+/// Without a prefix another ServiceRegistry sees the same records.
+#[tokio::test(start_paused = true)]
+async fn what_a_deleted_registry_left_behind_is_withdrawn_through_another_one_that_sees_it() {
+    let mut bench = bench();
+    let spec = json!({"spec": {"prefix": "", "etcd": {"endpoints": [MAIN]}}});
+    bench.put(registry("main", 1, &spec)).await;
+    bench.put(registry("other", 2, &spec)).await;
+    let (main, other) = (bench.handle("main").unwrap(), bench.handle("other").unwrap());
+    for (handle, key) in [(&main, "/echo/10.0.0.1:80"), (&other, "/echo/10.0.0.2:80")] {
+        etcd(MAIN).grant_for(handle.leases.id(0), Duration::from_secs(3600));
+        put_own(&etcd(MAIN), key, handle.leases.id(0));
+        handle.find_orphans.notify_one();
+        bench.after(Duration::from_secs(1)).await;
+    }
+    assert_eq!((main.view().counts().own, other.view().counts().own), (2, 2));
+    bench.delete("other").await;
+    bench.after(Duration::from_secs(20)).await;
+    assert_eq!(bench.views.registries.all().len(), 2);
+    bench.queue.take_enqueued();
+    bench.after(Duration::from_secs(11)).await;
+    assert_eq!(bench.views.registries.all().len(), 1);
+    assert!(bench.queue.take_enqueued().contains(&echo()));
+    // Nothing waits for what is not its own.
+    bench.put(registry("other", 3, &spec)).await;
+    etcd(MAIN).delete(&["/echo/10.0.0.2:80"]);
+    bench.delete("other").await;
+    bench.after(Duration::from_secs(1)).await;
+    assert_eq!(bench.views.registries.all().len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_registry_that_is_replaced_at_once_withdraws_its_old_place() {
     put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);

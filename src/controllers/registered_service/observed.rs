@@ -1,0 +1,67 @@
+//! The observation as a value: everything that a pass over one RegisteredService rests on.
+//!
+//! Owns the fields and what follows from them alone. Refuses to read a view, which [`super::observe`] does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use twinspan_core::Timestamp;
+use twinspan_core::plan::service::{Facts, Place};
+
+use super::Checkpoint;
+use crate::api::{APPROVE_DELETIONS, RegisteredService, ServiceRegistry, Unreadable, held_since};
+use crate::cluster::convert::NamespaceView;
+use crate::registry::RegistryError;
+
+/// The facts of a pass, and the objects that only the validation and the report read.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    pub facts: Facts,
+    /// As far as it can be read; `None` if the RegisteredService was deleted, or cannot be read at all.
+    pub object: Option<Arc<RegisteredService>>,
+    /// The object whose names cannot be read, for its status and Events alone.
+    pub nameless: Option<Arc<RegisteredService>>,
+    /// The fields that this version cannot read of the RegisteredService.
+    pub unreadable: Option<Arc<Unreadable>>,
+    /// ServiceRegistries that this version cannot read.
+    pub unreadable_registries: BTreeMap<String, Arc<Unreadable>>,
+    /// Addresses of ready endpoints in the namespace, where nothing says which Service is meant.
+    pub ready_in_namespace: BTreeSet<IpAddr>,
+    pub namespace: Option<Arc<NamespaceView>>,
+    pub registry: Option<Arc<ServiceRegistry>>,
+    /// The older ServiceRegistry that serves the name in the same etcd, if one does.
+    pub taken_by: Option<String>,
+    /// Whether too many older RegisteredServices have the name.
+    pub crowded_out: bool,
+    /// Former places whose records hang on a lease of no ServiceRegistry that is there: nothing is added to them.
+    pub unclaimed: BTreeSet<Place>,
+    /// The ServiceRegistries of the former places, by name.
+    pub former_registries: BTreeMap<String, Arc<ServiceRegistry>>,
+    /// The reason why the records under the name are not known, if they are not.
+    pub registry_failure: Option<RegistryError>,
+    pub checkpoint: Checkpoint,
+}
+
+impl Observed {
+    /// Whether the RegisteredService was deleted. One that cannot be read is there.
+    pub fn is_gone(&self) -> bool {
+        self.object.is_none() && self.unreadable.is_none()
+    }
+
+    /// The object to which the status and Events belong.
+    pub fn shown(&self) -> Option<&Arc<RegisteredService>> {
+        self.object.as_ref().or(self.nameless.as_ref())
+    }
+
+    /// The start of the hold that the status reports.
+    pub fn held_since(&self) -> Option<Timestamp> {
+        held_since(&self.object.as_ref()?.status.as_ref()?.conditions)
+    }
+
+    /// The hash that the annotation on the RegisteredService approves.
+    pub fn approval(&self) -> Option<&str> {
+        let annotations = self.object.as_ref()?.metadata.annotations.as_ref()?;
+        annotations.get(APPROVE_DELETIONS).map(String::as_str)
+    }
+}

@@ -1,0 +1,196 @@
+//! Places: where a RegisteredService has records, and which ServiceRegistry may write them.
+//!
+//! A place is an etcd, a keyspace and a name. Without a common prefix several ServiceRegistries have one keyspace and
+//! see records of each other. Owns the rule that a record belongs to the ServiceRegistry to which its RegisteredService
+//! refers, and otherwise to the one on whose lease it hangs: that one withdraws it, and no other one does. Refuses to
+//! say what becomes of a former place, which the validation does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, InstanceAddr, Owner, Record, RegistryName};
+use twinspan_core::plan::departure::held::HeldDeletions;
+use twinspan_core::plan::departure::registry_guard::REGISTRY_MIN;
+use twinspan_core::plan::service::{RegistryFacts, Snapshot, Vanished, ViewState, ready_in};
+
+use super::observed::Observed;
+use crate::cluster::view::ClusterView;
+use crate::controllers::views::Views;
+use crate::registry::handle::RegistryHandle;
+
+/// The claim to an own record that a ServiceRegistry sees, where its RegisteredService refers to another place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Claim {
+    /// The ServiceRegistry that sees it.
+    Ours,
+    /// The ServiceRegistry that wrote it is gone, or leads to another etcd: any one that sees it may withdraw it.
+    Nobody,
+    /// Another ServiceRegistry.
+    Another,
+}
+
+/// The claims to the own records that one ServiceRegistry sees.
+pub(super) struct Claims {
+    handle: Arc<RegistryHandle>,
+    /// Every other session with the same keys in the same etcd.
+    others: Vec<Arc<RegistryHandle>>,
+    /// The ServiceRegistry to which the RegisteredService refers has no session: whatever nobody claims may be its own.
+    awaits_a_session: bool,
+}
+
+impl Claims {
+    pub(super) fn of(views: &Views, handle: &Arc<RegistryHandle>, observed: &Observed) -> Self {
+        let mut others = views.registries.all();
+        others.retain(|other| !Arc::ptr_eq(other, handle) && have_one_keyspace(views, handle, other));
+        let named = observed.object.as_ref().filter(|_| observed.registry.is_some());
+        let named = named.map(|object| &object.spec.registry_ref.name);
+        let awaits_a_session = named.is_some_and(|name| views.registries.get(name).is_none());
+        Self { handle: handle.clone(), others, awaits_a_session }
+    }
+
+    pub(super) fn of_record(&self, record: &Record) -> Claim {
+        if self.handle.layout.root().is_some() || self.handle.leases.is_ours(record.lease) {
+            return Claim::Ours;
+        }
+        let is_anothers = self.others.iter().any(|other| other.leases.is_ours(record.lease));
+        if is_anothers || self.awaits_a_session { Claim::Another } else { Claim::Nobody }
+    }
+}
+
+/// Whether both have the same keys in one etcd, as two ServiceRegistries without a common prefix have: they work side
+/// by side, each for its own names, and a record has one place for both.
+pub(super) fn have_one_keyspace(views: &Views, a: &RegistryHandle, b: &RegistryHandle) -> bool {
+    // Of two sessions with an endpoint in common, one may have yet to meet the etcd that answers there now.
+    let is_one_etcd =
+        || may_be_one_etcd(known_etcd(a), known_etcd(b)) || views.registries.have_an_endpoint_in_common(a, b);
+    a.has_same_keys(b) && is_one_etcd()
+}
+
+/// Before an etcd has ever answered it may be the other one: what may be the place of a record is no former place.
+fn may_be_one_etcd(a: Option<u64>, b: Option<u64>) -> bool {
+    // An etcd that tells no cluster ID may be any.
+    a.zip(b).is_none_or(|(a, b)| a == b && a != 0)
+}
+
+/// The cluster ID of the etcd that answered last, this process or one before it.
+fn known_etcd(handle: &RegistryHandle) -> Option<u64> {
+    handle.etcd().or_else(|| handle.view().last_known().map(|known| known.etcd))
+}
+
+pub(super) fn registry_facts(
+    handle: &RegistryHandle,
+    owner: Owner,
+    registry_name: Option<RegistryName>,
+    mut snapshot: Snapshot,
+) -> RegistryFacts {
+    if !handle.is_sole() {
+        // Records that look like ours may belong to another ServiceRegistry.
+        snapshot.state = ViewState::Unknown;
+    }
+    let orphan_grace_until = handle.fence.as_ref().and_then(|fence| fence.orphan_grace_until());
+    let (name, layout) = (handle.name.clone(), handle.layout.clone());
+    RegistryFacts { name, layout, owner, registry_name, orphan_grace_until, vanished: None, snapshot }
+}
+
+/// The records that an object leaves behind that is gone in a registry; `None` if it was hardly lost with many others.
+fn vanished(views: &Views, view: &ClusterView, claims: &Claims, observed: &Observed) -> Option<Vanished> {
+    let handle = &claims.handle;
+    let (key, env, kept) = (&observed.facts.key, &views.env, handle.kept.hold());
+    let deleted = observed.is_gone() && views.registries.get(&handle.name).is_some();
+    if kept.is_none() && !(deleted && may_be_many(view, handle)) {
+        return None;
+    }
+    let mut found = Vanished::default();
+    let held_export = |names: &BTreeSet<String>, export: &BTreeSet<InstanceAddr>| {
+        HeldDeletions { export: export.clone(), ..HeldDeletions::default() }.of_names(names).export
+    };
+    let owned = {
+        let registry = handle.view();
+        let ours = registry.owned_by(key).filter(|record| claims.of_record(record) != Claim::Another);
+        ours.flat_map(|record| record.endpoint_addresses().next()).collect()
+    };
+    found.ready = ready_in(view.slices.of_namespace(&key.namespace), &owned);
+    found.ready.extend(owned.iter().filter(|addr| view.end_is_unseen(addr.ip())));
+    if kept.is_some() {
+        return Some(Vanished { hold: kept, ..found });
+    }
+    found.remaining = Some(view.staying_in(&handle.name).count());
+    let (hold, let_go) = views.guards.hold_of_gone(&handle.name, key, env);
+    found.hold = hold;
+    found.let_go = held_export(&let_go, &found.ready);
+    found.approved = held_export(&views.guards.released(&handle.name, key), &found.ready);
+    Some(found)
+}
+
+/// Whether the registry has, or had, so many RegisteredServices that its guard may ever hold what they leave behind.
+fn may_be_many(view: &ClusterView, handle: &RegistryHandle) -> bool {
+    let remaining = view.staying_in(&handle.name).take(REGISTRY_MIN).count();
+    let gone = handle.owners().into_iter().filter(|owner| !view.stays(owner));
+    remaining + gone.take(REGISTRY_MIN - remaining).count() >= REGISTRY_MIN
+}
+
+/// Whether a ServiceRegistry is gone and its session does not know yet: then nobody has decided whether it was lost
+/// with many other objects, and nothing may be withdrawn.
+fn is_undecided(views: &Views, view: &ClusterView, handle: &RegistryHandle) -> bool {
+    let stays = view.service_registries.get(&handle.name).is_some_and(|o| o.metadata.deletion_timestamp.is_none());
+    !stays && views.registries.get(&handle.name).is_some()
+}
+
+/// Reads the places in a registry that the RegisteredService no longer refers to: the names under which it has records
+/// there, and the one from which it exported or imported last. `current` is its name there, if it has its place there.
+pub(super) fn read_former(
+    views: &Views,
+    cluster: &ClusterView,
+    claims: &Claims,
+    current: Option<&RegistryName>,
+    observed: &mut Observed,
+) {
+    let handle = &claims.handle;
+    let owner = &Owner { cluster_id: handle.cluster_id.clone(), service: observed.facts.key.clone() };
+    let vanished = vanished(views, cluster, claims, observed);
+    let undecided = is_undecided(views, cluster, handle);
+    let view = handle.view();
+    if observed.is_gone() {
+        let mut snapshot = view.snapshot_of_owner(owner);
+        snapshot.under_other_names.retain(|_, record| claims.of_record(record) != Claim::Another);
+        if !snapshot.under_other_names.is_empty() {
+            snapshot.state = if undecided { ViewState::Unknown } else { snapshot.state };
+            drop(view);
+            let facts = registry_facts(handle, owner.clone(), None, snapshot);
+            observed.facts.former.push(RegistryFacts { vanished, ..facts });
+        }
+        return;
+    }
+    let mut names: BTreeMap<RegistryName, Claim> = BTreeMap::new();
+    for record in view.owned_by(&owner.service) {
+        let name = handle.layout.split_key(&record.key).and_then(|(name, _)| std::str::from_utf8(name).ok());
+        let Some(name) = name.and_then(|name| RegistryName::new(name).ok()) else { continue };
+        let claim = claims.of_record(record);
+        let known = names.entry(name).or_insert(claim);
+        *known = claim.min(*known);
+    }
+    let slices = observed.facts.cluster.our_slices.iter();
+    let sources = slices.filter_map(|slice| slice.annotations.get(IMPORTED_FROM_ANNOTATION));
+    for source in sources.chain([&observed.checkpoint.planned.source]) {
+        let name = source.split_once('/').filter(|(registry, _)| *registry == handle.name);
+        names.extend(name.and_then(|(_, name)| Some((RegistryName::new(name).ok()?, Claim::Ours))));
+    }
+    let former = names.into_iter().filter(|(name, claim)| Some(name) != current && *claim != Claim::Another);
+    let places: Vec<(RegistryName, Claim, Snapshot)> = former
+        .map(|(name, claim)| {
+            let mut snapshot = view.snapshot(&name, owner);
+            // Records under other names have places of their own.
+            snapshot.under_other_names.clear();
+            snapshot.state = if undecided { ViewState::Unknown } else { snapshot.state };
+            (name, claim, snapshot)
+        })
+        .collect();
+    drop(view);
+    for (name, claim, snapshot) in places {
+        let facts = registry_facts(handle, owner.clone(), Some(name), snapshot);
+        if claim == Claim::Nobody {
+            observed.unclaimed.insert(facts.place());
+        }
+        observed.facts.former.push(RegistryFacts { vanished: vanished.clone(), ..facts });
+    }
+}
