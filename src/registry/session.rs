@@ -188,6 +188,9 @@ impl Session {
             search_again: None,
         };
         let affected = session.catch_up().await?;
+        if session.followed.is_empty() && session.least_revision > 0 {
+            session.handle.view().listed_nothing(session.cluster_id, session.least_revision);
+        }
         if session.handle.layout.root().is_some() {
             session.handle.set_records_known();
         } else {

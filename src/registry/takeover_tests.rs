@@ -4,7 +4,7 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::sync::mpsc;
 use twinspan_core::codec::{Format, Layout};
-use twinspan_core::model::ServiceKey;
+use twinspan_core::model::{RegistryName, ServiceKey};
 use twinspan_core::plan::RecordOp;
 use twinspan_core::plan::service::Incarnation;
 
@@ -35,11 +35,15 @@ fn replica_as(server: &FakeEtcd, name: &str, leadership: Leadership) -> Replica 
 }
 
 fn replica_with(server: &FakeEtcd, leadership: Leadership, lease_history: LeaseHistory) -> Replica {
+    replica_at(Layout::new(Format::Kitex, "p"), server, leadership, lease_history)
+}
+
+fn replica_at(layout: Layout, server: &FakeEtcd, leadership: Leadership, lease_history: LeaseHistory) -> Replica {
     let (sender, events) = mpsc::unbounded_channel();
     let identity = Identity {
         uid: "u".into(),
         cluster_id: "c1".into(),
-        layout: Layout::new(Format::Kitex, "p"),
+        layout,
         ttl_seconds: 60,
         fence_prefix: Some("twinspan/".into()),
     };
@@ -351,6 +355,36 @@ async fn a_lost_incarnation_key_is_not_created_before_the_session_has_judged() {
     assert_eq!(a.handle.view().incarnation(), Incarnation::RolledBack);
     assert_eq!(server.records().len(), 3, "the epoch and the incarnation are there again");
     a.stop.cancel();
+}
+
+/// Without a prefix, and as long as no RegisteredService refers to it, there is nothing to list.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_has_nothing_to_list_judges_by_the_keys_of_the_fence() {
+    for emptied in [false, true] {
+        let server = FakeEtcd::new();
+        let a = replica_at(Layout::new(Format::Kitex, ""), &server, Leadership::none(), LeaseHistory::alone("a"));
+        a.lead();
+        a.holds_epoch("1/a").await;
+        let backup = server.backup();
+        a.handle.set_registered([RegistryName::new("echo").unwrap()].into());
+        (0..30).for_each(|n| server.put("/echo/10.0.0.9:80", &format!("{n}"), LeaseId::NONE));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        a.handle.set_registered([].into());
+        if emptied {
+            server.replace_with_empty();
+        } else {
+            server.restore(&backup);
+        }
+        a.leadership.lost();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        a.lead();
+        a.holds_epoch("2/a").await;
+        assert_ne!(a.handle.view().incarnation(), Incarnation::AsItWas, "emptied: {emptied}");
+        let requests = server.calls("status");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(server.calls("status") < requests + 10, "one session goes on: only its signs of life");
+        a.stop.cancel();
+    }
 }
 
 #[tokio::test(start_paused = true)]

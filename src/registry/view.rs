@@ -189,10 +189,7 @@ impl RegistryView {
             let mut outdated = self.records.ranges();
             outdated.retain(|range| !self.listed.contains(range));
             outdated.insert(range.clone());
-            self.incarnation.set_outdated(outdated);
-            // The other incarnation's revisions cannot be compared with known ones.
-            self.tombstones.clear();
-            (self.revision, self.answered) = (listing.revision, 0);
+            self.begin_anew_at(listing.revision, outdated);
         }
         let another = self.incarnation.renew(range);
         let newer = |revision: Revision| !another && revision > listing.revision;
@@ -236,6 +233,22 @@ impl RegistryView {
         self.state = ViewState::Fresh;
         self.departures.forget(now);
         affected
+    }
+
+    /// The session has nothing to list: the keys of the fence, read at this revision, are all that it sees of the
+    /// registry before anything is written there.
+    pub fn listed_nothing(&mut self, cluster_id: u64, revision: Revision) {
+        if self.incarnation.listed(cluster_id, revision, self.revision) {
+            self.begin_anew_at(revision, self.records.ranges());
+        }
+        self.revision = self.revision.max(revision);
+    }
+
+    /// The registry came back as an older or another one, whose revisions cannot be compared with known ones.
+    fn begin_anew_at(&mut self, revision: Revision, outdated: BTreeSet<Range>) {
+        self.incarnation.set_outdated(outdated);
+        self.tombstones.clear();
+        (self.revision, self.answered) = (revision, 0);
     }
 
     /// True if the list proves a rollback.
