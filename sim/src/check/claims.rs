@@ -135,6 +135,19 @@ pub fn check(world: &World, log: &[Sent]) -> Vec<Violation> {
     violations
 }
 
+/// The counter of an epoch.
+fn counter(epoch: &[u8]) -> Option<u64> {
+    String::from_utf8_lossy(epoch).split_once('/').and_then(|(counter, _)| counter.parse().ok())
+}
+
+/// Whether the epoch that a clone raised stops a leader who raised this counter before. A lower one does not: a backup
+/// had brought an older epoch back, above which the clone raised its own, and nobody can tell that from the epoch of an
+/// earlier leader of this cluster. The leader raises its own again, and the clone meets a higher epoch and stands back
+/// (§5.4 of the design, and `every_case` of `core/src/plan/fence.rs`).
+fn stops(clones: &[u8], own: u64) -> bool {
+    counter(clones).is_none_or(|clones| clones >= own)
+}
+
 /// A leader that a clone displaced does not raise the epoch over it by itself.
 fn over_clones(world: &World, leases: &BTreeMap<&str, Lease>) -> Vec<Violation> {
     let mut violations = Vec::new();
@@ -144,8 +157,9 @@ fn over_clones(world: &World, leases: &BTreeMap<&str, Lease>) -> Vec<Violation> 
             String::from_utf8_lossy(&record.value).split_once('/').map(|(_, holder)| holder.to_owned())
         };
         let mut displaced: Option<(String, Duration, Vec<u8>)> = None;
-        // When an epoch was raised last, and by whom.
+        // When an epoch was raised last, and the counter of the last one that each process raised.
         let mut raised = Duration::ZERO;
+        let mut counters: BTreeMap<&str, u64> = BTreeMap::new();
         for change in world.registry_history().iter().filter(|change| change.key == key) {
             let before = change.before.as_ref().and_then(holder).unwrap_or_default();
             if change.author == CLONE {
@@ -154,7 +168,12 @@ fn over_clones(world: &World, leases: &BTreeMap<&str, Lease>) -> Vec<Violation> 
                 continue;
             }
             let term = std::mem::replace(&mut raised, change.time);
+            let own = change.after.as_ref().and_then(|after| counter(&after.value)).unwrap_or_default();
+            let own = counters.insert(&change.author, own).unwrap_or_default();
             let Some((by, since, epoch)) = displaced.take() else { continue };
+            if !stops(&epoch, own) {
+                continue;
+            }
             // One that lost its claim in between begins a term, as a successor does.
             let leads = leases.get(cluster.name.as_str()).is_some_and(|lease| lease.kept(&by, term, change.time));
             let approved = cluster.kube.changes(0).iter().any(|object| {
@@ -199,6 +218,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_an_epoch_that_is_no_lower_than_the_own_one_stops_a_leader() {
+        assert!(stops(b"5/clone", 4) && stops(b"4/clone", 4) && stops(b"1/clone", 0));
+        assert!(!stops(b"2/clone", 4));
+    }
 
     #[test]
     fn requests_of_two_registered_services_have_other_owners() {
