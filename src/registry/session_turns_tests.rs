@@ -198,7 +198,8 @@ async fn a_process_that_slept_for_less_asks_and_waits_for_no_more_than_is_left()
     tokio::time::advance(SILENCE * 3 / 2).await;
     tokio::time::sleep(SILENCE / 2 - Duration::from_millis(100)).await;
     assert_eq!(bench.snapshot().state, ViewState::Fresh);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // The session has ended, and begins again 125 ms later at the earliest.
+    tokio::time::sleep(Duration::from_millis(120)).await;
     assert_eq!(bench.snapshot().state, ViewState::Stale);
     bench.stop.cancel();
 }
