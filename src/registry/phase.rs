@@ -42,6 +42,8 @@ pub struct SessionStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Concerned {
     /// Every RegisteredService, and the ServiceRegistry.
+    All,
+    /// The RegisteredServices alone: the ServiceRegistry tells of this kind of failure already.
     Services,
     Registry,
     Nobody,
@@ -54,17 +56,18 @@ impl SessionStatus {
         let concerned = match (&self.phase, &phase) {
             (_, Phase::Watching) => {
                 self.told_failure = None;
-                Concerned::Services
+                Concerned::All
             }
             (Phase::Watching, _) | (_, Phase::Connecting | Phase::Listing) => Concerned::Registry,
             (before, Phase::Failed(error)) => {
                 let label = error.label();
-                if self.told_failure.replace(label) != Some(label) {
-                    Concerned::Services
-                } else if matches!(before, Phase::Failed(known) if known.label() == label) {
-                    Concerned::Nobody
-                } else {
-                    Concerned::Registry
+                let repeats = matches!(before, Phase::Failed(known) if known.label() == label);
+                let is_news = self.told_failure.replace(label) != Some(label);
+                match (is_news, repeats) {
+                    (true, false) => Concerned::All,
+                    (true, true) => Concerned::Services,
+                    (false, false) => Concerned::Registry,
+                    (false, true) => Concerned::Nobody,
                 }
             }
         };
@@ -83,16 +86,16 @@ mod tests {
         let away = || Phase::Failed(RegistryError::Unreachable("etcd".into()));
         let other = || Phase::Failed(RegistryError::Panicked("session".into()));
         for (phase, concerned) in [
-            (away(), Concerned::Services),
+            (away(), Concerned::All),
             (away(), Concerned::Nobody),
-            (other(), Concerned::Services),
+            (other(), Concerned::All),
             (Phase::Listing, Concerned::Registry),
             (other(), Concerned::Registry),
             (Phase::Listing, Concerned::Registry),
-            (Phase::Watching, Concerned::Services),
+            (Phase::Watching, Concerned::All),
             (away(), Concerned::Registry),
             (Phase::Listing, Concerned::Registry),
-            (Phase::Watching, Concerned::Services),
+            (Phase::Watching, Concerned::All),
             (away(), Concerned::Registry),
             (away(), Concerned::Services),
             (away(), Concerned::Nobody),
