@@ -173,21 +173,16 @@ impl Router {
                 self.send(Command::Report(registry));
             }
             RegistryEvent::Status { registry } => self.send(Command::Report(registry)),
-            RegistryEvent::Services { registry } => self.enqueue_registry(&registry),
             RegistryEvent::State { registry } => {
                 // A status may have come while the session began.
                 self.tell_session(&registry);
-                self.enqueue_registry(&registry);
+                // A session may begin before the view is complete, and no pass.
+                if self.views.cluster().unsynced().is_empty() {
+                    self.enqueuer.enqueue_round(self.views.cluster().index.of_registry(&registry));
+                    self.enqueue_owners(&registry);
+                }
                 self.send(Command::Report(registry));
             }
-        }
-    }
-
-    /// Enqueues everything of a registry. A session may begin before the view is complete, and no pass.
-    fn enqueue_registry(&self, registry: &str) {
-        if self.views.cluster().unsynced().is_empty() {
-            self.enqueuer.enqueue_round(self.views.cluster().index.of_registry(registry));
-            self.enqueue_owners(registry);
         }
     }
 

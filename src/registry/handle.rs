@@ -37,8 +37,6 @@ pub enum RegistryEvent {
     Affected { registry: String, affected: Affected, by: Option<ServiceKey> },
     /// Only the status of the ServiceRegistry changed; no RegisteredService has to be reconciled.
     Status { registry: String },
-    /// Connecting again failed, too: every RegisteredService has to be reconciled.
-    Services { registry: String },
     /// The view became fresh or stale, or counts changed: every RegisteredService has to be reconciled.
     State { registry: String },
 }
@@ -405,8 +403,7 @@ impl RegistryHandle {
         let mut concerned = Concerned::Nobody;
         self.status.send_modify(|status| concerned = status.enter(phase));
         match concerned {
-            Concerned::All => self.requeue_all(),
-            Concerned::Services => self.send(RegistryEvent::Services { registry: self.name.clone() }),
+            Concerned::Services => self.requeue_all(),
             Concerned::Registry => self.report(),
             Concerned::Nobody => {}
         }

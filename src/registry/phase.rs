@@ -42,8 +42,6 @@ pub struct SessionStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Concerned {
     /// Every RegisteredService, and the ServiceRegistry.
-    All,
-    /// The RegisteredServices alone: the ServiceRegistry tells of this kind of failure already.
     Services,
     Registry,
     Nobody,
@@ -56,18 +54,17 @@ impl SessionStatus {
         let concerned = match (&self.phase, &phase) {
             (_, Phase::Watching) => {
                 self.told_failure = None;
-                Concerned::All
+                Concerned::Services
             }
             (Phase::Watching, _) | (_, Phase::Connecting | Phase::Listing) => Concerned::Registry,
             (before, Phase::Failed(error)) => {
                 let label = error.label();
-                let repeats = matches!(before, Phase::Failed(known) if known.label() == label);
-                let is_news = self.told_failure.replace(label) != Some(label);
-                match (is_news, repeats) {
-                    (true, false) => Concerned::All,
-                    (true, true) => Concerned::Services,
-                    (false, false) => Concerned::Registry,
-                    (false, true) => Concerned::Nobody,
+                if self.told_failure.replace(label) != Some(label) {
+                    Concerned::Services
+                } else if matches!(before, Phase::Failed(known) if known.label() == label) {
+                    Concerned::Nobody
+                } else {
+                    Concerned::Registry
                 }
             }
         };
@@ -86,16 +83,16 @@ mod tests {
         let away = || Phase::Failed(RegistryError::Unreachable("etcd".into()));
         let other = || Phase::Failed(RegistryError::Panicked("session".into()));
         for (phase, concerned) in [
-            (away(), Concerned::All),
+            (away(), Concerned::Services),
             (away(), Concerned::Nobody),
-            (other(), Concerned::All),
+            (other(), Concerned::Services),
             (Phase::Listing, Concerned::Registry),
             (other(), Concerned::Registry),
             (Phase::Listing, Concerned::Registry),
-            (Phase::Watching, Concerned::All),
+            (Phase::Watching, Concerned::Services),
             (away(), Concerned::Registry),
             (Phase::Listing, Concerned::Registry),
-            (Phase::Watching, Concerned::All),
+            (Phase::Watching, Concerned::Services),
             (away(), Concerned::Registry),
             (away(), Concerned::Services),
             (away(), Concerned::Nobody),
