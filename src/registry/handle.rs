@@ -22,13 +22,43 @@ use super::health::Health;
 use super::incarnation::LastKnown;
 use super::kept::Kept;
 use super::leases::LeasePool;
-use super::phase::{Concerned, Phase, SessionStatus};
 use super::records::Affected;
 use super::settling::Settling;
 use super::taken_names::TakenNames;
 use super::verified::{AuditState, WatchProgress};
 use super::view::RegistryView;
 use super::{Fence, Registry, RegistryError, Result, ServerStatus};
+
+/// The phase of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Connecting,
+    Listing,
+    Watching,
+    /// Waiting to connect again.
+    Failed(RegistryError),
+}
+
+impl Phase {
+    /// Bounded, for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Listing => "listing",
+            Self::Watching => "watching",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// The last facts about a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionStatus {
+    pub phase: Phase,
+    pub server: Option<ServerStatus>,
+    /// The revision of the last list; 0 until this session has listed everything.
+    pub revision_at_last_session: Revision,
+}
 
 /// A change of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +157,7 @@ impl RegistryHandle {
         before: Option<LastKnown>,
         events: mpsc::UnboundedSender<RegistryEvent>,
     ) -> Arc<Self> {
-        let status = SessionStatus::default();
+        let status = SessionStatus { phase: Phase::Connecting, server: None, revision_at_last_session: 0 };
         let Identity { cluster_id, layout, ttl_seconds, fence_prefix, .. } = identity;
         let leases = LeasePool::new(cluster_id, name, layout, *ttl_seconds);
         let mut view = RegistryView::new(layout.clone(), cluster_id, before);
@@ -400,12 +430,14 @@ impl RegistryHandle {
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {
-        let mut concerned = Concerned::Nobody;
-        self.status.send_modify(|status| concerned = status.enter(phase));
-        match concerned {
-            Concerned::Services => self.requeue_all(),
-            Concerned::Registry => self.report(),
-            Concerned::Nobody => {}
+        // A repeated failure of the same kind must not requeue every service of the registry.
+        let again = match (&self.status.borrow().phase, &phase) {
+            (Phase::Failed(before), Phase::Failed(now)) => before.label() == now.label(),
+            _ => false,
+        };
+        self.status.send_modify(|status| status.phase = phase);
+        if !again {
+            self.send(RegistryEvent::State { registry: self.name.clone() });
         }
     }
 

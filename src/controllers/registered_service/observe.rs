@@ -23,8 +23,7 @@ use crate::api::RegisteredService;
 use crate::cluster::view::{ClusterView, Kind};
 use crate::controllers::views::Views;
 use crate::registry::RegistryError;
-use crate::registry::handle::RegistryHandle;
-use crate::registry::phase::Phase;
+use crate::registry::handle::{Phase, RegistryHandle};
 
 #[cfg(test)]
 thread_local! {

@@ -27,8 +27,7 @@ use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
 use crate::registry::RegistryError;
 use crate::registry::guards::RegistryHold;
-use crate::registry::handle::RegistryHandle;
-use crate::registry::phase::Phase;
+use crate::registry::handle::{Phase, RegistryHandle};
 
 /// Wait between two looks at a hold of an earlier process that has not gone on yet.
 const RESUMES: Duration = Duration::from_secs(10);
