@@ -41,22 +41,8 @@ pub fn scenario(name: &str) -> Plan {
             (ops, json!({"import": {"onExpiry": "Remove"}, "deletionGuard": {"holdSeconds": 60}}), 20)
         }
     };
-    let size = Size {
-        clusters: 1,
-        replicas: 2,
-        services: 1,
-        servers: 1,
-        members: 1,
-        vms: 2,
-        pods: 2,
-        shuffle: 0,
-        control: None,
-        bare: false,
-        password: false,
-        audited: false,
-    };
     let storm = Duration::from_secs(seconds + AFTERWARDS);
-    Plan { seed: 1, size, spec, storm, ops, core: false, moment: None, rests: false }
+    Plan { seed: 1, size: Size::SCENE, spec, storm, ops, core: false, moment: None, rests: false }
 }
 
 /// Every run of a scenario, by name: each fault at each message of the replica that leads in it, until the scenario

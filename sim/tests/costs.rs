@@ -14,20 +14,7 @@ use twinspan_sim::plan::{Op, Size};
 use twinspan_sim::run::{begin, stage};
 use twinspan_sim::world::World;
 
-const SIZE: Size = Size {
-    clusters: 1,
-    replicas: 1,
-    services: 6,
-    servers: 1,
-    members: 1,
-    vms: 12,
-    pods: 3,
-    shuffle: 0,
-    control: None,
-    bare: false,
-    password: false,
-    audited: false,
-};
+const SIZE: Size = Size { replicas: 1, services: 6, vms: 12, pods: 3, ..Size::SCENE };
 /// Statuses and Events follow what they tell of.
 const REST: Duration = Duration::from_secs(90);
 /// The rows behind this heading: a change, and the number of requests of each column.

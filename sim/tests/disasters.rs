@@ -13,20 +13,7 @@ use twinspan_sim::run::{begin, equal_within, stage};
 use twinspan_sim::world::keys::PREFIX;
 use twinspan_sim::world::{NAMESPACE, REGISTRY, World, service_name};
 
-const SIZE: Size = Size {
-    clusters: 1,
-    replicas: 2,
-    services: 1,
-    servers: 1,
-    members: 1,
-    vms: 4,
-    pods: 3,
-    shuffle: 0,
-    control: None,
-    bare: false,
-    password: false,
-    audited: false,
-};
+const SIZE: Size = Size { vms: 4, pods: 3, ..Size::SCENE };
 /// Time for both sides to be equal again.
 const SOON: Duration = Duration::from_secs(100);
 

@@ -18,7 +18,7 @@ impl<K, T> Default for Groups<K, T> {
 }
 
 #[derive(Debug)]
-pub enum Group<T> {
+enum Group<T> {
     One(T),
     Many(BTreeSet<T>),
 }

@@ -2,7 +2,8 @@
 //!
 //! - [`view`]: the in-memory picture of the cluster, with [`pods`] by address, [`services`] by owner, [`slices`] by
 //!   Service and owner, and the cluster's own [`networks`].
-//! - [`index`] and [`interest`]: the RegisteredServices that a change affects. [`groups`]: the form of both.
+//! - [`index`] and [`interest`]: the RegisteredServices that a change affects. [`groups`]: the form
+//!   of most indexes.
 //! - [`watch`]: keeps the view true; [`kinds`]: the effect of each kind on it.
 //! - [`convert`]: API objects ↔ the model's nouns.
 //! - [`writer`]: slices and Services, each under the claim to lead.

@@ -8,7 +8,7 @@
 use crate::cluster::view::{Kind, SILENT_AFTER};
 use crate::controllers::views::Views;
 use crate::leadership::Leadership;
-use crate::registry::handle::Phase;
+use crate::registry::phase::Phase;
 use crate::telemetry::admin::{Part, PartState};
 
 /// Every part, in a fixed order.

@@ -22,43 +22,13 @@ use super::health::Health;
 use super::incarnation::LastKnown;
 use super::kept::Kept;
 use super::leases::LeasePool;
+use super::phase::{Phase, SessionStatus};
 use super::records::Affected;
 use super::settling::Settling;
 use super::taken_names::TakenNames;
 use super::verified::{AuditState, WatchProgress};
 use super::view::RegistryView;
 use super::{Fence, Registry, RegistryError, Result, ServerStatus};
-
-/// The phase of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Phase {
-    Connecting,
-    Listing,
-    Watching,
-    /// Waiting to connect again.
-    Failed(RegistryError),
-}
-
-impl Phase {
-    /// Bounded, for metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Listing => "listing",
-            Self::Watching => "watching",
-            Self::Failed(_) => "failed",
-        }
-    }
-}
-
-/// The last facts about a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionStatus {
-    pub phase: Phase,
-    pub server: Option<ServerStatus>,
-    /// The revision of the last list; 0 until this session has listed everything.
-    pub revision_at_last_session: Revision,
-}
 
 /// A change of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -493,12 +463,5 @@ impl RegistryHandle {
     /// Whether both would have the same keys in one etcd, without a common prefix.
     pub fn has_same_keys(&self, other: &Self) -> bool {
         self.layout.root().is_none() && self.layout.same_keyspace(&other.layout) && self.cluster_id == other.cluster_id
-    }
-
-    /// Whether there are own records that nobody else has to withdraw: without a common prefix, those on our leases.
-    pub fn has_own_records(&self) -> bool {
-        let view = self.view();
-        let ours = |lease| self.layout.root().is_some() || self.leases.is_ours(lease);
-        view.owners().any(|owner| view.owned_by(owner).any(|record| ours(record.lease)))
     }
 }

@@ -4,7 +4,7 @@
 //!   session.
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
 //!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
-//!   `silence`: until when its watch counts.
+//!   `silence`: until when its watch counts; [`phase`]: how far it is.
 //! - [`audit`]: compares the view with etcd from time to time, because watches have lost events; [`verified`]: what
 //!   is known of the last ones.
 //! - `look_ups`: how a departed record went, by its lease.
@@ -40,6 +40,7 @@ pub mod leases;
 mod look_ups;
 pub mod orphans;
 mod outcomes;
+pub mod phase;
 mod reached;
 pub mod records;
 pub mod refused_writes;

@@ -21,7 +21,8 @@ use twinspan_core::model::Revision;
 use twinspan_core::plan::service::Incarnation;
 
 use super::fence::FenceKeys;
-use super::handle::{Names, Phase, RegistryHandle};
+use super::handle::{Names, RegistryHandle};
+use super::phase::Phase;
 use super::records::Affected;
 use super::silence::Silence;
 use super::verified::WatchProgress;

@@ -10,8 +10,9 @@ use twinspan_core::plan::departure::Evidence;
 use super::*;
 use crate::leadership::Leadership;
 use crate::registry::commits::WriteReport;
-use crate::registry::handle::{Identity, RegistryEvent, SessionStatus};
+use crate::registry::handle::{Identity, RegistryEvent};
 use crate::registry::keepalive;
+use crate::registry::phase::SessionStatus;
 use crate::registry::testing::{FakeEtcd, Faults};
 use twinspan_core::plan::service::{Snapshot, ViewState};
 

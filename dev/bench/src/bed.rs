@@ -71,7 +71,7 @@ impl Shape {
         self.services * self.instances
     }
 
-    /// Its part of the name of a scenario.
+    /// The part of the name of a scenario that tells the size.
     pub fn label(self) -> String {
         match self.instances {
             INSTANCES => self.services.to_string(),
@@ -182,7 +182,7 @@ impl Bed {
         Ok(())
     }
 
-    /// Its log is that of the chart, not that of a failed story.
+    /// Starts a replica. The log is that of the chart, not that of a failed story.
     fn replica(&self) -> Result<Twinspan> {
         let env = vec![("RUST_LOG".to_owned(), "info,kube_client=off".to_owned())];
         self.testbed.start_twinspan(&self.binary, &TwinspanOptions { env, ..TwinspanOptions::default() })

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep};
 use twinspan_testbed::{Etcd, Link, next_v4};
@@ -52,6 +52,7 @@ pub async fn run(run: &mut Run) -> Result<()> {
         }
     }
     other.link.delay(Duration::ZERO);
+    ensure!(!churn.is_finished(), "the changes in the slow registry ended early");
     churn.abort();
     latency::report(run, &format!("a registry with +{} ms", SLOW.as_millis()), &found, SUBJECTS);
 

@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use etcd_client::DeleteOptions;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval};
@@ -74,6 +74,7 @@ pub async fn run(run: &mut Run, crowd: Crowd) -> Result<()> {
     latency::rounds(run, &format!("{scenario}, {} changes/s", crowd.rate), both).await?;
     let share = (process.cpu()? - cpu).as_secs_f64() / since.elapsed().as_secs_f64() * 100.0;
     let warned = warnings(&run.bed)? - warned;
+    ensure!(crowd.rate == 0 || !changes.is_finished(), "the changes of the other clusters ended early");
     changes.abort();
 
     let row = Row::new(&scenario, "ready after a restart", Bridge::Twinspan.label());

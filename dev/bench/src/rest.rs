@@ -87,7 +87,8 @@ async fn statuses_settle(twinspan: &Twinspan) -> Result<f64> {
 /// Waits until no Event is told any more.
 async fn events_settle(bed: &Bed) -> Result<()> {
     let (start, mut before, mut same) = (Instant::now(), None, 0);
-    while start.elapsed() < EVENTS && same < SAME {
+    while same < SAME {
+        ensure!(start.elapsed() < EVENTS, "Events are still told after {EVENTS:?}");
         let page = counters::of_apiserver(&bed.admin).await?;
         let told = counters::sum(&page, "apiserver_request_total", &["resource=\"events\""]);
         same = if before == Some(told) { same + 1 } else { 0 };

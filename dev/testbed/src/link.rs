@@ -1,4 +1,6 @@
 //! A connection that a test can cut, silence or slow down, to change what is beyond it unseen.
+//!
+//! Owns the bytes that are on their way. Refuses to know the protocol.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -49,6 +49,24 @@ pub struct Size {
     pub control: Option<Duration>,
 }
 
+impl Size {
+    /// The world of a scene: one cluster of two replicas, one service, and nothing special.
+    pub const SCENE: Self = Self {
+        clusters: 1,
+        replicas: 2,
+        services: 1,
+        servers: 1,
+        members: 1,
+        vms: 2,
+        pods: 2,
+        shuffle: 0,
+        bare: false,
+        password: false,
+        audited: false,
+        control: None,
+    };
+}
+
 /// An operation at a time since the storm began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timed {

@@ -13,7 +13,7 @@ use twinspan_core::plan::service::{self, Term};
 use crate::api::RegisteredService;
 use crate::api::conditions::{IMPORTED, find_true};
 
-/// The checkpoints by RegisteredService; clones share them. They are large, and a map leaves room between its entries.
+/// The checkpoints by RegisteredService; clones share them. Boxes, because a map keeps room for more than it has.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoints(Arc<Mutex<BTreeMap<ServiceKey, Box<Checkpoint>>>>);
 
@@ -47,6 +47,8 @@ pub struct Checkpoint {
     pub found: Option<Found>,
     /// Since when slices of ours wait that an unknown RegisteredService owns.
     pub strays_since: Option<Timestamp>,
+    /// Since when records that no session claims wait for a ServiceRegistry that has none yet.
+    pub unserved_since: Option<Timestamp>,
     /// Passes in a row whose writes to the cluster lost a race.
     pub lost_races: u32,
     /// Passes in a row that left groups of slices over. Each begins with another group.

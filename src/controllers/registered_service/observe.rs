@@ -23,7 +23,8 @@ use crate::api::RegisteredService;
 use crate::cluster::view::{ClusterView, Kind};
 use crate::controllers::views::Views;
 use crate::registry::RegistryError;
-use crate::registry::handle::{Phase, RegistryHandle};
+use crate::registry::handle::RegistryHandle;
+use crate::registry::phase::Phase;
 
 #[cfg(test)]
 thread_local! {
@@ -74,6 +75,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
         registry_failure: None,
         registry,
         unclaimed: BTreeSet::new(),
+        unserved_since: None,
         former_registries: BTreeMap::new(),
         unreadable_registries: view.unreadable_registries.clone(),
         ready_in_namespace: if nameless.is_some() { ready_in_namespace(&view, key) } else { BTreeSet::new() },
@@ -182,7 +184,7 @@ fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {
         let owner = Owner { cluster_id: handle.cluster_id.clone(), service: key.clone() };
         let is_current = current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &handle));
         let is_home = current.as_ref().is_some_and(|current| have_one_keyspace(views, current, &handle));
-        let claims = Claims::of(views, &handle, observed);
+        let claims = Claims::of(views, view, &handle, observed);
         read_former(views, view, &claims, name.as_ref().filter(|_| is_current || is_home), observed);
         if is_current {
             let Some(name) = name.clone() else { continue };

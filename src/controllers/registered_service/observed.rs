@@ -34,8 +34,10 @@ pub struct Observed {
     pub taken_by: Option<String>,
     /// Whether too many older RegisteredServices have the name.
     pub crowded_out: bool,
-    /// Former places whose records hang on a lease of no ServiceRegistry that is there: nothing is added to them.
+    /// Former places some of whose records hang on leases of others, or of no session: nothing is added to them.
     pub unclaimed: BTreeSet<Place>,
+    /// Since when records that no session claims wait for a ServiceRegistry that has none yet.
+    pub unserved_since: Option<Timestamp>,
     /// The ServiceRegistries of the former places, by name.
     pub former_registries: BTreeMap<String, Arc<ServiceRegistry>>,
     /// The reason why the records under the name are not known, if they are not.

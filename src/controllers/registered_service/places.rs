@@ -2,12 +2,14 @@
 //!
 //! A place is an etcd, a keyspace and a name. Without a common prefix several ServiceRegistries have one keyspace and
 //! see records of each other. Owns the rule that a record belongs to the ServiceRegistry to which its RegisteredService
-//! refers, and otherwise to the one on whose lease it hangs: that one withdraws it, and no other one does. Refuses to
-//! say what becomes of a former place, which the validation does.
+//! refers, and otherwise to the one on whose lease it hangs: that one withdraws it, and no other one does. Where no
+//! session knows the lease, any that sees the record withdraws what ended, once those that may yet begin had a minute.
+//! Refuses to say what becomes of a former place, which the validation does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, InstanceAddr, Owner, Record, RegistryName};
 use twinspan_core::plan::departure::held::HeldDeletions;
 use twinspan_core::plan::departure::registry_guard::REGISTRY_MIN;
@@ -23,7 +25,7 @@ use crate::registry::handle::RegistryHandle;
 pub(super) enum Claim {
     /// The ServiceRegistry that sees it.
     Ours,
-    /// The ServiceRegistry that wrote it is gone, or leads to another etcd: any one that sees it may withdraw it.
+    /// No session knows its lease: any ServiceRegistry that sees it may withdraw it.
     Nobody,
     /// Another ServiceRegistry.
     Another,
@@ -34,18 +36,33 @@ pub(super) struct Claims {
     handle: Arc<RegistryHandle>,
     /// Every other session with the same keys in the same etcd.
     others: Vec<Arc<RegistryHandle>>,
-    /// The ServiceRegistry to which the RegisteredService refers has no session: whatever nobody claims may be its own.
+    /// A ServiceRegistry has no session yet: what nobody claims may be its own.
     awaits_a_session: bool,
 }
 
+/// The time in which a ServiceRegistry gets a session, unless something is wrong with it. Records of instances that
+/// ended must not wait for a Secret that nobody may ever create.
+pub(super) const SERVED_WITHIN: SignedDuration = SignedDuration::from_secs(60);
+
 impl Claims {
-    pub(super) fn of(views: &Views, handle: &Arc<RegistryHandle>, observed: &Observed) -> Self {
+    pub(super) fn of(
+        views: &Views,
+        cluster: &ClusterView,
+        handle: &Arc<RegistryHandle>,
+        observed: &mut Observed,
+    ) -> Self {
         let mut others = views.registries.all();
         others.retain(|other| !Arc::ptr_eq(other, handle) && have_one_keyspace(views, handle, other));
-        let named = observed.object.as_ref().filter(|_| observed.registry.is_some());
-        let named = named.map(|object| &object.spec.registry_ref.name);
-        let awaits_a_session = named.is_some_and(|name| views.registries.get(name).is_none());
-        Self { handle: handle.clone(), others, awaits_a_session }
+        let mut claims = Self { handle: handle.clone(), others, awaits_a_session: false };
+        let key = &observed.facts.key;
+        let unclaimed = handle.view().owned_by(key).any(|record| claims.of_record(record) == Claim::Nobody);
+        if unclaimed && lacks_a_session(views, cluster) {
+            let now = views.env.now();
+            let since = observed.checkpoint.unserved_since.unwrap_or(now);
+            observed.unserved_since = Some(since);
+            claims.awaits_a_session = now < since + SERVED_WITHIN;
+        }
+        claims
     }
 
     pub(super) fn of_record(&self, record: &Record) -> Claim {
@@ -55,6 +72,12 @@ impl Claims {
         let is_anothers = self.others.iter().any(|other| other.leases.is_ours(record.lease));
         if is_anothers || self.awaits_a_session { Claim::Another } else { Claim::Nobody }
     }
+}
+
+/// Whether a ServiceRegistry that stays has no session.
+fn lacks_a_session(views: &Views, cluster: &ClusterView) -> bool {
+    let stay = cluster.service_registries.iter().filter(|(_, object)| object.metadata.deletion_timestamp.is_none());
+    stay.into_iter().any(|(name, _)| views.registries.get(name).is_none())
 }
 
 /// Whether both have the same keys in one etcd, as two ServiceRegistries without a common prefix have: they work side
@@ -161,34 +184,42 @@ pub(super) fn read_former(
         }
         return;
     }
-    let mut names: BTreeMap<RegistryName, Claim> = BTreeMap::new();
+    let mut names: BTreeMap<RegistryName, BTreeSet<Claim>> = BTreeMap::new();
     for record in view.owned_by(&owner.service) {
         let name = handle.layout.split_key(&record.key).and_then(|(name, _)| std::str::from_utf8(name).ok());
         let Some(name) = name.and_then(|name| RegistryName::new(name).ok()) else { continue };
-        let claim = claims.of_record(record);
-        let known = names.entry(name).or_insert(claim);
-        *known = claim.min(*known);
+        names.entry(name).or_default().insert(claims.of_record(record));
     }
     let slices = observed.facts.cluster.our_slices.iter();
     let sources = slices.filter_map(|slice| slice.annotations.get(IMPORTED_FROM_ANNOTATION));
     for source in sources.chain([&observed.checkpoint.planned.source]) {
         let name = source.split_once('/').filter(|(registry, _)| *registry == handle.name);
-        names.extend(name.and_then(|(_, name)| Some((RegistryName::new(name).ok()?, Claim::Ours))));
+        let name = name.and_then(|(_, name)| RegistryName::new(name).ok());
+        if let Some(name) = name {
+            names.entry(name).or_default().insert(Claim::Ours);
+        }
     }
-    let former = names.into_iter().filter(|(name, claim)| Some(name) != current && *claim != Claim::Another);
-    let places: Vec<(RegistryName, Claim, Snapshot)> = former
-        .map(|(name, claim)| {
+    let is_anothers = |of: &BTreeSet<Claim>| of.iter().all(|claim| *claim == Claim::Another);
+    let former = names.into_iter().filter(|(name, of)| Some(name) != current && !is_anothers(of));
+    let places: Vec<(RegistryName, BTreeSet<Claim>, Snapshot)> = former
+        .map(|(name, of)| {
             let mut snapshot = view.snapshot(&name, owner);
+            if of.contains(&Claim::Another) {
+                let is_own = |record: &Record| record.own(&handle.cluster_id) == Some(owner);
+                let keep = |record: &Record| !is_own(record) || claims.of_record(record) != Claim::Another;
+                Arc::make_mut(&mut snapshot.records).retain(|_, record| keep(record));
+            }
             // Records under other names have places of their own.
             snapshot.under_other_names.clear();
             snapshot.state = if undecided { ViewState::Unknown } else { snapshot.state };
-            (name, claim, snapshot)
+            (name, of, snapshot)
         })
         .collect();
     drop(view);
-    for (name, claim, snapshot) in places {
+    for (name, of, snapshot) in places {
         let facts = registry_facts(handle, owner.clone(), Some(name), snapshot);
-        if claim == Claim::Nobody {
+        // Nothing can be added where another one has the keys already.
+        if of.contains(&Claim::Another) || !of.contains(&Claim::Ours) {
             observed.unclaimed.insert(facts.place());
         }
         observed.facts.former.push(RegistryFacts { vanished: vanished.clone(), ..facts });

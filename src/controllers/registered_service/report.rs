@@ -19,6 +19,7 @@ use super::controller::Controller;
 use super::dry_run;
 use super::observe::Observed;
 use super::pass::{Pass, PassOutcome};
+use super::places::SERVED_WITHIN;
 use super::status;
 use super::validate::Validation;
 use crate::api::{RegisteredService, held_since};
@@ -171,6 +172,8 @@ impl Controller {
             return Action::RequeueAfter(PACE);
         }
         let again = (!applied.refused.is_empty()).then(|| refusals.next_attempt(now)).flatten();
+        let served = observed.unserved_since.map(|since| since + SERVED_WITHIN).filter(|at| *at > now);
+        let again = earlier(again, served);
         // No wait ends where nobody judges; a leadership begins with a pass over everything.
         match earlier(plan.requeue_at, again).filter(|_| observed.facts.term.is_some()) {
             Some(at) => Action::RequeueAfter(until(at, now)),
@@ -225,7 +228,7 @@ fn log(pass: &Pass<'_>) {
 fn next_checkpoint(observed: &Observed, plan: &Plan, applied: &Applied, now: Timestamp) -> Checkpoint {
     let last = &observed.checkpoint;
     let planned = plan.checkpoint(&observed.facts, &last.planned);
-    let mut checkpoint = Checkpoint { planned, ..last.clone() };
+    let mut checkpoint = Checkpoint { planned, unserved_since: observed.unserved_since, ..last.clone() };
     if let Some(directions) = &plan.directions {
         checkpoint.yielded.clone_from(&directions.import.yielded);
     }

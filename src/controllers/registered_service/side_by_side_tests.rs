@@ -1,6 +1,7 @@
 use twinspan_core::model::RegistryName;
 
-use super::bench::{bench_side_by_side, key};
+use super::bench::{Bench, bench_side_by_side, key};
+use crate::controllers::queue::Action;
 use crate::registry::ServerStatus;
 
 /// Without a common prefix two ServiceRegistries of one etcd follow names of their own, and may see each other's.
@@ -71,15 +72,63 @@ async fn what_is_left_behind_is_withdrawn_by_the_service_registry_on_whose_lease
 
 /// The ServiceRegistry exists, but nothing leads to its etcd: a Secret is missing, for example.
 #[tokio::test(start_paused = true)]
-async fn a_service_registry_without_a_session_leaves_its_records_to_no_other_one() {
+async fn records_of_a_service_registry_without_a_session_wait_for_it_and_then_what_ended_goes() {
     let mut bench = bench_side_by_side(&["main", "other"]).await;
     bench.ready(&["10.0.0.1", "10.0.0.3"]);
     bench.pass().await;
     let before = bench.etcd().records();
     bench.controller.views.registries.running().remove("main");
     bench.ready(&["10.0.0.1", "10.0.0.2"]);
+    let finished = bench.pass().await;
+    assert_eq!(bench.etcd().records(), before, "its session may begin at any moment");
+    let Action::RequeueAfter(wait) = finished.action else { panic!("{finished:?}") };
+    bench.after(wait).await;
     bench.pass().await;
-    assert_eq!(bench.etcd().records(), before);
+    assert_eq!(bench.keys("other"), ["/echo/10.0.0.1:80"], "what lives stays, what ended goes, and nothing is added");
+}
+
+/// A RegisteredService that is gone says nothing of the ServiceRegistry that it named.
+#[tokio::test(start_paused = true)]
+async fn records_of_a_registered_service_that_is_gone_wait_for_the_session_of_their_service_registry_too() {
+    let mut bench = bench_side_by_side(&["main", "other"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.pass().await;
+    bench.controller.views.registries.running().remove("main");
+    bench.unregister();
+    let finished = bench.pass().await;
+    assert_eq!(bench.keys("other"), ["/echo/10.0.0.1:80"]);
+    let Action::RequeueAfter(wait) = finished.action else { panic!("{finished:?}") };
+    bench.after(wait).await;
+    bench.pass().await;
+    assert!(bench.keys("other").is_empty(), "{:?}", bench.keys("other"));
+}
+
+/// Two ServiceRegistries have records of one RegisteredService under one name, and another name is its own now.
+#[tokio::test(start_paused = true)]
+async fn of_a_name_with_records_of_two_service_registries_each_withdraws_its_own() {
+    let mut bench = bench_side_by_side(&["main", "other"]).await;
+    bench.ready(&["10.0.0.1"]);
+    bench.pass().await;
+    bench.register(&serde_json::json!({"registryRef": {"name": "other"}}));
+    bench.ready(&["10.0.0.1", "10.0.0.2"]);
+    bench.pass().await;
+    let lease = |bench: &Bench, key: &str| bench.etcd().records()[key].lease;
+    let [one, two] = ["/echo/10.0.0.1:80", "/echo/10.0.0.2:80"];
+    assert_ne!(lease(&bench, one), lease(&bench, two), "the first one stays on the lease of its writer");
+    bench.register(&serde_json::json!({"registryRef": {"name": "other"}, "registryName": "echo2"}));
+    bench.handle("other").set_registered(["echo", "echo2"].map(|name| RegistryName::new(name).unwrap()).into());
+    bench.after(std::time::Duration::from_secs(1)).await;
+    bench.handle("other").confirm_sole(None);
+    bench.ready(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [one, two], "nothing is added where another one has keys");
+    bench.ready(&[]);
+    bench.pass().await;
+    bench.pass().await;
+    assert_eq!(bench.keys("main"), [two], "the other one cannot withdraw its own at the moment");
+    bench.handle("other").confirm_sole(bench.handle("other").etcd());
+    bench.pass().await;
+    assert!(bench.keys("main").is_empty(), "{:?}", bench.keys("main"));
 }
 
 /// The session of a ServiceRegistry that is gone ended before it had withdrawn everything.

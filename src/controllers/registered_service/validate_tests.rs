@@ -80,6 +80,7 @@ fn observed(spec: &Value) -> Observed {
         crowded_out: false,
         registry_failure: None,
         unclaimed: BTreeSet::new(),
+        unserved_since: None,
         former_registries: BTreeMap::new(),
         checkpoint: Checkpoint::default(),
     }

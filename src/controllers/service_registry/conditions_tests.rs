@@ -17,7 +17,7 @@ use crate::controllers::views::Views;
 use crate::leadership::Leadership;
 use crate::registry::RegistryError;
 use crate::registry::guards::Effect;
-use crate::registry::handle::Phase;
+use crate::registry::phase::Phase;
 use crate::registry::testing::Faults;
 use crate::registry::verified::AuditResult;
 

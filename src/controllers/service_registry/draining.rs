@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 use twinspan_core::Timestamp;
+use twinspan_core::model::Record;
 use twinspan_core::plan::departure::guard::QUIET;
 use twinspan_core::plan::departure::held;
 use twinspan_core::plan::departure::registry_guard::{REGISTRY_HOLD, REGISTRY_MIN, is_mass};
@@ -102,9 +103,18 @@ async fn drain(views: &Views, handle: &RegistryHandle, gone_at: Timestamp) {
         tokio::time::sleep(POLL).await;
     }
     let deadline = Instant::now() + WITHDRAW;
-    while Instant::now() < deadline && handle.has_own_records() {
+    while Instant::now() < deadline && has_records_left(views, handle) {
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Whether there are own records that nobody else withdraws: without a common prefix another session may have some.
+fn has_records_left(views: &Views, handle: &RegistryHandle) -> bool {
+    let mut others = views.registries.all();
+    others.retain(|other| handle.layout.root().is_none() && other.name != handle.name && handle.has_same_keys(other));
+    let is_left = |record: &Record| !others.iter().any(|other| other.leases.is_ours(record.lease));
+    let view = handle.view();
+    view.owners().any(|owner| view.owned_by(owner).any(|record| is_left(record)))
 }
 
 /// Whether the objects that refer to the registry went with it.

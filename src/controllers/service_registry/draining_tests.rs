@@ -5,7 +5,7 @@ use serde_json::json;
 use twinspan_core::model::LeaseId;
 
 use super::bench::{bench, echo, etcd, put_own, registry};
-use crate::registry::handle::Phase;
+use crate::registry::phase::Phase;
 
 const MAIN: &str = "http://main:2379";
 

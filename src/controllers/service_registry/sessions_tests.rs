@@ -15,7 +15,7 @@ use crate::cluster::status_queue::Object;
 use crate::cluster::view::{ClusterEvent, ClusterView, Kind};
 use crate::leadership::Leadership;
 use crate::registry::RegistryError;
-use crate::registry::handle::Phase;
+use crate::registry::phase::Phase;
 use crate::registry::testing::Faults;
 
 const MAIN: &str = "http://main:2379";

@@ -27,7 +27,8 @@ use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
 use crate::registry::RegistryError;
 use crate::registry::guards::RegistryHold;
-use crate::registry::handle::{Phase, RegistryHandle};
+use crate::registry::handle::RegistryHandle;
+use crate::registry::phase::Phase;
 
 /// Wait between two looks at a hold of an earlier process that has not gone on yet.
 const RESUMES: Duration = Duration::from_secs(10);

@@ -200,7 +200,7 @@ impl RegistryGuard {
         let own = self.services.get(service).cloned().unwrap_or_default();
         let (held, seen) = (own.held, own.seen);
         let arrivals = self.arrivals.entry(service.clone()).or_default();
-        // What came back and went again since the last report is another deletion.
+        // An instance that came back and went again since the last report is another deletion.
         arrivals.retain(|item, arrival| held.contains(item) && seen.get(item).is_none_or(|seen| seen <= arrival));
         for released in [&mut self.released, &mut self.released_by_timeout] {
             if let Some(items) = released.get_mut(service) {

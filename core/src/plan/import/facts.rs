@@ -142,7 +142,7 @@ impl ImportState {
 pub struct DepartedEndpoint {
     pub evidence: Evidence,
     pub at: Timestamp,
-    /// Whether this process saw the record go then. It missed one otherwise that had gone before.
+    /// Whether this process saw the record go then; if not, the record had gone before, and was missing then.
     pub saw: bool,
     /// The last state of the record; `None` if this process never saw it.
     pub record: Option<Arc<Record>>,
