@@ -15,18 +15,34 @@ use super::{Violation, cluster_of, is_replica};
 use crate::wire::{Moment, Sent};
 use crate::world::keys::is_record;
 use crate::world::people::CLONE;
-use crate::world::{REGISTRY, World};
+use crate::world::{KubeCluster, REGISTRY, World};
 
 /// The time for which a renewal counts (`RENEW_DEADLINE` of `src/leadership/mod.rs`).
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// The holders of the Leases of all clusters.
+#[derive(Debug)]
+pub struct Leases<'a>(BTreeMap<&'a str, Lease>);
+
+impl<'a> Leases<'a> {
+    pub fn of(world: &'a World) -> Self {
+        Self(world.clusters.iter().map(|cluster| (cluster.name.as_str(), Lease::of(cluster))).collect())
+    }
+
+    /// Whether a process led its cluster at a time.
+    pub fn leads(&self, author: &str, at: Duration) -> bool {
+        let lease = self.0.get(cluster_of(author));
+        lease.is_some_and(|lease| lease.renewed(author, at.saturating_sub(DEADLINE), at))
+    }
+}
+
 /// The holders of the Lease of a cluster, and since when.
+#[derive(Debug)]
 struct Lease(Vec<(Duration, String)>);
 
 impl Lease {
-    fn of(world: &World, cluster: &str) -> Self {
-        let cluster = world.clusters.iter().find(|known| known.name == cluster);
-        let changes = cluster.map(|cluster| cluster.kube.changes(0)).unwrap_or_default();
+    fn of(cluster: &KubeCluster) -> Self {
+        let changes = cluster.kube.changes(0);
         let leases = changes.iter().filter(|change| &*change.resource == "leases");
         let holder = |value: &Value| value["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
         Self(leases.map(|change| (change.at, change.after.as_deref().map(holder).unwrap_or_default())).collect())
@@ -95,19 +111,13 @@ fn owner(sent: &Sent, changes: &[Change]) -> Option<String> {
     })
 }
 
-/// Whether a process led its cluster at a time.
-pub fn leads(world: &World, author: &str, at: Duration) -> bool {
-    Lease::of(world, cluster_of(author)).renewed(author, at.saturating_sub(DEADLINE), at)
-}
-
 /// Judges all messages of a run.
 pub fn check(world: &World, log: &[Sent]) -> Vec<Violation> {
-    let leases: BTreeMap<&str, Lease> =
-        world.clusters.iter().map(|cluster| (cluster.name.as_str(), Lease::of(world, &cluster.name))).collect();
+    let leases = Leases::of(world);
     let mut last_reads: BTreeMap<&str, Duration> = BTreeMap::new();
     let mut violations = Vec::new();
     for sent in log.iter().filter(|sent| is_replica(&sent.by)) {
-        let Some(lease) = leases.get(cluster_of(&sent.by)) else { continue };
+        let Some(lease) = leases.0.get(cluster_of(&sent.by)) else { continue };
         if sent.what.contains("/leases/") {
             if sent.what.starts_with("GET") {
                 last_reads.insert(&sent.by, sent.at);
@@ -149,7 +159,7 @@ fn stops(clones: &[u8], own: u64) -> bool {
 }
 
 /// A leader that a clone displaced does not raise the epoch over it by itself.
-fn over_clones(world: &World, leases: &BTreeMap<&str, Lease>) -> Vec<Violation> {
+fn over_clones(world: &World, leases: &Leases<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for cluster in &world.clusters {
         let key = format!("twinspan/{}/{REGISTRY}", cluster.name).into_bytes();
@@ -175,7 +185,7 @@ fn over_clones(world: &World, leases: &BTreeMap<&str, Lease>) -> Vec<Violation> 
                 continue;
             }
             // One that lost its claim in between begins a term, as a successor does.
-            let leads = leases.get(cluster.name.as_str()).is_some_and(|lease| lease.kept(&by, term, change.time));
+            let leads = leases.0.get(cluster.name.as_str()).is_some_and(|lease| lease.kept(&by, term, change.time));
             let approved = cluster.kube.changes(0).iter().any(|object| {
                 let annotation = |value: &Value| {
                     value["metadata"]["annotations"]["twinspan.dev/approve-epoch"].as_str().map(ToOwned::to_owned)

@@ -12,7 +12,7 @@ use super::removals::{address_of, removed_endpoints};
 use super::stores::{decode, is_own};
 use super::{Violation, claims, cluster_of, is_replica};
 use crate::plan::Op;
-use crate::wire::Sent;
+use crate::wire::{Moment, Sent};
 use crate::world::keys::is_record;
 use crate::world::people::{OTHER, PERSON};
 use crate::world::{KubeCluster, World, service_name};
@@ -44,19 +44,27 @@ fn deaf(world: &World, calm: Duration) -> Vec<Violation> {
                 && sent.what.contains("/endpointslices")
                 && !sent.what.starts_with("GET")
         };
-        let decision = log.iter().rev().find(write).map_or(removed.at, |sent| sent.at);
+        let decision = log.iter().rev().find(write).map_or(removed.at, |sent| decided_at(world, sent));
         let from = decision.saturating_sub(SILENCE);
+        // A person's decision counts when the API server tells it, which may be long after.
+        let told = world.untold_since(removed.cluster, from);
         let decided = world.clusters[removed.cluster]
             .kube
             .changes(0)
             .into_iter()
-            .any(|change| &*change.author == PERSON && change.at >= from && change.at <= decision);
+            .any(|change| &*change.author == PERSON && change.at >= told && change.at <= decision);
         if !decided && !world.wire.heard_from_etcd(&removed.by, from, decision) {
             let text = format!("{} removed {}/{}, and its registry was silent", removed.by, removed.name, removed.addr);
             violations.push(Violation::new("I5", removed.at, text));
         }
     }
     violations
+}
+
+/// When a request was decided on: not after the freeze that kept it in the buffer of the client.
+fn decided_at(world: &World, sent: &Sent) -> Duration {
+    let met = world.wire.met_last(&sent.by, sent.at).filter(|_| sent.thawed);
+    met.filter(|met| met.moment == Moment::Freeze).map_or(sent.at, |met| met.at)
 }
 
 /// Faults that keep no answer of the registry away and no replica from writing: a session outlives a short silence.
@@ -105,12 +113,12 @@ fn is_idle(world: &World, key: &[u8], record: &sim_etcd::Record, from: Duration,
 
 /// The records of a lease that is gone come back at once.
 fn told_of_gone_leases(world: &World, calm: Duration) -> Vec<Violation> {
-    let (history, mut violations) = (world.registry_history(), Vec::new());
+    let (history, leases, mut violations) = (world.registry_history(), claims::Leases::of(world), Vec::new());
     for gone in world.wire.leases_gone().into_iter().filter(|gone| gone.at > calm) {
         let by = gone.at + REACTION;
         if world.was_impaired_by(gone.at.saturating_sub(SILENCE), by, |op| !is_harmless(op))
             || by > world.now()
-            || !claims::leads(world, &gone.told, gone.at)
+            || !leases.leads(&gone.told, gone.at)
             || is_reconnected(world, &gone.told, gone.at.saturating_sub(SILENCE), by)
         {
             continue;

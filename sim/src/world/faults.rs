@@ -54,6 +54,12 @@ impl World {
         untold(&self.faults(), self.clusters.len(), cluster)
     }
 
+    /// Since when a cluster's API servers may have kept back what changed there, if they do at this time; otherwise
+    /// the time itself.
+    pub fn untold_since(&self, cluster: usize, at: Duration) -> Duration {
+        kept_back(&self.faults(), self.clusters.len(), cluster, at)
+    }
+
     /// A process of the operator starts.
     pub fn starts(&self, author: &str) {
         let now = self.now();
@@ -93,6 +99,24 @@ fn untold(faults: &[(Duration, Duration, Op)], clusters: usize, cluster: usize) 
     all.collect()
 }
 
+/// The beginning of the faults that, one after the other without a pause, keep news of a cluster back at this time.
+fn kept_back(faults: &[(Duration, Duration, Op)], clusters: usize, cluster: usize, at: Duration) -> Duration {
+    let keeps = |op: &Op| match op {
+        Op::ApiDown { cluster, .. }
+        | Op::ApiFrozen { cluster, .. }
+        | Op::ApiWatchesStalled { cluster, .. }
+        | Op::ApiBlind { cluster, .. } => Some(cluster % clusters),
+        _ => None,
+    };
+    let mut since = at;
+    loop {
+        let lasting =
+            faults.iter().filter(|(began, ended, op)| *began < since && *ended >= since && keeps(op) == Some(cluster));
+        let Some(began) = lasting.map(|(began, ..)| *began).min() else { return since };
+        since = began;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +138,22 @@ mod tests {
         assert_eq!(untold_of(&[(10, blind(0, 90)), (50, stalled(0, 60))]), [(10, 100)], "too late");
         assert_eq!(untold_of(&[(10, blind(0, 90)), (50, stalled(1, 20))]), [(10, 100)], "of another cluster");
         assert_eq!(untold_of(&[(10, blind(0, 90)), (50, blind(0, 20))]), [(10, 70), (50, 70)], "nothing is told");
+    }
+
+    #[test]
+    fn news_is_kept_back_since_the_first_of_the_faults_that_follow_one_another() {
+        let frozen = |cluster, seconds| Op::ApiFrozen { cluster, server: 0, seconds };
+        let since = |faults: &[(u64, Op)], at| {
+            let from = |began: u64, op: Op| (Duration::from_secs(began), Duration::from_secs(began) + op.length(), op);
+            let faults: Vec<_> = faults.iter().map(|(began, op)| from(*began, *op)).collect();
+            kept_back(&faults, 2, 0, Duration::from_secs(at)).as_secs()
+        };
+        assert_eq!(since(&[(10, frozen(0, 30))], 35), 10);
+        assert_eq!(since(&[(10, frozen(0, 30))], 45), 45, "told by then");
+        assert_eq!(since(&[(10, frozen(1, 30))], 35), 35, "of another cluster");
+        assert_eq!(since(&[(10, frozen(0, 30)), (30, frozen(2, 30))], 55), 10, "one began before the other ended");
+        assert_eq!(since(&[(10, frozen(0, 30)), (45, frozen(0, 30))], 55), 45, "a pause between them");
+        assert_eq!(since(&[(10, Op::EtcdWatchesStalled { seconds: 30 })], 35), 35, "not of the cluster");
     }
 
     #[test]
