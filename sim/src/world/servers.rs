@@ -65,7 +65,8 @@ impl Vm {
             (state.runs, state.frozen)
         };
         world.truth.set(self.addr, self.service, None, runs, runs && !frozen, world.now());
-        world.truth.set_frozen(self.addr, frozen);
+        // The system refuses connections in the place of a process that ended, whatever state that one was in.
+        world.truth.set_frozen(self.addr, runs && frozen);
     }
 
     pub fn start(&self, world: &World) {
