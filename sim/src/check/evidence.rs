@@ -8,7 +8,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::removals::{Removed, address_of, removed_endpoints};
+use serde_json::Value;
+
+use super::removals::{Removed, address_of, ready_endpoints_of, removed_endpoints};
 use super::stores::{decode, is_foreign};
 use super::{Violation, is_replica};
 use crate::plan::{Op, Side};
@@ -22,6 +24,10 @@ const QUIET: Duration = Duration::from_millis(9_900);
 const ROLLBACK: Duration = Duration::from_millis(29_900);
 /// A server that lost its record and lives puts it back within this time.
 const LOST: Duration = Duration::from_secs(100);
+/// The longest time between the start of a process and its lists while nothing is wrong.
+const START: Duration = Duration::from_secs(5);
+/// The time that the lists after a blind time may take: each watch begins again with a pause of its own.
+const LISTS: Duration = Duration::from_secs(10);
 /// The time before a cause in which nothing else may have happened to the service.
 const BEFORE: Duration = Duration::from_secs(120);
 /// The time for which a lookup of a lease may fail after a fault of the registry.
@@ -116,15 +122,16 @@ fn records(world: &World, calm: Duration) -> Vec<Violation> {
         let (Some(started), Some(ended)) = (world.started(&change.author), end_of(world, addr, change.time)) else {
             continue;
         };
-        let blind = world.blind(cluster).into_iter().find(|(from, to)| *from < ended && ended < *to);
+        let blind = blind_since(&world.blind(cluster), ended);
         // One that had ended before, and served again unseen, goes for that end.
-        if blind.is_some_and(|(from, _)| !world.truth.served(addr, from, from)) {
+        let first = blind.and_then(|from| world.truth.first_end(addr, from, ended));
+        if blind.is_some_and(|from| first == Some(from)) {
             continue;
         }
         // A list that nobody planned may tell before the watches do.
-        let known = if ended + Duration::from_secs(1) < started { Some(started) } else { blind.map(|_| ended) };
+        let known = if ended + Duration::from_secs(1) < started { Some(started) } else { first };
         let Some(known) = known.filter(|known| change.time < *known + QUIET) else { continue };
-        if meddled(world, service, ended, change.time) {
+        if meddled(world, service, ended, change.time) || was_watched(world, cluster, addr, started, change.time) {
             continue;
         }
         let text = format!(
@@ -137,7 +144,48 @@ fn records(world: &World, calm: Duration) -> Vec<Violation> {
     violations
 }
 
+/// The beginning of the blind times that reach this time, one after the other, with no lists in between for sure.
+fn blind_since(blind: &[(Duration, Duration)], at: Duration) -> Option<Duration> {
+    let last = blind.iter().find(|(from, to)| *from < at && at < *to)?;
+    let mut since = last.0;
+    while let Some((from, _)) = blind.iter().find(|(from, to)| *from < since && since <= *to + LISTS) {
+        since = *from;
+    }
+    Some(since)
+}
+
+/// Whether the slices of the cluster told of the end only after the process had started: they may be late, too, and a
+/// watch that was not blind then tells of it.
+fn was_watched(world: &World, cluster: usize, addr: SocketAddr, started: Duration, at: Duration) -> bool {
+    let changes = world.clusters[cluster].kube.changes(0);
+    let has = |slice: Option<&Value>| slice.is_some_and(|slice| ready_endpoints_of(slice).contains(&addr));
+    let told = changes.iter().rev().find(|change| {
+        let ends = has(change.before.as_deref()) && !has(change.after.as_deref());
+        &*change.resource == "endpointslices" && change.at <= at && ends
+    });
+    let blind = |told: Duration| world.blind(cluster).iter().any(|(from, to)| *from < told && told < *to);
+    told.is_some_and(|told| told.at > started + START && !blind(told.at))
+}
+
 /// When the instance ceased to serve, if it did not serve at the time.
 fn end_of(world: &World, addr: SocketAddr, at: Duration) -> Option<Duration> {
     world.truth.last_change(addr, at).and_then(|(at, serves)| (!serves).then_some(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blind_times_that_follow_one_another_are_one() {
+        let since = |blind: &[(u64, u64)], at| {
+            let of = |(from, to): &(u64, u64)| (Duration::from_secs(*from), Duration::from_secs(*to));
+            let blind: Vec<_> = blind.iter().map(of).collect();
+            blind_since(&blind, Duration::from_secs(at)).map(|since| since.as_secs())
+        };
+        assert_eq!(since(&[(10, 20)], 15), Some(10));
+        assert_eq!(since(&[(10, 20)], 25), None, "watches told it");
+        assert_eq!(since(&[(10, 20), (24, 30)], 26), Some(10), "nothing may have been listed in between");
+        assert_eq!(since(&[(10, 20), (40, 50)], 45), Some(40));
+    }
 }

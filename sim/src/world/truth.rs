@@ -87,6 +87,16 @@ impl Truth {
             && !changes.iter().any(|(at, serves)| *at > from && *at <= to && !serves)
     }
 
+    /// The first moment of this time at which the instance did not serve.
+    pub fn first_end(&self, addr: SocketAddr, from: Duration, to: Duration) -> Option<Duration> {
+        if !self.served(addr, from, from) {
+            return Some(from);
+        }
+        let state = self.state();
+        let changes = state.changes.get(&addr)?;
+        changes.iter().find(|(at, serves)| *at > from && *at <= to && !serves).map(|(at, _)| *at)
+    }
+
     /// When each instance died and lived no more for so long.
     pub fn deaths(&self, least: Duration, now: Duration) -> Vec<(SocketAddr, Instance, Duration)> {
         let state = self.state();
