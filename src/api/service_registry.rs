@@ -363,6 +363,10 @@ pub struct EtcdStatus {
     pub incarnation: Option<String>,
     /// The highest counter of this cluster's epoch in that incarnation.
     pub epoch: Option<i64>,
+    /// The highest counter of this cluster's epoch before the registry lost it, where that was a higher one: a backup
+    /// that is restored later brings it back, and the next leader raises its own above it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub highest_epoch: Option<i64>,
 }
 
 /// How many records the registry holds, by whose they are.

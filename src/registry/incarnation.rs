@@ -22,8 +22,10 @@ pub struct LastKnown {
     pub revision: Revision,
     /// The value of the incarnation key; `None` before the first contact.
     pub incarnation: Option<String>,
-    /// The highest counter of our epoch.
+    /// The highest counter of our epoch in this incarnation.
     pub epoch: Option<u64>,
+    /// The highest counter of our epoch, whatever became of the registry since; 0 if none is known.
+    pub highest_epoch: u64,
     /// How the registry came back, while not every hold that follows from it is in the status of its object.
     pub unsettled: Option<Incarnation>,
 }
@@ -42,6 +44,10 @@ impl LastKnown {
 
     fn differs(&self, found: &IncarnationKey) -> bool {
         matches!((&self.incarnation, found), (Some(known), IncarnationKey::Value(found)) if known != found)
+    }
+
+    fn highest(&self) -> u64 {
+        self.epoch.unwrap_or_default().max(self.highest_epoch)
     }
 
     /// Whether the incarnation key, as it was found now, is one of the known registry.
@@ -87,7 +93,7 @@ pub struct IncarnationTracker {
 
 impl IncarnationTracker {
     pub fn new(known: Option<LastKnown>) -> Self {
-        let highest_epoch = known.as_ref().and_then(|known| known.epoch).unwrap_or_default();
+        let highest_epoch = known.as_ref().map(LastKnown::highest).unwrap_or_default();
         Self {
             known,
             highest_epoch,
@@ -134,7 +140,7 @@ impl IncarnationTracker {
     /// whatever becomes of the registry, and the next session has to miss what the leader wrote. `is_listed` is false
     /// while a session begins: the keys that it found may be older than the status.
     pub fn told(&mut self, told: &LastKnown, is_listed: bool) {
-        self.highest_epoch = self.highest_epoch.max(told.epoch.unwrap_or_default());
+        self.highest_epoch = self.highest_epoch.max(told.highest());
         // Of a registry that came back, the status may tell what it was before.
         let as_it_was = is_listed && self.incarnation == Incarnation::AsItWas && told.unsettled.is_none();
         let Some(known) = self.known.as_mut().filter(|_| as_it_was) else { return };

@@ -234,3 +234,18 @@ fn the_status_tells_a_replica_that_does_not_lead_of_the_incarnation_and_the_epoc
     session(&mut view, values(value("b"), Some(1)), None);
     assert_eq!(view.incarnation(), Incarnation::AsItWas);
 }
+
+/// A registry was emptied and its leader ended before it could raise the epoch again: its successor knows only what the
+/// status tells. A backup that is restored later has the former epoch, which must be lower than the successor's.
+#[test]
+fn the_highest_epoch_outlives_the_registry_and_the_process() {
+    let known = LastKnown { epoch: None, highest_epoch: 3, ..LastKnown::from((1, 5)) };
+    let view = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", Some(known.clone()));
+    assert_eq!(view.highest_epoch(), 3);
+    let mut standby = RegistryView::new(Layout::new(Format::Kitex, "p"), "c1", None);
+    standby.told(&known);
+    assert_eq!(standby.highest_epoch(), 3, "a standby learns it, too");
+    standby.begin(values(IncarnationKey::Missing, None));
+    standby.reset_to(&Range::Everything, &listing(9, &[]), at(0));
+    assert_eq!(standby.incarnation(), Incarnation::AsItWas, "it is no evidence that the registry came back");
+}

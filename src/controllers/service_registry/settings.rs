@@ -86,7 +86,9 @@ pub fn last_known(object: &ServiceRegistry) -> Option<LastKnown> {
         ReturnedAs::ClusterChanged => Incarnation::ClusterChanged,
         ReturnedAs::RolledBack => Incarnation::RolledBack,
     });
-    Some(LastKnown { etcd, revision, incarnation: described.incarnation.clone(), epoch, unsettled })
+    let highest_epoch = described.highest_epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or_default();
+    let incarnation = described.incarnation.clone();
+    Some(LastKnown { etcd, revision, incarnation, epoch, highest_epoch, unsettled })
 }
 
 fn tls_settings(tls: &Tls, view: &ClusterView) -> Result<TlsSettings, Rejection> {

@@ -246,9 +246,10 @@ fn describe(
         Err(_) => status.epoch_in_use.take(),
     };
     let Some(server) = session.server.filter(|_| session.revision_at_last_session > 0) else { return };
-    let (known, incarnation, counts) = {
+    let (known, highest_epoch, incarnation, counts) = {
         let view = handle.view();
-        (view.last_known().cloned().unwrap_or_default(), view.incarnation(), view.counts())
+        let known = view.last_known().cloned().unwrap_or_default();
+        (known, view.highest_epoch(), view.incarnation(), view.counts())
     };
     // A process that ends before every hold is in a status leaves what tells its successor that there are some.
     status.returned_as = match incarnation {
@@ -264,6 +265,9 @@ fn describe(
             revision_at_last_session: session.revision_at_last_session,
             incarnation: known.incarnation,
             epoch: known.epoch.and_then(|epoch| i64::try_from(epoch).ok()),
+            highest_epoch: Some(highest_epoch)
+                .filter(|highest| *highest > known.epoch.unwrap_or_default())
+                .and_then(|epoch| i64::try_from(epoch).ok()),
         });
     }
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
