@@ -5,15 +5,17 @@
 //! registry that came back another way wait for the guard, and so do records whose endpoint only a list lacks. Refuses
 //! to plan: each rule is a least time between a cause in the history and the removal.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::removals::{Removed, address_of, ready_endpoints_of, removed_endpoints};
+use super::removals::{Removed, address_of, endpoints_of, ready_endpoints_of, removed_endpoints, service_of};
 use super::stores::{decode, is_foreign};
 use super::{Violation, is_replica};
 use crate::plan::{Op, Side};
+use crate::wire::Sent;
 use crate::world::history::RESTORE;
 use crate::world::people::PERSON;
 use crate::world::{World, service_name};
@@ -50,9 +52,11 @@ fn meddled(world: &World, service: usize, cause: Duration, at: Duration) -> bool
 fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
     let history = world.registry_history();
     let mut violations = Vec::new();
-    for Removed { at, by, cluster: _, name, addr } in removed_endpoints(world, calm) {
-        let key = world.key_of(&name, &addr.to_string()).into_bytes();
-        let Some(service) = (0..world.size.services).find(|service| service_name(*service) == name) else { continue };
+    for removed in removed_endpoints(world, calm) {
+        let Removed { at, by, cluster: _, name, addr } = &removed;
+        let (at, addr) = (*at, *addr);
+        let key = world.key_of(name, &addr.to_string()).into_bytes();
+        let Some(service) = (0..world.size.services).find(|service| service_name(*service) == *name) else { continue };
         let last = history.iter().rev().find(|change| change.key == key && change.time <= at);
         let Some(gone) = last.filter(|change| change.after.is_none() && !is_replica(&change.author)) else { continue };
         let from = gone.time.saturating_sub(Duration::from_secs(1));
@@ -60,14 +64,17 @@ fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
         if !of_server || !world.truth.served(addr, from, at) || meddled(world, service, gone.time, at) {
             continue;
         }
+        if came_late(world, &removed, gone.time) {
+            continue;
+        }
         let together = history.iter().filter(|change| {
             change.after.is_none()
                 && (change.incarnation, change.revision) == (gone.incarnation, gone.revision)
-                && address_of(&change.key).is_some_and(|(_, of)| of == name)
+                && address_of(&change.key).is_some_and(|(_, of)| of == name.as_str())
                 && change.before.as_ref().is_some_and(|before| is_foreign(world, &change.key, before))
         });
         let (least, why) = if gone.author == RESTORE {
-            (if world.is_restore_evident(gone.time, &by) { ROLLBACK } else { Duration::ZERO }, "a rollback")
+            (if world.is_restore_evident(gone.time, by) { ROLLBACK } else { Duration::ZERO }, "a rollback")
         } else if gone.author == PERSON {
             (if together.count() > 1 { QUIET } else { Duration::ZERO }, "a deletion in bulk")
         } else if world.spec["import"]["onExpiry"] != "Remove"
@@ -84,6 +91,36 @@ fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// Whether the endpoint was in no slice when its record went, and came into one by requests of other processes only,
+/// all sent before that. A leader that found no such endpoint as it began takes a late write of the one before it for a
+/// stranger's: the endpoint had been removed, or never been there, and a new leader puts nothing back
+/// (`docs/departures.md`).
+fn came_late(world: &World, removed: &Removed, gone: Duration) -> bool {
+    let (log, mut slices) = (world.wire.log(), BTreeMap::new());
+    for change in world.clusters[removed.cluster].kube.changes(0).iter() {
+        if &*change.resource != "endpointslices" || change.at >= removed.at {
+            continue;
+        }
+        let of_service = change.after.as_deref().filter(|slice| service_of(slice) == Some(removed.name.as_str()));
+        let has = of_service.is_some_and(|slice| endpoints_of(slice).contains(&removed.addr));
+        if change.at <= gone {
+            slices.insert(change.name.clone(), has);
+            continue;
+        }
+        let write = |sent: &&Sent| {
+            *sent.by == *change.author
+                && sent.at <= change.at
+                && sent.what.contains("/endpointslices")
+                && !sent.what.starts_with("GET")
+        };
+        let sent_before = || log.iter().rev().find(write).is_some_and(|sent| sent.at <= gone);
+        if has && (*change.author == *removed.by || !sent_before()) {
+            return false;
+        }
+    }
+    !slices.values().any(|has| *has)
 }
 
 fn disturbs_registry(op: Op) -> bool {
