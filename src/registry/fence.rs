@@ -55,6 +55,8 @@ pub struct FenceState {
     pub(super) approved: watch::Sender<Option<String>>,
     /// The epoch at which we, or the leader before us, stopped writing.
     refused: Mutex<Option<String>>,
+    /// The epoch that a write raised whose answer was lost. It may be ours without anybody having read it.
+    attempted: Mutex<Option<Epoch>>,
     /// The last epoch that we raised, and when.
     raised: Mutex<Option<(Instant, Epoch)>>,
     /// The end of the time in which own records without an owner stay.
@@ -73,6 +75,7 @@ impl FenceState {
             last_error: Mutex::default(),
             approved: watch::Sender::new(None),
             refused: Mutex::default(),
+            attempted: Mutex::default(),
             raised: Mutex::default(),
             orphan_grace_until: watch::Sender::new(None),
         }
@@ -194,7 +197,19 @@ impl FenceState {
         }
         if let Some(ours) = former.ours().filter(|_| same_etcd) {
             self.set(FenceStatus::Suspect(ours));
+        } else if let Some(attempted) = former.attempted().filter(|_| same_etcd) {
+            self.set_attempted(&attempted);
         }
+    }
+
+    /// The answer to a write that raises the epoch is lost.
+    pub(super) fn set_attempted(&self, to: &Epoch) {
+        *self.attempted.lock().unwrap_or_else(PoisonError::into_inner) = Some(to.clone());
+    }
+
+    /// The epoch that such a write raised, for all that is known; forgotten once the state of our claim is known.
+    pub(super) fn attempted(&self) -> Option<Epoch> {
+        self.attempted.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn refused(&self) -> Option<String> {
@@ -212,6 +227,7 @@ impl FenceState {
     }
 
     pub(super) fn set(&self, status: FenceStatus) {
+        *self.attempted.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.status.send_replace(status);
     }
 

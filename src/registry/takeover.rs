@@ -124,8 +124,11 @@ async fn take_over(
     }
     let found = keys.epoch.clone();
     let text = found.as_ref().map(|record| String::from_utf8_lossy(&record.value).into_owned());
-    let ours = fence.ours();
-    let holder = text.as_deref().and_then(|text| text.parse::<Epoch>().ok()).map(|epoch| epoch.holder);
+    let epoch = text.as_deref().and_then(|text| text.parse::<Epoch>().ok());
+    // An epoch above the one that we raised without an answer is that of somebody who displaced us.
+    let above = |attempted: &Epoch| epoch.as_ref().is_some_and(|epoch| epoch.counter > attempted.counter);
+    let ours = fence.ours().or_else(|| fence.attempted().filter(above));
+    let holder = epoch.as_ref().map(|epoch| epoch.holder.clone());
     // A live read of the Lease: shows if we hold it, and updates the history of its holders.
     let leads = lease_history.confirm().await.map_err(|error| RegistryError::LeaseUnconfirmed(error.to_string()))?;
     let approved = fence.approved.borrow().clone();
@@ -163,8 +166,13 @@ async fn take_over(
             return Err(RegistryError::LeaseUnconfirmed("the Lease names another holder".to_owned()));
         }
         Decision::Raise { to, unexplained } => {
-            raise(handle, fence, registry, &keys, &to, takeover).await?;
-            if unexplained {
+            let raised = raise(handle, fence, registry, &keys, &to, takeover).await;
+            let lost = raised.as_ref().is_err_and(RegistryError::is_ambiguous);
+            if lost {
+                fence.set_attempted(&to);
+            }
+            // The next attempt may find our own epoch, which no longer tells whose it replaced.
+            if unexplained && (lost || raised.is_ok()) {
                 let ttl = handle.leases.ttl();
                 warn!(
                     registry = handle.name,
@@ -175,6 +183,7 @@ async fn take_over(
                 let after = takeover.env.now().checked_add(ttl).unwrap_or(Timestamp::MAX);
                 fence.orphan_grace_until.send_replace(Some(after));
             }
+            raised?;
             info!(registry = handle.name, epoch = %to, "raised the epoch");
             fence.set(FenceStatus::Held(to));
             handle.find_orphans.notify_one();

@@ -185,6 +185,38 @@ async fn an_answer_that_was_lost_is_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clone_that_displaced_an_epoch_whose_answer_was_lost_stops_its_leader() {
+    let server = FakeEtcd::new();
+    let a = replica(&server, "a");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.set_faults(Faults { answers_lost: true, ..Faults::default() });
+    a.lead();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(epoch(&server).as_deref(), Some("1/a"));
+    server.put(KEY, "2/clone", LeaseId::NONE);
+    server.set_faults(Faults::default());
+    a.until("a clone", |fence| matches!(fence, Err(RegistryError::ClusterIdInUse { .. }))).await;
+    assert_eq!(epoch(&server).as_deref(), Some("2/clone"));
+    a.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unexplained_epoch_spares_orphans_although_the_answer_of_its_successor_was_lost() {
+    let server = FakeEtcd::new();
+    server.put(KEY, "4/somebody", LeaseId::NONE);
+    let a = replica(&server, "a");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.set_faults(Faults { answers_lost: true, ..Faults::default() });
+    a.lead();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(epoch(&server).as_deref(), Some("5/a"));
+    server.set_faults(Faults::default());
+    a.holds_epoch("6/a").await;
+    assert!(a.handle.fence.as_deref().and_then(FenceState::orphan_grace_until).is_some());
+    a.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_epoch_is_released_at_the_end_and_an_unexplained_one_spares_orphans() {
     let server = FakeEtcd::new();
     let a = replica(&server, "a");
