@@ -288,7 +288,7 @@ impl RegistryHandle {
         self.is_current(by).then_some(view)
     }
 
-    fn is_current(&self, by: &dyn Registry) -> bool {
+    pub(super) fn is_current(&self, by: &dyn Registry) -> bool {
         let current = self.connection.borrow().as_ref().map(Arc::as_ptr);
         current.is_some_and(|current| std::ptr::addr_eq(current, by))
     }

@@ -208,6 +208,11 @@ async fn write_next(
         concerned.retain(|n| group.get(*n).is_some_and(wants_lease));
     }
     let mut room = room_for(handle, registry.as_ref(), group).await?;
+    // The session may have ended while the lease was granted. The next one lists without a write that is sent now, and
+    // an answer over a former connection tells the view nothing.
+    if !handle.is_current(registry.as_ref()) {
+        return Err(RegistryError::NotConnected);
+    }
     let ops = group.iter().flat_map(|submission| &submission.ops);
     let lease = room.as_ref().map_or_else(|| fixed_lease(ops), |room| room.lease);
     let records = room.as_ref().map_or(0, Room::records);

@@ -185,6 +185,23 @@ async fn an_answer_of_an_earlier_connection_is_not_learnt() {
     bench.stop.cancel();
 }
 
+/// The list of the next session may be older than the write, and the answer tells the view nothing.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_for_a_session_that_ended_while_a_lease_was_granted() {
+    let bench = bench().await;
+    bench.server.set_faults(Faults { slow_grants: true, ..Faults::default() });
+    let ends = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        bench.server.cut();
+    };
+    let (report, ()) = tokio::join!(bench.write(vec![create("10.0.0.1:80")]), ends);
+    assert_eq!((report.error, bench.server.calls("commit")), (Some(RegistryError::NotConnected), 0));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let report = bench.write(vec![create("10.0.0.1:80")]).await;
+    assert_eq!((report.error, report.created), (None, 1));
+    bench.stop.cancel();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_record_whose_lease_is_gone_gets_it_again_at_once() {
     let bench = bench().await;

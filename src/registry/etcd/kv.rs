@@ -9,7 +9,7 @@ use etcd_client::{
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
-use super::call::{CALL, MAX_MESSAGE, call};
+use super::call::{CALL, MAX_MESSAGE, call, call_in_time};
 use super::limit::TxnLimit;
 use super::pages::{self, Pages};
 use crate::registry::{Batch, ListResponse, MAX_BATCH, Outcome, ReadResponse, RegistryError, Result, TxnResponse};
@@ -92,7 +92,7 @@ pub async fn commit(client: KvClient, batch: &Batch) -> Result<TxnResponse> {
         batch.fence.iter().map(|f| Compare::value(f.key.as_str(), CompareOp::Equal, f.value.as_str())).collect();
     // Each operation is a nested transaction: one that loses its race does not affect the others.
     let inner: Vec<TxnOp> = batch.ops.iter().map(|op| TxnOp::txn(transaction(op, batch.lease))).collect();
-    let answer = call("transaction", CALL, client.txn(Txn::new().when(fence).and_then(inner))).await;
+    let answer = call_in_time("transaction", CALL, client.txn(Txn::new().when(fence).and_then(inner))).await;
     let answer = answer.map_err(|error| match error {
         // etcd's proxy did not send the request on.
         RegistryError::TooLarge(why) if why.contains("trying to send") => RegistryError::Rejected(why),
