@@ -11,11 +11,14 @@ use std::time::Duration;
 use super::removals::{endpoints_of, service_of};
 use super::stores::decode;
 use super::{Violation, rest};
+use crate::world::people::PERSON;
 use crate::world::{LEASE_TTL, World, service_name};
 
 /// The time for which an own delete that counts as a departure would hold the export back (`LAST` of
 /// `core/src/plan/departure/mod.rs`) is twice as long.
 const REACTION: Duration = Duration::from_secs(5);
+/// The time in which a leader answers one change.
+const MOMENT: Duration = Duration::from_secs(1);
 /// The lease of a server outside, the quiet time of the guard (`QUIET` of `core/src/plan/departure/guard.rs`) and a
 /// connection that is refused.
 const DEATH: Duration = Duration::from_secs(LEASE_TTL + 25);
@@ -46,7 +49,9 @@ fn pods(world: &World, calm: Duration) -> Vec<Violation> {
             if next || disturbed(world, instance.service, at.saturating_sub(BEFORE), by) {
                 continue;
             }
-            let last = history.iter().rev().find(|change| change.key == key && change.time <= by);
+            // What a person took away a moment before is on its way back.
+            let counts = |change: &&sim_etcd::Change| *change.author != *PERSON || change.time + MOMENT <= by;
+            let last = history.iter().rev().filter(counts).find(|change| change.key == key && change.time <= by);
             let record = last.and_then(|change| change.after.as_ref());
             let registered = record.is_some_and(|record| decode(&key, record).own(&cluster.name).is_some());
             if registered != *serves {
