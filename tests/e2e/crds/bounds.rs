@@ -196,7 +196,10 @@ fn whole_registry() -> Value {
         },
         "status": {
             "observedGeneration": 1, "conditions": conditions(), "clusterID": "c1", "prefix": "p",
-            "etcd": {"clusterID": "ab", "version": "3.6.0", "revisionAtLastSession": 1, "incarnation": "i", "epoch": 1},
+            "etcd": {
+                "clusterID": "ab", "version": "3.6.0", "revisionAtLastSession": 1, "incarnation": "i", "epoch": 1,
+                "highestEpoch": 2,
+            },
             "hold": hold(), "returnedAs": "RolledBack", "epochInUse": "1/b", "leaseTTLs": [300],
             "lastVerified": "2026-01-01T00:00:00Z",
             "records": {"own": 1, "foreign": 1, "undecodable": 1},
