@@ -184,15 +184,21 @@ async fn an_answer_that_was_lost_is_read_again() {
     a.stop.cancel();
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_clone_that_displaced_an_epoch_whose_answer_was_lost_stops_its_leader() {
-    let server = FakeEtcd::new();
-    let a = replica(&server, "a");
+/// A leader that raised the epoch to this one, and got no answer.
+async fn raises_without_an_answer(server: &FakeEtcd, to: &str) -> Replica {
+    let a = replica(server, "a");
     tokio::time::sleep(Duration::from_secs(1)).await;
     server.set_faults(Faults { answers_lost: true, ..Faults::default() });
     a.lead();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(epoch(&server).as_deref(), Some("1/a"));
+    assert_eq!(epoch(server).as_deref(), Some(to));
+    a
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clone_that_displaced_an_epoch_whose_answer_was_lost_stops_its_leader() {
+    let server = FakeEtcd::new();
+    let a = raises_without_an_answer(&server, "1/a").await;
     server.put(KEY, "2/clone", LeaseId::NONE);
     server.set_faults(Faults::default());
     a.until("a clone", |fence| matches!(fence, Err(RegistryError::ClusterIdInUse { .. }))).await;
@@ -204,12 +210,7 @@ async fn a_clone_that_displaced_an_epoch_whose_answer_was_lost_stops_its_leader(
 async fn an_unexplained_epoch_spares_orphans_although_the_answer_of_its_successor_was_lost() {
     let server = FakeEtcd::new();
     server.put(KEY, "4/somebody", LeaseId::NONE);
-    let a = replica(&server, "a");
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    server.set_faults(Faults { answers_lost: true, ..Faults::default() });
-    a.lead();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(epoch(&server).as_deref(), Some("5/a"));
+    let a = raises_without_an_answer(&server, "5/a").await;
     server.set_faults(Faults::default());
     a.holds_epoch("6/a").await;
     assert!(a.handle.fence.as_deref().and_then(FenceState::orphan_grace_until).is_some());

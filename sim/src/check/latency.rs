@@ -49,7 +49,7 @@ fn pods(world: &World, calm: Duration) -> Vec<Violation> {
             if next || disturbed(world, instance.service, at.saturating_sub(BEFORE), by) {
                 continue;
             }
-            // What a person took away a moment before is on its way back.
+            // A record that a person took away a moment before is on its way back.
             let counts = |change: &&sim_etcd::Change| *change.author != *PERSON || change.time + MOMENT <= by;
             let last = history.iter().rev().filter(counts).find(|change| change.key == key && change.time <= by);
             let record = last.and_then(|change| change.after.as_ref());
