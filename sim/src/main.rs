@@ -1,7 +1,7 @@
 //! `sim`: runs one seed and tells what happened, or many and tells which failed.
 //!
-//! - `SEED=n`: one seed. `TRACE=1` prints every message; `SHRINK=1` shrinks a seed that breaks an invariant to a story
-//!   and its plan, for `sim/found`.
+//! - `SEED=n`: one seed. `TRACE=1` prints every message and log line; `SHRINK=1` shrinks a seed that breaks an
+//!   invariant to a story and its plan, for `sim/found`.
 //! - `PLAN=file`: the plan of a file, such as those of `sim/found`, in place of a seed's.
 //! - `SEED=n SEEDS=m`: so many seeds from that one on, on all cores, with a line for every thousand of them.
 //!   `FIRST=1` runs them one after the other, up to the first that breaks an invariant.
@@ -55,6 +55,15 @@ fn plan(seed: u64) -> std::io::Result<Plan> {
 
 #[expect(clippy::print_stdout, reason = "a program for people")]
 fn one(plan: &Plan, prints: bool) -> bool {
+    if prints {
+        let level = tracing::level_filters::LevelFilter::INFO;
+        tracing_subscriber::fmt()
+            .without_time()
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .with_max_level(level)
+            .init();
+    }
     let outcome = run(plan, prints);
     if !outcome.violations.is_empty() && !prints {
         let from = outcome.lines.len().saturating_sub(LAST_LINES);

@@ -139,6 +139,7 @@ impl Router {
         let known = self.views.cluster().service_registries.get(name).and_then(|object| last_known(object));
         if let Some((handle, known)) = self.views.registries.get(name).zip(known) {
             handle.view().told(&known);
+            handle.fence.iter().for_each(|fence| fence.know(known.highest()));
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns both keys, their reads and the state of the claim. Refuses to write them, which [`super::takeover`] does.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -57,6 +58,8 @@ pub struct FenceState {
     refused: Mutex<Option<String>>,
     /// The epoch that a write raised whose answer was lost. It may be ours without anybody having read it.
     attempted: Mutex<Option<Epoch>>,
+    /// The highest counter of our epoch that is known, whatever became of the registry since.
+    highest: AtomicU64,
     /// The last epoch that we raised, and when.
     raised: Mutex<Option<(Instant, Epoch)>>,
     /// The end of the time in which own records without an owner stay.
@@ -76,6 +79,7 @@ impl FenceState {
             approved: watch::Sender::new(None),
             refused: Mutex::default(),
             attempted: Mutex::default(),
+            highest: AtomicU64::default(),
             raised: Mutex::default(),
             orphan_grace_until: watch::Sender::new(None),
         }
@@ -142,11 +146,23 @@ impl FenceState {
 
     /// A session found these keys: an epoch that is not ours has to be raised again.
     pub(super) fn found(&self, keys: &FenceKeys) {
+        self.know(keys.values().epoch.unwrap_or_default());
         let epoch = keys.epoch.as_ref().map(|record| record.value.as_slice());
         let ours = self.ours().map(|ours| ours.to_string().into_bytes());
         if ours.as_deref() != epoch || keys.incarnation == IncarnationKey::Missing {
             self.suspect();
         }
+    }
+
+    /// An epoch with this counter exists, or existed. A backup that is restored may bring it back, so that the next
+    /// leader's has to be higher.
+    pub fn know(&self, counter: u64) {
+        self.highest.fetch_max(counter, Ordering::Relaxed);
+    }
+
+    /// The highest counter of our epoch that is known; 0 if none is.
+    pub fn highest(&self) -> u64 {
+        self.highest.load(Ordering::Relaxed)
     }
 
     /// Takes the epoch that an administrator lets us raise, from the annotation of the ServiceRegistry.
@@ -160,6 +176,7 @@ impl FenceState {
 
     /// The epoch was raised just now.
     pub(super) fn set_raised(&self, to: &Epoch) {
+        self.know(to.counter);
         *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), to.clone()));
     }
 
@@ -192,6 +209,7 @@ impl FenceState {
         if self.key != former.key {
             return;
         }
+        self.know(former.highest());
         if let Some(refused) = former.refused() {
             self.refuse(&refused);
         }
@@ -204,6 +222,7 @@ impl FenceState {
 
     /// The answer to a write that raises the epoch is lost.
     pub(super) fn set_attempted(&self, to: &Epoch) {
+        self.know(to.counter);
         *self.attempted.lock().unwrap_or_else(PoisonError::into_inner) = Some(to.clone());
     }
 

@@ -130,6 +130,8 @@ impl RegistryHandle {
         let status = SessionStatus { phase: Phase::Connecting, server: None, revision_at_last_session: 0 };
         let Identity { cluster_id, layout, ttl_seconds, fence_prefix, .. } = identity;
         let leases = LeasePool::new(cluster_id, name, layout, *ttl_seconds);
+        let fence = fence_prefix.as_ref().map(|start| FenceState::new(&format!("{start}{cluster_id}"), name));
+        fence.iter().zip(&before).for_each(|(fence, before)| fence.know(before.highest()));
         let mut view = RegistryView::new(layout.clone(), cluster_id, before);
         view.departures.set_our_leases(leases.ids());
         Arc::new(Self {
@@ -137,7 +139,7 @@ impl RegistryHandle {
             cluster_id: cluster_id.clone(),
             view: Mutex::new(view),
             leases,
-            fence: fence_prefix.as_ref().map(|start| FenceState::new(&format!("{start}{cluster_id}"), name).into()),
+            fence: fence.map(Arc::new),
             layout: layout.clone(),
             names: watch::Sender::new(Names::default()),
             connection: watch::Sender::new(None),

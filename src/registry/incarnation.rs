@@ -46,7 +46,8 @@ impl LastKnown {
         matches!((&self.incarnation, found), (Some(known), IncarnationKey::Value(found)) if known != found)
     }
 
-    fn highest(&self) -> u64 {
+    /// The highest known counter of our epoch.
+    pub fn highest(&self) -> u64 {
         self.epoch.unwrap_or_default().max(self.highest_epoch)
     }
 
@@ -76,8 +77,6 @@ pub enum IncarnationKey {
 pub struct IncarnationTracker {
     /// `None` before the first contact.
     known: Option<LastKnown>,
-    /// The highest counter of our epoch, whatever became of the registry since.
-    highest_epoch: u64,
     /// The values that this session found; `None` without a fence.
     found: Option<FenceValues>,
     incarnation: Incarnation,
@@ -93,10 +92,8 @@ pub struct IncarnationTracker {
 
 impl IncarnationTracker {
     pub fn new(known: Option<LastKnown>) -> Self {
-        let highest_epoch = known.as_ref().map(LastKnown::highest).unwrap_or_default();
         Self {
             known,
-            highest_epoch,
             found: None,
             incarnation: Incarnation::AsItWas,
             settled: true,
@@ -128,7 +125,6 @@ impl IncarnationTracker {
 
     /// This process raised the epoch, and created the incarnation key if it was missing.
     pub fn raised(&mut self, epoch: u64, incarnation: Option<String>) {
-        self.highest_epoch = self.highest_epoch.max(epoch);
         if let Some(known) = &mut self.known {
             known.epoch = Some(epoch);
             known.incarnation = incarnation.or_else(|| known.incarnation.take());
@@ -136,11 +132,9 @@ impl IncarnationTracker {
     }
 
     /// The status tells of the registry that the leader knows. A session meets the keys of the fence as it begins, and
-    /// the leader may create them and raise the epoch after that: the counter of the next leader has to be higher
-    /// whatever becomes of the registry, and the next session has to miss what the leader wrote. `is_listed` is false
-    /// while a session begins: the keys that it found may be older than the status.
+    /// the leader may create them and raise the epoch after that: the next session has to miss what the leader wrote.
+    /// `is_listed` is false while a session begins: the keys that it found may be older than the status.
     pub fn told(&mut self, told: &LastKnown, is_listed: bool) {
-        self.highest_epoch = self.highest_epoch.max(told.highest());
         // Of a registry that came back, the status may tell what it was before.
         let as_it_was = is_listed && self.incarnation == Incarnation::AsItWas && told.unsettled.is_none();
         let Some(known) = self.known.as_mut().filter(|_| as_it_was) else { return };
@@ -149,10 +143,6 @@ impl IncarnationTracker {
             known.incarnation.clone_from(&told.incarnation);
             known.epoch = known.epoch.max(told.epoch);
         }
-    }
-
-    pub fn highest_epoch(&self) -> u64 {
-        self.highest_epoch
     }
 
     /// The server says that a key has an older revision than the known one.
@@ -207,8 +197,6 @@ impl IncarnationTracker {
     /// The registry that answers is the known one from now on.
     fn take_over(&mut self, cluster_id: u64, found: Option<FenceValues>) {
         let known = self.known.take().unwrap_or_default();
-        let epoch = found.as_ref().and_then(|found| found.epoch);
-        self.highest_epoch = self.highest_epoch.max(epoch.unwrap_or_default());
         let (incarnation, epoch) = match found {
             None => (known.incarnation, known.epoch),
             Some(FenceValues { incarnation, epoch }) => match incarnation {

@@ -136,7 +136,7 @@ async fn take_over(
     let decision = decide(&FenceInput {
         found: text.as_deref(),
         ours: ours.as_ref(),
-        known: handle.view().highest_epoch(),
+        known: fence.highest(),
         me: lease_history.identity(),
         explained: holder.as_deref().is_none_or(|holder| lease_history.held_recently(holder)),
         approved: approved.as_deref(),

@@ -142,11 +142,6 @@ impl RegistryView {
         self.incarnation.told(told, self.state == ViewState::Fresh);
     }
 
-    /// The highest counter of our epoch that was ever seen.
-    pub fn highest_epoch(&self) -> u64 {
-        self.incarnation.highest_epoch()
-    }
-
     /// The newest revision that is known, from the watch or from an answer.
     pub fn newest_revision(&self) -> Revision {
         self.revision.max(self.answered)

@@ -5,6 +5,7 @@ use serde_json::json;
 use twinspan_core::model::LeaseId;
 
 use super::bench::{bench, echo, etcd, put_own, registry};
+use crate::api::ServiceRegistry;
 use crate::registry::phase::Phase;
 
 const MAIN: &str = "http://main:2379";
@@ -93,21 +94,22 @@ async fn a_registry_that_is_replaced_at_once_withdraws_its_old_place() {
     assert_eq!(bench.views.registries.all().len(), 1);
 }
 
+fn fenced(prefix: &str, ttl: u32) -> ServiceRegistry {
+    let fence = json!({"mode": "Epoch", "keyPrefix": "twinspan/"});
+    registry("main", 1, &json!({"spec": {"prefix": prefix, "fence": fence, "lease": {"ttlSeconds": ttl}}}))
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_epoch_that_was_refused_in_the_former_place_stays_refused_whether_or_not_a_status_told_so() {
-    let main = |prefix: &str, ttl: u32| {
-        let fence = json!({"mode": "Epoch", "keyPrefix": "twinspan/"});
-        registry("main", 1, &json!({"spec": {"prefix": prefix, "fence": fence, "lease": {"ttlSeconds": ttl}}}))
-    };
     for created_again in [false, true] {
         put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
         let bench = bench();
-        bench.put(main("p", 300)).await;
+        bench.put(fenced("p", 300)).await;
         let former = bench.handle("main").unwrap();
         if created_again {
             bench.delete("main").await;
         }
-        bench.put(main("q", 300)).await;
+        bench.put(fenced("q", 300)).await;
         assert!(bench.handle("main").is_none(), "it waits for the withdrawal");
         former.fence.as_ref().unwrap().refuse("7/clone");
         etcd(MAIN).delete(&["p/echo/10.0.0.1:80"]);
@@ -115,8 +117,34 @@ async fn an_epoch_that_was_refused_in_the_former_place_stays_refused_whether_or_
         let refused = || bench.handle("main").unwrap().fence.as_ref().unwrap().refused();
         assert_eq!(refused().as_deref(), Some("7/clone"));
         // Another TTL is another session of the same place.
-        bench.put(main("q", 90)).await;
+        bench.put(fenced("q", 90)).await;
         assert_eq!(refused().as_deref(), Some("7/clone"));
+    }
+}
+
+/// The status of the new object says nothing yet, and the former object is gone.
+#[tokio::test(start_paused = true)]
+async fn the_epoch_of_the_former_place_counts_in_the_next_one() {
+    for (exported, created_again) in [(true, false), (true, true), (false, true)] {
+        if exported {
+            put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+        }
+        let bench = bench();
+        bench.put(fenced("p", 300)).await;
+        let former = bench.handle("main").unwrap();
+        if created_again {
+            bench.delete("main").await;
+            // A session without records of ours is gone at once.
+            assert_eq!(bench.views.registries.all().is_empty(), !exported);
+        }
+        former.fence.as_ref().unwrap().know(7);
+        bench.put(fenced("q", 300)).await;
+        etcd(MAIN).delete(&["p/echo/10.0.0.1:80"]);
+        bench.after(Duration::from_secs(1)).await;
+        let highest = || bench.handle("main").unwrap().fence.as_ref().unwrap().highest();
+        assert_eq!(highest(), 7, "exported: {exported}, created again: {created_again}");
+        bench.put(fenced("q", 90)).await;
+        assert_eq!(highest(), 7, "with another TTL");
     }
 }
 

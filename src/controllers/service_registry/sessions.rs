@@ -51,9 +51,12 @@ pub struct Sessions {
     met: BTreeMap<String, Option<Instant>>,
     /// ServiceRegistries that wait until the place of their predecessor of the same name is empty.
     waiting: BTreeSet<String>,
-    /// The session before, of those whose next one has yet to begin.
+    /// The session before, of those whose next one has yet to begin; at most [`MAX_FORMER`].
     former: BTreeMap<String, Former>,
 }
+
+/// ServiceRegistries without a session whose epoch is remembered.
+const MAX_FORMER: usize = 1000;
 
 /// All that a session leaves to the next one of its name.
 #[derive(Debug)]
@@ -367,14 +370,12 @@ impl Sessions {
         for Draining { running, adopted } in draining.extract_if(.., here) {
             adopted.cancel();
             running.stop.cancel();
-            self.former.insert(name.to_owned(), Former::from(&running));
         }
         let former = draining.iter().find(|draining| draining.running.handle.name == name);
         let Some(former) = former else {
             self.waiting.remove(name);
             return true;
         };
-        self.former.insert(name.to_owned(), Former::from(&former.running));
         if self.waiting.insert(name.to_owned()) {
             former.running.handle.kept.set(None);
             former.running.handle.requeue_all();
@@ -397,11 +398,13 @@ impl Sessions {
         self.last.remove(name);
         self.rivals.remove(name);
         self.met.remove(name);
-        self.former.remove(name);
         self.comparisons.forget(name);
         self.views.guards.forget(name);
         let running = self.views.registries.running().remove(name);
         let Some(running) = running else { return };
+        if self.former.len() < MAX_FORMER {
+            self.former.insert(name.to_owned(), Former::from(&running));
+        }
         draining::begin(&self.views, running, lost, &self.tasks, &self.stop);
         // The owners of its records are reconciled, and withdraw them.
         self.send(RegistryEvent::State { registry: name.to_owned() });

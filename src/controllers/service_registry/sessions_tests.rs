@@ -272,6 +272,16 @@ async fn a_registry_that_waits_for_a_finalizer_has_no_session() {
     assert!(bench.handle("main").is_none());
 }
 
+/// A registry was emptied and its leader ended before it could raise the epoch again: its successor knows only what the
+/// status tells. A backup that is restored later has the former epoch, which must be lower than the successor's.
+#[tokio::test(start_paused = true)]
+async fn the_highest_epoch_outlives_the_registry_and_the_process() {
+    let bench = bench();
+    let met = json!({"clusterID": "1", "version": "3.7.3", "revisionAtLastSession": 1, "highestEpoch": 3});
+    bench.put(registry("main", 1, &json!({"spec": {"fence": {"mode": "Epoch"}}, "status": {"etcd": met}}))).await;
+    assert_eq!(bench.handle("main").unwrap().fence.as_ref().unwrap().highest(), 4, "it raised its own above");
+}
+
 /// The session met no epoch. The leader raised it since, and the registry lost it before this replica leads: a backup
 /// that comes back has to have a lower one than ours.
 #[tokio::test(start_paused = true)]
@@ -280,7 +290,7 @@ async fn a_replica_that_does_not_lead_learns_from_the_status_how_often_the_epoch
     let bench = bench_of(leadership.clone());
     let fenced = |status| registry("main", 1, &json!({"spec": {"fence": {"mode": "Epoch"}}, "status": status}));
     bench.put(fenced(json!({}))).await;
-    assert_eq!(bench.handle("main").unwrap().view().highest_epoch(), 0);
+    assert_eq!(bench.handle("main").unwrap().fence.as_ref().unwrap().highest(), 0);
     let met = json!({"clusterID": "1", "version": "3.7.3", "revisionAtLastSession": 1, "epoch": 3});
     bench.views.cluster().service_registries.insert("main".into(), Arc::new(fenced(json!({"etcd": met}))));
     bench.cluster_shows(ClusterEvent::StatusChanged(Object::ServiceRegistry("main".into()))).await;

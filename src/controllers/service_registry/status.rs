@@ -246,10 +246,11 @@ fn describe(
         Err(_) => status.epoch_in_use.take(),
     };
     let Some(server) = session.server.filter(|_| session.revision_at_last_session > 0) else { return };
-    let (known, highest_epoch, incarnation, counts) = {
+    let highest_epoch = handle.fence.as_ref().map_or(0, |fence| fence.highest());
+    let (known, incarnation, counts) = {
         let view = handle.view();
         let known = view.last_known().cloned().unwrap_or_default();
-        (known, view.highest_epoch(), view.incarnation(), view.counts())
+        (known, view.incarnation(), view.counts())
     };
     // A process that ends before every hold is in a status leaves what tells its successor that there are some.
     status.returned_as = match incarnation {
