@@ -50,10 +50,10 @@ fn meddled(world: &World, service: usize, cause: Duration, at: Duration) -> bool
 }
 
 fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
-    let history = world.registry_history();
+    let (history, log) = (world.registry_history(), world.wire.log());
     let mut violations = Vec::new();
     for removed in removed_endpoints(world, calm) {
-        let Removed { at, by, cluster: _, name, addr } = &removed;
+        let Removed { at, by, name, addr, .. } = &removed;
         let (at, addr) = (*at, *addr);
         let key = world.key_of(name, &addr.to_string()).into_bytes();
         let Some(service) = (0..world.size.services).find(|service| service_name(*service) == *name) else { continue };
@@ -64,7 +64,7 @@ fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
         if !of_server || !world.truth.served(addr, from, at) || meddled(world, service, gone.time, at) {
             continue;
         }
-        if came_late(world, &removed, gone.time) {
+        if came_late(world, &log, &removed, gone.time) {
             continue;
         }
         let together = history.iter().filter(|change| {
@@ -84,7 +84,9 @@ fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
         } else {
             (QUIET, "the end of its lease")
         };
-        if at < gone.time + least {
+        // What was on its way already rests on an earlier departure.
+        let decided_before = || removed.request(&log).is_some_and(|sent| sent.at < gone.time);
+        if at < gone.time + least && !decided_before() {
             let after = (at - gone.time).as_secs_f64();
             let text = format!("{by} removed {name}/{addr}, which serves, {after:.3} s after {why}");
             violations.push(Violation::new("I5", at, text));
@@ -97,8 +99,8 @@ fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
 /// all sent before that. A leader that found no such endpoint as it began takes a late write of the one before it for a
 /// stranger's: the endpoint had been removed, or never been there, and a new leader puts nothing back
 /// (`docs/departures.md`).
-fn came_late(world: &World, removed: &Removed, gone: Duration) -> bool {
-    let (log, mut slices) = (world.wire.log(), BTreeMap::new());
+fn came_late(world: &World, log: &[Sent], removed: &Removed, gone: Duration) -> bool {
+    let mut slices = BTreeMap::new();
     for change in world.clusters[removed.cluster].kube.changes(0).iter() {
         if &*change.resource != "endpointslices" || change.at >= removed.at {
             continue;

@@ -37,14 +37,7 @@ pub fn check(world: &World, calm: Duration) -> Vec<Violation> {
 fn deaf(world: &World, calm: Duration) -> Vec<Violation> {
     let (mut violations, log) = (Vec::new(), world.wire.log());
     for removed in removed_endpoints(world, calm) {
-        // A request may be under way for as long as a partition lasts.
-        let write = |sent: &&Sent| {
-            sent.by == removed.by
-                && sent.at <= removed.at
-                && sent.what.contains("/endpointslices")
-                && !sent.what.starts_with("GET")
-        };
-        let decision = log.iter().rev().find(write).map_or(removed.at, |sent| decided_at(world, sent));
+        let decision = removed.request(&log).map_or(removed.at, |sent| decided_at(world, sent));
         let from = decision.saturating_sub(SILENCE);
         // A person's decision counts when the API server tells it, which may be long after.
         let told = world.untold_since(removed.cluster, from);

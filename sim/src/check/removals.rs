@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::stores::decode;
 use super::{Violation, is_replica};
+use crate::wire::Sent;
 use crate::world::history::RESTORE;
 pub use crate::world::keys::address_of;
 use crate::world::servers::VMS;
@@ -122,11 +123,21 @@ pub struct Removed {
     pub cluster: usize,
     pub name: String,
     pub addr: SocketAddr,
+    pub slice: String,
+}
+
+impl Removed {
+    /// The request that took it out. A request may be under way for as long as a partition lasts.
+    pub fn request<'a>(&self, log: &'a [Sent]) -> Option<&'a Sent> {
+        let path = format!("/endpointslices/{}?", self.slice);
+        let of_slice = |sent: &&Sent| sent.what.contains(&path) && !sent.what.starts_with("GET");
+        log.iter().rev().find(|sent| sent.by == self.by && sent.at <= self.at && of_slice(sent))
+    }
 }
 
 fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
     let (mut violations, presence) = (Vec::new(), Presence::of(world));
-    for Removed { at, by, cluster: _, name, addr } in removed_endpoints(world, calm) {
+    for Removed { at, by, name, addr, .. } in removed_endpoints(world, calm) {
         let from = at.saturating_sub(NEWS);
         let key = world.key_of(&name, &addr.to_string());
         let registered = presence.throughout(key.as_bytes(), from, at);
@@ -164,6 +175,7 @@ pub fn removed_endpoints(world: &World, calm: Duration) -> Vec<Removed> {
                 cluster: number,
                 name: name.clone(),
                 addr: *addr,
+                slice: change.name.clone(),
             }));
         }
     }
