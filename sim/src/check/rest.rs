@@ -15,6 +15,10 @@ use crate::world::keys::MOVED;
 use crate::world::people::alias_name;
 use crate::world::{KubeCluster, NAMESPACE, World, service_name};
 
+/// The longest time for which a registry is kept that only a list lacks: its hold (`REGISTRY_HOLD` of
+/// `core/src/plan/departure/registry_guard.rs`), and the lists after a blind time.
+const KEPT: Duration = Duration::from_secs(315);
+
 /// The first difference between the two sides and the truth; `None` if they are equal.
 pub fn difference(world: &World) -> Option<String> {
     let left = world.records().keys().find(|key| key.starts_with(MOVED.as_bytes())).cloned();
@@ -69,10 +73,23 @@ fn difference_of(world: &World, service: usize) -> Option<String> {
     None
 }
 
-/// True while a RegisteredService announces that it holds deletions.
+/// True while a RegisteredService announces that it holds deletions, or a registry without an object is kept.
 pub fn holds(world: &World) -> bool {
     let of = |cluster: &KubeCluster| cluster.kube.all("registeredservices").iter().any(|object| announces_hold(object));
-    world.clusters.iter().any(of)
+    world.clusters.iter().any(of) || (0..world.clusters.len()).any(|cluster| keeps(world, cluster))
+}
+
+/// True while a registry is kept whose ServiceRegistry went while no watch could tell: only a list lacks it, and no
+/// object is left that could announce the hold.
+fn keeps(world: &World, number: usize) -> bool {
+    let lasts = |to: &Duration| world.now() < world.untold_until(number, *to) + KEPT;
+    let recent: Vec<_> = world.blind(number).into_iter().filter(|(_, to)| lasts(to)).collect();
+    let is_untold = |at: Duration| recent.iter().any(|(from, to)| *from < at && at < *to);
+    let Some(cluster) = world.clusters.get(number).filter(|_| !recent.is_empty()) else { return false };
+    let changes = cluster.kube.changes(0);
+    changes
+        .iter()
+        .any(|change| &*change.resource == "serviceregistries" && change.after.is_none() && is_untold(change.at))
 }
 
 /// Whether a RegisteredService announces that it holds deletions.

@@ -60,6 +60,19 @@ impl World {
         kept_back(&self.faults(), self.clusters.len(), cluster, at)
     }
 
+    /// Until when a cluster's API servers may keep back what changed there, if they do at this time; otherwise the time
+    /// itself.
+    pub fn untold_until(&self, cluster: usize, at: Duration) -> Duration {
+        let (faults, mut until) = (self.faults(), at);
+        loop {
+            let lasting = faults.iter().filter(|(began, ended, op)| {
+                *began <= until && *ended > until && kept_back_by(*op, self.clusters.len()) == Some(cluster)
+            });
+            let Some(ended) = lasting.map(|(_, ended, _)| *ended).max() else { return until };
+            until = ended;
+        }
+    }
+
     /// A process of the operator starts.
     pub fn starts(&self, author: &str) {
         let now = self.now();
@@ -101,19 +114,24 @@ fn untold(faults: &[(Duration, Duration, Op)], clusters: usize, cluster: usize) 
 
 /// The beginning of the faults that, one after the other without a pause, keep news of a cluster back at this time.
 fn kept_back(faults: &[(Duration, Duration, Op)], clusters: usize, cluster: usize, at: Duration) -> Duration {
-    let keeps = |op: &Op| match op {
+    let mut since = at;
+    loop {
+        let lasting = faults.iter().filter(|(began, ended, op)| {
+            *began < since && *ended >= since && kept_back_by(*op, clusters) == Some(cluster)
+        });
+        let Some(began) = lasting.map(|(began, ..)| *began).min() else { return since };
+        since = began;
+    }
+}
+
+/// The cluster whose news a fault keeps back.
+fn kept_back_by(op: Op, clusters: usize) -> Option<usize> {
+    match op {
         Op::ApiDown { cluster, .. }
         | Op::ApiFrozen { cluster, .. }
         | Op::ApiWatchesStalled { cluster, .. }
         | Op::ApiBlind { cluster, .. } => Some(cluster % clusters),
         _ => None,
-    };
-    let mut since = at;
-    loop {
-        let lasting =
-            faults.iter().filter(|(began, ended, op)| *began < since && *ended >= since && keeps(op) == Some(cluster));
-        let Some(began) = lasting.map(|(began, ..)| *began).min() else { return since };
-        since = began;
     }
 }
 
