@@ -186,6 +186,11 @@ impl FenceState {
         raised.as_ref().filter(|(at, _)| since.is_some_and(|since| *at >= since)).map(|(_, epoch)| epoch.clone())
     }
 
+    /// When we raised the epoch last.
+    pub(super) fn raised_at(&self) -> Option<Instant> {
+        self.raised.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(at, _)| *at)
+    }
+
     /// Our epoch has to be raised anew, though it is the newest.
     pub(super) fn raise_again(&self) {
         self.status.send_if_modified(|status| {

@@ -138,7 +138,7 @@ async fn take_over(
         ours: ours.as_ref(),
         known: fence.highest(),
         me: lease_history.identity(),
-        explained: holder.as_deref().is_none_or(|holder| lease_history.held_recently(holder)),
+        explained: holder.as_deref().is_none_or(|holder| lease_history.explains(holder, fence.raised_at())),
         approved: approved.as_deref(),
         refused: refused.as_deref(),
     });

@@ -21,6 +21,7 @@ const KEY: &str = "twinspan/c1/main";
 struct Replica {
     handle: Arc<RegistryHandle>,
     leadership: Leadership,
+    lease_history: LeaseHistory,
     ending: CancellationToken,
     stop: CancellationToken,
     _events: mpsc::UnboundedReceiver<RegistryEvent>,
@@ -49,11 +50,12 @@ fn replica_at(layout: Layout, server: &FakeEtcd, leadership: Leadership, lease_h
     };
     let handle = RegistryHandle::new("main", &identity, None, sender);
     let (stop, ending) = (CancellationToken::new(), CancellationToken::new());
-    let leader = Takeover { leadership: leadership.clone(), lease_history, env: Env::real(), ending: ending.clone() };
+    let (env, history) = (Env::real(), lease_history.clone());
+    let leader = Takeover { leadership: leadership.clone(), lease_history: history, env, ending: ending.clone() };
     tokio::spawn(session::run(handle.clone(), Arc::new(server.clone()), Env::real(), stop.clone()));
     tokio::spawn(keepalive::run(handle.clone(), stop.clone()));
     tokio::spawn(super::run(handle.clone(), leader, stop.clone()));
-    Replica { handle, leadership, ending, stop, _events: events }
+    Replica { handle, leadership, lease_history, ending, stop, _events: events }
 }
 
 impl Replica {
@@ -493,5 +495,29 @@ async fn a_missing_incarnation_is_not_created_while_the_lease_names_another_hold
     set_holder(&api, "a");
     server.cut();
     a.until("created again", |fence| fence.is_ok() && text_of(&server, INCARNATION).is_some()).await;
+    a.stop.cancel();
+}
+
+/// etcd is away as the Lease changes hands, and for longer than the Lease explains a holder by itself.
+#[tokio::test(start_paused = true)]
+async fn the_epoch_of_the_holder_before_us_is_explained_however_long_etcd_is_away() {
+    let (server, api) = (FakeEtcd::new(), FakeApi::default());
+    server.put(KEY, "4/b", LeaseId::NONE);
+    set_holder(&api, "b");
+    let a = replica_of(&api, &server);
+    let b_leads = a.lease_history.confirm().await;
+    assert!(matches!(b_leads, Ok(false)), "{b_leads:?}");
+    server.set_faults(Faults { away: true, ..Faults::default() });
+    set_holder(&api, "a");
+    a.lead();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    server.set_faults(Faults::default());
+    a.holds_epoch("5/a").await;
+    let fence = a.handle.fence.as_ref().unwrap();
+    assert_eq!(fence.orphan_grace_until(), None);
+    // Nobody had the Lease since: a higher epoch under the same name is that of a clone.
+    server.put(KEY, "6/b", LeaseId::NONE);
+    assert_eq!(a.write("10.0.0.1:80").await, Some(RegistryError::Fenced));
+    a.until("refused", |fence| matches!(fence, Err(RegistryError::ClusterIdInUse { .. }))).await;
     a.stop.cancel();
 }

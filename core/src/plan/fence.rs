@@ -47,7 +47,7 @@ pub struct FenceInput<'a> {
     pub known: u64,
     /// The identity of this process.
     pub me: &'a str,
-    /// Whether the holder of the found epoch is, or lately was, the holder of the Lease.
+    /// Whether the holder of the found epoch has the Lease, had it lately, or had it before us.
     pub explained: bool,
     /// The value that an administrator allows us to raise.
     pub approved: Option<&'a str>,
