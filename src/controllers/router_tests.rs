@@ -12,7 +12,7 @@ use super::queue::{self, Queue};
 use super::router::{Router, Sources};
 use super::service_registry::Command;
 use super::views::Views;
-use crate::api::RegisteredService;
+use crate::api::{EtcdConnection, RegisteredService};
 use crate::cluster::convert;
 use crate::cluster::view::{ClusterEvent, Kind};
 use crate::env::Env;
@@ -97,8 +97,9 @@ impl Bench {
         while handle.connection().is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let connection = Settings { endpoints: vec!["http://a".into()], tls: None, user: None };
-        let settings = SessionSettings { identity, connection };
+        let etcd = EtcdConnection { endpoints: vec!["http://a".into()], tls: None, auth: None };
+        let connection = Settings { endpoints: etcd.endpoints.clone(), tls: None, user: None };
+        let settings = SessionSettings { identity, connection, etcd };
         let running = Running { handle: handle.clone(), settings, stop: self.stop.child_token() };
         self.views.registries.running().insert("main".into(), running);
         handle

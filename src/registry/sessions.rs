@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::etcd::Settings;
 use super::handle::{Identity, RegistryHandle};
+use crate::api::EtcdConnection;
 
 /// The settings of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct SessionSettings {
     /// Another identity means another registry: nothing known of the old one counts.
     pub identity: Identity,
     pub connection: Settings,
+    /// Where the connection came from, whose Secrets may change even after the object is gone.
+    pub etcd: EtcdConnection,
 }
 
 /// The sessions that run; clones share the list.

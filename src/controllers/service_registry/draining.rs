@@ -60,11 +60,11 @@ pub(super) fn begin(
             () = adopted.cancelled() => return,
             () = drain(&views, &draining.running.handle, gone_at) => {}
         }
-        if take(&views, &draining) {
-            draining.running.stop.cancel();
+        if let Some(running) = take(&views, &draining) {
+            running.stop.cancel();
             // Another ServiceRegistry of the same name may wait.
-            draining.running.handle.report();
-            leave_to_others(&views, &draining.running.handle);
+            running.handle.report();
+            leave_to_others(&views, &running.handle);
         }
     });
 }
@@ -74,12 +74,13 @@ fn leave_to_others(views: &Views, handle: &RegistryHandle) {
     views.registries.all().iter().filter(|other| handle.has_same_keys(other)).for_each(|other| other.requeue_all());
 }
 
-/// Takes a session off the list, so that nothing can adopt it; false if it was adopted before. It may drain again since
-/// then.
-fn take(views: &Views, draining: &Draining) -> bool {
+/// Takes a session off the list as it runs now, so that nothing can adopt it; `None` if it was adopted before. It may
+/// drain again since then.
+fn take(views: &Views, draining: &Draining) -> Option<Running> {
     let mut all = views.registries.draining();
     let ours = |other: &mut Draining| Arc::ptr_eq(&other.running.handle, &draining.running.handle);
-    !draining.adopted.is_cancelled() && all.extract_if(.., ours).count() > 0
+    let taken = (!draining.adopted.is_cancelled()).then(|| all.extract_if(.., ours).next());
+    taken.flatten().map(|taken| taken.running)
 }
 
 fn keep_for(views: &Views, handle: &RegistryHandle, gone_at: Timestamp, length: Option<SignedDuration>) {

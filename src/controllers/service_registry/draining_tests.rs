@@ -2,11 +2,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use twinspan_core::model::LeaseId;
+use twinspan_core::model::{LeaseId, ObjectKey};
 
-use super::bench::{bench, echo, etcd, put_own, registry};
+use super::bench::{Bench, bench, echo, etcd, put_own, registry};
 use crate::api::ServiceRegistry;
+use crate::cluster::convert::SecretView;
+use crate::cluster::view::ClusterEvent;
 use crate::registry::phase::Phase;
+use crate::registry::sessions::Running;
 
 const MAIN: &str = "http://main:2379";
 
@@ -217,4 +220,63 @@ async fn a_registry_that_goes_with_its_services_is_kept_and_one_that_goes_alone_
         assert_eq!(handle.kept.hold().is_some(), with_services);
         assert_eq!(bench.views.registries.all().is_empty(), !with_services);
     }
+}
+
+/// The Secret `etcd-user` has this password; an empty one means that it is gone.
+async fn password_is(bench: &Bench, password: &str) {
+    let key = ObjectKey::new("twinspan-system", "etcd-user");
+    let data = ["username", "password"].map(|key| (key.to_owned(), password.as_bytes().to_vec()));
+    let secret = Arc::new(SecretView { data: data.into_iter().collect() });
+    if password.is_empty() {
+        bench.views.cluster().secrets.remove(&key);
+    } else {
+        bench.views.cluster().secrets.insert(key, secret);
+    }
+    bench.cluster_shows(ClusterEvent::Secret).await;
+}
+
+fn password_of(running: &Running) -> String {
+    running.settings.connection.user.clone().unwrap().1
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_drains_follows_the_secrets_of_its_registry() {
+    put_own(&etcd(MAIN), "p/echo/10.0.0.1:80", LeaseId::NONE);
+    let bench = bench();
+    password_is(&bench, "former").await;
+    let auth = json!({"spec": {"etcd": {"auth": {"secretRef": {"name": "etcd-user"}}}}});
+    bench.put(registry("main", 1, &auth)).await;
+    let handle = bench.handle("main").unwrap();
+    bench.views.cluster().vanished_registries.insert("main".into());
+    bench.delete("main").await;
+    let drains = || bench.views.registries.draining()[0].running.clone();
+    let before = handle.connection().unwrap();
+    password_is(&bench, "former").await;
+    assert!(Arc::ptr_eq(&before, &handle.connection().unwrap()), "nothing changed");
+    password_is(&bench, "new").await;
+    assert!(Arc::ptr_eq(&handle, &drains().handle) && password_of(&drains()) == "new");
+    let renewed = handle.connection().unwrap();
+    assert!(!Arc::ptr_eq(&before, &renewed) && handle.kept.hold().is_some(), "the hold goes on");
+    assert_eq!((handle.status().phase, handle.view().counts().own), (Phase::Watching, 1));
+    password_is(&bench, "").await;
+    assert!(Arc::ptr_eq(&renewed, &handle.connection().unwrap()), "nothing says that it should end");
+    bench.after(Duration::from_secs(331)).await;
+    assert!(bench.views.registries.all().is_empty() && handle.connection().is_err(), "the renewed session ends too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_whose_registry_asks_for_a_secret_that_is_missing_follows_the_one_it_has() {
+    let bench = bench();
+    password_is(&bench, "former").await;
+    let auth = |secret: &str| json!({"spec": {"etcd": {"auth": {"secretRef": {"name": secret}}}}});
+    bench.put(registry("main", 1, &auth("etcd-user"))).await;
+    let handle = bench.handle("main").unwrap();
+    bench.put(registry("main", 1, &auth("missing"))).await;
+    assert_eq!(bench.conditions("main")[0], "False SecretNotFound");
+    let before = handle.connection().unwrap();
+    password_is(&bench, "new").await;
+    assert!(Arc::ptr_eq(&handle, &bench.handle("main").unwrap()));
+    assert_eq!(password_of(&bench.views.registries.running()["main"]), "new");
+    assert!(!Arc::ptr_eq(&before, &handle.connection().unwrap()));
+    assert_eq!(bench.conditions("main")[0], "False SecretNotFound", "the status still says so");
 }

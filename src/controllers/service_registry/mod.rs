@@ -75,9 +75,7 @@ impl Controller {
                 }
             }
             Command::ReconcileAll => {
-                for name in self.sessions.names() {
-                    self.sessions.reconcile_one(&name);
-                    self.sessions.update_names(&name);
+                for name in self.sessions.reconcile_all() {
                     self.reconciled(&name);
                 }
             }
@@ -116,12 +114,7 @@ impl Sessions {
             };
             match command {
                 Some(Command::Reconcile(name)) => drop(self.reconcile(&name)),
-                Some(Command::ReconcileAll) => {
-                    for name in self.names() {
-                        self.reconcile_one(&name);
-                        self.update_names(&name);
-                    }
-                }
+                Some(Command::ReconcileAll) => drop(self.reconcile_all()),
                 Some(Command::UpdateNames(name)) => self.update_names(&name),
                 Some(Command::Report(name)) => drop(self.confirm(&name)),
                 None => return,

@@ -133,6 +133,17 @@ impl Sessions {
         returned
     }
 
+    /// Reconciles after a change of an object on which any session may depend. Returns every ServiceRegistry.
+    pub fn reconcile_all(&mut self) -> BTreeSet<String> {
+        let names = self.names();
+        for name in &names {
+            self.reconcile_one(name);
+            self.update_names(name);
+        }
+        self.renew();
+        names
+    }
+
     /// Starts or ends the session of a ServiceRegistry, and reconciles its possible duplicates. Returns all of them.
     pub fn reconcile(&mut self, name: &str) -> BTreeSet<String> {
         self.reconcile_one(name);
@@ -153,7 +164,7 @@ impl Sessions {
         others
     }
 
-    pub fn reconcile_one(&mut self, name: &str) {
+    fn reconcile_one(&mut self, name: &str) {
         let (object, settings, place, older) = {
             let view = self.views.cluster();
             // One that waits for a finalizer is gone.
@@ -283,7 +294,10 @@ impl Sessions {
             }
             Some(running) if running.settings.identity.is_alike(&settings.identity) => {
                 if running.settings.connection == settings.connection {
-                    info!(registry = name, "the ServiceRegistry was created again; its session goes on");
+                    info!(
+                        registry = name,
+                        "created again, or the same connection under other names; its session goes on"
+                    );
                     set_fence(&running.handle);
                     running.handle.requeue_all();
                     self.views.registries.running().insert(name.to_owned(), Running { settings, ..running });
@@ -317,14 +331,36 @@ impl Sessions {
             fence.succeed(&fence_before, settings.connection.endpoints.iter().any(|one| endpoints.contains(one)));
         }
         handle.set_former_ttls(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
+        let running = self.begin(handle, settings);
+        self.views.registries.running().insert(name.to_owned(), running);
+        self.update_names(name);
+    }
+
+    fn begin(&self, handle: Arc<RegistryHandle>, settings: SessionSettings) -> Running {
         let stop = self.stop.child_token();
-        let (connector, env) = (self.connect.connector(&settings.connection), self.views.env.clone());
+        let (connector, env) = (self.connect.connector(&settings.connection), &self.views.env);
         env.spawn_on(&self.tasks, session::run(handle.clone(), connector, env.clone(), stop.clone()));
         if let Some(upkeep) = &self.upkeep {
-            upkeep.start(&handle, &self.views.env, &self.tasks, &stop);
+            upkeep.start(&handle, env, &self.tasks, &stop);
         }
-        self.views.registries.running().insert(name.to_owned(), Running { handle, settings, stop });
-        self.update_names(name);
+        Running { handle, settings, stop }
+    }
+
+    /// Connects sessions anew whose Secrets changed, and which go on although their ServiceRegistry is gone, or asks
+    /// for something that cannot be used: with a former password nothing is kept alive or withdrawn.
+    fn renew(&self) {
+        let view = self.views.cluster();
+        let renew = |one: &mut Running| {
+            // One without its Secret goes on as it is.
+            let Ok(connection) = settings::connection(&one.settings.etcd, &view) else { return };
+            if connection != one.settings.connection {
+                info!(registry = one.handle.name, "a Secret of a session that goes on changed; connecting anew");
+                one.stop.cancel();
+                *one = self.begin(one.handle.clone(), SessionSettings { connection, ..one.settings.clone() });
+            }
+        };
+        self.views.registries.running().values_mut().for_each(renew);
+        self.views.registries.draining().iter_mut().for_each(|draining| renew(&mut draining.running));
     }
 
     /// Rejects a spec or Secrets that cannot be used. A running session continues, because nothing says that it should

@@ -6,7 +6,7 @@ use twinspan_core::model::ObjectKey;
 use twinspan_core::plan::service::Incarnation;
 
 use crate::api::conditions::Reason;
-use crate::api::{FenceMode, ReturnedAs, ServiceRegistry, Tls};
+use crate::api::{EtcdConnection, FenceMode, ReturnedAs, ServiceRegistry, Tls};
 use crate::cluster::view::{ClusterView, Kind};
 use crate::registry::etcd::{Settings, TlsSettings};
 use crate::registry::handle::Identity;
@@ -36,14 +36,21 @@ pub fn are_known(view: &ClusterView, object: Option<&ServiceRegistry>) -> bool {
 /// # Errors
 /// The [`Rejection`] that its status has to tell.
 pub fn session_settings(object: &ServiceRegistry, view: &ClusterView) -> Result<SessionSettings, Rejection> {
-    let spec = &object.spec;
     let identity = identity(object, view)?;
-    let connection = Settings {
-        endpoints: spec.etcd.endpoints.clone(),
-        tls: spec.etcd.tls.as_ref().map(|tls| tls_settings(tls, view)).transpose()?,
-        user: spec.etcd.auth.as_ref().map(|auth| user(&auth.secret_ref.name, view)).transpose()?,
-    };
-    Ok(SessionSettings { identity, connection })
+    let etcd = object.spec.etcd.clone();
+    Ok(SessionSettings { identity, connection: connection(&etcd, view)?, etcd })
+}
+
+/// The connection with the Secrets as they are now.
+///
+/// # Errors
+/// The [`Rejection`] that its status has to tell.
+pub fn connection(etcd: &EtcdConnection, view: &ClusterView) -> Result<Settings, Rejection> {
+    Ok(Settings {
+        endpoints: etcd.endpoints.clone(),
+        tls: etcd.tls.as_ref().map(|tls| tls_settings(tls, view)).transpose()?,
+        user: etcd.auth.as_ref().map(|auth| user(&auth.secret_ref.name, view)).transpose()?,
+    })
 }
 
 /// The identity of its registry. A stand-in has defaults where a field cannot be read, which would mean another one.
