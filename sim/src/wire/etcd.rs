@@ -11,7 +11,7 @@ use bytes::Bytes;
 use etcd_client::proto::PbLeaseKeepAliveResponse;
 use etcd_client::{Channel, Client, ConnectOptions, Error};
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
 use sim_etcd::Etcd;
@@ -122,13 +122,23 @@ impl Service<Request<Body>> for ToMember {
             let request = Request::from_parts(parts, body);
             let (wire, sender) = (this.wire.clone(), this.sender.clone());
             let (keepalive, watch) = (summary == "LeaseKeepAlive", summary == "Watch");
+            let (to, asked) = (this.to.clone(), summary.clone());
             let response = this.wire.carry(this.sender, this.to, summary, request, ask, None).await?;
             // The client takes an answer once its status has come: behind the message, or without one in its place.
             let refused = response.headers().contains_key(STATUS);
             number.filter(|_| refused).into_iter().for_each(|number| wire.answered(number));
+            // The status of HTTP says nothing about the call.
+            let tell = move |wire: &Wire, headers: &HeaderMap, reader: &str| {
+                let status = headers.get(STATUS).and_then(|status| status.to_str().ok());
+                if let Some(status) = status.filter(|status| *status != "0") {
+                    wire.0.trace.add(&to, &format!("→ {reader} {asked}: {STATUS} {status}"));
+                }
+            };
+            tell(&wire, response.headers(), &sender.name);
             Ok(response.map(|body| {
                 Body::new(body.map_frame(move |frame| {
                     wire.heard(&sender.author);
+                    frame.trailers_ref().into_iter().for_each(|trailers| tell(&wire, trailers, &sender.name));
                     number.filter(|_| frame.is_trailers()).into_iter().for_each(|number| wire.answered(number));
                     if let Some(lease) = frame.data_ref().filter(|_| keepalive).and_then(gone_lease) {
                         wire.lease_gone(&sender.author, lease);
