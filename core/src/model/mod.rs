@@ -29,6 +29,7 @@ pub use reason::Reason;
 pub use record::LOOKS;
 pub use record::{
     Content, Kind, LeaseId, Listener, MAX_VALUE, Mark, RawRecord, Record, RecordKey, Records, Registration, Revision,
+    Written,
 };
 pub use selector::{Operator, Requirement, Selector};
 pub use service::{NewService, ServicePortView, ServiceView, TrafficDistribution};

@@ -172,6 +172,20 @@ pub struct Record {
     pub content: Content,
 }
 
+/// The write that a record is from. etcd counts its revisions again after it was emptied or restored: a later record
+/// may have the revision of a former one, and then hardly the lease, whose ID is random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    mod_revision: Revision,
+    lease: LeaseId,
+}
+
+impl Record {
+    pub fn written(&self) -> Written {
+        Written { mod_revision: self.mod_revision, lease: self.lease }
+    }
+}
+
 /// Records by key.
 pub type Records = BTreeMap<RecordKey, Arc<Record>>;
 

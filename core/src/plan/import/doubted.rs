@@ -35,7 +35,7 @@ pub(super) fn of(input: &Input<'_>, record: &Record, endpoints: &[(InstanceAddr,
     };
     let found_first = match &input.state.doubted {
         None => input.may_be_dead,
-        Some(doubted) => doubted.get(&record.key) == Some(&record.mod_revision),
+        Some(doubted) => doubted.get(&record.key) == Some(&record.written()),
     };
     if !found_first || endpoints.iter().any(is_known) {
         return Doubt::None;
@@ -57,7 +57,7 @@ pub(super) fn still(input: &Input<'_>) -> Shadows {
     match &input.state.doubted {
         Some(doubted) => doubted.clone(),
         None if input.may_be_dead => {
-            input.records.iter().map(|(key, record)| (key.clone(), record.mod_revision)).collect()
+            input.records.iter().map(|(key, record)| (key.clone(), record.written())).collect()
         }
         None => Shadows::new(),
     }

@@ -12,17 +12,17 @@ use jiff::SignedDuration;
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
-    Family, InstanceAddr, InstanceOutcome, Owner, PortSet, Record, RecordKey, Records, Registration, Revision, Selector,
+    Family, InstanceAddr, InstanceOutcome, Owner, PortSet, Record, RecordKey, Records, Registration, Selector, Written,
 };
 use crate::plan::RecordOp;
 use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, Limits};
 use crate::plan::departure::{Departures, Evidence, OnExpiry, Probe};
 use crate::plan::trust::Trust;
 
-/// Records whose address is, or was, that of a pod: `mod_revision` by key. A dead pod's own record outlives it by its
+/// Records whose address is, or was, that of a pod, and the write of each. A dead pod's own record outlives it by its
 /// TTL, and must not bring it back. A server whose address somebody wrote into a slice or into Endpoints lives on
 /// without them, so its record casts no shadow.
-pub type Shadows = BTreeMap<RecordKey, Revision>;
+pub type Shadows = BTreeMap<RecordKey, Written>;
 
 /// Everything that the plan rests on.
 #[derive(Clone, Copy, Debug)]

@@ -102,7 +102,7 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
     for (key, record) in input.records {
         match decide(input, record) {
             RecordDecision::Doubted(endpoints, until) => {
-                doubted.insert(key.clone(), record.mod_revision);
+                doubted.insert(key.clone(), record.written());
                 if until.is_some() {
                     plan.probe.extend(endpoints.iter().map(|(addr, _)| *addr));
                     plan.requeue_at = earlier(plan.requeue_at, until);
@@ -114,7 +114,7 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
             RecordDecision::Endpoints(endpoints) => {
                 for (addr, imported) in endpoints {
                     if input.trust.pods.contains_key(&addr.ip()) {
-                        plan.state.shadows.insert(key.clone(), record.mod_revision);
+                        plan.state.shadows.insert(key.clone(), record.written());
                     }
                     let entry = plan.endpoints.entry(addr).or_default();
                     entry.ports.insert(imported.ports);
@@ -127,12 +127,12 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
                     named || input.trust.pods.contains_key(&addr.ip())
                 };
                 if record.endpoint_addresses().any(of_pod) || is_shadow(input, key, record) {
-                    plan.state.shadows.insert(key.clone(), record.mod_revision);
+                    plan.state.shadows.insert(key.clone(), record.written());
                 }
             }
             RecordDecision::Skip(reason, instance) => {
                 if reason == Reason::FormerEndpoint {
-                    plan.state.shadows.insert(key.clone(), record.mod_revision);
+                    plan.state.shadows.insert(key.clone(), record.written());
                 }
                 let shown = instance.unwrap_or_else(|| key.to_string());
                 plan.skipped.push(InstanceOutcome::skipped(shown.chars().take(MAX_SHOWN).collect(), reason));
@@ -270,7 +270,7 @@ fn address(input: &Input<'_>, record: &Record, addr: InstanceAddr) -> Result<Opt
 
 /// Whether the record stood for a pod, and is unchanged since.
 fn is_shadow(input: &Input<'_>, key: &RecordKey, record: &Record) -> bool {
-    input.state.shadows.get(key) == Some(&record.mod_revision)
+    input.state.shadows.get(key) == Some(&record.written())
 }
 
 fn shown(record: &Record) -> Option<String> {
