@@ -4,11 +4,12 @@
 //! test.
 
 /// A part of each line, and why no world leads to it.
-pub const UNREACHED: [(&str, &str); 6] = [
+pub const UNREACHED: [(&str, &str); 7] = [
     ("too many Events wait", "a world has too few services for so many Events"),
     ("the API server does not keep every field", "the CRDs of a world are those of this version"),
     ("cannot import {group}", "no world has a port that Kubernetes refuses"),
     ("many RegisteredServices are gone too", "a world has fewer than ten RegisteredServices"),
     ("a watch is too large", "no record of a world is so large"),
+    ("a Secret of a session that goes on changed", "of few seeds; the found plan 0029 reaches it"),
     ("a task broke off", "a task that breaks off is a fault of the operator"),
 ];
