@@ -37,16 +37,21 @@ pub fn check(world: &World, calm: Duration) -> Vec<Violation> {
 fn deaf(world: &World, calm: Duration) -> Vec<Violation> {
     let (mut violations, log) = (Vec::new(), world.wire.log());
     for removed in removed_endpoints(world, calm) {
-        let decision = removed.request(&log).map_or(removed.at, |sent| decided_at(world, sent));
-        let from = decision.saturating_sub(SILENCE);
-        // A person's decision counts when the API server tells it, which may be long after.
-        let told = world.untold_since(removed.cluster, from);
-        let decided = world.clusters[removed.cluster]
-            .kube
-            .changes(0)
-            .into_iter()
-            .any(|change| &*change.author == PERSON && change.at >= told && change.at <= decision);
-        if !decided && !world.wire.heard_from_etcd(&removed.by, from, decision) {
+        // After a freeze the process sends what it had decided before, and decides anew by what it hears.
+        let decisions = match removed.request(&log) {
+            Some(sent) => [decided_at(world, sent), sent.at],
+            None => [removed.at; 2],
+        };
+        let is_explained = |decision: Duration| {
+            let from = decision.saturating_sub(SILENCE);
+            // A person's decision counts when the API server tells it, which may be long after.
+            let told = world.untold_since(removed.cluster, from);
+            let changes = world.clusters[removed.cluster].kube.changes(0);
+            let people = changes.iter().filter(|change| &*change.author == PERSON);
+            people.map(|change| change.at).any(|at| at >= told && at <= decision)
+                || world.wire.heard_from_etcd(&removed.by, from, decision)
+        };
+        if !decisions.into_iter().any(is_explained) {
             let text = format!("{} removed {}/{}, and its registry was silent", removed.by, removed.name, removed.addr);
             violations.push(Violation::new("I5", removed.at, text));
         }
