@@ -84,7 +84,7 @@ fn endpoints(world: &World, calm: Duration) -> Vec<Violation> {
         } else {
             (QUIET, "the end of its lease")
         };
-        // What was on its way already rests on an earlier departure.
+        // A request that was on its way already rests on an earlier departure.
         let decided_before = || removed.request(&log).is_some_and(|sent| sent.at < gone.time);
         if at < gone.time + least && !decided_before() {
             let after = (at - gone.time).as_secs_f64();
