@@ -20,6 +20,11 @@ pub trait Framework: Sync {
     /// The last segment of the key of an own record.
     fn last_segment(&self, owner: &Owner, instance: &Instance) -> String;
 
+    /// Whether a text is that segment. Each pass asks it of every instance.
+    fn is_last_segment(&self, owner: &Owner, instance: &Instance, text: &[u8]) -> bool {
+        text == self.last_segment(owner, instance).as_bytes()
+    }
+
     /// Whether the framework's own servers have their address as the last segment. In other formats it is an ID; one
     /// that is an address, often that of another port of the server, only tells its host.
     fn key_is_address(&self) -> bool;

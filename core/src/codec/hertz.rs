@@ -30,6 +30,10 @@ impl Framework for Hertz {
         instance.addr.to_string()
     }
 
+    fn is_last_segment(&self, _owner: &Owner, instance: &Instance, text: &[u8]) -> bool {
+        instance.addr.is_written(text)
+    }
+
     fn key_is_address(&self) -> bool {
         true
     }

@@ -33,6 +33,10 @@ impl Framework for Kitex {
         instance.addr.to_string()
     }
 
+    fn is_last_segment(&self, _owner: &Owner, instance: &Instance, text: &[u8]) -> bool {
+        instance.addr.is_written(text)
+    }
+
     fn key_is_address(&self) -> bool {
         true
     }
@@ -83,7 +87,7 @@ pub fn says(owner: &Owner, instance: &Instance, says: &Registration) -> bool {
     let Registration { network, endpoints, weight, tags, rest } = says;
     let others = tags.iter().filter(|(tag, _)| *tag != OWNER_TAG);
     network == "tcp"
-        && matches!(endpoints.as_slice(), [address] if instance.addr.is_written(address))
+        && matches!(endpoints.as_slice(), [address] if instance.addr.is_written(address.as_bytes()))
         && *weight == instance.weight
         && tags.get(OWNER_TAG).is_some_and(|text| owner.is_written(text))
         && others.eq(instance.tags.iter().filter(|(tag, _)| *tag != OWNER_TAG))

@@ -1,7 +1,7 @@
 //! The layout of a registry: the keys of its records.
 //!
-//! Owns the prefix in force, the ranges that are listed and watched, and the way from a key to its service. Refuses to
-//! know any format: it asks a [`Framework`] for the last segment of a key and for all that a value says.
+//! Owns the prefix in force, the ranges in which records lie, and the way from a key to its service. Refuses to know
+//! any format: it asks a [`Framework`] for the last segment of a key and for all that a value says.
 
 use std::collections::BTreeSet;
 
@@ -58,7 +58,7 @@ impl Layout {
         (!self.prefix.is_empty()).then(|| self.top())
     }
 
-    /// The ranges to list and watch for these names: everything where all keys share a root, else each service by
+    /// The ranges in which all records of these names lie: everything where all keys share a root, else each service by
     /// itself.
     pub fn ranges<'a>(&self, names: impl IntoIterator<Item = &'a RegistryName>) -> BTreeSet<Range> {
         match self.root() {
@@ -226,7 +226,7 @@ impl Keys<'_> {
     /// Whether a key is the one of an instance.
     pub fn is_of(&self, instance: &Instance, key: &RecordKey) -> bool {
         let rest = key.as_bytes().strip_prefix(self.root.as_bytes());
-        rest.is_some_and(|rest| rest == self.format.framework().last_segment(self.owner, instance).as_bytes())
+        rest.is_some_and(|rest| self.format.framework().is_last_segment(self.owner, instance, rest))
     }
 }
 

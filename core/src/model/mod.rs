@@ -25,12 +25,12 @@ pub use owner::{HEALED_TAG, OWNER_TAG, Owner, TAG_PREFIX};
 pub use pod::{Labels, PodView, WEIGHT_ANNOTATION};
 pub use ports::{MAX_PORTS, PortSet};
 pub use reason::Reason;
-#[cfg(test)]
-pub use record::LOOKS;
 pub use record::{
     Content, Kind, LeaseId, Listener, MAX_VALUE, Mark, RawRecord, Record, RecordKey, Records, Registration, Revision,
     Written,
 };
+#[cfg(test)]
+pub use record::{LOOKS, LOOKS_AT_WRITERS};
 pub use selector::{Operator, Requirement, Selector};
 pub use service::{NewService, ServicePortView, ServiceView, TrafficDistribution};
 pub use slice::{

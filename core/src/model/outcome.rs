@@ -52,7 +52,8 @@ pub enum Outcome {
     // A record that this cluster wrote.
     /// Another RegisteredService exported it under the same name.
     ExportedByAnother {
-        owner: Owner,
+        /// Boxed, because every instance of a service has an outcome, and hardly one of them this.
+        owner: Box<Owner>,
     },
     /// Its endpoint is gone, and the record is about to be deleted.
     ToBeWithdrawn {

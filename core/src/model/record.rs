@@ -207,10 +207,14 @@ pub enum Kind<'a> {
 thread_local! {
     /// The work of plans: how often one looked at the addresses of a record.
     pub static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    /// The same for its writer.
+    pub static LOOKS_AT_WRITERS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 impl Record {
     pub fn kind(&self, cluster_id: &str) -> Kind<'_> {
+        #[cfg(test)]
+        LOOKS_AT_WRITERS.set(LOOKS_AT_WRITERS.get() + 1);
         match &self.content {
             Content::Undecodable(_) => Kind::Undecodable,
             Content::Registered { mark, .. } => match mark {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{Departure, Departures, Evidence, FORGOTTEN_AFTER};
 use crate::Timestamp;
 use crate::codec::{Format, Layout};
-use crate::model::{InstanceAddr, Kind, LeaseId, Record, RecordKey};
+use crate::model::{InstanceAddr, Kind, LeaseId, Record, RecordKey, Revision};
 use jiff::SignedDuration;
 
 /// Interval at which departures that are too old to matter are dropped.
@@ -22,6 +22,8 @@ pub struct LeaseLookUp {
     pub name: Box<[u8]>,
     pub addrs: Vec<InstanceAddr>,
     pub lease: LeaseId,
+    /// The revision at which the record was written.
+    pub written: Revision,
     /// The number of the departure: a later one of the same address has another.
     number: u64,
     /// The evidence that a live lease gives.
@@ -239,8 +241,14 @@ impl DepartureTracker {
         for addr in &addrs {
             self.enter(name, *addr, Departure { evidence, at: now, record: Some(record.clone()) });
         }
-        let look_up = LeaseLookUp { name: name.into(), addrs, lease: record.lease, number: self.last, if_it_lives };
-        (evidence == Evidence::LookingUp).then_some(look_up)
+        (evidence == Evidence::LookingUp).then(|| LeaseLookUp {
+            name: name.into(),
+            addrs,
+            lease: record.lease,
+            written: record.mod_revision,
+            number: self.last,
+            if_it_lives,
+        })
     }
 
     fn enter(&mut self, name: &[u8], addr: InstanceAddr, departure: Departure) {

@@ -143,10 +143,13 @@ impl HeldDeletions {
 
     /// `import 10.0.0.1:80`, sorted.
     pub fn named(&self) -> BTreeSet<String> {
-        let of = |verb: &'static str, set: &BTreeSet<InstanceAddr>| -> Vec<String> {
-            set.iter().map(|addr| format!("{verb} {addr}")).collect()
-        };
-        of("import", &self.import).into_iter().chain(of("export", &self.export)).collect()
+        let export = |addr| format!("export {addr}");
+        self.import.iter().map(Self::name_of_import).chain(self.export.iter().map(export)).collect()
+    }
+
+    /// The name of the deletion of an imported endpoint.
+    pub fn name_of_import(addr: &InstanceAddr) -> String {
+        format!("import {addr}")
     }
 
     /// Names the hold of this set that began at `since`, for its approval.

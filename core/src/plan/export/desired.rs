@@ -8,10 +8,11 @@ use std::net::IpAddr;
 
 use super::facts::{ContestedExport, Input, Plan};
 use super::registered::Registered;
+use super::writers::{Writer, Writers};
 use crate::codec::{Keys, Layout};
 use crate::model::{
-    Content, Instance, InstanceAddr, InstanceOutcome, Kind, LeaseId, MAX_VALUE, Mark, Outcome, Reason, Record,
-    RecordKey, Registration, RegistryName, named_address,
+    Content, Instance, InstanceAddr, InstanceOutcome, Kind, LeaseId, MAX_VALUE, Outcome, Reason, Record, RecordKey,
+    Registration, RegistryName, named_address,
 };
 use crate::plan::earlier;
 
@@ -43,11 +44,16 @@ impl Desired<'_> {
     }
 }
 
-pub(super) fn desired<'a>(input: &Input<'a>, registered: &Registered<'_, '_>, plan: &mut Plan) -> Desired<'a> {
+pub(super) fn desired<'a>(
+    input: &Input<'a>,
+    writers: &Writers<'a>,
+    registered: &Registered<'_, '_>,
+    plan: &mut Plan,
+) -> Desired<'a> {
     let mut desired = Desired::default();
     let Some(name) = input.name else { return desired };
-    let (own, keys) = (OwnByAddress::of(input), input.layout.keys(name, input.owner));
-    desired.kept = vec![false; own.records.len()];
+    let (own, keys) = (OwnByAddress::of(writers), input.layout.keys(name, input.owner));
+    desired.kept = vec![false; input.records.len()];
     desired.instances.reserve(input.instances.len());
     plan.instances.reserve(input.instances.len());
     for instance in input.instances {
@@ -55,8 +61,8 @@ pub(super) fn desired<'a>(input: &Input<'a>, registered: &Registered<'_, '_>, pl
             Ok(Placement { key, position }) => {
                 let exported = instance.addresses().find_map(|addr| own.key(addr));
                 let outcome = exported.map_or(Outcome::ToBeExported, |key| Outcome::Exported { key: key.clone() });
-                let record = position.and_then(|position| own.records.get(position)).copied();
-                if let (Some(record), Some(position)) = (record, position)
+                let record = position.and_then(|position| writers.at(position));
+                if let (Some((record, Writer::Us)), Some(position)) = (record, position)
                     && is_said(input, name, record, instance)
                 {
                     desired.kept[position] = true;
@@ -67,7 +73,7 @@ pub(super) fn desired<'a>(input: &Input<'a>, registered: &Registered<'_, '_>, pl
                     if is_too_long(input.layout, &says) {
                         Outcome::Skipped(Reason::Undecodable)
                     } else {
-                        desired.writes.insert(key.clone(), Write { says, record });
+                        desired.writes.insert(key.clone(), Write { says, record: record.map(|(record, _)| record) });
                         desired.instances.push((key, instance));
                         outcome
                     }
@@ -93,16 +99,14 @@ pub(super) fn desired<'a>(input: &Input<'a>, registered: &Registered<'_, '_>, pl
     desired
 }
 
-/// Whether the record already has the content to be written. Decoded values are compared, because Go and Rust escape
+/// Whether our record already has the content to be written. Decoded values are compared, because Go and Rust escape
 /// bytes differently. An own record without a lease would outlive every process; writing it again gives it one.
 fn is_said(input: &Input<'_>, name: &RegistryName, record: &Record, instance: &Instance) -> bool {
     match &record.content {
-        Content::Registered { registration, mark: Mark::Owned(owner), .. } => {
-            record.lease != LeaseId::NONE
-                && **owner == *input.owner
-                && input.layout.says(name, input.owner, instance, registration)
+        Content::Registered { registration, .. } => {
+            record.lease != LeaseId::NONE && input.layout.says(name, input.owner, instance, registration)
         }
-        _ => false,
+        Content::Undecodable(_) => false,
     }
 }
 
@@ -125,7 +129,7 @@ struct Placement {
 fn placement(
     input: &Input<'_>,
     registered: &Registered<'_, '_>,
-    own: &OwnByAddress<'_>,
+    own: &OwnByAddress<'_, '_>,
     keys: &Keys<'_>,
     instance: &Instance,
 ) -> Result<Placement, Outcome> {
@@ -139,7 +143,7 @@ fn placement(
     }
     // Most records are where they should be: no key has to be looked up among all.
     if let Some(position) = own.position(instance.addr)
-        && let Some(record) = own.records.get(position)
+        && let Some((record, _)) = own.writers.at(position)
         && keys.is_of(instance, &record.key)
     {
         return Ok(Placement { key: record.key.clone(), position: Some(position) });
@@ -174,22 +178,19 @@ fn taken(input: &Input<'_>, instance: &Instance, record: &Record) -> Outcome {
 }
 
 /// This owner's records by their addresses.
-struct OwnByAddress<'a> {
-    /// Every record under the name, in key order.
-    records: Vec<&'a Record>,
+struct OwnByAddress<'b, 'a> {
+    writers: &'b Writers<'a>,
     /// The addresses of this owner's, each with the position of its record, in order.
     positions: Vec<(InstanceAddr, usize)>,
 }
 
-impl<'a> OwnByAddress<'a> {
-    fn of(input: &Input<'a>) -> Self {
-        let records: Vec<&Record> = input.records.values().map(AsRef::as_ref).collect();
-        let own = |record: &&Record| record.own(&input.owner.cluster_id) == Some(input.owner);
-        let own = records.iter().copied().enumerate().filter(|(_, record)| own(record));
+impl<'b, 'a> OwnByAddress<'b, 'a> {
+    fn of(writers: &'b Writers<'a>) -> Self {
+        let own = writers.iter().enumerate().filter(|(_, (_, writer))| *writer == Writer::Us);
         let mut positions: Vec<(InstanceAddr, usize)> =
-            own.flat_map(|(n, record)| record.endpoint_addresses().map(move |addr| (addr, n))).collect();
+            own.flat_map(|(n, (record, _))| record.endpoint_addresses().map(move |addr| (addr, n))).collect();
         positions.sort_unstable();
-        Self { records, positions }
+        Self { writers, positions }
     }
 
     /// The position of the first record with an address.
@@ -200,12 +201,12 @@ impl<'a> OwnByAddress<'a> {
 
     /// The key of that record.
     fn key(&self, addr: InstanceAddr) -> Option<&'a RecordKey> {
-        self.records.get(self.position(addr)?).map(|record| &record.key)
+        self.writers.at(self.position(addr)?).map(|(record, _)| &record.key)
     }
 
     /// The place of a record that is there.
     fn place(&self, key: RecordKey) -> Placement {
-        let position = self.records.binary_search_by(|record| record.key.cmp(&key)).ok();
+        let position = self.writers.position(&key);
         Placement { key, position }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`facts`]: the values that the decision rests on, and those that it returns.
 //! - [`desired`]: the record of each instance, or the reason why it gets none.
-//! - [`registered`]: the records of other writers by address.
+//! - [`registered`]: the records of other writers by address; [`writers`]: the writer of each record.
 //!
 //! Owns the compare-and-swap operations, and the end of records that no instance needs. Refuses to touch a record that
 //! this cluster does not own, and to know slices, leases or batches.
@@ -10,6 +10,7 @@
 mod desired;
 mod facts;
 mod registered;
+mod writers;
 
 use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,13 +23,19 @@ use crate::plan::departure::guard::{GuardInput, Unexplained};
 use crate::plan::{RecordOp, earlier};
 
 pub use self::facts::{ContestedExport, ExportState, Input, Plan, Proof};
+pub use self::writers::{Writer, Writers};
 
 pub fn plan(input: &Input<'_>) -> Plan {
-    let mut plan = Plan::default();
-    let registered = Registered::by_others(input);
-    let desired = desired::desired(input, &registered, &mut plan);
+    plan_of(input, &Writers::of(input.records, input.owner))
+}
 
-    let of_siblings = of_siblings(input);
+/// The plan, if the writers of the records are known already.
+pub fn plan_of<'a>(input: &Input<'a>, writers: &Writers<'a>) -> Plan {
+    let mut plan = Plan::default();
+    let registered = Registered::by_others(writers);
+    let desired = desired::desired(input, writers, &registered, &mut plan);
+
+    let of_siblings = of_siblings(writers);
     let (mut creates, mut updates, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
     for (key, Write { says, record }) in &desired.writes {
         let value = input.layout.encode(says);
@@ -46,7 +53,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     let staying = stay(input, &mut plan);
     let (mut at_once, unproven): (Vec<&Record>, Unproven<'_>) =
-        superfluous(input, &registered, &desired, &awaited(&plan));
+        superfluous(input, writers, &registered, &desired, &awaited(&plan));
     if let Some(until) = input.grace_until {
         deletes.clear();
         spare(input, &mut plan, &mut at_once, &unproven, until);
@@ -58,7 +65,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     deletes.extend(at_once.into_iter().map(delete));
     deletes.sort_by(|a, b| a.key().cmp(b.key()));
     deletes.dedup();
-    plan.records = record_outcomes(input, &plan, &desired, &deletes);
+    plan.records = record_outcomes(input, writers, &plan, &desired, &deletes);
     // Creates precede deletes, so that a client that reads in between never finds too few instances.
     plan.ops = creates;
     plan.ops.append(&mut updates);
@@ -94,13 +101,11 @@ fn delete(record: &Record) -> RecordOp {
 /// Records that other RegisteredServices of this cluster own, by their addresses.
 type OfSiblings<'a> = BTreeMap<InstanceAddr, Vec<&'a Record>>;
 
-fn of_siblings<'a>(input: &Input<'a>) -> OfSiblings<'a> {
+fn of_siblings<'a>(writers: &Writers<'a>) -> OfSiblings<'a> {
     let mut by_address = OfSiblings::new();
-    for record in input.records.values() {
-        if record.own(&input.owner.cluster_id).is_some_and(|owner| owner != input.owner) {
-            for addr in record.endpoint_addresses() {
-                by_address.entry(addr).or_default().push(record.as_ref());
-            }
+    for record in writers.by(|writer| writer == Writer::Sibling) {
+        for addr in record.endpoint_addresses() {
+            by_address.entry(addr).or_default().push(record);
         }
     }
     by_address
@@ -123,6 +128,7 @@ type Unproven<'a> = BTreeMap<InstanceAddr, Vec<&'a Record>>;
 /// ended.
 fn superfluous<'a>(
     input: &Input<'a>,
+    writers: &Writers<'a>,
     registered: &Registered<'_, '_>,
     desired: &Desired<'_>,
     awaited: &BTreeSet<InstanceAddr>,
@@ -133,7 +139,7 @@ fn superfluous<'a>(
         desired.instances.iter().flat_map(|(_, instance)| instance.addresses()).collect()
     });
     for (position, (key, record)) in input.records.iter().chain(input.under_other_names).enumerate() {
-        if desired.keeps(position) {
+        if desired.keeps(position) || writers.is_of_others(position) {
             continue;
         }
         let here = input.name.is_some() && input.records.contains_key(key);
@@ -244,6 +250,7 @@ fn is_released(input: &Input<'_>, registered: &Registered<'_, '_>, record: &Reco
 /// The outcome of each record under the name that this cluster exported and that no instance of ours explains.
 fn record_outcomes(
     input: &Input<'_>,
+    writers: &Writers<'_>,
     plan: &Plan,
     desired: &Desired<'_>,
     deletes: &[RecordOp],
@@ -254,12 +261,13 @@ fn record_outcomes(
     });
     let mut outcomes = Vec::new();
     // A record that is kept has the addresses of its instance.
-    let others = input.records.iter().enumerate().filter(|(position, _)| !desired.keeps(*position));
-    for (key, record) in others.map(|(_, entry)| entry) {
+    let others = writers.iter().enumerate().filter(|(position, _)| !desired.keeps(*position));
+    for (record, _) in others.map(|(_, seen)| seen).filter(|(_, writer)| writer.exported()) {
         let Some(owner) = record.own(&input.owner.cluster_id) else { continue };
+        let key = &record.key;
         for (n, addr) in record.endpoint_addresses().enumerate().filter(|(_, addr)| !explained.contains(addr)) {
             let (outcome, held) = if owner != input.owner {
-                (Outcome::ExportedByAnother { owner: owner.clone() }, false)
+                (Outcome::ExportedByAnother { owner: Box::new(owner.clone()) }, false)
             } else if deleted.contains(key) {
                 (Outcome::ToBeWithdrawn { key: key.clone() }, false)
             } else {

@@ -6,21 +6,21 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::facts::Input;
-use crate::model::{InstanceAddr, Kind, Record};
+use super::writers::{Writer, Writers};
+use crate::model::{InstanceAddr, Record};
 
 /// The records of other writers under the name, by the addresses that a client would call, regardless of key and form.
 /// A healed record of this owner counts for none: it ends where the cluster has the endpoint.
 #[derive(Debug)]
 pub(super) struct Registered<'b, 'a> {
-    input: &'b Input<'a>,
+    writers: &'b Writers<'a>,
     /// Read at the first question: nobody asks where there is neither an instance nor an own record to end.
     by_address: OnceCell<BTreeMap<(IpAddr, u16), &'a Record>>,
 }
 
 impl<'b, 'a> Registered<'b, 'a> {
-    pub fn by_others(input: &'b Input<'a>) -> Self {
-        Self { input, by_address: OnceCell::new() }
+    pub fn by_others(writers: &'b Writers<'a>) -> Self {
+        Self { writers, by_address: OnceCell::new() }
     }
 
     /// The first record that a client would call at an address.
@@ -30,15 +30,9 @@ impl<'b, 'a> Registered<'b, 'a> {
 
     fn read(&self) -> BTreeMap<(IpAddr, u16), &'a Record> {
         let mut by_address = BTreeMap::new();
-        for record in self.input.records.values() {
-            match record.kind(&self.input.owner.cluster_id) {
-                Kind::Own(_) | Kind::Undecodable => {}
-                Kind::Healed(owner) if owner == self.input.owner => {}
-                Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => {
-                    for addr in record.client_addresses() {
-                        by_address.entry(addr).or_insert(record.as_ref());
-                    }
-                }
+        for record in self.writers.by(|writer| matches!(writer, Writer::HealedBySibling | Writer::Other)) {
+            for addr in record.client_addresses() {
+                by_address.entry(addr).or_insert(record);
             }
         }
         by_address

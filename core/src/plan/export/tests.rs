@@ -436,6 +436,8 @@ fn a_record_that_nobody_would_read_is_not_written() {
 
 #[path = "guard_tests.rs"]
 mod guard;
+#[path = "work_tests.rs"]
+mod work;
 
 /// The times at which a plan looked at a record, for so many records: half of them of endpoints that are there, a
 /// quarter of endpoints that ended, and a quarter of another RegisteredService.

@@ -22,17 +22,24 @@ pub(super) fn beyond(
     if endpoints.len() <= MAX_SLICES {
         return beyond;
     }
+    let group = |(addr, imported): (&InstanceAddr, &Imported)| (addr.family(), imported.ports, addr.port());
     let mut groups: BTreeMap<(Family, PortSet, u16), usize> = BTreeMap::new();
+    endpoints.iter().for_each(|endpoint| *groups.entry(group(endpoint)).or_default() += 1);
+    if groups.values().map(|n| n.div_ceil(MAX_ENDPOINTS)).sum::<usize>() <= MAX_SLICES {
+        return beyond;
+    }
+    groups.clear();
     let mut slices = 0;
     let (first, then): (Vec<_>, Vec<_>) = endpoints.iter().partition(|(addr, _)| is_present(addr));
     for (addr, imported) in first.into_iter().chain(then) {
-        let full = groups.get(&(addr.family(), imported.ports, addr.port())).is_none_or(|n| n % MAX_ENDPOINTS == 0);
+        let group = group((addr, imported));
+        let full = groups.get(&group).is_none_or(|n| n % MAX_ENDPOINTS == 0);
         if full && slices == MAX_SLICES {
             beyond.insert(*addr);
             continue;
         }
         slices += usize::from(full);
-        *groups.entry((addr.family(), imported.ports, addr.port())).or_default() += 1;
+        *groups.entry(group).or_default() += 1;
     }
     beyond
 }

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::facts::{Departed, DepartedEndpoint, Imported, Input, Plan};
-use super::heal::healed_by_us;
+use super::heal::Healed;
 use crate::Timestamp;
-use crate::model::{Content, InstanceAddr, Kind, Mark, PortSet, Record, RecordKey};
+use crate::model::{Content, InstanceAddr, Kind, Mark, PortSet, Record};
 use crate::plan::departure::guard::{GuardInput, Unexplained};
 use crate::plan::departure::{self, Decision, Departure, DepartureInput, Evidence};
 use crate::plan::earlier;
@@ -35,14 +35,18 @@ impl Input<'_> {
 }
 
 /// Decides about every endpoint without a record. `plan` has the endpoints with a record.
-pub fn decide(input: &Input<'_>, plan: &Plan) -> Departed {
+pub fn decide(input: &Input<'_>, plan: &Plan, healed: &Healed<'_>) -> Departed {
     let Some(judging_since) = input.judging_since() else {
-        return Departed { kept: in_question(input, plan), ..Departed::default() };
+        return Departed { kept: in_question(input, plan, healed), ..Departed::default() };
     };
     let mut all = Departed { guard_state: input.state.guard.clone(), ..Departed::default() };
     let last = plan.endpoints.is_empty() && !input.others_ready;
     let mut unexplained = BTreeMap::new();
-    for (addr, departed) in in_question(input, plan) {
+    for (addr, departed) in in_question(input, plan, healed) {
+        if input.state.given_up.get(&addr) == Some(&(departed.at, departed.evidence)) {
+            // The server is not asked any more, and its answers are forgotten.
+            continue;
+        }
         match departure::decide(&departure_input(input, addr, &departed, last)) {
             Decision::Gone => continue,
             Decision::Waiting { probe, requeue_at } => {
@@ -102,10 +106,9 @@ fn departure_input(input: &Input<'_>, addr: InstanceAddr, departed: &DepartedEnd
 }
 
 /// Every endpoint without a record, with the evidence about its record.
-pub fn in_question(input: &Input<'_>, plan: &Plan) -> BTreeMap<InstanceAddr, DepartedEndpoint> {
-    let healed = healed_by_us(input);
+pub fn in_question(input: &Input<'_>, plan: &Plan, healed: &Healed<'_>) -> BTreeMap<InstanceAddr, DepartedEndpoint> {
     let mut found = BTreeMap::new();
-    let recorded = LazyCell::new(|| recorded(input, &healed));
+    let recorded = LazyCell::new(|| recorded(input, healed));
     let wanted = |addr: &InstanceAddr| plan.endpoints.contains_key(addr) || recorded.contains(addr);
     for record in healed.values() {
         for addr in record.endpoint_addresses().filter(|addr| !wanted(addr)) {
@@ -136,7 +139,7 @@ pub fn in_question(input: &Input<'_>, plan: &Plan) -> BTreeMap<InstanceAddr, Dep
 
 /// Addresses that still have a record. If the record is not imported, that has its own reason; the endpoint did not
 /// depart.
-fn recorded(input: &Input<'_>, healed: &BTreeMap<RecordKey, &Record>) -> BTreeSet<InstanceAddr> {
+fn recorded(input: &Input<'_>, healed: &Healed<'_>) -> BTreeSet<InstanceAddr> {
     let own = |record: &Record| matches!(record.kind(&input.owner.cluster_id), Kind::Own(_));
     let others = input.records.iter().filter(|(key, record)| !healed.contains_key(*key) && !own(record));
     others.flat_map(|(_, record)| record.endpoint_addresses()).collect()
@@ -160,6 +163,11 @@ fn departed(input: &Input<'_>, addr: InstanceAddr) -> Option<DepartedEndpoint> {
     let orphan = begins && input.present.get(&addr).is_some_and(|present| present.from_here);
     let evidence = if input.started_after_rollback { Evidence::RolledBack } else { Evidence::NoRecordAtStart };
     orphan.then_some(DepartedEndpoint { evidence, at: input.now, saw: false, record: None, lost_until })
+}
+
+/// The time of a departure that the view has, and its evidence.
+pub fn seen(input: &Input<'_>, addr: InstanceAddr) -> Option<(Timestamp, Evidence)> {
+    input.departures.get(&addr).map(|seen| (seen.at, evidence(input, seen)))
 }
 
 /// The evidence as the importer sees it. A healed record stands for a server that lost its registration: however

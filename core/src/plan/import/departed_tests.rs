@@ -3,7 +3,7 @@ use crate::model::{InstanceOutcome, LeaseId, Outcome, RawRecord, Reason};
 use crate::plan::departure::guard::GuardDecision;
 use crate::plan::departure::{Answer, Evidence};
 use crate::plan::import::scene::{Scene, addr, at, lost, vm, waiting};
-use crate::plan::import::{ImportState, Present};
+use crate::plan::import::{ContestedImport, ImportState, Present, uncontested};
 use crate::plan::trust::PodOf;
 
 #[test]
@@ -29,6 +29,45 @@ fn a_server_that_leaves_goes_at_once_and_the_last_one_once_it_stops_accepting() 
     scene.goes(&vm(1), Evidence::Deregistered);
     scene.step();
     assert_eq!(scene.endpoints(), Vec::<String>::new());
+}
+
+/// The other RegisteredService of a Service weighs the claim after the pass that ended it, and after the answers that
+/// ended it were forgotten.
+#[test]
+fn an_endpoint_that_was_given_up_to_another_registered_service_is_not_claimed_again() {
+    for (evidence, answer) in [
+        (Evidence::DeregisteredUnseen, Answer::NoAnswer),
+        (Evidence::LeaseExpired, Answer::Refused),
+        (Evidence::LeaseExpired, Answer::NoAnswer),
+    ] {
+        let mut scene = Scene::of(2);
+        scene.contested = [(addr(&vm(1)), ContestedImport { older: false, holds: false })].into();
+        scene.goes(&vm(1), evidence);
+        scene.step();
+        scene.answers(&vm(1), answer);
+        let claims = |scene: &Scene| scene.plan_with(uncontested).endpoints.contains_key(&addr(&vm(1)));
+        scene.now = 20;
+        while claims(&scene) && scene.now < 60 {
+            scene.step();
+            scene.now += 10;
+        }
+        let plan = scene.step();
+        assert_eq!((plan.yielded.len(), scene.endpoints().len()), (1, 2), "it stays until the other one holds it");
+        assert!(!claims(&scene), "{evidence:?}, {answer:?}");
+        let plan = scene.step();
+        assert_eq!((plan.yielded.len(), plan.probe.len(), claims(&scene)), (1, 0, false), "nor by a later plan");
+        assert!(scene.state.clone().evidence().given_up.is_empty(), "another leadership judges anew");
+        // Lists since then were of an older state of the registry.
+        let departure = scene.departures.get_mut(&addr(&vm(1))).unwrap();
+        let before = std::mem::replace(&mut departure.evidence, Evidence::RolledBack);
+        assert!(claims(&scene), "a rollback proves nothing");
+        scene.departures.get_mut(&addr(&vm(1))).unwrap().evidence = before;
+        // The server registers again: its next departure is another one.
+        scene.put(&vm(1), "");
+        scene.step();
+        scene.goes(&vm(1), evidence);
+        assert!(claims(&scene), "{evidence:?}, {answer:?}");
+    }
 }
 
 #[test]

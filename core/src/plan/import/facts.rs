@@ -126,6 +126,10 @@ pub struct ImportState {
     /// Endpoints in our slices whose record is gone, with the evidence.
     pub departing: BTreeMap<InstanceAddr, DepartedEndpoint>,
     pub guard: Guard,
+    /// Endpoints that the last plan gave up, and that stay only until the slices of another RegisteredService hold them
+    /// ([`Plan::yielded`]), with the time of their departure and its evidence. The other one weighs the claim after
+    /// that plan, and must come to the same end; other evidence is judged anew.
+    pub given_up: BTreeMap<InstanceAddr, (Timestamp, Evidence)>,
 }
 
 impl ImportState {
@@ -133,7 +137,7 @@ impl ImportState {
     pub fn evidence(mut self) -> Self {
         self.departing.retain(|_, departed| departed.evidence != Evidence::NoRecordAtStart);
         self.departing.values_mut().for_each(|departed| departed.lost_until = None);
-        Self { judging_since: None, guard: Guard::default(), ..self }
+        Self { judging_since: None, guard: Guard::default(), given_up: BTreeMap::new(), ..self }
     }
 }
 

@@ -23,23 +23,23 @@ pub struct Healing {
     pub addresses: BTreeSet<InstanceAddr>,
 }
 
-/// Records that we put back for their servers.
-pub fn healed_by_us<'a>(input: &Input<'a>) -> BTreeMap<RecordKey, &'a Record> {
-    let ours = |record: &Record| match record.kind(&input.owner.cluster_id) {
+/// Records that we put back for their servers, by key.
+pub type Healed<'a> = BTreeMap<RecordKey, &'a Record>;
+
+pub fn healed_by_us<'a>(input: &Input<'a>) -> Healed<'a> {
+    let ours = input.records.iter().filter(|(_, record)| is_healed_by_us(input, record));
+    ours.map(|(key, record)| (key.clone(), record.as_ref())).collect()
+}
+
+pub fn is_healed_by_us(input: &Input<'_>, record: &Record) -> bool {
+    match record.kind(&input.owner.cluster_id) {
         Kind::Healed(owner) => owner == input.owner || input.to_adopt.contains(&record.key),
         _ => false,
-    };
-    input
-        .records
-        .iter()
-        .filter(|(_, record)| ours(record))
-        .map(|(key, record)| (key.clone(), record.as_ref()))
-        .collect()
+    }
 }
 
 /// Puts lost registrations back, and withdraws those whose endpoint ended or registered itself again.
-pub fn heal(input: &Input<'_>, departed: &Departed) -> Healing {
-    let healed = healed_by_us(input);
+pub fn heal(input: &Input<'_>, departed: &Departed, healed: &Healed<'_>) -> Healing {
     let mut healing = Healing::default();
     let mut kept: BTreeSet<&RecordKey> = BTreeSet::new();
     if input.options.on_expiry == OnExpiry::Heal && input.layout.format().heals() {
@@ -67,9 +67,9 @@ pub fn heal(input: &Input<'_>, departed: &Departed) -> Healing {
 }
 
 /// Withdraws healed records whose endpoint ended, and leaves the others as they are.
-pub fn withdraw_ended(input: &Input<'_>, departed: &Departed) -> Vec<RecordOp> {
+pub fn withdraw_ended(healed: &Healed<'_>, departed: &Departed) -> Vec<RecordOp> {
     let ended = |record: &&Record| !record.endpoint_addresses().any(|addr| departed.kept.contains_key(&addr));
-    healed_by_us(input).into_values().filter(ended).map(delete).collect()
+    healed.values().copied().filter(ended).map(delete).collect()
 }
 
 fn delete(record: &Record) -> RecordOp {

@@ -17,11 +17,12 @@ mod heal;
 mod scene;
 
 use std::cell::LazyCell;
-use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::doubted::Doubt;
 use self::facts::Departed;
+use self::heal::Healed;
 use crate::Timestamp;
 use crate::model::{
     Content, InstanceAddr, InstanceOutcome, Kind, Outcome, PortSet, Reason, Record, RecordKey, Registration,
@@ -51,6 +52,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
             }
         }
     }
+    let given_up = plan.yielded.iter().filter_map(|addr| Some((*addr, departed::seen(input, *addr)?)));
+    plan.state.given_up = given_up.collect();
     plan.endpoints.retain(|_, imported| !imported.ports.is_empty());
     for addr in bounds::beyond(&plan.endpoints, |addr| input.present.contains_key(addr)) {
         plan.endpoints.remove(&addr);
@@ -73,7 +76,8 @@ pub fn uncontested(input: &Input<'_>) -> Plan {
 /// evidence about its record, or trust, says that it goes.
 pub fn reduce(input: &Input<'_>) -> Plan {
     let mut plan = Plan::default();
-    let asked = departed::in_question(input, &plan);
+    let healed = heal::healed_by_us(input);
+    let asked = departed::in_question(input, &plan, &healed);
     for (addr, present) in input.present.iter().filter(|(addr, _)| !asked.contains_key(*addr)) {
         let managed = input.managed_by_others.contains(&(addr.ip(), addr.port()));
         let held_by_sibling = input.contested.get(addr).is_some_and(|contest| contest.holds);
@@ -81,8 +85,8 @@ pub fn reduce(input: &Input<'_>) -> Plan {
             plan.endpoints.insert(*addr, imported_before(present));
         }
     }
-    let departed = departed::decide(input, &plan);
-    plan.ops = heal::withdraw_ended(input, &departed);
+    let departed = departed::decide(input, &plan, &healed);
+    plan.ops = heal::withdraw_ended(&healed, &departed);
     plan.state.shadows.clone_from(&input.state.shadows);
     plan.state.doubted = Some(doubted::still(input));
     finish(input, &mut plan, &departed);
@@ -99,6 +103,7 @@ fn imported_before(present: &Present) -> Imported {
 fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
     let mut plan = Plan::default();
     let mut doubted = Shadows::new();
+    let (mut found, mut healed) = (Vec::new(), Healed::new());
     for (key, record) in input.records {
         match decide(input, record) {
             RecordDecision::Doubted(endpoints, until) => {
@@ -112,14 +117,10 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
                 plan.skipped.extend(endpoints.into_iter().map(|(addr, _)| waits(addr)));
             }
             RecordDecision::Endpoints(endpoints) => {
-                for (addr, imported) in endpoints {
-                    if input.trust.pods.contains_key(&addr.ip()) {
-                        plan.state.shadows.insert(key.clone(), record.written());
-                    }
-                    let entry = plan.endpoints.entry(addr).or_default();
-                    entry.ports.insert(imported.ports);
-                    entry.zone = entry.zone.take().or(imported.zone);
+                if endpoints.iter().any(|(addr, _)| input.trust.pods.contains_key(&addr.ip())) {
+                    plan.state.shadows.insert(key.clone(), record.written());
                 }
+                found.extend(endpoints);
             }
             RecordDecision::Shadowed => {
                 let of_pod = |addr: InstanceAddr| {
@@ -137,16 +138,36 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
                 let shown = instance.unwrap_or_else(|| key.to_string());
                 plan.skipped.push(InstanceOutcome::skipped(shown.chars().take(MAX_SHOWN).collect(), reason));
             }
-            RecordDecision::Ours => {}
+            RecordDecision::Ours => {
+                if heal::is_healed_by_us(input, record) {
+                    healed.insert(key.clone(), record);
+                }
+            }
         }
     }
-    let mut departed = departed::decide(input, &plan);
-    let healing = heal::heal(input, &departed);
+    plan.endpoints = by_address(found);
+    let mut departed = departed::decide(input, &plan, &healed);
+    let healing = heal::heal(input, &departed, &healed);
     plan.ops = healing.ops;
     departed.healed = healing.addresses;
     plan.state.doubted = Some(doubted);
     finish(input, &mut plan, &departed);
     (plan, departed)
+}
+
+/// The endpoints of records; several records of one address, in key order, add up. Sorted values become a map at once;
+/// one by one, each would be searched for.
+fn by_address(mut found: Vec<(InstanceAddr, Imported)>) -> BTreeMap<InstanceAddr, Imported> {
+    found.sort_by_key(|(addr, _)| *addr);
+    found.dedup_by(|(addr, then), (first, imported)| {
+        let same = addr == first;
+        if same {
+            imported.ports.insert(then.ports);
+            imported.zone = imported.zone.take().or_else(|| then.zone.take());
+        }
+        same
+    });
+    found.into_iter().collect()
 }
 
 /// Enters the endpoints that stay without a record, and the state for the next plan.

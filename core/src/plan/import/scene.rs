@@ -16,7 +16,7 @@ use crate::model::{
 use crate::plan::RecordOp;
 use crate::plan::departure::guard::{GuardContext, Limits};
 use crate::plan::departure::{Answer, Departure, Departures, Evidence, MISSING_ANSWERS, Probe};
-use crate::plan::import::{self, ImportState, Options, Present};
+use crate::plan::import::{self, ContestedImport, ImportState, Options, Present};
 use crate::plan::trust::{Cluster, PodOf, Policy, Trust};
 
 pub const US: &str = "c1";
@@ -34,6 +34,8 @@ pub struct Scene {
     pub leads: bool,
     pub started_after_rollback: bool,
     pub present: BTreeMap<InstanceAddr, Present>,
+    /// The addresses that another RegisteredService imports into the Service.
+    pub contested: BTreeMap<InstanceAddr, ContestedImport>,
     pub to_adopt: BTreeSet<RecordKey>,
     pub probes: BTreeMap<InstanceAddr, Probe>,
     pub may_be_dead: bool,
@@ -92,6 +94,7 @@ impl Scene {
             leads: true,
             started_after_rollback: false,
             present: BTreeMap::new(),
+            contested: BTreeMap::new(),
             to_adopt: BTreeSet::new(),
             probes: BTreeMap::new(),
             may_be_dead: false,
@@ -160,7 +163,7 @@ impl Scene {
             started_after_rollback: self.started_after_rollback,
             may_be_dead: self.may_be_dead,
             present: &self.present,
-            contested: &BTreeMap::new(),
+            contested: &self.contested,
             to_adopt: &self.to_adopt,
             probes: &self.probes,
             limits: Limits { min_instances: 10, max_delete_percent: 50, hold: SignedDuration::from_secs(300) },

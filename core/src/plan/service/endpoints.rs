@@ -28,7 +28,7 @@ pub fn classify(
     families: &[Family],
     has_selector: bool,
 ) -> BTreeMap<InstanceAddr, EndpointState> {
-    let mut states: BTreeMap<InstanceAddr, EndpointState> = BTreeMap::new();
+    let mut states: Vec<(InstanceAddr, EndpointState)> = Vec::new();
     for slice in slices {
         let AddressType::Ip(family) = slice.address_type else { continue };
         // When a Service loses its selector, the built-in controller leaves its slices behind, and no controller
@@ -48,16 +48,23 @@ pub fn classify(
                 } else {
                     withheld(endpoint, families.contains(&family), unmanaged)
                 };
-                match (states.get_mut(&addr), withheld) {
-                    (Some(EndpointState::Ready(known)), None) => known.insert(chosen),
-                    (Some(EndpointState::Ready(_)), Some(_)) => {}
-                    (_, None) => drop(states.insert(addr, EndpointState::Ready(chosen))),
-                    (_, Some(outcome)) => drop(states.insert(addr, EndpointState::Withheld(outcome))),
-                }
+                states.push((addr, withheld.map_or(EndpointState::Ready(chosen), EndpointState::Withheld)));
             }
         }
     }
-    states
+    // Sorted values become a map at once; one by one, each would be searched for.
+    states.sort_by_key(|(addr, _)| *addr);
+    states.dedup_by(|(addr, then), (first, known)| {
+        let same = addr == first;
+        match (known, then) {
+            _ if !same => {}
+            (EndpointState::Ready(known), EndpointState::Ready(chosen)) => known.insert(*chosen),
+            (EndpointState::Ready(_), EndpointState::Withheld(_)) => {}
+            (known, then) => std::mem::swap(known, then),
+        }
+        same
+    });
+    states.into_iter().collect()
 }
 
 /// Addresses of ready endpoints in the slices of other managers, at whatever port.

@@ -12,7 +12,7 @@ use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, 
 use crate::Timestamp;
 use crate::model::{Family, Instance, InstanceAddr, PodView, RegistryName, Slice, TargetPod};
 use crate::plan::departure::guard::{GuardContext, Limits};
-use crate::plan::export::{ExportState, Proof};
+use crate::plan::export::{ExportState, Proof, Writers};
 use crate::plan::import::{ImportState, Imported, Present};
 use crate::plan::trust::{self, Trust};
 use crate::plan::{export, import, slices};
@@ -92,8 +92,13 @@ impl<'a> ImportGoal<'a> {
 
 impl Pass<'_> {
     pub fn export(&self, registry: &RegistryFacts, goal: ExportGoal<'_>) -> export::Plan {
+        self.export_of(registry, &Writers::of(&registry.snapshot.records, &registry.owner), goal)
+    }
+
+    /// The export, if the writers of the records are known already.
+    pub fn export_of(&self, registry: &RegistryFacts, writers: &Writers<'_>, goal: ExportGoal<'_>) -> export::Plan {
         let shared = self.siblings.of(registry);
-        export::plan(&export::Input {
+        let input = export::Input {
             layout: &registry.layout,
             owner: &registry.owner,
             name: goal.name,
@@ -113,7 +118,8 @@ impl Pass<'_> {
             state: goal.state,
             leads: self.facts.term.is_some(),
             now: self.now,
-        })
+        };
+        export::plan_of(&input, writers)
     }
 
     /// Calls a planner of the import with its input.

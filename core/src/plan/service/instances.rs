@@ -3,7 +3,6 @@
 //! Owns weight and tags. The pod's annotation overrides the weight; its labels add tags. Refuses to know records.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Accepted, Facts};
@@ -19,11 +18,18 @@ pub fn instances(
 ) -> (Vec<Instance>, Option<String>) {
     // One record stands for every port of an IP where addresses have schemes.
     let group_port = |addr: InstanceAddr| if format.has_schemes() { 0 } else { addr.port() };
-    let mut groups: BTreeMap<(IpAddr, u16), Vec<(String, InstanceAddr)>> = BTreeMap::new();
+    let group = |addr: InstanceAddr| (addr.ip(), group_port(addr));
+    let mut groups: Vec<Vec<(String, InstanceAddr)>> = Vec::with_capacity(ready.len());
+    // The addresses of a group follow each other.
     for (addr, ports) in ready {
         for index in ports.indexes() {
-            let group = groups.entry((addr.ip(), group_port(*addr))).or_default();
-            group.push((accepted.ports[index].scheme.clone(), *addr));
+            let endpoint = (accepted.ports[index].scheme.clone(), *addr);
+            match groups.last_mut() {
+                Some(last) if last.last().is_some_and(|(_, other)| group(*other) == group(*addr)) => {
+                    last.push(endpoint);
+                }
+                _ => groups.push(vec![endpoint]),
+            }
         }
     }
     let tags: Arc<Tags> = Arc::new(accepted.tags.clone().into_iter().collect());
@@ -49,7 +55,7 @@ pub fn instances(
         }
         Some(instance)
     };
-    (groups.into_values().filter_map(instance).collect(), note)
+    (groups.into_iter().filter_map(instance).collect(), note)
 }
 
 /// The weight in the pod's annotation, if it has one.

@@ -39,7 +39,7 @@ use crate::plan::departure::guard::{Guard, Limits};
 use crate::plan::departure::held::{HeldDeletions, Hold};
 use crate::plan::departure::registry_guard::ServiceDeletions;
 use crate::plan::export::ExportState;
-use crate::plan::export::Proof;
+use crate::plan::export::{Proof, Writers};
 use crate::plan::slices::SliceGroup;
 use crate::plan::{RecordOp, earlier, export, import, slices};
 use endpoints::EndpointState;
@@ -133,8 +133,7 @@ impl Directions {
     /// The name and the time of a departure that the process saw itself.
     fn seen(&self, addr: &InstanceAddr) -> Option<(String, Timestamp)> {
         let departed = self.import.state.departing.get(addr).filter(|departed| departed.saw)?;
-        let alone = HeldDeletions { import: BTreeSet::from([*addr]), ..HeldDeletions::default() };
-        Some((alone.named().pop_first()?, departed.at))
+        Some((HeldDeletions::name_of_import(addr), departed.at))
     }
 }
 
@@ -265,8 +264,10 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
         Default::default()
     };
     plan.note = note;
-    let export = pass.export(
+    let writers = Writers::of(&registry.snapshot.records, &registry.owner);
+    let export = pass.export_of(
         registry,
+        &writers,
         ExportGoal {
             name: Some(&accepted.name),
             instances: &instances,
@@ -290,7 +291,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     plan.records.push((registry.name.clone(), merged(&export, &import)));
     plan.add(plan_former(pass, former, Some(NewPlace { registry, accepted })));
     plan.requeue_at = earlier(plan.requeue_at, plan.slices.requeue_at);
-    plan.outcomes = Outcomes::synced(registry, accepted, endpoints, &export, &import);
+    plan.outcomes = Outcomes::synced(&writers, accepted, endpoints, &export, &import);
     plan.outcomes.leave_out(&plan.slices.left_out);
     let directions = Directions { export, import, source: None };
     let approval = &facts.holds.approval;

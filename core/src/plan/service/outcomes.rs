@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::endpoints::{EndpointState, addresses, ready_anywhere};
-use super::{Accepted, Facts, RegistryFacts};
+use super::{Accepted, Facts};
 use crate::model::{InstanceAddr, InstanceOutcome, Outcome, Reason, Record, Slice};
+use crate::plan::export::{Writer, Writers};
 use crate::plan::{export, import};
 
 /// Every instance of a pass, by the side on which it was found.
@@ -164,26 +165,21 @@ impl Outcomes {
     }
 
     pub(super) fn synced(
-        registry: &RegistryFacts,
+        writers: &Writers<'_>,
         accepted: &Accepted,
         endpoints: BTreeMap<InstanceAddr, EndpointState>,
         export: &export::Plan,
         import: &import::Plan,
     ) -> Self {
-        let cluster_id = &registry.owner.cluster_id;
-        let foreign = || registry.snapshot.records.values().filter(|record| record.ours(cluster_id).is_none());
         let mut outcomes = Self {
             records: export.records.clone(),
             imported: import.outcomes.clone(),
             skipped: import.skipped.clone(),
-            foreign_records: foreign().count(),
+            foreign_records: writers.by(|writer| writer == Writer::Other).count(),
             ..Self::default()
         };
         if !accepted.imports {
-            let records = registry.snapshot.records.values();
-            let left_out = records
-                .filter(|record| record.own(cluster_id).is_none())
-                .flat_map(|record| record.endpoint_addresses());
+            let left_out = writers.by(|writer| !writer.exported()).flat_map(Record::endpoint_addresses);
             outcomes.skipped = left_out.map(|addr| InstanceOutcome::of(addr, Outcome::ImportNotRequested)).collect();
         }
         outcomes.enter(endpoints, &Outcome::ExportNotRequested);

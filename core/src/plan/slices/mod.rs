@@ -231,11 +231,11 @@ fn place<'a>(
     existing: &[&'a Slice],
     endpoints: impl Iterator<Item = (&'a InstanceAddr, &'a EndpointInfo)>,
 ) -> Placed<'a> {
-    let mut wanted: BTreeMap<Group, Wanted<&EndpointInfo>> = BTreeMap::new();
+    let mut wanted: BTreeMap<Group, Vec<(IpAddr, &EndpointInfo)>> = BTreeMap::new();
     for (addr, known) in endpoints {
         for index in known.ports.indexes().filter(|index| *index < service.ports.len()) {
             let group = (addr.family(), index, addr.port());
-            wanted.entry(group).or_default().insert(addr.ip(), known);
+            wanted.entry(group).or_default().push((addr.ip(), known));
         }
     }
     let made = |endpoints: Wanted<&EndpointInfo>| -> Vec<SliceEndpoint> {
@@ -418,7 +418,14 @@ fn count(plan: &mut Plan, is_wanted: impl Fn(&InstanceAddr) -> bool, wanted: usi
     if plan.ops.is_empty() {
         return;
     }
-    let before: BTreeSet<InstanceAddr> = present(existing, &[], "").into_keys().collect();
+    let mut before: Vec<InstanceAddr> = existing
+        .iter()
+        .filter(|slice| !slice.deleting)
+        .flat_map(|slice| slice.ports.iter().flat_map(|port| at(port, slice)))
+        .map(|(addr, _)| addr)
+        .collect();
+    before.sort_unstable();
+    before.dedup();
     let stay = before.iter().filter(|addr| is_wanted(addr)).count();
     plan.added = wanted - stay;
     plan.removed = before.len() - stay;
@@ -426,23 +433,38 @@ fn count(plan: &mut Plan, is_wanted: impl Fn(&InstanceAddr) -> bool, wanted: usi
 
 /// The endpoints that slices of ours hold now, under the ports and the source in force.
 pub fn present(slices: &[&Slice], ports: &[Port], source: &str) -> BTreeMap<InstanceAddr, Present> {
-    let mut present: BTreeMap<InstanceAddr, Present> = BTreeMap::new();
+    let mut present: Vec<(InstanceAddr, Present)> = Vec::new();
     for slice in slices.iter().filter(|slice| !slice.deleting) {
         let from_here = slice.annotations.get(IMPORTED_FROM_ANNOTATION).is_some_and(|from| from == source);
         for port in &slice.ports {
             let index = ports.iter().position(|known| known.name == port.name).or((ports.len() == 1).then_some(0));
-            for endpoint in &slice.endpoints {
-                let addr = endpoint.address.ip().and_then(|ip| InstanceAddr::new(ip, port.number?).ok());
-                let Some(addr) = addr else { continue };
-                let entry = present.entry(addr).or_default();
-                entry.ports.insert(index.map(PortSet::of).unwrap_or_default());
-                entry.zone = entry.zone.take().or_else(|| endpoint.zone.clone());
-                entry.from_here |= from_here;
-                entry.lost_until = entry.lost_until.or(endpoint.lost_until);
-            }
+            let ports = index.map(PortSet::of).unwrap_or_default();
+            present.extend(at(port, slice).map(|(addr, endpoint)| {
+                let (zone, lost_until) = (endpoint.zone.clone(), endpoint.lost_until);
+                (addr, Present { ports, zone, from_here, lost_until })
+            }));
         }
     }
-    present
+    // Sorted values become a map at once; one by one, each would be searched for.
+    present.sort_by_key(|(addr, _)| *addr);
+    present.dedup_by(|(addr, then), (first, entry)| {
+        let same = addr == first;
+        if same {
+            entry.ports.insert(then.ports);
+            entry.zone = entry.zone.take().or_else(|| then.zone.take());
+            entry.from_here |= then.from_here;
+            entry.lost_until = entry.lost_until.or(then.lost_until);
+        }
+        same
+    });
+    present.into_iter().collect()
+}
+
+/// The addresses that a slice holds at one of its ports.
+fn at<'a>(port: &SlicePort, slice: &'a Slice) -> impl Iterator<Item = (InstanceAddr, &'a SliceEndpoint)> {
+    let number = port.number;
+    let address = move |endpoint: &SliceEndpoint| InstanceAddr::new(endpoint.address.ip()?, number?).ok();
+    slice.endpoints.iter().filter_map(move |endpoint| Some((address(endpoint)?, endpoint)))
 }
 
 #[cfg(test)]

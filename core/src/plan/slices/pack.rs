@@ -25,8 +25,18 @@ pub struct Packed<'a, T> {
 
 struct Bin<'a, T> {
     slice: &'a Slice,
-    endpoints: Wanted<T>,
+    endpoints: Vec<(IpAddr, T)>,
     changed: bool,
+}
+
+/// The wanted endpoints in the order of their addresses, without those that slices keep.
+struct Left<T>(Vec<(IpAddr, Option<T>)>);
+
+impl<T> Left<T> {
+    fn take(&mut self, ip: IpAddr) -> Option<T> {
+        let at = self.0.binary_search_by(|(other, _)| other.cmp(&ip)).ok()?;
+        self.0[at].1.take()
+    }
 }
 
 impl<T> Bin<'_, T> {
@@ -36,23 +46,26 @@ impl<T> Bin<'_, T> {
 
     fn fill(&mut self, wanted: &mut Wanted<T>) {
         while self.room() > 0 {
-            let Some((ip, endpoint)) = wanted.pop_first() else { return };
-            self.endpoints.insert(ip, endpoint);
+            let Some(endpoint) = wanted.pop_first() else { return };
+            self.endpoints.push(endpoint);
             self.changed = true;
         }
     }
 }
 
-/// Packs `wanted` into `slices` (in name order). `metadata_differs` says whether a slice must be written in any case,
-/// and `is_written` whether an endpoint of a slice is the wanted one: most are, and none of those is made anew.
+/// Packs `wanted`, in the order of addresses, into `slices`, in the order of names. `metadata_differs` says whether a
+/// slice must be written in any case, and `is_written` whether an endpoint of a slice is the wanted one: most are, and
+/// none of those is made anew.
 pub fn pack<'a, T>(
-    mut wanted: Wanted<T>,
+    wanted: Vec<(IpAddr, T)>,
     slices: &[&'a Slice],
     metadata_differs: impl Fn(&Slice) -> bool,
     is_written: impl Fn(&SliceEndpoint, IpAddr, &T) -> bool,
 ) -> Packed<'a, T> {
-    let keep = |slice: &&'a Slice| keep(slice, &mut wanted, metadata_differs(slice), &is_written);
+    let mut left = Left(wanted.into_iter().map(|(ip, endpoint)| (ip, Some(endpoint))).collect());
+    let keep = |slice: &&'a Slice| keep(slice, &mut left, metadata_differs(slice), &is_written);
     let mut bins: Vec<Bin<'a, T>> = slices.iter().map(keep).collect();
+    let mut wanted: Wanted<T> = left.0.into_iter().filter_map(|(ip, endpoint)| Some((ip, endpoint?))).collect();
 
     // Fullest first, then by name: a stable sort keeps the name order among equals.
     let mut order: Vec<usize> = (0..bins.len()).collect();
@@ -78,7 +91,7 @@ pub fn pack<'a, T>(
         if bin.endpoints.is_empty() {
             packed.deletes.push(bin.slice);
         } else if bin.changed {
-            packed.updates.push((bin.slice, bin.endpoints));
+            packed.updates.push((bin.slice, bin.endpoints.into_iter().collect()));
         }
     }
     packed
@@ -87,16 +100,16 @@ pub fn pack<'a, T>(
 /// The endpoints that may stay in a slice. An endpoint that two slices hold stays in the first.
 fn keep<'a, T>(
     slice: &'a Slice,
-    wanted: &mut Wanted<T>,
+    wanted: &mut Left<T>,
     mut changed: bool,
     is_written: impl Fn(&SliceEndpoint, IpAddr, &T) -> bool,
 ) -> Bin<'a, T> {
-    let mut endpoints = Wanted::new();
+    let mut endpoints = Vec::with_capacity(slice.endpoints.len());
     for endpoint in &slice.endpoints {
-        match endpoint.address.ip().and_then(|ip| wanted.remove_entry(&ip)) {
+        match endpoint.address.ip().and_then(|ip| Some((ip, wanted.take(ip)?))) {
             Some((ip, wanted)) => {
                 changed |= !is_written(endpoint, ip, &wanted);
-                endpoints.insert(ip, wanted);
+                endpoints.push((ip, wanted));
             }
             None => changed = true,
         }
