@@ -88,7 +88,7 @@ impl Search {
     }
 
     fn make_smaller(&mut self) {
-        let smaller: [fn(Size) -> Size; 9] = [
+        let smaller: [fn(Size) -> Size; 10] = [
             |size| Size { clusters: 1, ..size },
             |size| Size { replicas: 1, ..size },
             |size| Size { services: 1, ..size },
@@ -97,6 +97,7 @@ impl Search {
             |size| Size { shuffle: 0, ..size },
             |size| Size { password: false, ..size },
             |size| Size { audited: false, ..size },
+            |size| Size { crowd: false, ..size },
             |size| Size { vms: 1, pods: 1, ..size },
         ];
         for make in smaller {

@@ -29,8 +29,8 @@ pub use registered_service::{
 pub use selector::{Operator, Requirement, Selector};
 pub use service_registry::{
     AllowedUse, Auth, EtcdConnection, EtcdStatus, Fence, FenceMode, ImportPolicy, LeaseSettings, RecordCounts,
-    RecordFormat, ReturnedAs, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus,
-    Tls,
+    RecordFormat, RecordScope, ReturnedAs, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec,
+    ServiceRegistryStatus, Tls,
 };
 pub use stored::{PartlyReadable, Stored, Unreadable};
 

@@ -92,13 +92,13 @@ impl Watched for Stored<RegisteredService> {
     }
 }
 
-/// The registries whose names changed because one RegisteredService did.
+/// The names in registries that one RegisteredService has now, or had before.
 fn moved(before: Option<(String, String)>, after: Option<(String, String)>) -> Vec<ClusterEvent> {
     if before == after {
         return Vec::new();
     }
-    let registries: BTreeSet<String> = before.into_iter().chain(after).map(|(registry, _)| registry).collect();
-    registries.into_iter().map(ClusterEvent::Names).collect()
+    let names = before.into_iter().chain(after);
+    names.map(|(registry, name)| ClusterEvent::Name { registry, name }).collect()
 }
 
 /// Enters what cannot be read of an object, and says it once. Returns whether it is another than before.

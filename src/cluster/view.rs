@@ -74,8 +74,11 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClusterEvent {
     RegisteredService(ServiceKey),
-    /// A RegisteredService that refers to this ServiceRegistry was added, removed or renamed.
-    Names(String),
+    /// A RegisteredService with this name in a registry was added, or is gone or renamed.
+    Name {
+        registry: String,
+        name: String,
+    },
     ServiceRegistry(String),
     /// The watch shows another status than the one that was known.
     StatusChanged(Object),

@@ -54,7 +54,7 @@ async fn fill(bench: &mut Bench) {
     tokio::spawn(queue.run(pass, bench.stop.clone()));
     let open = json!({"spec": {"allowed": [{"namespaceSelector": {}, "registryNames": ["*"]}]}});
     bench.put(registry("main", 1, &open)).await;
-    bench.cluster_shows(ClusterEvent::Names("main".to_owned())).await;
+    bench.cluster_shows(ClusterEvent::Name { registry: "main".into(), name: "echo".into() }).await;
 }
 
 fn passes(bench: &Bench) -> usize {

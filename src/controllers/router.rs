@@ -80,7 +80,9 @@ impl Router {
         }
         match event {
             ClusterEvent::RegisteredService(key) => self.enqueuer.enqueue(key),
-            ClusterEvent::Names(registry) => self.send(Command::UpdateNames(registry.clone())),
+            ClusterEvent::Name { registry, name } => {
+                self.send(Command::UpdateName { registry: registry.clone(), name: name.clone() });
+            }
             ClusterEvent::Service(service) => {
                 self.enqueue_with_siblings(&view, view.index.of_service(service));
                 self.enqueuer.enqueue_all(&view.nameless(&service.namespace));

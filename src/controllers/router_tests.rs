@@ -131,7 +131,11 @@ async fn each_change_of_the_cluster_reaches_those_that_it_affects_and_no_others(
     let ip = |text: &str| text.parse().unwrap();
     for (event, names, commands) in [
         (ClusterEvent::RegisteredService(key("x")), services(&["x"]), vec![]),
-        (ClusterEvent::Names("main".into()), vec![], vec![Command::UpdateNames("main".into())]),
+        (
+            ClusterEvent::Name { registry: "main".into(), name: "echo".into() },
+            vec![],
+            vec![Command::UpdateName { registry: "main".into(), name: "echo".into() }],
+        ),
         (ClusterEvent::Service(key("x")), services(&["x", "y", "z"]), vec![]),
         (ClusterEvent::Service(key("w")), services(&["w"]), vec![]),
         (ClusterEvent::Service(key("nobody")), vec![], vec![]),
@@ -216,7 +220,7 @@ async fn neither_the_claim_to_lead_nor_a_probe_waits_for_a_busy_cluster_and_busy
     let mut bench = bench();
     for _ in 0..1000 {
         bench.cluster.send(ClusterEvent::RegisteredService(key("x"))).unwrap();
-        bench.cluster.send(ClusterEvent::Names("main".into())).unwrap();
+        bench.cluster.send(ClusterEvent::Name { registry: "main".into(), name: "echo".into() }).unwrap();
         bench.registry.send(RegistryEvent::Status { registry: "main".into() }).unwrap();
     }
     bench.probe.send(ProbeEvent { services: [key("probed")].into() }).unwrap();
@@ -232,14 +236,14 @@ async fn neither_the_claim_to_lead_nor_a_probe_waits_for_a_busy_cluster_and_busy
 #[tokio::test(start_paused = true)]
 async fn a_busy_cluster_and_a_busy_registry_take_turns() {
     let mut bench = bench();
-    let update = || ClusterEvent::Names("main".into());
+    let update = || ClusterEvent::Name { registry: "main".into(), name: "echo".into() };
     let report = || RegistryEvent::Status { registry: "main".into() };
     for _ in 0..100 {
         bench.cluster.send(update()).unwrap();
         bench.registry.send(report()).unwrap();
     }
     let (_, commands) = bench.routed().await;
-    let both = [Command::Report("main".into()), Command::UpdateNames("main".into())];
+    let both = [Command::Report("main".into()), Command::UpdateName { registry: "main".into(), name: "echo".into() }];
     assert_eq!(commands, both.iter().cycle().take(200).cloned().collect::<Vec<_>>());
     // One that has nothing leaves the other all turns.
     for _ in 0..3 {
@@ -249,6 +253,6 @@ async fn a_busy_cluster_and_a_busy_registry_take_turns() {
     for _ in 0..3 {
         bench.cluster.send(update()).unwrap();
     }
-    assert_eq!(bench.routed().await.1, vec![Command::UpdateNames("main".into()); 3]);
+    assert_eq!(bench.routed().await.1, vec![Command::UpdateName { registry: "main".into(), name: "echo".into() }; 3]);
     bench.stop.cancel();
 }

@@ -172,10 +172,12 @@ async fn a_range_that_is_forgotten_meanwhile_is_no_difference() {
     let registry = bench.handle.connection().unwrap();
     let mut audit = Audit { handle: &bench.handle, registry: &registry, env: &Env::real(), found: 0, records: 0 };
     bench.handle.view().forget(&Range::Everything);
-    audit.range(&Range::Everything).await.unwrap();
+    let at = audit.begin(&Range::Everything).await.unwrap();
+    audit.range(&Range::Everything, at).await.unwrap();
     assert_eq!((audit.found, audit.records), (0, MOST_DIFFERENCES + 1));
     bench.server.delete(&["p/echo/10.0.0.1:80"]);
-    audit.range(&Range::Everything).await.unwrap();
+    let at = audit.begin(&Range::Everything).await.unwrap();
+    audit.range(&Range::Everything, at).await.unwrap();
     assert_eq!((audit.found, bench.keys().len()), (0, 0), "nothing is entered before the list is there");
     bench.stop.cancel();
 }

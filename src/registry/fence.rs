@@ -62,6 +62,9 @@ pub struct FenceState {
     highest: AtomicU64,
     /// The last epoch that we raised, and when.
     raised: Mutex<Option<(Instant, Epoch)>>,
+    /// Held by an attempt to take over. A session that begins anew meanwhile would read the keys of the fence before
+    /// the attempt writes them, and be told of it after that.
+    pub(super) attempt: tokio::sync::Mutex<()>,
     /// The end of the time in which own records without an owner stay.
     pub(super) orphan_grace_until: watch::Sender<Option<Timestamp>>,
 }
@@ -81,6 +84,7 @@ impl FenceState {
             attempted: Mutex::default(),
             highest: AtomicU64::default(),
             raised: Mutex::default(),
+            attempt: tokio::sync::Mutex::default(),
             orphan_grace_until: watch::Sender::new(None),
         }
     }

@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
-use twinspan_core::codec::{Layout, Range};
-use twinspan_core::model::{LeaseId, RegistryName, Revision, ServiceKey};
+use twinspan_core::codec::Layout;
+use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision, ServiceKey};
 use twinspan_core::plan::service::Incarnation;
 
+use super::asked_names::AskedNames;
 use super::commits::Commits;
 use super::fence::FenceState;
 use super::health::Health;
@@ -39,15 +40,6 @@ pub enum RegistryEvent {
     Status { registry: String },
     /// The view became fresh or stale, or counts changed: every RegisteredService has to be reconciled.
     State { registry: String },
-}
-
-/// The names whose records are watched.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    /// Names of RegisteredServices.
-    pub registered: BTreeSet<RegistryName>,
-    /// Names with orphaned own records.
-    pub orphaned: BTreeSet<RegistryName>,
 }
 
 /// The identity of a registry.
@@ -85,7 +77,8 @@ pub struct RegistryHandle {
     pub audit: AuditState,
     /// `None` without a fence.
     pub fence: Option<Arc<FenceState>>,
-    names: watch::Sender<Names>,
+    /// The names whose records are watched.
+    pub asked: AskedNames,
     /// The connection of a session that has listed everything, for plans.
     connection: watch::Sender<Option<Arc<dyn Registry>>>,
     /// The connection of a session from its first answer on, for keepalives.
@@ -140,8 +133,8 @@ impl RegistryHandle {
             view: Mutex::new(view),
             leases,
             fence: fence.map(Arc::new),
+            asked: AskedNames::new(layout),
             layout: layout.clone(),
-            names: watch::Sender::new(Names::default()),
             connection: watch::Sender::new(None),
             reachable: watch::Sender::new(None),
             records_known: AtomicBool::new(false),
@@ -168,39 +161,6 @@ impl RegistryHandle {
     /// The epoch is not ours, or not raised yet, so nothing may be written.
     pub fn fence(&self) -> Result<Option<Fence>> {
         self.fence.as_deref().map(FenceState::fence).transpose()
-    }
-
-    pub(super) fn names(&self) -> watch::Receiver<Names> {
-        self.names.subscribe()
-    }
-
-    /// The names of the RegisteredServices that refer to the registry.
-    pub fn set_registered(&self, registered: BTreeSet<RegistryName>) {
-        self.names.send_if_modified(|names| {
-            let changed = names.registered != registered;
-            names.registered = registered;
-            changed
-        });
-    }
-
-    pub(super) fn set_orphaned(&self, orphaned: BTreeSet<RegistryName>) {
-        self.names.send_if_modified(|names| {
-            let changed = names.orphaned != orphaned;
-            names.orphaned = orphaned;
-            changed
-        });
-    }
-
-    /// The ranges to list and watch: those of requested names, and those with own records.
-    pub(super) fn wanted_ranges(&self) -> BTreeSet<Range> {
-        if self.layout.root().is_some() {
-            return BTreeSet::from([Range::Everything]);
-        }
-        let mut all = self.view().names_of_ours();
-        let names = self.names.borrow();
-        all.extend(names.registered.iter().chain(&names.orphaned).cloned());
-        drop(names);
-        self.layout.ranges(&all)
     }
 
     /// Takes the TTLs of earlier settings, on whose leases own and healed records may still hang.
@@ -279,6 +239,7 @@ impl RegistryHandle {
 
     pub(super) fn disconnected(&self) {
         self.connection.send_replace(None);
+        self.asked.release();
         self.audit.set_progress(WatchProgress::Unknown);
         self.view().set_stale();
     }
@@ -293,6 +254,20 @@ impl RegistryHandle {
     pub(super) fn is_current(&self, by: &dyn Registry) -> bool {
         let current = self.connection.borrow().as_ref().map(Arc::as_ptr);
         current.is_some_and(|current| std::ptr::addr_eq(current, by))
+    }
+
+    /// Enters the state of a key from an answer. A name that is not followed is looked at if it has a record of ours
+    /// now.
+    pub(super) fn learn(
+        &self,
+        view: &mut RegistryView,
+        key: &RecordKey,
+        record: Option<&RawRecord>,
+        revision: Revision,
+    ) -> Affected {
+        let affected = view.learnt(key, record, revision);
+        self.asked.look_at(view.unfollowed(&affected));
+        affected
     }
 
     /// The result of a write is unknown, so the session relists. If that session has already ended, the next one lists

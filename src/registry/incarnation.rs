@@ -219,6 +219,11 @@ impl IncarnationTracker {
         self.outdated_ranges = ranges;
     }
 
+    /// Whether any record is of the earlier incarnation.
+    pub fn has_outdated(&self) -> bool {
+        !self.outdated_ranges.is_empty()
+    }
+
     pub fn is_outdated(&self, range: &Range) -> bool {
         self.outdated_ranges.contains(range)
     }

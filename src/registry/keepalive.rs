@@ -168,18 +168,19 @@ impl Keeper {
     }
 
     /// Finds our leases before anything is listed. etcd lists none for a user that may not read every key on every
-    /// lease (`checkLeaseLeases` of server/etcdserver, 3.7): then any of them may exist. A third of a TTL passes before
-    /// all of them are asked for again, however often a connection ends in between.
+    /// lease (`checkLeaseLeases` of server/etcdserver, 3.7), and hundreds of thousands do not fit into one answer: then
+    /// any of ours may exist. A third of a TTL passes before all of them are asked for again, however often a
+    /// connection ends in between.
     async fn look_for_leases(&mut self, registry: &dyn Registry) {
         let ours = self.handle.leases.ids();
         match registry.leases().await {
             Ok(all) => self.shown.extend(all.into_iter().filter(|lease| ours.contains(lease))),
-            Err(RegistryError::PermissionDenied(_)) => {
+            Err(error @ (RegistryError::PermissionDenied(_) | RegistryError::TooLarge(_))) => {
                 let third = self.handle.leases.ttl().div_f64(3.0);
                 if self.guessed.is_some_and(|at| at.elapsed() < third) {
                     return;
                 }
-                info!(registry = self.handle.name, "our user may list no leases; keeping all alive that may be ours");
+                info!(registry = self.handle.name, %error, "cannot list the leases; keeping all alive that may be ours");
                 (self.shown, self.guessed) = (ours, Some(Instant::now()));
             }
             Err(error) => {

@@ -1,10 +1,11 @@
 //! The leases of own records in one registry.
 //!
 //! Owns their IDs, which follow from the registry's name and settings, so that a successor finds the same leases. Owns
-//! the state of each: until when it is good, how many records are about to hang on it, the grant under way, and whether
-//! etcd refuses it. Owns the limit of records on each; a lease without records expires. Source of the limit: revoking
-//! an etcd lease with many keys blocks the server (k8s.io/apiserver caps them at 1,000). Refuses to repeat keepalives,
-//! which [`super::keepalive`] does, and to know which records are on a lease, which [`super::view`] does.
+//! the state of each: until when it is good, at which revision this process granted it, how many records are about to
+//! hang on it, the grant under way, and whether etcd refuses it. Owns the limit of records on each; a lease without
+//! records expires. Source of the limit: revoking an etcd lease with many keys blocks the server (k8s.io/apiserver caps
+//! them at 1,000). Refuses to repeat keepalives, which [`super::keepalive`] does, and to know which records are on a
+//! lease, which [`super::view`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 use twinspan_core::codec::Layout;
-use twinspan_core::model::LeaseId;
+use twinspan_core::model::{LeaseId, Revision};
 
 use super::{Grant, KeepAlive, Registry, RegistryError, Result};
 
@@ -39,6 +40,8 @@ fn seconds(ttl: i64) -> Duration {
 struct Lease {
     /// The time at which the last grant or keepalive that succeeded was sent, and the TTL of its answer.
     kept: Option<(Instant, Duration)>,
+    /// The registry's revision when this process last granted it.
+    granted_at: Revision,
     /// Records in flight, which the view does not have yet.
     reserved: usize,
     /// Until then no new record uses the lease, because etcd refuses it for the sake of other records on it.
@@ -287,10 +290,11 @@ impl LeasePool {
         }
         let sent = Instant::now();
         match registry.grant(id, self.ttl_seconds).await? {
-            Grant::Granted(ttl) => {
+            Grant::Granted { ttl, revision } => {
                 debug!(lease = %id, ttl, "granted");
                 *lock(&self.granted_seconds) = Some(ttl);
                 self.kept(id, sent, ttl);
+                lock(&self.leases).entry(id).or_default().granted_at = revision;
                 Ok(())
             }
             Grant::Exists if self.keep(registry, id).await? => Ok(()),
@@ -343,6 +347,22 @@ impl LeasePool {
             warn!(lease = %id, "our user may not write every record on a lease of ours; the others move to another one");
         }
         news
+    }
+
+    /// Whether this process granted the lease after a record on it was written: the record was on an earlier lease
+    /// with the same ID, which had ended. Waits for a grant under way, whose lease others may see before its answer.
+    pub(super) async fn is_granted_since(&self, id: LeaseId, written: Revision) -> bool {
+        let turn = lock(&self.leases).get(&id).map(|lease| lease.turn.clone());
+        if let Some(turn) = turn {
+            // A grant whose answer is lost tells no revision either.
+            let _ = timeout(TURN, turn.lock()).await;
+        }
+        lock(&self.leases).get(&id).is_some_and(|lease| lease.granted_at >= written)
+    }
+
+    /// The registry came back as an older or another one, whose revisions cannot be compared with known ones.
+    pub(super) fn forget_grants(&self) {
+        lock(&self.leases).values_mut().for_each(|lease| lease.granted_at = 0);
     }
 
     /// Leases that etcd refuses.

@@ -35,9 +35,14 @@ async fn explain(
     look_up: LeaseLookUp,
     permits: Arc<Semaphore>,
 ) {
-    let _permit = permits.acquire().await;
-    let answer = tasks::unbroken("look-up of a lease", registry.look_up(look_up.lease)).await;
+    let answer = {
+        let _permit = permits.acquire().await;
+        tasks::unbroken("look-up of a lease", registry.look_up(look_up.lease)).await
+    };
     let evidence = match answer.unwrap_or_else(|panic| Err(RegistryError::Panicked(panic))) {
+        Ok(LeaseState::Lives) if handle.leases.is_granted_since(look_up.lease, look_up.written).await => {
+            Evidence::LeaseExpired
+        }
         Ok(LeaseState::Lives) => look_up.if_it_lives,
         Ok(LeaseState::Gone) => Evidence::LeaseExpired,
         Err(error) => {

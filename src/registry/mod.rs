@@ -5,6 +5,8 @@
 //! - [`session`]: list → `Reset` → watch, repeated until it is stopped; keeps the [`view`] and its [`records`] true.
 //!   [`incarnation`]: detects an etcd that did not come back as it was; [`settling`]: until its holds are reported.
 //!   `silence`: until when its watch counts; [`phase`]: how far it is.
+//! - [`scope`]: whether that is the whole registry or the [`asked_names`] alone; `record_count`: the count on which it
+//!   rests. `waits`: the waits of a session.
 //! - [`audit`]: compares the view with etcd from time to time, because watches have lost events; [`verified`]: what
 //!   is known of the last ones.
 //! - `look_ups`: how a departed record went, by its lease.
@@ -21,6 +23,7 @@
 //! Owns the connections, the views and the writes of every registry. Refuses to plan: the operations come from the
 //! planners.
 
+pub mod asked_names;
 pub mod audit;
 mod batch;
 pub mod commits;
@@ -42,9 +45,11 @@ pub mod orphans;
 mod outcomes;
 pub mod phase;
 mod reached;
+mod record_count;
 pub mod records;
 pub mod refused_writes;
 pub mod rivals;
+pub mod scope;
 pub mod session;
 pub mod sessions;
 pub mod settling;
@@ -55,6 +60,7 @@ pub mod takeover;
 pub mod testing;
 pub mod verified;
 pub mod view;
+mod waits;
 pub mod writer;
 
 use std::fmt;
@@ -84,6 +90,9 @@ pub trait Registry: Send + Sync + fmt::Debug {
 
     /// Every record whose key has this prefix, at one revision.
     async fn list(&self, key_prefix: &str) -> Result<ListResponse>;
+
+    /// The number of records whose keys have this prefix.
+    async fn count(&self, key_prefix: &str) -> Result<usize>;
 
     /// The records whose keys have this prefix, in key order, at a revision that this connection has delivered. Any
     /// member may answer.
@@ -252,8 +261,12 @@ pub enum Outcome {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// The TTL that the server chose, in seconds; it may exceed the requested one.
-    Granted(i64),
+    Granted {
+        /// Chosen by the server, in seconds; it may exceed the requested one.
+        ttl: i64,
+        /// The registry's revision at that time, 0 if the server told none.
+        revision: Revision,
+    },
     /// A lease with this ID exists already.
     Exists,
 }

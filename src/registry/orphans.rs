@@ -22,8 +22,8 @@ pub async fn find(handle: &RegistryHandle, registry: &dyn Registry) -> Result<()
     let found: Vec<LeaseId> = match registry.leases().await {
         Ok(all) => all.into_iter().filter(|lease| ours.contains(lease)).collect(),
         // etcd lists no leases for a user that may not read every key on every lease (`checkLeaseLeases` of
-        // server/etcdserver, 3.7), but it answers for each of our leases.
-        Err(RegistryError::PermissionDenied(_)) => ours.into_iter().collect(),
+        // server/etcdserver, 3.7), and very many are too large for one answer; but it answers for each of ours.
+        Err(RegistryError::PermissionDenied(_) | RegistryError::TooLarge(_)) => ours.into_iter().collect(),
         Err(error) => return Err(error),
     };
     let leases = found.len();
@@ -50,6 +50,6 @@ pub async fn find(handle: &RegistryHandle, registry: &dyn Registry) -> Result<()
         );
     }
     debug!(registry = handle.name, leases, names = names.len(), "own leases");
-    handle.set_orphaned(names);
+    handle.asked.set_orphaned(names);
     Ok(())
 }

@@ -88,7 +88,7 @@ pub(super) async fn learn_by_reading(
         Ok(reading) => {
             if let Some(mut view) = handle.view_of(registry) {
                 for (key, record) in &reading.records {
-                    let learnt = view.learnt(key, record.as_ref(), reading.revision);
+                    let learnt = handle.learn(&mut view, key, record.as_ref(), reading.revision);
                     if let Some(report) = keys.get(key).and_then(|of| reports.get_mut(*of)) {
                         report.found.add(learnt);
                     }
@@ -109,7 +109,7 @@ fn learn_outcomes(
 ) -> BTreeMap<RecordKey, usize> {
     let mut view = handle.view_of(registry);
     let mut learn = |key: &RecordKey, record: Option<&RawRecord>| match &mut view {
-        Some(view) => view.learnt(key, record, committed.revision),
+        Some(view) => handle.learn(view, key, record, committed.revision),
         None => Affected::default(),
     };
     for ((op, outcome), of) in batch.ops.iter().zip(&committed.outcomes).zip(of) {

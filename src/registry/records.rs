@@ -43,6 +43,12 @@ pub struct Counts {
     pub undecodable: usize,
 }
 
+impl Counts {
+    pub fn all(self) -> usize {
+        self.own + self.foreign + self.undecodable
+    }
+}
+
 /// Every record that is followed.
 #[derive(Debug)]
 pub struct RecordStore {
@@ -87,10 +93,21 @@ impl RecordStore {
         keys.filter_map(|key| registry_name(self.layout.split_key(key)?.0)).collect()
     }
 
-    /// The ranges that have records.
-    pub fn ranges(&self) -> BTreeSet<Range> {
-        let names: BTreeSet<RegistryName> = self.names.keys().filter_map(|name| registry_name(name)).collect();
-        self.layout.ranges(&names)
+    /// The names that have records; those that no RegisteredService can have are not among them.
+    pub fn names(&self) -> impl Iterator<Item = RegistryName> {
+        self.names.keys().filter_map(|name| registry_name(name))
+    }
+
+    /// The keys of records whose names no RegisteredService can have.
+    pub fn of_odd_names(&self) -> impl Iterator<Item = RecordKey> {
+        let odd = self.names.iter().filter(|(name, _)| registry_name(name).is_none());
+        odd.flat_map(|(_, records)| records.keys().cloned())
+    }
+
+    /// Whether this cluster has own or healed records under a name.
+    pub fn has_ours(&self, name: &RegistryName) -> bool {
+        let records = self.names.get(name.as_str().as_bytes());
+        records.is_some_and(|records| records.values().any(|record| record.ours(&self.cluster_id).is_some()))
     }
 
     /// The leases of own and healed records of this cluster, with the records on each.
@@ -101,6 +118,20 @@ impl RecordStore {
     /// Every own record of a RegisteredService, under any name.
     pub fn owned_by(&self, service: &ServiceKey) -> impl Iterator<Item = &Arc<Record>> {
         self.own.get(service).into_iter().flatten().filter_map(|key| self.get(key))
+    }
+
+    /// Every own record of a RegisteredService under other names than this one, without a look at those under it.
+    pub fn owned_under_other_names(
+        &self,
+        service: &ServiceKey,
+        name: &RegistryName,
+    ) -> impl Iterator<Item = &Arc<Record>> {
+        let own = self.own.get(service).into_iter();
+        // The slash with which the root ends comes right before the digit 0.
+        let root = self.layout.service_root(name);
+        let (from, to) = (RecordKey::from(root.as_str()), RecordKey::from(format!("{}0", root.trim_end_matches('/'))));
+        let outside = own.flat_map(move |keys| keys.range(..from.clone()).chain(keys.range(to.clone()..)));
+        outside.filter_map(|key| self.get(key))
     }
 
     pub fn of_name(&self, name: &[u8]) -> Arc<Records> {

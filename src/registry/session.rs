@@ -2,34 +2,38 @@
 //!
 //! Owns when to connect, list and watch. Compaction, an expired token, a cut connection and a silent server all end the
 //! same way: the view becomes stale, the next endpoint that answers gets a new connection, and complete lists make the
-//! view fresh. If all keys have one prefix, that is one range; otherwise each service is a range, and one stream
-//! watches all (`docs/decisions/0018`). Keepalives begin with the registry's first answer, before any list. Refuses to
-//! read records: it feeds the [`super::view`].
+//! view fresh. The [`super::scope`] says whether the registry is one range, or each name that is asked for; one stream
+//! watches all of them (`docs/decisions/0018`). Keepalives begin with the registry's first answer, before any list.
+//! Refuses to read records: it feeds the [`super::view`].
+//!
+//! - [`ranges`]: the ranges that it lists and watches.
+
+mod ranges;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinspan_core::codec::Range;
-use twinspan_core::model::Revision;
+use twinspan_core::model::{RegistryName, Revision};
 use twinspan_core::plan::service::Incarnation;
 
 use super::fence::FenceKeys;
-use super::handle::{Names, RegistryHandle};
+use super::handle::RegistryHandle;
 use super::phase::Phase;
 use super::records::Affected;
+use super::scope::Scope;
 use super::silence::Silence;
 use super::verified::WatchProgress;
-use super::view::Listing;
-use super::{
-    Connector, Registry, RegistryError, Result, Watch, WatchItem, WatchRange, are_two_etcds, look_ups, orphans,
-};
+use super::waits::{names_wait, next, reached, read_something, search_ends, something_to_follow};
+use super::{Connector, Registry, RegistryError, Result, Watch, WatchItem, look_ups, orphans, record_count};
 use crate::env::Env;
 use crate::tasks;
 
@@ -42,8 +46,6 @@ const BACKOFF_CAP: Duration = Duration::from_secs(5);
 const WORDS_PACE: Duration = Duration::from_secs(60);
 /// A session that lasted this long resets the backoff.
 const SOUND_AFTER: Duration = Duration::from_secs(30);
-/// Wait before a range without read permission is tried again.
-const REFUSED_RETRY: Duration = Duration::from_secs(30);
 /// Time between two searches for orphaned own records, after one that failed.
 const ORPHANS_RETRY: Duration = Duration::from_secs(30);
 /// Lease look-ups in flight at a time.
@@ -99,15 +101,9 @@ async fn once(
     env: &Env,
     look_ups: &Arc<Semaphore>,
 ) -> RegistryError {
-    let began = async {
-        let registry = connector.connect().await?;
-        Session::begin(handle.clone(), registry, env.clone(), look_ups.clone()).await
-    };
     let session = async {
-        match began.await {
-            Ok(mut session) => session.follow().await,
-            Err(error) => Err(error),
-        }
+        let registry = connector.connect().await?;
+        serve(handle, registry, env, look_ups).await
     };
     match tasks::unbroken("session", session).await {
         Ok(Ok(never)) => match never {},
@@ -116,12 +112,34 @@ async fn once(
     }
 }
 
+/// Serves one connection, in each scope in turn.
+async fn serve(
+    handle: &Arc<RegistryHandle>,
+    registry: Arc<dyn Registry>,
+    env: &Env,
+    look_ups: &Arc<Semaphore>,
+) -> Result<Infallible> {
+    loop {
+        let mut session = Session::begin(handle.clone(), registry.clone(), env.clone(), look_ups.clone()).await?;
+        session.follow().await?;
+        info!(registry = handle.name, from = ?session.scope, "the other scope is the better one now; listing anew");
+        let attempt = match &handle.fence {
+            Some(fence) => Some(fence.attempt.lock().await),
+            None => None,
+        };
+        handle.disconnected();
+        drop(attempt);
+    }
+}
+
 struct Session {
     handle: Arc<RegistryHandle>,
     registry: Arc<dyn Registry>,
     env: Env,
     look_ups: Arc<Semaphore>,
-    names: watch::Receiver<Names>,
+    scope: Scope,
+    /// Names that nobody asks for, and that are followed because of own records.
+    kept: BTreeSet<RegistryName>,
     /// `None` while there is nothing to watch.
     watch: Option<Box<dyn Watch>>,
     followed: BTreeMap<Range, i64>,
@@ -152,6 +170,7 @@ impl Session {
     ) -> Result<Self> {
         let server = registry.status().await?;
         handle.answered(registry.clone());
+        let scope = record_count::choose_scope(&handle, registry.as_ref()).await?;
         let found = match &handle.fence {
             Some(fence) => match fence.read(registry.as_ref()).await {
                 Ok(found) => Some(found),
@@ -161,21 +180,24 @@ impl Session {
             },
             None => None,
         };
-        handle.view().begin(found.as_ref().map(FenceKeys::values));
+        {
+            let mut view = handle.view();
+            view.begin(found.as_ref().map(FenceKeys::values));
+            view.set_scope(scope);
+        }
         if let (Some(fence), Some(found)) = (&handle.fence, &found) {
             fence.found(found);
         }
         let cluster_id = server.cluster_id;
         handle.set_server(server);
         handle.set_phase(Phase::Listing);
-        // A name that is added while others are listed follows after them.
-        let names = handle.names();
         let mut session = Self {
             handle,
             registry,
             env,
             look_ups,
-            names,
+            scope,
+            kept: BTreeSet::new(),
             watch: None,
             followed: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -187,17 +209,19 @@ impl Session {
             search: None,
             search_again: None,
         };
-        let affected = session.catch_up().await?;
+        let affected = session.follow_all().await?;
         if session.followed.is_empty() && session.least_revision > 0 {
             session.handle.view().listed_nothing(session.cluster_id, session.least_revision);
+            session.listed = session.least_revision;
+            session.handle.set_listed(session.listed);
         }
-        if session.handle.layout.root().is_some() {
-            session.handle.set_records_known();
-        } else {
-            session.search();
+        match scope {
+            Scope::Everything => session.handle.set_records_known(),
+            Scope::FollowedNames => session.search(),
         }
         let incarnation = session.handle.view().incarnation();
         if incarnation != Incarnation::AsItWas {
+            session.handle.leases.forget_grants();
             warn!(
                 registry = session.handle.name,
                 ?incarnation,
@@ -210,105 +234,14 @@ impl Session {
         Ok(session)
     }
 
-    /// Lists and watches wanted ranges that are missing, and stops watching unwanted ones.
-    async fn catch_up(&mut self) -> Result<Affected> {
-        let wanted = self.handle.wanted_ranges();
-        self.unwatch_all_but(&wanted).await?;
-        let now = Instant::now();
-        let due = |range: &&Range| self.refused.get(*range).is_none_or(|again| *again <= now);
-        let missing = wanted.iter().filter(|range| !self.followed.contains_key(*range)).filter(due);
-        let (mut affected, mut refusal) = (Affected::default(), None);
-        for range in missing.cloned().collect::<Vec<_>>() {
-            let more = match self.start_following(&range).await {
-                Ok(more) => more,
-                Err(RegistryError::PermissionDenied(why)) if range != Range::Everything => {
-                    let key_prefix = self.handle.layout.key_prefix(&range);
-                    let error = RegistryError::PermissionDenied(format!("{key_prefix}: {why}"));
-                    refusal = Some(error.clone());
-                    self.refuse(&range, error)
-                }
-                Err(error) => return Err(error),
-            };
-            affected.add(more);
-        }
-        self.handle.set_listed(self.listed);
-        match refusal {
-            // No range may be read: the error is the registry's.
-            Some(error) if self.followed.is_empty() => Err(error),
-            _ => Ok(affected),
-        }
-    }
-
-    async fn unwatch_all_but(&mut self, wanted: &BTreeSet<Range>) -> Result<()> {
-        self.refused.retain(|range, _| wanted.contains(range));
-        let known = self.handle.view().ranges();
-        for range in known.difference(wanted) {
-            self.handle.view().forget(range);
-            let watch_id = self.followed.remove(range);
-            self.drop_empty_stream();
-            if let (Some(watch_id), Some(watch)) = (watch_id, &mut self.watch) {
-                watch.unwatch(watch_id).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// etcd never answers a progress request on a stream without watches.
-    fn drop_empty_stream(&mut self) {
-        if self.followed.is_empty() {
-            self.watch = None;
-        }
-    }
-
-    /// A range without read permission affects only its own services, because every user can request a name
-    /// (`docs/decisions/0023`).
-    fn refuse(&mut self, range: &Range, error: RegistryError) -> Affected {
-        if self.refused.insert(range.clone(), Instant::now() + REFUSED_RETRY).is_none() {
-            warn!(registry = self.handle.name, %error, "a service cannot be followed; the others are");
-        }
-        self.handle.view().refuse(range, error)
-    }
-
-    async fn start_following(&mut self, range: &Range) -> Result<Affected> {
-        let key_prefix = self.handle.layout.key_prefix(range);
-        let listing = self.registry.list(&key_prefix).await;
-        self.silence.answered();
-        let listing = listing?;
-        if are_two_etcds(listing.cluster_id, self.cluster_id) || listing.revision < self.least_revision {
-            return Err(RegistryError::WatchEnded("another etcd answers than when the session began".to_owned()));
-        }
-        let listing = Listing::decoded(&self.handle.layout, listing).await;
-        let (cluster_id, revision, records) = (listing.cluster_id, listing.revision, listing.records.len());
-        let mut affected = self.handle.view().reset(range, listing, self.env.now());
-        // Immediately: the next list will not show these departures again.
-        self.look_up(&mut affected);
-        if let Range::Service(name) = range {
-            // The services of the name wait for the list itself, even an empty one.
-            affected.names.insert(name.as_str().as_bytes().into());
-        }
-        self.listed = revision;
-        info!(registry = self.handle.name, key_prefix, records, revision, "listed");
-        let follow = WatchRange { watch_id: self.next_watch_id, key_prefix, from: revision + 1, cluster_id };
-        self.next_watch_id += 1;
-        match &mut self.watch {
-            Some(watch) => watch.follow(&follow).await?,
-            None => {
-                self.watch = Some(self.registry.watch(&follow).await?);
-                self.silence = Silence::begin();
-            }
-        }
-        self.followed.insert(range.clone(), follow.watch_id);
-        self.refused.remove(range);
-        Ok(affected)
-    }
-
-    async fn follow(&mut self) -> Result<std::convert::Infallible> {
+    /// Returns once the other scope has become the better one.
+    async fn follow(&mut self) -> Result<()> {
         let handle = self.handle.clone();
         // The stream may always have more items, and names may change during each list. So they take turns.
         let mut stream_had_turn = false;
         loop {
             let again = self.refused.values().min().copied();
-            let turn_of_names = stream_had_turn && names_wait(&self.names, again);
+            let turn_of_names = stream_had_turn && names_wait(&handle.asked, again);
             tokio::select! {
                 biased;
                 // First what is rare, and keeps nothing else waiting.
@@ -331,30 +264,15 @@ impl Session {
                 }
                 // After the stream, whose items end the silence, and before the names, which do not.
                 () = sleep_until(self.silence.until) => self.silent().await?,
-                () = something_to_follow(&mut self.names, again) => {
+                () = something_to_follow(&handle.asked, again) => {
                     stream_had_turn = false;
+                    if handle.asked.is_outgrown() {
+                        return Ok(());
+                    }
                     let affected = self.catch_up().await?;
                     handle.notify(affected);
                 }
             }
-        }
-    }
-
-    /// One watch ended. If one of its revisions is too large, its range is listed again; without read permission it
-    /// waits.
-    async fn lost(&mut self, watch_id: i64, error: RegistryError) -> Result<Affected> {
-        let Some(range) = self.followed.iter().find(|(_, id)| **id == watch_id).map(|(range, _)| range.clone()) else {
-            return Ok(Affected::default());
-        };
-        self.followed.remove(&range);
-        self.drop_empty_stream();
-        match error {
-            RegistryError::TooLarge(_) => {
-                warn!(registry = self.handle.name, %error, "a watch is too large; listing its range again");
-                self.catch_up().await
-            }
-            RegistryError::PermissionDenied(_) if range != Range::Everything => Ok(self.refuse(&range, error)),
-            error => Err(error),
         }
     }
 
@@ -434,52 +352,6 @@ impl Session {
 
     fn look_up(&self, affected: &mut Affected) {
         look_ups::start(&self.handle, &self.registry, &self.look_ups, &self.env, affected);
-    }
-}
-
-/// Where the server answers no progress requests, as etcd's proxy, a linearizable read of any permitted key is the sign
-/// of life.
-async fn read_something(registry: &dyn Registry, key: Option<String>) -> Result<()> {
-    match key {
-        Some(key) => drop(registry.read(&[key.as_str().into()]).await?),
-        None => drop(registry.status().await?),
-    }
-    Ok(())
-}
-
-/// Whether [`something_to_follow`] would not wait.
-fn names_wait(names: &watch::Receiver<Names>, again: Option<Instant>) -> bool {
-    names.has_changed().unwrap_or(false) || again.is_some_and(|at| at <= Instant::now())
-}
-
-/// Waits until names change, or a range is due for another attempt.
-async fn something_to_follow(names: &mut watch::Receiver<Names>, again: Option<Instant>) {
-    // The handle, which sends the names, lives as long as the session.
-    let _ = match again {
-        Some(at) => timeout_at(at, names.changed()).await.unwrap_or(Ok(())),
-        None => names.changed().await,
-    };
-}
-
-/// Waits for a time, or for ever.
-async fn reached(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn search_ends(search: &mut Option<BoxFuture<'static, Result<()>>>) -> Result<()> {
-    match search {
-        Some(search) => search.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next(watch: &mut Option<Box<dyn Watch>>) -> Result<WatchItem> {
-    match watch {
-        Some(watch) => watch.next().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Sessions, writes and keepalives that share leases.
 
 use super::*;
-use crate::registry::{Change, KeepAlive};
+use crate::registry::{Change, KeepAlive, WatchRange};
+use tokio::time::timeout_at;
 use twinspan_core::model::RawRecord;
 
 /// Every change below the prefix, from now on.
@@ -74,6 +75,35 @@ async fn six_hundred_writes_after_an_emptied_etcd_fill_two_leases_by_two_grants(
     tokio::time::sleep(Duration::from_secs(300)).await;
     assert_eq!(bench.server.records().len(), 600);
     bench.stop.cancel();
+}
+
+/// The write of another name had it granted, and its answer comes after the look-up, or before.
+#[tokio::test(start_paused = true)]
+async fn what_was_on_a_lease_that_was_granted_again_went_with_the_former_one() {
+    for slow_grants in [true, false] {
+        let bench = bench();
+        bench.fresh().await;
+        let lease = bench.handle.leases.id(0);
+        assert_eq!(bench.write(vec![create_of("echo", 0)]).await.created, 1);
+        bench.until("the own record", |b| b.keys().len() == 1).await;
+        bench.server.set_faults(Faults { silent: true, slow_grants, ..Faults::default() });
+        bench.server.revoke(lease);
+        let tell = async {
+            bench.until("granted", |b| b.server.leases() == [lease]).await;
+            bench.server.set_faults(Faults::default());
+        };
+        let other = bench.write(vec![create_of("order", 1)]);
+        let (report, ()) = if slow_grants { tokio::join!(other, tell) } else { (other.await, tell.await) };
+        assert_eq!((report.created, report.error), (1, None));
+        bench.until("explained", |b| b.evidence_of("echo") == [Evidence::LeaseExpired]).await;
+
+        // The deletion of the new record proves a deregistration: the lease is still the same.
+        let written = bench.server.records()["p/order/10.0.0.2:80"].mod_revision;
+        bench.server.delete(&["p/order/10.0.0.2:80"]);
+        assert!(!bench.handle.leases.is_granted_since(lease, written).await);
+        bench.until("explained", |b| b.evidence_of("order") == [Evidence::Deregistered]).await;
+        bench.stop.cancel();
+    }
 }
 
 /// Whether the lease is one of the settings in force or of earlier ones.

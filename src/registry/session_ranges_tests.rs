@@ -18,7 +18,7 @@ async fn a_range_is_watched_while_its_name_is_registered_or_has_own_records() {
     bench.server.put("else/1", "10.0.0.2:80", LeaseId::NONE);
     bench.until("the record that nothing refers to is found", |b| b.handle.owners().len() == 1).await;
     assert_eq!(bench.snapshot().state, ViewState::Unknown, "the name is not registered yet");
-    bench.handle.set_registered(names(&["echo"]));
+    bench.handle.asked.set_registered(names(&["echo"]));
     bench.fresh().await;
     assert_eq!(bench.keys(), ["echo/1"]);
     bench.server.put("echo/2", "10.0.0.3:80", LeaseId::NONE);
@@ -31,7 +31,7 @@ async fn a_range_is_watched_while_its_name_is_registered_or_has_own_records() {
     bench
         .until("listed again", |b| b.server.calls("list") == lists + 2 && b.snapshot().state == ViewState::Fresh)
         .await;
-    bench.handle.set_registered(names(&[]));
+    bench.handle.asked.set_registered(names(&[]));
     bench.until("given up", |b| b.snapshot().state == ViewState::Unknown).await;
     assert_eq!(bench.handle.view().counts().own, 1, "what is ours is followed on");
     bench.stop.cancel();
@@ -41,8 +41,8 @@ async fn a_range_is_watched_while_its_name_is_registered_or_has_own_records() {
 async fn a_name_added_while_others_are_listed_is_watched_after_them() {
     let bench = bench_of_ranges(&["echo", "order"]);
     bench.server.set_faults(Faults { slow: true, ..Faults::default() });
-    bench.until("the first list", |b| b.server.calls("list") == 1).await;
-    bench.handle.set_registered(names(&["echo", "order", "late"]));
+    bench.until("the first lists", |b| b.server.calls("list") == 2).await;
+    bench.handle.asked.set_registered(names(&["echo", "order", "late"]));
     bench.until("followed", |b| b.snapshot_of("late").state == ViewState::Fresh).await;
     bench.stop.cancel();
 }
@@ -119,7 +119,7 @@ async fn a_name_without_read_permission_affects_only_its_service() {
     bench.server.forbid_reads(&["other/"]);
     bench.fresh().await;
     // A RegisteredService with a name that our user may not read.
-    bench.handle.set_registered(names(&["echo", "order", "other"]));
+    bench.handle.asked.set_registered(names(&["echo", "order", "other"]));
     bench.until("refused", |b| b.refusal("other").is_some()).await;
     let is = |b: &Bench, name: &str| (b.snapshot_of(name).state, b.snapshot_of(name).records.len());
     assert_eq!(is(&bench, "other"), (ViewState::Unknown, 0));
@@ -138,7 +138,7 @@ async fn a_name_without_read_permission_affects_only_its_service() {
     bench.server.forbid_reads(&["other/"]);
     bench.until("read again", |b| is(b, "order") == (ViewState::Fresh, 1)).await;
     assert_eq!(bench.refusal("order"), None);
-    bench.handle.set_registered(names(&["echo", "order"]));
+    bench.handle.asked.set_registered(names(&["echo", "order"]));
     bench.until("forgotten", |b| b.refusal("other").is_none()).await;
 
     // If no range may be read, the error is the registry's.
@@ -171,7 +171,7 @@ async fn a_watch_that_ends_concerns_only_its_range() {
 
     // A range loses its permission between its list and its watch, which waits for the answer to the one before.
     bench.server.set_faults(Faults { silent: true, ..Faults::default() });
-    bench.handle.set_registered(names(&["echo", "late", "later", "order"]));
+    bench.handle.asked.set_registered(names(&["echo", "late", "later", "order"]));
     bench.until("both are listed", |b| b.server.calls("list") == lists + 3).await;
     bench.server.forbid_reads(&["later/"]);
     bench.server.set_faults(Faults::default());
@@ -187,12 +187,12 @@ async fn a_watch_that_ends_concerns_only_its_range() {
 async fn no_session_ends_because_its_last_range_was_given_up() {
     let bench = bench_of_ranges(&["echo"]);
     bench.fresh().await;
-    bench.handle.set_registered(names(&[]));
+    bench.handle.asked.set_registered(names(&[]));
     let requests = bench.server.calls("progress");
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(bench.handle.status().phase, Phase::Watching);
     assert_eq!(bench.server.calls("progress"), requests, "etcd answers none on a stream without watches");
-    bench.handle.set_registered(names(&["echo"]));
+    bench.handle.asked.set_registered(names(&["echo"]));
     bench.fresh().await;
     assert!(bench.server.calls("list") == 2, "one session");
     bench.stop.cancel();
@@ -220,15 +220,36 @@ async fn a_list_of_another_etcd_than_the_one_that_the_session_met_ends_it() {
     let server = FakeEtcd::new();
     let (sender, _events) = mpsc::unbounded_channel();
     let handle = RegistryHandle::new("main", &identity(Layout::new(Format::GoZero, ""), None), None, sender);
-    handle.set_registered(names(&["echo"]));
+    handle.asked.set_registered(names(&["echo"]));
     let look_ups = Arc::new(Semaphore::new(LOOK_UPS));
     let registry = server.connect().await.unwrap();
     let mut session = Session::begin(handle.clone(), registry, Env::real(), look_ups).await.unwrap();
     for (met, ends) in [(7, true), (0, false), (1, false)] {
         session.cluster_id = met;
-        handle.set_registered(names(&["echo", &format!("met-{met}")]));
+        handle.asked.set_registered(names(&["echo", &format!("met-{met}")]));
         let listed = session.catch_up().await;
         assert_eq!(matches!(listed, Err(RegistryError::WatchEnded(_))), ends, "{met}: {listed:?}");
         assert_eq!(listed.is_err(), ends, "{met}");
     }
+}
+
+/// The list after a watch that was too large shows it, while the session goes on.
+#[tokio::test(start_paused = true)]
+async fn grants_are_forgotten_when_an_older_state_of_the_registry_answers() {
+    let (server, (sender, _events)) = (FakeEtcd::new(), mpsc::unbounded_channel());
+    let handle = RegistryHandle::new("main", &identity(Layout::new(Format::GoZero, ""), None), None, sender);
+    handle.asked.set_registered(names(&["echo"]));
+    let put = |n: usize| server.put("echo/1", &format!("10.0.0.{n}:80"), LeaseId::NONE);
+    put(0);
+    let backup = server.backup();
+    (1..5).for_each(put);
+    let (registry, look_ups) = (server.connect().await.unwrap(), Arc::new(Semaphore::new(LOOK_UPS)));
+    let mut session = Session::begin(handle.clone(), registry.clone(), Env::real(), look_ups).await.unwrap();
+    let lease = handle.leases.room(registry.as_ref(), |_| 0, 1).await.unwrap().lease;
+    assert!(handle.leases.is_granted_since(lease, 2).await);
+    server.restore(&backup);
+    (1..9).for_each(|n| server.put("order/1", &format!("10.0.1.{n}:80"), LeaseId::NONE));
+    let listed = session.start_following(Scope::FollowedNames.ranges(names(&["echo"]))).await;
+    assert_eq!(handle.view().incarnation(), Incarnation::RolledBack, "{listed:?}");
+    assert!(!handle.leases.is_granted_since(lease, 2).await, "its revision counts in the state that is gone");
 }

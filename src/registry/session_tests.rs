@@ -22,6 +22,8 @@ mod ends;
 mod leases;
 #[path = "session_ranges_tests.rs"]
 mod ranges;
+#[path = "session_scope_tests.rs"]
+mod scope;
 #[path = "session_turns_tests.rs"]
 mod turns;
 
@@ -45,7 +47,7 @@ fn bench_of(layout: Layout, registered: &[&str]) -> Bench {
     let server = FakeEtcd::new();
     let (sender, events) = mpsc::unbounded_channel();
     let handle = RegistryHandle::new("main", &identity(layout, None), None, sender);
-    handle.set_registered(names(registered));
+    handle.asked.set_registered(names(registered));
     let stop = CancellationToken::new();
     tokio::spawn(run(handle.clone(), Arc::new(server.clone()), Env::real(), stop.clone()));
     tokio::spawn(keepalive::run(handle.clone(), stop.clone()));
@@ -339,7 +341,7 @@ async fn silence_counts_whatever_else_the_session_does() {
     // RegisteredServices come more often than the watch may be silent.
     for n in 0..6 {
         tokio::time::sleep(Duration::from_secs(5)).await;
-        bench.handle.set_registered(names(&["echo", &format!("other-{n}")]));
+        bench.handle.asked.set_registered(names(&["echo", &format!("other-{n}")]));
         if bench.snapshot().state == ViewState::Stale {
             break;
         }
@@ -353,10 +355,10 @@ async fn silence_counts_whatever_else_the_session_does() {
 async fn a_change_that_waited_while_the_session_was_busy_ends_no_silence() {
     let bench = bench_of(Layout::new(Format::GoZero, ""), &["echo"]);
     bench.fresh().await;
-    // Eleven slow lists last longer than one silence, and the watch has news meanwhile.
+    // Slow lists last longer than one silence, and the watch has news meanwhile.
     bench.server.set_faults(Faults { slow: true, ..Faults::default() });
-    let many: Vec<String> = (0..25).map(|n| format!("other-{n}")).chain(["echo".to_owned()]).collect();
-    bench.handle.set_registered(names(&many.iter().map(String::as_str).collect::<Vec<_>>()));
+    let many: Vec<String> = (0..400).map(|n| format!("other-{n}")).chain(["echo".to_owned()]).collect();
+    bench.handle.asked.set_registered(names(&many.iter().map(String::as_str).collect::<Vec<_>>()));
     tokio::time::sleep(Duration::from_secs(2)).await;
     bench.server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
     bench.until("the change", |b| b.keys().len() == 1).await;
@@ -368,30 +370,49 @@ async fn a_change_that_waited_while_the_session_was_busy_ends_no_silence() {
 async fn a_session_without_ranges_is_not_taken_for_a_silent_one() {
     let bench = bench_of(Layout::new(Format::GoZero, ""), &["echo"]);
     bench.fresh().await;
-    bench.handle.set_registered(names(&[]));
+    bench.handle.asked.set_registered(names(&[]));
     bench.until("given up", |b| b.snapshot().state == ViewState::Unknown).await;
     let statuses = bench.server.calls("status");
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(bench.handle.status().phase, Phase::Watching);
     assert!((11..=13).contains(&(bench.server.calls("status") - statuses)), "a sign of life from time to time");
-    bench.handle.set_registered(names(&["echo"]));
+    bench.handle.asked.set_registered(names(&["echo"]));
     bench.server.put("echo/1", "10.0.0.1:80", LeaseId::NONE);
     bench.until("followed again", |b| b.keys().len() == 1).await;
     bench.stop.cancel();
 }
 
+/// A session of one name, and a record of ours under another one that nobody asks for, on a lease of so many seconds.
+fn bench_with_an_orphan(faults: Faults, ttl: u64) -> Bench {
+    let bench = bench_of(Layout::new(Format::GoZero, ""), &["echo"]);
+    bench.server.set_faults(faults);
+    let lease = bench.handle.leases.id(5);
+    bench.server.grant_for(lease, Duration::from_secs(ttl));
+    bench.server.put("lost/twinspan~c1~shop~gone~10.0.0.9:80", "10.0.0.9:80", lease);
+    bench
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_search_for_orphans_that_fails_neither_ends_nor_delays_the_session() {
-    let bench = bench_of(Layout::new(Format::GoZero, ""), &["echo"]);
-    bench.server.set_faults(Faults { no_lease_list: true, ..Faults::default() });
-    let (lost, lease) = ("lost/twinspan~c1~shop~gone~10.0.0.9:80", bench.handle.leases.id(5));
-    bench.server.grant_for(lease, Duration::from_secs(3600));
-    bench.server.put(lost, "10.0.0.9:80", lease);
+    let bench = bench_with_an_orphan(Faults { no_lease_list: true, ..Faults::default() }, 3600);
     bench.fresh().await;
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!((bench.handle.status().phase, bench.server.calls("list")), (Phase::Watching, 1));
     bench.server.set_faults(Faults::default());
     bench.until("found", |b| b.handle.owners().len() == 1).await;
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn own_records_are_found_among_more_leases_than_one_answer_has() {
+    let bench = bench_with_an_orphan(Faults { many_leases: true, ..Faults::default() }, 60);
+    bench.until("found", |b| b.handle.owners().len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(
+        (bench.server.records().len(), bench.server.calls("leases")),
+        (1, 2),
+        "kept, and asked for once by each"
+    );
     bench.stop.cancel();
 }
 

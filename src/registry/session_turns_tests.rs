@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::task::{JoinHandle, yield_now};
+use tokio::time::timeout_at;
 
 use super::*;
+use crate::registry::WatchRange;
 use crate::registry::silence::SILENCE;
 
 /// More items than any of these tests waits for.
@@ -55,7 +57,7 @@ impl Watch for Busy {
     async fn follow(&mut self, _: &WatchRange) -> Result<()> {
         let number = self.counts.followed.fetch_add(1, Ordering::Relaxed);
         if let Some(handle) = &self.renamed {
-            handle.set_registered(names(&["echo", &format!("other-{number}")]));
+            handle.asked.set_registered(names(&["echo", &format!("other-{number}")]));
         }
         Ok(())
     }
@@ -74,7 +76,7 @@ struct BusySession {
     server: FakeEtcd,
     handle: Arc<RegistryHandle>,
     counts: Arc<Counts>,
-    followed: JoinHandle<Result<std::convert::Infallible>>,
+    followed: JoinHandle<Result<()>>,
     _events: mpsc::UnboundedReceiver<RegistryEvent>,
 }
 
@@ -83,7 +85,7 @@ async fn session(items: usize, renamed: bool, change: impl FnOnce(&mut Session))
     let (server, counts) = (FakeEtcd::new(), Arc::new(Counts::default()));
     let (sender, _events) = mpsc::unbounded_channel();
     let handle = RegistryHandle::new("main", &identity(Layout::new(Format::GoZero, ""), None), None, sender);
-    handle.set_registered(names(&["echo"]));
+    handle.asked.set_registered(names(&["echo"]));
     let registry = server.connect().await.unwrap();
     let look_ups = Arc::new(Semaphore::new(LOOK_UPS));
     let mut session = Session::begin(handle.clone(), registry, Env::real(), look_ups).await.unwrap();
@@ -117,7 +119,7 @@ async fn no_rare_signal_waits_for_a_stream_that_always_has_more() {
     bench.meanwhile("another search", |b| b.server.calls("leases") > searches).await;
     bench.handle.audit.progress_wanted.notify_one();
     bench.meanwhile("a progress request", |b| b.counts.progress_requests() > 0).await;
-    bench.handle.set_registered(names(&["echo", "late"]));
+    bench.handle.asked.set_registered(names(&["echo", "late"]));
     bench.meanwhile("the new name", |b| b.counts.followed() > 0).await;
     bench.handle.start_over.notify_one();
     bench.meanwhile("the end", |b| b.followed.is_finished()).await;
@@ -150,7 +152,7 @@ async fn a_range_without_permission_is_tried_again_although_the_stream_always_ha
 #[tokio::test(start_paused = true)]
 async fn the_stream_and_names_that_always_change_take_turns() {
     let bench = session(MANY, true, |_| {}).await;
-    bench.handle.set_registered(names(&["echo", "first"]));
+    bench.handle.asked.set_registered(names(&["echo", "first"]));
     bench.meanwhile("many names", |b| b.counts.followed() >= 50).await;
     let (items, followed) = (bench.counts.items(), bench.counts.followed());
     // The search for orphaned records lists what is missing, too.
@@ -162,7 +164,7 @@ async fn the_stream_and_names_that_always_change_take_turns() {
 async fn a_silent_stream_is_noticed_although_names_always_change() {
     let mut bench = session(0, true, |_| {}).await;
     bench.server.set_faults(Faults { slow: true, ..Faults::default() });
-    bench.handle.set_registered(names(&["echo", "first"]));
+    bench.handle.asked.set_registered(names(&["echo", "first"]));
     let began = Instant::now();
     let ended = timeout_at(began + Duration::from_secs(60), &mut bench.followed).await;
     assert!(matches!(ended, Ok(Ok(Err(RegistryError::Silent { .. })))), "{ended:?}");

@@ -113,6 +113,7 @@ async fn take_over(
     registry: &dyn Registry,
     takeover: &Takeover,
 ) -> Result<()> {
+    let _attempt = fence.attempt.lock().await;
     let lease_history = &takeover.lease_history;
     let before = handle.view().newest_revision();
     let keys = fence.read(registry).await?;

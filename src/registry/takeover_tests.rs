@@ -399,10 +399,10 @@ async fn a_session_that_has_nothing_to_list_judges_by_the_keys_of_the_fence() {
         a.lead();
         a.holds_epoch("1/a").await;
         let backup = server.backup();
-        a.handle.set_registered([RegistryName::new("echo").unwrap()].into());
+        a.handle.asked.set_registered([RegistryName::new("echo").unwrap()].into());
         (0..30).for_each(|n| server.put("/echo/10.0.0.9:80", &format!("{n}"), LeaseId::NONE));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        a.handle.set_registered([].into());
+        a.handle.asked.set_registered([].into());
         if emptied {
             server.replace_with_empty();
         } else {
@@ -452,3 +452,5 @@ async fn a_session_that_follows_another_keeps_its_epoch_and_knows_a_clones_that_
 
 #[path = "takeover_lease_tests.rs"]
 mod lease;
+#[path = "takeover_scope_tests.rs"]
+mod scope;

@@ -23,6 +23,7 @@ use twinspan_core::plan::service::{Incarnation, ViewState};
 use super::incarnation::{FenceValues, IncarnationTracker, LastKnown};
 use super::reached::Reached;
 use super::records::{Affected, RecordStore};
+use super::scope::Scope;
 use super::{Change, ListResponse, RegistryError};
 
 /// A complete list of a range, decoded.
@@ -53,6 +54,8 @@ impl Listing {
 pub struct RegistryView {
     records: RecordStore,
     state: ViewState,
+    /// The scope of the session.
+    scope: Scope,
     /// Ranges that this session has listed.
     listed: BTreeSet<Range>,
     /// Ranges without read permission, while others can be listed.
@@ -82,6 +85,7 @@ impl RegistryView {
         let cluster_id = cluster_id.into();
         Self {
             departures: DepartureTracker::new(layout.format(), cluster_id.clone()),
+            scope: Scope::at_first(&layout),
             records: RecordStore::new(layout, cluster_id),
             state: ViewState::Unknown,
             listed: BTreeSet::new(),
@@ -125,6 +129,26 @@ impl RegistryView {
         self.listed.clear();
         self.reached = Reached::default();
         self.first_listed = None;
+    }
+
+    /// The scope of the session that begins. Records that lie in no range of it are forgotten; those of an earlier
+    /// incarnation stay such.
+    pub fn set_scope(&mut self, scope: Scope) {
+        if self.scope == scope {
+            return;
+        }
+        self.scope = scope;
+        self.refused.clear();
+        for key in self.records.of_odd_names().filter(|_| scope == Scope::FollowedNames).collect::<Vec<_>>() {
+            self.records.remove(&key, &mut Affected::default());
+        }
+        if self.incarnation.has_outdated() {
+            self.incarnation.set_outdated(self.ranges_of_records());
+        }
+    }
+
+    fn ranges_of_records(&self) -> BTreeSet<Range> {
+        self.scope.ranges(self.records.names())
     }
 
     /// The registry that answers.
@@ -181,7 +205,7 @@ impl RegistryView {
                 // The ranges that this session listed before were judged as those of the known registry.
                 self.departures.rolled_back_since(first_listed);
             }
-            let mut outdated = self.records.ranges();
+            let mut outdated = self.ranges_of_records();
             outdated.retain(|range| !self.listed.contains(range));
             outdated.insert(range.clone());
             self.begin_anew_at(listing.revision, outdated);
@@ -234,7 +258,7 @@ impl RegistryView {
     /// registry before anything is written there.
     pub fn listed_nothing(&mut self, cluster_id: u64, revision: Revision) {
         if self.incarnation.listed(cluster_id, revision, self.revision) {
-            self.begin_anew_at(revision, self.records.ranges());
+            self.begin_anew_at(revision, self.ranges_of_records());
         }
         self.revision = self.revision.max(revision);
     }
@@ -280,7 +304,7 @@ impl RegistryView {
 
     /// The ranges with records, a list or an error.
     pub fn ranges(&self) -> BTreeSet<Range> {
-        let mut ranges = self.records.ranges();
+        let mut ranges = self.ranges_of_records();
         ranges.extend(self.listed.iter().chain(self.refused.keys()).cloned());
         ranges
     }

@@ -405,6 +405,19 @@ mod incarnation;
 mod properties;
 
 #[test]
+fn records_under_other_names_are_those_that_do_not_lie_right_below_the_name() {
+    let owner = Owner { cluster_id: "c1".into(), service: ServiceKey::new("shop", "echo") };
+    let keys =
+        ["p/echo-2/10.0.0.1:80", "p/echo/10.0.0.1:80", "p/echo/10.0.0.2:80", "p/echo0/10.0.0.1:80", "p/a/10.0.0.1:80"];
+    let mut view = view();
+    reset(&mut view, &listing(9, &keys.map(|key| own(key, 3))), at(0));
+    let snapshot = view.snapshot(&RegistryName::new("echo").unwrap(), &owner);
+    let others: Vec<String> = snapshot.under_other_names.keys().map(ToString::to_string).collect();
+    assert_eq!(others, ["p/a/10.0.0.1:80", "p/echo-2/10.0.0.1:80", "p/echo0/10.0.0.1:80"]);
+    assert_eq!(snapshot.records.len(), 2);
+}
+
+#[test]
 fn an_event_of_a_write_in_flight_concerns_the_others_and_a_later_change_concerns_the_writer_too() {
     let mut view = view();
     let by = ServiceKey::new("shop", "echo");

@@ -130,6 +130,7 @@ pub fn explain(viewer: &Viewer, text: &str, leader: Option<String>, missing: &[U
     }
     if !answer.is_known() {
         answer.remarks.push("no registry that is watched has it, and no Service of a RegisteredService".to_owned());
+        answer.remarks.extend(viewer.followed_by_names().iter().map(|registry| notes::followed_names(registry)));
         answer.remarks.extend(others);
     }
     answer.remarks.extend(notes::of_leader(answer.leader.as_deref()));

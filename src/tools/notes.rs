@@ -20,6 +20,11 @@ pub fn of_leader(leader: Option<&str>) -> Option<String> {
     leader.is_none().then(|| "nobody leads, so nothing is written; see twinspan doctor".to_owned())
 }
 
+/// A note about a registry of which only a part is watched.
+pub fn followed_names(registry: &str) -> String {
+    format!("of registry {registry}, only the names of RegisteredServices are watched; others may have it there")
+}
+
 pub fn unsynced(unsynced: &Unsynced) -> String {
     format!("could not be seen in time: {unsynced}")
 }

@@ -23,6 +23,7 @@ use crate::controllers::views::Views;
 use crate::env::Env;
 use crate::leadership;
 use crate::registry::Connect;
+use crate::registry::scope::Scope;
 use crate::tasks::Tasks;
 
 /// A part that did not sync in time.
@@ -128,6 +129,14 @@ impl Viewer {
             }
         }
         found.into_values().collect()
+    }
+
+    /// The registries of which only the names of RegisteredServices are watched.
+    pub fn followed_by_names(&self) -> Vec<String> {
+        let all = self.views.registries.all().into_iter();
+        all.filter(|handle| handle.asked.scope() == Some(Scope::FollowedNames))
+            .map(|handle| handle.name.clone())
+            .collect()
     }
 
     /// The leader, from a live read; `None` where no replica leads.

@@ -105,6 +105,12 @@ impl Etcd {
         });
     }
 
+    /// Each answer with a count has so many keys more, as if others had them under other names: a world with all of
+    /// them would be too slow.
+    pub fn set_crowd(&self, keys: i64) {
+        self.with(|state| state.crowd = keys);
+    }
+
     /// The database is full (alarm NOSPACE): puts and grants are refused, deletes pass.
     pub fn set_quota_full(&self, full: bool) {
         self.with(|state| state.quota_full = full);

@@ -86,7 +86,11 @@ impl State {
         request: &PbRangeRequest,
     ) -> Result<PbRangeResponse, Error> {
         self.may_read(caller, &request.key, &request.range_end)?;
-        range::range(&self.store, view, request)
+        let mut response = range::range(&self.store, view, request)?;
+        if request.count_only {
+            response.count += self.crowd;
+        }
+        Ok(response)
     }
 
     /// Returns the ID and the TTL in seconds.

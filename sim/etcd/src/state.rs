@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(crate) members: Members,
     pub(crate) history: Vec<Change>,
     pub(crate) quota_full: bool,
+    /// Keys that are counted and that nothing else shows.
+    pub(crate) crowd: i64,
     /// Watch streams are open and silent.
     pub(crate) stalled: bool,
     pub(crate) watch_faults: WatchFaults,
@@ -63,6 +65,7 @@ impl State {
             members: Members::new(options.members),
             history: Vec::new(),
             quota_full: false,
+            crowd: 0,
             stalled: false,
             watch_faults: WatchFaults::default(),
             streams_opened: 0,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use etcd_client::proto::{PbCompare, PbTargetUnion, PbTxnOpRequest, PbTxnRequest};
 use prost::Message;
 use serde_json::Value;
+use sim_etcd::{Change, Record};
 
 use super::{Violation, cluster_of, is_replica};
 use crate::wire::Sent;
@@ -70,7 +71,8 @@ pub fn check(log: &[Sent]) -> Vec<Violation> {
 }
 
 /// A record is deleted through the ServiceRegistry that its RegisteredService names, as long as that exists: without a
-/// prefix another one may see it too. One that a replica took over from another RegisteredService is updated.
+/// prefix another one may see it too. One that a replica took over from another RegisteredService is updated, and stays
+/// on the lease on which it was created: once its RegisteredService is gone, the ServiceRegistry of that lease has it.
 pub fn check_deletes(world: &World, log: &[Sent]) -> Vec<Violation> {
     let mut violations = Vec::new();
     if !world.size.bare {
@@ -80,14 +82,14 @@ pub fn check_deletes(world: &World, log: &[Sent]) -> Vec<Violation> {
     for sent in log.iter().filter(|sent| is_replica(&sent.by) && sent.what.ends_with("/Txn")) {
         let by_other = fence(&sent.body).is_some_and(|key| key.ends_with(format!("/{OTHER}").as_bytes()));
         for op in operations(&sent.body).into_iter().filter(|op| op.value.is_none() && is_record(&op.key)) {
-            let written = history.iter().rev().filter(|change| change.time <= sent.at && change.key == op.key);
-            let written = written.filter(|change| is_replica(&change.author)).find_map(|change| {
-                let record = change.after.as_ref().filter(|record| record.mod_revision == op.version)?;
-                Some((change.time, is_of_other(&record.value)))
-            });
-            let Some((since, of_other)) = written else { continue };
-            let names = if of_other { OTHER } else { REGISTRY };
-            if of_other != by_other && existed(world, cluster_of(&sent.by), names, since, sent.at) {
+            let is_wrong = |(since, record): (Duration, &Record)| {
+                let wrong = |of_other: bool| {
+                    let names = if of_other { OTHER } else { REGISTRY };
+                    of_other != by_other && existed(world, cluster_of(&sent.by), names, since, sent.at)
+                };
+                [is_of_other(&record.value), is_on_lease_of_other(&history, record)].into_iter().all(wrong)
+            };
+            if meant(&history, &op, sent.at).into_iter().all(|written| written.is_some_and(is_wrong)) {
                 let text = String::from_utf8_lossy(&op.key);
                 let text = format!("{} deleted {text} through a ServiceRegistry that is not its own", sent.by);
                 violations.push(Violation::new(DOOR, sent.at, text));
@@ -95,6 +97,27 @@ pub fn check_deletes(world: &World, log: &[Sent]) -> Vec<Violation> {
         }
     }
     violations
+}
+
+/// The record that an operation means by its revision, and when a replica wrote it: the one that was there last with
+/// that revision, and the one that was written last with it. A restore brings back records whose revisions etcd has
+/// counted again since, so these are two then. A request that was decided on before the restore means the second one.
+fn meant<'a>(history: &'a [Change], op: &Operation, at: Duration) -> [Option<(Duration, &'a Record)>; 2] {
+    let of_revision = history.iter().rev().filter_map(|change| {
+        let record = change.after.as_ref().filter(|record| record.mod_revision == op.version)?;
+        (change.time <= at && change.key == op.key).then_some((change, record))
+    });
+    let there = of_revision.clone().next().map(|(_, record)| record);
+    let mut written = of_revision.filter(|(change, _)| is_replica(&change.author)).map(|(by, what)| (by.time, what));
+    let last = written.clone().next();
+    [written.find(|(_, record)| Some(*record) == there), last]
+}
+
+/// Whether the first record on the lease of this one was created through the other ServiceRegistry.
+fn is_on_lease_of_other(history: &[Change], record: &Record) -> bool {
+    let on_it = history.iter().filter(|change| change.before.is_none() && is_replica(&change.author));
+    let mut created = on_it.filter_map(|change| change.after.as_ref()).filter(|after| after.lease == record.lease);
+    created.next().is_some_and(|first| is_of_other(&first.value))
 }
 
 /// Whether a ServiceRegistry was there all of this time.
@@ -232,5 +255,57 @@ fn at_cluster(sent: &Sent) -> Result<(), String> {
         "PATCH" if path.ends_with("/status") => demand(text("/metadata/uid"), "a patch of a status without a uid"),
         "PATCH" if resource("events") => Ok(()),
         _ => Err("nobody expects it".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &[u8] = b"/echo-0/203.0.113.4:80";
+
+    fn change(seconds: u64, author: &str, value: &str) -> Change {
+        let value = value.as_bytes().to_vec();
+        let after = Some(Record { value, create_revision: 5, mod_revision: 5, version: 1, lease: 1 });
+        let (time, key) = (Duration::from_secs(seconds), KEY.to_vec());
+        let author = author.to_owned();
+        Change { incarnation: 0, revision: 5, time, author, key, before: None, after, expired_lease: None }
+    }
+
+    #[test]
+    fn a_revision_that_a_restore_brought_back_means_the_record_that_is_there() {
+        let history = [
+            change(1, "a-0#1", "shop/echo-0"),
+            change(2, "a-0#1", "shop/other-0"),
+            change(3, "restore", "shop/echo-0"),
+            change(5, "person", "changed"),
+        ];
+        let meant = |version, at| {
+            let op = Operation { key: KEY.to_vec(), version, value: None };
+            let values = |(since, record): (Duration, &Record)| (since.as_secs(), is_of_other(&record.value));
+            meant(&history, &op, Duration::from_secs(at)).map(|written| written.map(values))
+        };
+        assert_eq!(meant(5, 2), [Some((2, true)); 2], "one record has the revision");
+        assert_eq!(meant(5, 4), [Some((1, false)), Some((2, true))], "it may be of before the restore");
+        assert_eq!(meant(5, 5), [None, Some((2, true))], "no replica wrote what is there");
+        assert_eq!(meant(6, 4), [None; 2]);
+    }
+
+    #[test]
+    fn a_record_that_was_taken_over_stays_on_the_lease_on_which_it_was_created() {
+        let on = |lease: i64, mut change: Change| {
+            change.after.iter_mut().for_each(|after| after.lease = lease);
+            change
+        };
+        let updated = |change: Change| Change { before: change.after.clone(), ..change };
+        let history = [
+            on(2, change(1, "a-0#1", "shop/other-0")),
+            on(2, updated(change(2, "a-0#1", "shop/echo-0"))),
+            on(3, change(3, "a-0#1", "shop/echo-0")),
+            on(4, change(4, "person", "shop/other-0")),
+        ];
+        let on_lease_of_other =
+            history.each_ref().map(|change| change.after.as_ref().map(|after| is_on_lease_of_other(&history, after)));
+        assert_eq!(on_lease_of_other, [Some(true), Some(true), Some(false), Some(false)]);
     }
 }

@@ -141,6 +141,7 @@ fn disturbs_registry(op: Op) -> bool {
             | Op::EtcdForbids { .. }
             | Op::EtcdPassword { .. }
             | Op::EventsLost { .. }
+            | Op::Crowd { .. }
             | Op::Messages { .. }
             | Op::Freeze { .. }
             | Op::Trap { .. }

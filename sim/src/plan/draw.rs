@@ -80,6 +80,20 @@ pub fn administration(dice: &mut Dice, size: Size, storm: Duration) -> Vec<Timed
     ops
 }
 
+/// Times at which the records of others come or go. The watches are cut there now and then: a session that begins
+/// counts.
+pub fn crowds(dice: &mut Dice, storm: Duration) -> Vec<Timed> {
+    let mut ops = Vec::new();
+    for _ in 0..dice.between(1, 3) {
+        let at = Duration::from_millis(dice.below(storm.as_millis() as u64));
+        ops.push(Timed { at, op: Op::Crowd { seconds: dice.between(5, 60) } });
+        if dice.permille(600) {
+            ops.push(Timed { at, op: Op::EtcdWatchesCut });
+        }
+    }
+    ops
+}
+
 /// Kinds of faults.
 const KINDS: u64 = 34;
 

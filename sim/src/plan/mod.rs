@@ -44,6 +44,9 @@ pub struct Size {
     /// Replicas audit the registry within the run, and its watches may lose events.
     #[serde(default)]
     pub audited: bool,
+    /// Others have so many records that replicas follow the names that they ask for.
+    #[serde(default)]
+    pub crowd: bool,
     /// No replica ever runs: the control. The storm begins this long after the beginning, as in the run beside it.
     #[serde(default)]
     pub control: Option<Duration>,
@@ -63,6 +66,7 @@ impl Size {
         bare: false,
         password: false,
         audited: false,
+        crowd: false,
         control: None,
     };
 }
@@ -113,6 +117,8 @@ const THEMED: u64 = 400;
 const PASSWORDS: u64 = 150;
 /// In so many replicas audit the registry.
 const AUDITED: u64 = 200;
+/// In so many of those with a prefix the records of others come and go.
+const CROWDS: u64 = 300;
 
 impl Plan {
     /// The plan of a seed.
@@ -130,6 +136,7 @@ impl Plan {
             bare: dice.permille(250),
             password: false,
             audited: false,
+            crowd: false,
             control: None,
         };
         let storm = Duration::from_secs(dice.between(40, 150));
@@ -149,6 +156,11 @@ impl Plan {
         let mut dice = Dice::new(seed, "administrators");
         (size.password, size.audited) = (dice.permille(PASSWORDS), dice.permille(AUDITED));
         ops.extend(draw::administration(&mut dice, size, storm));
+        let mut dice = Dice::new(seed, "crowd");
+        if !size.bare && dice.permille(CROWDS) {
+            size.crowd = dice.permille(500);
+            ops.extend(draw::crowds(&mut dice, storm));
+        }
         ops.sort_by_key(|timed| timed.at);
         Self { seed, size, spec, storm, ops, core, moment: None, rests: true }
     }

@@ -192,6 +192,10 @@ pub enum Op {
     EtcdFull {
         seconds: u64,
     },
+    /// The records of others come or go for a while, so that the registry is a large one, or none any more.
+    Crowd {
+        seconds: u64,
+    },
     /// The registry is restored to its state at the start of the storm.
     EtcdRestored {
         new_cluster_id: bool,
@@ -331,8 +335,8 @@ impl Op {
             Self::Alias { .. } => 20,
             // A session tries a range again that it may not read, and a lease that it may not write.
             Self::EtcdForbids { seconds, .. } | Self::EtcdPassword { seconds } => 40 + seconds,
-            // The next audit finds them.
-            Self::EventsLost { seconds } => 80 + seconds,
+            // The next audit finds them, and counts.
+            Self::EventsLost { seconds } | Self::Crowd { seconds } => 80 + seconds,
             // A freeze, or a crash after which another process has to be started.
             Self::Trap { .. } | Self::ApiLags { .. } => 60,
             _ => 0,

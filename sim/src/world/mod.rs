@@ -145,6 +145,8 @@ impl World {
         let replicas = (0..size.clusters * size.replicas).map(|n| Replica::new(n, n / size.replicas)).collect();
         let vms = (0..size.services * size.vms).map(|n| Vm::new(n, n % size.services)).collect();
         let options = sim_etcd::Options { members: size.members, ..sim_etcd::Options::default() };
+        let etcd = Etcd::new(options);
+        etcd.set_crowd(outages::crowd(size.crowd));
         Self(Arc::new(Everything {
             seed,
             size,
@@ -153,7 +155,7 @@ impl World {
             wire,
             truth: Truth::default(),
             clusters,
-            etcd: Etcd::new(options),
+            etcd,
             replicas,
             vms,
             spec,

@@ -14,6 +14,13 @@ use crate::plan::Op;
 /// Seconds after which somebody sets the users of a registry up that came anew.
 const SETS_UP: u64 = 10;
 
+/// The records of others in a large registry, of which nobody asks for any.
+const CROWD: i64 = 1_000_000;
+
+pub(super) fn crowd(is_there: bool) -> i64 {
+    if is_there { CROWD } else { 0 }
+}
+
 impl World {
     /// Everybody may have lost what it knew of every service.
     fn meddle_all(&self) {
@@ -63,6 +70,11 @@ impl World {
                 self.wire.count("etcd full");
                 self.etcd.set_quota_full(true);
                 self.after(seconds, |world| world.etcd.set_quota_full(false));
+            }
+            Op::Crowd { seconds } => {
+                self.wire.count("crowd");
+                self.etcd.set_crowd(crowd(!self.size.crowd));
+                self.after(seconds, |world| world.etcd.set_crowd(crowd(world.size.crowd)));
             }
             Op::EtcdRestored { new_cluster_id, bumped } => {
                 self.wire.count("etcd restored");

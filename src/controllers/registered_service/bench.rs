@@ -217,7 +217,7 @@ impl Bench {
         let settings = settings::session_settings(&object, &views.cluster()).unwrap();
         views.cluster().service_registries.insert(name.to_owned(), Arc::new(object));
         let handle = RegistryHandle::new(name, &settings.identity, None, events);
-        handle.set_registered([RegistryName::new("echo").unwrap()].into());
+        handle.asked.set_registered([RegistryName::new("echo").unwrap()].into());
         (handle, settings)
     }
 

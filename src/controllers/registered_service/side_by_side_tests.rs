@@ -116,7 +116,7 @@ async fn of_a_name_with_records_of_two_service_registries_each_withdraws_its_own
     let [one, two] = ["/echo/10.0.0.1:80", "/echo/10.0.0.2:80"];
     assert_ne!(lease(&bench, one), lease(&bench, two), "the first one stays on the lease of its writer");
     bench.register(&serde_json::json!({"registryRef": {"name": "other"}, "registryName": "echo2"}));
-    bench.handle("other").set_registered(["echo", "echo2"].map(|name| RegistryName::new(name).unwrap()).into());
+    bench.handle("other").asked.set_registered(["echo", "echo2"].map(|name| RegistryName::new(name).unwrap()).into());
     bench.after(std::time::Duration::from_secs(1)).await;
     bench.handle("other").confirm_sole(None);
     bench.ready(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
@@ -152,7 +152,7 @@ async fn a_former_place_of_the_same_keys_goes_on_until_everything_has_moved() {
     bench.pass().await;
     let lease = bench.etcd().records()["/echo/10.0.0.1:80"].lease;
     bench.register(&serde_json::json!({"registryRef": {"name": "other"}, "registryName": "echo2"}));
-    bench.handle("other").set_registered(["echo", "echo2"].map(|name| RegistryName::new(name).unwrap()).into());
+    bench.handle("other").asked.set_registered(["echo", "echo2"].map(|name| RegistryName::new(name).unwrap()).into());
     bench.after(std::time::Duration::from_secs(1)).await;
     bench.handle("other").confirm_sole(None);
     bench.ready(&["10.0.0.1", "10.0.0.2"]);

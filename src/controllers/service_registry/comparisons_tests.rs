@@ -143,7 +143,7 @@ async fn without_a_prefix_two_registries_share_an_etcd_and_only_a_name_in_both_i
     assert_eq!(bench.handle("main").unwrap().taken.get(&name("echo")), None, "the older one serves it");
     // The name is free once nobody exports it to the older one.
     bench.views.cluster().index.remove(&echo());
-    bench.cluster_shows(ClusterEvent::Names("main".into())).await;
+    bench.cluster_shows(ClusterEvent::Name { registry: "main".into(), name: "echo".into() }).await;
     assert_eq!(taken("echo"), None);
 }
 

@@ -32,8 +32,8 @@ pub enum Command {
     Reconcile(String),
     /// An object changed on which any ServiceRegistry may depend.
     ReconcileAll,
-    /// RegisteredServices that refer to it were created, deleted or renamed in the registry.
-    UpdateNames(String),
+    /// A RegisteredService with this name in the registry was created, deleted or renamed.
+    UpdateName { registry: String, name: String },
     /// Its status may have changed.
     Report(String),
 }
@@ -79,7 +79,7 @@ impl Controller {
                     self.reconciled(&name);
                 }
             }
-            Command::UpdateNames(name) => self.sessions.update_names(&name),
+            Command::UpdateName { registry, name } => self.sessions.update_name(&registry, &name),
             Command::Report(name) => {
                 for other in self.sessions.confirm(&name) {
                     self.reconciled(&other);
@@ -115,7 +115,7 @@ impl Sessions {
             match command {
                 Some(Command::Reconcile(name)) => drop(self.reconcile(&name)),
                 Some(Command::ReconcileAll) => drop(self.reconcile_all()),
-                Some(Command::UpdateNames(name)) => self.update_names(&name),
+                Some(Command::UpdateName { registry, name }) => self.update_name(&registry, &name),
                 Some(Command::Report(name)) => drop(self.confirm(&name)),
                 None => return,
             }

@@ -23,6 +23,7 @@ use super::settings::{self, Rejection};
 use super::upkeep::Upkeep;
 use crate::api::conditions::Reason;
 use crate::api::{APPROVE_EPOCH, ServiceRegistry};
+use crate::cluster::view::Kind;
 use crate::controllers::views::Views;
 use crate::registry::fence::FenceState;
 use crate::registry::handle::{RegistryEvent, RegistryHandle};
@@ -260,17 +261,33 @@ impl Sessions {
         }
     }
 
-    /// Sends a session the names of the RegisteredServices that refer to its registry.
-    pub fn update_names(&self, name: &str) {
-        let Some(handle) = self.views.registries.get(name) else { return };
-        if handle.layout.root().is_none() {
+    /// Tells a session the names of all RegisteredServices that refer to its registry, once they are listed.
+    fn update_names(&self, registry: &str) {
+        let Some(handle) = self.views.registries.get(registry) else { return };
+        let names = {
             let view = self.views.cluster();
-            let names = view.index.names_of_registry(name).filter_map(|name| RegistryName::new(name).ok()).collect();
-            drop(view);
-            handle.set_registered(names);
+            let legal = |name: &String| RegistryName::new(name).ok();
+            let are_listed = !view.unsynced().contains(&Kind::RegisteredService);
+            are_listed.then(|| view.index.names_of_registry(registry).filter_map(legal).collect())
+        };
+        names.into_iter().for_each(|names| handle.asked.set_registered(names));
+        self.update_taken_from(registry);
+    }
+
+    /// Tells a session whether a name is the one of any RegisteredService.
+    pub fn update_name(&self, registry: &str, name: &str) {
+        if let Some((handle, name)) = self.views.registries.get(registry).zip(RegistryName::new(name).ok()) {
+            let name_in_keys = name.as_str().as_bytes();
+            let is_registered = self.views.cluster().index.of_name(registry, name_in_keys).next().is_some();
+            handle.asked.set_name(name, is_registered);
+            self.update_taken_from(registry);
         }
+    }
+
+    /// Tells the younger rivals of a registry which names are taken.
+    fn update_taken_from(&self, registry: &str) {
         for (other, rivals) in &self.rivals {
-            if rivals.iter().any(|older| older.name == name) {
+            if rivals.iter().any(|older| older.name == registry) {
                 self.update_taken(other);
             }
         }
@@ -320,7 +337,10 @@ impl Sessions {
                 if !self.may_begin(name, &settings) {
                     return;
                 }
-                RegistryHandle::new(name, &settings.identity, settings::last_known(object), self.events.clone())
+                let (known, events) = (settings::last_known(object), self.events.clone());
+                let handle = RegistryHandle::new(name, &settings.identity, known, events);
+                settings::last_scope(object).into_iter().for_each(|scope| handle.asked.set_scope(scope));
+                handle
             }
         };
         set_fence(&handle);
@@ -391,6 +411,7 @@ impl Sessions {
             self.views.registries.running().insert(name.to_owned(), running);
             // The session that was to follow never begins.
             self.former.remove(name);
+            self.update_names(name);
         }
     }
 

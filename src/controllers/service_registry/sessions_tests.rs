@@ -53,9 +53,9 @@ async fn names_that_come_later_are_followed_too() {
         "metadata": {"name": "late", "namespace": "shop", "uid": "uid-2"}, "spec": {"registryRef": {"name": "main"}},
     }));
     bench.views.cluster().index.put(&twinspan_core::model::ServiceKey::new("shop", "late"), &object.unwrap());
-    bench.cluster_shows(ClusterEvent::Names("main".into())).await;
+    bench.cluster_shows(ClusterEvent::Name { registry: "main".into(), name: "late".into() }).await;
     assert_eq!(handle.view().counts().foreign, 1);
-    bench.cluster_shows(ClusterEvent::Names("nowhere".into())).await;
+    bench.cluster_shows(ClusterEvent::Name { registry: "nowhere".into(), name: "echo".into() }).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +73,7 @@ async fn a_viewer_follows_sessions_and_keeps_nothing_alive() {
     assert_eq!(etcd(MAIN).calls("keep_alive"), 0);
     assert!(!views.registries.get("main").unwrap().is_sole());
     commands.send(Command::Report("main".into())).unwrap();
-    commands.send(Command::UpdateNames("main".into())).unwrap();
+    commands.send(Command::UpdateName { registry: "main".into(), name: "echo".into() }).unwrap();
     bench.after(Duration::from_secs(1)).await;
     assert!(views.registries.get("main").unwrap().is_sole(), "it has learnt which etcd answers");
     views.cluster().service_registries.remove("main");

@@ -6,11 +6,12 @@ use twinspan_core::model::ObjectKey;
 use twinspan_core::plan::service::Incarnation;
 
 use crate::api::conditions::Reason;
-use crate::api::{EtcdConnection, FenceMode, ReturnedAs, ServiceRegistry, Tls};
+use crate::api::{EtcdConnection, FenceMode, RecordScope, ReturnedAs, ServiceRegistry, Tls};
 use crate::cluster::view::{ClusterView, Kind};
 use crate::registry::etcd::{Settings, TlsSettings};
 use crate::registry::handle::Identity;
 use crate::registry::incarnation::LastKnown;
+use crate::registry::scope::Scope;
 use crate::registry::sessions::SessionSettings;
 
 /// The reason why there can be no session, for the `Connected` condition.
@@ -96,6 +97,12 @@ pub fn last_known(object: &ServiceRegistry) -> Option<LastKnown> {
     let highest_epoch = described.highest_epoch.and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or_default();
     let incarnation = described.incarnation.clone();
     Some(LastKnown { etcd, revision, incarnation, epoch, highest_epoch, unsettled })
+}
+
+/// The scope of the sessions of an earlier process, from the status; `None` before the first one.
+pub fn last_scope(object: &ServiceRegistry) -> Option<Scope> {
+    let records = object.status.as_ref()?.records.as_ref()?;
+    Some(records.scope.map_or(Scope::Everything, |RecordScope::FollowedNames| Scope::FollowedNames))
 }
 
 fn tls_settings(tls: &Tls, view: &ClusterView) -> Result<TlsSettings, Rejection> {

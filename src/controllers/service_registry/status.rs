@@ -17,8 +17,8 @@ use crate::api::conditions::{
     self, CONNECTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, READY, Reason, SYNCED, find_true,
 };
 use crate::api::{
-    APPROVE_DELETIONS, EtcdStatus, HoldStatus, RecordCounts, ReturnedAs, ServiceRegistry, ServiceRegistryStatus,
-    held_since,
+    APPROVE_DELETIONS, EtcdStatus, HoldStatus, RecordCounts, RecordScope, ReturnedAs, ServiceRegistry,
+    ServiceRegistryStatus, held_since,
 };
 use crate::cluster::events::{self, About, Note};
 use crate::cluster::status_queue::{Object, Status};
@@ -29,6 +29,7 @@ use crate::registry::RegistryError;
 use crate::registry::guards::RegistryHold;
 use crate::registry::handle::RegistryHandle;
 use crate::registry::phase::Phase;
+use crate::registry::scope::Scope;
 
 /// Wait between two looks at a hold of an earlier process that has not gone on yet.
 const RESUMES: Duration = Duration::from_secs(10);
@@ -276,6 +277,7 @@ fn describe(
         own: count(counts.own),
         foreign: count(counts.foreign),
         undecodable: count(counts.undecodable),
+        scope: handle.asked.scope().filter(|scope| *scope == Scope::FollowedNames).map(|_| RecordScope::FollowedNames),
     });
 }
 

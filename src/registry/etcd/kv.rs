@@ -9,7 +9,7 @@ use etcd_client::{
 use twinspan_core::model::{LeaseId, RawRecord, RecordKey, Revision};
 use twinspan_core::plan::RecordOp;
 
-use super::call::{CALL, MAX_MESSAGE, call, call_in_time};
+use super::call::{CALL, MAX_MESSAGE, PAGE, call, call_in_time};
 use super::limit::TxnLimit;
 use super::pages::{self, Pages};
 use crate::registry::{Batch, ListResponse, MAX_BATCH, Outcome, ReadResponse, RegistryError, Result, TxnResponse};
@@ -23,6 +23,12 @@ pub async fn list(client: KvClient, key_prefix: &str, cluster_id: u64) -> Result
     }
     let cluster_id = if pages.cluster_id() == 0 { cluster_id } else { pages.cluster_id() };
     Ok(ListResponse { cluster_id, revision: pages.revision(), records })
+}
+
+pub async fn count(mut client: KvClient, key_prefix: &str) -> Result<usize> {
+    let options = GetOptions::new().with_prefix().with_count_only();
+    let answer = call("count", PAGE, client.get(key_prefix, Some(options))).await?;
+    Ok(usize::try_from(answer.count()).unwrap_or_default())
 }
 
 /// Reads the keys at one revision: the first answer fixes it for the others. An answer that is too large is asked for

@@ -94,6 +94,10 @@ impl Registry for EtcdRegistry {
         Ok(listing)
     }
 
+    async fn count(&self, key_prefix: &str) -> Result<usize> {
+        kv::count(self.client.kv_client(), key_prefix).await
+    }
+
     fn pages(&self, key_prefix: &str, at: Revision) -> Box<dyn RecordPages> {
         Box::new(Pages::at(self.client.kv_client(), key_prefix, at))
     }
@@ -126,7 +130,10 @@ impl Registry for EtcdRegistry {
         let options = LeaseGrantOptions::new().with_id(lease.0);
         let answer = tokio::time::timeout(CALL, client.grant(ttl_seconds, Some(options))).await;
         match answer {
-            Ok(Ok(granted)) => Ok(Grant::Granted(granted.ttl())),
+            Ok(Ok(granted)) => Ok(Grant::Granted {
+                ttl: granted.ttl(),
+                revision: granted.header().map(ResponseHeader::revision).unwrap_or_default(),
+            }),
             Ok(Err(error)) if error::is_lease_exists(&error) => Ok(Grant::Exists),
             Ok(Err(error)) => Err(error::meaning(&error)),
             Err(_) => Err(RegistryError::Timeout { what: "lease grant", seconds: CALL.as_secs() }),

@@ -36,12 +36,14 @@ pub struct Faults {
     pub refused: bool,
     /// A list takes a second.
     pub slow: bool,
-    /// A grant takes a second.
+    /// The answer to a grant takes a second.
     pub slow_grants: bool,
     /// A batch takes a tenth of a second.
     pub slow_commits: bool,
     /// The list of leases is never answered.
     pub no_lease_list: bool,
+    /// There are so many leases that their list is too large.
+    pub many_leases: bool,
     /// The database is full and accepts only deletes.
     pub full: bool,
     /// Progress requests are not answered, and watches are numbered by the server, as by etcd's proxy.

@@ -113,7 +113,9 @@ impl Transport {
             sleep(time).await;
         }
         self.state().commits -= usize::from(commits);
+        let answer_takes = self.answer_takes(&call);
         if let Err(status) = self.admit(&call) {
+            sleep(answer_takes).await;
             return Ok(status.into_http());
         }
         let never = |state: &State| {
@@ -123,6 +125,7 @@ impl Transport {
             return pending().await;
         }
         let response = self.member.call(Request::from_parts(parts, body)).await?;
+        sleep(answer_takes).await;
         if commits && self.state().faults.answers_lost {
             return pending().await;
         }
@@ -155,7 +158,7 @@ impl Transport {
         }
     }
 
-    /// The time that a call takes.
+    /// The time until a call has an effect.
     fn begin(&self, call: &Call) -> Option<Duration> {
         let mut state = self.state();
         let faults = state.faults;
@@ -165,10 +168,14 @@ impl Transport {
         }
         match call.name {
             "list" if faults.slow => Some(Duration::from_secs(1)),
-            "grant" if faults.slow_grants => Some(Duration::from_secs(1)),
             "commit" if faults.slow_commits => Some(Duration::from_millis(100)),
             _ => None,
         }
+    }
+
+    /// The time from the end of a call to its answer.
+    fn answer_takes(&self, call: &Call) -> Duration {
+        if call.name == "grant" && self.state().faults.slow_grants { Duration::from_secs(1) } else { Duration::ZERO }
     }
 
     fn admit(&self, call: &Call) -> Result<(), Status> {
@@ -178,6 +185,11 @@ impl Transport {
         *state.calls.entry(call.name).or_default() += 1;
         if state.faults.away {
             return Err(Status::unavailable("connection refused"));
+        }
+        if call.name == "leases" && state.faults.many_leases {
+            return Err(Status::out_of_range(
+                "Error, decoded message length too large: found 5000000 bytes, the limit is: 4194304 bytes",
+            ));
         }
         if call.name == "list" && state.unlisted.contains(&call.key_prefix) {
             return Err(Status::unavailable("etcdserver: request timed out"));
@@ -231,6 +243,7 @@ fn call_of(method: &str, message: &[u8]) -> Result<Call, BoxError> {
             let range = PbRangeRequest::decode(message)?;
             call.key_prefix = range.key;
             match range.revision {
+                _ if range.count_only => "count",
                 0 => "list",
                 _ if range.serializable => "page",
                 _ => "rest of a list",

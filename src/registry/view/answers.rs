@@ -14,6 +14,7 @@ use twinspan_core::plan::RecordOp;
 
 use super::RegistryView;
 use crate::registry::records::Affected;
+use crate::registry::scope::Scope;
 
 impl RegistryView {
     /// A RegisteredService is about to send an operation.
@@ -68,7 +69,7 @@ impl RegistryView {
                 }
                 // Another range may have carried the view beyond the delete, which this range's watch still has to
                 // report.
-                if revision > self.revision || self.layout().root().is_none() {
+                if revision > self.revision || self.scope == Scope::FollowedNames {
                     self.tombstones.insert(key.clone(), revision);
                 }
             }

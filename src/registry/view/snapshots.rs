@@ -12,7 +12,8 @@ use twinspan_core::plan::service::{Snapshot, ViewState};
 
 use super::RegistryView;
 use crate::registry::RegistryError;
-use crate::registry::records::Counts;
+use crate::registry::records::{Affected, Counts};
+use crate::registry::scope::Scope;
 
 impl RegistryView {
     pub fn counts(&self) -> Counts {
@@ -29,6 +30,13 @@ impl RegistryView {
         self.records.names_of_ours()
     }
 
+    /// Whether this cluster has own or healed records under a name, or writes one.
+    pub fn has_ours(&self, name: &RegistryName) -> bool {
+        let layout = self.layout();
+        let is_under = |key: &RecordKey| layout.split_key(key).is_some_and(|(of, _)| of == name.as_str().as_bytes());
+        self.records.has_ours(name) || self.writing.keys().any(is_under)
+    }
+
     /// The leases of own and healed records of this cluster, with the records on each.
     pub fn own_leases(&self) -> &BTreeMap<LeaseId, BTreeSet<RecordKey>> {
         self.records.leases()
@@ -41,7 +49,7 @@ impl RegistryView {
 
     pub fn snapshot(&self, name: &RegistryName, owner: &Owner) -> Snapshot {
         let records = self.records.of_name(name.as_str().as_bytes());
-        let under_other_names = self.owned_by(&owner.service).filter(|r| !records.contains_key(&r.key));
+        let under_other_names = self.records.owned_under_other_names(&owner.service, name);
         Snapshot {
             state: self.state_of(name),
             incarnation: self.incarnation(),
@@ -62,6 +70,15 @@ impl RegistryView {
             under_other_names: self.owned_by(&owner.service).map(|r| (r.key.clone(), r.clone())).collect(),
             departures: Departures::new(),
         }
+    }
+
+    /// The names that a change affected, that this session does not follow and that have own or healed records now.
+    pub fn unfollowed(&self, affected: &Affected) -> Vec<RegistryName> {
+        if self.scope == Scope::Everything {
+            return Vec::new();
+        }
+        let legal = affected.names.iter().filter_map(|name| RegistryName::new(std::str::from_utf8(name).ok()?).ok());
+        legal.filter(|name| !self.listed.contains(&Range::Service(name.clone())) && self.has_ours(name)).collect()
     }
 
     /// The error of a name whose range cannot be listed while others can.

@@ -202,7 +202,7 @@ fn whole_registry() -> Value {
             },
             "hold": hold(), "returnedAs": "RolledBack", "epochInUse": "1/b", "leaseTTLs": [300],
             "lastVerified": "2026-01-01T00:00:00Z",
-            "records": {"own": 1, "foreign": 1, "undecodable": 1},
+            "records": {"own": 1, "foreign": 1, "undecodable": 1, "scope": "FollowedNames"},
         },
     })
 }

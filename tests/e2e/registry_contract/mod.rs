@@ -191,7 +191,7 @@ async fn leases(registry: &dyn Registry) -> Result<()> {
     ensure!(matches!(registry.keep_alive(LEASE).await?, KeepAlive::Gone { revision: 1 }));
     let missing = registry.commit(&batch(vec![create("a", "1")])).await;
     ensure!(missing == Err(RegistryError::LeaseGone), "{missing:?}");
-    ensure!(registry.grant(LEASE, 600).await? == Grant::Granted(600));
+    ensure!(matches!(registry.grant(LEASE, 600).await?, Grant::Granted { ttl: 600, revision } if revision > 0));
     ensure!(registry.grant(LEASE, 600).await? == Grant::Exists);
     ensure!(registry.look_up(LEASE).await? == LeaseState::Lives);
     ensure!(registry.leases().await?.contains(&LEASE));
@@ -428,7 +428,7 @@ async fn large(registry: &dyn Registry) -> Result<()> {
 async fn expiry(registry: &dyn Registry) -> Result<()> {
     let short = LeaseId(78);
     let from = registry.list(ROOT).await?.revision + 1;
-    ensure!(matches!(registry.grant(short, 5).await?, Grant::Granted(ttl) if ttl >= 5));
+    ensure!(matches!(registry.grant(short, 5).await?, Grant::Granted { ttl, .. } if ttl >= 5));
     registry.commit(&Batch { fence: None, lease: short, ops: vec![create("short", "1")] }).await?;
     let mut watch = registry.watch(&follow(1, ROOT, from)).await?;
     let mut deleted = false;

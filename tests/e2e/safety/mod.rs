@@ -3,10 +3,11 @@
 
 pub mod audit;
 mod bad_input;
+mod crowd;
 mod large_values;
 pub mod rbac;
 mod trust;
 
 use crate::harness::stories;
 
-stories![modules: bad_input, large_values, rbac, trust];
+stories![modules: bad_input, crowd, large_values, rbac, trust];
