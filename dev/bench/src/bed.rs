@@ -14,7 +14,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use tokio::time::Instant;
 use twinspan::api::RegisteredService;
-use twinspan_testbed::{Bed as Testbed, Part, Twinspan, TwinspanOptions, eventually};
+use twinspan_testbed::{Bed as Testbed, Kubeconfig, Part, Twinspan, TwinspanOptions, eventually};
 
 use crate::feed::Feed;
 use crate::ideal::{self, Order};
@@ -147,6 +147,8 @@ pub struct Bed {
     pub operator: Client,
     pub etcd: etcd_client::Client,
     binary: String,
+    /// The bridges' way to the API server, where it is not the usual one.
+    way: Option<Kubeconfig>,
     twinspan: Option<Twinspan>,
     standby: Option<Twinspan>,
     ideals: BTreeMap<String, Ideal>,
@@ -163,8 +165,8 @@ impl Bed {
         let admin = testbed.client();
         cluster::create_registry(&admin, REGISTRY, testbed.registry.endpoint(), "bench/twinspan").await?;
         let (ideals, namespaces, binary) = (BTreeMap::new(), BTreeSet::new(), binary.to_owned());
-        let (twinspan, standby) = (None, None);
-        Ok(Self { testbed, admin, operator, etcd, binary, twinspan, standby, ideals, namespaces, next: 0 })
+        let (way, twinspan, standby) = (None, None, None);
+        Ok(Self { testbed, admin, operator, etcd, binary, way, twinspan, standby, ideals, namespaces, next: 0 })
     }
 
     /// Addresses that no instance has had.
@@ -185,7 +187,8 @@ impl Bed {
     /// Starts a replica. The log is that of the chart, not that of a failed story.
     fn replica(&self) -> Result<Twinspan> {
         let env = vec![("RUST_LOG".to_owned(), "info,kube_client=off".to_owned())];
-        self.testbed.start_twinspan(&self.binary, &TwinspanOptions { env, ..TwinspanOptions::default() })
+        let kubeconfig = self.way.clone();
+        self.testbed.start_twinspan(&self.binary, &TwinspanOptions { env, kubeconfig, ..TwinspanOptions::default() })
     }
 
     /// Starts Twinspan without waiting for it.
@@ -237,7 +240,7 @@ impl Bed {
     /// Starts an ideal bridge at its place for a group, without waiting for it.
     pub fn start_ideal(&mut self, group: &str) -> Result<&Ideal> {
         let order = Order {
-            kubeconfig: self.testbed.operator().path.clone(),
+            kubeconfig: self.way.as_ref().unwrap_or(self.testbed.operator()).path.clone(),
             endpoint: self.testbed.registry.endpoint().to_owned(),
             place: Bridge::Ideal.place(group),
         };
@@ -248,6 +251,15 @@ impl Bed {
         let part = Part::start(&name, self.testbed.dir(), &program, &arguments, &[])?;
         self.ideals.insert(group.to_owned(), Ideal { part });
         self.ideals.get(group).context("no ideal bridge")
+    }
+
+    /// Starts both bridges anew, which reach the API server by this way from then on.
+    pub async fn reach_by(&mut self, way: Option<Kubeconfig>, group: &str) -> Result<()> {
+        self.stop_ideal(group).await?;
+        self.stop_twinspan().await?;
+        self.way = way;
+        self.start_ideal(group)?.ready().await?;
+        self.twinspan_leads().await
     }
 
     pub async fn stop_ideal(&mut self, group: &str) -> Result<()> {

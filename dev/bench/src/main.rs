@@ -4,8 +4,9 @@
 //!   the [`feed`]s of both sides. [`records`], [`registry`], [`cluster`]: raw clients. [`process`], [`counters`]: the
 //!   costs.
 //! - [`scenarios`]: their order; a new one is a file and a line there. [`floors`], [`latency`], [`spaced`], [`large`],
-//!   [`churn`], [`cold`], [`lost`], [`restart`], [`takeover`], [`rest`], [`beside`], [`crowd`]: the measurements.
-//!   [`run`]: the state that one leaves for the next. [`soak`]: changes for a long time, which has a verdict.
+//!   [`churn`], [`cold`], [`lost`], [`restart`], [`takeover`], [`rest`], [`beside`], [`slow`], [`crowd`]: the
+//!   measurements. [`run`]: the state that one leaves for the next. [`soak`]: changes for a long time, which has a
+//!   verdict.
 //! - [`stats`]: percentiles and ratios. [`report`]: the table. [`pictures`], [`svg`]: the pictures. [`machine`].
 //!
 //! Owns the command line, and where the results of a run go. Refuses to judge: a figure is never a verdict, but
@@ -35,6 +36,7 @@ mod rest;
 mod restart;
 mod run;
 mod scenarios;
+mod slow;
 mod soak;
 mod spaced;
 mod stats;
@@ -46,6 +48,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use tokio::signal::unix::{SignalKind, signal};
 use twinspan_testbed::{namespace, repository};
 
 use crate::bed::Bed;
@@ -132,25 +135,20 @@ fn bench(arguments: &Arguments) -> Result<bool> {
         return soak(minutes, arguments.seed, &dir, &binary.display().to_string());
     }
     let start = Instant::now();
-    let mut report = tokio::runtime::Runtime::new()?.block_on(async {
+    let keep = |report: &mut Report| {
+        report.seconds = start.elapsed().as_secs();
+        write(report)
+    };
+    let report = tokio::runtime::Runtime::new()?.block_on(async {
         let bed = Bed::start(&dir, &binary.display().to_string()).await?;
         let (form, seed) = (arguments.form, arguments.seed);
         let report = Report::new(Machine::read()?, form.label(), seed);
         let mut run = Run { bed, report, form, seed, settled: None, prepared: false };
         tokio::select! {
-            () = scenarios::run(&mut run, only) => Ok(run.report),
-            // Without a handler Ctrl-C does nothing to the first process of a PID namespace.
-            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            outcome = scenarios::run(&mut run, only, keep) => outcome.map(|()| run.report),
+            () = interrupted() => bail!("interrupted"),
         }
     })?;
-    report.seconds = start.elapsed().as_secs();
-
-    let target = repository().join("target/bench");
-    std::fs::create_dir_all(&target)?;
-    std::fs::write(target.join("report.md"), report.markdown())?;
-    std::fs::write(target.join("report.json"), report.json()?)?;
-    std::fs::write(target.join("latency.svg"), pictures::latency(&report))?;
-    std::fs::write(target.join("size.svg"), pictures::size(&report))?;
     println!("\n{}", report.markdown());
     if report.failures.is_empty() {
         // A process that ends at this moment may still write; files that stay do no harm.
@@ -161,13 +159,37 @@ fn bench(arguments: &Arguments) -> Result<bool> {
     Ok(report.failures.is_empty())
 }
 
+/// Writes the report of what was measured so far.
+fn write(report: &Report) -> Result<()> {
+    let target = repository().join("target/bench");
+    std::fs::create_dir_all(&target)?;
+    std::fs::write(target.join("report.md"), report.markdown())?;
+    std::fs::write(target.join("report.json"), report.json()?)?;
+    std::fs::write(target.join("latency.svg"), pictures::latency(report))?;
+    std::fs::write(target.join("size.svg"), pictures::size(report))?;
+    Ok(())
+}
+
+/// Ends with the first signal that asks the program to end: without a handler it does nothing to the first process of a
+/// PID namespace.
+async fn interrupted() {
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(_) => return,
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
 /// Runs the soak, and writes its report beside those of the scenarios.
 fn soak(minutes: usize, seed: u64, dir: &Path, binary: &str) -> Result<bool> {
     let outcome = tokio::runtime::Runtime::new()?.block_on(async {
         let mut bed = Bed::start(dir, binary).await?;
         tokio::select! {
             outcome = soak::run(&mut bed, minutes, seed) => outcome,
-            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            () = interrupted() => bail!("interrupted"),
         }
     });
     let report = outcome.with_context(|| format!("logs are in {}", dir.display()))?;

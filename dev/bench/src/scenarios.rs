@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use crate::bed::{Direction, Shape};
 use crate::crowd::Crowd;
+use crate::report::{self, Report};
 use crate::run::{Form, Run};
-use crate::{beside, churn, cold, crowd, floors, large, latency, lost, report, rest, restart, spaced, takeover};
+use crate::{beside, churn, cold, crowd, floors, large, latency, lost, rest, restart, slow, spaced, takeover};
 
 /// Records about which nobody asks: of many clusters that change, and as many as a registry may hold.
 const CROWDS: [Crowd; 2] =
@@ -31,6 +32,7 @@ enum Scenario {
     Lost(Shape),
     Large(usize),
     Beside,
+    Slow,
     Crowd(Crowd),
 }
 
@@ -51,6 +53,7 @@ impl Scenario {
             Self::Lost(shape) => format!("lost-{}", shape.all()),
             Self::Large(size) => format!("large-{size}"),
             Self::Beside => "beside".to_owned(),
+            Self::Slow => "slow".to_owned(),
             Self::Crowd(crowd) => format!("crowd-{}", crowd.all()),
         }
     }
@@ -71,6 +74,7 @@ impl Scenario {
             Self::Lost(shape) => lost::run(run, shape).await,
             Self::Large(size) => large::run(run, size).await,
             Self::Beside => beside::run(run).await,
+            Self::Slow => slow::run(run).await,
             Self::Crowd(crowd) => crowd::run(run, crowd).await,
         }
     }
@@ -87,7 +91,7 @@ fn scenarios(form: Form) -> Vec<Scenario> {
     all.extend([Scenario::Latency(usual.services), Scenario::Rest(Import, usual), Scenario::Churn(Import)]);
     if form == Form::Full {
         all.extend(CROWDS.map(Scenario::Crowd));
-        all.push(Scenario::Beside);
+        all.extend([Scenario::Beside, Scenario::Slow]);
         let (many, wide) = (Shape::of(10_000), Shape { services: 1000, instances: 100 });
         all.extend([Scenario::Cold(Import, many), Scenario::Statuses(Import, many), Scenario::Restart(Import, many)]);
         all.extend([Scenario::Latency(many.services), Scenario::Rest(Import, many), Scenario::TakeOver(Import, many)]);
@@ -113,8 +117,8 @@ pub fn is_meant(name: &str, only: Option<&str>) -> bool {
     only.is_none_or(|only| name.strip_prefix(only).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
 }
 
-/// Runs the scenarios that are meant. One that fails does not end the others.
-pub async fn run(run: &mut Run, only: Option<&str>) {
+/// Runs the scenarios that are meant, and keeps the report after each. One that fails does not end the others.
+pub async fn run(run: &mut Run, only: Option<&str>, keep: impl Fn(&mut Report) -> Result<()>) -> Result<()> {
     for scenario in scenarios(run.form).into_iter().filter(|scenario| is_meant(&scenario.name(), only)) {
         let (start, rows, name) = (Instant::now(), run.report.rows.len(), scenario.name());
         let outcome = scenario.run(run).await;
@@ -126,7 +130,9 @@ pub async fn run(run: &mut Run, only: Option<&str>) {
             println!("  failed: {error:#}");
             run.report.failures.insert(name, format!("{error:#}"));
         }
+        keep(&mut run.report)?;
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use twinspan_core::codec::Range;
 use twinspan_core::plan::service::Incarnation;
 
@@ -75,6 +75,7 @@ impl Session {
     /// Lists the ranges, some at once, and watches each from the revision of its list.
     pub(super) async fn start_following(&mut self, ranges: BTreeSet<Range>) -> Result<Affected> {
         let (registry, layout) = (self.registry.clone(), self.handle.layout.clone());
+        let names = ranges.iter().filter(|range| **range != Range::Everything).count();
         let list = |range: Range| {
             let (registry, key_prefix) = (registry.clone(), layout.key_prefix(&range));
             async move { (range, registry.list(&key_prefix).await, key_prefix) }
@@ -95,6 +96,9 @@ impl Session {
             affected.add(more);
         }
         self.handle.set_listed(self.listed);
+        if names > 0 {
+            info!(registry = self.handle.name, names, revision = self.listed, "listed the names that are asked for");
+        }
         match refusal {
             // No range may be read: the error is the registry's.
             Some(error) if self.followed.is_empty() => Err(error),
@@ -151,7 +155,11 @@ impl Session {
             affected.names.insert(name.as_str().as_bytes().into());
         }
         self.listed = self.listed.max(revision);
-        info!(registry = self.handle.name, key_prefix, records, revision, "listed");
+        match range {
+            Range::Everything => info!(registry = self.handle.name, key_prefix, records, revision, "listed"),
+            // A line for each of thousands of names would bury the others.
+            Range::Service(_) => debug!(registry = self.handle.name, key_prefix, records, revision, "listed"),
+        }
         let follow = WatchRange {
             watch_id: self.next_watch_id,
             key_prefix: key_prefix.to_owned(),
