@@ -93,6 +93,9 @@ impl Churn<'_> {
                 None => {
                     if self.count(timeout(DEADLINE, objects.run(&pod, &labels, &[ip])).await).is_some() {
                         pods.insert(n, false);
+                    } else {
+                        // The object may be there, from a request that got no answer; the next step creates it again.
+                        let _ = timeout(DEADLINE, objects.remove(&pod)).await;
                     }
                 }
                 Some(_) if below(&mut dice, 12) == 0 => {

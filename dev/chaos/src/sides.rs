@@ -237,16 +237,23 @@ impl Seen {
 pub async fn ready_pods(bed: &Bed) -> Result<Addresses> {
     let pods: Api<Pod> = Api::namespaced(bed.client(), NAMESPACE);
     let mut found = Addresses::new();
-    for pod in timeout(DEADLINE, pods.list(&ListParams::default())).await??.items {
-        let status = pod.status.unwrap_or_default();
-        let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
-        let app = pod.metadata.labels.and_then(|labels| labels.get("app").cloned());
-        let ip = status.pod_ip.and_then(|ip| ip.parse().ok());
-        if let (true, Some(app), Some(ip)) = (ready, app, ip) {
-            found.entry(app).or_default().insert(ip);
-        }
+    for (app, ip) in timeout(DEADLINE, pods.list(&ListParams::default())).await??.items.iter().filter_map(ready) {
+        found.entry(app).or_default().insert(ip);
     }
     Ok(found)
+}
+
+/// The service and the address of a pod that Kubernetes calls ready.
+///
+/// An API server that dies within a deletion without grace leaves a pod with a deletionTimestamp: it marks first and
+/// deletes then (apiserver/pkg/registry/generic/registry/store.go, v1.37). No slice calls such a pod ready.
+fn ready(pod: &Pod) -> Option<(String, Ipv4Addr)> {
+    let status = pod.status.as_ref()?;
+    let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    if !ready || pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    Some((pod.metadata.labels.as_ref()?.get("app")?.clone(), status.pod_ip.as_ref()?.parse().ok()?))
 }
 
 /// Where the endpoints of the second cluster, if there is one, differ from the registry.
@@ -367,5 +374,17 @@ mod tests {
         let lacks = |seen: Seen| seen.differences().into_iter().map(|(_, ip, side)| (ip, side)).collect::<Vec<_>>();
         assert_eq!(lacks(seen(&[VM], &[], &[], &[])), [(VM, "cluster")]);
         assert_eq!(lacks(seen(&[VM], &[], &[POD], &[VM])), [(POD, "registry")]);
+    }
+
+    #[test]
+    fn a_pod_that_is_being_deleted_is_not_ready() -> Result<()> {
+        let mut pod: Pod = serde_json::from_value(serde_json::json!({
+            "metadata": { "labels": { "app": SYNCED } },
+            "status": { "podIP": POD.to_string(), "conditions": [{ "type": "Ready", "status": "True" }] },
+        }))?;
+        assert_eq!(ready(&pod), Some((SYNCED.to_owned(), POD)));
+        pod.metadata.deletion_timestamp = Some(serde_json::from_value("2026-01-01T00:00:00Z".into())?);
+        assert_eq!(ready(&pod), None);
+        Ok(())
     }
 }
