@@ -12,6 +12,7 @@ pub mod crds;
 mod hold;
 #[cfg(test)]
 mod properties;
+mod record_format;
 mod registered_service;
 mod schema;
 mod selector;
@@ -21,16 +22,16 @@ mod stored;
 pub mod testing;
 
 pub use hold::{HoldStatus, held_since};
+pub use record_format::RecordFormat;
 pub use registered_service::{
-    Counts, CreateService, DeletionGuard, Direction, Export, Import, IpFamilyPolicy, OnExpiry, OtherClusters, Policy,
-    PortRef, RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef, ServiceRef,
-    SkippedInstance, TagFromLabel,
+    Counts, CreateService, DeletionGuard, Direction, Export, Import, ImportInto, IpFamilyPolicy, OnExpiry,
+    OtherClusters, Policy, PortRef, RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef,
+    ServiceRef, SkippedInstance, TagFromLabel,
 };
 pub use selector::{Operator, Requirement, Selector};
 pub use service_registry::{
     AllowedUse, Auth, EtcdConnection, EtcdStatus, Fence, FenceMode, ImportPolicy, LeaseSettings, RecordCounts,
-    RecordFormat, RecordScope, ReturnedAs, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec,
-    ServiceRegistryStatus, Tls,
+    RecordScope, ReturnedAs, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus, Tls,
 };
 pub use stored::{PartlyReadable, Stored, Unreadable};
 

@@ -45,6 +45,9 @@ use super::{Selector, schema};
     json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
 ))]
 #[kube(printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
+#[kube(validation = Rule::new("self.spec.__import__.into == 'Beside' || has(self.spec.__import__.serviceName) || (has(self.spec.service.name) ? self.spec.service.name : self.metadata.name).size() <= 54").message("spec.import.serviceName: set it, because the name of the Service with -imported behind it is longer than 63 characters").field_path(".spec.import.serviceName"))]
+#[kube(validation = Rule::new("self.spec.__import__.into == 'Beside' || !has(self.spec.__import__.serviceName) || self.spec.__import__.serviceName != (has(self.spec.service.name) ? self.spec.service.name : self.metadata.name)").message("spec.import.serviceName: name another Service than that of the pods, or leave it out").field_path(".spec.import.serviceName"))]
+#[kube(validation = Rule::new("self.spec.__import__.into == 'Apart' || !has(self.spec.__import__.serviceName)").message("spec.import.serviceName: only imports that are Apart have a Service of their own; leave it out").field_path(".spec.import.serviceName"))]
 #[kube(validation = Rule::new("has(self.spec.service.name) || (self.metadata.name.size() <= 63 && !self.metadata.name.contains('.'))").message("spec.service.name: set it, because metadata.name cannot be the name of a Service (at most 63 characters, no dots)").field_path(".spec.service.name"))]
 #[serde(rename_all = "camelCase")]
 #[allow(clippy::duplicated_attributes)] // printcolumns repeat their keys
@@ -185,6 +188,9 @@ pub struct Export {
     pub ip_family_policy: IpFamilyPolicy,
 }
 
+/// The end of the name of a Service of imports, where the spec names none.
+const APART: &str = "-imported";
+
 /// The weight that Kitex servers register by default.
 fn default_weight() -> i32 {
     10
@@ -235,6 +241,15 @@ pub struct Import {
     /// connections; Heal does the same and puts its record back; Remove opens no connection. The deletion guard still
     /// limits the deletions that follow. GoZero and GRPC records cannot be put back, nor any of more than 64 KiB.
     pub on_expiry: OnExpiry,
+    /// The place of imports: Beside the pods in EndpointSlices of the Service itself, or Apart in a Service of their
+    /// own with the same ports, which is created without a selector where it is missing and deleted with the
+    /// RegisteredService. Some clients in the cluster keep only the EndpointSlice that changed last, and lose instances
+    /// where a Service has two.
+    pub into: ImportInto,
+    /// Name of the Service of imports that are Apart. Absent means the name of the Service with `-imported` behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub service_name: Option<String>,
     /// How long an endpoint that lost its registration is kept while it accepts connections, in seconds.
     #[schemars(range(min = 1, max = 2592000))]
     pub keep_lost_seconds: i32,
@@ -247,9 +262,19 @@ impl Default for Import {
             other_clusters: OtherClusters::Ignore,
             zone_tag: String::new(),
             on_expiry: OnExpiry::Probe,
+            into: ImportInto::Beside,
+            service_name: None,
             keep_lost_seconds: 86_400,
         }
     }
+}
+
+/// The place of imports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ImportInto {
+    #[default]
+    Beside,
+    Apart,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -304,6 +329,17 @@ impl RegisteredService {
     pub fn service_key(&self) -> ServiceKey {
         let ServiceKey { namespace, name } = self.key();
         ServiceKey::new(namespace, self.spec.service.name.as_ref().unwrap_or(&name))
+    }
+
+    /// The Service into which records are imported.
+    pub fn import_service_key(&self) -> ServiceKey {
+        let service = self.service_key();
+        match (self.spec.import.into, &self.spec.import.service_name) {
+            _ if !self.spec.direction.imports() => service,
+            (ImportInto::Beside, _) => service,
+            (ImportInto::Apart, Some(name)) => ServiceKey::new(service.namespace, name),
+            (ImportInto::Apart, None) => ServiceKey::new(service.namespace, format!("{}{APART}", service.name)),
+        }
     }
 
     /// The scheme of each port; at least one.

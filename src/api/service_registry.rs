@@ -12,6 +12,7 @@ use twinspan_core::model::Revision;
 use twinspan_core::plan::trust;
 
 use super::hold::HoldStatus;
+use super::record_format::{RecordFormat, fence_rule, prefix_rule};
 use super::{Selector, schema};
 
 /// One etcd service registry, how to reach it, and who may use it.
@@ -43,13 +44,9 @@ use super::{Selector, schema};
 #[x_kube(validation = Rule::new("has(self.prefix) == has(oldSelf.prefix)").message("spec.prefix is immutable: create another ServiceRegistry instead").field_path(".prefix"))]
 #[x_kube(validation = Rule::new("has(self.clusterID) || !has(oldSelf.clusterID)").message("spec.clusterID cannot be removed once it is set: keep the ID that status.clusterID has").field_path(".clusterID"))]
 #[x_kube(validation = Rule::new("!has(self.prefix) || self.prefix != '' || self.format == 'Kitex' || self.leadingSlash").message("spec.prefix: only Kitex may have an empty prefix without spec.leadingSlash; leave it out for the default of the format").field_path(".prefix"))]
-#[x_kube(validation = Rule::new("self.format != 'Hertz' || !has(self.prefix) || self.prefix == 'hertz/registry-etcd'").message("spec.prefix: Hertz programs always use hertz/registry-etcd; leave it out").field_path(".prefix"))]
+#[x_kube(validation = Rule::new(prefix_rule()).message("spec.prefix: no program of this format uses such a prefix; leave it out for the default of the format").field_path(".prefix"))]
 #[x_kube(validation = Rule::new("!self.leadingSlash || self.format != 'Hertz'").message("spec.leadingSlash: keys of Hertz programs never begin with a slash; leave it out").field_path(".leadingSlash"))]
-#[x_kube(validation = Rule::new("has(self.prefix) ? !self.fence.keyPrefix.startsWith((self.leadingSlash && self.prefix != '' && !self.prefix.startsWith('/') ? '/' : '') + self.prefix + '/') : \
-     self.format == 'Kitex' ? !self.fence.keyPrefix.startsWith((self.leadingSlash ? '/' : '') + 'kitex/registry-etcd/') : \
-     self.format == 'Hertz' ? !self.fence.keyPrefix.startsWith('hertz/registry-etcd/') : \
-     self.format == 'Kratos' ? !self.fence.keyPrefix.startsWith('/microservices/') : \
-     !self.leadingSlash || !self.fence.keyPrefix.startsWith('/')").message("spec.fence.keyPrefix lies under the prefix of the registry, where readers would take the fence for a service: choose one outside it, e.g. twinspan/").field_path(".fence.keyPrefix"))]
+#[x_kube(validation = Rule::new(fence_rule()).message("spec.fence.keyPrefix lies under the prefix of the registry, where readers would take the fence for a service: choose one outside it, e.g. twinspan/").field_path(".fence.keyPrefix"))]
 #[allow(clippy::duplicated_attributes)] // printcolumns repeat their keys
 pub struct ServiceRegistrySpec {
     pub etcd: EtcdConnection,
@@ -58,7 +55,8 @@ pub struct ServiceRegistrySpec {
     pub format: RecordFormat,
     /// The start of every key of the registry: printable ASCII without `%`. Absent means the default of the format:
     /// `kitex/registry-etcd`, `hertz/registry-etcd` (the only one that Hertz knows), `/microservices` for Kratos, none
-    /// for GoZero and GRPC. Empty is legal for Kitex and with `leadingSlash`. The one in force is in status. Immutable.
+    /// for GoZero and GRPC, `/service/default/default` for GoFrame (prefix, deployment, namespace). Empty is legal for
+    /// Kitex and with `leadingSlash`. The one in force is in status. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253), regex(pattern = r"^[!-$&-~]*$"))]
     #[x_kube(validation = ("self == oldSelf", "spec.prefix is immutable: create another ServiceRegistry instead"))]
@@ -98,29 +96,6 @@ impl ServiceRegistrySpec {
     /// Where the records lie.
     pub fn layout(&self) -> Layout {
         Layout::new(self.format.into(), self.effective_prefix()).with_leading_slash(self.leading_slash)
-    }
-}
-
-/// Whose records a registry holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum RecordFormat {
-    Kitex,
-    Hertz,
-    Kratos,
-    GoZero,
-    #[serde(rename = "GRPC")]
-    Grpc,
-}
-
-impl From<RecordFormat> for Format {
-    fn from(format: RecordFormat) -> Self {
-        match format {
-            RecordFormat::Kitex => Self::Kitex,
-            RecordFormat::Hertz => Self::Hertz,
-            RecordFormat::Kratos => Self::Kratos,
-            RecordFormat::GoZero => Self::GoZero,
-            RecordFormat::Grpc => Self::Grpc,
-        }
     }
 }
 
@@ -406,14 +381,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn the_schema_and_the_core_have_the_same_formats_by_the_same_names() {
-        for &format in Format::ALL {
-            let spelled: RecordFormat = serde_json::from_value(json!(format.as_str())).unwrap();
-            assert_eq!(Format::from(spelled), format);
-        }
-    }
 
     #[test]
     fn an_absent_prefix_is_that_of_the_format_and_an_empty_one_is_empty() {

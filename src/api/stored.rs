@@ -199,6 +199,7 @@ impl<K: PartlyReadable> Resource for Stored<K> {
 mod tests {
     use super::*;
     use crate::api::{Direction, RecordFormat};
+    use twinspan_core::codec::Format;
 
     fn service(spec: &Value, status: &Value) -> Stored<RegisteredService> {
         let object = json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
@@ -285,7 +286,7 @@ mod tests {
         };
         let Stored { object, unreadable } = registry("importPolicy", json!({"allowCIDRs": "all"}));
         assert!(unreadable.unwrap().has_read(ServiceRegistry::CONNECTION_FIELDS));
-        assert_eq!((object.spec.format, object.spec.prefix.as_deref()), (RecordFormat::Kratos, Some("p")));
+        assert_eq!((object.spec.format, object.spec.prefix.as_deref()), (RecordFormat(Format::Kratos), Some("p")));
         for (field, value) in [("format", json!("Nacos")), ("fence", json!({"mode": "New"})), ("etcd", json!({}))] {
             let unreadable = registry(field, value).unreadable.unwrap();
             assert!(!unreadable.has_read(ServiceRegistry::CONNECTION_FIELDS), "{field}");

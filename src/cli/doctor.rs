@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use super::common::{Common, Error, run as block_on};
-use crate::tools::doctor::{Report, Request, audit, examine};
+use crate::tools::doctor::{Report, Request, audit, examine, reach};
 use crate::tools::print::{Output, print};
 
 /// Look at the cluster and every registry from here: reachability, versions, permissions, clocks, round trips. Changes
@@ -14,7 +14,7 @@ use crate::tools::print::{Output, print};
 /// Exit code 0 where nothing fails (warnings are none), 3 where something does, 1 where there is no way to ask.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  twinspan doctor\n  twinspan doctor main --audit\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
+    after_help = "Examples:\n  twinspan doctor\n  twinspan doctor main --audit\n  twinspan doctor main --reach\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
 )]
 pub struct Args {
     /// Only these ServiceRegistries; all without any
@@ -22,6 +22,9 @@ pub struct Args {
     /// Compare all slices and own records with etcd as well
     #[arg(long)]
     audit: bool,
+    /// Connect from here to every address that this cluster exported
+    #[arg(long)]
+    reach: bool,
     /// The operator's ServiceAccount in its namespace
     #[arg(long, default_value = "twinspan", value_name = "NAME")]
     service_account: String,
@@ -48,6 +51,9 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     let mut findings = examine(&request).await;
     if args.audit {
         findings.extend(audit(&request).await);
+    }
+    if args.reach {
+        findings.extend(reach(&request).await);
     }
     let report = Report { findings };
     print(&report, args.output)?;

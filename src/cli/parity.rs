@@ -9,7 +9,7 @@ use twinspan_core::model::ServiceKey;
 
 use super::common::{Error, Looking, run as block_on};
 use crate::tools::notes;
-use crate::tools::parity::{Request, Resolver, Table, gather};
+use crate::tools::parity::{Request, Resolver, Table, gather, risks};
 use crate::tools::print::print;
 use crate::tools::viewer::Unsynced;
 
@@ -74,6 +74,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         .remarked(preview.iter().flat_map(notes::of_service))
         .remarked(notes::of_leader(leader.as_deref()))
         .remarked(missing)
+        .remarked(risks(&gathered))
         .explained(preview.map(|preview| preview.instances).unwrap_or_default());
     print(&table, args.looking.output)?;
     Ok(if table.agrees() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) })

@@ -21,8 +21,16 @@ struct Refers {
     /// The name in keys.
     registry_name: String,
     service: ServiceKey,
+    /// The Service of the imports, where they have one of their own.
+    import_service: Option<ServiceKey>,
     uid: String,
     turn: Turn,
+}
+
+impl Refers {
+    fn services(&self) -> impl Iterator<Item = &ServiceKey> {
+        [&self.service].into_iter().chain(&self.import_service)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +49,7 @@ impl Index {
             registry: object.spec.registry_ref.name.clone(),
             registry_name: object.registry_name(),
             service: object.service_key(),
+            import_service: Some(object.import_service_key()).filter(|service| *service != object.service_key()),
             uid: object.metadata.uid.clone().unwrap_or_default(),
             turn: (
                 object.metadata.deletion_timestamp.is_some(),
@@ -48,7 +57,9 @@ impl Index {
                 key.clone(),
             ),
         };
-        self.by_service.insert(refers.service.clone(), key.clone());
+        for service in refers.services() {
+            self.by_service.insert(service.clone(), key.clone());
+        }
         let names = self.by_registry.entry(refers.registry.clone()).or_default();
         names.insert(refers.registry_name.clone(), refers.turn.clone());
         self.by_uid.insert(refers.uid.clone(), key.clone());
@@ -57,7 +68,9 @@ impl Index {
 
     pub fn remove(&mut self, key: &ServiceKey) {
         let Some(refers) = self.known.remove(key) else { return };
-        self.by_service.remove(&refers.service, key);
+        for service in refers.services() {
+            self.by_service.remove(service, key);
+        }
         if let Some(names) = self.by_registry.get_mut(&refers.registry) {
             names.remove(&refers.registry_name, &refers.turn);
             if names.is_empty() {
@@ -109,8 +122,8 @@ impl Index {
 
     /// RegisteredServices of a name, and the ones that share a Service with one of them.
     pub fn around_name(&self, registry: &str, name: &[u8]) -> BTreeSet<ServiceKey> {
-        let services = self.of_name(registry, name).filter_map(|key| Some(&self.known.get(key)?.service));
-        let services: BTreeSet<&ServiceKey> = services.collect();
+        let named = self.of_name(registry, name).filter_map(|key| self.known.get(key));
+        let services: BTreeSet<&ServiceKey> = named.flat_map(Refers::services).collect();
         let by_service = services.into_iter().flat_map(|service| self.of_service(service));
         self.of_name(registry, name).chain(by_service).cloned().collect()
     }
@@ -124,7 +137,8 @@ impl Index {
     pub fn siblings(&self, key: &ServiceKey) -> BTreeSet<ServiceKey> {
         let Some(refers) = self.known.get(key) else { return BTreeSet::new() };
         let by_name = self.of_name(&refers.registry, refers.registry_name.as_bytes());
-        by_name.chain(self.of_service(&refers.service)).filter(|sibling| *sibling != key).cloned().collect()
+        let by_service = refers.services().flat_map(|service| self.of_service(service));
+        by_name.chain(by_service).filter(|sibling| *sibling != key).cloned().collect()
     }
 
     pub fn of_uid(&self, uid: &str) -> Option<&ServiceKey> {

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use serde::Serialize;
+use twinspan_core::codec::Format;
 
 use super::lookup::{LookupError, reading};
 use super::print::Columns;
@@ -101,7 +102,7 @@ fn registry(object: ServiceRegistry) -> Registry {
     let records = status.records.unwrap_or_default();
     Registry {
         name: object.metadata.name.unwrap_or_default(),
-        format: format!("{:?}", object.spec.format),
+        format: Format::from(object.spec.format).as_str().to_owned(),
         ready: Ready::of(&status.conditions),
         own: records.own,
         foreign: records.foreign,

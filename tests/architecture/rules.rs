@@ -27,7 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "twinspan::tools",
-        &["api", "cluster", "codec", "controllers", "env", "leadership", "model", "plan", "registry", "tasks"],
+        &["api", "cluster", "codec", "controllers", "env", "leadership", "model", "plan", "probe", "registry", "tasks"],
     ),
     ("twinspan::operator", &["cluster", "controllers", "env", "leadership", "probe", "registry", "tasks", "telemetry"]),
     ("twinspan::cli", &["api", "env", "model", "operator", "telemetry", "tools"]),

@@ -80,6 +80,7 @@ fn goal(exports: bool) -> Goal {
     Goal::Sync(Box::new(Accepted {
         name: name(),
         service: ServiceKey::new("shop", "echo"),
+        import_service: ServiceKey::new("shop", "echo"),
         exports,
         imports: !exports,
         ports: vec![AcceptedPort { port: port(), scheme: String::new() }],
@@ -158,6 +159,7 @@ fn facts(exports: bool, records: usize, endpoints: usize) -> Facts {
         owner_uid: None,
         deleting: false,
     };
+    let service = Arc::new(service);
     let (of_others, of_ours) = if exports { (endpoints, 0) } else { (0, endpoints) };
     let snapshot = Snapshot {
         state: ViewState::Fresh,
@@ -175,7 +177,8 @@ fn facts(exports: bool, records: usize, endpoints: usize) -> Facts {
         observed_generation: Some(1),
         imported_before: true,
         cluster: ClusterFacts {
-            service: Some(Arc::new(service)),
+            service: Some(service.clone()),
+            import_service: Some(service),
             others_slices: slices(false, of_others),
             our_slices: slices(true, of_ours),
             ..ClusterFacts::default()

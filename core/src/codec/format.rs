@@ -4,6 +4,7 @@
 //! callers get a [`Framework`].
 
 use super::framework::Framework;
+use super::goframe::GoFrame;
 use super::gozero::GoZero;
 use super::grpc::Grpc;
 use super::hertz::Hertz;
@@ -11,6 +12,7 @@ use super::kitex::Kitex;
 use super::kratos::Kratos;
 #[cfg(test)]
 use super::toy::Toy;
+use crate::model::Listener;
 
 /// A list of unit structs that implement [`Framework`]; the enum, the list as a whole and the dispatch follow from it.
 macro_rules! formats {
@@ -38,6 +40,7 @@ formats! {
     Kratos,
     GoZero,
     Grpc,
+    GoFrame,
     #[cfg(test)]
     Toy,
 }
@@ -72,6 +75,18 @@ impl Format {
     /// See [`Framework::heals`].
     pub fn heals(self) -> bool {
         self.framework().heals()
+    }
+
+    /// The addresses that a client dials that looks for a scheme: the first one that has it, or every one, see
+    /// [`Framework::dials_every_address`].
+    pub fn dialled<'a>(self, listeners: &'a [Listener], scheme: &'a str) -> impl Iterator<Item = &'a Listener> {
+        let most = if self.framework().dials_every_address() { usize::MAX } else { 1 };
+        listeners.iter().filter(move |listener| listener.scheme == scheme).take(most)
+    }
+
+    /// See [`Framework::bears_ipv6`].
+    pub fn bears_ipv6(self) -> bool {
+        self.framework().bears_ipv6()
     }
 
     /// See [`Framework::leaves_by_revoking`].

@@ -14,11 +14,22 @@ pub trait Framework: Sync {
     /// The prefix that the framework uses where its programs set none.
     fn default_prefix(&self) -> &'static str;
 
+    /// The prefixes that the programs of the framework can have, as a regular expression; any prefix if absent.
+    fn prefix_pattern(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether keys start with a slash where the prefix is empty.
     fn has_leading_slash(&self) -> bool;
 
     /// The last segment of the key of an own record.
     fn last_segment(&self, owner: &Owner, instance: &Instance) -> String;
+
+    /// The part of the key of an own record between the name of the service and the last segment; empty, or it ends
+    /// with a slash.
+    fn directory(&self) -> &'static str {
+        ""
+    }
 
     /// Whether a text is that segment. Each pass asks it of every instance.
     fn is_last_segment(&self, owner: &Owner, instance: &Instance, text: &[u8]) -> bool {
@@ -34,6 +45,24 @@ pub trait Framework: Sync {
     fn decode(&self, value: &[u8]) -> Result<Registration, Undecodable>;
 
     fn encode(&self, registration: &Registration) -> Vec<u8>;
+
+    /// The endpoints in the part of a key below the name of its service, where keys have them and values do not.
+    ///
+    /// # Errors
+    /// [`Undecodable`], as of [`Framework::decode`].
+    fn key_endpoints(&self, _below: &[u8]) -> Result<Option<Vec<String>>, Undecodable> {
+        Ok(None)
+    }
+
+    /// Whether clients dial every address of a registration with the same scheme, and not only the first one.
+    fn dials_every_address(&self) -> bool {
+        false
+    }
+
+    /// Whether readers bear a record with an IPv6 address. Where they do not, none is exported.
+    fn bears_ipv6(&self) -> bool {
+        true
+    }
 
     /// Whether an address has a scheme, so that a service can have several ports.
     fn has_schemes(&self) -> bool {

@@ -20,6 +20,10 @@ impl Framework for Hertz {
         "hertz/registry-etcd"
     }
 
+    fn prefix_pattern(&self) -> Option<&'static str> {
+        Some("^hertz/registry-etcd$")
+    }
+
     fn has_leading_slash(&self) -> bool {
         true
     }

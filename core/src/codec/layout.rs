@@ -94,10 +94,12 @@ impl Layout {
         self.top() == other.top()
     }
 
-    /// Whether a record of ours may have this key: all of ours lie right below their service. A Twinspan whose prefix
-    /// is ours plus the name of a service writes deeper, with marks of its own.
+    /// Whether a record of ours may have this key: all of ours lie right below their service, or in the directory of
+    /// the format. A Twinspan whose prefix is ours plus the name of a service writes deeper, with marks of its own.
     pub fn may_hold_ours(&self, key: &RecordKey) -> bool {
-        self.split_key(key).is_some_and(|(_, rest)| !rest.contains(&b'/'))
+        let directory = self.framework().directory().as_bytes();
+        let last = self.split_key(key).and_then(|(_, below)| below.strip_prefix(directory));
+        last.is_some_and(|last| !last.contains(&b'/'))
     }
 
     /// The name of the service that a key belongs to, and the rest of the key. Other programs may write names that no
@@ -115,7 +117,8 @@ impl Layout {
 
     /// The keys of an owner's records under a name.
     pub fn keys<'a>(&self, name: &RegistryName, owner: &'a Owner) -> Keys<'a> {
-        Keys { format: self.format, root: self.service_root(name), owner }
+        let root = format!("{}{}", self.service_root(name), self.framework().directory());
+        Keys { format: self.format, root, owner }
     }
 
     /// The registration that an own record holds.
@@ -140,12 +143,7 @@ impl Layout {
     }
 
     pub fn decode(&self, raw: &RawRecord) -> Record {
-        let decoded = if raw.is_too_long() {
-            Err(Undecodable(format!("the value is longer than {MAX_VALUE} bytes and is not read")))
-        } else {
-            self.framework().decode(&raw.value)
-        };
-        let content = match decoded {
+        let content = match self.read(raw) {
             Err(Undecodable(why)) => Content::Undecodable(why),
             Ok(registration) => Content::Registered {
                 listeners: self.listeners(&registration, &raw.key),
@@ -154,6 +152,19 @@ impl Layout {
             },
         };
         Record { key: raw.key.clone(), mod_revision: raw.mod_revision, lease: raw.lease, content }
+    }
+
+    /// The registration that the key and the value of a record hold together.
+    fn read(&self, raw: &RawRecord) -> Result<Registration, Undecodable> {
+        if raw.is_too_long() {
+            return Err(Undecodable(format!("the value is longer than {MAX_VALUE} bytes and is not read")));
+        }
+        let mut found = self.framework().decode(&raw.value)?;
+        let (_, below) = self.split_key(&raw.key).unwrap_or_default();
+        if let Some(endpoints) = self.framework().key_endpoints(below)? {
+            found.endpoints = endpoints;
+        }
+        Ok(found)
     }
 
     fn framework(&self) -> &'static dyn Framework {
@@ -214,6 +225,7 @@ impl Layout {
 #[derive(Debug)]
 pub struct Keys<'a> {
     format: Format,
+    /// The start of all of them.
     root: String,
     owner: &'a Owner,
 }

@@ -10,6 +10,7 @@
 mod format;
 mod framework;
 mod go_json;
+mod goframe;
 mod gozero;
 mod grpc;
 mod hertz;

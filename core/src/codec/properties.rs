@@ -21,6 +21,9 @@ fn exported(format: Format) -> impl Strategy<Value = Instance> {
         "no endpoint has this address",
         move |(ip, port, weight, mut tags, schemes)| {
             let addr = InstanceAddr::new(ip, port).ok()?;
+            if ip.is_ipv6() && !format.bears_ipv6() {
+                return None;
+            }
             tags.retain(|tag, _| !tag.starts_with(crate::model::TAG_PREFIX) && tag != "weight");
             let schemes: Vec<String> =
                 if format.has_schemes() { schemes.into_iter().collect() } else { vec![String::new()] };

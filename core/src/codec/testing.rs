@@ -124,9 +124,10 @@ pub fn key(layout: Layout) -> impl Strategy<Value = Vec<u8>> {
         1 => near_owner().prop_map(|owner| format!("twinspan~{}~10.0.0.1:80", owner.replace('/', "~")).into_bytes()),
     ];
     let name = prop::sample::select(vec!["echo", "echo", "echo", "other"]);
-    let below = (name, last).prop_map(move |(name, last)| {
+    let below = (name, any::<bool>(), last).prop_map(move |(name, in_directory, last)| {
         let name = RegistryName::new(name).unwrap();
-        [layout.service_root(&name).into_bytes(), last].concat()
+        let directory = if in_directory { layout.format().framework().directory() } else { "" };
+        [layout.service_root(&name).as_bytes(), directory.as_bytes(), &last].concat()
     });
     prop_oneof![1 => noise, 6 => below]
 }

@@ -106,8 +106,8 @@ impl RawRecord {
 pub struct Registration {
     /// `tcp`, `tcp4`, `tcp6`, `unix`, or any text that a program wrote. Always `tcp` in formats without a network.
     pub network: String,
-    /// The addresses as text; often odd, see `model::address`. Kratos has a `scheme://host:port` for each protocol, the
-    /// others have one address.
+    /// The addresses as text; often odd, see `model::address`. Kratos has a `scheme://host:port` for each protocol,
+    /// GoFrame an address for each interface of the server; the others have one address.
     pub endpoints: Vec<String>,
     /// As written, 0 and less included.
     pub weight: i64,
@@ -156,7 +156,7 @@ pub enum Content {
     Registered {
         registration: Registration,
         mark: Mark,
-        /// In the order of `registration.endpoints`; exactly one in formats without schemes.
+        /// In the order of `registration.endpoints`.
         listeners: Vec<Listener>,
     },
     /// Kept, counted and never touched. The text gives the reason, for people.
@@ -263,13 +263,8 @@ impl Record {
         self.tcp_listeners().iter().filter_map(|listener| named_address(&listener.text))
     }
 
-    /// The address that a client dials that looks for a scheme: it takes the first one that has it.
-    pub fn client_address_for(&self, scheme: &str) -> Option<(IpAddr, u16)> {
-        let first = self.tcp_listeners().iter().find(|listener| listener.scheme == scheme)?;
-        named_address(&first.text)
-    }
-
-    fn tcp_listeners(&self) -> &[Listener] {
+    /// The addresses of a registration that clients reach over TCP.
+    pub fn tcp_listeners(&self) -> &[Listener] {
         match &self.content {
             Content::Registered { registration, listeners, .. } if registration.is_tcp() => listeners,
             _ => &[],

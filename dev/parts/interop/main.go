@@ -20,23 +20,27 @@ import (
 )
 
 var programs = map[string]func(args []string) error{
-	"kitex-server":   kitexServer,
-	"kitex-client":   kitexClient,
-	"kitex-resolve":  kitexResolve,
-	"hertz-server":   hertzServer,
-	"hertz-client":   hertzClient,
-	"hertz-resolve":  hertzResolve,
-	"kratos-server":  kratosServer,
-	"kratos-resolve": kratosResolve,
-	"gozero-server":  gozeroServer,
-	"gozero-resolve": gozeroResolve,
-	"grpc-server":    grpcServer,
-	"grpc-resolve":   grpcResolve,
+	"kitex-server":    kitexServer,
+	"kitex-client":    kitexClient,
+	"kitex-resolve":   kitexResolve,
+	"hertz-server":    hertzServer,
+	"hertz-client":    hertzClient,
+	"hertz-resolve":   hertzResolve,
+	"kratos-server":   kratosServer,
+	"kratos-resolve":  kratosResolve,
+	"gozero-server":   gozeroServer,
+	"gozero-resolve":  gozeroResolve,
+	"goframe-server":  goframeServer,
+	"goframe-client":  goframeClient,
+	"goframe-resolve": goframeResolve,
+	"grpc-server":     grpcServer,
+	"grpc-resolve":    grpcResolve,
+	"reader":          reader,
 }
 
 func main() {
 	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: interop kitex|hertz|kratos|gozero|grpc-server|client|resolve [flags]")
+		fmt.Fprintln(os.Stderr, "usage: interop kitex|hertz|kratos|gozero|goframe|grpc-server|client|resolve, or reader [flags]")
 		os.Exit(2)
 	}
 	if err := programs[os.Args[1]](os.Args[2:]); err != nil {

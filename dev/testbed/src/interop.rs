@@ -21,10 +21,11 @@ pub enum Framework {
     Kratos,
     GoZero,
     Grpc,
+    GoFrame,
 }
 
 impl Framework {
-    pub const ALL: [Self; 5] = [Self::Kitex, Self::Hertz, Self::Kratos, Self::GoZero, Self::Grpc];
+    pub const ALL: [Self; 6] = [Self::Kitex, Self::Hertz, Self::Kratos, Self::GoZero, Self::Grpc, Self::GoFrame];
 
     /// The value of `spec.format` of a ServiceRegistry.
     pub fn format(self) -> &'static str {
@@ -34,16 +35,19 @@ impl Framework {
             Self::Kratos => "Kratos",
             Self::GoZero => "GoZero",
             Self::Grpc => "GRPC",
+            Self::GoFrame => "GoFrame",
         }
     }
 
-    fn program(self) -> &'static str {
+    /// The first part of the names of its programs.
+    pub fn program(self) -> &'static str {
         match self {
             Self::Kitex => "kitex",
             Self::Hertz => "hertz",
             Self::Kratos => "kratos",
             Self::GoZero => "gozero",
             Self::Grpc => "grpc",
+            Self::GoFrame => "goframe",
         }
     }
 }
@@ -55,7 +59,7 @@ pub struct ServerOptions {
     /// Absent is the framework's default. Hertz has only its default.
     pub prefix: Option<String>,
     /// The TTL of the lease in seconds, where it can be chosen (Kitex, Hertz, gRPC); absent is the default: 60, 60 and
-    /// 10. Kratos has 15 and go-zero 10.
+    /// 10. Kratos has 15, go-zero and GoFrame 10.
     pub ttl: Option<u32>,
     /// Kitex, Hertz, Kratos.
     pub tags: Vec<(String, String)>,
@@ -140,7 +144,7 @@ pub enum Call {
     Failed(String),
 }
 
-/// A real client, of Kitex or Hertz, that calls all the time and knows only etcd.
+/// A real client, of Kitex, Hertz or GoFrame, that calls all the time and knows only etcd.
 #[derive(Debug)]
 pub struct Caller {
     part: Part,
@@ -245,7 +249,7 @@ pub async fn resolve(
     let mut command = Command::new(namespace::binary("interop")?);
     command.arg(&program).arg(format!("-service={service}")).arg(format!("-etcd={etcd}"));
     command.args(prefix.map(|prefix| format!("-prefix={prefix}")));
-    if matches!(framework, Framework::Kitex | Framework::Hertz | Framework::Kratos) {
+    if !matches!(framework, Framework::GoZero | Framework::Grpc) {
         command.args(tags.iter().map(|tag| format!("-tag={tag}")));
     }
     let output = command.output().await?;

@@ -3,8 +3,8 @@
 //!
 //! - [`namespace`]: runs the program again inside the namespace.
 //! - [`Bed`]: one control plane, its DNS, and registries beside it.
-//! - [`Part`]: one process. [`Link`]: one connection that can be cut. [`Host`]: a network namespace of its own for
-//!   parts.
+//! - [`Part`]: one process. [`Reader`]: one that reads the cluster. [`Link`]: one connection that can be cut.
+//!   [`Host`]: a network namespace of its own for parts.
 //! - [`oracle`]: Kubernetes' own code, for expected values. [`prometheus`]: Prometheus' own code, for firing alerts.
 //!
 //! Errors address the person who runs a test, so they are texts with a context (`anyhow`).
@@ -26,6 +26,7 @@ mod part;
 mod pki;
 mod pods;
 pub mod prometheus;
+mod reader;
 mod twinspan;
 mod wait;
 
@@ -41,6 +42,7 @@ pub use link::Link;
 pub use network::{Host, OBSERVER, Place};
 pub use part::Part;
 pub use pods::{NODE, Pods};
+pub use reader::Reader;
 pub use twinspan::{Options as TwinspanOptions, Twinspan};
 pub use wait::{eventually, holds};
 

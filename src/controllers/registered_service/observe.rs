@@ -169,6 +169,12 @@ fn cluster_facts(
     };
     if let Some(service) = object.map(RegisteredService::service_key) {
         facts.service = view.services.get(&service).cloned();
+        let import_service = object.map_or_else(|| service.clone(), RegisteredService::import_service_key);
+        facts.import_service = view.services.get(&import_service).cloned();
+        if import_service != service {
+            let all = view.slices.of_service(&import_service).into_iter();
+            facts.others_import_slices = all.filter(|slice| !slice.is_ours()).collect();
+        }
         facts.others_slices = view.slices.of_service(&service).into_iter().filter(|slice| !slice.is_ours()).collect();
         facts.relists = view.listings(&service);
     }
@@ -239,7 +245,8 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
         interest.set_gone(&facts.key, observed.object.is_none() && observed.unreadable.is_none());
     }
     let in_slices = ips_of(&facts.cluster.others_slices);
-    let external = facts.cluster.service.iter().flat_map(|service| &service.external_ips).copied();
+    let services = facts.cluster.service.iter().chain(&facts.cluster.import_service);
+    let external = services.flat_map(|service| &service.external_ips).copied();
     let external: BTreeSet<IpAddr> = external.collect();
     let leads_to_service = |ip: &&IpAddr| view.cluster_ips.contains(*ip) || external.contains(*ip);
     facts.cluster.service_ips = ips.iter().filter(leads_to_service).copied().collect();

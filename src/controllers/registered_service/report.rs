@@ -68,7 +68,7 @@ impl Controller {
             self.checkpoints.set(key, checkpoint);
             if let (true, Some(accepted)) = (yields, validation.accepted()) {
                 // The others weigh the checkpoint that is set now.
-                self.writers.cluster.tell_yielded(&accepted.service, key);
+                self.writers.cluster.tell_yielded(&accepted.import_service, key);
             }
         }
         (outcome, action)

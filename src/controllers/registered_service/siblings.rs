@@ -51,8 +51,10 @@ fn keys(views: &Views, observed: &Observed) -> BTreeSet<ServiceKey> {
     if let Some((registry, name)) = view.index.registry_and_name(&facts.key) {
         keys.extend(oldest(&view, &registry, name.as_bytes()));
     }
-    let service = observed.object.as_ref().map(|object| object.service_key());
-    keys.extend(service.iter().flat_map(|service| view.index.of_service(service)).cloned());
+    let services = observed.object.iter().flat_map(|object| [object.service_key(), object.import_service_key()]);
+    for service in services.collect::<BTreeSet<_>>() {
+        keys.extend(view.index.of_service(&service).cloned());
+    }
     for registry in facts.registry.iter().chain(&facts.former) {
         let name = registry.registry_name.iter().map(|name| name.as_str().as_bytes());
         keys.extend(name.flat_map(|name| oldest(&view, &registry.name, name)));

@@ -281,17 +281,18 @@ fn waiting(
         });
     }
     let service_error = applied.cluster_error.as_ref().filter(|_| applied.service_failed);
-    if let (Some(_), Some(error)) = (&plan.create, service_error) {
-        // Neither direction has anything without the Service.
+    // Neither direction has anything without the Service; only imports need one of their own.
+    let created = plan.create.as_ref().filter(|_| kind == IMPORTED || !accepted.is_apart());
+    if let (Some(_), Some(error)) = (created, service_error) {
         let (reason, message) = cluster_failure(error);
         return Some(DesiredCondition::new(kind, ConditionStatus::False, reason, message));
     }
-    if plan.create.is_some() {
+    if created.is_some() {
         return Some(DesiredCondition::new(
             kind,
             ConditionStatus::Unknown,
             Reason::Pending,
-            format!("waiting for Service {} to be created", accepted.service),
+            format!("waiting for Service {} to be created", accepted.import_service),
         ));
     }
     if !validation.writes && !plan.is_empty() {

@@ -16,10 +16,12 @@ use twinspan_core::plan::service::{
 use twinspan_core::plan::trust;
 
 use super::crowd::MOST;
+use super::import_service;
 use super::observe::Observed;
 use crate::api::conditions::Reason;
 use crate::api::{
-    AllowedUse, CreateService, Export, Import, IpFamilyPolicy, OnExpiry, Policy, RegisteredService, ServiceRegistry,
+    AllowedUse, CreateService, Export, Import, ImportInto, IpFamilyPolicy, OnExpiry, Policy, RegisteredService,
+    ServiceRegistry,
 };
 
 /// The goal, and the reason for it.
@@ -221,12 +223,17 @@ fn accept_in(observed: &Observed, registry: &ServiceRegistry, name: RegistryName
     }
     let (format, spec) = (Format::from(registry.spec.format), &object.spec);
     carried(object, format)?;
+    if spec.import.into == ImportInto::Apart && spec.service.create != CreateService::Never {
+        let message = "spec.import.into: a Service that Twinspan creates has imports alone anyway; use Beside";
+        return reject(Reason::NotSupported, message);
+    }
     if let Some(message) = format.framework().name_error(&name) {
         return reject(Reason::InvalidName, message);
     }
     let accepted = Accepted {
         name,
         service: object.service_key(),
+        import_service: object.import_service_key(),
         exports: spec.direction.exports(),
         imports: spec.direction.imports(),
         ports: Vec::new(),
@@ -240,11 +247,16 @@ fn accept_in(observed: &Observed, registry: &ServiceRegistry, name: RegistryName
         create: None,
         amend: None,
     };
-    accept_service(observed, object, accepted)
+    accept_service(observed, object, format, accepted)
 }
 
 /// Completes the settings with the Service, or with the Service that is to be created.
-fn accept_service(observed: &Observed, object: &RegisteredService, mut accepted: Accepted) -> Check<Accepted> {
+fn accept_service(
+    observed: &Observed,
+    object: &RegisteredService,
+    format: Format,
+    mut accepted: Accepted,
+) -> Check<Accepted> {
     let wanted = wanted_service(object, &accepted.service);
     match &observed.facts.cluster.service {
         Some(found) if found.external_name => reject_and_withdraw(
@@ -256,6 +268,7 @@ fn accept_service(observed: &Observed, object: &RegisteredService, mut accepted:
                 IpFamilyPolicy::Primary => found.families.first().copied().into_iter().collect(),
                 IpFamilyPolicy::All => vec![Family::V4, Family::V6],
             };
+            accepted.families.retain(|family| *family != Family::V6 || format.bears_ipv6());
             let ours = found.owner_uid.as_deref() == Some(observed.facts.uid.as_str());
             if let Some(wanted) = wanted.filter(|_| ours) {
                 return Ok(follow_created(accepted, found, wanted));
@@ -264,7 +277,7 @@ fn accept_service(observed: &Observed, object: &RegisteredService, mut accepted:
             let schemes = accepted.import.schemes.iter().cloned();
             accepted.ports =
                 found.into_iter().zip(schemes).map(|(port, scheme)| AcceptedPort { port, scheme }).collect();
-            Ok(accepted)
+            import_service::accept(observed, accepted).or_else(|(reason, message)| reject(reason, message))
         }
         _ if wanted.is_some() => {
             accepted.create = wanted;

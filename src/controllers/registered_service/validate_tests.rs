@@ -54,7 +54,8 @@ fn service(ports: &[(&str, bool)]) -> ServiceView {
 
 fn observed(spec: &Value) -> Observed {
     let labels = BTreeMap::from([("team".to_owned(), "a".to_owned())]);
-    let cluster = ClusterFacts { service: Some(Arc::new(service(&[("rpc", true)]))), ..ClusterFacts::default() };
+    let service = Some(Arc::new(service(&[("rpc", true)])));
+    let cluster = ClusterFacts { service: service.clone(), import_service: service, ..ClusterFacts::default() };
     Observed {
         facts: Facts {
             term: None,
@@ -114,6 +115,40 @@ fn names_default_to_metadata_and_the_only_port_is_meant() {
     ));
     assert_eq!((named.name.as_str(), named.service.to_string().as_str()), ("a.b", "shop/other"));
     assert_eq!(named.families, [Family::V4, Family::V6]);
+}
+
+#[test]
+fn imports_that_are_apart_have_a_service_with_the_ports_of_the_other_one() {
+    let apart = json!({"import": {"into": "Apart"}});
+    let mut seen = observed(&apart);
+    seen.facts.cluster.import_service = None;
+    let created = accepted(&seen);
+    assert_eq!(created.import_service.to_string(), "shop/echo-imported");
+    let wanted = created.create.unwrap();
+    assert_eq!(
+        (wanted.key.name.as_str(), wanted.headless, wanted.ports),
+        ("echo-imported", true, vec![("rpc".into(), 80)])
+    );
+    assert!(created.amend.is_none() && created.ports.len() == 1, "exports do not wait for it");
+
+    let found = |change: fn(&mut ServiceView)| {
+        let mut seen = observed(&apart);
+        let mut view = ServiceView { selector: false, ..service(&[("rpc", true)]) };
+        change(&mut view);
+        seen.facts.cluster.import_service = Some(Arc::new(view));
+        seen.facts.uid = "uid-1".into();
+        seen
+    };
+    assert!(accepted(&found(|_| {})).create.is_none(), "somebody made it");
+    assert_eq!(rejected(&found(|view| view.selector = true)), (Reason::NotSupported, false));
+    assert_eq!(rejected(&found(|view| view.external_name = true)), (Reason::ExternalName, false));
+    assert_eq!(rejected(&found(|view| view.ports.clear())), (Reason::PortNotFound, false));
+    let ours = accepted(&found(|view| (view.owner_uid, view.ports) = (Some("uid-1".into()), Vec::new())));
+    assert_eq!(ours.amend.unwrap().ports, [("rpc".into(), 80)]);
+    let both = json!({
+        "import": {"into": "Apart"}, "service": {"create": "Headless", "ports": [{"name": "rpc", "number": 80}]},
+    });
+    assert_eq!(rejected(&observed(&both)), (Reason::NotSupported, false));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The doctor: checks of a cluster and its registries, from the place where the command runs.
 //!
 //! - [`cluster`]: the API server, CRDs, permissions and the leader; [`registries`]: every endpoint of every registry.
-//! - [`audit`]: etcd, slices and own records, compared.
+//! - [`audit`]: etcd, slices and own records, compared. [`reach`]: every exported address, tried.
 //! - [`rbac`]: the permissions of the operator; [`versions`]: etcd versions with known faults.
 //! - [`request`]: the choice of checks; [`finding`]: the result of each.
 //!
@@ -12,6 +12,7 @@ mod audit;
 mod cluster;
 mod finding;
 mod rbac;
+mod reach;
 mod registries;
 mod request;
 mod versions;
@@ -19,6 +20,7 @@ mod versions;
 pub use audit::audit;
 pub use finding::{Finding, Level, Report};
 pub use rbac::{Grant, Place, granted};
+pub use reach::reach;
 pub use request::Request;
 
 /// Runs all checks. A check that cannot run is a finding too.

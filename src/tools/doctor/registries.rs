@@ -54,7 +54,10 @@ pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
 async fn registry(request: &Request<'_>, name: &str, object: &ServiceRegistry) -> Vec<Finding> {
     let mut findings = Findings::about(name);
     match lookup::session_settings(&request.client, request.operator_namespace, object).await {
-        Ok(settings) => endpoints(name, settings, &names(request, name).await, &mut findings).await,
+        Ok(settings) => {
+            let names = names(request, name).await.unwrap_or_default();
+            endpoints(name, settings, &names, &mut findings).await;
+        }
         Err(error) => findings.add(Level::Fail, error.to_string()),
     }
     let in_clear = object.spec.etcd.endpoints.iter().find(|endpoint| endpoint.starts_with("http://"));
@@ -69,12 +72,15 @@ async fn registry(request: &Request<'_>, name: &str, object: &ServiceRegistry) -
 }
 
 /// The names that the RegisteredServices of a registry use.
-async fn names(request: &Request<'_>, registry: &str) -> Vec<RegistryName> {
+///
+/// # Errors
+/// The API server's, where RegisteredServices cannot be listed.
+pub(super) async fn names(request: &Request<'_>, registry: &str) -> kube::Result<Vec<RegistryName>> {
     let api: Api<RegisteredService> = Api::all(request.client.clone());
-    let objects = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+    let objects = api.list(&ListParams::default()).await?.items;
     let of_it = objects.iter().filter(|object| object.spec.registry_ref.name == registry);
     let name = |object: &RegisteredService| RegistryName::new(object.registry_name()).ok();
-    of_it.filter_map(name).collect()
+    Ok(of_it.filter_map(name).collect())
 }
 
 async fn endpoints(name: &str, settings: SessionSettings, names: &[RegistryName], findings: &mut Findings<'_>) {

@@ -10,7 +10,8 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use twinspan_core::codec::Layout;
 use twinspan_core::model::{
-    AddressType, InstanceAddr, InvalidName, Kind, RegistryName, SERVICE_NAME_LABEL, ServiceKey, ServiceView, Slice, TCP,
+    AddressType, InstanceAddr, InvalidName, Kind, RegistryName, SERVICE_NAME_LABEL, ServiceKey, ServiceView, Slice,
+    TCP, named_address,
 };
 
 use super::dns::Resolver;
@@ -44,6 +45,8 @@ pub struct Gathered {
     pub seen_by: SeenBy,
     pub registry_name: RegistryName,
     pub service: ServiceKey,
+    /// Whether imports have a Service of their own.
+    pub is_apart: bool,
     /// The framework whose clients read the registry.
     pub framework: &'static str,
 }
@@ -78,11 +81,16 @@ pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
     let ports = port_names(&object, &view).ok_or_else(|| GatherError::Port(service.clone()))?;
     let schemes = object.schemes(registry.spec.format.into());
 
-    let cluster = endpoints(&request.client, &service, &ports).await?;
+    let services = BTreeSet::from([service.clone(), object.import_service_key()]);
+    let mut cluster = BTreeMap::new();
+    for service in &services {
+        cluster.extend(endpoints(&request.client, service, &ports).await?);
+    }
     let (registry, framework) = records(request, &registry, &name, &schemes).await?;
     let client = registry.keys().copied().collect();
-    let dns = if view.headless { names(request, &service, &ports).await? } else { Dns::NotNamed };
-    Ok(Gathered { seen_by: SeenBy { cluster, registry, dns, client }, registry_name: name, service, framework })
+    let dns = if view.headless { names(request, &services, &ports).await? } else { Dns::NotNamed };
+    let seen_by = SeenBy { cluster, registry, dns, client };
+    Ok(Gathered { seen_by, registry_name: name, service, is_apart: services.len() > 1, framework })
 }
 
 /// The chosen ports of the Service.
@@ -141,7 +149,8 @@ async fn records(
     for record in listing.records.iter().map(|raw| layout.decode(raw)) {
         let cell =
             if matches!(record.kind(&wanted.identity.cluster_id), Kind::Own(_)) { Cell::Own } else { Cell::Foreign };
-        for (ip, port) in schemes.iter().filter_map(|scheme| record.client_address_for(scheme)) {
+        let dialled = schemes.iter().flat_map(|scheme| layout.format().dialled(record.tcp_listeners(), scheme));
+        for (ip, port) in dialled.filter_map(|listener| named_address(&listener.text)) {
             if let Ok(instance) = InstanceAddr::new(ip, port) {
                 records.entry(instance).or_insert(cell);
             }
@@ -151,7 +160,7 @@ async fn records(
 }
 
 /// The answers of DNS, if the server is that of the cluster.
-async fn names(request: &Request<'_>, service: &ServiceKey, ports: &[String]) -> Result<Dns, GatherError> {
+async fn names(request: &Request<'_>, services: &BTreeSet<ServiceKey>, ports: &[String]) -> Result<Dns, GatherError> {
     let Request { resolver, cluster_domain, .. } = request;
     let known = format!("kubernetes.default.svc.{cluster_domain}.");
     match resolver.knows(&known).await {
@@ -165,10 +174,12 @@ async fn names(request: &Request<'_>, service: &ServiceKey, ports: &[String]) ->
         }
         Err(error) => return Err(error.into()),
     }
-    let fqdn = format!("{}.{}.svc.{cluster_domain}.", service.name, service.namespace);
     let mut found = BTreeSet::new();
-    for port in ports {
-        found.append(&mut resolver.instances(port, &fqdn).await?);
+    for service in services {
+        let fqdn = format!("{}.{}.svc.{cluster_domain}.", service.name, service.namespace);
+        for port in ports {
+            found.append(&mut resolver.instances(port, &fqdn).await?);
+        }
     }
     Ok(Dns::Answers(found))
 }

@@ -221,7 +221,7 @@ fn whole_service() -> Value {
             "export": {"weight": 10, "tags": {"lane": "blue"}, "tagsFromPodLabels": [{"label": "a", "tag": "t"}],
                 "ipFamilyPolicy": "Primary"},
             "import": {"tagSelector": selector(), "otherClusters": "All", "zoneTag": "zone", "onExpiry": "Probe",
-                "keepLostSeconds": 60},
+                "keepLostSeconds": 60, "into": "Apart", "serviceName": "imports"},
             "deletionGuard": {"minInstances": 10, "maxDeletePercent": 50, "holdSeconds": 300},
         },
         "status": {

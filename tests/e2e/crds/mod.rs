@@ -77,6 +77,8 @@ async fn service_registries(suite: Arc<Suite>) -> Result<()> {
         registry(json!({"format": "Kratos"})),
         registry(json!({"format": "GoZero"})),
         registry(json!({"format": "GRPC"})),
+        registry(json!({"format": "GoFrame"})),
+        registry(json!({"format": "GoFrame", "prefix": "/service/prod/shop"})),
         registry(json!({"clusterID": "prod-1"})),
         registry(json!({"lease": {"ttlSeconds": 60}})),
         registry(json!({"lease": {"ttlSeconds": 86400}})),
@@ -128,7 +130,7 @@ async fn registered_services(suite: Arc<Suite>) -> Result<()> {
         ),
         service(
             json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "otherClusters": "All", "zoneTag": "zone", "onExpiry": "Heal",
-            "keepLostSeconds": 60}}),
+            "keepLostSeconds": 60, "into": "Apart", "serviceName": "vms"}}),
         ),
         service(json!({"deletionGuard": {"minInstances": 1, "maxDeletePercent": 100, "holdSeconds": 0}})),
     ];
@@ -156,7 +158,8 @@ async fn defaults(desk: &Desk) -> Result<()> {
         "direction": "Both",
         "policy": "Sync",
         "export": {"weight": 10, "ipFamilyPolicy": "Primary"},
-        "import": {"tagSelector": {}, "otherClusters": "Ignore", "zoneTag": "", "onExpiry": "Probe", "keepLostSeconds": 86400},
+        "import": {"tagSelector": {}, "otherClusters": "Ignore", "zoneTag": "", "onExpiry": "Probe", "into": "Beside",
+            "keepLostSeconds": 86400},
         "deletionGuard": {"minInstances": 10, "maxDeletePercent": 50, "holdSeconds": 300},
         "suspend": false,
     });

@@ -74,10 +74,12 @@ fn registry_cases() -> Vec<Case> {
             "!self.leadingSlash || self.format != 'Hertz'",
             registry(json!({"format": "Hertz", "leadingSlash": true})),
         ),
-        case("spec", "self.prefix == 'hertz/registry-etcd'", registry(json!({"format": "Hertz", "prefix": "other"}))),
+        case("spec", "self.prefix.matches", registry(json!({"format": "Hertz", "prefix": "other"}))),
+        case("spec", "self.prefix.matches", registry(json!({"format": "GoFrame", "prefix": "/service/default"}))),
         case("spec", "keyPrefix", fence("Kitex", "kitex/registry-etcd/x")),
         case("spec", "keyPrefix", fence("Hertz", "hertz/registry-etcd/")),
         case("spec", "keyPrefix", fence("Kratos", "/microservices/")),
+        case("spec", "keyPrefix", fence("GoFrame", "/service/default/default/x")),
         case("spec", "keyPrefix", registry(json!({"prefix": "p", "fence": {"keyPrefix": "p/x"}}))),
         case(
             "spec",
@@ -114,10 +116,14 @@ fn service_cases() -> Vec<Case> {
     let ports = |create: &str, ports: Value| service(json!({"service": {"create": create, "ports": ports}}));
     let requirement = |r: Value| service(json!({"import": {"tagSelector": {"matchExpressions": [r]}}}));
     let requirements = "spec.import.tagSelector.matchExpressions[*]";
+    let nearly_too_long = "a-service-whose-name-is-too-long-with-an-end-of-nine-more";
     let long = "an-object-whose-name-is-longer-than-the-sixty-three-characters-of-a-service";
     vec![
-        Case { name: "a.b", ..case("", "metadata.name", service(json!({}))) },
-        Case { name: long, ..case("", "metadata.name", service(json!({}))) },
+        Case { name: "a.b", ..case("", "has(self.spec.service.name) ||", service(json!({}))) },
+        Case { name: long, ..case("", "has(self.spec.service.name) ||", service(json!({}))) },
+        case("", "<= 54", service(json!({"service": {"name": nearly_too_long}, "import": {"into": "Apart"}}))),
+        case("", "serviceName != (", service(json!({"import": {"into": "Apart", "serviceName": "case"}}))),
+        case("", "== 'Apart' || !has", service(json!({"import": {"serviceName": "other"}}))),
         case("spec.service", "self.create == 'Never'", ports("Never", json!([{"name": "rpc", "number": 80}]))),
         case("spec.service", "self.create == 'Never'", service(json!({"service": {"create": "Headless"}}))),
         case("spec.service", "self.create == 'Never'", ports("Headless", json!([]))),

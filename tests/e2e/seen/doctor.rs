@@ -1,5 +1,6 @@
 //! `twinspan doctor`: a healthy cluster, and one fault at a time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -10,16 +11,20 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::process::Command;
-use twinspan_testbed::{Bed, TwinspanOptions, apply_file, next_v4, twinspan_manifest};
+use twinspan_testbed::{Bed, TwinspanOptions, apply_file, eventually, next_v4, twinspan_manifest};
 
-use crate::harness::{Sandbox, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
-stories![what_is_wrong_and_what_to_do];
+stories![what_is_wrong_and_what_to_do, every_exported_address_is_tried_from_here];
 
 /// The exit code and the output.
 async fn ask(bed: &Bed, registry: &str) -> Result<(i32, String)> {
+    ask_for(bed, registry, "--audit").await
+}
+
+async fn ask_for(bed: &Bed, registry: &str, more: &str) -> Result<(i32, String)> {
     let output = Command::new(TWINSPAN)
-        .args(["doctor", registry, "--audit"])
+        .args(["doctor", registry, more])
         .arg(format!("--kubeconfig={}", bed.cluster.admin.path.display()))
         .output()
         .await?;
@@ -138,4 +143,37 @@ async fn what_is_wrong_and_what_to_do(suite: Arc<Suite>) -> Result<()> {
     )?;
     ensure!(code == 3, "exit code {code}");
     Ok(())
+}
+
+async fn every_exported_address_is_tried_from_here(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let sandbox = Sandbox::new(bed, "reach").await?;
+    sandbox.selector_service("echo", 80).await?;
+    sandbox.register("echo", json!({})).await?;
+    sandbox.condition("echo", "Ready", "True", "Synced").await?;
+    let (_, text) = ask_for(bed, &sandbox.name, "--reach").await?;
+    ensure!(text.contains("exports nothing to it"), "{text}");
+
+    // The bed has no other part of the doctor's cluster in order: only what is about reach counts.
+    let tells = async |wanted: &str| {
+        eventually("the doctor tells it", SOON, || async {
+            let (code, text) = ask_for(bed, &sandbox.name, "--reach").await?;
+            ensure!(text.contains(wanted), "nothing about {wanted:?} in:\n{text}");
+            Ok(code)
+        })
+        .await
+    };
+    let answers = sandbox.pod("echo", "answers", 80).await?;
+    sandbox.pods.set_ready("answers", true).await?;
+    sandbox.records_become("echo", &[answers.address()]).await?;
+    tells(&format!("ok    {}: {}/echo: all of 1 exported addresses answer", sandbox.name, sandbox.name)).await?;
+
+    let silent = next_v4();
+    let labels = BTreeMap::from([("app".to_owned(), "echo".to_owned())]);
+    sandbox.pods.run("silent", &labels, &[silent.into()]).await?;
+    sandbox.pods.set_ready("silent", true).await?;
+    sandbox.records_become("echo", &[answers.address(), (silent, 80).into()]).await?;
+    let code = tells(&format!("1 of 2 exported addresses do not answer from here: {silent}:80")).await?;
+    ensure!(code == 3, "exit code {code}");
+    sandbox.nothing_foreign_was_touched().await
 }

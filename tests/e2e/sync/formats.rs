@@ -2,7 +2,8 @@
 //! Twinspan's records, and real calls are answered.
 //!
 //! Kitex v0.16.3 with registry-etcd v0.2.6; Hertz v0.10.4 with hertz-contrib/registry/etcd at 8a220332; Kratos v2.9.2
-//! with contrib/registry/etcd/v2 at b9fab9a5; go-zero v1.10.3; gRPC with client/v3/naming of etcd v3.5.21.
+//! with contrib/registry/etcd/v2 at b9fab9a5; go-zero v1.10.3; gRPC with client/v3/naming of
+//! etcd v3.5.21; GoFrame v2.10.0 with contrib/registry/etcd/v2 v2.9.0.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +17,7 @@ use twinspan_testbed::{Caller, Etcd, Framework, Server, ServerOptions, eventuall
 use crate::harness::{SOON, Sandbox, Suite, record, stories};
 
 /// The lines that the module file of the programs must contain, so that the versions above are the ones that ran.
-const VERSIONS: [&str; 7] = [
+const VERSIONS: [&str; 9] = [
     "github.com/cloudwego/kitex v0.16.3",
     "github.com/kitex-contrib/registry-etcd v0.2.6",
     "github.com/cloudwego/hertz v0.10.4",
@@ -24,6 +25,8 @@ const VERSIONS: [&str; 7] = [
     "github.com/go-kratos/kratos/contrib/registry/etcd/v2 v2.0.0-20251205160234-b9fab9a5a5ab",
     "github.com/zeromicro/go-zero v1.10.3",
     "go.etcd.io/etcd/client/v3 v3.5.21",
+    "github.com/gogf/gf/v2 v2.10.0",
+    "github.com/gogf/gf/contrib/registry/etcd/v2 v2.9.0",
 ];
 
 stories![
@@ -38,7 +41,7 @@ stories![
 
 fn both_ways_for_each_format(suite: &Arc<Suite>) -> Vec<Trial> {
     let each = Framework::ALL.map(|framework| {
-        let name = format!("formats::{}_both_ways", framework.format().to_lowercase());
+        let name = format!("formats::{}_both_ways", framework.program());
         suite.story(&name, move |suite| both_ways(suite, framework))
     });
     each.into()
@@ -99,8 +102,8 @@ async fn both_ways(suite: Arc<Suite>, framework: Framework) -> Result<()> {
         ensure!(modules.contains(version), "the programs are not of {version}");
     }
     let bed = &suite.shared().await?.bed;
-    let etcd = bed.start_registry(&format!("registry-{}", framework.format().to_lowercase())).await?;
-    let sandbox = sandbox_of(bed, &framework.format().to_lowercase(), &etcd, framework, json!({})).await?;
+    let etcd = bed.start_registry(&format!("registry-{}", framework.program())).await?;
+    let sandbox = sandbox_of(bed, framework.program(), &etcd, framework, json!({})).await?;
     sandbox.headless_on("echo", 8888).await?;
     let carries_tags = !matches!(framework, Framework::GoZero | Framework::Grpc);
     let export = if carries_tags { json!({"weight": 25, "tags": {"lane": "blue"}}) } else { json!({}) };
@@ -123,7 +126,7 @@ async fn both_ways(suite: Arc<Suite>, framework: Framework) -> Result<()> {
     let all = [a.address(), b.address(), leaves.address(), dies.address()];
     sandbox.dns_becomes("echo", &all).await?;
     resolves_to(&sandbox, framework, "echo", &all).await?;
-    if matches!(framework, Framework::Kitex | Framework::Hertz) {
+    if matches!(framework, Framework::Kitex | Framework::Hertz | Framework::GoFrame) {
         let caller = Caller::start(bed.dir(), framework, sandbox.registry.endpoint(), "echo", None)?;
         caller.answered_by(&all.into(), SOON).await?;
     }

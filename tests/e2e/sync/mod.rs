@@ -1,5 +1,6 @@
 //! Synchronisation without failures: endpoints appear in the registry, records appear in the cluster.
 
+mod apart;
 mod cluster_side;
 mod conformance;
 mod export;
@@ -7,9 +8,10 @@ pub mod formats;
 mod grpc_proxy;
 mod import;
 mod packing;
+mod readers;
 mod self_registration;
 mod sharing;
 
 use crate::harness::stories;
 
-stories![modules: cluster_side, conformance, export, formats, grpc_proxy, import, packing, self_registration, sharing];
+stories![modules: apart, cluster_side, conformance, export, formats, grpc_proxy, import, packing, readers, self_registration, sharing];

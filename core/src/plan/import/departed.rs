@@ -206,8 +206,8 @@ fn imported(input: &Input<'_>, addr: InstanceAddr, departed: &DepartedEndpoint) 
     {
         zone_of_record = input.options.zone(registration);
         for (index, scheme) in input.options.schemes.iter().enumerate() {
-            let first = listeners.iter().find(|listener| listener.scheme == *scheme);
-            if renamed && first.is_some_and(|listener| listener.addr == Ok(addr)) {
+            let mut dialled = input.layout.format().dialled(listeners, scheme);
+            if renamed && dialled.any(|listener| listener.addr == Ok(addr)) {
                 ports.insert(PortSet::of(index));
             }
         }

@@ -245,13 +245,13 @@ fn decide(input: &Input<'_>, record: &Record) -> RecordDecision {
     let mut refused = None;
     let mut shadowed = false;
     for (index, scheme) in input.options.schemes.iter().enumerate() {
-        // Kratos' clients take the first address with the scheme that they look for.
-        let Some(listener) = listeners.iter().find(|listener| listener.scheme == *scheme) else { continue };
-        match listener.addr.and_then(|addr| address(input, record, addr)) {
-            Ok(Some(addr)) => endpoints.push((addr, imported(input, registration, index))),
-            Ok(None) => shadowed = true,
-            Err(reason) => {
-                refused.get_or_insert((reason, listener.text.clone()));
+        for listener in input.layout.format().dialled(listeners, scheme) {
+            match listener.addr.and_then(|addr| address(input, record, addr)) {
+                Ok(Some(addr)) => endpoints.push((addr, imported(input, registration, index))),
+                Ok(None) => shadowed = true,
+                Err(reason) => {
+                    refused.get_or_insert((reason, listener.text.clone()));
+                }
             }
         }
     }

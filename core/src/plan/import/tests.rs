@@ -329,7 +329,11 @@ fn every_format_is_imported() {
         let mut says = scene.layout.registration(&RegistryName::new("echo").unwrap(), &scene.owner, &instance);
         says.tags.remove(OWNER_TAG);
         let value = String::from_utf8(scene.layout.encode(&says)).unwrap();
-        assert_eq!(scene.record("p/echo/a-server", &value).endpoints(), ["10.0.0.1:80"], "{format:?}");
+        let key = match format.framework().directory() {
+            "" => "p/echo/a-server".to_owned(),
+            directory => format!("p/echo/{directory}10.0.0.1:80"),
+        };
+        assert_eq!(scene.record(&key, &value).endpoints(), ["10.0.0.1:80"], "{format:?}");
     }
 }
 

@@ -40,6 +40,8 @@ impl Goal {
 pub struct Accepted {
     pub name: RegistryName,
     pub service: ServiceKey,
+    /// The Service into which records are imported: the same one, or one of their own.
+    pub import_service: ServiceKey,
     pub exports: bool,
     pub imports: bool,
     /// The chosen ports of the Service, with the scheme of each; none while the Service does not exist.
@@ -77,6 +79,11 @@ pub struct AcceptedPort {
 }
 
 impl Accepted {
+    /// Whether imports have a Service of their own.
+    pub fn is_apart(&self) -> bool {
+        self.import_service != self.service
+    }
+
     /// The state of each endpoint of the cluster that others manage.
     pub fn endpoints(&self, facts: &Facts) -> BTreeMap<InstanceAddr, EndpointState> {
         let selector = facts.cluster.service.as_ref().is_some_and(|service| service.selector);

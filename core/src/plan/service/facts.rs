@@ -45,8 +45,12 @@ pub struct Facts {
 #[derive(Clone, Debug, Default)]
 pub struct ClusterFacts {
     pub service: Option<Arc<ServiceView>>,
+    /// The Service into which records are imported: the same one, or one of their own.
+    pub import_service: Option<Arc<ServiceView>>,
     /// Slices of the Service that others manage.
     pub others_slices: Vec<Arc<Slice>>,
+    /// The same of the Service of the imports, where it is another one.
+    pub others_import_slices: Vec<Arc<Slice>>,
     /// The number of lists, rather than events, that changed the Service and its slices.
     pub relists: u64,
     /// Slices that this RegisteredService owns, whatever Service they name.
@@ -200,6 +204,17 @@ impl Facts {
     /// The current registry, if its view is fresh. Unknown is not empty, and stale is not gone.
     pub fn fresh_registry(&self) -> Option<&RegistryFacts> {
         self.registry.as_ref().filter(|registry| registry.is_fresh())
+    }
+
+    /// Whether a slice of ours holds imports in a Service of this name.
+    pub fn imports_into(&self, service: &str) -> bool {
+        self.cluster.our_slices.iter().any(|slice| !slice.deleting && slice.service.as_deref() == Some(service))
+    }
+
+    /// Whether imports have a Service of their own.
+    pub fn imports_are_apart(&self) -> bool {
+        let uid = |service: &Option<Arc<ServiceView>>| service.as_ref().map(|service| service.uid.clone());
+        uid(&self.cluster.service) != uid(&self.cluster.import_service)
     }
 
     /// The proof that endpoints of the cluster ended since the last pass: watch events, or a change of the spec, even

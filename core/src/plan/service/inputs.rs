@@ -134,14 +134,17 @@ impl Pass<'_> {
         // The state of another registry or name says nothing about this one.
         let fresh = ImportState::default();
         let known = self.checkpoint.source == goal.source;
+        let cluster = &facts.cluster;
+        let others: Vec<Arc<Slice>> =
+            cluster.others_slices.iter().chain(&cluster.others_import_slices).cloned().collect();
         planner(&import::Input {
             layout: &registry.layout,
             owner: &registry.owner,
             records: &registry.snapshot.records,
             options: goal.options,
             families: families(facts),
-            managed_by_others: &managed_addresses(&facts.cluster.others_slices, |_| true),
-            pods_of_others: &managed_addresses(&facts.cluster.others_slices, |endpoint| endpoint.pod.is_some()),
+            managed_by_others: &managed_addresses(&others, |_| true),
+            pods_of_others: &managed_addresses(&others, |endpoint| endpoint.pod.is_some()),
             others_ready,
             trust: Trust {
                 cluster: &facts.cluster.trust,
@@ -175,12 +178,14 @@ impl Pass<'_> {
         slices::plan(&slices::Input {
             owner: &facts.key,
             owner_uid: &facts.uid,
-            service: facts.cluster.service.as_ref().filter(|_| !ports.is_empty()).map(|service| slices::Service {
-                name: &service.name,
-                ports: &ports,
-                headless: service.headless,
-                traffic: service.traffic,
-                labels: &service.labels,
+            service: facts.cluster.import_service.as_ref().filter(|_| !ports.is_empty()).map(|service| {
+                slices::Service {
+                    name: &service.name,
+                    ports: &ports,
+                    headless: service.headless,
+                    traffic: service.traffic,
+                    labels: &service.labels,
+                }
             }),
             endpoints: &self.endpoint_infos(imported),
             existing: &plain(&facts.cluster.our_slices),
@@ -258,7 +263,7 @@ impl Pass<'_> {
 /// headless Service serves both to whoever asks.
 fn families(facts: &Facts) -> &[Family] {
     const BOTH: &[Family] = &[Family::V4, Family::V6];
-    match &facts.cluster.service {
+    match &facts.cluster.import_service {
         Some(service) if !service.headless && !service.families.is_empty() => &service.families,
         _ => BOTH,
     }

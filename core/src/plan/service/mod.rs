@@ -33,6 +33,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use crate::Timestamp;
 use crate::model::{InstanceAddr, NewService, Outcome, PortSet, RecordKey, ServiceView};
 use crate::plan::departure::guard::{Guard, Limits};
@@ -59,6 +61,9 @@ pub use outcomes::{Counts, Outcomes, Progress, Written};
 pub use revoked::Revoked;
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
+
+/// The next look at a Service from which imports move.
+const EMPTIED_WITHIN: SignedDuration = SignedDuration::from_secs(1);
 
 /// The operations that a pass wants, and the outcome of each instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -239,13 +244,17 @@ pub fn plan(
 fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     let (facts, now) = (pass.facts, pass.now);
     let mut plan = Plan { create: accepted.create.clone(), ..Plan::default() };
-    let uid = facts.cluster.service.as_ref().map(|service| service.uid.clone()).unwrap_or_default();
+    let uid = facts.cluster.import_service.as_ref().map(|service| service.uid.clone()).unwrap_or_default();
     plan.amend = accepted.amend.clone().map(|wanted| (wanted, uid));
     // A Service of the right name without a port for imports must be recreated.
-    let kept = |service: &&Arc<ServiceView>| {
-        service.deleting || (service.name == accepted.service.name && !accepted.ports.is_empty())
-    };
-    plan.remove = facts.cluster.created_services.iter().filter(|service| !kept(service)).cloned().collect();
+    let right =
+        |service: &Arc<ServiceView>| [&accepted.service.name, &accepted.import_service.name].contains(&&service.name);
+    let kept = |service: &&Arc<ServiceView>| service.deleting || (right(service) && !accepted.ports.is_empty());
+    let wrong = facts.cluster.created_services.iter().filter(|service| !kept(service)).cloned();
+    // One from which imports move goes once none is left in it.
+    let (emptied, remove) = wrong.partition(|service| !right(service) && facts.imports_into(&service.name));
+    let emptied: Vec<Arc<ServiceView>> = emptied;
+    plan.remove = remove;
     let endpoints = accepted.endpoints(facts);
     let Some(registry) = facts.fresh_registry() else {
         plan.add(plan_former(pass, former, None));
@@ -282,12 +291,20 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     );
     let import = if accepted.imports {
         let (present, source) = (inputs::present(facts, accepted), accepted.source(&registry.name));
-        pass.import(registry, &ImportGoal::of(accepted, &present, source), !ready.is_empty(), import::plan)
+        let others_ready = !accepted.is_apart() && !ready.is_empty();
+        pass.import(registry, &ImportGoal::of(accepted, &present, source), others_ready, import::plan)
     } else {
         import::Plan::default()
     };
-    plan.slices = pass.slices(Some(accepted), &import.endpoints);
+    plan.slices = match &plan.create {
+        // Imports stay where they are until the Service exists to which they move.
+        Some(_) if accepted.is_apart() => pass.shrunk(&import.endpoints),
+        _ => pass.slices(Some(accepted), &import.endpoints),
+    };
     plan.requeue_at = earlier(plan.requeue_at, earlier(export.requeue_at, import.requeue_at));
+    if !emptied.is_empty() && plan.create.is_none() {
+        plan.requeue_at = earlier(plan.requeue_at, now.checked_add(EMPTIED_WITHIN).ok());
+    }
     plan.records.push((registry.name.clone(), merged(&export, &import)));
     plan.add(plan_former(pass, former, Some(NewPlace { registry, accepted })));
     plan.requeue_at = earlier(plan.requeue_at, plan.slices.requeue_at);

@@ -192,6 +192,7 @@ impl Scene {
             _ => Goal::Sync(Box::new(Accepted {
                 name: name(),
                 service: ServiceKey::new("shop", "echo"),
+                import_service: ServiceKey::new("shop", "echo"),
                 exports: self.direction.0,
                 imports: self.direction.1,
                 ports: vec![AcceptedPort { port: Self::service_port(), scheme: scheme(self.layout.format()) }],
@@ -235,6 +236,7 @@ impl Scene {
             owner_uid: None,
             deleting: false,
         };
+        let service = Arc::new(service);
         Facts {
             key: ServiceKey::new("shop", "echo"),
             term: self.leads.then_some(Term(1)),
@@ -243,7 +245,8 @@ impl Scene {
             observed_generation: Some(1),
             imported_before: true,
             cluster: ClusterFacts {
-                service: Some(Arc::new(service)),
+                service: Some(service.clone()),
+                import_service: Some(service),
                 others_slices: vec![slice("others", false, endpoints)],
                 our_slices: vec![slice("ours", true, &self.imported)],
                 relists,

@@ -42,8 +42,9 @@ pub fn plan(pass: &Pass<'_>, reduced: &Reduced) -> Reduction {
             present: &present,
             source: source.clone(),
         };
-        let import = pass.import(registry, &goal, !reduced.ready.is_empty(), import::reduce);
-        reduction.slices = slices::shrink(&ours(facts), &pass.on_server_clock(&import.endpoints), pass.triggered);
+        let others_ready = !facts.imports_are_apart() && !reduced.ready.is_empty();
+        let import = pass.import(registry, &goal, others_ready, import::reduce);
+        reduction.slices = pass.shrunk(&import.endpoints);
         reduction.import = Some((registry.name.clone(), import, source));
     }
     reduction
@@ -76,6 +77,11 @@ fn ours(facts: &Facts) -> Vec<&Slice> {
 }
 
 impl Pass<'_> {
+    /// The slices without the endpoints that go; nothing is added to any of them.
+    pub fn shrunk(&self, stay: &BTreeMap<InstanceAddr, Imported>) -> slices::Plan {
+        slices::shrink(&ours(self.facts), &self.on_server_clock(stay), self.triggered)
+    }
+
     /// The endpoints that slices keep, with the deadlines of lost ones on the API server's clock.
     fn on_server_clock(&self, endpoints: &BTreeMap<InstanceAddr, Imported>) -> slices::Kept {
         let ahead = self.facts.holds.api_server_ahead;

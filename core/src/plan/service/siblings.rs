@@ -10,10 +10,11 @@ use super::inputs::{ImportGoal, Pass, present};
 use super::shared::{Shared, Siblings};
 use super::{Accepted, Checkpoint, Facts, RegistryFacts};
 use crate::Timestamp;
-use crate::model::{InstanceAddr, Kind, RecordKey, ServiceKey};
+use crate::model::{InstanceAddr, Kind, RecordKey, ServiceKey, Slice};
 use crate::plan::departure::OnExpiry;
 use crate::plan::export::ContestedExport;
 use crate::plan::import::{self, ContestedImport};
+use crate::plan::slices;
 
 /// Creation time, then namespace and name.
 pub type Age = (Timestamp, ServiceKey);
@@ -140,13 +141,16 @@ fn contested_imports(
     now: Timestamp,
 ) -> BTreeMap<InstanceAddr, ContestedImport> {
     let mut contested: BTreeMap<InstanceAddr, ContestedImport> = BTreeMap::new();
-    let Some(service) = &facts.cluster.service else { return contested };
+    let Some(service) = &facts.cluster.import_service else { return contested };
     for sibling in others {
-        let same = sibling.facts.cluster.service.as_ref().is_some_and(|other| other.uid == service.uid);
+        let same = sibling.facts.cluster.import_service.as_ref().is_some_and(|other| other.uid == service.uid);
         let (true, Some(registry)) = (same && sibling.accepted.imports, sibling.facts.fresh_registry()) else {
             continue;
         };
-        let held = present(&sibling.facts, &sibling.accepted);
+        let in_service = sibling.facts.cluster.our_slices.iter().map(AsRef::as_ref);
+        let in_service: Vec<&Slice> =
+            in_service.filter(|slice: &&Slice| slice.service.as_deref() == Some(service.name.as_str())).collect();
+        let held = slices::present(&in_service, &[], "");
         for addr in sibling.uncontested_imports(registry, now) {
             let contest = contested.entry(addr).or_insert(ContestedImport { older: false, holds: false });
             contest.older |= sibling.is_older(age);
@@ -162,7 +166,7 @@ impl Sibling {
     fn uncontested_imports(&self, registry: &RegistryFacts, now: Timestamp) -> impl Iterator<Item = InstanceAddr> {
         let alone = Siblings::default();
         let pass = Pass { facts: &self.facts, siblings: &alone, checkpoint: &self.checkpoint, now, triggered: now };
-        let others_ready = !self.accepted.ready(&self.facts).is_empty();
+        let others_ready = !self.accepted.is_apart() && !self.accepted.ready(&self.facts).is_empty();
         let (present, source) = (present(&self.facts, &self.accepted), self.accepted.source(&registry.name));
         let goal = ImportGoal::of(&self.accepted, &present, source);
         pass.import(registry, &goal, others_ready, import::uncontested).endpoints.into_keys()

@@ -1,0 +1,78 @@
+//! Risks of a Service that has pods and imports beside each other, for clients that read it in their own way.
+//!
+//! Owns the names of the risks, which `docs/clients.md` explains, and the words for them. Refuses to know which clients
+//! there are.
+
+use std::collections::BTreeSet;
+
+use super::gather::Gathered;
+use super::table::Cell;
+
+/// Ports that are named.
+const NAMED: usize = 5;
+
+/// A remark for each risk.
+pub fn risks(gathered: &Gathered) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let ports = |wanted: Cell| -> BTreeSet<u16> {
+        let all = gathered.seen_by.cluster.iter().filter(|(_, cell)| **cell == wanted);
+        all.map(|(instance, _)| instance.port()).collect()
+    };
+    let (pods, imports) = (ports(Cell::Pod), ports(Cell::Imported));
+    if gathered.is_apart || pods.is_empty() || imports.is_empty() {
+        return remarks;
+    }
+    remarks.push(
+        "SecondSlice: pods and imports are in different EndpointSlices of one Service, and a client that keeps one slice \
+         misses instances; spec.import.into: Apart gives imports a Service of their own"
+            .to_owned(),
+    );
+    let other: Vec<String> = imports.difference(&pods).take(NAMED).map(ToString::to_string).collect();
+    if !other.is_empty() {
+        let pods: Vec<String> = pods.iter().take(NAMED).map(ToString::to_string).collect();
+        remarks.push(format!(
+            "PortDiffers: imports listen on port {} and pods on {}, so a client that calls every address at one port does not \
+             reach them; SRV records have the ports",
+            other.join(", "),
+            pods.join(", "),
+        ));
+    }
+    remarks
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use twinspan_core::model::{InstanceAddr, RegistryName, ServiceKey};
+
+    use super::*;
+    use crate::tools::parity::SeenBy;
+
+    fn gathered(cluster: &[(&str, Cell)]) -> Gathered {
+        let cluster = cluster.iter().map(|(addr, cell)| (InstanceAddr::parse(addr).unwrap(), *cell));
+        Gathered {
+            seen_by: SeenBy { cluster: cluster.collect::<BTreeMap<_, _>>(), ..SeenBy::default() },
+            registry_name: RegistryName::new("echo").unwrap(),
+            service: ServiceKey::new("shop", "echo"),
+            is_apart: false,
+            framework: "Kitex",
+        }
+    }
+
+    fn named(of: &Gathered) -> Vec<String> {
+        risks(of).iter().map(|text| text.split(':').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    #[test]
+    fn pods_and_imports_beside_each_other_are_a_risk_and_ports_that_differ_another() {
+        let pod = ("10.0.0.1:80", Cell::Pod);
+        assert!(risks(&gathered(&[pod])).is_empty());
+        assert!(risks(&gathered(&[("10.0.0.2:90", Cell::Imported)])).is_empty());
+        assert_eq!(named(&gathered(&[pod, ("10.0.0.2:80", Cell::Imported)])), ["SecondSlice"]);
+        let both = gathered(&[pod, ("10.0.0.2:90", Cell::Imported)]);
+        assert_eq!(named(&both), ["SecondSlice", "PortDiffers"]);
+        assert!(risks(&both)[1].contains("on port 90 and pods on 80"), "{:?}", risks(&both));
+        assert!(risks(&Gathered { is_apart: true, ..both }).is_empty());
+    }
+}
