@@ -5,6 +5,7 @@
 // A test reports an error by panicking.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod goframe;
 mod gozero;
 mod grpc;
 mod hertz;
