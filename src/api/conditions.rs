@@ -99,6 +99,7 @@ reasons! {
     ServiceMissing [ACCEPTED]: "There is no such Service: create it, or set `spec.service.create`.";
     PortNotFound [ACCEPTED]: "The Service has no TCP port of that name: correct `spec.service.ports`, or the Service.";
     PortAmbiguous [ACCEPTED]: "The Service has several ports: name one in `spec.service.ports`.";
+    NoNodePort [ACCEPTED]: "`spec.export.address` is Node, and the Service has no nodePort and none of its pods a hostPort: make it a Service of type NodePort or LoadBalancer, or give the container a hostPort.";
     ExternalName [ACCEPTED]: "The Service is an ExternalName, which has no endpoints: use another.";
     InvalidName [ACCEPTED]: "The registry cannot hold that name, or its clients would never find it: set `spec.registryName`.";
     NotSupported [ACCEPTED, CONNECTED, SYNCED]: "The format of the registry has no place for something in the spec, or this version of Twinspan cannot read it; the message names it. Remove it, or run a version that knows it.";

@@ -9,6 +9,7 @@
 
 pub mod conditions;
 pub mod crds;
+mod export;
 mod hold;
 #[cfg(test)]
 mod properties;
@@ -21,12 +22,12 @@ mod stored;
 #[cfg(test)]
 pub mod testing;
 
+pub use export::{Export, ExportAddress, IpFamilyPolicy, NodeAddressType, TagFromLabel};
 pub use hold::{HoldStatus, held_since};
 pub use record_format::RecordFormat;
 pub use registered_service::{
-    Counts, CreateService, DeletionGuard, Direction, Export, Import, ImportInto, IpFamilyPolicy, OnExpiry,
-    OtherClusters, Policy, PortRef, RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef,
-    ServiceRef, SkippedInstance, TagFromLabel,
+    Counts, CreateService, DeletionGuard, Direction, Import, ImportInto, OnExpiry, OtherClusters, Policy, PortRef,
+    RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef, ServiceRef, SkippedInstance,
 };
 pub use selector::{Operator, Requirement, Selector};
 pub use service_registry::{

@@ -3,8 +3,6 @@
 //! Owns its fields, bounds, defaults and rules, and their conversion to the core. Refuses to validate it against other
 //! objects.
 
-use std::collections::BTreeMap;
-
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -16,6 +14,7 @@ use twinspan_core::model::{Selector as TagSelector, ServiceKey};
 use twinspan_core::plan::departure::guard::Limits;
 use twinspan_core::plan::{departure, import};
 
+use super::export::Export;
 use super::hold::HoldStatus;
 use super::{Selector, schema};
 
@@ -162,68 +161,8 @@ pub enum Policy {
     Observe,
 }
 
-/// How endpoints appear in the registry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.tags) || self.tags.all(t, !t.startsWith('twinspan.dev/'))").message("spec.export.tags: keys that begin with twinspan.dev/ are Twinspan's own; use other keys").field_path(".tags"))]
-pub struct Export {
-    /// Share of the traffic that clients give each exported instance, relative to the others. The default is what Kitex
-    /// servers register where nobody sets one. The pod annotation `twinspan.dev/weight` overrides it. GoZero and GRPC
-    /// records have no weight.
-    #[serde(default = "default_weight")]
-    #[schemars(range(min = 1, max = 10000))]
-    pub weight: i32,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    /// Tags of every exported record. Keys that begin with `twinspan.dev/` are refused; GoZero and GRPC records have no
-    /// tags.
-    #[schemars(schema_with = "schema::small_map")]
-    pub tags: BTreeMap<String, String>,
-    /// Labels of a pod that become tags of its record; they win over `tags`. A pod without the label gets no such tag.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["tag".into()]))]
-    pub tags_from_pod_labels: Vec<TagFromLabel>,
-    /// Primary exports endpoints of the Service's first address family, All those of every family.
-    #[serde(default)]
-    pub ip_family_policy: IpFamilyPolicy,
-}
-
 /// The end of the name of a Service of imports, where the spec names none.
 const APART: &str = "-imported";
-
-/// The weight that Kitex servers register by default.
-fn default_weight() -> i32 {
-    10
-}
-
-impl Default for Export {
-    fn default() -> Self {
-        Self {
-            weight: default_weight(),
-            tags: BTreeMap::new(),
-            tags_from_pod_labels: Vec::new(),
-            ip_family_policy: IpFamilyPolicy::Primary,
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = Rule::new("!self.tag.startsWith('twinspan.dev/')").message("spec.export.tagsFromPodLabels: tags that begin with twinspan.dev/ are Twinspan's own; use another tag").field_path(".tag"))]
-pub struct TagFromLabel {
-    /// Key of the pod's label, with its prefix.
-    #[schemars(length(min = 1, max = 317))]
-    pub label: String,
-    /// Key of the tag in the record.
-    #[schemars(length(min = 1, max = 253))]
-    pub tag: String,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum IpFamilyPolicy {
-    #[default]
-    Primary,
-    All,
-}
 
 /// Which records become endpoints, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -5,16 +5,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, ObjectReference, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ContainerPort, Namespace, Node, ObjectReference, Pod, PodSpec, Secret, Service};
 use k8s_openapi::api::discovery::v1::{
     Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 use twinspan_core::model::{
-    AddressType, Family, Hints, IMPORTED_FROM_ANNOTATION, Labels, MANAGED_BY_LABEL, PodView, SERVICE_NAME_LABEL,
-    ServicePortView, ServiceView, Slice, SliceEndpoint, SlicePort, TCP, TargetPod, TrafficDistribution,
-    WEIGHT_ANNOTATION,
+    AddressType, EXPORT_ADDRESS_ANNOTATION, Family, Hints, HostPort, IMPORTED_FROM_ANNOTATION, Labels,
+    MANAGED_BY_LABEL, NodeView, PodView, SERVICE_NAME_LABEL, ServicePortView, ServiceView, Slice, SliceEndpoint,
+    SlicePort, TCP, TargetPod, TrafficDistribution, WEIGHT_ANNOTATION,
 };
 use twinspan_core::plan::slices::{self, SliceSpec};
 
@@ -22,6 +22,9 @@ use crate::api::{GROUP, RegisteredService, VERSION};
 
 /// The zone of a Node (`well_known_labels.go` of k8s.io/api/core/v1).
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// Takes a Node out of load balancers, whatever its value (`well_known_labels.go` of k8s.io/api/core/v1).
+const NOT_BALANCED_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// A namespace, reduced to the fields that Twinspan reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +51,7 @@ pub fn service(object: &Service) -> ServiceView {
     let ports = spec.ports.unwrap_or_default();
     let ips = |texts: Vec<String>| texts.iter().filter_map(|text| text.parse().ok()).collect::<Vec<IpAddr>>();
     let balancer = object.status.as_ref().and_then(|status| status.load_balancer.as_ref()?.ingress.clone());
-    let balanced = balancer.unwrap_or_default().into_iter().filter_map(|ingress| ingress.ip);
+    let balanced = ips(balancer.unwrap_or_default().into_iter().filter_map(|ingress| ingress.ip).collect());
     ServiceView {
         name: object.name_any(),
         uid: object.uid().unwrap_or_default(),
@@ -65,12 +68,15 @@ pub fn service(object: &Service) -> ServiceView {
             .map(|port| ServicePortView {
                 name: port.name.unwrap_or_default(),
                 number: port.port,
+                node_port: port.node_port.and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0),
                 tcp: port.protocol.as_deref().unwrap_or(TCP) == TCP,
                 app_protocol: port.app_protocol,
             })
             .collect(),
         cluster_ips: ips(spec.cluster_ips.unwrap_or_default()),
-        external_ips: ips(spec.external_ips.unwrap_or_default().into_iter().chain(balanced).collect()),
+        external_ips: ips(spec.external_ips.unwrap_or_default()).into_iter().chain(balanced.iter().copied()).collect(),
+        balancer_ips: balanced,
+        local_traffic: spec.external_traffic_policy.as_deref() == Some("Local"),
         families: spec.ip_families.unwrap_or_default().iter().filter_map(|f| Family::parse(f)).collect(),
         labels: object.labels().clone(),
         owner_uid: owner(object.meta()).map(|owner| owner.uid.clone()),
@@ -84,14 +90,6 @@ pub fn namespace(object: &Namespace) -> NamespaceView {
         labels: object.labels().clone(),
         deleting: object.meta().deletion_timestamp.is_some(),
     }
-}
-
-/// A Node, reduced to the fields that trust and topology read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeView {
-    pub addresses: Vec<IpAddr>,
-    pub pod_cidrs: Vec<String>,
-    pub zone: Option<String>,
 }
 
 pub fn pod(object: &Pod) -> PodView {
@@ -110,18 +108,47 @@ pub fn pod(object: &Pod) -> PodView {
         node: spec.and_then(|s| s.node_name.clone()),
         host_network: spec.and_then(|s| s.host_network).unwrap_or_default(),
         ended: matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed")),
+        host_ports: spec.and_then(host_ports),
         weight: object.annotations().get(WEIGHT_ANNOTATION).cloned(),
         labels: Labels::new(object.labels()),
     }
 }
 
+/// The TCP ports of the Node that lead to the pod's containers, sidecars among them.
+fn host_ports(spec: &PodSpec) -> Option<Box<[HostPort]>> {
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let host_port = |port: &ContainerPort| {
+        let number = |number: i32| u16::try_from(number).ok().filter(|number| *number != 0);
+        let (container, host) = (number(port.container_port)?, number(port.host_port?)?);
+        let ip = port.host_ip.as_deref().filter(|ip| !ip.is_empty()).map(str::parse::<IpAddr>).transpose().ok()?;
+        let is_tcp = port.protocol.as_deref().unwrap_or(TCP) == TCP;
+        is_tcp.then_some(HostPort { container, host, ip: ip.filter(|ip| !ip.is_unspecified()) })
+    };
+    let found: Box<[HostPort]> = containers.flat_map(|c| c.ports.iter().flatten()).filter_map(host_port).collect();
+    (!found.is_empty()).then_some(found)
+}
+
 pub fn node(object: &Node) -> NodeView {
-    let addresses = object.status.as_ref().and_then(|s| s.addresses.as_ref()).into_iter().flatten();
+    let status = object.status.as_ref();
+    let addresses: Vec<(&str, IpAddr)> = status
+        .and_then(|status| status.addresses.as_ref())
+        .into_iter()
+        .flatten()
+        .filter_map(|address| Some((address.type_.as_str(), address.address.parse().ok()?)))
+        .collect();
+    let of = |type_: &str| addresses.iter().filter(|(of, _)| *of == type_).map(|(_, ip)| *ip).collect();
+    let ready = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let is_ready = ready.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let spec = object.spec.clone().unwrap_or_default();
     NodeView {
-        addresses: addresses.filter_map(|a| a.address.parse().ok()).collect(),
+        addresses: addresses.iter().map(|(_, ip)| *ip).collect(),
+        internal: of("InternalIP"),
+        external: of("ExternalIP"),
         pod_cidrs: spec.pod_cidrs.unwrap_or_default().into_iter().chain(spec.pod_cidr).collect(),
         zone: object.labels().get(ZONE_LABEL).cloned(),
+        left_out: object.meta().deletion_timestamp.is_some() || object.labels().contains_key(NOT_BALANCED_LABEL),
+        available: is_ready && spec.unschedulable != Some(true),
+        export_address: object.annotations().get(EXPORT_ADDRESS_ANNOTATION).cloned(),
     }
 }
 

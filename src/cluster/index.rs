@@ -9,7 +9,7 @@ use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 
 use super::groups::Groups;
-use crate::api::RegisteredService;
+use crate::api::{ExportAddress, RegisteredService};
 
 /// The order of RegisteredServices that share a name: the ones that wait for a finalizer are last, then by their age.
 type Turn = (bool, Timestamp, ServiceKey);
@@ -40,6 +40,8 @@ pub struct Index {
     /// By name.
     by_registry: BTreeMap<String, Groups<String, Turn>>,
     by_uid: BTreeMap<String, ServiceKey>,
+    /// Those whose exports have addresses of Nodes.
+    by_node_addresses: BTreeSet<ServiceKey>,
 }
 
 impl Index {
@@ -63,6 +65,9 @@ impl Index {
         let names = self.by_registry.entry(refers.registry.clone()).or_default();
         names.insert(refers.registry_name.clone(), refers.turn.clone());
         self.by_uid.insert(refers.uid.clone(), key.clone());
+        if object.spec.export.address == ExportAddress::Node {
+            self.by_node_addresses.insert(key.clone());
+        }
         self.known.insert(key.clone(), refers);
     }
 
@@ -78,6 +83,12 @@ impl Index {
             }
         }
         self.by_uid.remove(&refers.uid);
+        self.by_node_addresses.remove(key);
+    }
+
+    /// RegisteredServices whose exports have addresses of Nodes.
+    pub fn by_node_addresses(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.by_node_addresses.iter()
     }
 
     pub fn of_service(&self, service: &ServiceKey) -> impl Iterator<Item = &ServiceKey> {

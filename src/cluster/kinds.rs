@@ -15,7 +15,7 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::de::DeserializeOwned;
 use tracing::warn;
-use twinspan_core::model::{ObjectKey, ServiceKey};
+use twinspan_core::model::{NodeView, ObjectKey, ServiceKey};
 
 use super::convert;
 use super::networks::Range;
@@ -308,12 +308,26 @@ impl Watched for Node {
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        networks(view.networks.set_node(&key.name, Some(convert::node(&object)))).into_iter().collect()
+        node(view, &key.name, Some(convert::node(&object)))
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        networks(view.networks.set_node(&key.name, None)).into_iter().collect()
+        node(view, &key.name, None)
     }
+
+    fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.networks.node_vanished();
+        Self::remove(view, key)
+    }
+}
+
+fn node(view: &mut ClusterView, name: &str, node: Option<NodeView>) -> Vec<ClusterEvent> {
+    let before = view.networks.node(name).cloned();
+    let mut events: Vec<ClusterEvent> = networks(view.networks.set_node(name, node)).into_iter().collect();
+    if before.as_ref() != view.networks.node(name) {
+        events.push(ClusterEvent::Nodes);
+    }
+    events
 }
 
 impl Watched for ServiceCIDR {

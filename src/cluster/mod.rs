@@ -1,7 +1,8 @@
 //! The near side's door: the operator's requests to the Kubernetes API, except those for its Lease, go through here.
 //!
 //! - [`view`]: the in-memory picture of the cluster, with [`pods`] by address, [`services`] by owner, [`slices`] by
-//!   Service and owner, and the cluster's own [`networks`].
+//!   Service and owner, and the cluster's own [`networks`];
+//!   `outer`: the addresses outside the pods that lead to a namespace.
 //! - [`index`] and [`interest`]: the RegisteredServices that a change affects. [`groups`]: the form
 //!   of most indexes.
 //! - [`watch`]: keeps the view true; [`kinds`]: the effect of each kind on it.
@@ -29,6 +30,7 @@ pub mod index;
 pub mod interest;
 pub mod kinds;
 pub mod networks;
+mod outer;
 mod pace;
 pub mod pods;
 pub mod services;

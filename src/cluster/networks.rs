@@ -7,17 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use twinspan_core::model::Cidr;
+use twinspan_core::model::{Cidr, NodeView, Nodes};
 use twinspan_core::plan::trust;
-
-use super::convert::NodeView;
 
 /// First and last address of a network.
 pub type Range = (IpAddr, IpAddr);
 
 #[derive(Debug, Default)]
 pub struct Networks {
-    nodes: BTreeMap<String, Arc<NodeView>>,
+    nodes: Arc<Nodes>,
+    /// The number of Nodes that a list did not name any more.
+    vanished_nodes: u64,
     service_cidrs: BTreeMap<String, Vec<String>>,
     node_addresses: Counts<IpAddr>,
     pod_networks: Counts<Cidr>,
@@ -64,8 +64,21 @@ impl Networks {
         self.trust.clone()
     }
 
+    pub fn nodes(&self) -> &Arc<Nodes> {
+        &self.nodes
+    }
+
     pub fn node(&self, name: &str) -> Option<&Arc<NodeView>> {
         self.nodes.get(name)
+    }
+
+    /// A list does not name a Node any more: nobody saw how it went.
+    pub fn node_vanished(&mut self) {
+        self.vanished_nodes += 1;
+    }
+
+    pub fn vanished_nodes(&self) -> u64 {
+        self.vanished_nodes
     }
 
     pub fn node_names(&self) -> impl Iterator<Item = &String> {
@@ -76,16 +89,19 @@ impl Networks {
         self.service_cidrs.keys()
     }
 
-    /// `None` removes the Node. Returns the affected ranges.
+    /// `None` removes the Node. Returns the affected ranges: none where only its readiness changed.
     pub fn set_node(&mut self, name: &str, node: Option<NodeView>) -> Vec<Range> {
         if self.nodes.get(name).map(AsRef::as_ref) == node.as_ref() {
             return Vec::new();
         }
         let after = node.map(Arc::new);
         let before = match &after {
-            Some(node) => self.nodes.insert(name.to_owned(), node.clone()),
-            None => self.nodes.remove(name),
+            Some(node) => Arc::make_mut(&mut self.nodes).insert(name.to_owned(), node.clone()),
+            None => Arc::make_mut(&mut self.nodes).remove(name),
         };
+        if before.as_deref().zip(after.as_deref()).is_some_and(|(before, after)| has_same_networks(before, after)) {
+            return Vec::new();
+        }
         let mut affected = Vec::new();
         // A network that both have is added before it is removed, and so never missing.
         for node in after.iter() {
@@ -163,6 +179,10 @@ impl Networks {
     }
 }
 
+fn has_same_networks(a: &NodeView, b: &NodeView) -> bool {
+    (&a.addresses, &a.pod_cidrs, &a.zone) == (&b.addresses, &b.pod_cidrs, &b.zone)
+}
+
 fn networks(texts: &[String]) -> impl Iterator<Item = Cidr> {
     texts.iter().filter_map(|text| Cidr::parse(text))
 }
@@ -172,7 +192,8 @@ mod tests {
     use super::*;
 
     fn node(number: u32, pods: &str) -> NodeView {
-        NodeView { addresses: vec![IpAddr::from(number.to_be_bytes())], pod_cidrs: vec![pods.to_owned()], zone: None }
+        let addresses = vec![IpAddr::from(number.to_be_bytes())];
+        NodeView { addresses, pod_cidrs: vec![pods.to_owned()], ..NodeView::default() }
     }
 
     #[test]

@@ -26,6 +26,14 @@ impl Services {
         self.by_key.keys()
     }
 
+    pub fn of_namespace<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = (&'a ServiceKey, &'a Arc<ServiceView>)> {
+        let here = self.by_key.range(ServiceKey::new(namespace, "")..);
+        here.take_while(move |(key, _)| key.namespace == namespace)
+    }
+
     pub fn put(&mut self, key: ServiceKey, service: ServiceView) {
         self.remove(&key);
         if let Some(owner) = &service.owner_uid {

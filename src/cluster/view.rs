@@ -102,6 +102,8 @@ pub enum ClusterEvent {
     Addresses(Vec<IpAddr>),
     /// Addresses that the cluster itself uses changed: each range from its first to its last address.
     Networks(Vec<(IpAddr, IpAddr)>),
+    /// A Node was added or is gone, or exports choose among other addresses.
+    Nodes,
     /// The first complete list of a kind arrived.
     Synced(Kind),
     /// A kind fell silent, or was heard of again.
@@ -270,7 +272,9 @@ pub fn api_server_service() -> ServiceKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::convert::{self, NodeView};
+    use twinspan_core::model::NodeView;
+
+    use crate::cluster::convert;
 
     #[test]
     fn a_pod_may_end_unseen_while_pods_are_not_watched() {
@@ -306,7 +310,11 @@ mod tests {
     fn trusted_networks_follow_nodes_service_ranges_and_the_api_server() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let mut view = ClusterView::default();
-        let node = NodeView { addresses: vec![ip("192.0.2.1")], pod_cidrs: vec!["10.244.0.0/24".into()], zone: None };
+        let node = NodeView {
+            addresses: vec![ip("192.0.2.1")],
+            pod_cidrs: vec!["10.244.0.0/24".into()],
+            ..NodeView::default()
+        };
         let affected = view.networks.set_node("n", Some(node.clone()));
         assert_eq!(affected, [(ip("192.0.2.1"), ip("192.0.2.1")), (ip("10.244.0.0"), ip("10.244.0.255"))]);
         assert!(view.networks.set_node("n", Some(node)).is_empty(), "a heartbeat changes nothing");

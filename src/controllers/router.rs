@@ -128,6 +128,7 @@ impl Router {
                     self.enqueue_with_siblings(&view, index.of_range(*first, *last));
                 }
             }
+            ClusterEvent::Nodes => self.enqueue_with_siblings(&view, view.index.by_node_addresses()),
             ClusterEvent::Synced(_) | ClusterEvent::Heard => {
                 drop(view);
                 self.reconcile_everything();

@@ -96,6 +96,9 @@ fn explain(instance: &InstanceOutcome, name: String, context: Context<'_>) -> Ex
                 "another cluster's Twinspan registered it as {key}; Twinspan adds no second record, which would double its traffic"
             ),
         ),
+        Outcome::ReachedAt { address } => {
+            says("ReachedAt", &format!("clients call it at {address}; see spec.export.address"))
+        }
         Outcome::ExportDelayed { until } => {
             says("Waiting", &format!("its own record left while it is ready; it is exported again at {until:.0}"))
         }
@@ -182,6 +185,10 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::NoSuchPod => "it lies in a pod range, and no pod has it: its record was left behind",
         Reason::DeniedCIDR => "spec.importPolicy.denyCIDRs of the ServiceRegistry refuses it",
         Reason::NotInAllowCIDRs => "spec.importPolicy.allowCIDRs of the ServiceRegistry does not name it",
+        Reason::NoAddress => {
+            "spec.export.address asks for an address that it does not have: its Node has none of that type and family, or the load \
+             balancer no IP in the Service's status (names are not resolved)"
+        }
         Reason::FamilyNotServed => "the Service does not serve its IP family; see spec.ipFamilyPolicy of the Service",
         Reason::NotSelected => "its tags do not match spec.import.tagSelector",
         Reason::OtherCluster => "another cluster's Twinspan exported it; spec.import.otherClusters All imports it",

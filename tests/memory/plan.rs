@@ -10,9 +10,9 @@ use jiff::SignedDuration;
 use twinspan_core::Timestamp;
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::{
-    AddressType, Family, IMPORTED_FROM_ANNOTATION, Instance, InstanceAddr, LeaseId, MANAGED_BY, OWNER_TAG, Owner,
-    RawRecord, Records, RegistryName, Selector, ServiceKey, ServicePortView, ServiceView, Slice, SliceEndpoint,
-    SlicePort, TCP, Tags, TrafficDistribution,
+    AddressType, ExportAddress, Family, IMPORTED_FROM_ANNOTATION, Instance, InstanceAddr, LeaseId, MANAGED_BY,
+    OWNER_TAG, Owner, RawRecord, Records, RegistryName, Selector, ServiceKey, ServicePortView, ServiceView, Slice,
+    SliceEndpoint, SlicePort, TCP, Tags, TrafficDistribution,
 };
 use twinspan_core::plan::departure::OnExpiry;
 use twinspan_core::plan::departure::guard::Limits;
@@ -73,7 +73,7 @@ fn tags() -> Tags {
 }
 
 fn port() -> ServicePortView {
-    ServicePortView { name: "rpc".into(), number: PORT.into(), tcp: true, app_protocol: None }
+    ServicePortView { name: "rpc".into(), number: PORT.into(), node_port: None, tcp: true, app_protocol: None }
 }
 
 fn goal(exports: bool) -> Goal {
@@ -85,6 +85,7 @@ fn goal(exports: bool) -> Goal {
         imports: !exports,
         ports: vec![AcceptedPort { port: port(), scheme: String::new() }],
         families: vec![Family::V4],
+        address: ExportAddress::Pod,
         weight: 10,
         tags: tags().into_iter().collect(),
         tags_from_labels: Vec::new(),
@@ -154,6 +155,8 @@ fn facts(exports: bool, records: usize, endpoints: usize) -> Facts {
         ports: vec![port()],
         cluster_ips: Vec::new(),
         external_ips: Vec::new(),
+        balancer_ips: Vec::new(),
+        local_traffic: false,
         families: vec![Family::V4],
         labels: BTreeMap::new(),
         owner_uid: None,

@@ -28,6 +28,10 @@ pub enum Outcome {
     TakenByOtherCluster {
         key: RecordKey,
     },
+    /// Clients call it at another address, whose record has an outcome of its own.
+    ReachedAt {
+        address: InstanceAddr,
+    },
     /// Its own server deregistered; the instance is exported again at that time.
     ExportDelayed {
         until: Timestamp,
@@ -97,7 +101,10 @@ pub enum Outcome {
 impl Outcome {
     /// Whether both sides have the instance once the plan is applied.
     pub fn is_shared(&self) -> bool {
-        self.is_exported() || self.is_registered() || (self.is_imported() && *self != Self::EndpointWithoutRecord)
+        self.is_exported()
+            || self.is_registered()
+            || matches!(self, Self::ReachedAt { .. })
+            || (self.is_imported() && *self != Self::EndpointWithoutRecord)
     }
 
     /// Whether an own record stands for the instance once the plan is applied.
@@ -118,6 +125,7 @@ impl Outcome {
                 | Self::ToBeExported
                 | Self::SelfRegistered { .. }
                 | Self::TakenByOtherCluster { .. }
+                | Self::ReachedAt { .. }
                 | Self::ExportDelayed { .. }
                 | Self::ExportNotRequested
                 | Self::ExportUnavailable

@@ -20,9 +20,31 @@ pub struct PodView {
     pub host_network: bool,
     /// The pod has ended: another pod may have its addresses by now.
     pub ended: bool,
+    /// TCP ports of its Node that lead to ports of the pod. Few pods have any.
+    pub host_ports: Option<Box<[HostPort]>>,
     /// [`WEIGHT_ANNOTATION`], as written.
     pub weight: Option<String>,
     pub labels: Labels,
+}
+
+/// A TCP port of a container that the Node has too (`hostPort`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    pub container: u16,
+    pub host: u16,
+    /// The only address of the Node that has it; `None` stands for all of them.
+    pub ip: Option<IpAddr>,
+}
+
+impl PodView {
+    /// The port of the Node at an address that leads to a port of this pod alone.
+    pub fn port_of_node(&self, container: u16, at: IpAddr) -> Option<u16> {
+        if self.host_network {
+            return Some(container);
+        }
+        let leads = |port: &&HostPort| port.container == container && port.ip.is_none_or(|ip| ip == at);
+        self.host_ports.iter().flatten().find(leads).map(|port| port.host)
+    }
 }
 
 /// Labels in one allocation: there are many pods, and the labels of few are ever read.

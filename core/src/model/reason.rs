@@ -58,6 +58,8 @@ reasons! {
     NoSuchPod,
     DeniedCIDR,
     NotInAllowCIDRs,
+    /// Neither a Node nor a load balancer has an address for it of the kind that is exported.
+    NoAddress,
     /// The Service does not serve the address's IP family.
     FamilyNotServed,
     // The record is sound, but the RegisteredService does not select it.

@@ -21,6 +21,10 @@ pub struct ServiceView {
     pub cluster_ips: Vec<IpAddr>,
     /// `externalIPs`, and the addresses of its load balancer.
     pub external_ips: Vec<IpAddr>,
+    /// The addresses of its load balancer alone, which only the cluster's own controllers write.
+    pub balancer_ips: Vec<IpAddr>,
+    /// Whether a Node leads to its own endpoints only (`externalTrafficPolicy: Local`).
+    pub local_traffic: bool,
     /// The first is the primary one.
     pub families: Vec<Family>,
     pub labels: BTreeMap<String, String>,
@@ -35,6 +39,8 @@ pub struct ServicePortView {
     /// Empty for the only port of a Service that does not name it.
     pub name: String,
     pub number: i32,
+    /// The port that every Node has for it.
+    pub node_port: Option<u16>,
     pub tcp: bool,
     pub app_protocol: Option<String>,
 }

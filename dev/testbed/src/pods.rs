@@ -7,7 +7,7 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The Node of every pod of the bed. A story may create it first, in its own way.
 pub const NODE: &str = "bed-node";
@@ -32,11 +32,23 @@ impl Pods {
         Ok(Self { api: Api::namespaced(client.clone(), namespace) })
     }
 
-    /// A running pod on the node, with its addresses, not ready yet.
+    /// A running pod on the node of the bed, with its addresses, not ready yet.
     pub async fn run(&self, name: &str, labels: &BTreeMap<String, String>, ips: &[IpAddr]) -> Result<()> {
+        self.run_on(NODE, name, labels, ips, json!([])).await
+    }
+
+    /// The same on another node, with the ports of its container.
+    pub async fn run_on(
+        &self,
+        node: &str,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+        ips: &[IpAddr],
+        ports: Value,
+    ) -> Result<()> {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": name, "labels": labels},
-            "spec": {"nodeName": NODE, "containers": [{"name": "main", "image": "none"}]},
+            "spec": {"nodeName": node, "containers": [{"name": "main", "image": "none", "ports": ports}]},
         }))?;
         self.api.create(&PostParams::default(), &pod).await?;
         let ips: Vec<_> = ips.iter().map(|ip| json!({"ip": ip})).collect();
@@ -48,7 +60,7 @@ impl Pods {
         self.status(name, json!({"conditions": [{"type": "Ready", "status": status}]})).await
     }
 
-    async fn status(&self, name: &str, status: serde_json::Value) -> Result<()> {
+    async fn status(&self, name: &str, status: Value) -> Result<()> {
         self.api.patch_status(name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await?;
         Ok(())
     }

@@ -19,7 +19,7 @@ use super::crowd::is_crowded_out;
 pub use super::observed::Observed;
 use super::places::{Claim, Claims, have_one_keyspace, read_former, registry_facts};
 use super::{Checkpoint, Checkpoints};
-use crate::api::RegisteredService;
+use crate::api::{ExportAddress, RegisteredService};
 use crate::cluster::view::{ClusterView, Kind};
 use crate::controllers::views::Views;
 use crate::registry::RegistryError;
@@ -109,7 +109,11 @@ fn checkpoint(last: Option<Checkpoint>, exists: bool, uid: &str) -> Checkpoint {
 fn ready_in_namespace(view: &ClusterView, key: &ServiceKey) -> BTreeSet<IpAddr> {
     let slices = view.slices.of_namespace(&key.namespace);
     let others: Vec<_> = slices.filter(|slice| !slice.is_ours()).cloned().collect();
-    ready_addresses(&others, true)
+    let mut ready = ready_addresses(&others, true);
+    if !ready.is_empty() {
+        ready.extend(view.outer_addresses(&key.namespace));
+    }
+    ready
 }
 
 /// Slices of ours that tell of a RegisteredService and that no RegisteredService owns.
@@ -154,17 +158,20 @@ fn cluster_facts(
     now: Timestamp,
 ) -> ClusterFacts {
     let silent = view.silent(now);
+    let by_nodes = object.is_some_and(|object| object.spec.export.address == ExportAddress::Node);
     let owned = view.slices.of_owner(uid).into_iter().filter(|slice| slice.is_ours());
     let mut facts = ClusterFacts {
         silent: Silent {
             specs: silent.contains(&Kind::RegisteredService),
             endpoints: silent.contains(&Kind::EndpointSlice) || silent.contains(&Kind::Pod),
+            nodes: by_nodes && silent.contains(&Kind::Node),
             services: silent.contains(&Kind::Service),
         },
         our_slices: owned.chain(strays.slices).collect(),
         strays_until: strays.until,
         created_services: view.services.of_owner(&key.namespace, uid),
         trust: view.networks.trust(),
+        nodes: view.networks.nodes().clone(),
         ..ClusterFacts::default()
     };
     if let Some(service) = object.map(RegisteredService::service_key) {
@@ -177,6 +184,9 @@ fn cluster_facts(
         }
         facts.others_slices = view.slices.of_service(&service).into_iter().filter(|slice| !slice.is_ours()).collect();
         facts.relists = view.listings(&service);
+        if by_nodes {
+            facts.relists += view.networks.vanished_nodes();
+        }
     }
     facts
 }
@@ -252,11 +262,6 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
     facts.cluster.service_ips = ips.iter().filter(leads_to_service).copied().collect();
     for ip in ips {
         let pods: Vec<_> = view.pods.at(ip).cloned().collect();
-        for node in pods.iter().filter_map(|pod| pod.node.as_ref()) {
-            if let Some(zone) = view.networks.node(node).and_then(|node| node.zone.clone()) {
-                facts.cluster.zones.insert(node.clone(), zone);
-            }
-        }
         if !pods.is_empty() {
             facts.cluster.pods.insert(ip, pods);
         }
@@ -264,4 +269,8 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
             facts.cluster.unseen.insert(ip);
         }
     }
+    let behind = checkpoint.planned.behind.iter();
+    let led_to_unseen = behind.filter(|(_, ips)| !ips.is_disjoint(&facts.cluster.unseen)).map(|(addr, _)| addr.ip());
+    let led_to_unseen: Vec<IpAddr> = led_to_unseen.collect();
+    facts.cluster.unseen.extend(led_to_unseen);
 }

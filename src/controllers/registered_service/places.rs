@@ -133,6 +133,7 @@ fn vanished(views: &Views, view: &ClusterView, claims: &Claims, observed: &Obser
         ours.flat_map(|record| record.endpoint_addresses().next()).collect()
     };
     found.ready = ready_in(view.slices.of_namespace(&key.namespace), &owned);
+    found.ready.extend(view.led_to_ready(&key.namespace, &owned));
     found.ready.extend(owned.iter().filter(|addr| view.end_is_unseen(addr.ip())));
     if kept.is_some() {
         return Some(Vanished { hold: kept, ..found });

@@ -11,7 +11,7 @@ use twinspan_core::codec::Format;
 use twinspan_core::model::{Family, NewService, RegistryName, Selector, ServiceKey, ServicePortView, ServiceView};
 use twinspan_core::plan::departure::guard::Limits;
 use twinspan_core::plan::service::{
-    Accepted, AcceptedPort, FormerGoals, Goal, Place, Reduced, RegistryFacts, ready_addresses,
+    Accepted, AcceptedPort, FormerGoals, Goal, Place, Reduced, RegistryFacts, ips_of, outer_addresses, ready_addresses,
 };
 use twinspan_core::plan::trust;
 
@@ -20,8 +20,8 @@ use super::import_service;
 use super::observe::Observed;
 use crate::api::conditions::Reason;
 use crate::api::{
-    AllowedUse, CreateService, Export, Import, ImportInto, IpFamilyPolicy, OnExpiry, Policy, RegisteredService,
-    ServiceRegistry,
+    AllowedUse, CreateService, Export, ExportAddress, Import, ImportInto, IpFamilyPolicy, OnExpiry, Policy,
+    RegisteredService, ServiceRegistry,
 };
 
 /// The goal, and the reason for it.
@@ -125,7 +125,9 @@ fn reduced(observed: &Observed, registry: Option<&ServiceRegistry>) -> Reduced {
         limits: Limits::from(&guard),
         policy: policy.map(|registry| trust::Policy::from(&registry.spec.import_policy)).unwrap_or_default(),
         ready: if object.is_some() {
-            ready_addresses(&cluster.others_slices, selector)
+            let mut ready = ready_addresses(&cluster.others_slices, selector);
+            ready.extend(outer_addresses(&observed.facts));
+            ready
         } else {
             observed.ready_in_namespace.clone()
         },
@@ -238,6 +240,7 @@ fn accept_in(observed: &Observed, registry: &ServiceRegistry, name: RegistryName
         imports: spec.direction.imports(),
         ports: Vec::new(),
         families: Vec::new(),
+        address: spec.export.choice(),
         weight: spec.export.weight.into(),
         tags: spec.export.tags.clone(),
         tags_from_labels: spec.export.tags_from_pod_labels.iter().map(|t| (t.label.clone(), t.tag.clone())).collect(),
@@ -277,6 +280,7 @@ fn accept_service(
             let schemes = accepted.import.schemes.iter().cloned();
             accepted.ports =
                 found.into_iter().zip(schemes).map(|(port, scheme)| AcceptedPort { port, scheme }).collect();
+            node_port(observed, object, &accepted)?;
             import_service::accept(observed, accepted).or_else(|(reason, message)| reject(reason, message))
         }
         _ if wanted.is_some() => {
@@ -289,6 +293,28 @@ fn accept_service(
             consequence: Consequence::WithdrawGuarded(accepted.limits),
         }),
     }
+}
+
+/// Rejects addresses of Nodes where no port of a Node leads to the Service.
+fn node_port(observed: &Observed, object: &RegisteredService, accepted: &Accepted) -> Check<()> {
+    if object.spec.export.address != ExportAddress::Node || !accepted.exports {
+        return Ok(());
+    }
+    let cluster = &observed.facts.cluster;
+    let has_host_port = || {
+        let ips = ips_of(&cluster.others_slices);
+        let mut pods = ips.iter().filter_map(|ip| cluster.pods.get(ip)).flatten();
+        pods.any(|pod| pod.host_network || pod.host_ports.is_some())
+    };
+    if accepted.ports.iter().any(|accepted| accepted.port.node_port.is_some()) || has_host_port() {
+        return Ok(());
+    }
+    let message = format!(
+        "spec.export.address is Node, and no port of a Node leads to Service {}; make it a Service of type NodePort or \
+         LoadBalancer, give its containers a hostPort, or export Pod",
+        accepted.service
+    );
+    reject(Reason::NoNodePort, message)
 }
 
 /// The Service to create if it is missing; `None` with `create: Never`.
@@ -309,6 +335,7 @@ fn follow_created(mut accepted: Accepted, found: &ServiceView, wanted: NewServic
     let port = |(name, number): &(String, i32)| ServicePortView {
         name: name.clone(),
         number: *number,
+        node_port: None,
         tcp: true,
         app_protocol: None,
     };

@@ -32,6 +32,7 @@ fn service(ports: &[(&str, bool)]) -> ServiceView {
     let port = |(name, tcp): &(&str, bool)| ServicePortView {
         name: (*name).to_owned(),
         number: 80,
+        node_port: None,
         tcp: *tcp,
         app_protocol: None,
     };
@@ -45,6 +46,8 @@ fn service(ports: &[(&str, bool)]) -> ServiceView {
         ports: ports.iter().map(port).collect(),
         cluster_ips: Vec::new(),
         external_ips: Vec::new(),
+        balancer_ips: Vec::new(),
+        local_traffic: false,
         families: vec![Family::V6, Family::V4],
         labels: BTreeMap::new(),
         owner_uid: None,

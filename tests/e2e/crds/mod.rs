@@ -132,6 +132,8 @@ async fn registered_services(suite: Arc<Suite>) -> Result<()> {
             json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "otherClusters": "All", "zoneTag": "zone", "onExpiry": "Heal",
             "keepLostSeconds": 60, "into": "Apart", "serviceName": "vms"}}),
         ),
+        service(json!({"export": {"address": "Node", "nodeAddressType": "ExternalIP", "nodes": 100}})),
+        service(json!({"export": {"address": "LoadBalancer"}})),
         service(json!({"deletionGuard": {"minInstances": 1, "maxDeletePercent": 100, "holdSeconds": 0}})),
     ];
     let refused = vec![
@@ -157,7 +159,7 @@ async fn defaults(desk: &Desk) -> Result<()> {
         "service": {"create": "Never"},
         "direction": "Both",
         "policy": "Sync",
-        "export": {"weight": 10, "ipFamilyPolicy": "Primary"},
+        "export": {"weight": 10, "ipFamilyPolicy": "Primary", "address": "Pod", "nodeAddressType": "InternalIP", "nodes": 3},
         "import": {"tagSelector": {}, "otherClusters": "Ignore", "zoneTag": "", "onExpiry": "Probe", "into": "Beside",
             "keepLostSeconds": 86400},
         "deletionGuard": {"minInstances": 10, "maxDeletePercent": 50, "holdSeconds": 300},

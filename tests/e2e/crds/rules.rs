@@ -129,6 +129,8 @@ fn service_cases() -> Vec<Case> {
         case("spec.service", "self.create == 'Never'", ports("Headless", json!([]))),
         case("spec.service", "self.create == 'Never'", ports("ClusterIP", json!([{"name": "rpc"}]))),
         case("spec.export", "self.tags", service(json!({"export": {"tags": {"twinspan.dev/owner": "me"}}}))),
+        case("spec.export", "self.address", service(json!({"export": {"nodes": 2}}))),
+        case("spec.export", "self.address", service(json!({"export": {"nodeAddressType": "ExternalIP"}}))),
         case(
             "spec.export.tagsFromPodLabels[*]",
             "self.tag",

@@ -5,9 +5,10 @@ pub mod audit;
 mod bad_input;
 mod crowd;
 mod large_values;
+mod published;
 pub mod rbac;
 mod trust;
 
 use crate::harness::stories;
 
-stories![modules: bad_input, crowd, large_values, rbac, trust];
+stories![modules: bad_input, crowd, large_values, published, rbac, trust];

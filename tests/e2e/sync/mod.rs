@@ -1,5 +1,6 @@
 //! Synchronisation without failures: endpoints appear in the registry, records appear in the cluster.
 
+pub mod addresses;
 mod apart;
 mod cluster_side;
 mod conformance;
@@ -14,4 +15,4 @@ mod sharing;
 
 use crate::harness::stories;
 
-stories![modules: apart, cluster_side, conformance, export, formats, grpc_proxy, import, packing, readers, self_registration, sharing];
+stories![modules: addresses, apart, cluster_side, conformance, export, formats, grpc_proxy, import, packing, readers, self_registration, sharing];

@@ -23,6 +23,8 @@ pub struct Input<'a> {
     /// The instances that should be in the registry: ready endpoints at the chosen ports, in slices that Twinspan does
     /// not manage. No two have one key.
     pub instances: &'a [Instance],
+    /// Other addresses at which the server of an instance registered itself.
+    pub aliases: &'a BTreeMap<InstanceAddr, (IpAddr, u16)>,
     /// Own records at these addresses stay as they are, although no instance asks for them. `None` where the instances
     /// are known.
     pub stays: Option<&'a BTreeSet<IpAddr>>,

@@ -32,7 +32,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
 /// The plan, if the writers of the records are known already.
 pub fn plan_of<'a>(input: &Input<'a>, writers: &Writers<'a>) -> Plan {
     let mut plan = Plan::default();
-    let registered = Registered::by_others(writers);
+    let registered = Registered::by_others(writers, input.aliases);
     let desired = desired::desired(input, writers, &registered, &mut plan);
 
     let of_siblings = of_siblings(writers);

@@ -14,18 +14,22 @@ use crate::model::{InstanceAddr, Record};
 #[derive(Debug)]
 pub(super) struct Registered<'b, 'a> {
     writers: &'b Writers<'a>,
+    /// Other addresses of instances.
+    aliases: &'b BTreeMap<InstanceAddr, (IpAddr, u16)>,
     /// Read at the first question: nobody asks where there is neither an instance nor an own record to end.
     by_address: OnceCell<BTreeMap<(IpAddr, u16), &'a Record>>,
 }
 
 impl<'b, 'a> Registered<'b, 'a> {
-    pub fn by_others(writers: &'b Writers<'a>) -> Self {
-        Self { writers, by_address: OnceCell::new() }
+    pub fn by_others(writers: &'b Writers<'a>, aliases: &'b BTreeMap<InstanceAddr, (IpAddr, u16)>) -> Self {
+        Self { writers, aliases, by_address: OnceCell::new() }
     }
 
-    /// The first record that a client would call at an address.
+    /// The first record that a client would call at an address, or at another one of the same server.
     pub fn at(&self, addr: InstanceAddr) -> Option<&'a Record> {
-        self.by_address.get_or_init(|| self.read()).get(&(addr.ip(), addr.port())).copied()
+        let by_address = self.by_address.get_or_init(|| self.read());
+        let found = by_address.get(&(addr.ip(), addr.port()));
+        found.or_else(|| by_address.get(self.aliases.get(&addr)?)).copied()
     }
 
     fn read(&self) -> BTreeMap<(IpAddr, u16), &'a Record> {

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 
 use super::Facts;
 use super::endpoints::{EndpointState, classify};
-use crate::model::{Family, InstanceAddr, NewService, PortSet, RegistryName, ServiceKey, ServicePortView};
+use crate::model::{
+    ExportAddress, Family, InstanceAddr, NewService, PortSet, RegistryName, ServiceKey, ServicePortView,
+};
 use crate::plan::departure::guard::Limits;
 use crate::plan::{import, trust};
 
@@ -47,6 +49,8 @@ pub struct Accepted {
     /// The chosen ports of the Service, with the scheme of each; none while the Service does not exist.
     pub ports: Vec<AcceptedPort>,
     pub families: Vec<Family>,
+    /// The addresses that clients get.
+    pub address: ExportAddress,
     pub weight: i64,
     pub tags: BTreeMap<String, String>,
     /// Labels of a pod and the tags that they become.
@@ -66,7 +70,8 @@ pub struct Reduced {
     pub import: import::Options,
     pub limits: Limits,
     pub policy: trust::Policy,
-    /// Own records at these addresses stay, at whatever port: see [`super::ready_addresses`].
+    /// Own records at these addresses stay, at whatever port: see [`super::ready_addresses`] and
+    /// [`super::outer_addresses`].
     pub ready: BTreeSet<IpAddr>,
 }
 
@@ -91,7 +96,8 @@ impl Accepted {
         classify(&facts.cluster.others_slices, &ports, &self.families, selector)
     }
 
-    /// Endpoints of the cluster that may be exported, with the ports that they serve.
+    /// Endpoints of the cluster that may be exported, with the ports that they serve. Clients may get other addresses:
+    /// see [`super::reach`].
     pub fn ready(&self, facts: &Facts) -> BTreeMap<InstanceAddr, PortSet> {
         let ready = |(addr, state)| match state {
             EndpointState::Ready(ports) => Some((addr, ports)),

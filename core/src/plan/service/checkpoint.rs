@@ -4,11 +4,12 @@
 //! that safety depends on: deadlines are also on slices, holds in status, owners in records. A process that does not
 //! lead hands on evidence only, and a leadership judges anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use crate::Timestamp;
-use crate::model::RegistryName;
+use crate::model::{InstanceAddr, RegistryName};
 use crate::plan::departure::held::HeldDeletions;
 use crate::plan::export::ExportState;
 use crate::plan::import::ImportState;
@@ -43,6 +44,8 @@ pub struct Checkpoint {
     pub former: BTreeMap<Place, ExportState>,
     /// The leadership that judged them, which may happen while the current place cannot be planned.
     pub former_term: Option<Term>,
+    /// The endpoints behind each exported address that is not their own.
+    pub behind: BTreeMap<InstanceAddr, BTreeSet<IpAddr>>,
     /// Groups of slices that the API server refuses.
     pub refused: Refusals,
     /// Deletions that wait for the guard; an approval names them.

@@ -12,7 +12,9 @@ use jiff::SignedDuration;
 use super::checkpoint::{Checkpoint, Place, Term};
 use crate::Timestamp;
 use crate::codec::Layout;
-use crate::model::{InstanceAddr, Owner, PodView, Records, RegistryName, Revision, ServiceKey, ServiceView, Slice};
+use crate::model::{
+    InstanceAddr, Nodes, Owner, PodView, Records, RegistryName, Revision, ServiceKey, ServiceView, Slice,
+};
 use crate::plan::departure::held::{HeldDeletions, Hold};
 use crate::plan::departure::{Departures, Probe};
 use crate::plan::export::Proof;
@@ -51,7 +53,8 @@ pub struct ClusterFacts {
     pub others_slices: Vec<Arc<Slice>>,
     /// The same of the Service of the imports, where it is another one.
     pub others_import_slices: Vec<Arc<Slice>>,
-    /// The number of lists, rather than events, that changed the Service and its slices.
+    /// The number of lists, rather than events, that changed the Service and its slices, and the Nodes where their
+    /// addresses are exported.
     pub relists: u64,
     /// Slices that this RegisteredService owns, whatever Service they name.
     pub our_slices: Vec<Arc<Slice>>,
@@ -65,12 +68,12 @@ pub struct ClusterFacts {
     pub service_ips: BTreeSet<IpAddr>,
     /// Pods that have one of the addresses in question.
     pub pods: BTreeMap<IpAddr, Vec<Arc<PodView>>>,
-    /// Addresses that no slice of another manager holds and whose pods ended without an event that showed it.
+    /// Addresses that no slice of another manager holds and whose pods ended without an event that showed it, and those
+    /// that led to such a pod.
     pub unseen: BTreeSet<IpAddr>,
     /// The kinds that were not heard of for long.
     pub silent: Silent,
-    /// The zones of the Nodes that those pods run on.
-    pub zones: BTreeMap<String, String>,
+    pub nodes: Arc<Nodes>,
 }
 
 /// The kinds that were not heard of for long: nothing is deleted because of them.
@@ -80,13 +83,15 @@ pub struct Silent {
     pub specs: bool,
     /// EndpointSlices or Pods, on which the end of an export rests.
     pub endpoints: bool,
+    /// Nodes, where their addresses are exported.
+    pub nodes: bool,
     /// Services, on which the end of an import rests.
     pub services: bool,
 }
 
 impl Silent {
     pub fn exports(self) -> bool {
-        self.specs || self.endpoints
+        self.specs || self.endpoints || self.nodes
     }
 
     pub fn imports(self) -> bool {
@@ -285,6 +290,7 @@ impl Facts {
         let vanished = self.former.iter().filter_map(|registry| registry.vanished.as_ref());
         ips.extend(vanished.flat_map(|vanished| &vanished.ready).map(|addr| addr.ip()));
         ips.extend(checkpoint.import.departing.keys().map(|addr| addr.ip()));
+        ips.extend(checkpoint.behind.values().flatten());
         ips
     }
 }
@@ -309,6 +315,7 @@ mod tests {
             ips: vec![IP.into()],
             node: None,
             host_network,
+            host_ports: None,
             ended: false,
             weight: None,
             labels: Labels::default(),

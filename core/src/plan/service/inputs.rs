@@ -17,6 +17,9 @@ use crate::plan::import::{ImportState, Imported, Present};
 use crate::plan::trust::{self, Trust};
 use crate::plan::{export, import, slices};
 
+/// No instance registered itself under another address.
+pub const NONE: &BTreeMap<InstanceAddr, (IpAddr, u16)> = &BTreeMap::new();
+
 /// The values that both directions and the slices share.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass<'a> {
@@ -34,6 +37,8 @@ pub struct ExportGoal<'a> {
     /// `None` withdraws every record.
     pub name: Option<&'a RegistryName>,
     pub instances: &'a [Instance],
+    /// See [`export::Input::aliases`].
+    pub aliases: &'a BTreeMap<InstanceAddr, (IpAddr, u16)>,
     /// See [`export::Input::stays`].
     pub stays: Option<&'a BTreeSet<IpAddr>>,
     /// Whether the import decides about healed records under the name.
@@ -61,6 +66,7 @@ impl<'a> ExportGoal<'a> {
         Self {
             name: registry.registry_name.as_ref(),
             instances: &[],
+            aliases: NONE,
             stays: Some(&reduced.ready),
             imports: true,
             proof,
@@ -103,6 +109,7 @@ impl Pass<'_> {
             owner: &registry.owner,
             name: goal.name,
             instances: goal.instances,
+            aliases: goal.aliases,
             stays: goal.stays,
             records: &registry.snapshot.records,
             under_other_names: &registry.snapshot.under_other_names,
@@ -243,7 +250,7 @@ impl Pass<'_> {
         let info = |(addr, imported): (&InstanceAddr, &Imported)| {
             let pod = self.facts.pod_with_address(addr.ip());
             let node = pod.and_then(|pod| pod.node.clone());
-            let zone = imported.zone.clone().or_else(|| self.facts.cluster.zones.get(node.as_ref()?).cloned());
+            let zone = imported.zone.clone().or_else(|| self.facts.cluster.nodes.get(node.as_ref()?)?.zone.clone());
             let target = |pod: &Arc<PodView>| TargetPod {
                 namespace: pod.namespace.clone(),
                 name: pod.name.clone(),

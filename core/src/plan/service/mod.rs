@@ -3,6 +3,7 @@
 //! - [`facts`]: the state of both sides as values; [`accepted`]: the goal and the settings in force; [`checkpoint`]:
 //!   the values that the last pass handed on; [`siblings`]: other RegisteredServices that share a name or a Service.
 //! - [`endpoints`]: the endpoints that may be exported; [`instances`]: their form in the registry.
+//! - [`reach`]: the addresses that clients get for them.
 //! - [`inputs`]: the inputs of the planners of each direction.
 //! - [`moves`]: the places that a RegisteredService referred to before.
 //! - [`silence`]: deletions that rest on a kind that was not heard of.
@@ -23,6 +24,7 @@ mod moves;
 mod outcomes;
 #[cfg(test)]
 mod properties;
+mod reach;
 mod reduced;
 mod revoked;
 mod shared;
@@ -31,6 +33,7 @@ mod silence;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -58,6 +61,7 @@ pub use facts::{
 };
 pub use moves::FormerGoals;
 pub use outcomes::{Counts, Outcomes, Progress, Written};
+pub use reach::{Reach, outer_addresses};
 pub use revoked::Revoked;
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
@@ -83,6 +87,8 @@ pub struct Plan {
     pub outcomes: Outcomes,
     /// An annotation of a pod that cannot be read, for the `Exported` condition.
     pub note: Option<String>,
+    /// The endpoints behind each exported address that is not their own.
+    pub behind: BTreeMap<InstanceAddr, BTreeSet<IpAddr>>,
     pub requeue_at: Option<Timestamp>,
     /// The states of the exports in former places, for the next pass.
     pub former: BTreeMap<Place, ExportState>,
@@ -189,6 +195,7 @@ impl Plan {
             checkpoint.source = directions.source.clone().or(source).unwrap_or_default();
             checkpoint.import = directions.import.state.clone();
             checkpoint.export = directions.export.state.clone();
+            checkpoint.behind.clone_from(&self.behind);
             checkpoint.held = directions.held();
             checkpoint.held_hash = directions.hash();
             if !facts.holds.approved.is_empty() {
@@ -267,19 +274,20 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
         EndpointState::Withheld(_) => None,
     });
     let ready: BTreeMap<InstanceAddr, PortSet> = ready.collect();
-    let (instances, note) = if accepted.exports {
-        instances::instances(facts, accepted, registry.layout.format(), &ready)
-    } else {
-        Default::default()
-    };
+    let others_ready = !accepted.is_apart() && !ready.is_empty();
+    let reach = if accepted.exports { accepted.reach_of(facts, ready) } else { Reach::default() };
+    let (instances, note) = instances::instances(facts, accepted, registry.layout.format(), &reach);
     plan.note = note;
+    plan.behind = reach.ips_behind();
     let writers = Writers::of(&registry.snapshot.records, &registry.owner);
+    let aliases = reach::registered_at_nodes(facts, &reach, &writers);
     let export = pass.export_of(
         registry,
         &writers,
         ExportGoal {
             name: Some(&accepted.name),
             instances: &instances,
+            aliases: &aliases,
             stays: None,
             imports: accepted.imports,
             // The spec itself proves that the export is no longer wanted.
@@ -291,7 +299,6 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     );
     let import = if accepted.imports {
         let (present, source) = (inputs::present(facts, accepted), accepted.source(&registry.name));
-        let others_ready = !accepted.is_apart() && !ready.is_empty();
         pass.import(registry, &ImportGoal::of(accepted, &present, source), others_ready, import::plan)
     } else {
         import::Plan::default()
@@ -308,7 +315,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     plan.records.push((registry.name.clone(), merged(&export, &import)));
     plan.add(plan_former(pass, former, Some(NewPlace { registry, accepted })));
     plan.requeue_at = earlier(plan.requeue_at, plan.slices.requeue_at);
-    plan.outcomes = Outcomes::synced(&writers, accepted, endpoints, &export, &import);
+    plan.outcomes = Outcomes::synced(&writers, accepted, endpoints, &reach, &export, &import);
     plan.outcomes.leave_out(&plan.slices.left_out);
     let directions = Directions { export, import, source: None };
     let approval = &facts.holds.approval;
@@ -365,6 +372,7 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> P
             ExportGoal {
                 name: registry.registry_name.as_ref().filter(|_| guarded.is_some()),
                 instances: &[],
+                aliases: inputs::NONE,
                 stays: None,
                 imports: true,
                 proof: if guarded.is_some() { pass.facts.proof(pass.checkpoint) } else { Proof::SpecChange },

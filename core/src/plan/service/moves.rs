@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::accepted::{Accepted, Goal};
 use super::checkpoint::Place;
 use super::facts::RegistryFacts;
-use super::inputs::{ExportGoal, Pass};
+use super::inputs::{ExportGoal, NONE, Pass};
 use crate::Timestamp;
 use crate::model::{Instance, InstanceAddr, Record, RecordKey};
 use crate::plan::departure::guard::Limits;
@@ -87,6 +87,7 @@ fn plan_place(
     let everything = ExportGoal {
         name: None,
         instances: &[],
+        aliases: NONE,
         stays: None,
         imports: moved.is_none(),
         proof: match &registry.vanished {
@@ -112,7 +113,7 @@ fn plan_place(
         Goal::Withdraw { guarded: None } | Goal::Revoke => everything,
         // The former place cannot carry the spec: what did not end stays until all have moved.
         Goal::Reduce(reduced) => match new {
-            Some(new) if !new.accepted.ready(pass.facts).keys().any(waits) => everything,
+            Some(new) if !new.accepted.reach(pass.facts).ports.keys().any(waits) => everything,
             _ => ExportGoal { moved, ..ExportGoal::reduced(pass, reduced, registry, state) },
         },
     };
@@ -132,7 +133,7 @@ fn instances(pass: &Pass<'_>, registry: &RegistryFacts, accepted: &Accepted) -> 
     if !accepted.exports {
         return Vec::new();
     }
-    super::instances::instances(pass.facts, accepted, registry.layout.format(), &accepted.ready(pass.facts)).0
+    super::instances::instances(pass.facts, accepted, registry.layout.format(), &accepted.reach(pass.facts)).0
 }
 
 /// The addresses that clients find in a place, whoever registered them.

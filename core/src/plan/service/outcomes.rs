@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::endpoints::{EndpointState, addresses, ready_anywhere};
+use super::reach::{Behind, Reach};
 use super::{Accepted, Facts};
 use crate::model::{InstanceAddr, InstanceOutcome, Outcome, Reason, Record, Slice};
 use crate::plan::export::{Writer, Writers};
@@ -97,7 +98,9 @@ impl Outcomes {
             exported: written.records,
             imported: count(&self.imported, &|instance| among(instance, &written.imported))
                 + written.imported.difference(&known).count(),
-            pending: count(&self.ready, &missing_exports) + count(&self.imported, &missing_imports),
+            pending: count(&self.ready, &missing_exports)
+                + count(&self.records, &missing_exports)
+                + count(&self.imported, &missing_imports),
         }
     }
 
@@ -168,6 +171,7 @@ impl Outcomes {
         writers: &Writers<'_>,
         accepted: &Accepted,
         endpoints: BTreeMap<InstanceAddr, EndpointState>,
+        reach: &Reach,
         export: &export::Plan,
         import: &import::Plan,
     ) -> Self {
@@ -183,7 +187,17 @@ impl Outcomes {
             outcomes.skipped = left_out.map(|addr| InstanceOutcome::of(addr, Outcome::ImportNotRequested)).collect();
         }
         outcomes.enter(endpoints, &Outcome::ExportNotRequested);
-        if accepted.exports {
+        if let Some(behind) = reach.behind.as_ref().filter(|_| accepted.exports) {
+            let reached = reached(behind, export);
+            let is_endpoint =
+                |i: &&InstanceOutcome| i.subject.address().is_some_and(|addr| reached.contains_key(&addr));
+            outcomes.records.extend(export.instances.iter().filter(|instance| !is_endpoint(instance)).cloned());
+            for instance in &mut outcomes.ready {
+                let Some(addr) = instance.subject.address() else { continue };
+                let outcome = reach.without.get(&addr).cloned().or_else(|| reached.get(&addr).cloned());
+                instance.outcome = outcome.unwrap_or(Outcome::Skipped(Reason::NoAddress));
+            }
+        } else if accepted.exports {
             outcomes.ready.clone_from(&export.instances);
         }
         outcomes
@@ -255,6 +269,27 @@ impl Outcomes {
         }
         (by_address, rest)
     }
+}
+
+/// The outcome of each endpoint behind exported addresses: the first address, or the first that both sides have.
+fn reached(behind: &BTreeMap<InstanceAddr, Behind>, export: &export::Plan) -> BTreeMap<InstanceAddr, Outcome> {
+    let mut reached: BTreeMap<InstanceAddr, (bool, Outcome)> = BTreeMap::new();
+    for instance in &export.instances {
+        let Some(address) = instance.subject.address() else { continue };
+        let here = (instance.outcome.is_shared(), Outcome::ReachedAt { address });
+        for endpoint in behind.get(&address).into_iter().flat_map(|behind| &behind.endpoints) {
+            // A pod in its Node's network is called at its own address.
+            if *endpoint == address {
+                reached.insert(*endpoint, (true, instance.outcome.clone()));
+                continue;
+            }
+            let known = reached.entry(*endpoint).or_insert_with(|| here.clone());
+            if here.0 && !known.0 {
+                known.clone_from(&here);
+            }
+        }
+    }
+    reached.into_iter().map(|(endpoint, (_, outcome))| (endpoint, outcome)).collect()
 }
 
 #[cfg(test)]

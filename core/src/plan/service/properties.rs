@@ -160,7 +160,7 @@ fn at(seconds: i64) -> Timestamp {
 
 impl Scene {
     fn service_port() -> ServicePortView {
-        ServicePortView { name: "rpc".into(), number: PORT.into(), tcp: true, app_protocol: None }
+        ServicePortView { name: "rpc".into(), number: PORT.into(), node_port: None, tcp: true, app_protocol: None }
     }
 
     fn options(&self) -> Options {
@@ -197,6 +197,7 @@ impl Scene {
                 imports: self.direction.1,
                 ports: vec![AcceptedPort { port: Self::service_port(), scheme: scheme(self.layout.format()) }],
                 families: vec![Family::V4],
+                address: crate::model::ExportAddress::Pod,
                 weight: 10,
                 tags: BTreeMap::new(),
                 tags_from_labels: Vec::new(),
@@ -231,6 +232,8 @@ impl Scene {
             ports: vec![Self::service_port()],
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),
+            balancer_ips: Vec::new(),
+            local_traffic: false,
             families: vec![Family::V4],
             labels: BTreeMap::new(),
             owner_uid: None,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::accepted::Goal;
 use super::facts::{Facts, RegistryFacts};
-use super::inputs::{ExportGoal, Pass};
+use super::inputs::{ExportGoal, NONE, Pass};
 use super::moves::FormerGoals;
 use crate::model::{IMPORTED_FROM_ANNOTATION, Slice};
 use crate::plan::departure::guard::Limits;
@@ -36,6 +36,7 @@ pub fn plan(pass: &Pass<'_>, goal: &Goal, former: &FormerGoals) -> Revoked {
         let everything = ExportGoal {
             name: None,
             instances: &[],
+            aliases: NONE,
             stays: None,
             imports: true,
             proof: Proof::SpecChange,

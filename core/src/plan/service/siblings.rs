@@ -79,7 +79,7 @@ fn contested_exports(
     let mut contested = BTreeMap::new();
     let same_name = |sibling: &&Sibling| registry.registry_name.as_ref() == Some(&sibling.accepted.name);
     for sibling in others.iter().filter(|sibling| sibling.exports_to(registry)).filter(same_name) {
-        for addr in sibling.accepted.ready(&sibling.facts).into_keys() {
+        for addr in sibling.accepted.reach(&sibling.facts).ports.into_keys() {
             let contest = contested.entry(addr).or_insert(ContestedExport::Younger);
             if sibling.is_older(age) {
                 *contest = ContestedExport::Older;
@@ -93,11 +93,11 @@ fn contested_exports(
 fn adopted_under_other_names(registry: &RegistryFacts, others: &[Sibling]) -> BTreeSet<RecordKey> {
     let mut adopted = BTreeSet::new();
     for sibling in others.iter().filter(|sibling| sibling.exports_to(registry)) {
-        let ready = sibling.accepted.ready(&sibling.facts);
+        let exported = sibling.accepted.reach(&sibling.facts).ports;
         let name = sibling.accepted.name.as_str().as_bytes();
         for (key, record) in &registry.snapshot.under_other_names {
             let of_name = registry.layout.split_key(key).is_some_and(|(other, _)| other == name);
-            if of_name && record.endpoint_addresses().any(|addr| ready.contains_key(&addr)) {
+            if of_name && record.endpoint_addresses().any(|addr| exported.contains_key(&addr)) {
                 adopted.insert(key.clone());
             }
         }

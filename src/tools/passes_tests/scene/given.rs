@@ -36,6 +36,8 @@ pub struct Given {
     pub slices: Vec<SliceGiven>,
     pub pods: BTreeMap<String, PodGiven>,
     pub nodes: BTreeMap<String, Value>,
+    /// How many Nodes a list did not name any more.
+    pub vanished_nodes: u64,
     pub service_cidrs: Vec<String>,
     /// Pods at these addresses vanished in a re-list.
     pub unseen: Vec<String>,
@@ -83,6 +85,7 @@ impl Default for Given {
             slices: Vec::new(),
             pods: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            vanished_nodes: 0,
             service_cidrs: Vec::new(),
             unseen: Vec::new(),
             api_server_away: false,

@@ -82,6 +82,9 @@ pub struct PodGiven {
     node: Option<String>,
     #[serde(default)]
     host_network: bool,
+    /// Ports of its container that the Node has too: container → Node.
+    #[serde(default)]
+    host_ports: BTreeMap<u16, u16>,
 }
 
 impl Given {
@@ -138,6 +141,9 @@ impl Given {
             view.networks.set_node(name, Some(convert::node(&node)));
         }
         view.networks.set_service_cidr("kubernetes", Some(self.service_cidrs.clone()));
+        for _ in 0..self.vanished_nodes {
+            view.networks.node_vanished();
+        }
         for _ in 0..self.relists {
             view.learnt_by_list(&key());
         }
@@ -220,11 +226,13 @@ impl PodGiven {
     }
 
     fn object(&self, name: &str) -> Pod {
+        let port = |(container, host): (&u16, &u16)| json!({"containerPort": container, "hostPort": host});
+        let ports: Vec<Value> = self.host_ports.iter().map(port).collect();
         object(
             json!({
                 "metadata": {"name": name, "namespace": self.namespace, "uid": format!("{name}-uid"),
                     "labels": self.labels, "annotations": self.annotations},
-                "spec": {"containers": [], "nodeName": self.node, "hostNetwork": self.host_network},
+                "spec": {"containers": [{"name": "main", "ports": ports}], "nodeName": self.node, "hostNetwork": self.host_network},
                 "status": {"phase": "Running", "podIP": self.ip, "podIPs": [{"ip": self.ip}]},
             }),
             &json!({}),
