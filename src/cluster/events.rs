@@ -51,6 +51,8 @@ pub enum Reason {
     LostRegistration,
     DeletionsHeld,
     ApprovalRefused,
+    SecondSlice,
+    PortDiffers,
     /// On a ServiceRegistry.
     Disconnected,
     /// On a ServiceRegistry.
@@ -67,6 +69,8 @@ impl Reason {
             Self::LostRegistration => "LostRegistration",
             Self::DeletionsHeld => "DeletionsHeld",
             Self::ApprovalRefused => "ApprovalRefused",
+            Self::SecondSlice => "SecondSlice",
+            Self::PortDiffers => "PortDiffers",
             Self::Disconnected => "Disconnected",
             Self::Connected => "Connected",
         }
@@ -74,7 +78,7 @@ impl Reason {
 
     fn is_warning(self) -> bool {
         match self {
-            Self::Exported | Self::Imported | Self::Connected => false,
+            Self::Exported | Self::Imported | Self::SecondSlice | Self::PortDiffers | Self::Connected => false,
             Self::NotAccepted
             | Self::InstanceSkipped
             | Self::LostRegistration

@@ -266,6 +266,7 @@ async fn a_deleted_service_is_withdrawn_and_forgotten() {
     assert_eq!(bench.keys("main"), ["p/echo/192.0.2.7:9000"], "what others registered stays");
     assert_eq!(bench.handle("main").owners(), []);
     assert!(bench.controller.checkpoints.get(&key()).is_none());
+    bench.events();
     let written = bench.api.take("");
     assert_eq!(
         (written.len(), written[0].method.as_str()),

@@ -12,6 +12,7 @@ use twinspan_core::plan::service::{self, Term};
 
 use crate::api::RegisteredService;
 use crate::api::conditions::{IMPORTED, find_true};
+use crate::cluster::events;
 
 /// The checkpoints by RegisteredService; clones share them. Boxes, because a map keeps room for more than it has.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +94,8 @@ pub struct Told {
     pub lost: Option<BTreeSet<InstanceAddr>>,
     /// The hash of the hold for which an approval was refused.
     pub refused: Option<String>,
+    /// Risks of clients that read slices; `None` if those that are found first were told.
+    pub risks: Option<BTreeSet<events::Reason>>,
 }
 
 /// The values of the RegisteredService that are in the gauges now. They outlive the object, so that they can be

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tracing::warn;
-use twinspan_core::plan::service::{Directions, Outcomes, Term};
+use twinspan_core::plan::service::{Directions, Facts, Outcomes, Term};
 
 use super::checkpoint::Told;
 use super::controller::Controller;
 use super::observe::Observed;
 use super::pass::Pass;
+use super::risks;
 use super::validate::Validation;
 use crate::api::conditions::{self, ACCEPTED, ConditionStatus};
 use crate::api::{APPROVE_DELETIONS, RegisteredService, RegisteredServiceStatus, held_since};
@@ -47,6 +48,7 @@ impl Controller {
         skipped(outcomes, &mut told, &publish);
         held(observed, directions, &mut told, &publish);
         lost(outcomes, &mut told, &publish);
+        risks(&observed.facts, outcomes, &mut told, &publish);
         told
     }
 }
@@ -66,6 +68,7 @@ impl Told {
             skipped: status.skipped.iter().map(|skipped| skipped.reason.clone()).collect(),
             lost: lost.filter(|_| !some_are_lost),
             refused: None,
+            risks: None,
         }
     }
 }
@@ -117,6 +120,26 @@ fn held(observed: &Observed, directions: &Directions, told: &mut Told, publish: 
         publish(Reason::ApprovalRefused, Note::Text(events::refused_approval(&hash)));
         told.refused = Some(hash);
     }
+}
+
+/// Tells the risks that the slices did not show before.
+fn risks(facts: &Facts, outcomes: &Outcomes, told: &mut Told, publish: &impl Fn(Reason, Note)) {
+    let (before, now) = (told.risks.take(), risks::after(facts, outcomes));
+    let before = before.unwrap_or_else(|| risks::before(facts, outcomes));
+    for risk in now.difference(&before) {
+        let note = match risk {
+            Reason::PortDiffers => {
+                "servers outside listen on other ports than the pods, and clients that use one port for every address do not \
+                 reach them; SRV records have the ports"
+            }
+            _ => {
+                "pods and imports are in different EndpointSlices of one Service, and clients that keep one slice miss \
+                 instances; spec.import.into: Apart gives imports a Service of their own"
+            }
+        };
+        publish(*risk, Note::Text(note.to_owned()));
+    }
+    told.risks = Some(now);
 }
 
 /// Tells an instance that lost its registration.

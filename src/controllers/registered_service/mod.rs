@@ -7,7 +7,8 @@
 //! - [`siblings`]: other RegisteredServices that want the same name or Service; [`crowd`]: how many may share a name.
 //! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
 //! - [`apply`]: hands the operations to the writers; [`dry_run`]: logs them instead.
-//! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions; [`events`]: Events.
+//! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions; [`events`]: Events;
+//!   [`risks`]: one kind of what they tell.
 //!
 //! Owns the order of these steps. Refuses to decide what to write.
 
@@ -23,6 +24,7 @@ mod observed;
 mod pass;
 mod places;
 mod report;
+mod risks;
 pub mod siblings;
 pub mod status;
 pub mod validate;

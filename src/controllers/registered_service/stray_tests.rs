@@ -129,6 +129,7 @@ async fn one_that_waits_for_a_finalizer_is_gone() {
     bench.api.take("");
     assert_eq!(bench.pass().await.action, Action::Forget);
     assert_eq!(bench.keys("main").len(), 2, "its own record goes");
+    bench.events();
     let written = bench.api.take("");
     assert_eq!((written.len(), written[0].method.as_str()), (1, "DELETE"), "its slice goes, and no status is written");
     bench.pass().await;
