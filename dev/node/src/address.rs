@@ -13,10 +13,14 @@ pub(crate) const API_SERVER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
 pub(crate) const CLUSTER_ETCD: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
 /// The registry.
 pub(crate) const REGISTRY: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 3);
-pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 100);
+/// The node, to whoever calls it from outside.
+pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 100);
 
 pub(crate) const MACHINES: &str = "10.78.1.0/24";
 pub(crate) const PODS: &str = "10.78.128.0/24";
+/// A machine that has no route to pods, and its way out.
+pub(crate) const UNROUTED: Ipv4Addr = Ipv4Addr::new(10, 78, 2, 2);
+pub(crate) const UNROUTED_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 78, 2, 1);
 /// `clusterIP` of the Service in `manifests/coredns.yaml`.
 pub(crate) const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 

@@ -10,7 +10,7 @@
 //!
 //! Errors address the person who runs it, so they are texts with a context (`anyhow`).
 
-mod address;
+pub mod address;
 mod cgroup;
 mod containerd;
 pub mod enclosure;

@@ -1,5 +1,6 @@
-//! Two networks with a virtual Ethernet pair between them: the node's, with kube-proxy and the pods, and the rest. It
-//! owns the pair and the routes; the CNI plugins connect the pods.
+//! Two networks with a virtual Ethernet pair between them: the node's, with kube-proxy and the pods, and the rest; and
+//! one of a machine that has no route to pods, as most machines outside of a cluster. It owns the pairs and the routes;
+//! the CNI plugins connect the pods.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,9 +8,12 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use twinspan_testbed::namespace::ip;
 
-use crate::address::{API_SERVER, CLUSTER_ETCD, MACHINES, NODE, PODS, REGISTRY, WIRE};
+use twinspan_testbed::Host;
+
+use crate::address::{API_SERVER, CLUSTER_ETCD, MACHINES, NODE, PODS, REGISTRY, UNROUTED, UNROUTED_GATEWAY, WIRE};
 
 const NAME: &str = "node";
+const UNROUTED_NAME: &str = "unrouted";
 /// Without it, packets between two pods would bypass kube-proxy's rules.
 const BRIDGED: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
@@ -45,6 +49,7 @@ pub(crate) fn set_up() -> Result<()> {
     ip(&format!("-n {NAME} link set eth0 up"))?;
     ip(&format!("-n {NAME} route add default via {API_SERVER}"))?;
     ip(&format!("route add {PODS} via {NODE}"))?;
+    set_up_unrouted()?;
     for file in ["/proc/sys/net/ipv4/ip_forward", BRIDGED] {
         // Runs in the node's network: these files show the network of the process that opens them.
         let status = Command::new("nsenter")
@@ -54,4 +59,23 @@ pub(crate) fn set_up() -> Result<()> {
         ensure!(status.success(), "cannot write {file}: {status}");
     }
     Ok(())
+}
+
+/// The machine that reaches the registry and the node, and no pod.
+fn set_up_unrouted() -> Result<()> {
+    ip(&format!("netns add {UNROUTED_NAME}"))?;
+    ip(&format!("link add way-out type veth peer name eth0 netns {UNROUTED_NAME}"))?;
+    ip(&format!("address add {UNROUTED_GATEWAY}/{WIRE} dev way-out"))?;
+    ip("link set way-out up")?;
+    ip(&format!("-n {UNROUTED_NAME} link set lo up"))?;
+    ip(&format!("-n {UNROUTED_NAME} address add {UNROUTED}/{WIRE} dev eth0"))?;
+    ip(&format!("-n {UNROUTED_NAME} link set eth0 up"))?;
+    ip(&format!("-n {UNROUTED_NAME} route add default via {UNROUTED_GATEWAY}"))?;
+    ip(&format!("-n {UNROUTED_NAME} route add unreachable {PODS}"))?;
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("cannot forward packets of the machine")
+}
+
+/// The machine, as the place of a program.
+pub(crate) fn unrouted() -> Host {
+    Host::made(UNROUTED_NAME, UNROUTED)
 }

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use twinspan_testbed::{ControlPlane, Etcd, Kind, repository};
+use twinspan_testbed::{ControlPlane, Etcd, Kind, Place, repository};
 
 use crate::containerd::Containerd;
 use crate::enclosure::Enclosure;
 use crate::kubelet::{self, Kubelet};
 use crate::tools::{helm, kubectl};
-use crate::{address, images};
+use crate::{address, images, network};
 
 const KIND: Kind = Kind {
     users: &kubelet::USERS,
@@ -52,6 +52,11 @@ impl Node {
     /// The directory of logs and data.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// A machine outside that has no route to pods.
+    pub fn unrouted(&self) -> Place {
+        network::unrouted().place(&self.dir)
     }
 
     /// The output of `kubectl`.

@@ -1,12 +1,20 @@
 package main
 
 import (
+	"context"
 	"flag"
+	"fmt"
+	"net"
 	"time"
 
 	"github.com/zeromicro/go-zero/core/discov"
 	"github.com/zeromicro/go-zero/core/logx"
 	"github.com/zeromicro/go-zero/core/proc"
+	"github.com/zeromicro/go-zero/zrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 )
 
 // gozeroServer publishes itself as zrpc's server does (zrpc/internal/rpcpubserver.go).
@@ -19,7 +27,7 @@ func gozeroServer(args []string) error {
 	_ = set.Parse(args)
 	logx.Disable()
 
-	if err := listen(*address); err != nil {
+	if err := answer(*address); err != nil {
 		return err
 	}
 	if *silent {
@@ -38,6 +46,58 @@ func gozeroServer(args []string) error {
 	publisher.Stop()
 	time.Sleep(200 * time.Millisecond)
 	return nil
+}
+
+// instanceHeader names the server that answers.
+const instanceHeader = "instance"
+
+// answer serves the health service of gRPC, as every zrpc server does, and says in each answer which server it is.
+func answer(address string) error {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(grpc.UnaryInterceptor(
+		func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			if err := grpc.SetHeader(ctx, metadata.Pairs(instanceHeader, address)); err != nil {
+				return nil, err
+			}
+			return handler(ctx, request)
+		}))
+	healthpb.RegisterHealthServer(server, health.NewServer())
+	go func() { _ = server.Serve(listener) }()
+	return nil
+}
+
+// gozeroClient calls all the time, as zrpc's client does.
+func gozeroClient(args []string) error {
+	set := flag.NewFlagSet("gozero-client", flag.ExitOnError)
+	var where etcdFlags
+	where.register(set)
+	_ = set.Parse(args)
+	logx.Disable()
+
+	settings := zrpc.NewEtcdClientConf(where.list(), where.key(), "", "")
+	settings.NonBlock = true
+	client, err := zrpc.NewClient(settings, zrpc.WithTimeout(2*time.Second))
+	if err != nil {
+		return err
+	}
+	say("started", nil)
+	for {
+		var header metadata.MD
+		began := time.Now()
+		_, err := healthpb.NewHealthClient(client.Conn()).Check(
+			context.Background(), &healthpb.HealthCheckRequest{}, grpc.Header(&header))
+		call := map[string]any{"took": time.Since(began).Milliseconds()}
+		if names := header.Get(instanceHeader); err == nil && len(names) == 1 {
+			call["from"] = names[0]
+		} else {
+			call["error"] = fmt.Sprint(err)
+		}
+		say("call", call)
+		time.Sleep(callInterval)
+	}
 }
 
 // gozeroResolve asks the framework's own subscriber once.

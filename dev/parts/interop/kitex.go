@@ -112,6 +112,9 @@ func noteCalled(next endpoint.Endpoint) endpoint.Endpoint {
 	}
 }
 
+// callInterval is the time between two calls of a client.
+const callInterval = 50 * time.Millisecond
+
 // kitexClient calls all the time and says who answered, whom a failed call was
 // for, and how many milliseconds each call took: its load balancer polls the
 // registry every 5 s, as any Kitex client's does. With -host it knows no
@@ -121,7 +124,7 @@ func kitexClient(args []string) error {
 	var where etcdFlags
 	where.register(set)
 	host := set.String("host", "", "host:port to call instead of what the registry has")
-	interval := set.Duration("interval", 50*time.Millisecond, "time between two calls")
+	interval := set.Duration("interval", callInterval, "time between two calls")
 	_ = set.Parse(args)
 	klog.SetLevel(klog.LevelError)
 

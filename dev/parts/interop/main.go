@@ -29,6 +29,7 @@ var programs = map[string]func(args []string) error{
 	"kratos-server":   kratosServer,
 	"kratos-resolve":  kratosResolve,
 	"gozero-server":   gozeroServer,
+	"gozero-client":   gozeroClient,
 	"gozero-resolve":  gozeroResolve,
 	"goframe-server":  goframeServer,
 	"goframe-client":  goframeClient,

@@ -144,7 +144,7 @@ pub enum Call {
     Failed(String),
 }
 
-/// A real client, of Kitex, Hertz or GoFrame, that calls all the time and knows only etcd.
+/// A real client, of Kitex, Hertz, go-zero or GoFrame, that calls all the time and knows only etcd.
 #[derive(Debug)]
 pub struct Caller {
     part: Part,

@@ -51,6 +51,11 @@ impl Host {
         Ok(Self { name: name.to_owned(), address })
     }
 
+    /// A namespace that somebody else made and connected.
+    pub fn made(name: &str, address: Ipv4Addr) -> Self {
+        Self { name: name.to_owned(), address }
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

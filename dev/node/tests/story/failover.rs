@@ -1,7 +1,5 @@
 //! The leading pod is killed, and no client notices.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -38,7 +36,7 @@ pub async fn nothing_is_lost(node: &Node, outside: &Caller) -> Result<()> {
     // A change shows that the new leader works.
     node.kubectl(&["scale", "deployment/user", "-n", scene::SHOP, "--replicas=3"]).await?;
     node.rolled_out(scene::SHOP, "user").await?;
-    let users: BTreeSet<_> = pods::users(node).await?.into_iter().collect();
+    let users = pods::users(node).await?;
     outside.answered_by(&users, SOON).await?;
     node.rolled_out(OPERATOR_NAMESPACE, "twinspan").await?;
 

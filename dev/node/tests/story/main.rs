@@ -5,6 +5,7 @@
 #![allow(clippy::print_stderr)]
 
 mod failover;
+mod outside;
 mod pods;
 mod steps;
 mod witness;
@@ -62,6 +63,7 @@ async fn chapters(node: &Node) -> Result<()> {
     steps::pods_call_a_machine(node, &machine).await?;
     steps::people_see_it(node, &machine).await?;
     failover::nothing_is_lost(node, &outside).await?;
+    outside::nodes_are_reached_where_pods_are_not(node).await?;
     node.helm(&["test", "twinspan", "--namespace", twinspan_testbed::OPERATOR_NAMESPACE, "--timeout", "2m"]).await?;
     node.check_running()
 }

@@ -1,6 +1,6 @@
 //! Pods from outside and from below: the API server's view, their processes on the machine, their logs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -22,13 +22,19 @@ pub async fn operators(node: &Node) -> Result<Vec<Value>> {
 }
 
 /// The addresses of the pods of `user`.
-pub async fn users(node: &Node) -> Result<Vec<SocketAddr>> {
-    let pods = list(node, scene::SHOP, "app=user").await?;
+pub async fn users(node: &Node) -> Result<BTreeSet<SocketAddr>> {
+    addresses(node, "app=user", 8888).await
+}
+
+/// The addresses of pods at a port.
+pub async fn addresses(node: &Node, labels: &str, port: u16) -> Result<BTreeSet<SocketAddr>> {
+    let pods = list(node, scene::SHOP, labels).await?;
+    let stays = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
     let address = |pod: &Value| {
         let ip: IpAddr = pod["status"]["podIP"].as_str().context("a pod without an address")?.parse()?;
-        Ok(SocketAddr::new(ip, 8888))
+        Ok(SocketAddr::new(ip, port))
     };
-    pods.iter().map(address).collect()
+    pods.iter().filter(stays).map(address).collect()
 }
 
 pub fn name(pod: &Value) -> Result<&str> {

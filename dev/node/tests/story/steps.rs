@@ -50,7 +50,7 @@ pub async fn pods_run_our_image_as_nobody(node: &Node) -> Result<()> {
 
 /// Real Kitex clients that know only etcd.
 pub async fn clients_outside_call_pods(node: &Node) -> Result<Caller> {
-    let users: BTreeSet<SocketAddr> = pods::users(node).await?.into_iter().collect();
+    let users = pods::users(node).await?;
     ensure!(users.len() == 2, "{users:?}");
     let etcd = node.registry.endpoint();
     let resolved = resolve(Framework::Kitex, etcd, scene::USER, None, &[]).await?;
