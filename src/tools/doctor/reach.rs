@@ -6,13 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
-use kube::Api;
-use kube::api::ListParams;
 use twinspan_core::model::{InstanceAddr, Kind, ServiceKey};
 use twinspan_core::plan::departure::Answer;
 
 use super::finding::{Finding, Findings, Level};
-use super::registries::names;
+use super::registries::{chosen, names};
 use super::request::Request;
 use crate::api::ServiceRegistry;
 use crate::probe::{Prober, TcpProber};
@@ -32,21 +30,9 @@ type Exports = BTreeMap<ServiceKey, BTreeSet<InstanceAddr>>;
 
 /// Tries every exported address of the chosen registries.
 pub async fn reach(request: &Request<'_>) -> Vec<Finding> {
-    let api: Api<ServiceRegistry> = Api::all(request.client.clone());
-    let objects = match api.list(&ListParams::default()).await {
-        Ok(list) => list.items,
-        Err(error) => {
-            let mut findings = Findings::about("cluster");
-            findings.add(Level::Fail, format!("cannot list ServiceRegistries: {error}"));
-            return findings.all;
-        }
-    };
-    let mut all = Vec::new();
-    for object in &objects {
+    let (chosen, mut all) = chosen(request).await;
+    for object in &chosen {
         let name = object.metadata.name.as_deref().unwrap_or_default();
-        if !request.registries.is_empty() && !request.registries.iter().any(|wanted| wanted == name) {
-            continue;
-        }
         let mut findings = Findings::about(name);
         match exports(request, name, object).await {
             Ok(exports) => try_all(&exports, &mut findings).await,

@@ -21,34 +21,41 @@ use crate::tools::lookup;
 const SLOW_MILLISECONDS: u128 = 100;
 
 pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
-    let api: Api<ServiceRegistry> = Api::all(request.client.clone());
-    let objects = match api.list(&ListParams::default()).await {
-        Ok(list) => list.items,
-        Err(error) => {
-            let mut findings = Findings::about("cluster");
-            findings.add(Level::Fail, format!("cannot list ServiceRegistries: {error}"));
-            return findings.all;
-        }
-    };
-    let names: Vec<&str> = objects.iter().filter_map(|object| object.metadata.name.as_deref()).collect();
-    let mut all = Vec::new();
-    for missing in request.registries.iter().filter(|name| !names.contains(&name.as_str())) {
-        let mut findings = Findings::about(missing);
-        findings.add(Level::Fail, "there is no such ServiceRegistry");
-        all.extend(findings.all);
-    }
-    if objects.is_empty() {
-        let mut findings = Findings::about("cluster");
-        findings.add(Level::Warn, "there is no ServiceRegistry yet; create one that points to your etcd");
-        all.extend(findings.all);
-    }
-    for object in &objects {
-        let name = object.metadata.name.as_deref().unwrap_or_default();
-        if request.registries.is_empty() || request.registries.iter().any(|wanted| wanted == name) {
-            all.extend(registry(request, name, object).await);
-        }
+    let (chosen, mut all) = chosen(request).await;
+    for object in &chosen {
+        all.extend(registry(request, object.metadata.name.as_deref().unwrap_or_default(), object).await);
     }
     all
+}
+
+/// The ServiceRegistries that are meant, and what is wrong with the choice.
+pub(super) async fn chosen(request: &Request<'_>) -> (Vec<ServiceRegistry>, Vec<Finding>) {
+    let mut wrong = Vec::new();
+    let mut add = |about: &str, level, text: String| {
+        let mut findings = Findings::about(about);
+        findings.add(level, text);
+        wrong.extend(findings.all);
+    };
+    let api: Api<ServiceRegistry> = Api::all(request.client.clone());
+    let mut objects = match api.list(&ListParams::default()).await {
+        Ok(list) => list.items,
+        Err(error) => {
+            add("cluster", Level::Fail, format!("cannot list ServiceRegistries: {error}"));
+            return (Vec::new(), wrong);
+        }
+    };
+    let is_called = |object: &ServiceRegistry, name: &String| object.metadata.name.as_ref() == Some(name);
+    for missing in request.registries.iter().filter(|name| !objects.iter().any(|object| is_called(object, name))) {
+        add(missing, Level::Fail, "there is no such ServiceRegistry".to_owned());
+    }
+    if objects.is_empty() {
+        let text = "there is no ServiceRegistry yet; create one that points to your etcd";
+        add("cluster", Level::Warn, text.to_owned());
+    }
+    objects.retain(|object| {
+        request.registries.is_empty() || request.registries.iter().any(|wanted| is_called(object, wanted))
+    });
+    (objects, wrong)
 }
 
 async fn registry(request: &Request<'_>, name: &str, object: &ServiceRegistry) -> Vec<Finding> {
