@@ -3,6 +3,8 @@
 CARGO ?= cargo
 CACHE ?= $(or $(TWINSPAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinspan)
 DENY_VERSION := 0.20.2
+# Those of dev/parts/build: with other flags the Go build cache starts from nothing.
+GO_FLAGS := CGO_ENABLED=0 GOFLAGS='-mod=readonly -trimpath -buildvcs=false'
 
 .PHONY: help setup setup-node setup-chaos testbed parts build crds manifests docs image demo bench soak-churn chaos node test test-long test-node sim soak mutants lint deny clean
 
@@ -93,7 +95,7 @@ lint: setup ## Formatting, width of comments, clippy, Go vet, the patch of the m
 	git apply --check sim/mutants.patch
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	for part in dev/parts/*/; do (cd $$part && test -z "$$(gofmt -l .)") || exit 1; done
-	for part in interop oracle; do (cd dev/parts/$$part && CGO_ENABLED=0 go vet ./...) || exit 1; done
+	for part in interop oracle; do (cd dev/parts/$$part && $(GO_FLAGS) go vet ./...) || exit 1; done
 
 deny: setup ## Bans, licences and sources of dependencies
 	@test -x $(CACHE)/tools/bin/cargo-deny || $(CARGO) install cargo-deny --locked --version $(DENY_VERSION) --root $(CACHE)/tools

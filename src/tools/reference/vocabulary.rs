@@ -5,8 +5,8 @@
 use std::fmt::{self, Write};
 
 use twinspan_core::model::{
-    self, HEADLESS_LABEL, HEALED_TAG, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL,
-    OWNER_TAG, SERVICE_NAME_LABEL, TRIGGER_TIME_ANNOTATION,
+    self, EXPORT_ADDRESS_ANNOTATION, HEADLESS_LABEL, HEALED_TAG, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION,
+    MANAGED_BY, MANAGED_BY_LABEL, OWNER_TAG, SERVICE_NAME_LABEL, TRIGGER_TIME_ANNOTATION,
 };
 
 use crate::api::conditions::Reason;
@@ -18,11 +18,18 @@ use crate::tools::explanation::meaning;
 /// Name, place and meaning of a word.
 type Word = (&'static str, &'static str, &'static str);
 
-const YOU_WRITE: [Word; 4] = [
+const YOU_WRITE: [Word; 5] = [
     (
         WEIGHT_ANNOTATION,
         "annotation of a Pod",
         "The weight of its record, 1 to 10000, instead of `spec.export.weight`. Anything else is passed over, and the message of the condition \
+         `Exported` says so.",
+    ),
+    (
+        EXPORT_ADDRESS_ANNOTATION,
+        "annotation of a Node",
+        "The address that exports give to clients instead of one in the Node's status, with `spec.export.address: Node`; at most one of \
+         each IP family, with a comma between. One that cannot be called exports nothing of the Node, and the message of the condition \
          `Exported` says so.",
     ),
     (
