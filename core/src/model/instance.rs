@@ -19,7 +19,8 @@ pub struct Instance {
     /// Its addresses with their schemes, in the order of the chosen ports. Formats with schemes (Kratos) have one for
     /// each port of an IP; the others have exactly [`Instance::addr`], with an empty scheme.
     pub endpoints: Vec<(String, InstanceAddr)>,
-    /// 1 to 10,000. Kitex readers turn 0 and less into 10 (`defaultWeight` in `etcd_resolver.go` of registry-etcd).
+    /// 1 to 10,000 for a pod; an address that leads to several has their sum or its share. Kitex readers turn 0 and
+    /// less into 10 (`defaultWeight` in `etcd_resolver.go` of registry-etcd).
     pub weight: i64,
     /// Shared among the instances of a service, most of which have the same.
     pub tags: Arc<Tags>,
