@@ -122,11 +122,13 @@ fn held(observed: &Observed, directions: &Directions, told: &mut Told, publish: 
     }
 }
 
-/// Tells the risks that the slices did not show before.
+/// Tells the risks that the slices did not show before, each once in a term: pods come and go.
 fn risks(facts: &Facts, outcomes: &Outcomes, told: &mut Told, publish: &impl Fn(Reason, Note)) {
-    let (before, now) = (told.risks.take(), risks::after(facts, outcomes));
-    let before = before.unwrap_or_else(|| risks::before(facts, outcomes));
-    for risk in now.difference(&before) {
+    let known = told.risks.get_or_insert_with(|| risks::before(facts, outcomes));
+    for risk in risks::after(facts, outcomes) {
+        if !known.insert(risk) {
+            continue;
+        }
         let note = match risk {
             Reason::PortDiffers => {
                 "servers outside listen on other ports than the pods, and clients that use one port for every address do not \
@@ -137,9 +139,8 @@ fn risks(facts: &Facts, outcomes: &Outcomes, told: &mut Told, publish: &impl Fn(
                  instances; spec.import.into: Apart gives imports a Service of their own"
             }
         };
-        publish(*risk, Note::Text(note.to_owned()));
+        publish(risk, Note::Text(note.to_owned()));
     }
-    told.risks = Some(now);
 }
 
 /// Tells an instance that lost its registration.
