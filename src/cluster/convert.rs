@@ -122,7 +122,7 @@ fn host_ports(spec: &PodSpec) -> Option<Box<[HostPort]>> {
         let (container, host) = (number(port.container_port)?, number(port.host_port?)?);
         let ip = port.host_ip.as_deref().filter(|ip| !ip.is_empty()).map(str::parse::<IpAddr>).transpose().ok()?;
         let is_tcp = port.protocol.as_deref().unwrap_or(TCP) == TCP;
-        is_tcp.then_some(HostPort { container, host, ip: ip.filter(|ip| !ip.is_unspecified()) })
+        is_tcp.then_some(HostPort { container, host, ip })
     };
     let found: Box<[HostPort]> = containers.flat_map(|c| c.ports.iter().flatten()).filter_map(host_port).collect();
     (!found.is_empty()).then_some(found)

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::model::Family;
+
 /// Overrides the weight of one pod's record.
 pub const WEIGHT_ANNOTATION: &str = "twinspan.dev/weight";
 
@@ -32,7 +34,7 @@ pub struct PodView {
 pub struct HostPort {
     pub container: u16,
     pub host: u16,
-    /// The only address of the Node that has it; `None` stands for all of them.
+    /// The only address of the Node that has it; an unspecified one stands for all of its family, `None` for all.
     pub ip: Option<IpAddr>,
 }
 
@@ -42,7 +44,8 @@ impl PodView {
         if self.host_network {
             return Some(container);
         }
-        let leads = |port: &&HostPort| port.container == container && port.ip.is_none_or(|ip| ip == at);
+        let has = |ip: IpAddr| ip == at || (ip.is_unspecified() && Family::of(ip) == Family::of(at));
+        let leads = |port: &&HostPort| port.container == container && port.ip.is_none_or(has);
         self.host_ports.iter().flatten().find(leads).map(|port| port.host)
     }
 }

@@ -55,6 +55,9 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
     let before = before.unwrap_or_else(|| Found::new(object.as_deref(), term));
     checkpoint.found = Some(before.clone());
     checkpoint.planned = checkpoint.planned.in_term(term, views.env.now());
+    // Records stay as they were while a spec cannot be carried out.
+    let wants_outer = object.as_ref().is_some_and(|object| object.spec.export.address != ExportAddress::Pod);
+    let has_outer = wants_outer || !checkpoint.planned.behind.is_empty();
     let mut observed = Observed {
         facts: Facts {
             key: key.clone(),
@@ -62,7 +65,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
             generation: object.as_ref().and_then(|object| object.metadata.generation),
             observed_generation: before.generation,
             imported_before: before.imported,
-            cluster: cluster_facts(&view, key, object.as_deref(), &uid, strays, views.env.now()),
+            cluster: cluster_facts(&view, key, object.as_deref(), &uid, strays, has_outer, views.env.now()),
             registry: None,
             former: Vec::new(),
             probes: term.map(|term| views.probes.answers(key, term)).unwrap_or_default(),
@@ -155,16 +158,16 @@ fn cluster_facts(
     object: Option<&RegisteredService>,
     uid: &str,
     strays: Strays,
+    has_outer: bool,
     now: Timestamp,
 ) -> ClusterFacts {
     let silent = view.silent(now);
-    let by_nodes = object.is_some_and(|object| object.spec.export.address == ExportAddress::Node);
     let owned = view.slices.of_owner(uid).into_iter().filter(|slice| slice.is_ours());
     let mut facts = ClusterFacts {
         silent: Silent {
             specs: silent.contains(&Kind::RegisteredService),
             endpoints: silent.contains(&Kind::EndpointSlice) || silent.contains(&Kind::Pod),
-            nodes: by_nodes && silent.contains(&Kind::Node),
+            outer: has_outer && (silent.contains(&Kind::Node) || silent.contains(&Kind::Service)),
             services: silent.contains(&Kind::Service),
         },
         our_slices: owned.chain(strays.slices).collect(),
@@ -184,7 +187,7 @@ fn cluster_facts(
         }
         facts.others_slices = view.slices.of_service(&service).into_iter().filter(|slice| !slice.is_ours()).collect();
         facts.relists = view.listings(&service);
-        if by_nodes {
+        if has_outer {
             facts.relists += view.networks.vanished_nodes();
         }
     }
@@ -269,8 +272,12 @@ pub(crate) fn read_pods(views: &Views, view: &ClusterView, observed: &mut Observ
             facts.cluster.unseen.insert(ip);
         }
     }
-    let behind = checkpoint.planned.behind.iter();
-    let led_to_unseen = behind.filter(|(_, ips)| !ips.is_disjoint(&facts.cluster.unseen)).map(|(addr, _)| addr.ip());
-    let led_to_unseen: Vec<IpAddr> = led_to_unseen.collect();
-    facts.cluster.unseen.extend(led_to_unseen);
+    // A hostPort is known from the pod alone, so that a slice which still has the pod explains nothing.
+    for (addr, ips) in &checkpoint.planned.behind {
+        let unseen: Vec<IpAddr> = ips.iter().copied().filter(|ip| view.end_is_unseen(*ip)).collect();
+        if !unseen.is_empty() {
+            facts.cluster.unseen.insert(addr.ip());
+            facts.cluster.unseen_behind.extend(unseen);
+        }
+    }
 }

@@ -7,13 +7,14 @@
 //! Refuses to say what becomes of a former place, which the validation does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
 use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, InstanceAddr, Owner, Record, RegistryName};
 use twinspan_core::plan::departure::held::HeldDeletions;
 use twinspan_core::plan::departure::registry_guard::REGISTRY_MIN;
-use twinspan_core::plan::service::{RegistryFacts, Snapshot, Vanished, ViewState, ready_in};
+use twinspan_core::plan::service::{RegistryFacts, Snapshot, Vanished, ViewState, ready_addresses, ready_in};
 
 use super::observed::Observed;
 use crate::cluster::view::ClusterView;
@@ -135,6 +136,13 @@ fn vanished(views: &Views, view: &ClusterView, claims: &Claims, observed: &Obser
     found.ready = ready_in(view.slices.of_namespace(&key.namespace), &owned);
     found.ready.extend(view.led_to_ready(&key.namespace, &owned));
     found.ready.extend(owned.iter().filter(|addr| view.end_is_unseen(addr.ip())));
+    // The Node or the Service of an address may have vanished with its RegisteredService.
+    let others: Vec<_> = view.slices.of_namespace(&key.namespace).filter(|slice| !slice.is_ours()).cloned().collect();
+    let ready = ready_addresses(&others, true);
+    let lives = |ip: &IpAddr| view.end_is_unseen(*ip) || ready.contains(ip);
+    let led_to =
+        |addr: &&InstanceAddr| observed.checkpoint.planned.behind.get(*addr).is_some_and(|ips| ips.iter().any(lives));
+    found.ready.extend(owned.iter().filter(led_to));
     if kept.is_some() {
         return Some(Vanished { hold: kept, ..found });
     }

@@ -312,7 +312,7 @@ fn silent(kind: &'static str, observed: &Observed) -> Option<DesiredCondition> {
     let kinds = [
         (silent.specs, "RegisteredServices"),
         (silent.endpoints && kind == EXPORTED, "EndpointSlices or Pods"),
-        (silent.nodes && kind == EXPORTED, "Nodes"),
+        (silent.outer && kind == EXPORTED, "Nodes or Services"),
         (silent.services && kind == IMPORTED, "Services"),
     ];
     let unheard: Vec<&str> = kinds.into_iter().filter(|(silent, _)| *silent).map(|(_, kind)| kind).collect();

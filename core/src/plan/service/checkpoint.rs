@@ -44,7 +44,7 @@ pub struct Checkpoint {
     pub former: BTreeMap<Place, ExportState>,
     /// The leadership that judged them, which may happen while the current place cannot be planned.
     pub former_term: Option<Term>,
-    /// The endpoints behind each exported address that is not their own.
+    /// The endpoints behind each exported address that is not their own, and those that ended unseen while it was.
     pub behind: BTreeMap<InstanceAddr, BTreeSet<IpAddr>>,
     /// Groups of slices that the API server refuses.
     pub refused: Refusals,

@@ -71,6 +71,8 @@ pub struct ClusterFacts {
     /// Addresses that no slice of another manager holds and whose pods ended without an event that showed it, and those
     /// that led to such a pod.
     pub unseen: BTreeSet<IpAddr>,
+    /// Pods that were behind an exported address and ended unseen.
+    pub unseen_behind: BTreeSet<IpAddr>,
     /// The kinds that were not heard of for long.
     pub silent: Silent,
     pub nodes: Arc<Nodes>,
@@ -83,15 +85,15 @@ pub struct Silent {
     pub specs: bool,
     /// EndpointSlices or Pods, on which the end of an export rests.
     pub endpoints: bool,
-    /// Nodes, where their addresses are exported.
-    pub nodes: bool,
+    /// Nodes or Services, where their addresses are exported.
+    pub outer: bool,
     /// Services, on which the end of an import rests.
     pub services: bool,
 }
 
 impl Silent {
     pub fn exports(self) -> bool {
-        self.specs || self.endpoints || self.nodes
+        self.specs || self.endpoints || self.outer
     }
 
     pub fn imports(self) -> bool {

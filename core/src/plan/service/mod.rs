@@ -87,8 +87,8 @@ pub struct Plan {
     pub outcomes: Outcomes,
     /// An annotation of a pod that cannot be read, for the `Exported` condition.
     pub note: Option<String>,
-    /// The endpoints behind each exported address that is not their own.
-    pub behind: BTreeMap<InstanceAddr, BTreeSet<IpAddr>>,
+    /// The endpoints behind each exported address that is not their own; `None` where the pass exported nothing anew.
+    pub behind: Option<BTreeMap<InstanceAddr, BTreeSet<IpAddr>>>,
     pub requeue_at: Option<Timestamp>,
     /// The states of the exports in former places, for the next pass.
     pub former: BTreeMap<Place, ExportState>,
@@ -184,6 +184,31 @@ impl Plan {
         self.requeue_at = earlier(self.requeue_at, former.requeue_at);
     }
 
+    /// The endpoints behind each address, for the next pass. One that ended unseen counts while the record is there.
+    fn behind(&self, facts: &Facts, before: &Checkpoint) -> BTreeMap<InstanceAddr, BTreeSet<IpAddr>> {
+        let mut behind = self.behind.clone().unwrap_or_default();
+        if before.behind.is_empty() {
+            return behind;
+        }
+        let own = facts.registry.iter().flat_map(|registry| {
+            let ours = registry
+                .snapshot
+                .records
+                .values()
+                .filter(|r| r.own(&registry.owner.cluster_id) == Some(&registry.owner));
+            ours.flat_map(|record| record.endpoint_addresses())
+        });
+        for addr in own.collect::<BTreeSet<_>>() {
+            let Some(ips) = before.behind.get(&addr) else { continue };
+            let stays = |ip: &&IpAddr| self.behind.is_none() || facts.cluster.unseen_behind.contains(*ip);
+            let stay: Vec<IpAddr> = ips.iter().filter(stays).copied().collect();
+            if !stay.is_empty() {
+                behind.entry(addr).or_default().extend(stay);
+            }
+        }
+        behind
+    }
+
     /// The checkpoint for the next pass.
     pub fn checkpoint(&self, facts: &Facts, before: &Checkpoint) -> Checkpoint {
         let mut checkpoint = Checkpoint { uid: facts.uid.clone(), ..before.clone() };
@@ -195,7 +220,7 @@ impl Plan {
             checkpoint.source = directions.source.clone().or(source).unwrap_or_default();
             checkpoint.import = directions.import.state.clone();
             checkpoint.export = directions.export.state.clone();
-            checkpoint.behind.clone_from(&self.behind);
+            checkpoint.behind = self.behind(facts, before);
             checkpoint.held = directions.held();
             checkpoint.held_hash = directions.hash();
             if !facts.holds.approved.is_empty() {
@@ -275,10 +300,12 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     });
     let ready: BTreeMap<InstanceAddr, PortSet> = ready.collect();
     let others_ready = !accepted.is_apart() && !ready.is_empty();
-    let reach = if accepted.exports { accepted.reach_of(facts, ready) } else { Reach::default() };
+    let ready_ips: BTreeSet<IpAddr> = ready.keys().map(|addr| addr.ip()).collect();
+    let reach = if accepted.exports { accepted.reach_of(facts, Some(registry), ready) } else { Reach::default() };
+    let stays = reach.is_without_any().then(|| ready_ips.into_iter().chain(outer_addresses(facts)).collect());
     let (instances, note) = instances::instances(facts, accepted, registry.layout.format(), &reach);
     plan.note = note;
-    plan.behind = reach.ips_behind();
+    plan.behind = Some(reach.ips_behind());
     let writers = Writers::of(&registry.snapshot.records, &registry.owner);
     let aliases = reach::registered_at_nodes(facts, &reach, &writers);
     let export = pass.export_of(
@@ -288,7 +315,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
             name: Some(&accepted.name),
             instances: &instances,
             aliases: &aliases,
-            stays: None,
+            stays: stays.as_ref(),
             imports: accepted.imports,
             // The spec itself proves that the export is no longer wanted.
             proof: if accepted.exports { facts.proof(pass.checkpoint) } else { Proof::SpecChange },

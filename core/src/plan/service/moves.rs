@@ -13,12 +13,14 @@ use super::accepted::{Accepted, Goal};
 use super::checkpoint::Place;
 use super::facts::RegistryFacts;
 use super::inputs::{ExportGoal, NONE, Pass};
+use super::instances::instances;
+use super::reach::{Reach, registered_at_nodes};
 use crate::Timestamp;
 use crate::model::{Instance, InstanceAddr, Record, RecordKey};
 use crate::plan::departure::guard::Limits;
 use crate::plan::departure::held::HeldDeletions;
 use crate::plan::departure::registry_guard::ServiceDeletions;
-use crate::plan::export::{ExportState, Proof};
+use crate::plan::export::{ExportState, Proof, Writers};
 use crate::plan::{RecordOp, earlier};
 
 /// The goal in each former place. Everything leaves one that has none.
@@ -101,19 +103,30 @@ fn plan_place(
     let waits = |addr: &InstanceAddr| moved.is_none_or(|moved| !moved.contains(addr));
     let (name, proof) = (registry.registry_name.as_ref(), pass.facts.proof(pass.checkpoint));
     let waiting: Vec<Instance>;
+    let aliases;
     let goal = match goal {
         Goal::Sync(accepted) => {
-            waiting =
-                instances(pass, registry, accepted).into_iter().filter(|i| i.addresses().all(|a| waits(&a))).collect();
+            let reach = if accepted.exports { accepted.reach(pass.facts, Some(registry)) } else { Reach::default() };
+            let writers = Writers::of(&registry.snapshot.records, &registry.owner);
+            aliases = registered_at_nodes(pass.facts, &reach, &writers);
+            let (instances, _) = instances(pass.facts, accepted, registry.layout.format(), &reach);
+            waiting = instances.into_iter().filter(|i| i.addresses().all(|a| waits(&a))).collect();
             let proof = if accepted.exports { proof } else { Proof::SpecChange };
-            let goes_on = ExportGoal { name, instances: &waiting, proof, limits: accepted.limits, ..everything };
+            let goes_on = ExportGoal {
+                name,
+                instances: &waiting,
+                aliases: &aliases,
+                proof,
+                limits: accepted.limits,
+                ..everything
+            };
             if waiting.is_empty() && moved.is_some() { everything } else { goes_on }
         }
         Goal::Withdraw { guarded: Some(limits) } => ExportGoal { name, proof, limits: *limits, ..everything },
         Goal::Withdraw { guarded: None } | Goal::Revoke => everything,
         // The former place cannot carry the spec: what did not end stays until all have moved.
         Goal::Reduce(reduced) => match new {
-            Some(new) if !new.accepted.reach(pass.facts).ports.keys().any(waits) => everything,
+            Some(new) if !new.accepted.reach(pass.facts, Some(new.registry)).ports.keys().any(waits) => everything,
             _ => ExportGoal { moved, ..ExportGoal::reduced(pass, reduced, registry, state) },
         },
     };
@@ -127,13 +140,6 @@ fn plan_place(
     }
     plan.records.push((registry.name.clone(), export.ops));
     plan.states.insert(registry.place(), export.state);
-}
-
-fn instances(pass: &Pass<'_>, registry: &RegistryFacts, accepted: &Accepted) -> Vec<Instance> {
-    if !accepted.exports {
-        return Vec::new();
-    }
-    super::instances::instances(pass.facts, accepted, registry.layout.format(), &accepted.reach(pass.facts)).0
 }
 
 /// The addresses that clients find in a place, whoever registered them.

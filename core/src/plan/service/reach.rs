@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::endpoints::ready_anywhere;
 use super::facts::NamedPods;
-use super::{Accepted, Facts};
+use super::{Accepted, Facts, RegistryFacts};
 use crate::model::{
     ExportAddress, Family, InstanceAddr, Kind, NodeChoice, Outcome, PortSet, Reason, Record, ServiceView,
 };
@@ -45,6 +45,12 @@ impl Reach {
         self.behind.iter().flatten().map(|(addr, behind)| (*addr, ips(behind))).collect()
     }
 
+    /// Whether there are ready endpoints, and clients could call none of them.
+    pub fn is_without_any(&self) -> bool {
+        let lacks = |outcome: &Outcome| *outcome == Outcome::Skipped(Reason::NoAddress);
+        self.ports.is_empty() && self.without.values().any(lacks)
+    }
+
     fn enter(&mut self, address: InstanceAddr, ports: PortSet, endpoint: InstanceAddr, shared_by: usize) {
         self.ports.entry(address).or_default().insert(ports);
         let behind = self.behind.get_or_insert_default().entry(address).or_default();
@@ -54,18 +60,23 @@ impl Reach {
 }
 
 impl Accepted {
-    /// The exported addresses of the ready endpoints.
-    pub fn reach(&self, facts: &Facts) -> Reach {
-        self.reach_of(facts, self.ready(facts))
+    /// The exported addresses of the ready endpoints that did not register themselves in the registry.
+    pub fn reach(&self, facts: &Facts, registry: Option<&RegistryFacts>) -> Reach {
+        self.reach_of(facts, registry, self.ready(facts))
     }
 
     /// The same, if the ready endpoints are known already.
-    pub fn reach_of(&self, facts: &Facts, ready: BTreeMap<InstanceAddr, PortSet>) -> Reach {
+    pub fn reach_of(
+        &self,
+        facts: &Facts,
+        registry: Option<&RegistryFacts>,
+        ready: BTreeMap<InstanceAddr, PortSet>,
+    ) -> Reach {
         let Some(service) = facts.cluster.service.as_deref().filter(|_| self.address != ExportAddress::Pod) else {
             return Reach { ports: ready, ..Reach::default() };
         };
         let mut reach = Reach { behind: Some(BTreeMap::new()), ..Reach::default() };
-        let (registered, named) = (registered(facts), facts.named_pods());
+        let (registered, named) = (Registered::of(registry), facts.named_pods());
         let mut nodes = ChosenNodes::default();
         for (endpoint, ports) in ready {
             if let Some(outcome) = by_itself(facts, endpoint, &named, &registered) {
@@ -229,13 +240,20 @@ fn is_refused(facts: &Facts, ip: IpAddr) -> bool {
 }
 
 /// The records of other writers, by the addresses that a client would call.
-type Registered<'a> = BTreeMap<(IpAddr, u16), &'a Record>;
+#[derive(Default)]
+struct Registered<'a> {
+    by_address: BTreeMap<(IpAddr, u16), &'a Record>,
+    cluster_id: &'a str,
+}
 
-fn registered(facts: &Facts) -> Registered<'_> {
-    let Some(registry) = &facts.registry else { return Registered::new() };
-    let writers = Writers::of(&registry.snapshot.records, &registry.owner);
-    let others = writers.by(|writer| writer == Writer::Other);
-    others.flat_map(|record| record.client_addresses().map(move |addr| (addr, record))).collect()
+impl<'a> Registered<'a> {
+    fn of(registry: Option<&'a RegistryFacts>) -> Self {
+        let Some(registry) = registry else { return Self::default() };
+        let writers = Writers::of(&registry.snapshot.records, &registry.owner);
+        let others = writers.by(|writer| writer == Writer::Other);
+        let by_address = others.flat_map(|record| record.client_addresses().map(move |addr| (addr, record))).collect();
+        Self { by_address, cluster_id: &registry.owner.cluster_id }
+    }
 }
 
 /// The outcome of an endpoint whose own server registered it: traffic to it is not ours to give.
@@ -245,13 +263,14 @@ fn by_itself(
     named: &NamedPods<'_>,
     registered: &Registered<'_>,
 ) -> Option<Outcome> {
-    if registered.is_empty() {
+    if registered.by_address.is_empty() {
         return None;
     }
     let own = [(endpoint.ip(), endpoint.port())];
-    let record = own.into_iter().chain(aliases(facts, endpoint, named)).find_map(|addr| registered.get(&addr))?;
-    let (key, cluster_id) = (record.key.clone(), &facts.registry.as_ref()?.owner.cluster_id);
-    Some(match record.kind(cluster_id) {
+    let record =
+        own.into_iter().chain(aliases(facts, endpoint, named)).find_map(|addr| registered.by_address.get(&addr))?;
+    let key = record.key.clone();
+    Some(match record.kind(registered.cluster_id) {
         Kind::OtherCluster => Outcome::TakenByOtherCluster { key },
         _ => Outcome::SelfRegistered { key, refused: None },
     })
@@ -268,8 +287,8 @@ fn aliases<'a>(
     let pod = facts.pod_of(endpoint, named);
     let node = pod.and_then(|pod| facts.cluster.nodes.get(pod.node.as_deref()?));
     node.into_iter()
-        .flat_map(|node| node.addresses.iter())
-        .filter_map(move |ip| Some((*ip, pod?.port_of_node(endpoint.port(), *ip)?)))
+        .flat_map(|node| node.every_address())
+        .filter_map(move |ip| Some((ip, pod?.port_of_node(endpoint.port(), ip)?)))
 }
 
 /// The addresses of Nodes under which the server of an exported instance registered itself, by the instance's address.

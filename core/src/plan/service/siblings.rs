@@ -79,7 +79,7 @@ fn contested_exports(
     let mut contested = BTreeMap::new();
     let same_name = |sibling: &&Sibling| registry.registry_name.as_ref() == Some(&sibling.accepted.name);
     for sibling in others.iter().filter(|sibling| sibling.exports_to(registry)).filter(same_name) {
-        for addr in sibling.accepted.reach(&sibling.facts).ports.into_keys() {
+        for addr in sibling.accepted.reach(&sibling.facts, sibling.facts.registry.as_ref()).ports.into_keys() {
             let contest = contested.entry(addr).or_insert(ContestedExport::Younger);
             if sibling.is_older(age) {
                 *contest = ContestedExport::Older;
@@ -93,7 +93,7 @@ fn contested_exports(
 fn adopted_under_other_names(registry: &RegistryFacts, others: &[Sibling]) -> BTreeSet<RecordKey> {
     let mut adopted = BTreeSet::new();
     for sibling in others.iter().filter(|sibling| sibling.exports_to(registry)) {
-        let exported = sibling.accepted.reach(&sibling.facts).ports;
+        let exported = sibling.accepted.reach(&sibling.facts, sibling.facts.registry.as_ref()).ports;
         let name = sibling.accepted.name.as_str().as_bytes();
         for (key, record) in &registry.snapshot.under_other_names {
             let of_name = registry.layout.split_key(key).is_some_and(|(other, _)| other == name);
