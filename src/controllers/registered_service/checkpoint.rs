@@ -12,7 +12,6 @@ use twinspan_core::plan::service::{self, Term};
 
 use crate::api::RegisteredService;
 use crate::api::conditions::{IMPORTED, find_true};
-use crate::cluster::events;
 
 /// The checkpoints by RegisteredService; clones share them. Boxes, because a map keeps room for more than it has.
 #[derive(Clone, Debug, Default)]
@@ -95,7 +94,7 @@ pub struct Told {
     /// The hash of the hold for which an approval was refused.
     pub refused: Option<String>,
     /// Risks of clients that read slices; `None` if those that are found first were told.
-    pub risks: Option<BTreeSet<events::Reason>>,
+    pub risks: Option<BTreeSet<service::Risk>>,
 }
 
 /// The values of the RegisteredService that are in the gauges now. They outlive the object, so that they can be

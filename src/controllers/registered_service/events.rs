@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tracing::warn;
-use twinspan_core::plan::service::{Directions, Facts, Outcomes, Term};
+use twinspan_core::plan::service::{Directions, Facts, Outcomes, Risk, Term};
 
 use super::checkpoint::Told;
 use super::controller::Controller;
@@ -129,17 +129,19 @@ fn risks(facts: &Facts, outcomes: &Outcomes, told: &mut Told, publish: &impl Fn(
         if !known.insert(risk) {
             continue;
         }
-        let note = match risk {
-            Reason::PortDiffers => {
-                "servers outside listen on other ports than the pods, and clients that use one port for every address do not \
-                 reach them; SRV records have the ports"
-            }
-            _ => {
+        let (reason, note) = match risk {
+            Risk::SecondSlice => (
+                Reason::SecondSlice,
                 "pods and imports are in different EndpointSlices of one Service, and clients that keep one slice miss \
-                 instances; spec.import.into: Apart gives imports a Service of their own"
-            }
+                 instances; spec.import.into: Apart gives imports a Service of their own",
+            ),
+            Risk::PortDiffers => (
+                Reason::PortDiffers,
+                "servers outside listen on other ports than the pods, and clients that use one port for every address do \
+                 not reach them; SRV records have the ports",
+            ),
         };
-        publish(risk, Note::Text(note.to_owned()));
+        publish(reason, Note::Text(note.to_owned()));
     }
 }
 

@@ -1,9 +1,10 @@
 //! Risks of a Service that has pods and imports beside each other, for clients that read it in their own way.
 //!
-//! Owns the names of the risks, which `docs/clients.md` explains, and the words for them. Refuses to know which clients
-//! there are.
+//! Owns the words for the risks, which `docs/clients.md` explains. Refuses to decide which there are, as the core does.
 
 use std::collections::BTreeSet;
+
+use twinspan_core::plan::service::{Risk, risks as risks_of};
 
 use super::gather::Gathered;
 use super::table::Cell;
@@ -19,16 +20,16 @@ pub fn risks(gathered: &Gathered) -> Vec<String> {
         all.map(|(instance, _)| instance.port()).collect()
     };
     let (pods, imports) = (ports(Cell::Pod), ports(Cell::Imported));
-    if gathered.is_apart || pods.is_empty() || imports.is_empty() {
-        return remarks;
-    }
-    remarks.push(
+    let found = risks_of(gathered.is_apart, &pods, &imports);
+    if found.contains(&Risk::SecondSlice) {
+        remarks.push(
         "SecondSlice: pods and imports are in different EndpointSlices of one Service, and a client that keeps one slice \
          misses instances; spec.import.into: Apart gives imports a Service of their own"
             .to_owned(),
-    );
+        );
+    }
     let other: Vec<String> = imports.difference(&pods).take(NAMED).map(ToString::to_string).collect();
-    if !other.is_empty() {
+    if found.contains(&Risk::PortDiffers) {
         let pods: Vec<String> = pods.iter().take(NAMED).map(ToString::to_string).collect();
         remarks.push(format!(
             "PortDiffers: imports listen on port {} and pods on {}, so a client that calls every address at one port does not \

@@ -9,6 +9,7 @@
 //! - [`silence`]: deletions that rest on a kind that was not heard of.
 //! - [`reduced`]: a spec that cannot be carried out adds nothing, and goes on removing.
 //! - [`revoked`]: places whose administrator does not allow the name.
+//! - [`risks`]: what clients in the cluster may miss.
 //! - [`outcomes`]: the outcome of each instance, and the counts that follow from it.
 //!
 //! Owns the order of the steps: the created Service, export, import, slices, former places. Refuses to know
@@ -27,6 +28,7 @@ mod properties;
 mod reach;
 mod reduced;
 mod revoked;
+mod risks;
 mod shared;
 mod siblings;
 mod silence;
@@ -63,6 +65,7 @@ pub use moves::FormerGoals;
 pub use outcomes::{Counts, Outcomes, Progress, Written};
 pub use reach::{Reach, outer_addresses};
 pub use revoked::Revoked;
+pub use risks::{Risk, risks};
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
 
