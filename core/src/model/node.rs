@@ -1,8 +1,8 @@
 //! A Node, reduced to the fields that trust, topology and exports read.
 //!
 //! Owns the kinds of addresses that an export may have, the name of the annotation that overrides a Node's address, and
-//! the choice among the addresses of one Node.
-//! Refuses to know the API machinery: the cluster's door maps from the API type.
+//! the choice among the addresses of one Node. Refuses to know the API machinery: the cluster's door maps from the API
+//! type.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -84,9 +84,7 @@ impl NodeView {
         }
         Ok(found)
     }
-}
 
-impl NodeView {
     /// Every address that an export may have given to clients, by whatever setting.
     pub fn every_address(&self) -> impl Iterator<Item = IpAddr> {
         let overrides = self.export_address.iter().flat_map(|text| text.split(','));

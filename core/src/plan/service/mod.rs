@@ -303,9 +303,10 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     });
     let ready: BTreeMap<InstanceAddr, PortSet> = ready.collect();
     let others_ready = !accepted.is_apart() && !ready.is_empty();
-    let ready_ips: BTreeSet<IpAddr> = ready.keys().map(|addr| addr.ip()).collect();
     let reach = if accepted.exports { accepted.reach_of(facts, Some(registry), ready) } else { Reach::default() };
-    let stays = reach.is_without_any().then(|| ready_ips.into_iter().chain(outer_addresses(facts)).collect());
+    // Records from before stay while nothing takes their place.
+    let unreached = || reach.without.keys().map(|addr| addr.ip());
+    let stays = reach.is_without_any().then(|| unreached().chain(outer_addresses(facts)).collect());
     let (instances, note) = instances::instances(facts, accepted, registry.layout.format(), &reach);
     plan.note = note;
     plan.behind = Some(reach.ips_behind());
