@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use twinspan_core::codec::Format;
 use twinspan_core::model::{Selector as TagSelector, ServiceKey};
 use twinspan_core::plan::departure::guard::Limits;
+use twinspan_core::plan::service::ImportPlace;
 use twinspan_core::plan::{departure, import};
 
 use super::export::Export;
@@ -44,9 +45,9 @@ use super::{Selector, schema};
     json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
 ))]
 #[kube(printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
-#[kube(validation = Rule::new("self.spec.__import__.into == 'Beside' || has(self.spec.__import__.serviceName) || (has(self.spec.service.name) ? self.spec.service.name : self.metadata.name).size() <= 54").message("spec.import.serviceName: set it, because the name of the Service with -imported behind it is longer than 63 characters").field_path(".spec.import.serviceName"))]
+#[kube(validation = Rule::new("self.spec.__import__.into == 'Beside' || has(self.spec.__import__.serviceName) || (has(self.spec.service.name) ? self.spec.service.name : self.metadata.name).size() <= (self.spec.__import__.into == 'Apart' ? 54 : 59)").message("spec.import.serviceName: set it, because the name of the Service with -imported or -all behind it is longer than 63 characters").field_path(".spec.import.serviceName"))]
 #[kube(validation = Rule::new("self.spec.__import__.into == 'Beside' || !has(self.spec.__import__.serviceName) || self.spec.__import__.serviceName != (has(self.spec.service.name) ? self.spec.service.name : self.metadata.name)").message("spec.import.serviceName: name another Service than that of the pods, or leave it out").field_path(".spec.import.serviceName"))]
-#[kube(validation = Rule::new("self.spec.__import__.into == 'Apart' || !has(self.spec.__import__.serviceName)").message("spec.import.serviceName: only imports that are Apart have a Service of their own; leave it out").field_path(".spec.import.serviceName"))]
+#[kube(validation = Rule::new("self.spec.__import__.into != 'Beside' || !has(self.spec.__import__.serviceName)").message("spec.import.serviceName: imports Beside the pods have no Service of their own; leave it out").field_path(".spec.import.serviceName"))]
 #[kube(validation = Rule::new("has(self.spec.service.name) || (self.metadata.name.size() <= 63 && !self.metadata.name.contains('.'))").message("spec.service.name: set it, because metadata.name cannot be the name of a Service (at most 63 characters, no dots)").field_path(".spec.service.name"))]
 #[serde(rename_all = "camelCase")]
 #[allow(clippy::duplicated_attributes)] // printcolumns repeat their keys
@@ -161,8 +162,9 @@ pub enum Policy {
     Observe,
 }
 
-/// The end of the name of a Service of imports, where the spec names none.
+/// The ends of the names of a Service of imports, where the spec names none.
 const APART: &str = "-imported";
+const TOGETHER: &str = "-all";
 
 /// Which records become endpoints, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -180,12 +182,13 @@ pub struct Import {
     /// connections; Heal does the same and puts its record back; Remove opens no connection. The deletion guard still
     /// limits the deletions that follow. GoZero and GRPC records cannot be put back, nor any of more than 64 KiB.
     pub on_expiry: OnExpiry,
-    /// The place of imports: Beside the pods in EndpointSlices of the Service itself, or Apart in a Service of their
-    /// own with the same ports, which is created without a selector where it is missing and deleted with the
-    /// RegisteredService. Some clients in the cluster keep only the EndpointSlice that changed last, and lose instances
-    /// where a Service has two.
+    /// The place of imports: Beside the pods in EndpointSlices of the Service itself, Apart in a Service of their own,
+    /// or Together with the pods in a Service whose EndpointSlices hold both. Such a Service has the same ports; it is
+    /// created without a selector where it is missing, and deleted with the RegisteredService. Some clients in the
+    /// cluster keep only the EndpointSlice that changed last, and lose instances where a Service has two.
     pub into: ImportInto,
-    /// Name of the Service of imports that are Apart. Absent means the name of the Service with `-imported` behind it.
+    /// Name of the Service of imports that are Apart or Together. Absent means the name of the Service with `-imported`
+    /// or `-all` behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub service_name: Option<String>,
@@ -214,6 +217,7 @@ pub enum ImportInto {
     #[default]
     Beside,
     Apart,
+    Together,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -276,8 +280,19 @@ impl RegisteredService {
         match (self.spec.import.into, &self.spec.import.service_name) {
             _ if !self.spec.direction.imports() => service,
             (ImportInto::Beside, _) => service,
-            (ImportInto::Apart, Some(name)) => ServiceKey::new(service.namespace, name),
+            (_, Some(name)) => ServiceKey::new(service.namespace, name),
             (ImportInto::Apart, None) => ServiceKey::new(service.namespace, format!("{}{APART}", service.name)),
+            (ImportInto::Together, None) => ServiceKey::new(service.namespace, format!("{}{TOGETHER}", service.name)),
+        }
+    }
+
+    /// The place of imports, seen from the pods.
+    pub fn import_place(&self) -> ImportPlace {
+        match self.spec.import.into {
+            _ if !self.spec.direction.imports() => ImportPlace::Beside,
+            ImportInto::Beside => ImportPlace::Beside,
+            ImportInto::Apart => ImportPlace::Apart,
+            ImportInto::Together => ImportPlace::Together,
         }
     }
 

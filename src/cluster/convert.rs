@@ -237,7 +237,10 @@ pub fn slice(object: EndpointSlice) -> Slice {
         labels,
         annotations: object.metadata.annotations.unwrap_or_default(),
     };
-    slice.read_lost_until();
+    if slice.is_ours() {
+        slice.read_lost_until();
+        slice.read_mirrored();
+    }
     slice
 }
 
@@ -262,6 +265,7 @@ fn endpoint(endpoint: Endpoint) -> Option<SliceEndpoint> {
         pod: endpoint.target_ref.filter(|r| r.kind.as_deref() == Some("Pod")).map(pod_of).map(Box::new),
         hints: endpoint.hints.map(hints).and_then(Hints::boxed),
         lost_until: None,
+        mirrored: false,
     })
 }
 

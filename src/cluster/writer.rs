@@ -131,6 +131,10 @@ impl ClusterWriter {
     pub async fn create_service(&self, owner: &Owner<'_>, new: &NewService) -> Result<()> {
         self.ask()?;
         let mut spec = json!({"ports": ports(new), "ipFamilyPolicy": "PreferDualStack"});
+        if let Some(family) = new.family {
+            spec["ipFamilyPolicy"] = json!("SingleStack");
+            spec["ipFamilies"] = json!([family.as_str()]);
+        }
         if new.headless {
             spec["clusterIP"] = json!("None");
         }

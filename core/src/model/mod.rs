@@ -36,6 +36,7 @@ pub use record::{LOOKS, LOOKS_AT_WRITERS};
 pub use selector::{Operator, Requirement, Selector};
 pub use service::{NewService, ServicePortView, ServiceView, TrafficDistribution};
 pub use slice::{
-    AddressType, EndpointAddress, HEADLESS_LABEL, Hints, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION, MANAGED_BY,
-    MANAGED_BY_LABEL, SERVICE_NAME_LABEL, Slice, SliceEndpoint, SlicePort, TCP, TRIGGER_TIME_ANNOTATION, TargetPod,
+    AddressType, Conditions, EndpointAddress, HEADLESS_LABEL, Hints, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION,
+    MANAGED_BY, MANAGED_BY_LABEL, MERGED_ANNOTATION, MIRRORED_ANNOTATION, SERVICE_NAME_LABEL, Slice, SliceEndpoint,
+    SlicePort, TCP, TRIGGER_TIME_ANNOTATION, TargetPod,
 };

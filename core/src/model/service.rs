@@ -64,4 +64,6 @@ pub struct NewService {
     pub headless: bool,
     /// Name and number.
     pub ports: Vec<(String, i32)>,
+    /// The family of a Service that has one; `None` means those that the cluster has.
+    pub family: Option<Family>,
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::Timestamp;
-use crate::model::Family;
+use crate::model::{Family, InstanceAddr};
 
 /// Names the Service that a slice belongs to (`well_known_labels.go` of k8s.io/api/discovery/v1).
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -25,6 +25,12 @@ pub const IMPORTED_FROM_ANNOTATION: &str = "twinspan.dev/imported-from";
 /// The endpoints of a slice of ours that lost their registration, and their deadlines: `<IP>=<RFC 3339>`, separated by
 /// commas.
 pub const LOST_UNTIL_ANNOTATION: &str = "twinspan.dev/lost-until";
+/// The addresses in a slice of ours that stand for endpoints of other managers, separated by commas: pods that are not
+/// imported.
+pub const MIRRORED_ANNOTATION: &str = "twinspan.dev/mirrored";
+/// Marks a slice that took the endpoints of others over, which are about to be deleted. Its removal is a change of the
+/// slice that stays, for clients that keep the one which changed last.
+pub const MERGED_ANNOTATION: &str = "twinspan.dev/merged";
 /// The protocol of every port that Twinspan exports or imports.
 pub const TCP: &str = "TCP";
 
@@ -103,6 +109,17 @@ impl fmt::Display for EndpointAddress {
     }
 }
 
+/// The conditions of an endpoint, as its manager wrote them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    /// Absent means true.
+    pub ready: Option<bool>,
+    /// Absent means true.
+    pub serving: Option<bool>,
+    /// Absent means false.
+    pub terminating: Option<bool>,
+}
+
 /// One endpoint with its first address: the API defines no meaning for others, and kube-proxy reads only the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceEndpoint {
@@ -122,6 +139,8 @@ pub struct SliceEndpoint {
     pub hints: Option<Box<Hints>>,
     /// From [`LOST_UNTIL_ANNOTATION`]; whole seconds.
     pub lost_until: Option<Timestamp>,
+    /// From [`MIRRORED_ANNOTATION`].
+    pub mirrored: bool,
 }
 
 impl SliceEndpoint {
@@ -137,7 +156,17 @@ impl SliceEndpoint {
             pod: None,
             hints: None,
             lost_until: None,
+            mirrored: false,
         }
+    }
+
+    pub fn conditions(&self) -> Conditions {
+        Conditions { ready: self.ready, serving: self.serving, terminating: self.terminating }
+    }
+
+    /// The same endpoint with other conditions.
+    pub fn with(self, Conditions { ready, serving, terminating }: Conditions) -> Self {
+        Self { ready, serving, terminating, ..self }
     }
 
     /// Absent means true.
@@ -181,6 +210,13 @@ impl Slice {
         self.managed_by.as_deref() == Some(MANAGED_BY)
     }
 
+    /// The addresses that it holds at one of its ports.
+    pub fn at(&self, port: &SlicePort) -> impl Iterator<Item = (InstanceAddr, &SliceEndpoint)> {
+        let number = port.number;
+        let address = move |endpoint: &SliceEndpoint| InstanceAddr::new(endpoint.address.ip()?, number?).ok();
+        self.endpoints.iter().filter_map(move |endpoint| Some((address(endpoint)?, endpoint)))
+    }
+
     /// Reads [`LOST_UNTIL_ANNOTATION`] into the endpoints. Skips entries that do not parse.
     pub fn read_lost_until(&mut self) {
         let Some(text) = self.annotations.get(LOST_UNTIL_ANNOTATION) else { return };
@@ -189,6 +225,16 @@ impl Slice {
             entries.filter_map(|(address, time)| Some((address.into(), time.parse().ok()?))).collect();
         for endpoint in &mut self.endpoints {
             endpoint.lost_until = until.get(&endpoint.address).copied();
+        }
+    }
+
+    /// Reads [`MIRRORED_ANNOTATION`] into the endpoints. An address that it does not name counts as imported, so that
+    /// nothing goes without evidence where somebody removed the annotation.
+    pub fn read_mirrored(&mut self) {
+        let Some(text) = self.annotations.get(MIRRORED_ANNOTATION) else { return };
+        let mirrored: BTreeSet<EndpointAddress> = text.split(',').map(Into::into).collect();
+        for endpoint in &mut self.endpoints {
+            endpoint.mirrored = mirrored.contains(&endpoint.address);
         }
     }
 }

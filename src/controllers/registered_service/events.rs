@@ -133,7 +133,8 @@ fn risks(facts: &Facts, outcomes: &Outcomes, told: &mut Told, publish: &impl Fn(
             Risk::SecondSlice => (
                 Reason::SecondSlice,
                 "pods and imports are in different EndpointSlices of one Service, and clients that keep one slice miss \
-                 instances; spec.import.into: Apart gives imports a Service of their own",
+                 instances; with spec.import.into: Together one Service has both in one slice, and with Apart \
+                 imports have a Service of their own",
             ),
             Risk::PortDiffers => (
                 Reason::PortDiffers,

@@ -1,4 +1,4 @@
-//! The Service of imports that are apart from the pods.
+//! The Service of imports, where it is another one than that of the pods.
 //!
 //! Owns its shape: the ports of the Service that the RegisteredService stands for, and headless if that one is when
 //! it is created.
@@ -15,7 +15,7 @@ use crate::api::conditions::Reason;
 /// # Errors
 /// The reason why nothing can be imported into it, and the words for it.
 pub(super) fn accept(observed: &Observed, mut accepted: Accepted) -> Result<Accepted, (Reason, String)> {
-    if !accepted.is_apart() {
+    if !accepted.has_import_service() {
         return Ok(accepted);
     }
     let cluster = &observed.facts.cluster;
@@ -23,6 +23,8 @@ pub(super) fn accept(observed: &Observed, mut accepted: Accepted) -> Result<Acce
         key: accepted.import_service.clone(),
         headless: cluster.service.as_ref().is_some_and(|service| service.headless),
         ports: accepted.ports.iter().map(|chosen| (chosen.port.name.clone(), chosen.port.number)).collect(),
+        // One slice holds all endpoints only where they have one family.
+        family: cluster.service.as_ref().filter(|_| observed.facts.mirrors()).and_then(|s| s.families.first().copied()),
     };
     let Some(found) = cluster.import_service.as_ref().filter(|found| !found.deleting) else {
         accepted.create = Some(wanted);
@@ -37,7 +39,7 @@ pub(super) fn accept(observed: &Observed, mut accepted: Accepted) -> Result<Acce
     }
     if found.selector {
         let message = format!(
-            "Service {key} selects pods, so imports are not apart there; name another in spec.import.serviceName"
+            "Service {key} selects pods, so it cannot be one of imports; name another in spec.import.serviceName"
         );
         return Err((Reason::NotSupported, message));
     }

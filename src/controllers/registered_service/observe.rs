@@ -177,6 +177,7 @@ fn cluster_facts(
         nodes: view.networks.nodes().clone(),
         ..ClusterFacts::default()
     };
+    facts.import_place = object.map(RegisteredService::import_place).unwrap_or_default();
     if let Some(service) = object.map(RegisteredService::service_key) {
         facts.service = view.services.get(&service).cloned();
         let import_service = object.map_or_else(|| service.clone(), RegisteredService::import_service_key);

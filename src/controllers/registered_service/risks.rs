@@ -5,6 +5,7 @@
 //! [`super::events`] does.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use twinspan_core::model::{InstanceAddr, InstanceOutcome, Slice};
 use twinspan_core::plan::service::{Facts, Outcomes, Risk, risks};
@@ -17,14 +18,16 @@ pub(super) fn after(facts: &Facts, outcomes: &Outcomes) -> BTreeSet<Risk> {
 
 /// The risks that the slices in the cluster show.
 pub(super) fn before(facts: &Facts, outcomes: &Outcomes) -> BTreeSet<Risk> {
-    let filled = facts.cluster.our_slices.iter().filter(|slice: &_| !slice.deleting && !slice.endpoints.is_empty());
+    let has_imports =
+        |slice: &&Arc<Slice>| !slice.deleting && slice.endpoints.iter().any(|endpoint| !endpoint.mirrored);
+    let filled = facts.cluster.our_slices.iter().filter(has_imports);
     let numbers = |slice: &Slice| slice.ports.iter().filter_map(|port| port.number).collect::<Vec<_>>();
     of(facts, outcomes, &filled.flat_map(|slice| numbers(slice)).collect())
 }
 
 fn of(facts: &Facts, outcomes: &Outcomes, imports: &BTreeSet<u16>) -> BTreeSet<Risk> {
     let pods = ports(outcomes.ready.iter().filter_map(|instance: &InstanceOutcome| instance.subject.address()));
-    risks(facts.imports_are_apart(), &pods, imports)
+    risks(facts.cluster.import_place, &pods, imports)
 }
 
 fn ports(addresses: impl Iterator<Item = InstanceAddr>) -> BTreeSet<u16> {

@@ -282,7 +282,7 @@ fn waiting(
     }
     let service_error = applied.cluster_error.as_ref().filter(|_| applied.service_failed);
     // Neither direction has anything without the Service; only imports need one of their own.
-    let created = plan.create.as_ref().filter(|_| kind == IMPORTED || !accepted.is_apart());
+    let created = plan.create.as_ref().filter(|_| kind == IMPORTED || !accepted.has_import_service());
     if let (Some(_), Some(error)) = (created, service_error) {
         let (reason, message) = cluster_failure(error);
         return Some(DesiredCondition::new(kind, ConditionStatus::False, reason, message));

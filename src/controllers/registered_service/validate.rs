@@ -225,7 +225,7 @@ fn accept_in(observed: &Observed, registry: &ServiceRegistry, name: RegistryName
     }
     let (format, spec) = (Format::from(registry.spec.format), &object.spec);
     carried(object, format)?;
-    if spec.import.into == ImportInto::Apart && spec.service.create != CreateService::Never {
+    if spec.import.into != ImportInto::Beside && spec.service.create != CreateService::Never {
         let message = "spec.import.into: a Service that Twinspan creates has imports alone anyway; use Beside";
         return reject(Reason::NotSupported, message);
     }
@@ -322,7 +322,7 @@ fn wanted_service(object: &RegisteredService, key: &ServiceKey) -> Option<NewSer
     let service = &object.spec.service;
     let ports = service.ports.iter().filter_map(|p| Some((p.name.clone(), p.number?))).collect();
     let headless = service.create == CreateService::Headless;
-    (service.create != CreateService::Never).then(|| NewService { key: key.clone(), headless, ports })
+    (service.create != CreateService::Never).then(|| NewService { key: key.clone(), headless, ports, family: None })
 }
 
 /// A Service that we created follows the spec. One that must become headless, or stop being headless, has to be

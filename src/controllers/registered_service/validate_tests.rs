@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use twinspan_core::model::TrafficDistribution;
-use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts};
+use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, ImportPlace};
 
 use super::*;
 use crate::cluster::convert::NamespaceView;
@@ -148,6 +148,10 @@ fn imports_that_are_apart_have_a_service_with_the_ports_of_the_other_one() {
     assert_eq!(rejected(&found(|view| view.ports.clear())), (Reason::PortNotFound, false));
     let ours = accepted(&found(|view| (view.owner_uid, view.ports) = (Some("uid-1".into()), Vec::new())));
     assert_eq!(ours.amend.unwrap().ports, [("rpc".into(), 80)]);
+    let mut together = observed(&json!({"import": {"into": "Together"}}));
+    (together.facts.cluster.import_service, together.facts.cluster.import_place) = (None, ImportPlace::Together);
+    let wanted = accepted(&together).create.unwrap();
+    assert_eq!((wanted.key.name.as_str(), wanted.family), ("echo-all", Some(Family::V6)), "one family, one slice");
     let both = json!({
         "import": {"into": "Apart"}, "service": {"create": "Headless", "ports": [{"name": "rpc", "number": 80}]},
     });

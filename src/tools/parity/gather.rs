@@ -11,8 +11,9 @@ use kube::{Api, Client};
 use twinspan_core::codec::Layout;
 use twinspan_core::model::{
     AddressType, InstanceAddr, InvalidName, Kind, RegistryName, SERVICE_NAME_LABEL, ServiceKey, ServiceView, Slice,
-    TCP, named_address,
+    SliceEndpoint, TCP, named_address,
 };
+use twinspan_core::plan::service::ImportPlace;
 
 use super::dns::Resolver;
 use super::table::{Cell, Dns, SeenBy};
@@ -46,7 +47,7 @@ pub struct Gathered {
     pub registry_name: RegistryName,
     pub service: ServiceKey,
     /// Whether imports have a Service of their own.
-    pub is_apart: bool,
+    pub place: ImportPlace,
     /// The framework whose clients read the registry.
     pub framework: &'static str,
 }
@@ -90,7 +91,7 @@ pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
     let client = registry.keys().copied().collect();
     let dns = if view.headless { names(request, &services, &ports).await? } else { Dns::NotNamed };
     let seen_by = SeenBy { cluster, registry, dns, client };
-    Ok(Gathered { seen_by, registry_name: name, service, is_apart: services.len() > 1, framework })
+    Ok(Gathered { seen_by, registry_name: name, service, place: object.import_place(), framework })
 }
 
 /// The chosen ports of the Service.
@@ -114,22 +115,25 @@ async fn endpoints(
     let slices = reading("EndpointSlices", api.list(&selector).await)?;
     let mut found = BTreeMap::new();
     for slice in slices.items.into_iter().map(convert::slice) {
-        let cell = if slice.is_ours() { Cell::Imported } else { Cell::Pod };
-        for instance in ports.iter().flat_map(|port| ready(&slice, port)) {
+        for (instance, cell) in ports.iter().flat_map(|port| ready(&slice, port)) {
             found.entry(instance).or_insert(cell);
         }
     }
     Ok(found)
 }
 
-fn ready(slice: &Slice, port: &str) -> BTreeSet<InstanceAddr> {
+fn ready(slice: &Slice, port: &str) -> BTreeMap<InstanceAddr, Cell> {
     if slice.address_type == AddressType::Other {
-        return BTreeSet::new();
+        return BTreeMap::new();
     }
+    let cell = |endpoint: &SliceEndpoint| {
+        if slice.is_ours() && !endpoint.mirrored { Cell::Imported } else { Cell::Pod }
+    };
     let numbers = slice.ports.iter().filter(|p| p.name == port && p.protocol == TCP).filter_map(|p| p.number);
     let ready = slice.endpoints.iter().filter(|e| e.ready != Some(false) && e.terminating != Some(true));
-    let ips: Vec<_> = ready.filter_map(|e| e.address.ip()).collect();
-    numbers.flat_map(|number| ips.iter().filter_map(move |ip| InstanceAddr::new(*ip, number).ok())).collect()
+    let ips: Vec<_> = ready.filter_map(|e| Some((e.address.ip()?, cell(e)))).collect();
+    let at = |number| ips.iter().filter_map(move |(ip, cell)| Some((InstanceAddr::new(*ip, number).ok()?, *cell)));
+    numbers.flat_map(at).collect()
 }
 
 /// Records with an address that a client of one of the schemes would dial. Such a client reads the value and ignores

@@ -20,11 +20,12 @@ pub fn risks(gathered: &Gathered) -> Vec<String> {
         all.map(|(instance, _)| instance.port()).collect()
     };
     let (pods, imports) = (ports(Cell::Pod), ports(Cell::Imported));
-    let found = risks_of(gathered.is_apart, &pods, &imports);
+    let found = risks_of(gathered.place, &pods, &imports);
     if found.contains(&Risk::SecondSlice) {
         remarks.push(
         "SecondSlice: pods and imports are in different EndpointSlices of one Service, and a client that keeps one slice \
-         misses instances; spec.import.into: Apart gives imports a Service of their own"
+         misses instances; with spec.import.into: Together one \
+         Service has both in one slice, and with Apart imports have a Service of their own"
             .to_owned(),
         );
     }
@@ -46,6 +47,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use twinspan_core::model::{InstanceAddr, RegistryName, ServiceKey};
+    use twinspan_core::plan::service::ImportPlace;
 
     use super::*;
     use crate::tools::parity::SeenBy;
@@ -56,7 +58,7 @@ mod tests {
             seen_by: SeenBy { cluster: cluster.collect::<BTreeMap<_, _>>(), ..SeenBy::default() },
             registry_name: RegistryName::new("echo").unwrap(),
             service: ServiceKey::new("shop", "echo"),
-            is_apart: false,
+            place: ImportPlace::Beside,
             framework: "Kitex",
         }
     }
@@ -71,9 +73,11 @@ mod tests {
         assert!(risks(&gathered(&[pod])).is_empty());
         assert!(risks(&gathered(&[("10.0.0.2:90", Cell::Imported)])).is_empty());
         assert_eq!(named(&gathered(&[pod, ("10.0.0.2:80", Cell::Imported)])), ["SecondSlice"]);
-        let both = gathered(&[pod, ("10.0.0.2:90", Cell::Imported)]);
+        let other_port = [pod, ("10.0.0.2:90", Cell::Imported)];
+        let both = gathered(&other_port);
         assert_eq!(named(&both), ["SecondSlice", "PortDiffers"]);
         assert!(risks(&both)[1].contains("on port 90 and pods on 80"), "{:?}", risks(&both));
-        assert!(risks(&Gathered { is_apart: true, ..both }).is_empty());
+        assert_eq!(named(&Gathered { place: ImportPlace::Together, ..gathered(&other_port) }), ["PortDiffers"]);
+        assert!(risks(&Gathered { place: ImportPlace::Apart, ..both }).is_empty());
     }
 }

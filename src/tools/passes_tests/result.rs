@@ -95,6 +95,10 @@ fn endpoints(spec: &SliceSpec) -> String {
         let ip = endpoint.address.ip().unwrap();
         let mut text = InstanceAddr::new(ip, number).unwrap().to_string();
         text.extend(endpoint.zone.iter().map(|zone| format!(" zone {zone}")));
+        if endpoint.mirrored {
+            text += if endpoint.is_terminating() { " mirrored, terminating" } else { " mirrored" };
+            text += if endpoint.is_ready() { "" } else { ", not ready" };
+        }
         text.extend(endpoint.lost_until.iter().map(|until| format!(" lost until {until}")));
         text
     };

@@ -6,7 +6,8 @@ use std::fmt::{self, Write};
 
 use twinspan_core::model::{
     self, EXPORT_ADDRESS_ANNOTATION, HEADLESS_LABEL, HEALED_TAG, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION,
-    MANAGED_BY, MANAGED_BY_LABEL, OWNER_TAG, SERVICE_NAME_LABEL, TRIGGER_TIME_ANNOTATION,
+    MANAGED_BY, MANAGED_BY_LABEL, MERGED_ANNOTATION, MIRRORED_ANNOTATION, OWNER_TAG, SERVICE_NAME_LABEL,
+    TRIGGER_TIME_ANNOTATION,
 };
 
 use crate::api::conditions::Reason;
@@ -46,7 +47,7 @@ const YOU_WRITE: [Word; 5] = [
     ),
 ];
 
-const TWINSPAN_WRITES: [Word; 8] = [
+const TWINSPAN_WRITES: [Word; 10] = [
     (SERVICE_NAME_LABEL, "label of an EndpointSlice", "The Service that the slice belongs to."),
     (MANAGED_BY_LABEL, "label of an EndpointSlice", "Who manages the slice; Twinspan leaves all others alone."),
     (HEADLESS_LABEL, "label of an EndpointSlice", "On slices of headless Services, as Kubernetes itself does."),
@@ -64,6 +65,16 @@ const TWINSPAN_WRITES: [Word; 8] = [
         LOST_UNTIL_ANNOTATION,
         "annotation of an EndpointSlice",
         "Until when endpoints are kept that lost their registration: `<IP>=<RFC 3339>`, separated by commas.",
+    ),
+    (
+        MIRRORED_ANNOTATION,
+        "annotation of an EndpointSlice",
+        "The addresses in it that are pods of the other Service and no imports, separated by commas (`spec.import.into: Together`).",
+    ),
+    (
+        MERGED_ANNOTATION,
+        "annotation of an EndpointSlice",
+        "For a moment, on a slice that took over the endpoints of another one which is about to be deleted.",
     ),
     (
         OWNER_TAG,

@@ -132,6 +132,7 @@ async fn registered_services(suite: Arc<Suite>) -> Result<()> {
             json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "otherClusters": "All", "zoneTag": "zone", "onExpiry": "Heal",
             "keepLostSeconds": 60, "into": "Apart", "serviceName": "vms"}}),
         ),
+        service(json!({"import": {"into": "Together"}})),
         service(json!({"export": {"address": "Node", "nodeAddressType": "ExternalIP", "nodes": 100}})),
         service(json!({"export": {"address": "LoadBalancer"}})),
         service(json!({"deletionGuard": {"minInstances": 1, "maxDeletePercent": 100, "holdSeconds": 0}})),

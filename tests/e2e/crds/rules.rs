@@ -117,13 +117,16 @@ fn service_cases() -> Vec<Case> {
     let requirement = |r: Value| service(json!({"import": {"tagSelector": {"matchExpressions": [r]}}}));
     let requirements = "spec.import.tagSelector.matchExpressions[*]";
     let nearly_too_long = "a-service-whose-name-is-too-long-with-an-end-of-nine-more";
+    let too_long = "a-service-whose-name-is-too-long-with-an-end-of-four-more-at-it";
     let long = "an-object-whose-name-is-longer-than-the-sixty-three-characters-of-a-service";
     vec![
         Case { name: "a.b", ..case("", "has(self.spec.service.name) ||", service(json!({}))) },
         Case { name: long, ..case("", "has(self.spec.service.name) ||", service(json!({}))) },
-        case("", "<= 54", service(json!({"service": {"name": nearly_too_long}, "import": {"into": "Apart"}}))),
         case("", "serviceName != (", service(json!({"import": {"into": "Apart", "serviceName": "case"}}))),
-        case("", "== 'Apart' || !has", service(json!({"import": {"serviceName": "other"}}))),
+        case("", "? 54 : 59", service(json!({"service": {"name": nearly_too_long}, "import": {"into": "Apart"}}))),
+        case("", "? 54 : 59", service(json!({"service": {"name": too_long}, "import": {"into": "Together"}}))),
+        case("", "serviceName != (", service(json!({"import": {"into": "Together", "serviceName": "case"}}))),
+        case("", "!= 'Beside' || !has", service(json!({"import": {"serviceName": "other"}}))),
         case("spec.service", "self.create == 'Never'", ports("Never", json!([{"name": "rpc", "number": 80}]))),
         case("spec.service", "self.create == 'Never'", service(json!({"service": {"create": "Headless"}}))),
         case("spec.service", "self.create == 'Never'", ports("Headless", json!([]))),

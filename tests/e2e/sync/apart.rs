@@ -1,5 +1,4 @@
-//! Imports in a Service of their own: readers that keep one EndpointSlice see everything, and nothing is lost on the
-//! way there and back.
+//! Imports in a Service of their own: nothing is lost on the way there and back.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,15 +9,11 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
-use twinspan_testbed::{Reader, eventually, next_v4};
+use twinspan_testbed::{eventually, next_v4};
 
 use crate::harness::{SOON, Sandbox, Suite, record, stories};
 
-stories![
-    readers_that_keep_one_slice_see_every_import,
-    imports_move_there_and_back,
-    a_service_that_somebody_made_is_used_and_left,
-];
+stories![imports_move_there_and_back, a_service_that_somebody_made_is_used_and_left,];
 
 const APART: &str = "echo-imported";
 const PORT: u16 = 8888;
@@ -38,55 +33,6 @@ async fn servers(sandbox: &Sandbox<'_>, count: usize) -> Result<Vec<SocketAddr>>
         all.push(vm);
     }
     Ok(all)
-}
-
-/// 50 changes of imports and 50 of a pod, and no reader of the imports hears a list without one that lives.
-async fn readers_that_keep_one_slice_see_every_import(suite: Arc<Suite>) -> Result<()> {
-    let sandbox = apart(&suite, "apartreaders", json!({"into": "Apart"})).await?;
-    let stay = servers(&sandbox, 3).await?;
-    sandbox.imports_become(APART, &stay).await?;
-    let pod = sandbox.pod("echo", "pod", PORT).await?;
-    sandbox.pods.set_ready("pod", true).await?;
-    sandbox.dns_becomes("echo", &[pod.address()]).await?;
-
-    let targets = [
-        ("gozero-k8s", format!("k8s://{}/{APART}:{PORT}", sandbox.name)),
-        ("kuberesolver", format!("kubernetes://{}/{APART}:{PORT}", sandbox.name)),
-        ("go-srv", sandbox.srv_name(APART)),
-    ];
-    let mut readers = Vec::new();
-    for (kind, target) in &targets {
-        readers.push((kind, Reader::start(sandbox.bed, &sandbox.name, kind, target)?));
-    }
-    let all_see = async |expected: &BTreeSet<SocketAddr>| -> Result<()> {
-        for (kind, reader) in &readers {
-            eventually("the reader sees the imports", SOON, || async {
-                let found = reader.sees()?;
-                ensure!(found == *expected, "{kind} sees {found:?}, want {expected:?}");
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(())
-    };
-    let living: BTreeSet<SocketAddr> = stay.iter().copied().collect();
-    all_see(&living).await?;
-    let marks: Vec<usize> = readers.iter().map(|(_, reader)| reader.part().line_count()).collect();
-    for _ in 0..25 {
-        sandbox.pods.set_ready("pod", false).await?;
-        sandbox.pods.set_ready("pod", true).await?;
-        let comes = servers(&sandbox, 1).await?[0];
-        sandbox.imports_become(APART, &[&stay[..], &[comes]].concat()).await?;
-        sandbox.registry.delete(&sandbox.key("echo", comes)).await?;
-        sandbox.imports_become(APART, &stay).await?;
-    }
-    all_see(&living).await?;
-    for ((kind, reader), mark) in readers.iter().zip(marks) {
-        for list in reader.lists_since(mark)? {
-            ensure!(living.is_subset(&list), "{kind} saw {list:?} without one of {living:?}");
-        }
-    }
-    sandbox.nothing_foreign_was_touched().await
 }
 
 async fn imports_move_there_and_back(suite: Arc<Suite>) -> Result<()> {

@@ -12,7 +12,10 @@ mod packing;
 mod readers;
 mod self_registration;
 mod sharing;
+mod steady_readers;
+mod together;
 
 use crate::harness::stories;
 
-stories![modules: addresses, apart, cluster_side, conformance, export, formats, grpc_proxy, import, packing, readers, self_registration, sharing];
+stories![modules: addresses, apart, cluster_side, conformance, export, formats, grpc_proxy, import, packing, readers, self_registration, sharing, steady_readers,
+    together];

@@ -83,6 +83,7 @@ impl Simulated {
             endpoints: &endpoints,
             existing: &existing,
             source: SOURCE,
+            merges: false,
             refused: &slices::Refusals::default(),
             triggered: Timestamp::UNIX_EPOCH,
             now: Timestamp::UNIX_EPOCH,

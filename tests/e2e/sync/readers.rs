@@ -18,25 +18,44 @@ use crate::harness::{SOON, Sandbox, Suite, record, stories};
 
 stories![every_reader_sees_what_the_document_says];
 
-const PORT: u16 = 8888;
+pub const PORT: u16 = 8888;
 /// The port of a server on a VM, where it is another one.
 const OTHER_PORT: u16 = 9999;
 /// A reader that polls has had two turns by then, and its list stays the same.
 const STAYS: Duration = Duration::from_secs(3);
 
-/// The readers in the order of the document, and the targets as they spell them.
-const READERS: [&str; 7] = ["go-srv", "go-a", "grpc-dns", "kitex-dns", "gozero-k8s", "kuberesolver", "kratos-kube"];
+/// The readers in the order of the document.
+pub const READERS: [&str; 7] = ["go-srv", "go-a", "grpc-dns", "kitex-dns", "gozero-k8s", "kuberesolver", "kratos-kube"];
 
-fn target(sandbox: &Sandbox<'_>, kind: &str) -> String {
-    let (namespace, name) = (&sandbox.name, sandbox.dns_name("echo"));
-    match kind {
-        "go-srv" => sandbox.srv_name("echo"),
+/// Starts a reader of a Service. Kratos' registry finds the pods that have the Service's name in a label.
+pub fn start(sandbox: &Sandbox<'_>, kind: &str, service: &str) -> Result<Reader> {
+    let (namespace, name) = (&sandbox.name, sandbox.dns_name(service));
+    let target = match kind {
+        "go-srv" => sandbox.srv_name(service),
         "grpc-dns" => format!("dns:///{name}:{PORT}"),
-        "gozero-k8s" => format!("k8s://{namespace}/echo:{PORT}"),
-        "kuberesolver" => format!("kubernetes://{namespace}/echo:{PORT}"),
-        "kratos-kube" => format!("{namespace}/echo"),
+        "gozero-k8s" => format!("k8s://{namespace}/{service}:{PORT}"),
+        "kuberesolver" => format!("kubernetes://{namespace}/{service}:{PORT}"),
+        "kratos-kube" => format!("{namespace}/{service}"),
         _ => format!("{name}:{PORT}"),
-    }
+    };
+    Reader::start(sandbox.bed, namespace, kind, &target)
+}
+
+/// Runs a pod of a Service that every reader finds once it is ready.
+pub async fn run_pod(sandbox: &Sandbox<'_>, service: &str, name: &str) -> Result<SocketAddr> {
+    let ip = next_v4();
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {"app": service, "kratos-service-app": service}},
+        "spec": {"nodeName": NODE, "containers": [
+            {"name": "main", "image": "none", "ports": [{"name": "grpc", "containerPort": PORT}]},
+        ]},
+    }))?;
+    let pods: Api<Pod> = Api::namespaced(sandbox.client(), &sandbox.name);
+    pods.create(&PostParams::default(), &pod).await?;
+    let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}});
+    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
+    sandbox.pods.set_ready(name, true).await?;
+    Ok(SocketAddr::from((ip, PORT)))
 }
 
 /// The instances at one moment.
@@ -116,22 +135,6 @@ impl Scene<'_> {
         Ok(())
     }
 
-    async fn pod(&self, name: &str) -> Result<SocketAddr> {
-        let ip = next_v4();
-        let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": name, "labels": {"app": "echo", "kratos-service-app": "echo"}},
-            "spec": {"nodeName": NODE, "containers": [
-                {"name": "main", "image": "none", "ports": [{"name": "grpc", "containerPort": PORT}]},
-            ]},
-        }))?;
-        let pods: Api<Pod> = Api::namespaced(self.sandbox.client(), &self.sandbox.name);
-        pods.create(&PostParams::default(), &pod).await?;
-        let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}});
-        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
-        self.sandbox.pods.set_ready(name, true).await?;
-        Ok(SocketAddr::from((ip, PORT)))
-    }
-
     /// A server on a VM that registers itself, and what the readers then have to find in the cluster.
     async fn import(&self, truth: &mut Truth, port: u16) -> Result<SocketAddr> {
         let vm = SocketAddr::from((next_v4(), port));
@@ -157,11 +160,11 @@ async fn every_reader_sees_what_the_document_says(suite: Arc<Suite>) -> Result<(
     let mut scene = Scene { sandbox, readers: BTreeMap::new(), table: documented()?, column: 0, faults: Vec::new() };
     let mut truth = Truth::default();
     for n in 0..4 {
-        truth.pods.insert(scene.pod(&format!("pod-{n}")).await?);
+        truth.pods.insert(run_pod(&scene.sandbox, "echo", &format!("pod-{n}")).await?);
     }
     scene.imported(&truth).await?;
     for kind in READERS {
-        let reader = Reader::start(bed, &scene.sandbox.name, kind, &target(&scene.sandbox, kind))?;
+        let reader = start(&scene.sandbox, kind, "echo")?;
         scene.readers.insert(kind, reader);
     }
     scene.column("one slice", &truth).await?;
@@ -170,7 +173,7 @@ async fn every_reader_sees_what_the_document_says(suite: Arc<Suite>) -> Result<(
     scene.import(&mut truth, PORT).await?;
     scene.column("a second slice", &truth).await?;
 
-    truth.pods.insert(scene.pod("pod-4").await?);
+    truth.pods.insert(run_pod(&scene.sandbox, "echo", "pod-4").await?);
     scene.imported(&truth).await?;
     scene.column("then a pod comes", &truth).await?;
 

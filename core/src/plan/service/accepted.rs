@@ -85,7 +85,7 @@ pub struct AcceptedPort {
 
 impl Accepted {
     /// Whether imports have a Service of their own.
-    pub fn is_apart(&self) -> bool {
+    pub fn has_import_service(&self) -> bool {
         self.import_service != self.service
     }
 

@@ -31,9 +31,7 @@ pub fn classify(
     let mut states: Vec<(InstanceAddr, EndpointState)> = Vec::new();
     for slice in slices {
         let AddressType::Ip(family) = slice.address_type else { continue };
-        // When a Service loses its selector, the built-in controller leaves its slices behind, and no controller
-        // updates them.
-        let unmanaged = !has_selector && slice.managed_by.as_deref() == Some(BUILT_IN);
+        let unmanaged = is_left_behind(slice, has_selector);
         for port in slice.ports.iter().filter(|port| port.protocol == TCP) {
             let Some(number) = port.number else { continue };
             let mut chosen = PortSet::default();
@@ -65,6 +63,11 @@ pub fn classify(
         same
     });
     states.into_iter().collect()
+}
+
+/// When a Service loses its selector, the built-in controller leaves its slices behind, and no controller updates them.
+pub fn is_left_behind(slice: &Slice, has_selector: bool) -> bool {
+    !has_selector && slice.managed_by.as_deref() == Some(BUILT_IN)
 }
 
 /// Addresses of ready endpoints in the slices of other managers, at whatever port.
@@ -129,11 +132,12 @@ pub fn managed_addresses(slices: &[Arc<Slice>], meant: impl Fn(&SliceEndpoint) -
     managed
 }
 
-/// The addresses at TCP ports of slices, ready or not.
+/// The addresses at TCP ports of slices, ready or not, without mirrored ones.
 pub fn addresses(slices: &[Arc<Slice>]) -> impl Iterator<Item = InstanceAddr> {
     slices.iter().flat_map(|slice| {
         let ports = slice.ports.iter().filter(|port| port.protocol == TCP).filter_map(|port| port.number);
-        let ips = move || slice.endpoints.iter().filter_map(|endpoint| endpoint.address.ip());
+        let endpoints = || slice.endpoints.iter().filter(|endpoint| !endpoint.mirrored);
+        let ips = move || endpoints().filter_map(|endpoint| endpoint.address.ip());
         ports.flat_map(move |port| ips().filter_map(move |ip| InstanceAddr::new(ip, port).ok()))
     })
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use super::checkpoint::{Checkpoint, Place, Term};
+use super::risks::ImportPlace;
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
@@ -53,6 +54,8 @@ pub struct ClusterFacts {
     pub others_slices: Vec<Arc<Slice>>,
     /// The same of the Service of the imports, where it is another one.
     pub others_import_slices: Vec<Arc<Slice>>,
+    /// The place of imports, seen from the pods.
+    pub import_place: ImportPlace,
     /// The number of lists, rather than events, that changed the Service and its slices, and the Nodes where their
     /// addresses are exported.
     pub relists: u64,
@@ -218,10 +221,14 @@ impl Facts {
         self.cluster.our_slices.iter().any(|slice| !slice.deleting && slice.service.as_deref() == Some(service))
     }
 
-    /// Whether imports have a Service of their own.
-    pub fn imports_are_apart(&self) -> bool {
-        let uid = |service: &Option<Arc<ServiceView>>| service.as_ref().map(|service| service.uid.clone());
-        uid(&self.cluster.service) != uid(&self.cluster.import_service)
+    /// Whether the endpoints of the Service stand in the Service of the imports too.
+    pub fn mirrors(&self) -> bool {
+        self.cluster.import_place == ImportPlace::Together
+    }
+
+    /// Whether pods and imports are endpoints of one Service.
+    pub fn pods_are_with_imports(&self) -> bool {
+        self.cluster.import_place != ImportPlace::Apart
     }
 
     /// The proof that endpoints of the cluster ended since the last pass: watch events, or a change of the spec, even

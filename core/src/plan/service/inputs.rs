@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use super::accepted::Reduced;
 use super::endpoints::managed_addresses;
+use super::mirror::mirrored;
 use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, Siblings};
 use crate::Timestamp;
-use crate::model::{Family, Instance, InstanceAddr, PodView, RegistryName, Slice, TargetPod};
+use crate::model::{Family, IMPORTED_FROM_ANNOTATION, Instance, InstanceAddr, PodView, RegistryName, Slice, TargetPod};
 use crate::plan::departure::guard::{GuardContext, Limits};
 use crate::plan::export::{ExportState, Proof, Writers};
 use crate::plan::import::{ImportState, Imported, Present};
@@ -177,45 +178,92 @@ impl Pass<'_> {
         })
     }
 
-    /// The writes of slices; without settings every slice is deleted.
-    pub fn slices(&self, accepted: Option<&Accepted>, imported: &BTreeMap<InstanceAddr, Imported>) -> slices::Plan {
+    /// The writes of slices under the settings.
+    pub fn slices(&self, accepted: &Accepted, imported: &BTreeMap<InstanceAddr, Imported>) -> slices::Plan {
+        let ports = slice_ports(accepted);
+        let registry = self.facts.registry.as_ref().map_or("", |registry| registry.name.as_str());
+        let source = accepted.source(registry);
+        let mut endpoints = self.endpoint_infos(imported);
+        endpoints.extend(mirrored(self.facts, &ports));
+        slices::plan(&self.slices_input(&ports, &endpoints, &plain(&self.facts.cluster.our_slices), &source))
+    }
+
+    /// The slices without the imports that go. None is added to any of them; mirrored endpoints are as they should be.
+    /// Without settings the ports are those that slices have.
+    pub fn shrunk(&self, accepted: Option<&Accepted>, stay: &BTreeMap<InstanceAddr, Imported>) -> slices::Plan {
+        let ours = &self.facts.cluster.our_slices;
+        let ports = accepted.map_or_else(|| ports_of(ours), slice_ports);
+        let endpoints = mirrored(self.facts, &ports);
+        let mut kept = self.on_server_clock(stay);
+        kept.extend(endpoints.iter().map(|(addr, known)| (*addr, slices::Stays::from(known))));
+        let mut sources = ours.iter().filter_map(|slice| slice.annotations.get(IMPORTED_FROM_ANNOTATION));
+        let source = sources.next().cloned().unwrap_or_default();
+        slices::follow(&self.slices_input(&ports, &endpoints, &plain(ours), &source), &kept)
+    }
+
+    /// The slices as they are while nothing can be told of imports: mirrored endpoints alone come and go.
+    pub fn followed(&self, accepted: Option<&Accepted>) -> slices::Plan {
+        let ours = &self.facts.cluster.our_slices;
+        if !self.facts.mirrors() && !ours.iter().flat_map(|slice| &slice.endpoints).any(|e| e.mirrored) {
+            return slices::Plan::default();
+        }
+        let ports = accepted.map_or_else(|| ports_of(ours), slice_ports);
+        let imported = slices::present(&plain(ours), &ports, "").into_iter();
+        let stay = |(addr, present): (InstanceAddr, Present)| {
+            (addr, Imported { ports: present.ports, zone: present.zone, lost_until: present.lost_until })
+        };
+        self.shrunk(accepted, &on_our_clock(self.facts, imported.collect()).into_iter().map(stay).collect())
+    }
+
+    /// The endpoints that slices keep, with the deadlines of lost ones on the API server's clock.
+    fn on_server_clock(&self, endpoints: &BTreeMap<InstanceAddr, Imported>) -> slices::Kept {
+        let ahead = self.facts.holds.api_server_ahead;
+        let until = |imported: &Imported| imported.lost_until.and_then(|until| until.checked_add(ahead).ok());
+        endpoints.iter().map(|(addr, imported)| (*addr, slices::Stays::Imported(until(imported)))).collect()
+    }
+
+    fn slices_input<'a>(
+        &'a self,
+        ports: &'a [slices::Port],
+        endpoints: &'a BTreeMap<InstanceAddr, slices::EndpointInfo>,
+        existing: &'a [&'a Slice],
+        source: &'a str,
+    ) -> slices::Input<'a> {
         let facts = self.facts;
-        let ports = accepted.map(slice_ports).unwrap_or_default();
-        let registry = facts.registry.as_ref().map_or("", |registry| registry.name.as_str());
-        slices::plan(&slices::Input {
+        let service = facts.cluster.import_service.as_ref().filter(|_| !ports.is_empty());
+        slices::Input {
             owner: &facts.key,
             owner_uid: &facts.uid,
-            service: facts.cluster.import_service.as_ref().filter(|_| !ports.is_empty()).map(|service| {
-                slices::Service {
-                    name: &service.name,
-                    ports: &ports,
-                    headless: service.headless,
-                    traffic: service.traffic,
-                    labels: &service.labels,
-                }
+            service: service.map(|service| slices::Service {
+                name: &service.name,
+                ports,
+                headless: service.headless,
+                traffic: service.traffic,
+                labels: &service.labels,
             }),
-            endpoints: &self.endpoint_infos(imported),
-            existing: &plain(&facts.cluster.our_slices),
-            source: &accepted.map(|accepted| accepted.source(registry)).unwrap_or_default(),
+            endpoints,
+            existing,
+            source,
+            merges: facts.mirrors(),
             refused: &self.checkpoint.refused,
             triggered: self.triggered,
             now: self.now,
-        })
+        }
     }
 
-    /// The deletion of slices of ours.
+    /// The slices without any import. Mirrored endpoints need no settings.
+    pub fn withdrawn(&self) -> slices::Plan {
+        if self.facts.mirrors() {
+            return self.shrunk(None, &BTreeMap::new());
+        }
+        slices::plan(&self.slices_input(&[], &BTreeMap::new(), &plain(&self.facts.cluster.our_slices), ""))
+    }
+
+    /// Some slices of ours without any import.
     pub fn without(&self, slices: &[&Slice]) -> slices::Plan {
-        slices::plan(&slices::Input {
-            owner: &self.facts.key,
-            owner_uid: &self.facts.uid,
-            service: None,
-            endpoints: &BTreeMap::new(),
-            existing: slices,
-            source: "",
-            refused: &slices::Refusals::default(),
-            triggered: self.triggered,
-            now: self.now,
-        })
+        let mirrored = mirrored(self.facts, &ports_of(&self.facts.cluster.our_slices));
+        let kept = mirrored.iter().map(|(addr, known)| (*addr, slices::Stays::from(known))).collect();
+        slices::shrink(slices, &kept, self.triggered)
     }
 
     fn export_context<'a>(&'a self, registry: &'a RegistryFacts) -> GuardContext<'a> {
@@ -260,18 +308,21 @@ impl Pass<'_> {
             // Annotations outlive the process, so they have the API server's time.
             let (ports, ahead) = (imported.ports, self.facts.holds.api_server_ahead);
             let lost_until = imported.lost_until.and_then(|until| until.checked_add(ahead).ok());
-            (*addr, slices::EndpointInfo { ports, lost_until, zone, node, pod })
+            (*addr, slices::EndpointInfo { ports, lost_until, zone, node, pod, mirrored: None })
         };
         imported.iter().map(info).collect()
     }
 }
 
 /// The families of endpoints that somebody reads: kube-proxy passes over those that a ClusterIP does not have, and a
-/// headless Service serves both to whoever asks.
+/// headless Service serves both to whoever asks. Where one slice holds all endpoints, they have one family.
 fn families(facts: &Facts) -> &[Family] {
     const BOTH: &[Family] = &[Family::V4, Family::V6];
     match &facts.cluster.import_service {
-        Some(service) if !service.headless && !service.families.is_empty() => &service.families,
+        Some(service) if facts.mirrors() || !service.headless => match service.families.as_slice() {
+            [] => BOTH,
+            families => families,
+        },
         _ => BOTH,
     }
 }
@@ -290,6 +341,18 @@ pub fn on_our_clock(facts: &Facts, mut present: BTreeMap<InstanceAddr, Present>)
         endpoint.lost_until = until;
     }
     present
+}
+
+/// The ports of slices, by name.
+fn ports_of(slices: &[Arc<Slice>]) -> Vec<slices::Port> {
+    let ports = slices.iter().filter(|slice| !slice.deleting).flat_map(|slice| &slice.ports);
+    let named: BTreeMap<&str, Option<&String>> =
+        ports.map(|port| (port.name.as_str(), port.app_protocol.as_ref())).collect();
+    let port = |(name, app_protocol): (&str, Option<&String>)| slices::Port {
+        name: name.to_owned(),
+        app_protocol: app_protocol.cloned(),
+    };
+    named.into_iter().map(port).collect()
 }
 
 fn slice_ports(accepted: &Accepted) -> Vec<slices::Port> {

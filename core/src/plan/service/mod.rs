@@ -5,6 +5,7 @@
 //! - [`endpoints`]: the endpoints that may be exported; [`instances`]: their form in the registry.
 //! - [`reach`]: the addresses that clients get for them.
 //! - [`inputs`]: the inputs of the planners of each direction.
+//! - [`mirror`]: pods that stand in the Service of the imports too.
 //! - [`moves`]: the places that a RegisteredService referred to before.
 //! - [`silence`]: deletions that rest on a kind that was not heard of.
 //! - [`reduced`]: a spec that cannot be carried out adds nothing, and goes on removing.
@@ -21,6 +22,7 @@ mod endpoints;
 mod facts;
 mod inputs;
 mod instances;
+mod mirror;
 mod moves;
 mod outcomes;
 #[cfg(test)]
@@ -65,7 +67,7 @@ pub use moves::FormerGoals;
 pub use outcomes::{Counts, Outcomes, Progress, Written};
 pub use reach::{Reach, outer_addresses};
 pub use revoked::Revoked;
-pub use risks::{Risk, risks};
+pub use risks::{ImportPlace, Risk, risks};
 pub use shared::{Shared, Siblings};
 pub use siblings::{Age, Sibling, weigh};
 
@@ -258,7 +260,7 @@ pub fn plan(
             let mut plan = Plan { outcomes: Outcomes::not_accepted(facts), ..Plan::default() };
             plan.add(plan_former(&pass, former, None));
             if !any_goes_on(&pass, former) {
-                plan.slices = pass.slices(None, &Default::default());
+                plan.slices = pass.withdrawn();
             }
             plan
         }
@@ -293,6 +295,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     let endpoints = accepted.endpoints(facts);
     let Some(registry) = facts.fresh_registry() else {
         plan.add(plan_former(pass, former, None));
+        plan.slices = pass.followed(Some(accepted));
         plan.outcomes = Outcomes::unavailable(facts, accepted, endpoints);
         return plan;
     };
@@ -302,7 +305,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
         EndpointState::Withheld(_) => None,
     });
     let ready: BTreeMap<InstanceAddr, PortSet> = ready.collect();
-    let others_ready = !accepted.is_apart() && !ready.is_empty();
+    let others_ready = facts.pods_are_with_imports() && !ready.is_empty();
     let reach = if accepted.exports { accepted.reach_of(facts, Some(registry), ready) } else { Reach::default() };
     // Records from before stay while nothing takes their place.
     let unreached = || reach.without.keys().map(|addr| addr.ip());
@@ -336,8 +339,8 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     };
     plan.slices = match &plan.create {
         // Imports stay where they are until the Service exists to which they move.
-        Some(_) if accepted.is_apart() => pass.shrunk(&import.endpoints),
-        _ => pass.slices(Some(accepted), &import.endpoints),
+        Some(_) if accepted.has_import_service() => pass.shrunk(Some(accepted), &import.endpoints),
+        _ => pass.slices(accepted, &import.endpoints),
     };
     plan.requeue_at = earlier(plan.requeue_at, earlier(export.requeue_at, import.requeue_at));
     if !emptied.is_empty() && plan.create.is_none() {
@@ -370,6 +373,7 @@ fn reduce(pass: &Pass<'_>, reduced: &Reduced, former: &FormerGoals) -> Plan {
     let mut plan = Plan::default();
     plan.add(plan_former(pass, former, None));
     let Reduction { export, import, slices } = reduced::plan(pass, reduced);
+    plan.slices = slices;
     if export.is_none() && import.is_none() {
         plan.outcomes = Outcomes::not_accepted(pass.facts);
         return plan;
@@ -386,7 +390,6 @@ fn reduce(pass: &Pass<'_>, reduced: &Reduced, former: &FormerGoals) -> Plan {
         directions.source = Some(source);
         directions.import = import;
     }
-    plan.slices = slices;
     plan.outcomes = Outcomes::reduced(pass.facts, &directions.export, &directions.import);
     plan.directions = Some(directions);
     plan
@@ -426,7 +429,7 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> P
         .iter()
         .any(|registry| registry.vanished.as_ref().is_some_and(|vanished| vanished.remaining.is_none()));
     if !any_goes_on(pass, former) && !may_come_back {
-        plan.slices = pass.slices(None, &Default::default());
+        plan.slices = pass.withdrawn();
     }
     plan
 }

@@ -4,13 +4,10 @@
 //! endpoint goes as the evidence about its record says ([`crate::plan::departure`]), or when it may not be there any
 //! more. Everything else stays as it is. Refuses to know why the spec cannot be carried out.
 
-use std::collections::BTreeMap;
-
 use super::accepted::Reduced;
 use super::facts::{Facts, RegistryFacts};
 use super::inputs::{ExportGoal, ImportGoal, Pass, on_our_clock};
-use crate::model::{IMPORTED_FROM_ANNOTATION, InstanceAddr, RegistryName, Slice};
-use crate::plan::import::Imported;
+use crate::model::{IMPORTED_FROM_ANNOTATION, RegistryName, Slice};
 use crate::plan::{export, import, slices};
 
 /// The removals in the current place, and in the one that the slices were filled from.
@@ -42,10 +39,12 @@ pub fn plan(pass: &Pass<'_>, reduced: &Reduced) -> Reduction {
             present: &present,
             source: source.clone(),
         };
-        let others_ready = !facts.imports_are_apart() && !reduced.ready.is_empty();
+        let others_ready = facts.pods_are_with_imports() && !reduced.ready.is_empty();
         let import = pass.import(registry, &goal, others_ready, import::reduce);
-        reduction.slices = pass.shrunk(&import.endpoints);
+        reduction.slices = pass.shrunk(None, &import.endpoints);
         reduction.import = Some((registry.name.clone(), import, source));
+    } else {
+        reduction.slices = pass.followed(None);
     }
     reduction
 }
@@ -74,18 +73,4 @@ fn import_place(facts: &Facts) -> Option<(&RegistryFacts, &RegistryName)> {
 
 fn ours(facts: &Facts) -> Vec<&Slice> {
     facts.cluster.our_slices.iter().map(AsRef::as_ref).collect()
-}
-
-impl Pass<'_> {
-    /// The slices without the endpoints that go; nothing is added to any of them.
-    pub fn shrunk(&self, stay: &BTreeMap<InstanceAddr, Imported>) -> slices::Plan {
-        slices::shrink(&ours(self.facts), &self.on_server_clock(stay), self.triggered)
-    }
-
-    /// The endpoints that slices keep, with the deadlines of lost ones on the API server's clock.
-    fn on_server_clock(&self, endpoints: &BTreeMap<InstanceAddr, Imported>) -> slices::Kept {
-        let ahead = self.facts.holds.api_server_ahead;
-        let until = |imported: &Imported| imported.lost_until.and_then(|until| until.checked_add(ahead).ok());
-        endpoints.iter().map(|(addr, imported)| (*addr, until(imported))).collect()
-    }
 }

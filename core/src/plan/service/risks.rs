@@ -1,4 +1,4 @@
-//! Risks of a Service that has pods and imports beside each other, for clients in the cluster that read its slices.
+//! Risks of a Service that has pods and imports, for clients in the cluster that read its slices.
 //!
 //! Owns the names of the risks and the rule about which there are. Refuses to know which clients there are, and the
 //! words for people.
@@ -14,11 +14,24 @@ pub enum Risk {
     PortDiffers,
 }
 
+/// The place of imports, seen from the pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImportPlace {
+    /// In slices of their own, of the same Service.
+    #[default]
+    Beside,
+    /// In a Service of their own.
+    Apart,
+    /// In a Service that holds the pods too, in the same slices.
+    Together,
+}
+
 /// The risks, by the ports of the pods and those of the imports.
-pub fn risks(is_apart: bool, pods: &BTreeSet<u16>, imports: &BTreeSet<u16>) -> BTreeSet<Risk> {
-    if is_apart || pods.is_empty() || imports.is_empty() {
+pub fn risks(place: ImportPlace, pods: &BTreeSet<u16>, imports: &BTreeSet<u16>) -> BTreeSet<Risk> {
+    if place == ImportPlace::Apart || pods.is_empty() || imports.is_empty() {
         return BTreeSet::new();
     }
-    let differs = !imports.is_subset(pods);
-    [Risk::SecondSlice].into_iter().chain(differs.then_some(Risk::PortDiffers)).collect()
+    let second = (place == ImportPlace::Beside).then_some(Risk::SecondSlice);
+    let differs = (!imports.is_subset(pods)).then_some(Risk::PortDiffers);
+    second.into_iter().chain(differs).collect()
 }

@@ -166,7 +166,7 @@ impl Sibling {
     fn uncontested_imports(&self, registry: &RegistryFacts, now: Timestamp) -> impl Iterator<Item = InstanceAddr> {
         let alone = Siblings::default();
         let pass = Pass { facts: &self.facts, siblings: &alone, checkpoint: &self.checkpoint, now, triggered: now };
-        let others_ready = !self.accepted.is_apart() && !self.accepted.ready(&self.facts).is_empty();
+        let others_ready = self.facts.pods_are_with_imports() && !self.accepted.ready(&self.facts).is_empty();
         let (present, source) = (present(&self.facts, &self.accepted), self.accepted.source(&registry.name));
         let goal = ImportGoal::of(&self.accepted, &present, source);
         pass.import(registry, &goal, others_ready, import::uncontested).endpoints.into_keys()

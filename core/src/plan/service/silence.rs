@@ -17,6 +17,8 @@ use crate::plan::slices::{self, SliceOp};
 pub struct Kept {
     pub exports: bool,
     pub imports: bool,
+    /// Endpoints that rest on the slices of others alone.
+    pub mirrored: bool,
 }
 
 impl Kept {
@@ -34,7 +36,11 @@ impl Kept {
             }
             Goal::Sync(_) | Goal::Reduce(_) => (silent.exports(), silent.imports()),
         };
-        Self { exports, imports }
+        let mirrored = match goal {
+            Goal::Sync(_) | Goal::Reduce(_) => silent.endpoints,
+            Goal::Withdraw { .. } | Goal::Revoke => imports,
+        };
+        Self { exports, imports, mirrored }
     }
 
     pub fn keep_records(self, ops: &mut Vec<RecordOp>) {
@@ -45,21 +51,18 @@ impl Kept {
 
     pub fn keep_endpoints(self, slices: &mut slices::Plan, ours: &[Arc<Slice>]) {
         if self.imports {
-            slices.ops.retain(|op| only_adds(op, ours));
+            slices.ops.retain(|op| self.only_adds(op, ours));
             slices.removed = 0;
         }
     }
-}
 
-/// Whether every address of a slice stays in it.
-fn only_adds(op: &SliceOp, ours: &[Arc<Slice>]) -> bool {
-    match op {
-        SliceOp::Create(_) => true,
-        SliceOp::Update { spec, .. } => {
-            let stay: BTreeSet<&EndpointAddress> = spec.endpoints.iter().map(|endpoint| &endpoint.address).collect();
-            let mut before = ours.iter().filter(|slice| slice.name == spec.name).flat_map(|slice| &slice.endpoints);
-            before.all(|endpoint| stay.contains(&endpoint.address))
-        }
-        SliceOp::Delete { .. } => false,
+    /// Whether every address of a slice stays in it that has to.
+    fn only_adds(self, op: &SliceOp, ours: &[Arc<Slice>]) -> bool {
+        let stay: BTreeSet<&EndpointAddress> = match op {
+            SliceOp::Create(spec) | SliceOp::Update { spec, .. } => spec.endpoints.iter().map(|e| &e.address).collect(),
+            SliceOp::Delete { .. } => BTreeSet::new(),
+        };
+        let mut before = ours.iter().filter(|slice| slice.name == op.name()).flat_map(|slice| &slice.endpoints);
+        before.all(|endpoint| stay.contains(&endpoint.address) || (endpoint.mirrored && !self.mirrored))
     }
 }

@@ -1,13 +1,15 @@
 //! Slices: the EndpointSlices to write so that together they hold the imported endpoints.
 //!
 //! Owns the shape of a slice that Twinspan manages and the order of writes. Packing within one group is [`pack`]; names
-//! are [`name`]; slices that only lose endpoints are [`shrink`]; groups that the API server does not take are
-//! [`refused`]. Follows the built-in EndpointSlice controller (`reconciler.go` of k8s.io/endpointslice): one group for
-//! each address family, port and number, at most 100 endpoints in a slice, as few writes as possible, and no write that
-//! makes an endpoint vanish before its new place exists. Refuses to touch a slice that it was not given as one of ours.
+//! are [`name`]; the way back from slices to imports is [`present`]; slices that no import is added to are [`shrink`];
+//! groups that the API server does not take are [`refused`]. Follows the built-in EndpointSlice controller
+//! (`reconciler.go` of k8s.io/endpointslice): one group for each address family, port and number, at most 100 endpoints
+//! in a slice, as few writes as possible, and no write that makes an endpoint vanish before its new place exists.
+//! Refuses to touch a slice that it was not given as one of ours.
 
 mod name;
 mod pack;
+mod present;
 mod refused;
 mod shrink;
 
@@ -16,18 +18,19 @@ use std::net::IpAddr;
 
 use crate::Timestamp;
 use crate::model::{
-    AddressType, Family, HEADLESS_LABEL, Hints, IMPORTED_FROM_ANNOTATION, InstanceAddr, LOST_UNTIL_ANNOTATION,
-    MANAGED_BY, MANAGED_BY_LABEL, PortSet, SERVICE_NAME_LABEL, ServiceKey, Slice, SliceEndpoint, SlicePort, TCP,
-    TRIGGER_TIME_ANNOTATION, TargetPod, TrafficDistribution,
+    AddressType, Conditions, Family, HEADLESS_LABEL, Hints, IMPORTED_FROM_ANNOTATION, InstanceAddr,
+    LOST_UNTIL_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, MERGED_ANNOTATION, MIRRORED_ANNOTATION, PortSet,
+    SERVICE_NAME_LABEL, ServiceKey, Slice, SliceEndpoint, SlicePort, TCP, TRIGGER_TIME_ANNOTATION, TargetPod,
+    TrafficDistribution,
 };
 use crate::plan::earlier;
-use crate::plan::import::Present;
 
 pub use name::owner_in_name;
 pub use pack::MAX_ENDPOINTS;
 use pack::Wanted;
+pub use present::present;
 pub use refused::{Refusal, Refusals, SliceGroup};
-pub use shrink::{Kept, shrink};
+pub use shrink::{Kept, Stays, follow, shrink};
 
 /// Everything that the plan rests on.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +44,10 @@ pub struct Input<'a> {
     pub endpoints: &'a BTreeMap<InstanceAddr, EndpointInfo>,
     /// Every slice that is owned by the RegisteredService and managed by us, whatever Service it names, in any order.
     pub existing: &'a [&'a Slice],
-    /// The source of the endpoints: `<ServiceRegistry>/<registryName>`.
+    /// The source of the imports: `<ServiceRegistry>/<registryName>`.
     pub source: &'a str,
+    /// Whether endpoints on one port share one slice as long as it has room for all of them.
+    pub merges: bool,
     /// The groups that the API server refuses.
     pub refused: &'a Refusals,
     /// The time of the change that triggered the pass.
@@ -60,6 +65,8 @@ pub struct EndpointInfo {
     pub zone: Option<String>,
     pub node: Option<String>,
     pub pod: Option<Box<TargetPod>>,
+    /// The conditions of an endpoint of another manager that is mirrored; an import is always ready.
+    pub mirrored: Option<Conditions>,
 }
 
 /// The fields that slices take over from their Service.
@@ -135,7 +142,7 @@ pub struct SliceSpec {
     pub name: String,
     pub family: Family,
     pub port: SlicePort,
-    /// Sorted by the text of the address, at most [`MAX_ENDPOINTS`].
+    /// Sorted by address, at most [`MAX_ENDPOINTS`].
     pub endpoints: Vec<SliceEndpoint>,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
@@ -210,7 +217,7 @@ fn leave_out(plan: &mut Plan, input: &Input<'_>, slices: &[&Slice], endpoints: &
     }
     let may = |slice: &&&Slice| SliceGroup::of(slice).is_none_or(|group| input.refused.may_shrink(group, input.now));
     let may_shrink: Vec<&Slice> = slices.iter().filter(may).copied().collect();
-    let kept = endpoints.iter().map(|(addr, known)| (**addr, known.lost_until)).collect();
+    let kept = endpoints.iter().map(|(addr, known)| (**addr, Stays::from(*known))).collect();
     plan.ops.extend(shrink(&may_shrink, &kept, input.triggered).ops);
 }
 
@@ -220,6 +227,9 @@ struct Placed<'a> {
     updates: Vec<(&'a Slice, Group, Vec<SliceEndpoint>)>,
     creates: Vec<(Group, Vec<SliceEndpoint>)>,
     deletes: Vec<&'a Slice>,
+    /// Slices whose endpoints another one of their group takes over, and these groups.
+    emptied: Vec<&'a Slice>,
+    merging: BTreeSet<Group>,
 }
 
 /// The values that all endpoints of a slice share: family, index of the port, number.
@@ -253,15 +263,32 @@ fn place<'a>(
             None => placed.deletes.push(slice),
         }
     }
-    for (group, members) in groups {
+    for (group, mut members) in groups {
         let wanted = wanted.remove(&group).unwrap_or_default();
-        let packed = pack::pack(wanted, &members, |slice| metadata_differs(input, service, group, slice), is_written);
+        if input.merges && wanted.len() <= MAX_ENDPOINTS {
+            placed.emptied.extend(all_but_the_fullest(&mut members));
+        }
+        let merged = members.len() == 1 && placed.emptied.iter().any(|slice| group_of(slice, service) == Some(group));
+        placed.merging.extend(merged.then_some(group));
+        let differs = |slice: &Slice| {
+            metadata_differs(input, service, group, slice)
+                || slice.annotations.contains_key(MERGED_ANNOTATION) != merged
+        };
+        let packed = pack::pack(wanted, &members, differs, is_written);
         placed.updates.extend(packed.updates.into_iter().map(|(slice, endpoints)| (slice, group, made(endpoints))));
         placed.creates.extend(packed.creates.into_iter().map(|endpoints| (group, made(endpoints))));
         placed.deletes.extend(packed.deletes);
     }
     reuse(&mut placed, service);
     placed
+}
+
+/// Takes all slices but one out of the members of a group.
+fn all_but_the_fullest<'a>(members: &mut Vec<&'a Slice>) -> Vec<&'a Slice> {
+    let fullest = members.iter().enumerate().max_by_key(|(at, slice)| (slice.endpoints.len(), std::cmp::Reverse(*at)));
+    let Some(fullest) = fullest.map(|(at, _)| at) else { return Vec::new() };
+    let fullest = vec![members.remove(fullest)];
+    std::mem::replace(members, fullest)
 }
 
 /// Hints as `trafficdist.go` of k8s.io/endpointslice gives them.
@@ -274,6 +301,9 @@ fn endpoint(ip: IpAddr, known: &EndpointInfo, traffic: TrafficDistribution) -> S
     endpoint.lost_until = known.lost_until.map(|until| Timestamp::from_second(until.as_second()).unwrap_or(until));
     let zone = known.zone.clone().filter(|_| traffic != TrafficDistribution::Anywhere);
     let node = known.node.clone().filter(|_| traffic == TrafficDistribution::SameNode);
+    if let Some(conditions) = known.mirrored {
+        endpoint = SliceEndpoint { mirrored: true, ..endpoint.with(conditions) };
+    }
     endpoint.hints = Hints { zones: zone.into_iter().collect(), nodes: node.into_iter().collect() }.boxed();
     endpoint
 }
@@ -322,19 +352,21 @@ fn emit(plan: &mut Plan, input: &Input<'_>, placed: Placed<'_>) {
     // A slice under deletion keeps its name until its finalizers are gone.
     let mut taken: BTreeSet<String> = input.existing.iter().map(|slice| slice.name.clone()).collect();
     let (mut creates, mut updates, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
+    let merging = placed.merging;
     if let Some(service) = &input.service {
         for (group, endpoints) in placed.creates {
             let port = &service.ports[group.1].name;
             let name = name::unused(input.owner, input.owner_uid, (group.0, port, group.2), &taken);
             taken.insert(name.clone());
-            creates.push(spec(input, service, group, name, endpoints, None));
+            creates.push(spec(input, service, group, name, endpoints, None, false));
         }
         for (slice, group, endpoints) in placed.updates {
-            let spec = spec(input, service, group, slice.name.clone(), endpoints, Some(slice));
+            let merged = merging.contains(&group);
+            let spec = spec(input, service, group, slice.name.clone(), endpoints, Some(slice), merged);
             updates.push(SliceOp::Update { spec, if_version: slice.resource_version.clone() });
         }
     }
-    for slice in placed.deletes {
+    for slice in placed.deletes.into_iter().chain(placed.emptied) {
         deletes.push(delete(slice));
     }
     creates.sort_by(|a, b| a.name.cmp(&b.name));
@@ -362,11 +394,17 @@ fn spec(
     name: String,
     endpoints: Vec<SliceEndpoint>,
     before: Option<&Slice>,
+    merged: bool,
 ) -> SliceSpec {
     let mut annotations = before.map(|slice| slice.annotations.clone()).unwrap_or_default();
     annotations.insert(TRIGGER_TIME_ANNOTATION.to_owned(), input.triggered.to_string());
     annotations.insert(IMPORTED_FROM_ANNOTATION.to_owned(), input.source.to_owned());
-    lost_annotation(&mut annotations, &endpoints);
+    if merged {
+        annotations.insert(MERGED_ANNOTATION.to_owned(), String::new());
+    } else {
+        annotations.remove(MERGED_ANNOTATION);
+    }
+    note_endpoints(&mut annotations, &endpoints);
     SliceSpec {
         name,
         family: group.0,
@@ -377,13 +415,19 @@ fn spec(
     }
 }
 
-/// Writes the deadlines of endpoints that lost their registration into the annotation.
-fn lost_annotation(annotations: &mut BTreeMap<String, String>, endpoints: &[SliceEndpoint]) {
-    annotations.remove(LOST_UNTIL_ANNOTATION);
+/// Writes what endpoints have no fields for into annotations: the deadlines of those that lost their registration, and
+/// which ones are mirrored.
+fn note_endpoints(annotations: &mut BTreeMap<String, String>, endpoints: &[SliceEndpoint]) {
     let lost = endpoints.iter().filter_map(|e| Some(format!("{}={}", e.address, e.lost_until?)));
-    let lost = lost.collect::<Vec<_>>().join(",");
-    if !lost.is_empty() {
-        annotations.insert(LOST_UNTIL_ANNOTATION.to_owned(), lost);
+    let mirrored = endpoints.iter().filter(|endpoint| endpoint.mirrored).map(|endpoint| endpoint.address.to_string());
+    for (annotation, values) in
+        [(LOST_UNTIL_ANNOTATION, lost.collect::<Vec<_>>()), (MIRRORED_ANNOTATION, mirrored.collect())]
+    {
+        if values.is_empty() {
+            annotations.remove(annotation);
+        } else {
+            annotations.insert(annotation.to_owned(), values.join(","));
+        }
     }
 }
 
@@ -421,7 +465,7 @@ fn count(plan: &mut Plan, is_wanted: impl Fn(&InstanceAddr) -> bool, wanted: usi
     let mut before: Vec<InstanceAddr> = existing
         .iter()
         .filter(|slice| !slice.deleting)
-        .flat_map(|slice| slice.ports.iter().flat_map(|port| at(port, slice)))
+        .flat_map(|slice| slice.ports.iter().flat_map(|port| slice.at(port)))
         .map(|(addr, _)| addr)
         .collect();
     before.sort_unstable();
@@ -429,42 +473,6 @@ fn count(plan: &mut Plan, is_wanted: impl Fn(&InstanceAddr) -> bool, wanted: usi
     let stay = before.iter().filter(|addr| is_wanted(addr)).count();
     plan.added = wanted - stay;
     plan.removed = before.len() - stay;
-}
-
-/// The endpoints that slices of ours hold now, under the ports and the source in force.
-pub fn present(slices: &[&Slice], ports: &[Port], source: &str) -> BTreeMap<InstanceAddr, Present> {
-    let mut present: Vec<(InstanceAddr, Present)> = Vec::new();
-    for slice in slices.iter().filter(|slice| !slice.deleting) {
-        let from_here = slice.annotations.get(IMPORTED_FROM_ANNOTATION).is_some_and(|from| from == source);
-        for port in &slice.ports {
-            let index = ports.iter().position(|known| known.name == port.name).or((ports.len() == 1).then_some(0));
-            let ports = index.map(PortSet::of).unwrap_or_default();
-            present.extend(at(port, slice).map(|(addr, endpoint)| {
-                let (zone, lost_until) = (endpoint.zone.clone(), endpoint.lost_until);
-                (addr, Present { ports, zone, from_here, lost_until })
-            }));
-        }
-    }
-    // Sorted values become a map at once; one by one, each would be searched for.
-    present.sort_by_key(|(addr, _)| *addr);
-    present.dedup_by(|(addr, then), (first, entry)| {
-        let same = addr == first;
-        if same {
-            entry.ports.insert(then.ports);
-            entry.zone = entry.zone.take().or_else(|| then.zone.take());
-            entry.from_here |= then.from_here;
-            entry.lost_until = entry.lost_until.or(then.lost_until);
-        }
-        same
-    });
-    present.into_iter().collect()
-}
-
-/// The addresses that a slice holds at one of its ports.
-fn at<'a>(port: &SlicePort, slice: &'a Slice) -> impl Iterator<Item = (InstanceAddr, &'a SliceEndpoint)> {
-    let number = port.number;
-    let address = move |endpoint: &SliceEndpoint| InstanceAddr::new(endpoint.address.ip()?, number?).ok();
-    slice.endpoints.iter().filter_map(move |endpoint| Some((address(endpoint)?, endpoint)))
 }
 
 #[cfg(test)]

@@ -1,50 +1,175 @@
-//! Shrinking: slices that only lose endpoints.
+//! Slices that no import is added to: because a spec cannot be carried out, because the registry is not there, or
+//! because the API server refuses a group.
 //!
-//! Owns the writes for a Service into which nothing may be written anew: because its spec cannot be carried out, or
-//! because the API server refuses a group. What stays in a slice stays as it was written. Refuses to pack, and to know
-//! why an endpoint goes.
+//! Owns the writes of such slices. Imports only go; one that stays is written as it was. Mirrored endpoints are as
+//! their own slices are now: [`follow`] adds the new ones too. Refuses to know why an import goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Plan, SliceOp, SliceSpec, delete, lost_annotation};
+use super::pack::MAX_ENDPOINTS;
+use super::{
+    EndpointInfo, Group, Input, Plan, Service, SliceOp, SliceSpec, delete, endpoint, group_of, note_endpoints,
+};
+use super::{name, spec};
 use crate::Timestamp;
-use crate::model::{AddressType, InstanceAddr, Slice, SliceEndpoint, TRIGGER_TIME_ANNOTATION};
+use crate::model::{AddressType, Conditions, InstanceAddr, Slice, SliceEndpoint, TRIGGER_TIME_ANNOTATION};
 
-/// The endpoints that stay, with the deadline of each that lost its registration.
-pub type Kept = BTreeMap<InstanceAddr, Option<Timestamp>>;
+/// The way in which an endpoint stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stays {
+    /// As an import, with the deadline of one that lost its registration.
+    Imported(Option<Timestamp>),
+    /// As an endpoint of another manager, with its conditions.
+    Mirrored(Conditions),
+}
+
+impl From<&EndpointInfo> for Stays {
+    fn from(known: &EndpointInfo) -> Self {
+        known.mirrored.map_or(Self::Imported(known.lost_until), Self::Mirrored)
+    }
+}
+
+/// The endpoints that stay.
+pub type Kept = BTreeMap<InstanceAddr, Stays>;
 
 /// Takes every other endpoint out of the slices; one that would be empty is deleted.
 pub fn shrink(slices: &[&Slice], kept: &Kept, triggered: Timestamp) -> Plan {
-    let mut plan = Plan::default();
-    let (mut before, mut after) = (BTreeSet::new(), BTreeSet::new());
-    let (mut updates, mut deletes) = (Vec::new(), Vec::new());
-    let mut slices: Vec<&Slice> = slices.iter().copied().filter(|slice| !slice.deleting).collect();
-    slices.sort_by(|a, b| a.name.cmp(&b.name));
-    for slice in slices {
-        let (AddressType::Ip(family), [port]) = (slice.address_type, slice.ports.as_slice()) else { continue };
-        let Some(number) = port.number else { continue };
-        let addr = |endpoint: &SliceEndpoint| InstanceAddr::new(endpoint.address.ip()?, number).ok();
-        before.extend(slice.endpoints.iter().filter_map(addr));
-        let stays = |endpoint: &SliceEndpoint| {
-            let until = *kept.get(&addr(endpoint)?)?;
-            let lost_until = until.map(|until| Timestamp::from_second(until.as_second()).unwrap_or(until));
-            Some(SliceEndpoint { lost_until, ..endpoint.clone() })
-        };
-        let endpoints: Vec<SliceEndpoint> = slice.endpoints.iter().filter_map(stays).collect();
-        after.extend(endpoints.iter().filter_map(addr));
-        if endpoints.is_empty() {
-            deletes.push(delete(slice));
-        } else if endpoints != slice.endpoints {
-            let mut annotations = slice.annotations.clone();
-            annotations.insert(TRIGGER_TIME_ANNOTATION.to_owned(), triggered.to_string());
-            lost_annotation(&mut annotations, &endpoints);
-            let (labels, port) = (slice.labels.clone(), port.clone());
-            let (name, if_version) = (slice.name.clone(), slice.resource_version.clone());
-            let spec = SliceSpec { name, family, port, endpoints, labels, annotations };
-            updates.push(SliceOp::Update { spec, if_version });
+    Shrunk::of(slices, kept).plan(triggered, Vec::new())
+}
+
+/// The same, and adds the mirrored endpoints among [`Input::endpoints`] that no slice has.
+pub fn follow(input: &Input<'_>, kept: &Kept) -> Plan {
+    let mut shrunk = Shrunk::of(input.existing, kept);
+    let mut creates = Vec::new();
+    if let Some(service) = &input.service {
+        for (group, endpoints) in shrunk.missing(input, service) {
+            creates.extend(shrunk.fill(input, service, group, endpoints));
         }
     }
-    plan.removed = before.difference(&after).count();
-    plan.ops = updates.into_iter().chain(deletes).collect();
-    plan
+    shrunk.plan(input.triggered, creates)
+}
+
+/// Slices in the order of their names, with the endpoints that each will have.
+struct Shrunk<'a> {
+    slices: Vec<(&'a Slice, Vec<SliceEndpoint>)>,
+}
+
+impl<'a> Shrunk<'a> {
+    fn of(slices: &[&'a Slice], kept: &Kept) -> Self {
+        let mut slices: Vec<&'a Slice> = slices.iter().copied().filter(|slice| !slice.deleting).collect();
+        slices.sort_by(|a, b| a.name.cmp(&b.name));
+        let legible = slices.into_iter().filter(|slice| number(slice).is_some());
+        let left = |slice: &'a Slice| {
+            let stays = |endpoint: &SliceEndpoint| Some(left(endpoint.clone(), *kept.get(&at(slice, endpoint)?)?));
+            (slice, slice.endpoints.iter().filter_map(stays).collect())
+        };
+        Self { slices: legible.map(left).collect() }
+    }
+
+    /// The mirrored endpoints that no slice of their group has.
+    fn missing(&self, input: &Input<'_>, service: &Service<'_>) -> BTreeMap<Group, Vec<SliceEndpoint>> {
+        let mut missing: BTreeMap<Group, Vec<SliceEndpoint>> = BTreeMap::new();
+        let grouped = self.slices.iter().filter_map(|(slice, endpoints)| Some((group_of(slice, service)?, endpoints)));
+        let there: BTreeSet<(Group, _)> = grouped
+            .flat_map(|(group, endpoints)| endpoints.iter().map(move |endpoint| (group, endpoint.address.ip())))
+            .collect();
+        for (addr, known) in input.endpoints.iter().filter(|(_, known)| known.mirrored.is_some()) {
+            for index in known.ports.indexes().filter(|index| *index < service.ports.len()) {
+                let group = (addr.family(), index, addr.port());
+                if !there.contains(&(group, Some(addr.ip()))) {
+                    missing.entry(group).or_default().push(endpoint(addr.ip(), known, service.traffic));
+                }
+            }
+        }
+        missing
+    }
+
+    /// Puts endpoints into the slices of their group that have room, fullest first. Returns slices for the rest.
+    fn fill(
+        &mut self,
+        input: &Input<'_>,
+        service: &Service<'_>,
+        group: Group,
+        mut endpoints: Vec<SliceEndpoint>,
+    ) -> Vec<SliceSpec> {
+        let mut taken: BTreeSet<String> = input.existing.iter().map(|slice| slice.name.clone()).collect();
+        let members = self.slices.iter_mut().filter(|(slice, _)| group_of(slice, service) == Some(group));
+        let mut members: Vec<_> = members.map(|(_, endpoints)| endpoints).collect();
+        members.sort_by_key(|endpoints| std::cmp::Reverse(endpoints.len()));
+        for member in members {
+            let room = MAX_ENDPOINTS.saturating_sub(member.len()).min(endpoints.len());
+            member.extend(endpoints.drain(..room));
+        }
+        let mut creates = Vec::new();
+        for endpoints in endpoints.chunks(MAX_ENDPOINTS) {
+            let port = &service.ports[group.1].name;
+            let name = name::unused(input.owner, input.owner_uid, (group.0, port, group.2), &taken);
+            taken.insert(name.clone());
+            creates.push(spec(input, service, group, name, endpoints.to_vec(), None, false));
+        }
+        creates
+    }
+
+    fn plan(self, triggered: Timestamp, mut creates: Vec<SliceSpec>) -> Plan {
+        let (mut before, mut after) = (BTreeSet::new(), BTreeSet::new());
+        let (mut updates, mut deletes) = (Vec::new(), Vec::new());
+        for (slice, endpoints) in self.slices {
+            let addr = |endpoint: &SliceEndpoint| at(slice, endpoint);
+            before.extend(slice.endpoints.iter().filter_map(addr));
+            after.extend(endpoints.iter().filter_map(addr));
+            if endpoints.is_empty() {
+                deletes.push(delete(slice));
+            } else if endpoints != slice.endpoints {
+                updates.extend(update(slice, endpoints, triggered));
+            }
+        }
+        for spec in &creates {
+            let number = spec.port.number;
+            let addr = |e: &SliceEndpoint| InstanceAddr::new(e.address.ip()?, number?).ok();
+            after.extend(spec.endpoints.iter().filter_map(addr));
+        }
+        creates.sort_by(|a, b| a.name.cmp(&b.name));
+        let creates = creates.into_iter().map(SliceOp::Create);
+        Plan {
+            ops: creates.chain(updates).chain(deletes).collect(),
+            added: after.difference(&before).count(),
+            removed: before.difference(&after).count(),
+            ..Plan::default()
+        }
+    }
+}
+
+fn left(endpoint: SliceEndpoint, stays: Stays) -> SliceEndpoint {
+    match stays {
+        // The annotation has whole seconds.
+        Stays::Imported(until) => SliceEndpoint {
+            lost_until: until.map(|until| Timestamp::from_second(until.as_second()).unwrap_or(until)),
+            mirrored: false,
+            ..endpoint
+        },
+        Stays::Mirrored(conditions) => SliceEndpoint { mirrored: true, lost_until: None, ..endpoint.with(conditions) },
+    }
+}
+
+fn update(slice: &Slice, mut endpoints: Vec<SliceEndpoint>, triggered: Timestamp) -> Option<SliceOp> {
+    let (AddressType::Ip(family), [port]) = (slice.address_type, slice.ports.as_slice()) else { return None };
+    endpoints.sort_by_key(|endpoint| endpoint.address.ip());
+    let mut annotations = slice.annotations.clone();
+    annotations.insert(TRIGGER_TIME_ANNOTATION.to_owned(), triggered.to_string());
+    note_endpoints(&mut annotations, &endpoints);
+    let (labels, port) = (slice.labels.clone(), port.clone());
+    let (name, if_version) = (slice.name.clone(), slice.resource_version.clone());
+    Some(SliceOp::Update { spec: SliceSpec { name, family, port, endpoints, labels, annotations }, if_version })
+}
+
+/// The number of the port of a slice, where it has one port and IPs.
+fn number(slice: &Slice) -> Option<u16> {
+    match (slice.address_type, slice.ports.as_slice()) {
+        (AddressType::Ip(_), [port]) => port.number,
+        _ => None,
+    }
+}
+
+fn at(slice: &Slice, endpoint: &SliceEndpoint) -> Option<InstanceAddr> {
+    InstanceAddr::new(endpoint.address.ip()?, number(slice)?).ok()
 }

@@ -17,6 +17,9 @@ struct Scene {
     endpoints: BTreeSet<InstanceAddr>,
     existing: Vec<Slice>,
     refused: Refusals,
+    /// Endpoints of other managers, with their readiness.
+    mirrored: BTreeMap<InstanceAddr, bool>,
+    merges: bool,
 }
 
 fn addr(text: &str) -> InstanceAddr {
@@ -42,10 +45,25 @@ impl Scene {
             endpoints,
             existing: Vec::new(),
             refused: Refusals::default(),
+            mirrored: BTreeMap::new(),
+            merges: false,
         }
     }
 
     fn plan(&self) -> Plan {
+        self.plan_with(plan)
+    }
+
+    fn infos(&self) -> BTreeMap<InstanceAddr, EndpointInfo> {
+        let imported = self.endpoints.iter().map(|addr| (*addr, self.known.clone()));
+        let mirrored = self.mirrored.iter().map(|(addr, ready)| {
+            let mirrored = Some(Conditions { ready: Some(*ready), serving: None, terminating: None });
+            (*addr, EndpointInfo { mirrored, ..self.known.clone() })
+        });
+        imported.chain(mirrored).collect()
+    }
+
+    fn plan_with(&self, planner: impl Fn(&Input<'_>) -> Plan) -> Plan {
         let existing: Vec<&Slice> = self.existing.iter().collect();
         let service = Service {
             name: &self.service_name,
@@ -54,13 +72,14 @@ impl Scene {
             traffic: self.traffic,
             labels: &self.labels,
         };
-        plan(&Input {
+        planner(&Input {
             owner: &self.owner,
             owner_uid: UID,
             service: self.has_service.then_some(service),
-            endpoints: &self.endpoints.iter().map(|addr| (*addr, self.known.clone())).collect(),
+            endpoints: &self.infos(),
             existing: &existing,
             source: &self.source,
+            merges: self.merges,
             refused: &self.refused,
             triggered: Timestamp::UNIX_EPOCH,
             now: Timestamp::UNIX_EPOCH,
@@ -70,6 +89,11 @@ impl Scene {
     /// Applies the plan as the API server would.
     fn apply(&mut self) -> Plan {
         let plan = self.plan();
+        self.carry_out(&plan);
+        plan
+    }
+
+    fn carry_out(&mut self, plan: &Plan) {
         for op in &plan.ops {
             match op {
                 SliceOp::Create(spec) => {
@@ -88,7 +112,6 @@ impl Scene {
                 }
             }
         }
-        plan
     }
 
     fn held(&self) -> Vec<InstanceAddr> {
@@ -119,9 +142,10 @@ fn stored(spec: &SliceSpec, resource_version: &str) -> Slice {
         labels: spec.labels.clone(),
         annotations: spec.annotations.clone(),
     };
-    // Only the annotation keeps an endpoint's deadline.
-    slice.endpoints.iter_mut().for_each(|endpoint| endpoint.lost_until = None);
+    // Only the annotations keep an endpoint's deadline, and that it is mirrored.
+    slice.endpoints.iter_mut().for_each(|endpoint| (endpoint.lost_until, endpoint.mirrored) = (None, false));
     slice.read_lost_until();
+    slice.read_mirrored();
     slice
 }
 
@@ -359,3 +383,6 @@ proptest! {
         }
     }
 }
+
+#[path = "together_tests.rs"]
+mod together;
