@@ -12,7 +12,7 @@ use serde_json::json;
 use twinspan::api::ServiceRegistry;
 use twinspan_testbed::{TwinspanOptions, eventually, holds, next_v4};
 
-use crate::harness::{LEASE_TTL, SOON, Sandbox, Suite, TWINSPAN, stories};
+use crate::harness::{LEASE_TTL, SOON, Sandbox, Suite, TWINSPAN, part_name, stories};
 
 stories![
     a_leader_that_was_frozen_writes_nothing,
@@ -26,7 +26,7 @@ stories![
 /// A ready pod of `echo`, without a process.
 async fn pod(sandbox: &Sandbox<'_>, name: &str) -> Result<SocketAddr> {
     let address = SocketAddr::from((next_v4(), 80));
-    sandbox.pods.run(name, &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), &[address.ip()]).await?;
+    sandbox.run(name, &BTreeMap::from([("app".to_owned(), "echo".to_owned())]), address.ip()).await?;
     sandbox.pods.set_ready(name, true).await?;
     Ok(address)
 }
@@ -60,7 +60,7 @@ async fn everything(sandbox: &Sandbox<'_>) -> Result<BTreeMap<String, String>> {
 }
 
 /// A frozen leader still believes that it leads when it wakes up, and its views are outdated.
-async fn a_leader_that_was_frozen_writes_nothing(suite: Arc<Suite>) -> Result<()> {
+pub async fn a_leader_that_was_frozen_writes_nothing(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     first.ready().await?;
@@ -110,12 +110,12 @@ async fn a_leader_that_was_frozen_writes_nothing(suite: Arc<Suite>) -> Result<()
 
 /// Two clusters with one cluster ID, as after a clone: they race for the epoch, one of them writes, and the other waits
 /// for approval.
-async fn a_cloned_cluster_is_told_apart(suite: Arc<Suite>) -> Result<()> {
+pub async fn a_cloned_cluster_is_told_apart(suite: Arc<Suite>) -> Result<()> {
     let here = &suite.shared().await?.bed;
     let there = suite.own_bed().await?;
     let other = there.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     other.ready().await?;
-    let registry = here.start_registry("registry-cloned").await?;
+    let registry = here.start_registry(&part_name("registry-cloned")).await?;
     let one = Sandbox::without_registry_object(here, "cloned", &registry).await?;
     let two = one.twin(&there).await?;
     let mut pods = Vec::new();
@@ -186,12 +186,12 @@ async fn a_cloned_cluster_is_told_apart(suite: Arc<Suite>) -> Result<()> {
 
 /// Two clusters under one name: each imports the other's instances if its spec asks for them, and neither changes the
 /// other's records.
-async fn two_clusters_on_one_etcd(suite: Arc<Suite>) -> Result<()> {
+pub async fn two_clusters_on_one_etcd(suite: Arc<Suite>) -> Result<()> {
     let here = &suite.shared().await?.bed;
     let there = suite.own_bed().await?;
     let other = there.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     other.ready().await?;
-    let registry = here.start_registry("registry-two-clusters").await?;
+    let registry = here.start_registry(&part_name("registry-two-clusters")).await?;
     let one = Sandbox::with_registry(here, "twoclusters", &registry).await?;
     let two = one.twin(&there).await?;
     two.create_registry(json!({})).await?;
@@ -238,19 +238,22 @@ async fn two_clusters_on_one_etcd(suite: Arc<Suite>) -> Result<()> {
     other.part().kill().await?;
     let records = one.records("echo").await?;
     let kept: BTreeSet<String> = of(&ids.0, &records).into_keys().collect();
-    ensure!(kept == BTreeSet::from([one.key("echo", b)]), "{kept:?}");
-    ensure!(records[&one.key("echo", b)] == before[&one.key("echo", b)], "it was written again");
+    ensure!(kept == BTreeSet::from([one.key("echo", one.exported(b))]), "{kept:?}");
+    ensure!(
+        records[&one.key("echo", one.exported(b))] == before[&one.key("echo", one.exported(b))],
+        "it was written again"
+    );
     let again = there.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     again.ready().await?;
     two.register("echo", json!({})).await?;
     eventually("it exports again", Duration::from_secs(60), || async {
         let found = one.registered_addresses("echo").await?;
-        ensure!(found == [b, c, outside].iter().map(ToString::to_string).collect(), "{found:?}");
+        ensure!(found == [b, c, outside].map(|addr| one.exported(addr).to_string()).into(), "{found:?}");
         Ok(())
     })
     .await?;
     one.imports_become("echo", &[outside, c]).await?;
-    ensure!(one.records("echo").await?[&one.key("echo", b)] == before[&one.key("echo", b)]);
+    ensure!(one.records("echo").await?[&one.key("echo", one.exported(b))] == before[&one.key("echo", one.exported(b))]);
     two.nothing_foreign_was_touched().await?;
     one.nothing_foreign_was_touched().await
 }
@@ -278,7 +281,7 @@ async fn ready(sandbox: &Sandbox<'_>, name: &str, status: &str, reason: &str, wi
 
 /// A second ServiceRegistry for the same keyspace and cluster is refused, because each would take the other's records
 /// for its own. When the first one is deleted, the second takes over.
-async fn two_service_registries_for_one_registry(suite: Arc<Suite>) -> Result<()> {
+pub async fn two_service_registries_for_one_registry(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "conflict").await?;
     sandbox.selector_service("echo", 80).await?;
@@ -314,7 +317,7 @@ async fn two_service_registries_for_one_registry(suite: Arc<Suite>) -> Result<()
     ready(&sandbox, &nested, "True", "Connected", SOON).await?;
     let all = format!("{}/", sandbox.name);
     holds("the records of both", Duration::from_secs(5), || bed.registry.dump(&all)).await?;
-    let key = format!("{}/staging/deep/{address}", sandbox.name);
+    let key = format!("{}/staging/deep/{}", sandbox.name, sandbox.exported(address));
     ensure!(bed.registry.dump(&key).await?.contains_key(&key), "nothing in the inner place");
     ensure!(sandbox.records("echo").await? == before);
 
@@ -331,13 +334,13 @@ async fn two_service_registries_for_one_registry(suite: Arc<Suite>) -> Result<()
 }
 
 /// etcd's cluster ID is a hash of peer URLs and a token, so that two may have the same one.
-async fn two_etcds_with_one_cluster_id(suite: Arc<Suite>) -> Result<()> {
+pub async fn two_etcds_with_one_cluster_id(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let peer = "http://127.0.0.1:2380";
     let flags = [format!("--initial-cluster=bed={peer}"), format!("--initial-advertise-peer-urls={peer}")];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let east = bed.start_registry_with("registry-east", &flags).await?;
-    let west = bed.start_registry_with("registry-west", &flags).await?;
+    let east = bed.start_registry_with(&part_name("registry-east"), &flags).await?;
+    let west = bed.start_registry_with(&part_name("registry-west"), &flags).await?;
     let sandbox = Sandbox::with_registry(bed, "east", &east).await?;
     sandbox.selector_service("echo", 80).await?;
     let address = pod(&sandbox, "pod").await?;
@@ -347,7 +350,7 @@ async fn two_etcds_with_one_cluster_id(suite: Arc<Suite>) -> Result<()> {
     sandbox.register("far", json!({"registryRef": {"name": other}, "service": {"name": "echo"}})).await?;
     sandbox.records_become("echo", &[address]).await?;
     sandbox.condition("far", "Ready", "True", "Synced").await?;
-    let key = sandbox.key("far", address);
+    let key = sandbox.key("far", sandbox.exported(address));
     ensure!(west.dump(&key).await?.contains_key(&key), "nothing in the other etcd");
     let mut ids = BTreeSet::new();
     for name in [&sandbox.name, &other] {
@@ -360,9 +363,9 @@ async fn two_etcds_with_one_cluster_id(suite: Arc<Suite>) -> Result<()> {
 }
 
 /// Without a common prefix the place of a ServiceRegistry is its names.
-async fn two_formats_without_a_prefix_on_one_etcd(suite: Arc<Suite>) -> Result<()> {
+pub async fn two_formats_without_a_prefix_on_one_etcd(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let registry = bed.start_registry("registry-shared").await?;
+    let registry = bed.start_registry(&part_name("registry-shared")).await?;
     let sandbox = Sandbox::without_registry_object(bed, "shared", &registry).await?;
     let (gozero, grpc) = (format!("{}-a", sandbox.name), format!("{}-b", sandbox.name));
     for (name, format) in [(&gozero, "GoZero"), (&grpc, "GRPC")] {
@@ -383,7 +386,10 @@ async fn two_formats_without_a_prefix_on_one_etcd(suite: Arc<Suite>) -> Result<(
     }
     for name in ["user.rpc/", "pay.Payment/"] {
         let records = registry.dump(name).await?;
-        ensure!(records.len() == 1 && records.values().all(|(value, ..)| value.contains(&address.to_string())));
+        ensure!(
+            records.len() == 1
+                && records.values().all(|(value, ..)| value.contains(&sandbox.exported(address).to_string()))
+        );
     }
     for name in [&gozero, &grpc] {
         ready(&sandbox, name, "True", "Connected", SOON).await?;

@@ -12,7 +12,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use twinspan_testbed::{TwinspanOptions, eventually, holds, next_v4};
 
-use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, part_name, stories};
 
 stories![
     the_registry_comes_back_empty,
@@ -25,7 +25,7 @@ stories![
     exports_that_vanish_while_nobody_runs,
 ];
 
-async fn the_registry_comes_back_empty(suite: Arc<Suite>) -> Result<()> {
+pub async fn the_registry_comes_back_empty(suite: Arc<Suite>) -> Result<()> {
     emptied(suite, true).await
 }
 
@@ -67,15 +67,15 @@ fn approval(hash: &str) -> Patch<Value> {
 async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let kind = if comes_back_empty { "empty" } else { "swept" };
-    let registry = bed.start_registry(&format!("registry-guard-{kind}")).await?;
+    let registry = bed.start_registry(&part_name(&format!("registry-guard-{kind}"))).await?;
     let sandbox = Sandbox::with_registry(bed, &format!("guard{kind}"), &registry).await?;
     headless(&sandbox, "echo", json!({"import": {"onExpiry": "Remove"}})).await?;
-    let vms = instances(&sandbox, "echo", 12).await?;
     let mut pods = Vec::new();
     for name in ["a", "b", "c"] {
         pods.push(sandbox.pod("echo", name, 80).await?.address());
         sandbox.pods.set_ready(name, true).await?;
     }
+    let vms = instances(&sandbox, "echo", 12).await?;
     sandbox.records_become("echo", &[&vms[..], &pods[..]].concat()).await?;
     sandbox.dns_becomes("echo", &[&vms[..], &pods[..]].concat()).await?;
 
@@ -263,16 +263,15 @@ async fn a_hold_survives_a_failover(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-/// The API server comes back without the pods: no watch event showed their end, so their records stay until the
-/// approval. A pod whose end is seen loses its record without delay.
 /// Twelve exported pods.
 async fn twelve_pods(sandbox: &Sandbox<'_>) -> Result<Vec<SocketAddr>> {
-    headless(sandbox, "echo", json!({})).await?;
+    sandbox.selector_service("echo", 80).await?;
+    sandbox.register("echo", json!({})).await?;
     let labels = [("app".to_owned(), "echo".to_owned())].into();
     let mut pods = Vec::new();
     for n in 0..12 {
         let address = SocketAddr::from((next_v4(), 80));
-        sandbox.pods.run(&format!("pod-{n:02}"), &labels, &[address.ip()]).await?;
+        sandbox.run(&format!("pod-{n:02}"), &labels, address.ip()).await?;
         sandbox.pods.set_ready(&format!("pod-{n:02}"), true).await?;
         pods.push(address);
     }
@@ -281,7 +280,7 @@ async fn twelve_pods(sandbox: &Sandbox<'_>) -> Result<Vec<SocketAddr>> {
 }
 
 /// While no replica runs, nothing shows how endpoints end.
-async fn exports_that_vanish_while_nobody_runs(suite: Arc<Suite>) -> Result<()> {
+pub async fn exports_that_vanish_while_nobody_runs(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     first.ready().await?;
@@ -305,7 +304,7 @@ async fn exports_that_vanish_while_nobody_runs(suite: Arc<Suite>) -> Result<()> 
     let second = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     second.ready().await?;
     sandbox.condition("echo", "DeletionsHeld", "True", "Held").await?;
-    let expected: BTreeSet<String> = pods.iter().map(ToString::to_string).collect();
+    let expected: BTreeSet<String> = pods.iter().map(|pod| sandbox.exported(*pod).to_string()).collect();
     holds("their records", Duration::from_secs(15), || async {
         let found = sandbox.registered_addresses("echo").await?;
         ensure!(found == expected, "{found:?}");
@@ -315,7 +314,9 @@ async fn exports_that_vanish_while_nobody_runs(suite: Arc<Suite>) -> Result<()> 
     sandbox.nothing_foreign_was_touched().await
 }
 
-async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
+/// The API server comes back without the pods: no watch event showed their end, so their records stay until the
+/// approval. A pod whose end is seen loses its record without delay.
+pub async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     twinspan.ready().await?;
@@ -336,7 +337,7 @@ async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
         Ok(held)
     };
     let object = eventually("they are held", Duration::from_secs(60), held).await?;
-    let expected: BTreeSet<String> = pods.iter().map(ToString::to_string).collect();
+    let expected: BTreeSet<String> = pods.iter().map(|pod| sandbox.exported(*pod).to_string()).collect();
     holds("their records", Duration::from_secs(15), || async {
         let found = sandbox.registered_addresses("echo").await?;
         ensure!(found == expected, "{found:?}");
@@ -357,7 +358,7 @@ async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
     sandbox.slices().patch("late", &PatchParams::default(), &emptied).await?;
     eventually("they are held again", SOON, held).await?;
     // One pod comes back, and a watch event shows its end.
-    sandbox.pods.run("pod-00", &labels, &[pods[0].ip()]).await?;
+    sandbox.run("pod-00", &labels, pods[0].ip()).await?;
     sandbox.pods.set_ready("pod-00", true).await?;
     eventually("eleven are held", SOON, || async {
         let counts = sandbox.counts("echo").await?;

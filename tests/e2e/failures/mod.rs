@@ -8,6 +8,7 @@ mod faults;
 mod fence;
 mod guard;
 mod lost_events;
+mod node_addresses;
 mod outages;
 mod registration_lost;
 mod vanished;
@@ -15,6 +16,6 @@ mod vanished;
 use crate::harness::stories;
 
 stories![
-    modules: api_server, connection, departures, faults, fence, guard, lost_events, outages, registration_lost,
+    modules: api_server, connection, departures, faults, fence, guard, lost_events, node_addresses, outages, registration_lost,
     vanished,
 ];

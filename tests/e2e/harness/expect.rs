@@ -42,7 +42,7 @@ impl Sandbox<'_> {
 
     /// Waits longer, for a change that Twinspan delays on purpose.
     pub async fn imports_become_within(&self, service: &str, expected: &[SocketAddr], within: Duration) -> Result<()> {
-        let expected: BTreeSet<SocketAddr> = expected.iter().copied().collect();
+        let expected: BTreeSet<SocketAddr> = expected.iter().map(|addr| self.in_services(*addr)).collect();
         eventually("the imported endpoints", within, || async {
             let found = self.imported(service).await?;
             ensure!(found == expected, "imported {found:?}, want {expected:?}");
@@ -56,7 +56,7 @@ impl Sandbox<'_> {
     }
 
     pub async fn records_become_within(&self, service: &str, expected: &[SocketAddr], within: Duration) -> Result<()> {
-        let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
+        let expected: BTreeSet<String> = expected.iter().map(|addr| self.exported(*addr).to_string()).collect();
         eventually("the registered addresses", within, || async {
             let found = self.registered_addresses(service).await?;
             ensure!(found == expected, "registered {found:?}, want {expected:?}");
@@ -76,7 +76,7 @@ impl Sandbox<'_> {
 
     /// The SRV answers of a headless Service become these addresses.
     pub async fn dns_becomes(&self, service: &str, expected: &[SocketAddr]) -> Result<()> {
-        let expected: BTreeSet<SocketAddr> = expected.iter().copied().collect();
+        let expected: BTreeSet<SocketAddr> = expected.iter().map(|addr| self.in_services(*addr)).collect();
         eventually("the SRV answers", SOON, || async {
             let found = self.bed.dns.srv_addresses(&self.srv_name(service)).await?;
             ensure!(found == expected, "DNS answers {found:?}, want {expected:?}");

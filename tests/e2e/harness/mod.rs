@@ -2,12 +2,14 @@
 //!
 //! - [`suite`]: one run of all stories, with the parts that they share. [`trials`]: the names of stories.
 //! - [`sandbox`]: one story's part of a cluster. [`records`]: its records. [`expect`]: reading and waiting.
+//! - [`outside`]: stories with addresses of Nodes.
 //! - [`bystanders`]: foreign records and slices in every sandbox, and the check that they are untouched.
 //!
 //! Owns the time that a story waits. Refuses to know any story.
 
 mod bystanders;
 mod expect;
+mod outside;
 mod records;
 mod sandbox;
 mod suite;
@@ -15,6 +17,7 @@ mod trials;
 
 use std::time::Duration;
 
+pub use outside::{outside, part_name};
 pub use records::{Record, record};
 pub use sandbox::{LEASE_TTL, Sandbox, merge};
 pub use suite::Suite;

@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 use twinspan::api::{RegisteredService, ServiceRegistry};
 use twinspan_testbed::{Bed, Caller, Etcd, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, next_v4};
 
+use super::outside::is_outside;
+
 /// The lease TTL of the ServiceRegistry of a sandbox: the shortest that is allowed.
 pub const LEASE_TTL: Duration = Duration::from_secs(60);
 
@@ -143,6 +145,9 @@ impl<'a> Sandbox<'a> {
     /// Creates a RegisteredService in the sandbox's registry; `extra` is merged into its spec.
     pub async fn register(&self, name: &str, extra: Value) -> Result<()> {
         let mut spec = json!({"registryRef": {"name": self.name}});
+        if is_outside() {
+            spec["export"] = json!({"address": "Node"});
+        }
         merge(&mut spec, extra);
         let object: RegisteredService = serde_json::from_value(json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "metadata": {"name": name}, "spec": spec,
@@ -171,7 +176,9 @@ impl<'a> Sandbox<'a> {
 
     /// A Service that selects `app: <name>`, with one port.
     pub async fn selector_service(&self, name: &str, port: u16) -> Result<()> {
-        self.service(name, json!({"selector": {"app": name}, "ports": [{"name": "rpc", "port": port}]})).await
+        let kind = if is_outside() { "NodePort" } else { "ClusterIP" };
+        let ports = json!([{"name": "rpc", "port": port}]);
+        self.service(name, json!({"type": kind, "selector": {"app": name}, "ports": ports})).await
     }
 
     /// A headless Service that selects `app: <name>`, with port 80.
@@ -196,7 +203,7 @@ impl<'a> Sandbox<'a> {
         let options = ServerOptions { silent: true, ..ServerOptions::default() };
         let server = Server::start(self.bed.dir(), self.registry.endpoint(), service, address, &options).await?;
         let labels = BTreeMap::from([("app".to_owned(), service.to_owned())]);
-        self.pods.run(pod, &labels, &[IpAddr::V4(ip)]).await?;
+        self.run(pod, &labels, IpAddr::V4(ip)).await?;
         Ok(server)
     }
 
