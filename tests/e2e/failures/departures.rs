@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use twinspan_testbed::{Call, Framework, Server, ServerOptions, TwinspanOptions, eventually, holds, next_v4};
 
-use crate::harness::{Record, SOON, Sandbox, Suite, TWINSPAN, record, stories};
+use crate::harness::{Record, SOON, Sandbox, Suite, TWINSPAN, part_name, record, stories};
 
 stories![
     expired_and_refused_goes_at_once,
@@ -26,7 +26,6 @@ stories![
     gozero_leaves_by_revoking,
 ];
 
-const HEADLESS: &str = r#"{"clusterIP": "None", "ports": [{"name": "rpc", "port": 8888}]}"#;
 /// Long enough for a slow machine to import it, short enough to wait for.
 const BRIEF_TTL: i64 = 10;
 
@@ -36,7 +35,7 @@ fn blue(address: SocketAddr) -> Record {
 
 /// A service that imports, with one instance that stays registered and never answers.
 async fn service(sandbox: &Sandbox<'_>, import: Value) -> Result<SocketAddr> {
-    sandbox.service("echo", serde_json::from_str(HEADLESS)?).await?;
+    sandbox.headless_without_selector("echo", 8888).await?;
     sandbox.register("echo", json!({"import": import})).await?;
     let stays = SocketAddr::from((next_v4(), 9000));
     sandbox.put("echo", blue(stays)).await?;
@@ -50,7 +49,7 @@ async fn listener() -> Result<(TcpListener, SocketAddr)> {
     Ok((TcpListener::bind(address).await?, address))
 }
 
-async fn expired_and_refused_goes_at_once(suite: Arc<Suite>) -> Result<()> {
+pub async fn expired_and_refused_goes_at_once(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "refused").await?;
     let stays = service(&sandbox, json!({})).await?;
@@ -65,7 +64,7 @@ async fn expired_and_refused_goes_at_once(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-async fn expired_and_accepted_is_lost_and_stays(suite: Arc<Suite>) -> Result<()> {
+pub async fn expired_and_accepted_is_lost_and_stays(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "lost").await?;
     let stays = service(&sandbox, json!({"keepLostSeconds": 25})).await?;
@@ -103,7 +102,7 @@ async fn lost_until(sandbox: &Sandbox<'_>, address: SocketAddr) -> Result<Option
     Ok(None)
 }
 
-async fn expired_and_silent_goes_in_the_end(suite: Arc<Suite>) -> Result<()> {
+pub async fn expired_and_silent_goes_in_the_end(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "silent").await?;
     let stays = service(&sandbox, json!({})).await?;
@@ -142,7 +141,7 @@ async fn fall_silent(listener: &TcpListener) -> Result<Vec<TcpStream>> {
 }
 
 /// The server lives on without its registration, and then its machine is switched off.
-async fn a_lost_one_that_falls_silent_goes(suite: Arc<Suite>) -> Result<()> {
+pub async fn a_lost_one_that_falls_silent_goes(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "lostsilent").await?;
     let mut stay = vec![service(&sandbox, json!({})).await?];
@@ -179,7 +178,7 @@ async fn a_lost_one_that_falls_silent_goes(suite: Arc<Suite>) -> Result<()> {
 }
 
 /// A server died and its machine is off; the leader removed it, and then the leader dies too.
-async fn a_failover_brings_nothing_back(suite: Arc<Suite>) -> Result<()> {
+pub async fn a_failover_brings_nothing_back(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     first.ready().await?;
@@ -213,7 +212,7 @@ async fn a_failover_brings_nothing_back(suite: Arc<Suite>) -> Result<()> {
     })
     .await?;
     // It works: another service is imported.
-    sandbox.service("other", serde_json::from_str(HEADLESS)?).await?;
+    sandbox.headless_without_selector("other", 8888).await?;
     sandbox.register("other", json!({})).await?;
     let other = SocketAddr::from((next_v4(), 9000));
     sandbox.put("other", blue(other)).await?;
@@ -223,7 +222,7 @@ async fn a_failover_brings_nothing_back(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-async fn a_restart_neither_forgets_nor_extends(suite: Arc<Suite>) -> Result<()> {
+pub async fn a_restart_neither_forgets_nor_extends(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let first = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     first.ready().await?;
@@ -268,10 +267,10 @@ async fn a_restart_neither_forgets_nor_extends(suite: Arc<Suite>) -> Result<()> 
 }
 
 /// Kitex puts a deleted record back at its 30 s tick. The last instance of a service is kept for that long.
-async fn the_last_one_that_left_may_come_back(suite: Arc<Suite>) -> Result<()> {
+pub async fn the_last_one_that_left_may_come_back(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "lastone").await?;
-    sandbox.service("echo", serde_json::from_str(HEADLESS)?).await?;
+    sandbox.headless_without_selector("echo", 8888).await?;
     sandbox.register("echo", json!({})).await?;
     let server = sandbox.vm("echo", SocketAddr::from((next_v4(), 9000)), None).await?;
     sandbox.imports_become("echo", &[server.address()]).await?;
@@ -300,9 +299,9 @@ async fn the_last_one_that_left_may_come_back(suite: Arc<Suite>) -> Result<()> {
 }
 
 /// Two servers outlive their leases: their records are put back, and end with the servers.
-async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
+pub async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let registry = bed.start_registry("registry-heal").await?;
+    let registry = bed.start_registry(&part_name("registry-heal")).await?;
     let sandbox = Sandbox::with_registry(bed, "heal", &registry).await?;
     let stays = service(&sandbox, json!({"onExpiry": "Heal"})).await?;
     let mut servers = Vec::new();
@@ -373,7 +372,7 @@ async fn healed_within_10_s(suite: Arc<Suite>) -> Result<()> {
 
 /// The cluster knows whether a pod is alive: the pod's own registration does not bring it back, whatever answers at its
 /// address.
-async fn pods_are_never_kept(suite: Arc<Suite>) -> Result<()> {
+pub async fn pods_are_never_kept(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "podskept").await?;
     let stays = service(&sandbox, json!({"onExpiry": "Heal"})).await?;
@@ -388,12 +387,12 @@ async fn pods_are_never_kept(suite: Arc<Suite>) -> Result<()> {
     sandbox.nothing_foreign_was_touched().await
 }
 
-async fn gozero_leaves_by_revoking(suite: Arc<Suite>) -> Result<()> {
+pub async fn gozero_leaves_by_revoking(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    let registry = bed.start_registry("registry-gozero-leaves").await?;
+    let registry = bed.start_registry(&part_name("registry-gozero-leaves")).await?;
     let sandbox = Sandbox::without_registry_object(bed, "gozeroleaves", &registry).await?;
     sandbox.create_registry(json!({"format": Framework::GoZero.format(), "prefix": null})).await?;
-    sandbox.service("echo", serde_json::from_str(HEADLESS)?).await?;
+    sandbox.headless_without_selector("echo", 8888).await?;
     sandbox.register("echo", json!({})).await?;
     let mut all = Vec::new();
     for n in 0..2 {

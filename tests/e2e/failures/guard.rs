@@ -29,7 +29,7 @@ pub async fn the_registry_comes_back_empty(suite: Arc<Suite>) -> Result<()> {
     emptied(suite, true).await
 }
 
-async fn the_prefix_is_deleted(suite: Arc<Suite>) -> Result<()> {
+pub async fn the_prefix_is_deleted(suite: Arc<Suite>) -> Result<()> {
     emptied(suite, false).await
 }
 
@@ -47,8 +47,9 @@ async fn instances(sandbox: &Sandbox<'_>, service: &str, count: usize) -> Result
     Ok(all)
 }
 
-async fn headless(sandbox: &Sandbox<'_>, name: &str, extra: Value) -> Result<()> {
-    sandbox.headless(name).await?;
+/// A Service without pods, for imports.
+async fn service(sandbox: &Sandbox<'_>, name: &str, extra: Value) -> Result<()> {
+    sandbox.selector_service(name, 80).await?;
     sandbox.register(name, extra).await
 }
 
@@ -69,7 +70,8 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
     let kind = if comes_back_empty { "empty" } else { "swept" };
     let registry = bed.start_registry(&part_name(&format!("registry-guard-{kind}"))).await?;
     let sandbox = Sandbox::with_registry(bed, &format!("guard{kind}"), &registry).await?;
-    headless(&sandbox, "echo", json!({"import": {"onExpiry": "Remove"}})).await?;
+    sandbox.headless("echo").await?;
+    sandbox.register("echo", json!({"import": {"onExpiry": "Remove"}})).await?;
     let mut pods = Vec::new();
     for name in ["a", "b", "c"] {
         pods.push(sandbox.pod("echo", name, 80).await?.address());
@@ -151,10 +153,10 @@ async fn emptied(suite: Arc<Suite>, comes_back_empty: bool) -> Result<()> {
 }
 
 /// Two simultaneous unexplained deletions wait for more of them, and then take effect.
-async fn below_the_limits_it_waits_for_quiet(suite: Arc<Suite>) -> Result<()> {
+pub async fn below_the_limits_it_waits_for_quiet(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "guardbelow").await?;
-    headless(&sandbox, "echo", json!({})).await?;
+    service(&sandbox, "echo", json!({})).await?;
     let vms = instances(&sandbox, "echo", 6).await?;
     let keys: Vec<String> = vms[..2].iter().map(|vm| sandbox.key("echo", vm)).collect();
     let vanished = Instant::now();
@@ -165,15 +167,11 @@ async fn below_the_limits_it_waits_for_quiet(suite: Arc<Suite>) -> Result<()> {
 }
 
 /// Without an approval, dead instances are served for `holdSeconds` and no longer.
-async fn a_hold_lets_go_in_the_end(suite: Arc<Suite>) -> Result<()> {
+pub async fn a_hold_lets_go_in_the_end(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "guardlets").await?;
-    headless(
-        &sandbox,
-        "echo",
-        json!({"deletionGuard": {"minInstances": 2, "maxDeletePercent": 10, "holdSeconds": 40}}),
-    )
-    .await?;
+    service(&sandbox, "echo", json!({"deletionGuard": {"minInstances": 2, "maxDeletePercent": 10, "holdSeconds": 40}}))
+        .await?;
     let vms = instances(&sandbox, "echo", 6).await?;
     let keys: Vec<String> = vms[..2].iter().map(|vm| sandbox.key("echo", vm)).collect();
     let vanished = Instant::now();
@@ -191,13 +189,13 @@ async fn a_hold_lets_go_in_the_end(suite: Arc<Suite>) -> Result<()> {
 
 /// The leader is killed: its successor resumes the holds as they were. An approval releases one hold of one service,
 /// and does not count when the same servers vanish again.
-async fn a_hold_survives_a_failover(suite: Arc<Suite>) -> Result<()> {
+pub async fn a_hold_survives_a_failover(suite: Arc<Suite>) -> Result<()> {
     let bed = suite.own_bed().await?;
     let leader = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
     leader.ready().await?;
     let sandbox = Sandbox::new(&bed, "guardfailover").await?;
     for name in ["echo", "other"] {
-        headless(&sandbox, name, json!({"import": {"onExpiry": "Remove"}})).await?;
+        service(&sandbox, name, json!({"import": {"onExpiry": "Remove"}})).await?;
     }
     let (vms, others) = (instances(&sandbox, "echo", 12).await?, instances(&sandbox, "other", 2).await?);
     let standby = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
@@ -383,13 +381,13 @@ pub async fn exports_that_only_a_list_lacks(suite: Arc<Suite>) -> Result<()> {
 }
 
 /// Six services lose two of five instances each: no service guard holds them, the registry guard does.
-async fn the_registry_as_a_whole(suite: Arc<Suite>) -> Result<()> {
+pub async fn the_registry_as_a_whole(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "guardwhole").await?;
     let mut services = Vec::new();
     for n in 0..6 {
         let name = format!("echo-{n}");
-        headless(&sandbox, &name, json!({})).await?;
+        service(&sandbox, &name, json!({})).await?;
         let vms = instances(&sandbox, &name, 5).await?;
         services.push((name, vms));
     }

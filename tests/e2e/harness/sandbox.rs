@@ -193,7 +193,14 @@ impl<'a> Sandbox<'a> {
 
     /// A headless Service whose endpoints Kubernetes does not manage.
     pub async fn headless_without_selector(&self, name: &str, port: u16) -> Result<()> {
-        self.service(name, json!({"clusterIP": "None", "ports": [{"name": "rpc", "port": port}]})).await
+        let ports = json!([{"name": "rpc", "port": port}]);
+        let spec = if is_outside() {
+            // Only a Service with nodePorts, or with pods, has addresses of Nodes.
+            json!({"type": "NodePort", "ports": ports})
+        } else {
+            json!({"clusterIP": "None", "ports": ports})
+        };
+        self.service(name, spec).await
     }
 
     /// Starts a pod of a Service, not ready yet, with a real Kitex server in it that does not register itself.

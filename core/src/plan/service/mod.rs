@@ -308,8 +308,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     let others_ready = facts.pods_are_with_imports() && !ready.is_empty();
     let reach = if accepted.exports { accepted.reach_of(facts, Some(registry), ready) } else { Reach::default() };
     // Records from before stay while nothing takes their place.
-    let unreached = || reach.without.keys().map(|addr| addr.ip());
-    let stays = reach.is_without_any().then(|| unreached().chain(outer_addresses(facts)).collect());
+    let stays = reach.is_without_any().then(|| reach.earlier_addresses(facts, &pass.checkpoint.behind));
     let (instances, note) = instances::instances(facts, accepted, registry.layout.format(), &reach);
     plan.note = note;
     plan.behind = Some(reach.ips_behind());

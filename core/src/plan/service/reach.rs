@@ -51,6 +51,24 @@ impl Reach {
         self.ports.is_empty() && self.without.values().any(lacks)
     }
 
+    /// Addresses at which records from before may lead to an endpoint that no address stands for now. The endpoints that
+    /// were behind each tell it, or else it may be any.
+    pub fn earlier_addresses(
+        &self,
+        facts: &Facts,
+        behind: &BTreeMap<InstanceAddr, BTreeSet<IpAddr>>,
+    ) -> BTreeSet<IpAddr> {
+        let unreached: BTreeSet<IpAddr> = self.without.keys().map(|addr| addr.ip()).collect();
+        let mut others: BTreeMap<IpAddr, bool> = BTreeMap::new();
+        for (addr, ips) in behind {
+            *others.entry(addr.ip()).or_insert(true) &= ips.is_disjoint(&unreached);
+        }
+        let mut earlier = outer_addresses(facts);
+        earlier.retain(|ip| others.get(ip) != Some(&true));
+        earlier.extend(unreached);
+        earlier
+    }
+
     fn enter(&mut self, address: InstanceAddr, ports: PortSet, endpoint: InstanceAddr, shared_by: usize) {
         self.ports.entry(address).or_default().insert(ports);
         let behind = self.behind.get_or_insert_default().entry(address).or_default();
