@@ -1,4 +1,4 @@
-//! kratos v2.9.2 with contrib/registry/etcd/v2 at b9fab9a5.
+//! kratos v2.9.2 and v3.0.0, both with contrib/registry/etcd/v2 at b9fab9a5.
 
 use std::collections::BTreeMap;
 
@@ -34,8 +34,9 @@ fn every_captured_record_decodes_to_what_its_text_shows() {
         ("name-with-slash", None, "g", Err(OtherName)),
         ("two-instances", None, "g.echo", Ok("10.0.0.1:9000")),
         ("two-instances", None, "g.echo", Ok("10.0.0.2:9000")),
+        ("kratos3-server", None, "echo", Ok("10.77.64.3:9000")),
     ];
-    captured(Format::Kratos, include_str!("kratos.json"), 12, &table, |golden, record| {
+    captured(Format::Kratos, include_str!("kratos.json"), 13, &table, |golden, record| {
         let Content::Registered { registration, listeners, .. } = &record.content else { panic!("{}", golden.case) };
         let shown: Shown = serde_json::from_str(&golden.value_text).unwrap();
         assert_eq!(registration.endpoints, shown.endpoints, "{}", golden.case);

@@ -8,6 +8,7 @@ require (
 	github.com/go-kratos/kratos/contrib/registry/etcd/v2 v2.0.0-20251205160234-b9fab9a5a5ab
 	github.com/go-kratos/kratos/contrib/registry/kubernetes/v2 v2.0.0-20260404020628-f149714c1d54
 	github.com/go-kratos/kratos/v2 v2.9.2
+	github.com/go-kratos/kratos/v3 v3.0.0
 	github.com/gogf/gf/contrib/registry/etcd/v2 v2.9.0
 	github.com/gogf/gf/v2 v2.10.0
 	github.com/hertz-contrib/registry/etcd v0.0.0-20250319055937-8a220332e808

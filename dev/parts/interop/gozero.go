@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"flag"
-	"fmt"
 	"net"
 	"time"
 
@@ -14,7 +12,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/metadata"
 )
 
 // gozeroServer publishes itself as zrpc's server does (zrpc/internal/rpcpubserver.go).
@@ -48,22 +45,13 @@ func gozeroServer(args []string) error {
 	return nil
 }
 
-// instanceHeader names the server that answers.
-const instanceHeader = "instance"
-
 // answer serves the health service of gRPC, as every zrpc server does, and says in each answer which server it is.
 func answer(address string) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(grpc.UnaryInterceptor(
-		func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-			if err := grpc.SetHeader(ctx, metadata.Pairs(instanceHeader, address)); err != nil {
-				return nil, err
-			}
-			return handler(ctx, request)
-		}))
+	server := grpc.NewServer(grpc.UnaryInterceptor(named(address)))
 	healthpb.RegisterHealthServer(server, health.NewServer())
 	go func() { _ = server.Serve(listener) }()
 	return nil
@@ -84,20 +72,7 @@ func gozeroClient(args []string) error {
 		return err
 	}
 	say("started", nil)
-	for {
-		var header metadata.MD
-		began := time.Now()
-		_, err := healthpb.NewHealthClient(client.Conn()).Check(
-			context.Background(), &healthpb.HealthCheckRequest{}, grpc.Header(&header))
-		call := map[string]any{"took": time.Since(began).Milliseconds()}
-		if names := header.Get(instanceHeader); err == nil && len(names) == 1 {
-			call["from"] = names[0]
-		} else {
-			call["error"] = fmt.Sprint(err)
-		}
-		say("call", call)
-		time.Sleep(callInterval)
-	}
+	return checkForever(client.Conn())
 }
 
 // gozeroResolve asks the framework's own subscriber once.

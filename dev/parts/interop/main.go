@@ -20,14 +20,18 @@ import (
 )
 
 var programs = map[string]func(args []string) error{
-	"kitex-server":    kitexServer,
-	"kitex-client":    kitexClient,
-	"kitex-resolve":   kitexResolve,
-	"hertz-server":    hertzServer,
-	"hertz-client":    hertzClient,
-	"hertz-resolve":   hertzResolve,
-	"kratos-server":   kratosServer,
-	"kratos-resolve":  kratosResolve,
+	"kitex-server":   kitexServer,
+	"kitex-client":   kitexClient,
+	"kitex-resolve":  kitexResolve,
+	"hertz-server":   hertzServer,
+	"hertz-client":   hertzClient,
+	"hertz-resolve":  hertzResolve,
+	"kratos-server":  kratosServer,
+	"kratos-resolve": kratosResolve,
+	"kratos3-server": kratos3Server,
+	"kratos3-client": kratos3Client,
+	// Both versions read the same records with the same registry.
+	"kratos3-resolve": kratosResolve,
 	"gozero-server":   gozeroServer,
 	"gozero-client":   gozeroClient,
 	"gozero-resolve":  gozeroResolve,

@@ -19,20 +19,22 @@ pub enum Framework {
     Kitex,
     Hertz,
     Kratos,
+    Kratos3,
     GoZero,
     Grpc,
     GoFrame,
 }
 
 impl Framework {
-    pub const ALL: [Self; 6] = [Self::Kitex, Self::Hertz, Self::Kratos, Self::GoZero, Self::Grpc, Self::GoFrame];
+    pub const ALL: [Self; 7] =
+        [Self::Kitex, Self::Hertz, Self::Kratos, Self::Kratos3, Self::GoZero, Self::Grpc, Self::GoFrame];
 
     /// The value of `spec.format` of a ServiceRegistry.
     pub fn format(self) -> &'static str {
         match self {
             Self::Kitex => "Kitex",
             Self::Hertz => "Hertz",
-            Self::Kratos => "Kratos",
+            Self::Kratos | Self::Kratos3 => "Kratos",
             Self::GoZero => "GoZero",
             Self::Grpc => "GRPC",
             Self::GoFrame => "GoFrame",
@@ -45,6 +47,7 @@ impl Framework {
             Self::Kitex => "kitex",
             Self::Hertz => "hertz",
             Self::Kratos => "kratos",
+            Self::Kratos3 => "kratos3",
             Self::GoZero => "gozero",
             Self::Grpc => "grpc",
             Self::GoFrame => "goframe",
@@ -61,9 +64,9 @@ pub struct ServerOptions {
     /// The TTL of the lease in seconds, where it can be chosen (Kitex, Hertz, gRPC); absent is the default: 60, 60 and
     /// 10. Kratos has 15, go-zero and GoFrame 10.
     pub ttl: Option<u32>,
-    /// Kitex, Hertz, Kratos.
+    /// Kitex, Hertz, Kratos and Kratos 3.
     pub tags: Vec<(String, String)>,
-    /// A second address, for HTTP; only Kratos.
+    /// A second address, for HTTP; only Kratos and Kratos 3.
     pub http: Option<SocketAddr>,
     /// Answers, but does not register itself, as in an ordinary pod.
     pub silent: bool,
@@ -144,7 +147,7 @@ pub enum Call {
     Failed(String),
 }
 
-/// A real client, of Kitex, Hertz, go-zero or GoFrame, that calls all the time and knows only etcd.
+/// A real client, of Kitex, Hertz, Kratos 3, go-zero or GoFrame, that calls all the time and knows only etcd.
 #[derive(Debug)]
 pub struct Caller {
     part: Part,

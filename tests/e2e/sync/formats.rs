@@ -2,7 +2,7 @@
 //! Twinspan's records, and real calls are answered.
 //!
 //! Kitex v0.16.3 with registry-etcd v0.2.6; Hertz v0.10.4 with hertz-contrib/registry/etcd at 8a220332; Kratos v2.9.2
-//! with contrib/registry/etcd/v2 at b9fab9a5; go-zero v1.10.3; gRPC with client/v3/naming of
+//! and v3.0.0, both with contrib/registry/etcd/v2 at b9fab9a5; go-zero v1.10.3; gRPC with client/v3/naming of
 //! etcd v3.5.21; GoFrame v2.10.0 with contrib/registry/etcd/v2 v2.9.0.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +17,14 @@ use twinspan_testbed::{Caller, Etcd, Framework, Server, ServerOptions, eventuall
 use crate::harness::{SOON, Sandbox, Suite, record, stories};
 
 /// The lines that the module file of the programs must contain, so that the versions above are the ones that ran.
-const VERSIONS: [&str; 9] = [
+const VERSIONS: [&str; 11] = [
     "github.com/cloudwego/kitex v0.16.3",
     "github.com/kitex-contrib/registry-etcd v0.2.6",
     "github.com/cloudwego/hertz v0.10.4",
     "github.com/hertz-contrib/registry/etcd v0.0.0-20250319055937-8a220332e808",
     "github.com/go-kratos/kratos/contrib/registry/etcd/v2 v2.0.0-20251205160234-b9fab9a5a5ab",
+    "github.com/go-kratos/kratos/v2 v2.9.2",
+    "github.com/go-kratos/kratos/v3 v3.0.0",
     "github.com/zeromicro/go-zero v1.10.3",
     "go.etcd.io/etcd/client/v3 v3.5.21",
     "github.com/gogf/gf/v2 v2.10.0",
@@ -126,7 +128,7 @@ async fn both_ways(suite: Arc<Suite>, framework: Framework) -> Result<()> {
     let all = [a.address(), b.address(), leaves.address(), dies.address()];
     sandbox.dns_becomes("echo", &all).await?;
     resolves_to(&sandbox, framework, "echo", &all).await?;
-    if matches!(framework, Framework::Kitex | Framework::Hertz | Framework::GoFrame) {
+    if matches!(framework, Framework::Kitex | Framework::Hertz | Framework::Kratos3 | Framework::GoFrame) {
         let caller = Caller::start(bed.dir(), framework, sandbox.registry.endpoint(), "echo", None)?;
         caller.answered_by(&all.into(), SOON).await?;
     }
