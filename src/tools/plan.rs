@@ -123,7 +123,7 @@ fn diff(f: &mut fmt::Formatter<'_>, changes: &Changes) -> fmt::Result {
             writeln!(f, "      {minus} {instance}")?;
         }
         if slice.added.is_empty() && slice.removed.is_empty() {
-            writeln!(f, "      the same endpoints, other labels, hints or ports")?;
+            writeln!(f, "      the same endpoints, other conditions, labels, hints or ports")?;
         }
     }
     Ok(())

@@ -210,6 +210,11 @@ impl Slice {
         self.managed_by.as_deref() == Some(MANAGED_BY)
     }
 
+    /// Whether endpoints of other managers are in it.
+    pub fn has_mirrored(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.mirrored)
+    }
+
     /// The addresses that it holds at one of its ports.
     pub fn at(&self, port: &SlicePort) -> impl Iterator<Item = (InstanceAddr, &SliceEndpoint)> {
         let number = port.number;

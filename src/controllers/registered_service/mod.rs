@@ -2,8 +2,8 @@
 //!
 //! - [`observe`]: everything that the pass rests on, read from the views at one moment, as a value ([`observed`]);
 //!   [`places`]: where it has records, and which ServiceRegistry may write them.
-//! - [`validate`]: the goal, and the settings that follow from the spec; [`import_service`]: the Service of imports
-//!   that are apart.
+//! - [`validate`]: the goal, and the settings that follow from the spec; [`import_service`]: the Service of imports,
+//!   where it is another one.
 //! - [`siblings`]: other RegisteredServices that want the same name or Service; [`crowd`]: how many may share a name.
 //! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
 //! - [`apply`]: hands the operations to the writers; [`dry_run`]: logs them instead.

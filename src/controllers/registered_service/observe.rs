@@ -65,7 +65,10 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
             generation: object.as_ref().and_then(|object| object.metadata.generation),
             observed_generation: before.generation,
             imported_before: before.imported,
-            cluster: cluster_facts(&view, key, object.as_deref(), &uid, strays, has_outer, views.env.now()),
+            cluster: ClusterFacts {
+                unreadable: nameless.is_some() || unreadable.is_some(),
+                ..cluster_facts(&view, key, object.as_deref(), &uid, strays, has_outer, views.env.now())
+            },
             registry: None,
             former: Vec::new(),
             probes: term.map(|term| views.probes.answers(key, term)).unwrap_or_default(),
@@ -167,6 +170,7 @@ fn cluster_facts(
         silent: Silent {
             specs: silent.contains(&Kind::RegisteredService),
             endpoints: silent.contains(&Kind::EndpointSlice) || silent.contains(&Kind::Pod),
+            slices: silent.contains(&Kind::EndpointSlice),
             outer: has_outer && (silent.contains(&Kind::Node) || silent.contains(&Kind::Service)),
             services: silent.contains(&Kind::Service),
         },

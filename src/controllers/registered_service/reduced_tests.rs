@@ -104,3 +104,36 @@ async fn an_object_that_cannot_be_decoded_is_no_deleted_one() {
         assert_eq!(addresses(&slices[0]), ["192.0.2.8"], "{spec}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn pods_beside_imports_stay_as_they_are_while_the_spec_cannot_be_read() {
+    for spec in [
+        json!({"registryRef": {"name": "main"}, "import": {"into": "Around"}}),
+        // Not even its place can be read.
+        json!({"registryRef": "main"}),
+    ] {
+        let mut bench = bench(&["main"]).await;
+        bench.put_service(&json!({
+            "metadata": {"name": "echo-all", "namespace": "shop", "uid": "all-uid"},
+            "spec": {"clusterIP": "None", "ipFamilies": ["IPv4"],
+                "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}]},
+        }));
+        bench.register(&json!({"registryRef": {"name": "main"}, "import": {"into": "Together"}}));
+        bench.ready(&["10.0.0.1"]);
+        bench.server_registers("192.0.2.7:80").await;
+        bench.pass().await;
+        bench.pass().await;
+        let slices = bench.api.take(SLICES);
+        let last = slices.last().map(|slice| addresses(&slice.body)).unwrap();
+        assert_eq!(last, ["10.0.0.1", "192.0.2.7"], "{spec}");
+
+        bench.register_unreadable(&spec);
+        bench.ready(&["10.0.0.2"]);
+        for _ in 0..3 {
+            bench.after(STATUS_PACE).await;
+            bench.pass().await;
+        }
+        let written: Vec<Value> = bench.api.take(SLICES).into_iter().map(|slice| slice.body).collect();
+        assert!(written.is_empty(), "{spec}: {written:?}");
+    }
+}

@@ -46,7 +46,6 @@ pub struct Gathered {
     pub seen_by: SeenBy,
     pub registry_name: RegistryName,
     pub service: ServiceKey,
-    /// Whether imports have a Service of their own.
     pub place: ImportPlace,
     /// The framework whose clients read the registry.
     pub framework: &'static str,

@@ -56,6 +56,8 @@ pub struct ClusterFacts {
     pub others_import_slices: Vec<Arc<Slice>>,
     /// The place of imports, seen from the pods.
     pub import_place: ImportPlace,
+    /// The spec cannot be read: mirrored endpoints stay as they are.
+    pub unreadable: bool,
     /// The number of lists, rather than events, that changed the Service and its slices, and the Nodes where their
     /// addresses are exported.
     pub relists: u64,
@@ -90,6 +92,8 @@ pub struct Silent {
     pub endpoints: bool,
     /// Nodes or Services, where their addresses are exported.
     pub outer: bool,
+    /// EndpointSlices, on which mirrored endpoints rest.
+    pub slices: bool,
     /// Services, on which the end of an import rests.
     pub services: bool,
 }
@@ -216,8 +220,8 @@ impl Facts {
         self.registry.as_ref().filter(|registry| registry.is_fresh())
     }
 
-    /// Whether a slice of ours holds imports in a Service of this name.
-    pub fn imports_into(&self, service: &str) -> bool {
+    /// Whether a slice of ours belongs to a Service of this name.
+    pub fn fills(&self, service: &str) -> bool {
         self.cluster.our_slices.iter().any(|slice| !slice.deleting && slice.service.as_deref() == Some(service))
     }
 
@@ -229,6 +233,11 @@ impl Facts {
     /// Whether pods and imports are endpoints of one Service.
     pub fn pods_are_with_imports(&self) -> bool {
         self.cluster.import_place != ImportPlace::Apart
+    }
+
+    /// Whether a Service is one that is filled already, or was made to be. Nobody has to judge it again.
+    pub fn is_filled(&self, service: &ServiceView) -> bool {
+        !service.deleting && (service.owner_uid.as_deref() == Some(self.uid.as_str()) || self.fills(&service.name))
     }
 
     /// The proof that endpoints of the cluster ended since the last pass: watch events, or a change of the spec, even

@@ -189,26 +189,45 @@ impl Pass<'_> {
     }
 
     /// The slices without the imports that go. None is added to any of them; mirrored endpoints are as they should be.
-    /// Without settings the ports are those that slices have.
     pub fn shrunk(&self, accepted: Option<&Accepted>, stay: &BTreeMap<InstanceAddr, Imported>) -> slices::Plan {
-        let ours = &self.facts.cluster.our_slices;
-        let ports = accepted.map_or_else(|| ports_of(ours), slice_ports);
-        let endpoints = mirrored(self.facts, &ports);
+        let cluster = &self.facts.cluster;
+        let ours = &cluster.our_slices;
         let mut kept = self.on_server_clock(stay);
+        if cluster.unreadable {
+            kept.extend(as_they_are(&plain(ours)));
+        }
+        let (ports, into) = match accepted {
+            Some(accepted) => {
+                (slice_ports(accepted), cluster.import_service.as_deref().filter(|service| !service.deleting))
+            }
+            None => {
+                // An endpoint stays under whatever name its port has now.
+                let anywhere = mirrored(self.facts, &ports_of(cluster.others_slices.iter()));
+                kept.extend(anywhere.iter().map(|(addr, known)| (*addr, slices::Stays::from(known))));
+                let into = cluster.import_service.as_deref().filter(|service| self.facts.is_filled(service));
+                let of_service = into.filter(|service| service.owner_uid.as_deref() == Some(self.facts.uid.as_str()));
+                let named = of_service.into_iter().flat_map(|service| &service.ports).filter(|port| port.tcp);
+                let named = named.map(|port| (port.name.as_str(), port.app_protocol.as_ref()));
+                (ports_by_name(slice_port_names(ours.iter()).chain(named)), into)
+            }
+        };
+        let endpoints = mirrored(self.facts, &ports);
         kept.extend(endpoints.iter().map(|(addr, known)| (*addr, slices::Stays::from(known))));
         let mut sources = ours.iter().filter_map(|slice| slice.annotations.get(IMPORTED_FROM_ANNOTATION));
         let source = sources.next().cloned().unwrap_or_default();
-        slices::follow(&self.slices_input(&ports, &endpoints, &plain(ours), &source), &kept)
+        let existing = plain(ours);
+        let input = self.slices_input(&ports, &endpoints, &existing, &source);
+        let service = input.service.filter(|service| into.is_some_and(|into| into.name == service.name));
+        slices::follow(&slices::Input { service, ..input }, &ports, &kept)
     }
 
     /// The slices as they are while nothing can be told of imports: mirrored endpoints alone come and go.
     pub fn followed(&self, accepted: Option<&Accepted>) -> slices::Plan {
-        let ours = &self.facts.cluster.our_slices;
-        if !self.facts.mirrors() && !ours.iter().flat_map(|slice| &slice.endpoints).any(|e| e.mirrored) {
+        let ours = plain(&self.facts.cluster.our_slices);
+        if !self.facts.mirrors() && !ours.iter().any(|slice| slice.has_mirrored()) {
             return slices::Plan::default();
         }
-        let ports = accepted.map_or_else(|| ports_of(ours), slice_ports);
-        let imported = slices::present(&plain(ours), &ports, "").into_iter();
+        let imported = slices::present(&ours, &[], "").into_iter();
         let stay = |(addr, present): (InstanceAddr, Present)| {
             (addr, Imported { ports: present.ports, zone: present.zone, lost_until: present.lost_until })
         };
@@ -259,11 +278,9 @@ impl Pass<'_> {
         slices::plan(&self.slices_input(&[], &BTreeMap::new(), &plain(&self.facts.cluster.our_slices), ""))
     }
 
-    /// Some slices of ours without any import.
+    /// Some slices of ours without any import, and otherwise as they are.
     pub fn without(&self, slices: &[&Slice]) -> slices::Plan {
-        let mirrored = mirrored(self.facts, &ports_of(&self.facts.cluster.our_slices));
-        let kept = mirrored.iter().map(|(addr, known)| (*addr, slices::Stays::from(known))).collect();
-        slices::shrink(slices, &kept, self.triggered)
+        slices::shrink(slices, &as_they_are(slices).collect(), self.triggered)
     }
 
     fn export_context<'a>(&'a self, registry: &'a RegistryFacts) -> GuardContext<'a> {
@@ -319,10 +336,8 @@ impl Pass<'_> {
 fn families(facts: &Facts) -> &[Family] {
     const BOTH: &[Family] = &[Family::V4, Family::V6];
     match &facts.cluster.import_service {
-        Some(service) if facts.mirrors() || !service.headless => match service.families.as_slice() {
-            [] => BOTH,
-            families => families,
-        },
+        Some(service) if facts.mirrors() => service.families.get(..1).unwrap_or(BOTH),
+        Some(service) if !service.headless && !service.families.is_empty() => &service.families,
         _ => BOTH,
     }
 }
@@ -343,16 +358,31 @@ pub fn on_our_clock(facts: &Facts, mut present: BTreeMap<InstanceAddr, Present>)
     present
 }
 
+/// The mirrored endpoints of slices, with the conditions that they have there.
+fn as_they_are(slices: &[&Slice]) -> impl Iterator<Item = (InstanceAddr, slices::Stays)> {
+    let endpoints = slices.iter().flat_map(|slice| slice.ports.iter().flat_map(|port| slice.at(port)));
+    let mirrored = endpoints.filter(|(_, endpoint)| endpoint.mirrored);
+    mirrored.map(|(addr, endpoint)| (addr, slices::Stays::Mirrored(endpoint.conditions())))
+}
+
 /// The ports of slices, by name.
-fn ports_of(slices: &[Arc<Slice>]) -> Vec<slices::Port> {
-    let ports = slices.iter().filter(|slice| !slice.deleting).flat_map(|slice| &slice.ports);
-    let named: BTreeMap<&str, Option<&String>> =
-        ports.map(|port| (port.name.as_str(), port.app_protocol.as_ref())).collect();
+fn ports_of<'a>(slices: impl Iterator<Item = &'a Arc<Slice>>) -> Vec<slices::Port> {
+    ports_by_name(slice_port_names(slices))
+}
+
+fn slice_port_names<'a>(
+    slices: impl Iterator<Item = &'a Arc<Slice>>,
+) -> impl Iterator<Item = (&'a str, Option<&'a String>)> {
+    let ports = slices.filter(|slice| !slice.deleting).flat_map(|slice| &slice.ports);
+    ports.map(|port| (port.name.as_str(), port.app_protocol.as_ref()))
+}
+
+fn ports_by_name<'a>(named: impl Iterator<Item = (&'a str, Option<&'a String>)>) -> Vec<slices::Port> {
     let port = |(name, app_protocol): (&str, Option<&String>)| slices::Port {
         name: name.to_owned(),
         app_protocol: app_protocol.cloned(),
     };
-    named.into_iter().map(port).collect()
+    named.collect::<BTreeMap<_, _>>().into_iter().map(port).collect()
 }
 
 fn slice_ports(accepted: &Accepted) -> Vec<slices::Port> {

@@ -11,17 +11,16 @@ use super::endpoints::is_left_behind;
 use crate::model::{AddressType, Conditions, InstanceAddr, PortSet, TCP};
 use crate::plan::slices::{EndpointInfo, Port};
 
-/// The endpoints of other managers in the slices of the Service, at the TCP ports that are named, and of the families
-/// that the Service of the imports has.
+/// The endpoints of other managers in the slices of the Service, at the TCP ports that are named, and of the first
+/// family that the Service of the imports has: a second one would need another slice.
 pub fn mirrored(facts: &Facts, ports: &[Port]) -> BTreeMap<InstanceAddr, EndpointInfo> {
     let mut mirrored: BTreeMap<InstanceAddr, EndpointInfo> = BTreeMap::new();
     let cluster = &facts.cluster;
     let Some(service) = cluster.service.as_ref().filter(|_| facts.mirrors()) else { return mirrored };
-    let families = cluster.import_service.as_ref().map(|service| &service.families);
-    let is_read = |family| families.is_none_or(|families| families.is_empty() || families.contains(&family));
+    let only = cluster.import_service.as_ref().and_then(|service| service.families.first());
     for slice in cluster.others_slices.iter().filter(|slice| !is_left_behind(slice, service.selector)) {
         let AddressType::Ip(family) = slice.address_type else { continue };
-        if !is_read(family) {
+        if only.is_some_and(|only| *only != family) {
             continue;
         }
         for port in slice.ports.iter().filter(|port| port.protocol == TCP) {

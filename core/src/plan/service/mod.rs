@@ -205,7 +205,9 @@ impl Plan {
         });
         for addr in own.collect::<BTreeSet<_>>() {
             let Some(ips) = before.behind.get(&addr) else { continue };
-            let stays = |ip: &&IpAddr| self.behind.is_none() || facts.cluster.unseen_behind.contains(*ip);
+            // Where nothing is reached now, the next pass has to know it still.
+            let unknown = self.behind.as_ref().is_none_or(BTreeMap::is_empty);
+            let stays = |ip: &&IpAddr| unknown || facts.cluster.unseen_behind.contains(*ip);
             let stay: Vec<IpAddr> = ips.iter().filter(stays).copied().collect();
             if !stay.is_empty() {
                 behind.entry(addr).or_default().extend(stay);
@@ -259,9 +261,7 @@ pub fn plan(
         Goal::Revoke => {
             let mut plan = Plan { outcomes: Outcomes::not_accepted(facts), ..Plan::default() };
             plan.add(plan_former(&pass, former, None));
-            if !any_goes_on(&pass, former) {
-                plan.slices = pass.withdrawn();
-            }
+            plan.slices = if any_goes_on(&pass, former) { pass.followed(None) } else { pass.withdrawn() };
             plan
         }
         Goal::Reduce(reduced) => reduce(&pass, reduced, former),
@@ -289,7 +289,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     let kept = |service: &&Arc<ServiceView>| service.deleting || (right(service) && !accepted.ports.is_empty());
     let wrong = facts.cluster.created_services.iter().filter(|service| !kept(service)).cloned();
     // One from which imports move goes once none is left in it.
-    let (emptied, remove) = wrong.partition(|service| !right(service) && facts.imports_into(&service.name));
+    let (emptied, remove) = wrong.partition(|service| !right(service) && facts.fills(&service.name));
     let emptied: Vec<Arc<ServiceView>> = emptied;
     plan.remove = remove;
     let endpoints = accepted.endpoints(facts);
@@ -427,8 +427,7 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> P
         .former
         .iter()
         .any(|registry| registry.vanished.as_ref().is_some_and(|vanished| vanished.remaining.is_none()));
-    if !any_goes_on(pass, former) && !may_come_back {
-        plan.slices = pass.withdrawn();
-    }
+    let stays = any_goes_on(pass, former) || may_come_back;
+    plan.slices = if stays { pass.followed(None) } else { pass.withdrawn() };
     plan
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::accepted::Goal;
 use super::facts::Facts;
-use crate::model::{EndpointAddress, Slice};
+use crate::model::{EndpointAddress, Slice, SliceEndpoint};
 use crate::plan::RecordOp;
 use crate::plan::slices::{self, SliceOp};
 
@@ -37,7 +37,7 @@ impl Kept {
             Goal::Sync(_) | Goal::Reduce(_) => (silent.exports(), silent.imports()),
         };
         let mirrored = match goal {
-            Goal::Sync(_) | Goal::Reduce(_) => silent.endpoints,
+            Goal::Sync(_) | Goal::Reduce(_) => silent.slices,
             Goal::Withdraw { .. } | Goal::Revoke => imports,
         };
         Self { exports, imports, mirrored }
@@ -50,19 +50,45 @@ impl Kept {
     }
 
     pub fn keep_endpoints(self, slices: &mut slices::Plan, ours: &[Arc<Slice>]) {
+        if !self.imports && !self.mirrored {
+            return;
+        }
+        slices.ops.retain_mut(|op| match ours.iter().find(|slice| slice.name == op.name()) {
+            Some(slice) => self.put_back(op, slice),
+            None => true,
+        });
         if self.imports {
-            slices.ops.retain(|op| self.only_adds(op, ours));
             slices.removed = 0;
         }
     }
 
-    /// Whether every address of a slice stays in it that has to.
-    fn only_adds(self, op: &SliceOp, ours: &[Arc<Slice>]) -> bool {
-        let stay: BTreeSet<&EndpointAddress> = match op {
-            SliceOp::Create(spec) | SliceOp::Update { spec, .. } => spec.endpoints.iter().map(|e| &e.address).collect(),
-            SliceOp::Delete { .. } => BTreeSet::new(),
-        };
-        let mut before = ours.iter().filter(|slice| slice.name == op.name()).flat_map(|slice| &slice.endpoints);
-        before.all(|endpoint| stay.contains(&endpoint.address) || (endpoint.mirrored && !self.mirrored))
+    /// Puts the endpoints that have to stay back into the write of a slice. Returns whether there is one left.
+    fn put_back(self, op: &mut SliceOp, slice: &Slice) -> bool {
+        let has_to = |endpoint: &&SliceEndpoint| if endpoint.mirrored { self.mirrored } else { self.imports };
+        let stay = slice.endpoints.iter().filter(has_to);
+        match op {
+            SliceOp::Create(_) => true,
+            SliceOp::Delete { .. } if stay.clone().next().is_none() => true,
+            SliceOp::Delete { .. } => {
+                // The others go without it.
+                let left: Vec<SliceEndpoint> = stay.cloned().collect();
+                let some_go = left.len() < slice.endpoints.len();
+                let rewritten = some_go.then(|| slices::rewritten(slice, left)).flatten();
+                rewritten.map(|rewritten| *op = rewritten).is_some()
+            }
+            SliceOp::Update { spec, .. } => {
+                let there: BTreeSet<EndpointAddress> = spec.endpoints.iter().map(|e| e.address.clone()).collect();
+                let missing: Vec<SliceEndpoint> = stay.filter(|e| !there.contains(&e.address)).cloned().collect();
+                if missing.is_empty() {
+                    return true;
+                }
+                // Its place goes to another port, or to other endpoints.
+                if slice.ports != [spec.port.clone()] || spec.endpoints.len() + missing.len() > slices::MAX_ENDPOINTS {
+                    return false;
+                }
+                spec.add(missing);
+                spec.endpoints != slice.endpoints
+            }
+        }
     }
 }

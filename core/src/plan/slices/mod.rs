@@ -1,4 +1,4 @@
-//! Slices: the EndpointSlices to write so that together they hold the imported endpoints.
+//! Slices: the EndpointSlices to write so that together they hold the imported endpoints, and the mirrored ones.
 //!
 //! Owns the shape of a slice that Twinspan manages and the order of writes. Packing within one group is [`pack`]; names
 //! are [`name`]; the way back from slices to imports is [`present`]; slices that no import is added to are [`shrink`];
@@ -30,7 +30,7 @@ pub use pack::MAX_ENDPOINTS;
 use pack::Wanted;
 pub use present::present;
 pub use refused::{Refusal, Refusals, SliceGroup};
-pub use shrink::{Kept, Stays, follow, shrink};
+pub use shrink::{Kept, Stays, follow, rewritten, shrink};
 
 /// Everything that the plan rests on.
 #[derive(Clone, Copy, Debug)]
@@ -148,13 +148,22 @@ pub struct SliceSpec {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl SliceSpec {
+    /// Adds endpoints that it does not have.
+    pub fn add(&mut self, endpoints: Vec<SliceEndpoint>) {
+        self.endpoints.extend(endpoints);
+        self.endpoints.sort_by_key(|endpoint| endpoint.address.ip());
+        note_endpoints(&mut self.annotations, &self.endpoints);
+    }
+}
+
 /// Creates, then updates, then deletes; each in name order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     pub ops: Vec<SliceOp>,
-    /// Endpoints that no slice had and one will have.
+    /// Imports that no slice had and one will have.
     pub added: usize,
-    /// Endpoints that a slice had and none will have.
+    /// Imports that a slice had and none will have.
     pub removed: usize,
     /// Endpoints that no slice has because the API server refuses their group, and its words for each group.
     pub left_out: BTreeSet<InstanceAddr>,
@@ -195,8 +204,10 @@ pub fn plan(input: &Input<'_>) -> Plan {
     emit(&mut plan, input, place(input, service, &open, wanted));
     leave_out(&mut plan, input, &refused, &closed);
     let left_out = plan.left_out.clone();
-    let is_wanted = |addr: &InstanceAddr| input.endpoints.contains_key(addr) && !left_out.contains(addr);
-    count(&mut plan, is_wanted, input.endpoints.len() - left_out.len(), &existing);
+    let is_import = |(_, known): &(&InstanceAddr, &EndpointInfo)| known.mirrored.is_none();
+    let wanted = input.endpoints.iter().filter(is_import).map(|(addr, _)| addr);
+    let wanted: BTreeSet<&InstanceAddr> = wanted.filter(|addr| !left_out.contains(*addr)).collect();
+    count(&mut plan, |addr| wanted.contains(addr), wanted.len(), &existing);
     plan
 }
 
@@ -204,8 +215,9 @@ type Endpoints<'a> = BTreeMap<&'a InstanceAddr, &'a EndpointInfo>;
 
 /// Plans for the groups that the API server refuses: their slices only lose endpoints.
 fn leave_out(plan: &mut Plan, input: &Input<'_>, slices: &[&Slice], endpoints: &Endpoints<'_>) {
-    let present = present(slices, &[], "");
-    plan.left_out = endpoints.keys().map(|addr| **addr).filter(|addr| !present.contains_key(addr)).collect();
+    let there = slices.iter().flat_map(|slice| slice.ports.iter().flat_map(|port| slice.at(port)));
+    let there: BTreeSet<InstanceAddr> = there.map(|(addr, _)| addr).collect();
+    plan.left_out = endpoints.keys().map(|addr| **addr).filter(|addr| !there.contains(addr)).collect();
     let refusal = |group| Some((group, input.refused.standing(group, input.now)?));
     // A group that is not wanted any more is refused as long as its removal is.
     let stuck = slices.iter().filter_map(|slice| SliceGroup::of(slice));
@@ -457,7 +469,7 @@ fn labels(service: &Service<'_>, before: Option<&Slice>) -> BTreeMap<String, Str
     labels
 }
 
-/// Counts the changes of the plan over the endpoints of all slices together.
+/// Counts the changes of the plan over the imports of all slices together.
 fn count(plan: &mut Plan, is_wanted: impl Fn(&InstanceAddr) -> bool, wanted: usize, existing: &[&Slice]) {
     if plan.ops.is_empty() {
         return;
@@ -466,6 +478,7 @@ fn count(plan: &mut Plan, is_wanted: impl Fn(&InstanceAddr) -> bool, wanted: usi
         .iter()
         .filter(|slice| !slice.deleting)
         .flat_map(|slice| slice.ports.iter().flat_map(|port| slice.at(port)))
+        .filter(|(_, endpoint)| !endpoint.mirrored)
         .map(|(addr, _)| addr)
         .collect();
     before.sort_unstable();

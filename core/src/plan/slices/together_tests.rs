@@ -79,26 +79,26 @@ fn while_nothing_is_imported_mirrored_endpoints_come_and_go() {
     };
     // The registry is not there: the planner wants no imports.
     scene.endpoints.clear();
-    let plan = scene.plan_with(|input| follow(input, &kept(&scene)));
-    assert_eq!((signs(&plan).as_str(), plan.added, plan.removed), ("u", 1, 1));
+    let plan = scene.plan_with(|input| follow(input, &scene.ports, &kept(&scene)));
+    assert_eq!((signs(&plan).as_str(), plan.added, plan.removed), ("u", 0, 0));
     scene.carry_out(&plan);
     let held: Vec<InstanceAddr> = many(2, 80).into_iter().chain([pod(2), pod(3)]).collect();
     assert_eq!(scene.held(), held);
     assert_eq!(imports(&scene).len(), 2);
-    assert_eq!(scene.plan_with(|input| follow(input, &kept(&scene))), Plan::default());
+    assert_eq!(scene.plan_with(|input| follow(input, &scene.ports, &kept(&scene))), Plan::default());
 
     // More pods than the slice has room for, and some at another port.
     scene.mirrored = (1..=110).map(|n| (pod(n), true)).chain([(addr("10.2.0.1:81"), true)]).collect();
-    let plan = scene.plan_with(|input| follow(input, &kept(&scene)));
+    let plan = scene.plan_with(|input| follow(input, &scene.ports, &kept(&scene)));
     assert_eq!(signs(&plan), "ccu");
     scene.carry_out(&plan);
     assert_eq!(scene.held().len(), 2 + 111);
     assert!(scene.existing.iter().all(|slice| slice.endpoints.len() <= MAX_ENDPOINTS));
-    assert_eq!(scene.plan_with(|input| follow(input, &kept(&scene))), Plan::default());
+    assert_eq!(scene.plan_with(|input| follow(input, &scene.ports, &kept(&scene))), Plan::default());
 
     // An import that goes leaves the pods.
     let only: Kept = kept(&scene).into_iter().filter(|(_, stays)| matches!(stays, Stays::Mirrored(_))).collect();
-    let plan = scene.plan_with(|input| follow(input, &only));
+    let plan = scene.plan_with(|input| follow(input, &scene.ports, &only));
     assert_eq!((signs(&plan).as_str(), plan.removed), ("u", 2));
 }
 
