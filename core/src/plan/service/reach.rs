@@ -51,8 +51,8 @@ impl Reach {
         self.ports.is_empty() && self.without.values().any(lacks)
     }
 
-    /// Addresses at which records from before may lead to an endpoint that no address stands for now: the endpoints that
-    /// were behind each tell it, or else it may be any.
+    /// Addresses at which records from before may lead to an endpoint that no address stands for now: the endpoints
+    /// that were behind each tell it, or else it may be any.
     pub fn earlier_addresses(
         &self,
         facts: &Facts,
