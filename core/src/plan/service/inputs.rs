@@ -280,7 +280,10 @@ impl Pass<'_> {
 
     /// Some slices of ours without any import, and otherwise as they are.
     pub fn without(&self, slices: &[&Slice]) -> slices::Plan {
-        slices::shrink(slices, &as_they_are(slices).collect(), self.triggered)
+        if slices.iter().any(|slice| slice.has_mirrored()) {
+            return slices::shrink(slices, &as_they_are(slices).collect(), self.triggered);
+        }
+        slices::plan(&self.slices_input(&[], &BTreeMap::new(), slices, ""))
     }
 
     fn export_context<'a>(&'a self, registry: &'a RegistryFacts) -> GuardContext<'a> {
