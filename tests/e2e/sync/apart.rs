@@ -25,7 +25,8 @@ async fn apart<'a>(suite: &'a crate::harness::Suite, name: &str, import: serde_j
     Ok(sandbox)
 }
 
-async fn servers(sandbox: &Sandbox<'_>, count: usize) -> Result<Vec<SocketAddr>> {
+/// Servers on VMs that register themselves.
+pub async fn servers(sandbox: &Sandbox<'_>, count: usize) -> Result<Vec<SocketAddr>> {
     let mut all = Vec::new();
     for _ in 0..count {
         let vm = SocketAddr::from((next_v4(), PORT));

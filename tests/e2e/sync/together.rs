@@ -10,10 +10,11 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use serde_json::json;
-use twinspan_testbed::{TwinspanOptions, eventually, holds, next_v4};
+use twinspan_testbed::{TwinspanOptions, eventually, holds};
 
+use super::apart::servers;
 use super::readers::{PORT, run_pod};
-use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, record, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
 stories![pods_follow_without_the_registry_and_after_a_pause_of_the_operator, a_service_of_both_comes_and_goes,];
 
@@ -22,16 +23,6 @@ const ALL: &str = "echo-all";
 const PODS: usize = 12;
 /// Two seconds after the take-over, doubled on a busy machine.
 const AFTER_TAKE_OVER: Duration = Duration::from_secs(4);
-
-async fn servers(sandbox: &Sandbox<'_>, count: usize) -> Result<Vec<SocketAddr>> {
-    let mut all = Vec::new();
-    for _ in 0..count {
-        let vm = SocketAddr::from((next_v4(), PORT));
-        sandbox.put("echo", record(vm)).await?;
-        all.push(vm);
-    }
-    Ok(all)
-}
 
 async fn run_pods(sandbox: &Sandbox<'_>, generation: &str, count: usize) -> Result<Vec<SocketAddr>> {
     let mut pods = Vec::new();
