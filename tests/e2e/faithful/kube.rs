@@ -17,9 +17,9 @@ use anyhow::{Context, Result, ensure};
 use kube::Client;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sim_kube::{Cluster, Options};
-use twinspan_testbed::{apply_file, eventually, repository};
+use twinspan_testbed::{ControlPlane, Kind, eventually, next_v4, repository};
 
 use self::operations::Operations;
 use self::side::Side;
@@ -29,8 +29,17 @@ use crate::harness::{SOON, Suite};
 const OPERATIONS: usize = 2_000;
 /// Differences that are told; the first may cause those that follow.
 const TOLD: usize = 20;
-/// The group of our CRDs in this story: Twinspan must not act on its objects.
-const GROUP: &str = "faithful.example";
+/// The group of our CRDs.
+const GROUP: &str = "twinspan.dev";
+/// The API server would compact every five minutes by its own clock, which would decide how an old version is answered.
+const KIND: Kind = Kind {
+    apiserver: &[
+        "--authorization-mode=RBAC",
+        "--disable-admission-plugins=ServiceAccount",
+        "--etcd-compaction-interval=0",
+    ],
+    ..Kind::WITHOUT_NODES
+};
 /// Codes that every run of so many operations shows.
 const CODES: [u16; 7] = [200, 201, 400, 404, 409, 422, 500];
 const CRDS: [&str; 2] = ["registeredservices", "serviceregistries"];
@@ -38,24 +47,17 @@ const CRDS: [&str; 2] = ["registeredservices", "serviceregistries"];
 /// `TWINSPAN_SEED` names the operations.
 pub async fn kube_apiserver(suite: Arc<Suite>) -> Result<()> {
     let seed = std::env::var("TWINSPAN_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let client = suite.shared().await?.bed.client();
-    let crds = crds()?;
-    let file = suite.dir().join("faithful-crds.yaml");
-    std::fs::write(&file, crds.iter().map(|crd| format!("---\n{crd}\n")).collect::<String>())?;
-    apply_file(&client, &file).await?;
-    compare(&client, &crds, seed).await.with_context(|| format!("with TWINSPAN_SEED={seed}"))
+    let dir = suite.dir().join("faithful-kube");
+    std::fs::create_dir_all(&dir)?;
+    let cluster = ControlPlane::start(&dir, next_v4(), next_v4(), KIND).await?;
+    cluster.controllers_ready().await?;
+    compare(&cluster.client, &crds()?, seed).await.with_context(|| format!("with TWINSPAN_SEED={seed}"))
 }
 
-/// Twinspan's CRDs in a group of their own, and with other names: kubectl finds a kind by its name in any group.
 fn crds() -> Result<Vec<Value>> {
     let read = |name: &str| -> Result<Value> {
         let text = std::fs::read_to_string(repository().join(format!("crds/{name}.yaml")))?;
-        let mut crd = sim_kube::read_yaml(&text)?.into_iter().next().context("an empty file")?;
-        let kind = crd["spec"]["names"]["kind"].as_str().unwrap_or_default().to_owned();
-        crd["metadata"]["name"] = json!(format!("faithful{name}.{GROUP}"));
-        crd["spec"]["group"] = json!(GROUP);
-        crd["spec"]["names"] = json!({"kind": format!("Faithful{kind}"), "plural": format!("faithful{name}")});
-        Ok(crd)
+        sim_kube::read_yaml(&text)?.into_iter().next().context("an empty file")
     };
     CRDS.into_iter().map(read).collect()
 }
@@ -66,7 +68,7 @@ async fn compare(client: &Client, crds: &[Value], seed: u64) -> Result<()> {
     // The API server begins to serve a kind with the first request for it.
     for crd in CRDS {
         eventually("the kind is served", SOON, || async {
-            let request = http::Request::get(format!("/apis/{GROUP}/v1alpha1/faithful{crd}")).body(Vec::new())?;
+            let request = http::Request::get(format!("/apis/{GROUP}/v1alpha1/{crd}")).body(Vec::new())?;
             Ok(client.request_text(request).await?)
         })
         .await?;

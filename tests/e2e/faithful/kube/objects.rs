@@ -26,12 +26,8 @@ pub const KINDS: [Kind; 7] = [
     kind("events.k8s.io", "v1", "Event", "events"),
     Kind { has_status: true, ..kind("", "v1", "Service", "services") },
     Kind { has_status: true, ..kind("", "v1", "Pod", "pods") },
-    Kind { has_status: true, ..kind(GROUP, "v1alpha1", "FaithfulRegisteredService", "faithfulregisteredservices") },
-    Kind {
-        has_status: true,
-        namespaced: false,
-        ..kind(GROUP, "v1alpha1", "FaithfulServiceRegistry", "faithfulserviceregistries")
-    },
+    Kind { has_status: true, ..kind(GROUP, "v1alpha1", "RegisteredService", "registeredservices") },
+    Kind { has_status: true, namespaced: false, ..kind(GROUP, "v1alpha1", "ServiceRegistry", "serviceregistries") },
 ];
 
 impl Kind {
@@ -102,7 +98,7 @@ impl Kind {
                 }
                 json!({"spec": spec})
             }
-            "FaithfulRegisteredService" => {
+            "RegisteredService" => {
                 let mut spec = json!({"registryRef": {"name": "main"}, "unknown": variant});
                 if !variant.is_multiple_of(3) {
                     spec["export"] = json!({"weight": 1 + variant});
@@ -128,11 +124,11 @@ impl Kind {
             }
             ("Service", _) => json!({"spec": {"ports": [{"name": "rpc", "port": 9000 + variant, "targetPort": 9000,
                 "protocol": "TCP"}]}}),
-            ("FaithfulRegisteredService", 1) => json!({"spec": {"import": {"onExpiry": "Heal"}}}),
-            ("FaithfulRegisteredService", _) => {
+            ("RegisteredService", 1) => json!({"spec": {"import": {"onExpiry": "Heal"}}}),
+            ("RegisteredService", _) => {
                 json!({"spec": {"registryName": format!("name-{variant}"), "export": null}})
             }
-            ("FaithfulServiceRegistry", _) => json!({"spec": {"lease": {"ttlSeconds": 60 + variant}}}),
+            ("ServiceRegistry", _) => json!({"spec": {"lease": {"ttlSeconds": 60 + variant}}}),
             _ => json!({"metadata": {"annotations": {"note": variant.to_string()}}}),
         }
     }
