@@ -2,12 +2,11 @@
 //!
 //! Owns its flags. Refuses to know how an approval is written, which [`crate::tools::approve`] does.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use super::common::{Common, Error, run as block_on};
 use crate::tools::approve::{Held, approve};
-use crate::tools::print::PrintError;
+use crate::tools::print::say;
 
 /// Release the deletions that the guard holds, or take over an epoch that nothing explains.
 ///
@@ -50,6 +49,6 @@ async fn release(args: &Args) -> Result<ExitCode, Error> {
         (None, None, None) => return Err(Error::Usage("name what is to be approved")),
     };
     let message = approve(&cluster.client, &held, args.only.as_deref()).await?;
-    writeln!(std::io::stdout(), "approved: {message}").map_err(PrintError::Io)?;
+    say(&format!("approved: {message}"))?;
     Ok(ExitCode::SUCCESS)
 }

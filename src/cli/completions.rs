@@ -6,15 +6,21 @@ use std::process::ExitCode;
 
 use clap_complete::Shell;
 
+use super::fail::printed;
+use crate::tools::print::write;
+
 /// Print completions for a shell.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  source <(twinspan completions bash)")]
 pub struct Args {
+    /// The shell
     #[arg(value_enum)]
     shell: Shell,
 }
 
 pub fn run(args: &Args, mut command: clap::Command) -> ExitCode {
-    clap_complete::generate(args.shell, &mut command, "twinspan", &mut std::io::stdout());
-    ExitCode::SUCCESS
+    // Written at once: clap would panic where the disk is full.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "twinspan", &mut script);
+    printed(write(&script))
 }

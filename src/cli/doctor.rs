@@ -5,13 +5,15 @@
 use std::process::ExitCode;
 
 use super::common::{Common, Error, run as block_on};
-use crate::tools::doctor::{Report, Request, audit, examine, reach};
+use super::waiting::told;
+use crate::tools::doctor::{Request, audit, examine, reach};
 use crate::tools::print::{Output, print};
 
 /// Look at the cluster and every registry from here: reachability, versions, permissions, clocks, round trips. Changes
 /// nothing.
 ///
-/// Exit code 0 where nothing fails (warnings are none), 3 where something does, 1 where there is no way to ask.
+/// Exit code 0 where nothing fails (warnings are none), 3 where something does, 1 where the API server
+/// cannot be asked.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  twinspan doctor\n  twinspan doctor main --audit\n  twinspan doctor main --reach\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
@@ -28,6 +30,7 @@ pub struct Args {
     /// The operator's ServiceAccount in its namespace
     #[arg(long, default_value = "twinspan", value_name = "NAME")]
     service_account: String,
+    /// How the answer is printed
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
@@ -42,20 +45,25 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
+    let cluster = args.common.connect()?;
     let request = Request {
-        client: args.common.reach().await?.client,
+        client: cluster.client,
+        server: &cluster.server,
         operator_namespace: &args.common.operator_namespace,
         service_account: &args.service_account,
         registries: &args.registries,
     };
-    let mut findings = examine(&request).await;
-    if args.audit {
-        findings.extend(audit(&request).await);
+    let mut report = told(examine(&request), || format!("the checks of {}", cluster.server)).await;
+    if report.asked && args.audit {
+        report.findings.extend(told(audit(&request), || "the audit".to_owned()).await);
     }
-    if args.reach {
-        findings.extend(reach(&request).await);
+    if report.asked && args.reach {
+        report.findings.extend(told(reach(&request), || "the exported addresses".to_owned()).await);
     }
-    let report = Report { findings };
     print(&report, args.output)?;
-    Ok(if report.fails() { ExitCode::from(FAILS) } else { ExitCode::SUCCESS })
+    Ok(match (report.asked, report.fails()) {
+        (false, _) => ExitCode::FAILURE,
+        (true, true) => ExitCode::from(FAILS),
+        (true, false) => ExitCode::SUCCESS,
+    })
 }

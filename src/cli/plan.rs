@@ -4,10 +4,10 @@
 
 use std::process::ExitCode;
 
-use super::common::{Error, Looking, run as block_on};
+use super::common::{Chosen, Error, Looking, run as block_on};
 use crate::tools::lookup::LookupError;
 use crate::tools::plan::Plan;
-use crate::tools::print::print;
+use crate::tools::print::named;
 use crate::tools::viewer::Unsynced;
 
 /// Show what would be written now on both sides, as a diff. Changes nothing.
@@ -22,9 +22,8 @@ use crate::tools::viewer::Unsynced;
 pub struct Args {
     /// Only this RegisteredService
     name: Option<String>,
-    /// Only RegisteredServices of this namespace; without one all, or that of the context where a name is given
-    #[arg(short, long)]
-    namespace: Option<String>,
+    #[command(flatten)]
+    chosen: Chosen,
     #[command(flatten)]
     looking: Looking,
 }
@@ -39,11 +38,15 @@ pub fn run(args: &Args) -> ExitCode {
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let cluster = args.looking.common.reach().await?;
     let (viewer, missing) = args.looking.look(&cluster.client).await;
-    let namespace = args.namespace.as_ref().or(args.name.as_ref().map(|_| &cluster.namespace));
+    let chosen = args.chosen.selection();
+    let labelled = args.chosen.labelled(&cluster.client).await?;
+    let named_in = args.name.as_ref().filter(|_| !args.chosen.all_namespaces).map(|_| &cluster.namespace);
+    let namespace = chosen.namespace.as_ref().or(named_in);
     let lists = missing.iter().any(|missing| matches!(missing, Unsynced::List(_)));
     let keys = viewer.services().into_iter().filter(|key| {
         namespace.is_none_or(|namespace| *namespace == key.namespace)
             && args.name.as_ref().is_none_or(|name| *name == key.name)
+            && labelled.as_ref().is_none_or(|all| all.contains(key))
     });
     let plan = Plan::new(keys.filter_map(|key| viewer.preview(&key)).collect());
     viewer.end().await;
@@ -52,14 +55,15 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
             "the cluster could not be listed in time, or you may not list what the operator lists".to_owned(),
         ));
     }
-    if let (Some(namespace), true) = (namespace, plan.services.is_empty()) {
+    let missing = plan.services.is_empty() && chosen.labels.is_none();
+    if let (Some(namespace), true) = (namespace, missing) {
         return Err(match &args.name {
             Some(name) => LookupError::Missing(format!("RegisteredService {namespace}/{name}")),
             None => LookupError::Missing(format!("RegisteredService in namespace {namespace}")),
         }
         .into());
     }
-    print(&plan, args.looking.output)?;
+    named(&plan, args.looking.output, || plan.names())?;
     match (plan.unknown(), plan.is_empty()) {
         (0, true) => Ok(ExitCode::SUCCESS),
         (0, false) => Ok(ExitCode::from(CHANGES)),

@@ -70,7 +70,7 @@ impl Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     #[error("cannot make a Kubernetes client: {0}")]
-    Client(#[from] Box<kube::Error>),
+    Client(String),
     #[error("cannot listen on {address}: {source}; set --admin-addr")]
     Admin { address: SocketAddr, source: std::io::Error },
     #[error(

@@ -11,6 +11,7 @@ use kube::{Client, Config};
 use tokio::net::TcpListener;
 
 use super::OperatorError;
+use crate::causes::of_kube;
 use crate::cluster;
 use crate::env::Env;
 use crate::probe::{Prober, TcpProber};
@@ -43,8 +44,9 @@ impl Outside {
     /// [`OperatorError::Client`] if the configuration cannot be used, [`OperatorError::Admin`] if the address cannot.
     pub async fn open(config: Config, admin: SocketAddr, env: &Env) -> Result<Self, OperatorError> {
         let server = config.cluster_url.to_string();
-        let lease = cluster::client::lease_client(config.clone(), env).map_err(Box::new)?;
-        let rest = cluster::client::client(config, env).map_err(Box::new)?;
+        let refused = |error: kube::Error| OperatorError::Client(of_kube(&error));
+        let lease = cluster::client::lease_client(config.clone(), env).map_err(refused)?;
+        let rest = cluster::client::client(config, env).map_err(refused)?;
         let failed = |source| OperatorError::Admin { address: admin, source };
         let listener = TcpListener::bind(admin).await.map_err(failed)?;
         Ok(Self {

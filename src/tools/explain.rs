@@ -13,7 +13,7 @@ use twinspan_core::model::{InstanceAddr, Record, RecordKey};
 use super::explanation::Explanation;
 use super::notes;
 use super::preview::Preview;
-use super::print::Columns;
+use super::print::{Columns, line};
 use super::record::RecordReport;
 use super::viewer::{Unsynced, Viewer};
 
@@ -149,15 +149,15 @@ impl Answer {
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for record in &self.records {
-            writeln!(f, "record {} in registry {}", record.key, record.registry)?;
+            line(f, "record ", format_args!("{} in registry {}", record.key, record.registry))?;
             let owner = record.owner.as_ref().map(|owner| format!(", of {owner}")).unwrap_or_default();
             let lease = if record.lease.is_empty() { "no lease".to_owned() } else { format!("lease {}", record.lease) };
-            writeln!(f, "  {}{owner}; revision {}, {lease}", record.whose, record.revision)?;
+            line(f, "  ", format_args!("{}{owner}; revision {}, {lease}", record.whose, record.revision))?;
             if !record.addresses.is_empty() {
-                writeln!(f, "  address {}", record.addresses.join(", "))?;
+                line(f, "  address ", record.addresses.join(", "))?;
             }
             if let Some(problem) = &record.problem {
-                writeln!(f, "  it does not decode: {problem}")?;
+                line(f, "  it does not decode: ", problem)?;
             }
         }
         if !self.services.is_empty() {
@@ -174,7 +174,7 @@ impl fmt::Display for Answer {
             write!(f, "{columns}")?;
         }
         for remark in &self.remarks {
-            writeln!(f, "note: {remark}")?;
+            line(f, "note: ", remark)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::explanation::Explanation;
 use super::preview::{ChangeOp, Changes, Preview};
-use super::print::{Tone, toned};
+use super::print::{Tone, line, toned};
 
 /// One RegisteredService of a plan.
 #[derive(Clone, Debug, Serialize)]
@@ -41,6 +41,11 @@ impl Plan {
         self.services.iter().all(|service| service.changes.is_empty())
     }
 
+    /// The names of the RegisteredServices, as `kubectl get -o name` prints them.
+    pub fn names(&self) -> Vec<String> {
+        self.services.iter().map(|service| format!("registeredservice.twinspan.dev/{}", service.name)).collect()
+    }
+
     /// The number of RegisteredServices whose writes are unknown.
     pub fn unknown(&self) -> usize {
         self.services.iter().filter(|service| !service.known).count()
@@ -70,17 +75,20 @@ impl fmt::Display for Plan {
             if service.changes.is_empty() && service.waiting.is_empty() && service.problem.is_none() {
                 continue;
             }
-            writeln!(f, "{}/{}", service.namespace, service.name)?;
+            line(f, "", format_args!("{}/{}", service.namespace, service.name))?;
             if let Some(problem) = &service.problem {
-                writeln!(f, "  ! {problem}")?;
+                line(f, "  ! ", problem)?;
             }
             if service.passive {
                 writeln!(f, "  ! nothing of this is written: it is suspended, or its policy is Observe")?;
             }
             diff(f, &service.changes)?;
             for explanation in &service.waiting {
-                writeln!(f, "  = {} stays: {}", explanation.instance, explanation.text)?;
+                line(f, "  = ", format_args!("{} stays: {}", explanation.instance, explanation.text))?;
             }
+        }
+        if self.services.is_empty() {
+            return writeln!(f, "No resources found");
         }
         let changes = self.services.iter().filter(|service| !service.changes.is_empty()).count();
         match (changes, self.unknown()) {
@@ -103,24 +111,25 @@ fn diff(f: &mut fmt::Formatter<'_>, changes: &Changes) -> fmt::Result {
         ChangeOp::Amend | ChangeOp::Update => "~",
     };
     for service in &changes.services {
-        writeln!(f, "  {} Service {}", sign(service.op), service.name)?;
+        line(f, &format!("  {} Service ", sign(service.op)), &service.name)?;
     }
     for record in &changes.records {
-        writeln!(f, "  {} {} in registry {}", sign(record.op), record.key, record.registry)?;
+        let what = format_args!("{} in registry {}", record.key, record.registry);
+        line(f, &format!("  {} ", sign(record.op)), what)?;
         if let Some(before) = record.before.iter().find(|_| record.op != ChangeOp::Create) {
-            writeln!(f, "      {minus} {before}")?;
+            line(f, &format!("      {minus} "), before)?;
         }
         if let Some(after) = &record.after {
-            writeln!(f, "      {plus} {after}")?;
+            line(f, &format!("      {plus} "), after)?;
         }
     }
     for slice in &changes.slices {
-        writeln!(f, "  ~ EndpointSlice {} ({})", slice.name, slice.op)?;
+        line(f, "  ~ EndpointSlice ", format_args!("{} ({})", slice.name, slice.op))?;
         for instance in &slice.added {
-            writeln!(f, "      {plus} {instance}")?;
+            line(f, &format!("      {plus} "), instance)?;
         }
         for instance in &slice.removed {
-            writeln!(f, "      {minus} {instance}")?;
+            line(f, &format!("      {minus} "), instance)?;
         }
         if slice.added.is_empty() && slice.removed.is_empty() {
             writeln!(f, "      the same endpoints, other conditions, labels, hints or ports")?;

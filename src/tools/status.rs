@@ -12,7 +12,7 @@ use serde::Serialize;
 use twinspan_core::codec::Format;
 
 use super::lookup::{LookupError, reading};
-use super::print::Columns;
+use super::print::{Cell, Columns, Tone, count, line};
 use crate::api::conditions::{self, DELETIONS_HELD, READY, Reason, find_true};
 use crate::api::{Counts, RegisteredService, ServiceRegistry};
 use crate::env::Env;
@@ -36,6 +36,9 @@ pub struct Registry {
     pub foreign: i64,
     pub undecodable: i64,
     pub held: Option<String>,
+    /// For `-o wide`.
+    #[serde(skip)]
+    pub endpoints: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +47,8 @@ pub struct Service {
     pub namespace: String,
     pub name: String,
     pub registry: String,
+    /// The name in the registry.
+    pub registry_name: String,
     pub ready: Ready,
     pub instances: Counts,
     pub held: Option<String>,
@@ -77,24 +82,41 @@ fn held(all: &[Condition]) -> Option<String> {
     find_true(all, DELETIONS_HELD).map(|held| held.message.clone())
 }
 
-/// Reads every object once, or those of one namespace.
+/// The choice of RegisteredServices; everything by default.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    pub namespace: Option<String>,
+    /// A selector of labels, in the form of kubectl.
+    pub labels: Option<String>,
+}
+
+/// Reads every object once, or the chosen RegisteredServices and their registries.
 ///
 /// # Errors
 /// [`LookupError`] if the cluster does not answer.
-pub async fn status(client: &Client, operator_namespace: &str, namespace: Option<&str>) -> Result<Status, LookupError> {
+pub async fn status(client: &Client, operator_namespace: &str, chosen: &Selection) -> Result<Status, LookupError> {
     let leader = reading("the Lease", leader(client, operator_namespace, Env::real().now()).await)?;
     let registries: Api<ServiceRegistry> = Api::all(client.clone());
     let registries = reading("ServiceRegistries", registries.list(&ListParams::default()).await)?;
-    let services: Api<RegisteredService> = match namespace {
+    let services: Api<RegisteredService> = match &chosen.namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    let services = reading("RegisteredServices", services.list(&ListParams::default()).await)?;
+    let services = reading("RegisteredServices", services.list(&chosen.params()).await)?;
     let mut registries: Vec<Registry> = registries.items.into_iter().map(registry).collect();
     let mut services: Vec<Service> = services.items.into_iter().map(service).collect();
+    if chosen.namespace.is_some() || chosen.labels.is_some() {
+        registries.retain(|registry| services.iter().any(|service| service.registry == registry.name));
+    }
     registries.sort_by(|a, b| a.name.cmp(&b.name));
     services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     Ok(Status { leader, registries, services })
+}
+
+impl Selection {
+    pub fn params(&self) -> ListParams {
+        ListParams { label_selector: self.labels.clone(), ..ListParams::default() }
+    }
 }
 
 fn registry(object: ServiceRegistry) -> Registry {
@@ -108,12 +130,15 @@ fn registry(object: ServiceRegistry) -> Registry {
         foreign: records.foreign,
         undecodable: records.undecodable,
         held: held(&status.conditions),
+        endpoints: object.spec.etcd.endpoints,
     }
 }
 
 fn service(object: RegisteredService) -> Service {
+    let registry_name = object.registry_name().to_string();
     let status = object.status.unwrap_or_default();
     Service {
+        registry_name,
         namespace: object.metadata.namespace.unwrap_or_default(),
         name: object.metadata.name.unwrap_or_default(),
         registry: object.spec.registry_ref.name,
@@ -124,6 +149,11 @@ fn service(object: RegisteredService) -> Service {
 }
 
 impl Ready {
+    fn cell(&self) -> Cell {
+        let tone = if self.is_well() { None } else { Some(Tone::Bad) };
+        Cell::toned(self.status.clone(), tone)
+    }
+
     /// Whether the service needs no attention. A suspended or observing one is as its owner wants it.
     fn is_well(&self) -> bool {
         self.status == "True" || self.reason == Reason::NotWritten.as_str()
@@ -131,6 +161,14 @@ impl Ready {
 }
 
 impl Status {
+    /// The names of all objects, as `kubectl get -o name` prints them.
+    pub fn names(&self) -> Vec<String> {
+        let registries =
+            self.registries.iter().map(|registry| format!("serviceregistry.twinspan.dev/{}", registry.name));
+        let services = self.services.iter().map(|service| format!("registeredservice.twinspan.dev/{}", service.name));
+        registries.chain(services).collect()
+    }
+
     /// Whether nothing needs attention; everything that does has an alert too.
     pub fn is_well(&self) -> bool {
         let ready = self.registries.iter().map(|r| &r.ready).chain(self.services.iter().map(|s| &s.ready));
@@ -145,30 +183,56 @@ impl Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.leader {
-            Some(leader) => writeln!(f, "{leader} leads\n")?,
-            None => writeln!(f, "nobody leads: nothing is written\n")?,
+            Some(leader) => line(f, "", format_args!("{leader} leads"))?,
+            None => writeln!(f, "nobody leads, so nothing is written; start the operator, or see twinspan doctor")?,
         }
-        let mut columns = Columns::new(["REGISTRY", "FORMAT", "READY", "OWN", "FOREIGN", "UNDECODABLE", "WHY"]);
+        match (self.registries.is_empty(), self.services.is_empty()) {
+            (true, true) => return writeln!(f, "\nNo resources found"),
+            (true, false) => writeln!(f, "\nNo ServiceRegistries found")?,
+            (false, _) => write!(f, "\n{}", self.registry_columns(f.alternate()))?,
+        }
+        match self.services.is_empty() {
+            true => writeln!(f, "\nNo RegisteredServices found"),
+            false => write!(f, "\n{}", self.service_columns(f.alternate())),
+        }
+    }
+}
+
+impl Status {
+    fn registry_columns(&self, wide: bool) -> Columns {
+        let more: &[&str] = if wide { &["ENDPOINTS"] } else { &[] };
+        let head = [&["REGISTRY", "FORMAT", "READY", "OWN", "FOREIGN", "UNDECODABLE"], more, &["WHY"]].concat();
+        let mut columns = Columns::headed(&head);
         for r in &self.registries {
-            let numbers = [r.own, r.foreign, r.undecodable].map(|n| n.to_string());
-            let [own, foreign, undecodable] = numbers;
-            let why = why(&r.ready, r.held.clone());
-            columns.add([r.name.clone(), r.format.clone(), r.ready.status.clone(), own, foreign, undecodable, why]);
+            let mut cells: Vec<Cell> = vec![r.name.clone().into(), r.format.clone().into(), r.ready.cell()];
+            cells.extend([r.own, r.foreign].map(|number| Cell::from(number.to_string())));
+            cells.push(count(r.undecodable, Tone::Doubtful));
+            cells.extend(wide.then(|| r.endpoints.join(",").into()));
+            cells.push(why(&r.ready, r.held.clone()).into());
+            columns.add(cells);
         }
-        writeln!(f, "{columns}")?;
-        let head = ["REGISTEREDSERVICE", "REGISTRY", "READY", "EXPORTED", "IMPORTED", "LOST", "SKIPPED", "HELD", "WHY"];
-        let mut columns = Columns::new(head);
+        columns
+    }
+
+    fn service_columns(&self, wide: bool) -> Columns {
+        let more: &[&str] = if wide { &["NAME IN REGISTRY", "HEALED"] } else { &[] };
+        let head = ["REGISTEREDSERVICE", "REGISTRY", "READY", "EXPORTED", "IMPORTED", "LOST", "SKIPPED", "HELD"];
+        let mut columns = Columns::headed(&[&head[..], more, &["WHY"]].concat());
         for s in &self.services {
             let counts = &s.instances;
-            let numbers = [counts.exported, counts.imported, counts.lost, counts.skipped, counts.held];
-            let [exported, imported, lost, skipped, held] = numbers.map(|n| n.to_string());
             let restart = (counts.lost > 0).then(|| "restart what is lost; twinspan parity names it".to_owned());
-            let (name, why) =
-                (format!("{}/{}", s.namespace, s.name), why(&s.ready, s.held.iter().cloned().chain(restart)));
-            let ready = s.ready.status.clone();
-            columns.add([name, s.registry.clone(), ready, exported, imported, lost, skipped, held, why]);
+            let name = format!("{}/{}", s.namespace, s.name);
+            let mut cells: Vec<Cell> = vec![name.into(), s.registry.clone().into(), s.ready.cell()];
+            cells.extend([counts.exported, counts.imported].map(|number| Cell::from(number.to_string())));
+            cells.push(count(counts.lost, Tone::Bad));
+            cells.extend([counts.skipped, counts.held].map(|number| count(number, Tone::Doubtful)));
+            if wide {
+                cells.extend([s.registry_name.clone().into(), count(counts.healed, Tone::Doubtful)]);
+            }
+            cells.push(why(&s.ready, s.held.iter().cloned().chain(restart)).into());
+            columns.add(cells);
         }
-        write!(f, "{columns}")
+        columns
     }
 }
 
@@ -188,7 +252,8 @@ mod tests {
         let well = if reason == "Synced" { "True" } else { "False" };
         let ready = Ready { status: well.into(), reason: reason.into(), message: String::new() };
         let (namespace, name, registry) = ("shop".into(), "user".into(), "main".into());
-        let service = Service { namespace, name, registry, ready, instances, held: None };
+        let registry_name = "douyinec.user".into();
+        let service = Service { namespace, name, registry, registry_name, ready, instances, held: None };
         Status { leader: Some("a".into()), registries: Vec::new(), services: vec![service] }
     }
 
@@ -201,8 +266,16 @@ mod tests {
         assert!(!status("NotAllowed", none.clone()).is_well());
         let lost = status("Synced", lost);
         assert!(!lost.is_well());
-        let text = lost.to_string();
-        assert!(text.ends_with("1     0        0     restart what is lost; twinspan parity names it\n"), "{text}");
-        assert!(!Status { leader: None, ..status("Synced", none) }.is_well());
+        let plain = |text: String| anstream::adapter::strip_str(&text).to_string();
+        let text = plain(lost.to_string());
+        assert!(text.ends_with("1     -        -     restart what is lost; twinspan parity names it\n"), "{text}");
+        let wide = plain(format!("{lost:#}"));
+        assert!(wide.contains("NAME IN REGISTRY") && wide.contains("douyinec.user"), "{wide}");
+        assert_eq!(lost.names(), ["registeredservice.twinspan.dev/user"]);
+        let empty = Status { leader: None, services: Vec::new(), ..status("Synced", none) };
+        assert!(!empty.is_well());
+        let text = empty.to_string();
+        assert!(text.starts_with("nobody leads, so nothing is written; start the operator"), "{text}");
+        assert!(text.ends_with("\n\nNo resources found\n"), "{text}");
     }
 }

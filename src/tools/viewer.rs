@@ -15,6 +15,7 @@ use twinspan_core::model::{Record, ServiceKey};
 
 use super::preview::{self, Preview};
 use super::record::RecordReport;
+use crate::cluster::view::Kind;
 use crate::cluster::watch::Watches;
 use crate::controllers::queue;
 use crate::controllers::router::{Router, Sources};
@@ -96,6 +97,17 @@ impl Viewer {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// What [`Viewer::wait_for_sync`] waits for now.
+    pub fn awaited(&self) -> String {
+        let unsynced = self.unsynced();
+        let Some(first) = unsynced.first() else { return "the last answers".to_owned() };
+        let all = match first {
+            Unsynced::List(_) => Kind::ALL.len(),
+            Unsynced::Registry(_) => self.services().len(),
+        };
+        format!("{first} ({} of {all})", (all + 1).saturating_sub(unsynced.len()))
     }
 
     fn unsynced(&self) -> Vec<Unsynced> {

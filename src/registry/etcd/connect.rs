@@ -78,13 +78,29 @@ impl EtcdConnector {
         Ok(registry)
     }
 
-    /// The server may have closed the connection because of our certificate.
+    /// The server may have closed the connection because of our certificate. Of a password it says only that it is wrong.
     async fn explained(&self, endpoint: &str, error: RegistryError) -> RegistryError {
+        if let RegistryError::AuthFailed(text) = &error {
+            let odd = self.settings.user.as_ref().and_then(|(name, password)| trailing_newline(name, password));
+            return odd.map_or(error.clone(), |odd| RegistryError::AuthFailed(format!("{text}; {odd}")));
+        }
         if !matches!(error, RegistryError::Unreachable(_)) {
             return error;
         }
         let tls = self.settings.tls.clone().unwrap_or_default();
         handshake::refusal(endpoint, &tls).await.map_or(error, RegistryError::TlsFailed)
+    }
+}
+
+/// Files and `echo` end in a newline, and so do Secrets that are made of them.
+fn trailing_newline(name: &str, password: &str) -> Option<&'static str> {
+    let ends = |text: &str| text.ends_with(['\n', '\r']);
+    match (ends(name), ends(password)) {
+        (_, true) => {
+            Some("the password in the Secret ends in a newline: write it with printf, or with kubectl create secret")
+        }
+        (true, false) => Some("the username in the Secret ends in a newline"),
+        (false, false) => None,
     }
 }
 

@@ -9,6 +9,8 @@ use kube::Client;
 /// The choice of checks.
 pub struct Request<'a> {
     pub client: Client,
+    /// The URL of the API server.
+    pub server: &'a str,
     /// The namespace of the Secrets of ServiceRegistries, the Lease and the ServiceAccount.
     pub operator_namespace: &'a str,
     pub service_account: &'a str,
