@@ -89,8 +89,8 @@ pub fn config(access: &Access) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
-/// The named kubeconfig, or those of `KUBECONFIG` merged, or the default one; absent if none of these exists and this is
-/// a pod. As with kubectl, a file of a list need not exist.
+/// The named kubeconfig, or those of `KUBECONFIG` merged, or the default one; absent if none of these exists and this
+/// is a pod. As with kubectl, a file of a list need not exist.
 fn read(named: Option<&Path>) -> Result<Option<Kubeconfig>, ConfigError> {
     if let Some(path) = named {
         if !path.exists() {

@@ -1,6 +1,7 @@
 //! The report of an error on the command line.
 //!
-//! Owns its place, standard error, its form, the whole chain of causes, and its exit code, 1. Refuses to know the error.
+//! Owns its place, standard error, its form, the whole chain of causes, and its exit code, 1. Refuses to know the
+//! error.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,8 +1,9 @@
 //! The command line: flags become settings, and each subcommand is one file.
 //!
-//! - [`common`]: what the commands for people share. [`fail`]: the report of an error. [`waiting`]: the line about a wait.
+//! - [`common`]: what the commands for people share. [`fail`]: the report of an error. [`waiting`]: the line about a
+//!   wait.
 //! - [`config`]: the choice of the cluster. [`proxy`]: the proxy before it. [`plugin`]: credential plugins.
-//! - [`duration`]: the form of durations.
+//! - [`duration`]: the form of durations. [`revision`]: the version with its commit.
 //!
 //! Owns the list of commands, the options that stand before or after each, and the exit code of a wrong command line.
 //! Refuses to know what a command does.
@@ -20,6 +21,7 @@ mod parity;
 mod plan;
 mod plugin;
 mod proxy;
+mod revision;
 mod run;
 mod status;
 mod waiting;
@@ -30,7 +32,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Keeps Kubernetes Services and an etcd service registry in sync, both ways.
 #[derive(Debug, Parser)]
-#[command(name = "twinspan", version, about)]
+#[command(name = "twinspan", version = revision::version(), about)]
 struct Args {
     /// When to use colours
     #[arg(long, value_enum, value_name = "WHEN", default_value_t, global = true)]
@@ -112,5 +114,42 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Completions(args) => completions::run(&args, command()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Args {
+        let all = ["twinspan"].iter().chain(args);
+        Args::from_arg_matches(&command().try_get_matches_from(all).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_option_has_a_sentence() {
+        command().debug_assert();
+        let mut all = command();
+        all.build();
+        for command in all.get_subcommands().filter(|command| command.get_name() != "help") {
+            for option in command.get_arguments() {
+                assert!(option.get_help().is_some(), "{} {}", command.get_name(), option.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn options_of_the_cluster_stand_before_or_after_the_command() {
+        let options = ["-n", "shop", "--kubeconfig", "/k", "--as", "alice", "--request-timeout", "20s"];
+        let (before, after) = ([&options[..], &["status"]].concat(), [&["status"], &options[..]].concat());
+        let [before, after] = [before, after].map(|args| format!("{:?}", parsed(&args).command));
+        assert_eq!(before, after);
+        assert!(before.contains("shop") && before.contains("/k") && before.contains("alice"), "{before}");
+        // The operator's own namespace is an option of `run` itself.
+        let run =
+            format!("{:?}", parsed(&["--kubeconfig", "/k", "run", "--namespace", "own", "--leader-elect"]).command);
+        assert!(run.contains("\"own\"") && run.contains("leader_elect: true") && run.contains("/k"), "{run}");
+        let run = format!("{:?}", parsed(&["run", "--leader-elect=false"]).command);
+        assert!(run.contains("leader_elect: false"), "{run}");
     }
 }

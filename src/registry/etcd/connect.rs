@@ -78,7 +78,8 @@ impl EtcdConnector {
         Ok(registry)
     }
 
-    /// The server may have closed the connection because of our certificate. Of a password it says only that it is wrong.
+    /// The server may have closed the connection because of our certificate. Of a password it says only that it is
+    /// wrong.
     async fn explained(&self, endpoint: &str, error: RegistryError) -> RegistryError {
         if let RegistryError::AuthFailed(text) = &error {
             let odd = self.settings.user.as_ref().and_then(|(name, password)| trailing_newline(name, password));
@@ -133,5 +134,20 @@ impl Connector for EtcdConnector {
             }
         }
         Err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newline_behind_a_password_is_named() {
+        for (name, password, told) in [("u", "p\n", true), ("u", "p\r\n", true), ("u\n", "p", true), ("u", "p", false)]
+        {
+            let text = trailing_newline(name, password);
+            assert_eq!(text.is_some(), told, "{password:?}");
+            assert!(text.is_none_or(|text| text.contains("in a newline")), "{text:?}");
+        }
     }
 }

@@ -23,8 +23,8 @@ pub use rbac::{Grant, Place, granted};
 pub use reach::reach;
 pub use request::Request;
 
-/// Runs all checks. A check that cannot run is a finding too; where the API server does not answer, there is one finding
-/// and no other check.
+/// Runs all checks. A check that cannot run is a finding too; where the API server does not answer, there is one
+/// finding and no other check.
 pub async fn examine(request: &Request<'_>) -> Report {
     let (findings, asked) = cluster::examine(request).await;
     let mut report = Report { findings, asked };

@@ -30,8 +30,8 @@ pub fn line(f: &mut fmt::Formatter<'_>, ours: &str, text: impl fmt::Display) -> 
     writeln!(f, "{ours}{}", clean(&text.to_string()))
 }
 
-/// A whole answer: the same, but for line ends and colours. Lines and cells are cleaned already; whoever forgets one can
-/// forge at most a line.
+/// A whole answer: the same, but for line ends and colours. Lines and cells are cleaned already; through one that was
+/// forgotten a stranger forges at most a line.
 pub(super) fn harmless(answer: &str) -> String {
     let mut safe = String::with_capacity(answer.len());
     let mut rest = answer;

@@ -5,13 +5,17 @@
 //! - [`contexts`]: the contexts of a kubeconfig choose the cluster and the namespace.
 //! - [`recording`]: the answers of four commands for a fixed scene equal the recorded ones.
 //! - [`ports`]: a service with an address for each of several schemes, and a DNS server outside of the cluster.
+//! - [`reach`]: proxies, credential plugins, and an API server that does not answer.
+//! - [`terminal`]: options, texts of strangers, readers that go away.
 //! - [`roles`]: the operator's own roles are enough for all commands that read.
 
 mod contexts;
 mod ports;
+mod reach;
 mod reasons;
 mod recording;
 mod roles;
+mod terminal;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,7 +34,13 @@ stories![
     reasons::a_pod_that_others_registered,
     contexts::a_context_names_cluster_and_namespace,
     ports::parity_knows_ports_and_schemes,
+    reach::a_proxy_is_used_as_kubectl_uses_it,
+    reach::a_credential_plugin_runs_once_for_a_command,
+    reach::what_cannot_be_reached_is_told_at_once_and_in_words,
     recording::recording_is_as_before,
+    terminal::options_stand_before_or_after_the_command,
+    terminal::strangers_move_no_cursor_and_forge_no_line,
+    terminal::a_reader_that_goes_away_is_no_failure,
     roles::the_operators_roles_are_enough,
     plan_and_status,
     approve_releases,
@@ -43,7 +53,17 @@ async fn run(bed: &Bed, args: &[&str]) -> Result<(i32, String, String)> {
 
 /// Runs a command with another kubeconfig, from a variable.
 async fn run_with(variable: &str, kubeconfig: &Path, args: &[&str]) -> Result<(i32, String, String)> {
-    let output = Command::new(TWINSPAN).args(args).env(variable, kubeconfig).output().await.context("cannot run it")?;
+    run_in(&[(variable, &kubeconfig.display().to_string())], args).await
+}
+
+/// Runs a command with these variables, and none that lead to another cluster.
+async fn run_in(variables: &[(&str, &str)], args: &[&str]) -> Result<(i32, String, String)> {
+    let mut command = Command::new(TWINSPAN);
+    for other in ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "KUBECONFIG"] {
+        command.env_remove(other);
+    }
+    let variables = variables.iter().copied();
+    let output = command.args(args).envs(variables).output().await.context("cannot run it")?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok((output.status.code().context("no exit code")?, text(&output.stdout), text(&output.stderr)))
 }
