@@ -15,16 +15,16 @@ use crate::tools::print::say;
 #[command(
     after_help = "Examples:\n  twinspan approve user -n shop\n  twinspan approve --registry main --only 0f3a9c21b7de\n  twinspan approve --epoch main"
 )]
+#[command(group(clap::ArgGroup::new("released").args(["name", "registry", "epoch"]).required(true)))]
 #[group(skip)]
 pub struct Args {
     /// The RegisteredService whose deletions are released
-    #[arg(required_unless_present_any = ["registry", "epoch"], conflicts_with_all = ["registry", "epoch"])]
     name: Option<String>,
     /// Its namespace; without one that of the context
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// The ServiceRegistry of which everything held is released
-    #[arg(long, value_name = "NAME", conflicts_with = "epoch")]
+    #[arg(long, value_name = "NAME")]
     registry: Option<String>,
     /// The ServiceRegistry whose epoch this cluster takes over, after ClusterIDInUse
     #[arg(long, value_name = "NAME")]

@@ -26,6 +26,8 @@ mod run;
 mod status;
 mod waiting;
 
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -89,7 +91,13 @@ const USAGE: u8 = 64;
 
 /// The parser, with the options that may stand anywhere.
 fn command() -> clap::Command {
-    <Anywhere as clap::Args>::augment_args(Args::command())
+    let command = <Anywhere as clap::Args>::augment_args(Args::command());
+    let program = std::env::args_os().next().map(PathBuf::from);
+    match program.as_deref().and_then(Path::file_stem).and_then(OsStr::to_str) {
+        // As kubectl calls its plugins; a person types it so.
+        Some("kubectl-twinspan") => command.bin_name("kubectl twinspan"),
+        _ => command,
+    }
 }
 
 /// Runs the command and returns the exit code.
@@ -136,6 +144,14 @@ mod tests {
                 assert!(option.get_help().is_some(), "{} {}", command.get_name(), option.get_id());
             }
         }
+    }
+
+    #[test]
+    fn an_approval_without_an_object_names_all_three_ways() {
+        let error = command().try_get_matches_from(["twinspan", "approve"]).unwrap_err().to_string();
+        assert!(["<NAME", "--registry", "--epoch"].iter().all(|way| error.contains(way)), "{error}");
+        let both = command().try_get_matches_from(["twinspan", "approve", "user", "--epoch", "main"]);
+        assert!(both.unwrap_err().to_string().contains("cannot be used with"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Args {
     /// Name of the RegisteredService
     name: String,
     /// Its namespace; without one that of the context
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// The DNS server to ask, as IP or IP:PORT; without one the system's, where it is the cluster's
     #[arg(long, env = "TWINSPAN_DNS", value_name = "ADDR", value_parser = server)]

@@ -48,6 +48,10 @@ pub async fn options_stand_before_or_after_the_command(suite: Arc<Suite>) -> Res
     }
     let (code, _, errors) = run(bed, &["explain", "10.0.0.1", "-o", "name"]).await?;
     ensure!(code == 1 && errors.contains("-o name is for status and plan"), "{errors}");
+    let link = bed.dir().join("kubectl-twinspan");
+    std::os::unix::fs::symlink(TWINSPAN, &link)?;
+    let help = Command::new(&link).args(["plan", "--help"]).output().await?;
+    ensure!(String::from_utf8_lossy(&help.stdout).contains("Usage: kubectl twinspan plan"), "{help:?}");
     let (code, out, _) = run(bed, &["status", "-n", &sandbox.name, "--color", "always"]).await?;
     ensure!(code == 0 && !out.contains("\u{1b}[31m"), "nothing is wrong: {out}");
     sandbox.nothing_foreign_was_touched().await
