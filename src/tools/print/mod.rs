@@ -10,7 +10,6 @@ mod text;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde::Serialize;
 
@@ -53,9 +52,6 @@ impl From<io::Error> for PrintError {
     }
 }
 
-/// Columns of the terminal that standard output is; 0 is no terminal, and no limit.
-static WIDTH: AtomicU16 = AtomicU16::new(0);
-
 /// Whether a person reads standard output.
 pub fn is_terminal() -> bool {
     io::stdout().is_terminal()
@@ -75,7 +71,7 @@ pub fn named<T: Serialize + fmt::Display>(
     output: Output,
     names: impl FnOnce() -> Vec<String>,
 ) -> Result<(), PrintError> {
-    WIDTH.store(table::terminal_width().unwrap_or_default(), Ordering::Relaxed);
+    table::fit_terminal();
     let text = match output {
         Output::Table => text::harmless(&answer.to_string()),
         Output::Wide => text::harmless(&format!("{answer:#}")),

@@ -4,11 +4,10 @@
 //! and `awk`. Refuses to know the columns.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 
-use super::WIDTH;
 use super::text::{Tone, clean};
 
 /// A cell, and the meaning of its colour.
@@ -64,9 +63,12 @@ impl Columns {
     }
 }
 
-/// Columns of the terminal that standard output is.
-pub(super) fn terminal_width() -> Option<u16> {
-    Table::new().width()
+/// Columns of the terminal that standard output is; 0 is no terminal, and no limit.
+static WIDTH: AtomicU16 = AtomicU16::new(0);
+
+/// From now on, tables fit into the terminal, if standard output is one.
+pub(super) fn fit_terminal() {
+    WIDTH.store(Table::new().width().unwrap_or_default(), Ordering::Relaxed);
 }
 
 /// Space between columns.
