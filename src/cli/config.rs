@@ -39,7 +39,7 @@ pub struct Access {
     #[arg(long = "as", value_name = "USER", global = true)]
     pub impersonate: Option<String>,
     /// Act as a member of this group; repeat it for several
-    #[arg(long = "as-group", value_name = "GROUP", requires = "impersonate", global = true)]
+    #[arg(long = "as-group", value_name = "GROUP", global = true)]
     pub impersonate_groups: Vec<String>,
     /// How long to wait for one answer of the API server, such as 20s; 0 waits for ever [default: 70s of silence]
     #[arg(long, value_name = "DURATION", value_parser = duration, global = true)]
@@ -63,6 +63,9 @@ pub enum ConfigError {
     Unknown { kind: &'static str, name: String },
     #[error("the server of cluster {name:?} in the kubeconfig is no URL: {text}")]
     Server { name: String, text: String },
+    // One option may stand before the command and the other behind it, so the parser cannot know.
+    #[error("--as-group needs --as: whom shall the API server let into the group?")]
+    NobodyInGroup,
     #[error("cannot use the pod's ServiceAccount: {0}")]
     InCluster(#[from] InClusterError),
     #[error(transparent)]
@@ -73,6 +76,9 @@ pub enum ConfigError {
 
 /// The settings of a client: of the named file, or else of the default kubeconfig, or of the pod's ServiceAccount.
 pub fn config(access: &Access) -> Result<Config, ConfigError> {
+    if access.impersonate.is_none() && !access.impersonate_groups.is_empty() {
+        return Err(ConfigError::NobodyInGroup);
+    }
     let mut config = match read(access.kubeconfig.as_deref())? {
         Some(file) => of_file(file, access)?,
         None => in_cluster()?,

@@ -60,6 +60,12 @@ fn what_is_not_in_the_kubeconfig_is_named() {
 }
 
 #[test]
+fn a_group_needs_somebody_in_it() {
+    let access = Access { impersonate_groups: vec!["g".to_owned()], ..Access::default() };
+    assert!(matches!(config(&access), Err(ConfigError::NobodyInGroup)));
+}
+
+#[test]
 fn a_missing_kubeconfig_is_one_plain_sentence() {
     let named = Access { kubeconfig: Some("/nope".into()), ..Access::default() };
     let text = config(&named).unwrap_err().to_string();

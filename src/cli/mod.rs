@@ -37,7 +37,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 #[command(name = "twinspan", version = revision::version(), about)]
 struct Args {
     /// When to use colours
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t, global = true)]
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t, global = true, display_order = 900)]
     color: Color,
     #[command(subcommand)]
     command: Command,
@@ -48,7 +48,9 @@ enum Color {
     /// On a terminal, unless NO_COLOR is set
     #[default]
     Auto,
+    /// Also into a pipe or a file
     Always,
+    /// Nowhere
     Never,
 }
 

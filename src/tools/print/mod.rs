@@ -26,7 +26,9 @@ pub enum Output {
     Wide,
     /// Only KIND/NAME, one a line
     Name,
+    /// JSON, for programs
     Json,
+    /// The same as YAML
     Yaml,
 }
 

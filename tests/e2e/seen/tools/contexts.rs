@@ -39,7 +39,7 @@ pub async fn a_context_names_cluster_and_namespace(suite: Arc<Suite>) -> Result<
     let absent = "there is no RegisteredService beside/echo";
     for (args, code, text) in [
         (&["plan", "echo"][..], 0, "nothing to write"),
-        (&["parity", "echo", "--dns", &dns], 0, "KITEX CLIENT"),
+        (&["parity", "echo", "--dns", &dns], 0, "No resources found"),
         (&["approve", "echo"], 1, "nothing waits for approval"),
         (&["parity", "echo", "--context", "beside"], 1, absent),
         (&["plan", "echo", "--context", "beside"], 1, absent),

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::process::Command;
+use twinspan_testbed::Bed;
 
 use super::{echo, json_of, run};
 use crate::harness::{Sandbox, Suite, TWINSPAN};
@@ -87,31 +88,31 @@ pub async fn strangers_move_no_cursor_and_forge_no_line(suite: Arc<Suite>) -> Re
     sandbox.nothing_foreign_was_touched().await
 }
 
+/// Exit code and standard error of a command whose standard output is a file.
+async fn into(bed: &Bed, command: &str, out: Stdio) -> Result<(Option<i32>, String)> {
+    // `output` would capture standard output, whatever was said.
+    let child = Command::new(TWINSPAN)
+        .args(command.split(' '))
+        .env("KUBECONFIG", &bed.cluster.admin.path)
+        .stdout(out)
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let output = child.wait_with_output().await?;
+    Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+}
+
 pub async fn a_reader_that_goes_away_is_no_failure(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
-    for args in ["crds", "status", "plan", "completions zsh"] {
+    for command in ["crds", "status", "plan", "completions zsh"] {
         // The reader is gone before the first byte.
         let (reader, writer) = std::io::pipe()?;
         drop(reader);
-        let output = Command::new(TWINSPAN)
-            .args(args.split(' '))
-            .env("KUBECONFIG", &bed.cluster.admin.path)
-            .stdout(writer)
-            .stderr(Stdio::piped())
-            .output()
-            .await?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.code() == Some(0) && errors.is_empty(), "{args}: {}, {errors}", output.status);
+        let (code, errors) = into(bed, command, writer.into()).await?;
+        ensure!(code == Some(0) && errors.is_empty(), "{command}: {code:?}, {errors}");
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").context("no /dev/full")?;
-        let output = Command::new(TWINSPAN)
-            .args(args.split(' '))
-            .env("KUBECONFIG", &bed.cluster.admin.path)
-            .stdout(full)
-            .output()
-            .await?;
-        let errors = String::from_utf8_lossy(&output.stderr);
+        let (code, errors) = into(bed, command, full.into()).await?;
         let told = errors.contains("twinspan: cannot print: No space left on device");
-        ensure!(output.status.code() == Some(1) && told, "{args}: {}, {errors}", output.status);
+        ensure!(code == Some(1) && told, "{command}: {code:?}, {errors}");
     }
     Ok(())
 }
