@@ -13,7 +13,7 @@ use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use twinspan_core::model::ServiceKey;
 
-use super::config::{Access, ConfigError, config};
+use super::config::{Access, CLUSTER, ConfigError, config};
 use super::duration::duration;
 use super::fail::fail;
 use super::plugin;
@@ -29,7 +29,6 @@ use crate::tools::viewer::{Unsynced, Viewer};
 
 /// How to reach the cluster, and where the operator is in it.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Cluster")]
 pub struct Common {
     #[command(flatten)]
     pub access: Access,
@@ -39,7 +38,7 @@ pub struct Common {
         env = "TWINSPAN_NAMESPACE",
         default_value = "twinspan-system",
         value_name = "NAMESPACE",
-        global = true
+        help_heading = CLUSTER
     )]
     pub operator_namespace: String,
 }

@@ -19,30 +19,32 @@ use super::plugin::PluginError;
 use super::proxy::{self, ProxyError};
 use crate::causes::chain;
 
+/// The heading of these options in the help.
+pub const CLUSTER: &str = "Cluster";
+
 /// How to reach the cluster, in the words of kubectl.
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Cluster")]
 pub struct Access {
     /// The kubeconfig file [default: KUBECONFIG, ~/.kube/config, or the pod's ServiceAccount]
-    #[arg(long, env = "TWINSPAN_KUBECONFIG", value_name = "FILE", hide_env_values = true, global = true)]
+    #[arg(long, env = "TWINSPAN_KUBECONFIG", value_name = "FILE", hide_env_values = true, global = true, help_heading = CLUSTER)]
     pub kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig [default: its current one]
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", global = true, help_heading = CLUSTER)]
     pub context: Option<String>,
     /// The cluster of the kubeconfig [default: the context's]
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", global = true, help_heading = CLUSTER)]
     pub cluster: Option<String>,
     /// The user of the kubeconfig [default: the context's]
-    #[arg(long, value_name = "NAME", global = true)]
+    #[arg(long, value_name = "NAME", global = true, help_heading = CLUSTER)]
     pub user: Option<String>,
     /// Act as this user, whom the API server must let you impersonate
-    #[arg(long = "as", value_name = "USER", global = true)]
+    #[arg(long = "as", value_name = "USER", global = true, help_heading = CLUSTER)]
     pub impersonate: Option<String>,
     /// Act as a member of this group; repeat it for several
-    #[arg(long = "as-group", value_name = "GROUP", global = true)]
+    #[arg(long = "as-group", value_name = "GROUP", global = true, help_heading = CLUSTER)]
     pub impersonate_groups: Vec<String>,
     /// How long to wait for one answer of the API server, such as 20s; 0 waits for ever [default: 70s of silence]
-    #[arg(long, value_name = "DURATION", value_parser = duration, global = true)]
+    #[arg(long, value_name = "DURATION", value_parser = duration, global = true, help_heading = CLUSTER)]
     pub request_timeout: Option<Duration>,
 }
 

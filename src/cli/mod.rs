@@ -64,15 +64,15 @@ impl From<Color> for anstream::ColorChoice {
     }
 }
 
-/// The options that may stand before the command too, as with kubectl. A command that has them by itself is given the
-/// values.
+// The options that may stand before the command too, as with kubectl. A command that has them by itself is given the
+// values. No comment of documentation, for clap would take it for that of the program.
 #[derive(Debug, clap::Args)]
 struct Anywhere {
     /// The namespace of the objects [default: the context's, or all]
     #[arg(short, long, value_name = "NAMESPACE", global = true)]
     namespace: Option<String>,
     #[command(flatten)]
-    common: common::Common,
+    access: config::Access,
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,7 +93,9 @@ const USAGE: u8 = 64;
 
 /// The parser, with the options that may stand anywhere.
 fn command() -> clap::Command {
-    let command = <Anywhere as clap::Args>::augment_args(Args::command());
+    let own = Args::command();
+    let about = own.get_about().cloned().unwrap_or_default();
+    let command = <Anywhere as clap::Args>::augment_args(own).about(about).long_about(None);
     let program = std::env::args_os().next().map(PathBuf::from);
     match program.as_deref().and_then(Path::file_stem).and_then(OsStr::to_str) {
         // As kubectl calls its plugins; a person types it so.
@@ -139,6 +141,7 @@ mod tests {
     #[test]
     fn every_option_has_a_sentence() {
         command().debug_assert();
+        assert!(command().render_help().to_string().starts_with("Keeps Kubernetes Services"));
         let mut all = command();
         all.build();
         for command in all.get_subcommands().filter(|command| command.get_name() != "help") {
@@ -163,6 +166,10 @@ mod tests {
         let [before, after] = [before, after].map(|args| format!("{:?}", parsed(&args).command));
         assert_eq!(before, after);
         assert!(before.contains("shop") && before.contains("/k") && before.contains("alice"), "{before}");
+        let help = command().try_get_matches_from(["twinspan", "run", "-h"]).unwrap_err().to_string();
+        let (own, cluster) = help.split_once("\nCluster:").unwrap();
+        assert!(own.contains("--dry-run") && cluster.contains("--as-group"), "{help}");
+        assert!(!help.contains("--operator-namespace"), "`run` has it as --namespace: {help}");
         // The operator's own namespace is an option of `run` itself.
         let run =
             format!("{:?}", parsed(&["--kubeconfig", "/k", "run", "--namespace", "own", "--leader-elect"]).command);
