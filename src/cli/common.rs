@@ -120,7 +120,7 @@ impl Chosen {
         let all: Api<RegisteredService> = Api::all(client.clone());
         let found = reading("RegisteredServices", all.list(&ListParams::default().labels(labels)).await)?;
         let key =
-            |object: &RegisteredService| ServiceKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
+            |object: &RegisteredService| ServiceKey::new(object.namespace().unwrap_or_default(), object.name_any());
         Ok(Some(found.items.iter().map(key).collect()))
     }
 }

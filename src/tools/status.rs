@@ -135,7 +135,7 @@ fn registry(object: ServiceRegistry) -> Registry {
 }
 
 fn service(object: RegisteredService) -> Service {
-    let registry_name = object.registry_name().to_string();
+    let registry_name = object.registry_name();
     let status = object.status.unwrap_or_default();
     Service {
         registry_name,

@@ -157,7 +157,7 @@ async fn permissions(request: &Request<'_>, findings: &mut Findings<'_>) {
             findings.add(Level::Fail, text);
         }
         Err(error) => {
-            findings.add(Level::Warn, format!("cannot see what the operator is allowed: {}", of_kube(&error)))
+            findings.add(Level::Warn, format!("cannot see what the operator is allowed: {}", of_kube(&error)));
         }
     }
 }
