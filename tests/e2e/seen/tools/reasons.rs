@@ -24,12 +24,13 @@ async fn explained(bed: &Bed, about: &str, state: &str, text: &str) -> Result<()
     .await
 }
 
-/// The exit code and the whole output of `parity` for `echo`.
+/// The exit code of `parity` for `echo`, and its answer, or why there is none. On a slow machine standard error also
+/// has the line about the wait.
 async fn parity(sandbox: &Sandbox<'_>) -> Result<(i32, String)> {
     let dns = sandbox.bed.dns.address().to_string();
     let (code, out, errors) =
         run(sandbox.bed, &["parity", "echo", "-n", &sandbox.name, "--dns", &dns, "-o", "json"]).await?;
-    Ok((code, out + &errors))
+    Ok((code, if out.is_empty() { errors } else { out }))
 }
 
 /// `parity` has the same words for each reason, in the row of an instance or beside the rows.
