@@ -14,6 +14,7 @@ use super::config::{ConfigError, config};
 use super::fail::fail;
 use crate::tools::approve::ApproveError;
 use crate::tools::lookup::LookupError;
+use crate::tools::owned::{Owned, sees_everything};
 use crate::tools::parity::GatherError;
 use crate::tools::print::{Output, PrintError};
 use crate::tools::viewer::{Unsynced, Viewer};
@@ -40,6 +41,16 @@ pub struct Cluster {
     pub client: Client,
     /// The namespace of the context, or of the pod, for objects that are named without one.
     pub namespace: String,
+}
+
+impl Cluster {
+    /// The view of one namespace, where this account may not list all that an operator lists.
+    pub async fn owned(&self, operator_namespace: &str, namespace: Option<&str>) -> Result<Option<Owned>, Error> {
+        if sees_everything(&self.client, operator_namespace).await.map_err(Box::new)? {
+            return Ok(None);
+        }
+        Ok(Some(Owned::read(&self.client, namespace.unwrap_or(&self.namespace)).await?))
+    }
 }
 
 impl Common {

@@ -38,6 +38,10 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let cluster = args.looking.common.reach().await?;
+    let operator_namespace = &args.looking.common.operator_namespace;
+    if let Some(owned) = cluster.owned(operator_namespace, args.namespace.as_deref()).await? {
+        return answer(args, &owned.plan(args.name.as_deref()), Some(&owned.namespace));
+    }
     let (viewer, missing) = args.looking.look(&cluster.client).await;
     let namespace = args.namespace.as_ref().or(args.name.as_ref().map(|_| &cluster.namespace));
     let lists = missing.iter().any(|missing| matches!(missing, Unsynced::List(_)));
@@ -52,6 +56,10 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
             "the cluster could not be listed in time, or you may not list what the operator lists".to_owned(),
         ));
     }
+    answer(args, &plan, namespace.map(String::as_str))
+}
+
+fn answer(args: &Args, plan: &Plan, namespace: Option<&str>) -> Result<ExitCode, Error> {
     if let (Some(namespace), true) = (namespace, plan.services.is_empty()) {
         return Err(match &args.name {
             Some(name) => LookupError::Missing(format!("RegisteredService {namespace}/{name}")),
@@ -59,7 +67,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         }
         .into());
     }
-    print(&plan, args.looking.output)?;
+    print(plan, args.looking.output)?;
     match (plan.unknown(), plan.is_empty()) {
         (0, true) => Ok(ExitCode::SUCCESS),
         (0, false) => Ok(ExitCode::from(CHANGES)),

@@ -33,7 +33,8 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let cluster = args.common.reach().await?;
-    let status = status(&cluster.client, &args.common.operator_namespace, args.namespace.as_deref()).await?;
+    let (operator, namespace) = (&args.common.operator_namespace, args.namespace.as_deref());
+    let status = status(&cluster.client, operator, namespace, &cluster.namespace).await?;
     print(&status, args.output)?;
     Ok(if status.is_well() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
 }

@@ -6,6 +6,7 @@
 //! - [`parity`]: the instances that each side sees; [`plan`]: the writes of an operator now; [`explain`]: one record or
 //!   address.
 //! - [`status`]: an overview from what the operator says in status; [`approve`]: releases held deletions and epochs.
+//! - [`owned`]: the same answers for people who may read one namespace alone.
 //! - [`doctor`]: checks of a cluster and its registries.
 //! - [`lookup`]: single objects, and the settings of a session, read once.
 //! - [`reference`]: the API reference, printed from the types.
@@ -19,6 +20,7 @@ pub mod explain;
 pub mod explanation;
 pub mod lookup;
 pub mod notes;
+pub mod owned;
 pub mod parity;
 pub mod plan;
 pub mod preview;

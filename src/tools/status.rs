@@ -19,11 +19,17 @@ use crate::env::Env;
 use crate::leadership::leader;
 
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// The replica that leads; absent if none does.
+    /// The replica that leads; absent if none does, or if it is unknown.
     pub leader: Option<String>,
+    /// Whether the Lease could be read.
+    pub leader_known: bool,
     pub registries: Vec<Registry>,
     pub services: Vec<Service>,
+    /// Notes on what could not be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -77,24 +83,57 @@ fn held(all: &[Condition]) -> Option<String> {
     find_true(all, DELETIONS_HELD).map(|held| held.message.clone())
 }
 
-/// Reads every object once, or those of one namespace.
+/// Reads every object once, or those of one namespace. People who may not list RegisteredServices everywhere see those
+/// of `own`, and people who may not read the Lease or ServiceRegistries see the rest.
 ///
 /// # Errors
-/// [`LookupError`] if the cluster does not answer.
-pub async fn status(client: &Client, operator_namespace: &str, namespace: Option<&str>) -> Result<Status, LookupError> {
-    let leader = reading("the Lease", leader(client, operator_namespace, Env::real().now()).await)?;
+/// [`LookupError`] if the cluster does not answer, or refuses the RegisteredServices.
+pub async fn status(
+    client: &Client,
+    operator_namespace: &str,
+    namespace: Option<&str>,
+    own: &str,
+) -> Result<Status, LookupError> {
+    let all = ListParams::default();
+    let mut notes = Vec::new();
+    let leader = leader(client, operator_namespace, Env::real().now()).await;
+    let leader =
+        reading("the Lease", permitted(leader, "leader: unknown, for you may not read the Lease", &mut notes))?;
     let registries: Api<ServiceRegistry> = Api::all(client.clone());
-    let registries = reading("ServiceRegistries", registries.list(&ListParams::default()).await)?;
-    let services: Api<RegisteredService> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
+    let refused =
+        "you may not list ServiceRegistries; the conditions of a RegisteredService say what its registry does";
+    let registries = permitted(registries.list(&all).await, refused, &mut notes);
+    let registries = reading("ServiceRegistries", registries)?.map(|list| list.items).unwrap_or_default();
+    let of = |namespace: &str| Api::<RegisteredService>::namespaced(client.clone(), namespace);
+    let services = match namespace {
+        Some(namespace) => of(namespace).list(&all).await,
+        None => {
+            let refused = format!("you may not list every RegisteredService, so these are those of namespace {own}");
+            let everywhere = Api::<RegisteredService>::all(client.clone()).list(&all).await;
+            match permitted(everywhere, &refused, &mut notes).transpose() {
+                Some(answer) => answer,
+                None => of(own).list(&all).await,
+            }
+        }
     };
-    let services = reading("RegisteredServices", services.list(&ListParams::default()).await)?;
-    let mut registries: Vec<Registry> = registries.items.into_iter().map(registry).collect();
+    let services = reading("RegisteredServices", services)?;
+    let mut registries: Vec<Registry> = registries.into_iter().map(registry).collect();
     let mut services: Vec<Service> = services.items.into_iter().map(service).collect();
     registries.sort_by(|a, b| a.name.cmp(&b.name));
     services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    Ok(Status { leader, registries, services })
+    let leader_known = leader.is_some();
+    Ok(Status { leader: leader.flatten(), leader_known, registries, services, notes })
+}
+
+/// An answer, or a note where the API server does not permit the question.
+fn permitted<T>(answer: kube::Result<T>, refused: &str, notes: &mut Vec<String>) -> kube::Result<Option<T>> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            notes.push(refused.to_owned());
+            Ok(None)
+        }
+        answer => answer.map(Some),
+    }
 }
 
 fn registry(object: ServiceRegistry) -> Registry {
@@ -135,7 +174,7 @@ impl Status {
     pub fn is_well(&self) -> bool {
         let ready = self.registries.iter().map(|r| &r.ready).chain(self.services.iter().map(|s| &s.ready));
         let held = self.registries.iter().map(|r| &r.held).chain(self.services.iter().map(|s| &s.held));
-        self.leader.is_some()
+        (self.leader.is_some() || !self.leader_known)
             && ready.into_iter().all(Ready::is_well)
             && held.into_iter().all(Option::is_none)
             && self.services.iter().all(|service| service.instances.lost == 0)
@@ -146,16 +185,19 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.leader {
             Some(leader) => writeln!(f, "{leader} leads\n")?,
+            None if !self.leader_known => {}
             None => writeln!(f, "nobody leads: nothing is written\n")?,
         }
-        let mut columns = Columns::new(["REGISTRY", "FORMAT", "READY", "OWN", "FOREIGN", "UNDECODABLE", "WHY"]);
+        let mut registries = Columns::new(["REGISTRY", "FORMAT", "READY", "OWN", "FOREIGN", "UNDECODABLE", "WHY"]);
         for r in &self.registries {
             let numbers = [r.own, r.foreign, r.undecodable].map(|n| n.to_string());
             let [own, foreign, undecodable] = numbers;
             let why = why(&r.ready, r.held.clone());
-            columns.add([r.name.clone(), r.format.clone(), r.ready.status.clone(), own, foreign, undecodable, why]);
+            registries.add([r.name.clone(), r.format.clone(), r.ready.status.clone(), own, foreign, undecodable, why]);
         }
-        writeln!(f, "{columns}")?;
+        if !self.registries.is_empty() || self.leader_known {
+            writeln!(f, "{registries}")?;
+        }
         let head = ["REGISTEREDSERVICE", "REGISTRY", "READY", "EXPORTED", "IMPORTED", "LOST", "SKIPPED", "HELD", "WHY"];
         let mut columns = Columns::new(head);
         for s in &self.services {
@@ -168,7 +210,8 @@ impl fmt::Display for Status {
             let ready = s.ready.status.clone();
             columns.add([name, s.registry.clone(), ready, exported, imported, lost, skipped, held, why]);
         }
-        write!(f, "{columns}")
+        write!(f, "{columns}")?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
 }
 
@@ -189,7 +232,13 @@ mod tests {
         let ready = Ready { status: well.into(), reason: reason.into(), message: String::new() };
         let (namespace, name, registry) = ("shop".into(), "user".into(), "main".into());
         let service = Service { namespace, name, registry, ready, instances, held: None };
-        Status { leader: Some("a".into()), registries: Vec::new(), services: vec![service] }
+        Status {
+            leader: Some("a".into()),
+            leader_known: true,
+            registries: Vec::new(),
+            services: vec![service],
+            notes: Vec::new(),
+        }
     }
 
     #[test]
@@ -203,6 +252,7 @@ mod tests {
         assert!(!lost.is_well());
         let text = lost.to_string();
         assert!(text.ends_with("1     0        0     restart what is lost; twinspan parity names it\n"), "{text}");
-        assert!(!Status { leader: None, ..status("Synced", none) }.is_well());
+        assert!(!Status { leader: None, ..status("Synced", none.clone()) }.is_well());
+        assert!(Status { leader: None, leader_known: false, ..status("Synced", none) }.is_well());
     }
 }

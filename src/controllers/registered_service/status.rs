@@ -1,27 +1,22 @@
 //! The status of a RegisteredService: a function of the facts, the plan and the result of its writes.
 //!
-//! Owns the messages of its conditions. Refuses to decide: counts and samples come from the outcomes.
+//! Owns the messages of its conditions. Refuses to decide: counts and differences come from the outcomes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{InstanceOutcome, Reason as SkipReason};
 use twinspan_core::plan::service::{Accepted, Directions, Goal, Outcomes, Plan, Written};
-use twinspan_core::plan::slices::SliceGroup;
 
 use super::apply::Applied;
+use super::differences::differences;
 use super::observe::Observed;
 use super::validate::Validation;
 use crate::api::conditions::{
     self, ACCEPTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, EXPORTED, IMPORTED, READY, Reason, find_true,
 };
-use crate::api::{APPROVE_DELETIONS, Counts, HoldStatus, RegisteredServiceStatus, SkippedInstance};
+use crate::api::{APPROVE_DELETIONS, Counts, Differences, HoldStatus, RegisteredServiceStatus};
 use crate::cluster::ClusterError;
 use crate::cluster::view::SILENT_AFTER;
 
-/// The number of skipped instances that status names.
-const SAMPLE: usize = 5;
-/// The longest message about one of them, in characters.
-const MESSAGE: usize = 256;
 /// A race that is lost so many times in a row is reported.
 const LOST_RACES: u32 = 3;
 
@@ -54,10 +49,10 @@ pub fn desired(
         if !goes_on(directions, &plan.outcomes) {
             status.hold = directions.hold().zip(directions.hash()).map(|(hold, hash)| HoldStatus::new(hold, hash));
         }
-        status.skipped = samples(plan);
+        status.differences = differences(plan, &status.differences, now);
     } else if validation.withdraws() {
         status.hold = None;
-        status.skipped = Vec::new();
+        status.differences = Differences::default();
     }
     status
 }
@@ -93,21 +88,6 @@ fn summary(counts: &Counts) -> String {
     let seldom = [(counts.pending.unwrap_or_default(), "pending"), (counts.lost, "lost"), (counts.held, "held")];
     let told = always.into_iter().chain(seldom.into_iter().filter(|(n, _)| *n > 0));
     told.map(|(n, what)| format!("{n} {what}")).collect::<Vec<_>>().join(", ")
-}
-
-fn samples(plan: &Plan) -> Vec<SkippedInstance> {
-    let skipped: Vec<_> = plan.outcomes.skipped().collect();
-    let message = |instance: &InstanceOutcome, reason| {
-        let group = SliceGroup::from(instance.subject.address()?);
-        let words = plan.slices.refused.get(&group).filter(|_| reason == SkipReason::RefusedByCluster)?;
-        Some(words.chars().take(MESSAGE).collect())
-    };
-    let sample = |(instance, reason): &(&InstanceOutcome, SkipReason)| SkippedInstance {
-        instance: instance.subject.to_string(),
-        reason: reason.label().to_owned(),
-        message: message(instance, *reason),
-    };
-    skipped.iter().take(SAMPLE).map(sample).collect()
 }
 
 fn desired_conditions(

@@ -11,7 +11,7 @@
 mod audit;
 mod cluster;
 mod finding;
-mod rbac;
+pub mod rbac;
 mod reach;
 mod registries;
 mod request;

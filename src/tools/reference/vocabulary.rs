@@ -94,8 +94,7 @@ pub fn write(page: &mut String) -> fmt::Result {
     for reason in Reason::ALL {
         writeln!(page, "| `{}` | {} | {} |", reason.as_str(), reason.carried_by().join(", "), reason.meaning())?;
     }
-    let head =
-        "`status.skipped[].reason`, the metric `twinspan_skipped_instances` and `twinspan parity` use the same words.";
+    let head = "`status.differences[].reason`, the metric `twinspan_skipped_instances` and `twinspan parity` use the same words.";
     writeln!(page, "\n## Reasons why an instance is skipped\n\n{head}\n\n| reason | what it means |\n|---|---|")?;
     for reason in model::Reason::ALL {
         writeln!(page, "| `{}` | {} |", reason.label(), meaning(*reason))?;

@@ -5,9 +5,11 @@
 //! - [`contexts`]: the contexts of a kubeconfig choose the cluster and the namespace.
 //! - [`recording`]: the answers of four commands for a fixed scene equal the recorded ones.
 //! - [`ports`]: a service with an address for each of several schemes, and a DNS server outside of the cluster.
+//! - [`owner`]: the owner of a namespace, who may read no other.
 //! - [`roles`]: the operator's own roles are enough for all commands that read.
 
 mod contexts;
+mod owner;
 mod ports;
 mod reasons;
 mod recording;
@@ -31,6 +33,7 @@ stories![
     contexts::a_context_names_cluster_and_namespace,
     ports::parity_knows_ports_and_schemes,
     recording::recording_is_as_before,
+    owner::an_owner_finds_her_reason,
     roles::the_operators_roles_are_enough,
     plan_and_status,
     approve_releases,
