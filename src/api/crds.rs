@@ -1,14 +1,21 @@
 //! The CustomResourceDefinitions in their installed form.
 //!
 //! Owns the difference between the output of the derive macros and the installed form: no `nullable` (an absent field
-//! has one spelling, and rules with `has()` mean exactly that) and whole numbers without a fraction. Refuses to know
-//! any field.
+//! has one spelling, and rules with `has()` mean exactly that), whole numbers without a fraction, and the annotations
+//! that keep a CRD when a tool prunes. Refuses to know any field of a spec.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::{Number, Value};
+use serde_json::{Number, Value, json};
 
 use super::{RegisteredService, ServiceRegistry};
+
+/// With a CRD every object of it is deleted, so no tool may delete one because it left a repository: Argo CD does not
+/// honour Helm's `keep` where it prunes (argo-cd#17819), and Flux has a word of its own.
+const KEPT: [(&str, &str); 2] = [
+    ("argocd.argoproj.io/sync-options", "Prune=false,Delete=false"),
+    ("kustomize.toolkit.fluxcd.io/prune", "disabled"),
+];
 
 /// Each CRD with the name of its file under `crds/`.
 ///
@@ -24,6 +31,7 @@ pub fn all() -> Result<Vec<(&'static str, Value)>, serde_json::Error> {
 fn installed(crd: &CustomResourceDefinition) -> Result<Value, serde_json::Error> {
     let mut value = serde_json::to_value(crd)?;
     tidy(&mut value);
+    value["metadata"]["annotations"] = KEPT.iter().map(|(key, word)| ((*key).to_owned(), json!(word))).collect();
     Ok(value)
 }
 
