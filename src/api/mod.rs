@@ -12,6 +12,8 @@ pub mod crds;
 mod export;
 mod hold;
 #[cfg(test)]
+pub mod kstatus;
+#[cfg(test)]
 mod properties;
 mod record_format;
 mod registered_service;
