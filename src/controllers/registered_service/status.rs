@@ -123,8 +123,7 @@ fn desired_conditions(
         (Goal::Sync(accepted), _) => (
             DesiredCondition::new(ACCEPTED, ConditionStatus::True, Reason::Accepted, ""),
             exported(accepted, plan, applied).condition(observed, validation, accepted, plan, applied),
-            imported(observed, validation.writes, accepted, plan, applied)
-                .condition(observed, validation, accepted, plan, applied),
+            imported(observed, accepted, plan, applied).condition(observed, validation, accepted, plan, applied),
         ),
         (_, Some(rejection)) => {
             let not = |kind| {
@@ -149,10 +148,16 @@ fn desired_conditions(
             },
         ),
     };
-    // Whoever asked for no writes has what was asked for: tools that wait for Ready must not wait for the next change.
+    // Whoever asked for no writes has what was asked for: tools that wait for Ready must not wait for another spec. A
+    // refusal stands until the next attempt, and without writes there is none.
+    let is_idle = |reason| match reason {
+        Reason::NotWritten => true,
+        Reason::RefusedByCluster => !validation.writes,
+        _ => false,
+    };
     let first_not_true = [&accepted, &exported, &imported]
         .into_iter()
-        .find(|condition| condition.status != ConditionStatus::True && condition.reason != Reason::NotWritten);
+        .find(|condition| condition.status != ConditionStatus::True && !is_idle(condition.reason));
     let ready = match first_not_true {
         None => {
             let (reason, message) = ready(observed, validation, instances);
@@ -229,18 +234,11 @@ fn exported<'a>(accepted: &Accepted, plan: &'a Plan, applied: &Applied) -> Direc
     Direction { kind: EXPORTED, requested: accepted.exports, without: "Import", failure, note }
 }
 
-fn imported(
-    observed: &Observed,
-    writes: bool,
-    accepted: &Accepted,
-    plan: &Plan,
-    applied: &Applied,
-) -> Direction<'static> {
+fn imported(observed: &Observed, accepted: &Accepted, plan: &Plan, applied: &Applied) -> Direction<'static> {
     // A lost race is planned again immediately; it is a state to report only if it is lost again and again.
     let races = observed.checkpoint.lost_races.saturating_add(1);
     let error = applied.cluster_error.as_ref().filter(|_| !applied.lost_race() || races >= LOST_RACES);
-    // A refusal stands until the next attempt, and without writes there is none.
-    let failure = error.map(cluster_failure).or_else(|| refused(plan).filter(|_| writes));
+    let failure = error.map(cluster_failure).or_else(|| refused(plan));
     Direction { kind: IMPORTED, requested: accepted.imports, without: "Export", failure, note: "" }
 }
 
