@@ -81,8 +81,8 @@ macro_rules! reasons {
                 match self { $(Self::$name => &[$($kind),+],)* }
             }
 
-            /// Whether only a person can end it, by a change of an object that is there. What an object that may still
-            /// come, the registry or time can end is not stalled, or tools would give up on a mere order of events.
+            /// Whether only a person can end it, by a change of an object that is there. Where an object that may still
+            /// come, the registry or time helps, nothing is stalled, or tools would give up on a mere order of events.
             pub fn stalls(self) -> bool {
                 self.carried_by().contains(&STALLED)
             }

@@ -1,7 +1,8 @@
-//! kstatus, for tests: what Flux, Helm and kpt make of an object.
+//! kstatus, for tests: how Flux, Helm and kpt judge an object.
 //!
-//! Owns the rules of `sigs.k8s.io/cli-utils/pkg/kstatus/status` for a kind that it does not know by name:
-//! `checkGenericProperties` in `generic.go`, then `checkReadyCondition` in `status.go`. Refuses to know our reasons.
+//! Owns the rules of `sigs.k8s.io/cli-utils/pkg/kstatus/status` for a kind that it does not know by name
+//! (`checkGenericProperties` in `generic.go`, then `checkReadyCondition` in `status.go`), and the table of reasons that
+//! end a wait. Refuses to know how a status comes about.
 
 use serde_json::Value;
 
@@ -32,7 +33,7 @@ pub fn compute(object: &Value) -> &'static str {
     }
 }
 
-/// What a wait for an object makes of the reason of its Ready condition.
+/// The end of a wait for an object, by the reason of its Ready condition.
 ///
 /// # Panics
 /// If the reason is none of the API.

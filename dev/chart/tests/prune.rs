@@ -19,9 +19,9 @@ const ONE: &str =
 /// A tool with its rule: whether it deletes a stored object that is not wanted any more, without asking a person.
 struct Tool {
     name: &'static str,
-    /// What it does about an object that left the set.
+    /// The answer for an object that left the set.
     prunes: fn(&Value) -> bool,
-    /// What it does about every object when the whole set is deleted.
+    /// The answer for every object when the whole set is deleted.
     deletes: fn(&Value) -> bool,
 }
 
@@ -43,8 +43,8 @@ fn argo_prunes(object: &Value) -> bool {
     !["Prune=false", "Prune=confirm"].iter().any(|option| has_option(object, SYNC_OPTIONS, option))
 }
 
-/// `shouldBeDeleted` in `controller/appcontroller.go`: the cascading deletion of an Application. It spares CRDs too,
-/// but Twinspan does not rely on that.
+/// `shouldBeDeleted` in `controller/appcontroller.go`: the cascading deletion of an Application. CRDs are spared
+/// there in any case; Twinspan does not rely on that.
 fn argo_deletes(object: &Value) -> bool {
     let spared = ["Delete=false", "Delete=confirm"].iter().any(|option| has_option(object, SYNC_OPTIONS, option));
     !spared && !has_option(object, "helm.sh/resource-policy", "keep")

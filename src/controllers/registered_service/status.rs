@@ -148,8 +148,8 @@ fn desired_conditions(
             },
         ),
     };
-    // Whoever asked for no writes has what was asked for: tools that wait for Ready must not wait for another spec. A
-    // refusal stands until the next attempt, and without writes there is none.
+    // An owner who asked for no writes has what was asked for, and tools must not wait for another spec. A refusal
+    // stands until the next attempt, and without writes there is none.
     let is_idle = |reason| match reason {
         Reason::NotWritten => true,
         Reason::RefusedByCluster => !validation.writes,

@@ -205,7 +205,7 @@ impl Bench {
         })
     }
 
-    /// What tools that wait make of it.
+    /// The answer of kstatus for it.
     pub fn kstatus(&self, name: &str) -> &'static str {
         kstatus::compute(&json!({"metadata": {"generation": 1}, "status": self.status(name)}))
     }

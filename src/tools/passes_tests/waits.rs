@@ -1,4 +1,4 @@
-//! What tools that wait make of the status that each file ends with, by the rules of kstatus.
+//! The end of a wait for an object with the status that each file ends with, by the rules of kstatus.
 //!
 //! Refuses to know which reason ends a wait: the table beside the rules does.
 
@@ -19,8 +19,8 @@ fn a_wait_ends_where_ready_is_true_or_only_a_person_helps() {
         let Some(ready) = find(&status.conditions, READY) else { continue };
         let found =
             kstatus::compute(&json!({"metadata": {"generation": status.observed_generation}, "status": status}));
-        // What does not fail for good at the spec is a matter of the registry, whose own status stalls; and a namespace
-        // that was not seen yet may come.
+        // If the spec is not at fault, the registry is, whose own status stalls. A namespace that was not seen yet may
+        // come.
         let of_spec = find(&status.conditions, ACCEPTED).is_some_and(|accepted| accepted.status == "False");
         let of_spec = of_spec && passed.observed.namespace.is_some();
         let wanted = match kstatus::of_ready(&ready.reason) {

@@ -39,7 +39,7 @@ pub async fn helm_waits_for_what_can_come_and_for_nothing_else(suite: Arc<Suite>
     releases.succeed(&synced).await?;
     sandbox.is("synced", "Ready", "True Synced").await?;
     same(&bed.client(), &synced).await?;
-    // Whoever wants no writes has what was asked for, also where a Service would be created.
+    // An owner who wants no writes has what was asked for, also where a Service would be created.
     releases.succeed(&service("suspended", json!({"suspend": true}))).await?;
     sandbox.is("suspended", "Ready", "True Suspended").await?;
     sandbox.is("suspended", "Imported", "False NotWritten").await?;
@@ -61,7 +61,7 @@ pub async fn helm_waits_for_what_can_come_and_for_nothing_else(suite: Arc<Suite>
     let object = sandbox.condition("stalled", "Ready", "True", "Synced").await?;
     let conditions = object.status.map(|status| status.conditions).unwrap_or_default();
     ensure!(conditions.iter().all(|condition| condition.type_ != "Stalled"), "{conditions:?}");
-    // What may still come is waited for.
+    // An object that may still come is waited for.
     let lonely = service("lonely", json!({"registryRef": {"name": "waits-nobody"}}));
     let message = releases.refusal(&lonely, "--timeout=5s").await?;
     ensure!(message.contains("status: InProgress"), "{message}");
