@@ -13,6 +13,8 @@ mod differences;
 mod export;
 mod hold;
 #[cfg(test)]
+pub mod kstatus;
+#[cfg(test)]
 mod properties;
 mod record_format;
 mod registered_service;

@@ -163,9 +163,15 @@ fn service(object: RegisteredService) -> Service {
 }
 
 impl Ready {
-    /// Whether the service needs no attention. A suspended or observing one is as its owner wants it.
+    /// Whether the service needs no attention. A suspended or observing one is as its owner wants it, and Ready.
     fn is_well(&self) -> bool {
-        self.status == "True" || self.reason == Reason::NotWritten.as_str()
+        self.status == "True"
+    }
+
+    /// Whether the reason is worth a word: what is wrong, or that nothing is written.
+    fn is_telling(&self) -> bool {
+        let idle = [Reason::Suspended, Reason::Observing].map(Reason::as_str);
+        !self.is_well() || idle.contains(&self.reason.as_str())
     }
 }
 
@@ -216,7 +222,7 @@ impl fmt::Display for Status {
 }
 
 fn why(ready: &Ready, more: impl IntoIterator<Item = String>) -> String {
-    let trouble = (ready.status != "True").then(|| {
+    let trouble = ready.is_telling().then(|| {
         if ready.message.is_empty() { ready.reason.clone() } else { format!("{}: {}", ready.reason, ready.message) }
     });
     let all: Vec<String> = trouble.into_iter().chain(more).collect();
@@ -228,7 +234,7 @@ mod tests {
     use super::*;
 
     fn status(reason: &str, instances: Counts) -> Status {
-        let well = if reason == "Synced" { "True" } else { "False" };
+        let well = if ["Synced", "Observing"].contains(&reason) { "True" } else { "False" };
         let ready = Ready { status: well.into(), reason: reason.into(), message: String::new() };
         let (namespace, name, registry) = ("shop".into(), "user".into(), "main".into());
         let service = Service { namespace, name, registry, ready, instances, held: None };
@@ -246,7 +252,8 @@ mod tests {
         let (none, lost) = (Counts::default(), Counts { lost: 1, ..Counts::default() });
         assert!(status("Synced", none.clone()).is_well());
         assert!(status("Synced", Counts { healed: 1, skipped: 1, ..Counts::default() }).is_well());
-        assert!(status("NotWritten", none.clone()).is_well(), "somebody chose to observe");
+        let observing = status("Observing", none.clone());
+        assert!(observing.is_well() && observing.to_string().ends_with("Observing\n"), "somebody chose to observe");
         assert!(!status("NotAllowed", none.clone()).is_well());
         let lost = status("Synced", lost);
         assert!(!lost.is_well());

@@ -81,9 +81,9 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     let vm = SocketAddr::from((next_v4(), 9000));
     sandbox.put("echo", vm).await?;
     sandbox.condition("echo", "Exported", "False", "NotWritten").await?;
-    sandbox.condition("echo", "Ready", "False", "NotWritten").await?;
+    sandbox.condition("echo", "Ready", "True", "Observing").await?;
     let (code, text, _) = run(bed, &["status"]).await?;
-    ensure!(code == 0 && text.contains("NotWritten"), "it is as somebody wants it: {code}, {text}");
+    ensure!(code == 0 && text.contains("Observing"), "it is as somebody wants it: {code}, {text}");
     let (_, answer) = json_of(bed, &["explain", &pod.to_string()]).await?;
     let by = &answer["services"][0];
     ensure!(by["state"] == "ToBeExported" && by["text"].as_str().is_some_and(|t| t.contains("Observe")), "{answer:#}");
