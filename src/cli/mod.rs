@@ -11,6 +11,7 @@ mod crds;
 mod doctor;
 mod explain;
 mod fail;
+mod instances;
 mod parity;
 mod plan;
 mod run;
@@ -36,6 +37,7 @@ enum Command {
     Explain(explain::Args),
     Plan(plan::Args),
     Approve(approve::Args),
+    Instances(instances::Args),
     Doctor(doctor::Args),
     Crds(crds::Args),
     Completions(completions::Args),
@@ -61,6 +63,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Approve(args) => approve::run(&args),
+        Command::Instances(args) => instances::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Completions(args) => completions::run(&args, Args::command()),
