@@ -11,6 +11,7 @@ mod crds;
 mod doctor;
 mod explain;
 mod fail;
+mod generate;
 mod instances;
 mod parity;
 mod plan;
@@ -38,6 +39,7 @@ enum Command {
     Plan(plan::Args),
     Approve(approve::Args),
     Instances(instances::Args),
+    Generate(generate::Args),
     Doctor(doctor::Args),
     Crds(crds::Args),
     Completions(completions::Args),
@@ -64,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Approve(args) => approve::run(&args),
         Command::Instances(args) => instances::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Completions(args) => completions::run(&args, Args::command()),

@@ -7,7 +7,7 @@
 //!   address.
 //! - [`status`]: an overview from what the operator says in status; [`approve`]: releases held deletions and epochs.
 //! - [`doctor`]: checks of a cluster and its registries.
-//! - [`instances`]: every name in every registry.
+//! - [`generate`]: RegisteredServices for what exists. [`instances`]: every name in every registry.
 //! - [`lookup`]: single objects, and the settings of a session, read once.
 //! - [`reference`]: the API reference, printed from the types.
 //! - [`print`]: tables, JSON, YAML.
@@ -18,6 +18,7 @@ pub mod approve;
 pub mod doctor;
 pub mod explain;
 pub mod explanation;
+pub mod generate;
 pub mod instances;
 pub mod lookup;
 pub mod notes;

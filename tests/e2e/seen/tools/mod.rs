@@ -4,11 +4,12 @@
 //! - [`reasons`]: `explain` and `parity` name each reason for a missing instance.
 //! - [`contexts`]: the contexts of a kubeconfig choose the cluster and the namespace.
 //! - [`recording`]: the answers of four commands for a fixed scene equal the recorded ones.
-//! - [`instances`]: every name in every registry.
+//! - [`generate`]: RegisteredServices for what exists. [`instances`]: every name in every registry.
 //! - [`ports`]: a service with an address for each of several schemes, and a DNS server outside of the cluster.
 //! - [`roles`]: the operator's own roles are enough for all commands that read.
 
 mod contexts;
+mod generate;
 mod instances;
 mod ports;
 mod reasons;
@@ -32,6 +33,7 @@ stories![
     reasons::a_pod_that_others_registered,
     contexts::a_context_names_cluster_and_namespace,
     instances::every_name_is_listed_and_followed,
+    generate::what_is_generated_can_be_applied,
     ports::parity_knows_ports_and_schemes,
     recording::recording_is_as_before,
     roles::the_operators_roles_are_enough,
