@@ -13,6 +13,7 @@ use kube::Client;
 use super::config::{ConfigError, config};
 use super::fail::fail;
 use crate::tools::approve::ApproveError;
+use crate::tools::doctor::SettingsError;
 use crate::tools::lookup::LookupError;
 use crate::tools::parity::GatherError;
 use crate::tools::print::{Output, PrintError};
@@ -88,6 +89,8 @@ pub enum Error {
     Gather(#[from] GatherError),
     #[error(transparent)]
     Approve(#[from] ApproveError),
+    #[error(transparent)]
+    EtcdSettings(#[from] SettingsError),
     #[error(transparent)]
     Print(#[from] PrintError),
     #[error("{0}")]

@@ -9,6 +9,7 @@ mod completions;
 mod config;
 mod crds;
 mod doctor;
+mod etcd_args;
 mod explain;
 mod fail;
 mod generate;

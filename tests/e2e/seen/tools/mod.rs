@@ -5,10 +5,12 @@
 //! - [`contexts`]: the contexts of a kubeconfig choose the cluster and the namespace.
 //! - [`recording`]: the answers of four commands for a fixed scene equal the recorded ones.
 //! - [`generate`]: RegisteredServices for what exists. [`instances`]: every name in every registry.
+//! - [`etcd`]: an etcd by itself.
 //! - [`ports`]: a service with an address for each of several schemes, and a DNS server outside of the cluster.
 //! - [`roles`]: the operator's own roles are enough for all commands that read.
 
 mod contexts;
+mod etcd;
 mod generate;
 mod instances;
 mod ports;
@@ -34,6 +36,7 @@ stories![
     contexts::a_context_names_cluster_and_namespace,
     instances::every_name_is_listed_and_followed,
     generate::what_is_generated_can_be_applied,
+    etcd::an_etcd_by_itself,
     ports::parity_knows_ports_and_schemes,
     recording::recording_is_as_before,
     roles::the_operators_roles_are_enough,
