@@ -18,6 +18,7 @@ mod parity;
 mod plan;
 mod run;
 mod status;
+mod version;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ enum Command {
     Instances(instances::Args),
     Generate(generate::Args),
     Doctor(doctor::Args),
+    Version(version::Args),
     Crds(crds::Args),
     Completions(completions::Args),
 }
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Instances(args) => instances::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Version(args) => version::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Completions(args) => completions::run(&args, Args::command()),
     }
