@@ -17,6 +17,7 @@ use crate::tools::doctor::SettingsError;
 use crate::tools::lookup::LookupError;
 use crate::tools::parity::GatherError;
 use crate::tools::print::{Output, PrintError};
+use crate::tools::report::ArchiveError;
 use crate::tools::viewer::{Unsynced, Viewer};
 
 /// How to reach the cluster.
@@ -89,6 +90,8 @@ pub enum Error {
     Gather(#[from] GatherError),
     #[error(transparent)]
     Approve(#[from] ApproveError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     #[error(transparent)]
     EtcdSettings(#[from] SettingsError),
     #[error(transparent)]

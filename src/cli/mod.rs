@@ -16,6 +16,7 @@ mod generate;
 mod instances;
 mod parity;
 mod plan;
+mod report;
 mod run;
 mod status;
 mod version;
@@ -43,6 +44,7 @@ enum Command {
     Instances(instances::Args),
     Generate(generate::Args),
     Doctor(doctor::Args),
+    Report(report::Args),
     Version(version::Args),
     Crds(crds::Args),
     Completions(completions::Args),
@@ -71,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::Instances(args) => instances::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Crds(args) => crds::run(&args),
         Command::Completions(args) => completions::run(&args, Args::command()),

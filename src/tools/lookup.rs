@@ -89,3 +89,11 @@ pub async fn session_settings(
 pub fn connector(settings: &SessionSettings) -> Arc<dyn Connector> {
     Arc::new(EtcdConnector::new(settings.connection.clone()))
 }
+
+/// The secret texts in the settings of a registry, to be looked for where none may be.
+pub fn secrets(settings: &SessionSettings) -> Vec<String> {
+    let connection = &settings.connection;
+    let password = connection.user.iter().map(|(_, password)| password.clone());
+    let keys = connection.tls.iter().filter_map(|tls| tls.identity.as_ref());
+    password.chain(keys.map(|(_, key)| String::from_utf8_lossy(key).trim().to_owned())).collect()
+}

@@ -9,6 +9,7 @@
 //! - [`doctor`]: checks of a cluster and its registries.
 //! - [`generate`]: RegisteredServices for what exists. [`instances`]: every name in every registry.
 //! - [`version`]: versions of this program and of the operator.
+//! - [`report`]: a support bundle.
 //! - [`lookup`]: single objects, and the settings of a session, read once.
 //! - [`reference`]: the API reference, printed from the types.
 //! - [`print`]: tables, JSON, YAML.
@@ -29,6 +30,7 @@ pub mod preview;
 pub mod print;
 pub mod record;
 pub mod reference;
+pub mod report;
 pub mod status;
 pub mod version;
 pub mod viewer;
