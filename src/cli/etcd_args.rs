@@ -12,7 +12,7 @@ pub struct EtcdArgs {
     /// Check this etcd by itself, without a cluster; may be repeated for its members
     #[arg(long, value_name = "URL")]
     etcd: Vec<String>,
-    /// Its certificate authority, PEM; without one the system's
+    /// The certificate authority of etcd, PEM; without one the system's
     #[arg(long, value_name = "FILE", requires = "etcd")]
     ca: Option<PathBuf>,
     /// The client's certificate, PEM

@@ -14,8 +14,8 @@ use crate::tools::print::PrintError;
 /// nothing.
 ///
 /// A name matches if it, or its last part after a dot, is that of the Service. Service with a selector: Export; name
-/// with instances that others registered: Import; both: Both. What has a RegisteredService is not printed again. Read
-/// the comments before you apply the output.
+/// with instances that others registered: Import; both: Both. RegisteredServices that exist are not printed again.
+/// Read the comments before you apply the output.
 ///
 /// Exit code 0 where every registry was read, 3 where one could not be, 1 where the cluster cannot be asked.
 #[derive(Debug, clap::Args)]

@@ -9,6 +9,7 @@
 //! - [`doctor`]: checks of a cluster and its registries.
 //! - [`generate`]: RegisteredServices for what exists. [`instances`]: every name in every registry.
 //! - [`version`]: versions of this program and of the operator.
+//! - [`names`]: names of objects, for completion.
 //! - [`report`]: a support bundle.
 //! - [`lookup`]: single objects, and the settings of a session, read once.
 //! - [`reference`]: the API reference, printed from the types.
@@ -23,6 +24,7 @@ pub mod explanation;
 pub mod generate;
 pub mod instances;
 pub mod lookup;
+pub mod names;
 pub mod notes;
 pub mod parity;
 pub mod plan;

@@ -31,12 +31,12 @@ pub struct Operator {
 }
 
 impl Versions {
-    /// This program's alone.
+    /// The version of this program alone.
     pub fn client() -> Self {
         Self { client: VERSION.to_owned(), operator: None, kubernetes: None }
     }
 
-    /// This program's, where there is no way to the cluster.
+    /// The version of this program, where there is no way to the cluster.
     pub fn without_cluster(why: &str) -> Self {
         Self { operator: Some(Operator::unknown(why.to_owned())), ..Self::client() }
     }

@@ -13,7 +13,7 @@ use super::manifest::{Document, Manifest};
 use super::port::{self, Ports};
 use crate::api::{GROUP, RegisteredService, VERSION};
 
-/// What was seen.
+/// The facts that a choice rests on.
 #[derive(Debug)]
 pub struct Facts {
     pub namespace: String,
@@ -103,7 +103,7 @@ impl Choice<'_> {
             let missing: Vec<&Place> = places.iter().filter(|place| !self.is_registered(place)).collect();
             missing.into_iter().for_each(|place| self.add(service, place));
         } else if self.uses(name) {
-            // Its RegisteredService has another name in the registry.
+            // A RegisteredService has it under another name in the registry.
         } else if !service.selector {
             self.leave_out(name, "it has no selector, and no registry has instances of its name");
         } else {

@@ -1,4 +1,4 @@
-//! What is generated for which Services and names.
+//! The RegisteredServices that follow from Services and names.
 
 use serde_json::{Value, json};
 use twinspan_core::codec::Format;

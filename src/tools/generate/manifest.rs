@@ -10,7 +10,7 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Manifest {
     pub documents: Vec<Document>,
-    /// What is not generated, and why.
+    /// Services that are left out, and why.
     pub remarks: Vec<String>,
     /// Whether every registry could be asked.
     pub complete: bool,

@@ -28,7 +28,7 @@ pub struct Wanted {
 /// The instances of one record, by its key.
 pub type Records = BTreeMap<RecordKey, (String, Vec<Instance>)>;
 
-/// What a registry held at one revision.
+/// The records of a registry at one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     pub records: Records,

@@ -27,7 +27,7 @@ pub struct Request<'a> {
     pub registries: &'a [String],
     /// Only this name: in the registry, or of a RegisteredService.
     pub name: Option<&'a str>,
-    /// These names as well, where not every name is read.
+    /// More names, where not every name is read.
     pub also: &'a [String],
     /// The time that one registry may take.
     pub within: Duration,
@@ -62,7 +62,7 @@ pub struct Gathered {
     pub sources: Vec<Source>,
     /// The RegisteredServices of each name of a registry, sorted.
     pub users: BTreeMap<(String, String), Vec<ServiceKey>>,
-    /// What could not be seen beside registries.
+    /// Things other than registries that could not be seen.
     pub notes: Vec<String>,
 }
 

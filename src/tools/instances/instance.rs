@@ -65,7 +65,7 @@ impl Instance {
         addresses.into_iter().map(at).collect()
     }
 
-    /// Its writer, for people.
+    /// The writer, for people.
     pub fn writer(&self) -> String {
         match (self.whose, &self.owner) {
             ("own", Some(owner)) => format!("own, of {owner}"),

@@ -1,4 +1,4 @@
-//! What is removed from objects of the API server.
+//! The fields that are removed from objects of the API server.
 //!
 //! Owns the fields in which people put secrets: values of environment variables, annotations of others, arguments of
 //! foreign containers, sources of volumes, and the values of tags. Refuses to read texts, which [`super::scrub`] does.

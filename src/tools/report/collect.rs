@@ -85,7 +85,8 @@ async fn examined(request: &Request<'_>) -> String {
 async fn kind(request: &Request<'_>, bundle: &mut Bundle, kind: &str, path: &str, query: &str) -> Vec<Value> {
     let items = list(&request.client, path, query).await;
     let text = items.clone().and_then(|items| yaml(kind, items, request.with_values));
-    add(bundle, &format!("{}s.yaml", kind.to_lowercase().trim_end_matches('y')), text);
+    // Every path ends with the plural.
+    add(bundle, &format!("{}.yaml", path.rsplit('/').next().unwrap_or(kind)), text);
     items.unwrap_or_default()
 }
 

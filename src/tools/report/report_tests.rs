@@ -108,7 +108,7 @@ async fn a_secret_in_every_place_is_in_no_file() {
         assert!(!text.contains(SECRET) && !text.contains("VHIwdWI0"), "{name}:\n{text}");
     }
     assert!(bundle.problems.iter().all(|problem| !problem.contains(SECRET)), "{:?}", bundle.problems);
-    // What explains a fault is still there.
+    // Everything that explains a fault is still there.
     let file = |name: &str| bundle.files[name].as_str();
     assert!(
         file("serviceregistries.yaml").contains("http://(removed)@127.0.0.1:1"),

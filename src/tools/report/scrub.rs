@@ -1,5 +1,5 @@
-//! What is removed from any text: users and passwords in URLs, keys in PEM, words behind `password=`, bearer tokens,
-//! and the values of Secrets that this process read.
+//! The texts that are removed from any file: users and passwords in URLs, keys in PEM, words behind `password=`,
+//! bearer tokens, and the values of Secrets that this process read.
 //!
 //! Owns the patterns. Refuses to know where a text comes from.
 

@@ -7,6 +7,7 @@
 //! - [`generate`]: RegisteredServices for what exists. [`instances`]: every name in every registry.
 //! - [`etcd`]: an etcd by itself.
 //! - [`ports`]: a service with an address for each of several schemes, and a DNS server outside of the cluster.
+//! - [`report`]: a support bundle.
 //! - [`roles`]: the operator's own roles are enough for all commands that read.
 
 mod contexts;
@@ -16,6 +17,7 @@ mod instances;
 mod ports;
 mod reasons;
 mod recording;
+mod report;
 mod roles;
 
 use std::collections::BTreeMap;
@@ -38,6 +40,7 @@ stories![
     generate::what_is_generated_can_be_applied,
     etcd::an_etcd_by_itself,
     ports::parity_knows_ports_and_schemes,
+    report::a_bundle_without_secrets,
     recording::recording_is_as_before,
     roles::the_operators_roles_are_enough,
     plan_and_status,
@@ -155,13 +158,18 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     let (code, text, _) = run(bed, &["status"]).await?;
     ensure!(code == 3 && text.contains("RegistryNotFound"), "{code}: {text}");
 
-    // Help has examples, and completions name the commands.
+    // Help has examples, and completions know the commands and the names in the cluster.
     for command in ["status", "parity", "explain", "plan", "approve", "doctor"] {
         let (code, help, _) = run(bed, &[command, "--help"]).await?;
         ensure!(code == 0 && help.contains("Example") && help.contains("Exit code"), "{command}: {help}");
     }
     let (_, bash, _) = run(bed, &["completions", "bash"]).await?;
-    ensure!(bash.contains("explain") && bash.contains("approve"), "{bash}");
+    ensure!(bash.contains("COMPLETE=") && bash.contains("complete "), "{bash}");
+    let complete = async |words: &[&str]| run(bed, &[&["__complete"], words].concat()).await;
+    let (code, names, _) = complete(&["parity", "-n", &sandbox.name, "ec"]).await?;
+    ensure!(code == 0 && names == "echo\n:4\n", "{code}: {names}");
+    let (_, commands, _) = complete(&["expl"]).await?;
+    ensure!(commands.starts_with("explain\t") && commands.ends_with("\n:4\n"), "{commands}");
     Ok(())
 }
 
