@@ -53,7 +53,7 @@ pub async fn what_is_generated_can_be_applied(suite: Arc<Suite>) -> Result<()> {
     sandbox.records_become("team.echo", &[pod, vm]).await?;
     sandbox.imports_become("billing", &[biller]).await?;
 
-    // What is registered now is not generated again.
+    // Names that are registered now are not generated again.
     let (code, yaml, _) = run(bed, &["generate", "-n", namespace]).await?;
     ensure!(code == 0 && yaml.starts_with("# nothing to generate\n") && !yaml.contains("kind:"), "{code}: {yaml}");
     let (code, _, errors) = run(bed, &["generate", "-n", "nowhere"]).await?;
