@@ -109,7 +109,7 @@ impl Choice<'_> {
         } else {
             match self.facts.registries.as_slice() {
                 [registry] if registry.problem.is_some() => {
-                    self.leave_out(name, "whether its name is in use is not known")
+                    self.leave_out(name, "whether its name is in use is not known");
                 }
                 [registry] => match RegistryName::new(name) {
                     Ok(name) => self.add(service, &Place { registry, name, foreign: 0, ambiguous: false }),

@@ -7,7 +7,7 @@ use twinspan_core::model::RegistryName;
 use super::*;
 use crate::cluster::convert;
 
-fn service(name: &str, selects: bool, extra: Value) -> ServiceView {
+fn service(name: &str, selects: bool, extra: &Value) -> ServiceView {
     let selector = if selects { json!({"app": name}) } else { Value::Null };
     let mut object = json!({"metadata": {"name": name}, "spec": {"selector": selector, "ports": [{"port": 80}]}});
     for (field, value) in extra.as_object().into_iter().flatten() {
@@ -27,7 +27,7 @@ fn registry(name: &str, foreign: &[&str]) -> RegistryFacts {
     }
 }
 
-fn registered(name: &str, spec: Value) -> RegisteredService {
+fn registered(name: &str, spec: &Value) -> RegisteredService {
     serde_json::from_value(json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec})).unwrap()
 }
 
@@ -54,12 +54,12 @@ fn summary(manifest: &Manifest) -> Vec<String> {
 #[test]
 fn the_direction_follows_from_what_exists() {
     let services = vec![
-        service("vm", false, json!({})),
-        service("both", true, json!({})),
-        service("pods", true, json!({})),
-        service("nobody", false, json!({})),
-        service("external", false, json!({"type": "ExternalName"})),
-        service("udp", true, json!({"ports": [{"port": 53, "protocol": "UDP"}]})),
+        service("vm", false, &json!({})),
+        service("both", true, &json!({})),
+        service("pods", true, &json!({})),
+        service("nobody", false, &json!({})),
+        service("external", false, &json!({"type": "ExternalName"})),
+        service("udp", true, &json!({"ports": [{"port": 53, "protocol": "UDP"}]})),
     ];
     let manifest = chosen(services, vec![], vec![registry("main", &["team.both", "vm", "other.vm", "unrelated"])]);
     assert_eq!(summary(&manifest), ["both main team.both Both", "pods main pods Export", "vm main vm Import"]);
@@ -76,12 +76,12 @@ fn the_direction_follows_from_what_exists() {
 
 #[test]
 fn what_is_registered_is_not_generated_again() {
-    let services = || ["a", "b", "c"].map(|name| service(name, true, json!({}))).to_vec();
+    let services = || ["a", "b", "c"].map(|name| service(name, true, &json!({}))).to_vec();
     let main = json!({"name": "main"});
     let existing = vec![
-        registered("a", json!({"registryRef": main})),
-        registered("other", json!({"registryRef": main, "registryName": "team.b"})),
-        registered("third", json!({"registryRef": main, "registryName": "x.c", "service": {"name": "c"}})),
+        registered("a", &json!({"registryRef": main})),
+        registered("other", &json!({"registryRef": main, "registryName": "team.b"})),
+        registered("third", &json!({"registryRef": main, "registryName": "x.c", "service": {"name": "c"}})),
     ];
     let manifest = chosen(services(), existing, vec![registry("main", &["a", "team.b"])]);
     assert_eq!(summary(&manifest), Vec::<String>::new());
@@ -90,9 +90,9 @@ fn what_is_registered_is_not_generated_again() {
 
 #[test]
 fn several_registries_and_several_names() {
-    let services = || vec![service("user", true, json!({})), service("cart", true, json!({}))];
+    let services = || vec![service("user", true, &json!({})), service("cart", true, &json!({}))];
     let both = || vec![registry("east", &["user"]), registry("west", &["a.user", "b.user"])];
-    let manifest = chosen(services(), vec![registered("user-east", json!({"registryRef": {"name": "x"}}))], both());
+    let manifest = chosen(services(), vec![registered("user-east", &json!({"registryRef": {"name": "x"}}))], both());
     let wanted = ["user east user Both", "user-west west a.user Both", "user-west-2 west b.user Both"];
     assert_eq!(summary(&manifest), wanted);
     let policies: Vec<&Value> = manifest.documents.iter().map(|document| &document.object["spec"]["policy"]).collect();
@@ -103,7 +103,7 @@ fn several_registries_and_several_names() {
 
 #[test]
 fn a_name_that_is_not_allowed_and_a_registry_that_is_silent_are_told() {
-    let services = || vec![service("secret", true, json!({}))];
+    let services = || vec![service("secret", true, &json!({}))];
     let manifest = chosen(services(), vec![], vec![registry("main", &[])]);
     assert!(manifest.documents[0].comments.iter().any(|comment| comment.contains("spec.allowed")));
     assert!(manifest.complete);

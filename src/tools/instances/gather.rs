@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    fn listed(api: &FakeApi, path: &str, items: serde_json::Value) {
+    fn listed(api: &FakeApi, path: &str, items: &serde_json::Value) {
         api.put(path, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}));
     }
 
@@ -161,8 +161,8 @@ mod tests {
             json!({"metadata": {"name": name}, "spec": {"format": "GoZero", "allowed": [],
                 "etcd": {"endpoints": ["http://127.0.0.1:1"]}, "clusterID": "c"}})
         };
-        listed(&api, "/apis/twinspan.dev/v1alpha1/serviceregistries", json!([registry("b"), registry("a")]));
-        listed(&api, "/api/v1/namespaces", json!([]));
+        listed(&api, "/apis/twinspan.dev/v1alpha1/serviceregistries", &json!([registry("b"), registry("a")]));
+        listed(&api, "/api/v1/namespaces", &json!([]));
         let found = gather(&request(&api)).await.unwrap();
         assert_eq!(found.sources.iter().map(Source::name).collect::<Vec<_>>(), ["a", "b"]);
         assert!(found.sources.iter().all(|source| source.contents.is_err()), "nothing listens there");
@@ -172,7 +172,7 @@ mod tests {
         listed(
             &api,
             "/apis/twinspan.dev/v1alpha1/registeredservices",
-            json!([
+            &json!([
                 service("user", json!({"registryRef": {"name": "a"}, "registryName": "team.user"})),
                 service("cart", json!({"registryRef": {"name": "b"}})),
             ]),

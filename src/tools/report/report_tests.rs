@@ -8,7 +8,7 @@ use crate::cluster::fake_api::FakeApi;
 const SECRET: &str = "Tr0ub4dor&3";
 const NAMESPACE: &str = "twinspan-system";
 
-fn listed(api: &FakeApi, path: &str, items: Value) {
+fn listed(api: &FakeApi, path: &str, items: &Value) {
     api.put(path, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}));
 }
 
@@ -29,21 +29,21 @@ fn cluster() -> FakeApi {
         "import": {"tagSelector": {"matchLabels": {"lane": SECRET},
             "matchExpressions": [{"key": "lane", "operator": "In", "values": [SECRET]}]}}},
         "status": {"conditions": condition}});
-    listed(&api, "/apis/twinspan.dev/v1alpha1/registeredservices", json!([service]));
+    listed(&api, "/apis/twinspan.dev/v1alpha1/registeredservices", &json!([service]));
     let registry = json!({"metadata": metadata("main"), "spec": {"format": "Kitex", "allowed": [], "clusterID": "c",
         "etcd": {"endpoints": [url], "auth": {"secretRef": {"name": "etcd-user"}}}},
         "status": {"conditions": condition}});
-    listed(&api, "/apis/twinspan.dev/v1alpha1/serviceregistries", json!([registry]));
+    listed(&api, "/apis/twinspan.dev/v1alpha1/serviceregistries", &json!([registry]));
     let password = json!("VHIwdWI0ZG9yJjM=");
     let secret = json!({"metadata": {"name": "etcd-user"}, "data": {"username": "cm9vdA==", "password": password}});
-    listed(&api, &format!("/api/v1/namespaces/{NAMESPACE}/secrets"), json!([secret]));
-    listed(&api, "/api/v1/namespaces", json!([]));
+    listed(&api, &format!("/api/v1/namespaces/{NAMESPACE}/secrets"), &json!([secret]));
+    listed(&api, "/api/v1/namespaces", &json!([]));
     listed(
         &api,
         "/apis/discovery.k8s.io/v1/endpointslices",
-        json!([{"metadata": metadata("user-1"), "endpoints": []}]),
+        &json!([{"metadata": metadata("user-1"), "endpoints": []}]),
     );
-    listed(&api, "/api/v1/namespaces/shop/services", json!([{"metadata": metadata("user"), "spec": {}}]));
+    listed(&api, "/api/v1/namespaces/shop/services", &json!([{"metadata": metadata("user"), "spec": {}}]));
     let container = |name: &str| {
         json!({"name": name, "image": "twinspan", "args": ["run", format!("--otlp-endpoint={url}")],
             "env": [{"name": "PASSWORD", "value": SECRET}],
@@ -59,17 +59,17 @@ fn cluster() -> FakeApi {
             {"name": "s", "secret": {"secretName": "etcd-user", "items": [{"key": SECRET, "path": "x"}]}}]});
     let status = json!({"containerStatuses": [{"name": "twinspan", "restartCount": 1}]});
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-    listed(&api, &pods, json!([{"metadata": metadata("pod-1"), "spec": spec, "status": status}]));
+    listed(&api, &pods, &json!([{"metadata": metadata("pod-1"), "spec": spec, "status": status}]));
     let template = json!({"metadata": metadata(""), "spec": spec});
     let deployment = json!({"metadata": metadata("twinspan"), "spec": {"template": template}});
-    listed(&api, &format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments"), json!([deployment]));
+    listed(&api, &format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments"), &json!([deployment]));
     let log = format!("connecting to {url}; a bare {SECRET}, password={SECRET}");
     api.put(&format!("{pods}/pod-1/log"), json!(log));
     api.put(&format!("{pods}/pod-1:8080/proxy/metrics"), json!(format!("info{{endpoint=\"{url}\"}} 1")));
     let lease = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/twinspan");
     api.put(&lease, json!({"metadata": metadata("twinspan"), "spec": {"holderIdentity": "pod-1"}}));
     let event = json!({"metadata": metadata("e"), "reason": "NotAccepted", "message": format!("{url} refused")});
-    listed(&api, "/api/v1/events", json!([event]));
+    listed(&api, "/api/v1/events", &json!([event]));
     api
 }
 
