@@ -12,8 +12,9 @@ fn listed(api: &FakeApi, path: &str, items: &Value) {
     api.put(path, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}));
 }
 
-/// A cluster with the secret in every place that a bundle is collected from.
-fn cluster() -> FakeApi {
+/// A cluster with the secret in every place that a bundle is collected from. Where nobody may read the Secret, its value
+/// stands nowhere without a sign that tells it.
+fn cluster(knows_secret: bool) -> FakeApi {
     let api = FakeApi::default();
     let url = format!("http://root:{SECRET}@127.0.0.1:1");
     let annotations = json!({"kubectl.kubernetes.io/last-applied-configuration": SECRET, "note": SECRET});
@@ -36,7 +37,9 @@ fn cluster() -> FakeApi {
     listed(&api, "/apis/twinspan.dev/v1alpha1/serviceregistries", &json!([registry]));
     let password = json!("VHIwdWI0ZG9yJjM=");
     let secret = json!({"metadata": {"name": "etcd-user"}, "data": {"username": "cm9vdA==", "password": password}});
-    listed(&api, &format!("/api/v1/namespaces/{NAMESPACE}/secrets"), &json!([secret]));
+    if knows_secret {
+        listed(&api, &format!("/api/v1/namespaces/{NAMESPACE}/secrets"), &json!([secret]));
+    }
     listed(&api, "/api/v1/namespaces", &json!([]));
     listed(
         &api,
@@ -63,7 +66,8 @@ fn cluster() -> FakeApi {
     let template = json!({"metadata": metadata(""), "spec": spec});
     let deployment = json!({"metadata": metadata("twinspan"), "spec": {"template": template}});
     listed(&api, &format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments"), &json!([deployment]));
-    let log = format!("connecting to {url}; a bare {SECRET}, password={SECRET}");
+    let bare = if knows_secret { SECRET } else { "nothing" };
+    let log = format!("connecting to {url}; a bare {bare}, password={SECRET}");
     api.put(&format!("{pods}/pod-1/log"), json!(log));
     api.put(&format!("{pods}/pod-1:8080/proxy/metrics"), json!(format!("info{{endpoint=\"{url}\"}} 1")));
     let lease = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/twinspan");
@@ -80,7 +84,7 @@ async fn collected(api: &FakeApi, with_values: bool) -> Bundle {
 
 #[tokio::test]
 async fn a_secret_in_every_place_is_in_no_file() {
-    let api = cluster();
+    let api = cluster(true);
     let bundle = collected(&api, false).await;
     let names: Vec<&str> = bundle.files.keys().map(String::as_str).collect();
     let wanted = [
@@ -120,8 +124,17 @@ async fn a_secret_in_every_place_is_in_no_file() {
 }
 
 #[tokio::test]
+async fn a_secret_that_nobody_may_read_is_in_no_file_either() {
+    let bundle = collected(&cluster(false), false).await;
+    assert!(bundle.files.len() > 12, "{:?}", bundle.problems);
+    for (name, text) in &bundle.files {
+        assert!(!text.contains(SECRET), "{name}:\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn tags_are_shown_on_demand_and_what_is_missing_is_told() {
-    let api = cluster();
+    let api = cluster(true);
     api.put(
         "/apis/twinspan.dev/v1alpha1/registeredservices",
         json!({"items": [
