@@ -12,8 +12,8 @@ fn listed(api: &FakeApi, path: &str, items: &Value) {
     api.put(path, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}));
 }
 
-/// A cluster with the secret in every place that a bundle is collected from. Where nobody may read the Secret, its value
-/// stands nowhere without a sign that tells it.
+/// A cluster with the secret in every place that a bundle is collected from. Where nobody may read the Secret, its
+/// value stands nowhere without a sign that tells it.
 fn cluster(knows_secret: bool) -> FakeApi {
     let api = FakeApi::default();
     let url = format!("http://root:{SECRET}@127.0.0.1:1");
