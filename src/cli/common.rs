@@ -13,10 +13,12 @@ use kube::Client;
 use super::config::{ConfigError, config};
 use super::fail::fail;
 use crate::tools::approve::ApproveError;
+use crate::tools::doctor::SettingsError;
 use crate::tools::lookup::LookupError;
 use crate::tools::owned::{Owned, sees_everything};
 use crate::tools::parity::GatherError;
 use crate::tools::print::{Output, PrintError};
+use crate::tools::report::ArchiveError;
 use crate::tools::viewer::{Unsynced, Viewer};
 
 /// How to reach the cluster.
@@ -99,6 +101,10 @@ pub enum Error {
     Gather(#[from] GatherError),
     #[error(transparent)]
     Approve(#[from] ApproveError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    EtcdSettings(#[from] SettingsError),
     #[error(transparent)]
     Print(#[from] PrintError),
     #[error("{0}")]

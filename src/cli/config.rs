@@ -35,3 +35,9 @@ pub async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<
         (None, None) => Ok(Config::infer().await?),
     }
 }
+
+/// The names of the default kubeconfig's contexts; none if it cannot be read.
+pub fn contexts() -> Vec<String> {
+    let file = Kubeconfig::read().unwrap_or_default();
+    file.contexts.into_iter().map(|context| context.name).collect()
+}

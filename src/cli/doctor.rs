@@ -5,7 +5,8 @@
 use std::process::ExitCode;
 
 use super::common::{Common, Error, run as block_on};
-use crate::tools::doctor::{Report, Request, audit, examine, reach};
+use super::etcd_args::EtcdArgs;
+use crate::tools::doctor::{Finding, Report, Request, audit, examine, examine_etcd, reach};
 use crate::tools::print::{Output, print};
 
 /// Look at the cluster and every registry from here: reachability, versions, permissions, clocks, round trips. Changes
@@ -14,22 +15,25 @@ use crate::tools::print::{Output, print};
 /// Exit code 0 where nothing fails (warnings are none), 3 where something does, 1 where there is no way to ask.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  twinspan doctor\n  twinspan doctor main --audit\n  twinspan doctor main --reach\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
+    after_help = "Examples:\n  twinspan doctor\n  twinspan doctor main --audit\n  twinspan doctor main --reach\n  twinspan doctor --etcd https://etcd-0:2379 --ca ca.crt --user twinspan --password-file password\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
 )]
 pub struct Args {
     /// Only these ServiceRegistries; all without any
+    #[arg(conflicts_with = "etcd")]
     registries: Vec<String>,
     /// Compare all slices and own records with etcd as well
-    #[arg(long)]
+    #[arg(long, conflicts_with = "etcd")]
     audit: bool,
     /// Connect from here to every address that this cluster exported
-    #[arg(long)]
+    #[arg(long, conflicts_with = "etcd")]
     reach: bool,
     /// The operator's ServiceAccount in its namespace
     #[arg(long, default_value = "twinspan", value_name = "NAME")]
     service_account: String,
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    etcd: EtcdArgs,
     #[command(flatten)]
     common: Common,
 }
@@ -42,6 +46,9 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
+    if let Some(settings) = args.etcd.settings() {
+        return report(examine_etcd(settings?).await, args.output);
+    }
     let request = Request {
         client: args.common.reach().await?.client,
         operator_namespace: &args.common.operator_namespace,
@@ -55,7 +62,11 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     if args.reach {
         findings.extend(reach(&request).await);
     }
+    report(findings, args.output)
+}
+
+fn report(findings: Vec<Finding>, output: Output) -> Result<ExitCode, Error> {
     let report = Report { findings };
-    print(&report, args.output)?;
+    print(&report, output)?;
     Ok(if report.fails() { ExitCode::from(FAILS) } else { ExitCode::SUCCESS })
 }

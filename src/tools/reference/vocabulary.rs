@@ -14,6 +14,7 @@ use crate::api::conditions::Reason;
 use twinspan_core::model::WEIGHT_ANNOTATION;
 
 use crate::api::{APPROVE_DELETIONS, APPROVE_EPOCH};
+use crate::leadership::VERSION_ANNOTATION;
 use crate::tools::explanation::meaning;
 
 /// Name, place and meaning of a word.
@@ -47,7 +48,12 @@ const YOU_WRITE: [Word; 5] = [
     ),
 ];
 
-const TWINSPAN_WRITES: [Word; 10] = [
+const TWINSPAN_WRITES: [Word; 11] = [
+    (
+        VERSION_ANNOTATION,
+        "annotation of the operator's Lease",
+        "The version of the replica that leads, or led last; `twinspan version` reads it.",
+    ),
     (SERVICE_NAME_LABEL, "label of an EndpointSlice", "The Service that the slice belongs to."),
     (MANAGED_BY_LABEL, "label of an EndpointSlice", "Who manages the slice; Twinspan leaves all others alone."),
     (HEADLESS_LABEL, "label of an EndpointSlice", "On slices of headless Services, as Kubernetes itself does."),
