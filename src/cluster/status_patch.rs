@@ -1,7 +1,7 @@
 //! The patch of a status, and what the view and the answers know of its object.
 //!
-//! Owns the preconditions of the patch, the fields that it removes, and the times that it keeps. Refuses to know when it is sent, which
-//! [`super::status_writer`] does.
+//! Owns the preconditions of the patch, the fields that it removes, and the times that it keeps. Refuses to know when
+//! the patch is sent, which [`super::status_writer`] does.
 
 use std::sync::Arc;
 

@@ -27,10 +27,10 @@ pub fn differences(plan: &Plan, known: &Differences, now: Timestamp) -> Differen
     let mut found: Vec<Found<'_>> = plan.outcomes.differences().collect();
     // One name may have any number of records; only those that are shown are put in order.
     if found.len() > MAX_ENTRIES {
-        found.select_nth_unstable_by(MAX_ENTRIES, |a, b| order(a).cmp(&order(b)));
+        found.select_nth_unstable_by_key(MAX_ENTRIES, order);
         found.truncate(MAX_ENTRIES);
     }
-    found.sort_unstable_by(|a, b| order(a).cmp(&order(b)));
+    found.sort_unstable_by_key(order);
     let mut entries: Vec<Difference> = Vec::new();
     let mut bytes = 0;
     for one in found {
@@ -49,7 +49,7 @@ pub fn differences(plan: &Plan, known: &Differences, now: Timestamp) -> Differen
 }
 
 /// Those first that matter most, then in address order; records without an address last.
-fn order<'a>((instance, at, why): &Found<'a>) -> (Why, bool, Option<InstanceAddr>, String, At) {
+fn order((instance, at, why): &Found<'_>) -> (Why, bool, Option<InstanceAddr>, String, At) {
     let address = instance.subject.address();
     let text = if address.is_some() { String::new() } else { instance.subject.to_string() };
     (*why, address.is_none(), address, text, *at)

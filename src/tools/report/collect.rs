@@ -30,7 +30,7 @@ pub async fn collect(request: &Request<'_>) -> Bundle {
     let (client, namespace) = (&request.client, request.operator_namespace);
     let mut bundle = Bundle::default();
     add(&mut bundle, "version.json", pretty(&Versions::read(client, namespace).await));
-    let overview = status(client, namespace, None).await;
+    let overview = status(client, namespace, None, namespace).await;
     add(&mut bundle, "status.txt", overview.map(|found| found.to_string()).map_err(|error| error.to_string()));
     add(&mut bundle, "doctor.txt", Ok(examined(request).await));
 

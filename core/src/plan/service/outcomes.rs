@@ -246,8 +246,8 @@ impl Outcomes {
         self.all().filter_map(|instance| Some((instance, instance.skip_reason()?)))
     }
 
-    /// Every instance that one side lacks, and is to have or to lose, with the side that has it. Nothing differs because
-    /// a whole side is unavailable or not asked for.
+    /// Every instance that one side lacks, and is to have or to lose, with the side that has it. Nothing differs
+    /// because a whole side is unavailable or not asked for.
     pub fn differences(&self) -> impl Iterator<Item = (&InstanceOutcome, Side, Difference)> {
         let cluster = [&self.ready, &self.withheld, &self.imported].map(|all| (all, Side::Cluster));
         let registry = [&self.records, &self.skipped].map(|all| (all, Side::Registry));
