@@ -154,6 +154,8 @@ impl FakeApi {
     }
 }
 
+/// The collections of our kinds.
+const COLLECTIONS: [&str; 2] = ["/registeredservices", "/serviceregistries"];
 /// As the API server words a missing permission.
 const FORBIDDEN: &str = "it is forbidden: User \"twinspan\" cannot do this";
 
@@ -231,7 +233,12 @@ impl State {
                 Ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
             }
             // Of these the operator's role has `list` and not `get`.
-            _ if path.contains("/twinspan.dev/") => Err(StatusCode::FORBIDDEN),
+            _ if path.contains("/twinspan.dev/")
+                && !path.ends_with(COLLECTIONS[0])
+                && !path.ends_with(COLLECTIONS[1]) =>
+            {
+                Err(StatusCode::FORBIDDEN)
+            }
             _ => self.objects.get(&path).cloned().ok_or(StatusCode::NOT_FOUND),
         }
     }
