@@ -6,7 +6,7 @@ DENY_VERSION := 0.20.2
 # Those of dev/parts/build: with other flags the Go build cache starts from nothing.
 GO_FLAGS := CGO_ENABLED=0 GOFLAGS='-mod=readonly -trimpath -buildvcs=false'
 
-.PHONY: help setup setup-node setup-chaos testbed parts build crds manifests docs image demo bench soak-churn chaos node test test-long test-node sim soak mutants lint deny clean
+.PHONY: help help-texts setup setup-node setup-chaos testbed parts build crds manifests docs image demo bench soak-churn chaos node test test-long test-node sim soak mutants lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ crds: setup ## Write the CustomResourceDefinitions of the Rust types into crds/,
 
 manifests: setup ## Write deploy/twinspan.yaml and what is generated of the chart
 	$(CARGO) run --quiet -p twinspan-chart
+
+help-texts: ## Record the help of every command anew, under tests/help
+	SNAPSHOTS=overwrite $(CARGO) test --quiet -p twinspan --lib cli::help_tests
 
 docs: setup ## Write the API reference of the Rust types into docs/api.md
 	$(CARGO) run --quiet -- crds --reference docs/api.md

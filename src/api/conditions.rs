@@ -17,16 +17,19 @@ pub const EXPORTED: &str = "Exported";
 pub const IMPORTED: &str = "Imported";
 /// Deletions are held back.
 pub const DELETIONS_HELD: &str = "DeletionsHeld";
+/// Nothing but a change by a person helps. A word of kstatus, for which Failed follows; absent where it is not True.
+pub const STALLED: &str = "Stalled";
 /// The registry answers.
 pub const CONNECTED: &str = "Connected";
 /// A complete list of the registry has arrived and is being followed.
 pub const SYNCED: &str = "Synced";
 
 /// The condition types of a RegisteredService, in the order of its status, and what True says.
-pub const OF_REGISTERED_SERVICE: [(&str, &str); 5] = [
+pub const OF_REGISTERED_SERVICE: [(&str, &str); 6] = [
     (
         READY,
-        "Everything that was asked for is done. Its reason is that of the first of the next three that is not True.",
+        "Everything that was asked for is done, also where `spec.suspend` or policy Observe asks for nothing: the reason says so. \
+         A reason of False or Unknown is that of the first of the next three that is not True.",
     ),
     (ACCEPTED, "The spec can be acted upon."),
     (EXPORTED, "The registry has the instances that the cluster has."),
@@ -35,14 +38,24 @@ pub const OF_REGISTERED_SERVICE: [(&str, &str); 5] = [
         DELETIONS_HELD,
         "Deletions that nothing explains are held back; the message says until when and what releases them.",
     ),
+    (
+        STALLED,
+        "The spec can never work with the objects that there are, until a person changes one of them. The reason is that of \
+         Accepted. Absent otherwise.",
+    ),
 ];
 
 /// The condition types of a ServiceRegistry, in the order of its status, and what True says.
-pub const OF_SERVICE_REGISTRY: [(&str, &str); 4] = [
+pub const OF_SERVICE_REGISTRY: [(&str, &str); 5] = [
     (READY, "The registry is followed, and may be written."),
     (CONNECTED, "The registry answers."),
     (SYNCED, "A complete list of the registry has arrived, and is being followed."),
     (DELETIONS_HELD, "Deletions of many services are held back; the message says until when and what releases them."),
+    (
+        STALLED,
+        "The registry cannot be used until a person changes this object or another that is there. The reason is that of Ready. \
+         Absent otherwise.",
+    ),
 ];
 
 /// A list of reasons: the word, the conditions that may have it besides Ready, and its meaning with advice.
@@ -68,6 +81,12 @@ macro_rules! reasons {
                 match self { $(Self::$name => &[$($kind),+],)* }
             }
 
+            /// Whether only a person can end it, by a change of an object that is there. Where an object that may still
+            /// come, the registry or time helps, nothing is stalled, or tools would give up on a mere order of events.
+            pub fn stalls(self) -> bool {
+                self.carried_by().contains(&STALLED)
+            }
+
             /// The meaning, and the advice if something must be done.
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$name => $meaning,)* }
@@ -80,6 +99,8 @@ reasons! {
     Accepted [ACCEPTED]: "The spec can be acted upon.";
     Synced [EXPORTED, IMPORTED, SYNCED]: "All is done that the condition speaks of.";
     Connected [CONNECTED]: "The registry answers and is followed.";
+    Suspended [READY]: "`spec.suspend` is set: what is written is kept alive, and nothing else is written. `Exported` and `Imported` say whether there is something to write.";
+    Observing [READY]: "With policy Observe the same: the status says what there would be to write, and nothing is written.";
     NotRequested [EXPORTED, IMPORTED]: "`spec.direction` leaves this direction out.";
     NothingHeld [DELETIONS_HELD]: "No limit is reached; a few deletions may wait seconds for more evidence.";
     Held [DELETIONS_HELD]: "More instances are gone than the guard lets go unexplained. See whether the registry lost them; approve if they ended.";
@@ -89,30 +110,30 @@ reasons! {
     ClusterChanged [SYNCED]: "Another etcd cluster answers than before. What it lacks is put back where it is ours, and held where it is not.";
     RolledBack [SYNCED]: "The etcd cluster is at an older revision than before, as after a restore. What it lacks is treated as with ClusterChanged.";
     NotAccepted [EXPORTED, IMPORTED]: "The spec cannot be acted upon: see the condition Accepted.";
-    NotWritten [EXPORTED, IMPORTED]: "There is something to write, but `spec.suspend` or policy Observe forbids it.";
+    NotWritten [EXPORTED, IMPORTED]: "There is something to write, but `spec.suspend` or policy Observe forbids it. `Ready` is True nevertheless.";
     RegistryUnavailable [EXPORTED, IMPORTED]: "The ServiceRegistry is not Ready, or does not tell of this name; the message says why. What is there is kept.";
     ClusterUnavailable [EXPORTED, IMPORTED]: "The API server told nothing for 90 s of a kind of object that the direction rests on; the message names it. Nothing is removed because of it; see `/readyz?verbose` and the log.";
     WriteFailed [EXPORTED, IMPORTED]: "A write to the API server failed; the message says which. It is tried again.";
     RefusedByCluster [EXPORTED, IMPORTED]: "The API server refuses a slice or the Service, by a quota, a policy, or because the operator lacks the permission; the message has its words. It costs that port alone, and is tried again.";
     RegistryNotFound [ACCEPTED]: "There is no such ServiceRegistry: create it, or correct `spec.registryRef`.";
-    NotAllowed [ACCEPTED]: "The ServiceRegistry does not allow the namespace that name: its administrator grants it in `spec.allowed`.";
+    NotAllowed [ACCEPTED, STALLED]: "The ServiceRegistry does not allow the namespace that name: its administrator grants it in `spec.allowed`.";
     ServiceMissing [ACCEPTED]: "There is no such Service: create it, or set `spec.service.create`.";
-    PortNotFound [ACCEPTED]: "The Service has no TCP port of that name: correct `spec.service.ports`, or the Service.";
-    PortAmbiguous [ACCEPTED]: "The Service has several ports: name one in `spec.service.ports`.";
+    PortNotFound [ACCEPTED, STALLED]: "The Service has no TCP port of that name: correct `spec.service.ports`, or the Service.";
+    PortAmbiguous [ACCEPTED, STALLED]: "The Service has several ports: name one in `spec.service.ports`.";
     NoNodePort [ACCEPTED]: "`spec.export.address` is Node, and the Service has no nodePort and none of its pods a hostPort: make it a Service of type NodePort or LoadBalancer, or give the container a hostPort.";
-    ExternalName [ACCEPTED]: "The Service is an ExternalName, which has no endpoints: use another.";
-    InvalidName [ACCEPTED]: "The registry cannot hold that name, or its clients would never find it: set `spec.registryName`.";
-    NotSupported [ACCEPTED, CONNECTED, SYNCED]: "The format of the registry has no place for something in the spec, or this version of Twinspan cannot read it; the message names it. Remove it, or run a version that knows it.";
+    ExternalName [ACCEPTED, STALLED]: "The Service is an ExternalName, which has no endpoints: use another.";
+    InvalidName [ACCEPTED, STALLED]: "The registry cannot hold that name, or its clients would never find it: set `spec.registryName`.";
+    NotSupported [ACCEPTED, CONNECTED, SYNCED, STALLED]: "The format of the registry has no place for something in the spec, or this version of Twinspan cannot read it; the message names it. Remove it, or run a version that knows it.";
     NamespaceTerminating [ACCEPTED]: "The namespace is being deleted; nothing more is written to it.";
     Unreachable [CONNECTED, SYNCED, EXPORTED]: "No endpoint answers, or none in time: check `spec.etcd.endpoints`, the health of etcd and the network between.";
     AuthFailed [CONNECTED, SYNCED, EXPORTED]: "The registry refuses the user: check the Secret of `spec.etcd.auth`.";
     PermissionDenied [CONNECTED, SYNCED, EXPORTED]: "The user may not do this: grant it read and write on the prefix, or on the names where there is none, and on `spec.fence.keyPrefix`.";
     TLSFailed [CONNECTED, SYNCED, EXPORTED]: "No TLS connection: check the Secrets of `spec.etcd.tls`, and its `serverName`.";
     SecretNotFound [CONNECTED, SYNCED]: "A Secret that the spec names is not in the operator's namespace: create it there.";
-    SecretInvalid [CONNECTED, SYNCED, EXPORTED]: "A Secret that the spec names lacks a key, or holds something that cannot be read: correct it.";
-    ClusterIDUnknown [CONNECTED, SYNCED]: "The namespace kube-system, whose UID names the cluster, is not there: set `spec.clusterID`.";
-    ClusterIDInUse [CONNECTED, SYNCED, EXPORTED]: "Another cluster writes with our cluster ID. Give one of them another, or approve the epoch if that cluster is gone.";
-    Conflict [CONNECTED, SYNCED, ACCEPTED]: "An older ServiceRegistry has the same etcd, prefix and cluster ID: delete one, or change its prefix. Without a prefix only the same name in both is a conflict. Or too many older RegisteredServices have the name.";
+    SecretInvalid [CONNECTED, SYNCED, EXPORTED, STALLED]: "A Secret that the spec names lacks a key, or holds something that cannot be read: correct it.";
+    ClusterIDUnknown [CONNECTED, SYNCED, STALLED]: "The namespace kube-system, whose UID names the cluster, is not there: set `spec.clusterID`.";
+    ClusterIDInUse [CONNECTED, SYNCED, EXPORTED, STALLED]: "Another cluster writes with our cluster ID. Give one of them another, or approve the epoch if that cluster is gone.";
+    Conflict [CONNECTED, SYNCED, ACCEPTED, STALLED]: "An older ServiceRegistry has the same etcd, prefix and cluster ID: delete one, or change its prefix. Without a prefix only the same name in both is a conflict. Or too many older RegisteredServices have the name.";
     NoSpace [CONNECTED, SYNCED, EXPORTED]: "The database of etcd is full: compact and defragment it, then disarm the alarm.";
     ServerError [CONNECTED, SYNCED, EXPORTED]: "etcd answered with an error; the message has it. It is tried again.";
     LeaseGone [CONNECTED, SYNCED, EXPORTED]: "An etcd lease ended under its records. It is granted again, and they are put back.";

@@ -1,14 +1,26 @@
 //! The CustomResourceDefinitions in their installed form.
 //!
 //! Owns the difference between the output of the derive macros and the installed form: no `nullable` (an absent field
-//! has one spelling, and rules with `has()` mean exactly that) and whole numbers without a fraction. Refuses to know
-//! any field.
+//! has one spelling, and rules with `has()` mean exactly that), whole numbers without a fraction, the annotations that
+//! keep a CRD when a tool prunes, and the status of an object that was not seen yet. Refuses to know any field of a
+//! spec.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::{Number, Value};
+use serde_json::{Number, Value, json};
 
 use super::{RegisteredService, ServiceRegistry};
+
+/// The `observedGeneration` of an object that no operator has seen. Without it kstatus takes an object without a status
+/// for one that is as it should be, and `flux` or `helm --wait` would not wait for the first pass.
+pub const UNSEEN: i64 = -1;
+
+/// With a CRD every object of it is deleted, so no tool may delete one because it left a repository: Argo CD does not
+/// honour Helm's `keep` where it prunes (argo-cd#17819), and Flux has a word of its own.
+const KEPT: [(&str, &str); 2] = [
+    ("argocd.argoproj.io/sync-options", "Prune=false,Delete=false"),
+    ("kustomize.toolkit.fluxcd.io/prune", "disabled"),
+];
 
 /// Each CRD with the name of its file under `crds/`.
 ///
@@ -24,6 +36,10 @@ pub fn all() -> Result<Vec<(&'static str, Value)>, serde_json::Error> {
 fn installed(crd: &CustomResourceDefinition) -> Result<Value, serde_json::Error> {
     let mut value = serde_json::to_value(crd)?;
     tidy(&mut value);
+    for version in value["spec"]["versions"].as_array_mut().into_iter().flatten() {
+        version["schema"]["openAPIV3Schema"]["properties"]["status"]["default"] = json!({"observedGeneration": UNSEEN});
+    }
+    value["metadata"]["annotations"] = KEPT.iter().map(|(key, word)| ((*key).to_owned(), json!(word))).collect();
     Ok(value)
 }
 

@@ -9,8 +9,11 @@
 
 pub mod conditions;
 pub mod crds;
+mod differences;
 mod export;
 mod hold;
+#[cfg(test)]
+pub mod kstatus;
 #[cfg(test)]
 mod properties;
 mod record_format;
@@ -22,12 +25,13 @@ mod stored;
 #[cfg(test)]
 pub mod testing;
 
+pub use differences::{Difference, Differences, MAX_BYTES, MAX_ENTRIES, Side};
 pub use export::{Export, ExportAddress, IpFamilyPolicy, NodeAddressType, TagFromLabel};
 pub use hold::{HoldStatus, held_since};
 pub use record_format::RecordFormat;
 pub use registered_service::{
     Counts, CreateService, DeletionGuard, Direction, Import, ImportInto, OnExpiry, OtherClusters, Policy, PortRef,
-    RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef, ServiceRef, SkippedInstance,
+    RegisteredService, RegisteredServiceSpec, RegisteredServiceStatus, RegistryRef, ServiceRef,
 };
 pub use selector::{Operator, Requirement, Selector};
 pub use service_registry::{

@@ -15,6 +15,7 @@ use twinspan_core::plan::departure::guard::Limits;
 use twinspan_core::plan::service::ImportPlace;
 use twinspan_core::plan::{departure, import};
 
+use super::differences::{Difference, Differences};
 use super::export::Export;
 use super::hold::HoldStatus;
 use super::{Selector, schema};
@@ -347,7 +348,7 @@ impl From<&DeletionGuard> for Limits {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegisteredServiceStatus {
-    /// The `metadata.generation` that this status is about.
+    /// The `metadata.generation` that this status is about; -1 until an operator has seen the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -359,11 +360,13 @@ pub struct RegisteredServiceStatus {
     pub hold: Option<HoldStatus>,
     #[serde(default)]
     pub instances: Counts,
-    /// Examples of instances that are left out on one side, at most five; `instances.skipped` has the count.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 5))]
+    /// Instances that one side has and the other lacks: held by the deletion guard, waiting for more evidence, lost, or
+    /// left out; those first that matter most. At most 20, and 4 KiB; `instances` has the counts. Nothing is listed
+    /// because a whole side is unavailable, which a condition says.
+    #[serde(default, skip_serializing_if = "Differences::is_empty")]
+    #[schemars(with = "Vec<Difference>", length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
-    pub skipped: Vec<SkippedInstance>,
+    pub differences: Differences,
 }
 
 /// How many instances there are, and where.
@@ -391,18 +394,4 @@ pub struct Counts {
     pub skipped: i64,
     /// Deletions and exports that wait for evidence, or that the guard holds.
     pub held: i64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-pub struct SkippedInstance {
-    /// Its `ip:port`, or the key of its record where that has no address.
-    #[schemars(length(max = 253))]
-    pub instance: String,
-    /// Why, as one word.
-    #[schemars(length(max = 64))]
-    pub reason: String,
-    /// The words of whoever refuses it, where somebody does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256))]
-    pub message: Option<String>,
 }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::{RegisteredService, ServiceRegistry};
 
-/// An object, and what cannot be read of it.
+/// An object as the operator keeps it, and what cannot be read of it.
 #[derive(Clone, Debug)]
 pub struct Stored<K> {
     /// The object; where it is unreadable, a stand-in with the fields that can be read and the defaults of the others.
@@ -60,6 +60,9 @@ pub trait PartlyReadable: Resource<DynamicType = ()> + DeserializeOwned {
     /// A spec with the fields that every object has, all empty.
     fn smallest_spec() -> Value;
 
+    /// Drops the parts of a status that are for people alone.
+    fn forget_details(&mut self) {}
+
     /// Makes a stand-in careful: what cannot be read may forbid something.
     fn be_careful(&mut self, _unreadable: &Unreadable) {}
 }
@@ -67,6 +70,12 @@ pub trait PartlyReadable: Resource<DynamicType = ()> + DeserializeOwned {
 impl PartlyReadable for RegisteredService {
     fn smallest_spec() -> Value {
         json!({"registryRef": {"name": ""}})
+    }
+
+    fn forget_details(&mut self) {
+        if let Some(status) = &mut self.status {
+            status.differences.forget_entries();
+        }
     }
 
     fn be_careful(&mut self, unreadable: &Unreadable) {
@@ -95,10 +104,12 @@ impl ServiceRegistry {
 impl<'de, K: PartlyReadable> Deserialize<'de> for Stored<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Value::deserialize(deserializer)?;
-        match K::deserialize(&raw) {
-            Ok(object) => Ok(Self { object, unreadable: None }),
-            Err(error) => in_part(raw, &error).map_err(D::Error::custom),
-        }
+        let mut stored = match K::deserialize(&raw) {
+            Ok(object) => Self { object, unreadable: None },
+            Err(error) => in_part(raw, &error).map_err(D::Error::custom)?,
+        };
+        stored.object.forget_details();
+        Ok(stored)
     }
 }
 
@@ -229,9 +240,20 @@ mod tests {
     fn a_whole_object_is_no_stand_in_and_a_status_alone_is_no_reason_to_refuse_it() {
         let spec = json!({"registryRef": {"name": "main"}});
         assert!(service(&spec, &Value::Null).unreadable.is_none());
-        let stored = service(&spec, &json!({"observedGeneration": "x", "skipped": []}));
+        let stored = service(&spec, &json!({"observedGeneration": "x", "differences": []}));
         assert!(stored.unreadable.is_none());
         assert_eq!(stored.object.status.unwrap().observed_generation, None);
+    }
+
+    #[test]
+    fn what_is_for_people_alone_is_not_kept() {
+        let one =
+            json!({"instance": "10.0.0.1:80", "side": "Registry", "reason": "Lost", "since": "2026-01-01T00:00:00Z"});
+        let status = json!({"differences": [one], "instances": {"lost": 1}});
+        for spec in [json!({"registryRef": {"name": "main"}}), json!({"registryRef": "main"})] {
+            let kept = service(&spec, &status).object.status.unwrap();
+            assert_eq!((kept.differences.len(), kept.differences.reasons().len(), kept.instances.lost), (0, 1, 1));
+        }
     }
 
     #[test]

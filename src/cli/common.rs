@@ -21,9 +21,12 @@ use super::waiting::told;
 use crate::api::RegisteredService;
 use crate::causes::of_kube;
 use crate::tools::approve::ApproveError;
+use crate::tools::doctor::SettingsError;
 use crate::tools::lookup::{LookupError, reading};
+use crate::tools::owned::{Owned, sees_everything};
 use crate::tools::parity::GatherError;
 use crate::tools::print::{Output, PrintError};
+use crate::tools::report::ArchiveError;
 use crate::tools::status::Selection;
 use crate::tools::viewer::{Unsynced, Viewer};
 
@@ -55,6 +58,16 @@ pub struct Cluster {
     pub namespace: String,
     /// The URL of the API server.
     pub server: String,
+}
+
+impl Cluster {
+    /// The view of one namespace, where this account may not list all that an operator lists.
+    pub async fn owned(&self, operator_namespace: &str, namespace: Option<&str>) -> Result<Option<Owned>, Error> {
+        if sees_everything(&self.client, operator_namespace).await.map_err(Box::new)? {
+            return Ok(None);
+        }
+        Ok(Some(Owned::read(&self.client, namespace.unwrap_or(&self.namespace)).await?))
+    }
 }
 
 impl Common {
@@ -168,6 +181,10 @@ pub enum Error {
     Gather(#[from] GatherError),
     #[error(transparent)]
     Approve(#[from] ApproveError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    EtcdSettings(#[from] SettingsError),
     #[error(transparent)]
     Print(#[from] PrintError),
     #[error("{0}")]

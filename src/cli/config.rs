@@ -97,6 +97,12 @@ pub fn config(access: &Access) -> Result<Config, ConfigError> {
     Ok(config)
 }
 
+/// The names of the default kubeconfig's contexts; none if it cannot be read.
+pub fn contexts() -> Vec<String> {
+    let file = read(None).ok().flatten().unwrap_or_default();
+    file.contexts.into_iter().map(|context| context.name).collect()
+}
+
 /// The named kubeconfig, or those of `KUBECONFIG` merged, or the default one; absent if none of these exists and this
 /// is a pod. As with kubectl, a file of a list need not exist.
 fn read(named: Option<&Path>) -> Result<Option<Kubeconfig>, ConfigError> {

@@ -5,8 +5,9 @@
 use std::process::ExitCode;
 
 use super::common::{Common, Error, run as block_on};
+use super::etcd_args::EtcdArgs;
 use super::waiting::told;
-use crate::tools::doctor::{Request, audit, examine, reach};
+use crate::tools::doctor::{Report, Request, audit, examine, examine_etcd, reach};
 use crate::tools::print::{Output, print};
 
 /// Look at the cluster and every registry from here: reachability, versions, permissions, clocks, round trips. Changes
@@ -16,16 +17,17 @@ use crate::tools::print::{Output, print};
 /// cannot be asked.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  twinspan doctor\n  twinspan doctor main --audit\n  twinspan doctor main --reach\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
+    after_help = "Examples:\n  twinspan doctor\n  twinspan doctor main --audit\n  twinspan doctor main --reach\n  twinspan doctor --etcd https://etcd-0:2379 --ca ca.crt --user twinspan --password-file password\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
 )]
 pub struct Args {
     /// Only these ServiceRegistries; all without any
+    #[arg(conflicts_with = "etcd")]
     registries: Vec<String>,
     /// Compare all slices and own records with etcd as well
-    #[arg(long)]
+    #[arg(long, conflicts_with = "etcd")]
     audit: bool,
     /// Connect from here to every address that this cluster exported
-    #[arg(long)]
+    #[arg(long, conflicts_with = "etcd")]
     reach: bool,
     /// The operator's ServiceAccount in its namespace
     #[arg(long, default_value = "twinspan", value_name = "NAME")]
@@ -33,6 +35,8 @@ pub struct Args {
     /// How the answer is printed
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
+    #[command(flatten)]
+    etcd: EtcdArgs,
     #[command(flatten)]
     common: Common,
 }
@@ -45,6 +49,10 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
+    if let Some(settings) = args.etcd.settings() {
+        let findings = told(examine_etcd(settings?), || "the etcd".to_owned()).await;
+        return answer(&Report { findings, asked: true }, args.output);
+    }
     let cluster = args.common.connect()?;
     let request = Request {
         client: cluster.client,
@@ -60,7 +68,11 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     if report.asked && args.reach {
         report.findings.extend(told(reach(&request), || "the exported addresses".to_owned()).await);
     }
-    print(&report, args.output)?;
+    answer(&report, args.output)
+}
+
+fn answer(report: &Report, output: Output) -> Result<ExitCode, Error> {
+    print(report, output)?;
     Ok(match (report.asked, report.fails()) {
         (false, _) => ExitCode::FAILURE,
         (true, true) => ExitCode::from(FAILS),

@@ -20,6 +20,9 @@ pub struct Args {
     /// A registry key, an IP, or an IP:PORT
     #[arg(value_name = "KEY|IP|IP:PORT")]
     about: String,
+    /// The namespace to look in for people who may read no more; without one that of the context
+    #[arg(short, long)]
+    namespace: Option<String>,
     #[command(flatten)]
     looking: Looking,
 }
@@ -33,10 +36,17 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let cluster = args.looking.common.reach().await?;
-    let (viewer, missing) = args.looking.look(&cluster.client).await;
-    let leader = viewer.leader().await.map_err(Box::new)?;
-    let explanation = explain(&viewer, &args.about, leader, &missing);
-    viewer.end().await;
+    let operator_namespace = &args.looking.common.operator_namespace;
+    let explanation = match cluster.owned(operator_namespace, args.namespace.as_deref()).await? {
+        Some(owned) => owned.explain(&args.about),
+        None => {
+            let (viewer, missing) = args.looking.look(&cluster.client).await;
+            let leader = viewer.leader().await.map_err(Box::new)?;
+            let explanation = explain(&viewer, &args.about, leader, &missing);
+            viewer.end().await;
+            explanation
+        }
+    };
     print(&explanation, args.looking.output)?;
     match (explanation.is_known(), explanation.complete) {
         (true, _) => Ok(ExitCode::SUCCESS),

@@ -10,27 +10,37 @@
 
 mod approve;
 mod common;
+mod complete;
 mod completions;
 mod config;
 mod crds;
 mod doctor;
 mod duration;
+mod etcd_args;
 mod explain;
 mod fail;
+mod generate;
+#[cfg(test)]
+mod help_tests;
+mod instances;
+mod man;
 mod parity;
 mod plan;
 mod plugin;
 mod proxy;
+mod report;
 mod revision;
 mod run;
 mod status;
+mod version;
 mod waiting;
+mod words;
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 
 /// Keeps Kubernetes Services and an etcd service registry in sync, both ways.
 #[derive(Debug, Parser)]
@@ -83,31 +93,49 @@ enum Command {
     Explain(explain::Args),
     Plan(plan::Args),
     Approve(approve::Args),
+    Instances(instances::Args),
+    Generate(generate::Args),
     Doctor(doctor::Args),
+    Report(report::Args),
+    Version(version::Args),
     Crds(crds::Args),
     Completions(completions::Args),
+    #[command(hide = true)]
+    Man(man::Args),
+    #[command(name = "__complete", hide = true)]
+    Complete(complete::Args),
 }
 
 /// The exit code of a wrong command line: `EX_USAGE` of sysexits.h, because clap's own code 2 is an answer of `plan`.
 const USAGE: u8 = 64;
 
-/// The parser, with the options that may stand anywhere.
-fn command() -> clap::Command {
+/// The names of the program by which `kubectl twinspan` runs it, and asks it for completions.
+const PLUGIN: &str = "kubectl-";
+const COMPLETER: &str = "kubectl_complete-";
+
+/// The parser of a program that was called by this path, with the options that may stand anywhere.
+fn command(called: &str) -> clap::Command {
     let own = Args::command();
     let about = own.get_about().cloned().unwrap_or_default();
     let command = <Anywhere as clap::Args>::augment_args(own).about(about).long_about(None);
-    let program = std::env::args_os().next().map(PathBuf::from);
-    match program.as_deref().and_then(Path::file_stem).and_then(OsStr::to_str) {
-        // As kubectl calls its plugins; a person types it so.
-        Some("kubectl-twinspan") => command.bin_name("kubectl twinspan"),
-        _ => command,
-    }
+    let command = complete::with_names(command);
+    // As kubectl calls its plugins; a person types it so.
+    if program(called).starts_with(PLUGIN) { command.bin_name("kubectl twinspan") } else { command }
+}
+
+fn program(called: &str) -> &str {
+    Path::new(called).file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 /// Runs the command and returns the exit code.
 pub fn main() -> ExitCode {
-    let parsed = command().try_get_matches().and_then(|matches| Args::from_arg_matches(&matches));
-    let args = match parsed {
+    let called = std::env::args().next().unwrap_or_default();
+    CompleteEnv::with_factory(|| command("twinspan")).var(completions::VARIABLE).complete();
+    if program(&called).starts_with(COMPLETER) {
+        return complete::answer(std::env::args_os().skip(1).collect(), command("twinspan"));
+    }
+    let matches = command(&called).try_get_matches();
+    let args = match matches.and_then(|matches| Args::from_arg_matches(&matches)) {
         Ok(args) => args,
         Err(error) => {
             // Help goes to standard output. If that is closed, there is no place for an error either.
@@ -123,9 +151,15 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Approve(args) => approve::run(&args),
+        Command::Instances(args) => instances::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Version(args) => version::run(&args),
         Command::Crds(args) => crds::run(&args),
-        Command::Completions(args) => completions::run(&args, command()),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args, command("twinspan")),
+        Command::Complete(args) => complete::run(args, command("twinspan")),
     }
 }
 
@@ -135,14 +169,14 @@ mod tests {
 
     fn parsed(args: &[&str]) -> Args {
         let all = ["twinspan"].iter().chain(args);
-        Args::from_arg_matches(&command().try_get_matches_from(all).unwrap()).unwrap()
+        Args::from_arg_matches(&command("twinspan").try_get_matches_from(all).unwrap()).unwrap()
     }
 
     #[test]
     fn every_option_has_a_sentence() {
-        command().debug_assert();
-        assert!(command().render_help().to_string().starts_with("Keeps Kubernetes Services"));
-        let mut all = command();
+        command("twinspan").debug_assert();
+        assert!(command("twinspan").render_help().to_string().starts_with("Keeps Kubernetes Services"));
+        let mut all = command("twinspan");
         all.build();
         for command in all.get_subcommands().filter(|command| command.get_name() != "help") {
             for option in command.get_arguments() {
@@ -153,9 +187,9 @@ mod tests {
 
     #[test]
     fn an_approval_without_an_object_names_all_three_ways() {
-        let error = command().try_get_matches_from(["twinspan", "approve"]).unwrap_err().to_string();
+        let error = command("twinspan").try_get_matches_from(["twinspan", "approve"]).unwrap_err().to_string();
         assert!(["<NAME", "--registry", "--epoch"].iter().all(|way| error.contains(way)), "{error}");
-        let both = command().try_get_matches_from(["twinspan", "approve", "user", "--epoch", "main"]);
+        let both = command("twinspan").try_get_matches_from(["twinspan", "approve", "user", "--epoch", "main"]);
         assert!(both.unwrap_err().to_string().contains("cannot be used with"));
     }
 
@@ -166,7 +200,7 @@ mod tests {
         let [before, after] = [before, after].map(|args| format!("{:?}", parsed(&args).command));
         assert_eq!(before, after);
         assert!(before.contains("shop") && before.contains("/k") && before.contains("alice"), "{before}");
-        let help = command().try_get_matches_from(["twinspan", "run", "-h"]).unwrap_err().to_string();
+        let help = command("twinspan").try_get_matches_from(["twinspan", "run", "-h"]).unwrap_err().to_string();
         let (own, cluster) = help.split_once("\nCluster:").unwrap();
         assert!(own.contains("--dry-run") && cluster.contains("--as-group"), "{help}");
         assert!(!help.contains("--operator-namespace"), "`run` has it as --namespace: {help}");

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use twinspan_core::model::ServiceKey;
 
 use super::common::{Error, Looking, run as block_on};
+use crate::tools::lookup::LookupError;
 use crate::tools::notes;
-use crate::tools::parity::{Request, Resolver, Table, gather, risks};
+use crate::tools::parity::{Request, Resolver, Table, dns_of, gather, risks};
 use crate::tools::print::print;
 use crate::tools::viewer::Unsynced;
 
@@ -63,6 +64,11 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         resolver: &resolver,
         cluster_domain: &args.cluster_domain,
     };
+    if let Some(owned) = cluster.owned(&common.operator_namespace, Some(&key.namespace)).await? {
+        let missing = || LookupError::Missing(format!("RegisteredService {key}"));
+        let object = owned.service(&key.name).ok_or_else(missing)?;
+        return answer(args, &owned.parity(object, &dns_of(&request, object).await?));
+    }
     let gathered = gather(&request).await?;
     let (viewer, missing) = args.looking.look(&cluster.client).await;
     let preview = viewer.preview(&key);
@@ -76,6 +82,10 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         .remarked(missing)
         .remarked(risks(&gathered))
         .explained(preview.map(|preview| preview.instances).unwrap_or_default());
-    print(&table, args.looking.output)?;
+    answer(args, &table)
+}
+
+fn answer(args: &Args, table: &Table) -> Result<ExitCode, Error> {
+    print(table, args.looking.output)?;
     Ok(if table.agrees() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) })
 }

@@ -37,6 +37,11 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let cluster = args.looking.common.reach().await?;
+    let operator_namespace = &args.looking.common.operator_namespace;
+    if let Some(owned) = cluster.owned(operator_namespace, args.chosen.namespace.as_deref()).await? {
+        let plan = owned.plan(args.name.as_deref());
+        return answer(args, &plan, plan.services.is_empty().then_some(&owned.namespace));
+    }
     let (viewer, missing) = args.looking.look(&cluster.client).await;
     let chosen = args.chosen.selection();
     let labelled = args.chosen.labelled(&cluster.client).await?;
@@ -56,14 +61,19 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         ));
     }
     let missing = plan.services.is_empty() && chosen.labels.is_none();
-    if let (Some(namespace), true) = (namespace, missing) {
+    answer(args, &plan, namespace.filter(|_| missing).map(String::as_str))
+}
+
+/// Prints a plan; a namespace in which nothing was found, where something should be, is an error.
+fn answer(args: &Args, plan: &Plan, empty: Option<&str>) -> Result<ExitCode, Error> {
+    if let Some(namespace) = empty {
         return Err(match &args.name {
             Some(name) => LookupError::Missing(format!("RegisteredService {namespace}/{name}")),
             None => LookupError::Missing(format!("RegisteredService in namespace {namespace}")),
         }
         .into());
     }
-    named(&plan, args.looking.output, || plan.names())?;
+    named(plan, args.looking.output, || plan.names())?;
     match (plan.unknown(), plan.is_empty()) {
         (0, true) => Ok(ExitCode::SUCCESS),
         (0, false) => Ok(ExitCode::from(CHANGES)),

@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> ExitCode {
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let cluster = args.common.reach().await?;
     let chosen = args.chosen.selection();
-    let ask = || status(&cluster.client, &args.common.operator_namespace, &chosen);
+    let ask = || status(&cluster.client, &args.common.operator_namespace, &chosen, &cluster.namespace);
     if args.watch {
         return watch(ask, args.output).await;
     }

@@ -162,7 +162,7 @@ impl Note {
             Self::Skipped(reasons) => {
                 let examples: Vec<String> =
                     reasons.iter().map(|(reason, example)| format!("{reason}: {example}")).collect();
-                format!("{}; status.skipped has more", examples.join(", "))
+                format!("{}; status.differences has more", examples.join(", "))
             }
         }
     }

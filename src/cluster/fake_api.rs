@@ -1,7 +1,7 @@
 //! A Kubernetes API in memory, for unit tests: it keeps objects, records the writes, and refuses on demand.
 //!
 //! Owns what a write answers: `resourceVersion`s, conflicts, merge patches and objects that are missing. Refuses to
-//! know any kind, and to list or watch: a test fills the view by itself.
+//! know any kind, to list more than one object, and to watch: a test fills the view by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 pub struct Received {
     pub method: Method,
     pub path: String,
+    /// The name of the only object that is listed.
+    pub named: Option<String>,
     pub body: Value,
 }
 
@@ -128,7 +130,9 @@ impl FakeApi {
         let (parts, body) = request.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-        let received = Received { method: parts.method, path: parts.uri.path().to_owned(), body };
+        let selector = parts.uri.query().and_then(|query| query.split_once("fieldSelector=metadata.name%3D"));
+        let named = selector.map(|(_, rest)| rest.split('&').next().unwrap_or_default().to_owned());
+        let received = Received { method: parts.method, path: parts.uri.path().to_owned(), named, body };
         let stalled = self.lock().stalls(&received.path);
         if stalled {
             return std::future::pending().await;
@@ -150,6 +154,8 @@ impl FakeApi {
     }
 }
 
+/// The collections of our kinds.
+const COLLECTIONS: [&str; 2] = ["/registeredservices", "/serviceregistries"];
 /// As the API server words a missing permission.
 const FORBIDDEN: &str = "it is forbidden: User \"twinspan\" cannot do this";
 
@@ -186,11 +192,15 @@ impl State {
 
     fn answer(&mut self, received: Received) -> Result<Value, StatusCode> {
         self.received.push(received.clone());
-        let Received { method, path, body } = received;
+        let Received { method, path, named, body } = received;
         if let Some((_, code)) = self.refused.iter().find(|(part, _)| path.contains(*part)) {
             return Err(*code);
         }
         let path = path.strip_suffix("/status").unwrap_or(&path).to_owned();
+        if let Some(name) = named {
+            let items: Vec<&Value> = self.objects.get(&format!("{path}/{name}")).into_iter().collect();
+            return Ok(json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}));
+        }
         match method.as_str() {
             "POST" => self.create(&path, body),
             "PUT" => {
@@ -221,6 +231,13 @@ impl State {
                 }
                 self.objects.remove(&path);
                 Ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
+            }
+            // Of these the operator's role has `list` and not `get`.
+            _ if path.contains("/twinspan.dev/")
+                && !path.ends_with(COLLECTIONS[0])
+                && !path.ends_with(COLLECTIONS[1]) =>
+            {
+                Err(StatusCode::FORBIDDEN)
             }
             _ => self.objects.get(&path).cloned().ok_or(StatusCode::NOT_FOUND),
         }

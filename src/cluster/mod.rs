@@ -37,6 +37,7 @@ pub mod services;
 pub mod slices;
 mod status_patch;
 pub mod status_queue;
+mod status_read;
 pub mod status_writer;
 #[cfg(test)]
 mod status_writer_tests;

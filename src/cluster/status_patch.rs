@@ -1,18 +1,19 @@
 //! The patch of a status, and what the view and the answers know of its object.
 //!
-//! Owns the preconditions of the patch and the fields that it removes. Refuses to know when it is sent, which
-//! [`super::status_writer`] does.
+//! Owns the preconditions of the patch, the fields that it removes, and the times that it keeps. Refuses to know when
+//! the patch is sent, which [`super::status_writer`] does.
 
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::status_queue::{Object, Status};
 use super::view::ClusterView;
 use super::{ClusterError, Result};
 use crate::api::conditions::{DELETIONS_HELD, find_true};
-use crate::api::{RegisteredService, ServiceRegistry};
+use crate::api::{Difference, RegisteredService, ServiceRegistry};
 
 /// An object as the view or an answer shows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +40,35 @@ impl Status {
         find_true(conditions, DELETIONS_HELD).is_some()
     }
 
+    /// Whether both list differences, and not the same ones: those that go on keep their times, which only the API
+    /// server has.
+    pub(super) fn continues_a_list(&self, base: &Known) -> bool {
+        let (Self::RegisteredService(status), Some(Self::RegisteredService(known))) = (self, &base.status) else {
+            return false;
+        };
+        let (now, before) = (&status.differences, &known.differences);
+        now != before && !now.is_empty() && !before.is_empty()
+    }
+
+    /// Takes the times of differences that go on from the object that the API server has.
+    pub(super) fn keep_times(&mut self, live: &Value) {
+        if let Self::RegisteredService(status) = self {
+            // A list that cannot be read has no times to keep.
+            let before = Vec::<Difference>::deserialize(&live["status"]["differences"]).unwrap_or_default();
+            status.differences.keep_times(&before);
+        }
+    }
+
+    /// Whether the object lists these differences already.
+    fn has_same_differences(&self, base: &Known) -> bool {
+        match (self, &base.status) {
+            (Self::RegisteredService(status), Some(Self::RegisteredService(known))) => {
+                status.differences == known.differences
+            }
+            _ => false,
+        }
+    }
+
     fn to_json(&self) -> serde_json::Result<Value> {
         match self {
             Self::ServiceRegistry(status) => serde_json::to_value(status),
@@ -53,6 +83,10 @@ impl Status {
         let mut status = self.to_json().map_err(rejected)?;
         let known = base.status.as_ref().map(Self::to_json).transpose().map_err(rejected)?;
         name_removed(&mut status, &known.unwrap_or_default());
+        if self.has_same_differences(base) {
+            // A merge patch keeps what it does not name, times included.
+            drop(status.as_object_mut().map(|status| status.remove("differences")));
+        }
         let mut metadata = json!({"uid": base.uid});
         if !base.version.is_empty() {
             metadata["resourceVersion"] = json!(base.version);

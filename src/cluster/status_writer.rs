@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 use super::calls::{Calls, unless_gone};
 use super::status_patch::Known;
 use super::status_queue::{Object, PACE, Status, StatusQueue, Waiting};
+use super::status_read;
 use super::turns::Line;
 use super::view::{ClusterEvent, ClusterView};
 use super::{ClusterError, Result};
@@ -271,7 +272,7 @@ impl StatusWriter {
         let mut base = known.clone();
         if waiting.outdated.as_ref() == Some(&base.version) {
             // The watch lags behind.
-            match self.read(object).await? {
+            match status_read::read(&self.calls, object).await? {
                 Some(live) if live.uid == waiting.uid => base = live,
                 _ => return Ok(None),
             }
@@ -282,7 +283,14 @@ impl StatusWriter {
         if !self.leadership.may_write() {
             return Err(ClusterError::NotLeader);
         }
-        let patch = Patch::Merge(waiting.status.patch(&base)?);
+        let mut status = waiting.status.clone();
+        if status.continues_a_list(&base) {
+            match status_read::read_whole(&self.calls, object).await? {
+                Some(live) => status.keep_times(&live),
+                None => return Ok(None),
+            }
+        }
+        let patch = Patch::Merge(status.patch(&base)?);
         let (params, what) = (PatchParams::default(), format!("patch the status of {object}"));
         let (calls, client) = (&self.calls, self.calls.client.clone());
         Ok(match object {
@@ -298,26 +306,6 @@ impl StatusWriter {
                     .call(Line::Reports, what, || unless_gone(api.patch_status(&key.name, &params, &patch)))
                     .await?;
                 written.map(|stored| Known::from(&stored.object))
-            }
-        })
-    }
-
-    async fn read(&self, object: &Object) -> Result<Option<Known>> {
-        let (client, what) = (self.calls.client.clone(), format!("read {object}"));
-        Ok(match object {
-            Object::ServiceRegistry(name) => {
-                let api: Api<Stored<ServiceRegistry>> = Api::all(client);
-                self.calls
-                    .call(Line::Reports, what, || api.get_opt(name))
-                    .await?
-                    .map(|stored| Known::from(&stored.object))
-            }
-            Object::RegisteredService(key) => {
-                let api: Api<Stored<RegisteredService>> = Api::namespaced(client, &key.namespace);
-                self.calls
-                    .call(Line::Reports, what, || api.get_opt(&key.name))
-                    .await?
-                    .map(|stored| Known::from(&stored.object))
             }
         })
     }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -12,7 +13,9 @@ use super::fake_api::{FakeApi, Received};
 use super::status_queue::{Object, Status};
 use super::status_writer::{Change, StatusWriter};
 use super::view::{ClusterEvent, ClusterView};
-use crate::api::{Counts, RegisteredService, RegisteredServiceStatus, ServiceRegistry, ServiceRegistryStatus};
+use crate::api::{
+    Counts, Difference, RegisteredService, RegisteredServiceStatus, ServiceRegistry, ServiceRegistryStatus, Side,
+};
 use crate::env::Env;
 use crate::leadership::Leadership;
 
@@ -72,6 +75,18 @@ fn exported(exported: i64) -> RegisteredServiceStatus {
     RegisteredServiceStatus { instances: Counts { exported, ..Counts::default() }, ..Default::default() }
 }
 
+fn listing(n: i64, listed: &[(&str, i64)]) -> RegisteredServiceStatus {
+    let entry = |(instance, second): &(&str, i64)| Difference {
+        instance: (*instance).to_owned(),
+        side: Side::Registry,
+        reason: "LoopbackAddress".to_owned(),
+        message: None,
+        since: Time(Timestamp::from_second(*second).unwrap()),
+    };
+    let differences = listed.iter().map(entry).collect::<Vec<_>>().into();
+    RegisteredServiceStatus { differences, ..exported(n) }
+}
+
 impl Bench {
     fn lead(&self) {
         self.leadership.acquired();
@@ -118,13 +133,38 @@ async fn the_latest_status_is_written_under_the_version_that_it_was_compared_wit
     assert_eq!(bench.sent(60).await, []);
 
     // A field that goes is named.
-    let skipped = serde_json::from_value(json!([{"instance": "127.0.0.1:80", "reason": "LoopbackAddress"}])).unwrap();
-    bench.hand_over("echo", RegisteredServiceStatus { skipped, ..exported(3) });
+    bench.hand_over("echo", listing(3, &[("127.0.0.1:80", 1)]));
     assert_eq!(bench.sent(1).await.len(), 1);
     bench.hand_over("echo", exported(3));
     let sent = bench.sent(6).await;
-    assert_eq!((sent.len(), &sent[0].body["status"]["skipped"]), (1, &Value::Null));
-    assert_eq!(bench.api.object(&path("echo")).unwrap()["status"].get("skipped"), None);
+    assert_eq!((sent.len(), &sent[0].body["status"]["differences"]), (1, &Value::Null));
+    assert_eq!(bench.api.object(&path("echo")).unwrap()["status"].get("differences"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_difference_that_goes_on_keeps_its_time_and_is_sent_only_in_another_list() {
+    let bench = bench();
+    let times = || {
+        let object = bench.api.object(&path("echo")).unwrap();
+        let listed: Vec<Difference> = serde_json::from_value(object["status"]["differences"].clone()).unwrap();
+        listed.iter().map(|d| (d.instance.clone(), d.since.0.as_second())).collect::<Vec<_>>()
+    };
+    let listed = |times: &[(&str, i64)]| times.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect::<Vec<_>>();
+    bench.hand_over("echo", listing(3, &[("a", 1), ("b", 1)]));
+    assert_eq!(bench.sent(6).await.len(), 1);
+    assert!(bench.status("echo").differences.iter().next().is_none(), "the view keeps no entries");
+
+    // The same list is no reason to write, and is not named where there is another one.
+    bench.hand_over("echo", listing(3, &[("a", 20), ("b", 20)]));
+    assert_eq!(bench.sent(60).await, []);
+    bench.hand_over("echo", listing(4, &[("a", 30), ("b", 30)]));
+    let sent = bench.sent(6).await;
+    assert_eq!((sent.len(), sent[0].body["status"].get("differences")), (1, None));
+    assert_eq!(times(), listed(&[("a", 1), ("b", 1)]));
+
+    bench.hand_over("echo", listing(4, &[("b", 40), ("c", 40)]));
+    assert_eq!(bench.sent(6).await.len(), 1);
+    assert_eq!(times(), listed(&[("b", 1), ("c", 40)]));
 }
 
 #[tokio::test(start_paused = true)]

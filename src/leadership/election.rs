@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{LEASE, LEASE_CALL, LEASE_DURATION, Leadership, LeaseHistory, RETRY_PERIOD};
+use super::{LEASE, LEASE_CALL, LEASE_DURATION, Leadership, LeaseHistory, RETRY_PERIOD, VERSION, VERSION_ANNOTATION};
 use crate::causes::of_kube;
 use crate::env::Env;
 
@@ -145,7 +145,8 @@ impl Election {
     async fn take_or_renew(&mut self) -> Result<Attempt, AttemptError> {
         let Some(mut lease) = self.api.get_opt(LEASE).await? else {
             let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
-            let lease = Lease { metadata, spec: Some(self.next(None)) };
+            let mut lease = Lease { metadata, spec: Some(self.next(None)) };
+            tell_version(&mut lease);
             let sent = Instant::now();
             return self.written(sent, self.api.create(&PostParams::default(), &lease).await);
         };
@@ -157,6 +158,7 @@ impl Election {
             return Ok(Attempt::HeldByAnother);
         }
         lease.spec = Some(self.next(Some(&spec)));
+        tell_version(&mut lease);
         let sent = Instant::now();
         // A replace fails if another replica changed the Lease since it was read.
         let answer = self.api.replace(LEASE, &PostParams::default(), &lease).await;
@@ -214,6 +216,12 @@ impl Election {
         let answer = self.api.replace(LEASE, &PostParams::default(), &lease).await;
         Ok(matches!(self.written(Instant::now(), answer)?, Attempt::Won(_)))
     }
+}
+
+/// Tells people which version leads, with a write that is due anyway.
+fn tell_version(lease: &mut Lease) {
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    annotations.insert(VERSION_ANNOTATION.to_owned(), VERSION.to_owned());
 }
 
 /// A released Lease has none; client-go writes an empty one.

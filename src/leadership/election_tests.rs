@@ -143,3 +143,29 @@ async fn a_lease_that_another_took_is_lost_at_once() {
     changes.wait_for(|leads| !leads).await.unwrap();
     assert!(started.elapsed() <= RETRY_PERIOD, "{:?}", started.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_holder_tells_its_version_with_the_lease_and_writes_no_more_for_it() {
+    let api = FakeApi::default();
+    let version = || api.object(PATH).unwrap()["metadata"]["annotations"][VERSION_ANNOTATION].clone();
+    let mut old = dead_leader();
+    old["metadata"]["annotations"] = json!({VERSION_ANNOTATION: "0.0.1", "kept": "yes"});
+    for before in [None, Some(old)] {
+        let taken_over = before.is_some();
+        if let Some(before) = before {
+            api.put(PATH, before);
+        }
+        let replica = replica(&api, "a");
+        replica.leads().await;
+        assert_eq!(version(), json!(VERSION));
+        let writes = |requests: Vec<crate::cluster::fake_api::Received>| {
+            requests.into_iter().filter(|request| request.method.as_str() != "GET").count()
+        };
+        assert_eq!(writes(api.take("leases")), 1, "taking the Lease is all that is written");
+        replica.stop.cancel();
+        replica.running.await.unwrap();
+        assert_eq!(version(), json!(VERSION), "also of a Lease that was given back");
+        assert_eq!(api.object(PATH).unwrap()["metadata"]["annotations"]["kept"] == "yes", taken_over);
+        api.take("leases");
+    }
+}

@@ -12,7 +12,16 @@ use tokio::time::timeout;
 use twinspan_core::Timestamp;
 
 use super::lease_history::LeaseReadError;
-use super::{LEASE, LEASE_CALL, LEASE_DURATION};
+use super::{LEASE, LEASE_CALL, LEASE_DURATION, VERSION_ANNOTATION};
+
+/// The state of a Lease, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// The present leader; `None` if there is none.
+    pub leader: Option<String>,
+    /// The version of the last holder; `None` if it did not tell.
+    pub version: Option<String>,
+}
 
 /// The namespace of another release that renewed its Lease recently.
 ///
@@ -35,9 +44,19 @@ pub async fn another_release(
 /// # Errors
 /// The Lease could not be read.
 pub async fn leader(client: &Client, namespace: &str, now: Timestamp) -> kube::Result<Option<String>> {
+    Ok(holder(client, namespace, now).await?.and_then(|holder| holder.leader))
+}
+
+/// The state of the Lease in a namespace, if there is one.
+///
+/// # Errors
+/// The Lease could not be read.
+pub async fn holder(client: &Client, namespace: &str, now: Timestamp) -> kube::Result<Option<Holder>> {
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
-    let lease = leases.get_opt(LEASE).await?.filter(|lease| held(lease, now));
-    Ok(lease.and_then(|lease| lease.spec?.holder_identity))
+    let Some(lease) = leases.get_opt(LEASE).await? else { return Ok(None) };
+    let version = lease.metadata.annotations.as_ref().and_then(|all| all.get(VERSION_ANNOTATION)).cloned();
+    let leader = if held(&lease, now) { lease.spec.and_then(|spec| spec.holder_identity) } else { None };
+    Ok(Some(Holder { leader, version }))
 }
 
 /// True if the Lease has a holder that renewed it recently. Twice the duration allows for clocks that differ.

@@ -16,10 +16,14 @@ use tokio_util::sync::CancellationToken;
 pub use claim::Leadership;
 pub use election::Election;
 pub use lease_history::{LeaseHistory, LeaseReadError};
-pub use lease_status::{another_release, leader};
+pub use lease_status::{Holder, another_release, holder, leader};
 
 /// The name of the Lease in the operator's namespace.
 pub const LEASE: &str = "twinspan";
+/// The annotation of the Lease with the version of its last holder. The holder writes it whenever it writes the Lease.
+pub const VERSION_ANNOTATION: &str = "twinspan.dev/version";
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// client-go's defaults: the duration of a Lease, the time that its holder tries to renew it, and the wait between
 /// tries.
 const LEASE_DURATION: Duration = Duration::from_secs(15);

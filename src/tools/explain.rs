@@ -43,7 +43,7 @@ impl Question {
     }
 
     /// Whether the explanation answers the question. The found records have the addresses that a key stands for.
-    fn is_about_instance(&self, explanation: &Explanation, records: &[RecordReport]) -> bool {
+    pub(super) fn is_about_instance(&self, explanation: &Explanation, records: &[RecordReport]) -> bool {
         match self {
             Self::Key(key) => {
                 explanation.instance == *key

@@ -11,7 +11,7 @@ use twinspan_core::model::{InstanceAddr, InstanceOutcome, Outcome, Reason, Recor
 pub struct Explanation {
     /// The address; the key of a record that has none.
     pub instance: String,
-    /// One word: `Exported`, `Imported`, `NotReady`, or a reason of `status.skipped`.
+    /// One word: `Exported`, `Imported`, `NotReady`, or a reason of `status.differences`.
     pub state: String,
     /// The meaning of the state, and the advice.
     pub text: String,
@@ -153,7 +153,7 @@ fn explain(instance: &InstanceOutcome, name: String, context: Context<'_>) -> Ex
     Explanation { instance: name, state, text, waits }
 }
 
-/// The meaning of a reason of `status.skipped`, and the advice.
+/// The meaning of a reason of `status.differences`, and the advice.
 pub fn meaning(reason: Reason) -> &'static str {
     match reason {
         Reason::AddressMissing => "the record has no address; its server has to register one",

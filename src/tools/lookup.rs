@@ -17,6 +17,8 @@ use crate::causes::of_kube;
 use crate::cluster::convert;
 use crate::cluster::view::ClusterView;
 use crate::controllers::service_registry::settings;
+use crate::registry::Connector;
+use crate::registry::etcd::EtcdConnector;
 use crate::registry::sessions::SessionSettings;
 
 /// The reason why an object could not be read.
@@ -83,4 +85,17 @@ pub async fn session_settings(
     }
     let name = object.metadata.name.clone().unwrap_or_default();
     settings::session_settings(object, &view).map_err(|rejection| LookupError::Settings(name, rejection.message))
+}
+
+/// The way to a registry with these settings.
+pub fn connector(settings: &SessionSettings) -> Arc<dyn Connector> {
+    Arc::new(EtcdConnector::new(settings.connection.clone()))
+}
+
+/// The secret texts in the settings of a registry, to be looked for where none may be.
+pub fn secrets(settings: &SessionSettings) -> Vec<String> {
+    let connection = &settings.connection;
+    let password = connection.user.iter().map(|(_, password)| password.clone());
+    let keys = connection.tls.iter().filter_map(|tls| tls.identity.as_ref());
+    password.chain(keys.map(|(_, key)| String::from_utf8_lossy(key).trim().to_owned())).collect()
 }

@@ -6,7 +6,12 @@
 //! - [`parity`]: the instances that each side sees; [`plan`]: the writes of an operator now; [`explain`]: one record or
 //!   address.
 //! - [`status`]: an overview from what the operator says in status; [`approve`]: releases held deletions and epochs.
+//! - [`owned`]: the same answers for people who may read one namespace alone.
 //! - [`doctor`]: checks of a cluster and its registries.
+//! - [`generate`]: RegisteredServices for what exists. [`instances`]: every name in every registry.
+//! - [`version`]: versions of this program and of the operator.
+//! - [`names`]: names of objects, for completion.
+//! - [`report`]: a support bundle.
 //! - [`lookup`]: single objects, and the settings of a session, read once.
 //! - [`reference`]: the API reference, printed from the types.
 //! - [`print`]: tables, JSON, YAML.
@@ -17,15 +22,21 @@ pub mod approve;
 pub mod doctor;
 pub mod explain;
 pub mod explanation;
+pub mod generate;
+pub mod instances;
 pub mod lookup;
+pub mod names;
 pub mod notes;
+pub mod owned;
 pub mod parity;
 pub mod plan;
 pub mod preview;
 pub mod print;
 pub mod record;
 pub mod reference;
+pub mod report;
 pub mod status;
+pub mod version;
 pub mod viewer;
 
 #[cfg(test)]

@@ -19,6 +19,9 @@ pub struct Planned {
     /// Whether nothing is written, because the RegisteredService is suspended or only observes.
     pub passive: bool,
     pub changes: Changes,
+    /// The number of instances that the operator's status calls pending, where the writes themselves are not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending: Option<i64>,
     /// Instances that stay although one side lacks them.
     pub waiting: Vec<Explanation>,
     /// The reason why nothing, or only a withdrawal, can be planned.
@@ -30,15 +33,18 @@ pub struct Planned {
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     pub services: Vec<Planned>,
+    /// Notes on what the plan rests.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl Plan {
     pub fn new(previews: Vec<Preview>) -> Self {
-        Self { services: previews.into_iter().map(planned).collect() }
+        Self { services: previews.into_iter().map(planned).collect(), notes: Vec::new() }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.services.iter().all(|service| service.changes.is_empty())
+        !self.services.iter().any(Planned::has_changes)
     }
 
     /// The names of the RegisteredServices, as `kubectl get -o name` prints them.
@@ -49,6 +55,12 @@ impl Plan {
     /// The number of RegisteredServices whose writes are unknown.
     pub fn unknown(&self) -> usize {
         self.services.iter().filter(|service| !service.known).count()
+    }
+}
+
+impl Planned {
+    fn has_changes(&self) -> bool {
+        !self.changes.is_empty() || self.pending.is_some_and(|pending| pending > 0)
     }
 }
 
@@ -63,6 +75,7 @@ fn planned(preview: Preview) -> Planned {
         name: preview.name,
         passive: !preview.writes && !preview.changes.is_empty(),
         changes: preview.changes,
+        pending: None,
         waiting: preview.instances.into_iter().filter(waits).collect(),
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
         known,
@@ -72,7 +85,7 @@ fn planned(preview: Preview) -> Planned {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for service in &self.services {
-            if service.changes.is_empty() && service.waiting.is_empty() && service.problem.is_none() {
+            if !service.has_changes() && service.waiting.is_empty() && service.problem.is_none() {
                 continue;
             }
             line(f, "", format_args!("{}/{}", service.namespace, service.name))?;
@@ -83,6 +96,9 @@ impl fmt::Display for Plan {
                 writeln!(f, "  ! nothing of this is written: it is suspended, or its policy is Observe")?;
             }
             diff(f, &service.changes)?;
+            if let Some(pending) = service.pending.filter(|pending| *pending > 0) {
+                writeln!(f, "  ~ {pending} pending, as the operator's status says")?;
+            }
             for explanation in &service.waiting {
                 line(f, "  = ", format_args!("{} stays: {}", explanation.instance, explanation.text))?;
             }
@@ -90,16 +106,17 @@ impl fmt::Display for Plan {
         if self.services.is_empty() {
             return writeln!(f, "No resources found");
         }
-        let changes = self.services.iter().filter(|service| !service.changes.is_empty()).count();
+        let changes = self.services.iter().filter(|service| service.has_changes()).count();
         match (changes, self.unknown()) {
-            (0, 0) => writeln!(f, "nothing to write"),
-            (n, 0) => writeln!(f, "{n} of {} RegisteredServices have changes", self.services.len()),
+            (0, 0) => writeln!(f, "nothing to write")?,
+            (n, 0) => writeln!(f, "{n} of {} RegisteredServices have changes", self.services.len())?,
             (n, unknown) => writeln!(
                 f,
                 "{n} of {} RegisteredServices have changes; what {unknown} of them would write is not known",
                 self.services.len()
-            ),
+            )?,
         }
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
 }
 

@@ -19,11 +19,17 @@ use crate::env::Env;
 use crate::leadership::leader;
 
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// The replica that leads; absent if none does.
+    /// The replica that leads; absent if none does, or if it is unknown.
     pub leader: Option<String>,
+    /// Whether the Lease could be read.
+    pub leader_known: bool,
     pub registries: Vec<Registry>,
     pub services: Vec<Service>,
+    /// Notes on what could not be read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -90,27 +96,61 @@ pub struct Selection {
     pub labels: Option<String>,
 }
 
-/// Reads every object once, or the chosen RegisteredServices and their registries.
+/// Reads every object once, or the chosen RegisteredServices and their registries. People who may not list
+/// RegisteredServices everywhere see those of `own`, and people who may not read the Lease or ServiceRegistries see the
+/// rest.
 ///
 /// # Errors
-/// [`LookupError`] if the cluster does not answer.
-pub async fn status(client: &Client, operator_namespace: &str, chosen: &Selection) -> Result<Status, LookupError> {
-    let leader = reading("the Lease", leader(client, operator_namespace, Env::real().now()).await)?;
+/// [`LookupError`] if the cluster does not answer, or refuses the RegisteredServices.
+pub async fn status(
+    client: &Client,
+    operator_namespace: &str,
+    chosen: &Selection,
+    own: &str,
+) -> Result<Status, LookupError> {
+    let all = ListParams::default();
+    let mut notes = Vec::new();
+    let leader = leader(client, operator_namespace, Env::real().now()).await;
+    let leader =
+        reading("the Lease", permitted(leader, "leader: unknown, for you may not read the Lease", &mut notes))?;
     let registries: Api<ServiceRegistry> = Api::all(client.clone());
-    let registries = reading("ServiceRegistries", registries.list(&ListParams::default()).await)?;
-    let services: Api<RegisteredService> = match &chosen.namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
+    let refused =
+        "you may not list ServiceRegistries; the conditions of a RegisteredService say what its registry does";
+    let registries = permitted(registries.list(&all).await, refused, &mut notes);
+    let registries = reading("ServiceRegistries", registries)?.map(|list| list.items).unwrap_or_default();
+    let of = |namespace: &str| Api::<RegisteredService>::namespaced(client.clone(), namespace);
+    let services = match &chosen.namespace {
+        Some(namespace) => of(namespace).list(&chosen.params()).await,
+        None => {
+            let refused = format!("you may not list every RegisteredService, so these are those of namespace {own}");
+            let everywhere = Api::<RegisteredService>::all(client.clone()).list(&chosen.params()).await;
+            match permitted(everywhere, &refused, &mut notes).transpose() {
+                Some(answer) => answer,
+                None => of(own).list(&chosen.params()).await,
+            }
+        }
     };
-    let services = reading("RegisteredServices", services.list(&chosen.params()).await)?;
-    let mut registries: Vec<Registry> = registries.items.into_iter().map(registry).collect();
+    let services = reading("RegisteredServices", services)?;
+    let mut registries: Vec<Registry> = registries.into_iter().map(registry).collect();
     let mut services: Vec<Service> = services.items.into_iter().map(service).collect();
     if chosen.namespace.is_some() || chosen.labels.is_some() {
         registries.retain(|registry| services.iter().any(|service| service.registry == registry.name));
     }
     registries.sort_by(|a, b| a.name.cmp(&b.name));
     services.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    Ok(Status { leader, registries, services })
+    let leader_known = leader.is_some();
+    Ok(Status { leader: leader.flatten(), leader_known, registries, services, notes })
+}
+
+/// An answer, or a note where the API server does not permit the question.
+fn permitted<T>(answer: kube::Result<T>, refused: &str, notes: &mut Vec<String>) -> kube::Result<Option<T>> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            notes.push(refused.to_owned());
+            Ok(None)
+        }
+        answer => answer.map(Some),
+    }
 }
 
 impl Selection {
@@ -154,9 +194,15 @@ impl Ready {
         Cell::toned(self.status.clone(), tone)
     }
 
-    /// Whether the service needs no attention. A suspended or observing one is as its owner wants it.
+    /// Whether the service needs no attention. A suspended or observing one is as its owner wants it, and Ready.
     fn is_well(&self) -> bool {
-        self.status == "True" || self.reason == Reason::NotWritten.as_str()
+        self.status == "True"
+    }
+
+    /// Whether the reason is worth a word: what is wrong, or that nothing is written.
+    fn is_telling(&self) -> bool {
+        let idle = [Reason::Suspended, Reason::Observing].map(Reason::as_str);
+        !self.is_well() || idle.contains(&self.reason.as_str())
     }
 }
 
@@ -173,7 +219,7 @@ impl Status {
     pub fn is_well(&self) -> bool {
         let ready = self.registries.iter().map(|r| &r.ready).chain(self.services.iter().map(|s| &s.ready));
         let held = self.registries.iter().map(|r| &r.held).chain(self.services.iter().map(|s| &s.held));
-        self.leader.is_some()
+        (self.leader.is_some() || !self.leader_known)
             && ready.into_iter().all(Ready::is_well)
             && held.into_iter().all(Option::is_none)
             && self.services.iter().all(|service| service.instances.lost == 0)
@@ -184,17 +230,22 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.leader {
             Some(leader) => line(f, "", format_args!("{leader} leads"))?,
+            None if !self.leader_known => {}
             None => writeln!(f, "nobody leads, so nothing is written; start the operator, or see twinspan doctor")?,
         }
         match (self.registries.is_empty(), self.services.is_empty()) {
-            (true, true) => return writeln!(f, "\nNo resources found"),
+            (true, true) => writeln!(f, "\nNo resources found")?,
+            // People who may not list them learn it by a note.
+            (true, false) if !self.notes.is_empty() => {}
             (true, false) => writeln!(f, "\nNo ServiceRegistries found")?,
             (false, _) => write!(f, "\n{}", self.registry_columns(f.alternate()))?,
         }
-        match self.services.is_empty() {
-            true => writeln!(f, "\nNo RegisteredServices found"),
-            false => write!(f, "\n{}", self.service_columns(f.alternate())),
+        match (self.registries.is_empty(), self.services.is_empty()) {
+            (true, true) => {}
+            (false, true) => writeln!(f, "\nNo RegisteredServices found")?,
+            (_, false) => write!(f, "\n{}", self.service_columns(f.alternate()))?,
         }
+        self.notes.iter().try_for_each(|note| line(f, "note: ", note))
     }
 }
 
@@ -237,7 +288,7 @@ impl Status {
 }
 
 fn why(ready: &Ready, more: impl IntoIterator<Item = String>) -> String {
-    let trouble = (ready.status != "True").then(|| {
+    let trouble = ready.is_telling().then(|| {
         if ready.message.is_empty() { ready.reason.clone() } else { format!("{}: {}", ready.reason, ready.message) }
     });
     let all: Vec<String> = trouble.into_iter().chain(more).collect();
@@ -249,12 +300,18 @@ mod tests {
     use super::*;
 
     fn status(reason: &str, instances: Counts) -> Status {
-        let well = if reason == "Synced" { "True" } else { "False" };
+        let well = if ["Synced", "Observing"].contains(&reason) { "True" } else { "False" };
         let ready = Ready { status: well.into(), reason: reason.into(), message: String::new() };
         let (namespace, name, registry) = ("shop".into(), "user".into(), "main".into());
         let registry_name = "douyinec.user".into();
         let service = Service { namespace, name, registry, registry_name, ready, instances, held: None };
-        Status { leader: Some("a".into()), registries: Vec::new(), services: vec![service] }
+        Status {
+            leader: Some("a".into()),
+            leader_known: true,
+            registries: Vec::new(),
+            services: vec![service],
+            notes: Vec::new(),
+        }
     }
 
     #[test]
@@ -262,7 +319,8 @@ mod tests {
         let (none, lost) = (Counts::default(), Counts { lost: 1, ..Counts::default() });
         assert!(status("Synced", none.clone()).is_well());
         assert!(status("Synced", Counts { healed: 1, skipped: 1, ..Counts::default() }).is_well());
-        assert!(status("NotWritten", none.clone()).is_well(), "somebody chose to observe");
+        let observing = status("Observing", none.clone());
+        assert!(observing.is_well() && observing.to_string().ends_with("Observing\n"), "somebody chose to observe");
         assert!(!status("NotAllowed", none.clone()).is_well());
         let lost = status("Synced", lost);
         assert!(!lost.is_well());
@@ -272,6 +330,7 @@ mod tests {
         let wide = plain(format!("{lost:#}"));
         assert!(wide.contains("NAME IN REGISTRY") && wide.contains("douyinec.user"), "{wide}");
         assert_eq!(lost.names(), ["registeredservice.twinspan.dev/user"]);
+        assert!(Status { leader: None, leader_known: false, ..status("Synced", none.clone()) }.is_well());
         let empty = Status { leader: None, services: Vec::new(), ..status("Synced", none) };
         assert!(!empty.is_well());
         let text = empty.to_string();

@@ -1,7 +1,7 @@
 //! The documents: every command and every object in them works. They run in the order in which a reader meets them, as
 //! an administrator of a cluster with a registry and a running operator.
 //!
-//! The sentence before an exception says so ("needs the internet", "needs nodes"), and there are few.
+//! The sentence before an exception says so ("needs the internet", "needs Flux"), and there are few.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +23,7 @@ const LAST: &str = "## Remove it";
 /// Another story applies the examples of this document, to a cluster without these objects.
 const REFERENCE: &str = "api.md";
 /// A sentence with one of these exempts the block after it.
-const EXEMPT: [&str; 2] = ["needs the internet", "needs nodes"];
+const EXEMPT: [&str; 4] = ["needs the internet", "needs nodes", "needs Argo CD", "needs Flux"];
 /// A sentence with this lets a less privileged user run the block after it.
 const OWNERS: &str = "needs no more than the role `edit`";
 /// The user to whom the quick start gives this role.
@@ -61,11 +61,13 @@ fn blocks(path: &Path) -> Result<Vec<Block>> {
     let text = std::fs::read_to_string(path)?;
     let mut blocks: Vec<Block> = Vec::new();
     let mut open: Option<Block> = None;
-    let (mut paragraph, mut last) = (String::new(), false);
+    let (mut paragraph, mut last, mut indent) = (String::new(), false, "");
     for (number, line) in text.lines().enumerate() {
         let bare = line.trim_start();
         match (&mut open, bare.strip_prefix("```")) {
             (None, Some(language)) => {
+                // The blocks of a list are indented as a whole.
+                indent = &line[..line.len() - bare.len()];
                 open = Some(Block {
                     place: format!("docs/{name}:{}", number + 1),
                     language: language.to_owned(),
@@ -80,8 +82,6 @@ fn blocks(path: &Path) -> Result<Vec<Block>> {
                 paragraph.clear();
             }
             (Some(block), None) => {
-                // The blocks of a list are indented as a whole.
-                let indent = if name == "migration.md" { "   " } else { "" };
                 block.text.push_str(line.strip_prefix(indent).unwrap_or(line));
                 block.text.push('\n');
             }

@@ -1,8 +1,8 @@
 //! The reasons for which an instance is not on the other side.
 //!
 //! Owns the bounded list of reasons that status, Events and metrics share: an operator who sees one in
-//! `twinspan_skipped_instances` finds the same word in `status.skipped` and in the documents. Refuses to know how the
-//! planners find a reason, and to explain it.
+//! `twinspan_skipped_instances` finds the same word in `status.differences` and in the documents. Refuses to know how
+//! the planners find a reason, and to explain it.
 
 use std::fmt;
 

@@ -19,10 +19,22 @@ pub fn plain(helm: &Helm) -> Result<Generated> {
     Ok(Generated { path: repository().join("deploy/twinspan.yaml"), text })
 }
 
+/// Helm never deletes a namespace, so tools that prune must not delete this one either.
 fn namespace() -> String {
     format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {NAMESPACE}\n  labels:\n    \
-         # Nothing in it needs more.\n    pod-security.kubernetes.io/enforce: restricted\n"
+        "\
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: {NAMESPACE}
+  labels:
+    # Nothing in it needs more.
+    pod-security.kubernetes.io/enforce: restricted
+  annotations:
+    # With it the Secrets of every registry would be deleted: neither Argo CD nor Flux does that.
+    argocd.argoproj.io/sync-options: Prune=false,Delete=false
+    kustomize.toolkit.fluxcd.io/prune: disabled
+"
     )
 }
 

@@ -83,15 +83,16 @@ async fn a_dry_run_plans_as_a_leader_and_sends_nothing() {
 async fn a_suspended_service_only_looks() {
     let mut bench = bench(&["main"]).await;
     bench.ready(&["10.0.0.1"]);
-    for spec in [
-        json!({"registryRef": {"name": "main"}, "suspend": true}),
-        json!({"registryRef": {"name": "main"}, "policy": "Observe"}),
+    for (spec, ready) in [
+        (json!({"registryRef": {"name": "main"}, "suspend": true}), "True Suspended"),
+        (json!({"registryRef": {"name": "main"}, "policy": "Observe"}), "True Observing"),
     ] {
         bench.register(&spec);
+        bench.after(STATUS_PACE).await;
         bench.pass().await;
         assert_eq!(bench.keys("main"), [""; 0], "{spec}");
         assert_eq!(bench.condition("Exported").0, "False NotWritten");
-        assert_eq!(bench.condition("Ready").0, "False NotWritten");
+        assert_eq!(bench.condition("Ready").0, ready);
     }
     assert_eq!(bench.api.take(SLICES), []);
     assert_eq!(bench.metric(r#"twinspan_services{state="observed"}"#), "1");

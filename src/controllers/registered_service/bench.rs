@@ -19,7 +19,7 @@ use twinspan_core::model::{LeaseId, ObjectKey, RegistryName, ServiceKey};
 
 use super::{Checkpoints, Controller};
 use crate::api::conditions::find;
-use crate::api::{RegisteredService, RegisteredServiceStatus, ServiceRegistry, Stored};
+use crate::api::{Difference, RegisteredService, RegisteredServiceStatus, ServiceRegistry, Stored};
 use crate::cluster::convert;
 use crate::cluster::fake_api::{FakeApi, Received};
 use crate::cluster::kinds::Watched;
@@ -373,6 +373,12 @@ impl Bench {
 
     pub fn status(&self) -> RegisteredServiceStatus {
         self.object().unwrap().status.clone().unwrap_or_default()
+    }
+
+    /// The differences that the API server has; the view keeps no entries.
+    pub fn differences(&self) -> Vec<Difference> {
+        let object = self.api.object(PATH).unwrap();
+        serde_json::from_value(object["status"]["differences"].clone()).unwrap()
     }
 
     /// Status and reason of a condition, and its message.

@@ -12,6 +12,7 @@ use twinspan_core::plan::service::{self, Term};
 
 use crate::api::RegisteredService;
 use crate::api::conditions::{IMPORTED, find_true};
+use crate::api::crds::UNSEEN;
 
 /// The checkpoints by RegisteredService; clones share them. Boxes, because a map keeps room for more than it has.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +75,9 @@ impl Found {
         };
         let counted = status.instances.imported > 0 || status.instances.registry > 0;
         let imported = counted || find_true(&status.conditions, IMPORTED).is_some();
-        Self { term, generation: status.observed_generation, imported }
+        // The API server gives a new object a status that says so.
+        let generation = status.observed_generation.filter(|generation| *generation != UNSEEN);
+        Self { term, generation, imported }
     }
 }
 
@@ -113,4 +116,24 @@ pub struct Counted {
 pub struct Unfinished {
     pub export: bool,
     pub import: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A spec that nobody acted upon did not change since, or what it lacks would count as proven to be gone.
+    #[test]
+    fn the_status_of_a_new_object_is_no_earlier_generation() {
+        let object = |status: serde_json::Value| -> RegisteredService {
+            serde_json::from_value(json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+                "metadata": {"name": "echo"}, "spec": {"registryRef": {"name": "main"}}, "status": status}))
+            .unwrap()
+        };
+        let found = |status| Found::new(Some(&object(status)), None).generation;
+        assert_eq!(found(json!({"observedGeneration": UNSEEN})), None);
+        assert_eq!(found(json!({"observedGeneration": 3})), Some(3));
+    }
 }

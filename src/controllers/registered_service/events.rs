@@ -65,7 +65,7 @@ impl Told {
             term,
             rejection: rejected.map(|rejected| (rejected.reason.clone(), rejected.message.clone())),
             hold: held_since(&status.conditions),
-            skipped: status.skipped.iter().map(|skipped| skipped.reason.clone()).collect(),
+            skipped: status.differences.reasons().clone(),
             lost: lost.filter(|_| !some_are_lost),
             refused: None,
             risks: None,

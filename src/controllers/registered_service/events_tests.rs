@@ -42,7 +42,7 @@ async fn a_reason_to_skip_is_told_once() {
     let bench = bench(&["main"]).await;
     bench.server_registers("127.0.0.1:80").await;
     bench.pass().await;
-    assert_eq!(bench.events(), ["InstanceSkipped: LoopbackAddress: 127.0.0.1:80; status.skipped has more"]);
+    assert_eq!(bench.events(), ["InstanceSkipped: LoopbackAddress: 127.0.0.1:80; status.differences has more"]);
     bench.server_registers("127.0.0.1:81").await;
     bench.pass().await;
     assert_eq!(bench.events(), [""; 0]);
@@ -52,7 +52,7 @@ async fn a_reason_to_skip_is_told_once() {
     bench.pass().await;
     bench.after(Duration::from_secs(30)).await;
     let both =
-        "InstanceSkipped: UnspecifiedAddress: 0.0.0.0:80, MulticastAddress: 224.0.0.1:80; status.skipped has more";
+        "InstanceSkipped: UnspecifiedAddress: 0.0.0.0:80, MulticastAddress: 224.0.0.1:80; status.differences has more";
     assert_eq!(bench.events(), [both]);
     bench.after(Duration::from_secs(30)).await;
     for times in 1..=2 {
@@ -63,7 +63,7 @@ async fn a_reason_to_skip_is_told_once() {
         bench.pass().await;
         bench.after(Duration::from_secs(31)).await;
         let events = bench.events();
-        let once = ["InstanceSkipped: MulticastAddress: 224.0.0.1:80; status.skipped has more", "again"][times - 1];
+        let once = ["InstanceSkipped: MulticastAddress: 224.0.0.1:80; status.differences has more", "again"][times - 1];
         assert_eq!(events, [once], "it had gone in between");
     }
 

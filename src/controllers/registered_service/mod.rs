@@ -7,8 +7,8 @@
 //! - [`siblings`]: other RegisteredServices that want the same name or Service; [`crowd`]: how many may share a name.
 //! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
 //! - [`apply`]: hands the operations to the writers; [`dry_run`]: logs them instead.
-//! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions; [`events`]: Events;
-//!   [`risks`]: one kind of what they tell.
+//! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions; [`differences`]: the instances
+//!   that it names; [`events`]: Events; [`risks`]: one kind of what they tell.
 //!
 //! Owns the order of these steps. Refuses to decide what to write.
 
@@ -16,6 +16,7 @@ pub mod apply;
 pub mod checkpoint;
 mod controller;
 mod crowd;
+mod differences;
 mod dry_run;
 mod events;
 mod import_service;

@@ -41,8 +41,9 @@ pub enum PassOutcome {
 
 impl PassOutcome {
     pub(super) fn of(validation: &Validation, plan: &Plan, applied: &Applied) -> Self {
-        // A group that the API server refused goes on to be refused until the next attempt.
-        if applied.failed() || !plan.slices.refused.is_empty() {
+        // A group that the API server refused goes on to be refused until the next attempt. Without writes there is
+        // none.
+        if applied.failed() || (validation.writes && !plan.slices.refused.is_empty()) {
             Self::Failed
         } else if validation.rejection.is_some() {
             Self::Rejected

@@ -21,7 +21,7 @@ async fn a_status_is_sent_only_where_it_differs() {
     let sent = bench.api.take(STATUS);
     assert_eq!((sent.len(), sent[0].method.as_str()), (1, "PATCH"));
     assert_eq!(sent[0].body["status"]["instances"]["exported"], 1);
-    assert_eq!(sent[0].body["status"]["skipped"], json!(null), "a field that is empty is named, or it would stay");
+    assert_eq!(sent[0].body["status"]["differences"], json!(null), "a field that is empty is named, or it would stay");
     for _ in 0..3 {
         bench.after(STATUS_PACE).await;
         bench.pass().await;
@@ -182,7 +182,7 @@ async fn gauges_follow_what_is_skipped_and_are_taken_off_with_the_service() {
     bench.server_registers("127.0.0.1:81").await;
     bench.pass().await;
     assert_eq!(bench.metric(skipped), "2");
-    let named: Vec<String> = bench.status().skipped.into_iter().map(|skipped| skipped.reason).collect();
+    let named: Vec<String> = bench.differences().iter().map(|skipped| skipped.reason.clone()).collect();
     assert_eq!(named, ["LoopbackAddress", "LoopbackAddress"]);
     bench.etcd().delete(&["p/echo/127.0.0.1:81"]);
     bench.after(STATUS_PACE).await;

@@ -1,27 +1,23 @@
 //! The status of a RegisteredService: a function of the facts, the plan and the result of its writes.
 //!
-//! Owns the messages of its conditions. Refuses to decide: counts and samples come from the outcomes.
+//! Owns the messages of its conditions. Refuses to decide: counts and differences come from the outcomes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{InstanceOutcome, Reason as SkipReason};
 use twinspan_core::plan::service::{Accepted, Directions, Goal, Outcomes, Plan, Written};
-use twinspan_core::plan::slices::SliceGroup;
 
 use super::apply::Applied;
+use super::differences::differences;
 use super::observe::Observed;
 use super::validate::Validation;
 use crate::api::conditions::{
-    self, ACCEPTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, EXPORTED, IMPORTED, READY, Reason, find_true,
+    self, ACCEPTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, EXPORTED, IMPORTED, READY, Reason, STALLED,
+    find_true,
 };
-use crate::api::{APPROVE_DELETIONS, Counts, HoldStatus, RegisteredServiceStatus, SkippedInstance};
+use crate::api::{APPROVE_DELETIONS, Counts, Differences, HoldStatus, RegisteredServiceStatus};
 use crate::cluster::ClusterError;
 use crate::cluster::view::SILENT_AFTER;
 
-/// The number of skipped instances that status names.
-const SAMPLE: usize = 5;
-/// The longest message about one of them, in characters.
-const MESSAGE: usize = 256;
 /// A race that is lost so many times in a row is reported.
 const LOST_RACES: u32 = 3;
 
@@ -54,10 +50,10 @@ pub fn desired(
         if !goes_on(directions, &plan.outcomes) {
             status.hold = directions.hold().zip(directions.hash()).map(|(hold, hash)| HoldStatus::new(hold, hash));
         }
-        status.skipped = samples(plan);
+        status.differences = differences(plan, &status.differences, now);
     } else if validation.withdraws() {
         status.hold = None;
-        status.skipped = Vec::new();
+        status.differences = Differences::default();
     }
     status
 }
@@ -93,21 +89,6 @@ fn summary(counts: &Counts) -> String {
     let seldom = [(counts.pending.unwrap_or_default(), "pending"), (counts.lost, "lost"), (counts.held, "held")];
     let told = always.into_iter().chain(seldom.into_iter().filter(|(n, _)| *n > 0));
     told.map(|(n, what)| format!("{n} {what}")).collect::<Vec<_>>().join(", ")
-}
-
-fn samples(plan: &Plan) -> Vec<SkippedInstance> {
-    let skipped: Vec<_> = plan.outcomes.skipped().collect();
-    let message = |instance: &InstanceOutcome, reason| {
-        let group = SliceGroup::from(instance.subject.address()?);
-        let words = plan.slices.refused.get(&group).filter(|_| reason == SkipReason::RefusedByCluster)?;
-        Some(words.chars().take(MESSAGE).collect())
-    };
-    let sample = |(instance, reason): &(&InstanceOutcome, SkipReason)| SkippedInstance {
-        instance: instance.subject.to_string(),
-        reason: reason.label().to_owned(),
-        message: message(instance, *reason),
-    };
-    skipped.iter().take(SAMPLE).map(sample).collect()
 }
 
 fn desired_conditions(
@@ -147,17 +128,42 @@ fn desired_conditions(
             },
         ),
     };
-    let first_not_true =
-        [&accepted, &exported, &imported].into_iter().find(|condition| condition.status != ConditionStatus::True);
+    // An owner who asked for no writes has what was asked for, and tools must not wait for another spec. A refusal
+    // stands until the next attempt, and without writes there is none.
+    let is_idle = |reason| match reason {
+        Reason::NotWritten => true,
+        Reason::RefusedByCluster => !validation.writes,
+        _ => false,
+    };
+    let first_not_true = [&accepted, &exported, &imported]
+        .into_iter()
+        .find(|condition| condition.status != ConditionStatus::True && !is_idle(condition.reason));
     let ready = match first_not_true {
-        None => DesiredCondition::new(READY, ConditionStatus::True, Reason::Synced, summary(instances)),
+        None => {
+            let (reason, message) = ready(observed, validation, instances);
+            DesiredCondition::new(READY, ConditionStatus::True, reason, message)
+        }
         Some(condition) => {
             let pending = condition.status == ConditionStatus::Unknown && condition.reason == Reason::Pending;
             let status = if pending { ConditionStatus::Unknown } else { ConditionStatus::False };
             DesiredCondition::new(READY, status, condition.reason, condition.message.clone())
         }
     };
-    vec![ready, accepted, exported, imported, held]
+    // Absent where it is not True, as kstatus wants it. A namespace that was not seen yet may allow what was refused.
+    let rejection = validation.rejection.as_ref().filter(|it| it.reason.stalls() && observed.namespace.is_some());
+    let stalled = rejection.map(|it| DesiredCondition::new(STALLED, ConditionStatus::True, it.reason, &it.message));
+    [ready, accepted, exported, imported, held].into_iter().chain(stalled).collect()
+}
+
+/// The words of a Ready that is True.
+fn ready(observed: &Observed, validation: &Validation, instances: &Counts) -> (Reason, String) {
+    let counts = summary(instances);
+    let suspended = observed.object.as_ref().is_some_and(|object| object.spec.suspend);
+    match (validation.writes, suspended) {
+        (true, _) => (Reason::Synced, counts),
+        (false, true) => (Reason::Suspended, format!("{counts}; nothing is written while spec.suspend is true")),
+        (false, false) => (Reason::Observing, format!("{counts}; nothing is written with policy Observe")),
+    }
 }
 
 fn nothing_held(message: impl Into<String>) -> DesiredCondition {
@@ -280,6 +286,15 @@ fn waiting(
             None => pending(kind, observed, &registry),
         });
     }
+    // Where nothing is written no Service is created either, and nobody waits for one.
+    if !validation.writes && !plan.is_empty() {
+        return Some(DesiredCondition::new(
+            kind,
+            ConditionStatus::False,
+            Reason::NotWritten,
+            "there is something to write, but writing is suspended or only observed",
+        ));
+    }
     let service_error = applied.cluster_error.as_ref().filter(|_| applied.service_failed);
     // Neither direction has anything without the Service; only imports need one of their own.
     let created = plan.create.as_ref().filter(|_| kind == IMPORTED || !accepted.has_import_service());
@@ -293,14 +308,6 @@ fn waiting(
             ConditionStatus::Unknown,
             Reason::Pending,
             format!("waiting for Service {} to be created", accepted.import_service),
-        ));
-    }
-    if !validation.writes && !plan.is_empty() {
-        return Some(DesiredCondition::new(
-            kind,
-            ConditionStatus::False,
-            Reason::NotWritten,
-            "there is something to write, but writing is suspended or only observed",
         ));
     }
     None

@@ -394,11 +394,7 @@ fn allowed(observed: &Observed, registry: &ServiceRegistry, name: &RegistryName)
     // An unknown namespace has no labels.
     let none = BTreeMap::new();
     let labels = observed.namespace.as_ref().map_or(&none, |namespace| &namespace.labels);
-    let gives = |allowed: &AllowedUse| {
-        Selector::from(&allowed.namespace_selector).matches(|label| labels.get(label))
-            && allowed.registry_names.iter().any(|pattern| matches_wildcard(pattern, name.as_str()))
-    };
-    if registry.spec.allowed.iter().any(gives) {
+    if is_allowed(registry, labels, name) {
         return Ok(());
     }
     let namespace = &observed.facts.key.namespace;
@@ -407,6 +403,15 @@ fn allowed(observed: &Observed, registry: &ServiceRegistry, name: &RegistryName)
          in spec.allowed"
     );
     Err(Rejection { reason: Reason::NotAllowed, message, consequence: Consequence::Revoke })
+}
+
+/// Whether a ServiceRegistry lets a namespace with these labels use the name.
+pub fn is_allowed(registry: &ServiceRegistry, labels: &BTreeMap<String, String>, name: &RegistryName) -> bool {
+    let gives = |allowed: &AllowedUse| {
+        Selector::from(&allowed.namespace_selector).matches(|label| labels.get(label))
+            && allowed.registry_names.iter().any(|pattern| matches_wildcard(pattern, name.as_str()))
+    };
+    registry.spec.allowed.iter().any(gives)
 }
 
 /// Matches a pattern in which `*` stands for any number of characters.

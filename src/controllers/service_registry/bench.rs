@@ -18,7 +18,7 @@ use twinspan_core::model::{LeaseId, ServiceKey};
 
 use super::{Command, Controller, Sessions, Upkeep};
 use crate::api::conditions::find;
-use crate::api::{RegisteredService, ServiceRegistry, ServiceRegistryStatus};
+use crate::api::{RegisteredService, ServiceRegistry, ServiceRegistryStatus, kstatus};
 use crate::cluster::fake_api::FakeApi;
 use crate::cluster::view::{ClusterEvent, Kind};
 use crate::controllers::queue::{self, Queue};
@@ -203,6 +203,11 @@ impl Bench {
         ["Ready", "Connected", "Synced"].map(|kind| {
             find(&status.conditions, kind).map_or_else(String::new, |c| format!("{} {}", c.status, c.reason))
         })
+    }
+
+    /// The answer of kstatus for it.
+    pub fn kstatus(&self, name: &str) -> &'static str {
+        kstatus::compute(&json!({"metadata": {"generation": 1}, "status": self.status(name)}))
     }
 
     pub fn message(&self, name: &str, kind: &str) -> String {

@@ -37,6 +37,7 @@ async fn a_registry_that_answers_is_ready_and_described() {
     server.put("p/echo/192.0.2.8:80", "rubbish", LeaseId::NONE);
     let mut bench = with_main().await;
     assert_eq!(bench.conditions("main"), ["True Connected", "True Connected", "True Synced"]);
+    assert_eq!(bench.kstatus("main"), "Current");
     let status = bench.status("main");
     assert_eq!((status.cluster_id.as_deref(), status.prefix.as_deref()), (Some("c1"), Some("p")));
     let (found, records) = (status.etcd.unwrap(), status.records.unwrap());
@@ -61,6 +62,7 @@ async fn a_missing_secret_is_told_and_found_once_it_is_there() {
     let auth = json!({"spec": {"etcd": {"auth": {"secretRef": {"name": "etcd-user"}}}}});
     bench.put(registry("main", 1, &auth)).await;
     assert_eq!(bench.conditions("main"), ["False SecretNotFound", "False SecretNotFound", "False SecretNotFound"]);
+    assert_eq!(bench.kstatus("main"), "InProgress", "the Secret may come");
     let message = "there is no Secret etcd-user in the operator's namespace; create it";
     assert_eq!(bench.message("main", "Connected"), message);
     assert_eq!(bench.events(), [format!("main Disconnected: {message}")]);
@@ -93,11 +95,12 @@ async fn without_kube_system_the_cluster_has_no_id_until_it_is_seen() {
     let bench = bench();
     bench.put(registry("main", 1, &json!({"spec": {"clusterID": null}}))).await;
     assert_eq!(bench.conditions("main")[1], "False ClusterIDUnknown");
+    assert_eq!(bench.kstatus("main"), "Failed");
     let namespace = NamespaceView { uid: "uid-of-the-cluster".into(), labels: BTreeMap::new(), deleting: false };
     bench.views.cluster().namespaces.insert("kube-system".into(), Arc::new(namespace));
     bench.cluster_shows(ClusterEvent::Namespace("kube-system".into())).await;
     bench.after(STATUS_PACE).await;
-    assert_eq!(bench.conditions("main")[0], "True Connected");
+    assert_eq!((bench.conditions("main")[0].as_str(), bench.kstatus("main")), ("True Connected", "Current"));
     assert_eq!(bench.status("main").cluster_id.as_deref(), Some("uid-of-the-cluster"));
 }
 

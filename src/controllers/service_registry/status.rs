@@ -14,7 +14,7 @@ use twinspan_core::plan::service::{Incarnation, Term};
 
 use super::settings::Rejection;
 use crate::api::conditions::{
-    self, CONNECTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, READY, Reason, SYNCED, find_true,
+    self, CONNECTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, READY, Reason, STALLED, SYNCED, find_true,
 };
 use crate::api::{
     APPROVE_DELETIONS, EtcdStatus, HoldStatus, RecordCounts, RecordScope, ReturnedAs, ServiceRegistry,
@@ -156,11 +156,13 @@ impl Reporter {
             let (status, reason) = (ConditionStatus::False, Reason::NotSupported);
             ready = DesiredCondition::new(READY, status, reason, unreadable.message());
         }
+        let stalled = stalled(&ready);
+        let conditions: Vec<_> = [ready, connected, synced, held].into_iter().chain(stalled).collect();
         let generation = object.metadata.generation;
         let mut status = ServiceRegistryStatus {
             observed_generation: generation,
             hold: if resumes { known.hold.clone() } else { guard.map(|held| HoldStatus::new(held.hold, held.hash)) },
-            conditions: conditions::set(&known.conditions, &[ready, connected, synced, held], generation, now),
+            conditions: conditions::set(&known.conditions, &conditions, generation, now),
             ..known.clone()
         };
         if let Some(handle) = handle {
@@ -281,6 +283,12 @@ fn describe(
     });
 }
 
+/// Absent where it is not True, as kstatus wants it.
+fn stalled(ready: &DesiredCondition) -> Option<DesiredCondition> {
+    let stalls = ready.status == ConditionStatus::False && ready.reason.stalls();
+    stalls.then(|| DesiredCondition::new(STALLED, ConditionStatus::True, ready.reason, ready.message.clone()))
+}
+
 fn held(held: Option<&RegistryHold>) -> DesiredCondition {
     let Some(RegistryHold { deletions, gone, hold, hash }) = held else {
         return DesiredCondition::new(DELETIONS_HELD, ConditionStatus::False, Reason::NothingHeld, "");
@@ -394,3 +402,7 @@ fn incarnation(incarnation: Incarnation) -> Option<(Reason, &'static str)> {
         )),
     }
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -33,7 +33,7 @@ use twinspan_core::model::{LeaseId, RecordKey, Revision};
 
 pub use connect::EtcdConnector;
 pub use dial::Dialer;
-pub use examine::Examined;
+pub use examine::{Examined, Member};
 pub use settings::{Settings, TlsSettings};
 
 use self::call::{CALL, call};

@@ -2,6 +2,7 @@
 //!
 //! - [`cluster`]: the API server, CRDs, permissions and the leader; [`registries`]: every endpoint of every registry.
 //! - [`audit`]: etcd, slices and own records, compared. [`reach`]: every exported address, tried.
+//! - [`etcd`]: an etcd by itself, before anything is installed.
 //! - [`rbac`]: the permissions of the operator; [`versions`]: etcd versions with known faults.
 //! - [`request`]: the choice of checks; [`finding`]: the result of each.
 //!
@@ -10,14 +11,16 @@
 
 mod audit;
 mod cluster;
+mod etcd;
 mod finding;
-mod rbac;
+pub mod rbac;
 mod reach;
 mod registries;
 mod request;
 mod versions;
 
 pub use audit::audit;
+pub use etcd::{EtcdSettings, SettingsError, examine_etcd};
 pub use finding::{Finding, Level, Report};
 pub use rbac::{Grant, Place, granted};
 pub use reach::reach;

@@ -81,7 +81,7 @@ pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
     let ports = port_names(&object, &view).ok_or_else(|| GatherError::Port(service.clone()))?;
     let schemes = object.schemes(registry.spec.format.into());
 
-    let services = BTreeSet::from([service.clone(), object.import_service_key()]);
+    let services = services_of(&object);
     let mut cluster = BTreeMap::new();
     for service in &services {
         cluster.extend(endpoints(&request.client, service, &ports).await?);
@@ -91,6 +91,26 @@ pub async fn gather(request: &Request<'_>) -> Result<Gathered, GatherError> {
     let dns = if view.headless { names(request, &services, &ports).await? } else { Dns::NotNamed };
     let seen_by = SeenBy { cluster, registry, dns, client };
     Ok(Gathered { seen_by, registry_name: name, service, place: object.import_place(), framework })
+}
+
+/// The answer of DNS about the Services of an object, for people who may read no registry.
+///
+/// # Errors
+/// [`GatherError`] if the Service could not be read, or a named DNS server does not answer.
+pub async fn dns_of(request: &Request<'_>, object: &RegisteredService) -> Result<Dns, GatherError> {
+    let service = object.service_key();
+    let services: Api<Service> = Api::namespaced(request.client.clone(), &service.namespace);
+    let view = convert::service(&one(&services, "Service", &service, &service.name).await?);
+    if !view.headless {
+        return Ok(Dns::NotNamed);
+    }
+    let ports = port_names(object, &view).ok_or(GatherError::Port(service))?;
+    names(request, &services_of(object), &ports).await
+}
+
+/// The Services whose endpoints are the instances.
+fn services_of(object: &RegisteredService) -> BTreeSet<ServiceKey> {
+    BTreeSet::from([object.service_key(), object.import_service_key()])
 }
 
 /// The chosen ports of the Service.

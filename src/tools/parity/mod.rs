@@ -12,6 +12,6 @@ mod risks;
 pub mod table;
 
 pub use dns::Resolver;
-pub use gather::{GatherError, Gathered, Request, gather};
+pub use gather::{GatherError, Gathered, Request, dns_of, gather};
 pub use risks::risks;
-pub use table::{Cell, Dns, SeenBy, Table};
+pub use table::{Cell, Dns, Row, SeenBy, Table};

@@ -34,6 +34,25 @@ pub enum Dns {
     Answers(BTreeSet<InstanceAddr>),
 }
 
+impl Dns {
+    /// The cell of an instance.
+    pub fn cell(&self, instance: InstanceAddr) -> Cell {
+        match self {
+            Self::NotNamed => Cell::NotNamed,
+            Self::NotAsked(_) => Cell::NotAsked,
+            Self::Answers(dns) => Cell::seen(dns, instance),
+        }
+    }
+
+    /// A note where it was not asked.
+    pub fn remark(&self) -> Option<String> {
+        match self {
+            Self::NotAsked(why) => Some(format!("DNS was not asked: {why}; say which server to ask with --dns")),
+            Self::NotNamed | Self::Answers(_) => None,
+        }
+    }
+}
+
 /// The state of an instance on one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,6 +74,10 @@ pub enum Cell {
 }
 
 impl Cell {
+    fn seen(by: &BTreeSet<InstanceAddr>, instance: InstanceAddr) -> Self {
+        if by.contains(&instance) { Self::Seen } else { Self::Missing }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Pod => "pod",
@@ -89,7 +112,7 @@ impl Row {
 }
 
 /// One row for each instance, in address order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Table {
     /// The framework whose clients read the registry.
@@ -105,30 +128,21 @@ impl Table {
     pub fn new(seen_by: &SeenBy, framework: &str) -> Self {
         let mut all: BTreeSet<InstanceAddr> =
             seen_by.cluster.keys().chain(seen_by.registry.keys()).chain(&seen_by.client).copied().collect();
-        let mut remarks = Vec::new();
-        match &seen_by.dns {
-            Dns::NotNamed => {}
-            Dns::NotAsked(why) => remarks.push(format!("DNS was not asked: {why}; say which server to ask with --dns")),
-            Dns::Answers(dns) => all.extend(dns),
+        if let Dns::Answers(dns) = &seen_by.dns {
+            all.extend(dns);
         }
-        let seen = |by: &BTreeSet<InstanceAddr>, instance: &InstanceAddr| {
-            if by.contains(instance) { Cell::Seen } else { Cell::Missing }
-        };
         let rows = all
             .into_iter()
             .map(|instance| Row {
                 cluster: seen_by.cluster.get(&instance).copied().unwrap_or(Cell::Missing),
                 registry: seen_by.registry.get(&instance).copied().unwrap_or(Cell::Missing),
-                dns: match &seen_by.dns {
-                    Dns::NotNamed => Cell::NotNamed,
-                    Dns::NotAsked(_) => Cell::NotAsked,
-                    Dns::Answers(dns) => seen(dns, &instance),
-                },
-                client: seen(&seen_by.client, &instance),
+                dns: seen_by.dns.cell(instance),
+                client: Cell::seen(&seen_by.client, instance),
                 instance: instance.to_string(),
                 why: None,
             })
             .collect();
+        let remarks = seen_by.dns.remark().into_iter().collect();
         Self { framework: framework.to_owned(), rows, left_out: Vec::new(), remarks }
     }
 

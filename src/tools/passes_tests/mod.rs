@@ -2,9 +2,9 @@
 //! operations, outcomes and conditions that follow.
 //!
 //! Owns the run of every file and the comparison. [`scene`] reads a file into views; [`result`] puts the result of a
-//! pass into words; [`coverage`] says which reasons and rows the files have to show; [`properties`] runs passes without
-//! a file. The operator crate runs them because the objects are those of the Kubernetes API; the decisions are the
-//! core's.
+//! pass into words; [`coverage`] says which reasons and rows the files have to show; [`waits`] says what tools that
+//! wait make of them; [`properties`] runs passes without a file. The operator crate runs them because the objects are
+//! those of the Kubernetes API; the decisions are the core's.
 //!
 //! `TWINSPAN_BLESS=1 cargo test -p twinspan --lib passes` writes everything from the line `expect:` on anew. Review the
 //! difference before you commit it.
@@ -13,6 +13,7 @@ mod coverage;
 mod properties;
 mod result;
 mod scene;
+mod waits;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;

@@ -14,7 +14,7 @@ use twinspan_core::model::{ObjectKey, RegistryName};
 
 use super::result;
 use super::scene::{Passed, Scene};
-use crate::api::conditions::{ACCEPTED, CONNECTED, OF_REGISTERED_SERVICE, READY, Reason};
+use crate::api::conditions::{ACCEPTED, CONNECTED, OF_REGISTERED_SERVICE, READY, Reason, STALLED};
 use crate::api::testing::{object_of, registered_service_spec, repeatable, service_registry_spec};
 use crate::api::{ServiceRegistry, ServiceRegistrySpec};
 use crate::cluster::kinds::Watched;
@@ -77,8 +77,11 @@ fn run(given: &Value, before: &[Value]) -> Passed {
 
 /// Every condition has a type and a reason of the API, and the reason is one that this type may have.
 fn speaks_the_api(passed: &Passed) -> Result<(), TestCaseError> {
-    let kinds: BTreeSet<&str> = OF_REGISTERED_SERVICE.iter().map(|(kind, _)| *kind).collect();
+    let mut kinds: BTreeSet<&str> = OF_REGISTERED_SERVICE.iter().map(|(kind, _)| *kind).collect();
     let found: BTreeSet<&str> = passed.status.conditions.iter().map(|condition| condition.type_.as_str()).collect();
+    if !passed.validation.rejection.as_ref().is_some_and(|rejection| rejection.reason.stalls()) {
+        kinds.remove(STALLED);
+    }
     prop_assert_eq!(&found, &kinds, "{:?}", passed.status.conditions);
     for condition in &passed.status.conditions {
         let reason = Reason::ALL.iter().find(|reason| reason.as_str() == condition.reason);

@@ -10,7 +10,7 @@ use twinspan_core::plan::service::Plan;
 use twinspan_core::plan::slices::{SliceOp, SliceSpec};
 
 use super::scene::Passed;
-use crate::api::SkippedInstance;
+use crate::api::Difference;
 use crate::tools::preview::explanations;
 
 pub fn of(passed: &Passed) -> Value {
@@ -32,21 +32,22 @@ pub fn of(passed: &Passed) -> Value {
         .filter(|(_, n)| **n != json!(0))
         .map(|(k, n)| (k.clone(), n.clone()))
         .collect();
-    let skipped: Vec<String> = status.skipped.iter().map(skipped_in_words).collect();
+    let differences: Vec<String> = status.differences.iter().map(difference_in_words).collect();
     json!({
         "writes": validation.writes,
         "operations": operations(plan),
         "outcomes": outcomes,
         "counts": counts,
-        "skipped": skipped,
+        "differences": differences,
         "conditions": conditions,
         "requeueAfter": plan.requeue_at.map(|at| seconds(at, *now)),
     })
 }
 
-fn skipped_in_words(skipped: &SkippedInstance) -> String {
-    let words = skipped.message.iter().map(|message| format!(": {message}"));
-    format!("{} {}{}", skipped.instance, skipped.reason, words.collect::<String>())
+fn difference_in_words(difference: &Difference) -> String {
+    let Difference { instance, side, reason, message, .. } = difference;
+    let words = message.iter().map(|message| format!(": {message}"));
+    format!("{instance} in {side:?}: {reason}{}", words.collect::<String>())
 }
 
 fn seconds(at: Timestamp, now: Timestamp) -> i64 {

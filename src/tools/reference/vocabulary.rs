@@ -14,6 +14,7 @@ use crate::api::conditions::Reason;
 use twinspan_core::model::WEIGHT_ANNOTATION;
 
 use crate::api::{APPROVE_DELETIONS, APPROVE_EPOCH};
+use crate::leadership::VERSION_ANNOTATION;
 use crate::tools::explanation::meaning;
 
 /// Name, place and meaning of a word.
@@ -47,7 +48,12 @@ const YOU_WRITE: [Word; 5] = [
     ),
 ];
 
-const TWINSPAN_WRITES: [Word; 10] = [
+const TWINSPAN_WRITES: [Word; 11] = [
+    (
+        VERSION_ANNOTATION,
+        "annotation of the operator's Lease",
+        "The version of the replica that leads, or led last; `twinspan version` reads it.",
+    ),
     (SERVICE_NAME_LABEL, "label of an EndpointSlice", "The Service that the slice belongs to."),
     (MANAGED_BY_LABEL, "label of an EndpointSlice", "Who manages the slice; Twinspan leaves all others alone."),
     (HEADLESS_LABEL, "label of an EndpointSlice", "On slices of headless Services, as Kubernetes itself does."),
@@ -94,8 +100,7 @@ pub fn write(page: &mut String) -> fmt::Result {
     for reason in Reason::ALL {
         writeln!(page, "| `{}` | {} | {} |", reason.as_str(), reason.carried_by().join(", "), reason.meaning())?;
     }
-    let head =
-        "`status.skipped[].reason`, the metric `twinspan_skipped_instances` and `twinspan parity` use the same words.";
+    let head = "`status.differences[].reason`, the metric `twinspan_skipped_instances` and `twinspan parity` use the same words.";
     writeln!(page, "\n## Reasons why an instance is skipped\n\n{head}\n\n| reason | what it means |\n|---|---|")?;
     for reason in model::Reason::ALL {
         writeln!(page, "| `{}` | {} |", reason.label(), meaning(*reason))?;

@@ -2,6 +2,7 @@
 
 mod lifecycle;
 mod objects;
+mod waits;
 
 use anyhow::{Result, ensure};
 use twinspan_chart::chart;
@@ -10,7 +11,11 @@ use twinspan_testbed::Bed;
 
 use crate::harness::stories;
 
-stories![objects::every_object_is_taken_by_the_api_server, lifecycle::install_upgrade_rollback_uninstall];
+stories![
+    objects::every_object_is_taken_by_the_api_server,
+    lifecycle::install_upgrade_rollback_uninstall,
+    waits::helm_waits_for_what_can_come_and_for_nothing_else
+];
 
 /// Helm on a bed's cluster, as its administrator. Helm blocks, so each call has a thread of its own.
 #[derive(Clone)]
@@ -44,6 +49,11 @@ impl Cluster {
         }
         all.push(format!("--namespace={NAMESPACE}"));
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self.helm(all).await
+    }
+
+    /// Runs Helm; whether it succeeded, and what it printed.
+    async fn helm(&self, all: Vec<String>) -> Result<(bool, String)> {
         let helm = self.helm.clone();
         let output = tokio::task::spawn_blocking(move || {
             let all: Vec<&str> = all.iter().map(String::as_str).collect();

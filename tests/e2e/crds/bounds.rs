@@ -227,7 +227,7 @@ fn whole_service() -> Value {
         "status": {
             "observedGeneration": 1, "conditions": conditions(), "hold": hold(),
             "instances": {"cluster": 1, "registry": 1, "exported": 1, "imported": 1, "pending": 1, "lost": 1, "healed": 1, "skipped": 1, "held": 1},
-            "skipped": [{"instance": "10.0.0.1:80", "reason": "Conflict", "message": "no"}],
+            "differences": [{"instance": "10.0.0.1:80", "side": "Registry", "reason": "Conflict", "message": "no", "since": "2026-01-01T00:00:00Z"}],
         },
     })
 }

@@ -209,7 +209,7 @@ pub async fn two_clusters_on_one_etcd(suite: Arc<Suite>) -> Result<()> {
     two.imports_become("echo", &[outside]).await?;
     eventually("it is counted as left out", SOON, || async {
         let status = two.registered().get("echo").await?.status.unwrap_or_default();
-        ensure!(status.skipped.iter().any(|s| s.reason == "OtherCluster"), "{status:?}");
+        ensure!(status.differences.iter().any(|s| s.reason == "OtherCluster"), "{status:?}");
         Ok(())
     })
     .await?;

@@ -147,6 +147,8 @@ async fn observe_and_suspend_write_nothing(suite: Arc<Suite>) -> Result<()> {
     let object = sandbox.condition("echo", "Exported", "False", "NotWritten").await?;
     let counts = object.status.unwrap_or_default().instances;
     ensure!((counts.cluster, counts.exported, counts.pending) == (1, 0, Some(1)), "{counts:?}");
+    // Nobody waits for what nobody asked for.
+    sandbox.condition("echo", "Ready", "True", "Observing").await?;
     ensure!(sandbox.records("echo").await?.is_empty());
     sandbox.patch("echo", json!({"policy": "Sync"})).await?;
     sandbox.records_become("echo", &[pod.address()]).await?;
@@ -156,6 +158,7 @@ async fn observe_and_suspend_write_nothing(suite: Arc<Suite>) -> Result<()> {
     sandbox.seen("echo").await?;
     sandbox.pods.set_ready("pod", false).await?;
     sandbox.condition("echo", "Exported", "False", "NotWritten").await?;
+    sandbox.condition("echo", "Ready", "True", "Suspended").await?;
     holds("the record while suspended", Duration::from_secs(2), || async { sandbox.records("echo").await }).await?;
     sandbox.patch("echo", json!({"suspend": false})).await?;
     sandbox.records_become("echo", &[]).await?;

@@ -34,7 +34,7 @@ async fn skipped_are(sandbox: &Sandbox<'_>, name: &str, expected: &BTreeMap<Stri
         let status = sandbox.registered().get(name).await?.status.unwrap_or_default();
         let wanted = i64::try_from(expected.len())?;
         ensure!(status.instances.skipped == wanted, "{} skipped, want {wanted}", status.instances.skipped);
-        for shown in &status.skipped {
+        for shown in status.differences.iter() {
             let reason = expected.get(&shown.instance).with_context(|| format!("{shown:?} should not be skipped"))?;
             ensure!(*reason == shown.reason, "{shown:?}, want {reason}");
         }

@@ -10,6 +10,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
+use twinspan::api::crds::UNSEEN;
 use twinspan_testbed::{eventually, holds, next_v4};
 
 use crate::harness::{SOON, Sandbox, Suite, record, stories};
@@ -26,7 +27,10 @@ async fn every_condition_from_the_first_visit(suite: Arc<Suite>) -> Result<()> {
     for name in ["user", "nowhere"] {
         // The first status, whatever its conditions are.
         let status = eventually("a status", SOON, || async {
-            sandbox.registered().get(name).await?.status.context("no status yet")
+            let status = sandbox.registered().get(name).await?.status.context("no status")?;
+            // The API server gives a new object one that says that nobody saw it.
+            ensure!(status.observed_generation != Some(UNSEEN), "no pass yet");
+            Ok(status)
         })
         .await?;
         let kinds: BTreeSet<&str> = status.conditions.iter().map(|c| c.type_.as_str()).collect();

@@ -167,7 +167,7 @@ async fn addresses_of_a_load_balancer(suite: Arc<Suite>) -> Result<()> {
     balanced(json!([{"hostname": "balancer.example.com"}])).await?;
     eventually("the reason", SOON, || async {
         let status = sandbox.registered().get("echo").await?.status.unwrap_or_default();
-        ensure!(status.skipped.iter().any(|skipped| skipped.reason == "NoAddress"), "{:?}", status.skipped);
+        ensure!(status.differences.iter().any(|skipped| skipped.reason == "NoAddress"), "{:?}", status.differences);
         Ok(())
     })
     .await?;

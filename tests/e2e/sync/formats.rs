@@ -207,7 +207,7 @@ async fn kratos_has_several_ports(suite: Arc<Suite>) -> Result<()> {
     etcd.put("/microservices/echo/broken", "null").await?;
     eventually("counted", SOON, || async {
         let status = sandbox.registered().get("echo").await?.status.unwrap_or_default();
-        ensure!(status.skipped.iter().any(|s| s.reason == "Undecodable"), "{status:?}");
+        ensure!(status.differences.iter().any(|s| s.reason == "Undecodable"), "{status:?}");
         Ok(())
     })
     .await?;
@@ -241,7 +241,7 @@ async fn a_kratos_id_that_is_an_address(suite: Arc<Suite>) -> Result<()> {
     // An ID of another host speaks for an address that is not its own.
     eventually("it is counted", SOON, || async {
         let status = sandbox.registered().get("echo").await?.status.unwrap_or_default();
-        let skipped: Vec<_> = status.skipped.iter().map(|s| (s.instance.clone(), s.reason.as_str())).collect();
+        let skipped: Vec<_> = status.differences.iter().map(|s| (s.instance.clone(), s.reason.as_str())).collect();
         ensure!(skipped.contains(&(grpc(foreign).to_string(), "KeyValueMismatch")), "{skipped:?}");
         Ok(())
     })

@@ -133,7 +133,7 @@ async fn a_dead_pods_record_does_not_bring_it_back(suite: Arc<Suite>) -> Result<
     let object = eventually("the dead pod is counted as skipped", SOON, || async {
         let object = sandbox.registered().get("echo").await?;
         let status = object.status.clone().unwrap_or_default();
-        ensure!(status.skipped.iter().any(|s| s.reason == "FormerEndpoint"), "{status:?}");
+        ensure!(status.differences.iter().any(|s| s.reason == "FormerEndpoint"), "{status:?}");
         Ok(object)
     })
     .await?;

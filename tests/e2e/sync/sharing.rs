@@ -65,7 +65,7 @@ async fn canary_and_stable_under_one_name(suite: Arc<Suite>) -> Result<()> {
     eventually("the younger counts it as a conflict", SOON, || async {
         let status = sandbox.registered().get("canary").await?.status.unwrap_or_default();
         ensure!(
-            status.skipped.iter().any(|s| s.reason == "Conflict" && s.instance == shared.to_string()),
+            status.differences.iter().any(|s| s.reason == "Conflict" && s.instance == shared.to_string()),
             "{status:?}"
         );
         ensure!(status.instances.exported == 1, "{:?}", status.instances);
@@ -131,7 +131,10 @@ async fn one_service_fed_from_two_registries(suite: Arc<Suite>) -> Result<()> {
     sandbox.dns_becomes("user", &[one, two, both]).await?;
     eventually("the younger counts it as a conflict", SOON, || async {
         let status = sandbox.registered().get("second").await?.status.unwrap_or_default();
-        ensure!(status.skipped.iter().any(|s| s.reason == "Conflict" && s.instance == both.to_string()), "{status:?}");
+        ensure!(
+            status.differences.iter().any(|s| s.reason == "Conflict" && s.instance == both.to_string()),
+            "{status:?}"
+        );
         Ok(())
     })
     .await?;

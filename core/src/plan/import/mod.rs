@@ -31,7 +31,7 @@ use crate::plan::earlier;
 
 pub use facts::{ContestedImport, DepartedEndpoint, ImportState, Imported, Input, Options, Plan, Present, Shadows};
 
-/// The longest `status.skipped[].instance`, in characters: any program may write records.
+/// The longest `status.differences[].instance`, in characters: any program may write records.
 const MAX_SHOWN: usize = 200;
 
 pub fn plan(input: &Input<'_>) -> Plan {

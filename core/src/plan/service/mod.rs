@@ -64,7 +64,7 @@ pub use facts::{
     ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Silent, Snapshot, Vanished, ViewState, ips_of,
 };
 pub use moves::FormerGoals;
-pub use outcomes::{Counts, Outcomes, Progress, Written};
+pub use outcomes::{Counts, Difference, Outcomes, Progress, Side, Written};
 pub use reach::{Reach, outer_addresses};
 pub use revoked::Revoked;
 pub use risks::{ImportPlace, Risk, risks};

@@ -30,6 +30,23 @@ pub struct Outcomes {
     pub foreign_records: usize,
 }
 
+/// The side that has an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    Cluster,
+    Registry,
+}
+
+/// The reason why one side lacks an instance; those first that matter most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Difference {
+    /// Its deletion, or its export, waits for more evidence or for the guard.
+    Held,
+    /// It lost its registration and lives.
+    Lost,
+    LeftOut(Reason),
+}
+
 /// The counts of a pass, as status and gauges show them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -227,6 +244,24 @@ impl Outcomes {
     /// Every instance that is left out, with its reason; exports first.
     pub fn skipped(&self) -> impl Iterator<Item = (&InstanceOutcome, Reason)> {
         self.all().filter_map(|instance| Some((instance, instance.skip_reason()?)))
+    }
+
+    /// Every instance that one side lacks, and is to have or to lose, with the side that has it. Nothing differs
+    /// because a whole side is unavailable or not asked for.
+    pub fn differences(&self) -> impl Iterator<Item = (&InstanceOutcome, Side, Difference)> {
+        let cluster = [&self.ready, &self.withheld, &self.imported].map(|all| (all, Side::Cluster));
+        let registry = [&self.records, &self.skipped].map(|all| (all, Side::Registry));
+        let all = cluster.into_iter().chain(registry);
+        all.flat_map(|(all, side)| all.iter().map(move |instance| (instance, side))).filter_map(|(instance, side)| {
+            let difference = match &instance.outcome {
+                _ if !instance.counts => return None,
+                _ if instance.held => Difference::Held,
+                Outcome::Lost { .. } => Difference::Lost,
+                Outcome::Skipped(reason) => Difference::LeftOut(*reason),
+                _ => return None,
+            };
+            Some((instance, side, difference))
+        })
     }
 
     /// Instances that lost their registration and live, whether or not their record was put back.

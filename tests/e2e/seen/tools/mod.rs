@@ -4,16 +4,24 @@
 //! - [`reasons`]: `explain` and `parity` name each reason for a missing instance.
 //! - [`contexts`]: the contexts of a kubeconfig choose the cluster and the namespace.
 //! - [`recording`]: the answers of four commands for a fixed scene equal the recorded ones.
+//! - [`generate`]: RegisteredServices for what exists. [`instances`]: every name in every registry.
+//! - [`etcd`]: an etcd by itself.
 //! - [`ports`]: a service with an address for each of several schemes, and a DNS server outside of the cluster.
-//! - [`reach`]: proxies, credential plugins, and an API server that does not answer.
+//! - [`owner`]: the owner of a namespace, who may read no other.
+//! - [`report`]: a support bundle. [`reach`]: proxies, credential plugins, and an API server that does not answer.
 //! - [`terminal`]: options, texts of strangers, readers that go away.
 //! - [`roles`]: the operator's own roles are enough for all commands that read.
 
 mod contexts;
+mod etcd;
+mod generate;
+mod instances;
+mod owner;
 mod ports;
 mod reach;
 mod reasons;
 mod recording;
+mod report;
 mod roles;
 mod terminal;
 
@@ -33,6 +41,9 @@ stories![
     reasons::every_reason_is_named,
     reasons::a_pod_that_others_registered,
     contexts::a_context_names_cluster_and_namespace,
+    instances::every_name_is_listed_and_followed,
+    generate::what_is_generated_can_be_applied,
+    etcd::an_etcd_by_itself,
     ports::parity_knows_ports_and_schemes,
     reach::a_proxy_is_used_as_kubectl_uses_it,
     reach::a_credential_plugin_runs_once_for_a_command,
@@ -41,6 +52,8 @@ stories![
     terminal::options_stand_before_or_after_the_command,
     terminal::strangers_move_no_cursor_and_forge_no_line,
     terminal::a_reader_that_goes_away_is_no_failure,
+    report::a_bundle_without_secrets,
+    owner::an_owner_finds_her_reason,
     roles::the_operators_roles_are_enough,
     plan_and_status,
     approve_releases,
@@ -98,9 +111,9 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     let vm = SocketAddr::from((next_v4(), 9000));
     sandbox.put("echo", vm).await?;
     sandbox.condition("echo", "Exported", "False", "NotWritten").await?;
-    sandbox.condition("echo", "Ready", "False", "NotWritten").await?;
+    sandbox.condition("echo", "Ready", "True", "Observing").await?;
     let (code, text, _) = run(bed, &["status"]).await?;
-    ensure!(code == 0 && text.contains("NotWritten"), "it is as somebody wants it: {code}, {text}");
+    ensure!(code == 0 && text.contains("Observing"), "it is as somebody wants it: {code}, {text}");
     let (_, answer) = json_of(bed, &["explain", &pod.to_string()]).await?;
     let by = &answer["services"][0];
     ensure!(by["state"] == "ToBeExported" && by["text"].as_str().is_some_and(|t| t.contains("Observe")), "{answer:#}");
@@ -167,13 +180,18 @@ async fn plan_and_status(suite: Arc<Suite>) -> Result<()> {
     let (code, text, _) = run(bed, &["status"]).await?;
     ensure!(code == 3 && text.contains("RegistryNotFound"), "{code}: {text}");
 
-    // Help has examples, and completions name the commands.
+    // Help has examples, and completions know the commands and the names in the cluster.
     for command in ["status", "parity", "explain", "plan", "approve", "doctor"] {
         let (code, help, _) = run(bed, &[command, "--help"]).await?;
         ensure!(code == 0 && help.contains("Example") && help.contains("Exit code"), "{command}: {help}");
     }
     let (_, bash, _) = run(bed, &["completions", "bash"]).await?;
-    ensure!(bash.contains("explain") && bash.contains("approve"), "{bash}");
+    ensure!(bash.contains("COMPLETE=") && bash.contains("complete "), "{bash}");
+    let complete = async |words: &[&str]| run(bed, &[&["__complete"], words].concat()).await;
+    let (code, names, _) = complete(&["parity", "-n", &sandbox.name, "ec"]).await?;
+    ensure!(code == 0 && names == "echo\n:4\n", "{code}: {names}");
+    let (_, commands, _) = complete(&["expl"]).await?;
+    ensure!(commands.starts_with("explain\t") && commands.ends_with("\n:4\n"), "{commands}");
     Ok(())
 }
 

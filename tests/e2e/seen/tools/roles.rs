@@ -60,6 +60,9 @@ pub async fn the_operators_roles_are_enough(suite: Arc<Suite>) -> Result<()> {
         ([&["status"][..], &namespace].concat(), "True"),
         (vec!["explain", &vm], "Imported"),
         ([&["plan"][..], &namespace].concat(), "nothing to write"),
+        (vec!["instances", "--registry", &sandbox.name], "1 own, 1 foreign"),
+        ([&["generate", "--registry", &sandbox.name][..], &namespace].concat(), "nothing to generate"),
+        (vec!["version"], " leads)"),
         ([&["parity", "echo", "--dns", &dns][..], &namespace].concat(), &vm),
         (
             vec!["doctor", &sandbox.name],

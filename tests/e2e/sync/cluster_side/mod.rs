@@ -183,7 +183,7 @@ async fn tag_selectors_zones_and_hints(suite: Arc<Suite>) -> Result<()> {
     eventually("the other one is skipped", SOON, || async {
         let status = sandbox.registered().get("user").await?.status.unwrap_or_default();
         ensure!(
-            status.skipped.iter().any(|s| s.reason == "NotSelected" && s.instance == green.to_string()),
+            status.differences.iter().any(|s| s.reason == "NotSelected" && s.instance == green.to_string()),
             "{status:?}"
         );
         Ok(())

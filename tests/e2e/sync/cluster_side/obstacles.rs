@@ -79,7 +79,7 @@ pub async fn a_port_that_a_policy_refuses(suite: Arc<Suite>) -> Result<()> {
     sandbox.imports_become("user", &[first]).await?;
     eventually("skipped names the policy", SOON, || async {
         let status = sandbox.registered().get("user").await?.status.unwrap_or_default();
-        let named = status.skipped.iter().any(|skipped| {
+        let named = status.differences.iter().any(|skipped| {
             let words = skipped.message.as_deref().unwrap_or_default();
             skipped.instance == refused.to_string()
                 && skipped.reason == "RefusedByCluster"

@@ -1,0 +1,131 @@
+//! `twinspan instances`: every name in every registry, and the instances behind it.
+//!
+//! Owns its flags, its output and its exit code. Refuses to ask registries, which [`crate::tools::instances`] does.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::mpsc;
+
+use super::common::{Common, Error, run as block_on};
+use crate::tools::instances::{Answer, Change, Detailed, Gathered, Request, follow, gather};
+use crate::tools::lookup::connector;
+use crate::tools::print::{Output, PrintError, print};
+
+/// Show who is registered: every name in every registry, with and without a RegisteredService. Changes nothing.
+///
+/// Asks the registries themselves, with the rights of whoever runs it; an operator need not run. Of a registry without
+/// a prefix, and of one with more than 100,000 records, only the names of RegisteredServices are read, and the one that
+/// is named.
+///
+/// Exit code 0 where every registry was read, 3 where one could not be, 1 where the cluster cannot be asked.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  twinspan instances\n  twinspan instances -n shop -o wide\n  twinspan instances team.user --registry main -w"
+)]
+pub struct Args {
+    /// Only this name, with each instance: a name in the registry, or that of a RegisteredService
+    name: Option<String>,
+    /// Only names of RegisteredServices of this namespace
+    #[arg(short, long, conflicts_with = "all_namespaces")]
+    namespace: Option<String>,
+    /// Every name, whoever uses it; the same as without a namespace
+    #[arg(short = 'A', long)]
+    all_namespaces: bool,
+    /// Only this ServiceRegistry; may be repeated
+    #[arg(long = "registry", value_name = "NAME")]
+    registries: Vec<String>,
+    /// How the answer is printed; wide has a line for each instance
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Go on with the changes, one line for each, until interrupted
+    #[arg(short, long)]
+    watch: bool,
+    /// How long to wait for one registry, in seconds
+    #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    within: u64,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    #[default]
+    Table,
+    Wide,
+    Json,
+    Yaml,
+}
+
+/// The exit code if a part could not be read.
+const INCOMPLETE: u8 = 3;
+
+pub fn run(args: &Args) -> ExitCode {
+    block_on(show(args))
+}
+
+async fn show(args: &Args) -> Result<ExitCode, Error> {
+    let request = Request {
+        client: args.common.reach().await?.client,
+        operator_namespace: &args.common.operator_namespace,
+        namespace: args.namespace.as_deref(),
+        registries: &args.registries,
+        name: args.name.as_deref(),
+        also: &[],
+        within: Duration::from_secs(args.within),
+    };
+    let gathered = gather(&request).await?;
+    let answer = Answer::new(&gathered);
+    match args.output {
+        Format::Table if args.name.is_none() && !args.watch => print(&answer, Output::Table)?,
+        Format::Table | Format::Wide => {
+            write!(std::io::stdout(), "{}", Detailed(&answer)).map_err(PrintError::Io)?;
+        }
+        Format::Json => print(&answer, Output::Json)?,
+        Format::Yaml => print(&answer, Output::Yaml)?,
+    }
+    if args.watch {
+        return watch(&gathered, args.output).await;
+    }
+    Ok(if answer.is_complete() { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
+}
+
+/// Prints changes until the output is closed, or the process is interrupted.
+async fn watch(gathered: &Gathered, output: Format) -> Result<ExitCode, Error> {
+    let (sender, mut changes) = mpsc::unbounded_channel();
+    let followers = gathered.sources.iter().filter_map(|source| {
+        let settings = source.settings.as_ref()?;
+        let known = source.contents.as_ref().map(|contents| contents.records.clone()).unwrap_or_default();
+        let sender = sender.clone();
+        Some(async move {
+            let etcd = connector(settings);
+            follow(source.name(), etcd.as_ref(), &settings.identity, &source.wanted, known, sender).await;
+        })
+    });
+    let followers = join_all(followers.collect::<Vec<_>>());
+    drop(sender);
+    let printing = async {
+        while let Some(change) = changes.recv().await {
+            writeln!(std::io::stdout(), "{}", line(&change, output)?).map_err(PrintError::Io)?;
+        }
+        Ok::<(), Error>(())
+    };
+    tokio::pin!(followers, printing);
+    tokio::select! {
+        biased;
+        printed = &mut printing => printed?,
+        _ = &mut followers => {}
+    }
+    Ok(ExitCode::from(INCOMPLETE))
+}
+
+/// One line in the form of the answer: JSON and YAML have one document for each change.
+fn line(change: &Change, output: Format) -> Result<String, PrintError> {
+    Ok(match output {
+        Format::Json => serde_json::to_string(change)?,
+        Format::Yaml => format!("---\n{}", serde_yaml::to_string(change)?.trim_end()),
+        Format::Table | Format::Wide => change.to_string(),
+    })
+}
