@@ -8,7 +8,8 @@
 //! - [`watch`]: keeps the view true; [`kinds`]: the effect of each kind on it.
 //! - [`convert`]: API objects ↔ the model's nouns.
 //! - [`writer`]: slices and Services, each under the claim to lead.
-//! - [`status_writer`]: statuses, beside the passes; [`status_queue`]: their order and pace; `status_patch`: one patch.
+//! - [`status_writer`]: statuses, beside the passes; [`status_queue`]: their order and pace; `status_patch`: one patch;
+//!   `status_read`: single objects.
 //! - [`events`]: Kubernetes Events; `event_api`: the requests for one.
 //! - [`calls`]: the deadlines of the requests of these three; `turns`: their number and order; `pace`: their rate.
 //! - [`client`]: the clients, with their deadlines, which read the API server's clock.

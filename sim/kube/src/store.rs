@@ -62,6 +62,8 @@ pub struct Store {
     compacted: u64,
     /// The events of each kind from which a watch may begin.
     window: usize,
+    /// Objects with defaults that only readings have: the next write stores them, also one that changes nothing.
+    pub defaulted: BTreeSet<(usize, String)>,
 }
 
 impl Store {
@@ -77,6 +79,7 @@ impl Store {
             era_revision: 1,
             compacted: 0,
             window,
+            defaulted: BTreeSet::new(),
         }
     }
 
@@ -104,6 +107,7 @@ impl Store {
     /// Writes an object at the next version, or removes it.
     pub fn write(&mut self, kind: usize, key: &str, object: Option<Value>, origin: Origin) -> Option<Arc<Value>> {
         self.revision += 1;
+        self.defaulted.remove(&(kind, key.to_owned()));
         let revision = self.revision;
         let after = object.map(|mut object| {
             object["metadata"]["resourceVersion"] = json!(revision.to_string());

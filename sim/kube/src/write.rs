@@ -105,7 +105,17 @@ impl<'a> Writer<'a> {
             return Err(Status::already_exists(rules, &name, is_deleted));
         }
         let origin = self.origin("");
-        Ok(self.store.write(kind, &key, Some(object), origin).unwrap_or_default())
+        // A status that is created is dropped, and each reading sets its default, which the store does not have.
+        let stored = object.clone();
+        if let Family::Custom { schema, .. } = &rules.family {
+            schema.apply(&mut object);
+        }
+        let as_read = stored != object;
+        let object = self.store.write(kind, &key, Some(object), origin).unwrap_or_default();
+        if as_read {
+            self.store.defaulted.insert((kind, key));
+        }
+        Ok(object)
     }
 
     /// Replaces or patches an object.
@@ -170,8 +180,8 @@ impl<'a> Writer<'a> {
             return Ok(Written { object: Arc::new(new), created: false });
         }
         // etcd is not asked to write what it has (`storage/etcd3/store.go`).
-        let object =
-            if new == *old { old } else { self.store.write(kind, &key, Some(new), origin).unwrap_or_default() };
+        let is_there = new == *old && !self.store.defaulted.contains(&(kind, key.clone()));
+        let object = if is_there { old } else { self.store.write(kind, &key, Some(new), origin).unwrap_or_default() };
         Ok(Written { object, created: false })
     }
 

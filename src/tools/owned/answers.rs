@@ -84,7 +84,7 @@ impl Owned {
         table.remarked(dns.remark()).remarked(trouble(object)).remarked([self.note()])
     }
 
-    /// What the operator says is still to be written, of one RegisteredService or of all.
+    /// The writes that are still to come, as the operator counts them, of one RegisteredService or of all.
     pub fn plan(&self, only: Option<&str>) -> Plan {
         let chosen = self.services.iter().filter(|object| only.is_none_or(|only| only == name(object)));
         let services = chosen.map(|object| self.planned(object)).collect();

@@ -1,6 +1,6 @@
 //! The view of one namespace, for people who may read no more than their own.
 //!
-//! - [`rights`]: who sees everything; [`instances`]: the instances of one RegisteredService in words.
+//! - [`rights`]: the accounts that see everything; [`instances`]: the instances of one RegisteredService in words.
 //! - [`answers`]: the same answers as with the view of an operator, from less.
 //!
 //! Owns the reads: three lists of one namespace. Refuses to list anything of the whole cluster and to ask a registry:

@@ -1,4 +1,4 @@
-//! Who sees everything that an operator sees.
+//! The rights that decide whether an account sees everything that an operator sees.
 //!
 //! Owns the question to the API server: an access review about oneself for each list, which every account may make.
 //! Refuses to list anything to find out.

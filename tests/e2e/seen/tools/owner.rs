@@ -79,7 +79,7 @@ pub async fn an_owner_finds_her_reason(suite: Arc<Suite>) -> Result<()> {
             ensure!(!out.contains(foreign.as_str()), "{args:?} tells of {foreign}: {out}");
         }
     }
-    // What others have is as unknown to her as what nobody has.
+    // An address of another namespace is as unknown to her as one that nobody has.
     let args = ["explain", &theirs.to_string(), "-n", &sandbox.name];
     let (code, out, errors) = run_with("TWINSPAN_KUBECONFIG", &kubeconfig.path, &args).await?;
     ensure!(code == 1 && errors.contains("is not known"), "{code}: {out}{errors}");
