@@ -44,8 +44,10 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
+    let cluster = args.common.reach().await?;
     let request = Request {
-        client: args.common.reach().await?.client,
+        client: cluster.client,
+        server: &cluster.server,
         operator_namespace: &args.common.operator_namespace,
         service_account: &args.service_account,
         with_values: args.with_values,

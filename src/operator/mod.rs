@@ -95,7 +95,7 @@ pub async fn run(
     info!(
         version = env!("CARGO_PKG_VERSION"),
         identity = settings.identity,
-        namespace = settings.namespace,
+        operator_namespace = settings.namespace,
         "starting"
     );
     if settings.elects() {

@@ -1,4 +1,4 @@
-//! The admin address: `/livez`, `/readyz`, `/metrics`.
+//! The admin address: `/livez`, `/readyz`, `/metrics`, and `/`, which links to them.
 //!
 //! Owns the pages. `/livez` says that the process runs, because a restart would help nothing else. `/readyz` says
 //! whether the process is ready, and `/readyz?verbose` what each part waits for, as in Kubernetes components. Owns
@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,6 +34,14 @@ const HEADER: Duration = Duration::from_secs(5);
 const CONNECTION: Duration = Duration::from_secs(120);
 /// Wait after a connection could not be accepted.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// The page at `/`, for people who open the address in a browser.
+const INDEX: &str = concat!(
+    "<!doctype html><title>Twinspan</title><h1>Twinspan ",
+    env!("CARGO_PKG_VERSION"),
+    "</h1><ul><li><a href=\"/metrics\">/metrics</a><li><a href=\"/readyz?verbose\">/readyz?verbose</a>",
+    "<li><a href=\"/livez\">/livez</a></ul>\n"
+);
 
 /// A part of the operator, as `/readyz` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +71,7 @@ struct Shown {
 /// Serves until it is stopped, and then waits for no connection.
 pub async fn serve(listener: TcpListener, parts: Parts, metrics: Arc<Metrics>, env: Env, stop: CancellationToken) {
     let router = Router::new()
+        .route("/", get(|| async { Html(INDEX) }))
         .route("/livez", get(|| async { "ok" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(print_metrics))
@@ -115,7 +124,7 @@ fn page(parts: &[Part], verbose: bool) -> (bool, String) {
         let _ = match state {
             PartState::Ready => writeln!(text, "[+] {name}"),
             PartState::Waits(what) => writeln!(text, "[-] {name}: {what}"),
-            PartState::Info(how) => writeln!(text, "[ ] {name}: {how}"),
+            PartState::Info(how) => writeln!(text, "[i] {name}: {how}"),
         };
     }
     text.push_str(if ready { "ready\n" } else { "not ready\n" });
@@ -153,6 +162,11 @@ mod tests {
         let mut answer = String::new();
         whole.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("ok"), "{answer}");
+        let mut index = TcpStream::connect(address).await.unwrap();
+        index.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        index.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("text/html") && answer.contains("href=\"/readyz?verbose\""), "{answer}");
         stop.cancel();
         timeout(Duration::from_secs(2), serving).await.expect("it waits for the half request").unwrap();
     }
@@ -191,12 +205,12 @@ mod tests {
         assert_eq!(page(&ready, false), (true, "ok".to_owned()));
         assert_eq!(
             page(&ready, true),
-            (true, "[+] list of Pods\n[ ] registry main: cannot be reached\nready\n".to_owned())
+            (true, "[+] list of Pods\n[i] registry main: cannot be reached\nready\n".to_owned())
         );
         let waiting = [part("list of Pods", PartState::Waits("not complete".to_owned())), stands];
         assert_eq!(
             page(&waiting, false),
-            (false, "[-] list of Pods: not complete\n[ ] registry main: cannot be reached\nnot ready\n".to_owned())
+            (false, "[-] list of Pods: not complete\n[i] registry main: cannot be reached\nnot ready\n".to_owned())
         );
     }
 }

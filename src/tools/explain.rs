@@ -129,7 +129,8 @@ pub fn explain(viewer: &Viewer, text: &str, leader: Option<String>, missing: &[U
         }
     }
     if !answer.is_known() {
-        answer.remarks.push("no registry that is watched has it, and no Service of a RegisteredService".to_owned());
+        let nowhere = format!("{text} is in no registry that Twinspan watches, and in no Service of a RegisteredService");
+        answer.remarks.push(nowhere);
         answer.remarks.extend(viewer.followed_by_names().iter().map(|registry| notes::followed_names(registry)));
         answer.remarks.extend(others);
     }
@@ -157,7 +158,10 @@ impl fmt::Display for Answer {
                 line(f, "  address ", record.addresses.join(", "))?;
             }
             if let Some(problem) = &record.problem {
-                line(f, "  it does not decode: ", problem)?;
+                line(f, "  its value cannot be parsed: ", problem)?;
+            }
+            if let Some(beginning) = record.beginning.as_deref().filter(|text| !text.is_empty()) {
+                line(f, "  the value begins with: ", beginning)?;
             }
         }
         if !self.services.is_empty() {

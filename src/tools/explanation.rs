@@ -172,7 +172,7 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::MulticastAddress => "a multicast address is no server",
         Reason::BroadcastAddress => "a broadcast address is no server",
         Reason::Undecodable => {
-            "the value is none of the registry's format, or longer than 64 KiB; see twinspan explain KEY"
+            "the value cannot be parsed in the registry's format, or is longer than 64 KiB; twinspan explain with the record's key shows it"
         }
         Reason::NotTCP => "its network is not TCP, and only TCP ports are imported",
         Reason::KeyValueMismatch => "its key names another address than its value; one of them is wrong",

@@ -206,7 +206,7 @@ fn before(registry: &RegistryFacts, key: &RecordKey) -> Option<String> {
 fn read(layout: &Layout, record: &Record) -> String {
     match &record.content {
         Content::Registered { registration, .. } => String::from_utf8_lossy(&layout.encode(registration)).into_owned(),
-        Content::Undecodable(why) => why.clone(),
+        Content::Undecodable { why, .. } => why.clone(),
     }
 }
 

@@ -21,8 +21,11 @@ pub struct RecordReport {
     pub owner: Option<String>,
     /// The addresses that clients would dial.
     pub addresses: Vec<String>,
-    /// The reason why it does not decode.
+    /// The reason why its value cannot be parsed.
     pub problem: Option<String>,
+    /// The beginning of a value that cannot be parsed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beginning: Option<String>,
     pub revision: i64,
     /// The lease in hexadecimal; empty if the record has none and therefore never expires.
     pub lease: String,
@@ -38,9 +41,9 @@ impl RecordReport {
             Kind::Foreign => ("foreign", None),
             Kind::Undecodable => ("undecodable", None),
         };
-        let problem = match &record.content {
-            Content::Undecodable(why) => Some(why.clone()),
-            Content::Registered { .. } => None,
+        let (problem, beginning) = match &record.content {
+            Content::Undecodable { why, beginning } => (Some(why.clone()), Some(beginning.clone())),
+            Content::Registered { .. } => (None, None),
         };
         let name = handle.layout.split_key(&record.key).map(|(name, _)| String::from_utf8_lossy(name).into_owned());
         Self {
@@ -51,6 +54,7 @@ impl RecordReport {
             owner,
             addresses: record.listeners().iter().map(|listener| listener.text.clone()).collect(),
             problem,
+            beginning,
             revision: record.mod_revision,
             lease: if record.lease.0 == 0 { String::new() } else { record.lease.to_string() },
         }

@@ -9,7 +9,7 @@ use super::format::Format;
 use super::framework::{Framework, Undecodable};
 use super::mark::marked;
 use crate::model::{
-    Content, HEALED_TAG, Instance, InstanceAddr, Listener, MAX_VALUE, Mark, Owner, RawRecord, Reason, Record,
+    BEGINNING, Content, HEALED_TAG, Instance, InstanceAddr, Listener, MAX_VALUE, Mark, Owner, RawRecord, Reason, Record,
     RecordKey, Registration, RegistryName, named_address,
 };
 
@@ -144,7 +144,7 @@ impl Layout {
 
     pub fn decode(&self, raw: &RawRecord) -> Record {
         let content = match self.read(raw) {
-            Err(Undecodable(why)) => Content::Undecodable(why),
+            Err(Undecodable(why)) => Content::Undecodable { why, beginning: beginning(&raw.value) },
             Ok(registration) => Content::Registered {
                 listeners: self.listeners(&registration, &raw.key),
                 mark: self.mark(&registration, &raw.key),
@@ -219,6 +219,11 @@ impl Layout {
             mark => mark,
         }
     }
+}
+
+/// The first bytes of a value as text.
+fn beginning(value: &[u8]) -> String {
+    String::from_utf8_lossy(&value[..value.len().min(BEGINNING)]).into_owned()
 }
 
 /// The keys of one owner's records under one name.

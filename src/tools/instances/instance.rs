@@ -44,7 +44,7 @@ impl Instance {
                 let tags = registration.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
                 (Some(registration.weight), tags, None)
             }
-            Content::Undecodable(why) => (None, BTreeMap::new(), Some(why.clone())),
+            Content::Undecodable { why, .. } => (None, BTreeMap::new(), Some(why.clone())),
         };
         let lease = if record.lease.0 == 0 { String::new() } else { record.lease.to_string() };
         let key = record.key.to_string();

@@ -74,11 +74,12 @@ fn pretty(value: &impl Serialize) -> Result<String, String> {
 async fn examined(request: &Request<'_>) -> String {
     let asked = doctor::Request {
         client: request.client.clone(),
+        server: request.server,
         operator_namespace: request.operator_namespace,
         service_account: request.service_account,
         registries: &[],
     };
-    doctor::Report { findings: doctor::examine(&asked).await }.to_string()
+    doctor::examine(&asked).await.to_string()
 }
 
 /// Adds every object of a kind. Returns them as they were read.
@@ -129,6 +130,7 @@ async fn events(request: &Request<'_>, bundle: &mut Bundle) {
 async fn registered(request: &Request<'_>, bundle: &mut Bundle) -> Vec<String> {
     let asked = instances::Request {
         client: request.client.clone(),
+        server: request.server,
         operator_namespace: request.operator_namespace,
         namespace: None,
         registries: &[],
