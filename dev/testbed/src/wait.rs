@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 const POLL: Duration = Duration::from_millis(50);
+/// What takes long is not there any sooner for being asked for often: the parts have the machine.
+const LONGEST_POLL: Duration = Duration::from_millis(500);
 
 /// Polls until `check` returns `Ok`; after the deadline the test reports the last error.
 pub async fn eventually<T, F, Fut>(what: &str, within: Duration, mut check: F) -> Result<T>
@@ -17,14 +19,20 @@ where
 {
     let started = Instant::now();
     loop {
+        let asked = Instant::now();
         match check().await {
             Ok(found) => return Ok(found),
             Err(error) if started.elapsed() >= within => {
                 bail!("{what}: not within {within:?}; last: {error:#}")
             }
-            Err(_) => tokio::time::sleep(POLL).await,
+            Err(_) => tokio::time::sleep(pause(started.elapsed(), asked.elapsed())).await,
         }
     }
+}
+
+/// The pause before the next question: a tenth of the wait so far, and no less than the question took.
+fn pause(waited: Duration, took: Duration) -> Duration {
+    (waited / 10).max(took).clamp(POLL, LONGEST_POLL)
 }
 
 /// Checks repeatedly that a value does not change.

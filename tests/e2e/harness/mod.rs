@@ -2,13 +2,14 @@
 //!
 //! - [`suite`]: one run of all stories, with the parts that they share. [`trials`]: the names of stories.
 //! - [`sandbox`]: one story's part of a cluster. [`records`]: its records. [`expect`]: reading and waiting.
-//! - [`outside`]: stories with addresses of Nodes.
+//! - [`leaving`]: what each story takes with it. [`outside`]: stories with addresses of Nodes.
 //! - [`bystanders`]: foreign records and slices in every sandbox, and the check that they are untouched.
 //!
 //! Owns the time that a story waits. Refuses to know any story.
 
 mod bystanders;
 mod expect;
+mod leaving;
 mod outside;
 mod records;
 mod sandbox;

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use twinspan::api::{RegisteredService, ServiceRegistry};
 use twinspan_testbed::{Bed, Caller, Etcd, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, next_v4};
 
+use super::leaving::Leaving;
 use super::outside::is_outside;
 
 /// The lease TTL of the ServiceRegistry of a sandbox: the shortest that is allowed.
@@ -35,6 +36,7 @@ pub struct Sandbox<'a> {
     pub pods: Pods,
     pub(super) foreign_records: BTreeMap<String, (String, i64, i64)>,
     pub(super) foreign_slices: BTreeMap<String, Value>,
+    _leaving: Leaving,
 }
 
 static SANDBOXES: AtomicU32 = AtomicU32::new(0);
@@ -70,6 +72,7 @@ impl<'a> Sandbox<'a> {
             bed,
             registry,
             root: format!("{name}/"),
+            _leaving: Leaving { client: bed.client(), name: name.clone() },
             name,
             pods,
             foreign_records: BTreeMap::new(),
@@ -88,7 +91,8 @@ impl<'a> Sandbox<'a> {
         let pods = Pods::in_namespace(&bed.client(), &self.name).await?;
         let foreign_records = self.foreign().await?;
         let (registry, name, root) = (self.registry, self.name.clone(), self.root.clone());
-        Ok(Sandbox { bed, registry, name, root, pods, foreign_records, foreign_slices: BTreeMap::new() })
+        let _leaving = Leaving { client: bed.client(), name: name.clone() };
+        Ok(Sandbox { bed, registry, name, root, pods, foreign_records, foreign_slices: BTreeMap::new(), _leaving })
     }
 
     /// From now on the story looks for records in another member of the same etcd.

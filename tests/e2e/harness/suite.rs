@@ -12,10 +12,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::Result;
 use libtest_mimic::{Failed, Trial};
 use tokio::runtime::Runtime;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 use twinspan_testbed::{Bed, Twinspan, TwinspanOptions};
 
 use super::TWINSPAN;
+
+/// Control planes that start concurrently: more would only be slower, and starve the stories that run.
+const STARTING: usize = 2;
 
 type Story = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
@@ -30,13 +33,15 @@ pub struct Suite {
     shared: OnceCell<Shared>,
     dir: PathBuf,
     beds: AtomicU32,
+    starting: Semaphore,
 }
 
 impl Suite {
     pub fn new() -> Arc<Self> {
         let runtime = Runtime::new().expect("a tokio runtime");
         let dir = std::env::temp_dir().join(format!("twinspan-e2e-{}", namespace_pid()));
-        Arc::new(Self { runtime, shared: OnceCell::new(), dir, beds: AtomicU32::new(0) })
+        let (beds, starting) = (AtomicU32::new(0), Semaphore::new(STARTING));
+        Arc::new(Self { runtime, shared: OnceCell::new(), dir, beds, starting })
     }
 
     /// A story in the normal run.
@@ -76,6 +81,7 @@ impl Suite {
 
     /// A bed that the story may break, without a Twinspan.
     pub async fn own_bed(&self) -> Result<Bed> {
+        let _starts = self.starting.acquire().await?;
         let number = self.beds.fetch_add(1, Ordering::Relaxed);
         Bed::start(&self.dir.join(format!("own-{number}"))).await
     }
