@@ -101,12 +101,7 @@ impl Env {
     }
 
     /// A clock that stands still at a time, and a source of numbers from 0 to 1.
-    /// Milliseconds as a number that JSON can hold: tracing writes an integer of more than 64 bits as text.
-pub fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
+    #[cfg(test)]
     pub fn standing(now: Timestamp, chance: impl Fn() -> f64 + Send + Sync + 'static) -> Self {
         Self { clock: Arc::new(now), chance: Arc::new(chance), executor: None }
     }
@@ -222,6 +217,11 @@ impl Clock for Timestamp {
     }
 
     fn api_server_answered(&self, _: Instant, _: Timestamp) {}
+}
+
+/// Milliseconds as a number that JSON can hold: tracing writes an integer of more than 64 bits as text.
+pub fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -33,4 +33,3 @@ pub fn run(args: &Args) -> ExitCode {
         .map_or(Ok(()), |shell| shell.write_registration(VARIABLE, "twinspan", "twinspan", "twinspan", &mut script));
     printed(registered.map_err(PrintError::from).and_then(|()| write(&script)))
 }
-}

@@ -17,7 +17,7 @@ use crate::tools::print::{Output, print};
 /// cannot be asked.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  twinspan doctor\n  twinspan doctor main --audit\n  twinspan doctor main --reach\n  twinspan doctor --etcd https://etcd-0:2379 --ca ca.crt --user twinspan --password-file password\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
+    after_help = "Examples:\n  twinspan doctor\n  twinspan doctor main --audit\n  twinspan doctor main --reach\n  twinspan doctor --etcd https://etcd-0:2379 --ca ca.crt --etcd-user twinspan --password-file password\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
 )]
 pub struct Args {
     /// Only these ServiceRegistries; all without any

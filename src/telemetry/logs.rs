@@ -2,7 +2,7 @@
 //!
 //! Owns the formats and the default filter. Refuses to know what is logged.
 
-use std::fmt::{self as text, Write};
+use std::fmt as text;
 
 use tracing::field::{Field, Visit};
 use tracing_subscriber::field::RecordFields;
@@ -29,7 +29,9 @@ pub fn init(format: Format, traces: Option<&Traces>) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let lines = fmt::layer().with_target(false).with_writer(std::io::stderr);
     let lines = match format {
-        Format::Text => lines.fmt_fields(ForPeople).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
+        Format::Text => {
+            lines.fmt_fields(ForPeople).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
+        }
         Format::Json => lines.json().flatten_event(true).boxed(),
     };
     // Spans are for traces; a log line is complete without them.

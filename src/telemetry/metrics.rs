@@ -131,7 +131,7 @@ impl Default for Metrics {
         };
         // A series that appears with its first value hides that value from `rate()`.
         for direction in ["export", "import"] {
-            metrics.propagation.get_or_create(&Direction { direction });
+            drop(metrics.propagation.get_or_create(&Direction { direction }));
         }
         metrics.registered()
     }

@@ -129,7 +129,8 @@ pub fn explain(viewer: &Viewer, text: &str, leader: Option<String>, missing: &[U
         }
     }
     if !answer.is_known() {
-        let nowhere = format!("{text} is in no registry that Twinspan watches, and in no Service of a RegisteredService");
+        let nowhere =
+            format!("{text} is in no registry that Twinspan watches, and in no Service of a RegisteredService");
         answer.remarks.push(nowhere);
         answer.remarks.extend(viewer.followed_by_names().iter().map(|registry| notes::followed_names(registry)));
         answer.remarks.extend(others);

@@ -130,7 +130,6 @@ async fn events(request: &Request<'_>, bundle: &mut Bundle) {
 async fn registered(request: &Request<'_>, bundle: &mut Bundle) -> Vec<String> {
     let asked = instances::Request {
         client: request.client.clone(),
-        server: request.server,
         operator_namespace: request.operator_namespace,
         namespace: None,
         registries: &[],

@@ -61,13 +61,13 @@ pub async fn an_etcd_by_itself(suite: Arc<Suite>) -> Result<()> {
     std::fs::write(&good, "hush-hush\n")?;
     std::fs::write(&wrong, "guess")?;
     let with = async |file: &std::path::Path| {
-        ask(&["--etcd", url, "--user", "twinspan", "--password-file", &file.display().to_string()]).await
+        ask(&["--etcd", url, "--etcd-user", "twinspan", "--password-file", &file.display().to_string()]).await
     };
     let (code, text) = with(&good).await?;
     tells(&text, &["accepts user twinspan", "the password goes in clear", "may not read \"/hertz", "Kitex: 1 keys"])?;
     ensure!(code == 0 && !text.contains("hush-hush"), "{code}: {text}");
     let (code, text) = with(&wrong).await?;
-    tells(&text, &["FAIL", "check --user and --password-file"])?;
+    tells(&text, &["FAIL", "check --etcd-user and --password-file"])?;
     ensure!(code == 3, "{code}: {text}");
 
     // TLS, for clients with a certificate.
