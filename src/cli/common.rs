@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::tools::parity::GatherError;
 use crate::tools::print::{Output, PrintError};
 use crate::tools::report::ArchiveError;
 use crate::tools::status::Selection;
-use crate::tools::viewer::{Unsynced, Viewer};
+use crate::tools::viewer::{AskError, Unsynced, Viewer};
 
 /// How to reach the cluster, and where the operator is in it.
 #[derive(Debug, clap::Args)]
@@ -44,7 +45,13 @@ pub struct Common {
         help_heading = CLUSTER
     )]
     pub operator_namespace: String,
+    /// The socket of the operator in this pod, which is asked in place of a view of the command's own
+    #[arg(long, env = SOCKET, value_name = "FILE", help_heading = CLUSTER)]
+    socket: Option<PathBuf>,
 }
+
+/// The variable with the path of the operator's socket, for the operator and for commands in its pod.
+pub const SOCKET: &str = "TWINSPAN_SOCKET";
 
 /// A connection on which nothing was read for longer is dead; a quiet watch lasts a minute.
 const SILENCE: Duration = Duration::from_secs(70);
@@ -71,6 +78,12 @@ impl Cluster {
 }
 
 impl Common {
+    /// The socket, unless the cluster of some kubeconfig is meant, which need not be the operator's.
+    pub fn socket(&self) -> Option<&Path> {
+        let path = self.socket.as_deref().filter(|path| !path.as_os_str().is_empty());
+        path.filter(|_| self.access.is_this_cluster())
+    }
+
     /// A client for an API server that answers. One that does not ends every command here, at once and in one sentence.
     pub async fn reach(&self) -> Result<Cluster, Error> {
         let cluster = self.connect()?;
@@ -153,10 +166,10 @@ pub struct Looking {
 
 impl Looking {
     /// Waits until everything is known, or the time is up. The second value has the missing parts.
-    pub async fn look(&self, client: &Client) -> (Viewer, Vec<Unsynced>) {
-        let viewer = Viewer::start(client, &self.common.operator_namespace);
-        let missing = told(viewer.wait_for_sync(self.within), || viewer.awaited()).await;
-        (viewer, missing)
+    pub async fn look(&self, client: &Client) -> Result<(Viewer, Vec<Unsynced>), AskError> {
+        let viewer = Viewer::start(client, &self.common.operator_namespace, self.common.socket());
+        let missing = told(viewer.wait_for_sync(self.within), || viewer.awaited()).await?;
+        Ok((viewer, missing))
     }
 }
 
@@ -179,6 +192,8 @@ pub enum Error {
     Reach(#[from] LookupError),
     #[error(transparent)]
     Gather(#[from] GatherError),
+    #[error(transparent)]
+    Ask(#[from] AskError),
     #[error(transparent)]
     Approve(#[from] ApproveError),
     #[error(transparent)]

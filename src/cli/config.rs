@@ -48,6 +48,16 @@ pub struct Access {
     pub request_timeout: Option<Duration>,
 }
 
+impl Access {
+    /// Whether no option leads away from the cluster of this pod, or to another account.
+    pub fn is_this_cluster(&self) -> bool {
+        let Self { kubeconfig, context, cluster, user, impersonate, impersonate_groups, request_timeout: _ } = self;
+        kubeconfig.is_none()
+            && [context, cluster, user, impersonate].into_iter().all(Option::is_none)
+            && impersonate_groups.is_empty()
+    }
+}
+
 /// The reason why there is no way to the cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {

@@ -59,6 +59,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         server: &cluster.server,
         operator_namespace: &args.common.operator_namespace,
         service_account: &args.service_account,
+        socket: args.common.socket(),
         registries: &args.registries,
     };
     let mut report = told(examine(&request), || format!("the checks of {}", cluster.server)).await;

@@ -70,8 +70,8 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         return answer(args, &owned.parity(object, &dns_of(&request, object).await?));
     }
     let gathered = gather(&request).await?;
-    let (viewer, missing) = args.looking.look(&cluster.client).await;
-    let preview = viewer.preview(&key);
+    let (viewer, missing) = args.looking.look(&cluster.client).await?;
+    let preview = viewer.preview(&key).await?;
     let leader = viewer.leader().await.map_err(Box::new)?;
     viewer.end().await;
     let others = |missing: &&Unsynced| matches!(missing, Unsynced::Registry(other) if *other != key);

@@ -42,18 +42,22 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         let plan = owned.plan(args.name.as_deref());
         return answer(args, &plan, plan.services.is_empty().then_some(&owned.namespace));
     }
-    let (viewer, missing) = args.looking.look(&cluster.client).await;
+    let (viewer, missing) = args.looking.look(&cluster.client).await?;
     let chosen = args.chosen.selection();
     let labelled = args.chosen.labelled(&cluster.client).await?;
     let named_in = args.name.as_ref().filter(|_| !args.chosen.all_namespaces).map(|_| &cluster.namespace);
     let namespace = chosen.namespace.as_ref().or(named_in);
     let lists = missing.iter().any(|missing| matches!(missing, Unsynced::List(_)));
-    let keys = viewer.services().into_iter().filter(|key| {
+    let keys = viewer.services().await?.into_iter().filter(|key| {
         namespace.is_none_or(|namespace| *namespace == key.namespace)
             && args.name.as_ref().is_none_or(|name| *name == key.name)
             && labelled.as_ref().is_none_or(|all| all.contains(key))
     });
-    let plan = Plan::new(keys.filter_map(|key| viewer.preview(&key)).collect());
+    let mut previews = Vec::new();
+    for key in keys {
+        previews.extend(viewer.preview(&key).await?);
+    }
+    let plan = Plan::new(previews);
     viewer.end().await;
     if lists {
         return Err(Error::Unseen(

@@ -4,17 +4,20 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::common::SOCKET;
 use super::config::{Access, ConfigError, config};
 use crate::env::Env;
-use crate::operator::{self, OperatorError, Outside, Settings};
+use crate::operator::{self, Inside, OperatorError, Outside, Settings};
 use crate::telemetry::logs;
 use crate::telemetry::traces::Traces;
+use crate::tools::viewer::pages;
 
 /// Run the operator.
 #[derive(Debug, clap::Args)]
@@ -39,6 +42,9 @@ pub struct Args {
     /// Where /livez, /readyz and /metrics are served, as IP:PORT, or :PORT for all addresses
     #[arg(long, env = "TWINSPAN_ADMIN_ADDR", default_value = "0.0.0.0:8080", value_name = "ADDR", value_parser = admin_addr)]
     admin_addr: SocketAddr,
+    /// The socket at which commands in the same pod ask this operator; without it there is none
+    #[arg(long, env = SOCKET, value_name = "FILE")]
+    socket: Option<PathBuf>,
     /// How log lines look
     #[arg(long, env = "TWINSPAN_LOG_FORMAT", value_enum, default_value_t)]
     log_format: logs::Format,
@@ -143,7 +149,10 @@ async fn operate(args: Args) -> Result<(), Error> {
         }
         told.cancel();
     });
-    let outside = Outside::open(config, args.admin_addr, &env).await?;
+    let mut outside = Outside::open(config, args.admin_addr, &env).await?;
+    if let Some(path) = args.socket.filter(|path| !path.as_os_str().is_empty()) {
+        outside.inside = Some(Inside::open(&path, pages)?);
+    }
     operator::run(outside, settings, env, stop).await?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The outside of the process: the clients of the API server, the connectors of registries, the prober and the address
-//! of the admin pages.
+//! The outside of the process: the clients of the API server, the connectors of registries, the prober, the address of
+//! the admin pages and the socket of the pod.
 //!
 //! Owns how a real process gets them. Refuses to use any of them. A simulation hands in its own.
 
@@ -11,6 +11,7 @@ use kube::{Client, Config};
 use tokio::net::TcpListener;
 
 use super::OperatorError;
+use super::inside::Inside;
 use crate::causes::of_kube;
 use crate::cluster;
 use crate::env::Env;
@@ -29,6 +30,8 @@ pub struct Outside {
     pub prober: Arc<dyn Prober>,
     /// Where the admin pages are served; nowhere in a simulation.
     pub admin: Option<TcpListener>,
+    /// The socket for commands in the same pod, if there is one.
+    pub inside: Option<Inside>,
 }
 
 impl fmt::Debug for Outside {
@@ -56,6 +59,7 @@ impl Outside {
             connect: Connect::to_etcd(),
             prober: Arc::new(TcpProber),
             admin: Some(listener),
+            inside: None,
         })
     }
 }

@@ -65,7 +65,7 @@ impl Planned {
 }
 
 fn planned(preview: Preview) -> Planned {
-    let waits = |explanation: &Explanation| explanation.waits;
+    let waits = |explanation: &Explanation| explanation.waits();
     let pending = preview.pending.then(|| "its registry has not been listed in time".to_owned());
     let refused = preview.refused.map(|(reason, message)| format!("{reason}: {message}"));
     let known = preview.unavailable.is_none() && pending.is_none();

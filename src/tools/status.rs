@@ -280,10 +280,22 @@ impl Status {
             if wide {
                 cells.extend([s.registry_name.clone().into(), count(counts.healed, Tone::Doubtful)]);
             }
-            cells.push(why(&s.ready, s.held.iter().cloned().chain(restart)).into());
+            let why = match self.same_trouble(s) {
+                Some(registry) => format!("registry {} is not ready, see above; what is there is kept", registry.name),
+                None => why(&s.ready, s.held.iter().cloned().chain(restart)),
+            };
+            cells.push(why.into());
             columns.add(cells);
         }
         columns
+    }
+
+    /// The registry that has the same trouble as a service, whose words would stand in every row.
+    fn same_trouble(&self, service: &Service) -> Option<&Registry> {
+        let registry = self.registries.iter().find(|registry| registry.name == service.registry)?;
+        let (here, there) = (&service.ready, &registry.ready);
+        (!there.is_well() && here.status == there.status && here.reason == there.reason && service.held.is_none())
+            .then_some(registry)
     }
 }
 
@@ -312,6 +324,25 @@ mod tests {
             services: vec![service],
             notes: Vec::new(),
         }
+    }
+
+    #[test]
+    fn the_trouble_of_a_registry_stands_in_its_own_row_alone() {
+        let mut status = status("Unreachable", Counts::default());
+        status.services[0].ready.message = "no endpoint of the registry answers".into();
+        status.registries = vec![Registry {
+            name: "main".into(),
+            format: "Kitex".into(),
+            ready: status.services[0].ready.clone(),
+            own: 0,
+            foreign: 0,
+            undecodable: 0,
+            held: None,
+            endpoints: Vec::new(),
+        }];
+        let text = anstream::adapter::strip_str(&status.to_string()).to_string();
+        assert_eq!(text.matches("no endpoint of the registry answers").count(), 1, "{text}");
+        assert!(text.ends_with("registry main is not ready, see above; what is there is kept\n"), "{text}");
     }
 
     #[test]

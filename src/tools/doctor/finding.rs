@@ -94,7 +94,8 @@ impl Report {
             if n > 0 {
                 writeln!(f)?;
             }
-            let heading = if about == CLUSTER { about.to_owned() } else { format!("registry {about}") };
+            let heading =
+                if about == CLUSTER || about.contains("://") { about.to_owned() } else { format!("registry {about}") };
             writeln!(f, "{}", toned(&clean(&heading), Tone::Heading))?;
             for finding in self.findings.iter().filter(|finding| finding.about == about) {
                 let level = finding.level;

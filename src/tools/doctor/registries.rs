@@ -163,6 +163,7 @@ mod tests {
             server: "https://10.0.0.1",
             operator_namespace: "twinspan",
             service_account: "twinspan",
+            socket: None,
             registries: &[],
         };
         for (endpoint, auth, told) in [

@@ -241,7 +241,6 @@ mod tests {
             instance: instance.into(),
             state: state.into(),
             text: "so it is".into(),
-            waits: false,
         };
         let table = table.explained(vec![account("[fd77::1]:80", "Held"), account("10.0.0.9:80", "NotReady")]);
         let text = plain(&table);

@@ -80,7 +80,7 @@ pub async fn an_etcd_by_itself(suite: Arc<Suite>) -> Result<()> {
     };
     let (ca, cert, key) = (file("alone.ca", &tls.ca()?)?, file("alone.crt", &cert)?, file("alone.key", &key)?);
     let (code, text) = ask(&["--etcd", secure.endpoint(), "--ca", &ca, "--cert", &cert, "--key", &key]).await?;
-    tells(&text, &["ok    https://", "TLS: its certificate is accepted", "no keys under"])?;
+    tells(&text, &["https://", "ok    TLS", "its certificate is accepted", "no keys under"])?;
     ensure!(code == 0, "{code}: {text}");
     let (code, text) = ask(&["--etcd", secure.endpoint(), "--ca", &ca]).await?;
     tells(&text, &["FAIL", "TLS failed", "--cert, --key"])?;

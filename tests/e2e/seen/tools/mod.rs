@@ -10,11 +10,12 @@
 //! - [`owner`]: the owner of a namespace, who may read no other.
 //! - [`report`]: a support bundle. [`reach`]: proxies, credential plugins, and an API server that does not answer.
 //! - [`terminal`]: options, texts of strangers, readers that go away.
-//! - [`roles`]: the operator's own roles are enough for all commands that read.
+//! - [`roles`]: the operator's own roles are enough for all commands that read. [`inside`]: commands in its pod.
 
 mod contexts;
 mod etcd;
 mod generate;
+mod inside;
 mod instances;
 mod owner;
 mod ports;
@@ -55,8 +56,23 @@ stories![
     report::a_bundle_without_secrets,
     owner::an_owner_finds_her_reason,
     roles::the_operators_roles_are_enough,
+    inside::commands_in_the_pod_ask_the_running_operator,
     plan_and_status,
     approve_releases,
+];
+
+/// Every command that goes to a cluster. Nothing that they name is there.
+const EVERY_COMMAND: [&[&str]; 10] = [
+    &["status"],
+    &["instances"],
+    &["parity", "nobody", "-n", "nowhere", "--dns", "127.0.0.1"],
+    &["explain", "192.0.2.1"],
+    &["plan"],
+    &["generate", "-n", "nowhere"],
+    &["doctor"],
+    &["report", "--output", "/dev/null/report"],
+    &["version"],
+    &["approve", "nobody", "-n", "nowhere"],
 ];
 
 /// Exit code, standard output and standard error of a command, as an administrator runs it.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use twinspan_testbed::{Bed, ConnectProxy, TwinspanOptions, next_v4};
 
-use super::{run_in, run_with};
+use super::{EVERY_COMMAND, run_in, run_with};
 use crate::harness::{Suite, TWINSPAN};
 
 /// The administrator's kubeconfig with a change.
@@ -55,16 +55,33 @@ pub async fn a_proxy_is_used_as_kubectl_uses_it(suite: Arc<Suite>) -> Result<()>
     }
 
     // The operator itself takes the same way.
-    let options = TwinspanOptions { env: vec![("HTTPS_PROXY".to_owned(), url)], ..TwinspanOptions::default() };
+    let options = TwinspanOptions { env: vec![("HTTPS_PROXY".to_owned(), url.clone())], ..TwinspanOptions::default() };
     let own = &suite.own_bed().await?;
     let twinspan = own.start_twinspan(TWINSPAN, &options)?;
     twinspan.ready().await?;
     ensure!(!proxy.asked().is_empty(), "the operator asked the proxy");
+
+    // And so does every command, with one run of the plugin for all of its requests.
+    let (program, runs) = plugin(own)?;
+    let both = changed(own, "both", |file| {
+        file["clusters"][0]["cluster"]["proxy-url"] = json!(url);
+        file["users"][0]["user"] = exec(&text(&program));
+    })?;
+    twinspan.part().kill().await?;
+    for args in EVERY_COMMAND {
+        std::fs::write(&runs, "")?;
+        proxy.asked();
+        let (code, out, errors) = run_with("KUBECONFIG", &both, args).await?;
+        ensure!(!errors.contains("cannot reach the API server"), "{args:?}: {code}, {out}{errors}");
+        ensure!(!proxy.asked().is_empty(), "{args:?} went past the proxy: {code}, {out}{errors}");
+        let count = std::fs::read_to_string(&runs)?.lines().count();
+        ensure!(count == 1, "{args:?} ran the plugin {count} times: {out}{errors}");
+    }
     Ok(())
 }
 
-pub async fn a_credential_plugin_runs_once_for_a_command(suite: Arc<Suite>) -> Result<()> {
-    let bed = &suite.shared().await?.bed;
+/// A credential plugin that gives the administrator's token, and the file with a line for each of its runs.
+fn plugin(bed: &Bed) -> Result<(PathBuf, PathBuf)> {
     let (program, runs) = (bed.dir().join("plugin"), bed.dir().join("plugin-runs"));
     let file: Value = serde_yaml::from_slice(&std::fs::read(&bed.cluster.admin.path)?)?;
     let token = file["users"][0]["user"]["token"].as_str().context("a token")?;
@@ -74,12 +91,19 @@ pub async fn a_credential_plugin_runs_once_for_a_command(suite: Arc<Suite>) -> R
     let script = format!("#!/bin/sh\necho run >> {}\necho '{credential}'\n", text(&runs));
     std::fs::write(&program, script)?;
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
-    let with = |name: &str, command: &str| {
-        changed(bed, name, |file| {
-            let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never", "command": command});
-            file["users"][0]["user"] = json!({"exec": exec});
-        })
-    };
+    Ok((program, runs))
+}
+
+/// A user of a kubeconfig whose credentials come from a program.
+fn exec(program: &str) -> Value {
+    let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never", "command": program});
+    json!({"exec": exec})
+}
+
+pub async fn a_credential_plugin_runs_once_for_a_command(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let (program, runs) = plugin(bed)?;
+    let with = |name: &str, command: &str| changed(bed, name, |file| file["users"][0]["user"] = exec(command));
     let path = with("plugin", &text(&program))?;
     for args in [&["status"][..], &["plan"], &["doctor"]] {
         std::fs::write(&runs, "")?;

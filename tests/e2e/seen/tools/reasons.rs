@@ -127,7 +127,7 @@ pub async fn every_reason_is_named(suite: Arc<Suite>) -> Result<()> {
         (unwanted.to_string(), "NotSelected", "tagSelector"),
         ("127.0.0.1:9000".to_owned(), "LoopbackAddress", "leads every client to itself"),
         (service.to_string(), "ServiceAddress", "in a circle"),
-        (undecodable, "Undecodable", "none of the registry's format"),
+        (undecodable, "Undecodable", "cannot be parsed in the registry's format"),
         (contradicts.clone(), "KeyValueMismatch", "another address"),
         ("10.77.249.1:80".to_owned(), "OtherCluster", "otherClusters All"),
         (theirs.to_string(), "OtherNamespacesPod", "another namespace"),
