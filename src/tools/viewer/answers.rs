@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use twinspan_core::model::ServiceKey;
 
-use super::Unsynced;
+use super::unsynced::Unsynced;
 use crate::controllers::views::Views;
 use crate::registry::scope::Scope;
 use crate::tools::preview::{self, Preview};

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use twinspan_core::model::ServiceKey;
 
-use super::{Result, Unsynced};
+use super::unsynced::Unsynced;
 use crate::tools::preview::Preview;
 use crate::tools::record::RecordReport;
 
@@ -39,6 +39,9 @@ pub enum AskError {
     #[error("cannot read the answer of the operator in this pod: {0}; use the program of its own container")]
     Json(#[from] serde_json::Error),
 }
+
+/// The result of a question. Own views answer always.
+pub type Result<T> = std::result::Result<T, AskError>;
 
 /// An operator behind a socket.
 pub struct Asked {

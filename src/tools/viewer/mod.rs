@@ -2,7 +2,7 @@
 //!
 //! - [`own`]: views of the command's own. [`asked`]: the running operator in the same pod, asked over its socket.
 //!   [`pages`]: the operator's side of that socket.
-//! - [`answers`]: the questions, answered from views.
+//! - [`answers`]: the questions, answered from views. [`unsynced`]: the parts that are still waited for.
 //!
 //! Owns the choice between the two: in the pod of an operator a second view has no room. Refuses to write.
 
@@ -10,6 +10,7 @@ mod answers;
 mod asked;
 mod own;
 mod pages;
+mod unsynced;
 
 #[cfg(test)]
 mod viewer_tests;
@@ -19,7 +20,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use kube::Client;
-use serde::{Deserialize, Serialize};
 use twinspan_core::model::ServiceKey;
 
 use super::preview::Preview;
@@ -30,31 +30,12 @@ use crate::env::Env;
 use crate::leadership;
 
 pub use asked::AskError;
+use asked::Result;
 pub use pages::pages;
-
-/// A part that did not sync in time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Unsynced {
-    /// A list of the cluster, without which nothing is known.
-    List(String),
-    /// The registry of a RegisteredService.
-    Registry(ServiceKey),
-}
-
-impl fmt::Display for Unsynced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::List(kind) => write!(f, "a list of every {kind}"),
-            Self::Registry(key) => write!(f, "the registry of {key}"),
-        }
-    }
-}
+pub use unsynced::Unsynced;
 
 /// Interval at which the viewer checks whether everything is synced.
 const POLL: Duration = Duration::from_millis(50);
-
-/// The result of a question. Own views answer always.
-pub type Result<T> = std::result::Result<T, AskError>;
 
 pub struct Viewer {
     client: Client,
