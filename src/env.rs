@@ -219,6 +219,11 @@ impl Clock for Timestamp {
     fn api_server_answered(&self, _: Instant, _: Timestamp) {}
 }
 
+/// Milliseconds as a number that JSON can hold: tracing writes an integer of more than 64 bits as text.
+pub fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -45,6 +45,15 @@ use super::{Selector, schema};
     priority = 1,
     json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
 ))]
+#[kube(printcolumn(name = "Registry-Name", type_ = "string", priority = 1, json_path = ".spec.registryName"))]
+#[kube(printcolumn(name = "Lost", type_ = "integer", priority = 1, json_path = ".status.instances.lost"))]
+#[kube(printcolumn(name = "Held", type_ = "integer", priority = 1, json_path = ".status.instances.held"))]
+#[kube(printcolumn(
+    name = "Message",
+    type_ = "string",
+    priority = 1,
+    json_path = r#".status.conditions[?(@.type=="Ready")].message"#
+))]
 #[kube(printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"))]
 #[kube(validation = Rule::new("self.spec.__import__.into == 'Beside' || has(self.spec.__import__.serviceName) || (has(self.spec.service.name) ? self.spec.service.name : self.metadata.name).size() <= (self.spec.__import__.into == 'Apart' ? 54 : 59)").message("spec.import.serviceName: set it, because the name of the Service with -imported or -all behind it is longer than 63 characters").field_path(".spec.import.serviceName"))]
 #[kube(validation = Rule::new("self.spec.__import__.into == 'Beside' || !has(self.spec.__import__.serviceName) || self.spec.__import__.serviceName != (has(self.spec.service.name) ? self.spec.service.name : self.metadata.name)").message("spec.import.serviceName: name another Service than that of the pods, or leave it out").field_path(".spec.import.serviceName"))]

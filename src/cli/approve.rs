@@ -2,12 +2,11 @@
 //!
 //! Owns its flags. Refuses to know how an approval is written, which [`crate::tools::approve`] does.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use super::common::{Common, Error, run as block_on};
 use crate::tools::approve::{Held, approve};
-use crate::tools::print::PrintError;
+use crate::tools::print::say;
 
 /// Release the deletions that the guard holds, or take over an epoch that nothing explains.
 ///
@@ -16,16 +15,16 @@ use crate::tools::print::PrintError;
 #[command(
     after_help = "Examples:\n  twinspan approve user -n shop\n  twinspan approve --registry main --only 0f3a9c21b7de\n  twinspan approve --epoch main"
 )]
+#[command(group(clap::ArgGroup::new("released").args(["name", "registry", "epoch"]).required(true)))]
 #[group(skip)]
 pub struct Args {
     /// The RegisteredService whose deletions are released
-    #[arg(required_unless_present_any = ["registry", "epoch"], conflicts_with_all = ["registry", "epoch"])]
     name: Option<String>,
     /// Its namespace; without one that of the context
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// The ServiceRegistry of which everything held is released
-    #[arg(long, value_name = "NAME", conflicts_with = "epoch")]
+    #[arg(long, value_name = "NAME")]
     registry: Option<String>,
     /// The ServiceRegistry whose epoch this cluster takes over, after ClusterIDInUse
     #[arg(long, value_name = "NAME")]
@@ -50,6 +49,6 @@ async fn release(args: &Args) -> Result<ExitCode, Error> {
         (None, None, None) => return Err(Error::Usage("name what is to be approved")),
     };
     let message = approve(&cluster.client, &held, args.only.as_deref()).await?;
-    writeln!(std::io::stdout(), "approved: {message}").map_err(PrintError::Io)?;
+    say(&format!("approved: {message}"))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -20,6 +20,7 @@ use crate::tools::names::{self, Names};
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Args {
+    /// The words after the name of the program
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
 }
@@ -80,7 +81,7 @@ fn listed(kind: Names) -> Vec<String> {
     let kubeconfig = words.value("kubeconfig", None).map(PathBuf::from).or_else(environment);
     let (context, namespace) = (words.value("context", None), words.value("namespace", Some('n')));
     let asking = async {
-        let config = config::config(kubeconfig.as_deref(), context.as_deref()).await.ok()?;
+        let config = config::config(&config::Access { kubeconfig, context, ..Default::default() }).ok()?;
         Some(names::list(config, kind, namespace.as_deref()).await)
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

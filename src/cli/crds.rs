@@ -2,11 +2,11 @@
 //!
 //! Owns its flags and the files. Refuses to know the types, which [`crate::api`] has.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::api;
+use crate::tools::print::{PrintError, write};
 use crate::tools::reference;
 
 /// Print the CustomResourceDefinitions as YAML, for `kubectl apply -f -`.
@@ -24,8 +24,8 @@ pub struct Args {
 enum Error {
     #[error("cannot write {path}: {source}", path = path.display())]
     Write { path: PathBuf, source: std::io::Error },
-    #[error("cannot print: {0}")]
-    Print(#[from] std::io::Error),
+    #[error(transparent)]
+    Print(#[from] PrintError),
     #[error("cannot serialise: {0}")]
     Yaml(#[from] serde_yaml::Error),
     #[error("cannot serialise: {0}")]
@@ -36,7 +36,7 @@ enum Error {
 
 pub fn run(args: &Args) -> ExitCode {
     match print(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(Error::Print(PrintError::Closed)) => ExitCode::SUCCESS,
         Err(error) => super::fail::fail(&error),
     }
 }
@@ -46,7 +46,6 @@ fn print(args: &Args) -> Result<(), Error> {
         let text = reference::page()?;
         return std::fs::write(path, text).map_err(|source| Error::Write { path: path.clone(), source });
     }
-    let mut out = std::io::stdout().lock();
     for (file, crd) in api::crds::all()? {
         let text = serde_yaml::to_string(&crd)?;
         match &args.write {
@@ -54,7 +53,7 @@ fn print(args: &Args) -> Result<(), Error> {
                 let path = dir.join(file);
                 std::fs::write(&path, text).map_err(|source| Error::Write { path, source })?;
             }
-            None => write!(out, "---\n{text}")?,
+            None => write(format!("---\n{text}").as_bytes())?,
         }
     }
     Ok(())

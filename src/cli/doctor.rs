@@ -6,16 +6,18 @@ use std::process::ExitCode;
 
 use super::common::{Common, Error, run as block_on};
 use super::etcd_args::EtcdArgs;
-use crate::tools::doctor::{Finding, Report, Request, audit, examine, examine_etcd, reach};
+use super::waiting::told;
+use crate::tools::doctor::{Report, Request, audit, examine, examine_etcd, reach};
 use crate::tools::print::{Output, print};
 
 /// Look at the cluster and every registry from here: reachability, versions, permissions, clocks, round trips. Changes
 /// nothing.
 ///
-/// Exit code 0 where nothing fails (warnings are none), 3 where something does, 1 where there is no way to ask.
+/// Exit code 0 where nothing fails (warnings are none), 3 where something does, 1 where the API server
+/// cannot be asked.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  twinspan doctor\n  twinspan doctor main --audit\n  twinspan doctor main --reach\n  twinspan doctor --etcd https://etcd-0:2379 --ca ca.crt --user twinspan --password-file password\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
+    after_help = "Examples:\n  twinspan doctor\n  twinspan doctor main --audit\n  twinspan doctor main --reach\n  twinspan doctor --etcd https://etcd-0:2379 --ca ca.crt --etcd-user twinspan --password-file password\n  kubectl exec -n twinspan-system deploy/twinspan -- twinspan doctor main"
 )]
 pub struct Args {
     /// Only these ServiceRegistries; all without any
@@ -30,6 +32,7 @@ pub struct Args {
     /// The operator's ServiceAccount in its namespace
     #[arg(long, default_value = "twinspan", value_name = "NAME")]
     service_account: String,
+    /// How the answer is printed
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
@@ -47,26 +50,33 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     if let Some(settings) = args.etcd.settings() {
-        return report(examine_etcd(settings?).await, args.output);
+        let findings = told(examine_etcd(settings?), || "the etcd".to_owned()).await;
+        return answer(&Report { findings, asked: true }, args.output);
     }
+    let cluster = args.common.connect()?;
     let request = Request {
-        client: args.common.reach().await?.client,
+        client: cluster.client,
+        server: &cluster.server,
         operator_namespace: &args.common.operator_namespace,
         service_account: &args.service_account,
+        socket: args.common.socket(),
         registries: &args.registries,
     };
-    let mut findings = examine(&request).await;
-    if args.audit {
-        findings.extend(audit(&request).await);
+    let mut report = told(examine(&request), || format!("the checks of {}", cluster.server)).await;
+    if report.asked && args.audit {
+        report.findings.extend(told(audit(&request), || "the audit".to_owned()).await);
     }
-    if args.reach {
-        findings.extend(reach(&request).await);
+    if report.asked && args.reach {
+        report.findings.extend(told(reach(&request), || "the exported addresses".to_owned()).await);
     }
-    report(findings, args.output)
+    answer(&report, args.output)
 }
 
-fn report(findings: Vec<Finding>, output: Output) -> Result<ExitCode, Error> {
-    let report = Report { findings };
-    print(&report, output)?;
-    Ok(if report.fails() { ExitCode::from(FAILS) } else { ExitCode::SUCCESS })
+fn answer(report: &Report, output: Output) -> Result<ExitCode, Error> {
+    print(report, output)?;
+    Ok(match (report.asked, report.fails()) {
+        (false, _) => ExitCode::FAILURE,
+        (true, true) => ExitCode::from(FAILS),
+        (true, false) => ExitCode::SUCCESS,
+    })
 }

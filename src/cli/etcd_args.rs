@@ -26,9 +26,9 @@ pub struct EtcdArgs {
     server_name: Option<String>,
     /// The user of etcd
     #[arg(long, value_name = "NAME", requires_all = ["etcd", "password_file"])]
-    user: Option<String>,
+    etcd_user: Option<String>,
     /// A file with the password of the user; a newline at its end does not count
-    #[arg(long, value_name = "FILE", requires_all = ["etcd", "user"])]
+    #[arg(long, value_name = "FILE", requires_all = ["etcd", "etcd_user"])]
     password_file: Option<PathBuf>,
 }
 
@@ -36,7 +36,7 @@ impl EtcdArgs {
     /// The settings of the connection; `None` if a cluster is meant.
     pub fn settings(&self) -> Option<Result<EtcdSettings, SettingsError>> {
         let pair = |a: &Option<PathBuf>, b: &Option<PathBuf>| a.clone().zip(b.clone());
-        let user = self.user.clone().zip(self.password_file.clone());
+        let user = self.etcd_user.clone().zip(self.password_file.clone());
         let (client, name) = (pair(&self.cert, &self.key), self.server_name.clone());
         (!self.etcd.is_empty()).then(|| EtcdSettings::read(&self.etcd, self.ca.as_deref(), client, name, user))
     }

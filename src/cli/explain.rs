@@ -40,9 +40,9 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     let explanation = match cluster.owned(operator_namespace, args.namespace.as_deref()).await? {
         Some(owned) => owned.explain(&args.about),
         None => {
-            let (viewer, missing) = args.looking.look(&cluster.client).await;
+            let (viewer, missing) = args.looking.look(&cluster.client).await?;
             let leader = viewer.leader().await.map_err(Box::new)?;
-            let explanation = explain(&viewer, &args.about, leader, &missing);
+            let explanation = explain(&viewer, &args.about, leader, &missing).await?;
             viewer.end().await;
             explanation
         }

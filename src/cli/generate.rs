@@ -2,13 +2,13 @@
 //!
 //! Owns its flags and its exit code. Refuses to choose anything, which [`crate::tools::generate`] does.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::common::{Common, Error, run as block_on};
+use super::duration::duration;
 use crate::tools::generate::{Request, generate};
-use crate::tools::print::PrintError;
+use crate::tools::print::write;
 
 /// Print RegisteredServices for the Services of a namespace and the names of registries that match them. Changes
 /// nothing.
@@ -29,9 +29,9 @@ pub struct Args {
     /// Only this ServiceRegistry; may be repeated
     #[arg(long = "registry", value_name = "NAME")]
     registries: Vec<String>,
-    /// How long to wait for one registry, in seconds
-    #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    within: u64,
+    /// How long to wait for one registry, such as 20s or 1m
+    #[arg(long, default_value = "20s", value_name = "DURATION", value_parser = duration)]
+    within: Duration,
     #[command(flatten)]
     common: Common,
 }
@@ -50,9 +50,9 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         operator_namespace: &args.common.operator_namespace,
         namespace: args.namespace.as_deref().unwrap_or(&cluster.namespace),
         registries: &args.registries,
-        within: Duration::from_secs(args.within),
+        within: args.within,
     };
     let manifest = generate(&request).await?;
-    write!(std::io::stdout(), "{manifest}").map_err(PrintError::Io)?;
+    write(manifest.to_string().as_bytes())?;
     Ok(if manifest.complete { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }

@@ -2,7 +2,6 @@
 //!
 //! Owns its flags, its output and its exit code. Refuses to ask registries, which [`crate::tools::instances`] does.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,9 +9,10 @@ use futures::future::join_all;
 use tokio::sync::mpsc;
 
 use super::common::{Common, Error, run as block_on};
+use super::duration::duration;
 use crate::tools::instances::{Answer, Change, Detailed, Gathered, Request, follow, gather};
 use crate::tools::lookup::connector;
-use crate::tools::print::{Output, PrintError, print};
+use crate::tools::print::{Output, PrintError, print, write};
 
 /// Show who is registered: every name in every registry, with and without a RegisteredService. Changes nothing.
 ///
@@ -43,9 +43,9 @@ pub struct Args {
     /// Go on with the changes, one line for each, until interrupted
     #[arg(short, long)]
     watch: bool,
-    /// How long to wait for one registry, in seconds
-    #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    within: u64,
+    /// How long to wait for one registry, such as 20s or 1m
+    #[arg(long, default_value = "20s", value_name = "DURATION", value_parser = duration)]
+    within: Duration,
     #[command(flatten)]
     common: Common,
 }
@@ -59,6 +59,8 @@ enum Format {
     Yaml,
 }
 
+/// Changes that wait to be printed; a registry is read no faster than that.
+const WAITING: usize = 1024;
 /// The exit code if a part could not be read.
 const INCOMPLETE: u8 = 3;
 
@@ -74,14 +76,14 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         registries: &args.registries,
         name: args.name.as_deref(),
         also: &[],
-        within: Duration::from_secs(args.within),
+        within: args.within,
     };
     let gathered = gather(&request).await?;
     let answer = Answer::new(&gathered);
     match args.output {
         Format::Table if args.name.is_none() && !args.watch => print(&answer, Output::Table)?,
         Format::Table | Format::Wide => {
-            write!(std::io::stdout(), "{}", Detailed(&answer)).map_err(PrintError::Io)?;
+            write(Detailed(&answer).to_string().as_bytes())?;
         }
         Format::Json => print(&answer, Output::Json)?,
         Format::Yaml => print(&answer, Output::Yaml)?,
@@ -94,7 +96,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
 
 /// Prints changes until the output is closed, or the process is interrupted.
 async fn watch(gathered: &Gathered, output: Format) -> Result<ExitCode, Error> {
-    let (sender, mut changes) = mpsc::unbounded_channel();
+    let (sender, mut changes) = mpsc::channel(WAITING);
     let followers = gathered.sources.iter().filter_map(|source| {
         let settings = source.settings.as_ref()?;
         let known = source.contents.as_ref().map(|contents| contents.records.clone()).unwrap_or_default();
@@ -108,7 +110,7 @@ async fn watch(gathered: &Gathered, output: Format) -> Result<ExitCode, Error> {
     drop(sender);
     let printing = async {
         while let Some(change) = changes.recv().await {
-            writeln!(std::io::stdout(), "{}", line(&change, output)?).map_err(PrintError::Io)?;
+            write(format!("{}\n", line(&change, output)?).as_bytes())?;
         }
         Ok::<(), Error>(())
     };

@@ -11,12 +11,14 @@ use clap::Command;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[arg(value_name = "DIR")]
+    /// The directory, which is made if it is not there
     dir: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write manual pages into {dir}: {source}", dir = dir.display())]
 struct Error {
+    /// The directory, which is made if it is not there
     dir: PathBuf,
     source: std::io::Error,
 }

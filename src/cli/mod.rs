@@ -1,7 +1,12 @@
 //! The command line: flags become settings, and each subcommand is one file.
 //!
-//! Owns the list of commands and the exit code of a wrong command line. Refuses to know what a command does. [`config`]
-//! chooses the cluster, and [`fail`] reports an error.
+//! - [`common`]: what the commands for people share. [`fail`]: the report of an error. [`waiting`]: the line about a
+//!   wait.
+//! - [`config`]: the choice of the cluster. [`proxy`]: the proxy before it. [`plugin`]: credential plugins.
+//! - [`duration`]: the form of durations. [`revision`]: the version with its commit.
+//!
+//! Owns the list of commands, the options that stand before or after each, and the exit code of a wrong command line.
+//! Refuses to know what a command does.
 
 mod approve;
 mod common;
@@ -10,6 +15,7 @@ mod completions;
 mod config;
 mod crds;
 mod doctor;
+mod duration;
 mod etcd_args;
 mod explain;
 mod fail;
@@ -20,10 +26,14 @@ mod instances;
 mod man;
 mod parity;
 mod plan;
+mod plugin;
+mod proxy;
 mod report;
+mod revision;
 mod run;
 mod status;
 mod version;
+mod waiting;
 mod words;
 
 use std::path::Path;
@@ -32,12 +42,47 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 
-/// Keeps Kubernetes Services and an etcd service registry equal, both ways.
+/// Keeps Kubernetes Services and an etcd service registry in sync, both ways.
 #[derive(Debug, Parser)]
-#[command(name = "twinspan", version, about)]
+#[command(name = "twinspan", version = revision::version(), about)]
 struct Args {
+    /// When to use colours
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t, global = true, display_order = 900)]
+    color: Color,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Also into a pipe or a file
+    Always,
+    /// Nowhere
+    Never,
+}
+
+impl From<Color> for anstream::ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => Self::Auto,
+            Color::Always => Self::Always,
+            Color::Never => Self::Never,
+        }
+    }
+}
+
+// The options that may stand before the command too, as with kubectl. A command that has them by itself is given the
+// values. No comment of documentation, for clap would take it for that of the program.
+#[derive(Debug, clap::Args)]
+struct Anywhere {
+    /// The namespace of the objects [default: the context's, or all]
+    #[arg(short, long, value_name = "NAMESPACE", global = true)]
+    namespace: Option<String>,
+    #[command(flatten)]
+    access: config::Access,
 }
 
 #[derive(Debug, Subcommand)]
@@ -68,9 +113,13 @@ const USAGE: u8 = 64;
 const PLUGIN: &str = "kubectl-";
 const COMPLETER: &str = "kubectl_complete-";
 
-/// The parser of a program that was called by this path.
+/// The parser of a program that was called by this path, with the options that may stand anywhere.
 fn command(called: &str) -> clap::Command {
-    let command = complete::with_names(Args::command());
+    let own = Args::command();
+    let about = own.get_about().cloned().unwrap_or_default();
+    let command = <Anywhere as clap::Args>::augment_args(own).about(about).long_about(None);
+    let command = complete::with_names(command);
+    // As kubectl calls its plugins; a person types it so.
     if program(called).starts_with(PLUGIN) { command.bin_name("kubectl twinspan") } else { command }
 }
 
@@ -94,6 +143,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
+    anstream::ColorChoice::from(args.color).write_global();
     match args.command {
         Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(&args),
@@ -110,5 +160,55 @@ pub fn main() -> ExitCode {
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args, command("twinspan")),
         Command::Complete(args) => complete::run(args, command("twinspan")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Args {
+        let all = ["twinspan"].iter().chain(args);
+        Args::from_arg_matches(&command("twinspan").try_get_matches_from(all).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_option_has_a_sentence() {
+        command("twinspan").debug_assert();
+        assert!(command("twinspan").render_help().to_string().starts_with("Keeps Kubernetes Services"));
+        let mut all = command("twinspan");
+        all.build();
+        for command in all.get_subcommands().filter(|command| command.get_name() != "help") {
+            for option in command.get_arguments() {
+                assert!(option.get_help().is_some(), "{} {}", command.get_name(), option.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn an_approval_without_an_object_names_all_three_ways() {
+        let error = command("twinspan").try_get_matches_from(["twinspan", "approve"]).unwrap_err().to_string();
+        assert!(["<NAME", "--registry", "--epoch"].iter().all(|way| error.contains(way)), "{error}");
+        let both = command("twinspan").try_get_matches_from(["twinspan", "approve", "user", "--epoch", "main"]);
+        assert!(both.unwrap_err().to_string().contains("cannot be used with"));
+    }
+
+    #[test]
+    fn options_of_the_cluster_stand_before_or_after_the_command() {
+        let options = ["-n", "shop", "--kubeconfig", "/k", "--as", "alice", "--request-timeout", "20s"];
+        let (before, after) = ([&options[..], &["status"]].concat(), [&["status"], &options[..]].concat());
+        let [before, after] = [before, after].map(|args| format!("{:?}", parsed(&args).command));
+        assert_eq!(before, after);
+        assert!(before.contains("shop") && before.contains("/k") && before.contains("alice"), "{before}");
+        let help = command("twinspan").try_get_matches_from(["twinspan", "run", "-h"]).unwrap_err().to_string();
+        let (own, cluster) = help.split_once("\nCluster:").unwrap();
+        assert!(own.contains("--dry-run") && cluster.contains("--as-group"), "{help}");
+        assert!(!help.contains("--operator-namespace"), "`run` has it as --namespace: {help}");
+        // The operator's own namespace is an option of `run` itself.
+        let run =
+            format!("{:?}", parsed(&["--kubeconfig", "/k", "run", "--namespace", "own", "--leader-elect"]).command);
+        assert!(run.contains("\"own\"") && run.contains("leader_elect: true") && run.contains("/k"), "{run}");
+        let run = format!("{:?}", parsed(&["run", "--leader-elect=false"]).command);
+        assert!(run.contains("leader_elect: false"), "{run}");
     }
 }

@@ -26,7 +26,7 @@ pub struct Args {
     /// Name of the RegisteredService
     name: String,
     /// Its namespace; without one that of the context
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
     /// The DNS server to ask, as IP or IP:PORT; without one the system's, where it is the cluster's
     #[arg(long, env = "TWINSPAN_DNS", value_name = "ADDR", value_parser = server)]
@@ -70,8 +70,8 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
         return answer(args, &owned.parity(object, &dns_of(&request, object).await?));
     }
     let gathered = gather(&request).await?;
-    let (viewer, missing) = args.looking.look(&cluster.client).await;
-    let preview = viewer.preview(&key);
+    let (viewer, missing) = args.looking.look(&cluster.client).await?;
+    let preview = viewer.preview(&key).await?;
     let leader = viewer.leader().await.map_err(Box::new)?;
     viewer.end().await;
     let others = |missing: &&Unsynced| matches!(missing, Unsynced::Registry(other) if *other != key);

@@ -4,10 +4,10 @@
 
 use std::process::ExitCode;
 
-use super::common::{Error, Looking, run as block_on};
+use super::common::{Chosen, Error, Looking, run as block_on};
 use crate::tools::lookup::LookupError;
 use crate::tools::plan::Plan;
-use crate::tools::print::print;
+use crate::tools::print::named;
 use crate::tools::viewer::Unsynced;
 
 /// Show what would be written now on both sides, as a diff. Changes nothing.
@@ -22,9 +22,8 @@ use crate::tools::viewer::Unsynced;
 pub struct Args {
     /// Only this RegisteredService
     name: Option<String>,
-    /// Only RegisteredServices of this namespace; without one all, or that of the context where a name is given
-    #[arg(short, long)]
-    namespace: Option<String>,
+    #[command(flatten)]
+    chosen: Chosen,
     #[command(flatten)]
     looking: Looking,
 }
@@ -39,35 +38,46 @@ pub fn run(args: &Args) -> ExitCode {
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let cluster = args.looking.common.reach().await?;
     let operator_namespace = &args.looking.common.operator_namespace;
-    if let Some(owned) = cluster.owned(operator_namespace, args.namespace.as_deref()).await? {
-        return answer(args, &owned.plan(args.name.as_deref()), Some(&owned.namespace));
+    if let Some(owned) = cluster.owned(operator_namespace, args.chosen.namespace.as_deref()).await? {
+        let plan = owned.plan(args.name.as_deref());
+        return answer(args, &plan, plan.services.is_empty().then_some(&owned.namespace));
     }
-    let (viewer, missing) = args.looking.look(&cluster.client).await;
-    let namespace = args.namespace.as_ref().or(args.name.as_ref().map(|_| &cluster.namespace));
+    let (viewer, missing) = args.looking.look(&cluster.client).await?;
+    let chosen = args.chosen.selection();
+    let labelled = args.chosen.labelled(&cluster.client).await?;
+    let named_in = args.name.as_ref().filter(|_| !args.chosen.all_namespaces).map(|_| &cluster.namespace);
+    let namespace = chosen.namespace.as_ref().or(named_in);
     let lists = missing.iter().any(|missing| matches!(missing, Unsynced::List(_)));
-    let keys = viewer.services().into_iter().filter(|key| {
+    let keys = viewer.services().await?.into_iter().filter(|key| {
         namespace.is_none_or(|namespace| *namespace == key.namespace)
             && args.name.as_ref().is_none_or(|name| *name == key.name)
+            && labelled.as_ref().is_none_or(|all| all.contains(key))
     });
-    let plan = Plan::new(keys.filter_map(|key| viewer.preview(&key)).collect());
+    let mut previews = Vec::new();
+    for key in keys {
+        previews.extend(viewer.preview(&key).await?);
+    }
+    let plan = Plan::new(previews);
     viewer.end().await;
     if lists {
         return Err(Error::Unseen(
             "the cluster could not be listed in time, or you may not list what the operator lists".to_owned(),
         ));
     }
-    answer(args, &plan, namespace.map(String::as_str))
+    let missing = plan.services.is_empty() && chosen.labels.is_none();
+    answer(args, &plan, namespace.filter(|_| missing).map(String::as_str))
 }
 
-fn answer(args: &Args, plan: &Plan, namespace: Option<&str>) -> Result<ExitCode, Error> {
-    if let (Some(namespace), true) = (namespace, plan.services.is_empty()) {
+/// Prints a plan; a namespace in which nothing was found, where something should be, is an error.
+fn answer(args: &Args, plan: &Plan, empty: Option<&str>) -> Result<ExitCode, Error> {
+    if let Some(namespace) = empty {
         return Err(match &args.name {
             Some(name) => LookupError::Missing(format!("RegisteredService {namespace}/{name}")),
             None => LookupError::Missing(format!("RegisteredService in namespace {namespace}")),
         }
         .into());
     }
-    print(plan, args.looking.output)?;
+    named(plan, args.looking.output, || plan.names())?;
     match (plan.unknown(), plan.is_empty()) {
         (0, true) => Ok(ExitCode::SUCCESS),
         (0, false) => Ok(ExitCode::from(CHANGES)),

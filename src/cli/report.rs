@@ -3,13 +3,12 @@
 //! Owns its flags, the name of the file and the exit code. Refuses to collect anything, which [`crate::tools::report`]
 //! does.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::common::{Common, Error, run as block_on};
 use crate::env::Env;
-use crate::tools::print::PrintError;
+use crate::tools::print::say;
 use crate::tools::report::{Request, collect, write};
 
 /// Write a support bundle without secrets: objects, status, doctor, records, Events, and logs of the operator.
@@ -44,8 +43,10 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
+    let cluster = args.common.reach().await?;
     let request = Request {
-        client: args.common.reach().await?.client,
+        client: cluster.client,
+        server: &cluster.server,
         operator_namespace: &args.common.operator_namespace,
         service_account: &args.service_account,
         with_values: args.with_values,
@@ -55,10 +56,9 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     let default = || PathBuf::from(format!("twinspan-report-{}.tar.gz", now.strftime("%Y%m%d-%H%M%S")));
     let path = args.output.clone().unwrap_or_else(default);
     write(&bundle, &path, now)?;
-    let mut out = std::io::stdout();
-    writeln!(out, "wrote {} files to {}", bundle.files.len(), path.display()).map_err(PrintError::Io)?;
+    say(&format!("wrote {} files to {}", bundle.files.len(), path.display()))?;
     for problem in &bundle.problems {
-        writeln!(out, "missing: {problem}").map_err(PrintError::Io)?;
+        say(&format!("missing: {problem}"))?;
     }
     Ok(if bundle.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(INCOMPLETE) })
 }

@@ -11,26 +11,40 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::common::SOCKET;
+use super::config::{Access, ConfigError, config};
 use crate::env::Env;
-use crate::operator::{self, OperatorError, Outside, Settings};
+use crate::operator::{self, Inside, OperatorError, Outside, Settings};
 use crate::telemetry::logs;
 use crate::telemetry::traces::Traces;
+use crate::tools::viewer::pages;
 
 /// Run the operator.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Kubeconfig file; without one the default kubeconfig, or the pod's ServiceAccount
-    #[arg(long, env = "TWINSPAN_KUBECONFIG", value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    access: Access,
     /// The operator's own namespace, where its Secrets and its Lease are
     #[arg(long, env = "TWINSPAN_NAMESPACE", default_value = "twinspan-system")]
     namespace: String,
     /// Write only while holding the Lease; needed wherever more than one replica may run
-    #[arg(long, env = "TWINSPAN_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(
+        long,
+        env = "TWINSPAN_LEADER_ELECT",
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
     leader_elect: bool,
-    /// Where /livez, /readyz and /metrics are served
-    #[arg(long, env = "TWINSPAN_ADMIN_ADDR", default_value = "0.0.0.0:8080", value_name = "ADDR")]
+    /// Where /livez, /readyz and /metrics are served, as IP:PORT, or :PORT for all addresses
+    #[arg(long, env = "TWINSPAN_ADMIN_ADDR", default_value = "0.0.0.0:8080", value_name = "ADDR", value_parser = admin_addr)]
     admin_addr: SocketAddr,
+    /// The socket at which commands in the same pod ask this operator; without it there is none
+    #[arg(long, env = SOCKET, value_name = "FILE")]
+    socket: Option<PathBuf>,
     /// How log lines look
     #[arg(long, env = "TWINSPAN_LOG_FORMAT", value_enum, default_value_t)]
     log_format: logs::Format,
@@ -51,6 +65,12 @@ pub struct Args {
         overrides_with = "audit_interval"
     )]
     audit_interval: Duration,
+}
+
+/// An address to listen on. As in Go, one without an IP means all: of both families where there are two.
+fn admin_addr(text: &str) -> Result<SocketAddr, String> {
+    let full = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
+    full.parse().map_err(|_| "want IP:PORT, or :PORT for all addresses".to_owned())
 }
 
 /// A number of seconds, minutes or hours.
@@ -80,7 +100,7 @@ fn collector(url: &str) -> Result<String, String> {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
-    Config(#[from] super::config::ConfigError),
+    Config(#[from] ConfigError),
     #[error("cannot send traces: {0}; check --otlp-endpoint")]
     Traces(#[from] opentelemetry_otlp::ExporterBuildError),
     #[error("cannot listen to signals: {0}")]
@@ -107,7 +127,9 @@ async fn operate(args: Args) -> Result<(), Error> {
     let identity = format!("{host}_{:08x}", env.random_u32());
     let traces = args.otlp_endpoint.as_deref().map(|endpoint| Traces::to(endpoint, &identity)).transpose()?;
     logs::init(args.log_format, traces.as_ref());
-    let config = super::config::config(args.kubeconfig.as_deref(), None).await?;
+    let mut config = config(&args.access)?;
+    // Watches are read all day: packing them would cost the API server more than the network.
+    config.disable_compression = true;
     let settings = Settings {
         namespace: args.namespace,
         leader_elect: args.leader_elect,
@@ -127,7 +149,10 @@ async fn operate(args: Args) -> Result<(), Error> {
         }
         told.cancel();
     });
-    let outside = Outside::open(config, args.admin_addr, &env).await?;
+    let mut outside = Outside::open(config, args.admin_addr, &env).await?;
+    if let Some(path) = args.socket.filter(|path| !path.as_os_str().is_empty()) {
+        outside.inside = Some(Inside::open(&path, pages)?);
+    }
     operator::run(outside, settings, env, stop).await?;
     Ok(())
 }
@@ -135,6 +160,13 @@ async fn operate(args: Args) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_alone_means_all_addresses() {
+        assert_eq!(admin_addr(":8080"), Ok("[::]:8080".parse().unwrap()));
+        assert_eq!(admin_addr("127.0.0.1:1"), Ok("127.0.0.1:1".parse().unwrap()));
+        assert!(admin_addr("8080").is_err() && admin_addr(":x").is_err());
+    }
 
     #[test]
     fn audit_intervals_have_a_unit_and_bounds() {

@@ -5,6 +5,8 @@
 
 use kube::core::Status;
 
+use crate::causes::of_kube;
+
 /// Errors of the Kubernetes API.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -20,7 +22,7 @@ pub enum ClusterError {
     Rejected { what: String, message: String },
     #[error("the API server did not answer within {seconds} s ({what})")]
     Timeout { what: String, seconds: u64 },
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {}", of_kube(.source))]
     Unreachable {
         what: String,
         #[source]

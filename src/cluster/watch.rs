@@ -27,7 +27,7 @@ use super::client::WATCH_SECONDS;
 use super::kinds::Watched;
 use super::view::{ClusterEvent, ClusterView, Kind, SILENT_AFTER};
 use crate::api::{RegisteredService, ServiceRegistry, Stored};
-use crate::causes::chain;
+use crate::causes::of_kube;
 use crate::env::Env;
 use crate::tasks::Tasks;
 
@@ -166,7 +166,7 @@ impl From<kube::Error> for WatchError {
             kube::Error::Api(status) if status.code == 410 => Self::Expired,
             kube::Error::Api(status) if status.is_forbidden() => Self::Forbidden(status.message),
             kube::Error::SerdeError(error) => Self::Unreadable(error.to_string()),
-            error => Self::Api(chain(error.to_string(), &error)),
+            error => Self::Api(of_kube(&error)),
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{LEASE, LEASE_CALL, LEASE_DURATION, Leadership, LeaseHistory, RETRY_PERIOD, VERSION, VERSION_ANNOTATION};
-use crate::causes::chain;
+use crate::causes::of_kube;
 use crate::env::Env;
 
 /// The result of one attempt to take or renew the Lease.
@@ -43,7 +43,7 @@ impl From<kube::Error> for AttemptError {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if status.is_forbidden() || status.code == 401 => Self::Forbidden(status.message),
-            error => Self::Api(chain(error.to_string(), &error)),
+            error => Self::Api(of_kube(&error)),
         }
     }
 }

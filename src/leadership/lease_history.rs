@@ -13,6 +13,7 @@ use kube::{Api, Client};
 use tokio::time::{Instant, timeout};
 
 use super::{LEASE, LEASE_CALL, LEASE_DURATION};
+use crate::causes::of_kube;
 
 #[derive(Clone)]
 pub struct LeaseHistory {
@@ -92,7 +93,7 @@ impl LeaseHistory {
 pub enum LeaseReadError {
     #[error("the API server did not answer within {} s", LEASE_CALL.as_secs())]
     Timeout,
-    #[error("cannot read the Lease: {0}")]
+    #[error("cannot read the Lease: {}", of_kube(.0))]
     Api(Box<kube::Error>),
 }
 

@@ -1,15 +1,17 @@
 //! The composition of the operator: starts and stops everything.
 //!
-//! - [`outside`]: the ways out of the process. [`readiness`]: the parts of `/readyz`. [`watch_age`]: the gauge of
-//!   silent watches.
+//! - [`outside`]: the ways out of the process. [`inside`]: the socket for commands in its pod. [`readiness`]: the parts
+//!   of `/readyz`. [`watch_age`]: the gauge of silent watches.
 //!
 //! Owns the order in which parts start and end. Refuses to know what any part does.
 
+mod inside;
 mod outside;
 mod readiness;
 mod watch_age;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,9 +35,10 @@ use crate::env::Env;
 use crate::leadership::{self, Election, Leadership, LeaseHistory};
 use crate::registry::takeover::Takeover;
 use crate::tasks::Tasks;
-use crate::telemetry::admin;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{admin, server};
 
+pub use inside::Inside;
 pub use outside::Outside;
 
 /// Time to release epochs when the process ends.
@@ -70,7 +73,7 @@ impl Settings {
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     #[error("cannot make a Kubernetes client: {0}")]
-    Client(#[from] Box<kube::Error>),
+    Client(String),
     #[error("cannot listen on {address}: {source}; set --admin-addr")]
     Admin { address: SocketAddr, source: std::io::Error },
     #[error(
@@ -78,6 +81,8 @@ pub enum OperatorError {
          where more are wanted"
     )]
     AnotherRelease(String),
+    #[error("cannot listen at the socket {path}: {source}; check TWINSPAN_SOCKET and the volume", path = path.display())]
+    Socket { path: PathBuf, source: std::io::Error },
     #[error("{0} broke off, and nothing goes on without it; please report this as a bug")]
     Broken(&'static str),
 }
@@ -95,7 +100,7 @@ pub async fn run(
     info!(
         version = env!("CARGO_PKG_VERSION"),
         identity = settings.identity,
-        namespace = settings.namespace,
+        operator_namespace = settings.namespace,
         "starting"
     );
     if settings.elects() {
@@ -117,11 +122,14 @@ pub async fn run(
     let electing = lead(&outside.lease, &settings, &history, &views.env, &leadership, election);
     let passes = start_controllers(&outside, &settings, &views, writers, (events, cluster), history, &lifetimes);
     let electing = lifetimes.tasks.spawn("election", electing);
+    let (env, stopped) = (views.env.clone(), lifetimes.election.clone());
+    if let Some(inside) = outside.inside.take() {
+        let pages = (inside.pages)(views.clone());
+        lifetimes.tasks.spawn("pages of the pod", server::serve(inside.listener, pages, env.clone(), stopped.clone()));
+    }
     if let Some(listener) = outside.admin.take() {
-        let env = views.env.clone();
         let parts: admin::Parts = Arc::new(move || readiness::parts(&views, &leadership));
-        let pages = admin::serve(listener, parts, metrics, env, lifetimes.election.clone());
-        lifetimes.tasks.spawn("admin pages", pages);
+        lifetimes.tasks.spawn("admin pages", server::serve(listener, admin::pages(parts, metrics), env, stopped));
     }
 
     stop.cancelled().await;

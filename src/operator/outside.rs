@@ -1,5 +1,5 @@
-//! The outside of the process: the clients of the API server, the connectors of registries, the prober and the address
-//! of the admin pages.
+//! The outside of the process: the clients of the API server, the connectors of registries, the prober, the address of
+//! the admin pages and the socket of the pod.
 //!
 //! Owns how a real process gets them. Refuses to use any of them. A simulation hands in its own.
 
@@ -11,6 +11,8 @@ use kube::{Client, Config};
 use tokio::net::TcpListener;
 
 use super::OperatorError;
+use super::inside::Inside;
+use crate::causes::of_kube;
 use crate::cluster;
 use crate::env::Env;
 use crate::probe::{Prober, TcpProber};
@@ -28,6 +30,8 @@ pub struct Outside {
     pub prober: Arc<dyn Prober>,
     /// Where the admin pages are served; nowhere in a simulation.
     pub admin: Option<TcpListener>,
+    /// The socket for commands in the same pod, if there is one.
+    pub inside: Option<Inside>,
 }
 
 impl fmt::Debug for Outside {
@@ -43,8 +47,9 @@ impl Outside {
     /// [`OperatorError::Client`] if the configuration cannot be used, [`OperatorError::Admin`] if the address cannot.
     pub async fn open(config: Config, admin: SocketAddr, env: &Env) -> Result<Self, OperatorError> {
         let server = config.cluster_url.to_string();
-        let lease = cluster::client::lease_client(config.clone(), env).map_err(Box::new)?;
-        let rest = cluster::client::client(config, env).map_err(Box::new)?;
+        let refused = |error: kube::Error| OperatorError::Client(of_kube(&error));
+        let lease = cluster::client::lease_client(config.clone(), env).map_err(refused)?;
+        let rest = cluster::client::client(config, env).map_err(refused)?;
         let failed = |source| OperatorError::Admin { address: admin, source };
         let listener = TcpListener::bind(admin).await.map_err(failed)?;
         Ok(Self {
@@ -54,6 +59,7 @@ impl Outside {
             connect: Connect::to_etcd(),
             prober: Arc::new(TcpProber),
             admin: Some(listener),
+            inside: None,
         })
     }
 }

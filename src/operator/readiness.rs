@@ -11,13 +11,20 @@ use crate::leadership::Leadership;
 use crate::registry::phase::Phase;
 use crate::telemetry::admin::{Part, PartState};
 
+fn plural(kind: Kind) -> String {
+    match kind.as_str().strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{}s", kind.as_str()),
+    }
+}
+
 /// Every part, in a fixed order.
 pub fn parts(views: &Views, leadership: &Leadership) -> Vec<Part> {
     let unsynced = views.cluster().unsynced();
     let mut parts: Vec<Part> = Kind::ALL
         .into_iter()
         .map(|kind| Part {
-            name: format!("list of {}s", kind.as_str()),
+            name: format!("list of {}", plural(kind)),
             state: match unsynced.contains(&kind) {
                 false => PartState::Ready,
                 true => PartState::Waits("not complete yet; where it takes long the log says why".to_owned()),
@@ -32,7 +39,7 @@ pub fn parts(views: &Views, leadership: &Leadership) -> Vec<Part> {
             let told = if silent { "no news for" } else { "heard of" };
             let text =
                 format!("{told} {age} s{}", if silent { ", and nothing is deleted because of it" } else { " ago" });
-            parts.push(Part { name: format!("watch of {}s", kind.as_str()), state: PartState::Info(text) });
+            parts.push(Part { name: format!("watch of {}", plural(kind)), state: PartState::Info(text) });
         }
     }
     let leads = match (leadership.is_dry_run(), leadership.is_leader()) {
@@ -51,4 +58,15 @@ pub fn parts(views: &Views, leadership: &Leadership) -> Vec<Part> {
         parts.push(Part { name: format!("registry {}", handle.name), state: PartState::Info(state) });
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_objects_of_a_kind_have_an_english_plural() {
+        assert_eq!(plural(Kind::Pod), "Pods");
+        assert_eq!(plural(Kind::ServiceRegistry), "ServiceRegistries");
+    }
 }

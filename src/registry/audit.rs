@@ -21,7 +21,7 @@ use super::records::Affected;
 use super::verified::{AuditResult, WatchProgress};
 use super::view::RegistryView;
 use super::{MAX_BATCH, Registry, RegistryError, Result, look_ups, record_count};
-use crate::env::Env;
+use crate::env::{Env, milliseconds};
 
 /// Time in which the watch reaches the revision of the audit.
 const CATCH_UP: Duration = Duration::from_secs(10);
@@ -79,7 +79,7 @@ async fn audit(handle: &Arc<RegistryHandle>, registry: &Arc<dyn Registry>, env: 
             audit.range(range, at).await?;
         }
     }
-    let (records, took_ms) = (audit.records, began.elapsed().as_millis());
+    let (records, took_ms) = (audit.records, milliseconds(began.elapsed()));
     debug!(registry = handle.name, ranges = ranges.len(), records, took_ms, differences = audit.found, "audited");
     Ok(audit.found)
 }

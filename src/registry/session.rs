@@ -34,7 +34,7 @@ use super::silence::Silence;
 use super::verified::WatchProgress;
 use super::waits::{names_wait, next, reached, read_something, search_ends, something_to_follow};
 use super::{Connector, Registry, RegistryError, Result, Watch, WatchItem, look_ups, orphans, record_count};
-use crate::env::Env;
+use crate::env::{Env, milliseconds};
 use crate::tasks;
 
 /// First wait after a failure; doubled for each further one.
@@ -75,7 +75,8 @@ pub async fn run(handle: Arc<RegistryHandle>, connector: Arc<dyn Connector>, env
         }
         failures += 1;
         let wait = env.backoff(failures, BACKOFF, BACKOFF_CAP);
-        warn!(registry = handle.name, error = %ended, wait_ms = wait.as_millis(), "session ended; connecting again");
+        let wait_ms = milliseconds(wait);
+        warn!(registry = handle.name, error = %ended, wait_ms, "session ended; connecting again");
         let text = ended.to_string();
         handle.set_phase(Phase::Failed(ended));
         // A failure of the same kind requeues nothing, but its words may be others: those of other settings count at

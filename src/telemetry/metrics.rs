@@ -129,6 +129,10 @@ impl Default for Metrics {
             leader: Gauge::default(),
             watch_age: Family::default(),
         };
+        // A series that appears with its first value hides that value from `rate()`.
+        for direction in ["export", "import"] {
+            drop(metrics.propagation.get_or_create(&Direction { direction }));
+        }
         metrics.registered()
     }
 }

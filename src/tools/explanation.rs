@@ -2,11 +2,11 @@
 //!
 //! Owns the words. Refuses to decide: every explanation is one match on the outcome that the planner returned.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use twinspan_core::model::{InstanceAddr, InstanceOutcome, Outcome, Reason, RecordKey};
 
 /// One instance, or a record that has no address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// The address; the key of a record that has none.
@@ -15,10 +15,18 @@ pub struct Explanation {
     pub state: String,
     /// The meaning of the state, and the advice.
     pub text: String,
-    /// Whether the instance waits for more evidence or for the guard.
-    #[serde(skip)]
-    pub waits: bool,
 }
+
+impl Explanation {
+    /// Whether the instance waits for more evidence or for the guard.
+    pub fn waits(&self) -> bool {
+        matches!(self.state.as_str(), WAITING | HELD)
+    }
+}
+
+/// The states of an instance that waits.
+const WAITING: &str = "Waiting";
+const HELD: &str = "Held";
 
 /// The facts besides the outcome that the words depend on.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +54,8 @@ impl Context<'_> {
     /// The words for an instance that stays although one side lacks it: the guard holds it, or it waits for evidence.
     fn held(&self, why: &str) -> (String, String) {
         match self.held {
-            Some(message) => ("Held".to_owned(), format!("{why}; {message}")),
-            None => ("Waiting".to_owned(), format!("{why}; it is judged within seconds")),
+            Some(message) => (HELD.to_owned(), format!("{why}; {message}")),
+            None => (WAITING.to_owned(), format!("{why}; it is judged within seconds")),
         }
     }
 }
@@ -100,7 +108,7 @@ fn explain(instance: &InstanceOutcome, name: String, context: Context<'_>) -> Ex
             says("ReachedAt", &format!("clients call it at {address}; see spec.export.address"))
         }
         Outcome::ExportDelayed { until } => {
-            says("Waiting", &format!("its own record left while it is ready; it is exported again at {until:.0}"))
+            says(WAITING, &format!("its own record left while it is ready; it is exported again at {until:.0}"))
         }
         Outcome::ExportNotRequested => says("NotRequested", "it is not exported: spec.direction is Import"),
         Outcome::ExportUnavailable => {
@@ -149,8 +157,7 @@ fn explain(instance: &InstanceOutcome, name: String, context: Context<'_>) -> Ex
             says(reason, message)
         }
     };
-    let waits = matches!(state.as_str(), "Waiting" | "Held");
-    Explanation { instance: name, state, text, waits }
+    Explanation { instance: name, state, text }
 }
 
 /// The meaning of a reason of `status.differences`, and the advice.
@@ -172,7 +179,7 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::MulticastAddress => "a multicast address is no server",
         Reason::BroadcastAddress => "a broadcast address is no server",
         Reason::Undecodable => {
-            "the value is none of the registry's format, or longer than 64 KiB; see twinspan explain KEY"
+            "the value cannot be parsed in the registry's format, or is longer than 64 KiB; twinspan explain with the record's key shows it"
         }
         Reason::NotTCP => "its network is not TCP, and only TCP ports are imported",
         Reason::KeyValueMismatch => "its key names another address than its value; one of them is wrong",
@@ -217,7 +224,7 @@ mod tests {
         let instance = InstanceOutcome::of(InstanceAddr::parse("10.0.0.1:80").unwrap(), outcome);
         let explanation = explain(&instance, "10.0.0.1:80".into(), context);
         assert!(!explanation.text.is_empty(), "{explanation:?}");
-        (explanation.state, explanation.waits)
+        (explanation.state.clone(), explanation.waits())
     }
 
     #[test]

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use twinspan_core::model::ObjectKey;
 
 use crate::api::ServiceRegistry;
+use crate::causes::of_kube;
 use crate::cluster::convert;
 use crate::cluster::view::ClusterView;
 use crate::controllers::service_registry::settings;
@@ -23,8 +24,9 @@ use crate::registry::sessions::SessionSettings;
 /// The reason why an object could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LookupError {
-    #[error("cannot read {what}: {source}")]
-    Cluster { what: String, source: Box<kube::Error> },
+    // The text of the cause is whole: it is no `source`, which would be printed once more.
+    #[error("cannot read {what}: {}", of_kube(.error))]
+    Cluster { what: String, error: Box<kube::Error> },
     #[error("there is no {0}")]
     Missing(String),
     #[error("ServiceRegistry {0}: {1}")]
@@ -33,7 +35,7 @@ pub enum LookupError {
 
 /// Names the object in the error of a read.
 pub fn reading<T>(what: &str, answer: kube::Result<T>) -> Result<T, LookupError> {
-    answer.map_err(|source| LookupError::Cluster { what: what.to_owned(), source: Box::new(source) })
+    answer.map_err(|error| LookupError::Cluster { what: what.to_owned(), error: Box::new(error) })
 }
 
 /// The object of a name, if it exists; `what` is its name in messages.

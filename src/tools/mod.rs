@@ -32,6 +32,7 @@ pub mod parity;
 pub mod plan;
 pub mod preview;
 pub mod print;
+pub mod question;
 pub mod record;
 pub mod reference;
 pub mod report;

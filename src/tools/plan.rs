@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::explanation::Explanation;
 use super::preview::{ChangeOp, Changes, Preview};
-use super::print::{Tone, toned};
+use super::print::{Tone, line, toned};
 
 /// One RegisteredService of a plan.
 #[derive(Clone, Debug, Serialize)]
@@ -47,6 +47,11 @@ impl Plan {
         !self.services.iter().any(Planned::has_changes)
     }
 
+    /// The names of the RegisteredServices, as `kubectl get -o name` prints them.
+    pub fn names(&self) -> Vec<String> {
+        self.services.iter().map(|service| format!("registeredservice.twinspan.dev/{}", service.name)).collect()
+    }
+
     /// The number of RegisteredServices whose writes are unknown.
     pub fn unknown(&self) -> usize {
         self.services.iter().filter(|service| !service.known).count()
@@ -60,7 +65,7 @@ impl Planned {
 }
 
 fn planned(preview: Preview) -> Planned {
-    let waits = |explanation: &Explanation| explanation.waits;
+    let waits = |explanation: &Explanation| explanation.waits();
     let pending = preview.pending.then(|| "its registry has not been listed in time".to_owned());
     let refused = preview.refused.map(|(reason, message)| format!("{reason}: {message}"));
     let known = preview.unavailable.is_none() && pending.is_none();
@@ -83,9 +88,9 @@ impl fmt::Display for Plan {
             if !service.has_changes() && service.waiting.is_empty() && service.problem.is_none() {
                 continue;
             }
-            writeln!(f, "{}/{}", service.namespace, service.name)?;
+            line(f, "", format_args!("{}/{}", service.namespace, service.name))?;
             if let Some(problem) = &service.problem {
-                writeln!(f, "  ! {problem}")?;
+                line(f, "  ! ", problem)?;
             }
             if service.passive {
                 writeln!(f, "  ! nothing of this is written: it is suspended, or its policy is Observe")?;
@@ -95,8 +100,11 @@ impl fmt::Display for Plan {
                 writeln!(f, "  ~ {pending} pending, as the operator's status says")?;
             }
             for explanation in &service.waiting {
-                writeln!(f, "  = {} stays: {}", explanation.instance, explanation.text)?;
+                line(f, "  = ", format_args!("{} stays: {}", explanation.instance, explanation.text))?;
             }
+        }
+        if self.services.is_empty() {
+            return writeln!(f, "No resources found");
         }
         let changes = self.services.iter().filter(|service| service.has_changes()).count();
         match (changes, self.unknown()) {
@@ -120,24 +128,25 @@ fn diff(f: &mut fmt::Formatter<'_>, changes: &Changes) -> fmt::Result {
         ChangeOp::Amend | ChangeOp::Update => "~",
     };
     for service in &changes.services {
-        writeln!(f, "  {} Service {}", sign(service.op), service.name)?;
+        line(f, &format!("  {} Service ", sign(service.op)), &service.name)?;
     }
     for record in &changes.records {
-        writeln!(f, "  {} {} in registry {}", sign(record.op), record.key, record.registry)?;
+        let what = format_args!("{} in registry {}", record.key, record.registry);
+        line(f, &format!("  {} ", sign(record.op)), what)?;
         if let Some(before) = record.before.iter().find(|_| record.op != ChangeOp::Create) {
-            writeln!(f, "      {minus} {before}")?;
+            line(f, &format!("      {minus} "), before)?;
         }
         if let Some(after) = &record.after {
-            writeln!(f, "      {plus} {after}")?;
+            line(f, &format!("      {plus} "), after)?;
         }
     }
     for slice in &changes.slices {
-        writeln!(f, "  ~ EndpointSlice {} ({})", slice.name, slice.op)?;
+        line(f, "  ~ EndpointSlice ", format_args!("{} ({})", slice.name, slice.op))?;
         for instance in &slice.added {
-            writeln!(f, "      {plus} {instance}")?;
+            line(f, &format!("      {plus} "), instance)?;
         }
         for instance in &slice.removed {
-            writeln!(f, "      {minus} {instance}")?;
+            line(f, &format!("      {minus} "), instance)?;
         }
         if slice.added.is_empty() && slice.removed.is_empty() {
             writeln!(f, "      the same endpoints, other conditions, labels, hints or ports")?;

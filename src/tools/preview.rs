@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use twinspan_core::codec::Layout;
 use twinspan_core::model::{Content, InstanceAddr, Record, RecordKey, ServiceKey};
 use twinspan_core::plan::service::{self, Facts, Plan, Term};
@@ -20,7 +20,7 @@ use crate::controllers::service_registry::settings;
 use crate::controllers::views::Views;
 
 /// One RegisteredService, seen by an operator that has just started.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Preview {
     pub namespace: String,
@@ -36,7 +36,6 @@ pub struct Preview {
     /// Whether an operator may write for it: not while it is suspended or only observes.
     pub writes: bool,
     /// Whether the registry is not listed yet.
-    #[serde(skip)]
     pub pending: bool,
     pub changes: Changes,
     /// Each instance that one side has, in address order.
@@ -44,7 +43,7 @@ pub struct Preview {
 }
 
 /// The writes of a pass, in order.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Changes {
     pub services: Vec<ServiceChange>,
@@ -59,7 +58,7 @@ impl Changes {
 }
 
 /// The kind of a change; in JSON its name in lower case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChangeOp {
     Create,
@@ -80,13 +79,13 @@ impl fmt::Display for ChangeOp {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServiceChange {
     pub op: ChangeOp,
     pub name: String,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RecordChange {
     pub op: ChangeOp,
     pub registry: String,
@@ -96,7 +95,7 @@ pub struct RecordChange {
     pub after: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SliceChange {
     pub op: ChangeOp,
     pub name: String,
@@ -206,7 +205,7 @@ fn before(registry: &RegistryFacts, key: &RecordKey) -> Option<String> {
 fn read(layout: &Layout, record: &Record) -> String {
     match &record.content {
         Content::Registered { registration, .. } => String::from_utf8_lossy(&layout.encode(registration)).into_owned(),
-        Content::Undecodable(why) => why.clone(),
+        Content::Undecodable { why, .. } => why.clone(),
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! Owns the words for its writer. Refuses to decide.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use twinspan_core::model::{Content, Kind, Record};
 
 use crate::registry::handle::RegistryHandle;
 
 /// A record as Twinspan reads it, for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordReport {
     pub registry: String,
@@ -16,19 +18,34 @@ pub struct RecordReport {
     /// The service's name in the key.
     pub name: String,
     /// `own`, `otherCluster`, `healed`, `foreign` or `undecodable`.
-    pub whose: &'static str,
+    pub whose: Cow<'static, str>,
     /// The RegisteredService that owns it, if the record names one.
     pub owner: Option<String>,
     /// The addresses that clients would dial.
     pub addresses: Vec<String>,
-    /// The reason why it does not decode.
+    /// The reason why its value cannot be parsed.
     pub problem: Option<String>,
+    /// The beginning of a value that cannot be parsed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beginning: Option<String>,
     pub revision: i64,
     /// The lease in hexadecimal; empty if the record has none and therefore never expires.
     pub lease: String,
 }
 
 impl RecordReport {
+    /// The writer, in words.
+    pub fn writer(&self) -> String {
+        let of = self.owner.as_deref().unwrap_or("a RegisteredService");
+        match self.whose.as_ref() {
+            "own" => format!("exported by this cluster for {of}"),
+            "otherCluster" => "exported by another cluster's Twinspan".to_owned(),
+            "healed" => format!("lost by its server, and put back for {of}"),
+            "undecodable" => "cannot be parsed, so its writer is unknown".to_owned(),
+            _ => "registered by its server itself".to_owned(),
+        }
+    }
+
     pub fn new(handle: &RegistryHandle, record: &Record) -> Self {
         let kind = record.kind(&handle.cluster_id);
         let (whose, owner) = match kind {
@@ -38,19 +55,20 @@ impl RecordReport {
             Kind::Foreign => ("foreign", None),
             Kind::Undecodable => ("undecodable", None),
         };
-        let problem = match &record.content {
-            Content::Undecodable(why) => Some(why.clone()),
-            Content::Registered { .. } => None,
+        let (problem, beginning) = match &record.content {
+            Content::Undecodable { why, beginning } => (Some(why.clone()), Some(beginning.clone())),
+            Content::Registered { .. } => (None, None),
         };
         let name = handle.layout.split_key(&record.key).map(|(name, _)| String::from_utf8_lossy(name).into_owned());
         Self {
             registry: handle.name.clone(),
             key: record.key.to_string(),
             name: name.unwrap_or_default(),
-            whose,
+            whose: Cow::Borrowed(whose),
             owner,
             addresses: record.listeners().iter().map(|listener| listener.text.clone()).collect(),
             problem,
+            beginning,
             revision: record.mod_revision,
             lease: if record.lease.0 == 0 { String::new() } else { record.lease.to_string() },
         }

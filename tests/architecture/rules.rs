@@ -27,10 +27,26 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "twinspan::tools",
-        &["api", "cluster", "codec", "controllers", "env", "leadership", "model", "plan", "probe", "registry", "tasks"],
+        &[
+            "api",
+            "causes",
+            "cluster",
+            "codec",
+            "controllers",
+            "env",
+            "leadership",
+            "model",
+            "plan",
+            "probe",
+            "registry",
+            "tasks",
+        ],
     ),
-    ("twinspan::operator", &["cluster", "controllers", "env", "leadership", "probe", "registry", "tasks", "telemetry"]),
-    ("twinspan::cli", &["api", "env", "model", "operator", "telemetry", "tools"]),
+    (
+        "twinspan::operator",
+        &["causes", "cluster", "controllers", "env", "leadership", "probe", "registry", "tasks", "telemetry"],
+    ),
+    ("twinspan::cli", &["api", "causes", "env", "model", "operator", "telemetry", "tools"]),
 ];
 
 /// Crates of the core. `std` is checked apart.

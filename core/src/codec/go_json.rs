@@ -79,7 +79,7 @@ fn unit(text: &str, at: usize) -> Option<u16> {
 /// # Errors
 /// [`Undecodable`] where the text is neither an object nor `null`.
 pub fn fields(text: &str) -> Result<Fields<'_>, Undecodable> {
-    serde_json::from_str(text).map_err(|error| undecodable(&error))
+    serde_json::from_str(text).map_err(|error| undecodable(&format_args!("not a JSON object: {error}")))
 }
 
 impl<'a> Fields<'a> {

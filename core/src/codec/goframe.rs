@@ -151,7 +151,7 @@ mod tests {
         let raw = RawRecord { key: key.into(), value: value.into(), mod_revision: 1, lease: LeaseId(1) };
         match layout().decode(&raw).content {
             Content::Registered { listeners, .. } => Ok(listeners),
-            Content::Undecodable(why) => Err(why),
+            Content::Undecodable { why, .. } => Err(why),
         }
     }
 

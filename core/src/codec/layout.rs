@@ -9,8 +9,8 @@ use super::format::Format;
 use super::framework::{Framework, Undecodable};
 use super::mark::marked;
 use crate::model::{
-    Content, HEALED_TAG, Instance, InstanceAddr, Listener, MAX_VALUE, Mark, Owner, RawRecord, Reason, Record,
-    RecordKey, Registration, RegistryName, named_address,
+    BEGINNING, Content, HEALED_TAG, Instance, InstanceAddr, Listener, MAX_VALUE, Mark, Owner, RawRecord, Reason,
+    Record, RecordKey, Registration, RegistryName, named_address,
 };
 
 /// A part of a registry that is listed and watched as a whole.
@@ -144,7 +144,7 @@ impl Layout {
 
     pub fn decode(&self, raw: &RawRecord) -> Record {
         let content = match self.read(raw) {
-            Err(Undecodable(why)) => Content::Undecodable(why),
+            Err(Undecodable(why)) => Content::Undecodable { why, beginning: beginning(raw) },
             Ok(registration) => Content::Registered {
                 listeners: self.listeners(&registration, &raw.key),
                 mark: self.mark(&registration, &raw.key),
@@ -219,6 +219,12 @@ impl Layout {
             mark => mark,
         }
     }
+}
+
+/// The first bytes of the value as text; none of one that is too long, which is not kept everywhere.
+fn beginning(raw: &RawRecord) -> String {
+    let value = if raw.is_too_long() { &[] } else { raw.value.as_slice() };
+    String::from_utf8_lossy(&value[..value.len().min(BEGINNING)]).into_owned()
 }
 
 /// The keys of one owner's records under one name.

@@ -55,7 +55,7 @@ proptest! {
         prop_assert_eq!((&decoded.key, decoded.mod_revision, decoded.lease), (&raw.key, raw.mod_revision, raw.lease));
         prop_assert_eq!(&layout.decode(&raw), &decoded, "the same bytes say the same");
         match &decoded.content {
-            Content::Undecodable(why) => {
+            Content::Undecodable { why, .. } => {
                 prop_assert_eq!(decoded.kind(US), Kind::Undecodable);
                 prop_assert!(!why.is_empty());
                 prop_assert!(decoded.ours(US).is_none() && decoded.listeners().is_empty());

@@ -28,8 +28,8 @@ pub use pod::{HostPort, Labels, PodView, WEIGHT_ANNOTATION};
 pub use ports::{MAX_PORTS, PortSet};
 pub use reason::Reason;
 pub use record::{
-    Content, Kind, LeaseId, Listener, MAX_VALUE, Mark, RawRecord, Record, RecordKey, Records, Registration, Revision,
-    Written,
+    BEGINNING, Content, Kind, LeaseId, Listener, MAX_VALUE, Mark, RawRecord, Record, RecordKey, Records, Registration,
+    Revision, Written,
 };
 #[cfg(test)]
 pub use record::{LOOKS, LOOKS_AT_WRITERS};

@@ -150,6 +150,9 @@ pub struct Listener {
     pub addr: Result<InstanceAddr, Reason>,
 }
 
+/// Bytes that are kept of a value that cannot be parsed.
+pub const BEGINNING: usize = 80;
+
 /// The decoded value of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
@@ -159,8 +162,13 @@ pub enum Content {
         /// In the order of `registration.endpoints`.
         listeners: Vec<Listener>,
     },
-    /// Kept, counted and never touched. The text gives the reason, for people.
-    Undecodable(String),
+    /// Kept, counted and never touched.
+    Undecodable {
+        /// The reason, for people.
+        why: String,
+        /// The first bytes of the value, at most [`BEGINNING`], for people.
+        beginning: String,
+    },
 }
 
 /// A record as Twinspan understands it.
@@ -216,7 +224,7 @@ impl Record {
         #[cfg(test)]
         LOOKS_AT_WRITERS.set(LOOKS_AT_WRITERS.get() + 1);
         match &self.content {
-            Content::Undecodable(_) => Kind::Undecodable,
+            Content::Undecodable { .. } => Kind::Undecodable,
             Content::Registered { mark, .. } => match mark {
                 Mark::None => Kind::Foreign,
                 Mark::Owned(owner) if owner.cluster_id == cluster_id => Kind::Own(owner),
@@ -247,7 +255,7 @@ impl Record {
     pub fn listeners(&self) -> &[Listener] {
         match &self.content {
             Content::Registered { listeners, .. } => listeners,
-            Content::Undecodable(_) => &[],
+            Content::Undecodable { .. } => &[],
         }
     }
 

@@ -45,7 +45,7 @@ fn decode(layout: &Layout, key: &str, value: &str) -> Record {
 
 fn ours(record: &Record) -> Result<String, Reason> {
     match &record.content {
-        Content::Undecodable(_) => Err(Reason::Undecodable),
+        Content::Undecodable { .. } => Err(Reason::Undecodable),
         Content::Registered { listeners, .. } => match listeners.first() {
             Some(listener) => listener.addr.map(|addr| addr.to_string()),
             None => Err(Reason::AddressMissing),

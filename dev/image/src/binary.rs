@@ -69,8 +69,8 @@ fn resolves_alone(glibc: &str) -> bool {
     (numbers.next(), numbers.next()) >= (Some(2), Some(34))
 }
 
-/// Builds the program in release mode and returns its path.
-pub fn build(target: &str) -> Result<PathBuf> {
+/// Builds the program in release mode, which says of what source it is, and returns its path.
+pub fn build(target: &str, source: &Source) -> Result<PathBuf> {
     let glibc = glibc()?;
     ensure!(
         resolves_alone(&glibc),
@@ -89,6 +89,8 @@ pub fn build(target: &str) -> Result<PathBuf> {
         // With an explicit target the flags apply to the program alone, not to build scripts and macros.
         .args(["build", "--release", "--locked", "--package=twinspan", "--bin=twinspan", "--target", target])
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .env("TWINSPAN_REVISION", &source.revision)
+        .env("SOURCE_DATE_EPOCH", source.created.to_string())
         .current_dir(&root)
         .status()
         .context("cannot run cargo")?;

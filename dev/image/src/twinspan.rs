@@ -26,7 +26,7 @@ pub fn default_name() -> String {
 pub fn image(name: &str) -> Result<(Image, Value)> {
     let target = binary::target()?;
     let source = Source::find()?;
-    let program = binary::build(&target)?;
+    let program = binary::build(&target, &source)?;
     let sbom = sbom::document(&target, &source)?;
     let image = Image {
         name: name.to_owned(),

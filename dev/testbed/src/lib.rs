@@ -4,7 +4,7 @@
 //! - [`namespace`]: runs the program again inside the namespace.
 //! - [`Bed`]: one control plane, its DNS, and registries beside it.
 //! - [`Part`]: one process. [`Reader`]: one that reads the cluster. [`Link`]: one connection that can be cut.
-//!   [`Host`]: a network namespace of its own for parts.
+//!   [`ConnectProxy`]: a proxy for HTTPS. [`Host`]: a network namespace of its own for parts.
 //! - [`oracle`]: Kubernetes' own code, for expected values. [`prometheus`]: Prometheus' own code, for firing alerts.
 //!
 //! Errors address the person who runs a test, so they are texts with a context (`anyhow`).
@@ -27,6 +27,7 @@ mod pki;
 mod pods;
 pub mod prometheus;
 mod reader;
+mod tunnel;
 mod twinspan;
 mod wait;
 
@@ -43,6 +44,7 @@ pub use network::{Host, OBSERVER, Place};
 pub use part::Part;
 pub use pods::{NODE, Pods};
 pub use reader::Reader;
+pub use tunnel::ConnectProxy;
 pub use twinspan::{Options as TwinspanOptions, Twinspan};
 pub use wait::{eventually, holds};
 

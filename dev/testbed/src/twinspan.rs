@@ -59,6 +59,8 @@ impl Twinspan {
         args.extend(options.args.iter().cloned());
         let namespace = options.namespace.as_deref().unwrap_or(OPERATOR_NAMESPACE);
         let mut env = deployment::environment(&container, namespace, &name)?;
+        // Another difference: no replica has a volume of its own.
+        env.retain(|(variable, _)| variable != "TWINSPAN_SOCKET");
         // The logs of a failed story need more detail than those of a user.
         let filter = std::env::var("TWINSPAN_LOG").unwrap_or_else(|_| "info,kube_client=off,twinspan=debug".to_owned());
         env.push(("RUST_LOG".to_owned(), filter));

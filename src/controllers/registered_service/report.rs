@@ -26,6 +26,7 @@ use crate::api::{RegisteredService, held_since};
 use crate::cluster::ClusterError;
 use crate::cluster::status_queue::{Object, Status};
 use crate::controllers::queue::{Action, PACE};
+use crate::env::milliseconds;
 use crate::registry::RegistryError;
 use crate::registry::guards::Effect;
 use crate::registry::handle::RegistryHandle;
@@ -198,6 +199,14 @@ fn log(pass: &Pass<'_>) {
     if applied.wrote() {
         let revision = observed.facts.registry.as_ref().map_or(0, |registry| registry.snapshot.revision);
         info!(
+            namespace = key.namespace,
+            name = key.name,
+            records_created = applied.records.0,
+            records_deleted = applied.records.1,
+            endpoints_added = if applied.slices > 0 { plan.slices.added } else { 0 },
+            endpoints_removed = if applied.slices > 0 { plan.slices.removed } else { 0 },
+            registry_revision = applied.revision.max(revision),
+            pass_ms = milliseconds(took),
             "synced {key}: exported +{} -{}, imported +{} -{}, registry rev {}, {} ms",
             applied.records.0,
             applied.records.1,

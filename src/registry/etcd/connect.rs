@@ -78,13 +78,30 @@ impl EtcdConnector {
         Ok(registry)
     }
 
-    /// The server may have closed the connection because of our certificate.
+    /// The server may have closed the connection because of our certificate. Of a password it says only that it is
+    /// wrong.
     async fn explained(&self, endpoint: &str, error: RegistryError) -> RegistryError {
+        if let RegistryError::AuthFailed(text) = &error {
+            let odd = self.settings.user.as_ref().and_then(|(name, password)| trailing_newline(name, password));
+            return odd.map_or(error.clone(), |odd| RegistryError::AuthFailed(format!("{text}; {odd}")));
+        }
         if !matches!(error, RegistryError::Unreachable(_)) {
             return error;
         }
         let tls = self.settings.tls.clone().unwrap_or_default();
         handshake::refusal(endpoint, &tls).await.map_or(error, RegistryError::TlsFailed)
+    }
+}
+
+/// Files and `echo` end in a newline, and so do Secrets that are made of them.
+fn trailing_newline(name: &str, password: &str) -> Option<&'static str> {
+    let ends = |text: &str| text.ends_with(['\n', '\r']);
+    match (ends(name), ends(password)) {
+        (_, true) => {
+            Some("the password in the Secret ends in a newline: write it with printf, or with kubectl create secret")
+        }
+        (true, false) => Some("the username in the Secret ends in a newline"),
+        (false, false) => None,
     }
 }
 
@@ -117,5 +134,20 @@ impl Connector for EtcdConnector {
             }
         }
         Err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newline_behind_a_password_is_named() {
+        for (name, password, told) in [("u", "p\n", true), ("u", "p\r\n", true), ("u\n", "p", true), ("u", "p", false)]
+        {
+            let text = trailing_newline(name, password);
+            assert_eq!(text.is_some(), told, "{password:?}");
+            assert!(text.is_none_or(|text| text.contains("in a newline")), "{text:?}");
+        }
     }
 }

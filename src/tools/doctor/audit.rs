@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use twinspan_core::model::ServiceKey;
 
-use super::finding::{Finding, Findings, Level};
+use super::finding::{CLUSTER, Finding, Findings, Level};
 use super::request::Request;
 use crate::tools::preview::{Changes, Preview};
-use crate::tools::viewer::Viewer;
+use crate::tools::viewer::{AskError, Viewer};
 
 /// Time until everything is listed.
 const LISTED: Duration = Duration::from_secs(20);
@@ -23,24 +23,36 @@ const NAMED: usize = 5;
 
 /// Compares every RegisteredService of the chosen registries.
 pub async fn audit(request: &Request<'_>) -> Vec<Finding> {
-    let viewer = Viewer::start(&request.client, request.operator_namespace);
-    viewer.wait_for_sync(LISTED).await;
+    let viewer = Viewer::start(&request.client, request.operator_namespace, request.socket);
+    match compared(&viewer, request).await {
+        Ok(found) => {
+            viewer.end().await;
+            found
+        }
+        Err(error) => vec![Finding { about: CLUSTER.to_owned(), level: Level::Fail, text: error.to_string() }],
+    }
+}
+
+async fn compared(viewer: &Viewer, request: &Request<'_>) -> Result<Vec<Finding>, AskError> {
+    viewer.wait_for_sync(LISTED).await?;
     let deadline = tokio::time::Instant::now() + WRITTEN;
     loop {
-        let previews = previews(&viewer, request);
+        let previews = previews(viewer, request).await?;
         let settled = previews.iter().all(|(_, preview)| preview.changes.is_empty() || !preview.writes);
         if settled || tokio::time::Instant::now() >= deadline {
-            viewer.end().await;
-            return findings(&previews);
+            return Ok(findings(&previews));
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-fn previews(viewer: &Viewer, request: &Request<'_>) -> Vec<(ServiceKey, Preview)> {
+async fn previews(viewer: &Viewer, request: &Request<'_>) -> Result<Vec<(ServiceKey, Preview)>, AskError> {
     let chosen = |preview: &Preview| request.registries.is_empty() || request.registries.contains(&preview.registry);
-    let all = viewer.services().into_iter();
-    all.filter_map(|key| Some((key.clone(), viewer.preview(&key)?))).filter(|(_, preview)| chosen(preview)).collect()
+    let mut all = Vec::new();
+    for key in viewer.services().await? {
+        all.extend(viewer.preview(&key).await?.filter(chosen).map(|preview| (key, preview)));
+    }
+    Ok(all)
 }
 
 fn findings(previews: &[(ServiceKey, Preview)]) -> Vec<Finding> {

@@ -13,11 +13,12 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::finding::{Finding, Findings, Level};
+use super::finding::{CLUSTER, Finding, Findings, Level};
 use super::rbac::{self, Subject};
 use super::request::Request;
 use super::versions;
 use crate::api::crds;
+use crate::causes::of_kube;
 use crate::env::Env;
 use crate::leadership;
 
@@ -27,18 +28,21 @@ const SKEW_SECONDS: f64 = 2.0;
 /// The policies in the chart and in `deploy/twinspan.yaml`: names, and the objects that each limits.
 const POLICIES: [(&str, &str); 2] = [("twinspan-endpointslices", "EndpointSlices"), ("twinspan-services", "Services")];
 
-pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
-    let mut findings = Findings::about("cluster");
-    if answers(&request.client, &mut findings).await {
+/// The findings, and whether the API server answers.
+pub async fn examine(request: &Request<'_>) -> (Vec<Finding>, bool) {
+    let mut findings = Findings::about(CLUSTER);
+    let asked = answers(request, &mut findings).await;
+    if asked {
         definitions(&request.client, &mut findings).await;
         permissions(request, &mut findings).await;
         policies(&request.client, &mut findings).await;
         leader(request, &mut findings).await;
     }
-    findings.all
+    (findings.all, asked)
 }
 
-async fn answers(client: &Client, findings: &mut Findings<'_>) -> bool {
+async fn answers(request: &Request<'_>, findings: &mut Findings<'_>) -> bool {
+    let Request { client, server, .. } = request;
     let began = Instant::now();
     let request = http::Request::get("/version").body(kube::client::Body::empty());
     let answer = match request {
@@ -50,11 +54,19 @@ async fn answers(client: &Client, findings: &mut Findings<'_>) -> bool {
     };
     let took = began.elapsed();
     let response = match answer {
+        Ok(response) if response.status() == http::StatusCode::UNAUTHORIZED => {
+            let text = format!("the API server at {server} does not accept the credentials (401); log in again");
+            findings.add(Level::Fail, text);
+            return false;
+        }
         Ok(response) => response,
         Err(error) => {
             findings.add(
                 Level::Fail,
-                format!("the API server does not answer: {error}; check the kubeconfig and the network"),
+                format!(
+                    "the API server at {server} does not answer: {}; check the kubeconfig and the network",
+                    of_kube(&error)
+                ),
             );
             return false;
         }
@@ -86,7 +98,7 @@ async fn definitions(client: &Client, findings: &mut Findings<'_>) {
                 findings.add(Level::Fail, format!("there is no CRD {name}; kubectl apply -f crds/{file}"));
             }
             Ok(Read::NotAllowed) => findings.add(Level::Warn, not_seen(&format!("CRD {name}"))),
-            Err(error) => findings.add(Level::Warn, format!("cannot read CRD {name}: {error}")),
+            Err(error) => findings.add(Level::Warn, format!("cannot read CRD {name}: {}", of_kube(&error))),
             Ok(Read::Found(found)) => {
                 // Compares both in the form of the client's types.
                 let wanted: Option<CustomResourceDefinition> = serde_json::from_value(wanted).ok();
@@ -144,7 +156,9 @@ async fn permissions(request: &Request<'_>, findings: &mut Findings<'_>) {
             );
             findings.add(Level::Fail, text);
         }
-        Err(error) => findings.add(Level::Warn, format!("cannot see what the operator is allowed: {error}")),
+        Err(error) => {
+            findings.add(Level::Warn, format!("cannot see what the operator is allowed: {}", of_kube(&error)));
+        }
     }
 }
 
@@ -176,7 +190,7 @@ async fn policies(client: &Client, findings: &mut Findings<'_>) {
                 format!("there is no ValidatingAdmissionPolicy {name}; a stolen token could change others' {what}. It is in the chart and in deploy/twinspan.yaml"),
             ),
             Ok(Read::NotAllowed) => findings.add(Level::Warn, not_seen(&format!("ValidatingAdmissionPolicy {name}"))),
-            Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicy {name}: {error}")),
+            Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicy {name}: {}", of_kube(&error))),
         }
     }
 }
@@ -188,6 +202,6 @@ async fn leader(request: &Request<'_>, findings: &mut Findings<'_>) {
             Level::Warn,
             format!("nobody leads in namespace {}; does the operator run?", request.operator_namespace),
         ),
-        Err(error) => findings.add(Level::Warn, format!("cannot read the Lease: {error}")),
+        Err(error) => findings.add(Level::Warn, format!("cannot read the Lease: {}", of_kube(&error))),
     }
 }

@@ -33,7 +33,7 @@ pub enum SettingsError {
     Password(String),
     #[error("--etcd wants a URL that begins with http:// or https://, such as https://etcd-0:2379")]
     Scheme,
-    #[error("leave user and password out of --etcd, and give them with --user and --password-file")]
+    #[error("leave user and password out of --etcd, and give them with --etcd-user and --password-file")]
     UserInUrl,
 }
 
@@ -114,7 +114,7 @@ fn advice(error: &RegistryError) -> String {
             format!("it did not answer within {seconds} s; check its health and the network between")
         }
         RegistryError::TlsFailed(why) => format!("TLS failed ({why}); check --ca, --cert, --key and --server-name"),
-        RegistryError::AuthFailed(why) => format!("it refuses the user ({why}); check --user and --password-file"),
+        RegistryError::AuthFailed(why) => format!("it refuses the user ({why}); check --etcd-user and --password-file"),
         RegistryError::PermissionDenied(why) => format!("the user may not do this ({why}); grant it a role"),
         error => error.to_string(),
     }

@@ -26,9 +26,13 @@ pub use rbac::{Grant, Place, granted};
 pub use reach::reach;
 pub use request::Request;
 
-/// Runs all checks. A check that cannot run is a finding too.
-pub async fn examine(request: &Request<'_>) -> Vec<Finding> {
-    let mut all = cluster::examine(request).await;
-    all.extend(registries::examine(request).await);
-    all
+/// Runs all checks. A check that cannot run is a finding too; where the API server does not answer, there is one
+/// finding and no other check.
+pub async fn examine(request: &Request<'_>) -> Report {
+    let (findings, asked) = cluster::examine(request).await;
+    let mut report = Report { findings, asked };
+    if asked {
+        report.findings.extend(registries::examine(request).await);
+    }
+    report
 }

@@ -13,6 +13,7 @@ use super::finding::{Finding, Findings, Level};
 use super::registries::{chosen, names};
 use super::request::Request;
 use crate::api::ServiceRegistry;
+use crate::causes::of_kube;
 use crate::probe::{Prober, TcpProber};
 use crate::registry::Connector;
 use crate::registry::etcd::EtcdConnector;
@@ -49,7 +50,9 @@ async fn exports(request: &Request<'_>, registry: &str, object: &ServiceRegistry
     let settings = settings.map_err(|error| error.to_string())?;
     let (layout, cluster_id) = (settings.identity.layout, settings.identity.cluster_id);
     let etcd = EtcdConnector::new(settings.connection).connect().await.map_err(|error| error.to_string())?;
-    let names = names(request, registry).await.map_err(|error| format!("cannot list RegisteredServices: {error}"))?;
+    let names = names(request, registry)
+        .await
+        .map_err(|error| format!("cannot list RegisteredServices: {}", of_kube(&error)))?;
     let mut exports = Exports::new();
     for name in names.into_iter().collect::<BTreeSet<_>>() {
         let listing = etcd.list(&layout.service_root(&name)).await.map_err(|error| error.to_string())?;

@@ -9,10 +9,11 @@ use kube::Api;
 use kube::api::ListParams;
 use twinspan_core::model::RegistryName;
 
-use super::finding::{Finding, Findings, Level};
+use super::finding::{CLUSTER, Finding, Findings, Level};
 use super::request::Request;
 use super::versions;
 use crate::api::{RegisteredService, ServiceRegistry};
+use crate::causes::of_kube;
 use crate::registry::etcd::{EtcdConnector, Examined};
 use crate::registry::sessions::SessionSettings;
 use crate::tools::lookup;
@@ -39,8 +40,17 @@ pub(super) async fn chosen(request: &Request<'_>) -> (Vec<ServiceRegistry>, Vec<
     let api: Api<ServiceRegistry> = Api::all(request.client.clone());
     let mut objects = match api.list(&ListParams::default()).await {
         Ok(list) => list.items,
+        // That there is no CRD is a finding already.
+        Err(kube::Error::Api(status)) if status.is_not_found() => {
+            add(
+                CLUSTER,
+                Level::Warn,
+                "no registry was looked at, for the CRD of ServiceRegistries is missing".to_owned(),
+            );
+            return (Vec::new(), wrong);
+        }
         Err(error) => {
-            add("cluster", Level::Fail, format!("cannot list ServiceRegistries: {error}"));
+            add(CLUSTER, Level::Fail, format!("cannot list ServiceRegistries: {}", of_kube(&error)));
             return (Vec::new(), wrong);
         }
     };
@@ -50,7 +60,7 @@ pub(super) async fn chosen(request: &Request<'_>) -> (Vec<ServiceRegistry>, Vec<
     }
     if objects.is_empty() {
         let text = "there is no ServiceRegistry yet; create one that points to your etcd";
-        add("cluster", Level::Warn, text.to_owned());
+        add(CLUSTER, Level::Warn, text.to_owned());
     }
     objects.retain(|object| {
         request.registries.is_empty() || request.registries.iter().any(|wanted| is_called(object, wanted))
@@ -150,8 +160,10 @@ mod tests {
         let api = FakeApi::default();
         let request = Request {
             client: api.client(),
+            server: "https://10.0.0.1",
             operator_namespace: "twinspan",
             service_account: "twinspan",
+            socket: None,
             registries: &[],
         };
         for (endpoint, auth, told) in [

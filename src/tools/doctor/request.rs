@@ -3,15 +3,20 @@
 //! Owns no default; the command line has them. Refuses to know the checks.
 
 use std::fmt;
+use std::path::Path;
 
 use kube::Client;
 
 /// The choice of checks.
 pub struct Request<'a> {
     pub client: Client,
+    /// The URL of the API server.
+    pub server: &'a str,
     /// The namespace of the Secrets of ServiceRegistries, the Lease and the ServiceAccount.
     pub operator_namespace: &'a str,
     pub service_account: &'a str,
+    /// The socket of the operator in this pod, which the audit asks in place of a second view.
+    pub socket: Option<&'a Path>,
     /// The ServiceRegistries to check; empty means all.
     pub registries: &'a [String],
 }

@@ -76,7 +76,7 @@ async fn labels(client: &Client, namespace: &str) -> Result<Option<BTreeMap<Stri
     match find(&namespaces, &format!("Namespace {namespace}"), namespace).await {
         Ok(Some(found)) => Ok(Some(found.metadata.labels.unwrap_or_default())),
         Ok(None) => Err(LookupError::Missing(format!("namespace {namespace}"))),
-        Err(LookupError::Cluster { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_forbidden()) => {
+        Err(LookupError::Cluster { error, .. }) if matches!(&*error, kube::Error::Api(status) if status.is_forbidden()) => {
             Ok(None)
         }
         Err(error) => Err(error),

@@ -10,8 +10,8 @@ use twinspan_core::codec::Format;
 use twinspan_core::model::ServiceKey;
 
 use super::gather::Gathered;
-use super::instance::{Instance, printable};
-use crate::tools::print::Columns;
+use super::instance::Instance;
+use crate::tools::print::{Columns, clean};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answer {
@@ -90,7 +90,7 @@ impl Answer {
             if index == 0 {
                 writeln!(f)?;
             }
-            writeln!(f, "{}", printable(&remark))?;
+            writeln!(f, "{}", clean(&remark))?;
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut columns = Columns::new(["REGISTRY", "NAME", "INSTANCES", "REGISTEREDSERVICE"]);
         for name in &self.names {
-            columns.add([name.registry.clone(), printable(&name.name), name.counts(), name.services()]);
+            columns.add([name.registry.clone(), name.name.clone(), name.counts(), name.services()]);
         }
         self.write(f, &columns)
     }
@@ -153,7 +153,7 @@ impl fmt::Display for Detailed<'_> {
         let head = ["REGISTRY", "NAME", "ADDRESS", "WHOSE", "WEIGHT", "LEASE", "REGISTEREDSERVICE"];
         let mut columns = Columns::new(head);
         for name in &self.0.names {
-            let (registry, called) = (name.registry.clone(), printable(&name.name));
+            let (registry, called) = (name.registry.clone(), name.name.clone());
             if name.instances.is_empty() {
                 let none = ["-", "-", "-", "-"].map(ToOwned::to_owned);
                 let [address, whose, weight, lease] = none;

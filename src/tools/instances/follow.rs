@@ -7,13 +7,14 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 
 use super::contents::{Contents, Records, Wanted, entry};
-use super::instance::{Instance, printable};
+use super::instance::Instance;
 use crate::registry::handle::Identity;
 use crate::registry::{Change as RecordChange, Connector, RegistryError, Result, WatchItem, WatchRange};
+use crate::tools::print::clean;
 
 /// A quiet watch is asked for a sign of life after this time, and is given up after the same again.
 const QUIET: Duration = Duration::from_secs(15);
@@ -61,10 +62,10 @@ impl fmt::Display for Change {
         write!(f, "{kind:<8}  {}", self.registry)?;
         if let Some(instance) = &self.instance {
             let [address, whose, weight, lease] = instance.cells();
-            write!(f, "  {}  {address}  {whose}  weight {weight}  lease {lease}", printable(&self.name))?;
+            write!(f, "  {}  {}  {whose}  weight {weight}  lease {lease}", clean(&self.name), clean(&address))?;
         }
         if let Some(problem) = &self.problem {
-            write!(f, "  {}", printable(problem))?;
+            write!(f, "  {}", clean(problem))?;
         }
         Ok(())
     }
@@ -72,11 +73,40 @@ impl fmt::Display for Change {
 
 /// One registry whose changes are followed.
 struct Follower<'a> {
-    registry: &'a str,
     identity: &'a Identity,
     wanted: &'a Wanted,
     known: Records,
-    changes: UnboundedSender<Change>,
+    told: Told,
+    changes: Sender<Change>,
+}
+
+/// The changes of a registry that are still to be handed over.
+struct Told {
+    registry: String,
+    changes: Vec<Change>,
+}
+
+impl Told {
+    fn tell(&mut self, kind: ChangeKind, name: &str, instance: Option<Instance>, problem: Option<String>) {
+        let (registry, name) = (self.registry.clone(), name.to_owned());
+        self.changes.push(Change { kind, registry, name, instance, problem });
+    }
+
+    /// Tells the difference between two writes of a record, address by address.
+    fn compare(&mut self, name: &str, then: &[Instance], now: &[Instance]) {
+        for gone in then.iter().filter(|it| !now.iter().any(|other| it.address == other.address)) {
+            self.tell(ChangeKind::Deleted, name, Some(gone.clone()), None);
+        }
+        for instance in now {
+            match then.iter().find(|before| before.address == instance.address) {
+                None => self.tell(ChangeKind::Added, name, Some(instance.clone()), None),
+                Some(before) if before != instance => {
+                    self.tell(ChangeKind::Modified, name, Some(instance.clone()), None);
+                }
+                Some(_) => {}
+            }
+        }
+    }
 }
 
 /// Follows a registry until nobody listens any more.
@@ -86,9 +116,10 @@ pub async fn follow(
     identity: &Identity,
     wanted: &Wanted,
     known: Records,
-    changes: UnboundedSender<Change>,
+    changes: Sender<Change>,
 ) {
-    let mut follower = Follower { registry, identity, wanted, known, changes };
+    let told = Told { registry: registry.to_owned(), changes: Vec::new() };
+    let mut follower = Follower { identity, wanted, known, told, changes };
     let (mut told, mut wait) = (None, RETRY.0);
     while !follower.changes.is_closed() {
         let mut connected = false;
@@ -100,7 +131,8 @@ pub async fn follow(
         // A watch ends now and then, and a reason is told once.
         let ordinary = matches!(error, RegistryError::Compacted(_) | RegistryError::WatchEnded(_));
         if !ordinary && told.as_ref() != Some(&problem) {
-            follower.tell(ChangeKind::Problem, "", None, Some(problem.clone()));
+            follower.told.tell(ChangeKind::Problem, "", None, Some(problem.clone()));
+            follower.hand_over().await;
             told = Some(problem);
         }
         sleep(wait).await;
@@ -109,10 +141,12 @@ pub async fn follow(
 }
 
 impl Follower<'_> {
-    fn tell(&self, kind: ChangeKind, name: &str, instance: Option<Instance>, problem: Option<String>) {
-        let (registry, name) = (self.registry.to_owned(), name.to_owned());
-        // Nobody listens where the command ends.
-        let _ = self.changes.send(Change { kind, registry, name, instance, problem });
+    /// Waits for whoever reads the changes.
+    async fn hand_over(&mut self) {
+        for change in self.told.changes.drain(..) {
+            // Nobody listens where the command ends.
+            let _ = self.changes.send(change).await;
+        }
     }
 
     /// Lists and watches until the connection ends, or nobody listens any more.
@@ -121,6 +155,7 @@ impl Follower<'_> {
         let contents = Contents::read(registry.as_ref(), self.identity, self.wanted).await?;
         let (from, key_prefixes) = (contents.revision + 1, contents.key_prefixes.clone());
         self.listed(contents);
+        self.hand_over().await;
         *connected = true;
         let cluster_id = registry.status().await?.cluster_id;
         let range = |(watch_id, key_prefix): (i64, String)| WatchRange { watch_id, key_prefix, from, cluster_id };
@@ -143,7 +178,10 @@ impl Follower<'_> {
                 item = timeout(QUIET, watch.next()) => item,
             };
             match item {
-                Ok(Ok(WatchItem::Changes(changes))) => changes.into_iter().for_each(|change| self.changed(change)),
+                Ok(Ok(WatchItem::Changes(changes))) => {
+                    changes.into_iter().for_each(|change| self.changed(change));
+                    self.hand_over().await;
+                }
                 Ok(Ok(WatchItem::Lost { error, .. }) | Err(error)) => return Err(error),
                 Ok(Ok(WatchItem::Progress(_) | WatchItem::Alive)) => {}
                 Err(_) if asked => return Err(RegistryError::Silent { seconds: 2 * QUIET.as_secs() }),
@@ -162,12 +200,12 @@ impl Follower<'_> {
         let before = std::mem::replace(&mut self.known, contents.records);
         for (key, (name, instances)) in &before {
             if !self.known.contains_key(key) {
-                instances.iter().for_each(|it| self.tell(ChangeKind::Deleted, name, Some(it.clone()), None));
+                instances.iter().for_each(|it| self.told.tell(ChangeKind::Deleted, name, Some(it.clone()), None));
             }
         }
         for (key, (name, now)) in &self.known {
             let then = before.get(key).map(|(_, then)| then.as_slice()).unwrap_or_default();
-            self.compare(name, then, now);
+            self.told.compare(name, then, now);
         }
     }
 
@@ -177,28 +215,12 @@ impl Follower<'_> {
                 let (key, (name, now)) = entry(self.identity, &raw);
                 let before = self.known.insert(key, (name.clone(), now.clone()));
                 let then = before.map(|(_, then)| then).unwrap_or_default();
-                self.compare(&name, &then, &now);
+                self.told.compare(&name, &then, &now);
             }
             RecordChange::Delete { key, .. } => {
                 if let Some((name, instances)) = self.known.remove(&key) {
-                    instances.into_iter().for_each(|it| self.tell(ChangeKind::Deleted, &name, Some(it), None));
+                    instances.into_iter().for_each(|it| self.told.tell(ChangeKind::Deleted, &name, Some(it), None));
                 }
-            }
-        }
-    }
-
-    /// Tells the difference between two writes of a record, address by address.
-    fn compare(&self, name: &str, then: &[Instance], now: &[Instance]) {
-        for gone in then.iter().filter(|it| !now.iter().any(|other| it.address == other.address)) {
-            self.tell(ChangeKind::Deleted, name, Some(gone.clone()), None);
-        }
-        for instance in now {
-            match then.iter().find(|before| before.address == instance.address) {
-                None => self.tell(ChangeKind::Added, name, Some(instance.clone()), None),
-                Some(before) if before != instance => {
-                    self.tell(ChangeKind::Modified, name, Some(instance.clone()), None);
-                }
-                Some(_) => {}
             }
         }
     }
@@ -228,7 +250,7 @@ mod tests {
         let wanted = Wanted::default();
         let registry = etcd.connect().await.unwrap();
         let known = Contents::read(registry.as_ref(), &identity, &wanted).await.unwrap().records;
-        let (sender, mut changes) = mpsc::unbounded_channel();
+        let (sender, mut changes) = mpsc::channel(16);
         let following = follow("main", &etcd, &identity, &wanted, known, sender);
         let story = async {
             let mut next = async || {

@@ -44,7 +44,7 @@ impl Instance {
                 let tags = registration.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
                 (Some(registration.weight), tags, None)
             }
-            Content::Undecodable(why) => (None, BTreeMap::new(), Some(why.clone())),
+            Content::Undecodable { why, .. } => (None, BTreeMap::new(), Some(why.clone())),
         };
         let lease = if record.lease.0 == 0 { String::new() } else { record.lease.to_string() };
         let key = record.key.to_string();
@@ -81,22 +81,6 @@ impl Instance {
         let address = if self.address.is_empty() { &self.key } else { &self.address };
         let weight = self.weight.map_or("-".to_owned(), |weight| weight.to_string());
         let lease = if self.lease.is_empty() { "-".to_owned() } else { self.lease.clone() };
-        [printable(address), self.writer(), weight, lease]
-    }
-}
-
-/// The text with control characters escaped.
-pub fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_reach_no_terminal() {
-        assert_eq!(printable("10.0.0.1:80"), "10.0.0.1:80");
-        assert_eq!(printable("a\u{1b}[2Jb\r\né"), "a\\u{1b}[2Jb\\r\\né");
+        [address.clone(), self.writer(), weight, lease]
     }
 }

@@ -9,10 +9,11 @@ use super::Owned;
 use super::instances::{Instance, instances};
 use crate::api::conditions::{self, ACCEPTED, READY, Reason};
 use crate::api::{Policy, RegisteredService};
-use crate::tools::explain::{Answer, ByService, Question};
+use crate::tools::explain::{Answer, ByService};
 use crate::tools::parity::{Cell, Dns, Row, Table};
 use crate::tools::plan::{Plan, Planned};
 use crate::tools::preview::Changes;
+use crate::tools::question::Question;
 
 impl Owned {
     /// The RegisteredService of a name.
@@ -104,7 +105,7 @@ impl Owned {
             passive: passive && pending > 0,
             changes: Changes::default(),
             pending: Some(pending),
-            waiting: waiting.filter(|explanation| explanation.waits).collect(),
+            waiting: waiting.filter(|explanation| explanation.waits()).collect(),
             problem: trouble(object),
             known: is_current && ready.is_some_and(|ready| ready.status != "Unknown"),
         }

@@ -80,7 +80,7 @@ fn endpoints(
             found.entry(address).or_insert_with(|| Instance {
                 cluster: Some(cell),
                 registry: None,
-                explanation: Explanation { instance, state, text, waits: false },
+                explanation: Explanation { instance, state, text },
             });
         }
     }
@@ -119,6 +119,5 @@ fn differs(difference: &Difference, status: &RegisteredServiceStatus) -> Explana
     };
     let message = message.iter().map(|message| format!(" ({message})")).collect::<String>();
     let text = format!("{words}{message}; so since {}", since.0);
-    let waits = matches!(reason.as_str(), "Held" | "Waiting");
-    Explanation { instance: instance.clone(), state: reason.clone(), text, waits }
+    Explanation { instance: instance.clone(), state: reason.clone(), text }
 }

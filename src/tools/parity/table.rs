@@ -9,7 +9,7 @@ use serde::Serialize;
 use twinspan_core::model::InstanceAddr;
 
 use crate::tools::explanation::Explanation;
-use crate::tools::print::Columns;
+use crate::tools::print::{self, Columns, Tone, line};
 
 /// The instances that each side sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let client = format!("{} CLIENT", self.framework.to_uppercase());
-        let mut columns = Columns::new(["INSTANCE", "CLUSTER", "REGISTRY", "DNS", &client, ""]);
+        let mut columns = Columns::new(["INSTANCE", "CLUSTER", "REGISTRY", "DNS", &client, "WHY"]);
         for row in &self.rows {
             let cells = [row.cluster, row.registry, row.dns, row.client].map(|cell| cell.as_str().to_owned());
             let [cluster, registry, dns, client] = cells;
@@ -181,14 +181,27 @@ impl fmt::Display for Table {
                 Some(explanation) => format!("differs, {}: {}", explanation.state, explanation.text),
                 None => "differs".to_owned(),
             };
-            columns.add([row.instance.clone(), cluster, registry, dns, client, why]);
+            let tone = (!row.agrees()).then_some(Tone::Bad);
+            let cells = [cluster, registry, dns, client].map(|text| {
+                let tone = tone.filter(|_| text == Cell::Missing.as_str());
+                print::Cell::toned(text, tone)
+            });
+            let [cluster, registry, dns, client] = cells;
+            columns.add([row.instance.clone().into(), cluster, registry, dns, client, print::Cell::from(why)]);
         }
-        write!(f, "{columns}")?;
         for explanation in &self.left_out {
-            writeln!(f, "{} is on neither side, {}: {}", explanation.instance, explanation.state, explanation.text)?;
+            let why = format!("left out, {}: {}", explanation.state, explanation.text);
+            // A record without an address that can be called has its key instead of one.
+            let registry = if explanation.instance.contains('/') { Cell::Foreign } else { Cell::Missing };
+            let [none, registry] = [Cell::Missing, registry].map(|cell| cell.as_str().to_owned());
+            columns.add([explanation.instance.clone(), none.clone(), registry, none.clone(), none, why]);
+        }
+        match columns.is_empty() {
+            true => writeln!(f, "No resources found")?,
+            false => write!(f, "{columns}")?,
         }
         for remark in &self.remarks {
-            writeln!(f, "note: {remark}")?;
+            line(f, "note: ", remark)?;
         }
         Ok(())
     }
@@ -200,6 +213,10 @@ mod tests {
 
     fn addr(text: &str) -> InstanceAddr {
         InstanceAddr::parse(text).unwrap()
+    }
+
+    fn plain(table: &Table) -> String {
+        anstream::adapter::strip_str(&table.to_string()).to_string()
     }
 
     #[test]
@@ -214,8 +231,8 @@ mod tests {
         let table = Table::new(&seen_by, "Kitex");
         assert!(!table.agrees());
         assert_eq!(
-            table.to_string(),
-            "INSTANCE      CLUSTER   REGISTRY    DNS  KITEX CLIENT\n\
+            plain(&table),
+            "INSTANCE      CLUSTER   REGISTRY    DNS  KITEX CLIENT  WHY\n\
              10.0.0.1:80   pod       exported    yes  yes\n\
              10.0.0.2:80   imported  registered  yes  yes\n\
              [fd77::1]:80  imported  -           yes  -             differs\n"
@@ -224,15 +241,17 @@ mod tests {
             instance: instance.into(),
             state: state.into(),
             text: "so it is".into(),
-            waits: false,
         };
         let table = table.explained(vec![account("[fd77::1]:80", "Held"), account("10.0.0.9:80", "NotReady")]);
-        let text = table.to_string();
+        let text = plain(&table);
         assert!(
             text.contains("[fd77::1]:80  imported  -           yes  -             differs, Held: so it is\n"),
             "{text}"
         );
-        assert!(text.ends_with("10.0.0.9:80 is on neither side, NotReady: so it is\n"), "{text}");
+        assert!(
+            text.ends_with("10.0.0.9:80   -         -           -    -             left out, NotReady: so it is\n"),
+            "{text}"
+        );
         let text = table.remarked(["nobody leads".to_owned()]).to_string();
         assert!(text.ends_with("so it is\nnote: nobody leads\n"), "{text}");
         seen_by.cluster.remove(&lost);

@@ -15,7 +15,7 @@ use super::{Bundle, REMOVED, Request, pods};
 use crate::api::RegisteredService;
 use crate::leadership::LEASE;
 use crate::tools::instances::{self, Answer};
-use crate::tools::status::status;
+use crate::tools::status::{Selection, status};
 use crate::tools::version::Versions;
 use crate::tools::{doctor, lookup};
 
@@ -30,7 +30,7 @@ pub async fn collect(request: &Request<'_>) -> Bundle {
     let (client, namespace) = (&request.client, request.operator_namespace);
     let mut bundle = Bundle::default();
     add(&mut bundle, "version.json", pretty(&Versions::read(client, namespace).await));
-    let overview = status(client, namespace, None, namespace).await;
+    let overview = status(client, namespace, &Selection::default(), namespace).await;
     add(&mut bundle, "status.txt", overview.map(|found| found.to_string()).map_err(|error| error.to_string()));
     add(&mut bundle, "doctor.txt", Ok(examined(request).await));
 
@@ -74,11 +74,13 @@ fn pretty(value: &impl Serialize) -> Result<String, String> {
 async fn examined(request: &Request<'_>) -> String {
     let asked = doctor::Request {
         client: request.client.clone(),
+        server: request.server,
         operator_namespace: request.operator_namespace,
         service_account: request.service_account,
+        socket: None,
         registries: &[],
     };
-    doctor::Report { findings: doctor::examine(&asked).await }.to_string()
+    doctor::examine(&asked).await.to_string()
 }
 
 /// Adds every object of a kind. Returns them as they were read.

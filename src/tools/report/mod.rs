@@ -28,6 +28,8 @@ pub use collect::collect;
 /// The question.
 pub struct Request<'a> {
     pub client: Client,
+    /// The URL of the API server.
+    pub server: &'a str,
     pub operator_namespace: &'a str,
     pub service_account: &'a str,
     /// Whether the values of tags are shown.

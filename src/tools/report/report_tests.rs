@@ -79,7 +79,8 @@ fn cluster(knows_secret: bool) -> FakeApi {
 
 async fn collected(api: &FakeApi, with_values: bool) -> Bundle {
     let (operator_namespace, service_account) = (NAMESPACE, "twinspan");
-    collect(&Request { client: api.client(), operator_namespace, service_account, with_values }).await
+    collect(&Request { client: api.client(), server: "https://api", operator_namespace, service_account, with_values })
+        .await
 }
 
 #[tokio::test]

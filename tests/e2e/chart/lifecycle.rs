@@ -228,7 +228,7 @@ async fn doctor(bed: &Bed) -> Result<()> {
     // The registry of the bed has no TLS.
     let warnings: Vec<&str> = output.lines().filter(|line| line.starts_with("warn")).collect();
     ensure!(warnings.len() == 1 && warnings[0].contains("the password of spec.etcd.auth goes in clear"), "{output}");
-    ensure!(output.contains(" 1 to look at, 0 failed"), "{output}");
+    ensure!(output.contains(" 1 warning, 0 failed"), "{output}");
     ensure!(output.contains("system:serviceaccount:twinspan-system:twinspan is allowed all"), "{output}");
     let asked = audited_as(bed, &format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{account}"))?;
     ensure!(!asked.is_empty(), "the audit log shows what it asked for");

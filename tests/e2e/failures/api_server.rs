@@ -115,7 +115,7 @@ async fn every_watch_lives_again_after_silence(suite: Arc<Suite>) -> Result<()> 
     eventually("it tells that it hears nothing", Duration::from_secs(60), || async {
         ensure!(oldest(&twinspan).await? > 20.0);
         let (_, page) = twinspan.get("/readyz?verbose").await?;
-        ensure!(page.lines().any(|line| line.starts_with("[ ] watch of Pods: heard of ")), "{page}");
+        ensure!(page.lines().any(|line| line.starts_with("[i] watch of Pods: heard of ")), "{page}");
         Ok(())
     })
     .await?;

@@ -9,15 +9,25 @@ use std::time::Duration;
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::{Client, ResourceExt};
 use twinspan::api::{RegisteredService, ServiceRegistry};
+use twinspan_testbed::Bed;
+
+use super::suite::SHARED;
 
 /// The API server may have ended before.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// Removes what a sandbox made, once it is dropped.
 pub struct Leaving {
-    pub client: Client,
+    client: Client,
     /// The name of the sandbox.
-    pub name: String,
+    name: String,
+}
+
+impl Leaving {
+    /// A bed of a story's own ends with it, and nothing has to leave it.
+    pub fn of(bed: &Bed, name: &str) -> Option<Self> {
+        bed.dir().ends_with(SHARED).then(|| Self { client: bed.client(), name: name.to_owned() })
+    }
 }
 
 impl Drop for Leaving {

@@ -36,7 +36,7 @@ pub struct Sandbox<'a> {
     pub pods: Pods,
     pub(super) foreign_records: BTreeMap<String, (String, i64, i64)>,
     pub(super) foreign_slices: BTreeMap<String, Value>,
-    _leaving: Leaving,
+    _leaving: Option<Leaving>,
 }
 
 static SANDBOXES: AtomicU32 = AtomicU32::new(0);
@@ -72,7 +72,7 @@ impl<'a> Sandbox<'a> {
             bed,
             registry,
             root: format!("{name}/"),
-            _leaving: Leaving { client: bed.client(), name: name.clone() },
+            _leaving: Leaving::of(bed, &name),
             name,
             pods,
             foreign_records: BTreeMap::new(),
@@ -91,7 +91,7 @@ impl<'a> Sandbox<'a> {
         let pods = Pods::in_namespace(&bed.client(), &self.name).await?;
         let foreign_records = self.foreign().await?;
         let (registry, name, root) = (self.registry, self.name.clone(), self.root.clone());
-        let _leaving = Leaving { client: bed.client(), name: name.clone() };
+        let _leaving = Leaving::of(bed, &name);
         Ok(Sandbox { bed, registry, name, root, pods, foreign_records, foreign_slices: BTreeMap::new(), _leaving })
     }
 

@@ -17,6 +17,8 @@ use twinspan_testbed::{Bed, Twinspan, TwinspanOptions};
 
 use super::TWINSPAN;
 
+/// The directory of the bed that stories share.
+pub(super) const SHARED: &str = "shared";
 /// Control planes that start concurrently: more would only be slower, and starve the stories that run.
 const STARTING: usize = 2;
 
@@ -71,7 +73,7 @@ impl Suite {
     pub async fn shared(&self) -> Result<&Shared> {
         self.shared
             .get_or_try_init(|| async {
-                let bed = Bed::start(&self.dir.join("shared")).await?;
+                let bed = Bed::start(&self.dir.join(SHARED)).await?;
                 let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
                 twinspan.ready().await?;
                 Ok(Shared { bed, twinspan })

@@ -51,7 +51,7 @@ async fn probes_metrics_and_log(suite: Arc<Suite>) -> Result<()> {
     let (code, page) = twinspan.get("/readyz?verbose").await?;
     ensure!(code == 200 && page.ends_with("\nready\n"), "{page}");
     for line in
-        ["[+] list of Pods", "[ ] leadership: this replica writes", &format!("[ ] registry {registry}: watching")]
+        ["[+] list of Pods", "[i] leadership: this replica writes", &format!("[i] registry {registry}: watching")]
     {
         ensure!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
     }

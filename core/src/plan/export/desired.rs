@@ -106,7 +106,7 @@ fn is_said(input: &Input<'_>, name: &RegistryName, record: &Record, instance: &I
         Content::Registered { registration, .. } => {
             record.lease != LeaseId::NONE && input.layout.says(name, input.owner, instance, registration)
         }
-        Content::Undecodable(_) => false,
+        Content::Undecodable { .. } => false,
     }
 }
 

@@ -39,14 +39,14 @@ pub async fn a_context_names_cluster_and_namespace(suite: Arc<Suite>) -> Result<
     let absent = "there is no RegisteredService beside/echo";
     for (args, code, text) in [
         (&["plan", "echo"][..], 0, "nothing to write"),
-        (&["parity", "echo", "--dns", &dns], 0, "KITEX CLIENT"),
+        (&["parity", "echo", "--dns", &dns], 0, "No resources found"),
         (&["approve", "echo"], 1, "nothing waits for approval"),
         (&["parity", "echo", "--context", "beside"], 1, absent),
         (&["plan", "echo", "--context", "beside"], 1, absent),
         (&["plan", "echo", "--context", "beside", "-n", &sandbox.name], 0, "nothing to write"),
         (&["approve", "echo", "--context", "beside"], 1, "beside"),
-        (&["status", "--context", "nowhere"], 1, "cannot read"),
-        (&["status", "--context", "nobody"], 1, "nobody"),
+        (&["status", "--context", "nowhere"], 1, "cannot reach the API server at https://10.77.250.99:6443"),
+        (&["status", "--context", "nobody"], 1, "the kubeconfig has no context \"nobody\""),
     ] {
         for variable in ["TWINSPAN_KUBECONFIG", "KUBECONFIG"] {
             let (found, out, errors) = run_with(variable, &path, args).await?;

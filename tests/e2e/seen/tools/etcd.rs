@@ -61,13 +61,13 @@ pub async fn an_etcd_by_itself(suite: Arc<Suite>) -> Result<()> {
     std::fs::write(&good, "hush-hush\n")?;
     std::fs::write(&wrong, "guess")?;
     let with = async |file: &std::path::Path| {
-        ask(&["--etcd", url, "--user", "twinspan", "--password-file", &file.display().to_string()]).await
+        ask(&["--etcd", url, "--etcd-user", "twinspan", "--password-file", &file.display().to_string()]).await
     };
     let (code, text) = with(&good).await?;
     tells(&text, &["accepts user twinspan", "the password goes in clear", "may not read \"/hertz", "Kitex: 1 keys"])?;
     ensure!(code == 0 && !text.contains("hush-hush"), "{code}: {text}");
     let (code, text) = with(&wrong).await?;
-    tells(&text, &["FAIL", "check --user and --password-file"])?;
+    tells(&text, &["FAIL", "check --etcd-user and --password-file"])?;
     ensure!(code == 3, "{code}: {text}");
 
     // TLS, for clients with a certificate.
@@ -80,7 +80,7 @@ pub async fn an_etcd_by_itself(suite: Arc<Suite>) -> Result<()> {
     };
     let (ca, cert, key) = (file("alone.ca", &tls.ca()?)?, file("alone.crt", &cert)?, file("alone.key", &key)?);
     let (code, text) = ask(&["--etcd", secure.endpoint(), "--ca", &ca, "--cert", &cert, "--key", &key]).await?;
-    tells(&text, &["ok    https://", "TLS: its certificate is accepted", "no keys under"])?;
+    tells(&text, &["https://", "ok    TLS", "its certificate is accepted", "no keys under"])?;
     ensure!(code == 0, "{code}: {text}");
     let (code, text) = ask(&["--etcd", secure.endpoint(), "--ca", &ca]).await?;
     tells(&text, &["FAIL", "TLS failed", "--cert, --key"])?;

@@ -8,19 +8,23 @@
 //! - [`etcd`]: an etcd by itself.
 //! - [`ports`]: a service with an address for each of several schemes, and a DNS server outside of the cluster.
 //! - [`owner`]: the owner of a namespace, who may read no other.
-//! - [`report`]: a support bundle.
-//! - [`roles`]: the operator's own roles are enough for all commands that read.
+//! - [`report`]: a support bundle. [`reach`]: proxies, credential plugins, and an API server that does not answer.
+//! - [`terminal`]: options, texts of strangers, readers that go away.
+//! - [`roles`]: the operator's own roles are enough for all commands that read. [`inside`]: commands in its pod.
 
 mod contexts;
 mod etcd;
 mod generate;
+mod inside;
 mod instances;
 mod owner;
 mod ports;
+mod reach;
 mod reasons;
 mod recording;
 mod report;
 mod roles;
+mod terminal;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -42,12 +46,33 @@ stories![
     generate::what_is_generated_can_be_applied,
     etcd::an_etcd_by_itself,
     ports::parity_knows_ports_and_schemes,
-    report::a_bundle_without_secrets,
+    reach::a_proxy_is_used_as_kubectl_uses_it,
+    reach::a_credential_plugin_runs_once_for_a_command,
+    reach::what_cannot_be_reached_is_told_at_once_and_in_words,
     recording::recording_is_as_before,
+    terminal::options_stand_before_or_after_the_command,
+    terminal::strangers_move_no_cursor_and_forge_no_line,
+    terminal::a_reader_that_goes_away_is_no_failure,
+    report::a_bundle_without_secrets,
     owner::an_owner_finds_her_reason,
     roles::the_operators_roles_are_enough,
+    inside::commands_in_the_pod_ask_the_running_operator,
     plan_and_status,
     approve_releases,
+];
+
+/// Every command that goes to a cluster. Nothing that they name is there.
+const EVERY_COMMAND: [&[&str]; 10] = [
+    &["status"],
+    &["instances"],
+    &["parity", "nobody", "-n", "nowhere", "--dns", "127.0.0.1"],
+    &["explain", "192.0.2.1"],
+    &["plan"],
+    &["generate", "-n", "nowhere"],
+    &["doctor"],
+    &["report", "--output", "/dev/null/report"],
+    &["version"],
+    &["approve", "nobody", "-n", "nowhere"],
 ];
 
 /// Exit code, standard output and standard error of a command, as an administrator runs it.
@@ -57,7 +82,17 @@ async fn run(bed: &Bed, args: &[&str]) -> Result<(i32, String, String)> {
 
 /// Runs a command with another kubeconfig, from a variable.
 async fn run_with(variable: &str, kubeconfig: &Path, args: &[&str]) -> Result<(i32, String, String)> {
-    let output = Command::new(TWINSPAN).args(args).env(variable, kubeconfig).output().await.context("cannot run it")?;
+    run_in(&[(variable, &kubeconfig.display().to_string())], args).await
+}
+
+/// Runs a command with these variables, and none that lead to another cluster.
+async fn run_in(variables: &[(&str, &str)], args: &[&str]) -> Result<(i32, String, String)> {
+    let mut command = Command::new(TWINSPAN);
+    for other in ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "KUBECONFIG"] {
+        command.env_remove(other);
+    }
+    let variables = variables.iter().copied();
+    let output = command.args(args).envs(variables).output().await.context("cannot run it")?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok((output.status.code().context("no exit code")?, text(&output.stdout), text(&output.stderr)))
 }

@@ -16,9 +16,9 @@ use crate::harness::{SOON, Sandbox, Suite};
 use crate::safety::audit::{audited_as, nothing_is_denied};
 
 /// A second account with the operator's roles: this story judges its requests, the whole run those of the operator.
-const ACCOUNT: &str = "like-the-operator";
+pub const ACCOUNT: &str = "like-the-operator";
 
-async fn account(bed: &Bed) -> Result<Kubeconfig> {
+pub async fn account(bed: &Bed) -> Result<Kubeconfig> {
     let named: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": ACCOUNT}}))?;
     Api::namespaced(bed.client(), OPERATOR_NAMESPACE).create(&PostParams::default(), &named).await?;
     let binding = |kind: &str| {
