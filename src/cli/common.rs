@@ -26,7 +26,7 @@ use crate::tools::doctor::SettingsError;
 use crate::tools::lookup::{LookupError, reading};
 use crate::tools::owned::{Owned, sees_everything};
 use crate::tools::parity::GatherError;
-use crate::tools::print::{Output, PrintError};
+use crate::tools::print::PrintError;
 use crate::tools::report::ArchiveError;
 use crate::tools::status::Selection;
 use crate::tools::viewer::{AskError, Unsynced, Viewer};
@@ -86,7 +86,16 @@ impl Common {
 
     /// A client for an API server that answers. One that does not ends every command here, at once and in one sentence.
     pub async fn reach(&self) -> Result<Cluster, Error> {
-        let cluster = self.connect()?;
+        self.answering(self.connect()?).await
+    }
+
+    /// The same for a command that goes on: kube renews the credentials of a plugin.
+    pub async fn reach_for_long(&self) -> Result<Cluster, Error> {
+        let config = config(&self.access)?;
+        self.answering(self.client(config)?).await
+    }
+
+    async fn answering(&self, cluster: Cluster) -> Result<Cluster, Error> {
         let Cluster { client, server, .. } = &cluster;
         told(answers(client, server), || format!("the API server at {server}")).await?;
         Ok(cluster)
@@ -97,6 +106,10 @@ impl Common {
         let mut config = config(&self.access)?;
         // kube would run it once for the certificate, once for the token and once for the end of both.
         plugin::run_once(&mut config.auth_info).map_err(ConfigError::Plugin)?;
+        self.client(config)
+    }
+
+    fn client(&self, mut config: kube::Config) -> Result<Cluster, Error> {
         if self.access.request_timeout.is_none() {
             // A connection that fell silent must not keep a command for ever.
             (config.connect_timeout, config.read_timeout) = (Some(CONNECTED), Some(SILENCE));
@@ -140,10 +153,18 @@ impl Chosen {
         Selection { namespace, labels: self.selector.clone() }
     }
 
-    /// The RegisteredServices with the labels; absent if none are asked for. The views of the operator have no labels.
-    pub async fn labelled(&self, client: &Client) -> Result<Option<BTreeSet<ServiceKey>>, Error> {
+    /// The RegisteredServices with the labels, of all namespaces or one; absent if none are asked for. The views of the
+    /// operator have no labels.
+    pub async fn labelled(
+        &self,
+        client: &Client,
+        namespace: Option<&str>,
+    ) -> Result<Option<BTreeSet<ServiceKey>>, Error> {
         let Some(labels) = &self.selector else { return Ok(None) };
-        let all: Api<RegisteredService> = Api::all(client.clone());
+        let all: Api<RegisteredService> = match namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
         let found = reading("RegisteredServices", all.list(&ListParams::default().labels(labels)).await)?;
         let key =
             |object: &RegisteredService| ServiceKey::new(object.namespace().unwrap_or_default(), object.name_any());
@@ -154,9 +175,6 @@ impl Chosen {
 /// The arguments that commands with the view of the operator share.
 #[derive(Debug, clap::Args)]
 pub struct Looking {
-    /// How the answer is printed
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Output,
     /// How long to wait for the cluster and the registries, such as 20s or 1m
     #[arg(long, default_value = "20s", value_name = "DURATION", value_parser = duration)]
     within: Duration,

@@ -8,7 +8,7 @@ use super::common::{Common, Error, run as block_on};
 use super::etcd_args::EtcdArgs;
 use super::waiting::told;
 use crate::tools::doctor::{Report, Request, audit, examine, examine_etcd, reach};
-use crate::tools::print::{Output, print};
+use crate::tools::print::{Format, print};
 
 /// Look at the cluster and every registry from here: reachability, versions, permissions, clocks, round trips. Changes
 /// nothing.
@@ -34,7 +34,7 @@ pub struct Args {
     service_account: String,
     /// How the answer is printed
     #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    output: Format,
     #[command(flatten)]
     etcd: EtcdArgs,
     #[command(flatten)]
@@ -72,7 +72,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     answer(&report, args.output)
 }
 
-fn answer(report: &Report, output: Output) -> Result<ExitCode, Error> {
+fn answer(report: &Report, output: Format) -> Result<ExitCode, Error> {
     print(report, output)?;
     Ok(match (report.asked, report.fails()) {
         (false, _) => ExitCode::FAILURE,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::common::{Error, Looking, run as block_on};
 use crate::tools::explain::explain;
-use crate::tools::print::print;
+use crate::tools::print::{Format, print};
 
 /// Say what becomes of a registry key, an IP or an IP:PORT, and why. Changes nothing.
 ///
@@ -23,6 +23,9 @@ pub struct Args {
     /// The namespace to look in for people who may read no more; without one that of the context
     #[arg(short, long)]
     namespace: Option<String>,
+    /// How the answer is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
     #[command(flatten)]
     looking: Looking,
 }
@@ -47,7 +50,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
             explanation
         }
     };
-    print(&explanation, args.looking.output)?;
+    print(&explanation, args.output)?;
     match (explanation.is_known(), explanation.complete) {
         (true, _) => Ok(ExitCode::SUCCESS),
         (false, true) => Ok(ExitCode::from(NOT_FOUND)),

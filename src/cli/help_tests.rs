@@ -28,9 +28,11 @@ fn the_help_of_every_command_is_the_recorded_one() {
     let assert = Assert::new().action_env("SNAPSHOTS");
     let mut command = plain(command("twinspan"));
     command.build();
-    let mut texts = vec![("twinspan".to_owned(), command.render_long_help().to_string())];
+    // `--help`, and behind it the short form of `-h`.
+    let both = |command: &mut Command| format!("{}\n\n{}", command.render_long_help(), command.render_help());
+    let mut texts = vec![("twinspan".to_owned(), both(&mut command))];
     for subcommand in command.get_subcommands_mut().filter(|subcommand| is_recorded(subcommand)) {
-        texts.push((subcommand.get_name().to_owned(), subcommand.render_long_help().to_string()));
+        texts.push((subcommand.get_name().to_owned(), both(subcommand)));
     }
     for (name, text) in &texts {
         // Two spaces at the end of a line are clap's business.

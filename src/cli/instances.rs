@@ -12,7 +12,7 @@ use super::common::{Common, Error, run as block_on};
 use super::duration::duration;
 use crate::tools::instances::{Answer, Change, Detailed, Gathered, Request, follow, gather};
 use crate::tools::lookup::connector;
-use crate::tools::print::{Output, PrintError, print, write};
+use crate::tools::print::{Format, PrintError, fit_terminal, harmless_json, print, write};
 
 /// Show who is registered: every name in every registry, with and without a RegisteredService. Changes nothing.
 ///
@@ -50,15 +50,6 @@ pub struct Args {
     common: Common,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    #[default]
-    Table,
-    Wide,
-    Json,
-    Yaml,
-}
-
 /// Changes that wait to be printed; a registry is read no faster than that.
 const WAITING: usize = 1024;
 /// The exit code if a part could not be read.
@@ -81,12 +72,13 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     let gathered = gather(&request).await?;
     let answer = Answer::new(&gathered);
     match args.output {
-        Format::Table if args.name.is_none() && !args.watch => print(&answer, Output::Table)?,
+        Format::Table if args.name.is_none() && !args.watch => print(&answer, Format::Table)?,
         Format::Table | Format::Wide => {
+            fit_terminal();
             write(Detailed(&answer).to_string().as_bytes())?;
         }
-        Format::Json => print(&answer, Output::Json)?,
-        Format::Yaml => print(&answer, Output::Yaml)?,
+        Format::Json => print(&answer, Format::Json)?,
+        Format::Yaml => print(&answer, Format::Yaml)?,
     }
     if args.watch {
         return watch(&gathered, args.output).await;
@@ -126,7 +118,7 @@ async fn watch(gathered: &Gathered, output: Format) -> Result<ExitCode, Error> {
 /// One line in the form of the answer: JSON and YAML have one document for each change.
 fn line(change: &Change, output: Format) -> Result<String, PrintError> {
     Ok(match output {
-        Format::Json => serde_json::to_string(change)?,
+        Format::Json => harmless_json(&serde_json::to_string(change)?),
         Format::Yaml => format!("---\n{}", serde_yaml::to_string(change)?.trim_end()),
         Format::Table | Format::Wide => change.to_string(),
     })

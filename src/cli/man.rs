@@ -10,15 +10,14 @@ use clap::Command;
 /// Write a manual page for each command into a directory.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[arg(value_name = "DIR")]
     /// The directory, which is made if it is not there
+    #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write manual pages into {dir}: {source}", dir = dir.display())]
 struct Error {
-    /// The directory, which is made if it is not there
     dir: PathBuf,
     source: std::io::Error,
 }
@@ -33,15 +32,21 @@ pub fn run(args: &Args, command: Command) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::cli::command;
 
     #[test]
-    fn every_command_has_a_page() {
-        let mut page = Vec::new();
-        for subcommand in command("twinspan").get_subcommands() {
-            clap_mangen::Man::new(subcommand.clone()).render(&mut page).unwrap();
+    fn the_program_and_every_command_have_a_page() {
+        let dir = std::env::temp_dir().join(format!("twinspan-man-{}", std::process::id()));
+        run(&Args { dir: dir.clone() }, command("twinspan"));
+        let page = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+        assert!(page("twinspan.1").contains("Keeps Kubernetes Services"));
+        assert!(page("twinspan-doctor.1").contains("Look at the cluster and every registry"));
+        let mut all = command("twinspan");
+        all.build();
+        for subcommand in all.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help") {
+            assert!(page(&format!("twinspan-{}.1", subcommand.get_name())).contains("SYNOPSIS"), "{subcommand}");
         }
-        let text = String::from_utf8(page).unwrap();
-        assert!(text.contains("Look at the cluster and every registry"), "{text}");
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

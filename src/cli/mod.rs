@@ -100,7 +100,6 @@ enum Command {
     Version(version::Args),
     Crds(crds::Args),
     Completions(completions::Args),
-    #[command(hide = true)]
     Man(man::Args),
     #[command(name = "__complete", hide = true)]
     Complete(complete::Args),

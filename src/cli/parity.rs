@@ -11,7 +11,7 @@ use super::common::{Error, Looking, run as block_on};
 use crate::tools::lookup::LookupError;
 use crate::tools::notes;
 use crate::tools::parity::{Request, Resolver, Table, dns_of, gather, risks};
-use crate::tools::print::print;
+use crate::tools::print::{Format, print};
 use crate::tools::viewer::Unsynced;
 
 /// Show every instance of a RegisteredService, who sees it (cluster, registry, DNS, a client of the framework), and why
@@ -34,6 +34,9 @@ pub struct Args {
     /// The cluster's DNS domain
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     cluster_domain: String,
+    /// How the answer is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
     #[command(flatten)]
     looking: Looking,
 }
@@ -86,6 +89,6 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
 }
 
 fn answer(args: &Args, table: &Table) -> Result<ExitCode, Error> {
-    print(table, args.looking.output)?;
+    print(table, args.output)?;
     Ok(if table.agrees() { ExitCode::SUCCESS } else { ExitCode::from(DIFFERS) })
 }

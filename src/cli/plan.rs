@@ -4,10 +4,12 @@
 
 use std::process::ExitCode;
 
+use twinspan_core::model::ServiceKey;
+
 use super::common::{Chosen, Error, Looking, run as block_on};
 use crate::tools::lookup::LookupError;
-use crate::tools::plan::Plan;
-use crate::tools::print::named;
+use crate::tools::plan::{Plan, Planned};
+use crate::tools::print::{Output, named};
 use crate::tools::viewer::Unsynced;
 
 /// Show what would be written now on both sides, as a diff. Changes nothing.
@@ -24,6 +26,9 @@ pub struct Args {
     name: Option<String>,
     #[command(flatten)]
     chosen: Chosen,
+    /// How the answer is printed
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
     #[command(flatten)]
     looking: Looking,
 }
@@ -39,12 +44,16 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     let cluster = args.looking.common.reach().await?;
     let operator_namespace = &args.looking.common.operator_namespace;
     if let Some(owned) = cluster.owned(operator_namespace, args.chosen.namespace.as_deref()).await? {
-        let plan = owned.plan(args.name.as_deref());
-        return answer(args, &plan, plan.services.is_empty().then_some(&owned.namespace));
+        let labelled = args.chosen.labelled(&cluster.client, Some(&owned.namespace)).await?;
+        let mut plan = owned.plan(args.name.as_deref());
+        let key = |service: &Planned| ServiceKey::new(&service.namespace, &service.name);
+        plan.services.retain(|service| labelled.as_ref().is_none_or(|all| all.contains(&key(service))));
+        let missing = plan.services.is_empty() && labelled.is_none();
+        return answer(args, &plan, missing.then_some(&owned.namespace));
     }
     let (viewer, missing) = args.looking.look(&cluster.client).await?;
     let chosen = args.chosen.selection();
-    let labelled = args.chosen.labelled(&cluster.client).await?;
+    let labelled = args.chosen.labelled(&cluster.client, None).await?;
     let named_in = args.name.as_ref().filter(|_| !args.chosen.all_namespaces).map(|_| &cluster.namespace);
     let namespace = chosen.namespace.as_ref().or(named_in);
     let lists = missing.iter().any(|missing| matches!(missing, Unsynced::List(_)));
@@ -77,7 +86,7 @@ fn answer(args: &Args, plan: &Plan, empty: Option<&str>) -> Result<ExitCode, Err
         }
         .into());
     }
-    named(plan, args.looking.output, || plan.names())?;
+    named(plan, args.output, || plan.names())?;
     match (plan.unknown(), plan.is_empty()) {
         (0, true) => Ok(ExitCode::SUCCESS),
         (0, false) => Ok(ExitCode::from(CHANGES)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::common::{Chosen, Common, Error, run as block_on};
 use super::duration::duration;
-use super::waiting::told;
+use super::waiting::{told, warn};
 use crate::tools::lookup::LookupError;
 use crate::tools::print::{Output, named, say};
 use crate::tools::status::{Status, status};
@@ -50,7 +50,8 @@ pub fn run(args: &Args) -> ExitCode {
 }
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
-    let cluster = args.common.reach().await?;
+    let common = &args.common;
+    let cluster = if args.watch { common.reach_for_long().await? } else { common.reach().await? };
     let chosen = args.chosen.selection();
     let ask = || status(&cluster.client, &args.common.operator_namespace, &chosen, &cluster.namespace);
     if args.watch {
@@ -67,12 +68,29 @@ where
     F: Future<Output = Result<Status, LookupError>>,
 {
     let mut before = None;
+    let mut failed = None;
     loop {
-        let status = ask().await?;
+        let status = match ask().await {
+            Ok(status) => status,
+            // The first answer decides whether the question can be asked at all.
+            Err(error) if before.is_none() => return Err(error.into()),
+            Err(error) => {
+                let text = error.to_string();
+                if failed.as_ref() != Some(&text) {
+                    warn(&text);
+                    failed = Some(text);
+                }
+                tokio::time::sleep(POLL * 5).await;
+                continue;
+            }
+        };
+        failed = None;
         let text = format!("{status:#}");
         if before.as_ref() != Some(&text) {
-            if before.is_some() && matches!(output, Output::Table | Output::Wide) {
-                say("")?;
+            match output {
+                Output::Table | Output::Wide if before.is_some() => say("")?,
+                Output::Yaml => say("---")?,
+                _ => {}
             }
             named(&status, output, || status.names())?;
             before = Some(text);

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use super::common::{Common, Error, run as block_on};
-use crate::tools::print::{Output, print};
+use crate::tools::print::{Format, print};
 use crate::tools::version::Versions;
 
 /// Show the version of this program, of the operator in the cluster, and of Kubernetes.
@@ -21,7 +21,7 @@ pub struct Args {
     client: bool,
     /// How the answer is printed
     #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
+    output: Format,
     #[command(flatten)]
     common: Common,
 }

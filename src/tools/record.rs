@@ -74,3 +74,33 @@ impl RecordReport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_writer_is_told_in_words() {
+        let report = |whose: &'static str, owner: Option<&str>| RecordReport {
+            registry: "main".into(),
+            key: "k".into(),
+            name: "user".into(),
+            whose: Cow::Borrowed(whose),
+            owner: owner.map(ToOwned::to_owned),
+            addresses: Vec::new(),
+            problem: None,
+            beginning: None,
+            revision: 1,
+            lease: String::new(),
+        };
+        for (whose, owner, words) in [
+            ("own", Some("shop/user"), "exported by this cluster for shop/user"),
+            ("otherCluster", None, "exported by another cluster's Twinspan"),
+            ("healed", Some("shop/user"), "lost by its server, and put back for shop/user"),
+            ("foreign", None, "registered by its server itself"),
+            ("undecodable", None, "cannot be parsed, so its writer is unknown"),
+        ] {
+            assert_eq!(report(whose, owner).writer(), words);
+        }
+    }
+}

@@ -27,7 +27,7 @@ use harness::{Suite, stories};
 use libtest_mimic::Arguments;
 use twinspan_testbed::namespace;
 
-const STORIES_AT_ONCE: usize = 8;
+const STORIES_AT_ONCE: usize = 6;
 
 stories![modules: chart, crds, docs, failures, faithful, lifecycle, random, registry_contract, safety, seen, sync];
 

@@ -127,6 +127,23 @@ fn no_tool_deletes_what_the_manifests_keep() {
     }
 }
 
+/// The objects that the page about GitOps shows with annotations against a deletion.
+#[test]
+fn no_tool_deletes_what_the_page_protects() {
+    let page = read(&repository().join("docs/gitops.md")).unwrap();
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let shown: Vec<Value> = blocks
+        .flat_map(|block| objects(block).unwrap())
+        .filter(|object| KEPT.iter().any(|kind| object["kind"] == *kind))
+        .filter(|object| !object["metadata"]["annotations"].is_null())
+        .collect();
+    assert_eq!(shown.len(), 2, "{shown:?}");
+    for tool in [&ARGO, &KUSTOMIZATION, &RELEASE] {
+        keeps(tool, "an empty set", &shown, Some(&[]));
+        keeps(tool, "the removal of the set", &shown, None);
+    }
+}
+
 /// The rules would find what is not kept.
 #[test]
 fn the_rules_tell_kept_from_deleted() {

@@ -12,7 +12,7 @@ use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 use twinspan::api::{RegisteredService, ServiceRegistry};
 use twinspan::tools::parity::{Request, Resolver, SeenBy, Table, gather};
-use twinspan::tools::print::{Output, print};
+use twinspan::tools::print::{Format, print};
 use twinspan_core::model::{InstanceAddr, ServiceKey};
 use twinspan_testbed::{
     Bed, Caller, Framework, OPERATOR_NAMESPACE, Pods, Server, ServerOptions, TwinspanOptions, eventually, next_v4,
@@ -55,7 +55,7 @@ pub async fn tell(keep: bool) -> Result<bool> {
 
     println!("\nEvery instance, and who sees it:\n");
     let table = table(&stage).await?;
-    print(&table, Output::Table)?;
+    print(&table, Format::Table)?;
     let agrees = table.agrees() && table.rows.len() == 6;
     println!(
         "\n{} in {:.0} s",

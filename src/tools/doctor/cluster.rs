@@ -146,10 +146,15 @@ fn versions(crd: &CustomResourceDefinition) -> Vec<(&str, Option<&CustomResource
 async fn permissions(request: &Request<'_>, findings: &mut Findings<'_>) {
     match lacks(request).await {
         Ok((who, missing)) if missing.is_empty() => {
+            let who = named(&who, request);
             findings
                 .add(Level::Ok, format!("{who} is allowed all {} verbs that the operator uses", rbac::granted().len()));
         }
+        Ok((Subject::Oneself, missing)) if missing.len() > rbac::granted().len() / 2 => {
+            findings.add(Level::Warn, not_seen("the permissions of the operator"));
+        }
         Ok((who, missing)) => {
+            let who = named(&who, request);
             let text = format!(
                 "{who} is not allowed: {}; apply the roles of this version's chart or deploy/twinspan.yaml",
                 missing.join(", ")
@@ -163,21 +168,28 @@ async fn permissions(request: &Request<'_>, findings: &mut Findings<'_>) {
 }
 
 /// The account that was checked, and the grants that it lacks.
-async fn lacks(request: &Request<'_>) -> kube::Result<(String, Vec<String>)> {
+async fn lacks(request: &Request<'_>) -> kube::Result<(Subject, Vec<String>)> {
     let namespace = request.operator_namespace;
-    let user = format!("system:serviceaccount:{namespace}:{}", request.service_account);
-    let subject = Subject::new(&request.client, &user).await?;
+    let subject = Subject::new(&request.client, &operator(request)).await?;
     let mut missing = Vec::new();
     for grant in &rbac::granted() {
         if !subject.is_granted(&request.client, namespace, grant).await? {
             missing.push(format!("{} {}", grant.verb, grant.resource));
         }
     }
-    let who = match subject {
-        Subject::User(user) => user,
-        Subject::Oneself => format!("the account that runs this, which may not ask about {user},"),
-    };
-    Ok((who, missing))
+    Ok((subject, missing))
+}
+
+/// The user name of the operator's ServiceAccount.
+fn operator(request: &Request<'_>) -> String {
+    format!("system:serviceaccount:{}:{}", request.operator_namespace, request.service_account)
+}
+
+fn named(subject: &Subject, request: &Request<'_>) -> String {
+    match subject {
+        Subject::User(user) => user.clone(),
+        Subject::Oneself => format!("the account that runs this, which may not ask about {},", operator(request)),
+    }
 }
 
 async fn policies(client: &Client, findings: &mut Findings<'_>) {

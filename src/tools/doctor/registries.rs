@@ -49,6 +49,12 @@ pub(super) async fn chosen(request: &Request<'_>) -> (Vec<ServiceRegistry>, Vec<
             );
             return (Vec::new(), wrong);
         }
+        Err(kube::Error::Api(status)) if status.is_forbidden() => {
+            let text = "ServiceRegistries were not looked at, for this account may not list them; run doctor as an \
+                        administrator as well";
+            add(CLUSTER, Level::Warn, text.to_owned());
+            return (Vec::new(), wrong);
+        }
         Err(error) => {
             add(CLUSTER, Level::Fail, format!("cannot list ServiceRegistries: {}", of_kube(&error)));
             return (Vec::new(), wrong);

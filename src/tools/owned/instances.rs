@@ -89,7 +89,9 @@ fn endpoints(
 
 /// The words for a ready endpoint that the status does not name.
 fn exported(object: &RegisteredService, status: &RegisteredServiceStatus) -> (&'static str, String) {
-    let counted = status.instances.exported;
+    let (counted, instances) = (status.instances.exported, &status.instances);
+    let named = i64::try_from(status.differences.len()).unwrap_or(i64::MAX);
+    let more = instances.skipped + instances.lost + instances.held - named;
     match conditions::find(&status.conditions, EXPORTED) {
         _ if !object.spec.direction.exports() => {
             ("NotRequested", "it is not exported: spec.direction is Import".to_owned())
@@ -98,6 +100,13 @@ fn exported(object: &RegisteredService, status: &RegisteredServiceStatus) -> (&'
         Some(condition) if condition.status != "True" => {
             ("Unknown", format!("whether it is exported is not known: {}: {}", condition.reason, condition.message))
         }
+        Some(_) if more > 0 => (
+            "Unknown",
+            format!(
+                "the status counts {counted} exported and names {named} that are left out, lost or held; which {more} others are so \
+                 only an administrator sees"
+            ),
+        ),
         Some(_) => {
             ("Exported", format!("the status counts {counted} exported, and does not name this one as left out"))
         }

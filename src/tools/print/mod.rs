@@ -13,10 +13,10 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
-pub use table::{Cell, Columns, count};
-pub use text::{Tone, clean, line, toned};
+pub use table::{Cell, Columns, count, fit_terminal};
+pub use text::{Tone, clean, harmless_json, line, toned};
 
-/// The format of an answer.
+/// The format of an answer that lists objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
     /// A table
@@ -32,6 +32,31 @@ pub enum Output {
     Yaml,
 }
 
+/// The format of an answer whose parts have no names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// A table
+    #[default]
+    Table,
+    /// The table with more columns, where it has more
+    Wide,
+    /// JSON, for programs
+    Json,
+    /// The same as YAML
+    Yaml,
+}
+
+impl From<Format> for Output {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Table => Self::Table,
+            Format::Wide => Self::Wide,
+            Format::Json => Self::Json,
+            Format::Yaml => Self::Yaml,
+        }
+    }
+}
+
 /// The reason why an answer could not be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum PrintError {
@@ -44,8 +69,6 @@ pub enum PrintError {
     Json(#[from] serde_json::Error),
     #[error("cannot serialise: {0}")]
     Yaml(#[from] serde_yaml::Error),
-    #[error("-o name is for status and plan, whose answers are objects")]
-    NoNames,
 }
 
 impl From<io::Error> for PrintError {
@@ -60,11 +83,8 @@ pub fn is_terminal() -> bool {
 }
 
 /// Prints an answer that has no names.
-pub fn print<T: Serialize + fmt::Display>(answer: &T, output: Output) -> Result<(), PrintError> {
-    match output {
-        Output::Name => Err(PrintError::NoNames),
-        output => named(answer, output, Vec::new),
-    }
+pub fn print<T: Serialize + fmt::Display>(answer: &T, format: Format) -> Result<(), PrintError> {
+    named(answer, format.into(), Vec::new)
 }
 
 /// Prints to standard output; the names are those of `-o name`.
@@ -73,12 +93,12 @@ pub fn named<T: Serialize + fmt::Display>(
     output: Output,
     names: impl FnOnce() -> Vec<String>,
 ) -> Result<(), PrintError> {
-    table::fit_terminal();
+    fit_terminal();
     let text = match output {
         Output::Table => text::harmless(&answer.to_string()),
         Output::Wide => text::harmless(&format!("{answer:#}")),
         Output::Name => names().iter().map(|name| format!("{}\n", clean(name))).collect(),
-        Output::Json => format!("{}\n", text::harmless_json(&serde_json::to_string_pretty(answer)?)),
+        Output::Json => format!("{}\n", harmless_json(&serde_json::to_string_pretty(answer)?)),
         Output::Yaml => serde_yaml::to_string(answer)?,
     };
     write(text.as_bytes())

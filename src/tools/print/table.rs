@@ -1,7 +1,7 @@
 //! Columns: aligned by the cells that characters take on a terminal, two spaces between them.
 //!
-//! Owns the layout. On a terminal the last column is wrapped inside its own column; elsewhere nothing is, for `grep`
-//! and `awk`. Refuses to know the columns.
+//! Owns the layout. On a terminal the last column is wrapped inside its own column, or stands below its line where it
+//! has no room; elsewhere nothing is wrapped, for `grep` and `awk`. Refuses to know the columns.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -67,7 +67,7 @@ impl Columns {
 static WIDTH: AtomicU16 = AtomicU16::new(0);
 
 /// From now on, tables fit into the terminal, if standard output is one.
-pub(super) fn fit_terminal() {
+pub fn fit_terminal() {
     WIDTH.store(Table::new().width().unwrap_or_default(), Ordering::Relaxed);
 }
 
@@ -78,30 +78,58 @@ const NARROWEST: u16 = 20;
 
 impl fmt::Display for Columns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).enforce_styling();
-        table.style_text_only();
-        table.set_content_arrangement(ContentArrangement::Disabled).set_header(&self.head);
-        for line in &self.lines {
-            table.add_row(line.iter().map(cell));
-        }
-        let last = self.head.len().saturating_sub(1);
-        for (n, column) in table.column_iter_mut().enumerate() {
-            column.set_padding((0, if n == last { 0 } else { GAP }));
-            if n != last {
-                column.set_constraint(ColumnConstraint::ContentWidth);
-            }
-        }
-        let others: u16 = table.column_max_content_widths().iter().take(last).map(|width| width + GAP).sum();
         let width = WIDTH.load(Ordering::Relaxed);
-        if width >= others.saturating_add(NARROWEST) {
-            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+        let last = self.head.len().saturating_sub(1);
+        let table = self.table(self.head.len());
+        let widths = table.column_max_content_widths();
+        let others: u16 = widths.iter().take(last).map(|width| width + GAP).sum();
+        let fits = others.saturating_add(widths.last().copied().unwrap_or_default()) <= width;
+        if width == 0 || fits || last == 0 {
+            return shown(f, &table);
         }
-        for line in table.lines() {
+        if width >= others.saturating_add(NARROWEST) {
+            let mut table = table;
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+            return shown(f, &table);
+        }
+        // The head, then each line with its last cell below it.
+        let table = self.table(last).to_string();
+        let mut lines = table.lines();
+        writeln!(f, "{}", lines.next().unwrap_or_default().trim_end())?;
+        for (line, cells) in lines.zip(&self.lines) {
             writeln!(f, "{}", line.trim_end())?;
+            match cells.get(last) {
+                Some(below) if !below.text.is_empty() => writeln!(f, "  {}", clean(&below.text))?,
+                _ => {}
+            }
         }
         Ok(())
     }
+}
+
+impl Columns {
+    /// The first columns, none of which is wrapped.
+    fn table(&self, columns: usize) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).enforce_styling();
+        table.style_text_only();
+        table.set_content_arrangement(ContentArrangement::Disabled).set_header(self.head.iter().take(columns));
+        for line in &self.lines {
+            table.add_row(line.iter().take(columns).map(cell));
+        }
+        for (n, column) in table.column_iter_mut().enumerate() {
+            let is_last = n + 1 == self.head.len();
+            column.set_padding((0, if is_last { 0 } else { GAP }));
+            if !is_last {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
+        table
+    }
+}
+
+fn shown(f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
+    table.lines().try_for_each(|line| writeln!(f, "{}", line.trim_end()))
 }
 
 fn cell(cell: &Cell) -> comfy_table::Cell {
@@ -144,12 +172,17 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_wraps_the_last_column_inside_itself() {
+    fn a_terminal_wraps_the_last_column_inside_itself_or_puts_it_below() {
         let mut columns = Columns::new(["NAME", "WHY"]);
         columns.add(["shop/user".to_owned(), "a text of some words that is too long".to_owned()]);
         WIDTH.store(31, Ordering::Relaxed);
         let text = columns.to_string();
         WIDTH.store(0, Ordering::Relaxed);
         assert_eq!(text, "NAME       WHY\nshop/user  a text of some words\n           that is too long\n");
+        columns.add(["b".to_owned(), String::new()]);
+        WIDTH.store(30, Ordering::Relaxed);
+        let text = columns.to_string();
+        WIDTH.store(0, Ordering::Relaxed);
+        assert_eq!(text, "NAME\nshop/user\n  a text of some words that is too long\nb\n");
     }
 }

@@ -63,7 +63,7 @@ fn colour(text: &str) -> Option<usize> {
 
 /// JSON in which such characters are escaped as JSON escapes them. They can only stand in strings; line ends are the
 /// printer's own, because those of strings are escaped already.
-pub(super) fn harmless_json(json: &str) -> String {
+pub fn harmless_json(json: &str) -> String {
     let escaped = |character: char| {
         if is_harmful(character) && character != '\n' {
             format!("\\u{:04x}", u32::from(character))

@@ -148,7 +148,7 @@ async fn statuses_cost_no_passes(suite: Arc<Suite>) -> Result<()> {
                 Ok(())
             }
         };
-        eventually(reason, Duration::from_secs(60), all)
+        eventually(reason, SOON * 6, all)
     };
     let passes = || async {
         let mut all = 0.0;

@@ -68,6 +68,7 @@ pub async fn an_owner_finds_her_reason(suite: Arc<Suite>) -> Result<()> {
         (vec!["parity", "echo", "--dns", &dns], 3, vec![&vm, "imported", "127.0.0.1:80", "LoopbackAddress", note]),
         (vec!["plan"], 0, vec!["nothing to write", note]),
         (vec!["plan", "echo"], 0, vec!["nothing to write", note]),
+        (vec!["plan", "-l", "app=nothing"], 0, vec!["No resources found"]),
     ] {
         let args = [&args[..], &namespace].concat();
         let (found, out, errors) = run_with("TWINSPAN_KUBECONFIG", &kubeconfig.path, &args).await?;
@@ -79,6 +80,10 @@ pub async fn an_owner_finds_her_reason(suite: Arc<Suite>) -> Result<()> {
             ensure!(!out.contains(foreign.as_str()), "{args:?} tells of {foreign}: {out}");
         }
     }
+    // Of the operator she sees nothing, which is no fault.
+    let (code, out, errors) = run_with("TWINSPAN_KUBECONFIG", &kubeconfig.path, &["doctor"]).await?;
+    ensure!(code == 0 && !out.contains("FAIL"), "{code}: {out}{errors}");
+    ensure!(out.contains("ServiceRegistries were not looked at"), "{out}");
     // An address of another namespace is as unknown to her as one that nobody has.
     let args = ["explain", &theirs.to_string(), "-n", &sandbox.name];
     let (code, out, errors) = run_with("TWINSPAN_KUBECONFIG", &kubeconfig.path, &args).await?;

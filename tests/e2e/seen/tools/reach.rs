@@ -112,6 +112,17 @@ pub async fn a_credential_plugin_runs_once_for_a_command(suite: Arc<Suite>) -> R
         let count = std::fs::read_to_string(&runs)?.lines().count();
         ensure!(count == 1, "{args:?} ran the plugin {count} times");
     }
+    // A token of OpenID Connect that still holds is used as it is.
+    let account = bed.account("twinspan").await?;
+    let theirs: Value = serde_yaml::from_slice(&std::fs::read(&account.path)?)?;
+    let token = theirs["users"][0]["user"]["token"].clone();
+    let oidc = changed(bed, "oidc", |file| {
+        let config = json!({"idp-issuer-url": "https://issuer.example", "client-id": "kubernetes", "id-token": token});
+        file["users"][0]["user"] = json!({"auth-provider": {"name": "oidc", "config": config}});
+    })?;
+    let (code, out, errors) = run_with("KUBECONFIG", &oidc, &["version"]).await?;
+    ensure!(code == 0 && out.contains(" leads)"), "{code}: {out}{errors}");
+
     let (code, _, errors) = run_with("KUBECONFIG", &with("failing-plugin", "false")?, &["plan"]).await?;
     ensure!(code == 1 && errors.contains("the credential plugin false failed (exit status: 1)"), "{errors}");
     ensure!(!errors.contains("unix_wait_status") && !errors.contains('{'), "{errors}");
@@ -136,6 +147,16 @@ pub async fn what_cannot_be_reached_is_told_at_once_and_in_words(suite: Arc<Suit
     ensure!(code == 1 && out.matches("FAIL").count() == 1, "one cause, one finding: {code}, {out}");
     ensure!(out.contains(&format!("the API server at {server} does not answer: ")), "{out}");
     ensure!(out.ends_with("\n0 passed, 0 warnings, 1 failed\n"), "{out}");
+
+    // A server that takes the connection and says nothing has as long as it is given.
+    let silent = tokio::net::TcpListener::bind((next_v4(), 6443)).await?;
+    let server = format!("https://{}", silent.local_addr()?);
+    let path = changed(bed, "silent", |file| file["clusters"][0]["cluster"]["server"] = json!(server))?;
+    let began = Instant::now();
+    let (code, _, errors) = run_with("KUBECONFIG", &path, &["status", "--request-timeout", "3s"]).await?;
+    ensure!(code == 1 && errors.contains(&format!("cannot reach the API server at {server}")), "{code}: {errors}");
+    ensure!(errors.contains(&format!("waiting for the API server at {server}")), "{errors}");
+    ensure!(began.elapsed() < Duration::from_secs(20), "it waited {:?}", began.elapsed());
 
     let (code, _, errors) = run_with("KUBECONFIG", Path::new("/nope"), &["status"]).await?;
     let wanted = "twinspan: no kubeconfig at /nope (KUBECONFIG, --kubeconfig); not in a cluster either\n";

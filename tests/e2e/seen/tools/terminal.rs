@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::process::Command;
 use twinspan_testbed::Bed;
 
-use super::{echo, json_of, run};
+use super::{EVERY_COMMAND, echo, json_of, run, run_in};
 use crate::harness::{Sandbox, Suite, TWINSPAN};
 
 pub async fn options_stand_before_or_after_the_command(suite: Arc<Suite>) -> Result<()> {
@@ -48,13 +48,22 @@ pub async fn options_stand_before_or_after_the_command(suite: Arc<Suite>) -> Res
         ensure!(out.ends_with(wanted), "{args:?}: {out}");
     }
     let (code, _, errors) = run(bed, &["explain", "10.0.0.1", "-o", "name"]).await?;
-    ensure!(code == 1 && errors.contains("-o name is for status and plan"), "{errors}");
+    ensure!(code == 64 && errors.contains("[possible values: table, wide, json, yaml]"), "{code}: {errors}");
     let link = bed.dir().join("kubectl-twinspan");
     std::os::unix::fs::symlink(TWINSPAN, &link)?;
     let help = Command::new(&link).args(["plan", "--help"]).output().await?;
     ensure!(String::from_utf8_lossy(&help.stdout).contains("Usage: kubectl twinspan plan"), "{help:?}");
     let (code, out, _) = run(bed, &["status", "-n", &sandbox.name, "--color", "always"]).await?;
     ensure!(code == 0 && !out.contains("\u{1b}[31m"), "nothing is wrong: {out}");
+    let (_, coloured, _) = run(bed, &["doctor", &sandbox.name, "--color", "always"]).await?;
+    ensure!(coloured.contains("\u{1b}["), "what is fine is green: {coloured}");
+    let (_, plain, _) = run(bed, &["doctor", &sandbox.name]).await?;
+    ensure!(!plain.contains('\u{1b}'), "no colours for a pipe: {plain:?}");
+    let admin = ("TWINSPAN_KUBECONFIG", path.as_str());
+    for (variable, colours) in [("NO_COLOR", false), ("CLICOLOR_FORCE", true)] {
+        let (_, out, _) = run_in(&[admin, (variable, "1")], &["doctor", &sandbox.name]).await?;
+        ensure!(out.contains('\u{1b}') == colours, "{variable}: {out:?}");
+    }
     sandbox.nothing_foreign_was_touched().await
 }
 
@@ -66,7 +75,7 @@ pub async fn strangers_move_no_cursor_and_forge_no_line(suite: Arc<Suite>) -> Re
     let key = sandbox.key("echo", odd);
     bed.registry.put(&key, "no json").await?;
     sandbox.condition("echo", "Ready", "True", "Synced").await?;
-    let dns = bed.dns.address().to_string();
+    let (dns, report) = (bed.dns.address().to_string(), bed.dir().join("strangers").display().to_string());
     for args in [
         &["parity", "echo", "-n", &sandbox.name, "--dns", &dns][..],
         &["explain", &key],
@@ -76,7 +85,11 @@ pub async fn strangers_move_no_cursor_and_forge_no_line(suite: Arc<Suite>) -> Re
         &["explain", &key, "-o", "yaml"],
         &["instances", "echo", "--registry", &sandbox.name, "-o", "wide"],
         &["generate", "-n", &sandbox.name, "--registry", &sandbox.name],
+        &["instances", "--registry", &sandbox.name, "-o", "json"],
         &["doctor", &sandbox.name],
+        &["version"],
+        &["approve", odd, "-n", &sandbox.name],
+        &["report", "--output", &report],
     ] {
         let (_, out, errors) = run(bed, args).await?;
         for harm in ["\u{1b}]", "\u{1b}[2", "\u{7}", "\r", "\u{9b}"] {
@@ -106,6 +119,12 @@ async fn into(bed: &Bed, command: &str, out: Stdio) -> Result<(Option<i32>, Stri
 
 pub async fn a_reader_that_goes_away_is_no_failure(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
+    for args in EVERY_COMMAND {
+        let (reader, writer) = std::io::pipe()?;
+        drop(reader);
+        let (_, errors) = into(bed, &args.join(" "), writer.into()).await?;
+        ensure!(!errors.contains("cannot print") && !errors.contains("panicked"), "{args:?}: {errors}");
+    }
     let quick = ["crds", "status", "plan", "completions zsh", "version", "generate -n default"];
     for command in quick {
         // The reader is gone before the first byte.
