@@ -29,8 +29,9 @@ pub fn of_kube(error: &kube::Error) -> String {
             Some(error) => of_kube(error),
             None => chain(String::new(), error).trim_start_matches(": ").trim_start_matches(LAYER).to_owned(),
         },
-        kube::Error::Auth(AuthError::AuthExecRun { cmd, out }) => {
-            format!("the credential plugin {cmd} failed ({}){}", out.status, said(&out.stderr))
+        // kube's text of the command has its arguments and variables, which may hold a secret.
+        kube::Error::Auth(AuthError::AuthExecRun { cmd: _, out }) => {
+            format!("the credential plugin failed ({}){}", out.status, said(&out.stderr))
         }
         kube::Error::Auth(AuthError::AuthExecStart(cause)) => format!("cannot run the credential plugin: {cause}"),
         _ => chain(error.to_string(), error),

@@ -4,8 +4,9 @@
 //! Owns the errors that end a command with exit code 1. Refuses to know a single command.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub struct Common {
     pub operator_namespace: String,
     /// The socket of the operator in this pod, which is asked in place of a view of the command's own
     #[arg(long, env = SOCKET, value_name = "FILE", help_heading = CLUSTER)]
-    socket: Option<PathBuf>,
+    socket: Option<OsString>,
 }
 
 /// The variable with the path of the operator's socket, for the operator and for commands in its pod.
@@ -80,7 +81,7 @@ impl Cluster {
 impl Common {
     /// The socket, unless the cluster of some kubeconfig is meant, which need not be the operator's.
     pub fn socket(&self) -> Option<&Path> {
-        let path = self.socket.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let path = self.socket.as_deref().filter(|path| !path.is_empty()).map(Path::new);
         path.filter(|_| self.access.is_this_cluster())
     }
 

@@ -78,6 +78,8 @@ pub enum ConfigError {
     // One option may stand before the command and the other behind it, so the parser cannot know.
     #[error("--as-group needs --as: whom shall the API server let into the group?")]
     NobodyInGroup,
+    #[error("there is no kubeconfig for --context, --cluster or --user; name one with --kubeconfig")]
+    NoKubeconfig,
     #[error("cannot use the pod's ServiceAccount: {0}")]
     InCluster(#[from] InClusterError),
     #[error(transparent)]
@@ -93,6 +95,9 @@ pub fn config(access: &Access) -> Result<Config, ConfigError> {
     }
     let mut config = match read(access.kubeconfig.as_deref())? {
         Some(file) => of_file(file, access)?,
+        None if [&access.context, &access.cluster, &access.user].into_iter().any(Option::is_some) => {
+            return Err(ConfigError::NoKubeconfig);
+        }
         None => in_cluster()?,
     };
     if let Some(user) = &access.impersonate {

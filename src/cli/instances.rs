@@ -29,7 +29,7 @@ pub struct Args {
     /// Only this name, with each instance: a name in the registry, or that of a RegisteredService
     name: Option<String>,
     /// Only names of RegisteredServices of this namespace
-    #[arg(short, long, conflicts_with = "all_namespaces")]
+    #[arg(short, long)]
     namespace: Option<String>,
     /// Every name, whoever uses it; the same as without a namespace
     #[arg(short = 'A', long)]
@@ -63,7 +63,7 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     let request = Request {
         client: args.common.reach().await?.client,
         operator_namespace: &args.common.operator_namespace,
-        namespace: args.namespace.as_deref(),
+        namespace: args.namespace.as_deref().filter(|_| !args.all_namespaces),
         registries: &args.registries,
         name: args.name.as_deref(),
         also: &[],

@@ -25,7 +25,7 @@ pub enum PluginError {
     Output { command: String, text: String },
 }
 
-/// What a plugin prints, of which only the status matters (client.authentication.k8s.io).
+/// The output of a plugin, of which only the status matters (client.authentication.k8s.io).
 #[derive(Deserialize)]
 struct Credential {
     status: Option<Status>,
@@ -57,8 +57,8 @@ pub fn run_once(user: &mut AuthInfo) -> Result<(), PluginError> {
 
 fn run(exec: &ExecConfig) -> Result<Status, PluginError> {
     let program = exec.command.as_deref().ok_or(PluginError::NoCommand)?;
-    let command =
-        [program].into_iter().chain(exec.args.iter().flatten().map(String::as_str)).collect::<Vec<_>>().join(" ");
+    // Its arguments may hold a secret.
+    let command = program.to_owned();
     let interactive = exec.interactive_mode != Some(ExecInteractiveMode::Never) && std::io::stdin().is_terminal();
     let about = json!({
         "apiVersion": exec.api_version,
@@ -85,7 +85,12 @@ fn run(exec: &ExecConfig) -> Result<Status, PluginError> {
     match serde_yaml::from_slice::<Credential>(&output.stdout) {
         Ok(Credential { status: Some(status) }) => Ok(status),
         Ok(Credential { status: None }) => Err(PluginError::Output { command, text: "it has no status".to_owned() }),
-        Err(error) => Err(PluginError::Output { command, text: error.to_string() }),
+        // The words of the parser quote what was printed, which may be a token.
+        Err(error) => {
+            let place = error.location().map(|at| format!(" at line {} column {}", at.line(), at.column()));
+            let text = format!("it cannot be parsed{}", place.unwrap_or_default());
+            Err(PluginError::Output { command, text })
+        }
     }
 }
 
@@ -122,9 +127,12 @@ mod tests {
     #[test]
     fn a_plugin_that_fails_is_told_in_words() {
         let failed = run_once(&mut user("exit 3")).unwrap_err().to_string();
-        assert_eq!(failed, "the credential plugin sh -c exit 3 failed (exit status: 3); what it said is above");
+        assert_eq!(failed, "the credential plugin sh failed (exit status: 3); what it said is above");
         let odd = run_once(&mut user("echo hello")).unwrap_err().to_string();
-        assert!(odd.starts_with("the credential plugin sh -c echo hello printed no ExecCredential"), "{odd}");
+        assert!(
+            odd.starts_with("the credential plugin sh printed no ExecCredential") && !odd.contains("hello"),
+            "{odd}"
+        );
         let mut absent = user("");
         absent.exec.as_mut().unwrap().command = Some("/nowhere/plugin".to_owned());
         let absent = run_once(&mut absent).unwrap_err().to_string();

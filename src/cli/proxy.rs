@@ -61,7 +61,14 @@ fn is_direct(server: &Uri, no_proxy: &str) -> bool {
         return true;
     }
     let port = server.port_u16().unwrap_or(if server.scheme_str() == Some("http") { 80 } else { 443 });
-    let entries: Vec<String> = no_proxy.split(',').filter_map(|entry| host_of(entry.trim(), port)).collect();
+    // An asterisk alone means addresses too.
+    if no_proxy.split(',').any(|entry| entry.trim() == "*") {
+        return true;
+    }
+    // A leading dot means names below, and not the name itself.
+    let is_itself = |entry: &String| entry.strip_prefix('.').is_some_and(|name| name.eq_ignore_ascii_case(bare));
+    let entries: Vec<String> =
+        no_proxy.split(',').filter_map(|entry| host_of(entry.trim(), port)).filter(|entry| !is_itself(entry)).collect();
     // The matcher answers whether some proxy is used, so any proxy will do.
     let matcher = Matcher::builder().all("http://proxy").no(entries.join(",")).build();
     matcher.intercept(server).is_none()
@@ -91,6 +98,9 @@ mod tests {
             ("*", true),
             ("example.com", true),
             (".example.com", true),
+            (".k8s.example.com", false),
+            ("*.k8s.example.com", false),
+            ("k8s.example.com", true),
             ("*.example.com", true),
             ("K8S.Example.com", true),
             ("k8s.example.com:6443", true),
@@ -103,6 +113,8 @@ mod tests {
         }
         let address: Uri = "https://10.77.1.2:6443".parse().unwrap();
         for (no_proxy, direct) in [
+            ("*", true),
+            ("a, * ", true),
             ("10.0.0.0/8", true),
             ("10.77.1.2", true),
             ("10.77.1.2:6443", true),

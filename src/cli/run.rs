@@ -2,14 +2,16 @@
 //!
 //! Owns its flags and their defaults. Refuses to compose the operator, which [`crate::operator`] does.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use super::common::SOCKET;
 use super::config::{Access, ConfigError, config};
@@ -44,7 +46,7 @@ pub struct Args {
     admin_addr: SocketAddr,
     /// The socket at which commands in the same pod ask this operator; without it there is none
     #[arg(long, env = SOCKET, value_name = "FILE")]
-    socket: Option<PathBuf>,
+    socket: Option<OsString>,
     /// How log lines look
     #[arg(long, env = "TWINSPAN_LOG_FORMAT", value_enum, default_value_t)]
     log_format: logs::Format,
@@ -150,8 +152,12 @@ async fn operate(args: Args) -> Result<(), Error> {
         told.cancel();
     });
     let mut outside = Outside::open(config, args.admin_addr, &env).await?;
-    if let Some(path) = args.socket.filter(|path| !path.as_os_str().is_empty()) {
-        outside.inside = Some(Inside::open(&path, pages)?);
+    if let Some(path) = args.socket.as_deref().filter(|path| !path.is_empty()) {
+        // The bridge does not depend on the convenience of a command.
+        match Inside::open(Path::new(path), pages) {
+            Ok(inside) => outside.inside = Some(inside),
+            Err(error) => warn!("commands in this pod cannot ask this operator: {error}"),
+        }
     }
     operator::run(outside, settings, env, stop).await?;
     Ok(())

@@ -111,7 +111,7 @@ fn refuse<K: Ord + Clone + std::fmt::Display>(
     let essence = |unreadable: &Arc<Unreadable>| (unreadable.problems.clone(), unreadable.raw["spec"].clone());
     let changed = refused.get(key).map(essence) != unreadable.as_ref().map(essence);
     if let Some(unreadable) = unreadable.as_ref().filter(|_| changed) {
-        warn!(kind = kind.as_str(), name = %key, "{}", unreadable.message());
+        warn!(kind = kind.as_str(), object = %key, "{}", unreadable.message());
     }
     match unreadable {
         Some(unreadable) => drop(refused.insert(key.clone(), unreadable)),

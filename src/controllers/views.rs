@@ -37,6 +37,11 @@ impl Views {
         }
     }
 
+    /// The same views for a reader whose interest in addresses is no business of the controllers.
+    pub fn for_reader(&self) -> Self {
+        Self { interest: Arc::default(), ..self.clone() }
+    }
+
     /// Locks the view of the cluster. The guard must not live across an await.
     pub fn cluster(&self) -> MutexGuard<'_, ClusterView> {
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner)

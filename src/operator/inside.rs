@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as StdStream;
 use std::path::Path;
 
 use axum::Router;
@@ -24,7 +25,7 @@ impl Inside {
     /// Listens at a path, in place of a process before that left its file there.
     ///
     /// # Errors
-    /// [`OperatorError::Socket`] if the directory is not there or may not be written.
+    /// [`OperatorError::Socket`] if the directory is not there or may not be written, or another operator listens.
     pub fn open(path: &Path, pages: fn(Views) -> Router) -> Result<Self, OperatorError> {
         let listener = bind(path).map_err(|source| OperatorError::Socket { path: path.to_owned(), source })?;
         Ok(Self { listener, pages })
@@ -32,6 +33,9 @@ impl Inside {
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
+    if StdStream::connect(path).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -75,10 +75,19 @@ impl Visit for Line<'_> {
         }
         let gap = if std::mem::take(&mut self.empty) { "" } else { " " };
         self.result = match field.name() {
-            "message" => write!(self.writer, "{gap}{value:?}"),
-            name => write!(self.writer, "{gap}{name}={value:?}"),
+            "message" => write!(self.writer, "{gap}{}", on_one_line(&format!("{value:?}"))),
+            name => write!(self.writer, "{gap}{name}={}", on_one_line(&format!("{value:?}"))),
         };
     }
+}
+
+/// A text without characters that a terminal obeys: a message may hold the words of a registry or of the API server.
+fn on_one_line(text: &str) -> String {
+    let escaped = |character: char| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    text.chars().map(escaped).collect()
 }
 
 #[cfg(test)]
@@ -94,9 +103,13 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(namespace = "shop", name = "user", pass_ms = 3, "synced shop/user");
             tracing::info!(registry = "main", took_ms = 7, "audited");
+            tracing::info!("a\u{1b}[2J\nforged");
         });
         let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
-        assert_eq!(text, " INFO synced shop/user\n INFO audited registry=\"main\" took_ms=7\n");
+        assert_eq!(
+            text,
+            " INFO synced shop/user\n INFO audited registry=\"main\" took_ms=7\n INFO a\\u{1b}[2J\\nforged\n"
+        );
     }
 
     #[derive(Clone)]

@@ -116,7 +116,7 @@ impl fmt::Display for Plan {
                 self.services.len()
             )?,
         }
-        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+        self.notes.iter().try_for_each(|note| line(f, "note: ", note))
     }
 }
 

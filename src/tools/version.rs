@@ -8,8 +8,10 @@ use std::fmt;
 use kube::Client;
 use serde::Serialize;
 
+use crate::causes::of_kube;
 use crate::env::Env;
 use crate::leadership::{self, LEASE, VERSION};
+use crate::tools::print::line;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Versions {
@@ -71,7 +73,7 @@ impl Operator {
                 Self::unknown(format!("may not read Lease {LEASE} in namespace {namespace}"))
             }
             Err(kube::Error::Api(status)) => Self::unknown(status.message.clone()),
-            Err(error) => Self::unknown(error.to_string()),
+            Err(error) => Self::unknown(of_kube(&error)),
         }
     }
 }
@@ -87,10 +89,11 @@ impl fmt::Display for Versions {
                 (None, Some(_)) => None,
             };
             let more: Vec<String> = why.chain(leads).collect();
-            writeln!(f, "operator: {} ({})", operator.version.as_deref().unwrap_or("unknown"), more.join("; "))?;
+            let version = operator.version.as_deref().unwrap_or("unknown");
+            line(f, "operator: ", format_args!("{version} ({})", more.join("; ")))?;
         }
         if let Some(kubernetes) = &self.kubernetes {
-            writeln!(f, "kubernetes: {kubernetes}")?;
+            line(f, "kubernetes: ", kubernetes)?;
         }
         Ok(())
     }

@@ -62,7 +62,8 @@ impl fmt::Display for Change {
         write!(f, "{kind:<8}  {}", self.registry)?;
         if let Some(instance) = &self.instance {
             let [address, whose, weight, lease] = instance.cells();
-            write!(f, "  {}  {}  {whose}  weight {weight}  lease {lease}", clean(&self.name), clean(&address))?;
+            let all = format!("{}  {address}  {whose}  weight {weight}  lease {lease}", self.name);
+            write!(f, "  {}", clean(&all))?;
         }
         if let Some(problem) = &self.problem {
             write!(f, "  {}", clean(problem))?;

@@ -37,6 +37,9 @@ pub use unsynced::Unsynced;
 /// Interval at which the viewer checks whether everything is synced.
 const POLL: Duration = Duration::from_millis(50);
 
+/// The same where an operator is asked, which has other work.
+const POLL_OPERATOR: Duration = Duration::from_secs(1);
+
 pub struct Viewer {
     client: Client,
     operator_namespace: String,
@@ -79,7 +82,7 @@ impl Viewer {
             if unsynced.is_empty() || tokio::time::Instant::now() >= deadline {
                 return Ok(unsynced);
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(if matches!(self.sight, Sight::Own(_)) { POLL } else { POLL_OPERATOR }).await;
         }
     }
 
