@@ -238,7 +238,7 @@ pub fn run(command: impl Future<Output = Result<ExitCode, Error>>) -> ExitCode {
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => match runtime.block_on(command) {
             Ok(code) => code,
-            // Whoever stopped reading has what it wants: `| head -1`.
+            // A reader that stopped has all that it wants: `| head -1`.
             Err(Error::Print(PrintError::Closed)) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },

@@ -177,7 +177,7 @@ fn of_file(file: Kubeconfig, access: &Access) -> Result<Config, ConfigError> {
             let found = file.contexts.into_iter().find(|one| one.name == name).and_then(|one| one.context);
             found.ok_or(ConfigError::Unknown { kind: "context", name })?
         }
-        // Whoever names the cluster needs no context.
+        // A person who names the cluster needs no context.
         None if access.cluster.is_some() => Context::default(),
         None => return Err(ConfigError::NoContext),
     };

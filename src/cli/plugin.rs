@@ -57,7 +57,7 @@ pub fn run_once(user: &mut AuthInfo) -> Result<(), PluginError> {
 
 fn run(exec: &ExecConfig) -> Result<Status, PluginError> {
     let program = exec.command.as_deref().ok_or(PluginError::NoCommand)?;
-    // Its arguments may hold a secret.
+    // The arguments may hold a secret.
     let command = program.to_owned();
     let interactive = exec.interactive_mode != Some(ExecInteractiveMode::Never) && std::io::stdin().is_terminal();
     let about = json!({

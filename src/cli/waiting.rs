@@ -1,6 +1,6 @@
 //! The lines on standard error of a command that goes on: what it waits for, and what went wrong meanwhile.
 //!
-//! Owns the patience before it. Refuses to end a wait: whoever waits has a deadline.
+//! Owns the patience before the first. Refuses to end a wait: whoever waits has a deadline.
 
 use std::future::Future;
 use std::io::Write;

@@ -81,7 +81,7 @@ pub enum OperatorError {
          where more are wanted"
     )]
     AnotherRelease(String),
-    #[error("cannot listen at the socket {path}: {source}; check TWINSPAN_SOCKET and the volume", path = path.display())]
+    #[error("cannot listen at the socket {path}: {source}; check TWINSPAN_SOCKET", path = path.display())]
     Socket { path: PathBuf, source: std::io::Error },
     #[error("{0} broke off, and nothing goes on without it; please report this as a bug")]
     Broken(&'static str),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 const POLL: Duration = Duration::from_millis(50);
-/// What takes long is not there any sooner for being asked for often: the parts have the machine.
+/// A change that takes long comes no sooner for being asked for often: the parts have the machine.
 const LONGEST_POLL: Duration = Duration::from_millis(500);
 
 /// Polls until `check` returns `Ok`; after the deadline the test reports the last error.

@@ -40,7 +40,7 @@ pub(super) async fn chosen(request: &Request<'_>) -> (Vec<ServiceRegistry>, Vec<
     let api: Api<ServiceRegistry> = Api::all(request.client.clone());
     let mut objects = match api.list(&ListParams::default()).await {
         Ok(list) => list.items,
-        // That there is no CRD is a finding already.
+        // The missing CRD is a finding already.
         Err(kube::Error::Api(status)) if status.is_not_found() => {
             add(
                 CLUSTER,

@@ -78,7 +78,7 @@ pub fn harmless_json(json: &str) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     Good,
-    /// It deserves attention.
+    /// A matter that deserves attention.
     Doubtful,
     Bad,
     Heading,

@@ -100,7 +100,7 @@ impl Asked {
             answer = &mut answered => answer,
             ended = &mut connection => {
                 ended?;
-                // What was received before the end is still to be read.
+                // The answer may have arrived before the end, and is still to be read.
                 answered.await
             }
         }

@@ -86,7 +86,7 @@ impl Viewer {
         }
     }
 
-    /// What [`Viewer::wait_for_sync`] waits for now.
+    /// The part that [`Viewer::wait_for_sync`] waits for now, in words.
     pub fn awaited(&self) -> String {
         let Sight::Own(own) = &self.sight else { return "the operator in this pod".to_owned() };
         let unsynced = answers::unsynced(own.views());

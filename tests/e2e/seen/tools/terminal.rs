@@ -37,7 +37,7 @@ pub async fn options_stand_before_or_after_the_command(suite: Arc<Suite>) -> Res
     ensure!(wide.contains("NAME IN REGISTRY") && wide.contains(bed.registry.endpoint()), "{wide}");
     let (code, plan, _) = run(bed, &["plan", "-l", "app=chosen", "--within", "20", "-o", "name"]).await?;
     ensure!(code == 0 && plan == "registeredservice.twinspan.dev/echo\n", "{code}: {plan}");
-    // Somebody who may not do it is told so in the API server's words.
+    // A person who may not do it is told so in the API server's words.
     let (code, _, errors) = run(bed, &["status", "--as", "nobody"]).await?;
     ensure!(code == 1 && errors.contains("User \"nobody\" cannot"), "{errors}");
     for (args, wanted) in [
