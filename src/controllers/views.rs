@@ -53,3 +53,20 @@ impl Views {
         self.interest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use twinspan_core::model::ServiceKey;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_changes_no_interest_of_the_controllers() {
+        let (views, key, ip) = (Views::new(Env::real()), ServiceKey::new("shop", "user"), [10, 0, 0, 1].into());
+        views.interest().set(&key, &BTreeSet::from([ip]));
+        views.for_reader().interest().set(&key, &BTreeSet::new());
+        assert_eq!(views.interest().of_ip(ip).collect::<Vec<_>>(), [&key]);
+    }
+}

@@ -124,7 +124,7 @@ pub async fn run(
     let electing = lifetimes.tasks.spawn("election", electing);
     let (env, stopped) = (views.env.clone(), lifetimes.election.clone());
     if let Some(inside) = outside.inside.take() {
-        let pages = (inside.pages)(views.for_reader());
+        let pages = (inside.pages)(views.clone());
         lifetimes.tasks.spawn("pages of the pod", server::serve(inside.listener, pages, env.clone(), stopped.clone()));
     }
     if let Some(listener) = outside.admin.take() {

@@ -3,6 +3,7 @@
 //! Owns the list, which a test keeps equal to the manifests. Refuses to grant anything: it asks the API server by
 //! access reviews.
 
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
     SubjectAccessReviewSpec,
@@ -105,6 +106,17 @@ impl Subject {
 /// account may ask about itself.
 pub async fn may(client: &Client, verb: &str, group: &str, resource: &str, name: &str) -> kube::Result<bool> {
     review_oneself(client, attributes(verb, group, resource, name)).await
+}
+
+/// The user name of the account of this process; empty if the API server does not say it.
+///
+/// # Errors
+/// The error of the request.
+pub async fn whoami(client: &Client) -> kube::Result<String> {
+    let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
+    let answer = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
+    let user = answer.status.and_then(|status| status.user_info).and_then(|user| user.username);
+    Ok(user.unwrap_or_default())
 }
 
 async fn review_oneself(client: &Client, attributes: ResourceAttributes) -> kube::Result<bool> {

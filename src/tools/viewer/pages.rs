@@ -18,7 +18,7 @@ use crate::tools::question::Question;
 /// The pages over the views of a running operator.
 pub fn pages(views: Views) -> Router {
     Router::new()
-        .route("/unsynced", get(async |State(views): State<Views>| json(&answers::unsynced(&views))))
+        .route("/unsynced", get(async |State(views): State<Views>| json(&answers::unsynced(&views.for_reader()))))
         .route("/services", get(async |State(views): State<Views>| json(&answers::services(&views))))
         .route("/preview/{namespace}/{name}", get(preview))
         .route("/records", post(records))
@@ -27,7 +27,7 @@ pub fn pages(views: Views) -> Router {
 }
 
 async fn preview(State(views): State<Views>, Path((namespace, name)): Path<(String, String)>) -> Response {
-    json(&answers::preview(&views, &ServiceKey::new(namespace, name)))
+    json(&answers::preview(&views.for_reader(), &ServiceKey::new(namespace, name)))
 }
 
 /// The question is the body, for a key may hold any character.
