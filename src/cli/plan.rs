@@ -14,9 +14,9 @@ use crate::tools::viewer::Unsynced;
 
 /// Show what would be written now on both sides, as a diff. Changes nothing.
 ///
-/// Looks as an operator that has just started: it lists the cluster and every registry, with the rights of whoever runs
-/// it. Exit code 0 where nothing would be written, 2 where something would, 1 where the cluster or a registry cannot be
-/// asked.
+/// Looks as an operator that has just started: it lists the cluster and every registry, with the rights of the person
+/// who runs it; in a pod of the operator, it asks that one. Exit code 0 where nothing would be written, 2 where
+/// something would, 1 where the cluster or a registry cannot be asked.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  twinspan plan\n  twinspan plan -n shop user\n  twinspan plan -o json | jq '.services[].changes.records'"

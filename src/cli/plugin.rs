@@ -39,6 +39,12 @@ struct Status {
     client_key_data: Option<String>,
 }
 
+impl Status {
+    fn is_complete(&self) -> bool {
+        self.token.is_some() || (self.client_certificate_data.is_some() && self.client_key_data.is_some())
+    }
+}
+
 /// Replaces the plugin of a user with the credentials that it prints.
 ///
 /// # Errors
@@ -83,7 +89,11 @@ fn run(exec: &ExecConfig) -> Result<Status, PluginError> {
     }
     // JSON is YAML, and some plugins print YAML.
     match serde_yaml::from_slice::<Credential>(&output.stdout) {
-        Ok(Credential { status: Some(status) }) => Ok(status),
+        Ok(Credential { status: Some(status) }) if status.is_complete() => Ok(status),
+        Ok(Credential { status: Some(_) }) => {
+            let text = "its status has neither a token nor a certificate with its key".to_owned();
+            Err(PluginError::Output { command, text })
+        }
         Ok(Credential { status: None }) => Err(PluginError::Output { command, text: "it has no status".to_owned() }),
         // The words of the parser quote what was printed, which may be a token.
         Err(error) => {
@@ -133,6 +143,8 @@ mod tests {
             odd.starts_with("the credential plugin sh printed no ExecCredential") && !odd.contains("hello"),
             "{odd}"
         );
+        let none = run_once(&mut user("echo 'status: {clientCertificateData: C}'")).unwrap_err().to_string();
+        assert!(none.contains("neither a token nor a certificate"), "{none}");
         let mut absent = user("");
         absent.exec.as_mut().unwrap().command = Some("/nowhere/plugin".to_owned());
         let absent = run_once(&mut absent).unwrap_err().to_string();

@@ -130,3 +130,30 @@ fn differs(difference: &Difference, status: &RegisteredServiceStatus) -> Explana
     let text = format!("{words}{message}; so since {}", since.0);
     Explanation { instance: instance.clone(), state: reason.clone(), text }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn where_the_list_is_full_nothing_is_called_exported() {
+        let object = |skipped: i64| -> RegisteredService {
+            let at = "2026-01-01T00:00:00Z";
+            let exported = json!({"type": "Exported", "status": "True", "reason": "Synced", "message": "", "lastTransitionTime": at});
+            let one = json!({"instance": "127.0.0.1:80", "side": "Registry", "reason": "LoopbackAddress", "since": at});
+            serde_json::from_value(json!({
+                "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+                "metadata": {"name": "user", "namespace": "shop"},
+                "spec": {"registryRef": {"name": "main"}},
+                "status": {"conditions": [exported], "instances": {"exported": 3, "skipped": skipped}, "differences": [one]},
+            }))
+            .unwrap()
+        };
+        for (skipped, state) in [(1, "Exported"), (21, "Unknown")] {
+            let object = object(skipped);
+            assert_eq!(exported(&object, object.status.as_ref().unwrap()).0, state, "{skipped} are left out");
+        }
+    }
+}
