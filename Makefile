@@ -78,7 +78,7 @@ test: parts ## Every test but the long stories
 test-long: parts setup-chaos ## The stories that take minutes by their nature
 	$(CARGO) test --test e2e -- --ignored
 	$(CARGO) test --workspace --test minute -- --ignored
-	$(MAKE) test-node
+	TWINSPAN_IMAGE_PROFILE=node $(MAKE) test-node
 
 test-node: setup-node ## The story of the image and the chart on one real node; needs root
 	$(CARGO) test --workspace --test story -- --ignored

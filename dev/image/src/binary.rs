@@ -69,7 +69,8 @@ fn resolves_alone(glibc: &str) -> bool {
     (numbers.next(), numbers.next()) >= (Some(2), Some(34))
 }
 
-/// Builds the program in release mode, which says of what source it is, and returns its path.
+/// Builds the program, which says of what source it is, and returns its path. The profile is `release`, unless
+/// `TWINSPAN_IMAGE_PROFILE` names another one of the workspace, such as `node`, which compiles in a third of the time.
 pub fn build(target: &str, source: &Source) -> Result<PathBuf> {
     let glibc = glibc()?;
     ensure!(
@@ -85,9 +86,10 @@ pub fn build(target: &str, source: &Source) -> Result<PathBuf> {
         format!("--remap-path-prefix={cargo_home}=/cargo"),
         format!("--remap-path-prefix={}=/twinspan", root.display()),
     ];
+    let profile = std::env::var("TWINSPAN_IMAGE_PROFILE").unwrap_or_else(|_| "release".to_owned());
     let status = Command::new("cargo")
         // With an explicit target the flags apply to the program alone, not to build scripts and macros.
-        .args(["build", "--release", "--locked", "--package=twinspan", "--bin=twinspan", "--target", target])
+        .args(["build", "--profile", &profile, "--locked", "--package=twinspan", "--bin=twinspan", "--target", target])
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
         .env("TWINSPAN_REVISION", &source.revision)
         .env("SOURCE_DATE_EPOCH", source.created.to_string())
@@ -96,7 +98,7 @@ pub fn build(target: &str, source: &Source) -> Result<PathBuf> {
         .context("cannot run cargo")?;
     ensure!(status.success(), "cargo build ended with {status}");
     let directory = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(directory.join(target).join("release/twinspan"))
+    Ok(directory.join(target).join(profile).join("twinspan"))
 }
 
 /// The output of a program, run in the repository.
