@@ -166,7 +166,7 @@ impl Scene {
     fn options(&self) -> Options {
         Options {
             schemes: vec![scheme(self.layout.format())],
-            other_clusters: false,
+            other_clusters: None,
             tag_selector: Selector::default(),
             zone_tag: String::new(),
             on_expiry: if self.heal { OnExpiry::Heal } else { OnExpiry::Probe },
