@@ -170,13 +170,7 @@ impl ImportState {
     pub fn evidence(mut self) -> Self {
         self.departing.retain(|_, departed| departed.evidence != Evidence::NoRecordAtStart);
         self.departing.values_mut().for_each(|departed| departed.lost_until = None);
-        Self {
-            judging_since: None,
-            guard: Guard::default(),
-            given_up: BTreeMap::new(),
-            local_since: None,
-            ..self
-        }
+        Self { judging_since: None, guard: Guard::default(), given_up: BTreeMap::new(), local_since: None, ..self }
     }
 }
 

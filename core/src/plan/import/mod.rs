@@ -20,8 +20,8 @@ mod preference;
 mod scene;
 
 use std::cell::LazyCell;
-use std::collections::btree_map::Entry;
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 use self::doubted::Doubt;
 use self::facts::Departed;
@@ -34,7 +34,8 @@ use crate::model::{
 use crate::plan::earlier;
 
 pub use facts::{
-    ContestedImport, DepartedEndpoint, ImportState, Imported, Input, Options, OtherClusters, Plan, Pods, Present, Shadows,
+    ContestedImport, DepartedEndpoint, ImportState, Imported, Input, Options, OtherClusters, Plan, Pods, Present,
+    Shadows,
 };
 
 /// The longest `status.differences[].instance`, in characters: any program may write records.

@@ -130,5 +130,8 @@ fn by_address(mut found: Vec<(InstanceAddr, Imported)>) -> BTreeMap<InstanceAddr
 }
 
 #[cfg(test)]
+#[path = "others_properties.rs"]
+mod properties;
+#[cfg(test)]
 #[path = "others_tests.rs"]
 mod tests;

@@ -40,8 +40,7 @@ pub fn plan(pass: &Pass<'_>, reduced: &Reduced) -> Reduction {
             source: source.clone(),
         };
         let beside = facts.pods_are_with_imports() && !reduced.ready.is_empty();
-        let import =
-            pass.import(registry, &goal, import::Pods { beside, ..import::Pods::default() }, import::reduce);
+        let import = pass.import(registry, &goal, import::Pods { beside, ..import::Pods::default() }, import::reduce);
         reduction.slices = pass.shrunk(None, &import.endpoints);
         reduction.import = Some((registry.name.clone(), import, source));
     } else {
