@@ -1,9 +1,9 @@
 //! The audit of a registry at rest: what etcd has, compared with the view.
 //!
-//! Owns the comparison and its interval; on the way the records are counted, for the scope, and the other clusters. etcd has lost events of
-//! watches (etcd#18089, #19179), and nothing else would ever tell. All ranges are read in pages at one revision, once
-//! the watch has reached it; a difference counts only if a linearizable read of its key confirms it and its range is
-//! followed still. Refuses to judge: a record that is gone without an event is left to the guard.
+//! Owns the comparison and its interval; on the way the records are counted, for the scope, and the other clusters.
+//! etcd has lost events of watches (etcd#18089, #19179), and nothing else would ever tell. All ranges are read in pages
+//! at one revision, once the watch has reached it; a difference counts only if a linearizable read of its key confirms
+//! it and its range is followed still. Refuses to judge: a record that is gone without an event is left to the guard.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, MutexGuard};

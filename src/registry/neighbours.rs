@@ -1,8 +1,9 @@
 //! The other clusters that write into the same etcd, by the epochs of their leaders beside ours.
 //!
 //! Owns which keys are epochs, and how many are looked at: whoever may write there may write any key. A user that may
-//! not read them costs nothing. An epoch is on no lease, so that a cluster that left is named until somebody deletes its
-//! epoch. Refuses to know when a leader takes over and when an audit is due, and to believe that a named cluster is one.
+//! not read them costs nothing. An epoch is on no lease, so that a cluster that left is named until somebody deletes
+//! its epoch. Refuses to know when a leader takes over and when an audit is due, and to believe that a named cluster is
+//! one.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -91,6 +92,9 @@ fn cluster<'a>(key: &'a RecordKey, place: &str) -> Option<&'a str> {
     (is_id && !registry.is_empty() && registry.bytes().all(of_name)).then_some(id)
 }
 
+#[cfg(test)]
+#[path = "neighbours_tests.rs"]
+mod of_a_registry;
 #[cfg(test)]
 mod tests {
     use super::*;
