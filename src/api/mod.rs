@@ -7,6 +7,7 @@
 //! The conversion strategy is `None` for good, so names and shapes must last. Every string and list has a bound, so
 //! that the API server can estimate the cost of every rule.
 
+mod clusters;
 pub mod conditions;
 pub mod crds;
 mod differences;
@@ -25,6 +26,7 @@ mod stored;
 #[cfg(test)]
 pub mod testing;
 
+pub use clusters::{Clusters, Preference};
 pub use differences::{Difference, Differences, MAX_BYTES, MAX_ENTRIES, Side};
 pub use export::{Export, ExportAddress, IpFamilyPolicy, NodeAddressType, TagFromLabel};
 pub use hold::{HoldStatus, held_since};

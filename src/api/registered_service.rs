@@ -15,6 +15,7 @@ use twinspan_core::plan::departure::guard::Limits;
 use twinspan_core::plan::service::ImportPlace;
 use twinspan_core::plan::{departure, import};
 
+use super::clusters::Clusters;
 use super::differences::{Difference, Differences};
 use super::export::Export;
 use super::hold::HoldStatus;
@@ -58,6 +59,7 @@ use super::{Selector, schema};
 #[kube(validation = Rule::new("self.spec.__import__.into == 'Beside' || has(self.spec.__import__.serviceName) || (has(self.spec.service.name) ? self.spec.service.name : self.metadata.name).size() <= (self.spec.__import__.into == 'Apart' ? 54 : 59)").message("spec.import.serviceName: set it, because the name of the Service with -imported or -all behind it is longer than 63 characters").field_path(".spec.import.serviceName"))]
 #[kube(validation = Rule::new("self.spec.__import__.into == 'Beside' || !has(self.spec.__import__.serviceName) || self.spec.__import__.serviceName != (has(self.spec.service.name) ? self.spec.service.name : self.metadata.name)").message("spec.import.serviceName: name another Service than that of the pods, or leave it out").field_path(".spec.import.serviceName"))]
 #[kube(validation = Rule::new("self.spec.__import__.into != 'Beside' || !has(self.spec.__import__.serviceName)").message("spec.import.serviceName: imports Beside the pods have no Service of their own; leave it out").field_path(".spec.import.serviceName"))]
+#[kube(validation = Rule::new("!has(self.spec.__import__.clusters) || self.spec.__import__.otherClusters == 'All'").message("spec.import.clusters: only otherClusters All has it; leave it out, or set spec.import.otherClusters to All").field_path(".spec.import.clusters"))]
 #[kube(validation = Rule::new("has(self.spec.service.name) || (self.metadata.name.size() <= 63 && !self.metadata.name.contains('.'))").message("spec.service.name: set it, because metadata.name cannot be the name of a Service (at most 63 characters, no dots)").field_path(".spec.service.name"))]
 #[serde(rename_all = "camelCase")]
 #[allow(clippy::duplicated_attributes)] // printcolumns repeat their keys
@@ -185,6 +187,9 @@ pub struct Import {
     /// The use of records that another cluster's Twinspan exported: Ignore leaves them out, for pod addresses of
     /// another cluster may not be routable here; All imports them too.
     pub other_clusters: OtherClusters,
+    /// Which other clusters these are, and when; only where `otherClusters` is All. Absent means every one, always.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clusters: Option<Clusters>,
     /// Key of a tag whose value becomes the zone of the endpoint; empty for none.
     #[schemars(length(max = 253))]
     pub zone_tag: String,
@@ -212,6 +217,7 @@ impl Default for Import {
         Self {
             tag_selector: Selector::default(),
             other_clusters: OtherClusters::Ignore,
+            clusters: None,
             zone_tag: String::new(),
             on_expiry: OnExpiry::Probe,
             into: ImportInto::Beside,
@@ -324,7 +330,8 @@ impl Import {
     pub fn options(&self, schemes: Vec<String>) -> import::Options {
         import::Options {
             schemes,
-            other_clusters: self.other_clusters == OtherClusters::All,
+            other_clusters: (self.other_clusters == OtherClusters::All)
+                .then(|| self.clusters.as_ref().map(Into::into).unwrap_or_default()),
             tag_selector: TagSelector::from(&self.tag_selector),
             zone_tag: self.zone_tag.clone(),
             on_expiry: self.on_expiry.into(),

@@ -302,6 +302,14 @@ pub struct ServiceRegistryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub last_verified: Option<Time>,
+    /// Other clusters whose Twinspan writes, or wrote, into the same etcd: those with an epoch under
+    /// `spec.fence.keyPrefix`, whatever their ServiceRegistries are called, the first 16 by their ID. An epoch stays
+    /// when a cluster leaves; whoever removes a cluster for good deletes it. Absent without a fence, and where the user
+    /// of etcd may not read the prefix. Looked at by a new leader and with each audit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9-]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub clusters: Vec<String>,
     /// The TTLs, in seconds, of the leases on which own records may hang: the one in force, and former ones until
     /// nothing hangs on their leases any more.
     #[serde(rename = "leaseTTLs", default, skip_serializing_if = "Vec::is_empty")]

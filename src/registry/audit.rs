@@ -1,9 +1,9 @@
 //! The audit of a registry at rest: what etcd has, compared with the view.
 //!
-//! Owns the comparison and its interval; on the way the records are counted, for the scope. etcd has lost events of
-//! watches (etcd#18089, #19179), and nothing else would ever tell. All ranges are read in pages at one revision, once
-//! the watch has reached it; a difference counts only if a linearizable read of its key confirms it and its range is
-//! followed still. Refuses to judge: a record that is gone without an event is left to the guard.
+//! Owns the comparison and its interval; on the way the records are counted, for the scope, and the other clusters.
+//! etcd has lost events of watches (etcd#18089, #19179), and nothing else would ever tell. All ranges are read in pages
+//! at one revision, once the watch has reached it; a difference counts only if a linearizable read of its key confirms
+//! it and its range is followed still. Refuses to judge: a record that is gone without an event is left to the guard.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, MutexGuard};
@@ -20,7 +20,7 @@ use super::handle::{RegistryEvent, RegistryHandle};
 use super::records::Affected;
 use super::verified::{AuditResult, WatchProgress};
 use super::view::RegistryView;
-use super::{MAX_BATCH, Registry, RegistryError, Result, look_ups, record_count};
+use super::{MAX_BATCH, Registry, RegistryError, Result, look_ups, neighbours, record_count};
 use crate::env::{Env, milliseconds};
 
 /// Time in which the watch reaches the revision of the audit.
@@ -43,6 +43,8 @@ pub async fn run(handle: Arc<RegistryHandle>, interval: Duration, env: Env, stop
             biased;
             () = stop.cancelled() => return,
             () = sleep(env.jittered(interval)) => {}
+            // Beside the wait, which goes on.
+            never = neighbours::follow(&handle) => match never {},
         }
         let Ok(registry) = handle.connection() else { continue };
         let found = tokio::select! {
@@ -69,6 +71,7 @@ pub async fn run(handle: Arc<RegistryHandle>, interval: Duration, env: Env, stop
 /// Audits each range that is followed. Returns the number of differences.
 async fn audit(handle: &Arc<RegistryHandle>, registry: &Arc<dyn Registry>, env: &Env) -> Result<usize> {
     let (began, ranges) = (Instant::now(), handle.view().followed());
+    neighbours::find(handle, registry.as_ref()).await;
     if let Err(error) = record_count::count_again(handle, registry.as_ref()).await {
         debug!(registry = handle.name, %error, "cannot count the records; the next audit will");
     }

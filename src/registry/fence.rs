@@ -48,6 +48,7 @@ impl FenceKeys {
 /// The epoch of one registry.
 #[derive(Debug)]
 pub struct FenceState {
+    place: String,
     key: String,
     incarnation_key: String,
     pub(super) status: watch::Sender<FenceStatus>,
@@ -70,13 +71,14 @@ pub struct FenceState {
 }
 
 impl FenceState {
-    /// `prefix` is the start of all fences of this cluster. No ServiceRegistry has the empty name that the key of the
+    /// `place` is the start of the fences of all clusters. No ServiceRegistry has the empty name that the key of the
     /// incarnation has in the place of one.
-    pub fn new(prefix: &str, registry: &str) -> Self {
+    pub fn new(place: &str, cluster_id: &str, registry: &str) -> Self {
         let status = watch::Sender::new(FenceStatus::None);
         Self {
-            key: format!("{prefix}/{registry}"),
-            incarnation_key: format!("{prefix}//incarnation"),
+            place: place.to_owned(),
+            key: format!("{place}{cluster_id}/{registry}"),
+            incarnation_key: format!("{place}{cluster_id}//incarnation"),
             status,
             last_error: Mutex::default(),
             approved: watch::Sender::new(None),
@@ -87,6 +89,11 @@ impl FenceState {
             attempt: tokio::sync::Mutex::default(),
             orphan_grace_until: watch::Sender::new(None),
         }
+    }
+
+    /// The start of the keys of all clusters' fences.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     pub fn key(&self) -> &str {

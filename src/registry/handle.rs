@@ -23,6 +23,7 @@ use super::health::Health;
 use super::incarnation::LastKnown;
 use super::kept::Kept;
 use super::leases::LeasePool;
+use super::neighbours::Neighbours;
 use super::phase::{Phase, SessionStatus};
 use super::records::Affected;
 use super::settling::Settling;
@@ -77,6 +78,7 @@ pub struct RegistryHandle {
     pub audit: AuditState,
     /// `None` without a fence.
     pub fence: Option<Arc<FenceState>>,
+    pub neighbours: Neighbours,
     /// The names whose records are watched.
     pub asked: AskedNames,
     /// The connection of a session that has listed everything, for plans.
@@ -123,7 +125,7 @@ impl RegistryHandle {
         let status = SessionStatus { phase: Phase::Connecting, server: None, revision_at_last_session: 0 };
         let Identity { cluster_id, layout, ttl_seconds, fence_prefix, .. } = identity;
         let leases = LeasePool::new(cluster_id, name, layout, *ttl_seconds);
-        let fence = fence_prefix.as_ref().map(|start| FenceState::new(&format!("{start}{cluster_id}"), name));
+        let fence = fence_prefix.as_ref().map(|place| FenceState::new(place, cluster_id, name));
         fence.iter().zip(&before).for_each(|(fence, before)| fence.know(before.highest()));
         let mut view = RegistryView::new(layout.clone(), cluster_id, before);
         view.departures.set_our_leases(leases.ids());
@@ -133,6 +135,7 @@ impl RegistryHandle {
             view: Mutex::new(view),
             leases,
             fence: fence.map(Arc::new),
+            neighbours: Neighbours::default(),
             asked: AskedNames::new(layout),
             layout: layout.clone(),
             connection: watch::Sender::new(None),

@@ -13,7 +13,8 @@
 //! - `reached`: how far the watch has told each name, which older answers must not undo.
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
 //! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
-//!   ServiceRegistries lead to one etcd; [`taken_names`]: the names that an older one serves there.
+//!   ServiceRegistries lead to one etcd; [`taken_names`]: the names that an older one serves there. [`neighbours`]: the
+//!   other clusters that write there.
 //! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first. [`commits`]: the
 //!   services that share one; `batch`: what fits into it; `outcomes`: what its answer means.
 //! - [`health`]: the writes and keepalives that a connected registry rejects; [`refused_writes`] has them tried again.
@@ -41,6 +42,7 @@ pub mod keepalive;
 pub mod kept;
 pub mod leases;
 mod look_ups;
+pub mod neighbours;
 pub mod orphans;
 mod outcomes;
 pub mod phase;
@@ -93,6 +95,9 @@ pub trait Registry: Send + Sync + fmt::Debug {
 
     /// The number of records whose keys have this prefix.
     async fn count(&self, key_prefix: &str) -> Result<usize>;
+
+    /// The first keys with this prefix, in key order, at most `limit`.
+    async fn keys(&self, key_prefix: &str, limit: usize) -> Result<Vec<RecordKey>>;
 
     /// The records whose keys have this prefix, in key order, at a revision that this connection has delivered. Any
     /// member may answer.

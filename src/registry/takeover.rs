@@ -74,6 +74,7 @@ pub async fn run(handle: Arc<RegistryHandle>, takeover: Takeover, stop: Cancella
                     *fence.last_error() = None;
                     // RegisteredServices that waited for the epoch may write now, or have to report why not.
                     handle.requeue_all();
+                    handle.neighbours.look();
                     status.borrow_and_update();
                     match &*fence.status.borrow() {
                         FenceStatus::Held(_) => Duration::MAX,

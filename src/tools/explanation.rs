@@ -18,6 +18,11 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    /// Whether the instance stands by for others, which is no difference between the sides.
+    pub fn stands_by(&self) -> bool {
+        self.state == Reason::Standby.label()
+    }
+
     /// Whether the instance waits for more evidence or for the guard.
     pub fn waits(&self) -> bool {
         matches!(self.state.as_str(), WAITING | HELD)
@@ -152,6 +157,13 @@ fn explain(instance: &InstanceOutcome, name: String, context: Context<'_>) -> Ex
         ),
         Outcome::ImportNotRequested => says("NotRequested", "it is not imported: spec.direction is Export"),
         Outcome::Skipped(reason) => says(reason.label(), meaning(*reason)),
+        Outcome::Standby { local, min_local } => says(
+            "Standby",
+            &format!(
+                "another cluster's, and it waits while this cluster has {local} (spec.import.clusters: LocalFirst, minLocal \
+                 {min_local}); nothing is wrong"
+            ),
+        ),
         Outcome::NotAccepted => {
             let (reason, message) = context.rejection.unwrap_or_default();
             says(reason, message)
@@ -199,6 +211,9 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::FamilyNotServed => "the Service does not serve its IP family; see spec.ipFamilyPolicy of the Service",
         Reason::NotSelected => "its tags do not match spec.import.tagSelector",
         Reason::OtherCluster => "another cluster's Twinspan exported it; spec.import.otherClusters All imports it",
+        Reason::ClusterNotNamed => {
+            "another cluster's Twinspan exported it, and spec.import.clusters.names does not have that cluster"
+        }
         Reason::FormerEndpoint => {
             "it was a pod of the Service, and its record was left behind; registering anew imports it"
         }
@@ -207,6 +222,10 @@ pub fn meaning(reason: Reason) -> &'static str {
         }
         Reason::RefusedByCluster => {
             "the API server refuses the slice that would hold it, by a quota or a policy; the condition Imported has its words"
+        }
+        Reason::Standby => {
+            "another cluster's, and it waits while enough instances of this cluster are there (spec.import.clusters: LocalFirst); \
+             nothing is wrong"
         }
         Reason::Conflict => "an older RegisteredService, or somebody's record under our key, has it",
     }

@@ -42,6 +42,9 @@ pub struct Registry {
     pub foreign: i64,
     pub undecodable: i64,
     pub held: Option<String>,
+    /// The IDs of other clusters that share its etcd.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub clusters: Vec<String>,
     /// For `-o wide`.
     #[serde(skip)]
     pub endpoints: Vec<String>,
@@ -170,6 +173,7 @@ fn registry(object: ServiceRegistry) -> Registry {
         foreign: records.foreign,
         undecodable: records.undecodable,
         held: held(&status.conditions),
+        clusters: status.clusters,
         endpoints: object.spec.etcd.endpoints,
     }
 }
@@ -239,6 +243,10 @@ impl fmt::Display for Status {
             (true, false) if !self.notes.is_empty() => {}
             (true, false) => writeln!(f, "\nNo ServiceRegistries found")?,
             (false, _) => write!(f, "\n{}", self.registry_columns(f.alternate()))?,
+        }
+        for registry in self.registries.iter().filter(|registry| !registry.clusters.is_empty()) {
+            let (name, clusters) = (&registry.name, registry.clusters.join(", "));
+            line(f, "", format_args!("registry {name} is shared with the clusters {clusters}"))?;
         }
         match (self.registries.is_empty(), self.services.is_empty()) {
             (true, true) => {}
@@ -338,9 +346,11 @@ mod tests {
             foreign: 0,
             undecodable: 0,
             held: None,
+            clusters: vec!["c2".into(), "c3".into()],
             endpoints: Vec::new(),
         }];
         let text = anstream::adapter::strip_str(&status.to_string()).to_string();
+        assert!(text.contains("\nregistry main is shared with the clusters c2, c3\n"), "{text}");
         assert_eq!(text.matches("no endpoint of the registry answers").count(), 1, "{text}");
         assert!(text.ends_with("registry main is not ready, see above; what is there is kept\n"), "{text}");
     }

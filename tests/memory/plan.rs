@@ -91,7 +91,7 @@ fn goal(exports: bool) -> Goal {
         tags_from_labels: Vec::new(),
         import: Options {
             schemes: vec![String::new()],
-            other_clusters: false,
+            other_clusters: None,
             tag_selector: Selector::default(),
             zone_tag: String::new(),
             on_expiry: OnExpiry::Probe,

@@ -92,6 +92,12 @@ pub enum Outcome {
     ImportNotRequested,
     /// The instance is left out.
     Skipped(Reason),
+    /// Another cluster's Twinspan exported it, and it waits while so many instances of this cluster are there; fewer
+    /// than `min_local` let it in.
+    Standby {
+        local: usize,
+        min_local: usize,
+    },
 
     // Either side.
     /// The RegisteredService cannot be acted upon.
@@ -203,6 +209,7 @@ impl InstanceOutcome {
     pub fn skip_reason(&self) -> Option<Reason> {
         match self.outcome {
             Outcome::Skipped(reason) if self.counts => Some(reason),
+            Outcome::Standby { .. } if self.counts => Some(Reason::Standby),
             _ => None,
         }
     }
@@ -234,6 +241,7 @@ mod tests {
             Outcome::RecordWithoutEndpoint,
             Outcome::ExportDelayed { until },
             Outcome::Skipped(Reason::OtherCluster),
+            Outcome::Standby { local: 3, min_local: 1 },
         ] {
             assert!(!outcome.is_shared(), "{outcome:?}");
         }

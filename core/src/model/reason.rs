@@ -66,11 +66,16 @@ reasons! {
     NotSelected,
     // The record is sound, but another record, object or cluster has the address or the right to it.
     OtherCluster,
+    /// Another cluster's Twinspan exported it, and the RegisteredService names other clusters than that one.
+    ClusterNotNamed,
     FormerEndpoint,
     TooManySlices,
     Conflict,
     /// The API server refuses the slice that would hold it: a quota, or an admission policy.
     RefusedByCluster,
+    // Nothing is wrong.
+    /// Another cluster's Twinspan exported it, and enough instances of this cluster are there.
+    Standby,
 }
 
 impl fmt::Display for Reason {

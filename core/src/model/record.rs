@@ -251,6 +251,14 @@ impl Record {
         }
     }
 
+    /// The ID of the cluster that exported the record, as its mark says.
+    pub fn exporter(&self) -> Option<&str> {
+        match &self.content {
+            Content::Registered { mark: Mark::Owned(owner), .. } => Some(&owner.cluster_id),
+            Content::Registered { .. } | Content::Undecodable { .. } => None,
+        }
+    }
+
     /// The addresses of the registration; empty if the value does not decode.
     pub fn listeners(&self) -> &[Listener] {
         match &self.content {

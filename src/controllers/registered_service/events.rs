@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tracing::warn;
+use twinspan_core::model;
 use twinspan_core::plan::service::{Directions, Facts, Outcomes, Risk, Term};
 
 use super::checkpoint::Told;
@@ -44,7 +45,9 @@ impl Controller {
             }
         };
         changed(Reason::Exported, "exported", applied.records, progress.exported);
-        changed(Reason::Imported, "imported", imported, progress.imported);
+        // What gives way to this cluster's own is no loss.
+        let removed = imported.1.saturating_sub(directions.import.stood_back.len());
+        changed(Reason::Imported, "imported", (imported.0, removed), progress.imported);
         skipped(outcomes, &mut told, &publish);
         held(observed, directions, &mut told, &publish);
         lost(outcomes, &mut told, &publish);
@@ -84,10 +87,10 @@ fn not_accepted(observed: &Observed, validation: &Validation, told: &mut Told, p
     told.rejection = rejection;
 }
 
-/// Tells reasons that the last pass did not have.
+/// Tells reasons that the last pass did not have, but for one by which nothing is wrong.
 fn skipped(outcomes: &Outcomes, told: &mut Told, publish: &impl Fn(Reason, Note)) {
     let (mut all, mut new) = (BTreeSet::new(), BTreeMap::new());
-    for (example, reason) in outcomes.skipped() {
+    for (example, reason) in outcomes.skipped().filter(|(_, reason)| *reason != model::Reason::Standby) {
         if all.insert(reason.label().to_owned()) && !told.skipped.contains(reason.label()) {
             new.insert(reason, example.subject.to_string());
         }

@@ -75,6 +75,38 @@ async fn a_reason_to_skip_is_told_once() {
     assert_eq!(bench.events(), [""; 0]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_stands_by_and_what_gives_way_to_this_clusters_own_is_told_as_no_loss() {
+    let mut bench = bench(&["main"]).await;
+    let clusters = json!({"preference": "LocalFirst"});
+    bench.register(&json!({"registryRef": {"name": "main"}, "import": {"otherClusters": "All", "clusters": clusters}}));
+    let tags = json!({"twinspan.dev/owner": "c2/shop/echo"});
+    let value = json!({"network": "tcp", "address": "192.0.2.9:80", "weight": 10, "tags": tags});
+    bench.etcd().put("p/echo/192.0.2.9:80", &value.to_string(), LeaseId::NONE);
+    bench.ready(&["10.0.0.1"]);
+    settle().await;
+    bench.pass().await;
+    assert_eq!(bench.events(), ["Exported: exported +1 -0; 1 in all"]);
+    let standing_by = r#"twinspan_skipped_instances{reason="Standby"}"#;
+    assert_eq!(bench.metric(standing_by), "1");
+    bench.ready(&[]);
+    bench.pass().await;
+    bench.after(Duration::from_secs(31)).await;
+    let events = bench.events();
+    assert!(events.contains(&"Imported: imported +1 -0; 1 in all".to_owned()), "{events:?}");
+    assert_eq!(bench.metric(standing_by), "0");
+
+    bench.ready(&["10.0.0.1"]);
+    let stay = Duration::from_secs(30);
+    assert_eq!(bench.pass().await.action, Action::RequeueAfter(stay + Duration::from_millis(5)));
+    bench.after(stay).await;
+    bench.pass().await;
+    assert_eq!(bench.metric(standing_by), "1", "it is gone");
+    bench.after(Duration::from_secs(31)).await;
+    let events = bench.events();
+    assert!(events.iter().all(|event| !event.contains("mported") && !event.contains("Skipped")), "{events:?}");
+}
+
 /// A busy writer of the registry makes no Event for each write.
 #[tokio::test(start_paused = true)]
 async fn bad_records_that_come_and_go_are_told_now_and_then() {

@@ -215,6 +215,10 @@ fn log(pass: &Pass<'_>) {
             applied.revision.max(revision),
             took.as_millis()
         );
+        let stood_back = plan.directions.as_ref().map_or(0, |directions| directions.import.stood_back.len());
+        if stood_back > 0 && applied.slices > 0 {
+            info!("{stood_back} of other clusters stand by for {key}: enough of this cluster are there");
+        }
     }
     if applied.created_service {
         info!("created the Service of {key}");

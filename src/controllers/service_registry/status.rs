@@ -241,6 +241,10 @@ fn describe(
     let session = handle.status();
     status.cluster_id = Some(handle.cluster_id.clone());
     status.prefix = Some(handle.layout.prefix().to_owned());
+    status.clusters = match &handle.fence {
+        Some(_) => handle.neighbours.known().unwrap_or_else(|| std::mem::take(&mut status.clusters)),
+        None => Vec::new(),
+    };
     // Longer ones matter longer.
     status.lease_ttls = handle.lease_ttls(&status.lease_ttls).into_iter().rev().take(MAX_TTLS).collect();
     status.epoch_in_use = match handle.fence() {

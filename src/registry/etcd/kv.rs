@@ -31,6 +31,13 @@ pub async fn count(mut client: KvClient, key_prefix: &str) -> Result<usize> {
     Ok(usize::try_from(answer.count()).unwrap_or_default())
 }
 
+pub async fn keys(mut client: KvClient, key_prefix: &str, limit: usize) -> Result<Vec<RecordKey>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let options = GetOptions::new().with_prefix().with_keys_only().with_limit(limit).with_serializable();
+    let mut answer = call("keys", CALL, client.get(key_prefix, Some(options))).await?;
+    Ok(answer.take_kvs().into_iter().map(|kv| RecordKey::new(kv.into_key_value().0)).collect())
+}
+
 /// Reads the keys at one revision: the first answer fixes it for the others. An answer that is too large is asked for
 /// again in halves, and one value that is too large is left out.
 pub async fn read(client: KvClient, keys: &[RecordKey], limit: &TxnLimit) -> Result<ReadResponse> {

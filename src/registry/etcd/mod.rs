@@ -98,6 +98,10 @@ impl Registry for EtcdRegistry {
         kv::count(self.client.kv_client(), key_prefix).await
     }
 
+    async fn keys(&self, key_prefix: &str, limit: usize) -> Result<Vec<RecordKey>> {
+        kv::keys(self.client.kv_client(), key_prefix, limit).await
+    }
+
     fn pages(&self, key_prefix: &str, at: Revision) -> Box<dyn RecordPages> {
         Box::new(Pages::at(self.client.kv_client(), key_prefix, at))
     }

@@ -244,6 +244,7 @@ fn call_of(method: &str, message: &[u8]) -> Result<Call, BoxError> {
             call.key_prefix = range.key;
             match range.revision {
                 _ if range.count_only => "count",
+                _ if range.keys_only => "keys",
                 0 => "list",
                 _ if range.serializable => "page",
                 _ => "rest of a list",

@@ -109,6 +109,11 @@ impl Row {
     pub fn agrees(&self) -> bool {
         [self.cluster, self.registry, self.dns, self.client].iter().all(|cell| *cell != Cell::Missing)
     }
+
+    /// Whether a person has to know: an instance that stands by is meant to be on one side alone.
+    fn differs(&self) -> bool {
+        !self.agrees() && !self.why.as_ref().is_some_and(Explanation::stands_by)
+    }
 }
 
 /// One row for each instance, in address order.
@@ -163,9 +168,9 @@ impl Table {
         self
     }
 
-    /// Whether every side sees the same instances.
+    /// Whether every side sees the same instances, but for those that stand by.
     pub fn agrees(&self) -> bool {
-        self.rows.iter().all(Row::agrees)
+        !self.rows.iter().any(Row::differs)
     }
 }
 
@@ -178,10 +183,13 @@ impl fmt::Display for Table {
             let [cluster, registry, dns, client] = cells;
             let why = match &row.why {
                 _ if row.agrees() => String::new(),
-                Some(explanation) => format!("differs, {}: {}", explanation.state, explanation.text),
+                Some(explanation) => {
+                    let word = if row.differs() { "differs" } else { "left out" };
+                    format!("{word}, {}: {}", explanation.state, explanation.text)
+                }
                 None => "differs".to_owned(),
             };
-            let tone = (!row.agrees()).then_some(Tone::Bad);
+            let tone = row.differs().then_some(Tone::Bad);
             let cells = [cluster, registry, dns, client].map(|text| {
                 let tone = tone.filter(|_| text == Cell::Missing.as_str());
                 print::Cell::toned(text, tone)
@@ -252,6 +260,8 @@ mod tests {
             text.ends_with("10.0.0.9:80   -         -           -    -             left out, NotReady: so it is\n"),
             "{text}"
         );
+        let standing_by = table.clone().explained(vec![account("[fd77::1]:80", "Standby")]);
+        assert!(standing_by.agrees() && plain(&standing_by).contains("left out, Standby: so it is\n"), "{standing_by}");
         let text = table.remarked(["nobody leads".to_owned()]).to_string();
         assert!(text.ends_with("so it is\nnote: nobody leads\n"), "{text}");
         seen_by.cluster.remove(&lost);

@@ -200,7 +200,7 @@ fn whole_registry() -> Value {
                 "clusterID": "ab", "version": "3.6.0", "revisionAtLastSession": 1, "incarnation": "i", "epoch": 1,
                 "highestEpoch": 2,
             },
-            "hold": hold(), "returnedAs": "RolledBack", "epochInUse": "1/b", "leaseTTLs": [300],
+            "hold": hold(), "returnedAs": "RolledBack", "epochInUse": "1/b", "leaseTTLs": [300], "clusters": ["c2"],
             "lastVerified": "2026-01-01T00:00:00Z",
             "records": {"own": 1, "foreign": 1, "undecodable": 1, "scope": "FollowedNames"},
         },
@@ -221,7 +221,7 @@ fn whole_service() -> Value {
             "export": {"weight": 10, "tags": {"lane": "blue"}, "tagsFromPodLabels": [{"label": "a", "tag": "t"}],
                 "ipFamilyPolicy": "Primary", "address": "Node", "nodeAddressType": "ExternalIP", "nodes": 3},
             "import": {"tagSelector": selector(), "otherClusters": "All", "zoneTag": "zone", "onExpiry": "Probe",
-                "keepLostSeconds": 60, "into": "Apart", "serviceName": "imports"},
+                "clusters": {"names": ["c2"], "preference": "LocalFirst", "minLocal": 1}, "keepLostSeconds": 60, "into": "Apart", "serviceName": "imports"},
             "deletionGuard": {"minInstances": 10, "maxDeletePercent": 50, "holdSeconds": 300},
         },
         "status": {

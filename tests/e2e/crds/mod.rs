@@ -133,6 +133,10 @@ async fn registered_services(suite: Arc<Suite>) -> Result<()> {
             "keepLostSeconds": 60, "into": "Apart", "serviceName": "vms"}}),
         ),
         service(json!({"import": {"into": "Together"}})),
+        service(json!({"import": {"otherClusters": "All", "clusters": {}}})),
+        service(
+            json!({"import": {"otherClusters": "All", "clusters": {"names": ["prod-2", "3"], "preference": "LocalFirst", "minLocal": 3}}}),
+        ),
         service(json!({"export": {"address": "Node", "nodeAddressType": "ExternalIP", "nodes": 100}})),
         service(json!({"export": {"address": "LoadBalancer"}})),
         service(json!({"deletionGuard": {"minInstances": 1, "maxDeletePercent": 100, "holdSeconds": 0}})),
@@ -140,6 +144,10 @@ async fn registered_services(suite: Arc<Suite>) -> Result<()> {
     let refused = vec![
         (service(json!({"registryName": "a/b"})), "spec.registryName"),
         (service(json!({"registryName": "a%b"})), "spec.registryName"),
+        (
+            service(json!({"import": {"otherClusters": "All", "clusters": {"names": ["Prod"]}}})),
+            "spec.import.clusters.names[0]",
+        ),
         (service(json!({"service": {"name": "Echo"}})), "spec.service.name"),
         (service(json!({"service": {"name": "a.b"}})), "spec.service.name"),
         (service(json!({"service": {"ports": [port(json!({"scheme": "GRPC"}))]}})), "spec.service.ports[0].scheme"),

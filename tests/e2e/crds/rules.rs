@@ -127,6 +127,12 @@ fn service_cases() -> Vec<Case> {
         case("", "? 54 : 59", service(json!({"service": {"name": too_long}, "import": {"into": "Together"}}))),
         case("", "serviceName != (", service(json!({"import": {"into": "Together", "serviceName": "case"}}))),
         case("", "!= 'Beside' || !has", service(json!({"import": {"serviceName": "other"}}))),
+        case("", "otherClusters == 'All'", service(json!({"import": {"clusters": {}}}))),
+        case(
+            "spec.import.clusters",
+            "self.minLocal == 1",
+            service(json!({"import": {"otherClusters": "All", "clusters": {"minLocal": 2}}})),
+        ),
         case("spec.service", "self.create == 'Never'", ports("Never", json!([{"name": "rpc", "number": 80}]))),
         case("spec.service", "self.create == 'Never'", service(json!({"service": {"create": "Headless"}}))),
         case("spec.service", "self.create == 'Never'", ports("Headless", json!([]))),

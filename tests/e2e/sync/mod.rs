@@ -8,6 +8,7 @@ mod export;
 pub mod formats;
 mod grpc_proxy;
 mod import;
+mod local_first;
 mod packing;
 mod readers;
 mod self_registration;
@@ -17,5 +18,5 @@ mod together;
 
 use crate::harness::stories;
 
-stories![modules: addresses, apart, cluster_side, conformance, export, formats, grpc_proxy, import, packing, readers, self_registration, sharing, steady_readers,
+stories![modules: addresses, apart, cluster_side, conformance, export, formats, grpc_proxy, import, local_first, packing, readers, self_registration, sharing, steady_readers,
     together];

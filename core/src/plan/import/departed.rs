@@ -40,7 +40,7 @@ pub fn decide(input: &Input<'_>, plan: &Plan, healed: &Healed<'_>) -> Departed {
         return Departed { kept: in_question(input, plan, healed), ..Departed::default() };
     };
     let mut all = Departed { guard_state: input.state.guard.clone(), ..Departed::default() };
-    let last = plan.endpoints.is_empty() && !input.others_ready;
+    let last = plan.endpoints.is_empty() && !input.pods.beside;
     let mut unexplained = BTreeMap::new();
     for (addr, departed) in in_question(input, plan, healed) {
         if input.state.given_up.get(&addr) == Some(&(departed.at, departed.evidence)) {
@@ -73,7 +73,7 @@ pub fn decide(input: &Input<'_>, plan: &Plan, healed: &Healed<'_>) -> Departed {
     }
     all.guard = all.guard_state.decide(&GuardInput {
         known: plan.endpoints.len() + all.kept.len(),
-        would_be_empty: plan.endpoints.is_empty() && unexplained.len() == all.kept.len() && !input.others_ready,
+        would_be_empty: plan.endpoints.is_empty() && unexplained.len() == all.kept.len() && !input.pods.beside,
         unexplained: &unexplained,
         limits: input.limits,
         context: input.context,

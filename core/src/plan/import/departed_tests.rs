@@ -3,7 +3,7 @@ use crate::model::{InstanceOutcome, LeaseId, Outcome, RawRecord, Reason};
 use crate::plan::departure::guard::GuardDecision;
 use crate::plan::departure::{Answer, Evidence};
 use crate::plan::import::scene::{Scene, addr, at, lost, vm, waiting};
-use crate::plan::import::{ContestedImport, ImportState, Present, uncontested};
+use crate::plan::import::{ContestedImport, ImportState, OtherClusters, Pods, Present, uncontested};
 use crate::plan::trust::PodOf;
 
 #[test]
@@ -25,7 +25,7 @@ fn a_server_that_leaves_goes_at_once_and_the_last_one_once_it_stops_accepting() 
     assert_eq!(scene.endpoints(), Vec::<String>::new());
 
     // Pods of the Service are endpoints too, so the instance is not the last one.
-    let mut scene = Scene { others_ready: true, ..Scene::of(1) };
+    let mut scene = Scene { pods_of_service: Pods { beside: true, ..Pods::default() }, ..Scene::of(1) };
     scene.goes(&vm(1), Evidence::Deregistered);
     scene.step();
     assert_eq!(scene.endpoints(), Vec::<String>::new());
@@ -358,7 +358,7 @@ fn what_is_not_wanted_any_more_is_no_departure() {
 #[test]
 fn pods_and_what_other_clusters_exported_are_never_kept() {
     let mut scene = Scene::of(3);
-    scene.options.other_clusters = true;
+    scene.options.other_clusters = Some(OtherClusters::default());
     scene.put(&vm(4), r#""twinspan.dev/owner":"c2/shop/echo""#);
     scene.pods.insert(addr(&vm(1)).ip(), PodOf::SameNamespace);
     scene.step();

@@ -17,6 +17,7 @@ use crate::model::{
 use crate::plan::RecordOp;
 use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, Limits};
 use crate::plan::departure::{Departures, Evidence, OnExpiry, Probe};
+use crate::plan::slices::Refusals;
 use crate::plan::trust::Trust;
 
 /// Records whose address is, or was, that of a pod, and the write of each. A dead pod's own record outlives it by its
@@ -38,8 +39,7 @@ pub struct Input<'a> {
     pub managed_by_others: &'a BTreeSet<(IpAddr, u16)>,
     /// The ones among them that name a pod.
     pub pods_of_others: &'a BTreeSet<(IpAddr, u16)>,
-    /// Whether the Service has ready endpoints that Twinspan does not manage.
-    pub others_ready: bool,
+    pub pods: Pods,
     pub trust: Trust<'a>,
     pub departures: &'a Departures,
     /// Whether this process leads. Only a leader judges; the others keep evidence.
@@ -51,6 +51,8 @@ pub struct Input<'a> {
     pub may_be_dead: bool,
     /// Endpoints in our slices now.
     pub present: &'a BTreeMap<InstanceAddr, Present>,
+    /// The groups of slices that the API server refuses.
+    pub refused: &'a Refusals,
     /// Addresses that other RegisteredServices import into the same Service.
     pub contested: &'a BTreeMap<InstanceAddr, ContestedImport>,
     /// Healed records that we adopt, because their owners are gone.
@@ -68,8 +70,8 @@ pub struct Input<'a> {
 pub struct Options {
     /// The scheme of each port, empty where the format has none; at least one.
     pub schemes: Vec<String>,
-    /// Whether exports of other clusters' Twinspan are imported too.
-    pub other_clusters: bool,
+    /// The exports of other clusters' Twinspan that are imported too; `None` for none of them.
+    pub other_clusters: Option<OtherClusters>,
     pub tag_selector: Selector,
     /// A tag whose value becomes the zone; empty for none.
     pub zone_tag: String,
@@ -91,6 +93,35 @@ impl Options {
         let legal = zone.starts_with(is_outer) && zone.ends_with(is_outer) && zone.chars().all(is_inner);
         (legal && zone.len() <= 63).then(|| zone.clone())
     }
+}
+
+/// The exports of other clusters that are imported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OtherClusters {
+    /// The IDs of these clusters; empty for all.
+    pub names: BTreeSet<String>,
+    /// They are imported only while fewer instances of this cluster are there; `None` imports them always.
+    pub min_local: Option<usize>,
+}
+
+impl OtherClusters {
+    /// Whether the exporter of a record is one of them. A mark that nobody can read names none.
+    pub fn include(&self, record: &Record) -> bool {
+        self.names.is_empty() || record.exporter().is_some_and(|name| self.names.contains(name))
+    }
+}
+
+/// The ready endpoints of the Service that Twinspan does not manage, most of them pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pods {
+    /// Whether one of them is an endpoint of the Service into which records are imported.
+    pub beside: bool,
+    /// The number of them: a pod with several addresses counts once. 0 where nobody asks for it.
+    pub ready: usize,
+    /// Whether one of them joins the imports in their slice in this pass.
+    pub join: bool,
+    /// Whether EndpointSlices were not heard of for long, so that they may have ended.
+    pub silent: bool,
 }
 
 /// An endpoint in our slices, as they are now.
@@ -126,6 +157,8 @@ pub struct ImportState {
     /// Endpoints in our slices whose record is gone, with the evidence.
     pub departing: BTreeMap<InstanceAddr, DepartedEndpoint>,
     pub guard: Guard,
+    /// The time since which enough instances of this cluster are there again, while those of others are there too.
+    pub local_since: Option<Timestamp>,
     /// Endpoints that the last plan gave up, and that stay only until the slices of another RegisteredService hold them
     /// ([`Plan::yielded`]), with the time of their departure and its evidence. The other one weighs the claim after
     /// that plan, and must come to the same end; other evidence is judged anew.
@@ -137,7 +170,7 @@ impl ImportState {
     pub fn evidence(mut self) -> Self {
         self.departing.retain(|_, departed| departed.evidence != Evidence::NoRecordAtStart);
         self.departing.values_mut().for_each(|departed| departed.lost_until = None);
-        Self { judging_since: None, guard: Guard::default(), given_up: BTreeMap::new(), ..self }
+        Self { judging_since: None, guard: Guard::default(), given_up: BTreeMap::new(), local_since: None, ..self }
     }
 }
 
@@ -174,8 +207,11 @@ pub struct Plan {
     pub yielded: BTreeSet<InstanceAddr>,
     /// One for each endpoint.
     pub outcomes: Vec<InstanceOutcome>,
-    /// Records that are left out, in key order, then addresses that an older RegisteredService has.
+    /// Records that are left out, in key order, then instances of other clusters that stand by, and addresses that an
+    /// older RegisteredService has.
     pub skipped: Vec<InstanceOutcome>,
+    /// Endpoints in our slices that leave because enough instances of this cluster are there: no departures.
+    pub stood_back: BTreeSet<InstanceAddr>,
     /// The guard's decision about endpoints without a record.
     pub guard: GuardDecision,
     /// Addresses to open connections to.

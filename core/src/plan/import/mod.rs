@@ -2,6 +2,7 @@
 //!
 //! - [`facts`]: the values that the decision rests on, and those that it returns.
 //! - [`departed`]: endpoints whose record is gone; [`heal`]: the records that stand for lost registrations.
+//! - [`others`]: the endpoints of other clusters' exports; [`preference`]: when they come and leave.
 //! - [`bounds`]: the number of slices that may be filled.
 //! - [`doubted`]: records of pods that may have died before this process looked.
 //!
@@ -13,23 +14,29 @@ mod departed;
 mod doubted;
 mod facts;
 mod heal;
+mod others;
+mod preference;
 #[cfg(test)]
 mod scene;
 
 use std::cell::LazyCell;
+use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 
 use self::doubted::Doubt;
 use self::facts::Departed;
 use self::heal::Healed;
+use self::others::{Found, Origin};
 use crate::Timestamp;
 use crate::model::{
     Content, InstanceAddr, InstanceOutcome, Kind, Outcome, PortSet, Reason, Record, RecordKey, Registration,
 };
 use crate::plan::earlier;
 
-pub use facts::{ContestedImport, DepartedEndpoint, ImportState, Imported, Input, Options, Plan, Present, Shadows};
+pub use facts::{
+    ContestedImport, DepartedEndpoint, ImportState, Imported, Input, Options, OtherClusters, Plan, Pods, Present,
+    Shadows,
+};
 
 /// The longest `status.differences[].instance`, in characters: any program may write records.
 const MAX_SHOWN: usize = 200;
@@ -54,6 +61,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     }
     let given_up = plan.yielded.iter().filter_map(|addr| Some((*addr, departed::seen(input, *addr)?)));
     plan.state.given_up = given_up.collect();
+    plan.stood_back.retain(|addr| !plan.endpoints.contains_key(addr));
     plan.endpoints.retain(|_, imported| !imported.ports.is_empty());
     for addr in bounds::beyond(&plan.endpoints, |addr| input.present.contains_key(addr)) {
         plan.endpoints.remove(&addr);
@@ -103,7 +111,7 @@ fn imported_before(present: &Present) -> Imported {
 fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
     let mut plan = Plan::default();
     let mut doubted = Shadows::new();
-    let (mut found, mut healed) = (Vec::new(), Healed::new());
+    let (mut found, mut healed) = (Found::default(), Healed::new());
     for (key, record) in input.records {
         match decide(input, record) {
             RecordDecision::Doubted(endpoints, until) => {
@@ -116,11 +124,11 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
                     |addr| InstanceOutcome { counts: false, ..InstanceOutcome::held(addr, Outcome::ToBeImported) };
                 plan.skipped.extend(endpoints.into_iter().map(|(addr, _)| waits(addr)));
             }
-            RecordDecision::Endpoints(endpoints) => {
+            RecordDecision::Endpoints(origin, endpoints) => {
                 if endpoints.iter().any(|(addr, _)| input.trust.pods.contains_key(&addr.ip())) {
                     plan.state.shadows.insert(key.clone(), record.written());
                 }
-                found.extend(endpoints);
+                found.add(input, origin, endpoints);
             }
             RecordDecision::Shadowed => {
                 let of_pod = |addr: InstanceAddr| {
@@ -145,7 +153,7 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
             }
         }
     }
-    plan.endpoints = by_address(found);
+    found.enter(input, &mut plan);
     let mut departed = departed::decide(input, &plan, &healed);
     let healing = heal::heal(input, &departed, &healed);
     plan.ops = healing.ops;
@@ -153,21 +161,6 @@ fn with_departed(input: &Input<'_>) -> (Plan, Departed) {
     plan.state.doubted = Some(doubted);
     finish(input, &mut plan, &departed);
     (plan, departed)
-}
-
-/// The endpoints of records; several records of one address, in key order, add up. Sorted values become a map at once;
-/// one by one, each would be searched for.
-fn by_address(mut found: Vec<(InstanceAddr, Imported)>) -> BTreeMap<InstanceAddr, Imported> {
-    found.sort_by_key(|(addr, _)| *addr);
-    found.dedup_by(|(addr, then), (first, imported)| {
-        let same = addr == first;
-        if same {
-            imported.ports.insert(then.ports);
-            imported.zone = imported.zone.take().or_else(|| then.zone.take());
-        }
-        same
-    });
-    found.into_iter().collect()
 }
 
 /// Enters the endpoints that stay without a record, and the state for the next plan.
@@ -209,7 +202,7 @@ fn outcomes(
 }
 
 enum RecordDecision {
-    Endpoints(Vec<(InstanceAddr, Imported)>),
+    Endpoints(Origin, Vec<(InstanceAddr, Imported)>),
     /// The pod may have died before this process looked; with the time at which the doubt ends.
     Doubted(Vec<(InstanceAddr, Imported)>, Option<Timestamp>),
     /// The cluster has this endpoint already, from a controller that knows its readiness.
@@ -221,17 +214,22 @@ enum RecordDecision {
 }
 
 fn decide(input: &Input<'_>, record: &Record) -> RecordDecision {
-    match record.kind(&input.owner.cluster_id) {
+    let origin = match record.kind(&input.owner.cluster_id) {
         Kind::Own(_) => return RecordDecision::Ours,
         Kind::Healed(owner) if owner == input.owner || input.to_adopt.contains(&record.key) => {
             return RecordDecision::Ours;
         }
         Kind::Undecodable => return RecordDecision::Skip(Reason::Undecodable, None),
-        Kind::OtherCluster if !input.options.other_clusters => {
-            return RecordDecision::Skip(Reason::OtherCluster, shown(record));
-        }
-        Kind::OtherCluster | Kind::Healed(_) | Kind::Foreign => {}
-    }
+        Kind::OtherCluster => match &input.options.other_clusters {
+            None => return RecordDecision::Skip(Reason::OtherCluster, shown(record)),
+            Some(clusters) if !clusters.include(record) => {
+                return RecordDecision::Skip(Reason::ClusterNotNamed, shown(record));
+            }
+            Some(_) => Origin::OtherCluster,
+        },
+        Kind::Healed(_) => Origin::Healed,
+        Kind::Foreign => Origin::Server,
+    };
     let Content::Registered { registration, listeners, .. } = &record.content else {
         return RecordDecision::Skip(Reason::Undecodable, None);
     };
@@ -256,8 +254,12 @@ fn decide(input: &Input<'_>, record: &Record) -> RecordDecision {
         }
     }
     match refused {
+        // Those that stand by are let in without a probe.
+        _ if !endpoints.is_empty() && origin == Origin::OtherCluster && input.min_local().is_some() => {
+            RecordDecision::Endpoints(origin, endpoints)
+        }
         _ if !endpoints.is_empty() => match doubted::of(input, record, &endpoints) {
-            Doubt::None => RecordDecision::Endpoints(endpoints),
+            Doubt::None => RecordDecision::Endpoints(origin, endpoints),
             Doubt::Open { until } => RecordDecision::Doubted(endpoints, until),
             Doubt::Dead => RecordDecision::Skip(Reason::FormerEndpoint, shown(record)),
         },

@@ -16,7 +16,8 @@ use crate::model::{
 use crate::plan::RecordOp;
 use crate::plan::departure::guard::{GuardContext, Limits};
 use crate::plan::departure::{Answer, Departure, Departures, Evidence, MISSING_ANSWERS, Probe};
-use crate::plan::import::{self, ContestedImport, ImportState, Options, Present};
+use crate::plan::import::{self, ContestedImport, ImportState, Options, Pods, Present};
+use crate::plan::slices::Refusals;
 use crate::plan::trust::{Cluster, PodOf, Policy, Trust};
 
 pub const US: &str = "c1";
@@ -28,7 +29,8 @@ pub struct Scene {
     pub records: BTreeMap<RecordKey, Record>,
     pub options: Options,
     pub pods: BTreeMap<std::net::IpAddr, PodOf>,
-    pub others_ready: bool,
+    pub pods_of_service: Pods,
+    pub refused: Refusals,
     pub managed: BTreeSet<(std::net::IpAddr, u16)>,
     pub departures: Departures,
     pub leads: bool,
@@ -88,7 +90,8 @@ impl Scene {
                 ..Options::default()
             },
             pods: BTreeMap::new(),
-            others_ready: false,
+            pods_of_service: Pods::default(),
+            refused: Refusals::default(),
             managed: BTreeSet::new(),
             departures: Departures::new(),
             leads: true,
@@ -151,7 +154,8 @@ impl Scene {
             families: &[Family::V4, Family::V6],
             managed_by_others: &self.managed,
             pods_of_others: &self.managed,
-            others_ready: self.others_ready,
+            pods: self.pods_of_service,
+            refused: &self.refused,
             trust: Trust {
                 cluster: &Cluster::default(),
                 policy: &Policy::default(),

@@ -8,7 +8,7 @@ use super::{ImportState, Plan};
 use crate::model::{InstanceAddr, LeaseId, PortSet, RawRecord, Reason};
 use crate::plan::RecordOp;
 use crate::plan::departure::{Answer, Departures, Evidence, OnExpiry};
-use crate::plan::import::Present;
+use crate::plan::import::{OtherClusters, Present};
 use crate::plan::trust::PodOf;
 
 /// Addresses in use.
@@ -49,7 +49,8 @@ impl History {
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
         let mut leader = Scene::of(1 + dice.below(ADDRESSES - 1));
         leader.options.on_expiry = [OnExpiry::Remove, OnExpiry::Probe, OnExpiry::Heal][dice.below(3)];
-        leader.options.other_clusters = dice.below(2) == 0;
+        leader.options.other_clusters = [None, Some(None), Some(Some(1)), Some(Some(3))][dice.below(4)]
+            .map(|min_local| OtherClusters { min_local, ..OtherClusters::default() });
         Self { dice, leader, standby: ImportState::default(), standby_sees: Departures::new() }
     }
 

@@ -13,6 +13,7 @@ use crate::model::{
 };
 use crate::plan::departure::Departures;
 use crate::plan::departure::guard::{GuardContext, Limits};
+use crate::plan::slices::Refusals;
 use crate::plan::trust::{Cluster, PodOf, Policy, Trust};
 
 struct Scene {
@@ -91,7 +92,7 @@ impl Scene {
             families: self.families,
             managed_by_others: &self.managed_by_others,
             pods_of_others: &self.pods_of_others,
-            others_ready: false,
+            pods: Pods::default(),
             trust: Trust {
                 cluster: &self.cluster,
                 policy: &Policy::default(),
@@ -103,6 +104,7 @@ impl Scene {
             started_after_rollback: false,
             may_be_dead: false,
             present: &self.present,
+            refused: &Refusals::default(),
             contested: &self.contested,
             to_adopt: &BTreeSet::new(),
             probes: &BTreeMap::new(),
@@ -175,7 +177,7 @@ fn another_clusters_records_come_only_where_asked_for_and_healed_ones_always() {
         scene.skipped(),
         [("10.0.0.1:80".to_owned(), Reason::OtherCluster), ("10.0.0.2:80".to_owned(), Reason::OtherCluster)]
     );
-    scene.options.other_clusters = true;
+    scene.options.other_clusters = Some(OtherClusters::default());
     assert_eq!(scene.endpoints(), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
 }
 

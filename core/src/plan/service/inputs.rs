@@ -135,7 +135,7 @@ impl Pass<'_> {
         &self,
         registry: &RegistryFacts,
         goal: &ImportGoal<'_>,
-        others_ready: bool,
+        pods: import::Pods,
         planner: impl Fn(&import::Input<'_>) -> import::Plan,
     ) -> import::Plan {
         let facts = self.facts;
@@ -153,7 +153,7 @@ impl Pass<'_> {
             families: families(facts),
             managed_by_others: &managed_addresses(&others, |_| true),
             pods_of_others: &managed_addresses(&others, |endpoint| endpoint.pod.is_some()),
-            others_ready,
+            pods,
             trust: Trust {
                 cluster: &facts.cluster.trust,
                 policy: goal.policy,
@@ -168,6 +168,7 @@ impl Pass<'_> {
                 && facts.cluster.trust.pod_cidrs.is_empty()
                 && goal.policy.pod_cidrs.is_empty(),
             present: goal.present,
+            refused: &self.checkpoint.refused,
             contested: &self.siblings.contested_imports,
             to_adopt: &self.siblings.of(registry).to_adopt,
             probes: &facts.probes,

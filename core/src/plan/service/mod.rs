@@ -5,7 +5,7 @@
 //! - [`endpoints`]: the endpoints that may be exported; [`instances`]: their form in the registry.
 //! - [`reach`]: the addresses that clients get for them.
 //! - [`inputs`]: the inputs of the planners of each direction.
-//! - [`mirror`]: pods that stand in the Service of the imports too.
+//! - [`mirror`]: pods that stand in the Service of the imports too. [`pods`]: what imports have to know of pods.
 //! - [`moves`]: the places that a RegisteredService referred to before.
 //! - [`silence`]: deletions that rest on a kind that was not heard of.
 //! - [`reduced`]: a spec that cannot be carried out adds nothing, and goes on removing.
@@ -25,6 +25,7 @@ mod instances;
 mod mirror;
 mod moves;
 mod outcomes;
+mod pods;
 #[cfg(test)]
 mod properties;
 mod reach;
@@ -305,7 +306,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
         EndpointState::Withheld(_) => None,
     });
     let ready: BTreeMap<InstanceAddr, PortSet> = ready.collect();
-    let others_ready = facts.pods_are_with_imports() && !ready.is_empty();
+    let pods = pods::of(pass, accepted, &ready);
     let reach = if accepted.exports { accepted.reach_of(facts, Some(registry), ready) } else { Reach::default() };
     // Records from before stay while nothing takes their place.
     let stays = reach.is_without_any().then(|| reach.earlier_addresses(facts, &pass.checkpoint.behind));
@@ -332,7 +333,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     );
     let import = if accepted.imports {
         let (present, source) = (inputs::present(facts, accepted), accepted.source(&registry.name));
-        pass.import(registry, &ImportGoal::of(accepted, &present, source), others_ready, import::plan)
+        pass.import(registry, &ImportGoal::of(accepted, &present, source), pods, import::plan)
     } else {
         import::Plan::default()
     };

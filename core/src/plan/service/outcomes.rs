@@ -257,8 +257,7 @@ impl Outcomes {
                 _ if !instance.counts => return None,
                 _ if instance.held => Difference::Held,
                 Outcome::Lost { .. } => Difference::Lost,
-                Outcome::Skipped(reason) => Difference::LeftOut(*reason),
-                _ => return None,
+                _ => Difference::LeftOut(instance.skip_reason()?),
             };
             Some((instance, side, difference))
         })

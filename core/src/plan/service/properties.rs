@@ -18,7 +18,7 @@ use crate::model::{
     Selector, ServiceKey, ServicePortView, Slice, SliceEndpoint, SlicePort, TCP, TrafficDistribution,
 };
 use crate::plan::departure::OnExpiry;
-use crate::plan::import::Options;
+use crate::plan::import::{Options, OtherClusters};
 use crate::plan::trust;
 
 const PORT: u16 = 80;
@@ -44,6 +44,7 @@ struct Scene {
     layout: Layout,
     direction: (bool, bool),
     heal: bool,
+    other_clusters: Option<OtherClusters>,
     /// Ready endpoints of the cluster, by the last byte of the address.
     endpoints: BTreeSet<u8>,
     /// Good records, by the last byte of the address: among them those of endpoints.
@@ -71,12 +72,25 @@ fn scene() -> impl Strategy<Value = Scene> {
     ]);
     let few = || prop::collection::btree_set(1_u8..5, 0..4);
     let direction = prop::sample::select(vec![(true, true), (true, true), (true, false), (false, true)]);
-    let all = (layout(), direction, any::<bool>(), few(), prop::collection::btree_map(1_u8..8, writer, 0..5), few());
+    let named = |names: &[&str], min_local| {
+        Some(OtherClusters { names: names.iter().map(ToString::to_string).collect(), min_local })
+    };
+    let clusters = prop::sample::select(vec![None, named(&[], None), named(&[], Some(1)), named(&["c2"], Some(3))]);
+    let records = prop::collection::btree_map(1_u8..8, writer, 0..5);
+    let all = (layout(), direction, (any::<bool>(), clusters), few(), records, few());
     (all, prop::bool::weighted(0.9), 0_u8..8, prop::sample::select(vec![1_usize, 10]), few(), any::<bool>()).prop_map(
-        |((layout, direction, heal, endpoints, good, imported), leads, goal, min_instances, before, relisted)| Scene {
+        |(
+            (layout, direction, (heal, other_clusters), endpoints, good, imported),
+            leads,
+            goal,
+            min_instances,
+            before,
+            relisted,
+        )| Scene {
             layout,
             direction,
             heal,
+            other_clusters,
             endpoints,
             good,
             imported,
@@ -166,7 +180,7 @@ impl Scene {
     fn options(&self) -> Options {
         Options {
             schemes: vec![scheme(self.layout.format())],
-            other_clusters: false,
+            other_clusters: self.other_clusters.clone(),
             tag_selector: Selector::default(),
             zone_tag: String::new(),
             on_expiry: if self.heal { OnExpiry::Heal } else { OnExpiry::Probe },

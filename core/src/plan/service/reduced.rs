@@ -39,8 +39,8 @@ pub fn plan(pass: &Pass<'_>, reduced: &Reduced) -> Reduction {
             present: &present,
             source: source.clone(),
         };
-        let others_ready = facts.pods_are_with_imports() && !reduced.ready.is_empty();
-        let import = pass.import(registry, &goal, others_ready, import::reduce);
+        let beside = facts.pods_are_with_imports() && !reduced.ready.is_empty();
+        let import = pass.import(registry, &goal, import::Pods { beside, ..import::Pods::default() }, import::reduce);
         reduction.slices = pass.shrunk(None, &import.endpoints);
         reduction.import = Some((registry.name.clone(), import, source));
     } else {

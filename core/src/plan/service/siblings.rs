@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::inputs::{ImportGoal, Pass, present};
+use super::pods;
 use super::shared::{Shared, Siblings};
 use super::{Accepted, Checkpoint, Facts, RegistryFacts};
 use crate::Timestamp;
@@ -166,9 +167,9 @@ impl Sibling {
     fn uncontested_imports(&self, registry: &RegistryFacts, now: Timestamp) -> impl Iterator<Item = InstanceAddr> {
         let alone = Siblings::default();
         let pass = Pass { facts: &self.facts, siblings: &alone, checkpoint: &self.checkpoint, now, triggered: now };
-        let others_ready = self.facts.pods_are_with_imports() && !self.accepted.ready(&self.facts).is_empty();
+        let pods = pods::of(&pass, &self.accepted, &self.accepted.ready(&self.facts));
         let (present, source) = (present(&self.facts, &self.accepted), self.accepted.source(&registry.name));
         let goal = ImportGoal::of(&self.accepted, &present, source);
-        pass.import(registry, &goal, others_ready, import::uncontested).endpoints.into_keys()
+        pass.import(registry, &goal, pods, import::uncontested).endpoints.into_keys()
     }
 }
