@@ -208,7 +208,7 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::RefusedByCluster => {
             "the API server refuses the slice that would hold it, by a quota or a policy; the condition Imported has its words"
         }
-        Reason::Conflict => "an older RegisteredService, or somebody's record under our key, has it",
+        Reason::Conflict => "a RegisteredService that precedes it, or somebody's record under our key, has it",
     }
 }
 

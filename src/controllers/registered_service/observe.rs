@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{Owner, RegistryName, ServiceKey, Slice};
+use twinspan_core::model::{Owner, Precedence, RegistryName, ServiceKey, Slice};
 use twinspan_core::plan::departure::held::HeldDeletions;
 use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, Silent, Term, ViewState, ips_of, ready_addresses};
 
@@ -19,7 +19,7 @@ use super::crowd::is_crowded_out;
 pub use super::observed::Observed;
 use super::places::{Claim, Claims, have_one_keyspace, read_former, registry_facts};
 use super::{Checkpoint, Checkpoints};
-use crate::api::{ExportAddress, RegisteredService};
+use crate::api::{ExportAddress, RegisteredService, precedence};
 use crate::cluster::view::{ClusterView, Kind};
 use crate::controllers::views::Views;
 use crate::registry::RegistryError;
@@ -58,7 +58,9 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
     // Records stay as they were while a spec cannot be carried out.
     let wants_outer = object.as_ref().is_some_and(|object| object.spec.export.address != ExportAddress::Pod);
     let has_outer = wants_outer || !checkpoint.planned.behind.is_empty();
+    let precedence = object.as_ref().map_or_else(|| Precedence::last(key.clone()), |object| precedence(object));
     let mut observed = Observed {
+        precedence,
         facts: Facts {
             key: key.clone(),
             term,

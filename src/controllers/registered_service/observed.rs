@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use twinspan_core::Timestamp;
+use twinspan_core::model::Precedence;
 use twinspan_core::plan::service::{Facts, Place};
 
 use super::Checkpoint;
@@ -18,6 +19,8 @@ use crate::registry::RegistryError;
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub facts: Facts,
+    /// Its place among its siblings.
+    pub precedence: Precedence,
     /// As far as it can be read; `None` if the RegisteredService was deleted, or cannot be read at all.
     pub object: Option<Arc<RegisteredService>>,
     /// The object whose names cannot be read, for its status and Events alone.
@@ -32,7 +35,7 @@ pub struct Observed {
     pub registry: Option<Arc<ServiceRegistry>>,
     /// The older ServiceRegistry that serves the name in the same etcd, if one does.
     pub taken_by: Option<String>,
-    /// Whether too many older RegisteredServices have the name.
+    /// Whether too many RegisteredServices that precede it have the name.
     pub crowded_out: bool,
     /// Former places some of whose records hang on leases of others, or of no session: nothing is added to them.
     pub unclaimed: BTreeSet<Place>,

@@ -182,7 +182,7 @@ fn accept(observed: &Observed) -> Check<Accepted> {
     }
     if observed.crowded_out {
         let message = format!(
-            "{MOST} older RegisteredServices have the name {} in ServiceRegistry {registry}, and no more may share one; set \
+            "{MOST} RegisteredServices that precede it have the name {} in ServiceRegistry {registry}, and no more may share one; set \
              spec.registryName, or delete some of them",
             accepted.name
         );

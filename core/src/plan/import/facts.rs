@@ -108,8 +108,8 @@ pub struct Present {
 /// Another RegisteredService imports an address into the same Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContestedImport {
-    /// Whether the other one is older, so that it has the address.
-    pub older: bool,
+    /// Whether the other one precedes, so that it has the address.
+    pub precedes: bool,
     /// Whether its slices hold the address already.
     pub holds: bool,
 }
@@ -174,7 +174,7 @@ pub struct Plan {
     pub yielded: BTreeSet<InstanceAddr>,
     /// One for each endpoint.
     pub outcomes: Vec<InstanceOutcome>,
-    /// Records that are left out, in key order, then addresses that an older RegisteredService has.
+    /// Records that are left out, in key order, then addresses that a RegisteredService which precedes has.
     pub skipped: Vec<InstanceOutcome>,
     /// The guard's decision about endpoints without a record.
     pub guard: GuardDecision,

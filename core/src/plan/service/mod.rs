@@ -20,6 +20,8 @@ mod accepted;
 mod checkpoint;
 mod endpoints;
 mod facts;
+#[cfg(test)]
+mod hand_over_properties;
 mod inputs;
 mod instances;
 mod mirror;
@@ -69,10 +71,12 @@ pub use reach::{Reach, outer_addresses};
 pub use revoked::Revoked;
 pub use risks::{ImportPlace, Risk, risks};
 pub use shared::{Shared, Siblings};
-pub use siblings::{Age, Sibling, weigh};
+pub use siblings::{Sibling, weigh};
 
 /// The next look at a Service from which imports move.
 const EMPTIED_WITHIN: SignedDuration = SignedDuration::from_secs(1);
+/// The next look at an endpoint that stays until a sibling's slice has it.
+const HANDED_OVER_WITHIN: SignedDuration = SignedDuration::from_secs(1);
 
 /// The operations that a pass wants, and the outcome of each instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -428,6 +432,11 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> P
         .iter()
         .any(|registry| registry.vanished.as_ref().is_some_and(|vanished| vanished.remaining.is_none()));
     let stays = any_goes_on(pass, former) || may_come_back;
-    plan.slices = if stays { pass.followed(None) } else { pass.withdrawn() };
+    let awaited = pass.awaited_by_siblings();
+    plan.slices = if stays { pass.followed(None) } else { pass.withdrawn_but_for(&awaited) };
+    if !stays && !awaited.is_empty() {
+        // The slice that a sibling writes is told to no RegisteredService that is gone.
+        plan.requeue_at = earlier(plan.requeue_at, pass.now.checked_add(HANDED_OVER_WITHIN).ok());
+    }
     plan
 }

@@ -1,7 +1,8 @@
 //! Properties of a whole pass: any bytes as records, beside good ones and in place of them.
 //!
 //! Owns that a pass ends, that it touches only records that this cluster wrote, and that junk changes nothing about the
-//! others. Refuses to know how bytes decode, which [`crate::codec`] has properties of.
+//! others, also where another RegisteredService, written by a person or discovered, wants the same. Refuses to know how
+//! bytes decode, which [`crate::codec`] has properties of.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -14,15 +15,17 @@ use super::*;
 use crate::codec::testing::{US, layout, record, repeatable};
 use crate::codec::{Format, Layout};
 use crate::model::{
-    AddressType, Family, Instance, InstanceOutcome, Kind, LeaseId, MANAGED_BY, Outcome, Owner, RawRecord, RegistryName,
-    Selector, ServiceKey, ServicePortView, Slice, SliceEndpoint, SlicePort, TCP, TrafficDistribution,
+    AddressType, Family, Instance, InstanceOutcome, Kind, LeaseId, MANAGED_BY, Outcome, Owner, Precedence, RawRecord,
+    RegistryName,     Selector, ServiceKey, ServicePortView, Slice, SliceEndpoint, SlicePort, TCP, TrafficDistribution,
 };
 use crate::plan::departure::OnExpiry;
 use crate::plan::import::Options;
 use crate::plan::trust;
 
 const PORT: u16 = 80;
-const LEASE: LeaseId = LeaseId(7);
+pub(super) const LEASE: LeaseId = LeaseId(7);
+/// The name of another RegisteredService of this cluster.
+pub(super) const RIVAL: &str = "other";
 
 /// The writer of a good record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,14 +41,36 @@ enum Writer {
     HealedElsewhere,
 }
 
+/// Another RegisteredService of the same Service and name.
+#[derive(Clone, Debug)]
+pub(super) struct Rival {
+    /// Whether discovery made us, and it.
+    pub discovered: (bool, bool),
+    /// Whether it was created after us.
+    pub younger: bool,
+    /// Endpoints in a slice of its own.
+    imported: BTreeSet<u8>,
+}
+
+impl Rival {
+    /// The precedence of one of the two.
+    pub fn precedence(&self, of: &str) -> Precedence {
+        let (discovered, created) = match of {
+            RIVAL => (self.discovered.1, if self.younger { 600 } else { 400 }),
+            _ => (self.discovered.0, 500),
+        };
+        Precedence::new(discovered, Some(at(created)), ServiceKey::new("shop", of))
+    }
+}
+
 /// The state of both sides.
 #[derive(Clone, Debug)]
-struct Scene {
-    layout: Layout,
+pub(super) struct Scene {
+    pub layout: Layout,
     direction: (bool, bool),
     heal: bool,
     /// Ready endpoints of the cluster, by the last byte of the address.
-    endpoints: BTreeSet<u8>,
+    pub endpoints: BTreeSet<u8>,
     /// Good records, by the last byte of the address: among them those of endpoints.
     good: BTreeMap<u8, Writer>,
     /// Endpoints in a slice of ours.
@@ -56,9 +81,19 @@ struct Scene {
     /// Endpoints in the pass before; the proof of their end follows from `relisted`.
     before: BTreeSet<u8>,
     relisted: bool,
+    rival: Option<Rival>,
 }
 
-fn scene() -> impl Strategy<Value = Scene> {
+pub(super) fn rival() -> impl Strategy<Value = Rival> {
+    let hosts = prop::collection::btree_set(1_u8..5, 0..4);
+    (any::<(bool, bool)>(), any::<bool>(), hosts).prop_map(|(discovered, younger, imported)| Rival {
+        discovered,
+        younger,
+        imported,
+    })
+}
+
+pub(super) fn scene() -> impl Strategy<Value = Scene> {
     let writer = prop::sample::select(vec![
         Writer::Server,
         Writer::Server,
@@ -72,19 +107,24 @@ fn scene() -> impl Strategy<Value = Scene> {
     let few = || prop::collection::btree_set(1_u8..5, 0..4);
     let direction = prop::sample::select(vec![(true, true), (true, true), (true, false), (false, true)]);
     let all = (layout(), direction, any::<bool>(), few(), prop::collection::btree_map(1_u8..8, writer, 0..5), few());
-    (all, prop::bool::weighted(0.9), 0_u8..8, prop::sample::select(vec![1_usize, 10]), few(), any::<bool>()).prop_map(
-        |((layout, direction, heal, endpoints, good, imported), leads, goal, min_instances, before, relisted)| Scene {
-            layout,
-            direction,
-            heal,
-            endpoints,
-            good,
-            imported,
-            leads,
-            goal,
-            min_instances,
-            before,
-            relisted,
+    let leads = prop::bool::weighted(0.9);
+    let (goal, limits, rival) = (0_u8..8, prop::sample::select(vec![1_usize, 10]), prop::option::of(rival()));
+    (all, leads, goal, limits, few(), any::<bool>(), rival).prop_map(
+        |((layout, direction, heal, endpoints, good, imported), leads, goal, min_instances, before, relisted, rival)| {
+            Scene {
+                layout,
+                direction,
+                heal,
+                endpoints,
+                good,
+                imported,
+                leads,
+                goal,
+                min_instances,
+                before,
+                relisted,
+                rival,
+            }
         },
     )
 }
@@ -98,7 +138,7 @@ fn owner(cluster_id: &str, service: &str) -> Owner {
 }
 
 /// Endpoints are pods, and the other servers are outside of the cluster.
-fn addr(host: u8) -> InstanceAddr {
+pub(super) fn addr(host: u8) -> InstanceAddr {
     InstanceAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, host)), PORT).unwrap()
 }
 
@@ -127,7 +167,7 @@ fn good(layout: &Layout, host: u8, writer: Writer) -> RawRecord {
     let (key, says) = match writer {
         Writer::Server => (key, says),
         Writer::Us => writes(&owner(US, "echo")),
-        Writer::Sibling => writes(&owner(US, "other")),
+        Writer::Sibling => writes(&owner(US, RIVAL)),
         Writer::OtherCluster => writes(&owner("c2", "echo")),
         Writer::Healed if format.heals() => (key, layout.healed(&says, &owner(US, "echo"))),
         Writer::HealedElsewhere if format.heals() => (key, layout.healed(&says, &owner("c2", "echo"))),
@@ -136,14 +176,14 @@ fn good(layout: &Layout, host: u8, writer: Writer) -> RawRecord {
     RawRecord { key, value: layout.encode(&says), mod_revision: 100 + i64::from(host), lease: LEASE }
 }
 
-fn slice(name: &str, ours: bool, hosts: &BTreeSet<u8>) -> Arc<Slice> {
+fn slice(name: &str, keeper: Option<&str>, hosts: &BTreeSet<u8>) -> Arc<Slice> {
     Arc::new(Slice {
         name: name.into(),
         resource_version: "1".into(),
         service: Some("echo".into()),
-        managed_by: Some(if ours { MANAGED_BY } else { "endpointslice-controller.k8s.io" }.into()),
-        owner_uid: ours.then(|| "uid".into()),
-        keeper: ours.then(|| "echo".into()),
+        managed_by: Some(keeper.map_or("endpointslice-controller.k8s.io", |_| MANAGED_BY).into()),
+        owner_uid: keeper.map(uid),
+        keeper: keeper.map(ToOwned::to_owned),
         others_labels: BTreeSet::new(),
         deleting: false,
         address_type: AddressType::Ip(Family::V4),
@@ -154,7 +194,11 @@ fn slice(name: &str, ours: bool, hosts: &BTreeSet<u8>) -> Arc<Slice> {
     })
 }
 
-fn at(seconds: i64) -> Timestamp {
+fn uid(of: &str) -> String {
+    format!("uid-of-{of}")
+}
+
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
 
@@ -189,36 +233,43 @@ impl Scene {
                 policy: trust::Policy::default(),
                 ready: self.endpoints.iter().map(|host| addr(*host).ip()).collect(),
             })),
-            _ => Goal::Sync(Box::new(Accepted {
-                name: name(),
-                service: ServiceKey::new("shop", "echo"),
-                import_service: ServiceKey::new("shop", "echo"),
-                exports: self.direction.0,
-                imports: self.direction.1,
-                ports: vec![AcceptedPort { port: Self::service_port(), scheme: scheme(self.layout.format()) }],
-                families: vec![Family::V4],
-                address: crate::model::ExportAddress::Pod,
-                weight: 10,
-                tags: BTreeMap::new(),
-                tags_from_labels: Vec::new(),
-                import: self.options(),
-                limits: self.limits(),
-                policy: trust::Policy::default(),
-                create: None,
-                amend: None,
-            })),
+            _ => Goal::Sync(Box::new(self.accepted())),
         }
     }
 
-    /// The facts with these records, as the view of a registry would give them.
-    fn facts(&self, records: &[RawRecord], endpoints: &BTreeSet<u8>, relists: u64) -> Facts {
+    /// The settings of each RegisteredService that syncs.
+    pub fn accepted(&self) -> Accepted {
+        Accepted {
+            name: name(),
+            service: ServiceKey::new("shop", "echo"),
+            import_service: ServiceKey::new("shop", "echo"),
+            exports: self.direction.0,
+            imports: self.direction.1,
+            ports: vec![AcceptedPort { port: Self::service_port(), scheme: scheme(self.layout.format()) }],
+            families: vec![Family::V4],
+            address: crate::model::ExportAddress::Pod,
+            weight: 10,
+            tags: BTreeMap::new(),
+            tags_from_labels: Vec::new(),
+            import: self.options(),
+            limits: self.limits(),
+            policy: trust::Policy::default(),
+            create: None,
+            amend: None,
+        }
+    }
+
+    /// The facts of one RegisteredService with these records, as the view of a registry would give them.
+    pub fn facts(&self, of: &str, records: &[RawRecord], endpoints: &BTreeSet<u8>, relists: u64) -> Facts {
+        let none = BTreeSet::new();
+        let imported = if of == "echo" { &self.imported } else { self.rival.as_ref().map_or(&none, |r| &r.imported) };
         let (mut here, mut elsewhere) = (BTreeMap::new(), BTreeMap::new());
         for raw in records {
             let record = Arc::new(self.layout.decode(raw));
             let found = self.layout.split_key(&raw.key).map(|(found, _)| found.to_vec());
             if found.as_deref() == Some(name().as_str().as_bytes()) {
                 here.insert(raw.key.clone(), record);
-            } else if found.is_some() && record.ours(US) == Some(&owner(US, "echo")) {
+            } else if found.is_some() && record.ours(US) == Some(&owner(US, of)) {
                 elsewhere.insert(raw.key.clone(), record);
             }
         }
@@ -241,24 +292,24 @@ impl Scene {
         };
         let service = Arc::new(service);
         Facts {
-            key: ServiceKey::new("shop", "echo"),
+            key: ServiceKey::new("shop", of),
             term: self.leads.then_some(Term(1)),
-            uid: "uid".into(),
+            uid: uid(of),
             generation: Some(1),
             observed_generation: Some(1),
             imported_before: true,
             cluster: ClusterFacts {
                 service: Some(service.clone()),
                 import_service: Some(service),
-                others_slices: vec![slice("others", false, endpoints)],
-                our_slices: vec![slice("ours", true, &self.imported)],
+                others_slices: vec![slice("others", None, endpoints)],
+                our_slices: vec![slice(of, Some(of), imported)],
                 relists,
                 ..ClusterFacts::default()
             },
             registry: Some(RegistryFacts {
                 name: "main".into(),
                 layout: self.layout.clone(),
-                owner: owner(US, "echo"),
+                owner: owner(US, of),
                 registry_name: Some(name()),
                 orphan_grace_until: None,
                 vanished: None,
@@ -277,20 +328,40 @@ impl Scene {
         }
     }
 
-    fn good(&self) -> Vec<RawRecord> {
+    /// The same while both RegisteredServices export.
+    pub fn exporting_beside(mut self, rival: Rival) -> Self {
+        (self.direction.0, self.rival) = (true, Some(rival));
+        self
+    }
+
+    /// The siblings of one of the two, as it sees them.
+    pub fn siblings(&self, facts: &Facts, goal: &Goal, records: &[RawRecord], now: Timestamp) -> Siblings {
+        let Some(rival) = &self.rival else { return Siblings::default() };
+        let other = if facts.key.name == "echo" { RIVAL } else { "echo" };
+        let sibling = Sibling {
+            precedence: rival.precedence(other),
+            accepted: self.accepted(),
+            facts: self.facts(other, records, &self.endpoints, 0),
+            checkpoint: Checkpoint::default(),
+        };
+        weigh(facts, &rival.precedence(&facts.key.name), goal.accepted(), &[sibling], now)
+    }
+
+    pub fn good(&self) -> Vec<RawRecord> {
         self.good.iter().map(|(host, writer)| good(&self.layout, *host, *writer)).collect()
     }
 
     /// Two passes, the second of which finds other endpoints.
     fn passes(&self, records: &[RawRecord]) -> [Plan; 2] {
         let pass = |facts: &Facts, checkpoint: &Checkpoint, now: Timestamp| {
-            plan(facts, &self.goal(), &FormerGoals::new(), &Siblings::default(), checkpoint, now, now)
+            let siblings = self.siblings(facts, &self.goal(), records, now);
+            plan(facts, &self.goal(), &FormerGoals::new(), &siblings, checkpoint, now, now)
         };
-        let facts = self.facts(records, &self.before, 0);
+        let facts = self.facts("echo", records, &self.before, 0);
         let (new, first_at) = (Checkpoint::default(), at(1_000));
         let first = pass(&facts, &new, first_at);
         let checkpoint = first.checkpoint(&facts, &new);
-        let facts = self.facts(records, &self.endpoints, u64::from(self.relisted));
+        let facts = self.facts("echo", records, &self.endpoints, u64::from(self.relisted));
         let second = pass(&facts, &checkpoint, at(1_020));
         [first, second]
     }
@@ -326,7 +397,7 @@ fn with_others() -> impl Strategy<Value = (Scene, Vec<RawRecord>)> {
     })
 }
 
-fn unique(records: impl IntoIterator<Item = RawRecord>) -> BTreeMap<RecordKey, RawRecord> {
+pub(super) fn unique(records: impl IntoIterator<Item = RawRecord>) -> BTreeMap<RecordKey, RawRecord> {
     records.into_iter().map(|raw| (raw.key.clone(), raw)).collect()
 }
 
