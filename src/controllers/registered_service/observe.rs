@@ -61,6 +61,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
     let precedence = object.as_ref().map_or_else(|| Precedence::last(key.clone()), |object| precedence(object));
     let mut observed = Observed {
         precedence,
+        creators: BTreeMap::new(),
         facts: Facts {
             key: key.clone(),
             term,
@@ -92,6 +93,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
         unreadable,
         checkpoint,
     };
+    observed.creators = creators(&view, &observed.facts.cluster);
     read_registries(views, &view, &mut observed);
     for registry in &observed.facts.former {
         // The ServiceRegistry of that name may be another one by now, and one that waits for a finalizer is gone.
@@ -199,6 +201,16 @@ fn cluster_facts(
         }
     }
     facts
+}
+
+fn creators(view: &ClusterView, cluster: &ClusterFacts) -> BTreeMap<String, Precedence> {
+    let services = cluster.service.iter().chain(&cluster.import_service);
+    let owners = services.filter_map(|service| service.owner_uid.as_ref());
+    let creator = |uid: &String| {
+        let key = view.index.of_uid(uid).filter(|key| view.stays(key))?;
+        Some((uid.clone(), precedence(view.registered_services.get(key)?)))
+    };
+    owners.filter_map(creator).collect()
 }
 
 fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {

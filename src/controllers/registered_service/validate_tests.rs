@@ -61,6 +61,7 @@ fn observed(spec: &Value) -> Observed {
     let cluster = ClusterFacts { service: service.clone(), import_service: service, ..ClusterFacts::default() };
     Observed {
         precedence: Precedence::last(ServiceKey::new("shop", "echo")),
+        creators: BTreeMap::new(),
         facts: Facts {
             term: None,
             key: ServiceKey::new("shop", "echo"),

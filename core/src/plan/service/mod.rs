@@ -84,6 +84,8 @@ pub struct Plan {
     pub create: Option<NewService>,
     /// A Service that we created, with its UID, and that needs other ports.
     pub amend: Option<(NewService, String)>,
+    /// A Service that was created for another RegisteredService, and that becomes ours.
+    pub adopt: Option<Arc<ServiceView>>,
     /// Services that we created and that nothing refers to any more, or that must be recreated.
     pub remove: Vec<Arc<ServiceView>>,
     /// The operations on each registry, by its name.
@@ -161,6 +163,7 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.create.is_none()
             && self.amend.is_none()
+            && self.adopt.is_none()
             && self.remove.is_empty()
             && self.slices.ops.is_empty()
             && self.records.iter().all(|(_, ops)| ops.is_empty())
@@ -287,6 +290,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     let mut plan = Plan { create: accepted.create.clone(), ..Plan::default() };
     let uid = facts.cluster.import_service.as_ref().map(|service| service.uid.clone()).unwrap_or_default();
     plan.amend = accepted.amend.clone().map(|wanted| (wanted, uid));
+    plan.adopt = facts.cluster.import_service.clone().filter(|_| accepted.adopt);
     // A Service of the right name without a port for imports must be recreated.
     let right =
         |service: &Arc<ServiceView>| [&accepted.service.name, &accepted.import_service.name].contains(&&service.name);

@@ -256,6 +256,7 @@ impl Scene {
             policy: trust::Policy::default(),
             create: None,
             amend: None,
+            adopt: false,
         }
     }
 
