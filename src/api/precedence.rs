@@ -33,12 +33,16 @@ mod tests {
     fn the_label_counts_whatever_its_value_and_no_other_label_does() {
         let label = |value| json!({"twinspan.dev/discovered-by": value});
         let (old, new) = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z");
-        let precedes = |one: &RegisteredService, other: &RegisteredService| precedence(one).precedes(&precedence(other));
+        let precedes =
+            |one: &RegisteredService, other: &RegisteredService| precedence(one).precedes(&precedence(other));
         let by_hand = object("b", new, json!({"app": "echo"}));
         for value in ["uid", ""] {
             assert!(precedes(&by_hand, &object("a", old, label(value))), "{value:?}");
         }
         assert!(precedes(&object("a", old, json!({})), &by_hand), "the older one of two that persons wrote");
-        assert!(precedes(&object("a", old, label("uid")), &object("b", new, label("uid"))), "and of two discovered ones");
+        assert!(
+            precedes(&object("a", old, label("uid")), &object("b", new, label("uid"))),
+            "and of two discovered ones"
+        );
     }
 }

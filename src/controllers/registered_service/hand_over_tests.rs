@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use twinspan_core::model::{RawRecord, ServiceKey};
 
-use super::bench::{Bench, bench, settle};
+use super::bench::{Bench, SERVICES, bench, settle};
 use crate::api::{RegisteredService, Stored};
 use crate::cluster::kinds::Watched;
 use crate::cluster::view::ClusterEvent;
@@ -20,11 +20,16 @@ fn key(name: &str) -> ServiceKey {
 
 /// The watch shows a RegisteredService for the Service and the name `echo`. Returns those whose pass follows.
 fn shows(bench: &Bench, name: &str, day: u8, labels: &Value) -> BTreeSet<ServiceKey> {
+    let spec = json!({"registryRef": {"name": "main"}, "registryName": "echo", "service": {"name": "echo"}});
+    shows_with(bench, name, day, labels, &spec)
+}
+
+fn shows_with(bench: &Bench, name: &str, day: u8, labels: &Value, spec: &Value) -> BTreeSet<ServiceKey> {
     let object = json!({
         "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
         "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-of-{name}"), "generation": 1,
             "creationTimestamp": format!("2026-01-{day:02}T00:00:00Z"), "labels": labels},
-        "spec": {"registryRef": {"name": "main"}, "registryName": "echo", "service": {"name": "echo"}},
+        "spec": spec,
     });
     bench.api.put(&format!("/apis/twinspan.dev/v1alpha1/namespaces/shop/registeredservices/{name}"), object.clone());
     let stored: Stored<RegisteredService> = serde_json::from_value(object).unwrap();
@@ -46,7 +51,8 @@ fn hand_written(bench: &Bench) -> BTreeSet<ServiceKey> {
 
 /// The watch shows that it is gone.
 fn goes(bench: &Bench, name: &str) {
-    let _: Vec<ClusterEvent> = <Stored<RegisteredService> as Watched>::remove(&mut bench.controller.views.cluster(), &key(name));
+    let _: Vec<ClusterEvent> =
+        <Stored<RegisteredService> as Watched>::remove(&mut bench.controller.views.cluster(), &key(name));
 }
 
 async fn pass(bench: &Bench, name: &str) {
@@ -174,4 +180,50 @@ async fn a_discovered_one_waits_behind_a_hand_written_one_that_is_there_before()
     pass(&bench, "written").await;
     assert_eq!((writer(&bench), importers(&bench)), ("c1/shop/found".to_owned(), vec!["found".to_owned()]));
     assert_eq!(bench.etcd().revision(), revision + 1);
+}
+
+/// Garbage collection takes a Service with its owner.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_was_created_for_a_discovered_one_becomes_that_of_the_hand_written_one() {
+    let bench = bench(&["main"]).await;
+    bench.unregister();
+    bench.remove_service();
+    let spec = |port: &str| {
+        let service = json!({"name": "echo", "create": "Headless", "ports": [{"name": port, "number": 80}]});
+        json!({"registryRef": {"name": "main"}, "registryName": "echo", "service": service, "direction": "Import"})
+    };
+    shows_with(&bench, "found", 1, &json!({"twinspan.dev/discovered-by": ""}), &spec("rpc"));
+    pass(&bench, "found").await;
+    assert_eq!(bench.api.take(SERVICES).len(), 1);
+    let created = |owner: &str| {
+        let owner = json!({"apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "name": owner,
+            "uid": format!("uid-of-{owner}"), "controller": true});
+        json!({"metadata": {"name": "echo", "namespace": "shop", "uid": "service-uid", "ownerReferences": [owner]},
+            "spec": {"clusterIP": "None", "ipFamilies": ["IPv4"], "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}]}})
+    };
+    bench.put_service(&created("found"));
+    bench.api.put(&format!("{SERVICES}/echo"), created("found"));
+    for (port, adopted) in [("rpc", 1), ("grpc", 2)] {
+        shows_with(&bench, "written", 9, &json!({}), &spec(port));
+        for name in ["found", "written"] {
+            pass(&bench, name).await;
+        }
+        let written = bench.api.take(SERVICES);
+        assert_eq!(written.len(), adopted, "{written:?}");
+        assert!(written.iter().all(|write| write.method == "PATCH" && write.body["metadata"]["uid"] == "service-uid"));
+        assert_eq!(written.last().unwrap().body["metadata"]["ownerReferences"][0]["uid"], "uid-of-written");
+    }
+    // Then it stays as it is, whatever becomes of the former owner.
+    bench.put_service(&created("written"));
+    shows_with(&bench, "written", 9, &json!({}), &spec("rpc"));
+    for name in ["found", "written"] {
+        pass(&bench, name).await;
+    }
+    goes(&bench, "found");
+    pass(&bench, "found").await;
+    assert_eq!(bench.api.take(SERVICES).len(), 0);
+    // A discovered one takes over from nobody.
+    shows_with(&bench, "found", 1, &json!({"twinspan.dev/discovered-by": ""}), &spec("rpc"));
+    pass(&bench, "found").await;
+    assert_eq!(bench.api.take(SERVICES).len(), 0);
 }

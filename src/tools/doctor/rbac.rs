@@ -203,9 +203,9 @@ mod tests {
     #[test]
     fn what_is_checked_is_what_is_installed() {
         let flat = |all: Vec<Grant>| -> Flat {
-            let flat = all.into_iter().map(|g| {
-                (g.place, g.group.to_owned(), g.resource.to_owned(), g.name.to_owned(), g.verb.to_owned())
-            });
+            let flat = all
+                .into_iter()
+                .map(|g| (g.place, g.group.to_owned(), g.resource.to_owned(), g.name.to_owned(), g.verb.to_owned()));
             flat.collect()
         };
         let without = installed(include_str!("../../../deploy/twinspan.yaml"));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::properties::{LEASE, RIVAL, Rival, Scene, addr, at, rival, scene, unique};
+use super::scene::{LEASE, RIVAL, Rival, Scene, addr, at, rival, scene, unique};
 use super::*;
 use crate::codec::testing::{US, repeatable};
 use crate::model::RawRecord;

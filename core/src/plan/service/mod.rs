@@ -33,6 +33,8 @@ mod reach;
 mod reduced;
 mod revoked;
 mod risks;
+#[cfg(test)]
+mod scene;
 mod shared;
 mod siblings;
 mod silence;
@@ -225,7 +227,11 @@ impl Plan {
 
     /// The checkpoint for the next pass.
     pub fn checkpoint(&self, facts: &Facts, before: &Checkpoint) -> Checkpoint {
-        let mut checkpoint = Checkpoint { uid: facts.uid.clone(), ..before.clone() };
+        let mut checkpoint = before.clone();
+        // One that is gone is still known by what it was, until its slices are gone as well.
+        if !facts.uid.is_empty() {
+            checkpoint.uid.clone_from(&facts.uid);
+        }
         if let Some(directions) = &self.directions {
             checkpoint.planned = Some(Planned { generation: facts.generation, relists: facts.cluster.relists });
             checkpoint.term = facts.term;

@@ -44,7 +44,10 @@ pub fn weigh(
     // A RegisteredService that moves away yields to all that stay, because they do not count it as a sibling there.
     for registry in &facts.former {
         let shared = siblings.by_place.get_mut(&registry.place());
-        shared.into_iter().flat_map(|shared| shared.contested.values_mut()).for_each(|c| *c = ContestedExport::Precedes);
+        shared
+            .into_iter()
+            .flat_map(|shared| shared.contested.values_mut())
+            .for_each(|c| *c = ContestedExport::Precedes);
     }
     siblings.contested_imports = contested_imports(facts, precedence, others, now);
     siblings
@@ -116,7 +119,8 @@ fn healed(
         let Kind::Healed(owner) = record.kind(&registry.owner.cluster_id) else { continue };
         let Some((name, _)) = registry.layout.split_key(key) else { continue };
         let siblings = others.iter().filter(|sibling| sibling.heals(registry, name));
-        let we = ourselves.filter(|(_, accepted)| heals(accepted, name)).map(|(ours, _)| (ours, &registry.owner.service));
+        let we =
+            ourselves.filter(|(_, accepted)| heals(accepted, name)).map(|(ours, _)| (ours, &registry.owner.service));
         let adopters: Vec<(&Precedence, &ServiceKey)> =
             siblings.map(|sibling| (&sibling.precedence, &sibling.facts.key)).chain(we).collect();
         let stays = adopters.iter().any(|(_, adopter)| **adopter == owner.service);
