@@ -268,8 +268,11 @@ async fn a_hand_written_one_takes_over_what_discovered_ones_have(suite: Arc<Suit
     ensure!(after.create_revision() == before.create_revision(), "the record was away");
     ensure!(after.version() == before.version() + 1, "{} writes", after.version() - before.version());
     ensure!(after.lease() == before.lease() && after.mod_revision() > before.mod_revision());
-    let told = tokio::time::timeout(SOON, watch.message()).await??.context("the watch ended")?;
-    let told: Vec<EventType> = told.events().iter().map(etcd_client::Event::event_type).collect();
+    let mut told = Vec::new();
+    while told.is_empty() {
+        let response = tokio::time::timeout(SOON, watch.message()).await??.context("the watch ended")?;
+        told.extend(response.events().iter().map(etcd_client::Event::event_type));
+    }
     ensure!(told == [EventType::Put], "{told:?}");
     sandbox.nothing_foreign_was_touched().await
 }
