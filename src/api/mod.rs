@@ -11,10 +11,12 @@ mod clusters;
 pub mod conditions;
 pub mod crds;
 mod differences;
+pub mod discovered;
 mod export;
 mod hold;
 #[cfg(test)]
 pub mod kstatus;
+mod precedence;
 #[cfg(test)]
 mod properties;
 mod record_format;
@@ -30,6 +32,7 @@ pub use clusters::{Clusters, Preference};
 pub use differences::{Difference, Differences, MAX_BYTES, MAX_ENTRIES, Side};
 pub use export::{Export, ExportAddress, IpFamilyPolicy, NodeAddressType, TagFromLabel};
 pub use hold::{HoldStatus, held_since};
+pub use precedence::precedence;
 pub use record_format::RecordFormat;
 pub use registered_service::{
     Counts, CreateService, DeletionGuard, Direction, Import, ImportInto, OnExpiry, OtherClusters, Policy, PortRef,

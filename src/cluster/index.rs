@@ -5,14 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use twinspan_core::Timestamp;
-use twinspan_core::model::ServiceKey;
+use twinspan_core::model::{Precedence, ServiceKey};
 
 use super::groups::Groups;
-use crate::api::{ExportAddress, RegisteredService};
+use crate::api::{ExportAddress, RegisteredService, precedence};
 
-/// The order of RegisteredServices that share a name: the ones that wait for a finalizer are last, then by their age.
-type Turn = (bool, Timestamp, ServiceKey);
+/// The order of RegisteredServices that share a name: the ones that wait for a finalizer are last.
+type Turn = (bool, Precedence);
 
 /// The references of a RegisteredService.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,11 +52,7 @@ impl Index {
             service: object.service_key(),
             import_service: Some(object.import_service_key()).filter(|service| *service != object.service_key()),
             uid: object.metadata.uid.clone().unwrap_or_default(),
-            turn: (
-                object.metadata.deletion_timestamp.is_some(),
-                object.metadata.creation_timestamp.as_ref().map_or(Timestamp::MAX, |time| time.0),
-                key.clone(),
-            ),
+            turn: (object.metadata.deletion_timestamp.is_some(), precedence(object)),
         };
         for service in refers.services() {
             self.by_service.insert(service.clone(), key.clone());
@@ -96,7 +91,7 @@ impl Index {
     }
 
     pub fn of_registry(&self, registry: &str) -> impl Iterator<Item = &ServiceKey> {
-        self.by_registry.get(registry).into_iter().flat_map(Groups::values).map(|(_, _, key)| key)
+        self.by_registry.get(registry).into_iter().flat_map(Groups::values).map(|(_, turn)| turn.key())
     }
 
     /// The registry that a RegisteredService refers to, and its name there.
@@ -111,7 +106,7 @@ impl Index {
 
     /// RegisteredServices by a name from keys.
     pub fn of_name(&self, registry: &str, name: &[u8]) -> impl Iterator<Item = &ServiceKey> {
-        self.turns(registry, name).map(|(_, _, key)| key)
+        self.turns(registry, name).map(|(_, turn)| turn.key())
     }
 
     fn turns(&self, registry: &str, name: &[u8]) -> impl Iterator<Item = &Turn> {
@@ -119,13 +114,13 @@ impl Index {
         found.into_iter().flat_map(|(names, name)| names.of(name))
     }
 
-    /// So many of the RegisteredServices of a name that wait for no finalizer, the oldest first.
-    pub fn oldest_of_name(&self, registry: &str, name: &[u8], most: usize) -> impl Iterator<Item = &ServiceKey> {
-        self.turns(registry, name).take_while(|(waits, ..)| !waits).map(|(_, _, key)| key).take(most)
+    /// So many of the RegisteredServices of a name that wait for no finalizer, in the order of their precedence.
+    pub fn first_of_name(&self, registry: &str, name: &[u8], most: usize) -> impl Iterator<Item = &ServiceKey> {
+        self.turns(registry, name).take_while(|(waits, _)| !waits).map(|(_, turn)| turn.key()).take(most)
     }
 
-    /// Whether so many older RegisteredServices share its name.
-    pub fn has_older(&self, key: &ServiceKey, least: usize) -> bool {
+    /// Whether so many RegisteredServices that precede it share its name.
+    pub fn is_preceded(&self, key: &ServiceKey, least: usize) -> bool {
         let Some(refers) = self.known.get(key) else { return false };
         let all = self.turns(&refers.registry, refers.registry_name.as_bytes());
         all.take_while(|turn| **turn < refers.turn).take(least).count() >= least
@@ -163,7 +158,10 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use kube::ResourceExt;
+
     use super::*;
+    use crate::api::discovered::DISCOVERED_BY;
 
     fn object(key: &ServiceKey, registry: &str, name: &str, service: Option<&str>, uid: &str) -> RegisteredService {
         serde_json::from_value(serde_json::json!({
@@ -175,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_knows_its_oldest_and_one_that_waits_for_a_finalizer_is_none_of_them() {
+    fn a_name_knows_its_first_and_one_that_waits_for_a_finalizer_is_none_of_them() {
         let mut index = Index::default();
         let keys: Vec<ServiceKey> = ["c", "b", "a"].map(|name| ServiceKey::new("shop", name)).into();
         for (day, key) in keys.iter().enumerate() {
@@ -184,14 +182,22 @@ mod tests {
             object.metadata.creation_timestamp = serde_json::from_value(serde_json::json!(made)).unwrap();
             index.put(key, &object);
         }
-        let oldest = |index: &Index| index.oldest_of_name("main", b"echo", 2).cloned().collect::<Vec<_>>();
-        assert_eq!(oldest(&index), keys[..2]);
-        assert!(index.has_older(&keys[2], 2) && !index.has_older(&keys[1], 2));
+        let first = |index: &Index| index.first_of_name("main", b"echo", 2).cloned().collect::<Vec<_>>();
+        assert_eq!(first(&index), keys[..2]);
+        assert!(index.is_preceded(&keys[2], 2) && !index.is_preceded(&keys[1], 2));
         let mut waits = object(&keys[0], "main", "echo", None, "c");
         waits.metadata.deletion_timestamp = serde_json::from_value(serde_json::json!("2026-01-09T00:00:00Z")).unwrap();
         index.put(&keys[0], &waits);
-        assert_eq!(oldest(&index), keys[1..]);
-        assert!(!index.has_older(&keys[2], 2));
+        assert_eq!(first(&index), keys[1..]);
+        assert!(!index.is_preceded(&keys[2], 2));
+        // One that discovery made gives way to a younger one that a person wrote.
+        let mut discovered = object(&keys[1], "main", "echo", None, "b");
+        discovered.metadata.creation_timestamp =
+            serde_json::from_value(serde_json::json!("2026-01-02T00:00:00Z")).unwrap();
+        discovered.labels_mut().insert(DISCOVERED_BY.to_owned(), String::new());
+        index.put(&keys[1], &discovered);
+        assert_eq!(first(&index), [keys[2].clone(), keys[1].clone()]);
+        assert!(index.is_preceded(&keys[1], 1) && !index.is_preceded(&keys[2], 1));
         assert_eq!(index.around_name("main", b"echo"), keys.into_iter().collect());
     }
 

@@ -167,6 +167,17 @@ impl ClusterWriter {
         Ok(())
     }
 
+    /// Makes a RegisteredService the owner of a Service that was created for another one, if its UID still matches.
+    pub async fn adopt_service(&self, key: &ServiceKey, uid: &str, owner: &Owner<'_>) -> Result<()> {
+        self.ask()?;
+        let api: Api<Service> = Api::namespaced(self.calls.client.clone(), &key.namespace);
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid, "ownerReferences": [owner.reference()]}}));
+        let what = format!("patch the owner of Service {key}");
+        let params = PatchParams::default();
+        self.calls.call(line_of(key), what, || api.patch(&key.name, &params, &patch)).await?;
+        Ok(())
+    }
+
     /// Deletes a Service that was created for a RegisteredService, if its UID still matches.
     pub async fn delete_service(&self, key: &ServiceKey, uid: &str) -> Result<()> {
         self.ask()?;

@@ -172,6 +172,7 @@ fn changes(facts: &Facts, plan: &Plan) -> Changes {
     let service = |op, name: String| ServiceChange { op, name };
     changes.services.extend(plan.create.iter().map(|new| service(ChangeOp::Create, new.key.name.clone())));
     changes.services.extend(plan.amend.iter().map(|(new, _)| service(ChangeOp::Amend, new.key.name.clone())));
+    changes.services.extend(plan.adopt.iter().map(|old| service(ChangeOp::Amend, old.name.clone())));
     changes.services.extend(plan.remove.iter().map(|old| service(ChangeOp::Delete, old.name.clone())));
     for (name, ops) in &plan.records {
         changes.records.extend(ops.iter().map(|op| record(name, facts.registry(name), op)));

@@ -101,6 +101,7 @@ fn goal(exports: bool) -> Goal {
         policy: trust::Policy::default(),
         create: None,
         amend: None,
+        adopt: false,
     }))
 }
 

@@ -50,6 +50,18 @@ consul.hashicorp.com/connect-inject: "false"
 openservicemesh.io/sidecar-injection: disabled
 {{- end }}
 
+{{/* Where the page listens; empty where the operator's own default, 127.0.0.1:8082, is meant. */}}
+{{- define "twinspan.pageAddress" -}}
+{{- $port := int64 .Values.page.port -}}
+{{- if not .Values.page.enabled -}}
+off
+{{- else if .Values.page.service.enabled -}}
+{{ .Values.listen }}:{{ $port }}
+{{- else if ne $port 8082 -}}
+127.0.0.1:{{ $port }}
+{{- end -}}
+{{- end }}
+
 {{- define "twinspan.podSecurityContext" -}}
 runAsNonRoot: true
 {{- with .Values.runAsUser }}

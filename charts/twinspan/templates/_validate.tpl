@@ -39,6 +39,12 @@ What values.schema.json cannot say so that a person understands it: each refusal
 {{- fail "metrics.prometheusRule.alertLabels: severity is the chart's own, and each alert's; route by another label, or leave the alert out with `disabled`" -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.page.service.enabled (not .Values.page.enabled) -}}
+{{- fail "page.service.enabled: page.enabled is false, so that nothing answers there; set one of them otherwise" -}}
+{{- end -}}
+{{- if and .Values.page.enabled (eq (int64 .Values.page.port) 8080) -}}
+{{- fail "page.port: 8080 is the port of health and metrics; give another" -}}
+{{- end -}}
 {{- if and (eq .Values.dnsPolicy "None") (not .Values.dnsConfig.nameservers) -}}
 {{- fail "dnsPolicy: None asks nobody; give dnsConfig.nameservers as well" -}}
 {{- end -}}

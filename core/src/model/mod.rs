@@ -11,6 +11,7 @@ mod outcome;
 mod owner;
 mod pod;
 mod ports;
+mod precedence;
 mod reason;
 mod record;
 mod selector;
@@ -26,6 +27,7 @@ pub use outcome::{InstanceOutcome, Outcome, Subject};
 pub use owner::{HEALED_TAG, OWNER_TAG, Owner, TAG_PREFIX};
 pub use pod::{HostPort, Labels, PodView, WEIGHT_ANNOTATION};
 pub use ports::{MAX_PORTS, PortSet};
+pub use precedence::Precedence;
 pub use reason::Reason;
 pub use record::{
     BEGINNING, Content, Kind, LeaseId, Listener, MAX_VALUE, Mark, RawRecord, Record, RecordKey, Records, Registration,

@@ -284,23 +284,31 @@ impl Bed {
         self.create_namespace(&place.namespace).await?;
         let names: Vec<String> = (0..shape.services).map(|n| service(group, direction, n)).collect();
         let (mut records, mut slices): (Vec<(String, String)>, Vec<EndpointSlice>) = Default::default();
-        for name in &names {
-            let addresses = self.fresh(shape.instances);
-            match direction {
-                Direction::Import => {
+        match direction {
+            Direction::Import => {
+                for name in &names {
+                    let addresses = self.fresh(shape.instances);
                     records.extend(addresses.iter().map(|a| (place.key(name, *a), records::value(*a, None))));
                 }
-                Direction::Export => {
-                    let groups = addresses.chunks(100).enumerate();
-                    slices.extend(groups.map(|(n, group)| source(&place, name, n, group)));
-                }
             }
+            Direction::Export => slices = self.sources(&place, &names, shape.instances),
         }
         if bridge == Bridge::Twinspan {
             cluster::create_services(&self.admin, &place, REGISTRY, &names).await?;
         }
         registry::put_all(&self.etcd, &records).await?;
         cluster::create_slices(&self.admin, &place, &slices).await
+    }
+
+    /// Slices by hand for so many instances of each service.
+    pub fn sources(&mut self, place: &Place, names: &[String], instances: usize) -> Vec<EndpointSlice> {
+        let mut slices = Vec::new();
+        for name in names {
+            let addresses = self.fresh(instances);
+            let groups = addresses.chunks(100).enumerate();
+            slices.extend(groups.map(|(n, group)| source(place, name, n, group)));
+        }
+        slices
     }
 
     /// Removes everything of a group at the place of a bridge, which is stopped first.

@@ -67,21 +67,31 @@ pub async fn create_registry(client: &Client, name: &str, endpoint: &str, prefix
 
 /// Creates headless Services without selector, and a RegisteredService for each.
 pub async fn create_services(client: &Client, place: &Place, registry: &str, names: &[String]) -> Result<()> {
+    create_headless(client, place, names).await?;
+    register(client, place, registry, names).await
+}
+
+/// Creates headless Services without selector.
+pub async fn create_headless(client: &Client, place: &Place, names: &[String]) -> Result<()> {
     let service = |name: &String| -> Result<Service> {
         Ok(serde_json::from_value(json!({
             "metadata": {"name": name},
             "spec": {"clusterIP": "None", "ports": [{"name": "rpc", "port": PORT}]},
         }))?)
     };
+    let services: Vec<Service> = names.iter().map(service).collect::<Result<_>>()?;
+    create_all(&Api::namespaced(client.clone(), &place.namespace), &services, AT_ONCE).await
+}
+
+/// Creates a RegisteredService for each Service.
+pub async fn register(client: &Client, place: &Place, registry: &str, names: &[String]) -> Result<()> {
     let registered = |name: &String| -> Result<RegisteredService> {
         Ok(serde_json::from_value(json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "metadata": {"name": name},
             "spec": {"registryRef": {"name": registry}},
         }))?)
     };
-    let services: Vec<Service> = names.iter().map(service).collect::<Result<_>>()?;
     let registered: Vec<RegisteredService> = names.iter().map(registered).collect::<Result<_>>()?;
-    create_all(&Api::namespaced(client.clone(), &place.namespace), &services, AT_ONCE).await?;
     create_all(&Api::namespaced(client.clone(), &place.namespace), &registered, AT_ONCE).await
 }
 

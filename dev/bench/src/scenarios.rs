@@ -9,7 +9,9 @@ use crate::bed::{Direction, Shape};
 use crate::crowd::Crowd;
 use crate::report::{self, Report};
 use crate::run::{Form, Run};
-use crate::{beside, churn, cold, crowd, floors, large, latency, lost, rest, restart, slow, spaced, takeover};
+use crate::{
+    beside, churn, cold, crowd, discovery, floors, large, latency, lost, rest, restart, slow, spaced, takeover,
+};
 
 /// Records about which nobody asks: of many clusters that change, and as many as a registry may hold.
 const CROWDS: [Crowd; 2] =
@@ -34,6 +36,8 @@ enum Scenario {
     Beside,
     Slow,
     Crowd(Crowd),
+    /// So many Services of discovered objects, and so many new ones.
+    Discovery(Shape, usize),
 }
 
 impl Scenario {
@@ -55,6 +59,7 @@ impl Scenario {
             Self::Beside => "beside".to_owned(),
             Self::Slow => "slow".to_owned(),
             Self::Crowd(crowd) => format!("crowd-{}", crowd.all()),
+            Self::Discovery(shape, _) => format!("discovery-{}", shape.label()),
         }
     }
 
@@ -76,6 +81,7 @@ impl Scenario {
             Self::Beside => beside::run(run).await,
             Self::Slow => slow::run(run).await,
             Self::Crowd(crowd) => crowd::run(run, crowd).await,
+            Self::Discovery(shape, new) => discovery::run(run, shape, new).await,
         }
     }
 }
@@ -98,6 +104,7 @@ fn scenarios(form: Form) -> Vec<Scenario> {
         all.extend([Scenario::Cold(Import, wide), Scenario::Restart(Import, wide), Scenario::Rest(Import, wide)]);
     }
     all.extend([Scenario::Cold(Export, usual), Scenario::Restart(Export, usual), Scenario::Churn(Export)]);
+    all.push(form.pick(Scenario::Discovery(usual, 100), Scenario::Discovery(Shape::of(10_000), 500)));
     if form == Form::Full {
         all.extend([Scenario::Lost(Shape::of(500))]);
         let (many, wide) = (Shape::of(10_000), Shape { services: 1000, instances: 100 });

@@ -18,8 +18,10 @@ fn main() -> ExitCode {
 
 fn write() -> Result<()> {
     files()?.iter().try_for_each(put)?;
-    // The manifest is rendered from the files that were just written.
-    put(&manifest::plain(&Helm::find()?)?)
+    // The manifests are rendered from the files that were just written.
+    let helm = Helm::find()?;
+    put(&manifest::plain(&helm)?)?;
+    put(&manifest::discovery(&helm)?)
 }
 
 fn put(file: &Generated) -> Result<()> {

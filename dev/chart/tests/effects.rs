@@ -5,11 +5,13 @@ use twinspan_chart::helm::Helm;
 use twinspan_chart::{chart, read};
 
 /// Turns on everything that is off by default, so that the keys below it can have an effect.
-const ON: [&str; 4] = [
+const ON: [&str; 6] = [
     "networkPolicy.enabled",
     "metrics.serviceMonitor.enabled",
     "metrics.prometheusRule.enabled",
     "metrics.dashboard.enabled",
+    "discovery.enabled",
+    "page.service.enabled",
 ];
 /// Keys that only Helm reads.
 const WITHOUT: &str = "global";
@@ -72,7 +74,11 @@ fn every_key_has_an_effect() {
     let on: Vec<&str> = on.iter().map(String::as_str).collect();
     let before = helm.template(&on).unwrap();
     for (path, value) in rows {
-        let other = format!("--set-json={path}={value}");
+        let mut other = format!("--set-json={path}={value}");
+        if path == "page.enabled" {
+            // No page is served at a Service.
+            other.push_str(",page.service.enabled=false");
+        }
         let after = helm.template(&[&on[..], &[other.as_str()]].concat()).unwrap();
         assert!(after != before, "{path} has no effect");
     }

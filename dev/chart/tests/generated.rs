@@ -1,6 +1,8 @@
 //! The stored files equal the generated ones, and the chart has this version.
 
-use twinspan_chart::helm::Helm;
+use std::collections::BTreeSet;
+
+use twinspan_chart::helm::{Helm, name, objects};
 use twinspan_chart::{Generated, chart, files, manifest, read};
 
 fn stored(file: &Generated) {
@@ -20,6 +22,17 @@ fn the_plain_manifest() {
     let plain = manifest::plain(&Helm::find().unwrap()).unwrap();
     assert!(!plain.text.contains("helm.sh/"), "a hook or a policy of Helm means nothing to kubectl");
     stored(&plain);
+}
+
+#[test]
+fn the_manifest_of_discovery() {
+    let discovery = manifest::discovery(&Helm::find().unwrap()).unwrap();
+    let names: Vec<String> = objects(&discovery.text).unwrap().iter().map(name).collect();
+    let added = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
+    let mut wanted: Vec<String> = added.map(|kind| format!("{kind}/twinspan-registeredservices")).into();
+    wanted.push("ClusterRole/twinspan".to_owned());
+    assert_eq!(BTreeSet::from_iter(names), BTreeSet::from_iter(wanted));
+    stored(&discovery);
 }
 
 #[test]

@@ -216,6 +216,11 @@ fn values_that_only_templates_can_judge() {
             json!({"metrics": {"prometheusRule": {"alertLabels": {"severity": "page"}}}}),
             "metrics.prometheusRule.alertLabels: severity is the chart's own",
         ),
+        (json!({"page": {"port": 8080}}), "page.port: 8080 is the port of health and metrics"),
+        (
+            json!({"page": {"enabled": false, "service": {"enabled": true}}}),
+            "page.service.enabled: page.enabled is false",
+        ),
         (json!({"dnsPolicy": "None"}), "dnsPolicy: None asks nobody; give dnsConfig.nameservers"),
         (
             json!({"podLabels": {"sidecar.istio.io/inject": "true"}}),

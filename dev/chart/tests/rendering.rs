@@ -28,7 +28,7 @@ fn pod(objects: &[Value]) -> &Value {
 /// Each row: values, texts that they add, texts that they remove.
 type Row = (&'static [&'static str], &'static [&'static str], &'static [&'static str]);
 
-const MATRIX: [Row; 12] = [
+const MATRIX: [Row; 14] = [
     (
         &[],
         &[
@@ -57,14 +57,29 @@ const MATRIX: [Row; 12] = [
             "PrometheusRule/twinspan",
             "ConfigMap/twinspan-dashboard",
             "ServiceRegistry/main",
+            "Service/twinspan-page",
+            "ValidatingAdmissionPolicy/twinspan-registeredservices",
         ],
     ),
+    (
+        &["--set", "discovery.enabled=true"],
+        &[
+            "ValidatingAdmissionPolicy/twinspan-registeredservices",
+            "ValidatingAdmissionPolicyBinding/twinspan-registeredservices",
+        ],
+        &[],
+    ),
+    (&["--set", "page.service.enabled=true"], &["Service/twinspan-page", "Service/twinspan"], &[]),
     (&["--set", "crds.install=false"], &[], &["CustomResourceDefinition/registeredservices.twinspan.dev"]),
     (&["--set", "podDisruptionBudget.enabled=false"], &[], &["PodDisruptionBudget/twinspan"]),
     (
-        &["--set", "admissionPolicy.enabled=false"],
+        &["--set", "admissionPolicy.enabled=false,discovery.enabled=true"],
         &[],
-        &["ValidatingAdmissionPolicy/twinspan-endpointslices", "ValidatingAdmissionPolicy/twinspan-services"],
+        &[
+            "ValidatingAdmissionPolicy/twinspan-endpointslices",
+            "ValidatingAdmissionPolicy/twinspan-services",
+            "ValidatingAdmissionPolicy/twinspan-registeredservices",
+        ],
     ),
     (&["--set", "networkPolicy.enabled=true"], &["NetworkPolicy/twinspan"], &[]),
     (&["--set", "metrics.serviceMonitor.enabled=true"], &["ServiceMonitor/twinspan"], &[]),
@@ -213,6 +228,91 @@ fn values_reach_the_pod() {
     assert_eq!(spec["tolerations"][0]["key"], "only");
     assert_eq!(spec["topologySpreadConstraints"][0]["topologyKey"], "rack");
     assert_eq!(spec["topologySpreadConstraints"][0]["whenUnsatisfiable"], "DoNotSchedule");
+}
+
+/// The verbs of the operator on RegisteredServices themselves.
+fn verbs_on_registered_services(values: &[&str]) -> BTreeSet<String> {
+    let objects = helm().objects(values).unwrap();
+    let all = objects.iter().filter(|object| {
+        let kind = object["kind"].as_str();
+        matches!(kind, Some("ClusterRole" | "Role")) && object["metadata"]["name"] == "twinspan"
+    });
+    let rules = all.flat_map(|role| role["rules"].as_sequence().unwrap().clone());
+    let has = |rule: &Value| {
+        let resources = rule["resources"].as_sequence().unwrap();
+        resources.iter().any(|resource| resource == "registeredservices" || resource == "*")
+    };
+    let verbs = rules.filter(has).flat_map(|rule| rule["verbs"].as_sequence().unwrap().clone());
+    verbs.map(|verb| verb.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn only_with_discovery_may_the_operator_make_registered_services() {
+    let all = |verbs: &[&str]| verbs.iter().map(|verb| (*verb).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(verbs_on_registered_services(&[]), all(&["list", "watch"]));
+    let with = verbs_on_registered_services(&["--set", "discovery.enabled=true"]);
+    assert_eq!(with, all(&["list", "watch", "create", "update", "delete"]));
+}
+
+/// The value of an environment variable of the operator.
+fn variable(objects: &[Value], name: &str) -> Option<String> {
+    let env = pod(objects)["spec"]["containers"][0]["env"].as_sequence().unwrap();
+    let found = env.iter().find(|variable| variable["name"] == name)?;
+    Some(found["value"].as_str().unwrap().to_owned())
+}
+
+/// The ports of every Service and of the container, by name.
+fn ports(objects: &[Value]) -> BTreeSet<String> {
+    let services = objects.iter().filter(|object| object["kind"] == "Service");
+    let of_services = services.flat_map(|service| {
+        let ports = service["spec"]["ports"].as_sequence().unwrap();
+        ports.iter().map(|port| format!("{} {}", name(service), port["port"].as_i64().unwrap())).collect::<Vec<_>>()
+    });
+    let of_container = pod(objects)["spec"]["containers"][0]["ports"].as_sequence().unwrap().iter();
+    let of_container = of_container.map(|port| format!("container {}", port["containerPort"].as_i64().unwrap()));
+    of_services.chain(of_container).collect()
+}
+
+#[test]
+fn the_page_is_in_the_pod_alone_unless_it_has_a_service_of_its_own() {
+    let page = |values: &str| helm().objects(&["--set", values]).unwrap();
+    let all = |ports: &[&str]| ports.iter().map(|port| (*port).to_owned()).collect::<BTreeSet<_>>();
+    let alone = all(&["Service/twinspan 8080", "container 8080"]);
+    for (values, address) in [
+        ("page.port=8082", None),
+        ("page.port=9000", Some("127.0.0.1:9000")),
+        ("page.enabled=false", Some("off")),
+        ("page.allowedHosts={a.example,b.example}", None),
+    ] {
+        let objects = page(values);
+        assert_eq!((variable(&objects, "TWINSPAN_PAGE_ADDR").as_deref(), ports(&objects)), (address, alone.clone()));
+    }
+    let hosts = variable(&page("page.allowedHosts={a.example,b.example}"), "TWINSPAN_PAGE_HOSTS");
+    assert_eq!(hosts.as_deref(), Some("a.example,b.example"));
+
+    let objects = page("page.service.enabled=true,page.port=9000");
+    assert_eq!(variable(&objects, "TWINSPAN_PAGE_ADDR").as_deref(), Some("0.0.0.0:9000"));
+    let with = ["Service/twinspan 8080", "Service/twinspan-page 9000", "container 8080", "container 9000"];
+    assert_eq!(ports(&objects), all(&with));
+    let service = &object(&objects, "Service/twinspan-page")["spec"];
+    assert_eq!((&service["type"], &service["ports"][0]["targetPort"]), (&"ClusterIP".into(), &"page".into()));
+    let objects = page("page.service.enabled=true,listen=[::]");
+    assert_eq!(variable(&objects, "TWINSPAN_PAGE_ADDR").as_deref(), Some("[::]:8082"));
+}
+
+/// Other pods reach the page only where it has a Service.
+#[test]
+fn the_network_policy_lets_in_the_page_only_with_its_service() {
+    let ingress = |values: &str| {
+        let values = format!("networkPolicy.enabled=true,networkPolicy.pageNamespaces={{proxies}},{values}");
+        let objects = helm().objects(&["--set", &values]).unwrap();
+        object(&objects, "NetworkPolicy/twinspan")["spec"]["ingress"].as_sequence().unwrap().clone()
+    };
+    assert_eq!(ingress("page.port=9000").len(), 1);
+    let with = ingress("page.port=9000,page.service.enabled=true");
+    assert_eq!((with.len(), &with[1]["ports"][0]["port"]), (2, &Value::from(9000)));
+    let from = &with[1]["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"];
+    assert_eq!(from, "proxies");
 }
 
 /// If the policy dropped probes, every instance would look silent, so it allows TCP to every address.

@@ -16,6 +16,11 @@ pub fn manifest() -> PathBuf {
     repository().join("deploy/twinspan.yaml")
 }
 
+/// What Twinspan needs besides for discovery, which replaces its ClusterRole.
+pub fn discovery_manifest() -> PathBuf {
+    repository().join("deploy/discovery.yaml")
+}
+
 /// The container of the Deployment.
 pub fn container() -> Result<Container> {
     let path = manifest();

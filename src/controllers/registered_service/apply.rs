@@ -250,6 +250,10 @@ impl Controller {
         if let Some((wanted, uid)) = &plan.amend {
             writer.amend_service(wanted, uid).await?;
         }
+        if let Some(service) = &plan.adopt {
+            let key = ServiceKey::new(&facts.key.namespace, &service.name);
+            writer.adopt_service(&key, &service.uid, &owner).await?;
+        }
         for service in &plan.remove {
             let key = ServiceKey::new(&facts.key.namespace, &service.name);
             writer.delete_service(&key, &service.uid).await?;

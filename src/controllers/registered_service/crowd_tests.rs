@@ -6,7 +6,7 @@ use serde_json::json;
 use twinspan_core::model::ServiceKey;
 
 use super::bench::{Bench, bench};
-use super::crowd::{MOST, oldest};
+use super::crowd::{MOST, first};
 use super::observe::OBSERVATIONS;
 use crate::api::RegisteredService;
 use crate::api::conditions::find;
@@ -74,7 +74,7 @@ fn accepted(bench: &Bench, n: usize) -> (String, i64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_oldest_share_a_name_and_the_others_are_told() {
+async fn the_first_share_a_name_and_the_others_are_told() {
     let bench = bench(&["main"]).await;
     fill(&bench, MOST + 2);
     bench.server_registers("192.0.2.1:9000").await;
@@ -114,6 +114,6 @@ async fn one_that_waits_for_a_finalizer_does_not_count() {
     bench.after(Duration::from_secs(10)).await;
     assert_eq!(accepted(&bench, MOST), ("Accepted".to_owned(), 1), "it has the place of the first");
     assert_eq!(accepted(&bench, MOST + 1).0, "Conflict");
-    let siblings = oldest(&bench.controller.views.cluster(), "main", b"echo");
+    let siblings = first(&bench.controller.views.cluster(), "main", b"echo");
     assert_eq!(siblings, (1..=MOST).map(key).collect());
 }

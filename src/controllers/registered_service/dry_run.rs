@@ -26,6 +26,7 @@ fn words(plan: &Plan) -> String {
     let mut all: Vec<String> = Vec::new();
     all.extend(plan.create.iter().map(|new| format!("create Service {}", new.key.name)));
     all.extend(plan.amend.iter().map(|(new, _)| format!("patch the ports of Service {}", new.key.name)));
+    all.extend(plan.adopt.iter().map(|service| format!("adopt Service {}", service.name)));
     all.extend(plan.remove.iter().map(|service| format!("delete Service {}", service.name)));
     for (registry, ops) in &plan.records {
         all.extend(ops.iter().map(|op| format!("{} {} in {registry}", op.label(), op.key())));

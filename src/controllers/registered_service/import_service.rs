@@ -43,7 +43,8 @@ pub(super) fn accept(observed: &Observed, mut accepted: Accepted) -> Result<Acce
         );
         return Err((Reason::NotSupported, message));
     }
-    if found.owner_uid.as_deref() == Some(observed.facts.uid.as_str()) {
+    accepted.adopt = found.headless == wanted.headless && observed.adopts(found);
+    if accepted.adopt || found.owner_uid.as_deref() == Some(observed.facts.uid.as_str()) {
         let ports = found.ports.iter().map(|port| (port.name.clone(), port.number));
         accepted.amend = (!ports.eq(wanted.ports.iter().cloned())).then_some(wanted);
         return Ok(accepted);

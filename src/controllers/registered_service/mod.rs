@@ -93,6 +93,8 @@ mod crowd_tests;
 #[cfg(test)]
 mod events_tests;
 #[cfg(test)]
+mod hand_over_tests;
+#[cfg(test)]
 mod hold_tests;
 #[cfg(test)]
 mod kept_tests;

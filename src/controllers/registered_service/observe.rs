@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{Owner, RegistryName, ServiceKey, Slice};
+use twinspan_core::model::{Owner, Precedence, RegistryName, ServiceKey, Slice};
 use twinspan_core::plan::departure::held::HeldDeletions;
 use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, Silent, Term, ViewState, ips_of, ready_addresses};
 
@@ -19,7 +19,7 @@ use super::crowd::is_crowded_out;
 pub use super::observed::Observed;
 use super::places::{Claim, Claims, have_one_keyspace, read_former, registry_facts};
 use super::{Checkpoint, Checkpoints};
-use crate::api::{ExportAddress, RegisteredService};
+use crate::api::{ExportAddress, RegisteredService, precedence};
 use crate::cluster::view::{ClusterView, Kind};
 use crate::controllers::views::Views;
 use crate::registry::RegistryError;
@@ -58,7 +58,10 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
     // Records stay as they were while a spec cannot be carried out.
     let wants_outer = object.as_ref().is_some_and(|object| object.spec.export.address != ExportAddress::Pod);
     let has_outer = wants_outer || !checkpoint.planned.behind.is_empty();
+    let precedence = object.as_ref().map_or_else(|| Precedence::last(key.clone()), |object| precedence(object));
     let mut observed = Observed {
+        precedence,
+        creators: BTreeMap::new(),
         facts: Facts {
             key: key.clone(),
             term,
@@ -90,6 +93,7 @@ pub fn observe(views: &Views, checkpoints: &Checkpoints, key: &ServiceKey, term:
         unreadable,
         checkpoint,
     };
+    observed.creators = creators(&view, &observed.facts.cluster);
     read_registries(views, &view, &mut observed);
     for registry in &observed.facts.former {
         // The ServiceRegistry of that name may be another one by now, and one that waits for a finalizer is gone.
@@ -197,6 +201,16 @@ fn cluster_facts(
         }
     }
     facts
+}
+
+fn creators(view: &ClusterView, cluster: &ClusterFacts) -> BTreeMap<String, Precedence> {
+    let services = cluster.service.iter().chain(&cluster.import_service);
+    let owners = services.filter_map(|service| service.owner_uid.as_ref());
+    let creator = |uid: &String| {
+        let key = view.index.of_uid(uid).filter(|key| view.stays(key))?;
+        Some((uid.clone(), precedence(view.registered_services.get(key)?)))
+    };
+    owners.filter_map(creator).collect()
 }
 
 fn read_registries(views: &Views, view: &ClusterView, observed: &mut Observed) {

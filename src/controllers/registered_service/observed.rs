@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use twinspan_core::Timestamp;
+use twinspan_core::model::{Precedence, ServiceView};
 use twinspan_core::plan::service::{Facts, Place};
 
 use super::Checkpoint;
@@ -18,6 +19,10 @@ use crate::registry::RegistryError;
 #[derive(Clone, Debug)]
 pub struct Observed {
     pub facts: Facts,
+    /// Its place among its siblings.
+    pub precedence: Precedence,
+    /// The places of the RegisteredServices for which its Services were created, by UID.
+    pub creators: BTreeMap<String, Precedence>,
     /// As far as it can be read; `None` if the RegisteredService was deleted, or cannot be read at all.
     pub object: Option<Arc<RegisteredService>>,
     /// The object whose names cannot be read, for its status and Events alone.
@@ -32,7 +37,7 @@ pub struct Observed {
     pub registry: Option<Arc<ServiceRegistry>>,
     /// The older ServiceRegistry that serves the name in the same etcd, if one does.
     pub taken_by: Option<String>,
-    /// Whether too many older RegisteredServices have the name.
+    /// Whether too many RegisteredServices that precede it have the name.
     pub crowded_out: bool,
     /// Former places some of whose records hang on leases of others, or of no session: nothing is added to them.
     pub unclaimed: BTreeSet<Place>,
@@ -49,6 +54,13 @@ impl Observed {
     /// Whether the RegisteredService was deleted. One that cannot be read is there.
     pub fn is_gone(&self) -> bool {
         self.object.is_none() && self.unreadable.is_none()
+    }
+
+    /// Whether a Service was created for a RegisteredService that comes after this one: it goes with its owner, so the
+    /// first of those that ask for it has to be that.
+    pub fn adopts(&self, service: &ServiceView) -> bool {
+        let creator = service.owner_uid.as_ref().and_then(|uid| self.creators.get(uid));
+        creator.is_some_and(|creator| self.precedence.precedes(creator))
     }
 
     /// The object to which the status and Events belong.

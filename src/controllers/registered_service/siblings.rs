@@ -6,12 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
-use twinspan_core::plan::service::{Accepted, Age, Sibling, Siblings, weigh};
+use twinspan_core::plan::service::{Accepted, Sibling, Siblings, weigh};
 
 use super::Checkpoints;
-use super::crowd::oldest;
+use super::crowd::first;
 use super::observe::{Observed, observe};
 use super::validate::validate;
 use crate::controllers::views::Views;
@@ -32,16 +31,11 @@ pub fn siblings(
         .filter_map(|key| {
             let other = observe(views, checkpoints, key, observed.facts.term)?;
             let accepted = validate(&other).accepted()?.clone();
-            Some(Sibling { age: age(&other), accepted, facts: other.facts, checkpoint: other.checkpoint.planned })
+            let Observed { precedence, facts, checkpoint, .. } = other;
+            Some(Sibling { precedence, accepted, facts, checkpoint: checkpoint.planned })
         })
         .collect();
-    weigh(&observed.facts, &age(observed), accepted, &others, views.env.now())
-}
-
-/// A RegisteredService that is gone is younger than every other.
-fn age(observed: &Observed) -> Age {
-    let created = observed.object.as_ref().and_then(|object| object.metadata.creation_timestamp.as_ref());
-    (created.map_or(Timestamp::MAX, |time| time.0), observed.facts.key.clone())
+    weigh(&observed.facts, &observed.precedence, accepted, &others, views.env.now())
 }
 
 fn keys(views: &Views, observed: &Observed) -> BTreeSet<ServiceKey> {
@@ -49,18 +43,21 @@ fn keys(views: &Views, observed: &Observed) -> BTreeSet<ServiceKey> {
     let view = views.cluster();
     let mut keys = BTreeSet::new();
     if let Some((registry, name)) = view.index.registry_and_name(&facts.key) {
-        keys.extend(oldest(&view, &registry, name.as_bytes()));
+        keys.extend(first(&view, &registry, name.as_bytes()));
     }
     let services = observed.object.iter().flat_map(|object| [object.service_key(), object.import_service_key()]);
-    for service in services.collect::<BTreeSet<_>>() {
+    // One that is gone names none, and has slices.
+    let filled = facts.cluster.our_slices.iter().filter_map(|slice| slice.service.as_ref());
+    let filled = filled.map(|service| ServiceKey::new(&facts.key.namespace, service));
+    for service in services.chain(filled).collect::<BTreeSet<_>>() {
         keys.extend(view.index.of_service(&service).cloned());
     }
     for registry in facts.registry.iter().chain(&facts.former) {
         let name = registry.registry_name.iter().map(|name| name.as_str().as_bytes());
-        keys.extend(name.flat_map(|name| oldest(&view, &registry.name, name)));
+        keys.extend(name.flat_map(|name| first(&view, &registry.name, name)));
         let names = registry.snapshot.under_other_names.keys().filter_map(|key| registry.layout.split_key(key));
         for (name, _) in names {
-            keys.extend(oldest(&view, &registry.name, name));
+            keys.extend(first(&view, &registry.name, name));
         }
     }
     keys.remove(&facts.key);

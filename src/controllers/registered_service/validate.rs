@@ -182,7 +182,7 @@ fn accept(observed: &Observed) -> Check<Accepted> {
     }
     if observed.crowded_out {
         let message = format!(
-            "{MOST} older RegisteredServices have the name {} in ServiceRegistry {registry}, and no more may share one; set \
+            "{MOST} RegisteredServices that precede it have the name {} in ServiceRegistry {registry}, and no more may share one; set \
              spec.registryName, or delete some of them",
             accepted.name
         );
@@ -249,6 +249,7 @@ fn accept_in(observed: &Observed, registry: &ServiceRegistry, name: RegistryName
         policy: trust::Policy::from(&registry.spec.import_policy),
         create: None,
         amend: None,
+        adopt: false,
     };
     accept_service(observed, object, format, accepted)
 }
@@ -273,8 +274,9 @@ fn accept_service(
             };
             accepted.families.retain(|family| *family != Family::V6 || format.bears_ipv6());
             let ours = found.owner_uid.as_deref() == Some(observed.facts.uid.as_str());
-            if let Some(wanted) = wanted.filter(|_| ours) {
-                return Ok(follow_created(accepted, found, wanted));
+            let adopt = |wanted: &NewService| wanted.headless == found.headless && observed.adopts(found);
+            if let Some(wanted) = wanted.filter(|wanted| ours || adopt(wanted)) {
+                return Ok(follow_created(Accepted { adopt: !ours, ..accepted }, found, wanted));
             }
             let found = ports(object, found, &accepted.service)?;
             let schemes = accepted.import.schemes.iter().cloned();

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use twinspan_core::model::TrafficDistribution;
+use twinspan_core::model::{Precedence, TrafficDistribution};
 use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, ImportPlace};
 
 use super::*;
@@ -60,6 +60,8 @@ fn observed(spec: &Value) -> Observed {
     let service = Some(Arc::new(service(&[("rpc", true)])));
     let cluster = ClusterFacts { service: service.clone(), import_service: service, ..ClusterFacts::default() };
     Observed {
+        precedence: Precedence::last(ServiceKey::new("shop", "echo")),
+        creators: BTreeMap::new(),
         facts: Facts {
             term: None,
             key: ServiceKey::new("shop", "echo"),

@@ -22,7 +22,7 @@ mod versions;
 pub use audit::audit;
 pub use etcd::{EtcdSettings, SettingsError, examine_etcd};
 pub use finding::{Finding, Level, Report};
-pub use rbac::{Grant, Place, granted};
+pub use rbac::{Grant, Place, granted, granted_to_discover};
 pub use reach::reach;
 pub use request::Request;
 

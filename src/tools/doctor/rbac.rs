@@ -52,7 +52,16 @@ const RULES: [(Place, &str, &str, &str, &[&str]); 14] = [
 const CREATE_LEASE: Grant =
     Grant { place: Place::OwnNamespace, group: "coordination.k8s.io", resource: "leases", name: "", verb: "create" };
 
-/// All permissions that the operator needs, sorted.
+/// The verbs on RegisteredServices that discovery uses besides, and that `deploy/discovery.yaml` grants.
+const DISCOVERY: &[&str] = &["create", "delete", "update"];
+
+/// The permissions that only discovery needs, sorted.
+pub fn granted_to_discover() -> Vec<Grant> {
+    let (group, resource) = ("twinspan.dev", "registeredservices");
+    DISCOVERY.iter().map(|verb| Grant { place: Place::Cluster, group, resource, name: "", verb }).collect()
+}
+
+/// All permissions that the operator needs without discovery, sorted.
 pub fn granted() -> Vec<Grant> {
     let each = |(place, group, resource, name, verbs): (Place, _, _, _, &'static [&'static str])| {
         verbs.iter().map(move |verb| Grant { place, group, resource, name, verb })
@@ -168,12 +177,11 @@ mod tests {
         all
     }
 
-    #[test]
-    fn what_is_checked_is_what_is_installed() {
+    /// The permissions of the operator in a manifest. The other roles are for people.
+    fn installed(manifest: &str) -> Flat {
         let mut installed = Flat::new();
-        for document in serde_yaml::Deserializer::from_str(include_str!("../../../deploy/twinspan.yaml")) {
+        for document in serde_yaml::Deserializer::from_str(manifest) {
             let value = serde_yaml::Value::deserialize(document).unwrap();
-            // The other roles are for people.
             if value["metadata"]["name"] != "twinspan" {
                 continue;
             }
@@ -189,10 +197,22 @@ mod tests {
                 _ => {}
             }
         }
-        let checked: Flat = granted()
-            .into_iter()
-            .map(|g| (g.place, g.group.to_owned(), g.resource.to_owned(), g.name.to_owned(), g.verb.to_owned()))
-            .collect();
-        assert_eq!(checked, installed);
+        installed
+    }
+
+    #[test]
+    fn what_is_checked_is_what_is_installed() {
+        let flat = |all: Vec<Grant>| -> Flat {
+            let flat = all
+                .into_iter()
+                .map(|g| (g.place, g.group.to_owned(), g.resource.to_owned(), g.name.to_owned(), g.verb.to_owned()));
+            flat.collect()
+        };
+        let without = installed(include_str!("../../../deploy/twinspan.yaml"));
+        assert_eq!(flat(granted()), without);
+        // The other manifest replaces the ClusterRole, so that it has all of it.
+        let with = installed(include_str!("../../../deploy/discovery.yaml"));
+        assert_eq!(flat(granted_to_discover()), &with - &without);
+        assert!((&without - &with).iter().all(|(place, ..)| *place == Place::OwnNamespace), "{with:?}");
     }
 }

@@ -59,6 +59,7 @@ fn operations(plan: &Plan) -> Vec<String> {
     if let Some(new) = &plan.create {
         all.push(format!("create Service {} headless={} {:?}", new.key, new.headless, new.ports));
     }
+    all.extend(plan.adopt.iter().map(|service| format!("adopt Service {}", service.name)));
     all.extend(plan.amend.iter().map(|(new, _)| format!("amend Service {} {:?}", new.key, new.ports)));
     all.extend(plan.remove.iter().map(|old| format!("delete Service {}", old.name)));
     for (registry, ops) in &plan.records {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
-use twinspan::tools::doctor::{Grant, Place, granted};
+use twinspan::tools::doctor::{Grant, Place, granted, granted_to_discover};
 use twinspan_testbed::OPERATOR_NAMESPACE;
 
 use crate::harness::{Suite, stories};
@@ -81,9 +81,9 @@ impl Event {
 
 /// Compares the roles with the audit logs under a directory; returns the number of grants and of requests.
 pub fn exactly_sufficient(dir: &Path) -> Result<(usize, usize)> {
-    // A unit test keeps this list equal to the roles of the manifests.
-    let granted = granted();
-    let mut unused = granted.clone();
+    // A unit test keeps these lists equal to the roles of the manifests.
+    let (granted, to_discover) = (granted(), granted_to_discover());
+    let (mut unused, mut unused_to_discover) = (granted.clone(), to_discover.clone());
     let mut denied = BTreeSet::new();
     let mut requests = 0;
     let us = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:twinspan");
@@ -102,6 +102,7 @@ pub fn exactly_sufficient(dir: &Path) -> Result<(usize, usize)> {
             }
             requests += 1;
             unused.retain(|grant| !event.uses(grant));
+            unused_to_discover.retain(|grant| !event.uses(grant));
             if forbids {
                 forbidden.push(event);
             }
@@ -111,8 +112,12 @@ pub fn exactly_sufficient(dir: &Path) -> Result<(usize, usize)> {
         denied.extend(forbidden.iter().map(|e| format!("{} {} {}", e.verb, e.object.api_group, e.resource())));
     }
     ensure!(denied.is_empty(), "requests that were denied: {denied:#?}");
+    // A run without a story of discovery uses none of its grants.
+    if unused_to_discover.len() < to_discover.len() {
+        unused.append(&mut unused_to_discover);
+    }
     ensure!(unused.is_empty(), "granted, and used by no story: {unused:#?}");
-    Ok((granted.len(), requests))
+    Ok((granted.len() + to_discover.len(), requests))
 }
 
 fn audit_logs(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -154,10 +159,22 @@ async fn the_comparison_finds_what_is_planted(suite: Arc<Suite>) -> Result<()> {
     let later = verdict();
     write(&["2026-01-01T00:00:01Z", "2026-01-01T00:00:31Z"])?;
     let starting = verdict();
+    let us = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:twinspan");
+    let makes = json!({
+        "verb": "create", "user": {"username": us}, "requestReceivedTimestamp": "2026-01-01T00:00:30Z",
+        "objectRef": {"apiGroup": "twinspan.dev", "resource": "registeredservices"},
+    });
+    std::fs::write(dir.join("audit.log"), makes.to_string())?;
+    let discovering = verdict();
     std::fs::remove_dir_all(&dir)?;
     for denied in [denied, later] {
         ensure!(denied.contains("denied") && denied.contains("list  pods"), "{denied}");
     }
     ensure!(starting.contains("used by no story") && starting.contains("secrets"), "{starting}");
+    let of_discovery = |verdict: &str| {
+        let rest = verdict.split("resource: \"registeredservices\",").skip(1).map(|grant| grant.split('}').next());
+        rest.flatten().filter_map(|grant| grant.split("verb: ").nth(1)).filter(|verb| verb.contains("update")).count()
+    };
+    ensure!((of_discovery(&starting), of_discovery(&discovering)) == (0, 1), "{discovering}");
     Ok(())
 }

@@ -7,12 +7,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use twinspan_testbed::{eventually, next_v4};
+use twinspan::api::RegisteredService;
+use twinspan::api::discovered::DISCOVERED_BY;
+use twinspan_testbed::{apply_file, discovery_manifest, eventually, next_v4};
 
 use crate::harness::{SOON, Sandbox, Suite, merge, record, stories};
 
@@ -214,7 +217,8 @@ async fn admission_policy(suite: Arc<Suite>) -> Result<()> {
     let sandbox = Sandbox::new(&bed, "vap").await?;
     let operator = bed.operator().client().await?;
     slices_of_its_own(&sandbox, Api::namespaced(operator.clone(), &sandbox.name)).await?;
-    services_of_its_own(&sandbox, Api::namespaced(operator, &sandbox.name)).await
+    services_of_its_own(&sandbox, Api::namespaced(operator.clone(), &sandbox.name)).await?;
+    objects_of_its_discovery(&sandbox, Api::namespaced(operator, &sandbox.name)).await
 }
 
 fn refused<T: Debug>(outcome: kube::Result<T>, says: &str) -> Result<()> {
@@ -253,6 +257,53 @@ async fn slices_of_its_own(sandbox: &Sandbox<'_>, operator: Api<EndpointSlice>) 
     refused(operator.replace("ours", &PostParams::default(), &given_away).await, label)?;
     operator.delete("ours", &DeleteParams::default()).await?;
     sandbox.slices().create(&PostParams::default(), &theirs).await?;
+    Ok(())
+}
+
+/// With `discovery.enabled` the operator makes, changes and deletes RegisteredServices of its discovery, and no others.
+async fn objects_of_its_discovery(sandbox: &Sandbox<'_>, operator: Api<RegisteredService>) -> Result<()> {
+    let says = "that its discovery made";
+    let object = |name: &str, labels: Value| {
+        serde_json::from_value::<RegisteredService>(json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "metadata": {"name": name, "labels": labels},
+            "spec": {"registryRef": {"name": sandbox.name}, "suspend": true},
+        }))
+    };
+    let (by_hand, found) = (object("by-hand", json!({}))?, object("found", json!({DISCOVERED_BY: "uid"}))?);
+    apply_file(&sandbox.client(), &discovery_manifest()).await?;
+    let create = json!({"group": "twinspan.dev", "resource": "registeredservices", "verb": "create"});
+    let asked: SelfSubjectAccessReview = serde_json::from_value(json!({"spec": {"resourceAttributes": create}}))?;
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(operator.clone().into_client());
+    eventually("the role is in force", SOON, || async {
+        let answer = reviews.create(&PostParams::default(), &asked).await?;
+        ensure!(answer.status.is_some_and(|status| status.allowed));
+        Ok(())
+    })
+    .await?;
+    eventually("the policy is in force", SOON, || async { refused(operator.create(&dry_run(), &by_hand).await, says) })
+        .await?;
+    let once = PostParams::default();
+    let stored = sandbox.registered().create(&once, &by_hand).await?;
+    refused(operator.replace("by-hand", &once, &stored).await, says)?;
+    refused(operator.delete("by-hand", &DeleteParams::default()).await, says)?;
+    let mut taken = stored.clone();
+    taken.labels_mut().insert(DISCOVERED_BY.to_owned(), "uid".to_owned());
+    refused(operator.replace("by-hand", &once, &taken).await, says)?;
+
+    let made = operator.create(&once, &found).await?;
+    for other in [json!({}), json!({DISCOVERED_BY: "another"})] {
+        let mut other = object("found", other)?;
+        other.metadata.resource_version.clone_from(&made.metadata.resource_version);
+        refused(operator.replace("found", &once, &other).await, says)?;
+    }
+    let made = operator.replace("found", &once, &made).await?;
+    // A person keeps it by removing the label.
+    let mut kept = made.clone();
+    kept.metadata.labels = None;
+    sandbox.registered().replace("found", &once, &kept).await?;
+    refused(operator.delete("found", &DeleteParams::default()).await, says)?;
+    operator.create(&once, &object("another", json!({DISCOVERED_BY: "uid"}))?).await?;
+    operator.delete("another", &DeleteParams::default()).await?;
     Ok(())
 }
 

@@ -1,18 +1,25 @@
-//! Sharing: several RegisteredServices under one registry name, and several into one Service.
+//! Sharing: several RegisteredServices under one registry name, and several into one Service; and those that a person
+//! writes beside discovered ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use etcd_client::{EventType, WatchOptions};
+use kube::api::PostParams;
 use serde_json::json;
-use twinspan_testbed::{eventually, next_v4};
+use twinspan::api::discovered::DISCOVERED_BY;
+use twinspan_testbed::{eventually, holds, next_v4};
 
 use crate::harness::{SOON, Sandbox, Suite, stories};
 
-stories![canary_and_stable_under_one_name, one_service_fed_from_two_registries];
+stories![
+    canary_and_stable_under_one_name,
+    one_service_fed_from_two_registries,
+    a_hand_written_one_takes_over_what_discovered_ones_have,
+];
 
 /// Waits for another second: creation times have whole seconds, and the age of two objects must not depend on their
 /// names.
@@ -168,4 +175,104 @@ async fn one_service_fed_from_two_registries(suite: Arc<Suite>) -> Result<()> {
     sandbox.imports_become("user", &[one, two, both]).await?;
     sandbox.nothing_foreign_was_touched().await?;
     other.nothing_foreign_was_touched().await
+}
+
+/// Two objects as discovery makes them, one for each direction; then a person writes one for the same Service, and one
+/// for the same name. Nothing is away meanwhile, and nothing changes when the discovered ones go.
+async fn a_hand_written_one_takes_over_what_discovered_ones_have(suite: Arc<Suite>) -> Result<()> {
+    let bed = &suite.shared().await?.bed;
+    let sandbox = Sandbox::new(bed, "discovered").await?;
+    sandbox.headless("web").await?;
+    let ip = next_v4();
+    sandbox.pods.run("web-1", &BTreeMap::from([("app".to_owned(), "web".to_owned())]), &[ip.into()]).await?;
+    sandbox.pods.set_ready("web-1", true).await?;
+    let (pod, server) = (SocketAddr::from((ip, 80)), SocketAddr::from((next_v4(), 9000)));
+    let exports = json!({"registryName": "web", "service": {"name": "web"}, "direction": "Export"});
+    let created = json!({"name": "user", "create": "Headless", "ports": [{"name": "rpc", "number": 80}]});
+    let imports = json!({"registryName": "user", "service": created, "direction": "Import"});
+    sandbox.put("user", server).await?;
+    for (name, spec) in [("found-web", &exports), ("found-user", &imports)] {
+        let mut spec = spec.clone();
+        spec["registryRef"] = json!({"name": sandbox.name});
+        let object = serde_json::from_value(json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "spec": spec,
+            "metadata": {"name": name, "labels": {DISCOVERED_BY: "uid-of-a-registry"}},
+        }))?;
+        sandbox.registered().create(&PostParams::default(), &object).await?;
+    }
+    sandbox.records_become("web", &[pod]).await?;
+    sandbox.imports_become("user", &[server]).await?;
+    sandbox.dns_becomes("user", &[server]).await?;
+    let service = sandbox.services().get("user").await?.metadata.uid;
+    let key = sandbox.key("web", pod);
+    let mut client = bed.registry.client().await?;
+    let before = client.get(key.clone(), None).await?.take_kvs().pop().context("no record")?;
+    let mut watch = client.watch(key.clone(), Some(WatchOptions::new())).await?;
+
+    a_second_later().await;
+    let owners = || async {
+        let mut all: BTreeSet<String> = BTreeSet::new();
+        for slice in sandbox.our_slices("user").await? {
+            ensure!(slice.endpoints.iter().all(|e| e.addresses == [server.ip().to_string()]), "{slice:?}");
+            all.extend(slice.metadata.owner_references.into_iter().flatten().map(|owner| owner.name));
+        }
+        let created = sandbox.services().get("user").await?.metadata;
+        ensure!(created.uid == service, "the Service was created again");
+        all.extend(created.owner_references.into_iter().flatten().map(|owner| owner.name));
+        Ok::<_, anyhow::Error>(all)
+    };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let watching = async {
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            let found = bed.dns.srv_addresses(&sandbox.srv_name("user")).await?;
+            ensure!(found == BTreeSet::from([server]), "DNS answers {found:?}");
+            let slices = sandbox.our_slices("user").await?;
+            ensure!(slices.iter().any(|slice| !slice.endpoints.is_empty()), "no slice has it: {slices:?}");
+        }
+        Ok(())
+    };
+    let changing = async {
+        sandbox.register("web", exports.clone()).await?;
+        sandbox.register("user", imports.clone()).await?;
+        eventually("the hand-written ones have everything", SOON, || async {
+            let value = sandbox.records("web").await?.remove(&key).unwrap_or_default().0;
+            ensure!(value.contains("/web\""), "{value}");
+            ensure!(owners().await? == BTreeSet::from(["user".to_owned()]), "{:?}", owners().await?);
+            Ok(())
+        })
+        .await?;
+        for (name, address) in [("found-web", pod), ("found-user", server)] {
+            eventually("the discovered one counts it as a conflict", SOON, || async {
+                let status = sandbox.registered().get(name).await?.status.unwrap_or_default();
+                let mut conflicts = status.differences.iter().filter(|difference| difference.reason == "Conflict");
+                ensure!(conflicts.any(|conflict| conflict.instance == address.to_string()), "{status:?}");
+                Ok(())
+            })
+            .await?;
+        }
+        let slices = sandbox.our_slices("user").await?;
+        for name in ["found-web", "found-user"] {
+            sandbox.unregister(name).await?;
+        }
+        // Longer than the garbage collector takes.
+        holds("both sides", Duration::from_secs(8), || async {
+            ensure!(sandbox.our_slices("user").await? == slices, "slices changed");
+            owners().await
+        })
+        .await?;
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    };
+    tokio::try_join!(watching, changing)?;
+    let after = client.get(key.clone(), None).await?.take_kvs().pop().context("no record any more")?;
+    ensure!(after.create_revision() == before.create_revision(), "the record was away");
+    ensure!(after.version() == before.version() + 1, "{} writes", after.version() - before.version());
+    ensure!(after.lease() == before.lease() && after.mod_revision() > before.mod_revision());
+    let mut told = Vec::new();
+    while told.is_empty() {
+        let response = tokio::time::timeout(SOON, watch.message()).await??.context("the watch ended")?;
+        told.extend(response.events().iter().map(etcd_client::Event::event_type));
+    }
+    ensure!(told == [EventType::Put], "{told:?}");
+    sandbox.nothing_foreign_was_touched().await
 }

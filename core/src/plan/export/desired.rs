@@ -138,7 +138,7 @@ fn placement(
         // A second record would double the traffic of the instance.
         return Err(taken(input, instance, record));
     }
-    if instance.addresses().any(|addr| input.contested.get(&addr) == Some(&ContestedExport::Older)) {
+    if instance.addresses().any(|addr| input.contested.get(&addr) == Some(&ContestedExport::Precedes)) {
         return Err(Outcome::Skipped(Reason::Conflict));
     }
     // Most records are where they should be: no key has to be looked up among all.

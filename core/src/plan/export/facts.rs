@@ -73,10 +73,10 @@ pub enum Proof<'a> {
 /// Another RegisteredService wants to export the same address under the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContestedExport {
-    /// The other RegisteredService is older, so it has the address.
-    Older,
-    /// The other RegisteredService is younger, so it waits.
-    Younger,
+    /// The other RegisteredService precedes, so it has the address.
+    Precedes,
+    /// The other RegisteredService follows, so it waits.
+    Follows,
 }
 
 /// The state that one plan hands to the next: evidence, and the judgements of the present leadership.

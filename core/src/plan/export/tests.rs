@@ -254,7 +254,7 @@ fn after_its_server_left_a_ready_endpoint_waits_ten_seconds_unless_the_server_ex
 #[test]
 fn a_key_that_somebody_else_holds_is_a_conflict_and_is_left_alone() {
     for scene in [
-        Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).contested("10.0.0.1:80", ContestedExport::Older),
+        Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).contested("10.0.0.1:80", ContestedExport::Precedes),
         Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).record("p/echo/10.0.0.1:80", "garbage", LEASE),
         Scene::with_endpoints(&["10.0.0.1:80", "10.0.0.2:80"]).foreign("p/echo/10.0.0.1:80", "10.9.9.9:80"),
     ] {
@@ -295,21 +295,21 @@ fn the_same_input_gives_the_same_plan() {
 }
 
 #[test]
-fn an_address_that_two_want_belongs_to_the_older_and_changes_hands_in_one_update() {
+fn an_address_that_two_want_belongs_to_the_first_and_changes_hands_in_one_update() {
     let canary = "c1/shop/echo-canary";
     let key = "10.0.0.1:80";
-    // We are older: the record of the younger one becomes ours, at the revision that was seen and on its lease.
-    let older =
-        Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary).contested(key, ContestedExport::Younger);
-    assert!(matches!(&older.plan().ops[..], [RecordOp::Update { if_revision: 100, lease: LEASE, .. }]));
-    // We are younger and wrote the record: the older one takes it over, so we neither touch nor delete it.
+    // We precede: the record of the other one becomes ours, at the revision that was seen and on its lease.
+    let first =
+        Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", canary).contested(key, ContestedExport::Follows);
+    assert!(matches!(&first.plan().ops[..], [RecordOp::Update { if_revision: 100, lease: LEASE, .. }]));
+    // We follow and wrote the record: the other one takes it over, so we neither touch nor delete it.
     let mine = "c1/shop/echo";
-    let younger =
-        Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", mine).contested(key, ContestedExport::Older);
-    assert_eq!(younger.ops(), Vec::<String>::new());
-    assert_eq!(younger.plan().instances[0].skip_reason(), Some(Reason::Conflict));
+    let second =
+        Scene::with_endpoints(&["10.0.0.1:80"]).own("10.0.0.1:80", mine).contested(key, ContestedExport::Precedes);
+    assert_eq!(second.ops(), Vec::<String>::new());
+    assert_eq!(second.plan().instances[0].skip_reason(), Some(Reason::Conflict));
     // Our endpoint is gone, but another one still wants the address: it takes the record over.
-    for contest in [ContestedExport::Older, ContestedExport::Younger] {
+    for contest in [ContestedExport::Precedes, ContestedExport::Follows] {
         let gone = Scene::with_endpoints(&[]).own("10.0.0.1:80", mine).contested(key, contest);
         let kept = InstanceOutcome::of(addr(key), Outcome::RecordWithoutEndpoint);
         assert_eq!((gone.plan().ops, gone.plan().records), (Vec::new(), vec![kept]));
@@ -321,7 +321,7 @@ fn an_address_that_two_want_belongs_to_the_older_and_changes_hands_in_one_update
     let registered = Scene::with_endpoints(&[])
         .own("10.0.0.1:80", mine)
         .foreign("p/echo/pod", "10.0.0.1:80")
-        .contested(key, ContestedExport::Older);
+        .contested(key, ContestedExport::Precedes);
     assert_eq!(registered.ops(), ["-p/echo/10.0.0.1:80"]);
 }
 
@@ -364,21 +364,21 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
 #[test]
 fn where_keys_name_their_owner_a_change_of_hands_is_one_batch() {
     for format in [Format::GoZero, Format::Grpc] {
-        let mut older = Scene::with_endpoints(&["10.0.0.1:80"]).contested("10.0.0.1:80", ContestedExport::Younger);
-        older.layout = Layout::new(format, "p");
-        let mut younger = Scene::with_endpoints(&["10.0.0.1:80"]);
-        younger.layout = older.layout.clone();
-        younger.owner.service.name = "echo-canary".to_owned();
-        younger.apply();
-        older.records = younger.records.clone();
+        let mut first = Scene::with_endpoints(&["10.0.0.1:80"]).contested("10.0.0.1:80", ContestedExport::Follows);
+        first.layout = Layout::new(format, "p");
+        let mut second = Scene::with_endpoints(&["10.0.0.1:80"]);
+        second.layout = first.layout.clone();
+        second.owner.service.name = "echo-canary".to_owned();
+        second.apply();
+        first.records = second.records.clone();
         assert_eq!(
-            older.ops(),
+            first.ops(),
             ["+p/echo/twinspan~c1~shop~echo~10.0.0.1:80", "-p/echo/twinspan~c1~shop~echo-canary~10.0.0.1:80"],
             "{format:?}"
         );
         // The former owner releases the record to the other one.
-        younger.contested.insert(addr("10.0.0.1:80"), ContestedExport::Older);
-        assert_eq!(younger.ops(), Vec::<String>::new(), "{format:?}");
+        second.contested.insert(addr("10.0.0.1:80"), ContestedExport::Precedes);
+        assert_eq!(second.ops(), Vec::<String>::new(), "{format:?}");
     }
 }
 

@@ -41,7 +41,7 @@ fn an_endpoint_that_was_given_up_to_another_registered_service_is_not_claimed_ag
         (Evidence::LeaseExpired, Answer::NoAnswer),
     ] {
         let mut scene = Scene::of(2);
-        scene.contested = [(addr(&vm(1)), ContestedImport { older: false, holds: false })].into();
+        scene.contested = [(addr(&vm(1)), ContestedImport { precedes: false, holds: false })].into();
         scene.goes(&vm(1), evidence);
         scene.step();
         scene.answers(&vm(1), answer);

@@ -139,8 +139,8 @@ pub struct Present {
 /// Another RegisteredService imports an address into the same Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContestedImport {
-    /// Whether the other one is older, so that it has the address.
-    pub older: bool,
+    /// Whether the other one precedes, so that it has the address.
+    pub precedes: bool,
     /// Whether its slices hold the address already.
     pub holds: bool,
 }
@@ -207,8 +207,8 @@ pub struct Plan {
     pub yielded: BTreeSet<InstanceAddr>,
     /// One for each endpoint.
     pub outcomes: Vec<InstanceOutcome>,
-    /// Records that are left out, in key order, then instances of other clusters that stand by, and addresses that an
-    /// older RegisteredService has.
+    /// Records that are left out, in key order, then instances of other clusters that stand by, and addresses that a
+    /// RegisteredService which precedes has.
     pub skipped: Vec<InstanceOutcome>,
     /// Endpoints in our slices that leave because enough instances of this cluster are there: no departures.
     pub stood_back: BTreeSet<InstanceAddr>,

@@ -45,7 +45,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
     let (mut plan, departed) = with_departed(input);
     for (addr, contest) in input.contested {
         let present = input.present.get(addr);
-        if contest.older && plan.endpoints.contains_key(addr) {
+        if contest.precedes && plan.endpoints.contains_key(addr) {
             plan.skipped.push(InstanceOutcome::skipped(addr.to_string(), Reason::Conflict));
             if contest.holds || present.is_none() {
                 plan.endpoints.remove(addr);

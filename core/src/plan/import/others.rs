@@ -48,7 +48,7 @@ impl Input<'_> {
 
     /// Whether the plan adds this endpoint of a record to our slices.
     fn adds(&self, addr: InstanceAddr) -> bool {
-        let elsewhere = self.contested.get(&addr).is_some_and(|contest| contest.older);
+        let elsewhere = self.contested.get(&addr).is_some_and(|contest| contest.precedes);
         !self.present.contains_key(&addr) && !elsewhere && self.takes(addr)
     }
 }

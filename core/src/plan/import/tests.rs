@@ -282,8 +282,8 @@ fn tags_select_records_and_say_zones() {
 }
 
 #[test]
-fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_vanishes_in_between() {
-    let contest = |older, holds| BTreeMap::from([(addr("10.0.0.1:80"), ContestedImport { older, holds })]);
+fn an_endpoint_that_two_import_into_one_service_belongs_to_the_first_and_never_vanishes_in_between() {
+    let contest = |precedes, holds| BTreeMap::from([(addr("10.0.0.1:80"), ContestedImport { precedes, holds })]);
     let with = |present: bool, contested: BTreeMap<InstanceAddr, ContestedImport>| {
         let here = Present { ports: PortSet::of(0), from_here: true, ..Present::default() };
         let present = present.then(|| (addr("10.0.0.1:80"), here)).into_iter().collect();
@@ -293,9 +293,9 @@ fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_v
     };
     let mine = vec!["10.0.0.1:80".to_owned()];
     let none = Vec::<String>::new();
-    // We are older: the address is ours, whatever the other one holds.
+    // We precede: the address is ours, whatever the other one holds.
     assert_eq!(with(false, contest(false, true)).endpoints(), mine);
-    // We are younger: the address is not ours, but our endpoint stays until the older one holds the address.
+    // We follow: the address is not ours, but our endpoint stays until the other one holds the address.
     assert_eq!(with(false, contest(true, false)).endpoints(), none);
     assert_eq!(with(true, contest(true, false)).endpoints(), mine);
     assert_eq!(with(true, contest(true, true)).endpoints(), none);
@@ -307,7 +307,7 @@ fn an_endpoint_that_two_import_into_one_service_belongs_to_the_older_and_never_v
     // The other one is told then, and only then: nothing else may have shown it that the claim ended.
     let yields = |scene: Scene| scene.plan().yielded.len();
     assert_eq!([yields(unwanted(false)), yields(unwanted(true))], [1, 0]);
-    assert_eq!([false, true].map(|older| yields(with(true, contest(older, false)))), [0, 0]);
+    assert_eq!([false, true].map(|precedes| yields(with(true, contest(precedes, false)))), [0, 0]);
 }
 
 #[test]

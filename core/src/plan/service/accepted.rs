@@ -62,6 +62,9 @@ pub struct Accepted {
     pub create: Option<NewService>,
     /// A Service that we created and that needs other ports.
     pub amend: Option<NewService>,
+    /// Whether the Service of the imports was created for a RegisteredService that comes after this one, and becomes its
+    /// own.
+    pub adopt: bool,
 }
 
 /// The settings under which instances only go. They are those of the spec as far as it can be read.

@@ -228,11 +228,8 @@ impl Pass<'_> {
         if !self.facts.mirrors() && !ours.iter().any(|slice| slice.has_mirrored()) {
             return slices::Plan::default();
         }
-        let imported = slices::present(&ours, &[], "").into_iter();
-        let stay = |(addr, present): (InstanceAddr, Present)| {
-            (addr, Imported { ports: present.ports, zone: present.zone, lost_until: present.lost_until })
-        };
-        self.shrunk(accepted, &on_our_clock(self.facts, imported.collect()).into_iter().map(stay).collect())
+        let imported = on_our_clock(self.facts, slices::present(&ours, &[], "")).into_iter();
+        self.shrunk(accepted, &imported.map(|(addr, present)| (addr, stays_imported(present))).collect())
     }
 
     /// The endpoints that slices keep, with the deadlines of lost ones on the API server's clock.
@@ -269,6 +266,20 @@ impl Pass<'_> {
             triggered: self.triggered,
             now: self.now,
         }
+    }
+
+    /// The endpoints of our slices that a sibling imports into the same Service, and that are in no slice of its own yet.
+    pub fn awaited_by_siblings(&self) -> BTreeMap<InstanceAddr, Imported> {
+        let contested = &self.siblings.contested_imports;
+        let awaited = |addr: &InstanceAddr| contested.get(addr).is_some_and(|contest| !contest.holds);
+        let present = slices::present(&plain(&self.facts.cluster.our_slices), &[], "");
+        let present = on_our_clock(self.facts, present).into_iter().filter(|(addr, _)| awaited(addr));
+        present.map(|(addr, present)| (addr, stays_imported(present))).collect()
+    }
+
+    /// The slices without any import but these.
+    pub fn withdrawn_but_for(&self, awaited: &BTreeMap<InstanceAddr, Imported>) -> slices::Plan {
+        if awaited.is_empty() { self.withdrawn() } else { self.shrunk(None, awaited) }
     }
 
     /// The slices without any import. Mirrored endpoints need no settings.
@@ -351,6 +362,10 @@ pub fn present(facts: &Facts, accepted: &Accepted) -> BTreeMap<InstanceAddr, Pre
     let registry = facts.registry.as_ref().map_or("", |registry| registry.name.as_str());
     let source = accepted.source(registry);
     on_our_clock(facts, slices::present(&plain(&facts.cluster.our_slices), &slice_ports(accepted), &source))
+}
+
+fn stays_imported(present: Present) -> Imported {
+    Imported { ports: present.ports, zone: present.zone, lost_until: present.lost_until }
 }
 
 /// Annotations have the API server's time.

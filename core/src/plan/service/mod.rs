@@ -20,6 +20,8 @@ mod accepted;
 mod checkpoint;
 mod endpoints;
 mod facts;
+#[cfg(test)]
+mod hand_over_properties;
 mod inputs;
 mod instances;
 mod mirror;
@@ -32,6 +34,8 @@ mod reach;
 mod reduced;
 mod revoked;
 mod risks;
+#[cfg(test)]
+mod scene;
 mod shared;
 mod siblings;
 mod silence;
@@ -70,10 +74,12 @@ pub use reach::{Reach, outer_addresses};
 pub use revoked::Revoked;
 pub use risks::{ImportPlace, Risk, risks};
 pub use shared::{Shared, Siblings};
-pub use siblings::{Age, Sibling, weigh};
+pub use siblings::{Sibling, weigh};
 
 /// The next look at a Service from which imports move.
 const EMPTIED_WITHIN: SignedDuration = SignedDuration::from_secs(1);
+/// The next look at an endpoint that stays until a sibling's slice has it.
+const HANDED_OVER_WITHIN: SignedDuration = SignedDuration::from_secs(1);
 
 /// The operations that a pass wants, and the outcome of each instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +87,8 @@ pub struct Plan {
     pub create: Option<NewService>,
     /// A Service that we created, with its UID, and that needs other ports.
     pub amend: Option<(NewService, String)>,
+    /// A Service that was created for another RegisteredService, and that becomes ours.
+    pub adopt: Option<Arc<ServiceView>>,
     /// Services that we created and that nothing refers to any more, or that must be recreated.
     pub remove: Vec<Arc<ServiceView>>,
     /// The operations on each registry, by its name.
@@ -158,6 +166,7 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.create.is_none()
             && self.amend.is_none()
+            && self.adopt.is_none()
             && self.remove.is_empty()
             && self.slices.ops.is_empty()
             && self.records.iter().all(|(_, ops)| ops.is_empty())
@@ -219,7 +228,11 @@ impl Plan {
 
     /// The checkpoint for the next pass.
     pub fn checkpoint(&self, facts: &Facts, before: &Checkpoint) -> Checkpoint {
-        let mut checkpoint = Checkpoint { uid: facts.uid.clone(), ..before.clone() };
+        let mut checkpoint = before.clone();
+        // One that is gone is still known by what it was, until its slices are gone as well.
+        if !facts.uid.is_empty() {
+            checkpoint.uid.clone_from(&facts.uid);
+        }
         if let Some(directions) = &self.directions {
             checkpoint.planned = Some(Planned { generation: facts.generation, relists: facts.cluster.relists });
             checkpoint.term = facts.term;
@@ -284,6 +297,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
     let mut plan = Plan { create: accepted.create.clone(), ..Plan::default() };
     let uid = facts.cluster.import_service.as_ref().map(|service| service.uid.clone()).unwrap_or_default();
     plan.amend = accepted.amend.clone().map(|wanted| (wanted, uid));
+    plan.adopt = facts.cluster.import_service.clone().filter(|_| accepted.adopt);
     // A Service of the right name without a port for imports must be recreated.
     let right =
         |service: &Arc<ServiceView>| [&accepted.service.name, &accepted.import_service.name].contains(&&service.name);
@@ -429,6 +443,11 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> P
         .iter()
         .any(|registry| registry.vanished.as_ref().is_some_and(|vanished| vanished.remaining.is_none()));
     let stays = any_goes_on(pass, former) || may_come_back;
-    plan.slices = if stays { pass.followed(None) } else { pass.withdrawn() };
+    let awaited = pass.awaited_by_siblings();
+    plan.slices = if stays { pass.followed(None) } else { pass.withdrawn_but_for(&awaited) };
+    if !stays && !awaited.is_empty() {
+        // The slice that a sibling writes is told to no RegisteredService that is gone.
+        plan.requeue_at = earlier(plan.requeue_at, pass.now.checked_add(HANDED_OVER_WITHIN).ok());
+    }
     plan
 }

@@ -1,0 +1,148 @@
+//! Discovery: the cold start of Services whose RegisteredServices one ServiceRegistry made, beside that of as many that
+//! were written by hand; and the time until many new Services are exported.
+//!
+//! Owns both ways in which the objects come, and their comparison in one run. Refuses to count the time in which
+//! discovery makes the objects of the first start, which it paces on purpose.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use etcd_client::DeleteOptions;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use twinspan::api::ServiceRegistry;
+use twinspan_testbed::{apply_file, discovery_manifest};
+
+use crate::bed::{Bed, Bridge, Direction, REGISTRY, SYNCED, Shape, beginning, service};
+use crate::cluster;
+use crate::cold::GROUP;
+use crate::report::{Row, number};
+use crate::run::Run;
+use crate::stats::Ratio;
+
+/// The way in which RegisteredServices come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Objects {
+    HandWritten,
+    Discovered,
+}
+
+impl Objects {
+    fn label(self) -> &'static str {
+        match self {
+            Self::HandWritten => "hand-written",
+            Self::Discovered => "discovered",
+        }
+    }
+}
+
+/// The times from the start of the process to the last record, and from the first new Service to the last record.
+struct Times {
+    cold: Duration,
+    new: Duration,
+}
+
+/// `new` Services come once all others are exported.
+pub async fn run(run: &mut Run, shape: Shape, new: usize) -> Result<()> {
+    run.base().await?;
+    run.settled = None;
+    apply_file(&run.bed.admin, &discovery_manifest()).await?;
+    let (mut by_hand, mut discovered) = (Vec::new(), Vec::new());
+    for _ in 0..run.form.pick(1, 3) {
+        by_hand.push(times(&mut run.bed, Objects::HandWritten, shape, new).await?);
+        discovered.push(times(&mut run.bed, Objects::Discovered, shape, new).await?);
+    }
+    let scenario = format!("discovery, {shape}");
+    let news = format!("{new} new Services are exported");
+    for (objects, all) in [(Objects::HandWritten, &by_hand), (Objects::Discovered, &discovered)] {
+        let milliseconds = |of: fn(&Times) -> Duration| -> Vec<f64> {
+            all.iter().map(|times| of(times).as_secs_f64() * 1000.0).collect()
+        };
+        let to_hand_written = |of: fn(&Times) -> Duration| {
+            let seconds = |times: &Times| of(times).as_secs_f64();
+            Ratio::of(&all.iter().map(seconds).zip(by_hand.iter().map(seconds)).collect::<Vec<_>>())
+        };
+        let measured: [(&str, fn(&Times) -> Duration); 2] =
+            [("cold start", |times| times.cold), (news.as_str(), |times| times.new)];
+        for (measure, of) in measured {
+            let mut row = Row::new(&scenario, measure, objects.label()).samples(&milliseconds(of));
+            if objects == Objects::Discovered {
+                row = row.ratio("to hand-written", to_hand_written(of));
+            }
+            if measure == news {
+                let most = milliseconds(of).into_iter().fold(0.0, f64::max);
+                row = row.fact("a second", number(new as f64 * 1000.0 / most));
+            }
+            run.report.rows.push(row);
+        }
+    }
+    Ok(())
+}
+
+async fn times(bed: &mut Bed, objects: Objects, shape: Shape, new: usize) -> Result<Times> {
+    let measured = measure(bed, objects, shape, new).await;
+    bed.clear(Bridge::Twinspan, GROUP).await?;
+    discover(bed, None).await?;
+    measured
+}
+
+async fn measure(bed: &mut Bed, objects: Objects, shape: Shape, new: usize) -> Result<Times> {
+    bed.clear(Bridge::Twinspan, GROUP).await?;
+    if objects == Objects::Discovered {
+        let namespace = Bridge::Twinspan.place(GROUP).namespace;
+        let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
+        let export = json!({"namespaceSelector": selector, "serviceSelector": {}});
+        discover(bed, Some(json!({"policy": "Sync", "export": export}))).await?;
+    }
+    seed(bed, objects, shape, 0).await?;
+    bed.twinspan_leads().await?;
+    until_exported(bed, shape.all()).await.context("the first start")?;
+
+    // Every object is there and was seen; the registry lost everything.
+    bed.stop_twinspan().await?;
+    let (direction, place) = (Direction::Export, Bridge::Twinspan.place(GROUP));
+    let range = format!("{}/{}", place.prefix, beginning(GROUP, direction));
+    bed.etcd.delete(range, Some(DeleteOptions::new().with_prefix())).await?;
+    let mut feed = bed.written(Bridge::Twinspan, GROUP, direction).await?;
+    let begin = Instant::now();
+    bed.start_twinspan()?;
+    let (_, last) = feed.until_count(shape.all(), begin + SYNCED).await?.context("nothing was written")?;
+    let cold = last - begin;
+
+    bed.twinspan_leads().await?;
+    let begin = Instant::now();
+    seed(bed, objects, Shape::of(new), shape.services).await?;
+    let all = shape.all() + Shape::of(new).all();
+    let (_, last) = feed.until_count(all, begin + SYNCED).await?.context("nothing was written")?;
+    Ok(Times { cold, new: last - begin })
+}
+
+/// Makes Services from this number on, with their slices, and by hand their RegisteredServices.
+async fn seed(bed: &mut Bed, objects: Objects, shape: Shape, first: usize) -> Result<()> {
+    let place = Bridge::Twinspan.place(GROUP);
+    bed.create_namespace(&place.namespace).await?;
+    let names = (first..first + shape.services).map(|n| service(GROUP, Direction::Export, n));
+    let names: Vec<String> = names.collect();
+    let slices = bed.sources(&place, &names, shape.instances);
+    cluster::create_slices(&bed.admin, &place, &slices).await?;
+    cluster::create_headless(&bed.admin, &place, &names).await?;
+    match objects {
+        Objects::HandWritten => cluster::register(&bed.admin, &place, REGISTRY, &names).await,
+        Objects::Discovered => Ok(()),
+    }
+}
+
+/// Discovery makes objects at its own pace.
+async fn until_exported(bed: &Bed, count: usize) -> Result<()> {
+    let mut feed = bed.written(Bridge::Twinspan, GROUP, Direction::Export).await?;
+    feed.until_count(count, Instant::now() + 4 * SYNCED).await.map(drop)
+}
+
+async fn discover(bed: &Bed, discovery: Option<Value>) -> Result<()> {
+    let api: Api<ServiceRegistry> = Api::all(bed.admin.clone());
+    let patch = Patch::Merge(json!({"spec": {"discovery": discovery}}));
+    api.patch(REGISTRY, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
