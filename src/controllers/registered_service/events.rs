@@ -45,7 +45,7 @@ impl Controller {
             }
         };
         changed(Reason::Exported, "exported", applied.records, progress.exported);
-        // What gives way to this cluster's own is no loss.
+        // An endpoint that gives way to this cluster's own is no loss.
         let removed = imported.1.saturating_sub(directions.import.stood_back.len());
         changed(Reason::Imported, "imported", (imported.0, removed), progress.imported);
         skipped(outcomes, &mut told, &publish);

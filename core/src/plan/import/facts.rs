@@ -100,7 +100,8 @@ impl Options {
 pub struct OtherClusters {
     /// The IDs of these clusters; empty for all.
     pub names: BTreeSet<String>,
-    /// They are imported only while fewer instances of this cluster are there; `None` imports them always.
+    /// The instances of this cluster that are enough: below that number those of others are imported too. `None`
+    /// imports them always.
     pub min_local: Option<usize>,
 }
 

@@ -254,7 +254,7 @@ fn decide(input: &Input<'_>, record: &Record) -> RecordDecision {
         }
     }
     match refused {
-        // Those that stand by are let in without a probe.
+        // An export of another cluster that stands by is let in without a probe.
         _ if !endpoints.is_empty() && origin == Origin::OtherCluster && input.min_local().is_some() => {
             RecordDecision::Endpoints(origin, endpoints)
         }

@@ -31,7 +31,7 @@ pub(super) struct Found {
     endpoints: Endpoints,
     /// One address of each server's own record.
     local: BTreeSet<InstanceAddr>,
-    /// Those of each record that another cluster exported.
+    /// The endpoints of each record that another cluster exported.
     others: Vec<Endpoints>,
 }
 

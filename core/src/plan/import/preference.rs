@@ -34,7 +34,7 @@ pub struct Input {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Others {
     All,
-    /// Those that our slices hold now.
+    /// The ones that our slices hold now.
     Present,
     None,
 }
