@@ -180,7 +180,7 @@ fn one_that_another_registered_service_has_is_not_added() {
     scene.put(&vm(1), "");
     scene.step();
     scene.put(&vm(2), "");
-    scene.contested.insert(addr(&vm(2)), ContestedImport { older: true, holds: true });
+    scene.contested.insert(addr(&vm(2)), ContestedImport { precedes: true, holds: true });
     scene.now = 30;
     scene.step();
     assert_eq!(scene.endpoints(), vms(&[1]));
