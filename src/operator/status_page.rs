@@ -15,7 +15,7 @@ use crate::page::detail::Detail;
 use crate::page::door::Hosts;
 
 /// Where the page is served unless somebody says otherwise: in the pod alone.
-pub const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8082);
+const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8082);
 
 /// How one service is explained.
 pub type Explain = fn(&Views, &ServiceKey, bool) -> Option<Detail>;
