@@ -43,7 +43,9 @@ impl StatusPage {
             (Ok(listener), _) => Ok(Some(Self { listener, hosts, explain })),
             (Err(source), Some(address)) => Err(OperatorError::Page { address, source }),
             (Err(error), None) => {
-                warn!("the status page is not served, for {PAGE} cannot be had: {error}; set --page-addr, or turn it off with --page-addr=off");
+                warn!(
+                    "the status page is not served, for {PAGE} cannot be had: {error}; set --page-addr, or turn it off with --page-addr=off"
+                );
                 Ok(None)
             }
         }

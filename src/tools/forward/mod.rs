@@ -8,6 +8,7 @@
 
 mod target;
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -34,17 +35,23 @@ const ANSWERED: Duration = Duration::from_secs(15);
 /// The reason why there is no way to the page.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    #[error("nobody leads in namespace {0}; start the operator, or say with --operator-namespace where it is; see twinspan doctor")]
+    #[error(
+        "nobody leads in namespace {0}; start the operator, or say with --operator-namespace where it is; see twinspan doctor"
+    )]
     NobodyLeads(String),
     #[error("cannot read Lease twinspan in namespace {namespace}: {text}; to open the page you need get on that Lease")]
     Lease { namespace: String, text: String },
     #[error("the leader {pod} is no pod of namespace {namespace}; if it runs elsewhere, open its page there")]
     NoPod { pod: String, namespace: String },
-    #[error("cannot forward a port to pod {pod}: {text}; to open the page you need create and get on pods/portforward in namespace {namespace}")]
+    #[error(
+        "cannot forward a port to pod {pod}: {text}; to open the page you need create and get on pods/portforward in namespace {namespace}"
+    )]
     Refused { pod: String, namespace: String, text: String },
     #[error("the leader's pod {0} serves no status page: it runs with --page-addr=off")]
     Off(String),
-    #[error("no status page answers at port {port} of pod {pod} ({text}); see its --page-addr and its log, or give the port with --page-port")]
+    #[error(
+        "no status page answers at port {port} of pod {pod} ({text}); see its --page-addr and its log, or give the port with --page-port"
+    )]
     Silent { pod: String, port: u16, text: String },
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
@@ -59,6 +66,12 @@ pub struct Forward {
     listener: TcpListener,
     address: SocketAddr,
     target: watch::Sender<Target>,
+}
+
+impl fmt::Debug for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forward").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl Forward {
@@ -148,8 +161,7 @@ impl Forward {
             (&mut remote).take(4096).read_to_end(&mut answer).await?;
             Ok::<_, std::io::Error>(answer)
         };
-        let silent =
-            |text: String| ForwardError::Silent { pod: target.pod.clone(), port: target.port, text };
+        let silent = |text: String| ForwardError::Silent { pod: target.pod.clone(), port: target.port, text };
         let answer = timeout(ANSWERED, asked).await.map_err(|_| silent("it takes too long".to_owned()))?;
         let answer = answer.map_err(|error| silent(error.to_string()))?;
         let status = String::from_utf8_lossy(&answer);
@@ -176,11 +188,8 @@ async fn connect(
     namespace: &str,
     target: &Target,
 ) -> Result<impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + use<>, ForwardError> {
-    let refused = |text: String| ForwardError::Refused {
-        pod: target.pod.clone(),
-        namespace: namespace.to_owned(),
-        text,
-    };
+    let refused =
+        |text: String| ForwardError::Refused { pod: target.pod.clone(), namespace: namespace.to_owned(), text };
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let asked = timeout(ANSWERED, pods.portforward(&target.pod, &[target.port])).await;
     let forwarded = asked.map_err(|_| refused("the API server does not answer".to_owned()))?;

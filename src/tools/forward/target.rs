@@ -1,6 +1,7 @@
 //! The pod that leads, and the port of its status page.
 //!
-//! Owns the rule by which a pod tells its port: the argument, then the variable, then the usual one. Refuses to connect.
+//! Owns the rule by which a pod tells its port: the argument, then the variable, then the usual one. Refuses to
+//! connect.
 
 use std::net::SocketAddr;
 
@@ -53,7 +54,7 @@ impl Target {
                     Setting::Off => return Err(ForwardError::Off(pod)),
                     Setting::Port(port) => port,
                 },
-                // Who may forward a port need not be able to read pods.
+                // The right to forward a port does not include that to read pods.
                 Ok(Err(_)) | Err(_) => USUAL,
             },
         };

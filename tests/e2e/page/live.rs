@@ -1,4 +1,4 @@
-//! What people see: an instance that comes, a hold with its command, and the page of a replica that stands by.
+//! The sights of people: an instance that comes, a hold with its command, and the page of a replica that stands by.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -35,7 +35,7 @@ async fn what_is_missing_is_said(suite: Arc<Suite>) -> Result<()> {
     let (code, errors) = open(&[]).await?;
     ensure!(code == Some(1) && errors.contains("is no pod of namespace"), "{errors}");
 
-    // Somebody who may read the Lease and nothing else.
+    // A person who may read the Lease and nothing else.
     let client = bed.client();
     let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
         "metadata": {"name": "looks"},

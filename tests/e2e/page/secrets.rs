@@ -1,4 +1,4 @@
-//! Whoever may look at the page learns nothing by which the registry could be reached or written.
+//! A reader of the page learns nothing by which the registry could be reached or written.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
