@@ -5,8 +5,8 @@
 //!   costs.
 //! - [`scenarios`]: their order; a new one is a file and a line there. [`floors`], [`latency`], [`spaced`], [`large`],
 //!   [`churn`], [`cold`], [`lost`], [`restart`], [`takeover`], [`rest`], [`beside`], [`slow`], [`crowd`],
-//!   [`discovery`]: the measurements. [`run`]: the state that one leaves for the next. [`soak`]: changes for a long time, which has a
-//!   verdict.
+//!   [`discovery`], [`page`]: the measurements. [`run`]: the state that one leaves for the next. [`soak`]:
+//!   changes for a long time, which has a verdict.
 //! - [`stats`]: percentiles and ratios. [`report`]: the table. [`pictures`], [`svg`]: the pictures. [`machine`].
 //!
 //! Owns the command line, and where the results of a run go. Refuses to judge: a figure is never a verdict, but
@@ -28,6 +28,7 @@ mod latency;
 mod line;
 mod lost;
 mod machine;
+mod page;
 mod pictures;
 mod process;
 mod records;

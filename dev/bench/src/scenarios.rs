@@ -10,7 +10,7 @@ use crate::crowd::Crowd;
 use crate::report::{self, Report};
 use crate::run::{Form, Run};
 use crate::{
-    beside, churn, cold, crowd, discovery, floors, large, latency, lost, rest, restart, slow, spaced, takeover,
+    beside, churn, cold, crowd, discovery, floors, large, latency, lost, page, rest, restart, slow, spaced, takeover,
 };
 
 /// Records about which nobody asks: of many clusters that change, and as many as a registry may hold.
@@ -38,6 +38,7 @@ enum Scenario {
     Crowd(Crowd),
     /// So many Services of discovered objects, and so many new ones.
     Discovery(Shape, usize),
+    Page,
 }
 
 impl Scenario {
@@ -60,6 +61,7 @@ impl Scenario {
             Self::Slow => "slow".to_owned(),
             Self::Crowd(crowd) => format!("crowd-{}", crowd.all()),
             Self::Discovery(shape, _) => format!("discovery-{}", shape.label()),
+            Self::Page => "page".to_owned(),
         }
     }
 
@@ -82,6 +84,7 @@ impl Scenario {
             Self::Slow => slow::run(run).await,
             Self::Crowd(crowd) => crowd::run(run, crowd).await,
             Self::Discovery(shape, new) => discovery::run(run, shape, new).await,
+            Self::Page => page::run(run).await,
         }
     }
 }
@@ -95,12 +98,16 @@ fn scenarios(form: Form) -> Vec<Scenario> {
     let usual = Shape::of(churn::SERVICES);
     all.extend([Scenario::Cold(Import, usual), Scenario::Statuses(Import, usual), Scenario::Restart(Import, usual)]);
     all.extend([Scenario::Latency(usual.services), Scenario::Rest(Import, usual), Scenario::Churn(Import)]);
+    if form == Form::Quick {
+        all.push(Scenario::Page);
+    }
     if form == Form::Full {
         all.extend(CROWDS.map(Scenario::Crowd));
         all.extend([Scenario::Beside, Scenario::Slow]);
         let (many, wide) = (Shape::of(10_000), Shape { services: 1000, instances: 100 });
         all.extend([Scenario::Cold(Import, many), Scenario::Statuses(Import, many), Scenario::Restart(Import, many)]);
         all.extend([Scenario::Latency(many.services), Scenario::Rest(Import, many), Scenario::TakeOver(Import, many)]);
+        all.push(Scenario::Page);
         all.extend([Scenario::Cold(Import, wide), Scenario::Restart(Import, wide), Scenario::Rest(Import, wide)]);
     }
     all.extend([Scenario::Cold(Export, usual), Scenario::Restart(Export, usual), Scenario::Churn(Export)]);
