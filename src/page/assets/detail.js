@@ -2,7 +2,7 @@
 // Owns which service is open, and fetching it again when it changed: one request at a time, the latest wins. Refuses to
 // know the list, which says only what to open.
 
-import { cut, h, passage, say, show } from "./dom.js";
+import { cut, h, keepFocus, passage, say, show } from "./dom.js";
 import { badge, sides } from "./list.js";
 import { hold } from "./registries.js";
 import { picture } from "./sides.js";
@@ -14,7 +14,7 @@ import { number, t, time, word } from "./words.js";
 const AGAIN = 2_000;
 
 export class Detail {
-  /** `closed(byKeyboard)` is called when the reader closes it. */
+  /** `closed()` is called when the reader closes it. */
   constructor(closed) {
     this.place = document.getElementById("detail");
     this.closed = closed;
@@ -24,7 +24,7 @@ export class Detail {
     this.place.addEventListener("keydown", (event) => {
       if (event.key === "Escape") {
         event.stopPropagation();
-        this.closed(true);
+        this.closed();
       }
     });
   }
@@ -94,29 +94,24 @@ export class Detail {
   }
 
   draw() {
-    if (!this.answer) {
-      return;
+    if (this.answer) {
+      keepFocus(this.body, () => this.#write(this.answer));
     }
-    const { row, conditions, hold: held, instances, instancesTotal } = this.answer;
-    const focused = this.body.contains(document.activeElement) ? document.activeElement.id : "";
+  }
+
+  #write({ row, conditions, hold: held, instances, instancesTotal }) {
     const open = [...this.body.querySelectorAll("details[open]")].map((one) => one.closest("[data-instance]")?.dataset.instance);
     show(
       this.body,
       this.#head(row),
-      held && hold(held),
+      held && hold(held, "service"),
       h("h3", {}, t("picture")),
-      picture(instances ?? [], instancesTotal ?? 0, this.choice, (focus) => {
-        this.draw();
-        document.getElementById(focus)?.focus();
-      }),
+      picture(instances ?? [], instancesTotal ?? 0, this.choice, () => this.draw()),
       h("h3", {}, t("conditions")),
       table(conditions ?? []),
     );
     for (const one of this.body.querySelectorAll("[data-instance] details")) {
       one.open = open.includes(one.closest("[data-instance]").dataset.instance);
-    }
-    if (focused) {
-      document.getElementById(focused)?.focus();
     }
   }
 
@@ -131,7 +126,7 @@ export class Detail {
     const had = this.place.contains(document.activeElement);
     this.title = cut(this.key, "h2", { id: "detail-title", tabindex: "-1" });
     const close = h("button", { type: "button", id: "close", "aria-label": t("closeLabel", { name: this.key }) }, t("close"), " ", h("kbd", {}, "Esc"));
-    close.addEventListener("click", () => this.closed(true));
+    close.addEventListener("click", () => this.closed());
     this.trouble = h("p", { class: "trouble", role: "status" });
     this.body = h("div", { class: "body" });
     show(this.place, h("header", {}, this.title, close), this.trouble, this.body);
@@ -154,7 +149,7 @@ export class Detail {
         fact("service", cut(row.service, "code")),
         fact("direction", word("directions", row.direction)),
         fact("policy", cut(row.policy), row.discovered && ` · ${t("discovered")}`),
-        fact("counts", sides(row.cluster, row.registryInstances), counts.map((name) => ` · ${number(row[name])} ${word("columns", name) || t(name)}`)),
+        fact("counts", sides(row.cluster, row.registryInstances), counts.map((name) => ` · ${number(row[name])} ${word("countWords", name)}`)),
         fact("updated", time(row.updated)),
         fact("lastVerified", time(row.lastVerified)),
         h("div", { class: "wide" }, h("dt", {}, t("latency")), h("dd", {}, spark(row.latency, 120, 24), h("small", {}, inWords(row.latency)))),

@@ -31,7 +31,7 @@ function fill(element, attributes, children) {
       element.setAttribute(name, value);
     }
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
@@ -44,7 +44,7 @@ export function say(element, text) {
 
 /** Replaces the children. */
 export function show(element, ...children) {
-  element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
 }
 
 // More of a stranger's text than this stands in the page only when it is asked for.
@@ -89,11 +89,20 @@ export function shape(state) {
 /** The part of a class name that says how a state looks. */
 export const tone = (state) => (Object.hasOwn(shapes, state) ? state : "Unknown");
 
-/** A command with a button that copies it. */
-export function command(text, words) {
-  const code = h("code", { class: "text", tabindex: "0" }, clean(text));
+/** Draws a place anew; what had the focus has it afterwards, if it has an id. */
+export function keepFocus(place, draw) {
+  const id = place.contains(document.activeElement) ? document.activeElement.id : "";
+  draw();
+  if (id) {
+    document.getElementById(id)?.focus({ preventScroll: true });
+  }
+}
+
+/** A command with a button that copies it. `id` is the beginning of the ids of both. */
+export function command(text, words, id) {
+  const code = h("code", { class: "text", tabindex: "0", id: `${id}-command` }, clean(text));
   const answer = h("span", { class: "said", role: "status" });
-  const button = h("button", { type: "button", "aria-label": words.label }, words.copy);
+  const button = h("button", { type: "button", id: `${id}-copy`, "aria-label": words.label }, words.copy);
   button.addEventListener("click", async () => {
     const done = await copy(clean(text), code);
     say(button, done ? words.copied : words.copy);

@@ -14,20 +14,27 @@ const BEYOND = 6;
 // Columns whose interesting end is the high one.
 const HIGH_FIRST = new Set(["sides", "exported", "imported", "lost", "held", "skipped", "updated", "verified", "latency"]);
 
+// What a cell shows, and how: a cell is written again only if what it shows is another.
 const cells = {
-  state: (row, cell) => show(cell, badge(row)),
-  service: (row, cell) => show(cell, cut(row.key, "span", { class: "name" })),
-  registryName: (row, cell) => show(cell, cut(row.registryName)),
-  direction: (row, cell) => show(cell, arrow(row.direction), h("span", {}, word("directions", row.direction))),
-  sides: (row, cell) => show(cell, sides(row.cluster, row.registryInstances)),
-  exported: (row, cell) => count(row.exported, cell),
-  imported: (row, cell) => count(row.imported, cell),
-  lost: (row, cell) => count(row.lost, cell, "Lost"),
-  held: (row, cell) => count(row.held, cell, "Held"),
-  skipped: (row, cell) => count(row.skipped, cell, "Differs"),
-  updated: (row, cell) => say(cell, time(row.updated)),
-  verified: (row, cell) => say(cell, time(row.lastVerified)),
-  latency: (row, cell) => show(cell, spark(row.latency, 64, 20)),
+  state: [(row) => [row.state, row.reason], (row, cell) => show(cell, badge(row))],
+  service: [(row) => row.key, (row, cell) => show(cell, cut(row.key, "span", { class: "name" }))],
+  registryName: [(row) => row.registryName, (row, cell) => show(cell, cut(row.registryName))],
+  direction: [
+    (row) => row.direction,
+    (row, cell) => show(cell, arrow(row.direction), h("span", {}, word("directions", row.direction))),
+  ],
+  sides: [
+    (row) => [row.cluster, row.registryInstances],
+    (row, cell) => show(cell, sides(row.cluster, row.registryInstances)),
+  ],
+  exported: [(row) => row.exported, (row, cell) => count(row.exported, cell)],
+  imported: [(row) => row.imported, (row, cell) => count(row.imported, cell)],
+  lost: [(row) => row.lost, (row, cell) => count(row.lost, cell, "Lost")],
+  held: [(row) => row.held, (row, cell) => count(row.held, cell, "Held")],
+  skipped: [(row) => row.skipped, (row, cell) => count(row.skipped, cell, "Differs")],
+  updated: [(row) => row.updated, (row, cell) => say(cell, time(row.updated))],
+  verified: [(row) => row.lastVerified, (row, cell) => say(cell, time(row.lastVerified))],
+  latency: [(row) => row.latency, (row, cell) => show(cell, spark(row.latency, 64, 20))],
 };
 
 /** A state as shape and word; its reason is the title. */
@@ -42,7 +49,7 @@ export function sides(cluster, registry) {
   return h(
     "span",
     { class: same ? "sides" : "sides apart" },
-    h("span", { "aria-hidden": "true" }, number(cluster), h("span", { class: "sign" }, same ? "=" : "≠"), number(registry)),
+    h("span", { "aria-hidden": "true" }, h("span", {}, number(cluster)), h("span", { class: "sign" }, same ? "=" : "≠"), h("span", {}, number(registry))),
     h("span", { class: "said" }, t("sidesLabel", { cluster: number(cluster), registry: number(registry) })),
   );
 }
@@ -158,7 +165,7 @@ export class List {
       const parts = columns.map((name, at) => h("div", { role: "gridcell", class: `cell c-${name}`, "aria-colindex": at + 1 }));
       const element = h("div", { role: "row", class: "row", id: `row-${this.pool.length}` }, parts);
       this.body.append(element);
-      this.pool.push({ element, parts, at: -1, row: null, epoch: -1 });
+      this.pool.push({ element, parts, shown: [], at: -1, row: null, epoch: -1 });
     }
     if (this.pool.length > 2 * wanted) {
       this.pool.splice(wanted).forEach(({ element }) => element.remove());
@@ -175,9 +182,17 @@ export class List {
       element.classList.toggle("odd", at % 2 === 1);
     }
     if (slot.row !== row || slot.epoch !== currentEpoch()) {
+      const anew = slot.epoch !== currentEpoch();
       slot.row = row;
       slot.epoch = currentEpoch();
-      columns.forEach((name, column) => cells[name](row, parts[column]));
+      columns.forEach((name, column) => {
+        const [value, write] = cells[name];
+        const shown = String(value(row));
+        if (anew || slot.shown[column] !== shown) {
+          slot.shown[column] = shown;
+          write(row, parts[column]);
+        }
+      });
       element.classList.remove("changed");
       if (this.changed.has(row.key)) {
         void element.offsetWidth; // The animation begins anew only after a layout without it.

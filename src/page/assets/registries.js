@@ -43,7 +43,7 @@ function card(registry, cluster) {
       h("div", {}, h("dt", {}, t("lastVerified")), h("dd", {}, time(registry.lastVerified))),
       clusters(registry.clusters ?? [], cluster),
     ),
-    registry.hold && hold(registry.hold),
+    registry.hold && hold(registry.hold, `registry-${registry.name}`),
   );
 }
 
@@ -60,14 +60,14 @@ function clusters(all, own) {
   return h("div", { class: "clusters" }, h("dt", {}, t("shared", { n: number(all.length) })), h("dd", {}, h("ul", {}, names)));
 }
 
-/** A hold, and the command that releases it. */
-export function hold({ held, since, until, command: approve }) {
+/** A hold, and the command that releases it. `id` is the beginning of the ids in it. */
+export function hold({ held, since, until, command: approve }, id) {
   const what = held === 1 ? t("holdOne") : held ? t("hold", { n: number(held) }) : t("holdUnknown");
   return h(
     "div",
     { class: "hold" },
     h("p", {}, shape("Held"), h("strong", {}, what), " ", t("holdTimes", { since: time(since), until: time(until) })),
     approve && h("p", {}, t("holdAdvice")),
-    approve && command(approve, { copy: t("copy"), copied: t("copied"), label: t("copyLabel"), failed: t("copyFailed") }),
+    approve && command(approve, { copy: t("copy"), copied: t("copied"), label: t("copyLabel"), failed: t("copyFailed") }, id),
   );
 }

@@ -24,11 +24,11 @@ export function picture(instances, total, choice, again) {
   box.checked = Boolean(choice.only);
   box.addEventListener("change", () => {
     choice.only = box.checked;
-    again("only");
+    again();
   });
   const more = () => {
     choice.rows = (choice.rows ?? ROWS) + ROWS;
-    again("more");
+    again();
   };
   return [
     h(
@@ -60,7 +60,7 @@ function row(one) {
     { role: "row", class: `instance on-${kind}`, "data-instance": one.instance },
     h("div", { role: "cell", class: "end" }, end(one.cluster, one)),
     h("div", { role: "cell", class: "link" }, line(kind), h("span", { class: "place" }, t(places[kind]))),
-    h("div", { role: "cell", class: "end" }, end(one.registry, one), keys(one.records ?? [])),
+    h("div", { role: "cell", class: "end" }, end(one.registry, one), keys(one.records ?? [], one.instance)),
     h("div", { role: "cell", class: "why" }, state(one), passage(one.why, t("showAll")), one.until && h("span", {}, ` ${t("until", { time: time(one.until) })}`)),
   );
 }
@@ -75,13 +75,13 @@ function state({ state: label }) {
 }
 
 /** The keys of the records that name an instance. */
-function keys(records) {
+function keys(records, instance) {
   if (records.length === 0) {
     return null;
   }
   const all = records.map((key) => h("li", {}, passage(key, t("showAll"), "code")));
   const title = records.length === 1 ? t("recordKey") : t("recordKeys", { n: number(records.length) });
-  return h("details", { class: "record-keys" }, h("summary", {}, title), h("ul", {}, all));
+  return h("details", { class: "record-keys" }, h("summary", { id: `keys-${instance}` }, title), h("ul", {}, all));
 }
 
 /** A line from side to side; broken, with a cross, where one side has nothing. */

@@ -24,7 +24,9 @@ export function spark(latency, width, height) {
   }
   const highest = Math.max(...latency, 1);
   const step = (width - 4) / Math.max(latency.length - 1, 1);
-  const points = latency.map((ms, at) => [2 + at * step, height - 2 - (ms / highest) * (height - 4)].map((n) => n.toFixed(1)));
+  // The latest is always at the right end.
+  const left = latency.length > 1 ? 2 : width - 2;
+  const points = latency.map((ms, at) => [left + at * step, height - 2 - (ms / highest) * (height - 4)].map((n) => n.toFixed(1)));
   const [x, y] = points.at(-1);
   const line = svg("polyline", { points: points.map((point) => point.join(",")).join(" "), class: "line" });
   const drawing = svg(
