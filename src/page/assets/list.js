@@ -33,7 +33,7 @@ const cells = {
   held: [(row) => row.held, (row, cell) => count(row.held, cell, "Held")],
   skipped: [(row) => row.skipped, (row, cell) => count(row.skipped, cell, "Differs")],
   updated: [(row) => row.updated, (row, cell) => say(cell, time(row.updated))],
-  verified: [(row) => row.lastVerified, (row, cell) => say(cell, time(row.lastVerified))],
+  verified: [(row, store) => store.verifiedOf(row), (row, cell, store) => say(cell, time(store.verifiedOf(row)))],
   latency: [(row) => row.latency, (row, cell) => show(cell, spark(row.latency, 64, 20))],
 };
 
@@ -103,6 +103,14 @@ export class List {
     this.changed = new Set(keys);
   }
 
+  /** What a row shows may be another although the row is the same: when its registry was verified. */
+  refresh() {
+    for (const slot of this.pool) {
+      slot.row = null;
+    }
+    this.paint();
+  }
+
   /** The service whose details are open. */
   select(key) {
     this.selected = key;
@@ -151,7 +159,7 @@ export class List {
       }
     }
     this.changed.clear();
-    const slot = this.pool.find(({ at, row }) => at !== -1 && row.key === this.active);
+    const slot = this.pool.find(({ at, key }) => at !== -1 && key === this.active);
     if (slot) {
       this.grid.setAttribute("aria-activedescendant", slot.element.id);
     } else {
@@ -165,7 +173,7 @@ export class List {
       const parts = columns.map((name, at) => h("div", { role: "gridcell", class: `cell c-${name}`, "aria-colindex": at + 1 }));
       const element = h("div", { role: "row", class: "row", id: `row-${this.pool.length}` }, parts);
       this.body.append(element);
-      this.pool.push({ element, parts, shown: [], at: -1, row: null, epoch: -1 });
+      this.pool.push({ element, parts, shown: [], at: -1, key: null, row: null, epoch: -1 });
     }
     if (this.pool.length > 2 * wanted) {
       this.pool.splice(wanted).forEach(({ element }) => element.remove());
@@ -184,13 +192,14 @@ export class List {
     if (slot.row !== row || slot.epoch !== currentEpoch()) {
       const anew = slot.epoch !== currentEpoch();
       slot.row = row;
+      slot.key = row.key;
       slot.epoch = currentEpoch();
       columns.forEach((name, column) => {
         const [value, write] = cells[name];
-        const shown = String(value(row));
+        const shown = String(value(row, this.store));
         if (anew || slot.shown[column] !== shown) {
           slot.shown[column] = shown;
-          write(row, parts[column]);
+          write(row, parts[column], this.store);
         }
       });
       element.classList.remove("changed");
@@ -205,10 +214,11 @@ export class List {
 
   #click(event) {
     const element = event.target.closest(".row");
-    const slot = this.pool.find((one) => one.element === element && one.at !== -1);
-    if (slot) {
-      this.active = slot.row.key;
-      this.on.open(slot.row.key, false);
+    // Rows may have moved in the store since they were drawn: what was clicked is what was shown.
+    const key = this.pool.find((one) => one.element === element && one.at !== -1)?.key;
+    if (key) {
+      this.active = key;
+      this.on.open(key, false);
       this.paint();
     }
   }

@@ -105,6 +105,7 @@ const stream = new Stream({
   state(whole) {
     const first = !head.isKnown;
     registries = whole.registries;
+    store.verify(registries);
     store.reset(whole.services);
     head.learn(whole);
     drawRegistries();
@@ -120,6 +121,8 @@ const stream = new Stream({
     head.learn(part);
     if (cards.length > 0) {
       registries = cards;
+      store.verify(registries);
+      list.refresh();
       drawRegistries();
     }
     for (const row of rows) {

@@ -11,6 +11,7 @@ const known = (state) => (rank.has(state) ? state : "Unknown");
 // More changes at once than this are sorted anew as a whole, which is then faster than moving each.
 const MANY = 500;
 
+// What a column sorts by.
 const values = {
   state: (row) => rank.get(known(row.state)),
   service: (row) => row.key,
@@ -23,7 +24,7 @@ const values = {
   held: (row) => row.held ?? 0,
   skipped: (row) => row.skipped ?? 0,
   updated: (row) => row.updated ?? "",
-  verified: (row) => row.lastVerified ?? "",
+  verified: (row, store) => store.verifiedOf(row) ?? "",
   latency: (row) => row.latency?.at(-1) ?? -1,
 };
 
@@ -35,7 +36,21 @@ export class Store {
   constructor() {
     this.filter = { words: [], states: new Set(), registry: "", namespace: "" };
     this.order = { column: "state", down: false };
+    this.verified = new Map();
     this.reset([]);
+  }
+
+  /** Takes over when each registry was verified last: a row is not sent again because of it. */
+  verify(registries) {
+    this.verified = new Map(registries.map(({ name, lastVerified }) => [name, lastVerified]));
+    if (this.order.column === "verified") {
+      this.arrange();
+    }
+  }
+
+  /** When a service was verified last: with its registry. */
+  verifiedOf(row) {
+    return this.verified.get(row.registry) ?? row.lastVerified;
   }
 
   /** Replaces everything. */
@@ -90,7 +105,7 @@ export class Store {
     }
     const of = values[this.order.column];
     for (const one of this.shown) {
-      one.by = of(one.row);
+      one.by = of(one.row, this);
     }
     this.shown.sort((a, b) => this.#compare(a, b));
   }
@@ -111,7 +126,7 @@ export class Store {
   }
 
   #place(one) {
-    one.by = values[this.order.column](one.row);
+    one.by = values[this.order.column](one.row, this);
     let [low, high] = [0, this.shown.length];
     while (low < high) {
       const middle = (low + high) >> 1;
