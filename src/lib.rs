@@ -9,6 +9,7 @@
 //! - [`probe`]: the third door, TCP connections to instances that lost their registration.
 //! - [`controllers`]: the glue: observe → validate → plan → apply → status, for each kind.
 //! - [`leadership`]: the claim to lead; every writing door asks it before each request.
+//! - [`page`]: the status page of a running operator.
 //! - [`telemetry`]: logs, metrics, traces, and the pages for probes.
 //! - [`tools`]: commands that look from outside: parity, status, plan, explain, approve, doctor.
 //! - [`env`]: the one door to time of day, chance and tokio's tasks. [`tasks`]: what follows when a task breaks off.
@@ -25,6 +26,7 @@ pub mod controllers;
 pub mod env;
 pub mod leadership;
 pub mod operator;
+pub mod page;
 pub mod probe;
 pub mod registry;
 pub mod tasks;

@@ -16,9 +16,11 @@ use tracing::warn;
 use super::common::SOCKET;
 use super::config::{Access, ConfigError, config};
 use crate::env::Env;
-use crate::operator::{self, Inside, OperatorError, Outside, Settings};
+use crate::operator::{self, Inside, OperatorError, Outside, Settings, StatusPage};
+use crate::page::door::Hosts;
 use crate::telemetry::logs;
 use crate::telemetry::traces::Traces;
+use crate::tools::detail::detail;
 use crate::tools::viewer::pages;
 
 /// Run the operator.
@@ -44,6 +46,14 @@ pub struct Args {
     /// Where /livez, /readyz and /metrics are served, as IP:PORT, or :PORT for all addresses
     #[arg(long, env = "TWINSPAN_ADMIN_ADDR", default_value = "0.0.0.0:8080", value_name = "ADDR", value_parser = admin_addr)]
     admin_addr: SocketAddr,
+    /// Where the status page is served, as IP:PORT, or :PORT for all addresses, or off. Whoever reaches it may look: the
+    /// usual address is in the pod alone, and twinspan status --open leads there [default: 127.0.0.1:8082]
+    #[arg(long, env = "TWINSPAN_PAGE_ADDR", value_name = "ADDR", value_parser = page_addr, overrides_with = "page_addr")]
+    page_addr: Option<PageAddr>,
+    /// Further host names of the status page, separated by commas, such as that of a proxy before it which asks who
+    /// looks
+    #[arg(long, env = "TWINSPAN_PAGE_HOSTS", value_name = "NAMES", value_parser = Hosts::parse)]
+    page_hosts: Option<Hosts>,
     /// The socket at which commands in the same pod ask this operator; without it there is none
     #[arg(long, env = SOCKET, value_name = "FILE")]
     socket: Option<OsString>,
@@ -67,6 +77,20 @@ pub struct Args {
         overrides_with = "audit_interval"
     )]
     audit_interval: Duration,
+}
+
+/// Where the status page is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PageAddr {
+    Off,
+    At(SocketAddr),
+}
+
+fn page_addr(text: &str) -> Result<PageAddr, String> {
+    if text == "off" {
+        return Ok(PageAddr::Off);
+    }
+    admin_addr(text).map(PageAddr::At).map_err(|wanted| format!("{wanted}, or off"))
 }
 
 /// An address to listen on. As in Go, one without an IP means all: of both families where there are two.
@@ -159,6 +183,12 @@ async fn operate(args: Args) -> Result<(), Error> {
             Err(error) => warn!("commands in this pod cannot ask this operator: {error}"),
         }
     }
+    let hosts = args.page_hosts.unwrap_or_default();
+    outside.page = match args.page_addr {
+        Some(PageAddr::Off) => None,
+        Some(PageAddr::At(address)) => StatusPage::open(Some(address), hosts, detail).await?,
+        None => StatusPage::open(None, hosts, detail).await?,
+    };
     operator::run(outside, settings, env, stop).await?;
     Ok(())
 }
@@ -172,6 +202,13 @@ mod tests {
         assert_eq!(admin_addr(":8080"), Ok("[::]:8080".parse().unwrap()));
         assert_eq!(admin_addr("127.0.0.1:1"), Ok("127.0.0.1:1".parse().unwrap()));
         assert!(admin_addr("8080").is_err() && admin_addr(":x").is_err());
+    }
+
+    #[test]
+    fn the_page_has_an_address_or_is_off() {
+        assert_eq!(page_addr("off"), Ok(PageAddr::Off));
+        assert_eq!(page_addr("127.0.0.1:0"), Ok(PageAddr::At("127.0.0.1:0".parse().unwrap())));
+        assert!(page_addr("on").unwrap_err().ends_with("or off"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::cluster::status_writer::StatusWriter;
 use crate::cluster::view::ClusterEvent;
 use crate::cluster::writer::ClusterWriter;
 use crate::leadership::Leadership;
+use crate::page::Board;
 use crate::telemetry::metrics::Metrics;
 
 /// All writers; clones share them.
@@ -25,6 +26,8 @@ pub struct Writers {
     /// Asked by [`RegistryHandle::write`](crate::registry::handle::RegistryHandle::write).
     pub leadership: Leadership,
     pub metrics: Arc<Metrics>,
+    /// The lines of the status page; it keeps none where no page is served.
+    pub board: Board,
 }
 
 impl Writers {
@@ -42,6 +45,7 @@ impl Writers {
         let cluster = ClusterWriter::new(calls.clone(), view.clone(), metrics.clone(), events.clone());
         let statuses = StatusWriter::new(calls.clone(), view.clone(), env.clone(), metrics.clone(), events);
         let (events, publisher) = Events::new(calls, env.clone(), replica);
-        (Self { cluster, statuses, events, leadership: leadership.clone(), metrics }, publisher)
+        let (leadership, board) = (leadership.clone(), Board::default());
+        (Self { cluster, statuses, events, leadership, metrics, board }, publisher)
     }
 }

@@ -1,13 +1,14 @@
 //! The composition of the operator: starts and stops everything.
 //!
-//! - [`outside`]: the ways out of the process. [`inside`]: the socket for commands in its pod. [`readiness`]: the parts
-//!   of `/readyz`. [`watch_age`]: the gauge of silent watches.
+//! - [`outside`]: the ways out of the process. [`inside`]: the socket for commands in its pod. [`status_page`]: the
+//!   address of the status page. [`readiness`]: the parts of `/readyz`. [`watch_age`]: the gauge of silent watches.
 //!
 //! Owns the order in which parts start and end. Refuses to know what any part does.
 
 mod inside;
 mod outside;
 mod readiness;
+mod status_page;
 mod watch_age;
 
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+use twinspan_core::model::ServiceKey;
 
 use crate::cluster::view::ClusterEvent;
 use crate::cluster::watch::Watches;
@@ -33,6 +35,7 @@ use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
 use crate::env::Env;
 use crate::leadership::{self, Election, Leadership, LeaseHistory};
+use crate::page::{self, Board, Page};
 use crate::registry::takeover::Takeover;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -40,6 +43,7 @@ use crate::telemetry::{admin, server};
 
 pub use inside::Inside;
 pub use outside::Outside;
+pub use status_page::{PAGE, StatusPage};
 
 /// Time to release epochs when the process ends.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -76,6 +80,8 @@ pub enum OperatorError {
     Client(String),
     #[error("cannot listen on {address}: {source}; set --admin-addr")]
     Admin { address: SocketAddr, source: std::io::Error },
+    #[error("cannot serve the status page on {address}: {source}; set --page-addr")]
+    Page { address: SocketAddr, source: std::io::Error },
     #[error(
         "another release of Twinspan runs in namespace {0}, and two would write against each other; run one of them, with more replicas \
          where more are wanted"
@@ -111,7 +117,12 @@ pub async fn run(
     let lifetimes = Lifetimes::new(&stop, &env);
     let (views, leadership) = (Views::new(env), settings.leadership());
     let (events, cluster) = mpsc::unbounded_channel();
-    let (writers, publisher) = Writers::new(&outside.rest, &views, &leadership, &settings.identity, events.clone());
+    let (mut writers, publisher) = Writers::new(&outside.rest, &views, &leadership, &settings.identity, events.clone());
+    let page = outside.page.take();
+    if page.is_some() {
+        writers.board = Board::on();
+    }
+    let board = writers.board.clone();
     let metrics = writers.metrics.clone();
     let (tasks, election) = (&lifetimes.tasks, &lifetimes.election);
     tasks.spawn("events", publisher.run(election.clone()));
@@ -126,6 +137,15 @@ pub async fn run(
     if let Some(inside) = outside.inside.take() {
         let pages = (inside.pages)(views.clone());
         lifetimes.tasks.spawn("pages of the pod", server::serve(inside.listener, pages, env.clone(), stopped.clone()));
+    }
+    if let Some(StatusPage { listener, hosts, explain }) = page {
+        let seen = views.clone();
+        let explain = Arc::new(move |key: &ServiceKey, leads| explain(&seen, key, leads));
+        // The Lease names a replica by its pod and a random number.
+        let replica = settings.identity.rsplit_once('_').map_or(settings.identity.as_str(), |(pod, _)| pod);
+        let page = Page::new(board, leadership.clone(), replica, hosts, explain, env.clone());
+        let serving = server::serve_within(page::bounds(), listener, page::pages(page), env.clone(), stopped.clone());
+        lifetimes.tasks.spawn("status page", serving);
     }
     if let Some(listener) = outside.admin.take() {
         let parts: admin::Parts = Arc::new(move || readiness::parts(&views, &leadership));

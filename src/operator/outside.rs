@@ -1,5 +1,5 @@
-//! The outside of the process: the clients of the API server, the connectors of registries, the prober, the address of
-//! the admin pages and the socket of the pod.
+//! The outside of the process: the clients of the API server, the connectors of registries, the prober, the addresses
+//! of the admin pages and of the status page, and the socket of the pod.
 //!
 //! Owns how a real process gets them. Refuses to use any of them. A simulation hands in its own.
 
@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 
 use super::OperatorError;
 use super::inside::Inside;
+use super::status_page::StatusPage;
 use crate::causes::of_kube;
 use crate::cluster;
 use crate::env::Env;
@@ -32,6 +33,8 @@ pub struct Outside {
     pub admin: Option<TcpListener>,
     /// The socket for commands in the same pod, if there is one.
     pub inside: Option<Inside>,
+    /// The status page, if it is served.
+    pub page: Option<StatusPage>,
 }
 
 impl fmt::Debug for Outside {
@@ -60,6 +63,7 @@ impl Outside {
             prober: Arc::new(TcpProber),
             admin: Some(listener),
             inside: None,
+            page: None,
         })
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! - [`logs`]: log output; [`traces`]: spans for a collector.
 //! - [`metrics`]: names, labels and values of metrics; [`admin`]: the pages for scrapes and probes; [`server`]: the
-//!   connections to pages.
+//!   connections to pages, and [`patience`]: the silence that each may have.
 //!
 //! Owns the form of each signal. Refuses to know what the operator does.
 
 pub mod admin;
 pub mod logs;
 pub mod metrics;
+pub mod patience;
 pub mod server;
 pub mod traces;

@@ -1,7 +1,7 @@
 //! Connections to pages of this process.
 //!
 //! Owns their bounds, for any pod can open one: their number, their time, and the end of the process, which waits for
-//! none of them. Refuses to know the pages.
+//! none of them. A clock of its own for each connection is in [`super::patience`]. Refuses to know the pages.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::patience::{Patience, Patient};
 use crate::env::Env;
 
 /// Connections at once; later ones wait to be accepted.
@@ -24,19 +25,54 @@ const CONNECTIONS: usize = 64;
 const HEADER: Duration = Duration::from_secs(5);
 /// The longest life of a connection: a client that reads no answer would keep it.
 const CONNECTION: Duration = Duration::from_secs(120);
+/// Bytes of an answer that wait for a client which reads slowly, besides those in the kernel.
+const BUFFER: usize = 64 * 1024;
 
-/// Serves until it is stopped, and then waits for no connection.
-pub async fn serve(mut listener: impl Listener, pages: Router, env: Env, stop: CancellationToken) {
+/// The bounds of connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Their number; later ones wait to be accepted.
+    pub connections: usize,
+    /// The longest life of one; `None` where answers may be streams.
+    pub life: Option<Duration>,
+    pub patience: Patience,
+}
+
+impl Bounds {
+    /// Those of pages with short answers.
+    const SHORT: Self = Self { connections: CONNECTIONS, life: Some(CONNECTION), patience: Patience::ENDLESS };
+}
+
+/// Serves pages with short answers until it is stopped, and then waits for no connection.
+pub async fn serve(listener: impl Listener, pages: Router, env: Env, stop: CancellationToken) {
+    serve_within(Bounds::SHORT, listener, pages, env, stop).await;
+}
+
+/// The same within other bounds.
+pub async fn serve_within(
+    bounds: Bounds,
+    mut listener: impl Listener,
+    pages: Router,
+    env: Env,
+    stop: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     loop {
         let stream = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             // Waits by itself after an error, such as that no file is left for a connection.
-            (stream, _) = listener.accept(), if connections.len() < CONNECTIONS => stream,
+            (stream, _) = listener.accept(), if connections.len() < bounds.connections => stream,
             Some(_) = connections.join_next() => continue,
         };
-        env.spawn_in(&mut connections, timeout(CONNECTION, connection(stream, pages.clone())));
+        let served = connection(Patient::new(stream, bounds.patience), pages.clone());
+        env.spawn_in(&mut connections, async move {
+            match bounds.life {
+                // A connection that lives too long ends like any other.
+                Some(life) => drop(timeout(life, served).await),
+                None => served.await,
+            }
+        });
     }
 }
 
@@ -44,6 +80,7 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER)
+        .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(pages))
         .await;
     if let Err(error) = served {

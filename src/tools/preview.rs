@@ -104,18 +104,32 @@ pub struct SliceChange {
     pub removed: Vec<String>,
 }
 
-/// Previews one RegisteredService; `None` while the view of the cluster is not complete.
-pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
+/// One pass that writes nothing, as a value.
+pub(super) struct DryPass {
+    pub observed: Observed,
+    pub validation: Validation,
+    pub plan: Plan,
+}
+
+/// The pass of an operator that has just begun to lead; `None` while the view of the cluster is not complete, or if
+/// there is no such RegisteredService.
+pub(super) fn dry_pass(views: &Views, key: &ServiceKey) -> Option<DryPass> {
     let checkpoints = Checkpoints::default();
-    // A leadership that begins now.
     let observed = observe(views, &checkpoints, key, Some(Term(1)))?;
-    let object = observed.object.as_ref()?;
+    observed.object.as_ref()?;
     let validation = validate(&observed);
     let siblings = siblings::siblings(views, &checkpoints, &observed, validation.accepted());
     let now = views.env.now();
     let checkpoint = &observed.checkpoint.planned;
     let (facts, former) = (&observed.facts, &validation.former);
     let plan = service::plan(facts, &validation.goal, former, &siblings, checkpoint, now, now);
+    Some(DryPass { observed, validation, plan })
+}
+
+/// Previews one RegisteredService; `None` while the view of the cluster is not complete.
+pub fn preview(views: &Views, key: &ServiceKey) -> Option<Preview> {
+    let DryPass { observed, validation, plan } = dry_pass(views, key)?;
+    let object = observed.object.as_ref()?;
     let failed = observed.registry_failure.as_ref().map(ToString::to_string);
     let rejected = match (&observed.facts.registry, &observed.registry) {
         (None, Some(registry)) => {

@@ -18,12 +18,26 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("twinspan::telemetry", &["env"]),
     ("twinspan::leadership", &["causes", "env"]),
     ("twinspan::api", &["codec", "model", "plan"]),
+    ("twinspan::page", &["env", "leadership", "model", "telemetry"]),
     ("twinspan::probe", &["env", "leadership", "model", "plan"]),
     ("twinspan::registry", &["api", "causes", "codec", "env", "leadership", "model", "plan", "tasks"]),
     ("twinspan::cluster", &["api", "causes", "env", "leadership", "model", "plan", "tasks", "telemetry"]),
     (
         "twinspan::controllers",
-        &["api", "cluster", "codec", "env", "leadership", "model", "plan", "probe", "registry", "tasks", "telemetry"],
+        &[
+            "api",
+            "cluster",
+            "codec",
+            "env",
+            "leadership",
+            "model",
+            "page",
+            "plan",
+            "probe",
+            "registry",
+            "tasks",
+            "telemetry",
+        ],
     ),
     (
         "twinspan::tools",
@@ -36,6 +50,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "env",
             "leadership",
             "model",
+            "page",
             "plan",
             "probe",
             "registry",
@@ -44,9 +59,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "twinspan::operator",
-        &["causes", "cluster", "controllers", "env", "leadership", "probe", "registry", "tasks", "telemetry"],
+        &["causes", "cluster", "controllers", "env", "leadership", "model", "page", "probe", "registry", "tasks", "telemetry"],
     ),
-    ("twinspan::cli", &["api", "causes", "env", "model", "operator", "telemetry", "tools"]),
+    ("twinspan::cli", &["api", "causes", "env", "model", "operator", "page", "telemetry", "tools"]),
 ];
 
 /// Crates of the core. `std` is checked apart.

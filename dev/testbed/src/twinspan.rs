@@ -33,6 +33,7 @@ pub struct Options {
 pub struct Twinspan {
     part: Part,
     admin: SocketAddr,
+    page: SocketAddr,
 }
 
 impl Twinspan {
@@ -52,7 +53,7 @@ impl Twinspan {
         let mut args = container.args.clone().unwrap_or_default();
         // Differences from a pod: several replicas share one machine, and no kubelet mounts a token.
         args.retain(|arg| {
-            !arg.starts_with("--admin-addr=") && !options.unknown.iter().any(|flag| arg.starts_with(flag))
+            !["--admin-addr=", "--page-addr="].iter().any(|flag| arg.starts_with(flag)) && !options.unknown.iter().any(|flag| arg.starts_with(flag))
         });
         let kubeconfig = options.kubeconfig.as_ref().unwrap_or(kubeconfig);
         args.extend([format!("--admin-addr={admin}"), format!("--kubeconfig={}", kubeconfig.path.display())]);
@@ -64,13 +65,16 @@ impl Twinspan {
         // The logs of a failed story need more detail than those of a user.
         let filter = std::env::var("TWINSPAN_LOG").unwrap_or_else(|_| "info,kube_client=off,twinspan=debug".to_owned());
         env.push(("RUST_LOG".to_owned(), filter));
+        // A variable, which an earlier version does not mind.
+        let page = SocketAddr::from((ip, 9080 + number));
+        env.push(("TWINSPAN_PAGE_ADDR".to_owned(), page.to_string()));
         env.extend(options.env.iter().cloned());
         let env: Vec<(&str, String)> = env.iter().map(|(variable, value)| (variable.as_str(), value.clone())).collect();
         let (program, args) = match &options.hosts {
             Some(hosts) => ("unshare", with_hosts(hosts, binary, args)),
             None => (binary, args),
         };
-        Ok(Self { part: Part::start(&name, place, program, &args, &env)?, admin })
+        Ok(Self { part: Part::start(&name, place, program, &args, &env)?, admin, page })
     }
 
     pub fn part(&self) -> &Part {
@@ -79,6 +83,11 @@ impl Twinspan {
 
     pub fn admin(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Where the status page is served; it answers to local names of hosts alone.
+    pub fn page(&self) -> SocketAddr {
+        self.page
     }
 
     /// Waits for `/readyz`.

@@ -8,7 +8,7 @@
 //! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
 //! - [`apply`]: hands the operations to the writers; [`dry_run`]: logs them instead.
 //! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions; [`differences`]: the instances
-//!   that it names; [`events`]: Events; [`risks`]: one kind of what they tell.
+//!   that it names; [`events`]: Events; [`risks`]: one kind of what they tell; [`line`]: the line of the status page.
 //!
 //! Owns the order of these steps. Refuses to decide what to write.
 
@@ -20,6 +20,7 @@ mod differences;
 mod dry_run;
 mod events;
 mod import_service;
+mod line;
 pub mod observe;
 mod observed;
 mod pass;

@@ -1,4 +1,5 @@
-//! The report of a pass: log line, metrics, status, Events, checkpoint, and the action that follows.
+//! The report of a pass: log line, metrics, status, Events, the line of the status page, checkpoint, and the action
+//! that follows.
 //!
 //! Owns the measurements and the time of the next pass. Nothing waits here: status and Events are handed over to their
 //! writers, and no pass runs because one of them waits. Refuses to decide: it reads the outcomes.
@@ -17,6 +18,7 @@ use super::apply::Applied;
 use super::checkpoint::{Checkpoint, Counted, Unfinished};
 use super::controller::Controller;
 use super::dry_run;
+use super::line::line;
 use super::observe::Observed;
 use super::pass::{Pass, PassOutcome};
 use super::places::SERVED_WITHIN;
@@ -45,17 +47,19 @@ impl Controller {
         if applied.dry_run && outcome != PassOutcome::Waiting {
             checkpoint.dry_run = dry_run::log(key, &plan.written(validation.writes), &checkpoint.dry_run);
         }
-        checkpoint.unfinished = self.measure(pass, checkpoint.unfinished);
+        let propagation;
+        (checkpoint.unfinished, propagation) = self.measure(pass, checkpoint.unfinished);
         checkpoint.counted = counted(observed, validation, plan, outcome);
         count(&self.writers.metrics, &observed.checkpoint.counted, &checkpoint.counted);
         if let Some(object) = observed.shown() {
             checkpoint.told = self.publish_events(object, pass);
-            self.hand_over_status(object, pass);
+            self.hand_over_status(object, pass, propagation);
         }
         self.report_to_registry_guard(observed, plan);
         self.report_hold(observed, plan);
         if validation.gone {
             self.writers.statuses.forget(&Object::RegisteredService(key.clone()));
+            self.writers.board.remove(key);
         }
         let action = self.action(pass);
         if validation.gone && action == Action::Forget {
@@ -75,18 +79,22 @@ impl Controller {
         (outcome, action)
     }
 
-    /// Records propagation latency. A write that failed but had taken effect is measured up to the pass that finds it.
-    fn measure(&self, pass: &Pass<'_>, unfinished: Unfinished) -> Unfinished {
+    /// Records propagation latency, and returns it too. A write that failed but had taken effect is measured up to the
+    /// pass that finds it.
+    fn measure(&self, pass: &Pass<'_>, unfinished: Unfinished) -> (Unfinished, Option<Duration>) {
         let Pass { plan, applied, triggered, .. } = *pass;
         if !self.writers.leadership.is_leader() {
-            return Unfinished::default();
+            return (Unfinished::default(), None);
         }
         if plan.directions.is_none() {
-            return unfinished;
+            return (unfinished, None);
         }
-        let seconds = self.views.env.now().duration_since(triggered).as_secs_f64().max(0.0);
-        let propagation = &self.writers.metrics.propagation;
-        let observe = |direction| propagation.get_or_create(&Direction { direction }).observe(seconds);
+        let took = Duration::try_from(self.views.env.now().duration_since(triggered)).unwrap_or_default();
+        let mut observed = None;
+        let mut observe = |direction| {
+            self.writers.metrics.propagation.get_or_create(&Direction { direction }).observe(took.as_secs_f64());
+            observed = Some(took);
+        };
         let now = Unfinished { export: applied.registry_error.is_some(), import: applied.cluster_error.is_some() };
         if !now.export && (applied.records != (0, 0) || unfinished.export) {
             observe("export");
@@ -95,7 +103,7 @@ impl Controller {
         if !now.import && (imported || unfinished.import) {
             observe("import");
         }
-        now
+        (now, observed)
     }
 
     /// Reports the deletions to the guard of each registry; when a hold begins or ends, every service must be
@@ -151,14 +159,18 @@ impl Controller {
         }
     }
 
-    /// Hands the status over to its writer.
-    fn hand_over_status(&self, object: &RegisteredService, pass: &Pass<'_>) {
+    /// Hands the status over to its writer, and puts it on the board of the status page.
+    fn hand_over_status(&self, object: &RegisteredService, pass: &Pass<'_>, propagation: Option<Duration>) {
         let Pass { observed, validation, plan, applied, written, .. } = *pass;
         let statuses = &self.writers.statuses;
         // The status that waits to be written is newer than the one that the API server has.
         let known = statuses.latest_of_service(object).or_else(|| object.status.clone()).unwrap_or_default();
         let status = status::desired(observed, known, validation, plan, (applied, written), self.views.env.now());
         let (key, uid) = (observed.facts.key.clone(), &observed.facts.uid);
+        if self.writers.board.is_on() {
+            let (service, hold) = line(object, &status, observed.facts.term.is_some());
+            self.writers.board.put(&key, service, hold, propagation, self.views.env.now());
+        }
         statuses.hand_over(Object::RegisteredService(key), uid, Status::RegisteredService(Box::new(status)));
     }
 

@@ -3,13 +3,15 @@
 //! - [`sessions`]: starts and ends sessions; [`upkeep`]: the tasks besides each; [`draining`]: those whose
 //!   ServiceRegistry is gone; [`settings`]: the settings of each.
 //! - [`duplicates`]: ServiceRegistries that are the same registry; [`comparisons`]: how that is found out.
-//! - [`status`]: the status and its Events; [`reports`]: the reports that are due.
+//! - [`status`]: the status and its Events; [`reports`]: the reports that are due; [`line`]: the line of the status
+//!   page.
 //!
 //! Owns the order of commands. Refuses to know records.
 
 mod comparisons;
 mod draining;
 mod duplicates;
+mod line;
 mod reports;
 mod sessions;
 pub mod settings;

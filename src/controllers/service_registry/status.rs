@@ -12,6 +12,7 @@ use twinspan_core::model::ServiceKey;
 use twinspan_core::plan::departure::registry_guard::Approval;
 use twinspan_core::plan::service::{Incarnation, Term};
 
+use super::line::line;
 use super::settings::Rejection;
 use crate::api::conditions::{
     self, CONNECTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, READY, Reason, STALLED, SYNCED, find_true,
@@ -69,6 +70,7 @@ impl Reporter {
             told.refusals.remove(name);
             told.statuses.remove(name);
             self.writers.statuses.forget(&status_of);
+            self.writers.board.remove_registry(name);
             return;
         };
         self.release(name);
@@ -79,6 +81,7 @@ impl Reporter {
         let mut status = self.desired(&object, known, handle.as_deref(), rejection);
         self.writers.metrics.set_ready(name, find_true(&status.conditions, READY).is_some());
         self.publish_events(&object, &shown, &status, told);
+        self.show(&object, &status, handle.as_deref());
         // An audit alone is no reason to write.
         let last = told.statuses.get(name);
         let last = last.filter(|last| {
@@ -93,6 +96,17 @@ impl Reporter {
         told.statuses.insert(name.to_owned(), status.clone());
         let uid = object.metadata.uid.as_deref().unwrap_or_default();
         self.writers.statuses.hand_over(status_of, uid, Status::ServiceRegistry(Box::new(status)));
+    }
+
+    /// Puts the status on the board of the status page.
+    fn show(&self, object: &ServiceRegistry, status: &ServiceRegistryStatus, handle: Option<&RegistryHandle>) {
+        if self.writers.board.is_on() {
+            let name = object.metadata.name.as_deref().unwrap_or_default();
+            let held = self.views.guards.held(name, &self.views.env).map(|held| held.deletions);
+            // A hold of an earlier process that goes on has not been counted yet.
+            let held = self.writers.leadership.is_leader().then(|| held.unwrap_or_default());
+            self.writers.board.put_registry(line(object, status, handle, held));
+        }
     }
 
     /// Lets the deletions go that an administrator approved, in every service of the registry. The first call of a

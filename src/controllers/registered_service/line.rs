@@ -1,0 +1,137 @@
+//! The line of a RegisteredService on the status page.
+//!
+//! Owns the rule by which one word stands for a status. Refuses to decide: everything follows from the status that the
+//! pass hands over.
+
+use twinspan_core::model::ServiceKey;
+
+use crate::api::conditions::{self, ACCEPTED, ConditionStatus, READY, Reason};
+use crate::api::{Direction, Policy, RegisteredService, RegisteredServiceStatus};
+use crate::page::rows::{Hold, Service, State};
+use crate::page::text::shown;
+
+/// The line, and the hold if there is one. A replica that does not lead knows of no hold.
+pub fn line(object: &RegisteredService, status: &RegisteredServiceStatus, leads: bool) -> (Service, Option<Hold>) {
+    let counts = &status.instances;
+    let hold = status.hold.as_ref().filter(|_| leads).map(|hold| Hold {
+        since: hold.since.0,
+        until: hold.until.0,
+        hash: hold.hash.clone(),
+        held: counts.held,
+        command: command(&object.key(), &hold.hash),
+    });
+    let ready = conditions::find(&status.conditions, READY);
+    let service = Service {
+        registry: object.spec.registry_ref.name.clone(),
+        registry_name: shown(&object.registry_name()),
+        service: object.service_key().name,
+        direction: match object.spec.direction {
+            Direction::Both => "Both",
+            Direction::Export => "Export",
+            Direction::Import => "Import",
+        },
+        policy: match object.spec.policy {
+            Policy::Sync => "Sync",
+            Policy::Observe => "Observe",
+        },
+        discovered: false,
+        state: state(status, hold.is_some()),
+        reason: ready.map(|ready| ready.reason.clone()).unwrap_or_default(),
+        message: ready.map(|ready| shown(&ready.message)).unwrap_or_default(),
+        cluster: counts.cluster,
+        registry_instances: counts.registry,
+        exported: counts.exported,
+        imported: counts.imported,
+        lost: counts.lost,
+        healed: counts.healed,
+        skipped: counts.skipped,
+        held: counts.held,
+    };
+    (service, hold)
+}
+
+/// The command that lets the held deletions go, and no later ones.
+fn command(key: &ServiceKey, hash: &str) -> String {
+    format!("twinspan approve {} -n {} --only {hash}", key.name, key.namespace)
+}
+
+/// The worst that holds.
+fn state(status: &RegisteredServiceStatus, held: bool) -> State {
+    let is = |kind: &str, wanted: ConditionStatus| {
+        conditions::find(&status.conditions, kind).is_some_and(|condition| condition.status == wanted.as_str())
+    };
+    let reason = conditions::find(&status.conditions, READY).map(|ready| ready.reason.as_str()).unwrap_or_default();
+    let one_of = |reasons: &[Reason]| reasons.iter().any(|it| it.as_str() == reason);
+    let counts = &status.instances;
+    if is(ACCEPTED, ConditionStatus::False) || one_of(&[Reason::RefusedByCluster, Reason::PermissionDenied]) {
+        State::Refused
+    } else if one_of(&[Reason::RegistryUnavailable, Reason::ClusterUnavailable, Reason::Unreachable]) {
+        State::Unknown
+    } else if held {
+        State::Held
+    } else if counts.lost + counts.healed > 0 {
+        State::Lost
+    } else if !is(READY, ConditionStatus::True) || counts.held > 0 || counts.pending.is_some() {
+        State::Pending
+    } else if counts.skipped > 0 {
+        State::Differs
+    } else {
+        State::InSync
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn condition(kind: &str, status: &str, reason: &str) -> Value {
+        json!({"type": kind, "status": status, "reason": reason, "message": "m",
+            "lastTransitionTime": "2026-01-01T12:00:00Z"})
+    }
+
+    fn lined(ready: Value, accepted: Value, counts: Value, hold: Value, leads: bool) -> (Service, Option<Hold>) {
+        let object: RegisteredService = serde_json::from_value(json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
+            "metadata": {"name": "echo", "namespace": "shop"},
+            "spec": {"registryRef": {"name": "main"}, "registryName": "echo.rpc"},
+        }))
+        .unwrap();
+        let status = json!({"conditions": [ready, accepted], "instances": counts, "hold": hold});
+        line(&object, &serde_json::from_value(status).unwrap(), leads)
+    }
+
+    #[test]
+    fn one_word_says_the_worst() {
+        let (ready, accepted) = (condition("Ready", "True", "Synced"), condition("Accepted", "True", "Accepted"));
+        let state = |ready: Value, accepted: &Value, counts: Value| {
+            lined(ready, accepted.clone(), counts, Value::Null, true).0.state
+        };
+        let of = |counts| state(ready.clone(), &accepted, counts);
+        assert_eq!(of(json!({"exported": 3})), State::InSync);
+        assert_eq!(of(json!({"skipped": 1})), State::Differs);
+        assert_eq!(of(json!({"skipped": 1, "pending": 1})), State::Pending);
+        assert_eq!(of(json!({"held": 1})), State::Pending, "it waits for evidence, and no guard holds it");
+        assert_eq!(of(json!({"held": 1, "lost": 1})), State::Lost);
+        let not = |reason| state(condition("Ready", "False", reason), &accepted, json!({}));
+        assert_eq!(not("WriteFailed"), State::Pending);
+        assert_eq!(not("RefusedByCluster"), State::Refused);
+        assert_eq!(not("Unreachable"), State::Unknown);
+        let refused = condition("Accepted", "False", "NotAllowed");
+        assert_eq!(state(condition("Ready", "False", "NotAllowed"), &refused, json!({"lost": 1})), State::Refused);
+    }
+
+    #[test]
+    fn a_hold_comes_with_its_command_and_only_from_a_leader() {
+        let (ready, accepted) = (condition("Ready", "True", "Synced"), condition("Accepted", "True", "Accepted"));
+        let hold = json!({"since": "2026-01-01T12:00:00Z", "until": "2026-01-01T12:05:00Z", "hash": "0a1b"});
+        let lined = |leads| lined(ready.clone(), accepted.clone(), json!({"held": 12}), hold.clone(), leads);
+        let (service, hold) = lined(true);
+        let hold = hold.unwrap();
+        assert_eq!((service.state, hold.held), (State::Held, 12));
+        assert_eq!(hold.command, "twinspan approve echo -n shop --only 0a1b");
+        let (service, hold) = lined(false);
+        assert_eq!((service.state, hold), (State::Pending, None));
+    }
+}

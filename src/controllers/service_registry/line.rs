@@ -1,0 +1,109 @@
+//! The line of a ServiceRegistry on the status page.
+//!
+//! Owns the word for its session. Refuses to decide: everything follows from the status. Endpoints, Secrets and the
+//! names of users are in no line.
+
+use twinspan_core::codec::Format;
+
+use crate::api::conditions::{self, CONNECTED, READY, SYNCED, find_true};
+use crate::api::{ServiceRegistry, ServiceRegistryStatus};
+use crate::page::rows::{Hold, Ready, Records, Registry};
+use crate::page::text::shown;
+use crate::registry::handle::RegistryHandle;
+
+/// The line. `held` is the number of deletions that a hold of the whole registry keeps; a replica that does not lead
+/// knows of none.
+pub fn line(
+    object: &ServiceRegistry,
+    status: &ServiceRegistryStatus,
+    handle: Option<&RegistryHandle>,
+    held: Option<usize>,
+) -> Registry {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let ready = conditions::find(&status.conditions, READY).map(|ready| Ready {
+        status: ready.status.clone(),
+        reason: ready.reason.clone(),
+        message: shown(&ready.message),
+    });
+    let synced = find_true(&status.conditions, SYNCED).is_some();
+    let records = status.records.clone().unwrap_or_default();
+    let hold = status.hold.as_ref().zip(held).map(|(hold, held)| Hold {
+        since: hold.since.0,
+        until: hold.until.0,
+        hash: hold.hash.clone(),
+        held: i64::try_from(held).unwrap_or(i64::MAX),
+        command: format!("twinspan approve --registry {name} --only {}", hold.hash),
+    });
+    let verified = handle.and_then(|handle| handle.audit.last_verified());
+    Registry {
+        format: Format::from(object.spec.format).as_str(),
+        prefix: status.prefix.clone().unwrap_or_else(|| object.spec.effective_prefix().to_owned()),
+        session: session(status),
+        ready: ready.unwrap_or_default(),
+        records: Records {
+            own: records.own,
+            foreign: records.foreign,
+            healed: 0,
+            undecodable: records.undecodable,
+        },
+        last_verified: verified.or(status.last_verified.as_ref().map(|at| at.0)),
+        hold,
+        clusters: Vec::new(),
+        synced,
+        cluster_id: status.cluster_id.clone().unwrap_or_default(),
+        name,
+    }
+}
+
+/// `Synced`, or the reason why the registry is not followed.
+fn session(status: &ServiceRegistryStatus) -> String {
+    let not_true = [CONNECTED, SYNCED].into_iter().find(|kind| find_true(&status.conditions, kind).is_none());
+    match not_true {
+        None => "Synced".to_owned(),
+        Some(kind) => {
+            let reason = conditions::find(&status.conditions, kind).map(|condition| condition.reason.clone());
+            reason.unwrap_or_else(|| "Connecting".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn lined(status: Value, held: Option<usize>) -> Registry {
+        let object: ServiceRegistry = serde_json::from_value(json!({
+            "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": "main"},
+            "spec": {"etcd": {"endpoints": ["http://etcd-secret-endpoint:2379"]}, "format": "Kitex", "allowed": []},
+        }))
+        .unwrap();
+        line(&object, &serde_json::from_value(status).unwrap(), None, held)
+    }
+
+    fn condition(kind: &str, status: &str, reason: &str) -> Value {
+        json!({"type": kind, "status": status, "reason": reason, "message": "m",
+            "lastTransitionTime": "2026-01-01T12:00:00Z"})
+    }
+
+    #[test]
+    fn the_session_is_synced_or_has_the_reason_why_not() {
+        let session = |connected: Value, synced: Value| lined(json!({"conditions": [connected, synced]}), None).session;
+        let (connected, synced) = (condition("Connected", "True", "Connected"), condition("Synced", "True", "Synced"));
+        assert_eq!(session(connected.clone(), synced.clone()), "Synced");
+        assert_eq!(session(connected, condition("Synced", "False", "Listing")), "Listing");
+        assert_eq!(session(condition("Connected", "False", "Unreachable"), synced), "Unreachable");
+        assert_eq!(lined(json!({}), None).session, "Connecting");
+    }
+
+    #[test]
+    fn a_hold_has_its_command_and_no_line_names_an_endpoint() {
+        let hold = json!({"since": "2026-01-01T12:00:00Z", "until": "2026-01-01T12:05:00Z", "hash": "0a1b"});
+        let registry = lined(json!({"hold": hold}), Some(40));
+        let hold = registry.hold.as_ref().unwrap();
+        assert_eq!((hold.held, hold.command.as_str()), (40, "twinspan approve --registry main --only 0a1b"));
+        assert!(!serde_json::to_string(&registry).unwrap().contains("etcd-secret-endpoint"));
+        assert_eq!(registry.prefix, "kitex/registry-etcd");
+    }
+}

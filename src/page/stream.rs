@@ -1,0 +1,112 @@
+//! One stream of live changes, as server-sent events.
+//!
+//! A stream holds the version that its reader has, and nothing else: when it is asked for the next event it looks at
+//! what changed since. Owns the pace of events, and the beginning anew. Refuses to know how many streams there may be,
+//! and how long a write may take ([`crate::telemetry::server`]).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::sse::Event;
+use futures::Stream;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::answer;
+use super::server::Page;
+
+/// The time between two events of a stream: changes in between come together.
+const PACE: Duration = Duration::from_millis(250);
+/// The greatest number of services in one event; the rest comes with the next.
+const MOST: usize = 500;
+
+/// The place from which a reader goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Since {
+    pub version: u64,
+    pub boot: String,
+}
+
+impl Since {
+    /// From the query of `/events`, and the header by which a browser that connects again says what it had last.
+    pub fn read(query: Option<&str>, last_event: Option<&str>) -> Option<Self> {
+        if let Some((version, boot)) = last_event.and_then(|id| id.split_once('@')) {
+            return Some(Self { version: version.parse().ok()?, boot: boot.to_owned() });
+        }
+        let fields = || query.unwrap_or_default().split('&').filter_map(|field| field.split_once('='));
+        let field = |name| fields().find(|(known, _)| *known == name).map(|(_, value)| value);
+        Some(Self { version: field("since")?.parse().ok()?, boot: field("boot")?.to_owned() })
+    }
+}
+
+struct Reader {
+    page: Arc<Page>,
+    /// `None` once it has to begin anew.
+    since: Option<Since>,
+    changes: watch::Receiver<u64>,
+    leading: watch::Receiver<bool>,
+    next: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The events after a version, until the reader has to begin anew.
+pub fn events(
+    page: Arc<Page>,
+    since: Option<Since>,
+    place: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Event, Infallible>> + Send {
+    let (changes, leading) = (page.board.changes(), page.leadership.changes());
+    let since = since.unwrap_or(Since { version: 0, boot: String::new() });
+    let reader = Reader { page, since: Some(since), changes, leading, next: Instant::now(), _place: place };
+    futures::stream::unfold(reader, async |mut reader| {
+        let event = reader.event().await?;
+        Some((Ok(event), reader))
+    })
+}
+
+impl Reader {
+    async fn event(&mut self) -> Option<Event> {
+        sleep_until(self.next).await;
+        loop {
+            let since = self.since.clone()?;
+            // What changes from here on is seen by the wait below.
+            self.changes.borrow_and_update();
+            self.leading.borrow_and_update();
+            let boot = self.page.boot();
+            let delta = self.page.board.since(since.version, MOST).filter(|_| since.boot == boot);
+            let Some(delta) = delta else {
+                self.since = None;
+                return Some(Event::default().event("reset").data("{}"));
+            };
+            if !delta.is_empty() {
+                let change = answer::change(&delta, &self.page.verified(), self.page.process(&boot));
+                self.next = Instant::now() + PACE;
+                let event = Event::default().event("change").id(format!("{}@{boot}", delta.version));
+                self.since = Some(Since { version: delta.version, boot });
+                // Lines have nothing that cannot be written as JSON.
+                return Some(event.data(serde_json::to_string(&change).ok()?));
+            }
+            tokio::select! {
+                biased;
+                changed = self.changes.changed() => changed.ok()?,
+                changed = self.leading.changed() => changed.ok()?,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_connects_again_goes_on_where_it_was() {
+        let since = |version, boot: &str| Some(Since { version, boot: boot.to_owned() });
+        assert_eq!(Since::read(Some("since=7&boot=ab-1"), None), since(7, "ab-1"));
+        assert_eq!(Since::read(Some("boot=ab-1&since=7"), Some("9@ab-1")), since(9, "ab-1"));
+        for odd in [None, Some(""), Some("since=x&boot=a"), Some("since=7"), Some("since=-1&boot=a")] {
+            assert_eq!(Since::read(odd, None), None, "{odd:?}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! One service in full, for the status page of a running operator: the words of `explain`, and the sides of each
+//! instance.
+//!
+//! Owns the rule about which side has an instance now. Refuses to decide: states and words come from the explanation of
+//! outcomes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use twinspan_core::Timestamp;
+use twinspan_core::model::{InstanceAddr, InstanceOutcome, Outcome, RecordKey, ServiceKey};
+use twinspan_core::plan::service::Facts;
+
+use super::explanation::Explanation;
+use super::preview::{DryPass, dry_pass, explanations};
+use crate::api::RegisteredServiceStatus;
+use crate::api::conditions::DELETIONS_HELD;
+use crate::controllers::views::Views;
+use crate::page::detail::{Condition, Detail, Instance, MAX_INSTANCES, MAX_RECORDS};
+use crate::page::text::shown;
+
+/// Explains one RegisteredService from the views of the operator. A replica that stands by knows of no hold.
+pub fn detail(views: &Views, key: &ServiceKey, leads: bool) -> Option<Detail> {
+    let DryPass { mut observed, validation, plan } = dry_pass(&views.for_reader(), key)?;
+    if let Some(object) = observed.object.as_mut().filter(|_| !leads) {
+        Arc::make_mut(object).status.iter_mut().for_each(forget_hold);
+    }
+    let status = observed.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
+    let (by_address, rest) = plan.outcomes.by_address();
+    let outcomes = by_address.values().copied().chain(rest);
+    let explained = explanations(&observed, &validation, &plan);
+    let (instances_total, sides) = (explained.len(), Sides::of(&observed.facts));
+    let held_until = status.hold.as_ref().map(|hold| hold.until.0);
+    let instances = outcomes.zip(explained).take(MAX_INSTANCES);
+    Some(Detail {
+        instances: instances.map(|(outcome, explained)| sides.instance(outcome, &explained, held_until)).collect(),
+        instances_total,
+        conditions: conditions(&status),
+    })
+}
+
+fn forget_hold(status: &mut RegisteredServiceStatus) {
+    status.hold = None;
+    status.conditions.retain(|condition| condition.type_ != DELETIONS_HELD);
+}
+
+fn conditions(status: &RegisteredServiceStatus) -> Vec<Condition> {
+    let shown = |condition: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| Condition {
+        kind: condition.type_.clone(),
+        status: condition.status.clone(),
+        reason: condition.reason.clone(),
+        message: shown(&condition.message),
+        since: condition.last_transition_time.0,
+    };
+    status.conditions.iter().map(shown).collect()
+}
+
+/// The instances of each side.
+struct Sides<'a> {
+    cluster: BTreeSet<InstanceAddr>,
+    registry: BTreeMap<InstanceAddr, Vec<&'a RecordKey>>,
+    /// Records without an address that an endpoint may have: by the address as written, and by the key.
+    odd: BTreeMap<String, Vec<&'a RecordKey>>,
+}
+
+impl<'a> Sides<'a> {
+    fn of(facts: &'a Facts) -> Self {
+        let cluster = &facts.cluster;
+        let slices = [&cluster.others_slices, &cluster.others_import_slices, &cluster.our_slices].into_iter().flatten();
+        let endpoints = slices.flat_map(|slice| slice.ports.iter().flat_map(|port| slice.at(port)));
+        let mut sides = Self {
+            cluster: endpoints.map(|(addr, _)| addr).collect(),
+            registry: BTreeMap::new(),
+            odd: BTreeMap::new(),
+        };
+        for record in facts.registry.iter().flat_map(|registry| registry.snapshot.records.values()) {
+            let mut addressed = false;
+            for addr in record.endpoint_addresses() {
+                sides.registry.entry(addr).or_default().push(&record.key);
+                addressed = true;
+            }
+            if !addressed {
+                let texts = record.listeners().iter().map(|listener| listener.text.clone());
+                for text in texts.chain([record.key.to_string()]) {
+                    sides.odd.entry(text).or_default().push(&record.key);
+                }
+            }
+        }
+        sides
+    }
+
+    fn instance(&self, outcome: &InstanceOutcome, explained: &Explanation, held_until: Option<Timestamp>) -> Instance {
+        let addr = outcome.subject.address();
+        let records = match addr {
+            Some(addr) => self.registry.get(&addr),
+            None => None,
+        };
+        let records = records.or_else(|| self.odd.get(&explained.instance));
+        let until = match outcome.outcome {
+            Outcome::Lost { until }
+            | Outcome::ToBeHealed { until }
+            | Outcome::Healed { until }
+            | Outcome::ExportDelayed { until } => Some(until),
+            _ => held_until.filter(|_| outcome.held && explained.waits()),
+        };
+        Instance {
+            instance: shown(&explained.instance),
+            cluster: addr.is_some_and(|addr| self.cluster.contains(&addr)),
+            registry: records.is_some(),
+            state: explained.state.clone(),
+            why: shown(&explained.text),
+            until,
+            records: records.into_iter().flatten().take(MAX_RECORDS).map(|key| shown(&key.to_string())).collect(),
+        }
+    }
+}
