@@ -121,11 +121,13 @@ impl Driver {
 
     /// Presses keys, one after the other.
     pub async fn press(&self, keys: impl IntoIterator<Item = char>) -> Result<()> {
-        let strokes = keys.into_iter().flat_map(|key| {
-            ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key.to_string()}))
-        });
+        let strokes = keys
+            .into_iter()
+            .flat_map(|key| ["keyDown", "keyUp"].map(|kind| json!({"type": kind, "value": key.to_string()})));
         let actions: Vec<Value> = strokes.collect();
-        self.post("actions", json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})).await.map(drop)
+        self.post("actions", json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}))
+            .await
+            .map(drop)
     }
 
     /// A command of the Chrome DevTools protocol.

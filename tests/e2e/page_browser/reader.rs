@@ -46,7 +46,11 @@ impl Reader {
     pub async fn sees_within(&self, what: &str, within: Duration, script: &str) -> Result<()> {
         eventually(what, within, || async {
             let found = self.driver.run(script).await?;
-            ensure!(found == Value::Bool(true), "{script} returns {found}; the page shows:\n{}", self.text("body").await?);
+            ensure!(
+                found == Value::Bool(true),
+                "{script} returns {found}; the page shows:\n{}",
+                self.text("body").await?
+            );
             Ok(())
         })
         .await
