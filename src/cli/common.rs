@@ -24,6 +24,7 @@ use crate::api::RegisteredService;
 use crate::causes::of_kube;
 use crate::tools::approve::ApproveError;
 use crate::tools::doctor::SettingsError;
+use crate::tools::forward::ForwardError;
 use crate::tools::lookup::{LookupError, reading};
 use crate::tools::owned::{Owned, sees_everything};
 use crate::tools::parity::GatherError;
@@ -215,6 +216,8 @@ pub enum Error {
     Ask(#[from] AskError),
     #[error(transparent)]
     Approve(#[from] ApproveError),
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]

@@ -46,8 +46,8 @@ pub struct Args {
     /// Where /livez, /readyz and /metrics are served, as IP:PORT, or :PORT for all addresses
     #[arg(long, env = "TWINSPAN_ADMIN_ADDR", default_value = "0.0.0.0:8080", value_name = "ADDR", value_parser = admin_addr)]
     admin_addr: SocketAddr,
-    /// Where the status page is served, as IP:PORT, or :PORT for all addresses, or off. Whoever reaches it may look: the
-    /// usual address is in the pod alone, and twinspan status --open leads there [default: 127.0.0.1:8082]
+    /// Where the status page is served, as IP:PORT, or :PORT for all addresses, or off. Everybody who reaches it may
+    /// look: the usual address is in the pod alone, and twinspan status --open leads there [default: 127.0.0.1:8082]
     #[arg(long, env = "TWINSPAN_PAGE_ADDR", value_name = "ADDR", value_parser = page_addr, overrides_with = "page_addr")]
     page_addr: Option<PageAddr>,
     /// Further host names of the status page, separated by commas, such as that of a proxy before it which asks who

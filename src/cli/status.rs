@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::common::{Chosen, Common, Error, run as block_on};
 use super::duration::duration;
 use super::waiting::{told, warn};
+use crate::tools::forward::Forward;
 use crate::tools::lookup::LookupError;
 use crate::tools::print::{Output, named, say};
 use crate::tools::status::{Status, status};
@@ -19,7 +20,7 @@ use crate::tools::status::{Status, status};
 /// be asked.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  twinspan status\n  twinspan status -n shop -o json\n  twinspan status --wait --timeout 2m\n  twinspan status -l app=user --watch"
+    after_help = "Examples:\n  twinspan status\n  twinspan status -n shop -o json\n  twinspan status --wait --timeout 2m\n  twinspan status -l app=user --watch\n  twinspan status --open"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -36,6 +37,15 @@ pub struct Args {
     /// How long to wait with --wait, such as 30s or 2m
     #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = duration, requires = "wait")]
     timeout: Duration,
+    /// Open the live status page of the leader in a browser, through a local port that leads to its pod, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["watch", "wait", "namespace", "selector", "all_namespaces"])]
+    open: bool,
+    /// Only print the address of the page
+    #[arg(long, requires = "open")]
+    no_browser: bool,
+    /// The port of the page in the pod, where the pod does not tell it
+    #[arg(long, value_name = "PORT", requires = "open")]
+    page_port: Option<u16>,
     #[command(flatten)]
     common: Common,
 }
@@ -51,6 +61,9 @@ pub fn run(args: &Args) -> ExitCode {
 
 async fn show(args: &Args) -> Result<ExitCode, Error> {
     let common = &args.common;
+    if args.open {
+        return page(args).await;
+    }
     let cluster = if args.watch { common.reach_for_long().await? } else { common.reach().await? };
     let chosen = args.chosen.selection();
     let ask = || status(&cluster.client, &args.common.operator_namespace, &chosen, &cluster.namespace);
@@ -60,6 +73,33 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     let status = if args.wait { settled(ask, args.timeout).await? } else { ask().await? };
     named(&status, args.output, || status.names())?;
     Ok(if status.is_well() { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+}
+
+/// Leads to the status page until somebody ends it.
+async fn page(args: &Args) -> Result<ExitCode, Error> {
+    let cluster = args.common.reach_for_long().await?;
+    let opening = Forward::open(&cluster.client, &args.common.operator_namespace, args.page_port);
+    let forward = told(opening, || "the status page of the leader".to_owned()).await?;
+    let url = forward.url();
+    say(&format!("{url} leads to the status page of {}; Ctrl-C ends it", forward.pod()))?;
+    if !args.no_browser && has_display() {
+        // The address is printed, so that nothing is lost without a browser.
+        if let Err(error) = open::that_detached(&url) {
+            warn(&format!("cannot open a browser: {error}; open the address yourself"));
+        }
+    }
+    tokio::select! {
+        () = forward.run(warn) => {}
+        // Without signals there is no orderly end, and no harm in another.
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a browser can be shown. Without a display a browser of the terminal would take it over.
+fn has_display() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !cfg!(target_os = "linux") || set("DISPLAY") || set("WAYLAND_DISPLAY")
 }
 
 /// Prints each answer that is another than the one before, until somebody ends it.

@@ -43,7 +43,7 @@ use crate::telemetry::{admin, server};
 
 pub use inside::Inside;
 pub use outside::Outside;
-pub use status_page::{PAGE, StatusPage};
+pub use status_page::StatusPage;
 
 /// Time to release epochs when the process ends.
 const RELEASE: Duration = Duration::from_secs(5);

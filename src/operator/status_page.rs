@@ -15,7 +15,7 @@ use crate::page::detail::Detail;
 use crate::page::door::Hosts;
 
 /// Where the page is served unless somebody says otherwise: in the pod alone.
-pub const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8082);
+const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8082);
 
 /// How one service is explained.
 pub type Explain = fn(&Views, &ServiceKey, bool) -> Option<Detail>;
@@ -43,7 +43,9 @@ impl StatusPage {
             (Ok(listener), _) => Ok(Some(Self { listener, hosts, explain })),
             (Err(source), Some(address)) => Err(OperatorError::Page { address, source }),
             (Err(error), None) => {
-                warn!("the status page is not served, for {PAGE} cannot be had: {error}; set --page-addr, or turn it off with --page-addr=off");
+                warn!(
+                    "the status page is not served, for {PAGE} cannot be had: {error}; set --page-addr, or turn it off with --page-addr=off"
+                );
                 Ok(None)
             }
         }

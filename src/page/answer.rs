@@ -70,7 +70,7 @@ pub struct InFull {
     instances_total: usize,
 }
 
-/// This process, as answers name it.
+/// The process, as answers name it.
 #[derive(Clone, Copy, Debug)]
 pub struct Process<'a> {
     pub boot: &'a str,

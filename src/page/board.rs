@@ -208,7 +208,7 @@ impl Board {
             }
             match state.services.get(key) {
                 Some((last, line)) if last == changed => delta.services.push(line.clone()),
-                // It is there again, and comes later.
+                // The service is there again, and comes later.
                 Some(_) => {}
                 None => delta.gone.push(key.clone()),
             }

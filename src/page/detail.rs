@@ -42,7 +42,7 @@ pub struct Condition {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Instance {
-    /// Its address; the key of a record that has none.
+    /// The address; the key of a record that has none.
     pub instance: String,
     /// Whether an EndpointSlice of the Service has it.
     pub cluster: bool,

@@ -153,7 +153,10 @@ mod tests {
     #[test]
     fn another_sites_script_gets_nothing_and_a_link_does() {
         let request = |site: &'static str, mode: &'static str| {
-            Request::get("/state").header(HOST, "localhost").header("sec-fetch-site", site).header("sec-fetch-mode", mode)
+            Request::get("/state")
+                .header(HOST, "localhost")
+                .header("sec-fetch-site", site)
+                .header("sec-fetch-mode", mode)
         };
         let refused = |request: Request<()>| Hosts::default().refusal(&request).map(|answer| answer.status());
         for (site, mode, status) in [

@@ -1,7 +1,7 @@
 //! The status page: every registry and every service with the instances of both sides, live, for people.
 //!
 //! - [`rows`]: one line of the page, as a value; [`board`]: all lines, and what changed since a version.
-//! - [`answer`]: the lines as JSON; [`detail`]: one service in full; [`text`]: texts that others wrote, made fit to show.
+//! - [`answer`]: the lines as JSON; [`detail`]: one service in full; [`text`]: texts of others, made fit to show.
 //! - [`door`]: who is answered at all, and with which headers; [`stream`]: live changes; [`assets`]: the files of the
 //!   page; [`server`]: the paths.
 //!

@@ -32,7 +32,7 @@ pub enum State {
 pub struct Service {
     /// The ServiceRegistry that it refers to.
     pub registry: String,
-    /// Its name there.
+    /// The name there.
     pub registry_name: String,
     /// The Kubernetes Service.
     pub service: String,

@@ -175,7 +175,9 @@ async fn service(State(page): State<Arc<Page>>, Path((namespace, name)): Path<(S
     let found = page.board.line(&key).and_then(|line| Some((line, (page.explain)(&key, leads)?)));
     match found {
         Some((line, detail)) => json(to_bytes(&answer::in_full(&line, detail, &page.verified(), leads))),
-        None => (StatusCode::NOT_FOUND, "there is no such RegisteredService, or no pass has seen it yet\n").into_response(),
+        None => {
+            (StatusCode::NOT_FOUND, "there is no such RegisteredService, or no pass has seen it yet\n").into_response()
+        }
     }
 }
 

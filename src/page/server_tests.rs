@@ -170,7 +170,10 @@ async fn the_state_is_every_line_and_a_standby_shows_no_hold() {
     let held = super::rows::Service { held: 12, state: State::Held, ..service("main", 3, 0) };
     page.board.put(&key(0), held, Some(hold), Some(Duration::from_millis(12)), now());
     let state = page.json("/state").await;
-    assert_eq!((&state["leader"], &state["replica"], &state["clusterID"]), (&true.into(), &"twinspan-0".into(), &"c1".into()));
+    assert_eq!(
+        (&state["leader"], &state["replica"], &state["clusterID"]),
+        (&true.into(), &"twinspan-0".into(), &"c1".into())
+    );
     let row = &state["services"][0];
     for (field, value) in [
         ("key", Value::from("shop/s00000")),
@@ -212,7 +215,10 @@ async fn a_change_arrives_within_a_second_and_many_come_together() {
     page.board.put(&key(0), service("main", 2, 0), None, None, now());
     let (name, change) = event(&mut reader).await;
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
-    assert_eq!((name.as_str(), &change["services"][0]["exported"], &change["version"]), ("change", &2.into(), &2.into()));
+    assert_eq!(
+        (name.as_str(), &change["services"][0]["exported"], &change["version"]),
+        ("change", &2.into(), &2.into())
+    );
     for exported in 3..100 {
         page.board.put(&key(0), service("main", exported, 0), None, None, now());
     }
@@ -237,8 +243,7 @@ async fn a_reader_of_another_process_begins_anew_and_one_that_connects_again_goe
     page.board.put(&key(1), service("main", 1, 0), None, None, now());
     let boot = query.split_once("boot=").unwrap().1;
     let mut stream = TcpStream::connect(page.address).await.unwrap();
-    let head =
-        format!("GET /events?since=0&boot=other HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 1@{boot}\r\n\r\n");
+    let head = format!("GET /events?since=0&boot=other HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: 1@{boot}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let (name, change) = event(&mut BufReader::new(stream)).await;
     assert_eq!((name.as_str(), change["services"].as_array().unwrap().len()), ("change", 1));

@@ -70,7 +70,7 @@ impl Reader {
         sleep_until(self.next).await;
         loop {
             let since = self.since.clone()?;
-            // What changes from here on is seen by the wait below.
+            // The wait below sees every change from here on.
             self.changes.borrow_and_update();
             self.leading.borrow_and_update();
             let boot = self.page.boot();

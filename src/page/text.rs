@@ -38,7 +38,8 @@ mod tests {
     #[test]
     fn a_lease_id_in_a_key_is_left_out_and_nothing_else() {
         assert_eq!(shown("user.rpc/7587862094710447623 names it"), "user.rpc/… names it");
-        for text in ["kitex/registry-etcd/user/10.0.0.1:8888", "/", "", "a/20261129", "号/7587", "7587862094710447623"] {
+        for text in ["kitex/registry-etcd/user/10.0.0.1:8888", "/", "", "a/20261129", "号/7587", "7587862094710447623"]
+        {
             assert_eq!(shown(text), text);
         }
     }

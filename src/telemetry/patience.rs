@@ -1,8 +1,8 @@
 //! Patience with the other end of a connection.
 //!
 //! A client that reads nothing keeps a stream, its buffers and its place; one that went away without a word keeps them
-//! until the kernel finds out, which takes a quarter of an hour. Owns two times: that in which a write has to go on, and
-//! that in which anything has to go either way. Refuses to know what is sent.
+//! until the kernel finds out, which takes a quarter of an hour. Owns two times: that in which a write has to go on,
+//! and that in which anything has to go either way. Refuses to know what is sent.
 
 use std::io;
 use std::pin::Pin;
@@ -22,12 +22,11 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// That of connections whose whole life is bounded: a year.
-    pub const ENDLESS: Self =
-        Self { written: Duration::from_secs(31_536_000), quiet: Duration::from_secs(31_536_000) };
+    /// For connections whose whole life is bounded: a year.
+    pub const ENDLESS: Self = Self { written: Duration::from_secs(31_536_000), quiet: Duration::from_secs(31_536_000) };
 }
 
-/// A connection with patience. It fails where its other end exhausts it.
+/// A connection with patience, which fails where its other end exhausts it.
 #[derive(Debug)]
 pub struct Patient<S> {
     stream: S,

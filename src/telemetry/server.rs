@@ -39,7 +39,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Those of pages with short answers.
+    /// The bounds of pages with short answers.
     const SHORT: Self = Self { connections: CONNECTIONS, life: Some(CONNECTION), patience: Patience::ENDLESS };
 }
 

@@ -114,3 +114,43 @@ impl<'a> Sides<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use twinspan_core::model::Reason;
+
+    use super::*;
+
+    fn explained(instance: &str, state: &str) -> Explanation {
+        Explanation { instance: instance.to_owned(), state: state.to_owned(), text: "why".to_owned() }
+    }
+
+    #[test]
+    fn each_instance_has_its_sides_its_records_and_its_end() {
+        let (both, lone) = (InstanceAddr::parse("10.0.0.1:80"), InstanceAddr::parse("10.0.0.2:80"));
+        let (both, lone) = (both.unwrap(), lone.unwrap());
+        let keys: Vec<RecordKey> = (0..7).map(|n| RecordKey::from(format!("p/echo/{n}").as_str())).collect();
+        let lease = RecordKey::from("echo.rpc/7587862094710447623");
+        let sides = Sides {
+            cluster: BTreeSet::from([both]),
+            registry: BTreeMap::from([(both, keys.iter().collect()), (lone, vec![&lease])]),
+            odd: BTreeMap::from([("host:80".to_owned(), vec![&keys[0]])]),
+        };
+        let (held, hold) = (Timestamp::from_second(60).unwrap(), Some(Timestamp::from_second(60).unwrap()));
+        let lost = Timestamp::from_second(90).unwrap();
+        let of = |outcome: InstanceOutcome, state: &str| {
+            let name = outcome.subject.to_string();
+            sides.instance(&outcome, &explained(&name, state), hold)
+        };
+        let shared = of(InstanceOutcome::of(both, Outcome::Imported), "Imported");
+        assert_eq!((shared.cluster, shared.registry, shared.records.len(), shared.until), (true, true, 5, None));
+        let lost_one = of(InstanceOutcome::of(both, Outcome::Lost { until: lost }), "Lost");
+        assert_eq!(lost_one.until, Some(lost));
+        let held_one = of(InstanceOutcome::held(lone, Outcome::RecordWithoutEndpoint), "Held");
+        assert_eq!((held_one.cluster, held_one.registry, held_one.until), (false, true, Some(held)));
+        assert_eq!(held_one.records, ["echo.rpc/…"], "the key ends with a lease ID");
+        let odd = InstanceOutcome::skipped("host:80".to_owned(), Reason::HostnameAddress);
+        let odd = of(odd, "HostnameAddress");
+        assert_eq!((odd.cluster, odd.registry, odd.records), (false, true, vec!["p/echo/0".to_owned()]));
+    }
+}

@@ -7,6 +7,7 @@
 //! - [`parity`]: the instances that each side sees; [`plan`]: the writes of an operator now; [`explain`]: one record or
 //!   address.
 //! - [`status`]: an overview from what the operator says in status; [`approve`]: releases held deletions and epochs.
+//! - [`forward`]: a way to the status page of the leader.
 //! - [`owned`]: the same answers for people who may read one namespace alone.
 //! - [`doctor`]: checks of a cluster and its registries.
 //! - [`generate`]: RegisteredServices for what exists. [`instances`]: every name in every registry.
@@ -24,6 +25,7 @@ pub mod detail;
 pub mod doctor;
 pub mod explain;
 pub mod explanation;
+pub mod forward;
 pub mod generate;
 pub mod instances;
 pub mod lookup;

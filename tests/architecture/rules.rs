@@ -59,7 +59,19 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "twinspan::operator",
-        &["causes", "cluster", "controllers", "env", "leadership", "model", "page", "probe", "registry", "tasks", "telemetry"],
+        &[
+            "causes",
+            "cluster",
+            "controllers",
+            "env",
+            "leadership",
+            "model",
+            "page",
+            "probe",
+            "registry",
+            "tasks",
+            "telemetry",
+        ],
     ),
     ("twinspan::cli", &["api", "causes", "env", "model", "operator", "page", "telemetry", "tools"]),
 ];

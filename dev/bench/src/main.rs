@@ -4,8 +4,8 @@
 //!   the [`feed`]s of both sides. [`records`], [`registry`], [`cluster`]: raw clients. [`process`], [`counters`]: the
 //!   costs.
 //! - [`scenarios`]: their order; a new one is a file and a line there. [`floors`], [`latency`], [`spaced`], [`large`],
-//!   [`churn`], [`cold`], [`lost`], [`restart`], [`takeover`], [`rest`], [`beside`], [`slow`], [`crowd`]: the
-//!   measurements. [`run`]: the state that one leaves for the next. [`soak`]: changes for a long time, which has a
+//!   [`churn`], [`cold`], [`lost`], [`restart`], [`takeover`], [`rest`], [`beside`], [`slow`], [`crowd`], [`page`]:
+//!   the measurements. [`run`]: the state that one leaves for the next. [`soak`]: changes for a long time, which has a
 //!   verdict.
 //! - [`stats`]: percentiles and ratios. [`report`]: the table. [`pictures`], [`svg`]: the pictures. [`machine`].
 //!
@@ -27,6 +27,7 @@ mod latency;
 mod line;
 mod lost;
 mod machine;
+mod page;
 mod pictures;
 mod process;
 mod records;

@@ -9,7 +9,7 @@ use crate::bed::{Direction, Shape};
 use crate::crowd::Crowd;
 use crate::report::{self, Report};
 use crate::run::{Form, Run};
-use crate::{beside, churn, cold, crowd, floors, large, latency, lost, rest, restart, slow, spaced, takeover};
+use crate::{beside, churn, cold, crowd, floors, large, latency, lost, page, rest, restart, slow, spaced, takeover};
 
 /// Records about which nobody asks: of many clusters that change, and as many as a registry may hold.
 const CROWDS: [Crowd; 2] =
@@ -34,6 +34,7 @@ enum Scenario {
     Beside,
     Slow,
     Crowd(Crowd),
+    Page,
 }
 
 impl Scenario {
@@ -55,6 +56,7 @@ impl Scenario {
             Self::Beside => "beside".to_owned(),
             Self::Slow => "slow".to_owned(),
             Self::Crowd(crowd) => format!("crowd-{}", crowd.all()),
+            Self::Page => "page".to_owned(),
         }
     }
 
@@ -76,6 +78,7 @@ impl Scenario {
             Self::Beside => beside::run(run).await,
             Self::Slow => slow::run(run).await,
             Self::Crowd(crowd) => crowd::run(run, crowd).await,
+            Self::Page => page::run(run).await,
         }
     }
 }
@@ -89,12 +92,16 @@ fn scenarios(form: Form) -> Vec<Scenario> {
     let usual = Shape::of(churn::SERVICES);
     all.extend([Scenario::Cold(Import, usual), Scenario::Statuses(Import, usual), Scenario::Restart(Import, usual)]);
     all.extend([Scenario::Latency(usual.services), Scenario::Rest(Import, usual), Scenario::Churn(Import)]);
+    if form == Form::Quick {
+        all.push(Scenario::Page);
+    }
     if form == Form::Full {
         all.extend(CROWDS.map(Scenario::Crowd));
         all.extend([Scenario::Beside, Scenario::Slow]);
         let (many, wide) = (Shape::of(10_000), Shape { services: 1000, instances: 100 });
         all.extend([Scenario::Cold(Import, many), Scenario::Statuses(Import, many), Scenario::Restart(Import, many)]);
         all.extend([Scenario::Latency(many.services), Scenario::Rest(Import, many), Scenario::TakeOver(Import, many)]);
+        all.push(Scenario::Page);
         all.extend([Scenario::Cold(Import, wide), Scenario::Restart(Import, wide), Scenario::Rest(Import, wide)]);
     }
     all.extend([Scenario::Cold(Export, usual), Scenario::Restart(Export, usual), Scenario::Churn(Export)]);

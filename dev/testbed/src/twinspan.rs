@@ -53,7 +53,8 @@ impl Twinspan {
         let mut args = container.args.clone().unwrap_or_default();
         // Differences from a pod: several replicas share one machine, and no kubelet mounts a token.
         args.retain(|arg| {
-            !["--admin-addr=", "--page-addr="].iter().any(|flag| arg.starts_with(flag)) && !options.unknown.iter().any(|flag| arg.starts_with(flag))
+            !["--admin-addr=", "--page-addr="].iter().any(|flag| arg.starts_with(flag))
+                && !options.unknown.iter().any(|flag| arg.starts_with(flag))
         });
         let kubeconfig = options.kubeconfig.as_ref().unwrap_or(kubeconfig);
         args.extend([format!("--admin-addr={admin}"), format!("--kubeconfig={}", kubeconfig.path.display())]);

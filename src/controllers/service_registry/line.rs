@@ -40,12 +40,7 @@ pub fn line(
         prefix: status.prefix.clone().unwrap_or_else(|| object.spec.effective_prefix().to_owned()),
         session: session(status),
         ready: ready.unwrap_or_default(),
-        records: Records {
-            own: records.own,
-            foreign: records.foreign,
-            healed: 0,
-            undecodable: records.undecodable,
-        },
+        records: Records { own: records.own, foreign: records.foreign, healed: 0, undecodable: records.undecodable },
         last_verified: verified.or(status.last_verified.as_ref().map(|at| at.0)),
         hold,
         clusters: Vec::new(),

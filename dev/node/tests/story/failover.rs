@@ -57,7 +57,7 @@ pub async fn nothing_is_lost(node: &Node, outside: &Caller) -> Result<()> {
 }
 
 /// The pod that holds the Lease: its identity is the name of the pod and a number.
-async fn leader(node: &Node) -> Result<String> {
+pub async fn leader(node: &Node) -> Result<String> {
     let holder = "jsonpath={.spec.holderIdentity}";
     let holder = node.kubectl(&["get", "lease", "twinspan", "-n", OPERATOR_NAMESPACE, "-o", holder]).await?;
     Ok(holder.rsplit_once('_').with_context(|| format!("the Lease is held by '{holder}'"))?.0.to_owned())

@@ -6,6 +6,7 @@
 
 mod failover;
 mod outside;
+mod page;
 mod pods;
 mod steps;
 mod witness;
@@ -62,7 +63,10 @@ async fn chapters(node: &Node) -> Result<()> {
     let outside = steps::clients_outside_call_pods(node).await?;
     steps::pods_call_a_machine(node, &machine).await?;
     steps::people_see_it(node, &machine).await?;
+    let page = page::Opened::open(node).await?;
+    page.shows_the_leader(node).await?;
     failover::nothing_is_lost(node, &outside).await?;
+    page.shows_the_leader(node).await?;
     outside::nodes_are_reached_where_pods_are_not(node).await?;
     node.helm(&["test", "twinspan", "--namespace", twinspan_testbed::OPERATOR_NAMESPACE, "--timeout", "2m"]).await?;
     node.check_running()
