@@ -16,7 +16,7 @@ use twinspan_testbed::{TwinspanOptions, next_v4};
 use super::driver::{DOWN, END, ENTER, ESCAPE, HOME, RIGHT, TAB, UP};
 use super::pictures;
 use super::reader::Reader;
-use super::scene::{HOSTILE, Scene, imported};
+use super::scene::{HOSTILE, HOSTILE_NAME, Scene, imported};
 use crate::harness::{SOON, Suite, TWINSPAN, stories};
 
 stories![a_reader_sees_both_sides];
@@ -79,7 +79,7 @@ async fn a_missing_instance(reader: &Reader, scene: &Scene<'_>) -> Result<()> {
 /// Markup of strangers is a text.
 async fn texts_of_strangers(reader: &Reader, scene: &Scene<'_>) -> Result<()> {
     reader.follow(&format!("{}/review", scene.sandbox.name)).await?;
-    reader.reads("#detail .facts", &[HOSTILE]).await?;
+    reader.reads("#detail .facts", &[HOSTILE_NAME]).await?;
     reader.reads("#detail .both-sides", &[HOSTILE, "Undecodable"]).await?;
     reader.driver.click("#detail .record-keys summary").await?;
     reader.reads("#detail .record-keys", &[HOSTILE]).await?;

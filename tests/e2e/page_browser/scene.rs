@@ -13,8 +13,10 @@ use twinspan_testbed::{Bed, Server, eventually, next_v4};
 
 use crate::harness::{SOON, Sandbox, record};
 
-/// Markup in a name, a tag and a value: it would run if a page took it for more than a text.
+/// Markup in a key, a tag and a value: it would run if a page took it for more than a text.
 pub const HOSTILE: &str = "<img src=x onerror=alert(1)>";
+/// The same in a name that the API admits, which has no blanks.
+pub const HOSTILE_NAME: &str = "<img>review";
 /// Services in which all is well.
 const WELL: [&str; 8] = ["cart", "feed", "gift", "login", "mail", "price", "rank", "stock"];
 /// etcd ends a lease of few seconds late.
@@ -57,10 +59,10 @@ impl<'a> Scene<'a> {
         sandbox.put("douyinec.user", SocketAddr::from((next_v4(), 9000))).await?;
         sandbox.put("douyinec.user", record("127.0.0.1:8888")).await?;
         // Texts of strangers.
-        imports(&sandbox, "review", json!({"registryName": HOSTILE})).await?;
+        imports(&sandbox, "review", json!({"registryName": HOSTILE_NAME})).await?;
         let tagged = record(SocketAddr::from((next_v4(), 9000))).tags(json!({HOSTILE: HOSTILE}));
-        sandbox.put(HOSTILE, tagged).await?;
-        sandbox.registry.put(&sandbox.key(HOSTILE, HOSTILE), HOSTILE).await?;
+        sandbox.put(HOSTILE_NAME, tagged).await?;
+        sandbox.registry.put(&sandbox.key(HOSTILE_NAME, HOSTILE), HOSTILE).await?;
         // Refused: there is no such Service.
         sandbox.register("refund", json!({"service": {"name": "refund"}})).await?;
         // Unknown: nobody answers.
