@@ -6,7 +6,7 @@ DENY_VERSION := 0.20.2
 # Those of dev/parts/build: with other flags the Go build cache starts from nothing.
 GO_FLAGS := CGO_ENABLED=0 GOFLAGS='-mod=readonly -trimpath -buildvcs=false'
 
-.PHONY: help help-texts setup setup-node setup-chaos testbed parts build crds manifests docs image demo bench soak-churn chaos node test test-long test-node sim soak mutants lint deny clean
+.PHONY: help help-texts setup setup-node setup-chaos setup-browser testbed parts build crds manifests docs image demo bench soak-churn chaos node test test-long test-node sim soak mutants lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ setup-node: ## The same, with what a real node runs: containerd, runc, nftables,
 
 setup-chaos: ## The same, with what breaks networks and clocks: nftables, libfaketime
 	@dev/setup chaos
+
+setup-browser: ## The same, with what looks at the status page: Chromium, and a font with Chinese characters
+	@dev/setup browser
 
 testbed: setup
 	@dev/parts/build controlplane >/dev/null
@@ -71,7 +74,7 @@ node: setup-node ## Run the image and the chart on one real node until Ctrl-C; n
 	@$(CARGO) build --quiet --workspace --bin node
 	@target/debug/node
 
-test: parts ## Every test but the long stories
+test: parts setup-browser ## Every test but the long stories
 	$(CARGO) test --workspace --exclude twinspan-sim
 	$(CARGO) test --profile sim -p twinspan-sim
 

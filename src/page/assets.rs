@@ -12,6 +12,7 @@ pub struct Asset {
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const PICTURE: &str = "image/svg+xml";
 
 macro_rules! assets {
     ($($path:literal, $content_type:expr, $file:literal;)*) => {
@@ -27,9 +28,22 @@ macro_rules! assets {
 
 assets! {
     "/", HTML, "index.html";
+    "/icon.svg", PICTURE, "icon.svg";
     "/page.css", CSS, "page.css";
+    "/detail.js", SCRIPT, "detail.js";
+    "/dom.js", SCRIPT, "dom.js";
+    "/filters.js", SCRIPT, "filters.js";
+    "/head.js", SCRIPT, "head.js";
+    "/list.js", SCRIPT, "list.js";
+    "/news.js", SCRIPT, "news.js";
     "/page.js", SCRIPT, "page.js";
+    "/registries.js", SCRIPT, "registries.js";
+    "/sides.js", SCRIPT, "sides.js";
+    "/spark.js", SCRIPT, "spark.js";
+    "/store.js", SCRIPT, "store.js";
+    "/stream.js", SCRIPT, "stream.js";
     "/texts.js", SCRIPT, "texts.js";
+    "/words.js", SCRIPT, "words.js";
 }
 
 /// The file of a path.

@@ -16,6 +16,7 @@ mod faithful;
 mod harness;
 mod lifecycle;
 mod page;
+mod page_browser;
 mod random;
 mod registry_contract;
 mod safety;
@@ -30,7 +31,7 @@ use twinspan_testbed::namespace;
 
 const STORIES_AT_ONCE: usize = 6;
 
-stories![modules: chart, crds, docs, failures, faithful, lifecycle, page, random, registry_contract, safety, seen, sync];
+stories![modules: chart, crds, docs, failures, faithful, lifecycle, page, page_browser, random, registry_contract, safety, seen, sync];
 
 /// The parts that the stories need; the earlier version of Twinspan is built for the long ones alone.
 fn parts(arguments: &Arguments) -> Vec<&'static str> {

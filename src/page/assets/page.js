@@ -1,2 +1,202 @@
-const state = await (await fetch("state")).json();
-document.getElementById("state").textContent = JSON.stringify(state, null, 2);
+// The page: puts its parts together.
+// Owns the address, whose hash keeps search and selection, and the choices of the reader. Refuses to know how anything
+// is drawn, and how changes come.
+
+import { keepFocus, say } from "./dom.js";
+import { Detail } from "./detail.js";
+import { Filters } from "./filters.js";
+import { Head } from "./head.js";
+import { List } from "./list.js";
+import { tellOf } from "./news.js";
+import { showRegistries } from "./registries.js";
+import { Store, columns, states, wordsOf } from "./store.js";
+import { Stream } from "./stream.js";
+import { currentLanguage, currentTheme, nextLanguage, nextTheme, t, word } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+
+let registries = [];
+const store = new Store();
+const head = new Head();
+const list = new List(store, {
+  open,
+  sorted() {
+    list.heads();
+    refilter();
+  },
+});
+const filters = new Filters(store, { changed: refilter, submitted: () => list.focus() });
+const detail = new Detail(() => {
+  open(null, false);
+  list.focus();
+});
+
+function refilter() {
+  store.arrange();
+  $("grid").scrollTop = 0;
+  drawList();
+  keepHash();
+}
+
+function drawList() {
+  filters.draw(head.isKnown);
+  list.paint();
+}
+
+function drawRegistries() {
+  const place = $("registries");
+  keepFocus(place, () => showRegistries(place, registries, head.about.clusterID));
+}
+
+// ---- the address
+
+function keepHash() {
+  const { filter, order } = store;
+  const parts = {
+    q: $("search").value.trim(),
+    state: [...filter.states].join(),
+    registry: filter.registry,
+    namespace: filter.namespace,
+    sort: order.column === "state" && !order.down ? "" : `${order.down ? "-" : ""}${order.column}`,
+    service: detail.key ?? "",
+  };
+  const hash = new URLSearchParams(Object.entries(parts).filter(([, value]) => value)).toString();
+  if (hash !== location.hash.slice(1)) {
+    history.replaceState(null, "", hash ? `#${hash}` : location.pathname);
+  }
+}
+
+function readHash() {
+  const parts = new URLSearchParams(location.hash.slice(1));
+  const get = (name) => parts.get(name) ?? "";
+  const column = get("sort").replace(/^-/, "");
+  $("search").value = get("q");
+  store.filter = {
+    words: wordsOf(get("q")),
+    states: new Set(get("state").split(",").filter((state) => states.includes(state))),
+    registry: get("registry"),
+    namespace: get("namespace"),
+  };
+  store.order = columns.includes(column) ? { column, down: get("sort").startsWith("-") } : { column: "state", down: false };
+  list.heads();
+  store.arrange();
+  showService(get("service") || null, false);
+}
+
+function showService(key, focus) {
+  $("work").classList.toggle("has-detail", Boolean(key));
+  list.select(key);
+  detail.open(key, focus);
+}
+
+function open(key, byKeyboard) {
+  showService(key, byKeyboard);
+  keepHash();
+}
+
+addEventListener("hashchange", () => {
+  readHash();
+  drawList();
+});
+
+// ---- changes
+
+const stream = new Stream({
+  state(whole) {
+    const first = !head.isKnown;
+    registries = whole.registries;
+    store.verify(registries);
+    store.reset(whole.services);
+    head.learn(whole);
+    drawRegistries();
+    drawList();
+    if (first && detail.key) {
+      list.reveal(detail.key);
+    } else {
+      detail.refresh();
+    }
+  },
+  change(part) {
+    const { registries: cards = [], services: rows = [], gone = [] } = part;
+    head.learn(part);
+    if (cards.length > 0) {
+      registries = cards;
+      store.verify(registries);
+      list.refresh();
+      drawRegistries();
+    }
+    for (const row of rows) {
+      tellOf(store.entries.get(row.key)?.row, row);
+    }
+    store.apply(rows, gone);
+    list.touched(rows.map((row) => row.key));
+    drawList();
+    if (rows.some((row) => row.key === detail.key) || gone.includes(detail.key)) {
+      detail.refresh();
+    }
+  },
+  up: () => head.joined("live"),
+  down: () => head.joined("reconnecting"),
+});
+
+addEventListener("online", () => stream.hurry());
+document.addEventListener("visibilitychange", () => document.hidden || stream.hurry());
+
+// ---- the choices of the reader
+
+function drawWords() {
+  document.title = t("title");
+  document.documentElement.lang = currentLanguage() === "zh" ? "zh-CN" : "en";
+  for (const element of document.querySelectorAll("[data-text]")) {
+    say(element, t(element.dataset.text));
+  }
+  for (const element of document.querySelectorAll("[data-label]")) {
+    element.setAttribute("aria-label", t(element.dataset.label));
+  }
+  $("search").placeholder = t("searchHint");
+  $("language").lang = currentLanguage() === "zh" ? "en" : "zh-CN";
+  $("language").setAttribute("aria-label", t("otherLabel"));
+  say($("language"), t("other"));
+  drawTheme();
+  list.heads();
+  head.draw();
+  drawRegistries();
+  drawList();
+  detail.rewrite();
+}
+
+function drawTheme() {
+  document.documentElement.dataset.theme = currentTheme();
+  say($("theme"), t("themeLabel", { theme: word("themes", currentTheme()) }));
+}
+
+$("language").addEventListener("click", () => {
+  nextLanguage();
+  drawWords();
+});
+$("theme").addEventListener("click", () => {
+  nextTheme();
+  drawTheme();
+});
+
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // The hash is the page's memory, and not a place in it.
+  list.focus();
+});
+
+addEventListener("keydown", (event) => {
+  const writes = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
+  if (event.key === "/" && !writes && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    $("search").focus();
+    $("search").select();
+  } else if (event.key === "Escape" && event.target === $("search") && $("search").value === "") {
+    list.focus();
+  } else if (event.key === "Escape" && event.target === $("grid") && detail.key) {
+    open(null, false);
+  }
+});
+
+readHash();
+drawWords();
+stream.start();

@@ -1,0 +1,183 @@
+// The details of one service.
+// Owns which service is open, and fetching it again when it changed: one request at a time, the latest wins. Refuses to
+// know the list, which says only what to open.
+
+import { cut, h, keepFocus, passage, say, show } from "./dom.js";
+import { badge, sides } from "./list.js";
+import { hold } from "./registries.js";
+import { picture } from "./sides.js";
+import { inWords, spark } from "./spark.js";
+import { json } from "./stream.js";
+import { number, t, time, word } from "./words.js";
+
+// The wait after a request that failed.
+const AGAIN = 2_000;
+
+export class Detail {
+  /** `closed()` is called when the reader closes it. */
+  constructor(closed) {
+    this.place = document.getElementById("detail");
+    this.closed = closed;
+    this.key = null;
+    this.answer = null;
+    this.choice = {};
+    this.place.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") {
+        event.stopPropagation();
+        this.closed();
+      }
+    });
+  }
+
+  /** Shows a service, or nothing. */
+  open(key, focus) {
+    if (key !== this.key) {
+      this.#cancel();
+      this.key = key;
+      this.answer = null;
+      this.choice = {};
+      this.place.hidden = !key;
+      if (key) {
+        this.#skeleton();
+        this.refresh();
+      }
+    }
+    if (key && focus) {
+      this.title.focus();
+    }
+  }
+
+  /** Fetches it again, after what is under way. */
+  async refresh() {
+    if (!this.key || this.fetching) {
+      this.stale = Boolean(this.fetching);
+      return;
+    }
+    const key = this.key;
+    const fetching = new AbortController();
+    this.fetching = fetching;
+    this.stale = false;
+    clearTimeout(this.timer);
+    try {
+      const at = key.indexOf("/");
+      const path = [key.slice(0, at), key.slice(at + 1)].map(encodeURIComponent).join("/");
+      this.answer = await json(`service/${path}`, fetching.signal);
+      say(this.trouble, "");
+      this.draw();
+    } catch (error) {
+      if (this.fetching !== fetching) {
+        return; // Another service was opened meanwhile.
+      }
+      if (error.status === 404) {
+        this.answer = null;
+        say(this.trouble, t("gone"));
+        show(this.body);
+      } else {
+        say(this.trouble, t("failed", { why: error.message }));
+        this.timer = setTimeout(() => this.refresh(), AGAIN);
+      }
+    }
+    if (this.fetching === fetching) {
+      this.fetching = null;
+      if (this.stale) {
+        this.refresh();
+      }
+    }
+  }
+
+  /** Writes everything again, in the language in force. */
+  rewrite() {
+    if (this.key) {
+      this.#skeleton();
+      this.draw();
+    }
+  }
+
+  draw() {
+    if (this.answer) {
+      keepFocus(this.body, () => this.#write(this.answer));
+    }
+  }
+
+  #write({ row, conditions, hold: held, instances, instancesTotal }) {
+    const open = [...this.body.querySelectorAll("details[open]")].map((one) => one.closest("[data-instance]")?.dataset.instance);
+    show(
+      this.body,
+      this.#head(row),
+      held && hold(held, "service"),
+      h("h3", {}, t("picture")),
+      picture(instances ?? [], instancesTotal ?? 0, this.choice, () => this.draw()),
+      h("h3", {}, t("conditions")),
+      table(conditions ?? []),
+    );
+    for (const one of this.body.querySelectorAll("[data-instance] details")) {
+      one.open = open.includes(one.closest("[data-instance]").dataset.instance);
+    }
+  }
+
+  #cancel() {
+    clearTimeout(this.timer);
+    const { fetching } = this;
+    this.fetching = null;
+    fetching?.abort();
+  }
+
+  #skeleton() {
+    const had = this.place.contains(document.activeElement);
+    this.title = cut(this.key, "h2", { id: "detail-title", tabindex: "-1" });
+    const close = h("button", { type: "button", id: "close", "aria-label": t("closeLabel", { name: this.key }) }, t("close"), " ", h("kbd", {}, "Esc"));
+    close.addEventListener("click", () => this.closed());
+    this.trouble = h("p", { class: "trouble", role: "status" });
+    this.body = h("div", { class: "body" });
+    show(this.place, h("header", {}, this.title, close), this.trouble, this.body);
+    if (had) {
+      this.title.focus();
+    }
+  }
+
+  #head(row) {
+    const counts = ["exported", "imported", "lost", "healed", "held", "skipped"].filter((name) => row[name] > 0);
+    const fact = (name, ...value) => h("div", {}, h("dt", {}, t(name)), h("dd", {}, value));
+    const message = row.message && row.message !== row.reason ? row.message : "";
+    return [
+      h("p", { class: "verdict" }, badge(row), row.reason && cut(row.reason, "code"), passage(message, t("showAll"))),
+      h(
+        "dl",
+        { class: "facts" },
+        fact("registry", cut(row.registry, "code")),
+        fact("registryName", cut(row.registryName, "code")),
+        fact("service", cut(row.service, "code")),
+        fact("direction", word("directions", row.direction)),
+        fact("policy", cut(row.policy), row.discovered && ` · ${t("discovered")}`),
+        fact("counts", sides(row.cluster, row.registryInstances), counts.map((name) => ` · ${number(row[name])} ${word("countWords", name)}`)),
+        fact("updated", time(row.updated)),
+        fact("lastVerified", time(row.lastVerified)),
+        h("div", { class: "wide" }, h("dt", {}, t("latency")), h("dd", {}, spark(row.latency, 120, 24), h("small", {}, inWords(row.latency)))),
+      ),
+    ];
+  }
+}
+
+function table(conditions) {
+  const names = ["type", "status", "reason", "message", "since"];
+  const line = (one) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, cut(one.type)),
+      h("td", {}, cut(one.status)),
+      h("td", {}, cut(one.reason, "code")),
+      h("td", {}, passage(one.message, t("showAll"))),
+      h("td", {}, time(one.since)),
+    );
+  return h(
+    "div",
+    { class: "scrolls" },
+    h(
+      "table",
+      { class: "conditions" },
+      h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, t(`conditionColumns.${name}`))))),
+      h("tbody", {}, conditions.map(line)),
+    ),
+  );
+}

@@ -1,0 +1,20 @@
+//! The status page in a real headless Chromium.
+//!
+//! - [`cluster`]: stories on a real cluster and a real registry, whose objects are in [`scene`]. [`pictures`]: what they
+//!   look like.
+//! - [`alone`]: stories on the page's own server with lines that a cluster would take long to have ([`served`]).
+//! - [`driver`]: the browser. [`reader`]: somebody who looks at the page.
+//!
+//! Owns nothing. Refuses to know how the page is made.
+
+mod alone;
+mod cluster;
+mod driver;
+mod pictures;
+mod reader;
+mod scene;
+mod served;
+
+use crate::harness::stories;
+
+stories![modules: alone, cluster];
