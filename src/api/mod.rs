@@ -10,12 +10,15 @@
 pub mod conditions;
 pub mod crds;
 mod differences;
+pub mod discovered;
+mod discovery;
 mod export;
 mod hold;
 #[cfg(test)]
 pub mod kstatus;
 #[cfg(test)]
 mod properties;
+mod record_counts;
 mod record_format;
 mod registered_service;
 mod schema;
@@ -26,8 +29,10 @@ mod stored;
 pub mod testing;
 
 pub use differences::{Difference, Differences, MAX_BYTES, MAX_ENTRIES, Side};
+pub use discovery::{DiscoverExports, DiscoverImports, Discovery, DiscoveryPolicy, DiscoveryRefusal, DiscoveryStatus};
 pub use export::{Export, ExportAddress, IpFamilyPolicy, NodeAddressType, TagFromLabel};
 pub use hold::{HoldStatus, held_since};
+pub use record_counts::{RecordCounts, RecordScope};
 pub use record_format::RecordFormat;
 pub use registered_service::{
     Counts, CreateService, DeletionGuard, Direction, Import, ImportInto, OnExpiry, OtherClusters, Policy, PortRef,
@@ -35,8 +40,8 @@ pub use registered_service::{
 };
 pub use selector::{Operator, Requirement, Selector};
 pub use service_registry::{
-    AllowedUse, Auth, EtcdConnection, EtcdStatus, Fence, FenceMode, ImportPolicy, LeaseSettings, RecordCounts,
-    RecordScope, ReturnedAs, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus, Tls,
+    AllowedUse, Auth, EtcdConnection, EtcdStatus, Fence, FenceMode, ImportPolicy, LeaseSettings, ReturnedAs,
+    SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus, Tls,
 };
 pub use stored::{PartlyReadable, Stored, Unreadable};
 

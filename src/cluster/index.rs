@@ -9,6 +9,7 @@ use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
 
 use super::groups::Groups;
+use crate::api::discovered::discovered_by;
 use crate::api::{ExportAddress, RegisteredService};
 
 /// The order of RegisteredServices that share a name: the ones that wait for a finalizer are last, then by their age.
@@ -42,6 +43,8 @@ pub struct Index {
     by_uid: BTreeMap<String, ServiceKey>,
     /// Those whose exports have addresses of Nodes.
     by_node_addresses: BTreeSet<ServiceKey>,
+    /// The ones that discovery made.
+    discovered: BTreeSet<ServiceKey>,
 }
 
 impl Index {
@@ -68,6 +71,9 @@ impl Index {
         if object.spec.export.address == ExportAddress::Node {
             self.by_node_addresses.insert(key.clone());
         }
+        if discovered_by(object).is_some() {
+            self.discovered.insert(key.clone());
+        }
         self.known.insert(key.clone(), refers);
     }
 
@@ -84,6 +90,12 @@ impl Index {
         }
         self.by_uid.remove(&refers.uid);
         self.by_node_addresses.remove(key);
+        self.discovered.remove(key);
+    }
+
+    /// RegisteredServices that discovery made, of whichever ServiceRegistry.
+    pub fn discovered(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.discovered.iter()
     }
 
     /// RegisteredServices whose exports have addresses of Nodes.

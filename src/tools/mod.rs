@@ -3,6 +3,7 @@
 //! - [`viewer`]: the views of an operator that never writes; [`preview`]: the writes and outcomes of one pass over
 //!   them.
 //! - [`explanation`]: outcomes in words; [`record`]: a record in words; [`notes`]: the lines beside a table.
+//! - [`discovery`]: the RegisteredServices that a ServiceRegistry would make.
 //! - [`parity`]: the instances that each side sees; [`plan`]: the writes of an operator now; [`explain`]: one record or
 //!   address.
 //! - [`status`]: an overview from what the operator says in status; [`approve`]: releases held deletions and epochs.
@@ -19,6 +20,7 @@
 //! Owns the words for people. Refuses to write anything but the annotation of an approval.
 
 pub mod approve;
+pub mod discovery;
 pub mod doctor;
 pub mod explain;
 pub mod explanation;
