@@ -36,6 +36,14 @@ async fn from_the_first_look_to_the_sweep(suite: Arc<Suite>) -> Result<()> {
     sync_makes_them(&scene).await?;
     choices::all(&scene).await?;
     sweeps::held_and_approved(&scene).await?;
+    // All Services and names are selected again.
+    scene
+        .discovery(json!({
+            "export": {"serviceSelector": {"matchExpressions": null}},
+            "import": {"namespace": scene.vms, "maxServices": MOST},
+        }))
+        .await?;
+    choices::what_is_written_by_hand_wins(&scene).await?;
     scene.sandbox.nothing_foreign_was_touched().await
 }
 

@@ -138,6 +138,11 @@ impl<'a> Scene<'a> {
         Ok(self.made().await?.contains(&format!("{}/{name}", self.sandbox.name)))
     }
 
+    /// The RegisteredService that was made for a name.
+    pub async fn import(&self, name: &str) -> Result<RegisteredService> {
+        Ok(Api::namespaced(self.sandbox.client(), &self.vms).get(name).await?)
+    }
+
     pub async fn vm_services(&self) -> Result<BTreeSet<String>> {
         let services: Api<Service> = Api::namespaced(self.sandbox.client(), &self.vms);
         Ok(services.list(&ListParams::default()).await?.items.iter().map(ResourceExt::name_any).collect())
