@@ -21,6 +21,8 @@ pub const DELETIONS_HELD: &str = "DeletionsHeld";
 pub const STALLED: &str = "Stalled";
 /// The registry answers.
 pub const CONNECTED: &str = "Connected";
+/// Every Service and name that discovery selects has its RegisteredService.
+pub const DISCOVERED: &str = "Discovered";
 /// A complete list of the registry has arrived and is being followed.
 pub const SYNCED: &str = "Synced";
 
@@ -46,11 +48,16 @@ pub const OF_REGISTERED_SERVICE: [(&str, &str); 6] = [
 ];
 
 /// The condition types of a ServiceRegistry, in the order of its status, and what True says.
-pub const OF_SERVICE_REGISTRY: [(&str, &str); 5] = [
+pub const OF_SERVICE_REGISTRY: [(&str, &str); 6] = [
     (READY, "The registry is followed, and may be written."),
     (CONNECTED, "The registry answers."),
     (SYNCED, "A complete list of the registry has arrived, and is being followed."),
     (DELETIONS_HELD, "Deletions of many services are held back; the message says until when and what releases them."),
+    (
+        DISCOVERED,
+        "Every Service and name that `spec.discovery` selects has its RegisteredService, but for those that `status.discovery` counts \
+         as refused. Absent without discovery.",
+    ),
     (
         STALLED,
         "The registry cannot be used until a person changes this object or another that is there. The reason is that of Ready. \
@@ -100,10 +107,10 @@ reasons! {
     Synced [EXPORTED, IMPORTED, SYNCED]: "All is done that the condition speaks of.";
     Connected [CONNECTED]: "The registry answers and is followed.";
     Suspended [READY]: "`spec.suspend` is set: what is written is kept alive, and nothing else is written. `Exported` and `Imported` say whether there is something to write.";
-    Observing [READY]: "With policy Observe the same: the status says what there would be to write, and nothing is written.";
+    Observing [READY, DISCOVERED]: "With policy Observe the same: the status says what there would be to write, and nothing is written.";
     NotRequested [EXPORTED, IMPORTED]: "`spec.direction` leaves this direction out.";
     NothingHeld [DELETIONS_HELD]: "No limit is reached; a few deletions may wait seconds for more evidence.";
-    Held [DELETIONS_HELD]: "More instances are gone than the guard lets go unexplained. See whether the registry lost them; approve if they ended.";
+    Held [DELETIONS_HELD, DISCOVERED]: "More instances, or discovered RegisteredServices, would go than the guard lets go unexplained. See whether they were lost; approve if they ended.";
     Pending [EXPORTED, IMPORTED]: "A complete list of the registry, or a Service that is being created, is waited for. It comes by itself.";
     Connecting [CONNECTED, SYNCED]: "The first connection is being made.";
     Listing [CONNECTED, SYNCED, EXPORTED]: "A complete list is being read, at the start or after the watch ended. It comes by itself.";
@@ -111,10 +118,16 @@ reasons! {
     RolledBack [SYNCED]: "The etcd cluster is at an older revision than before, as after a restore. What it lacks is treated as with ClusterChanged.";
     NotAccepted [EXPORTED, IMPORTED]: "The spec cannot be acted upon: see the condition Accepted.";
     NotWritten [EXPORTED, IMPORTED]: "There is something to write, but `spec.suspend` or policy Observe forbids it. `Ready` is True nevertheless.";
-    RegistryUnavailable [EXPORTED, IMPORTED]: "The ServiceRegistry is not Ready, or does not tell of this name; the message says why. What is there is kept.";
-    ClusterUnavailable [EXPORTED, IMPORTED]: "The API server told nothing for 90 s of a kind of object that the direction rests on; the message names it. Nothing is removed because of it; see `/readyz?verbose` and the log.";
-    WriteFailed [EXPORTED, IMPORTED]: "A write to the API server failed; the message says which. It is tried again.";
+    RegistryUnavailable [EXPORTED, IMPORTED, DISCOVERED]: "The ServiceRegistry is not Ready, or does not tell of this name; the message says why. What is there is kept.";
+    ClusterUnavailable [EXPORTED, IMPORTED, DISCOVERED]: "The API server told nothing for 90 s of a kind of object that the direction rests on; the message names it. Nothing is removed because of it; see `/readyz?verbose` and the log.";
+    WriteFailed [EXPORTED, IMPORTED, DISCOVERED]: "A write to the API server failed; the message says which. It is tried again.";
     RefusedByCluster [EXPORTED, IMPORTED]: "The API server refuses a slice or the Service, by a quota, a policy, or because the operator lacks the permission; the message has its words. It costs that port alone, and is tried again.";
+    AllDiscovered [DISCOVERED]: "Every Service and name that is selected has its RegisteredService.";
+    Discovering [DISCOVERED]: "RegisteredServices are being made, changed or deleted, a few a second. It comes by itself.";
+    DiscoveryLimited [DISCOVERED]: "The registry has more names than `spec.discovery.import.maxServices`: nothing more is made, and what exists stays. See who writes them; raise the bound, or narrow `include`.";
+    DiscoveryForbidden [DISCOVERED]: "The operator may not create, change or delete RegisteredServices: set the chart's value `discovery.enabled` to true.";
+    RegistryTooLarge [DISCOVERED]: "The registry has so many records that only the names of RegisteredServices are followed, so that nobody knows the others. What exists stays.";
+    NamespaceMissing [DISCOVERED]: "The namespace of `spec.discovery.import` is not there, or is being deleted: create it.";
     RegistryNotFound [ACCEPTED]: "There is no such ServiceRegistry: create it, or correct `spec.registryRef`.";
     NotAllowed [ACCEPTED, STALLED]: "The ServiceRegistry does not allow the namespace that name: its administrator grants it in `spec.allowed`.";
     ServiceMissing [ACCEPTED]: "There is no such Service: create it, or set `spec.service.create`.";

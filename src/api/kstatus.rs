@@ -84,7 +84,13 @@ pub fn of_ready(reason: &str) -> &'static str {
         | Reason::NothingHeld
         | Reason::Held
         | Reason::NotAccepted
-        | Reason::NotWritten) => panic!("Ready never has {other:?}"),
+        | Reason::NotWritten
+        | Reason::AllDiscovered
+        | Reason::Discovering
+        | Reason::DiscoveryLimited
+        | Reason::DiscoveryForbidden
+        | Reason::RegistryTooLarge
+        | Reason::NamespaceMissing) => panic!("Ready never has {other:?}"),
     }
 }
 

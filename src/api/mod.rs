@@ -12,6 +12,7 @@ pub mod conditions;
 pub mod crds;
 mod differences;
 pub mod discovered;
+mod discovery;
 mod export;
 mod hold;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub mod kstatus;
 mod precedence;
 #[cfg(test)]
 mod properties;
+mod record_counts;
 mod record_format;
 mod registered_service;
 mod schema;
@@ -30,9 +32,11 @@ pub mod testing;
 
 pub use clusters::{Clusters, Preference};
 pub use differences::{Difference, Differences, MAX_BYTES, MAX_ENTRIES, Side};
+pub use discovery::{DiscoverExports, DiscoverImports, Discovery, DiscoveryPolicy, DiscoveryRefusal, DiscoveryStatus};
 pub use export::{Export, ExportAddress, IpFamilyPolicy, NodeAddressType, TagFromLabel};
 pub use hold::{HoldStatus, held_since};
 pub use precedence::precedence;
+pub use record_counts::{RecordCounts, RecordScope};
 pub use record_format::RecordFormat;
 pub use registered_service::{
     Counts, CreateService, DeletionGuard, Direction, Import, ImportInto, OnExpiry, OtherClusters, Policy, PortRef,
@@ -40,8 +44,8 @@ pub use registered_service::{
 };
 pub use selector::{Operator, Requirement, Selector};
 pub use service_registry::{
-    AllowedUse, Auth, EtcdConnection, EtcdStatus, Fence, FenceMode, ImportPolicy, LeaseSettings, RecordCounts,
-    RecordScope, ReturnedAs, SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus, Tls,
+    AllowedUse, Auth, EtcdConnection, EtcdStatus, Fence, FenceMode, ImportPolicy, LeaseSettings, ReturnedAs,
+    SecretKeyRef, SecretRef, ServiceRegistry, ServiceRegistrySpec, ServiceRegistryStatus, Tls,
 };
 pub use stored::{PartlyReadable, Stored, Unreadable};
 

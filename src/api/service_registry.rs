@@ -11,7 +11,9 @@ use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::Revision;
 use twinspan_core::plan::trust;
 
+use super::discovery::{self, Discovery, DiscoveryStatus};
 use super::hold::HoldStatus;
+use super::record_counts::RecordCounts;
 use super::record_format::{RecordFormat, fence_rule, prefix_rule};
 use super::{Selector, schema};
 
@@ -47,6 +49,7 @@ use super::{Selector, schema};
 #[x_kube(validation = Rule::new(prefix_rule()).message("spec.prefix: no program of this format uses such a prefix; leave it out for the default of the format").field_path(".prefix"))]
 #[x_kube(validation = Rule::new("!self.leadingSlash || self.format != 'Hertz'").message("spec.leadingSlash: keys of Hertz programs never begin with a slash; leave it out").field_path(".leadingSlash"))]
 #[x_kube(validation = Rule::new(fence_rule()).message("spec.fence.keyPrefix lies under the prefix of the registry, where readers would take the fence for a service: choose one outside it, e.g. twinspan/").field_path(".fence.keyPrefix"))]
+#[x_kube(validation = Rule::new(discovery::prefix_rule()).message("spec.discovery.import: the registry needs a prefix, because without one only names that are asked for are known").field_path(".discovery.import"))]
 #[allow(clippy::duplicated_attributes)] // printcolumns repeat their keys
 pub struct ServiceRegistrySpec {
     pub etcd: EtcdConnection,
@@ -85,6 +88,9 @@ pub struct ServiceRegistrySpec {
     pub allowed: Vec<AllowedUse>,
     #[serde(default)]
     pub import_policy: ImportPolicy,
+    /// Makes RegisteredServices for many Services and names at once. Absent makes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Discovery>,
 }
 
 impl ServiceRegistrySpec {
@@ -297,6 +303,8 @@ pub struct ServiceRegistryStatus {
     pub epoch_in_use: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<RecordCounts>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<DiscoveryStatus>,
     /// When an audit last compared all records with the registry. Written only together with another change of the
     /// status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -350,29 +358,6 @@ pub struct EtcdStatus {
     /// that is restored later brings it back, and the next leader raises its own above it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub highest_epoch: Option<i64>,
-}
-
-/// The records that Twinspan follows, where they are not those of the whole registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum RecordScope {
-    /// Only the records of names that RegisteredServices have, and those with own records.
-    FollowedNames,
-}
-
-/// How many of the records that Twinspan follows there are, by whose they are.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct RecordCounts {
-    /// Records that this cluster's Twinspan exported.
-    pub own: i64,
-    /// Records of anybody else.
-    pub foreign: i64,
-    /// Records whose value cannot be read; they are passed over.
-    pub undecodable: i64,
-    /// Absent where the whole registry is followed. A registry with at least 20,000 records is followed by names where
-    /// few names are asked for, and one without a prefix always.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scope: Option<RecordScope>,
 }
 
 impl ServiceRegistry {

@@ -77,7 +77,11 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     let preview = viewer.preview(&key).await?;
     let leader = viewer.leader().await.map_err(Box::new)?;
     viewer.end().await;
-    let others = |missing: &&Unsynced| matches!(missing, Unsynced::Registry(other) if *other != key);
+    let others = |missing: &&Unsynced| match missing {
+        Unsynced::Registry(other) => *other != key,
+        Unsynced::Names(_) => true,
+        Unsynced::List(_) => false,
+    };
     let missing = missing.iter().filter(|missing| !others(missing)).map(notes::unsynced);
     let table = Table::new(&gathered.seen_by, gathered.framework)
         .remarked(preview.iter().flat_map(notes::of_service))

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use twinspan_core::model::ServiceKey;
 
 use super::common::{Chosen, Error, Looking, run as block_on};
+use crate::tools::discovery::DiscoveryPreview;
 use crate::tools::lookup::LookupError;
 use crate::tools::plan::{Plan, Planned};
 use crate::tools::print::{Output, named};
@@ -66,14 +67,19 @@ async fn show(args: &Args) -> Result<ExitCode, Error> {
     for key in keys {
         previews.extend(viewer.preview(&key).await?);
     }
-    let plan = Plan::new(previews);
+    let mut plan = Plan::new(previews);
+    if labelled.is_none() {
+        plan.discovery = viewer.discoveries().await?;
+        plan.discovery.iter_mut().for_each(|one| one.narrow(namespace.map(String::as_str), args.name.as_deref()));
+        plan.discovery.retain(DiscoveryPreview::says_something);
+    }
     viewer.end().await;
     if lists {
         return Err(Error::Unseen(
             "the cluster could not be listed in time, or you may not list what the operator lists".to_owned(),
         ));
     }
-    let missing = plan.services.is_empty() && chosen.labels.is_none();
+    let missing = plan.services.is_empty() && plan.discovery.is_empty() && chosen.labels.is_none();
     answer(args, &plan, namespace.filter(|_| missing).map(String::as_str))
 }
 
@@ -87,6 +93,10 @@ fn answer(args: &Args, plan: &Plan, empty: Option<&str>) -> Result<ExitCode, Err
         .into());
     }
     named(plan, args.output, || plan.names())?;
+    if plan.unknown_discoveries() > 0 {
+        let registries = plan.unknown_discoveries();
+        return Err(Error::Unseen(format!("what discovery of {registries} ServiceRegistries would make is not known")));
+    }
     match (plan.unknown(), plan.is_empty()) {
         (0, true) => Ok(ExitCode::SUCCESS),
         (0, false) => Ok(ExitCode::from(CHANGES)),

@@ -12,9 +12,10 @@ use k8s_openapi::api::discovery::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 use twinspan_core::model::{
-    AddressType, EXPORT_ADDRESS_ANNOTATION, Family, Hints, HostPort, IMPORTED_FROM_ANNOTATION, Labels,
-    MANAGED_BY_LABEL, NodeView, PodView, SERVICE_NAME_LABEL, ServicePortView, ServiceView, Slice, SliceEndpoint,
-    SlicePort, TCP, TargetPod, TrafficDistribution, WEIGHT_ANNOTATION,
+    AddressType, EXPORT_ADDRESS_ANNOTATION, EXPORT_ANNOTATION, Family, Hints, HostPort, IMPORTED_FROM_ANNOTATION,
+    Labels, MANAGED_BY_LABEL, NodeView, PORT_ANNOTATION, PodView, REGISTRY_NAME_ANNOTATION, SERVICE_NAME_LABEL,
+    ServicePortView, ServiceView, Slice, SliceEndpoint, SlicePort, TCP, TargetPod, TrafficDistribution,
+    WEIGHT_ANNOTATION,
 };
 use twinspan_core::plan::slices::{self, SliceSpec};
 
@@ -31,6 +32,8 @@ const NOT_BALANCED_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-
 pub struct NamespaceView {
     pub uid: String,
     pub labels: BTreeMap<String, String>,
+    /// The annotation [`EXPORT_ANNOTATION`].
+    pub export: Option<String>,
     pub deleting: bool,
 }
 
@@ -81,13 +84,30 @@ pub fn service(object: &Service) -> ServiceView {
         labels: object.labels().clone(),
         owner_uid: owner(object.meta()).map(|owner| owner.uid.clone()),
         deleting: object.meta().deletion_timestamp.is_some(),
+        created: object.meta().creation_timestamp.as_ref().map(|time| time.0),
+        annotations: DISCOVERY_ANNOTATIONS
+            .iter()
+            .filter_map(|key| Some(((*key).to_owned(), annotation(object.meta(), key)?)))
+            .collect(),
     }
+}
+
+/// The annotations of a Service that discovery reads.
+const DISCOVERY_ANNOTATIONS: [&str; 4] =
+    [EXPORT_ANNOTATION, REGISTRY_NAME_ANNOTATION, PORT_ANNOTATION, WEIGHT_ANNOTATION];
+/// The part of an annotation that is kept: no longer value is one that discovery could use.
+const KEPT: usize = 300;
+
+fn annotation(meta: &ObjectMeta, key: &str) -> Option<String> {
+    let value = meta.annotations.as_ref()?.get(key)?;
+    Some(value.chars().take(KEPT).collect())
 }
 
 pub fn namespace(object: &Namespace) -> NamespaceView {
     NamespaceView {
         uid: object.uid().unwrap_or_default(),
         labels: object.labels().clone(),
+        export: annotation(object.meta(), EXPORT_ANNOTATION),
         deleting: object.meta().deletion_timestamp.is_some(),
     }
 }

@@ -53,6 +53,7 @@ pub enum Reason {
     ApprovalRefused,
     SecondSlice,
     PortDiffers,
+    DiscoveryRestored,
     /// On a ServiceRegistry.
     Disconnected,
     /// On a ServiceRegistry.
@@ -71,6 +72,7 @@ impl Reason {
             Self::ApprovalRefused => "ApprovalRefused",
             Self::SecondSlice => "SecondSlice",
             Self::PortDiffers => "PortDiffers",
+            Self::DiscoveryRestored => "DiscoveryRestored",
             Self::Disconnected => "Disconnected",
             Self::Connected => "Connected",
         }
@@ -79,7 +81,8 @@ impl Reason {
     fn is_warning(self) -> bool {
         match self {
             Self::Exported | Self::Imported | Self::SecondSlice | Self::PortDiffers | Self::Connected => false,
-            Self::NotAccepted
+            Self::DiscoveryRestored
+            | Self::NotAccepted
             | Self::InstanceSkipped
             | Self::LostRegistration
             | Self::DeletionsHeld

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use twinspan_core::model::{Precedence, ServiceKey};
 
 use super::groups::Groups;
+use crate::api::discovered::discovered_by;
 use crate::api::{ExportAddress, RegisteredService, precedence};
 
 /// The order of RegisteredServices that share a name: the ones that wait for a finalizer are last.
@@ -41,6 +42,8 @@ pub struct Index {
     by_uid: BTreeMap<String, ServiceKey>,
     /// Those whose exports have addresses of Nodes.
     by_node_addresses: BTreeSet<ServiceKey>,
+    /// The ones that discovery made.
+    discovered: BTreeSet<ServiceKey>,
 }
 
 impl Index {
@@ -63,6 +66,9 @@ impl Index {
         if object.spec.export.address == ExportAddress::Node {
             self.by_node_addresses.insert(key.clone());
         }
+        if discovered_by(object).is_some() {
+            self.discovered.insert(key.clone());
+        }
         self.known.insert(key.clone(), refers);
     }
 
@@ -79,6 +85,12 @@ impl Index {
         }
         self.by_uid.remove(&refers.uid);
         self.by_node_addresses.remove(key);
+        self.discovered.remove(key);
+    }
+
+    /// RegisteredServices that discovery made, of whichever ServiceRegistry.
+    pub fn discovered(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.discovered.iter()
     }
 
     /// RegisteredServices whose exports have addresses of Nodes.

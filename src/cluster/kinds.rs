@@ -61,6 +61,7 @@ impl Watched for Stored<RegisteredService> {
             view.registered_services.insert(key, Arc::new(object));
             return changed.map(ClusterEvent::StatusChanged).into_iter().collect();
         }
+        view.discoverable += 1;
         // RegisteredServices that shared a name or a Service with it, and those that do now.
         let mut affected = view.index.siblings(&key);
         let before = view.index.registry_and_name(&key);
@@ -82,6 +83,7 @@ impl Watched for Stored<RegisteredService> {
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.discoverable += 1;
         let mut affected = view.index.siblings(key);
         let names = moved(view.index.registry_and_name(key), None);
         view.index.remove(key);
@@ -153,6 +155,7 @@ impl Watched for Stored<ServiceRegistry> {
         let same = known.filter(|known| {
             !refused && is_same(known.as_ref(), &object, |o| &o.spec) && in_use(known) == in_use(&object)
         });
+        view.discoverable += u64::from(same.is_none());
         let event = match same {
             None => Some(ClusterEvent::ServiceRegistry(key.name.clone())),
             Some(known) if known.status == object.status => None,
@@ -169,6 +172,7 @@ impl Watched for Stored<ServiceRegistry> {
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.discoverable += 1;
         view.service_registries.remove(&key.name);
         view.unreadable_registries.remove(&key.name);
         vec![ClusterEvent::ServiceRegistry(key.name.clone())]
@@ -192,6 +196,7 @@ impl Watched for Service {
         if view.services.get(&key).is_some_and(|known| **known == service) {
             return Vec::new();
         }
+        view.discoverable += 1;
         let mut events = cluster_ips_change(view, &key, &service.cluster_ips);
         view.services.put(key.clone(), service);
         events.push(ClusterEvent::Service(key));
@@ -199,6 +204,7 @@ impl Watched for Service {
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.discoverable += 1;
         let mut events = cluster_ips_change(view, key, &[]);
         view.services.remove(key);
         events.push(ClusterEvent::Service(key.clone()));
@@ -359,11 +365,13 @@ impl Watched for Namespace {
         if view.namespaces.get(&key.name).is_some_and(|known| **known == namespace) {
             return Vec::new();
         }
+        view.discoverable += 1;
         view.namespaces.insert(key.name.clone(), Arc::new(namespace));
         vec![ClusterEvent::Namespace(key.name)]
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
+        view.discoverable += 1;
         view.namespaces.remove(&key.name);
         vec![ClusterEvent::Namespace(key.name.clone())]
     }

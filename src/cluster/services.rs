@@ -26,6 +26,11 @@ impl Services {
         self.by_key.keys()
     }
 
+    /// Every Service, in order.
+    pub fn all(&self) -> impl Iterator<Item = (&ServiceKey, &Arc<ServiceView>)> {
+        self.by_key.iter()
+    }
+
     pub fn of_namespace<'a>(
         &'a self,
         namespace: &'a str,

@@ -135,6 +135,8 @@ pub struct ClusterView {
     silence_ended: bool,
     /// Kinds whose watch broke and was not opened since.
     broken_watches: BTreeSet<Kind>,
+    /// Counts the changes of objects that discovery reads, so that a slice that changes costs it nothing.
+    pub discoverable: u64,
     /// Counts the changes of a Service or its slices that a re-list showed, not a watch event.
     listings: BTreeMap<ServiceKey, u64>,
     pub slices: Slices,

@@ -1,4 +1,4 @@
-//! The writer of the cluster: slices by create and replace, and our own Services.
+//! The writer of the cluster: slices by create and replace, our own Services, and the RegisteredServices of discovery.
 //!
 //! Owns the check of the claim to lead, and the effect of an answer on the view. Slices are replaced with the
 //! `resourceVersion` in the view: server-side apply costs the API server twice as much, and does not notice other
@@ -23,6 +23,7 @@ use super::convert::OthersMetadata;
 use super::turns::Line;
 use super::view::{ClusterEvent, ClusterView};
 use super::{ClusterError, Result, convert};
+use crate::api::RegisteredService;
 use crate::telemetry::metrics::Metrics;
 
 /// Writes slices and Services. Every method checks the claim to lead before its request, because the API server has no
@@ -185,6 +186,40 @@ impl ClusterWriter {
         let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         let what = format!("delete Service {key}");
+        self.calls.call(line_of(key), what, || unless_gone(api.delete(&key.name, &params))).await.map(drop)
+    }
+}
+
+impl ClusterWriter {
+    /// Creates a RegisteredService that discovery wants.
+    pub async fn create_registered(&self, object: &RegisteredService) -> Result<()> {
+        self.ask()?;
+        let key = object.key();
+        let api: Api<RegisteredService> = Api::namespaced(self.calls.client.clone(), &key.namespace);
+        let post = PostParams::default();
+        let what = format!("create RegisteredService {key}");
+        self.calls.call(line_of(&key), what, || api.create(&post, object)).await?;
+        Ok(())
+    }
+
+    /// Replaces a RegisteredService that discovery made, if it is still the version that it names.
+    pub async fn replace_registered(&self, object: &RegisteredService) -> Result<()> {
+        self.ask()?;
+        let key = object.key();
+        let api: Api<RegisteredService> = Api::namespaced(self.calls.client.clone(), &key.namespace);
+        let post = PostParams::default();
+        let what = format!("replace RegisteredService {key}");
+        self.calls.call(line_of(&key), what, || api.replace(&key.name, &post, object)).await?;
+        Ok(())
+    }
+
+    /// Deletes a RegisteredService that discovery made, if its UID and version still match.
+    pub async fn delete_registered(&self, key: &ServiceKey, uid: &str, version: &str) -> Result<()> {
+        self.ask()?;
+        let api: Api<RegisteredService> = Api::namespaced(self.calls.client.clone(), &key.namespace);
+        let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: Some(version.to_owned()) };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        let what = format!("delete RegisteredService {key}");
         self.calls.call(line_of(key), what, || unless_gone(api.delete(&key.name, &params))).await.map(drop)
     }
 }

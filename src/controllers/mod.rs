@@ -2,11 +2,14 @@
 //!
 //! - [`views`]: everything that is known; [`writers`]: everything that writes to the outside.
 //! - [`router`]: routes a change to the objects that must be reconciled; [`queue`]: the time at which each is.
+//! - [`discovery`]: the RegisteredServices that a ServiceRegistry makes; [`discoveries`]: what it found.
 //! - [`registered_service`]: RegisteredService: observe → validate → plan → apply → status.
 //! - [`service_registry`]: ServiceRegistry: sessions and their status.
 //!
 //! Owns the order of the steps for each kind. Refuses to decide what to write; that is in `twinspan_core::plan`.
 
+pub mod discoveries;
+pub mod discovery;
 pub mod queue;
 pub mod registered_service;
 pub mod router;

@@ -68,6 +68,7 @@ impl Router {
         {
             self.tell_session(name);
         }
+        self.wake_discovery(event);
         let view = self.views.cluster();
         if !view.unsynced().is_empty() {
             // No pass may follow from an incomplete view; everything is reconciled once it is complete. Sessions begin
@@ -136,6 +137,25 @@ impl Router {
         }
     }
 
+    /// Discovery looks where something changed that it reads.
+    fn wake_discovery(&self, event: &ClusterEvent) {
+        let discoveries = &self.views.discoveries;
+        match event {
+            ClusterEvent::StatusChanged(object) | ClusterEvent::StatusWritten(object) => {
+                if let Object::RegisteredService(key) = object {
+                    discoveries.status_changed(key);
+                }
+            }
+            ClusterEvent::RegisteredService(_)
+            | ClusterEvent::ServiceRegistry(_)
+            | ClusterEvent::Service(_)
+            | ClusterEvent::Namespace(_)
+            | ClusterEvent::Synced(_)
+            | ClusterEvent::Heard => discoveries.wake(),
+            _ => {}
+        }
+    }
+
     /// The session of a replica that does not lead learns from the status what the leader wrote into the registry since
     /// that session began.
     fn tell_session(&self, name: &str) {
@@ -167,6 +187,7 @@ impl Router {
     fn registry_changed(&self, event: RegistryEvent) {
         match event {
             RegistryEvent::Affected { registry, affected, by } => {
+                self.views.discoveries.wake();
                 let view = self.views.cluster();
                 let mut keys = affected.owners;
                 keys.extend(affected.names.iter().flat_map(|name| view.index.around_name(&registry, name)));
@@ -178,6 +199,8 @@ impl Router {
             }
             RegistryEvent::Status { registry } => self.send(Command::Report(registry)),
             RegistryEvent::State { registry } => {
+                // A hold may have ended.
+                self.views.discoveries.look_again();
                 // A status may have come while the session began.
                 self.tell_session(&registry);
                 // A session may begin before the view is complete, and no pass.

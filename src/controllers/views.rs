@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::discoveries::Discoveries;
 use crate::cluster::interest::AddressInterest;
 use crate::cluster::view::ClusterView;
 use crate::env::Env;
@@ -22,6 +23,7 @@ pub struct Views {
     pub registries: Registries,
     pub guards: Guards,
     pub probes: Probes,
+    pub discoveries: Discoveries,
     interest: Arc<Mutex<AddressInterest>>,
 }
 
@@ -33,6 +35,7 @@ impl Views {
             registries: Registries::default(),
             guards: Guards::default(),
             probes: Probes::default(),
+            discoveries: Discoveries::default(),
             interest: Arc::default(),
         }
     }

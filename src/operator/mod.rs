@@ -27,6 +27,7 @@ use twinspan_core::model::ServiceKey;
 
 use crate::cluster::view::ClusterEvent;
 use crate::cluster::watch::Watches;
+use crate::controllers::discovery;
 use crate::controllers::queue;
 use crate::controllers::registered_service::{self, Checkpoints};
 use crate::controllers::router::{Router, Sources};
@@ -226,6 +227,8 @@ fn start_controllers(
     let (probe_events, probe) = mpsc::unbounded_channel();
     let (commands, command_queue) = mpsc::unbounded_channel();
     let (enqueuer, queue) = queue::new(env.clone());
+    let discovery = discovery::Controller::new(views.clone(), writers.clone(), commands.clone());
+    tasks.spawn("discovery", discovery.run(writing.clone()));
     let router =
         Router { views: views.clone(), enqueuer, registries: commands, statuses: Some(writers.statuses.clone()) };
     let sources = Sources { cluster, registry, probe, leading: leadership.changes() };

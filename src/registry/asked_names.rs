@@ -36,6 +36,8 @@ struct State {
     scope: Option<Scope>,
     /// The layout has no root, so that there is no choice.
     is_bound: bool,
+    /// Every name that there is, is asked for.
+    asks_for_all: bool,
 }
 
 impl State {
@@ -56,6 +58,7 @@ impl State {
     fn choose(&self) -> Scope {
         match self.scope {
             Some(scope) if self.is_bound => scope,
+            before if self.asks_for_all && Scope::is_bearable(before, self.records) => Scope::Everything,
             before => Scope::choose(before, self.records, self.registered.as_ref().map(BTreeSet::len)),
         }
     }
@@ -90,6 +93,15 @@ impl AskedNames {
         let changes = if is_registered { registered.insert(name.clone()) } else { registered.remove(&name) };
         if changes {
             state.change(vec![name]);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Whether every name of the registry is asked for, as far as it has not too many records.
+    pub fn ask_for_all(&self, asks: bool) {
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.asks_for_all, asks) != asks {
             drop(state);
             self.changed.notify_one();
         }
@@ -198,7 +210,7 @@ mod tests {
     use twinspan_core::codec::Format;
 
     use super::*;
-    use crate::registry::scope::SMALL;
+    use crate::registry::scope::{BEARABLE, SMALL};
 
     fn name(name: &str) -> RegistryName {
         RegistryName::new(name).unwrap()
@@ -250,6 +262,26 @@ mod tests {
         asked.set_registered((0..SMALL).map(|n| name(&format!("n-{n}"))).collect());
         assert_eq!(asked.begin(), Scope::Everything);
         assert!(!asked.is_outgrown());
+    }
+
+    #[test]
+    fn a_registry_of_which_every_name_is_asked_for_is_followed_as_a_whole_while_that_can_be_borne() {
+        let asked = AskedNames::new(&Layout::new(Format::Kitex, "p"));
+        asked.set_registered(names(&["a"]));
+        asked.set_records(BEARABLE);
+        assert_eq!(asked.begin(), Scope::FollowedNames);
+        asked.ask_for_all(true);
+        assert!(!asked.is_outgrown(), "too many records");
+        asked.set_records(BEARABLE / 2 - 1);
+        assert!(asked.is_outgrown());
+        assert_eq!(asked.begin(), Scope::Everything);
+        asked.set_records(BEARABLE - 1);
+        assert!(!asked.is_outgrown(), "a few more change nothing");
+        asked.set_records(BEARABLE);
+        assert!(asked.is_outgrown());
+        asked.set_records(SMALL);
+        asked.ask_for_all(false);
+        assert!(asked.is_outgrown());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!   `silence`: until when its watch counts; [`phase`]: how far it is.
 //! - [`scope`]: whether that is the whole registry or the [`asked_names`] alone; `record_count`: the count on which it
 //!   rests. `waits`: the waits of a session.
+//! - [`foreign_names`]: the names under which others have records.
 //! - [`audit`]: compares the view with etcd from time to time, because watches have lost events; [`verified`]: what
 //!   is known of the last ones.
 //! - `look_ups`: how a departed record went, by its lease.
@@ -34,6 +35,7 @@ mod connect;
 pub mod error;
 pub mod etcd;
 pub mod fence;
+pub mod foreign_names;
 pub mod guards;
 pub mod handle;
 pub mod health;

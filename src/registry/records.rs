@@ -10,6 +10,8 @@ use twinspan_core::codec::{Layout, Range};
 use twinspan_core::model::{Kind, LeaseId, Record, RecordKey, Records, RegistryName, ServiceKey};
 use twinspan_core::plan::departure::evidence::LeaseLookUp;
 
+use super::foreign_names::ForeignNames;
+
 /// The names, owners and leases that a change affects. Their RegisteredServices must be reconciled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Affected {
@@ -60,6 +62,7 @@ pub struct RecordStore {
     /// The own and healed records of this cluster on each lease.
     leases: BTreeMap<LeaseId, BTreeSet<RecordKey>>,
     counts: Counts,
+    foreign: ForeignNames,
 }
 
 impl RecordStore {
@@ -71,7 +74,13 @@ impl RecordStore {
             own: BTreeMap::new(),
             leases: BTreeMap::new(),
             counts: Counts::default(),
+            foreign: ForeignNames::default(),
         }
+    }
+
+    /// The names with foreign records.
+    pub fn foreign_names(&self) -> &ForeignNames {
+        &self.foreign
     }
 
     pub fn layout(&self) -> &Layout {
@@ -168,6 +177,9 @@ impl RecordStore {
             self.leases.entry(record.lease).or_default().insert(record.key.clone());
         }
         *self.counter(&record) += 1;
+        if record.kind(&self.cluster_id) == Kind::Foreign {
+            self.foreign.add(&name);
+        }
         let records = Arc::make_mut(self.names.entry(name.clone()).or_default());
         records.insert(record.key.clone(), Arc::new(record));
         affected.names.insert(name);
@@ -199,6 +211,9 @@ impl RecordStore {
         }
         let counter = self.counter(&record);
         *counter = counter.saturating_sub(1);
+        if record.kind(&self.cluster_id) == Kind::Foreign {
+            self.foreign.remove(&name);
+        }
         affected.names.insert(name);
     }
 

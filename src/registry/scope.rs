@@ -16,6 +16,10 @@ const RECORDS_A_NAME: usize = 50;
 /// The other scope has to be so many times as cheap before it is taken, so that few records more or less change
 /// nothing.
 const HYSTERESIS: usize = 2;
+/// With so many records a registry is not followed as a whole for the sake of its names alone: they would take 43 MB,
+/// and anybody who may write there could add more.
+pub const BEARABLE: usize = 100_000;
+
 /// The part of a registry that a session lists and watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -44,6 +48,12 @@ impl Scope {
             Some(Self::Everything) | None => (SMALL, names.saturating_mul(HYSTERESIS)),
         };
         if records >= least && dear <= records { Self::FollowedNames } else { Self::Everything }
+    }
+
+    /// Whether a registry with so many records may be followed as a whole because somebody asks for every name.
+    pub fn is_bearable(before: Option<Self>, records: usize) -> bool {
+        let most = if before == Some(Self::FollowedNames) { BEARABLE / HYSTERESIS } else { BEARABLE };
+        records < most
     }
 
     /// The ranges in which these names lie.

@@ -81,6 +81,13 @@ pub struct OfKind {
     pub kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Discovered {
+    pub registry: String,
+    /// `export` or `import`.
+    pub direction: &'static str,
+}
+
 /// Every metric, and the registry that prints them.
 pub struct Metrics {
     registry: Registry,
@@ -93,6 +100,7 @@ pub struct Metrics {
     pub lost: Gauge,
     pub statuses_waiting: Gauge,
     pub services: Family<Services, Gauge>,
+    pub discovered: Family<Discovered, Gauge>,
     pub ready: Family<OfRegistry, Gauge>,
     pub sessions: Family<Session, Gauge>,
     pub audits: Family<Audit, Counter>,
@@ -123,6 +131,7 @@ impl Default for Metrics {
             lost: Gauge::default(),
             statuses_waiting: Gauge::default(),
             services: Family::default(),
+            discovered: Family::default(),
             ready: Family::default(),
             sessions: Family::default(),
             audits: Family::default(),
@@ -170,6 +179,11 @@ impl Metrics {
         );
         r.register("statuses_waiting", "Statuses that wait to be written", self.statuses_waiting.clone());
         r.register("services", "RegisteredServices, by how their last pass ended", self.services.clone());
+        r.register(
+            "discovered_services",
+            "RegisteredServices that discovery made, by direction",
+            self.discovered.clone(),
+        );
         r.register("registry_ready", "1 while a ServiceRegistry is Ready, else 0", self.ready.clone());
         r.register("session_state", "1 for the state that the session of a registry is in", self.sessions.clone());
         r.register("audits", "Audits of a registry at rest, by what they found", self.audits.clone());
@@ -208,6 +222,20 @@ impl Metrics {
         }
     }
 
+    pub fn set_discovered(&self, registry: &str, exports: usize, imports: usize) {
+        for (direction, count) in [("export", exports), ("import", imports)] {
+            let labels = Discovered { registry: registry.to_owned(), direction };
+            self.discovered.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Drops the series of a registry without discovery.
+    pub fn forget_discovery(&self, registry: &str) {
+        for direction in ["export", "import"] {
+            self.discovered.remove(&Discovered { registry: registry.to_owned(), direction });
+        }
+    }
+
     pub fn set_ready(&self, registry: &str, ready: bool) {
         self.ready.get_or_create(&OfRegistry { registry: registry.to_owned() }).set(i64::from(ready));
     }
@@ -225,6 +253,7 @@ impl Metrics {
     /// Drops the series of a registry that is gone.
     pub fn forget_registry(&self, registry: &str) {
         self.ready.remove(&OfRegistry { registry: registry.to_owned() });
+        self.forget_discovery(registry);
         for state in ["connecting", "listing", "watching", "failed"] {
             self.sessions.remove(&Session { registry: registry.to_owned(), state });
         }
@@ -261,6 +290,7 @@ mod tests {
         metrics.set_session("main", "watching");
         metrics.set_ready("main", true);
         metrics.audited("main", "agrees", 2);
+        metrics.set_discovered("main", 4, 5);
         metrics.moved(None, Some("failed"));
         metrics.moved(Some("failed"), Some("synced"));
         metrics.leader.set(1);
@@ -277,6 +307,7 @@ mod tests {
             "twinspan_session_state{registry=\"main\",state=\"failed\"} 0",
             "twinspan_audits_total{registry=\"main\",result=\"agrees\"} 2",
             "twinspan_leader 1",
+            "twinspan_discovered_services{registry=\"main\",direction=\"import\"} 5",
             "twinspan_watch_age_seconds{kind=\"Pod\"} 2.0",
             "twinspan_lost_instances 0",
             "twinspan_statuses_waiting 0",

@@ -4,6 +4,7 @@
 //!   them.
 //! - [`explanation`]: outcomes in words; [`record`]: a record in words; [`notes`]: the lines beside a table.
 //! - [`detail`]: one service in full, for the status page.
+//! - [`discovery`]: the RegisteredServices that a ServiceRegistry would make.
 //! - [`parity`]: the instances that each side sees; [`plan`]: the writes of an operator now; [`explain`]: one record or
 //!   address.
 //! - [`status`]: an overview from what the operator says in status; [`approve`]: releases held deletions and epochs.
@@ -22,6 +23,7 @@
 
 pub mod approve;
 pub mod detail;
+pub mod discovery;
 pub mod doctor;
 pub mod explain;
 pub mod explanation;

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::discovery::DiscoveryPreview;
 use super::explanation::Explanation;
 use super::preview::{ChangeOp, Changes, Preview};
 use super::print::{Tone, line, toned};
@@ -33,6 +34,9 @@ pub struct Planned {
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     pub services: Vec<Planned>,
+    /// The RegisteredServices that ServiceRegistries would make by themselves, or give up.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub discovery: Vec<DiscoveryPreview>,
     /// Notes on what the plan rests.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -40,11 +44,16 @@ pub struct Plan {
 
 impl Plan {
     pub fn new(previews: Vec<Preview>) -> Self {
-        Self { services: previews.into_iter().map(planned).collect(), notes: Vec::new() }
+        Self { services: previews.into_iter().map(planned).collect(), discovery: Vec::new(), notes: Vec::new() }
     }
 
     pub fn is_empty(&self) -> bool {
-        !self.services.iter().any(Planned::has_changes)
+        !self.services.iter().any(Planned::has_changes) && self.discovery.iter().all(|one| one.changes.is_empty())
+    }
+
+    /// The number of ServiceRegistries whose discovery cannot be seen.
+    pub fn unknown_discoveries(&self) -> usize {
+        self.discovery.iter().filter(|discovery| discovery.problem.is_some()).count()
     }
 
     /// The names of the RegisteredServices, as `kubectl get -o name` prints them.
@@ -103,8 +112,18 @@ impl fmt::Display for Plan {
                 line(f, "  = ", format_args!("{} stays: {}", explanation.instance, explanation.text))?;
             }
         }
-        if self.services.is_empty() {
+        for discovery in self.discovery.iter().filter(|discovery| discovery.says_something()) {
+            write!(f, "{discovery}")?;
+        }
+        if self.services.is_empty() && self.discovery.is_empty() {
             return writeln!(f, "No resources found");
+        }
+        let found: usize = self.discovery.iter().map(|discovery| discovery.changes.len()).sum();
+        if found > 0 {
+            writeln!(f, "discovery: {found} RegisteredServices to create, change or delete")?;
+        }
+        if self.services.is_empty() {
+            return Ok(());
         }
         let changes = self.services.iter().filter(|service| service.has_changes()).count();
         match (changes, self.unknown()) {

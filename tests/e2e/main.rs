@@ -10,6 +10,7 @@
 
 mod chart;
 mod crds;
+mod discovery;
 mod docs;
 mod failures;
 mod faithful;
@@ -31,7 +32,10 @@ use twinspan_testbed::namespace;
 
 const STORIES_AT_ONCE: usize = 6;
 
-stories![modules: chart, crds, docs, failures, faithful, lifecycle, page, page_browser, random, registry_contract, safety, seen, sync];
+stories![
+    modules: chart, crds, discovery, docs, failures, faithful, lifecycle, page, page_browser, random, registry_contract,
+    safety, seen, sync
+];
 
 /// The parts that the stories need; the earlier version of Twinspan is built for the long ones alone.
 fn parts(arguments: &Arguments) -> Vec<&'static str> {

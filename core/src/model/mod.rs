@@ -21,7 +21,7 @@ mod slice;
 pub use address::{Family, InstanceAddr, named_address};
 pub use cidr::{Cidr, CidrSet};
 pub use instance::{Instance, Tags};
-pub use names::{InvalidName, ObjectKey, RegistryName, ServiceKey};
+pub use names::{InvalidName, ObjectKey, RegistryName, ServiceKey, matches_wildcard};
 pub use node::{EXPORT_ADDRESS_ANNOTATION, ExportAddress, NodeAddressType, NodeChoice, NodeView, Nodes};
 pub use outcome::{InstanceOutcome, Outcome, Subject};
 pub use owner::{HEALED_TAG, OWNER_TAG, Owner, TAG_PREFIX};
@@ -36,7 +36,10 @@ pub use record::{
 #[cfg(test)]
 pub use record::{LOOKS, LOOKS_AT_WRITERS};
 pub use selector::{Operator, Requirement, Selector};
-pub use service::{NewService, ServicePortView, ServiceView, TrafficDistribution};
+pub use service::{
+    EXPORT_ANNOTATION, NewService, PORT_ANNOTATION, REGISTRY_NAME_ANNOTATION, ServicePortView, ServiceView,
+    TrafficDistribution,
+};
 pub use slice::{
     AddressType, Conditions, EndpointAddress, HEADLESS_LABEL, Hints, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION,
     MANAGED_BY, MANAGED_BY_LABEL, MERGED_ANNOTATION, MIRRORED_ANNOTATION, SERVICE_NAME_LABEL, Slice, SliceEndpoint,

@@ -63,6 +63,22 @@ impl fmt::Display for RegistryName {
     }
 }
 
+/// Matches a pattern in which `*` stands for any number of characters.
+pub fn matches_wildcard(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.len() >= last.len() && rest.ends_with(last)
+}
+
 /// The reason why a text is not a registry name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
@@ -94,5 +110,26 @@ mod tests {
             assert_eq!(RegistryName::new(bad), Err(error), "{bad:?}");
         }
         assert_eq!(RegistryName::new("x".repeat(254)), Err(InvalidName::TooLong(254)));
+    }
+
+    #[test]
+    fn wildcards_stand_for_any_characters() {
+        for (pattern, text, expected) in [
+            ("*", "", true),
+            ("*", "anything.at-all", true),
+            ("a*", "a", true),
+            ("a*", "ba", false),
+            ("*a", "ba", true),
+            ("a*b", "ab", true),
+            ("a*b", "a", false),
+            ("a*a", "a", false),
+            ("a*b*c", "a.b.b.c", true),
+            ("a*b*c", "acb", false),
+            ("exact", "exact", true),
+            ("exact", "exactly", false),
+            ("**", "x", true),
+        ] {
+            assert_eq!(matches_wildcard(pattern, text), expected, "{pattern} {text}");
+        }
     }
 }

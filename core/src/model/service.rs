@@ -6,7 +6,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::Timestamp;
 use crate::model::{Family, ServiceKey};
+
+/// The annotation of a Service or a namespace that takes it into a registry, or leaves it out, where a ServiceRegistry
+/// discovers Services there: `true` or `false`.
+pub const EXPORT_ANNOTATION: &str = "twinspan.dev/export";
+/// The annotation of a Service that is its name in a registry that discovers it.
+pub const REGISTRY_NAME_ANNOTATION: &str = "twinspan.dev/registry-name";
+/// The annotation of a Service with the port that discovery exports, by name or number.
+pub const PORT_ANNOTATION: &str = "twinspan.dev/port";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceView {
@@ -31,6 +40,9 @@ pub struct ServiceView {
     /// UID of the RegisteredService that the Service was created for, if it was.
     pub owner_uid: Option<String>,
     pub deleting: bool,
+    pub created: Option<Timestamp>,
+    /// The annotations that discovery reads.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A port of a Service.

@@ -6,11 +6,13 @@
 //! - [`slices`]: the EndpointSlices to write so that they hold those endpoints.
 //! - [`trust`]: the addresses that the registry may put into a Service.
 //! - [`departure`]: the consequence of a record's end for the other side, and the deletion guard.
+//! - [`discovery`]: the RegisteredServices that a ServiceRegistry makes for Services and names.
 //! - [`fence`]: the leader whose writes a registry takes.
 //!
 //! Owns the operations on records. Planners are functions of values: they refuse to see a client, a lock or a clock.
 
 pub mod departure;
+pub mod discovery;
 pub mod export;
 pub mod fence;
 pub mod import;

@@ -121,7 +121,8 @@ fn vanished(views: &Views, view: &ClusterView, claims: &Claims, observed: &Obser
     let handle = &claims.handle;
     let (key, env, kept) = (&observed.facts.key, &views.env, handle.kept.hold());
     let deleted = observed.is_gone() && views.registries.get(&handle.name).is_some();
-    if kept.is_none() && !(deleted && may_be_many(view, handle)) {
+    let is_decided = || views.guards.is_decided(&handle.name, key, env);
+    if kept.is_none() && (!(deleted && may_be_many(view, handle)) || is_decided()) {
         return None;
     }
     let mut found = Vanished::default();

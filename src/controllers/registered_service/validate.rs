@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use twinspan_core::codec::Format;
-use twinspan_core::model::{Family, NewService, RegistryName, Selector, ServiceKey, ServicePortView, ServiceView};
+use twinspan_core::model::{
+    Family, NewService, RegistryName, Selector, ServiceKey, ServicePortView, ServiceView, matches_wildcard,
+};
 use twinspan_core::plan::departure::guard::Limits;
 use twinspan_core::plan::service::{
     Accepted, AcceptedPort, FormerGoals, Goal, Place, Reduced, RegistryFacts, ips_of, outer_addresses, ready_addresses,
@@ -414,22 +416,6 @@ pub fn is_allowed(registry: &ServiceRegistry, labels: &BTreeMap<String, String>,
             && allowed.registry_names.iter().any(|pattern| matches_wildcard(pattern, name.as_str()))
     };
     registry.spec.allowed.iter().any(gives)
-}
-
-/// Matches a pattern in which `*` stands for any number of characters.
-fn matches_wildcard(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.len() >= last.len() && rest.ends_with(last)
 }
 
 fn ports(object: &RegisteredService, service: &ServiceView, key: &ServiceKey) -> Check<Vec<ServicePortView>> {

@@ -96,7 +96,8 @@ async fn without_kube_system_the_cluster_has_no_id_until_it_is_seen() {
     bench.put(registry("main", 1, &json!({"spec": {"clusterID": null}}))).await;
     assert_eq!(bench.conditions("main")[1], "False ClusterIDUnknown");
     assert_eq!(bench.kstatus("main"), "Failed");
-    let namespace = NamespaceView { uid: "uid-of-the-cluster".into(), labels: BTreeMap::new(), deleting: false };
+    let namespace =
+        NamespaceView { uid: "uid-of-the-cluster".into(), labels: BTreeMap::new(), export: None, deleting: false };
     bench.views.cluster().namespaces.insert("kube-system".into(), Arc::new(namespace));
     bench.cluster_shows(ClusterEvent::Namespace("kube-system".into())).await;
     bench.after(STATUS_PACE).await;

@@ -296,7 +296,9 @@ impl Sessions {
     fn run_session(&mut self, name: &str, object: &ServiceRegistry, settings: SessionSettings) {
         let approved = object.metadata.annotations.as_ref().and_then(|all| all.get(APPROVE_EPOCH)).cloned();
         let refused = object.status.as_ref().and_then(|status| status.epoch_in_use.clone());
-        let set_fence = |handle: &RegistryHandle| {
+        let asks_for_all = object.spec.discovery.as_ref().is_some_and(|discovery| discovery.import.is_some());
+        let set_up = |handle: &RegistryHandle| {
+            handle.asked.ask_for_all(asks_for_all);
             if let Some(fence) = &handle.fence {
                 refused.iter().for_each(|refused| fence.refuse(refused));
                 fence.approve(approved);
@@ -306,7 +308,7 @@ impl Sessions {
         let running = self.views.registries.running().get(name).cloned();
         let handle = match running {
             Some(running) if running.settings == settings => {
-                set_fence(&running.handle);
+                set_up(&running.handle);
                 return;
             }
             Some(running) if running.settings.identity.is_alike(&settings.identity) => {
@@ -315,7 +317,7 @@ impl Sessions {
                         registry = name,
                         "created again, or the same connection under other names; its session goes on"
                     );
-                    set_fence(&running.handle);
+                    set_up(&running.handle);
                     running.handle.requeue_all();
                     self.views.registries.running().insert(name.to_owned(), Running { settings, ..running });
                     self.update_names(name);
@@ -343,7 +345,7 @@ impl Sessions {
                 handle
             }
         };
-        set_fence(&handle);
+        set_up(&handle);
         // A status may have yet to tell of it.
         if let Some(Former { fence: Some(fence_before), endpoints }) = self.former.remove(name)
             && let Some(fence) = &handle.fence

@@ -114,7 +114,7 @@ async fn sessions_wait_for_the_kinds_that_make_their_settings_and_for_no_other()
     // Without spec.clusterID the namespace kube-system is needed too.
     bench.put(registry("west", 2, &json!({"spec": {"clusterID": null}}))).await;
     assert!(bench.handle("west").is_none());
-    let system = NamespaceView { uid: "u".into(), labels: BTreeMap::new(), deleting: false };
+    let system = NamespaceView { uid: "u".into(), labels: BTreeMap::new(), export: None, deleting: false };
     bench.views.cluster().namespaces.insert("kube-system".into(), Arc::new(system));
     bench.cluster_shows(ClusterEvent::Namespace("kube-system".into())).await;
     assert_eq!(bench.handle("west").unwrap().cluster_id, "u");

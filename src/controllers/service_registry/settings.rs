@@ -150,7 +150,8 @@ mod tests {
 
     fn view() -> ClusterView {
         let mut view = ClusterView::default();
-        let namespace = NamespaceView { uid: "uid-of-the-cluster".into(), labels: BTreeMap::new(), deleting: false };
+        let namespace =
+            NamespaceView { uid: "uid-of-the-cluster".into(), labels: BTreeMap::new(), export: None, deleting: false };
         view.namespaces.insert("kube-system".into(), Arc::new(namespace));
         for (name, keys) in
             [("user", vec!["username", "password"]), ("ca", vec!["ca.crt"]), ("client", vec!["tls.crt"])]

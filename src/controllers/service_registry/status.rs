@@ -15,7 +15,8 @@ use twinspan_core::plan::service::{Incarnation, Term};
 use super::line::line;
 use super::settings::Rejection;
 use crate::api::conditions::{
-    self, CONNECTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, READY, Reason, STALLED, SYNCED, find_true,
+    self, CONNECTED, ConditionStatus, DELETIONS_HELD, DISCOVERED, DesiredCondition, READY, Reason, STALLED, SYNCED,
+    find_true,
 };
 use crate::api::{
     APPROVE_DELETIONS, EtcdStatus, HoldStatus, RecordCounts, RecordScope, ReturnedAs, ServiceRegistry,
@@ -171,12 +172,22 @@ impl Reporter {
             ready = DesiredCondition::new(READY, status, reason, unreadable.message());
         }
         let stalled = stalled(&ready);
-        let conditions: Vec<_> = [ready, connected, synced, held].into_iter().chain(stalled).collect();
+        let found = self.views.discoveries.of(name);
+        let discovered = found.as_ref().map(|found| found.condition.clone());
+        let conditions: Vec<_> =
+            [ready, connected, synced, held].into_iter().chain(discovered).chain(stalled).collect();
         let generation = object.metadata.generation;
+        // A process that starts has yet to look.
+        let unknown = found.is_none() && object.spec.discovery.is_some();
+        let discovered = conditions::find(&known.conditions, DISCOVERED).filter(|_| unknown).cloned();
         let mut status = ServiceRegistryStatus {
             observed_generation: generation,
             hold: if resumes { known.hold.clone() } else { guard.map(|held| HoldStatus::new(held.hold, held.hash)) },
-            conditions: conditions::set(&known.conditions, &conditions, generation, now),
+            conditions: conditions::set(&known.conditions, &conditions, generation, now)
+                .into_iter()
+                .chain(discovered)
+                .collect(),
+            discovery: if unknown { known.discovery.clone() } else { found.map(|found| found.status) },
             ..known.clone()
         };
         if let Some(handle) = handle {
@@ -308,16 +319,21 @@ fn stalled(ready: &DesiredCondition) -> Option<DesiredCondition> {
 }
 
 fn held(held: Option<&RegistryHold>) -> DesiredCondition {
-    let Some(RegistryHold { deletions, gone, hold, hash }) = held else {
+    let Some(RegistryHold { deletions, gone, sweeps, hold, hash }) = held else {
         return DesiredCondition::new(DELETIONS_HELD, ConditionStatus::False, Reason::NothingHeld, "");
     };
     let many = match gone {
         0 => "many services".to_owned(),
         gone => format!("many services, of which {gone} RegisteredServices are gone,"),
     };
+    let swept = format!("discovery would delete {sweeps} RegisteredServices");
+    let what = match (deletions.saturating_sub(*sweeps), sweeps) {
+        (0, 1..) => swept,
+        (instances, 0) => format!("nothing shows that {instances} instances of {many} ended"),
+        (instances, _) => format!("nothing shows that {instances} instances of {many} ended, and {swept}"),
+    };
     let message = format!(
-        "nothing shows that {deletions} instances of {many} ended; they stay until {:.0}, or until the annotation \
-         {APPROVE_DELETIONS}={hash} releases them",
+        "{what}; they stay until {:.0}, or until the annotation {APPROVE_DELETIONS}={hash} releases them",
         hold.until
     );
     DesiredCondition {

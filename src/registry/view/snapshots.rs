@@ -12,6 +12,7 @@ use twinspan_core::plan::service::{Snapshot, ViewState};
 
 use super::RegistryView;
 use crate::registry::RegistryError;
+use crate::registry::foreign_names::ForeignNames;
 use crate::registry::records::{Affected, Counts};
 use crate::registry::scope::Scope;
 
@@ -28,6 +29,12 @@ impl RegistryView {
     /// The names that have own or healed records of this cluster.
     pub fn names_of_ours(&self) -> BTreeSet<RegistryName> {
         self.records.names_of_ours()
+    }
+
+    /// The names with foreign records, if every record of the registry is known.
+    pub fn foreign_names(&self) -> Option<&ForeignNames> {
+        let complete = self.state == ViewState::Fresh && self.listed.contains(&Range::Everything);
+        complete.then(|| self.records.foreign_names())
     }
 
     /// Whether this cluster has own or healed records under a name, or writes one.

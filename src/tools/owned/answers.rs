@@ -89,7 +89,7 @@ impl Owned {
     pub fn plan(&self, only: Option<&str>) -> Plan {
         let chosen = self.services.iter().filter(|object| only.is_none_or(|only| only == name(object)));
         let services = chosen.map(|object| self.planned(object)).collect();
-        Plan { services, notes: vec![self.note()] }
+        Plan { services, discovery: Vec::new(), notes: vec![self.note()] }
     }
 
     fn planned(&self, object: &RegisteredService) -> Planned {

@@ -5,13 +5,15 @@
 use std::fmt::{self, Write};
 
 use twinspan_core::model::{
-    self, EXPORT_ADDRESS_ANNOTATION, HEADLESS_LABEL, HEALED_TAG, IMPORTED_FROM_ANNOTATION, LOST_UNTIL_ANNOTATION,
-    MANAGED_BY, MANAGED_BY_LABEL, MERGED_ANNOTATION, MIRRORED_ANNOTATION, OWNER_TAG, SERVICE_NAME_LABEL,
-    TRIGGER_TIME_ANNOTATION,
+    self, EXPORT_ADDRESS_ANNOTATION, EXPORT_ANNOTATION, HEADLESS_LABEL, HEALED_TAG, IMPORTED_FROM_ANNOTATION,
+    LOST_UNTIL_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, MERGED_ANNOTATION, MIRRORED_ANNOTATION, OWNER_TAG,
+    PORT_ANNOTATION, REGISTRY_NAME_ANNOTATION, SERVICE_NAME_LABEL, TRIGGER_TIME_ANNOTATION,
 };
 
 use crate::api::conditions::Reason;
+use crate::api::discovered::DISCOVERED_BY;
 use twinspan_core::model::WEIGHT_ANNOTATION;
+use twinspan_core::plan::discovery::refusals::Why;
 
 use crate::api::{APPROVE_DELETIONS, APPROVE_EPOCH};
 use crate::leadership::VERSION_ANNOTATION;
@@ -20,7 +22,24 @@ use crate::tools::explanation::meaning;
 /// Name, place and meaning of a word.
 type Word = (&'static str, &'static str, &'static str);
 
-const YOU_WRITE: [Word; 5] = [
+const YOU_WRITE: [Word; 9] = [
+    (
+        EXPORT_ANNOTATION,
+        "annotation of a Service or a Namespace",
+        "Where `spec.discovery.export` of a ServiceRegistry selects the namespace: `true` exports the Service, or all Services of the \
+         namespace, `false` none. That of the Service wins.",
+    ),
+    (
+        REGISTRY_NAME_ANNOTATION,
+        "annotation of a Service",
+        "There: its name in the registry, instead of `nameTemplate`.",
+    ),
+    (
+        PORT_ANNOTATION,
+        "annotation of a Service",
+        "There: the port that is exported, by name or number, where it has several.",
+    ),
+    (WEIGHT_ANNOTATION, "annotation of a Service", "There: `spec.export.weight` of its RegisteredService, 1 to 10000."),
     (
         WEIGHT_ANNOTATION,
         "annotation of a Pod",
@@ -48,7 +67,12 @@ const YOU_WRITE: [Word; 5] = [
     ),
 ];
 
-const TWINSPAN_WRITES: [Word; 11] = [
+const TWINSPAN_WRITES: [Word; 12] = [
+    (
+        DISCOVERED_BY,
+        "label of a RegisteredService",
+        "The UID of the ServiceRegistry whose discovery made it. Edits of such an object are put back; without the label it is yours.",
+    ),
     (
         VERSION_ANNOTATION,
         "annotation of the operator's Lease",
@@ -104,6 +128,11 @@ pub fn write(page: &mut String) -> fmt::Result {
     writeln!(page, "\n## Reasons why an instance is skipped\n\n{head}\n\n| reason | what it means |\n|---|---|")?;
     for reason in model::Reason::ALL {
         writeln!(page, "| `{}` | {} |", reason.label(), meaning(*reason))?;
+    }
+    let head = "`status.discovery.refusals[].reason` of a ServiceRegistry is one of these.";
+    writeln!(page, "\n## Reasons why discovery makes no object\n\n{head}\n\n| reason | what it means |\n|---|---|")?;
+    for why in Why::ALL {
+        writeln!(page, "| `{}` | {} |", why.as_str(), why.meaning())?;
     }
     writeln!(page, "\n## Annotations that you may write\n\n| name | where | what it says |\n|---|---|---|")?;
     words(page, &YOU_WRITE)?;

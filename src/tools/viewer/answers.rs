@@ -9,6 +9,7 @@ use twinspan_core::model::ServiceKey;
 use super::unsynced::Unsynced;
 use crate::controllers::views::Views;
 use crate::registry::scope::Scope;
+use crate::tools::discovery::{self, DiscoveryPreview};
 use crate::tools::preview::{self, Preview};
 use crate::tools::question::Question;
 use crate::tools::record::RecordReport;
@@ -20,7 +21,14 @@ pub fn unsynced(views: &Views) -> Vec<Unsynced> {
         return kinds.into_iter().map(|kind| Unsynced::List(kind.as_str().to_owned())).collect();
     }
     let pending = |key: &ServiceKey| preview(views, key).is_none_or(|preview| preview.pending);
-    services(views).into_iter().filter(pending).map(Unsynced::Registry).collect()
+    let names = discoveries(views).into_iter().filter(|discovery| discovery.pending);
+    let names = names.map(|discovery| Unsynced::Names(discovery.registry));
+    services(views).into_iter().filter(pending).map(Unsynced::Registry).chain(names).collect()
+}
+
+/// The plan of discovery, of every ServiceRegistry that has it.
+pub fn discoveries(views: &Views) -> Vec<DiscoveryPreview> {
+    discovery::previews(views)
 }
 
 /// Every RegisteredService, sorted.

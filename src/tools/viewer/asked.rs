@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use twinspan_core::model::ServiceKey;
 
 use super::unsynced::Unsynced;
+use crate::tools::discovery::DiscoveryPreview;
 use crate::tools::preview::Preview;
 use crate::tools::record::RecordReport;
 
@@ -63,6 +64,10 @@ impl Asked {
 
     pub async fn preview(&self, key: &ServiceKey) -> Result<Option<Preview>> {
         self.ask(Method::GET, &format!("/preview/{key}"), "").await
+    }
+
+    pub async fn discoveries(&self) -> Result<Vec<DiscoveryPreview>> {
+        self.ask(Method::GET, "/discoveries", "").await
     }
 
     pub async fn records(&self, about: &str) -> Result<Vec<RecordReport>> {

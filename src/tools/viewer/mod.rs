@@ -22,6 +22,7 @@ use std::time::Duration;
 use kube::Client;
 use twinspan_core::model::ServiceKey;
 
+use super::discovery::DiscoveryPreview;
 use super::preview::Preview;
 use super::question::Question;
 use super::record::RecordReport;
@@ -93,7 +94,7 @@ impl Viewer {
         let Some(first) = unsynced.first() else { return "the last answers".to_owned() };
         let all = match first {
             Unsynced::List(_) => Kind::ALL.len(),
-            Unsynced::Registry(_) => answers::services(own.views()).len(),
+            Unsynced::Registry(_) | Unsynced::Names(_) => answers::services(own.views()).len().max(unsynced.len()),
         };
         format!("{first} ({} of {all})", (all + 1).saturating_sub(unsynced.len()))
     }
@@ -117,6 +118,17 @@ impl Viewer {
         match &self.sight {
             Sight::Own(own) => Ok(answers::preview(own.views(), key)),
             Sight::Asked(operator) => operator.preview(key).await,
+        }
+    }
+
+    /// The plan of discovery of each ServiceRegistry now.
+    ///
+    /// # Errors
+    /// [`AskError`] if the operator does not answer.
+    pub async fn discoveries(&self) -> Result<Vec<DiscoveryPreview>> {
+        match &self.sight {
+            Sight::Own(own) => Ok(answers::discoveries(own.views())),
+            Sight::Asked(operator) => operator.discoveries().await,
         }
     }
 

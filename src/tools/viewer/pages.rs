@@ -21,6 +21,7 @@ pub fn pages(views: Views) -> Router {
         .route("/unsynced", get(async |State(views): State<Views>| json(&answers::unsynced(&views.for_reader()))))
         .route("/services", get(async |State(views): State<Views>| json(&answers::services(&views))))
         .route("/preview/{namespace}/{name}", get(preview))
+        .route("/discoveries", get(async |State(views): State<Views>| json(&answers::discoveries(&views))))
         .route("/records", post(records))
         .route("/followed-by-names", get(async |State(views): State<Views>| json(&answers::followed_by_names(&views))))
         .with_state(views)

@@ -14,6 +14,8 @@ pub enum Unsynced {
     List(String),
     /// The registry of a RegisteredService.
     Registry(ServiceKey),
+    /// The names in the registry of a ServiceRegistry that discovers them.
+    Names(String),
 }
 
 impl fmt::Display for Unsynced {
@@ -21,6 +23,7 @@ impl fmt::Display for Unsynced {
         match self {
             Self::List(kind) => write!(f, "a list of every {kind}"),
             Self::Registry(key) => write!(f, "the registry of {key}"),
+            Self::Names(registry) => write!(f, "the names in registry {registry}"),
         }
     }
 }

@@ -193,6 +193,11 @@ fn whole_registry() -> Value {
             "fence": {"mode": "Epoch", "keyPrefix": "twinspan/"},
             "allowed": [{"namespaceSelector": selector(), "registryNames": ["*"]}],
             "importPolicy": {"allowCIDRs": ["10.0.0.0/8"], "denyCIDRs": ["10.1.0.0/16"], "podCIDRs": ["10.2.0.0/16"]},
+            "discovery": {
+                "policy": "Sync",
+                "export": {"namespaceSelector": selector(), "serviceSelector": selector(), "nameTemplate": "{name}-x"},
+                "import": {"namespace": "vms", "include": ["*"], "exclude": ["x"], "nameTemplate": "{name}-x", "maxServices": 500},
+            },
         },
         "status": {
             "observedGeneration": 1, "conditions": conditions(), "clusterID": "c1", "prefix": "p",
@@ -203,6 +208,8 @@ fn whole_registry() -> Value {
             "hold": hold(), "returnedAs": "RolledBack", "epochInUse": "1/b", "leaseTTLs": [300], "clusters": ["c2"],
             "lastVerified": "2026-01-01T00:00:00Z",
             "records": {"own": 1, "foreign": 1, "undecodable": 1, "scope": "FollowedNames"},
+            "discovery": {"exports": 1, "imports": 1, "pending": 1, "refused": 1,
+                "refusals": [{"object": "Service shop/echo", "reason": "NameTaken", "message": "m"}]},
         },
     })
 }

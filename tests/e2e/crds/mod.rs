@@ -85,6 +85,12 @@ async fn service_registries(suite: Arc<Suite>) -> Result<()> {
         registry(json!({"fence": {"mode": "None"}})),
         registry(json!({"fence": {"keyPrefix": "elsewhere/"}})),
         registry(json!({"allowed": []})),
+        registry(json!({"discovery": {"export": {"namespaceSelector": {}}}})),
+        registry(json!({"discovery": {"export": {"namespaceSelector": {}, "nameTemplate": "{namespace}.{name}"}}})),
+        registry(
+            json!({"format": "GoZero", "discovery": {"export": {"namespaceSelector": {}, "serviceSelector": {}}}}),
+        ),
+        registry(json!({"format": "GoZero", "prefix": "p", "discovery": {"import": {"namespace": "vms"}}})),
         registry(
             json!({"allowed": [{"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]},
             "registryNames": ["shop.*", "a"]}]}),

@@ -44,6 +44,12 @@ fn registry_cases() -> Vec<Case> {
         let selector = json!({"matchExpressions": [r]});
         registry(json!({"allowed": [{"namespaceSelector": selector, "registryNames": ["*"]}]}))
     };
+    let imports = || json!({"import": {"namespace": "vms"}});
+    let discovers = |selector: &str| {
+        let mut export = json!({"namespaceSelector": {}});
+        export[selector] = json!({"matchExpressions": [{"key": "a", "operator": "In"}]});
+        registry(json!({"discovery": {"export": export}}))
+    };
     let named = registry(json!({"prefix": "p", "clusterID": "c1"}));
     let with = |extra: Value| {
         let mut spec = named.clone();
@@ -94,6 +100,19 @@ fn registry_cases() -> Vec<Case> {
         case(requirements, "self.operator in", requirement(json!({"key": "a", "operator": "In"}))),
         case(requirements, "self.operator in", requirement(json!({"key": "a", "operator": "NotIn", "values": []}))),
         case(requirements, "self.operator in", requirement(json!({"key": "a", "operator": "Exists", "values": ["b"]}))),
+        case(
+            "spec.discovery.export.namespaceSelector.matchExpressions[*]",
+            "self.operator in",
+            discovers("namespaceSelector"),
+        ),
+        case(
+            "spec.discovery.export.serviceSelector.matchExpressions[*]",
+            "self.operator in",
+            discovers("serviceSelector"),
+        ),
+        case("spec.discovery", "has(self.export)", registry(json!({"discovery": {}}))),
+        case("spec", "has(self.discovery)", registry(json!({"prefix": "", "discovery": imports()}))),
+        case("spec", "has(self.discovery)", registry(json!({"format": "GoZero", "discovery": imports()}))),
         case("spec.importPolicy.allowCIDRs", "isCIDR", cidrs("allowCIDRs", "10.0.0.1/8")),
         case("spec.importPolicy.denyCIDRs", "isCIDR", cidrs("denyCIDRs", "10.0.0.1")),
         case("spec.importPolicy.podCIDRs", "isCIDR", cidrs("podCIDRs", "here")),

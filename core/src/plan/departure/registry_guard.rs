@@ -82,6 +82,21 @@ impl Reports {
     }
 }
 
+/// The end of the name under which a discovered RegisteredService that a sweep would delete is reported, beside the
+/// reports of its own pass. No object has such a name.
+const OF_SWEEP: &str = " (discovered)";
+/// The deletion that such a report holds: the object itself.
+pub const SWEEP: &str = "RegisteredService";
+
+/// The name under which the sweep of a RegisteredService is reported.
+pub fn sweep_of(key: &ServiceKey) -> ServiceKey {
+    ServiceKey::new(&key.namespace, format!("{}{OF_SWEEP}", key.name))
+}
+
+fn is_sweep(key: &ServiceKey) -> bool {
+    key.name.ends_with(OF_SWEEP)
+}
+
 /// The deletions of one service, as it reports them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceDeletions {
@@ -317,7 +332,13 @@ impl RegistryGuard {
 
     /// The number of RegisteredServices that are gone, if their deletions are held.
     pub fn gone(&self) -> usize {
-        if self.holds_gone { self.gone.len() } else { 0 }
+        if self.holds_gone { self.gone.keys().filter(|key| !is_sweep(key)).count() } else { 0 }
+    }
+
+    /// The number of discovered RegisteredServices whose sweep is held.
+    pub fn sweeps(&self) -> usize {
+        let held = |(service, own): &(&ServiceKey, &ServiceDeletions)| is_sweep(service) && self.concerns(own);
+        self.services.deleting().filter(held).count()
     }
 
     /// Whether the hold of an earlier process may still go on: the services report its deletions one after the other.

@@ -304,6 +304,8 @@ impl Scene {
             labels: BTreeMap::new(),
             owner_uid: None,
             deleting: false,
+            created: None,
+            annotations: BTreeMap::new(),
         };
         let service = Arc::new(service);
         Facts {

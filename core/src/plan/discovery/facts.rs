@@ -1,0 +1,155 @@
+//! Everything that a plan of discovery rests on, as values.
+//!
+//! Owns the fields, and the form of an object that discovery makes. Refuses to decide, and to know the API machinery.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::names::Template;
+use crate::model::{RegistryName, Selector, ServiceKey, ServiceView};
+
+/// `spec.discovery` of a ServiceRegistry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether anything may be written.
+    pub writes: bool,
+    pub export: Option<ExportSettings>,
+    pub import: Option<ImportSettings>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportSettings {
+    pub namespaces: Selector,
+    /// `None` selects only what is annotated.
+    pub services: Option<Selector>,
+    pub template: Template,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportSettings {
+    /// The namespace of the objects.
+    pub namespace: String,
+    /// Patterns of names.
+    pub include: Vec<String>,
+    /// Patterns of names that win.
+    pub exclude: Vec<String>,
+    pub template: Template,
+    /// The most objects.
+    pub most: usize,
+}
+
+/// A namespace, reduced to what discovery reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Namespace<'a> {
+    pub labels: &'a BTreeMap<String, String>,
+    /// The annotation [`EXPORT_ANNOTATION`](crate::model::EXPORT_ANNOTATION).
+    pub export: Option<&'a str>,
+    pub deleting: bool,
+}
+
+/// The names with foreign records in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// No complete list is known now.
+    Unknown,
+    /// Only the names that RegisteredServices have are followed, because the registry has too many records.
+    TooMany,
+    Complete {
+        /// Sorted.
+        foreign: Vec<Arc<str>>,
+        /// Tells the life of the registry, and the list, to which the names belong: an absence counts within one alone.
+        basis: String,
+    },
+}
+
+/// A RegisteredService that discovery wants.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    pub key: ServiceKey,
+    pub registry_name: RegistryName,
+    pub kind: Wants,
+}
+
+/// The direction of a wanted RegisteredService, and what only that one has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Wants {
+    Export {
+        /// UID of the Service, which owns it.
+        service_uid: String,
+        /// The name of the port, where one has to be named.
+        port: Option<String>,
+        weight: Option<u32>,
+    },
+    /// The Service is made with it.
+    Import,
+}
+
+impl Wanted {
+    pub fn imports(&self) -> bool {
+        self.kind == Wants::Import
+    }
+}
+
+/// The origin of a RegisteredService.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A person wrote it.
+    Written,
+    /// The discovery of this ServiceRegistry made it.
+    Ours,
+    /// The discovery of a ServiceRegistry that is gone made it, and it refers to this one's name.
+    Orphan,
+    /// The discovery of another one made it, or of one that is gone.
+    Others,
+}
+
+/// A RegisteredService, reduced to what discovery reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub uid: String,
+    /// The resourceVersion.
+    pub version: String,
+    pub origin: Origin,
+    /// Whether it refers to this ServiceRegistry.
+    pub refers: bool,
+    /// The Service that it stands for.
+    pub service: ServiceKey,
+    pub registry_name: String,
+    pub exports: bool,
+    pub imports: bool,
+    /// The UID of the Service that owns it.
+    pub owner: Option<String>,
+    /// The wanted object that would be made exactly as this one is.
+    pub made_as: Option<Wanted>,
+    pub carries: Carries,
+    pub deleting: bool,
+    /// Whether this version cannot read all of it.
+    pub unreadable: bool,
+}
+
+impl Object {
+    /// Whether the discovery of this ServiceRegistry looks after it.
+    pub fn is_discovered(&self) -> bool {
+        matches!(self.origin, Origin::Ours | Origin::Orphan)
+    }
+}
+
+/// The instances that a RegisteredService has written, by its status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carries {
+    /// Whether the status is about the spec in force.
+    pub is_current: bool,
+    pub exported: i64,
+    pub imported: i64,
+}
+
+/// The observed state.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// `None` where the ServiceRegistry has no discovery: then everything that it made goes.
+    pub settings: Option<Settings>,
+    pub namespaces: BTreeMap<&'a str, Namespace<'a>>,
+    pub services: BTreeMap<&'a ServiceKey, &'a ServiceView>,
+    pub objects: BTreeMap<&'a ServiceKey, Object>,
+    pub names: Names,
+}

@@ -1,0 +1,217 @@
+//! Discovery: the RegisteredServices that a ServiceRegistry makes for Services and names (`spec.discovery`).
+//!
+//! - [`facts`]: all that a plan rests on. [`names`]: templates, and registry names as names of Services.
+//!   `annotations`: what a Service says for itself.
+//! - `export`: the RegisteredServices of Services. `import`: those of names in the registry. `written`: the ones that
+//!   people wrote, which win.
+//! - [`turn`]: the part of a plan that may be done now.
+//!
+//! Owns which of them are made, put back and given up, and why others are refused. A whole pass is linear in Services,
+//! objects and names; it runs at most once a second, so that one that changed often costs no more. Refuses to know the
+//! limits of a sweep ([`super::departure::registry_guard`]) and to ask whether a name is allowed, which the pass over
+//! the RegisteredService does.
+
+mod annotations;
+mod export;
+pub mod facts;
+mod import;
+pub mod names;
+#[cfg(test)]
+mod properties;
+pub mod refusals;
+#[cfg(test)]
+mod tests;
+pub mod turn;
+mod written;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::Timestamp;
+use crate::model::ServiceKey;
+
+use facts::{Facts, Object, Wanted};
+use refusals::{Refusals, Why};
+use written::Written;
+
+/// All that a plan takes from the one before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Since when complete lists lack the name of each object.
+    absent: BTreeMap<ServiceKey, Timestamp>,
+    /// The life of the registry in which they were absent.
+    basis: Option<String>,
+    /// The objects that were seen as they should be: one that differs since then was edited.
+    made: BTreeMap<ServiceKey, Wanted>,
+}
+
+/// An object that has to be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    pub wanted: Wanted,
+    pub uid: String,
+    pub version: String,
+    /// Whether somebody's edit is put back.
+    pub restores: bool,
+}
+
+/// An object that has to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delete {
+    pub key: ServiceKey,
+    pub uid: String,
+    pub version: String,
+}
+
+impl Delete {
+    fn of(key: &ServiceKey, object: &Object) -> Self {
+        Self { key: key.clone(), uid: object.uid.clone(), version: object.version.clone() }
+    }
+}
+
+/// Everything that is to be done, in order, and what status tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub creates: Vec<Wanted>,
+    pub updates: Vec<Update>,
+    /// Given up for one that a person wrote, which carries their instances by now.
+    pub yields: Vec<Delete>,
+    /// Objects whose reason is gone; the guard has to let them go.
+    pub sweeps: Vec<Delete>,
+    /// Objects that wait until one that a person wrote carries their instances.
+    pub yielding: BTreeSet<ServiceKey>,
+    pub refusals: Refusals,
+    /// Objects that exist.
+    pub exports: usize,
+    pub imports: usize,
+    /// Objects that stay.
+    pub staying: usize,
+    /// Names for which the most objects are reached.
+    pub limited: usize,
+    /// The namespace of imports does not exist, or is being deleted.
+    pub lacks_namespace: bool,
+    /// The next change without an event.
+    pub look_again: Option<Timestamp>,
+    pub memory: Memory,
+}
+
+impl Plan {
+    /// The number of objects that are not yet as they should be.
+    pub fn pending(&self) -> usize {
+        self.creates.len() + self.updates.len() + self.yields.len() + self.sweeps.len() + self.yielding.len()
+    }
+}
+
+/// Plans from what was observed.
+pub fn plan(facts: &Facts<'_>, memory: &Memory, now: Timestamp) -> Plan {
+    let mut planner =
+        Planner { facts, before: memory, written: Written::of(facts), settled: BTreeSet::new(), plan: Plan::default() };
+    if let Some(settings) = facts.settings.as_ref().and_then(|settings| settings.export.as_ref()) {
+        planner.exports(settings);
+    }
+    match facts.settings.as_ref().and_then(|settings| settings.import.as_ref()) {
+        Some(settings) => planner.imports(settings, now),
+        None => planner.plan.memory.basis = None,
+    }
+    planner.sweep();
+    planner.plan
+}
+
+struct Planner<'a> {
+    facts: &'a Facts<'a>,
+    before: &'a Memory,
+    written: Written<'a>,
+    /// Objects whose fate is decided, and the keys of those that are made.
+    settled: BTreeSet<ServiceKey>,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    /// Has an object as it is wanted: makes it, puts it right, or gives it up for one that a person wrote. `subject`
+    /// names the Service or the name, for a refusal.
+    fn want(&mut self, wanted: Wanted, subject: &str) {
+        let facts = self.facts;
+        let there = facts.objects.get(&wanted.key);
+        if there.is_some_and(|object| object.is_discovered() && (object.deleting || object.unreadable)) {
+            self.settled.insert(wanted.key);
+            return;
+        }
+        let rivals = self.written.rivals(&wanted);
+        if !rivals.is_empty() {
+            if let Some(object) = there.filter(|object| object.is_discovered()) {
+                let given = written::carry(&rivals, object, wanted.imports());
+                if given {
+                    self.plan.yields.push(Delete::of(&wanted.key, object));
+                } else {
+                    self.plan.yielding.insert(wanted.key.clone());
+                }
+                self.settled.insert(wanted.key);
+            }
+            return;
+        }
+        match there {
+            None => {
+                self.settled.insert(wanted.key.clone());
+                self.plan.creates.push(wanted);
+            }
+            Some(object) if object.is_discovered() => self.put_right(wanted, object),
+            // One that a person wrote under its name wins like any other.
+            Some(object) if object.origin == facts::Origin::Written && object.refers => {}
+            Some(_) => {
+                let message = format!("RegisteredService {} is there and not of this discovery", wanted.key);
+                self.plan.refusals.add(subject, Why::NameTaken, message);
+            }
+        }
+    }
+
+    fn put_right(&mut self, wanted: Wanted, object: &Object) {
+        self.settled.insert(wanted.key.clone());
+        self.plan.staying += 1;
+        if object.origin == facts::Origin::Ours && object.made_as.as_ref() == Some(&wanted) {
+            self.plan.memory.made.insert(wanted.key.clone(), wanted);
+            return;
+        }
+        let restores = self.before.made.get(&wanted.key) == Some(&wanted);
+        if restores {
+            self.plan.memory.made.insert(wanted.key.clone(), wanted.clone());
+        }
+        let (uid, version) = (object.uid.clone(), object.version.clone());
+        self.plan.updates.push(Update { wanted, uid, version, restores });
+    }
+
+    /// An object stays as it is.
+    fn keep(&mut self, key: &ServiceKey) {
+        if self.facts.objects.get(key).is_some_and(Object::is_discovered) && self.settled.insert(key.clone()) {
+            self.stays(key);
+        }
+    }
+
+    /// An object stays without a look at it; an edit may be put back later.
+    fn stays(&mut self, key: &ServiceKey) {
+        self.plan.staying += 1;
+        let made = self.before.made.get(key).cloned();
+        self.plan.memory.made.extend(made.map(|made| (key.clone(), made)));
+    }
+
+    /// Sweeps everything that is discovered and not wanted any more.
+    fn sweep(&mut self) {
+        let facts = self.facts;
+        let discovered = facts.objects.iter().filter(|(_, object)| object.is_discovered());
+        for (key, object) in discovered {
+            if object.imports && !object.exports {
+                self.plan.imports += 1;
+            } else {
+                self.plan.exports += 1;
+            }
+            if self.settled.contains(*key) || object.deleting || object.unreadable {
+                continue;
+            }
+            // The garbage collector deletes it with its Service.
+            let of_service = |uid: &String| facts.services.get(*key).is_none_or(|service| service.uid != *uid);
+            if object.owner.as_ref().is_some_and(of_service) || self.keeps_imports(object) {
+                self.stays(key);
+                continue;
+            }
+            self.plan.sweeps.push(Delete::of(key, object));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The writes of a turn, handed to the writer of the cluster.
+//!
+//! Owns what an error means for the next turn. Refuses to choose what is written.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, stream};
+use tracing::warn;
+use twinspan_core::plan::discovery::turn::{History, Op};
+
+use super::controller::Controller;
+use super::objects::{made, put_right};
+use super::observe::Sight;
+use crate::api::RegisteredService;
+use crate::cluster::ClusterError;
+use crate::cluster::events::{About, Note, Reason};
+
+/// Writes under way at once: others want turns too.
+const AT_ONCE: usize = 4;
+
+/// The results of the writes of a turn.
+#[derive(Debug, Default)]
+pub(super) struct Applied {
+    pub wrote: usize,
+    pub created: usize,
+    pub updated: usize,
+    pub deleted: usize,
+    /// The operator lacks a verb.
+    pub forbidden: Option<String>,
+    /// No answer, or another one that tells nothing about the object.
+    pub failed: Option<String>,
+}
+
+impl Controller {
+    pub(super) async fn apply(&self, sight: &Sight, ops: &[Op], history: &mut History) -> Applied {
+        let sent: Vec<_> = ops.iter().map(|op| self.send(sight, op)).collect();
+        let mut answers = stream::iter(sent).buffered(AT_ONCE);
+        let (mut applied, mut failures) = (Applied::default(), 0);
+        for op in ops {
+            let Some(answer) = answers.next().await else { break };
+            let now = self.views.env.now();
+            match answer {
+                Ok(()) => {
+                    applied.wrote += 1;
+                    match op {
+                        Op::Create(_) => applied.created += 1,
+                        Op::Update(_) => applied.updated += 1,
+                        Op::Delete(_) => applied.deleted += 1,
+                    }
+                    history.note(op, None, now);
+                }
+                Err(ClusterError::NotLeader) => return applied,
+                // The view shows what is there by then.
+                Err(ClusterError::Conflict { .. }) => history.note(op, None, now),
+                Err(error) => {
+                    failures += 1;
+                    let message = error.to_string();
+                    match &error {
+                        ClusterError::Forbidden { .. } => applied.forbidden = Some(message.clone()),
+                        _ if error.is_refusal() => {}
+                        _ => applied.failed = Some(message.clone()),
+                    }
+                    history.note(op, error.is_refusal().then_some(message), now);
+                }
+            }
+        }
+        if failures > 0 {
+            let message = applied.forbidden.as_ref().or(applied.failed.as_ref());
+            let message = message.map_or("see status.discovery.refusals", String::as_str);
+            warn!(registry = sight.name, failures, "discovery: the API server refuses or does not answer: {message}");
+        }
+        applied
+    }
+
+    async fn send(&self, sight: &Sight, op: &Op) -> Result<(), ClusterError> {
+        let cluster = &self.writers.cluster;
+        match op {
+            Op::Create(wanted) => cluster.create_registered(&made(wanted, &sight.name, sight.uid())).await,
+            Op::Update(update) => {
+                let Some(object) = sight.object(&update.wanted.key) else { return Ok(()) };
+                cluster.replace_registered(&put_right(object, &update.wanted, &sight.name, sight.uid())).await?;
+                if update.restores {
+                    self.tell_restored(object, &sight.name);
+                }
+                Ok(())
+            }
+            Op::Delete(delete) => {
+                // The records that it leaves behind need no second decision.
+                self.views.guards.decided(&sight.name, &delete.key, &self.views.env);
+                cluster.delete_registered(&delete.key, &delete.uid, &delete.version).await
+            }
+        }
+    }
+
+    fn tell_restored(&self, object: &Arc<RegisteredService>, registry: &str) {
+        let note = format!(
+            "an edit was put back, because discovery of ServiceRegistry {registry} makes this object; remove its label \
+             twinspan.dev/discovered-by to take it over"
+        );
+        self.writers.events.publish(
+            About::RegisteredService(object.clone()),
+            Reason::DiscoveryRestored,
+            Note::Text(note),
+        );
+    }
+}

@@ -1,0 +1,49 @@
+//! The controller of discovery: the views that it reads, the writers that it may use, and what it keeps.
+//!
+//! Refuses to know a pass ([`super`]) and its steps.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::mpsc;
+use twinspan_core::Timestamp;
+use twinspan_core::plan::discovery::Memory;
+use twinspan_core::plan::discovery::turn::{History, Paces};
+
+use super::observe::Seen;
+use crate::controllers::service_registry::Command;
+use crate::controllers::views::Views;
+use crate::controllers::writers::Writers;
+
+/// Makes RegisteredServices for Services and names.
+#[derive(Debug)]
+pub struct Controller {
+    pub(super) views: Views,
+    pub(super) writers: Writers,
+    pub(super) reports: mpsc::UnboundedSender<Command>,
+    pub(super) state: State,
+}
+
+/// All that is kept from pass to pass, in one leadership.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub term: Option<u64>,
+    pub seen: Option<Seen>,
+    pub look_again: Option<Timestamp>,
+    pub registries: BTreeMap<String, OfRegistry>,
+    pub paces: Paces,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct OfRegistry {
+    pub memory: Memory,
+    pub history: History,
+    /// The last line of a dry run.
+    pub told: String,
+}
+
+impl Controller {
+    /// `reports` takes the names of ServiceRegistries whose status has to be looked at.
+    pub fn new(views: Views, writers: Writers, reports: mpsc::UnboundedSender<Command>) -> Self {
+        Self { views, writers, reports, state: State::default() }
+    }
+}

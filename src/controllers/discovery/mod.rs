@@ -1,0 +1,205 @@
+//! Discovery: for each ServiceRegistry, observe → plan → apply → status.
+//!
+//! - [`observe`]: all that a plan rests on, read from the views at one moment. [`objects`]: RegisteredServices and what
+//!   discovery wants of them. `twinspan_core::plan::discovery` plans.
+//! - [`apply`]: hands the writes of a turn to the writer. [`report`]: status and condition. [`controller`]: all that is
+//!   kept from pass to pass.
+//!
+//! Owns the order of these steps and the time of a pass: one over everything, at most once a second, where something
+//! changed that discovery reads. Refuses to decide what is made, and to know instances.
+
+mod apply;
+mod controller;
+mod objects;
+pub mod observe;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+use twinspan_core::Timestamp;
+use twinspan_core::model::ServiceKey;
+use twinspan_core::plan::discovery::turn::turn;
+use twinspan_core::plan::discovery::{Plan, plan};
+use twinspan_core::plan::earlier;
+use twinspan_core::plan::service::Term;
+
+pub use controller::Controller;
+
+use self::apply::Applied;
+use self::controller::OfRegistry;
+use self::observe::Sight;
+use super::service_registry::Command;
+use crate::api::held_since;
+use crate::env::milliseconds;
+use crate::registry::guards::{Effect, Swept};
+
+/// Least time between two passes.
+const PACE: Duration = Duration::from_secs(1);
+
+impl Controller {
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut leading = self.writers.leadership.changes();
+        let mut next = Instant::now();
+        loop {
+            let due = self.state.look_again.map(|at| {
+                let wait = at.duration_since(self.views.env.now());
+                Instant::now() + Duration::try_from(wait).unwrap_or_default()
+            });
+            let wait = async {
+                match due {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Ok(()) = leading.changed() => drop(leading.borrow_and_update()),
+                () = self.views.discoveries.changed() => {}
+                () = wait => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = sleep_until(next) => {}
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                passed = self.pass() => if passed { next = Instant::now() + PACE },
+            }
+        }
+    }
+
+    /// Looks at every ServiceRegistry, if something changed. Returns whether it did.
+    async fn pass(&mut self) -> bool {
+        let term = self.writers.leadership.term();
+        if self.state.term != term {
+            let registries = std::mem::take(&mut self.state).registries;
+            for name in registries.keys() {
+                self.views.discoveries.set(name, None);
+            }
+            self.state.term = term;
+        }
+        let (Some(term), now) = (term.map(Term), self.views.env.now()) else { return false };
+        let seen = observe::seen(&self.views, now);
+        let asked = self.views.discoveries.take_due();
+        let due = asked || self.state.look_again.is_some_and(|at| at <= now);
+        if !due && self.state.seen.as_ref() == Some(&seen) {
+            return false;
+        }
+        self.state.seen = Some(seen);
+        self.state.look_again = None;
+        let names = observe::registries(&self.views, self.state.registries.keys());
+        let mut awaited = BTreeSet::new();
+        for name in names {
+            match observe::observe(&self.views, &name) {
+                Some(sight) => awaited.extend(self.pass_over(&name, &sight, term, now).await),
+                None => self.forget(&name),
+            }
+        }
+        self.views.discoveries.set_awaited(awaited);
+        true
+    }
+
+    /// A ServiceRegistry that is gone, or makes nothing any more.
+    fn forget(&mut self, name: &str) {
+        self.state.registries.remove(name);
+        self.writers.metrics.forget_discovery(name);
+        if self.views.discoveries.set(name, None) {
+            self.report(name);
+        }
+    }
+
+    fn report(&self, name: &str) {
+        // The receiver is dropped only while the process ends.
+        let _ = self.reports.send(Command::Report(name.to_owned()));
+    }
+
+    /// Plans and carries out one turn. Returns the RegisteredServices whose status is waited for.
+    async fn pass_over(&mut self, name: &str, sight: &Sight, term: Term, now: Timestamp) -> BTreeSet<ServiceKey> {
+        let started = Instant::now();
+        let mut of_registry = self.state.registries.remove(name).unwrap_or_default();
+        let plan = plan(&sight.facts(), &of_registry.memory, now);
+        of_registry.memory = plan.memory.clone();
+        let writes = sight.is_whole() && sight.writes();
+        let swept = if writes { self.sweep(sight, &plan, term) } else { Swept::default() };
+        let mut look_again = earlier(plan.look_again, swept.held_until);
+        let mut applied = Applied::default();
+        if writes && self.writers.leadership.may_write() {
+            let turn = turn(&plan, &swept.let_go, &mut of_registry.history, &mut self.state.paces, now);
+            look_again = earlier(look_again, turn.look_again);
+            applied = self.apply(sight, &turn.ops, &mut of_registry.history).await;
+        } else if writes {
+            self.tell_dry_run(sight, &plan, &mut of_registry);
+        }
+        let found = report::found(sight, &plan, &swept, &applied, &of_registry.history);
+        self.writers.metrics.set_discovered(name, plan.exports, plan.imports);
+        if applied.wrote > 0 {
+            info!(
+                registry = name,
+                created = applied.created,
+                updated = applied.updated,
+                deleted = applied.deleted,
+                pending = plan.pending().saturating_sub(applied.wrote),
+                "discovery: {} RegisteredServices written, {} ms",
+                applied.wrote,
+                milliseconds(started.elapsed())
+            );
+        } else {
+            debug!(
+                registry = name,
+                pending = plan.pending(),
+                took = milliseconds(started.elapsed()),
+                "discovery planned"
+            );
+        }
+        let is_left = sight.settings.is_none() && plan.exports + plan.imports == 0;
+        if self.views.discoveries.set(name, Some(found).filter(|_| !is_left)) {
+            self.report(name);
+        }
+        if is_left {
+            self.writers.metrics.forget_discovery(name);
+        } else {
+            self.state.registries.insert(name.to_owned(), of_registry);
+        }
+        self.state.look_again = earlier(self.state.look_again, look_again);
+        if plan.yielding.is_empty() { BTreeSet::new() } else { sight.handing_over(&plan.yielding) }
+    }
+
+    /// Asks the guard of the registry which sweeps may go.
+    fn sweep(&self, sight: &Sight, plan: &Plan, term: Term) -> Swept {
+        let (guards, env) = (&self.views.guards, &self.views.env);
+        let restored = sight.registry.status.as_ref().and_then(|status| held_since(&status.conditions));
+        guards.begin(&sight.name, term, restored, env);
+        let going = plan.sweeps.iter().map(|delete| delete.key.clone()).collect();
+        let swept = guards.sweep(&sight.name, &going, plan.staying, env);
+        let handle = self.views.registries.get(&sight.name);
+        match (swept.effect, handle) {
+            (Effect::Everything, Some(handle)) => handle.requeue_all(),
+            (Effect::Everything | Effect::Status, _) => self.report(&sight.name),
+            (Effect::Nothing, _) => {}
+        }
+        swept
+    }
+
+    /// Logs what would be written, where it changed.
+    fn tell_dry_run(&self, sight: &Sight, plan: &Plan, of_registry: &mut OfRegistry) {
+        if !self.writers.leadership.is_dry_run() {
+            return;
+        }
+        let (creates, updates) = (plan.creates.len(), plan.updates.len());
+        let deletes = plan.yields.len() + plan.sweeps.len();
+        let told = format!("create {creates}, update {updates}, delete {deletes}");
+        if of_registry.told != told {
+            info!(registry = sight.name, "dry run: discovery would {told} RegisteredServices");
+            of_registry.told = told;
+        }
+    }
+}

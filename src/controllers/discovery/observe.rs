@@ -1,0 +1,185 @@
+//! The observation of discovery: Services, namespaces, RegisteredServices and names, read from the views at one moment.
+//!
+//! Owns what has to be complete and heard of before anything is written, and what tells that something changed. Refuses
+//! to decide.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use twinspan_core::Timestamp;
+use twinspan_core::model::{ServiceKey, ServiceView};
+use twinspan_core::plan::discovery::facts::{Facts, Names, Namespace, Settings};
+
+use super::objects::{Known, reduce};
+use crate::api::discovered::discovered_by;
+use crate::api::{RegisteredService, ServiceRegistry};
+use crate::cluster::convert::NamespaceView;
+use crate::cluster::view::{ClusterView, Kind};
+use crate::controllers::views::Views;
+use crate::registry::handle::RegistryHandle;
+use crate::registry::scope::Scope;
+
+/// The kinds on which discovery rests.
+const KINDS: [Kind; 4] = [Kind::RegisteredService, Kind::ServiceRegistry, Kind::Service, Kind::Namespace];
+
+/// Tells two moments apart between which something changed that discovery reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    cluster: u64,
+    unsynced: usize,
+    silent: BTreeSet<Kind>,
+    /// The life of each registry, the changes of its names, and whether they are all known.
+    registries: BTreeMap<String, (String, Option<u64>)>,
+}
+
+pub fn seen(views: &Views, now: Timestamp) -> Seen {
+    let (cluster, unsynced, silent) = {
+        let view = views.cluster();
+        (view.discoverable, view.unsynced().len(), view.silent(now))
+    };
+    let names = |handle: &Arc<RegistryHandle>| {
+        let basis = basis(handle);
+        (handle.name.clone(), (basis, handle.view().foreign_names().map(|names| names.changes())))
+    };
+    Seen { cluster, unsynced, silent, registries: views.registries.all().iter().map(names).collect() }
+}
+
+/// The ServiceRegistries that have to be looked at: those with discovery, and, where discovery made anything, all.
+pub fn registries<'a>(views: &Views, known: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
+    let view = views.cluster();
+    let some = view.index.discovered().next().is_some();
+    let all = view.service_registries.iter().filter(|(_, object)| some || object.spec.discovery.is_some());
+    let mut names: BTreeSet<String> = all.map(|(name, _)| name.clone()).collect();
+    names.extend(known.cloned());
+    names
+}
+
+/// One ServiceRegistry, and all that its discovery reads.
+#[derive(Debug)]
+pub struct Sight {
+    pub name: String,
+    pub registry: Arc<ServiceRegistry>,
+    /// `None` where it has no discovery.
+    pub settings: Option<Settings>,
+    /// Kinds that were not heard of for long: nothing is concluded from them.
+    pub silent: BTreeSet<Kind>,
+    services: Vec<(ServiceKey, Arc<ServiceView>)>,
+    namespaces: BTreeMap<String, Arc<NamespaceView>>,
+    objects: Vec<(ServiceKey, Arc<RegisteredService>, bool)>,
+    /// The UIDs of all ServiceRegistries.
+    registries: BTreeSet<String>,
+    names: Names,
+}
+
+/// Observes one ServiceRegistry. `None` while a list is not complete, and where it is gone, cannot be read, or neither
+/// has discovery nor anything that one made.
+pub fn observe(views: &Views, name: &str) -> Option<Sight> {
+    let view = views.cluster();
+    if !view.unsynced().is_empty() {
+        return None;
+    }
+    let registry = view.service_registries.get(name).filter(|object| object.metadata.deletion_timestamp.is_none())?;
+    // A stand-in has no discovery where it cannot be read, which would sweep everything.
+    if view.unreadable_registries.contains_key(name) {
+        return None;
+    }
+    let sight = Sight {
+        name: name.to_owned(),
+        registry: registry.clone(),
+        settings: registry.spec.discovery.as_ref().map(Into::into),
+        silent: view.silent(views.env.now()).into_iter().filter(|kind| KINDS.contains(kind)).collect(),
+        services: view.services.all().map(|(key, service)| (key.clone(), service.clone())).collect(),
+        namespaces: view.namespaces.clone(),
+        objects: objects(&view),
+        registries: view.service_registries.values().filter_map(|object| object.metadata.uid.clone()).collect(),
+        names: names(views, registry),
+    };
+    drop(view);
+    let made_any = || sight.facts().objects.values().any(|object| object.is_discovered());
+    (sight.settings.is_some() || made_any()).then_some(sight)
+}
+
+fn objects(view: &ClusterView) -> Vec<(ServiceKey, Arc<RegisteredService>, bool)> {
+    let all = view.registered_services.iter();
+    all.map(|(key, object)| (key.clone(), object.clone(), view.unreadable_services.contains_key(key))).collect()
+}
+
+/// The names with foreign records, if all of them are known.
+fn names(views: &Views, registry: &ServiceRegistry) -> Names {
+    let asks = registry.spec.discovery.as_ref().is_some_and(|discovery| discovery.import.is_some());
+    let handle = registry.metadata.name.as_ref().and_then(|name| views.registries.get(name));
+    let Some(handle) = handle.filter(|_| asks) else { return Names::Unknown };
+    let basis = basis(&handle);
+    if handle.connection().is_err() {
+        return Names::Unknown;
+    }
+    match handle.view().foreign_names() {
+        Some(names) => Names::Complete { foreign: names.all(), basis },
+        None if handle.asked.scope() == Some(Scope::FollowedNames) => Names::TooMany,
+        None => Names::Unknown,
+    }
+}
+
+/// The life of the registry, and the session that listed it.
+fn basis(handle: &RegistryHandle) -> String {
+    let (etcd, at) = (handle.etcd().unwrap_or_default(), handle.connected_at());
+    let view = handle.view();
+    let incarnation = view.last_known().and_then(|known| known.incarnation.clone()).unwrap_or_default();
+    format!("{etcd:x} {incarnation} {:?} {at:?}", view.incarnation())
+}
+
+impl Sight {
+    /// Whether everything was heard of on which a write rests.
+    pub fn is_whole(&self) -> bool {
+        self.silent.is_empty()
+    }
+
+    /// Whether anything may be written. Without discovery, what it made before goes.
+    pub fn writes(&self) -> bool {
+        self.settings.as_ref().is_none_or(|settings| settings.writes)
+    }
+
+    pub fn uid(&self) -> &str {
+        self.registry.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The RegisteredService of a key.
+    pub fn object(&self, key: &ServiceKey) -> Option<&Arc<RegisteredService>> {
+        let found = self.objects.binary_search_by(|(other, ..)| other.cmp(key)).ok()?;
+        self.objects.get(found).map(|(_, object, _)| object)
+    }
+
+    /// The RegisteredServices whose status decides when these are given up: they themselves, and those that people
+    /// wrote for the registry.
+    pub fn handing_over(&self, yielding: &BTreeSet<ServiceKey>) -> BTreeSet<ServiceKey> {
+        let refers = |object: &RegisteredService| object.spec.registry_ref.name == self.name;
+        let written = self.objects.iter().filter(|(_, object, _)| refers(object) && discovered_by(object).is_none());
+        written.map(|(key, ..)| key).chain(yielding).cloned().collect()
+    }
+
+    pub fn facts(&self) -> Facts<'_> {
+        let known = Known { registry: &self.name, uid: self.uid(), registries: &self.registries };
+        Facts {
+            settings: self.settings.clone(),
+            namespaces: self
+                .namespaces
+                .iter()
+                .map(|(name, namespace)| {
+                    let (labels, deleting) = (&namespace.labels, namespace.deleting);
+                    (name.as_str(), Namespace { labels, export: namespace.export.as_deref(), deleting })
+                })
+                .collect(),
+            services: self.services.iter().map(|(key, service)| (key, &**service)).collect(),
+            objects: self
+                .objects
+                .iter()
+                .filter_map(|(key, object, unreadable)| Some((key, reduce(known, key, object, *unreadable)?)))
+                .collect(),
+            names: self.names.clone(),
+        }
+    }
+}

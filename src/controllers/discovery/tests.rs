@@ -1,0 +1,182 @@
+//! Objects of discovery both ways, what the views show of them, and the condition.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use twinspan_core::model::{RegistryName, ServiceKey};
+use twinspan_core::plan::discovery::facts::{Origin, Wanted, Wants};
+use twinspan_core::plan::discovery::turn::History;
+use twinspan_core::plan::discovery::{Memory, plan};
+
+use super::apply::Applied;
+use super::objects::{Known, made, put_right, reduce};
+use super::{observe, report};
+use crate::api::conditions::Reason;
+use crate::api::discovered::DISCOVERED_BY;
+use crate::api::{RegisteredService, ServiceRegistry, Unreadable};
+use crate::cluster::convert::{self, NamespaceView};
+use crate::cluster::view::Kind;
+use crate::controllers::views::Views;
+use crate::env::Env;
+use crate::registry::guards::Swept;
+
+fn wanted(name: &str, kind: Wants) -> Wanted {
+    Wanted { key: ServiceKey::new("shop", "echo"), registry_name: RegistryName::new(name).unwrap(), kind }
+}
+
+fn export(port: Option<&str>, weight: Option<u32>) -> Wants {
+    Wants::Export { service_uid: "s".into(), port: port.map(Into::into), weight }
+}
+
+/// As the API server keeps it.
+fn stored(mut object: RegisteredService) -> RegisteredService {
+    object.metadata.uid = Some("u".into());
+    object.metadata.resource_version = Some("7".into());
+    object
+}
+
+#[test]
+fn an_object_is_read_as_it_was_made_and_an_edit_is_seen() {
+    let registries = ["r".to_owned()].into();
+    let known = Known { registry: "main", uid: "r", registries: &registries };
+    let read = |object: &RegisteredService| reduce(known, &object.key(), object, false).unwrap();
+    for kind in [export(None, None), export(Some("rpc"), Some(7)), Wants::Import] {
+        let wanted = wanted("Echo.v1", kind);
+        let object = stored(made(&wanted, "main", "r"));
+        let found = read(&object);
+        assert_eq!((found.origin, found.made_as.as_ref()), (Origin::Ours, Some(&wanted)));
+        assert_eq!(found.imports, wanted.imports());
+        // The API server fills in defaults, and other fields of the metadata are nobody's business.
+        let mut kept: Value = serde_json::to_value(&object).unwrap();
+        kept["metadata"]["annotations"] = json!({"twinspan.dev/approve-deletions": "abc"});
+        kept["metadata"]["labels"]["team"] = json!("a");
+        let kept: RegisteredService = serde_json::from_value(kept).unwrap();
+        assert_eq!(read(&kept).made_as.as_ref(), Some(&wanted));
+        for (pointer, value) in [
+            ("/spec/suspend", json!(true)),
+            ("/spec/registryName", json!("a%b")),
+            ("/spec/registryRef/name", json!("other")),
+            ("/spec/export/tags", json!({"a": "b"})),
+            ("/spec/policy", json!("Observe")),
+        ] {
+            let mut edited: Value = serde_json::to_value(&kept).unwrap();
+            if let Some(place) = edited.pointer_mut(pointer) {
+                *place = value;
+            } else {
+                edited["spec"]["export"]["tags"] = value;
+            }
+            let edited: RegisteredService = serde_json::from_value(edited).unwrap();
+            assert_eq!(read(&edited).made_as, None, "{pointer}");
+            let right = put_right(&edited, &wanted, "main", "r");
+            assert_eq!(right.spec, object.spec);
+            assert_eq!(right.metadata.annotations, kept.metadata.annotations);
+            assert_eq!(
+                (&right.metadata.labels, &right.metadata.resource_version),
+                (&kept.metadata.labels, &Some("7".into()))
+            );
+            assert_eq!(right.metadata.owner_references, object.metadata.owner_references);
+        }
+    }
+}
+
+#[test]
+fn an_export_is_owned_by_its_service_an_import_by_nobody_and_labels_tell_whose_it_is() {
+    let object = made(&wanted("echo", export(None, None)), "main", "r");
+    let owners = object.metadata.owner_references.clone().unwrap();
+    assert_eq!((owners.len(), owners[0].kind.as_str(), owners[0].controller), (1, "Service", Some(false)));
+    assert_eq!(owners[0].block_owner_deletion, Some(false));
+    assert_eq!(made(&wanted("echo", Wants::Import), "main", "r").metadata.owner_references, None);
+    assert_eq!(object.metadata.labels.as_ref().unwrap().len(), 1);
+
+    let registries = ["r".to_owned(), "s".to_owned()].into();
+    let origin = |label: Option<&str>, registry: &str| {
+        let mut object = stored(object.clone());
+        object.metadata.labels = label.map(|label| [(DISCOVERED_BY.to_owned(), label.to_owned())].into());
+        reduce(Known { registry, uid: "r", registries: &registries }, &object.key(), &object, false).unwrap().origin
+    };
+    assert_eq!(origin(Some("r"), "main"), Origin::Ours);
+    assert_eq!(origin(Some("r"), "another"), Origin::Ours, "an edited reference");
+    assert_eq!(origin(Some("s"), "main"), Origin::Others);
+    assert_eq!(origin(Some("gone"), "main"), Origin::Orphan);
+    assert_eq!(origin(Some("gone"), "another"), Origin::Others);
+    assert_eq!(origin(None, "main"), Origin::Written);
+}
+
+fn views(discovery: &Value) -> Views {
+    let views = Views::new(Env::real());
+    let mut view = views.cluster();
+    for kind in Kind::ALL {
+        view.set_synced(kind);
+        view.heard(kind, views.env.now());
+    }
+    let registry: ServiceRegistry = serde_json::from_value(json!({
+        "apiVersion": "twinspan.dev/v1alpha1", "kind": "ServiceRegistry", "metadata": {"name": "main", "uid": "r"},
+        "spec": {"etcd": {"endpoints": ["http://a:2379"]}, "format": "Kitex", "allowed": [], "discovery": discovery},
+    }))
+    .unwrap();
+    view.service_registries.insert("main".into(), Arc::new(registry));
+    for name in ["shop", "vms"] {
+        let labels = [("name".to_owned(), name.to_owned())].into();
+        let namespace = NamespaceView { uid: name.into(), labels, export: None, deleting: false };
+        view.namespaces.insert(name.into(), Arc::new(namespace));
+    }
+    for name in ["a", "b"] {
+        let object =
+            json!({"metadata": {"name": name, "namespace": "shop", "uid": name}, "spec": {"ports": [{"port": 80}]}});
+        let service = convert::service(&serde_json::from_value(object).unwrap());
+        view.services.put(ServiceKey::new("shop", name), service);
+    }
+    drop(view);
+    views
+}
+
+#[test]
+fn the_views_are_the_facts_and_what_cannot_be_read_is_left_alone() {
+    let views =
+        views(&json!({"export": {"namespaceSelector": {"matchLabels": {"name": "shop"}}, "serviceSelector": {}}}));
+    let sight = observe::observe(&views, "main").unwrap();
+    assert!(!sight.writes() && sight.is_whole(), "policy Observe is the default");
+    let found = plan(&sight.facts(), &Memory::default(), views.env.now());
+    assert_eq!(found.creates.len(), 2);
+    let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
+    assert_eq!((status.status.pending, status.condition.reason), (2, Reason::Observing));
+
+    // A stand-in has no discovery, which must not sweep.
+    let unreadable =
+        Unreadable { fields: ["discovery".to_owned()].into(), problems: Vec::new(), raw: json!({"spec": {}}) };
+    views.cluster().unreadable_registries.insert("main".into(), Arc::new(unreadable));
+    assert!(observe::observe(&views, "main").is_none());
+    views.cluster().unreadable_registries.clear();
+    let without = views.cluster().service_registries["main"].as_ref().clone();
+    let without =
+        ServiceRegistry { spec: crate::api::ServiceRegistrySpec { discovery: None, ..without.spec }, ..without };
+    views.cluster().service_registries.insert("main".into(), Arc::new(without));
+    assert!(observe::observe(&views, "main").is_none(), "nothing was made");
+}
+
+#[test]
+fn a_missing_verb_names_the_value_of_the_chart() {
+    let views = views(&json!({"policy": "Sync", "export": {"namespaceSelector": {}}}));
+    let sight = observe::observe(&views, "main").unwrap();
+    let found = plan(&sight.facts(), &Memory::default(), views.env.now());
+    let applied = Applied { forbidden: Some("not permitted".into()), ..Applied::default() };
+    let status = report::found(&sight, &found, &Swept::default(), &applied, &History::default());
+    assert_eq!(status.condition.reason, Reason::DiscoveryForbidden);
+    assert!(status.condition.message.contains("discovery.enabled"), "{}", status.condition.message);
+    let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
+    assert_eq!(status.condition.reason, Reason::AllDiscovered, "without a selector nothing is selected");
+}
+
+#[test]
+fn names_count_only_while_all_are_known_and_silence_concludes_nothing() {
+    let views = views(&json!({"policy": "Sync", "import": {"namespace": "vms"}}));
+    let sight = observe::observe(&views, "main").unwrap();
+    let found = plan(&sight.facts(), &Memory::default(), views.env.now());
+    let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
+    assert_eq!(status.condition.reason, Reason::RegistryUnavailable);
+    let long_ago = views.env.now() - jiff::SignedDuration::from_secs(91);
+    views.cluster().heard(Kind::Service, long_ago);
+    let sight = observe::observe(&views, "main").unwrap();
+    let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
+    assert_eq!((sight.is_whole(), status.condition.reason), (false, Reason::ClusterUnavailable));
+}
