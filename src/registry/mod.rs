@@ -14,8 +14,8 @@
 //! - `reached`: how far the watch has told each name, which older answers must not undo.
 //! - [`leases`]: the leases of own records; [`keepalive`] keeps them alive, [`orphans`] finds records through them.
 //! - [`fence`]: the epoch that every batch compares; [`takeover`] raises it. [`rivals`]: tells by it whether two
-//!   ServiceRegistries lead to one etcd; [`taken_names`]: the names that an older one serves there. [`neighbours`]: the
-//!   other clusters that write there.
+//!   ServiceRegistries lead to one etcd; [`taken_names`]: the names that an older one serves there. [`known_clusters`]:
+//!   the other clusters that write there, which `neighbours` looks for.
 //! - [`writer`]: compare-and-swap batches, which check the Lease, the keyspace and the fence first. [`commits`]: the
 //!   services that share one; `batch`: what fits into it; `outcomes`: what its answer means.
 //! - [`health`]: the writes and keepalives that a connected registry rejects; [`refused_writes`] has them tried again.
@@ -42,9 +42,10 @@ pub mod health;
 pub mod incarnation;
 pub mod keepalive;
 pub mod kept;
+pub mod known_clusters;
 pub mod leases;
 mod look_ups;
-pub mod neighbours;
+mod neighbours;
 pub mod orphans;
 mod outcomes;
 pub mod phase;

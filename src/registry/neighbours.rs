@@ -7,9 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::sync::{Mutex, PoisonError};
 
-use tokio::sync::Notify;
 use tracing::debug;
 use twinspan_core::model::RecordKey;
 
@@ -23,37 +21,10 @@ const KEYS: usize = 1000;
 /// The longest ID of a cluster.
 const ID: usize = 63;
 
-/// The clusters that were found.
-#[derive(Debug, Default)]
-pub struct Neighbours {
-    /// `None` before somebody looked.
-    known: Mutex<Option<Vec<String>>>,
-    wanted: Notify,
-}
-
-impl Neighbours {
-    /// The IDs of the others in their order; `None` before this process has looked.
-    pub fn known(&self) -> Option<Vec<String>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Asks for a look, for which nobody waits.
-    pub(super) fn look(&self) {
-        self.wanted.notify_one();
-    }
-
-    /// Returns whether these are others than before.
-    fn set(&self, found: Vec<String>) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known.replace(found);
-        before.unwrap_or_default() != known.clone().unwrap_or_default()
-    }
-}
-
 /// Looks whenever it is asked for; never ends.
 pub(super) async fn follow(handle: &RegistryHandle) -> Infallible {
     loop {
-        handle.neighbours.wanted.notified().await;
+        handle.neighbours.wanted().await;
         if let Ok(registry) = handle.connection() {
             find(handle, registry.as_ref()).await;
         }
