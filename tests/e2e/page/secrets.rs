@@ -16,6 +16,7 @@ stories![no_secret_is_on_the_page];
 
 const USER: &str = "registry-user-4711";
 const PASSWORD: &str = "hunter2-in-the-secret";
+const CHANGED: &str = "changed-4712";
 
 async fn no_secret_is_on_the_page(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.own_bed().await?;
@@ -43,7 +44,7 @@ async fn no_secret_is_on_the_page(suite: Arc<Suite>) -> Result<()> {
         .await?;
     sandbox.headless("echo").await?;
     sandbox.register("echo", json!({})).await?;
-    let pod = sandbox.pod("echo", "a", 80).await;
+    let pod = sandbox.pod("echo", "a", 80).await?;
     sandbox.condition("echo", "Ready", "True", "Synced").await?;
     let row_key = format!("{}/echo", sandbox.name);
     let mut changes = Changes::follow(&twinspan).await?;
@@ -59,7 +60,7 @@ async fn no_secret_is_on_the_page(suite: Arc<Suite>) -> Result<()> {
         reader::text(twinspan.page(), &format!("/service/{row_key}")).await?,
     ];
     // Errors of the registry tell what is wrong, and not who we are.
-    secure.change_password(USER, "another").await?;
+    secure.change_password(USER, CHANGED).await?;
     secure.part().kill().await?;
     secure.start_again().await?;
     sandbox.registry_condition("Connected", "False", "AuthFailed").await?;
@@ -70,7 +71,7 @@ async fn no_secret_is_on_the_page(suite: Arc<Suite>) -> Result<()> {
     let mut hidden = vec![
         USER.to_owned(),
         PASSWORD.to_owned(),
-        "another".to_owned(),
+        CHANGED.to_owned(),
         "BEGIN ".to_owned(),
         secure.endpoint().to_owned(),
         pem(&cert)?,
