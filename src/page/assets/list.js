@@ -120,10 +120,12 @@ export class List {
     this.paint();
   }
 
-  /** Scrolls a row into view. */
+  /** Scrolls a row into view, if it is among those shown. */
   reveal(key) {
     const at = this.store.placeOf(key);
     if (at >= 0) {
+      // Where it was never drawn there is no room to scroll in yet.
+      this.#makeRoom();
       const [top, room] = [at * HEIGHT, this.grid.clientHeight - this.#headHeight() - HEIGHT];
       this.grid.scrollTop = Math.min(Math.max(this.grid.scrollTop, top - room), top);
     }
@@ -142,7 +144,7 @@ export class List {
     const room = Math.max(this.grid.clientHeight - this.#headHeight(), HEIGHT);
     const first = Math.max(Math.floor(this.grid.scrollTop / HEIGHT) - BEYOND, 0);
     const last = Math.min(Math.ceil((this.grid.scrollTop + room) / HEIGHT) + BEYOND, shown.length);
-    this.body.style.height = `${shown.length * HEIGHT}px`;
+    this.#makeRoom();
     this.grid.setAttribute("aria-rowcount", shown.length + 1);
     this.#provide(Math.ceil(room / HEIGHT) + 2 * BEYOND + 1);
     const used = new Set();
@@ -165,6 +167,10 @@ export class List {
     } else {
       this.grid.removeAttribute("aria-activedescendant");
     }
+  }
+
+  #makeRoom() {
+    this.body.style.height = `${this.store.shown.length * HEIGHT}px`;
   }
 
   /** Keeps as many row elements as fit; they are filled again and again. */
