@@ -4,7 +4,7 @@
 
 import { clean, cut, h, say, shape, show, svg, tone } from "./dom.js";
 import { spark } from "./spark.js";
-import { columns } from "./store.js";
+import { columns, sidesOf } from "./store.js";
 import { currentEpoch, number, t, time, word } from "./words.js";
 
 // The height of a row in page.css.
@@ -24,8 +24,8 @@ const cells = {
     (row, cell) => show(cell, arrow(row.direction), h("span", {}, word("directions", row.direction))),
   ],
   sides: [
-    (row) => [row.cluster, row.registryInstances],
-    (row, cell) => show(cell, sides(row.cluster, row.registryInstances)),
+    (row) => Object.values(sidesOf(row)),
+    (row, cell) => show(cell, sides(row)),
   ],
   exported: [(row) => row.exported, (row, cell) => count(row.exported, cell)],
   imported: [(row) => row.imported, (row, cell) => count(row.imported, cell)],
@@ -44,7 +44,8 @@ export function badge({ state, reason }) {
 }
 
 /** The numbers of both sides; the sign between them says whether they are equal. */
-export function sides(cluster, registry) {
+export function sides(row) {
+  const { cluster, registry } = sidesOf(row);
   const same = cluster === registry;
   return h(
     "span",
