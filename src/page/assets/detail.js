@@ -149,7 +149,7 @@ export class Detail {
         fact("service", cut(row.service, "code")),
         fact("direction", word("directions", row.direction)),
         fact("policy", cut(row.policy), row.discovered && ` · ${t("discovered")}`),
-        fact("counts", sides(row.cluster, row.registryInstances), counts.map((name) => ` · ${number(row[name])} ${word("countWords", name)}`)),
+        fact("counts", sides(row), counts.map((name) => ` · ${number(row[name])} ${word("countWords", name)}`)),
         fact("updated", time(row.updated)),
         fact("lastVerified", time(row.lastVerified)),
         h("div", { class: "wide" }, h("dt", {}, t("latency")), h("dd", {}, spark(row.latency, 120, 24), h("small", {}, inWords(row.latency)))),

@@ -4,7 +4,7 @@
 
 import { clean, cut, h, say, shape, show, svg, tone } from "./dom.js";
 import { spark } from "./spark.js";
-import { columns } from "./store.js";
+import { columns, sidesOf } from "./store.js";
 import { currentEpoch, number, t, time, word } from "./words.js";
 
 // The height of a row in page.css.
@@ -24,8 +24,8 @@ const cells = {
     (row, cell) => show(cell, arrow(row.direction), h("span", {}, word("directions", row.direction))),
   ],
   sides: [
-    (row) => [row.cluster, row.registryInstances],
-    (row, cell) => show(cell, sides(row.cluster, row.registryInstances)),
+    (row) => Object.values(sidesOf(row)),
+    (row, cell) => show(cell, sides(row)),
   ],
   exported: [(row) => row.exported, (row, cell) => count(row.exported, cell)],
   imported: [(row) => row.imported, (row, cell) => count(row.imported, cell)],
@@ -44,7 +44,8 @@ export function badge({ state, reason }) {
 }
 
 /** The numbers of both sides; the sign between them says whether they are equal. */
-export function sides(cluster, registry) {
+export function sides(row) {
+  const { cluster, registry } = sidesOf(row);
   const same = cluster === registry;
   return h(
     "span",
@@ -120,10 +121,12 @@ export class List {
     this.paint();
   }
 
-  /** Scrolls a row into view. */
+  /** Scrolls a row into view, if it is among those shown. */
   reveal(key) {
     const at = this.store.placeOf(key);
     if (at >= 0) {
+      // Where it was never drawn there is no room to scroll in yet.
+      this.#makeRoom();
       const [top, room] = [at * HEIGHT, this.grid.clientHeight - this.#headHeight() - HEIGHT];
       this.grid.scrollTop = Math.min(Math.max(this.grid.scrollTop, top - room), top);
     }
@@ -142,7 +145,7 @@ export class List {
     const room = Math.max(this.grid.clientHeight - this.#headHeight(), HEIGHT);
     const first = Math.max(Math.floor(this.grid.scrollTop / HEIGHT) - BEYOND, 0);
     const last = Math.min(Math.ceil((this.grid.scrollTop + room) / HEIGHT) + BEYOND, shown.length);
-    this.body.style.height = `${shown.length * HEIGHT}px`;
+    this.#makeRoom();
     this.grid.setAttribute("aria-rowcount", shown.length + 1);
     this.#provide(Math.ceil(room / HEIGHT) + 2 * BEYOND + 1);
     const used = new Set();
@@ -165,6 +168,10 @@ export class List {
     } else {
       this.grid.removeAttribute("aria-activedescendant");
     }
+  }
+
+  #makeRoom() {
+    this.body.style.height = `${this.store.shown.length * HEIGHT}px`;
   }
 
   /** Keeps as many row elements as fit; they are filled again and again. */

@@ -97,6 +97,7 @@ function open(key, byKeyboard) {
 addEventListener("hashchange", () => {
   readHash();
   drawList();
+  list.reveal(detail.key);
 });
 
 // ---- changes
@@ -110,7 +111,7 @@ const stream = new Stream({
     head.learn(whole);
     drawRegistries();
     drawList();
-    if (first && detail.key) {
+    if (first) {
       list.reveal(detail.key);
     } else {
       detail.refresh();

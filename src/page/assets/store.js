@@ -11,13 +11,21 @@ const known = (state) => (rank.has(state) ? state : "Unknown");
 // More changes at once than this are sorted anew as a whole, which is then faster than moving each.
 const MANY = 500;
 
+/** The instances of each side: its own, and those that Twinspan put there. */
+export function sidesOf({ cluster = 0, imported = 0, registryInstances = 0, exported = 0, healed = 0 }) {
+  return { cluster: cluster + imported, registry: registryInstances + exported + healed };
+}
+
 // What a column sorts by.
 const values = {
   state: (row) => rank.get(known(row.state)),
   service: (row) => row.key,
   registryName: (row) => row.registryName ?? "",
   direction: (row) => row.direction ?? "",
-  sides: (row) => Math.abs((row.cluster ?? 0) - (row.registryInstances ?? 0)),
+  sides(row) {
+    const { cluster, registry } = sidesOf(row);
+    return Math.abs(cluster - registry);
+  },
   exported: (row) => row.exported ?? 0,
   imported: (row) => row.imported ?? 0,
   lost: (row) => row.lost ?? 0,

@@ -145,7 +145,7 @@ async fn is_readable(reader: &Reader) -> Result<()> {
         // A row that has just changed is lit up for a moment.
         reader.sees("no animation", "return document.getAnimations().length === 0").await?;
         let found = reader.driver.run(include_str!("contrast.js")).await?;
-        ensure!(found["texts"].as_u64().is_some_and(|texts| texts > 150), "{theme:?}: {found}");
+        ensure!(found["texts"].as_u64().is_some_and(|texts| texts > 100), "{theme:?}: {found}");
         ensure!(found["low"].as_array().is_some_and(Vec::is_empty), "{theme:?}: {found}");
     }
     Ok(())
