@@ -1,8 +1,8 @@
 //! Precedence: the order in which RegisteredServices have what several of them want.
 //!
-//! Owns the order: one that a person wrote comes before one that discovery made, whatever their age; then the older one,
-//! by creation time; then namespace and name. One that is gone comes last. Refuses to know how an object shows that
-//! discovery made it.
+//! Owns the order: one that a person wrote comes before one that discovery made, whatever their age; then the older
+//! one, by creation time; then namespace and name. One that is gone comes last. Refuses to know how an object shows
+//! that discovery made it.
 
 use crate::Timestamp;
 
@@ -18,8 +18,8 @@ pub struct Precedence {
 }
 
 impl Precedence {
-    /// `discovered` tells whether discovery made the RegisteredService. One that the API server has yet to create has no
-    /// creation time.
+    /// `discovered` tells whether discovery made the RegisteredService. One that the API server has yet to create has
+    /// no creation time.
     pub fn new(discovered: bool, created: Option<Timestamp>, key: ServiceKey) -> Self {
         Self { discovered, created: created.unwrap_or(Timestamp::MAX), key }
     }

@@ -1,5 +1,5 @@
-//! The chart as the input of `kubectl apply -f`: `deploy/twinspan.yaml` has the defaults, and `deploy/discovery.yaml` what
-//! discovery needs besides.
+//! The chart as the input of `kubectl apply -f`: `deploy/twinspan.yaml` has the defaults, and `deploy/discovery.yaml`
+//! what discovery needs besides.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,8 @@
 //! The bound on RegisteredServices that share one name of a registry.
 //!
-//! Owns the number and the rule that the first in precedence have the name. A change of one is a change for all, and each looks at
-//! all, so the work of a change grows with the square of their number; anybody who may create them could keep all other
-//! passes waiting. Refuses to know the consequence, which [`super::validate`] does.
+//! Owns the number and the rule that the first in precedence have the name. A change of one is a change for all, and
+//! each looks at all, so the work of a change grows with the square of their number; anybody who may create them could
+//! keep all other passes waiting. Refuses to know the consequence, which [`super::validate`] does.
 
 use std::collections::BTreeSet;
 

@@ -291,12 +291,13 @@ async fn objects_of_its_discovery(sandbox: &Sandbox<'_>, operator: Api<Registere
     refused(operator.replace("by-hand", &once, &taken).await, says)?;
 
     let made = operator.create(&once, &found).await?;
-    for other in [json!({}), json!({DISCOVERED_BY: "another"})] {
-        let mut other = object("found", other)?;
-        other.metadata.resource_version.clone_from(&made.metadata.resource_version);
-        refused(operator.replace("found", &once, &other).await, says)?;
-    }
-    let made = operator.replace("found", &once, &made).await?;
+    let mut given_away = made.clone();
+    given_away.metadata.labels = None;
+    refused(operator.replace("found", &once, &given_away).await, says)?;
+    // The ServiceRegistry may have been made anew.
+    let mut another = made.clone();
+    another.labels_mut().insert(DISCOVERED_BY.to_owned(), "another".to_owned());
+    let made = operator.replace("found", &once, &another).await?;
     // A person keeps it by removing the label.
     let mut kept = made.clone();
     kept.metadata.labels = None;

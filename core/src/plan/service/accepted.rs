@@ -62,8 +62,8 @@ pub struct Accepted {
     pub create: Option<NewService>,
     /// A Service that we created and that needs other ports.
     pub amend: Option<NewService>,
-    /// Whether the Service of the imports was created for a RegisteredService that comes after this one, and becomes its
-    /// own.
+    /// Whether the Service of the imports was created for a RegisteredService that comes after this one, and becomes
+    /// its own.
     pub adopt: bool,
 }
 

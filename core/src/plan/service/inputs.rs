@@ -268,7 +268,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The endpoints of our slices that a sibling imports into the same Service, and that are in no slice of its own yet.
+    /// The endpoints of our slices that a sibling imports into the same Service, and that no slice of its own has yet.
     pub fn awaited_by_siblings(&self) -> BTreeMap<InstanceAddr, Imported> {
         let contested = &self.siblings.contested_imports;
         let awaited = |addr: &InstanceAddr| contested.get(addr).is_some_and(|contest| !contest.holds);

@@ -1,5 +1,5 @@
-//! The two sides of one pass, drawn at random: records of every writer, endpoints, slices, and another RegisteredService
-//! that wants the same.
+//! The two sides of one pass, drawn at random: records of every writer, endpoints, slices, and another
+//! RegisteredService that wants the same.
 //!
 //! Owns the state and the facts that follow from it. Refuses to know what has to hold.
 

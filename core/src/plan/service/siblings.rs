@@ -1,8 +1,8 @@
 //! Siblings: other RegisteredServices that export the same registry name, or import into the same Service.
 //!
-//! Owns the rule that an address belongs to the first RegisteredService, in the order of their [`Precedence`], that wants
-//! it, and the choice of the sibling that adopts a record. Only siblings that write count: a suspended one takes nothing
-//! over. Refuses to find siblings: the operator's controller does.
+//! Owns the rule that an address belongs to the first RegisteredService, in the order of their [`Precedence`], that
+//! wants it, and the choice of the sibling that adopts a record. Only siblings that write count: a suspended one takes
+//! nothing over. Refuses to find siblings: the operator's controller does.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,0 +1,104 @@
+//! Values that open something: verbs on RegisteredServices for discovery, and the page to other pods.
+
+use std::collections::BTreeSet;
+
+use serde_yaml::Value;
+use twinspan_chart::helm::{Helm, name};
+
+fn rendered(values: &str) -> Vec<Value> {
+    Helm::find().unwrap().objects(&["--set", values]).unwrap()
+}
+
+fn object<'a>(objects: &'a [Value], wanted: &str) -> &'a Value {
+    objects.iter().find(|object| name(object) == wanted).unwrap_or_else(|| panic!("no {wanted}"))
+}
+
+fn pod(objects: &[Value]) -> &Value {
+    &object(objects, "Deployment/twinspan")["spec"]["template"]
+}
+
+fn all(texts: &[&str]) -> BTreeSet<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// The verbs of the operator on RegisteredServices themselves.
+fn verbs_on_registered_services(values: &str) -> BTreeSet<String> {
+    let objects = rendered(values);
+    let all = objects.iter().filter(|object| {
+        let kind = object["kind"].as_str();
+        matches!(kind, Some("ClusterRole" | "Role")) && object["metadata"]["name"] == "twinspan"
+    });
+    let rules = all.flat_map(|role| role["rules"].as_sequence().unwrap().clone());
+    let has = |rule: &Value| {
+        let resources = rule["resources"].as_sequence().unwrap();
+        resources.iter().any(|resource| resource == "registeredservices" || resource == "*")
+    };
+    let verbs = rules.filter(has).flat_map(|rule| rule["verbs"].as_sequence().unwrap().clone());
+    verbs.map(|verb| verb.as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn only_with_discovery_may_the_operator_make_registered_services() {
+    assert_eq!(verbs_on_registered_services("discovery.enabled=false"), all(&["list", "watch"]));
+    let with = verbs_on_registered_services("discovery.enabled=true");
+    assert_eq!(with, all(&["list", "watch", "create", "update", "delete"]));
+}
+
+/// The value of an environment variable of the operator.
+fn variable(objects: &[Value], name: &str) -> Option<String> {
+    let env = pod(objects)["spec"]["containers"][0]["env"].as_sequence().unwrap();
+    let found = env.iter().find(|variable| variable["name"] == name)?;
+    Some(found["value"].as_str().unwrap().to_owned())
+}
+
+/// The ports of every Service and of the container, by name.
+fn ports(objects: &[Value]) -> BTreeSet<String> {
+    let services = objects.iter().filter(|object| object["kind"] == "Service");
+    let of_services = services.flat_map(|service| {
+        let ports = service["spec"]["ports"].as_sequence().unwrap();
+        ports.iter().map(|port| format!("{} {}", name(service), port["port"].as_i64().unwrap())).collect::<Vec<_>>()
+    });
+    let of_container = pod(objects)["spec"]["containers"][0]["ports"].as_sequence().unwrap().iter();
+    let of_container = of_container.map(|port| format!("container {}", port["containerPort"].as_i64().unwrap()));
+    of_services.chain(of_container).collect()
+}
+
+#[test]
+fn the_page_is_in_the_pod_alone_unless_it_has_a_service_of_its_own() {
+    let alone = all(&["Service/twinspan 8080", "container 8080"]);
+    for (values, address) in [
+        ("page.port=8082", None),
+        ("page.port=9000", Some("127.0.0.1:9000")),
+        ("page.enabled=false", Some("off")),
+        ("page.allowedHosts={a.example,b.example}", None),
+    ] {
+        let objects = rendered(values);
+        assert_eq!((variable(&objects, "TWINSPAN_PAGE_ADDR").as_deref(), ports(&objects)), (address, alone.clone()));
+    }
+    let hosts = variable(&rendered("page.allowedHosts={a.example,b.example}"), "TWINSPAN_PAGE_HOSTS");
+    assert_eq!(hosts.as_deref(), Some("a.example,b.example"));
+
+    let objects = rendered("page.service.enabled=true,page.port=9000");
+    assert_eq!(variable(&objects, "TWINSPAN_PAGE_ADDR").as_deref(), Some("0.0.0.0:9000"));
+    let with = ["Service/twinspan 8080", "Service/twinspan-page 9000", "container 8080", "container 9000"];
+    assert_eq!(ports(&objects), all(&with));
+    let service = &object(&objects, "Service/twinspan-page")["spec"];
+    assert_eq!((&service["type"], &service["ports"][0]["targetPort"]), (&"ClusterIP".into(), &"page".into()));
+    let objects = rendered("page.service.enabled=true,listen=[::]");
+    assert_eq!(variable(&objects, "TWINSPAN_PAGE_ADDR").as_deref(), Some("[::]:8082"));
+}
+
+/// Other pods reach the page only where it has a Service.
+#[test]
+fn the_network_policy_lets_in_the_page_only_with_its_service() {
+    let ingress = |values: &str| {
+        let values = format!("networkPolicy.enabled=true,networkPolicy.pageNamespaces={{proxies}},{values}");
+        let objects = rendered(&values);
+        object(&objects, "NetworkPolicy/twinspan")["spec"]["ingress"].as_sequence().unwrap().clone()
+    };
+    assert_eq!(ingress("page.port=9000").len(), 1);
+    let with = ingress("page.port=9000,page.service.enabled=true");
+    assert_eq!((with.len(), &with[1]["ports"][0]["port"]), (2, &Value::from(9000)));
+    let from = &with[1]["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"];
+    assert_eq!(from, "proxies");
+}
