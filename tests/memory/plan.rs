@@ -162,6 +162,8 @@ fn facts(exports: bool, records: usize, endpoints: usize) -> Facts {
         labels: BTreeMap::new(),
         owner_uid: None,
         deleting: false,
+        created: None,
+        annotations: Default::default(),
     };
     let service = Arc::new(service);
     let (of_others, of_ours) = if exports { (endpoints, 0) } else { (0, endpoints) };

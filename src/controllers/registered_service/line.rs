@@ -3,9 +3,10 @@
 //! Owns the rule by which one word stands for a status. Refuses to decide: everything follows from the status that the
 //! pass hands over.
 
-use twinspan_core::model::ServiceKey;
+use twinspan_core::model::{self, ServiceKey};
 
 use crate::api::conditions::{self, ACCEPTED, ConditionStatus, READY, Reason};
+use crate::api::discovered::discovered_by;
 use crate::api::{Direction, Policy, RegisteredService, RegisteredServiceStatus};
 use crate::page::rows::{Hold, Service, State};
 use crate::page::text::shown;
@@ -34,7 +35,7 @@ pub fn line(object: &RegisteredService, status: &RegisteredServiceStatus, leads:
             Policy::Sync => "Sync",
             Policy::Observe => "Observe",
         },
-        discovered: false,
+        discovered: discovered_by(object).is_some(),
         state: state(status, hold.is_some()),
         reason: ready.map(|ready| ready.reason.clone()).unwrap_or_default(),
         message: ready.map(|ready| shown(&ready.message)).unwrap_or_default(),
@@ -73,11 +74,17 @@ fn state(status: &RegisteredServiceStatus, held: bool) -> State {
         State::Lost
     } else if !is(READY, ConditionStatus::True) || counts.held > 0 || counts.pending.is_some() {
         State::Pending
-    } else if counts.skipped > 0 {
+    } else if counts.skipped > 0 && !stands_by(status) {
         State::Differs
     } else {
         State::InSync
     }
+}
+
+/// Whether nothing is left out but instances of other clusters that stand by, which is no fault.
+fn stands_by(status: &RegisteredServiceStatus) -> bool {
+    let reasons = status.differences.reasons();
+    !reasons.is_empty() && reasons.iter().all(|reason| reason == model::Reason::Standby.label())
 }
 
 #[cfg(test)]
@@ -91,15 +98,24 @@ mod tests {
             "lastTransitionTime": "2026-01-01T12:00:00Z"})
     }
 
-    fn lined(ready: Value, accepted: Value, counts: Value, hold: Value, leads: bool) -> (Service, Option<Hold>) {
-        let object: RegisteredService = serde_json::from_value(json!({
+    fn object(labels: &Value) -> RegisteredService {
+        serde_json::from_value(json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
-            "metadata": {"name": "echo", "namespace": "shop"},
+            "metadata": {"name": "echo", "namespace": "shop", "labels": labels},
             "spec": {"registryRef": {"name": "main"}, "registryName": "echo.rpc"},
         }))
-        .unwrap();
+        .unwrap()
+    }
+
+    fn lined(ready: Value, accepted: Value, counts: Value, hold: Value, leads: bool) -> (Service, Option<Hold>) {
         let status = json!({"conditions": [ready, accepted], "instances": counts, "hold": hold});
-        line(&object, &serde_json::from_value(status).unwrap(), leads)
+        line(&object(&Value::Null), &serde_json::from_value(status).unwrap(), leads)
+    }
+
+    #[test]
+    fn a_discovered_one_says_so() {
+        let discovered = |labels: Value| line(&object(&labels), &RegisteredServiceStatus::default(), true).0.discovered;
+        assert!(discovered(json!({"twinspan.dev/discovered-by": "uid"})) && !discovered(json!({"app": "echo"})));
     }
 
     #[test]
@@ -120,6 +136,21 @@ mod tests {
         assert_eq!(not("Unreachable"), State::Unknown);
         let refused = condition("Accepted", "False", "NotAllowed");
         assert_eq!(state(condition("Ready", "False", "NotAllowed"), &refused, json!({"lost": 1})), State::Refused);
+    }
+
+    #[test]
+    fn instances_that_stand_by_are_no_difference() {
+        let state = |reasons: &[&str]| {
+            let difference = |reason: &&str| json!({"instance": "10.0.0.1:80", "side": "Registry", "reason": reason, "since": "2026-01-01T12:00:00Z"});
+            let differences: Vec<Value> = reasons.iter().map(difference).collect();
+            let status = json!({
+                "conditions": [condition("Ready", "True", "Synced"), condition("Accepted", "True", "Accepted")],
+                "instances": {"skipped": reasons.len()}, "differences": differences,
+            });
+            line(&object(&Value::Null), &serde_json::from_value(status).unwrap(), true).0.state
+        };
+        assert_eq!(state(&["Standby", "Standby"]), State::InSync);
+        assert_eq!(state(&["Standby", "OtherCluster"]), State::Differs);
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub fn line(
         records: Records { own: records.own, foreign: records.foreign, healed: 0, undecodable: records.undecodable },
         last_verified: verified.or(status.last_verified.as_ref().map(|at| at.0)),
         hold,
-        clusters: Vec::new(),
+        clusters: status.clusters.clone(),
         synced,
         cluster_id: status.cluster_id.clone().unwrap_or_default(),
         name,
@@ -95,7 +95,8 @@ mod tests {
     #[test]
     fn a_hold_has_its_command_and_no_line_names_an_endpoint() {
         let hold = json!({"since": "2026-01-01T12:00:00Z", "until": "2026-01-01T12:05:00Z", "hash": "0a1b"});
-        let registry = lined(json!({"hold": hold}), Some(40));
+        let registry = lined(json!({"hold": hold, "clusters": ["c2"]}), Some(40));
+        assert_eq!(registry.clusters, ["c2"]);
         let hold = registry.hold.as_ref().unwrap();
         assert_eq!((hold.held, hold.command.as_str()), (40, "twinspan approve --registry main --only 0a1b"));
         assert!(!serde_json::to_string(&registry).unwrap().contains("etcd-secret-endpoint"));
