@@ -34,7 +34,7 @@ const cells = {
   skipped: [(row) => row.skipped, (row, cell) => count(row.skipped, cell, "Differs")],
   updated: [(row) => row.updated, (row, cell) => say(cell, time(row.updated))],
   verified: [(row, store) => store.verifiedOf(row), (row, cell, store) => say(cell, time(store.verifiedOf(row)))],
-  latency: [(row) => row.latency, (row, cell) => show(cell, spark(row.latency, 64, 20))],
+  latency: [(row) => row.latency, (row, cell) => show(cell, spark(row.latency, 60, 20))],
 };
 
 /** A state as shape and word; its reason is the title. */

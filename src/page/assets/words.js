@@ -84,8 +84,8 @@ export function time(text, now = new Date()) {
 
 /** A length of time that was measured. */
 export function duration(ms) {
-  if (ms < 10_000) {
+  if (ms < 999.5) {
     return t("ms", { n: number(Math.round(ms)) });
   }
-  return t("s", { n: number(Math.round(ms / 1000)) });
+  return t("s", { n: number(ms < 9_950 ? Math.round(ms / 100) / 10 : Math.round(ms / 1000)) });
 }
