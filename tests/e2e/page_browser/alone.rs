@@ -133,7 +133,9 @@ async fn texts_stay_texts(reader: &Reader) -> Result<()> {
         .sees("nothing is wider than the window", "return document.documentElement.scrollWidth <= innerWidth")
         .await?;
     // What may be long is cut, and the whole is a question away.
-    reader.sees("a title", "return [...document.querySelectorAll('.here.cut')].some((end) => end.title.length > 1000)").await
+    reader
+        .sees("a title", "return [...document.querySelectorAll('.here.cut')].some((end) => end.title.length > 1000)")
+        .await
 }
 
 /// WCAG 2.2 AA for every text and every control, in both themes.
