@@ -1,7 +1,7 @@
 //! The status page in a real headless Chromium.
 //!
-//! - [`cluster`]: stories on a real cluster and a real registry, whose objects are in [`scene`]. [`pictures`]: what they
-//!   look like.
+//! - [`cluster`]: stories on a real cluster and a real registry, whose objects are in [`scene`]. [`pictures`]: how the
+//!   page looks there.
 //! - [`alone`]: stories on the page's own server with lines that a cluster would take long to have ([`served`]).
 //! - [`driver`]: the browser. [`reader`]: somebody who looks at the page.
 //!

@@ -119,7 +119,7 @@ impl Reader {
         ensure!(console.is_empty(), "the console says:\n{}", console.join("\n"));
         let own = format!("{}/", self.origin);
         let requests = self.driver.requests().await?;
-        ensure!(requests.iter().any(|url| *url == own), "the log has the page itself: {requests:?}");
+        ensure!(requests.contains(&own), "the log has the page itself: {requests:?}");
         let others: Vec<_> = requests.iter().filter(|url| !url.starts_with(&own)).collect();
         ensure!(others.is_empty(), "asked others: {others:?}");
         Ok(())

@@ -69,7 +69,7 @@ impl Served {
         let env = Env::real();
         let (board, leadership) = (self.board.clone(), self.leadership.clone());
         let name = "twinspan-7d9c5b6f4-x2kqp";
-        let page = Page::new(board.clone(), leadership, name, Hosts::default(), Arc::new(explain), env.clone());
+        let page = Page::new(board, leadership, name, Hosts::default(), Arc::new(explain), env.clone());
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve_within(bounds(), listener, pages(page), env, stop.clone()));
         self.running = Some((stop, serving));
