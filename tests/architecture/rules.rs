@@ -102,7 +102,8 @@ const WRITES: &[(&str, usize, &[&str])] = &[
     // etcd. A takeover raises the epoch; a keepalive changes no key, so every replica sends it.
     ("commit", 1, &[REGISTRY, "twinspan::registry::takeover"]),
     ("grant", 2, &["twinspan::registry::leases", ETCD.1]),
-    ("keep_alive", 1, &["twinspan::registry::leases", "twinspan::registry::keepalive", ETCD.1]),
+    // A stream of the status page has a method of that name, which keeps a connection to a reader.
+    ("keep_alive", 1, &["twinspan::registry::leases", "twinspan::registry::keepalive", ETCD.1, "twinspan::page::server"]),
     ("txn", 1, &[ETCD.1]),
 ];
 const CLUSTER: &str = "twinspan::cluster::writer";

@@ -345,9 +345,12 @@ impl Scene {
         }
     }
 
-    /// The same while both RegisteredServices export.
+    /// The same while both RegisteredServices export. A registration that was put back for a server has the address of
+    /// no endpoint here: it goes before the endpoint's own record comes, whoever else exports.
     pub fn exporting_beside(mut self, rival: Rival) -> Self {
         (self.direction.0, self.rival) = (true, Some(rival));
+        let endpoints = &self.endpoints;
+        self.good.retain(|host, writer| *writer != Writer::Healed || !endpoints.contains(host));
         self
     }
 
