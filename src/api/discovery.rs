@@ -53,7 +53,7 @@ pub struct DiscoverExports {
     /// `twinspan.dev/registry-name` of a Service wins.
     #[serde(default = "name_alone")]
     #[schemars(
-        length(min = 6, max = 253),
+        length(max = 253),
         regex(pattern = r"^([!-$&-.0-z|~]|\{name\}|\{namespace\})*\{name\}([!-$&-.0-z|~]|\{name\}|\{namespace\})*$")
     )]
     pub name_template: String,
@@ -81,7 +81,7 @@ pub struct DiscoverImports {
     /// no DNS label is made one, in lower case and with hyphens, and gets a hash at its end.
     #[serde(default = "name_alone")]
     #[schemars(
-        length(min = 6, max = 253),
+        length(max = 253),
         regex(pattern = r"^([!-$&-.0-z|~]|\{name\}|\{namespace\})*\{name\}([!-$&-.0-z|~]|\{name\}|\{namespace\})*$")
     )]
     pub name_template: String,
