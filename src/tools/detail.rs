@@ -17,7 +17,7 @@ use crate::api::RegisteredServiceStatus;
 use crate::api::conditions::DELETIONS_HELD;
 use crate::controllers::views::Views;
 use crate::page::detail::{Condition, Detail, Instance, MAX_INSTANCES, MAX_RECORDS};
-use crate::page::text::shown;
+use crate::page::text::{of_condition, shown};
 
 /// Explains one RegisteredService from the views of the operator. A replica that stands by knows of no hold.
 pub fn detail(views: &Views, key: &ServiceKey, leads: bool) -> Option<Detail> {
@@ -49,7 +49,7 @@ fn conditions(status: &RegisteredServiceStatus) -> Vec<Condition> {
         kind: condition.type_.clone(),
         status: condition.status.clone(),
         reason: condition.reason.clone(),
-        message: shown(&condition.message),
+        message: of_condition(&condition.reason, &condition.message),
         since: condition.last_transition_time.0,
     };
     status.conditions.iter().map(shown).collect()
