@@ -232,7 +232,12 @@ async fn a_change_arrives_within_a_second_and_many_come_together() {
     page.board.remove(&key(1));
     let (_, change) = event(&mut reader).await;
     assert_eq!((change["services"].as_array().unwrap().len(), &change["services"][0]["exported"]), (1, &99.into()));
-    assert_eq!(change["gone"][0], "shop/s00001");
+    assert_eq!((&change["gone"][0], &change["registries"]), (&"shop/s00001".into(), &Value::Null));
+    page.board.put_registry(registry("main"));
+    assert_eq!(event(&mut reader).await.1["registries"][0]["name"], "main");
+    page.board.remove_registry("main");
+    let (_, change) = event(&mut reader).await;
+    assert_eq!(change["registries"], Value::Array(Vec::new()), "the last one is gone");
     page.leadership.lost();
     assert_eq!(event(&mut reader).await.0, "reset", "what may be shown is another");
 }

@@ -118,9 +118,9 @@ const stream = new Stream({
     }
   },
   change(part) {
-    const { registries: cards = [], services: rows = [], gone = [] } = part;
+    const { registries: cards, services: rows = [], gone = [] } = part;
     head.learn(part);
-    if (cards.length > 0) {
+    if (cards) {
       registries = cards;
       store.verify(registries);
       list.refresh();
@@ -133,7 +133,7 @@ const stream = new Stream({
     list.touched(rows.map((row) => row.key));
     drawList();
     if (rows.some((row) => row.key === detail.key) || gone.includes(detail.key)) {
-      detail.refresh();
+      detail.changed();
     }
   },
   up: () => head.joined("live"),

@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::client::UpgradeConnectionError;
 use kube::{Api, Client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,6 +44,8 @@ pub enum ForwardError {
     Lease { namespace: String, text: String },
     #[error("the leader {pod} is no pod of namespace {namespace}; if it runs elsewhere, open its page there")]
     NoPod { pod: String, namespace: String },
+    #[error("cannot read pod {pod} in namespace {namespace}: {text}; try again, or give the port with --page-port")]
+    Pod { pod: String, namespace: String, text: String },
     #[error(
         "cannot forward a port to pod {pod}: {text}; to open the page you need create and get on pods/portforward in namespace {namespace}"
     )]
@@ -195,7 +198,8 @@ async fn connect(
     let forwarded = asked.map_err(|_| refused("the API server does not answer".to_owned()))?;
     let mut forwarder = match forwarded {
         Ok(forwarder) => forwarder,
-        Err(kube::Error::Api(status)) if status.code == 404 => {
+        // The answer to a request to upgrade has its status alone.
+        Err(kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(code))) if code.as_u16() == 404 => {
             return Err(ForwardError::NoPod { pod: target.pod.clone(), namespace: namespace.to_owned() });
         }
         Err(error) => return Err(refused(of_kube(&error))),
