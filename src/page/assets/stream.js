@@ -47,7 +47,7 @@ export class Stream {
     const source = new EventSource(`events?since=${encodeURIComponent(this.version)}&boot=${encodeURIComponent(this.boot)}`);
     this.source = source;
     // A proxy may send each request to another replica, which knows nothing of the state that the last one gave: an
-    // open stream proves nothing, and only a change shows that both come from the same.
+    // open stream proves nothing, and only a change shows that both come from the same. One reset is another leader.
     let doubted = fresh;
     source.addEventListener("open", () => this.heard.up());
     source.addEventListener("change", (event) => {
@@ -59,14 +59,23 @@ export class Stream {
         this.heard.change(part);
       }
     });
-    source.addEventListener("reset", () => (doubted ? this.#again(() => this.start()) : this.start()));
+    source.addEventListener("reset", () => {
+      if (doubted) {
+        this.#again(() => this.start(), this.wait === FIRST_WAIT);
+      } else {
+        this.start();
+      }
+    });
     // The browser would repeat the same URL, and with it a version that is long past.
     source.addEventListener("error", () => this.#again(() => this.#follow()));
   }
 
-  #again(retry) {
+  /** Waits, then tries again. `quietly` says that nothing has failed so far. */
+  #again(retry, quietly = false) {
     this.#stop();
-    this.heard.down();
+    if (!quietly) {
+      this.heard.down();
+    }
     this.retry = () => {
       this.retry = null;
       retry();

@@ -13,7 +13,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::client::UpgradeConnectionError;
 use kube::{Api, Client};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -198,11 +197,28 @@ async fn connect(
     let forwarded = asked.map_err(|_| refused("the API server does not answer".to_owned()))?;
     let mut forwarder = match forwarded {
         Ok(forwarder) => forwarder,
-        // The answer to a request to upgrade has its status alone.
-        Err(kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(code))) if code.as_u16() == 404 => {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
             return Err(ForwardError::NoPod { pod: target.pod.clone(), namespace: namespace.to_owned() });
         }
         Err(error) => return Err(refused(of_kube(&error))),
     };
     forwarder.take_stream(target.port).ok_or_else(|| refused("no stream was opened".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::fake_api::FakeApi;
+
+    #[tokio::test]
+    async fn a_leader_that_is_no_pod_is_told_from_a_right_that_is_missing() {
+        let api = FakeApi::default();
+        let (client, target) = (api.client(), Target { pod: "twinspan-0".to_owned(), port: 8082 });
+        api.refuse("/portforward", 404);
+        let error = connect(&client, "twinspan-system", &target).await.err();
+        assert!(matches!(error, Some(ForwardError::NoPod { .. })), "{error:?}");
+        api.refuse("/portforward", 403);
+        let error = connect(&client, "twinspan-system", &target).await.err();
+        assert!(matches!(error, Some(ForwardError::Refused { .. })), "{error:?}");
+    }
 }

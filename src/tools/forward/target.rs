@@ -97,6 +97,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cluster::fake_api::FakeApi;
+
+    #[tokio::test]
+    async fn only_a_right_that_is_missing_leads_to_the_usual_port() {
+        let api = FakeApi::default();
+        let client = api.client();
+        let container = json!({"name": "twinspan", "args": ["run", "--page-addr=:9002"]});
+        let pod = json!({"metadata": {"name": "twinspan-0"}, "spec": {"containers": [container]}});
+        api.put("/api/v1/namespaces/twinspan-system/pods/twinspan-0", pod);
+        let port = port_of(&client, "twinspan-system", "twinspan-0").await;
+        assert!(matches!(port, Ok(9002)), "{port:?}");
+        let port = port_of(&client, "twinspan-system", "twinspan-1").await;
+        assert!(matches!(port, Err(ForwardError::NoPod { .. })), "{port:?}");
+        api.refuse("/pods/", 403);
+        let port = port_of(&client, "twinspan-system", "twinspan-0").await;
+        assert!(matches!(port, Ok(USUAL)), "{port:?}");
+        api.refuse("/pods/", 500);
+        let port = port_of(&client, "twinspan-system", "twinspan-0").await;
+        assert!(matches!(port, Err(ForwardError::Pod { .. })), "{port:?}");
+    }
 
     #[test]
     fn the_port_is_that_of_the_argument_then_of_the_variable() {
