@@ -14,8 +14,6 @@ import { number, t, time, word } from "./words.js";
 const AGAIN = 2_000;
 // The least time from one request to the next: each is a whole pass of the operator, if a dry one.
 const REST = 1_000;
-// A little more than the time in which the operator has written a status, which has the conditions. A row comes sooner.
-const WRITTEN = 6_000;
 
 export class Detail {
   /** `closed()` is called when the reader closes it. */
@@ -53,13 +51,6 @@ export class Detail {
     if (key && focus) {
       this.title.focus();
     }
-  }
-
-  /** Its row changed: fetches it, and once more when the status is written. */
-  changed() {
-    clearTimeout(this.later);
-    this.later = setTimeout(() => this.refresh(), WRITTEN);
-    this.refresh();
   }
 
   /** Fetches it again, after what is under way, and after a rest. */
@@ -138,7 +129,6 @@ export class Detail {
 
   #cancel() {
     clearTimeout(this.timer);
-    clearTimeout(this.later);
     const { fetching } = this;
     this.fetching = null;
     fetching?.abort();

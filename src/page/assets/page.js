@@ -133,7 +133,7 @@ const stream = new Stream({
     list.touched(rows.map((row) => row.key));
     drawList();
     if (rows.some((row) => row.key === detail.key) || gone.includes(detail.key)) {
-      detail.changed();
+      detail.refresh();
     }
   },
   up: () => head.joined("live"),
