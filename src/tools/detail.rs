@@ -23,10 +23,13 @@ use crate::page::text::{of_condition, shown};
 /// Explains one RegisteredService from the views of the operator, with the status of its row: the API server has it some
 /// seconds later, and no event tells a reader of that. A replica that stands by knows of no hold.
 pub fn detail(views: &Views, statuses: &StatusWriter, key: &ServiceKey, leads: bool) -> Option<Detail> {
+    // Before the pass: one that is written meanwhile is in the view by then.
+    let object = views.cluster().registered_services.get(key).cloned()?;
+    let latest = statuses.latest_of_service(&object);
     let DryPass { mut observed, validation, plan } = dry_pass(&views.for_reader(), key)?;
     if let Some(object) = &mut observed.object {
-        if let Some(latest) = statuses.latest_of_service(object) {
-            Arc::make_mut(object).status = Some(latest);
+        if latest.is_some() {
+            Arc::make_mut(object).status = latest;
         }
         if !leads {
             Arc::make_mut(object).status.iter_mut().for_each(forget_hold);
