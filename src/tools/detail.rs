@@ -20,8 +20,8 @@ use crate::controllers::views::Views;
 use crate::page::detail::{Condition, Detail, Instance, MAX_INSTANCES, MAX_RECORDS};
 use crate::page::text::{of_condition, shown};
 
-/// Explains one RegisteredService from the views of the operator, with the status of its row: the API server has it some
-/// seconds later, and no event tells a reader of that. A replica that stands by knows of no hold.
+/// Explains one RegisteredService from the views of the operator, with the status of its row: the API server has it
+/// some seconds later, and no event tells a reader of that. A replica that stands by knows of no hold.
 pub fn detail(views: &Views, statuses: &StatusWriter, key: &ServiceKey, leads: bool) -> Option<Detail> {
     // Before the pass: one that is written meanwhile is in the view by then.
     let object = views.cluster().registered_services.get(key).cloned()?;
