@@ -123,7 +123,7 @@ pub async fn run(
     if page.is_some() {
         writers.board = Board::on();
     }
-    let board = writers.board.clone();
+    let (board, statuses) = (writers.board.clone(), writers.statuses.clone());
     let metrics = writers.metrics.clone();
     let (tasks, election) = (&lifetimes.tasks, &lifetimes.election);
     tasks.spawn("events", publisher.run(election.clone()));
@@ -141,7 +141,7 @@ pub async fn run(
     }
     if let Some(StatusPage { listener, hosts, explain }) = page {
         let seen = views.clone();
-        let explain = Arc::new(move |key: &ServiceKey, leads| explain(&seen, key, leads));
+        let explain = Arc::new(move |key: &ServiceKey, leads| explain(&seen, &statuses, key, leads));
         // The Lease names a replica by its pod and a random number.
         let replica = settings.identity.rsplit_once('_').map_or(settings.identity.as_str(), |(pod, _)| pod);
         let page = Page::new(board, leadership.clone(), replica, hosts, explain, env.clone());

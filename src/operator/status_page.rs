@@ -10,6 +10,7 @@ use tracing::warn;
 use twinspan_core::model::ServiceKey;
 
 use super::OperatorError;
+use crate::cluster::status_writer::StatusWriter;
 use crate::controllers::views::Views;
 use crate::page::detail::Detail;
 use crate::page::door::Hosts;
@@ -18,7 +19,7 @@ use crate::page::door::Hosts;
 const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8082);
 
 /// How one service is explained.
-pub type Explain = fn(&Views, &ServiceKey, bool) -> Option<Detail>;
+pub type Explain = fn(&Views, &StatusWriter, &ServiceKey, bool) -> Option<Detail>;
 
 /// An address of the page, and its contents.
 #[derive(Debug)]
@@ -60,11 +61,11 @@ mod tests {
     async fn an_address_that_was_asked_for_has_to_be_free() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
-        let opened = StatusPage::open(Some(address), Hosts::default(), |_, _, _| None).await;
+        let opened = StatusPage::open(Some(address), Hosts::default(), |_, _, _, _| None).await;
         let error = opened.unwrap_err().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("--page-addr"), "{error}");
         drop(taken);
-        let opened = StatusPage::open(Some(address), Hosts::default(), |_, _, _| None).await;
+        let opened = StatusPage::open(Some(address), Hosts::default(), |_, _, _, _| None).await;
         assert!(opened.unwrap().is_some());
     }
 
@@ -72,6 +73,6 @@ mod tests {
     async fn the_usual_address_may_be_taken() {
         // Another process of this machine may have it already.
         let _taken = TcpListener::bind(PAGE).await;
-        assert!(StatusPage::open(None, Hosts::default(), |_, _, _| None).await.unwrap().is_none());
+        assert!(StatusPage::open(None, Hosts::default(), |_, _, _, _| None).await.unwrap().is_none());
     }
 }

@@ -54,7 +54,8 @@ pub struct Change {
     leader: bool,
     #[serde(serialize_with = "time")]
     now: Timestamp,
-    registries: Vec<Registry>,
+    /// All, if one of them changed or is gone.
+    registries: Option<Vec<Registry>>,
     services: Vec<Row>,
     gone: Vec<String>,
 }
@@ -107,7 +108,7 @@ pub fn change(delta: &Delta, verified: &Verified, process: Process<'_>) -> Chang
         version: delta.version,
         leader: process.leads,
         now: process.now,
-        registries: registries(&delta.registries, process.leads),
+        registries: delta.registries.as_ref().map(|all| registries(all, process.leads)),
         services: delta.services.iter().map(|line| row(line, verified, process.leads)).collect(),
         gone: delta.gone.iter().map(ServiceKey::to_string).collect(),
     }

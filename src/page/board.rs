@@ -71,15 +71,15 @@ pub struct Snapshot {
 pub struct Delta {
     /// The version that a reader has afterwards.
     pub version: u64,
-    /// All, if one of them changed.
-    pub registries: Vec<Arc<Registry>>,
+    /// All, if one of them changed or is gone.
+    pub registries: Option<Vec<Arc<Registry>>>,
     pub services: Vec<Arc<Line>>,
     pub gone: Vec<ServiceKey>,
 }
 
 impl Delta {
     pub fn is_empty(&self) -> bool {
-        self.registries.is_empty() && self.services.is_empty() && self.gone.is_empty()
+        self.registries.is_none() && self.services.is_empty() && self.gone.is_empty()
     }
 }
 
@@ -199,8 +199,7 @@ impl Board {
         if version > state.version || version < state.forgotten {
             return None;
         }
-        let mut delta =
-            Delta { version: state.version, registries: Vec::new(), services: Vec::new(), gone: Vec::new() };
+        let mut delta = Delta { version: state.version, registries: None, services: Vec::new(), gone: Vec::new() };
         for (changed, key) in state.order.range(version + 1..) {
             if delta.services.len() + delta.gone.len() == most {
                 delta.version = changed - 1;
@@ -214,7 +213,7 @@ impl Board {
             }
         }
         if state.registries_changed > version && state.registries_changed <= delta.version {
-            delta.registries = state.registries.values().cloned().collect();
+            delta.registries = Some(state.registries.values().cloned().collect());
         }
         Some(delta)
     }

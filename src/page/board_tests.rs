@@ -135,7 +135,7 @@ fn registries_come_when_one_of_them_changed_and_their_healed_records_follow_the_
     assert!(board.since(version, 10).unwrap().is_empty(), "an equal line is no change");
     board.put(&key(0), service("main", 1, 2), None, None, at(0));
     let delta = board.since(version, 10).unwrap();
-    let healed: Vec<i64> = delta.registries.iter().map(|registry| registry.records.healed).collect();
+    let healed: Vec<i64> = delta.registries.iter().flatten().map(|registry| registry.records.healed).collect();
     assert_eq!((healed, delta.services.len()), (vec![2, 0], 1));
     board.put(&key(0), service("other", 1, 1), None, None, at(0));
     board.put_registry(registry("main"));
@@ -144,7 +144,13 @@ fn registries_come_when_one_of_them_changed_and_their_healed_records_follow_the_
     board.remove(&key(0));
     assert_eq!(healed(), [0, 0]);
     board.remove_registry("main");
-    assert_eq!(board.since(version, 10).unwrap().registries.len(), 1);
+    let registries = |version| board.since(version, 10).unwrap().registries.map(|all| all.len());
+    assert_eq!(registries(version), Some(1));
+    let version = board.snapshot().version;
+    assert_eq!(registries(version), None);
+    board.remove_registry("other");
+    assert!(!board.since(version, 10).unwrap().is_empty());
+    assert_eq!(registries(version), Some(0), "the end of the last one is told");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! - [`rows`]: one line of the page, as a value; [`board`]: all lines, and what changed since a version.
 //! - [`answer`]: the lines as JSON; [`detail`]: one service in full; [`text`]: texts of others, made fit to show.
 //! - [`door`]: who is answered at all, and with which headers; [`stream`]: live changes; [`assets`]: the files of the
-//!   page; [`server`]: the paths.
+//!   page; [`source`]: what all answers are made from; [`server`]: the paths.
 //!
 //! Owns the form of the page's data and every bound on its readers. Refuses to look at views and objects: passes put
 //! their lines on the board, and the composition hands in the explanation of one service. Nothing is written from here.
@@ -15,6 +15,7 @@ pub mod detail;
 pub mod door;
 pub mod rows;
 pub mod server;
+mod source;
 mod stream;
 pub mod text;
 
@@ -24,4 +25,5 @@ mod board_tests;
 mod server_tests;
 
 pub use board::Board;
-pub use server::{Page, bounds, pages};
+pub use server::{bounds, pages};
+pub use source::Page;

@@ -2,11 +2,9 @@
 //!
 //! - `/` and its files; `/state`: everything; `/service/<namespace>/<name>`: one service in full; `/events`: changes.
 //!
-//! Owns the bounds on readers: so many streams, one explanation at a time, and everything at most once a second however
-//! many ask. Refuses to admit anybody, which [`super::door`] does.
+//! Owns which answer a path has, the bounds of connections, and the busy answer. Refuses to admit anybody, which
+//! [`super::door`] does, and to make what it sends, which [`super::source`] does.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,24 +18,17 @@ use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
-use tokio::sync::{Mutex, Semaphore};
-use tokio::time::{Instant, timeout};
-use twinspan_core::Timestamp;
+use tokio::time::timeout;
 use twinspan_core::model::ServiceKey;
 
-use super::answer::{self, Process};
+use super::answer;
 use super::assets::asset;
-use super::board::Board;
-use super::detail::Explain;
-use super::door::{Hosts, seal};
+use super::door::seal;
+use super::source::Page;
 use super::stream::{Since, events};
-use crate::env::Env;
-use crate::leadership::Leadership;
 use crate::telemetry::patience::Patience;
 use crate::telemetry::server::Bounds;
 
-/// Streams at once.
-pub const STREAMS: usize = 20;
 /// Connections at once: the streams, and enough for everybody to look besides.
 const CONNECTIONS: usize = 64;
 /// Time in which an answer, or a part of a stream, has to go out.
@@ -46,95 +37,12 @@ const WRITTEN: Duration = Duration::from_secs(10);
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A connection on which nothing goes either way for longer has nobody at its other end: a stream has heartbeats.
 const QUIET: Duration = Duration::from_secs(60);
-/// The age at which the answer to `/state` is made anew. Changes since then come as events.
-const FRESH: Duration = Duration::from_secs(1);
 /// Time to wait for the explanations of others.
 const EXPLAINED: Duration = Duration::from_secs(10);
 
 /// The bounds of its connections.
 pub fn bounds() -> Bounds {
     Bounds { connections: CONNECTIONS, life: None, patience: Patience { written: WRITTEN, quiet: QUIET } }
-}
-
-/// Everything that the page shows.
-pub struct Page {
-    pub(super) board: Board,
-    pub(super) leadership: Leadership,
-    replica: String,
-    hosts: Hosts,
-    explain: Explain,
-    env: Env,
-    boot: String,
-    streams: Arc<Semaphore>,
-    explaining: Semaphore,
-    everything: Mutex<Option<Made>>,
-}
-
-/// An answer to `/state`.
-#[derive(Clone)]
-struct Made {
-    at: Instant,
-    boot: String,
-    body: Bytes,
-}
-
-impl fmt::Debug for Page {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Page").field("replica", &self.replica).finish_non_exhaustive()
-    }
-}
-
-impl Page {
-    pub fn new(
-        board: Board,
-        leadership: Leadership,
-        replica: &str,
-        hosts: Hosts,
-        explain: Explain,
-        env: Env,
-    ) -> Arc<Self> {
-        let boot = format!("{:08x}{:08x}", env.random_u32(), env.random_u32());
-        Arc::new(Self {
-            board,
-            leadership,
-            replica: replica.to_owned(),
-            hosts,
-            explain,
-            env,
-            boot,
-            streams: Arc::new(Semaphore::new(STREAMS)),
-            explaining: Semaphore::new(1),
-            everything: Mutex::default(),
-        })
-    }
-
-    /// The process and its leadership: when either changes, readers begin anew, for what may be shown is another.
-    pub(super) fn boot(&self) -> String {
-        format!("{}-{}", self.boot, self.leadership.term().unwrap_or_default())
-    }
-
-    pub(super) fn process<'a>(&'a self, boot: &'a str) -> Process<'a> {
-        Process { boot, replica: &self.replica, leads: self.leadership.is_leader(), now: self.env.now() }
-    }
-
-    pub(super) fn verified(&self) -> BTreeMap<String, Option<Timestamp>> {
-        answer::verified(&self.board.registries())
-    }
-
-    /// Everything as JSON, made anew at most once in [`FRESH`].
-    async fn everything(&self) -> Result<Bytes, serde_json::Error> {
-        // Others who ask meanwhile wait for the same answer.
-        let mut made = self.everything.lock().await;
-        let boot = self.boot();
-        let known = made.as_ref().filter(|made| made.boot == boot && made.at.elapsed() < FRESH);
-        if let Some(known) = known {
-            return Ok(known.body.clone());
-        }
-        let everything = answer::everything(&self.board.snapshot(), self.process(&boot));
-        let body = Bytes::from(serde_json::to_vec(&everything)?);
-        *made = Some(Made { at: Instant::now(), boot, body: body.clone() });
-        Ok(body)
-    }
 }
 
 /// The pages, with their door.
@@ -163,7 +71,10 @@ async fn file(uri: Uri) -> Response {
 }
 
 async fn state(State(page): State<Arc<Page>>) -> Response {
-    json(page.everything().await)
+    match page.everything().await.transpose() {
+        Some(body) => json(body),
+        None => busy("too many read the state slowly; try again\n"),
+    }
 }
 
 async fn service(State(page): State<Arc<Page>>, Path((namespace, name)): Path<(String, String)>) -> Response {

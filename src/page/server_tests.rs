@@ -15,7 +15,7 @@ use super::board_tests::{key, registry, service};
 use super::detail::{Detail, Instance};
 use super::door::Hosts;
 use super::rows::{Hold, State};
-use super::server::STREAMS;
+use super::source::{STREAMS, WHOLES};
 use super::{Board, Page, bounds, pages};
 use crate::env::Env;
 use crate::leadership::Leadership;
@@ -81,11 +81,16 @@ impl Served {
 
     /// A connection that asked for the stream and has read nothing yet.
     async fn stream(&self, query: &str) -> BufReader<TcpStream> {
+        self.reader(&format!("/events?{query}")).await
+    }
+
+    /// A connection that asked for a path and has read nothing yet.
+    async fn reader(&self, path: &str) -> BufReader<TcpStream> {
         let socket = TcpSocket::new_v4().unwrap();
         // Small, so that a reader which stops is soon felt.
         socket.set_recv_buffer_size(4096).unwrap();
         let mut stream = socket.connect(self.address).await.unwrap();
-        let head = format!("GET /events?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         BufReader::new(stream)
     }
@@ -227,7 +232,12 @@ async fn a_change_arrives_within_a_second_and_many_come_together() {
     page.board.remove(&key(1));
     let (_, change) = event(&mut reader).await;
     assert_eq!((change["services"].as_array().unwrap().len(), &change["services"][0]["exported"]), (1, &99.into()));
-    assert_eq!(change["gone"][0], "shop/s00001");
+    assert_eq!((&change["gone"][0], &change["registries"]), (&"shop/s00001".into(), &Value::Null));
+    page.board.put_registry(registry("main"));
+    assert_eq!(event(&mut reader).await.1["registries"][0]["name"], "main");
+    page.board.remove_registry("main");
+    let (_, change) = event(&mut reader).await;
+    assert_eq!(change["registries"], Value::Array(Vec::new()), "the last one is gone");
     page.leadership.lost();
     assert_eq!(event(&mut reader).await.0, "reset", "what may be shown is another");
 }
@@ -306,6 +316,33 @@ async fn readers_that_do_not_read_cost_nothing_and_are_dropped() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     drop(silent);
+}
+
+/// Each change of the leadership makes an answer of its own; a reader that reads nothing keeps the one that it got.
+#[tokio::test]
+async fn slow_readers_of_the_state_keep_a_few_answers_in_memory_and_no_more() {
+    let page = served().await;
+    for n in 0..8_000 {
+        // More than the kernel takes for a reader.
+        let row = super::rows::Service { message: "m".repeat(900), ..service("main", 1, 0) };
+        page.board.put(&key(n), row, None, None, now());
+    }
+    let mut slow = Vec::new();
+    for _ in 0..WHOLES {
+        let mut reader = page.reader("/state").await;
+        assert_eq!(line(&mut reader).await.as_deref(), Some("HTTP/1.1 200 OK"));
+        slow.push(reader);
+        page.leadership.lost();
+        page.leadership.acquired();
+    }
+    let refused = page.get("/state").await;
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.to_lowercase().contains("retry-after: 10"), "{refused}");
+    slow.pop();
+    let deadline = Instant::now() + SOON;
+    while !page.get("/state").await.starts_with("HTTP/1.1 200") {
+        assert!(Instant::now() < deadline, "the place of a reader that left is not free");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::answer;
-use super::server::Page;
+use super::source::Page;
 
 /// The time between two events of a stream: changes in between come together.
 const PACE: Duration = Duration::from_millis(250);

@@ -1,7 +1,8 @@
 //! Texts that others wrote: messages of etcd and of the API server, keys of strangers.
 //!
-//! Owns their bound, and the rule that no lease ID is shown: go-zero's keys end with the ID of the server's lease.
-//! Refuses to shorten words of our own.
+//! Owns their bound, and two rules. No lease ID is shown: go-zero's keys end with the ID of the server's lease. No
+//! message is shown that names a Secret or a certificate: a reader of the page learns where to look instead. Refuses to
+//! shorten words of our own.
 
 /// The longest text, in characters.
 const MAX_CHARS: usize = 1_000;
@@ -31,9 +32,31 @@ pub fn shown(text: &str) -> String {
     }
 }
 
+/// The message of a condition as the page shows it. Services copy the message of their ServiceRegistry.
+pub fn of_condition(reason: &str, message: &str) -> String {
+    match reason {
+        "SecretNotFound" | "SecretInvalid" => {
+            "a Secret of spec.etcd cannot be used; twinspan status says which".to_owned()
+        }
+        "TLSFailed" => "TLS with the registry failed; twinspan status says why".to_owned(),
+        "RegistryUnavailable" => "its ServiceRegistry cannot be followed; see there".to_owned(),
+        _ => shown(message),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_message_of_a_condition_names_a_secret_or_a_certificate() {
+        let message = "ServiceRegistry main: there is no Secret etcd-user, and CN=twinspan is not known";
+        for reason in ["SecretNotFound", "SecretInvalid", "TLSFailed", "RegistryUnavailable"] {
+            let text = of_condition(reason, message);
+            assert!(!text.is_empty() && !text.contains("etcd-user") && !text.contains("CN="), "{reason}: {text}");
+        }
+        assert_eq!(of_condition("Unreachable", "at a/7587862094710447623"), "at a/…");
+    }
 
     #[test]
     fn a_lease_id_in_a_key_is_left_out_and_nothing_else() {

@@ -15,15 +15,25 @@ use super::explanation::Explanation;
 use super::preview::{DryPass, dry_pass, explanations};
 use crate::api::RegisteredServiceStatus;
 use crate::api::conditions::DELETIONS_HELD;
+use crate::cluster::status_writer::StatusWriter;
 use crate::controllers::views::Views;
 use crate::page::detail::{Condition, Detail, Instance, MAX_INSTANCES, MAX_RECORDS};
-use crate::page::text::shown;
+use crate::page::text::{of_condition, shown};
 
-/// Explains one RegisteredService from the views of the operator. A replica that stands by knows of no hold.
-pub fn detail(views: &Views, key: &ServiceKey, leads: bool) -> Option<Detail> {
+/// Explains one RegisteredService from the views of the operator, with the status of its row: the API server has it
+/// some seconds later, and no event tells a reader of that. A replica that stands by knows of no hold.
+pub fn detail(views: &Views, statuses: &StatusWriter, key: &ServiceKey, leads: bool) -> Option<Detail> {
+    // Before the pass: one that is written meanwhile is in the view by then.
+    let object = views.cluster().registered_services.get(key).cloned()?;
+    let latest = statuses.latest_of_service(&object);
     let DryPass { mut observed, validation, plan } = dry_pass(&views.for_reader(), key)?;
-    if let Some(object) = observed.object.as_mut().filter(|_| !leads) {
-        Arc::make_mut(object).status.iter_mut().for_each(forget_hold);
+    if let Some(object) = &mut observed.object {
+        if latest.is_some() {
+            Arc::make_mut(object).status = latest;
+        }
+        if !leads {
+            Arc::make_mut(object).status.iter_mut().for_each(forget_hold);
+        }
     }
     let status = observed.object.as_ref().and_then(|object| object.status.clone()).unwrap_or_default();
     let (by_address, rest) = plan.outcomes.by_address();
@@ -49,7 +59,7 @@ fn conditions(status: &RegisteredServiceStatus) -> Vec<Condition> {
         kind: condition.type_.clone(),
         status: condition.status.clone(),
         reason: condition.reason.clone(),
-        message: shown(&condition.message),
+        message: of_condition(&condition.reason, &condition.message),
         since: condition.last_transition_time.0,
     };
     status.conditions.iter().map(shown).collect()

@@ -9,7 +9,7 @@ use crate::api::conditions::{self, ACCEPTED, ConditionStatus, READY, Reason};
 use crate::api::discovered::discovered_by;
 use crate::api::{Direction, Policy, RegisteredService, RegisteredServiceStatus};
 use crate::page::rows::{Hold, Service, State};
-use crate::page::text::shown;
+use crate::page::text::{of_condition, shown};
 
 /// The line, and the hold if there is one. A replica that does not lead knows of no hold.
 pub fn line(object: &RegisteredService, status: &RegisteredServiceStatus, leads: bool) -> (Service, Option<Hold>) {
@@ -38,7 +38,7 @@ pub fn line(object: &RegisteredService, status: &RegisteredServiceStatus, leads:
         discovered: discovered_by(object).is_some(),
         state: state(status, hold.is_some()),
         reason: ready.map(|ready| ready.reason.clone()).unwrap_or_default(),
-        message: ready.map(|ready| shown(&ready.message)).unwrap_or_default(),
+        message: ready.map(|ready| of_condition(&ready.reason, &ready.message)).unwrap_or_default(),
         cluster: counts.cluster,
         registry_instances: counts.registry,
         exported: counts.exported,
@@ -136,6 +136,16 @@ mod tests {
         assert_eq!(not("Unreachable"), State::Unknown);
         let refused = condition("Accepted", "False", "NotAllowed");
         assert_eq!(state(condition("Ready", "False", "NotAllowed"), &refused, json!({"lost": 1})), State::Refused);
+    }
+
+    #[test]
+    fn the_words_of_a_registry_are_not_copied() {
+        let message = |reason: Reason| {
+            let ready = condition("Ready", "Unknown", reason.as_str());
+            lined(ready, condition("Accepted", "True", "Accepted"), json!({}), Value::Null, true).0.message
+        };
+        assert_ne!(message(Reason::RegistryUnavailable), "m");
+        assert_eq!(message(Reason::ClusterUnavailable), "m");
     }
 
     #[test]

@@ -167,11 +167,13 @@ impl Controller {
         let known = statuses.latest_of_service(object).or_else(|| object.status.clone()).unwrap_or_default();
         let status = status::desired(observed, known, validation, plan, (applied, written), self.views.env.now());
         let (key, uid) = (observed.facts.key.clone(), &observed.facts.uid);
-        if self.writers.board.is_on() {
-            let (service, hold) = line(object, &status, observed.facts.term.is_some());
-            self.writers.board.put(&key, service, hold, propagation, self.views.env.now());
+        let board = &self.writers.board;
+        let row = board.is_on().then(|| line(object, &status, observed.facts.term.is_some()));
+        statuses.hand_over(Object::RegisteredService(key.clone()), uid, Status::RegisteredService(Box::new(status)));
+        // Whoever sees the row asks for the status behind it.
+        if let Some((service, hold)) = row {
+            board.put(&key, service, hold, propagation, self.views.env.now());
         }
-        statuses.hand_over(Object::RegisteredService(key), uid, Status::RegisteredService(Box::new(status)));
     }
 
     fn action(&self, pass: &Pass<'_>) -> Action {

@@ -3,12 +3,14 @@
 //! Owns the word for its session. Refuses to decide: everything follows from the status. Endpoints, Secrets and the
 //! names of users are in no line.
 
+use std::collections::BTreeSet;
+
 use twinspan_core::codec::Format;
 
 use crate::api::conditions::{self, CONNECTED, READY, SYNCED, find_true};
 use crate::api::{ServiceRegistry, ServiceRegistryStatus};
 use crate::page::rows::{Hold, Ready, Records, Registry};
-use crate::page::text::shown;
+use crate::page::text;
 use crate::registry::handle::RegistryHandle;
 
 /// The line. `held` is the number of deletions that a hold of the whole registry keeps; a replica that does not lead
@@ -23,7 +25,7 @@ pub fn line(
     let ready = conditions::find(&status.conditions, READY).map(|ready| Ready {
         status: ready.status.clone(),
         reason: ready.reason.clone(),
-        message: shown(&ready.message),
+        message: text::of_condition(&ready.reason, &ready.message),
     });
     let synced = find_true(&status.conditions, SYNCED).is_some();
     let records = status.records.clone().unwrap_or_default();
@@ -43,11 +45,20 @@ pub fn line(
         records: Records { own: records.own, foreign: records.foreign, healed: 0, undecodable: records.undecodable },
         last_verified: verified.or(status.last_verified.as_ref().map(|at| at.0)),
         hold,
-        clusters: status.clusters.clone(),
+        clusters: clusters(status),
         synced,
         cluster_id: status.cluster_id.clone().unwrap_or_default(),
         name,
     }
+}
+
+/// The clusters that share it, of which the status names the others; none if there is no other.
+fn clusters(status: &ServiceRegistryStatus) -> Vec<String> {
+    if status.clusters.is_empty() {
+        return Vec::new();
+    }
+    let all: BTreeSet<&String> = status.clusters.iter().chain(&status.cluster_id).collect();
+    all.into_iter().cloned().collect()
 }
 
 /// `Synced`, or the reason why the registry is not followed.
@@ -67,6 +78,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::conditions::Reason;
 
     fn lined(status: Value, held: Option<usize>) -> Registry {
         let object: ServiceRegistry = serde_json::from_value(json!({
@@ -83,6 +95,17 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_names_a_secret_is_not_shown() {
+        let message = |reason: Reason| {
+            lined(json!({"conditions": [condition("Ready", "False", reason.as_str())]}), None).ready.message
+        };
+        for reason in [Reason::SecretNotFound, Reason::SecretInvalid, Reason::TLSFailed] {
+            assert_ne!(message(reason), "m", "{reason:?}");
+        }
+        assert_eq!(message(Reason::Unreachable), "m");
+    }
+
+    #[test]
     fn the_session_is_synced_or_has_the_reason_why_not() {
         let session = |connected: Value, synced: Value| lined(json!({"conditions": [connected, synced]}), None).session;
         let (connected, synced) = (condition("Connected", "True", "Connected"), condition("Synced", "True", "Synced"));
@@ -95,8 +118,9 @@ mod tests {
     #[test]
     fn a_hold_has_its_command_and_no_line_names_an_endpoint() {
         let hold = json!({"since": "2026-01-01T12:00:00Z", "until": "2026-01-01T12:05:00Z", "hash": "0a1b"});
-        let registry = lined(json!({"hold": hold, "clusters": ["c2"]}), Some(40));
-        assert_eq!(registry.clusters, ["c2"]);
+        let registry = lined(json!({"hold": hold, "clusterID": "c1", "clusters": ["c2"]}), Some(40));
+        assert_eq!(registry.clusters, ["c1", "c2"]);
+        assert!(lined(json!({"clusterID": "c1"}), None).clusters.is_empty(), "nobody shares it");
         let hold = registry.hold.as_ref().unwrap();
         assert_eq!((hold.held, hold.command.as_str()), (40, "twinspan approve --registry main --only 0a1b"));
         assert!(!serde_json::to_string(&registry).unwrap().contains("etcd-secret-endpoint"));

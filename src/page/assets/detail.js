@@ -12,6 +12,8 @@ import { number, t, time, word } from "./words.js";
 
 // The wait after a request that failed.
 const AGAIN = 2_000;
+// The least time from one request to the next: each is a whole pass of the operator, if a dry one.
+const REST = 1_000;
 
 export class Detail {
   /** `closed()` is called when the reader closes it. */
@@ -20,6 +22,7 @@ export class Detail {
     this.closed = closed;
     this.key = null;
     this.answer = null;
+    this.last = -Infinity;
     this.choice = {};
     this.place.addEventListener("keydown", (event) => {
       if (event.key === "Escape") {
@@ -39,7 +42,10 @@ export class Detail {
       this.place.hidden = !key;
       if (key) {
         this.#skeleton();
+        this.last = -Infinity;
         this.refresh();
+        // The first change is fetched at once.
+        this.last = -Infinity;
       }
     }
     if (key && focus) {
@@ -47,17 +53,23 @@ export class Detail {
     }
   }
 
-  /** Fetches it again, after what is under way. */
+  /** Fetches it again, after what is under way, and after a rest. */
   async refresh() {
     if (!this.key || this.fetching) {
       this.stale = Boolean(this.fetching);
       return;
     }
+    clearTimeout(this.timer);
+    const rest = this.last + REST - performance.now();
+    if (rest > 0) {
+      this.timer = setTimeout(() => this.refresh(), rest);
+      return;
+    }
+    this.last = performance.now();
     const key = this.key;
     const fetching = new AbortController();
     this.fetching = fetching;
     this.stale = false;
-    clearTimeout(this.timer);
     try {
       const at = key.indexOf("/");
       const path = [key.slice(0, at), key.slice(at + 1)].map(encodeURIComponent).join("/");

@@ -24,10 +24,12 @@ export class Head {
     if (leader !== null && facts.leader !== leader) {
       tell(t(facts.leader ? "saidLeader" : "saidStandby"));
     }
-    for (const name of Object.keys(this.about)) {
-      this.about[name] = facts[name] ?? this.about[name];
+    let same = true;
+    for (const [name, known] of Object.entries(this.about)) {
+      this.about[name] = facts[name] ?? known;
+      same &&= name === "now" || this.about[name] === known;
     }
-    if (facts.leader === leader) {
+    if (same) {
       this.drawLink();
     } else {
       this.draw();

@@ -118,9 +118,9 @@ const stream = new Stream({
     }
   },
   change(part) {
-    const { registries: cards = [], services: rows = [], gone = [] } = part;
+    const { registries: cards, services: rows = [], gone = [] } = part;
     head.learn(part);
-    if (cards.length > 0) {
+    if (cards) {
       registries = cards;
       store.verify(registries);
       list.refresh();

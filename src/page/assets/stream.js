@@ -29,7 +29,7 @@ export class Stream {
       this.#again(() => this.start());
       return;
     }
-    this.#follow();
+    this.#follow(true);
   }
 
   /** Tries again at once: the browser says that there is a network again, or the page is looked at again. */
@@ -41,29 +41,41 @@ export class Stream {
     }
   }
 
-  #follow() {
+  /** `fresh` says that the state has just come: beginning anew at once would bring the same again. */
+  #follow(fresh = false) {
     this.#stop();
     const source = new EventSource(`events?since=${encodeURIComponent(this.version)}&boot=${encodeURIComponent(this.boot)}`);
     this.source = source;
-    source.addEventListener("open", () => {
-      this.wait = FIRST_WAIT;
-      this.heard.up();
-    });
+    // A proxy may send each request to another replica, which knows nothing of the state that the last one gave: an
+    // open stream proves nothing, and only a change shows that both come from the same. One reset is another leader.
+    let doubted = fresh;
+    source.addEventListener("open", () => this.heard.up());
     source.addEventListener("change", (event) => {
+      doubted = false;
+      this.wait = FIRST_WAIT;
       const part = JSON.parse(event.data);
       if (part.version > this.version) {
         this.version = part.version;
         this.heard.change(part);
       }
     });
-    source.addEventListener("reset", () => this.start());
+    source.addEventListener("reset", () => {
+      if (doubted) {
+        this.#again(() => this.start(), this.wait === FIRST_WAIT);
+      } else {
+        this.start();
+      }
+    });
     // The browser would repeat the same URL, and with it a version that is long past.
     source.addEventListener("error", () => this.#again(() => this.#follow()));
   }
 
-  #again(retry) {
+  /** Waits, then tries again. `quietly` says that nothing has failed so far. */
+  #again(retry, quietly = false) {
     this.#stop();
-    this.heard.down();
+    if (!quietly) {
+      this.heard.down();
+    }
     this.retry = () => {
       this.retry = null;
       retry();

@@ -43,6 +43,8 @@ pub enum ForwardError {
     Lease { namespace: String, text: String },
     #[error("the leader {pod} is no pod of namespace {namespace}; if it runs elsewhere, open its page there")]
     NoPod { pod: String, namespace: String },
+    #[error("cannot read pod {pod} in namespace {namespace}: {text}; try again, or give the port with --page-port")]
+    Pod { pod: String, namespace: String, text: String },
     #[error(
         "cannot forward a port to pod {pod}: {text}; to open the page you need create and get on pods/portforward in namespace {namespace}"
     )]
@@ -201,4 +203,22 @@ async fn connect(
         Err(error) => return Err(refused(of_kube(&error))),
     };
     forwarder.take_stream(target.port).ok_or_else(|| refused("no stream was opened".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::fake_api::FakeApi;
+
+    #[tokio::test]
+    async fn a_leader_that_is_no_pod_is_told_from_a_right_that_is_missing() {
+        let api = FakeApi::default();
+        let (client, target) = (api.client(), Target { pod: "twinspan-0".to_owned(), port: 8082 });
+        api.refuse("/portforward", 404);
+        let error = connect(&client, "twinspan-system", &target).await.err();
+        assert!(matches!(error, Some(ForwardError::NoPod { .. })), "{error:?}");
+        api.refuse("/portforward", 403);
+        let error = connect(&client, "twinspan-system", &target).await.err();
+        assert!(matches!(error, Some(ForwardError::Refused { .. })), "{error:?}");
+    }
 }

@@ -48,17 +48,27 @@ impl Target {
         let pod = holder.rsplit_once('_').map_or(holder.as_str(), |(pod, _)| pod).to_owned();
         let port = match port {
             Some(port) => port,
-            None => match timeout(ANSWERED, Api::<Pod>::namespaced(client.clone(), namespace).get_opt(&pod)).await {
-                Ok(Ok(None)) => return Err(ForwardError::NoPod { pod, namespace: namespace.to_owned() }),
-                Ok(Ok(Some(object))) => match setting(&object) {
-                    Setting::Off => return Err(ForwardError::Off(pod)),
-                    Setting::Port(port) => port,
-                },
-                // The right to forward a port does not include that to read pods.
-                Ok(Err(_)) | Err(_) => USUAL,
-            },
+            None => port_of(client, namespace, &pod).await?,
         };
         Ok(Self { pod, port })
+    }
+}
+
+/// The port of the page in a pod. A look that fails is an error: with the usual port instead, connections to a page
+/// elsewhere would end.
+async fn port_of(client: &Client, namespace: &str, pod: &str) -> Result<u16, ForwardError> {
+    let (pod, namespace) = (pod.to_owned(), namespace.to_owned());
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    match timeout(ANSWERED, pods.get_opt(&pod)).await {
+        Ok(Ok(None)) => Err(ForwardError::NoPod { pod, namespace }),
+        Ok(Ok(Some(object))) => match setting(&object) {
+            Setting::Off => Err(ForwardError::Off(pod)),
+            Setting::Port(port) => Ok(port),
+        },
+        // The right to forward a port does not include that to read pods.
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => Ok(USUAL),
+        Ok(Err(error)) => Err(ForwardError::Pod { pod, namespace, text: of_kube(&error) }),
+        Err(_) => Err(ForwardError::Pod { pod, namespace, text: "the API server does not answer".to_owned() }),
     }
 }
 
@@ -87,6 +97,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cluster::fake_api::FakeApi;
+
+    #[tokio::test]
+    async fn only_a_right_that_is_missing_leads_to_the_usual_port() {
+        let api = FakeApi::default();
+        let client = api.client();
+        let container = json!({"name": "twinspan", "args": ["run", "--page-addr=:9002"]});
+        let pod = json!({"metadata": {"name": "twinspan-0"}, "spec": {"containers": [container]}});
+        api.put("/api/v1/namespaces/twinspan-system/pods/twinspan-0", pod);
+        let port = port_of(&client, "twinspan-system", "twinspan-0").await;
+        assert!(matches!(port, Ok(9002)), "{port:?}");
+        let port = port_of(&client, "twinspan-system", "twinspan-1").await;
+        assert!(matches!(port, Err(ForwardError::NoPod { .. })), "{port:?}");
+        api.refuse("/pods/", 403);
+        let port = port_of(&client, "twinspan-system", "twinspan-0").await;
+        assert!(matches!(port, Ok(USUAL)), "{port:?}");
+        api.refuse("/pods/", 500);
+        let port = port_of(&client, "twinspan-system", "twinspan-0").await;
+        assert!(matches!(port, Err(ForwardError::Pod { .. })), "{port:?}");
+    }
 
     #[test]
     fn the_port_is_that_of_the_argument_then_of_the_variable() {

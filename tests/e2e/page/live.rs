@@ -120,13 +120,17 @@ async fn a_hold_is_shown_with_its_command_and_only_by_the_leader(suite: Arc<Suit
     .await?;
 
     bed.registry.delete_prefix(&sandbox.key("echo", "")).await?;
-    let hold = eventually("the page shows the hold", SOON, || async {
+    let full = eventually("the page shows the hold", SOON, || async {
         let full = reader::json(&leader, &format!("/service/{key}")).await?;
         ensure!(full["hold"]["held"] == 12 && full["row"]["state"] == "Held", "{full}");
         ensure!(full["instances"][0]["until"].is_string() && full["instances"][0]["state"] == "Held", "{full}");
-        Ok(full["hold"].clone())
+        Ok(full)
     })
     .await?;
+    // The conditions are those of the row, although the API server has them only later.
+    let mut conditions = full["conditions"].as_array().context("conditions")?.iter();
+    ensure!(conditions.any(|it| it["type"] == "DeletionsHeld" && it["status"] == "True"), "{full}");
+    let hold = &full["hold"];
     let state = reader::json(&leader, "/state").await?;
     ensure!(state["leader"] == true, "{state}");
     for path in ["/state".to_owned(), format!("/service/{key}")] {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
-use twinspan_testbed::{TwinspanOptions, next_v4};
+use twinspan_testbed::{TwinspanOptions, eventually, next_v4};
 
 use super::reader::{self, Changes};
-use crate::harness::{Sandbox, Suite, TWINSPAN, stories};
+use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
 stories![no_secret_is_on_the_page];
 
@@ -65,6 +65,19 @@ async fn no_secret_is_on_the_page(suite: Arc<Suite>) -> Result<()> {
     secure.start_again().await?;
     sandbox.registry_condition("Connected", "False", "AuthFailed").await?;
     texts.push(reader::text(twinspan.page(), "/state").await?);
+    texts.push(reader::text(twinspan.page(), &format!("/service/{row_key}")).await?);
+    // The status names the Secret that is missing; the page leads there.
+    sandbox.secrets().delete(&user, &DeleteParams::default()).await?;
+    let missing = sandbox.registry_condition("Connected", "False", "SecretNotFound").await?;
+    let named = missing.status.is_some_and(|status| status.conditions.iter().any(|c| c.message.contains(&user)));
+    ensure!(named, "no condition names the Secret {user}");
+    let state = eventually("the page says that a Secret is missing", SOON, || async {
+        let state = reader::json(&twinspan, "/state").await?;
+        let ready = &state["registries"][0]["ready"];
+        ensure!(ready["reason"] == "SecretNotFound", "{ready}");
+        Ok(state)
+    });
+    texts.push(state.await?.to_string());
     texts.push(reader::text(twinspan.page(), &format!("/service/{row_key}")).await?);
 
     let pem = |text: &str| text.lines().nth(1).map(str::to_owned).context("a line of PEM");
