@@ -180,3 +180,60 @@ fn names_count_only_while_all_are_known_and_silence_concludes_nothing() {
     let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
     assert_eq!((sight.is_whole(), status.condition.reason), (false, Reason::ClusterUnavailable));
 }
+
+/// A RegisteredService that somebody labelled, which the view shows.
+fn labelled(views: &Views, name: &str, by: &str, registry: &str, status: &Value) -> ServiceKey {
+    let mut object = stored(made(&wanted("echo", Wants::Import), registry, by));
+    object.metadata.name = Some(name.into());
+    object.metadata.generation = Some(1);
+    object.status = serde_json::from_value(status.clone()).unwrap();
+    let (mut view, key) = (views.cluster(), object.key());
+    view.index.put(&key, &object);
+    view.registered_services.insert(key.clone(), Arc::new(object));
+    key
+}
+
+fn denied(generation: i64) -> Value {
+    let accepted = json!({
+        "type": "Accepted", "status": "False", "reason": "NotAllowed", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    json!({"observedGeneration": generation, "conditions": [accepted]})
+}
+
+#[test]
+fn a_label_costs_only_the_service_registry_that_it_names() {
+    let views = views(&Value::Null);
+    let asked = || observe::registries(&views, std::iter::empty()).into_iter().collect::<Vec<_>>();
+    labelled(&views, "a", "nobody", "other", &Value::Null);
+    assert!(asked().is_empty(), "it names another");
+    let key = labelled(&views, "b", "nobody", "main", &Value::Null);
+    assert_eq!(asked(), ["main"]);
+    views.cluster().index.remove(&key);
+    labelled(&views, "c", "r", "other", &Value::Null);
+    assert_eq!(asked(), ["main"], "an edited reference");
+}
+
+#[test]
+fn an_object_without_a_grant_is_swept_without_the_guard() {
+    let views = views(&Value::Null);
+    let swept = |status: &Value| {
+        labelled(&views, "a", "nobody", "main", status);
+        let sight = observe::observe(&views, "main").unwrap();
+        let found = plan(&sight.facts(), &Memory::default(), views.env.now());
+        found.sweeps.iter().map(|sweep| sweep.idle).collect::<Vec<_>>()
+    };
+    assert_eq!(swept(&denied(1)), [true]);
+    assert_eq!(swept(&json!({"observedGeneration": 1})), [false]);
+    assert!(swept(&denied(0)).is_empty(), "an old status says nothing");
+}
+
+#[test]
+fn a_grant_that_comes_or_goes_wakes_discovery() {
+    let views = views(&Value::Null);
+    let (discoveries, key) = (&views.discoveries, ServiceKey::new("shop", "a"));
+    for (denied, wakes) in [(false, false), (true, true), (true, false), (false, true)] {
+        discoveries.status_changed(&key, denied);
+        assert_eq!(discoveries.take_due(), wakes, "{denied}");
+    }
+}
