@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use twinspan_core::model::{RegistryName, ServiceKey};
 use twinspan_core::plan::discovery::facts::{Origin, Wanted, Wants};
 use twinspan_core::plan::discovery::turn::History;
@@ -10,14 +11,17 @@ use twinspan_core::plan::discovery::{Memory, plan};
 
 use super::apply::Applied;
 use super::objects::{Known, made, put_right, reduce};
-use super::{observe, report};
+use super::{Controller, observe, report};
 use crate::api::conditions::Reason;
 use crate::api::discovered::DISCOVERED_BY;
 use crate::api::{RegisteredService, ServiceRegistry, Unreadable};
 use crate::cluster::convert::{self, NamespaceView};
+use crate::cluster::fake_api::FakeApi;
 use crate::cluster::view::Kind;
 use crate::controllers::views::Views;
+use crate::controllers::writers::Writers;
 use crate::env::Env;
+use crate::leadership::Leadership;
 use crate::registry::guards::Swept;
 
 fn wanted(name: &str, kind: Wants) -> Wanted {
@@ -193,6 +197,16 @@ fn labelled(views: &Views, name: &str, by: &str, registry: &str, status: &Value)
     key
 }
 
+/// The RegisteredServices are gone.
+fn forget(views: &Views, keys: &[ServiceKey]) {
+    let mut view = views.cluster();
+    for key in keys {
+        view.index.remove(key);
+        view.registered_services.remove(key);
+    }
+    view.discoverable += 1;
+}
+
 fn denied(generation: i64) -> Value {
     let accepted = json!({
         "type": "Accepted", "status": "False", "reason": "NotAllowed", "message": "",
@@ -236,4 +250,38 @@ fn a_grant_that_comes_or_goes_wakes_discovery() {
         discoveries.status_changed(&key, denied);
         assert_eq!(discoveries.take_due(), wakes, "{denied}");
     }
+}
+
+/// The controller of a process that leads.
+fn controller(views: &Views, api: &FakeApi) -> Controller {
+    let leadership = Leadership::none();
+    leadership.acquired();
+    let (events, _) = mpsc::unbounded_channel();
+    let (writers, _) = Writers::new(&api.client(), views, &leadership, "a", events);
+    let (reports, _) = mpsc::unbounded_channel();
+    Controller::new(views.clone(), writers, reports)
+}
+
+#[tokio::test]
+async fn a_write_that_was_refused_is_looked_at_again() {
+    let views = views(&json!({"policy": "Sync", "export": {"namespaceSelector": {}, "serviceSelector": {}}}));
+    let api = FakeApi::default();
+    api.refuse("/registeredservices", 403);
+    let mut controller = controller(&views, &api);
+    assert!(controller.pass().await);
+    assert!(!api.take("/registeredservices").is_empty());
+    assert!(controller.state.look_again.is_some(), "a grant of verbs is in no view");
+}
+
+#[tokio::test]
+async fn the_guard_forgets_the_sweeps_of_objects_that_are_gone() {
+    let views = views(&Value::Null);
+    let seen = json!({"observedGeneration": 1});
+    let keys: Vec<ServiceKey> = (0..12).map(|n| labelled(&views, &format!("a-{n}"), "r", "main", &seen)).collect();
+    let mut controller = controller(&views, &FakeApi::default());
+    controller.pass().await;
+    assert_eq!(views.guards.held("main", &views.env).map(|held| held.sweeps), Some(12));
+    forget(&views, &keys);
+    controller.pass().await;
+    assert_eq!(views.guards.held("main", &views.env), None);
 }
