@@ -16,6 +16,7 @@ use twinspan_core::plan::service::ImportPlace;
 use twinspan_core::plan::{departure, import};
 
 use super::clusters::Clusters;
+use super::conditions::{ACCEPTED, ConditionStatus, Reason, find};
 use super::differences::{Difference, Differences};
 use super::export::Export;
 use super::hold::HoldStatus;
@@ -282,6 +283,20 @@ impl RegisteredService {
     pub fn registry_name(&self) -> String {
         let name = self.spec.registry_name.clone().or_else(|| self.metadata.name.clone());
         name.unwrap_or_default()
+    }
+
+    /// Whether its status says, about the spec in force, that the ServiceRegistry does not grant it.
+    pub fn is_denied(&self) -> bool {
+        let accepted = self.current_status().and_then(|status| find(&status.conditions, ACCEPTED));
+        accepted.is_some_and(|accepted| {
+            accepted.status == ConditionStatus::False.as_str() && accepted.reason == Reason::NotAllowed.as_str()
+        })
+    }
+
+    /// The status, if it is about the spec in force.
+    pub fn current_status(&self) -> Option<&RegisteredServiceStatus> {
+        let is_current = |observed: Option<i64>| observed.is_some() && observed == self.metadata.generation;
+        self.status.as_ref().filter(|status| is_current(status.observed_generation))
     }
 
     /// The Service that it stands for.

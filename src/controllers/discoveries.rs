@@ -30,6 +30,8 @@ struct State {
     found: BTreeMap<String, Found>,
     /// RegisteredServices whose status decides when a discovered one goes.
     awaited: BTreeSet<ServiceKey>,
+    /// RegisteredServices without a grant, by their status: such a one wins over no discovered one.
+    denied: BTreeSet<ServiceKey>,
     /// Something changed that no count of the views tells.
     is_due: bool,
 }
@@ -50,9 +52,13 @@ impl Discoveries {
         self.wake();
     }
 
-    /// The status of a RegisteredService changed.
-    pub fn status_changed(&self, key: &ServiceKey) {
-        if self.lock().awaited.contains(key) {
+    /// The status of a RegisteredService changed; `denied` says whether it lacks a grant now.
+    pub fn status_changed(&self, key: &ServiceKey, denied: bool) {
+        let mut state = self.lock();
+        let other = if denied { state.denied.insert(key.clone()) } else { state.denied.remove(key) };
+        let counts = other || state.awaited.contains(key);
+        drop(state);
+        if counts {
             self.look_again();
         }
     }

@@ -143,17 +143,25 @@ impl Router {
         match event {
             ClusterEvent::StatusChanged(object) | ClusterEvent::StatusWritten(object) => {
                 if let Object::RegisteredService(key) = object {
-                    discoveries.status_changed(key);
+                    discoveries.status_changed(key, self.is_denied(key));
                 }
             }
-            ClusterEvent::RegisteredService(_)
-            | ClusterEvent::ServiceRegistry(_)
+            ClusterEvent::RegisteredService(key) => {
+                // Another spec, or none, needs another grant.
+                discoveries.status_changed(key, self.is_denied(key));
+                discoveries.wake();
+            }
+            ClusterEvent::ServiceRegistry(_)
             | ClusterEvent::Service(_)
             | ClusterEvent::Namespace(_)
             | ClusterEvent::Synced(_)
             | ClusterEvent::Heard => discoveries.wake(),
             _ => {}
         }
+    }
+
+    fn is_denied(&self, key: &ServiceKey) -> bool {
+        self.views.cluster().registered_services.get(key).is_some_and(|object| object.is_denied())
     }
 
     /// The session of a replica that does not lead learns from the status what the leader wrote into the registry since

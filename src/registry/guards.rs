@@ -156,6 +156,13 @@ impl Guards {
         }
     }
 
+    /// The deletion was not carried out, or the RegisteredService is there again.
+    pub fn undecide(&self, registry: &str, key: &ServiceKey) {
+        if let Some(InTerm { decided, .. }) = self.lock().get_mut(registry) {
+            decided.remove(key);
+        }
+    }
+
     /// Whether discovery deleted a RegisteredService a while ago.
     pub fn is_decided(&self, registry: &str, key: &ServiceKey, env: &Env) -> bool {
         let until = self.lock().get(registry).and_then(|all| all.decided.get(key).copied());

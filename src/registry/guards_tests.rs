@@ -82,3 +82,11 @@ fn deletions_of_one_minute_count_together() {
     first.iter().for_each(|key| later.decided("main", key, &env(0)));
     assert_eq!(later.sweep("main", &more, 15, &env(61)).let_go.len(), 5);
 }
+
+#[test]
+fn a_deletion_that_was_not_carried_out_explains_nothing() {
+    let (guards, key) = (guards(), ServiceKey::new("shop", "s-00"));
+    guards.decided("main", &key, &env(0));
+    guards.undecide("main", &key);
+    assert!(!guards.is_decided("main", &key, &env(1)));
+}

@@ -75,7 +75,12 @@ impl Controller {
     async fn send(&self, sight: &Sight, op: &Op) -> Result<(), ClusterError> {
         let cluster = &self.writers.cluster;
         match op {
-            Op::Create(wanted) => cluster.create_registered(&made(wanted, &sight.name, sight.uid())).await,
+            Op::Create(wanted) => {
+                cluster.create_registered(&made(wanted, &sight.name, sight.uid())).await?;
+                // An end of the new object is another one.
+                self.views.guards.undecide(&sight.name, &wanted.key);
+                Ok(())
+            }
             Op::Update(update) => {
                 let Some(object) = sight.object(&update.wanted.key) else { return Ok(()) };
                 cluster.replace_registered(&put_right(object, &update.wanted, &sight.name, sight.uid())).await?;
@@ -87,7 +92,11 @@ impl Controller {
             Op::Delete(delete) => {
                 // The records that it leaves behind need no second decision.
                 self.views.guards.decided(&sight.name, &delete.key, &self.views.env);
-                cluster.delete_registered(&delete.key, &delete.uid, &delete.version).await
+                let answer = cluster.delete_registered(&delete.key, &delete.uid, &delete.version).await;
+                if answer.as_ref().is_err_and(|error| !may_be_done(error)) {
+                    self.views.guards.undecide(&sight.name, &delete.key);
+                }
+                answer
             }
         }
     }
@@ -103,4 +112,9 @@ impl Controller {
             Note::Text(note),
         );
     }
+}
+
+/// Whether a write may have been carried out although it failed.
+fn may_be_done(error: &ClusterError) -> bool {
+    matches!(error, ClusterError::Timeout { .. } | ClusterError::Unreachable { .. })
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use twinspan_core::Timestamp;
 use twinspan_core::model::ServiceKey;
-use twinspan_core::plan::discovery::turn::turn;
+use twinspan_core::plan::discovery::turn::{SHOWN, turn};
 use twinspan_core::plan::discovery::{Plan, plan};
 use twinspan_core::plan::earlier;
 use twinspan_core::plan::service::Term;
@@ -104,6 +104,10 @@ impl Controller {
                 None => self.forget(&name),
             }
         }
+        if !awaited.is_empty() {
+            // A status that changed during this pass woke nobody.
+            self.state.look_again = earlier(self.state.look_again, now.checked_add(SHOWN).ok());
+        }
         self.views.discoveries.set_awaited(awaited);
         true
     }
@@ -111,6 +115,8 @@ impl Controller {
     /// A ServiceRegistry that is gone, or makes nothing any more.
     fn forget(&mut self, name: &str) {
         self.state.registries.remove(name);
+        // The guard has to forget what it was asked before.
+        self.ask_guard(name, &BTreeSet::new(), 0);
         self.writers.metrics.forget_discovery(name);
         if self.views.discoveries.set(name, None) {
             self.report(name);
@@ -130,12 +136,18 @@ impl Controller {
         of_registry.memory = plan.memory.clone();
         let writes = sight.is_whole() && sight.writes();
         let swept = if writes { self.sweep(sight, &plan, term) } else { Swept::default() };
+        if !sight.writes() {
+            // Nobody asks for a sweep any more; with Sync it is asked for anew, and held anew.
+            self.ask_guard(name, &BTreeSet::new(), plan.staying);
+        }
         let mut look_again = earlier(plan.look_again, swept.held_until);
         let mut applied = Applied::default();
         if writes && self.writers.leadership.may_write() {
             let turn = turn(&plan, &swept.let_go, &mut of_registry.history, &mut self.state.paces, now);
             look_again = earlier(look_again, turn.look_again);
             applied = self.apply(sight, &turn.ops, &mut of_registry.history).await;
+            // Nothing tells that a refusal is over: a grant of verbs is in no view.
+            look_again = earlier(look_again, of_registry.history.next());
         } else if writes {
             self.tell_dry_run(sight, &plan, &mut of_registry);
         }
@@ -160,30 +172,34 @@ impl Controller {
                 "discovery planned"
             );
         }
-        let is_left = sight.settings.is_none() && plan.exports + plan.imports == 0;
-        if self.views.discoveries.set(name, Some(found).filter(|_| !is_left)) {
+        if self.views.discoveries.set(name, Some(found)) {
             self.report(name);
         }
-        if is_left {
-            self.writers.metrics.forget_discovery(name);
-        } else {
-            self.state.registries.insert(name.to_owned(), of_registry);
-        }
+        self.state.registries.insert(name.to_owned(), of_registry);
         self.state.look_again = earlier(self.state.look_again, look_again);
         if plan.yielding.is_empty() { BTreeSet::new() } else { sight.handing_over(&plan.yielding) }
     }
 
-    /// Asks the guard of the registry which sweeps may go.
+    /// Asks the guard of the registry which sweeps may go. An object that writes nothing goes without it: anybody who
+    /// may write RegisteredServices could otherwise hold the deletions of a registry that grants nothing to them.
     fn sweep(&self, sight: &Sight, plan: &Plan, term: Term) -> Swept {
         let (guards, env) = (&self.views.guards, &self.views.env);
         let restored = sight.registry.status.as_ref().and_then(|status| held_since(&status.conditions));
         guards.begin(&sight.name, term, restored, env);
-        let going = plan.sweeps.iter().map(|delete| delete.key.clone()).collect();
-        let swept = guards.sweep(&sight.name, &going, plan.staying, env);
-        let handle = self.views.registries.get(&sight.name);
+        let keys =
+            |idle: bool| plan.sweeps.iter().filter(move |sweep| sweep.idle == idle).map(|sweep| sweep.key.clone());
+        let mut swept = self.ask_guard(&sight.name, &keys(false).collect(), plan.staying);
+        swept.let_go.extend(keys(true));
+        swept
+    }
+
+    /// Tells the guard which sweeps are asked for, while so many others stay, and acts on the effect.
+    fn ask_guard(&self, name: &str, going: &BTreeSet<ServiceKey>, staying: usize) -> Swept {
+        let swept = self.views.guards.sweep(name, going, staying, &self.views.env);
+        let handle = self.views.registries.get(name);
         match (swept.effect, handle) {
             (Effect::Everything, Some(handle)) => handle.requeue_all(),
-            (Effect::Everything | Effect::Status, _) => self.report(&sight.name),
+            (Effect::Everything | Effect::Status, _) => self.report(name),
             (Effect::Nothing, _) => {}
         }
         swept

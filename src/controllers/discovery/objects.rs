@@ -120,6 +120,7 @@ pub fn reduce(known: Known<'_>, key: &ServiceKey, object: &RegisteredService, un
         owner: owner.map(|owner| owner.uid.clone()),
         made_as: if is_discovered { made_as(known.registry, key, object, owner) } else { None },
         carries: carries(object),
+        denied: object.is_denied(),
         deleting: meta.deletion_timestamp.is_some(),
         unreadable,
     })
@@ -149,7 +150,7 @@ fn made_as(
 fn carries(object: &RegisteredService) -> Carries {
     let Some(status) = &object.status else { return Carries::default() };
     Carries {
-        is_current: status.observed_generation.is_some() && status.observed_generation == object.metadata.generation,
+        is_current: object.current_status().is_some(),
         exported: status.instances.exported,
         imported: status.instances.imported,
     }

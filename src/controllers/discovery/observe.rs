@@ -44,12 +44,21 @@ pub fn seen(views: &Views, now: Timestamp) -> Seen {
     Seen { cluster, unsynced, silent, registries: views.registries.all().iter().map(names).collect() }
 }
 
-/// The ServiceRegistries that have to be looked at: those with discovery, and, where discovery made anything, all.
+/// The ServiceRegistries that have to be looked at: those with discovery, and those that a discovered object names, by
+/// its reference or its label. Anybody who may write a RegisteredService labels one, which must not cost all.
 pub fn registries<'a>(views: &Views, known: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
     let view = views.cluster();
-    let some = view.index.discovered().next().is_some();
-    let all = view.service_registries.iter().filter(|(_, object)| some || object.spec.discovery.is_some());
-    let mut names: BTreeSet<String> = all.map(|(name, _)| name.clone()).collect();
+    let (mut referred, mut uids): (BTreeSet<&str>, BTreeSet<&str>) = Default::default();
+    for object in view.index.discovered().filter_map(|key| view.registered_services.get(key)) {
+        referred.insert(object.spec.registry_ref.name.as_str());
+        uids.extend(discovered_by(object));
+    }
+    let is_named = |name: &str, object: &ServiceRegistry| {
+        referred.contains(name) || object.metadata.uid.as_deref().is_some_and(|uid| uids.contains(uid))
+    };
+    let all = view.service_registries.iter();
+    let asked = all.filter(|(name, object)| object.spec.discovery.is_some() || is_named(name, object));
+    let mut names: BTreeSet<String> = asked.map(|(name, _)| name.clone()).collect();
     names.extend(known.cloned());
     names
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use twinspan_core::model::{RegistryName, ServiceKey};
 use twinspan_core::plan::discovery::facts::{Origin, Wanted, Wants};
 use twinspan_core::plan::discovery::turn::History;
@@ -10,14 +11,17 @@ use twinspan_core::plan::discovery::{Memory, plan};
 
 use super::apply::Applied;
 use super::objects::{Known, made, put_right, reduce};
-use super::{observe, report};
+use super::{Controller, observe, report};
 use crate::api::conditions::Reason;
 use crate::api::discovered::DISCOVERED_BY;
 use crate::api::{RegisteredService, ServiceRegistry, Unreadable};
 use crate::cluster::convert::{self, NamespaceView};
+use crate::cluster::fake_api::FakeApi;
 use crate::cluster::view::Kind;
 use crate::controllers::views::Views;
+use crate::controllers::writers::Writers;
 use crate::env::Env;
+use crate::leadership::Leadership;
 use crate::registry::guards::Swept;
 
 fn wanted(name: &str, kind: Wants) -> Wanted {
@@ -179,4 +183,105 @@ fn names_count_only_while_all_are_known_and_silence_concludes_nothing() {
     let sight = observe::observe(&views, "main").unwrap();
     let status = report::found(&sight, &found, &Swept::default(), &Applied::default(), &History::default());
     assert_eq!((sight.is_whole(), status.condition.reason), (false, Reason::ClusterUnavailable));
+}
+
+/// A RegisteredService that somebody labelled, which the view shows.
+fn labelled(views: &Views, name: &str, by: &str, registry: &str, status: &Value) -> ServiceKey {
+    let mut object = stored(made(&wanted("echo", Wants::Import), registry, by));
+    object.metadata.name = Some(name.into());
+    object.metadata.generation = Some(1);
+    object.status = serde_json::from_value(status.clone()).unwrap();
+    let (mut view, key) = (views.cluster(), object.key());
+    view.index.put(&key, &object);
+    view.registered_services.insert(key.clone(), Arc::new(object));
+    key
+}
+
+/// The RegisteredServices are gone.
+fn forget(views: &Views, keys: &[ServiceKey]) {
+    let mut view = views.cluster();
+    for key in keys {
+        view.index.remove(key);
+        view.registered_services.remove(key);
+    }
+    view.discoverable += 1;
+}
+
+fn denied(generation: i64) -> Value {
+    let accepted = json!({
+        "type": "Accepted", "status": "False", "reason": "NotAllowed", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    json!({"observedGeneration": generation, "conditions": [accepted]})
+}
+
+#[test]
+fn a_label_costs_only_the_service_registry_that_it_names() {
+    let views = views(&Value::Null);
+    let asked = || observe::registries(&views, std::iter::empty()).into_iter().collect::<Vec<_>>();
+    labelled(&views, "a", "nobody", "other", &Value::Null);
+    assert!(asked().is_empty(), "it names another");
+    let key = labelled(&views, "b", "nobody", "main", &Value::Null);
+    assert_eq!(asked(), ["main"]);
+    views.cluster().index.remove(&key);
+    labelled(&views, "c", "r", "other", &Value::Null);
+    assert_eq!(asked(), ["main"], "an edited reference");
+}
+
+#[test]
+fn an_object_without_a_grant_is_swept_without_the_guard() {
+    let views = views(&Value::Null);
+    let swept = |status: &Value| {
+        labelled(&views, "a", "nobody", "main", status);
+        let sight = observe::observe(&views, "main").unwrap();
+        let found = plan(&sight.facts(), &Memory::default(), views.env.now());
+        found.sweeps.iter().map(|sweep| sweep.idle).collect::<Vec<_>>()
+    };
+    assert_eq!(swept(&denied(1)), [true]);
+    assert_eq!(swept(&json!({"observedGeneration": 1})), [false]);
+    assert!(swept(&denied(0)).is_empty(), "an old status says nothing");
+}
+
+#[test]
+fn a_grant_that_comes_or_goes_wakes_discovery() {
+    let views = views(&Value::Null);
+    let (discoveries, key) = (&views.discoveries, ServiceKey::new("shop", "a"));
+    for (denied, wakes) in [(false, false), (true, true), (true, false), (false, true)] {
+        discoveries.status_changed(&key, denied);
+        assert_eq!(discoveries.take_due(), wakes, "{denied}");
+    }
+}
+
+/// The controller of a process that leads.
+fn controller(views: &Views, api: &FakeApi) -> Controller {
+    let leadership = Leadership::none();
+    leadership.acquired();
+    let (events, _) = mpsc::unbounded_channel();
+    let (writers, _) = Writers::new(&api.client(), views, &leadership, "a", events);
+    let (reports, _) = mpsc::unbounded_channel();
+    Controller::new(views.clone(), writers, reports)
+}
+
+#[tokio::test]
+async fn a_write_that_was_refused_is_looked_at_again() {
+    let views = views(&json!({"policy": "Sync", "export": {"namespaceSelector": {}, "serviceSelector": {}}}));
+    let api = FakeApi::default();
+    api.refuse("/registeredservices", 403);
+    let mut controller = controller(&views, &api);
+    assert!(controller.pass().await);
+    assert!(!api.take("/registeredservices").is_empty());
+    assert!(controller.state.look_again.is_some(), "a grant of verbs is in no view");
+}
+
+#[tokio::test]
+async fn the_guard_forgets_the_sweeps_of_objects_that_are_gone() {
+    let views = views(&Value::Null);
+    let seen = json!({"observedGeneration": 1});
+    let keys: Vec<ServiceKey> = (0..12).map(|n| labelled(&views, &format!("a-{n}"), "r", "main", &seen)).collect();
+    let mut controller = controller(&views, &FakeApi::default());
+    controller.pass().await;
+    assert_eq!(views.guards.held("main", &views.env).map(|held| held.sweeps), Some(12));
+    forget(&views, &keys);
+    controller.pass().await;
+    assert_eq!(views.guards.held("main", &views.env), None);
 }

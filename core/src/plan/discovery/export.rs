@@ -1,9 +1,9 @@
 //! Discovered exports: the Services of the cluster that get a RegisteredService.
 //!
-//! Owns the selection, and who has a name that several want: the oldest, and with it those that ask for the same name
-//! by annotation as it does, as a canary does on purpose. Never taken are Services that Twinspan made, ExternalNames,
-//! the API server's own, and those without a TCP port. Refuses to choose among several ports, which the pass over the
-//! RegisteredService tells its owner.
+//! Owns the selection, and who has a name that several want: the one whose object has it, else the oldest, and with
+//! it those that ask for the same name by annotation as it does, as a canary does on purpose. Never taken are
+//! Services that Twinspan made, ExternalNames, the API server's own, and those without a TCP port. Refuses to
+//! choose among several ports, which the pass over the RegisteredService tells its owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,12 +20,14 @@ struct Candidate<'a> {
     service: &'a ServiceView,
     name: RegistryName,
     chosen: Chosen,
+    /// Whether its object has the name already.
+    has: bool,
 }
 
 impl Candidate<'_> {
-    /// The older has a name.
-    fn age(&self) -> (Timestamp, &ServiceKey) {
-        (self.service.created.unwrap_or(Timestamp::MAX), self.key)
+    /// The least has a name: nobody takes it from one that has it, and age decides among newcomers.
+    fn rank(&self) -> (bool, Timestamp, &ServiceKey) {
+        (!self.has, self.service.created.unwrap_or(Timestamp::MAX), self.key)
     }
 
     fn names_itself(&self) -> bool {
@@ -41,7 +43,7 @@ impl<'a> Planner<'a> {
     pub(super) fn exports(&mut self, settings: &ExportSettings) {
         let candidates = self.candidates(settings);
         for candidate in self.without_collisions(candidates) {
-            let Candidate { key, service, name, chosen } = candidate;
+            let Candidate { key, service, name, chosen, .. } = candidate;
             let kind = Wants::Export { service_uid: service.uid.clone(), port: chosen.port, weight: chosen.weight };
             self.want(Wanted { key: key.clone(), registry_name: name, kind }, &subject(key));
         }
@@ -104,7 +106,11 @@ impl<'a> Planner<'a> {
         };
         let named = || RegistryName::new(settings.template.fill(&key.name, &key.namespace));
         match chosen.name.clone().map_or_else(named, Ok) {
-            Ok(name) => Some(Candidate { key, service, name, chosen }),
+            Ok(name) => {
+                let object = self.facts.objects.get(key).filter(|object| object.is_discovered() && object.exports);
+                let has = object.is_some_and(|object| object.registry_name == name.as_str());
+                Some(Candidate { key, service, name, chosen, has })
+            }
             Err(error) => {
                 self.plan.refusals.add(&subject(key), Why::InvalidName, error.to_string());
                 self.keep(key);
@@ -115,29 +121,50 @@ impl<'a> Planner<'a> {
 
     /// Leaves out those whose name another one has.
     fn without_collisions(&mut self, candidates: Vec<Candidate<'a>>) -> Vec<Candidate<'a>> {
-        let mut oldest: BTreeMap<&RegistryName, &Candidate<'a>> = BTreeMap::new();
+        let candidates = self.without_written(candidates);
+        let mut first_of: BTreeMap<&RegistryName, &Candidate<'a>> = BTreeMap::new();
         for candidate in &candidates {
-            let first = oldest.entry(&candidate.name).or_insert(candidate);
-            if candidate.age() < first.age() {
+            let first = first_of.entry(&candidate.name).or_insert(candidate);
+            if candidate.rank() < first.rank() {
                 *first = candidate;
             }
         }
         let mut out = BTreeMap::new();
         for candidate in &candidates {
-            let Some(first) = oldest.get(&candidate.name).filter(|first| first.key != candidate.key) else { continue };
+            let Some(first) = first_of.get(&candidate.name).filter(|first| first.key != candidate.key) else {
+                continue;
+            };
             if !(first.names_itself() && candidate.names_itself()) {
-                out.insert(candidate.key, (candidate.name.clone(), first.key));
+                out.insert(candidate.key, (candidate.name.clone(), first.key, first.has));
             }
         }
-        for (key, (name, first)) in &out {
+        for (key, (name, first, has)) in &out {
+            let why = if *has { "had it first" } else { "is older" };
             let message = format!(
-                "Service {first}, which is older, has the name {name} already; give one of them another, or both the \
+                "Service {first}, which {why}, has the name {name} already; give one of them another, or both the \
                  annotation with the same"
             );
             self.plan.refusals.add(&subject(key), Why::NameCollision, message);
         }
         let out: BTreeSet<&ServiceKey> = out.into_keys().collect();
         candidates.into_iter().filter(|candidate| !out.contains(candidate.key)).collect()
+    }
+
+    /// Leaves out newcomers that would join a name which a person exports for another Service, unless they ask for it.
+    fn without_written(&mut self, mut candidates: Vec<Candidate<'a>>) -> Vec<Candidate<'a>> {
+        let (written, refusals) = (&self.written, &mut self.plan.refusals);
+        candidates.retain(|candidate| {
+            let Candidate { key, name, .. } = candidate;
+            let joins = !candidate.has && !candidate.names_itself();
+            let Some(other) = written.exporter(name.as_str(), key).filter(|_| joins) else { return true };
+            let message = format!(
+                "RegisteredService {other}, which a person wrote, exports the name {name} for another Service already; \
+                 give this one another, or the annotation with the same"
+            );
+            refusals.add(&subject(key), Why::NameCollision, message);
+            false
+        });
+        candidates
     }
 }
 

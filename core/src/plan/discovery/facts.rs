@@ -122,6 +122,8 @@ pub struct Object {
     /// The wanted object that would be made exactly as this one is.
     pub made_as: Option<Wanted>,
     pub carries: Carries,
+    /// Whether its status says that the ServiceRegistry does not grant it: then it writes nothing.
+    pub denied: bool,
     pub deleting: bool,
     /// Whether this version cannot read all of it.
     pub unreadable: bool,
@@ -132,6 +134,16 @@ impl Object {
     pub fn is_discovered(&self) -> bool {
         matches!(self.origin, Origin::Ours | Origin::Orphan)
     }
+
+    /// Whether it is one of a name. A Service that owns it by an edit makes no export of it.
+    pub fn is_import(&self) -> bool {
+        self.owner.is_none() || (self.imports && !self.exports)
+    }
+
+    /// Whether it writes nothing, and leaves nothing behind.
+    pub fn is_idle(&self) -> bool {
+        self.denied && self.carries.is_empty()
+    }
 }
 
 /// The instances that a RegisteredService has written, by its status.
@@ -141,6 +153,13 @@ pub struct Carries {
     pub is_current: bool,
     pub exported: i64,
     pub imported: i64,
+}
+
+impl Carries {
+    /// Whether it is known to have nothing.
+    pub fn is_empty(&self) -> bool {
+        self.is_current && self.exported == 0 && self.imported == 0
+    }
 }
 
 /// The observed state.

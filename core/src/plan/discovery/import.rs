@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use super::Planner;
-use super::facts::{ImportSettings, Names, Object, Origin, Wanted, Wants};
+use super::facts::{ImportSettings, Names, Object, Wanted, Wants};
 use super::names::kubernetes_name;
 use super::refusals::Why;
 use crate::Timestamp;
@@ -102,10 +102,10 @@ impl Planner<'_> {
         has
     }
 
-    /// Discovered objects in the namespace of imports. One that a Service owns is an export.
+    /// Discovered objects of names in the namespace of imports.
     fn imported_to<'b>(&'b self, settings: &'b ImportSettings) -> impl Iterator<Item = (&'b ServiceKey, &'b Object)> {
         let here = self.facts.objects.iter().filter(move |(key, object)| {
-            key.namespace == settings.namespace && object.is_discovered() && object.owner.is_none()
+            key.namespace == settings.namespace && object.is_discovered() && object.is_import()
         });
         here.map(|(key, object)| (*key, object)).filter(move |(key, _)| !self.settled.contains(*key))
     }
@@ -118,7 +118,7 @@ impl Planner<'_> {
     /// Whether nothing may be concluded about an unwanted object, because it is one of names that are not known.
     pub(super) fn keeps_imports(&self, object: &Object) -> bool {
         let asks = self.facts.settings.as_ref().is_some_and(|settings| settings.import.is_some());
-        asks && object.owner.is_none() && !matches!(self.facts.names, Names::Complete { .. })
+        asks && object.is_import() && !matches!(self.facts.names, Names::Complete { .. })
     }
 
     fn want_import(&mut self, name: &str, key: ServiceKey) {
@@ -150,9 +150,8 @@ impl Planner<'_> {
                 continue;
             }
             let there = facts.objects.get(&key);
-            let is_import = there.is_some_and(|object| object.is_discovered() && object.owner.is_none());
-            let is_written = there.is_some_and(|object| object.origin == Origin::Written && object.refers);
-            if facts.services.contains_key(&key) && !is_import && !is_written {
+            let is_import = there.is_some_and(|object| object.is_discovered() && object.is_import());
+            if facts.services.contains_key(&key) && !is_import {
                 let message = format!("Service {key} is there and not of this discovery");
                 self.plan.refusals.add(&subject(name), Why::NameTaken, message);
                 continue;

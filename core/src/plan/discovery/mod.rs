@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Timestamp;
 use crate::model::ServiceKey;
+use crate::plan::earlier;
 
 use facts::{Facts, Object, Wanted};
 use refusals::{Refusals, Why};
@@ -60,11 +61,14 @@ pub struct Delete {
     pub key: ServiceKey,
     pub uid: String,
     pub version: String,
+    /// Whether the object writes nothing: then no record goes with it, and no guard has to be asked.
+    pub idle: bool,
 }
 
 impl Delete {
     fn of(key: &ServiceKey, object: &Object) -> Self {
-        Self { key: key.clone(), uid: object.uid.clone(), version: object.version.clone() }
+        let (uid, version) = (object.uid.clone(), object.version.clone());
+        Self { key: key.clone(), uid, version, idle: object.is_idle() }
     }
 }
 
@@ -112,7 +116,7 @@ pub fn plan(facts: &Facts<'_>, memory: &Memory, now: Timestamp) -> Plan {
         Some(settings) => planner.imports(settings, now),
         None => planner.plan.memory.basis = None,
     }
-    planner.sweep();
+    planner.sweep(now);
     planner.plan
 }
 
@@ -154,8 +158,8 @@ impl Planner<'_> {
                 self.plan.creates.push(wanted);
             }
             Some(object) if object.is_discovered() => self.put_right(wanted, object),
-            // One that a person wrote under its name wins like any other.
-            Some(object) if object.origin == facts::Origin::Written && object.refers => {}
+            // The end of this one is a change, and frees the key.
+            Some(object) if object.deleting => {}
             Some(_) => {
                 let message = format!("RegisteredService {} is there and not of this discovery", wanted.key);
                 self.plan.refusals.add(subject, Why::NameTaken, message);
@@ -193,7 +197,7 @@ impl Planner<'_> {
     }
 
     /// Sweeps everything that is discovered and not wanted any more.
-    fn sweep(&mut self) {
+    fn sweep(&mut self, now: Timestamp) {
         let facts = self.facts;
         let discovered = facts.objects.iter().filter(|(_, object)| object.is_discovered());
         for (key, object) in discovered {
@@ -205,10 +209,17 @@ impl Planner<'_> {
             if self.settled.contains(*key) || object.deleting || object.unreadable {
                 continue;
             }
-            // The garbage collector deletes it with its Service.
+            // The garbage collector deletes an export with its Service.
             let of_service = |uid: &String| facts.services.get(*key).is_none_or(|service| service.uid != *uid);
-            if object.owner.as_ref().is_some_and(of_service) || self.keeps_imports(object) {
+            let is_collected = !object.is_import() && object.owner.as_ref().is_some_and(of_service);
+            if is_collected || self.keeps_imports(object) {
                 self.stays(key);
+                continue;
+            }
+            // Only a status about its spec tells whether it writes anything, and so whether the guard has to be asked.
+            if !object.carries.is_current {
+                self.stays(key);
+                self.plan.look_again = earlier(self.plan.look_again, now.checked_add(turn::SHOWN).ok());
                 continue;
             }
             self.plan.sweeps.push(Delete::of(key, object));

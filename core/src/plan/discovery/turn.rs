@@ -21,7 +21,7 @@ pub const EXPORTS_PER_SECOND: u32 = 50;
 /// RegisteredServices that are deleted in a second.
 pub const DELETIONS_PER_SECOND: u32 = 10;
 /// A written object shows in the view by then.
-const SHOWN: SignedDuration = SignedDuration::from_secs(5);
+pub const SHOWN: SignedDuration = SignedDuration::from_secs(5);
 /// The time after which a refused write is tried again.
 const AGAIN: SignedDuration = SignedDuration::from_secs(30);
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
@@ -111,6 +111,11 @@ impl History {
     pub fn note(&mut self, op: &Op, refused: Option<String>, now: Timestamp) {
         let until = now.checked_add(if refused.is_some() { AGAIN } else { SHOWN }).unwrap_or(Timestamp::MAX);
         self.0.insert(op.key().clone(), Sent { version: op.version().map(ToOwned::to_owned), until, refused });
+    }
+
+    /// When the first write may be tried again, or has to show.
+    pub fn next(&self) -> Option<Timestamp> {
+        self.0.values().map(|sent| sent.until).min()
     }
 
     /// Forgets what is over.
