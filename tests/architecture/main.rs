@@ -82,7 +82,12 @@ fn a_write_outside_the_two_doors_is_found() {
 fn a_method_of_a_door_that_does_not_ask_is_found() {
     // Each time the other methods of the door still ask.
     for (door, asking, silent, functions) in [
-        ("src/cluster/writer.rs", "self.ask()?;\n        let key", "let key", &["send_slice"][..]),
+        (
+            "src/cluster/writer.rs",
+            "self.ask()?;\n        let key = ObjectKey",
+            "let key = ObjectKey",
+            &["send_slice"][..],
+        ),
         ("src/cluster/event_api.rs", "self.ask()?;", "", &["repeat", "first"]),
         ("src/cluster/status_writer.rs", "if !self.leadership.may_write() {", "if false {", &["exchange"]),
         (

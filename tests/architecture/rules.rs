@@ -103,7 +103,11 @@ const WRITES: &[(&str, usize, &[&str])] = &[
     ("commit", 1, &[REGISTRY, "twinspan::registry::takeover"]),
     ("grant", 2, &["twinspan::registry::leases", ETCD.1]),
     // A stream of the status page has a method of that name, which keeps a connection to a reader.
-    ("keep_alive", 1, &["twinspan::registry::leases", "twinspan::registry::keepalive", ETCD.1, "twinspan::page::server"]),
+    (
+        "keep_alive",
+        1,
+        &["twinspan::registry::leases", "twinspan::registry::keepalive", ETCD.1, "twinspan::page::server"],
+    ),
     ("txn", 1, &[ETCD.1]),
 ];
 const CLUSTER: &str = "twinspan::cluster::writer";

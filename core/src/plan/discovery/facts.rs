@@ -5,8 +5,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use super::names::Template;
 use crate::model::{RegistryName, Selector, ServiceKey, ServiceView};
+
+/// A written object shows in the view by then.
+pub const SHOWN: SignedDuration = SignedDuration::from_secs(5);
 
 /// `spec.discovery` of a ServiceRegistry.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -219,7 +219,7 @@ impl Planner<'_> {
             // Only a status about its spec tells whether it writes anything, and so whether the guard has to be asked.
             if !object.carries.is_current {
                 self.stays(key);
-                self.plan.look_again = earlier(self.plan.look_again, now.checked_add(turn::SHOWN).ok());
+                self.plan.look_again = earlier(self.plan.look_again, now.checked_add(facts::SHOWN).ok());
                 continue;
             }
             self.plan.sweeps.push(Delete::of(key, object));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
-use super::facts::Wanted;
+use super::facts::{SHOWN, Wanted};
 use super::refusals::{Refusals, Why};
 use super::{Delete, Plan, Update};
 use crate::Timestamp;
@@ -20,8 +20,6 @@ pub const IMPORTS_PER_SECOND: u32 = 10;
 pub const EXPORTS_PER_SECOND: u32 = 50;
 /// RegisteredServices that are deleted in a second.
 pub const DELETIONS_PER_SECOND: u32 = 10;
-/// A written object shows in the view by then.
-pub const SHOWN: SignedDuration = SignedDuration::from_secs(5);
 /// The time after which a refused write is tried again.
 const AGAIN: SignedDuration = SignedDuration::from_secs(30);
 const SECOND: SignedDuration = SignedDuration::from_secs(1);
