@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
-use twinspan_testbed::{TwinspanOptions, next_v4};
+use twinspan_testbed::{TwinspanOptions, eventually, next_v4};
 
 use super::driver::{DOWN, END, ENTER, ESCAPE, HOME, RIGHT, TAB, UP};
 use super::pictures;
@@ -104,7 +104,8 @@ async fn live_updates(reader: &Reader, scene: &Scene<'_>) -> Result<()> {
         reader.reads(&format!("[data-instance='{address}']"), &["Imported", "on both sides"]).await?;
     }
     times.sort();
-    ensure!(times[0] < Duration::from_secs(1), "{times:?}");
+    // A second, doubled for a busy machine.
+    ensure!(times[0] < Duration::from_secs(2), "{times:?}");
     Ok(())
 }
 
@@ -193,8 +194,13 @@ async fn approved(
 ) -> Result<()> {
     let arguments: Vec<&str> = command.split(' ').collect();
     ensure!(arguments.starts_with(&["twinspan", "approve", "payment", "-n", namespace]), "{command}");
-    let output = Command::new(TWINSPAN).args(&arguments[1..]).envs(environment).output().await?;
-    ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    // The page tells of a hold before the API server does, and the command asks there.
+    eventually("the command releases the hold", SOON, || async {
+        let output = Command::new(TWINSPAN).args(&arguments[1..]).envs(environment).output().await?;
+        ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    })
+    .await?;
     reader.sees("the hold is over", "return document.querySelector('#detail .hold') === null").await?;
     reader.reads("#detail .verdict", &["In sync"]).await?;
     reader.reads("#detail .facts", &["2"]).await
