@@ -20,7 +20,7 @@ mod tests {
 
     use super::*;
 
-    fn object(name: &str, created: &str, labels: Value) -> RegisteredService {
+    fn object(name: &str, created: &str, labels: &Value) -> RegisteredService {
         serde_json::from_value(json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService",
             "metadata": {"name": name, "namespace": "shop", "creationTimestamp": created, "labels": labels},
@@ -35,13 +35,13 @@ mod tests {
         let (old, new) = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z");
         let precedes =
             |one: &RegisteredService, other: &RegisteredService| precedence(one).precedes(&precedence(other));
-        let by_hand = object("b", new, json!({"app": "echo"}));
+        let by_hand = object("b", new, &json!({"app": "echo"}));
         for value in ["uid", ""] {
-            assert!(precedes(&by_hand, &object("a", old, label(value))), "{value:?}");
+            assert!(precedes(&by_hand, &object("a", old, &label(value))), "{value:?}");
         }
-        assert!(precedes(&object("a", old, json!({})), &by_hand), "the older one of two that persons wrote");
+        assert!(precedes(&object("a", old, &json!({})), &by_hand), "the older one of two that persons wrote");
         assert!(
-            precedes(&object("a", old, label("uid")), &object("b", new, label("uid"))),
+            precedes(&object("a", old, &label("uid")), &object("b", new, &label("uid"))),
             "and of two discovered ones"
         );
     }

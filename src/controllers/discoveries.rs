@@ -80,11 +80,14 @@ impl Discoveries {
     /// Returns whether the status says something else now.
     pub fn set(&self, registry: &str, found: Option<Found>) -> bool {
         let mut state = self.lock();
-        let before = match found.clone() {
+        if state.found.get(registry) == found.as_ref() {
+            return false;
+        }
+        match found {
             Some(found) => state.found.insert(registry.to_owned(), found),
             None => state.found.remove(registry),
         };
-        before != found
+        true
     }
 
     pub fn set_awaited(&self, awaited: BTreeSet<ServiceKey>) {

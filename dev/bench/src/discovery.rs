@@ -44,6 +44,9 @@ struct Times {
     new: Duration,
 }
 
+/// One of the times.
+type Of = fn(&Times) -> Duration;
+
 /// `new` Services come once all others are exported.
 pub async fn run(run: &mut Run, shape: Shape, new: usize) -> Result<()> {
     run.base().await?;
@@ -57,15 +60,12 @@ pub async fn run(run: &mut Run, shape: Shape, new: usize) -> Result<()> {
     let scenario = format!("discovery, {shape}");
     let news = format!("{new} new Services are exported");
     for (objects, all) in [(Objects::HandWritten, &by_hand), (Objects::Discovered, &discovered)] {
-        let milliseconds = |of: fn(&Times) -> Duration| -> Vec<f64> {
-            all.iter().map(|times| of(times).as_secs_f64() * 1000.0).collect()
-        };
-        let to_hand_written = |of: fn(&Times) -> Duration| {
+        let milliseconds = |of: Of| -> Vec<f64> { all.iter().map(|times| of(times).as_secs_f64() * 1000.0).collect() };
+        let to_hand_written = |of: Of| {
             let seconds = |times: &Times| of(times).as_secs_f64();
             Ratio::of(&all.iter().map(seconds).zip(by_hand.iter().map(seconds)).collect::<Vec<_>>())
         };
-        let measured: [(&str, fn(&Times) -> Duration); 2] =
-            [("cold start", |times| times.cold), (news.as_str(), |times| times.new)];
+        let measured: [(&str, Of); 2] = [("cold start", |times| times.cold), (news.as_str(), |times| times.new)];
         for (measure, of) in measured {
             let mut row = Row::new(&scenario, measure, objects.label()).samples(&milliseconds(of));
             if objects == Objects::Discovered {

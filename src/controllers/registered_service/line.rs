@@ -108,7 +108,8 @@ mod tests {
     }
 
     fn lined(ready: Value, accepted: Value, counts: Value, hold: Value, leads: bool) -> (Service, Option<Hold>) {
-        let status = json!({"conditions": [ready, accepted], "instances": counts, "hold": hold});
+        let conditions = Value::from(vec![ready, accepted]);
+        let status = Value::from_iter([("conditions", conditions), ("instances", counts), ("hold", hold)]);
         line(&object(&Value::Null), &serde_json::from_value(status).unwrap(), leads)
     }
 
