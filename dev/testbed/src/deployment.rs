@@ -16,7 +16,7 @@ pub fn manifest() -> PathBuf {
     repository().join("deploy/twinspan.yaml")
 }
 
-/// What Twinspan needs besides for discovery, which replaces its ClusterRole.
+/// The manifest that discovery needs besides; its ClusterRole replaces that of Twinspan.
 pub fn discovery_manifest() -> PathBuf {
     repository().join("deploy/discovery.yaml")
 }

@@ -170,7 +170,7 @@ impl Controller {
         let board = &self.writers.board;
         let row = board.is_on().then(|| line(object, &status, observed.facts.term.is_some()));
         statuses.hand_over(Object::RegisteredService(key.clone()), uid, Status::RegisteredService(Box::new(status)));
-        // Whoever sees the row asks for the status behind it.
+        // A reader that sees the row asks for the status behind it.
         if let Some((service, hold)) = row {
             board.put(&key, service, hold, propagation, self.views.env.now());
         }

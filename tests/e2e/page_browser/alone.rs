@@ -116,7 +116,7 @@ async fn stands_by(reader: &Reader, served: &Served) -> Result<()> {
     reader.reads("#said", &["This replica leads now"]).await
 }
 
-/// What somebody wrote as markup is shown as it was written, with visible escapes, and nothing of it runs.
+/// Markup in names and values is shown as it was written, with visible escapes, and nothing of it runs.
 async fn texts_stay_texts(reader: &Reader) -> Result<()> {
     reader.follow("shop/hostile").await?;
     reader.reads("#detail .verdict", &[SHOWN, "Show all"]).await?;
@@ -132,7 +132,7 @@ async fn texts_stay_texts(reader: &Reader) -> Result<()> {
     reader
         .sees("nothing is wider than the window", "return document.documentElement.scrollWidth <= innerWidth")
         .await?;
-    // What may be long is cut, and the whole is a question away.
+    // Long texts are cut, and the whole is a question away.
     reader
         .sees("a title", "return [...document.querySelectorAll('.here.cut')].some((end) => end.title.length > 1000)")
         .await

@@ -143,7 +143,7 @@ impl Driver {
         Ok(base64::engine::general_purpose::STANDARD.decode(encoded)?)
     }
 
-    /// What the console said since the last question: errors of scripts and of loading, and breaches of the policy.
+    /// The console since the last question: errors of scripts and of loading, and breaches of the policy.
     pub async fn console(&self) -> Result<Vec<String>> {
         let entries = self.log("browser").await?;
         Ok(entries.iter().map(|entry| format!("{} {}", entry["level"], entry["message"])).collect())
