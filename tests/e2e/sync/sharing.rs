@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use etcd_client::{EventType, WatchOptions};
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
 use twinspan::api::discovered::DISCOVERED_BY;
 use twinspan_testbed::{eventually, holds, next_v4};
@@ -178,7 +178,8 @@ async fn one_service_fed_from_two_registries(suite: Arc<Suite>) -> Result<()> {
 }
 
 /// Two objects as discovery makes them, one for each direction; then a person writes one for the same Service, and one
-/// for the same name. Nothing is away meanwhile, and nothing changes when the discovered ones go.
+/// for the same name. Nothing is away meanwhile, and nothing changes when the discovered ones go. Discovery itself only
+/// observes: it would give them up as soon as it may, and here they have to be seen beside the others.
 async fn a_hand_written_one_takes_over_what_discovered_ones_have(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
     let sandbox = Sandbox::new(bed, "discovered").await?;
@@ -187,6 +188,16 @@ async fn a_hand_written_one_takes_over_what_discovered_ones_have(suite: Arc<Suit
     sandbox.pods.run("web-1", &BTreeMap::from([("app".to_owned(), "web".to_owned())]), &[ip.into()]).await?;
     sandbox.pods.set_ready("web-1", true).await?;
     let (pod, server) = (SocketAddr::from((ip, 80)), SocketAddr::from((next_v4(), 9000)));
+    let discovery = json!({"policy": "Observe", "export": {"namespaceSelector": {"matchLabels": {"story": "none"}}}});
+    let registry = sandbox.registries();
+    let patch = Patch::Merge(json!({"spec": {"discovery": discovery}}));
+    let uid = registry.patch(&sandbox.name, &PatchParams::default(), &patch).await?.metadata.uid.context("no UID")?;
+    eventually("discovery observes", SOON, || async {
+        let status = registry.get_status(&sandbox.name).await?.status.unwrap_or_default();
+        ensure!(status.discovery.is_some(), "{status:?}");
+        Ok(())
+    })
+    .await?;
     let exports = json!({"registryName": "web", "service": {"name": "web"}, "direction": "Export"});
     let created = json!({"name": "user", "create": "Headless", "ports": [{"name": "rpc", "number": 80}]});
     let imports = json!({"registryName": "user", "service": created, "direction": "Import"});
@@ -196,7 +207,7 @@ async fn a_hand_written_one_takes_over_what_discovered_ones_have(suite: Arc<Suit
         spec["registryRef"] = json!({"name": sandbox.name});
         let object = serde_json::from_value(json!({
             "apiVersion": "twinspan.dev/v1alpha1", "kind": "RegisteredService", "spec": spec,
-            "metadata": {"name": name, "labels": {DISCOVERED_BY: "uid-of-a-registry"}},
+            "metadata": {"name": name, "labels": {DISCOVERED_BY: uid}},
         }))?;
         sandbox.registered().create(&PostParams::default(), &object).await?;
     }
