@@ -12,6 +12,8 @@
 //! the RegisteredService does.
 
 mod annotations;
+#[cfg(test)]
+mod contested_tests;
 mod export;
 pub mod facts;
 mod import;
@@ -19,6 +21,8 @@ pub mod names;
 #[cfg(test)]
 mod properties;
 pub mod refusals;
+#[cfg(test)]
+mod scene;
 #[cfg(test)]
 mod tests;
 pub mod turn;

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::tests::{World, at, service};
+use super::scene::{World, at, service};
 use super::*;
 use crate::codec::testing::repeatable;
 use crate::model::{EXPORT_ANNOTATION, REGISTRY_NAME_ANNOTATION, WEIGHT_ANNOTATION};
