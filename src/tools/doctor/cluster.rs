@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::finding::{CLUSTER, Finding, Findings, Level};
-use super::rbac::{self, Subject};
+use super::rbac::{self, Grant, Subject};
 use super::request::Request;
 use super::versions;
 use crate::api::crds;
@@ -34,8 +34,12 @@ pub async fn examine(request: &Request<'_>) -> (Vec<Finding>, bool) {
     let asked = answers(request, &mut findings).await;
     if asked {
         definitions(&request.client, &mut findings).await;
-        permissions(request, &mut findings).await;
-        policies(&request.client, &mut findings).await;
+        let found_in = "this version's chart or deploy/twinspan.yaml";
+        permissions(request, &Needs { grants: rbac::granted(), user: "the operator", found_in }, &mut findings).await;
+        for (name, what) in POLICIES {
+            let kept = Kept { name, what, found_in: "the chart and in deploy/twinspan.yaml" };
+            policy(&request.client, &kept, &mut findings).await;
+        }
         leader(request, &mut findings).await;
     }
     (findings.all, asked)
@@ -143,37 +147,41 @@ fn versions(crd: &CustomResourceDefinition) -> Vec<(&str, Option<&CustomResource
     crd.spec.versions.iter().map(|version| (version.name.as_str(), version.schema.as_ref())).collect()
 }
 
-async fn permissions(request: &Request<'_>, findings: &mut Findings<'_>) {
-    match lacks(request).await {
+/// The permissions that a part of the operator needs, and the place of those that it lacks.
+pub(super) struct Needs {
+    pub grants: Vec<Grant>,
+    pub user: &'static str,
+    pub found_in: &'static str,
+}
+
+pub(super) async fn permissions(request: &Request<'_>, needs: &Needs, findings: &mut Findings<'_>) {
+    let Needs { grants, user, found_in } = needs;
+    match lacks(request, grants).await {
         Ok((who, missing)) if missing.is_empty() => {
             let who = named(&who, request);
-            findings
-                .add(Level::Ok, format!("{who} is allowed all {} verbs that the operator uses", rbac::granted().len()));
+            findings.add(Level::Ok, format!("{who} is allowed all {} verbs that {user} uses", grants.len()));
         }
         // The operator's own account in its pod may not ask about others either, and is the one that is meant.
         Ok((Subject::Oneself, _)) if rbac::whoami(&request.client).await.is_ok_and(|who| who != operator(request)) => {
-            findings.add(Level::Warn, not_seen("the permissions of the operator"));
+            findings.add(Level::Warn, not_seen(&format!("the permissions of {user}")));
         }
         Ok((who, missing)) => {
             let who = named(&who, request);
-            let text = format!(
-                "{who} is not allowed: {}; apply the roles of this version's chart or deploy/twinspan.yaml",
-                missing.join(", ")
-            );
+            let text = format!("{who} is not allowed: {}; apply the roles of {found_in}", missing.join(", "));
             findings.add(Level::Fail, text);
         }
         Err(error) => {
-            findings.add(Level::Warn, format!("cannot see what the operator is allowed: {}", of_kube(&error)));
+            findings.add(Level::Warn, format!("cannot see what {user} is allowed: {}", of_kube(&error)));
         }
     }
 }
 
 /// The account that was checked, and the grants that it lacks.
-async fn lacks(request: &Request<'_>) -> kube::Result<(Subject, Vec<String>)> {
+async fn lacks(request: &Request<'_>, grants: &[Grant]) -> kube::Result<(Subject, Vec<String>)> {
     let namespace = request.operator_namespace;
     let subject = Subject::new(&request.client, &operator(request)).await?;
     let mut missing = Vec::new();
-    for grant in &rbac::granted() {
+    for grant in grants {
         if !subject.is_granted(&request.client, namespace, grant).await? {
             missing.push(format!("{} {}", grant.verb, grant.resource));
         }
@@ -193,17 +201,27 @@ fn named(subject: &Subject, request: &Request<'_>) -> String {
     }
 }
 
-async fn policies(client: &Client, findings: &mut Findings<'_>) {
+/// A policy that limits the operator's account, the objects that it limits, and its place.
+pub(super) struct Kept {
+    pub name: &'static str,
+    pub what: &'static str,
+    pub found_in: &'static str,
+}
+
+pub(super) async fn policy(client: &Client, kept: &Kept, findings: &mut Findings<'_>) {
     let api: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
-    for (name, what) in POLICIES {
-        match read(client, &api, "admissionregistration.k8s.io", "validatingadmissionpolicies", name).await {
-            Ok(Read::Found(_)) => findings.add(Level::Ok, format!("the operator is limited to {what} of its own")),
-            Ok(Read::Missing) => findings.add(
-                Level::Warn,
-                format!("there is no ValidatingAdmissionPolicy {name}; a stolen token could change others' {what}. It is in the chart and in deploy/twinspan.yaml"),
+    let Kept { name, what, found_in } = kept;
+    match read(client, &api, "admissionregistration.k8s.io", "validatingadmissionpolicies", name).await {
+        Ok(Read::Found(_)) => findings.add(Level::Ok, format!("the operator is limited to {what} of its own")),
+        Ok(Read::Missing) => findings.add(
+            Level::Warn,
+            format!(
+                "there is no ValidatingAdmissionPolicy {name}; a stolen token could change others' {what}. It is in {found_in}"
             ),
-            Ok(Read::NotAllowed) => findings.add(Level::Warn, not_seen(&format!("ValidatingAdmissionPolicy {name}"))),
-            Err(error) => findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicy {name}: {}", of_kube(&error))),
+        ),
+        Ok(Read::NotAllowed) => findings.add(Level::Warn, not_seen(&format!("ValidatingAdmissionPolicy {name}"))),
+        Err(error) => {
+            findings.add(Level::Warn, format!("cannot read ValidatingAdmissionPolicy {name}: {}", of_kube(&error)));
         }
     }
 }

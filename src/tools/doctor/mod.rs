@@ -1,6 +1,7 @@
 //! The doctor: checks of a cluster and its registries, from the place where the command runs.
 //!
 //! - [`cluster`]: the API server, CRDs, permissions and the leader; [`registries`]: every endpoint of every registry.
+//! - [`discovery`]: the permissions of one whose discovery writes.
 //! - [`audit`]: etcd, slices and own records, compared. [`reach`]: every exported address, tried.
 //! - [`etcd`]: an etcd by itself, before anything is installed.
 //! - [`rbac`]: the permissions of the operator; [`versions`]: etcd versions with known faults.
@@ -11,6 +12,7 @@
 
 mod audit;
 mod cluster;
+mod discovery;
 mod etcd;
 mod finding;
 pub mod rbac;

@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::ListParams;
 use twinspan_core::model::RegistryName;
 
+use super::discovery;
 use super::finding::{CLUSTER, Finding, Findings, Level};
 use super::request::Request;
 use super::versions;
@@ -91,6 +92,7 @@ async fn registry(request: &Request<'_>, name: &str, object: &ServiceRegistry) -
     if object.spec.allowed.is_empty() {
         findings.add(Level::Warn, "spec.allowed is empty: no namespace may use it");
     }
+    discovery::examine(request, object, &mut findings).await;
     findings.all
 }
 

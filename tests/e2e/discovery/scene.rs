@@ -10,16 +10,13 @@ use std::sync::Mutex;
 use anyhow::{Context, Result, ensure};
 use etcd_client::{PutOptions, Txn, TxnOp};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
-use kube::{Resource, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use twinspan::api::discovered::discovered_by;
 use twinspan::api::{DiscoveryStatus, RegisteredService};
-use twinspan_testbed::{Bed, OPERATOR_NAMESPACE, Twinspan, TwinspanOptions, eventually, next_v4};
+use twinspan_testbed::{Bed, Twinspan, TwinspanOptions, apply_file, discovery_manifest, eventually, next_v4};
 
 use crate::harness::{SOON, Sandbox, TWINSPAN, record};
 use crate::safety::audit;
@@ -34,7 +31,7 @@ pub struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     pub async fn new(bed: &'a Bed) -> Result<Scene<'a>> {
-        permit(bed).await?;
+        apply_file(&bed.client(), &discovery_manifest()).await?;
         let twinspan = bed.start_twinspan(TWINSPAN, &TwinspanOptions::default())?;
         twinspan.ready().await?;
         let sandbox = Sandbox::new(bed, "discovery").await?;
@@ -163,34 +160,6 @@ impl<'a> Scene<'a> {
         self.sandbox.registry_condition("Discovered", status, reason).await?;
         Ok(())
     }
-}
-
-/// The verbs that the chart renders with `discovery.enabled`.
-async fn permit(bed: &Bed) -> Result<()> {
-    let verbs = ["create", "update", "delete"];
-    let role: ClusterRole = serde_json::from_value(json!({
-        "metadata": {"name": "discovery"},
-        "rules": [{"apiGroups": ["twinspan.dev"], "resources": ["registeredservices"], "verbs": verbs}],
-    }))?;
-    let binding: ClusterRoleBinding = serde_json::from_value(json!({
-        "metadata": {"name": "discovery"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "discovery"},
-        "subjects": [{"kind": "ServiceAccount", "name": "twinspan", "namespace": OPERATOR_NAMESPACE}],
-    }))?;
-    create(bed, &role).await?;
-    create(bed, &binding).await
-}
-
-async fn create<K>(bed: &Bed, object: &K) -> Result<()>
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::ClusterResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + Serialize
-        + DeserializeOwned,
-{
-    Api::<K>::all(bed.client()).create(&PostParams::default(), object).await?;
-    Ok(())
 }
 
 /// Exit code and text of `twinspan plan`.

@@ -11,7 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::process::Command;
-use twinspan_testbed::{Bed, TwinspanOptions, apply_file, eventually, next_v4, twinspan_manifest};
+use twinspan_testbed::{Bed, TwinspanOptions, apply_file, discovery_manifest, eventually, next_v4, twinspan_manifest};
 
 use crate::harness::{SOON, Sandbox, Suite, TWINSPAN, stories};
 
@@ -80,6 +80,26 @@ async fn what_is_wrong_and_what_to_do(suite: Arc<Suite>) -> Result<()> {
     }
     ensure!(code == 0, "exit code {code}");
     ensure!(bed.registry.dump("").await? == before, "it wrote something");
+
+    // Discovery that writes needs more than one that observes.
+    let discovery = |policy: &str| json!({"spec": {"discovery": {"policy": policy, "export": {"namespaceSelector": {"matchLabels": {"none": "none"}}}}}});
+    let set = |patch: serde_json::Value| {
+        let registries = sandbox.registries();
+        async move { registries.patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(patch)).await }
+    };
+    set(discovery("Observe")).await?;
+    let (_, text) = ask(bed, &sandbox.name).await?;
+    complaints::<&str>(&text, &[])?;
+    set(discovery("Sync")).await?;
+    let (code, text) = ask(bed, &sandbox.name).await?;
+    let lacks = "is not allowed: create registeredservices, delete registeredservices, update registeredservices; apply the roles";
+    complaints(&text, &[lacks, "there is no ValidatingAdmissionPolicy twinspan-registeredservices;"])?;
+    ensure!(code == 3, "exit code {code}");
+    apply_file(&bed.client(), &discovery_manifest()).await?;
+    let (_, text) = ask(bed, &sandbox.name).await?;
+    complaints::<&str>(&text, &[])?;
+    ensure!(text.contains("is allowed all 3 verbs that discovery uses"), "{text}");
+    set(json!({"spec": {"discovery": null}})).await?;
 
     let (code, text) = ask(bed, "nobody").await?;
     complaints(&text, &["there is no such ServiceRegistry"])?;
