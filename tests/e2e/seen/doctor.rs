@@ -83,9 +83,8 @@ async fn what_is_wrong_and_what_to_do(suite: Arc<Suite>) -> Result<()> {
 
     // Discovery that writes needs more than one that observes.
     let discovery = |policy: &str| json!({"spec": {"discovery": {"policy": policy, "export": {"namespaceSelector": {"matchLabels": {"none": "none"}}}}}});
-    let set = |patch: serde_json::Value| {
-        let registries = sandbox.registries();
-        async move { registries.patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(patch)).await }
+    let set = async |patch: serde_json::Value| {
+        sandbox.registries().patch(&sandbox.name, &PatchParams::default(), &Patch::Merge(patch)).await
     };
     set(discovery("Observe")).await?;
     let (_, text) = ask(bed, &sandbox.name).await?;
