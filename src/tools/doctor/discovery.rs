@@ -1,4 +1,4 @@
-//! Checks of a ServiceRegistry whose discovery writes: the verbs on RegisteredServices, and the policy that limits them.
+//! Checks of a ServiceRegistry whose discovery writes: its verbs on RegisteredServices, and their policy.
 //!
 //! Owns the place of both. Refuses to know what discovery selects.
 
