@@ -53,7 +53,7 @@ pub async fn run(run: &mut Run, shape: Shape, new: usize) -> Result<()> {
     run.settled = None;
     apply_file(&run.bed.admin, &discovery_manifest()).await?;
     let (mut by_hand, mut discovered) = (Vec::new(), Vec::new());
-    for _ in 0..run.form.pick(1, 2) {
+    for _ in 0..run.form.pick(1, 3) {
         by_hand.push(times(&mut run.bed, Objects::HandWritten, shape, new).await?);
         discovered.push(times(&mut run.bed, Objects::Discovered, shape, new).await?);
     }

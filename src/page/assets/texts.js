@@ -260,7 +260,8 @@ export const texts = {
       Undecodable: "无法解码", NotTCP: "不是 TCP", KeyValueMismatch: "键与值不符", OtherName: "值中是其他服务名", NoSuchScheme: "没有所选协议的地址",
       APIServerAddress: "API 服务器的地址", ServiceAddress: "Service 的地址", NodeAddress: "节点地址", OtherNamespacesPod: "其他命名空间的 Pod",
       NoSuchPod: "没有这个 Pod", DeniedCIDR: "在禁止网段内", NotInAllowCIDRs: "不在允许网段内", NoAddress: "没有可导出的地址", FamilyNotServed: "Service 不支持该 IP 协议族",
-      NotSelected: "未被选中", OtherCluster: "其他集群导出", ClusterNotNamed: "集群未列出", Standby: "候补", FormerEndpoint: "曾是端点", TooManySlices: "切片过多", Conflict: "冲突", RefusedByCluster: "被集群拒绝",
+      NotSelected: "未被选中", OtherCluster: "其他集群导出", ClusterNotNamed: "集群未列出", Standby: "候补", FormerEndpoint: "曾是端点",
+      TooManySlices: "切片过多", Conflict: "冲突", RefusedByCluster: "被集群拒绝",
     },
   },
 };
