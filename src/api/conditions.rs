@@ -19,6 +19,8 @@ pub const IMPORTED: &str = "Imported";
 pub const DELETIONS_HELD: &str = "DeletionsHeld";
 /// Nothing but a change by a person helps. A word of kstatus, for which Failed follows; absent where it is not True.
 pub const STALLED: &str = "Stalled";
+/// No weights give the share that the spec asks for. Absent where it is not True.
+pub const SHARE_LIMITED: &str = "ShareLimited";
 /// The registry answers.
 pub const CONNECTED: &str = "Connected";
 /// Every Service and name that discovery selects has its RegisteredService.
@@ -27,7 +29,7 @@ pub const DISCOVERED: &str = "Discovered";
 pub const SYNCED: &str = "Synced";
 
 /// The condition types of a RegisteredService, in the order of its status, and what True says.
-pub const OF_REGISTERED_SERVICE: [(&str, &str); 6] = [
+pub const OF_REGISTERED_SERVICE: [(&str, &str); 7] = [
     (
         READY,
         "Everything that was asked for is done, also where `spec.suspend` or policy Observe asks for nothing: the reason says so. \
@@ -39,6 +41,11 @@ pub const OF_REGISTERED_SERVICE: [(&str, &str); 6] = [
     (
         DELETIONS_HELD,
         "Deletions that nothing explains are held back; the message says until when and what releases them.",
+    ),
+    (
+        SHARE_LIMITED,
+        "Weights from 1 to 10000 miss `spec.export.share` by more than 3 points; the message has the share that they give, and \
+         the weight of foreign records that would do. Absent otherwise.",
     ),
     (
         STALLED,
@@ -111,6 +118,8 @@ reasons! {
     NotRequested [EXPORTED, IMPORTED]: "`spec.direction` leaves this direction out.";
     NothingHeld [DELETIONS_HELD]: "No limit is reached; a few deletions may wait seconds for more evidence.";
     Held [DELETIONS_HELD, DISCOVERED]: "More instances, or discovered RegisteredServices, would go than the guard lets go unexplained. See whether they were lost; approve if they ended.";
+    ForeignWeightsTooLow [SHARE_LIMITED]: "The foreign records have so little weight that weights of 1 are more than the share. Let their servers register with the weight that the message names.";
+    ForeignWeightsTooHigh [SHARE_LIMITED]: "The foreign records have so much weight that weights of 10000 are less than the share. Let their servers register with the weight that the message names.";
     Pending [EXPORTED, IMPORTED]: "A complete list of the registry, or a Service that is being created, is waited for. It comes by itself.";
     Connecting [CONNECTED, SYNCED]: "The first connection is being made.";
     Listing [CONNECTED, SYNCED, EXPORTED]: "A complete list is being read, at the start or after the watch ended. It comes by itself.";

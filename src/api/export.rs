@@ -16,13 +16,23 @@ use super::schema;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.tags) || self.tags.all(t, !t.startsWith('twinspan.dev/'))").message("spec.export.tags: keys that begin with twinspan.dev/ are Twinspan's own; use other keys").field_path(".tags"))]
 #[x_kube(validation = Rule::new("self.address == 'Node' || (self.nodes == 3 && self.nodeAddressType == 'InternalIP')").message("spec.export.address: only Node has nodes and nodeAddressType; leave them out").field_path(".address"))]
+#[x_kube(validation = Rule::new("!has(self.zoneTag) || !self.zoneTag.startsWith('twinspan.dev/')").message("spec.export.zoneTag: tags that begin with twinspan.dev/ are Twinspan's own; use another tag").field_path(".zoneTag"))]
+#[x_kube(validation = Rule::new("!has(self.zoneTag) || ((!has(self.tags) || !(self.zoneTag in self.tags)) && (!has(self.tagsFromPodLabels) || self.tagsFromPodLabels.all(t, t.tag != self.zoneTag)))").message("spec.export.zoneTag: tags and tagsFromPodLabels name this tag too; leave it to one of them").field_path(".zoneTag"))]
 pub struct Export {
     /// Share of the traffic that clients give each exported instance, relative to the others. The default is what Kitex
-    /// servers register where nobody sets one. The pod annotation `twinspan.dev/weight` overrides it. GoZero and GRPC
-    /// records have no weight.
+    /// servers register where nobody sets one. The pod annotation `twinspan.dev/weight` overrides it. With `share` both
+    /// are proportions among the exported instances. GoZero and GRPC records have no weight.
     #[serde(default = "default_weight")]
     #[schemars(range(min = 1, max = 10000))]
     pub weight: i32,
+    /// The share of the traffic, in percent, that the exported instances get together beside the foreign records of the
+    /// name. Their weights give it: integers from 1 to 10000, in proportion to the weights that they have otherwise,
+    /// which change only where the share is off by more than 2 points. Records of other RegisteredServices of this
+    /// cluster count on neither side, and foreign ones that `importPolicy` refuses do not count. Without a foreign
+    /// record the weights are as configured. Only Kitex, Hertz and Kratos clients go by weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 99))]
+    pub share: Option<i32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     /// Tags of every exported record. Keys that begin with `twinspan.dev/` are refused; GoZero and GRPC records have no
     /// tags.
@@ -33,6 +43,12 @@ pub struct Export {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["tag".into()]))]
     pub tags_from_pod_labels: Vec<TagFromLabel>,
+    /// Key of a tag that has the zone of the endpoint, as its EndpointSlice names it; absent or empty for none. Neither
+    /// an endpoint without a zone gets the tag, nor an address that leads to pods of several zones. GoZero and GRPC
+    /// records have no tags.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub zone_tag: String,
     /// Primary exports endpoints of the Service's first address family, All those of every family.
     #[serde(default)]
     pub ip_family_policy: IpFamilyPolicy,
@@ -85,8 +101,10 @@ impl Default for Export {
     fn default() -> Self {
         Self {
             weight: default_weight(),
+            share: None,
             tags: BTreeMap::new(),
             tags_from_pod_labels: Vec::new(),
+            zone_tag: String::new(),
             ip_family_policy: IpFamilyPolicy::Primary,
             address: ExportAddress::Pod,
             node_address_type: NodeAddressType::InternalIp,

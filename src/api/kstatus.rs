@@ -83,6 +83,8 @@ pub fn of_ready(reason: &str) -> &'static str {
         | Reason::NotRequested
         | Reason::NothingHeld
         | Reason::Held
+        | Reason::ForeignWeightsTooLow
+        | Reason::ForeignWeightsTooHigh
         | Reason::NotAccepted
         | Reason::NotWritten
         | Reason::AllDiscovered

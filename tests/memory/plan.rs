@@ -87,8 +87,10 @@ fn goal(exports: bool) -> Goal {
         families: vec![Family::V4],
         address: ExportAddress::Pod,
         weight: 10,
+        share: None,
         tags: tags().into_iter().collect(),
         tags_from_labels: Vec::new(),
+        zone_tag: String::new(),
         import: Options {
             schemes: vec![String::new()],
             other_clusters: None,

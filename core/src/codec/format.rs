@@ -12,7 +12,7 @@ use super::kitex::Kitex;
 use super::kratos::Kratos;
 #[cfg(test)]
 use super::toy::Toy;
-use crate::model::Listener;
+use crate::model::{Listener, Registration};
 
 /// A list of unit structs that implement [`Framework`]; the enum, the list as a whole and the dispatch follow from it.
 macro_rules! formats {
@@ -70,6 +70,16 @@ impl Format {
     /// See [`Framework::has_tags`].
     pub fn has_tags(self) -> bool {
         self.framework().has_tags()
+    }
+
+    /// See [`Framework::weight`].
+    pub fn weight(self, registration: &Registration) -> Option<i64> {
+        self.framework().weight(registration)
+    }
+
+    /// Whether clients tell the instances of a service by weight.
+    pub fn has_weights(self) -> bool {
+        self.weight(&Registration::default()).is_some()
     }
 
     /// See [`Framework::heals`].

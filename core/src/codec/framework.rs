@@ -77,6 +77,11 @@ pub trait Framework: Sync {
     /// Whether a record carries weight and tags. Where it does not, the key names the owner.
     fn has_tags(&self) -> bool;
 
+    /// The weight that clients give a record; `None` where they do not tell the instances of a service by weight.
+    fn weight(&self, _registration: &Registration) -> Option<i64> {
+        None
+    }
+
     /// Whether a lost registration can be put back: the marks that say so are tags.
     fn heals(&self) -> bool {
         self.has_tags()

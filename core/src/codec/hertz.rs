@@ -54,6 +54,10 @@ impl Framework for Hertz {
         true
     }
 
+    fn weight(&self, registration: &Registration) -> Option<i64> {
+        Some(kitex::weight(registration))
+    }
+
     fn says(&self, _name: &RegistryName, owner: &Owner, instance: &Instance, says: &Registration) -> bool {
         kitex::says(owner, instance, says)
     }

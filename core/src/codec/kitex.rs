@@ -53,6 +53,10 @@ impl Framework for Kitex {
         true
     }
 
+    fn weight(&self, registration: &Registration) -> Option<i64> {
+        Some(weight(registration))
+    }
+
     fn says(&self, _name: &RegistryName, owner: &Owner, instance: &Instance, says: &Registration) -> bool {
         self::says(owner, instance, says)
     }
@@ -92,6 +96,12 @@ pub fn says(owner: &Owner, instance: &Instance, says: &Registration) -> bool {
         && tags.get(OWNER_TAG).is_some_and(|text| owner.is_written(text))
         && others.eq(instance.tags.iter().filter(|(tag, _)| *tag != OWNER_TAG))
         && rest.is_empty()
+}
+
+/// The weight that a reader takes: without one the default of its resolver.
+pub fn weight(registration: &Registration) -> i64 {
+    const DEFAULT: i64 = 10;
+    if registration.weight > 0 { registration.weight } else { DEFAULT }
 }
 
 struct Encoded<'a>(&'a Registration);
@@ -179,6 +189,13 @@ mod tests {
             r#"{"tags":{"a":1}}"#,
         ] {
             assert!(decode(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reader_takes_no_weight_for_the_default() {
+        for (written, read) in [(7, 7), (0, 10), (-3, 10)] {
+            assert_eq!(weight(&registration("10.0.0.1:8888", written, &[])), read);
         }
     }
 

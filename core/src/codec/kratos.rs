@@ -93,6 +93,13 @@ impl Framework for Kratos {
         true
     }
 
+    /// Without one that is an integer, nodes of a selector have 100 (`selector/node/direct/direct.go`).
+    fn weight(&self, registration: &Registration) -> Option<i64> {
+        const DEFAULT: i64 = 100;
+        let weight = registration.tags.get(WEIGHT).and_then(|weight| weight.parse::<i64>().ok());
+        Some(weight.map_or(DEFAULT, |weight| weight.max(0)))
+    }
+
     fn registration(&self, name: &RegistryName, owner: &Owner, instance: &Instance) -> Registration {
         let id = self.last_segment(owner, instance);
         let texts = [(ID, id.as_str()), (NAME, name.as_str()), (VERSION, "")];
@@ -197,6 +204,20 @@ mod tests {
         }
         let odd = Kratos.decode(br#"{"endpoints":[null,"grpc://10.0.0.1:1"],"metadata":{"weight":"heavy"}}"#).unwrap();
         assert_eq!((odd.endpoints.len(), odd.weight), (2, 0));
+    }
+
+    #[test]
+    fn a_reader_takes_no_weight_for_the_default() {
+        for (metadata, read) in [
+            (r#"{"weight":"25"}"#, 25),
+            (r#"{"weight":"0"}"#, 0),
+            (r#"{"weight":"-1"}"#, 0),
+            (r#"{"weight":"heavy"}"#, 100),
+            ("{}", 100),
+        ] {
+            let found = Kratos.decode(format!(r#"{{"metadata":{metadata}}}"#).as_bytes()).unwrap();
+            assert_eq!(Kratos.weight(&found), Some(read), "{metadata}");
+        }
     }
 
     proptest! {

@@ -7,8 +7,9 @@
 //! - [`siblings`]: other RegisteredServices that want the same name or Service; [`crowd`]: how many may share a name.
 //! - `twinspan_core::plan::service` plans: operations, and an outcome for every instance.
 //! - [`apply`]: hands the operations to the writers; [`dry_run`]: logs them instead.
-//! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions; [`differences`]: the instances
-//!   that it names; [`events`]: Events; [`risks`]: one kind of what they tell; [`line`]: the line of the status page.
+//! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions, [`share`] one of them;
+//!   [`differences`]: the instances that it names; [`events`]: Events; [`risks`]: one kind of what they tell;
+//!   [`line`]: the line of the status page.
 //!
 //! Owns the order of these steps. Refuses to decide what to write.
 
@@ -27,6 +28,7 @@ mod pass;
 mod places;
 mod report;
 mod risks;
+mod share;
 pub mod siblings;
 pub mod status;
 pub mod validate;
@@ -105,6 +107,8 @@ mod reduced_tests;
 mod report_tests;
 #[cfg(test)]
 mod revoked_tests;
+#[cfg(test)]
+mod share_tests;
 #[cfg(test)]
 mod side_by_side_tests;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use twinspan_core::plan::service::{Accepted, Directions, Goal, Outcomes, Plan, W
 use super::apply::Applied;
 use super::differences::differences;
 use super::observe::Observed;
+use super::share;
 use super::validate::Validation;
 use crate::api::conditions::{
     self, ACCEPTED, ConditionStatus, DELETIONS_HELD, DesiredCondition, EXPORTED, IMPORTED, READY, Reason, STALLED,
@@ -152,7 +153,8 @@ fn desired_conditions(
     // Absent where it is not True, as kstatus wants it. A namespace that was not seen yet may allow what was refused.
     let rejection = validation.rejection.as_ref().filter(|it| it.reason.stalls() && observed.namespace.is_some());
     let stalled = rejection.map(|it| DesiredCondition::new(STALLED, ConditionStatus::True, it.reason, &it.message));
-    [ready, accepted, exported, imported, held].into_iter().chain(stalled).collect()
+    let share_limited = validation.goal.accepted().and_then(|accepted| share::limited(accepted, known, plan));
+    [ready, accepted, exported, imported, held].into_iter().chain(share_limited).chain(stalled).collect()
 }
 
 /// The words of a Ready that is True.

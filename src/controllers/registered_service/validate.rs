@@ -244,8 +244,10 @@ fn accept_in(observed: &Observed, registry: &ServiceRegistry, name: RegistryName
         families: Vec::new(),
         address: spec.export.choice(),
         weight: spec.export.weight.into(),
+        share: spec.export.share.map(Into::into),
         tags: spec.export.tags.clone(),
         tags_from_labels: spec.export.tags_from_pod_labels.iter().map(|t| (t.label.clone(), t.tag.clone())).collect(),
+        zone_tag: spec.export.zone_tag.clone(),
         import: object.import_options(format),
         limits: Limits::from(&spec.deletion_guard),
         policy: trust::Policy::from(&registry.spec.import_policy),
@@ -371,12 +373,17 @@ fn carried(object: &RegisteredService, format: Format) -> Check<()> {
             "spec.service.ports: give each port a scheme of its own; clients take the first address with theirs";
         return reject(message.to_owned());
     }
+    let (export, default) = (&spec.export, Export::default());
+    if export.share.is_some() && !format.has_weights() {
+        return reject(format!(
+            "{name} clients call all instances alike, whatever their weight; remove spec.export.share"
+        ));
+    }
     if format.has_tags() {
         return Ok(());
     }
-    let (export, default) = (&spec.export, Export::default());
-    if !export.tags.is_empty() || !export.tags_from_pod_labels.is_empty() {
-        return reject(format!("{name} records have no tags; remove spec.export.tags and tagsFromPodLabels"));
+    if !export.tags.is_empty() || !export.tags_from_pod_labels.is_empty() || !export.zone_tag.is_empty() {
+        return reject(format!("{name} records have no tags; remove spec.export.tags, tagsFromPodLabels and zoneTag"));
     }
     if export.weight != default.weight {
         return reject(format!("{name} records have no weight; remove spec.export.weight"));

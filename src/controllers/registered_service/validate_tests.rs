@@ -222,6 +222,13 @@ fn what_a_format_has_no_place_for_is_refused() {
         ("GoZero", json!({"export": {"tags": {"a": "b"}}}), false),
         ("GoZero", json!({"import": {"onExpiry": "Heal"}}), false),
         ("GRPC", json!({"export": {"tagsFromPodLabels": [{"label": "a", "tag": "a"}]}}), false),
+        ("GoZero", json!({"export": {"zoneTag": "az"}}), false),
+        ("GoZero", json!({"export": {"share": 10}}), false),
+        ("GRPC", json!({"export": {"share": 10}}), false),
+        ("GoFrame", json!({"export": {"share": 10}}), false),
+        ("GoFrame", json!({"export": {"weight": 5, "zoneTag": "az"}}), true),
+        ("Kitex", json!({"export": {"share": 10, "zoneTag": "az"}}), true),
+        ("Hertz", json!({"export": {"share": 10}}), true),
         ("GRPC", json!({"import": {"onExpiry": "Remove", "keepLostSeconds": 60}}), true),
         ("GoZero", json!({"deletionGuard": {"minInstances": 3, "maxDeletePercent": 20, "holdSeconds": 60}}), true),
     ] {

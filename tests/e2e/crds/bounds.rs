@@ -226,7 +226,7 @@ fn whole_service() -> Value {
             "service": {"name": "echo", "create": "ClusterIP", "ports": [{"name": "rpc", "number": 80, "scheme": "grpc"}]},
             "direction": "Both", "policy": "Sync", "suspend": false,
             "export": {"weight": 10, "tags": {"lane": "blue"}, "tagsFromPodLabels": [{"label": "a", "tag": "t"}],
-                "ipFamilyPolicy": "Primary", "address": "Node", "nodeAddressType": "ExternalIP", "nodes": 3},
+                "share": 10, "zoneTag": "zone", "ipFamilyPolicy": "Primary", "address": "Node", "nodeAddressType": "ExternalIP", "nodes": 3},
             "import": {"tagSelector": selector(), "otherClusters": "All", "zoneTag": "zone", "onExpiry": "Probe",
                 "clusters": {"names": ["c2"], "preference": "LocalFirst", "minLocal": 1}, "keepLostSeconds": 60, "into": "Apart", "serviceName": "imports"},
             "deletionGuard": {"minInstances": 10, "maxDeletePercent": 50, "holdSeconds": 300},

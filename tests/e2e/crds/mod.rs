@@ -132,7 +132,7 @@ async fn registered_services(suite: Arc<Suite>) -> Result<()> {
         service(json!({"direction": "Export", "policy": "Observe", "suspend": true})),
         service(
             json!({"export": {"weight": 10000, "tags": {"lane": "blue"}, "tagsFromPodLabels": [{"label": "app.kubernetes.io/version", "tag": "v"}],
-            "ipFamilyPolicy": "All"}}),
+            "ipFamilyPolicy": "All", "share": 99, "zoneTag": "az"}}),
         ),
         service(
             json!({"import": {"tagSelector": {"matchLabels": {"lane": "blue"}}, "otherClusters": "All", "zoneTag": "zone", "onExpiry": "Heal",

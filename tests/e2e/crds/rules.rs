@@ -156,13 +156,20 @@ fn service_cases() -> Vec<Case> {
         case("spec.service", "self.create == 'Never'", service(json!({"service": {"create": "Headless"}}))),
         case("spec.service", "self.create == 'Never'", ports("Headless", json!([]))),
         case("spec.service", "self.create == 'Never'", ports("ClusterIP", json!([{"name": "rpc"}]))),
-        case("spec.export", "self.tags", service(json!({"export": {"tags": {"twinspan.dev/owner": "me"}}}))),
+        case("spec.export", "self.tags.all", service(json!({"export": {"tags": {"twinspan.dev/owner": "me"}}}))),
         case("spec.export", "self.address", service(json!({"export": {"nodes": 2}}))),
         case("spec.export", "self.address", service(json!({"export": {"nodeAddressType": "ExternalIP"}}))),
         case(
             "spec.export.tagsFromPodLabels[*]",
             "self.tag",
             service(json!({"export": {"tagsFromPodLabels": [{"label": "a", "tag": "twinspan.dev/x"}]}})),
+        ),
+        case("spec.export", "self.zoneTag.startsWith", service(json!({"export": {"zoneTag": "twinspan.dev/zone"}}))),
+        case("spec.export", "self.zoneTag in", service(json!({"export": {"zoneTag": "az", "tags": {"az": "a"}}}))),
+        case(
+            "spec.export",
+            "self.zoneTag in",
+            service(json!({"export": {"zoneTag": "az", "tagsFromPodLabels": [{"label": "a", "tag": "az"}]}})),
         ),
         case(requirements, "self.operator in", requirement(json!({"key": "a", "operator": "NotIn"}))),
         case(

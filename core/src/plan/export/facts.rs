@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::share::ShareLimit;
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{Instance, InstanceAddr, InstanceOutcome, Owner, RecordKey, Records, RegistryName};
 use crate::plan::RecordOp;
 use crate::plan::departure::Departures;
 use crate::plan::departure::guard::{Guard, GuardContext, GuardDecision, Limits};
+use crate::plan::trust::Trust;
 
 /// Everything that the plan rests on.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +23,7 @@ pub struct Input<'a> {
     /// `None` withdraws every record of the owner.
     pub name: Option<&'a RegistryName>,
     /// The instances that should be in the registry: ready endpoints at the chosen ports, in slices that Twinspan does
-    /// not manage. No two have one key.
+    /// not manage, in the order of their addresses. No two have one key.
     pub instances: &'a [Instance],
     /// Other addresses at which the server of an instance registered itself.
     pub aliases: &'a BTreeMap<InstanceAddr, (IpAddr, u16)>,
@@ -38,6 +40,8 @@ pub struct Input<'a> {
     pub to_release: &'a BTreeSet<RecordKey>,
     /// Whether the import decides about healed records of this owner under the name.
     pub imports: bool,
+    /// The part of the traffic that the instances get beside records of others; `None` leaves their weights alone.
+    pub share: Option<Share<'a>>,
     pub departures: &'a Departures,
     /// The proof that endpoints ended since the last plan.
     pub proof: Proof<'a>,
@@ -53,6 +57,15 @@ pub struct Input<'a> {
     /// Whether this process leads. Only a leader judges; the others keep evidence.
     pub leads: bool,
     pub now: Timestamp,
+}
+
+/// The part of the traffic that exported instances get.
+#[derive(Clone, Copy, Debug)]
+pub struct Share<'a> {
+    /// 1 to 99.
+    pub percent: i64,
+    /// Tells the records of others that count: a refused one does not.
+    pub trust: Trust<'a>,
 }
 
 /// The proof that a missing endpoint ended.
@@ -105,6 +118,8 @@ pub struct Plan {
     pub records: Vec<InstanceOutcome>,
     /// The guard's decision about own records whose endpoint is gone.
     pub guard: GuardDecision,
+    /// A share that cannot be reached.
+    pub share_limit: Option<ShareLimit>,
     pub state: ExportState,
     pub requeue_at: Option<Timestamp>,
 }

@@ -3,6 +3,7 @@
 //! - [`facts`]: the values that the decision rests on, and those that it returns.
 //! - [`desired`]: the record of each instance, or the reason why it gets none.
 //! - [`registered`]: the records of other writers by address; [`writers`]: the writer of each record.
+//! - [`share`]: weights that give the instances a part of the traffic; [`weights`]: the numbers that it rests on.
 //!
 //! Owns the compare-and-swap operations, and the end of records that no instance needs. Refuses to touch a record that
 //! this cluster does not own, and to know slices, leases or batches.
@@ -10,6 +11,8 @@
 mod desired;
 mod facts;
 mod registered;
+mod share;
+mod weights;
 mod writers;
 
 use std::cell::LazyCell;
@@ -22,7 +25,8 @@ use crate::model::{Instance, InstanceAddr, InstanceOutcome, Kind, Outcome, Recor
 use crate::plan::departure::guard::{GuardInput, Unexplained};
 use crate::plan::{RecordOp, earlier};
 
-pub use self::facts::{ContestedExport, ExportState, Input, Plan, Proof};
+pub use self::facts::{ContestedExport, ExportState, Input, Plan, Proof, Share};
+pub use self::share::ShareLimit;
 pub use self::writers::{Writer, Writers};
 
 pub fn plan(input: &Input<'_>) -> Plan {
@@ -30,7 +34,19 @@ pub fn plan(input: &Input<'_>) -> Plan {
 }
 
 /// The plan, if the writers of the records are known already.
-pub fn plan_of<'a>(input: &Input<'a>, writers: &Writers<'a>) -> Plan {
+pub fn plan_of(input: &Input<'_>, writers: &Writers<'_>) -> Plan {
+    let plan = planned(input, writers);
+    // Which instances have a record does not depend on weights, and weights depend on which have one.
+    let shared = input.share.as_ref().and_then(|share| weights::shared(input, share, writers, &plan));
+    match shared {
+        Some((instances, share_limit)) => {
+            Plan { share_limit, ..planned(&Input { instances: &instances, ..*input }, writers) }
+        }
+        None => plan,
+    }
+}
+
+fn planned<'a>(input: &Input<'a>, writers: &Writers<'a>) -> Plan {
     let mut plan = Plan::default();
     let registered = Registered::by_others(writers, input.aliases);
     let desired = desired::desired(input, writers, &registered, &mut plan);

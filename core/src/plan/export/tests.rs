@@ -3,9 +3,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::codec::{Format, Layout};
-use crate::model::{LOOKS, LeaseId, Owner, RawRecord, Reason, RegistryName, ServiceKey, Tags};
+use crate::model::{CidrSet, LOOKS, LeaseId, Owner, RawRecord, Reason, RegistryName, ServiceKey, Tags};
 use crate::plan::departure::guard::{GuardContext, Limits};
 use crate::plan::departure::{Departure, Departures, Evidence};
+use crate::plan::trust::{self, Trust};
 use jiff::SignedDuration;
 
 const LEASE: LeaseId = LeaseId(7);
@@ -27,6 +28,8 @@ struct Scene {
     grace_until: Option<Timestamp>,
     state: ExportState,
     imports: bool,
+    share: Option<i64>,
+    denied: CidrSet,
     leads: bool,
     departures: Departures,
     tags: Tags,
@@ -57,6 +60,8 @@ impl Scene {
             grace_until: None,
             state: ExportState::default(),
             imports: true,
+            share: None,
+            denied: CidrSet::default(),
             leads: true,
             departures: Departures::new(),
             tags: Tags::new(),
@@ -122,6 +127,9 @@ impl Scene {
             }
             instance
         };
+        let (cluster, pods, services) = (trust::Cluster::default(), BTreeMap::new(), BTreeSet::new());
+        let policy = trust::Policy { deny: self.denied.clone(), ..trust::Policy::default() };
+        let trust = Trust { cluster: &cluster, policy: &policy, pods: &pods, services: &services };
         plan(&Input {
             layout: &self.layout,
             owner: &self.owner,
@@ -141,6 +149,7 @@ impl Scene {
             moved: self.moved.as_ref(),
             state: &self.state,
             imports: self.imports,
+            share: self.share.map(|percent| Share { percent, trust }),
             leads: self.leads,
             now: self.now,
         })
@@ -353,6 +362,7 @@ fn without_a_name_everything_goes_but_what_others_take_over() {
         moved: None,
         state: &ExportState::default(),
         imports: true,
+        share: None,
         leads: true,
         now: scene.now,
     });
@@ -438,6 +448,8 @@ fn a_record_that_nobody_would_read_is_not_written() {
 
 #[path = "guard_tests.rs"]
 mod guard;
+#[path = "weights_tests.rs"]
+mod weights;
 #[path = "work_tests.rs"]
 mod work;
 

@@ -52,9 +52,13 @@ pub struct Accepted {
     /// The addresses that clients get.
     pub address: ExportAddress,
     pub weight: i64,
+    /// The part of the traffic that the exported instances get beside records of others, in percent.
+    pub share: Option<i64>,
     pub tags: BTreeMap<String, String>,
     /// Labels of a pod and the tags that they become.
     pub tags_from_labels: Vec<(String, String)>,
+    /// The tag that the zone of an endpoint becomes; empty for none.
+    pub zone_tag: String,
     pub import: import::Options,
     pub limits: Limits,
     pub policy: trust::Policy,

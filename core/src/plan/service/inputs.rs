@@ -13,9 +13,9 @@ use super::{Accepted, Checkpoint, Facts, HoldFacts, Incarnation, RegistryFacts, 
 use crate::Timestamp;
 use crate::model::{Family, IMPORTED_FROM_ANNOTATION, Instance, InstanceAddr, PodView, RegistryName, Slice, TargetPod};
 use crate::plan::departure::guard::{GuardContext, Limits};
-use crate::plan::export::{ExportState, Proof, Writers};
+use crate::plan::export::{ExportState, Proof, Share, Writers};
 use crate::plan::import::{ImportState, Imported, Present};
-use crate::plan::trust::{self, Trust};
+use crate::plan::trust::{self, PodOf, Trust};
 use crate::plan::{export, import, slices};
 
 /// No instance registered itself under another address.
@@ -48,7 +48,22 @@ pub struct ExportGoal<'a> {
     pub limits: Limits,
     /// See [`export::Input::moved`].
     pub moved: Option<&'a BTreeSet<InstanceAddr>>,
+    /// The share that the settings ask for.
+    pub share: Option<ShareGoal<'a>>,
     pub state: &'a ExportState,
+}
+
+/// The share of an export, and the policy that tells the records of others which count.
+#[derive(Clone, Copy, Debug)]
+pub struct ShareGoal<'a> {
+    percent: i64,
+    policy: &'a trust::Policy,
+}
+
+impl<'a> ShareGoal<'a> {
+    pub fn of(accepted: &'a Accepted) -> Option<Self> {
+        accepted.share.map(|percent| Self { percent, policy: &accepted.policy })
+    }
 }
 
 impl<'a> ExportGoal<'a> {
@@ -73,6 +88,7 @@ impl<'a> ExportGoal<'a> {
             proof,
             limits: reduced.limits,
             moved: None,
+            share: None,
             state,
         }
     }
@@ -105,6 +121,8 @@ impl Pass<'_> {
     /// The export, if the writers of the records are known already.
     pub fn export_of(&self, registry: &RegistryFacts, writers: &Writers<'_>, goal: ExportGoal<'_>) -> export::Plan {
         let shared = self.siblings.of(registry);
+        let pods = if goal.share.is_some() { self.facts.pods_of() } else { BTreeMap::new() };
+        let share = |ShareGoal { percent, policy }| Share { percent, trust: self.trust(policy, &pods) };
         let input = export::Input {
             layout: &registry.layout,
             owner: &registry.owner,
@@ -121,6 +139,7 @@ impl Pass<'_> {
             limits: goal.limits,
             context: self.export_context(registry),
             imports: goal.imports,
+            share: goal.share.map(share),
             grace_until: registry.orphan_grace_until.filter(|until| self.now < *until),
             moved: goal.moved,
             state: goal.state,
@@ -128,6 +147,11 @@ impl Pass<'_> {
             now: self.now,
         };
         export::plan_of(&input, writers)
+    }
+
+    fn trust<'a>(&'a self, policy: &'a trust::Policy, pods: &'a BTreeMap<IpAddr, PodOf>) -> Trust<'a> {
+        let cluster = &self.facts.cluster;
+        Trust { cluster: &cluster.trust, policy, pods, services: &cluster.service_ips }
     }
 
     /// Calls a planner of the import with its input.
@@ -154,12 +178,7 @@ impl Pass<'_> {
             managed_by_others: &managed_addresses(&others, |_| true),
             pods_of_others: &managed_addresses(&others, |endpoint| endpoint.pod.is_some()),
             pods,
-            trust: Trust {
-                cluster: &facts.cluster.trust,
-                policy: goal.policy,
-                pods: &facts.pods_of(),
-                services: &facts.cluster.service_ips,
-            },
+            trust: self.trust(goal.policy, &facts.pods_of()),
             departures: &registry.snapshot.departures,
             leads: facts.term.is_some(),
             started_after_rollback: registry.snapshot.incarnation != Incarnation::AsItWas,

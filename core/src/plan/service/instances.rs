@@ -1,10 +1,11 @@
 //! The instances to export: one for each ready endpoint, or for each IP where one record stands for every port.
 //!
-//! Owns weight and tags. The pod's annotation overrides the weight; its labels add tags. An address that leads to
-//! several pods has the sum of their weights, or its share where several addresses lead to them, and the tags that all
-//! of them have. Refuses to know records.
+//! Owns weight and tags. The pod's annotation overrides the weight; its labels and its zone add tags. An address that
+//! leads to several pods has the sum of their weights, or its share where several addresses lead to them, and the tags
+//! that all of them have. Refuses to know records.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::facts::NamedPods;
@@ -34,14 +35,20 @@ pub fn instances(facts: &Facts, accepted: &Accepted, format: Format, reach: &Rea
     let tags: Arc<Tags> = Arc::new(accepted.tags.clone().into_iter().collect());
     let named = facts.named_pods();
     let mut note = reach.note.clone();
+    let zones = if accepted.zone_tag.is_empty() { Zones::new() } else { zones(facts) };
     let instance = |mut endpoints: Vec<(String, InstanceAddr)>| {
         let index = |scheme: &String| accepted.ports.iter().position(|port| port.scheme == *scheme);
         endpoints.sort_by_key(|(scheme, addr)| (index(scheme), *addr));
         let addr = endpoints.iter().map(|(_, addr)| *addr).min()?;
         let mut instance = Instance { addr, endpoints, weight: accepted.weight, tags: tags.clone() };
         if reach.behind.is_some() {
-            behind(facts, accepted, reach, &named, &mut instance, &mut note);
-        } else if let Some(pod) = facts.pod_of(addr, &named) {
+            behind(facts, accepted, reach, (&named, &zones), &mut instance, &mut note);
+            return Some(instance);
+        }
+        if let Some(zone) = zones.get(&addr.ip()) {
+            Arc::make_mut(&mut instance.tags).insert(accepted.zone_tag.clone(), (*zone).to_owned());
+        }
+        if let Some(pod) = facts.pod_of(addr, &named) {
             match weight(pod) {
                 Ok(weight) => instance.weight = weight.unwrap_or(accepted.weight),
                 Err(text) => {
@@ -64,7 +71,7 @@ fn behind(
     facts: &Facts,
     accepted: &Accepted,
     reach: &Reach,
-    named: &NamedPods<'_>,
+    (named, zones): (&NamedPods<'_>, &Zones<'_>),
     instance: &mut Instance,
     note: &mut Option<String>,
 ) {
@@ -92,6 +99,22 @@ fn behind(
             Arc::make_mut(&mut instance.tags).insert(tag.clone(), value.to_owned());
         }
     }
+    let mut of_each = endpoints.keys().map(|ip| zones.get(ip));
+    let first = of_each.next().flatten();
+    if let Some(zone) = first.filter(|_| of_each.all(|zone| zone == first)) {
+        Arc::make_mut(&mut instance.tags).insert(accepted.zone_tag.clone(), (*zone).to_owned());
+    }
+}
+
+/// The zones of endpoints, by address.
+type Zones<'a> = BTreeMap<IpAddr, &'a str>;
+
+/// The zones that slices of other managers name. The built-in controller takes them from the Nodes of pods
+/// (`topology.kubernetes.io/zone`).
+fn zones(facts: &Facts) -> Zones<'_> {
+    let endpoints = facts.cluster.others_slices.iter().flat_map(|slice| &slice.endpoints);
+    let zones = endpoints.filter_map(|endpoint| Some((endpoint.address.ip()?, endpoint.zone.as_deref()?)));
+    zones.filter(|(_, zone)| !zone.is_empty()).collect()
 }
 
 /// The weight in the pod's annotation, if it has one.

@@ -57,7 +57,7 @@ use crate::plan::export::{Proof, Writers};
 use crate::plan::slices::SliceGroup;
 use crate::plan::{RecordOp, earlier, export, import, slices};
 use endpoints::EndpointState;
-use inputs::{ExportGoal, ImportGoal, Pass};
+use inputs::{ExportGoal, ImportGoal, Pass, ShareGoal};
 use moves::{Former, NewPlace, any_goes_on, plan_former};
 use reduced::Reduction;
 use silence::Kept;
@@ -342,6 +342,7 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
             proof: if accepted.exports { facts.proof(pass.checkpoint) } else { Proof::SpecChange },
             limits: accepted.limits,
             moved: None,
+            share: ShareGoal::of(accepted),
             state: &pass.checkpoint.export,
         },
     );
@@ -426,6 +427,7 @@ fn withdraw(pass: &Pass<'_>, guarded: Option<Limits>, former: &FormerGoals) -> P
                 proof: if guarded.is_some() { pass.facts.proof(pass.checkpoint) } else { Proof::SpecChange },
                 limits: guarded.unwrap_or(Limits::NONE),
                 moved: None,
+                share: None,
                 state: &pass.checkpoint.export,
             },
         );

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::accepted::{Accepted, Goal};
 use super::checkpoint::Place;
 use super::facts::RegistryFacts;
-use super::inputs::{ExportGoal, NONE, Pass};
+use super::inputs::{ExportGoal, NONE, Pass, ShareGoal};
 use super::instances::instances;
 use super::reach::{Reach, registered_at_nodes};
 use crate::Timestamp;
@@ -98,6 +98,7 @@ fn plan_place(
         },
         limits: Limits::NONE,
         moved,
+        share: None,
         state,
     };
     let waits = |addr: &InstanceAddr| moved.is_none_or(|moved| !moved.contains(addr));
@@ -118,6 +119,7 @@ fn plan_place(
                 aliases: &aliases,
                 proof,
                 limits: accepted.limits,
+                share: ShareGoal::of(accepted),
                 ..everything
             };
             if waiting.is_empty() && moved.is_some() { everything } else { goes_on }

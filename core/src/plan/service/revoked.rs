@@ -42,6 +42,7 @@ pub fn plan(pass: &Pass<'_>, goal: &Goal, former: &FormerGoals) -> Revoked {
             proof: Proof::SpecChange,
             limits: Limits::NONE,
             moved: None,
+            share: None,
             state: &ExportState::default(),
         };
         (registry.name.clone(), pass.export(&registry, everything).ops)

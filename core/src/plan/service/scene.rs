@@ -78,6 +78,8 @@ pub(super) struct Scene {
     leads: bool,
     pub goal: u8,
     min_instances: usize,
+    /// The part of the traffic that exports get, in percent.
+    share: Option<i64>,
     /// Endpoints in the pass before; the proof of their end follows from `relisted`.
     before: BTreeSet<u8>,
     relisted: bool,
@@ -113,13 +115,14 @@ pub(super) fn scene() -> impl Strategy<Value = Scene> {
     let records = prop::collection::btree_map(1_u8..8, writer, 0..5);
     let all = (layout(), direction, (any::<bool>(), clusters), few(), records, few());
     let leads = prop::bool::weighted(0.9);
-    let (goal, limits, rival) = (0_u8..8, prop::sample::select(vec![1_usize, 10]), prop::option::of(rival()));
+    let limits = (prop::sample::select(vec![1_usize, 10]), prop::option::of(1_i64..100));
+    let (goal, rival) = (0_u8..8, prop::option::of(rival()));
     (all, leads, goal, limits, few(), any::<bool>(), rival).prop_map(
         |(
             (layout, direction, (heal, other_clusters), endpoints, good, imported),
             leads,
             goal,
-            min_instances,
+            (min_instances, share),
             before,
             relisted,
             rival,
@@ -135,6 +138,7 @@ pub(super) fn scene() -> impl Strategy<Value = Scene> {
                 leads,
                 goal,
                 min_instances,
+                share,
                 before,
                 relisted,
                 rival,
@@ -263,8 +267,10 @@ impl Scene {
             families: vec![Family::V4],
             address: crate::model::ExportAddress::Pod,
             weight: 10,
+            share: self.share,
             tags: BTreeMap::new(),
             tags_from_labels: Vec::new(),
+            zone_tag: String::new(),
             import: self.options(),
             limits: self.limits(),
             policy: trust::Policy::default(),

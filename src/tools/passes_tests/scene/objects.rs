@@ -40,6 +40,9 @@ pub struct SliceGiven {
     service: String,
     /// Address → `Ready`, `NotReady` or `Terminating`.
     endpoints: BTreeMap<String, String>,
+    /// Address → zone.
+    #[serde(default)]
+    zones: BTreeMap<String, String>,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
 }
@@ -185,6 +188,9 @@ impl SliceGiven {
             };
             let mut endpoint = json!({"addresses": [address],
                 "conditions": {"ready": ready, "serving": ready, "terminating": terminating}});
+            if let Some(zone) = self.zones.get(address) {
+                endpoint["zone"] = json!(zone);
+            }
             if !self.ours && self.managed_by == built_in() {
                 // The built-in controller names the pod of each endpoint; one that the file does not give has ended.
                 let has = |(_, pod): &(&String, &PodGiven)| pod.ip == *address && pod.namespace == self.namespace;
