@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -91,6 +92,28 @@ func kitexServer(args []string) error {
 	return genericserver.NewServer(&answerer{*listen}, g, options...).Run()
 }
 
+// laneResolver leaves out what does not have a tag, as clients do that choose a
+// lane. The framework's own resolver does the rest.
+type laneResolver struct {
+	discovery.Resolver
+	tag, value string
+}
+
+func (r laneResolver) Resolve(ctx context.Context, service string) (discovery.Result, error) {
+	result, err := r.Resolver.Resolve(ctx, service)
+	if err != nil {
+		return result, err
+	}
+	var lane []discovery.Instance
+	for _, i := range result.Instances {
+		if value, found := i.Tag(r.tag); found && value == r.value {
+			lane = append(lane, i)
+		}
+	}
+	result.Instances = lane
+	return result, nil
+}
+
 func kitexResolver(where etcdFlags) (discovery.Resolver, error) {
 	if where.prefix == "" {
 		return etcd.NewEtcdResolver(where.list())
@@ -118,13 +141,16 @@ const callInterval = 50 * time.Millisecond
 // kitexClient calls all the time and says who answered, whom a failed call was
 // for, and how many milliseconds each call took: its load balancer polls the
 // registry every 5 s, as any Kitex client's does. With -host it knows no
-// registry and calls a name or an address, as programs in pods do.
+// registry and calls a name or an address, as programs in pods do. With -tally
+// it says after so many calls how many went to whom, and nothing of each.
 func kitexClient(args []string) error {
 	set := flag.NewFlagSet("kitex-client", flag.ExitOnError)
 	var where etcdFlags
 	where.register(set)
 	host := set.String("host", "", "host:port to call instead of what the registry has")
 	interval := set.Duration("interval", callInterval, "time between two calls")
+	lane := set.String("lane", "", "key=value: call only instances with this tag")
+	every := set.Int("tally", 0, "count this many calls instead of telling each")
 	_ = set.Parse(args)
 	klog.SetLevel(klog.LevelError)
 
@@ -133,6 +159,9 @@ func kitexClient(args []string) error {
 		resolver, err := kitexResolver(where)
 		if err != nil {
 			return err
+		}
+		if tag, value, found := strings.Cut(*lane, "="); found {
+			resolver = laneResolver{resolver, tag, value}
 		}
 		target = client.WithResolver(resolver)
 	}
@@ -149,19 +178,47 @@ func kitexClient(args []string) error {
 		return err
 	}
 	say("started", nil)
+	tally := newTally(*every)
 	for {
 		// A timed-out call may still be noting its address while this one goes on.
 		called := new(atomic.Value)
 		began := time.Now()
 		answer, err := caller.GenericCall(context.WithValue(context.Background(), calledKey{}, called), "Whoami", `"client"`)
-		call := map[string]any{"took": time.Since(began).Milliseconds()}
-		if err != nil {
-			call["error"], call["to"] = err.Error(), called.Load()
+		if *every > 0 {
+			tally.count(called, err)
 		} else {
-			call["from"] = answer
+			call := map[string]any{"took": time.Since(began).Milliseconds()}
+			if err != nil {
+				call["error"], call["to"] = err.Error(), called.Load()
+			} else {
+				call["from"] = answer
+			}
+			say("call", call)
 		}
-		say("call", call)
 		time.Sleep(*interval)
+	}
+}
+
+// tally counts calls by the address that the load balancer chose, whether or not
+// it answered.
+type tally struct {
+	every, calls, failed int
+	to                   map[string]int
+}
+
+func newTally(every int) *tally { return &tally{every: every, to: map[string]int{}} }
+
+func (t *tally) count(called *atomic.Value, err error) {
+	t.calls++
+	if err != nil {
+		t.failed++
+	}
+	if address, noted := called.Load().(string); noted {
+		t.to[address]++
+	}
+	if t.calls == t.every {
+		say("tally", map[string]any{"calls": t.calls, "failed": t.failed, "to": t.to})
+		*t = *newTally(t.every)
 	}
 }
 

@@ -1,6 +1,6 @@
 //! Real programs of the frameworks (`dev/parts/interop`), and their output.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub struct ServerOptions {
     pub ttl: Option<u32>,
     /// Kitex, Hertz, Kratos and Kratos 3.
     pub tags: Vec<(String, String)>,
+    /// Absent is the framework's default; only Kitex.
+    pub weight: Option<u32>,
     /// A second address, for HTTP; only Kratos and Kratos 3.
     pub http: Option<SocketAddr>,
     /// Answers, but does not register itself, as in an ordinary pod.
@@ -96,6 +98,7 @@ impl Server {
         ];
         args.extend(options.prefix.iter().map(|prefix| format!("-prefix={prefix}")));
         args.extend(options.tags.iter().map(|(k, v)| format!("-tag={k}={v}")));
+        args.extend(options.weight.iter().map(|weight| format!("-weight={weight}")));
         args.extend(options.http.iter().map(|http| format!("-http={http}")));
         if options.silent {
             args.push("-no-register".to_owned());
@@ -173,12 +176,20 @@ impl Caller {
         prefix: Option<&str>,
         interval: Option<Duration>,
     ) -> Result<Self> {
-        let program = format!("{}-client", framework.program());
-        let mut args = vec![program.clone(), format!("-service={service}"), format!("-etcd={etcd}")];
-        args.extend(prefix.map(|prefix| format!("-prefix={prefix}")));
-        args.extend(interval.map(|interval| format!("-interval={}ms", interval.as_millis())));
-        let part = Part::start(&format!("{program}-{service}"), place, &namespace::binary("interop")?, &args, &[])?;
-        Ok(Self { part })
+        let interval = interval.map(|interval| format!("-interval={}ms", interval.as_millis()));
+        Ok(Self { part: client(place, framework, etcd, service, prefix, interval)? })
+    }
+
+    /// One of Kitex that calls only instances with a tag, given as `key=value`.
+    pub fn start_in_lane(
+        place: impl Into<Place>,
+        etcd: &str,
+        service: &str,
+        prefix: Option<&str>,
+        lane: &str,
+    ) -> Result<Self> {
+        let lane = Some(format!("-lane={lane}"));
+        Ok(Self { part: client(place, Framework::Kitex, etcd, service, prefix, lane)? })
     }
 
     pub fn part(&self) -> &Part {
@@ -225,6 +236,73 @@ impl Caller {
     }
 }
 
+fn client(
+    place: impl Into<Place>,
+    framework: Framework,
+    etcd: &str,
+    service: &str,
+    prefix: Option<&str>,
+    more: impl IntoIterator<Item = String>,
+) -> Result<Part> {
+    let program = format!("{}-client", framework.program());
+    let mut args = vec![program.clone(), format!("-service={service}"), format!("-etcd={etcd}")];
+    args.extend(prefix.map(|prefix| format!("-prefix={prefix}")));
+    args.extend(more);
+    Part::start(&format!("{program}-{service}"), place, &namespace::binary("interop")?, &args, &[])
+}
+
+/// A real Kitex client that calls hundreds of times in a second, and counts its calls.
+#[derive(Debug)]
+pub struct Tally {
+    part: Part,
+}
+
+/// Calls by the address that the client's load balancer chose.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Tallied {
+    pub calls: usize,
+    pub failed: usize,
+    pub to: BTreeMap<SocketAddr, usize>,
+}
+
+impl Tally {
+    /// One that tells after each `every` calls whom they went to.
+    pub fn start(
+        place: impl Into<Place>,
+        etcd: &str,
+        service: &str,
+        prefix: Option<&str>,
+        every: usize,
+    ) -> Result<Self> {
+        // Without a pause one client would take a whole core, and make its calls by one list alone: it polls every 5 s.
+        let more = [format!("-tally={every}"), "-interval=500us".to_owned()];
+        Ok(Self { part: client(place, Framework::Kitex, etcd, service, prefix, more)? })
+    }
+
+    /// A mark for [`Tally::calls_since`].
+    pub fn mark(&self) -> usize {
+        self.part.line_count()
+    }
+
+    /// The calls since the mark, at least so many.
+    pub async fn calls_since(&self, mark: usize, calls: usize, within: Duration) -> Result<Tallied> {
+        eventually("the client has made its calls", within, || async {
+            self.part.check_running()?;
+            let mut sum = Tallied::default();
+            for text in self.part.lines_since(mark).iter().filter(|line| line.contains("\"tally\"")) {
+                let tallied: Tallied = serde_json::from_str(text).with_context(|| format!("no tally: {text}"))?;
+                (sum.calls, sum.failed) = (sum.calls + tallied.calls, sum.failed + tallied.failed);
+                for (address, calls) in tallied.to {
+                    *sum.to.entry(address).or_default() += calls;
+                }
+            }
+            ensure!(sum.calls >= calls, "{} calls of {calls}", sum.calls);
+            Ok(sum)
+        })
+        .await
+    }
+}
+
 /// An instance as a framework's own resolver returns it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Resolved {
@@ -232,7 +310,7 @@ pub struct Resolved {
     pub network: String,
     pub address: String,
     pub weight: i64,
-    pub tags: std::collections::BTreeMap<String, String>,
+    pub tags: BTreeMap<String, String>,
 }
 
 /// Asks the real resolver once, for these tags if the framework has tags. No instances is an empty list, although some

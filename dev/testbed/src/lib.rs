@@ -38,7 +38,7 @@ pub use controlplane::{ControlPlane, Kind, Places};
 pub use deployment::{container as twinspan_container, discovery_manifest, manifest as twinspan_manifest};
 pub use dns::{Dns, SrvTarget};
 pub use etcd::{Etcd, GrpcProxy, LossyProxy, Request, Tls, requests};
-pub use interop::{Call, Caller, Framework, Resolved, Server, ServerOptions, resolve};
+pub use interop::{Call, Caller, Framework, Resolved, Server, ServerOptions, Tallied, Tally, resolve};
 pub use link::Link;
 pub use network::{Host, OBSERVER, Place};
 pub use part::Part;

@@ -8,15 +8,17 @@ mod export;
 pub mod formats;
 mod grpc_proxy;
 mod import;
+mod lanes;
 mod local_first;
 mod packing;
 mod readers;
 mod self_registration;
+mod shares;
 mod sharing;
 mod steady_readers;
 mod together;
 
 use crate::harness::stories;
 
-stories![modules: addresses, apart, cluster_side, conformance, export, formats, grpc_proxy, import, local_first, packing, readers, self_registration, sharing, steady_readers,
+stories![modules: addresses, apart, cluster_side, conformance, export, formats, grpc_proxy, import, lanes, local_first, packing, readers, self_registration, shares, sharing, steady_readers,
     together];
