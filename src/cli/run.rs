@@ -67,6 +67,10 @@ pub struct Args {
     /// records are kept alive
     #[arg(long, env = "TWINSPAN_DRY_RUN")]
     dry_run: bool,
+    /// Open the readiness gate twinspan.dev/registered of pods once their record is in the registry; needs the
+    /// permission and the policy that the chart adds with rollouts.enabled
+    #[arg(long, env = "TWINSPAN_ROLLOUTS")]
+    rollouts: bool,
     /// How often each registry is compared with what its watch told: 5s to 24h
     #[arg(
         long,
@@ -160,6 +164,7 @@ async fn operate(args: Args) -> Result<(), Error> {
         namespace: args.namespace,
         leader_elect: args.leader_elect,
         dry_run: args.dry_run,
+        rollouts: args.rollouts,
         audit_interval: args.audit_interval,
         identity,
     };

@@ -19,6 +19,7 @@ use twinspan_core::model::{
 };
 use twinspan_core::plan::slices::{self, SliceSpec};
 
+use super::readiness_gate;
 use crate::api::{GROUP, RegisteredService, VERSION};
 
 /// The zone of a Node (`well_known_labels.go` of k8s.io/api/core/v1).
@@ -60,7 +61,8 @@ pub fn service(object: &Service) -> ServiceView {
         uid: object.uid().unwrap_or_default(),
         external_name: spec.type_.as_deref() == Some("ExternalName"),
         headless: spec.cluster_ip.as_deref() == Some("None"),
-        selector: spec.selector.is_some_and(|selector| !selector.is_empty()),
+        selector: spec.selector.as_ref().is_some_and(|selector| !selector.is_empty()),
+        selects: spec.selector.as_ref().map(Labels::new).unwrap_or_default(),
         traffic: match spec.traffic_distribution.as_deref() {
             Some("PreferClose" | "PreferSameZone") => TrafficDistribution::SameZone,
             Some("PreferSameNode") => TrafficDistribution::SameNode,
@@ -130,6 +132,7 @@ pub fn pod(object: &Pod) -> PodView {
         ended: matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed")),
         host_ports: spec.and_then(host_ports),
         weight: object.annotations().get(WEIGHT_ANNOTATION).cloned(),
+        gate: readiness_gate::of(object).map(Box::new),
         labels: Labels::new(object.labels()),
     }
 }
@@ -158,7 +161,8 @@ pub fn node(object: &Node) -> NodeView {
         .collect();
     let of = |type_: &str| addresses.iter().filter(|(of, _)| *of == type_).map(|(_, ip)| *ip).collect();
     let ready = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-    let is_ready = ready.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let ready = ready.into_iter().find(|condition| condition.type_ == "Ready");
+    let is_ready = ready.is_some_and(|condition| condition.status == "True");
     let spec = object.spec.clone().unwrap_or_default();
     NodeView {
         addresses: addresses.iter().map(|(_, ip)| *ip).collect(),
@@ -168,6 +172,7 @@ pub fn node(object: &Node) -> NodeView {
         zone: object.labels().get(ZONE_LABEL).cloned(),
         left_out: object.meta().deletion_timestamp.is_some() || object.labels().contains_key(NOT_BALANCED_LABEL),
         available: is_ready && spec.unschedulable != Some(true),
+        lost: ready.is_some() && !is_ready,
         export_address: object.annotations().get(EXPORT_ADDRESS_ANNOTATION).cloned(),
     }
 }

@@ -61,7 +61,12 @@ impl ClusterError {
         let what = what.into();
         match error {
             // An object that is replaced and is not there was deleted meanwhile: a lost race too.
-            kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() || status.is_not_found() => {
+            kube::Error::Api(status)
+                if status.is_conflict()
+                    || status.is_already_exists()
+                    || status.is_not_found()
+                    || is_of_another(&status) =>
+            {
                 Self::Conflict { what, message: status.message }
             }
             kube::Error::Api(status) if matches!(status.code, 401 | 403 | 422) || is_admission(&status) => {
@@ -91,6 +96,13 @@ fn refused(what: String, status: Status) -> ClusterError {
     }
 }
 
+/// Whether a patch names another UID than the object has, which was deleted and made anew: to the API server that is an
+/// attempt to change an immutable field (`ValidateObjectMetaAccessorUpdate` of `k8s.io/apimachinery`).
+fn is_of_another(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    status.code == 422 && causes.into_iter().any(|cause| cause.field == "metadata.uid")
+}
+
 /// A webhook chooses its code itself; one that cannot be asked is a 500 (`admission/plugin/webhook`).
 fn is_admission(status: &Status) -> bool {
     ((400..500).contains(&status.code) && status.message.contains("denied the request"))
@@ -99,6 +111,8 @@ fn is_admission(status: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn of(code: u16, message: &str) -> &'static str {
@@ -140,5 +154,16 @@ mod tests {
         ] {
             assert_eq!(of(code, message), label, "{code} {message}");
         }
+    }
+
+    #[test]
+    fn a_patch_that_names_an_object_of_another_uid_lost_a_race() {
+        let of = |field: &str| {
+            let details = json!({"causes": [{"reason": "FieldValueInvalid", "field": field}]});
+            let details = Some(serde_json::from_value(details).unwrap());
+            let status = Status { code: 422, reason: "Invalid".to_owned(), details, ..Status::default() };
+            ClusterError::of("patch Pod shop/a", kube::Error::Api(Box::new(status))).label()
+        };
+        assert_eq!((of("metadata.uid"), of("status.conditions")), ("conflict", "rejected"));
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
-use twinspan_core::model;
+use twinspan_core::model::{self, PodView};
 
 use super::calls::Calls;
 use super::event_api::{self, EventApi};
@@ -54,6 +54,10 @@ pub enum Reason {
     SecondSlice,
     PortDiffers,
     DiscoveryRestored,
+    /// On a pod.
+    GateTimedOut,
+    /// On a pod.
+    GateTimeoutUnreadable,
     /// On a ServiceRegistry.
     Disconnected,
     /// On a ServiceRegistry.
@@ -73,6 +77,8 @@ impl Reason {
             Self::SecondSlice => "SecondSlice",
             Self::PortDiffers => "PortDiffers",
             Self::DiscoveryRestored => "DiscoveryRestored",
+            Self::GateTimedOut => "GateTimedOut",
+            Self::GateTimeoutUnreadable => "GateTimeoutUnreadable",
             Self::Disconnected => "Disconnected",
             Self::Connected => "Connected",
         }
@@ -82,6 +88,8 @@ impl Reason {
         match self {
             Self::Exported | Self::Imported | Self::SecondSlice | Self::PortDiffers | Self::Connected => false,
             Self::DiscoveryRestored
+            | Self::GateTimedOut
+            | Self::GateTimeoutUnreadable
             | Self::NotAccepted
             | Self::InstanceSkipped
             | Self::LostRegistration
@@ -109,6 +117,7 @@ pub fn refused_approval(hash: &str) -> String {
 pub enum About {
     RegisteredService(Arc<RegisteredService>),
     ServiceRegistry(Arc<ServiceRegistry>),
+    Pod(Arc<PodView>),
 }
 
 impl About {
@@ -116,6 +125,14 @@ impl About {
         match self {
             Self::RegisteredService(object) => object.object_ref(&()),
             Self::ServiceRegistry(object) => object.object_ref(&()),
+            Self::Pod(pod) => ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                namespace: Some(pod.namespace.clone()),
+                name: Some(pod.name.clone()),
+                uid: Some(pod.uid.clone()),
+                ..ObjectReference::default()
+            },
         }
     }
 
@@ -123,6 +140,7 @@ impl About {
         let meta = match self {
             Self::RegisteredService(object) => &object.metadata,
             Self::ServiceRegistry(object) => &object.metadata,
+            Self::Pod(pod) => return pod.uid.clone(),
         };
         meta.uid.clone().unwrap_or_default()
     }

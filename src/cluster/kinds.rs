@@ -15,7 +15,7 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::de::DeserializeOwned;
 use tracing::warn;
-use twinspan_core::model::{NodeView, ObjectKey, ServiceKey};
+use twinspan_core::model::{Labels, NodeView, ObjectKey, ServiceKey};
 
 use super::convert;
 use super::networks::Range;
@@ -198,6 +198,7 @@ impl Watched for Service {
         }
         view.discoverable += 1;
         let mut events = cluster_ips_change(view, &key, &service.cluster_ips);
+        events.extend(selects(view, &key, &service.selects));
         view.services.put(key.clone(), service);
         events.push(ClusterEvent::Service(key));
         events
@@ -206,10 +207,17 @@ impl Watched for Service {
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
         view.discoverable += 1;
         let mut events = cluster_ips_change(view, key, &[]);
+        events.extend(selects(view, key, &Labels::default()));
         view.services.remove(key);
         events.push(ClusterEvent::Service(key.clone()));
         events
     }
+}
+
+/// The event of a Service that selects other pods than before.
+fn selects(view: &ClusterView, key: &ObjectKey, now: &Labels) -> Option<ClusterEvent> {
+    let before = view.services.get(key).map(|known| known.selects.clone()).unwrap_or_default();
+    (before != *now).then(|| ClusterEvent::Selects(key.namespace.clone()))
 }
 
 /// No two Services have one ClusterIP.
@@ -294,15 +302,21 @@ impl Watched for Pod {
     }
 
     fn put(view: &mut ClusterView, key: ObjectKey, object: Self) -> Vec<ClusterEvent> {
-        addresses(view.pods.put(key, convert::pod(&object)))
+        let mut events = addresses(view.pods.put(key.clone(), convert::pod(&object)));
+        if view.pods.set_waiting(&key, object.metadata.resource_version.as_deref().unwrap_or_default()) {
+            events.push(ClusterEvent::Gate(key));
+        }
+        events
     }
 
     fn remove(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        addresses(view.pods.remove(key))
+        let waited = view.pods.waiting(key).map(|_| ClusterEvent::Gate(key.clone()));
+        addresses(view.pods.remove(key)).into_iter().chain(waited).collect()
     }
 
     fn vanish(view: &mut ClusterView, key: &ObjectKey) -> Vec<ClusterEvent> {
-        addresses(view.pods.vanish(key))
+        let waited = view.pods.waiting(key).map(|_| ClusterEvent::Gate(key.clone()));
+        addresses(view.pods.vanish(key)).into_iter().chain(waited).collect()
     }
 }
 

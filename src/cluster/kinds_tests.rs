@@ -118,3 +118,30 @@ fn the_watch_may_show_a_slice_before_its_writer_has_the_answer() {
     view.slices.begin_write(&key, &by);
     assert!(!view.slices.end_write(&key, None), "the write failed, and nothing was shown");
 }
+
+#[test]
+fn a_pod_with_a_closed_gate_and_a_service_that_selects_others_are_told() {
+    let mut view = ClusterView::default();
+    let key = ObjectKey::new("shop", "a");
+    let pod = |version: &str, gate: &str| {
+        json!({"metadata": {"name": "a", "namespace": "shop", "resourceVersion": version},
+            "spec": {"containers": [], "readinessGates": [{"conditionType": "twinspan.dev/registered"}]},
+            "status": {"conditions": [{"type": "twinspan.dev/registered", "status": gate}]}})
+    };
+    let gate = [ClusterEvent::Gate(key.clone())];
+    assert_eq!(put::<Pod>(&mut view, pod("1", "False")), gate);
+    assert_eq!(put::<Pod>(&mut view, pod("2", "False")), gate, "its version counts for the next write");
+    assert_eq!(put::<Pod>(&mut view, pod("3", "True")), gate);
+    assert_eq!(put::<Pod>(&mut view, pod("4", "True")), []);
+    put::<Pod>(&mut view, pod("5", "False"));
+    assert_eq!(Pod::vanish(&mut view, &key), gate);
+    let service =
+        |app: &str| json!({"metadata": {"name": "s", "namespace": "shop"}, "spec": {"selector": {"app": app}}});
+    let selects = ClusterEvent::Selects("shop".into());
+    assert!(put::<Service>(&mut view, service("a")).contains(&selects));
+    assert!(put::<Service>(&mut view, service("b")).contains(&selects));
+    let mut labelled = service("b");
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    assert!(!put::<Service>(&mut view, labelled).contains(&selects));
+    assert!(Service::remove(&mut view, &ObjectKey::new("shop", "s")).contains(&selects));
+}

@@ -6,7 +6,7 @@
 //! - [`index`] and [`interest`]: the RegisteredServices that a change affects. [`groups`]: the form
 //!   of most indexes.
 //! - [`watch`]: keeps the view true; [`kinds`]: the effect of each kind on it.
-//! - [`convert`]: API objects ↔ the model's nouns.
+//! - [`convert`]: API objects ↔ the model's nouns; `readiness_gate`: that of a pod.
 //! - [`writer`]: slices and Services, each under the claim to lead.
 //! - [`status_writer`]: statuses, beside the passes; [`status_queue`]: their order and pace; `status_patch`: one patch;
 //!   `status_read`: single objects.
@@ -34,6 +34,7 @@ pub mod networks;
 mod outer;
 mod pace;
 pub mod pods;
+mod readiness_gate;
 pub mod services;
 pub mod slices;
 mod status_patch;

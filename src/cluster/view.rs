@@ -100,6 +100,10 @@ pub enum ClusterEvent {
     Secret,
     /// Pods with these addresses, present or earlier, changed.
     Addresses(Vec<IpAddr>),
+    /// A pod whose readiness gate is, or was, closed.
+    Gate(ObjectKey),
+    /// A Service of the namespace selects other pods than before.
+    Selects(String),
     /// Addresses that the cluster itself uses changed: each range from its first to its last address.
     Networks(Vec<(IpAddr, IpAddr)>),
     /// A Node was added or is gone, or exports choose among other addresses.

@@ -1,4 +1,5 @@
-//! The writer of the cluster: slices by create and replace, our own Services, and the RegisteredServices of discovery.
+//! The writer of the cluster: slices by create and replace, our own Services, the RegisteredServices of discovery, and
+//! the readiness gates of pods.
 //!
 //! Owns the check of the claim to lead, and the effect of an answer on the view. Slices are replaced with the
 //! `resourceVersion` in the view: server-side apply costs the API server twice as much, and does not notice other
@@ -8,21 +9,23 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
 use tokio::sync::mpsc;
+use twinspan_core::Timestamp;
 use twinspan_core::model::{NewService, ObjectKey, ServiceKey};
+use twinspan_core::plan::gate::Passed;
 use twinspan_core::plan::slices::SliceOp;
 
 use super::calls::{Calls, unless_gone};
 use super::convert::OthersMetadata;
 use super::turns::Line;
 use super::view::{ClusterEvent, ClusterView};
-use super::{ClusterError, Result, convert};
+use super::{ClusterError, Result, convert, readiness_gate};
 use crate::api::RegisteredService;
 use crate::telemetry::metrics::Metrics;
 
@@ -191,6 +194,27 @@ impl ClusterWriter {
 }
 
 impl ClusterWriter {
+    /// Opens the readiness gate of a pod, if it is still this version of it. The version that the pod has then is told
+    /// by the watch.
+    pub async fn open_gate(
+        &self,
+        key: &ObjectKey,
+        uid: &str,
+        version: &str,
+        why: Passed,
+        now: Timestamp,
+    ) -> Result<()> {
+        self.ask()?;
+        let api: Api<Pod> = Api::namespaced(self.calls.client.clone(), &key.namespace);
+        let patch = Patch::Strategic(readiness_gate::opened(uid, version, why, now));
+        let (what, params) = (format!("patch the readiness gate of Pod {key}"), PatchParams::default());
+        let line = Line::Namespace(key.namespace.clone());
+        let sent = self.calls.call(line, what, || api.patch_subresource("status", &key.name, &params, &patch)).await;
+        let result = sent.as_ref().map_or_else(ClusterError::label, |_| "ok");
+        self.metrics.wrote("cluster", "gate", result, 1);
+        sent.map(drop)
+    }
+
     /// Creates a RegisteredService that discovery wants.
     pub async fn create_registered(&self, object: &RegisteredService) -> Result<()> {
         self.ask()?;

@@ -3,6 +3,7 @@
 //! - [`views`]: everything that is known; [`writers`]: everything that writes to the outside.
 //! - [`router`]: routes a change to the objects that must be reconciled; [`queue`]: the time at which each is.
 //! - [`discovery`]: the RegisteredServices that a ServiceRegistry makes; [`discoveries`]: what it found.
+//! - [`gates`]: the readiness gates of pods.
 //! - [`registered_service`]: RegisteredService: observe → validate → plan → apply → status.
 //! - [`service_registry`]: ServiceRegistry: sessions and their status.
 //!
@@ -10,6 +11,7 @@
 
 pub mod discoveries;
 pub mod discovery;
+pub mod gates;
 pub mod queue;
 pub mod registered_service;
 pub mod router;

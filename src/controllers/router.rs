@@ -129,9 +129,23 @@ impl Router {
                     self.enqueue_with_siblings(&view, index.of_range(*first, *last));
                 }
             }
-            ClusterEvent::Nodes => self.enqueue_with_siblings(&view, view.index.by_node_addresses()),
+            ClusterEvent::Gate(pod) => {
+                self.views.gates.look_at(pod);
+                self.views.gates.tell_of(view.pods.all_waiting().next());
+            }
+            ClusterEvent::Selects(namespace) => self.views.gates.look_in(namespace),
+            ClusterEvent::Nodes => {
+                self.enqueue_with_siblings(&view, view.index.by_node_addresses());
+                // A pod that waits on a Node that is lost is not exported.
+                let index = self.views.interest();
+                for ip in view.pods.addresses_waiting() {
+                    self.enqueue_with_siblings(&view, index.of_ip(ip));
+                }
+            }
             ClusterEvent::Synced(_) | ClusterEvent::Heard => {
+                self.views.gates.tell_of(view.pods.all_waiting().next());
                 drop(view);
+                self.views.gates.look_everywhere();
                 self.reconcile_everything();
             }
         }

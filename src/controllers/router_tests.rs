@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use twinspan_core::codec::{Format, Layout};
 use twinspan_core::model::{LeaseId, ServiceKey, Slice};
 
+use super::gates::book::Gates;
 use super::queue::{self, Queue};
 use super::router::{Router, Sources};
 use super::service_registry::Command;
@@ -40,7 +41,12 @@ fn key(name: &str) -> ServiceKey {
 
 /// `x` and `y` share the name `echo` in `main`, `z` the Service of `x` in `other`, and `w` nothing.
 fn bench() -> Bench {
-    let views = Views::new(Env::real());
+    bench_with(Gates::default())
+}
+
+fn bench_with(gates: Gates) -> Bench {
+    let mut views = Views::new(Env::real());
+    views.gates = gates;
     {
         let mut view = views.cluster();
         for (name, spec) in [
@@ -152,6 +158,30 @@ async fn each_change_of_the_cluster_reaches_those_that_it_affects_and_no_others(
     ] {
         assert_eq!(bench.cluster(event.clone()).await, (names, commands), "{event:?}");
     }
+    bench.stop.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_concerns_readiness_gates_reaches_them_and_a_node_the_pods_that_wait() {
+    let mut bench = bench_with(Gates::on());
+    let gates = bench.views.gates.clone();
+    gates.take();
+    bench.cluster(ClusterEvent::Gate(key("a"))).await;
+    assert_eq!(gates.take().pods, BTreeSet::from([key("a")]));
+    bench.cluster(ClusterEvent::Selects("shop".into())).await;
+    assert_eq!(gates.take().namespaces, BTreeSet::from(["shop".to_owned()]));
+    bench.cluster(ClusterEvent::Heard).await;
+    assert!(gates.take().everything);
+    let mut pod = convert::pod(&Default::default());
+    (pod.ips, pod.gate) = (vec!["10.0.0.1".parse().unwrap()], Some(Box::default()));
+    bench.views.interest().set(&key("w"), &pod.ips.iter().copied().collect());
+    assert_eq!(bench.cluster(ClusterEvent::Nodes).await, nothing());
+    {
+        let mut view = bench.views.cluster();
+        view.pods.put(key("a"), pod);
+        view.pods.set_waiting(&key("a"), "1");
+    }
+    assert_eq!(bench.cluster(ClusterEvent::Nodes).await, (services(&["w"]), vec![]));
     bench.stop.cancel();
 }
 

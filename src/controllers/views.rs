@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::discoveries::Discoveries;
+use super::gates::book::Gates;
 use crate::cluster::interest::AddressInterest;
 use crate::cluster::view::ClusterView;
 use crate::env::Env;
@@ -24,6 +25,8 @@ pub struct Views {
     pub guards: Guards,
     pub probes: Probes,
     pub discoveries: Discoveries,
+    /// The verdicts of passes on readiness gates; none are kept where the operator may open no gate.
+    pub gates: Gates,
     interest: Arc<Mutex<AddressInterest>>,
 }
 
@@ -36,6 +39,7 @@ impl Views {
             guards: Guards::default(),
             probes: Probes::default(),
             discoveries: Discoveries::default(),
+            gates: Gates::default(),
             interest: Arc::default(),
         }
     }

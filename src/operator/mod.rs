@@ -28,6 +28,7 @@ use twinspan_core::model::ServiceKey;
 use crate::cluster::view::ClusterEvent;
 use crate::cluster::watch::Watches;
 use crate::controllers::discovery;
+use crate::controllers::gates::{self, book::Gates};
 use crate::controllers::queue;
 use crate::controllers::registered_service::{self, Checkpoints};
 use crate::controllers::router::{Router, Sources};
@@ -57,6 +58,8 @@ pub struct Settings {
     pub leader_elect: bool,
     /// Plans and logs as a leader, and writes nothing: no Lease is asked for either.
     pub dry_run: bool,
+    /// Opens readiness gates of pods: the permission to do so is granted only where somebody asked for it.
+    pub rollouts: bool,
     /// The interval between two audits of each registry.
     pub audit_interval: Duration,
     /// Names this replica in the Lease and in Events.
@@ -116,7 +119,10 @@ pub async fn run(
     // A task that breaks off stops the rest.
     let stop = stop.child_token();
     let lifetimes = Lifetimes::new(&stop, &env);
-    let (views, leadership) = (Views::new(env), settings.leadership());
+    let (mut views, leadership) = (Views::new(env), settings.leadership());
+    if settings.rollouts {
+        views.gates = Gates::on();
+    }
     let (events, cluster) = mpsc::unbounded_channel();
     let (mut writers, publisher) = Writers::new(&outside.rest, &views, &leadership, &settings.identity, events.clone());
     let page = outside.page.take();
@@ -229,6 +235,10 @@ fn start_controllers(
     let (enqueuer, queue) = queue::new(env.clone());
     let discovery = discovery::Controller::new(views.clone(), writers.clone(), commands.clone());
     tasks.spawn("discovery", discovery.run(writing.clone()));
+    if settings.rollouts {
+        let gates = gates::Controller::new(views.clone(), writers.clone());
+        tasks.spawn("readiness gates", gates.run(writing.clone()));
+    }
     let router =
         Router { views: views.clone(), enqueuer, registries: commands, statuses: Some(writers.statuses.clone()) };
     let sources = Sources { cluster, registry, probe, leading: leadership.changes() };
@@ -330,6 +340,7 @@ mod tests {
                 namespace: "n".to_owned(),
                 leader_elect,
                 dry_run,
+                rollouts: false,
                 audit_interval: Duration::from_secs(600),
                 identity: "me".to_owned(),
             };

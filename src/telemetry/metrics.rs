@@ -88,6 +88,12 @@ pub struct Discovered {
     pub direction: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Gate {
+    /// A [`twinspan_core::plan::gate::Passed`].
+    pub reason: &'static str,
+}
+
 /// Every metric, and the registry that prints them.
 pub struct Metrics {
     registry: Registry,
@@ -101,6 +107,8 @@ pub struct Metrics {
     pub statuses_waiting: Gauge,
     pub services: Family<Services, Gauge>,
     pub discovered: Family<Discovered, Gauge>,
+    pub gates: Family<Gate, Counter>,
+    pub gates_waiting: Gauge,
     pub ready: Family<OfRegistry, Gauge>,
     pub sessions: Family<Session, Gauge>,
     pub audits: Family<Audit, Counter>,
@@ -132,6 +140,8 @@ impl Default for Metrics {
             statuses_waiting: Gauge::default(),
             services: Family::default(),
             discovered: Family::default(),
+            gates: Family::default(),
+            gates_waiting: Gauge::default(),
             ready: Family::default(),
             sessions: Family::default(),
             audits: Family::default(),
@@ -183,6 +193,12 @@ impl Metrics {
             "discovered_services",
             "RegisteredServices that discovery made, by direction",
             self.discovered.clone(),
+        );
+        r.register("readiness_gates", "Readiness gates of pods that were opened, by reason", self.gates.clone());
+        r.register(
+            "readiness_gates_waiting",
+            "Pods that are ready but for their readiness gate, which waits for their record",
+            self.gates_waiting.clone(),
         );
         r.register("registry_ready", "1 while a ServiceRegistry is Ready, else 0", self.ready.clone());
         r.register("session_state", "1 for the state that the session of a registry is in", self.sessions.clone());
@@ -294,6 +310,7 @@ mod tests {
         metrics.moved(None, Some("failed"));
         metrics.moved(Some("failed"), Some("synced"));
         metrics.leader.set(1);
+        metrics.gates.get_or_create(&Gate { reason: "Registered" }).inc();
         metrics.watch_age.get_or_create(&OfKind { kind: "Pod" }).set(2.0);
         let text = metrics.print().unwrap();
         for line in [
@@ -310,6 +327,8 @@ mod tests {
             "twinspan_discovered_services{registry=\"main\",direction=\"import\"} 5",
             "twinspan_watch_age_seconds{kind=\"Pod\"} 2.0",
             "twinspan_lost_instances 0",
+            "twinspan_readiness_gates_total{reason=\"Registered\"} 1",
+            "twinspan_readiness_gates_waiting 0",
             "twinspan_statuses_waiting 0",
             "twinspan_registry_ready{registry=\"main\"} 1",
             "twinspan_services{state=\"synced\"} 1",

@@ -3,7 +3,7 @@
 //! Owns the words. Refuses to decide: every explanation is one match on the outcome that the planner returned.
 
 use serde::{Deserialize, Serialize};
-use twinspan_core::model::{InstanceAddr, InstanceOutcome, Outcome, Reason, RecordKey};
+use twinspan_core::model::{InstanceAddr, InstanceOutcome, Outcome, READINESS_GATE, Reason, RecordKey};
 
 /// One instance, or a record that has no address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,11 @@ impl Explanation {
     /// Whether the instance stands by for others, which is no difference between the sides.
     pub fn stands_by(&self) -> bool {
         self.state == Reason::Standby.label()
+    }
+
+    /// Whether the pod is about to be ready, which is no difference that a person has to know.
+    pub fn is_before_ready(&self) -> bool {
+        self.state == "ExportedBeforeReady"
     }
 
     /// Whether the instance waits for more evidence or for the guard.
@@ -90,6 +95,10 @@ fn explain(instance: &InstanceOutcome, name: String, context: Context<'_>) -> Ex
     let says = |state: &str, text: &str| (state.to_owned(), text.to_owned());
     let (state, text) = match &instance.outcome {
         Outcome::Exported { key } => says("Exported", &format!("as {key}")),
+        Outcome::ExportedBeforeReady { key } => says(
+            "ExportedBeforeReady",
+            &format!("as {key}; its pod is not ready yet, and waits for its readiness gate {READINESS_GATE}"),
+        ),
         Outcome::ToBeExported => says("ToBeExported", &format!("its record is not there yet; {}", context.next())),
         Outcome::SelfRegistered { refused: None, .. } => says(
             "SelfRegistered",

@@ -95,6 +95,7 @@ const WRITES: &[(&str, usize, &[&str])] = &[
     ("replace_status", 3, &[]),
     ("patch", 3, &[CLUSTER, EVENTS, "twinspan::tools::approve"]),
     ("patch_status", 3, &[STATUSES]),
+    ("patch_subresource", 4, &[CLUSTER]),
     ("patch_metadata", 3, &[]),
     ("delete", 2, &[CLUSTER]),
     ("delete_collection", 2, &[]),

@@ -154,6 +154,7 @@ fn facts(exports: bool, records: usize, endpoints: usize) -> Facts {
         external_name: false,
         headless: true,
         selector: true,
+        selects: Default::default(),
         traffic: TrafficDistribution::Anywhere,
         ports: vec![port()],
         cluster_ips: Vec::new(),

@@ -12,6 +12,7 @@ mod owner;
 mod pod;
 mod ports;
 mod precedence;
+mod readiness_gate;
 mod reason;
 mod record;
 mod selector;
@@ -28,6 +29,9 @@ pub use owner::{HEALED_TAG, OWNER_TAG, Owner, TAG_PREFIX};
 pub use pod::{HostPort, Labels, PodView, WEIGHT_ANNOTATION};
 pub use ports::{MAX_PORTS, PortSet};
 pub use precedence::Precedence;
+pub use readiness_gate::{
+    GATES_NOT_READY, READINESS_GATE, REGISTERED_TIMEOUT_ANNOTATION, ReadinessGate, registered_timeout,
+};
 pub use reason::Reason;
 pub use record::{
     BEGINNING, Content, Kind, LeaseId, Listener, MAX_VALUE, Mark, RawRecord, Record, RecordKey, Records, Registration,

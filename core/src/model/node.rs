@@ -56,6 +56,8 @@ pub struct NodeView {
     pub left_out: bool,
     /// Whether it is ready and takes pods.
     pub available: bool,
+    /// Whether it is known not to be ready: nobody looks after its pods.
+    pub lost: bool,
     /// [`EXPORT_ADDRESS_ANNOTATION`], as written.
     pub export_address: Option<String>,
 }

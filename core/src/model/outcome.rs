@@ -16,6 +16,10 @@ pub enum Outcome {
     Exported {
         key: RecordKey,
     },
+    /// The same, and its pod is not ready yet: its readiness gate waited for the record.
+    ExportedBeforeReady {
+        key: RecordKey,
+    },
     /// Its own record is about to be written.
     ToBeExported,
     /// Its own server registered it. `refused` is the reason why that record cannot be imported, if it names the
@@ -115,7 +119,7 @@ impl Outcome {
 
     /// Whether an own record stands for the instance once the plan is applied.
     pub fn is_exported(&self) -> bool {
-        matches!(self, Self::Exported { .. } | Self::ToBeExported)
+        matches!(self, Self::Exported { .. } | Self::ExportedBeforeReady { .. } | Self::ToBeExported)
     }
 
     /// Whether the Service has the instance as an imported endpoint once the plan is applied.
@@ -128,6 +132,7 @@ impl Outcome {
         matches!(
             self,
             Self::Exported { .. }
+                | Self::ExportedBeforeReady { .. }
                 | Self::ToBeExported
                 | Self::SelfRegistered { .. }
                 | Self::TakenByOtherCluster { .. }
@@ -205,6 +210,15 @@ impl InstanceOutcome {
         Self { subject: Subject::Text(instance), outcome: Outcome::Skipped(reason), held: false, counts: true }
     }
 
+    /// The same for a pod that is not ready yet.
+    pub fn before_ready(self) -> Self {
+        let outcome = match self.outcome {
+            Outcome::Exported { key } => Outcome::ExportedBeforeReady { key },
+            outcome => outcome,
+        };
+        Self { outcome, ..self }
+    }
+
     /// The reason, if the instance is left out and counts.
     pub fn skip_reason(&self) -> Option<Reason> {
         match self.outcome {
@@ -225,6 +239,7 @@ mod tests {
         let key = || RecordKey::from("p/echo/10.0.0.1:80");
         for outcome in [
             Outcome::Exported { key: key() },
+            Outcome::ExportedBeforeReady { key: key() },
             Outcome::ToBeExported,
             Outcome::SelfRegistered { key: key(), refused: None },
             Outcome::TakenByOtherCluster { key: key() },

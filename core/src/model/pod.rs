@@ -1,12 +1,12 @@
 //! A pod, reduced to the fields that the planners read.
 //!
 //! Owns the name of the annotation that overrides a weight. Refuses to know the API machinery: the cluster's door maps
-//! from the API type.
+//! from the API type; and its readiness gate, which [`super::readiness_gate`] has.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::model::Family;
+use crate::model::{Family, ReadinessGate};
 
 /// Overrides the weight of one pod's record.
 pub const WEIGHT_ANNOTATION: &str = "twinspan.dev/weight";
@@ -26,6 +26,8 @@ pub struct PodView {
     pub host_ports: Option<Box<[HostPort]>>,
     /// [`WEIGHT_ANNOTATION`], as written.
     pub weight: Option<String>,
+    /// Absent for a pod without our readiness gate, as most are.
+    pub gate: Option<Box<ReadinessGate>>,
     pub labels: Labels,
 }
 
@@ -63,6 +65,12 @@ impl Labels {
         Self(packed.into())
     }
 
+    /// Whether a selector of a Service, packed the same way, selects these labels; an empty one selects nothing.
+    pub fn are_selected_by(&self, selector: &Self) -> bool {
+        let mut pairs = selector.0.split_terminator(',').filter_map(|pair| pair.split_once('='));
+        !selector.0.is_empty() && pairs.all(|(name, value)| self.get(name) == Some(value))
+    }
+
     /// The value of a label. Neither names nor values of labels can hold `=` or `,`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.split(',').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
@@ -82,5 +90,22 @@ mod tests {
         assert_eq!(labels.get("app"), Some("echo"));
         assert_eq!(labels.get("app.kubernetes.io/name"), Some(""));
         assert_eq!((labels.get("ap"), labels.get("echo"), labels.get("")), (None, None, None));
+    }
+
+    #[test]
+    fn a_selector_selects_by_all_of_its_pairs() {
+        let pack = |pairs: &[(&str, &str)]| {
+            Labels::new(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        };
+        let labels = pack(&[("app", "echo"), ("lane", "")]);
+        for (selector, selects) in [
+            (&[("app", "echo")][..], true),
+            (&[("app", "echo"), ("lane", "")], true),
+            (&[("app", "echo"), ("lane", "x")], false),
+            (&[("app", "echo"), ("zone", "")], false),
+            (&[], false),
+        ] {
+            assert_eq!(labels.are_selected_by(&pack(selector)), selects, "{selector:?}");
+        }
     }
 }

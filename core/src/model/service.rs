@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::Timestamp;
-use crate::model::{Family, ServiceKey};
+use crate::model::{Family, Labels, ServiceKey};
 
 /// The annotation of a Service or a namespace that takes it into a registry, or leaves it out, where a ServiceRegistry
 /// discovers Services there: `true` or `false`.
@@ -25,6 +25,8 @@ pub struct ServiceView {
     pub headless: bool,
     /// Whether the Service has a selector, so that the built-in controller manages its slices.
     pub selector: bool,
+    /// The labels of the pods that it selects; none without a selector.
+    pub selects: Labels,
     pub traffic: TrafficDistribution,
     pub ports: Vec<ServicePortView>,
     pub cluster_ips: Vec<IpAddr>,

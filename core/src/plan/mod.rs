@@ -7,6 +7,7 @@
 //! - [`trust`]: the addresses that the registry may put into a Service.
 //! - [`departure`]: the consequence of a record's end for the other side, and the deletion guard.
 //! - [`discovery`]: the RegisteredServices that a ServiceRegistry makes for Services and names.
+//! - [`gate`]: whether a pod's readiness gate opens.
 //! - [`fence`]: the leader whose writes a registry takes.
 //!
 //! Owns the operations on records. Planners are functions of values: they refuse to see a client, a lock or a clock.
@@ -15,6 +16,7 @@ pub mod departure;
 pub mod discovery;
 pub mod export;
 pub mod fence;
+pub mod gate;
 pub mod import;
 pub mod service;
 pub mod slices;

@@ -6,7 +6,7 @@
 //! | `crds/*.yaml` (from the Rust types) | `charts/twinspan/files/crds`, the spec of `serviceRegistries` in the schema
 //! |
 //! | `charts/twinspan/values.schema.json` | `charts/twinspan/values.yaml`, the table of values in its README |
-//! | `charts/twinspan/templates` | `deploy/twinspan.yaml`, `deploy/discovery.yaml` |
+//! | `charts/twinspan/templates` | `deploy/twinspan.yaml`, `deploy/discovery.yaml`, `deploy/rollouts.yaml` |
 //!
 //! - [`schema`]: the keys of the values. [`values`] and [`table`]: the files that are printed from them.
 //! - [`helm`]: Helm itself. [`manifest`]: the input of `kubectl apply -f`.

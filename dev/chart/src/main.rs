@@ -21,7 +21,8 @@ fn write() -> Result<()> {
     // The manifests are rendered from the files that were just written.
     let helm = Helm::find()?;
     put(&manifest::plain(&helm)?)?;
-    put(&manifest::discovery(&helm)?)
+    put(&manifest::discovery(&helm)?)?;
+    put(&manifest::rollouts(&helm)?)
 }
 
 fn put(file: &Generated) -> Result<()> {

@@ -5,12 +5,13 @@ use twinspan_chart::helm::Helm;
 use twinspan_chart::{chart, read};
 
 /// Turns on everything that is off by default, so that the keys below it can have an effect.
-const ON: [&str; 6] = [
+const ON: [&str; 7] = [
     "networkPolicy.enabled",
     "metrics.serviceMonitor.enabled",
     "metrics.prometheusRule.enabled",
     "metrics.dashboard.enabled",
     "discovery.enabled",
+    "rollouts.enabled",
     "page.service.enabled",
 ];
 /// Keys that only Helm reads.

@@ -36,6 +36,21 @@ fn the_manifest_of_discovery() {
 }
 
 #[test]
+fn the_manifest_of_rollouts() {
+    let rollouts = manifest::rollouts(&Helm::find().unwrap()).unwrap();
+    let names: BTreeSet<String> = objects(&rollouts.text).unwrap().iter().map(name).collect();
+    // It replaces none, so that it goes with the one of discovery.
+    let wanted = [
+        "ClusterRole/twinspan-rollouts",
+        "ClusterRoleBinding/twinspan-rollouts",
+        "ValidatingAdmissionPolicy/twinspan-pods",
+        "ValidatingAdmissionPolicyBinding/twinspan-pods",
+    ];
+    assert_eq!(names, BTreeSet::from(wanted.map(str::to_owned)));
+    stored(&rollouts);
+}
+
+#[test]
 fn the_chart_is_of_this_version() {
     let chart: serde_yaml::Value = serde_yaml::from_str(&read(&chart().join("Chart.yaml")).unwrap()).unwrap();
     for key in ["version", "appVersion"] {

@@ -51,6 +51,16 @@ fn variable(objects: &[Value], name: &str) -> Option<String> {
     Some(found["value"].as_str().unwrap().to_owned())
 }
 
+#[test]
+fn only_with_rollouts_is_the_operator_told_to_open_gates() {
+    assert_eq!(variable(&rendered("rollouts.enabled=false"), "TWINSPAN_ROLLOUTS"), None);
+    let with = rendered("rollouts.enabled=true");
+    assert_eq!(variable(&with, "TWINSPAN_ROLLOUTS").as_deref(), Some("true"));
+    let rules = object(&with, "ClusterRole/twinspan-rollouts")["rules"].as_sequence().unwrap();
+    let rule = serde_yaml::to_string(rules).unwrap();
+    assert_eq!(rule, "- apiGroups:\n  - ''\n  resources:\n  - pods/status\n  verbs:\n  - patch\n");
+}
+
 /// The ports of every Service and of the container, by name.
 fn ports(objects: &[Value]) -> BTreeSet<String> {
     let services = objects.iter().filter(|object| object["kind"] == "Service");

@@ -59,7 +59,24 @@ const MATRIX: [Row; 14] = [
             "ServiceRegistry/main",
             "Service/twinspan-page",
             "ValidatingAdmissionPolicy/twinspan-registeredservices",
+            "ValidatingAdmissionPolicy/twinspan-pods",
+            "ClusterRole/twinspan-rollouts",
         ],
+    ),
+    (
+        &["--set", "rollouts.enabled=true"],
+        &[
+            "ValidatingAdmissionPolicy/twinspan-pods",
+            "ValidatingAdmissionPolicyBinding/twinspan-pods",
+            "ClusterRole/twinspan-rollouts",
+            "ClusterRoleBinding/twinspan-rollouts",
+        ],
+        &[],
+    ),
+    (
+        &["--set", "admissionPolicy.enabled=false,rollouts.enabled=true"],
+        &["ClusterRole/twinspan-rollouts"],
+        &["ValidatingAdmissionPolicy/twinspan-pods"],
     ),
     (
         &["--set", "discovery.enabled=true"],

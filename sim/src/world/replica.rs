@@ -167,6 +167,7 @@ async fn run(world: World, cluster: usize, sender: Sender, skew: i64, stop: Canc
         namespace: OPERATOR.to_owned(),
         leader_elect: true,
         dry_run: false,
+        rollouts: false,
         audit_interval: if world.size.audited { AUDITS } else { NO_AUDITS },
         identity: sender.author,
     };

@@ -6,7 +6,7 @@
 const NO_DISCOVERY: &str = "no ServiceRegistry of a world has spec.discovery";
 
 /// A part of each line, and why no world leads to it.
-pub const UNREACHED: [(&str, &str); 13] = [
+pub const UNREACHED: [(&str, &str); 14] = [
     ("too many Events wait", "a world has too few services for so many Events"),
     ("the API server does not keep every field", "the CRDs of a world are those of this version"),
     ("cannot import {group}", "no world has a port that Kubernetes refuses"),
@@ -17,6 +17,7 @@ pub const UNREACHED: [(&str, &str); 13] = [
     ("discovery: the API server refuses", NO_DISCOVERY),
     ("discovery: {} RegisteredServices written", NO_DISCOVERY),
     ("dry run: discovery would", NO_DISCOVERY),
+    ("controllers/gates/", "no pod of a world has a readiness gate"),
     ("of other clusters stand by for", "no world has spec.import.clusters"),
     ("the status page is not served", "a replica of a world serves no page"),
     ("a task broke off", "a task that breaks off is a fault of the operator"),

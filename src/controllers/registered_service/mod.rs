@@ -9,7 +9,7 @@
 //! - [`apply`]: hands the operations to the writers; [`dry_run`]: logs them instead.
 //! - [`report`]: log, metrics and [`checkpoint`]; [`status`]: counts and conditions, [`share`] one of them;
 //!   [`differences`]: the instances that it names; [`events`]: Events; [`risks`]: one kind of what they tell;
-//!   [`line`]: the line of the status page.
+//!   [`line`]: the line of the status page; [`gates`]: readiness gates.
 //!
 //! Owns the order of these steps. Refuses to decide what to write.
 
@@ -20,6 +20,7 @@ mod crowd;
 mod differences;
 mod dry_run;
 mod events;
+mod gates;
 mod import_service;
 mod line;
 pub mod observe;
@@ -95,6 +96,8 @@ mod bench;
 mod crowd_tests;
 #[cfg(test)]
 mod events_tests;
+#[cfg(test)]
+mod gates_tests;
 #[cfg(test)]
 mod hand_over_tests;
 #[cfg(test)]

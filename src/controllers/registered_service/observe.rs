@@ -17,7 +17,7 @@ use twinspan_core::plan::service::{ClusterFacts, Facts, HoldFacts, Silent, Term,
 use super::checkpoint::Found;
 use super::crowd::is_crowded_out;
 pub use super::observed::Observed;
-use super::places::{Claim, Claims, have_one_keyspace, read_former, registry_facts};
+use super::places::{Claim, Claims, have_one_keyspace, is_gated, read_former, registry_facts};
 use super::{Checkpoint, Checkpoints};
 use crate::api::{ExportAddress, RegisteredService, precedence};
 use crate::cluster::view::{ClusterView, Kind};
@@ -120,6 +120,8 @@ fn ready_in_namespace(view: &ClusterView, key: &ServiceKey) -> BTreeSet<IpAddr> 
     let slices = view.slices.of_namespace(&key.namespace);
     let others: Vec<_> = slices.filter(|slice| !slice.is_ours()).cloned().collect();
     let mut ready = ready_addresses(&others, true);
+    let endpoints = others.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| !endpoint.is_terminating());
+    ready.extend(endpoints.filter(|endpoint| is_gated(view, endpoint)).filter_map(|endpoint| endpoint.address.ip()));
     if !ready.is_empty() {
         ready.extend(view.outer_addresses(&key.namespace));
     }

@@ -11,10 +11,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, InstanceAddr, Owner, Record, RegistryName};
+use twinspan_core::model::{IMPORTED_FROM_ANNOTATION, InstanceAddr, Owner, Record, RegistryName, SliceEndpoint};
 use twinspan_core::plan::departure::held::HeldDeletions;
 use twinspan_core::plan::departure::registry_guard::REGISTRY_MIN;
-use twinspan_core::plan::service::{RegistryFacts, Snapshot, Vanished, ViewState, ready_addresses, ready_in};
+use twinspan_core::plan::service::{
+    RegistryFacts, Snapshot, Vanished, ViewState, lets_export, ready_addresses, ready_in,
+};
 
 use super::observed::Observed;
 use crate::cluster::view::ClusterView;
@@ -134,7 +136,7 @@ fn vanished(views: &Views, view: &ClusterView, claims: &Claims, observed: &Obser
         let ours = registry.owned_by(key).filter(|record| claims.of_record(record) != Claim::Another);
         ours.flat_map(|record| record.endpoint_addresses().next()).collect()
     };
-    found.ready = ready_in(view.slices.of_namespace(&key.namespace), &owned);
+    found.ready = ready_in(view.slices.of_namespace(&key.namespace), &owned, |endpoint| is_gated(view, endpoint));
     found.ready.extend(view.led_to_ready(&key.namespace, &owned));
     found.ready.extend(owned.iter().filter(|addr| view.end_is_unseen(addr.ip())));
     // The Node or the Service of an address may have vanished with its RegisteredService.
@@ -153,6 +155,13 @@ fn vanished(views: &Views, view: &ClusterView, claims: &Claims, observed: &Obser
     found.let_go = held_export(&let_go, &found.ready);
     found.approved = held_export(&views.guards.released(&handle.name, key), &found.ready);
     Some(found)
+}
+
+/// Whether nothing but its readiness gate keeps the pod of an endpoint from being ready.
+pub(super) fn is_gated(view: &ClusterView, endpoint: &SliceEndpoint) -> bool {
+    let found = endpoint.pod.as_ref().zip(endpoint.address.ip());
+    let pod = found.and_then(|(target, ip)| view.pods.at(ip).find(|pod| pod.uid == target.uid));
+    pod.is_some_and(|pod| lets_export(pod, view.networks.nodes()))
 }
 
 /// Whether the registry has, or had, so many RegisteredServices that its guard may ever hold what they leave behind.

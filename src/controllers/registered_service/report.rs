@@ -17,13 +17,13 @@ use twinspan_core::plan::service::Plan;
 use super::apply::Applied;
 use super::checkpoint::{Checkpoint, Counted, Unfinished};
 use super::controller::Controller;
-use super::dry_run;
 use super::line::line;
 use super::observe::Observed;
 use super::pass::{Pass, PassOutcome};
 use super::places::SERVED_WITHIN;
 use super::status;
 use super::validate::Validation;
+use super::{dry_run, gates};
 use crate::api::{RegisteredService, held_since};
 use crate::cluster::ClusterError;
 use crate::cluster::status_queue::{Object, Status};
@@ -57,6 +57,12 @@ impl Controller {
         }
         self.report_to_registry_guard(observed, plan);
         self.report_hold(observed, plan);
+        if self.views.gates.is_on() {
+            match gates::says(&self.views, pass) {
+                Some(says) => self.views.gates.say(key, says),
+                None => self.views.gates.forget(key),
+            }
+        }
         if validation.gone {
             self.writers.statuses.forget(&Object::RegisteredService(key.clone()));
             self.writers.board.remove(key);

@@ -126,6 +126,7 @@ fn reduced(observed: &Observed, registry: Option<&ServiceRegistry>) -> Reduced {
         import: import.unwrap_or_else(|| Import::default().options(vec![String::new()])),
         limits: Limits::from(&guard),
         policy: policy.map(|registry| trust::Policy::from(&registry.spec.import_policy)).unwrap_or_default(),
+        gated: observed.facts.gated_addresses(),
         ready: if object.is_some() {
             let mut ready = ready_addresses(&cluster.others_slices, selector);
             ready.extend(outer_addresses(&observed.facts));

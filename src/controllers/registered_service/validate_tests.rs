@@ -42,6 +42,7 @@ fn service(ports: &[(&str, bool)]) -> ServiceView {
         external_name: false,
         headless: true,
         selector: true,
+        selects: Default::default(),
         traffic: TrafficDistribution::Anywhere,
         ports: ports.iter().map(port).collect(),
         cluster_ips: Vec::new(),

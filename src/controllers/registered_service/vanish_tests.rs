@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use twinspan_core::Timestamp;
-use twinspan_core::model::{LeaseId, ServiceKey};
+use twinspan_core::model::{LeaseId, ObjectKey, ServiceKey};
 use twinspan_core::plan::departure::held::Hold;
 
 use super::bench::{Bench, SLICES, STATUS_PACE, bench, settle};
 use crate::api::RegisteredService;
+use crate::cluster::kinds::Watched;
 use crate::controllers::queue::{Action, Finished};
 use crate::registry::sessions::Draining;
 
@@ -99,6 +102,46 @@ async fn many_that_are_gone_leave_the_records_of_ready_endpoints_behind_for_a_ho
     assert_eq!(hold(&bench), None);
     assert_eq!(bench.metric("twinspan_held_deletions"), "0");
     assert_eq!(pass(&bench, 13).await.action, Action::Forget);
+}
+
+/// The endpoints of the Service are pods that only their readiness gate keeps from being ready, or that are not ready
+/// for another reason.
+fn gated(bench: &Bench, ips: &[String], containers: &str) {
+    let endpoint = |ip: &String| {
+        json!({"addresses": [ip], "conditions": {"ready": false, "serving": false},
+            "targetRef": {"kind": "Pod", "namespace": "shop", "name": ip, "uid": ip}})
+    };
+    let slice: EndpointSlice = serde_json::from_value(json!({
+        "metadata": {"name": "echo-abc", "namespace": "shop", "resourceVersion": format!("gated-{containers}"),
+            "labels": {"kubernetes.io/service-name": "echo",
+                "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}},
+        "addressType": "IPv4", "ports": [{"name": "rpc", "port": 80, "protocol": "TCP"}],
+        "endpoints": ips.iter().map(endpoint).collect::<Vec<_>>(),
+    }))
+    .unwrap();
+    let mut view = bench.controller.views.cluster();
+    Watched::put(&mut view, ObjectKey::new("shop", "echo-abc"), slice);
+    for ip in ips {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": ip, "namespace": "shop", "uid": ip, "resourceVersion": "1"},
+            "spec": {"containers": [], "readinessGates": [{"conditionType": "twinspan.dev/registered"}]},
+            "status": {"podIP": ip, "podIPs": [{"ip": ip}],
+                "conditions": [{"type": "ContainersReady", "status": containers}]},
+        }))
+        .unwrap();
+        Watched::put(&mut view, ObjectKey::new("shop", ip), pod);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_of_pods_that_wait_for_their_gate_are_held_like_those_of_ready_ones() {
+    let ips: Vec<String> = (0..20).map(ip).collect();
+    for (containers, left, held) in [("True", 20, Some(14)), ("False", 6, None)] {
+        let bench = exported(20, 14).await;
+        gated(&bench, &ips, containers);
+        assert_eq!(passes(&bench, 14).await, left, "containers are ready: {containers}");
+        assert_eq!(hold(&bench).map(|(deletions, ..)| deletions), held, "containers are ready: {containers}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

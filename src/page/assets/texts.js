@@ -251,7 +251,7 @@ export const texts = {
     saidLeader: "本副本现在是领导者",
     saidStandby: "本副本现在处于备用状态",
     outcomes: {
-      Exported: "已导出", ToBeExported: "待导出", SelfRegistered: "自行注册", TakenByOtherCluster: "已由其他集群注册", ReachedAt: "以其他地址访问",
+      Exported: "已导出", ExportedBeforeReady: "已导出，等待就绪", ToBeExported: "待导出", SelfRegistered: "自行注册", TakenByOtherCluster: "已由其他集群注册", ReachedAt: "以其他地址访问",
       Waiting: "等待判断", Held: "已扣留", NotRequested: "未要求", RegistryUnavailable: "注册中心不可用", WrongPort: "端口不符", Terminating: "正在终止",
       NotReady: "未就绪", OtherFamily: "其他 IP 协议族", LeftOver: "遗留端点", OthersExport: "由其他对象导出", ToBeWithdrawn: "待撤回", Imported: "已导入",
       ToBeImported: "待导入", Lost: "失去注册", Healed: "已修复", AddressMissing: "缺少地址", AddressMalformed: "地址无法解析", HostnameAddress: "地址是主机名",

@@ -120,7 +120,7 @@ async fn definitions(client: &Client, findings: &mut Findings<'_>) {
 }
 
 /// The result of reading an object that the operator itself may not read.
-enum Read<K> {
+pub(super) enum Read<K> {
     Found(Box<K>),
     Missing,
     NotAllowed,
@@ -128,7 +128,13 @@ enum Read<K> {
 
 /// Reads an object if that is allowed. A denied request in a pod of the operator would be a puzzling line in the audit
 /// log.
-async fn read<K>(client: &Client, api: &Api<K>, group: &str, resource: &str, name: &str) -> kube::Result<Read<K>>
+pub(super) async fn read<K>(
+    client: &Client,
+    api: &Api<K>,
+    group: &str,
+    resource: &str,
+    name: &str,
+) -> kube::Result<Read<K>>
 where
     K: Clone + DeserializeOwned + Debug,
 {
@@ -138,7 +144,7 @@ where
     Ok(api.get_opt(name).await?.map_or(Read::Missing, |found| Read::Found(Box::new(found))))
 }
 
-fn not_seen(what: &str) -> String {
+pub(super) fn not_seen(what: &str) -> String {
     format!("{what} was not looked at, for this account may not read it; run doctor as an administrator as well")
 }
 
@@ -190,7 +196,7 @@ async fn lacks(request: &Request<'_>, grants: &[Grant]) -> kube::Result<(Subject
 }
 
 /// The user name of the operator's ServiceAccount.
-fn operator(request: &Request<'_>) -> String {
+pub(super) fn operator(request: &Request<'_>) -> String {
     format!("system:serviceaccount:{}:{}", request.operator_namespace, request.service_account)
 }
 

@@ -1,7 +1,7 @@
 //! The doctor: checks of a cluster and its registries, from the place where the command runs.
 //!
 //! - [`cluster`]: the API server, CRDs, permissions and the leader; [`registries`]: every endpoint of every registry.
-//! - [`discovery`]: the permissions of one whose discovery writes.
+//! - [`discovery`]: the permissions of one whose discovery writes; [`gates`]: those to open readiness gates.
 //! - [`audit`]: etcd, slices and own records, compared. [`reach`]: every exported address, tried.
 //! - [`etcd`]: an etcd by itself, before anything is installed.
 //! - [`rbac`]: the permissions of the operator; [`versions`]: etcd versions with known faults.
@@ -15,6 +15,7 @@ mod cluster;
 mod discovery;
 mod etcd;
 mod finding;
+mod gates;
 pub mod rbac;
 mod reach;
 mod registries;
@@ -24,7 +25,7 @@ mod versions;
 pub use audit::audit;
 pub use etcd::{EtcdSettings, SettingsError, examine_etcd};
 pub use finding::{Finding, Level, Report};
-pub use rbac::{Grant, Place, granted, granted_to_discover};
+pub use rbac::{Grant, Place, granted, granted_to_discover, granted_to_open_gates};
 pub use reach::reach;
 pub use request::Request;
 
@@ -34,6 +35,7 @@ pub async fn examine(request: &Request<'_>) -> Report {
     let (findings, asked) = cluster::examine(request).await;
     let mut report = Report { findings, asked };
     if asked {
+        report.findings.extend(gates::examine(request).await);
         report.findings.extend(registries::examine(request).await);
     }
     report

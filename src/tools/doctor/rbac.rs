@@ -61,7 +61,12 @@ pub fn granted_to_discover() -> Vec<Grant> {
     DISCOVERY.iter().map(|verb| Grant { place: Place::Cluster, group, resource, name: "", verb }).collect()
 }
 
-/// All permissions that the operator needs without discovery, sorted.
+/// The permission that only readiness gates need, and that `deploy/rollouts.yaml` grants.
+pub fn granted_to_open_gates() -> Grant {
+    Grant { place: Place::Cluster, group: "", resource: "pods/status", name: "", verb: "patch" }
+}
+
+/// All permissions that the operator needs without discovery and without readiness gates, sorted.
 pub fn granted() -> Vec<Grant> {
     let each = |(place, group, resource, name, verbs): (Place, _, _, _, &'static [&'static str])| {
         verbs.iter().map(move |verb| Grant { place, group, resource, name, verb })
@@ -182,7 +187,7 @@ mod tests {
         let mut installed = Flat::new();
         for document in serde_yaml::Deserializer::from_str(manifest) {
             let value = serde_yaml::Value::deserialize(document).unwrap();
-            if value["metadata"]["name"] != "twinspan" {
+            if value["metadata"]["name"] != "twinspan" && value["metadata"]["name"] != "twinspan-rollouts" {
                 continue;
             }
             match value["kind"].as_str() {
@@ -213,6 +218,8 @@ mod tests {
         // The other manifest replaces the ClusterRole, so that it has all of it.
         let with = installed(include_str!("../../../deploy/discovery.yaml"));
         assert_eq!(flat(granted_to_discover()), &with - &without);
+        let gates = installed(include_str!("../../../deploy/rollouts.yaml"));
+        assert_eq!(flat(vec![granted_to_open_gates()]), gates);
         assert!((&without - &with).iter().all(|(place, ..)| *place == Place::OwnNamespace), "{with:?}");
     }
 }

@@ -55,8 +55,9 @@ impl Owned {
             };
             if let Some(pod) = pod {
                 remarks.push(format!(
-                    "pod {pod} has this address, and no EndpointSlice of a RegisteredService's Service does: see the selector of \
-                     the Service, and its ports"
+                    "pod {} has this address, and no EndpointSlice of a RegisteredService's Service does: see the selector of \
+                     the Service, and its ports",
+                    pod.name
                 ));
             }
         }

@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use twinspan_core::model::{InstanceAddr, Reason, ServiceKey};
+use twinspan_core::model::{InstanceAddr, READINESS_GATE, Reason, ServiceKey};
 
-use super::Owned;
+use super::{Owned, OwnedPod};
 use crate::api::conditions::{self, DELETIONS_HELD, EXPORTED, find_true};
 use crate::api::{Difference, RegisteredService, RegisteredServiceStatus, Side};
 use crate::tools::explanation::{Explanation, meaning};
@@ -70,11 +70,11 @@ fn endpoints(
                 () if endpoint.is_terminating() => {
                     ("Terminating", "its pod is terminating; it is not exported any more".to_owned())
                 }
-                () if !endpoint.is_ready() => ("NotReady", "its pod is not ready; see its readiness probe".to_owned()),
+                () if !endpoint.is_ready() => ("NotReady", not_ready(owned.pods.get(&address.ip()))),
                 () => exported(object, status),
             };
             let pod = owned.pods.get(&address.ip()).filter(|_| !imported);
-            let text = pod.map_or(text.clone(), |pod| format!("{text}; pod {pod}"));
+            let text = pod.map_or(text.clone(), |pod| format!("{text}; pod {}", pod.name));
             let (instance, state) = (address.to_string(), state.to_owned());
             let cell = if imported { Cell::Imported } else { Cell::Pod };
             found.entry(address).or_insert_with(|| Instance {
@@ -85,6 +85,18 @@ fn endpoints(
         }
     }
     found
+}
+
+/// The words for an endpoint that is not ready. Whether its record is there already is not known here.
+fn not_ready(pod: Option<&OwnedPod>) -> String {
+    match pod {
+        Some(pod) if pod.waits => {
+            format!(
+                "its pod waits for its readiness gate {READINESS_GATE}, which opens once its record is in the registry"
+            )
+        }
+        _ => "its pod is not ready; see its readiness probe".to_owned(),
+    }
 }
 
 /// The words for a ready endpoint that the status does not name.
@@ -136,6 +148,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_pod_that_waits_for_its_gate_is_not_sent_to_its_readiness_probe() {
+        let words = |waits| not_ready(Some(&OwnedPod { name: "a".to_owned(), waits }));
+        assert!(words(true).contains(READINESS_GATE) && !words(true).contains("probe"), "{}", words(true));
+        assert!(words(false).contains("probe") && words(false) == not_ready(None), "{}", words(false));
+    }
 
     #[test]
     fn where_the_list_is_full_nothing_is_called_exported() {

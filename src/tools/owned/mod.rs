@@ -32,8 +32,16 @@ pub struct Owned {
     /// Sorted by name.
     services: Vec<RegisteredService>,
     slices: Vec<Slice>,
-    /// The names of pods by their addresses; empty where pods may not be listed.
-    pods: BTreeMap<IpAddr, String>,
+    /// Pods by their addresses; empty where pods may not be listed.
+    pods: BTreeMap<IpAddr, OwnedPod>,
+}
+
+/// A pod of the namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OwnedPod {
+    name: String,
+    /// Nothing but the readiness gate of Twinspan keeps it from being ready.
+    waits: bool,
 }
 
 impl Owned {
@@ -53,9 +61,10 @@ impl Owned {
         let slices = reading(&format!("EndpointSlices {place}"), slices)?.items;
         let pods = pods.map(|pods| pods.items).unwrap_or_default();
         let addresses = pods.iter().flat_map(|pod| {
-            let name = pod.metadata.name.clone().unwrap_or_default();
-            let ips = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
-            ips.filter_map(move |ip| Some((ip.ip.parse().ok()?, name.clone())))
+            let view = convert::pod(pod);
+            let waits = view.gate.is_some_and(|gate| gate.otherwise_ready && !gate.passed);
+            let pod = OwnedPod { name: view.name, waits };
+            view.ips.into_iter().map(move |ip| (ip, pod.clone()))
         });
         Ok(Self {
             namespace: namespace.to_owned(),

@@ -110,9 +110,11 @@ impl Row {
         [self.cluster, self.registry, self.dns, self.client].iter().all(|cell| *cell != Cell::Missing)
     }
 
-    /// Whether a person has to know: an instance that stands by is meant to be on one side alone.
+    /// Whether a person has to know: an instance that stands by, or whose pod is about to be ready, is meant to be on
+    /// one side alone.
     fn differs(&self) -> bool {
-        !self.agrees() && !self.why.as_ref().is_some_and(Explanation::stands_by)
+        let is_meant = |why: &Explanation| why.stands_by() || why.is_before_ready();
+        !self.agrees() && !self.why.as_ref().is_some_and(is_meant)
     }
 }
 
@@ -262,6 +264,8 @@ mod tests {
         );
         let standing_by = table.clone().explained(vec![account("[fd77::1]:80", "Standby")]);
         assert!(standing_by.agrees() && plain(&standing_by).contains("left out, Standby: so it is\n"), "{standing_by}");
+        let before_ready = table.clone().explained(vec![account("[fd77::1]:80", "ExportedBeforeReady")]);
+        assert!(before_ready.agrees(), "its gate is about to open: {before_ready}");
         let text = table.remarked(["nobody leads".to_owned()]).to_string();
         assert!(text.ends_with("so it is\nnote: nobody leads\n"), "{text}");
         seen_by.cluster.remove(&lost);

@@ -28,6 +28,7 @@ pub(super) fn service(name: &str, created: i64, annotations: &[(&str, &str)]) ->
         external_name: false,
         headless: false,
         selector: true,
+        selects: Default::default(),
         traffic: TrafficDistribution::Anywhere,
         ports: vec![port("rpc", 80), port("metrics", 90)],
         cluster_ips: Vec::new(),

@@ -80,6 +80,16 @@ pub struct Reduced {
     /// Own records at these addresses stay, at whatever port: see [`super::ready_addresses`] and
     /// [`super::outer_addresses`].
     pub ready: BTreeSet<IpAddr>,
+    /// The same for endpoints that only their readiness gate keeps from being ready: no client in the cluster has them
+    /// yet. See [`super::Facts::gated_addresses`].
+    pub gated: BTreeSet<IpAddr>,
+}
+
+impl Reduced {
+    /// The addresses at which own records stay.
+    pub fn stays(&self) -> BTreeSet<IpAddr> {
+        self.ready.union(&self.gated).copied().collect()
+    }
 }
 
 /// A port of the Service, and its scheme in the registry.
@@ -100,17 +110,25 @@ impl Accepted {
     pub fn endpoints(&self, facts: &Facts) -> BTreeMap<InstanceAddr, EndpointState> {
         let selector = facts.cluster.service.as_ref().is_some_and(|service| service.selector);
         let ports: Vec<&str> = self.ports.iter().map(|accepted| accepted.port.name.as_str()).collect();
-        classify(&facts.cluster.others_slices, &ports, &self.families, selector)
+        // Traffic to another address than its own reaches a pod only once it is ready.
+        let is_gated = |endpoint: &_| self.exports && self.address == ExportAddress::Pod && facts.is_gated(endpoint);
+        classify(&facts.cluster.others_slices, &ports, &self.families, selector, is_gated)
+    }
+
+    /// Endpoints that clients in the cluster have, with the ports that they serve.
+    pub fn ready(&self, facts: &Facts) -> BTreeMap<InstanceAddr, PortSet> {
+        let ready = |(addr, state)| match state {
+            EndpointState::Ready(ports) => Some((addr, ports)),
+            EndpointState::Gated(_) | EndpointState::Withheld(_) => None,
+        };
+        self.endpoints(facts).into_iter().filter_map(ready).collect()
     }
 
     /// Endpoints of the cluster that may be exported, with the ports that they serve. Clients may get other addresses:
     /// see [`super::reach`].
-    pub fn ready(&self, facts: &Facts) -> BTreeMap<InstanceAddr, PortSet> {
-        let ready = |(addr, state)| match state {
-            EndpointState::Ready(ports) => Some((addr, ports)),
-            EndpointState::Withheld(_) => None,
-        };
-        self.endpoints(facts).into_iter().filter_map(ready).collect()
+    pub fn exported(&self, facts: &Facts) -> BTreeMap<InstanceAddr, PortSet> {
+        let endpoints = self.endpoints(facts).into_iter();
+        endpoints.filter_map(|(addr, state)| Some((addr, state.exported()?))).collect()
     }
 
     /// The registry and name, as annotations of slices have them.

@@ -17,16 +17,57 @@ const BUILT_IN: &str = "endpointslice-controller.k8s.io";
 pub enum EndpointState {
     /// The endpoint may be exported, at these chosen ports.
     Ready(PortSet),
+    /// The same although it is not ready: nothing but its readiness gate, which waits for its record, keeps it from
+    /// that.
+    Gated(PortSet),
     /// The endpoint may not be exported; the outcome has the reason.
     Withheld(Outcome),
 }
 
-/// The state of each endpoint at a TCP port of the slices. An endpoint is ready if any slice says so.
+impl EndpointState {
+    /// The chosen ports at which it may be exported.
+    pub fn exported(&self) -> Option<PortSet> {
+        match self {
+            Self::Ready(ports) | Self::Gated(ports) => Some(*ports),
+            Self::Withheld(_) => None,
+        }
+    }
+
+    /// The order in which one counts where slices differ.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Ready(_) => 2,
+            Self::Gated(_) => 1,
+            Self::Withheld(_) => 0,
+        }
+    }
+
+    /// The state of an endpoint of which two slices tell.
+    fn and(self, other: Self) -> Self {
+        let (first, other) = if self.rank() >= other.rank() { (self, other) } else { (other, self) };
+        let more = other.exported().unwrap_or_default();
+        match first {
+            Self::Ready(mut ports) => {
+                ports.insert(more);
+                Self::Ready(ports)
+            }
+            Self::Gated(mut ports) => {
+                ports.insert(more);
+                Self::Gated(ports)
+            }
+            Self::Withheld(_) => first,
+        }
+    }
+}
+
+/// The state of each endpoint at a TCP port of the slices. An endpoint is ready if any slice says so. `is_gated` says
+/// of an endpoint that is not ready whether nothing but its readiness gate keeps it from that.
 pub fn classify(
     slices: &[Arc<Slice>],
     ports: &[&str],
     families: &[Family],
     has_selector: bool,
+    is_gated: impl Fn(&SliceEndpoint) -> bool,
 ) -> BTreeMap<InstanceAddr, EndpointState> {
     let mut states: Vec<(InstanceAddr, EndpointState)> = Vec::new();
     for slice in slices {
@@ -41,12 +82,14 @@ pub fn classify(
             for endpoint in &slice.endpoints {
                 let ip = endpoint.address.ip();
                 let Some(addr) = ip.and_then(|ip| InstanceAddr::new(ip, number).ok()) else { continue };
+                let gated = !endpoint.is_ready() && is_gated(endpoint);
                 let withheld = if chosen.is_empty() {
                     Some(Outcome::OtherPort { port: port.name.clone() })
                 } else {
-                    withheld(endpoint, families.contains(&family), unmanaged)
+                    withheld(endpoint, gated, families.contains(&family), unmanaged)
                 };
-                states.push((addr, withheld.map_or(EndpointState::Ready(chosen), EndpointState::Withheld)));
+                let exported = if gated { EndpointState::Gated(chosen) } else { EndpointState::Ready(chosen) };
+                states.push((addr, withheld.map_or(exported, EndpointState::Withheld)));
             }
         }
     }
@@ -54,11 +97,10 @@ pub fn classify(
     states.sort_by_key(|(addr, _)| *addr);
     states.dedup_by(|(addr, then), (first, known)| {
         let same = addr == first;
-        match (known, then) {
-            _ if !same => {}
-            (EndpointState::Ready(known), EndpointState::Ready(chosen)) => known.insert(*chosen),
-            (EndpointState::Ready(_), EndpointState::Withheld(_)) => {}
-            (known, then) => std::mem::swap(known, then),
+        if same {
+            // The later of two reasons counts.
+            let take = |state| std::mem::replace(state, EndpointState::Withheld(Outcome::NotReady));
+            *known = take(then).and(take(known));
         }
         same
     });
@@ -79,16 +121,16 @@ pub fn ready_addresses(slices: &[Arc<Slice>], has_selector: bool) -> BTreeSet<Ip
 pub fn ready_anywhere(slices: &[Arc<Slice>], has_selector: bool) -> BTreeSet<InstanceAddr> {
     let names: BTreeSet<&str> = slices.iter().flat_map(|slice| &slice.ports).map(|port| port.name.as_str()).collect();
     let names: Vec<&str> = names.into_iter().collect();
-    let states = classify(slices, &names, &[Family::V4, Family::V6], has_selector);
+    let states = classify(slices, &names, &[Family::V4, Family::V6], has_selector, |_| false);
     let ready = |(addr, state)| matches!(state, EndpointState::Ready(_)).then_some(addr);
     states.into_iter().filter_map(ready).collect()
 }
 
 /// The reason why an endpoint at a chosen port is not exported.
-fn withheld(endpoint: &SliceEndpoint, exported_family: bool, unmanaged: bool) -> Option<Outcome> {
+fn withheld(endpoint: &SliceEndpoint, gated: bool, exported_family: bool, unmanaged: bool) -> Option<Outcome> {
     if endpoint.is_terminating() {
         Some(Outcome::Terminating)
-    } else if !endpoint.is_ready() {
+    } else if !endpoint.is_ready() && !gated {
         Some(Outcome::NotReady)
     } else if !exported_family {
         Some(Outcome::OtherFamily)
@@ -97,14 +139,17 @@ fn withheld(endpoint: &SliceEndpoint, exported_family: bool, unmanaged: bool) ->
     }
 }
 
-/// The addresses that are ready endpoints of any slice which others manage, whatever its Service.
+/// The addresses that are ready endpoints of any slice which others manage, whatever its Service. `is_gated` says of
+/// an endpoint that is not ready whether its record stands all the same.
 pub fn ready_in<'a>(
     slices: impl IntoIterator<Item = &'a Arc<Slice>>,
     wanted: &BTreeSet<InstanceAddr>,
+    is_gated: impl Fn(&SliceEndpoint) -> bool,
 ) -> BTreeSet<InstanceAddr> {
     let mut ready = BTreeSet::new();
     for slice in slices.into_iter().filter(|slice| !slice.is_ours()) {
-        let is_ready = |endpoint: &&SliceEndpoint| endpoint.is_ready() && !endpoint.is_terminating();
+        let is_ready =
+            |endpoint: &&SliceEndpoint| !endpoint.is_terminating() && (endpoint.is_ready() || is_gated(endpoint));
         for endpoint in slice.endpoints.iter().filter(is_ready) {
             let Some(ip) = endpoint.address.ip() else { continue };
             let ports = slice.ports.iter().filter(|port| port.protocol == TCP).filter_map(|port| port.number);
@@ -212,10 +257,11 @@ mod tests {
             slice(v6, &ports, vec![endpoint("fd77::1", None, None)]),
             slice(AddressType::Other, &ports, vec![endpoint("10.0.0.7", None, None)]),
         ];
-        let shown = |families: &[Family]| -> Vec<String> { ready(&classify(&slices, &["rpc"], families, true)) };
+        let shown =
+            |families: &[Family]| -> Vec<String> { ready(&classify(&slices, &["rpc"], families, true, |_| false)) };
         assert_eq!(shown(&[Family::V4]), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.5:8080"]);
         assert_eq!(shown(&[Family::V6]), ["[fd77::1]:80"]);
-        let all = classify(&slices, &["rpc"], &[Family::V4], true);
+        let all = classify(&slices, &["rpc"], &[Family::V4], true, |_| false);
         for (address, outcome) in [
             ("10.0.0.3:80", Outcome::NotReady),
             ("10.0.0.4:80", Outcome::Terminating),
@@ -225,10 +271,36 @@ mod tests {
             let state = all.get(&InstanceAddr::parse(address).unwrap());
             assert_eq!(state, Some(&EndpointState::Withheld(outcome)), "{address}");
         }
-        let left = classify(&slices, &["rpc"], &[Family::V4], false);
+        let left = classify(&slices, &["rpc"], &[Family::V4], false, |_| false);
         assert_eq!(ready(&left), Vec::<String>::new(), "no controller updates a slice that was left behind");
         let first = InstanceAddr::parse("10.0.0.1:80").unwrap();
         assert_eq!(left.get(&first), Some(&EndpointState::Withheld(Outcome::Unmanaged)));
+    }
+
+    #[test]
+    fn a_gated_endpoint_is_exported_and_ready_wins_over_it() {
+        let named = |ready| endpoint("10.0.0.1", Some(ready), Some(false));
+        let of = |name: &str, endpoints| slice(AddressType::Ip(Family::V4), &[(name, "TCP", Some(80))], endpoints);
+        let state = |slices: &[Arc<Slice>], ports: &[&str], gated: bool| {
+            let states = classify(slices, ports, &[Family::V4], true, |_| gated);
+            states.get(&InstanceAddr::parse("10.0.0.1:80").unwrap()).cloned().unwrap()
+        };
+        let mut both = PortSet::of(0);
+        both.insert(PortSet::of(1));
+        let waits = of("rpc", vec![named(false)]);
+        assert_eq!(state(&[waits.clone()], &["rpc"], false), EndpointState::Withheld(Outcome::NotReady));
+        assert_eq!(state(&[waits.clone()], &["rpc"], true), EndpointState::Gated(PortSet::of(0)));
+        let second = of("http", vec![named(false)]);
+        assert_eq!(state(&[waits.clone(), second], &["rpc", "http"], true), EndpointState::Gated(both));
+        for slices in [[waits.clone(), of("rpc", vec![named(true)])], [of("rpc", vec![named(true)]), waits.clone()]] {
+            assert_eq!(state(&slices, &["rpc"], true), EndpointState::Ready(PortSet::of(0)));
+        }
+        let ends = of("rpc", vec![endpoint("10.0.0.1", Some(false), Some(true))]);
+        assert_eq!(state(&[ends.clone()], &["rpc"], true), EndpointState::Withheld(Outcome::Terminating));
+        let wanted = BTreeSet::from([InstanceAddr::parse("10.0.0.1:80").unwrap()]);
+        assert_eq!(ready_in([&waits], &wanted, |_| false), BTreeSet::new());
+        assert_eq!(ready_in([&waits], &wanted, |_| true), wanted);
+        assert_eq!(ready_in([&ends], &wanted, |_| true), BTreeSet::new());
     }
 
     #[test]

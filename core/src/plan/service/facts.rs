@@ -14,7 +14,7 @@ use super::risks::ImportPlace;
 use crate::Timestamp;
 use crate::codec::Layout;
 use crate::model::{
-    InstanceAddr, Nodes, Owner, PodView, Records, RegistryName, Revision, ServiceKey, ServiceView, Slice,
+    InstanceAddr, Nodes, Owner, PodView, Records, RegistryName, Revision, ServiceKey, ServiceView, Slice, SliceEndpoint,
 };
 use crate::plan::departure::held::{HeldDeletions, Hold};
 use crate::plan::departure::{Departures, Probe};
@@ -290,6 +290,25 @@ impl Facts {
         named.iter().find_map(|uid| pods.iter().find(|pod| pod.uid == **uid))
     }
 
+    /// The pod that a slice of others names at an endpoint.
+    pub fn named_pod(&self, endpoint: &SliceEndpoint) -> Option<&Arc<PodView>> {
+        let (target, ip) = (endpoint.pod.as_ref()?, endpoint.address.ip()?);
+        self.cluster.pods.get(&ip)?.iter().find(|pod| pod.uid == target.uid)
+    }
+
+    /// Whether nothing but our readiness gate keeps an endpoint from being ready. A Node that is lost says nothing
+    /// about its pods any more: one without a gate is not ready there.
+    pub fn is_gated(&self, endpoint: &SliceEndpoint) -> bool {
+        self.named_pod(endpoint).is_some_and(|pod| lets_export(pod, &self.cluster.nodes))
+    }
+
+    /// The addresses of such endpoints.
+    pub fn gated_addresses(&self) -> BTreeSet<IpAddr> {
+        let endpoints = self.cluster.others_slices.iter().flat_map(|slice| &slice.endpoints);
+        let gated = endpoints.filter(|e| !e.is_ready() && !e.is_terminating() && self.is_gated(e));
+        gated.filter_map(|endpoint| endpoint.address.ip()).collect()
+    }
+
     /// The pod of the namespace that has the address, if the address is the pod's own.
     pub fn pod_with_address(&self, ip: IpAddr) -> Option<&Arc<PodView>> {
         self.cluster.pods.get(&ip)?.iter().find(|pod| !pod.host_network && pod.namespace == self.key.namespace)
@@ -313,6 +332,12 @@ impl Facts {
     }
 }
 
+/// Whether a pod is exported although it is not ready: nothing but our readiness gate keeps it from that.
+pub fn lets_export(pod: &PodView, nodes: &Nodes) -> bool {
+    let node = pod.node.as_ref().and_then(|node| nodes.get(node));
+    pod.gate.as_ref().is_some_and(|gate| gate.lets_export()) && !node.is_some_and(|node| node.lost)
+}
+
 /// The addresses in slices, ready or not.
 pub fn ips_of(slices: &[Arc<Slice>]) -> BTreeSet<IpAddr> {
     slices.iter().flat_map(|slice| &slice.endpoints).filter_map(|endpoint| endpoint.address.ip()).collect()
@@ -321,7 +346,7 @@ pub fn ips_of(slices: &[Arc<Slice>]) -> BTreeSet<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{AddressType, Family, Labels, SliceEndpoint, SlicePort, TCP, TargetPod};
+    use crate::model::{AddressType, Family, Labels, SlicePort, TCP, TargetPod};
 
     const IP: [u8; 4] = [10, 0, 0, 1];
 
@@ -336,6 +361,7 @@ mod tests {
             host_ports: None,
             ended: false,
             weight: None,
+            gate: None,
             labels: Labels::default(),
         })
     }

@@ -70,7 +70,8 @@ impl<'a> ExportGoal<'a> {
     /// The export of a spec that cannot be carried out: it only withdraws.
     pub fn reduced(
         pass: &'a Pass<'_>,
-        reduced: &'a Reduced,
+        reduced: &Reduced,
+        stays: &'a BTreeSet<IpAddr>,
         registry: &'a RegistryFacts,
         state: &'a ExportState,
     ) -> Self {
@@ -83,7 +84,7 @@ impl<'a> ExportGoal<'a> {
             name: registry.registry_name.as_ref(),
             instances: &[],
             aliases: NONE,
-            stays: Some(&reduced.ready),
+            stays: Some(stays),
             imports: true,
             proof,
             limits: reduced.limits,

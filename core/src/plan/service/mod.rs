@@ -3,6 +3,7 @@
 //! - [`facts`]: the state of both sides as values; [`accepted`]: the goal and the settings in force; [`checkpoint`]:
 //!   the values that the last pass handed on; [`siblings`]: other RegisteredServices that share a name or a Service.
 //! - [`endpoints`]: the endpoints that may be exported; [`instances`]: their form in the registry.
+//! - [`gates`]: the verdicts of a pass on the readiness gates of its pods.
 //! - [`reach`]: the addresses that clients get for them.
 //! - [`inputs`]: the inputs of the planners of each direction.
 //! - [`mirror`]: pods that stand in the Service of the imports too. [`pods`]: what imports have to know of pods.
@@ -20,6 +21,7 @@ mod accepted;
 mod checkpoint;
 mod endpoints;
 mod facts;
+mod gates;
 #[cfg(test)]
 mod hand_over_properties;
 mod inputs;
@@ -67,7 +69,9 @@ pub use checkpoint::{Checkpoint, Place, Planned, Term};
 pub use endpoints::{ready_addresses, ready_in};
 pub use facts::{
     ClusterFacts, Facts, HoldFacts, Incarnation, RegistryFacts, Silent, Snapshot, Vanished, ViewState, ips_of,
+    lets_export,
 };
+pub use gates::{Verdicts, verdicts};
 pub use moves::FormerGoals;
 pub use outcomes::{Counts, Difference, Outcomes, Progress, Side, Written};
 pub use reach::{Reach, outer_addresses};
@@ -315,12 +319,15 @@ fn sync(pass: &Pass<'_>, accepted: &Accepted, former: &FormerGoals) -> Plan {
         return plan;
     };
     let registry = &*revoked::without(registry, facts, former);
+    // Clients in the cluster have no endpoint that its gate keeps from being ready.
     let ready = endpoints.iter().filter_map(|(addr, state)| match state {
         EndpointState::Ready(ports) => Some((*addr, *ports)),
-        EndpointState::Withheld(_) => None,
+        EndpointState::Gated(_) | EndpointState::Withheld(_) => None,
     });
-    let ready: BTreeMap<InstanceAddr, PortSet> = ready.collect();
+    let mut ready: BTreeMap<InstanceAddr, PortSet> = ready.collect();
     let pods = pods::of(pass, accepted, &ready);
+    let gated = |(addr, state): (&InstanceAddr, &EndpointState)| Some((*addr, state.exported()?));
+    ready.extend(endpoints.iter().filter(|(_, state)| matches!(state, EndpointState::Gated(_))).filter_map(gated));
     let reach = if accepted.exports { accepted.reach_of(facts, Some(registry), ready) } else { Reach::default() };
     // Records from before stay while nothing takes their place.
     let stays = reach.is_without_any().then(|| reach.earlier_addresses(facts, &pass.checkpoint.behind));

@@ -104,7 +104,7 @@ fn plan_place(
     let waits = |addr: &InstanceAddr| moved.is_none_or(|moved| !moved.contains(addr));
     let (name, proof) = (registry.registry_name.as_ref(), pass.facts.proof(pass.checkpoint));
     let waiting: Vec<Instance>;
-    let aliases;
+    let (aliases, stays);
     let goal = match goal {
         Goal::Sync(accepted) => {
             let reach = if accepted.exports { accepted.reach(pass.facts, Some(registry)) } else { Reach::default() };
@@ -129,7 +129,10 @@ fn plan_place(
         // The former place cannot carry the spec: what did not end stays until all have moved.
         Goal::Reduce(reduced) => match new {
             Some(new) if !new.accepted.reach(pass.facts, Some(new.registry)).ports.keys().any(waits) => everything,
-            _ => ExportGoal { moved, ..ExportGoal::reduced(pass, reduced, registry, state) },
+            _ => {
+                stays = reduced.stays();
+                ExportGoal { moved, ..ExportGoal::reduced(pass, reduced, &stays, registry, state) }
+            }
         },
     };
     let export = pass.export(registry, goal);

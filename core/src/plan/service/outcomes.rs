@@ -18,6 +18,8 @@ use crate::plan::{export, import};
 pub struct Outcomes {
     /// Endpoints of the cluster that may be exported, one for each address.
     pub ready: Vec<InstanceOutcome>,
+    /// Endpoints that may be exported although they are not ready: their readiness gate waits for their record.
+    pub gated: Vec<InstanceOutcome>,
     /// Endpoints of the cluster that may not.
     pub withheld: Vec<InstanceOutcome>,
     /// Records that this cluster wrote and that no ready endpoint explains.
@@ -116,6 +118,7 @@ impl Outcomes {
             imported: count(&self.imported, &|instance| among(instance, &written.imported))
                 + written.imported.difference(&known).count(),
             pending: count(&self.ready, &missing_exports)
+                + count(&self.gated, &missing_exports)
                 + count(&self.records, &missing_exports)
                 + count(&self.imported, &missing_imports),
         }
@@ -165,6 +168,7 @@ impl Outcomes {
             imported: import.outcomes.clone(),
             skipped,
             foreign_records: foreign.count(),
+            ..Self::default()
         }
     }
 
@@ -214,8 +218,14 @@ impl Outcomes {
                 let outcome = reach.without.get(&addr).cloned().or_else(|| reached.get(&addr).cloned());
                 instance.outcome = outcome.unwrap_or(Outcome::Skipped(Reason::NoAddress));
             }
-        } else if accepted.exports {
+        } else if accepted.exports && outcomes.gated.is_empty() {
             outcomes.ready.clone_from(&export.instances);
+        } else if accepted.exports {
+            let gated: BTreeSet<InstanceAddr> = outcomes.gated.iter().filter_map(|i| i.subject.address()).collect();
+            let is_gated = |i: &&InstanceOutcome| i.subject.address().is_some_and(|addr| gated.contains(&addr));
+            let (waiting, ready) = export.instances.iter().partition::<Vec<_>, _>(is_gated);
+            outcomes.gated = waiting.into_iter().cloned().map(InstanceOutcome::before_ready).collect();
+            outcomes.ready = ready.into_iter().cloned().collect();
         }
         outcomes
     }
@@ -232,13 +242,14 @@ impl Outcomes {
         for (addr, state) in endpoints {
             match state {
                 EndpointState::Ready(_) => self.ready.push(InstanceOutcome::of(addr, ready.clone())),
+                EndpointState::Gated(_) => self.gated.push(InstanceOutcome::of(addr, ready.clone())),
                 EndpointState::Withheld(outcome) => self.withheld.push(InstanceOutcome::of(addr, outcome)),
             }
         }
     }
 
     fn all(&self) -> impl Iterator<Item = &InstanceOutcome> {
-        [&self.ready, &self.withheld, &self.records, &self.imported, &self.skipped].into_iter().flatten()
+        [&self.ready, &self.gated, &self.withheld, &self.records, &self.imported, &self.skipped].into_iter().flatten()
     }
 
     /// Every instance that is left out, with its reason; exports first.
@@ -249,7 +260,7 @@ impl Outcomes {
     /// Every instance that one side lacks, and is to have or to lose, with the side that has it. Nothing differs
     /// because a whole side is unavailable or not asked for.
     pub fn differences(&self) -> impl Iterator<Item = (&InstanceOutcome, Side, Difference)> {
-        let cluster = [&self.ready, &self.withheld, &self.imported].map(|all| (all, Side::Cluster));
+        let cluster = [&self.ready, &self.gated, &self.withheld, &self.imported].map(|all| (all, Side::Cluster));
         let registry = [&self.records, &self.skipped].map(|all| (all, Side::Registry));
         let all = cluster.into_iter().chain(registry);
         all.flat_map(|(all, side)| all.iter().map(move |instance| (instance, side))).filter_map(|(instance, side)| {
@@ -294,7 +305,7 @@ impl Outcomes {
         let mut by_address = BTreeMap::new();
         let mut rest = Vec::new();
         // An endpoint of the Service takes precedence over a record, and a record over an instance that is left out.
-        let order = [&self.imported, &self.ready, &self.withheld, &self.records, &self.skipped];
+        let order = [&self.imported, &self.ready, &self.gated, &self.withheld, &self.records, &self.skipped];
         for instance in order.into_iter().flatten() {
             match instance.subject.address() {
                 Some(addr) => drop(by_address.entry(addr).or_insert(instance)),

@@ -80,7 +80,7 @@ impl Reach {
 impl Accepted {
     /// The exported addresses of the ready endpoints that did not register themselves in the registry.
     pub fn reach(&self, facts: &Facts, registry: Option<&RegistryFacts>) -> Reach {
-        self.reach_of(facts, registry, self.ready(facts))
+        self.reach_of(facts, registry, self.exported(facts))
     }
 
     /// The same, if the ready endpoints are known already.

@@ -25,7 +25,8 @@ pub fn plan(pass: &Pass<'_>, reduced: &Reduced) -> Reduction {
     let mut reduction = Reduction::default();
     if let Some(registry) = facts.fresh_registry() {
         let registry = without_former(facts, registry);
-        let goal = ExportGoal::reduced(pass, reduced, &registry, &pass.checkpoint.export);
+        let stays = reduced.stays();
+        let goal = ExportGoal::reduced(pass, reduced, &stays, &registry, &pass.checkpoint.export);
         let export = pass.export(&registry, goal);
         reduction.export = Some((registry.name, export));
     }

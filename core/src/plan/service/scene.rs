@@ -250,6 +250,7 @@ impl Scene {
                 limits: self.limits(),
                 policy: trust::Policy::default(),
                 ready: self.endpoints.iter().map(|host| addr(*host).ip()).collect(),
+                gated: BTreeSet::new(),
             })),
             _ => Goal::Sync(Box::new(self.accepted())),
         }
@@ -300,6 +301,7 @@ impl Scene {
             external_name: false,
             headless: true,
             selector: true,
+            selects: Default::default(),
             traffic: TrafficDistribution::Anywhere,
             ports: vec![Self::service_port()],
             cluster_ips: Vec::new(),

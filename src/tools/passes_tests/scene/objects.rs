@@ -88,6 +88,9 @@ pub struct PodGiven {
     /// Ports of its container that the Node has too: container → Node.
     #[serde(default)]
     host_ports: BTreeMap<u16, u16>,
+    /// Its containers are ready, and it has Twinspan's readiness gate.
+    #[serde(default)]
+    gated: bool,
 }
 
 impl Given {
@@ -234,12 +237,21 @@ impl PodGiven {
     fn object(&self, name: &str) -> Pod {
         let port = |(container, host): (&u16, &u16)| json!({"containerPort": container, "hostPort": host});
         let ports: Vec<Value> = self.host_ports.iter().map(port).collect();
+        let (gates, conditions) = if self.gated {
+            (
+                json!([{"conditionType": "twinspan.dev/registered"}]),
+                json!([{"type": "ContainersReady", "status": "True"}]),
+            )
+        } else {
+            (json!([]), json!([]))
+        };
         object(
             json!({
                 "metadata": {"name": name, "namespace": self.namespace, "uid": format!("{name}-uid"),
                     "labels": self.labels, "annotations": self.annotations},
-                "spec": {"containers": [{"name": "main", "ports": ports}], "nodeName": self.node, "hostNetwork": self.host_network},
-                "status": {"phase": "Running", "podIP": self.ip, "podIPs": [{"ip": self.ip}]},
+                "spec": {"containers": [{"name": "main", "ports": ports}], "nodeName": self.node, "hostNetwork": self.host_network,
+                    "readinessGates": gates},
+                "status": {"phase": "Running", "podIP": self.ip, "podIPs": [{"ip": self.ip}], "conditions": conditions},
             }),
             &json!({}),
         )
