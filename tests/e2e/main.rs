@@ -20,6 +20,7 @@ mod page;
 mod page_browser;
 mod random;
 mod registry_contract;
+mod rollouts;
 mod safety;
 mod seen;
 mod sync;
@@ -34,7 +35,7 @@ const STORIES_AT_ONCE: usize = 6;
 
 stories![
     modules: chart, crds, discovery, docs, failures, faithful, lifecycle, page, page_browser, random, registry_contract,
-    safety, seen, sync
+    rollouts, safety, seen, sync
 ];
 
 /// The parts that the stories need; the earlier version of Twinspan is built for the long ones alone.

@@ -21,6 +21,11 @@ pub fn discovery_manifest() -> PathBuf {
     repository().join("deploy/discovery.yaml")
 }
 
+/// The manifest that readiness gates need besides.
+pub fn rollouts_manifest() -> PathBuf {
+    repository().join("deploy/rollouts.yaml")
+}
+
 /// The container of the Deployment.
 pub fn container() -> Result<Container> {
     let path = manifest();

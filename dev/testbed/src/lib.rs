@@ -35,7 +35,9 @@ pub use access::{Kubeconfig, apply_file};
 pub use address::{next_v4, next_v6};
 pub use bed::{Bed, OPERATOR_NAMESPACE};
 pub use controlplane::{ControlPlane, Kind, Places};
-pub use deployment::{container as twinspan_container, discovery_manifest, manifest as twinspan_manifest};
+pub use deployment::{
+    container as twinspan_container, discovery_manifest, manifest as twinspan_manifest, rollouts_manifest,
+};
 pub use dns::{Dns, SrvTarget};
 pub use etcd::{Etcd, GrpcProxy, LossyProxy, Request, Tls, requests};
 pub use interop::{Call, Caller, Framework, Resolved, Server, ServerOptions, Tallied, Tally, resolve};

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
-use twinspan::tools::doctor::{Grant, Place, granted, granted_to_discover};
+use twinspan::tools::doctor::{Grant, Place, granted, granted_to_discover, granted_to_open_gates};
 use twinspan_testbed::OPERATOR_NAMESPACE;
 
 use crate::harness::{Suite, stories};
@@ -83,7 +83,9 @@ impl Event {
 pub fn exactly_sufficient(dir: &Path) -> Result<(usize, usize)> {
     // A unit test keeps these lists equal to the roles of the manifests.
     let (granted, to_discover) = (granted(), granted_to_discover());
+    let to_open_gates = granted_to_open_gates();
     let (mut unused, mut unused_to_discover) = (granted.clone(), to_discover.clone());
+    let mut opens_gates = false;
     let mut denied = BTreeSet::new();
     let mut requests = 0;
     let us = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:twinspan");
@@ -103,6 +105,7 @@ pub fn exactly_sufficient(dir: &Path) -> Result<(usize, usize)> {
             requests += 1;
             unused.retain(|grant| !event.uses(grant));
             unused_to_discover.retain(|grant| !event.uses(grant));
+            opens_gates |= event.uses(&to_open_gates);
             if forbids {
                 forbidden.push(event);
             }
@@ -116,8 +119,10 @@ pub fn exactly_sufficient(dir: &Path) -> Result<(usize, usize)> {
     if unused_to_discover.len() < to_discover.len() {
         unused.append(&mut unused_to_discover);
     }
+    // A verb alone is used, or its whole manifest is not applied.
+    let gates = usize::from(opens_gates);
     ensure!(unused.is_empty(), "granted, and used by no story: {unused:#?}");
-    Ok((granted.len() + to_discover.len(), requests))
+    Ok((granted.len() + to_discover.len() + gates, requests))
 }
 
 fn audit_logs(dir: &Path) -> Result<Vec<PathBuf>> {
