@@ -10,6 +10,7 @@
 //! - [`controllers`]: the glue: observe → validate → plan → apply → status, for each kind.
 //! - [`leadership`]: the claim to lead; every writing door asks it before each request.
 //! - [`page`]: the status page of a running operator.
+//! - [`drain`]: answers to pods that end, once their records are gone.
 //! - [`telemetry`]: logs, metrics, traces, and the pages for probes.
 //! - [`tools`]: commands that look from outside: parity, status, plan, explain, approve, doctor.
 //! - [`env`]: the one door to time of day, chance and tokio's tasks. [`tasks`]: what follows when a task breaks off.
@@ -23,6 +24,7 @@ pub mod causes;
 pub mod cli;
 pub mod cluster;
 pub mod controllers;
+pub mod drain;
 pub mod env;
 pub mod leadership;
 pub mod operator;

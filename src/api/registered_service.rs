@@ -293,6 +293,17 @@ impl RegisteredService {
         })
     }
 
+    /// Whether its status says, about the spec in force, that it cannot be carried out.
+    pub fn is_rejected(&self) -> bool {
+        let accepted = self.current_status().and_then(|status| find(&status.conditions, ACCEPTED));
+        accepted.is_some_and(|accepted| accepted.status == ConditionStatus::False.as_str())
+    }
+
+    /// Whether its spec lets Twinspan write for it.
+    pub fn may_be_written(&self) -> bool {
+        self.spec.policy == Policy::Sync && !self.spec.suspend
+    }
+
     /// The status, if it is about the spec in force.
     pub fn current_status(&self) -> Option<&RegisteredServiceStatus> {
         let is_current = |observed: Option<i64>| observed.is_some() && observed == self.metadata.generation;

@@ -54,6 +54,10 @@ pub struct Args {
     /// looks
     #[arg(long, env = "TWINSPAN_PAGE_HOSTS", value_name = "NAMES", value_parser = Hosts::parse)]
     page_hosts: Option<Hosts>,
+    /// Where pods that end ask whether their records are gone, as IP:PORT, or :PORT for all addresses; without it
+    /// nowhere. preStop hooks call it: see docs/rollouts.md
+    #[arg(long, env = "TWINSPAN_DRAIN_ADDR", value_name = "ADDR", value_parser = admin_addr)]
+    drain_addr: Option<SocketAddr>,
     /// The socket at which commands in the same pod ask this operator; without it there is none
     #[arg(long, env = SOCKET, value_name = "FILE")]
     socket: Option<OsString>,
@@ -194,6 +198,9 @@ async fn operate(args: Args) -> Result<(), Error> {
         Some(PageAddr::At(address)) => StatusPage::open(Some(address), hosts, detail).await?,
         None => StatusPage::open(None, hosts, detail).await?,
     };
+    if let Some(address) = args.drain_addr {
+        outside.drain = Some(operator::listen_for_drains(address).await?);
+    }
     operator::run(outside, settings, env, stop).await?;
     Ok(())
 }

@@ -10,6 +10,7 @@
 //! - [`writer`]: slices and Services, each under the claim to lead.
 //! - [`status_writer`]: statuses, beside the passes; [`status_queue`]: their order and pace; `status_patch`: one patch;
 //!   `status_read`: single objects.
+//! - [`ending_pods`]: pods that are being deleted, ahead of the watch.
 //! - [`events`]: Kubernetes Events; `event_api`: the requests for one.
 //! - [`calls`]: the deadlines of the requests of these three; `turns`: their number and order; `pace`: their rate.
 //! - [`client`]: the clients, with their deadlines, which read the API server's clock.
@@ -19,6 +20,7 @@
 pub mod calls;
 pub mod client;
 pub mod convert;
+pub mod ending_pods;
 pub mod error;
 mod event_api;
 pub mod events;

@@ -1,6 +1,7 @@
 //! The glue between views, planners and doors.
 //!
 //! - [`views`]: everything that is known; [`writers`]: everything that writes to the outside.
+//! - [`record_changes`]: news of own records, for those who wait.
 //! - [`router`]: routes a change to the objects that must be reconciled; [`queue`]: the time at which each is.
 //! - [`discovery`]: the RegisteredServices that a ServiceRegistry makes; [`discoveries`]: what it found.
 //! - [`gates`]: the readiness gates of pods.
@@ -13,6 +14,7 @@ pub mod discoveries;
 pub mod discovery;
 pub mod gates;
 pub mod queue;
+pub mod record_changes;
 pub mod registered_service;
 pub mod router;
 pub mod service_registry;

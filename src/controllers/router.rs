@@ -210,6 +210,7 @@ impl Router {
         match event {
             RegistryEvent::Affected { registry, affected, by } => {
                 self.views.discoveries.wake();
+                self.views.record_changes.tell(&affected.owners);
                 let view = self.views.cluster();
                 let mut keys = affected.owners;
                 keys.extend(affected.names.iter().flat_map(|name| view.index.around_name(&registry, name)));
@@ -223,6 +224,7 @@ impl Router {
             RegistryEvent::State { registry } => {
                 // A hold may have ended.
                 self.views.discoveries.look_again();
+                self.views.record_changes.tell_all();
                 // A status may have come while the session began.
                 self.tell_session(&registry);
                 // A session may begin before the view is complete, and no pass.
@@ -340,6 +342,23 @@ mod tests {
         assert_eq!(queue.take_enqueued(), std::slice::from_ref(&z));
         router.cluster_changed(&ClusterEvent::Yielded { service: x, by: z });
         assert_eq!(queue.take_enqueued(), [ServiceKey::new("shop", "x")]);
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_waits_for_a_record_is_told_of_its_change_whoever_wrote_it() {
+        let (registries, _commands) = mpsc::unbounded_channel();
+        let (enqueuer, _queue) = queue::new(Env::real());
+        let router = Router { views: views(), enqueuer, registries, statuses: None };
+        let [x, y] = ["x", "y"].map(|name| ServiceKey::new("shop", name));
+        let [mut of_x, of_y] = [&x, &y].map(|key| router.views.record_changes.of(key));
+        let affected =
+            Affected { names: [b"echo"[..].into()].into(), owners: [x.clone()].into(), look_ups: Vec::new() };
+        router.registry_changed(RegistryEvent::Affected { registry: "main".into(), affected, by: Some(x) });
+        assert!(of_x.has_changed().unwrap() && !of_y.has_changed().unwrap());
+        of_x.mark_unchanged();
+        // The registry is away, or there again.
+        router.registry_changed(RegistryEvent::State { registry: "main".into() });
+        assert!(of_x.has_changed().unwrap() && of_y.has_changed().unwrap());
     }
 
     #[tokio::test]

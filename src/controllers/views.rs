@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::discoveries::Discoveries;
 use super::gates::book::Gates;
+use super::record_changes::RecordChanges;
 use crate::cluster::interest::AddressInterest;
 use crate::cluster::view::ClusterView;
 use crate::env::Env;
@@ -27,6 +28,7 @@ pub struct Views {
     pub discoveries: Discoveries,
     /// The verdicts of passes on readiness gates; none are kept where the operator may open no gate.
     pub gates: Gates,
+    pub record_changes: RecordChanges,
     interest: Arc<Mutex<AddressInterest>>,
 }
 
@@ -40,6 +42,7 @@ impl Views {
             probes: Probes::default(),
             discoveries: Discoveries::default(),
             gates: Gates::default(),
+            record_changes: RecordChanges::default(),
             interest: Arc::default(),
         }
     }

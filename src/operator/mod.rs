@@ -1,10 +1,12 @@
 //! The composition of the operator: starts and stops everything.
 //!
 //! - [`outside`]: the ways out of the process. [`inside`]: the socket for commands in its pod. [`status_page`]: the
-//!   address of the status page. [`readiness`]: the parts of `/readyz`. [`watch_age`]: the gauge of silent watches.
+//!   address of the status page. [`drain_address`]: the address at which pods that end ask. [`readiness`]: the parts of
+//!   `/readyz`. [`watch_age`]: the gauge of silent watches.
 //!
 //! Owns the order in which parts start and end. Refuses to know what any part does.
 
+mod drain_address;
 mod inside;
 mod outside;
 mod readiness;
@@ -35,6 +37,7 @@ use crate::controllers::router::{Router, Sources};
 use crate::controllers::service_registry::{self, Sessions, Upkeep};
 use crate::controllers::views::Views;
 use crate::controllers::writers::Writers;
+use crate::drain::{self, Drain};
 use crate::env::Env;
 use crate::leadership::{self, Election, Leadership, LeaseHistory};
 use crate::page::{self, Board, Page};
@@ -43,6 +46,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{admin, server};
 
+pub use drain_address::listen_for_drains;
 pub use inside::Inside;
 pub use outside::Outside;
 pub use status_page::StatusPage;
@@ -86,6 +90,8 @@ pub enum OperatorError {
     Admin { address: SocketAddr, source: std::io::Error },
     #[error("cannot serve the status page on {address}: {source}; set --page-addr")]
     Page { address: SocketAddr, source: std::io::Error },
+    #[error("cannot answer pods that end on {address}: {source}; set --drain-addr")]
+    Drain { address: SocketAddr, source: std::io::Error },
     #[error(
         "another release of Twinspan runs in namespace {0}, and two would write against each other; run one of them, with more replicas \
          where more are wanted"
@@ -153,6 +159,12 @@ pub async fn run(
         let page = Page::new(board, leadership.clone(), replica, hosts, explain, env.clone());
         let serving = server::serve_within(page::bounds(), listener, page::pages(page), env.clone(), stopped.clone());
         lifetimes.tasks.spawn("status page", serving);
+    }
+    if let Some(listener) = outside.drain.take() {
+        // Pods that wait are answered before anything ends.
+        let stopping = lifetimes.writing.clone();
+        let drain = Drain::new(&views, outside.rest.clone(), metrics.clone(), settings.dry_run, stopping);
+        lifetimes.tasks.spawn("drain", drain::serve(drain, listener, env.clone(), stopped.clone()));
     }
     if let Some(listener) = outside.admin.take() {
         let parts: admin::Parts = Arc::new(move || readiness::parts(&views, &leadership));

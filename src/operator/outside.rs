@@ -1,5 +1,5 @@
 //! The outside of the process: the clients of the API server, the connectors of registries, the prober, the addresses
-//! of the admin pages and of the status page, and the socket of the pod.
+//! of the admin pages, of the status page and for pods that end, and the socket of the pod.
 //!
 //! Owns how a real process gets them. Refuses to use any of them. A simulation hands in its own.
 
@@ -35,6 +35,8 @@ pub struct Outside {
     pub inside: Option<Inside>,
     /// The status page, if it is served.
     pub page: Option<StatusPage>,
+    /// Where pods that end ask, if they may.
+    pub drain: Option<TcpListener>,
 }
 
 impl fmt::Debug for Outside {
@@ -64,6 +66,7 @@ impl Outside {
             admin: Some(listener),
             inside: None,
             page: None,
+            drain: None,
         })
     }
 }

@@ -129,6 +129,11 @@ impl RecordStore {
         self.own.get(service).into_iter().flatten().filter_map(|key| self.get(key))
     }
 
+    /// Whether a key is one of a RegisteredService's own records.
+    pub fn is_owned_by(&self, service: &ServiceKey, key: &RecordKey) -> bool {
+        self.own.get(service).is_some_and(|keys| keys.contains(key))
+    }
+
     /// Every own record of a RegisteredService under other names than this one, without a look at those under it.
     pub fn owned_under_other_names(
         &self,

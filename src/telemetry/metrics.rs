@@ -94,6 +94,12 @@ pub struct Gate {
     pub reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct DrainOutcome {
+    /// `drained`, `nothing`, `unreachable`, `timeout`, `busy`, `stopping`.
+    pub outcome: &'static str,
+}
+
 /// Every metric, and the registry that prints them.
 pub struct Metrics {
     registry: Registry,
@@ -114,6 +120,8 @@ pub struct Metrics {
     pub audits: Family<Audit, Counter>,
     pub leader: Gauge<u64, AtomicU64>,
     pub watch_age: Family<OfKind, Gauge<f64, AtomicU64>>,
+    pub drain_requests: Family<DrainOutcome, Counter>,
+    pub drains_waiting: Gauge,
 }
 
 impl fmt::Debug for Metrics {
@@ -147,6 +155,8 @@ impl Default for Metrics {
             audits: Family::default(),
             leader: Gauge::default(),
             watch_age: Family::default(),
+            drain_requests: Family::default(),
+            drains_waiting: Gauge::default(),
         };
         // A series that appears with its first value hides that value from `rate()`.
         for direction in ["export", "import"] {
@@ -209,6 +219,12 @@ impl Metrics {
             "Time since the API server told something about a kind of object",
             Unit::Seconds,
             self.watch_age.clone(),
+        );
+        r.register("drain_requests", "Requests of pods that end, by the answer", self.drain_requests.clone());
+        r.register(
+            "drains_waiting",
+            "Requests of pods that end which wait for their records to go",
+            self.drains_waiting.clone(),
         );
         r.register("build", "What this replica runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         self
@@ -312,6 +328,7 @@ mod tests {
         metrics.leader.set(1);
         metrics.gates.get_or_create(&Gate { reason: "Registered" }).inc();
         metrics.watch_age.get_or_create(&OfKind { kind: "Pod" }).set(2.0);
+        metrics.drain_requests.get_or_create(&DrainOutcome { outcome: "drained" }).inc();
         let text = metrics.print().unwrap();
         for line in [
             "twinspan_propagation_seconds_count{direction=\"import\"} 1",
@@ -326,6 +343,8 @@ mod tests {
             "twinspan_leader 1",
             "twinspan_discovered_services{registry=\"main\",direction=\"import\"} 5",
             "twinspan_watch_age_seconds{kind=\"Pod\"} 2.0",
+            "twinspan_drain_requests_total{outcome=\"drained\"} 1",
+            "twinspan_drains_waiting 0",
             "twinspan_lost_instances 0",
             "twinspan_readiness_gates_total{reason=\"Registered\"} 1",
             "twinspan_readiness_gates_waiting 0",

@@ -57,12 +57,14 @@ const ROOMS: &[(&str, &[&str])] = &[
             "tasks",
         ],
     ),
+    ("twinspan::drain", &["api", "cluster", "controllers", "env", "model", "registry", "telemetry"]),
     (
         "twinspan::operator",
         &[
             "causes",
             "cluster",
             "controllers",
+            "drain",
             "env",
             "leadership",
             "model",

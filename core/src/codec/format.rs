@@ -3,6 +3,8 @@
 //! Owns which frameworks exist, and the only place that maps a format to its framework. Refuses to know any of them:
 //! callers get a [`Framework`].
 
+use jiff::SignedDuration;
+
 use super::framework::Framework;
 use super::goframe::GoFrame;
 use super::gozero::GoZero;
@@ -99,8 +101,27 @@ impl Format {
         self.framework().bears_ipv6()
     }
 
+    /// See [`Framework::clients_learn_within`].
+    pub fn clients_learn_within(self) -> SignedDuration {
+        self.framework().clients_learn_within()
+    }
+
     /// See [`Framework::leaves_by_revoking`].
     pub fn leaves_by_revoking(self) -> bool {
         self.framework().leaves_by_revoking()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_ask_every_five_seconds_have_more_than_that() {
+        let within = |format: Format| format.clients_learn_within().as_millis();
+        for format in Format::ALL {
+            let polls = matches!(format, Format::Kitex | Format::Hertz);
+            assert_eq!(within(*format), if polls { 5_500 } else { 500 }, "{format:?}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 //! Owns the questions that a layout asks about a format, and the answers that most formats share. Refuses to know any
 //! framework: each answers in a file of its own. Refuses to know prefixes in force and ranges: they are the layout's.
 
+use jiff::SignedDuration;
+
 use super::mark::{key_mark, marked, tag_mark};
 use crate::model::{Instance, Mark, Owner, RecordKey, Registration, RegistryName};
 
@@ -85,6 +87,12 @@ pub trait Framework: Sync {
     /// Whether a lost registration can be put back: the marks that say so are tags.
     fn heals(&self) -> bool {
         self.has_tags()
+    }
+
+    /// The time until clients act on a record that is gone. Clients that watch the registry learn of it at once, and
+    /// half a second is a margin for slow ones.
+    fn clients_learn_within(&self) -> SignedDuration {
+        SignedDuration::from_millis(500)
     }
 
     /// Whether a server that leaves revokes its lease, so that a lease that is gone proves nothing.

@@ -3,6 +3,8 @@
 //! Owns the prefix and the rule for names. The value is the same object as Kitex', with the same laxness, so the codec
 //! of [`kitex`] reads and writes it. Refuses to know its fields.
 
+use jiff::SignedDuration;
+
 use super::framework::{Framework, Undecodable};
 use super::kitex;
 use crate::model::{Instance, Owner, Registration, RegistryName};
@@ -56,6 +58,10 @@ impl Framework for Hertz {
 
     fn weight(&self, registration: &Registration) -> Option<i64> {
         Some(kitex::weight(registration))
+    }
+
+    fn clients_learn_within(&self) -> SignedDuration {
+        kitex::POLLED
     }
 
     fn says(&self, _name: &RegistryName, owner: &Owner, instance: &Instance, says: &Registration) -> bool {

@@ -4,6 +4,7 @@
 //! Owns the prefix, the key, and the value, an object of `network`, `address`, `weight`, `tags`. Refuses to know that
 //! Hertz calls the codec of the value for its own records.
 
+use jiff::SignedDuration;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::framework::{Framework, Undecodable};
@@ -57,10 +58,18 @@ impl Framework for Kitex {
         Some(weight(registration))
     }
 
+    fn clients_learn_within(&self) -> SignedDuration {
+        POLLED
+    }
+
     fn says(&self, _name: &RegistryName, owner: &Owner, instance: &Instance, says: &Registration) -> bool {
         self::says(owner, instance, says)
     }
 }
+
+/// Clients of Kitex ask the registry every 5 s (`pkg/loadbalance/lbcache/cache.go`), and so do those of Hertz
+/// (`pkg/app/client/loadbalance/loadbalance.go`); half a second is a margin.
+pub const POLLED: SignedDuration = SignedDuration::from_millis(5_500);
 
 /// # Errors
 /// [`Undecodable`] where a reader would skip the record with a warning.

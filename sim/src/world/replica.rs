@@ -162,7 +162,7 @@ async fn run(world: World, cluster: usize, sender: Sender, skew: i64, stop: Canc
     let connect = Connect::by(move |settings| Arc::new(EtcdConnector::over(settings.clone(), dialer.clone())));
     let prober = Arc::new(Probing(world.truth.clone()));
     let server = format!("https://api-{}", kube.name);
-    let outside = Outside { lease, rest, server, connect, prober, admin: None, inside: None, page: None };
+    let outside = Outside { lease, rest, server, connect, prober, admin: None, inside: None, page: None, drain: None };
     let settings = Settings {
         namespace: OPERATOR.to_owned(),
         leader_elect: true,

@@ -4,9 +4,10 @@
 //! test.
 
 const NO_DISCOVERY: &str = "no ServiceRegistry of a world has spec.discovery";
+const NO_DRAIN: &str = "a replica of a world answers no pods that end";
 
 /// A part of each line, and why no world leads to it.
-pub const UNREACHED: [(&str, &str); 14] = [
+pub const UNREACHED: [(&str, &str); 17] = [
     ("too many Events wait", "a world has too few services for so many Events"),
     ("the API server does not keep every field", "the CRDs of a world are those of this version"),
     ("cannot import {group}", "no world has a port that Kubernetes refuses"),
@@ -20,5 +21,8 @@ pub const UNREACHED: [(&str, &str); 14] = [
     ("controllers/gates/", "no pod of a world has a readiness gate"),
     ("of other clusters stand by for", "no world has spec.import.clusters"),
     ("the status page is not served", "a replica of a world serves no page"),
+    ("pods that end are not waited for", NO_DRAIN),
+    ("a pod that ends was answered", NO_DRAIN),
+    ("a pod ends while its record is in the registry still", NO_DRAIN),
     ("a task broke off", "a task that breaks off is a fault of the operator"),
 ];

@@ -3,6 +3,7 @@
 //! Owns the snapshots of names and of owners, and the lists of both. Refuses to change anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use twinspan_core::codec::Range;
@@ -91,6 +92,32 @@ impl RegistryView {
     /// The error of a name whose range cannot be listed while others can.
     pub fn refusal(&self, name: &RegistryName) -> Option<&RegistryError> {
         self.refused.get(&Range::Service(name.clone()))
+    }
+
+    /// Whether the records under a name are known completely, and followed.
+    pub fn is_fresh(&self, name: &RegistryName) -> bool {
+        self.state_of(name) == ViewState::Fresh
+    }
+
+    /// Whether a list has arrived and is followed.
+    pub fn is_followed(&self) -> bool {
+        self.state == ViewState::Fresh
+    }
+
+    /// The keys of own records of a RegisteredService at these addresses, whatever their ports and names.
+    pub fn own_at(&self, service: &ServiceKey, ips: &BTreeSet<IpAddr>) -> Vec<RecordKey> {
+        let at = |record: &&Arc<Record>| record.endpoint_addresses().any(|addr| ips.contains(&addr.ip()));
+        self.owned_by(service).filter(at).map(|record| record.key.clone()).collect()
+    }
+
+    /// The addresses of own records of a RegisteredService.
+    pub fn own_addresses(&self, service: &ServiceKey) -> BTreeSet<IpAddr> {
+        self.owned_by(service).flat_map(|record| record.endpoint_addresses()).map(|addr| addr.ip()).collect()
+    }
+
+    /// Whether a key is one of a RegisteredService's own records.
+    pub fn is_owned_by(&self, service: &ServiceKey, key: &RecordKey) -> bool {
+        self.records.is_owned_by(service, key)
     }
 
     fn state_of(&self, name: &RegistryName) -> ViewState {
