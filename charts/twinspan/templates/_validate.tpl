@@ -45,6 +45,14 @@ What values.schema.json cannot say so that a person understands it: each refusal
 {{- if and .Values.page.enabled (eq (int64 .Values.page.port) 8080) -}}
 {{- fail "page.port: 8080 is the port of health and metrics; give another" -}}
 {{- end -}}
+{{- with .Values.rollouts.drain -}}
+{{- if and .enabled (eq (int64 .port) 8080) -}}
+{{- fail "rollouts.drain.port: 8080 is the port of health and metrics; give another" -}}
+{{- end -}}
+{{- if and .enabled $.Values.page.enabled (eq (int64 .port) (int64 $.Values.page.port)) -}}
+{{- fail (printf "rollouts.drain.port: %d is the port of the page; give another" (int64 .port)) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq .Values.dnsPolicy "None") (not .Values.dnsConfig.nameservers) -}}
 {{- fail "dnsPolicy: None asks nobody; give dnsConfig.nameservers as well" -}}
 {{- end -}}

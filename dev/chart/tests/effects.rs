@@ -13,6 +13,7 @@ const ON: [&str; 7] = [
     "discovery.enabled",
     "rollouts.enabled",
     "page.service.enabled",
+    "rollouts.drain.enabled",
 ];
 /// Keys that only Helm reads.
 const WITHOUT: &str = "global";
@@ -31,6 +32,7 @@ fn another(path: &str, schema: &Value) -> Value {
         }
         "hostAliases" => json!([{"ip": "192.0.2.1", "hostnames": ["etcd"]}]),
         "dnsConfig.options" => json!([{"name": "ndots", "value": "1"}]),
+        "rollouts.drain.clusterIP" => json!("10.96.0.83"),
         "networkPolicy.dnsPorts" => json!([54]),
         "metrics.prometheusRule.runbookBaseURL" => json!("https://runbooks.example/twinspan"),
         _ if path.starts_with("resources.") => json!("7"),

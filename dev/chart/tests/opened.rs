@@ -1,4 +1,5 @@
-//! Values that open something: verbs on RegisteredServices for discovery, and the page to other pods.
+//! Values that open something: verbs on RegisteredServices for discovery, the page to other pods, and the answers to
+//! pods that end.
 
 use std::collections::BTreeSet;
 
@@ -111,4 +112,53 @@ fn the_network_policy_lets_in_the_page_only_with_its_service() {
     assert_eq!((with.len(), &with[1]["ports"][0]["port"]), (2, &Value::from(9000)));
     let from = &with[1]["from"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"];
     assert_eq!(from, "proxies");
+}
+
+#[test]
+fn pods_that_end_are_answered_only_where_it_is_asked_for() {
+    let objects = rendered("rollouts.drain.port=9000");
+    assert_eq!(
+        (variable(&objects, "TWINSPAN_DRAIN_ADDR"), ports(&objects)),
+        (None, all(&["Service/twinspan 8080", "container 8080"]))
+    );
+
+    let objects = rendered("rollouts.drain.enabled=true");
+    assert_eq!(variable(&objects, "TWINSPAN_DRAIN_ADDR").as_deref(), Some("0.0.0.0:8083"));
+    let with = ["Service/twinspan 8080", "Service/twinspan-drain 8083", "container 8080", "container 8083"];
+    assert_eq!(ports(&objects), all(&with));
+    let service = &object(&objects, "Service/twinspan-drain")["spec"];
+    assert_eq!((&service["type"], &service["ports"][0]["targetPort"]), (&"ClusterIP".into(), &"drain".into()));
+    assert!(service["clusterIP"].is_null());
+    // Every replica answers, those that stand by too.
+    let replicas = &object(&objects, "Deployment/twinspan")["spec"]["selector"]["matchLabels"];
+    assert_eq!(&service["selector"], replicas);
+
+    let objects = rendered(
+        "rollouts.drain.enabled=true,rollouts.drain.clusterIP=10.96.0.83,rollouts.drain.port=9000,listen=[::]",
+    );
+    assert_eq!(variable(&objects, "TWINSPAN_DRAIN_ADDR").as_deref(), Some("[::]:9000"));
+    assert_eq!(object(&objects, "Service/twinspan-drain")["spec"]["clusterIP"], "10.96.0.83");
+}
+
+/// Kubelets call from their nodes, which no selector names.
+#[test]
+fn the_network_policy_lets_in_kubelets_only_with_the_drain() {
+    let ingress = |values: &str| {
+        let objects = rendered(&format!("networkPolicy.enabled=true,{values}"));
+        object(&objects, "NetworkPolicy/twinspan")["spec"]["ingress"].as_sequence().unwrap().clone()
+    };
+    assert_eq!(ingress("rollouts.drain.port=9000").len(), 1);
+    let with = ingress("rollouts.drain.port=9000,rollouts.drain.enabled=true");
+    assert_eq!((with.len(), &with[1]["ports"][0]["port"]), (2, &Value::from(9000)));
+    assert!(with[1]["from"].is_null());
+}
+
+#[test]
+fn the_drain_has_a_port_of_its_own() {
+    for (port, says) in [(8080, "health and metrics"), (8082, "the page")] {
+        let values = format!("rollouts.drain.enabled=true,rollouts.drain.port={port}");
+        let chart = twinspan_chart::chart().display().to_string();
+        let error = Helm::find().unwrap().refusal(&["template", "twinspan", &chart, "--set", &values]).unwrap();
+        assert!(error.contains("rollouts.drain.port") && error.contains(says), "{error}");
+    }
 }
