@@ -34,6 +34,7 @@ pub struct Twinspan {
     part: Part,
     admin: SocketAddr,
     page: SocketAddr,
+    drain: SocketAddr,
 }
 
 impl Twinspan {
@@ -69,13 +70,15 @@ impl Twinspan {
         // A variable, which an earlier version does not mind.
         let page = SocketAddr::from((ip, 9080 + number));
         env.push(("TWINSPAN_PAGE_ADDR".to_owned(), page.to_string()));
+        let drain = SocketAddr::from((ip, 7080 + number));
+        env.push(("TWINSPAN_DRAIN_ADDR".to_owned(), drain.to_string()));
         env.extend(options.env.iter().cloned());
         let env: Vec<(&str, String)> = env.iter().map(|(variable, value)| (variable.as_str(), value.clone())).collect();
         let (program, args) = match &options.hosts {
             Some(hosts) => ("unshare", with_hosts(hosts, binary, args)),
             None => (binary, args),
         };
-        Ok(Self { part: Part::start(&name, place, program, &args, &env)?, admin, page })
+        Ok(Self { part: Part::start(&name, place, program, &args, &env)?, admin, page, drain })
     }
 
     pub fn part(&self) -> &Part {
@@ -89,6 +92,11 @@ impl Twinspan {
     /// Where the status page is served; it answers to local names of hosts alone.
     pub fn page(&self) -> SocketAddr {
         self.page
+    }
+
+    /// Where pods that end ask.
+    pub fn drain(&self) -> SocketAddr {
+        self.drain
     }
 
     /// Waits for `/readyz`.

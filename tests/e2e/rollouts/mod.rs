@@ -1,9 +1,11 @@
 //! Rollouts: a pod with the readiness gate `twinspan.dev/registered` is ready once its record is in the registry, and
 //! no pod waits for a record that nobody writes.
 //!
+//! - [`drain`]: pods that end, and are answered once their records are gone.
 //! - [`scene`]: a cluster whose operator may open gates, and gated pods.
 //! - [`policy`]: what somebody with the operator's token can do to the status of a pod.
 
+mod drain;
 mod policy;
 mod scene;
 
@@ -21,7 +23,7 @@ use crate::harness::{Suite, stories};
 stories![
     from_the_first_record_to_the_last_gate,
     without_the_permission_nothing_is_asked;
-    modules: policy,
+    modules: drain, policy,
 ];
 
 /// One control plane for all: each step begins where the one before ended.
