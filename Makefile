@@ -6,7 +6,7 @@ DENY_VERSION := 0.20.2
 # Those of dev/parts/build: with other flags the Go build cache starts from nothing.
 GO_FLAGS := CGO_ENABLED=0 GOFLAGS='-mod=readonly -trimpath -buildvcs=false'
 
-.PHONY: help help-texts setup setup-node setup-chaos setup-browser testbed parts build crds manifests docs image demo bench soak-churn chaos node test test-long test-node sim soak mutants lint deny clean
+.PHONY: help help-texts setup setup-node setup-chaos setup-browser testbed parts build crds manifests docs image demo bench soak-churn chaos journeys node rollouts test test-long test-node sim soak mutants lint deny clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,13 @@ chaos: setup-chaos testbed ## Break several parts at once, under churn; options:
 node: setup-node ## Run the image and the chart on one real node until Ctrl-C; needs root
 	@$(CARGO) build --quiet --workspace --bin node
 	@target/debug/node
+
+journeys: parts ## Tell the journeys of docs/migration.md with every framework
+	$(CARGO) test --test e2e -- --ignored journeys::
+
+rollouts: setup-node ## Roll a Deployment of six under calls, in three ways, and once while etcd is frozen; needs root; option: ROUNDS=5
+	@$(CARGO) build --quiet --workspace --bin rollouts
+	@target/debug/rollouts
 
 test: parts setup-browser ## Every test but the long stories
 	$(CARGO) test --workspace --exclude twinspan-sim

@@ -15,6 +15,7 @@ mod docs;
 mod failures;
 mod faithful;
 mod harness;
+mod journeys;
 mod lifecycle;
 mod page;
 mod page_browser;
@@ -34,8 +35,8 @@ use twinspan_testbed::namespace;
 const STORIES_AT_ONCE: usize = 6;
 
 stories![
-    modules: chart, crds, discovery, docs, failures, faithful, lifecycle, page, page_browser, random, registry_contract,
-    rollouts, safety, seen, sync
+    modules: chart, crds, discovery, docs, failures, faithful, journeys, lifecycle, page, page_browser, random,
+    registry_contract, rollouts, safety, seen, sync
 ];
 
 /// The parts that the stories need; the earlier version of Twinspan is built for the long ones alone.

@@ -2,7 +2,7 @@
 //!
 //! - [`enclosure`]: runs the program again in namespaces and a cgroup of its own, under one first process.
 //! - [`Node`]: the cluster inside, with CoreDNS in a pod, and a registry outside of it.
-//! - [`scene`]: Twinspan and a shop on it.
+//! - [`scene`]: Twinspan and a shop on it. [`rollouts`]: rolling updates on it, under calls.
 //!
 //! The control plane, the registry, and the programs of other frameworks come from `twinspan-testbed`. They run outside
 //! of the node's network, as a control plane and servers on virtual machines do; only the node has a network namespace
@@ -19,6 +19,7 @@ mod kubelet;
 mod mounts;
 mod network;
 mod node;
+pub mod rollouts;
 pub mod scene;
 mod tools;
 

@@ -18,7 +18,9 @@ const PAYMENT: &str = "douyinec.payment";
 /// The release, as a platform engineer installs it. Returns when every replica is ready.
 pub async fn install(node: &Node) -> Result<String> {
     let chart = ["install", "twinspan", "charts/twinspan", "--namespace", OPERATOR_NAMESPACE, "--create-namespace"];
-    node.helm(&[&chart[..], &["--wait", "--timeout", "3m"]].concat()).await
+    let drain = format!("rollouts.drain.clusterIP={}", address::DRAIN);
+    let rollouts = ["--set", "rollouts.enabled=true", "--set", "rollouts.drain.enabled=true", "--set", &drain];
+    node.helm(&[&chart[..], &rollouts, &["--wait", "--timeout", "3m"]].concat()).await
 }
 
 /// The services, and the server on a virtual machine. Returns when each side has the instances of the other.

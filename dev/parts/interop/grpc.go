@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"flag"
-	"net"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -15,7 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// grpcServer is a gRPC server without a service of its own: it registers under a lease that it keeps alive, as the
+// grpcServer is a gRPC server with the health service alone: it registers under a lease that it keeps alive, as the
 // library's documentation tells its users to.
 func grpcServer(args []string) error {
 	set := flag.NewFlagSet("grpc-server", flag.ExitOnError)
@@ -26,16 +25,12 @@ func grpcServer(args []string) error {
 	silent := set.Bool("no-register", false, "answer only: what runs in a pod that does not know the registry")
 	_ = set.Parse(args)
 
-	listener, err := net.Listen("tcp", *address)
-	if err != nil {
+	if err := answer(*address); err != nil {
 		return err
 	}
-	server := grpc.NewServer()
-	go func() { _ = server.Serve(listener) }()
 	if *silent {
 		say("serving", map[string]any{"address": *address})
 		untilTold()
-		server.Stop()
 		return nil
 	}
 	client, err := clientv3.New(clientv3.Config{Endpoints: where.list()})
@@ -66,30 +61,51 @@ func grpcServer(args []string) error {
 	say("serving", map[string]any{"address": *address})
 	untilTold()
 	_ = manager.DeleteEndpoint(ctx, key)
-	server.Stop()
+	time.Sleep(200 * time.Millisecond)
 	return nil
 }
 
-// grpcResolve asks the library's own resolver, through a gRPC client that balances over everything that it returned,
-// and prints the servers that answered: servers answer an unknown method too.
+// grpcConnection is a client's, with the library's own resolver, that balances over everything that it returns.
+func grpcConnection(where etcdFlags) (*grpc.ClientConn, error) {
+	client, err := clientv3.New(clientv3.Config{Endpoints: where.list()})
+	if err != nil {
+		return nil, err
+	}
+	builder, err := resolver.NewBuilder(client)
+	if err != nil {
+		return nil, err
+	}
+	return grpc.NewClient("etcd:///"+where.key(),
+		grpc.WithResolvers(builder),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin":{}}]}`))
+}
+
+// grpcClient calls all the time and says who answered.
+func grpcClient(args []string) error {
+	set := flag.NewFlagSet("grpc-client", flag.ExitOnError)
+	var where etcdFlags
+	where.register(set)
+	_ = set.Parse(args)
+
+	connection, err := grpcConnection(where)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	say("started", nil)
+	return checkForever(connection)
+}
+
+// grpcResolve asks the library's own resolver, through a client, and prints the servers that answered: servers answer
+// an unknown method too.
 func grpcResolve(args []string) error {
 	set := flag.NewFlagSet("grpc-resolve", flag.ExitOnError)
 	var where etcdFlags
 	where.register(set)
 	_ = set.Parse(args)
 
-	client, err := clientv3.New(clientv3.Config{Endpoints: where.list()})
-	if err != nil {
-		return err
-	}
-	builder, err := resolver.NewBuilder(client)
-	if err != nil {
-		return err
-	}
-	connection, err := grpc.NewClient("etcd:///"+where.key(),
-		grpc.WithResolvers(builder),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin":{}}]}`))
+	connection, err := grpcConnection(where)
 	if err != nil {
 		return err
 	}

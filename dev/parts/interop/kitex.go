@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -142,13 +143,16 @@ const callInterval = 50 * time.Millisecond
 // for, and how many milliseconds each call took: its load balancer polls the
 // registry every 5 s, as any Kitex client's does. With -host it knows no
 // registry and calls a name or an address, as programs in pods do. With -tally
-// it says after so many calls how many went to whom, and nothing of each.
+// it says after so many calls how many went to whom, and of single calls those
+// alone that failed. With -rate calls begin at their times, whatever became of
+// those before.
 func kitexClient(args []string) error {
 	set := flag.NewFlagSet("kitex-client", flag.ExitOnError)
 	var where etcdFlags
 	where.register(set)
 	host := set.String("host", "", "host:port to call instead of what the registry has")
 	interval := set.Duration("interval", callInterval, "time between two calls")
+	rate := set.Int("rate", 0, "calls that begin in a second; 0 makes one after the other")
 	lane := set.String("lane", "", "key=value: call only instances with this tag")
 	every := set.Int("tally", 0, "count this many calls instead of telling each")
 	_ = set.Parse(args)
@@ -173,35 +177,49 @@ func kitexClient(args []string) error {
 		target,
 		client.WithInstanceMW(noteCalled),
 		client.WithConnectTimeout(time.Second),
-		client.WithRPCTimeout(2*time.Second))
+		client.WithRPCTimeout(callTimeout))
 	if err != nil {
 		return err
 	}
 	say("started", nil)
 	tally := newTally(*every)
-	for {
-		// A timed-out call may still be noting its address while this one goes on.
+	call := func() {
+		// A timed-out call may still be noting its address while the next one goes on.
 		called := new(atomic.Value)
 		began := time.Now()
 		answer, err := caller.GenericCall(context.WithValue(context.Background(), calledKey{}, called), "Whoami", `"client"`)
 		if *every > 0 {
 			tally.count(called, err)
-		} else {
-			call := map[string]any{"took": time.Since(began).Milliseconds()}
-			if err != nil {
-				call["error"], call["to"] = err.Error(), called.Load()
-			} else {
-				call["from"] = answer
-			}
-			say("call", call)
 		}
+		told := map[string]any{"took": time.Since(began).Milliseconds()}
+		switch {
+		case err != nil:
+			told["error"], told["to"] = err.Error(), called.Load()
+			say("call", told)
+		case *every == 0:
+			told["from"] = answer
+			say("call", told)
+		}
+	}
+	if *rate > 0 {
+		// The timeout of a call bounds how many there are at once.
+		for range time.Tick(time.Second / time.Duration(*rate)) {
+			go call()
+		}
+	}
+	for {
+		call()
 		time.Sleep(*interval)
 	}
 }
 
+// callTimeout is the time that a call may take.
+const callTimeout = 2 * time.Second
+
 // tally counts calls by the address that the load balancer chose, whether or not
 // it answered.
 type tally struct {
+	sync.Mutex
 	every, calls, failed int
 	to                   map[string]int
 }
@@ -209,6 +227,8 @@ type tally struct {
 func newTally(every int) *tally { return &tally{every: every, to: map[string]int{}} }
 
 func (t *tally) count(called *atomic.Value, err error) {
+	t.Lock()
+	defer t.Unlock()
 	t.calls++
 	if err != nil {
 		t.failed++
@@ -218,7 +238,7 @@ func (t *tally) count(called *atomic.Value, err error) {
 	}
 	if t.calls == t.every {
 		say("tally", map[string]any{"calls": t.calls, "failed": t.failed, "to": t.to})
-		*t = *newTally(t.every)
+		t.calls, t.failed, t.to = 0, 0, map[string]int{}
 	}
 }
 

@@ -39,6 +39,7 @@ var programs = map[string]func(args []string) error{
 	"goframe-client":  goframeClient,
 	"goframe-resolve": goframeResolve,
 	"grpc-server":     grpcServer,
+	"grpc-client":     grpcClient,
 	"grpc-resolve":    grpcResolve,
 	"reader":          reader,
 }

@@ -141,6 +141,8 @@ struct Line {
     event: String,
     from: Option<String>,
     error: Option<String>,
+    /// The address that a failed call was for, where the framework tells.
+    to: Option<String>,
 }
 
 /// One call of a client.
@@ -150,7 +152,7 @@ pub enum Call {
     Failed(String),
 }
 
-/// A real client, of Kitex, Hertz, Kratos 3, go-zero or GoFrame, that calls all the time and knows only etcd.
+/// A real client, of each framework but Kratos 2, that calls all the time and knows only etcd.
 #[derive(Debug)]
 pub struct Caller {
     part: Part,
@@ -207,9 +209,10 @@ impl Caller {
             let line: Line =
                 serde_json::from_str(&text).with_context(|| format!("not what a client prints: {text}"))?;
             if line.event == "call" {
-                calls.push(match (line.from, line.error) {
-                    (Some(from), None) => Call::From(from.parse()?),
-                    (_, error) => Call::Failed(error.unwrap_or_default()),
+                calls.push(match (line.from, line.error, line.to) {
+                    (Some(from), None, _) => Call::From(from.parse()?),
+                    (_, error, Some(to)) => Call::Failed(format!("{to}: {}", error.unwrap_or_default())),
+                    (_, error, None) => Call::Failed(error.unwrap_or_default()),
                 });
             }
         }
@@ -277,6 +280,12 @@ impl Tally {
         // Without a pause one client would take a whole core, and make its calls by one list alone: it polls every 5 s.
         let more = [format!("-tally={every}"), "-interval=500us".to_owned()];
         Ok(Self { part: client(place, Framework::Kitex, etcd, service, prefix, more)? })
+    }
+
+    /// One whose calls begin so often in a second, whatever becomes of each.
+    pub fn at_rate(place: impl Into<Place>, etcd: &str, service: &str, rate: usize) -> Result<Self> {
+        let more = [format!("-tally={}", (rate / 10).max(1)), format!("-rate={rate}")];
+        Ok(Self { part: client(place, Framework::Kitex, etcd, service, None, more)? })
     }
 
     /// A mark for [`Tally::calls_since`].

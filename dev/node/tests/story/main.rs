@@ -8,6 +8,7 @@ mod failover;
 mod outside;
 mod page;
 mod pods;
+mod rollouts;
 mod steps;
 mod witness;
 
@@ -68,6 +69,7 @@ async fn chapters(node: &Node) -> Result<()> {
     failover::nothing_is_lost(node, &outside).await?;
     page.shows_the_leader(node).await?;
     outside::nodes_are_reached_where_pods_are_not(node).await?;
+    rollouts::no_call_is_lost(node).await?;
     node.helm(&["test", "twinspan", "--namespace", twinspan_testbed::OPERATOR_NAMESPACE, "--timeout", "2m"]).await?;
     node.check_running()
 }
