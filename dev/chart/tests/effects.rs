@@ -5,7 +5,7 @@ use twinspan_chart::helm::Helm;
 use twinspan_chart::{chart, read};
 
 /// Turns on everything that is off by default, so that the keys below it can have an effect.
-const ON: [&str; 7] = [
+const ON: [&str; 8] = [
     "networkPolicy.enabled",
     "metrics.serviceMonitor.enabled",
     "metrics.prometheusRule.enabled",
