@@ -20,7 +20,7 @@ const EVERYTHING: [&str; 8] = [
     "--set",
     "networkPolicy.enabled=true,networkPolicy.metricsNamespaces={monitoring},metrics.serviceMonitor.enabled=true,\
      metrics.serviceMonitor.interval=30s,metrics.prometheusRule.enabled=true,serviceAccount.annotations.owner=platform,dnsPolicy=None,metrics.dashboard.enabled=true,replicas=3,dryRun=true,auditInterval=1h,\
-     log.format=json,discovery.enabled=true,rollouts.enabled=true,page.service.enabled=true,page.allowedHosts={status.example},networkPolicy.pageNamespaces={proxies},traces.otlpEndpoint=http://collector:4317,listen=[::],priorityClassName=system-cluster-critical,nodeSelector.disk=ssd,image.pullSecrets={one}",
+     log.format=json,discovery.enabled=true,rollouts.enabled=true,rollouts.drain.enabled=true,rollouts.drain.clusterIP=10.96.0.83,page.service.enabled=true,page.allowedHosts={status.example},networkPolicy.pageNamespaces={proxies},traces.otlpEndpoint=http://collector:4317,listen=[::],priorityClassName=system-cluster-critical,nodeSelector.disk=ssd,image.pullSecrets={one}",
     "--set-json",
     r#"tolerations=[{"key":"a","operator":"Exists"}],hostAliases=[{"ip":"192.0.2.1","hostnames":["etcd-0.internal"]}],dnsConfig={"nameservers":["192.0.2.53"],"searches":["example.com"],"options":[{"name":"ndots","value":"1"}]}"#,
     "--set-json",
