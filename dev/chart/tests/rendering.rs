@@ -111,7 +111,7 @@ const MATRIX: &[Row] = &[
 #[test]
 fn a_matrix_of_values() {
     let helm = helm();
-    for (values, present, absent) in MATRIX {
+    for (values, present, absent) in MATRIX.iter().copied() {
         let names = names(&helm.objects(values).unwrap());
         for wanted in present {
             assert!(names.contains(*wanted), "{values:?}: no {wanted} in {names:?}");
