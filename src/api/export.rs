@@ -43,11 +43,11 @@ pub struct Export {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["tag".into()]))]
     pub tags_from_pod_labels: Vec<TagFromLabel>,
-    /// Key of a tag that has the zone of the endpoint, as its EndpointSlice names it; absent or empty for none. Neither
+    /// Key of a tag that has the zone of the endpoint, as its EndpointSlice names it; absent for none. Neither
     /// an endpoint without a zone gets the tag, nor an address that leads to pods of several zones. GoZero and GRPC
     /// records have no tags.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(min = 1, max = 253))]
     pub zone_tag: String,
     /// Primary exports endpoints of the Service's first address family, All those of every family.
     #[serde(default)]

@@ -118,7 +118,7 @@ mod tests {
             pod("b", false, "Running"),
             pod("c", true, "Succeeded"),
             pod("d", true, "Failed"),
-            json!({"metadata": {"name": "e", "deletionTimestamp": "2026-01-01T00:00:30Z"}}),
+            json!({"metadata": {"name": "e", "deletionTimestamp": "2026-01-01T00:00:30Z"}, "spec": {}}),
         ];
         let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
         api.put("/api/v1/namespaces/shop/pods", list);

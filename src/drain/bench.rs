@@ -142,7 +142,7 @@ impl Bench {
         let pod = |(name, app, ip, grace): &(&str, &str, &str, u64)| {
             json!({"metadata": {"name": name, "namespace": "shop", "uid": name, "labels": {"app": app},
                     "deletionTimestamp": until, "deletionGracePeriodSeconds": grace},
-                "status": {"phase": "Running", "podIP": ip}})
+                "spec": {}, "status": {"phase": "Running", "podIP": ip}})
         };
         let items: Vec<Value> = pods.iter().map(pod).collect();
         let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});

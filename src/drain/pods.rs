@@ -96,7 +96,7 @@ mod tests {
     fn show(api: &FakeApi, namespace: &str, pods: &[&str]) {
         let items: Vec<_> = pods
             .iter()
-            .map(|name| json!({"metadata": {"name": name, "deletionTimestamp": "2026-01-01T00:00:30Z"}}))
+            .map(|name| json!({"metadata": {"name": name, "deletionTimestamp": "2026-01-01T00:00:30Z"}, "spec": {}}))
             .collect();
         let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
         api.put(&format!("/api/v1/namespaces/{namespace}/pods"), list);

@@ -32,6 +32,7 @@ fn another(path: &str, schema: &Value) -> Value {
         }
         "hostAliases" => json!([{"ip": "192.0.2.1", "hostnames": ["etcd"]}]),
         "dnsConfig.options" => json!([{"name": "ndots", "value": "1"}]),
+        "page.port" => json!(9000),
         "rollouts.drain.clusterIP" => json!("10.96.0.83"),
         "networkPolicy.dnsPorts" => json!([54]),
         "metrics.prometheusRule.runbookBaseURL" => json!("https://runbooks.example/twinspan"),

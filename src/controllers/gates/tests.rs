@@ -195,17 +195,17 @@ async fn a_pod_that_none_selects_passes_and_labels_count_before_slices() {
 async fn a_service_without_a_selector_selects_the_pods_that_its_slices_name() {
     let bench = bench();
     bench.service("echo", &Value::Null);
-    let slice = |uid: &str| -> EndpointSlice {
+    let slice = |version: &str, uid: &str| -> EndpointSlice {
         parse(json!({
-            "metadata": {"name": "s", "namespace": "shop", "labels": {"kubernetes.io/service-name": "echo"}},
+            "metadata": {"name": "s", "namespace": "shop", "resourceVersion": version, "labels": {"kubernetes.io/service-name": "echo"}},
             "addressType": "IPv4", "ports": [{"name": "rpc", "port": 80}],
             "endpoints": [{"addresses": ["10.0.0.1"], "targetRef": {"kind": "Pod", "name": "a", "uid": uid}}],
         }))
     };
-    Watched::put(&mut bench.views.cluster(), key("s"), slice("uid-of-a"));
+    Watched::put(&mut bench.views.cluster(), key("s"), slice("1", "uid-of-a"));
     bench.pod("a", &json!({}));
     assert_eq!(bench.opened().await, NONE);
-    Watched::put(&mut bench.views.cluster(), key("s"), slice("another"));
+    Watched::put(&mut bench.views.cluster(), key("s"), slice("2", "another"));
     bench.views.gates.look_in("shop");
     assert_eq!(bench.opened().await, ["a NotSelected"]);
 }

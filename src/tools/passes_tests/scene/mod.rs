@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use twinspan_core::Timestamp;
 use twinspan_core::model::{InstanceAddr, InstanceOutcome, Outcome, ServiceKey};
-use twinspan_core::plan::service::{self, Plan, Term, Written};
+use twinspan_core::plan::service::{self, Outcomes, Plan, Term, Written};
 
 use crate::api::RegisteredServiceStatus;
 use crate::controllers::registered_service::apply::Applied;
@@ -138,7 +138,8 @@ impl Given {
         let writes = self.leads && validation.writes && (plan.directions.is_some() || validation.withdraws());
         if writes && applied.registry_error.is_none() {
             let stays = |i: &&InstanceOutcome| i.outcome.is_exported() || i.outcome == Outcome::RecordWithoutEndpoint;
-            let exported: Vec<_> = plan.outcomes.ready.iter().chain(&plan.outcomes.records).filter(stays).collect();
+            let Outcomes { ready, gated, records, .. } = &plan.outcomes;
+            let exported: Vec<_> = ready.iter().chain(gated).chain(records).filter(stays).collect();
             written.records = exported.iter().filter(|instance| instance.counts).count();
             written.exported = exported.iter().filter_map(|instance| instance.subject.address()).collect();
         }
