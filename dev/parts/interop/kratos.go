@@ -47,7 +47,7 @@ func kratosServer(args []string) error {
 	if err != nil {
 		return err
 	}
-	servers := []transport.Server{kratosgrpc.NewServer(kratosgrpc.Address(*address))}
+	servers := []transport.Server{kratosgrpc.NewServer(kratosgrpc.Address(*address), kratosgrpc.UnaryInterceptor(named(*address)))}
 	if *web != "" {
 		servers = append(servers, kratoshttp.NewServer(kratoshttp.Address(*web)))
 	}

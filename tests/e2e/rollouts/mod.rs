@@ -163,8 +163,7 @@ async fn without_the_permission_nothing_is_asked(suite: Arc<Suite>) -> Result<()
     sandbox.records_become("echo", &[pod]).await?;
     scene.stays_closed("a", Duration::from_secs(3)).await?;
     eventually("the log says why", Duration::from_secs(10), || async {
-        let lines = scene.log().await;
-        ensure!(lines.iter().any(|line| line.contains("rollouts.enabled")), "{}", lines.join("\n"));
+        ensure!(scene.log().await?.contains("rollouts.enabled"));
         Ok(())
     })
     .await?;

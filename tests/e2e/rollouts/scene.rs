@@ -46,8 +46,8 @@ impl<'a> Scene<'a> {
         twinspan.ready().await
     }
 
-    pub async fn log(&self) -> Vec<String> {
-        self.twinspan.lock().await.part().lines()
+    pub async fn log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.twinspan.lock().await.part().log())?)
     }
 
     /// A pod of a Service whose containers are ready, with our gate.

@@ -12,7 +12,7 @@ use twinspan_testbed::{Server, ServerOptions, Tallied, Tally, eventually, holds,
 
 use crate::harness::{SOON, Sandbox, Suite, record, stories};
 
-stories![a_share_of_the_calls, a_share_that_cannot_be_reached];
+stories![a_share_that_cannot_be_reached; long: a_share_of_the_calls];
 
 /// The calls of one share.
 const CALLS: usize = 20_000;
