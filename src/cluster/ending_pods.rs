@@ -64,7 +64,7 @@ pub async fn ending_pods(client: &Client, namespace: &str) -> Result<Vec<EndingP
     let mut found = Vec::new();
     for _ in 0..PAGES {
         let page = api.list(&params).await.map_err(|error| ClusterError::of(what(), error))?;
-        found.extend(page.items.into_iter().filter_map(|pod| ending(pod.metadata, pod.status.unwrap_or_default())));
+        found.extend(page.items.into_iter().filter_map(|pod| ending(pod.metadata, &pod.status.unwrap_or_default())));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(found),
@@ -73,7 +73,7 @@ pub async fn ending_pods(client: &Client, namespace: &str) -> Result<Vec<EndingP
     Err(ClusterError::Rejected { what: what(), message: "there are too many to read".to_owned() })
 }
 
-fn ending(meta: ObjectMeta, status: Status) -> Option<EndingPod> {
+fn ending(meta: ObjectMeta, status: &Status) -> Option<EndingPod> {
     let until = meta.deletion_timestamp?.0;
     if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return None;

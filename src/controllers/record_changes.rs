@@ -53,7 +53,7 @@ mod tests {
         let changes = RecordChanges::default();
         let mut of_a = [changes.of(&a), changes.of(&a)];
         let mut of_b = changes.of(&b);
-        changes.tell(&[a.clone()].into());
+        changes.tell(&[a].into());
         assert!(of_a.iter_mut().all(|it| it.changed().now_or_never().is_some()));
         assert!(of_b.changed().now_or_never().is_none());
         changes.tell_all();

@@ -48,7 +48,7 @@ pub struct Viewer {
 }
 
 enum Sight {
-    Own(own::Own),
+    Own(Box<own::Own>),
     Asked(asked::Asked),
 }
 
@@ -63,7 +63,7 @@ impl Viewer {
     pub fn start(client: &Client, operator_namespace: &str, socket: Option<&Path>) -> Self {
         let sight = match socket {
             Some(path) => Sight::Asked(asked::Asked::at(path)),
-            None => Sight::Own(own::Own::start(client, operator_namespace)),
+            None => Sight::Own(Box::new(own::Own::start(client, operator_namespace))),
         };
         Self { client: client.clone(), operator_namespace: operator_namespace.to_owned(), sight }
     }

@@ -83,9 +83,9 @@ async fn a_stolen_token_changes_one_condition_and_nothing_else(suite: Arc<Suite>
         let closed = replaced(&bed, "gated", |all| {
             all.iter_mut().for_each(|c| {
                 if c["type"] == GATE {
-                    c["status"] = json!(status)
+                    c["status"] = json!(status);
                 }
-            })
+            });
         })
         .await?;
         refused(&thief, "gated", &closed, "to True").await?;

@@ -191,6 +191,8 @@ pub fn addresses(slices: &[Arc<Slice>]) -> impl Iterator<Item = InstanceAddr> {
 mod tests {
     use crate::model::SlicePort;
 
+    use std::slice;
+
     use super::*;
 
     fn endpoint(address: &str, ready: Option<bool>, terminating: Option<bool>) -> SliceEndpoint {
@@ -288,15 +290,15 @@ mod tests {
         let mut both = PortSet::of(0);
         both.insert(PortSet::of(1));
         let waits = of("rpc", vec![named(false)]);
-        assert_eq!(state(&[waits.clone()], &["rpc"], false), EndpointState::Withheld(Outcome::NotReady));
-        assert_eq!(state(&[waits.clone()], &["rpc"], true), EndpointState::Gated(PortSet::of(0)));
+        assert_eq!(state(slice::from_ref(&waits), &["rpc"], false), EndpointState::Withheld(Outcome::NotReady));
+        assert_eq!(state(slice::from_ref(&waits), &["rpc"], true), EndpointState::Gated(PortSet::of(0)));
         let second = of("http", vec![named(false)]);
         assert_eq!(state(&[waits.clone(), second], &["rpc", "http"], true), EndpointState::Gated(both));
         for slices in [[waits.clone(), of("rpc", vec![named(true)])], [of("rpc", vec![named(true)]), waits.clone()]] {
             assert_eq!(state(&slices, &["rpc"], true), EndpointState::Ready(PortSet::of(0)));
         }
         let ends = of("rpc", vec![endpoint("10.0.0.1", Some(false), Some(true))]);
-        assert_eq!(state(&[ends.clone()], &["rpc"], true), EndpointState::Withheld(Outcome::Terminating));
+        assert_eq!(state(slice::from_ref(&ends), &["rpc"], true), EndpointState::Withheld(Outcome::Terminating));
         let wanted = BTreeSet::from([InstanceAddr::parse("10.0.0.1:80").unwrap()]);
         assert_eq!(ready_in([&waits], &wanted, |_| false), BTreeSet::new());
         assert_eq!(ready_in([&waits], &wanted, |_| true), wanted);
