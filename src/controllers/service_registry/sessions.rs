@@ -46,6 +46,9 @@ pub struct Sessions {
     /// The etcd of ServiceRegistries that were rejected as duplicates.
     last: BTreeMap<String, LastEtcd>,
     comparisons: Comparisons,
+    /// The etcd of each session when its possible duplicates were last judged: one that learns its etcd while others are
+    /// judged has yet to be weighed by those that came before it.
+    judged: BTreeMap<String, u64>,
     /// Older ServiceRegistries that may lead to the same etcd, where a keyspace is its names.
     rivals: BTreeMap<String, Vec<Older>>,
     /// When each session that was confirmed had listed everything.
@@ -91,6 +94,7 @@ impl Sessions {
             rejections: BTreeMap::new(),
             last: BTreeMap::new(),
             comparisons: Comparisons::default(),
+            judged: BTreeMap::new(),
             rivals: BTreeMap::new(),
             met: BTreeMap::new(),
             waiting: BTreeSet::new(),
@@ -117,7 +121,7 @@ impl Sessions {
         let Some(handle) = handle else {
             return if self.waiting.contains(name) { self.reconcile(name) } else { BTreeSet::new() };
         };
-        let learnt = handle.etcd().is_some() && !handle.is_sole();
+        let learnt = handle.etcd().is_some_and(|etcd| !handle.is_sole() || self.judged.get(name) != Some(&etcd));
         let decided = self.comparisons.is_decided(name);
         let returned = self.returned(&handle);
         if learnt || decided || returned { self.reconcile(name) } else { BTreeSet::new() }
@@ -147,6 +151,7 @@ impl Sessions {
 
     /// Starts or ends the session of a ServiceRegistry, and reconciles its possible duplicates. Returns all of them.
     pub fn reconcile(&mut self, name: &str) -> BTreeSet<String> {
+        let etcd = self.views.registries.get(name).and_then(|handle| handle.etcd());
         self.reconcile_one(name);
         let rejected = self.rejections.iter().filter(|(_, rejection)| rejection.reason == Reason::Conflict);
         let mut others: BTreeSet<String> = rejected.map(|(other, _)| other.clone()).collect();
@@ -161,11 +166,14 @@ impl Sessions {
         for other in &others {
             self.reconcile_one(other);
         }
+        if let Some(etcd) = etcd {
+            self.judged.insert(name.to_owned(), etcd);
+        }
         others.insert(name.to_owned());
         others
     }
 
-    fn reconcile_one(&mut self, name: &str) {
+    pub(super) fn reconcile_one(&mut self, name: &str) {
         let (object, settings, place, older) = {
             let view = self.views.cluster();
             // One that waits for a finalizer is gone.
@@ -250,6 +258,7 @@ impl Sessions {
         self.reject(name, object, Rejection::new(Reason::Conflict, message));
         let running = self.views.registries.running().remove(name);
         if let Some(running) = running {
+            self.judged.remove(name);
             running.handle.confirm_sole(None);
             running.stop.cancel();
             if let Some(etcd) = running.handle.etcd() {
@@ -354,6 +363,7 @@ impl Sessions {
         }
         handle.set_former_ttls(object.status.as_ref().map_or(&[], |status| &status.lease_ttls));
         let running = self.begin(handle, settings);
+        self.judged.remove(name);
         self.views.registries.running().insert(name.to_owned(), running);
         self.update_names(name);
     }
@@ -457,6 +467,7 @@ impl Sessions {
         self.last.remove(name);
         self.rivals.remove(name);
         self.met.remove(name);
+        self.judged.remove(name);
         self.comparisons.forget(name);
         self.views.guards.forget(name);
         let running = self.views.registries.running().remove(name);

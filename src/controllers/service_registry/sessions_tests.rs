@@ -84,6 +84,36 @@ async fn a_viewer_follows_sessions_and_keeps_nothing_alive() {
     following.await.unwrap();
 }
 
+/// Two that are released at the same moment: the older one learns its etcd between the judgement of the younger one and
+/// its own.
+#[tokio::test(start_paused = true)]
+async fn one_that_learns_its_etcd_while_others_are_judged_is_weighed_all_the_same() {
+    alias(MAIN, "http://alias:2379");
+    let (bench, stop) = (bench(), CancellationToken::new());
+    let shows = |name: &str, day| {
+        let object = Arc::new(registry(name, day, &json!({})));
+        bench.views.cluster().service_registries.insert(name.into(), object);
+    };
+    let mut sessions = sessions_only(&bench.views, &stop);
+    shows("alias", 2);
+    sessions.reconcile("alias");
+    bench.after(Duration::from_secs(1)).await;
+    sessions.confirm("alias");
+    assert!(bench.handle("alias").unwrap().is_sole());
+    shows("main", 1);
+    sessions.reconcile("main");
+    bench.after(Duration::from_secs(1)).await;
+    sessions.reconcile_one("main");
+    for name in ["alias", "main"] {
+        assert!(bench.handle(name).unwrap().is_sole(), "{name}");
+    }
+    // The event that it knows its etcd comes now.
+    assert_eq!(sessions.confirm("main"), ["alias".to_owned(), "main".to_owned()].into());
+    assert!(bench.handle("alias").is_none() && bench.handle("main").unwrap().is_sole());
+    assert!(sessions.confirm("main").is_empty(), "once");
+    stop.cancel();
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_incomplete_view_of_the_cluster_ends_no_session() {
     let bench = bench();
