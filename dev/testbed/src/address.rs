@@ -1,6 +1,6 @@
 //! Addresses that are unique in the namespace.
 //!
-//! `10.77.N.0/24` with N below 64 belongs to beds; instances get the rest, one after the other.
+//! `10.77.N.0/24` with N below 64, and from 224 on, belongs to beds; instances get the rest, one after the other.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -13,14 +13,14 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 static BEDS: AtomicU16 = AtomicU16::new(0);
 
 const FIRST_INSTANCE_NET: u16 = 64;
+/// The first network of the beds that come after those below.
+const FIRST_LATER_BED: u16 = 224;
 
 fn next() -> (u8, u8) {
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     let net = FIRST_INSTANCE_NET + n / 250;
-    (
-        u8::try_from(net).expect("a test run uses fewer addresses than there are"),
-        u8::try_from(n % 250 + 1).expect("at most 250"),
-    )
+    assert!(net < FIRST_LATER_BED, "a test run uses fewer addresses than there are");
+    (u8::try_from(net).expect("checked above"), u8::try_from(n % 250 + 1).expect("at most 250"))
 }
 
 /// An IPv4 address for one instance.
@@ -41,8 +41,8 @@ pub fn next_v6() -> Result<Ipv6Addr> {
 /// The third part of a new bed's addresses.
 pub(crate) fn next_bed() -> u8 {
     let n = BEDS.fetch_add(1, Ordering::Relaxed);
-    assert!(n < FIRST_INSTANCE_NET, "at most {FIRST_INSTANCE_NET} beds in one namespace");
-    u8::try_from(n).expect("checked above")
+    let net = if n < FIRST_INSTANCE_NET { n } else { FIRST_LATER_BED + n - FIRST_INSTANCE_NET };
+    u8::try_from(net).expect("a test run has fewer beds than there are networks")
 }
 
 /// The address of a registry beside a bed.

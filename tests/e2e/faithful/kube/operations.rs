@@ -38,6 +38,12 @@ impl Operation {
     pub fn about_nothing(method: Method, path: String, body: Option<Value>) -> Self {
         Self { method, path, body, object: None }
     }
+
+    /// Whether every state from some version on is a right answer, so that the API server's cache need not have the
+    /// newest one.
+    pub fn may_be_behind(&self) -> bool {
+        self.path.contains("resourceVersionMatch=NotOlderThan")
+    }
 }
 
 impl fmt::Display for Operation {
