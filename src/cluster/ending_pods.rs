@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ApiResource, ListParams, NotUsed, Object, ObjectMeta};
+use kube::api::{ApiResource, ListParams, Object, ObjectMeta};
 use kube::{Api, Client};
 use serde::Deserialize;
 use twinspan_core::Timestamp;
@@ -28,11 +28,20 @@ pub struct EndingPod {
     pub name: String,
     pub uid: String,
     pub labels: Labels,
+    /// Whether its addresses are those of its Node, which others have too.
+    pub host_network: bool,
     pub ips: Vec<IpAddr>,
     /// When its grace period ends, by the API server's clock.
     pub until: Timestamp,
     /// The grace period, which its kubelet counts from the moment at which it begins to end the pod.
     pub grace: Duration,
+}
+
+/// The fields of a pod's spec that are read.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Spec {
+    host_network: bool,
 }
 
 /// The fields of a pod's status that are read. The rest of a pod is not decoded.
@@ -59,12 +68,14 @@ struct Ip {
 pub async fn ending_pods(client: &Client, namespace: &str) -> Result<Vec<EndingPod>> {
     let what = || format!("list the pods of {namespace}");
     let resource = ApiResource::erase::<Pod>(&());
-    let api: Api<Object<NotUsed, Status>> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let api: Api<Object<Spec, Status>> = Api::namespaced_with(client.clone(), namespace, &resource);
     let mut params = ListParams::default().limit(PAGE);
     let mut found = Vec::new();
     for _ in 0..PAGES {
         let page = api.list(&params).await.map_err(|error| ClusterError::of(what(), error))?;
-        found.extend(page.items.into_iter().filter_map(|pod| ending(pod.metadata, &pod.status.unwrap_or_default())));
+        found.extend(
+            page.items.into_iter().filter_map(|pod| ending(pod.metadata, &pod.spec, &pod.status.unwrap_or_default())),
+        );
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(found),
@@ -73,7 +84,7 @@ pub async fn ending_pods(client: &Client, namespace: &str) -> Result<Vec<EndingP
     Err(ClusterError::Rejected { what: what(), message: "there are too many to read".to_owned() })
 }
 
-fn ending(meta: ObjectMeta, status: &Status) -> Option<EndingPod> {
+fn ending(meta: ObjectMeta, spec: &Spec, status: &Status) -> Option<EndingPod> {
     let until = meta.deletion_timestamp?.0;
     if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
         return None;
@@ -84,6 +95,7 @@ fn ending(meta: ObjectMeta, status: &Status) -> Option<EndingPod> {
         name: meta.name.unwrap_or_default(),
         uid: meta.uid.unwrap_or_default(),
         labels: meta.labels.as_ref().map(Labels::new).unwrap_or_default(),
+        host_network: spec.host_network,
         ips: ips.filter_map(|ip| ip.parse().ok()).collect(),
         until,
         grace: grace.map_or(DEFAULT_GRACE, Duration::from_secs),

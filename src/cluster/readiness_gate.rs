@@ -37,7 +37,8 @@ pub fn of(object: &Pod) -> Option<ReadinessGate> {
     Some(ReadinessGate {
         passed: is_true(READINESS_GATE),
         otherwise_ready: stays && is_true("ContainersReady") && others.into_iter().all(|g| is_true(&g.condition_type)),
-        only_gates: find("Ready").is_none_or(because_of),
+        // The controller of slices is a moment behind the kubelet.
+        only_gates: find("Ready").is_none_or(|ready| ready.status == "True" || because_of(ready)),
         since: find("ContainersReady").and_then(since),
         timeout,
         odd_timeout: odd,
@@ -107,6 +108,7 @@ mod tests {
         };
         assert!(gate(("Ready", "False", GATES_NOT_READY)).only_gates && gate(("Ready", "False", "")).passed);
         assert!(!gate(("Ready", "False", "")).only_gates);
+        assert!(gate(("Ready", "True", "")).only_gates, "the kubelet says so before a slice does");
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Ending {
         let counts = |pod: &&&EndingPod| {
             view.services.get(&service).is_some_and(|it| pod.labels.are_selected_by(&it.selects))
                 || named.contains(pod.uid.as_str())
-                || pod.ips.iter().any(|ip| registered.contains(ip))
+                || (!pod.host_network && pod.ips.iter().any(|ip| registered.contains(ip)))
         };
         let own: Vec<&&EndingPod> = pods.iter().filter(counts).collect();
         let grace = own.iter().map(|pod| pod.grace).min()?;

@@ -135,21 +135,34 @@ impl Drain {
         let mut changes = self.views.record_changes.of(key);
         let mut wait = Wait::begin(arrived);
         let mut ending = None;
+        let mut limited = false;
         loop {
             // A change from now on is not missed.
             changes.borrow_and_update();
             let seen = match (self.exposure(key), &mut ending) {
-                (Exposure::Unknown, _) => Seen::Unknown,
                 (Exposure::Nothing, _) => Seen::Nothing,
+                (Exposure::Unknown, None) if !limited => {
+                    limited = true;
+                    wait.unknown_since(Instant::now());
+                    let listed = self.pods.ending_in(&key.namespace).await;
+                    // Nobody knows which of them are the service's.
+                    listed.iter().flat_map(|pods| pods.iter()).for_each(|pod| wait.limit(pod.grace));
+                    Seen::Unknown
+                }
+                (Exposure::Unknown, _) => Seen::Unknown,
                 (Exposure::Follows { exports, .. }, Some(ending)) => Ending::look(ending, &self.views, exports),
                 (Exposure::Follows { refresh, .. }, None) => {
-                    let Some(listed) = self.pods.ending_in(&key.namespace).await else { return Outcome::Unreachable };
-                    let env = &self.views.env;
-                    let now = env.now().checked_add(env.api_server_ahead()).unwrap_or(env.now());
-                    let Some(found) = Ending::of(&self.views, key, &listed, now) else { return Outcome::Nothing };
-                    wait.know(found.grace, refresh);
-                    ending = Some(found);
-                    continue;
+                    let asked = Instant::now();
+                    if let Some(listed) = self.pods.ending_in(&key.namespace).await {
+                        let env = &self.views.env;
+                        let now = env.now().checked_add(env.api_server_ahead()).unwrap_or(env.now());
+                        let Some(found) = Ending::of(&self.views, key, &listed, now) else { return Outcome::Nothing };
+                        wait.know(found.grace, refresh);
+                        ending = Some(found);
+                        continue;
+                    }
+                    wait.unknown_since(asked);
+                    Seen::Unknown
                 }
             };
             match wait.step(Instant::now(), seen) {

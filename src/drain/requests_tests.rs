@@ -198,14 +198,24 @@ async fn views_that_are_not_complete_are_no_answer() {
     after(1_500).await;
     // The views become complete, and there is no such RegisteredService.
     bench.complete();
-    assert_eq!(waits.await.unwrap(), (Outcome::Nothing, 2_000));
+    assert_eq!(waits.await.unwrap(), (Outcome::Nothing, 2_100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nothing_is_known_the_wait_ends_before_the_shortest_grace_period_of_the_namespace() {
+    let bench = Bench::new();
+    bench.put_record("main", "10.0.0.1", true);
+    bench.ending(&[POD, ("b", "user", "10.0.0.9", 5)]);
+    bench.handle("main").view().set_stale();
+    let most = 5_000 - MARGIN.as_millis();
+    assert_eq!(asked(&bench.drain).await.unwrap(), (Outcome::Timeout, most));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_does_not_answer_ends_the_wait() {
     let bench = Bench::new();
     bench.api.refuse("/pods", 500);
-    assert_eq!(asked(&bench.drain).await.unwrap(), (Outcome::Unreachable, 100));
+    assert_eq!(asked(&bench.drain).await.unwrap(), (Outcome::Unreachable, 5_100), "it is asked again meanwhile");
     bench.api.accept();
     bench.api.stall("/pods");
     assert_eq!(asked(&bench.drain).await.unwrap(), (Outcome::Unreachable, 5_100));

@@ -98,6 +98,16 @@ impl Wait {
         self.refresh = refresh;
     }
 
+    /// A pod with this grace period may be one of them. Nothing more is known of any.
+    pub fn limit(&mut self, grace: Duration) {
+        self.until = self.until.min(self.arrived + grace.saturating_sub(MARGIN));
+    }
+
+    /// The views were not complete, or somebody could not be asked, since this moment.
+    pub fn unknown_since(&mut self, at: Instant) {
+        self.unknown_since.get_or_insert(at);
+    }
+
     pub fn step(&mut self, now: Instant, seen: Seen) -> Step {
         let next = match seen {
             Seen::Nothing => return Step::Answer(Outcome::Nothing),

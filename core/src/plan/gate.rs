@@ -20,9 +20,9 @@ pub enum Passed {
     Suspended,
     /// Its policy is Observe.
     Observed,
-    /// Its direction is Import.
+    /// The direction of the RegisteredService is Import.
     ImportOnly,
-    /// It exports other addresses than those of pods: traffic to them reaches a pod only once it is ready.
+    /// Other addresses than those of pods are exported: traffic to them reaches a pod only once it is ready.
     AddressNotPod,
     /// The pod's address is not exported, for a reason that the status of the RegisteredService names.
     Refused,
@@ -111,9 +111,9 @@ impl Verdict {
 /// The consequence for a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// It is open already, or its pod cannot be ready yet.
+    /// The gate is open already, or its pod cannot be ready yet.
     NotDue,
-    /// It stays closed; `left` is the time until its annotation opens it.
+    /// The gate stays closed; `left` is the time until its annotation opens it.
     Wait {
         left: Option<SignedDuration>,
     },

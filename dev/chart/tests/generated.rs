@@ -39,7 +39,7 @@ fn the_manifest_of_discovery() {
 fn the_manifest_of_rollouts() {
     let rollouts = manifest::rollouts(&Helm::find().unwrap()).unwrap();
     let names: BTreeSet<String> = objects(&rollouts.text).unwrap().iter().map(name).collect();
-    // It replaces none, so that it goes with the one of discovery.
+    // None is replaced, so that this file goes with the one of discovery.
     let wanted = [
         "ClusterRole/twinspan-rollouts",
         "ClusterRoleBinding/twinspan-rollouts",

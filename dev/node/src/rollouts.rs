@@ -20,7 +20,7 @@ const LEARNED: Duration = Duration::from_secs(6);
 /// A rolling update of six pods on a busy machine.
 const ROLLED: Duration = Duration::from_secs(180);
 
-/// What keeps calls from pods that are not there yet, or not any more.
+/// The way to keep calls from pods that are not there yet, or not any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Nothing,

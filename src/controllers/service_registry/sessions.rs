@@ -151,7 +151,10 @@ impl Sessions {
 
     /// Starts or ends the session of a ServiceRegistry, and reconciles its possible duplicates. Returns all of them.
     pub fn reconcile(&mut self, name: &str) -> BTreeSet<String> {
-        let etcd = self.views.registries.get(name).and_then(|handle| handle.etcd());
+        // A session that begins meanwhile has yet to learn its etcd.
+        if let Some(etcd) = self.views.registries.get(name).and_then(|handle| handle.etcd()) {
+            self.judged.insert(name.to_owned(), etcd);
+        }
         self.reconcile_one(name);
         let rejected = self.rejections.iter().filter(|(_, rejection)| rejection.reason == Reason::Conflict);
         let mut others: BTreeSet<String> = rejected.map(|(other, _)| other.clone()).collect();
@@ -165,9 +168,6 @@ impl Sessions {
         others.remove(name);
         for other in &others {
             self.reconcile_one(other);
-        }
-        if let Some(etcd) = etcd {
-            self.judged.insert(name.to_owned(), etcd);
         }
         others.insert(name.to_owned());
         others

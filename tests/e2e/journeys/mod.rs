@@ -115,7 +115,7 @@ async fn from_machines_to_pods(suite: Arc<Suite>, framework: Framework) -> Resul
     sandbox.patch("echo", json!({"policy": "Sync"})).await?;
     sandbox.dns_becomes("echo", &addresses(&machines)).await?;
 
-    let goes_by_weights = matches!(framework, Framework::Kitex | Framework::Hertz);
+    let goes_by_weights = matches!(framework.format(), "Kitex" | "Hertz" | "Kratos");
     if goes_by_weights {
         sandbox.patch("echo", json!({"export": {"share": 10}})).await?;
     }

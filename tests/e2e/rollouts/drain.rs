@@ -238,8 +238,9 @@ async fn a_dead_registry_keeps_no_pod(suite: Arc<Suite>) -> Result<()> {
     // From now on it is known to be away.
     sandbox.registry_condition("Connected", "False", "Unreachable").await?;
     pods(&sandbox).delete("b", &DeleteParams::default().grace_period(60)).await?;
-    let (code, ..) = hook(twinspan.drain(), &sandbox.name, "echo").await?;
-    ensure!(code == 200);
+    let (code, _, waited) = hook(twinspan.drain(), &sandbox.name, "echo").await?;
+    // Five seconds, and what a busy machine adds; its grace period is far longer.
+    ensure!(code == 200 && waited < Duration::from_secs(15), "{code} after {waited:?}");
     ensure!(answers(&twinspan, "unreachable").await? >= 1.0);
     bed.registry.part().thaw()?;
     sandbox.records_become("echo", &[]).await?;

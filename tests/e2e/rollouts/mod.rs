@@ -57,6 +57,7 @@ async fn a_pod_is_registered_before_it_is_ready(scene: &Scene<'_>) -> Result<()>
     .await?;
     ensure!(sandbox.pods.kubelet("echo-a").await?, "every gate is open");
     sandbox.dns_becomes("echo", &[first]).await?;
+    ensure!(sandbox.records("echo").await? == records, "its record stays while the slice is behind the pod");
     ensure!(scene.gate("echo-a").await? == Some(before), "it is written once");
     // A pod that is not ready any more leaves, gate or not, and the gate stays open.
     sandbox.pods.condition("echo-a", "ContainersReady", false, "").await?;

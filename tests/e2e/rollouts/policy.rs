@@ -78,7 +78,7 @@ async fn a_stolen_token_changes_one_condition_and_nothing_else(suite: Arc<Suite>
         let patched = patched.map_err(|why| anyhow::anyhow!("the operator itself is refused: {why}"))?;
         ensure!(patched["status"]["conditions"].to_string().contains(GATE), "{patched}");
     }
-    // It never goes back.
+    // The condition never goes back.
     for status in ["False", "Unknown"] {
         let closed = replaced(&bed, "gated", |all| {
             all.iter_mut().for_each(|c| {

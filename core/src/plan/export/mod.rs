@@ -36,7 +36,7 @@ pub fn plan(input: &Input<'_>) -> Plan {
 /// The plan, if the writers of the records are known already.
 pub fn plan_of(input: &Input<'_>, writers: &Writers<'_>) -> Plan {
     let plan = planned(input, writers);
-    // Which instances have a record does not depend on weights, and weights depend on which have one.
+    // Weights depend on the instances that have a record, and those do not depend on weights.
     let shared = input.share.as_ref().and_then(|share| weights::shared(input, share, writers, &plan));
     match shared {
         Some((instances, share_limit)) => {
