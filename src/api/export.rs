@@ -27,9 +27,10 @@ pub struct Export {
     pub weight: i32,
     /// The share of the traffic, in percent, that the exported instances get together beside the foreign records of the
     /// name. Their weights give it: integers from 1 to 10000, in proportion to the weights that they have otherwise,
-    /// which change only where the share is off by more than 2 points, or a part of it by more than a quarter. Records of other RegisteredServices of this
-    /// cluster count on neither side, and foreign ones that `importPolicy` refuses do not count. Without a foreign
-    /// record the weights are as configured. Only Kitex, Hertz and Kratos clients go by weight.
+    /// which change only where the share is off by more than 2 points, or a part of it by more than a quarter. Records
+    /// of other RegisteredServices of this cluster count on neither side, and foreign ones that `importPolicy` refuses
+    /// do not count. Without a foreign record the weights are as configured. Only Kitex, Hertz and Kratos clients go by
+    /// weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 99))]
     pub share: Option<i32>,

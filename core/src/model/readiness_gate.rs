@@ -25,8 +25,8 @@ pub struct ReadinessGate {
     pub passed: bool,
     /// Its containers are ready and every other readiness gate is True, and the pod is neither ended nor being deleted.
     pub otherwise_ready: bool,
-    /// Nothing but readiness gates keeps the pod from being ready, or the pod is ready: the kubelet takes a moment to see
-    /// the condition, and the controller of slices another one to see that the pod is ready.
+    /// Nothing but readiness gates keeps the pod from being ready, or the pod is ready: the kubelet takes a moment to
+    /// see the condition, and the controller of slices another one to see that the pod is ready.
     pub only_gates: bool,
     /// The time at which its containers became ready.
     pub since: Option<Timestamp>,

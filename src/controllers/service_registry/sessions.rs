@@ -46,8 +46,8 @@ pub struct Sessions {
     /// The etcd of ServiceRegistries that were rejected as duplicates.
     last: BTreeMap<String, LastEtcd>,
     comparisons: Comparisons,
-    /// The etcd of each session when its possible duplicates were last judged: one that learns its etcd while others are
-    /// judged has yet to be weighed by those that came before it.
+    /// The etcd of each session when its possible duplicates were last judged: one that learns its etcd while others
+    /// are judged has yet to be weighed by those that came before it.
     judged: BTreeMap<String, u64>,
     /// Older ServiceRegistries that may lead to the same etcd, where a keyspace is its names.
     rivals: BTreeMap<String, Vec<Older>>,
