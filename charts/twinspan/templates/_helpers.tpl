@@ -11,11 +11,32 @@ app.kubernetes.io/name: twinspan
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- define "twinspan.labels" -}}
+{{- define "twinspan.ownLabels" -}}
 {{ include "twinspan.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "twinspan.labels" -}}
+{{ include "twinspan.ownLabels" . }}
+{{- range $key, $value := .Values.commonLabels }}
+{{ quote $key }}: {{ quote $value }}
+{{- end }}
+{{- end }}
+
+{{/* Labels and annotations of an object without any of its own. */}}
+{{- define "twinspan.metadata" -}}
+labels:
+  {{- include "twinspan.labels" . | nindent 2 }}
+{{- with .Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "twinspan.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default (include "twinspan.name" .) }}
 {{- end }}
 
 {{/*
@@ -30,6 +51,7 @@ kustomize.toolkit.fluxcd.io/prune: disabled
 
 {{- define "twinspan.image" -}}
 {{- with .Values.image -}}
+{{- with $.Values.global.imageRegistry }}{{ . }}/{{ end -}}
 {{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ with .digest }}@{{ . }}{{ end }}
 {{- end }}
 {{- end }}
@@ -80,10 +102,10 @@ capabilities:
 {{- end }}
 
 {{- define "twinspan.imagePullSecrets" -}}
-{{- with .Values.image.pullSecrets }}
+{{- with concat .Values.image.pullSecrets .Values.global.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
-- name: {{ quote . }}
+- name: {{ if kindIs "string" . }}{{ quote . }}{{ else }}{{ quote .name }}{{ end }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -26,9 +26,13 @@ What values.schema.json cannot say so that a person understands it: each refusal
 {{- fail (printf "traces.otlpEndpoint: it has to begin with http://, e.g. http://collector.monitoring:4317. Got %q" .) -}}
 {{- end -}}
 {{- end -}}
-{{- with .Values.metrics.serviceMonitor.interval -}}
+{{- range $monitor := list "serviceMonitor" "podMonitor" -}}
+{{- range $time := list "interval" "scrapeTimeout" -}}
+{{- with index $.Values.metrics $monitor $time -}}
 {{- if not (regexMatch "^([0-9]+(ms|s|m|h))+$" .) -}}
-{{- fail (printf "metrics.serviceMonitor.interval: a duration such as 30s or 1m. Got %q" .) -}}
+{{- fail (printf "metrics.%s.%s: a duration such as 30s or 1m. Got %q" $monitor $time .) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- with .Values.metrics.prometheusRule -}}
@@ -62,10 +66,27 @@ What values.schema.json cannot say so that a person understands it: each refusal
 {{- fail (printf "podLabels: %s is the chart's own; it finds the pods, or keeps sidecars away, which would answer probes for the dead. Remove it" $key) -}}
 {{- end -}}
 {{- end -}}
+{{- $own := merge (include "twinspan.ownLabels" . | fromYaml) $labels -}}
+{{- range $key, $_ := .Values.commonLabels -}}
+{{- if or (hasKey $own $key) (hasPrefix "rbac.authorization.k8s.io/" $key) -}}
+{{- fail (printf "commonLabels: %s is the chart's own. Remove it" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- $annotations := include "twinspan.noSidecarAnnotations" . | fromYaml -}}
 {{- range $key, $_ := .Values.podAnnotations -}}
 {{- if hasKey $annotations $key -}}
 {{- fail (printf "podAnnotations: %s is the chart's own; it keeps sidecars away, which would answer probes for the dead. Remove it" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- $own := merge (include "twinspan.keptAnnotations" . | fromYaml) $annotations -}}
+{{- range $key, $_ := .Values.commonAnnotations -}}
+{{- if or (hasKey $own $key) (hasPrefix "helm.sh/" $key) -}}
+{{- fail (printf "commonAnnotations: %s is the chart's own. Remove it" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if or (has .name (list "HOSTNAME" "RUST_LOG")) (hasPrefix "TWINSPAN_" .name) -}}
+{{- fail (printf "extraEnv: %s is the chart's own; other values of the chart set it" .name) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $_ := .Values.serviceRegistries -}}

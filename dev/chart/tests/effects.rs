@@ -5,9 +5,10 @@ use twinspan_chart::helm::Helm;
 use twinspan_chart::{chart, read};
 
 /// Turns on everything that is off by default, so that the keys below it can have an effect.
-const ON: [&str; 8] = [
+const ON: [&str; 9] = [
     "networkPolicy.enabled",
     "metrics.serviceMonitor.enabled",
+    "metrics.podMonitor.enabled",
     "metrics.prometheusRule.enabled",
     "metrics.dashboard.enabled",
     "discovery.enabled",
@@ -15,8 +16,8 @@ const ON: [&str; 8] = [
     "page.service.enabled",
     "rollouts.drain.enabled",
 ];
-/// Keys that only Helm reads.
-const WITHOUT: &str = "global";
+/// The key at the top that only Helm reads.
+const WITHOUT: &str = "enabled";
 
 /// A value that is not the default and that templates accept.
 fn another(path: &str, schema: &Value) -> Value {
@@ -24,7 +25,12 @@ fn another(path: &str, schema: &Value) -> Value {
     match path {
         "image.digest" => json!(format!("sha256:{}", "0".repeat(64))),
         "traces.otlpEndpoint" => json!("http://collector:4317"),
-        "metrics.serviceMonitor.interval" => json!("45s"),
+        _ if path.ends_with("nterval") && path.starts_with("metrics.") => json!("45s"),
+        _ if path.ends_with("scrapeTimeout") => json!("45s"),
+        _ if path.ends_with("elabelings") => json!([{"action": "drop"}]),
+        "extraEnv" => json!([{"name": "A", "value": "b"}]),
+        "extraVolumes" => json!([{"name": "a", "emptyDir": {}}]),
+        "extraVolumeMounts" => json!([{"name": "a", "mountPath": "/a"}]),
         "auditInterval" => json!("1h"),
         "tolerations" => json!([{"key": "a", "operator": "Exists"}]),
         "serviceRegistries" => {
@@ -61,7 +67,7 @@ fn walk(schema: &Value, path: &str, rows: &mut Vec<(String, Value)>) {
         rows.push((path.to_owned(), another(path, schema)));
         return;
     };
-    for (key, inner) in properties.iter().filter(|(key, _)| *key != WITHOUT) {
+    for (key, inner) in properties.iter().filter(|(key, _)| !path.is_empty() || *key != WITHOUT) {
         let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         walk(inner, &below, rows);
     }

@@ -1,9 +1,10 @@
-//! The stored files equal the generated ones, and the chart has this version.
+//! The stored files equal the generated ones, and what the chart says of itself is true.
 
 use std::collections::BTreeSet;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use twinspan_chart::helm::{Helm, name, objects};
-use twinspan_chart::{Generated, chart, files, manifest, read};
+use twinspan_chart::{Generated, chart, files, manifest, read, repository};
 
 fn stored(file: &Generated) {
     let stored = read(&file.path).unwrap_or_default();
@@ -50,10 +51,40 @@ fn the_manifest_of_rollouts() {
     stored(&rollouts);
 }
 
+/// The chart has a version of its own, so that a change of the chart needs no other program.
 #[test]
-fn the_chart_is_of_this_version() {
+fn the_chart_installs_this_version() {
     let chart: serde_yaml::Value = serde_yaml::from_str(&read(&chart().join("Chart.yaml")).unwrap()).unwrap();
-    for key in ["version", "appVersion"] {
-        assert_eq!(chart[key], env!("CARGO_PKG_VERSION"), "{key} in Chart.yaml");
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+    let version = chart["version"].as_str().unwrap();
+    let numbers: Vec<u32> = version.split('.').map(|number| number.parse().unwrap()).collect();
+    assert_eq!(numbers.len(), 3, "{version}");
+}
+
+/// Helm and Artifact Hub take a picture by its address; ours is in it, for there is none where it could be fetched.
+#[test]
+fn the_icon_is_the_file() {
+    let chart: serde_yaml::Value = serde_yaml::from_str(&read(&chart().join("Chart.yaml")).unwrap()).unwrap();
+    let icon = chart["icon"].as_str().unwrap().strip_prefix("data:image/svg+xml;base64,").unwrap();
+    let file = read(&repository().join("docs/icon.svg")).unwrap();
+    assert_eq!(icon, BASE64_STANDARD.encode(file.trim()));
+}
+
+/// The kinds and examples in the annotations are those of the CRDs.
+#[test]
+fn artifact_hub_is_told_of_every_kind() {
+    let chart: serde_yaml::Value = serde_yaml::from_str(&read(&chart().join("Chart.yaml")).unwrap()).unwrap();
+    let annotation = |name: &str| -> serde_yaml::Value {
+        serde_yaml::from_str(chart["annotations"][format!("artifacthub.io/{name}").as_str()].as_str().unwrap()).unwrap()
+    };
+    let mut known = BTreeSet::new();
+    for file in ["registeredservices", "serviceregistries"] {
+        let text = read(&repository().join(format!("crds/{file}.yaml"))).unwrap();
+        let crd: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+        known.insert(crd["spec"]["names"]["kind"].as_str().unwrap().to_owned());
+    }
+    for of in ["crds", "crdsExamples"] {
+        let kinds = annotation(of).as_sequence().unwrap().iter().map(|it| it["kind"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(known, kinds, "{of}");
     }
 }

@@ -49,7 +49,9 @@ fn sound_object(schema: &Value) -> Map<String, Value> {
 
 /// A value that the schema accepts.
 fn sound(schema: &Value) -> Value {
-    match (schema["type"].as_str(), schema["enum"].as_array()) {
+    // Of several types the first.
+    let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str());
+    match (kind, schema["enum"].as_array()) {
         (_, Some(all)) => all[0].clone(),
         (Some("object"), _) => Value::Object(sound_object(schema)),
         (Some("array"), _) => json!([sound(&schema["items"])]),
@@ -216,6 +218,10 @@ fn values_that_only_templates_can_judge() {
             json!({"metrics": {"prometheusRule": {"alertLabels": {"severity": "page"}}}}),
             "metrics.prometheusRule.alertLabels: severity is the chart's own",
         ),
+        (json!({"metrics": {"podMonitor": {"scrapeTimeout": "ten"}}}), "metrics.podMonitor.scrapeTimeout: a duration"),
+        (json!({"commonLabels": {"app.kubernetes.io/name": "x"}}), "commonLabels: app.kubernetes.io/name is the chart's own"),
+        (json!({"commonAnnotations": {"helm.sh/resource-policy": "x"}}), "commonAnnotations: helm.sh/resource-policy is the chart's own"),
+        (json!({"extraEnv": [{"name": "RUST_LOG", "value": "x"}]}), "extraEnv: RUST_LOG is the chart's own"),
         (json!({"page": {"port": 8080}}), "page.port: 8080 is the port of health and metrics"),
         (
             json!({"page": {"enabled": false, "service": {"enabled": true}}}),

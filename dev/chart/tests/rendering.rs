@@ -54,6 +54,7 @@ const MATRIX: &[Row] = &[
         &[
             "NetworkPolicy/twinspan",
             "ServiceMonitor/twinspan",
+            "PodMonitor/twinspan",
             "PrometheusRule/twinspan",
             "ConfigMap/twinspan-dashboard",
             "ServiceRegistry/main",
@@ -100,6 +101,13 @@ const MATRIX: &[Row] = &[
     ),
     (&["--set", "networkPolicy.enabled=true"], &["NetworkPolicy/twinspan"], &[]),
     (&["--set", "metrics.serviceMonitor.enabled=true"], &["ServiceMonitor/twinspan"], &[]),
+    (&["--set", "metrics.podMonitor.enabled=true"], &["PodMonitor/twinspan"], &["ServiceMonitor/twinspan"]),
+    (&["--set", "serviceAccount.create=false"], &["Deployment/twinspan"], &["ServiceAccount/twinspan"]),
+    (
+        &["--set", "rbac.create=false,rollouts.enabled=true"],
+        &["Deployment/twinspan", "ServiceAccount/twinspan", "ClusterRole/twinspan-view"],
+        &["ClusterRole/twinspan", "ClusterRoleBinding/twinspan", "Role/twinspan", "ClusterRole/twinspan-rollouts"],
+    ),
     (&["--set", "metrics.prometheusRule.enabled=true"], &["PrometheusRule/twinspan"], &[]),
     (&["--set", "metrics.dashboard.enabled=true"], &["ConfigMap/twinspan-dashboard"], &[]),
     (&["--set-json", REGISTRY], &["ServiceRegistry/main"], &[]),

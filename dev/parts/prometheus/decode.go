@@ -13,6 +13,8 @@ import (
 func decode(kind string, in io.Reader, out io.Writer) error {
 	var into any
 	switch kind {
+	case monitoring.PodMonitorsKind:
+		into = &monitoring.PodMonitor{}
 	case monitoring.ServiceMonitorsKind:
 		into = &monitoring.ServiceMonitor{}
 	case monitoring.PrometheusRuleKind:

@@ -13,6 +13,7 @@ use crate::harness::stories;
 
 stories![
     objects::every_object_is_taken_by_the_api_server,
+    objects::the_kustomization_is_the_plain_manifests,
     lifecycle::install_upgrade_rollback_uninstall,
     waits::helm_waits_for_what_can_come_and_for_nothing_else
 ];

@@ -12,17 +12,21 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::process::Command;
 use twinspan_chart::helm::Helm;
-use twinspan_testbed::{Bed, OPERATOR_NAMESPACE, eventually, prometheus};
+use twinspan_testbed::{Bed, OPERATOR_NAMESPACE, eventually, prometheus, repository};
 
 use crate::harness::{SOON, Suite, TWINSPAN};
 
-const EVERYTHING: [&str; 8] = [
+const EVERYTHING: [&str; 12] = [
     "--set",
     "networkPolicy.enabled=true,networkPolicy.metricsNamespaces={monitoring},metrics.serviceMonitor.enabled=true,\
-     metrics.serviceMonitor.interval=30s,metrics.prometheusRule.enabled=true,serviceAccount.annotations.owner=platform,dnsPolicy=None,metrics.dashboard.enabled=true,replicas=3,dryRun=true,auditInterval=1h,\
+     metrics.serviceMonitor.interval=30s,metrics.serviceMonitor.scrapeTimeout=10s,metrics.serviceMonitor.honorLabels=true,metrics.serviceMonitor.namespace=kube-system,metrics.podMonitor.enabled=true,metrics.prometheusRule.enabled=true,openshift.enabled=true,commonLabels.team=mesh,commonAnnotations.note=b,serviceAccount.annotations.owner=platform,dnsPolicy=None,metrics.dashboard.enabled=true,replicas=3,dryRun=true,auditInterval=1h,\
      log.format=json,discovery.enabled=true,rollouts.enabled=true,rollouts.drain.enabled=true,rollouts.drain.clusterIP=10.96.0.83,page.service.enabled=true,page.allowedHosts={status.example},networkPolicy.pageNamespaces={proxies},traces.otlpEndpoint=http://collector:4317,listen=[::],priorityClassName=system-cluster-critical,nodeSelector.disk=ssd,image.pullSecrets={one}",
     "--set-json",
     r#"tolerations=[{"key":"a","operator":"Exists"}],hostAliases=[{"ip":"192.0.2.1","hostnames":["etcd-0.internal"]}],dnsConfig={"nameservers":["192.0.2.53"],"searches":["example.com"],"options":[{"name":"ndots","value":"1"}]}"#,
+    "--set-json",
+    r#"extraArgs=["--page-hosts=status.example"],extraEnv=[{"name":"HTTPS_PROXY","value":"http://proxy:3128"}],extraVolumes=[{"name":"ca","configMap":{"name":"ca"}}],extraVolumeMounts=[{"name":"ca","mountPath":"/etc/ca","readOnly":true}]"#,
+    "--set-json",
+    r#"metrics.serviceMonitor.relabelings=[{"action":"labeldrop","regex":"pod"}],metrics.podMonitor.metricRelabelings=[{"action":"drop","sourceLabels":["__name__"],"regex":"go_.*"}]"#,
     "--set-json",
     r#"affinity.nodeAffinity={"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"disk","operator":"Exists"}]}]}}"#,
     "--set-json",
@@ -30,7 +34,8 @@ const EVERYTHING: [&str; 8] = [
 ];
 
 /// Kinds of the Prometheus operator. The API server does not know their fields here; the operator's own types do.
-const STAND_INS: [(&str, &str); 2] = [("ServiceMonitor", "servicemonitors"), ("PrometheusRule", "prometheusrules")];
+const STAND_INS: [(&str, &str); 3] =
+    [("ServiceMonitor", "servicemonitors"), ("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrules")];
 
 pub async fn every_object_is_taken_by_the_api_server(suite: Arc<Suite>) -> Result<()> {
     let bed = &suite.shared().await?.bed;
@@ -57,7 +62,7 @@ pub async fn every_object_is_taken_by_the_api_server(suite: Arc<Suite>) -> Resul
             kinds.insert(kind);
         }
     }
-    ensure!(kinds.len() == 17, "{kinds:?}");
+    ensure!(kinds.len() == 18, "{kinds:?}");
 
     // The check would have found an unknown field.
     for (kind, _) in STAND_INS {
@@ -73,6 +78,23 @@ pub async fn every_object_is_taken_by_the_api_server(suite: Arc<Suite>) -> Resul
     wrong.data["spec"]["replica"] = json!(1);
     let refused = accepted(&bed.client(), &wrong).await.err().context("an unknown field was taken")?;
     ensure!(format!("{refused:#}").contains("replica"), "{refused:#}");
+    Ok(())
+}
+
+/// The base for kustomize has the objects of the CRDs and of `deploy/twinspan.yaml`, and no others.
+pub async fn the_kustomization_is_the_plain_manifests(_: Arc<Suite>) -> Result<()> {
+    let kubectl = twinspan_testbed::namespace::binary("controlplane")?;
+    let output = Command::new(kubectl).arg("kubectl").arg("kustomize").arg(repository()).output().await?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let names = |text: &str| -> Result<BTreeSet<String>> {
+        Ok(twinspan_chart::helm::objects(text)?.iter().map(twinspan_chart::helm::name).collect())
+    };
+    let mut plain = BTreeSet::new();
+    for file in ["crds/registeredservices.yaml", "crds/serviceregistries.yaml", "deploy/twinspan.yaml"] {
+        plain.extend(names(&std::fs::read_to_string(repository().join(file))?)?);
+    }
+    let built = names(&String::from_utf8(output.stdout)?)?;
+    ensure!(built == plain && built.len() > 10, "{built:?}, want {plain:?}");
     Ok(())
 }
 
