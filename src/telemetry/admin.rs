@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 
@@ -83,12 +83,32 @@ fn page(parts: &[Part], verbose: bool) -> (bool, String) {
     (ready, text)
 }
 
-async fn print_metrics(State(shown): State<Shown>) -> Response {
-    match shown.metrics.print() {
-        Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
-            .into_response(),
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// OpenMetrics for those who name it, as Prometheus does; the older format for everybody else.
+async fn print_metrics(State(shown): State<Shown>, headers: HeaderMap) -> Response {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (kind, printed) = if wants_open_metrics(accepts) {
+        (OPEN_METRICS, shown.metrics.print())
+    } else {
+        (PLAIN, shown.metrics.print_plain())
+    };
+    match printed {
+        Ok(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
+}
+
+/// Whether a media type of OpenMetrics is among those that are asked for, and not with a weight of nothing (RFC 9110
+/// §12.5.1). Prometheus prefers it wherever it names it.
+fn wants_open_metrics<'a>(accepts: impl Iterator<Item = &'a str>) -> bool {
+    accepts.flat_map(|value| value.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"));
+        let weight = parts.find_map(|part| part.strip_prefix("q=")).and_then(|q| q.parse::<f32>().ok());
+        named && weight.is_none_or(|weight| weight > 0.0)
+    })
 }
 
 #[cfg(test)]
@@ -97,6 +117,23 @@ mod tests {
 
     fn part(name: &str, state: PartState) -> Part {
         Part { name: name.to_owned(), state }
+    }
+
+    #[test]
+    fn open_metrics_is_for_those_who_name_it() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        for (accept, open) in [
+            (prometheus, true),
+            ("Application/OpenMetrics-Text", true),
+            ("text/plain, application/openmetrics-text; version=1.0.0", true),
+            ("application/openmetrics-text;q=0", false),
+            ("text/plain;version=0.0.4", false),
+            ("*/*", false),
+            ("", false),
+        ] {
+            assert_eq!(wants_open_metrics([accept].into_iter()), open, "{accept}");
+        }
+        assert!(!wants_open_metrics(std::iter::empty()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Metrics, in the OpenMetrics text format.
+//! Metrics, in the text formats of OpenMetrics and Prometheus.
 //!
 //! Owns their names, on which users' dashboards and alerts depend, and their labels, each of which has few values.
 //! Refuses labels with the name of a service or an address.
@@ -6,8 +6,7 @@
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -105,6 +104,7 @@ pub struct Metrics {
     registry: Registry,
     pub propagation: Family<Direction, Histogram>,
     pub reconciles: Family<Outcome, Counter>,
+    pub passes: Histogram,
     pub writes: Family<Write, Counter>,
     pub records: Family<Records, Gauge>,
     pub skipped: Family<Skipped, Gauge>,
@@ -137,9 +137,10 @@ impl Default for Metrics {
             Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
         };
         let metrics = Self {
-            registry: Registry::with_prefix("twinspan"),
+            registry: Registry::default(),
             propagation: Family::new_with_constructor(seconds),
             reconciles: Family::default(),
+            passes: seconds(),
             writes: Family::default(),
             records: Family::default(),
             skipped: Family::default(),
@@ -168,7 +169,9 @@ impl Default for Metrics {
 
 impl Metrics {
     fn registered(mut self) -> Self {
-        let r = &mut self.registry;
+        #[cfg(target_os = "linux")]
+        self.registry.sub_registry_with_prefix("process").register_collector(Box::new(super::process::ProcessMetrics));
+        let r = self.registry.sub_registry_with_prefix("twinspan");
         r.register_with_unit(
             "propagation",
             "Time from a change that was seen on one side to its last write on the other",
@@ -176,6 +179,12 @@ impl Metrics {
             self.propagation.clone(),
         );
         r.register("reconcile", "Passes over a RegisteredService, by how they ended", self.reconciles.clone());
+        r.register_with_unit(
+            "pass",
+            "Time of a pass over a RegisteredService, its writes included",
+            Unit::Seconds,
+            self.passes.clone(),
+        );
         r.register(
             "writes",
             "Writes of records and EndpointSlices, by side, operation and result",
@@ -297,12 +306,24 @@ impl Metrics {
         }
     }
 
+    /// In the format of OpenMetrics 1.0.
+    ///
     /// # Errors
     /// None in practice: it writes to memory.
     pub fn print(&self) -> Result<String, fmt::Error> {
-        let mut text = String::new();
-        encode(&mut text, &self.registry)?;
-        Ok(text)
+        let mut printed = String::new();
+        text::encode(&mut printed, &self.registry)?;
+        Ok(printed)
+    }
+
+    /// In the text format 0.0.4 of Prometheus, for readers that know no other.
+    ///
+    /// # Errors
+    /// None in practice: it writes to memory.
+    pub fn print_plain(&self) -> Result<String, fmt::Error> {
+        let mut printed = String::new();
+        prometheus_text::encode(&mut printed, &self.registry)?;
+        Ok(printed)
     }
 }
 
@@ -315,6 +336,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.propagation.get_or_create(&Direction { direction: "import" }).observe(0.1);
         metrics.reconciles.get_or_create(&Outcome { outcome: "synced" }).inc();
+        metrics.passes.observe(0.02);
         metrics.wrote("registry", "create", "ok", 2);
         metrics.set_records("main", 1, 2, 3);
         metrics.skipped.get_or_create(&Skipped { reason: "LoopbackAddress" }).set(1);
@@ -333,6 +355,7 @@ mod tests {
         for line in [
             "twinspan_propagation_seconds_count{direction=\"import\"} 1",
             "twinspan_reconcile_total{outcome=\"synced\"} 1",
+            "twinspan_pass_seconds_count 1",
             "twinspan_writes_total{side=\"registry\",op=\"create\",result=\"ok\"} 2",
             "twinspan_records{registry=\"main\",kind=\"undecodable\"} 3",
             "twinspan_skipped_instances{reason=\"LoopbackAddress\"} 1",
@@ -353,6 +376,11 @@ mod tests {
             "twinspan_services{state=\"synced\"} 1",
             "twinspan_services{state=\"failed\"} 0",
             "# UNIT twinspan_propagation_seconds seconds",
+            "process_resident_memory_bytes ",
+            "process_cpu_seconds_total ",
+            "process_start_time_seconds ",
+            "process_open_fds ",
+            "process_max_fds ",
             concat!("twinspan_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
@@ -366,6 +394,13 @@ mod tests {
             let told = guide.lines().any(|line| line.starts_with(&format!("| `{name}")) && line.contains(help));
             assert!(told, "docs/operations.md has no row with {name} and {help:?}");
         }
+
+        let plain = metrics.print_plain().unwrap();
+        let samples = |text: &str| -> std::collections::BTreeSet<String> {
+            let lines = text.lines().filter(|line| !line.starts_with('#') && line.starts_with("twinspan_"));
+            lines.map(str::to_owned).collect()
+        };
+        assert_eq!(samples(&plain), samples(&text), "both formats say the same");
 
         metrics.forget_registry("main");
         assert!(!metrics.print().unwrap().contains("main"));

@@ -113,7 +113,10 @@ impl Twinspan {
     /// Status and body of a page of the admin address.
     pub async fn get(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.admin).await?;
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: twinspan\r\n\r\n").as_bytes()).await?;
+        // Metrics as Prometheus asks for them.
+        let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+        let request = format!("GET {path} HTTP/1.0\r\nHost: twinspan\r\nAccept: {accept}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         let status = answer.split(' ').nth(1).context("no HTTP status")?.parse()?;

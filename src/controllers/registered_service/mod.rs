@@ -52,7 +52,9 @@ impl Controller {
     /// Runs one pass.
     pub async fn reconcile(self, key: ServiceKey, triggered: Timestamp) -> Finished {
         let span = info_span!("pass", service = %key, outcome = Empty);
+        let began = Instant::now();
         let (outcome, action) = self.pass(&key, triggered).instrument(span.clone()).await;
+        self.writers.metrics.passes.observe(began.elapsed().as_secs_f64());
         let label = outcome.label();
         span.record("outcome", label);
         self.writers.metrics.reconciles.get_or_create(&Outcome { outcome: label }).inc();
