@@ -396,11 +396,12 @@ mod tests {
         }
 
         let plain = metrics.print_plain().unwrap();
-        let samples = |text: &str| -> std::collections::BTreeSet<String> {
-            let lines = text.lines().filter(|line| !line.starts_with('#') && line.starts_with("twinspan_"));
-            lines.map(str::to_owned).collect()
+        let series = |text: &str| -> std::collections::BTreeSet<String> {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.filter_map(|line| line.split(['{', ' ']).next().map(str::to_owned)).collect()
         };
-        assert_eq!(samples(&plain), samples(&text), "both formats say the same");
+        assert_eq!(series(&plain), series(&text), "both formats say the same");
+        assert!(plain.contains("\ntwinspan_leader 1\n") && !plain.contains("# EOF"), "{plain}");
 
         metrics.forget_registry("main");
         assert!(!metrics.print().unwrap().contains("main"));

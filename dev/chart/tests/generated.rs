@@ -84,7 +84,8 @@ fn artifact_hub_is_told_of_every_kind() {
         known.insert(crd["spec"]["names"]["kind"].as_str().unwrap().to_owned());
     }
     for of in ["crds", "crdsExamples"] {
-        let kinds = annotation(of).as_sequence().unwrap().iter().map(|it| it["kind"].as_str().unwrap().to_owned()).collect();
+        let kinds =
+            annotation(of).as_sequence().unwrap().iter().map(|it| it["kind"].as_str().unwrap().to_owned()).collect();
         assert_eq!(known, kinds, "{of}");
     }
 }

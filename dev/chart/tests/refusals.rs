@@ -219,8 +219,14 @@ fn values_that_only_templates_can_judge() {
             "metrics.prometheusRule.alertLabels: severity is the chart's own",
         ),
         (json!({"metrics": {"podMonitor": {"scrapeTimeout": "ten"}}}), "metrics.podMonitor.scrapeTimeout: a duration"),
-        (json!({"commonLabels": {"app.kubernetes.io/name": "x"}}), "commonLabels: app.kubernetes.io/name is the chart's own"),
-        (json!({"commonAnnotations": {"helm.sh/resource-policy": "x"}}), "commonAnnotations: helm.sh/resource-policy is the chart's own"),
+        (
+            json!({"commonLabels": {"app.kubernetes.io/name": "x"}}),
+            "commonLabels: app.kubernetes.io/name is the chart's own",
+        ),
+        (
+            json!({"commonAnnotations": {"helm.sh/resource-policy": "x"}}),
+            "commonAnnotations: helm.sh/resource-policy is the chart's own",
+        ),
         (json!({"extraEnv": [{"name": "RUST_LOG", "value": "x"}]}), "extraEnv: RUST_LOG is the chart's own"),
         (json!({"page": {"port": 8080}}), "page.port: 8080 is the port of health and metrics"),
         (

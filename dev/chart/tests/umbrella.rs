@@ -50,7 +50,8 @@ impl Umbrella {
 
     fn objects(&self) -> Vec<Value> {
         let dir = self.0.display().to_string();
-        objects(&Helm::find().unwrap().succeed(&["template", "platform", &dir, "--namespace", "mesh"]).unwrap()).unwrap()
+        objects(&Helm::find().unwrap().succeed(&["template", "platform", &dir, "--namespace", "mesh"]).unwrap())
+            .unwrap()
     }
 }
 
