@@ -30,7 +30,8 @@ pub async fn alerts(rules: &Path, step: Duration, scrapes: &[Scrape]) -> Result<
     ask("prometheus", &[], &json!({"rules": rules, "step": step.as_secs(), "scrapes": scrapes})).await
 }
 
-/// Fails if an object of the Prometheus operator (`ServiceMonitor`, `PodMonitor`, `PrometheusRule`) has an unknown field.
+/// Fails if an object of the Prometheus operator (`ServiceMonitor`, `PodMonitor`, `PrometheusRule`) has an unknown
+/// field.
 pub async fn decodes(kind: &str, object: &Value) -> Result<()> {
     ask("prometheus", &["decode", kind], object).await
 }
